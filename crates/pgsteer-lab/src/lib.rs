@@ -1,0 +1,1 @@
+//! A real cluster to break on purpose.
