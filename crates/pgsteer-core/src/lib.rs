@@ -12,9 +12,14 @@
 
 pub mod claim;
 pub mod config;
+pub mod engine;
 pub mod gate;
+pub mod judge;
+pub mod lead;
 pub mod names;
+pub mod pace;
 pub mod plan;
 pub mod reason;
 pub mod snapshot;
 pub mod time;
+pub mod view;

@@ -111,10 +111,7 @@ impl Endpoint {
         if port == 0 {
             return Err(NameError::Port(format!("{host}:{port}")));
         }
-        Ok(Endpoint {
-            host: Arc::from(host),
-            port,
-        })
+        Ok(Endpoint { host: Arc::from(host), port })
     }
 
     /// Reads `host:port`, `1.2.3.4:5432` or `[::1]:5432`; `port_default` stands
@@ -162,10 +159,7 @@ impl Endpoint {
 
     /// The same host with another port.
     pub fn with_port(&self, port: u16) -> Endpoint {
-        Endpoint {
-            host: self.host.clone(),
-            port,
-        }
+        Endpoint { host: self.host.clone(), port }
     }
 
     /// The address, if the host is one rather than a name that has to be resolved.
@@ -193,28 +187,13 @@ mod tests {
         for text in ["10.0.0.1:5432", "[::1]:5432", "pg-1.example:6432"] {
             assert_eq!(Endpoint::parse(text, None).unwrap().to_string(), text);
         }
-        assert_eq!(
-            Endpoint::parse("::1", Some(5432)).unwrap().to_string(),
-            "[::1]:5432"
-        );
-        assert_eq!(
-            Endpoint::parse("pg-1", Some(5432)).unwrap().to_string(),
-            "pg-1:5432"
-        );
+        assert_eq!(Endpoint::parse("::1", Some(5432)).unwrap().to_string(), "[::1]:5432");
+        assert_eq!(Endpoint::parse("pg-1", Some(5432)).unwrap().to_string(), "pg-1:5432");
     }
 
     #[test]
     fn an_endpoint_without_a_usable_port_is_refused() {
-        for text in [
-            "pg-1",
-            "pg-1:",
-            "pg-1:0",
-            "pg-1:65536",
-            "[::1",
-            "[::1]x",
-            ":5432",
-            "",
-        ] {
+        for text in ["pg-1", "pg-1:", "pg-1:0", "pg-1:65536", "[::1", "[::1]x", ":5432", ""] {
             assert!(Endpoint::parse(text, None).is_err(), "{text}");
         }
     }

@@ -145,20 +145,24 @@ impl Reason {
             Reason::NoAddress(_) => "no_address",
         }
     }
+
+    /// It is a doubt that lets an open gate stay open for a while only.
+    pub fn is_doubt(&self) -> bool {
+        matches!(self, Reason::PatroniLost(_) | Reason::Silent(_))
+    }
+
+    /// It is about lag.
+    pub fn is_lag(&self) -> bool {
+        matches!(self, Reason::LagUnknown | Reason::LagBytes { .. } | Reason::LagTime { .. })
+    }
 }
 
 fn held_by(leader: &Option<MemberName>) -> String {
-    leader
-        .as_ref()
-        .map(|name| format!(": {name} does"))
-        .unwrap_or_default()
+    leader.as_ref().map(|name| format!(": {name} does")).unwrap_or_default()
 }
 
 fn in_state(state: &Option<String>) -> String {
-    state
-        .as_ref()
-        .map(|state| format!(": {state}"))
-        .unwrap_or_default()
+    state.as_ref().map(|state| format!(": {state}")).unwrap_or_default()
 }
 
 fn list(names: &[MemberName]) -> String {

@@ -70,13 +70,24 @@ pub struct ServiceState {
     pub gates: BTreeMap<MemberName, Gate>,
 }
 
+impl Snapshot {
+    /// Something else than its number and its time differs from `other`.
+    pub fn differs_from(&self, other: &Snapshot) -> bool {
+        let Snapshot { generation: _, at: _, cluster, scope, paused, members, services, events } =
+            self;
+        *members != other.members
+            || *services != other.services
+            || *paused != other.paused
+            || *events != other.events
+            || *scope != other.scope
+            || *cluster != other.cluster
+    }
+}
+
 impl ServiceState {
     /// The members whose gate is open.
     pub fn open(&self) -> impl Iterator<Item = &MemberName> {
-        self.gates
-            .iter()
-            .filter(|(_, gate)| gate.is_open())
-            .map(|(name, _)| name)
+        self.gates.iter().filter(|(_, gate)| gate.is_open()).map(|(name, _)| name)
     }
 
     /// Why nobody is open, in one line: each member with its reason.
@@ -86,11 +97,7 @@ impl ServiceState {
             .iter()
             .filter_map(|(name, gate)| gate.reason().map(|reason| format!("{name}: {reason}")))
             .collect();
-        if each.is_empty() {
-            "no member is known yet".to_owned()
-        } else {
-            each.join("; ")
-        }
+        if each.is_empty() { "no member is known yet".to_owned() } else { each.join("; ") }
     }
 }
 
@@ -116,8 +123,6 @@ pub enum EventKind {
         now: &'static str,
         /// Why it is not open, or what the reservation is.
         reason: Option<Reason>,
-        /// Sessions that go there are ended.
-        ends_sessions: bool,
     },
     /// A member was concluded to have another role.
     Role {
@@ -158,6 +163,13 @@ pub enum EventKind {
         /// Why.
         failure: Failure,
     },
+    /// A Patroni that was asked for the members speaks of another cluster; it was ignored.
+    StrangeCluster {
+        /// The scope it tells.
+        found: String,
+        /// The scope of this cluster.
+        expected: String,
+    },
     /// The configuration was replaced.
     Reloaded,
 }
@@ -165,28 +177,14 @@ pub enum EventKind {
 impl fmt::Display for EventKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            EventKind::Gate {
-                service,
-                member,
-                now,
-                reason,
-                ends_sessions,
-            } => {
+            EventKind::Gate { service, member, now, reason } => {
                 write!(f, "{service} gate of {member} is {now}")?;
-                if let Some(reason) = reason {
-                    write!(f, ": {reason}")?;
+                match reason {
+                    Some(reason) => write!(f, ": {reason}"),
+                    None => Ok(()),
                 }
-                if *ends_sessions {
-                    write!(f, "; its sessions are ended")?;
-                }
-                Ok(())
             }
-            EventKind::Role {
-                member,
-                was,
-                is,
-                timeline,
-            } => {
+            EventKind::Role { member, was, is, timeline } => {
                 write!(f, "{member} is {is}, was {was}")?;
                 match timeline {
                     Some(timeline) => write!(f, " (timeline {timeline})"),
@@ -203,10 +201,10 @@ impl fmt::Display for EventKind {
             EventKind::Paused(true) => f.write_str("the cluster is in maintenance mode"),
             EventKind::Paused(false) => f.write_str("maintenance mode is over"),
             EventKind::AddressLost { member, failure } => {
-                write!(
-                    f,
-                    "the host of {member} does not resolve, last addresses kept: {failure}"
-                )
+                write!(f, "the host of {member} does not resolve, last addresses kept: {failure}")
+            }
+            EventKind::StrangeCluster { found, expected } => {
+                write!(f, "ignored the members of another cluster: scope {found}, not {expected}")
             }
             EventKind::Reloaded => f.write_str("configuration reloaded"),
         }
