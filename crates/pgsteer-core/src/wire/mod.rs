@@ -1,0 +1,5 @@
+//! Wire formats: bytes in, meaning out, and the other way round. No sockets.
+
+pub mod error;
+pub mod login;
+pub mod startup;
