@@ -1,1 +1,3 @@
+mod proxy;
+mod stats;
 fn main() {}
