@@ -30,8 +30,10 @@ mod options;
 mod patience;
 mod processes;
 mod rest;
+mod spawned;
 mod start;
 mod tools;
+mod truth;
 mod wire;
 
 pub use acts::{ACTS_HELP, SwitchoverOrder};
@@ -39,4 +41,7 @@ pub use health::Ailment;
 pub use lab::Lab;
 pub use member::{APP, CHECK, Member, SUPERUSER};
 pub use options::{LabOptions, MEMBERS_MAX, Network, PatroniVersion};
+pub use rustix::process::Signal;
+pub use spawned::Spawned;
+pub use truth::{INTERVAL as TRUTH_INTERVAL, Standing, Truth, TruthEvent};
 pub use wire::{Rows, Session};

@@ -30,8 +30,19 @@ impl Session {
         database: &str,
         limit: Duration,
     ) -> io::Result<Self> {
-        let deadline = Instant::now() + limit;
-        let stream = TcpStream::connect_timeout(&addr, limit)?;
+        Self::connect_within(addr, user, database, limit, limit)
+    }
+
+    /// With a limit for the TCP connection and another for the login.
+    pub fn connect_within(
+        addr: SocketAddr,
+        user: &str,
+        database: &str,
+        connect_limit: Duration,
+        login_limit: Duration,
+    ) -> io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&addr, connect_limit)?;
+        let deadline = Instant::now() + login_limit;
         stream.set_nodelay(true)?;
         let mut session = Self {
             stream,

@@ -77,6 +77,9 @@ impl Lab {
         let mut text = String::new();
         let writable = self.writable();
         let ailments = self.ailments();
+        // Without a primary nothing is known of the members one by one.
+        let nobody = ailments.iter().any(|ailment| ailment.member == "all");
+        let otherwise = if nobody { "" } else { "well" };
         for member in self.members() {
             let role = if writable.iter().any(|each| each.name == member.name) {
                 "takes writes"
@@ -86,7 +89,7 @@ impl Lab {
             let ails = ailments
                 .iter()
                 .find(|ailment| ailment.member == member.name)
-                .map_or("well", |ailment| ailment.words.as_str());
+                .map_or(otherwise, |ailment| ailment.words.as_str());
             // Writing to a String cannot fail.
             let _ = writeln!(text, "{} {:15} {role:16} {ails}", member.name, member.ip);
         }
