@@ -1,3 +1,1 @@
-mod proxy;
-mod stats;
 fn main() {}

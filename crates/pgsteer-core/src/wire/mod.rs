@@ -2,4 +2,5 @@
 
 pub mod error;
 pub mod login;
+pub mod patroni;
 pub mod startup;
