@@ -53,18 +53,9 @@ impl Launcher {
     fn command(&self, member: &Member, part: Part) -> Result<Command> {
         let folder = &member.folder;
         let (program, arguments) = match part {
-            Part::Etcd => (
-                &self.tools.etcd,
-                files::etcd_arguments(member, &self.members),
-            ),
-            Part::Patroni => (
-                &self.tools.patroni,
-                vec![shown(&folder.join("patroni.yml"))],
-            ),
-            Part::PgBouncer => (
-                &self.tools.pgbouncer,
-                vec![shown(&folder.join("pgbouncer.ini"))],
-            ),
+            Part::Etcd => (&self.tools.etcd, files::etcd_arguments(member, &self.members)),
+            Part::Patroni => (&self.tools.patroni, vec![shown(&folder.join("patroni.yml"))]),
+            Part::PgBouncer => (&self.tools.pgbouncer, vec![shown(&folder.join("pgbouncer.ini"))]),
             Part::Postgres => bail!("PostgreSQL is started by Patroni"),
         };
         let mut words = Vec::new();
@@ -128,8 +119,7 @@ impl Children {
 
     /// Takes the exit status of all that were killed, so that they do not stay as zombies.
     pub fn reap(&self) {
-        self.lock()
-            .retain(|_, child| matches!(child.try_wait(), Ok(None)));
+        self.lock().retain(|_, child| matches!(child.try_wait(), Ok(None)));
     }
 
     fn add(&self, member: &Member, part: Part, child: Child) {

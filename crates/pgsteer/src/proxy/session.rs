@@ -156,10 +156,11 @@ impl Session {
             Ok(connected) => return Some(connected),
             Err(vain) => vain,
         };
-        if vain != Vain::ClientGone && self.client.deny_tls().await.is_ok() {
-            if let Some(Wish::Login(_)) = self.opening().await {
-                self.refuse(&vain).await;
-            }
+        if vain != Vain::ClientGone
+            && self.client.deny_tls().await.is_ok()
+            && let Some(Wish::Login(_)) = self.opening().await
+        {
+            self.refuse(&vain).await;
         }
         None
     }
