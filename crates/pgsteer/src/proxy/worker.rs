@@ -32,7 +32,11 @@ pub struct Worker {
 pub fn run(index: usize, shared: Arc<Shared>, jobs: mpsc::Receiver<Job>) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let worker = Rc::new(Worker::new(index, shared));
-    LocalSet::new().block_on(&runtime, worker.work(jobs));
+    let tasks = LocalSet::new();
+    // A task of its own: as the future that the set is run for, it would be polled again at
+    // every turn of every session.
+    let work = tasks.spawn_local(async move { worker.work(jobs).await });
+    let _ = tasks.block_on(&runtime, work);
     Ok(())
 }
 
