@@ -1,8 +1,23 @@
 //! The configuration as meant: complete, checked, with every default filled in.
 //!
-//! [`file`] reads the TOML that people write and reports all its errors at once; nothing
-//! else in pgsteer sees that text. The shell merges the flags in and reads the files that
-//! the configuration names.
+//! What people write is a [`draft`]: [`mod@file`] makes one of a TOML text, the shell puts the
+//! flags on top, and [`draft::Draft::finish`] makes the [`Config`] of it, or reports all
+//! that is wrong at once. Nothing else in pgsteer sees that text. The shell reads the files
+//! that the configuration names.
+
+pub mod address;
+pub mod conflict;
+pub mod draft;
+pub mod error;
+pub mod file;
+mod finish;
+pub mod limits;
+pub mod plain;
+pub mod problem;
+mod suggest;
+pub mod summary;
+pub mod units;
+pub mod words;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -98,6 +113,18 @@ pub enum SslMode {
     VerifyFull,
 }
 
+impl SslMode {
+    /// The word used in configuration, which is libpq's.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            SslMode::Disable => "disable",
+            SslMode::Prefer => "prefer",
+            SslMode::Require => "require",
+            SslMode::VerifyFull => "verify-full",
+        }
+    }
+}
+
 /// What to do when two members take writes and there is no Patroni.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SplitBrain {
@@ -105,6 +132,16 @@ pub enum SplitBrain {
     Block,
     /// The one with the highest timeline wins, if there is exactly one.
     HighestTimeline,
+}
+
+impl SplitBrain {
+    /// The word used in configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            SplitBrain::Block => "block",
+            SplitBrain::HighestTimeline => "highest_timeline",
+        }
+    }
 }
 
 /// One service: a listening port and the role it wants.
@@ -131,6 +168,23 @@ pub struct ServiceConfig {
     pub connect_timeout: Duration,
 }
 
+impl ServiceConfig {
+    /// A service with all else at its default.
+    pub fn new(listen: SocketAddr, role: Role) -> ServiceConfig {
+        ServiceConfig {
+            listen,
+            role,
+            hold: limits::hold_default(role),
+            lag_bytes_max: None,
+            lag_max: None,
+            fallback_primary: false,
+            tags: BTreeMap::new(),
+            pooler_port: None,
+            connect_timeout: limits::CONNECT_TIMEOUT.usual(),
+        }
+    }
+}
+
 /// The status pages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpConfig {
@@ -154,4 +208,17 @@ pub struct ProxyConfig {
     pub keepalive: Duration,
     /// How long bytes may stay unacknowledged by a peer before the connection is given up.
     pub user_timeout: Duration,
+}
+
+impl Default for ProxyConfig {
+    fn default() -> ProxyConfig {
+        ProxyConfig {
+            workers: None,
+            sessions_max: limits::SESSIONS_DEFAULT,
+            login_timeout: limits::LOGIN_TIMEOUT.usual(),
+            shutdown_grace: limits::SHUTDOWN_GRACE.usual(),
+            keepalive: limits::KEEPALIVE.usual(),
+            user_timeout: limits::USER_TIMEOUT.usual(),
+        }
+    }
 }
