@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use pgsteer_core::claim::{Failure, Report, Topology};
 use pgsteer_core::plan::Plan;
-use pgsteer_core::wire::patroni::{Cluster, excerpt, parse_cluster};
+use pgsteer_core::wire::excerpt::excerpt;
+use pgsteer_core::wire::patroni::{Cluster, parse_cluster};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};

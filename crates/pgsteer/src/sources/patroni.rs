@@ -10,7 +10,8 @@ use std::time::Instant;
 
 use pgsteer_core::claim::{Fact, Failure, PatroniFacts};
 use pgsteer_core::plan::Ask;
-use pgsteer_core::wire::patroni::{excerpt, parse_status};
+use pgsteer_core::wire::excerpt::excerpt;
+use pgsteer_core::wire::patroni::parse_status;
 use tracing::{info, trace, warn};
 
 use super::beat::Beat;
