@@ -7,8 +7,11 @@
 mod beat;
 mod dial;
 mod discovery;
+#[cfg(test)]
+mod fake;
 mod http;
 mod patroni;
+mod prompt;
 mod resolver;
 mod secret;
 mod supervisor;
@@ -153,5 +156,101 @@ impl Reporter {
         let claim = Claim { member: self.member.clone(), asked_at: self.clock.moment(asked), fact };
         let sent = self.reports.send(Report::Claim(claim)).await;
         sent.map_err(|_| Gone)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::time::Duration;
+
+    use pgsteer_core::config::{CheckConfig, SplitBrain, SslMode};
+    use pgsteer_core::names::{ClusterName, Endpoint};
+    use pgsteer_core::plan::{Ask, Pace};
+
+    use super::*;
+
+    fn cluster(urls: &[&str], password_file: Option<PathBuf>) -> ClusterConfig {
+        ClusterConfig {
+            name: ClusterName::new("demo").unwrap(),
+            members: Membership::Patroni(PatroniConfig {
+                urls: urls.iter().map(|url| (*url).to_owned()).collect(),
+                ca_file: None,
+                cert_file: None,
+                key_file: None,
+                timeout: Duration::from_secs(1),
+            }),
+            check: Some(CheckConfig {
+                user: "pgcheck".to_owned(),
+                dbname: "postgres".to_owned(),
+                password_file,
+                sslmode: SslMode::Disable,
+                ca_file: None,
+                timeout: Duration::from_secs(1),
+            }),
+            split_brain: SplitBrain::Block,
+            patroni_loss_grace: Duration::from_secs(1),
+            silence: Duration::from_secs(1),
+        }
+    }
+
+    fn ask(port: u16) -> Ask {
+        Ask {
+            postgres: Endpoint::new("127.0.0.1", port).unwrap(),
+            addresses: Vec::new(),
+            patroni_url: Some(Arc::from(format!("http://127.0.0.1:{port}"))),
+            pace: Pace { tether: Duration::from_millis(5), patroni: Duration::from_millis(5) },
+        }
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_used_is_named_and_nothing_starts() {
+        let (reports, _received) = mpsc::channel(1);
+        let (_plan, plan_rx) = watch::channel(Arc::new(Plan::new()));
+        for (bad, named) in [
+            (cluster(&["http://127.0.0.1:1", "pg-1"], None), "pg-1"),
+            (cluster(&["http://127.0.0.1:1"], Some(PathBuf::from("/nowhere/pw"))), "/nowhere/pw"),
+        ] {
+            let refused = start(&bad, Clock::start(), reports.clone(), plan_rx.clone());
+            let message = format!("{:#}", refused.unwrap_err());
+            assert!(message.contains(named), "{message}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_members_in_the_plan_are_asked_and_no_others() {
+        let nobody = fake::server(|_, _| async {}).await;
+        let (reports, mut received) = mpsc::channel(1);
+        let pg1 = MemberName::new("pg1").unwrap();
+        let (plan, plan_rx) = watch::channel(Arc::new(Plan::new()));
+        let url = format!("http://{nobody}");
+        let sources = start(&cluster(&[&url], None), Clock::start(), reports, plan_rx).unwrap();
+
+        plan.send_replace(Arc::new(Plan::from([(pg1.clone(), ask(nobody.port()))])));
+        let mut kinds = [false; 3];
+        while kinds.contains(&false) {
+            let Some(Report::Claim(claim)) = received.recv().await else { panic!() };
+            assert_eq!(claim.member, pg1);
+            match claim.fact {
+                Fact::Addresses(answer) => kinds[0] = answer.is_ok(),
+                Fact::Patroni(answer) => kinds[1] = answer.is_err(),
+                Fact::Tether(answer) => kinds[2] = answer.is_err(),
+                Fact::Progress(_) => {}
+            }
+        }
+
+        plan.send_replace(Arc::new(Plan::new()));
+        let quiet = async {
+            // What was under way may still come in.
+            while let Ok(report) =
+                tokio::time::timeout(Duration::from_millis(200), received.recv()).await
+            {
+                assert!(report.is_some(), "the channel stays open");
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), quiet).await.unwrap();
+
+        drop(sources);
+        assert_eq!(received.recv().await, None, "all tasks have ended");
     }
 }
