@@ -1,5 +1,6 @@
 //! The binary's parts: sources, outputs, and `run`, which alone knows both.
 
+pub mod cli;
 pub mod clock;
 pub mod heartbeat;
 pub mod proxy;

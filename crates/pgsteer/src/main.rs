@@ -1,63 +1,55 @@
-use pgsteer_core::claim::Role;
-use pgsteer_core::config::*;
-use pgsteer_core::names::*;
-use std::collections::BTreeMap;
-use std::time::Duration;
-fn main() -> anyhow::Result<()> {
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
-        .init();
-    let urls: Vec<String> = std::env::args().skip(1).collect();
-    let pw = std::env::var("PW").ok().map(Into::into);
-    let s = |port: u16, role| ServiceConfig {
-        listen: ([127, 0, 0, 1], port).into(),
-        role,
-        hold: Duration::from_secs(30),
-        lag_bytes_max: None,
-        lag_max: None,
-        fallback_primary: false,
-        tags: BTreeMap::new(),
-        pooler_port: None,
-        connect_timeout: Duration::from_secs(2),
+//! The front door of a highly available PostgreSQL cluster.
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use pgsteer::cli::{self, Cli, Command, LogFormat, RunArgs};
+use pgsteer_core::config::summary::Summary;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Run(args) => run(*args),
+        Command::Status(_) => {
+            eprintln!("pgsteer status is not there yet");
+            ExitCode::from(cli::EXIT_FAILED)
+        }
+    }
+}
+
+fn run(args: RunArgs) -> ExitCode {
+    let config = match cli::load(&args) {
+        Ok(config) => config,
+        Err(errors) => {
+            cli::complain(&errors);
+            return ExitCode::from(cli::EXIT_WRONG_CONFIG);
+        }
     };
-    let config = Config {
-        cluster: ClusterConfig {
-            name: ClusterName::new("main")?,
-            members: Membership::Patroni(PatroniConfig {
-                urls,
-                ca_file: None,
-                cert_file: None,
-                key_file: None,
-                timeout: Duration::from_secs(1),
-            }),
-            check: pw.map(|password_file| CheckConfig {
-                user: "pgcheck".into(),
-                dbname: "postgres".into(),
-                password_file: Some(password_file),
-                sslmode: SslMode::Prefer,
-                ca_file: None,
-                timeout: Duration::from_secs(1),
-            }),
-            split_brain: SplitBrain::Block,
-            patroni_loss_grace: Duration::from_secs(60),
-            silence: Duration::from_secs(30),
-        },
-        services: [
-            (ServiceName::new("write")?, s(5000, Role::Primary)),
-            (ServiceName::new("read")?, s(5001, Role::Replica)),
-        ]
-        .into_iter()
-        .collect(),
-        http: None,
-        proxy: ProxyConfig {
-            workers: None,
-            sessions_max: 10000,
-            login_timeout: Duration::from_secs(60),
-            shutdown_grace: Duration::from_secs(5),
-            keepalive: Duration::from_secs(30),
-            user_timeout: Duration::from_secs(30),
-        },
-    };
-    let again = config.clone();
-    pgsteer::run::run(config, move || Ok(again.clone()))
+    if args.check_config {
+        // A reader that has gone away is no reason to fail.
+        let _ = writeln!(io::stdout(), "{}", Summary(&config));
+        return ExitCode::SUCCESS;
+    }
+    start_log(args.log_format);
+    match pgsteer::run::run(config, move || Ok(cli::load(&args)?)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::from(cli::EXIT_FAILED)
+        }
+    }
+}
+
+/// The log goes to stderr, from `info` on unless `RUST_LOG` says otherwise.
+fn start_log(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr);
+    match format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
 }
