@@ -1,6 +1,8 @@
 //! The dependencies are of licences we may use, from the registry, and free of the advisories
 //! known on the day that `dependencies.toml` names. No download: it reads what cargo knows.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
