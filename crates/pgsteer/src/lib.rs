@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod clock;
 pub mod heartbeat;
+pub mod http;
 pub mod proxy;
 pub mod run;
 pub mod sources;
