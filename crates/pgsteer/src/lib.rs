@@ -8,4 +8,5 @@ pub mod proxy;
 pub mod run;
 pub mod sources;
 pub mod stats;
+pub mod status;
 pub mod tls;
