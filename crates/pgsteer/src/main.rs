@@ -12,10 +12,7 @@ use tracing_subscriber::EnvFilter;
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(args) => run(*args),
-        Command::Status(_) => {
-            eprintln!("pgsteer status is not there yet");
-            ExitCode::from(cli::EXIT_FAILED)
-        }
+        Command::Status(args) => pgsteer::status::run(&args.http, args.json, args.watch),
     }
 }
 
