@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use self::conductor::{Conductor, Published};
 use crate::clock::Clock;
 use crate::heartbeat::Heartbeat;
+use crate::http::{self, Pages};
 use crate::proxy::Proxy;
 use crate::sources::{self, Sources};
 use crate::stats::Stats;
@@ -69,8 +70,13 @@ impl House {
         // Files and ports first: what cannot be had is known before anything is started.
         let sources = sources::prepare(&config.cluster)?;
         let proxy = Proxy::start(&config, &stats, published.snapshots.clone())?;
+        let pages = config.http.as_ref().map(|http| http::bind(http.listen)).transpose()?;
         let sources = sources.start(clock, reports.clone(), published.plans.clone());
         tokio::spawn(conductor.run(reports_heard, configs_heard));
+        if let Some(listener) = pages {
+            let snapshot = published.snapshots.clone();
+            tokio::spawn(http::serve(listener, Pages { snapshot, stats, clock, heartbeat }));
+        }
         for (name, service) in &config.services {
             tracing::info!("service {name} listens on {}", service.listen);
         }
