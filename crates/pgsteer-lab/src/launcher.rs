@@ -55,7 +55,7 @@ impl Launcher {
         let (program, arguments) = match part {
             Part::Etcd => (
                 &self.tools.etcd,
-                files::etcd_arguments(member, &self.members),
+                files::etcd_arguments(member, &self.members, self.tools.etcd_api),
             ),
             Part::Patroni => (
                 &self.tools.patroni,
