@@ -25,12 +25,7 @@ impl Account {
         if !rustix::process::geteuid().is_root() {
             return Ok(Self { switch_to: None });
         }
-        Ok(Self {
-            switch_to: Some(Switch {
-                uid: ask_id("-u")?,
-                gid: ask_id("-g")?,
-            }),
-        })
+        Ok(Self { switch_to: Some(Switch { uid: ask_id("-u")?, gid: ask_id("-g")? }) })
     }
 
     pub fn is_root(&self) -> bool {
@@ -67,10 +62,8 @@ impl Account {
         }
         let mut words = self.prefix();
         words.extend(["sleep".to_owned(), "5".to_owned()]);
-        let mut child = Command::new(&words[0])
-            .args(&words[1..])
-            .spawn()
-            .context("cannot start setpriv")?;
+        let mut child =
+            Command::new(&words[0]).args(&words[1..]).spawn().context("cannot start setpriv")?;
         let environ = format!("/proc/{}/environ", child.id());
         let changed = || -> bool {
             std::fs::read_to_string(format!("/proc/{}/comm", child.id()))
@@ -95,15 +88,11 @@ impl Account {
 }
 
 fn ask_id(flag: &str) -> Result<u32> {
-    let output = Command::new("id")
-        .args([flag, USER_FOR_ROOT])
-        .output()
-        .context("cannot run id")?;
+    let output =
+        Command::new("id").args([flag, USER_FOR_ROOT]).output().context("cannot run id")?;
     if !output.status.success() {
         bail!("there is no user {USER_FOR_ROOT}; run scripts/install-lab.sh");
     }
     let text = String::from_utf8_lossy(&output.stdout);
-    text.trim()
-        .parse()
-        .with_context(|| format!("id said {text:?}"))
+    text.trim().parse().with_context(|| format!("id said {text:?}"))
 }

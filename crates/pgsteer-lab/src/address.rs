@@ -24,13 +24,8 @@ pub struct Ports {
 
 impl Ports {
     /// What people use. A network namespace has them all to itself.
-    const CUSTOMARY: Self = Self {
-        postgres: 5432,
-        patroni: 8008,
-        pgbouncer: 6432,
-        etcd: 2379,
-        etcd_peer: 2380,
-    };
+    const CUSTOMARY: Self =
+        Self { postgres: 5432, patroni: 8008, pgbouncer: 6432, etcd: 2379, etcd_peer: 2380 };
 
     fn shifted(self, by: u16) -> Self {
         Self {
@@ -43,13 +38,7 @@ impl Ports {
     }
 
     fn all(self) -> [u16; 5] {
-        [
-            self.postgres,
-            self.patroni,
-            self.pgbouncer,
-            self.etcd,
-            self.etcd_peer,
-        ]
+        [self.postgres, self.patroni, self.pgbouncer, self.etcd, self.etcd_peer]
     }
 }
 
@@ -125,9 +114,7 @@ fn pick_loopback(members: usize, seed: u8) -> Result<Subnet> {
 fn all_free(subnet: &Subnet, number: usize) -> bool {
     let ip = subnet.member(number);
     let ports = subnet.ports.all();
-    ports
-        .iter()
-        .all(|port| TcpListener::bind((ip, *port)).is_ok())
+    ports.iter().all(|port| TcpListener::bind((ip, *port)).is_ok())
 }
 
 fn pick_private(seed: u8) -> Result<Subnet> {
@@ -142,11 +129,7 @@ fn pick_private(seed: u8) -> Result<Subnet> {
             continue;
         }
         if let Some(reservation) = reserve(third) {
-            return Ok(Subnet {
-                prefix,
-                ports: Ports::CUSTOMARY,
-                _reservation: reservation,
-            });
+            return Ok(Subnet { prefix, ports: Ports::CUSTOMARY, _reservation: reservation });
         }
     }
     bail!("no free private subnet: this machine has routes to all of 10.86.0.0/16")

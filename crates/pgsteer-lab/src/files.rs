@@ -25,15 +25,7 @@ impl PatroniFile<'_> {
     /// `ttl` is the smallest that Patroni 4 allows, so an automatic failover takes some 20 seconds.
     /// Each Patroni asks its own etcd only: which member a partition hurts is then known beforehand.
     pub fn text(&self) -> String {
-        let Member {
-            name,
-            ip,
-            postgres_port,
-            patroni_port,
-            etcd_port,
-            folder,
-            ..
-        } = self.member;
+        let Member { name, ip, postgres_port, patroni_port, etcd_port, folder, .. } = self.member;
         let folder = folder.display();
         let bin = self.postgres_bin.display();
         let clients = self.clients;
@@ -116,13 +108,7 @@ tags:
 /// Session pooling, for all databases of the member's own server. A lost server is tried again after
 /// one second, not PgBouncer's fifteen.
 pub fn pgbouncer_ini(member: &Member) -> String {
-    let Member {
-        ip,
-        postgres_port,
-        pgbouncer_port,
-        folder,
-        ..
-    } = member;
+    let Member { ip, postgres_port, pgbouncer_port, folder, .. } = member;
     let folder = folder.display();
     format!(
         "\
@@ -147,18 +133,14 @@ ignore_startup_parameters = extra_float_digits
 
 /// The superuser's password counts at PgBouncer only, since PostgreSQL trusts it.
 pub fn pgbouncer_userlist() -> String {
-    [APP, CHECK, SUPERUSER]
-        .map(|name| format!("\"{name}\" \"{name}\"\n"))
-        .concat()
+    [APP, CHECK, SUPERUSER].map(|name| format!("\"{name}\" \"{name}\"\n")).concat()
 }
 
 pub fn etcd_arguments(member: &Member, all: &[Member], api: EtcdApi) -> Vec<String> {
     let client = format!("http://{}", member.etcd_addr());
     let peer = peer_url(member);
-    let cluster: Vec<String> = all
-        .iter()
-        .map(|each| format!("{}={}", each.name, peer_url(each)))
-        .collect();
+    let cluster: Vec<String> =
+        all.iter().map(|each| format!("{}={}", each.name, peer_url(each))).collect();
     let mut arguments = vec!["--unsafe-no-fsync".to_owned()];
     if api == EtcdApi::V2 {
         arguments.push("--enable-v2".to_owned());

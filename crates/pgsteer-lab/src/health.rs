@@ -26,10 +26,7 @@ impl Lab {
                 0 => "no member takes writes".to_owned(),
                 count => format!("{count} members take writes"),
             };
-            return vec![Ailment {
-                member: "all".to_owned(),
-                words,
-            }];
+            return vec![Ailment { member: "all".to_owned(), words }];
         };
         let streaming = streaming_from(primary);
         std::thread::scope(|scope| {
@@ -44,10 +41,7 @@ impl Lab {
                     let words = answer
                         .join()
                         .unwrap_or_else(|_| Some("could not be examined".to_owned()))?;
-                    Some(Ailment {
-                        member: member.name.clone(),
-                        words,
-                    })
+                    Some(Ailment { member: member.name.clone(), words })
                 })
                 .collect()
         })
@@ -73,11 +67,7 @@ impl Lab {
 fn streaming_from(primary: &Member) -> Vec<String> {
     let sql = "SELECT application_name FROM pg_stat_replication WHERE state = 'streaming'";
     let rows = session(primary).and_then(|mut session| session.query(sql, ANSWER_LIMIT));
-    rows.unwrap_or_default()
-        .into_iter()
-        .flatten()
-        .flatten()
-        .collect()
+    rows.unwrap_or_default().into_iter().flatten().flatten().collect()
 }
 
 fn ailment(member: &Member, primary: &Member, streaming: &[String]) -> Option<String> {
@@ -94,11 +84,7 @@ fn ailment(member: &Member, primary: &Member, streaming: &[String]) -> Option<St
         Ok(told) => told,
         Err(error) => return Some(format!("Patroni: {error:#}")),
     };
-    let wanted: &[&str] = if is_primary {
-        &["primary", "master"]
-    } else {
-        &["replica"]
-    };
+    let wanted: &[&str] = if is_primary { &["primary", "master"] } else { &["replica"] };
     let word = |key: &str| told.get(key).and_then(Value::as_str).unwrap_or("nothing");
     if !wanted.contains(&word("role")) {
         return Some(format!("Patroni says role {}", word("role")));

@@ -111,11 +111,7 @@ impl Lab {
     /// All members but the primary.
     pub fn replicas(&self) -> Result<Vec<&Member>> {
         let primary = self.primary()?;
-        Ok(self
-            .members()
-            .iter()
-            .filter(|member| member.name != primary.name)
-            .collect())
+        Ok(self.members().iter().filter(|member| member.name != primary.name).collect())
     }
 
     /// Runs SQL on one member as the superuser.

@@ -57,14 +57,8 @@ impl Launcher {
                 &self.tools.etcd,
                 files::etcd_arguments(member, &self.members, self.tools.etcd_api),
             ),
-            Part::Patroni => (
-                &self.tools.patroni,
-                vec![shown(&folder.join("patroni.yml"))],
-            ),
-            Part::PgBouncer => (
-                &self.tools.pgbouncer,
-                vec![shown(&folder.join("pgbouncer.ini"))],
-            ),
+            Part::Patroni => (&self.tools.patroni, vec![shown(&folder.join("patroni.yml"))]),
+            Part::PgBouncer => (&self.tools.pgbouncer, vec![shown(&folder.join("pgbouncer.ini"))]),
             Part::Postgres => bail!("PostgreSQL is started by Patroni"),
         };
         let mut words = Vec::new();
@@ -128,8 +122,7 @@ impl Children {
 
     /// Takes the exit status of all that were killed, so that they do not stay as zombies.
     pub fn reap(&self) {
-        self.lock()
-            .retain(|_, child| matches!(child.try_wait(), Ok(None)));
+        self.lock().retain(|_, child| matches!(child.try_wait(), Ok(None)));
     }
 
     fn add(&self, member: &Member, part: Part, child: Child) {

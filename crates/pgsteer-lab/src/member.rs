@@ -79,10 +79,7 @@ impl Member {
 
     /// Directly to this member's PostgreSQL, as the user of health checks.
     pub fn check_dsn(&self) -> String {
-        format!(
-            "postgresql://{CHECK}:{CHECK}@{}/postgres",
-            self.postgres_addr()
-        )
+        format!("postgresql://{CHECK}:{CHECK}@{}/postgres", self.postgres_addr())
     }
 
     /// Through this member's PgBouncer, as the application.

@@ -44,17 +44,11 @@ pub fn build(id: &str, subnet: &Subnet, members: &[Member]) -> Result<()> {
 
 /// The cable stays in the member and is pulled at the switch, so the member sees its link as up.
 pub fn unplug(id: &str, member: &str) -> Result<()> {
-    run_ip(
-        Some(&switch_namespace(id)),
-        &[format!("link set {member} nomaster")],
-    )
+    run_ip(Some(&switch_namespace(id)), &[format!("link set {member} nomaster")])
 }
 
 pub fn plug(id: &str, member: &str) -> Result<()> {
-    run_ip(
-        Some(&switch_namespace(id)),
-        &[format!("link set {member} master {BRIDGE}")],
-    )
+    run_ip(Some(&switch_namespace(id)), &[format!("link set {member} master {BRIDGE}")])
 }
 
 fn host_side(id: &str, subnet: &Subnet, members: &[Member]) -> Vec<String> {
@@ -62,9 +56,7 @@ fn host_side(id: &str, subnet: &Subnet, members: &[Member]) -> Vec<String> {
     let interface = host_interface(id);
     let mut lines = vec![format!("netns add {switch}")];
     lines.extend(
-        members
-            .iter()
-            .map(|member| format!("netns add {}", member_namespace(id, &member.name))),
+        members.iter().map(|member| format!("netns add {}", member_namespace(id, &member.name))),
     );
     lines.push(format!(
         "link add {interface} address {} type veth peer name {HOST_PORT} netns {switch}",
@@ -72,11 +64,7 @@ fn host_side(id: &str, subnet: &Subnet, members: &[Member]) -> Vec<String> {
     ));
     lines.push(format!("addr add {}/24 dev {interface}", subnet.host()));
     lines.push(format!("link set {interface} up"));
-    lines.extend(
-        members
-            .iter()
-            .map(|member| neighbour(member.ip, &interface)),
-    );
+    lines.extend(members.iter().map(|member| neighbour(member.ip, &interface)));
     lines
 }
 
@@ -114,10 +102,7 @@ fn member_side(subnet: &Subnet, members: &[Member], member: &Member) -> Vec<Stri
 }
 
 fn neighbour(ip: Ipv4Addr, interface: &str) -> String {
-    format!(
-        "neigh replace {ip} lladdr {} dev {interface} nud permanent",
-        mac(ip)
-    )
+    format!("neigh replace {ip} lladdr {} dev {interface} nud permanent", mac(ip))
 }
 
 /// A locally administered address that is the IP address in disguise.
@@ -140,13 +125,9 @@ fn run_ip(namespace: Option<&str>, lines: &[String]) -> Result<()> {
         .context("cannot run ip")?;
     if let Some(mut stdin) = child.stdin.take() {
         let text = lines.join("\n") + "\n";
-        stdin
-            .write_all(text.as_bytes())
-            .context("ip does not listen")?;
+        stdin.write_all(text.as_bytes()).context("ip does not listen")?;
     }
-    let output = child
-        .wait_with_output()
-        .context("ip cannot be waited for")?;
+    let output = child.wait_with_output().context("ip cannot be waited for")?;
     if !output.status.success() {
         let words = String::from_utf8_lossy(&output.stderr);
         bail!("ip failed: {}", words.trim());

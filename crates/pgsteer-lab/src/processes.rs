@@ -130,11 +130,8 @@ impl Processes {
             }
             let text = std::str::from_utf8(variables.get(PART_VARIABLE.as_bytes())?).ok()?;
             let (member, part) = text.split_once('/')?;
-            let part = if is_postgres(&program()?) {
-                Part::Postgres
-            } else {
-                Part::from_name(part)?
-            };
+            let part =
+                if is_postgres(&program()?) { Part::Postgres } else { Part::from_name(part)? };
             (member.to_owned(), part)
         } else {
             let working = std::fs::read_link(folder.join("cwd")).ok()?;
@@ -145,12 +142,7 @@ impl Processes {
             (member, Part::Postgres)
         };
         let state = state_letter(&std::fs::read_to_string(folder.join("stat")).ok()?)?;
-        Some(LabProcess {
-            pid: Pid::from_raw(pid)?,
-            member,
-            part,
-            stopped: state == 'T',
-        })
+        Some(LabProcess { pid: Pid::from_raw(pid)?, member, part, stopped: state == 'T' })
     }
 }
 
@@ -214,9 +206,7 @@ mod tests {
 
     #[test]
     fn only_the_server_is_postgres() {
-        assert!(is_postgres(Path::new(
-            "/usr/lib/postgresql/15/bin/postgres"
-        )));
+        assert!(is_postgres(Path::new("/usr/lib/postgresql/15/bin/postgres")));
         assert!(is_postgres(Path::new("/x/bin/postgres (deleted)")));
         assert!(!is_postgres(Path::new("/x/bin/postgres_exporter")));
     }

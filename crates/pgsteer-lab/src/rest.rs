@@ -20,11 +20,7 @@ impl Answer {
     /// The answer if its status is 2xx, else an error in Patroni's own words.
     pub fn accepted(self, order: &str) -> Result<Self> {
         if !(200..300).contains(&self.status) {
-            bail!(
-                "Patroni refuses {order}: {} {}",
-                self.status,
-                self.body.trim()
-            );
+            bail!("Patroni refuses {order}: {} {}", self.status, self.body.trim());
         }
         Ok(self)
     }

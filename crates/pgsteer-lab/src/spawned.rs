@@ -35,11 +35,7 @@ impl Lab {
             .stdout(file)
             .spawn()
             .with_context(|| format!("cannot start {name}"))?;
-        Ok(Spawned {
-            name: name.to_owned(),
-            child,
-            log,
-        })
+        Ok(Spawned { name: name.to_owned(), child, log })
     }
 
     /// Starts a HAProxy with this configuration, as the user of the members. An error in the

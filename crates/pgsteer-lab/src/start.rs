@@ -55,10 +55,7 @@ impl Lab {
     /// removed again if a later step fails.
     fn prepare(options: &LabOptions) -> Result<Self> {
         if !(1..=MEMBERS_MAX).contains(&options.members) {
-            bail!(
-                "a lab has 1 to {MEMBERS_MAX} members, not {}",
-                options.members
-            );
+            bail!("a lab has 1 to {MEMBERS_MAX} members, not {}", options.members);
         }
         let tools = Tools::find(options.patroni)?;
         let account = Account::choose()?;
@@ -79,10 +76,7 @@ impl Lab {
         }
         let lab = Self {
             _guardian: guardian,
-            processes: Processes {
-                id: id.clone(),
-                folder: folder.clone(),
-            },
+            processes: Processes { id: id.clone(), folder: folder.clone() },
             launcher: Launcher {
                 id: id.clone(),
                 network: options.network,
@@ -175,11 +169,7 @@ impl Lab {
 /// As root in /tmp, since user postgres may not be let into a TMPDIR of root's. The path is without
 /// symbolic links, because processes are recognised by the folder that the kernel says they are in.
 fn make_folder(id: &str, account: &Account) -> Result<PathBuf> {
-    let parent = if account.is_root() {
-        PathBuf::from("/tmp")
-    } else {
-        std::env::temp_dir()
-    };
+    let parent = if account.is_root() { PathBuf::from("/tmp") } else { std::env::temp_dir() };
     let parent = parent
         .canonicalize()
         .with_context(|| format!("no temporary folder {}", parent.display()))?;

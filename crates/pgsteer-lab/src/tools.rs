@@ -9,14 +9,8 @@ use crate::options::PatroniVersion;
 const POSTGRES_ROOT: &str = "/usr/lib/postgresql";
 /// Older servers do not report `in_hot_standby`, on which the lab's own observer stands.
 const POSTGRES_MAJOR_MIN: u32 = 14;
-const SYSTEM_PATH: [&str; 6] = [
-    "/usr/local/sbin",
-    "/usr/local/bin",
-    "/usr/sbin",
-    "/usr/bin",
-    "/sbin",
-    "/bin",
-];
+const SYSTEM_PATH: [&str; 6] =
+    ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
 /// How Patroni talks to etcd.
 ///
@@ -67,10 +61,7 @@ impl Tools {
             take(tool, which(tool));
         }
         if !missing.is_empty() {
-            bail!(
-                "the lab needs {}; run scripts/install-lab.sh",
-                missing.join(", ")
-            );
+            bail!("the lab needs {}; run scripts/install-lab.sh", missing.join(", "));
         }
         Ok(tools)
     }
@@ -79,10 +70,7 @@ impl Tools {
 /// The path of a system program; the caller's PATH is left out of it, because what is found there may
 /// be unreadable for the user whom the lab's processes run as.
 pub fn which(name: &str) -> Option<PathBuf> {
-    SYSTEM_PATH
-        .iter()
-        .map(|folder| Path::new(folder).join(name))
-        .find(|path| path.is_file())
+    SYSTEM_PATH.iter().map(|folder| Path::new(folder).join(name)).find(|path| path.is_file())
 }
 
 /// The PATH that the lab's processes get.
@@ -134,10 +122,7 @@ mod tests {
     #[test]
     fn the_version_is_read_from_patronis_file() {
         let major = |text| major_in_version_file(text);
-        assert_eq!(
-            major("\"\"\"Words.\"\"\"\n__version__ = '3.0.2'\n"),
-            Some(3)
-        );
+        assert_eq!(major("\"\"\"Words.\"\"\"\n__version__ = '3.0.2'\n"), Some(3));
         assert_eq!(major("__version__ = '4.1.5'"), Some(4));
         assert_eq!(major(""), None);
     }

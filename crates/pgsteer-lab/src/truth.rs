@@ -83,10 +83,7 @@ impl Truth {
     /// Returns when something is known of every member.
     pub fn watch(lab: &Lab) -> Result<Self> {
         let shared = Arc::new(Shared::default());
-        let mut truth = Self {
-            shared: shared.clone(),
-            watchers: Vec::new(),
-        };
+        let mut truth = Self { shared: shared.clone(), watchers: Vec::new() };
         for member in lab.members() {
             truth.watchers.push(watcher(member, shared.clone())?);
         }
@@ -162,9 +159,8 @@ impl Truth {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 let standings = record.now.values();
-                let words: Vec<String> = standings
-                    .map(|event| format!("{} {}", event.member, event.standing))
-                    .collect();
+                let words: Vec<String> =
+                    standings.map(|event| format!("{} {}", event.member, event.standing)).collect();
                 bail!("waited {limit:?} for {what}: {}", words.join(", "));
             }
             let waited = self.shared.changed.wait_timeout(record, left);
@@ -274,9 +270,7 @@ impl Watch {
             member: self.member.clone(),
             standing,
             at,
-            at_us: since_1970.map_or(0, |passed| {
-                passed.as_micros().try_into().unwrap_or(u64::MAX)
-            }),
+            at_us: since_1970.map_or(0, |passed| passed.as_micros().try_into().unwrap_or(u64::MAX)),
             not_before,
         };
         let mut record = self.shared.record();
@@ -287,11 +281,7 @@ impl Watch {
 }
 
 fn standing(writable: bool) -> Standing {
-    if writable {
-        Standing::Writable
-    } else {
-        Standing::ReadOnly
-    }
+    if writable { Standing::Writable } else { Standing::ReadOnly }
 }
 
 impl fmt::Display for Standing {

@@ -50,11 +50,8 @@ impl Session {
             in_hot_standby: false,
             read_only: false,
         };
-        let parameters = [
-            ("user", user),
-            ("database", database),
-            ("application_name", "pgsteer-lab"),
-        ];
+        let parameters =
+            [("user", user), ("database", database), ("application_name", "pgsteer-lab")];
         let mut message = BytesMut::new();
         frontend::startup_message(parameters, &mut message)?;
         session.stream.write_all(&message)?;

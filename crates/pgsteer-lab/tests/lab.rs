@@ -21,11 +21,7 @@ fn newer_patroni_in_namespaces_or_on_loopback() -> Result<()> {
         use std::os::unix::fs::MetadataExt;
         me.uid() == 0
     });
-    let network = if root {
-        Network::Namespaces
-    } else {
-        Network::Loopback
-    };
+    let network = if root { Network::Namespaces } else { Network::Loopback };
     let lab = start(PatroniVersion::Pip, network)?;
     patroni_calls_its_primary(&lab, "primary")?;
     switchover_is_seen(&lab)?;
@@ -38,11 +34,7 @@ fn newer_patroni_in_namespaces_or_on_loopback() -> Result<()> {
 }
 
 fn start(patroni: PatroniVersion, network: Network) -> Result<Lab> {
-    let lab = Lab::start(LabOptions {
-        patroni,
-        network,
-        ..LabOptions::default()
-    })?;
+    let lab = Lab::start(LabOptions { patroni, network, ..LabOptions::default() })?;
     println!("{patroni} on {network} stood after {:?}", lab.started_in());
     Ok(lab)
 }
@@ -64,26 +56,11 @@ fn logins_do_what_they_may(lab: &Lab) -> Result<()> {
     };
     let primary = lab.primary()?;
     let table = "CREATE TABLE t (n int)";
-    ensure!(
-        psql(&primary.app_dsn(), table)?,
-        "app may not create a table"
-    );
-    ensure!(
-        psql(&primary.pooled_dsn(), "INSERT INTO t VALUES (1)")?,
-        "no way through PgBouncer"
-    );
-    ensure!(
-        psql(&primary.check_dsn(), "SELECT 1")?,
-        "pgcheck may not log in"
-    );
-    ensure!(
-        !psql(&primary.check_dsn(), table)?,
-        "pgcheck may create a table"
-    );
-    ensure!(
-        !psql(&primary.check_dsn(), "CREATE TEMP TABLE t (n int)")?,
-        "pgcheck may use space"
-    );
+    ensure!(psql(&primary.app_dsn(), table)?, "app may not create a table");
+    ensure!(psql(&primary.pooled_dsn(), "INSERT INTO t VALUES (1)")?, "no way through PgBouncer");
+    ensure!(psql(&primary.check_dsn(), "SELECT 1")?, "pgcheck may not log in");
+    ensure!(!psql(&primary.check_dsn(), table)?, "pgcheck may create a table");
+    ensure!(!psql(&primary.check_dsn(), "CREATE TEMP TABLE t (n int)")?, "pgcheck may use space");
     let wrong = primary.check_dsn().replace(":pgcheck@", ":wrong@");
     ensure!(!psql(&wrong, "SELECT 1")?, "any password will do");
     Ok(())
@@ -141,10 +118,7 @@ fn killed_primary_is_succeeded(lab: &Lab) -> Result<()> {
     let new = truth.wait_for_successor(&old, Duration::from_secs(40))?;
     println!("crash: {} writable after {:?}", new.member, new.at - killed);
     lab.reset()?;
-    println!(
-        "the old primary is a replica {:?} after that",
-        new.at.elapsed()
-    );
+    println!("the old primary is a replica {:?} after that", new.at.elapsed());
     ensure!(lab.primary()?.name == new.member);
     Ok(())
 }
@@ -156,16 +130,11 @@ fn nothing_is_left_of(lab: Lab) -> Result<()> {
     let mark = format!("PGSTEER_LAB={id}").into_bytes();
     let marked = std::fs::read_dir("/proc")?.flatten().find(|entry| {
         let environ = std::fs::read(entry.path().join("environ")).unwrap_or_default();
-        environ
-            .split(|byte| *byte == 0)
-            .any(|variable| variable == mark)
+        environ.split(|byte| *byte == 0).any(|variable| variable == mark)
     });
     ensure!(marked.is_none(), "still running: {marked:?}");
     let interface = format!("/sys/class/net/pgl{id}");
-    ensure!(
-        !std::path::Path::new(&interface).exists(),
-        "{interface} is still there"
-    );
+    ensure!(!std::path::Path::new(&interface).exists(), "{interface} is still there");
     Ok(())
 }
 

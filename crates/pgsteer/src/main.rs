@@ -1,1 +1,56 @@
-fn main() {}
+//! The front door of a highly available PostgreSQL cluster.
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use pgsteer::cli::{self, Cli, Command, LogFormat, RunArgs};
+use pgsteer_core::config::summary::Summary;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Run(args) => run(*args),
+        Command::Status(_) => {
+            eprintln!("pgsteer status is not there yet");
+            ExitCode::from(cli::EXIT_FAILED)
+        }
+    }
+}
+
+fn run(args: RunArgs) -> ExitCode {
+    let config = match cli::load(&args) {
+        Ok(config) => config,
+        Err(errors) => {
+            cli::complain(&errors);
+            return ExitCode::from(cli::EXIT_WRONG_CONFIG);
+        }
+    };
+    if args.check_config {
+        // A reader that has gone away is no reason to fail.
+        let _ = writeln!(io::stdout(), "{}", Summary(&config));
+        return ExitCode::SUCCESS;
+    }
+    start_log(args.log_format);
+    match pgsteer::run::run(config, move || Ok(cli::load(&args)?)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::from(cli::EXIT_FAILED)
+        }
+    }
+}
+
+/// The log goes to stderr, from `info` on unless `RUST_LOG` says otherwise.
+fn start_log(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false);
+    match format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+}

@@ -28,9 +28,7 @@ pub struct SwitchoverOrder {
 impl SwitchoverOrder {
     /// Waits until Patroni says that it is over.
     pub fn wait(self) -> Result<()> {
-        self.answer
-            .join()
-            .map_err(|_| anyhow!("the thread that waits for Patroni died"))?
+        self.answer.join().map_err(|_| anyhow!("the thread that waits for Patroni died"))?
     }
 }
 
@@ -40,15 +38,11 @@ impl Lab {
         let order = self.order_switchover(to)?;
         let from = order.from.clone();
         order.wait()?;
-        wait_for(
-            "the new primary to take writes",
-            ORDER_LIMIT,
-            || match self.primary() {
-                Ok(primary) if primary.name != from => Ok(()),
-                Ok(_) => Err(format!("{from} is still primary")),
-                Err(error) => Err(error.to_string()),
-            },
-        )?;
+        wait_for("the new primary to take writes", ORDER_LIMIT, || match self.primary() {
+            Ok(primary) if primary.name != from => Ok(()),
+            Ok(_) => Err(format!("{from} is still primary")),
+            Err(error) => Err(error.to_string()),
+        })?;
         self.primary()
     }
 
@@ -65,11 +59,7 @@ impl Lab {
             rest::post(&url, &body, ORDER_LIMIT)?.accepted("a switchover")?;
             Ok(())
         });
-        Ok(SwitchoverOrder {
-            from: primary.name.clone(),
-            ordered_at,
-            answer,
-        })
+        Ok(SwitchoverOrder { from: primary.name.clone(), ordered_at, answer })
     }
 
     /// Has Patroni restart PostgreSQL; returns when it is up again.
@@ -93,9 +83,7 @@ impl Lab {
     pub fn set_noloadbalance(&self, name: &str, wanted: bool) -> Result<()> {
         let member = self.member(name)?;
         self.write_patroni_yml(member, wanted)?;
-        self.launcher
-            .children
-            .signal(member, Part::Patroni, Signal::HUP)?;
+        self.launcher.children.signal(member, Part::Patroni, Signal::HUP)?;
         wait_for("Patroni to take the tag", Duration::from_secs(15), || {
             let told = told_by(member).map_err(|error| format!("{error:#}"))?;
             let tag = told.pointer("/tags/noloadbalance").and_then(Value::as_bool);

@@ -69,10 +69,7 @@ impl Lab {
         let pid_file = member.data_folder().join("postmaster.pid");
         let text = std::fs::read_to_string(&pid_file)
             .with_context(|| format!("PostgreSQL of {name} does not seem to run"))?;
-        let pid = text
-            .lines()
-            .next()
-            .and_then(|line| line.parse::<i32>().ok());
+        let pid = text.lines().next().and_then(|line| line.parse::<i32>().ok());
         let running = self.processes.of(name, &[Part::Postgres]);
         let Some(postmaster) = running
             .iter()
@@ -100,15 +97,11 @@ impl Lab {
 
     fn stop_parts(&self, name: &str, parts: &[Part], act: &str) -> Result<()> {
         let member = self.member(name)?;
-        self.processes
-            .stop(&member.name, parts)
-            .with_context(|| format!("cannot {act} of {name}"))
+        self.processes.stop(&member.name, parts).with_context(|| format!("cannot {act} of {name}"))
     }
 
     pub(crate) fn continue_parts(&self, name: &str, parts: &[Part], act: &str) -> Result<()> {
         let member = self.member(name)?;
-        self.processes
-            .go_on(&member.name, parts)
-            .with_context(|| format!("cannot {act} of {name}"))
+        self.processes.go_on(&member.name, parts).with_context(|| format!("cannot {act} of {name}"))
     }
 }

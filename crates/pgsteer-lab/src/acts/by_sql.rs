@@ -14,9 +14,7 @@ impl Lab {
         self.sql(name, "SELECT pg_promote(true, 15)")?;
         wait_for("the promotion", Duration::from_secs(15), || {
             let there = self.writable().iter().any(|member| member.name == name);
-            there
-                .then_some(())
-                .ok_or_else(|| format!("{name} takes no writes"))
+            there.then_some(()).ok_or_else(|| format!("{name} takes no writes"))
         })
     }
 

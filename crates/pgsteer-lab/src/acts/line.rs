@@ -113,11 +113,7 @@ impl Lab {
             self.folder.display()
         );
         for member in self.members() {
-            let mark = if member.name == primary.name {
-                " (primary)"
-            } else {
-                ""
-            };
+            let mark = if member.name == primary.name { " (primary)" } else { "" };
             let _ = writeln!(
                 text,
                 "{}{mark}\n  superuser   {}\n  application {}\n  pooled      {}\n  Patroni     {}",

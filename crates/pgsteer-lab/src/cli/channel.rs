@@ -38,9 +38,7 @@ pub fn ask(folder: &Path, act: &str) -> Result<String> {
         .with_context(|| format!("no lab is up in {}", folder.display()))?;
     writeln!(stream, "{act}").context("the lab has gone away")?;
     let mut text = String::new();
-    stream
-        .read_to_string(&mut text)
-        .context("the lab has gone away")?;
+    stream.read_to_string(&mut text).context("the lab has gone away")?;
     match text.split_once('\n') {
         Some((DONE, words)) => Ok(words.to_owned()),
         Some((_, words)) => bail!("{words}"),

@@ -2,4 +2,5 @@
 
 pub mod act;
 pub mod channel;
+pub mod demo;
 pub mod up;

@@ -1,0 +1,242 @@
+//! Claims: what one source said of one member, and when it was asked.
+//!
+//! A failed probe is a claim too: that nobody answered is something to judge by.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::names::{Endpoint, MemberName};
+use crate::time::Moment;
+
+/// What a source reports: of one member, or of which members there are.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Report {
+    /// Something of one member.
+    Claim(Claim),
+    /// Which members there are.
+    Topology(Topology),
+}
+
+/// What one source said of one member.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Claim {
+    /// The member spoken of.
+    pub member: MemberName,
+    /// When the question was sent. An answer is no newer than its question: a reply that
+    /// lay in a frozen host for a minute speaks of what was true a minute ago.
+    pub asked_at: Moment,
+    /// What was said.
+    pub fact: Fact,
+}
+
+/// The content of a claim, by source.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fact {
+    /// The member's own Patroni, asked at `GET /primary`: the status code tells of the
+    /// leader lock, the body is that of `/patroni`.
+    Patroni(Result<PatroniFacts, Failure>),
+    /// The kept SQL connection: is the server in recovery?
+    Tether(Result<TetherFacts, Failure>),
+    /// The query for WAL positions, over the same connection.
+    Progress(Progress),
+    /// The addresses that the member's host name stands for.
+    Addresses(Result<Vec<IpAddr>, Failure>),
+}
+
+/// The role of a member.
+///
+/// Patroni below 4.0 says `master` for the primary; that is read, never written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// Takes writes.
+    Primary,
+    /// Streams from the primary or from another replica.
+    Replica,
+    /// Leads a standby cluster: in recovery, streaming from another cluster.
+    StandbyLeader,
+    /// Nobody has said, or what was said is no role.
+    Unknown,
+}
+
+impl Role {
+    /// The word used in configuration, pages and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Role::Primary => "primary",
+            Role::Replica => "replica",
+            Role::StandbyLeader => "standby_leader",
+            Role::Unknown => "unknown",
+        }
+    }
+
+    /// Reads Patroni's word, old (`master`) and new.
+    pub fn from_patroni(word: &str) -> Role {
+        match word {
+            "primary" | "master" | "leader" => Role::Primary,
+            "replica" | "sync_standby" | "quorum_standby" => Role::Replica,
+            "standby_leader" => Role::StandbyLeader,
+            _ => Role::Unknown,
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// Patroni's tags: a name and the value as text (`true`, `100`, `fast`).
+pub type Tags = BTreeMap<String, String>;
+
+/// What a member's Patroni says of it at `GET /primary`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PatroniFacts {
+    /// The answer was 200: Patroni holds the leader lock and its local expiry has not passed.
+    pub holds_lock: bool,
+    /// Patroni's `state`: `running`, `starting`, `stopping`, `stopped`, ...
+    pub state: String,
+    /// The role that PostgreSQL itself has, as Patroni asked it.
+    pub role: Role,
+    /// PostgreSQL's timeline.
+    pub timeline: Option<u32>,
+    /// The write position in bytes: on a primary only.
+    pub location: Option<u64>,
+    /// The replayed position in bytes: on a replica only.
+    pub replayed_location: Option<u64>,
+    /// Patroni 3.0.4 and later: `streaming`, `in archive recovery`, ...
+    pub replication_state: Option<String>,
+    /// The member's tags.
+    pub tags: Tags,
+    /// The cluster is in maintenance mode.
+    pub paused: bool,
+    /// Patroni's scope, to notice a member of another cluster.
+    pub scope: Option<String>,
+    /// The cluster's database system identifier, for the same.
+    pub system_identifier: Option<String>,
+}
+
+impl PatroniFacts {
+    /// PostgreSQL runs and answers Patroni's queries.
+    pub fn is_running(&self) -> bool {
+        self.state == "running"
+    }
+}
+
+/// What the tether feels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TetherFacts {
+    /// The server is in recovery, that is not writable.
+    pub in_recovery: bool,
+}
+
+/// WAL positions and replication state, as SQL tells them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Progress {
+    /// The server was in recovery when it answered.
+    pub in_recovery: bool,
+    /// A primary's write position or a replica's replay position, in bytes.
+    pub location: Option<u64>,
+    /// A primary's timeline. On a replica that of its last checkpoint, which may lag.
+    pub timeline: Option<u32>,
+    /// A WAL receiver is running. Of no meaning on a primary.
+    pub streaming: bool,
+    /// How long ago the last replayed transaction was committed; zero when all that was
+    /// received has been replayed. Of no meaning on a primary.
+    pub replay_lag: Option<Duration>,
+}
+
+/// Why a source has no answer.
+///
+/// The text of the server or the library goes into reasons and pages, so it must never
+/// carry a secret: whoever builds a failure sees to that.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum Failure {
+    /// Nobody listens there.
+    #[error("connection refused by {0}")]
+    Refused(Arc<str>),
+    /// No answer within the limit.
+    #[error("no answer from {peer} within {limit:?}")]
+    Timeout {
+        /// Who was asked.
+        peer: Arc<str>,
+        /// The time it had.
+        limit: Duration,
+    },
+    /// The peer ended the connection.
+    #[error("connection closed by {0}")]
+    Closed(Arc<str>),
+    /// Any other error of the network.
+    #[error("{0}")]
+    Network(Arc<str>),
+    /// PostgreSQL says that it is shutting down, starting up or in recovery without hot
+    /// standby (57P01, 57P02, 57P03).
+    #[error("PostgreSQL says: {message} ({sqlstate})")]
+    Unavailable {
+        /// SQLSTATE.
+        sqlstate: Arc<str>,
+        /// The server's message.
+        message: Arc<str>,
+    },
+    /// PostgreSQL is alive and refuses this login or query: a wrong password (28P01), no line
+    /// in `pg_hba.conf` (28000), no such database (3D000), too many clients (53300). It tells
+    /// nothing of the role, but it is no sign of a dead server either.
+    #[error("PostgreSQL refuses the check login: {message} ({sqlstate})")]
+    LoginRefused {
+        /// SQLSTATE.
+        sqlstate: Arc<str>,
+        /// The server's message.
+        message: Arc<str>,
+    },
+    /// The answer is larger than anything the peer should say.
+    #[error("{peer} answers more than {bytes_max} bytes")]
+    TooLarge {
+        /// Who was asked.
+        peer: Arc<str>,
+        /// The limit that was passed.
+        bytes_max: usize,
+    },
+    /// The answer makes no sense.
+    #[error("{0}")]
+    Malformed(Arc<str>),
+    /// TLS could not be agreed on.
+    #[error("TLS: {0}")]
+    Tls(Arc<str>),
+    /// The name stands for no address.
+    #[error("cannot resolve {0}")]
+    Unresolved(Arc<str>),
+}
+
+impl Failure {
+    /// The peer is there and speaks, but not to us: its role stays unknown.
+    pub fn is_login_refused(&self) -> bool {
+        matches!(self, Failure::LoginRefused { .. })
+    }
+}
+
+/// Which members there are, as `GET /cluster` of any one of them tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topology {
+    /// When the question was sent.
+    pub asked_at: Moment,
+    /// Patroni's scope, where it says so (4.0 and later).
+    pub scope: Option<String>,
+    /// The members, as found.
+    pub members: Vec<Found>,
+}
+
+/// One member as `/cluster` or the configuration names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Its name.
+    pub name: MemberName,
+    /// Where its PostgreSQL listens.
+    pub postgres: Endpoint,
+    /// The base of its REST API, as `http://10.0.0.11:8008`; none without Patroni.
+    pub patroni_url: Option<Arc<str>>,
+}

@@ -1,0 +1,222 @@
+//! Addresses as people write them: to listen on, of a member, of Patroni.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::limits::{PATRONI_PORT, POSTGRES_PORT};
+use super::problem::{Problem, Shown};
+use crate::names::Endpoint;
+
+/// The longest host name that DNS knows, in bytes.
+const HOST_BYTES_MAX: usize = 253;
+
+/// Reads where to listen: `0.0.0.0:5000`, `[::]:5000`, or `5000`, `:5000` and `*:5000` for
+/// all IPv4 addresses.
+///
+/// # Errors
+/// A host name (whose address may change under a listener), or a port that is none.
+pub fn listen(text: &str) -> Result<SocketAddr, Problem> {
+    if let Ok(addr) = text.parse::<SocketAddr>() {
+        return port(&addr.port().to_string()).map(|_| addr);
+    }
+    let bare = text.strip_prefix('*').unwrap_or(text);
+    let bare = bare.strip_prefix(':').unwrap_or(bare);
+    if !bare.is_empty() && bare.chars().all(|c| c.is_ascii_digit()) {
+        return port(bare).map(|port| SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port));
+    }
+    match text.rsplit_once(':') {
+        Some((host, digits)) if is_address(host) => Err(Problem::Port(Shown::of(digits))),
+        _ => Err(Problem::Listen(Shown::of(text))),
+    }
+}
+
+/// Reads where the status pages listen, or `none` to switch them off.
+///
+/// # Errors
+/// As [`listen`].
+pub fn listen_or_none(text: &str) -> Result<Option<SocketAddr>, Problem> {
+    match text {
+        "none" | "off" | "false" => Ok(None),
+        _ => listen(text).map(Some),
+    }
+}
+
+/// Reads where a member's PostgreSQL listens: `10.0.0.11:5432`, `pg1.example`.
+///
+/// # Errors
+/// No host name or address, a port that is none, or an address that stands for all.
+pub fn postgres(text: &str) -> Result<Endpoint, Problem> {
+    endpoint(text, POSTGRES_PORT)
+}
+
+/// Reads the base address of Patroni's REST API and gives it with its port: from
+/// `http://pg1` comes `http://pg1:8008`.
+///
+/// # Errors
+/// Another scheme, a path, credentials (which are not repeated), or no host.
+pub fn patroni_url(text: &str) -> Result<String, Problem> {
+    if text.contains('@') {
+        return Err(Problem::UrlCredentials);
+    }
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return Err(no_scheme(text, text));
+    };
+    let scheme = scheme.to_ascii_lowercase();
+    if scheme != "http" && scheme != "https" {
+        return Err(no_scheme(text, rest));
+    }
+    let host = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+    let url = format!("{scheme}://{}", endpoint(host, PATRONI_PORT)?);
+    match &rest[host.len()..] {
+        "" | "/" => Ok(url),
+        _ => Err(Problem::UrlPath { meant: url }),
+    }
+}
+
+/// Reads a TCP port.
+///
+/// # Errors
+/// No number from 1 to 65535.
+pub fn port(digits: &str) -> Result<u16, Problem> {
+    match digits.parse() {
+        Ok(port) if port > 0 => Ok(port),
+        _ => Err(Problem::Port(Shown::of(digits))),
+    }
+}
+
+fn no_scheme(text: &str, rest: &str) -> Problem {
+    Problem::UrlScheme {
+        found: Shown::of(text),
+        meant: endpoint(rest, PATRONI_PORT).ok().map(|endpoint| format!("http://{endpoint}")),
+    }
+}
+
+fn endpoint(text: &str, port_default: u16) -> Result<Endpoint, Problem> {
+    let parsed = Endpoint::parse(text, Some(port_default)).map_err(|_| wrong_endpoint(text))?;
+    if !is_host(parsed.host()) {
+        return Err(Problem::Endpoint(Shown::of(text)));
+    }
+    if parsed.ip().is_some_and(|ip| ip.is_unspecified()) {
+        return Err(Problem::Unspecified(Shown::of(text)));
+    }
+    Ok(parsed)
+}
+
+fn wrong_endpoint(text: &str) -> Problem {
+    match text.rsplit_once(':') {
+        Some((host, port)) if is_host(host) || is_address(host) => Problem::Port(Shown::of(port)),
+        _ => Problem::Endpoint(Shown::of(text)),
+    }
+}
+
+fn is_host(host: &str) -> bool {
+    if host.contains(':') {
+        return host.parse::<Ipv6Addr>().is_ok();
+    }
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    !host.is_empty() && host.len() <= HOST_BYTES_MAX && host.chars().all(plain)
+}
+
+fn is_address(host: &str) -> bool {
+    let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+    bare.unwrap_or(host).parse::<IpAddr>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_port_alone_listens_on_all_ipv4_addresses() {
+        for text in ["5000", ":5000", "*:5000", "0.0.0.0:5000"] {
+            assert_eq!(listen(text).unwrap().to_string(), "0.0.0.0:5000", "{text}");
+        }
+        assert_eq!(listen("[::]:5000").unwrap().to_string(), "[::]:5000");
+    }
+
+    #[test]
+    fn what_cannot_be_listened_on_is_refused() {
+        for text in ["", "localhost:5000", "0.0.0.0", "::1", "5000:", "*", ":"] {
+            let problem = listen(text).unwrap_err();
+            assert!(matches!(problem, Problem::Listen(_)), "{text}: {problem:?}");
+        }
+        for text in ["0", ":65536", "127.0.0.1:0", "127.0.0.1:99999", "[::]:x", "::1:x"] {
+            let problem = listen(text).unwrap_err();
+            assert!(matches!(problem, Problem::Port(_)), "{text}: {problem:?}");
+        }
+    }
+
+    #[test]
+    fn a_member_may_leave_out_the_port() {
+        for (text, whole) in [
+            ("10.0.0.11", "10.0.0.11:5432"),
+            ("pg-1.example:6432", "pg-1.example:6432"),
+            ("fd00::11", "[fd00::11]:5432"),
+            ("[fd00::11]:6432", "[fd00::11]:6432"),
+        ] {
+            assert_eq!(postgres(text).unwrap().to_string(), whole);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_connected_to_is_refused() {
+        for text in ["", "/run/postgresql", "pg 1", "http://pg1:5432", "a:b:c"] {
+            let problem = postgres(text).unwrap_err();
+            assert!(matches!(problem, Problem::Endpoint(_)), "{text}: {problem:?}");
+        }
+        for text in ["pg1:", "pg1:0", "pg1:65536", "[fd00::1]:x"] {
+            let problem = postgres(text).unwrap_err();
+            assert!(matches!(problem, Problem::Port(_)), "{text}: {problem:?}");
+        }
+        let problem = postgres("0.0.0.0:5432").unwrap_err();
+        assert!(matches!(problem, Problem::Unspecified(_)));
+    }
+
+    #[test]
+    fn a_patroni_url_is_completed() {
+        for (text, whole) in [
+            ("http://10.0.0.11", "http://10.0.0.11:8008"),
+            ("HTTPS://pg1:8009/", "https://pg1:8009"),
+            ("http://[fd00::11]", "http://[fd00::11]:8008"),
+        ] {
+            assert_eq!(patroni_url(text).unwrap(), whole);
+        }
+    }
+
+    #[test]
+    fn a_patroni_url_with_credentials_is_refused_and_not_repeated() {
+        let problem = patroni_url("http://admin:geheim@10.0.0.11:8008").unwrap_err();
+        assert_eq!(problem, Problem::UrlCredentials);
+        assert!(!format!("{problem} {problem:?} {:?}", problem.remedy()).contains("geheim"));
+    }
+
+    #[test]
+    fn other_urls_are_refused_with_what_was_meant() {
+        for (text, meant) in [
+            ("10.0.0.11:8008", "did you mean http://10.0.0.11:8008?"),
+            ("ftp://10.0.0.11", "did you mean http://10.0.0.11:8008?"),
+            ("!", "as http://10.0.0.11:8008"),
+            ("http://pg1:8008/cluster?x", "write http://pg1:8008; pgsteer knows Patroni's paths"),
+        ] {
+            assert_eq!(patroni_url(text).unwrap_err().remedy().unwrap(), meant);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_understood_reads_back_the_same(
+            text in prop_oneof!["https?://[a-z0-9.:/\\[\\]é]{0,12}", "[a-f0-9.:\\[\\]*]{0,12}", any::<String>()]
+        ) {
+            if let Ok(url) = patroni_url(&text) {
+                prop_assert_eq!(patroni_url(&url), Ok(url.clone()));
+            }
+            if let Ok(member) = postgres(&text) {
+                prop_assert_eq!(postgres(&member.to_string()), Ok(member.clone()));
+            }
+            if let Ok(address) = listen(&text) {
+                prop_assert_eq!(listen(&address.to_string()), Ok(address));
+            }
+        }
+    }
+}

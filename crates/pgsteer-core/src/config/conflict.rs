@@ -1,0 +1,140 @@
+//! What can be wrong between values that are right by themselves.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+use super::SslMode;
+use super::error::Place;
+use super::units::seconds_text;
+use crate::claim::Role;
+use crate::names::MemberName;
+
+/// Values that do not fit together, or one that is missing.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum Conflict {
+    /// Neither Patroni nor members.
+    #[error("no member is named, neither by Patroni's address nor one by one")]
+    NoMembers,
+    /// Patroni and members.
+    #[error("members are listed, and Patroni is named as well ({patroni})")]
+    PatroniAndMembers {
+        /// Where Patroni is named.
+        patroni: Place,
+    },
+    /// A key that has no default is missing.
+    #[error("`{key}` is missing")]
+    Missing {
+        /// The key.
+        key: &'static str,
+        /// How it looks.
+        example: &'static str,
+    },
+    /// A section that must have at least one entry has none.
+    #[error("it is empty")]
+    Empty {
+        /// How it looks.
+        example: &'static str,
+    },
+    /// More entries than there may be.
+    #[error("{found} of them are too many")]
+    TooMany {
+        /// How many there are.
+        found: usize,
+        /// How many there may be.
+        max: usize,
+    },
+    /// Members without Patroni and without a login.
+    #[error("members that are listed one by one are judged by SQL, and there is no login for it")]
+    NoCheckLogin,
+    /// Two members have one name or one address, or two addresses of Patroni are the same.
+    #[error("{what} is named already: {other}")]
+    Same {
+        /// The name or address.
+        what: String,
+        /// Where it stands already.
+        other: Place,
+    },
+    /// Two listeners on one address and port.
+    #[error("the same address and port as {other}")]
+    SameListen {
+        /// Who listens there already.
+        other: Place,
+    },
+    /// A service for replicas of a cluster that can have none.
+    #[error("{only} is the only member, so there is no replica to read from")]
+    NoReplica {
+        /// The only member.
+        only: MemberName,
+    },
+    /// A lag limit on a service that has no replicas.
+    #[error("a lag limit has no meaning on a service with role {0}")]
+    LagOnRole(Role),
+    /// A fallback on a service that has no replicas.
+    #[error("falling back to the primary has no meaning on a service with role {0}")]
+    FallbackOnRole(Role),
+    /// `--max-lag`, and no service that it could apply to.
+    #[error("no service has role replica")]
+    NoReplicaService,
+    /// A standby leader is Patroni's notion.
+    #[error("without Patroni nobody can tell a standby leader from a replica")]
+    StandbyLeaderWithoutPatroni,
+    /// Tags are Patroni's notion.
+    #[error("members that are listed one by one have no tags, so nobody would serve")]
+    TagsWithoutPatroni,
+    /// The policy for life without Patroni, with Patroni.
+    #[error("with Patroni the leader lock decides, not the timeline")]
+    HighestTimelineWithPatroni,
+    /// A certificate without its key, or a key without its certificate.
+    #[error("it is of no use without {0}")]
+    WithoutPartner(&'static str),
+    /// A CA that would not be looked at.
+    #[error("it is not looked at with sslmode {}", .0.as_str())]
+    CaFileUnused(SslMode),
+    /// Sessions would be ended while an answer is still in time.
+    #[error("shorter than the {} seconds that {of} may take", seconds_text(*.timeout))]
+    SilenceTooShort {
+        /// The time that one answer may take.
+        timeout: Duration,
+        /// Whose.
+        of: &'static str,
+    },
+}
+
+impl Conflict {
+    /// What would be right, as one finished phrase.
+    pub fn remedy(&self) -> String {
+        match self {
+            Conflict::NoMembers => {
+                "the shortest that works is: pgsteer run --patroni http://10.0.0.11:8008 (or [patroni] with urls in /etc/pgsteer/pgsteer.toml)".into()
+            }
+            Conflict::PatroniAndMembers { .. } => {
+                "keep Patroni, it finds the members by itself; list them only where there is no Patroni".into()
+            }
+            Conflict::Missing { example, .. } | Conflict::Empty { example } => {
+                format!("as in {example}")
+            }
+            Conflict::TooMany { max, .. } => format!("at most {max}"),
+            Conflict::NoCheckLogin => {
+                "add [check] with user = \"pgcheck\", or --check-user pgcheck".into()
+            }
+            Conflict::Same { .. } => "remove one of them".into(),
+            Conflict::SameListen { .. } => "give one of them another port".into(),
+            Conflict::NoReplica { .. } => {
+                "list the other members, set fallback = \"primary\", or keep only [services.write]".into()
+            }
+            Conflict::LagOnRole(_) | Conflict::FallbackOnRole(_) => {
+                "remove it, or set role = \"replica\"".into()
+            }
+            Conflict::NoReplicaService => "remove it, or add a read service".into(),
+            Conflict::StandbyLeaderWithoutPatroni => "use role = \"replica\"".into(),
+            Conflict::TagsWithoutPatroni => "remove tags".into(),
+            Conflict::HighestTimelineWithPatroni => "remove it".into(),
+            Conflict::WithoutPartner(_) => "give both cert_file and key_file, or none".into(),
+            Conflict::CaFileUnused(_) => "set sslmode = \"verify-full\", or remove ca_file".into(),
+            Conflict::SilenceTooShort { .. } => {
+                "raise silence_seconds, or lower that timeout_seconds".into()
+            }
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! The cluster: where its members come from, and the login to ask them with.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::claim::Found;
+use crate::config::conflict::Conflict;
+use crate::config::draft::{CheckDraft, Draft, Field, Given, MemberDraft, PatroniDraft};
+use crate::config::error::{ConfigErrors, Place};
+use crate::config::limits::{self, MEMBERS_MAX};
+use crate::config::{CheckConfig, ClusterConfig, Membership, PatroniConfig, SplitBrain, SslMode};
+use crate::names::ClusterName;
+
+/// The cluster as meant; nothing where an error keeps it from being known.
+pub fn finish(draft: &Draft, errors: &mut ConfigErrors) -> Option<ClusterConfig> {
+    check_split_brain(draft, errors);
+    check_silence(draft, errors);
+    let members = membership(draft, errors);
+    let check = match draft.check.given() {
+        Some(given) => Some(login(given, errors)?),
+        None => None,
+    };
+    let cluster = &draft.cluster;
+    let name = match cluster.name.given() {
+        Some(given) => Some(given.value.clone()),
+        None => ClusterName::new(limits::CLUSTER_NAME).ok(),
+    };
+    Some(ClusterConfig {
+        name: name?,
+        members: members?,
+        check,
+        split_brain: cluster.split_brain.or(SplitBrain::Block),
+        patroni_loss_grace: cluster.patroni_loss_grace.or(limits::PATRONI_LOSS_GRACE.usual()),
+        silence: cluster.silence.or(limits::SILENCE.usual()),
+    })
+}
+
+fn membership(draft: &Draft, errors: &mut ConfigErrors) -> Option<Membership> {
+    if draft.patroni.is_absent() && draft.members.is_absent() {
+        errors.push(Place::Whole, Conflict::NoMembers);
+        return None;
+    }
+    if let (Some(patroni), Some(members)) = (draft.patroni.given(), draft.members.given()) {
+        let patroni = patroni.place.clone();
+        let both = Conflict::PatroniAndMembers { patroni };
+        errors.push(members.place.clone(), both);
+    }
+    if draft.is_listed() && draft.check.is_absent() {
+        let place = draft.members.given().map(|given| given.place.clone());
+        errors.push(place.unwrap_or(Place::Whole), Conflict::NoCheckLogin);
+    }
+    let listed = draft.members.given().map(|given| listed(given, errors));
+    let patroni = draft.patroni.given().map(|given| patroni(given, errors));
+    match (patroni, listed) {
+        (Some(patroni), _) => patroni.map(Membership::Patroni),
+        (None, Some(listed)) => listed.map(Membership::Listed),
+        (None, None) => None,
+    }
+}
+
+fn patroni(given: &Given<PatroniDraft>, errors: &mut ConfigErrors) -> Option<PatroniConfig> {
+    let draft = &given.value;
+    check_partners(draft, errors);
+    let example = "urls = [\"http://10.0.0.11:8008\"]";
+    if draft.urls.is_absent() {
+        errors.push(given.place.clone(), Conflict::Missing { key: "urls", example });
+    }
+    let urls = draft.urls.given()?;
+    check_count(urls.value.len(), &urls.place, example, errors);
+    check_distinct(urls.value.iter().map(|url| (&url.value, &url.place)), errors);
+    Some(PatroniConfig {
+        urls: urls.value.iter().map(|url| url.value.clone()).collect(),
+        ca_file: draft.ca_file.clone().value(),
+        cert_file: draft.cert_file.clone().value(),
+        key_file: draft.key_file.clone().value(),
+        timeout: draft.timeout.or(limits::PATRONI_TIMEOUT.usual()),
+    })
+}
+
+fn listed(given: &Given<Vec<MemberDraft>>, errors: &mut ConfigErrors) -> Option<Vec<Found>> {
+    let members = &given.value;
+    let example = "[members.n1] with postgres = \"10.0.0.11:5432\"";
+    check_count(members.len(), &given.place, example, errors);
+    for member in members.iter().filter(|m| m.postgres.is_absent()) {
+        let example = "postgres = \"10.0.0.11:5432\"";
+        let place = member.place.clone();
+        errors.push(place, Conflict::Missing { key: "postgres", example });
+    }
+    check_distinct(members.iter().map(|m| (&m.name, &m.place)), errors);
+    let addresses = members.iter().filter_map(|m| m.postgres.given());
+    check_distinct(addresses.map(|given| (&given.value, &given.place)), errors);
+    members
+        .iter()
+        .map(|member| {
+            Some(Found {
+                name: member.name.clone(),
+                postgres: member.postgres.given()?.value.clone(),
+                patroni_url: None::<Arc<str>>,
+            })
+        })
+        .collect()
+}
+
+fn login(given: &Given<CheckDraft>, errors: &mut ConfigErrors) -> Option<CheckConfig> {
+    let draft = &given.value;
+    let sslmode = draft.sslmode.or(SslMode::Prefer);
+    if let (Some(ca), false) = (draft.ca_file.given(), draft.sslmode.is_wrong())
+        && sslmode != SslMode::VerifyFull
+    {
+        errors.push(ca.place.clone(), Conflict::CaFileUnused(sslmode));
+    }
+    if draft.user.is_absent() {
+        let example = "user = \"pgcheck\", or --check-user pgcheck";
+        errors.push(given.place.clone(), Conflict::Missing { key: "user", example });
+    }
+    Some(CheckConfig {
+        user: draft.user.clone().value()?,
+        dbname: draft.dbname.or(limits::CHECK_DBNAME.to_owned()),
+        password_file: draft.password_file.clone().value(),
+        sslmode,
+        ca_file: draft.ca_file.clone().value(),
+        timeout: draft.timeout.or(limits::CHECK_TIMEOUT.usual()),
+    })
+}
+
+fn check_split_brain(draft: &Draft, errors: &mut ConfigErrors) {
+    let highest = draft.cluster.split_brain.given();
+    let highest = highest.filter(|given| given.value == SplitBrain::HighestTimeline);
+    if let (Some(given), false) = (highest, draft.patroni.is_absent()) {
+        errors.push(given.place.clone(), Conflict::HighestTimelineWithPatroni);
+    }
+}
+
+/// Sessions must not be ended for silence while the answer may still come in time.
+fn check_silence(draft: &Draft, errors: &mut ConfigErrors) {
+    let silence = draft.cluster.silence.or(limits::SILENCE.usual());
+    let patroni = draft.patroni.given().map(|given| &given.value.timeout);
+    let check = draft.check.given().map(|given| &given.value.timeout);
+    let answers = [("Patroni's answer", patroni), ("a check's answer", check)];
+    for (of, timeout) in answers {
+        let Some(given) = timeout.and_then(Field::given) else {
+            continue;
+        };
+        if silence < given.value {
+            let place = draft.cluster.silence.given();
+            let place = place.map_or_else(
+                || Place::Default("cluster.silence_seconds".to_owned()),
+                |given| given.place.clone(),
+            );
+            let timeout: Duration = given.value;
+            errors.push(place, Conflict::SilenceTooShort { timeout, of });
+        }
+    }
+}
+
+/// A client certificate needs its key, and the key its certificate.
+fn check_partners(draft: &PatroniDraft, errors: &mut ConfigErrors) {
+    let (cert, key) = (&draft.cert_file, &draft.key_file);
+    if let (Some(given), true) = (cert.given(), key.is_absent()) {
+        errors.push(given.place.clone(), Conflict::WithoutPartner("key_file"));
+    }
+    if let (Some(given), true) = (key.given(), cert.is_absent()) {
+        errors.push(given.place.clone(), Conflict::WithoutPartner("cert_file"));
+    }
+}
+
+fn check_count(found: usize, place: &Place, example: &'static str, errors: &mut ConfigErrors) {
+    let max = MEMBERS_MAX;
+    if found == 0 {
+        errors.push(place.clone(), Conflict::Empty { example });
+    }
+    if found > max {
+        errors.push(place.clone(), Conflict::TooMany { found, max });
+    }
+}
+
+fn check_distinct<'a, T: PartialEq + fmt::Display + 'a>(
+    all: impl Iterator<Item = (&'a T, &'a Place)>,
+    errors: &mut ConfigErrors,
+) {
+    let mut seen: Vec<(&T, &Place)> = Vec::new();
+    for (value, place) in all.take(MEMBERS_MAX) {
+        if let Some((_, other)) = seen.iter().find(|(earlier, _)| *earlier == value) {
+            let (what, other) = (value.to_string(), (*other).clone());
+            errors.push(place.clone(), Conflict::Same { what, other });
+        }
+        seen.push((value, place));
+    }
+}

@@ -1,0 +1,79 @@
+//! Listeners: no two of them on one address and port.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::config::conflict::Conflict;
+use crate::config::draft::{Draft, Given};
+use crate::config::error::{ConfigErrors, Place};
+use crate::config::limits::{HTTP_LISTEN, SERVICES_MAX};
+
+/// Reports each listener that finds its address and port taken by another one.
+pub fn check(draft: &Draft, errors: &mut ConfigErrors) {
+    let mut seen: Vec<Given<SocketAddr>> = Vec::new();
+    for listener in services(draft).chain(http(draft)) {
+        if let Some(other) = seen.iter().find(|s| overlap(s.value, listener.value)) {
+            report(&listener, other, errors);
+        }
+        seen.push(listener);
+    }
+}
+
+/// What was written is to be changed, not a default; so the error stands there.
+fn report(one: &Given<SocketAddr>, other: &Given<SocketAddr>, errors: &mut ConfigErrors) {
+    let (at, with) = match one.place {
+        Place::Default(_) => (other, one),
+        _ => (one, other),
+    };
+    let other = with.place.clone();
+    errors.push(at.place.clone(), Conflict::SameListen { other });
+}
+
+fn services(draft: &Draft) -> impl Iterator<Item = Given<SocketAddr>> {
+    let services = draft.services.given().into_iter();
+    services
+        .flat_map(|given| &given.value)
+        .filter_map(|(name, service)| service.listen_meant(name))
+        .take(SERVICES_MAX)
+}
+
+fn http(draft: &Draft) -> Option<Given<SocketAddr>> {
+    if draft.http.is_absent() {
+        let place = Place::Default("http.listen".to_owned());
+        return Some(Given { value: HTTP_LISTEN, place });
+    }
+    let given = draft.http.given()?;
+    given.value.map(|value| Given { value, place: given.place.clone() })
+}
+
+/// The kernel would give the port to one of the two only. `[::]` takes IPv4 as well.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let covers =
+        |all: IpAddr, one: IpAddr| all.is_unspecified() && (all.is_ipv6() || one.is_ipv4());
+    a.port() == b.port() && (a.ip() == b.ip() || covers(a.ip(), b.ip()) || covers(b.ip(), a.ip()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::overlap;
+
+    fn overlaps(a: &str, b: &str) -> bool {
+        let (a, b) = (a.parse().unwrap(), b.parse().unwrap());
+        assert_eq!(overlap(a, b), overlap(b, a));
+        overlap(a, b)
+    }
+
+    #[test]
+    fn all_addresses_overlap_each_of_them() {
+        assert!(overlaps("0.0.0.0:1", "127.0.0.1:1"));
+        assert!(overlaps("[::]:1", "127.0.0.1:1"));
+        assert!(overlaps("[::]:1", "0.0.0.0:1"));
+        assert!(overlaps("[::]:1", "[::1]:1"));
+    }
+
+    #[test]
+    fn another_port_or_address_does_not() {
+        assert!(!overlaps("0.0.0.0:1", "0.0.0.0:2"));
+        assert!(!overlaps("127.0.0.1:1", "127.0.0.2:1"));
+        assert!(!overlaps("0.0.0.0:1", "[::1]:1"));
+    }
+}

@@ -1,0 +1,191 @@
+//! The default and the range of every number in the configuration, in one place.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use super::problem::{Problem, Shown};
+use super::units::seconds_text;
+use crate::claim::Role;
+
+/// The largest configuration file that is read, in bytes.
+pub const FILE_BYTES_MAX: usize = 1024 * 1024;
+/// How many errors are kept; the rest is only counted.
+pub const ERRORS_MAX: usize = 100;
+/// The most members that may be listed, and the most addresses of Patroni.
+pub const MEMBERS_MAX: usize = 64;
+/// The most services.
+pub const SERVICES_MAX: usize = 64;
+/// The most tags that a service may ask for.
+pub const TAGS_MAX: usize = 64;
+/// The longest path of a file, in bytes.
+pub const PATH_BYTES_MAX: usize = 4096;
+/// The longest user or database name, in bytes: PostgreSQL cuts off what is longer.
+pub const LOGIN_BYTES_MAX: usize = 63;
+/// The largest lag limit in bytes: 1024TB.
+pub const LAG_BYTES_MAX: u64 = 1 << 50;
+
+/// Patroni's own port, for addresses that name none.
+pub const PATRONI_PORT: u16 = 8008;
+/// PostgreSQL's own port, for members that name none.
+pub const POSTGRES_PORT: u16 = 5432;
+/// Where the service `write` listens unless told otherwise.
+pub const WRITE_LISTEN: SocketAddr = everywhere(5000);
+/// Where the service `read` listens unless told otherwise.
+pub const READ_LISTEN: SocketAddr = everywhere(5001);
+/// Where the status pages are unless told otherwise.
+pub const HTTP_LISTEN: SocketAddr = everywhere(7000);
+/// The cluster's name unless told otherwise.
+pub const CLUSTER_NAME: &str = "main";
+/// The database of the check login unless told otherwise.
+pub const CHECK_DBNAME: &str = "postgres";
+
+/// How long a client waits for a gate to open.
+pub const HOLD: Seconds = Seconds::within(0, 3_600_000);
+/// How long one member has to accept a connection.
+pub const CONNECT_TIMEOUT: Seconds = Seconds::within(100, 60_000).or(2_000);
+/// How long Patroni has for one answer.
+pub const PATRONI_TIMEOUT: Seconds = Seconds::within(100, 60_000).or(1_000);
+/// How long PostgreSQL has for one answer to the tether.
+pub const CHECK_TIMEOUT: Seconds = Seconds::within(100, 60_000).or(1_000);
+/// How long an open gate outlives the silence of its member's Patroni.
+pub const PATRONI_LOSS_GRACE: Seconds = Seconds::within(0, 86_400_000).or(60_000);
+/// After how long without a word the sessions to a member are ended.
+pub const SILENCE: Seconds = Seconds::within(1_000, 3_600_000).or(30_000);
+/// The lag in time above which a replica is drained.
+pub const LAG_SECONDS: Seconds = Seconds::within(100, 86_400_000);
+/// How long a login may take.
+pub const LOGIN_TIMEOUT: Seconds = Seconds::within(1_000, 600_000).or(60_000);
+/// How long sessions may go on after SIGTERM.
+pub const SHUTDOWN_GRACE: Seconds = Seconds::within(0, 86_400_000).or(30_000);
+/// Idle time before TCP keepalive probes.
+pub const KEEPALIVE: Seconds = Seconds::within(1_000, 7_200_000).or(30_000);
+/// How long bytes may stay unacknowledged.
+pub const USER_TIMEOUT: Seconds = Seconds::within(1_000, 3_600_000).or(30_000);
+
+/// A TCP port.
+pub const PORT: Whole = Whole::within(1, 65_535);
+/// Worker threads.
+pub const WORKERS: Whole = Whole::within(1, 256);
+/// Client connections at once, unless told otherwise.
+pub const SESSIONS_DEFAULT: usize = 10_000;
+/// Client connections at once.
+pub const SESSIONS: Whole = Whole::within(1, 1_000_000).or(SESSIONS_DEFAULT as u64);
+
+/// The hold of a service that says nothing of it: writers wait for the failover to end,
+/// readers mostly have another replica to go to.
+pub const fn hold_default(role: Role) -> Duration {
+    match role {
+        Role::Replica => Duration::from_secs(10),
+        Role::Primary | Role::StandbyLeader | Role::Unknown => Duration::from_secs(30),
+    }
+}
+
+const fn everywhere(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port)
+}
+
+fn out_of_range(text: &str, range: &impl fmt::Display) -> Problem {
+    Problem::OutOfRange { found: Shown::of(text), range: range.to_string() }
+}
+
+/// The range of a time, and its default where there is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seconds {
+    min: Duration,
+    max: Duration,
+    default: Option<Duration>,
+}
+
+impl Seconds {
+    const fn within(min_millis: u64, max_millis: u64) -> Seconds {
+        Seconds {
+            min: Duration::from_millis(min_millis),
+            max: Duration::from_millis(max_millis),
+            default: None,
+        }
+    }
+
+    const fn or(self, default_millis: u64) -> Seconds {
+        Seconds { default: Some(Duration::from_millis(default_millis)), ..self }
+    }
+
+    /// Reads a number of seconds.
+    ///
+    /// # Errors
+    /// No number, or one outside of the range.
+    pub fn read(&self, text: &str) -> Result<Duration, Problem> {
+        let number: f64 = text.parse().map_err(|_| Problem::NotSeconds {
+            found: Shown::of(text).to_string(),
+            range: *self,
+        })?;
+        Duration::try_from_secs_f64(number)
+            .ok()
+            .filter(|time| self.contains(*time))
+            .ok_or_else(|| out_of_range(text, self))
+    }
+
+    /// `time` lies in the range.
+    pub fn contains(&self, time: Duration) -> bool {
+        (self.min..=self.max).contains(&time)
+    }
+
+    /// What holds when nothing is said; the least where there is no fixed default.
+    pub fn usual(&self) -> Duration {
+        self.default.unwrap_or(self.min)
+    }
+}
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (min, max) = (seconds_text(self.min), seconds_text(self.max));
+        write!(f, "from {min} to {max} seconds")?;
+        match self.default {
+            Some(default) => write!(f, "; the default is {}", seconds_text(default)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The range of a whole number, and its default where there is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Whole {
+    min: u64,
+    max: u64,
+    default: Option<u64>,
+}
+
+impl Whole {
+    const fn within(min: u64, max: u64) -> Whole {
+        Whole { min, max, default: None }
+    }
+
+    const fn or(self, default: u64) -> Whole {
+        Whole { default: Some(default), ..self }
+    }
+
+    /// Reads a whole number.
+    ///
+    /// # Errors
+    /// No whole number, or one outside of the range.
+    pub fn read(&self, text: &str) -> Result<u64, Problem> {
+        let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+        if digits.is_empty() || !digits.chars().all(|c| c.is_ascii_digit()) {
+            return Err(Problem::NotWhole { found: Shown::of(text).to_string(), range: *self });
+        }
+        text.parse()
+            .ok()
+            .filter(|number| (self.min..=self.max).contains(number))
+            .ok_or_else(|| out_of_range(text, self))
+    }
+}
+
+impl fmt::Display for Whole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "from {} to {}", self.min, self.max)?;
+        match self.default {
+            Some(default) => write!(f, "; the default is {default}"),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! The configuration as meant: complete, checked, with every default filled in.
+//!
+//! What people write is a [`draft`]: [`mod@file`] makes one of a TOML text, the shell puts the
+//! flags on top, and [`draft::Draft::finish`] makes the [`Config`] of it, or reports all
+//! that is wrong at once. Nothing else in pgsteer sees that text. The shell reads the files
+//! that the configuration names.
+
+pub mod address;
+pub mod conflict;
+pub mod draft;
+pub mod error;
+pub mod file;
+mod finish;
+pub mod limits;
+pub mod plain;
+pub mod problem;
+mod suggest;
+pub mod summary;
+pub mod units;
+pub mod words;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::claim::{Found, Role};
+use crate::names::{ClusterName, ServiceName};
+
+/// Everything that one pgsteer process is told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The cluster it is the front door of.
+    pub cluster: ClusterConfig,
+    /// Its services by name; at least one.
+    pub services: BTreeMap<ServiceName, ServiceConfig>,
+    /// Where the status pages are, if anywhere.
+    pub http: Option<HttpConfig>,
+    /// How the proxy treats connections.
+    pub proxy: ProxyConfig,
+}
+
+/// The cluster and how to learn about it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClusterConfig {
+    /// The operator's name for it.
+    pub name: ClusterName,
+    /// Where the members come from.
+    pub members: Membership,
+    /// The login of the tether; without it Patroni's word alone has to do.
+    pub check: Option<CheckConfig>,
+    /// What to do when two members take writes and there is no Patroni to say who is right.
+    pub split_brain: SplitBrain,
+    /// How long an open gate outlives the silence of its member's Patroni, while the tether
+    /// says that all is well and nobody rivals it.
+    pub patroni_loss_grace: Duration,
+    /// After how long without a word from any source the sessions to a member are ended.
+    pub silence: Duration,
+}
+
+/// Where the members come from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Membership {
+    /// Any one of Patroni's REST APIs is enough: the others are found through `/cluster`.
+    Patroni(PatroniConfig),
+    /// No Patroni: the members as listed, judged by SQL alone.
+    Listed(Vec<Found>),
+}
+
+/// How to talk to Patroni.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PatroniConfig {
+    /// Base addresses, as `http://10.0.0.11:8008`; at least one.
+    pub urls: Vec<String>,
+    /// Certificates of the authorities to trust, PEM; the system's if none is given.
+    pub ca_file: Option<PathBuf>,
+    /// Client certificate, PEM, for `verify_client: required`.
+    pub cert_file: Option<PathBuf>,
+    /// Key of the client certificate, PEM.
+    pub key_file: Option<PathBuf>,
+    /// How long one answer may take.
+    pub timeout: Duration,
+}
+
+/// The login of the tether.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CheckConfig {
+    /// User name.
+    pub user: String,
+    /// Database name.
+    pub dbname: String,
+    /// File that holds the password; without one only `trust` and certificates can work.
+    pub password_file: Option<PathBuf>,
+    /// How TLS is asked for.
+    pub sslmode: SslMode,
+    /// Certificates of the authorities to trust, PEM, for the `verify` modes.
+    pub ca_file: Option<PathBuf>,
+    /// How long one answer may take.
+    pub timeout: Duration,
+}
+
+/// How a PostgreSQL client asks for TLS: libpq's `sslmode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SslMode {
+    /// Never.
+    Disable,
+    /// If the server offers it, whoever it is.
+    Prefer,
+    /// Always, whoever the server is.
+    Require,
+    /// Always, from a server whose certificate is signed by a trusted authority and
+    /// names the host.
+    VerifyFull,
+}
+
+impl SslMode {
+    /// The word used in configuration, which is libpq's.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            SslMode::Disable => "disable",
+            SslMode::Prefer => "prefer",
+            SslMode::Require => "require",
+            SslMode::VerifyFull => "verify-full",
+        }
+    }
+}
+
+/// What to do when two members take writes and there is no Patroni.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SplitBrain {
+    /// Nobody is written to until a person has decided.
+    Block,
+    /// The one with the highest timeline wins, if there is exactly one.
+    HighestTimeline,
+}
+
+impl SplitBrain {
+    /// The word used in configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            SplitBrain::Block => "block",
+            SplitBrain::HighestTimeline => "highest_timeline",
+        }
+    }
+}
+
+/// One service: a listening port and the role it wants.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServiceConfig {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// The role it wants: `Primary`, `Replica` or `StandbyLeader`.
+    pub role: Role,
+    /// How long a client waits, parked, for a gate to open. Zero: it hears at once.
+    pub hold: Duration,
+    /// The lag in bytes above which a replica is drained.
+    pub lag_bytes_max: Option<u64>,
+    /// The lag in time above which a replica is drained.
+    pub lag_max: Option<Duration>,
+    /// The primary serves reads while no replica is open.
+    pub fallback_primary: bool,
+    /// Tags that a member must have, beside an unset `noloadbalance`.
+    pub tags: BTreeMap<String, String>,
+    /// The port to dial on the member instead of PostgreSQL's own: a PgBouncer beside it.
+    /// What a pooler says of the role in the login is cached, so it is not believed.
+    pub pooler_port: Option<u16>,
+    /// How long one member has to accept a connection and to say its first word.
+    pub connect_timeout: Duration,
+}
+
+impl ServiceConfig {
+    /// A service with all else at its default.
+    pub fn new(listen: SocketAddr, role: Role) -> ServiceConfig {
+        ServiceConfig {
+            listen,
+            role,
+            hold: limits::hold_default(role),
+            lag_bytes_max: None,
+            lag_max: None,
+            fallback_primary: false,
+            tags: BTreeMap::new(),
+            pooler_port: None,
+            connect_timeout: limits::CONNECT_TIMEOUT.usual(),
+        }
+    }
+}
+
+/// The status pages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpConfig {
+    /// Where they listen.
+    pub listen: SocketAddr,
+}
+
+/// Limits and habits of the proxy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProxyConfig {
+    /// Worker threads; one per core unless said otherwise.
+    pub workers: Option<usize>,
+    /// Client connections at once, over all services.
+    pub sessions_max: usize,
+    /// How long a client may take for its startup packet, and how long a login may take
+    /// from there to the first ReadyForQuery.
+    pub login_timeout: Duration,
+    /// How long sessions may go on after SIGTERM.
+    pub shutdown_grace: Duration,
+    /// Idle time after which TCP keepalive probes start, on both sides.
+    pub keepalive: Duration,
+    /// How long bytes may stay unacknowledged by a peer before the connection is given up.
+    pub user_timeout: Duration,
+}
+
+impl Default for ProxyConfig {
+    fn default() -> ProxyConfig {
+        ProxyConfig {
+            workers: None,
+            sessions_max: limits::SESSIONS_DEFAULT,
+            login_timeout: limits::LOGIN_TIMEOUT.usual(),
+            shutdown_grace: limits::SHUTDOWN_GRACE.usual(),
+            keepalive: limits::KEEPALIVE.usual(),
+            user_timeout: limits::USER_TIMEOUT.usual(),
+        }
+    }
+}

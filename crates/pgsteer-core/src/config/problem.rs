@@ -1,0 +1,248 @@
+//! What can be wrong with one value, in words, and what would be right.
+//!
+//! A problem never carries a secret: what people wrote is shown through [`Shown`] only.
+
+use std::fmt;
+
+use thiserror::Error;
+
+use super::conflict::Conflict;
+use super::limits::{FILE_BYTES_MAX, LOGIN_BYTES_MAX, PATH_BYTES_MAX, PORT, Seconds, Whole};
+use super::units::size_text;
+use crate::names::NameError;
+
+/// What is wrong with one value.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum Problem {
+    /// The text is no TOML here.
+    #[error("not valid TOML: {0}")]
+    Syntax(String),
+    /// The file cannot be had; the text is the system's.
+    #[error("cannot read the file: {0}")]
+    Unreadable(String),
+    /// The file is larger than [`FILE_BYTES_MAX`].
+    #[error("the file is larger than {}", size_text(FILE_BYTES_MAX as u64))]
+    TooLarge,
+    /// No such key.
+    #[error("there is no key `{key}` {}", in_table(.table))]
+    UnknownKey {
+        /// The key as written, fit to be shown.
+        key: String,
+        /// The table that it stands in; empty at the top.
+        table: String,
+        /// The key that was probably meant.
+        near: Option<&'static str>,
+        /// The keys that there are.
+        known: Vec<&'static str>,
+    },
+    /// A secret stands where it does not belong.
+    #[error("a password does not belong in this file (its value is not shown)")]
+    PasswordInFile,
+    /// A value of another type.
+    #[error("expects {wants}, found {found}")]
+    WrongType {
+        /// What is expected.
+        wants: &'static str,
+        /// How it looks.
+        example: String,
+        /// What was found.
+        found: &'static str,
+    },
+    /// Not a time in seconds.
+    #[error("expects a number of seconds, found {found}")]
+    NotSeconds {
+        /// What was found.
+        found: String,
+        /// What is accepted.
+        range: Seconds,
+    },
+    /// Not a whole number.
+    #[error("expects a whole number, found {found}")]
+    NotWhole {
+        /// What was found.
+        found: String,
+        /// What is accepted.
+        range: Whole,
+    },
+    /// A number outside of its range.
+    #[error("{found} is out of range")]
+    OutOfRange {
+        /// The number as written.
+        found: Shown,
+        /// What is accepted.
+        range: String,
+    },
+    /// None of the words that are possible here.
+    #[error("{found} is not one of the possible words")]
+    UnknownWord {
+        /// The word as written.
+        found: Shown,
+        /// The word that was probably meant.
+        near: Option<&'static str>,
+        /// The words that there are.
+        words: Vec<&'static str>,
+    },
+    /// No address to listen on.
+    #[error("{0} is not an address to listen on")]
+    Listen(Shown),
+    /// No host and port to connect to.
+    #[error("{0} is not HOST:PORT")]
+    Endpoint(Shown),
+    /// A port that is none.
+    #[error("{0} is not a port")]
+    Port(Shown),
+    /// An address that means "all addresses", where one of them is needed.
+    #[error("{0} stands for all addresses of a machine, so nobody can connect to it")]
+    Unspecified(Shown),
+    /// Not `NAME=HOST:PORT`.
+    #[error("{0} is not NAME=HOST:PORT")]
+    Member(Shown),
+    /// A URL of another scheme, or none.
+    #[error("{found} does not start with http:// or https://")]
+    UrlScheme {
+        /// The text as written.
+        found: Shown,
+        /// What was probably meant.
+        meant: Option<String>,
+    },
+    /// A URL with a path, a query or a fragment.
+    #[error("the URL has more than scheme, host and port (it is not shown)")]
+    UrlPath {
+        /// What remains without the path.
+        meant: String,
+    },
+    /// A URL with a user name or password in it.
+    #[error("the URL has a user name or password in it (it is not shown)")]
+    UrlCredentials,
+    /// Not a size.
+    #[error("{0} is not a size")]
+    Size(Shown),
+    /// Not a lag: neither size nor time.
+    #[error("{0} is neither a size nor a time")]
+    Lag(Shown),
+    /// Not a name.
+    #[error("{0}")]
+    Name(#[from] NameError),
+    /// Not a user or database name.
+    #[error("not a user or database name of PostgreSQL: it is empty, too long or has a NUL")]
+    Login,
+    /// Not a path.
+    #[error("not a path of a file: it is empty, too long or has a NUL")]
+    Path,
+    /// Values that are right by themselves and wrong together.
+    #[error(transparent)]
+    Conflict(#[from] Conflict),
+}
+
+impl Problem {
+    /// What would be right, as one finished phrase.
+    pub fn remedy(&self) -> Option<String> {
+        Some(match self {
+            Problem::Syntax(_) | Problem::Name(_) => return None,
+            Problem::Unreadable(_) => "check the path and that pgsteer's user may read it".into(),
+            Problem::TooLarge => "is it really a configuration of pgsteer?".into(),
+            Problem::UnknownKey { near, known, .. } => meant_or_list(*near, known, "known here:"),
+            Problem::PasswordInFile => {
+                "put it into a file of its own and name that in [check]: password_file = \"/etc/pgsteer/password\"".into()
+            }
+            Problem::WrongType { example, .. } => format!("as in {example}"),
+            Problem::NotSeconds { range, .. } => format!("a bare number {range}"),
+            Problem::NotWhole { range, .. } => format!("a bare number {range}"),
+            Problem::OutOfRange { range, .. } => range.clone(),
+            Problem::UnknownWord { near, words, .. } => meant_or_list(*near, words, "one of"),
+            Problem::Listen(_) => {
+                "write ADDRESS:PORT with an address of this machine, as 0.0.0.0:5000, 127.0.0.1:5000 or [::]:5000; a port alone means all IPv4 addresses".into()
+            }
+            Problem::Endpoint(_) => "as 10.0.0.11:5432, pg1.example:5432 or [fd00::11]:5432".into(),
+            Problem::Port(_) => format!("a number {PORT}"),
+            Problem::Unspecified(_) => "write the address that the member listens on".into(),
+            Problem::Member(_) => "as n1=10.0.0.11:5432".into(),
+            Problem::UrlScheme { meant: Some(url), .. } => format!("did you mean {url}?"),
+            Problem::UrlScheme { meant: None, .. } => "as http://10.0.0.11:8008".into(),
+            Problem::UrlPath { meant } => format!("write {meant}; pgsteer knows Patroni's paths"),
+            Problem::UrlCredentials => {
+                "leave it out: what pgsteer reads of Patroni needs no password; for verify_client give cert_file and key_file".into()
+            }
+            Problem::Size(_) => format!(
+                "a whole number with B, kB, MB, GB or TB, up to {}, as \"16MB\"",
+                size_text(super::limits::LAG_BYTES_MAX)
+            ),
+            Problem::Lag(_) => "as 16MB (B, kB, MB, GB, TB) or 10s (ms, s, min, h, d)".into(),
+            Problem::Login => format!("1 to {LOGIN_BYTES_MAX} bytes"),
+            Problem::Path => format!("1 to {PATH_BYTES_MAX} bytes"),
+            Problem::Conflict(conflict) => conflict.remedy(),
+        })
+    }
+
+    /// The rest of the file has not been read as it was meant, so what seems to be missing
+    /// may stand there.
+    pub(super) fn hides_the_rest(&self) -> bool {
+        matches!(self, Problem::Syntax(_) | Problem::Unreadable(_) | Problem::TooLarge)
+    }
+}
+
+fn in_table(table: &str) -> String {
+    if table.is_empty() { "at the top of the file".to_owned() } else { format!("in [{table}]") }
+}
+
+fn meant_or_list(near: Option<&'static str>, all: &[&'static str], lead: &str) -> String {
+    match near {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("{lead} {}", all.join(", ")),
+    }
+}
+
+/// A piece of what people wrote, fit to be shown: quoted, short, on one line, and without
+/// secrets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown(String);
+
+impl Shown {
+    /// The most characters that are shown.
+    const CHARS_MAX: usize = 64;
+
+    /// Takes over `text` unless it may hold a secret: a URL or connection string with a
+    /// password in it is the usual thing that lands in a wrong place.
+    pub fn of(text: &str) -> Shown {
+        if text.contains('@') || text.to_ascii_lowercase().contains("passw") {
+            return Shown("what is written (not shown, it may hold a secret)".to_owned());
+        }
+        if text.is_empty() {
+            return Shown("an empty text".to_owned());
+        }
+        Shown(format!("`{}`", on_one_line(text)))
+    }
+}
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A key as it stands in a path of keys, quoted where TOML wants it quoted.
+pub(super) fn key_text(key: &str) -> String {
+    let bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    if key.contains('@') {
+        "(not shown)".to_owned()
+    } else if key.is_empty() || !key.chars().all(bare) {
+        format!("\"{}\"", on_one_line(key))
+    } else {
+        on_one_line(key)
+    }
+}
+
+fn on_one_line(text: &str) -> String {
+    let mut line = String::new();
+    for c in text.chars().take(Shown::CHARS_MAX) {
+        if c.is_control() {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+    }
+    if text.chars().nth(Shown::CHARS_MAX).is_some() {
+        line.push('…');
+    }
+    line
+}

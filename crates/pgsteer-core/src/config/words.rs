@@ -1,0 +1,93 @@
+//! The words that stand for a choice: roles, TLS modes, policies.
+
+use super::problem::{Problem, Shown};
+use super::suggest::nearest;
+use super::{SplitBrain, SslMode};
+use crate::claim::Role;
+
+/// Reads the role that a service wants.
+///
+/// # Errors
+/// Any other word than `primary`, `replica` and `standby_leader`. Old words are refused
+/// with the new one as the remedy, so that files speak one language.
+pub fn role(text: &str) -> Result<Role, Problem> {
+    let roles = [Role::Primary, Role::Replica, Role::StandbyLeader];
+    let old = [
+        ("master", "primary"),
+        ("leader", "primary"),
+        ("slave", "replica"),
+        ("standby", "replica"),
+        ("secondary", "replica"),
+    ];
+    choose(text, &roles, Role::as_str, &old)
+}
+
+/// Reads how TLS is asked for.
+///
+/// # Errors
+/// Any other word than `disable`, `prefer`, `require` and `verify-full`.
+pub fn sslmode(text: &str) -> Result<SslMode, Problem> {
+    let modes = [SslMode::Disable, SslMode::Prefer, SslMode::Require, SslMode::VerifyFull];
+    let others = [("allow", "prefer"), ("verify-ca", "verify-full")];
+    choose(text, &modes, SslMode::as_str, &others)
+}
+
+/// Reads what to do in a split brain.
+///
+/// # Errors
+/// Any other word than `block` and `highest_timeline`.
+pub fn split_brain(text: &str) -> Result<SplitBrain, Problem> {
+    let policies = [SplitBrain::Block, SplitBrain::HighestTimeline];
+    choose(text, &policies, SplitBrain::as_str, &[])
+}
+
+/// Reads whether the primary serves reads while no replica is open.
+///
+/// # Errors
+/// Any other word than `primary` and `none`.
+pub fn fallback(text: &str) -> Result<bool, Problem> {
+    let word = |primary| if primary { "primary" } else { "none" };
+    choose(text, &[true, false], word, &[("master", "primary")])
+}
+
+fn choose<T: Copy>(
+    text: &str,
+    all: &[T],
+    word: impl Fn(T) -> &'static str,
+    aliases: &[(&str, &'static str)],
+) -> Result<T, Problem> {
+    if let Some(found) = all.iter().find(|choice| word(**choice) == text) {
+        return Ok(*found);
+    }
+    let words: Vec<&'static str> = all.iter().map(|choice| word(*choice)).collect();
+    let alias = aliases.iter().find(|(alias, _)| *alias == text);
+    Err(Problem::UnknownWord {
+        found: Shown::of(text),
+        near: alias.map(|(_, meant)| *meant).or_else(|| nearest(text, &words)),
+        words,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_word_reads_back() {
+        assert_eq!(role("standby_leader").unwrap(), Role::StandbyLeader);
+        assert_eq!(sslmode("verify-full").unwrap(), SslMode::VerifyFull);
+        assert_eq!(split_brain("highest_timeline").unwrap(), SplitBrain::HighestTimeline);
+        assert!(fallback("primary").unwrap());
+        assert!(!fallback("none").unwrap());
+    }
+
+    #[test]
+    fn old_words_are_refused_with_the_new_one() {
+        for (old, new) in [("master", "primary"), ("slave", "replica")] {
+            let problem = role(old).unwrap_err();
+            assert_eq!(problem.remedy().unwrap(), format!("did you mean `{new}`?"));
+        }
+        let problem = sslmode("verify-ca").unwrap_err();
+        assert_eq!(problem.remedy().unwrap(), "did you mean `verify-full`?");
+    }
+}

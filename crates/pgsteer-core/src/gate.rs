@@ -1,0 +1,274 @@
+//! Gates: the memory per service and member.
+//!
+//! The judge forms an opinion from nothing but the view; the gate remembers. Bad news acts
+//! at once, good news waits for a confirmation, and "as it was" needs somebody who knows
+//! how it was.
+
+use std::time::Duration;
+
+use crate::judge::fitness::Verdict;
+use crate::reason::Reason;
+use crate::time::Moment;
+
+/// The memory of one member's fitness for one service.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Gate {
+    /// No new sessions; what becomes of the old ones is said by `sessions`.
+    Shut {
+        /// Why.
+        reason: Reason,
+        /// Since when.
+        since: Moment,
+        /// What becomes of the sessions that still go there.
+        sessions: Sessions,
+    },
+    /// No new sessions, and nothing wrong with the old ones: they go on.
+    Draining {
+        /// Why.
+        reason: Reason,
+        /// Since when.
+        since: Moment,
+    },
+    /// It looks good; one more answer has to say so.
+    Probation {
+        /// Since when.
+        since: Moment,
+    },
+    /// New sessions are let in.
+    Open {
+        /// Since when.
+        since: Moment,
+        /// The Snapshot in which it opened. A proxy worker takes no session to this member
+        /// before every worker has acted on that Snapshot (invariant 7).
+        generation: u64,
+        /// A reservation: it is open, but not all is well.
+        note: Option<Note>,
+    },
+}
+
+/// A reservation of an open gate.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Note {
+    /// What is not well.
+    pub reason: Reason,
+    /// Since when.
+    pub since: Moment,
+}
+
+/// What becomes of the sessions behind a gate that is shut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sessions {
+    /// They go on: there is no proof that they are lost.
+    Keep,
+    /// They are ended now (invariant 6 says on what proof).
+    End,
+}
+
+impl Gate {
+    /// New sessions may go there.
+    pub fn is_open(&self) -> bool {
+        matches!(self, Gate::Open { .. })
+    }
+
+    /// Sessions that go there have to be ended.
+    pub fn ends_sessions(&self) -> bool {
+        matches!(self, Gate::Shut { sessions: Sessions::End, .. })
+    }
+
+    /// The state in one word: `open`, `probation`, `draining`, `shut`.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Gate::Shut { .. } => "shut",
+            Gate::Draining { .. } => "draining",
+            Gate::Probation { .. } => "probation",
+            Gate::Open { .. } => "open",
+        }
+    }
+
+    /// Why it is not open, or what the reservation is if it is.
+    pub fn reason(&self) -> Option<&Reason> {
+        match self {
+            Gate::Shut { reason, .. } | Gate::Draining { reason, .. } => Some(reason),
+            Gate::Probation { .. } => Some(&Reason::Confirming),
+            Gate::Open { note, .. } => note.as_ref().map(|note| &note.reason),
+        }
+    }
+
+    /// Since when it has been in this state.
+    pub fn since(&self) -> Moment {
+        match self {
+            Gate::Shut { since, .. }
+            | Gate::Draining { since, .. }
+            | Gate::Probation { since }
+            | Gate::Open { since, .. } => *since,
+        }
+    }
+}
+
+/// What a gate is told when it has to decide on its next state.
+#[derive(Clone, Debug)]
+pub struct Turn {
+    /// The judge's word.
+    pub verdict: Verdict,
+    /// When the newest answer on which the verdict rests was asked for.
+    pub evidence_asked_at: Moment,
+    /// What becomes of the sessions if the gate is shut.
+    pub sessions: Sessions,
+    /// How long [`Verdict::Keep`] keeps an open gate open.
+    pub grace: Duration,
+    /// The number of the Snapshot that is being made.
+    pub generation: u64,
+    /// Now.
+    pub now: Moment,
+}
+
+impl Gate {
+    /// A gate that nobody has judged yet.
+    pub fn new(now: Moment) -> Gate {
+        Gate::Shut { reason: Reason::Unheard, since: now, sessions: Sessions::Keep }
+    }
+
+    /// The state after `turn`.
+    pub fn next(&self, turn: Turn) -> Gate {
+        match &turn.verdict {
+            Verdict::Fit { note, confirmed } => self.on_good_news(&turn, note, *confirmed),
+            Verdict::Keep(reason) => self.on_doubt(&turn, reason),
+            Verdict::Drain(reason) => self.to_draining(&turn, reason),
+            Verdict::Shut(reason) => self.to_shut(&turn, reason),
+        }
+    }
+
+    /// The moment at which the grace of a doubtful open gate ends.
+    pub fn grace_ends(&self, grace: Duration) -> Option<Moment> {
+        match self {
+            Gate::Open { note: Some(Note { reason, since }), .. } if reason.is_doubt() => {
+                Some(*since + grace)
+            }
+            _ => None,
+        }
+    }
+
+    fn on_good_news(&self, turn: &Turn, note: &Option<Reason>, confirmed: bool) -> Gate {
+        match self {
+            Gate::Open { since, generation, .. } => Gate::Open {
+                since: *since,
+                generation: *generation,
+                note: note.as_ref().map(|reason| self.note(turn, reason)),
+            },
+            Gate::Probation { since } if turn.evidence_asked_at <= *since && !confirmed => {
+                self.clone()
+            }
+            Gate::Probation { .. } => Gate::open(turn, note),
+            Gate::Shut { .. } | Gate::Draining { .. } if confirmed => Gate::open(turn, note),
+            Gate::Shut { .. } | Gate::Draining { .. } => Gate::Probation { since: turn.now },
+        }
+    }
+
+    fn on_doubt(&self, turn: &Turn, reason: &Reason) -> Gate {
+        match self {
+            Gate::Open { since, generation, .. } => {
+                let note = self.note(turn, reason);
+                match turn.now.since(note.since) < turn.grace {
+                    true => Gate::Open { since: *since, generation: *generation, note: Some(note) },
+                    false => self.to_shut(turn, reason),
+                }
+            }
+            Gate::Draining { .. } => self.to_draining(turn, reason),
+            Gate::Shut { .. } | Gate::Probation { .. } => self.to_shut(turn, reason),
+        }
+    }
+
+    fn open(turn: &Turn, note: &Option<Reason>) -> Gate {
+        Gate::Open {
+            since: turn.now,
+            generation: turn.generation,
+            note: note.clone().map(|reason| Note { reason, since: turn.now }),
+        }
+    }
+
+    fn to_shut(&self, turn: &Turn, reason: &Reason) -> Gate {
+        let since = match self {
+            Gate::Shut { since, .. } => *since,
+            _ => turn.now,
+        };
+        Gate::Shut { reason: reason.clone(), since, sessions: turn.sessions }
+    }
+
+    fn to_draining(&self, turn: &Turn, reason: &Reason) -> Gate {
+        // Draining spares the old sessions, unless there is proof that they are lost.
+        if turn.sessions == Sessions::End {
+            return self.to_shut(turn, reason);
+        }
+        let since = match self {
+            Gate::Draining { since, .. } => *since,
+            _ => turn.now,
+        };
+        Gate::Draining { reason: reason.clone(), since }
+    }
+
+    /// The reservation, dated from when a reservation of its kind was first made.
+    fn note(&self, turn: &Turn, reason: &Reason) -> Note {
+        let since = match self {
+            Gate::Open { note: Some(old), .. } if old.reason.is_doubt() == reason.is_doubt() => {
+                old.since
+            }
+            _ => turn.now,
+        };
+        Note { reason: reason.clone(), since }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GRACE: Duration = Duration::from_secs(60);
+
+    fn turn(verdict: Verdict, asked_ms: u64, now_ms: u64) -> Turn {
+        Turn {
+            verdict,
+            evidence_asked_at: Moment::from_millis(asked_ms),
+            sessions: Sessions::Keep,
+            grace: GRACE,
+            generation: 7,
+            now: Moment::from_millis(now_ms),
+        }
+    }
+
+    fn fit(confirmed: bool) -> Verdict {
+        Verdict::Fit { note: None, confirmed }
+    }
+
+    #[test]
+    fn unconfirmed_good_news_waits_for_an_answer_asked_after_it() {
+        let gate = Gate::new(Moment::START).next(turn(fit(false), 10, 11));
+        assert_eq!(gate.word(), "probation");
+        assert_eq!(gate.next(turn(fit(false), 11, 12)).word(), "probation");
+        assert_eq!(gate.next(turn(fit(false), 12, 13)).word(), "open");
+    }
+
+    #[test]
+    fn confirmed_good_news_opens_at_once_and_remembers_the_snapshot() {
+        let gate = Gate::new(Moment::START).next(turn(fit(true), 10, 11));
+        assert!(matches!(gate, Gate::Open { generation: 7, .. }));
+    }
+
+    #[test]
+    fn doubt_keeps_what_was_open_until_the_grace_is_over() {
+        let doubt = || Verdict::Keep(Reason::Silent(Duration::from_secs(1)));
+        let open = Gate::new(Moment::START).next(turn(fit(true), 0, 0));
+        let kept = open.next(turn(doubt(), 1, 1_000)).next(turn(doubt(), 1, 60_999));
+        assert!(kept.is_open());
+        assert_eq!(kept.grace_ends(GRACE), Some(Moment::from_millis(61_000)));
+        assert_eq!(kept.next(turn(doubt(), 1, 61_000)).word(), "shut");
+        assert_eq!(Gate::new(Moment::START).next(turn(doubt(), 1, 1)).word(), "shut");
+    }
+
+    #[test]
+    fn draining_gives_way_to_proof_that_the_sessions_are_lost() {
+        let open = Gate::new(Moment::START).next(turn(fit(true), 0, 0));
+        assert_eq!(open.next(turn(Verdict::Drain(Reason::Left), 1, 1)).word(), "draining");
+        let proof = Turn { sessions: Sessions::End, ..turn(Verdict::Drain(Reason::Left), 1, 1) };
+        assert!(open.next(proof).ends_sessions());
+    }
+}

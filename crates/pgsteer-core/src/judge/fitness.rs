@@ -1,0 +1,167 @@
+//! Who is fit for what: one member against the wishes of one service.
+
+use std::time::Duration;
+
+use super::{Member, Rules, Standing, Trust};
+use crate::claim::Role;
+use crate::config::ServiceConfig;
+use crate::reason::Reason;
+use crate::time::Moment;
+use crate::view::Word;
+
+/// The judge's word on one member for one service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It may serve.
+    Fit {
+        /// A reservation that does not keep it from serving.
+        note: Option<Reason>,
+        /// Facts of two kinds agree, so no second answer is needed before it serves.
+        confirmed: bool,
+    },
+    /// It may go on serving for a while if it was, and must not start if it was not.
+    Keep(Reason),
+    /// No new sessions; the old ones are fine.
+    Drain(Reason),
+    /// No new sessions.
+    Shut(Reason),
+}
+
+/// How far a member's replay is behind the primary.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lag {
+    /// In bytes of WAL.
+    pub bytes: Option<u64>,
+    /// In time, by the age of the last replayed commit.
+    pub time: Option<Duration>,
+}
+
+/// One member before the judge, for one service.
+#[derive(Clone, Copy, Debug)]
+pub struct Case<'a> {
+    /// The service and its wishes.
+    pub service: &'a ServiceConfig,
+    /// The member and what was said of it.
+    pub member: &'a Member,
+    /// What it was concluded to be.
+    pub standing: &'a Standing,
+    /// How far it is behind.
+    pub lag: Lag,
+    /// Its gate is draining for its lag just now.
+    pub drained_for_lag: bool,
+    /// The rules of the cluster.
+    pub rules: &'a Rules,
+    /// Now.
+    pub now: Moment,
+}
+
+/// A replica drained for its lag comes back at this part of the limit, so that one that
+/// hovers around it does not flap.
+const RETURN_NUMERATOR: u32 = 3;
+const RETURN_DENOMINATOR: u32 = 4;
+
+impl Case<'_> {
+    /// Is the member fit for the service?
+    pub fn verdict(&self) -> Verdict {
+        if self.member.left_at.is_some() {
+            return Verdict::Drain(Reason::Left);
+        }
+        if let Trust::None(reason) = &self.standing.trust {
+            return Verdict::Shut(reason.clone());
+        }
+        if self.standing.role != self.service.role {
+            let (is, wants) = (self.standing.role, self.service.role);
+            return Verdict::Shut(Reason::WrongRole { is, wants });
+        }
+        self.verdict_on_its_role()
+    }
+
+    /// Is the primary fit to stand in for replicas? As if the service wanted a primary.
+    pub fn verdict_as_stand_in(&self) -> Verdict {
+        let service = ServiceConfig { role: Role::Primary, ..self.service.clone() };
+        match (Case { service: &service, ..*self }).verdict() {
+            Verdict::Fit { confirmed, .. } => {
+                Verdict::Fit { note: Some(Reason::Fallback), confirmed }
+            }
+            other => other,
+        }
+    }
+
+    fn verdict_on_its_role(&self) -> Verdict {
+        let view = &self.member.view;
+        if let (Some(failure), []) = (view.address_failure(), view.addresses()) {
+            return Verdict::Shut(Reason::NoAddress(failure.clone()));
+        }
+        if let Some(reason) = self.refusal_by_tags() {
+            return Verdict::Drain(reason);
+        }
+        if self.service.role == Role::Replica
+            && let Some(reason) = self.stall().or_else(|| self.refusal_by_lag())
+        {
+            return Verdict::Drain(reason);
+        }
+        // A primary with Patroni is confirmed by the lock and the state, which agree.
+        let confirmed = self.rules.has_patroni && self.service.role != Role::Replica;
+        match &self.standing.trust {
+            Trust::Full => Verdict::Fit { note: None, confirmed },
+            Trust::Noted(reason) => Verdict::Fit { note: Some(reason.clone()), confirmed },
+            Trust::AsItWas(reason) => Verdict::Keep(reason.clone()),
+            Trust::None(reason) => Verdict::Shut(reason.clone()),
+        }
+    }
+
+    fn refusal_by_tags(&self) -> Option<Reason> {
+        let tags = self.member.view.patroni_facts().map(|heard| &heard.said.tags);
+        let tag = |name: &str| tags.and_then(|tags| tags.get(name)).map(String::as_str);
+        if self.service.role == Role::Replica && tag("noloadbalance") == Some("true") {
+            return Some(Reason::NoLoadBalance);
+        }
+        let differs = |(name, wanted): &(&String, &String)| tag(name) != Some(wanted.as_str());
+        self.service.tags.iter().find(differs).map(|(name, wanted)| Reason::TagMismatch {
+            name: name.clone(),
+            wanted: wanted.clone(),
+        })
+    }
+
+    /// Why the replica does not stream, if so.
+    ///
+    /// Patroni tells from 3.0.4 on, SQL always; where neither tells, a running replica is
+    /// taken at its word, as Patroni's own `/replica` does.
+    fn stall(&self) -> Option<Reason> {
+        let (view, freshness) = (&self.member.view, &self.rules.freshness);
+        if let Word::Said(facts) = view.patroni(self.now, freshness)
+            && let Some(state) = &facts.replication_state
+        {
+            let stalled = state != "streaming";
+            return stalled.then(|| Reason::NotStreaming(Some(state.clone())));
+        }
+        let progress = view.progress(self.now, freshness)?;
+        let stalled = progress.said.in_recovery && !progress.said.streaming;
+        stalled.then_some(Reason::NotStreaming(None))
+    }
+
+    fn refusal_by_lag(&self) -> Option<Reason> {
+        let (numerator, denominator) = match self.drained_for_lag {
+            true => (RETURN_NUMERATOR, RETURN_DENOMINATOR),
+            false => (1, 1),
+        };
+        if let Some(lag_bytes_max) = self.service.lag_bytes_max {
+            let Some(lag_bytes) = self.lag.bytes else {
+                return Some(Reason::LagUnknown);
+            };
+            let limit = lag_bytes_max / u64::from(denominator) * u64::from(numerator);
+            if lag_bytes > limit {
+                return Some(Reason::LagBytes { lag_bytes, lag_bytes_max });
+            }
+        }
+        if let Some(lag_max) = self.service.lag_max {
+            let Some(lag) = self.lag.time else {
+                return Some(Reason::LagUnknown);
+            };
+            if lag > lag_max * numerator / denominator {
+                return Some(Reason::LagTime { lag, lag_max });
+            }
+        }
+        None
+    }
+}

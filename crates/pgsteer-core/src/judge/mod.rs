@@ -1,0 +1,89 @@
+//! The judge: what each member is, and what it is fit for. Pure opinion, no memory.
+//!
+//! [`standing`] weighs what the sources say of all members against each other and concludes
+//! a role for each; [`fitness`] holds one member against the wishes of one service.
+
+pub mod fitness;
+pub mod standing;
+
+use std::collections::BTreeMap;
+
+use crate::claim::{Found, Role};
+use crate::names::MemberName;
+use crate::reason::Reason;
+use crate::time::Moment;
+use crate::view::{Freshness, View};
+
+/// A member as the judge sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Member {
+    /// Its name's bearer: where it listens.
+    pub found: Found,
+    /// Since when `/cluster` does not list it any more.
+    pub left_at: Option<Moment>,
+    /// What has been said of it.
+    pub view: View,
+}
+
+/// All members by name.
+pub type Members = BTreeMap<MemberName, Member>;
+
+/// The rules of the cluster by which the judge goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// Patroni is asked; without it only SQL is.
+    pub has_patroni: bool,
+    /// There is a login for the tether; without it Patroni's word alone has to do.
+    pub has_tether: bool,
+    /// Without Patroni, of several primaries the one with the highest timeline wins.
+    pub highest_timeline_wins: bool,
+    /// How long claims may be acted on.
+    pub freshness: Freshness,
+}
+
+/// What the judge concludes of a member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Its role, as far as anyone knows.
+    pub role: Role,
+    /// Whether that role may be relied on.
+    pub trust: Trust,
+}
+
+/// How far a conclusion may be relied on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Its sources agree.
+    Full,
+    /// It may be relied on, but not all is well.
+    Noted(Reason),
+    /// Nothing speaks against it, but one of the sources is gone: whoever relied on it may
+    /// go on for a while, nobody new may start.
+    AsItWas(Reason),
+    /// It must not be relied on.
+    None(Reason),
+}
+
+impl Standing {
+    fn sure(role: Role) -> Standing {
+        Standing { role, trust: Trust::Full }
+    }
+
+    fn out(role: Role, reason: Reason) -> Standing {
+        Standing { role, trust: Trust::None(reason) }
+    }
+
+    /// What keeps the member from full trust.
+    pub fn trouble(&self) -> Option<&Reason> {
+        match &self.trust {
+            Trust::Full => None,
+            Trust::Noted(reason) | Trust::AsItWas(reason) | Trust::None(reason) => Some(reason),
+        }
+    }
+
+    /// The member itself says that it is no primary, so a write session there is lost.
+    pub fn is_proof_against_writes(&self) -> bool {
+        matches!(self.role, Role::Replica | Role::StandbyLeader)
+            || matches!(self.trouble(), Some(Reason::SplitBrain(_)))
+    }
+}

@@ -1,0 +1,258 @@
+//! Who is what: the decision table of primaries and replicas.
+//!
+//! Two kinds of facts are weighed. The lock: which member's Patroni claims to be the leader.
+//! The state: whether PostgreSQL itself is in recovery, told by the tether, or by Patroni
+//! where there is no login for a tether. A primary needs both.
+
+use std::collections::BTreeMap;
+
+use super::{Member, Members, Rules, Standing, Trust};
+use crate::claim::{PatroniFacts, Role};
+use crate::names::MemberName;
+use crate::reason::Reason;
+use crate::time::Moment;
+use crate::view::{LockRun, Word};
+
+/// Concludes a standing for every member.
+pub fn standings(members: &Members, rules: &Rules, now: Moment) -> BTreeMap<MemberName, Standing> {
+    let states: BTreeMap<&MemberName, State> =
+        members.iter().map(|(name, member)| (name, state(member, rules, now))).collect();
+    let judged = |name: &MemberName, member: &Member| match rules.has_patroni {
+        true => with_patroni(&Bench { members, states: &states, rules, now }, name, member),
+        false => by_sql_alone(&Bench { members, states: &states, rules, now }, name, member),
+    };
+    members.iter().map(|(name, member)| (name.clone(), judged(name, member))).collect()
+}
+
+/// What PostgreSQL itself is, by the best source there is for it.
+#[derive(Clone, Debug, PartialEq)]
+enum State {
+    /// It takes writes.
+    Writable { note: Option<Reason> },
+    /// It is in recovery.
+    InRecovery { note: Option<Reason> },
+    /// Nobody can tell, or it is down.
+    Unusable(Reason),
+}
+
+/// All that lies before the judge in one sitting.
+struct Bench<'a> {
+    members: &'a Members,
+    states: &'a BTreeMap<&'a MemberName, State>,
+    rules: &'a Rules,
+    now: Moment,
+}
+
+fn state(member: &Member, rules: &Rules, now: Moment) -> State {
+    if !rules.has_tether {
+        return state_by_patroni(member, rules, now, None);
+    }
+    match member.view.tether(now, &rules.freshness) {
+        Word::Said(facts) if facts.in_recovery => State::InRecovery { note: None },
+        Word::Said(_) => State::Writable { note: None },
+        Word::Failed(failure) if failure.is_login_refused() && rules.has_patroni => {
+            let note = Reason::TetherRefused(failure.clone());
+            state_by_patroni(member, rules, now, Some(note))
+        }
+        Word::Failed(failure) => State::Unusable(Reason::Down(failure.clone())),
+        Word::Expired => State::Unusable(Reason::Silent(rules.freshness.tether)),
+        Word::Unheard => State::Unusable(Reason::Unheard),
+    }
+}
+
+fn state_by_patroni(member: &Member, rules: &Rules, now: Moment, note: Option<Reason>) -> State {
+    match member.view.patroni(now, &rules.freshness) {
+        Word::Said(facts) if !facts.is_running() => {
+            State::Unusable(Reason::NotRunning(facts.state.clone()))
+        }
+        Word::Said(facts) => match facts.role {
+            Role::Primary => State::Writable { note },
+            Role::Replica | Role::StandbyLeader => State::InRecovery { note },
+            Role::Unknown => State::Unusable(Reason::NotRunning("of unknown role".to_owned())),
+        },
+        Word::Failed(failure) => State::Unusable(Reason::PatroniDown(failure.clone())),
+        Word::Expired => State::Unusable(Reason::Silent(rules.freshness.patroni)),
+        Word::Unheard => State::Unusable(Reason::Unheard),
+    }
+}
+
+fn with_patroni(bench: &Bench<'_>, name: &MemberName, member: &Member) -> Standing {
+    let patroni = member.view.patroni(bench.now, &bench.rules.freshness);
+    let holder = bench.lock_holder();
+    if let Some(reason) = bench.belongs_elsewhere(holder, name, member) {
+        return Standing::out(Role::Unknown, reason);
+    }
+    match (&bench.states[name], patroni) {
+        (State::Unusable(reason), _) => Standing::out(Role::Unknown, reason.clone()),
+        (State::Writable { note }, Word::Said(facts)) => {
+            bench.writable(name, facts.holds_lock, holder, note)
+        }
+        (State::Writable { .. }, lost) => bench.writable_without_patroni(name, holder, lost),
+        (State::InRecovery { note }, Word::Said(facts)) => {
+            bench.in_recovery(name, facts, holder, note)
+        }
+        (State::InRecovery { .. }, lost) => {
+            Standing { role: Role::Replica, trust: bench.trust_without_patroni(lost) }
+        }
+    }
+}
+
+fn by_sql_alone(bench: &Bench<'_>, name: &MemberName, member: &Member) -> Standing {
+    match &bench.states[name] {
+        State::Unusable(reason) => Standing::out(Role::Unknown, reason.clone()),
+        State::InRecovery { .. } => Standing::sure(Role::Replica),
+        State::Writable { .. } => bench.lone_primary(name, member),
+    }
+}
+
+impl<'a> Bench<'a> {
+    /// The member whose Patroni was the last to claim the lock.
+    fn lock_holder(&self) -> Option<&'a MemberName> {
+        self.lock_runs().max_by_key(|(_, run)| run.last_asked).map(|(name, _)| name)
+    }
+
+    fn lock_runs(&self) -> impl Iterator<Item = (&'a MemberName, LockRun)> {
+        let (freshness, now) = (self.rules.freshness, self.now);
+        self.members
+            .iter()
+            .filter_map(move |(name, member)| Some((name, member.view.lock_run(now, &freshness)?)))
+    }
+
+    /// The members that hold the lock at the same time as `name` does, it included.
+    fn co_holders(&self, name: &MemberName) -> Vec<MemberName> {
+        let own = self.members[name].view.lock_run(self.now, &self.rules.freshness);
+        let shares = |run: &LockRun| own.is_some_and(|own| own.overlaps(run));
+        self.lock_runs()
+            .filter(|(other, run)| *other == name || shares(run))
+            .map(|(other, _)| other.clone())
+            .collect()
+    }
+
+    /// PostgreSQL takes writes and Patroni speaks: the lock decides.
+    fn writable(
+        &self,
+        name: &MemberName,
+        holds_lock: bool,
+        holder: Option<&MemberName>,
+        note: &Option<Reason>,
+    ) -> Standing {
+        let co_holders = self.co_holders(name);
+        if holds_lock && co_holders.len() > 1 {
+            return Standing::out(Role::Primary, Reason::SplitBrain(co_holders));
+        }
+        if !holds_lock || holder != Some(name) {
+            let leader = holder.filter(|holder| *holder != name).cloned();
+            return Standing::out(Role::Primary, Reason::NotLeader { leader });
+        }
+        let trust = note.clone().map_or(Trust::Full, Trust::Noted);
+        Standing { role: Role::Primary, trust }
+    }
+
+    /// PostgreSQL takes writes and its Patroni is gone: fine while nobody rivals it.
+    fn writable_without_patroni(
+        &self,
+        name: &MemberName,
+        holder: Option<&MemberName>,
+        lost: Word<'_, PatroniFacts>,
+    ) -> Standing {
+        if let Some(holder) = holder {
+            let reason = Reason::NotLeader { leader: Some(holder.clone()) };
+            return Standing::out(Role::Primary, reason);
+        }
+        let writable = self.writable_members();
+        if writable.len() > 1 {
+            return Standing::out(Role::Primary, Reason::SplitBrain(writable));
+        }
+        debug_assert_eq!(writable.first(), Some(name));
+        Standing { role: Role::Primary, trust: self.trust_without_patroni(lost) }
+    }
+
+    fn in_recovery(
+        &self,
+        name: &MemberName,
+        facts: &PatroniFacts,
+        holder: Option<&MemberName>,
+        note: &Option<Reason>,
+    ) -> Standing {
+        let promoting = facts.holds_lock && holder == Some(name);
+        let trust = || note.clone().map_or(Trust::Full, Trust::Noted);
+        match facts.role {
+            Role::StandbyLeader => Standing { role: Role::StandbyLeader, trust: trust() },
+            _ if promoting => Standing::out(Role::Replica, Reason::Promoting),
+            _ => Standing { role: Role::Replica, trust: trust() },
+        }
+    }
+
+    fn lone_primary(&self, name: &MemberName, member: &Member) -> Standing {
+        let missing: Vec<MemberName> = self
+            .states
+            .iter()
+            .filter(|(_, state)| **state == State::Unusable(Reason::Unheard))
+            .map(|(name, _)| (*name).clone())
+            .collect();
+        let writable = self.writable_members();
+        if writable.len() > 1 {
+            return match self.rules.highest_timeline_wins && self.has_highest_timeline(member) {
+                true => Standing {
+                    role: Role::Primary,
+                    trust: Trust::Noted(Reason::SplitBrain(writable)),
+                },
+                false => Standing::out(Role::Primary, Reason::SplitBrain(writable)),
+            };
+        }
+        debug_assert_eq!(writable.first(), Some(name));
+        match missing.is_empty() {
+            true => Standing::sure(Role::Primary),
+            false => Standing::out(Role::Primary, Reason::AwaitingOthers(missing)),
+        }
+    }
+
+    fn writable_members(&self) -> Vec<MemberName> {
+        let is_writable = |state: &State| matches!(state, State::Writable { .. });
+        let writable = self.states.iter().filter(|(_, state)| is_writable(state));
+        writable.map(|(name, _)| (*name).clone()).collect()
+    }
+
+    /// Its timeline is above that of every other primary. One that nobody knows wins against
+    /// nobody, and nobody wins against it.
+    fn has_highest_timeline(&self, member: &Member) -> bool {
+        let timeline = |member: &Member| {
+            let progress = member.view.progress(self.now, &self.rules.freshness)?;
+            progress.said.timeline.filter(|_| !progress.said.in_recovery)
+        };
+        let Some(own) = timeline(member) else {
+            return false;
+        };
+        self.writable_members().iter().map(|name| &self.members[name]).all(|rival| {
+            rival.found.name == member.found.name
+                || timeline(rival).is_some_and(|timeline| timeline < own)
+        })
+    }
+
+    /// The cluster is the lock holder's; whoever tells another scope or system is not of it.
+    fn belongs_elsewhere(
+        &self,
+        holder: Option<&MemberName>,
+        name: &MemberName,
+        member: &Member,
+    ) -> Option<Reason> {
+        let holder = holder.filter(|holder| *holder != name)?;
+        let facts = |member: &'a Member| member.view.patroni_facts().map(|heard| &heard.said);
+        let expected = facts(&self.members[holder])?;
+        let found = member.view.patroni_facts().map(|heard| &heard.said)?;
+        let differs = |found: &Option<String>, expected: &Option<String>| {
+            let (found, expected) = (found.clone()?, expected.clone()?);
+            (found != expected).then_some(Reason::OtherCluster { found, expected })
+        };
+        differs(&found.scope, &expected.scope)
+            .or_else(|| differs(&found.system_identifier, &expected.system_identifier))
+    }
+
+    fn trust_without_patroni(&self, lost: Word<'_, PatroniFacts>) -> Trust {
+        match lost {
+            Word::Failed(failure) => Trust::AsItWas(Reason::PatroniLost(failure.clone())),
+            Word::Expired => Trust::AsItWas(Reason::Silent(self.rules.freshness.patroni)),
+            Word::Unheard | Word::Said(_) => Trust::None(Reason::Unheard),
+        }
+    }
+}

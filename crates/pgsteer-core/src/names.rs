@@ -1,0 +1,200 @@
+//! Names and addresses: short, checked strings that are cheap to clone.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+/// The longest name of a member, a service or a cluster, in bytes.
+pub const NAME_BYTES_MAX: usize = 255;
+
+/// Why a text cannot be a name or an address.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum NameError {
+    /// The text is empty.
+    #[error("a name must not be empty")]
+    Empty,
+    /// The text is longer than [`NAME_BYTES_MAX`].
+    #[error("a name has at most {NAME_BYTES_MAX} bytes, this one has {0}")]
+    TooLong(usize),
+    /// The text has a control character, which would break log lines and pages.
+    #[error("a name must not contain control characters")]
+    Control,
+    /// The port is missing or not a number from 1 to 65535.
+    #[error("`{0}` is not HOST:PORT with a port from 1 to 65535")]
+    Port(String),
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Checks `text` and makes a name of it.
+            ///
+            /// # Errors
+            /// An empty text, one above [`NAME_BYTES_MAX`], or one with control characters.
+            pub fn new(text: &str) -> Result<$name, NameError> {
+                check_name(text).map(|()| $name(Arc::from(text)))
+            }
+
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&*self.0, f)
+            }
+        }
+
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+    };
+}
+
+name! {
+    /// A member of the cluster, by Patroni's `name`.
+    MemberName
+}
+name! {
+    /// A service: one listening port and the role it wants.
+    ServiceName
+}
+name! {
+    /// The cluster, by the operator's name for it.
+    ClusterName
+}
+
+fn check_name(text: &str) -> Result<(), NameError> {
+    if text.is_empty() {
+        return Err(NameError::Empty);
+    }
+    if text.len() > NAME_BYTES_MAX {
+        return Err(NameError::TooLong(text.len()));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(NameError::Control);
+    }
+    Ok(())
+}
+
+/// Where something listens: a host name or address, and a port.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Endpoint {
+    host: Arc<str>,
+    port: u16,
+}
+
+impl Endpoint {
+    /// An endpoint of a bare host (no brackets around IPv6) and a port.
+    ///
+    /// # Errors
+    /// A host that is no name, or port 0.
+    pub fn new(host: &str, port: u16) -> Result<Endpoint, NameError> {
+        check_name(host)?;
+        if port == 0 {
+            return Err(NameError::Port(format!("{host}:{port}")));
+        }
+        Ok(Endpoint { host: Arc::from(host), port })
+    }
+
+    /// Reads `host:port`, `1.2.3.4:5432` or `[::1]:5432`; `port_default` stands
+    /// in where the text names none.
+    ///
+    /// # Errors
+    /// A host that is no name, a port that is no number from 1 to 65535, or no port at all.
+    pub fn parse(text: &str, port_default: Option<u16>) -> Result<Endpoint, NameError> {
+        let bad = || NameError::Port(text.to_owned());
+        let (host, port) = match text.strip_prefix('[') {
+            Some(rest) => {
+                let (host, tail) = rest.split_once(']').ok_or_else(bad)?;
+                match tail.strip_prefix(':') {
+                    Some(port) => (host, Some(port)),
+                    None if tail.is_empty() => (host, None),
+                    None => return Err(bad()),
+                }
+            }
+            // A bare IPv6 address has more than one colon and names no port.
+            None if text.matches(':').count() > 1 => (text, None),
+            None => match text.split_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (text, None),
+            },
+        };
+        let port = match port {
+            Some(digits) => digits.parse().map_err(|_| bad())?,
+            None => port_default.ok_or_else(bad)?,
+        };
+        Endpoint::new(host, port).map_err(|err| match err {
+            NameError::Port(_) => bad(),
+            other => other,
+        })
+    }
+
+    /// The host name or address, without brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port, 1 to 65535.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The same host with another port.
+    pub fn with_port(&self, port: u16) -> Endpoint {
+        Endpoint { host: self.host.clone(), port }
+    }
+
+    /// The address, if the host is one rather than a name that has to be resolved.
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.host.parse().ok()
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_reads_back_as_it_was_written() {
+        for text in ["10.0.0.1:5432", "[::1]:5432", "pg-1.example:6432"] {
+            assert_eq!(Endpoint::parse(text, None).unwrap().to_string(), text);
+        }
+        assert_eq!(Endpoint::parse("::1", Some(5432)).unwrap().to_string(), "[::1]:5432");
+        assert_eq!(Endpoint::parse("pg-1", Some(5432)).unwrap().to_string(), "pg-1:5432");
+    }
+
+    #[test]
+    fn an_endpoint_without_a_usable_port_is_refused() {
+        for text in ["pg-1", "pg-1:", "pg-1:0", "pg-1:65536", "[::1", "[::1]x", ":5432", ""] {
+            assert!(Endpoint::parse(text, None).is_err(), "{text}");
+        }
+    }
+}

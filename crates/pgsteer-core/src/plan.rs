@@ -1,0 +1,36 @@
+//! The plan: whom the sources ask, where, and how often.
+//!
+//! It is the one word that goes back from the core to the sources. They obey it and hold no
+//! opinion of their own on what is urgent.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::names::{Endpoint, MemberName};
+
+/// What to ask, per member. A member that is not in it is not asked any more.
+pub type Plan = BTreeMap<MemberName, Ask>;
+
+/// How to ask one member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// Where its PostgreSQL listens.
+    pub postgres: Endpoint,
+    /// The addresses its host was last resolved to; empty until the first answer.
+    pub addresses: Vec<IpAddr>,
+    /// The base of its REST API, as `http://10.0.0.11:8008`; none without Patroni.
+    pub patroni_url: Option<Arc<str>>,
+    /// How often.
+    pub pace: Pace,
+}
+
+/// The time from one question to the next. A change to a shorter one means: ask now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// For the tether.
+    pub tether: Duration,
+    /// For Patroni.
+    pub patroni: Duration,
+}

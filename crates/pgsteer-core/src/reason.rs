@@ -1,0 +1,171 @@
+//! Reasons: every shut gate says why, in one code and one sentence.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::claim::{Failure, Role};
+use crate::names::MemberName;
+
+/// Why a gate is not open, or is open with a reservation.
+///
+/// [`Reason::code`] is for machines (metrics, alerts) and never changes; the sentence is
+/// for people.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum Reason {
+    /// No source has spoken of the member since it became known.
+    #[error("nothing heard of it yet")]
+    Unheard,
+    /// What was said is too old to act on.
+    #[error("nothing heard of it for more than {0:?}")]
+    Silent(Duration),
+    /// PostgreSQL does not answer.
+    #[error("PostgreSQL does not answer: {0}")]
+    Down(Failure),
+    /// Patroni says that its PostgreSQL is not running.
+    #[error("Patroni says that PostgreSQL is {0}")]
+    NotRunning(String),
+    /// Patroni, the only source for this member, does not answer.
+    #[error("Patroni does not answer: {0}")]
+    PatroniDown(Failure),
+    /// Patroni does not answer, but the tether goes on: what was open stays open for a while.
+    #[error("Patroni does not answer ({0}); PostgreSQL itself does, and nobody rivals it")]
+    PatroniLost(Failure),
+    /// The login for the tether is refused, so Patroni's word alone has to do.
+    #[error("only Patroni vouches for it: {0}")]
+    TetherRefused(Failure),
+    /// It holds the leader lock and is not writable yet.
+    #[error("promotion under way: it holds the leader lock and is still in recovery")]
+    Promoting,
+    /// It takes writes, but the leader lock is not its own.
+    #[error("it takes writes but does not hold the leader lock{}", held_by(.leader))]
+    NotLeader {
+        /// Who holds the lock, where known.
+        leader: Option<MemberName>,
+    },
+    /// The service wants another role.
+    #[error("it is a {is}, the service wants a {wants}")]
+    WrongRole {
+        /// What it is.
+        is: Role,
+        /// What the service wants.
+        wants: Role,
+    },
+    /// Two members or more take writes, or hold the lock, at the same time.
+    #[error("split brain: {} take writes at the same time", list(.0))]
+    SplitBrain(Vec<MemberName>),
+    /// Without Patroni a lone primary proves nothing until all others have been asked.
+    #[error("not all members have been asked yet: {} missing", list(.0))]
+    AwaitingOthers(Vec<MemberName>),
+    /// A replica that does not stream.
+    #[error("it does not stream from the primary{}", in_state(.0))]
+    NotStreaming(Option<String>),
+    /// A lag limit is set and nobody knows the lag.
+    #[error("its lag is unknown, and the service has a limit")]
+    LagUnknown,
+    /// The lag in bytes is above the limit.
+    #[error("its lag of {lag_bytes} bytes is above the limit of {lag_bytes_max}")]
+    LagBytes {
+        /// The lag as last computed.
+        lag_bytes: u64,
+        /// The limit.
+        lag_bytes_max: u64,
+    },
+    /// The lag in time is above the limit.
+    #[error("its lag of {lag:?} is above the limit of {lag_max:?}")]
+    LagTime {
+        /// The lag as last told.
+        lag: Duration,
+        /// The limit.
+        lag_max: Duration,
+    },
+    /// Patroni's tag `noloadbalance`.
+    #[error("its tag noloadbalance is set")]
+    NoLoadBalance,
+    /// A tag that the service asks for is missing or differs.
+    #[error("the service asks for the tag {name}={wanted}")]
+    TagMismatch {
+        /// The tag.
+        name: String,
+        /// The value that the service wants.
+        wanted: String,
+    },
+    /// `/cluster` does not list it any more.
+    #[error("Patroni does not list it as a member any more")]
+    Left,
+    /// Its Patroni speaks of another cluster.
+    #[error("it belongs to another cluster: {found} instead of {expected}")]
+    OtherCluster {
+        /// Scope or system identifier that its Patroni tells.
+        found: String,
+        /// The one that the first member told.
+        expected: String,
+    },
+    /// Good news must be confirmed by another answer.
+    #[error("looks good, waiting for a second answer that says so")]
+    Confirming,
+    /// A fallback: no replica is open, so the primary serves reads.
+    #[error("the primary stands in: no replica is open")]
+    Fallback,
+    /// The fallback ended: a replica is open again.
+    #[error("a replica is open again, the primary need not stand in")]
+    FallbackOver,
+    /// Its host name stands for no address.
+    #[error("no address to dial: {0}")]
+    NoAddress(Failure),
+}
+
+impl Reason {
+    /// A short word that does not change with the details: for metrics, alerts and tests.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Reason::Unheard => "unheard",
+            Reason::Silent(_) => "silent",
+            Reason::Down(_) => "down",
+            Reason::NotRunning(_) => "not_running",
+            Reason::PatroniDown(_) => "patroni_down",
+            Reason::PatroniLost(_) => "patroni_lost",
+            Reason::TetherRefused(_) => "tether_refused",
+            Reason::Promoting => "promoting",
+            Reason::NotLeader { .. } => "not_leader",
+            Reason::WrongRole { .. } => "wrong_role",
+            Reason::SplitBrain(_) => "split_brain",
+            Reason::AwaitingOthers(_) => "awaiting_others",
+            Reason::NotStreaming(_) => "not_streaming",
+            Reason::LagUnknown => "lag_unknown",
+            Reason::LagBytes { .. } => "lag_bytes",
+            Reason::LagTime { .. } => "lag_time",
+            Reason::NoLoadBalance => "noloadbalance",
+            Reason::TagMismatch { .. } => "tag_mismatch",
+            Reason::Left => "left",
+            Reason::OtherCluster { .. } => "other_cluster",
+            Reason::Confirming => "confirming",
+            Reason::Fallback => "fallback",
+            Reason::FallbackOver => "fallback_over",
+            Reason::NoAddress(_) => "no_address",
+        }
+    }
+
+    /// It is a doubt that lets an open gate stay open for a while only.
+    pub fn is_doubt(&self) -> bool {
+        matches!(self, Reason::PatroniLost(_) | Reason::Silent(_))
+    }
+
+    /// It is about lag.
+    pub fn is_lag(&self) -> bool {
+        matches!(self, Reason::LagUnknown | Reason::LagBytes { .. } | Reason::LagTime { .. })
+    }
+}
+
+fn held_by(leader: &Option<MemberName>) -> String {
+    leader.as_ref().map(|name| format!(": {name} does")).unwrap_or_default()
+}
+
+fn in_state(state: &Option<String>) -> String {
+    state.as_ref().map(|state| format!(": {state}")).unwrap_or_default()
+}
+
+fn list(names: &[MemberName]) -> String {
+    let names: Vec<&str> = names.iter().map(MemberName::as_str).collect();
+    names.join(", ")
+}

@@ -1,0 +1,212 @@
+//! The Snapshot: all that the outputs may know, decided.
+//!
+//! Every output is a function of the Snapshot, so the agent, the health page, the proxy and
+//! the dashboard can never disagree (invariant 8).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::claim::{Failure, Role, Tags};
+use crate::gate::Gate;
+use crate::names::{ClusterName, Endpoint, MemberName, ServiceName};
+use crate::reason::Reason;
+use crate::time::Moment;
+
+/// One consistent state of the cluster and of every gate. Immutable once published.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snapshot {
+    /// Grows by one with every Snapshot that differs from the one before.
+    pub generation: u64,
+    /// When it was made.
+    pub at: Moment,
+    /// The operator's name for the cluster.
+    pub cluster: ClusterName,
+    /// Patroni's scope, where it says so.
+    pub scope: Option<String>,
+    /// The cluster is in maintenance mode.
+    pub paused: bool,
+    /// All members known, in the order of their names.
+    pub members: BTreeMap<MemberName, MemberState>,
+    /// All services, each with one gate per member.
+    pub services: BTreeMap<ServiceName, ServiceState>,
+    /// The newest events, oldest first, at most [`crate::engine::EVENTS_MAX`].
+    pub events: VecDeque<Event>,
+}
+
+/// A member as the Snapshot shows it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MemberState {
+    /// Where its PostgreSQL listens.
+    pub postgres: Endpoint,
+    /// The base of its Patroni's REST API.
+    pub patroni_url: Option<Arc<str>>,
+    /// The addresses of its host, best first. Kept when the name stops resolving.
+    pub addresses: Vec<IpAddr>,
+    /// Why the addresses are not fresh, if they are not.
+    pub address_failure: Option<Failure>,
+    /// The role that the judge concluded.
+    pub role: Role,
+    /// What keeps it from that role's duty or from being known: `promoting`, `down`, ...
+    pub trouble: Option<Reason>,
+    /// Its timeline.
+    pub timeline: Option<u32>,
+    /// How far its replay is behind the primary, in bytes; none on a primary or if unknown.
+    pub lag_bytes: Option<u64>,
+    /// How far its replay is behind in time; none on a primary or if unknown.
+    pub lag: Option<Duration>,
+    /// Patroni's tags.
+    pub tags: Tags,
+}
+
+/// A service as the Snapshot shows it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServiceState {
+    /// The role it wants.
+    pub role: Role,
+    /// The gate of every member.
+    pub gates: BTreeMap<MemberName, Gate>,
+}
+
+impl Snapshot {
+    /// Something else than its number and its time differs from `other`.
+    pub fn differs_from(&self, other: &Snapshot) -> bool {
+        let Snapshot { generation: _, at: _, cluster, scope, paused, members, services, events } =
+            self;
+        *members != other.members
+            || *services != other.services
+            || *paused != other.paused
+            || *events != other.events
+            || *scope != other.scope
+            || *cluster != other.cluster
+    }
+}
+
+impl ServiceState {
+    /// The members whose gate is open.
+    pub fn open(&self) -> impl Iterator<Item = &MemberName> {
+        self.gates.iter().filter(|(_, gate)| gate.is_open()).map(|(name, _)| name)
+    }
+
+    /// Why nobody is open, in one line: each member with its reason.
+    pub fn why_shut(&self) -> String {
+        let each: Vec<String> = self
+            .gates
+            .iter()
+            .filter_map(|(name, gate)| gate.reason().map(|reason| format!("{name}: {reason}")))
+            .collect();
+        if each.is_empty() { "no member is known yet".to_owned() } else { each.join("; ") }
+    }
+}
+
+/// Something that happened, with its reason.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// When.
+    pub at: Moment,
+    /// What.
+    pub kind: EventKind,
+}
+
+/// What can happen.
+#[derive(Clone, Debug, PartialEq)]
+pub enum EventKind {
+    /// A gate went to another state.
+    Gate {
+        /// The service.
+        service: ServiceName,
+        /// The member.
+        member: MemberName,
+        /// The new state in one word, as [`Gate::word`].
+        now: &'static str,
+        /// Why it is not open, or what the reservation is.
+        reason: Option<Reason>,
+    },
+    /// A member was concluded to have another role.
+    Role {
+        /// The member.
+        member: MemberName,
+        /// What it was.
+        was: Role,
+        /// What it is.
+        is: Role,
+        /// Its timeline, where known.
+        timeline: Option<u32>,
+    },
+    /// A member was found.
+    Joined {
+        /// The member.
+        member: MemberName,
+        /// Where its PostgreSQL listens.
+        postgres: Endpoint,
+    },
+    /// A member is not listed any more.
+    Left {
+        /// The member.
+        member: MemberName,
+    },
+    /// A member's host or port changed.
+    Moved {
+        /// The member.
+        member: MemberName,
+        /// Where its PostgreSQL listens now.
+        postgres: Endpoint,
+    },
+    /// Maintenance mode was switched on or off.
+    Paused(bool),
+    /// A host name stopped resolving; the last addresses are kept.
+    AddressLost {
+        /// The member.
+        member: MemberName,
+        /// Why.
+        failure: Failure,
+    },
+    /// A Patroni that was asked for the members speaks of another cluster; it was ignored.
+    StrangeCluster {
+        /// The scope it tells.
+        found: String,
+        /// The scope of this cluster.
+        expected: String,
+    },
+    /// The configuration was replaced.
+    Reloaded,
+}
+
+impl fmt::Display for EventKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            EventKind::Gate { service, member, now, reason } => {
+                write!(f, "{service} gate of {member} is {now}")?;
+                match reason {
+                    Some(reason) => write!(f, ": {reason}"),
+                    None => Ok(()),
+                }
+            }
+            EventKind::Role { member, was, is, timeline } => {
+                write!(f, "{member} is {is}, was {was}")?;
+                match timeline {
+                    Some(timeline) => write!(f, " (timeline {timeline})"),
+                    None => Ok(()),
+                }
+            }
+            EventKind::Joined { member, postgres } => {
+                write!(f, "member {member} found at {postgres}")
+            }
+            EventKind::Left { member } => write!(f, "member {member} is not listed any more"),
+            EventKind::Moved { member, postgres } => {
+                write!(f, "member {member} moved to {postgres}")
+            }
+            EventKind::Paused(true) => f.write_str("the cluster is in maintenance mode"),
+            EventKind::Paused(false) => f.write_str("maintenance mode is over"),
+            EventKind::AddressLost { member, failure } => {
+                write!(f, "the host of {member} does not resolve, last addresses kept: {failure}")
+            }
+            EventKind::StrangeCluster { found, expected } => {
+                write!(f, "ignored the members of another cluster: scope {found}, not {expected}")
+            }
+            EventKind::Reloaded => f.write_str("configuration reloaded"),
+        }
+    }
+}

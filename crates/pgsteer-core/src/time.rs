@@ -1,0 +1,51 @@
+//! Time as the core sees it: an argument, never a clock.
+
+use std::fmt;
+use std::ops::Add;
+use std::time::Duration;
+
+/// A point in time, measured from the start of whoever drives the engine.
+///
+/// The shell makes it from a monotonic clock, a test from a number. Two moments
+/// of different drivers cannot be compared, and none of them is a time of day.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Moment(Duration);
+
+impl Moment {
+    /// The driver's own start.
+    pub const START: Moment = Moment(Duration::ZERO);
+
+    /// The moment that lies `elapsed` after the driver's start.
+    pub const fn after_start(elapsed: Duration) -> Moment {
+        Moment(elapsed)
+    }
+
+    /// The moment that lies `millis` milliseconds after the driver's start.
+    pub const fn from_millis(millis: u64) -> Moment {
+        Moment(Duration::from_millis(millis))
+    }
+
+    /// How long after the driver's start this moment lies.
+    pub const fn since_start(self) -> Duration {
+        self.0
+    }
+
+    /// How long after `earlier` this moment lies; zero if it lies before it.
+    pub fn since(self, earlier: Moment) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl Add<Duration> for Moment {
+    type Output = Moment;
+
+    fn add(self, wait: Duration) -> Moment {
+        Moment(self.0.saturating_add(wait))
+    }
+}
+
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.3}s", self.0.as_secs_f64())
+    }
+}

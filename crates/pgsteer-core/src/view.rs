@@ -1,0 +1,231 @@
+//! The view: the newest word of each source on one member, and how old it is.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::claim::{Claim, Fact, Failure, PatroniFacts, Progress, TetherFacts};
+use crate::time::Moment;
+
+/// How long each kind of claim may be acted on, from the moment its question was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Freshness {
+    /// For what Patroni says.
+    pub patroni: Duration,
+    /// For what the tether feels.
+    pub tether: Duration,
+    /// For WAL positions.
+    pub progress: Duration,
+}
+
+/// A word and when its question was sent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Heard<T> {
+    /// When the question was sent.
+    pub asked_at: Moment,
+    /// The answer.
+    pub said: T,
+}
+
+/// What a source's newest word is worth now.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Word<'a, T> {
+    /// The source has not spoken yet.
+    Unheard,
+    /// It has, but too long ago to act on.
+    Expired,
+    /// It could not tell.
+    Failed(&'a Failure),
+    /// It said so.
+    Said(&'a T),
+}
+
+/// An unbroken run of answers in which Patroni claimed the leader lock.
+///
+/// The lock is exclusive, so of two members whose runs overlap one is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LockRun {
+    /// When the first of these answers came in: by then the lock was the member's.
+    pub first_heard: Moment,
+    /// When the last of these questions was sent: until then it still was.
+    pub last_asked: Moment,
+}
+
+impl LockRun {
+    /// Both members claimed the lock before and after one and the same moment.
+    pub fn overlaps(&self, other: &LockRun) -> bool {
+        self.last_asked > other.first_heard && other.last_asked > self.first_heard
+    }
+}
+
+/// All that has been said of one member.
+#[derive(Clone, Debug, PartialEq)]
+pub struct View {
+    patroni: Option<Heard<Result<PatroniFacts, Failure>>>,
+    patroni_facts: Option<Heard<PatroniFacts>>,
+    lock_run: Option<LockRun>,
+    tether: Option<Heard<Result<TetherFacts, Failure>>>,
+    progress: Option<Heard<Progress>>,
+    addresses: Vec<IpAddr>,
+    address_failure: Option<Failure>,
+    last_sign_of_life: Moment,
+}
+
+impl View {
+    /// A view of a member that has just become known.
+    pub fn new(now: Moment) -> View {
+        View {
+            patroni: None,
+            patroni_facts: None,
+            lock_run: None,
+            tether: None,
+            progress: None,
+            addresses: Vec::new(),
+            address_failure: None,
+            last_sign_of_life: now,
+        }
+    }
+
+    /// Takes a claim in, unless a newer one of the same source is already here.
+    pub fn apply(&mut self, claim: Claim, now: Moment) {
+        let asked_at = claim.asked_at;
+        if claim.fact.is_sign_of_life() {
+            self.last_sign_of_life = self.last_sign_of_life.max(asked_at);
+        }
+        match claim.fact {
+            Fact::Patroni(said) if is_newer(&self.patroni, asked_at) => {
+                if let Ok(facts) = &said {
+                    self.lock_run = lock_run(self.lock_run, facts.holds_lock, asked_at, now);
+                    self.patroni_facts = Some(Heard { asked_at, said: facts.clone() });
+                }
+                self.patroni = Some(Heard { asked_at, said });
+            }
+            Fact::Tether(said) if is_newer(&self.tether, asked_at) => {
+                self.tether = Some(Heard { asked_at, said });
+            }
+            Fact::Progress(said) if is_newer(&self.progress, asked_at) => {
+                self.progress = Some(Heard { asked_at, said });
+            }
+            Fact::Addresses(Ok(addresses)) => {
+                self.addresses = addresses;
+                self.address_failure = None;
+            }
+            Fact::Addresses(Err(failure)) => self.address_failure = Some(failure),
+            Fact::Patroni(_) | Fact::Tether(_) | Fact::Progress(_) => {}
+        }
+    }
+
+    /// What Patroni's newest word is worth.
+    pub fn patroni(&self, now: Moment, freshness: &Freshness) -> Word<'_, PatroniFacts> {
+        word(&self.patroni, now, freshness.patroni)
+    }
+
+    /// What the tether's newest word is worth.
+    pub fn tether(&self, now: Moment, freshness: &Freshness) -> Word<'_, TetherFacts> {
+        word(&self.tether, now, freshness.tether)
+    }
+
+    /// The newest WAL positions, while they are fresh.
+    pub fn progress(&self, now: Moment, freshness: &Freshness) -> Option<&Heard<Progress>> {
+        self.progress.as_ref().filter(|heard| now.since(heard.asked_at) < freshness.progress)
+    }
+
+    /// What Patroni last said when it spoke, however long ago: for tags and the page.
+    pub fn patroni_facts(&self) -> Option<&Heard<PatroniFacts>> {
+        self.patroni_facts.as_ref()
+    }
+
+    /// The run in which Patroni claims the lock, while its last word is a fresh claim of it.
+    pub fn lock_run(&self, now: Moment, freshness: &Freshness) -> Option<LockRun> {
+        match self.patroni(now, freshness) {
+            Word::Said(facts) if facts.holds_lock => self.lock_run,
+            _ => None,
+        }
+    }
+
+    /// When the tether, or Patroni where there is none, was last asked with success.
+    pub fn evidence_asked_at(&self) -> Moment {
+        let tether = self.tether.as_ref().filter(|heard| heard.said.is_ok());
+        let patroni = self.patroni.as_ref().filter(|heard| heard.said.is_ok());
+        let asked = |at: Option<Moment>| at.unwrap_or(Moment::START);
+        asked(tether.map(|heard| heard.asked_at)).max(asked(patroni.map(|heard| heard.asked_at)))
+    }
+
+    /// The addresses its host was last resolved to.
+    pub fn addresses(&self) -> &[IpAddr] {
+        &self.addresses
+    }
+
+    /// Why the addresses could not be refreshed, if so.
+    pub fn address_failure(&self) -> Option<&Failure> {
+        self.address_failure.as_ref()
+    }
+
+    /// Forgets the addresses: the member has another host now.
+    pub fn forget_addresses(&mut self) {
+        self.addresses.clear();
+        self.address_failure = None;
+    }
+
+    /// When its host last gave any sign of life: an answer, a refusal, a closed connection.
+    pub fn last_sign_of_life(&self) -> Moment {
+        self.last_sign_of_life
+    }
+
+    /// The next moment at which something said expires.
+    pub fn next_expiry(&self, now: Moment, freshness: &Freshness) -> Option<Moment> {
+        [
+            self.patroni.as_ref().map(|heard| heard.asked_at + freshness.patroni),
+            self.tether.as_ref().map(|heard| heard.asked_at + freshness.tether),
+            self.progress.as_ref().map(|heard| heard.asked_at + freshness.progress),
+        ]
+        .into_iter()
+        .flatten()
+        .filter(|expiry| *expiry > now)
+        .min()
+    }
+}
+
+impl Fact {
+    /// The host of the member did something: silence is the absence of this.
+    fn is_sign_of_life(&self) -> bool {
+        let failure = match self {
+            Fact::Patroni(said) => said.as_ref().err(),
+            Fact::Tether(said) => said.as_ref().err(),
+            Fact::Progress(_) => None,
+            // What a name server says is no sign of the member.
+            Fact::Addresses(_) => return false,
+        };
+        !matches!(
+            failure,
+            Some(Failure::Timeout { .. } | Failure::Network(_) | Failure::Unresolved(_))
+        )
+    }
+}
+
+fn is_newer<T>(old: &Option<Heard<T>>, asked_at: Moment) -> bool {
+    old.as_ref().is_none_or(|old| old.asked_at <= asked_at)
+}
+
+fn word<T>(
+    heard: &Option<Heard<Result<T, Failure>>>,
+    now: Moment,
+    lifetime: Duration,
+) -> Word<'_, T> {
+    match heard {
+        None => Word::Unheard,
+        // A failure does not go stale: it stays true until the source speaks again.
+        Some(Heard { said: Err(failure), .. }) => Word::Failed(failure),
+        Some(heard) if now.since(heard.asked_at) >= lifetime => Word::Expired,
+        Some(Heard { said: Ok(said), .. }) => Word::Said(said),
+    }
+}
+
+fn lock_run(
+    run: Option<LockRun>,
+    holds_lock: bool,
+    asked_at: Moment,
+    now: Moment,
+) -> Option<LockRun> {
+    let run = run.unwrap_or(LockRun { first_heard: now, last_asked: asked_at });
+    holds_lock.then_some(LockRun { last_asked: asked_at, ..run })
+}

@@ -1,0 +1,643 @@
+//! A gallery of wrong configuration files, each with all that is said of it.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use insta::assert_snapshot;
+use pgsteer_core::config::Config;
+use pgsteer_core::config::error::ConfigErrors;
+use pgsteer_core::config::file;
+use proptest::prelude::*;
+
+fn read(text: &str) -> Result<Config, ConfigErrors> {
+    let (draft, errors) = file::read(text, "pgsteer.toml");
+    draft.finish(errors)
+}
+
+/// Everything that is said of the file.
+fn wrong(text: &str) -> String {
+    read(text).unwrap_err().to_string()
+}
+
+/// Everything that is said of a file that has Patroni and this besides.
+fn wrong_beside_patroni(text: &str) -> String {
+    wrong(&format!("[patroni]\nurls = ['http://pg1']\n{text}"))
+}
+
+/// Everything that is said of a file that has members, a login and this besides.
+fn wrong_beside_members(text: &str) -> String {
+    wrong(&format!("check.user = 'pgcheck'\nmembers.a.postgres = 'pg1'\n{text}"))
+}
+
+#[test]
+fn an_empty_file_names_no_member() {
+    assert_snapshot!(wrong(""), @"
+    configuration: no member is named, neither by Patroni's address nor one by one
+        help: the shortest that works is: pgsteer run --patroni http://10.0.0.11:8008 (or [patroni] with urls in /etc/pgsteer/pgsteer.toml)
+    ");
+}
+
+#[test]
+fn a_misspelled_key_is_found_in_every_section() {
+    let text = "
+[clusters]
+[cluster]
+nam = 'x'
+[patroni]
+url = ['http://pg1']
+[members.n1]
+address = 'pg1'
+[check]
+usr = 'pgcheck'
+[services.write]
+hold = 3
+[services.read]
+max_lag = '16MB'
+balance = 'leastconn'
+[http]
+port = 7000
+[proxy]
+max_sessions = 3
+";
+    assert_snapshot!(wrong(text), @r#"
+    pgsteer.toml:2:2: clusters: there is no key `clusters` at the top of the file
+        help: did you mean `cluster`?
+    pgsteer.toml:4:1: cluster.nam: there is no key `nam` in [cluster]
+        help: did you mean `name`?
+    pgsteer.toml:5:2: patroni: `urls` is missing
+        help: as in urls = ["http://10.0.0.11:8008"]
+    pgsteer.toml:6:1: patroni.url: there is no key `url` in [patroni]
+        help: did you mean `urls`?
+    pgsteer.toml:7:2: members: members are listed, and Patroni is named as well (pgsteer.toml:5:2: patroni)
+        help: keep Patroni, it finds the members by itself; list them only where there is no Patroni
+    pgsteer.toml:7:10: members.n1: `postgres` is missing
+        help: as in postgres = "10.0.0.11:5432"
+    pgsteer.toml:8:1: members.n1.address: there is no key `address` in [members.n1]
+        help: known here: postgres
+    pgsteer.toml:9:2: check: `user` is missing
+        help: as in user = "pgcheck", or --check-user pgcheck
+    pgsteer.toml:10:1: check.usr: there is no key `usr` in [check]
+        help: did you mean `user`?
+    pgsteer.toml:12:1: services.write.hold: there is no key `hold` in [services.write]
+        help: did you mean `hold_seconds`?
+    pgsteer.toml:14:1: services.read.max_lag: there is no key `max_lag` in [services.read]
+        help: did you mean `lag_bytes_max`?
+    pgsteer.toml:15:1: services.read.balance: there is no key `balance` in [services.read]
+        help: known here: listen, role, hold_seconds, lag_bytes_max, lag_seconds_max, fallback, tags, pooler_port, connect_timeout_seconds
+    pgsteer.toml:17:1: http.port: there is no key `port` in [http]
+        help: known here: listen
+    pgsteer.toml:19:1: proxy.max_sessions: there is no key `max_sessions` in [proxy]
+        help: did you mean `sessions_max`?
+    "#);
+}
+
+#[test]
+fn a_value_of_another_type_is_told_what_is_expected() {
+    let text = r#"
+cluster = "main"
+[patroni]
+urls = "http://pg1"
+timeout_seconds = "1s"
+cert_file = true
+[services]
+other = 5000
+[services.write]
+listen = 5000.5
+hold_seconds = [30]
+pooler_port = "6432"
+[services.read]
+tags = "west"
+lag_bytes_max = 1.5
+fallback = true
+[http]
+listen = true
+[proxy]
+workers = 2.0
+sessions_max = 2026-01-01
+"#;
+    assert_snapshot!(wrong(text), @r#"
+    pgsteer.toml:2:11: cluster: expects a table, found a string
+        help: as in [cluster]
+    pgsteer.toml:4:8: patroni.urls: expects a list, found a string
+        help: as in urls = ["http://10.0.0.11:8008"]
+    pgsteer.toml:5:19: patroni.timeout_seconds: expects a number of seconds, found a string
+        help: a bare number from 0.1 to 60 seconds; the default is 1
+    pgsteer.toml:6:13: patroni.cert_file: expects a string, found a boolean
+        help: as in "/etc/pgsteer/ca.pem"
+    pgsteer.toml:8:9: services.other: expects a table, found a whole number
+        help: as in [services.other]
+    pgsteer.toml:10:10: services.write.listen: expects an address to listen on, found a number with a fraction
+        help: as in listen = "0.0.0.0:5000"
+    pgsteer.toml:11:16: services.write.hold_seconds: expects a number of seconds, found a list
+        help: a bare number from 0 to 3600 seconds
+    pgsteer.toml:12:15: services.write.pooler_port: expects a whole number, found a string
+        help: a bare number from 1 to 65535
+    pgsteer.toml:14:8: services.read.tags: expects a table, found a string
+        help: as in [services.read.tags]
+    pgsteer.toml:15:17: services.read.lag_bytes_max: expects a size, found a number with a fraction
+        help: as in lag_bytes_max = "16MB"
+    pgsteer.toml:16:12: services.read.fallback: expects a string, found a boolean
+        help: as in fallback = "primary"
+    pgsteer.toml:18:10: http.listen: expects an address to listen on, or false, found true
+        help: as in listen = "0.0.0.0:7000"
+    pgsteer.toml:20:11: proxy.workers: expects a whole number, found a number with a fraction
+        help: a bare number from 1 to 256
+    pgsteer.toml:21:16: proxy.sessions_max: expects a whole number, found a date or time
+        help: a bare number from 1 to 1000000; the default is 10000
+    "#);
+}
+
+#[test]
+fn a_number_out_of_range_is_told_the_range() {
+    let text = "
+cluster.patroni_loss_grace_seconds = -1
+cluster.silence_seconds = 0.1
+patroni.urls = ['http://pg1']
+patroni.timeout_seconds = inf
+check.user = 'x'
+check.timeout_seconds = nan
+services.write.hold_seconds = 1e999
+services.write.pooler_port = 65536
+services.read.connect_timeout_seconds = 0
+services.read.lag_seconds_max = 100000
+services.read.lag_bytes_max = 0
+proxy.workers = 0
+proxy.sessions_max = 99999999999999999999999
+proxy.login_timeout_seconds = 0xffff
+proxy.shutdown_grace_seconds = -0.5
+proxy.keepalive_seconds = 7201
+proxy.user_timeout_seconds = 0
+";
+    assert_snapshot!(wrong(text), @"
+    pgsteer.toml:2:38: cluster.patroni_loss_grace_seconds: `-1` is out of range
+        help: from 0 to 86400 seconds; the default is 60
+    pgsteer.toml:3:27: cluster.silence_seconds: `0.1` is out of range
+        help: from 1 to 3600 seconds; the default is 30
+    pgsteer.toml:5:27: patroni.timeout_seconds: `inf` is out of range
+        help: from 0.1 to 60 seconds; the default is 1
+    pgsteer.toml:7:25: check.timeout_seconds: `nan` is out of range
+        help: from 0.1 to 60 seconds; the default is 1
+    pgsteer.toml:8:31: services.write.hold_seconds: `1e999` is out of range
+        help: from 0 to 3600 seconds
+    pgsteer.toml:9:30: services.write.pooler_port: `65536` is not a port
+        help: a number from 1 to 65535
+    pgsteer.toml:10:41: services.read.connect_timeout_seconds: `0` is out of range
+        help: from 0.1 to 60 seconds; the default is 2
+    pgsteer.toml:11:33: services.read.lag_seconds_max: `100000` is out of range
+        help: from 0.1 to 86400 seconds
+    pgsteer.toml:12:31: services.read.lag_bytes_max: `0` is out of range
+        help: from 1B to 1024TB; without the key there is no limit
+    pgsteer.toml:13:17: proxy.workers: `0` is out of range
+        help: from 1 to 256
+    pgsteer.toml:14:22: proxy.sessions_max: `99999999999999999999999` is out of range
+        help: from 1 to 1000000; the default is 10000
+    pgsteer.toml:15:31: proxy.login_timeout_seconds: `65535` is out of range
+        help: from 1 to 600 seconds; the default is 60
+    pgsteer.toml:16:32: proxy.shutdown_grace_seconds: `-0.5` is out of range
+        help: from 0 to 86400 seconds; the default is 30
+    pgsteer.toml:17:27: proxy.keepalive_seconds: `7201` is out of range
+        help: from 1 to 7200 seconds; the default is 30
+    pgsteer.toml:18:30: proxy.user_timeout_seconds: `0` is out of range
+        help: from 1 to 3600 seconds; the default is 30
+    ");
+}
+
+#[test]
+fn a_word_that_is_none_is_told_the_words() {
+    let text = "
+[cluster]
+split_brain = 'ignore'
+[check]
+user = 'x'
+sslmode = 'verify-ca'
+[services.write]
+role = 'master'
+[services.read]
+role = 'replicas'
+fallback = 'yes'
+";
+    assert_snapshot!(wrong_beside_patroni(text), @"
+    pgsteer.toml:5:15: cluster.split_brain: `ignore` is not one of the possible words
+        help: one of block, highest_timeline
+    pgsteer.toml:8:11: check.sslmode: `verify-ca` is not one of the possible words
+        help: did you mean `verify-full`?
+    pgsteer.toml:10:8: services.write.role: `master` is not one of the possible words
+        help: did you mean `primary`?
+    pgsteer.toml:12:8: services.read.role: `replicas` is not one of the possible words
+        help: did you mean `replica`?
+    pgsteer.toml:13:12: services.read.fallback: `yes` is not one of the possible words
+        help: one of primary, none
+    ");
+}
+
+#[test]
+fn an_address_that_is_none_is_told_how_one_looks() {
+    let text = "
+members.a.postgres = '10.0.0.1:99999'
+members.b.postgres = '/run/postgresql'
+members.c.postgres = '0.0.0.0'
+members.d.postgres = ''
+check.user = 'x'
+services.write.listen = 'localhost:5000'
+services.read.listen = '0.0.0.0:0'
+http.listen = 0
+";
+    assert_snapshot!(wrong(text), @"
+    pgsteer.toml:2:22: members.a.postgres: `99999` is not a port
+        help: a number from 1 to 65535
+    pgsteer.toml:3:22: members.b.postgres: `/run/postgresql` is not HOST:PORT
+        help: as 10.0.0.11:5432, pg1.example:5432 or [fd00::11]:5432
+    pgsteer.toml:4:22: members.c.postgres: `0.0.0.0` stands for all addresses of a machine, so nobody can connect to it
+        help: write the address that the member listens on
+    pgsteer.toml:5:22: members.d.postgres: an empty text is not HOST:PORT
+        help: as 10.0.0.11:5432, pg1.example:5432 or [fd00::11]:5432
+    pgsteer.toml:7:25: services.write.listen: `localhost:5000` is not an address to listen on
+        help: write ADDRESS:PORT with an address of this machine, as 0.0.0.0:5000, 127.0.0.1:5000 or [::]:5000; a port alone means all IPv4 addresses
+    pgsteer.toml:8:24: services.read.listen: `0` is not a port
+        help: a number from 1 to 65535
+    pgsteer.toml:9:15: http.listen: `0` is not a port
+        help: a number from 1 to 65535
+    ");
+}
+
+#[test]
+fn a_url_that_is_none_is_told_how_one_looks() {
+    let text = "
+[patroni]
+urls = [
+    'pg1:8008',
+    'ftp://pg1',
+    'http://pg1:8008/cluster',
+    'http://',
+    'https://pg1:0',
+    5,
+]
+";
+    assert_snapshot!(wrong(text), @r#"
+    pgsteer.toml:4:5: patroni.urls: `pg1:8008` does not start with http:// or https://
+        help: did you mean http://pg1:8008?
+    pgsteer.toml:5:5: patroni.urls: `ftp://pg1` does not start with http:// or https://
+        help: did you mean http://pg1:8008?
+    pgsteer.toml:6:5: patroni.urls: the URL has more than scheme, host and port (it is not shown)
+        help: write http://pg1:8008; pgsteer knows Patroni's paths
+    pgsteer.toml:7:5: patroni.urls: an empty text is not HOST:PORT
+        help: as 10.0.0.11:5432, pg1.example:5432 or [fd00::11]:5432
+    pgsteer.toml:8:5: patroni.urls: `0` is not a port
+        help: a number from 1 to 65535
+    pgsteer.toml:9:5: patroni.urls: expects a string, found a whole number
+        help: as in urls = ["http://10.0.0.11:8008"]
+    "#);
+}
+
+#[test]
+fn members_need_a_login_and_exclude_patroni() {
+    let text = "
+[members.a]
+postgres = 'pg1'
+[members.b]
+postgres = 'pg2'
+";
+    assert_snapshot!(wrong(text), @r#"
+    pgsteer.toml:2:2: members: members that are listed one by one are judged by SQL, and there is no login for it
+        help: add [check] with user = "pgcheck", or --check-user pgcheck
+    "#);
+    assert_snapshot!(wrong_beside_patroni(text), @"
+    pgsteer.toml:4:2: members: members are listed, and Patroni is named as well (pgsteer.toml:1:2: patroni)
+        help: keep Patroni, it finds the members by itself; list them only where there is no Patroni
+    ");
+}
+
+#[test]
+fn members_differ_in_their_addresses() {
+    assert_snapshot!(wrong_beside_members("members.b.postgres = 'pg1:5432'"), @"
+    pgsteer.toml:3:22: members.b.postgres: pg1:5432 is named already: pgsteer.toml:2:22: members.a.postgres
+        help: remove one of them
+    ");
+}
+
+#[test]
+fn a_lone_member_has_no_replica() {
+    assert_snapshot!(wrong_beside_members(""), @r#"
+    services.read (by default): a is the only member, so there is no replica to read from
+        help: list the other members, set fallback = "primary", or keep only [services.write]
+    "#);
+    assert!(read("check.user = 'x'\nmembers.a.postgres = 'pg1'\n[services.write]").is_ok());
+}
+
+#[test]
+fn sql_alone_knows_neither_tags_nor_standby_leaders() {
+    let text = "
+members.b.postgres = 'pg2'
+services.dr = { listen = 5002, role = 'standby_leader' }
+services.read.tags = { region = 'west' }
+";
+    assert_snapshot!(wrong_beside_members(text), @r#"
+    pgsteer.toml:5:39: services.dr.role: without Patroni nobody can tell a standby leader from a replica
+        help: use role = "replica"
+    pgsteer.toml:6:15: services.read.tags: members that are listed one by one have no tags, so nobody would serve
+        help: remove tags
+    "#);
+}
+
+#[test]
+fn what_has_no_default_must_be_there() {
+    let text = "
+[patroni]
+[members.a]
+[check]
+[services.reports]
+";
+    assert_snapshot!(wrong(text), @r#"
+    pgsteer.toml:2:2: patroni: `urls` is missing
+        help: as in urls = ["http://10.0.0.11:8008"]
+    pgsteer.toml:3:2: members: members are listed, and Patroni is named as well (pgsteer.toml:2:2: patroni)
+        help: keep Patroni, it finds the members by itself; list them only where there is no Patroni
+    pgsteer.toml:3:10: members.a: `postgres` is missing
+        help: as in postgres = "10.0.0.11:5432"
+    pgsteer.toml:4:2: check: `user` is missing
+        help: as in user = "pgcheck", or --check-user pgcheck
+    pgsteer.toml:5:11: services.reports: `listen` is missing
+        help: as in listen = "0.0.0.0:5002"
+    pgsteer.toml:5:11: services.reports: `role` is missing
+        help: as in role = "replica"
+    "#);
+}
+
+#[test]
+fn empty_sections_are_no_answer() {
+    assert_snapshot!(wrong("[patroni]\nurls = []\n[services]"), @r#"
+    pgsteer.toml:2:1: patroni.urls: it is empty
+        help: as in urls = ["http://10.0.0.11:8008"]
+    pgsteer.toml:3:2: services: it is empty
+        help: as in [services.write]; without [services] there are write and read
+    "#);
+    assert_snapshot!(wrong("[members]\n[check]\nuser = ''\n"), @r#"
+    pgsteer.toml:1:2: members: it is empty
+        help: as in [members.n1] with postgres = "10.0.0.11:5432"
+    pgsteer.toml:3:8: check.user: not a user or database name of PostgreSQL: it is empty, too long or has a NUL
+        help: 1 to 63 bytes
+    "#);
+}
+
+#[test]
+fn two_listeners_cannot_share_an_address_and_port() {
+    let text = "
+[services.a]
+listen = '127.0.0.1:6000'
+role = 'primary'
+[services.b]
+listen = ':6000'
+role = 'replica'
+[services.c]
+listen = 7000
+role = 'replica'
+";
+    assert_snapshot!(wrong_beside_patroni(text), @"
+    pgsteer.toml:8:10: services.b.listen: the same address and port as pgsteer.toml:5:10: services.a.listen
+        help: give one of them another port
+    pgsteer.toml:11:10: services.c.listen: the same address and port as http.listen (by default)
+        help: give one of them another port
+    ");
+}
+
+#[test]
+fn a_service_for_writes_has_neither_lag_nor_fallback() {
+    let text = "
+[services.write]
+lag_bytes_max = '16MB'
+lag_seconds_max = 10
+fallback = 'primary'
+";
+    assert_snapshot!(wrong_beside_patroni(text), @r#"
+    pgsteer.toml:5:17: services.write.lag_bytes_max: a lag limit has no meaning on a service with role primary
+        help: remove it, or set role = "replica"
+    pgsteer.toml:6:19: services.write.lag_seconds_max: a lag limit has no meaning on a service with role primary
+        help: remove it, or set role = "replica"
+    pgsteer.toml:7:12: services.write.fallback: falling back to the primary has no meaning on a service with role primary
+        help: remove it, or set role = "replica"
+    "#);
+}
+
+#[test]
+fn certificates_come_with_their_keys() {
+    let text = "
+cert_file = 'client.pem'
+[check]
+user = 'pgcheck'
+ca_file = 'ca.pem'
+";
+    assert_snapshot!(wrong_beside_patroni(text), @r#"
+    pgsteer.toml:4:13: patroni.cert_file: it is of no use without key_file
+        help: give both cert_file and key_file, or none
+    pgsteer.toml:7:11: check.ca_file: it is not looked at with sslmode prefer
+        help: set sslmode = "verify-full", or remove ca_file
+    "#);
+    assert_snapshot!(wrong_beside_patroni("key_file = 'client.key'"), @"
+    pgsteer.toml:3:12: patroni.key_file: it is of no use without cert_file
+        help: give both cert_file and key_file, or none
+    ");
+}
+
+#[test]
+fn a_policy_for_life_without_patroni_needs_no_patroni() {
+    assert_snapshot!(wrong_beside_patroni("[cluster]\nsplit_brain = 'highest_timeline'"), @"
+    pgsteer.toml:4:15: cluster.split_brain: with Patroni the leader lock decides, not the timeline
+        help: remove it
+    ");
+}
+
+#[test]
+fn silence_is_longer_than_an_answer_may_take() {
+    let text = "timeout_seconds = 60\n[cluster]\nsilence_seconds = 5";
+    assert_snapshot!(wrong_beside_patroni(text), @"
+    pgsteer.toml:5:19: cluster.silence_seconds: shorter than the 60 seconds that Patroni's answer may take
+        help: raise silence_seconds, or lower that timeout_seconds
+    ");
+}
+
+#[test]
+fn the_same_address_of_patroni_twice_is_an_oversight() {
+    assert_snapshot!(wrong("patroni.urls = ['http://pg1', 'http://pg1:8008/']"), @"
+    pgsteer.toml:1:31: patroni.urls: http://pg1:8008 is named already: pgsteer.toml:1:17: patroni.urls
+        help: remove one of them
+    ");
+}
+
+#[test]
+fn several_syntax_errors_are_shown_with_all_that_could_be_read() {
+    let text = r#"
+[cluster]
+name = main
+silence_seconds = 1__0
+[patroni
+urls = ["http://pg1"]
+[services.write]
+listen = "0.0.0.0:5000
+hold_second = 30
+role = "master"
+[services.write]
+"#;
+    assert_snapshot!(wrong(text), @r#"
+    pgsteer.toml:3:8: not valid TOML: string values must be quoted, expected literal string
+    pgsteer.toml:4:20: not valid TOML: `_` may only go between digits, expected nothing
+    pgsteer.toml:5:9: not valid TOML: unclosed table, expected `]`
+    pgsteer.toml:8:23: not valid TOML: invalid basic string, expected `"`
+    pgsteer.toml:9:1: services.write.hold_second: there is no key `hold_second` in [services.write]
+        help: did you mean `hold_seconds`?
+    pgsteer.toml:10:8: services.write.role: `master` is not one of the possible words
+        help: did you mean `primary`?
+    pgsteer.toml:11:11: not valid TOML: duplicate key
+    "#);
+}
+
+#[test]
+fn too_many_of_anything_are_refused() {
+    let tags: String = (0..65).map(|n| format!("t{n} = true\n")).collect();
+    let services: String = (0..65)
+        .map(|n| format!("[services.s{n}]\nlisten = {}\nrole = 'primary'\n", 5000 + n))
+        .collect();
+    let text = format!("{services}[services.s0.tags]\n{tags}");
+    assert_snapshot!(wrong_beside_patroni(&text), @"
+    pgsteer.toml:3:2: services: 65 of them are too many
+        help: at most 64
+    pgsteer.toml:198:14: services.s0.tags: 65 of them are too many
+        help: at most 64
+    ");
+    let urls: String = (0..65).map(|n| format!("'http://pg{n}',")).collect();
+    assert_snapshot!(wrong(&format!("patroni.urls = [{urls}]")), @"
+    pgsteer.toml:1:9: patroni.urls: 65 of them are too many
+        help: at most 64
+    ");
+    let members: String = (0..65).map(|n| format!("m{n}.postgres = 'pg{n}'\n")).collect();
+    assert_snapshot!(wrong(&format!("[check]\nuser = 'x'\n[members]\n{members}")), @"
+    pgsteer.toml:3:2: members: 65 of them are too many
+        help: at most 64
+    ");
+}
+
+#[test]
+fn a_file_that_is_too_large_is_not_looked_at() {
+    assert_snapshot!(wrong(&"#".repeat(1024 * 1024 + 1)), @"
+    pgsteer.toml: the file is larger than 1MB
+        help: is it really a configuration of pgsteer?
+    ");
+}
+
+#[test]
+fn a_flood_of_errors_is_cut_off_and_counted() {
+    let text: String = (0..1000).map(|n| format!("k{n} = 1\n")).collect();
+    let errors = read(&text).unwrap_err();
+    assert_eq!(errors.len(), 1001);
+    assert_eq!(errors.iter().count(), 100);
+    assert!(errors.to_string().ends_with("\nand 901 more"));
+}
+
+#[test]
+fn strange_names_are_shown_harmlessly() {
+    let long = "n".repeat(300);
+    let text =
+        format!("[services.\"a\\nb\"]\n[members.{long}]\n[members.\"\"]\n\"\\u001b[31m\" = 1");
+    assert_snapshot!(wrong(&text), @r#"
+    pgsteer.toml:1:11: services."a\nb": a name must not contain control characters
+    pgsteer.toml:2:10: members.nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn…: a name has at most 255 bytes, this one has 300
+    pgsteer.toml:3:10: members."": a name must not be empty
+    pgsteer.toml:4:1: members.""."\u{1b}[31m": there is no key `"\u{1b}[31m"` in [members.""]
+        help: known here: postgres
+    configuration: members that are listed one by one are judged by SQL, and there is no login for it
+        help: add [check] with user = "pgcheck", or --check-user pgcheck
+    "#);
+}
+
+/// A secret may stand in any wrong place; wherever it stands, nobody repeats it.
+#[test]
+fn secrets_are_never_repeated() {
+    for text in [
+        "password = 'geheim'",
+        "[check]\npassword = 'geheim'",
+        "[check]\nPGPASSWORD = 'geheim'\nuser = 'x'",
+        "[patroni]\nurls = ['http://u:geheim@pg1']",
+        "[patroni]\nurls = ['u:geheim@pg1']",
+        "[patroni]\nurls = ['http://pg1/?token=geheim']",
+        "[patroni]\npassphrase = 'geheim'",
+        "[members.a]\npostgres = 'postgres://u:geheim@pg1:5432/db'",
+        "[members.a]\npostgres = 'host=pg1 password=geheim'",
+        "[check]\npassword = geheim",
+        "[check]\npassword = 'geheim",
+        "[check]\nsslmode = 'password=geheim'",
+    ] {
+        let errors = read(text).unwrap_err();
+        let all = format!("{errors}\n{errors:?}");
+        assert!(!all.contains("geheim"), "{text}: {all}");
+    }
+    assert_snapshot!(wrong_beside_patroni("[check]\nuser = 'x'\npassword = 'geheim'"), @r#"
+    pgsteer.toml:5:1: check.password: a password does not belong in this file (its value is not shown)
+        help: put it into a file of its own and name that in [check]: password_file = "/etc/pgsteer/password"
+    "#);
+}
+
+/// Lines that are TOML, or nearly, and have to do with the configuration, or nearly.
+fn line() -> impl Strategy<Value = String> {
+    let key = prop::sample::select(vec![
+        "urls",
+        "listen",
+        "role",
+        "hold_seconds",
+        "tags",
+        "user",
+        "postgres",
+        "workers",
+        "lag_bytes_max",
+        "a.b",
+        "\"\"",
+        "é",
+        "x y",
+    ]);
+    let value = prop::sample::select(vec![
+        "1",
+        "-1",
+        "1e400",
+        "nan",
+        "0xff",
+        "''",
+        "'http://é'",
+        "['http://[']",
+        "{ a = 1 }",
+        "'[::1'",
+        "\"\\u0000\"",
+        "[[",
+        "'''",
+        "",
+        "'0.0.0.0:5000'",
+        "1979-05-27",
+        "{",
+        "'99999999999999TB'",
+        "'é:é'",
+    ]);
+    let header = prop::sample::select(vec![
+        "[patroni]",
+        "[members.a]",
+        "[services.write]",
+        "[services.\"é\"]",
+        "[[check]]",
+        "[http",
+        "[proxy]",
+        "[cluster]",
+        "[]",
+        "members.b = 1",
+    ]);
+    prop_oneof![
+        (key, value).prop_map(|(key, value)| format!("{key} = {value}")),
+        header.prop_map(str::to_owned),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_text_never_panics(text in any::<String>()) {
+        let _ = read(&text).map_err(|errors| errors.to_string());
+    }
+
+    #[test]
+    fn nearly_right_text_never_panics(lines in prop::collection::vec(line(), 0..12)) {
+        let _ = read(&lines.join("\n")).map_err(|errors| errors.to_string());
+    }
+}

@@ -1,0 +1,100 @@
+//! The example file is true: it parses, its defaults are the defaults, and no key is missing.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::collections::BTreeSet;
+
+use pgsteer_core::config::draft::Draft;
+use pgsteer_core::config::error::{ConfigErrors, Place};
+use pgsteer_core::config::file;
+use pgsteer_core::config::problem::Problem;
+use pgsteer_core::config::{Config, Membership};
+
+const EXAMPLE: &str = include_str!("../../../pgsteer.example.toml");
+
+fn read(text: &str) -> Result<Config, ConfigErrors> {
+    let (draft, errors) = file::read(text, "pgsteer.example.toml");
+    draft.finish(errors)
+}
+
+/// What the shortest file means, all else being default.
+fn shortest() -> Config {
+    read("[patroni]\nurls = ['http://10.0.0.11:8008']").unwrap()
+}
+
+/// A line that is a setting behind its `#`.
+fn setting(line: &str) -> Option<&str> {
+    let setting = line.strip_prefix('#')?;
+    setting.starts_with(|c: char| c.is_ascii_lowercase() || c == '[').then_some(setting)
+}
+
+/// The example with those settings in force that `wanted` picks.
+fn with_settings(wanted: impl Fn(&str) -> bool) -> String {
+    EXAMPLE
+        .lines()
+        .map(|line| setting(line).filter(|s| wanted(s)).unwrap_or(line))
+        .flat_map(|line| [line, "\n"])
+        .collect()
+}
+
+fn is_example(setting: &str) -> bool {
+    setting.ends_with("# example")
+}
+
+#[test]
+fn the_example_is_the_shortest_configuration() {
+    assert_eq!(read(EXAMPLE), Ok(shortest()));
+}
+
+#[test]
+fn the_defaults_in_the_example_are_the_defaults() {
+    let defaults = with_settings(|setting| !is_example(setting));
+    assert!(defaults.lines().filter(|l| l.contains(" = ")).count() > 15);
+    assert_eq!(read(&defaults), Ok(shortest()));
+}
+
+#[test]
+fn everything_in_the_example_can_be_in_force_with_patroni() {
+    let (members, _) = EXAMPLE.split_once("# A login that").unwrap();
+    let members = members.split_once("# Instead of").unwrap().1;
+    let all = with_settings(|setting| !members.contains(setting));
+    let config = read(&all).unwrap_or_else(|errors| panic!("{errors}"));
+    assert!(config.cluster.check.is_some());
+    assert_eq!(config.services.len(), 3);
+}
+
+#[test]
+fn members_in_the_example_can_take_the_place_of_patroni() {
+    let (before, rest) = EXAMPLE.split_once("[patroni]\n").unwrap();
+    let (_, after) = rest.split_once("# Instead of").unwrap();
+    let text: String = format!("{before}#{after}")
+        .lines()
+        .map(|line| setting(line).filter(|s| !s.starts_with("tags")).unwrap_or(line))
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    let config = read(&text).unwrap_or_else(|errors| panic!("{errors}"));
+    assert!(matches!(config.cluster.members, Membership::Listed(m) if m.len() == 2));
+}
+
+/// The reader itself says which keys it knows, when it finds one that it does not.
+#[test]
+fn every_key_is_in_the_example() {
+    let sections = ["cluster", "patroni", "members.n1", "check", "services.write", "http", "proxy"];
+    let strange: String =
+        sections.iter().map(|section| format!("[{section}]\nqqq = 1\n")).collect();
+    let (_, errors): (Draft, ConfigErrors) = file::read(&strange, "x");
+    let mut sections_seen = BTreeSet::new();
+    for error in errors.iter() {
+        let (Problem::UnknownKey { known, table, .. }, Place::File { .. }) =
+            (&error.problem, &error.place)
+        else {
+            panic!("{error}");
+        };
+        sections_seen.insert(table.as_str());
+        for key in known {
+            let shown = |line: &str| setting(line).unwrap_or(line).starts_with(&format!("{key} ="));
+            assert!(EXAMPLE.lines().any(shown), "{table}.{key}");
+        }
+    }
+    assert_eq!(sections_seen.len(), sections.len());
+}

@@ -1,0 +1,390 @@
+//! Flags on top of the file: what `pgsteer run` was told, as one configuration.
+//!
+//! Everything here is pure. Whoever has read the file can ask again after a SIGHUP.
+
+use pgsteer_core::claim::Role;
+use pgsteer_core::config::conflict::Conflict;
+use pgsteer_core::config::draft::{Draft, Field, Given, MemberDraft, ServiceDraft};
+use pgsteer_core::config::error::{ConfigErrors, Place};
+use pgsteer_core::config::limits::HOLD;
+use pgsteer_core::config::problem::{Problem, Shown};
+use pgsteer_core::config::units::{Lag, lag};
+use pgsteer_core::config::{Config, address, file, plain};
+use pgsteer_core::names::{MemberName, ServiceName};
+
+use super::RunArgs;
+
+/// The configuration file, as far as it could be read.
+#[derive(Clone, Debug)]
+pub struct ConfigFile {
+    /// What errors call it.
+    pub name: String,
+    /// Its text, or why there is none.
+    pub text: Result<String, Problem>,
+}
+
+/// What the flags and the file, if there is one, mean together. Flags win.
+///
+/// # Errors
+/// All that is wrong in either of them, and between them.
+pub fn config(args: &RunArgs, file: Option<&ConfigFile>) -> Result<Config, ConfigErrors> {
+    let (mut draft, mut errors) = file.map_or_else(Default::default, written);
+    put_on_top(args, &mut draft, &mut errors);
+    draft.finish(errors)
+}
+
+fn written(file: &ConfigFile) -> (Draft, ConfigErrors) {
+    match &file.text {
+        Ok(text) => file::read(text, &file.name),
+        Err(problem) => {
+            let mut errors = ConfigErrors::default();
+            errors.push(Place::Document(file.name.as_str().into()), problem.clone());
+            (Draft::default(), errors)
+        }
+    }
+}
+
+fn put_on_top(args: &RunArgs, draft: &mut Draft, errors: &mut ConfigErrors) {
+    put_members(args, draft, errors);
+    put_check(args, draft, errors);
+    put_listeners(args, draft, errors);
+    put_hold(args, draft, errors);
+    put_max_lag(args, draft, errors);
+}
+
+/// Either flag answers where the members come from, whatever the file says of it.
+fn put_members(args: &RunArgs, draft: &mut Draft, errors: &mut ConfigErrors) {
+    let place = Place::Flag("--patroni");
+    if !args.patroni.is_empty() {
+        draft.members = Field::default();
+        let urls = each(&args.patroni, &place, errors, address::patroni_url);
+        let patroni = draft.patroni.get_or_insert(Default::default, place.clone());
+        patroni.urls = urls.map_or_else(Field::wrong, |urls| Field::new(urls, place));
+    }
+    let place = Place::Flag("--member");
+    if !args.member.is_empty() {
+        if args.patroni.is_empty() {
+            draft.patroni = Field::default();
+        }
+        let members = each(&args.member, &place, errors, member);
+        draft.members = members.map_or_else(Field::wrong, |members| {
+            let members = members.into_iter().map(|given| given.value).collect();
+            Field::new(members, place)
+        });
+    }
+}
+
+/// All values of a repeated flag; nothing if one of them is wrong.
+fn each<T>(
+    texts: &[String],
+    place: &Place,
+    errors: &mut ConfigErrors,
+    make: impl Fn(&str) -> Result<T, Problem>,
+) -> Option<Vec<Given<T>>> {
+    let fields: Vec<Field<T>> =
+        texts.iter().map(|text| errors.field(place.clone(), make(text))).collect();
+    let mut all = Vec::new();
+    for field in fields {
+        let value = field.value()?;
+        let place = place.clone();
+        all.push(Given { value, place });
+    }
+    Some(all)
+}
+
+fn member(text: &str) -> Result<MemberDraft, Problem> {
+    let Some((name, address)) = text.split_once('=') else {
+        return Err(Problem::Member(Shown::of(text)));
+    };
+    let place = Place::Flag("--member");
+    Ok(MemberDraft {
+        name: MemberName::new(name)?,
+        postgres: Field::new(address::postgres(address)?, place.clone()),
+        place,
+    })
+}
+
+fn put_check(args: &RunArgs, draft: &mut Draft, errors: &mut ConfigErrors) {
+    if let Some(user) = &args.check_user {
+        let place = Place::Flag("--check-user");
+        let user = errors.field(place.clone(), plain::login(user));
+        draft.check.get_or_insert(Default::default, place).user = user;
+    }
+    if let Some(dbname) = &args.check_dbname {
+        let place = Place::Flag("--check-dbname");
+        let dbname = errors.field(place.clone(), plain::login(dbname));
+        draft.check.get_or_insert(Default::default, place).dbname = dbname;
+    }
+    if let Some(file) = &args.check_password_file {
+        let place = Place::Flag("--check-password-file");
+        let file = errors.field(place.clone(), plain::path(file));
+        let check = draft.check.get_or_insert(Default::default, place);
+        check.password_file = file;
+    }
+}
+
+fn put_listeners(args: &RunArgs, draft: &mut Draft, errors: &mut ConfigErrors) {
+    put_service("write", "--write", args.write.as_deref(), draft, errors);
+    put_service("read", "--read", args.read.as_deref(), draft, errors);
+    if let Some(http) = &args.http {
+        draft.http = errors.field(Place::Flag("--http"), address::listen_or_none(http));
+    }
+}
+
+/// The flag moves the service of that name, or adds it to those of the file.
+fn put_service(
+    name: &str,
+    flag: &'static str,
+    listen: Option<&str>,
+    draft: &mut Draft,
+    errors: &mut ConfigErrors,
+) {
+    let (Some(listen), Ok(name)) = (listen, ServiceName::new(name)) else {
+        return;
+    };
+    let place = Place::Flag(flag);
+    let service =
+        draft.services_mut().entry(name).or_insert_with(|| ServiceDraft::new(place.clone()));
+    service.listen = errors.field(place, address::listen(listen));
+}
+
+fn put_hold(args: &RunArgs, draft: &mut Draft, errors: &mut ConfigErrors) {
+    let Some(hold) = &args.hold else {
+        return;
+    };
+    let hold = errors.field(Place::Flag("--hold"), HOLD.read(hold));
+    for service in draft.services_mut().values_mut() {
+        service.hold = hold.clone();
+    }
+}
+
+fn put_max_lag(args: &RunArgs, draft: &mut Draft, errors: &mut ConfigErrors) {
+    let Some(text) = &args.max_lag else {
+        return;
+    };
+    let place = Place::Flag("--max-lag");
+    let Some(lag) = errors.field(place.clone(), lag(text)).value() else {
+        return;
+    };
+    let mut found = false;
+    for service in replica_services(draft) {
+        found = true;
+        match lag {
+            Lag::Bytes(bytes) => service.lag_bytes = Field::new(bytes, place.clone()),
+            Lag::Time(time) => service.lag = Field::new(time, place.clone()),
+        }
+    }
+    // Where something else is wrong, that may be what hides the service.
+    if !found && errors.is_empty() {
+        errors.push(place, Conflict::NoReplicaService);
+    }
+}
+
+fn replica_services(draft: &mut Draft) -> impl Iterator<Item = &mut ServiceDraft> {
+    draft
+        .services_mut()
+        .iter_mut()
+        .filter(|(name, service)| service.role_meant(name) == Some(Role::Replica))
+        .map(|(_, service)| service)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use pgsteer_core::config::summary::Summary;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    /// The arguments of `pgsteer run` as clap reads them.
+    fn args(line: &str) -> RunArgs {
+        let words = ["pgsteer", "run"].into_iter().chain(line.split_whitespace());
+        match Cli::try_parse_from(words).unwrap().command {
+            Command::Run(args) => *args,
+            Command::Status(_) => unreachable!(),
+        }
+    }
+
+    fn told(line: &str, file: &str) -> Result<Config, ConfigErrors> {
+        let file = ConfigFile { name: "pgsteer.toml".to_owned(), text: Ok(file.to_owned()) };
+        config(&args(line), Some(&file))
+    }
+
+    fn meant(line: &str, file: &str) -> String {
+        Summary(&told(line, file).unwrap()).to_string()
+    }
+
+    fn wrong(line: &str, file: &str) -> String {
+        told(line, file).unwrap_err().to_string()
+    }
+
+    const FILE: &str = r#"
+        [patroni]
+        urls = ["http://10.0.0.11:8008"]
+        ca_file = "/etc/ca.pem"
+        [services.rw]
+        listen = "127.0.0.1:6000"
+        role = "primary"
+        [services.read]
+        hold_seconds = 5
+        lag_bytes_max = "1MB"
+    "#;
+
+    #[test]
+    fn patroni_alone_is_enough() {
+        let config = config(&args("--patroni http://10.0.0.11:8008"), None).unwrap();
+        insta::assert_snapshot!(Summary(&config), @"
+    cluster main: members from Patroni at http://10.0.0.11:8008
+    no check login: Patroni's word alone decides
+    write on 0.0.0.0:5000 → primary, hold 30 s
+    read on 0.0.0.0:5001 → replica, hold 10 s
+    status pages on http://0.0.0.0:7000
+    at most 10000 sessions on one worker per core
+    ");
+    }
+
+    #[test]
+    fn nothing_at_all_shows_the_shortest_command() {
+        let errors = config(&args(""), None).unwrap_err();
+        insta::assert_snapshot!(errors, @"
+    configuration: no member is named, neither by Patroni's address nor one by one
+        help: the shortest that works is: pgsteer run --patroni http://10.0.0.11:8008 (or [patroni] with urls in /etc/pgsteer/pgsteer.toml)
+    ");
+    }
+
+    #[test]
+    fn flags_and_file_say_the_same_things() {
+        let flags = "--patroni http://pg1 --write 127.0.0.1:1 --read [::1]:2 --http none \
+                     --check-user a --check-dbname b --check-password-file c --hold 7 --max-lag 8MB";
+        let file = r#"
+            [patroni]
+            urls = ["http://pg1"]
+            [check]
+            user = "a"
+            dbname = "b"
+            password_file = "c"
+            [services.write]
+            listen = "127.0.0.1:1"
+            hold_seconds = 7
+            [services.read]
+            listen = "[::1]:2"
+            hold_seconds = 7
+            lag_bytes_max = "8MB"
+            [http]
+            listen = false
+        "#;
+        assert_eq!(config(&args(flags), None), told("", file));
+    }
+
+    #[test]
+    fn listed_members_are_the_same_by_flag_and_by_file() {
+        let flags = "--member a=10.0.0.1 --member b=10.0.0.2:6000 --check-user c";
+        let file = r#"
+            [members]
+            a.postgres = "10.0.0.1"
+            b.postgres = "10.0.0.2:6000"
+            [check]
+            user = "c"
+        "#;
+        assert_eq!(config(&args(flags), None), told("", file));
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let line = "--patroni http://pg9 --read 127.0.0.1:7001 --hold 0.5 --max-lag 10s";
+        insta::assert_snapshot!(meant(line, FILE), @"
+    cluster main: members from Patroni at http://pg9:8008
+    no check login: Patroni's word alone decides
+    rw on 127.0.0.1:6000 → primary, hold 0.5 s
+    read on 127.0.0.1:7001 → replica, hold 0.5 s, at most 1MB behind, at most 10 s behind
+    status pages on http://0.0.0.0:7000
+    at most 10000 sessions on one worker per core
+    ");
+    }
+
+    #[test]
+    fn a_service_flag_adds_the_service_that_the_file_has_not() {
+        insta::assert_snapshot!(meant("--write 127.0.0.1:7002", FILE), @"
+    cluster main: members from Patroni at http://10.0.0.11:8008
+    no check login: Patroni's word alone decides
+    rw on 127.0.0.1:6000 → primary, hold 30 s
+    write on 127.0.0.1:7002 → primary, hold 30 s
+    read on 0.0.0.0:5001 → replica, hold 5 s, at most 1MB behind
+    status pages on http://0.0.0.0:7000
+    at most 10000 sessions on one worker per core
+    ");
+    }
+
+    #[test]
+    fn members_by_flag_replace_patroni_in_the_file() {
+        let line = "--member a=10.0.0.1 --member b=10.0.0.2 --check-user pgcheck";
+        insta::assert_snapshot!(meant(line, FILE), @"
+    cluster main: no Patroni, members a at 10.0.0.1:5432, b at 10.0.0.2:5432
+    check login pgcheck to database postgres, no password, sslmode prefer
+    rw on 127.0.0.1:6000 → primary, hold 30 s
+    read on 0.0.0.0:5001 → replica, hold 5 s, at most 1MB behind
+    status pages on http://0.0.0.0:7000
+    at most 10000 sessions on one worker per core
+    ");
+    }
+
+    #[test]
+    fn errors_of_file_and_flags_come_together() {
+        let line = "--hold -1 --max-lag 16 --write 0.0.0.0:x --http host:1 --patroni pg1:8008 \
+                    --check-dbname x";
+        let file = "[services.write]\nhold = 3\n";
+        insta::assert_snapshot!(wrong(line, file), @r#"
+    pgsteer.toml:2:1: services.write.hold: there is no key `hold` in [services.write]
+        help: did you mean `hold_seconds`?
+    --patroni: `pg1:8008` does not start with http:// or https://
+        help: did you mean http://pg1:8008?
+    --write: `x` is not a port
+        help: a number from 1 to 65535
+    --http: `host:1` is not an address to listen on
+        help: write ADDRESS:PORT with an address of this machine, as 0.0.0.0:5000, 127.0.0.1:5000 or [::]:5000; a port alone means all IPv4 addresses
+    --hold: `-1` is out of range
+        help: from 0 to 3600 seconds
+    --max-lag: `16` is neither a size nor a time
+        help: as 16MB (B, kB, MB, GB, TB) or 10s (ms, s, min, h, d)
+    --check-dbname: `user` is missing
+        help: as in user = "pgcheck", or --check-user pgcheck
+    "#);
+    }
+
+    #[test]
+    fn patroni_and_members_by_flag_exclude_each_other() {
+        let line = "--patroni http://pg1 --member n1:5432 --member n2=pg2 --check-user a";
+        insta::assert_snapshot!(wrong(line, ""), @"
+    --member: `n1:5432` is not NAME=HOST:PORT
+        help: as n1=10.0.0.11:5432
+    ");
+        let line = "--patroni http://pg1 --member n1=pg1 --member n1=pg1 --check-user a";
+        insta::assert_snapshot!(wrong(line, ""), @"
+    --member: members are listed, and Patroni is named as well (--patroni)
+        help: keep Patroni, it finds the members by itself; list them only where there is no Patroni
+    --member: n1 is named already: --member
+        help: remove one of them
+    --member: pg1:5432 is named already: --member
+        help: remove one of them
+    ");
+    }
+
+    #[test]
+    fn a_lag_limit_needs_a_service_that_reads() {
+        let file = "[patroni]\nurls = ['http://pg1']\n[services.write]\n";
+        insta::assert_snapshot!(wrong("--max-lag 16MB", file), @"
+    --max-lag: no service has role replica
+        help: remove it, or add a read service
+    ");
+    }
+
+    #[test]
+    fn secrets_in_wrong_flags_are_not_repeated() {
+        let line = "--patroni http://a:geheim@pg1 --member n1=postgres://u:geheim@pg1 \
+                    --write u:geheim@0.0.0.0:1 --max-lag password=geheim";
+        let errors = told(line, "").unwrap_err();
+        assert_eq!(errors.len(), 4);
+        assert!(!format!("{errors} {errors:?}").contains("geheim"));
+    }
+}

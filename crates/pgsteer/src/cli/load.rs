@@ -1,0 +1,97 @@
+//! Reading the configuration file: the only IO of the configuration.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use pgsteer_core::config::Config;
+use pgsteer_core::config::error::ConfigErrors;
+use pgsteer_core::config::limits::FILE_BYTES_MAX;
+use pgsteer_core::config::problem::Problem;
+
+use super::RunArgs;
+use super::flags::{ConfigFile, config};
+
+/// The file that is read when no other is named.
+pub const CONFIG_FILE: &str = "/etc/pgsteer/pgsteer.toml";
+
+/// The file that these flags ask for, if any: the one they name, or [`CONFIG_FILE`] if it
+/// is there and the flags do not say by themselves where the members come from.
+fn config_source(args: &RunArgs) -> Option<PathBuf> {
+    // Where one may not even look, opening the file will tell why.
+    source(args, |path| path.try_exists().unwrap_or(true))
+}
+
+fn source(args: &RunArgs, exists: impl Fn(&Path) -> bool) -> Option<PathBuf> {
+    if args.config.is_some() {
+        return args.config.clone();
+    }
+    let file = PathBuf::from(CONFIG_FILE);
+    let complete = !args.patroni.is_empty() || !args.member.is_empty();
+    (!complete && exists(&file)).then_some(file)
+}
+
+/// Reads the file that the flags ask for and merges both. At the start and after a SIGHUP.
+///
+/// # Errors
+/// All that is wrong in flags and file; also a file that cannot be read.
+pub fn load(args: &RunArgs) -> Result<Config, ConfigErrors> {
+    let file = config_source(args)
+        .map(|path| ConfigFile { name: path.display().to_string(), text: read(&path) });
+    config(args, file.as_ref())
+}
+
+fn read(path: &Path) -> Result<String, Problem> {
+    let bytes = read_bytes(path).map_err(|err| Problem::Unreadable(err.to_string()))?;
+    if bytes.len() > FILE_BYTES_MAX {
+        return Err(Problem::TooLarge);
+    }
+    String::from_utf8(bytes).map_err(|err| Problem::Unreadable(err.to_string()))
+}
+
+fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
+    // One byte more than is allowed shows that the file is too large.
+    let bytes_max = FILE_BYTES_MAX as u64 + 1;
+    let mut bytes = Vec::new();
+    File::open(path)?.take(bytes_max).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(config: Option<&str>, patroni: &[&str]) -> RunArgs {
+        RunArgs {
+            config: config.map(PathBuf::from),
+            patroni: patroni.iter().map(|url| (*url).to_owned()).collect(),
+            ..RunArgs::default()
+        }
+    }
+
+    #[test]
+    fn the_named_file_is_read_even_if_it_is_not_there() {
+        let args = args(Some("a.toml"), &["http://pg1"]);
+        assert_eq!(source(&args, |_| false), Some(PathBuf::from("a.toml")));
+    }
+
+    #[test]
+    fn the_usual_file_is_read_if_it_is_there_and_the_flags_name_no_member() {
+        let bare = args(None, &[]);
+        assert_eq!(source(&bare, |_| true), Some(PathBuf::from(CONFIG_FILE)));
+        assert_eq!(source(&bare, |_| false), None);
+        assert_eq!(source(&args(None, &["http://pg1"]), |_| true), None);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_reported_with_the_errors_of_the_flags() {
+        let mut args = args(Some("/nonexistent/pgsteer.toml"), &[]);
+        args.hold = Some("long".to_owned());
+        insta::assert_snapshot!(load(&args).unwrap_err(), @"
+    /nonexistent/pgsteer.toml: cannot read the file: No such file or directory (os error 2)
+        help: check the path and that pgsteer's user may read it
+    --hold: expects a number of seconds, found `long`
+        help: a bare number from 0 to 3600 seconds
+    ");
+    }
+}

@@ -1,0 +1,10 @@
+//! The binary's parts: sources, outputs, and `run`, which alone knows both.
+
+pub mod cli;
+pub mod clock;
+pub mod heartbeat;
+pub mod proxy;
+pub mod run;
+pub mod sources;
+pub mod stats;
+pub mod tls;

@@ -1,0 +1,171 @@
+//! `pgsteer run`: the one place that knows both the sources and the outputs.
+
+mod conductor;
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use pgsteer_core::claim::Report;
+use pgsteer_core::config::Config;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+
+use self::conductor::{Conductor, Published};
+use crate::clock::Clock;
+use crate::heartbeat::Heartbeat;
+use crate::proxy::Proxy;
+use crate::sources::{self, Sources};
+use crate::stats::Stats;
+
+/// Reports that wait for the engine. It takes microseconds for each, so a full channel means
+/// that the engine is stuck, and then the sources have to wait too.
+const REPORTS_MAX: usize = 1_024;
+
+/// Runs until SIGTERM or SIGINT. `reread` gives the configuration anew at SIGHUP.
+///
+/// # Errors
+/// A port that is taken, a file that cannot be read: whatever keeps it from starting.
+pub fn run(config: Config, reread: impl Fn() -> anyhow::Result<Config>) -> anyhow::Result<()> {
+    raise_file_limit();
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?
+        .block_on(serve(config, reread))
+}
+
+async fn serve(config: Config, reread: impl Fn() -> anyhow::Result<Config>) -> anyhow::Result<()> {
+    let mut signals = Signals::listen()?;
+    let mut house = House::open(config)?;
+    while let Order::Reload = signals.next().await {
+        house.reload(reread()).await;
+    }
+    tokio::select! {
+        () = house.close() => {}
+        () = signals.stop_again() => tracing::warn!("asked to stop again: not waiting any longer"),
+    }
+    Ok(())
+}
+
+/// Everything that runs.
+struct House {
+    config: Config,
+    clock: Clock,
+    reports: mpsc::Sender<Report>,
+    configs: mpsc::Sender<Config>,
+    published: Published,
+    sources: Sources,
+    proxy: Proxy,
+}
+
+impl House {
+    fn open(config: Config) -> anyhow::Result<House> {
+        let clock = Clock::start();
+        let heartbeat = Arc::new(Heartbeat::default());
+        let stats = Arc::new(Stats::default());
+        let (conductor, published) = Conductor::new(&config, clock, Arc::clone(&heartbeat));
+        let (reports, reports_heard) = mpsc::channel(REPORTS_MAX);
+        let (configs, configs_heard) = mpsc::channel(1);
+        // Ports first: what cannot be had is known before anything else is started.
+        let proxy = Proxy::start(&config, &stats, published.snapshots.clone())?;
+        let sources =
+            sources::start(&config.cluster, clock, reports.clone(), published.plans.clone())?;
+        tokio::spawn(conductor.run(reports_heard, configs_heard));
+        for (name, service) in &config.services {
+            tracing::info!("service {name} listens on {}", service.listen);
+        }
+        Ok(House { config, clock, reports, configs, published, sources, proxy })
+    }
+
+    /// Goes on with another configuration, or with the old one if the new one cannot be had.
+    async fn reload(&mut self, reread: anyhow::Result<Config>) {
+        let changed = match reread {
+            Ok(config) => self.change(config).await,
+            Err(error) => Err(error),
+        };
+        match changed {
+            Ok(()) => tracing::info!("reloaded"),
+            Err(error) => tracing::error!("not reloaded, the old configuration stays: {error:#}"),
+        }
+    }
+
+    async fn change(&mut self, config: Config) -> anyhow::Result<()> {
+        let sources = match config.cluster == self.config.cluster {
+            true => None,
+            false => Some(self.start_sources(&config)?),
+        };
+        self.proxy.reload(&config).await?;
+        if let Some(sources) = sources {
+            self.sources = sources;
+        }
+        if config.http != self.config.http || config.proxy != self.config.proxy {
+            tracing::warn!("changes of [http] and [proxy] take effect at the next start");
+        }
+        self.configs.send(config.clone()).await.context("the engine is gone")?;
+        self.config = config;
+        Ok(())
+    }
+
+    fn start_sources(&self, config: &Config) -> anyhow::Result<Sources> {
+        sources::start(
+            &config.cluster,
+            self.clock,
+            self.reports.clone(),
+            self.published.plans.clone(),
+        )
+    }
+
+    async fn close(self) {
+        let grace = self.config.proxy.shutdown_grace;
+        tracing::info!("stopping: no new clients, sessions have {} s", grace.as_secs());
+        self.proxy.stop(grace).await;
+    }
+}
+
+/// What an operator asks of a running pgsteer.
+enum Order {
+    Reload,
+    Stop,
+}
+
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Signals> {
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Signals {
+            hangup: listen(SignalKind::hangup())?,
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> Order {
+        tokio::select! {
+            _ = self.hangup.recv() => Order::Reload,
+            _ = self.terminate.recv() => Order::Stop,
+            _ = self.interrupt.recv() => Order::Stop,
+        }
+    }
+
+    async fn stop_again(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Every session takes two file descriptors, and the usual soft limit is 1,024.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+}

@@ -1,0 +1,256 @@
+//! Sources: they report what they see of each member, and hold no opinion.
+//!
+//! A supervisor follows the plan and keeps, per member in it, one task each for Patroni, the
+//! tether and the resolver. All of them speak into one bounded channel. They know neither
+//! the core's verdicts nor the outputs; the plan is the only word that comes back to them.
+
+mod beat;
+mod dial;
+mod discovery;
+#[cfg(test)]
+mod fake;
+mod http;
+mod patroni;
+mod prompt;
+mod resolver;
+mod secret;
+mod supervisor;
+mod tether;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::anyhow;
+use pgsteer_core::claim::{Claim, Fact, Report};
+use pgsteer_core::config::{ClusterConfig, Membership, PatroniConfig};
+use pgsteer_core::names::MemberName;
+use pgsteer_core::plan::Plan;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinHandle;
+
+use crate::clock::Clock;
+use crate::tls::{self, Identity, Trust};
+
+use self::discovery::Discovery;
+use self::http::{Base, Client};
+use self::supervisor::Supervisor;
+use self::tether::Login;
+
+/// All sources of a cluster, for as long as this lives: dropping it ends every task.
+#[derive(Debug)]
+pub struct Sources {
+    _tasks: Vec<Task>,
+}
+
+/// Starts the sources of `cluster` on the current runtime.
+///
+/// # Errors
+/// A password, certificate or key file that cannot be used, or an address of Patroni that is
+/// none. The message names the file or the address and never shows a secret.
+pub fn start(
+    cluster: &ClusterConfig,
+    clock: Clock,
+    reports: mpsc::Sender<Report>,
+    plan: watch::Receiver<Arc<Plan>>,
+) -> anyhow::Result<Sources> {
+    let hint = Hint::default();
+    let mut tasks = Vec::new();
+    let mut http = None;
+    if let Membership::Patroni(patroni) = &cluster.members {
+        let client = Arc::new(client(patroni)?);
+        let discovery = Discovery {
+            http: client.clone(),
+            seeds: seeds(patroni)?,
+            plan: plan.clone(),
+            hint: hint.clone(),
+            clock,
+            reports: reports.clone(),
+        };
+        tasks.push(Task::spawn(discovery.run()));
+        http = Some(client);
+    }
+    let login = match &cluster.check {
+        Some(check) => Some(Arc::new(Login::read(check)?)),
+        None => None,
+    };
+    let supervisor = Supervisor { http, login, hint, clock, reports, plan };
+    tasks.push(Task::spawn(supervisor.run()));
+    Ok(Sources { _tasks: tasks })
+}
+
+fn client(patroni: &PatroniConfig) -> anyhow::Result<Client> {
+    let identity = match (&patroni.cert_file, &patroni.key_file) {
+        (Some(cert_file), Some(key_file)) => Some(Identity { cert_file, key_file }),
+        // A PEM file may hold the certificate and its key together.
+        (Some(both), None) => Some(Identity { cert_file: both, key_file: both }),
+        (None, _) => None,
+    };
+    let trust = match &patroni.ca_file {
+        Some(file) => Trust::Authorities(file),
+        None => Trust::System,
+    };
+    let needs_files = patroni.ca_file.is_some() || identity.is_some();
+    let tls = match needs_files {
+        true => Some(tls::client_config(trust, identity)?),
+        false => None,
+    };
+    Ok(Client::new(patroni.timeout, tls))
+}
+
+fn seeds(patroni: &PatroniConfig) -> anyhow::Result<Vec<Base>> {
+    patroni
+        .urls
+        .iter()
+        .map(|url| Base::parse(url).map_err(|why| anyhow!("Patroni: {why}")))
+        .collect()
+}
+
+/// A task that ends with its owner.
+#[derive(Debug)]
+struct Task(JoinHandle<()>);
+
+impl Task {
+    /// Runs `work` until nobody listens to it any more, or until this is dropped.
+    fn spawn(work: impl Future<Output = Gone> + Send + 'static) -> Task {
+        Task(tokio::spawn(async {
+            let Gone = work.await;
+        }))
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Whoever a source works for has ended, so it ends too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Gone;
+
+/// Tells another source that a look is worth its while: a failed Patroni tells discovery, a
+/// failed tether the resolver. Hints do not queue up.
+#[derive(Clone, Debug, Default)]
+struct Hint(Arc<Notify>);
+
+impl Hint {
+    fn give(&self) {
+        self.0.notify_one();
+    }
+
+    async fn given(&self) {
+        self.0.notified().await;
+    }
+}
+
+/// Where the sources of one member say what they saw.
+#[derive(Clone, Debug)]
+struct Reporter {
+    member: MemberName,
+    clock: Clock,
+    reports: mpsc::Sender<Report>,
+}
+
+impl Reporter {
+    async fn claim(&self, asked: Instant, fact: Fact) -> Result<(), Gone> {
+        let claim = Claim { member: self.member.clone(), asked_at: self.clock.moment(asked), fact };
+        let sent = self.reports.send(Report::Claim(claim)).await;
+        sent.map_err(|_| Gone)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::time::Duration;
+
+    use pgsteer_core::config::{CheckConfig, SplitBrain, SslMode};
+    use pgsteer_core::names::{ClusterName, Endpoint};
+    use pgsteer_core::plan::{Ask, Pace};
+
+    use super::*;
+
+    fn cluster(urls: &[&str], password_file: Option<PathBuf>) -> ClusterConfig {
+        ClusterConfig {
+            name: ClusterName::new("demo").unwrap(),
+            members: Membership::Patroni(PatroniConfig {
+                urls: urls.iter().map(|url| (*url).to_owned()).collect(),
+                ca_file: None,
+                cert_file: None,
+                key_file: None,
+                timeout: Duration::from_secs(1),
+            }),
+            check: Some(CheckConfig {
+                user: "pgcheck".to_owned(),
+                dbname: "postgres".to_owned(),
+                password_file,
+                sslmode: SslMode::Disable,
+                ca_file: None,
+                timeout: Duration::from_secs(1),
+            }),
+            split_brain: SplitBrain::Block,
+            patroni_loss_grace: Duration::from_secs(1),
+            silence: Duration::from_secs(1),
+        }
+    }
+
+    fn ask(port: u16) -> Ask {
+        Ask {
+            postgres: Endpoint::new("127.0.0.1", port).unwrap(),
+            addresses: Vec::new(),
+            patroni_url: Some(Arc::from(format!("http://127.0.0.1:{port}"))),
+            pace: Pace { tether: Duration::from_millis(5), patroni: Duration::from_millis(5) },
+        }
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_used_is_named_and_nothing_starts() {
+        let (reports, _received) = mpsc::channel(1);
+        let (_plan, plan_rx) = watch::channel(Arc::new(Plan::new()));
+        for (bad, named) in [
+            (cluster(&["http://127.0.0.1:1", "pg-1"], None), "pg-1"),
+            (cluster(&["http://127.0.0.1:1"], Some(PathBuf::from("/nowhere/pw"))), "/nowhere/pw"),
+        ] {
+            let refused = start(&bad, Clock::start(), reports.clone(), plan_rx.clone());
+            let message = format!("{:#}", refused.unwrap_err());
+            assert!(message.contains(named), "{message}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_members_in_the_plan_are_asked_and_no_others() {
+        let nobody = fake::server(|_, _| async {}).await;
+        let (reports, mut received) = mpsc::channel(1);
+        let pg1 = MemberName::new("pg1").unwrap();
+        let (plan, plan_rx) = watch::channel(Arc::new(Plan::new()));
+        let url = format!("http://{nobody}");
+        let sources = start(&cluster(&[&url], None), Clock::start(), reports, plan_rx).unwrap();
+
+        plan.send_replace(Arc::new(Plan::from([(pg1.clone(), ask(nobody.port()))])));
+        let mut kinds = [false; 3];
+        while kinds.contains(&false) {
+            let Some(Report::Claim(claim)) = received.recv().await else { panic!() };
+            assert_eq!(claim.member, pg1);
+            match claim.fact {
+                Fact::Addresses(answer) => kinds[0] = answer.is_ok(),
+                Fact::Patroni(answer) => kinds[1] = answer.is_err(),
+                Fact::Tether(answer) => kinds[2] = answer.is_err(),
+                Fact::Progress(_) => {}
+            }
+        }
+
+        plan.send_replace(Arc::new(Plan::new()));
+        let quiet = async {
+            // What was under way may still come in.
+            while let Ok(report) =
+                tokio::time::timeout(Duration::from_millis(200), received.recv()).await
+            {
+                assert!(report.is_some(), "the channel stays open");
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), quiet).await.unwrap();
+
+        drop(sources);
+        assert_eq!(received.recv().await, None, "all tasks have ended");
+    }
+}

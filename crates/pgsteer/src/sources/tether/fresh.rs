@@ -1,0 +1,125 @@
+//! The fresh login beside a kept session: now and then, to see whether one still can.
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pgsteer_core::claim::Failure;
+use tokio::time::{Instant, sleep_until};
+
+use super::Place;
+use super::login::{LoggedIn, Login};
+
+/// The time from one fresh login to the next, and what chance adds to it, so that many
+/// pgsteers do not log in all at once.
+const PACE: Duration = Duration::from_secs(30);
+const JITTER_MS_MAX: u64 = 3000;
+
+type Attempt = Pin<Box<dyn Future<Output = Result<LoggedIn, Failure>> + Send>>;
+
+/// The fresh login, due or under way.
+pub struct Fresh {
+    due: Instant,
+    attempt: Option<Attempt>,
+    timed_out_before: bool,
+}
+
+impl Fresh {
+    /// The first one is due a while from now.
+    pub fn later() -> Fresh {
+        let jitter_ms = RandomState::new().build_hasher().finish() % JITTER_MS_MAX;
+        Fresh {
+            due: Instant::now() + PACE + Duration::from_millis(jitter_ms),
+            attempt: None,
+            timed_out_before: false,
+        }
+    }
+
+    /// Waits for the next fresh login and its outcome. One that times out is tried once more
+    /// before it counts: a single lost packet must not shut the gate of a healthy member
+    /// whose kept session answers. Losing the race of a `select!` loses nothing.
+    pub async fn outcome(
+        &mut self,
+        login: &Arc<Login>,
+        place: &Place,
+    ) -> Result<LoggedIn, Failure> {
+        loop {
+            if self.attempt.is_none() {
+                sleep_until(self.due).await;
+            }
+            let attempt = self.attempt.get_or_insert_with(|| begin(login, place));
+            let outcome = attempt.await;
+            self.attempt = None;
+            match outcome {
+                Err(Failure::Timeout { .. }) if !self.timed_out_before => {
+                    self.timed_out_before = true;
+                }
+                outcome => {
+                    *self = Fresh::later();
+                    return outcome;
+                }
+            }
+        }
+    }
+}
+
+fn begin(login: &Arc<Login>, place: &Place) -> Attempt {
+    let (login, place) = (login.clone(), place.clone());
+    Box::pin(async move { login.log_in(&place.postgres, &place.addresses).await })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use pgsteer_core::names::Endpoint;
+
+    use super::super::fake;
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_millis(200);
+
+    async fn outcome(address: SocketAddr) -> Result<LoggedIn, Failure> {
+        let mut fresh = Fresh { due: Instant::now(), ..Fresh::later() };
+        let place = Place {
+            postgres: Endpoint::new("127.0.0.1", address.port()).unwrap(),
+            addresses: vec![address.ip()],
+        };
+        fresh.outcome(&Arc::new(Login::fake(None, LIMIT)), &place).await
+    }
+
+    #[tokio::test]
+    async fn a_login_that_times_out_once_and_then_succeeds_is_a_success() {
+        let address = fake::server(|stream, number| async move {
+            match number {
+                0 => tokio::time::sleep(Duration::from_secs(60)).await,
+                _ => fake::standby(stream, |_| fake::ready()).await,
+            }
+        })
+        .await;
+        assert!(outcome(address).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_login_that_times_out_twice_is_a_failure() {
+        static LOGINS: AtomicUsize = AtomicUsize::new(0);
+        let address = fake::server(|stream, _| async move {
+            LOGINS.fetch_add(1, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            drop(stream);
+        })
+        .await;
+        assert!(matches!(outcome(address).await.err(), Some(Failure::Timeout { .. })));
+        assert_eq!(LOGINS.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn any_other_failure_counts_the_first_time() {
+        let starting = fake::error("FATAL", "57P03", "the database system is shutting down");
+        let failure = outcome(fake::answering_login(starting).await).await.err();
+        assert!(matches!(failure, Some(Failure::Unavailable { .. })), "{failure:?}");
+    }
+}
