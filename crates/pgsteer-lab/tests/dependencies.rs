@@ -1,5 +1,8 @@
 //! The dependencies are of licences we may use, from the registry, and free of the advisories
-//! known on the day that `dependencies.toml` names. No download: it reads what cargo knows.
+//! known on the day that `dependencies.toml` names. It downloads no
+//! list of advisories: it reads what cargo knows.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,7 +16,7 @@ fn root() -> PathBuf {
 /// All packages of the lock file that are not our own.
 fn foreign_packages() -> Vec<Value> {
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--locked", "--offline"])
+        .args(["metadata", "--format-version", "1", "--locked"])
         .current_dir(root())
         .output()
         .unwrap();

@@ -42,40 +42,56 @@ pub struct Sources {
     _tasks: Vec<Task>,
 }
 
-/// Starts the sources of `cluster` on the current runtime.
+/// What the sources of a cluster need of the file system, read and checked.
+pub struct Prepared {
+    patroni: Option<(Arc<Client>, Vec<Base>)>,
+    login: Option<Arc<Login>>,
+}
+
+/// Reads the files that the configuration of `cluster` names, and its addresses.
 ///
 /// # Errors
 /// A password, certificate or key file that cannot be used, or an address of Patroni that is
 /// none. The message names the file or the address and never shows a secret.
-pub fn start(
-    cluster: &ClusterConfig,
-    clock: Clock,
-    reports: mpsc::Sender<Report>,
-    plan: watch::Receiver<Arc<Plan>>,
-) -> anyhow::Result<Sources> {
-    let hint = Hint::default();
-    let mut tasks = Vec::new();
-    let mut http = None;
-    if let Membership::Patroni(patroni) = &cluster.members {
-        let client = Arc::new(client(patroni)?);
-        let discovery = Discovery {
-            http: client.clone(),
-            seeds: seeds(patroni)?,
-            plan: plan.clone(),
-            hint: hint.clone(),
-            clock,
-            reports: reports.clone(),
-        };
-        tasks.push(Task::spawn(discovery.run()));
-        http = Some(client);
-    }
+pub fn prepare(cluster: &ClusterConfig) -> anyhow::Result<Prepared> {
+    let patroni = match &cluster.members {
+        Membership::Patroni(patroni) => Some((Arc::new(client(patroni)?), seeds(patroni)?)),
+        Membership::Listed(_) => None,
+    };
     let login = match &cluster.check {
         Some(check) => Some(Arc::new(Login::read(check)?)),
         None => None,
     };
-    let supervisor = Supervisor { http, login, hint, clock, reports, plan };
-    tasks.push(Task::spawn(supervisor.run()));
-    Ok(Sources { _tasks: tasks })
+    Ok(Prepared { patroni, login })
+}
+
+impl Prepared {
+    /// Starts the sources on the current runtime.
+    pub fn start(
+        self,
+        clock: Clock,
+        reports: mpsc::Sender<Report>,
+        plan: watch::Receiver<Arc<Plan>>,
+    ) -> Sources {
+        let hint = Hint::default();
+        let mut tasks = Vec::new();
+        let mut http = None;
+        if let Some((client, seeds)) = self.patroni {
+            let discovery = Discovery {
+                http: client.clone(),
+                seeds,
+                plan: plan.clone(),
+                hint: hint.clone(),
+                clock,
+                reports: reports.clone(),
+            };
+            tasks.push(Task::spawn(discovery.run()));
+            http = Some(client);
+        }
+        let supervisor = Supervisor { http, login: self.login, hint, clock, reports, plan };
+        tasks.push(Task::spawn(supervisor.run()));
+        Sources { _tasks: tasks }
+    }
 }
 
 fn client(patroni: &PatroniConfig) -> anyhow::Result<Client> {
@@ -203,16 +219,13 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn what_cannot_be_used_is_named_and_nothing_starts() {
-        let (reports, _received) = mpsc::channel(1);
-        let (_plan, plan_rx) = watch::channel(Arc::new(Plan::new()));
+    #[test]
+    fn what_cannot_be_used_is_named() {
         for (bad, named) in [
             (cluster(&["http://127.0.0.1:1", "pg-1"], None), "pg-1"),
             (cluster(&["http://127.0.0.1:1"], Some(PathBuf::from("/nowhere/pw"))), "/nowhere/pw"),
         ] {
-            let refused = start(&bad, Clock::start(), reports.clone(), plan_rx.clone());
-            let message = format!("{:#}", refused.unwrap_err());
+            let message = format!("{:#}", prepare(&bad).err().unwrap());
             assert!(message.contains(named), "{message}");
         }
     }
@@ -224,7 +237,8 @@ mod tests {
         let pg1 = MemberName::new("pg1").unwrap();
         let (plan, plan_rx) = watch::channel(Arc::new(Plan::new()));
         let url = format!("http://{nobody}");
-        let sources = start(&cluster(&[&url], None), Clock::start(), reports, plan_rx).unwrap();
+        let prepared = prepare(&cluster(&[&url], None)).unwrap();
+        let sources = prepared.start(Clock::start(), reports, plan_rx);
 
         plan.send_replace(Arc::new(Plan::from([(pg1.clone(), ask(nobody.port()))])));
         let mut kinds = [false; 3];
