@@ -159,7 +159,11 @@ impl Worker {
 
 /// Why the sessions of `service` at `member` have to end, if they have.
 fn lost(snapshot: &Snapshot, service: &ServiceName, member: &MemberName) -> Option<Ending> {
-    let gate = snapshot.services.get(service)?.gates.get(member)?;
+    // Whoever is served by a service that is not there any more came in while it was removed.
+    let Some(service) = snapshot.services.get(service) else {
+        return Some(Ending::ServiceGone);
+    };
+    let gate = service.gates.get(member)?;
     let why = || gate.reason().map(ToString::to_string).unwrap_or_default();
     gate.ends_sessions().then(|| Ending::Gate(why()))
 }
