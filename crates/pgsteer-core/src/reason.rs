@@ -115,37 +115,52 @@ pub enum Reason {
     NoAddress(Failure),
 }
 
-impl Reason {
-    /// A short word that does not change with the details: for metrics, alerts and tests.
-    pub const fn code(&self) -> &'static str {
-        match self {
-            Reason::Unheard => "unheard",
-            Reason::Silent(_) => "silent",
-            Reason::Down(_) => "down",
-            Reason::NotRunning(_) => "not_running",
-            Reason::PatroniDown(_) => "patroni_down",
-            Reason::PatroniLost(_) => "patroni_lost",
-            Reason::TetherRefused(_) => "tether_refused",
-            Reason::Promoting => "promoting",
-            Reason::NotLeader { .. } => "not_leader",
-            Reason::WrongRole { .. } => "wrong_role",
-            Reason::SplitBrain(_) => "split_brain",
-            Reason::AwaitingOthers(_) => "awaiting_others",
-            Reason::NotStreaming(_) => "not_streaming",
-            Reason::LagUnknown => "lag_unknown",
-            Reason::LagBytes { .. } => "lag_bytes",
-            Reason::LagTime { .. } => "lag_time",
-            Reason::NoLoadBalance => "noloadbalance",
-            Reason::TagMismatch { .. } => "tag_mismatch",
-            Reason::Left => "left",
-            Reason::OtherCluster { .. } => "other_cluster",
-            Reason::Confirming => "confirming",
-            Reason::Fallback => "fallback",
-            Reason::FallbackOver => "fallback_over",
-            Reason::NoAddress(_) => "no_address",
-        }
-    }
+/// Makes of one table both the code of every reason and the list of all codes, so that the list
+/// cannot be short of one.
+macro_rules! codes {
+    ($($variant:pat => $code:literal,)*) => {
+        impl Reason {
+            /// All codes there are.
+            pub const CODES: &[&str] = &[$($code),*];
 
+            /// A short word that does not change with the details: for metrics, alerts and tests.
+            pub const fn code(&self) -> &'static str {
+                match self {
+                    $($variant => $code,)*
+                }
+            }
+        }
+    };
+}
+
+codes! {
+    Reason::Unheard => "unheard",
+    Reason::Silent(_) => "silent",
+    Reason::Down(_) => "down",
+    Reason::NotRunning(_) => "not_running",
+    Reason::PatroniDown(_) => "patroni_down",
+    Reason::PatroniLost(_) => "patroni_lost",
+    Reason::TetherRefused(_) => "tether_refused",
+    Reason::Promoting => "promoting",
+    Reason::NotLeader { .. } => "not_leader",
+    Reason::WrongRole { .. } => "wrong_role",
+    Reason::SplitBrain(_) => "split_brain",
+    Reason::AwaitingOthers(_) => "awaiting_others",
+    Reason::NotStreaming(_) => "not_streaming",
+    Reason::LagUnknown => "lag_unknown",
+    Reason::LagBytes { .. } => "lag_bytes",
+    Reason::LagTime { .. } => "lag_time",
+    Reason::NoLoadBalance => "noloadbalance",
+    Reason::TagMismatch { .. } => "tag_mismatch",
+    Reason::Left => "left",
+    Reason::OtherCluster { .. } => "other_cluster",
+    Reason::Confirming => "confirming",
+    Reason::Fallback => "fallback",
+    Reason::FallbackOver => "fallback_over",
+    Reason::NoAddress(_) => "no_address",
+}
+
+impl Reason {
     /// It is a doubt that lets an open gate stay open for a while only.
     pub fn is_doubt(&self) -> bool {
         matches!(self, Reason::PatroniLost(_) | Reason::Silent(_))
