@@ -1,0 +1,110 @@
+//! The roster: which members there are, and what has been said of each.
+
+use std::collections::BTreeMap;
+
+use super::{LEFT_MEMORY, MEMBERS_MAX};
+use crate::claim::{Claim, Found, Topology};
+use crate::judge::{Member, Members};
+use crate::names::MemberName;
+use crate::snapshot::EventKind;
+use crate::time::Moment;
+use crate::view::View;
+
+/// The members of the cluster, and how we know them.
+#[derive(Debug, Default)]
+pub(super) struct Roster {
+    members: Members,
+    scope: Option<String>,
+    /// The scope of the last topology that was ignored, so that it is told once only.
+    strange_scope: Option<String>,
+}
+
+impl Roster {
+    /// All members, those that left not long ago included.
+    pub(super) fn members(&self) -> &Members {
+        &self.members
+    }
+
+    /// Patroni's scope, where it has said so.
+    pub(super) fn scope(&self) -> Option<&str> {
+        self.scope.as_deref()
+    }
+
+    /// Takes in what a source said of a member; of one that is not known it is ignored.
+    pub(super) fn take_claim(&mut self, claim: Claim, now: Moment) -> Option<EventKind> {
+        let member = self.members.get_mut(&claim.member)?;
+        let had_failure = member.view.address_failure().is_some();
+        let name = claim.member.clone();
+        member.view.apply(claim, now);
+        let failure = member.view.address_failure().filter(|_| !had_failure)?.clone();
+        Some(EventKind::AddressLost { member: name, failure })
+    }
+
+    /// Takes in what one Patroni said of which members there are.
+    pub(super) fn take_topology(&mut self, topology: Topology, now: Moment) -> Vec<EventKind> {
+        // A running Patroni lists itself at least: an empty list is a fault of the asked one.
+        if topology.members.is_empty() {
+            return Vec::new();
+        }
+        if let Some((found, expected)) = self.strange(topology.scope.as_deref()) {
+            let told = self.strange_scope.replace(found.clone());
+            let is_news = told.as_ref() != Some(&found);
+            return is_news
+                .then_some(EventKind::StrangeCluster { found, expected })
+                .into_iter()
+                .collect();
+        }
+        self.strange_scope = None;
+        self.scope = topology.scope.or(self.scope.take());
+        self.enlist(topology.members, now)
+    }
+
+    /// The scope found and the one expected, where they differ.
+    fn strange(&self, scope: Option<&str>) -> Option<(String, String)> {
+        let (found, expected) = (scope?, self.scope.as_deref()?);
+        (found != expected).then(|| (found.to_owned(), expected.to_owned()))
+    }
+
+    /// Makes the roster what `found` says: the others have left.
+    pub(super) fn enlist(&mut self, found: Vec<Found>, now: Moment) -> Vec<EventKind> {
+        let found: BTreeMap<MemberName, Found> =
+            found.into_iter().take(MEMBERS_MAX).map(|found| (found.name.clone(), found)).collect();
+        let mut events = Vec::new();
+        for (name, member) in &mut self.members {
+            if member.left_at.is_none() && !found.contains_key(name) {
+                member.left_at = Some(now);
+                events.push(EventKind::Left { member: name.clone() });
+            }
+        }
+        events.extend(found.into_values().filter_map(|found| self.enlist_one(found, now)));
+        events
+    }
+
+    fn enlist_one(&mut self, found: Found, now: Moment) -> Option<EventKind> {
+        let (name, postgres) = (found.name.clone(), found.postgres.clone());
+        let Some(member) = self.members.get_mut(&name) else {
+            let member = Member { found, left_at: None, view: View::new(now) };
+            self.members.insert(name.clone(), member);
+            return Some(EventKind::Joined { member: name, postgres });
+        };
+        let moved = member.found.postgres != found.postgres;
+        let returned = member.left_at.take().is_some();
+        if moved {
+            // What was said was said of another place.
+            member.view = View::new(now);
+        }
+        member.found = found;
+        match (moved, returned) {
+            (true, _) => Some(EventKind::Moved { member: name, postgres }),
+            (false, true) => Some(EventKind::Joined { member: name, postgres }),
+            (false, false) => None,
+        }
+    }
+
+    /// Forgets those that left long ago.
+    pub(super) fn forget_the_gone(&mut self, now: Moment) {
+        self.members.retain(|_, member| {
+            member.left_at.is_none_or(|left_at| now.since(left_at) < LEFT_MEMORY)
+        });
+    }
+}

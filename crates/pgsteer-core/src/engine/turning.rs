@@ -1,0 +1,139 @@
+//! Turning the gates: what the verdicts make of them, and of each other.
+
+use super::{Engine, Gates};
+use crate::claim::Role;
+use crate::config::ServiceConfig;
+use crate::gate::{Gate, Sessions, Turn};
+use crate::judge::fitness::{Case, Verdict};
+use crate::names::MemberName;
+use crate::reason::Reason;
+use crate::time::Moment;
+
+impl Engine {
+    /// The gates of one service after this turn.
+    pub(super) fn turn_gates(
+        &self,
+        service: &ServiceConfig,
+        old: &Gates,
+        generation: u64,
+        now: Moment,
+    ) -> Gates {
+        let mut gates = Gates::new();
+        for name in self.roster.members().keys() {
+            let gate = old.get(name).cloned().unwrap_or_else(|| Gate::new(now));
+            let verdict = self.case(service, name, &gate, now).verdict();
+            gates.insert(
+                name.clone(),
+                gate.next(self.a_turn(service, name, verdict, generation, now)),
+            );
+        }
+        if service.fallback_primary {
+            self.stand_in(service, old, &mut gates, generation, now);
+        }
+        if service.role != Role::Replica {
+            exclude_rivals(&mut gates, now);
+        }
+        gates
+    }
+
+    fn case<'a>(
+        &'a self,
+        service: &'a ServiceConfig,
+        name: &MemberName,
+        gate: &Gate,
+        now: Moment,
+    ) -> Case<'a> {
+        let member = &self.roster.members()[name];
+        let drained_for_lag = matches!(gate, Gate::Draining { reason, .. } if reason.is_lag());
+        let standing = &self.standings[name];
+        Case {
+            service,
+            member,
+            standing,
+            lag: self.lag(member, now),
+            drained_for_lag,
+            rules: &self.rules,
+            now,
+        }
+    }
+
+    fn a_turn(
+        &self,
+        service: &ServiceConfig,
+        name: &MemberName,
+        verdict: Verdict,
+        generation: u64,
+        now: Moment,
+    ) -> Turn {
+        let view = &self.roster.members()[name].view;
+        let silent = now.since(view.last_sign_of_life()) >= self.cluster.silence;
+        let lost = service.role == Role::Primary && self.standings[name].is_proof_against_writes();
+        Turn {
+            verdict,
+            evidence_asked_at: view.evidence_asked_at(),
+            sessions: if silent || lost { Sessions::End } else { Sessions::Keep },
+            grace: self.cluster.patroni_loss_grace,
+            generation,
+            now,
+        }
+    }
+
+    /// Lets the primary serve a read service while no replica is open or about to be.
+    fn stand_in(
+        &self,
+        service: &ServiceConfig,
+        old: &Gates,
+        gates: &mut Gates,
+        generation: u64,
+        now: Moment,
+    ) {
+        let is_primary = |name: &MemberName| self.standings[name].role == Role::Primary;
+        let replica_serves = gates.iter().any(|(name, gate)| {
+            !is_primary(name) && matches!(gate, Gate::Open { .. } | Gate::Probation { .. })
+        });
+        for name in self.roster.members().keys().filter(|name| is_primary(name)) {
+            let gate = old.get(name).cloned().unwrap_or_else(|| Gate::new(now));
+            let verdict = match replica_serves {
+                false => self.case(service, name, &gate, now).verdict_as_stand_in(),
+                true if gate.is_open() => Verdict::Drain(Reason::FallbackOver),
+                true => continue,
+            };
+            gates.insert(
+                name.clone(),
+                gate.next(self.a_turn(service, name, verdict, generation, now)),
+            );
+        }
+    }
+}
+
+/// Invariant 2: of several open gates none is right; beside one that is open, the sessions of
+/// all others are ended.
+fn exclude_rivals(gates: &mut Gates, now: Moment) {
+    let open: Vec<MemberName> =
+        gates.iter().filter(|(_, gate)| gate.is_open()).map(|(name, _)| name.clone()).collect();
+    let rivals = match open.len() {
+        0 => return,
+        1 => None,
+        _ => Some(Reason::SplitBrain(open.clone())),
+    };
+    for (name, gate) in gates.iter_mut() {
+        if rivals.is_some() || open.first() != Some(name) {
+            let reason = rivals.clone().or_else(|| gate.reason().cloned());
+            let since = if gate.is_open() { now } else { gate.since() };
+            let reason = reason.unwrap_or(Reason::Unheard);
+            *gate = Gate::Shut { reason, since, sessions: Sessions::End };
+        }
+    }
+}
+
+/// A change of a gate that an operator wants to read about. That a member is what it always
+/// was and therefore not for this service is none.
+pub(super) fn is_news(old: Option<&Gate>, new: &Gate) -> bool {
+    let code = |gate: &Gate| gate.reason().map(Reason::code);
+    let expected = matches!(new.reason(), Some(Reason::WrongRole { .. } | Reason::Unheard));
+    match old {
+        Some(old) if old.word() == new.word() => code(old) != code(new) && !expected,
+        Some(_) => true,
+        None => new.is_open() || !expected,
+    }
+}
