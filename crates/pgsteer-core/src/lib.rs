@@ -23,3 +23,4 @@ pub mod reason;
 pub mod snapshot;
 pub mod time;
 pub mod view;
+pub mod wire;

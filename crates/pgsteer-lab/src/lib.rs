@@ -1,1 +1,47 @@
-//! A real cluster to break on purpose.
+//! A real cluster to break on purpose: etcd, Patroni, PostgreSQL and PgBouncer for each member, on one
+//! machine, in one temporary folder.
+//!
+//! ```no_run
+//! # fn main() -> anyhow::Result<()> {
+//! use pgsteer_lab::{Lab, LabOptions};
+//!
+//! let lab = Lab::start(LabOptions::default())?;
+//! let old = lab.primary()?.name.clone();
+//! lab.crash(&old)?;
+//! lab.reset()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Dropping the [`Lab`] removes everything. So does any other end of the process, SIGKILL included: see
+//! `guardian.rs`, the one home of cleaning up.
+
+mod account;
+mod acts;
+mod address;
+mod files;
+mod guardian;
+mod health;
+mod lab;
+mod launcher;
+mod member;
+mod namespaces;
+mod options;
+mod patience;
+mod processes;
+mod rest;
+mod spawned;
+mod start;
+mod tools;
+mod truth;
+mod wire;
+
+pub use acts::{ACTS_HELP, SwitchoverOrder};
+pub use health::Ailment;
+pub use lab::Lab;
+pub use member::{APP, CHECK, Member, SUPERUSER};
+pub use options::{LabOptions, MEMBERS_MAX, Network, PatroniVersion};
+pub use rustix::process::Signal;
+pub use spawned::Spawned;
+pub use truth::{INTERVAL as TRUTH_INTERVAL, Standing, Truth, TruthEvent};
+pub use wire::{Rows, Session};

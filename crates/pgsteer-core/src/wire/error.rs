@@ -1,0 +1,91 @@
+//! ErrorResponse: how pgsteer tells a client in PostgreSQL's own words.
+//!
+//! Source: PostgreSQL documentation, "Error and Notice Message Fields".
+
+/// SQLSTATEs that pgsteer uses or reads.
+pub mod sqlstate {
+    /// `cannot_connect_now`: libpq goes on to its next host on this one only.
+    pub const CANNOT_CONNECT_NOW: &str = "57P03";
+    /// `admin_shutdown`: the session was ended.
+    pub const ADMIN_SHUTDOWN: &str = "57P01";
+    /// `crash_shutdown`.
+    pub const CRASH_SHUTDOWN: &str = "57P02";
+    /// `too_many_connections`.
+    pub const TOO_MANY_CONNECTIONS: &str = "53300";
+    /// `protocol_violation`.
+    pub const PROTOCOL_VIOLATION: &str = "08P01";
+}
+
+/// The parts of an error that a client sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ErrorFields<'a> {
+    /// SQLSTATE, 5 characters.
+    pub sqlstate: &'a str,
+    /// One sentence: what is wrong.
+    pub message: &'a str,
+    /// Why, in full; empty for none.
+    pub detail: &'a str,
+    /// What to do; empty for none.
+    pub hint: &'a str,
+}
+
+impl ErrorFields<'_> {
+    /// The whole message as a server would send it, with severity FATAL.
+    pub fn to_fatal(&self) -> Vec<u8> {
+        let mut body = Vec::with_capacity(128 + self.message.len() + self.detail.len());
+        let fields = [
+            (b'S', "FATAL"),
+            (b'V', "FATAL"),
+            (b'C', self.sqlstate),
+            (b'M', self.message),
+            (b'D', self.detail),
+            (b'H', self.hint),
+        ];
+        for (kind, text) in fields.into_iter().filter(|(_, text)| !text.is_empty()) {
+            body.push(kind);
+            // A zero byte would end the field early.
+            body.extend(text.bytes().filter(|byte| *byte != 0));
+            body.push(0);
+        }
+        body.push(0);
+        let len = u32::try_from(body.len() + 4).unwrap_or(u32::MAX);
+        let mut message = Vec::with_capacity(body.len() + 5);
+        message.push(b'E');
+        message.extend_from_slice(&len.to_be_bytes());
+        message.append(&mut body);
+        message
+    }
+}
+
+/// SQLSTATE and message in the body of an ErrorResponse; each empty if it is not there.
+pub fn read_error(body: &[u8]) -> (String, String) {
+    let field = |wanted: u8| {
+        body.split(|byte| *byte == 0)
+            .find_map(|field| field.strip_prefix(&[wanted]))
+            .map(|text| String::from_utf8_lossy(text).into_owned())
+            .unwrap_or_default()
+    };
+    (field(b'C'), field(b'M'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_reads_back_as_it_was_written() {
+        let fields = ErrorFields {
+            sqlstate: sqlstate::CANNOT_CONNECT_NOW,
+            message: "no primary",
+            detail: "n1: down\0",
+            hint: "",
+        };
+        let message = fields.to_fatal();
+        assert_eq!(message[0], b'E');
+        assert_eq!(
+            u32::from_be_bytes(message[1..5].try_into().unwrap()) as usize + 1,
+            message.len()
+        );
+        assert_eq!(read_error(&message[5..]), ("57P03".to_owned(), "no primary".to_owned()));
+    }
+}

@@ -1,0 +1,302 @@
+//! The server's side of a login, watched: what may go to the client, and when.
+//!
+//! Up to AuthenticationOk the server's messages go through one by one. From there on its burst
+//! (parameters, cancel key) is held back up to ReadyForQuery: it says whether the server is in
+//! recovery (`in_hot_standby`, PostgreSQL 14 and later), and it has the cancel key. So a
+//! standby never reaches a client of the write service, and a login that fails late can start
+//! again at another member as long as the client has not seen anything that differs there.
+//!
+//! Source: PostgreSQL documentation, "Frontend/Backend Protocol", "Start-up", and "Message
+//! Formats".
+
+use thiserror::Error;
+
+use super::error::read_error;
+use super::startup::CancelKey;
+
+/// The longest message or burst that a login may have, in bytes.
+pub const LOGIN_BYTES_MAX: usize = 65_536;
+
+const HEADER_BYTES: usize = 5;
+const AUTHENTICATION_OK: u32 = 0;
+const AUTHENTICATION_CLEARTEXT: u32 = 3;
+const AUTHENTICATION_SASL: u32 = 10;
+
+/// Watches one login at one server.
+#[derive(Debug, Default)]
+pub struct LoginWatch {
+    /// Bytes of the server that were not passed on yet.
+    inbox: Vec<u8>,
+    /// How much of `inbox` has been looked at.
+    seen: usize,
+    authenticated: bool,
+    in_hot_standby: Option<bool>,
+    key: Option<CancelKey>,
+}
+
+/// What has come of the bytes so far.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// More has to come. `forward` may go to the client now (often empty).
+    Going {
+        /// Whole messages of the authentication.
+        forward: Vec<u8>,
+    },
+    /// The server refused. Nothing of `raw` has gone to the client.
+    Refused {
+        /// SQLSTATE of its ErrorResponse.
+        sqlstate: String,
+        /// Its message.
+        message: String,
+        /// All that it sent and that was not passed on, the ErrorResponse last.
+        raw: Vec<u8>,
+    },
+    /// The session is ready.
+    Ready(Ready),
+}
+
+/// A login that came to its end.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Ready {
+    /// All that was held back, with what came behind ReadyForQuery.
+    pub burst: Vec<u8>,
+    /// What the server says of itself; none before PostgreSQL 14.
+    pub in_hot_standby: Option<bool>,
+    /// The key for cancelling queries of this session.
+    pub key: Option<CancelKey>,
+}
+
+/// Why a server's bytes are no login.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum LoginError {
+    /// A message or the whole burst is too long.
+    #[error("the server's answer to the login is longer than {LOGIN_BYTES_MAX} bytes")]
+    TooLong,
+    /// A length word below its own size.
+    #[error("the server's answer to the login is not of the PostgreSQL protocol")]
+    Malformed,
+}
+
+impl LoginWatch {
+    /// Takes in what the server sent.
+    ///
+    /// # Errors
+    /// A message that is too long or cannot be one.
+    pub fn take(&mut self, bytes: &[u8]) -> Result<Progress, LoginError> {
+        self.inbox.extend_from_slice(bytes);
+        while let Some((kind, end)) = self.next_message()? {
+            let body = self.seen + HEADER_BYTES..end;
+            match kind {
+                b'R' if auth_code(&self.inbox[body.clone()]) == Some(AUTHENTICATION_OK) => {
+                    self.authenticated = true;
+                    let forward = self.inbox.drain(..self.seen).collect();
+                    self.seen = end - body.start + HEADER_BYTES;
+                    if !Vec::is_empty(&forward) {
+                        return self.go_on(forward);
+                    }
+                    continue;
+                }
+                b'S' => self.note_parameter(body),
+                b'K' => self.key = CancelKey::new(&self.inbox[body]),
+                b'E' => return Ok(self.refused(body)),
+                b'Z' if self.authenticated => return Ok(Progress::Ready(self.ready())),
+                _ => {}
+            }
+            self.seen = end;
+        }
+        if self.authenticated {
+            return Ok(Progress::Going { forward: Vec::new() });
+        }
+        let forward = self.inbox.drain(..self.seen).collect();
+        self.seen = 0;
+        Ok(Progress::Going { forward })
+    }
+
+    /// What is left of `take` after a part of the bytes could be passed on.
+    fn go_on(&mut self, forward: Vec<u8>) -> Result<Progress, LoginError> {
+        match self.take(&[])? {
+            Progress::Going { .. } => Ok(Progress::Going { forward }),
+            Progress::Refused { sqlstate, message, raw } => {
+                Ok(Progress::Refused { sqlstate, message, raw: [forward, raw].concat() })
+            }
+            Progress::Ready(ready) => {
+                let burst = [forward, ready.burst].concat();
+                Ok(Progress::Ready(Ready { burst, ..ready }))
+            }
+        }
+    }
+
+    /// Kind and end of the next message that is there as a whole.
+    fn next_message(&self) -> Result<Option<(u8, usize)>, LoginError> {
+        let Some(header) = self.inbox.get(self.seen..self.seen + HEADER_BYTES) else {
+            return Ok(None);
+        };
+        let len = u32::from_be_bytes([header[1], header[2], header[3], header[4]]);
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        if len < 4 {
+            return Err(LoginError::Malformed);
+        }
+        let end = self.seen.saturating_add(1).saturating_add(len);
+        if end > LOGIN_BYTES_MAX {
+            return Err(LoginError::TooLong);
+        }
+        Ok((self.inbox.len() >= end).then_some((header[0], end)))
+    }
+
+    fn note_parameter(&mut self, body: std::ops::Range<usize>) {
+        let mut words = self.inbox[body].split(|byte| *byte == 0);
+        if words.next() == Some(b"in_hot_standby") {
+            self.in_hot_standby = words.next().map(|value| value == b"on");
+        }
+    }
+
+    fn refused(&mut self, body: std::ops::Range<usize>) -> Progress {
+        let (sqlstate, message) = read_error(&self.inbox[body]);
+        Progress::Refused { sqlstate, message, raw: std::mem::take(&mut self.inbox) }
+    }
+
+    fn ready(&mut self) -> Ready {
+        Ready {
+            burst: std::mem::take(&mut self.inbox),
+            in_hot_standby: self.in_hot_standby,
+            key: self.key.take(),
+        }
+    }
+}
+
+/// Every server that is asked with the same startup packet answers these bytes alike, so a
+/// client that has seen nothing else can be moved to another member in the middle of its login.
+///
+/// That is so for the list of SASL mechanisms and for the request of a cleartext password; a
+/// salt or a nonce is the one server's own.
+pub fn is_repeatable(forwarded: &[u8]) -> bool {
+    let mut rest = forwarded;
+    while let Some((header, tail)) = rest.split_at_checked(HEADER_BYTES) {
+        let len = u32::from_be_bytes([header[1], header[2], header[3], header[4]]);
+        let body_len = usize::try_from(len).unwrap_or(usize::MAX).saturating_sub(4);
+        let Some((body, tail)) = tail.split_at_checked(body_len) else { return false };
+        let repeatable = match header[0] {
+            b'R' => matches!(auth_code(body), Some(AUTHENTICATION_SASL | AUTHENTICATION_CLEARTEXT)),
+            // NegotiateProtocolVersion depends on the server's version only.
+            b'v' => true,
+            _ => false,
+        };
+        if !repeatable {
+            return false;
+        }
+        rest = tail;
+    }
+    rest.is_empty()
+}
+
+fn auth_code(body: &[u8]) -> Option<u32> {
+    body.first_chunk().map(|code| u32::from_be_bytes(*code))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+        let mut message = vec![kind];
+        message.extend_from_slice(&u32::try_from(body.len() + 4).unwrap().to_be_bytes());
+        message.extend_from_slice(body);
+        message
+    }
+
+    fn sasl() -> Vec<u8> {
+        message(b'R', b"\0\0\0\x0aSCRAM-SHA-256\0\0")
+    }
+
+    fn burst(in_hot_standby: &str) -> Vec<u8> {
+        [
+            message(b'R', &[0; 4]),
+            message(b'S', format!("in_hot_standby\0{in_hot_standby}\0").as_bytes()),
+            message(b'K', &[1, 2, 3, 4, 5, 6, 7, 8]),
+            message(b'Z', b"I"),
+        ]
+        .concat()
+    }
+
+    #[test]
+    fn the_burst_is_held_back_and_read() {
+        let Progress::Ready(ready) = LoginWatch::default().take(&burst("on")).unwrap() else {
+            panic!("not ready");
+        };
+        assert_eq!(ready.in_hot_standby, Some(true));
+        assert_eq!(ready.key, CancelKey::new(&[1, 2, 3, 4, 5, 6, 7, 8]));
+        assert_eq!(ready.burst, burst("on"));
+    }
+
+    #[test]
+    fn authentication_goes_through_before_the_burst_is_held() {
+        let mut watch = LoginWatch::default();
+        assert_eq!(watch.take(&sasl()), Ok(Progress::Going { forward: sasl() }));
+        let last = message(b'R', b"\0\0\0\x0cv=signature");
+        let (head, tail) = (burst("off"), [last.clone(), message(b'R', &[0; 4])].concat());
+        assert_eq!(watch.take(&tail), Ok(Progress::Going { forward: last }));
+        let rest = &head[9..];
+        let Ok(Progress::Ready(ready)) = watch.take(rest) else { panic!("not ready") };
+        assert_eq!(ready.burst, burst("off"));
+        assert_eq!(ready.in_hot_standby, Some(false));
+    }
+
+    #[test]
+    fn an_error_after_authentication_is_not_passed_on_by_itself() {
+        let error = message(b'E', b"SFATAL\0C57P01\0Mterminating\0\0");
+        let sent = [message(b'R', &[0; 4]), error].concat();
+        let expected = Progress::Refused {
+            sqlstate: "57P01".to_owned(),
+            message: "terminating".to_owned(),
+            raw: sent.clone(),
+        };
+        assert_eq!(LoginWatch::default().take(&sent), Ok(expected));
+    }
+
+    #[test]
+    fn only_what_every_server_says_alike_is_repeatable() {
+        assert!(is_repeatable(&[]));
+        assert!(is_repeatable(&sasl()));
+        assert!(is_repeatable(&message(b'R', &[0, 0, 0, 3])));
+        assert!(!is_repeatable(&message(b'R', b"\0\0\0\x05salt")));
+        assert!(!is_repeatable(&[sasl(), message(b'R', b"\0\0\0\x0br=nonce")].concat()));
+        assert!(!is_repeatable(b"R\0\0"));
+    }
+
+    #[test]
+    fn an_endless_message_is_refused_before_it_is_read() {
+        let endless = [b'S', 0x7f, 0, 0, 0];
+        assert_eq!(LoginWatch::default().take(&endless), Err(LoginError::TooLong));
+        assert_eq!(LoginWatch::default().take(&[b'S', 0, 0, 0, 3]), Err(LoginError::Malformed));
+    }
+
+    proptest! {
+        #[test]
+        fn however_the_bytes_are_cut_the_client_gets_the_same(
+            cuts in proptest::collection::vec(1_usize..20, 1..40),
+        ) {
+            let sent = [sasl(), message(b'R', b"\0\0\0\x0cv=x"), burst("off")].concat();
+            let mut watch = LoginWatch::default();
+            let (mut got, mut rest) = (Vec::new(), &sent[..]);
+            let mut cuts = cuts.into_iter().cycle();
+            while !rest.is_empty() {
+                let (chunk, tail) = rest.split_at(cuts.next().unwrap().min(rest.len()));
+                rest = tail;
+                match watch.take(chunk).unwrap() {
+                    Progress::Going { forward } => got.extend(forward),
+                    Progress::Ready(ready) => got.extend(ready.burst),
+                    Progress::Refused { .. } => prop_assert!(false, "refused"),
+                }
+            }
+            prop_assert_eq!(got, sent);
+        }
+
+        #[test]
+        fn garbage_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = LoginWatch::default().take(&bytes);
+            let _ = is_repeatable(&bytes);
+        }
+    }
+}

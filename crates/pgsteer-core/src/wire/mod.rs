@@ -1,0 +1,6 @@
+//! Wire formats: bytes in, meaning out, and the other way round. No sockets.
+
+pub mod error;
+pub mod login;
+pub mod patroni;
+pub mod startup;

@@ -1,0 +1,403 @@
+//! Patroni's JSON: the bodies of `GET /primary` and `GET /cluster`.
+//!
+//! One request tells two facts. Patroni answers every health endpoint through one method
+//! that writes the same body as `/patroni`, and only the status code depends on the path
+//! (`api.py`, `do_GET` and `_write_status_response`; read in 3.0.2 and 4.1.5, and compared
+//! with what both say on a running cluster). So `GET /primary` has the leader lock in its
+//! status code and PostgreSQL's condition in its body.
+//!
+//! What the status code is worth (`do_GET`, same versions):
+//! - 200 if Patroni holds the leader lock by its own clock (`ha.is_leader`) and the cluster
+//!   is no standby cluster. PostgreSQL itself is not asked: 200 goes on while it is down.
+//! - In maintenance mode without a DCS there is no lock to ask for: 200 if the role in the
+//!   body is the primary's. That role is Patroni's memory when PostgreSQL is down.
+//! - 503 otherwise, also on the leader of a standby cluster.
+//!
+//! What the body is worth (`get_postgresql_status`): if PostgreSQL answered Patroni's query,
+//! the body has `xlog`, and `role` is what `pg_is_in_recovery()` said. If not, `role` is the
+//! last one that Patroni remembers, a stopped primary's is still `master` or `primary`, and
+//! there is no `xlog`. A remembered role is no fact about PostgreSQL, so it is
+//! [`Role::Unknown`] here.
+
+use std::sync::Arc;
+
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+use thiserror::Error;
+
+use crate::claim::{Found, PatroniFacts, Role, Tags};
+use crate::names::{Endpoint, MemberName};
+
+/// PostgreSQL's port where `/cluster` names a host alone.
+const POSTGRES_PORT: u16 = 5432;
+
+/// The most characters of a body that a message repeats.
+const EXCERPT_CHARS_MAX: usize = 80;
+
+/// Why a body is not Patroni's.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum BadBody {
+    /// It is no JSON object of the expected shape.
+    #[error("{error}, in `{excerpt}`")]
+    NotJson {
+        /// What the parser says.
+        error: String,
+        /// How the body begins.
+        excerpt: String,
+    },
+    /// It has no `state`.
+    #[error("no `state` in `{0}`")]
+    NoState(String),
+    /// It has no `members`.
+    #[error("no `members` in `{0}`")]
+    NoMembers(String),
+}
+
+/// The members that `/cluster` lists, and those that it lists without an address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cluster {
+    /// Patroni's scope; 4.0 and later.
+    pub scope: Option<String>,
+    /// The members that can be asked.
+    pub members: Vec<Found>,
+    /// Members that cannot be asked, each with the reason: one that has just joined tells
+    /// no `conn_url` yet, so it has no host.
+    pub skipped: Vec<String>,
+}
+
+/// Reads the body of `GET /primary`; `holds_lock` is whether the status was 200.
+///
+/// What is missing or of an unexpected type is unknown, never an error, except `state`:
+/// every Patroni tells it, and it is what makes the body Patroni's.
+///
+/// # Errors
+/// The body is no JSON object, or has no `state`.
+pub fn parse_status(holds_lock: bool, body: &[u8]) -> Result<PatroniFacts, BadBody> {
+    let status: StatusBody = from_json(body)?;
+    let state = status.state.ok_or_else(|| BadBody::NoState(excerpt(body)))?;
+    let role = match (&status.xlog, &status.role) {
+        (Some(_), Some(word)) => Role::from_patroni(word),
+        _ => Role::Unknown,
+    };
+    let xlog = status.xlog.unwrap_or_default();
+    let patroni = status.patroni.unwrap_or_default();
+    Ok(PatroniFacts {
+        holds_lock,
+        state,
+        role,
+        timeline: status.timeline,
+        location: xlog.location,
+        replayed_location: xlog.replayed_location,
+        replication_state: status.replication_state,
+        tags: tags(status.tags.unwrap_or_default()),
+        paused: status.pause.unwrap_or_default(),
+        scope: patroni.scope,
+        system_identifier: status.database_system_identifier,
+    })
+}
+
+/// Reads the body of `GET /cluster` (`cluster_as_json` of Patroni's `utils.py`).
+///
+/// # Errors
+/// The body is no JSON object, or has no list of `members`.
+pub fn parse_cluster(body: &[u8]) -> Result<Cluster, BadBody> {
+    let listed: ClusterBody = from_json(body)?;
+    let members = listed.members.ok_or_else(|| BadBody::NoMembers(excerpt(body)))?;
+    let mut cluster = Cluster { scope: listed.scope, ..Cluster::default() };
+    for member in members {
+        match found(member) {
+            Ok(found) => cluster.members.push(found),
+            Err(reason) => cluster.skipped.push(reason),
+        }
+    }
+    Ok(cluster)
+}
+
+/// The beginning of `bytes` as it can stand in a message: printable, on one line, bounded.
+pub fn excerpt(bytes: &[u8]) -> String {
+    // A character has at most four bytes, so there is no need to look at more of them.
+    let head = &bytes[..bytes.len().min(4 * EXCERPT_CHARS_MAX)];
+    let text = String::from_utf8_lossy(head);
+    let printable = |c: char| if c.is_control() { '.' } else { c };
+    let mut shown: String = text.chars().take(EXCERPT_CHARS_MAX).map(printable).collect();
+    if text.chars().nth(EXCERPT_CHARS_MAX).is_some() || head.len() < bytes.len() {
+        shown.push_str("...");
+    }
+    shown
+}
+
+#[derive(Deserialize)]
+struct StatusBody {
+    #[serde(default, deserialize_with = "lenient")]
+    state: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    role: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    timeline: Option<u32>,
+    #[serde(default, deserialize_with = "lenient")]
+    xlog: Option<Xlog>,
+    #[serde(default, deserialize_with = "lenient")]
+    replication_state: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    tags: Option<serde_json::Map<String, Value>>,
+    #[serde(default, deserialize_with = "lenient")]
+    pause: Option<bool>,
+    #[serde(default, deserialize_with = "lenient")]
+    database_system_identifier: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    patroni: Option<About>,
+}
+
+#[derive(Default, Deserialize)]
+struct Xlog {
+    #[serde(default, deserialize_with = "lenient")]
+    location: Option<u64>,
+    #[serde(default, deserialize_with = "lenient")]
+    replayed_location: Option<u64>,
+}
+
+#[derive(Default, Deserialize)]
+struct About {
+    #[serde(default, deserialize_with = "lenient")]
+    scope: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct ClusterBody {
+    #[serde(default, deserialize_with = "lenient")]
+    scope: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    members: Option<Vec<MemberBody>>,
+}
+
+#[derive(Deserialize)]
+struct MemberBody {
+    #[serde(default, deserialize_with = "lenient")]
+    name: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    host: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    port: Option<u16>,
+    #[serde(default, deserialize_with = "lenient")]
+    api_url: Option<String>,
+}
+
+/// A value of the wrong type is as good as a missing one.
+fn lenient<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Value<T> {
+        Expected(T),
+        Other(IgnoredAny),
+    }
+    Ok(match Value::deserialize(deserializer)? {
+        Value::Expected(value) => Some(value),
+        Value::Other(_) => None,
+    })
+}
+
+fn from_json<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, BadBody> {
+    // serde reads a struct from a JSON list as well, which no Patroni ever sends.
+    let is_object = body.trim_ascii_start().first() == Some(&b'{');
+    let not_json = |error: String| BadBody::NotJson { error, excerpt: excerpt(body) };
+    if !is_object {
+        return Err(not_json("no JSON object".to_owned()));
+    }
+    serde_json::from_slice(body).map_err(|err| not_json(err.to_string()))
+}
+
+fn found(member: MemberBody) -> Result<Found, String> {
+    let name = member.name.ok_or("a member without a name")?;
+    let name = MemberName::new(&name).map_err(|err| format!("member {name:?}: {err}"))?;
+    let host = member.host.ok_or_else(|| format!("member {name} tells no host yet"))?;
+    let postgres = Endpoint::new(&host, member.port.unwrap_or(POSTGRES_PORT))
+        .map_err(|err| format!("member {name}: {err}"))?;
+    Ok(Found { name, postgres, patroni_url: member.api_url.as_deref().map(base_url) })
+}
+
+/// `api_url` names the path `/patroni`; the base is what stands before it.
+fn base_url(api_url: &str) -> Arc<str> {
+    let base = api_url.trim_end_matches('/');
+    let base = base.strip_suffix("/patroni").unwrap_or(base);
+    Arc::from(base.trim_end_matches('/'))
+}
+
+/// Tag values as the text that Patroni itself compares with a `tag_...` of a query: a
+/// number or `true` as JSON writes it (`api.py`, end of `do_GET`).
+fn tags(map: serde_json::Map<String, Value>) -> Tags {
+    map.into_iter()
+        .filter_map(|(name, value)| match value {
+            Value::String(text) => Some((name, text)),
+            Value::Bool(_) | Value::Number(_) => Some((name, value.to_string())),
+            Value::Null | Value::Array(_) | Value::Object(_) => None,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bodies as a running cluster gave them; the version is Patroni's.
+    macro_rules! body {
+        ($name:literal) => {
+            include_bytes!(concat!("bodies/", $name, ".json"))
+        };
+    }
+
+    #[test]
+    fn a_primary_is_one_in_the_old_words_and_in_the_new() {
+        for body in [&body!("3.0.2-primary")[..], &body!("4.1.5-primary")[..]] {
+            let facts = parse_status(true, body).unwrap();
+            assert!(facts.holds_lock && facts.is_running() && !facts.paused);
+            assert_eq!(facts.role, Role::Primary);
+            assert!(facts.timeline.is_some() && facts.location.is_some());
+            assert_eq!(facts.replayed_location, None);
+            assert_eq!(facts.scope.as_deref(), Some("demo"));
+            assert!(facts.system_identifier.is_some());
+        }
+    }
+
+    #[test]
+    fn a_replica_tells_its_replay_and_a_new_one_that_it_streams() {
+        let old = parse_status(false, body!("3.0.2-replica")).unwrap();
+        let new = parse_status(false, body!("4.1.5-replica")).unwrap();
+        for facts in [&old, &new] {
+            assert_eq!(facts.role, Role::Replica);
+            assert!(facts.is_running() && !facts.holds_lock);
+            assert!(facts.replayed_location.is_some());
+            assert_eq!(facts.location, None);
+        }
+        assert_eq!(old.replication_state, None);
+        assert_eq!(new.replication_state.as_deref(), Some("streaming"));
+    }
+
+    #[test]
+    fn a_lock_on_a_server_that_is_still_in_recovery_is_no_primary() {
+        let facts = parse_status(true, body!("3.0.2-promoting")).unwrap();
+        assert!(facts.holds_lock && facts.is_running());
+        assert_eq!(facts.role, Role::Replica);
+    }
+
+    #[test]
+    fn the_role_that_patroni_remembers_of_a_dead_server_is_not_believed() {
+        let dead = [
+            (&body!("3.0.2-crashed")[..], "unknown"),
+            (&body!("4.1.5-crashed")[..], "unknown"),
+            (&body!("3.0.2-stopped")[..], "stopped"),
+            (&body!("4.1.5-stopped")[..], "stopped"),
+        ];
+        for (body, state) in dead {
+            let facts = parse_status(true, body).unwrap();
+            assert_eq!(facts.role, Role::Unknown);
+            assert_eq!(facts.state, state);
+            assert!(!facts.is_running());
+        }
+    }
+
+    #[test]
+    fn maintenance_mode_is_seen() {
+        assert!(parse_status(true, body!("3.0.2-paused")).unwrap().paused);
+        assert!(parse_status(true, body!("4.1.5-paused")).unwrap().paused);
+    }
+
+    #[test]
+    fn tags_are_texts() {
+        let facts = parse_status(true, body!("4.1.5-primary")).unwrap();
+        let expected = [("dc", "north"), ("weight", "1.5")];
+        let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(facts.tags, Tags::from(expected));
+
+        let odd = br#"{"state": "running", "tags": {"noloadbalance": true, "x": null, "y": []}}"#;
+        let tags = parse_status(true, odd).unwrap().tags;
+        assert_eq!(tags, Tags::from([("noloadbalance".to_owned(), "true".to_owned())]));
+    }
+
+    #[test]
+    fn what_is_missing_or_of_the_wrong_type_is_unknown() {
+        let body = br#"{"state": "running", "role": 7, "timeline": "unknown", "xlog":
+            {"location": "0/3000000", "replayed_location": -1}, "tags": [1], "pause": "yes",
+            "patroni": "4.1.5", "database_system_identifier": 5, "new_in_9.0": {"a": [{}]}}"#;
+        let facts = parse_status(false, body).unwrap();
+        assert_eq!((facts.role, facts.timeline), (Role::Unknown, None));
+        assert_eq!((facts.location, facts.replayed_location), (None, None));
+        assert!(facts.tags.is_empty() && !facts.paused);
+        assert_eq!((facts.scope, facts.system_identifier), (None, None));
+    }
+
+    #[test]
+    fn a_body_that_is_not_patronis_is_refused_with_its_beginning() {
+        let not_json = parse_status(true, b"<html>\n<h1>It works!</h1>").unwrap_err();
+        assert!(not_json.to_string().contains("`<html>.<h1>It works!</h1>`"), "{not_json}");
+        for body in [&b""[..], b"[]", b"[\"running\"]", b"{}", b"{\"state\": 1}", b"\xff\xfe", b"{"]
+        {
+            assert!(parse_status(true, body).is_err(), "{body:?}");
+            assert!(parse_cluster(body).is_err(), "{body:?}");
+        }
+        let deep = "[".repeat(100_000);
+        let deep = format!("{{\"state\": \"running\", \"tags\": {deep}");
+        assert!(parse_status(true, deep.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn the_members_are_found_with_their_addresses() {
+        let old = parse_cluster(body!("3.0.2-cluster")).unwrap();
+        let new = parse_cluster(body!("4.1.5-cluster")).unwrap();
+        assert_eq!((old.scope.as_deref(), new.scope.as_deref()), (None, Some("demo")));
+        for (cluster, net) in [(old, 53), (new, 54)] {
+            let shown: Vec<String> = cluster
+                .members
+                .iter()
+                .map(|m| format!("{} {} {}", m.name, m.postgres, m.patroni_url.as_ref().unwrap()))
+                .collect();
+            let expected =
+                [1, 2].map(|i| format!("pg{i} 127.0.{net}.{i}:25432 http://127.0.{net}.{i}:8008"));
+            assert_eq!(shown, expected);
+            assert_eq!(cluster.skipped, [""; 0]);
+        }
+    }
+
+    #[test]
+    fn an_unknown_lag_is_no_obstacle() {
+        let cluster = parse_cluster(body!("3.0.2-joining-cluster")).unwrap();
+        assert_eq!(cluster.members.len(), 2);
+    }
+
+    #[test]
+    fn members_that_cannot_be_asked_are_skipped_with_a_reason() {
+        let cluster = parse_cluster(
+            br#"{"members": [{"name": "new", "role": "replica"}, {"host": "h", "port": 1},
+                {"name": "a\nb", "host": "h"}, {"name": "zero", "host": "h", "port": 0},
+                {"name": "ok", "host": "::1", "api_url": null}]}"#,
+        )
+        .unwrap();
+        assert_eq!(cluster.skipped.len(), 4, "{:?}", cluster.skipped);
+        let [only] = &cluster.members[..] else { panic!("{cluster:?}") };
+        assert_eq!(only.postgres.to_string(), "[::1]:5432");
+        assert_eq!(only.patroni_url, None);
+    }
+
+    #[test]
+    fn the_base_is_what_stands_before_the_path() {
+        for (api_url, base) in [
+            ("http://10.0.0.1:8008/patroni", "http://10.0.0.1:8008"),
+            ("https://[::1]:8008/patroni/", "https://[::1]:8008"),
+            ("http://gate/pg-1/patroni", "http://gate/pg-1"),
+            ("http://10.0.0.1:8008", "http://10.0.0.1:8008"),
+        ] {
+            assert_eq!(&*base_url(api_url), base);
+        }
+    }
+
+    #[test]
+    fn an_excerpt_is_one_bounded_line() {
+        assert_eq!(excerpt(b"a\r\nb"), "a..b");
+        assert_eq!(excerpt("\u{fc}".repeat(500).as_bytes()).chars().count(), 83);
+        assert_eq!(excerpt(&[b'x'; 80]), "x".repeat(80));
+    }
+}

@@ -1,0 +1,230 @@
+//! The first packets of a PostgreSQL client, as the proxy reads them.
+//!
+//! Source: PostgreSQL documentation, "Frontend/Backend Protocol", sections "Start-up",
+//! "SSL Session Encryption", "GSSAPI Session Encryption" and "Message Formats"; the limit is
+//! `MAX_STARTUP_PACKET_LENGTH` of the server.
+//!
+//! Only what the proxy needs is understood. A startup packet of a protocol that does not exist
+//! yet goes to the server as it is.
+
+use thiserror::Error;
+
+/// The longest startup packet that a server takes, in bytes, its length word included.
+pub const STARTUP_BYTES_MAX: usize = 10_000;
+
+/// The first byte of a TLS handshake record: a client that does not ask first.
+const TLS_HANDSHAKE: u8 = 0x16;
+
+const LENGTH_AND_CODE: usize = 8;
+const SSL_REQUEST: u32 = 80_877_103;
+const GSSENC_REQUEST: u32 = 80_877_104;
+const CANCEL_REQUEST: u32 = 80_877_102;
+const MAJOR_VERSION: u32 = 3;
+
+/// A whole SSLRequest, to be sent on.
+pub const SSL_REQUEST_PACKET: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
+
+/// A cancel key is 4 bytes in protocol 3.0 and up to 256 in 3.2.
+const CANCEL_KEY_BYTES_MAX: usize = 256;
+const CANCEL_PID_BYTES: usize = 4;
+
+/// What a client's first bytes are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum First {
+    /// Not enough yet: at least this many bytes in all are needed.
+    Incomplete(usize),
+    /// TLS without asking (PostgreSQL 17 and later); nothing of it can be read.
+    DirectTls,
+    /// The client asks whether the server does TLS. 8 bytes.
+    SslRequest,
+    /// The client asks whether the server does GSSAPI encryption. 8 bytes.
+    GssEncRequest,
+    /// The client wants a query of another connection cancelled.
+    Cancel {
+        /// Process id and secret key, as the server gave them out in BackendKeyData.
+        key: CancelKey,
+        /// Length of the whole packet in bytes.
+        len: usize,
+    },
+    /// A login. The whole packet is `len` bytes long.
+    Startup {
+        /// Length of the whole packet in bytes.
+        len: usize,
+    },
+}
+
+/// Process id and secret of a server process: 8 to 260 bytes as they stand in the packet.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CancelKey(Box<[u8]>);
+
+impl CancelKey {
+    /// A key from the body of BackendKeyData or CancelRequest; none if it is too short or long.
+    pub fn new(pid_and_secret: &[u8]) -> Option<CancelKey> {
+        let secret = pid_and_secret.len().checked_sub(CANCEL_PID_BYTES)?;
+        (1..=CANCEL_KEY_BYTES_MAX).contains(&secret).then(|| CancelKey(pid_and_secret.into()))
+    }
+
+    /// A whole CancelRequest with this key.
+    pub fn to_request(&self) -> Vec<u8> {
+        let len = LENGTH_AND_CODE + self.0.len();
+        let mut packet = Vec::with_capacity(len);
+        // At most 268 bytes, see `new`.
+        packet.extend_from_slice(&u32::try_from(len).unwrap_or(0).to_be_bytes());
+        packet.extend_from_slice(&CANCEL_REQUEST.to_be_bytes());
+        packet.extend_from_slice(&self.0);
+        packet
+    }
+}
+
+impl std::fmt::Debug for CancelKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("CancelKey(secret)")
+    }
+}
+
+/// Why first bytes are refused.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum StartupError {
+    /// The length word is out of bounds.
+    #[error("a startup packet has 8 to {STARTUP_BYTES_MAX} bytes, this one says {0}")]
+    Length(u32),
+    /// A request code or protocol that PostgreSQL has never had.
+    #[error("unsupported frontend protocol {}.{}: pgsteer passes on 3.x", .0 >> 16, .0 & 0xffff)]
+    Protocol(u32),
+    /// A CancelRequest with a key that no server gives out.
+    #[error("a cancel request has a key of 1 to {CANCEL_KEY_BYTES_MAX} bytes, this one has {0}")]
+    CancelKey(usize),
+    /// What cannot be one at all, as a client of another protocol sends it.
+    #[error("these are no PostgreSQL client's first bytes")]
+    NotPostgres,
+}
+
+/// Reads a client's first bytes. Nothing is consumed; `bytes` may be longer than the packet.
+///
+/// # Errors
+/// Bytes that can never become a packet the proxy knows what to do with.
+pub fn first(bytes: &[u8]) -> Result<First, StartupError> {
+    match bytes.first() {
+        None => return Ok(First::Incomplete(1)),
+        Some(&TLS_HANDSHAKE) => return Ok(First::DirectTls),
+        // The limit on the length keeps the first two bytes at zero.
+        Some(0) => {}
+        Some(_) => return Err(StartupError::NotPostgres),
+    }
+    let Some(word) = word(bytes, 0) else { return Ok(First::Incomplete(LENGTH_AND_CODE)) };
+    let len = usize::try_from(word).unwrap_or(usize::MAX);
+    if !(LENGTH_AND_CODE..=STARTUP_BYTES_MAX).contains(&len) {
+        return Err(StartupError::Length(word));
+    }
+    let Some(code) = self::word(bytes, 4) else { return Ok(First::Incomplete(LENGTH_AND_CODE)) };
+    match code {
+        SSL_REQUEST if len == LENGTH_AND_CODE => Ok(First::SslRequest),
+        GSSENC_REQUEST if len == LENGTH_AND_CODE => Ok(First::GssEncRequest),
+        CANCEL_REQUEST => match bytes.get(LENGTH_AND_CODE..len) {
+            None => Ok(First::Incomplete(len)),
+            Some(body) => match CancelKey::new(body) {
+                Some(key) => Ok(First::Cancel { key, len }),
+                None => Err(StartupError::CancelKey(body.len().saturating_sub(CANCEL_PID_BYTES))),
+            },
+        },
+        code if code >> 16 == MAJOR_VERSION && bytes.len() < len => Ok(First::Incomplete(len)),
+        code if code >> 16 == MAJOR_VERSION => Ok(First::Startup { len }),
+        code => Err(StartupError::Protocol(code)),
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    let word: [u8; 4] = bytes.get(at..at + 4)?.try_into().ok()?;
+    Some(u32::from_be_bytes(word))
+}
+
+/// The user and database that a startup packet names, for log lines; either may be missing.
+pub fn user_and_database(packet: &[u8]) -> (Option<&str>, Option<&str>) {
+    let mut words = packet.get(LENGTH_AND_CODE..).unwrap_or_default().split(|byte| *byte == 0);
+    let (mut user, mut database) = (None, None);
+    while let (Some(name), Some(value)) = (words.next(), words.next()) {
+        match name {
+            b"" => break,
+            b"user" => user = std::str::from_utf8(value).ok(),
+            b"database" => database = std::str::from_utf8(value).ok(),
+            _ => {}
+        }
+    }
+    (user, database)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn packet(code: u32, body: &[u8]) -> Vec<u8> {
+        let mut packet = u32::try_from(8 + body.len()).unwrap().to_be_bytes().to_vec();
+        packet.extend_from_slice(&code.to_be_bytes());
+        packet.extend_from_slice(body);
+        packet
+    }
+
+    #[test]
+    fn the_requests_are_told_apart() {
+        assert_eq!(first(&SSL_REQUEST_PACKET), Ok(First::SslRequest));
+        assert_eq!(first(&packet(GSSENC_REQUEST, b"")), Ok(First::GssEncRequest));
+        assert_eq!(first(b"\x16\x03\x01"), Ok(First::DirectTls));
+        let startup = packet(196_608, b"user\0app\0database\0shop\0\0");
+        assert_eq!(first(&startup), Ok(First::Startup { len: startup.len() }));
+        assert_eq!(user_and_database(&startup), (Some("app"), Some("shop")));
+    }
+
+    #[test]
+    fn a_greased_minor_version_passes() {
+        for code in [196_610, (3 << 16) | 9999] {
+            let startup = packet(code, b"user\0app\0\0");
+            assert_eq!(first(&startup), Ok(First::Startup { len: startup.len() }));
+        }
+    }
+
+    #[test]
+    fn cancel_keys_of_4_and_of_32_bytes_come_back_as_they_went() {
+        for secret_bytes in [4, 32, 256] {
+            let body = vec![7; 4 + secret_bytes];
+            let request = packet(CANCEL_REQUEST, &body);
+            let Ok(First::Cancel { key, len }) = first(&request) else { panic!("no cancel") };
+            assert_eq!(len, request.len());
+            assert_eq!(key.to_request(), request);
+        }
+        assert!(first(&packet(CANCEL_REQUEST, &[0; 4])).is_err());
+        assert!(first(&packet(CANCEL_REQUEST, &[0; 261])).is_err());
+    }
+
+    #[test]
+    fn one_byte_at_a_time_gives_the_same_packet() {
+        let startup = packet(196_608, b"user\0app\0\0");
+        for len in 0..startup.len() {
+            assert!(matches!(first(&startup[..len]), Ok(First::Incomplete(_))), "{len}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_startup_is_refused_as_soon_as_it_shows() {
+        assert_eq!(first(b"GET / HTTP/1.1\r\n"), Err(StartupError::NotPostgres));
+        assert_eq!(first(&[0, 0, 0, 7]), Err(StartupError::Length(7)));
+        assert_eq!(first(&[0, 0, 0x27, 0x11]), Err(StartupError::Length(10_001)));
+        assert_eq!(first(&packet(2 << 16, b"")), Err(StartupError::Protocol(2 << 16)));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic_or_ask_for_more_than_the_limit(
+            bytes in proptest::collection::vec(any::<u8>(), 0..64),
+            zeroes in 0_usize..3,
+        ) {
+            let mut input = vec![0; zeroes];
+            input.extend(bytes);
+            if let Ok(First::Incomplete(wanted)) = first(&input) {
+                prop_assert!(wanted > input.len() && wanted <= STARTUP_BYTES_MAX);
+            }
+            let _ = user_and_database(&input);
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Acts on processes: kill, stop, go on, start again.
+
+use anyhow::{Context, Result, bail};
+use rustix::process::Signal;
+
+use crate::lab::Lab;
+use crate::processes::Part;
+
+impl Lab {
+    /// The machine dies: SIGKILL of all of the member but etcd.
+    pub fn crash(&self, name: &str) -> Result<()> {
+        self.kill_parts(name, &Part::ALL_BUT_ETCD, "crash")
+    }
+
+    /// The machine comes back: starts Patroni, which starts PostgreSQL, and PgBouncer. Returns at once;
+    /// wait for health if it matters.
+    pub fn revive(&self, name: &str) -> Result<()> {
+        self.start_part(name, Part::Patroni)?;
+        self.start_part(name, Part::PgBouncer)
+    }
+
+    /// The machine hangs: SIGSTOP of all of the member but etcd. Its sockets stay open and say nothing;
+    /// the kernel even goes on to accept new connections.
+    pub fn freeze(&self, name: &str) -> Result<()> {
+        self.stop_parts(name, &Part::ALL_BUT_ETCD, "freeze")
+    }
+
+    pub fn thaw(&self, name: &str) -> Result<()> {
+        self.continue_parts(name, &Part::ALL_BUT_ETCD, "thaw")
+    }
+
+    pub fn stop_pgbouncer(&self, name: &str) -> Result<()> {
+        self.kill_parts(name, &[Part::PgBouncer], "stop PgBouncer")
+    }
+
+    pub fn start_pgbouncer(&self, name: &str) -> Result<()> {
+        self.start_part(name, Part::PgBouncer)
+    }
+
+    /// Patroni alone dies; PostgreSQL goes on, and the leader lock runs out after its ttl.
+    pub fn kill_patroni(&self, name: &str) -> Result<()> {
+        self.kill_parts(name, &[Part::Patroni], "kill Patroni")
+    }
+
+    pub fn start_patroni(&self, name: &str) -> Result<()> {
+        self.start_part(name, Part::Patroni)
+    }
+
+    pub fn freeze_patroni(&self, name: &str) -> Result<()> {
+        self.stop_parts(name, &[Part::Patroni], "freeze Patroni")
+    }
+
+    pub fn thaw_patroni(&self, name: &str) -> Result<()> {
+        self.continue_parts(name, &[Part::Patroni], "thaw Patroni")
+    }
+
+    /// PostgreSQL alone hangs: its listener still accepts, and nobody answers.
+    pub fn freeze_postgres(&self, name: &str) -> Result<()> {
+        self.stop_parts(name, &[Part::Postgres], "freeze PostgreSQL")
+    }
+
+    pub fn thaw_postgres(&self, name: &str) -> Result<()> {
+        self.continue_parts(name, &[Part::Postgres], "thaw PostgreSQL")
+    }
+
+    /// PostgreSQL alone stops at once (immediate mode). Patroni starts it again.
+    pub fn stop_postgres(&self, name: &str) -> Result<()> {
+        let member = self.member(name)?;
+        let pid_file = member.data_folder().join("postmaster.pid");
+        let text = std::fs::read_to_string(&pid_file)
+            .with_context(|| format!("PostgreSQL of {name} does not seem to run"))?;
+        let pid = text
+            .lines()
+            .next()
+            .and_then(|line| line.parse::<i32>().ok());
+        let running = self.processes.of(name, &[Part::Postgres]);
+        let Some(postmaster) = running
+            .iter()
+            .map(|process| process.pid)
+            .find(|each| Some(each.as_raw_nonzero().get()) == pid)
+        else {
+            bail!("PostgreSQL of {name} does not run");
+        };
+        rustix::process::kill_process(postmaster, Signal::QUIT)
+            .with_context(|| format!("cannot stop PostgreSQL of {name}"))
+    }
+
+    pub(crate) fn start_part(&self, name: &str, part: Part) -> Result<()> {
+        self.launcher.start(self.member(name)?, part)
+    }
+
+    pub(crate) fn kill_parts(&self, name: &str, parts: &[Part], act: &str) -> Result<()> {
+        let member = self.member(name)?;
+        self.processes
+            .kill(&member.name, parts)
+            .with_context(|| format!("cannot {act} of {name}"))?;
+        self.launcher.children.reap();
+        Ok(())
+    }
+
+    fn stop_parts(&self, name: &str, parts: &[Part], act: &str) -> Result<()> {
+        let member = self.member(name)?;
+        self.processes
+            .stop(&member.name, parts)
+            .with_context(|| format!("cannot {act} of {name}"))
+    }
+
+    pub(crate) fn continue_parts(&self, name: &str, parts: &[Part], act: &str) -> Result<()> {
+        let member = self.member(name)?;
+        self.processes
+            .go_on(&member.name, parts)
+            .with_context(|| format!("cannot {act} of {name}"))
+    }
+}

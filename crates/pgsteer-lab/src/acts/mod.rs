@@ -1,0 +1,11 @@
+//! What one can do to a lab. Every act says in its error what failed.
+
+mod by_patroni;
+mod by_signal;
+mod by_sql;
+mod cable;
+mod line;
+mod reset;
+
+pub use by_patroni::SwitchoverOrder;
+pub use line::ACTS_HELP;

@@ -1,0 +1,84 @@
+//! Back to health, whatever was done before.
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::lab::Lab;
+use crate::member::Member;
+use crate::options::Network;
+use crate::processes::Part;
+
+/// More than the leader lock lives, so that a cluster without a primary can still elect one.
+const PATIENCE: Duration = Duration::from_secs(45);
+
+impl Lab {
+    /// Undoes all acts and waits until the cluster is healthy. A member that does not come back by
+    /// itself is made anew.
+    pub fn reset(&self) -> Result<()> {
+        for member in self.members() {
+            self.undo_acts(member)
+                .with_context(|| format!("cannot undo the acts on {}", member.name))?;
+        }
+        if self.is_paused() {
+            self.resume()?;
+        }
+        if self.wait_healthy(PATIENCE).is_ok() {
+            return Ok(());
+        }
+        for ailment in self.ailments() {
+            // Without a primary there is nothing to copy from, and the ailment is not one member's.
+            if self.member(&ailment.member).is_ok() {
+                self.reinit(&ailment.member)?;
+            }
+        }
+        self.wait_healthy(PATIENCE).context("reset has failed")
+    }
+
+    /// Throws the member's data away and lets Patroni copy it from the primary.
+    pub fn reinit(&self, name: &str) -> Result<()> {
+        let member = self.member(name)?;
+        self.kill_parts(name, &[Part::Patroni, Part::Postgres], "stop")?;
+        remove_data(member)?;
+        self.start_part(name, Part::Patroni)
+    }
+
+    fn undo_acts(&self, member: &Member) -> Result<()> {
+        let name = &member.name;
+        if self.options.network == Network::Namespaces {
+            self.heal(name)?;
+        }
+        self.continue_parts(name, &Part::ALL_BUT_ETCD, "thaw")?;
+        let yml = std::fs::read_to_string(member.folder.join("patroni.yml")).unwrap_or_default();
+        if yml.contains("noloadbalance: true") {
+            self.write_patroni_yml(member, false)?;
+            // A Patroni that does not run reads the file when it starts below.
+            let running = self.launcher.children.is_running(member, Part::Patroni);
+            if running {
+                self.set_noloadbalance(name, false)?;
+            }
+        }
+        for part in [Part::Etcd, Part::Patroni, Part::PgBouncer] {
+            self.start_part(name, part)?;
+        }
+        // Fails on a primary and on a server that is not up, where there is nothing to resume.
+        let _ = self.wal_replay_resume(name);
+        Ok(())
+    }
+}
+
+fn remove_data(member: &Member) -> Result<()> {
+    let data = member.data_folder();
+    // A killed postmaster leaves a System V segment; line 7 of its pid file has the key and the id.
+    if let Ok(text) = std::fs::read_to_string(data.join("postmaster.pid"))
+        && let Some(line) = text.lines().nth(6)
+        && let Some(segment) = line.split_whitespace().nth(1)
+    {
+        let _ = Command::new("ipcrm").args(["-m", segment]).output();
+    }
+    if !data.exists() {
+        return Ok(());
+    }
+    std::fs::remove_dir_all(&data).with_context(|| format!("cannot remove {}", data.display()))
+}

@@ -1,0 +1,5 @@
+//! The commands of the binary, one file each.
+
+pub mod act;
+pub mod channel;
+pub mod up;

@@ -1,0 +1,228 @@
+//! The configuration files of a member, as text.
+
+use std::path::Path;
+
+use crate::member::{APP, CHECK, Member, SUPERUSER};
+
+/// The cluster's name in Patroni.
+pub const SCOPE: &str = "lab";
+pub const REPLICATION_USER: &str = "replicator";
+
+/// What a member's `patroni.yml` depends on, beside the member itself.
+#[derive(Debug)]
+pub struct PatroniFile<'a> {
+    pub member: &'a Member,
+    pub postgres_bin: &'a Path,
+    /// The addresses that clients come from, in the notation of pg_hba.conf.
+    pub clients: &'a str,
+    /// `noloadbalance: true` among the tags.
+    pub noloadbalance: bool,
+}
+
+impl PatroniFile<'_> {
+    /// `ttl` is the smallest that Patroni 4 allows, so an automatic failover takes some 20 seconds.
+    /// Each Patroni asks its own etcd only: which member a partition hurts is then known beforehand.
+    pub fn text(&self) -> String {
+        let Member {
+            name,
+            ip,
+            postgres_port,
+            patroni_port,
+            etcd_port,
+            folder,
+            ..
+        } = self.member;
+        let folder = folder.display();
+        let bin = self.postgres_bin.display();
+        let clients = self.clients;
+        let noloadbalance = self.noloadbalance;
+        format!(
+            "\
+scope: {SCOPE}
+name: {name}
+restapi:
+  listen: {ip}:{patroni_port}
+  connect_address: {ip}:{patroni_port}
+etcd3:
+  host: {ip}:{etcd_port}
+  use_proxies: true
+bootstrap:
+  dcs:
+    ttl: 20
+    loop_wait: 2
+    retry_timeout: 3
+    maximum_lag_on_failover: 1073741824
+    postgresql:
+      use_pg_rewind: true
+      use_slots: true
+      parameters:
+        max_connections: 200
+        max_wal_senders: 12
+        max_replication_slots: 12
+        max_worker_processes: 8
+        wal_log_hints: 'on'
+  initdb:
+  - encoding: UTF8
+  - locale: C
+  - no-sync
+postgresql:
+  listen: {ip}:{postgres_port}
+  connect_address: {ip}:{postgres_port}
+  data_dir: {folder}/data
+  bin_dir: {bin}
+  pgpass: {folder}/pgpass
+  remove_data_directory_on_rewind_failure: true
+  remove_data_directory_on_diverged_timelines: true
+  basebackup:
+  - checkpoint: fast
+  - no-sync
+  authentication:
+    superuser:
+      username: {SUPERUSER}
+    replication:
+      username: {REPLICATION_USER}
+  parameters:
+    unix_socket_directories: ''
+    shared_buffers: 16MB
+    dynamic_shared_memory_type: mmap
+    fsync: 'off'
+    full_page_writes: 'off'
+    wal_keep_size: 256MB
+    max_wal_size: 512MB
+    wal_receiver_status_interval: 1s
+    wal_retrieve_retry_interval: 200ms
+    wal_sender_timeout: 5s
+    wal_receiver_timeout: 5s
+    password_encryption: scram-sha-256
+    log_line_prefix: '%m [%p] %q%u@%d '
+  pg_hba:
+  - host all {SUPERUSER} {clients} trust
+  - host replication {REPLICATION_USER} {clients} trust
+  - host postgres {CHECK} {clients} scram-sha-256
+  - host {APP} {APP} {clients} scram-sha-256
+tags:
+  noloadbalance: {noloadbalance}
+"
+        )
+    }
+}
+
+/// Session pooling, for all databases of the member's own server. A lost server is tried again after
+/// one second, not PgBouncer's fifteen.
+pub fn pgbouncer_ini(member: &Member) -> String {
+    let Member {
+        ip,
+        postgres_port,
+        pgbouncer_port,
+        folder,
+        ..
+    } = member;
+    let folder = folder.display();
+    format!(
+        "\
+[databases]
+* = host={ip} port={postgres_port}
+
+[pgbouncer]
+listen_addr = {ip}
+listen_port = {pgbouncer_port}
+unix_socket_dir =
+auth_type = scram-sha-256
+auth_file = {folder}/userlist.txt
+admin_users = {SUPERUSER}
+pool_mode = session
+max_client_conn = 500
+default_pool_size = 50
+server_login_retry = 1
+ignore_startup_parameters = extra_float_digits
+"
+    )
+}
+
+/// The superuser's password counts at PgBouncer only, since PostgreSQL trusts it.
+pub fn pgbouncer_userlist() -> String {
+    [APP, CHECK, SUPERUSER]
+        .map(|name| format!("\"{name}\" \"{name}\"\n"))
+        .concat()
+}
+
+pub fn etcd_arguments(member: &Member, all: &[Member]) -> Vec<String> {
+    let client = format!("http://{}", member.etcd_addr());
+    let peer = peer_url(member);
+    let cluster: Vec<String> = all
+        .iter()
+        .map(|each| format!("{}={}", each.name, peer_url(each)))
+        .collect();
+    let mut arguments = vec!["--unsafe-no-fsync".to_owned()];
+    for (flag, value) in [
+        ("name", member.name.clone()),
+        ("data-dir", member.folder.join("etcd").display().to_string()),
+        ("listen-client-urls", client.clone()),
+        ("advertise-client-urls", client),
+        ("listen-peer-urls", peer.clone()),
+        ("initial-advertise-peer-urls", peer),
+        ("initial-cluster", cluster.join(",")),
+        ("initial-cluster-state", "new".to_owned()),
+        ("logger", "zap".to_owned()),
+        ("log-level", "warn".to_owned()),
+    ] {
+        arguments.push(format!("--{flag}"));
+        arguments.push(value);
+    }
+    arguments
+}
+
+fn peer_url(member: &Member) -> String {
+    format!("http://{}:{}", member.ip, member.etcd_peer_port)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::address::Ports;
+
+    fn member(number: u8) -> Member {
+        let ports = Ports {
+            postgres: 15432,
+            patroni: 18008,
+            pgbouncer: 16432,
+            etcd: 12379,
+            etcd_peer: 12380,
+        };
+        let ip = Ipv4Addr::new(127, 0, 7, number);
+        Member::new(number.into(), ip, ports, Path::new("/tmp/lab"))
+    }
+
+    #[test]
+    fn patroni_serves_on_the_members_own_address_only() {
+        let text = PatroniFile {
+            member: &member(2),
+            postgres_bin: Path::new("/pg/bin"),
+            clients: "127.0.0.0/8",
+            noloadbalance: true,
+        }
+        .text();
+        assert!(text.contains("\nname: n2\n"));
+        assert!(text.contains("restapi:\n  listen: 127.0.7.2:18008\n"));
+        assert!(text.contains("postgresql:\n  listen: 127.0.7.2:15432\n"));
+        assert!(text.contains("- host all postgres 127.0.0.0/8 trust\n"));
+        assert!(text.ends_with("noloadbalance: true\n"));
+    }
+
+    #[test]
+    fn every_etcd_knows_all_peers() {
+        let all = [member(1), member(2)];
+        let arguments = etcd_arguments(&all[1], &all);
+        assert!(arguments.contains(&"n1=http://127.0.7.1:12380,n2=http://127.0.7.2:12380".into()));
+        assert!(arguments.contains(&"/tmp/lab/n2/etcd".into()));
+    }
+
+    #[test]
+    fn pgbouncer_goes_to_its_own_server() {
+        let text = pgbouncer_ini(&member(3));
+        assert!(text.contains("* = host=127.0.7.3 port=15432\n"));
+        assert!(text.contains("listen_addr = 127.0.7.3\nlisten_port = 16432\n"));
+    }
+}

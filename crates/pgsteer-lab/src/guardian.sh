@@ -1,0 +1,67 @@
+# The guardian of one lab. Its standard input is a pipe whose other end only the lab holds, so the end of
+# that file means the lab has ended, however it ended. Then everything of the lab is killed and removed.
+# Arguments: the lab's id, its folder, and a folder to copy the logs to (or nothing).
+id=$1 folder=$2 keep=$3
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+# A terminal that closes or a Ctrl-C must not end the one who cleans up.
+trap '' HUP INT QUIT TERM PIPE
+
+cat >/dev/null
+
+# Processes started by the lab carry its id in their environment. The children of a postmaster overwrite
+# theirs with their title; they are known by their program and by the folder they work in.
+lab_processes() {
+    grep -lzxF "PGSTEER_LAB=$id" /proc/[0-9]*/environ 2>/dev/null | cut -d/ -f3
+    find /proc/[0-9]*/cwd -maxdepth 0 -lname "$folder/*" 2>/dev/null |
+        while IFS=/ read -r _ _ pid _; do
+            case $(readlink "/proc/$pid/exe") in
+            */postgres | */postgres\ *) echo "$pid" ;;
+            esac
+        done
+}
+
+# Killing is repeated until two looks in a row find nothing, because a process may fork while we look.
+kill_all() {
+    quiet=0
+    for _ in $(seq 500); do
+        pids=$(lab_processes)
+        if [ -n "$pids" ]; then
+            quiet=0
+            kill -KILL $pids 2>/dev/null
+        else
+            quiet=$((quiet + 1))
+            [ $quiet -lt 2 ] || return 0
+        fi
+        sleep 0.02
+    done
+    return 1
+}
+
+# A postmaster that was killed leaves its System V segment behind; its pid file says which one.
+remove_shared_memory() {
+    for pidfile in "$folder"/*/data/postmaster.pid; do
+        [ -f "$pidfile" ] || continue
+        segment=$(sed -n '7s/^ *[0-9]* *//p' "$pidfile")
+        [ -z "$segment" ] || ipcrm -m "$segment" 2>/dev/null
+    done
+}
+
+remove_network() {
+    [ -e "/sys/class/net/pgl$id" ] && ip link del "pgl$id"
+    for name in /run/netns/pgl-"$id"-*; do
+        [ -e "$name" ] && ip netns del "${name##*/}"
+    done
+}
+
+keep_logs() {
+    [ -n "$keep" ] || return 0
+    (cd "$folder" && find . -name '*.log' -exec cp --parents {} "$keep" \;)
+}
+
+failed=0
+kill_all || failed=1
+remove_shared_memory
+remove_network
+keep_logs
+rm -rf "$folder" || failed=1
+exit $failed

@@ -1,0 +1,105 @@
+//! One member of the cluster: its name, its addresses, and how to reach it.
+
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::path::PathBuf;
+
+use crate::address::Ports;
+
+/// The name and password of the application's user, and the name of its database.
+pub const APP: &str = "app";
+/// The name and password of the user that can do nothing but log in to database `postgres`.
+pub const CHECK: &str = "pgcheck";
+/// The superuser; it is trusted from all addresses of the lab.
+pub const SUPERUSER: &str = "postgres";
+
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// `n1`, `n2` and so on.
+    pub name: String,
+    pub ip: Ipv4Addr,
+    pub postgres_port: u16,
+    pub patroni_port: u16,
+    pub pgbouncer_port: u16,
+    pub etcd_port: u16,
+    pub etcd_peer_port: u16,
+    /// Configuration, logs and data of this member.
+    pub folder: PathBuf,
+}
+
+impl Member {
+    pub(crate) fn new(
+        number: usize,
+        ip: Ipv4Addr,
+        ports: Ports,
+        lab_folder: &std::path::Path,
+    ) -> Self {
+        let name = format!("n{number}");
+        Self {
+            folder: lab_folder.join(&name),
+            name,
+            ip,
+            postgres_port: ports.postgres,
+            patroni_port: ports.patroni,
+            pgbouncer_port: ports.pgbouncer,
+            etcd_port: ports.etcd,
+            etcd_peer_port: ports.etcd_peer,
+        }
+    }
+
+    pub fn postgres_addr(&self) -> SocketAddr {
+        self.addr(self.postgres_port)
+    }
+
+    pub fn patroni_addr(&self) -> SocketAddr {
+        self.addr(self.patroni_port)
+    }
+
+    pub fn pgbouncer_addr(&self) -> SocketAddr {
+        self.addr(self.pgbouncer_port)
+    }
+
+    pub fn etcd_addr(&self) -> SocketAddr {
+        self.addr(self.etcd_port)
+    }
+
+    /// For instance `http://127.0.7.1:18008`.
+    pub fn patroni_url(&self) -> String {
+        format!("http://{}", self.patroni_addr())
+    }
+
+    /// Directly to this member's PostgreSQL; no password is asked.
+    pub fn superuser_dsn(&self) -> String {
+        format!("postgresql://{SUPERUSER}@{}/postgres", self.postgres_addr())
+    }
+
+    /// Directly to this member's PostgreSQL, as the application.
+    pub fn app_dsn(&self) -> String {
+        format!("postgresql://{APP}:{APP}@{}/{APP}", self.postgres_addr())
+    }
+
+    /// Directly to this member's PostgreSQL, as the user of health checks.
+    pub fn check_dsn(&self) -> String {
+        format!(
+            "postgresql://{CHECK}:{CHECK}@{}/postgres",
+            self.postgres_addr()
+        )
+    }
+
+    /// Through this member's PgBouncer, as the application.
+    pub fn pooled_dsn(&self) -> String {
+        format!("postgresql://{APP}:{APP}@{}/{APP}", self.pgbouncer_addr())
+    }
+
+    pub fn data_folder(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    /// Patroni's log; PostgreSQL writes into the same file.
+    pub fn patroni_log(&self) -> PathBuf {
+        self.folder.join("patroni.log")
+    }
+
+    fn addr(&self, port: u16) -> SocketAddr {
+        SocketAddr::V4(SocketAddrV4::new(self.ip, port))
+    }
+}

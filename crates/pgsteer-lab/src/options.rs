@@ -1,0 +1,99 @@
+//! What kind of lab is wanted.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// The most members a lab may have; etcd gains nothing from more.
+pub const MEMBERS_MAX: usize = 7;
+
+/// Which of the two installed Patronis runs the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PatroniVersion {
+    /// The distribution's package; on Debian 12 that is 3.0.2, which still says `master`.
+    Debian,
+    /// The newer one from the Python environment that `scripts/install-lab.sh` makes; it says `primary`.
+    Pip,
+}
+
+/// Where the members live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// Addresses 127.0.X.1 and up, with ports that are unlikely to be taken. Needs no rights.
+    Loopback,
+    /// One network namespace per member, joined by a switch, with the customary ports. Needs root,
+    /// and is the only way to try a partition.
+    Namespaces,
+}
+
+/// Everything that can be chosen before a lab is started.
+#[derive(Debug, Clone)]
+pub struct LabOptions {
+    pub patroni: PatroniVersion,
+    pub network: Network,
+    /// 1 to [`MEMBERS_MAX`].
+    pub members: usize,
+    /// If set, the logs of all processes are copied here before the lab's folder is removed. The
+    /// environment variable `PGSTEER_LAB_LOGS` gives the same when this is `None`.
+    pub keep_logs_in: Option<PathBuf>,
+}
+
+impl Default for LabOptions {
+    fn default() -> Self {
+        Self {
+            patroni: PatroniVersion::Pip,
+            network: Network::Loopback,
+            members: 3,
+            keep_logs_in: None,
+        }
+    }
+}
+
+impl LabOptions {
+    pub(crate) fn logs_target(&self) -> Option<PathBuf> {
+        let from_environment = || std::env::var_os("PGSTEER_LAB_LOGS").map(PathBuf::from);
+        self.keep_logs_in.clone().or_else(from_environment)
+    }
+}
+
+impl FromStr for PatroniVersion {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "debian" => Ok(Self::Debian),
+            "pip" => Ok(Self::Pip),
+            _ => Err(format!("{text:?} is not one of: debian, pip")),
+        }
+    }
+}
+
+impl fmt::Display for PatroniVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Debian => "debian",
+            Self::Pip => "pip",
+        })
+    }
+}
+
+impl FromStr for Network {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "loopback" => Ok(Self::Loopback),
+            "namespaces" => Ok(Self::Namespaces),
+            _ => Err(format!("{text:?} is not one of: loopback, namespaces")),
+        }
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Loopback => "loopback",
+            Self::Namespaces => "namespaces",
+        })
+    }
+}

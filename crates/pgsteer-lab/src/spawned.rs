@@ -1,0 +1,127 @@
+//! Programs that run beside the cluster: pgsteer itself, HAProxy, writers. They end with the lab.
+
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::lab::Lab;
+use crate::launcher::append;
+use crate::processes::LAB_VARIABLE;
+use crate::tools::which;
+
+/// A program that was started beside the cluster. Dropping it kills it; the guardian would as well.
+#[derive(Debug)]
+pub struct Spawned {
+    name: String,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Lab {
+    /// Starts a program as ourselves. What it writes goes to `NAME.log` in the lab's folder.
+    pub fn spawn(&self, name: &str, mut command: Command) -> Result<Spawned> {
+        let log = self.folder.join(format!("{name}.log"));
+        let file = append(&log)?;
+        let child = command
+            .env(LAB_VARIABLE, &self.id)
+            // Ctrl-C in the terminal is for the lab to handle, and for nobody else.
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stderr(file.try_clone().context("cannot share a log file")?)
+            .stdout(file)
+            .spawn()
+            .with_context(|| format!("cannot start {name}"))?;
+        Ok(Spawned {
+            name: name.to_owned(),
+            child,
+            log,
+        })
+    }
+
+    /// Starts a HAProxy with this configuration, as the user of the members. An error in the
+    /// configuration is reported in HAProxy's own words.
+    pub fn haproxy(&self, name: &str, configuration: &str) -> Result<Spawned> {
+        let haproxy =
+            which("haproxy").context("there is no haproxy; run scripts/install-lab.sh")?;
+        let file = self.folder.join(format!("{name}.cfg"));
+        std::fs::write(&file, configuration)
+            .with_context(|| format!("cannot write {}", file.display()))?;
+        let check = Command::new(&haproxy)
+            .args(["-c", "-f"])
+            .arg(&file)
+            .output()
+            .context("cannot run haproxy")?;
+        if !check.status.success() {
+            let words = String::from_utf8_lossy(&check.stderr);
+            bail!("HAProxy does not accept {name}.cfg: {}", words.trim());
+        }
+        let mut words = self.launcher.account.prefix();
+        words.push(haproxy.display().to_string());
+        let mut command = Command::new(&words[0]);
+        // In the foreground, because a daemon would have another process id.
+        command.args(&words[1..]).args(["-db", "-f"]).arg(&file);
+        self.spawn(name, command)
+    }
+}
+
+impl Spawned {
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn log_path(&self) -> &Path {
+        &self.log
+    }
+
+    /// All that it has written so far.
+    pub fn log(&self) -> String {
+        let text = std::fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    pub fn signal(&mut self, signal: Signal) -> Result<()> {
+        if !self.is_running() {
+            bail!("{} has ended", self.name);
+        }
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        let pid = pid.with_context(|| format!("{} has no process id", self.name))?;
+        kill_process(pid, signal).with_context(|| format!("cannot signal {}", self.name))
+    }
+
+    /// Waits for it to end by itself.
+    pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let ended = self.child.try_wait();
+            if let Some(status) = ended.with_context(|| format!("cannot wait for {}", self.name))? {
+                return Ok(status);
+            }
+            if Instant::now() > deadline {
+                bail!("{} has not ended within {limit:?}", self.name);
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Asks it to end by SIGTERM and waits until it has.
+    pub fn terminate(&mut self, limit: Duration) -> Result<ExitStatus> {
+        self.signal(Signal::TERM)?;
+        self.wait(limit)
+    }
+}
+
+impl Drop for Spawned {
+    fn drop(&mut self) {
+        // Both fail only if it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

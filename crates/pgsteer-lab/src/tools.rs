@@ -1,0 +1,100 @@
+//! Finds the programs that a lab runs.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+
+use crate::options::PatroniVersion;
+
+const POSTGRES_ROOT: &str = "/usr/lib/postgresql";
+/// Older servers do not report `in_hot_standby`, on which the lab's own observer stands.
+const POSTGRES_MAJOR_MIN: u32 = 14;
+const SYSTEM_PATH: [&str; 6] = [
+    "/usr/local/sbin",
+    "/usr/local/bin",
+    "/usr/sbin",
+    "/usr/bin",
+    "/sbin",
+    "/bin",
+];
+
+/// The programs of one lab, each found and executable.
+#[derive(Debug, Clone)]
+pub struct Tools {
+    /// The folder of `postgres`, `pg_rewind`, `psql` and `pgbench`.
+    pub postgres_bin: PathBuf,
+    pub patroni: PathBuf,
+    pub etcd: PathBuf,
+    pub pgbouncer: PathBuf,
+}
+
+impl Tools {
+    /// Looks for everything first, so that one message names all that is missing.
+    pub fn find(version: PatroniVersion) -> Result<Self> {
+        let mut missing = Vec::new();
+        let mut take = |name: &str, found: Option<PathBuf>| {
+            found.unwrap_or_else(|| {
+                missing.push(name.to_owned());
+                PathBuf::new()
+            })
+        };
+        let tools = Self {
+            postgres_bin: take("PostgreSQL 14 or later", newest_postgres_bin()),
+            patroni: match version {
+                PatroniVersion::Debian => take("patroni", which("patroni")),
+                PatroniVersion::Pip => take("Patroni's Python environment", patroni_of_venv()),
+            },
+            etcd: take("etcd", which("etcd")),
+            pgbouncer: take("pgbouncer", which("pgbouncer")),
+        };
+        for tool in ["ip", "setpriv", "nsenter", "ipcrm"] {
+            take(tool, which(tool));
+        }
+        if !missing.is_empty() {
+            bail!(
+                "the lab needs {}; run scripts/install-lab.sh",
+                missing.join(", ")
+            );
+        }
+        Ok(tools)
+    }
+}
+
+/// The path of a system program; the caller's PATH is left out of it, because what is found there may
+/// be unreadable for the user whom the lab's processes run as.
+pub fn which(name: &str) -> Option<PathBuf> {
+    SYSTEM_PATH
+        .iter()
+        .map(|folder| Path::new(folder).join(name))
+        .find(|path| path.is_file())
+}
+
+/// The PATH that the lab's processes get.
+pub fn system_path() -> String {
+    SYSTEM_PATH.join(":")
+}
+
+fn newest_postgres_bin() -> Option<PathBuf> {
+    let majors = std::fs::read_dir(POSTGRES_ROOT).ok()?;
+    majors
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
+        .filter(|major| *major >= POSTGRES_MAJOR_MIN)
+        .map(|major| (major, Path::new(POSTGRES_ROOT).join(major.to_string())))
+        .map(|(major, folder)| (major, folder.join("bin")))
+        .filter(|(_, bin)| bin.join("postgres").is_file() && bin.join("pg_rewind").is_file())
+        .max_by_key(|(major, _)| *major)
+        .map(|(_, bin)| bin)
+}
+
+/// The same two places that `scripts/install-lab.sh` installs to.
+fn patroni_of_venv() -> Option<PathBuf> {
+    let cache = if rustix::process::geteuid().is_root() {
+        PathBuf::from("/var/cache")
+    } else if let Some(cache) = std::env::var_os("XDG_CACHE_HOME") {
+        PathBuf::from(cache)
+    } else {
+        Path::new(&std::env::var_os("HOME")?).join(".cache")
+    };
+    let patroni = cache.join("pgsteer-lab/venv/bin/patroni");
+    patroni.is_file().then_some(patroni)
+}

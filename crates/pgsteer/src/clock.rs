@@ -1,0 +1,73 @@
+//! The clock: the one place that turns the machine's time into the core's [`Moment`].
+
+use std::time::{Duration, Instant, SystemTime};
+
+use pgsteer_core::time::Moment;
+
+/// The anchor of all moments of one process. Make one, early, and hand out copies.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    /// A clock that starts now.
+    pub fn start() -> Clock {
+        Clock { start: Instant::now() }
+    }
+
+    /// Now, as the core sees it.
+    pub fn now(&self) -> Moment {
+        self.moment(Instant::now())
+    }
+
+    /// The moment of `instant`; one before the start counts as the start.
+    pub fn moment(&self, instant: Instant) -> Moment {
+        Moment::after_start(instant.saturating_duration_since(self.start))
+    }
+
+    /// The instant of `moment`, to sleep until it. One too far away for the machine's clock,
+    /// which is centuries, is taken for a year from the start.
+    pub fn instant(&self, moment: Moment) -> Instant {
+        const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
+        self.start.checked_add(moment.since_start()).unwrap_or_else(|| self.start + FAR)
+    }
+
+    /// The time of day of `moment`, for pages and logs. It is counted back from the present
+    /// and not forward from the start, because the time of day may have been set since.
+    pub fn wall(&self, moment: Moment) -> SystemTime {
+        let (now, wall) = (self.now(), SystemTime::now());
+        wall.checked_sub(now.since(moment))
+            .and_then(|wall| wall.checked_add(moment.since(now)))
+            .unwrap_or(wall)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_goes_to_an_instant_and_back() {
+        let clock = Clock::start();
+        let moment = Moment::from_millis(1234);
+        assert_eq!(clock.moment(clock.instant(moment)), moment);
+    }
+
+    #[test]
+    fn moments_grow_and_begin_at_the_start() {
+        let before = Instant::now();
+        let clock = Clock::start();
+        assert_eq!(clock.moment(before), Moment::START);
+        let first = clock.now();
+        assert!(clock.now() >= first);
+    }
+
+    #[test]
+    fn the_time_of_day_of_now_is_now() {
+        let clock = Clock::start();
+        let wall = clock.wall(clock.now());
+        let off = SystemTime::now().duration_since(wall).unwrap_or_else(|err| err.duration());
+        assert!(off < Duration::from_secs(1), "{off:?}");
+    }
+}

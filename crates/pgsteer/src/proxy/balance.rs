@@ -1,0 +1,57 @@
+//! Which of the open members a new session goes to: the one with the fewest sessions.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+
+use pgsteer_core::gate::Gate;
+use pgsteer_core::names::MemberName;
+use pgsteer_core::snapshot::Snapshot;
+
+use super::Service;
+
+/// A member that may be dialed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Its name.
+    pub member: MemberName,
+    /// Where to dial, best first; never empty.
+    pub addresses: Vec<SocketAddr>,
+    /// The Snapshot on which all workers must have acted first.
+    pub generation: u64,
+}
+
+/// The open member of `service` with the fewest sessions that is not in `tried`.
+///
+/// `turn` breaks ties, so that equals take turns.
+pub fn pick(
+    snapshot: &Snapshot,
+    service: &Service,
+    tried: &BTreeSet<MemberName>,
+    turn: usize,
+) -> Option<Target> {
+    let gates = &snapshot.services.get(&service.name)?.gates;
+    let open = gates.iter().filter_map(|(name, gate)| match gate {
+        Gate::Open { generation, .. } if !tried.contains(name) => Some((name, *generation)),
+        _ => None,
+    });
+    let mut targets: Vec<(usize, Target)> = open
+        .filter_map(|(name, generation)| {
+            let addresses = addresses(snapshot, service, name);
+            let sessions = service.stats.member(name).sessions.load(Ordering::Relaxed);
+            let target = Target { member: name.clone(), addresses, generation };
+            (!target.addresses.is_empty()).then_some((sessions, target))
+        })
+        .collect();
+    let fewest = targets.iter().map(|(sessions, _)| *sessions).min()?;
+    targets.retain(|(sessions, _)| *sessions == fewest);
+    let index = turn % targets.len();
+    Some(targets.swap_remove(index).1)
+}
+
+/// Where a member's server, or the pooler beside it, is to be dialed.
+pub fn addresses(snapshot: &Snapshot, service: &Service, member: &MemberName) -> Vec<SocketAddr> {
+    let Some(state) = snapshot.members.get(member) else { return Vec::new() };
+    let port = service.config.pooler_port.unwrap_or(state.postgres.port());
+    state.addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect()
+}

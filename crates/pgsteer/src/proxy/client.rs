@@ -1,0 +1,136 @@
+//! The client's side of a session up to the point where bytes flow freely.
+
+use std::io;
+use std::time::Duration;
+
+use pgsteer_core::wire::error::ErrorFields;
+use pgsteer_core::wire::startup::{CancelKey, First, StartupError, first};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::TcpStream;
+
+/// A client may ask for encryption twice: once for GSSAPI, once for TLS.
+const REQUESTS_MAX: usize = 2;
+
+/// What a client is answered that asks for encryption that is not to be had.
+const NO_ENCRYPTION: &[u8] = b"N";
+
+/// How long a client may take to read its refusal.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A client connection and what was read of it ahead.
+#[derive(Debug)]
+pub struct Client {
+    /// The connection.
+    pub stream: TcpStream,
+    /// Bytes that were read and belong to what comes next.
+    pub ahead: Vec<u8>,
+    requests: usize,
+}
+
+/// What a client wants.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// To log in, with this startup packet.
+    Login(Vec<u8>),
+    /// To know whether the server does TLS.
+    Tls,
+    /// TLS at once; its first bytes are in `ahead`.
+    DirectTls,
+    /// To cancel a query of another connection.
+    Cancel(CancelKey),
+}
+
+/// Why nothing comes of a client.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// It went away, or it broke.
+    #[error("the client is gone: {0}")]
+    Gone(#[from] io::Error),
+    /// What it says is no PostgreSQL.
+    #[error(transparent)]
+    Startup(#[from] StartupError),
+    /// It asks for encryption again and again, or talks before it has the answer.
+    #[error("the client does not wait for the answer to its request for encryption")]
+    Impatient,
+}
+
+impl Client {
+    /// A client that has just connected.
+    pub fn new(stream: TcpStream) -> Client {
+        Client { stream, ahead: Vec::new(), requests: 0 }
+    }
+
+    /// Reads until it is clear what the client wants.
+    pub async fn wish(&mut self) -> Result<Wish, ClientError> {
+        loop {
+            match first(&self.ahead)? {
+                First::Incomplete(wanted) => self.read_more(wanted - self.ahead.len()).await?,
+                First::DirectTls => return Ok(Wish::DirectTls),
+                First::Cancel { key, .. } => return Ok(Wish::Cancel(key)),
+                First::Startup { len } => {
+                    let rest = self.ahead.split_off(len);
+                    return Ok(Wish::Login(std::mem::replace(&mut self.ahead, rest)));
+                }
+                First::SslRequest => {
+                    self.take_request()?;
+                    return Ok(Wish::Tls);
+                }
+                First::GssEncRequest => {
+                    self.take_request()?;
+                    self.stream.write_all(NO_ENCRYPTION).await?;
+                }
+            }
+        }
+    }
+
+    /// Tells the client that TLS is not to be had here.
+    pub async fn deny_tls(&mut self) -> io::Result<()> {
+        self.stream.write_all(NO_ENCRYPTION).await
+    }
+
+    /// Tells the client why nothing comes of it. One that does not read it is left alone.
+    pub async fn refuse(&mut self, fields: &ErrorFields<'_>) {
+        let message = fields.to_fatal();
+        let told = async {
+            self.stream.write_all(&message).await?;
+            self.stream.shutdown().await
+        };
+        let _ = tokio::time::timeout(REFUSAL_TIMEOUT, told).await;
+    }
+
+    /// Waits until the client has gone away. What it says meanwhile is left unread.
+    pub async fn gone(&self) {
+        /// A client that talks while it is parked hides its end behind its bytes: look again.
+        const LOOK_AGAIN: Duration = Duration::from_millis(500);
+        loop {
+            match self.stream.ready(Interest::READABLE).await {
+                Ok(ready) if ready.is_read_closed() || ready.is_error() => return,
+                Ok(_) => match self.stream.peek(&mut [0; 1]).await {
+                    Ok(0) | Err(_) => return,
+                    Ok(_) => tokio::time::sleep(LOOK_AGAIN).await,
+                },
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn take_request(&mut self) -> Result<(), ClientError> {
+        const REQUEST_BYTES: usize = 8;
+        self.requests += 1;
+        // Bytes behind the request were sent before its answer: somebody may have put them there.
+        if self.requests > REQUESTS_MAX || self.ahead.len() > REQUEST_BYTES {
+            return Err(ClientError::Impatient);
+        }
+        self.ahead.clear();
+        Ok(())
+    }
+
+    /// Reads what is there, at most `wanted` bytes, at least one.
+    async fn read_more(&mut self, wanted: usize) -> io::Result<()> {
+        let mut limited = (&mut self.stream).take(wanted as u64);
+        match limited.read_buf(&mut self.ahead).await? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(()),
+        }
+    }
+}

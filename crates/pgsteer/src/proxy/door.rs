@@ -1,0 +1,135 @@
+//! A door: one service's listening socket, and the task that takes its connections in.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::bail;
+use pgsteer_core::config::ServiceConfig;
+use pgsteer_core::names::ServiceName;
+use socket2::{Domain, Socket, Type};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
+
+use super::{Admitted, Job, Service, Shared};
+
+/// Connections that the kernel keeps until they are accepted. It caps this at
+/// `net.core.somaxconn`.
+const BACKLOG: i32 = 4_096;
+
+/// How many clients above the limit may wait at once to be told that there is no room.
+const TURNED_AWAY_MAX: usize = 100;
+
+/// The pause after an accept that failed, mostly for want of file descriptors: without it the
+/// same connection would fail again and again as fast as the processor goes.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// An open door. Dropping it closes the socket.
+#[derive(Debug)]
+pub struct Door {
+    service: watch::Sender<Arc<Service>>,
+    task: AbortHandle,
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Binds the address of every service that is not bound already, or none at all.
+pub fn bind_all(
+    services: &BTreeMap<ServiceName, ServiceConfig>,
+    is_bound: impl Fn(SocketAddr) -> bool,
+) -> anyhow::Result<BTreeMap<SocketAddr, TcpListener>> {
+    let (mut listeners, mut errors) = (BTreeMap::new(), Vec::new());
+    for (name, service) in services.iter().filter(|(_, service)| !is_bound(service.listen)) {
+        match bind(service.listen) {
+            Ok(listener) => {
+                listeners.insert(service.listen, listener);
+            }
+            Err(error) => errors.push(format!(
+                "service {name} cannot listen on {}: {error}; is another program there? \
+                 `ss -ltnp 'sport = :{}'` tells which",
+                service.listen,
+                service.listen.port()
+            )),
+        }
+    }
+    if errors.is_empty() { Ok(listeners) } else { bail!(errors.join("\n")) }
+}
+
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    // Not SO_REUSEPORT: it would let a second pgsteer take half of the clients in silence.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+impl Door {
+    /// Starts to take connections in.
+    pub(super) fn open(
+        listener: TcpListener,
+        service: Arc<Service>,
+        shared: Arc<Shared>,
+        workers: Vec<mpsc::Sender<Job>>,
+    ) -> Door {
+        let (sender, receiver) = watch::channel(service);
+        let task = tokio::spawn(accept_all(listener, receiver, shared, workers)).abort_handle();
+        Door { service: sender, task }
+    }
+
+    /// The service that new sessions find.
+    pub fn service(&self) -> Arc<Service> {
+        Arc::clone(&self.service.borrow())
+    }
+
+    /// New sessions find another service, or another configuration of it.
+    pub fn change(&self, service: Arc<Service>) {
+        self.service.send_replace(service);
+    }
+}
+
+async fn accept_all(
+    listener: TcpListener,
+    service: watch::Receiver<Arc<Service>>,
+    shared: Arc<Shared>,
+    workers: Vec<mpsc::Sender<Job>>,
+) {
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                let service = service.borrow().name.clone();
+                tracing::warn!(%service, %error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let clients = shared.stats.clients.load(Ordering::Relaxed);
+        if clients >= shared.limits.sessions_max {
+            shared.stats.turned_away.fetch_add(1, Ordering::Relaxed);
+        }
+        if clients >= shared.limits.sessions_max + TURNED_AWAY_MAX {
+            continue;
+        }
+        let Ok(stream) = stream.into_std() else { continue };
+        let worker = least_busy(&shared);
+        let admitted = Admitted::new(&shared, worker);
+        let service = Arc::clone(&service.borrow());
+        if workers[worker].send(Job::Client { stream, service, admitted }).await.is_err() {
+            tracing::error!(worker, "a worker is gone, its clients are turned away");
+        }
+    }
+}
+
+fn least_busy(shared: &Shared) -> usize {
+    let loads = shared.loads.iter().map(|load| load.load(Ordering::Relaxed));
+    loads.enumerate().min_by_key(|(_, load)| *load).map_or(0, |(index, _)| index)
+}

@@ -1,0 +1,234 @@
+//! The proxy: clients come in, a member serves them, the Snapshot decides which.
+//!
+//! An acceptor per service hands each connection to the worker with the fewest clients; a
+//! worker is a thread with a runtime of its own, and a session never leaves it. One listening
+//! socket per service instead of one per worker: a port that another process holds is noticed
+//! (with SO_REUSEPORT it would be shared in silence), and few sessions spread evenly.
+
+mod balance;
+mod barrier;
+mod cancel;
+mod client;
+mod door;
+mod hold;
+mod login;
+mod pump;
+mod seat;
+mod session;
+mod tcp;
+mod worker;
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use pgsteer_core::config::{Config, ProxyConfig, ServiceConfig};
+use pgsteer_core::names::ServiceName;
+use pgsteer_core::snapshot::Snapshot;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+
+use self::barrier::Barrier;
+use self::cancel::Cancels;
+use self::door::Door;
+use crate::stats::{ServiceStats, Stats};
+
+/// Connections that wait to be taken over by a worker.
+const JOBS_MAX: usize = 1_024;
+
+/// How often a stopping proxy looks whether the last client has gone.
+const STOP_LOOK: Duration = Duration::from_millis(50);
+
+/// One service, as the sessions that came in by it see it.
+#[derive(Debug)]
+pub struct Service {
+    /// Its name.
+    pub name: ServiceName,
+    /// Its wishes at the time the session began.
+    pub config: ServiceConfig,
+    /// What is counted of it.
+    pub stats: Arc<ServiceStats>,
+}
+
+/// What all workers share.
+#[derive(Debug)]
+pub struct Shared {
+    limits: ProxyConfig,
+    stats: Arc<Stats>,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    barrier: Barrier,
+    cancels: Arc<Cancels>,
+    loads: Box<[AtomicUsize]>,
+}
+
+/// Whether new sessions are still wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// They are.
+    Serving,
+    /// pgsteer is shutting down.
+    Stopping,
+}
+
+/// What a worker is told.
+#[derive(Debug)]
+enum Job {
+    /// Serve a client.
+    Client { stream: TcpStream, service: Arc<Service>, admitted: Admitted },
+    /// A reload took the service away: end its sessions.
+    EndService(ServiceName),
+    /// Take no more clients out of the hold.
+    Stop,
+    /// End all sessions.
+    EndAll,
+}
+
+/// A client that is counted, by the process and by its worker, as long as this lives.
+#[derive(Debug)]
+pub struct Admitted {
+    shared: Arc<Shared>,
+    worker: usize,
+    over_limit: bool,
+}
+
+impl Admitted {
+    fn new(shared: &Arc<Shared>, worker: usize) -> Admitted {
+        let clients = shared.stats.clients.fetch_add(1, Ordering::Relaxed);
+        shared.loads[worker].fetch_add(1, Ordering::Relaxed);
+        let over_limit = clients >= shared.limits.sessions_max;
+        Admitted { shared: Arc::clone(shared), worker, over_limit }
+    }
+
+    /// There is no room for it; it may only be told so.
+    pub fn is_over_limit(&self) -> bool {
+        self.over_limit
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.shared.stats.clients.fetch_sub(1, Ordering::Relaxed);
+        self.shared.loads[self.worker].fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The running proxy.
+#[derive(Debug)]
+pub struct Proxy {
+    shared: Arc<Shared>,
+    jobs: Vec<mpsc::Sender<Job>>,
+    threads: Vec<JoinHandle<std::io::Result<()>>>,
+    /// By the address they listen on.
+    doors: BTreeMap<SocketAddr, Door>,
+}
+
+impl Proxy {
+    /// Binds every port and starts the workers. Nothing is accepted before this is done.
+    ///
+    /// # Errors
+    /// All ports that cannot be had, each with the service that needs it.
+    pub fn start(
+        config: &Config,
+        stats: &Arc<Stats>,
+        snapshots: watch::Receiver<Arc<Snapshot>>,
+    ) -> anyhow::Result<Proxy> {
+        let listeners = door::bind_all(&config.services, |_| false)?;
+        let workers = config.proxy.workers.unwrap_or_else(cores);
+        let shared = Arc::new(Shared {
+            limits: config.proxy.clone(),
+            stats: Arc::clone(stats),
+            snapshots,
+            barrier: Barrier::new(workers),
+            cancels: Arc::default(),
+            loads: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
+        });
+        let (mut jobs, mut threads) = (Vec::new(), Vec::new());
+        for index in 0..workers {
+            let (sender, receiver) = mpsc::channel(JOBS_MAX);
+            let shared = Arc::clone(&shared);
+            let thread = std::thread::Builder::new()
+                .name(format!("pgsteer-w{index}"))
+                .spawn(move || worker::run(index, shared, receiver))
+                .context("cannot start a worker thread")?;
+            jobs.push(sender);
+            threads.push(thread);
+        }
+        let mut proxy = Proxy { shared, jobs, threads, doors: BTreeMap::new() };
+        proxy.open_doors(config, listeners);
+        Ok(proxy)
+    }
+
+    /// Goes on with other services. Sessions of services that stay are not touched.
+    ///
+    /// # Errors
+    /// A new port that cannot be had; then nothing has changed.
+    pub async fn reload(&mut self, config: &Config) -> anyhow::Result<()> {
+        let listeners =
+            door::bind_all(&config.services, |address| self.doors.contains_key(&address))?;
+        let names = || self.doors.values().map(|door| door.service().name.clone());
+        let gone: Vec<ServiceName> =
+            names().filter(|name| !config.services.contains_key(name)).collect();
+        let listens = |address: &SocketAddr| {
+            config.services.values().any(|service| service.listen == *address)
+        };
+        self.doors.retain(|address, _| listens(address));
+        for name in gone {
+            self.tell_all(|| Job::EndService(name.clone())).await;
+        }
+        self.open_doors(config, listeners);
+        Ok(())
+    }
+
+    /// Stops accepting, lets the sessions end by themselves for `grace`, then ends them.
+    pub async fn stop(mut self, grace: Duration) {
+        self.doors.clear();
+        self.tell_all(|| Job::Stop).await;
+        let clients = || self.shared.stats.clients.load(Ordering::Relaxed);
+        let all_gone = async {
+            while clients() > 0 {
+                tokio::time::sleep(STOP_LOOK).await;
+            }
+        };
+        if tokio::time::timeout(grace, all_gone).await.is_err() {
+            tracing::warn!(clients = clients(), "the grace is over, ending the sessions");
+            self.tell_all(|| Job::EndAll).await;
+            // The last word to each client is bounded by itself.
+            tokio::time::sleep(STOP_LOOK).await;
+        }
+        self.jobs.clear();
+        for thread in self.threads.drain(..) {
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    }
+
+    async fn tell_all(&self, job: impl Fn() -> Job) {
+        for worker in &self.jobs {
+            // A worker that is gone has no sessions left.
+            let _ = worker.send(job()).await;
+        }
+    }
+
+    /// Gives every service its door: one that is open already, or a new one.
+    fn open_doors(&mut self, config: &Config, mut listeners: BTreeMap<SocketAddr, TcpListener>) {
+        for (name, service) in &config.services {
+            let (address, config) = (service.listen, service.clone());
+            let stats = self.shared.stats.service(name);
+            let service = Arc::new(Service { name: name.clone(), config, stats });
+            if let Some(door) = self.doors.get(&address) {
+                door.change(service);
+            } else if let Some(listener) = listeners.remove(&address) {
+                let shared = Arc::clone(&self.shared);
+                let door = Door::open(listener, service, shared, self.jobs.clone());
+                self.doors.insert(address, door);
+            }
+        }
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}

@@ -1,0 +1,189 @@
+//! Bytes from one side to the other, both ways, until one of them or the gate ends it.
+//!
+//! Bytes are read into a scratch buffer that all sessions of a worker share and are written on
+//! at once. Only what the other side does not take is kept in a buffer of the session's own, so
+//! an idle session has none.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+
+use super::seat::{Ending, Seat};
+
+/// One read takes at most this much: what a COPY or a dump fills, and small enough to stay in
+/// the processor's cache.
+const SCRATCH_BYTES: usize = 64 * 1024;
+
+thread_local! {
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice());
+}
+
+/// A whole ReadyForQuery is `Z`, the length 5, and the state of the transaction.
+const READY_FOR_QUERY: [u8; 5] = [b'Z', 0, 0, 0, 5];
+const TAIL_BYTES: usize = READY_FOR_QUERY.len() + 1;
+
+/// How a session ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum End {
+    /// The server has said its last word, and the client has it.
+    Finished,
+    /// One of the connections broke.
+    Broken(io::ErrorKind),
+    /// It was told to end.
+    Told {
+        /// Why.
+        ending: Ending,
+        /// The server's last word was ReadyForQuery and the client has it: a message may be
+        /// put behind it without breaking the protocol.
+        at_boundary: bool,
+    },
+}
+
+/// Moves bytes between `client` and `server` until the end.
+pub async fn pump(client: &mut TcpStream, server: &mut TcpStream, seat: &Seat) -> End {
+    let (mut client_read, mut client_write) = client.split();
+    let (mut server_read, mut server_write) = server.split();
+    let mut up = Pipe::default();
+    // The login ended with a ReadyForQuery.
+    let mut down = Pipe { tail: *b"Z\0\0\0\x05I", ..Pipe::default() };
+    poll_fn(|cx| {
+        if let Poll::Ready(ending) = seat.poll_ending(cx) {
+            return Poll::Ready(End::Told { ending, at_boundary: down.is_at_boundary() });
+        }
+        let up = up.poll(cx, &mut client_read, &mut server_write);
+        let down = down.poll(cx, &mut server_read, &mut client_write);
+        match (up, down) {
+            // A session is over when the server has said its last word, whatever the client
+            // may still want to say.
+            (_, Poll::Ready(Ok(()))) => Poll::Ready(End::Finished),
+            (Poll::Ready(Err(error)), _) | (_, Poll::Ready(Err(error))) => {
+                Poll::Ready(End::Broken(error.kind()))
+            }
+            _ => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// One direction.
+#[derive(Debug, Default)]
+struct Pipe {
+    /// What was read and not yet taken by the other side.
+    pending: Vec<u8>,
+    /// How much of it was taken.
+    taken: usize,
+    /// The reading side has ended.
+    ended: bool,
+    /// That end was passed on.
+    closed: bool,
+    /// The last bytes that were read.
+    tail: [u8; TAIL_BYTES],
+}
+
+impl Pipe {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut ReadHalf<'_>,
+        to: &mut WriteHalf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.poll_pending(cx, to))?;
+            if self.closed {
+                return Poll::Ready(Ok(()));
+            }
+            if self.ended {
+                // A peer that is gone already need not be told.
+                let _ = ready!(Pin::new(&mut *to).poll_shutdown(cx));
+                self.closed = true;
+                continue;
+            }
+            ready!(SCRATCH.with_borrow_mut(|scratch| self.poll_chunk(cx, scratch, from, to)))?;
+        }
+    }
+
+    /// Writes what is left over from an earlier read.
+    fn poll_pending(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &mut WriteHalf<'_>,
+    ) -> Poll<io::Result<()>> {
+        while self.taken < self.pending.len() {
+            let rest = &self.pending[self.taken..];
+            self.taken += positive(ready!(Pin::new(&mut *to).poll_write(cx, rest))?)?;
+        }
+        if !self.pending.is_empty() {
+            // Given back, so that a session that once was slow is not large for ever.
+            self.pending = Vec::new();
+            self.taken = 0;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads once, and writes as much of it as the other side takes.
+    fn poll_chunk(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut [u8],
+        from: &mut ReadHalf<'_>,
+        to: &mut WriteHalf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut buffer = ReadBuf::new(scratch);
+        ready!(Pin::new(&mut *from).poll_read(cx, &mut buffer))?;
+        let mut rest = buffer.filled();
+        self.ended = rest.is_empty();
+        self.note_tail(rest);
+        while !rest.is_empty() {
+            match Pin::new(&mut *to).poll_write(cx, rest)? {
+                Poll::Ready(written) => rest = &rest[positive(written)?..],
+                Poll::Pending => {
+                    self.pending = rest.to_vec();
+                    return Poll::Pending;
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn note_tail(&mut self, read: &[u8]) {
+        match read.last_chunk() {
+            Some(tail) => self.tail = *tail,
+            None => {
+                self.tail.copy_within(read.len().., 0);
+                self.tail[TAIL_BYTES - read.len()..].copy_from_slice(read);
+            }
+        }
+    }
+
+    fn is_at_boundary(&self) -> bool {
+        self.pending.is_empty() && self.tail.starts_with(&READY_FOR_QUERY)
+    }
+}
+
+fn positive(written: usize) -> io::Result<usize> {
+    if written == 0 { Err(io::ErrorKind::WriteZero.into()) } else { Ok(written) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tail_is_kept_over_short_reads() {
+        let mut pipe = Pipe::default();
+        for chunk in [&b"DATA"[..], b"Z\0", b"\0\0\x05", b"T"] {
+            pipe.note_tail(chunk);
+        }
+        assert!(pipe.is_at_boundary());
+        pipe.note_tail(b"");
+        assert!(pipe.is_at_boundary());
+        pipe.note_tail(b"D");
+        assert!(!pipe.is_at_boundary());
+    }
+}

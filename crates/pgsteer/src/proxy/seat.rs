@@ -1,0 +1,195 @@
+//! Seats: every session that goes to a member holds one, so that it can be ended.
+//!
+//! A worker has one registry; sessions and registry live on the worker's one thread. A session
+//! that is told to end drops its server connection before it gives back its seat, so a registry
+//! in which nobody is ending any more proves that the connections are closed.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
+
+use pgsteer_core::names::{MemberName, ServiceName};
+use slab::Slab;
+use tokio::sync::Notify;
+
+use crate::stats::MemberStats;
+
+/// Why a session is ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The gate of its member says so; with the reason in words.
+    Gate(String),
+    /// A reload took its service away.
+    ServiceGone,
+    /// pgsteer stops and the grace is over.
+    Shutdown,
+}
+
+impl Ending {
+    /// The sentence that the client reads.
+    pub fn message(&self, member: &MemberName) -> String {
+        match self {
+            Ending::Gate(reason) => {
+                format!("pgsteer ended this session: member {member} may not serve it any more")
+                    + &if reason.is_empty() { String::new() } else { format!(" ({reason})") }
+            }
+            Ending::ServiceGone => {
+                "pgsteer ended this session: its service was removed from the configuration"
+                    .to_owned()
+            }
+            Ending::Shutdown => "pgsteer ended this session: it is shutting down".to_owned(),
+        }
+    }
+}
+
+/// All seats of one worker.
+#[derive(Debug, Default)]
+pub struct Registry {
+    seats: RefCell<Slab<Rc<Taken>>>,
+    /// How many sessions were told to end and still hold their seat.
+    ending: Cell<usize>,
+    all_ended: Notify,
+}
+
+/// What the registry knows of a seat.
+#[derive(Debug)]
+struct Taken {
+    service: ServiceName,
+    member: MemberName,
+    ending: RefCell<Option<Ending>>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// A session's hold on a member.
+#[derive(Debug)]
+pub struct Seat {
+    registry: Rc<Registry>,
+    index: usize,
+    taken: Rc<Taken>,
+    stats: Arc<MemberStats>,
+}
+
+impl Registry {
+    /// Takes a seat at `member`.
+    pub fn take(
+        self: &Rc<Self>,
+        service: &ServiceName,
+        member: &MemberName,
+        stats: Arc<MemberStats>,
+    ) -> Seat {
+        let taken = Rc::new(Taken {
+            service: service.clone(),
+            member: member.clone(),
+            ending: RefCell::new(None),
+            waker: RefCell::new(None),
+        });
+        stats.sessions.fetch_add(1, Ordering::Relaxed);
+        let index = self.seats.borrow_mut().insert(Rc::clone(&taken));
+        Seat { registry: Rc::clone(self), index, taken, stats }
+    }
+
+    /// Tells every session for which `why` has an answer to end, and how many were told.
+    pub fn end(&self, why: impl Fn(&ServiceName, &MemberName) -> Option<Ending>) -> usize {
+        let mut told = 0;
+        for (_, taken) in self.seats.borrow().iter() {
+            if taken.ending.borrow().is_some() {
+                continue;
+            }
+            if let Some(ending) = why(&taken.service, &taken.member) {
+                *taken.ending.borrow_mut() = Some(ending);
+                told += 1;
+                if let Some(waker) = taken.waker.borrow_mut().take() {
+                    waker.wake();
+                }
+            }
+        }
+        self.ending.set(self.ending.get() + told);
+        told
+    }
+
+    /// Waits until every session that was told to end has closed its server connection.
+    pub async fn ended(&self) {
+        while self.ending.get() > 0 {
+            // One thread: nothing can happen between the look and the wait.
+            self.all_ended.notified().await;
+        }
+    }
+
+    /// How many seats are taken.
+    pub fn len(&self) -> usize {
+        self.seats.borrow().len()
+    }
+}
+
+impl Seat {
+    /// The member it is at.
+    pub fn member(&self) -> &MemberName {
+        &self.taken.member
+    }
+
+    /// What is counted of its member.
+    pub fn stats(&self) -> &MemberStats {
+        &self.stats
+    }
+
+    /// Why the session has to end, if it has; the task is woken when it has to.
+    pub fn poll_ending(&self, cx: &mut Context<'_>) -> Poll<Ending> {
+        if let Some(ending) = self.taken.ending.borrow().as_ref() {
+            return Poll::Ready(ending.clone());
+        }
+        let mut waker = self.taken.waker.borrow_mut();
+        match waker.as_mut() {
+            Some(waker) => waker.clone_from(cx.waker()),
+            None => *waker = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    /// Waits until the session has to end.
+    pub async fn ending(&self) -> Ending {
+        poll_fn(|cx| self.poll_ending(cx)).await
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.stats.sessions.fetch_sub(1, Ordering::Relaxed);
+        let taken = self.registry.seats.borrow_mut().remove(self.index);
+        if taken.ending.borrow().is_some() {
+            self.stats.ended_total.fetch_add(1, Ordering::Relaxed);
+            self.registry.ending.set(self.registry.ending.get() - 1);
+            if self.registry.ending.get() == 0 {
+                self.registry.all_ended.notify_waiters();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_the_sessions_meant_are_told_and_all_are_waited_for() {
+        let registry = Rc::new(Registry::default());
+        let name = |text: &str| MemberName::new(text).unwrap();
+        let service = ServiceName::new("write").unwrap();
+        let stats = Arc::new(MemberStats::default());
+        let first = registry.take(&service, &name("n1"), Arc::clone(&stats));
+        let second = registry.take(&service, &name("n2"), Arc::clone(&stats));
+        let why = |_: &ServiceName, member: &MemberName| {
+            (member.as_str() == "n1").then(|| Ending::Gate("gone".to_owned()))
+        };
+        assert_eq!(registry.end(why), 1);
+        assert_eq!(registry.end(why), 0);
+        assert_eq!(first.ending().await, Ending::Gate("gone".to_owned()));
+        tokio::join!(registry.ended(), async { drop(first) });
+        assert_eq!(stats.sessions.load(Ordering::Relaxed), 1);
+        assert_eq!(stats.ended_total.load(Ordering::Relaxed), 1);
+        drop(second);
+        assert_eq!(registry.len(), 0);
+    }
+}

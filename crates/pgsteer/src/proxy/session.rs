@@ -1,0 +1,305 @@
+//! A session from its first byte to its last, one function per state.
+//!
+//! `opening` → (`cancel` | `tls` | `login`) → `converse`. Everything that waits with a member's
+//! connection in hand also waits for the seat to be ended, so that a gate that shuts is obeyed
+//! at once wherever the session stands.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use pgsteer_core::claim::Role;
+use pgsteer_core::wire::error::{ErrorFields, sqlstate};
+use pgsteer_core::wire::startup::{CancelKey, SSL_REQUEST_PACKET, user_and_database};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::balance::addresses;
+use super::cancel;
+use super::client::{Client, ClientError, Wish};
+use super::hold::{Connected, Search, Vain};
+use super::login::{Login, Outcome};
+use super::pump::{End, pump};
+use super::tcp::tune;
+use super::worker::Worker;
+use super::{Admitted, Service};
+
+/// Serves one client connection to its end.
+pub async fn serve(
+    worker: Rc<Worker>,
+    service: Arc<Service>,
+    stream: TcpStream,
+    admitted: Admitted,
+) {
+    if tune(&stream, worker.limits()).is_err() {
+        return;
+    }
+    let session = Session { worker, service, client: Client::new(stream), search: Search::begin() };
+    if admitted.is_over_limit() {
+        session.turn_away().await;
+    } else {
+        session.run().await;
+    }
+    drop(admitted);
+}
+
+struct Session {
+    worker: Rc<Worker>,
+    service: Arc<Service>,
+    client: Client,
+    search: Search,
+}
+
+impl Session {
+    async fn run(mut self) {
+        match self.opening().await {
+            None => {}
+            Some(Wish::Cancel(key)) => self.cancel(key).await,
+            Some(Wish::Login(startup)) => self.login(startup, None).await,
+            Some(Wish::Tls) => self.tls().await,
+            Some(Wish::DirectTls) => self.direct_tls().await,
+        }
+    }
+
+    /// Reads what the client wants. None if it never says, or nonsense.
+    async fn opening(&mut self) -> Option<Wish> {
+        match timeout(self.worker.limits().login_timeout, self.client.wish()).await {
+            Ok(Ok(wish)) => Some(wish),
+            Ok(Err(ClientError::Gone(_))) | Err(_) => None,
+            Ok(Err(error)) => {
+                self.worker.shared().stats.garbage.fetch_add(1, Ordering::Relaxed);
+                tracing::debug!(service = %self.service.name, %error, "client refused");
+                let message = error.to_string();
+                let fields = ErrorFields {
+                    sqlstate: sqlstate::PROTOCOL_VIOLATION,
+                    message: &message,
+                    detail: "",
+                    hint: "",
+                };
+                self.client.refuse(&fields).await;
+                None
+            }
+        }
+    }
+
+    /// Says that there is no room, once the client has said what it wants.
+    async fn turn_away(mut self) {
+        let wish = loop {
+            match self.opening().await {
+                Some(Wish::Tls) if self.client.deny_tls().await.is_ok() => {}
+                other => break other,
+            }
+        };
+        if let Some(Wish::Login(_)) = wish {
+            let message = format!(
+                "pgsteer has {} clients already, its limit",
+                self.worker.limits().sessions_max
+            );
+            let fields = ErrorFields {
+                sqlstate: sqlstate::TOO_MANY_CONNECTIONS,
+                message: &message,
+                detail: "",
+                hint: "Raise sessions_max under [proxy], or use a connection pool.",
+            };
+            self.client.refuse(&fields).await;
+        }
+    }
+
+    /// Sends a cancel request to the member it means, or to all if nobody here knows its key.
+    async fn cancel(self, key: CancelKey) {
+        let shared = self.worker.shared();
+        shared.stats.cancels.fetch_add(1, Ordering::Relaxed);
+        let servers = match shared.cancels.server_of(&key) {
+            Some(server) => vec![server],
+            None => {
+                let snapshot = self.worker.snapshot();
+                let of = |name| addresses(&snapshot, &self.service, name).into_iter().next();
+                snapshot.members.keys().filter_map(of).collect()
+            }
+        };
+        cancel::send(&key, servers).await;
+    }
+
+    /// The client asks for TLS: the member answers, and if it agrees all else is between them.
+    async fn tls(mut self) {
+        loop {
+            let Some(mut connected) = self.connect_for_tls().await else { return };
+            let asked = timeout(self.service.config.connect_timeout, ask_for_tls(&mut connected));
+            match asked.await {
+                Ok(Ok(b'S')) => {
+                    if self.client.stream.write_all(b"S").await.is_ok() {
+                        self.converse(connected).await;
+                    }
+                    return;
+                }
+                Ok(Ok(b'N')) => {
+                    if self.client.deny_tls().await.is_err() {
+                        return;
+                    }
+                    return self.login_after_tls_was_denied(connected).await;
+                }
+                Ok(Ok(_)) => {
+                    self.search.failed(&connected.seat, "its answer to SSLRequest is none")
+                }
+                Ok(Err(why)) => self.search.failed(&connected.seat, &why),
+                Err(_) => self.search.failed(&connected.seat, "no answer to SSLRequest in time"),
+            }
+        }
+    }
+
+    /// A member for a client that asked for TLS. If there is none the client has to be told
+    /// in clear: libpq reads an error in answer to its request as the end of all tries, but
+    /// goes on to its next host after a refused login.
+    async fn connect_for_tls(&mut self) -> Option<Connected> {
+        let vain = match self.search.connect(&self.worker, &self.service, &self.client).await {
+            Ok(connected) => return Some(connected),
+            Err(vain) => vain,
+        };
+        if vain != Vain::ClientGone && self.client.deny_tls().await.is_ok() {
+            if let Some(Wish::Login(_)) = self.opening().await {
+                self.refuse(&vain).await;
+            }
+        }
+        None
+    }
+
+    async fn login_after_tls_was_denied(mut self, connected: Connected) {
+        let wish = tokio::select! {
+            biased;
+            _ = connected.seat.ending() => None,
+            wish = self.opening() => Some(wish),
+        };
+        match wish {
+            Some(Some(Wish::Login(startup))) => self.login(startup, Some(connected)).await,
+            Some(_) => {}
+            // The gate was shut while the client was thinking. Nothing is lost: it has been
+            // promised nothing but that this connection is in clear.
+            None => {
+                drop(connected);
+                if let Some(Wish::Login(startup)) = self.opening().await {
+                    self.login(startup, None).await;
+                }
+            }
+        }
+    }
+
+    /// TLS without asking: nothing can be read, so the member gets it all from the first byte.
+    async fn direct_tls(mut self) {
+        let mut connected =
+            match self.search.connect(&self.worker, &self.service, &self.client).await {
+                Ok(connected) => connected,
+                // An error in clear would be read as broken TLS; an end moves libpq on.
+                Err(_) => return,
+            };
+        let ahead = std::mem::take(&mut self.client.ahead);
+        if connected.server.write_all(&ahead).await.is_ok() {
+            self.converse(connected).await;
+        }
+    }
+
+    /// Logs the client in at a member, and at the next one as long as that does not show.
+    async fn login(mut self, startup: Vec<u8>, mut at_hand: Option<Connected>) {
+        let mut login = Login::new(startup);
+        loop {
+            let connected = match at_hand.take() {
+                Some(connected) => Ok(connected),
+                None => self.search.connect(&self.worker, &self.service, &self.client).await,
+            };
+            let mut connected = match connected {
+                Ok(connected) => connected,
+                Err(vain) => return self.refuse(&vain).await,
+            };
+            let limit = self.worker.limits().login_timeout;
+            let trying = login.attempt(&self.service, &mut self.client, &mut connected);
+            match timeout(limit, trying).await.unwrap_or(Outcome::Over) {
+                Outcome::Ready(key) => {
+                    let address = connected.server.peer_addr().ok();
+                    let cancels = &self.worker.shared().cancels;
+                    let _registered =
+                        key.zip(address).map(|(key, address)| cancels.register(key, address));
+                    return self.converse(connected).await;
+                }
+                Outcome::Refused { raw, retry: Some(why) } => {
+                    self.search.failed(&connected.seat, &why);
+                    if !self.search.has_alternative(&self.worker, &self.service) {
+                        let _ = self.client.stream.write_all(&raw).await;
+                        return;
+                    }
+                }
+                Outcome::Refused { raw, retry: None } => {
+                    let _ = self.client.stream.write_all(&raw).await;
+                    return;
+                }
+                Outcome::Elsewhere(why) => {
+                    self.search.failed(&connected.seat, &why);
+                    if !login.can_start_again() {
+                        drop(connected);
+                        return self.refuse_midway(&why).await;
+                    }
+                }
+                Outcome::Over => return self.log_unfinished(&login),
+            }
+        }
+    }
+
+    /// Bytes flow until the server, the client or the gate ends it.
+    async fn converse(&mut self, mut connected: Connected) {
+        let stats = connected.seat.stats();
+        stats.sessions_total.fetch_add(1, Ordering::Relaxed);
+        let end = pump(&mut self.client.stream, &mut connected.server, &connected.seat).await;
+        let Connected { server, seat } = connected;
+        let member = seat.member().clone();
+        drop(server);
+        drop(seat);
+        tracing::debug!(service = %self.service.name, %member, ?end, "session over");
+        if let End::Told { ending, at_boundary: true } = end {
+            let message = ending.message(&member);
+            let fields = ErrorFields {
+                sqlstate: sqlstate::ADMIN_SHUTDOWN,
+                message: &message,
+                detail: "",
+                hint: "Connect again: pgsteer leads to the member that serves now.",
+            };
+            self.client.refuse(&fields).await;
+        }
+    }
+
+    async fn refuse(&mut self, vain: &Vain) {
+        self.search.refuse(vain, &self.worker, &self.service, &mut self.client).await;
+    }
+
+    /// The login failed at a point at which it cannot be repeated without the client.
+    async fn refuse_midway(&mut self, why: &str) {
+        let message = match self.service.config.role {
+            Role::Primary => "the primary changed during the login",
+            _ => "the member changed during the login",
+        };
+        let fields = ErrorFields {
+            sqlstate: sqlstate::CANNOT_CONNECT_NOW,
+            message,
+            detail: why,
+            hint: "Connect again: pgsteer leads to the member that serves now.",
+        };
+        self.client.refuse(&fields).await;
+    }
+
+    fn log_unfinished(&self, login: &Login) {
+        let (user, database) = user_and_database(login.startup());
+        tracing::debug!(service = %self.service.name, user, database, "login not finished");
+    }
+}
+
+/// Sends SSLRequest and reads the one byte of its answer.
+async fn ask_for_tls(connected: &mut Connected) -> Result<u8, String> {
+    let Connected { server, seat } = connected;
+    let asking = async {
+        server.write_all(&SSL_REQUEST_PACKET).await?;
+        server.read_u8().await
+    };
+    tokio::select! {
+        biased;
+        _ = seat.ending() => Err("its gate was shut during the login".to_owned()),
+        answer = asking => answer.map_err(|error| error.to_string()),
+    }
+}

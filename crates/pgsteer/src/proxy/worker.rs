@@ -1,0 +1,161 @@
+//! A worker: one thread with a runtime of its own. A session lives and dies on one worker.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use pgsteer_core::config::ProxyConfig;
+use pgsteer_core::names::{MemberName, ServiceName};
+use pgsteer_core::snapshot::Snapshot;
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::LocalSet;
+
+use super::barrier::Barrier;
+use super::seat::{Ending, Registry};
+use super::{Job, Phase, Shared, session};
+
+/// What the sessions of one worker share.
+#[derive(Debug)]
+pub struct Worker {
+    index: usize,
+    shared: Arc<Shared>,
+    /// The newest Snapshot on which this worker has acted.
+    snapshot: RefCell<Arc<Snapshot>>,
+    phase: Cell<Phase>,
+    registry: Rc<Registry>,
+    moved: Notify,
+    turn: Cell<usize>,
+}
+
+/// Runs a worker on the calling thread until its jobs end and its sessions are over.
+pub fn run(index: usize, shared: Arc<Shared>, jobs: mpsc::Receiver<Job>) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let worker = Rc::new(Worker::new(index, shared));
+    LocalSet::new().block_on(&runtime, worker.work(jobs));
+    Ok(())
+}
+
+impl Worker {
+    fn new(index: usize, shared: Arc<Shared>) -> Worker {
+        let snapshot = shared.snapshots.borrow().clone();
+        Worker {
+            index,
+            shared,
+            snapshot: RefCell::new(snapshot),
+            phase: Cell::new(Phase::Serving),
+            registry: Rc::new(Registry::default()),
+            moved: Notify::new(),
+            turn: Cell::new(index),
+        }
+    }
+
+    async fn work(self: &Rc<Self>, mut jobs: mpsc::Receiver<Job>) {
+        let mut snapshots = self.shared.snapshots.clone();
+        // The newest one, whenever that was, has not been acted on yet.
+        snapshots.mark_changed();
+        loop {
+            tokio::select! {
+                biased;
+                changed = snapshots.changed() => match changed {
+                    Ok(()) => self.act_on(&mut snapshots).await,
+                    Err(_) => break,
+                },
+                job = jobs.recv() => match job {
+                    Some(job) => self.take(job).await,
+                    None => break,
+                },
+            }
+        }
+    }
+
+    /// Ends the sessions that the Snapshot wants ended, then lets new ones follow it.
+    async fn act_on(&self, snapshots: &mut watch::Receiver<Arc<Snapshot>>) {
+        let snapshot = snapshots.borrow_and_update().clone();
+        self.end_sessions(|service, member| lost(&snapshot, service, member)).await;
+        let generation = snapshot.generation;
+        *self.snapshot.borrow_mut() = snapshot;
+        self.shared.barrier.acknowledge(self.index, generation);
+        self.moved.notify_waiters();
+    }
+
+    async fn end_sessions(&self, why: impl Fn(&ServiceName, &MemberName) -> Option<Ending>) {
+        let told = self.registry.end(why);
+        if told > 0 {
+            self.registry.ended().await;
+            tracing::info!(worker = self.index, sessions = told, "sessions ended");
+        }
+    }
+
+    async fn take(self: &Rc<Self>, job: Job) {
+        match job {
+            Job::Client { stream, service, admitted } => {
+                let Ok(stream) = TcpStream::from_std(stream) else { return };
+                tokio::task::spawn_local(session::serve(
+                    Rc::clone(self),
+                    service,
+                    stream,
+                    admitted,
+                ));
+            }
+            Job::EndService(name) => {
+                let of_it = |service: &ServiceName, _: &MemberName| {
+                    (*service == name).then_some(Ending::ServiceGone)
+                };
+                self.end_sessions(of_it).await;
+            }
+            Job::Stop => {
+                self.phase.set(Phase::Stopping);
+                self.moved.notify_waiters();
+            }
+            Job::EndAll => self.end_sessions(|_, _| Some(Ending::Shutdown)).await,
+        }
+    }
+
+    /// The newest Snapshot on which this worker has acted.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshot.borrow())
+    }
+
+    /// Waits until the Snapshot or the phase is another.
+    pub async fn moved(&self) {
+        self.moved.notified().await;
+    }
+
+    /// Whether pgsteer is shutting down.
+    pub fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    /// The seats of this worker.
+    pub fn registry(&self) -> &Rc<Registry> {
+        &self.registry
+    }
+
+    /// The barrier over all workers.
+    pub fn barrier(&self) -> &Barrier {
+        &self.shared.barrier
+    }
+
+    /// Limits and habits of the proxy.
+    pub fn limits(&self) -> &ProxyConfig {
+        &self.shared.limits
+    }
+
+    /// What all workers share.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// A number that grows, to take turns by.
+    pub fn next_turn(&self) -> usize {
+        self.turn.replace(self.turn.get().wrapping_add(1))
+    }
+}
+
+/// Why the sessions of `service` at `member` have to end, if they have.
+fn lost(snapshot: &Snapshot, service: &ServiceName, member: &MemberName) -> Option<Ending> {
+    let gate = snapshot.services.get(service)?.gates.get(member)?;
+    let why = || gate.reason().map(ToString::to_string).unwrap_or_default();
+    gate.ends_sessions().then(|| Ending::Gate(why()))
+}

@@ -1,0 +1,180 @@
+//! The beat of a source: when its next question is due.
+//!
+//! The engine sets the pace in the plan. A pace that becomes shorter means "ask now", and so
+//! does a member that has moved.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pgsteer_core::names::Endpoint;
+use pgsteer_core::plan::{Ask, Pace};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use super::Gone;
+
+/// No pace makes a source ask in a closed loop.
+const PACE_MIN: Duration = Duration::from_millis(1);
+
+/// Waits for the next question of one source to one member.
+pub struct Beat {
+    ask: watch::Receiver<Ask>,
+    of: fn(&Pace) -> Duration,
+    pace: Duration,
+    place: Place,
+    /// When the last question was due; none before the first.
+    last: Option<Instant>,
+}
+
+/// Where a member is asked.
+#[derive(Clone, PartialEq, Eq)]
+struct Place {
+    postgres: Endpoint,
+    patroni_url: Option<Arc<str>>,
+}
+
+impl Beat {
+    /// The beat of the source whose pace is `of` the plan's.
+    pub fn new(mut ask: watch::Receiver<Ask>, of: fn(&Pace) -> Duration) -> Beat {
+        let now = ask.borrow_and_update().clone();
+        Beat { ask, of, pace: of(&now.pace).max(PACE_MIN), place: Place::of(&now), last: None }
+    }
+
+    /// What the plan says of the member now.
+    pub fn ask(&self) -> Ask {
+        self.ask.borrow().clone()
+    }
+
+    /// The pace as last seen.
+    pub fn pace(&self) -> Duration {
+        self.pace
+    }
+
+    /// Waits until the next question is due: one pace after the last one, or at once if the
+    /// plan hastens it. Losing the race of a `select!` loses nothing.
+    pub async fn due(&mut self) -> Result<(), Gone> {
+        self.wait(|pace| pace).await
+    }
+
+    /// As [`Beat::due`], but `gap` after the last question instead of one pace.
+    pub async fn due_after(&mut self, gap: Duration) -> Result<(), Gone> {
+        self.wait(|_| gap).await
+    }
+
+    /// Waits until the plan says something new of the member; the next question is then due.
+    pub async fn changed(&mut self) -> Result<(), Gone> {
+        self.ask.changed().await.map_err(|_| Gone)?;
+        self.look();
+        self.last = None;
+        Ok(())
+    }
+
+    async fn wait(&mut self, gap: impl Fn(Duration) -> Duration) -> Result<(), Gone> {
+        while !self.look() {
+            let Some(last) = self.last else { break };
+            tokio::select! {
+                () = sleep_until(last + gap(self.pace)) => break,
+                changed = self.ask.changed() => changed.map_err(|_| Gone)?,
+            }
+        }
+        self.last = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Takes over what the plan says, and tells whether it hastens the next question.
+    fn look(&mut self) -> bool {
+        let ask = self.ask.borrow_and_update();
+        let pace = (self.of)(&ask.pace).max(PACE_MIN);
+        let moved = !self.place.is_of(&ask);
+        let hastened = moved || pace < self.pace;
+        self.pace = pace;
+        if moved {
+            self.place = Place::of(&ask);
+        }
+        hastened
+    }
+}
+
+impl Place {
+    fn of(ask: &Ask) -> Place {
+        Place { postgres: ask.postgres.clone(), patroni_url: ask.patroni_url.clone() }
+    }
+
+    fn is_of(&self, ask: &Ask) -> bool {
+        self.postgres == ask.postgres && self.patroni_url == ask.patroni_url
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(tether_ms: u64) -> Ask {
+        Ask {
+            postgres: Endpoint::new("127.0.0.1", 5432).unwrap(),
+            addresses: Vec::new(),
+            patroni_url: None,
+            pace: Pace {
+                tether: Duration::from_millis(tether_ms),
+                patroni: Duration::from_secs(1),
+            },
+        }
+    }
+
+    async fn waited(beat: &mut Beat) -> u128 {
+        let start = Instant::now();
+        beat.due().await.unwrap();
+        start.elapsed().as_millis()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_question_is_due_at_once_and_the_next_a_pace_later() {
+        let (_plan, plan_rx) = watch::channel(ask(250));
+        let mut beat = Beat::new(plan_rx, |pace| pace.tether);
+        assert_eq!(waited(&mut beat).await, 0);
+        assert_eq!(waited(&mut beat).await, 250);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shorter_pace_means_ask_now_and_a_longer_one_does_not() {
+        let (plan, plan_rx) = watch::channel(ask(250));
+        let mut beat = Beat::new(plan_rx, |pace| pace.tether);
+        waited(&mut beat).await;
+        plan.send_replace(ask(5));
+        assert_eq!(waited(&mut beat).await, 0);
+        assert_eq!(waited(&mut beat).await, 5);
+        plan.send_replace(ask(250));
+        assert_eq!(waited(&mut beat).await, 250);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pace_that_shortens_while_waiting_ends_the_wait() {
+        let (plan, plan_rx) = watch::channel(ask(1000));
+        let mut beat = Beat::new(plan_rx, |pace| pace.tether);
+        waited(&mut beat).await;
+        let hasten = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            plan.send_replace(ask(5));
+        };
+        let (ms, ()) = tokio::join!(waited(&mut beat), hasten);
+        assert_eq!(ms, 100);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_member_that_moved_is_asked_at_once() {
+        let (plan, plan_rx) = watch::channel(ask(250));
+        let mut beat = Beat::new(plan_rx, |pace| pace.tether);
+        waited(&mut beat).await;
+        plan.send_modify(|ask| ask.postgres = ask.postgres.with_port(5433));
+        assert_eq!(waited(&mut beat).await, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_plan_that_is_gone_ends_it() {
+        let (plan, plan_rx) = watch::channel(ask(250));
+        let mut beat = Beat::new(plan_rx, |pace| pace.tether);
+        waited(&mut beat).await;
+        drop(plan);
+        assert!(beat.due().await.is_err());
+    }
+}

@@ -1,0 +1,95 @@
+//! A secret: text that no message, log or page can show by accident.
+
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+
+/// The most bytes that a password file may have.
+const SECRET_BYTES_MAX: u64 = 4096;
+
+/// A password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Reads the first line of `file`.
+    ///
+    /// # Errors
+    /// A file that cannot be read, is empty, too large or no UTF-8; the message names the
+    /// file and shows nothing of what is in it.
+    pub fn read(file: &Path) -> anyhow::Result<Secret> {
+        let name = file.display();
+        let mut bytes = Vec::new();
+        let length = File::open(file)
+            .and_then(|opened| opened.take(SECRET_BYTES_MAX + 1).read_to_end(&mut bytes))
+            .with_context(|| format!("{name}: cannot be read"))?;
+        if length as u64 > SECRET_BYTES_MAX {
+            bail!("{name}: a password file has at most {SECRET_BYTES_MAX} bytes");
+        }
+        let Ok(text) = String::from_utf8(bytes) else {
+            bail!("{name}: not UTF-8");
+        };
+        match text.lines().next() {
+            Some(line) if !line.is_empty() => Ok(Secret(line.to_owned())),
+            _ => bail!("{name}: no password in its first line"),
+        }
+    }
+
+    /// The password itself, for the one place that has to send it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for Secret {
+    fn from(text: &str) -> Secret {
+        Secret(text.to_owned())
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(...)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn file(name: &str, content: &[u8]) -> std::path::PathBuf {
+        let path = std::env::temp_dir().join(format!("pgsteer-{}-{name}", std::process::id()));
+        fs::write(&path, content).unwrap();
+        path
+    }
+
+    #[test]
+    fn the_password_is_the_first_line() {
+        let path = file("two-lines", b"open sesame\r\nanother line\n");
+        assert_eq!(Secret::read(&path).unwrap().expose(), "open sesame");
+        fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn an_error_names_the_file_and_nothing_that_is_in_it() {
+        for content in [b"\xffhunter2".as_slice(), b"", b"\nhunter2", &[b'x'; 5000]] {
+            let path = file("bad", content);
+            let message = format!("{:#}", Secret::read(&path).unwrap_err());
+            assert!(message.contains(path.to_str().unwrap()), "{message}");
+            assert!(!message.contains("hunter2"), "{message}");
+            fs::remove_file(path).unwrap();
+        }
+        let message = format!("{:#}", Secret::read(Path::new("/nowhere/pw")).unwrap_err());
+        assert!(message.contains("/nowhere/pw"), "{message}");
+    }
+
+    #[test]
+    fn it_does_not_show_itself() {
+        assert_eq!(format!("{:?}", Secret::from("hunter2")), "Secret(...)");
+    }
+}

@@ -1,0 +1,262 @@
+//! The login of the tether: connect, TLS, startup packet, authentication.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fallible_iterator::FallibleIterator;
+use pgsteer_core::claim::Failure;
+use pgsteer_core::config::{CheckConfig, SslMode};
+use pgsteer_core::names::Endpoint;
+use postgres_protocol::authentication::md5_hash;
+use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
+use postgres_protocol::message::backend::{AuthenticationSaslBody, Message};
+use postgres_protocol::message::frontend;
+use rustls::ClientConfig;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::session::Session;
+use super::wire::{Connection, Refusal, nonsense};
+use crate::sources::dial::{self, Transport};
+use crate::sources::secret::Secret;
+use crate::tls::{self, Trust};
+
+/// The code of an SSLRequest has no answer but one byte: `S` or `N`.
+const TLS_OFFERED: u8 = b'S';
+const TLS_NOT_OFFERED: u8 = b'N';
+
+/// invalid_password and invalid_authorization_specification.
+const INVALID_PASSWORD: &str = "28P01";
+const INVALID_AUTHORIZATION: &str = "28000";
+
+/// How to log in, read and checked.
+#[derive(Debug)]
+pub struct Login {
+    user: String,
+    dbname: String,
+    password: Option<Secret>,
+    encryption: Encryption,
+    /// How long a login, and any other answer, may take.
+    pub limit: Duration,
+}
+
+#[derive(Debug)]
+enum Encryption {
+    Never,
+    /// If the server offers it and it can be agreed on.
+    Preferred(Arc<ClientConfig>),
+    Always(Arc<ClientConfig>),
+}
+
+/// A login that succeeded.
+pub struct LoggedIn {
+    /// When it was asked for.
+    pub asked: Instant,
+    /// The session.
+    pub session: Session,
+}
+
+impl Login {
+    /// Reads the files that `check` names.
+    ///
+    /// # Errors
+    /// A file that cannot be used; the message names it and shows no secret.
+    pub fn read(check: &CheckConfig) -> anyhow::Result<Login> {
+        let trust = match &check.ca_file {
+            Some(file) => Trust::Authorities(file),
+            None => Trust::System,
+        };
+        let encryption = match check.sslmode {
+            SslMode::Disable => Encryption::Never,
+            SslMode::Prefer => Encryption::Preferred(tls::client_config(Trust::Anyone, None)?),
+            SslMode::Require => Encryption::Always(tls::client_config(Trust::Anyone, None)?),
+            SslMode::VerifyFull => Encryption::Always(tls::client_config(trust, None)?),
+        };
+        Ok(Login {
+            user: check.user.clone(),
+            dbname: check.dbname.clone(),
+            password: match &check.password_file {
+                Some(file) => Some(Secret::read(file)?),
+                None => None,
+            },
+            encryption,
+            limit: check.timeout,
+        })
+    }
+
+    /// Logs in at the first of `addresses` that accepts a connection.
+    pub async fn log_in(
+        &self,
+        postgres: &Endpoint,
+        addresses: &[IpAddr],
+    ) -> Result<LoggedIn, Failure> {
+        let peer: Arc<str> = Arc::from(postgres.to_string());
+        match tokio::time::timeout(self.limit, self.attempt(postgres, addresses, &peer)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(dial::timed_out(&peer, self.limit)),
+        }
+    }
+
+    async fn attempt(
+        &self,
+        postgres: &Endpoint,
+        addresses: &[IpAddr],
+        peer: &Arc<str>,
+    ) -> Result<LoggedIn, Failure> {
+        let dialling = || dial::connect(addresses, postgres.port(), peer, self.limit);
+        let transport =
+            match (self.encrypt(dialling().await?, postgres, peer).await, &self.encryption) {
+                // As libpq does: who would have been content without TLS gets on without it.
+                (Err(Failure::Tls(_)), Encryption::Preferred(_)) => Box::new(dialling().await?),
+                (transport, _) => transport?,
+            };
+        let mut connection = Connection::new(transport, peer.clone());
+        let asked = Instant::now();
+        let parameters = [
+            ("user", self.user.as_str()),
+            ("database", self.dbname.as_str()),
+            ("application_name", "pgsteer"),
+            ("client_encoding", "UTF8"),
+        ];
+        connection.send(|buf| frontend::startup_message(parameters, buf)).await?;
+        self.authenticate(&mut connection).await?;
+        let reported = welcome(&mut connection).await?;
+        Ok(LoggedIn { asked, session: Session::new(connection, &reported) })
+    }
+
+    async fn encrypt(
+        &self,
+        mut stream: TcpStream,
+        postgres: &Endpoint,
+        peer: &Arc<str>,
+    ) -> Result<Box<dyn Transport>, Failure> {
+        let (config, is_needed) = match &self.encryption {
+            Encryption::Never => return Ok(Box::new(stream)),
+            Encryption::Preferred(config) => (config, false),
+            Encryption::Always(config) => (config, true),
+        };
+        let refused = |why: &str| Failure::Tls(Arc::from(format!("{peer}: {why}")));
+        // Not one byte more than the answer is read: whatever came behind it unencrypted
+        // would have been slipped in, and the handshake fails on it.
+        match ask_for_tls(&mut stream, peer).await? {
+            TLS_OFFERED => {}
+            TLS_NOT_OFFERED if is_needed => return Err(refused("the server offers none")),
+            TLS_NOT_OFFERED => return Ok(Box::new(stream)),
+            other => {
+                let how = format!("`{}` to a request for TLS", other.escape_ascii());
+                return Err(nonsense(peer, &how));
+            }
+        }
+        let name = tls::server_name(postgres.host()).map_err(|err| refused(&err.to_string()))?;
+        let connecting = TlsConnector::from(config.clone()).connect(name, stream);
+        match connecting.await {
+            Ok(stream) => Ok(Box::new(stream)),
+            Err(err) => Err(refused(&err.to_string())),
+        }
+    }
+
+    async fn authenticate(&self, connection: &mut Connection) -> Result<(), Failure> {
+        loop {
+            match connection.receive().await? {
+                Message::AuthenticationOk => return Ok(()),
+                Message::AuthenticationCleartextPassword => {
+                    let password = self.password()?.expose().as_bytes();
+                    connection.send(|buf| frontend::password_message(password, buf)).await?;
+                }
+                Message::AuthenticationMd5Password(body) => {
+                    let password = self.password()?.expose().as_bytes();
+                    let hash = md5_hash(self.user.as_bytes(), password, body.salt());
+                    connection.send(|buf| frontend::password_message(hash.as_bytes(), buf)).await?;
+                }
+                Message::AuthenticationSasl(body) => self.scram(connection, &body).await?,
+                Message::ErrorResponse(body) => return Err(Refusal::of(&body).into()),
+                Message::NoticeResponse(_) => {}
+                Message::AuthenticationGss
+                | Message::AuthenticationKerberosV5
+                | Message::AuthenticationScmCredential
+                | Message::AuthenticationSspi => return Err(unknown_method()),
+                _ => return Err(connection.nonsense("no authentication in the login")),
+            }
+        }
+    }
+
+    /// SCRAM-SHA-256 (RFC 7677) without channel binding: the server's proof at the end shows
+    /// that it knows the password too, whoever carries the bytes.
+    async fn scram(
+        &self,
+        connection: &mut Connection,
+        offered: &AuthenticationSaslBody,
+    ) -> Result<(), Failure> {
+        let mut mechanisms = offered.mechanisms();
+        if !matches!(mechanisms.any(|name| Ok(name == SCRAM_SHA_256)), Ok(true)) {
+            return Err(unknown_method());
+        }
+        let password = self.password()?.expose().as_bytes();
+        let mut scram = ScramSha256::new(password, ChannelBinding::unsupported());
+        connection
+            .send(|buf| frontend::sasl_initial_response(SCRAM_SHA_256, scram.message(), buf))
+            .await?;
+        match connection.receive().await? {
+            Message::AuthenticationSaslContinue(body) => {
+                scram.update(body.data()).map_err(|err| connection.nonsense(&err.to_string()))?
+            }
+            Message::ErrorResponse(body) => return Err(Refusal::of(&body).into()),
+            _ => return Err(connection.nonsense("SCRAM without its second step")),
+        }
+        connection.send(|buf| frontend::sasl_response(scram.message(), buf)).await?;
+        match connection.receive().await? {
+            Message::AuthenticationSaslFinal(body) => scram
+                .finish(body.data())
+                .map_err(|_| connection.nonsense("its proof of knowing the password is wrong")),
+            Message::ErrorResponse(body) => Err(Refusal::of(&body).into()),
+            _ => Err(connection.nonsense("SCRAM without its last step")),
+        }
+    }
+
+    fn password(&self) -> Result<&Secret, Failure> {
+        let none =
+            || Refusal::by_us(INVALID_PASSWORD, "it asks for a password, none is configured");
+        self.password.as_ref().ok_or_else(|| none().into())
+    }
+}
+
+async fn ask_for_tls(stream: &mut TcpStream, peer: &Arc<str>) -> Result<u8, Failure> {
+    let mut request = bytes::BytesMut::new();
+    frontend::ssl_request(&mut request);
+    let asking = async {
+        stream.write_all(&request).await?;
+        stream.read_u8().await
+    };
+    asking.await.map_err(|err| dial::failure(&err, peer))
+}
+
+/// Reads from AuthenticationOk to the first ReadyForQuery, and keeps what is reported.
+async fn welcome(connection: &mut Connection) -> Result<BTreeMap<String, String>, Failure> {
+    /// The most parameters that are kept; PostgreSQL 18 reports 15.
+    const REPORTED_MAX: usize = 100;
+    let mut reported = BTreeMap::new();
+    loop {
+        match connection.receive().await? {
+            Message::ReadyForQuery(_) => return Ok(reported),
+            Message::ParameterStatus(body) if reported.len() < REPORTED_MAX => {
+                if let (Ok(name), Ok(value)) = (body.name(), body.value()) {
+                    reported.insert(name.to_owned(), value.to_owned());
+                }
+            }
+            Message::BackendKeyData(_) | Message::NoticeResponse(_) => {}
+            Message::ErrorResponse(body) => return Err(Refusal::of(&body).into()),
+            _ => return Err(connection.nonsense("no end of the login")),
+        }
+    }
+}
+
+fn unknown_method() -> Failure {
+    Refusal::by_us(
+        INVALID_AUTHORIZATION,
+        "it asks for a method of authentication that pgsteer does not know",
+    )
+    .into()
+}

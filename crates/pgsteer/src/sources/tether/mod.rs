@@ -1,0 +1,282 @@
+//! The tether: the kept SQL connection to a member through which pgsteer feels its role.
+//!
+//! Two states. Apart: no session, a login is tried again and again. Tied: a session is
+//! asked at the plan's pace, and watched in between, because its end is the quickest word
+//! there is of a demotion or a crash. Beside a kept session a fresh login is tried now and
+//! then: a postmaster can hang while its old sessions go on.
+
+mod backoff;
+mod fresh;
+mod login;
+mod progress;
+mod session;
+mod wire;
+
+use std::mem::discriminant;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pgsteer_core::claim::{Fact, Failure, TetherFacts};
+use pgsteer_core::names::Endpoint;
+use tracing::{debug, info, trace, warn};
+
+use super::beat::Beat;
+use super::{Gone, Hint, Reporter, dial};
+
+use self::backoff::Backoff;
+use self::fresh::Fresh;
+use self::login::LoggedIn;
+pub use self::login::Login;
+use self::session::Session;
+
+/// The least time from one progress query to the next.
+const PROGRESS_PACE: Duration = Duration::from_secs(1);
+
+/// A session that ends younger than this was not worth much: the next login has to wait as
+/// if there had been none. Otherwise a server that ends every session at once would be
+/// dialled in a closed loop.
+const SESSION_AGE_MIN: Duration = Duration::from_secs(1);
+
+/// The tether of one member.
+pub struct Tether {
+    beat: Beat,
+    login: Arc<Login>,
+    reporter: Reporter,
+    /// Given when nobody answers at the known addresses.
+    unreachable: Hint,
+    backoff: Backoff,
+    /// The last failure that went to the log, until a session is there again.
+    logged: Option<Failure>,
+}
+
+enum State {
+    Apart,
+    Tied(Box<Tied>),
+}
+
+struct Tied {
+    session: Session,
+    place: Place,
+    since: Instant,
+    fresh: Fresh,
+    /// When the progress was asked for last.
+    progress: Option<Instant>,
+}
+
+/// Where a session goes to.
+#[derive(Clone, PartialEq, Eq)]
+struct Place {
+    postgres: Endpoint,
+    addresses: Vec<IpAddr>,
+}
+
+/// What ends the watch over a kept session.
+enum Felt {
+    Unasked(Result<TetherFacts, Failure>),
+    Fresh(Result<LoggedIn, Failure>),
+    Due,
+}
+
+impl Tether {
+    /// The tether that asks at the pace of `beat`.
+    pub fn new(beat: Beat, login: Arc<Login>, reporter: Reporter, unreachable: Hint) -> Tether {
+        Tether { beat, login, reporter, unreachable, backoff: Backoff::default(), logged: None }
+    }
+
+    /// Works until nobody listens any more.
+    pub async fn run(mut self) -> Gone {
+        let mut state = State::Apart;
+        loop {
+            let next = match state {
+                State::Apart => self.apart().await,
+                State::Tied(tied) => self.tied(tied).await,
+            };
+            state = match next {
+                Ok(next) => next,
+                Err(gone) => return gone,
+            };
+        }
+    }
+
+    /// Tries one login, when its time has come.
+    async fn apart(&mut self) -> Result<State, Gone> {
+        self.beat.due_after(self.backoff.wait()).await?;
+        let Some(place) = self.place() else {
+            // The resolver has not spoken yet, and it is the one to report a failure.
+            self.beat.changed().await?;
+            return Ok(State::Apart);
+        };
+        let started = Instant::now();
+        match self.login.log_in(&place.postgres, &place.addresses).await {
+            Ok(logged_in) => self.transition_to_tied(logged_in, place).await,
+            Err(failure) => {
+                if failure.is_login_refused() {
+                    self.backoff.grow_at_rest();
+                } else {
+                    self.backoff.grow(self.beat.pace());
+                    self.unreachable.give();
+                }
+                self.transition_to_apart(started, failure).await
+            }
+        }
+    }
+
+    /// Watches over the session, and asks it when a question is due.
+    async fn tied(&mut self, mut tied: Box<Tied>) -> Result<State, Gone> {
+        let felt = tokio::select! {
+            biased;
+            unasked = tied.session.unasked() => Felt::Unasked(unasked),
+            outcome = tied.fresh.outcome(&self.login, &tied.place) => Felt::Fresh(outcome),
+            due = self.beat.due() => due.map(|()| Felt::Due)?,
+        };
+        match felt {
+            Felt::Unasked(Ok(facts)) => {
+                self.claim(Instant::now(), Ok(facts)).await?;
+                Ok(State::Tied(tied))
+            }
+            Felt::Unasked(Err(failure)) => self.lose(tied.since, Instant::now(), failure).await,
+            Felt::Fresh(outcome) => self.refresh(tied, outcome).await,
+            Felt::Due if self.has_moved(&tied) => {
+                debug!(member = %self.reporter.member, "the member has moved");
+                tied.session.close().await;
+                self.backoff.reset();
+                Ok(State::Apart)
+            }
+            Felt::Due => self.ask(tied).await,
+        }
+    }
+
+    /// Asks for the role, and for the progress if that is due too.
+    async fn ask(&mut self, mut tied: Box<Tied>) -> Result<State, Gone> {
+        let asked = Instant::now();
+        match self.bounded(&tied.place, tied.session.role()).await {
+            Ok(facts) => self.claim(asked, Ok(facts)).await?,
+            Err(failure) => return self.lose(tied.since, asked, failure).await,
+        }
+        let is_due = tied.progress.is_none_or(|last| last.elapsed() >= PROGRESS_PACE);
+        if is_due { self.ask_progress(tied).await } else { Ok(State::Tied(tied)) }
+    }
+
+    async fn ask_progress(&mut self, mut tied: Box<Tied>) -> Result<State, Gone> {
+        let asked = Instant::now();
+        tied.progress = Some(asked);
+        match self.bounded(&tied.place, tied.session.progress()).await {
+            Ok(None) => {}
+            Ok(Some(progress)) => self.reporter.claim(asked, Fact::Progress(progress)).await?,
+            Err(failure) => return self.lose(tied.since, asked, failure).await,
+        }
+        Ok(State::Tied(tied))
+    }
+
+    /// Takes the fresh login in place of the kept session, or its failure for what it says.
+    async fn refresh(
+        &mut self,
+        mut tied: Box<Tied>,
+        outcome: Result<LoggedIn, Failure>,
+    ) -> Result<State, Gone> {
+        match outcome {
+            Ok(logged_in) => {
+                let old = std::mem::replace(&mut tied.session, logged_in.session);
+                old.close().await;
+                // The login may be older than the last answer of the session before it.
+                self.ask(tied).await
+            }
+            // A full server or a changed password: the kept session is still as good.
+            Err(failure) if failure.is_login_refused() => {
+                warn!(member = %self.reporter.member, "a fresh login beside the kept one: {failure}");
+                Ok(State::Tied(tied))
+            }
+            Err(failure) => self.lose(tied.since, Instant::now(), failure).await,
+        }
+    }
+
+    async fn lose(
+        &mut self,
+        since: Instant,
+        asked: Instant,
+        failure: Failure,
+    ) -> Result<State, Gone> {
+        if since.elapsed() >= SESSION_AGE_MIN {
+            self.backoff.reset();
+        } else {
+            self.backoff.grow(self.beat.pace());
+        }
+        self.transition_to_apart(asked, failure).await
+    }
+
+    async fn transition_to_apart(
+        &mut self,
+        asked: Instant,
+        failure: Failure,
+    ) -> Result<State, Gone> {
+        let member = &self.reporter.member;
+        match &self.logged {
+            Some(last) if discriminant(last) == discriminant(&failure) => {
+                trace!(%member, "tether: {failure}");
+            }
+            _ => warn!(%member, "tether: {failure}"),
+        }
+        self.logged = Some(failure.clone());
+        self.claim(asked, Err(failure)).await?;
+        Ok(State::Apart)
+    }
+
+    async fn transition_to_tied(
+        &mut self,
+        logged_in: LoggedIn,
+        place: Place,
+    ) -> Result<State, Gone> {
+        info!(member = %self.reporter.member, postgres = %place.postgres, "tied");
+        self.logged = None;
+        let tied = Box::new(Tied {
+            session: logged_in.session,
+            place,
+            since: Instant::now(),
+            fresh: Fresh::later(),
+            progress: None,
+        });
+        match tied.session.told_in_login() {
+            Some(facts) => {
+                self.claim(logged_in.asked, Ok(facts)).await?;
+                self.ask_progress(tied).await
+            }
+            None => self.ask(tied).await,
+        }
+    }
+
+    async fn claim(
+        &self,
+        asked: Instant,
+        answer: Result<TetherFacts, Failure>,
+    ) -> Result<(), Gone> {
+        trace!(member = %self.reporter.member, ?answer, "tether");
+        self.reporter.claim(asked, Fact::Tether(answer)).await
+    }
+
+    async fn bounded<T>(
+        &self,
+        place: &Place,
+        answer: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let limit = self.login.limit;
+        match tokio::time::timeout(limit, answer).await {
+            Ok(answer) => answer,
+            Err(_) => Err(dial::timed_out(&Arc::from(place.postgres.to_string()), limit)),
+        }
+    }
+
+    /// Where to log in; none while the addresses are unknown.
+    fn place(&self) -> Option<Place> {
+        let ask = self.beat.ask();
+        let addresses = match ask.postgres.ip() {
+            Some(address) => vec![address],
+            None => ask.addresses,
+        };
+        (!addresses.is_empty()).then_some(Place { postgres: ask.postgres, addresses })
+    }
+
+    fn has_moved(&self, tied: &Tied) -> bool {
+        self.beat.ask().postgres != tied.place.postgres
+    }
+}

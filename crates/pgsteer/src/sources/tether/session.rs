@@ -1,0 +1,230 @@
+//! A session of the tether: logged in, and asked again and again.
+
+use std::collections::BTreeMap;
+
+use pgsteer_core::claim::{Failure, Progress, TetherFacts};
+use postgres_protocol::message::backend::{DataRowBody, Message, ParameterStatusBody};
+use postgres_protocol::message::frontend;
+
+use super::progress;
+use super::wire::{Connection, Refusal};
+use fallible_iterator::FallibleIterator;
+
+/// PostgreSQL 10 gave the functions of the progress query the names that they have now.
+const PROGRESS_SINCE: u32 = 10;
+
+/// Logged in.
+pub struct Session {
+    connection: Connection,
+    recovery: Recovery,
+    progress: ProgressQuery,
+}
+
+/// How this server tells whether it is in recovery.
+#[derive(Clone, Copy)]
+enum Recovery {
+    /// By the parameter `in_hot_standby`, as last reported (PostgreSQL 14 and later). It is
+    /// reported in the login, and again before the ReadyForQuery that follows a promotion
+    /// (`ReportChangedGUCOptions` in `src/backend/utils/misc/guc.c`). A server that goes
+    /// back into recovery restarts, so it does so over the dead body of this session.
+    Reported(bool),
+    /// Only when asked with a query (PostgreSQL 13 and earlier).
+    Asked,
+}
+
+/// What is known of the progress query on this server.
+enum ProgressQuery {
+    /// Whether the login may see the last checkpoint is still to be asked.
+    Unprepared,
+    /// The statement.
+    Ready(String),
+    /// This server refuses it. Asking again would only fill its log.
+    Refused,
+}
+
+/// The rest of an answer up to ReadyForQuery.
+#[derive(Default)]
+struct Rest {
+    row: Option<Vec<Option<String>>>,
+    refusal: Option<Refusal>,
+}
+
+impl Session {
+    /// The session behind a login that `reported` these parameters.
+    pub fn new(connection: Connection, reported: &BTreeMap<String, String>) -> Session {
+        let recovery = match reported.get(IN_HOT_STANDBY).map(String::as_str) {
+            Some(value) => Recovery::Reported(value != "off"),
+            None => Recovery::Asked,
+        };
+        let version = reported.get("server_version");
+        let progress = match version.and_then(|text| major(text)) {
+            Some(version) if version < PROGRESS_SINCE => ProgressQuery::Refused,
+            _ => ProgressQuery::Unprepared,
+        };
+        Session { connection, recovery, progress }
+    }
+
+    /// What the login itself told of the role; nothing on a server before PostgreSQL 14.
+    pub fn told_in_login(&self) -> Option<TetherFacts> {
+        match self.recovery {
+            Recovery::Reported(in_recovery) => Some(TetherFacts { in_recovery }),
+            Recovery::Asked => None,
+        }
+    }
+
+    /// Asks for the role: a Sync, the smallest question there is, or a query if it must be.
+    pub async fn role(&mut self) -> Result<TetherFacts, Failure> {
+        match self.recovery {
+            Recovery::Reported(_) => self.sync().await,
+            Recovery::Asked => {
+                let row = self.query("SELECT pg_is_in_recovery()").await??;
+                match row.first().and_then(progress::is_true) {
+                    Some(in_recovery) => Ok(TetherFacts { in_recovery }),
+                    None => Err(self.connection.nonsense("no boolean for a boolean")),
+                }
+            }
+        }
+    }
+
+    /// Asks for the progress; none if this server refuses to tell.
+    pub async fn progress(&mut self) -> Result<Option<Progress>, Failure> {
+        if let ProgressQuery::Unprepared = self.progress {
+            let answer = self.query(progress::MAY_SEE_CHECKPOINT).await?;
+            let may = answer.is_ok_and(|row| row.first().and_then(progress::is_true) == Some(true));
+            self.progress = ProgressQuery::Ready(progress::query(may));
+        }
+        let ProgressQuery::Ready(statement) = &self.progress else {
+            return Ok(None);
+        };
+        let statement = statement.clone();
+        match self.query(&statement).await? {
+            Ok(row) => match progress::read(&row) {
+                Some(progress) => Ok(Some(progress)),
+                None => Err(self.connection.nonsense("another row than was asked for")),
+            },
+            Err(refusal) => {
+                tracing::warn!("the progress query is refused: {}", Failure::from(refusal));
+                self.progress = ProgressQuery::Refused;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Waits for what the server says unasked: nothing, mostly. An end of the session is
+    /// felt here. Losing the race of a `select!` loses nothing.
+    pub async fn unasked(&mut self) -> Result<TetherFacts, Failure> {
+        loop {
+            match self.connection.receive().await? {
+                Message::ParameterStatus(body) => {
+                    self.note(&body);
+                    if let Some(facts) = self.told_in_login() {
+                        return Ok(facts);
+                    }
+                }
+                Message::NoticeResponse(_) | Message::NotificationResponse(_) => {}
+                Message::ErrorResponse(body) => return Err(Refusal::of(&body).into()),
+                _ => return Err(self.connection.nonsense("an answer without a question")),
+            }
+        }
+    }
+
+    /// Ends the session.
+    pub async fn close(self) {
+        self.connection.close().await;
+    }
+
+    async fn sync(&mut self) -> Result<TetherFacts, Failure> {
+        self.connection
+            .send(|buf| {
+                frontend::sync(buf);
+                Ok(())
+            })
+            .await?;
+        if let Some(refusal) = self.rest().await?.refusal {
+            return Err(refusal.into());
+        }
+        match self.recovery {
+            Recovery::Reported(in_recovery) => Ok(TetherFacts { in_recovery }),
+            Recovery::Asked => Err(self.connection.nonsense("no role in the login")),
+        }
+    }
+
+    /// The row of a statement that gives one, or why there is none.
+    async fn query(
+        &mut self,
+        statement: &str,
+    ) -> Result<Result<Vec<Option<String>>, Refusal>, Failure> {
+        self.connection.send(|buf| frontend::query(statement, buf)).await?;
+        let rest = self.rest().await?;
+        match (rest.refusal, rest.row) {
+            (Some(refusal), _) => Ok(Err(refusal)),
+            (None, Some(row)) => Ok(Ok(row)),
+            (None, None) => Err(self.connection.nonsense("no row to a question")),
+        }
+    }
+
+    async fn rest(&mut self) -> Result<Rest, Failure> {
+        let mut rest = Rest::default();
+        loop {
+            match self.connection.receive().await? {
+                Message::ReadyForQuery(_) => return Ok(rest),
+                Message::ParameterStatus(body) => self.note(&body),
+                Message::DataRow(body) => match texts(&body) {
+                    Some(row) => rest.row = Some(row),
+                    None => return Err(self.connection.nonsense("a row that is none")),
+                },
+                Message::ErrorResponse(body) => {
+                    let refusal = Refusal::of(&body);
+                    if refusal.is_fatal {
+                        return Err(refusal.into());
+                    }
+                    rest.refusal = Some(refusal);
+                }
+                Message::NoticeResponse(_)
+                | Message::NotificationResponse(_)
+                | Message::RowDescription(_)
+                | Message::CommandComplete(_) => {}
+                _ => return Err(self.connection.nonsense("an answer to another question")),
+            }
+        }
+    }
+
+    fn note(&mut self, body: &ParameterStatusBody) {
+        let is_role = matches!(body.name(), Ok(IN_HOT_STANDBY));
+        if let (true, Recovery::Reported(in_recovery), Ok(value)) =
+            (is_role, &mut self.recovery, body.value())
+        {
+            *in_recovery = value != "off";
+        }
+    }
+}
+
+/// The parameter that tells a standby, PostgreSQL 14 and later.
+const IN_HOT_STANDBY: &str = "in_hot_standby";
+
+fn texts(body: &DataRowBody) -> Option<Vec<Option<String>>> {
+    let buffer = body.buffer();
+    let text = |range: std::ops::Range<usize>| {
+        let bytes = buffer.get(range)?;
+        Some(String::from_utf8_lossy(bytes).into_owned())
+    };
+    let ranges: Vec<_> = body.ranges().collect().ok()?;
+    Some(ranges.into_iter().map(|range| range.and_then(text)).collect())
+}
+
+/// The first number of `15.18 (Debian ...)`, `9.6.24` or `18beta1`.
+fn major(version: &str) -> Option<u32> {
+    let digits = version.split(|c: char| !c.is_ascii_digit()).next()?;
+    digits.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_major_version_is_read_from_whatever_a_server_calls_itself() {
+        let versions = ["15.18 (Debian 15.18-0+deb12u1)", "9.6.24", "18beta1", "devel"];
+        assert_eq!(versions.map(major), [Some(15), Some(9), Some(18), None]);
+    }
+}

@@ -1,0 +1,160 @@
+//! The tether's side of the wire: whole messages out, whole messages in, all of it bounded.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use fallible_iterator::FallibleIterator;
+use pgsteer_core::claim::Failure;
+use pgsteer_core::wire::patroni::excerpt;
+use postgres_protocol::message::backend::{ErrorResponseBody, Header, Message};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::sources::dial::{self, Transport};
+
+/// The most bytes of one message. What the tether asks for has less than a hundred.
+const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+
+/// The most characters of a server's message that are repeated.
+const SENTENCE_CHARS_MAX: usize = 200;
+
+/// A connection on which both sides speak PostgreSQL's protocol.
+pub struct Connection {
+    transport: Box<dyn Transport>,
+    peer: Arc<str>,
+    incoming: BytesMut,
+    outgoing: BytesMut,
+}
+
+impl Connection {
+    /// The connection over `transport` to `peer`.
+    pub fn new(transport: Box<dyn Transport>, peer: Arc<str>) -> Connection {
+        Connection { transport, peer, incoming: BytesMut::new(), outgoing: BytesMut::new() }
+    }
+
+    /// Sends what `build` writes.
+    pub async fn send(
+        &mut self,
+        build: impl FnOnce(&mut BytesMut) -> io::Result<()>,
+    ) -> Result<(), Failure> {
+        self.outgoing.clear();
+        build(&mut self.outgoing).map_err(|err| self.nonsense(&err.to_string()))?;
+        let written = async {
+            self.transport.write_all(&self.outgoing).await?;
+            self.transport.flush().await
+        };
+        let written = written.await;
+        written.map_err(|err| dial::failure(&err, &self.peer))
+    }
+
+    /// The next message, whatever it is. Losing the race of a `select!` loses nothing.
+    pub async fn receive(&mut self) -> Result<Message, Failure> {
+        loop {
+            if let Some(message) = self.parse()? {
+                return Ok(message);
+            }
+            let read = self.transport.read_buf(&mut self.incoming).await;
+            match read {
+                Ok(0) => return Err(Failure::Closed(self.peer.clone())),
+                Ok(_) => {}
+                Err(err) => return Err(dial::failure(&err, &self.peer)),
+            }
+        }
+    }
+
+    /// Says goodbye. The server would notice anyway; this spares it a line in its log.
+    pub async fn close(mut self) {
+        let goodbye = self.send(|buf| {
+            postgres_protocol::message::frontend::terminate(buf);
+            Ok(())
+        });
+        // Whether it was heard makes no difference any more.
+        let _ = goodbye.await;
+    }
+
+    /// The peer answers, but not as PostgreSQL does.
+    pub fn nonsense(&self, how: &str) -> Failure {
+        nonsense(&self.peer, how)
+    }
+
+    fn parse(&mut self) -> Result<Option<Message>, Failure> {
+        let header = Header::parse(&self.incoming);
+        let Some(header) = header.map_err(|err| self.garbage(&err))? else {
+            return Ok(None);
+        };
+        if usize::try_from(header.len()).map_or(true, |len| len > MESSAGE_BYTES_MAX) {
+            // Five bytes that are no header mostly claim a huge length: that is another
+            // protocol's greeting rather than a large message.
+            return Err(match header.tag() {
+                b'A'..=b'Z' | b'a'..=b'z' | b'1'..=b'3' => {
+                    Failure::TooLarge { peer: self.peer.clone(), bytes_max: MESSAGE_BYTES_MAX }
+                }
+                _ => self.garbage(&"no message of PostgreSQL"),
+            });
+        }
+        // The parser takes the bytes away before it finds them to be wrong.
+        let shown = excerpt(&self.incoming);
+        let message = Message::parse(&mut self.incoming);
+        message.map_err(|err| self.nonsense(&format!("{err}, `{shown}`")))
+    }
+
+    fn garbage(&self, err: &dyn std::fmt::Display) -> Failure {
+        self.nonsense(&format!("{err}, `{}`", excerpt(&self.incoming)))
+    }
+}
+
+/// `peer` answers, but not as PostgreSQL does.
+pub fn nonsense(peer: &Arc<str>, how: &str) -> Failure {
+    Failure::Malformed(Arc::from(format!("{peer} answers, but not as PostgreSQL does: {how}")))
+}
+
+/// What an ErrorResponse says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// SQLSTATE; empty if the server tells none.
+    sqlstate: String,
+    message: String,
+    /// The server ends the session.
+    pub is_fatal: bool,
+}
+
+impl Refusal {
+    /// Reads an ErrorResponse (PostgreSQL documentation, "Error and Notice Message Fields").
+    pub fn of(body: &ErrorResponseBody) -> Refusal {
+        let mut refusal =
+            Refusal { sqlstate: String::new(), message: String::new(), is_fatal: false };
+        let mut fields = body.fields();
+        while let Ok(Some(field)) = fields.next() {
+            let text = String::from_utf8_lossy(field.value_bytes());
+            match field.type_() {
+                // `V` is never translated; it is sent since 9.6.
+                b'V' => refusal.is_fatal = matches!(&*text, "FATAL" | "PANIC"),
+                b'C' => refusal.sqlstate = sentence(&text),
+                b'M' => refusal.message = sentence(&text),
+                _ => {}
+            }
+        }
+        refusal
+    }
+
+    /// A refusal of our own making, worded as the server's would be.
+    pub fn by_us(sqlstate: &str, message: &str) -> Refusal {
+        Refusal { sqlstate: sqlstate.to_owned(), message: message.to_owned(), is_fatal: true }
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Failure {
+        let sqlstate = Arc::from(refusal.sqlstate);
+        let message = Arc::from(refusal.message);
+        match &*sqlstate {
+            // admin_shutdown, crash_shutdown, cannot_connect_now.
+            "57P01" | "57P02" | "57P03" => Failure::Unavailable { sqlstate, message },
+            _ => Failure::LoginRefused { sqlstate, message },
+        }
+    }
+}
+
+fn sentence(text: &str) -> String {
+    text.chars().take(SENTENCE_CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}

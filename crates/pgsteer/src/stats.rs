@@ -1,0 +1,67 @@
+//! What the proxy counts, for the pages. Atomics that the workers write and the pages read.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use pgsteer_core::names::{MemberName, ServiceName};
+
+/// All that the proxy counts.
+#[derive(Debug, Default)]
+pub struct Stats {
+    services: Mutex<BTreeMap<ServiceName, Arc<ServiceStats>>>,
+    /// Client connections now, over all services and in any state.
+    pub clients: AtomicUsize,
+    /// Client connections turned away because `sessions_max` was reached.
+    pub turned_away: AtomicU64,
+    /// Cancel requests taken.
+    pub cancels: AtomicU64,
+    /// Client connections whose first packet was no PostgreSQL.
+    pub garbage: AtomicU64,
+}
+
+/// What is counted of one service.
+#[derive(Debug, Default)]
+pub struct ServiceStats {
+    members: Mutex<BTreeMap<MemberName, Arc<MemberStats>>>,
+    /// Clients on hold now.
+    pub held: AtomicUsize,
+    /// Clients that were ever on hold.
+    pub held_total: AtomicU64,
+    /// Milliseconds that clients spent on hold, in all.
+    pub held_ms_total: AtomicU64,
+    /// Clients that were told that nobody is there for them.
+    pub refused_total: AtomicU64,
+}
+
+/// What is counted of one service at one member.
+#[derive(Debug, Default)]
+pub struct MemberStats {
+    /// Sessions now, those in their login included.
+    pub sessions: AtomicUsize,
+    /// Sessions that ever reached ReadyForQuery, or were passed on as TLS.
+    pub sessions_total: AtomicU64,
+    /// Sessions that were ended because the gate said so.
+    pub ended_total: AtomicU64,
+    /// Connections or logins that failed and were tried elsewhere.
+    pub failed_total: AtomicU64,
+}
+
+impl Stats {
+    /// The counters of one service, made when first asked for.
+    pub fn service(&self, name: &ServiceName) -> Arc<ServiceStats> {
+        let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(services.entry(name.clone()).or_default())
+    }
+}
+
+impl ServiceStats {
+    /// The counters of one member, made when first asked for.
+    pub fn member(&self, name: &MemberName) -> Arc<MemberStats> {
+        let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(stats) = members.get(name) {
+            return Arc::clone(stats);
+        }
+        Arc::clone(members.entry(name.clone()).or_default())
+    }
+}

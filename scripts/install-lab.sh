@@ -1,0 +1,193 @@
+#!/bin/sh
+# Installs what the lab needs: PostgreSQL, Patroni, etcd, PgBouncer, HAProxy and a few tools by apt, and a
+# second, newer Patroni in a Python environment of its own. Starts no service and creates no database
+# cluster on this machine. It may be run as often as one likes; when nothing is missing it only looks.
+set -eu
+umask 022
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+
+PATRONI_PIP='patroni[etcd3,psycopg3]==4.1.5'
+PSYCOPG_PIP='psycopg[binary]>=3.1,<4'
+POSTGRES_MIN=14
+PYTHON=/usr/bin/python3
+
+if [ "$(id -u)" -eq 0 ]; then
+    AS_ROOT=''
+    CACHE=/var/cache/pgsteer-lab
+else
+    AS_ROOT=sudo
+    CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/pgsteer-lab
+fi
+VENV=$CACHE/venv
+STAMP=$VENV/pgsteer-lab.stamp
+
+say() { echo "install-lab: $*" >&2; }
+
+# ---- What is missing ----------------------------------------------------------------------------
+
+# Answers by looking at files only, because this runs at every start of the demo and the tests.
+have_postgres() {
+    for bin in /usr/lib/postgresql/*/bin; do
+        major=${bin#/usr/lib/postgresql/}
+        major=${major%/bin}
+        case $major in *[!0-9]*) continue ;; esac
+        [ "$major" -ge $POSTGRES_MIN ] && [ -x "$bin/postgres" ] && [ -x "$bin/pg_rewind" ] && return 0
+    done
+    return 1
+}
+
+have_command() { command -v "$1" >/dev/null 2>&1; }
+
+have_module() {
+    for found in /usr/lib/python3/dist-packages/"$1" /usr/lib/python3*/site-packages/"$1" \
+        /usr/lib64/python3*/site-packages/"$1" /usr/lib/python3.*/"$1"; do
+        [ -e "$found" ] && return 0
+    done
+    return 1
+}
+
+# Prints one line per missing thing: the Debian package, a tab, and the thing in words.
+missing() {
+    need() { printf '%s\t%s\n' "$1" "$2"; }
+    have_postgres || need postgresql "PostgreSQL $POSTGRES_MIN or later (looked for /usr/lib/postgresql/*/bin/postgres)"
+    have_command patroni || need patroni 'Patroni (the command patroni)'
+    have_module psycopg2 || need python3-psycopg2 'psycopg2 for the Python of the system'
+    have_module etcd || need python3-etcd 'python-etcd for the Python of the system'
+    have_command etcd || need etcd-server 'etcd (the command etcd)'
+    have_command etcdctl || need etcd-client "etcd's client (the command etcdctl)"
+    have_command pgbouncer || need pgbouncer 'PgBouncer (the command pgbouncer)'
+    have_command haproxy || need haproxy 'HAProxy (the command haproxy)'
+    have_command ip || need iproute2 'iproute2 (the command ip)'
+    have_command setpriv && have_command nsenter && have_command setsid && have_command flock ||
+        need util-linux 'util-linux (the commands setpriv, nsenter, setsid and flock)'
+    have_command ps || need procps 'procps (the command ps)'
+    [ -x $PYTHON ] && have_module ensurepip || need python3-venv "Python 3 with venv ($PYTHON)"
+}
+
+stamp_text() {
+    printf '%s\n%s\n' "$PATRONI_PIP" "$PSYCOPG_PIP"
+    readlink -f $PYTHON
+}
+
+have_venv() {
+    [ -x "$VENV/bin/patroni" ] && [ -r "$STAMP" ] && [ "$(cat "$STAMP")" = "$(stamp_text)" ]
+}
+
+# ---- Installing by apt --------------------------------------------------------------------------
+
+POLICY=/usr/sbin/policy-rc.d
+POLICY_SAVED=$POLICY.before-pgsteer-lab
+NO_CLUSTER=/etc/postgresql-common/createcluster.d/pgsteer-lab.conf
+MARK='made by install-lab.sh of pgsteer, removed when it ends'
+
+# Takes back what keep_quiet did. It also repairs after a run that was killed in the middle.
+unquiet() {
+    $AS_ROOT rm -f $NO_CLUSTER
+    if grep -qs "$MARK" $POLICY; then $AS_ROOT rm -f $POLICY; fi
+    if [ -e $POLICY_SAVED ] && [ ! -e $POLICY ]; then $AS_ROOT mv $POLICY_SAVED $POLICY; fi
+}
+
+# While packages are unpacked, no service may start and no "main" database cluster may be created.
+keep_quiet() {
+    unquiet
+    trap unquiet EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
+    if [ -e $POLICY ]; then $AS_ROOT mv $POLICY $POLICY_SAVED; fi
+    printf '#!/bin/sh\n# %s\nexit 101\n' "$MARK" | $AS_ROOT tee $POLICY >/dev/null
+    $AS_ROOT chmod 755 $POLICY
+    $AS_ROOT mkdir -p ${NO_CLUSTER%/*}
+    printf '# %s\ncreate_main_cluster = false\n' "$MARK" | $AS_ROOT tee $NO_CLUSTER >/dev/null
+}
+
+apt_install() {
+    $AS_ROOT env DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 apt-get install -y -q \
+        --no-install-recommends -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "$@"
+}
+
+# A service that came with a package of ours must not start at the next boot either. One whose package
+# was there before is its owner's business.
+disable_services() {
+    have_command update-rc.d || return 0
+    for package in "$@"; do
+        case $package in
+        etcd-server) service=etcd ;;
+        patroni | pgbouncer | haproxy | postgresql) service=$package ;;
+        *) continue ;;
+        esac
+        $AS_ROOT update-rc.d $service disable >/dev/null 2>&1 ||
+            say "could not disable the service $service; it may start at the next boot"
+    done
+}
+
+install_packages() {
+    packages=$1
+    say 'installing' $packages
+    keep_quiet
+    log=$(mktemp)
+    # The list of packages may be old or absent, so a failure is tried once more with a new list.
+    if ! apt_install $packages >"$log" 2>&1; then
+        $AS_ROOT apt-get update -q >>"$log" 2>&1 || true
+        if ! apt_install $packages >>"$log" 2>&1; then
+            tail -n 20 "$log" >&2
+            say "apt could not install: $packages (the whole log is in $log)"
+            exit 1
+        fi
+    fi
+    rm -f "$log"
+    disable_services $packages
+    unquiet
+    trap - EXIT INT TERM HUP
+}
+
+install_missing_packages() {
+    found=$(missing)
+    [ -n "$found" ] || return 0
+    if ! have_command apt-get; then
+        echo "$found" | while IFS="$(printf '\t')" read -r _ words; do say "missing: $words."; done
+        say 'this system has no apt; please install the above with its own means.'
+        exit 1
+    fi
+    packages=$(echo "$found" | cut -f1 | sort -u | tr '\n' ' ')
+    if [ -n "$AS_ROOT" ] && ! have_command sudo; then
+        say "missing: $packages; run as root: apt-get install $packages"
+        exit 1
+    fi
+    install_packages "$packages"
+    still=$(missing)
+    if [ -n "$still" ]; then
+        echo "$still" | while IFS="$(printf '\t')" read -r _ words; do say "still missing: $words."; done
+        exit 1
+    fi
+}
+
+# ---- The newer Patroni --------------------------------------------------------------------------
+
+# The environment is made by the Python of the system, since user postgres must be able to run it, and a
+# Python of somebody's home folder cannot be read by others.
+install_venv() {
+    say "making $VENV with $PATRONI_PIP"
+    log=$(mktemp)
+    rm -rf "$VENV"
+    if ! { $PYTHON -m venv "$VENV" &&
+        "$VENV/bin/python" -m pip install -q --disable-pip-version-check "$PATRONI_PIP" "$PSYCOPG_PIP"; } >"$log" 2>&1; then
+        tail -n 20 "$log" >&2
+        say "pip could not install $PATRONI_PIP (the whole log is in $log)"
+        exit 1
+    fi
+    rm -f "$log"
+    "$VENV/bin/patroni" --version >/dev/null
+    stamp_text >"$STAMP"
+}
+
+# ---- All together -------------------------------------------------------------------------------
+
+if [ -z "$(missing)" ] && have_venv; then exit 0; fi
+mkdir -p "$CACHE"
+# Two runs at once wait for each other; the lock goes with the process. Without flock (it is one of the
+# things that may be missing) there is nobody to wait for yet.
+exec 9>"$CACHE/install.lock"
+if have_command flock; then flock 9; fi
+install_missing_packages
+have_venv || install_venv
+say 'everything is there'
