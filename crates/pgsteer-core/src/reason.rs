@@ -37,8 +37,8 @@ pub enum Reason {
     /// It holds the leader lock and is not writable yet.
     #[error("promotion under way: it holds the leader lock and is still in recovery")]
     Promoting,
-    /// It takes writes, but the leader lock is not its own.
-    #[error("it takes writes but does not hold the leader lock{}", held_by(.leader))]
+    /// It behaves as a leader, but the leader lock is not its own.
+    #[error("it does not hold the leader lock{}", held_by(.leader))]
     NotLeader {
         /// Who holds the lock, where known.
         leader: Option<MemberName>,

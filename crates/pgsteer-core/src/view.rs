@@ -41,7 +41,8 @@ pub enum Word<'a, T> {
 
 /// An unbroken run of answers in which Patroni claimed the leader lock.
 ///
-/// The lock is exclusive, so of two members whose runs overlap one is wrong.
+/// The lock is exclusive, so of two members whose runs overlap one is wrong. A failure does not
+/// break the run: a host that was frozen may not know yet that the lock has moved meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LockRun {
     /// When the first of these answers came in: by then the lock was the member's.
@@ -63,6 +64,8 @@ pub struct View {
     patroni: Option<Heard<Result<PatroniFacts, Failure>>>,
     patroni_facts: Option<Heard<PatroniFacts>>,
     lock_run: Option<LockRun>,
+    /// When the question was sent to which Patroni last answered that it leads.
+    lock_claimed_at: Option<Moment>,
     tether: Option<Heard<Result<TetherFacts, Failure>>>,
     progress: Option<Heard<Progress>>,
     addresses: Vec<IpAddr>,
@@ -77,6 +80,7 @@ impl View {
             patroni: None,
             patroni_facts: None,
             lock_run: None,
+            lock_claimed_at: None,
             tether: None,
             progress: None,
             addresses: Vec::new(),
@@ -94,7 +98,7 @@ impl View {
         match claim.fact {
             Fact::Patroni(said) if is_newer(&self.patroni, asked_at) => {
                 if let Ok(facts) = &said {
-                    self.lock_run = lock_run(self.lock_run, facts.holds_lock, asked_at, now);
+                    self.note_lock(facts.leads(), asked_at, now);
                     self.patroni_facts = Some(Heard { asked_at, said: facts.clone() });
                 }
                 self.patroni = Some(Heard { asked_at, said });
@@ -111,6 +115,14 @@ impl View {
             }
             Fact::Addresses(Err(failure)) => self.address_failure = Some(failure),
             Fact::Patroni(_) | Fact::Tether(_) | Fact::Progress(_) => {}
+        }
+    }
+
+    fn note_lock(&mut self, leads: bool, asked_at: Moment, now: Moment) {
+        let run = self.lock_run.unwrap_or(LockRun { first_heard: now, last_asked: asked_at });
+        self.lock_run = leads.then_some(LockRun { last_asked: asked_at, ..run });
+        if leads {
+            self.lock_claimed_at = Some(asked_at);
         }
     }
 
@@ -137,9 +149,15 @@ impl View {
     /// The run in which Patroni claims the lock, while its last word is a fresh claim of it.
     pub fn lock_run(&self, now: Moment, freshness: &Freshness) -> Option<LockRun> {
         match self.patroni(now, freshness) {
-            Word::Said(facts) if facts.holds_lock => self.lock_run,
+            Word::Said(facts) if facts.leads() => self.lock_run,
             _ => None,
         }
+    }
+
+    /// When the question was sent to which Patroni last answered that it leads, however long ago
+    /// and whatever it said since.
+    pub fn lock_claimed_at(&self) -> Option<Moment> {
+        self.lock_claimed_at
     }
 
     /// When the tether, or Patroni where there is none, was last asked with success.
@@ -218,14 +236,4 @@ fn word<T>(
         Some(heard) if now.since(heard.asked_at) >= lifetime => Word::Expired,
         Some(Heard { said: Ok(said), .. }) => Word::Said(said),
     }
-}
-
-fn lock_run(
-    run: Option<LockRun>,
-    holds_lock: bool,
-    asked_at: Moment,
-    now: Moment,
-) -> Option<LockRun> {
-    let run = run.unwrap_or(LockRun { first_heard: now, last_asked: asked_at });
-    holds_lock.then_some(LockRun { last_asked: asked_at, ..run })
 }

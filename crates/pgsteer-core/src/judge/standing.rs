@@ -92,7 +92,8 @@ fn with_patroni(bench: &Bench<'_>, name: &MemberName, member: &Member) -> Standi
             bench.in_recovery(name, facts, holder, note)
         }
         (State::InRecovery { .. }, lost) => {
-            Standing { role: Role::Replica, trust: bench.trust_without_patroni(lost) }
+            let trust = bench.trust_without_patroni(lost);
+            Standing { role: bench.last_role_in_recovery(member), trust }
         }
     }
 }
@@ -106,9 +107,17 @@ fn by_sql_alone(bench: &Bench<'_>, name: &MemberName, member: &Member) -> Standi
 }
 
 impl<'a> Bench<'a> {
-    /// The member whose Patroni was the last to claim the lock.
+    /// The member whose Patroni was the last to claim the lock, if it still does.
+    ///
+    /// An older claim of another does not come into its own again when the newer one ends: the
+    /// lock has moved since.
     fn lock_holder(&self) -> Option<&'a MemberName> {
-        self.lock_runs().max_by_key(|(_, run)| run.last_asked).map(|(name, _)| name)
+        let claims = self.members.iter().filter_map(|(name, member)| {
+            let claimed_at = member.view.lock_claimed_at()?;
+            Some((claimed_at, name, member))
+        });
+        let (_, name, member) = claims.max_by_key(|(claimed_at, ..)| *claimed_at)?;
+        member.view.lock_run(self.now, &self.rules.freshness).map(|_| name)
     }
 
     fn lock_runs(&self) -> impl Iterator<Item = (&'a MemberName, LockRun)> {
@@ -136,16 +145,28 @@ impl<'a> Bench<'a> {
         holder: Option<&MemberName>,
         note: &Option<Reason>,
     ) -> Standing {
+        match self.objection_to_leader(name, holder) {
+            _ if !holds_lock => Standing::out(Role::Primary, self.not_leader(name, holder)),
+            Some(reason) => Standing::out(Role::Primary, reason),
+            None => Standing { role: Role::Primary, trust: full_or(note) },
+        }
+    }
+
+    /// Why a member that claims the lock is not believed, if so.
+    fn objection_to_leader(
+        &self,
+        name: &MemberName,
+        holder: Option<&MemberName>,
+    ) -> Option<Reason> {
         let co_holders = self.co_holders(name);
-        if holds_lock && co_holders.len() > 1 {
-            return Standing::out(Role::Primary, Reason::SplitBrain(co_holders));
+        if co_holders.len() > 1 {
+            return Some(Reason::SplitBrain(co_holders));
         }
-        if !holds_lock || holder != Some(name) {
-            let leader = holder.filter(|holder| *holder != name).cloned();
-            return Standing::out(Role::Primary, Reason::NotLeader { leader });
-        }
-        let trust = note.clone().map_or(Trust::Full, Trust::Noted);
-        Standing { role: Role::Primary, trust }
+        (holder != Some(name)).then(|| self.not_leader(name, holder))
+    }
+
+    fn not_leader(&self, name: &MemberName, holder: Option<&MemberName>) -> Reason {
+        Reason::NotLeader { leader: holder.filter(|holder| *holder != name).cloned() }
     }
 
     /// PostgreSQL takes writes and its Patroni is gone: fine while nobody rivals it.
@@ -175,11 +196,21 @@ impl<'a> Bench<'a> {
         note: &Option<Reason>,
     ) -> Standing {
         let promoting = facts.holds_lock && holder == Some(name);
-        let trust = || note.clone().map_or(Trust::Full, Trust::Noted);
-        match facts.role {
-            Role::StandbyLeader => Standing { role: Role::StandbyLeader, trust: trust() },
+        match (facts.role, self.objection_to_leader(name, holder)) {
+            (Role::StandbyLeader, Some(reason)) => Standing::out(Role::StandbyLeader, reason),
+            (Role::StandbyLeader, None) => {
+                Standing { role: Role::StandbyLeader, trust: full_or(note) }
+            }
             _ if promoting => Standing::out(Role::Replica, Reason::Promoting),
-            _ => Standing { role: Role::Replica, trust: trust() },
+            _ => Standing { role: Role::Replica, trust: full_or(note) },
+        }
+    }
+
+    /// What a member in recovery was when its Patroni last spoke.
+    fn last_role_in_recovery(&self, member: &Member) -> Role {
+        match member.view.patroni_facts() {
+            Some(heard) if heard.said.role == Role::StandbyLeader => Role::StandbyLeader,
+            _ => Role::Replica,
         }
     }
 
@@ -255,4 +286,8 @@ impl<'a> Bench<'a> {
             Word::Unheard | Word::Said(_) => Trust::None(Reason::Unheard),
         }
     }
+}
+
+fn full_or(note: &Option<Reason>) -> Trust {
+    note.clone().map_or(Trust::Full, Trust::Noted)
 }
