@@ -173,7 +173,7 @@ impl Engine {
     }
 
     fn conclude(&mut self, now: Moment) {
-        let concluded = standings(self.roster.members(), &self.rules, now);
+        let concluded = standings(self.roster.members(), self.roster.identity(), &self.rules, now);
         let mut events = Vec::new();
         for (name, standing) in &concluded {
             let was = self.standings.get(name).map_or(Role::Unknown, |standing| standing.role);

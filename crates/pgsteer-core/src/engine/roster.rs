@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{LEFT_MEMORY, MEMBERS_MAX};
-use crate::claim::{Claim, Found, Topology};
-use crate::judge::{Member, Members};
+use crate::claim::{Claim, Found, PatroniFacts, Topology};
+use crate::judge::{Identity, Member, Members};
 use crate::names::MemberName;
 use crate::snapshot::EventKind;
 use crate::time::Moment;
@@ -14,7 +14,9 @@ use crate::view::View;
 #[derive(Debug, Default)]
 pub(super) struct Roster {
     members: Members,
-    scope: Option<String>,
+    identity: Identity,
+    /// The scope that `/cluster` told: it needs no vote.
+    listed_scope: Option<String>,
     /// The scope of the last topology that was ignored, so that it is told once only.
     strange_scope: Option<String>,
 }
@@ -25,9 +27,9 @@ impl Roster {
         &self.members
     }
 
-    /// Patroni's scope, where it has said so.
-    pub(super) fn scope(&self) -> Option<&str> {
-        self.scope.as_deref()
+    /// What the members of this cluster have in common.
+    pub(super) fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     /// Takes in what a source said of a member; of one that is not known it is ignored.
@@ -36,7 +38,9 @@ impl Roster {
         let had_failure = member.view.address_failure().is_some();
         let name = claim.member.clone();
         member.view.apply(claim, now);
-        let failure = member.view.address_failure().filter(|_| !had_failure)?.clone();
+        let failure = member.view.address_failure().filter(|_| !had_failure).cloned();
+        self.learn_identity();
+        let failure = failure?;
         Some(EventKind::AddressLost { member: name, failure })
     }
 
@@ -55,13 +59,14 @@ impl Roster {
                 .collect();
         }
         self.strange_scope = None;
-        self.scope = topology.scope.or(self.scope.take());
+        self.listed_scope = topology.scope.or(self.listed_scope.take());
+        self.learn_identity();
         self.enlist(topology.members, now)
     }
 
     /// The scope found and the one expected, where they differ.
     fn strange(&self, scope: Option<&str>) -> Option<(String, String)> {
-        let (found, expected) = (scope?, self.scope.as_deref()?);
+        let (found, expected) = (scope?, self.listed_scope.as_deref()?);
         (found != expected).then(|| (found.to_owned(), expected.to_owned()))
     }
 
@@ -101,10 +106,36 @@ impl Roster {
         }
     }
 
+    /// Learns what the members have in common: by the first that tells, and from then on by more
+    /// than half of those that have told. One address that leads to another cluster cannot pass
+    /// itself off as this one, and a cluster that was made anew is known again in the end.
+    fn learn_identity(&mut self) {
+        let told = |pick: fn(&PatroniFacts) -> &Option<String>| {
+            let present = self.members.values().filter(|member| member.left_at.is_none());
+            let facts = present.filter_map(|member| member.view.patroni_facts());
+            majority(facts.filter_map(|heard| pick(&heard.said).as_ref()))
+        };
+        let scope = self.listed_scope.clone().or_else(|| told(|facts| &facts.scope));
+        let system_identifier = told(|facts| &facts.system_identifier);
+        let Identity { scope: old_scope, system_identifier: old_system } = &mut self.identity;
+        *old_scope = scope.or(old_scope.take());
+        *old_system = system_identifier.or(old_system.take());
+    }
+
     /// Forgets those that left long ago.
     pub(super) fn forget_the_gone(&mut self, now: Moment) {
         self.members.retain(|_, member| {
             member.left_at.is_none_or(|left_at| now.since(left_at) < LEFT_MEMORY)
         });
     }
+}
+
+/// What more than half of them say.
+fn majority<'a>(told: impl Iterator<Item = &'a String>) -> Option<String> {
+    let mut votes: BTreeMap<&String, usize> = BTreeMap::new();
+    for word in told {
+        *votes.entry(word).or_default() += 1;
+    }
+    let all: usize = votes.values().sum();
+    votes.into_iter().find(|(_, votes)| votes * 2 > all).map(|(word, _)| word.clone())
 }

@@ -31,7 +31,7 @@ impl Engine {
             generation,
             at: now,
             cluster: self.cluster.name.clone(),
-            scope: self.roster.scope().map(str::to_owned),
+            scope: self.roster.identity().scope.clone(),
             paused,
             members: members.collect(),
             services: services.collect(),

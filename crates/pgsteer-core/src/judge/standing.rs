@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Member, Members, Rules, Standing, Trust};
+use super::{Identity, Member, Members, Rules, Standing, Trust};
 use crate::claim::{PatroniFacts, Role};
 use crate::names::MemberName;
 use crate::reason::Reason;
@@ -14,12 +14,18 @@ use crate::time::Moment;
 use crate::view::{LockRun, Word};
 
 /// Concludes a standing for every member.
-pub fn standings(members: &Members, rules: &Rules, now: Moment) -> BTreeMap<MemberName, Standing> {
+pub fn standings(
+    members: &Members,
+    identity: &Identity,
+    rules: &Rules,
+    now: Moment,
+) -> BTreeMap<MemberName, Standing> {
     let states: BTreeMap<&MemberName, State> =
-        members.iter().map(|(name, member)| (name, state(member, rules, now))).collect();
+        members.iter().map(|(name, member)| (name, state(member, identity, rules, now))).collect();
+    let bench = Bench { members, identity, states: &states, rules, now };
     let judged = |name: &MemberName, member: &Member| match rules.has_patroni {
-        true => with_patroni(&Bench { members, states: &states, rules, now }, name, member),
-        false => by_sql_alone(&Bench { members, states: &states, rules, now }, name, member),
+        true => with_patroni(&bench, name, member),
+        false => by_sql_alone(&bench, name, member),
     };
     members.iter().map(|(name, member)| (name.clone(), judged(name, member))).collect()
 }
@@ -38,12 +44,18 @@ enum State {
 /// All that lies before the judge in one sitting.
 struct Bench<'a> {
     members: &'a Members,
+    identity: &'a Identity,
     states: &'a BTreeMap<&'a MemberName, State>,
     rules: &'a Rules,
     now: Moment,
 }
 
-fn state(member: &Member, rules: &Rules, now: Moment) -> State {
+fn state(member: &Member, identity: &Identity, rules: &Rules, now: Moment) -> State {
+    if rules.has_patroni
+        && let Some((found, expected)) = member.contradicts(identity)
+    {
+        return State::Unusable(Reason::OtherCluster { found, expected });
+    }
     if !rules.has_tether {
         return state_by_patroni(member, rules, now, None);
     }
@@ -79,9 +91,6 @@ fn state_by_patroni(member: &Member, rules: &Rules, now: Moment, note: Option<Re
 fn with_patroni(bench: &Bench<'_>, name: &MemberName, member: &Member) -> Standing {
     let patroni = member.view.patroni(bench.now, &bench.rules.freshness);
     let holder = bench.lock_holder();
-    if let Some(reason) = bench.belongs_elsewhere(holder, name, member) {
-        return Standing::out(Role::Unknown, reason);
-    }
     match (&bench.states[name], patroni) {
         (State::Unusable(reason), _) => Standing::out(Role::Unknown, reason.clone()),
         (State::Writable { note }, Word::Said(facts)) => {
@@ -112,7 +121,7 @@ impl<'a> Bench<'a> {
     /// An older claim of another does not come into its own again when the newer one ends: the
     /// lock has moved since.
     fn lock_holder(&self) -> Option<&'a MemberName> {
-        let claims = self.members.iter().filter_map(|(name, member)| {
+        let claims = self.own_members().filter_map(|(name, member)| {
             let claimed_at = member.view.lock_claimed_at()?;
             Some((claimed_at, name, member))
         });
@@ -120,10 +129,15 @@ impl<'a> Bench<'a> {
         member.view.lock_run(self.now, &self.rules.freshness).map(|_| name)
     }
 
+    /// The members that are of this cluster: the lock of another is none here.
+    fn own_members(&self) -> impl Iterator<Item = (&'a MemberName, &'a Member)> {
+        let identity = self.identity;
+        self.members.iter().filter(move |(_, member)| member.contradicts(identity).is_none())
+    }
+
     fn lock_runs(&self) -> impl Iterator<Item = (&'a MemberName, LockRun)> {
         let (freshness, now) = (self.rules.freshness, self.now);
-        self.members
-            .iter()
+        self.own_members()
             .filter_map(move |(name, member)| Some((name, member.view.lock_run(now, &freshness)?)))
     }
 
@@ -258,25 +272,6 @@ impl<'a> Bench<'a> {
             rival.found.name == member.found.name
                 || timeline(rival).is_some_and(|timeline| timeline < own)
         })
-    }
-
-    /// The cluster is the lock holder's; whoever tells another scope or system is not of it.
-    fn belongs_elsewhere(
-        &self,
-        holder: Option<&MemberName>,
-        name: &MemberName,
-        member: &Member,
-    ) -> Option<Reason> {
-        let holder = holder.filter(|holder| *holder != name)?;
-        let facts = |member: &'a Member| member.view.patroni_facts().map(|heard| &heard.said);
-        let expected = facts(&self.members[holder])?;
-        let found = member.view.patroni_facts().map(|heard| &heard.said)?;
-        let differs = |found: &Option<String>, expected: &Option<String>| {
-            let (found, expected) = (found.clone()?, expected.clone()?);
-            (found != expected).then_some(Reason::OtherCluster { found, expected })
-        };
-        differs(&found.scope, &expected.scope)
-            .or_else(|| differs(&found.system_identifier, &expected.system_identifier))
     }
 
     fn trust_without_patroni(&self, lost: Word<'_, PatroniFacts>) -> Trust {
