@@ -61,6 +61,7 @@ impl LockRun {
 /// All that has been said of one member.
 #[derive(Clone, Debug, PartialEq)]
 pub struct View {
+    known_since: Moment,
     patroni: Option<Heard<Result<PatroniFacts, Failure>>>,
     patroni_facts: Option<Heard<PatroniFacts>>,
     lock_run: Option<LockRun>,
@@ -77,6 +78,7 @@ impl View {
     /// A view of a member that has just become known.
     pub fn new(now: Moment) -> View {
         View {
+            known_since: now,
             patroni: None,
             patroni_facts: None,
             lock_run: None,
@@ -89,9 +91,14 @@ impl View {
         }
     }
 
-    /// Takes a claim in, unless a newer one of the same source is already here.
+    /// Takes a claim in, unless a newer one of the same source is already here, or the question
+    /// was sent before the member became known: it went to another place then.
     pub fn apply(&mut self, claim: Claim, now: Moment) {
-        let asked_at = claim.asked_at;
+        // An answer from the future would shut out all that come after it.
+        let asked_at = claim.asked_at.min(now);
+        if asked_at < self.known_since {
+            return;
+        }
         if claim.fact.is_sign_of_life() {
             self.last_sign_of_life = self.last_sign_of_life.max(asked_at);
         }
@@ -176,12 +183,6 @@ impl View {
     /// Why the addresses could not be refreshed, if so.
     pub fn address_failure(&self) -> Option<&Failure> {
         self.address_failure.as_ref()
-    }
-
-    /// Forgets the addresses: the member has another host now.
-    pub fn forget_addresses(&mut self) {
-        self.addresses.clear();
-        self.address_failure = None;
     }
 
     /// When its host last gave any sign of life: an answer, a refusal, a closed connection.

@@ -37,6 +37,7 @@ use turning::is_news;
 pub const EVENTS_MAX: usize = 100;
 
 /// How many members one cluster may have; those beyond, in the order of `/cluster`, are ignored.
+/// As many again that have left are remembered.
 pub const MEMBERS_MAX: usize = 64;
 
 /// How long a member that Patroni does not list any more is remembered.
@@ -109,6 +110,9 @@ impl Engine {
 
     /// Goes on with another configuration. What has been heard is kept.
     pub fn handle_config(&mut self, config: &Config, now: Moment) {
+        if self.cluster.members != config.cluster.members {
+            self.roster.forget_identity();
+        }
         self.cluster = config.cluster.clone();
         self.services = config.services.clone();
         self.rules = rules(&config.cluster);

@@ -17,6 +17,8 @@ pub(super) struct Roster {
     identity: Identity,
     /// The scope that `/cluster` told: it needs no vote.
     listed_scope: Option<String>,
+    /// When the question was sent to the newest answer of `/cluster`.
+    topology_asked_at: Option<Moment>,
     /// The scope of the last topology that was ignored, so that it is told once only.
     strange_scope: Option<String>,
 }
@@ -59,6 +61,11 @@ impl Roster {
                 .collect();
         }
         self.strange_scope = None;
+        // Two members may be asked in turn, and the slower answer may be the older one.
+        if self.topology_asked_at.is_some_and(|newest| topology.asked_at < newest) {
+            return Vec::new();
+        }
+        self.topology_asked_at = Some(topology.asked_at);
         self.listed_scope = topology.scope.or(self.listed_scope.take());
         self.learn_identity();
         self.enlist(topology.members, now)
@@ -82,7 +89,26 @@ impl Roster {
             }
         }
         events.extend(found.into_values().filter_map(|found| self.enlist_one(found, now)));
+        self.forget_beyond_limit();
         events
+    }
+
+    /// Forgets those that left first, where names come and go faster than they are forgotten.
+    fn forget_beyond_limit(&mut self) {
+        let left = self.members.iter().filter_map(|(name, member)| Some((member.left_at?, name)));
+        let mut left: Vec<_> = left.map(|(left_at, name)| (left_at, name.clone())).collect();
+        left.sort();
+        for (_, name) in left.iter().rev().skip(MEMBERS_MAX) {
+            self.members.remove(name);
+        }
+    }
+
+    /// Forgets which cluster this is: the configuration names another place to learn it from.
+    pub(super) fn forget_identity(&mut self) {
+        self.identity = Identity::default();
+        self.listed_scope = None;
+        self.topology_asked_at = None;
+        self.strange_scope = None;
     }
 
     fn enlist_one(&mut self, found: Found, now: Moment) -> Option<EventKind> {
@@ -138,4 +164,50 @@ fn majority<'a>(told: impl Iterator<Item = &'a String>) -> Option<String> {
     }
     let all: usize = votes.values().sum();
     votes.into_iter().find(|(_, votes)| votes * 2 > all).map(|(word, _)| word.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::Endpoint;
+
+    fn found(name: &str, host: &str) -> Found {
+        Found {
+            name: MemberName::new(name).unwrap(),
+            postgres: Endpoint::new(host, 5432).unwrap(),
+            patroni_url: None,
+        }
+    }
+
+    #[test]
+    fn names_that_come_and_go_do_not_pile_up() {
+        let mut roster = Roster::default();
+        for second in 0..500 {
+            let name = format!("pod-{second}");
+            let listed = vec![found("n1", "n1"), found(&name, &name)];
+            roster.enlist(listed, Moment::from_millis(second * 1_000));
+        }
+        assert_eq!(roster.members().len(), 2 + MEMBERS_MAX);
+        assert!(roster.members().contains_key("n1"));
+        assert!(roster.members().contains_key("pod-498"), "the one that left last is remembered");
+        assert!(!roster.members().contains_key("pod-400"), "one that left long before is not");
+    }
+
+    #[test]
+    fn of_too_many_members_the_first_are_taken() {
+        let listed: Vec<Found> =
+            (0..1_000).map(|index| found(&format!("n{index:03}"), "h")).collect();
+        let mut roster = Roster::default();
+        let events = roster.enlist(listed, Moment::START);
+        assert_eq!((roster.members().len(), events.len()), (MEMBERS_MAX, MEMBERS_MAX));
+        assert!(roster.members().contains_key("n063"));
+    }
+
+    #[test]
+    fn half_of_the_votes_are_no_majority() {
+        let [a, b] = ["a", "b"].map(str::to_owned);
+        assert_eq!(majority([&a, &b].into_iter()), None);
+        assert_eq!(majority([&a, &b, &a].into_iter()), Some(a));
+        assert_eq!(majority(std::iter::empty()), None);
+    }
 }

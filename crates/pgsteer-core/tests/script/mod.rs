@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `# ...` | a remark |
 //! | `cluster patroni`, `listed n1 n2 ...` | where the members come from |
+//! | `patroni URL` | the same as the first, with an address of its own |
 //! | `check`, `no check` | whether there is a login for the tether |
 //! | `split_brain block`, `split_brain highest_timeline` | the policy without Patroni |
 //! | `patroni_loss_grace 60s`, `silence 30s` | limits |
@@ -120,7 +121,8 @@ impl Play {
 fn head(config: &mut Config, tokens: &[&str]) -> Result<(), String> {
     let cluster = &mut config.cluster;
     match tokens {
-        ["cluster", "patroni"] => cluster.members = cluster::patroni_membership(),
+        ["cluster", "patroni"] => cluster.members = cluster::patroni_at("http://n1:8008"),
+        ["patroni", url] => cluster.members = cluster::patroni_at(url),
         ["listed", members @ ..] => {
             cluster.members = Membership::Listed(words::members(members)?);
         }

@@ -19,7 +19,7 @@ pub fn config() -> Config {
     Config {
         cluster: ClusterConfig {
             name: ClusterName::new("demo").unwrap(),
-            members: patroni_membership(),
+            members: patroni_at("http://n1:8008"),
             check: Some(check()),
             split_brain: SplitBrain::Block,
             patroni_loss_grace: Duration::from_secs(60),
@@ -38,10 +38,10 @@ pub fn config() -> Config {
     }
 }
 
-/// Members that are discovered through Patroni.
-pub fn patroni_membership() -> Membership {
+/// Members that are discovered through the Patroni at `url`.
+pub fn patroni_at(url: &str) -> Membership {
     Membership::Patroni(PatroniConfig {
-        urls: vec!["http://n1:8008".to_owned()],
+        urls: vec![url.to_owned()],
         ca_file: None,
         cert_file: None,
         key_file: None,
