@@ -116,7 +116,6 @@ impl Engine {
         self.cluster = config.cluster.clone();
         self.services = config.services.clone();
         self.rules = rules(&config.cluster);
-        self.gates.retain(|service, _| config.services.contains_key(service));
         self.enlist_configured(now);
         self.history.record(EventKind::Reloaded, now);
         self.turn(now);
@@ -164,14 +163,11 @@ impl Engine {
         self.conclude(now);
         self.note_lead(now);
         let generation = self.snapshot.generation + 1;
-        let services: Vec<(ServiceName, ServiceConfig)> =
-            self.services.iter().map(|(name, service)| (name.clone(), service.clone())).collect();
-        for (name, service) in services {
-            let old = self.gates.remove(&name).unwrap_or_default();
-            let new = self.turn_gates(&service, &old, generation, now);
-            self.record_gates(&name, &old, &new, now);
-            self.gates.insert(name, new);
+        let turned = self.turn_all_gates(generation, now);
+        for (service, gates) in &turned {
+            self.record_gates(service, gates, now);
         }
+        self.gates = turned;
         self.note_missing_primary(now);
         self.publish(generation, now);
     }
@@ -214,9 +210,10 @@ impl Engine {
         }
     }
 
-    fn record_gates(&mut self, service: &ServiceName, old: &Gates, new: &Gates, now: Moment) {
-        for (member, gate) in new {
-            if is_news(old.get(member), gate) {
+    fn record_gates(&mut self, service: &ServiceName, gates: &Gates, now: Moment) {
+        for (member, gate) in gates {
+            let was = self.gates.get(service).and_then(|gates| gates.get(member));
+            if is_news(was, gate) {
                 let event = EventKind::Gate {
                     service: service.clone(),
                     member: member.clone(),

@@ -1,17 +1,38 @@
 //! Turning the gates: what the verdicts make of them, and of each other.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::{Engine, Gates};
 use crate::claim::Role;
 use crate::config::ServiceConfig;
 use crate::gate::{Gate, Sessions, Turn};
 use crate::judge::fitness::{Case, Verdict};
-use crate::names::MemberName;
+use crate::names::{MemberName, ServiceName};
 use crate::reason::Reason;
 use crate::time::Moment;
 
 impl Engine {
+    /// The gates of all services after this turn.
+    pub(super) fn turn_all_gates(
+        &self,
+        generation: u64,
+        now: Moment,
+    ) -> BTreeMap<ServiceName, Gates> {
+        let none = Gates::new();
+        let turned = self.services.iter().map(|(name, service)| {
+            let old = self.gates.get(name).unwrap_or(&none);
+            (name.clone(), self.turn_gates(service, old, generation, now))
+        });
+        let mut turned = turned.collect();
+        for role in [Role::Primary, Role::StandbyLeader] {
+            let wants_role = |name: &ServiceName| self.services[name].role == role;
+            exclude_rivals(&mut turned, &self.gates, wants_role, now);
+        }
+        turned
+    }
+
     /// The gates of one service after this turn.
-    pub(super) fn turn_gates(
+    fn turn_gates(
         &self,
         service: &ServiceConfig,
         old: &Gates,
@@ -29,9 +50,6 @@ impl Engine {
         }
         if service.fallback_primary {
             self.stand_in(service, old, &mut gates, generation, now);
-        }
-        if service.role != Role::Replica {
-            exclude_rivals(&mut gates, now);
         }
         gates
     }
@@ -107,21 +125,29 @@ impl Engine {
 }
 
 /// Invariant 2: of several open gates none is right; beside one that is open, the sessions of
-/// all others are ended.
-fn exclude_rivals(gates: &mut Gates, now: Moment) {
-    let open: Vec<MemberName> =
-        gates.iter().filter(|(_, gate)| gate.is_open()).map(|(name, _)| name.clone()).collect();
-    let rivals = match open.len() {
+/// all others are ended. It holds over all services that want the role together: a session that
+/// writes to the old primary does so by whatever port it came.
+fn exclude_rivals(
+    turned: &mut BTreeMap<ServiceName, Gates>,
+    old: &BTreeMap<ServiceName, Gates>,
+    wants_role: impl Fn(&ServiceName) -> bool,
+    now: Moment,
+) {
+    let of_role = || turned.iter().filter(|(service, _)| wants_role(service));
+    let gates = of_role().flat_map(|(_, gates)| gates);
+    let open: BTreeSet<MemberName> =
+        gates.filter(|(_, gate)| gate.is_open()).map(|(name, _)| name.clone()).collect();
+    let rivalry = match open.len() {
         0 => return,
         1 => None,
-        _ => Some(Reason::SplitBrain(open.clone())),
+        _ => Some(Reason::SplitBrain(open.iter().cloned().collect())),
     };
-    for (name, gate) in gates.iter_mut() {
-        if rivals.is_some() || open.first() != Some(name) {
-            let reason = rivals.clone().or_else(|| gate.reason().cloned());
-            let since = if gate.is_open() { now } else { gate.since() };
-            let reason = reason.unwrap_or(Reason::Unheard);
-            *gate = Gate::Shut { reason, since, sessions: Sessions::End };
+    for (service, gates) in turned.iter_mut().filter(|(service, _)| wants_role(service)) {
+        for (name, gate) in gates.iter_mut() {
+            if rivalry.is_some() || !open.contains(name) {
+                let was = old.get(service).and_then(|gates| gates.get(name));
+                *gate = gate.outdone(was, rivalry.as_ref(), now);
+            }
         }
     }
 }

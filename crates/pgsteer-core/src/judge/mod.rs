@@ -103,9 +103,10 @@ impl Standing {
         }
     }
 
-    /// The member itself says that it is no primary, so a write session there is lost.
+    /// The member itself says that it is no primary, so a write session there is lost; or it is
+    /// one of several and did not win.
     pub fn is_proof_against_writes(&self) -> bool {
         matches!(self.role, Role::Replica | Role::StandbyLeader)
-            || matches!(self.trouble(), Some(Reason::SplitBrain(_)))
+            || matches!(self.trust, Trust::None(Reason::SplitBrain(_)))
     }
 }
