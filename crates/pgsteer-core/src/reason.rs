@@ -19,8 +19,8 @@ pub enum Reason {
     /// What was said is too old to act on.
     #[error("nothing heard of it for more than {0:?}")]
     Silent(Duration),
-    /// PostgreSQL does not answer.
-    #[error("PostgreSQL does not answer: {0}")]
+    /// PostgreSQL does not answer, or does not let the check in.
+    #[error("PostgreSQL cannot be asked: {0}")]
     Down(Failure),
     /// Patroni says that its PostgreSQL is not running.
     #[error("Patroni says that PostgreSQL is {0}")]
@@ -29,7 +29,7 @@ pub enum Reason {
     #[error("Patroni does not answer: {0}")]
     PatroniDown(Failure),
     /// Patroni does not answer, but the tether goes on: what was open stays open for a while.
-    #[error("Patroni does not answer ({0}); PostgreSQL itself does, and nobody rivals it")]
+    #[error("Patroni does not answer ({0}), and PostgreSQL's word alone lasts for a while only")]
     PatroniLost(Failure),
     /// The login for the tether is refused, so Patroni's word alone has to do.
     #[error("only Patroni vouches for it: {0}")]
@@ -90,8 +90,8 @@ pub enum Reason {
         /// The value that the service wants.
         wanted: String,
     },
-    /// `/cluster` does not list it any more.
-    #[error("Patroni does not list it as a member any more")]
+    /// Neither `/cluster` nor the configuration lists it any more.
+    #[error("it is not listed as a member any more")]
     Left,
     /// Its Patroni speaks of another cluster.
     #[error("it belongs to another cluster: {found} instead of {expected}")]
@@ -163,7 +163,7 @@ codes! {
 impl Reason {
     /// It is a doubt that lets an open gate stay open for a while only.
     pub fn is_doubt(&self) -> bool {
-        matches!(self, Reason::PatroniLost(_) | Reason::Silent(_))
+        matches!(self, Reason::PatroniLost(_) | Reason::Silent(_) | Reason::AwaitingOthers(_))
     }
 
     /// It is about lag.

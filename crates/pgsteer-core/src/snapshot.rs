@@ -53,9 +53,9 @@ pub struct MemberState {
     pub trouble: Option<Reason>,
     /// Its timeline.
     pub timeline: Option<u32>,
-    /// How far its replay is behind the primary, in bytes; none on a primary or if unknown.
+    /// How far its replay is behind the primary, in bytes; none on a leader or if unknown.
     pub lag_bytes: Option<u64>,
-    /// How far its replay is behind in time; none on a primary or if unknown.
+    /// How far its replay is behind in time; none on a leader or if unknown.
     pub lag: Option<Duration>,
     /// Patroni's tags.
     pub tags: Tags,

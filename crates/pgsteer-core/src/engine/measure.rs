@@ -2,19 +2,24 @@
 
 use super::Engine;
 use crate::claim::Role;
-use crate::judge::Member;
 use crate::judge::fitness::Lag;
+use crate::judge::{Member, Trust};
 use crate::time::Moment;
 use crate::view::Word;
 
 impl Engine {
-    /// Remembers how far the primary has written.
+    /// Remembers how far the primary has written; in a standby cluster how far its leader is.
     pub(super) fn note_lead(&mut self, now: Moment) {
         for (name, standing) in &self.standings {
-            if standing.role == Role::Primary
-                && standing.trouble().is_none()
+            let in_recovery = match standing.role {
+                Role::Primary => false,
+                Role::StandbyLeader => true,
+                Role::Replica | Role::Unknown => continue,
+            };
+            // A reservation against serving writes is none against the position.
+            if !matches!(standing.trust, Trust::None(_))
                 && let Some((asked_at, location)) =
-                    self.position(&self.roster.members()[name], false, now)
+                    self.position(&self.roster.members()[name], in_recovery, now)
             {
                 self.lead.note(asked_at, location);
             }

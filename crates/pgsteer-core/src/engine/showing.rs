@@ -41,8 +41,8 @@ impl Engine {
 
     fn member_state(&self, member: &Member, standing: &Standing, now: Moment) -> MemberState {
         let lag = match standing.role {
-            Role::Replica | Role::StandbyLeader => self.lag(member, now),
-            Role::Primary | Role::Unknown => Lag::default(),
+            Role::Replica => self.lag(member, now),
+            Role::Primary | Role::StandbyLeader | Role::Unknown => Lag::default(),
         };
         let left = member.left_at.map(|_| Reason::Left);
         MemberState {

@@ -96,7 +96,7 @@ impl Engine {
         }
     }
 
-    /// Lets the primary serve a read service while no replica is open or about to be.
+    /// Lets the primary serve a read service while no replica is open.
     fn stand_in(
         &self,
         service: &ServiceConfig,
@@ -106,15 +106,18 @@ impl Engine {
         now: Moment,
     ) {
         let is_primary = |name: &MemberName| self.standings[name].role == Role::Primary;
-        let replica_serves = gates.iter().any(|(name, gate)| {
-            !is_primary(name) && matches!(gate, Gate::Open { .. } | Gate::Probation { .. })
-        });
+        let replica_is = |state: fn(&Gate) -> bool| {
+            gates.iter().any(|(name, gate)| !is_primary(name) && state(gate))
+        };
+        let replica_serves = replica_is(Gate::is_open);
+        let replica_comes = replica_is(|gate| matches!(gate, Gate::Probation { .. }));
         for name in self.roster.members().keys().filter(|name| is_primary(name)) {
             let gate = old.get(name).cloned().unwrap_or_else(|| Gate::new(now));
-            let verdict = match replica_serves {
-                false => self.case(service, name, &gate, now).verdict_as_stand_in(),
-                true if gate.is_open() => Verdict::Drain(Reason::FallbackOver),
-                true => continue,
+            let verdict = match gate.is_open() {
+                true if replica_serves => Verdict::Drain(Reason::FallbackOver),
+                // Who stands in goes on until a replica is open, and nobody starts shortly before.
+                false if replica_serves || replica_comes => continue,
+                _ => self.case(service, name, &gate, now).verdict_as_stand_in(),
             };
             gates.insert(
                 name.clone(),

@@ -96,7 +96,7 @@ fn with_patroni(bench: &Bench<'_>, name: &MemberName, member: &Member) -> Standi
         (State::Writable { note }, Word::Said(facts)) => {
             bench.writable(name, facts.holds_lock, holder, note)
         }
-        (State::Writable { .. }, lost) => bench.writable_without_patroni(name, holder, lost),
+        (State::Writable { .. }, lost) => bench.writable_without_patroni(holder, lost),
         (State::InRecovery { note }, Word::Said(facts)) => {
             bench.in_recovery(name, facts, holder, note)
         }
@@ -186,7 +186,6 @@ impl<'a> Bench<'a> {
     /// PostgreSQL takes writes and its Patroni is gone: fine while nobody rivals it.
     fn writable_without_patroni(
         &self,
-        name: &MemberName,
         holder: Option<&MemberName>,
         lost: Word<'_, PatroniFacts>,
     ) -> Standing {
@@ -198,7 +197,6 @@ impl<'a> Bench<'a> {
         if writable.len() > 1 {
             return Standing::out(Role::Primary, Reason::SplitBrain(writable));
         }
-        debug_assert_eq!(writable.first(), Some(name));
         Standing { role: Role::Primary, trust: self.trust_without_patroni(lost) }
     }
 
@@ -229,13 +227,10 @@ impl<'a> Bench<'a> {
     }
 
     fn lone_primary(&self, name: &MemberName, member: &Member) -> Standing {
-        let missing: Vec<MemberName> = self
-            .states
-            .iter()
-            .filter(|(_, state)| **state == State::Unusable(Reason::Unheard))
-            .map(|(name, _)| (*name).clone())
-            .collect();
-        let writable = self.writable_members();
+        let mut writable = self.writable_members();
+        // Whom the operator took off the list is no rival of those on it, nor waited for.
+        let is_listed = |name: &MemberName| self.members[name].left_at.is_none();
+        writable.retain(|rival| rival == name || is_listed(rival));
         if writable.len() > 1 {
             return match self.rules.highest_timeline_wins && self.has_highest_timeline(member) {
                 true => Standing {
@@ -245,10 +240,19 @@ impl<'a> Bench<'a> {
                 false => Standing::out(Role::Primary, Reason::SplitBrain(writable)),
             };
         }
-        debug_assert_eq!(writable.first(), Some(name));
+        let missing: Vec<MemberName> = self
+            .states
+            .iter()
+            .filter(|(name, state)| is_listed(name) && **state == State::Unusable(Reason::Unheard))
+            .map(|(name, _)| (*name).clone())
+            .collect();
         match missing.is_empty() {
             true => Standing::sure(Role::Primary),
-            false => Standing::out(Role::Primary, Reason::AwaitingOthers(missing)),
+            // Whoever serves goes on: that a member has just been added says nothing against it.
+            false => {
+                let trust = Trust::AsItWas(Reason::AwaitingOthers(missing));
+                Standing { role: Role::Primary, trust }
+            }
         }
     }
 
@@ -270,6 +274,7 @@ impl<'a> Bench<'a> {
         };
         self.writable_members().iter().map(|name| &self.members[name]).all(|rival| {
             rival.found.name == member.found.name
+                || rival.left_at.is_some()
                 || timeline(rival).is_some_and(|timeline| timeline < own)
         })
     }
