@@ -20,14 +20,14 @@ use crate::claim::{Report, Role};
 use crate::config::{ClusterConfig, Config, Membership, ServiceConfig, SplitBrain};
 use crate::gate::Gate;
 use crate::judge::standing::standings;
-use crate::judge::{Rules, Standing};
+use crate::judge::{Member, Rules, Standing};
 use crate::lead::Lead;
 use crate::names::{MemberName, ServiceName};
 use crate::pace::{REST_PACE, SEARCH_LASTS};
 use crate::plan::Plan;
 use crate::snapshot::{Event, EventKind, Snapshot};
 use crate::time::Moment;
-use crate::view::Freshness;
+use crate::view::{Freshness, Word};
 use history::History;
 use roster::Roster;
 use showing::empty_snapshot;
@@ -46,6 +46,10 @@ pub const LEFT_MEMORY: Duration = Duration::from_secs(600);
 /// How much later than promised an answer may be before it counts as missing.
 const SLACK: Duration = Duration::from_millis(500);
 
+/// How much later than promised the shell may call: beyond it the process must have been stopped,
+/// and the silence that it finds is its own.
+const STALL: Duration = Duration::from_secs(1);
+
 /// How long the positions of one progress query may be used. It comes once a second.
 const PROGRESS_LIFETIME: Duration = Duration::from_secs(5);
 
@@ -61,8 +65,14 @@ pub struct Engine {
     standings: BTreeMap<MemberName, Standing>,
     gates: BTreeMap<ServiceName, Gates>,
     lead: Lead,
+    /// The cluster is in maintenance mode, as far as was last heard.
+    paused: bool,
     /// Since when some service has been without a primary.
     primary_missing_since: Option<Moment>,
+    /// When [`Engine::handle_timeout`] was promised to be called at the latest.
+    due: Option<Moment>,
+    /// Since when we have been listening without a break. Nobody's silence counts from before.
+    listening_since: Moment,
     history: History,
     snapshot: Arc<Snapshot>,
     plan: Arc<Plan>,
@@ -79,7 +89,10 @@ impl Engine {
             standings: BTreeMap::new(),
             gates: BTreeMap::new(),
             lead: Lead::default(),
+            paused: false,
             primary_missing_since: None,
+            due: None,
+            listening_since: now,
             history: History::default(),
             snapshot: Arc::new(empty_snapshot(config, now)),
             plan: Arc::new(Plan::new()),
@@ -126,7 +139,7 @@ impl Engine {
         let of_members = self.roster.members().values().flat_map(|member| {
             [
                 member.view.next_expiry(now, &self.rules.freshness),
-                Some(member.view.last_sign_of_life() + self.cluster.silence),
+                Some(self.quiet_since(member) + self.cluster.silence),
                 member.left_at.map(|left_at| left_at + LEFT_MEMORY),
             ]
         });
@@ -160,8 +173,12 @@ impl Engine {
 
     /// One turn of the engine: conclude, turn the gates, publish what changed.
     fn turn(&mut self, now: Moment) {
+        if self.due.is_some_and(|due| now.since(due) > STALL) {
+            self.listening_since = now;
+        }
         self.conclude(now);
         self.note_lead(now);
+        self.note_pause(now);
         let generation = self.snapshot.generation + 1;
         let turned = self.turn_all_gates(generation, now);
         for (service, gates) in &turned {
@@ -170,6 +187,12 @@ impl Engine {
         self.gates = turned;
         self.note_missing_primary(now);
         self.publish(generation, now);
+        self.due = self.poll_timeout(now);
+    }
+
+    /// Since when a member has given no sign of life that we could have heard.
+    fn quiet_since(&self, member: &Member) -> Moment {
+        member.view.last_sign_of_life().max(self.listening_since)
     }
 
     fn conclude(&mut self, now: Moment) {
@@ -189,6 +212,21 @@ impl Engine {
         }
         self.standings = concluded;
         self.record(events, now);
+    }
+
+    /// Maintenance mode, as long as any member says so. If nobody speaks it stays as it was.
+    fn note_pause(&mut self, now: Moment) {
+        let present = self.roster.members().values().filter(|member| member.left_at.is_none());
+        let said =
+            present.filter_map(|member| match member.view.patroni(now, &self.rules.freshness) {
+                Word::Said(facts) => Some(facts.paused),
+                _ => None,
+            });
+        let paused = said.reduce(|one, other| one || other).unwrap_or(self.paused);
+        if paused != self.paused {
+            self.paused = paused;
+            self.history.record(EventKind::Paused(paused), now);
+        }
     }
 
     fn note_missing_primary(&mut self, now: Moment) {

@@ -12,7 +12,6 @@ use crate::plan::{Ask, Plan};
 use crate::reason::Reason;
 use crate::snapshot::{MemberState, ServiceState, Snapshot};
 use crate::time::Moment;
-use crate::view::Word;
 
 impl Engine {
     /// All that there is to show, as the Snapshot of that number.
@@ -24,15 +23,12 @@ impl Engine {
             let gates = self.gates[name].clone();
             (name.clone(), ServiceState { role: service.role, gates })
         });
-        let paused = self.roster.members().values().any(|member| {
-            matches!(member.view.patroni(now, &self.rules.freshness), Word::Said(facts) if facts.paused)
-        });
         Snapshot {
             generation,
             at: now,
             cluster: self.cluster.name.clone(),
             scope: self.roster.identity().scope.clone(),
-            paused,
+            paused: self.paused,
             members: members.collect(),
             services: services.collect(),
             events: self.history.events().clone(),

@@ -84,7 +84,8 @@ impl Engine {
         now: Moment,
     ) -> Turn {
         let view = &self.roster.members()[name].view;
-        let silent = now.since(view.last_sign_of_life()) >= self.cluster.silence;
+        let quiet_since = self.quiet_since(&self.roster.members()[name]);
+        let silent = now.since(quiet_since) >= self.cluster.silence;
         let lost = service.role == Role::Primary && self.standings[name].is_proof_against_writes();
         Turn {
             verdict,
