@@ -65,7 +65,7 @@ pub struct View {
     patroni: Option<Heard<Result<PatroniFacts, Failure>>>,
     patroni_facts: Option<Heard<PatroniFacts>>,
     lock_run: Option<LockRun>,
-    /// When the question was sent to which Patroni last answered that it leads.
+    /// When the newest of the questions was sent to which Patroni answered that it leads.
     lock_claimed_at: Option<Moment>,
     tether: Option<Heard<Result<TetherFacts, Failure>>>,
     progress: Option<Heard<Progress>>,
@@ -91,6 +91,12 @@ impl View {
         }
     }
 
+    /// A view of the same member at another place: what was said was said of the old one. Only
+    /// that the lock was there is still true.
+    pub fn of_another_place(&self, now: Moment) -> View {
+        View { lock_claimed_at: self.lock_claimed_at, ..View::new(now) }
+    }
+
     /// Takes a claim in, unless a newer one of the same source is already here, or the question
     /// was sent before the member became known: it went to another place then.
     pub fn apply(&mut self, claim: Claim, now: Moment) {
@@ -101,6 +107,10 @@ impl View {
         }
         if claim.fact.is_sign_of_life() {
             self.last_sign_of_life = self.last_sign_of_life.max(asked_at);
+        }
+        if claim.fact.claims_lock() {
+            // Even an answer that comes too late to count tells that the lock was here.
+            self.lock_claimed_at = self.lock_claimed_at.max(Some(asked_at));
         }
         match claim.fact {
             Fact::Patroni(said) if is_newer(&self.patroni, asked_at) => {
@@ -128,9 +138,6 @@ impl View {
     fn note_lock(&mut self, leads: bool, asked_at: Moment, now: Moment) {
         let run = self.lock_run.unwrap_or(LockRun { first_heard: now, last_asked: asked_at });
         self.lock_run = leads.then_some(LockRun { last_asked: asked_at, ..run });
-        if leads {
-            self.lock_claimed_at = Some(asked_at);
-        }
     }
 
     /// What Patroni's newest word is worth.
@@ -161,8 +168,8 @@ impl View {
         }
     }
 
-    /// When the question was sent to which Patroni last answered that it leads, however long ago
-    /// and whatever it said since.
+    /// When the newest of the questions was sent to which Patroni answered that it leads, however
+    /// long ago and whatever it said since.
     pub fn lock_claimed_at(&self) -> Option<Moment> {
         self.lock_claimed_at
     }
@@ -205,6 +212,10 @@ impl View {
 }
 
 impl Fact {
+    fn claims_lock(&self) -> bool {
+        matches!(self, Fact::Patroni(Ok(facts)) if facts.leads())
+    }
+
     /// The host of the member did something: silence is the absence of this.
     fn is_sign_of_life(&self) -> bool {
         let failure = match self {

@@ -8,8 +8,8 @@
 // outside the functions that clippy knows to be tests.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::panic)]
 
+mod cluster;
 mod script;
-mod support;
 mod table;
 
 use std::collections::BTreeSet;

@@ -121,8 +121,7 @@ impl Roster {
         let moved = member.found.postgres != found.postgres;
         let returned = member.left_at.take().is_some();
         if moved {
-            // What was said was said of another place.
-            member.view = View::new(now);
+            member.view = member.view.of_another_place(now);
         }
         member.found = found;
         match (moved, returned) {

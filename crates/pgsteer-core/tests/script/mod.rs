@@ -30,14 +30,15 @@
 //! of the same member and source comes. `once` at the end makes it a single answer, and
 //! `asked=T` a single answer to a question that was sent at T.
 
+pub mod driver;
 pub mod show;
 pub mod words;
 
 use pgsteer_core::claim::Topology;
 use pgsteer_core::config::{Config, Membership, SplitBrain};
 
-use crate::support::cluster::{self, found, member, service_name};
-use crate::support::driver::{Driver, Source};
+use crate::cluster::{self, found, member, service_name};
+use driver::{Driver, Source};
 
 /// What a script did: its text with the outcome beneath each line, and the engine's traces.
 pub struct Outcome {

@@ -8,7 +8,7 @@ use pgsteer_core::plan::{Ask, Plan};
 use pgsteer_core::reason::Reason;
 use pgsteer_core::snapshot::{MemberState, Snapshot};
 
-use crate::support::driver::Driver;
+use super::driver::Driver;
 
 pub fn show(driver: &Driver) -> Vec<String> {
     let (snapshot, plan) = (driver.engine.snapshot(), driver.engine.plan());

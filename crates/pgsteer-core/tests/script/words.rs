@@ -13,8 +13,8 @@ use pgsteer_core::config::ServiceConfig;
 use pgsteer_core::names::MemberName;
 use pgsteer_core::time::Moment;
 
-use crate::support::cluster::{ANSWER_TIMEOUT, found, service as plain_service};
-use crate::support::driver::Source;
+use super::driver::Source;
+use crate::cluster::{ANSWER_TIMEOUT, found, service as plain_service};
 
 pub fn source(word: &str) -> Result<Source, String> {
     match word {

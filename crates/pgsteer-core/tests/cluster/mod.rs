@@ -1,4 +1,4 @@
-//! A configuration to begin with, and short ways to name things.
+//! What the tests of the core share: a configuration to begin with, and short names.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
