@@ -101,8 +101,7 @@ fn with_patroni(bench: &Bench<'_>, name: &MemberName, member: &Member) -> Standi
             bench.in_recovery(name, facts, holder, note)
         }
         (State::InRecovery { .. }, lost) => {
-            let trust = bench.trust_without_patroni(lost);
-            Standing { role: bench.last_role_in_recovery(member), trust }
+            bench.in_recovery_without_patroni(name, member, holder, lost)
         }
     }
 }
@@ -218,11 +217,22 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// What a member in recovery was when its Patroni last spoke.
-    fn last_role_in_recovery(&self, member: &Member) -> Role {
-        match member.view.patroni_facts() {
-            Some(heard) if heard.said.role == Role::StandbyLeader => Role::StandbyLeader,
-            _ => Role::Replica,
+    /// PostgreSQL is in recovery and its Patroni is gone: it is what it was, and the leader of a
+    /// standby cluster only while nobody else is.
+    fn in_recovery_without_patroni(
+        &self,
+        name: &MemberName,
+        member: &Member,
+        holder: Option<&MemberName>,
+        lost: Word<'_, PatroniFacts>,
+    ) -> Standing {
+        let led = member.view.patroni_facts().is_some_and(|heard| heard.said.leads_standby());
+        match holder {
+            Some(_) if led => Standing::out(Role::StandbyLeader, self.not_leader(name, holder)),
+            _ => Standing {
+                role: if led { Role::StandbyLeader } else { Role::Replica },
+                trust: self.trust_without_patroni(lost),
+            },
         }
     }
 
