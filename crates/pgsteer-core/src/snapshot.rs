@@ -53,9 +53,9 @@ pub struct MemberState {
     pub trouble: Option<Reason>,
     /// Its timeline.
     pub timeline: Option<u32>,
-    /// How far its replay is behind the primary, in bytes; none on a primary or if unknown.
+    /// How far its replay is behind the primary, in bytes; none on a leader or if unknown.
     pub lag_bytes: Option<u64>,
-    /// How far its replay is behind in time; none on a primary or if unknown.
+    /// How far its replay is behind in time; none on a leader or if unknown.
     pub lag: Option<Duration>,
     /// Patroni's tags.
     pub tags: Tags,
@@ -81,6 +81,30 @@ impl Snapshot {
             || *events != other.events
             || *scope != other.scope
             || *cluster != other.cluster
+    }
+}
+
+impl Snapshot {
+    /// Whether a session of `service` to `member`, dialled at `dialled`, has to end now.
+    ///
+    /// Most of it the gate says. But a member that left long ago has no gate any more, and nobody
+    /// would notice its death; and a member that moved is open at another place than the one where
+    /// the old sessions go on writing.
+    pub fn ends_session(
+        &self,
+        service: &ServiceName,
+        member: &MemberName,
+        dialled: &Endpoint,
+    ) -> bool {
+        let Some(state) = self.services.get(service) else {
+            return true;
+        };
+        let Some(gate) = state.gates.get(member) else {
+            return true;
+        };
+        let is_elsewhere =
+            self.members.get(member).is_none_or(|member| member.postgres != *dialled);
+        gate.ends_sessions() || (state.role != Role::Replica && gate.is_open() && is_elsewhere)
     }
 }
 

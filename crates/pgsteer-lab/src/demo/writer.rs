@@ -11,6 +11,9 @@ use anyhow::{Context, Result, anyhow};
 use super::stage::Stage;
 use super::terminal::{complaint, psql};
 
+/// How psql begins when it was not let in at all.
+const NOT_CONNECTED: &str = "psql: error: connection to server";
+
 const INSERT: &str = "INSERT INTO story (line) VALUES ('written by the writer')";
 
 /// A writer at work.
@@ -23,8 +26,11 @@ pub struct Writer {
 #[derive(Debug, Default)]
 pub struct Tale {
     pub connections: usize,
-    /// What the connections that failed said.
+    /// What the connections said that were not let in.
     pub failed: Vec<String>,
+    /// What the ones said that were let in, and whose statement was under way when the old
+    /// primary shut down. Nobody can repeat such a statement but whoever sent it.
+    pub cut_off: Vec<String>,
     /// The longest that one connection took, its row included.
     pub longest: Duration,
     successes: Vec<Instant>,
@@ -50,6 +56,11 @@ impl Writer {
 }
 
 impl Tale {
+    /// How many rows were written for certain.
+    pub fn written(&self) -> usize {
+        self.successes.len()
+    }
+
     /// How long after `moment` the first write came through that ended after it.
     pub fn first_success_after(&self, moment: Instant) -> Option<Duration> {
         let first = self.successes.iter().find(|at| **at >= moment)?;
@@ -63,9 +74,10 @@ fn write(command: &mut Command, ended: &AtomicBool) -> Result<Tale> {
         let began = Instant::now();
         let output = command.output().context("cannot run psql")?;
         tale.connections += 1;
-        match output.status.success() {
-            true => tale.successes.push(Instant::now()),
-            false => tale.failed.push(complaint(&output)),
+        match complaint(&output) {
+            _ if output.status.success() => tale.successes.push(Instant::now()),
+            words if words.starts_with(NOT_CONNECTED) => tale.failed.push(words),
+            words => tale.cut_off.push(words),
         }
         tale.longest = tale.longest.max(began.elapsed());
     }
