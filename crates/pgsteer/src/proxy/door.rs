@@ -15,14 +15,11 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
-use super::{Admitted, Job, Service, Shared};
+use super::{Admitted, Job, Service, Shared, TURNED_AWAY_MAX};
 
 /// Connections that the kernel keeps until they are accepted. It caps this at
 /// `net.core.somaxconn`.
 const BACKLOG: i32 = 4_096;
-
-/// How many clients above the limit may wait at once to be told that there is no room.
-const TURNED_AWAY_MAX: usize = 100;
 
 /// The pause after an accept that failed, mostly for want of file descriptors: without it the
 /// same connection would fail again and again as fast as the processor goes.

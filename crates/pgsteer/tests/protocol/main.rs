@@ -7,6 +7,9 @@
 
 mod cancel;
 mod client;
+mod exhaustion;
+#[path = "../cli/fake_patroni.rs"]
+mod fake_patroni;
 mod fake_server;
 mod front;
 mod hold;
