@@ -204,6 +204,7 @@ impl fmt::Display for EventKind {
             EventKind::Gate { service, member, now, reason } => {
                 write!(f, "{service} gate of {member} is {now}")?;
                 match reason {
+                    Some(reason) if *now == "open" => write!(f, ", with a reservation: {reason}"),
                     Some(reason) => write!(f, ": {reason}"),
                     None => Ok(()),
                 }
@@ -232,5 +233,67 @@ impl fmt::Display for EventKind {
             }
             EventKind::Reloaded => f.write_str("configuration reloaded"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gate::Sessions;
+
+    fn snapshot(role: Role, gate: Gate) -> Snapshot {
+        let n1 = MemberName::new("n1").unwrap();
+        let member = MemberState {
+            postgres: Endpoint::new("here", 5432).unwrap(),
+            patroni_url: None,
+            addresses: Vec::new(),
+            address_failure: None,
+            role: Role::Unknown,
+            trouble: None,
+            timeline: None,
+            lag_bytes: None,
+            lag: None,
+            tags: Tags::new(),
+        };
+        let state = ServiceState { role, gates: BTreeMap::from([(n1.clone(), gate)]) };
+        Snapshot {
+            generation: 1,
+            at: Moment::START,
+            cluster: ClusterName::new("demo").unwrap(),
+            scope: None,
+            paused: false,
+            members: BTreeMap::from([(n1, member)]),
+            services: BTreeMap::from([(ServiceName::new("write").unwrap(), state)]),
+            events: VecDeque::new(),
+        }
+    }
+
+    fn ends(snapshot: &Snapshot, service: &str, member: &str, dialled: &str) -> bool {
+        let dialled = Endpoint::new(dialled, 5432).unwrap();
+        let service = ServiceName::new(service).unwrap();
+        snapshot.ends_session(&service, &MemberName::new(member).unwrap(), &dialled)
+    }
+
+    const OPEN: Gate = Gate::Open { since: Moment::START, generation: 1, note: None };
+
+    #[test]
+    fn a_session_ends_when_its_gate_says_so() {
+        let shut = |sessions| Gate::Shut { reason: Reason::Left, since: Moment::START, sessions };
+        assert!(!ends(&snapshot(Role::Primary, shut(Sessions::Keep)), "write", "n1", "here"));
+        assert!(ends(&snapshot(Role::Primary, shut(Sessions::End)), "write", "n1", "here"));
+    }
+
+    #[test]
+    fn a_session_ends_when_its_member_or_service_is_forgotten() {
+        let snapshot = snapshot(Role::Primary, OPEN);
+        assert!(!ends(&snapshot, "write", "n1", "here"));
+        assert!(ends(&snapshot, "write", "n2", "here"));
+        assert!(ends(&snapshot, "other", "n1", "here"));
+    }
+
+    #[test]
+    fn a_session_that_writes_ends_when_its_member_is_open_at_another_place() {
+        assert!(ends(&snapshot(Role::Primary, OPEN), "write", "n1", "there"));
+        assert!(!ends(&snapshot(Role::Replica, OPEN), "write", "n1", "there"));
     }
 }

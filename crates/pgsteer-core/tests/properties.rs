@@ -184,6 +184,28 @@ proptest! {
         }
     }
 
+    /// Invariant 5: good news must be confirmed. One source is not enough for a replica, nor for a
+    /// primary without Patroni, unless it says so twice.
+    #[test]
+    fn news_of_one_source_opens_a_gate_by_a_second_answer_only(storm in storms()) {
+        let run = storm.run();
+        for (before, after) in pairs(&run) {
+            let oracle = oracle_at(&run, after);
+            for (service, name, gate) in all_gates(&after.snapshot) {
+                let was = gate_of(&before.snapshot, service, name);
+                let opens = gate.is_open() && !was.is_some_and(Gate::is_open);
+                let by_one_source = after.snapshot.members[name].role == Role::Replica
+                    || !oracle.has_patroni();
+                if opens && by_one_source {
+                    let Some(Gate::Probation { since }) = was else {
+                        return Err(TestCaseError::fail(format!("{service} {name}: {was:?}")));
+                    };
+                    prop_assert!(oracle.was_asked_with_success_after(name, *since));
+                }
+            }
+        }
+    }
+
     /// Invariant 6: the member says that it is no primary, another is open, two are at odds, or
     /// it has been silent for long. Nothing else ends a session.
     #[test]

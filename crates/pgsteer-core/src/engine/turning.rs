@@ -6,6 +6,7 @@ use super::{Engine, Gates};
 use crate::claim::Role;
 use crate::config::ServiceConfig;
 use crate::gate::{Gate, Sessions, Turn};
+use crate::judge::Trust;
 use crate::judge::fitness::{Case, Verdict};
 use crate::names::{MemberName, ServiceName};
 use crate::reason::Reason;
@@ -69,10 +70,19 @@ impl Engine {
             member,
             standing,
             lag: self.lag(member, now),
+            has_source: self.has_source(),
             drained_for_lag,
             rules: &self.rules,
             now,
         }
+    }
+
+    /// Somebody is there that replicas can stream from.
+    fn has_source(&self) -> bool {
+        self.standings.values().any(|standing| {
+            matches!(standing.role, Role::Primary | Role::StandbyLeader)
+                && !matches!(standing.trust, Trust::None(_))
+        })
     }
 
     fn a_turn(
@@ -91,7 +101,6 @@ impl Engine {
             verdict,
             evidence_asked_at: view.evidence_asked_at(),
             sessions: if silent || lost { Sessions::End } else { Sessions::Keep },
-            grace: self.cluster.patroni_loss_grace,
             generation,
             now,
         }
@@ -165,5 +174,49 @@ pub(super) fn is_news(old: Option<&Gate>, new: &Gate) -> bool {
         Some(old) if old.word() == new.word() => code(old) != code(new) && !expected,
         Some(_) => true,
         None => new.is_open() || !expected,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gates(open: &[&str], shut: &[&str]) -> Gates {
+        let now = Moment::START;
+        let open_gate = Gate::Open { since: now, generation: 1, note: None };
+        let named = |gate: Gate| move |name: &&str| (MemberName::new(name).unwrap(), gate.clone());
+        open.iter().map(named(open_gate)).chain(shut.iter().map(named(Gate::new(now)))).collect()
+    }
+
+    fn excluded(turned: [(&str, Gates); 2]) -> Vec<String> {
+        let named = |(name, gates): (&str, Gates)| (ServiceName::new(name).unwrap(), gates);
+        let mut turned = turned.into_iter().map(named).collect();
+        exclude_rivals(&mut turned, &BTreeMap::new(), |_| true, Moment::START);
+        let told = |(service, gates): (&ServiceName, &Gates)| {
+            let told = |(name, gate): (&MemberName, &Gate)| {
+                let end = if gate.ends_sessions() { " end" } else { "" };
+                format!("{service} {name} {}{end}", gate.word())
+            };
+            gates.iter().map(told).collect::<Vec<_>>()
+        };
+        turned.iter().flat_map(told).collect()
+    }
+
+    #[test]
+    fn of_two_open_gates_none_stays_whatever_the_judge_said() {
+        let both = excluded([("a", gates(&["n1"], &["n2"])), ("b", gates(&["n2"], &["n1"]))]);
+        assert_eq!(both, ["a n1 shut end", "a n2 shut end", "b n1 shut end", "b n2 shut end"]);
+    }
+
+    #[test]
+    fn beside_one_open_gate_all_others_end_their_sessions_on_every_service() {
+        let one = excluded([("a", gates(&["n1"], &["n2"])), ("b", gates(&[], &["n1", "n2"]))]);
+        assert_eq!(one, ["a n1 open", "a n2 shut end", "b n1 shut", "b n2 shut end"]);
+    }
+
+    #[test]
+    fn without_an_open_gate_nothing_ends() {
+        let none = excluded([("a", gates(&[], &["n1"])), ("b", gates(&[], &["n2"]))]);
+        assert_eq!(none, ["a n1 shut", "b n2 shut"]);
     }
 }

@@ -101,6 +101,12 @@ impl<'a> Oracle<'a> {
         self.said(name, |_| true).next().is_some()
     }
 
+    /// There is an answer to a question that was sent after `since`.
+    pub fn was_asked_with_success_after(&self, name: &MemberName, since: Moment) -> bool {
+        let answers = |fact: &Fact| matches!(fact, Fact::Patroni(Ok(_)) | Fact::Tether(Ok(_)));
+        self.said(name, answers).any(|claim| claim.asked_at > since)
+    }
+
     fn is_fresh(&self, claim: &Claim, lives: Duration) -> bool {
         self.now.since(claim.asked_at) < lives
     }

@@ -97,11 +97,6 @@ impl Door {
         Door { service: sender, task }
     }
 
-    /// The service that new sessions find.
-    pub fn service(&self) -> Arc<Service> {
-        Arc::clone(&self.service.borrow())
-    }
-
     /// New sessions find another service, or another configuration of it.
     pub fn change(&self, service: Arc<Service>) {
         self.service.send_replace(service);

@@ -83,8 +83,6 @@ pub enum Phase {
 enum Job {
     /// Serve a client.
     Client { stream: TcpStream, service: Arc<Service>, admitted: Admitted },
-    /// A reload took the service away: end its sessions.
-    EndService(ServiceName),
     /// Take no more clients out of the hold.
     Stop,
     /// End all sessions.
@@ -166,23 +164,18 @@ impl Proxy {
         Ok(proxy)
     }
 
-    /// Goes on with other services. Sessions of services that stay are not touched.
+    /// Goes on with other services. Sessions of services that stay are not touched; those of
+    /// services that go are ended by the Snapshot that has them no more.
     ///
     /// # Errors
     /// A new port that cannot be had; then nothing has changed.
-    pub async fn reload(&mut self, config: &Config) -> anyhow::Result<()> {
+    pub fn reload(&mut self, config: &Config) -> anyhow::Result<()> {
         let listeners =
             door::bind_all(&config.services, |address| self.doors.contains_key(&address))?;
-        let names = || self.doors.values().map(|door| door.service().name.clone());
-        let gone: Vec<ServiceName> =
-            names().filter(|name| !config.services.contains_key(name)).collect();
         let listens = |address: &SocketAddr| {
             config.services.values().any(|service| service.listen == *address)
         };
         self.doors.retain(|address, _| listens(address));
-        for name in gone {
-            self.tell_all(|| Job::EndService(name.clone())).await;
-        }
         self.open_doors(config, listeners);
         Ok(())
     }
