@@ -41,6 +41,11 @@ pub fn patch(url: &str, body: &Value, limit: Duration) -> Result<Answer> {
     read(url, answer)
 }
 
+pub fn delete(url: &str, limit: Duration) -> Result<Answer> {
+    let answer = agent(limit).delete(url).call();
+    read(url, answer)
+}
+
 /// A new one per question: connections are never kept, so that no answer comes from before an act. A
 /// proxy in the environment is not for the lab's addresses.
 fn agent(limit: Duration) -> ureq::Agent {

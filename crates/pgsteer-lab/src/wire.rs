@@ -20,6 +20,7 @@ pub struct Session {
     buffer: BytesMut,
     in_hot_standby: bool,
     read_only: bool,
+    cancel_key: [i32; 2],
 }
 
 impl Session {
@@ -49,6 +50,7 @@ impl Session {
             buffer: BytesMut::with_capacity(4096),
             in_hot_standby: false,
             read_only: false,
+            cancel_key: [0; 2],
         };
         let parameters =
             [("user", user), ("database", database), ("application_name", "pgsteer-lab")];
@@ -88,6 +90,21 @@ impl Session {
         !self.in_hot_standby && !self.read_only
     }
 
+    /// The process id and the secret by which its queries can be cancelled.
+    pub fn cancel_key(&self) -> [i32; 2] {
+        self.cancel_key
+    }
+
+    /// Asks at `addr` for the running query of the session with this key to be cancelled.
+    pub fn cancel(addr: SocketAddr, [process_id, secret]: [i32; 2]) -> io::Result<()> {
+        let mut stream = TcpStream::connect(addr)?;
+        let mut message = BytesMut::new();
+        frontend::cancel_request(process_id, secret, &mut message);
+        stream.write_all(&message)?;
+        // The server closes the connection when it has acted.
+        stream.read(&mut [0; 1]).map(drop)
+    }
+
     fn read_until_ready(&mut self, deadline: Instant) -> io::Result<Rows> {
         let mut rows = Rows::new();
         let mut refusal = None;
@@ -97,6 +114,9 @@ impl Session {
                     backend::Message::ReadyForQuery(_) => return refusal.map_or(Ok(rows), Err),
                     backend::Message::ParameterStatus(body) => {
                         self.note(body.name()?, body.value()?)
+                    }
+                    backend::Message::BackendKeyData(body) => {
+                        self.cancel_key = [body.process_id(), body.secret_key()];
                     }
                     backend::Message::DataRow(body) => rows.push(values(&body)?),
                     backend::Message::ErrorResponse(body) => refusal = Some(server_error(&body)?),

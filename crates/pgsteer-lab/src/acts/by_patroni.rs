@@ -12,6 +12,7 @@ use crate::member::Member;
 use crate::patience::wait_for;
 use crate::processes::Part;
 use crate::rest;
+use crate::tools::EtcdApi;
 
 /// Patroni answers a switchover when it is over, or after ten seconds of its own.
 const ORDER_LIMIT: Duration = Duration::from_secs(30);
@@ -95,20 +96,15 @@ impl Lab {
         })
     }
 
-    /// The leader lock runs out now instead of at the end of its ttl, by which a test of what comes
-    /// after need not wait 20 seconds. A Patroni that is alive takes it back at once.
+    /// The leader lock runs out now instead of at the end of its ttl, so that a test of what comes after
+    /// need not wait for 20 seconds. A Patroni that is alive would take it back at once.
     pub fn expire_lock(&self) -> Result<()> {
-        // "/service/lab/leader", as the JSON of etcd's gateway wants it.
-        let key = json!({ "key": "L3NlcnZpY2UvbGFiL2xlYWRlcg==" });
         let mut last = anyhow!("the lab has no member");
-        let taken = self.members().iter().any(|member| {
-            let url = format!("http://{}/v3/kv/deleterange", member.etcd_addr());
-            rest::post(&url, &key, Duration::from_secs(5))
-                .and_then(|answer| answer.accepted("to drop the lock"))
-                .map_err(|error| last = error)
-                .is_ok()
+        let gone = self.members().iter().any(|member| {
+            let dropped = drop_lock(member, self.launcher.tools.etcd_api);
+            dropped.map_err(|error| last = error).is_ok()
         });
-        if taken { Ok(()) } else { Err(last) }
+        if gone { Ok(()) } else { Err(last) }
     }
 
     fn set_pause(&self, wanted: bool) -> Result<()> {
@@ -162,6 +158,28 @@ impl Lab {
         }
         bail!("no Patroni answers /cluster")
     }
+}
+
+/// At the member's own etcd, by the API through which Patroni has put the lock there.
+fn drop_lock(member: &Member, api: EtcdApi) -> Result<()> {
+    const LIMIT: Duration = Duration::from_secs(5);
+    let etcd = format!("http://{}", member.etcd_addr());
+    match api {
+        EtcdApi::V2 => {
+            let url = format!("{etcd}/v2/keys/service/lab/leader");
+            rest::delete(&url, LIMIT)?.accepted("to drop the lock")?;
+        }
+        EtcdApi::V3 => {
+            // "/service/lab/leader", as the JSON of etcd's gateway wants it.
+            let key = json!({ "key": "L3NlcnZpY2UvbGFiL2xlYWRlcg==" });
+            let answer = rest::post(&format!("{etcd}/v3/kv/deleterange"), &key, LIMIT)?;
+            let told = answer.accepted("to drop the lock")?.json()?;
+            if told["deleted"] != "1" {
+                bail!("there was no lock to drop: {told}");
+            }
+        }
+    }
+    Ok(())
 }
 
 fn told_by(member: &Member) -> Result<Value> {

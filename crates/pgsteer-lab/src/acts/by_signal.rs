@@ -1,9 +1,12 @@
 //! Acts on processes: kill, stop, go on, start again.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
 
 use crate::lab::Lab;
+use crate::patience::wait_for;
 use crate::processes::Part;
 
 impl Lab {
@@ -44,6 +47,21 @@ impl Lab {
 
     pub fn start_patroni(&self, name: &str) -> Result<()> {
         self.start_part(name, Part::Patroni)
+    }
+
+    /// Patroni is asked to stop, and its entry in the cluster's list goes with it. It stops PostgreSQL
+    /// as well, unless the cluster is paused. Returns when nobody lists the member any more.
+    pub fn stop_patroni(&self, name: &str) -> Result<()> {
+        let member = self.member(name)?;
+        self.launcher.children.signal(member, Part::Patroni, Signal::TERM)?;
+        wait_for("the member to leave", Duration::from_secs(30), || {
+            let told = self.cluster_says().map_err(|error| format!("{error:#}"))?;
+            let members = told["members"].as_array().cloned().unwrap_or_default();
+            match members.iter().any(|listed| listed["name"] == *member.name) {
+                true => Err(format!("{name} is still listed")),
+                false => Ok(()),
+            }
+        })
     }
 
     pub fn freeze_patroni(&self, name: &str) -> Result<()> {

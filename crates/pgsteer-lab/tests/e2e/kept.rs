@@ -7,6 +7,8 @@ use anyhow::{Context, Result, bail, ensure};
 use pgsteer_lab::{SUPERUSER, Session};
 
 const LIMIT: Duration = Duration::from_secs(10);
+/// Some are opened while there is no primary, and wait for the next.
+const OPEN_LIMIT: Duration = Duration::from_secs(40);
 
 /// A session, and the server process that it had when it was opened.
 pub struct Kept {
@@ -16,7 +18,7 @@ pub struct Kept {
 
 impl Kept {
     pub fn open(door: SocketAddr) -> Result<Kept> {
-        let mut session = Session::connect(door, SUPERUSER, "postgres", LIMIT)
+        let mut session = Session::connect(door, SUPERUSER, "postgres", OPEN_LIMIT)
             .with_context(|| format!("no session at {door}"))?;
         let backend = who(&mut session)?;
         Ok(Kept { session, backend })

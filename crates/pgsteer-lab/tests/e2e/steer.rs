@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::io::{Read, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
@@ -79,6 +80,19 @@ pub struct Steer {
 /// The state of every gate, by service and member, as the log tells it.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Gates(BTreeMap<(String, String), String>);
+
+/// A gate as the status page shows it, with the code of its reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShownGate {
+    state: String,
+    reason: String,
+}
+
+impl ShownGate {
+    pub fn is(&self, state: &str, reason: &str) -> bool {
+        self.state == state && self.reason == reason
+    }
+}
 
 impl Steer {
     /// As a newcomer starts it: one address of Patroni, no login, no file.
@@ -190,6 +204,32 @@ impl Steer {
         gates
     }
 
+    /// One of its pages.
+    pub fn page(&self, path: &str) -> Result<String> {
+        let mut stream = TcpStream::connect(self.doors.http).context("no status pages")?;
+        stream.set_read_timeout(Some(READY_LIMIT))?;
+        stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes())?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let (_, body) = answer.split_once("\r\n\r\n").context("half an answer")?;
+        Ok(body.to_owned())
+    }
+
+    pub fn status(&self) -> Result<Value> {
+        let page = self.page("/api/v1/status")?;
+        serde_json::from_str(&page).with_context(|| format!("not JSON: {page}"))
+    }
+
+    /// A gate as the status page shows it.
+    pub fn gate(&self, service: &str, member: &str) -> Result<ShownGate> {
+        let status = self.status()?;
+        let members = status["clusters"][0]["members"].as_array().cloned().unwrap_or_default();
+        let shown = members.iter().find(|shown| shown["name"] == member);
+        let gate = &shown.with_context(|| format!("{member} is not shown"))?["services"][service];
+        let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        Ok(ShownGate { state: word(&gate["gate"]), reason: word(&gate["reason"]["code"]) })
+    }
+
     /// Has it read its file again, as this is written now; returns what it says of that.
     pub fn reload(&mut self, lab: &Lab, wanted: &Wanted<'_>) -> Result<String> {
         write_file(lab, wanted)?;
@@ -212,17 +252,9 @@ impl Steer {
         self.program.signal(signal)
     }
 
-    pub fn is_running(&mut self) -> bool {
-        self.program.is_running()
-    }
-
     /// Waits until it has ended by itself.
     pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
         self.program.wait(limit)
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.program.pid()
     }
 }
 
@@ -238,7 +270,8 @@ impl Gates {
         let words = || {
             let (service, rest) = message.split_once(" gate of ")?;
             let (member, rest) = rest.split_once(" is ")?;
-            Some((service, member, rest.split(':').next()?))
+            // Behind it come a reservation or a reason.
+            Some((service, member, rest.split([':', ',']).next()?))
         };
         if let Some((service, member, state)) = words() {
             self.0.insert((service.to_owned(), member.to_owned()), state.to_owned());

@@ -1,8 +1,24 @@
 //! All tests, in the order in which they are played.
 
+mod cancel;
 mod crash;
+mod darkness;
+mod drivers;
 mod newcomer;
+mod orders;
+mod pages;
+mod patroni;
+mod postgres;
+mod replicas;
+mod several;
+mod silence;
+mod sql_only;
 mod switchover;
+mod tls;
+
+use std::thread::JoinHandle;
+
+use anyhow::{Result, anyhow};
 
 use crate::stage::{Cluster, Play};
 
@@ -19,7 +35,7 @@ pub struct Case {
 /// `cluster: module::test, ...`, with the names as they are written.
 macro_rules! cases {
     ($($cluster:ident: $($name:path),+ $(,)?;)+) => {
-        vec![$($(Case {
+        [$($(Case {
             cluster: Cluster::$cluster,
             name: stringify!($name),
             play: $name,
@@ -28,15 +44,54 @@ macro_rules! cases {
     };
 }
 
+/// Both Patronis are tried with what depends on them most; the rest is spread over the two clusters.
 pub fn all() -> Vec<Case> {
-    cases! {
+    let cases = cases! {
         Old:
             newcomer::one_address_of_patroni_is_enough,
+            pages::status_and_metrics_tell_what_is,
             switchover::no_client_is_turned_away,
+            drivers::psql_logs_in_by_scram_and_hears_the_servers_own_refusals,
+            drivers::psycopg_pipelines_copies_and_fails_as_without_a_proxy,
+            drivers::pgbench_runs_without_an_error,
+            cancel::libpq_cancels_the_query_it_means,
+            cancel::psql_cancels_at_ctrl_c,
+            cancel::a_second_pgsteer_cancels_what_runs_through_the_first,
+            tls::clients_that_want_it_get_it_from_the_server,
+            tls::a_switchover_costs_at_most_the_logins_under_way,
+            several::libpq_goes_on_to_the_second_door,
+            orders::sigterm_without_sessions_is_quick,
+            orders::sigterm_lets_sessions_finish_and_then_ends_them,
+            orders::sighup_touches_no_session_that_the_new_file_still_allows,
+            orders::sighup_with_a_broken_file_changes_nothing,
+            replicas::one_with_the_tag_noloadbalance_is_drained_and_comes_back,
+            postgres::a_restart_only_makes_clients_wait,
+            patroni::writes_go_on_beside_a_frozen_patroni_until_another_has_the_lock,
             crash::clients_wait_for_the_successor;
         New:
             newcomer::one_address_of_patroni_is_enough,
             switchover::no_client_is_turned_away,
-            crash::clients_wait_for_the_successor;
-    }
+            replicas::one_that_lags_is_drained_and_comes_back,
+            replicas::one_that_patroni_does_not_list_any_more_is_drained_and_comes_back,
+            replicas::one_that_crashes_turns_no_reader_away,
+            replicas::without_any_the_primary_stands_in_if_it_may,
+            postgres::a_hang_only_makes_clients_wait,
+            postgres::a_sudden_stop_only_makes_clients_wait,
+            silence::a_frozen_primary_loses_its_sessions_and_gets_none_after_the_thaw,
+            silence::a_primary_behind_a_pulled_cable_loses_its_sessions,
+            patroni::writes_go_on_without_patroni_until_another_has_the_lock,
+            crash::clients_wait_for_the_successor,
+            darkness::clients_hear_the_reason_and_are_served_when_it_is_over,
+            sql_only::two_primaries_are_both_shut_until_one_is_left;
+    };
+    cases.into_iter().map(note_cables).collect()
+}
+
+fn note_cables(case: Case) -> Case {
+    Case { needs_cables: case.name.contains("pulled_cable"), ..case }
+}
+
+/// What a thread has come to.
+fn join<T>(thread: JoinHandle<T>) -> Result<T> {
+    thread.join().map_err(|_| anyhow!("a thread of the test died"))
 }

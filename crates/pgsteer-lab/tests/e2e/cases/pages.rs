@@ -1,0 +1,59 @@
+//! The pages agree with the cluster and with what clients see.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use pgsteer_lab::Lab;
+
+use crate::kept::Kept;
+use crate::steer::{Steer, Wanted};
+
+pub fn status_and_metrics_tell_what_is(lab: &Lab) -> Result<()> {
+    let steer = Steer::start(lab, &Wanted::default())?;
+    let old = lab.primary()?.name.clone();
+    let _writers = Kept::several(steer.doors.write, 3)?;
+    is_as_seen(lab, &steer, &old, 3)?;
+    let new = lab.switchover(None)?.name.clone();
+    steer.wait_until_ready()?;
+    is_as_seen(lab, &steer, &new, 0)?;
+    let _writer = Kept::open(steer.doors.write)?;
+    is_as_seen(lab, &steer, &new, 1)?;
+    let events = steer.status()?["clusters"][0]["events"].to_string();
+    for what in [format!("{new} is primary"), format!("write gate of {new} is open")] {
+        ensure!(events.contains(&what), "no event tells that {what}: {events}");
+    }
+    ensure!(steer.page("/healthz")? == "ok\n");
+    Ok(())
+}
+
+/// All pages name this primary, with so many sessions of writers.
+fn is_as_seen(lab: &Lab, steer: &Steer, primary: &str, writers: u64) -> Result<()> {
+    steer
+        .wait_for("the pages to agree", Duration::from_secs(10), |steer| {
+            agrees(lab, steer, primary, writers).is_ok()
+        })
+        .or_else(|_| agrees(lab, steer, primary, writers))
+}
+
+fn agrees(lab: &Lab, steer: &Steer, primary: &str, writers: u64) -> Result<()> {
+    let status = steer.status()?;
+    let members = status["clusters"][0]["members"].as_array().context("no members")?;
+    ensure!(members.len() == lab.members().len(), "{status}");
+    for member in members {
+        let is_primary = member["name"] == primary;
+        let role = if is_primary { "primary" } else { "replica" };
+        let (write, read) = if is_primary { ("open", "shut") } else { ("shut", "open") };
+        let services = &member["services"];
+        ensure!(member["role"] == role, "{member}");
+        ensure!(services["write"]["gate"] == write && services["read"]["gate"] == read, "{member}");
+        let expected = if is_primary { writers } else { 0 };
+        ensure!(services["write"]["sessions"] == expected, "{member}");
+    }
+    let metrics = steer.page("/metrics")?;
+    let service = "cluster=\"main\",service=\"write\"";
+    let line = format!("pgsteer_sessions{{{service},member=\"{primary}\"}} {writers}");
+    ensure!(metrics.lines().any(|each| each == line), "no line {line}: {metrics}");
+    let line = format!("pgsteer_service_open_gates{{{service}}} 1");
+    ensure!(metrics.lines().any(|each| each == line), "no line {line}: {metrics}");
+    Ok(())
+}

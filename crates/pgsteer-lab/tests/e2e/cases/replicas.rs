@@ -1,0 +1,131 @@
+//! Which replicas readers are led to.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use pgsteer_lab::Lab;
+
+use crate::kept::Kept;
+use crate::steer::{Steer, Wanted};
+use crate::traffic::{Traffic, Tries};
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// Readers at the door for a while.
+fn reads_for(steer: &Steer, time: Duration) -> Result<Tries> {
+    let every = Duration::from_millis(20);
+    let reads = Traffic::reads(steer.doors.read, every, Duration::from_secs(20));
+    std::thread::sleep(time);
+    reads.finish()
+}
+
+/// A session through the read door that is served by this member.
+fn reader_at(lab: &Lab, steer: &Steer, member: &str) -> Result<Kept> {
+    let ip = lab.member(member)?.ip.to_string();
+    let readers = Kept::several(steer.doors.read, 4)?;
+    readers.into_iter().find(|reader| reader.member_ip() == ip).context("nobody reads there")
+}
+
+fn two_replicas(lab: &Lab) -> Result<[String; 2]> {
+    let names: Vec<String> = lab.replicas()?.iter().map(|member| member.name.clone()).collect();
+    names.try_into().ok().context("the lab has not two replicas")
+}
+
+/// New readers go elsewhere, the old ones go on.
+fn is_drained(lab: &Lab, steer: &Steer, member: &str, old: &mut Kept, why: &str) -> Result<()> {
+    steer.wait_for_gate("read", member, "draining", SOON)?;
+    ensure!(steer.gate("read", member)?.is("draining", why), "{:?}", steer.gate("read", member));
+    let reads = reads_for(steer, Duration::from_millis(400))?;
+    reads.ensure_none_refused()?;
+    ensure!(reads.cut().is_empty() && reads.done_by(lab, member)? == 0, "{reads}");
+    old.ensure_alive()
+}
+
+fn is_back(lab: &Lab, steer: &Steer, member: &str, old: &mut Kept) -> Result<()> {
+    steer.wait_for_gate("read", member, "open", SOON)?;
+    reader_at(lab, steer, member)?.ensure_alive()?;
+    old.ensure_alive()
+}
+
+pub fn one_that_lags_is_drained_and_comes_back(lab: &Lab) -> Result<()> {
+    let limit = "lag_bytes_max = '1MB'";
+    let steer = Steer::start(lab, &Wanted { read: limit, ..Wanted::default() })?;
+    let [lagging, _] = two_replicas(lab)?;
+    let mut old = reader_at(lab, &steer, &lagging)?;
+    let primary = lab.primary()?.name.clone();
+    lab.wal_replay_pause(&lagging)?;
+    lab.sql(&primary, "DROP TABLE IF EXISTS ballast")?;
+    lab.sql(
+        &primary,
+        "CREATE TABLE ballast AS SELECT repeat('x', 500) FROM generate_series(1, 8000)",
+    )?;
+    is_drained(lab, &steer, &lagging, &mut old, "lag_bytes")?;
+    lab.wal_replay_resume(&lagging)?;
+    is_back(lab, &steer, &lagging, &mut old)
+}
+
+pub fn one_with_the_tag_noloadbalance_is_drained_and_comes_back(lab: &Lab) -> Result<()> {
+    let steer = Steer::start(lab, &Wanted::default())?;
+    let [tagged, _] = two_replicas(lab)?;
+    let mut old = reader_at(lab, &steer, &tagged)?;
+    lab.set_noloadbalance(&tagged, true)?;
+    is_drained(lab, &steer, &tagged, &mut old, "noloadbalance")?;
+    lab.set_noloadbalance(&tagged, false)?;
+    is_back(lab, &steer, &tagged, &mut old)
+}
+
+/// Its PostgreSQL goes on, as in a maintenance of Patroni alone.
+pub fn one_that_patroni_does_not_list_any_more_is_drained_and_comes_back(lab: &Lab) -> Result<()> {
+    let steer = Steer::start(lab, &Wanted::default())?;
+    let [leaving, _] = two_replicas(lab)?;
+    let mut old = reader_at(lab, &steer, &leaving)?;
+    lab.pause()?;
+    lab.stop_patroni(&leaving)?;
+    is_drained(lab, &steer, &leaving, &mut old, "left")?;
+    lab.start_patroni(&leaving)?;
+    is_back(lab, &steer, &leaving, &mut old)
+}
+
+pub fn one_that_crashes_turns_no_reader_away(lab: &Lab) -> Result<()> {
+    let steer = Steer::start(lab, &Wanted::default())?;
+    let [crashing, staying] = two_replicas(lab)?;
+    let mut old = reader_at(lab, &steer, &staying)?;
+    let every = Duration::from_millis(20);
+    let reads = Traffic::reads(steer.doors.read, every, Duration::from_secs(20));
+    std::thread::sleep(Duration::from_millis(300));
+    lab.crash(&crashing)?;
+    steer.wait_for_gate("read", &crashing, "shut", SOON)?;
+    std::thread::sleep(Duration::from_millis(300));
+    let reads = reads.finish()?;
+    reads.ensure_none_refused()?;
+    ensure!(reads.cut().len() <= 2, "{reads}");
+    ensure!(reads.done_by(lab, &staying)? > 0);
+    old.ensure_alive()
+}
+
+pub fn without_any_the_primary_stands_in_if_it_may(lab: &Lab) -> Result<()> {
+    let fallback = "fallback = 'primary'";
+    let steer = Steer::start(lab, &Wanted { read: fallback, ..Wanted::default() })?;
+    let primary = lab.primary()?.name.clone();
+    let every = Duration::from_millis(20);
+    let reads = Traffic::reads(steer.doors.read, every, Duration::from_secs(20));
+    std::thread::sleep(Duration::from_millis(300));
+    let replicas = two_replicas(lab)?;
+    for replica in &replicas {
+        lab.crash(replica)?;
+    }
+    steer.wait_for_gate("read", &primary, "open", SOON)?;
+    ensure!(steer.gate("read", &primary)?.is("open", "fallback"));
+    let mut stand_in = Kept::open(steer.doors.read)?;
+    ensure!(stand_in.member_ip() == lab.member(&primary)?.ip.to_string());
+    let reads = reads.finish()?;
+    reads.ensure_none_refused()?;
+    ensure!(reads.cut().len() <= 4, "{reads}");
+    for replica in &replicas {
+        lab.revive(replica)?;
+    }
+    for replica in &replicas {
+        steer.wait_for_gate("read", replica, "open", Duration::from_secs(40))?;
+    }
+    is_drained(lab, &steer, &primary, &mut stand_in, "fallback_over")
+}

@@ -1,0 +1,105 @@
+//! TLS passed through: client and server agree on it, and pgsteer reads nothing of it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Result, anyhow, ensure};
+use pgsteer_lab::Lab;
+
+use crate::clients::{psql, run};
+use crate::steer::{Steer, Wanted};
+
+const IS_TLS: [&str; 2] = ["-c", "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"];
+
+/// As many clients as are there at the same time.
+const WRITERS: usize = 4;
+
+/// Switches TLS on at all members, and off again when it is dropped.
+struct Certified<'a>(&'a Lab);
+
+impl<'a> Certified<'a> {
+    fn new(lab: &'a Lab) -> Result<Self> {
+        let certified = Certified(lab);
+        for member in lab.members() {
+            // Made by the server itself, whose own the key has to be.
+            let make = "COPY (SELECT 1) TO PROGRAM 'openssl req -x509 -newkey rsa:2048 -nodes -days 2 \
+                        -subj /CN=lab -keyout server.key -out server.crt 2>/dev/null && \
+                        chmod 600 server.key'";
+            lab.sql(&member.name, make)?;
+            certified.switch(&member.name, "SET ssl = on")?;
+        }
+        Ok(certified)
+    }
+
+    fn switch(&self, member: &str, how: &str) -> Result<()> {
+        self.0.sql(member, &format!("ALTER SYSTEM {how}"))?;
+        self.0.sql(member, "SELECT pg_reload_conf()").map(drop)
+    }
+}
+
+impl Drop for Certified<'_> {
+    fn drop(&mut self) {
+        for member in self.0.members() {
+            // A member that is down keeps it, which harms nobody.
+            let _ = self.switch(&member.name, "RESET ssl");
+        }
+    }
+}
+
+pub fn clients_that_want_it_get_it_from_the_server(lab: &Lab) -> Result<()> {
+    let _certified = Certified::new(lab)?;
+    let steer = Steer::start(lab, &Wanted::default())?;
+    for door in [steer.doors.write, steer.doors.read] {
+        for (mode, is_tls) in [("require", "t"), ("prefer", "t"), ("allow", "f"), ("disable", "f")]
+        {
+            let told = run(psql(lab, door).args(IS_TLS).env("PGSSLMODE", mode))?;
+            ensure!(told == is_tls, "sslmode {mode} at {door}: {told}");
+        }
+    }
+    Ok(())
+}
+
+/// A login that nobody can read cannot start again elsewhere: whoever is in the middle of it when the
+/// old primary goes down hears the server's own last word. All others wait as everybody does.
+pub fn a_switchover_costs_at_most_the_logins_under_way(lab: &Lab) -> Result<()> {
+    let _certified = Certified::new(lab)?;
+    let steer = Steer::start(lab, &Wanted::default())?;
+    let primary = lab.primary()?.name.clone();
+    run(psql(lab, steer.doors.write)
+        .args(["-c", "DROP TABLE IF EXISTS tls; CREATE TABLE tls (n int)"]))?;
+    let ended = AtomicBool::new(false);
+    let (failed, count) = std::thread::scope(|scope| {
+        let writers: Vec<_> =
+            (0..WRITERS).map(|_| scope.spawn(|| write(lab, &steer, &ended))).collect();
+        std::thread::sleep(Duration::from_millis(500));
+        let moved = lab.switchover(None).map(|new| new.name.clone());
+        std::thread::sleep(Duration::from_millis(500));
+        ended.store(true, Ordering::Relaxed);
+        let (mut failed, mut count) = (Vec::new(), 0);
+        for writer in writers {
+            let (words, tries) = writer.join().map_err(|_| anyhow!("a writer died"))?;
+            failed.extend(words);
+            count += tries;
+        }
+        ensure!(moved? != primary);
+        Ok((failed, count))
+    })?;
+    ensure!(failed.len() <= WRITERS, "{} of {count} failed: {failed:?}", failed.len());
+    ensure!(!failed.iter().any(|words| words.contains("read-only")), "{failed:?}");
+    Ok(())
+}
+
+/// One psql after the other; what those that failed said, and how many there were.
+fn write(lab: &Lab, steer: &Steer, ended: &AtomicBool) -> (Vec<String>, usize) {
+    let (mut failed, mut count) = (Vec::new(), 0);
+    while !ended.load(Ordering::Relaxed) {
+        let mut command = psql(lab, steer.doors.write);
+        command.args(["-c", "INSERT INTO tls VALUES (1)"]).env("PGSSLMODE", "require");
+        count += 1;
+        if let Err(error) = run(&mut command) {
+            failed.push(format!("{error:#}"));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    (failed, count)
+}
