@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::lab::Lab;
 use crate::patience::wait_for;
@@ -81,6 +81,24 @@ impl Lab {
         self.continue_parts(name, &[Part::Postgres], "thaw PostgreSQL")
     }
 
+    /// The replica goes on to receive and stops to replay, so its lag grows with every write. Not by
+    /// pg_wal_replay_pause(), because Patroni resumes that within seconds.
+    pub fn wal_replay_pause(&self, name: &str) -> Result<()> {
+        self.signal_replay(name, Signal::STOP)
+    }
+
+    pub fn wal_replay_resume(&self, name: &str) -> Result<()> {
+        self.signal_replay(name, Signal::CONT)
+    }
+
+    fn signal_replay(&self, name: &str, signal: Signal) -> Result<()> {
+        let sql = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'startup'";
+        let rows = self.sql(name, sql)?;
+        let pid = rows.first().and_then(|row| row.first()?.as_deref()?.parse().ok());
+        let pid = pid.and_then(Pid::from_raw).with_context(|| format!("{name} replays no WAL"))?;
+        kill_process(pid, signal).with_context(|| format!("cannot signal the replay of {name}"))
+    }
+
     /// PostgreSQL alone stops at once (immediate mode). Patroni starts it again.
     pub fn stop_postgres(&self, name: &str) -> Result<()> {
         let member = self.member(name)?;
@@ -96,7 +114,7 @@ impl Lab {
         else {
             bail!("PostgreSQL of {name} does not run");
         };
-        rustix::process::kill_process(postmaster, Signal::QUIT)
+        kill_process(postmaster, Signal::QUIT)
             .with_context(|| format!("cannot stop PostgreSQL of {name}"))
     }
 

@@ -17,13 +17,4 @@ impl Lab {
             there.then_some(()).ok_or_else(|| format!("{name} takes no writes"))
         })
     }
-
-    /// The replica goes on to receive and stops to replay, so its lag grows with every write.
-    pub fn wal_replay_pause(&self, name: &str) -> Result<()> {
-        self.sql(name, "SELECT pg_wal_replay_pause()").map(|_| ())
-    }
-
-    pub fn wal_replay_resume(&self, name: &str) -> Result<()> {
-        self.sql(name, "SELECT pg_wal_replay_resume()").map(|_| ())
-    }
 }

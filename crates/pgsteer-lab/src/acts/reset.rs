@@ -67,8 +67,6 @@ impl Lab {
         for part in [Part::Etcd, Part::Patroni, Part::PgBouncer] {
             self.start_part(name, part)?;
         }
-        // Fails on a primary and on a server that is not up, where there is nothing to resume.
-        let _ = self.wal_replay_resume(name);
         Ok(())
     }
 }

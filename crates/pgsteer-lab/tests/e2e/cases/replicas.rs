@@ -127,5 +127,11 @@ pub fn without_any_the_primary_stands_in_if_it_may(lab: &Lab) -> Result<()> {
     for replica in &replicas {
         steer.wait_for_gate("read", replica, "open", Duration::from_secs(40))?;
     }
-    is_drained(lab, &steer, &primary, &mut stand_in, "fallback_over")
+    // Whoever was led to the primary stays there, and nobody new is.
+    steer.wait_for("the primary to be left alone", SOON, |steer| {
+        !steer.gates().open("read").contains(&primary.as_str())
+    })?;
+    let reads = reads_for(&steer, Duration::from_millis(400))?;
+    ensure!(reads.cut().is_empty() && reads.done_by(lab, &primary)? == 0, "{reads}");
+    stand_in.ensure_alive()
 }
