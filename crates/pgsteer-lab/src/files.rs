@@ -15,6 +15,7 @@ pub struct PatroniFile<'a> {
     pub postgres_bin: &'a Path,
     /// The addresses that clients come from, in the notation of pg_hba.conf.
     pub clients: &'a str,
+    pub connections_max: u32,
     /// `noloadbalance: true` among the tags.
     pub noloadbalance: bool,
 }
@@ -27,6 +28,7 @@ impl PatroniFile<'_> {
         let folder = folder.display();
         let bin = self.postgres_bin.display();
         let clients = self.clients;
+        let connections_max = self.connections_max;
         let noloadbalance = self.noloadbalance;
         format!(
             "\
@@ -48,7 +50,7 @@ bootstrap:
       use_pg_rewind: true
       use_slots: true
       parameters:
-        max_connections: 200
+        max_connections: {connections_max}
         max_wal_senders: 12
         max_replication_slots: 12
         max_worker_processes: 8
@@ -183,6 +185,7 @@ mod tests {
             member: &member(2),
             postgres_bin: Path::new("/pg/bin"),
             clients: "127.0.0.0/8",
+            connections_max: 200,
             noloadbalance: true,
         }
         .text();

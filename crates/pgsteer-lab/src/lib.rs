@@ -19,6 +19,7 @@
 mod account;
 mod acts;
 mod address;
+pub mod bench;
 mod files;
 mod guardian;
 mod health;

@@ -116,6 +116,7 @@ impl Lab {
             member,
             postgres_bin: &self.launcher.tools.postgres_bin,
             clients: &self.clients,
+            connections_max: self.options.connections_max,
             noloadbalance,
         };
         write(&member.folder.join("patroni.yml"), &file.text())
