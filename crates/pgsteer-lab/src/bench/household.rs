@@ -26,12 +26,11 @@ const APP_VERIFIER: &str = "SCRAM-SHA-256$1:cGdzdGVlci1sYWItc2FsdA==\
 
 const SQL_LIMIT: Duration = Duration::from_secs(60);
 
-/// A cluster for a benchmark; on namespaces if that is allowed, since a partition needs them.
-pub fn start_lab() -> Result<Lab> {
+/// A cluster for a benchmark.
+pub fn start_lab(network: Network, members: usize) -> Result<Lab> {
     raise_file_limit();
-    let root = rustix::process::geteuid().is_root();
-    let network = if root { Network::Namespaces } else { Network::Loopback };
-    let options = LabOptions { network, connections_max: CONNECTIONS_MAX, ..LabOptions::default() };
+    let options =
+        LabOptions { network, members, connections_max: CONNECTIONS_MAX, ..LabOptions::default() };
     let lab = Lab::start(options)?;
     let primary = lab.primary()?;
     lab.sql(&primary.name, &format!("ALTER ROLE {APP} PASSWORD '{APP_VERIFIER}'"))?;
@@ -69,11 +68,10 @@ pub fn free_address() -> Result<SocketAddr> {
 pub struct Pgsteer {
     pub process: Spawned,
     pub write: SocketAddr,
-    pub http: SocketAddr,
 }
 
 /// Starts pgsteer with a file as an operator would write it.
-pub fn start_pgsteer(lab: &Lab, binary: &Path) -> Result<Pgsteer> {
+pub fn start_pgsteer(lab: &Lab, binary: &Path, name: &str) -> Result<Pgsteer> {
     let (write, read, http) = (free_address()?, free_address()?, free_address()?);
     let password = lab.folder().join("pgcheck.password");
     std::fs::write(&password, CHECK).context("cannot write the password file")?;
@@ -87,13 +85,13 @@ pub fn start_pgsteer(lab: &Lab, binary: &Path) -> Result<Pgsteer> {
         urls.join(", "),
         password.display().to_string(),
     );
-    let config = lab.folder().join("pgsteer.toml");
-    std::fs::write(&config, text).context("cannot write pgsteer.toml")?;
+    let config = lab.folder().join(format!("{name}.toml"));
+    std::fs::write(&config, text).context("cannot write the configuration of pgsteer")?;
     let mut command = Command::new(binary);
     command.args(["run", "--log-format", "json", "--config"]).arg(&config);
     // What the caller has set for a log of his own must not slow this one down.
     command.env_remove("RUST_LOG");
-    Ok(Pgsteer { process: lab.spawn("pgsteer", command)?, write, http })
+    Ok(Pgsteer { process: lab.spawn(name, command)?, write })
 }
 
 /// HAProxy for the write service, checked as `health` says.

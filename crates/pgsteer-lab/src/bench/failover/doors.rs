@@ -65,7 +65,7 @@ pub struct Doors {
 impl Doors {
     /// Starts them and waits until each lets a client in.
     pub fn open(lab: &Lab, pgsteer: &Path) -> Result<Self> {
-        let pgsteer = start_pgsteer(lab, pgsteer)?;
+        let pgsteer = start_pgsteer(lab, pgsteer, "pgsteer")?;
         let (template, template_addr) = start_haproxy(lab, &TEMPLATE)?;
         let (tuned, tuned_addr) = start_haproxy(lab, &TUNED)?;
         wait_for_door(Door::Pgsteer.name(), pgsteer.write)?;
