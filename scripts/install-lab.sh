@@ -148,7 +148,7 @@ install_missing_packages() {
         say 'this system has no apt; please install the above with its own means.'
         exit 1
     fi
-    packages=$(echo "$found" | cut -f1 | sort -u | tr '\n' ' ')
+    packages=$(echo "$found" | cut -f1 | sort -u | paste -sd ' ' -)
     if [ -n "$AS_ROOT" ] && ! have_command sudo; then
         say "missing: $packages; run as root: apt-get install $packages"
         exit 1

@@ -126,6 +126,17 @@ impl PatroniFacts {
     pub fn is_running(&self) -> bool {
         self.state == "running"
     }
+
+    /// It says that it leads its cluster. The leader of a standby cluster holds the lock as well,
+    /// but `/primary` answers 503 there, so that its role has to tell.
+    pub fn leads(&self) -> bool {
+        self.holds_lock || self.leads_standby()
+    }
+
+    /// It leads a standby cluster.
+    pub fn leads_standby(&self) -> bool {
+        self.role == Role::StandbyLeader
+    }
 }
 
 /// What the tether feels.

@@ -187,11 +187,25 @@ impl Gate {
     }
 
     fn to_shut(&self, turn: &Turn, reason: &Reason) -> Gate {
-        let since = match self {
-            Gate::Shut { since, .. } => *since,
-            _ => turn.now,
+        let (since, sessions) = match self {
+            // Sessions that were ended do not come back, and whoever missed the Snapshot that
+            // said so shall find it in the next.
+            Gate::Shut { since, sessions: Sessions::End, .. } => (*since, Sessions::End),
+            Gate::Shut { since, .. } => (*since, turn.sessions),
+            _ => (turn.now, turn.sessions),
         };
-        Gate::Shut { reason: reason.clone(), since, sessions: turn.sessions }
+        Gate::Shut { reason: reason.clone(), since, sessions }
+    }
+
+    /// The same gate, shut because another is open: by its own reason, or by `rivalry`. `old` is
+    /// what it was before this turn.
+    pub fn outdone(&self, old: Option<&Gate>, rivalry: Option<&Reason>, now: Moment) -> Gate {
+        let reason = rivalry.or(self.reason()).cloned().unwrap_or(Reason::Unheard);
+        let since = match old {
+            Some(Gate::Shut { since, .. }) => *since,
+            _ => now,
+        };
+        Gate::Shut { reason, since, sessions: Sessions::End }
     }
 
     fn to_draining(&self, turn: &Turn, reason: &Reason) -> Gate {
@@ -221,6 +235,8 @@ impl Gate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::claim::Failure;
+    use std::sync::Arc;
 
     const GRACE: Duration = Duration::from_secs(60);
 
@@ -270,5 +286,30 @@ mod tests {
         assert_eq!(open.next(turn(Verdict::Drain(Reason::Left), 1, 1)).word(), "draining");
         let proof = Turn { sessions: Sessions::End, ..turn(Verdict::Drain(Reason::Left), 1, 1) };
         assert!(open.next(proof).ends_sessions());
+    }
+
+    #[test]
+    fn sessions_that_were_ended_stay_ended_until_the_gate_opens_again() {
+        let open = Gate::new(Moment::START).next(turn(fit(true), 0, 0));
+        let proof = Turn { sessions: Sessions::End, ..turn(Verdict::Shut(Reason::Left), 1, 1) };
+        let ended = open.next(proof);
+        assert!(ended.next(turn(Verdict::Shut(Reason::Promoting), 2, 2)).ends_sessions());
+        assert!(!ended.next(turn(fit(true), 3, 3)).ends_sessions());
+    }
+
+    #[test]
+    fn another_doubt_does_not_start_the_grace_anew_but_good_news_do() {
+        let silent = || Verdict::Keep(Reason::Silent(Duration::from_secs(1)));
+        let closed = Failure::Closed(Arc::from("n1:8008"));
+        let lost = || Verdict::Keep(Reason::PatroniLost(closed.clone()));
+        let open = Gate::new(Moment::START).next(turn(fit(true), 0, 0));
+        let mut gate = open.next(turn(silent(), 1, 1_000));
+        for at_ms in (2_000..61_000).step_by(1_000) {
+            gate = gate.next(turn(if at_ms % 2_000 == 0 { lost() } else { silent() }, 1, at_ms));
+        }
+        assert!(gate.is_open());
+        assert_eq!(gate.next(turn(lost(), 1, 61_000)).word(), "shut");
+        let reassured = gate.next(turn(fit(true), 60_500, 60_500));
+        assert!(reassured.next(turn(lost(), 1, 61_000)).is_open());
     }
 }

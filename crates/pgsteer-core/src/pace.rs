@@ -12,6 +12,8 @@ const REST: Pace = pace(250, 1_000);
 const CONFIRM: Pace = pace(10, 100);
 /// A member holds the lock and its promotion may end any moment.
 const PROMOTING: Pace = pace(5, 50);
+/// The same after a minute: Patroni has had its say, only PostgreSQL can tell any news.
+const LONG_PROMOTION: Pace = pace(5, 1_000);
 const SEARCH: Pace = pace(10, 50);
 /// Patroni is all there is, so it has to tell of the promotion itself.
 const SEARCH_BY_PATRONI: Pace = pace(10, 25);
@@ -41,7 +43,10 @@ impl Need {
     /// The pace that fits.
     pub fn pace(self) -> Pace {
         match self.primary_missing {
-            Some(_) if self.promoting && self.has_tether => PROMOTING,
+            Some(missing) if self.promoting && self.has_tether => match missing < SEARCH_LASTS {
+                true => PROMOTING,
+                false => LONG_PROMOTION,
+            },
             Some(missing) if missing < SEARCH_LASTS && self.has_tether => SEARCH,
             Some(missing) if missing < SEARCH_LASTS || self.promoting => SEARCH_BY_PATRONI,
             _ if self.in_probation => CONFIRM,
@@ -53,3 +58,34 @@ impl Need {
 
 /// The longest time between two questions to one source, by which claims are known to expire.
 pub const REST_PACE: Pace = REST;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NO_NEED: Need =
+        Need { primary_missing: None, promoting: false, in_probation: false, has_tether: true };
+    const MINUTES: Option<Duration> = Some(Duration::from_secs(600));
+
+    #[test]
+    fn patroni_is_not_pressed_for_ever() {
+        for promoting in [false, true] {
+            let need = Need { primary_missing: MINUTES, promoting, ..NO_NEED };
+            assert!(need.pace().patroni >= LONG_SEARCH.patroni, "{need:?}");
+        }
+    }
+
+    #[test]
+    fn a_promotion_is_felt_within_milliseconds_however_long_it_takes() {
+        for primary_missing in [Some(Duration::ZERO), MINUTES] {
+            let need = Need { primary_missing, promoting: true, ..NO_NEED };
+            assert_eq!(need.pace().tether, Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn who_has_a_primary_asks_seldom_unless_somebody_waits_for_a_second_answer() {
+        assert_eq!(NO_NEED.pace(), REST);
+        assert_eq!(Need { in_probation: true, ..NO_NEED }.pace(), CONFIRM);
+    }
+}

@@ -19,8 +19,8 @@ pub enum Reason {
     /// What was said is too old to act on.
     #[error("nothing heard of it for more than {0:?}")]
     Silent(Duration),
-    /// PostgreSQL does not answer.
-    #[error("PostgreSQL does not answer: {0}")]
+    /// PostgreSQL does not answer, or does not let the check in.
+    #[error("PostgreSQL cannot be asked: {0}")]
     Down(Failure),
     /// Patroni says that its PostgreSQL is not running.
     #[error("Patroni says that PostgreSQL is {0}")]
@@ -29,7 +29,7 @@ pub enum Reason {
     #[error("Patroni does not answer: {0}")]
     PatroniDown(Failure),
     /// Patroni does not answer, but the tether goes on: what was open stays open for a while.
-    #[error("Patroni does not answer ({0}); PostgreSQL itself does, and nobody rivals it")]
+    #[error("Patroni does not answer ({0}), and PostgreSQL's word alone lasts for a while only")]
     PatroniLost(Failure),
     /// The login for the tether is refused, so Patroni's word alone has to do.
     #[error("only Patroni vouches for it: {0}")]
@@ -37,8 +37,8 @@ pub enum Reason {
     /// It holds the leader lock and is not writable yet.
     #[error("promotion under way: it holds the leader lock and is still in recovery")]
     Promoting,
-    /// It takes writes, but the leader lock is not its own.
-    #[error("it takes writes but does not hold the leader lock{}", held_by(.leader))]
+    /// It behaves as a leader, but the leader lock is not its own.
+    #[error("it does not hold the leader lock{}", held_by(.leader))]
     NotLeader {
         /// Who holds the lock, where known.
         leader: Option<MemberName>,
@@ -90,8 +90,8 @@ pub enum Reason {
         /// The value that the service wants.
         wanted: String,
     },
-    /// `/cluster` does not list it any more.
-    #[error("Patroni does not list it as a member any more")]
+    /// Neither `/cluster` nor the configuration lists it any more.
+    #[error("it is not listed as a member any more")]
     Left,
     /// Its Patroni speaks of another cluster.
     #[error("it belongs to another cluster: {found} instead of {expected}")]
@@ -115,40 +115,55 @@ pub enum Reason {
     NoAddress(Failure),
 }
 
-impl Reason {
-    /// A short word that does not change with the details: for metrics, alerts and tests.
-    pub const fn code(&self) -> &'static str {
-        match self {
-            Reason::Unheard => "unheard",
-            Reason::Silent(_) => "silent",
-            Reason::Down(_) => "down",
-            Reason::NotRunning(_) => "not_running",
-            Reason::PatroniDown(_) => "patroni_down",
-            Reason::PatroniLost(_) => "patroni_lost",
-            Reason::TetherRefused(_) => "tether_refused",
-            Reason::Promoting => "promoting",
-            Reason::NotLeader { .. } => "not_leader",
-            Reason::WrongRole { .. } => "wrong_role",
-            Reason::SplitBrain(_) => "split_brain",
-            Reason::AwaitingOthers(_) => "awaiting_others",
-            Reason::NotStreaming(_) => "not_streaming",
-            Reason::LagUnknown => "lag_unknown",
-            Reason::LagBytes { .. } => "lag_bytes",
-            Reason::LagTime { .. } => "lag_time",
-            Reason::NoLoadBalance => "noloadbalance",
-            Reason::TagMismatch { .. } => "tag_mismatch",
-            Reason::Left => "left",
-            Reason::OtherCluster { .. } => "other_cluster",
-            Reason::Confirming => "confirming",
-            Reason::Fallback => "fallback",
-            Reason::FallbackOver => "fallback_over",
-            Reason::NoAddress(_) => "no_address",
-        }
-    }
+/// Makes of one table both the code of every reason and the list of all codes, so that the list
+/// cannot be short of one.
+macro_rules! codes {
+    ($($variant:pat => $code:literal,)*) => {
+        impl Reason {
+            /// All codes there are.
+            pub const CODES: &[&str] = &[$($code),*];
 
+            /// A short word that does not change with the details: for metrics, alerts and tests.
+            pub const fn code(&self) -> &'static str {
+                match self {
+                    $($variant => $code,)*
+                }
+            }
+        }
+    };
+}
+
+codes! {
+    Reason::Unheard => "unheard",
+    Reason::Silent(_) => "silent",
+    Reason::Down(_) => "down",
+    Reason::NotRunning(_) => "not_running",
+    Reason::PatroniDown(_) => "patroni_down",
+    Reason::PatroniLost(_) => "patroni_lost",
+    Reason::TetherRefused(_) => "tether_refused",
+    Reason::Promoting => "promoting",
+    Reason::NotLeader { .. } => "not_leader",
+    Reason::WrongRole { .. } => "wrong_role",
+    Reason::SplitBrain(_) => "split_brain",
+    Reason::AwaitingOthers(_) => "awaiting_others",
+    Reason::NotStreaming(_) => "not_streaming",
+    Reason::LagUnknown => "lag_unknown",
+    Reason::LagBytes { .. } => "lag_bytes",
+    Reason::LagTime { .. } => "lag_time",
+    Reason::NoLoadBalance => "noloadbalance",
+    Reason::TagMismatch { .. } => "tag_mismatch",
+    Reason::Left => "left",
+    Reason::OtherCluster { .. } => "other_cluster",
+    Reason::Confirming => "confirming",
+    Reason::Fallback => "fallback",
+    Reason::FallbackOver => "fallback_over",
+    Reason::NoAddress(_) => "no_address",
+}
+
+impl Reason {
     /// It is a doubt that lets an open gate stay open for a while only.
     pub fn is_doubt(&self) -> bool {
-        matches!(self, Reason::PatroniLost(_) | Reason::Silent(_))
+        matches!(self, Reason::PatroniLost(_) | Reason::Silent(_) | Reason::AwaitingOthers(_))
     }
 
     /// It is about lag.

@@ -53,9 +53,9 @@ pub struct MemberState {
     pub trouble: Option<Reason>,
     /// Its timeline.
     pub timeline: Option<u32>,
-    /// How far its replay is behind the primary, in bytes; none on a primary or if unknown.
+    /// How far its replay is behind the primary, in bytes; none on a leader or if unknown.
     pub lag_bytes: Option<u64>,
-    /// How far its replay is behind in time; none on a primary or if unknown.
+    /// How far its replay is behind in time; none on a leader or if unknown.
     pub lag: Option<Duration>,
     /// Patroni's tags.
     pub tags: Tags,
@@ -81,6 +81,30 @@ impl Snapshot {
             || *events != other.events
             || *scope != other.scope
             || *cluster != other.cluster
+    }
+}
+
+impl Snapshot {
+    /// Whether a session of `service` to `member`, dialled at `dialled`, has to end now.
+    ///
+    /// Most of it the gate says. But a member that left long ago has no gate any more, and nobody
+    /// would notice its death; and a member that moved is open at another place than the one where
+    /// the old sessions go on writing.
+    pub fn ends_session(
+        &self,
+        service: &ServiceName,
+        member: &MemberName,
+        dialled: &Endpoint,
+    ) -> bool {
+        let Some(state) = self.services.get(service) else {
+            return true;
+        };
+        let Some(gate) = state.gates.get(member) else {
+            return true;
+        };
+        let is_elsewhere =
+            self.members.get(member).is_none_or(|member| member.postgres != *dialled);
+        gate.ends_sessions() || (state.role != Role::Replica && gate.is_open() && is_elsewhere)
     }
 }
 
@@ -208,5 +232,67 @@ impl fmt::Display for EventKind {
             }
             EventKind::Reloaded => f.write_str("configuration reloaded"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gate::Sessions;
+
+    fn snapshot(role: Role, gate: Gate) -> Snapshot {
+        let n1 = MemberName::new("n1").unwrap();
+        let member = MemberState {
+            postgres: Endpoint::new("here", 5432).unwrap(),
+            patroni_url: None,
+            addresses: Vec::new(),
+            address_failure: None,
+            role: Role::Unknown,
+            trouble: None,
+            timeline: None,
+            lag_bytes: None,
+            lag: None,
+            tags: Tags::new(),
+        };
+        let state = ServiceState { role, gates: BTreeMap::from([(n1.clone(), gate)]) };
+        Snapshot {
+            generation: 1,
+            at: Moment::START,
+            cluster: ClusterName::new("demo").unwrap(),
+            scope: None,
+            paused: false,
+            members: BTreeMap::from([(n1, member)]),
+            services: BTreeMap::from([(ServiceName::new("write").unwrap(), state)]),
+            events: VecDeque::new(),
+        }
+    }
+
+    fn ends(snapshot: &Snapshot, service: &str, member: &str, dialled: &str) -> bool {
+        let dialled = Endpoint::new(dialled, 5432).unwrap();
+        let service = ServiceName::new(service).unwrap();
+        snapshot.ends_session(&service, &MemberName::new(member).unwrap(), &dialled)
+    }
+
+    const OPEN: Gate = Gate::Open { since: Moment::START, generation: 1, note: None };
+
+    #[test]
+    fn a_session_ends_when_its_gate_says_so() {
+        let shut = |sessions| Gate::Shut { reason: Reason::Left, since: Moment::START, sessions };
+        assert!(!ends(&snapshot(Role::Primary, shut(Sessions::Keep)), "write", "n1", "here"));
+        assert!(ends(&snapshot(Role::Primary, shut(Sessions::End)), "write", "n1", "here"));
+    }
+
+    #[test]
+    fn a_session_ends_when_its_member_or_service_is_forgotten() {
+        let snapshot = snapshot(Role::Primary, OPEN);
+        assert!(!ends(&snapshot, "write", "n1", "here"));
+        assert!(ends(&snapshot, "write", "n2", "here"));
+        assert!(ends(&snapshot, "other", "n1", "here"));
+    }
+
+    #[test]
+    fn a_session_that_writes_ends_when_its_member_is_open_at_another_place() {
+        assert!(ends(&snapshot(Role::Primary, OPEN), "write", "n1", "there"));
+        assert!(!ends(&snapshot(Role::Replica, OPEN), "write", "n1", "there"));
     }
 }

@@ -41,7 +41,8 @@ pub enum Word<'a, T> {
 
 /// An unbroken run of answers in which Patroni claimed the leader lock.
 ///
-/// The lock is exclusive, so of two members whose runs overlap one is wrong.
+/// The lock is exclusive, so of two members whose runs overlap one is wrong. A failure does not
+/// break the run: a host that was frozen may not know yet that the lock has moved meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LockRun {
     /// When the first of these answers came in: by then the lock was the member's.
@@ -60,9 +61,12 @@ impl LockRun {
 /// All that has been said of one member.
 #[derive(Clone, Debug, PartialEq)]
 pub struct View {
+    known_since: Moment,
     patroni: Option<Heard<Result<PatroniFacts, Failure>>>,
     patroni_facts: Option<Heard<PatroniFacts>>,
     lock_run: Option<LockRun>,
+    /// When the newest of the questions was sent to which Patroni answered that it leads.
+    lock_claimed_at: Option<Moment>,
     tether: Option<Heard<Result<TetherFacts, Failure>>>,
     progress: Option<Heard<Progress>>,
     addresses: Vec<IpAddr>,
@@ -74,9 +78,11 @@ impl View {
     /// A view of a member that has just become known.
     pub fn new(now: Moment) -> View {
         View {
+            known_since: now,
             patroni: None,
             patroni_facts: None,
             lock_run: None,
+            lock_claimed_at: None,
             tether: None,
             progress: None,
             addresses: Vec::new(),
@@ -85,16 +91,31 @@ impl View {
         }
     }
 
-    /// Takes a claim in, unless a newer one of the same source is already here.
+    /// A view of the same member at another place: what was said was said of the old one. Only
+    /// that the lock was there is still true.
+    pub fn of_another_place(&self, now: Moment) -> View {
+        View { lock_claimed_at: self.lock_claimed_at, ..View::new(now) }
+    }
+
+    /// Takes a claim in, unless a newer one of the same source is already here, or the question
+    /// was sent before the member became known: it went to another place then.
     pub fn apply(&mut self, claim: Claim, now: Moment) {
-        let asked_at = claim.asked_at;
+        // An answer from the future would shut out all that come after it.
+        let asked_at = claim.asked_at.min(now);
+        if asked_at < self.known_since {
+            return;
+        }
         if claim.fact.is_sign_of_life() {
             self.last_sign_of_life = self.last_sign_of_life.max(asked_at);
+        }
+        if claim.fact.claims_lock() {
+            // Even an answer that comes too late to count tells that the lock was here.
+            self.lock_claimed_at = self.lock_claimed_at.max(Some(asked_at));
         }
         match claim.fact {
             Fact::Patroni(said) if is_newer(&self.patroni, asked_at) => {
                 if let Ok(facts) = &said {
-                    self.lock_run = lock_run(self.lock_run, facts.holds_lock, asked_at, now);
+                    self.note_lock(facts.leads(), asked_at, now);
                     self.patroni_facts = Some(Heard { asked_at, said: facts.clone() });
                 }
                 self.patroni = Some(Heard { asked_at, said });
@@ -112,6 +133,11 @@ impl View {
             Fact::Addresses(Err(failure)) => self.address_failure = Some(failure),
             Fact::Patroni(_) | Fact::Tether(_) | Fact::Progress(_) => {}
         }
+    }
+
+    fn note_lock(&mut self, leads: bool, asked_at: Moment, now: Moment) {
+        let run = self.lock_run.unwrap_or(LockRun { first_heard: now, last_asked: asked_at });
+        self.lock_run = leads.then_some(LockRun { last_asked: asked_at, ..run });
     }
 
     /// What Patroni's newest word is worth.
@@ -137,9 +163,15 @@ impl View {
     /// The run in which Patroni claims the lock, while its last word is a fresh claim of it.
     pub fn lock_run(&self, now: Moment, freshness: &Freshness) -> Option<LockRun> {
         match self.patroni(now, freshness) {
-            Word::Said(facts) if facts.holds_lock => self.lock_run,
+            Word::Said(facts) if facts.leads() => self.lock_run,
             _ => None,
         }
+    }
+
+    /// When the newest of the questions was sent to which Patroni answered that it leads, however
+    /// long ago and whatever it said since.
+    pub fn lock_claimed_at(&self) -> Option<Moment> {
+        self.lock_claimed_at
     }
 
     /// When the tether, or Patroni where there is none, was last asked with success.
@@ -158,12 +190,6 @@ impl View {
     /// Why the addresses could not be refreshed, if so.
     pub fn address_failure(&self) -> Option<&Failure> {
         self.address_failure.as_ref()
-    }
-
-    /// Forgets the addresses: the member has another host now.
-    pub fn forget_addresses(&mut self) {
-        self.addresses.clear();
-        self.address_failure = None;
     }
 
     /// When its host last gave any sign of life: an answer, a refusal, a closed connection.
@@ -186,6 +212,10 @@ impl View {
 }
 
 impl Fact {
+    fn claims_lock(&self) -> bool {
+        matches!(self, Fact::Patroni(Ok(facts)) if facts.leads())
+    }
+
     /// The host of the member did something: silence is the absence of this.
     fn is_sign_of_life(&self) -> bool {
         let failure = match self {
@@ -218,14 +248,4 @@ fn word<T>(
         Some(heard) if now.since(heard.asked_at) >= lifetime => Word::Expired,
         Some(Heard { said: Ok(said), .. }) => Word::Said(said),
     }
-}
-
-fn lock_run(
-    run: Option<LockRun>,
-    holds_lock: bool,
-    asked_at: Moment,
-    now: Moment,
-) -> Option<LockRun> {
-    let run = run.unwrap_or(LockRun { first_heard: now, last_asked: asked_at });
-    holds_lock.then_some(LockRun { last_asked: asked_at, ..run })
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::member::{APP, CHECK, Member, SUPERUSER};
+use crate::tools::EtcdApi;
 
 /// The cluster's name in Patroni.
 pub const SCOPE: &str = "lab";
@@ -13,6 +14,7 @@ pub const REPLICATION_USER: &str = "replicator";
 pub struct PatroniFile<'a> {
     pub member: &'a Member,
     pub postgres_bin: &'a Path,
+    pub etcd_api: EtcdApi,
     /// The addresses that clients come from, in the notation of pg_hba.conf.
     pub clients: &'a str,
     pub connections_max: u32,
@@ -30,6 +32,10 @@ impl PatroniFile<'_> {
         let clients = self.clients;
         let connections_max = self.connections_max;
         let noloadbalance = self.noloadbalance;
+        let etcd = match self.etcd_api {
+            EtcdApi::V2 => "etcd",
+            EtcdApi::V3 => "etcd3",
+        };
         format!(
             "\
 scope: {SCOPE}
@@ -37,7 +43,7 @@ name: {name}
 restapi:
   listen: {ip}:{patroni_port}
   connect_address: {ip}:{patroni_port}
-etcd3:
+{etcd}:
   host: {ip}:{etcd_port}
   use_proxies: true
 bootstrap:
@@ -132,12 +138,15 @@ pub fn pgbouncer_userlist() -> String {
     [APP, CHECK, SUPERUSER].map(|name| format!("\"{name}\" \"{name}\"\n")).concat()
 }
 
-pub fn etcd_arguments(member: &Member, all: &[Member]) -> Vec<String> {
+pub fn etcd_arguments(member: &Member, all: &[Member], api: EtcdApi) -> Vec<String> {
     let client = format!("http://{}", member.etcd_addr());
     let peer = peer_url(member);
     let cluster: Vec<String> =
         all.iter().map(|each| format!("{}={}", each.name, peer_url(each))).collect();
     let mut arguments = vec!["--unsafe-no-fsync".to_owned()];
+    if api == EtcdApi::V2 {
+        arguments.push("--enable-v2".to_owned());
+    }
     for (flag, value) in [
         ("name", member.name.clone()),
         ("data-dir", member.folder.join("etcd").display().to_string()),
@@ -184,6 +193,7 @@ mod tests {
         let text = PatroniFile {
             member: &member(2),
             postgres_bin: Path::new("/pg/bin"),
+            etcd_api: EtcdApi::V2,
             clients: "127.0.0.0/8",
             connections_max: 200,
             noloadbalance: true,
@@ -192,6 +202,7 @@ mod tests {
         assert!(text.contains("\nname: n2\n"));
         assert!(text.contains("restapi:\n  listen: 127.0.7.2:18008\n"));
         assert!(text.contains("postgresql:\n  listen: 127.0.7.2:15432\n"));
+        assert!(text.contains("\netcd:\n  host: 127.0.7.2:12379\n"));
         assert!(text.contains("- host all postgres 127.0.0.0/8 trust\n"));
         assert!(text.ends_with("noloadbalance: true\n"));
     }
@@ -199,9 +210,10 @@ mod tests {
     #[test]
     fn every_etcd_knows_all_peers() {
         let all = [member(1), member(2)];
-        let arguments = etcd_arguments(&all[1], &all);
+        let arguments = etcd_arguments(&all[1], &all, EtcdApi::V3);
         assert!(arguments.contains(&"n1=http://127.0.7.1:12380,n2=http://127.0.7.2:12380".into()));
         assert!(arguments.contains(&"/tmp/lab/n2/etcd".into()));
+        assert!(!arguments.contains(&"--enable-v2".into()));
     }
 
     #[test]

@@ -53,7 +53,10 @@ impl Launcher {
     fn command(&self, member: &Member, part: Part) -> Result<Command> {
         let folder = &member.folder;
         let (program, arguments) = match part {
-            Part::Etcd => (&self.tools.etcd, files::etcd_arguments(member, &self.members)),
+            Part::Etcd => (
+                &self.tools.etcd,
+                files::etcd_arguments(member, &self.members, self.tools.etcd_api),
+            ),
             Part::Patroni => (&self.tools.patroni, vec![shown(&folder.join("patroni.yml"))]),
             Part::PgBouncer => (&self.tools.pgbouncer, vec![shown(&folder.join("pgbouncer.ini"))]),
             Part::Postgres => bail!("PostgreSQL is started by Patroni"),

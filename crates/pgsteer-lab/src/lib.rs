@@ -20,6 +20,7 @@ mod account;
 mod acts;
 mod address;
 pub mod bench;
+pub mod demo;
 mod files;
 mod guardian;
 mod health;

@@ -18,6 +18,8 @@ struct Arguments {
 enum Command {
     /// Start a cluster and keep it until Ctrl-C.
     Up(cli::up::Up),
+    /// Tell a story on a real cluster: write, read, switch over under load.
+    Demo(cli::demo::Demo),
     /// Do something to the cluster that is up; without an act, list them.
     Act(cli::act::Act),
     /// What a client sees of a failover: pgsteer, HAProxy twice, and libpq side by side.
@@ -29,6 +31,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Up(up) => up.run(),
+        Command::Demo(demo) => demo.run(),
         Command::Act(act) => act.run(),
         Command::BenchFailover(bench) => bench.run(),
         Command::BenchProxy(bench) => bench.run(),

@@ -115,6 +115,7 @@ impl Lab {
         let file = PatroniFile {
             member,
             postgres_bin: &self.launcher.tools.postgres_bin,
+            etcd_api: self.launcher.tools.etcd_api,
             clients: &self.clients,
             connections_max: self.options.connections_max,
             noloadbalance,

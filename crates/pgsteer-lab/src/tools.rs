@@ -12,6 +12,17 @@ const POSTGRES_MAJOR_MIN: u32 = 14;
 const SYSTEM_PATH: [&str; 6] =
     ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
+/// How Patroni talks to etcd.
+///
+/// Patroni 3.0.2 overwrites the leader key blindly by the v3 API, so that an old primary that was frozen or
+/// cut off often takes the lock back from its successor, whose writes are then lost. By the v2 API it
+/// compares first. Patroni 4 compares in both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EtcdApi {
+    V2,
+    V3,
+}
+
 /// The programs of one lab, each found and executable.
 #[derive(Debug, Clone)]
 pub struct Tools {
@@ -19,6 +30,7 @@ pub struct Tools {
     pub postgres_bin: PathBuf,
     pub patroni: PathBuf,
     pub etcd: PathBuf,
+    pub etcd_api: EtcdApi,
     pub pgbouncer: PathBuf,
 }
 
@@ -39,6 +51,10 @@ impl Tools {
                 PatroniVersion::Pip => take("Patroni's Python environment", patroni_of_venv()),
             },
             etcd: take("etcd", which("etcd")),
+            etcd_api: match version {
+                PatroniVersion::Debian if !debians_patroni_compares() => EtcdApi::V2,
+                PatroniVersion::Debian | PatroniVersion::Pip => EtcdApi::V3,
+            },
             pgbouncer: take("pgbouncer", which("pgbouncer")),
         };
         for tool in ["ip", "setpriv", "nsenter", "ipcrm"] {
@@ -60,6 +76,18 @@ pub fn which(name: &str) -> Option<PathBuf> {
 /// The PATH that the lab's processes get.
 pub fn system_path() -> String {
     SYSTEM_PATH.join(":")
+}
+
+/// Reads the version from its file, because asking Patroni itself takes half a second.
+fn debians_patroni_compares() -> bool {
+    let text = std::fs::read_to_string("/usr/lib/python3/dist-packages/patroni/version.py");
+    major_in_version_file(&text.unwrap_or_default()).is_some_and(|major| major >= 4)
+}
+
+fn major_in_version_file(text: &str) -> Option<u32> {
+    let (_, version) = text.split_once("__version__")?;
+    let digits = version.trim_start_matches([' ', '=', '\'', '"']);
+    digits.split('.').next()?.parse().ok()
 }
 
 fn newest_postgres_bin() -> Option<PathBuf> {
@@ -85,4 +113,17 @@ fn patroni_of_venv() -> Option<PathBuf> {
     };
     let patroni = cache.join("pgsteer-lab/venv/bin/patroni");
     patroni.is_file().then_some(patroni)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_read_from_patronis_file() {
+        let major = |text| major_in_version_file(text);
+        assert_eq!(major("\"\"\"Words.\"\"\"\n__version__ = '3.0.2'\n"), Some(3));
+        assert_eq!(major("__version__ = '4.1.5'"), Some(4));
+        assert_eq!(major(""), None);
+    }
 }

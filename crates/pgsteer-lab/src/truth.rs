@@ -20,7 +20,7 @@ use crate::member::{Member, SUPERUSER};
 use crate::wire::Session;
 
 /// Between two questions to one member; the moments of the log are this exact.
-pub const INTERVAL: Duration = Duration::from_millis(1);
+pub const INTERVAL: Duration = Duration::from_millis(2);
 /// How long an answer may take before the member counts as silent. Less would mistake a busy machine
 /// for a frozen member.
 const SILENT_AFTER: Duration = Duration::from_millis(300);

@@ -1,15 +1,19 @@
 //! The lab with each Patroni: start, switchover, crash, comeback, and whether the truth saw it all.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use pgsteer_lab::{Lab, LabOptions, Network, PatroniVersion, Standing, Truth, TruthEvent};
+use pgsteer_lab::{
+    Lab, LabOptions, Network, PatroniVersion, SUPERUSER, Session, Standing, Truth, TruthEvent,
+};
 
 #[test]
 fn debians_patroni_on_loopback() -> Result<()> {
     let lab = start(PatroniVersion::Debian, Network::Loopback)?;
     patroni_calls_its_primary(&lab, "master")?;
     logins_do_what_they_may(&lab)?;
+    haproxy_runs_beside_it(&lab)?;
     switchover_is_seen(&lab)?;
     killed_replica_comes_back(&lab)?;
     nothing_is_left_of(lab)
@@ -63,6 +67,26 @@ fn logins_do_what_they_may(lab: &Lab) -> Result<()> {
     ensure!(!psql(&primary.check_dsn(), "CREATE TEMP TABLE t (n int)")?, "pgcheck may use space");
     let wrong = primary.check_dsn().replace(":pgcheck@", ":wrong@");
     ensure!(!psql(&wrong, "SELECT 1")?, "any password will do");
+    Ok(())
+}
+
+fn haproxy_runs_beside_it(lab: &Lab) -> Result<()> {
+    let wrong = lab.haproxy("wrong", "frontend nonsense\n  bind here\n");
+    ensure!(wrong.is_err(), "HAProxy takes anything");
+    let address = SocketAddr::from((lab.members()[0].ip, 15_000));
+    let listen = format!(
+        "listen x\n  mode tcp\n  timeout connect 1s\n  timeout client 9s\n  timeout server 9s\n  \
+         bind {address}\n  server n1 {}\n",
+        lab.primary()?.postgres_addr()
+    );
+    let mut haproxy = lab.haproxy("haproxy", &listen)?;
+    let arrived = (0..100).any(|_| {
+        std::thread::sleep(Duration::from_millis(20));
+        let session = Session::connect(address, SUPERUSER, "postgres", Duration::from_secs(1));
+        session.is_ok_and(|session| session.is_writable())
+    });
+    ensure!(arrived, "no way through HAProxy: {}", haproxy.log());
+    haproxy.terminate(Duration::from_secs(5))?;
     Ok(())
 }
 

@@ -1,20 +1,18 @@
 //! The front door of a highly available PostgreSQL cluster.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
 use pgsteer::cli::{self, Cli, Command, LogFormat, RunArgs};
+use pgsteer::sources;
 use pgsteer_core::config::summary::Summary;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(args) => run(*args),
-        Command::Status(_) => {
-            eprintln!("pgsteer status is not there yet");
-            ExitCode::from(cli::EXIT_FAILED)
-        }
+        Command::Status(args) => pgsteer::status::run(&args.http, args.json, args.watch),
     }
 }
 
@@ -26,6 +24,10 @@ fn run(args: RunArgs) -> ExitCode {
             return ExitCode::from(cli::EXIT_WRONG_CONFIG);
         }
     };
+    if let Err(error) = sources::prepare(&config.cluster) {
+        eprintln!("{error:#}\n1 error, nothing was started");
+        return ExitCode::from(cli::EXIT_WRONG_CONFIG);
+    }
     if args.check_config {
         // A reader that has gone away is no reason to fail.
         let _ = writeln!(io::stdout(), "{}", Summary(&config));
@@ -44,7 +46,11 @@ fn run(args: RunArgs) -> ExitCode {
 /// The log goes to stderr, from `info` on unless `RUST_LOG` says otherwise.
 fn start_log(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .with_writer(io::stderr);
     match format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),

@@ -125,15 +125,16 @@ impl Case<'_> {
 
     /// Why the replica does not stream, if so.
     ///
-    /// Patroni tells from 3.0.4 on, SQL always; where neither tells, a running replica is
-    /// taken at its word, as Patroni's own `/replica` does.
+    /// Patroni tells from 3.0.4 on, SQL always, and the bad news of either counts; where neither
+    /// tells, a running replica is taken at its word, as Patroni's own `/replica` does.
     fn stall(&self) -> Option<Reason> {
         let (view, freshness) = (&self.member.view, &self.rules.freshness);
-        if let Word::Said(facts) = view.patroni(self.now, freshness)
-            && let Some(state) = &facts.replication_state
-        {
-            let stalled = state != "streaming";
-            return stalled.then(|| Reason::NotStreaming(Some(state.clone())));
+        let by_patroni = match view.patroni(self.now, freshness) {
+            Word::Said(facts) => facts.replication_state.clone(),
+            _ => None,
+        };
+        if let Some(state) = by_patroni.filter(|state| state != "streaming") {
+            return Some(Reason::NotStreaming(Some(state)));
         }
         let progress = view.progress(self.now, freshness)?;
         let stalled = progress.said.in_recovery && !progress.said.streaming;
@@ -158,7 +159,7 @@ impl Case<'_> {
             let Some(lag) = self.lag.time else {
                 return Some(Reason::LagUnknown);
             };
-            if lag > lag_max * numerator / denominator {
+            if lag > lag_max.saturating_mul(numerator) / denominator {
                 return Some(Reason::LagTime { lag, lag_max });
             }
         }

@@ -28,6 +28,28 @@ pub struct Member {
 /// All members by name.
 pub type Members = BTreeMap<MemberName, Member>;
 
+/// What tells the members of one cluster from those of another.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// Patroni's scope, where known.
+    pub scope: Option<String>,
+    /// The database system identifier, where known.
+    pub system_identifier: Option<String>,
+}
+
+impl Member {
+    /// How its Patroni contradicts `identity`, if it does: what was found, and what was expected.
+    pub fn contradicts(&self, identity: &Identity) -> Option<(String, String)> {
+        let facts = &self.view.patroni_facts()?.said;
+        let differs = |found: &Option<String>, expected: &Option<String>| {
+            let (found, expected) = (found.clone()?, expected.clone()?);
+            (found != expected).then_some((found, expected))
+        };
+        differs(&facts.scope, &identity.scope)
+            .or_else(|| differs(&facts.system_identifier, &identity.system_identifier))
+    }
+}
+
 /// The rules of the cluster by which the judge goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
@@ -81,9 +103,10 @@ impl Standing {
         }
     }
 
-    /// The member itself says that it is no primary, so a write session there is lost.
+    /// The member itself says that it is no primary, so a write session there is lost; or it is
+    /// one of several and did not win.
     pub fn is_proof_against_writes(&self) -> bool {
         matches!(self.role, Role::Replica | Role::StandbyLeader)
-            || matches!(self.trouble(), Some(Reason::SplitBrain(_)))
+            || matches!(self.trust, Trust::None(Reason::SplitBrain(_)))
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Member, Members, Rules, Standing, Trust};
+use super::{Identity, Member, Members, Rules, Standing, Trust};
 use crate::claim::{PatroniFacts, Role};
 use crate::names::MemberName;
 use crate::reason::Reason;
@@ -14,12 +14,18 @@ use crate::time::Moment;
 use crate::view::{LockRun, Word};
 
 /// Concludes a standing for every member.
-pub fn standings(members: &Members, rules: &Rules, now: Moment) -> BTreeMap<MemberName, Standing> {
+pub fn standings(
+    members: &Members,
+    identity: &Identity,
+    rules: &Rules,
+    now: Moment,
+) -> BTreeMap<MemberName, Standing> {
     let states: BTreeMap<&MemberName, State> =
-        members.iter().map(|(name, member)| (name, state(member, rules, now))).collect();
+        members.iter().map(|(name, member)| (name, state(member, identity, rules, now))).collect();
+    let bench = Bench { members, identity, states: &states, rules, now };
     let judged = |name: &MemberName, member: &Member| match rules.has_patroni {
-        true => with_patroni(&Bench { members, states: &states, rules, now }, name, member),
-        false => by_sql_alone(&Bench { members, states: &states, rules, now }, name, member),
+        true => with_patroni(&bench, name, member),
+        false => by_sql_alone(&bench, name, member),
     };
     members.iter().map(|(name, member)| (name.clone(), judged(name, member))).collect()
 }
@@ -38,12 +44,18 @@ enum State {
 /// All that lies before the judge in one sitting.
 struct Bench<'a> {
     members: &'a Members,
+    identity: &'a Identity,
     states: &'a BTreeMap<&'a MemberName, State>,
     rules: &'a Rules,
     now: Moment,
 }
 
-fn state(member: &Member, rules: &Rules, now: Moment) -> State {
+fn state(member: &Member, identity: &Identity, rules: &Rules, now: Moment) -> State {
+    if rules.has_patroni
+        && let Some((found, expected)) = member.contradicts(identity)
+    {
+        return State::Unusable(Reason::OtherCluster { found, expected });
+    }
     if !rules.has_tether {
         return state_by_patroni(member, rules, now, None);
     }
@@ -79,20 +91,17 @@ fn state_by_patroni(member: &Member, rules: &Rules, now: Moment, note: Option<Re
 fn with_patroni(bench: &Bench<'_>, name: &MemberName, member: &Member) -> Standing {
     let patroni = member.view.patroni(bench.now, &bench.rules.freshness);
     let holder = bench.lock_holder();
-    if let Some(reason) = bench.belongs_elsewhere(holder, name, member) {
-        return Standing::out(Role::Unknown, reason);
-    }
     match (&bench.states[name], patroni) {
         (State::Unusable(reason), _) => Standing::out(Role::Unknown, reason.clone()),
         (State::Writable { note }, Word::Said(facts)) => {
             bench.writable(name, facts.holds_lock, holder, note)
         }
-        (State::Writable { .. }, lost) => bench.writable_without_patroni(name, holder, lost),
+        (State::Writable { .. }, lost) => bench.writable_without_patroni(holder, lost),
         (State::InRecovery { note }, Word::Said(facts)) => {
             bench.in_recovery(name, facts, holder, note)
         }
         (State::InRecovery { .. }, lost) => {
-            Standing { role: Role::Replica, trust: bench.trust_without_patroni(lost) }
+            bench.in_recovery_without_patroni(name, member, holder, lost)
         }
     }
 }
@@ -106,15 +115,28 @@ fn by_sql_alone(bench: &Bench<'_>, name: &MemberName, member: &Member) -> Standi
 }
 
 impl<'a> Bench<'a> {
-    /// The member whose Patroni was the last to claim the lock.
+    /// The member whose Patroni was the last to claim the lock, if it still does.
+    ///
+    /// An older claim of another does not come into its own again when the newer one ends: the
+    /// lock has moved since.
     fn lock_holder(&self) -> Option<&'a MemberName> {
-        self.lock_runs().max_by_key(|(_, run)| run.last_asked).map(|(name, _)| name)
+        let claims = self.own_members().filter_map(|(name, member)| {
+            let claimed_at = member.view.lock_claimed_at()?;
+            Some((claimed_at, name, member))
+        });
+        let (_, name, member) = claims.max_by_key(|(claimed_at, ..)| *claimed_at)?;
+        member.view.lock_run(self.now, &self.rules.freshness).map(|_| name)
+    }
+
+    /// The members that are of this cluster: the lock of another is none here.
+    fn own_members(&self) -> impl Iterator<Item = (&'a MemberName, &'a Member)> {
+        let identity = self.identity;
+        self.members.iter().filter(move |(_, member)| member.contradicts(identity).is_none())
     }
 
     fn lock_runs(&self) -> impl Iterator<Item = (&'a MemberName, LockRun)> {
         let (freshness, now) = (self.rules.freshness, self.now);
-        self.members
-            .iter()
+        self.own_members()
             .filter_map(move |(name, member)| Some((name, member.view.lock_run(now, &freshness)?)))
     }
 
@@ -136,22 +158,33 @@ impl<'a> Bench<'a> {
         holder: Option<&MemberName>,
         note: &Option<Reason>,
     ) -> Standing {
+        match self.objection_to_leader(name, holder) {
+            _ if !holds_lock => Standing::out(Role::Primary, self.not_leader(name, holder)),
+            Some(reason) => Standing::out(Role::Primary, reason),
+            None => Standing { role: Role::Primary, trust: full_or(note) },
+        }
+    }
+
+    /// Why a member that claims the lock is not believed, if so.
+    fn objection_to_leader(
+        &self,
+        name: &MemberName,
+        holder: Option<&MemberName>,
+    ) -> Option<Reason> {
         let co_holders = self.co_holders(name);
-        if holds_lock && co_holders.len() > 1 {
-            return Standing::out(Role::Primary, Reason::SplitBrain(co_holders));
+        if co_holders.len() > 1 {
+            return Some(Reason::SplitBrain(co_holders));
         }
-        if !holds_lock || holder != Some(name) {
-            let leader = holder.filter(|holder| *holder != name).cloned();
-            return Standing::out(Role::Primary, Reason::NotLeader { leader });
-        }
-        let trust = note.clone().map_or(Trust::Full, Trust::Noted);
-        Standing { role: Role::Primary, trust }
+        (holder != Some(name)).then(|| self.not_leader(name, holder))
+    }
+
+    fn not_leader(&self, name: &MemberName, holder: Option<&MemberName>) -> Reason {
+        Reason::NotLeader { leader: holder.filter(|holder| *holder != name).cloned() }
     }
 
     /// PostgreSQL takes writes and its Patroni is gone: fine while nobody rivals it.
     fn writable_without_patroni(
         &self,
-        name: &MemberName,
         holder: Option<&MemberName>,
         lost: Word<'_, PatroniFacts>,
     ) -> Standing {
@@ -163,7 +196,6 @@ impl<'a> Bench<'a> {
         if writable.len() > 1 {
             return Standing::out(Role::Primary, Reason::SplitBrain(writable));
         }
-        debug_assert_eq!(writable.first(), Some(name));
         Standing { role: Role::Primary, trust: self.trust_without_patroni(lost) }
     }
 
@@ -175,22 +207,40 @@ impl<'a> Bench<'a> {
         note: &Option<Reason>,
     ) -> Standing {
         let promoting = facts.holds_lock && holder == Some(name);
-        let trust = || note.clone().map_or(Trust::Full, Trust::Noted);
-        match facts.role {
-            Role::StandbyLeader => Standing { role: Role::StandbyLeader, trust: trust() },
+        match (facts.role, self.objection_to_leader(name, holder)) {
+            (Role::StandbyLeader, Some(reason)) => Standing::out(Role::StandbyLeader, reason),
+            (Role::StandbyLeader, None) => {
+                Standing { role: Role::StandbyLeader, trust: full_or(note) }
+            }
             _ if promoting => Standing::out(Role::Replica, Reason::Promoting),
-            _ => Standing { role: Role::Replica, trust: trust() },
+            _ => Standing { role: Role::Replica, trust: full_or(note) },
+        }
+    }
+
+    /// PostgreSQL is in recovery and its Patroni is gone: it is what it was, and the leader of a
+    /// standby cluster only while nobody else is.
+    fn in_recovery_without_patroni(
+        &self,
+        name: &MemberName,
+        member: &Member,
+        holder: Option<&MemberName>,
+        lost: Word<'_, PatroniFacts>,
+    ) -> Standing {
+        let led = member.view.patroni_facts().is_some_and(|heard| heard.said.leads_standby());
+        match holder {
+            Some(_) if led => Standing::out(Role::StandbyLeader, self.not_leader(name, holder)),
+            _ => Standing {
+                role: if led { Role::StandbyLeader } else { Role::Replica },
+                trust: self.trust_without_patroni(lost),
+            },
         }
     }
 
     fn lone_primary(&self, name: &MemberName, member: &Member) -> Standing {
-        let missing: Vec<MemberName> = self
-            .states
-            .iter()
-            .filter(|(_, state)| **state == State::Unusable(Reason::Unheard))
-            .map(|(name, _)| (*name).clone())
-            .collect();
-        let writable = self.writable_members();
+        let mut writable = self.writable_members();
+        // Whom the operator took off the list is no rival of those on it, nor waited for.
+        let is_listed = |name: &MemberName| self.members[name].left_at.is_none();
+        writable.retain(|rival| rival == name || is_listed(rival));
         if writable.len() > 1 {
             return match self.rules.highest_timeline_wins && self.has_highest_timeline(member) {
                 true => Standing {
@@ -200,10 +250,19 @@ impl<'a> Bench<'a> {
                 false => Standing::out(Role::Primary, Reason::SplitBrain(writable)),
             };
         }
-        debug_assert_eq!(writable.first(), Some(name));
+        let missing: Vec<MemberName> = self
+            .states
+            .iter()
+            .filter(|(name, state)| is_listed(name) && **state == State::Unusable(Reason::Unheard))
+            .map(|(name, _)| (*name).clone())
+            .collect();
         match missing.is_empty() {
             true => Standing::sure(Role::Primary),
-            false => Standing::out(Role::Primary, Reason::AwaitingOthers(missing)),
+            // Whoever serves goes on: that a member has just been added says nothing against it.
+            false => {
+                let trust = Trust::AsItWas(Reason::AwaitingOthers(missing));
+                Standing { role: Role::Primary, trust }
+            }
         }
     }
 
@@ -225,27 +284,9 @@ impl<'a> Bench<'a> {
         };
         self.writable_members().iter().map(|name| &self.members[name]).all(|rival| {
             rival.found.name == member.found.name
+                || rival.left_at.is_some()
                 || timeline(rival).is_some_and(|timeline| timeline < own)
         })
-    }
-
-    /// The cluster is the lock holder's; whoever tells another scope or system is not of it.
-    fn belongs_elsewhere(
-        &self,
-        holder: Option<&MemberName>,
-        name: &MemberName,
-        member: &Member,
-    ) -> Option<Reason> {
-        let holder = holder.filter(|holder| *holder != name)?;
-        let facts = |member: &'a Member| member.view.patroni_facts().map(|heard| &heard.said);
-        let expected = facts(&self.members[holder])?;
-        let found = member.view.patroni_facts().map(|heard| &heard.said)?;
-        let differs = |found: &Option<String>, expected: &Option<String>| {
-            let (found, expected) = (found.clone()?, expected.clone()?);
-            (found != expected).then_some(Reason::OtherCluster { found, expected })
-        };
-        differs(&found.scope, &expected.scope)
-            .or_else(|| differs(&found.system_identifier, &expected.system_identifier))
     }
 
     fn trust_without_patroni(&self, lost: Word<'_, PatroniFacts>) -> Trust {
@@ -255,4 +296,8 @@ impl<'a> Bench<'a> {
             Word::Unheard | Word::Said(_) => Trust::None(Reason::Unheard),
         }
     }
+}
+
+fn full_or(note: &Option<Reason>) -> Trust {
+    note.clone().map_or(Trust::Full, Trust::Noted)
 }

@@ -28,12 +28,10 @@ use thiserror::Error;
 
 use crate::claim::{Found, PatroniFacts, Role, Tags};
 use crate::names::{Endpoint, MemberName};
+use crate::wire::excerpt::excerpt;
 
 /// PostgreSQL's port where `/cluster` names a host alone.
 const POSTGRES_PORT: u16 = 5432;
-
-/// The most characters of a body that a message repeats.
-const EXCERPT_CHARS_MAX: usize = 80;
 
 /// Why a body is not Patroni's.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -112,19 +110,6 @@ pub fn parse_cluster(body: &[u8]) -> Result<Cluster, BadBody> {
         }
     }
     Ok(cluster)
-}
-
-/// The beginning of `bytes` as it can stand in a message: printable, on one line, bounded.
-pub fn excerpt(bytes: &[u8]) -> String {
-    // A character has at most four bytes, so there is no need to look at more of them.
-    let head = &bytes[..bytes.len().min(4 * EXCERPT_CHARS_MAX)];
-    let text = String::from_utf8_lossy(head);
-    let printable = |c: char| if c.is_control() { '.' } else { c };
-    let mut shown: String = text.chars().take(EXCERPT_CHARS_MAX).map(printable).collect();
-    if text.chars().nth(EXCERPT_CHARS_MAX).is_some() || head.len() < bytes.len() {
-        shown.push_str("...");
-    }
-    shown
 }
 
 #[derive(Deserialize)]
@@ -392,12 +377,5 @@ mod tests {
         ] {
             assert_eq!(&*base_url(api_url), base);
         }
-    }
-
-    #[test]
-    fn an_excerpt_is_one_bounded_line() {
-        assert_eq!(excerpt(b"a\r\nb"), "a..b");
-        assert_eq!(excerpt("\u{fc}".repeat(500).as_bytes()).chars().count(), 83);
-        assert_eq!(excerpt(&[b'x'; 80]), "x".repeat(80));
     }
 }

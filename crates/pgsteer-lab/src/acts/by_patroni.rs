@@ -118,10 +118,18 @@ impl Lab {
         })
     }
 
-    /// Whether any Patroni says that the cluster is in maintenance mode.
-    pub fn is_paused(&self) -> bool {
-        let mut told = self.members().iter().filter_map(|member| told_by(member).ok());
-        told.any(|told| is_paused(&told))
+    /// Whether the cluster is in maintenance mode, as written in etcd. What a Patroni itself believes is
+    /// a loop old, and nothing yet when it has just been started.
+    pub fn is_paused(&self) -> Result<bool> {
+        let mut last = anyhow!("no Patroni answers");
+        for url in self.patroni_urls() {
+            let asked = rest::get(&format!("{url}/config"), ANSWER_LIMIT);
+            match asked.and_then(|answer| answer.accepted("a look at the configuration")?.json()) {
+                Ok(told) => return Ok(is_paused(&told)),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
     }
 
     /// What the member's own `/patroni` says.

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use crate::lab::Lab;
 use crate::member::Member;
 use crate::options::Network;
+use crate::patience::wait_for;
 use crate::processes::Part;
 
 /// More than the leader lock lives, so that a cluster without a primary can still elect one.
@@ -21,9 +22,13 @@ impl Lab {
             self.undo_acts(member)
                 .with_context(|| format!("cannot undo the acts on {}", member.name))?;
         }
-        if self.is_paused() {
-            self.resume()?;
-        }
+        wait_for("a Patroni to answer", Duration::from_secs(15), || {
+            let paused = self.is_paused().map_err(|error| format!("{error:#}"))?;
+            if paused {
+                self.resume().map_err(|error| format!("{error:#}"))?;
+            }
+            Ok(())
+        })?;
         if self.wait_healthy(PATIENCE).is_ok() {
             return Ok(());
         }

@@ -4,4 +4,5 @@ pub mod act;
 pub mod bench_failover;
 pub mod bench_proxy;
 pub mod channel;
+pub mod demo;
 pub mod up;

@@ -1,6 +1,7 @@
 //! `pgsteer-lab up`: starts a lab and keeps it until it is told to stop.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -25,21 +26,52 @@ pub struct Up {
 
 impl Up {
     pub fn run(self) -> Result<()> {
-        // Ctrl-C while the lab is starting ends the process at once, and the guardian removes the rest.
+        let end = EndOrder::listen()?;
         let lab = Arc::new(Lab::start(LabOptions {
             patroni: self.patroni,
             network: self.network,
             members: self.members,
             ..LabOptions::default()
         })?);
-        let mut signals =
-            Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot wait for signals")?;
         channel::serve(&lab)?;
         println!("{}", lab.directory()?);
         println!("From another terminal: pgsteer-lab act ACT\n{ACTS_HELP}");
         println!("Ctrl-C ends and removes everything.");
-        signals.forever().next();
+        end.wait();
         drop(lab);
         Ok(())
+    }
+}
+
+/// Ctrl-C, or the system's wish that we end.
+pub struct EndOrder {
+    waiting: Arc<AtomicBool>,
+    arrived: mpsc::Receiver<()>,
+}
+
+impl EndOrder {
+    /// Until somebody waits for it, an order ends the process at once; the guardian removes what is there.
+    pub fn listen() -> Result<Self> {
+        let mut signals =
+            Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot listen for signals")?;
+        let waiting = Arc::new(AtomicBool::new(false));
+        let (sender, arrived) = mpsc::channel();
+        let is_waiting = waiting.clone();
+        std::thread::spawn(move || {
+            for signal in signals.forever() {
+                if !is_waiting.load(Ordering::Relaxed) {
+                    std::process::exit(128 + signal);
+                }
+                // Nobody listens any more when the end is already under way.
+                let _ = sender.send(());
+            }
+        });
+        Ok(Self { waiting, arrived })
+    }
+
+    pub fn wait(&self) {
+        self.waiting.store(true, Ordering::Relaxed);
+        // It fails only if the thread that listens has died, and then there is nothing to wait for.
+        let _ = self.arrived.recv();
     }
 }

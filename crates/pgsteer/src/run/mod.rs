@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use self::conductor::{Conductor, Published};
 use crate::clock::Clock;
 use crate::heartbeat::Heartbeat;
+use crate::http::{self, Pages};
 use crate::proxy::Proxy;
 use crate::sources::{self, Sources};
 use crate::stats::Stats;
@@ -66,11 +67,16 @@ impl House {
         let (conductor, published) = Conductor::new(&config, clock, Arc::clone(&heartbeat));
         let (reports, reports_heard) = mpsc::channel(REPORTS_MAX);
         let (configs, configs_heard) = mpsc::channel(1);
-        // Ports first: what cannot be had is known before anything else is started.
+        // Files and ports first: what cannot be had is known before anything is started.
+        let sources = sources::prepare(&config.cluster)?;
         let proxy = Proxy::start(&config, &stats, published.snapshots.clone())?;
-        let sources =
-            sources::start(&config.cluster, clock, reports.clone(), published.plans.clone())?;
+        let pages = config.http.as_ref().map(|http| http::bind(http.listen)).transpose()?;
+        let sources = sources.start(clock, reports.clone(), published.plans.clone());
         tokio::spawn(conductor.run(reports_heard, configs_heard));
+        if let Some(listener) = pages {
+            let snapshot = published.snapshots.clone();
+            tokio::spawn(http::serve(listener, Pages { snapshot, stats, clock, heartbeat }));
+        }
         for (name, service) in &config.services {
             tracing::info!("service {name} listens on {}", service.listen);
         }
@@ -92,11 +98,12 @@ impl House {
     async fn change(&mut self, config: Config) -> anyhow::Result<()> {
         let sources = match config.cluster == self.config.cluster {
             true => None,
-            false => Some(self.start_sources(&config)?),
+            false => Some(sources::prepare(&config.cluster)?),
         };
         self.proxy.reload(&config).await?;
-        if let Some(sources) = sources {
-            self.sources = sources;
+        if let Some(prepared) = sources {
+            let (reports, plans) = (self.reports.clone(), self.published.plans.clone());
+            self.sources = prepared.start(self.clock, reports, plans);
         }
         if config.http != self.config.http || config.proxy != self.config.proxy {
             tracing::warn!("changes of [http] and [proxy] take effect at the next start");
@@ -104,15 +111,6 @@ impl House {
         self.configs.send(config.clone()).await.context("the engine is gone")?;
         self.config = config;
         Ok(())
-    }
-
-    fn start_sources(&self, config: &Config) -> anyhow::Result<Sources> {
-        sources::start(
-            &config.cluster,
-            self.clock,
-            self.reports.clone(),
-            self.published.plans.clone(),
-        )
     }
 
     async fn close(self) {

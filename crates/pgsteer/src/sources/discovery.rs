@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use pgsteer_core::claim::{Failure, Report, Topology};
 use pgsteer_core::plan::Plan;
-use pgsteer_core::wire::patroni::{Cluster, excerpt, parse_cluster};
+use pgsteer_core::wire::excerpt::excerpt;
+use pgsteer_core::wire::patroni::{Cluster, parse_cluster};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -190,4 +191,106 @@ async fn ask(http: &Client, base: &Base) -> Result<Told, Failure> {
     }
     let cluster = parse_cluster(&answer.body).map_err(|bad| not_patroni(base, &bad.to_string()))?;
     Ok(Told { by: base.clone(), asked: answer.asked, cluster })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use pgsteer_core::names::{Endpoint, MemberName};
+    use pgsteer_core::plan::{Ask, Pace};
+
+    use super::*;
+    use crate::sources::{Task, fake};
+
+    const CLUSTER: &str = "HTTP/1.0 200 OK\r\n\r\n{\"scope\": \"demo\", \"members\": \
+        [{\"name\": \"pg1\", \"host\": \"10.0.0.1\", \"port\": 5432}, {\"name\": \"new\"}]}";
+
+    fn base(address: SocketAddr) -> Base {
+        Base::parse(&format!("http://{address}")).unwrap()
+    }
+
+    fn plan_of(patroni_url: &Base) -> Plan {
+        let ask = Ask {
+            postgres: Endpoint::new("10.0.0.1", 5432).unwrap(),
+            addresses: Vec::new(),
+            patroni_url: Some(patroni_url.url().clone()),
+            pace: Pace { tether: Duration::from_secs(1), patroni: Duration::from_secs(1) },
+        };
+        Plan::from([(MemberName::new("pg1").unwrap(), ask)])
+    }
+
+    fn discovery(seeds: Vec<Base>, plan: Plan) -> (Discovery, mpsc::Receiver<Report>) {
+        let (reports, received) = mpsc::channel(1);
+        let discovery = Discovery {
+            http: Arc::new(Client::new(Duration::from_secs(5), None)),
+            seeds,
+            plan: watch::channel(Arc::new(plan)).1,
+            hint: Hint::default(),
+            clock: Clock::start(),
+            reports,
+        };
+        (discovery, received)
+    }
+
+    async fn silent() -> Base {
+        let address = fake::server(|stream, _| async move {
+            sleep(Duration::from_secs(60)).await;
+            drop(stream);
+        });
+        base(address.await)
+    }
+
+    #[tokio::test]
+    async fn one_seed_that_answers_is_enough_and_silent_ones_do_not_delay_it() {
+        let answering = base(fake::http_server(CLUSTER).await);
+        let (discovery, mut reports) =
+            discovery(vec![silent().await, answering, silent().await], Plan::new());
+        let started = Instant::now();
+        let _task = Task::spawn(discovery.run());
+        let Some(Report::Topology(topology)) = reports.recv().await else { panic!() };
+        assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+        assert_eq!(topology.scope.as_deref(), Some("demo"));
+        let names: Vec<&str> = topology.members.iter().map(|found| found.name.as_str()).collect();
+        assert_eq!(names, ["pg1"], "a member without a host cannot be asked");
+    }
+
+    #[tokio::test]
+    async fn a_seed_is_tried_again_until_it_answers() {
+        let address = fake::server(|mut stream, number| async move {
+            fake::read_head(&mut stream).await;
+            if number >= 2 {
+                fake::drip(&mut stream, CLUSTER.as_bytes()).await;
+            }
+        })
+        .await;
+        let (discovery, _reports) = discovery(vec![base(address)], Plan::new());
+        assert_eq!(discovery.search().await.cluster.members.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_member_stands_in_for_a_seed_that_has_gone() {
+        let gone = base(fake::http_server("HTTP/1.0 500 Oh\r\n\r\n").await);
+        let member = base(fake::http_server(CLUSTER).await);
+        let (discovery, _reports) = discovery(vec![gone.clone()], plan_of(&member));
+        let told = discovery.ask_in_turn(&gone).await.unwrap_or_else(|err| panic!("{err}"));
+        assert_eq!(told.by, member);
+    }
+
+    #[tokio::test]
+    async fn a_quicker_pace_is_noticed_and_a_slower_one_is_not() {
+        let member = silent().await;
+        let quick = |ms: u64| {
+            let mut plan = plan_of(&member);
+            plan.values_mut().for_each(|ask| ask.pace.patroni = Duration::from_millis(ms));
+            Arc::new(plan)
+        };
+        let (plan, mut plan_rx) = watch::channel(quick(1000));
+        let mut seen = quick(1000);
+        plan.send_replace(quick(2000));
+        let waited = quickened(&mut plan_rx, &mut seen);
+        assert!(timeout(Duration::from_millis(50), waited).await.is_err());
+        plan.send_replace(quick(25));
+        assert_eq!(quickened(&mut plan_rx, &mut seen).await, Ok(()));
+    }
 }

@@ -23,6 +23,7 @@ use rustls::ClientConfig;
 use tokio_rustls::TlsConnector;
 
 use super::dial::{self, Transport};
+use super::prompt::Prompt;
 use crate::tls::{self, Trust};
 
 /// The most bytes of an answer's body.
@@ -69,7 +70,6 @@ impl Base {
         if url.contains('@') {
             return Err("an address must not name a user".to_owned());
         }
-        let url = url.trim_end_matches('/');
         let bad = |why: &str| format!("`{url}` is no address as http://10.0.0.11:8008: {why}");
         let uri: Uri = url.parse().map_err(|_| bad("not a URL"))?;
         let https = match uri.scheme() {
@@ -82,7 +82,7 @@ impl Base {
         let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
         let endpoint = Endpoint::new(host, port).map_err(|err| bad(&err.to_string()))?;
         Ok(Base {
-            url: Arc::from(url),
+            url: Arc::from(url.trim_end_matches('/')),
             https,
             endpoint,
             path: uri.path().trim_end_matches('/').to_owned(),
@@ -153,7 +153,7 @@ impl Client {
             known
         };
         let port = base.endpoint.port();
-        let stream = dial::connect(addresses, port, &base.url, self.limit).await?;
+        let stream = Prompt(dial::connect(addresses, port, &base.url, self.limit).await?);
         if !base.https {
             return Ok(Box::new(stream));
         }
@@ -217,4 +217,33 @@ fn failure(err: &hyper::Error, base: &Base) -> Failure {
 /// Whoever answers there, it is not Patroni.
 pub fn not_patroni(base: &Base, how: &str) -> Failure {
     Failure::Malformed(Arc::from(format!("{} answers, but not as Patroni does: {how}", base.url)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_base_address_is_read_with_its_port_and_path() {
+        for (url, endpoint, path) in [
+            ("http://10.0.0.11:8008", "10.0.0.11:8008", ""),
+            ("http://10.0.0.11:8008/", "10.0.0.11:8008", ""),
+            ("https://[::1]:8008", "[::1]:8008", ""),
+            ("http://pg-1", "pg-1:80", ""),
+            ("https://gate.example/pg-1/", "gate.example:443", "/pg-1"),
+        ] {
+            let base = Base::parse(url).unwrap();
+            assert_eq!((&*base.endpoint.to_string(), &*base.path), (endpoint, path));
+        }
+    }
+
+    #[test]
+    fn what_is_no_base_address_is_refused_and_a_password_in_it_is_not_repeated() {
+        for url in ["", "pg-1:8008", "10.0.0.11", "ftp://pg-1", "http://", "http://a b", "/x"] {
+            let why = Base::parse(url).unwrap_err();
+            assert!(why.contains(&format!("`{url}`")), "{why}");
+        }
+        let why = Base::parse("http://admin:hunter2@pg-1:8008").unwrap_err();
+        assert!(!why.contains("hunter2"), "{why}");
+    }
 }

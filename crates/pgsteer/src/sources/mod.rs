@@ -7,8 +7,11 @@
 mod beat;
 mod dial;
 mod discovery;
+#[cfg(test)]
+mod fake;
 mod http;
 mod patroni;
+mod prompt;
 mod resolver;
 mod secret;
 mod supervisor;
@@ -39,40 +42,56 @@ pub struct Sources {
     _tasks: Vec<Task>,
 }
 
-/// Starts the sources of `cluster` on the current runtime.
+/// What the sources of a cluster need of the file system, read and checked.
+pub struct Prepared {
+    patroni: Option<(Arc<Client>, Vec<Base>)>,
+    login: Option<Arc<Login>>,
+}
+
+/// Reads the files that the configuration of `cluster` names, and its addresses.
 ///
 /// # Errors
 /// A password, certificate or key file that cannot be used, or an address of Patroni that is
 /// none. The message names the file or the address and never shows a secret.
-pub fn start(
-    cluster: &ClusterConfig,
-    clock: Clock,
-    reports: mpsc::Sender<Report>,
-    plan: watch::Receiver<Arc<Plan>>,
-) -> anyhow::Result<Sources> {
-    let hint = Hint::default();
-    let mut tasks = Vec::new();
-    let mut http = None;
-    if let Membership::Patroni(patroni) = &cluster.members {
-        let client = Arc::new(client(patroni)?);
-        let discovery = Discovery {
-            http: client.clone(),
-            seeds: seeds(patroni)?,
-            plan: plan.clone(),
-            hint: hint.clone(),
-            clock,
-            reports: reports.clone(),
-        };
-        tasks.push(Task::spawn(discovery.run()));
-        http = Some(client);
-    }
+pub fn prepare(cluster: &ClusterConfig) -> anyhow::Result<Prepared> {
+    let patroni = match &cluster.members {
+        Membership::Patroni(patroni) => Some((Arc::new(client(patroni)?), seeds(patroni)?)),
+        Membership::Listed(_) => None,
+    };
     let login = match &cluster.check {
         Some(check) => Some(Arc::new(Login::read(check)?)),
         None => None,
     };
-    let supervisor = Supervisor { http, login, hint, clock, reports, plan };
-    tasks.push(Task::spawn(supervisor.run()));
-    Ok(Sources { _tasks: tasks })
+    Ok(Prepared { patroni, login })
+}
+
+impl Prepared {
+    /// Starts the sources on the current runtime.
+    pub fn start(
+        self,
+        clock: Clock,
+        reports: mpsc::Sender<Report>,
+        plan: watch::Receiver<Arc<Plan>>,
+    ) -> Sources {
+        let hint = Hint::default();
+        let mut tasks = Vec::new();
+        let mut http = None;
+        if let Some((client, seeds)) = self.patroni {
+            let discovery = Discovery {
+                http: client.clone(),
+                seeds,
+                plan: plan.clone(),
+                hint: hint.clone(),
+                clock,
+                reports: reports.clone(),
+            };
+            tasks.push(Task::spawn(discovery.run()));
+            http = Some(client);
+        }
+        let supervisor = Supervisor { http, login: self.login, hint, clock, reports, plan };
+        tasks.push(Task::spawn(supervisor.run()));
+        Sources { _tasks: tasks }
+    }
 }
 
 fn client(patroni: &PatroniConfig) -> anyhow::Result<Client> {
@@ -153,5 +172,99 @@ impl Reporter {
         let claim = Claim { member: self.member.clone(), asked_at: self.clock.moment(asked), fact };
         let sent = self.reports.send(Report::Claim(claim)).await;
         sent.map_err(|_| Gone)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::time::Duration;
+
+    use pgsteer_core::config::{CheckConfig, SplitBrain, SslMode};
+    use pgsteer_core::names::{ClusterName, Endpoint};
+    use pgsteer_core::plan::{Ask, Pace};
+
+    use super::*;
+
+    fn cluster(urls: &[&str], password_file: Option<PathBuf>) -> ClusterConfig {
+        ClusterConfig {
+            name: ClusterName::new("demo").unwrap(),
+            members: Membership::Patroni(PatroniConfig {
+                urls: urls.iter().map(|url| (*url).to_owned()).collect(),
+                ca_file: None,
+                cert_file: None,
+                key_file: None,
+                timeout: Duration::from_secs(1),
+            }),
+            check: Some(CheckConfig {
+                user: "pgcheck".to_owned(),
+                dbname: "postgres".to_owned(),
+                password_file,
+                sslmode: SslMode::Disable,
+                ca_file: None,
+                timeout: Duration::from_secs(1),
+            }),
+            split_brain: SplitBrain::Block,
+            patroni_loss_grace: Duration::from_secs(1),
+            silence: Duration::from_secs(1),
+        }
+    }
+
+    fn ask(port: u16) -> Ask {
+        Ask {
+            postgres: Endpoint::new("127.0.0.1", port).unwrap(),
+            addresses: Vec::new(),
+            patroni_url: Some(Arc::from(format!("http://127.0.0.1:{port}"))),
+            pace: Pace { tether: Duration::from_millis(5), patroni: Duration::from_millis(5) },
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named() {
+        for (bad, named) in [
+            (cluster(&["http://127.0.0.1:1", "pg-1"], None), "pg-1"),
+            (cluster(&["http://127.0.0.1:1"], Some(PathBuf::from("/nowhere/pw"))), "/nowhere/pw"),
+        ] {
+            let message = format!("{:#}", prepare(&bad).err().unwrap());
+            assert!(message.contains(named), "{message}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_members_in_the_plan_are_asked_and_no_others() {
+        let nobody = fake::server(|_, _| async {}).await;
+        let (reports, mut received) = mpsc::channel(1);
+        let pg1 = MemberName::new("pg1").unwrap();
+        let (plan, plan_rx) = watch::channel(Arc::new(Plan::new()));
+        let url = format!("http://{nobody}");
+        let prepared = prepare(&cluster(&[&url], None)).unwrap();
+        let sources = prepared.start(Clock::start(), reports, plan_rx);
+
+        plan.send_replace(Arc::new(Plan::from([(pg1.clone(), ask(nobody.port()))])));
+        let mut kinds = [false; 3];
+        while kinds.contains(&false) {
+            let Some(Report::Claim(claim)) = received.recv().await else { panic!() };
+            assert_eq!(claim.member, pg1);
+            match claim.fact {
+                Fact::Addresses(answer) => kinds[0] = answer.is_ok(),
+                Fact::Patroni(answer) => kinds[1] = answer.is_err(),
+                Fact::Tether(answer) => kinds[2] = answer.is_err(),
+                Fact::Progress(_) => {}
+            }
+        }
+
+        plan.send_replace(Arc::new(Plan::new()));
+        let quiet = async {
+            // What was under way may still come in.
+            while let Ok(report) =
+                tokio::time::timeout(Duration::from_millis(200), received.recv()).await
+            {
+                assert!(report.is_some(), "the channel stays open");
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), quiet).await.unwrap();
+
+        drop(sources);
+        assert_eq!(received.recv().await, None, "all tasks have ended");
     }
 }

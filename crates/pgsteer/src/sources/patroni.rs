@@ -10,7 +10,8 @@ use std::time::Instant;
 
 use pgsteer_core::claim::{Fact, Failure, PatroniFacts};
 use pgsteer_core::plan::Ask;
-use pgsteer_core::wire::patroni::{excerpt, parse_status};
+use pgsteer_core::wire::excerpt::excerpt;
+use pgsteer_core::wire::patroni::parse_status;
 use tracing::{info, trace, warn};
 
 use super::beat::Beat;
@@ -89,4 +90,167 @@ fn note(reporter: &Reporter, last: &mut Option<Failure>, facts: &Result<PatroniF
         (Err(now), _) => warn!(%member, "Patroni: {now}"),
     }
     *last = facts.as_ref().err().cloned();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use pgsteer_core::claim::{Report, Role};
+    use pgsteer_core::names::{Endpoint, MemberName};
+    use pgsteer_core::plan::Pace;
+    use tokio::io::AsyncWriteExt;
+    use tokio::sync::{mpsc, watch};
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::sources::fake;
+
+    const BODY: &str = r#"{"state": "running", "role": "master", "xlog": {"location": 7}}"#;
+
+    fn response(status: &str, body: &str) -> String {
+        format!("HTTP/1.0 {status}\r\nContent-Type: application/json\r\n\r\n{body}")
+    }
+
+    fn ask(address: SocketAddr) -> Ask {
+        Ask {
+            postgres: Endpoint::new("127.0.0.1", 5432).unwrap(),
+            addresses: Vec::new(),
+            patroni_url: Some(Arc::from(format!("http://{address}"))),
+            pace: Pace { tether: Duration::from_millis(5), patroni: Duration::from_millis(5) },
+        }
+    }
+
+    /// What the member at `address` is found to say within half a second.
+    async fn asked(address: SocketAddr) -> Result<PatroniFacts, Failure> {
+        let http = Client::new(Duration::from_millis(500), None);
+        let ask = ask(address);
+        question(&http, ask.patroni_url.as_ref().unwrap(), &ask).await.1
+    }
+
+    #[tokio::test]
+    async fn the_status_tells_of_the_lock_and_the_body_of_postgresql() {
+        let leader = asked(fake::http_server(response("200 OK", BODY)).await).await.unwrap();
+        assert!(leader.holds_lock && leader.is_running());
+        assert_eq!((leader.role, leader.location), (Role::Primary, Some(7)));
+        let other = asked(fake::http_server(response("503 No", BODY)).await).await.unwrap();
+        assert!(!other.holds_lock);
+    }
+
+    #[tokio::test]
+    async fn the_request_is_plain_old_http() {
+        let (seen_tx, mut seen) = mpsc::channel(1);
+        let address = fake::server(move |mut stream, _| {
+            let seen_tx = seen_tx.clone();
+            async move { seen_tx.send(fake::read_head(&mut stream).await).await.unwrap() }
+        })
+        .await;
+        let _ = asked(address).await;
+        let head = seen.recv().await.unwrap();
+        assert!(head.starts_with("GET /primary HTTP/1.0\r\n"), "{head}");
+        assert!(head.contains(&format!("host: {address}\r\n")), "{head}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_of_single_bytes_is_an_answer() {
+        let address = fake::server(|mut stream, _| async move {
+            fake::read_head(&mut stream).await;
+            fake::drip(&mut stream, response("200 OK", BODY).as_bytes()).await;
+        })
+        .await;
+        assert_eq!(asked(address).await.unwrap().role, Role::Primary);
+    }
+
+    #[tokio::test]
+    async fn a_silent_server_times_out() {
+        let address = fake::server(|stream, _| async move {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            drop(stream);
+        })
+        .await;
+        let failure = asked(address).await.unwrap_err();
+        let peer = Arc::from(format!("http://{address}"));
+        assert_eq!(failure, Failure::Timeout { peer, limit: Duration::from_millis(500) });
+    }
+
+    #[tokio::test]
+    async fn ten_megabytes_are_too_much_with_or_without_an_announcement() {
+        let body = format!("{{\"state\": \"{}\"}}", "x".repeat(10 * 1024 * 1024));
+        let announced = format!("HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        for answer in [response("200 OK", &body), announced] {
+            let failure = asked(fake::http_server(answer).await).await.unwrap_err();
+            assert!(matches!(failure, Failure::TooLarge { .. }), "{failure:?}");
+        }
+        let head = format!("HTTP/1.0 200 OK\r\nX: {}", "x".repeat(10 * 1024 * 1024));
+        let failure = asked(fake::http_server(head).await).await.unwrap_err();
+        assert!(failure.to_string().contains("not as Patroni does"), "{failure}");
+    }
+
+    #[tokio::test]
+    async fn whoever_is_not_patroni_is_told_apart() {
+        let not_patroni = [
+            (response("200 OK", "<h1>It works!</h1>"), "`<h1>It works!</h1>`"),
+            (response("404 Not Found", "no\nsuch page"), "status 404, `no.such page`"),
+            (response("200 OK", ""), "no JSON object"),
+            (response("200 OK", "{}"), "no `state`"),
+            ("\0\x01\x02 garbage\r\n\r\n".to_owned(), "invalid HTTP"),
+            ("SSH-2.0-OpenSSH_9.2\r\n".to_owned(), "invalid HTTP"),
+        ];
+        for (answer, how) in not_patroni {
+            let address = fake::http_server(answer).await;
+            let failure = asked(address).await.unwrap_err();
+            let sentence = failure.to_string();
+            let start = format!("http://{address} answers, but not as Patroni does: ");
+            assert!(matches!(failure, Failure::Malformed(_)), "{failure:?}");
+            assert!(sentence.starts_with(&start) && sentence.contains(how), "{sentence}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_cut_short_is_no_answer() {
+        let whole = format!("HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n{BODY}", BODY.len());
+        for length in [0, 5, 20, 40, whole.len() - 1] {
+            let failure = asked(fake::http_server(&whole[..length]).await).await.unwrap_err();
+            assert!(matches!(failure, Failure::Closed(_)), "{length}: {failure:?}");
+        }
+        // Without a length only the JSON tells that something is missing.
+        let open_ended = response("200 OK", BODY);
+        let cut = &open_ended[..open_ended.len() - 1];
+        let failure = asked(fake::http_server(cut).await).await.unwrap_err();
+        assert!(matches!(failure, Failure::Malformed(_)), "{failure:?}");
+    }
+
+    #[tokio::test]
+    async fn a_member_is_never_asked_twice_at_a_time() {
+        static NOW: AtomicUsize = AtomicUsize::new(0);
+        static MOST: AtomicUsize = AtomicUsize::new(0);
+        let address = fake::server(|mut stream, _| async move {
+            MOST.fetch_max(NOW.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            fake::read_head(&mut stream).await;
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            NOW.fetch_sub(1, Ordering::SeqCst);
+            let _ = stream.write_all(response("200 OK", BODY).as_bytes()).await;
+        })
+        .await;
+        let (reports_tx, mut reports) = mpsc::channel(8);
+        let (plan, plan_rx) = watch::channel(ask(address));
+        let reporter = Reporter {
+            member: MemberName::new("pg1").unwrap(),
+            clock: Clock::start(),
+            reports: reports_tx,
+        };
+        let http = Arc::new(Client::new(Duration::from_secs(5), None));
+        let beat = Beat::new(plan_rx, |pace| pace.patroni);
+        let task = tokio::spawn(run(beat, http, reporter, Hint::default()));
+        for _ in 0..5 {
+            let Some(Report::Claim(claim)) = reports.recv().await else { panic!("no claim") };
+            assert!(matches!(claim.fact, Fact::Patroni(Ok(_))), "{claim:?}");
+            plan.send_modify(|ask| ask.pace.patroni /= 2);
+        }
+        assert_eq!(MOST.load(Ordering::SeqCst), 1);
+        drop(plan);
+        assert_eq!(task.await.unwrap(), Gone);
+    }
 }

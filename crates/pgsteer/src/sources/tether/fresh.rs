@@ -69,3 +69,57 @@ fn begin(login: &Arc<Login>, place: &Place) -> Attempt {
     let (login, place) = (login.clone(), place.clone());
     Box::pin(async move { login.log_in(&place.postgres, &place.addresses).await })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use pgsteer_core::names::Endpoint;
+
+    use super::super::fake;
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_millis(200);
+
+    async fn outcome(address: SocketAddr) -> Result<LoggedIn, Failure> {
+        let mut fresh = Fresh { due: Instant::now(), ..Fresh::later() };
+        let place = Place {
+            postgres: Endpoint::new("127.0.0.1", address.port()).unwrap(),
+            addresses: vec![address.ip()],
+        };
+        fresh.outcome(&Arc::new(Login::fake(None, LIMIT)), &place).await
+    }
+
+    #[tokio::test]
+    async fn a_login_that_times_out_once_and_then_succeeds_is_a_success() {
+        let address = fake::server(|stream, number| async move {
+            match number {
+                0 => tokio::time::sleep(Duration::from_secs(60)).await,
+                _ => fake::standby(stream, |_| fake::ready()).await,
+            }
+        })
+        .await;
+        assert!(outcome(address).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_login_that_times_out_twice_is_a_failure() {
+        static LOGINS: AtomicUsize = AtomicUsize::new(0);
+        let address = fake::server(|stream, _| async move {
+            LOGINS.fetch_add(1, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            drop(stream);
+        })
+        .await;
+        assert!(matches!(outcome(address).await.err(), Some(Failure::Timeout { .. })));
+        assert_eq!(LOGINS.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn any_other_failure_counts_the_first_time() {
+        let starting = fake::error("FATAL", "57P03", "the database system is shutting down");
+        let failure = outcome(fake::answering_login(starting).await).await.err();
+        assert!(matches!(failure, Some(Failure::Unavailable { .. })), "{failure:?}");
+    }
+}

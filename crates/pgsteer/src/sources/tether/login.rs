@@ -87,6 +87,18 @@ impl Login {
         })
     }
 
+    /// A login for tests against fake servers.
+    #[cfg(test)]
+    pub fn fake(password: Option<&str>, limit: Duration) -> Login {
+        Login {
+            user: "pgcheck".to_owned(),
+            dbname: "postgres".to_owned(),
+            password: password.map(Secret::from),
+            encryption: Encryption::Never,
+            limit,
+        }
+    }
+
     /// Logs in at the first of `addresses` that accepts a connection.
     pub async fn log_in(
         &self,

@@ -6,10 +6,14 @@
 //! then: a postmaster can hang while its old sessions go on.
 
 mod backoff;
+#[cfg(test)]
+mod fake;
 mod fresh;
 mod login;
 mod progress;
 mod session;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use std::mem::discriminant;

@@ -2,16 +2,19 @@
 
 use std::collections::BTreeMap;
 
+use fallible_iterator::FallibleIterator;
 use pgsteer_core::claim::{Failure, Progress, TetherFacts};
 use postgres_protocol::message::backend::{DataRowBody, Message, ParameterStatusBody};
 use postgres_protocol::message::frontend;
 
 use super::progress;
 use super::wire::{Connection, Refusal};
-use fallible_iterator::FallibleIterator;
 
 /// PostgreSQL 10 gave the functions of the progress query the names that they have now.
 const PROGRESS_SINCE: u32 = 10;
+
+/// The parameter that tells a standby, PostgreSQL 14 and later.
+const IN_HOT_STANDBY: &str = "in_hot_standby";
 
 /// Logged in.
 pub struct Session {
@@ -198,9 +201,6 @@ impl Session {
         }
     }
 }
-
-/// The parameter that tells a standby, PostgreSQL 14 and later.
-const IN_HOT_STANDBY: &str = "in_hot_standby";
 
 fn texts(body: &DataRowBody) -> Option<Vec<Option<String>>> {
     let buffer = body.buffer();

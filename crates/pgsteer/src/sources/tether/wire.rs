@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use fallible_iterator::FallibleIterator;
 use pgsteer_core::claim::Failure;
-use pgsteer_core::wire::patroni::excerpt;
+use pgsteer_core::wire::excerpt::excerpt;
 use postgres_protocol::message::backend::{ErrorResponseBody, Header, Message};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -14,6 +14,10 @@ use crate::sources::dial::{self, Transport};
 
 /// The most bytes of one message. What the tether asks for has less than a hundred.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+
+/// The least length that four bytes of text make when they are read as one. A protocol that
+/// greets in text, as HTTP and SSH do, is told from a message that is merely large by that.
+const TEXT_LENGTH_MIN: i32 = 0x2020_2020;
 
 /// The most characters of a server's message that are repeated.
 const SENTENCE_CHARS_MAX: usize = 200;
@@ -82,20 +86,15 @@ impl Connection {
         let Some(header) = header.map_err(|err| self.garbage(&err))? else {
             return Ok(None);
         };
-        if usize::try_from(header.len()).map_or(true, |len| len > MESSAGE_BYTES_MAX) {
-            // Five bytes that are no header mostly claim a huge length: that is another
-            // protocol's greeting rather than a large message.
-            return Err(match header.tag() {
-                b'A'..=b'Z' | b'a'..=b'z' | b'1'..=b'3' => {
-                    Failure::TooLarge { peer: self.peer.clone(), bytes_max: MESSAGE_BYTES_MAX }
-                }
-                _ => self.garbage(&"no message of PostgreSQL"),
-            });
+        if header.len() >= TEXT_LENGTH_MIN {
+            return Err(self.garbage(&"no message of PostgreSQL"));
         }
-        // The parser takes the bytes away before it finds them to be wrong.
-        let shown = excerpt(&self.incoming);
+        if usize::try_from(header.len()).map_or(true, |len| len > MESSAGE_BYTES_MAX) {
+            let peer = self.peer.clone();
+            return Err(Failure::TooLarge { peer, bytes_max: MESSAGE_BYTES_MAX });
+        }
         let message = Message::parse(&mut self.incoming);
-        message.map_err(|err| self.nonsense(&format!("{err}, `{shown}`")))
+        message.map_err(|err| self.nonsense(&err.to_string()))
     }
 
     fn garbage(&self, err: &dyn std::fmt::Display) -> Failure {

@@ -1,0 +1,62 @@
+# `make` or `make help` lists what can be done here.
+
+CARGO ?= cargo
+LAB   := $(CARGO) run --quiet -p pgsteer-lab --
+BENCH := $(CARGO) run --quiet --release -p pgsteer-lab --
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint unit e2e story build install-lab lab bench bench-failover bench-proxy deny clean
+
+help: ## List what can be done here
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+demo: install-lab ## A real cluster, pgsteer in front of it, a switchover under load (ONCE=1 ends after the story)
+	$(CARGO) build --quiet -p pgsteer -p pgsteer-lab
+	$(LAB) demo $(if $(ONCE),--once) $(ARGS)
+
+test: install-lab lint unit e2e story ## Everything that CI checks, about 10 minutes on two cores
+
+lint: cargo ## Format, clippy with warnings as errors, documentation
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --quiet --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --quiet --workspace --no-deps --locked
+
+unit: cargo ## Unit, scenario, property and protocol tests, licences and advisories
+	$(CARGO) test --workspace --locked --lib --bins --test '*' --exclude pgsteer-lab
+	$(CARGO) test -p pgsteer-lab --locked --lib --bins --test dependencies
+
+e2e: install-lab build ## End-to-end tests on real clusters
+	$(CARGO) test -p pgsteer-lab --locked --test lab --test e2e
+
+story: ## The demo once, with and without a login for the tether
+	$(MAKE) --no-print-directory demo ONCE=1
+	$(MAKE) --no-print-directory demo ONCE=1 ARGS='--without-login --patroni debian'
+
+build: cargo ## The debug build that tests and demo use
+	$(CARGO) build --quiet --locked -p pgsteer -p pgsteer-lab
+
+lab: install-lab ## A real cluster to play with, until Ctrl-C (ARGS='--network namespaces --patroni debian')
+	$(LAB) up $(ARGS)
+
+bench: bench-failover bench-proxy ## All benchmarks; they write docs/BENCHMARKS.md
+
+bench-failover: install-lab ## Failover seen by clients: pgsteer, HAProxy twice, libpq, side by side
+	$(CARGO) build --quiet --release -p pgsteer -p pgsteer-lab
+	$(BENCH) bench-failover --out docs/BENCHMARKS.md $(ARGS)
+
+bench-proxy: install-lab ## CPU per transaction: pgsteer and HAProxy in turn
+	$(CARGO) build --quiet --release -p pgsteer -p pgsteer-lab
+	$(BENCH) bench-proxy --out docs/BENCHMARKS.md $(ARGS)
+
+install-lab: cargo
+	@sh scripts/install-lab.sh
+
+deny: ## Licences and advisories by cargo-deny, if you have it and its download
+	$(CARGO) deny check
+
+clean: ## Remove what was built
+	$(CARGO) clean
+
+cargo:
+	@command -v $(CARGO) >/dev/null || { echo 'pgsteer is built by Rust 1.90 or later; install it by rustup and come back' >&2; exit 1; }
+.PHONY: cargo

@@ -1,0 +1,289 @@
+//! The engine: takes reports in, lets the judge conclude, turns the gates, publishes.
+//!
+//! A state machine without IO. The shell calls [`Engine::handle_report`] and
+//! [`Engine::handle_timeout`], and after each of them looks at [`Engine::snapshot`],
+//! [`Engine::plan`], [`Engine::poll_event`] and [`Engine::poll_timeout`].
+//!
+//! The roster knows who is there, the turning moves the gates, the showing makes the Snapshot.
+
+mod history;
+mod measure;
+mod roster;
+mod showing;
+mod turning;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::claim::{Report, Role};
+use crate::config::{ClusterConfig, Config, Membership, ServiceConfig, SplitBrain};
+use crate::gate::Gate;
+use crate::judge::standing::standings;
+use crate::judge::{Member, Rules, Standing};
+use crate::lead::Lead;
+use crate::names::{MemberName, ServiceName};
+use crate::pace::{REST_PACE, SEARCH_LASTS};
+use crate::plan::Plan;
+use crate::snapshot::{Event, EventKind, Snapshot};
+use crate::time::Moment;
+use crate::view::{Freshness, Word};
+use history::History;
+use roster::Roster;
+use showing::empty_snapshot;
+use turning::is_news;
+
+/// How many events a Snapshot remembers.
+pub const EVENTS_MAX: usize = 100;
+
+/// How many members one cluster may have; those beyond, in the order of `/cluster`, are ignored.
+/// As many again that have left are remembered.
+pub const MEMBERS_MAX: usize = 64;
+
+/// How long a member that Patroni does not list any more is remembered.
+pub const LEFT_MEMORY: Duration = Duration::from_secs(600);
+
+/// How much later than promised an answer may be before it counts as missing.
+const SLACK: Duration = Duration::from_millis(500);
+
+/// How much later than promised the shell may call: beyond it the process must have been stopped,
+/// and the silence that it finds is its own.
+const STALL: Duration = Duration::from_secs(1);
+
+/// How long the positions of one progress query may be used. It comes once a second.
+const PROGRESS_LIFETIME: Duration = Duration::from_secs(5);
+
+type Gates = BTreeMap<MemberName, Gate>;
+
+/// Everything that pgsteer knows and remembers of one cluster.
+#[derive(Debug)]
+pub struct Engine {
+    cluster: ClusterConfig,
+    services: BTreeMap<ServiceName, ServiceConfig>,
+    rules: Rules,
+    roster: Roster,
+    standings: BTreeMap<MemberName, Standing>,
+    gates: BTreeMap<ServiceName, Gates>,
+    lead: Lead,
+    /// The cluster is in maintenance mode, as far as was last heard.
+    paused: bool,
+    /// Since when some service has been without a primary.
+    primary_missing_since: Option<Moment>,
+    /// When [`Engine::handle_timeout`] was promised to be called at the latest.
+    due: Option<Moment>,
+    /// Since when we have been listening without a break. Nobody's silence counts from before.
+    listening_since: Moment,
+    history: History,
+    snapshot: Arc<Snapshot>,
+    plan: Arc<Plan>,
+}
+
+impl Engine {
+    /// An engine that has heard nothing yet: all gates are shut.
+    pub fn new(config: &Config, now: Moment) -> Engine {
+        let mut engine = Engine {
+            cluster: config.cluster.clone(),
+            services: config.services.clone(),
+            rules: rules(&config.cluster),
+            roster: Roster::default(),
+            standings: BTreeMap::new(),
+            gates: BTreeMap::new(),
+            lead: Lead::default(),
+            paused: false,
+            primary_missing_since: None,
+            due: None,
+            listening_since: now,
+            history: History::default(),
+            snapshot: Arc::new(empty_snapshot(config, now)),
+            plan: Arc::new(Plan::new()),
+        };
+        engine.enlist_configured(now);
+        engine.turn(now);
+        engine
+    }
+
+    /// Takes in what a source reports.
+    pub fn handle_report(&mut self, report: Report, now: Moment) {
+        let events = match report {
+            Report::Claim(claim) => self.roster.take_claim(claim, now).into_iter().collect(),
+            Report::Topology(topology) if self.rules.has_patroni => {
+                self.roster.take_topology(topology, now)
+            }
+            Report::Topology(_) => Vec::new(),
+        };
+        self.record(events, now);
+        self.turn(now);
+    }
+
+    /// Lets time have its say: claims expire, a grace ends.
+    pub fn handle_timeout(&mut self, now: Moment) {
+        self.roster.forget_the_gone(now);
+        self.turn(now);
+    }
+
+    /// Goes on with another configuration. What has been heard is kept.
+    pub fn handle_config(&mut self, config: &Config, now: Moment) {
+        if self.cluster.members != config.cluster.members {
+            self.roster.forget_identity();
+        }
+        self.cluster = config.cluster.clone();
+        self.services = config.services.clone();
+        self.rules = rules(&config.cluster);
+        self.enlist_configured(now);
+        self.history.record(EventKind::Reloaded, now);
+        self.turn(now);
+    }
+
+    /// When [`Engine::handle_timeout`] has to be called, if nothing else happens before.
+    pub fn poll_timeout(&self, now: Moment) -> Option<Moment> {
+        let of_members = self.roster.members().values().flat_map(|member| {
+            [
+                member.view.next_expiry(now, &self.rules.freshness),
+                Some(self.quiet_since(member) + self.cluster.silence),
+                member.left_at.map(|left_at| left_at + LEFT_MEMORY),
+            ]
+        });
+        let gates = self.gates.values().flat_map(BTreeMap::values);
+        let of_gates = gates.map(|gate| gate.grace_ends(self.cluster.patroni_loss_grace));
+        let of_search = self.primary_missing_since.map(|since| since + SEARCH_LASTS);
+        of_members.chain(of_gates).flatten().chain(of_search).filter(|at| *at > now).min()
+    }
+
+    /// The next event that has not been polled yet, oldest first.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.history.poll()
+    }
+
+    /// The newest Snapshot.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshot)
+    }
+
+    /// Whom the sources ask, and how often.
+    pub fn plan(&self) -> Arc<Plan> {
+        Arc::clone(&self.plan)
+    }
+
+    fn enlist_configured(&mut self, now: Moment) {
+        if let Membership::Listed(found) = self.cluster.members.clone() {
+            let events = self.roster.enlist(found, now);
+            self.record(events, now);
+        }
+    }
+
+    /// One turn of the engine: conclude, turn the gates, publish what changed.
+    fn turn(&mut self, now: Moment) {
+        if self.due.is_some_and(|due| now.since(due) > STALL) {
+            self.listening_since = now;
+        }
+        self.conclude(now);
+        self.note_lead(now);
+        self.note_pause(now);
+        let generation = self.snapshot.generation + 1;
+        let turned = self.turn_all_gates(generation, now);
+        for (service, gates) in &turned {
+            self.record_gates(service, gates, now);
+        }
+        self.gates = turned;
+        self.note_missing_primary(now);
+        self.publish(generation, now);
+        self.due = self.poll_timeout(now);
+    }
+
+    /// Since when a member has given no sign of life that we could have heard.
+    fn quiet_since(&self, member: &Member) -> Moment {
+        member.view.last_sign_of_life().max(self.listening_since)
+    }
+
+    fn conclude(&mut self, now: Moment) {
+        let concluded = standings(self.roster.members(), self.roster.identity(), &self.rules, now);
+        let mut events = Vec::new();
+        for (name, standing) in &concluded {
+            let was = self.standings.get(name).map_or(Role::Unknown, |standing| standing.role);
+            if was != standing.role {
+                let timeline = self.timeline(&self.roster.members()[name], now);
+                events.push(EventKind::Role {
+                    member: name.clone(),
+                    was,
+                    is: standing.role,
+                    timeline,
+                });
+            }
+        }
+        self.standings = concluded;
+        self.record(events, now);
+    }
+
+    /// Maintenance mode, as long as any member says so. If nobody speaks it stays as it was.
+    fn note_pause(&mut self, now: Moment) {
+        let present = self.roster.members().values().filter(|member| member.left_at.is_none());
+        let said =
+            present.filter_map(|member| match member.view.patroni(now, &self.rules.freshness) {
+                Word::Said(facts) => Some(facts.paused),
+                _ => None,
+            });
+        let paused = said.reduce(|one, other| one || other).unwrap_or(self.paused);
+        if paused != self.paused {
+            self.paused = paused;
+            self.history.record(EventKind::Paused(paused), now);
+        }
+    }
+
+    fn note_missing_primary(&mut self, now: Moment) {
+        let lacks = |(name, service): (&ServiceName, &ServiceConfig)| {
+            service.role == Role::Primary && !self.gates[name].values().any(Gate::is_open)
+        };
+        let missing = self.services.iter().any(lacks);
+        self.primary_missing_since = missing.then(|| self.primary_missing_since.unwrap_or(now));
+    }
+
+    fn publish(&mut self, generation: u64, now: Moment) {
+        let candidate = self.make_snapshot(generation, now);
+        if candidate.differs_from(&self.snapshot) {
+            self.snapshot = Arc::new(candidate);
+        }
+        let plan = self.make_plan(now);
+        if plan != *self.plan {
+            self.plan = Arc::new(plan);
+        }
+    }
+
+    fn record_gates(&mut self, service: &ServiceName, gates: &Gates, now: Moment) {
+        for (member, gate) in gates {
+            let was = self.gates.get(service).and_then(|gates| gates.get(member));
+            if is_news(was, gate) {
+                let event = EventKind::Gate {
+                    service: service.clone(),
+                    member: member.clone(),
+                    now: gate.word(),
+                    reason: gate.reason().cloned(),
+                };
+                self.history.record(event, now);
+            }
+        }
+    }
+
+    fn record(&mut self, events: Vec<EventKind>, now: Moment) {
+        for event in events {
+            self.history.record(event, now);
+        }
+    }
+}
+
+fn rules(cluster: &ClusterConfig) -> Rules {
+    let (has_patroni, patroni_timeout) = match &cluster.members {
+        Membership::Patroni(patroni) => (true, patroni.timeout),
+        Membership::Listed(_) => (false, Duration::ZERO),
+    };
+    let tether_timeout = cluster.check.as_ref().map_or(Duration::ZERO, |check| check.timeout);
+    Rules {
+        has_patroni,
+        has_tether: cluster.check.is_some(),
+        highest_timeline_wins: cluster.split_brain == SplitBrain::HighestTimeline,
+        freshness: Freshness {
+            patroni: REST_PACE.patroni + patroni_timeout + SLACK,
+            tether: REST_PACE.tether + tether_timeout + SLACK,
+            progress: PROGRESS_LIFETIME,
+        },
+    }
+}

@@ -1,0 +1,213 @@
+//! Turning the gates: what the verdicts make of them, and of each other.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Engine, Gates};
+use crate::claim::Role;
+use crate::config::ServiceConfig;
+use crate::gate::{Gate, Sessions, Turn};
+use crate::judge::fitness::{Case, Verdict};
+use crate::names::{MemberName, ServiceName};
+use crate::reason::Reason;
+use crate::time::Moment;
+
+impl Engine {
+    /// The gates of all services after this turn.
+    pub(super) fn turn_all_gates(
+        &self,
+        generation: u64,
+        now: Moment,
+    ) -> BTreeMap<ServiceName, Gates> {
+        let none = Gates::new();
+        let turned = self.services.iter().map(|(name, service)| {
+            let old = self.gates.get(name).unwrap_or(&none);
+            (name.clone(), self.turn_gates(service, old, generation, now))
+        });
+        let mut turned = turned.collect();
+        for role in [Role::Primary, Role::StandbyLeader] {
+            let wants_role = |name: &ServiceName| self.services[name].role == role;
+            exclude_rivals(&mut turned, &self.gates, wants_role, now);
+        }
+        turned
+    }
+
+    /// The gates of one service after this turn.
+    fn turn_gates(
+        &self,
+        service: &ServiceConfig,
+        old: &Gates,
+        generation: u64,
+        now: Moment,
+    ) -> Gates {
+        let mut gates = Gates::new();
+        for name in self.roster.members().keys() {
+            let gate = old.get(name).cloned().unwrap_or_else(|| Gate::new(now));
+            let verdict = self.case(service, name, &gate, now).verdict();
+            gates.insert(
+                name.clone(),
+                gate.next(self.a_turn(service, name, verdict, generation, now)),
+            );
+        }
+        if service.fallback_primary {
+            self.stand_in(service, old, &mut gates, generation, now);
+        }
+        gates
+    }
+
+    fn case<'a>(
+        &'a self,
+        service: &'a ServiceConfig,
+        name: &MemberName,
+        gate: &Gate,
+        now: Moment,
+    ) -> Case<'a> {
+        let member = &self.roster.members()[name];
+        let drained_for_lag = matches!(gate, Gate::Draining { reason, .. } if reason.is_lag());
+        let standing = &self.standings[name];
+        Case {
+            service,
+            member,
+            standing,
+            lag: self.lag(member, now),
+            drained_for_lag,
+            rules: &self.rules,
+            now,
+        }
+    }
+
+    fn a_turn(
+        &self,
+        service: &ServiceConfig,
+        name: &MemberName,
+        verdict: Verdict,
+        generation: u64,
+        now: Moment,
+    ) -> Turn {
+        let view = &self.roster.members()[name].view;
+        let quiet_since = self.quiet_since(&self.roster.members()[name]);
+        let silent = now.since(quiet_since) >= self.cluster.silence;
+        let lost = service.role == Role::Primary && self.standings[name].is_proof_against_writes();
+        Turn {
+            verdict,
+            evidence_asked_at: view.evidence_asked_at(),
+            sessions: if silent || lost { Sessions::End } else { Sessions::Keep },
+            grace: self.cluster.patroni_loss_grace,
+            generation,
+            now,
+        }
+    }
+
+    /// Lets the primary serve a read service while no replica is open.
+    fn stand_in(
+        &self,
+        service: &ServiceConfig,
+        old: &Gates,
+        gates: &mut Gates,
+        generation: u64,
+        now: Moment,
+    ) {
+        let is_primary = |name: &MemberName| self.standings[name].role == Role::Primary;
+        let replica_is = |state: fn(&Gate) -> bool| {
+            gates.iter().any(|(name, gate)| !is_primary(name) && state(gate))
+        };
+        let replica_serves = replica_is(Gate::is_open);
+        let replica_comes = replica_is(|gate| matches!(gate, Gate::Probation { .. }));
+        for name in self.roster.members().keys().filter(|name| is_primary(name)) {
+            let gate = old.get(name).cloned().unwrap_or_else(|| Gate::new(now));
+            let verdict = match gate.is_open() {
+                true if replica_serves => Verdict::Drain(Reason::FallbackOver),
+                // Who stands in goes on until a replica is open, and nobody starts shortly before.
+                false if replica_serves || replica_comes => continue,
+                _ => self.case(service, name, &gate, now).verdict_as_stand_in(),
+            };
+            gates.insert(
+                name.clone(),
+                gate.next(self.a_turn(service, name, verdict, generation, now)),
+            );
+        }
+    }
+}
+
+/// Invariant 2: of several open gates none is right; beside one that is open, the sessions of
+/// all others are ended. It holds over all services that want the role together: a session that
+/// writes to the old primary does so by whatever port it came.
+fn exclude_rivals(
+    turned: &mut BTreeMap<ServiceName, Gates>,
+    old: &BTreeMap<ServiceName, Gates>,
+    wants_role: impl Fn(&ServiceName) -> bool,
+    now: Moment,
+) {
+    let of_role = || turned.iter().filter(|(service, _)| wants_role(service));
+    let gates = of_role().flat_map(|(_, gates)| gates);
+    let open: BTreeSet<MemberName> =
+        gates.filter(|(_, gate)| gate.is_open()).map(|(name, _)| name.clone()).collect();
+    let rivalry = match open.len() {
+        0 => return,
+        1 => None,
+        _ => Some(Reason::SplitBrain(open.iter().cloned().collect())),
+    };
+    for (service, gates) in turned.iter_mut().filter(|(service, _)| wants_role(service)) {
+        for (name, gate) in gates.iter_mut() {
+            if rivalry.is_some() || !open.contains(name) {
+                let was = old.get(service).and_then(|gates| gates.get(name));
+                *gate = gate.outdone(was, rivalry.as_ref(), now);
+            }
+        }
+    }
+}
+
+/// A change of a gate that an operator wants to read about. That a member is what it always
+/// was and therefore not for this service is none.
+pub(super) fn is_news(old: Option<&Gate>, new: &Gate) -> bool {
+    let code = |gate: &Gate| gate.reason().map(Reason::code);
+    let expected = matches!(new.reason(), Some(Reason::WrongRole { .. } | Reason::Unheard));
+    match old {
+        Some(old) if old.word() == new.word() => code(old) != code(new) && !expected,
+        Some(_) => true,
+        None => new.is_open() || !expected,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gates(open: &[&str], shut: &[&str]) -> Gates {
+        let now = Moment::START;
+        let open_gate = Gate::Open { since: now, generation: 1, note: None };
+        let named = |gate: Gate| move |name: &&str| (MemberName::new(name).unwrap(), gate.clone());
+        open.iter().map(named(open_gate)).chain(shut.iter().map(named(Gate::new(now)))).collect()
+    }
+
+    fn excluded(turned: [(&str, Gates); 2]) -> Vec<String> {
+        let named = |(name, gates): (&str, Gates)| (ServiceName::new(name).unwrap(), gates);
+        let mut turned = turned.into_iter().map(named).collect();
+        exclude_rivals(&mut turned, &BTreeMap::new(), |_| true, Moment::START);
+        let told = |(service, gates): (&ServiceName, &Gates)| {
+            let told = |(name, gate): (&MemberName, &Gate)| {
+                let end = if gate.ends_sessions() { " end" } else { "" };
+                format!("{service} {name} {}{end}", gate.word())
+            };
+            gates.iter().map(told).collect::<Vec<_>>()
+        };
+        turned.iter().flat_map(told).collect()
+    }
+
+    #[test]
+    fn of_two_open_gates_none_stays_whatever_the_judge_said() {
+        let both = excluded([("a", gates(&["n1"], &["n2"])), ("b", gates(&["n2"], &["n1"]))]);
+        assert_eq!(both, ["a n1 shut end", "a n2 shut end", "b n1 shut end", "b n2 shut end"]);
+    }
+
+    #[test]
+    fn beside_one_open_gate_all_others_end_their_sessions_on_every_service() {
+        let one = excluded([("a", gates(&["n1"], &["n2"])), ("b", gates(&[], &["n1", "n2"]))]);
+        assert_eq!(one, ["a n1 open", "a n2 shut end", "b n1 shut", "b n2 shut end"]);
+    }
+
+    #[test]
+    fn without_an_open_gate_nothing_ends() {
+        let none = excluded([("a", gates(&[], &["n1"])), ("b", gates(&[], &["n2"]))]);
+        assert_eq!(none, ["a n1 shut", "b n2 shut"]);
+    }
+}

@@ -1,0 +1,96 @@
+//! What the tests of the core share: a configuration to begin with, and short names.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pgsteer_core::claim::{Found, Role};
+use pgsteer_core::config::{
+    CheckConfig, ClusterConfig, Config, Membership, PatroniConfig, ProxyConfig, ServiceConfig,
+    SplitBrain, SslMode,
+};
+use pgsteer_core::names::{ClusterName, Endpoint, MemberName, ServiceName};
+
+/// How long one answer of Patroni or of the tether may take.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A cluster with Patroni and a login for the tether, and no services yet.
+pub fn config() -> Config {
+    Config {
+        cluster: ClusterConfig {
+            name: ClusterName::new("demo").unwrap(),
+            members: patroni_at("http://n1:8008"),
+            check: Some(check()),
+            split_brain: SplitBrain::Block,
+            patroni_loss_grace: Duration::from_secs(60),
+            silence: Duration::from_secs(30),
+        },
+        services: BTreeMap::new(),
+        http: None,
+        proxy: ProxyConfig {
+            workers: None,
+            sessions_max: 1_000,
+            login_timeout: Duration::from_secs(60),
+            shutdown_grace: Duration::from_secs(60),
+            keepalive: Duration::from_secs(60),
+            user_timeout: Duration::from_secs(30),
+        },
+    }
+}
+
+/// Members that are discovered through the Patroni at `url`.
+pub fn patroni_at(url: &str) -> Membership {
+    Membership::Patroni(PatroniConfig {
+        urls: vec![url.to_owned()],
+        ca_file: None,
+        cert_file: None,
+        key_file: None,
+        timeout: ANSWER_TIMEOUT,
+    })
+}
+
+/// A login for the tether.
+pub fn check() -> CheckConfig {
+    CheckConfig {
+        user: "pgcheck".to_owned(),
+        dbname: "postgres".to_owned(),
+        password_file: None,
+        sslmode: SslMode::Prefer,
+        ca_file: None,
+        timeout: ANSWER_TIMEOUT,
+    }
+}
+
+/// A service without any wish beside the role.
+pub fn service(role: Role) -> ServiceConfig {
+    ServiceConfig {
+        listen: ([127, 0, 0, 1], 5000).into(),
+        role,
+        hold: Duration::from_secs(10),
+        lag_bytes_max: None,
+        lag_max: None,
+        fallback_primary: false,
+        tags: BTreeMap::new(),
+        pooler_port: None,
+        connect_timeout: Duration::from_secs(2),
+    }
+}
+
+/// A member at `postgres`, or at its name and PostgreSQL's usual port.
+pub fn found(name: &str, postgres: Option<&str>) -> Found {
+    Found {
+        name: member(name),
+        postgres: Endpoint::parse(postgres.unwrap_or(name), Some(5432)).unwrap(),
+        patroni_url: Some(Arc::from(format!("http://{name}:8008"))),
+    }
+}
+
+/// The name of a member.
+pub fn member(name: &str) -> MemberName {
+    MemberName::new(name).unwrap()
+}
+
+/// The name of a service.
+pub fn service_name(name: &str) -> ServiceName {
+    ServiceName::new(name).unwrap()
+}

@@ -1,0 +1,286 @@
+//! The oracle: what the decision table allows, worked out from the bare list of reports.
+//!
+//! It shares nothing with the judge. It keeps no view and no memory, but reads all reports anew
+//! for every question, in the words of the table.
+
+use std::time::Duration;
+
+use pgsteer_core::claim::{Claim, Fact, Failure, PatroniFacts, Report, Role, Topology};
+use pgsteer_core::config::{Config, Membership, SplitBrain};
+use pgsteer_core::names::{Endpoint, MemberName};
+use pgsteer_core::time::Moment;
+
+/// The pace at rest, the time for an answer, and half a second.
+pub const PATRONI_LIVES: Duration = Duration::from_millis(1_000 + 2_000 + 500);
+pub const TETHER_LIVES: Duration = Duration::from_millis(250 + 2_000 + 500);
+const PROGRESS_LIVES: Duration = Duration::from_secs(5);
+
+/// All that was reported up to a moment.
+#[derive(Clone, Copy)]
+pub struct Oracle<'a> {
+    pub config: &'a Config,
+    pub reports: &'a [(Moment, Report)],
+    pub now: Moment,
+}
+
+impl<'a> Oracle<'a> {
+    pub fn has_patroni(&self) -> bool {
+        matches!(self.config.cluster.members, Membership::Patroni(_))
+    }
+
+    fn has_tether(&self) -> bool {
+        self.config.cluster.check.is_some()
+    }
+
+    /// The topologies that were not older than one before, each with its place among the reports.
+    fn topologies(&self) -> impl Iterator<Item = (usize, &'a Topology)> {
+        let mut newest = Moment::START;
+        self.reports.iter().enumerate().filter_map(move |(index, (_, report))| match report {
+            Report::Topology(topology) if !topology.members.is_empty() => {
+                let counts = topology.asked_at >= newest;
+                newest = newest.max(topology.asked_at);
+                counts.then_some((index, topology))
+            }
+            _ => None,
+        })
+    }
+
+    pub fn is_listed(&self, name: &MemberName) -> bool {
+        match &self.config.cluster.members {
+            Membership::Listed(found) => found.iter().any(|found| found.name == *name),
+            Membership::Patroni(_) => {
+                let last = self.topologies().last();
+                last.is_some_and(|(_, last)| last.members.iter().any(|found| found.name == *name))
+            }
+        }
+    }
+
+    /// From which report and time on the member has been known at the place where it is.
+    fn known_from(&self, name: &MemberName) -> Option<(usize, Moment)> {
+        if !self.has_patroni() {
+            return self.is_listed(name).then_some((0, Moment::START));
+        }
+        let mut place: Option<(usize, &Endpoint)> = None;
+        for (index, topology) in self.topologies() {
+            let found = topology.members.iter().find(|found| found.name == *name);
+            if let Some(found) = found
+                && place.is_none_or(|(_, postgres)| *postgres != found.postgres)
+            {
+                place = Some((index, &found.postgres));
+            }
+        }
+        place.map(|(index, _)| (index, self.reports[index].0))
+    }
+
+    /// What was said of the member where it is now, by sources for which `wanted` is true.
+    fn said(
+        &self,
+        name: &MemberName,
+        wanted: impl Fn(&Fact) -> bool,
+    ) -> impl Iterator<Item = &'a Claim> {
+        let known_from = self.known_from(name);
+        let name = name.clone();
+        self.reports.iter().enumerate().filter_map(move |(index, (_, report))| match report {
+            Report::Claim(claim)
+                if claim.member == name
+                    && known_from.is_some_and(|(i, at)| index >= i && claim.asked_at >= at)
+                    && wanted(&claim.fact) =>
+            {
+                Some(claim)
+            }
+            _ => None,
+        })
+    }
+
+    /// The answer to the newest question.
+    fn newest(&self, name: &MemberName, wanted: impl Fn(&Fact) -> bool) -> Option<&'a Claim> {
+        self.said(name, wanted).max_by_key(|claim| claim.asked_at)
+    }
+
+    pub fn was_ever_heard(&self, name: &MemberName) -> bool {
+        self.said(name, |_| true).next().is_some()
+    }
+
+    /// There is an answer to a question that was sent after `since`.
+    pub fn was_asked_with_success_after(&self, name: &MemberName, since: Moment) -> bool {
+        let answers = |fact: &Fact| matches!(fact, Fact::Patroni(Ok(_)) | Fact::Tether(Ok(_)));
+        self.said(name, answers).any(|claim| claim.asked_at > since)
+    }
+
+    fn is_fresh(&self, claim: &Claim, lives: Duration) -> bool {
+        self.now.since(claim.asked_at) < lives
+    }
+
+    fn patroni(&self, name: &MemberName) -> Option<&'a Result<PatroniFacts, Failure>> {
+        let claim = self.newest(name, |fact| matches!(fact, Fact::Patroni(_)))?;
+        match &claim.fact {
+            Fact::Patroni(said) if said.is_err() || self.is_fresh(claim, PATRONI_LIVES) => {
+                Some(said)
+            }
+            _ => None,
+        }
+    }
+
+    /// Patroni's last good word, while it is fresh.
+    pub fn patroni_says(&self, name: &MemberName) -> Option<&'a PatroniFacts> {
+        self.patroni(name)?.as_ref().ok()
+    }
+
+    /// When the last question was sent to which Patroni answered properly.
+    pub fn patroni_answered(&self, name: &MemberName) -> Option<Moment> {
+        let answers = self.said(name, |fact| matches!(fact, Fact::Patroni(Ok(_))));
+        answers.map(|claim| claim.asked_at).max()
+    }
+
+    /// PostgreSQL is known to take writes (`Some(true)`) or to be in recovery (`Some(false)`).
+    pub fn takes_writes(&self, name: &MemberName) -> Option<bool> {
+        let tether = self.newest(name, |fact| matches!(fact, Fact::Tether(_)));
+        match tether.map(|claim| (&claim.fact, self.is_fresh(claim, TETHER_LIVES))) {
+            Some((Fact::Tether(Ok(facts)), true)) => Some(!facts.in_recovery),
+            Some((Fact::Tether(Err(failure)), _)) if failure.is_login_refused() => {
+                self.patroni_tells_state(name)
+            }
+            _ if !self.has_tether() => self.patroni_tells_state(name),
+            _ => None,
+        }
+    }
+
+    fn patroni_tells_state(&self, name: &MemberName) -> Option<bool> {
+        let facts = self.patroni_says(name).filter(|facts| facts.state == "running")?;
+        match facts.role {
+            Role::Primary => Some(true),
+            Role::Replica | Role::StandbyLeader => Some(false),
+            Role::Unknown => None,
+        }
+    }
+
+    /// When each question was sent to which a Patroni answered that it leads, at whatever place
+    /// it was then.
+    fn lead_claims(&self, name: &MemberName) -> impl Iterator<Item = Moment> {
+        self.reports.iter().enumerate().filter_map(move |(index, (_, report))| match report {
+            Report::Claim(claim) if claim.member == *name && leads(&claim.fact) => {
+                let then = Oracle { reports: &self.reports[..index], ..*self };
+                let is_of_its_place = then.known_from(name)?.1 <= claim.asked_at;
+                is_of_its_place.then_some(claim.asked_at)
+            }
+            _ => None,
+        })
+    }
+
+    pub fn names(&self) -> Vec<MemberName> {
+        let mut names: Vec<MemberName> = match &self.config.cluster.members {
+            Membership::Listed(found) => found.iter().map(|found| found.name.clone()).collect(),
+            Membership::Patroni(_) => {
+                let found = self.topologies().flat_map(|(_, topology)| topology.members.iter());
+                found.map(|found| found.name.clone()).collect()
+            }
+        };
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    fn others(&self, name: &MemberName) -> Vec<MemberName> {
+        self.names().into_iter().filter(|other| other != name).collect()
+    }
+
+    /// "The leader lock is the member's and the tether says it is not in recovery", or what takes
+    /// the place of that without the one or the other.
+    pub fn may_open_for_writes(&self, name: &MemberName) -> bool {
+        if !self.is_listed(name) || self.takes_writes(name) != Some(true) {
+            return false;
+        }
+        if !self.has_patroni() {
+            return self.is_lone_primary(name);
+        }
+        let has_lock = self.patroni_says(name).is_some_and(|facts| facts.holds_lock);
+        let own = self.lead_claims(name).max();
+        let later = |other: &MemberName| self.lead_claims(other).max() > own;
+        has_lock && !self.others(name).iter().any(later)
+    }
+
+    /// The same, and nobody else has ever claimed the lock: then there is no excuse for a gate
+    /// that is not open.
+    pub fn must_be_open_for_writes(&self, name: &MemberName) -> bool {
+        let rivals = |other: &MemberName| self.lead_claims(other).next().is_some();
+        self.has_patroni()
+            && self.may_open_for_writes(name)
+            && !self.others(name).iter().any(rivals)
+    }
+
+    fn is_lone_primary(&self, name: &MemberName) -> bool {
+        let others = self.others(name);
+        let outdone = |other: &MemberName| self.timeline(other) < self.timeline(name);
+        let by_timeline = self.config.cluster.split_brain == SplitBrain::HighestTimeline;
+        let harmless = |other: &MemberName| {
+            self.takes_writes(other) != Some(true)
+                || (by_timeline && self.timeline(other).is_some() && outdone(other))
+        };
+        others.iter().all(harmless)
+    }
+
+    /// All other listed members have been asked, without Patroni.
+    pub fn all_were_asked(&self) -> bool {
+        let tethered =
+            |name: &MemberName| self.newest(name, |fact| matches!(fact, Fact::Tether(_))).is_some();
+        self.names().iter().all(tethered)
+    }
+
+    fn timeline(&self, name: &MemberName) -> Option<u32> {
+        let claim = self.newest(name, |fact| matches!(fact, Fact::Progress(_)))?;
+        match &claim.fact {
+            Fact::Progress(progress)
+                if self.is_fresh(claim, PROGRESS_LIVES) && !progress.in_recovery =>
+            {
+                progress.timeline
+            }
+            _ => None,
+        }
+    }
+
+    /// "The member says it is not primary any more", by the best source for it.
+    pub fn denies_being_primary(&self, name: &MemberName) -> bool {
+        self.takes_writes(name) == Some(false)
+    }
+
+    /// Two members take writes at the same time, or say so of their lock.
+    pub fn is_split(&self) -> bool {
+        let names = self.names();
+        let writers = names.iter().filter(|name| self.takes_writes(name) == Some(true)).count();
+        let holders = names.iter().filter(|name| {
+            let leads =
+                |facts: &PatroniFacts| facts.holds_lock || facts.role == Role::StandbyLeader;
+            self.patroni_says(name).is_some_and(leads)
+        });
+        writers >= 2 || holders.count() >= 2
+    }
+
+    /// For how long its host has given no sign of life.
+    pub fn silent_for(&self, name: &MemberName) -> Duration {
+        let is_sign = |fact: &Fact| match fact {
+            Fact::Patroni(Err(failure)) | Fact::Tether(Err(failure)) => {
+                !matches!(failure, Failure::Timeout { .. })
+            }
+            _ => true,
+        };
+        let last = self.said(name, is_sign).map(|claim| claim.asked_at).max();
+        let since = last.max(self.known_from(name).map(|(_, at)| at)).unwrap_or(Moment::START);
+        self.now.since(since)
+    }
+
+    /// It has told no WAL position lately that a lag could be computed from.
+    pub fn position_is_unknown(&self, name: &MemberName) -> bool {
+        let progress = self.newest(name, |fact| matches!(fact, Fact::Progress(_)));
+        let by_sql = progress.is_some_and(|claim| self.is_fresh(claim, PROGRESS_LIVES));
+        let by_patroni =
+            self.patroni_says(name).is_some_and(|facts| facts.replayed_location.is_some());
+        !by_sql && !by_patroni
+    }
+}
+
+fn leads(fact: &Fact) -> bool {
+    match fact {
+        Fact::Patroni(Ok(facts)) => facts.holds_lock || facts.role == Role::StandbyLeader,
+        _ => false,
+    }
+}

@@ -1,0 +1,297 @@
+//! The invariants of DESIGN.md over random storms of claims: late, out of order, contradictory.
+
+// The bans on panics are for the core itself. Helpers of tests stand outside the functions that
+// clippy knows to be tests.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod cluster;
+mod oracle;
+mod storm;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use oracle::{Oracle, PATRONI_LIVES};
+use pgsteer_core::claim::Role;
+use pgsteer_core::engine::{EVENTS_MAX, LEFT_MEMORY};
+use pgsteer_core::gate::Gate;
+use pgsteer_core::names::{MemberName, ServiceName};
+use pgsteer_core::reason::Reason;
+use pgsteer_core::snapshot::Snapshot;
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+use storm::{Frame, GRACE, LAG_BYTES_MAX, Run, SILENCE, storms};
+
+/// A failure prints its storm in full, which belongs into a scenario rather than a file of seeds.
+fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases) }
+}
+
+proptest! {
+    #![proptest_config(config(128))]
+
+    /// Invariant 1.
+    #[test]
+    fn the_same_claims_make_the_same_snapshots(storm in storms()) {
+        let (one, other) = (storm.run(), storm.run());
+        prop_assert_eq!(one.frames.len(), other.frames.len());
+        for (one, other) in one.frames.iter().zip(&other.frames) {
+            prop_assert_eq!(&one.snapshot, &other.snapshot);
+        }
+    }
+
+    /// Invariants 2 and 7.
+    #[test]
+    fn one_member_at_most_is_written_to_and_sessions_to_all_others_end(storm in storms()) {
+        for Frame { snapshot, .. } in storm.run().frames {
+            for role in [Role::Primary, Role::StandbyLeader] {
+                let gates = || gates_of(&snapshot, role);
+                let open: Vec<&MemberName> =
+                    gates().filter(|(_, _, gate)| gate.is_open()).map(|(_, name, _)| name).collect();
+                prop_assert!(open.iter().all(|name| *name == open[0]), "{open:?}");
+                if let Some(open) = open.first() {
+                    let (mut others, own) = (gates(), *open);
+                    let end = others.all(|(_, name, gate)| name == own || gate.ends_sessions());
+                    prop_assert!(end, "{own} is open beside {:#?}", snapshot.services);
+                }
+            }
+        }
+    }
+
+    /// Invariant 7: the workers' barrier goes by this number.
+    #[test]
+    fn a_gate_that_opens_bears_the_number_of_its_snapshot(storm in storms()) {
+        let run = storm.run();
+        for (before, after) in pairs(&run) {
+            for (service, name, gate) in all_gates(&after.snapshot) {
+                let Gate::Open { generation, .. } = gate else { continue };
+                let opens = !gate_of(&before.snapshot, service, name).is_some_and(Gate::is_open);
+                prop_assert_eq!(opens, *generation == after.snapshot.generation
+                    && before.snapshot.generation != after.snapshot.generation);
+            }
+        }
+    }
+
+    /// The number grows by one with every difference, and only then; events are bounded.
+    #[test]
+    fn every_difference_is_published_once(storm in storms()) {
+        let run = storm.run();
+        for (before, after) in pairs(&run) {
+            let (before, after) = (&before.snapshot, &after.snapshot);
+            let grown = after.generation - before.generation;
+            prop_assert_eq!(grown, u64::from(after.differs_from(before)));
+            prop_assert!(after.events.len() <= EVENTS_MAX);
+        }
+    }
+
+    /// Invariant 3.
+    #[test]
+    fn who_was_never_heard_is_never_open(storm in storms()) {
+        let run = storm.run();
+        for (oracle, frame) in judged(&run) {
+            for (_, name, gate) in all_gates(&frame.snapshot) {
+                prop_assert!(!gate.is_open() || oracle.was_ever_heard(name), "{name}");
+            }
+        }
+    }
+
+    /// Invariant 3.
+    #[test]
+    fn an_unknown_lag_fails_a_limit(storm in storms()) {
+        let run = storm.run();
+        for (oracle, frame) in judged(&run) {
+            for (service, name, gate) in all_gates(&frame.snapshot) {
+                if service.as_str() == "read_limited" && gate.is_open() {
+                    prop_assert!(!oracle.position_is_unknown(name), "{name}");
+                    let lag = frame.snapshot.members[name].lag_bytes;
+                    prop_assert!(lag.is_some_and(|lag| lag <= LAG_BYTES_MAX), "{name}: {lag:?}");
+                }
+            }
+        }
+    }
+
+    /// Invariant 4. Nobody is open longer than the longest life of a claim, 3.5 s here, after the
+    /// last question; after 30 s of silence all sessions are ended; and once all that left are
+    /// forgotten there is nothing left to wait for.
+    #[test]
+    fn silence_shuts_all_gates_and_then_nothing_stirs(storm in storms()) {
+        let (run, last_report) = storm.run_into_silence();
+        for frame in &run.frames {
+            let quiet = frame.now.since(last_report);
+            let gates = || all_gates(&frame.snapshot).map(|(_, _, gate)| gate);
+            prop_assert!(quiet < PATRONI_LIVES || !gates().any(Gate::is_open));
+            prop_assert!(quiet < SILENCE || gates().all(Gate::ends_sessions));
+        }
+        let in_silence = run.frames.iter().filter(|frame| frame.now > last_report);
+        // Each member's three sources expire, it falls silent and is forgotten; the search calms
+        // down, and a grace ends.
+        prop_assert!(in_silence.count() <= storm.members * 5 + 5);
+        let last = run.frames.last().map_or(Duration::ZERO, |frame| frame.now.since(last_report));
+        prop_assert!(last <= LEFT_MEMORY, "stirs after {last:?}");
+    }
+
+    /// Invariant 5: only the facts of the table open a write gate.
+    #[test]
+    fn a_write_gate_opens_on_the_facts_of_the_table_only(storm in storms()) {
+        let run = storm.run();
+        for (before, after) in pairs(&run) {
+            let oracle = oracle_at(&run, after);
+            for (service, name, gate) in gates_of(&after.snapshot, Role::Primary) {
+                let was_open = gate_of(&before.snapshot, service, name).is_some_and(Gate::is_open);
+                if gate.is_open() && !was_open {
+                    prop_assert!(oracle.may_open_for_writes(name), "{name} at {}", after.now);
+                    prop_assert!(oracle.has_patroni() || oracle.all_were_asked());
+                }
+            }
+        }
+    }
+
+    /// Invariant 5: bad news acts at once, so an open write gate is never at odds with the last
+    /// claims; and without Patroni's word it lives for the grace at most.
+    #[test]
+    fn an_open_write_gate_is_never_at_odds_with_the_last_claims(storm in storms()) {
+        let run = storm.run();
+        for (oracle, frame) in judged(&run) {
+            for (_, name, gate) in gates_of(&frame.snapshot, Role::Primary) {
+                if !gate.is_open() {
+                    continue;
+                }
+                prop_assert_eq!(oracle.takes_writes(name), Some(true), "{} at {}", name, frame.now);
+                prop_assert!(oracle.is_listed(name));
+                if oracle.has_patroni() && oracle.patroni_says(name).is_some() {
+                    prop_assert!(oracle.may_open_for_writes(name), "{name} at {}", frame.now);
+                } else if let Some(answered) = oracle.patroni_answered(name) {
+                    prop_assert!(frame.now.since(answered) < PATRONI_LIVES + GRACE);
+                }
+            }
+        }
+    }
+
+    /// The other side of the table: a lock without rivals on a server that takes writes opens the
+    /// gate in that very turn.
+    #[test]
+    fn a_primary_without_rivals_is_open_at_once(storm in storms()) {
+        let run = storm.run();
+        for (oracle, frame) in judged(&run) {
+            for name in oracle.names() {
+                if oracle.must_be_open_for_writes(&name) {
+                    let write = cluster::service_name("write");
+                    let gate = gate_of(&frame.snapshot, &write, &name);
+                    prop_assert!(gate.is_some_and(Gate::is_open), "{name} at {}", frame.now);
+                }
+            }
+        }
+    }
+
+    /// Invariant 5: good news must be confirmed. One source is not enough for a replica, nor for a
+    /// primary without Patroni, unless it says so twice.
+    #[test]
+    fn news_of_one_source_opens_a_gate_by_a_second_answer_only(storm in storms()) {
+        let run = storm.run();
+        for (before, after) in pairs(&run) {
+            let oracle = oracle_at(&run, after);
+            for (service, name, gate) in all_gates(&after.snapshot) {
+                let was = gate_of(&before.snapshot, service, name);
+                let opens = gate.is_open() && !was.is_some_and(Gate::is_open);
+                let by_one_source = after.snapshot.members[name].role == Role::Replica
+                    || !oracle.has_patroni();
+                if opens && by_one_source {
+                    let Some(Gate::Probation { since }) = was else {
+                        return Err(TestCaseError::fail(format!("{service} {name}: {was:?}")));
+                    };
+                    prop_assert!(oracle.was_asked_with_success_after(name, *since));
+                }
+            }
+        }
+    }
+
+    /// Invariant 6: the member says that it is no primary, another is open, two are at odds, or
+    /// it has been silent for long. Nothing else ends a session.
+    #[test]
+    fn sessions_end_only_on_proof(storm in storms()) {
+        let run = storm.run();
+        for (before, after) in pairs(&run) {
+            let oracle = oracle_at(&run, after);
+            for (service, name, gate) in all_gates(&after.snapshot) {
+                let ended = gate_of(&before.snapshot, service, name).is_some_and(Gate::ends_sessions);
+                if ended || !gate.ends_sessions() {
+                    continue;
+                }
+                let role = after.snapshot.services[service].role;
+                let another_is_open =
+                    gates_of(&after.snapshot, role).any(|(_, _, gate)| gate.is_open());
+                // One of two that take writes may have left the list as well.
+                let split = matches!(gate.reason(), Some(Reason::SplitBrain(_) | Reason::Left));
+                let proof = match role {
+                    Role::Primary => another_is_open
+                        || oracle.denies_being_primary(name)
+                        || (split && oracle.is_split()),
+                    Role::StandbyLeader => another_is_open || (split && oracle.is_split()),
+                    Role::Replica | Role::Unknown => false,
+                };
+                let silent = oracle.silent_for(name) >= SILENCE;
+                prop_assert!(proof || silent, "{service} {name} at {}: {gate:?}", after.now);
+            }
+        }
+    }
+}
+
+/// The storms are worth their name: without this the other properties could hold for want of
+/// anything that happens.
+#[test]
+fn storms_open_and_shut_gates_of_all_kinds() {
+    let mut runner = TestRunner::deterministic();
+    let mut seen: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    for _ in 0..200 {
+        let run = storms().new_tree(&mut runner).unwrap().current().run();
+        for (before, after) in pairs(&run) {
+            for (service, name, gate) in all_gates(&after.snapshot) {
+                let was = gate_of(&before.snapshot, service, name);
+                if was.is_some_and(|was| was.word() != gate.word()) {
+                    let role = after.snapshot.services[service].role;
+                    *seen.entry((role.as_str(), gate.word())).or_default() += 1;
+                }
+            }
+        }
+    }
+    for (role, enough) in [("primary", 100), ("replica", 100), ("standby_leader", 10)] {
+        for word in ["open", "shut"] {
+            assert!(seen.get(&(role, word)).is_some_and(|count| *count >= enough), "{seen:?}");
+        }
+    }
+}
+
+fn all_gates(snapshot: &Snapshot) -> impl Iterator<Item = (&ServiceName, &MemberName, &Gate)> {
+    snapshot.services.iter().flat_map(|(service, state)| {
+        state.gates.iter().map(move |(name, gate)| (service, name, gate))
+    })
+}
+
+fn gates_of(
+    snapshot: &Snapshot,
+    role: Role,
+) -> impl Iterator<Item = (&ServiceName, &MemberName, &Gate)> {
+    all_gates(snapshot).filter(move |(service, ..)| snapshot.services[*service].role == role)
+}
+
+fn gate_of<'a>(
+    snapshot: &'a Snapshot,
+    service: &ServiceName,
+    name: &MemberName,
+) -> Option<&'a Gate> {
+    snapshot.services.get(service)?.gates.get(name)
+}
+
+fn pairs(run: &Run) -> impl Iterator<Item = (&Frame, &Frame)> {
+    run.frames.iter().zip(run.frames.iter().skip(1))
+}
+
+fn oracle_at<'a>(run: &'a Run, frame: &Frame) -> Oracle<'a> {
+    Oracle { config: &run.config, reports: &run.reports[..frame.reports], now: frame.now }
+}
+
+/// Every frame with the oracle of its moment.
+fn judged(run: &Run) -> impl Iterator<Item = (Oracle<'_>, &Frame)> {
+    run.frames.iter().map(|frame| (oracle_at(run, frame), frame))
+}

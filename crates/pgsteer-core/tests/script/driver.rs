@@ -1,0 +1,188 @@
+//! A shell for the engine without a clock or a socket.
+//!
+//! It does what the real one does: sources that ask at the pace of the plan, a timer that is
+//! set to `poll_timeout`, and a look at the Snapshot after every step. Answers take no time
+//! unless a test says so.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pgsteer_core::claim::{Claim, Fact, Report, Topology};
+use pgsteer_core::config::Config;
+use pgsteer_core::engine::Engine;
+use pgsteer_core::names::MemberName;
+use pgsteer_core::plan::Ask;
+use pgsteer_core::snapshot::{Event, Snapshot};
+use pgsteer_core::time::Moment;
+
+/// More steps than any test needs in one wait: beyond it the engine runs in circles.
+const STEPS_MAX: usize = 200_000;
+
+/// Who speaks of a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Source {
+    Patroni,
+    Tether,
+    Progress,
+    Addresses,
+}
+
+impl Source {
+    pub fn of(fact: &Fact) -> Source {
+        match fact {
+            Fact::Patroni(_) => Source::Patroni,
+            Fact::Tether(_) => Source::Tether,
+            Fact::Progress(_) => Source::Progress,
+            Fact::Addresses(_) => Source::Addresses,
+        }
+    }
+
+    fn pace(self, ask: &Ask) -> Duration {
+        match self {
+            Source::Patroni => ask.pace.patroni,
+            Source::Tether => ask.pace.tether,
+            Source::Progress => Duration::from_secs(1),
+            Source::Addresses => Duration::from_secs(30),
+        }
+    }
+}
+
+/// A source that gives one and the same answer until told otherwise.
+struct Habit {
+    fact: Fact,
+    asked_at: Moment,
+    pace: Duration,
+    /// The pace became shorter, so the next question is sent now.
+    hurried: bool,
+}
+
+/// The engine, the time, and the sources.
+pub struct Driver {
+    pub engine: Engine,
+    pub now: Moment,
+    /// Every Snapshot that was published, in order.
+    pub snapshots: Vec<Arc<Snapshot>>,
+    /// Every event that was polled, in order.
+    pub events: Vec<Event>,
+    habits: BTreeMap<(MemberName, Source), Habit>,
+}
+
+impl Driver {
+    pub fn new(config: &Config) -> Driver {
+        let engine = Engine::new(config, Moment::START);
+        let snapshots = vec![engine.snapshot()];
+        let mut driver = Driver {
+            engine,
+            now: Moment::START,
+            snapshots,
+            events: Vec::new(),
+            habits: BTreeMap::new(),
+        };
+        driver.look();
+        driver
+    }
+
+    /// A source says `fact` now, and again whenever it is asked.
+    pub fn says(&mut self, member: &MemberName, fact: Fact) {
+        let source = Source::of(&fact);
+        let pace = self.engine.plan().get(member).map_or(Duration::MAX, |ask| source.pace(ask));
+        let habit = Habit { fact: fact.clone(), asked_at: self.now, pace, hurried: false };
+        self.habits.insert((member.clone(), source), habit);
+        self.says_once(member, fact, self.now);
+    }
+
+    /// A source answers a single question, that was sent at `asked_at`.
+    pub fn says_once(&mut self, member: &MemberName, fact: Fact, asked_at: Moment) {
+        let claim = Claim { member: member.clone(), asked_at, fact };
+        self.engine.handle_report(Report::Claim(claim), self.now);
+        self.look();
+    }
+
+    /// The sources of a member say nothing any more: all of them, or one.
+    pub fn hush(&mut self, member: &MemberName, source: Option<Source>) {
+        self.habits.retain(|(name, habit), _| {
+            name != member || source.is_some_and(|source| *habit != source)
+        });
+    }
+
+    pub fn topology(&mut self, topology: Topology) {
+        self.engine.handle_report(Report::Topology(topology), self.now);
+        self.look();
+    }
+
+    pub fn reload(&mut self, config: &Config) {
+        self.engine.handle_config(config, self.now);
+        self.look();
+    }
+
+    /// Lets time pass up to `until`: timers go off and sources are asked as they fall due.
+    pub fn advance(&mut self, until: Moment) {
+        for _ in 0..STEPS_MAX {
+            let timeout = self.engine.poll_timeout(self.now);
+            assert!(timeout.is_none_or(|at| at > self.now), "poll_timeout stands still");
+            let question = self.next_question();
+            let due = [timeout, question.as_ref().map(|(at, _)| *at)].into_iter().flatten().min();
+            let Some(at) = due.filter(|at| *at <= until) else {
+                self.now = self.now.max(until);
+                return;
+            };
+            self.now = at;
+            match question {
+                Some((asked_at, key)) if asked_at == at => self.ask(&key),
+                _ => {
+                    self.engine.handle_timeout(at);
+                    self.look();
+                }
+            }
+        }
+        panic!("the engine runs in circles before {until}");
+    }
+
+    /// Time passes and nobody, not even the timer, is attended to: the process was stopped.
+    pub fn stall(&mut self, until: Moment) {
+        self.now = self.now.max(until);
+        for habit in self.habits.values_mut() {
+            habit.asked_at = self.now;
+        }
+        self.engine.handle_timeout(self.now);
+        self.look();
+    }
+
+    fn next_question(&self) -> Option<(Moment, (MemberName, Source))> {
+        let plan = self.engine.plan();
+        let due = |(key, habit): (&(MemberName, Source), &Habit)| {
+            let pace = key.1.pace(plan.get(&key.0)?);
+            let at = if habit.hurried { self.now } else { habit.asked_at + pace };
+            Some((at.max(self.now), key.clone()))
+        };
+        self.habits.iter().filter_map(due).min()
+    }
+
+    fn ask(&mut self, key: &(MemberName, Source)) {
+        let now = self.now;
+        if let Some(habit) = self.habits.get_mut(key) {
+            habit.asked_at = now;
+            habit.hurried = false;
+            let fact = habit.fact.clone();
+            self.says_once(&key.0, fact, now);
+        }
+    }
+
+    /// What the shell does after every step: events, Snapshot, plan.
+    fn look(&mut self) {
+        while let Some(event) = self.engine.poll_event() {
+            self.events.push(event);
+        }
+        let snapshot = self.engine.snapshot();
+        if self.snapshots.last().is_none_or(|last| last.generation != snapshot.generation) {
+            self.snapshots.push(snapshot);
+        }
+        let plan = self.engine.plan();
+        for ((name, source), habit) in &mut self.habits {
+            let pace = plan.get(name).map_or(Duration::MAX, |ask| source.pace(ask));
+            habit.hurried |= pace < habit.pace;
+            habit.pace = pace;
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Scenarios: a script of what the sources say, with what the engine made of it beneath.
+//!
+//! A line that begins in the first column is the script's; the indented ones beneath it are
+//! what happened, and are compared with what happens now. The words of the script:
+//!
+//! | line | meaning |
+//! |---|---|
+//! | `# ...` | a remark |
+//! | `cluster patroni`, `listed n1 n2 ...` | where the members come from |
+//! | `patroni URL` | the same as the first, with an address of its own |
+//! | `check`, `no check` | whether there is a login for the tether |
+//! | `split_brain block`, `split_brain highest_timeline` | the policy without Patroni |
+//! | `patroni_loss_grace 60s`, `silence 30s` | limits |
+//! | `service NAME ROLE [lag_bytes_max=N] [lag_max=5s] [fallback] [tag.NAME=VALUE]` | a service |
+//! | `no service NAME` | takes it away again |
+//! | `start` | ends the head: from here on the engine runs |
+//! | `reload LINE` | one of the lines above, while the engine runs |
+//! | `topology n1 n2=host:port ... [scope=S] [asked=T]` | what `/cluster` tells |
+//! | `n1 patroni [lock] STATE ROLE [timeline=N] [location=N] [replayed=N] ...` | see [`words`] |
+//! | `n1 tether primary`, `n1 tether recovery` | what the tether feels |
+//! | `n1 progress primary/recovery [location=N] [timeline=N] [streaming] [lag=2s]` | by SQL |
+//! | `n1 addresses 10.0.0.1 ...` | what the host name stands for |
+//! | `n1 patroni/tether/addresses failed KIND` | the same, but there is no answer |
+//! | `n1 silent`, `n1 tether silent` | from here on no answer, and no failure either |
+//! | `wait 5s`, `t=12.5` | time passes |
+//! | `stall 90s` | time passes, but nobody wakes the engine: the process was stopped |
+//! | `show` | prints the Snapshot and the plan |
+//!
+//! What a source says it goes on saying whenever the plan has it asked, until another line
+//! of the same member and source comes. `once` at the end makes it a single answer, and
+//! `asked=T` a single answer to a question that was sent at T.
+
+pub mod driver;
+pub mod show;
+pub mod words;
+
+use pgsteer_core::claim::Topology;
+use pgsteer_core::config::{Config, Membership, SplitBrain};
+
+use crate::cluster::{self, found, member, service_name};
+use driver::{Driver, Source};
+
+/// What a script did: its text with the outcome beneath each line, and the engine's traces.
+pub struct Outcome {
+    pub text: String,
+    pub config: Config,
+    pub driver: Driver,
+}
+
+/// Runs a script; the indented lines in it are left out.
+///
+/// # Errors
+/// A line that cannot be read, with its number.
+pub fn run(script: &str) -> Result<Outcome, String> {
+    let mut play = Play { config: cluster::config(), driver: None, events_told: 0 };
+    let mut text = String::new();
+    for (index, line) in script.lines().enumerate() {
+        if line.starts_with(' ') {
+            continue;
+        }
+        let told = play.line(line).map_err(|err| format!("line {}: {err}", index + 1))?;
+        text.push_str(line.trim_end());
+        text.push('\n');
+        for line in told {
+            text.push_str("  ");
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+    }
+    let driver = play.driver.ok_or("the script never starts")?;
+    Ok(Outcome { text, config: play.config, driver })
+}
+
+struct Play {
+    config: Config,
+    driver: Option<Driver>,
+    events_told: usize,
+}
+
+impl Play {
+    fn line(&mut self, line: &str) -> Result<Vec<String>, String> {
+        let tokens: Vec<&str> = line.split_whitespace().collect();
+        match tokens.as_slice() {
+            [] => return Ok(Vec::new()),
+            [first, ..] if first.starts_with('#') => return Ok(Vec::new()),
+            ["start"] if self.driver.is_none() => {
+                self.driver = Some(Driver::new(&self.config));
+                return Ok(self.news());
+            }
+            _ => {}
+        }
+        let Some(driver) = &mut self.driver else {
+            head(&mut self.config, &tokens)?;
+            return Ok(Vec::new());
+        };
+        match tokens.as_slice() {
+            ["show"] => return Ok(show::show(driver)),
+            ["reload", rest @ ..] => {
+                if !rest.is_empty() {
+                    head(&mut self.config, rest)?;
+                }
+                driver.reload(&self.config);
+            }
+            rest => act(driver, rest)?,
+        }
+        Ok(self.news())
+    }
+
+    /// The events that nobody has been told of yet.
+    fn news(&mut self) -> Vec<String> {
+        let Some(driver) = &self.driver else {
+            return Vec::new();
+        };
+        let news = driver.events[self.events_told..].iter();
+        let news = news.map(|event| format!("{} {}", event.at, event.kind)).collect();
+        self.events_told = driver.events.len();
+        news
+    }
+}
+
+/// A line of the head: something of the configuration.
+fn head(config: &mut Config, tokens: &[&str]) -> Result<(), String> {
+    let cluster = &mut config.cluster;
+    match tokens {
+        ["cluster", "patroni"] => cluster.members = cluster::patroni_at("http://n1:8008"),
+        ["patroni", url] => cluster.members = cluster::patroni_at(url),
+        ["listed", members @ ..] => {
+            cluster.members = Membership::Listed(words::members(members)?);
+        }
+        ["check"] => cluster.check = Some(cluster::check()),
+        ["no", "check"] => cluster.check = None,
+        ["split_brain", "block"] => cluster.split_brain = SplitBrain::Block,
+        ["split_brain", "highest_timeline"] => cluster.split_brain = SplitBrain::HighestTimeline,
+        ["patroni_loss_grace", text] => cluster.patroni_loss_grace = words::duration(text)?,
+        ["silence", text] => cluster.silence = words::duration(text)?,
+        ["service", name, role, wishes @ ..] => {
+            let service = words::service(role, wishes)?;
+            config.services.insert(service_name(name), service);
+        }
+        ["no", "service", name] => {
+            config.services.remove(&service_name(name));
+        }
+        other => return Err(format!("no line of the head: {}", other.join(" "))),
+    }
+    Ok(())
+}
+
+/// A line of the play.
+fn act(driver: &mut Driver, tokens: &[&str]) -> Result<(), String> {
+    match tokens {
+        ["wait", text] => driver.advance(driver.now + words::duration(text)?),
+        ["stall", text] => driver.stall(driver.now + words::duration(text)?),
+        ["topology", rest @ ..] => {
+            let topology = topology(driver, rest)?;
+            driver.topology(topology);
+        }
+        [name, "silent"] => driver.hush(&member(name), None),
+        [name, source, "silent"] => driver.hush(&member(name), Some(words::source(source)?)),
+        [time] if time.starts_with("t=") => driver.advance(words::moment(&time[2..])?),
+        [name, source, rest @ ..] => speak(driver, name, words::source(source)?, rest)?,
+        other => return Err(format!("no line of the play: {}", other.join(" "))),
+    }
+    Ok(())
+}
+
+fn speak(driver: &mut Driver, name: &str, source: Source, rest: &[&str]) -> Result<(), String> {
+    let name = member(name);
+    let (asked_at, once, rest) = match rest {
+        [rest @ .., "once"] => (driver.now, true, rest),
+        [rest @ .., last] if last.starts_with("asked=") => {
+            (words::moment(&last["asked=".len()..])?, true, rest)
+        }
+        rest => (driver.now, false, rest),
+    };
+    let fact = words::fact(&name, source, rest)?;
+    match once {
+        true => driver.says_once(&name, fact, asked_at),
+        false => driver.says(&name, fact),
+    }
+    Ok(())
+}
+
+fn topology(driver: &Driver, tokens: &[&str]) -> Result<Topology, String> {
+    let mut topology = Topology { asked_at: driver.now, scope: None, members: Vec::new() };
+    for token in tokens {
+        match token.split_once('=') {
+            Some(("scope", scope)) => topology.scope = Some(scope.to_owned()),
+            Some(("asked", text)) => topology.asked_at = words::moment(text)?,
+            Some((name, postgres)) => topology.members.push(found(name, Some(postgres))),
+            None => topology.members.push(found(token, None)),
+        }
+    }
+    Ok(topology)
+}

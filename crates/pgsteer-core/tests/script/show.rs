@@ -1,0 +1,76 @@
+//! What `show` prints: the Snapshot and the plan, for a person to read.
+
+use std::time::Duration;
+
+use pgsteer_core::gate::Gate;
+use pgsteer_core::names::MemberName;
+use pgsteer_core::plan::{Ask, Plan};
+use pgsteer_core::reason::Reason;
+use pgsteer_core::snapshot::{MemberState, Snapshot};
+
+use super::driver::Driver;
+
+pub fn show(driver: &Driver) -> Vec<String> {
+    let (snapshot, plan) = (driver.engine.snapshot(), driver.engine.plan());
+    let mut lines = vec![heading(driver, &snapshot)];
+    for (name, member) in &snapshot.members {
+        lines.push(format!("{name:<6} {}", describe(name, member)));
+    }
+    lines.extend(paces(&plan));
+    for (service, state) in &snapshot.services {
+        for (name, gate) in &state.gates {
+            lines.push(format!("{service:<6} {name:<4} {}", describe_gate(gate)));
+        }
+    }
+    lines
+}
+
+fn heading(driver: &Driver, snapshot: &Snapshot) -> String {
+    let scope = snapshot.scope.as_ref().map(|scope| format!(", scope {scope}")).unwrap_or_default();
+    let paused = if snapshot.paused { ", paused" } else { "" };
+    format!("at {}{scope}{paused}", driver.now)
+}
+
+fn describe(name: &MemberName, member: &MemberState) -> String {
+    let mut words = vec![member.role.to_string()];
+    words.extend(member.timeline.map(|timeline| format!("timeline {timeline}")));
+    words.extend(member.lag_bytes.map(|bytes| format!("{bytes} bytes behind")));
+    words.extend(member.lag.map(|lag| format!("{lag:?} behind")));
+    if member.postgres.host() != name.as_str() {
+        words.push(format!("at {}", member.postgres));
+    }
+    words.extend(member.address_failure.as_ref().map(ToString::to_string));
+    words.extend(member.trouble.as_ref().map(with_code));
+    words.join(", ")
+}
+
+fn describe_gate(gate: &Gate) -> String {
+    let sessions = match gate {
+        Gate::Shut { .. } if gate.ends_sessions() => ", sessions end",
+        _ => "",
+    };
+    let reason = gate.reason().map(|reason| format!(": {}", with_code(reason))).unwrap_or_default();
+    format!("{} since {}{sessions}{reason}", gate.word(), gate.since())
+}
+
+fn with_code(reason: &Reason) -> String {
+    format!("[{}] {reason}", reason.code())
+}
+
+/// How often each member is asked, in one line for those that are asked alike.
+fn paces(plan: &Plan) -> Vec<String> {
+    let mut lines: Vec<(String, Vec<String>)> = Vec::new();
+    for (name, ask) in plan {
+        let pace = pace(ask);
+        match lines.iter_mut().find(|(known, _)| *known == pace) {
+            Some((_, names)) => names.push(name.to_string()),
+            None => lines.push((pace, vec![name.to_string()])),
+        }
+    }
+    lines.into_iter().map(|(pace, names)| format!("ask    {}: {pace}", names.join(" "))).collect()
+}
+
+fn pace(ask: &Ask) -> String {
+    let short = |duration: Duration| format!("{duration:?}");
+    format!("tether every {}, Patroni every {}", short(ask.pace.tether), short(ask.pace.patroni))
+}

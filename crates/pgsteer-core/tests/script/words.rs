@@ -1,0 +1,196 @@
+//! The words of a scenario: how claims, services, failures and times are written.
+//!
+//! `n1 patroni lock running primary timeline=1 location=1000` is an answer of Patroni. Its words
+//! are `lock` (the answer was 200), a state (`running`, `starting`, `stopped`, ...), a role as
+//! Patroni says it, `paused`, and `timeline=`, `location=`, `replayed=`, `replication=`, `scope=`,
+//! `system=` and `tag.NAME=`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pgsteer_core::claim::{Fact, Failure, Found, PatroniFacts, Progress, Role, Tags, TetherFacts};
+use pgsteer_core::config::ServiceConfig;
+use pgsteer_core::names::MemberName;
+use pgsteer_core::time::Moment;
+
+use super::driver::Source;
+use crate::cluster::{ANSWER_TIMEOUT, found, service as plain_service};
+
+pub fn source(word: &str) -> Result<Source, String> {
+    match word {
+        "patroni" => Ok(Source::Patroni),
+        "tether" => Ok(Source::Tether),
+        "progress" => Ok(Source::Progress),
+        "addresses" => Ok(Source::Addresses),
+        other => Err(format!("no source: {other}")),
+    }
+}
+
+pub fn fact(name: &MemberName, source: Source, tokens: &[&str]) -> Result<Fact, String> {
+    let failed = match tokens {
+        ["failed", kind] => Some(failure(name, source, kind)?),
+        _ => None,
+    };
+    Ok(match (source, failed) {
+        (Source::Patroni, Some(failure)) => Fact::Patroni(Err(failure)),
+        (Source::Patroni, None) => Fact::Patroni(Ok(patroni(tokens)?)),
+        (Source::Tether, Some(failure)) => Fact::Tether(Err(failure)),
+        (Source::Tether, None) => Fact::Tether(Ok(tether(tokens)?)),
+        (Source::Addresses, Some(failure)) => Fact::Addresses(Err(failure)),
+        (Source::Addresses, None) => {
+            let addresses: Result<_, _> = tokens.iter().map(|text| text.parse()).collect();
+            Fact::Addresses(Ok(addresses.map_err(|_| "no address".to_owned())?))
+        }
+        (Source::Progress, _) => Fact::Progress(progress(tokens)?),
+    })
+}
+
+fn patroni(tokens: &[&str]) -> Result<PatroniFacts, String> {
+    let mut facts = PatroniFacts {
+        holds_lock: false,
+        state: "running".to_owned(),
+        role: Role::Unknown,
+        timeline: None,
+        location: None,
+        replayed_location: None,
+        replication_state: None,
+        tags: Tags::new(),
+        paused: false,
+        scope: None,
+        system_identifier: None,
+    };
+    for token in tokens {
+        let (key, value) = token.split_once('=').unwrap_or((token, ""));
+        match key {
+            "lock" => facts.holds_lock = true,
+            "paused" => facts.paused = true,
+            "running" | "starting" | "stopping" | "stopped" => facts.state = key.to_owned(),
+            "primary" | "master" | "replica" | "standby_leader" | "uninitialized" => {
+                facts.role = Role::from_patroni(key);
+            }
+            "timeline" => facts.timeline = Some(number(value)?),
+            "location" => facts.location = Some(number(value)?),
+            "replayed" => facts.replayed_location = Some(number(value)?),
+            "replication" => facts.replication_state = Some(value.replace('_', " ")),
+            "scope" => facts.scope = Some(value.to_owned()),
+            "system" => facts.system_identifier = Some(value.to_owned()),
+            _ => match key.strip_prefix("tag.") {
+                Some(tag) => {
+                    facts.tags.insert(tag.to_owned(), value.to_owned());
+                }
+                None => return Err(format!("Patroni does not say: {token}")),
+            },
+        }
+    }
+    Ok(facts)
+}
+
+fn tether(tokens: &[&str]) -> Result<TetherFacts, String> {
+    match tokens {
+        ["primary"] => Ok(TetherFacts { in_recovery: false }),
+        ["recovery"] => Ok(TetherFacts { in_recovery: true }),
+        other => Err(format!("a tether does not say: {}", other.join(" "))),
+    }
+}
+
+fn progress(tokens: &[&str]) -> Result<Progress, String> {
+    let mut progress = Progress {
+        in_recovery: false,
+        location: None,
+        timeline: None,
+        streaming: false,
+        replay_lag: None,
+    };
+    for token in tokens {
+        match token.split_once('=').unwrap_or((token, "")) {
+            ("primary", _) => progress.in_recovery = false,
+            ("recovery", _) => progress.in_recovery = true,
+            ("streaming", _) => progress.streaming = true,
+            ("location", value) => progress.location = Some(number(value)?),
+            ("timeline", value) => progress.timeline = Some(number(value)?),
+            ("lag", value) => progress.replay_lag = Some(duration(value)?),
+            _ => return Err(format!("progress does not say: {token}")),
+        }
+    }
+    Ok(progress)
+}
+
+/// Why there is no answer; `login:28P01` and `unavailable:57P03` carry their SQLSTATE.
+fn failure(name: &MemberName, source: Source, kind: &str) -> Result<Failure, String> {
+    let port = if source == Source::Patroni { 8008 } else { 5432 };
+    let peer: Arc<str> = Arc::from(format!("{name}:{port}"));
+    let message = |sqlstate: &str| {
+        Arc::from(match sqlstate {
+            "28P01" => "password authentication failed for user \"pgcheck\"",
+            "53300" => "sorry, too many clients already",
+            "57P01" => "terminating connection due to administrator command",
+            "57P03" => "the database system is starting up",
+            _ => "something else",
+        })
+    };
+    Ok(match kind.split_once(':').unwrap_or((kind, "")) {
+        ("refused", _) => Failure::Refused(peer),
+        ("timeout", _) => Failure::Timeout { peer, limit: ANSWER_TIMEOUT },
+        ("closed", _) => Failure::Closed(peer),
+        ("network", _) => Failure::Network(Arc::from("no route to host")),
+        ("too_large", _) => Failure::TooLarge { peer, bytes_max: 1_048_576 },
+        ("malformed", _) => Failure::Malformed(Arc::from("the answer is no JSON")),
+        ("tls", _) => Failure::Tls(Arc::from("certificate has expired")),
+        ("unresolved", _) => Failure::Unresolved(Arc::from(name.as_str())),
+        ("login", code) => {
+            Failure::LoginRefused { sqlstate: Arc::from(code), message: message(code) }
+        }
+        ("unavailable", code) => {
+            Failure::Unavailable { sqlstate: Arc::from(code), message: message(code) }
+        }
+        _ => return Err(format!("nothing fails like this: {kind}")),
+    })
+}
+
+pub fn service(role: &str, wishes: &[&str]) -> Result<ServiceConfig, String> {
+    let mut service = plain_service(Role::from_patroni(role));
+    for wish in wishes {
+        let (key, value) = wish.split_once('=').unwrap_or((wish, ""));
+        match key {
+            "fallback" => service.fallback_primary = true,
+            "lag_bytes_max" => service.lag_bytes_max = Some(number(value)?),
+            "lag_max" => service.lag_max = Some(duration(value)?),
+            _ => match key.strip_prefix("tag.") {
+                Some(tag) => {
+                    service.tags.insert(tag.to_owned(), value.to_owned());
+                }
+                None => return Err(format!("a service cannot wish for: {wish}")),
+            },
+        }
+    }
+    Ok(service)
+}
+
+/// Members, each `n1` or `n1=host:port`.
+pub fn members(tokens: &[&str]) -> Result<Vec<Found>, String> {
+    let one = |token: &&str| match token.split_once('=') {
+        Some((name, postgres)) => found(name, Some(postgres)),
+        None => found(token, None),
+    };
+    Ok(tokens.iter().map(one).map(|found| Found { patroni_url: None, ..found }).collect())
+}
+
+/// `250ms`, `5s`, `1.5s`.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let bad = || format!("no duration: {text}");
+    let (digits, unit) = match text.strip_suffix("ms") {
+        Some(digits) => (digits, 0.001),
+        None => (text.strip_suffix('s').ok_or_else(bad)?, 1.0),
+    };
+    let seconds: f64 = digits.parse().map_err(|_| bad())?;
+    Ok(Duration::from_micros((seconds * unit * 1e6).round() as u64))
+}
+
+/// Seconds since the start.
+pub fn moment(text: &str) -> Result<Moment, String> {
+    duration(&format!("{text}s")).map(Moment::after_start)
+}
+
+fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| format!("no number: {text}"))
+}

@@ -1,0 +1,309 @@
+//! Storms: random claims, late and out of order, and what the engine made of each.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pgsteer_core::claim::{
+    Claim, Fact, Failure, Found, PatroniFacts, Progress, Report, Role, Tags, TetherFacts, Topology,
+};
+use pgsteer_core::config::{Config, Membership, SplitBrain};
+use pgsteer_core::engine::Engine;
+use pgsteer_core::names::MemberName;
+use pgsteer_core::snapshot::Snapshot;
+use pgsteer_core::time::Moment;
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use crate::cluster::{self, found, member, service, service_name};
+
+pub const GRACE: Duration = Duration::from_secs(5);
+pub const SILENCE: Duration = Duration::from_secs(30);
+pub const LAG_BYTES_MAX: u64 = 50;
+
+/// A cluster and what happens to it.
+#[derive(Clone, Debug)]
+pub struct Storm {
+    pub members: usize,
+    pub has_patroni: bool,
+    pub has_tether: bool,
+    pub highest_timeline: bool,
+    pub steps: Vec<Step>,
+}
+
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// A source of the member with this number answers a question that is this old.
+    Says { member: usize, age_ms: u64, fact: Fact },
+    /// The member with this number is what it says with one voice.
+    Is { member: usize, role: Role },
+    /// Time passes, and the timer of the engine is attended to.
+    Wait { ms: u64 },
+    /// The members whose bit is set are listed; those of the second set at another place.
+    Listed { present: u8, moved: u8, age_ms: u64 },
+}
+
+/// The engine after one call.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    pub now: Moment,
+    pub snapshot: Arc<Snapshot>,
+    /// How many of the reports had been made by then.
+    pub reports: usize,
+}
+
+/// All that was reported, and every frame.
+#[derive(Clone, Debug)]
+pub struct Run {
+    pub config: Config,
+    pub reports: Vec<(Moment, Report)>,
+    pub frames: Vec<Frame>,
+    pub events: usize,
+}
+
+pub fn storms() -> impl Strategy<Value = Storm> {
+    let kind = prop_oneof![
+        4 => Just((true, true)),
+        2 => Just((true, false)),
+        3 => Just((false, true)),
+    ];
+    (1..=5_usize, kind, any::<bool>(), vec(step(), 1..80)).prop_map(
+        |(members, (has_patroni, has_tether), highest_timeline, steps)| Storm {
+            members,
+            has_patroni,
+            has_tether,
+            highest_timeline,
+            steps,
+        },
+    )
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let age_ms = || prop_oneof![6 => Just(0), 2 => 0..100_u64, 1 => 0..5_000_u64];
+    prop_oneof![
+        12 => (0..6_usize, age_ms(), fact())
+            .prop_map(|(member, age_ms, fact)| Step::Says { member, age_ms, fact }),
+        4 => (0..6_usize, role()).prop_map(|(member, role)| Step::Is { member, role }),
+        2 => (0..400_u64).prop_map(|ms| Step::Wait { ms }),
+        1 => (0..8_000_u64).prop_map(|ms| Step::Wait { ms }),
+        1 => (any::<u8>(), 0..32_u8, age_ms()).prop_map(|(present, moved, age_ms)| {
+            // Mostly all are there, and none has moved.
+            let present = if present < 64 { present } else { u8::MAX };
+            let moved = if moved < 4 { moved } else { 0 };
+            Step::Listed { present, moved, age_ms }
+        }),
+    ]
+}
+
+fn role() -> impl Strategy<Value = Role> {
+    prop_oneof![3 => Just(Role::Primary), 4 => Just(Role::Replica), 1 => Just(Role::StandbyLeader)]
+}
+
+fn fact() -> impl Strategy<Value = Fact> {
+    prop_oneof![
+        6 => patroni().prop_map(|facts| Fact::Patroni(Ok(facts))),
+        1 => failure().prop_map(|failure| Fact::Patroni(Err(failure))),
+        6 => any::<bool>().prop_map(|in_recovery| Fact::Tether(Ok(TetherFacts { in_recovery }))),
+        1 => failure().prop_map(|failure| Fact::Tether(Err(failure))),
+        2 => progress().prop_map(Fact::Progress),
+    ]
+}
+
+fn patroni() -> impl Strategy<Value = PatroniFacts> {
+    let role = prop_oneof![
+        6 => Just(Role::Primary),
+        6 => Just(Role::Replica),
+        1 => Just(Role::StandbyLeader),
+        1 => Just(Role::Unknown),
+    ];
+    let state = prop_oneof![9 => Just("running"), 1 => Just("stopping")];
+    let tag = prop_oneof![9 => Just(None), 1 => Just(Some("true"))];
+    let lock = prop_oneof![2 => Just(true), 3 => Just(false)];
+    (lock, state, role, 0..200_u64, tag).prop_map(|(holds_lock, state, role, location, tag)| {
+        PatroniFacts {
+            holds_lock: holds_lock && role != Role::StandbyLeader,
+            state: state.to_owned(),
+            tags: tag.map(|tag| ("noloadbalance".to_owned(), tag.to_owned())).into_iter().collect(),
+            ..facts(role, location)
+        }
+    })
+}
+
+fn facts(role: Role, location: u64) -> PatroniFacts {
+    PatroniFacts {
+        holds_lock: role == Role::Primary,
+        state: "running".to_owned(),
+        role,
+        timeline: None,
+        location: (role == Role::Primary).then_some(location),
+        replayed_location: (role != Role::Primary).then_some(location),
+        replication_state: None,
+        tags: Tags::new(),
+        paused: false,
+        scope: None,
+        system_identifier: None,
+    }
+}
+
+fn progress() -> impl Strategy<Value = Progress> {
+    (any::<bool>(), 0..200_u64, 1..4_u32, any::<bool>()).prop_map(
+        |(in_recovery, location, timeline, streaming)| Progress {
+            in_recovery,
+            location: Some(location),
+            timeline: Some(timeline),
+            streaming,
+            replay_lag: None,
+        },
+    )
+}
+
+fn failure() -> impl Strategy<Value = Failure> {
+    let peer = || Arc::from("somebody");
+    prop_oneof![
+        Just(Failure::Refused(peer())),
+        Just(Failure::Closed(peer())),
+        Just(Failure::Timeout { peer: peer(), limit: cluster::ANSWER_TIMEOUT }),
+        Just(Failure::LoginRefused { sqlstate: Arc::from("53300"), message: Arc::from("full") }),
+    ]
+}
+
+impl Storm {
+    /// Lets it happen to an engine.
+    pub fn run(&self) -> Run {
+        let config = self.config();
+        let mut play = Play {
+            engine: Engine::new(&config, Moment::START),
+            now: Moment::START,
+            run: Run { config, reports: Vec::new(), frames: Vec::new(), events: 0 },
+        };
+        if self.has_patroni {
+            play.report(Report::Topology(self.topology(u8::MAX, 0, Moment::START)));
+        }
+        for step in &self.steps {
+            self.apply(step, &mut play);
+        }
+        play.run
+    }
+
+    /// The same, and then nobody says anything any more.
+    pub fn run_into_silence(&self) -> (Run, Moment) {
+        let mut storm = self.clone();
+        storm.steps.push(Step::Wait { ms: 1_000_000 });
+        let run = storm.run();
+        let last_report = run.reports.last().map_or(Moment::START, |(at, _)| *at);
+        (run, last_report)
+    }
+
+    fn apply(&self, step: &Step, play: &mut Play) {
+        let before = |ms: u64, now: Moment| {
+            Moment::after_start(now.since_start().saturating_sub(Duration::from_millis(ms)))
+        };
+        match step {
+            Step::Says { member, age_ms, fact } => {
+                let asked_at = before(*age_ms, play.now);
+                self.say(name(*member), asked_at, fact.clone(), play);
+            }
+            Step::Is { member, role } => {
+                let in_recovery = *role != Role::Primary;
+                let tether = Fact::Tether(Ok(TetherFacts { in_recovery }));
+                self.say(name(*member), play.now, Fact::Patroni(Ok(facts(*role, 100))), play);
+                self.say(name(*member), play.now, tether, play);
+            }
+            Step::Wait { ms } => play.wait(Duration::from_millis(*ms)),
+            Step::Listed { present, moved, age_ms } if self.has_patroni => {
+                let asked_at = before(*age_ms, play.now);
+                play.report(Report::Topology(self.topology(*present, *moved, asked_at)));
+            }
+            Step::Listed { .. } => {}
+        }
+    }
+
+    fn say(&self, member: MemberName, asked_at: Moment, fact: Fact, play: &mut Play) {
+        let has_source = match fact {
+            Fact::Patroni(_) => self.has_patroni,
+            _ => self.has_tether,
+        };
+        if has_source {
+            play.report(Report::Claim(Claim { member, asked_at, fact }));
+        }
+    }
+
+    fn topology(&self, present: u8, moved: u8, asked_at: Moment) -> Topology {
+        let bit = |set: u8, index: usize| set & (1 << index) != 0;
+        let listed = (0..self.members).filter(|index| bit(present, *index));
+        let members = listed.map(|index| match bit(moved, index) {
+            true => found(name(index).as_str(), Some("elsewhere:5432")),
+            false => found(name(index).as_str(), None),
+        });
+        Topology { asked_at, scope: None, members: members.collect() }
+    }
+
+    fn config(&self) -> Config {
+        let mut config = cluster::config();
+        if !self.has_patroni {
+            let listed = (0..self.members).map(|index| found(name(index).as_str(), None));
+            let listed: Vec<Found> = listed.collect();
+            config.cluster.members = Membership::Listed(listed);
+        }
+        if !self.has_tether {
+            config.cluster.check = None;
+        }
+        if self.highest_timeline {
+            config.cluster.split_brain = SplitBrain::HighestTimeline;
+        }
+        config.cluster.patroni_loss_grace = GRACE;
+        config.cluster.silence = SILENCE;
+        let mut limited = service(Role::Replica);
+        limited.lag_bytes_max = Some(LAG_BYTES_MAX);
+        let mut tagged = service(Role::Primary);
+        tagged.tags = Tags::from([("noloadbalance".to_owned(), "true".to_owned())]);
+        let mut with_fallback = service(Role::Replica);
+        with_fallback.fallback_primary = true;
+        config.services = BTreeMap::from([
+            (service_name("write"), service(Role::Primary)),
+            (service_name("write_tagged"), tagged),
+            (service_name("read"), with_fallback),
+            (service_name("read_limited"), limited),
+            (service_name("leader"), service(Role::StandbyLeader)),
+        ]);
+        config
+    }
+}
+
+/// The name of the member with this number; the last number is a member nobody lists.
+fn name(index: usize) -> MemberName {
+    member(&format!("n{}", index + 1))
+}
+
+struct Play {
+    engine: Engine,
+    now: Moment,
+    run: Run,
+}
+
+impl Play {
+    fn report(&mut self, report: Report) {
+        self.run.reports.push((self.now, report.clone()));
+        self.engine.handle_report(report, self.now);
+        self.look();
+    }
+
+    fn wait(&mut self, time: Duration) {
+        let until = self.now + time;
+        while let Some(at) = self.engine.poll_timeout(self.now).filter(|at| *at <= until) {
+            assert!(at > self.now, "poll_timeout stands still at {at}");
+            self.now = at;
+            self.engine.handle_timeout(at);
+            self.look();
+        }
+        self.now = until;
+    }
+
+    fn look(&mut self) {
+        while self.engine.poll_event().is_some() {
+            self.run.events += 1;
+        }
+        let (snapshot, reports) = (self.engine.snapshot(), self.run.reports.len());
+        self.run.frames.push(Frame { now: self.now, snapshot, reports });
+    }
+}

@@ -1,0 +1,99 @@
+//! The dependencies are of licences we may use, from the registry, and free of the advisories
+//! known on the day that `dependencies.toml` names. It downloads no
+//! list of advisories: it reads what cargo knows.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// All packages of the lock file that are not our own.
+fn foreign_packages() -> Vec<Value> {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--locked"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    packages.iter().filter(|package| !package["source"].is_null()).cloned().collect()
+}
+
+fn rules() -> toml::Table {
+    std::fs::read_to_string(root().join("dependencies.toml")).unwrap().parse().unwrap()
+}
+
+fn name(package: &Value) -> String {
+    format!("{} {}", package["name"].as_str().unwrap(), package["version"].as_str().unwrap())
+}
+
+/// An expression such as `(MIT OR Apache-2.0) AND Unicode-3.0` is met if every part that is
+/// joined by AND offers at least one licence that is allowed.
+fn is_met(expression: &str, allowed: &[&str]) -> bool {
+    expression.split(" AND ").all(|part| {
+        let words = part.split(" OR ").flat_map(|part| part.split('/'));
+        words
+            .map(|word| word.trim_matches(|c| c == '(' || c == ')' || c == ' '))
+            .map(|word| word.split(" WITH ").next().unwrap_or(word))
+            .any(|word| allowed.contains(&word))
+    })
+}
+
+#[test]
+fn every_licence_is_one_that_we_may_use() {
+    let rules = rules();
+    let allowed: Vec<&str> =
+        rules["licences"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
+    let refused: Vec<String> = foreign_packages()
+        .iter()
+        .filter(|package| !is_met(package["license"].as_str().unwrap_or("none"), &allowed))
+        .map(|package| format!("{}: {}", name(package), package["license"]))
+        .collect();
+    assert!(refused.is_empty(), "{refused:#?}");
+}
+
+#[test]
+fn every_crate_comes_from_the_registry() {
+    let strange: Vec<String> = foreign_packages()
+        .iter()
+        .filter(|package| !package["source"].as_str().unwrap_or_default().starts_with("registry+"))
+        .map(name)
+        .collect();
+    assert!(strange.is_empty(), "{strange:#?}");
+}
+
+#[test]
+fn no_crate_has_a_known_advisory() {
+    let rules = rules();
+    let floors = rules["floors"].as_table().unwrap();
+    let below: Vec<String> = foreign_packages()
+        .iter()
+        .filter(|package| {
+            let floor = floors.get(package["name"].as_str().unwrap());
+            floor.is_some_and(|floor| {
+                version(package["version"].as_str().unwrap()) < version(floor.as_str().unwrap())
+            })
+        })
+        .map(name)
+        .collect();
+    assert!(below.is_empty(), "below its floor: {below:#?}");
+}
+
+fn version(text: &str) -> Vec<u64> {
+    let core = text.split(['-', '+']).next().unwrap();
+    core.split('.').map(|part| part.parse().unwrap()).collect()
+}
+
+#[test]
+fn versions_and_licences_are_compared_rightly() {
+    assert!(version("1.10.0") > version("1.9.9"));
+    assert!(is_met("(MIT OR GPL-3.0) AND Unicode-3.0", &["MIT", "Unicode-3.0"]));
+    assert!(!is_met("MIT AND GPL-3.0", &["MIT"]));
+}

@@ -1,0 +1,213 @@
+//! Composes the status document: a pure function of the Snapshot, the counters and the time.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::time::Duration;
+
+use pgsteer_core::gate;
+use pgsteer_core::names::{MemberName, ServiceName};
+use pgsteer_core::reason::Reason;
+use pgsteer_core::snapshot::{self, EventKind, MemberState, ServiceState, Snapshot};
+
+use super::document::{Cause, Cluster, Document, Event, Gate, Member, Service};
+use super::stamp::Now;
+use crate::stats::{MemberStats, ServiceStats, Stats};
+
+/// The document that shows `snapshot` and `stats` at `now`.
+pub fn compose(snapshot: &Snapshot, stats: &Stats, now: &Now) -> Document {
+    Document {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        now: now.stamp(now.at),
+        uptime_seconds: now.at.since_start().as_secs(),
+        generation: snapshot.generation,
+        clusters: vec![cluster(snapshot, stats, now)],
+        clients: count(&stats.clients),
+        clients_turned_away_total: total(&stats.turned_away),
+        cancels_total: total(&stats.cancels),
+        garbage_total: total(&stats.garbage),
+    }
+}
+
+fn cluster(snapshot: &Snapshot, stats: &Stats, now: &Now) -> Cluster {
+    let members = &snapshot.members;
+    let services = &snapshot.services;
+    Cluster {
+        name: snapshot.cluster.to_string(),
+        scope: snapshot.scope.clone(),
+        paused: snapshot.paused,
+        members: members
+            .iter()
+            .map(|(name, state)| member(name, state, gates(name, services, stats, now)))
+            .collect(),
+        services: services
+            .iter()
+            .map(|(name, state)| service(name, state, &stats.service(name)))
+            .collect(),
+        events: snapshot.events.iter().map(|happened| event(happened, now)).collect(),
+    }
+}
+
+fn member(name: &MemberName, state: &MemberState, services: BTreeMap<String, Gate>) -> Member {
+    Member {
+        name: name.to_string(),
+        host: state.postgres.host().to_owned(),
+        port: state.postgres.port(),
+        role: state.role.to_string(),
+        timeline: state.timeline,
+        lag_bytes: state.lag_bytes,
+        lag_seconds: state.lag.as_ref().map(Duration::as_secs_f64),
+        trouble: state.trouble.as_ref().map(cause),
+        tags: state.tags.clone(),
+        addresses: state.addresses.iter().map(ToString::to_string).collect(),
+        address_trouble: state.address_failure.as_ref().map(ToString::to_string),
+        services,
+    }
+}
+
+fn gates(
+    member: &MemberName,
+    services: &BTreeMap<ServiceName, ServiceState>,
+    stats: &Stats,
+    now: &Now,
+) -> BTreeMap<String, Gate> {
+    services
+        .iter()
+        .filter_map(|(name, service)| {
+            let state = service.gates.get(member)?;
+            Some((name.to_string(), gate(state, &stats.service(name).member(member), now)))
+        })
+        .collect()
+}
+
+fn gate(state: &gate::Gate, stats: &MemberStats, now: &Now) -> Gate {
+    Gate {
+        gate: state.word().to_owned(),
+        reason: state.reason().map(cause),
+        since: now.stamp(state.since()),
+        sessions: count(&stats.sessions),
+        sessions_total: total(&stats.sessions_total),
+        sessions_ended_total: total(&stats.ended_total),
+        failed_total: total(&stats.failed_total),
+    }
+}
+
+fn service(name: &ServiceName, state: &ServiceState, stats: &ServiceStats) -> Service {
+    Service {
+        name: name.to_string(),
+        role: state.role.to_string(),
+        held: count(&stats.held),
+        held_total: total(&stats.held_total),
+        held_seconds_total: Duration::from_millis(total(&stats.held_ms_total)).as_secs_f64(),
+        refused_total: total(&stats.refused_total),
+        open: state.open().map(ToString::to_string).collect(),
+    }
+}
+
+fn event(happened: &snapshot::Event, now: &Now) -> Event {
+    let (member, service, reason) = subjects(&happened.kind);
+    Event {
+        at: now.stamp(happened.at),
+        kind: word(&happened.kind).to_owned(),
+        text: happened.kind.to_string(),
+        member: member.map(ToString::to_string),
+        service: service.map(ToString::to_string),
+        reason: reason.map(cause),
+    }
+}
+
+fn subjects(kind: &EventKind) -> (Option<&MemberName>, Option<&ServiceName>, Option<&Reason>) {
+    match kind {
+        EventKind::Gate { service, member, reason, .. } => {
+            (Some(member), Some(service), reason.as_ref())
+        }
+        EventKind::Role { member, .. }
+        | EventKind::Joined { member, .. }
+        | EventKind::Left { member }
+        | EventKind::Moved { member, .. }
+        | EventKind::AddressLost { member, .. } => (Some(member), None, None),
+        EventKind::Paused(_) | EventKind::StrangeCluster { .. } | EventKind::Reloaded => {
+            (None, None, None)
+        }
+    }
+}
+
+fn word(kind: &EventKind) -> &'static str {
+    match kind {
+        EventKind::Gate { .. } => "gate",
+        EventKind::Role { .. } => "role",
+        EventKind::Joined { .. } => "joined",
+        EventKind::Left { .. } => "left",
+        EventKind::Moved { .. } => "moved",
+        EventKind::Paused(true) => "paused",
+        EventKind::Paused(false) => "resumed",
+        EventKind::AddressLost { .. } => "address_lost",
+        EventKind::StrangeCluster { .. } => "strange_cluster",
+        EventKind::Reloaded => "reloaded",
+    }
+}
+
+fn cause(reason: &Reason) -> Cause {
+    Cause { code: reason.code().to_owned(), text: reason.to_string() }
+}
+
+fn total(counter: &AtomicU64) -> u64 {
+    counter.load(Relaxed)
+}
+
+fn count(gauge: &AtomicUsize) -> u64 {
+    u64::try_from(gauge.load(Relaxed)).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::http::sample;
+
+    #[test]
+    fn the_document_of_a_cluster_in_the_middle_of_a_switchover() {
+        let document = sample::document_of(&sample::snapshot());
+        let json = serde_json::to_string_pretty(&document).unwrap();
+        insta::assert_snapshot!(json);
+        assert_eq!(serde_json::from_str::<Document>(&json).unwrap(), document);
+    }
+
+    #[test]
+    fn a_reader_lets_through_fields_that_it_does_not_know() {
+        let document = sample::document_of(&sample::snapshot());
+        let mut json = serde_json::to_value(&document).unwrap();
+        json["clusters"][0]["members"][0]["mood"] = "good".into();
+        assert_eq!(serde_json::from_value::<Document>(json).unwrap(), document);
+    }
+
+    #[test]
+    fn the_documentation_lists_every_field() {
+        let documentation = include_str!("../../../../docs/status.md");
+        let document = sample::document_of(&sample::snapshot());
+        for field in fields(&serde_json::to_value(&document).unwrap()) {
+            let is_listed =
+                ["`", "\""].iter().any(|q| documentation.contains(&format!("{q}{field}{q}")));
+            assert!(is_listed, "{field}");
+        }
+    }
+
+    /// The names of all fields, but not the names that members, services and tags have.
+    fn fields(value: &Value) -> Vec<String> {
+        match value {
+            Value::Array(items) => items.iter().flat_map(fields).collect(),
+            Value::Object(items) => items
+                .iter()
+                .flat_map(|(name, item)| match (name.as_str(), item) {
+                    ("tags", _) => vec![name.clone()],
+                    ("services", Value::Object(gates)) => {
+                        [vec![name.clone()], gates.values().flat_map(fields).collect()].concat()
+                    }
+                    _ => [vec![name.clone()], fields(item)].concat(),
+                })
+                .collect(),
+            _ => Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! The status document: the shape of `/api/v1/status`, described in docs/status.md.
+//!
+//! Fields are only ever added, so a reader must let through what it does not know; `pgsteer
+//! status` reads it with these same types.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::stamp::Stamp;
+
+/// All that one pgsteer tells of itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Document {
+    /// The version of pgsteer.
+    pub version: String,
+    /// When the document was made.
+    pub now: Stamp,
+    /// How long pgsteer has been running, in whole seconds.
+    pub uptime_seconds: u64,
+    /// The number of the Snapshot that the document shows; it grows with every change.
+    pub generation: u64,
+    /// The clusters, at present always one.
+    pub clusters: Vec<Cluster>,
+    /// Client connections now, over all services and in any state.
+    pub clients: u64,
+    /// Client connections turned away because there were too many.
+    pub clients_turned_away_total: u64,
+    /// Cancel requests taken.
+    pub cancels_total: u64,
+    /// Client connections whose first packet was no PostgreSQL.
+    pub garbage_total: u64,
+}
+
+/// One cluster.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Cluster {
+    /// The operator's name for it.
+    pub name: String,
+    /// Patroni's scope, where it says so.
+    pub scope: Option<String>,
+    /// It is in maintenance mode.
+    pub paused: bool,
+    /// Its members, by name.
+    pub members: Vec<Member>,
+    /// Its services, by name.
+    pub services: Vec<Service>,
+    /// What happened, oldest first.
+    pub events: Vec<Event>,
+}
+
+/// One member.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Member {
+    /// Patroni's name for it.
+    pub name: String,
+    /// The host of its PostgreSQL, as Patroni or the configuration tells it.
+    pub host: String,
+    /// The port of its PostgreSQL.
+    pub port: u16,
+    /// `primary`, `replica`, `standby_leader` or `unknown`.
+    pub role: String,
+    /// Its timeline, where known.
+    pub timeline: Option<u32>,
+    /// How far its replay is behind, in bytes of WAL.
+    pub lag_bytes: Option<u64>,
+    /// How far its replay is behind, in seconds.
+    pub lag_seconds: Option<f64>,
+    /// What is wrong with it, if something is.
+    pub trouble: Option<Cause>,
+    /// Patroni's tags.
+    pub tags: BTreeMap<String, String>,
+    /// The addresses of its host, best first.
+    pub addresses: Vec<String>,
+    /// Why the addresses are old, if they are.
+    pub address_trouble: Option<String>,
+    /// Its gate to each service, by the service's name.
+    pub services: BTreeMap<String, Gate>,
+}
+
+/// The gate of one member to one service, and what went through it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Gate {
+    /// `open`, `probation`, `draining` or `shut`.
+    pub gate: String,
+    /// Why it is not open, or what is not well although it is.
+    pub reason: Option<Cause>,
+    /// Since when it has been in this state.
+    pub since: Stamp,
+    /// Sessions now.
+    pub sessions: u64,
+    /// Sessions that ever began.
+    pub sessions_total: u64,
+    /// Sessions that were ended because the gate said so.
+    pub sessions_ended_total: u64,
+    /// Connections and logins that failed and were tried elsewhere.
+    pub failed_total: u64,
+}
+
+/// One service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Service {
+    /// Its name.
+    pub name: String,
+    /// The role it wants.
+    pub role: String,
+    /// Clients on hold now.
+    pub held: u64,
+    /// Clients that were ever on hold.
+    pub held_total: u64,
+    /// The time that clients spent on hold, in seconds, over all of them.
+    pub held_seconds_total: f64,
+    /// Clients that were told that nobody is there for them.
+    pub refused_total: u64,
+    /// The members whose gate is open.
+    pub open: Vec<String>,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// When.
+    pub at: Stamp,
+    /// What, in one word that does not change.
+    pub kind: String,
+    /// What, in a sentence, the reason included.
+    pub text: String,
+    /// The member it is about.
+    pub member: Option<String>,
+    /// The service it is about.
+    pub service: Option<String>,
+    /// Why.
+    pub reason: Option<Cause>,
+}
+
+/// Why something is as it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Cause {
+    /// A word that does not change, for alerts.
+    pub code: String,
+    /// A sentence for people.
+    pub text: String,
+}

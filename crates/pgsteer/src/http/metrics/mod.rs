@@ -1,0 +1,332 @@
+//! The metrics: the Snapshot and the counters as Prometheus reads them.
+//!
+//! Nothing is kept for them. Each scrape reads what the proxy and the core keep anyway. The
+//! table in docs/status.md lists them all.
+
+mod page;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use pgsteer_core::claim::Role;
+use pgsteer_core::gate::Gate;
+use pgsteer_core::names::{MemberName, ServiceName};
+use pgsteer_core::snapshot::{MemberState, ServiceState, Snapshot};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+use self::page::{Label, Page};
+use crate::stats::{MemberStats, ServiceStats, Stats};
+
+/// The media type of [`exposition`].
+pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+const ROLES: [Role; 4] = [Role::Primary, Role::Replica, Role::StandbyLeader, Role::Unknown];
+
+/// The states of a gate, as [`Gate::word`] names them.
+const GATE_STATES: [&str; 4] = ["open", "probation", "draining", "shut"];
+
+/// What one scrape reads.
+#[derive(Debug)]
+pub struct Facts {
+    /// The state of the cluster.
+    pub snapshot: Arc<Snapshot>,
+    /// The counters of the proxy.
+    pub stats: Arc<Stats>,
+    /// How long pgsteer has been running.
+    pub uptime: Duration,
+    /// The age of the engine's last beat.
+    pub heartbeat_age: Duration,
+}
+
+/// `facts` in the OpenMetrics text format.
+pub fn exposition(facts: Facts) -> Result<String, fmt::Error> {
+    let mut registry = Registry::default();
+    let version = [("version", env!("CARGO_PKG_VERSION"))];
+    registry.register("pgsteer_build", "The version of pgsteer", Info::new(version));
+    registry.register_collector(Box::new(facts));
+    let mut text = String::with_capacity(8 * 1024);
+    encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+impl Collector for Facts {
+    fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
+        let mut page = Page::new(encoder);
+        self.process(&mut page)?;
+        self.members(&mut page)?;
+        self.lag(&mut page)?;
+        self.gates(&mut page)?;
+        self.services(&mut page)?;
+        self.sessions(&mut page)
+    }
+}
+
+impl Facts {
+    fn process(&self, page: &mut Page<'_>) -> fmt::Result {
+        let stats = &self.stats;
+        page.gauge_alone(
+            "pgsteer_uptime_seconds",
+            "How long pgsteer has been running.",
+            self.uptime.as_secs_f64(),
+        )?;
+        page.gauge_alone(
+            "pgsteer_heartbeat_age_seconds",
+            "How long ago the engine last gave a sign of life. /healthz fails from 5 on.",
+            self.heartbeat_age.as_secs_f64(),
+        )?;
+        page.counter_alone(
+            "pgsteer_snapshots",
+            "Changes of the state that all outputs show.",
+            self.snapshot.generation,
+        )?;
+        page.gauge_alone(
+            "pgsteer_clients",
+            "Client connections now, over all services and in any state.",
+            count(stats.clients.load(Relaxed)),
+        )?;
+        page.counter_alone(
+            "pgsteer_clients_turned_away",
+            "Client connections turned away because there were too many.",
+            stats.turned_away.load(Relaxed),
+        )?;
+        page.counter_alone(
+            "pgsteer_cancels",
+            "Cancel requests taken.",
+            stats.cancels.load(Relaxed),
+        )?;
+        page.counter_alone(
+            "pgsteer_garbage",
+            "Client connections whose first packet was no PostgreSQL.",
+            stats.garbage.load(Relaxed),
+        )
+    }
+
+    fn members(&self, page: &mut Page<'_>) -> fmt::Result {
+        let members = || self.snapshot.members.iter();
+        page.gauge(
+            "pgsteer_cluster_paused",
+            "1 if the cluster is in maintenance mode.",
+            [([("cluster", self.cluster())], u64::from(self.snapshot.paused))],
+        )?;
+        page.gauge(
+            "pgsteer_member_role",
+            "1 for the role that the member has, 0 for the others.",
+            members().flat_map(|(name, state)| {
+                ROLES.into_iter().map(move |role| {
+                    let labels = (self.member(name), [("role", role.as_str())]);
+                    (labels, u64::from(state.role == role))
+                })
+            }),
+        )?;
+        page.gauge(
+            "pgsteer_member_trouble",
+            "1 with the reason of what is wrong with the member; no sample if nothing is.",
+            members().filter_map(|(name, state)| {
+                let trouble = state.trouble.as_ref()?;
+                Some(((self.member(name), [("reason", trouble.code())]), 1_u64))
+            }),
+        )?;
+        page.gauge(
+            "pgsteer_member_timeline",
+            "The member's timeline; no sample if it is unknown.",
+            members()
+                .filter_map(|(name, state)| Some((self.member(name), u64::from(state.timeline?)))),
+        )
+    }
+
+    fn lag(&self, page: &mut Page<'_>) -> fmt::Result {
+        let members = || self.snapshot.members.iter();
+        page.gauge(
+            "pgsteer_member_lag_bytes",
+            "How far the member's replay is behind; no sample on a primary or if it is unknown.",
+            members().filter_map(|(name, state): (_, &MemberState)| {
+                Some((self.member(name), state.lag_bytes?))
+            }),
+        )?;
+        page.gauge(
+            "pgsteer_member_lag_seconds",
+            "How far the member's replay is behind; no sample on a primary or if it is unknown.",
+            members().filter_map(|(name, state): (_, &MemberState)| {
+                Some((self.member(name), state.lag?.as_secs_f64()))
+            }),
+        )
+    }
+
+    fn gates(&self, page: &mut Page<'_>) -> fmt::Result {
+        page.gauge(
+            "pgsteer_gate_state",
+            "1 for the state of the member's gate to the service, 0 for the other states.",
+            self.each_gate().flat_map(|(service, member, gate)| {
+                GATE_STATES.into_iter().map(move |state| {
+                    let labels = (self.gate(service, member), [("state", state)]);
+                    (labels, u64::from(gate.word() == state))
+                })
+            }),
+        )?;
+        page.gauge(
+            "pgsteer_gate_reason",
+            "1 with the reason why the gate is not open, or what is not well although it is.",
+            self.each_gate().filter_map(|(service, member, gate)| {
+                let reason = ("reason", gate.reason()?.code());
+                Some(((self.gate(service, member), [reason]), 1_u64))
+            }),
+        )?;
+        page.gauge(
+            "pgsteer_service_open_gates",
+            "Members that the service lets new sessions go to. With 0, its clients wait.",
+            self.each_service()
+                .map(|(name, service)| (self.service(name), count(service.open().count()))),
+        )
+    }
+
+    fn services(&self, page: &mut Page<'_>) -> fmt::Result {
+        let each = |read: fn(&ServiceStats) -> u64| {
+            self.each_service()
+                .map(move |(name, _)| (self.service(name), read(&self.stats.service(name))))
+        };
+        page.gauge(
+            "pgsteer_held_clients",
+            "Clients on hold now.",
+            each(|stats| count(stats.held.load(Relaxed))),
+        )?;
+        page.counter(
+            "pgsteer_holds",
+            "Clients that were ever on hold.",
+            each(|stats| stats.held_total.load(Relaxed)),
+        )?;
+        page.counter(
+            "pgsteer_hold_seconds",
+            "The time that clients spent on hold, over all of them.",
+            each(|stats| stats.held_ms_total.load(Relaxed))
+                .map(|(labels, millis)| (labels, Duration::from_millis(millis).as_secs_f64())),
+        )?;
+        page.counter(
+            "pgsteer_refused_clients",
+            "Clients that were told that nobody is there for them.",
+            each(|stats| stats.refused_total.load(Relaxed)),
+        )
+    }
+
+    fn sessions(&self, page: &mut Page<'_>) -> fmt::Result {
+        let each = |read: fn(&MemberStats) -> u64| {
+            self.each_gate().map(move |(service, member, _)| {
+                let stats = self.stats.service(service).member(member);
+                (self.gate(service, member), read(&stats))
+            })
+        };
+        page.gauge(
+            "pgsteer_sessions",
+            "Sessions now, those in their login included.",
+            each(|stats| count(stats.sessions.load(Relaxed))),
+        )?;
+        page.counter(
+            "pgsteer_sessions_started",
+            "Sessions that ever began.",
+            each(|stats| stats.sessions_total.load(Relaxed)),
+        )?;
+        page.counter(
+            "pgsteer_sessions_ended",
+            "Sessions that were ended because the gate said so.",
+            each(|stats| stats.ended_total.load(Relaxed)),
+        )?;
+        page.counter(
+            "pgsteer_logins_failed",
+            "Connections and logins that failed and were tried elsewhere.",
+            each(|stats| stats.failed_total.load(Relaxed)),
+        )
+    }
+
+    fn each_service(&self) -> impl Iterator<Item = (&ServiceName, &ServiceState)> {
+        self.snapshot.services.iter()
+    }
+
+    fn each_gate(&self) -> impl Iterator<Item = (&ServiceName, &MemberName, &Gate)> {
+        self.each_service().flat_map(|(service, state)| {
+            state.gates.iter().map(move |(member, gate)| (service, member, gate))
+        })
+    }
+
+    fn cluster(&self) -> &str {
+        self.snapshot.cluster.as_str()
+    }
+
+    fn member<'a>(&'a self, member: &'a MemberName) -> [Label<'a>; 2] {
+        [("cluster", self.cluster()), ("member", member.as_str())]
+    }
+
+    fn service<'a>(&'a self, service: &'a ServiceName) -> [Label<'a>; 2] {
+        [("cluster", self.cluster()), ("service", service.as_str())]
+    }
+
+    fn gate<'a>(&'a self, service: &'a ServiceName, member: &'a MemberName) -> [Label<'a>; 3] {
+        [("cluster", self.cluster()), ("service", service.as_str()), ("member", member.as_str())]
+    }
+}
+
+fn count(gauge: usize) -> u64 {
+    u64::try_from(gauge).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::http::sample;
+
+    fn page() -> String {
+        let facts = Facts {
+            snapshot: Arc::new(sample::snapshot()),
+            stats: Arc::new(sample::stats()),
+            uptime: sample::now().at.since_start(),
+            heartbeat_age: Duration::from_millis(120),
+        };
+        exposition(facts).unwrap()
+    }
+
+    #[test]
+    fn the_metrics_of_a_cluster_in_the_middle_of_a_switchover() {
+        let version = format!("version=\"{}\"", env!("CARGO_PKG_VERSION"));
+        insta::assert_snapshot!(page().replace(&version, "version=\"1.2.3\""));
+    }
+
+    #[test]
+    fn every_sample_is_whole_told_once_and_belongs_to_the_family_above_it() {
+        let page = page();
+        let mut samples = BTreeSet::new();
+        let mut family = "";
+        for line in page.lines().take_while(|line| *line != "# EOF") {
+            if let Some(described) = line.strip_prefix("# ") {
+                family = described.split(' ').nth(1).unwrap();
+                continue;
+            }
+            let (sample, value) = line.rsplit_once(' ').unwrap();
+            let (name, labels) = sample.split_once('{').unwrap_or((sample, "}"));
+            assert!(name.starts_with(family) && name.starts_with("pgsteer_"), "{line}");
+            assert!(value.parse::<f64>().is_ok(), "{line}");
+            assert!(labels.ends_with('}'), "{line}");
+            assert!(samples.insert(sample), "told twice: {line}");
+        }
+        assert!(page.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn a_label_cannot_be_broken_out_of() {
+        assert!(page().contains("member=\"n3\\\\\\\"} 1\""));
+    }
+
+    #[test]
+    fn the_documentation_lists_every_metric() {
+        let documentation = include_str!("../../../../../docs/status.md");
+        for line in page().lines().filter(|line| !line.starts_with('#')) {
+            let name = line.split(['{', ' ']).next().unwrap();
+            assert!(documentation.contains(&format!("`{name}`")), "{name}");
+        }
+    }
+}

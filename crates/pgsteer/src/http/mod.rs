@@ -1,0 +1,95 @@
+//! The HTTP output: status, metrics and health, read-only and open to whoever reaches the port.
+
+mod compose;
+mod connections;
+pub mod document;
+mod metrics;
+mod routes;
+#[cfg(test)]
+pub mod sample;
+mod stamp;
+#[cfg(test)]
+mod tests;
+
+use std::convert::Infallible;
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use anyhow::{Context, anyhow};
+use pgsteer_core::snapshot::Snapshot;
+use tokio::sync::watch;
+
+use self::connections::{Limits, accept_all};
+use crate::clock::Clock;
+use crate::heartbeat::Heartbeat;
+use crate::stats::Stats;
+
+/// All that the pages show.
+#[derive(Debug)]
+pub struct Pages {
+    /// The newest Snapshot.
+    pub snapshot: watch::Receiver<Arc<Snapshot>>,
+    /// What the proxy counts.
+    pub stats: Arc<Stats>,
+    /// The clock that the Snapshot's moments come from.
+    pub clock: Clock,
+    /// Whether the engine is alive.
+    pub heartbeat: Arc<Heartbeat>,
+}
+
+/// A bound socket on which nobody is answered yet.
+#[derive(Debug)]
+pub struct Listener(TcpListener);
+
+impl Listener {
+    /// Where it listens, with the port that the system chose if 0 was asked for.
+    ///
+    /// # Errors
+    /// The system cannot tell.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+}
+
+/// Binds `listen`, early, so that a port that is taken ends the start and not the run. It is
+/// not shared by SO_REUSEPORT: a second pgsteer would answer for the first.
+///
+/// # Errors
+/// The address cannot be had; the message tells for what it is needed and what can be done.
+pub fn bind(listen: SocketAddr) -> anyhow::Result<Listener> {
+    let listener = TcpListener::bind(listen).map_err(|error| anyhow!(no_port(listen, &error)))?;
+    listener.set_nonblocking(true).with_context(|| format!("preparing the socket of {listen}"))?;
+    Ok(Listener(listener))
+}
+
+/// Serves the pages on the current runtime, until it is dropped.
+///
+/// # Errors
+/// The runtime does not take the socket.
+pub async fn serve(listener: Listener, pages: Pages) -> anyhow::Result<Infallible> {
+    let listener = tokio::net::TcpListener::from_std(listener.0)
+        .context("handing the socket of the status pages to the runtime")?;
+    Ok(accept_all(listener, Arc::new(pages), Limits::default()).await)
+}
+
+fn no_port(listen: SocketAddr, error: &io::Error) -> String {
+    let port = listen.port();
+    let remedy = match error.kind() {
+        ErrorKind::AddrInUse => format!(
+            "another program is there, `ss -ltnp 'sport = :{port}'` tells which; \
+             end it, or choose another address with --http"
+        ),
+        ErrorKind::AddrNotAvailable => {
+            "this machine does not have that address, `ip address` lists those it has".to_owned()
+        }
+        ErrorKind::PermissionDenied => {
+            "ports below 1024 need a privilege; choose another with --http".to_owned()
+        }
+        _ => "choose another address with --http".to_owned(),
+    };
+    format!(
+        "the status pages (/, /api/v1/status, /metrics, /healthz) cannot listen on {listen}: \
+         {error}; {remedy}"
+    )
+}

@@ -1,0 +1,204 @@
+//! A cluster made by hand, for the tests of the pages: a switchover that is not over yet.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, UNIX_EPOCH};
+
+use pgsteer_core::claim::{Failure, Role, Tags};
+use pgsteer_core::gate::{Gate, Note, Sessions};
+use pgsteer_core::names::{ClusterName, Endpoint, MemberName, ServiceName};
+use pgsteer_core::reason::Reason;
+use pgsteer_core::snapshot::{Event, EventKind, MemberState, ServiceState, Snapshot};
+use pgsteer_core::time::Moment;
+
+use super::compose::compose;
+use super::document::Document;
+use super::stamp::Now;
+use crate::stats::Stats;
+
+/// A name that would break out of a label if it were written as it is.
+pub const HOSTILE: &str = "n3\\\"} 1";
+
+pub fn now() -> Now {
+    Now {
+        at: Moment::from_millis(3_725_250),
+        wall: UNIX_EPOCH + Duration::from_millis(1_783_166_400_250),
+    }
+}
+
+pub fn snapshot() -> Snapshot {
+    Snapshot {
+        generation: 42,
+        at: at(3_725_000),
+        cluster: ClusterName::new("demo").unwrap(),
+        scope: Some("batman".to_owned()),
+        paused: true,
+        members: members(),
+        services: [(service("write"), write()), (service("read"), read())].into(),
+        events: events(),
+    }
+}
+
+pub fn stats() -> Stats {
+    let stats = Stats::default();
+    stats.clients.store(11, Relaxed);
+    stats.turned_away.store(2, Relaxed);
+    stats.cancels.store(3, Relaxed);
+    stats.garbage.store(1, Relaxed);
+    let write = stats.service(&service("write"));
+    write.held.store(4, Relaxed);
+    write.held_total.store(9, Relaxed);
+    write.held_ms_total.store(1_250, Relaxed);
+    write.refused_total.store(1, Relaxed);
+    let old = write.member(&member("n1"));
+    old.sessions_total.store(120, Relaxed);
+    old.ended_total.store(5, Relaxed);
+    old.failed_total.store(2, Relaxed);
+    let reader = stats.service(&service("read")).member(&member("n2"));
+    reader.sessions.store(7, Relaxed);
+    reader.sessions_total.store(70, Relaxed);
+    stats
+}
+
+/// The document that shows `snapshot`, by a version that no release changes.
+pub fn document_of(snapshot: &Snapshot) -> Document {
+    Document { version: "1.2.3".to_owned(), ..compose(snapshot, &stats(), &now()) }
+}
+
+/// The same cluster with its new primary.
+pub fn calm() -> Snapshot {
+    let mut snapshot = snapshot();
+    snapshot.paused = false;
+    if let Some(write) = snapshot.services.get_mut("write") {
+        write
+            .gates
+            .insert(member("n2"), Gate::Open { since: at(3_725_100), generation: 43, note: None });
+    }
+    snapshot
+}
+
+fn at(millis: u64) -> Moment {
+    Moment::from_millis(millis)
+}
+
+fn member(name: &str) -> MemberName {
+    MemberName::new(name).unwrap()
+}
+
+fn service(name: &str) -> ServiceName {
+    ServiceName::new(name).unwrap()
+}
+
+fn refused() -> Failure {
+    Failure::Unavailable {
+        sqlstate: Arc::from("57P01"),
+        message: Arc::from("terminating\nconnection \"now\"\u{1b}[31m"),
+    }
+}
+
+fn state(host: &str, role: Role) -> MemberState {
+    MemberState {
+        postgres: Endpoint::new(host, 5432).unwrap(),
+        patroni_url: Some(Arc::from(format!("http://{host}:8008"))),
+        addresses: host.parse().into_iter().collect(),
+        address_failure: None,
+        role,
+        trouble: None,
+        timeline: None,
+        lag_bytes: None,
+        lag: None,
+        tags: Tags::new(),
+    }
+}
+
+fn members() -> BTreeMap<MemberName, MemberState> {
+    let old =
+        MemberState { trouble: Some(Reason::Down(refused())), ..state("10.0.0.11", Role::Unknown) };
+    let new = MemberState {
+        trouble: Some(Reason::Promoting),
+        timeline: Some(4),
+        lag_bytes: Some(1_258_291),
+        lag: Some(Duration::from_millis(340)),
+        tags: [("zone".to_owned(), "a \"b\"".to_owned())].into(),
+        ..state("fd00::12", Role::Replica)
+    };
+    let third = MemberState {
+        timeline: Some(3),
+        address_failure: Some(Failure::Unresolved(Arc::from("pg3.example"))),
+        ..state("pg3.example", Role::Replica)
+    };
+    [(member("n1"), old), (member("n2"), new), (member(HOSTILE), third)].into()
+}
+
+fn write() -> ServiceState {
+    let shut = |reason, since, sessions| Gate::Shut { reason, since: at(since), sessions };
+    let gates = [
+        (member("n1"), shut(Reason::Down(refused()), 3_725_000, Sessions::End)),
+        (member("n2"), shut(Reason::Promoting, 3_724_900, Sessions::Keep)),
+        (
+            member(HOSTILE),
+            shut(
+                Reason::WrongRole { is: Role::Replica, wants: Role::Primary },
+                125_250,
+                Sessions::Keep,
+            ),
+        ),
+    ];
+    ServiceState { role: Role::Primary, gates: gates.into() }
+}
+
+fn read() -> ServiceState {
+    let lost = Reason::PatroniLost(Failure::Refused(Arc::from("http://fd00::12:8008")));
+    let gates = [
+        (member("n1"), Gate::Probation { since: at(3_725_200) }),
+        (
+            member("n2"),
+            Gate::Open {
+                since: at(65_250),
+                generation: 2,
+                note: Some(Note { reason: lost, since: at(3_700_000) }),
+            },
+        ),
+        (member(HOSTILE), Gate::Draining { reason: Reason::LagUnknown, since: at(3_662_250) }),
+    ];
+    ServiceState { role: Role::Replica, gates: gates.into() }
+}
+
+fn events() -> VecDeque<Event> {
+    let gate = |service_name, now, reason| EventKind::Gate {
+        service: service(service_name),
+        member: member("n1"),
+        now,
+        reason,
+    };
+    let kinds = [
+        (
+            10,
+            EventKind::Joined {
+                member: member("n1"),
+                postgres: Endpoint::new("10.0.0.11", 5432).unwrap(),
+            },
+        ),
+        (3_600_000, EventKind::Paused(true)),
+        (
+            3_600_500,
+            EventKind::AddressLost {
+                member: member(HOSTILE),
+                failure: Failure::Unresolved(Arc::from("pg3.example")),
+            },
+        ),
+        (
+            3_725_000,
+            EventKind::Role {
+                member: member("n1"),
+                was: Role::Primary,
+                is: Role::Unknown,
+                timeline: Some(3),
+            },
+        ),
+        (3_725_000, gate("write", "shut", Some(Reason::Down(refused())))),
+        (3_725_200, gate("read", "probation", Some(Reason::Confirming))),
+    ];
+    kinds.into_iter().map(|(millis, kind)| Event { at: at(millis), kind }).collect()
+}

@@ -1,0 +1,109 @@
+//! Stamps: times of day as the pages write them, and how they are made from moments.
+
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use pgsteer_core::time::Moment;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::clock::Clock;
+
+/// The last second that RFC 3339 can write: the end of the year 9999.
+const LAST: Duration = Duration::from_secs(253_402_300_799);
+
+/// A time of day in UTC, written as `2026-07-04T12:00:00.123Z`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Stamp(SystemTime);
+
+/// The present, both as a moment and as a time of day.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// The moment.
+    pub at: Moment,
+    /// The time of day of that moment.
+    pub wall: SystemTime,
+}
+
+impl Stamp {
+    /// The stamp of `wall`. What RFC 3339 cannot write goes to its nearest end, because a
+    /// machine whose clock is not set yet must still have its pages.
+    pub fn new(wall: SystemTime) -> Stamp {
+        Stamp(wall.clamp(UNIX_EPOCH, UNIX_EPOCH + LAST))
+    }
+
+    /// How long after `earlier` it lies; zero if it lies before it.
+    pub fn since(self, earlier: Stamp) -> Duration {
+        self.0.duration_since(earlier.0).unwrap_or_default()
+    }
+}
+
+impl Now {
+    /// The present by `clock`.
+    pub fn of(clock: &Clock) -> Now {
+        let at = clock.now();
+        Now { at, wall: clock.wall(at) }
+    }
+
+    /// The time of day of `moment`. It is counted from the present, so all stamps of one page
+    /// keep their distances even if somebody has set the clock in between.
+    pub fn stamp(&self, moment: Moment) -> Stamp {
+        let wall = self
+            .wall
+            .checked_sub(self.at.since(moment))
+            .and_then(|wall| wall.checked_add(moment.since(self.at)));
+        Stamp::new(wall.unwrap_or(UNIX_EPOCH))
+    }
+}
+
+impl fmt::Display for Stamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&humantime::format_rfc3339_millis(self.0), f)
+    }
+}
+
+impl Serialize for Stamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Stamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Stamp, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let wall = humantime::parse_rfc3339(&text).map_err(de::Error::custom)?;
+        Ok(Stamp::new(wall))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_before_now_is_that_much_earlier_on_the_wall() {
+        let now = Now {
+            at: Moment::from_millis(10_000),
+            wall: UNIX_EPOCH + Duration::from_secs(1_783_166_400),
+        };
+        let stamp = now.stamp(Moment::from_millis(8_877));
+        assert_eq!(stamp.to_string(), "2026-07-04T11:59:58.877Z");
+        assert_eq!(now.stamp(now.at).since(stamp), Duration::from_millis(1_123));
+    }
+
+    #[test]
+    fn a_clock_that_was_never_set_has_stamps_too() {
+        let now = Now { at: Moment::from_millis(10_000), wall: UNIX_EPOCH };
+        assert_eq!(now.stamp(Moment::START).to_string(), "1970-01-01T00:00:00.000Z");
+        let end = Stamp::new(UNIX_EPOCH + LAST + Duration::from_secs(1));
+        assert_eq!(end.to_string(), "9999-12-31T23:59:59.000Z");
+    }
+
+    #[test]
+    fn a_stamp_reads_back_as_it_was_written() {
+        let stamp = Stamp::new(UNIX_EPOCH + Duration::from_millis(1_783_166_400_123));
+        let json = serde_json::to_string(&stamp).unwrap();
+        assert_eq!(json, "\"2026-07-04T12:00:00.123Z\"");
+        assert_eq!(serde_json::from_str::<Stamp>(&json).unwrap(), stamp);
+        assert!(serde_json::from_str::<Stamp>("\"yesterday\"").is_err());
+    }
+}

@@ -1,0 +1,218 @@
+//! The pages over real sockets: what clients get, and what slow and hostile ones cannot do.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::connections::{Limits, accept_all};
+use super::*;
+
+/// Longer than anything here may take, so that a test that hangs fails.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+const SHORT: Limits = Limits {
+    connections_max: 4,
+    head: Duration::from_millis(300),
+    keep_alive: Duration::from_millis(900),
+    farewell: Duration::from_millis(300),
+};
+
+struct Served {
+    address: SocketAddr,
+    _snapshot: watch::Sender<Arc<Snapshot>>,
+    task: JoinHandle<Infallible>,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Serves the sample cluster on a free port of loopback.
+fn served(limits: Limits) -> Served {
+    let Listener(listener) = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
+    let address = listener.local_addr().unwrap();
+    let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+    let (sender, snapshot) = watch::channel(Arc::new(sample::snapshot()));
+    let pages = Pages {
+        snapshot,
+        stats: Arc::new(sample::stats()),
+        clock: Clock::start(),
+        heartbeat: Arc::default(),
+    };
+    let task = tokio::spawn(accept_all(listener, Arc::new(pages), limits));
+    Served { address, _snapshot: sender, task }
+}
+
+impl Served {
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    /// Sends one request on a connection of its own and returns all that comes back.
+    async fn talk(&self, request: &str) -> String {
+        let mut stream = self.connect().await;
+        stream.write_all(request.as_bytes()).await.unwrap();
+        rest_of(&mut stream).await
+    }
+
+    async fn get(&self, path: &str) -> String {
+        self.talk(&format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")).await
+    }
+}
+
+/// All that still comes, until the other side closes. A reset is an end as well.
+async fn rest_of(stream: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    let _ = timeout(PATIENCE, stream.read_to_end(&mut bytes)).await.expect("it stays open");
+    String::from_utf8(bytes).unwrap()
+}
+
+fn body_of(answer: &str) -> &str {
+    answer.split_once("\r\n\r\n").unwrap().1
+}
+
+#[tokio::test]
+async fn each_page_is_served_with_its_media_type() {
+    let served = served(Limits::default());
+    for (path, media_type, content) in [
+        ("/", "text/plain", "cluster demo (scope batman)"),
+        ("/?x=1", "text/plain", "cluster demo (scope batman)"),
+        ("/api/v1/status", "application/json", "\"generation\":42"),
+        ("/metrics", "application/openmetrics-text", "# EOF"),
+        ("/healthz", "text/plain", "ok\n"),
+    ] {
+        let answer = served.get(path).await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{path}: {answer}");
+        assert!(answer.contains(&format!("content-type: {media_type}")), "{path}: {answer}");
+        assert!(body_of(&answer).contains(content), "{path}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn head_tells_the_length_and_sends_no_body() {
+    let served = served(Limits::default());
+    let whole = served.get("/healthz").await;
+    let head = served.talk("HEAD /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+    assert_eq!(body_of(&whole), "ok\n");
+    assert_eq!(body_of(&head), "");
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.contains("content-length: 3\r\n"));
+}
+
+#[tokio::test]
+async fn an_unknown_path_lists_those_there_are() {
+    let answer = served(Limits::default()).get("/api/v1/stat").await;
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+    for path in ["/api/v1/status", "/metrics", "/healthz"] {
+        assert!(body_of(&answer).contains(path), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn other_methods_are_told_which_are_allowed() {
+    let served = served(Limits::default());
+    for method in ["POST", "DELETE", "OPTIONS", "BREW"] {
+        let answer = served.talk(&format!("{method} /metrics HTTP/1.1\r\nhost: x\r\n\r\n")).await;
+        assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
+        assert!(answer.contains("allow: GET, HEAD\r\n"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_with_a_body_is_refused_and_nobody_waits_for_the_body() {
+    let served = served(Limits::default());
+    for length in ["content-length: 1000000000", "transfer-encoding: chunked"] {
+        let answer = served.talk(&format!("GET / HTTP/1.1\r\nhost: x\r\n{length}\r\n\r\n")).await;
+        assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn garbage_and_an_endless_head_are_refused() {
+    let served = served(Limits::default());
+    assert!(served.talk("\u{0}\u{0}\u{0}\u{8}garbage\r\n\r\n").await.starts_with("HTTP/1.1 400 "));
+    let endless = format!("GET / HTTP/1.1\r\nx: {}\r\n\r\n", "x".repeat(100_000));
+    assert!(!served.talk(&endless).await.contains(" 200 "));
+    assert!(served.get("/healthz").await.contains(" 200 "));
+}
+
+#[tokio::test]
+async fn a_client_that_says_nothing_or_a_byte_at_a_time_loses_its_connection() {
+    let served = served(SHORT);
+    let started = Instant::now();
+    assert_eq!(served.talk("").await, "");
+    assert!(started.elapsed() >= SHORT.head);
+    let mut slow = served.connect().await;
+    let started = Instant::now();
+    for byte in "GET /healthz HTTP/1.1\r\nhost: x\r\n".bytes().cycle() {
+        if slow.write_all(&[byte]).await.is_err() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(started.elapsed() < PATIENCE);
+    }
+}
+
+#[tokio::test]
+async fn silent_connections_do_not_keep_others_out() {
+    let limits = Limits { head: PATIENCE * 2, keep_alive: PATIENCE * 2, ..SHORT };
+    let served = served(limits);
+    let mut silent = Vec::new();
+    for _ in 0..SHORT.connections_max {
+        silent.push(served.connect().await);
+    }
+    // The newcomer finds the house full, and the one that has been there longest goes.
+    assert!(served.get("/healthz").await.contains(" 200 "));
+    assert_eq!(rest_of(&mut silent[0]).await, "");
+    let last = silent.last_mut().unwrap();
+    last.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").await.unwrap();
+    assert!(rest_of(last).await.contains(" 200 "));
+}
+
+#[tokio::test]
+async fn a_client_that_never_reads_its_answers_loses_its_connection() {
+    let served = served(SHORT);
+    let mut greedy = served.connect().await;
+    let request = "GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n".repeat(100);
+    let started = Instant::now();
+    while timeout(PATIENCE, greedy.write_all(request.as_bytes())).await.expect("stuck").is_ok() {
+        assert!(started.elapsed() < PATIENCE);
+    }
+    assert!(served.get("/healthz").await.contains(" 200 "));
+}
+
+#[tokio::test]
+async fn a_busy_connection_is_kept_alive_for_a_while_and_then_closed_after_an_answer() {
+    let served = served(SHORT);
+    let mut stream = served.connect().await;
+    let started = Instant::now();
+    let mut answers = 0;
+    let mut answer = vec![0; 4_096];
+    while stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.is_ok() {
+        match timeout(PATIENCE, stream.read(&mut answer)).await.expect("stuck") {
+            Ok(bytes) if bytes > 0 => answers += 1,
+            _ => break,
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(answers > 1, "{answers}");
+    assert!(started.elapsed() >= SHORT.keep_alive && started.elapsed() < PATIENCE);
+}
+
+#[test]
+fn a_port_that_is_taken_is_named_with_who_needs_it_and_how_to_find_the_other() {
+    let holder = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = holder.local_addr().unwrap();
+    let error = bind(address).unwrap_err().to_string();
+    for part in [address.to_string(), "status pages".into(), format!("sport = :{}", address.port())]
+    {
+        assert!(error.contains(&part), "{error}");
+    }
+}

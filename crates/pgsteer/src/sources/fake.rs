@@ -1,0 +1,61 @@
+//! Fake servers for tests: they do with a connection what a test tells them.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// Listens on loopback and does with each connection, one after the other, what `act` says.
+/// The number is that of the connection, from 0.
+pub async fn server<F, Fut>(act: F) -> SocketAddr
+where
+    F: Fn(TcpStream, usize) -> Fut + Send + 'static,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        for number in 0.. {
+            let (stream, _) = listener.accept().await.unwrap();
+            stream.set_nodelay(true).unwrap();
+            tokio::spawn(act(stream, number));
+        }
+    });
+    address
+}
+
+/// A fake that reads a request's head, writes `answer` and closes.
+pub async fn http_server(answer: impl Into<Vec<u8>>) -> SocketAddr {
+    let answer = answer.into();
+    server(move |mut stream, _| {
+        let answer = answer.clone();
+        async move {
+            read_head(&mut stream).await;
+            // Who has had enough closes before all is written.
+            let _ = stream.write_all(&answer).await;
+        }
+    })
+    .await
+}
+
+/// Reads up to the empty line that ends the head of a request.
+pub async fn read_head(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        match stream.read_u8().await {
+            Ok(byte) => head.push(byte),
+            Err(_) => break,
+        }
+    }
+    String::from_utf8(head).unwrap()
+}
+
+/// Writes one byte at a time, each in a packet of its own.
+pub async fn drip(stream: &mut TcpStream, bytes: &[u8]) {
+    for byte in bytes {
+        if stream.write_all(&[*byte]).await.is_err() {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+}

@@ -1,0 +1,260 @@
+//! Asking: one bounded HTTP question to a running pgsteer.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::header::{ACCEPT, HOST};
+use hyper::{Request, StatusCode, Uri};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::http::document::Document;
+
+/// The time for the whole exchange.
+const ASK_LIMIT: Duration = Duration::from_secs(5);
+
+/// The most bytes of a document: that of a hundred members is a tenth of it.
+const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// The most bytes of an answer's head.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+
+const PATH: &str = "/api/v1/status";
+
+/// What the operator can do when the question fails.
+const REMEDY: &str = "is `pgsteer run` up there, and is this the address of its --http? \
+                      Name another with --http http://HOST:PORT";
+
+/// Where a pgsteer has its pages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    host: String,
+    port: u16,
+    /// Host and port as the request names them.
+    authority: String,
+    path: String,
+}
+
+/// What it told.
+#[derive(Debug)]
+pub struct Asked {
+    /// The document as it came.
+    pub text: String,
+    /// The same, read.
+    pub document: Document,
+}
+
+impl Target {
+    /// Reads `http://HOST[:PORT]`, the scheme being optional.
+    ///
+    /// # Errors
+    /// A sentence on what is wrong with it. It does not repeat an address with a user in it,
+    /// because a password may stand there too.
+    pub fn parse(url: &str) -> Result<Target> {
+        ensure!(!url.contains('@'), "--http: an address must not name a user");
+        let whole = match url.contains("://") {
+            true => url.to_owned(),
+            false => format!("http://{url}"),
+        };
+        let bad = |why: &str| anyhow!("--http: `{url}` is no address as http://HOST:PORT: {why}");
+        let uri: Uri = whole.parse().map_err(|_| bad("it is no URL"))?;
+        if uri.scheme_str() != Some("http") {
+            return Err(bad("pgsteer has its pages on http only"));
+        }
+        let authority = uri.authority().ok_or_else(|| bad("it names no host"))?;
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+        if host.is_empty() {
+            return Err(bad("it names no host"));
+        }
+        let port = match authority.as_str().strip_prefix(authority.host()) {
+            Some("") => Some(80),
+            Some(port) => port.strip_prefix(':').and_then(|digits| digits.parse().ok()),
+            None => None,
+        };
+        let port = port.filter(|port| *port != 0);
+        Ok(Target {
+            host: host.to_owned(),
+            port: port.ok_or_else(|| bad("the port is no number from 1 to 65535"))?,
+            authority: authority.to_string(),
+            path: format!("{}{PATH}", uri.path().trim_end_matches('/')),
+        })
+    }
+
+    /// Asks for the status document.
+    ///
+    /// # Errors
+    /// Nobody answers in time, or whoever answers is no pgsteer; the message says what to do.
+    pub async fn ask(&self) -> Result<Asked> {
+        let answer = match timeout(ASK_LIMIT, self.exchange()).await {
+            Ok(answer) => answer,
+            Err(_) => Err(anyhow!("no whole answer within {} s", ASK_LIMIT.as_secs())),
+        };
+        answer.with_context(|| format!("cannot ask http://{} ({REMEDY})", self.authority))
+    }
+
+    async fn exchange(&self) -> Result<Asked> {
+        let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
+        let (mut sender, connection) = http1::Builder::new()
+            .max_buf_size(HEAD_BYTES_MAX)
+            .handshake(TokioIo::new(stream))
+            .await?;
+        let request = Request::get(&self.path)
+            .header(HOST, &self.authority)
+            .header(ACCEPT, "application/json")
+            .body(Empty::<Bytes>::new())?;
+        let answering = async {
+            let answer = sender.send_request(request).await?;
+            let status = answer.status();
+            let body = Limited::new(answer.into_body(), BODY_BYTES_MAX).collect().await;
+            Ok((status, body.map_err(|error| anyhow!(error))?.to_bytes()))
+        };
+        let (status, body) = drive(connection, answering).await?;
+        read(status, &body)
+    }
+}
+
+/// Lets the connection work until the answer is there. It may end before the last bytes of
+/// the answer have been taken from it.
+async fn drive<T>(
+    connection: impl Future<Output = hyper::Result<()>>,
+    answering: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let (mut connection, mut answering) = (pin!(connection), pin!(answering));
+    tokio::select! {
+        biased;
+        answer = &mut answering => return answer,
+        // Its error reaches whoever waits for the answer as well.
+        _ = &mut connection => {}
+    }
+    answering.await
+}
+
+fn read(status: StatusCode, body: &[u8]) -> Result<Asked> {
+    if status != StatusCode::OK {
+        bail!("the answer to {PATH} is {status}, so it is no pgsteer or a very old one");
+    }
+    let text = std::str::from_utf8(body).context("the answer is no text, so it is no pgsteer")?;
+    let document = serde_json::from_str(text)
+        .context("the answer is no status document, so it is no pgsteer or another version")?;
+    Ok(Asked { text: text.to_owned(), document })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::sync::Arc;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::http::{self, Pages};
+
+    #[test]
+    fn an_address_is_read_with_and_without_its_scheme() {
+        let plain = Target::parse("http://127.0.0.1:7000").unwrap();
+        assert_eq!(Target::parse("127.0.0.1:7000").unwrap(), plain);
+        assert_eq!((plain.host.as_str(), plain.port), ("127.0.0.1", 7000));
+        assert_eq!(plain.path, "/api/v1/status");
+        let six = Target::parse("http://[::1]:7000/steer/").unwrap();
+        assert_eq!((six.host.as_str(), six.authority.as_str()), ("::1", "[::1]:7000"));
+        assert_eq!(six.path, "/steer/api/v1/status");
+        assert_eq!(Target::parse("http://front.example").unwrap().port, 80);
+    }
+
+    #[test]
+    fn a_bad_address_is_refused_and_a_password_in_it_not_repeated() {
+        for bad in [
+            "https://h:7000",
+            "http://",
+            "http://h:70000",
+            "http://h:0",
+            "http://h:",
+            "http://h:x",
+            "",
+            "a b",
+        ] {
+            assert!(Target::parse(bad).is_err(), "{bad}");
+        }
+        let error = Target::parse("http://me:s3cret@h:7000").unwrap_err();
+        assert!(!format!("{error:#}").contains("s3cret"));
+    }
+
+    #[test]
+    fn an_answer_that_is_no_document_is_named_as_such() {
+        let why = |status, body| format!("{:#}", read(status, body).unwrap_err());
+        assert!(why(StatusCode::NOT_FOUND, b"").contains("404"));
+        assert!(why(StatusCode::OK, b"<html>").contains("no status document"));
+        assert!(why(StatusCode::OK, b"\xff").contains("no text"));
+    }
+
+    /// A server that takes one connection in and answers `answer`, again and again if `endless`.
+    async fn server(answer: &'static [u8], is_endless: bool) -> Target {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = Target::parse(&listener.local_addr().unwrap().to_string()).unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 1_024];
+            let _ = stream.read(&mut request).await;
+            while stream.write_all(answer).await.is_ok() && is_endless {}
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        });
+        target
+    }
+
+    async fn why_not(target: &Target) -> String {
+        format!("{:#}", target.ask().await.unwrap_err())
+    }
+
+    #[tokio::test]
+    async fn a_running_pgsteer_tells_what_its_pages_serve() {
+        let listener = http::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let target = Target::parse(&listener.local_addr().unwrap().to_string()).unwrap();
+        let (_keep, snapshot) = watch::channel(Arc::new(http::sample::snapshot()));
+        let pages = Pages {
+            snapshot,
+            stats: Arc::new(http::sample::stats()),
+            clock: Clock::start(),
+            heartbeat: Arc::default(),
+        };
+        tokio::spawn(http::serve(listener, pages));
+        let asked = target.ask().await.unwrap();
+        assert_eq!(asked.document.generation, 42);
+        assert_eq!(serde_json::from_str::<Document>(&asked.text).unwrap(), asked.document);
+    }
+
+    #[tokio::test]
+    async fn an_error_says_what_was_tried_and_what_to_do() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        drop(listener);
+        let why = why_not(&Target::parse(&address).unwrap()).await;
+        for part in [address.as_str(), "refused", "pgsteer run", "--http"] {
+            assert!(why.contains(part), "{why}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_endless_answer_ends_at_the_limit() {
+        let head = b"HTTP/1.0 200 OK\r\n\r\n";
+        assert!(why_not(&server(head, true).await).await.contains("limit"));
+    }
+
+    #[tokio::test]
+    async fn a_server_of_another_kind_is_no_pgsteer() {
+        let why = why_not(&server(b"SSH-2.0-OpenSSH_9.2\r\n", false).await).await;
+        assert!(why.contains("cannot ask"), "{why}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_says_nothing_is_not_waited_for() {
+        assert!(why_not(&server(b"", false).await).await.contains("within 5 s"));
+    }
+}

@@ -1,0 +1,94 @@
+//! Human words: sizes and ages at a glance, and texts of others made safe to print.
+
+use std::time::Duration;
+
+/// Sizes in PostgreSQL's units, as the configuration writes them too.
+const SIZES: [(&str, u64); 4] =
+    [("TB", 1 << 40), ("GB", 1 << 30), ("MB", 1 << 20), ("kB", 1 << 10)];
+
+/// A size as `812B`, `1.2MB` or `34GB`.
+pub fn size(bytes: u64) -> String {
+    let Some((unit, factor)) = SIZES.into_iter().find(|(_, factor)| bytes >= *factor) else {
+        return format!("{bytes}B");
+    };
+    // Cut off, not rounded: 1023.9kB is not yet 1024kB.
+    let (whole, rest) = (bytes / factor, bytes % factor);
+    match whole {
+        0..10 if rest * 10 / factor > 0 => format!("{whole}.{}{unit}", rest * 10 / factor),
+        _ => format!("{whole}{unit}"),
+    }
+}
+
+/// An age as `340ms`, `12s`, `3m12s`, `5h03m` or `12d04h`.
+pub fn age(age: Duration) -> String {
+    let seconds = age.as_secs();
+    match seconds {
+        0 => format!("{}ms", age.as_millis()),
+        1..60 => format!("{seconds}s"),
+        60..3_600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
+        3_600..86_400 => format!("{}h{:02}m", seconds / 3_600, seconds / 60 % 60),
+        _ => format!("{}d{:02}h", seconds / 86_400, seconds / 3_600 % 24),
+    }
+}
+
+/// `text` on one line and without anything that could steer a terminal or turn the order of
+/// the letters around. Names and messages come from servers that we do not own.
+pub fn printable(text: &str) -> String {
+    text.chars()
+        .flat_map(|letter| {
+            let (plain, escaped) = match is_harmless(letter) {
+                true => (Some(letter), None),
+                false => (None, Some(letter.escape_default())),
+            };
+            plain.into_iter().chain(escaped.into_iter().flatten())
+        })
+        .collect()
+}
+
+fn is_harmless(letter: char) -> bool {
+    let is_invisible = matches!(letter,
+        '\u{061c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
+    !letter.is_control() && !is_invisible
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_has_two_figures_at_least_and_one_unit() {
+        for (bytes, text) in [
+            (0, "0B"),
+            (1_023, "1023B"),
+            (1_024, "1kB"),
+            (1_258_291, "1.1MB"),
+            (10_485_760, "10MB"),
+            (1_048_575, "1023kB"),
+            (u64::MAX, "16777215TB"),
+        ] {
+            assert_eq!(size(bytes), text);
+        }
+    }
+
+    #[test]
+    fn an_age_has_two_units_at_most() {
+        for (millis, text) in [
+            (0, "0ms"),
+            (999, "999ms"),
+            (59_999, "59s"),
+            (192_000, "3m12s"),
+            (18_180_000, "5h03m"),
+            (1_051_200_000, "12d04h"),
+        ] {
+            assert_eq!(age(Duration::from_millis(millis)), text);
+        }
+    }
+
+    #[test]
+    fn what_could_steer_a_terminal_is_printed_as_its_code() {
+        assert_eq!(printable("a\u{1b}[31m\nb"), "a\\u{1b}[31m\\nb");
+        assert_eq!(printable("n\u{202e}x\u{9b}"), "n\\u{202e}x\\u{9b}");
+        assert_eq!(printable("zürich \"1\""), "zürich \"1\"");
+    }
+}

@@ -1,0 +1,164 @@
+//! `pgsteer status`: asks a running pgsteer for its status document and shows it to people.
+
+mod ask;
+mod human;
+pub mod picture;
+mod table;
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::time::{MissedTickBehavior, interval};
+
+use self::ask::{Asked, Target};
+use self::picture::{Ink, draw};
+use crate::http::document::Document;
+
+/// How often `--watch` draws anew.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+
+/// What the exit code tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// Every service has an open gate.
+    AllServed,
+    /// Some service has none, so its clients wait.
+    SomeUnserved,
+    /// Nobody could be asked.
+    NotAsked,
+}
+
+impl From<Outcome> for ExitCode {
+    fn from(outcome: Outcome) -> ExitCode {
+        ExitCode::from(match outcome {
+            Outcome::AllServed => 0,
+            Outcome::SomeUnserved => 1,
+            Outcome::NotAsked => 2,
+        })
+    }
+}
+
+/// Asks the pgsteer whose pages are at `http_url` and prints what it tells: as tables, with
+/// `json` as the document itself, with `watch` anew every second until Ctrl-C.
+pub fn run(http_url: &str, json: bool, watch: bool) -> ExitCode {
+    match ask_and_print(http_url, json, watch) {
+        Ok(outcome) => outcome.into(),
+        Err(error) => {
+            // Nobody reads the message if this fails as well; the exit code remains.
+            let _ = writeln!(io::stderr(), "pgsteer status: {error:#}");
+            Outcome::NotAsked.into()
+        }
+    }
+}
+
+fn ask_and_print(http_url: &str, json: bool, watch: bool) -> Result<Outcome> {
+    let target = Target::parse(http_url)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")?;
+    let outcome = runtime.block_on(async {
+        match watch {
+            true => watch_until_interrupted(&target, json).await,
+            false => show_once(&target, json).await,
+        }
+    });
+    // A name that is still being resolved must not keep the command from ending.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn show_once(target: &Target, json: bool) -> Result<Outcome> {
+    let asked = target.ask().await?;
+    print(&shown(&asked, json, ink()))?;
+    Ok(outcome(&asked.document))
+}
+
+async fn watch_until_interrupted(target: &Target, json: bool) -> Result<Outcome> {
+    let mut ticks = interval(WATCH_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut last = Outcome::NotAsked;
+    let redrawing = async {
+        loop {
+            ticks.tick().await;
+            // A pgsteer that is being started again comes back, so the watch goes on.
+            let page = match target.ask().await {
+                Ok(asked) => {
+                    last = outcome(&asked.document);
+                    shown(&asked, json, ink())
+                }
+                Err(error) => {
+                    last = Outcome::NotAsked;
+                    format!("{error:#}\n")
+                }
+            };
+            if print(&redrawn(&page, json)).is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = redrawing => {}
+        interrupted = tokio::signal::ctrl_c() => interrupted.context("waiting for Ctrl-C")?,
+    }
+    Ok(last)
+}
+
+fn shown(asked: &Asked, json: bool, ink: Ink) -> String {
+    match json {
+        true => format!("{}\n", asked.text.trim_end()),
+        false => draw(&asked.document, ink),
+    }
+}
+
+/// The page in the place of the last one; on something that is no terminal, or as JSON, below
+/// it.
+fn redrawn(page: &str, json: bool) -> String {
+    match (io::stdout().is_terminal(), json) {
+        // Home, the page with what is left of each old line erased, and the rest below it.
+        // Erasing first would make the picture flicker.
+        (true, false) => format!("\x1b[H{}\x1b[J", page.replace('\n', "\x1b[K\n")),
+        (_, true) => page.to_owned(),
+        (false, false) => format!("{page}\n"),
+    }
+}
+
+fn outcome(document: &Document) -> Outcome {
+    let mut services = document.clusters.iter().flat_map(|cluster| &cluster.services);
+    match services.all(|service| !service.open.is_empty()) {
+        true => Outcome::AllServed,
+        false => Outcome::SomeUnserved,
+    }
+}
+
+/// Colour is for eyes at a terminal that did not decline it (no-color.org).
+fn ink() -> Ink {
+    let is_declined = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    match io::stdout().is_terminal() && !is_declined {
+        true => Ink::Colour,
+        false => Ink::Plain,
+    }
+}
+
+fn print(page: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(page.as_bytes()).and_then(|()| out.flush()) {
+        // `pgsteer status | head` has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::sample;
+
+    #[test]
+    fn the_exit_code_tells_whether_every_service_has_an_open_gate() {
+        assert_eq!(outcome(&sample::document_of(&sample::snapshot())), Outcome::SomeUnserved);
+        assert_eq!(outcome(&sample::document_of(&sample::calm())), Outcome::AllServed);
+    }
+}

@@ -1,0 +1,202 @@
+//! The picture: the status document as tables for people.
+
+use std::time::Duration;
+
+use super::human::{age, printable, size};
+use super::table::{Cell, Paint, Table, paint};
+use crate::http::document::{Cause, Cluster, Document, Gate, Member, Service};
+
+/// How many events are shown. The document has more.
+const EVENTS_SHOWN: usize = 10;
+
+/// Whether colours are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ink {
+    /// None: for files, pipes and browsers.
+    Plain,
+    /// For a terminal.
+    Colour,
+}
+
+/// `document` as tables.
+pub fn draw(document: &Document, ink: Ink) -> String {
+    let mut page = headline(document);
+    for cluster in &document.clusters {
+        page.push('\n');
+        page.push_str(&cluster_line(cluster, ink));
+        let parts =
+            [members(cluster), gates(document, cluster), services(cluster), events(cluster)];
+        for part in parts {
+            page.push('\n');
+            page.push_str(&part.draw(ink));
+        }
+    }
+    page
+}
+
+fn headline(document: &Document) -> String {
+    format!(
+        "pgsteer {}, up {}, {} at {}\n",
+        printable(&document.version),
+        age(Duration::from_secs(document.uptime_seconds)),
+        plural(document.clients, "client"),
+        document.now
+    )
+}
+
+fn cluster_line(cluster: &Cluster, ink: Ink) -> String {
+    let scope = match &cluster.scope {
+        Some(scope) => format!(" (scope {})", printable(scope)),
+        None => String::new(),
+    };
+    let members = u64::try_from(cluster.members.len()).unwrap_or(u64::MAX);
+    let members = plural(members, "member");
+    let mode = match cluster.paused {
+        true => format!(", {}", paint("in maintenance mode", Paint::Doubtful, ink)),
+        false => String::new(),
+    };
+    format!("cluster {}{scope}, {members}{mode}\n", printable(&cluster.name))
+}
+
+fn members(cluster: &Cluster) -> Table {
+    let mut table = Table::new(["NAME", "HOST:PORT", "ROLE", "TIMELINE", "LAG", "TROUBLE"]);
+    for member in &cluster.members {
+        table.row([
+            Cell::from(&member.name),
+            place(member).into(),
+            Cell::from(&member.role),
+            member.timeline.map_or("-".to_owned(), |timeline| timeline.to_string()).into(),
+            lag(member).into(),
+            trouble(member),
+        ]);
+    }
+    table
+}
+
+fn place(member: &Member) -> String {
+    match member.host.contains(':') {
+        true => format!("[{}]:{}", member.host, member.port),
+        false => format!("{}:{}", member.host, member.port),
+    }
+}
+
+fn lag(member: &Member) -> String {
+    let bytes = member.lag_bytes.map(size);
+    // A document from elsewhere may say anything, and no negative time is a Duration.
+    let time = member.lag_seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let known: Vec<String> = bytes.into_iter().chain(time.map(age)).collect();
+    match (known.is_empty(), member.role.as_str()) {
+        (false, _) => known.join(", "),
+        (true, "replica" | "standby_leader") => "unknown".to_owned(),
+        (true, _) => "-".to_owned(),
+    }
+}
+
+fn trouble(member: &Member) -> Cell {
+    let addresses = member.address_trouble.as_deref();
+    match (&member.trouble, addresses) {
+        (None, None) => "".into(),
+        (None, Some(addresses)) => Cell::painted(addresses, Paint::Doubtful),
+        (Some(own), None) => Cell::painted(&own.text, Paint::Bad),
+        (Some(own), Some(addresses)) => {
+            Cell::painted(&format!("{}; {addresses}", own.text), Paint::Bad)
+        }
+    }
+}
+
+fn gates(document: &Document, cluster: &Cluster) -> Table {
+    let mut table = Table::new(["SERVICE", "MEMBER", "GATE", "SINCE", "SESSIONS", "REASON"]);
+    for service in &cluster.services {
+        for member in &cluster.members {
+            let Some(gate) = member.services.get(&service.name) else { continue };
+            table.row([
+                Cell::from(&service.name),
+                Cell::from(&member.name),
+                Cell::painted(&gate.gate, gate_paint(gate)),
+                age(document.now.since(gate.since)).into(),
+                gate.sessions.to_string().into(),
+                Cell::from(reason(gate.reason.as_ref())),
+            ]);
+        }
+    }
+    table
+}
+
+fn gate_paint(gate: &Gate) -> Paint {
+    match (gate.gate.as_str(), &gate.reason) {
+        ("open", None) => Paint::Good,
+        // A replica does not serve writes: that is how it should be.
+        (_, Some(cause)) if cause.code == "wrong_role" => Paint::None,
+        ("shut", _) => Paint::Bad,
+        _ => Paint::Doubtful,
+    }
+}
+
+fn reason(cause: Option<&Cause>) -> &str {
+    cause.map_or("", |cause| cause.text.as_str())
+}
+
+fn services(cluster: &Cluster) -> Table {
+    let mut table = Table::new(["SERVICE", "WANTS", "ON HOLD", "REFUSED", "OPEN TO"]);
+    for service in &cluster.services {
+        let held = match service.held {
+            0 => Paint::None,
+            _ => Paint::Doubtful,
+        };
+        table.row([
+            Cell::from(&service.name),
+            Cell::from(&service.role),
+            Cell::painted(&service.held.to_string(), held),
+            service.refused_total.to_string().into(),
+            open_to(service),
+        ]);
+    }
+    table
+}
+
+fn open_to(service: &Service) -> Cell {
+    match service.open.is_empty() {
+        true => Cell::painted("nobody", Paint::Bad),
+        false => service.open.join(", ").into(),
+    }
+}
+
+fn events(cluster: &Cluster) -> Table {
+    let mut table = Table::new(["TIME", "EVENT"]);
+    let skipped = cluster.events.len().saturating_sub(EVENTS_SHOWN);
+    for event in cluster.events.iter().skip(skipped) {
+        table.row([event.at.to_string().into(), Cell::from(&event.text)]);
+    }
+    table
+}
+
+fn plural(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::sample;
+
+    #[test]
+    fn the_tables_of_a_cluster_in_the_middle_of_a_switchover() {
+        insta::assert_snapshot!(draw(&sample::document_of(&sample::snapshot()), Ink::Plain));
+    }
+
+    #[test]
+    fn only_the_newest_events_are_shown_and_the_newest_is_last() {
+        let mut document = sample::document_of(&sample::calm());
+        let cluster = &mut document.clusters[0];
+        let first = cluster.events[0].clone();
+        for number in 0..20 {
+            cluster.events.push(crate::http::document::Event {
+                text: format!("event {number}"),
+                ..first.clone()
+            });
+        }
+        let page = draw(&document, Ink::Plain);
+        assert!(!page.contains("event 9\n") && page.contains("event 10\n"), "{page}");
+        assert!(page.ends_with("event 19\n"), "{page}");
+    }
+}
