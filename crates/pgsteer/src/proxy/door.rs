@@ -139,7 +139,7 @@ async fn accept_all(
 /// Which worker takes the next client: the one with the fewest, counted in clumps.
 ///
 /// A worker that is awake for one session serves the next event of another without being woken
-/// for it, and being woken is a third of what a small transaction costs. So a handful of
+/// for it, and being woken is a large part of what a small transaction costs. So a handful of
 /// sessions stays together, and only whole clumps are spread.
 fn least_busy(loads: impl Iterator<Item = usize>) -> usize {
     const CLUMP: usize = 4;
