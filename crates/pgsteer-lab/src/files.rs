@@ -17,6 +17,7 @@ pub struct PatroniFile<'a> {
     pub etcd_api: EtcdApi,
     /// The addresses that clients come from, in the notation of pg_hba.conf.
     pub clients: &'a str,
+    pub connections_max: u32,
     /// `noloadbalance: true` among the tags.
     pub noloadbalance: bool,
 }
@@ -29,6 +30,7 @@ impl PatroniFile<'_> {
         let folder = folder.display();
         let bin = self.postgres_bin.display();
         let clients = self.clients;
+        let connections_max = self.connections_max;
         let noloadbalance = self.noloadbalance;
         let etcd = match self.etcd_api {
             EtcdApi::V2 => "etcd",
@@ -54,7 +56,7 @@ bootstrap:
       use_pg_rewind: true
       use_slots: true
       parameters:
-        max_connections: 200
+        max_connections: {connections_max}
         max_wal_senders: 12
         max_replication_slots: 12
         max_worker_processes: 8
@@ -193,6 +195,7 @@ mod tests {
             postgres_bin: Path::new("/pg/bin"),
             etcd_api: EtcdApi::V2,
             clients: "127.0.0.0/8",
+            connections_max: 200,
             noloadbalance: true,
         }
         .text();

@@ -22,6 +22,10 @@ enum Command {
     Demo(cli::demo::Demo),
     /// Do something to the cluster that is up; without an act, list them.
     Act(cli::act::Act),
+    /// What a client sees of a failover: pgsteer, HAProxy twice, and libpq side by side.
+    BenchFailover(cli::bench_failover::BenchFailover),
+    /// What a transaction costs in the proxy: pgsteer and HAProxy in turns.
+    BenchProxy(cli::bench_proxy::BenchProxy),
 }
 
 fn main() -> ExitCode {
@@ -29,6 +33,8 @@ fn main() -> ExitCode {
         Command::Up(up) => up.run(),
         Command::Demo(demo) => demo.run(),
         Command::Act(act) => act.run(),
+        Command::BenchFailover(bench) => bench.run(),
+        Command::BenchProxy(bench) => bench.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

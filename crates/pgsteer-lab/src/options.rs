@@ -33,6 +33,8 @@ pub struct LabOptions {
     pub network: Network,
     /// 1 to [`MEMBERS_MAX`].
     pub members: usize,
+    /// PostgreSQL's `max_connections`.
+    pub connections_max: u32,
     /// If set, the logs of all processes are copied here before the lab's folder is removed. The
     /// environment variable `PGSTEER_LAB_LOGS` gives the same when this is `None`.
     pub keep_logs_in: Option<PathBuf>,
@@ -44,6 +46,7 @@ impl Default for LabOptions {
             patroni: PatroniVersion::Pip,
             network: Network::Loopback,
             members: 3,
+            connections_max: 200,
             keep_logs_in: None,
         }
     }

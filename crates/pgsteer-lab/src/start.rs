@@ -117,6 +117,7 @@ impl Lab {
             postgres_bin: &self.launcher.tools.postgres_bin,
             etcd_api: self.launcher.tools.etcd_api,
             clients: &self.clients,
+            connections_max: self.options.connections_max,
             noloadbalance,
         };
         write(&member.folder.join("patroni.yml"), &file.text())

@@ -1,6 +1,8 @@
 //! The commands of the binary, one file each.
 
 pub mod act;
+pub mod bench_failover;
+pub mod bench_proxy;
 pub mod channel;
 pub mod demo;
 pub mod up;

@@ -1,0 +1,28 @@
+//! Bars: what pgsteer promises, beside what was measured, with the verdict in words.
+
+use super::table::Table;
+
+/// The bars of one benchmark.
+#[derive(Debug)]
+pub struct Bars {
+    table: Table,
+    missed: usize,
+}
+
+impl Bars {
+    pub fn new() -> Self {
+        Self { table: Table::new(&["figure", "bar", "pgsteer", ""]), missed: 0 }
+    }
+
+    /// One figure. What was not measured has missed its bar.
+    pub fn add(&mut self, figure: &str, bar: &str, measured: Option<(String, bool)>) {
+        let (measured, met) = measured.unwrap_or(("not measured".to_owned(), false));
+        self.missed += usize::from(!met);
+        let verdict = if met { "met" } else { "**NOT met**" };
+        self.table.row(vec![figure.into(), bar.into(), measured, verdict.into()]);
+    }
+
+    pub fn text(&self) -> String {
+        self.table.text()
+    }
+}

@@ -1,0 +1,124 @@
+//! From records to figures: what one door's clients saw of one event.
+
+use std::collections::BTreeMap;
+
+use super::events::Event;
+use super::gates::Opened;
+use super::record::{Kept, Log, Outcome, Try};
+
+/// A session to the old primary has this long to be gone after the new gate has opened.
+const GRACE_US: u64 = 10_000;
+
+/// What one door's clients saw of one event.
+#[derive(Debug, Clone, Default)]
+pub struct Figures {
+    pub tries: usize,
+    /// From the moment the new primary took writes to the first INSERT that it acknowledged.
+    pub wait_us: Option<u64>,
+    /// The longest that one successful try waited after that moment.
+    pub slowest_us: Option<u64>,
+    /// Clients that could not log in, by reason.
+    pub unconnected: BTreeMap<String, usize>,
+    pub read_only: usize,
+    /// Clients that were logged in and lost their session before the answer, by reason.
+    pub cut: BTreeMap<String, usize>,
+    /// Other answers to the INSERT, by SQLSTATE.
+    pub failed: BTreeMap<String, usize>,
+    /// INSERTs that the old primary acknowledged when the new one already took writes.
+    pub two_primaries: usize,
+    pub old_sessions: OldSessions,
+}
+
+/// How long sessions to the old primary outlived the moment from which the new one took writes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum OldSessions {
+    #[default]
+    None,
+    Gone {
+        after_us: u64,
+    },
+    /// At least one never ended while it was watched.
+    Stayed {
+        at_least_us: u64,
+    },
+}
+
+pub fn figures(log: &Log, event: &Event) -> Figures {
+    let mut figures = Figures::default();
+    for tried in log.tries.iter().filter(|tried| event.owns(tried.end_us)) {
+        figures.tries += 1;
+        match &tried.outcome {
+            Outcome::Done(server) if server.ip == event.new_ip => figures.success(tried, event),
+            Outcome::Done(_) => {
+                figures.two_primaries += usize::from(tried.end_us > event.writable_us);
+            }
+            Outcome::NoConnection(why) => count(&mut figures.unconnected, why),
+            Outcome::ReadOnly => figures.read_only += 1,
+            Outcome::Cut(why) => count(&mut figures.cut, why),
+            Outcome::Failed(why) => count(&mut figures.failed, why),
+        }
+    }
+    let of_old = log.kept.iter().filter(|kept| is_of_old(kept, event));
+    figures.old_sessions =
+        of_old.map(|kept| outlived(kept, event)).max().unwrap_or(OldSessions::None);
+    figures
+}
+
+impl Figures {
+    fn success(&mut self, tried: &Try, event: &Event) {
+        // It cannot have succeeded before the member took writes; the observer looks once a
+        // millisecond, and may be the later of the two.
+        let wait = tried.end_us.saturating_sub(event.writable_us);
+        let waited = tried.end_us.saturating_sub(tried.start_us.max(event.writable_us));
+        self.wait_us = Some(self.wait_us.map_or(wait, |least| least.min(wait)));
+        self.slowest_us = Some(self.slowest_us.map_or(waited, |most| most.max(waited)));
+    }
+}
+
+/// pgsteer only: when its gate opened, and how many sessions to the old primary its clients still
+/// had ten milliseconds later. A try that was logged in before the gate opened and ends later than
+/// that counts as well: it can only have been at the old primary.
+pub fn alive_after_gate(log: &Log, event: &Event, openings: &[Opened]) -> Option<usize> {
+    let opened = opening(event, openings)?;
+    let limit_us = opened.at_us + GRACE_US;
+    let kept = log.kept.iter().filter(|kept| {
+        is_of_old(kept, event) && kept.closed_us.is_none_or(|closed| closed > limit_us)
+    });
+    let tried = log.tries.iter().filter(|tried| {
+        tried.login_us.is_some_and(|login| login < opened.at_us) && tried.end_us > limit_us
+    });
+    Some(kept.count() + tried.count())
+}
+
+/// The opening of the gate that the event brought about.
+pub fn opening<'a>(event: &Event, openings: &'a [Opened]) -> Option<&'a Opened> {
+    openings.iter().find(|opened| opened.member == event.new && event.owns(opened.at_us))
+}
+
+/// Opened before the event, and still there when it began.
+fn is_of_old(kept: &Kept, event: &Event) -> bool {
+    kept.server.ip == event.old_ip
+        && kept.opened_us < event.writable_us
+        && kept.closed_us.is_none_or(|closed| closed >= event.began_us)
+}
+
+fn outlived(kept: &Kept, event: &Event) -> OldSessions {
+    match kept.closed_us {
+        Some(closed) if closed <= event.writable_us => OldSessions::Gone { after_us: 0 },
+        // Later it was the mending of the cluster that ended it.
+        Some(closed) if closed <= event.mended_us => {
+            OldSessions::Gone { after_us: closed - event.writable_us }
+        }
+        _ => OldSessions::Stayed { at_least_us: event.mended_us - event.writable_us },
+    }
+}
+
+fn count(counts: &mut BTreeMap<String, usize>, why: &str) {
+    *counts.entry(why.to_owned()).or_default() += 1;
+}
+
+/// Tries that ended before this moment and were not served.
+pub fn failed_before(log: &Log, us: u64) -> usize {
+    let failed = |tried: &&Try| !matches!(tried.outcome, Outcome::Done(_));
+    log.tries.iter().filter(|tried| tried.end_us < us).filter(failed).count()
+}
