@@ -53,6 +53,8 @@ pub struct Note {
     pub reason: Reason,
     /// Since when.
     pub since: Moment,
+    /// When the gate shuts if the doubt is not gone by then; none if it is no doubt.
+    pub expires: Option<Moment>,
 }
 
 /// What becomes of the sessions behind a gate that is shut.
@@ -114,8 +116,6 @@ pub struct Turn {
     pub evidence_asked_at: Moment,
     /// What becomes of the sessions if the gate is shut.
     pub sessions: Sessions,
-    /// How long [`Verdict::Keep`] keeps an open gate open.
-    pub grace: Duration,
     /// The number of the Snapshot that is being made.
     pub generation: u64,
     /// Now.
@@ -132,18 +132,16 @@ impl Gate {
     pub fn next(&self, turn: Turn) -> Gate {
         match &turn.verdict {
             Verdict::Fit { note, confirmed } => self.on_good_news(&turn, note, *confirmed),
-            Verdict::Keep(reason) => self.on_doubt(&turn, reason),
+            Verdict::Keep { reason, grace } => self.on_doubt(&turn, reason, *grace),
             Verdict::Drain(reason) => self.to_draining(&turn, reason),
             Verdict::Shut(reason) => self.to_shut(&turn, reason),
         }
     }
 
     /// The moment at which the grace of a doubtful open gate ends.
-    pub fn grace_ends(&self, grace: Duration) -> Option<Moment> {
+    pub fn grace_ends(&self) -> Option<Moment> {
         match self {
-            Gate::Open { note: Some(Note { reason, since }), .. } if reason.is_doubt() => {
-                Some(*since + grace)
-            }
+            Gate::Open { note: Some(note), .. } => note.expires,
             _ => None,
         }
     }
@@ -153,7 +151,7 @@ impl Gate {
             Gate::Open { since, generation, .. } => Gate::Open {
                 since: *since,
                 generation: *generation,
-                note: note.as_ref().map(|reason| self.note(turn, reason)),
+                note: note.as_ref().map(|reason| self.note(turn, reason, None)),
             },
             Gate::Probation { since } if turn.evidence_asked_at <= *since && !confirmed => {
                 self.clone()
@@ -164,11 +162,11 @@ impl Gate {
         }
     }
 
-    fn on_doubt(&self, turn: &Turn, reason: &Reason) -> Gate {
+    fn on_doubt(&self, turn: &Turn, reason: &Reason, grace: Duration) -> Gate {
         match self {
             Gate::Open { since, generation, .. } => {
-                let note = self.note(turn, reason);
-                match turn.now.since(note.since) < turn.grace {
+                let note = self.note(turn, reason, Some(turn.now + grace));
+                match note.expires.is_some_and(|expires| turn.now < expires) {
                     true => Gate::Open { since: *since, generation: *generation, note: Some(note) },
                     false => self.to_shut(turn, reason),
                 }
@@ -182,7 +180,7 @@ impl Gate {
         Gate::Open {
             since: turn.now,
             generation: turn.generation,
-            note: note.clone().map(|reason| Note { reason, since: turn.now }),
+            note: note.clone().map(|reason| Note { reason, since: turn.now, expires: None }),
         }
     }
 
@@ -220,15 +218,20 @@ impl Gate {
         Gate::Draining { reason: reason.clone(), since }
     }
 
-    /// The reservation, dated from when a reservation of its kind was first made.
-    fn note(&self, turn: &Turn, reason: &Reason) -> Note {
-        let since = match self {
-            Gate::Open { note: Some(old), .. } if old.reason.is_doubt() == reason.is_doubt() => {
-                old.since
+    /// The reservation, dated from when a reservation of its kind was first made. One doubt after
+    /// another gets no more time than the first that runs out.
+    fn note(&self, turn: &Turn, reason: &Reason, expires: Option<Moment>) -> Note {
+        let old = match self {
+            Gate::Open { note: Some(old), .. } if old.expires.is_some() == expires.is_some() => {
+                Some(old)
             }
-            _ => turn.now,
+            _ => None,
         };
-        Note { reason: reason.clone(), since }
+        Note {
+            reason: reason.clone(),
+            since: old.map_or(turn.now, |old| old.since),
+            expires: old.and_then(|old| old.expires).into_iter().chain(expires).min(),
+        }
     }
 }
 
@@ -245,7 +248,6 @@ mod tests {
             verdict,
             evidence_asked_at: Moment::from_millis(asked_ms),
             sessions: Sessions::Keep,
-            grace: GRACE,
             generation: 7,
             now: Moment::from_millis(now_ms),
         }
@@ -271,11 +273,12 @@ mod tests {
 
     #[test]
     fn doubt_keeps_what_was_open_until_the_grace_is_over() {
-        let doubt = || Verdict::Keep(Reason::Silent(Duration::from_secs(1)));
+        let doubt =
+            || Verdict::Keep { reason: Reason::Silent(Duration::from_secs(1)), grace: GRACE };
         let open = Gate::new(Moment::START).next(turn(fit(true), 0, 0));
         let kept = open.next(turn(doubt(), 1, 1_000)).next(turn(doubt(), 1, 60_999));
         assert!(kept.is_open());
-        assert_eq!(kept.grace_ends(GRACE), Some(Moment::from_millis(61_000)));
+        assert_eq!(kept.grace_ends(), Some(Moment::from_millis(61_000)));
         assert_eq!(kept.next(turn(doubt(), 1, 61_000)).word(), "shut");
         assert_eq!(Gate::new(Moment::START).next(turn(doubt(), 1, 1)).word(), "shut");
     }
@@ -299,9 +302,10 @@ mod tests {
 
     #[test]
     fn another_doubt_does_not_start_the_grace_anew_but_good_news_do() {
-        let silent = || Verdict::Keep(Reason::Silent(Duration::from_secs(1)));
+        let silent =
+            || Verdict::Keep { reason: Reason::Silent(Duration::from_secs(1)), grace: GRACE };
         let closed = Failure::Closed(Arc::from("n1:8008"));
-        let lost = || Verdict::Keep(Reason::PatroniLost(closed.clone()));
+        let lost = || Verdict::Keep { reason: Reason::PatroniLost(closed.clone()), grace: GRACE };
         let open = Gate::new(Moment::START).next(turn(fit(true), 0, 0));
         let mut gate = open.next(turn(silent(), 1, 1_000));
         for at_ms in (2_000..61_000).step_by(1_000) {

@@ -9,9 +9,14 @@ use std::time::Duration;
 
 use crate::time::Moment;
 
-/// How many positions are remembered. At one question a second and source it reaches further
-/// back than any claim lives.
-const SAMPLES_MAX: usize = 16;
+/// How many positions are remembered, and how far apart they are at least: together they reach
+/// further back than any claim lives, at whatever pace the primary is asked.
+const SAMPLES_MAX: usize = 32;
+const SAMPLES_APART: Duration = Duration::from_millis(250);
+
+/// How long the last position of a primary stays good to measure against when there is none:
+/// longer than Patroni needs to notice and to elect another one, ttl and all.
+const MEMORY: Duration = Duration::from_secs(60);
 
 /// The primary's recent write positions, oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,7 +28,7 @@ impl Lead {
     /// Remembers that the primary, asked at `asked_at`, had written up to `location`.
     pub fn note(&mut self, asked_at: Moment, location: u64) {
         match self.samples.back() {
-            Some((newest, _)) if *newest >= asked_at => return,
+            Some((newest, _)) if asked_at.since(*newest) < SAMPLES_APART => return,
             // A new timeline may begin below the end of the old one.
             Some((_, highest)) if *highest > location => self.samples.clear(),
             _ => {}
@@ -35,18 +40,12 @@ impl Lead {
     }
 
     /// How many bytes `location`, told by a replica asked at `asked_at`, is behind. None if the
-    /// primary has not been heard of for `memory`.
+    /// primary has not been heard of for a minute.
     ///
     /// While there is no primary nobody writes, so its last position stays good for a while.
-    pub fn lag_bytes(
-        &self,
-        asked_at: Moment,
-        location: u64,
-        now: Moment,
-        memory: Duration,
-    ) -> Option<u64> {
+    pub fn lag_bytes(&self, asked_at: Moment, location: u64, now: Moment) -> Option<u64> {
         let (newest, _) = self.samples.back()?;
-        if now.since(*newest) >= memory {
+        if now.since(*newest) >= MEMORY {
             return None;
         }
         let before = self.samples.iter().rev().find(|(at, _)| *at <= asked_at);
@@ -59,26 +58,24 @@ impl Lead {
 mod tests {
     use super::*;
 
-    const MEMORY: Duration = Duration::from_secs(30);
-
     #[test]
     fn a_replica_is_measured_against_what_was_written_before_it_was_asked() {
         let at = Moment::from_millis;
         let mut lead = Lead::default();
         lead.note(at(1_000), 100);
         lead.note(at(2_000), 900);
-        assert_eq!(lead.lag_bytes(at(1_500), 100, at(2_000), MEMORY), Some(0));
-        assert_eq!(lead.lag_bytes(at(2_500), 100, at(2_500), MEMORY), Some(800));
-        assert_eq!(lead.lag_bytes(at(500), 40, at(2_000), MEMORY), Some(60));
-        assert_eq!(lead.lag_bytes(at(2_500), 100, at(32_000), MEMORY), None);
+        assert_eq!(lead.lag_bytes(at(1_500), 100, at(2_000)), Some(0));
+        assert_eq!(lead.lag_bytes(at(2_500), 100, at(2_500)), Some(800));
+        assert_eq!(lead.lag_bytes(at(500), 40, at(2_000)), Some(60));
+        assert_eq!(lead.lag_bytes(at(2_500), 100, at(62_000)), None);
     }
 
     #[test]
     fn a_primary_that_starts_lower_replaces_the_old_positions() {
         let at = Moment::from_millis;
         let mut lead = Lead::default();
-        lead.note(at(1), 1_000);
-        lead.note(at(2), 500);
-        assert_eq!(lead.lag_bytes(at(1), 500, at(2), MEMORY), Some(0));
+        lead.note(at(1_000), 1_000);
+        lead.note(at(2_000), 500);
+        assert_eq!(lead.lag_bytes(at(1_000), 500, at(2_000)), Some(0));
     }
 }

@@ -161,11 +161,6 @@ codes! {
 }
 
 impl Reason {
-    /// It is a doubt that lets an open gate stay open for a while only.
-    pub fn is_doubt(&self) -> bool {
-        matches!(self, Reason::PatroniLost(_) | Reason::Silent(_) | Reason::AwaitingOthers(_))
-    }
-
     /// It is about lag.
     pub fn is_lag(&self) -> bool {
         matches!(self, Reason::LagUnknown | Reason::LagBytes { .. } | Reason::LagTime { .. })

@@ -204,6 +204,7 @@ impl fmt::Display for EventKind {
             EventKind::Gate { service, member, now, reason } => {
                 write!(f, "{service} gate of {member} is {now}")?;
                 match reason {
+                    Some(reason) if *now == "open" => write!(f, ", with a reservation: {reason}"),
                     Some(reason) => write!(f, ": {reason}"),
                     None => Ok(()),
                 }

@@ -47,9 +47,9 @@ impl Engine {
 
     /// How far a member in recovery is behind.
     pub(super) fn lag(&self, member: &Member, now: Moment) -> Lag {
-        let bytes = self.position(member, true, now).and_then(|(asked_at, location)| {
-            self.lead.lag_bytes(asked_at, location, now, self.cluster.silence)
-        });
+        let bytes = self
+            .position(member, true, now)
+            .and_then(|(asked_at, location)| self.lead.lag_bytes(asked_at, location, now));
         let progress = member.view.progress(now, &self.rules.freshness);
         let time =
             progress.filter(|heard| heard.said.in_recovery).and_then(|heard| heard.said.replay_lag);

@@ -144,7 +144,7 @@ impl Engine {
             ]
         });
         let gates = self.gates.values().flat_map(BTreeMap::values);
-        let of_gates = gates.map(|gate| gate.grace_ends(self.cluster.patroni_loss_grace));
+        let of_gates = gates.map(|gate| gate.grace_ends());
         let of_search = self.primary_missing_since.map(|since| since + SEARCH_LASTS);
         of_members.chain(of_gates).flatten().chain(of_search).filter(|at| *at > now).min()
     }
@@ -285,5 +285,6 @@ fn rules(cluster: &ClusterConfig) -> Rules {
             tether: REST_PACE.tether + tether_timeout + SLACK,
             progress: PROGRESS_LIFETIME,
         },
+        patroni_loss_grace: cluster.patroni_loss_grace,
     }
 }

@@ -6,6 +6,7 @@ use super::{Engine, Gates};
 use crate::claim::Role;
 use crate::config::ServiceConfig;
 use crate::gate::{Gate, Sessions, Turn};
+use crate::judge::Trust;
 use crate::judge::fitness::{Case, Verdict};
 use crate::names::{MemberName, ServiceName};
 use crate::reason::Reason;
@@ -69,10 +70,19 @@ impl Engine {
             member,
             standing,
             lag: self.lag(member, now),
+            has_source: self.has_source(),
             drained_for_lag,
             rules: &self.rules,
             now,
         }
+    }
+
+    /// Somebody is there that replicas can stream from.
+    fn has_source(&self) -> bool {
+        self.standings.values().any(|standing| {
+            matches!(standing.role, Role::Primary | Role::StandbyLeader)
+                && !matches!(standing.trust, Trust::None(_))
+        })
     }
 
     fn a_turn(
@@ -91,7 +101,6 @@ impl Engine {
             verdict,
             evidence_asked_at: view.evidence_asked_at(),
             sessions: if silent || lost { Sessions::End } else { Sessions::Keep },
-            grace: self.cluster.patroni_loss_grace,
             generation,
             now,
         }

@@ -20,7 +20,12 @@ pub enum Verdict {
         confirmed: bool,
     },
     /// It may go on serving for a while if it was, and must not start if it was not.
-    Keep(Reason),
+    Keep {
+        /// What is in doubt.
+        reason: Reason,
+        /// How long the while is, from the first doubt on.
+        grace: Duration,
+    },
     /// No new sessions; the old ones are fine.
     Drain(Reason),
     /// No new sessions.
@@ -47,6 +52,8 @@ pub struct Case<'a> {
     pub standing: &'a Standing,
     /// How far it is behind.
     pub lag: Lag,
+    /// There is a primary, or the leader of a standby cluster, that replicas can stream from.
+    pub has_source: bool,
     /// Its gate is draining for its lag just now.
     pub drained_for_lag: bool,
     /// The rules of the cluster.
@@ -54,6 +61,11 @@ pub struct Case<'a> {
     /// Now.
     pub now: Moment,
 }
+
+/// How long a replica may be without a stream while there is somebody to stream from. After a
+/// switchover it needs some seconds to find the new primary (`wal_retrieve_retry_interval` is 5 s
+/// by default); what it misses meanwhile the lag limits judge.
+pub const STALL_GRACE: Duration = Duration::from_secs(15);
 
 /// A replica drained for its lag comes back at this part of the limit, so that one that
 /// hovers around it does not flap.
@@ -95,17 +107,23 @@ impl Case<'_> {
         if let Some(reason) = self.refusal_by_tags() {
             return Verdict::Drain(reason);
         }
-        if self.service.role == Role::Replica
-            && let Some(reason) = self.stall().or_else(|| self.refusal_by_lag())
-        {
-            return Verdict::Drain(reason);
+        if self.service.role == Role::Replica {
+            if let Some(reason) = self.refusal_by_lag() {
+                return Verdict::Drain(reason);
+            }
+            if let Some(reason) = self.stall() {
+                return Verdict::Keep { reason, grace: STALL_GRACE };
+            }
         }
         // A primary with Patroni is confirmed by the lock and the state, which agree.
         let confirmed = self.rules.has_patroni && self.service.role != Role::Replica;
         match &self.standing.trust {
             Trust::Full => Verdict::Fit { note: None, confirmed },
             Trust::Noted(reason) => Verdict::Fit { note: Some(reason.clone()), confirmed },
-            Trust::AsItWas(reason) => Verdict::Keep(reason.clone()),
+            Trust::AsItWas(reason) => {
+                let grace = self.rules.patroni_loss_grace;
+                Verdict::Keep { reason: reason.clone(), grace }
+            }
             Trust::None(reason) => Verdict::Shut(reason.clone()),
         }
     }
@@ -126,8 +144,12 @@ impl Case<'_> {
     /// Why the replica does not stream, if so.
     ///
     /// Patroni tells from 3.0.4 on, SQL always, and the bad news of either counts; where neither
-    /// tells, a running replica is taken at its word, as Patroni's own `/replica` does.
+    /// tells, a running replica is taken at its word, as Patroni's own `/replica` does. While there
+    /// is nobody to stream from, no replica can, and none is to blame.
     fn stall(&self) -> Option<Reason> {
+        if !self.has_source {
+            return None;
+        }
         let (view, freshness) = (&self.member.view, &self.rules.freshness);
         let by_patroni = match view.patroni(self.now, freshness) {
             Word::Said(facts) => facts.replication_state.clone(),

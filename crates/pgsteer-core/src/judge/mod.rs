@@ -7,6 +7,7 @@ pub mod fitness;
 pub mod standing;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::claim::{Found, Role};
 use crate::names::MemberName;
@@ -61,6 +62,8 @@ pub struct Rules {
     pub highest_timeline_wins: bool,
     /// How long claims may be acted on.
     pub freshness: Freshness,
+    /// How long an open gate outlives the silence of its member's Patroni.
+    pub patroni_loss_grace: Duration,
 }
 
 /// What the judge concludes of a member.

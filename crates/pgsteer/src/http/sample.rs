@@ -157,7 +157,7 @@ fn read() -> ServiceState {
             Gate::Open {
                 since: at(65_250),
                 generation: 2,
-                note: Some(Note { reason: lost, since: at(3_700_000) }),
+                note: Some(Note { reason: lost, since: at(3_700_000), expires: None }),
             },
         ),
         (member(HOSTILE), Gate::Draining { reason: Reason::LagUnknown, since: at(3_662_250) }),

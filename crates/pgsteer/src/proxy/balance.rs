@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
 use pgsteer_core::gate::Gate;
-use pgsteer_core::names::MemberName;
+use pgsteer_core::names::{Endpoint, MemberName};
 use pgsteer_core::snapshot::Snapshot;
 
 use super::Service;
@@ -15,6 +15,8 @@ use super::Service;
 pub struct Target {
     /// Its name.
     pub member: MemberName,
+    /// Where its PostgreSQL listens.
+    pub postgres: Endpoint,
     /// Where to dial, best first; never empty.
     pub addresses: Vec<SocketAddr>,
     /// The Snapshot on which all workers must have acted first.
@@ -37,9 +39,10 @@ pub fn pick(
     });
     let mut targets: Vec<(usize, Target)> = open
         .filter_map(|(name, generation)| {
+            let postgres = snapshot.members.get(name)?.postgres.clone();
             let addresses = addresses(snapshot, service, name);
             let sessions = service.stats.member(name).sessions.load(Ordering::Relaxed);
-            let target = Target { member: name.clone(), addresses, generation };
+            let target = Target { member: name.clone(), postgres, addresses, generation };
             (!target.addresses.is_empty()).then_some((sessions, target))
         })
         .collect();

@@ -8,8 +8,9 @@ use pgsteer_core::wire::startup::{CancelKey, First, StartupError, first};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 
-/// A client may ask for encryption twice: once for GSSAPI, once for TLS.
-const REQUESTS_MAX: usize = 2;
+/// One read takes at most this much before the first packet is whole: most packets fit, and
+/// what somebody says ahead of time shows.
+const READ_BYTES: u64 = 1024;
 
 /// What a client is answered that asks for encryption that is not to be had.
 const NO_ENCRYPTION: &[u8] = b"N";
@@ -24,7 +25,8 @@ pub struct Client {
     pub stream: TcpStream,
     /// Bytes that were read and belong to what comes next.
     pub ahead: Vec<u8>,
-    requests: usize,
+    asked_for_tls: bool,
+    asked_for_gss: bool,
 }
 
 /// What a client wants.
@@ -57,14 +59,14 @@ pub enum ClientError {
 impl Client {
     /// A client that has just connected.
     pub fn new(stream: TcpStream) -> Client {
-        Client { stream, ahead: Vec::new(), requests: 0 }
+        Client { stream, ahead: Vec::new(), asked_for_tls: false, asked_for_gss: false }
     }
 
     /// Reads until it is clear what the client wants.
     pub async fn wish(&mut self) -> Result<Wish, ClientError> {
         loop {
             match first(&self.ahead)? {
-                First::Incomplete(wanted) => self.read_more(wanted - self.ahead.len()).await?,
+                First::Incomplete(_) => self.read_more().await?,
                 First::DirectTls => return Ok(Wish::DirectTls),
                 First::Cancel { key, .. } => return Ok(Wish::Cancel(key)),
                 First::Startup { len } => {
@@ -72,11 +74,13 @@ impl Client {
                     return Ok(Wish::Login(std::mem::replace(&mut self.ahead, rest)));
                 }
                 First::SslRequest => {
-                    self.take_request()?;
+                    let asked_before = std::mem::replace(&mut self.asked_for_tls, true);
+                    self.take_request(asked_before)?;
                     return Ok(Wish::Tls);
                 }
                 First::GssEncRequest => {
-                    self.take_request()?;
+                    let asked_before = std::mem::replace(&mut self.asked_for_gss, true);
+                    self.take_request(asked_before)?;
                     self.stream.write_all(NO_ENCRYPTION).await?;
                 }
             }
@@ -90,9 +94,13 @@ impl Client {
 
     /// Tells the client why nothing comes of it. One that does not read it is left alone.
     pub async fn refuse(&mut self, fields: &ErrorFields<'_>) {
-        let message = fields.to_fatal();
+        self.pass_on_refusal(&fields.to_fatal()).await;
+    }
+
+    /// The same, in the words of a server.
+    pub async fn pass_on_refusal(&mut self, message: &[u8]) {
         let told = async {
-            self.stream.write_all(&message).await?;
+            self.stream.write_all(message).await?;
             self.stream.shutdown().await
         };
         let _ = tokio::time::timeout(REFUSAL_TIMEOUT, told).await;
@@ -114,20 +122,19 @@ impl Client {
         }
     }
 
-    fn take_request(&mut self) -> Result<(), ClientError> {
+    fn take_request(&mut self, asked_before: bool) -> Result<(), ClientError> {
         const REQUEST_BYTES: usize = 8;
-        self.requests += 1;
         // Bytes behind the request were sent before its answer: somebody may have put them there.
-        if self.requests > REQUESTS_MAX || self.ahead.len() > REQUEST_BYTES {
+        if asked_before || self.ahead.len() > REQUEST_BYTES {
             return Err(ClientError::Impatient);
         }
         self.ahead.clear();
         Ok(())
     }
 
-    /// Reads what is there, at most `wanted` bytes, at least one.
-    async fn read_more(&mut self, wanted: usize) -> io::Result<()> {
-        let mut limited = (&mut self.stream).take(wanted as u64);
+    /// Reads what is there, at least one byte.
+    async fn read_more(&mut self) -> io::Result<()> {
+        let mut limited = (&mut self.stream).take(READ_BYTES);
         match limited.read_buf(&mut self.ahead).await? {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
             _ => Ok(()),

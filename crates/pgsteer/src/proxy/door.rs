@@ -1,6 +1,7 @@
 //! A door: one service's listening socket, and the task that takes its connections in.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,14 +15,11 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
-use super::{Admitted, Job, Service, Shared};
+use super::{Admitted, Job, Service, Shared, TURNED_AWAY_MAX};
 
 /// Connections that the kernel keeps until they are accepted. It caps this at
 /// `net.core.somaxconn`.
 const BACKLOG: i32 = 4_096;
-
-/// How many clients above the limit may wait at once to be told that there is no room.
-const TURNED_AWAY_MAX: usize = 100;
 
 /// The pause after an accept that failed, mostly for want of file descriptors: without it the
 /// same connection would fail again and again as fast as the processor goes.
@@ -51,15 +49,29 @@ pub fn bind_all(
             Ok(listener) => {
                 listeners.insert(service.listen, listener);
             }
-            Err(error) => errors.push(format!(
-                "service {name} cannot listen on {}: {error}; is another program there? \
-                 `ss -ltnp 'sport = :{}'` tells which",
-                service.listen,
-                service.listen.port()
-            )),
+            Err(error) => {
+                let remedy = remedy(&error, service.listen);
+                let address = service.listen;
+                errors.push(format!("service {name} cannot listen on {address}: {error}{remedy}"));
+            }
         }
     }
     if errors.is_empty() { Ok(listeners) } else { bail!(errors.join("\n")) }
+}
+
+/// What may be done about a port that cannot be had, where that is known.
+fn remedy(error: &std::io::Error, address: SocketAddr) -> String {
+    let port = address.port();
+    match error.kind() {
+        ErrorKind::AddrInUse => {
+            format!("; is another program there? `ss -ltnp 'sport = :{port}'` tells which")
+        }
+        ErrorKind::AddrNotAvailable => "; it is not an address of this machine".to_owned(),
+        ErrorKind::PermissionDenied => {
+            "; ports below 1024 need CAP_NET_BIND_SERVICE, or choose another".to_owned()
+        }
+        _ => String::new(),
+    }
 }
 
 fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
@@ -83,11 +95,6 @@ impl Door {
         let (sender, receiver) = watch::channel(service);
         let task = tokio::spawn(accept_all(listener, receiver, shared, workers)).abort_handle();
         Door { service: sender, task }
-    }
-
-    /// The service that new sessions find.
-    pub fn service(&self) -> Arc<Service> {
-        Arc::clone(&self.service.borrow())
     }
 
     /// New sessions find another service, or another configuration of it.

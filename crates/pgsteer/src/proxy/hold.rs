@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::balance::{Target, pick};
 use super::client::Client;
-use super::seat::Seat;
+use super::seat::{Place, Seat};
 use super::tcp::dial;
 use super::worker::Worker;
 use super::{Phase, Service};
@@ -121,7 +121,9 @@ impl Search {
         target: Target,
     ) -> Option<Connected> {
         let stats = service.stats.member(&target.member);
-        let seat = worker.registry().take(&service.name, &target.member, stats);
+        let (service_name, member) = (service.name.clone(), target.member);
+        let place = Place { service: service_name, member, postgres: target.postgres };
+        let seat = worker.registry().take(place, stats);
         let dialing =
             timeout(service.config.connect_timeout, dial(&target.addresses, worker.limits()));
         let failure = tokio::select! {

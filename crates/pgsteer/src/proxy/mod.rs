@@ -29,6 +29,7 @@ use anyhow::Context as _;
 use pgsteer_core::config::{Config, ProxyConfig, ServiceConfig};
 use pgsteer_core::names::ServiceName;
 use pgsteer_core::snapshot::Snapshot;
+use rustix::process::{Resource, getrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
@@ -39,6 +40,9 @@ use crate::stats::{ServiceStats, Stats};
 
 /// Connections that wait to be taken over by a worker.
 const JOBS_MAX: usize = 1_024;
+
+/// How many clients above the limit may wait at once to be told that there is no room.
+const TURNED_AWAY_MAX: usize = 100;
 
 /// How often a stopping proxy looks whether the last client has gone.
 const STOP_LOOK: Duration = Duration::from_millis(50);
@@ -79,8 +83,6 @@ pub enum Phase {
 enum Job {
     /// Serve a client.
     Client { stream: TcpStream, service: Arc<Service>, admitted: Admitted },
-    /// A reload took the service away: end its sessions.
-    EndService(ServiceName),
     /// Take no more clients out of the hold.
     Stop,
     /// End all sessions.
@@ -139,7 +141,7 @@ impl Proxy {
         let listeners = door::bind_all(&config.services, |_| false)?;
         let workers = config.proxy.workers.unwrap_or_else(cores);
         let shared = Arc::new(Shared {
-            limits: config.proxy.clone(),
+            limits: affordable(&config.proxy),
             stats: Arc::clone(stats),
             snapshots,
             barrier: Barrier::new(workers),
@@ -162,23 +164,18 @@ impl Proxy {
         Ok(proxy)
     }
 
-    /// Goes on with other services. Sessions of services that stay are not touched.
+    /// Goes on with other services. Sessions of services that stay are not touched; those of
+    /// services that go are ended by the Snapshot that has them no more.
     ///
     /// # Errors
     /// A new port that cannot be had; then nothing has changed.
-    pub async fn reload(&mut self, config: &Config) -> anyhow::Result<()> {
+    pub fn reload(&mut self, config: &Config) -> anyhow::Result<()> {
         let listeners =
             door::bind_all(&config.services, |address| self.doors.contains_key(&address))?;
-        let names = || self.doors.values().map(|door| door.service().name.clone());
-        let gone: Vec<ServiceName> =
-            names().filter(|name| !config.services.contains_key(name)).collect();
         let listens = |address: &SocketAddr| {
             config.services.values().any(|service| service.listen == *address)
         };
         self.doors.retain(|address, _| listens(address));
-        for name in gone {
-            self.tell_all(|| Job::EndService(name.clone())).await;
-        }
         self.open_doors(config, listeners);
         Ok(())
     }
@@ -227,6 +224,29 @@ impl Proxy {
             }
         }
     }
+}
+
+/// Files that are not sessions: sources, status pages, listening sockets, and the clients that
+/// are told that there is no room.
+const FILES_RESERVED: usize = 64 + TURNED_AWAY_MAX;
+
+/// As many sessions as the limit of open files allows. Without that the sources would be out of
+/// files as well, and a healthy cluster would look dead from here.
+fn affordable(proxy: &ProxyConfig) -> ProxyConfig {
+    const FILES_PER_SESSION: usize = 2;
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let files = usize::try_from(files).unwrap_or(usize::MAX);
+    let sessions_max = files.saturating_sub(FILES_RESERVED) / FILES_PER_SESSION;
+    if sessions_max >= proxy.sessions_max {
+        return proxy.clone();
+    }
+    let sessions_max = sessions_max.max(1);
+    tracing::warn!(
+        "at most {sessions_max} sessions instead of {}: a session takes two files, and the limit of \
+         open files is {files} (LimitNOFILE in systemd, ulimit -n in a shell)",
+        proxy.sessions_max
+    );
+    ProxyConfig { sessions_max, ..proxy.clone() }
 }
 
 fn cores() -> usize {

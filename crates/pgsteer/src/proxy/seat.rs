@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 
-use pgsteer_core::names::{MemberName, ServiceName};
+use pgsteer_core::names::{Endpoint, MemberName, ServiceName};
 use slab::Slab;
 use tokio::sync::Notify;
 
@@ -54,11 +54,21 @@ pub struct Registry {
     all_ended: Notify,
 }
 
+/// Where a seat is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The service that the client came in by.
+    pub service: ServiceName,
+    /// The member that serves it.
+    pub member: MemberName,
+    /// Where the member's PostgreSQL listened when it was dialed.
+    pub postgres: Endpoint,
+}
+
 /// What the registry knows of a seat.
 #[derive(Debug)]
 struct Taken {
-    service: ServiceName,
-    member: MemberName,
+    place: Place,
     ending: RefCell<Option<Ending>>,
     waker: RefCell<Option<Waker>>,
 }
@@ -73,32 +83,22 @@ pub struct Seat {
 }
 
 impl Registry {
-    /// Takes a seat at `member`.
-    pub fn take(
-        self: &Rc<Self>,
-        service: &ServiceName,
-        member: &MemberName,
-        stats: Arc<MemberStats>,
-    ) -> Seat {
-        let taken = Rc::new(Taken {
-            service: service.clone(),
-            member: member.clone(),
-            ending: RefCell::new(None),
-            waker: RefCell::new(None),
-        });
+    /// Takes a seat.
+    pub fn take(self: &Rc<Self>, place: Place, stats: Arc<MemberStats>) -> Seat {
+        let taken = Rc::new(Taken { place, ending: RefCell::new(None), waker: RefCell::new(None) });
         stats.sessions.fetch_add(1, Ordering::Relaxed);
         let index = self.seats.borrow_mut().insert(Rc::clone(&taken));
         Seat { registry: Rc::clone(self), index, taken, stats }
     }
 
     /// Tells every session for which `why` has an answer to end, and how many were told.
-    pub fn end(&self, why: impl Fn(&ServiceName, &MemberName) -> Option<Ending>) -> usize {
+    pub fn end(&self, why: impl Fn(&Place) -> Option<Ending>) -> usize {
         let mut told = 0;
         for (_, taken) in self.seats.borrow().iter() {
             if taken.ending.borrow().is_some() {
                 continue;
             }
-            if let Some(ending) = why(&taken.service, &taken.member) {
+            if let Some(ending) = why(&taken.place) {
                 *taken.ending.borrow_mut() = Some(ending);
                 told += 1;
                 if let Some(waker) = taken.waker.borrow_mut().take() {
@@ -122,7 +122,7 @@ impl Registry {
 impl Seat {
     /// The member it is at.
     pub fn member(&self) -> &MemberName {
-        &self.taken.member
+        &self.taken.place.member
     }
 
     /// What is counted of its member.
@@ -170,13 +170,16 @@ mod tests {
     #[tokio::test]
     async fn only_the_sessions_meant_are_told_and_all_are_waited_for() {
         let registry = Rc::new(Registry::default());
-        let name = |text: &str| MemberName::new(text).unwrap();
-        let service = ServiceName::new("write").unwrap();
+        let place = |member: &str| Place {
+            service: ServiceName::new("write").unwrap(),
+            member: MemberName::new(member).unwrap(),
+            postgres: Endpoint::new(member, 5432).unwrap(),
+        };
         let stats = Arc::new(MemberStats::default());
-        let first = registry.take(&service, &name("n1"), Arc::clone(&stats));
-        let second = registry.take(&service, &name("n2"), Arc::clone(&stats));
-        let why = |_: &ServiceName, member: &MemberName| {
-            (member.as_str() == "n1").then(|| Ending::Gate("gone".to_owned()))
+        let first = registry.take(place("n1"), Arc::clone(&stats));
+        let second = registry.take(place("n2"), Arc::clone(&stats));
+        let why = |place: &Place| {
+            (place.member.as_str() == "n1").then(|| Ending::Gate("gone".to_owned()))
         };
         assert_eq!(registry.end(why), 1);
         assert_eq!(registry.end(why), 0);

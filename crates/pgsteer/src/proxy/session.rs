@@ -91,23 +91,25 @@ impl Session {
                 other => break other,
             }
         };
-        if let Some(Wish::Login(_)) = wish {
-            let message = format!(
-                "pgsteer has {} clients already, its limit",
-                self.worker.limits().sessions_max
-            );
-            let fields = ErrorFields {
-                sqlstate: sqlstate::TOO_MANY_CONNECTIONS,
-                message: &message,
-                detail: "",
-                hint: "Raise sessions_max under [proxy], or use a connection pool.",
-            };
-            self.client.refuse(&fields).await;
+        match wish {
+            Some(Wish::Login(_)) => {}
+            // It takes no room, and may make some.
+            Some(Wish::Cancel(key)) => return self.cancel(key).await,
+            _ => return,
         }
+        let message =
+            format!("pgsteer has {} clients already, its limit", self.worker.limits().sessions_max);
+        let fields = ErrorFields {
+            sqlstate: sqlstate::TOO_MANY_CONNECTIONS,
+            message: &message,
+            detail: "",
+            hint: "Raise sessions_max under [proxy], or use a connection pool.",
+        };
+        self.client.refuse(&fields).await;
     }
 
     /// Sends a cancel request to the member it means, or to all if nobody here knows its key.
-    async fn cancel(self, key: CancelKey) {
+    async fn cancel(&self, key: CancelKey) {
         let shared = self.worker.shared();
         shared.stats.cancels.fetch_add(1, Ordering::Relaxed);
         let servers = match shared.cancels.server_of(&key) {
@@ -156,11 +158,12 @@ impl Session {
             Ok(connected) => return Some(connected),
             Err(vain) => vain,
         };
-        if vain != Vain::ClientGone
-            && self.client.deny_tls().await.is_ok()
-            && let Some(Wish::Login(_)) = self.opening().await
-        {
-            self.refuse(&vain).await;
+        if vain != Vain::ClientGone && self.client.deny_tls().await.is_ok() {
+            match self.opening().await {
+                Some(Wish::Login(_)) => self.refuse(&vain).await,
+                Some(Wish::Cancel(key)) => self.cancel(key).await,
+                _ => {}
+            }
         }
         None
     }
@@ -171,17 +174,23 @@ impl Session {
             _ = connected.seat.ending() => None,
             wish = self.opening() => Some(wish),
         };
-        match wish {
-            Some(Some(Wish::Login(startup))) => self.login(startup, Some(connected)).await,
-            Some(_) => {}
+        let (wish, at_hand) = match wish {
+            Some(wish) => (wish, Some(connected)),
             // The gate was shut while the client was thinking. Nothing is lost: it has been
             // promised nothing but that this connection is in clear.
             None => {
                 drop(connected);
-                if let Some(Wish::Login(startup)) = self.opening().await {
-                    self.login(startup, None).await;
-                }
+                (self.opening().await, None)
             }
+        };
+        match wish {
+            Some(Wish::Login(startup)) => self.login(startup, at_hand).await,
+            Some(Wish::Cancel(key)) => {
+                // Nobody would notice here that the seat has to be given back.
+                drop(at_hand);
+                self.cancel(key).await;
+            }
+            _ => {}
         }
     }
 
@@ -221,16 +230,16 @@ impl Session {
                         key.zip(address).map(|(key, address)| cancels.register(key, address));
                     return self.converse(connected).await;
                 }
-                Outcome::Refused { raw, retry: Some(why) } => {
-                    self.search.failed(&connected.seat, &why);
-                    if !self.search.has_alternative(&self.worker, &self.service) {
-                        let _ = self.client.stream.write_all(&raw).await;
-                        return;
+                Outcome::Refused { raw, retry } => {
+                    if let Some(why) = retry {
+                        self.search.failed(&connected.seat, &why);
+                        if self.search.has_alternative(&self.worker, &self.service) {
+                            continue;
+                        }
                     }
-                }
-                Outcome::Refused { raw, retry: None } => {
-                    let _ = self.client.stream.write_all(&raw).await;
-                    return;
+                    // A client that does not read must not keep the seat.
+                    drop(connected);
+                    return self.client.pass_on_refusal(&raw).await;
                 }
                 Outcome::Elsewhere(why) => {
                     self.search.failed(&connected.seat, &why);

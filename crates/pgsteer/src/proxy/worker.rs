@@ -5,14 +5,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use pgsteer_core::config::ProxyConfig;
-use pgsteer_core::names::{MemberName, ServiceName};
+use pgsteer_core::gate::Gate;
 use pgsteer_core::snapshot::Snapshot;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::LocalSet;
 
 use super::barrier::Barrier;
-use super::seat::{Ending, Registry};
+use super::seat::{Ending, Place, Registry};
 use super::{Job, Phase, Shared, session};
 
 /// What the sessions of one worker share.
@@ -76,14 +76,14 @@ impl Worker {
     /// Ends the sessions that the Snapshot wants ended, then lets new ones follow it.
     async fn act_on(&self, snapshots: &mut watch::Receiver<Arc<Snapshot>>) {
         let snapshot = snapshots.borrow_and_update().clone();
-        self.end_sessions(|service, member| lost(&snapshot, service, member)).await;
+        self.end_sessions(|place| lost(&snapshot, place)).await;
         let generation = snapshot.generation;
         *self.snapshot.borrow_mut() = snapshot;
         self.shared.barrier.acknowledge(self.index, generation);
         self.moved.notify_waiters();
     }
 
-    async fn end_sessions(&self, why: impl Fn(&ServiceName, &MemberName) -> Option<Ending>) {
+    async fn end_sessions(&self, why: impl Fn(&Place) -> Option<Ending>) {
         let told = self.registry.end(why);
         if told > 0 {
             self.registry.ended().await;
@@ -102,17 +102,11 @@ impl Worker {
                     admitted,
                 ));
             }
-            Job::EndService(name) => {
-                let of_it = |service: &ServiceName, _: &MemberName| {
-                    (*service == name).then_some(Ending::ServiceGone)
-                };
-                self.end_sessions(of_it).await;
-            }
             Job::Stop => {
                 self.phase.set(Phase::Stopping);
                 self.moved.notify_waiters();
             }
-            Job::EndAll => self.end_sessions(|_, _| Some(Ending::Shutdown)).await,
+            Job::EndAll => self.end_sessions(|_| Some(Ending::Shutdown)).await,
         }
     }
 
@@ -157,9 +151,14 @@ impl Worker {
     }
 }
 
-/// Why the sessions of `service` at `member` have to end, if they have.
-fn lost(snapshot: &Snapshot, service: &ServiceName, member: &MemberName) -> Option<Ending> {
-    let gate = snapshot.services.get(service)?.gates.get(member)?;
-    let why = || gate.reason().map(ToString::to_string).unwrap_or_default();
-    gate.ends_sessions().then(|| Ending::Gate(why()))
+/// Why the sessions at `place` have to end, if they have.
+fn lost(snapshot: &Snapshot, place: &Place) -> Option<Ending> {
+    if !snapshot.ends_session(&place.service, &place.member, &place.postgres) {
+        return None;
+    }
+    let Some(service) = snapshot.services.get(&place.service) else {
+        return Some(Ending::ServiceGone);
+    };
+    let reason = service.gates.get(&place.member).and_then(Gate::reason);
+    Some(Ending::Gate(reason.map(ToString::to_string).unwrap_or_default()))
 }

@@ -90,6 +90,7 @@ fn log(event: &Event) {
     match &event.kind {
         EventKind::Gate { now: "probation", .. } => tracing::debug!("{}", event.kind),
         EventKind::Gate { now: "shut" | "draining", .. }
+        | EventKind::Gate { now: "open", reason: Some(_), .. }
         | EventKind::Left { .. }
         | EventKind::AddressLost { .. }
         | EventKind::StrangeCluster { .. } => tracing::warn!("{}", event.kind),

@@ -100,7 +100,7 @@ impl House {
             true => None,
             false => Some(sources::prepare(&config.cluster)?),
         };
-        self.proxy.reload(&config).await?;
+        self.proxy.reload(&config)?;
         if let Some(prepared) = sources {
             let (reports, plans) = (self.reports.clone(), self.published.plans.clone());
             self.sources = prepared.start(self.clock, reports, plans);

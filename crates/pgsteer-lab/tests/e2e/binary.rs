@@ -1,0 +1,49 @@
+//! The pgsteer under test: the one that was built into the same folder as this test.
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anyhow::{Context, Result, bail};
+
+const REMEDY: &str = "run `cargo build -p pgsteer` first, with the profile of this test";
+
+/// The path of pgsteer: `PGSTEER_BIN` if that is set, or what lies beside this test.
+///
+/// # Errors
+/// It is not there, or older than the sources that it was made of: a test of yesterday's program
+/// would prove nothing.
+pub fn pgsteer() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("PGSTEER_BIN") {
+        return Ok(PathBuf::from(path));
+    }
+    let test = std::env::current_exe().context("this test does not know its own path")?;
+    // target/PROFILE/deps/e2e-HASH
+    let profile = test.ancestors().nth(2).context("this test is not in a target folder")?;
+    let path = profile.join("pgsteer");
+    if !path.is_file() {
+        bail!("there is no {}: {REMEDY}", path.display());
+    }
+    if let Some(source) = newer_source(&path)? {
+        bail!("{} is older than {}: {REMEDY}", path.display(), source.display());
+    }
+    Ok(path)
+}
+
+/// A source that was changed after the program was made, by the list that cargo leaves beside it.
+fn newer_source(program: &Path) -> Result<Option<PathBuf>> {
+    let list = program.with_extension("d");
+    let text = std::fs::read_to_string(&list)
+        .with_context(|| format!("cannot read {}", list.display()))?;
+    let made = changed_at(program)?;
+    let sources = text.split_once(": ").map_or("", |(_, sources)| sources);
+    // A space inside of a path is written with a backslash in front of it.
+    let sources = sources.replace("\\ ", "\0");
+    let mut sources =
+        sources.split_whitespace().map(|source| PathBuf::from(source.replace('\0', " ")));
+    Ok(sources.find(|source| changed_at(source).is_ok_and(|at| at > made)))
+}
+
+fn changed_at(path: &Path) -> Result<SystemTime> {
+    let metadata = path.metadata().with_context(|| format!("cannot see {}", path.display()))?;
+    metadata.modified().context("this system does not tell when a file was changed")
+}

@@ -1,0 +1,85 @@
+//! The clients that people use: psql, pgbench, and psycopg in Python.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use anyhow::{Context, Result, bail};
+use pgsteer_lab::{APP, Lab};
+
+/// `psql` without the user's own settings, as the application at a door.
+pub fn psql(lab: &Lab, door: SocketAddr) -> Command {
+    let mut command = program(lab, "psql", door);
+    command.args(["-XAtq", "-v", "ON_ERROR_STOP=1"]);
+    command
+}
+
+/// `pgbench` as the application at a door.
+pub fn pgbench(lab: &Lab, door: SocketAddr) -> Command {
+    program(lab, "pgbench", door)
+}
+
+fn program(lab: &Lab, name: &str, door: SocketAddr) -> Command {
+    let mut command = Command::new(lab.postgres_bin().join(name));
+    login(&mut command, door);
+    command
+}
+
+/// A script of `clients/` in the Python that has psycopg, as the application at a door.
+pub fn python(script: &str, door: SocketAddr) -> Result<Command> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/clients");
+    let mut command = Command::new(python_of_venv()?);
+    command.arg(folder.join(script));
+    login(&mut command, door);
+    Ok(command)
+}
+
+fn login(command: &mut Command, door: SocketAddr) {
+    // Whatever the user has set for the own databases must not reach the lab's.
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("PG") {
+            command.env_remove(name);
+        }
+    }
+    command
+        .env("PGHOST", door.ip().to_string())
+        .env("PGPORT", door.port().to_string())
+        .envs([("PGUSER", APP), ("PGPASSWORD", APP), ("PGDATABASE", APP)])
+        .envs([("PGCONNECT_TIMEOUT", "60"), ("PGPASSFILE", "/nonexistent")]);
+}
+
+/// The same two places that `scripts/install-lab.sh` installs to.
+fn python_of_venv() -> Result<PathBuf> {
+    let mut places = vec![PathBuf::from("/var/cache")];
+    places.extend(std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from));
+    places.extend(std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache")));
+    let python = |place: &PathBuf| place.join("pgsteer-lab/venv/bin/python");
+    places
+        .iter()
+        .map(python)
+        .find(|python| python.is_file())
+        .context("there is no Python with psycopg; run scripts/install-lab.sh")
+}
+
+/// Runs it to its end; what it printed, if it was content.
+pub fn run(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
+    if !output.status.success() {
+        bail!("{command:?} failed:\n{}", words(&output));
+    }
+    Ok(words(&output))
+}
+
+/// Runs it to its end; what it complained of. To be content is the error.
+pub fn run_in_vain(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
+    if output.status.success() {
+        bail!("{command:?} should have failed:\n{}", words(&output));
+    }
+    Ok(words(&output))
+}
+
+fn words(output: &Output) -> String {
+    let text = [&output.stdout[..], &output.stderr[..]].concat();
+    String::from_utf8_lossy(&text).trim().to_owned()
+}

@@ -1,0 +1,58 @@
+//! Sessions that are kept open through a door, as a pool keeps them.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use pgsteer_lab::{SUPERUSER, Session};
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// A session, and the server process that it had when it was opened.
+pub struct Kept {
+    session: Session,
+    backend: String,
+}
+
+impl Kept {
+    pub fn open(door: SocketAddr) -> Result<Kept> {
+        let mut session = Session::connect(door, SUPERUSER, "postgres", LIMIT)
+            .with_context(|| format!("no session at {door}"))?;
+        let backend = who(&mut session)?;
+        Ok(Kept { session, backend })
+    }
+
+    /// So many of them.
+    pub fn several(door: SocketAddr, count: usize) -> Result<Vec<Kept>> {
+        (0..count).map(|_| Kept::open(door)).collect()
+    }
+
+    /// The address of the member that serves it.
+    pub fn member_ip(&self) -> &str {
+        self.backend.split(' ').next().unwrap_or_default()
+    }
+
+    /// It still goes to the same server process.
+    pub fn ensure_alive(&mut self) -> Result<()> {
+        let now = who(&mut self.session).context("a kept session was lost")?;
+        ensure!(now == self.backend, "a kept session moved from {} to {now}", self.backend);
+        Ok(())
+    }
+
+    /// It was ended; returns the last words to it.
+    pub fn ensure_ended(&mut self) -> Result<String> {
+        match self.session.ask_writable(LIMIT) {
+            Ok(_) => bail!("a kept session to {} is still there", self.backend),
+            Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
+                bail!("a kept session to {} hangs", self.backend)
+            }
+            Err(error) => Ok(error.to_string()),
+        }
+    }
+}
+
+fn who(session: &mut Session) -> Result<String> {
+    let sql = "SELECT host(inet_server_addr()) || ' ' || pg_backend_pid()";
+    let rows = session.query(sql, LIMIT)?;
+    rows.into_iter().flatten().flatten().next().context("an empty answer")
+}

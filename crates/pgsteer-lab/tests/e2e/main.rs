@@ -1,0 +1,49 @@
+//! End to end: pgsteer in front of real clusters that are broken on purpose.
+//!
+//! The tests of one cluster share it and run one after the other; each finds it healthy. A part of a
+//! name selects tests, `--list` shows them, and `PGSTEER_TIMES=1` tells how long each took.
+
+mod binary;
+mod cases;
+mod clients;
+mod kept;
+mod sockets;
+mod stage;
+mod steer;
+mod traffic;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+use self::cases::Case;
+use self::stage::Cluster;
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // One cluster, so one test at a time.
+    arguments.test_threads = Some(1);
+    if !arguments.list
+        && let Err(error) = binary::pgsteer()
+    {
+        eprintln!("{error:#}");
+        return ExitCode::FAILURE;
+    }
+    let conclusion = libtest_mimic::run(&arguments, cases::all().into_iter().map(trial).collect());
+    stage::strike();
+    conclusion.exit_code()
+}
+
+fn trial(case: Case) -> Trial {
+    let name = format!("{}::{}", case.cluster.name(), case.name);
+    let told = name.clone();
+    let trial = Trial::test(name, move || {
+        stage::play(&told, case.cluster, case.play)
+            .map_err(|error| Failed::from(format!("{error:#}")))
+    });
+    let needs_root = case.needs_cables && case.cluster.network() != Cluster::CABLES;
+    match needs_root {
+        true => trial.with_kind("skipped: needs root").with_ignored_flag(true),
+        false => trial,
+    }
+}

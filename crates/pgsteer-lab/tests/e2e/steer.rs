@@ -1,0 +1,302 @@
+//! A pgsteer in front of the lab: started, watched by its log, ended.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use pgsteer_lab::{CHECK, Lab, Signal, Spawned};
+use serde_json::Value;
+
+use crate::{binary, stage};
+
+/// How long pgsteer may take to see a healthy cluster, on a machine that has much else to do.
+const READY_LIMIT: Duration = Duration::from_secs(15);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// What a pgsteer is told. Sections are lines of TOML; what is empty stays at its default.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    pub name: &'a str,
+    /// Its ports are those of a newcomer and this: two at once need two numbers.
+    pub shift: u16,
+    /// Patroni tells the members; otherwise they are listed, and SQL alone judges them.
+    pub patroni: bool,
+    /// A login for the tether.
+    pub check: bool,
+    pub cluster: &'a str,
+    pub write: &'a str,
+    pub read: &'a str,
+    pub proxy: &'a str,
+    /// More sections, with their headings.
+    pub more: &'a str,
+}
+
+impl Default for Wanted<'_> {
+    fn default() -> Self {
+        Wanted {
+            name: "pgsteer",
+            shift: 0,
+            patroni: true,
+            check: true,
+            cluster: "",
+            write: "",
+            read: "",
+            proxy: "",
+            more: "",
+        }
+    }
+}
+
+/// Where a pgsteer listens.
+#[derive(Debug, Clone, Copy)]
+pub struct Doors {
+    pub write: SocketAddr,
+    pub read: SocketAddr,
+    pub http: SocketAddr,
+}
+
+impl Doors {
+    /// On an address that is the lab's own, so that every port is free.
+    pub fn new(lab: &Lab, shift: u16) -> Doors {
+        let at = |port: u16| SocketAddr::from((lab.host_ip(), port + shift));
+        Doors { write: at(5000), read: at(5001), http: at(7000) }
+    }
+}
+
+/// A running pgsteer. Dropping it kills it and keeps the end of its log.
+#[derive(Debug)]
+pub struct Steer {
+    pub doors: Doors,
+    name: String,
+    program: Spawned,
+    members: usize,
+}
+
+/// The state of every gate, by service and member, as the log tells it.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Gates(BTreeMap<(String, String), String>);
+
+impl Steer {
+    /// As a newcomer starts it: one address of Patroni, no login, no file.
+    pub fn newcomer(lab: &Lab) -> Result<Steer> {
+        let doors = Doors::new(lab, 0);
+        let patroni = lab.members().first().context("the lab has no member")?.patroni_url();
+        let mut command = command()?;
+        command.args(["--patroni", &patroni]);
+        for (flag, door) in
+            [("--write", doors.write), ("--read", doors.read), ("--http", doors.http)]
+        {
+            command.args([flag, &door.to_string()]);
+        }
+        Steer::spawn(lab, "pgsteer", command, doors)
+    }
+
+    /// With a configuration file; returns when it knows the whole cluster.
+    pub fn start(lab: &Lab, wanted: &Wanted<'_>) -> Result<Steer> {
+        let steer = Steer::start_blind(lab, wanted)?;
+        steer.wait_until_ready()?;
+        Ok(steer)
+    }
+
+    /// The same, in front of a cluster that is not well: returns when its ports are open.
+    pub fn start_blind(lab: &Lab, wanted: &Wanted<'_>) -> Result<Steer> {
+        let doors = Doors::new(lab, wanted.shift);
+        let mut command = command()?;
+        command.arg("--config").arg(write_file(lab, wanted)?);
+        Steer::spawn(lab, wanted.name, command, doors)
+    }
+
+    fn spawn(lab: &Lab, name: &str, command: Command, doors: Doors) -> Result<Steer> {
+        let old = lab.folder().join(format!("{name}.log"));
+        // The log of the test before would tell of its gates.
+        let _ = std::fs::remove_file(old);
+        let program = lab.spawn(name, command)?;
+        let steer = Steer { doors, name: name.to_owned(), program, members: lab.members().len() };
+        steer.wait_for("its ports to be open", READY_LIMIT, |steer| {
+            steer.log().contains("service write listens on")
+        })?;
+        Ok(steer)
+    }
+
+    /// Waits until every member serves what it should.
+    pub fn wait_until_ready(&self) -> Result<()> {
+        let replicas = self.members - 1;
+        self.wait_for("all gates to be right", READY_LIMIT, |steer| {
+            let gates = steer.gates();
+            gates.open("write").len() == 1 && gates.open("read").len() == replicas
+        })
+    }
+
+    /// Waits until the gate of `member` to `service` is in this state.
+    pub fn wait_for_gate(
+        &self,
+        service: &str,
+        member: &str,
+        state: &str,
+        limit: Duration,
+    ) -> Result<()> {
+        self.wait_for(&format!("the {service} gate of {member} to be {state}"), limit, |steer| {
+            steer.gates().state(service, member) == state
+        })
+    }
+
+    /// Waits until its log has this line, or a part of it.
+    pub fn wait_for_log(&self, line: &str, limit: Duration) -> Result<()> {
+        self.wait_for(&format!("the log to tell {line:?}"), limit, |steer| {
+            steer.messages().iter().any(|message| message.contains(line))
+        })
+    }
+
+    /// Looks until `check` is content.
+    pub fn wait_for(
+        &self,
+        what: &str,
+        limit: Duration,
+        check: impl Fn(&Steer) -> bool,
+    ) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        while !check(self) {
+            if Instant::now() > deadline {
+                bail!("{} waited {limit:?} for {what}: {:?}", self.name, self.gates());
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        Ok(())
+    }
+
+    /// All that it has logged, as it is.
+    pub fn log(&self) -> String {
+        self.program.log()
+    }
+
+    /// The sentences of its log, oldest first.
+    pub fn messages(&self) -> Vec<String> {
+        let message = |line: &str| {
+            let line: Value = serde_json::from_str(line).ok()?;
+            Some(line.pointer("/fields/message")?.as_str()?.to_owned())
+        };
+        self.log().lines().filter_map(message).collect()
+    }
+
+    pub fn gates(&self) -> Gates {
+        let mut gates = Gates::default();
+        for message in self.messages() {
+            gates.hear(&message);
+        }
+        gates
+    }
+
+    /// Has it read its file again, as this is written now; returns what it says of that.
+    pub fn reload(&mut self, lab: &Lab, wanted: &Wanted<'_>) -> Result<String> {
+        write_file(lab, wanted)?;
+        self.reload_as_it_is()
+    }
+
+    /// The same, with whatever is in the file.
+    pub fn reload_as_it_is(&mut self) -> Result<String> {
+        let told = |steer: &Steer| -> Vec<String> {
+            let messages = steer.messages().into_iter();
+            messages.filter(|line| line == "reloaded" || line.starts_with("not reloaded")).collect()
+        };
+        let before = told(self).len();
+        self.signal(Signal::HUP)?;
+        self.wait_for("a word on the reload", READY_LIMIT, |steer| told(steer).len() > before)?;
+        told(self).pop().context("the word is gone")
+    }
+
+    pub fn signal(&mut self, signal: Signal) -> Result<()> {
+        self.program.signal(signal)
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.program.is_running()
+    }
+
+    /// Waits until it has ended by itself.
+    pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
+        self.program.wait(limit)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.program.pid()
+    }
+}
+
+impl Drop for Steer {
+    fn drop(&mut self) {
+        stage::keep_log(&self.name, &self.log());
+    }
+}
+
+impl Gates {
+    /// Takes in a sentence such as `write gate of n1 is shut: nothing heard of it yet`.
+    fn hear(&mut self, message: &str) {
+        let words = || {
+            let (service, rest) = message.split_once(" gate of ")?;
+            let (member, rest) = rest.split_once(" is ")?;
+            Some((service, member, rest.split(':').next()?))
+        };
+        if let Some((service, member, state)) = words() {
+            self.0.insert((service.to_owned(), member.to_owned()), state.to_owned());
+        }
+    }
+
+    /// `shut`, `draining` or `open`.
+    pub fn state(&self, service: &str, member: &str) -> &str {
+        let key = (service.to_owned(), member.to_owned());
+        self.0.get(&key).map_or("shut", String::as_str)
+    }
+
+    /// The members whose gate is open.
+    pub fn open(&self, service: &str) -> Vec<&str> {
+        let open = self.0.iter().filter(|((of, _), state)| of == service && *state == "open");
+        open.map(|((_, member), _)| member.as_str()).collect()
+    }
+}
+
+fn command() -> Result<Command> {
+    let mut command = Command::new(binary::pgsteer()?);
+    command.args(["run", "--log-format", "json"]);
+    Ok(command)
+}
+
+/// Where the configuration file of a pgsteer of this name is.
+pub fn file_of(lab: &Lab, name: &str) -> PathBuf {
+    lab.folder().join(format!("{name}.toml"))
+}
+
+fn write_file(lab: &Lab, wanted: &Wanted<'_>) -> Result<PathBuf> {
+    let file = file_of(lab, wanted.name);
+    std::fs::write(&file, text(lab, wanted)?)
+        .with_context(|| format!("cannot write {}", file.display()))?;
+    Ok(file)
+}
+
+fn text(lab: &Lab, wanted: &Wanted<'_>) -> Result<String> {
+    let Doors { write, read, http } = Doors::new(lab, wanted.shift);
+    let mut text = format!("[cluster]\n{}\n", wanted.cluster);
+    if wanted.patroni {
+        // One address is enough, so the others have to be found.
+        let url = lab.members().first().context("the lab has no member")?.patroni_url();
+        writeln!(text, "[patroni]\nurls = ['{url}']")?;
+    } else {
+        for member in lab.members() {
+            writeln!(text, "[members.{}]\npostgres = '{}'", member.name, member.postgres_addr())?;
+        }
+    }
+    if wanted.check {
+        let file = lab.folder().join("pgcheck.password");
+        std::fs::write(&file, CHECK).context("cannot write the password file")?;
+        writeln!(text, "[check]\nuser = '{CHECK}'\npassword_file = '{}'", file.display())?;
+    }
+    ensure!(wanted.check || wanted.patroni, "a pgsteer without Patroni needs a login");
+    writeln!(text, "[http]\nlisten = '{http}'\n[proxy]\n{}", wanted.proxy)?;
+    writeln!(text, "[services.write]\nlisten = '{write}'\nrole = 'primary'\n{}", wanted.write)?;
+    writeln!(text, "[services.read]\nlisten = '{read}'\nrole = 'replica'\n{}", wanted.read)?;
+    writeln!(text, "{}", wanted.more)?;
+    Ok(text)
+}

@@ -1,0 +1,9 @@
+//! The program as it is typed: wrong flags and files, taken ports, strange Patronis. No cluster needed.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
+
+mod fake_patroni;
+mod input;
+mod pgsteer;
+mod ports;
+mod strange;

@@ -1,0 +1,131 @@
+//! A pgsteer process.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+const LIMIT: Duration = Duration::from_secs(15);
+
+/// Runs it to its end, which has to come by itself.
+pub fn run(words: &[&str]) -> Output {
+    let mut child = command(words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let deadline = Instant::now() + LIMIT;
+    while child.try_wait().unwrap().is_none() {
+        if Instant::now() > deadline {
+            child.kill().unwrap();
+            panic!("pgsteer {words:?} does not end: {:?}", child.wait_with_output().unwrap());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.wait_with_output().unwrap()
+}
+
+/// What it wrote to stderr.
+pub fn complaint(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A pgsteer that goes on. It is killed at the end of the test.
+pub struct Running {
+    child: Child,
+    http: SocketAddr,
+    log: PathBuf,
+}
+
+impl Running {
+    /// With its three doors at `ip`.
+    pub fn start(ip: IpAddr, words: &[&str]) -> Running {
+        let at = |port| SocketAddr::new(ip, port).to_string();
+        let doors = ["--write", &at(5000), "--read", &at(5001), "--http", &at(7000)];
+        let log = scratch(&format!("pgsteer-{ip}.log"));
+        let mut command = command(&[&["run"], words, &doors].concat());
+        let child = command.stderr(std::fs::File::create(&log).unwrap()).spawn().unwrap();
+        let mut running = Running { child, http: SocketAddr::new(ip, 7000), log };
+        running.wait_for("its status page", |running| running.status().map(drop));
+        running
+    }
+
+    /// The status document, if it is to be had.
+    pub fn status(&mut self) -> Option<Value> {
+        assert_eq!(self.child.try_wait().unwrap(), None, "pgsteer has ended: {}", self.log());
+        let mut stream = TcpStream::connect(self.http).ok()?;
+        stream.write_all(b"GET /api/v1/status HTTP/1.0\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
+    }
+
+    /// State of a gate, and the reason if there is one.
+    pub fn gate(&mut self, service: &str, member: &str) -> Option<(String, String)> {
+        let status = self.status()?;
+        let members = status["clusters"][0]["members"].as_array()?;
+        let member = members.iter().find(|each| each["name"] == member)?;
+        let gate = &member["services"][service];
+        let reason = gate["reason"]["text"].as_str().unwrap_or_default();
+        Some((gate["gate"].as_str()?.to_owned(), reason.to_owned()))
+    }
+
+    /// Looks until there is an answer.
+    pub fn wait_for<T>(&mut self, what: &str, look: impl Fn(&mut Running) -> Option<T>) -> T {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            if let Some(found) = look(self) {
+                return found;
+            }
+            if Instant::now() > deadline {
+                panic!("never: {what}; {:#?}\n{}", self.status(), self.log());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Asks it to stop, and returns its exit code.
+    pub fn stop(mut self) -> Option<i32> {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        kill_process(pid, Signal::TERM).unwrap();
+        self.child.wait().unwrap().code()
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn command(words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pgsteer"));
+    command.args(words).stdin(Stdio::null()).env_remove("RUST_LOG");
+    command
+}
+
+/// An address of this machine on which nobody else listens.
+pub fn own_address() -> IpAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let [high, low] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    let process = std::process::id().to_le_bytes()[0] % 50 + 200;
+    IpAddr::V4(Ipv4Addr::new(127, process, high, low + 1))
+}
+
+/// A file in cargo's folder for the files of tests.
+pub fn scratch(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name)
+}
+
+/// The same, with a text in it.
+pub fn file(name: &str, text: &str) -> String {
+    let path = scratch(name);
+    std::fs::write(&path, text).unwrap();
+    path.display().to_string()
+}

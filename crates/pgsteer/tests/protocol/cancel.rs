@@ -1,0 +1,140 @@
+//! Cancel requests find the server that runs the query.
+
+use std::io::Read;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::client::{Client, eventually};
+use crate::fake_server::FakeServer;
+use crate::front::Front;
+use crate::wire;
+
+fn key(secret_bytes: usize, fill: u8) -> Vec<u8> {
+    [vec![0, 0, 0, 7], vec![fill; secret_bytes]].concat()
+}
+
+fn cancels(server: &FakeServer) -> Vec<Vec<u8>> {
+    let is_cancel = |packet: &Vec<u8>| packet[4..8] == 80_877_102_u32.to_be_bytes();
+    server.packets().into_iter().filter(is_cancel).collect()
+}
+
+fn ask_to_cancel(front: &Front, key: &[u8]) {
+    let mut client = Client::connect(front.read);
+    client.send(&wire::cancel_request(key));
+    client.read_end();
+}
+
+/// Protocol 3.0 has 4 bytes, PostgreSQL 18 gives out 32, and 3.2 allows 256.
+#[test]
+fn keys_of_every_length_lead_to_the_server_that_gave_them_out() {
+    for secret_bytes in [4, 32, 256] {
+        let keys = [key(secret_bytes, 1), key(secret_bytes, 2)];
+        let servers = [FakeServer::with_key("on", &keys[0]), FakeServer::with_key("on", &keys[1])];
+        let front = Front::of(&[&servers[0], &servers[1]]);
+        // The second session goes where the first did not.
+        let _sessions = [Client::log_in(front.read), Client::log_in(front.read)];
+        for (server, key) in servers.iter().zip(&keys) {
+            ask_to_cancel(&front, key);
+            assert_eq!(cancels(server), [wire::cancel_request(key)]);
+        }
+        assert_eq!(front.stats.cancels.load(Ordering::Relaxed), 2);
+    }
+}
+
+/// It was given out through another pgsteer, or inside of TLS.
+#[test]
+fn a_key_that_nobody_here_knows_is_sent_to_all_members() {
+    let servers = [FakeServer::welcoming("on"), FakeServer::welcoming("on")];
+    let front = Front::of(&[&servers[0], &servers[1]]);
+    // A shut gate is no reason: the query may have begun before it was shut.
+    front.shut("read", "n2");
+    ask_to_cancel(&front, &key(4, 9));
+    for server in &servers {
+        assert_eq!(cancels(server), [wire::cancel_request(&key(4, 9))]);
+    }
+}
+
+#[test]
+fn a_key_is_forgotten_with_its_session() {
+    let servers = [FakeServer::with_key("on", &key(4, 1)), FakeServer::welcoming("on")];
+    let front = Front::of(&[&servers[0], &servers[1]]);
+    let sessions = [Client::log_in(front.read), Client::log_in(front.read)];
+    drop(sessions);
+    front.wait_until_empty();
+    ask_to_cancel(&front, &key(4, 1));
+    assert_eq!((cancels(&servers[0]).len(), cancels(&servers[1]).len()), (1, 1));
+}
+
+/// Otherwise the client's next query could be the one that is cancelled.
+#[test]
+fn the_client_waits_until_the_server_has_acted() {
+    let server = FakeServer::new(|talk| {
+        std::thread::sleep(Duration::from_millis(300));
+        let _ = talk.stream.shutdown(std::net::Shutdown::Both);
+    });
+    let front = Front::of(&[&server]);
+    let began = Instant::now();
+    ask_to_cancel(&front, &key(4, 9));
+    assert!(began.elapsed() >= Duration::from_millis(300));
+}
+
+#[test]
+fn keys_that_no_server_gives_out_are_refused() {
+    let server = FakeServer::welcoming("on");
+    let front = Front::of(&[&server]);
+    for secret_bytes in [0, 257] {
+        let mut client = Client::connect(front.read);
+        client.send(&wire::cancel_request(&key(secret_bytes, 1)));
+        assert_eq!(client.read_refusal().sqlstate, "08P01");
+    }
+    assert_eq!(server.connections(), 0);
+}
+
+/// Who is full needs it most.
+#[test]
+fn a_query_can_be_cancelled_when_there_is_no_room_for_more_clients() {
+    let server = FakeServer::with_key("on", &key(4, 1));
+    let front = Front::wanting(&[&server], |config| config.proxy.sessions_max = 1);
+    let mut session = Client::log_in(front.read);
+    ask_to_cancel(&front, &key(4, 1));
+    assert_eq!(cancels(&server).len(), 1);
+    session.ask();
+}
+
+/// libpq from 17 on asks for TLS before it cancels, and goes on in clear if that is denied.
+#[test]
+fn a_cancel_request_may_come_behind_a_denied_request_for_tls() {
+    let server = FakeServer::with_key("on", &key(4, 1));
+    let front = Front::wanting(&[&server], |config| {
+        for service in config.services.values_mut() {
+            service.hold = Duration::ZERO;
+        }
+    });
+    let mut session = Client::log_in(front.read);
+    let cancel_behind_tls = || {
+        let mut client = Client::connect(front.read);
+        client.send(&wire::ssl_request());
+        assert_eq!(client.read(1), b"N");
+        client.send(&wire::cancel_request(&key(4, 1)));
+        client.read_end();
+    };
+    cancel_behind_tls();
+    assert_eq!(cancels(&server).len(), 1);
+    // Nobody is open for new sessions any more, but the query goes on.
+    front.shut("read", "n1");
+    cancel_behind_tls();
+    assert_eq!(cancels(&server).len(), 2);
+    session.ask();
+}
+
+#[test]
+fn a_server_that_does_not_answer_a_cancel_request_holds_nobody_up_for_ever() {
+    let server = FakeServer::raw(|mut stream| {
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let front = Front::of(&[&server]);
+    let mut client = Client::connect(front.read);
+    client.send(&wire::cancel_request(&key(4, 1)));
+    client.read_end();
+    eventually("its connection is closed", || server.connections_open() == 0);
+}

@@ -1,0 +1,135 @@
+//! A client that says exactly what a test wants it to say.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use pgsteer_core::wire::error::read_error;
+
+use crate::wire;
+
+/// Nothing in these tests takes so long, however busy the machine is.
+pub const LIMIT: Duration = Duration::from_secs(10);
+
+pub struct Client {
+    pub stream: TcpStream,
+}
+
+/// An error as a client reads it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub sqlstate: String,
+    pub message: String,
+    /// All its fields, as they came.
+    pub text: String,
+}
+
+impl Client {
+    pub fn connect(to: SocketAddr) -> Client {
+        let stream = TcpStream::connect_timeout(&to, LIMIT).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Client { stream }
+    }
+
+    /// A client that has said its startup packet.
+    pub fn knock(to: SocketAddr) -> Client {
+        let mut client = Client::connect(to);
+        client.send(&wire::startup(0));
+        client
+    }
+
+    /// A client that is logged in.
+    pub fn log_in(to: SocketAddr) -> Client {
+        let mut client = Client::knock(to);
+        client.read_burst();
+        client
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
+    }
+
+    /// Sends what the other side may not want to have.
+    pub fn try_to_send(&mut self, bytes: &[u8]) {
+        let _ = self.stream.write_all(bytes);
+    }
+
+    pub fn read(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        self.stream.read_exact(&mut bytes).unwrap();
+        bytes
+    }
+
+    /// Kind and body of the next message.
+    pub fn read_message(&mut self) -> (u8, Vec<u8>) {
+        let header = self.read(5);
+        let length = u32::from_be_bytes(header[1..].try_into().unwrap());
+        (header[0], self.read(usize::try_from(length).unwrap() - 4))
+    }
+
+    /// All messages up to ReadyForQuery, which has to come.
+    pub fn read_burst(&mut self) -> Vec<(u8, Vec<u8>)> {
+        let mut messages = Vec::new();
+        loop {
+            let (kind, body) = self.read_message();
+            assert_ne!(kind, b'E', "refused: {:?}", read_error(&body));
+            messages.push((kind, body));
+            if kind == b'Z' {
+                return messages;
+            }
+        }
+    }
+
+    /// The error that has to come, and the end of the connection behind it.
+    pub fn read_refusal(&mut self) -> Refusal {
+        let (kind, body) = self.read_message();
+        assert_eq!(kind, b'E', "not an error: {:?}", String::from_utf8_lossy(&body));
+        self.read_end();
+        let (sqlstate, message) = read_error(&body);
+        Refusal { sqlstate, message, text: String::from_utf8_lossy(&body).into_owned() }
+    }
+
+    /// The end of the connection, and nothing before it.
+    pub fn read_end(&mut self) {
+        let mut rest = Vec::new();
+        match self.stream.read_to_end(&mut rest) {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+            Err(error) => panic!("the connection does not end: {error}"),
+        }
+        assert!(rest.is_empty(), "before the end came {:?}", String::from_utf8_lossy(&rest));
+    }
+
+    /// A query and its empty answer, so the session is alive.
+    pub fn ask(&mut self) {
+        self.send(&wire::query("SELECT"));
+        assert_eq!(self.read_message().0, b'C');
+        assert_eq!(self.read_message().0, b'Z');
+    }
+
+    /// Nothing comes, and no end either, for some time.
+    pub fn hears_nothing(&mut self) {
+        self.stream.set_read_timeout(Some(Duration::from_millis(150))).unwrap();
+        let heard = self.stream.read(&mut [0; 1]);
+        self.stream.set_read_timeout(Some(LIMIT)).unwrap();
+        match heard {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            other => panic!("something came: {other:?}"),
+        }
+    }
+
+    /// Ends its own side and goes on to listen.
+    pub fn end_its_side(&mut self) {
+        self.stream.shutdown(Shutdown::Write).unwrap();
+    }
+}
+
+/// Looks until it is so.
+pub fn eventually(what: &str, check: impl Fn() -> bool) {
+    let deadline = Instant::now() + LIMIT;
+    while !check() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

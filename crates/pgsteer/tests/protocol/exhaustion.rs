@@ -1,0 +1,97 @@
+//! Out of files: the process lives on, and so do its sessions.
+
+use std::fs::File;
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crate::client::{Client, LIMIT, eventually};
+use crate::fake_patroni::FakePatroni;
+use crate::fake_server::{FakeServer, own_address};
+use crate::wire;
+
+/// A pgsteer process that may open few files.
+struct Poor {
+    child: Child,
+    write: SocketAddr,
+    log: PathBuf,
+    _patroni: FakePatroni,
+}
+
+impl Poor {
+    fn start(server: &FakeServer, files: u32) -> Poor {
+        let ip = own_address();
+        let patroni = FakePatroni::of_primary(ip, server.address, Vec::new());
+        let log = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("poor-{files}.log"));
+        let child = Command::new("sh")
+            .args(["-c", "ulimit -n $0; exec \"$@\""])
+            .arg(files.to_string())
+            .args([env!("CARGO_BIN_EXE_pgsteer"), "run", "--patroni", &patroni.url()])
+            .args(["--write", &format!("{ip}:5000"), "--read", &format!("{ip}:5001")])
+            .args(["--http", "none"])
+            .stdin(Stdio::null())
+            .stderr(File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        let poor = Poor { child, write: SocketAddr::new(ip, 5000), log, _patroni: patroni };
+        eventually("pgsteer listens", || TcpStream::connect(poor.write).is_ok());
+        poor
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    fn ensure_alive(&mut self) {
+        assert_eq!(self.child.try_wait().unwrap(), None, "pgsteer has ended: {}", self.log());
+        assert!(!self.log().contains("panicked"), "{}", self.log());
+    }
+}
+
+impl Drop for Poor {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What clients may take is limited so that there is always something left for the sources.
+#[test]
+fn a_crowd_does_not_take_the_files_that_the_sources_need() {
+    let server = FakeServer::welcoming("off");
+    let mut poor = Poor::start(&server, 300);
+    let mut kept = Client::log_in(poor.write);
+    let mut crowd: Vec<Client> = (0..200).map(|_| Client::knock(poor.write)).collect();
+    // Long enough for several questions to Patroni.
+    std::thread::sleep(Duration::from_secs(4));
+    kept.ask();
+    assert!(crowd.drain(150..).all(|mut client| client.read_refusal().sqlstate == "53300"));
+    assert!(poor.log().contains("at most 68 sessions instead of 10000"), "{}", poor.log());
+    assert!(!poor.log().contains("is shut"), "{}", poor.log());
+    assert!(!poor.log().contains("cannot accept"), "{}", poor.log());
+    poor.ensure_alive();
+    drop(crowd);
+    Client::log_in(poor.write).ask();
+}
+
+/// Even where that limit comes too late, it is only a matter of waiting.
+#[test]
+fn a_process_out_of_files_comes_back_when_there_are_some_again() {
+    let server = FakeServer::welcoming("off");
+    let mut poor = Poor::start(&server, 60);
+    let mut kept = Client::log_in(poor.write);
+    let crowd: Vec<TcpStream> =
+        (0..120).map(|_| TcpStream::connect_timeout(&poor.write, LIMIT).unwrap()).collect();
+    eventually("it is out of files", || poor.log().contains("cannot accept a connection"));
+    kept.ask();
+    poor.ensure_alive();
+    drop(crowd);
+    kept.send(&wire::message(b'X', b""));
+    kept.read_end();
+    eventually("somebody gets in", || {
+        let mut client = Client::knock(poor.write);
+        client.read_message().0 == b'R'
+    });
+    poor.ensure_alive();
+}

@@ -1,0 +1,206 @@
+//! A fake server: it listens, and every connection follows a script.
+
+use std::io::{ErrorKind, Read, Write};
+use std::mem::MaybeUninit;
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use socket2::SockRef;
+
+use crate::wire;
+
+const LIMIT: Duration = Duration::from_secs(30);
+const CANCEL: [u8; 4] = 80_877_102_u32.to_be_bytes();
+const SSL: [u8; 4] = 80_877_103_u32.to_be_bytes();
+
+/// A server that does not exist.
+pub struct FakeServer {
+    pub address: SocketAddr,
+    told: Arc<Mutex<Told>>,
+}
+
+/// What clients have told a server.
+#[derive(Default)]
+struct Told {
+    /// Startup packets, cancel requests and requests for encryption, as they came.
+    packets: Vec<Vec<u8>>,
+    /// Our side of every connection, in the order in which they came.
+    connections: Vec<TcpStream>,
+}
+
+/// One connection of the fake server.
+pub struct Talk {
+    pub stream: TcpStream,
+    /// The client's first packet that was no request for encryption.
+    pub packet: Vec<u8>,
+}
+
+impl FakeServer {
+    /// Follows `script` once the startup packet is there. TLS is not to be had.
+    pub fn new(script: impl Fn(&mut Talk) + Send + Sync + 'static) -> FakeServer {
+        let told = Arc::new(Mutex::new(Told::default()));
+        let seen = Arc::clone(&told);
+        let address = serve(move |mut stream| {
+            seen.lock().unwrap().connections.push(stream.try_clone().unwrap());
+            loop {
+                let packet = read_packet(&mut stream)?;
+                seen.lock().unwrap().packets.push(packet.clone());
+                if packet[4..8] != SSL {
+                    script(&mut Talk { stream, packet });
+                    return Some(());
+                }
+                stream.write_all(b"N").ok()?;
+            }
+        });
+        FakeServer { address, told }
+    }
+
+    /// Lets everybody in, and answers every query with nothing.
+    pub fn welcoming(in_hot_standby: &'static str) -> FakeServer {
+        FakeServer::with_key(in_hot_standby, &[0, 0, 0, 7, 1, 2, 3, 4])
+    }
+
+    /// The same, with this key to cancel by.
+    pub fn with_key(in_hot_standby: &'static str, key: &[u8]) -> FakeServer {
+        let key = key.to_vec();
+        FakeServer::new(move |talk| {
+            if talk.packet[4..8] != CANCEL {
+                talk.say(&wire::burst(in_hot_standby, &key));
+                talk.answer_queries();
+            }
+        })
+    }
+
+    /// Says this instead of a login, and closes.
+    pub fn saying(words: Vec<u8>) -> FakeServer {
+        FakeServer::new(move |talk| talk.say(&words))
+    }
+
+    /// Does with the connection what `script` does, from its first byte on.
+    pub fn raw(script: impl Fn(TcpStream) + Send + Sync + 'static) -> FakeServer {
+        let told = Arc::new(Mutex::new(Told::default()));
+        let seen = Arc::clone(&told);
+        let address = serve(move |stream| {
+            seen.lock().unwrap().connections.push(stream.try_clone().ok()?);
+            script(stream);
+            Some(())
+        });
+        FakeServer { address, told }
+    }
+
+    /// Nobody listens there.
+    pub fn absent() -> FakeServer {
+        let listener = listen();
+        let address = listener.local_addr().unwrap();
+        FakeServer { address, told: Arc::default() }
+    }
+
+    /// The first packets of all clients so far.
+    pub fn packets(&self) -> Vec<Vec<u8>> {
+        self.told.lock().unwrap().packets.clone()
+    }
+
+    /// How many connections it has had.
+    pub fn connections(&self) -> usize {
+        self.told.lock().unwrap().connections.len()
+    }
+
+    /// How many of its connections the other side has not ended yet.
+    pub fn connections_open(&self) -> usize {
+        let told = self.told.lock().unwrap();
+        told.connections.iter().filter(|stream| is_open(stream)).count()
+    }
+}
+
+impl Drop for FakeServer {
+    fn drop(&mut self) {
+        for stream in &self.told.lock().unwrap().connections {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+impl Talk {
+    /// Says it, to a client that may be gone.
+    pub fn say(&mut self, words: &[u8]) {
+        let _ = self.stream.write_all(words);
+    }
+
+    /// The client's next message, with kind and length; None if it is gone.
+    pub fn hear(&mut self) -> Option<Vec<u8>> {
+        let mut header = [0; 5];
+        self.stream.read_exact(&mut header).ok()?;
+        let length = u32::from_be_bytes(header[1..].try_into().unwrap());
+        let mut body = vec![0; usize::try_from(length).unwrap() - 4];
+        self.stream.read_exact(&mut body).ok()?;
+        Some([&header[..], &body].concat())
+    }
+
+    /// Answers every query with nothing, until the client goes.
+    pub fn answer_queries(&mut self) {
+        while let Some(message) = self.hear() {
+            match message[0] {
+                b'Q' => self.say(&wire::done()),
+                b'X' => return,
+                _ => {}
+            }
+        }
+    }
+
+    /// Waits until the client goes, and says nothing.
+    pub fn stay_silent(&mut self) {
+        let _ = std::io::copy(&mut self.stream, &mut std::io::sink());
+    }
+}
+
+/// An address of our own for everything that listens, so that ports cannot collide.
+pub fn own_address() -> IpAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let [high, low] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    let process = std::process::id().to_le_bytes()[0] % 100 + 100;
+    IpAddr::V4(Ipv4Addr::new(127, process, high, low.max(1)))
+}
+
+fn listen() -> TcpListener {
+    TcpListener::bind((own_address(), 0)).unwrap()
+}
+
+fn serve(script: impl Fn(TcpStream) -> Option<()> + Send + Sync + 'static) -> SocketAddr {
+    let listener = listen();
+    let address = listener.local_addr().unwrap();
+    let script = Arc::new(script);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let script = Arc::clone(&script);
+            stream.set_read_timeout(Some(LIMIT)).unwrap();
+            stream.set_nodelay(true).unwrap();
+            std::thread::spawn(move || {
+                let ours = stream.try_clone();
+                script(stream);
+                // Closing it would not end it: the list of connections has it as well.
+                ours.and_then(|ours| ours.shutdown(Shutdown::Both))
+            });
+        }
+    });
+    address
+}
+
+/// Looks at a connection without waiting, and without disturbing whoever reads from it.
+fn is_open(stream: &TcpStream) -> bool {
+    const PEEK_AND_DO_NOT_WAIT: i32 = 0x02 | 0x40;
+    let mut byte = [MaybeUninit::uninit(); 1];
+    match SockRef::from(stream).recv_with_flags(&mut byte, PEEK_AND_DO_NOT_WAIT) {
+        Ok(count) => count > 0,
+        Err(error) => error.kind() == ErrorKind::WouldBlock,
+    }
+}
+
+fn read_packet(stream: &mut TcpStream) -> Option<Vec<u8>> {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length).ok()?;
+    let mut rest = vec![0; usize::try_from(u32::from_be_bytes(length)).unwrap() - 4];
+    stream.read_exact(&mut rest).ok()?;
+    Some([&length[..], &rest].concat())
+}

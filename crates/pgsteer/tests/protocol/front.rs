@@ -1,0 +1,216 @@
+//! The front: a real proxy before fake servers, whose gates are opened and shut by hand.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use pgsteer::proxy::Proxy;
+use pgsteer::stats::Stats;
+use pgsteer_core::claim::{Role, Tags};
+use pgsteer_core::config::{
+    ClusterConfig, Config, Membership, ProxyConfig, ServiceConfig, SplitBrain,
+};
+use pgsteer_core::gate::{Gate, Sessions};
+use pgsteer_core::names::{ClusterName, Endpoint, MemberName, ServiceName};
+use pgsteer_core::reason::Reason;
+use pgsteer_core::snapshot::{MemberState, ServiceState, Snapshot};
+use pgsteer_core::time::Moment;
+use tokio::runtime::Builder;
+use tokio::sync::{oneshot, watch};
+
+use crate::client::eventually;
+use crate::fake_server::{FakeServer, own_address};
+
+/// A proxy with a service `write` and a service `read`, and members `n1`, `n2` and so on.
+pub struct Front {
+    pub write: SocketAddr,
+    pub read: SocketAddr,
+    pub stats: Arc<Stats>,
+    snapshots: watch::Sender<Arc<Snapshot>>,
+    /// Ends the proxy, with this grace; dropping it ends it without.
+    stop: Option<oneshot::Sender<Duration>>,
+}
+
+impl Front {
+    /// `n1` is open for writes, and all are open for reads.
+    pub fn of(servers: &[&FakeServer]) -> Front {
+        Front::wanting(servers, |_| {})
+    }
+
+    /// The same, with other wishes than the usual.
+    pub fn wanting(servers: &[&FakeServer], wish: impl FnOnce(&mut Config)) -> Front {
+        let ip = own_address();
+        let (write, read) = (SocketAddr::new(ip, 5000), SocketAddr::new(ip, 5001));
+        let mut config = config(write, read);
+        wish(&mut config);
+        let (snapshots, published) = watch::channel(Arc::new(snapshot(servers)));
+        let stats = Arc::new(Stats::default());
+        let (stop, stopped) = oneshot::channel();
+        let (started, is_started) = std::sync::mpsc::channel();
+        let counted = Arc::clone(&stats);
+        std::thread::spawn(move || {
+            let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let proxy = Proxy::start(&config, &counted, published).unwrap();
+                started.send(()).unwrap();
+                if let Ok(grace) = stopped.await {
+                    proxy.stop(grace).await;
+                }
+            });
+        });
+        is_started.recv().unwrap();
+        Front { write, read, stats, snapshots, stop: Some(stop) }
+    }
+
+    /// Opens the gate of a member, and shuts no other.
+    pub fn open(&self, service: &str, member: &str) {
+        self.change(|snapshot| {
+            let generation = snapshot.generation;
+            let gate = Gate::Open { since: Moment::START, generation, note: None };
+            put(snapshot, service, member, gate);
+        });
+    }
+
+    /// Shuts the gate of a member; its sessions may go on.
+    pub fn shut(&self, service: &str, member: &str) {
+        self.change(|snapshot| put(snapshot, service, member, shut(Sessions::Keep)));
+    }
+
+    /// Shuts the gate of a member and ends its sessions.
+    pub fn end(&self, service: &str, member: &str) {
+        self.change(|snapshot| put(snapshot, service, member, shut(Sessions::End)));
+    }
+
+    /// Shuts one and opens another in the same Snapshot, as the engine does when the primary moves.
+    pub fn move_primary(&self, from: &str, to: &str) {
+        self.change(|snapshot| {
+            let generation = snapshot.generation;
+            let open = Gate::Open { since: Moment::START, generation, note: None };
+            put(snapshot, "write", from, shut(Sessions::End));
+            put(snapshot, "write", to, open);
+        });
+    }
+
+    /// The engine's part of a reload that takes the service away.
+    pub fn forget(&self, service: &str) {
+        self.change(|snapshot| drop(snapshot.services.remove(service)));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Snapshot)) {
+        self.snapshots.send_modify(|current| {
+            let mut next = Snapshot::clone(current);
+            next.generation += 1;
+            change(&mut next);
+            *current = Arc::new(next);
+        });
+    }
+
+    /// Stops it as SIGTERM does; returns at once.
+    pub fn stop(&mut self, grace: Duration) {
+        self.stop.take().unwrap().send(grace).unwrap();
+    }
+
+    pub fn held(&self, service: &str) -> usize {
+        let name = ServiceName::new(service).unwrap();
+        self.stats.service(&name).held.load(Ordering::Relaxed)
+    }
+
+    /// Waits until so many clients are on hold.
+    pub fn wait_until_held(&self, service: &str, count: usize) {
+        eventually(&format!("{count} clients on hold"), || self.held(service) == count);
+    }
+
+    /// Waits until the last client is gone, from all counters.
+    pub fn wait_until_empty(&self) {
+        eventually("no client is left", || read(&self.stats.clients) == 0);
+        for service in ["write", "read"] {
+            let stats = self.stats.service(&ServiceName::new(service).unwrap());
+            assert_eq!(read(&stats.held), 0, "{service} has clients on hold");
+            for member in ["n1", "n2"] {
+                let sessions = read(&stats.member(&MemberName::new(member).unwrap()).sessions);
+                assert_eq!(sessions, 0, "{service} has sessions at {member}");
+            }
+        }
+    }
+}
+
+fn read(counter: &AtomicUsize) -> usize {
+    counter.load(Ordering::Relaxed)
+}
+
+/// Short times, so that a test of a limit need not wait long for it.
+fn config(write: SocketAddr, read: SocketAddr) -> Config {
+    let service = |listen, role| ServiceConfig {
+        hold: Duration::from_secs(5),
+        connect_timeout: Duration::from_secs(1),
+        ..ServiceConfig::new(listen, role)
+    };
+    let cluster = ClusterConfig {
+        name: ClusterName::new("test").unwrap(),
+        members: Membership::Listed(Vec::new()),
+        check: None,
+        split_brain: SplitBrain::Block,
+        patroni_loss_grace: Duration::from_secs(60),
+        silence: Duration::from_secs(30),
+    };
+    let services = BTreeMap::from([
+        (ServiceName::new("write").unwrap(), service(write, Role::Primary)),
+        (ServiceName::new("read").unwrap(), service(read, Role::Replica)),
+    ]);
+    let proxy = ProxyConfig { workers: Some(2), ..ProxyConfig::default() };
+    Config { cluster, services, http: None, proxy }
+}
+
+fn snapshot(servers: &[&FakeServer]) -> Snapshot {
+    let mut members = BTreeMap::new();
+    let (mut write, mut read) = (BTreeMap::new(), BTreeMap::new());
+    for (number, server) in (1..).zip(servers) {
+        let name = MemberName::new(&format!("n{number}")).unwrap();
+        members.insert(name.clone(), member(server));
+        let open = Gate::Open { since: Moment::START, generation: 1, note: None };
+        read.insert(name.clone(), open.clone());
+        write.insert(name, if number == 1 { open } else { shut(Sessions::End) });
+    }
+    let service = |role, gates| ServiceState { role, gates };
+    let services = BTreeMap::from([
+        (ServiceName::new("write").unwrap(), service(Role::Primary, write)),
+        (ServiceName::new("read").unwrap(), service(Role::Replica, read)),
+    ]);
+    Snapshot {
+        generation: 1,
+        at: Moment::START,
+        cluster: ClusterName::new("test").unwrap(),
+        scope: None,
+        paused: false,
+        members,
+        services,
+        events: VecDeque::new(),
+    }
+}
+
+fn member(server: &FakeServer) -> MemberState {
+    let (ip, port) = (server.address.ip(), server.address.port());
+    MemberState {
+        postgres: Endpoint::new(&ip.to_string(), port).unwrap(),
+        patroni_url: None,
+        addresses: vec![ip],
+        address_failure: None,
+        role: Role::Unknown,
+        trouble: None,
+        timeline: None,
+        lag_bytes: None,
+        lag: None,
+        tags: Tags::new(),
+    }
+}
+
+fn shut(sessions: Sessions) -> Gate {
+    Gate::Shut { reason: Reason::Promoting, since: Moment::START, sessions }
+}
+
+fn put(snapshot: &mut Snapshot, service: &str, member: &str, gate: Gate) {
+    let service = snapshot.services.get_mut(service).unwrap();
+    service.gates.insert(MemberName::new(member).unwrap(), gate);
+}

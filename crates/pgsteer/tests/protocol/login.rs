@@ -1,0 +1,245 @@
+//! The login: what a server may do wrong in it, and what the client sees of that.
+
+use std::time::{Duration, Instant};
+
+use crate::client::Client;
+use crate::fake_server::FakeServer;
+use crate::front::Front;
+use crate::wire;
+
+const KEY: [u8; 8] = [0, 0, 0, 7, 1, 2, 3, 4];
+const SALT: [u8; 4] = [5, 6, 7, 8];
+
+fn sasl() -> Vec<u8> {
+    wire::authentication(10, b"SCRAM-SHA-256\0\0")
+}
+
+/// Whichever of two replicas a client is led to first, in the end it has one session, at the good one.
+fn is_passed_over(bad: &FakeServer) {
+    let good = FakeServer::welcoming("on");
+    let front = Front::of(&[bad, &good]);
+    for _ in 0..4 {
+        let mut client = Client::knock(front.read);
+        let messages = client.read_burst();
+        let keys = messages.iter().filter(|(kind, _)| *kind == b'K');
+        assert_eq!(keys.count(), 1, "{messages:?}");
+        client.ask();
+    }
+    assert_eq!(good.connections(), 4);
+    front.wait_until_empty();
+}
+
+#[test]
+fn a_server_that_is_not_there_is_passed_over() {
+    is_passed_over(&FakeServer::absent());
+}
+
+#[test]
+fn a_server_that_accepts_and_says_nothing_is_passed_over() {
+    let mute = FakeServer::new(|talk| talk.stay_silent());
+    is_passed_over(&mute);
+    assert!(mute.connections() > 0);
+}
+
+#[test]
+fn a_server_that_closes_at_once_is_passed_over() {
+    is_passed_over(&FakeServer::raw(drop));
+}
+
+#[test]
+fn a_server_that_closes_in_the_middle_of_its_burst_is_passed_over() {
+    let burst = wire::burst("on", &KEY);
+    is_passed_over(&FakeServer::saying(burst[..burst.len() - 3].to_vec()));
+}
+
+#[test]
+fn a_server_that_starts_or_stops_is_passed_over() {
+    for sqlstate in ["57P01", "57P02", "57P03"] {
+        is_passed_over(&FakeServer::saying(wire::fatal(sqlstate, "not now")));
+    }
+}
+
+#[test]
+fn a_server_that_stops_behind_its_own_welcome_is_passed_over() {
+    let words = [wire::authentication(0, b""), wire::fatal("57P01", "shutting down")].concat();
+    is_passed_over(&FakeServer::saying(words));
+}
+
+#[test]
+fn a_replica_that_is_full_is_passed_over() {
+    is_passed_over(&FakeServer::saying(wire::fatal("53300", "too many clients already")));
+}
+
+#[test]
+fn a_burst_without_an_end_is_given_up() {
+    let endless = wire::parameter("x", &"y".repeat(8_000)).repeat(1_250);
+    is_passed_over(&FakeServer::saying([wire::authentication(0, b""), endless].concat()));
+    let one_message = wire::message(b'S', &[b'x'; 10_000_000]);
+    is_passed_over(&FakeServer::saying([wire::authentication(0, b""), one_message].concat()));
+}
+
+#[test]
+fn a_server_of_another_protocol_is_passed_over() {
+    is_passed_over(&FakeServer::saying(b"SSH-2.0-OpenSSH_9.2\r\n".to_vec()));
+    is_passed_over(&FakeServer::saying(vec![b'R', 0, 0, 0, 3]));
+}
+
+#[test]
+fn a_primary_that_is_full_says_so_itself() {
+    let full = FakeServer::saying(wire::fatal("53300", "too many clients already"));
+    let front = Front::of(&[&full]);
+    let refusal = Client::knock(front.write).read_refusal();
+    assert_eq!(refusal.sqlstate, "53300");
+    assert_eq!(refusal.message, "too many clients already");
+    // So does the last replica.
+    assert_eq!(Client::knock(front.read).read_refusal().sqlstate, "53300");
+}
+
+#[test]
+fn a_wrong_password_is_the_servers_own_answer() {
+    let strict = FakeServer::new(|talk| {
+        talk.say(&wire::authentication(3, b""));
+        talk.hear();
+        talk.say(&wire::fatal("28P01", "password authentication failed"));
+    });
+    let other = FakeServer::welcoming("on");
+    let front = Front::of(&[&strict, &other]);
+    front.shut("read", "n2");
+    let mut client = Client::knock(front.read);
+    assert_eq!(client.read_message(), (b'R', vec![0, 0, 0, 3]));
+    client.send(&wire::message(b'p', b"wrong\0"));
+    front.open("read", "n2");
+    assert_eq!(client.read_refusal().sqlstate, "28P01");
+    assert_eq!(other.connections(), 0);
+}
+
+/// Role proven in the login: a standby never reaches a client that wants to write.
+#[test]
+fn a_standby_never_shows_itself_to_a_writer() {
+    let standby = FakeServer::welcoming("on");
+    let primary = FakeServer::welcoming("off");
+    let front = Front::of(&[&standby, &primary]);
+    let mut client = Client::knock(front.write);
+    client.hears_nothing();
+    front.move_primary("n1", "n2");
+    let messages = client.read_burst();
+    let standby_words = b"in_hot_standby\0on\0";
+    assert!(messages.iter().all(|(_, body)| body[..] != standby_words[..]), "{messages:?}");
+    assert!(standby.connections() > 0);
+    assert_eq!(primary.connections(), 1);
+}
+
+#[test]
+fn a_standby_that_becomes_primary_lets_the_waiting_client_in() {
+    let began = Instant::now();
+    let promoted = FakeServer::new(move |talk| {
+        let is_promoted = began.elapsed() > Duration::from_millis(500);
+        talk.say(&wire::burst(if is_promoted { "off" } else { "on" }, &KEY));
+        talk.answer_queries();
+    });
+    let front = Front::of(&[&promoted]);
+    let mut client = Client::knock(front.write);
+    client.read_burst();
+    client.ask();
+    assert!(began.elapsed() > Duration::from_millis(500));
+}
+
+/// The list of mechanisms is the same everywhere, so nobody notices that it was another who made it.
+#[test]
+fn a_login_starts_again_elsewhere_after_the_list_of_mechanisms() {
+    let dying = FakeServer::new(|talk| {
+        talk.say(&sasl());
+        talk.hear();
+    });
+    let good = FakeServer::new(|talk| {
+        talk.say(&sasl());
+        assert_eq!(talk.hear().unwrap(), wire::message(b'p', b"first"));
+        talk.say(&wire::authentication(11, b"nonce of the good one"));
+        assert_eq!(talk.hear().unwrap(), wire::message(b'p', b"final"));
+        talk.say(&wire::authentication(12, b"signature"));
+        talk.say(&wire::burst("on", &KEY));
+        talk.answer_queries();
+    });
+    let front = Front::of(&[&dying, &good]);
+    for _ in 0..2 {
+        let mut client = Client::knock(front.read);
+        assert_eq!(client.read(sasl().len()), sasl());
+        client.send(&wire::message(b'p', b"first"));
+        let (_, body) = client.read_message();
+        assert_eq!(body[4..], b"nonce of the good one"[..]);
+        client.send(&wire::message(b'p', b"final"));
+        client.read_burst();
+        client.ask();
+    }
+    assert!(dying.connections() > 0);
+}
+
+#[test]
+fn a_login_starts_again_when_the_primary_moves_in_the_middle_of_it() {
+    let slow = FakeServer::new(|talk| {
+        talk.say(&sasl());
+        talk.stay_silent();
+    });
+    let new = FakeServer::new(|talk| {
+        talk.say(&sasl());
+        talk.hear();
+        talk.say(&wire::burst("off", &KEY));
+        talk.answer_queries();
+    });
+    let front = Front::of(&[&slow, &new]);
+    let mut client = Client::knock(front.write);
+    assert_eq!(client.read(sasl().len()), sasl());
+    front.move_primary("n1", "n2");
+    client.send(&wire::message(b'p', b"first"));
+    client.read_burst();
+    client.ask();
+}
+
+/// The salt is the one server's own, so the client's answer is of no use to another.
+#[test]
+fn a_login_that_cannot_start_again_is_refused_so_that_libpq_moves_on() {
+    let dying = FakeServer::new(|talk| {
+        talk.say(&wire::authentication(5, &SALT));
+        talk.hear();
+    });
+    let front = Front::of(&[&dying, &FakeServer::welcoming("on")]);
+    front.shut("read", "n2");
+    let mut client = Client::knock(front.read);
+    assert_eq!(client.read_message().1[4..], SALT);
+    front.open("read", "n2");
+    client.send(&wire::message(b'p', b"md5\0"));
+    let refusal = client.read_refusal();
+    assert_eq!(refusal.sqlstate, "57P03");
+    assert_eq!(refusal.message, "the member changed during the login");
+    front.wait_until_empty();
+}
+
+#[test]
+fn a_login_that_takes_too_long_is_ended() {
+    let server = FakeServer::new(|talk| {
+        talk.say(&sasl());
+        talk.stay_silent();
+    });
+    let limit = Duration::from_secs(1);
+    let front = Front::wanting(&[&server], |config| config.proxy.login_timeout = limit);
+    let began = Instant::now();
+    let mut client = Client::knock(front.write);
+    assert_eq!(client.read(sasl().len()), sasl());
+    client.read_end();
+    assert!(began.elapsed() >= limit);
+    front.wait_until_empty();
+}
+
+#[test]
+fn a_client_that_talks_without_end_in_its_login_is_let_go() {
+    let server = FakeServer::new(|talk| {
+        talk.say(&sasl());
+        talk.stay_silent();
+    });
+    let front = Front::of(&[&server]);
+    let mut client = Client::knock(front.write);
+    assert_eq!(client.read(sasl().len()), sasl());
+    client.try_to_send(&vec![b'p'; 1_000_000]);
+    client.read_end();
+    front.wait_until_empty();
+}

@@ -1,0 +1,20 @@
+//! The protocol: what clients and servers can do to each other and to the proxy, without a cluster.
+//!
+//! The proxy is the real one, with a Snapshot made by hand. Servers are fakes, because a real one
+//! cannot be made to misbehave in the right place.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
+
+mod cancel;
+mod client;
+mod exhaustion;
+#[path = "../cli/fake_patroni.rs"]
+mod fake_patroni;
+mod fake_server;
+mod front;
+mod hold;
+mod limits;
+mod login;
+mod sessions;
+mod startup;
+mod wire;

@@ -1,0 +1,233 @@
+//! Sessions that are logged in: how they go on, and how they end.
+
+use std::io::{Read, Write};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use crate::client::{Client, eventually};
+use crate::fake_server::FakeServer;
+use crate::front::Front;
+use crate::wire;
+
+const KEY: [u8; 8] = [0, 0, 0, 7, 1, 2, 3, 4];
+
+#[test]
+fn a_gate_that_shuts_softly_keeps_its_sessions_and_lets_nobody_in() {
+    let server = FakeServer::welcoming("off");
+    let front = Front::of(&[&server]);
+    let mut old = Client::log_in(front.write);
+    front.shut("write", "n1");
+    let mut new = Client::knock(front.write);
+    front.wait_until_held("write", 1);
+    old.ask();
+    new.hears_nothing();
+}
+
+#[test]
+fn a_session_that_has_to_end_is_told_why() {
+    let server = FakeServer::welcoming("off");
+    let front = Front::of(&[&server]);
+    let mut client = Client::log_in(front.write);
+    client.ask();
+    front.end("write", "n1");
+    let refusal = client.read_refusal();
+    assert_eq!(refusal.sqlstate, "57P01");
+    assert!(
+        refusal.message.contains("member n1 may not serve it any more (promotion"),
+        "{refusal:?}"
+    );
+    eventually("the server's side is closed", || server.connections_open() == 0);
+}
+
+/// A message inside of another one would be taken for data.
+#[test]
+fn a_session_in_the_middle_of_a_result_ends_without_a_word() {
+    let server = FakeServer::new(|talk| {
+        talk.say(&wire::burst("off", &KEY));
+        talk.hear();
+        talk.say(&[b'D', 0, 0, 1, 0, 0, 1]);
+        talk.stay_silent();
+    });
+    let front = Front::of(&[&server]);
+    let mut client = Client::log_in(front.write);
+    client.send(&wire::query("SELECT"));
+    assert_eq!(client.read(7), [b'D', 0, 0, 1, 0, 0, 1]);
+    front.end("write", "n1");
+    client.read_end();
+}
+
+/// Invariant 7, by the kernel's own word: when the new primary gets its first session, the old one
+/// has none left.
+#[test]
+fn no_session_is_left_at_the_old_primary_when_the_new_one_gets_its_first() {
+    for _ in 0..20 {
+        let (told, counts) = mpsc::channel();
+        let (ask, asked) = mpsc::channel::<()>();
+        let asked = std::sync::Mutex::new(asked);
+        let old = FakeServer::welcoming("off");
+        let new = FakeServer::new(move |talk| {
+            told.send(()).unwrap();
+            // The login goes on when the test has looked.
+            asked.lock().unwrap().recv().unwrap();
+            talk.say(&wire::burst("off", &KEY));
+            talk.answer_queries();
+        });
+        let front = Front::of(&[&old, &new]);
+        let mut kept: Vec<Client> = (0..40).map(|_| Client::log_in(front.write)).collect();
+        front.shut("write", "n1");
+        let mut waiting = Client::knock(front.write);
+        front.wait_until_held("write", 1);
+        assert_eq!(old.connections_open(), 40);
+        front.move_primary("n1", "n2");
+        counts.recv().unwrap();
+        assert_eq!(old.connections_open(), 0);
+        ask.send(()).unwrap();
+        waiting.read_burst();
+        for client in &mut kept {
+            assert_eq!(client.read_refusal().sqlstate, "57P01");
+        }
+    }
+}
+
+/// A client that reads nothing must not hold up a failover.
+#[test]
+fn a_session_ends_at_once_even_if_its_client_does_not_listen() {
+    let talkative = FakeServer::new(|talk| {
+        talk.say(&wire::burst("off", &KEY));
+        let row = wire::message(b'D', &[7; 8_000]);
+        while talk.stream.write_all(&row).is_ok() {}
+    });
+    let new = FakeServer::welcoming("off");
+    let front = Front::of(&[&talkative, &new]);
+    let _deaf = Client::log_in(front.write);
+    // Until all buffers between them are full.
+    std::thread::sleep(Duration::from_millis(300));
+    front.move_primary("n1", "n2");
+    Client::log_in(front.write).ask();
+    assert_eq!(talkative.connections_open(), 0);
+}
+
+/// One that came in just while its service was removed.
+#[test]
+fn no_session_outlives_its_service() {
+    let server = FakeServer::welcoming("off");
+    let front = Front::of(&[&server]);
+    let (mut writer, mut reader) = (Client::log_in(front.write), Client::log_in(front.read));
+    front.forget("write");
+    let refusal = writer.read_refusal();
+    assert_eq!(refusal.sqlstate, "57P01");
+    assert!(refusal.message.contains("its service was removed"), "{refusal:?}");
+    reader.ask();
+}
+
+#[test]
+fn a_large_result_arrives_whole_at_a_slow_client() {
+    const ROWS: usize = 4_000;
+    let server = FakeServer::new(|talk| {
+        talk.say(&wire::burst("off", &KEY));
+        talk.hear();
+        for number in 0..ROWS {
+            talk.say(&row(number));
+        }
+        talk.say(&wire::done());
+        talk.answer_queries();
+    });
+    let front = Front::of(&[&server]);
+    let mut client = Client::log_in(front.write);
+    client.send(&wire::query("SELECT"));
+    for number in 0..ROWS {
+        if number % 1_000 == 0 {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        assert_eq!(client.read_message(), (b'D', row(number)[5..].to_vec()), "row {number}");
+    }
+    assert_eq!(client.read_message().0, b'C');
+    assert_eq!(client.read_message().0, b'Z');
+    client.ask();
+}
+
+fn row(number: usize) -> Vec<u8> {
+    let fill = u8::try_from(number % 251).unwrap();
+    wire::message(b'D', &vec![fill; 5_000 + number % 17])
+}
+
+#[test]
+fn a_client_that_ends_its_side_still_hears_the_answer() {
+    let server = FakeServer::new(|talk| {
+        talk.say(&wire::burst("off", &KEY));
+        let mut query = Vec::new();
+        talk.stream.read_to_end(&mut query).unwrap();
+        assert_eq!(query, wire::query("SELECT"));
+        talk.say(&wire::done());
+    });
+    let front = Front::of(&[&server]);
+    let mut client = Client::log_in(front.write);
+    client.send(&wire::query("SELECT"));
+    client.end_its_side();
+    assert_eq!(client.read_message().0, b'C');
+    assert_eq!(client.read_message().0, b'Z');
+    client.read_end();
+    front.wait_until_empty();
+}
+
+#[test]
+fn a_server_that_ends_a_session_ends_it_for_the_client_too() {
+    let server = FakeServer::new(|talk| {
+        talk.say(&wire::burst("off", &KEY));
+        talk.hear();
+        talk.say(&wire::fatal("57P01", "terminating connection"));
+    });
+    let front = Front::of(&[&server]);
+    let mut client = Client::log_in(front.write);
+    client.send(&wire::query("SELECT"));
+    let refusal = client.read_refusal();
+    assert_eq!((&refusal.sqlstate[..], &refusal.message[..]), ("57P01", "terminating connection"));
+    front.wait_until_empty();
+}
+
+#[test]
+fn a_client_that_vanishes_frees_the_server() {
+    let server = FakeServer::welcoming("off");
+    let front = Front::of(&[&server]);
+    let clients: Vec<Client> = (0..10).map(|_| Client::log_in(front.write)).collect();
+    assert_eq!(server.connections_open(), 10);
+    drop(clients);
+    eventually("the server is free", || server.connections_open() == 0);
+    front.wait_until_empty();
+}
+
+#[test]
+fn readers_are_spread_over_the_replicas() {
+    let servers = [FakeServer::welcoming("on"), FakeServer::welcoming("on")];
+    let front = Front::of(&[&servers[0], &servers[1]]);
+    let _readers: Vec<Client> = (0..10).map(|_| Client::log_in(front.read)).collect();
+    assert_eq!((servers[0].connections(), servers[1].connections()), (5, 5));
+}
+
+#[test]
+fn stopping_lets_sessions_finish_and_then_ends_them() {
+    let server = FakeServer::welcoming("off");
+    let mut front = Front::of(&[&server]);
+    let (mut finishing, mut staying) = (Client::log_in(front.write), Client::log_in(front.write));
+    front.stop(Duration::from_secs(1));
+    eventually("the door is shut", || std::net::TcpStream::connect(front.write).is_err());
+    finishing.ask();
+    finishing.send(&wire::message(b'X', b""));
+    finishing.read_end();
+    staying.ask();
+    let refusal = staying.read_refusal();
+    assert_eq!(refusal.sqlstate, "57P01");
+    assert_eq!(refusal.message, "pgsteer ended this session: it is shutting down");
+}
+
+#[test]
+fn stopping_ends_as_soon_as_the_last_session_has() {
+    let server = FakeServer::welcoming("off");
+    let mut front = Front::of(&[&server]);
+    let mut client = Client::log_in(front.write);
+    front.stop(Duration::from_secs(600));
+    client.ask();
+    drop(client);
+    eventually("the session is over", || server.connections_open() == 0);
+    front.wait_until_empty();
+}
