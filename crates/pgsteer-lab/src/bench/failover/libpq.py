@@ -53,8 +53,9 @@ def connect():
 def ask(session, sql):
     with session.cursor() as cursor:
         cursor.execute(sql)
-        ip, timeline = cursor.fetchone()
-    return {"ip": ip, "timeline": timeline}
+        ip, wal_file = cursor.fetchone()
+    # The name of a WAL file begins with the timeline.
+    return {"ip": ip, "timeline": int(wal_file[:8], 16)}
 
 
 def outcome_of(error):
