@@ -138,6 +138,17 @@ impl Gate {
         }
     }
 
+    /// The same gate, shut because another is open: by its own reason, or by `rivalry`. `old` is
+    /// what it was before this turn.
+    pub fn outdone(&self, old: Option<&Gate>, rivalry: Option<&Reason>, now: Moment) -> Gate {
+        let reason = rivalry.or(self.reason()).cloned().unwrap_or(Reason::Unheard);
+        let since = match old {
+            Some(Gate::Shut { since, .. }) => *since,
+            _ => now,
+        };
+        Gate::Shut { reason, since, sessions: Sessions::End }
+    }
+
     /// The moment at which the grace of a doubtful open gate ends.
     pub fn grace_ends(&self) -> Option<Moment> {
         match self {
@@ -193,17 +204,6 @@ impl Gate {
             _ => (turn.now, turn.sessions),
         };
         Gate::Shut { reason: reason.clone(), since, sessions }
-    }
-
-    /// The same gate, shut because another is open: by its own reason, or by `rivalry`. `old` is
-    /// what it was before this turn.
-    pub fn outdone(&self, old: Option<&Gate>, rivalry: Option<&Reason>, now: Moment) -> Gate {
-        let reason = rivalry.or(self.reason()).cloned().unwrap_or(Reason::Unheard);
-        let since = match old {
-            Some(Gate::Shut { since, .. }) => *since,
-            _ => now,
-        };
-        Gate::Shut { reason, since, sessions: Sessions::End }
     }
 
     fn to_draining(&self, turn: &Turn, reason: &Reason) -> Gate {
