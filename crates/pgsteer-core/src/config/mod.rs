@@ -17,7 +17,7 @@ pub mod problem;
 mod suggest;
 pub mod summary;
 pub mod units;
-pub mod words;
+mod words;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
