@@ -22,6 +22,14 @@ use crate::stats::Stats;
 /// that the engine is stuck, and then the sources have to wait too.
 const REPORTS_MAX: usize = 1_024;
 
+/// Tries whether the files that the configuration names can be used, and starts nothing.
+///
+/// # Errors
+/// The first file that cannot; the message names it and never shows a secret.
+pub fn check_files(config: &Config) -> anyhow::Result<()> {
+    sources::prepare(&config.cluster).map(drop)
+}
+
 /// Runs until SIGTERM or SIGINT. `reread` gives the configuration anew at SIGHUP.
 ///
 /// # Errors
@@ -75,7 +83,11 @@ impl House {
         tokio::spawn(conductor.run(reports_heard, configs_heard));
         if let Some(listener) = pages {
             let snapshot = published.snapshots.clone();
-            tokio::spawn(http::serve(listener, Pages { snapshot, stats, clock, heartbeat }));
+            let pages = Pages { snapshot, stats, clock, heartbeat };
+            tokio::spawn(async move {
+                let Err(error) = http::serve(listener, pages).await;
+                tracing::error!("there are no status pages: {error:#}");
+            });
         }
         for (name, service) in &config.services {
             tracing::info!("service {name} listens on {}", service.listen);
