@@ -67,6 +67,7 @@ impl Engine {
         let standing = &self.standings[name];
         Case {
             service,
+            wants: service.role,
             member,
             standing,
             lag: self.lag(member, now),
