@@ -140,7 +140,12 @@ impl Gate {
 
     /// The same gate, shut because another is open: by its own reason, or by `rivalry`. `old` is
     /// what it was before this turn.
-    pub(crate) fn outdone(&self, old: Option<&Gate>, rivalry: Option<&Reason>, now: Moment) -> Gate {
+    pub(crate) fn outdone(
+        &self,
+        old: Option<&Gate>,
+        rivalry: Option<&Reason>,
+        now: Moment,
+    ) -> Gate {
         let reason = rivalry.or(self.reason()).cloned().unwrap_or(Reason::Unheard);
         let since = match old {
             Some(Gate::Shut { since, .. }) => *since,
