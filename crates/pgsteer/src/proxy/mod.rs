@@ -1,9 +1,9 @@
 //! The proxy: clients come in, a member serves them, the Snapshot decides which.
 //!
-//! An acceptor per service hands each connection to the worker with the fewest clients; a
-//! worker is a thread with a runtime of its own, and a session never leaves it. One listening
-//! socket per service instead of one per worker: a port that another process holds is noticed
-//! (with SO_REUSEPORT it would be shared in silence), and few sessions spread evenly.
+//! An acceptor per service hands each connection to a worker that has few; a worker is a thread
+//! with a runtime of its own, and a session never leaves it. One listening socket per service
+//! instead of one per worker: a port that another process holds is noticed (with SO_REUSEPORT it
+//! would be shared in silence), and we choose who shares a worker, not a hash.
 
 mod balance;
 mod barrier;
