@@ -109,7 +109,7 @@ impl Gate {
 
 /// What a gate is told when it has to decide on its next state.
 #[derive(Clone, Debug)]
-pub struct Turn {
+pub(crate) struct Turn {
     /// The judge's word.
     pub verdict: Verdict,
     /// When the newest answer on which the verdict rests was asked for.
@@ -124,12 +124,12 @@ pub struct Turn {
 
 impl Gate {
     /// A gate that nobody has judged yet.
-    pub fn new(now: Moment) -> Gate {
+    pub(crate) fn new(now: Moment) -> Gate {
         Gate::Shut { reason: Reason::Unheard, since: now, sessions: Sessions::Keep }
     }
 
     /// The state after `turn`.
-    pub fn next(&self, turn: Turn) -> Gate {
+    pub(crate) fn next(&self, turn: Turn) -> Gate {
         match &turn.verdict {
             Verdict::Fit { note, confirmed } => self.on_good_news(&turn, note, *confirmed),
             Verdict::Keep { reason, grace } => self.on_doubt(&turn, reason, *grace),
@@ -138,8 +138,24 @@ impl Gate {
         }
     }
 
+    /// The same gate, shut because another is open: by its own reason, or by `rivalry`. `old` is
+    /// what it was before this turn.
+    pub(crate) fn outdone(
+        &self,
+        old: Option<&Gate>,
+        rivalry: Option<&Reason>,
+        now: Moment,
+    ) -> Gate {
+        let reason = rivalry.or(self.reason()).cloned().unwrap_or(Reason::Unheard);
+        let since = match old {
+            Some(Gate::Shut { since, .. }) => *since,
+            _ => now,
+        };
+        Gate::Shut { reason, since, sessions: Sessions::End }
+    }
+
     /// The moment at which the grace of a doubtful open gate ends.
-    pub fn grace_ends(&self) -> Option<Moment> {
+    pub(crate) fn grace_ends(&self) -> Option<Moment> {
         match self {
             Gate::Open { note: Some(note), .. } => note.expires,
             _ => None,
@@ -193,17 +209,6 @@ impl Gate {
             _ => (turn.now, turn.sessions),
         };
         Gate::Shut { reason: reason.clone(), since, sessions }
-    }
-
-    /// The same gate, shut because another is open: by its own reason, or by `rivalry`. `old` is
-    /// what it was before this turn.
-    pub fn outdone(&self, old: Option<&Gate>, rivalry: Option<&Reason>, now: Moment) -> Gate {
-        let reason = rivalry.or(self.reason()).cloned().unwrap_or(Reason::Unheard);
-        let since = match old {
-            Some(Gate::Shut { since, .. }) => *since,
-            _ => now,
-        };
-        Gate::Shut { reason, since, sessions: Sessions::End }
     }
 
     fn to_draining(&self, turn: &Turn, reason: &Reason) -> Gate {

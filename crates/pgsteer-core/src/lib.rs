@@ -1,9 +1,10 @@
 //! The pure heart of pgsteer: who is primary, which gate is open, and why.
 //!
-//! Sources say what they saw ([`claim`]); the [`view`] keeps the newest word of each; the
-//! [`judge`] concludes what each member is and what it is fit for; a [`gate`] per service
-//! and member remembers; the [`engine`] turns all of it and publishes a [`snapshot`], which
-//! is all that the outputs ever see.
+//! Sources say what they saw ([`claim`]); the view keeps the newest word of each; the judge
+//! concludes what each member is and what it is fit for; a [`gate`] per service and member
+//! remembers; the [`engine`] turns all of it and publishes a [`snapshot`], which is all that
+//! the outputs ever see. View and judge are private, and only the engine turns a gate: whoever
+//! is outside cannot hold an opinion.
 //!
 //! Nothing here reads a clock, a socket, a file or the environment. Time comes in as a
 //! [`time::Moment`]; the same claims in the same order give the same Snapshots.
@@ -14,13 +15,13 @@ pub mod claim;
 pub mod config;
 pub mod engine;
 pub mod gate;
-pub mod judge;
-pub mod lead;
+mod judge;
+mod lead;
 pub mod names;
-pub mod pace;
+mod pace;
 pub mod plan;
 pub mod reason;
 pub mod snapshot;
 pub mod time;
-pub mod view;
+mod view;
 pub mod wire;

@@ -10,6 +10,9 @@ use thiserror::Error;
 /// The longest name of a member, a service or a cluster, in bytes.
 pub const NAME_BYTES_MAX: usize = 255;
 
+/// PostgreSQL's own port, for members of which only the host is told.
+pub const POSTGRES_PORT: u16 = 5432;
+
 /// Why a text cannot be a name or an address.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum NameError {

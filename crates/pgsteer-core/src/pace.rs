@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use crate::plan::Pace;
 
-const REST: Pace = pace(250, 1_000);
+/// The pace while all is well. No question to one source comes later than this after the one before,
+/// so it tells when claims expire.
+pub const REST: Pace = pace(250, 1_000);
 const CONFIRM: Pace = pace(10, 100);
 /// A member holds the lock and its promotion may end any moment.
 const PROMOTING: Pace = pace(5, 50);
@@ -55,9 +57,6 @@ impl Need {
         }
     }
 }
-
-/// The longest time between two questions to one source, by which claims are known to expire.
-pub const REST_PACE: Pace = REST;
 
 #[cfg(test)]
 mod tests {

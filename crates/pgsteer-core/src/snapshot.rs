@@ -82,9 +82,7 @@ impl Snapshot {
             || *scope != other.scope
             || *cluster != other.cluster
     }
-}
 
-impl Snapshot {
     /// Whether a session of `service` to `member`, dialled at `dialled`, has to end now.
     ///
     /// Most of it the gate says. But a member that left long ago has no gate any more, and nobody

@@ -174,7 +174,7 @@ impl View {
         self.lock_claimed_at
     }
 
-    /// When the tether, or Patroni where there is none, was last asked with success.
+    /// When the tether or Patroni, whichever was later, was last asked with success.
     pub fn evidence_asked_at(&self) -> Moment {
         let tether = self.tether.as_ref().filter(|heard| heard.said.is_ok());
         let patroni = self.patroni.as_ref().filter(|heard| heard.said.is_ok());

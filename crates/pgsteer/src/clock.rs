@@ -1,6 +1,6 @@
 //! The clock: the one place that turns the machine's time into the core's [`Moment`].
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use pgsteer_core::time::Moment;
 
@@ -32,15 +32,6 @@ impl Clock {
         const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
         self.start.checked_add(moment.since_start()).unwrap_or_else(|| self.start + FAR)
     }
-
-    /// The time of day of `moment`, for pages and logs. It is counted back from the present
-    /// and not forward from the start, because the time of day may have been set since.
-    pub fn wall(&self, moment: Moment) -> SystemTime {
-        let (now, wall) = (self.now(), SystemTime::now());
-        wall.checked_sub(now.since(moment))
-            .and_then(|wall| wall.checked_add(moment.since(now)))
-            .unwrap_or(wall)
-    }
 }
 
 #[cfg(test)]
@@ -61,13 +52,5 @@ mod tests {
         assert_eq!(clock.moment(before), Moment::START);
         let first = clock.now();
         assert!(clock.now() >= first);
-    }
-
-    #[test]
-    fn the_time_of_day_of_now_is_now() {
-        let clock = Clock::start();
-        let wall = clock.wall(clock.now());
-        let off = SystemTime::now().duration_since(wall).unwrap_or_else(|err| err.duration());
-        assert!(off < Duration::from_secs(1), "{off:?}");
     }
 }

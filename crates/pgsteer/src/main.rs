@@ -1,11 +1,10 @@
-//! The front door of a highly available PostgreSQL cluster.
+//! The program `pgsteer`: from the command line to what it asks for, and the exit code.
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
 use pgsteer::cli::{self, Cli, Command, LogFormat, RunArgs};
-use pgsteer::sources;
 use pgsteer_core::config::summary::Summary;
 use tracing_subscriber::EnvFilter;
 
@@ -20,12 +19,12 @@ fn run(args: RunArgs) -> ExitCode {
     let config = match cli::load(&args) {
         Ok(config) => config,
         Err(errors) => {
-            cli::complain(&errors);
+            cli::complain(&errors, errors.len());
             return ExitCode::from(cli::EXIT_WRONG_CONFIG);
         }
     };
-    if let Err(error) = sources::prepare(&config.cluster) {
-        eprintln!("{error:#}\n1 error, nothing was started");
+    if let Err(error) = pgsteer::run::check_files(&config) {
+        cli::complain(&format_args!("{error:#}"), 1);
         return ExitCode::from(cli::EXIT_WRONG_CONFIG);
     }
     if args.check_config {

@@ -2,9 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::limits::{PATRONI_PORT, POSTGRES_PORT};
+use super::limits::PATRONI_PORT;
 use super::problem::{Problem, Shown};
-use crate::names::Endpoint;
+use crate::names::{Endpoint, POSTGRES_PORT};
 
 /// The longest host name that DNS knows, in bytes.
 const HOST_BYTES_MAX: usize = 253;

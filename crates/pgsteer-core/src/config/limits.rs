@@ -1,4 +1,4 @@
-//! The default and the range of every number in the configuration, in one place.
+//! The limits and the defaults of the configuration, in one place.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -12,7 +12,7 @@ use crate::claim::Role;
 pub const FILE_BYTES_MAX: usize = 1024 * 1024;
 /// How many errors are kept; the rest is only counted.
 pub const ERRORS_MAX: usize = 100;
-/// The most members that may be listed, and the most addresses of Patroni.
+/// The most members that a cluster may have, listed or found, and the most addresses of Patroni.
 pub const MEMBERS_MAX: usize = 64;
 /// The most services.
 pub const SERVICES_MAX: usize = 64;
@@ -21,14 +21,12 @@ pub const TAGS_MAX: usize = 64;
 /// The longest path of a file, in bytes.
 pub const PATH_BYTES_MAX: usize = 4096;
 /// The longest user or database name, in bytes: PostgreSQL cuts off what is longer.
-pub const LOGIN_BYTES_MAX: usize = 63;
+pub const LOGIN_NAME_BYTES_MAX: usize = 63;
 /// The largest lag limit in bytes: 1024TB.
 pub const LAG_BYTES_MAX: u64 = 1 << 50;
 
 /// Patroni's own port, for addresses that name none.
 pub const PATRONI_PORT: u16 = 8008;
-/// PostgreSQL's own port, for members that name none.
-pub const POSTGRES_PORT: u16 = 5432;
 /// Where the service `write` listens unless told otherwise.
 pub const WRITE_LISTEN: SocketAddr = everywhere(5000);
 /// Where the service `read` listens unless told otherwise.

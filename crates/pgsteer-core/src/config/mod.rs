@@ -17,7 +17,7 @@ pub mod problem;
 mod suggest;
 pub mod summary;
 pub mod units;
-pub mod words;
+mod words;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -93,7 +93,7 @@ pub struct CheckConfig {
     pub password_file: Option<PathBuf>,
     /// How TLS is asked for.
     pub sslmode: SslMode,
-    /// Certificates of the authorities to trust, PEM, for the `verify` modes.
+    /// Certificates of the authorities to trust, PEM, for `verify-full`.
     pub ca_file: Option<PathBuf>,
     /// How long one answer may take.
     pub timeout: Duration,

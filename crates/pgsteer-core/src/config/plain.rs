@@ -2,16 +2,16 @@
 
 use std::path::PathBuf;
 
-use super::limits::{LOGIN_BYTES_MAX, PATH_BYTES_MAX};
+use super::limits::{LOGIN_NAME_BYTES_MAX, PATH_BYTES_MAX};
 use super::problem::Problem;
 
 /// Reads a user or database name of PostgreSQL.
 ///
 /// # Errors
-/// An empty text, one longer than [`LOGIN_BYTES_MAX`], or one with a NUL, which would end
+/// An empty text, one longer than [`LOGIN_NAME_BYTES_MAX`], or one with a NUL, which would end
 /// it early in the startup packet.
 pub fn login(text: &str) -> Result<String, Problem> {
-    let fits = is_within(text, LOGIN_BYTES_MAX);
+    let fits = is_within(text, LOGIN_NAME_BYTES_MAX);
     fits.then(|| text.to_owned()).ok_or(Problem::Login)
 }
 

@@ -7,7 +7,7 @@ use std::fmt;
 use thiserror::Error;
 
 use super::conflict::Conflict;
-use super::limits::{FILE_BYTES_MAX, LOGIN_BYTES_MAX, PATH_BYTES_MAX, PORT, Seconds, Whole};
+use super::limits::{FILE_BYTES_MAX, LOGIN_NAME_BYTES_MAX, PATH_BYTES_MAX, PORT, Seconds, Whole};
 use super::units::size_text;
 use crate::names::NameError;
 
@@ -168,7 +168,7 @@ impl Problem {
                 size_text(super::limits::LAG_BYTES_MAX)
             ),
             Problem::Lag(_) => "as 16MB (B, kB, MB, GB, TB) or 10s (ms, s, min, h, d)".into(),
-            Problem::Login => format!("1 to {LOGIN_BYTES_MAX} bytes"),
+            Problem::Login => format!("1 to {LOGIN_NAME_BYTES_MAX} bytes"),
             Problem::Path => format!("1 to {PATH_BYTES_MAX} bytes"),
             Problem::Conflict(conflict) => conflict.remedy(),
         })

@@ -26,7 +26,7 @@ impl fmt::Display for Summary<'_> {
         services.sort_by_key(|(name, service)| (service.role, *name));
         for (name, service) in services {
             write!(f, "{name} on ")?;
-            self::service(f, service)?;
+            service_line(f, service)?;
         }
         match &config.http {
             Some(http) => writeln!(f, "status pages on http://{}", http.listen)?,
@@ -61,7 +61,7 @@ fn login(f: &mut fmt::Formatter<'_>, check: &CheckConfig) -> fmt::Result {
     writeln!(f, ", sslmode {}", check.sslmode.as_str())
 }
 
-fn service(f: &mut fmt::Formatter<'_>, service: &ServiceConfig) -> fmt::Result {
+fn service_line(f: &mut fmt::Formatter<'_>, service: &ServiceConfig) -> fmt::Result {
     let hold = seconds_text(service.hold);
     write!(f, "{} → {}, hold {hold} s", service.listen, service.role)?;
     if let Some(bytes) = service.lag_bytes_max {

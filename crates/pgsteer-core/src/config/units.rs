@@ -21,7 +21,7 @@ const TIMES: [(&str, u64); 6] = [
 
 /// How far a replica may be behind: in bytes or in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lag {
+pub enum LagLimit {
     /// Bytes of WAL.
     Bytes(u64),
     /// Time since the last transaction that was replayed.
@@ -58,14 +58,14 @@ pub fn lag_bytes_in_range(bytes: u64, text: &str) -> Result<u64, Problem> {
 ///
 /// # Errors
 /// Neither a size nor a time, or one out of its range.
-pub fn lag(text: &str) -> Result<Lag, Problem> {
+pub fn lag(text: &str) -> Result<LagLimit, Problem> {
     if amount(text, &SIZES).is_some() {
-        return lag_bytes(text).map(Lag::Bytes);
+        return lag_bytes(text).map(LagLimit::Bytes);
     }
     let micros = amount(text, &TIMES).ok_or_else(|| Problem::Lag(Shown::of(text)))?;
     let time = Duration::from_micros(micros);
     if LAG_SECONDS.contains(time) {
-        return Ok(Lag::Time(time));
+        return Ok(LagLimit::Time(time));
     }
     Err(Problem::OutOfRange { found: Shown::of(text), range: LAG_SECONDS.to_string() })
 }
@@ -129,9 +129,9 @@ mod tests {
 
     #[test]
     fn a_lag_is_a_size_or_a_time() {
-        assert_eq!(lag("16MB").unwrap(), Lag::Bytes(16 << 20));
-        assert_eq!(lag("10s").unwrap(), Lag::Time(Duration::from_secs(10)));
-        assert_eq!(lag("2min").unwrap(), Lag::Time(Duration::from_secs(120)));
+        assert_eq!(lag("16MB").unwrap(), LagLimit::Bytes(16 << 20));
+        assert_eq!(lag("10s").unwrap(), LagLimit::Time(Duration::from_secs(10)));
+        assert_eq!(lag("2min").unwrap(), LagLimit::Time(Duration::from_secs(120)));
         for wrong in ["10", "10x", "s", "", "1us", "2d"] {
             assert!(lag(wrong).is_err(), "{wrong}");
         }
@@ -146,7 +146,7 @@ mod tests {
         #[test]
         fn a_time_reads_back_as_it_was_spelled(millis in 100u64..=86_400_000) {
             let time = Duration::from_millis(millis);
-            prop_assert_eq!(lag(&time_text(time)).unwrap(), Lag::Time(time));
+            prop_assert_eq!(lag(&time_text(time)).unwrap(), LagLimit::Time(time));
         }
 
         #[test]

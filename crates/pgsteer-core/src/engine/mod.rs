@@ -23,7 +23,7 @@ use crate::judge::standing::standings;
 use crate::judge::{Member, Rules, Standing};
 use crate::lead::Lead;
 use crate::names::{MemberName, ServiceName};
-use crate::pace::{REST_PACE, SEARCH_LASTS};
+use crate::pace::{self, SEARCH_LASTS};
 use crate::plan::Plan;
 use crate::snapshot::{Event, EventKind, Snapshot};
 use crate::time::Moment;
@@ -36,19 +36,15 @@ use turning::is_news;
 /// How many events a Snapshot remembers.
 pub const EVENTS_MAX: usize = 100;
 
-/// How many members one cluster may have; those beyond, in the order of `/cluster`, are ignored.
-/// As many again that have left are remembered.
-pub const MEMBERS_MAX: usize = 64;
-
-/// How long a member that Patroni does not list any more is remembered.
+/// How long a member that is not listed any more is remembered.
 pub const LEFT_MEMORY: Duration = Duration::from_secs(600);
 
 /// How much later than promised an answer may be before it counts as missing.
-const SLACK: Duration = Duration::from_millis(500);
+const ANSWER_SLACK: Duration = Duration::from_millis(500);
 
 /// How much later than promised the shell may call: beyond it the process must have been stopped,
 /// and the silence that it finds is its own.
-const STALL: Duration = Duration::from_secs(1);
+const CALL_SLACK: Duration = Duration::from_secs(1);
 
 /// How long the positions of one progress query may be used. It comes once a second.
 const PROGRESS_LIFETIME: Duration = Duration::from_secs(5);
@@ -173,7 +169,7 @@ impl Engine {
 
     /// One turn of the engine: conclude, turn the gates, publish what changed.
     fn turn(&mut self, now: Moment) {
-        if self.due.is_some_and(|due| now.since(due) > STALL) {
+        if self.due.is_some_and(|due| now.since(due) > CALL_SLACK) {
             self.listening_since = now;
         }
         self.conclude(now);
@@ -281,8 +277,8 @@ fn rules(cluster: &ClusterConfig) -> Rules {
         has_tether: cluster.check.is_some(),
         highest_timeline_wins: cluster.split_brain == SplitBrain::HighestTimeline,
         freshness: Freshness {
-            patroni: REST_PACE.patroni + patroni_timeout + SLACK,
-            tether: REST_PACE.tether + tether_timeout + SLACK,
+            patroni: pace::REST.patroni + patroni_timeout + ANSWER_SLACK,
+            tether: pace::REST.tether + tether_timeout + ANSWER_SLACK,
             progress: PROGRESS_LIFETIME,
         },
         patroni_loss_grace: cluster.patroni_loss_grace,

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{LEFT_MEMORY, MEMBERS_MAX};
+use super::LEFT_MEMORY;
 use crate::claim::{Claim, Found, PatroniFacts, Topology};
+use crate::config::limits::MEMBERS_MAX;
 use crate::judge::{Identity, Member, Members};
 use crate::names::MemberName;
 use crate::snapshot::EventKind;
@@ -77,7 +78,8 @@ impl Roster {
         (found != expected).then(|| (found.to_owned(), expected.to_owned()))
     }
 
-    /// Makes the roster what `found` says: the others have left.
+    /// Makes the roster what `found` says: the others have left. Those beyond [`MEMBERS_MAX`], in
+    /// the order of `/cluster`, are ignored.
     pub(super) fn enlist(&mut self, found: Vec<Found>, now: Moment) -> Vec<EventKind> {
         let found: BTreeMap<MemberName, Found> =
             found.into_iter().take(MEMBERS_MAX).map(|found| (found.name.clone(), found)).collect();
@@ -93,7 +95,8 @@ impl Roster {
         events
     }
 
-    /// Forgets those that left first, where names come and go faster than they are forgotten.
+    /// Forgets those that left first, where names come and go faster than they are forgotten: as
+    /// many that have left are remembered as there may be members.
     fn forget_beyond_limit(&mut self) {
         let left = self.members.iter().filter_map(|(name, member)| Some((member.left_at?, name)));
         let mut left: Vec<_> = left.map(|(left_at, name)| (left_at, name.clone())).collect();

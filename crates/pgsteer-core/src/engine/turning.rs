@@ -22,7 +22,8 @@ impl Engine {
         let none = Gates::new();
         let turned = self.services.iter().map(|(name, service)| {
             let old = self.gates.get(name).unwrap_or(&none);
-            (name.clone(), self.turn_gates(service, old, generation, now))
+            let turning = Turning { engine: self, service, old, generation, now };
+            (name.clone(), turning.gates())
         });
         let mut turned = turned.collect();
         for role in [Role::Primary, Role::StandbyLeader] {
@@ -32,51 +33,6 @@ impl Engine {
         turned
     }
 
-    /// The gates of one service after this turn.
-    fn turn_gates(
-        &self,
-        service: &ServiceConfig,
-        old: &Gates,
-        generation: u64,
-        now: Moment,
-    ) -> Gates {
-        let mut gates = Gates::new();
-        for name in self.roster.members().keys() {
-            let gate = old.get(name).cloned().unwrap_or_else(|| Gate::new(now));
-            let verdict = self.case(service, name, &gate, now).verdict();
-            gates.insert(
-                name.clone(),
-                gate.next(self.a_turn(service, name, verdict, generation, now)),
-            );
-        }
-        if service.fallback_primary {
-            self.stand_in(service, old, &mut gates, generation, now);
-        }
-        gates
-    }
-
-    fn case<'a>(
-        &'a self,
-        service: &'a ServiceConfig,
-        name: &MemberName,
-        gate: &Gate,
-        now: Moment,
-    ) -> Case<'a> {
-        let member = &self.roster.members()[name];
-        let drained_for_lag = matches!(gate, Gate::Draining { reason, .. } if reason.is_lag());
-        let standing = &self.standings[name];
-        Case {
-            service,
-            member,
-            standing,
-            lag: self.lag(member, now),
-            has_source: self.has_source(),
-            drained_for_lag,
-            rules: &self.rules,
-            now,
-        }
-    }
-
     /// Somebody is there that replicas can stream from.
     fn has_source(&self) -> bool {
         self.standings.values().any(|standing| {
@@ -84,55 +40,83 @@ impl Engine {
                 && !matches!(standing.trust, Trust::None(_))
         })
     }
+}
 
-    fn a_turn(
-        &self,
-        service: &ServiceConfig,
-        name: &MemberName,
-        verdict: Verdict,
-        generation: u64,
-        now: Moment,
-    ) -> Turn {
-        let view = &self.roster.members()[name].view;
-        let quiet_since = self.quiet_since(&self.roster.members()[name]);
-        let silent = now.since(quiet_since) >= self.cluster.silence;
-        let lost = service.role == Role::Primary && self.standings[name].is_proof_against_writes();
-        Turn {
-            verdict,
-            evidence_asked_at: view.evidence_asked_at(),
-            sessions: if silent || lost { Sessions::End } else { Sessions::Keep },
-            generation,
-            now,
+/// One service in one turn.
+struct Turning<'a> {
+    engine: &'a Engine,
+    service: &'a ServiceConfig,
+    /// Its gates before this turn.
+    old: &'a Gates,
+    generation: u64,
+    now: Moment,
+}
+
+impl Turning<'_> {
+    /// The gates of the service after this turn.
+    fn gates(&self) -> Gates {
+        let mut gates = Gates::new();
+        for name in self.engine.roster.members().keys() {
+            let old = self.old_gate(name);
+            let verdict = self.case(name, &old).verdict();
+            gates.insert(name.clone(), old.next(self.turn(name, verdict)));
         }
+        if self.service.fallback_primary {
+            self.stand_in(&mut gates);
+        }
+        gates
     }
 
     /// Lets the primary serve a read service while no replica is open.
-    fn stand_in(
-        &self,
-        service: &ServiceConfig,
-        old: &Gates,
-        gates: &mut Gates,
-        generation: u64,
-        now: Moment,
-    ) {
-        let is_primary = |name: &MemberName| self.standings[name].role == Role::Primary;
+    fn stand_in(&self, gates: &mut Gates) {
+        let is_primary = |name: &MemberName| self.engine.standings[name].role == Role::Primary;
         let replica_is = |state: fn(&Gate) -> bool| {
             gates.iter().any(|(name, gate)| !is_primary(name) && state(gate))
         };
         let replica_serves = replica_is(Gate::is_open);
         let replica_comes = replica_is(|gate| matches!(gate, Gate::Probation { .. }));
-        for name in self.roster.members().keys().filter(|name| is_primary(name)) {
-            let gate = old.get(name).cloned().unwrap_or_else(|| Gate::new(now));
-            let verdict = match gate.is_open() {
+        for name in self.engine.roster.members().keys().filter(|name| is_primary(name)) {
+            let old = self.old_gate(name);
+            let verdict = match old.is_open() {
                 true if replica_serves => Verdict::Drain(Reason::FallbackOver),
                 // Who stands in goes on until a replica is open, and nobody starts shortly before.
                 false if replica_serves || replica_comes => continue,
-                _ => self.case(service, name, &gate, now).verdict_as_stand_in(),
+                _ => self.case(name, &old).verdict_as_stand_in(),
             };
-            gates.insert(
-                name.clone(),
-                gate.next(self.a_turn(service, name, verdict, generation, now)),
-            );
+            gates.insert(name.clone(), old.next(self.turn(name, verdict)));
+        }
+    }
+
+    fn old_gate(&self, name: &MemberName) -> Gate {
+        self.old.get(name).cloned().unwrap_or_else(|| Gate::new(self.now))
+    }
+
+    fn case(&self, name: &MemberName, old: &Gate) -> Case<'_> {
+        let member = &self.engine.roster.members()[name];
+        Case {
+            service: self.service,
+            wants: self.service.role,
+            member,
+            standing: &self.engine.standings[name],
+            lag: self.engine.lag(member, self.now),
+            has_source: self.engine.has_source(),
+            drained_for_lag: matches!(old, Gate::Draining { reason, .. } if reason.is_lag()),
+            rules: &self.engine.rules,
+            now: self.now,
+        }
+    }
+
+    fn turn(&self, name: &MemberName, verdict: Verdict) -> Turn {
+        let (engine, member) = (self.engine, &self.engine.roster.members()[name]);
+        let silent = self.now.since(engine.quiet_since(member)) >= engine.cluster.silence;
+        let lost =
+            self.service.role == Role::Primary && engine.standings[name].is_proof_against_writes();
+        Turn {
+            verdict,
+            evidence_asked_at: member.view.evidence_asked_at(),
+            sessions: if silent || lost { Sessions::End } else { Sessions::Keep },
+            generation: self.generation,
+            now: self.now,
         }
     }
 }

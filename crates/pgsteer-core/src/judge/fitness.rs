@@ -46,6 +46,8 @@ pub struct Lag {
 pub struct Case<'a> {
     /// The service and its wishes.
     pub service: &'a ServiceConfig,
+    /// The role that is asked for: the service's own, or the primary as a stand-in.
+    pub wants: Role,
     /// The member and what was said of it.
     pub member: &'a Member,
     /// What it was concluded to be.
@@ -81,17 +83,16 @@ impl Case<'_> {
         if let Trust::None(reason) = &self.standing.trust {
             return Verdict::Shut(reason.clone());
         }
-        if self.standing.role != self.service.role {
-            let (is, wants) = (self.standing.role, self.service.role);
+        if self.standing.role != self.wants {
+            let (is, wants) = (self.standing.role, self.wants);
             return Verdict::Shut(Reason::WrongRole { is, wants });
         }
         self.verdict_on_its_role()
     }
 
-    /// Is the primary fit to stand in for replicas? As if the service wanted a primary.
+    /// Is the primary fit to stand in for replicas?
     pub fn verdict_as_stand_in(&self) -> Verdict {
-        let service = ServiceConfig { role: Role::Primary, ..self.service.clone() };
-        match (Case { service: &service, ..*self }).verdict() {
+        match (Case { wants: Role::Primary, ..*self }).verdict() {
             Verdict::Fit { confirmed, .. } => {
                 Verdict::Fit { note: Some(Reason::Fallback), confirmed }
             }
@@ -107,7 +108,7 @@ impl Case<'_> {
         if let Some(reason) = self.refusal_by_tags() {
             return Verdict::Drain(reason);
         }
-        if self.service.role == Role::Replica {
+        if self.wants == Role::Replica {
             if let Some(reason) = self.refusal_by_lag() {
                 return Verdict::Drain(reason);
             }
@@ -116,7 +117,7 @@ impl Case<'_> {
             }
         }
         // A primary with Patroni is confirmed by the lock and the state, which agree.
-        let confirmed = self.rules.has_patroni && self.service.role != Role::Replica;
+        let confirmed = self.rules.has_patroni && self.wants != Role::Replica;
         match &self.standing.trust {
             Trust::Full => Verdict::Fit { note: None, confirmed },
             Trust::Noted(reason) => Verdict::Fit { note: Some(reason.clone()), confirmed },
@@ -131,7 +132,7 @@ impl Case<'_> {
     fn refusal_by_tags(&self) -> Option<Reason> {
         let tags = self.member.view.patroni_facts().map(|heard| &heard.said.tags);
         let tag = |name: &str| tags.and_then(|tags| tags.get(name)).map(String::as_str);
-        if self.service.role == Role::Replica && tag("noloadbalance") == Some("true") {
+        if self.wants == Role::Replica && tag("noloadbalance") == Some("true") {
             return Some(Reason::NoLoadBalance);
         }
         let differs = |(name, wanted): &(&String, &String)| tag(name) != Some(wanted.as_str());

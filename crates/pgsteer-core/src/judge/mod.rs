@@ -18,7 +18,7 @@ use crate::view::{Freshness, View};
 /// A member as the judge sees it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Member {
-    /// Its name's bearer: where it listens.
+    /// Its name, and where it listens.
     pub found: Found,
     /// Since when `/cluster` does not list it any more.
     pub left_at: Option<Moment>,

@@ -80,7 +80,9 @@ fn state_by_patroni(member: &Member, rules: &Rules, now: Moment, note: Option<Re
         Word::Said(facts) => match facts.role {
             Role::Primary => State::Writable { note },
             Role::Replica | Role::StandbyLeader => State::InRecovery { note },
-            Role::Unknown => State::Unusable(Reason::NotRunning("of unknown role".to_owned())),
+            Role::Unknown => {
+                State::Unusable(Reason::NotRunning("running, but not in which role".to_owned()))
+            }
         },
         Word::Failed(failure) => State::Unusable(Reason::PatroniDown(failure.clone())),
         Word::Expired => State::Unusable(Reason::Silent(rules.freshness.patroni)),

@@ -1,6 +1,7 @@
-//! ErrorResponse: how pgsteer tells a client in PostgreSQL's own words.
+//! ErrorResponse: how pgsteer tells a client in PostgreSQL's own words, and reads a server's.
 //!
-//! Source: PostgreSQL documentation, "Error and Notice Message Fields".
+//! Sources: PostgreSQL documentation, "Error and Notice Message Fields" and "PostgreSQL Error
+//! Codes".
 
 /// SQLSTATEs that pgsteer uses or reads.
 pub mod sqlstate {
@@ -12,6 +13,10 @@ pub mod sqlstate {
     pub const CRASH_SHUTDOWN: &str = "57P02";
     /// `too_many_connections`.
     pub const TOO_MANY_CONNECTIONS: &str = "53300";
+    /// `invalid_authorization_specification`.
+    pub const INVALID_AUTHORIZATION: &str = "28000";
+    /// `invalid_password`.
+    pub const INVALID_PASSWORD: &str = "28P01";
     /// `protocol_violation`.
     pub const PROTOCOL_VIOLATION: &str = "08P01";
 }

@@ -89,9 +89,10 @@ impl LoginWatch {
             match kind {
                 b'R' if auth_code(&self.inbox[body.clone()]) == Some(AUTHENTICATION_OK) => {
                     self.authenticated = true;
-                    let forward = self.inbox.drain(..self.seen).collect();
-                    self.seen = end - body.start + HEADER_BYTES;
-                    if !Vec::is_empty(&forward) {
+                    let forward: Vec<u8> = self.inbox.drain(..self.seen).collect();
+                    // AuthenticationOk itself is the first message that is held back.
+                    self.seen = HEADER_BYTES + body.len();
+                    if !forward.is_empty() {
                         return self.go_on(forward);
                     }
                     continue;

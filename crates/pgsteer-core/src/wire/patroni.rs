@@ -27,11 +27,8 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::claim::{Found, PatroniFacts, Role, Tags};
-use crate::names::{Endpoint, MemberName};
+use crate::names::{Endpoint, MemberName, POSTGRES_PORT};
 use crate::wire::excerpt::excerpt;
-
-/// PostgreSQL's port where `/cluster` names a host alone.
-const POSTGRES_PORT: u16 = 5432;
 
 /// Why a body is not Patroni's.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]

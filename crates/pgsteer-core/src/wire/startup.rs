@@ -111,12 +111,12 @@ pub fn first(bytes: &[u8]) -> Result<First, StartupError> {
         Some(0) => {}
         Some(_) => return Err(StartupError::NotPostgres),
     }
-    let Some(word) = word(bytes, 0) else { return Ok(First::Incomplete(LENGTH_AND_CODE)) };
-    let len = usize::try_from(word).unwrap_or(usize::MAX);
+    let Some(length) = word(bytes, 0) else { return Ok(First::Incomplete(LENGTH_AND_CODE)) };
+    let len = usize::try_from(length).unwrap_or(usize::MAX);
     if !(LENGTH_AND_CODE..=STARTUP_BYTES_MAX).contains(&len) {
-        return Err(StartupError::Length(word));
+        return Err(StartupError::Length(length));
     }
-    let Some(code) = self::word(bytes, 4) else { return Ok(First::Incomplete(LENGTH_AND_CODE)) };
+    let Some(code) = word(bytes, 4) else { return Ok(First::Incomplete(LENGTH_AND_CODE)) };
     match code {
         SSL_REQUEST if len == LENGTH_AND_CODE => Ok(First::SslRequest),
         GSSENC_REQUEST if len == LENGTH_AND_CODE => Ok(First::GssEncRequest),

@@ -8,7 +8,7 @@ use pgsteer_core::config::draft::{Draft, Field, Given, MemberDraft, ServiceDraft
 use pgsteer_core::config::error::{ConfigErrors, Place};
 use pgsteer_core::config::limits::HOLD;
 use pgsteer_core::config::problem::{Problem, Shown};
-use pgsteer_core::config::units::{Lag, lag};
+use pgsteer_core::config::units::{LagLimit, lag};
 use pgsteer_core::config::{Config, address, file, plain};
 use pgsteer_core::names::{MemberName, ServiceName};
 
@@ -170,8 +170,8 @@ fn put_max_lag(args: &RunArgs, draft: &mut Draft, errors: &mut ConfigErrors) {
     for service in replica_services(draft) {
         found = true;
         match lag {
-            Lag::Bytes(bytes) => service.lag_bytes = Field::new(bytes, place.clone()),
-            Lag::Time(time) => service.lag = Field::new(time, place.clone()),
+            LagLimit::Bytes(bytes) => service.lag_bytes = Field::new(bytes, place.clone()),
+            LagLimit::Time(time) => service.lag = Field::new(time, place.clone()),
         }
     }
     // Where something else is wrong, that may be what hides the service.

@@ -3,23 +3,21 @@
 mod flags;
 mod load;
 
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use pgsteer_core::config::error::ConfigErrors;
-
-pub use flags::{ConfigFile, config};
-pub use load::{CONFIG_FILE, load};
+pub use load::load;
 
 /// The exit code of a process that failed while it ran.
 pub const EXIT_FAILED: u8 = 1;
 /// The exit code of a process that was told something wrong, by flag or by file.
 pub const EXIT_WRONG_CONFIG: u8 = 2;
 
-/// Prints all errors, one after the other, and says that nothing happened.
-pub fn complain(errors: &ConfigErrors) {
-    let count = match errors.len() {
+/// Prints the errors, of which there are `count`, and says that nothing happened.
+pub fn complain(errors: &dyn Display, count: usize) {
+    let count = match count {
         1 => "1 error".to_owned(),
         several => format!("{several} errors"),
     };

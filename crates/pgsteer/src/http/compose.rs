@@ -193,6 +193,14 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_documentation_lists_every_reason() {
+        let documentation = include_str!("../../../../docs/status.md");
+        for code in Reason::CODES {
+            assert!(documentation.contains(&format!("`{code}`")), "{code}");
+        }
+    }
+
     /// The names of all fields, but not the names that members, services and tags have.
     fn fields(value: &Value) -> Vec<String> {
         match value {

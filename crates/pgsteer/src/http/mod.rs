@@ -38,37 +38,23 @@ pub struct Pages {
     pub heartbeat: Arc<Heartbeat>,
 }
 
-/// A bound socket on which nobody is answered yet.
-#[derive(Debug)]
-pub struct Listener(TcpListener);
-
-impl Listener {
-    /// Where it listens, with the port that the system chose if 0 was asked for.
-    ///
-    /// # Errors
-    /// The system cannot tell.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
-    }
-}
-
 /// Binds `listen`, early, so that a port that is taken ends the start and not the run. It is
 /// not shared by SO_REUSEPORT: a second pgsteer would answer for the first.
 ///
 /// # Errors
 /// The address cannot be had; the message tells for what it is needed and what can be done.
-pub fn bind(listen: SocketAddr) -> anyhow::Result<Listener> {
+pub fn bind(listen: SocketAddr) -> anyhow::Result<TcpListener> {
     let listener = TcpListener::bind(listen).map_err(|error| anyhow!(no_port(listen, &error)))?;
     listener.set_nonblocking(true).with_context(|| format!("preparing the socket of {listen}"))?;
-    Ok(Listener(listener))
+    Ok(listener)
 }
 
-/// Serves the pages on the current runtime, until it is dropped.
+/// Serves the pages at a socket of [`bind`] on the current runtime, until it is dropped.
 ///
 /// # Errors
 /// The runtime does not take the socket.
-pub async fn serve(listener: Listener, pages: Pages) -> anyhow::Result<Infallible> {
-    let listener = tokio::net::TcpListener::from_std(listener.0)
+pub async fn serve(listener: TcpListener, pages: Pages) -> anyhow::Result<Infallible> {
+    let listener = tokio::net::TcpListener::from_std(listener)
         .context("handing the socket of the status pages to the runtime")?;
     Ok(accept_all(listener, Arc::new(pages), Limits::default()).await)
 }

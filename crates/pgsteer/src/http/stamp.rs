@@ -40,12 +40,12 @@ impl Stamp {
 impl Now {
     /// The present by `clock`.
     pub fn of(clock: &Clock) -> Now {
-        let at = clock.now();
-        Now { at, wall: clock.wall(at) }
+        Now { at: clock.now(), wall: SystemTime::now() }
     }
 
-    /// The time of day of `moment`. It is counted from the present, so all stamps of one page
-    /// keep their distances even if somebody has set the clock in between.
+    /// The time of day of `moment`. It is counted back from the present and not forward from the
+    /// start, because the time of day may have been set since; and all stamps of one page keep
+    /// their distances.
     pub fn stamp(&self, moment: Moment) -> Stamp {
         let wall = self
             .wall

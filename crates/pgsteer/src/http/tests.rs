@@ -37,7 +37,7 @@ impl Drop for Served {
 
 /// Serves the sample cluster on a free port of loopback.
 fn served(limits: Limits) -> Served {
-    let Listener(listener) = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
+    let listener = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
     let address = listener.local_addr().unwrap();
     let listener = tokio::net::TcpListener::from_std(listener).unwrap();
     let (sender, snapshot) = watch::channel(Arc::new(sample::snapshot()));

@@ -10,7 +10,7 @@ use pgsteer_core::snapshot::Snapshot;
 
 use super::Service;
 
-/// A member that may be dialed.
+/// A member that may be dialled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// Its name.
@@ -52,7 +52,7 @@ pub fn pick(
     Some(targets.swap_remove(index).1)
 }
 
-/// Where a member's server, or the pooler beside it, is to be dialed.
+/// Where a member's server, or the pooler beside it, is to be dialled.
 pub fn addresses(snapshot: &Snapshot, service: &Service, member: &MemberName) -> Vec<SocketAddr> {
     let Some(state) = snapshot.members.get(member) else { return Vec::new() };
     let port = service.config.pooler_port.unwrap_or(state.postgres.port());

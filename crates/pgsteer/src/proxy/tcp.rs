@@ -1,4 +1,4 @@
-//! Socket options and dialing.
+//! Socket options and dialling.
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,16 +1,17 @@
 //! `pgsteer run`: the one place that knows both the sources and the outputs.
 
 mod conductor;
+mod signals;
 
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use pgsteer_core::claim::Report;
 use pgsteer_core::config::Config;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use self::conductor::{Conductor, Published};
+use self::signals::{Order, Signals};
 use crate::clock::Clock;
 use crate::heartbeat::Heartbeat;
 use crate::http::{self, Pages};
@@ -21,6 +22,14 @@ use crate::stats::Stats;
 /// Reports that wait for the engine. It takes microseconds for each, so a full channel means
 /// that the engine is stuck, and then the sources have to wait too.
 const REPORTS_MAX: usize = 1_024;
+
+/// Tries whether the files that the configuration names can be used, and starts nothing.
+///
+/// # Errors
+/// The first file that cannot; the message names it and never shows a secret.
+pub fn check_files(config: &Config) -> anyhow::Result<()> {
+    sources::prepare(&config.cluster).map(drop)
+}
 
 /// Runs until SIGTERM or SIGINT. `reread` gives the configuration anew at SIGHUP.
 ///
@@ -37,19 +46,19 @@ pub fn run(config: Config, reread: impl Fn() -> anyhow::Result<Config>) -> anyho
 
 async fn serve(config: Config, reread: impl Fn() -> anyhow::Result<Config>) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
-    let mut house = House::open(config)?;
+    let mut running = Running::start(config)?;
     while let Order::Reload = signals.next().await {
-        house.reload(reread()).await;
+        running.reload(reread()).await;
     }
     tokio::select! {
-        () = house.close() => {}
+        () = running.stop() => {}
         () = signals.stop_again() => tracing::warn!("asked to stop again: not waiting any longer"),
     }
     Ok(())
 }
 
 /// Everything that runs.
-struct House {
+struct Running {
     config: Config,
     clock: Clock,
     reports: mpsc::Sender<Report>,
@@ -59,8 +68,8 @@ struct House {
     proxy: Proxy,
 }
 
-impl House {
-    fn open(config: Config) -> anyhow::Result<House> {
+impl Running {
+    fn start(config: Config) -> anyhow::Result<Running> {
         let clock = Clock::start();
         let heartbeat = Arc::new(Heartbeat::default());
         let stats = Arc::new(Stats::default());
@@ -75,12 +84,16 @@ impl House {
         tokio::spawn(conductor.run(reports_heard, configs_heard));
         if let Some(listener) = pages {
             let snapshot = published.snapshots.clone();
-            tokio::spawn(http::serve(listener, Pages { snapshot, stats, clock, heartbeat }));
+            let pages = Pages { snapshot, stats, clock, heartbeat };
+            tokio::spawn(async move {
+                let Err(error) = http::serve(listener, pages).await;
+                tracing::error!("there are no status pages: {error:#}");
+            });
         }
         for (name, service) in &config.services {
             tracing::info!("service {name} listens on {}", service.listen);
         }
-        Ok(House { config, clock, reports, configs, published, sources, proxy })
+        Ok(Running { config, clock, reports, configs, published, sources, proxy })
     }
 
     /// Goes on with another configuration, or with the old one if the new one cannot be had.
@@ -113,48 +126,10 @@ impl House {
         Ok(())
     }
 
-    async fn close(self) {
+    async fn stop(self) {
         let grace = self.config.proxy.shutdown_grace;
         tracing::info!("stopping: no new clients, sessions have {} s", grace.as_secs());
         self.proxy.stop(grace).await;
-    }
-}
-
-/// What an operator asks of a running pgsteer.
-enum Order {
-    Reload,
-    Stop,
-}
-
-struct Signals {
-    hangup: Signal,
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn listen() -> anyhow::Result<Signals> {
-        let listen = |kind| signal(kind).context("cannot listen for signals");
-        Ok(Signals {
-            hangup: listen(SignalKind::hangup())?,
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn next(&mut self) -> Order {
-        tokio::select! {
-            _ = self.hangup.recv() => Order::Reload,
-            _ = self.terminate.recv() => Order::Stop,
-            _ = self.interrupt.recv() => Order::Stop,
-        }
-    }
-
-    async fn stop_again(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
     }
 }
 

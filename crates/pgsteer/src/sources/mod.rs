@@ -97,9 +97,8 @@ impl Prepared {
 fn client(patroni: &PatroniConfig) -> anyhow::Result<Client> {
     let identity = match (&patroni.cert_file, &patroni.key_file) {
         (Some(cert_file), Some(key_file)) => Some(Identity { cert_file, key_file }),
-        // A PEM file may hold the certificate and its key together.
-        (Some(both), None) => Some(Identity { cert_file: both, key_file: both }),
-        (None, _) => None,
+        // The configuration has either both or none.
+        _ => None,
     };
     let trust = match &patroni.ca_file {
         Some(file) => Trust::Authorities(file),

@@ -20,6 +20,7 @@ impl Draft {
         if errors.iter().any(|error| error.problem.hides_the_rest()) {
             return Err(errors);
         }
+        // Where none were written, the usual two are there from here on.
         self.services_mut();
         listeners::check(&self, &mut errors);
         let cluster = cluster::finish(&self, &mut errors);

@@ -9,6 +9,7 @@ use fallible_iterator::FallibleIterator;
 use pgsteer_core::claim::Failure;
 use pgsteer_core::config::{CheckConfig, SslMode};
 use pgsteer_core::names::Endpoint;
+use pgsteer_core::wire::error::sqlstate;
 use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
 use postgres_protocol::message::backend::{AuthenticationSaslBody, Message};
@@ -24,13 +25,9 @@ use crate::sources::dial::{self, Transport};
 use crate::sources::secret::Secret;
 use crate::tls::{self, Trust};
 
-/// The code of an SSLRequest has no answer but one byte: `S` or `N`.
+/// An SSLRequest is answered by one byte (PostgreSQL documentation, "SSL Session Encryption").
 const TLS_OFFERED: u8 = b'S';
 const TLS_NOT_OFFERED: u8 = b'N';
-
-/// invalid_password and invalid_authorization_specification.
-const INVALID_PASSWORD: &str = "28P01";
-const INVALID_AUTHORIZATION: &str = "28000";
 
 /// How to log in, read and checked.
 #[derive(Debug)]
@@ -229,9 +226,9 @@ impl Login {
     }
 
     fn password(&self) -> Result<&Secret, Failure> {
-        let none =
-            || Refusal::by_us(INVALID_PASSWORD, "it asks for a password, none is configured");
-        self.password.as_ref().ok_or_else(|| none().into())
+        let none = "it asks for a password, none is configured";
+        let refusal = || Refusal::by_us(sqlstate::INVALID_PASSWORD, none).into();
+        self.password.as_ref().ok_or_else(refusal)
     }
 }
 
@@ -267,7 +264,7 @@ async fn welcome(connection: &mut Connection) -> Result<BTreeMap<String, String>
 
 fn unknown_method() -> Failure {
     Refusal::by_us(
-        INVALID_AUTHORIZATION,
+        sqlstate::INVALID_AUTHORIZATION,
         "it asks for a method of authentication that pgsteer does not know",
     )
     .into()

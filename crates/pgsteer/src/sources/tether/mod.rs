@@ -231,7 +231,7 @@ impl Tether {
         logged_in: LoggedIn,
         place: Place,
     ) -> Result<State, Gone> {
-        info!(member = %self.reporter.member, postgres = %place.postgres, "tied");
+        info!(member = %self.reporter.member, postgres = %place.postgres, "tether: logged in");
         self.logged = None;
         let tied = Box::new(Tied {
             session: logged_in.session,

@@ -106,7 +106,8 @@ impl Session {
                 None => Err(self.connection.nonsense("another row than was asked for")),
             },
             Err(refusal) => {
-                tracing::warn!("the progress query is refused: {}", Failure::from(refusal));
+                let postgres = self.connection.peer();
+                tracing::warn!(%postgres, "no lag by SQL, the server refuses the query: {refusal}");
                 self.progress = ProgressQuery::Refused;
                 Ok(None)
             }

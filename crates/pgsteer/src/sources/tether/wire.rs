@@ -1,11 +1,13 @@
 //! The tether's side of the wire: whole messages out, whole messages in, all of it bounded.
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 
 use bytes::BytesMut;
 use fallible_iterator::FallibleIterator;
 use pgsteer_core::claim::Failure;
+use pgsteer_core::wire::error::sqlstate;
 use pgsteer_core::wire::excerpt::excerpt;
 use postgres_protocol::message::backend::{ErrorResponseBody, Header, Message};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -76,6 +78,11 @@ impl Connection {
         let _ = goodbye.await;
     }
 
+    /// Who is at the other end, as `HOST:PORT`.
+    pub fn peer(&self) -> &str {
+        &self.peer
+    }
+
     /// The peer answers, but not as PostgreSQL does.
     pub fn nonsense(&self, how: &str) -> Failure {
         nonsense(&self.peer, how)
@@ -97,7 +104,7 @@ impl Connection {
         message.map_err(|err| self.nonsense(&err.to_string()))
     }
 
-    fn garbage(&self, err: &dyn std::fmt::Display) -> Failure {
+    fn garbage(&self, err: &dyn fmt::Display) -> Failure {
         self.nonsense(&format!("{err}, `{}`", excerpt(&self.incoming)))
     }
 }
@@ -142,14 +149,21 @@ impl Refusal {
     }
 }
 
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.message, self.sqlstate)
+    }
+}
+
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Failure {
-        let sqlstate = Arc::from(refusal.sqlstate);
+        let state = Arc::from(refusal.sqlstate);
         let message = Arc::from(refusal.message);
-        match &*sqlstate {
-            // admin_shutdown, crash_shutdown, cannot_connect_now.
-            "57P01" | "57P02" | "57P03" => Failure::Unavailable { sqlstate, message },
-            _ => Failure::LoginRefused { sqlstate, message },
+        match &*state {
+            sqlstate::ADMIN_SHUTDOWN | sqlstate::CRASH_SHUTDOWN | sqlstate::CANNOT_CONNECT_NOW => {
+                Failure::Unavailable { sqlstate: state, message }
+            }
+            _ => Failure::LoginRefused { sqlstate: state, message },
         }
     }
 }
