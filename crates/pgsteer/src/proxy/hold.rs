@@ -9,7 +9,7 @@ use std::time::Duration;
 use pgsteer_core::names::MemberName;
 use pgsteer_core::wire::error::{ErrorFields, sqlstate};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
 use super::balance::{Target, pick};
 use super::client::Client;
@@ -124,15 +124,13 @@ impl Search {
         let (service_name, member) = (service.name.clone(), target.member);
         let place = Place { service: service_name, member, postgres: target.postgres };
         let seat = worker.registry().take(place, stats);
-        let dialing =
-            timeout(service.config.connect_timeout, dial(&target.addresses, worker.limits()));
+        let limit = service.config.connect_timeout;
         let failure = tokio::select! {
             biased;
             _ = seat.ending() => "its gate was shut while it was dialed".to_owned(),
-            dialed = dialing => match dialed {
-                Ok(Ok(server)) => return Some(Connected { server, seat }),
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => format!("no connection within {:?}", service.config.connect_timeout),
+            dialed = dial(&target.addresses, limit, worker.limits()) => match dialed {
+                Ok(server) => return Some(Connected { server, seat }),
+                Err(error) => error.to_string(),
             },
         };
         self.failed(&seat, &failure);

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep_until};
 use super::Service;
 use super::client::Client;
 use super::hold::Connected;
+use super::pump::{Tail, tail};
 
 const READ_BYTES: usize = 8 * 1024;
 
@@ -23,13 +24,20 @@ pub struct Login {
     said: Vec<u8>,
     /// What the client was shown of a server's answers.
     shown: Vec<u8>,
+    /// It cannot go on at another member, whatever was shown.
+    is_bound: bool,
 }
 
 /// How one attempt ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The client is logged in, and has the server's burst.
-    Ready(Option<CancelKey>),
+    Ready {
+        /// The key for cancelling its queries.
+        key: Option<CancelKey>,
+        /// The end of the burst.
+        tail: Tail,
+    },
     /// The server refused the login. `raw` is its answer, of which nothing has gone out.
     Refused {
         /// What the server sent.
@@ -46,7 +54,7 @@ pub enum Outcome {
 impl Login {
     /// A login with this startup packet.
     pub fn new(startup: Vec<u8>) -> Login {
-        Login { startup, said: Vec::new(), shown: Vec::new() }
+        Login { startup, said: Vec::new(), shown: Vec::new(), is_bound: false }
     }
 
     /// The startup packet.
@@ -56,7 +64,7 @@ impl Login {
 
     /// The client has seen nothing that another member would not say as well.
     pub fn can_start_again(&self) -> bool {
-        is_repeatable(&self.shown)
+        !self.is_bound && is_repeatable(&self.shown)
     }
 
     /// Tries to log the client in at the member that it is connected to.
@@ -71,7 +79,11 @@ impl Login {
         let relay = Relay { login: self, service, watch: LoginWatch::default(), echoed: 0 };
         tokio::select! {
             biased;
-            _ = seat.ending() => Outcome::Elsewhere("its gate was shut during the login".to_owned()),
+            // The client has a part of the burst, which no word of ours can follow.
+            _ = seat.ending() => match self.is_bound {
+                true => Outcome::Over,
+                false => Outcome::Elsewhere("its gate was shut during the login".to_owned()),
+            },
             outcome = relay.run(client, server) => outcome,
         }
     }
@@ -147,14 +159,7 @@ impl Relay<'_> {
 
     /// Shows the client what the server says, unless it has seen it from another one.
     async fn show(&mut self, forward: &[u8], client: &mut Client) -> Result<(), Outcome> {
-        let known = &self.login.shown[self.echoed..];
-        let (echo, new) = forward.split_at(known.len().min(forward.len()));
-        if !known.starts_with(echo) {
-            let why = "it asks for another authentication than the member before";
-            self.login.shown.extend_from_slice(new);
-            return Err(Outcome::Elsewhere(why.to_owned()));
-        }
-        self.echoed += echo.len();
+        let Some(new) = self.unseen(forward) else { return Err(self.asks_otherwise()) };
         if new.is_empty() {
             return Ok(());
         }
@@ -163,8 +168,28 @@ impl Relay<'_> {
         client.stream.write_all(new).await.map_err(|_| Outcome::Over)
     }
 
-    fn refused(&self, state: &str, message: &str, raw: Vec<u8>) -> Outcome {
+    /// What the client has not seen yet of `bytes`; none if it was shown something else.
+    fn unseen<'b>(&mut self, bytes: &'b [u8]) -> Option<&'b [u8]> {
+        let known = &self.login.shown[self.echoed..];
+        let (echo, new) = bytes.split_at(known.len().min(bytes.len()));
+        if !known.starts_with(echo) {
+            return None;
+        }
+        self.echoed += echo.len();
+        Some(new)
+    }
+
+    /// The client has begun to answer a question that this member does not ask. It would be the
+    /// same at every further try, so the client has to begin anew.
+    fn asks_otherwise(&mut self) -> Outcome {
+        self.login.is_bound = true;
+        Outcome::Elsewhere("it asks for another authentication than the member before".to_owned())
+    }
+
+    fn refused(&mut self, state: &str, message: &str, raw: Vec<u8>) -> Outcome {
         let why = || format!("{message} ({state})");
+        // The question and the refusal of its answer may come in one piece.
+        let raw = self.unseen(&raw).map(<[u8]>::to_vec).unwrap_or(raw);
         match state {
             sqlstate::CANNOT_CONNECT_NOW | sqlstate::ADMIN_SHUTDOWN | sqlstate::CRASH_SHUTDOWN => {
                 Outcome::Elsewhere(why())
@@ -185,12 +210,13 @@ impl Relay<'_> {
         if wants_primary && believed && ready.in_hot_standby == Some(true) {
             return Outcome::Elsewhere("its login says that it is a standby".to_owned());
         }
-        if self.echoed < self.login.shown.len() {
-            let why = "it asks for less authentication than the member before";
-            return Outcome::Elsewhere(why.to_owned());
-        }
-        match client.stream.write_all(&ready.burst).await {
-            Ok(()) => Outcome::Ready(ready.key),
+        let new = self.unseen(&ready.burst);
+        let Some(new) = new.filter(|_| self.echoed == self.login.shown.len()) else {
+            return self.asks_otherwise();
+        };
+        self.login.is_bound = true;
+        match client.stream.write_all(new).await {
+            Ok(()) => Outcome::Ready { key: ready.key, tail: tail(new) },
             Err(_) => Outcome::Over,
         }
     }
@@ -198,4 +224,140 @@ impl Relay<'_> {
 
 fn closed() -> Outcome {
     Outcome::Elsewhere("it closed the connection during the login".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use pgsteer_core::config::ServiceConfig;
+    use pgsteer_core::names::{Endpoint, MemberName, ServiceName};
+    use pgsteer_core::wire::error::ErrorFields;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::proxy::seat::{Ending, Place, Registry};
+    use crate::stats::{MemberStats, ServiceStats};
+
+    const LIMIT: Duration = Duration::from_secs(5);
+
+    /// A client in its login, and a member that has answered in one piece.
+    struct Rig {
+        login: Login,
+        service: Service,
+        registry: Rc<Registry>,
+        ours: Client,
+        client: TcpStream,
+    }
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (near, listener.accept().await.unwrap().0)
+    }
+
+    fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+        let len = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
+        [&[kind][..], &len, body].concat()
+    }
+
+    fn cleartext() -> Vec<u8> {
+        message(b'R', &[0, 0, 0, 3])
+    }
+
+    fn burst() -> Vec<u8> {
+        [message(b'R', &[0; 4]), message(b'Z', b"I")].concat()
+    }
+
+    fn refusal(sqlstate: &str) -> Vec<u8> {
+        ErrorFields { sqlstate, message: "no", detail: "", hint: "" }.to_fatal()
+    }
+
+    impl Rig {
+        async fn new() -> Rig {
+            let (client, ours) = pair().await;
+            let config = ServiceConfig::new(([127, 0, 0, 1], 0).into(), Role::Primary);
+            let name = ServiceName::new("write").unwrap();
+            Rig {
+                login: Login::new(b"startup".to_vec()),
+                service: Service { name, config, stats: Arc::new(ServiceStats::default()) },
+                registry: Rc::default(),
+                ours: Client::new(ours),
+                client,
+            }
+        }
+
+        /// An attempt at a member that says `answer` and closes, told to end after `patience`.
+        async fn attempt(&mut self, answer: &[u8], patience: Duration) -> Outcome {
+            let (mut member, server) = pair().await;
+            member.write_all(answer).await.unwrap();
+            member.shutdown().await.unwrap();
+            let place = Place {
+                service: self.service.name.clone(),
+                member: MemberName::new("n1").unwrap(),
+                postgres: Endpoint::new("n1", 5432).unwrap(),
+            };
+            let seat = self.registry.take(place, Arc::new(MemberStats::default()));
+            let mut connected = Connected { server, seat };
+            let end = async {
+                tokio::time::sleep(patience).await;
+                self.registry.end(|_| Some(Ending::Shutdown));
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                outcome = self.login.attempt(&self.service, &mut self.ours, &mut connected) => outcome,
+                () = end => unreachable!(),
+            }
+        }
+
+        async fn shown(mut self) -> Vec<u8> {
+            drop(self.ours);
+            let mut shown = Vec::new();
+            self.client.read_to_end(&mut shown).await.unwrap();
+            shown
+        }
+    }
+
+    #[tokio::test]
+    async fn a_question_known_from_another_member_is_not_repeated_whatever_it_comes_with() {
+        for (answer, expected) in [
+            (burst(), [cleartext(), burst()].concat()),
+            (refusal("28P01"), [cleartext(), refusal("28P01")].concat()),
+        ] {
+            let mut rig = Rig::new().await;
+            assert!(matches!(rig.attempt(&cleartext(), LIMIT).await, Outcome::Elsewhere(_)));
+            assert!(rig.login.can_start_again());
+            match rig.attempt(&[cleartext(), answer].concat(), LIMIT).await {
+                Outcome::Ready { key: None, tail } => assert_eq!(&tail, b"Z\0\0\0\x05I"),
+                Outcome::Refused { raw, retry: None } => rig.ours.pass_on_refusal(&raw).await,
+                other => panic!("{other:?}"),
+            }
+            assert_eq!(rig.shown().await, expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_answers_another_question_has_to_begin_anew() {
+        for other in
+            [message(b'R', b"\0\0\0\x0aSCRAM-SHA-256\0\0"), message(b'R', b"\0\0"), burst()]
+        {
+            let mut rig = Rig::new().await;
+            rig.attempt(&cleartext(), LIMIT).await;
+            assert!(matches!(rig.attempt(&other, LIMIT).await, Outcome::Elsewhere(_)));
+            assert!(!rig.login.can_start_again());
+            assert_eq!(rig.shown().await, cleartext());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_has_a_part_of_the_burst_is_not_led_elsewhere() {
+        let mut rig = Rig::new().await;
+        // A client that reads nothing, and whose buffers have room for the beginning at most.
+        while rig.ours.stream.try_write(&[0; 4096]).is_ok() {}
+        let outcome = rig.attempt(&burst(), Duration::from_millis(300)).await;
+        assert_eq!(outcome, Outcome::Over);
+        assert!(!rig.login.can_start_again());
+    }
 }

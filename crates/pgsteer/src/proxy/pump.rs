@@ -28,6 +28,14 @@ thread_local! {
 const READY_FOR_QUERY: [u8; 5] = [b'Z', 0, 0, 0, 5];
 const TAIL_BYTES: usize = READY_FOR_QUERY.len() + 1;
 
+/// The last bytes that a server said; zeroes where there are none that could be read.
+pub type Tail = [u8; TAIL_BYTES];
+
+/// The last of `bytes`.
+pub fn tail(bytes: &[u8]) -> Tail {
+    bytes.last_chunk().copied().unwrap_or_default()
+}
+
 /// How a session ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum End {
@@ -45,13 +53,12 @@ pub enum End {
     },
 }
 
-/// Moves bytes between `client` and `server` until the end.
-pub async fn pump(client: &mut TcpStream, server: &mut TcpStream, seat: &Seat) -> End {
+/// Moves bytes between `client` and `server` until the end. `tail` is what the server said last.
+pub async fn pump(client: &mut TcpStream, server: &mut TcpStream, seat: &Seat, tail: Tail) -> End {
     let (mut client_read, mut client_write) = client.split();
     let (mut server_read, mut server_write) = server.split();
     let mut up = Pipe::default();
-    // The login ended with a ReadyForQuery.
-    let mut down = Pipe { tail: *b"Z\0\0\0\x05I", ..Pipe::default() };
+    let mut down = Pipe { tail, ..Pipe::default() };
     poll_fn(|cx| {
         if let Poll::Ready(ending) = seat.poll_ending(cx) {
             return Poll::Ready(End::Told { ending, at_boundary: down.is_at_boundary() });
@@ -83,7 +90,7 @@ struct Pipe {
     /// That end was passed on.
     closed: bool,
     /// The last bytes that were read.
-    tail: [u8; TAIL_BYTES],
+    tail: Tail,
 }
 
 impl Pipe {
@@ -185,5 +192,15 @@ mod tests {
         assert!(pipe.is_at_boundary());
         pipe.note_tail(b"D");
         assert!(!pipe.is_at_boundary());
+    }
+
+    #[test]
+    fn a_server_whose_words_cannot_be_read_is_at_no_boundary() {
+        let of = |tail| Pipe { tail, ..Pipe::default() }.is_at_boundary();
+        assert!(of(tail(b"K\0\0\0\x0c12345678Z\0\0\0\x05I")));
+        // A notification behind it has begun.
+        assert!(!of(tail(b"Z\0\0\0\x05IA\0\0")));
+        // TLS, in which a word in clear would be garbage.
+        assert!(!of(Tail::default()));
     }
 }

@@ -20,7 +20,7 @@ use super::cancel;
 use super::client::{Client, ClientError, Wish};
 use super::hold::{Connected, Search, Vain};
 use super::login::{Login, Outcome};
-use super::pump::{End, pump};
+use super::pump::{End, Tail, pump};
 use super::tcp::tune;
 use super::worker::Worker;
 use super::{Admitted, Service};
@@ -131,7 +131,7 @@ impl Session {
             match asked.await {
                 Ok(Ok(b'S')) => {
                     if self.client.stream.write_all(b"S").await.is_ok() {
-                        self.converse(connected).await;
+                        self.converse(connected, Tail::default()).await;
                     }
                     return;
                 }
@@ -204,7 +204,7 @@ impl Session {
             };
         let ahead = std::mem::take(&mut self.client.ahead);
         if connected.server.write_all(&ahead).await.is_ok() {
-            self.converse(connected).await;
+            self.converse(connected, Tail::default()).await;
         }
     }
 
@@ -223,12 +223,12 @@ impl Session {
             let limit = self.worker.limits().login_timeout;
             let trying = login.attempt(&self.service, &mut self.client, &mut connected);
             match timeout(limit, trying).await.unwrap_or(Outcome::Over) {
-                Outcome::Ready(key) => {
+                Outcome::Ready { key, tail } => {
                     let address = connected.server.peer_addr().ok();
                     let cancels = &self.worker.shared().cancels;
                     let _registered =
                         key.zip(address).map(|(key, address)| cancels.register(key, address));
-                    return self.converse(connected).await;
+                    return self.converse(connected, tail).await;
                 }
                 Outcome::Refused { raw, retry } => {
                     if let Some(why) = retry {
@@ -253,11 +253,12 @@ impl Session {
         }
     }
 
-    /// Bytes flow until the server, the client or the gate ends it.
-    async fn converse(&mut self, mut connected: Connected) {
+    /// Bytes flow until the server, the client or the gate ends it. `tail` is what the server said
+    /// last, where that can be read.
+    async fn converse(&mut self, mut connected: Connected, tail: Tail) {
         let stats = connected.seat.stats();
         stats.sessions_total.fetch_add(1, Ordering::Relaxed);
-        let end = pump(&mut self.client.stream, &mut connected.server, &connected.seat).await;
+        let end = pump(&mut self.client.stream, &mut connected.server, &connected.seat, tail).await;
         let Connected { server, seat } = connected;
         let member = seat.member().clone();
         drop(server);

@@ -20,7 +20,7 @@ use super::{Job, Phase, Shared, session};
 pub struct Worker {
     index: usize,
     shared: Arc<Shared>,
-    /// The newest Snapshot on which this worker has acted.
+    /// The newest Snapshot that this worker has seen; new sessions follow it.
     snapshot: RefCell<Arc<Snapshot>>,
     phase: Cell<Phase>,
     registry: Rc<Registry>,
@@ -73,13 +73,14 @@ impl Worker {
         }
     }
 
-    /// Ends the sessions that the Snapshot wants ended, then lets new ones follow it.
+    /// Lets new sessions follow the Snapshot, and ends those that it wants ended.
     async fn act_on(&self, snapshots: &mut watch::Receiver<Arc<Snapshot>>) {
         let snapshot = snapshots.borrow_and_update().clone();
+        // First of all: while sessions end others begin, and one that began by the old Snapshot
+        // would have taken its seat behind the back of those that are told to end.
+        *self.snapshot.borrow_mut() = Arc::clone(&snapshot);
         self.end_sessions(|place| lost(&snapshot, place)).await;
-        let generation = snapshot.generation;
-        *self.snapshot.borrow_mut() = snapshot;
-        self.shared.barrier.acknowledge(self.index, generation);
+        self.shared.barrier.acknowledge(self.index, snapshot.generation);
         self.moved.notify_waiters();
     }
 
@@ -110,7 +111,8 @@ impl Worker {
         }
     }
 
-    /// The newest Snapshot on which this worker has acted.
+    /// The newest Snapshot that this worker has seen. Whether all workers have acted on it the
+    /// barrier tells.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.snapshot.borrow())
     }
@@ -161,4 +163,55 @@ fn lost(snapshot: &Snapshot, place: &Place) -> Option<Ending> {
     };
     let reason = service.gates.get(&place.member).and_then(Gate::reason);
     Some(Ending::Gate(reason.map(ToString::to_string).unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use pgsteer_core::gate::Sessions;
+    use pgsteer_core::reason::Reason;
+    use pgsteer_core::time::Moment;
+
+    use super::*;
+    use crate::http::sample;
+    use crate::stats::{MemberStats, Stats};
+
+    #[tokio::test]
+    async fn who_comes_while_sessions_end_follows_the_snapshot_that_ends_them() {
+        let open = Snapshot { generation: 43, ..sample::calm() };
+        let mut shut = Snapshot { generation: 44, ..sample::calm() };
+        let (service, gates) =
+            shut.services.iter_mut().find(|(name, _)| name.as_str() == "write").unwrap();
+        let (member, gate) = gates.gates.iter_mut().find(|(_, gate)| gate.is_open()).unwrap();
+        *gate = Gate::Shut { reason: Reason::Left, since: Moment::START, sessions: Sessions::End };
+        let place = Place {
+            service: service.clone(),
+            member: member.clone(),
+            postgres: shut.members[member].postgres.clone(),
+        };
+        let (publish, snapshots) = watch::channel(Arc::new(open));
+        let shared = Arc::new(Shared {
+            limits: ProxyConfig::default(),
+            stats: Arc::new(Stats::default()),
+            snapshots,
+            barrier: Barrier::new(1),
+            cancels: Arc::default(),
+            loads: Box::default(),
+        });
+        let worker = Rc::new(Worker::new(0, shared));
+        let (_jobs, receiver) = mpsc::channel(1);
+        let seat = worker.registry().take(place, Arc::new(MemberStats::default()));
+        let session = async {
+            worker.barrier().wait(43).await;
+            publish.send_replace(Arc::new(shut));
+            seat.ending().await;
+            assert_eq!(worker.snapshot().generation, 44, "by which one begins now");
+            assert!(!worker.barrier().is_passed(44), "while this one is still there");
+            drop(seat);
+            worker.barrier().wait(44).await;
+        };
+        tokio::select! {
+            () = worker.work(receiver) => panic!("it has nothing to end for"),
+            () = session => {}
+        }
+    }
 }

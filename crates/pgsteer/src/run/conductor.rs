@@ -8,6 +8,7 @@ use pgsteer_core::config::Config;
 use pgsteer_core::engine::Engine;
 use pgsteer_core::plan::Plan;
 use pgsteer_core::snapshot::{Event, EventKind, Snapshot};
+use pgsteer_core::time::Moment;
 use tokio::sync::{mpsc, watch};
 
 use crate::clock::Clock;
@@ -21,6 +22,8 @@ pub struct Conductor {
     heartbeat: Arc<Heartbeat>,
     snapshots: watch::Sender<Arc<Snapshot>>,
     plans: watch::Sender<Arc<Plan>>,
+    /// When the engine last turned.
+    turned_at: Moment,
 }
 
 /// Where the engine's decisions are to be had.
@@ -35,11 +38,12 @@ pub struct Published {
 impl Conductor {
     /// A conductor whose engine has heard nothing yet.
     pub fn new(config: &Config, clock: Clock, heartbeat: Arc<Heartbeat>) -> (Conductor, Published) {
-        let engine = Engine::new(config, clock.now());
+        let turned_at = clock.now();
+        let engine = Engine::new(config, turned_at);
         let (snapshots, snapshots_published) = watch::channel(engine.snapshot());
         let (plans, plans_published) = watch::channel(engine.plan());
         let published = Published { snapshots: snapshots_published, plans: plans_published };
-        (Conductor { engine, clock, heartbeat, snapshots, plans }, published)
+        (Conductor { engine, clock, heartbeat, snapshots, plans, turned_at }, published)
     }
 
     /// Turns the engine for ever, on reports, on configurations and on time.
@@ -52,17 +56,33 @@ impl Conductor {
             self.publish();
             self.heartbeat.beat(self.clock.now());
             tokio::select! {
-                Some(config) = configs.recv() => self.engine.handle_config(&config, self.clock.now()),
-                Some(report) = reports.recv() => self.engine.handle_report(report, self.clock.now()),
-                () = self.timeout() => self.engine.handle_timeout(self.clock.now()),
+                Some(config) = configs.recv() => {
+                    // What the sources of the old configuration have said counts under that one:
+                    // the members of another cluster must not be taken for those of the new.
+                    while let Ok(report) = reports.try_recv() {
+                        self.turn(|engine, now| engine.handle_report(report, now));
+                    }
+                    self.turn(|engine, now| engine.handle_config(&config, now));
+                }
+                Some(report) = reports.recv() => {
+                    self.turn(|engine, now| engine.handle_report(report, now));
+                }
+                () = self.timeout() => self.turn(Engine::handle_timeout),
                 // A beat even when nothing is heard and nothing expires.
                 () = tokio::time::sleep(Heartbeat::INTERVAL) => {}
             }
         }
     }
 
+    fn turn(&mut self, turn: impl FnOnce(&mut Engine, Moment)) {
+        self.turned_at = self.clock.now();
+        turn(&mut self.engine, self.turned_at);
+    }
+
+    /// Waits for what falls due after the last turn. It may have done so by now already: asked by
+    /// the clock the engine would pass it over.
     async fn timeout(&self) {
-        match self.engine.poll_timeout(self.clock.now()) {
+        match self.engine.poll_timeout(self.turned_at) {
             Some(moment) => tokio::time::sleep_until(self.clock.instant(moment).into()).await,
             None => pending().await,
         }
@@ -95,5 +115,106 @@ fn log(event: &Event) {
         | EventKind::AddressLost { .. }
         | EventKind::StrangeCluster { .. } => tracing::warn!("{}", event.kind),
         _ => tracing::info!("{}", event.kind),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use pgsteer_core::claim::{Found, Role, Topology};
+    use pgsteer_core::config::{
+        ClusterConfig, Membership, PatroniConfig, ProxyConfig, ServiceConfig, SplitBrain,
+    };
+    use pgsteer_core::gate::Gate;
+    use pgsteer_core::names::{ClusterName, Endpoint, MemberName, ServiceName};
+
+    use super::*;
+
+    const SILENCE: Duration = Duration::from_millis(20);
+
+    fn config(members: Membership) -> Config {
+        let write = ServiceConfig::new(([127, 0, 0, 1], 5000).into(), Role::Primary);
+        Config {
+            cluster: ClusterConfig {
+                name: ClusterName::new("demo").unwrap(),
+                members,
+                check: None,
+                split_brain: SplitBrain::Block,
+                patroni_loss_grace: Duration::from_secs(60),
+                silence: SILENCE,
+            },
+            services: [(ServiceName::new("write").unwrap(), write)].into(),
+            http: None,
+            proxy: ProxyConfig::default(),
+        }
+    }
+
+    fn found() -> Found {
+        let postgres = Endpoint::new("127.0.0.1", 5432).unwrap();
+        Found { name: MemberName::new("n1").unwrap(), postgres, patroni_url: None }
+    }
+
+    #[tokio::test]
+    async fn what_fell_due_before_the_wait_began_is_not_passed_over() {
+        let config = config(Membership::Listed(vec![found()]));
+        let (conductor, published) = Conductor::new(&config, Clock::start(), Arc::default());
+        let ended = |snapshot: &Arc<Snapshot>| {
+            snapshot
+                .services
+                .values()
+                .flat_map(|state| state.gates.values())
+                .all(Gate::ends_sessions)
+        };
+        // Nothing else ever happens: the silence of the member is over before anybody waits for it.
+        std::thread::sleep(SILENCE * 2);
+        let (_reports, reports) = mpsc::channel(1);
+        let (_configs, configs) = mpsc::channel(1);
+        let mut snapshots = published.snapshots;
+        tokio::select! {
+            () = conductor.run(reports, configs) => {}
+            seen = snapshots.wait_for(ended) => assert!(seen.is_ok()),
+            () = tokio::time::sleep(Duration::from_secs(3)) => panic!("nobody noticed"),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_said_under_the_old_configuration_does_not_count_under_the_new() {
+        let patroni = |url: &str| {
+            config(Membership::Patroni(PatroniConfig {
+                urls: vec![url.to_owned()],
+                ca_file: None,
+                cert_file: None,
+                key_file: None,
+                timeout: Duration::from_secs(1),
+            }))
+        };
+        for _ in 0..20 {
+            let (conductor, mut published) =
+                Conductor::new(&patroni("http://old:1"), Clock::start(), Arc::default());
+            let (tell, reports) = mpsc::channel(8);
+            let (change, configs) = mpsc::channel(1);
+            let topology = |scope: &str| {
+                let scope = Some(scope.to_owned());
+                Report::Topology(Topology {
+                    asked_at: Moment::START,
+                    scope,
+                    members: vec![found()],
+                })
+            };
+            tell.send(topology("old")).await.unwrap();
+            change.send(patroni("http://new:1")).await.unwrap();
+            let conducting = tokio::spawn(conductor.run(reports, configs));
+            let reloaded = |snapshot: &Arc<Snapshot>| {
+                snapshot.events.iter().any(|event| event.kind == EventKind::Reloaded)
+            };
+            published.snapshots.wait_for(reloaded).await.unwrap();
+            tell.send(topology("new")).await.unwrap();
+            let is_new = |snapshot: &Arc<Snapshot>| snapshot.scope.as_deref() == Some("new");
+            let seen =
+                tokio::time::timeout(Duration::from_secs(3), published.snapshots.wait_for(is_new));
+            assert!(seen.await.is_ok(), "taken for a strange cluster");
+            conducting.abort();
+        }
     }
 }
