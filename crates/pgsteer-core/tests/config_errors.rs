@@ -165,7 +165,7 @@ proxy.sessions_max = 99999999999999999999999
 proxy.login_timeout_seconds = 0xffff
 proxy.shutdown_grace_seconds = -0.5
 proxy.keepalive_seconds = 7201
-proxy.user_timeout_seconds = 0
+proxy.user_timeout_seconds = -1
 ";
     assert_snapshot!(wrong(text), @"
     pgsteer.toml:2:38: cluster.patroni_loss_grace_seconds: `-1` is out of range
@@ -196,8 +196,8 @@ proxy.user_timeout_seconds = 0
         help: from 0 to 86400 seconds; the default is 30
     pgsteer.toml:17:27: proxy.keepalive_seconds: `7201` is out of range
         help: from 1 to 7200 seconds; the default is 30
-    pgsteer.toml:18:30: proxy.user_timeout_seconds: `0` is out of range
-        help: from 1 to 3600 seconds; the default is 30
+    pgsteer.toml:18:30: proxy.user_timeout_seconds: `-1` is out of range
+        help: from 0 to 3600 seconds; the default is 0
     ");
 }
 

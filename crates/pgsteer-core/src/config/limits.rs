@@ -58,8 +58,8 @@ pub const LOGIN_TIMEOUT: Seconds = Seconds::within(1_000, 600_000).or(60_000);
 pub const SHUTDOWN_GRACE: Seconds = Seconds::within(0, 86_400_000).or(30_000);
 /// Idle time before TCP keepalive probes.
 pub const KEEPALIVE: Seconds = Seconds::within(1_000, 7_200_000).or(30_000);
-/// How long bytes may stay unacknowledged.
-pub const USER_TIMEOUT: Seconds = Seconds::within(1_000, 3_600_000).or(30_000);
+/// How long a client may leave bytes unacknowledged or unread; zero is as long as the system says.
+pub const USER_TIMEOUT: Seconds = Seconds::within(0, 3_600_000).or(0);
 
 /// A TCP port.
 pub const PORT: Whole = Whole::within(1, 65_535);

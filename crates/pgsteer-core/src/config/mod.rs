@@ -206,7 +206,8 @@ pub struct ProxyConfig {
     pub shutdown_grace: Duration,
     /// Idle time after which TCP keepalive probes start, on both sides.
     pub keepalive: Duration,
-    /// How long bytes may stay unacknowledged by a peer before the connection is given up.
+    /// How long bytes may stay unacknowledged by a client, or unread by one that is alive, before
+    /// its connection is given up. Zero: as long as the system says.
     pub user_timeout: Duration,
 }
 

@@ -180,6 +180,12 @@ impl Proxy {
         Ok(())
     }
 
+    /// A worker has ended although nobody told it to. No write gate is passed any more then: the
+    /// barrier would wait for that worker for ever.
+    pub fn has_failed(&self) -> bool {
+        self.threads.iter().any(JoinHandle::is_finished)
+    }
+
     /// Stops accepting, lets the sessions end by themselves for `grace`, then ends them.
     pub async fn stop(mut self, grace: Duration) {
         self.doors.clear();

@@ -21,7 +21,7 @@ use super::client::{Client, ClientError, Wish};
 use super::hold::{Connected, Search, Vain};
 use super::login::{Login, Outcome};
 use super::pump::{End, Tail, pump};
-use super::tcp::tune;
+use super::tcp::tune_client;
 use super::worker::Worker;
 use super::{Admitted, Service};
 
@@ -32,7 +32,7 @@ pub async fn serve(
     stream: TcpStream,
     admitted: Admitted,
 ) {
-    if tune(&stream, worker.limits()).is_err() {
+    if tune_client(&stream, worker.limits()).is_err() {
         return;
     }
     let session = Session { worker, service, client: Client::new(stream), search: Search::begin() };

@@ -13,17 +13,25 @@ use tokio::time::{Instant, timeout};
 /// idle time.
 const KEEPALIVE_PROBES: u32 = 3;
 
-/// Sets what every connection of the proxy has: no delay, keepalive, an end to waiting for
-/// acknowledgements. It ends connections to hosts that are gone, which say nothing.
+/// Sets what every connection of the proxy has: no delay, and keepalive, which ends idle
+/// connections to hosts that are gone and say nothing.
+///
+/// No end to waiting for acknowledgements: with `TCP_USER_TIMEOUT` the kernel gives up a peer that
+/// acknowledges everything and only has not read for so long, as a server does whose COPY waits
+/// for a lock (Linux, `tcp_probe_timer`). Of members that are gone the gates know.
 pub fn tune(stream: &TcpStream, proxy: &ProxyConfig) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let socket = SockRef::from(stream);
     let keepalive = TcpKeepalive::new()
         .with_time(proxy.keepalive)
         .with_interval(proxy.keepalive / KEEPALIVE_PROBES)
         .with_retries(KEEPALIVE_PROBES);
-    socket.set_tcp_keepalive(&keepalive)?;
-    socket.set_tcp_user_timeout(Some(proxy.user_timeout))
+    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+}
+
+/// The same for a client, who may have such an end if the operator wants one.
+pub fn tune_client(stream: &TcpStream, proxy: &ProxyConfig) -> io::Result<()> {
+    tune(stream, proxy)?;
+    SockRef::from(stream).set_tcp_user_timeout(Some(proxy.user_timeout))
 }
 
 /// Dials the addresses in their order; the error is that of the last. Each gets an equal share of
@@ -75,5 +83,26 @@ mod tests {
         assert_eq!(dialed.peer_addr().unwrap(), alive);
         let in_vain = dial(&[dead], Duration::from_millis(50), &proxy).await;
         assert_eq!(in_vain.unwrap_err().to_string(), "no connection within 50ms");
+    }
+
+    #[tokio::test]
+    async fn who_reads_nothing_for_a_while_keeps_the_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let proxy = ProxyConfig { user_timeout: Duration::from_secs(1), ..ProxyConfig::default() };
+        let server = dial(&[address], Duration::from_secs(5), &proxy).await.unwrap();
+        let (busy, _) = listener.accept().await.unwrap();
+        let client = TcpStream::connect(address).await.unwrap();
+        tune_client(&client, &ProxyConfig::default()).unwrap();
+        let (slow, _) = listener.accept().await.unwrap();
+        for stream in [&server, &client] {
+            stream.writable().await.unwrap();
+            while stream.try_write(&[0; 65_536]).is_ok() {}
+        }
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        for stream in [&server, &client] {
+            assert_eq!(stream.take_error().unwrap().map(|error| error.kind()), None);
+        }
+        drop((busy, slow));
     }
 }

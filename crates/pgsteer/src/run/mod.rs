@@ -4,11 +4,13 @@ mod conductor;
 mod signals;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use pgsteer_core::claim::Report;
 use pgsteer_core::config::Config;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use self::conductor::{Conductor, Published};
 use self::signals::{Order, Signals};
@@ -22,6 +24,9 @@ use crate::stats::Stats;
 /// Reports that wait for the engine. It takes microseconds for each, so a full channel means
 /// that the engine is stuck, and then the sources have to wait too.
 const REPORTS_MAX: usize = 1_024;
+
+/// How often it is looked whether all parts are still there.
+const LOOK_AFTER_PARTS: Duration = Duration::from_millis(500);
 
 /// Tries whether the files that the configuration names can be used, and starts nothing.
 ///
@@ -47,8 +52,15 @@ pub fn run(config: Config, reread: impl Fn() -> anyhow::Result<Config>) -> anyho
 async fn serve(config: Config, reread: impl Fn() -> anyhow::Result<Config>) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
     let mut running = Running::start(config)?;
-    while let Order::Reload = signals.next().await {
-        running.reload(reread()).await;
+    loop {
+        tokio::select! {
+            order = signals.next() => match order {
+                Order::Reload => running.reload(reread()).await,
+                Order::Stop => break,
+            },
+            // Whoever started us starts us again; as we are, nobody would be served any more.
+            part = running.failed() => bail!("{part} has failed, and nothing works without it"),
+        }
     }
     tokio::select! {
         () = running.stop() => {}
@@ -65,6 +77,7 @@ struct Running {
     configs: mpsc::Sender<Config>,
     published: Published,
     sources: Sources,
+    conductor: JoinHandle<()>,
     proxy: Proxy,
 }
 
@@ -81,7 +94,7 @@ impl Running {
         let proxy = Proxy::start(&config, &stats, published.snapshots.clone())?;
         let pages = config.http.as_ref().map(|http| http::bind(http.listen)).transpose()?;
         let sources = sources.start(clock, reports.clone(), published.plans.clone());
-        tokio::spawn(conductor.run(reports_heard, configs_heard));
+        let conductor = tokio::spawn(conductor.run(reports_heard, configs_heard));
         if let Some(listener) = pages {
             let snapshot = published.snapshots.clone();
             let pages = Pages { snapshot, stats, clock, heartbeat };
@@ -93,7 +106,7 @@ impl Running {
         for (name, service) in &config.services {
             tracing::info!("service {name} listens on {}", service.listen);
         }
-        Ok(Running { config, clock, reports, configs, published, sources, proxy })
+        Ok(Running { config, clock, reports, configs, published, sources, conductor, proxy })
     }
 
     /// Goes on with another configuration, or with the old one if the new one cannot be had.
@@ -126,6 +139,19 @@ impl Running {
         Ok(())
     }
 
+    /// Waits until a part that should work for ever has come to its end, and says which.
+    async fn failed(&self) -> &'static str {
+        loop {
+            if self.conductor.is_finished() {
+                return "the engine";
+            }
+            if self.proxy.has_failed() {
+                return "a worker of the proxy";
+            }
+            tokio::time::sleep(LOOK_AFTER_PARTS).await;
+        }
+    }
+
     async fn stop(self) {
         let grace = self.config.proxy.shutdown_grace;
         tracing::info!("stopping: no new clients, sessions have {} s", grace.as_secs());
@@ -140,5 +166,54 @@ fn raise_file_limit() {
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use pgsteer_core::claim::{Found, Role};
+    use pgsteer_core::config::{ClusterConfig, Membership, ProxyConfig, ServiceConfig, SplitBrain};
+    use pgsteer_core::names::{ClusterName, Endpoint, MemberName, ServiceName};
+
+    use super::*;
+
+    fn config() -> Config {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let postgres = Endpoint::new("127.0.0.1", 1).unwrap();
+        let name = MemberName::new("n1").unwrap();
+        Config {
+            cluster: ClusterConfig {
+                name: ClusterName::new("demo").unwrap(),
+                members: Membership::Listed(vec![Found { name, postgres, patroni_url: None }]),
+                check: None,
+                split_brain: SplitBrain::Block,
+                patroni_loss_grace: Duration::from_secs(60),
+                silence: Duration::from_secs(30),
+            },
+            services: [(
+                ServiceName::new("write").unwrap(),
+                ServiceConfig::new(free, Role::Primary),
+            )]
+            .into(),
+            http: None,
+            proxy: ProxyConfig { workers: Some(2), ..ProxyConfig::default() },
+        }
+    }
+
+    #[tokio::test]
+    async fn an_engine_that_has_failed_is_noticed_and_so_are_the_workers_that_end_with_it() {
+        let running = Running::start(config()).unwrap();
+        let short = LOOK_AFTER_PARTS / 5;
+        assert!(tokio::time::timeout(short, running.failed()).await.is_err(), "all is well");
+        running.conductor.abort();
+        assert_eq!(running.failed().await, "the engine");
+        let workers = async {
+            while !running.proxy.has_failed() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        assert!(tokio::time::timeout(Duration::from_secs(5), workers).await.is_ok());
     }
 }

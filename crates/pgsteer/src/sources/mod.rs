@@ -131,6 +131,10 @@ impl Task {
             let Gone = work.await;
         }))
     }
+
+    fn is_over(&self) -> bool {
+        self.0.is_finished()
+    }
 }
 
 impl Drop for Task {

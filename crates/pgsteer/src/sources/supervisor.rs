@@ -7,7 +7,7 @@ use pgsteer_core::claim::Report;
 use pgsteer_core::names::MemberName;
 use pgsteer_core::plan::{Ask, Plan};
 use tokio::sync::{mpsc, watch};
-use tracing::debug;
+use tracing::{debug, error};
 
 use super::beat::Beat;
 use super::http::Client;
@@ -34,7 +34,7 @@ pub struct Supervisor {
 /// The tasks of one member, and the word that they are fed with.
 struct Watched {
     ask: watch::Sender<Ask>,
-    _tasks: Vec<Task>,
+    tasks: Vec<Task>,
 }
 
 impl Supervisor {
@@ -43,7 +43,7 @@ impl Supervisor {
         let mut members: BTreeMap<MemberName, Watched> = BTreeMap::new();
         loop {
             let plan = self.plan.borrow_and_update().clone();
-            members.retain(|name, _| plan.contains_key(name));
+            members.retain(|name, watched| plan.contains_key(name) && !watched.has_failed(name));
             for (name, ask) in plan.iter() {
                 match members.get(name) {
                     Some(watched) => watched.follow(ask),
@@ -79,11 +79,21 @@ impl Supervisor {
             let tether = Tether::new(beat, login.clone(), reporter, unreachable);
             tasks.push(Task::spawn(tether.run()));
         }
-        Watched { ask: ask_tx, _tasks: tasks }
+        Watched { ask: ask_tx, tasks }
     }
 }
 
 impl Watched {
+    /// One of its tasks has come to an end, which none does as long as it is fed: it panicked. What
+    /// it said expires, and the plan that comes of that starts all of them anew.
+    fn has_failed(&self, member: &MemberName) -> bool {
+        let has_failed = self.tasks.iter().any(Task::is_over);
+        if has_failed {
+            error!(%member, "a source has failed, its member is asked anew");
+        }
+        has_failed
+    }
+
     fn follow(&self, ask: &Ask) {
         self.ask.send_if_modified(|current| {
             let is_new = current != ask;
@@ -92,5 +102,33 @@ impl Watched {
             }
             is_new
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use pgsteer_core::names::Endpoint;
+    use pgsteer_core::pace::REST_PACE;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_member_one_of_whose_sources_has_failed_is_asked_anew() {
+        let member = MemberName::new("pg1").unwrap();
+        let ask = Ask {
+            postgres: Endpoint::new("127.0.0.1", 5432).unwrap(),
+            addresses: Vec::new(),
+            patroni_url: None,
+            pace: REST_PACE,
+        };
+        let watched = |tasks| Watched { ask: watch::channel(ask.clone()).0, tasks };
+        let well = watched(vec![Task::spawn(pending())]);
+        let failed =
+            watched(vec![Task::spawn(pending()), Task::spawn(async { panic!("on purpose") })]);
+        tokio::task::yield_now().await;
+        assert!(!well.has_failed(&member));
+        assert!(failed.has_failed(&member));
     }
 }

@@ -280,7 +280,15 @@ impl Tether {
         (!addresses.is_empty()).then_some(Place { postgres: ask.postgres, addresses })
     }
 
+    /// The session may go to another place than the one that clients are led to: the member is
+    /// listed elsewhere, or an address that its name stood for is gone.
     fn has_moved(&self, tied: &Tied) -> bool {
-        self.beat.ask().postgres != tied.place.postgres
+        if self.beat.ask().postgres != tied.place.postgres {
+            return true;
+        }
+        let is_gone = |now: &Place| {
+            tied.place.addresses.iter().any(|address| !now.addresses.contains(address))
+        };
+        self.place().as_ref().is_some_and(is_gone)
     }
 }

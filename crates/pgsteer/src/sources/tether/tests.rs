@@ -381,3 +381,30 @@ async fn a_progress_query_that_is_refused_is_not_repeated() {
     assert_eq!(session.progress().await, Ok(None));
     assert_eq!(session.role().await, Ok(STANDBY));
 }
+
+#[tokio::test]
+async fn a_name_that_stands_for_another_address_is_asked_there() {
+    let old = fake::server(|stream, _| fake::standby(stream, |_| fake::ready())).await;
+    let new = tokio::net::TcpListener::bind(("127.0.0.2", old.port())).await.unwrap();
+    let addresses = |ip: [u8; 4]| vec![IpAddr::from(ip)];
+    let mut rig = Rig::new(old, 5);
+    rig.plan.send_modify(|ask| {
+        ask.postgres = Endpoint::new("pg1.example", old.port()).unwrap();
+        ask.addresses = addresses([127, 0, 0, 1]);
+    });
+    assert_eq!(rig.answer().await, Ok(STANDBY));
+    rig.plan.send_modify(|ask| ask.addresses = addresses([127, 0, 0, 2]));
+    let promoted = async {
+        let (mut stream, _) = new.accept().await.unwrap();
+        fake::read_startup(&mut stream).await;
+        fake::write(&mut stream, &welcome(&[("in_hot_standby", "off")])).await;
+        forever(stream).await;
+    };
+    let seen = async { while rig.answer().await != Ok(PRIMARY) {} };
+    tokio::select! {
+        () = promoted => {}
+        () = seen => return,
+        () = tokio::time::sleep(Duration::from_secs(5)) => {}
+    }
+    panic!("it is still asked at the old address");
+}
