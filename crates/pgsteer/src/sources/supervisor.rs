@@ -108,9 +108,10 @@ impl Watched {
 #[cfg(test)]
 mod tests {
     use std::future::pending;
+    use std::time::Duration;
 
     use pgsteer_core::names::Endpoint;
-    use pgsteer_core::pace::REST_PACE;
+    use pgsteer_core::plan::Pace;
 
     use super::*;
 
@@ -121,7 +122,7 @@ mod tests {
             postgres: Endpoint::new("127.0.0.1", 5432).unwrap(),
             addresses: Vec::new(),
             patroni_url: None,
-            pace: REST_PACE,
+            pace: Pace { tether: Duration::from_secs(1), patroni: Duration::from_secs(1) },
         };
         let watched = |tasks| Watched { ask: watch::channel(ask.clone()).0, tasks };
         let well = watched(vec![Task::spawn(pending())]);
