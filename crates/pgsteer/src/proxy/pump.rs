@@ -9,7 +9,9 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
@@ -59,7 +61,7 @@ pub async fn pump(client: &mut TcpStream, server: &mut TcpStream, seat: &Seat, t
     let (mut server_read, mut server_write) = server.split();
     let mut up = Pipe::default();
     let mut down = Pipe { tail, ..Pipe::default() };
-    poll_fn(|cx| {
+    let end = poll_fn(|cx| {
         if let Poll::Ready(ending) = seat.poll_ending(cx) {
             return Poll::Ready(End::Told { ending, at_boundary: down.is_at_boundary() });
         }
@@ -75,7 +77,13 @@ pub async fn pump(client: &mut TcpStream, server: &mut TcpStream, seat: &Seat, t
             _ => Poll::Pending,
         }
     })
-    .await
+    .await;
+    if let End::Told { ending: Ending::Gate(_), .. } = end {
+        // What was sent and has not arrived shall not: a member that was out of reach would get it
+        // when it is back, after the sessions to the next one have begun.
+        let _ = SockRef::from(&*server).set_linger(Some(Duration::ZERO));
+    }
+    end
 }
 
 /// One direction.
@@ -179,7 +187,45 @@ fn positive(written: usize) -> io::Result<usize> {
 
 #[cfg(test)]
 mod tests {
+    use std::rc::Rc;
+    use std::sync::Arc;
+
+    use pgsteer_core::names::{Endpoint, MemberName, ServiceName};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::super::seat::{Place, Registry};
     use super::*;
+
+    const PAUSE: Duration = Duration::from_millis(500);
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (near, listener.accept().await.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn what_a_lost_member_has_not_received_it_never_will() {
+        let ((mut client, mut ours), (mut server, mut member)) = (pair().await, pair().await);
+        let place = Place {
+            service: ServiceName::new("write").unwrap(),
+            member: MemberName::new("n1").unwrap(),
+            postgres: Endpoint::new("n1", 5432).unwrap(),
+        };
+        let registry = Rc::new(Registry::default());
+        let seat = registry.take(place, Arc::default());
+        let lose = async {
+            // More than the member's buffer holds, so that the rest waits on this side.
+            let _ = tokio::time::timeout(PAUSE, client.write_all(&vec![0; 64 << 20])).await;
+            registry.end(|_| Some(Ending::Gate("gone".to_owned())));
+        };
+        let (end, ()) = tokio::join!(pump(&mut ours, &mut server, &seat, Tail::default()), lose);
+        assert!(matches!(end, End::Told { .. }), "{end:?}");
+        drop(server);
+        let rest = member.read_to_end(&mut Vec::new()).await;
+        assert_eq!(rest.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    }
 
     #[test]
     fn the_tail_is_kept_over_short_reads() {
