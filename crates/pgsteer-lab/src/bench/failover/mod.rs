@@ -29,6 +29,9 @@ const UNDISTURBED: Duration = Duration::from_secs(5);
 
 const MEMBERS: usize = 3;
 
+/// Between two tries at one door, on a machine that is large enough.
+const WANTED_STEP: Duration = Duration::from_millis(20);
+
 /// What is done.
 #[derive(Debug)]
 pub struct Plan {
@@ -48,6 +51,15 @@ impl Plan {
     pub fn quick(every: Duration) -> Self {
         Self { events: vec![Kind::Switchover], rest: Duration::from_secs(3), every }
     }
+}
+
+/// Between two tries at one door. A new session costs PostgreSQL some 5 ms of CPU, and libpq takes
+/// up to three for each of its own, so that on a small machine four doors at 50 a second would
+/// measure nothing but the lack of CPU.
+pub fn affordable_step() -> Duration {
+    const CORES_WANTED: usize = 4;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if cores < CORES_WANTED { 2 * WANTED_STEP } else { WANTED_STEP }
 }
 
 /// All that was measured.

@@ -122,3 +122,95 @@ pub fn failed_before(log: &Log, us: u64) -> usize {
     let failed = |tried: &&Try| !matches!(tried.outcome, Outcome::Done(_));
     log.tries.iter().filter(|tried| tried.end_us < us).filter(failed).count()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::events::Kind;
+    use super::super::record::Server;
+    use super::*;
+
+    /// Lost at 100, writable at 200, mended from 900 on; in milliseconds.
+    fn event() -> Event {
+        Event {
+            kind: Kind::Freeze,
+            old_ip: "old".into(),
+            new: "n2".into(),
+            new_ip: "new".into(),
+            began_us: 100_000,
+            writable_us: 200_000,
+            mended_us: 900_000,
+            until_us: 1_000_000,
+        }
+    }
+
+    fn tried(start: u64, login: Option<u64>, end: u64, outcome: Outcome) -> Try {
+        let login_us = login.map(|ms| ms * 1000);
+        Try { start_us: start * 1000, login_us, end_us: end * 1000, outcome }
+    }
+
+    fn by(ip: &str) -> Outcome {
+        Outcome::Done(server(ip))
+    }
+
+    fn server(ip: &str) -> Server {
+        Server { ip: ip.into(), timeline: 1 }
+    }
+
+    fn kept(opened: u64, closed: Option<u64>) -> Kept {
+        let closed_us = closed.map(|ms| ms * 1000);
+        Kept { opened_us: opened * 1000, server: server("old"), closed_us }
+    }
+
+    #[test]
+    fn the_wait_ends_with_the_first_success_on_the_new_primary() {
+        let refused = Outcome::NoConnection("refused".into());
+        let log = Log {
+            tries: vec![
+                tried(10, Some(15), 20, by("old")),
+                tried(120, None, 121, refused),
+                tried(150, Some(210), 230, by("new")),
+                tried(190, Some(211), 215, by("new")),
+                tried(205, Some(206), 207, Outcome::ReadOnly),
+            ],
+            kept: Vec::new(),
+        };
+        let figures = figures(&log, &event());
+        assert_eq!(figures.tries, 4);
+        assert_eq!(figures.wait_us, Some(15_000));
+        assert_eq!(figures.slowest_us, Some(30_000));
+        assert_eq!(figures.unconnected["refused"], 1);
+        assert_eq!(figures.read_only, 1);
+        assert_eq!(failed_before(&log, 150_000), 1);
+    }
+
+    #[test]
+    fn what_the_old_primary_still_acknowledges_is_told() {
+        let log = Log { tries: vec![tried(190, Some(195), 250, by("old"))], ..Log::default() };
+        assert_eq!(figures(&log, &event()).two_primaries, 1);
+    }
+
+    #[test]
+    fn old_sessions_live_until_the_client_sees_their_end_or_the_mending() {
+        let of = |kept: Vec<Kept>| figures(&Log { kept, ..Log::default() }, &event()).old_sessions;
+        assert_eq!(of(vec![kept(5, Some(50))]), OldSessions::None);
+        assert_eq!(of(vec![kept(5, Some(150))]), OldSessions::Gone { after_us: 0 });
+        let longest = vec![kept(5, Some(250)), kept(5, Some(220))];
+        assert_eq!(of(longest), OldSessions::Gone { after_us: 50_000 });
+        let stayed = OldSessions::Stayed { at_least_us: 700_000 };
+        assert_eq!(of(vec![kept(5, Some(950))]), stayed);
+        assert_eq!(of(vec![kept(5, None)]), stayed);
+    }
+
+    #[test]
+    fn ten_milliseconds_after_the_gate_no_session_may_be_left() {
+        let openings = [Opened { member: "n2".into(), at_us: 205_000 }];
+        let alive = |tries: Vec<Try>, kept: Vec<Kept>| {
+            alive_after_gate(&Log { tries, kept }, &event(), &openings)
+        };
+        assert_eq!(alive(vec![], vec![kept(5, Some(214))]), Some(0));
+        assert_eq!(alive(vec![], vec![kept(5, Some(216)), kept(5, None)]), Some(2));
+        let hanging = tried(90, Some(95), 300, Outcome::Cut("closed".into()));
+        assert_eq!(alive(vec![hanging], vec![]), Some(1));
+        assert_eq!(alive_after_gate(&Log::default(), &event(), &[]), None);
+    }
+}
