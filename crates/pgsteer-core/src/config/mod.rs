@@ -164,7 +164,8 @@ pub struct ServiceConfig {
     /// The port to dial on the member instead of PostgreSQL's own: a PgBouncer beside it.
     /// What a pooler says of the role in the login is cached, so it is not believed.
     pub pooler_port: Option<u16>,
-    /// How long one member has to accept a connection and to say its first word.
+    /// How long one member has to accept a connection. To say its first word in the login it has
+    /// five times as long, or until its gate is shut.
     pub connect_timeout: Duration,
 }
 

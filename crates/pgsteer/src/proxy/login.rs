@@ -14,6 +14,11 @@ use super::client::Client;
 use super::hold::Connected;
 use super::pump::{Tail, tail};
 
+/// A member has so many times the time for a connection to say its first word. It is generous:
+/// with `trust` that word is ReadyForQuery, and a backend may wait for a lock before it. A member
+/// that is frozen is left earlier, as soon as its gate is shut.
+const FIRST_WORD_TIMEOUTS: u32 = 5;
+
 const READ_BYTES: usize = 8 * 1024;
 
 /// One client's login, over as many members as it takes.
@@ -67,12 +72,15 @@ impl Login {
         !self.is_bound && is_repeatable(&self.shown)
     }
 
-    /// Tries to log the client in at the member that it is connected to.
+    /// Tries to log the client in at the member that it is connected to. `deserted` ends when
+    /// that member is none to begin with any more: as long as it has not said a word, the client
+    /// is then better off elsewhere.
     pub async fn attempt(
         &mut self,
         service: &Service,
         client: &mut Client,
         connected: &mut Connected,
+        deserted: impl Future<Output = ()>,
     ) -> Outcome {
         let Connected { server, seat } = connected;
         self.said.append(&mut client.ahead);
@@ -84,7 +92,7 @@ impl Login {
                 true => Outcome::Over,
                 false => Outcome::Elsewhere("its gate was shut during the login".to_owned()),
             },
-            outcome = relay.run(client, server) => outcome,
+            outcome = relay.run(client, server, deserted) => outcome,
         }
     }
 }
@@ -99,12 +107,19 @@ struct Relay<'a> {
 }
 
 impl Relay<'_> {
-    async fn run(mut self, client: &mut Client, server: &mut tokio::net::TcpStream) -> Outcome {
+    async fn run(
+        mut self,
+        client: &mut Client,
+        server: &mut tokio::net::TcpStream,
+        deserted: impl Future<Output = ()>,
+    ) -> Outcome {
         let opening = [&self.login.startup[..], &self.login.said[..]].concat();
         if let Err(error) = server.write_all(&opening).await {
             return Outcome::Elsewhere(error.to_string());
         }
-        let first_word_by = Instant::now() + self.service.config.connect_timeout;
+        let first_word_limit = self.service.config.connect_timeout * FIRST_WORD_TIMEOUTS;
+        let first_word_by = Instant::now() + first_word_limit;
+        tokio::pin!(deserted);
         let mut has_spoken = false;
         let (mut from_server, mut from_client) = (Vec::new(), Vec::new());
         loop {
@@ -137,8 +152,12 @@ impl Relay<'_> {
                     }
                 }
                 () = sleep_until(first_word_by), if !has_spoken => {
-                    let limit = self.service.config.connect_timeout;
-                    return Outcome::Elsewhere(format!("no answer to the login within {limit:?}"));
+                    let why = format!("no answer to the login within {first_word_limit:?}");
+                    return Outcome::Elsewhere(why);
+                }
+                () = &mut deserted, if !has_spoken => {
+                    let why = "its gate was shut before it answered the login";
+                    return Outcome::Elsewhere(why.to_owned());
                 }
             }
         }
@@ -307,7 +326,7 @@ mod tests {
                 std::future::pending::<()>().await;
             };
             tokio::select! {
-                outcome = self.login.attempt(&self.service, &mut self.ours, &mut connected) => outcome,
+                outcome = self.login.attempt(&self.service, &mut self.ours, &mut connected, std::future::pending()) => outcome,
                 () = end => unreachable!(),
             }
         }

@@ -221,7 +221,8 @@ impl Session {
                 Err(vain) => return self.refuse(&vain).await,
             };
             let limit = self.worker.limits().login_timeout;
-            let trying = login.attempt(&self.service, &mut self.client, &mut connected);
+            let deserted = self.worker.shut(&self.service.name, connected.seat.member());
+            let trying = login.attempt(&self.service, &mut self.client, &mut connected, deserted);
             match timeout(limit, trying).await.unwrap_or(Outcome::Over) {
                 Outcome::Ready { key, tail } => {
                     let address = connected.server.peer_addr().ok();

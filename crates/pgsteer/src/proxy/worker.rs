@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use pgsteer_core::config::ProxyConfig;
 use pgsteer_core::gate::Gate;
+use pgsteer_core::names::{MemberName, ServiceName};
 use pgsteer_core::snapshot::Snapshot;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, watch};
@@ -120,6 +121,25 @@ impl Worker {
     /// Waits until the Snapshot or the phase is another.
     pub async fn moved(&self) {
         self.moved.notified().await;
+    }
+
+    /// Waits until the gate of `member` is not open, or not there, any more.
+    pub fn shut(
+        self: &Rc<Self>,
+        service: &ServiceName,
+        member: &MemberName,
+    ) -> impl Future<Output = ()> + use<> {
+        let (worker, service, member) = (Rc::clone(self), service.clone(), member.clone());
+        async move {
+            let is_open = || {
+                let snapshot = worker.snapshot.borrow();
+                let gates = snapshot.services.get(&service).map(|service| &service.gates);
+                gates.and_then(|gates| gates.get(&member)).is_some_and(Gate::is_open)
+            };
+            while is_open() {
+                worker.moved().await;
+            }
+        }
     }
 
     /// Whether pgsteer is shutting down.
