@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use pgsteer_core::config::ProxyConfig;
 use socket2::{SockRef, TcpKeepalive};
@@ -11,6 +12,9 @@ use tokio::net::TcpStream;
 /// idle time.
 const KEEPALIVE_PROBES: u32 = 3;
 
+/// The kernel counts in whole seconds and takes none for an error.
+const KEEPALIVE_INTERVAL_MIN: Duration = Duration::from_secs(1);
+
 /// Sets what every connection of the proxy has: no delay, keepalive, an end to waiting for
 /// acknowledgements. It ends connections to hosts that are gone, which say nothing.
 pub fn tune(stream: &TcpStream, proxy: &ProxyConfig) -> io::Result<()> {
@@ -18,7 +22,7 @@ pub fn tune(stream: &TcpStream, proxy: &ProxyConfig) -> io::Result<()> {
     let socket = SockRef::from(stream);
     let keepalive = TcpKeepalive::new()
         .with_time(proxy.keepalive)
-        .with_interval(proxy.keepalive / KEEPALIVE_PROBES)
+        .with_interval((proxy.keepalive / KEEPALIVE_PROBES).max(KEEPALIVE_INTERVAL_MIN))
         .with_retries(KEEPALIVE_PROBES);
     socket.set_tcp_keepalive(&keepalive)?;
     socket.set_tcp_user_timeout(Some(proxy.user_timeout))
