@@ -61,13 +61,13 @@ fn python_of_venv() -> Result<PathBuf> {
         .context("there is no Python with psycopg; run scripts/install-lab.sh")
 }
 
-/// Runs it to its end; what it printed, if it was content.
+/// Runs it to its end; what it printed to stdout, if it was content.
 pub fn run(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
     if !output.status.success() {
         bail!("{command:?} failed:\n{}", words(&output));
     }
-    Ok(words(&output))
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 /// Runs it to its end; what it complained of. To be content is the error.

@@ -172,6 +172,16 @@ impl Tries {
         Ok(())
     }
 
+    /// Only who had a session at `member` when that was lost may lose it: none that came later.
+    pub fn ensure_cut_only_with(&self, member: &str, truth: &Truth) -> Result<()> {
+        let log = truth.log();
+        let lost = log.iter().filter(|event| event.member == member).nth(1);
+        let lost = lost.with_context(|| format!("{member} was not lost: {log:?}"))?;
+        let late: Vec<&Try> = self.cut().into_iter().filter(|each| each.began > lost.at).collect();
+        ensure!(late.is_empty(), "cut although they came after the loss: {late:?}");
+        Ok(())
+    }
+
     /// Every write that was acknowledged is on the present primary.
     pub fn ensure_all_kept(&self, lab: &Lab) -> Result<()> {
         let primary = lab.primary()?.name.clone();

@@ -13,6 +13,9 @@ use tokio::time::{Instant, timeout};
 /// idle time.
 const KEEPALIVE_PROBES: u32 = 3;
 
+/// The kernel counts in whole seconds and takes none for an error.
+const KEEPALIVE_INTERVAL_MIN: Duration = Duration::from_secs(1);
+
 /// Sets what every connection of the proxy has: no delay, and keepalive, which ends idle
 /// connections to hosts that are gone and say nothing.
 ///
@@ -23,7 +26,7 @@ pub fn tune(stream: &TcpStream, proxy: &ProxyConfig) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let keepalive = TcpKeepalive::new()
         .with_time(proxy.keepalive)
-        .with_interval(proxy.keepalive / KEEPALIVE_PROBES)
+        .with_interval((proxy.keepalive / KEEPALIVE_PROBES).max(KEEPALIVE_INTERVAL_MIN))
         .with_retries(KEEPALIVE_PROBES);
     SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::client::{Client, LIMIT, eventually};
 use crate::fake_patroni::FakePatroni;
@@ -37,6 +37,19 @@ impl Poor {
         let poor = Poor { child, write: SocketAddr::new(ip, 5000), log, _patroni: patroni };
         eventually("pgsteer listens", || TcpStream::connect(poor.write).is_ok());
         poor
+    }
+
+    /// There is room for one, and it takes a moment until those before are seen to have left.
+    fn first_to_get_in(&self) -> Client {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let mut client = Client::knock(self.write);
+            if client.read_message().0 == b'R' {
+                client.read_burst();
+                return client;
+            }
+            assert!(Instant::now() < deadline, "nobody gets in: {}", self.log());
+        }
     }
 
     fn log(&self) -> String {
@@ -80,7 +93,7 @@ fn a_crowd_does_not_take_the_files_that_the_sources_need() {
 fn a_process_out_of_files_comes_back_when_there_are_some_again() {
     let server = FakeServer::welcoming("off");
     let mut poor = Poor::start(&server, 60);
-    let mut kept = Client::log_in(poor.write);
+    let mut kept = poor.first_to_get_in();
     let crowd: Vec<TcpStream> =
         (0..120).map(|_| TcpStream::connect_timeout(&poor.write, LIMIT).unwrap()).collect();
     eventually("it is out of files", || poor.log().contains("cannot accept a connection"));
@@ -89,9 +102,6 @@ fn a_process_out_of_files_comes_back_when_there_are_some_again() {
     drop(crowd);
     kept.send(&wire::message(b'X', b""));
     kept.read_end();
-    eventually("somebody gets in", || {
-        let mut client = Client::knock(poor.write);
-        client.read_message().0 == b'R'
-    });
+    poor.first_to_get_in().ask();
     poor.ensure_alive();
 }

@@ -120,6 +120,20 @@ fn no_session_outlives_its_service() {
     reader.ask();
 }
 
+/// Keepalive and the limit on unacknowledged data are for peers that are gone.
+#[test]
+fn an_idle_session_is_kept() {
+    let server = FakeServer::welcoming("off");
+    let front = Front::wanting(&[&server], |config| {
+        config.proxy.keepalive = Duration::from_secs(1);
+        config.proxy.user_timeout = Duration::from_secs(1);
+        config.proxy.login_timeout = Duration::from_secs(1);
+    });
+    let mut client = Client::log_in(front.write);
+    std::thread::sleep(Duration::from_secs(4));
+    client.ask();
+}
+
 #[test]
 fn a_large_result_arrives_whole_at_a_slow_client() {
     const ROWS: usize = 4_000;

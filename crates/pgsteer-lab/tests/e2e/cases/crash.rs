@@ -11,7 +11,17 @@ use crate::traffic::Traffic;
 
 /// The leader lock runs out, a replica is promoted, and whoever came meanwhile has waited.
 pub fn clients_wait_for_the_successor(lab: &Lab) -> Result<()> {
-    let steer = Steer::start(lab, &Wanted::default())?;
+    primary_dies(lab, &Steer::start(lab, &Wanted::default())?)
+}
+
+/// The same with Patroni's word alone.
+pub fn clients_wait_for_the_successor_without_a_login_too(lab: &Lab) -> Result<()> {
+    let steer = Steer::newcomer(lab)?;
+    steer.wait_until_ready()?;
+    primary_dies(lab, &steer)
+}
+
+fn primary_dies(lab: &Lab, steer: &Steer) -> Result<()> {
     let truth = Truth::watch(lab)?;
     let old = lab.primary()?.name.clone();
     let mut kept = Kept::several(steer.doors.write, 3)?;
@@ -19,15 +29,17 @@ pub fn clients_wait_for_the_successor(lab: &Lab) -> Result<()> {
     let (every, limit) = (Duration::from_millis(200), Duration::from_secs(40));
     let writes = Traffic::writes(lab, steer.doors.write, every, limit)?;
     let reads = Traffic::reads(steer.doors.read, every, limit);
+    // A table that only the old primary has would be lost with it.
+    for replica in lab.replicas()? {
+        wait_for_table(lab, &replica.name)?;
+    }
     lab.crash(&old)?;
     for session in &mut kept {
         session.ensure_ended()?;
     }
     lab.expire_lock()?;
     let new = truth.wait_for_successor(&old, Duration::from_secs(40))?;
-    let waited_from = Instant::now();
     steer.wait_for_gate("write", &new.member, "open", Duration::from_secs(10))?;
-    println!("open {:?} after the truth saw it", waited_from.elapsed());
     std::thread::sleep(Duration::from_millis(500));
     let (writes, reads) = (writes.finish()?, reads.finish()?);
     writes.ensure_none_refused()?;
@@ -35,10 +47,18 @@ pub fn clients_wait_for_the_successor(lab: &Lab) -> Result<()> {
     writes.ensure_none_read_only()?;
     writes.ensure_by_the_writable(lab, &truth)?;
     ensure!(writes.done_by(lab, &new.member)? > 0, "{writes}");
-    ensure!(writes.cut().len() <= 2, "{writes}");
+    writes.ensure_cut_only_with(&old, &truth)?;
     ensure!(reads.cut().is_empty(), "{reads}");
     for session in &mut readers {
         session.ensure_alive()?;
+    }
+    Ok(())
+}
+
+fn wait_for_table(lab: &Lab, replica: &str) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while lab.sql(replica, "SELECT 1 FROM pg_class WHERE relname = 'tries'")?.is_empty() {
+        ensure!(Instant::now() < deadline, "{replica} has no table");
     }
     Ok(())
 }

@@ -29,7 +29,6 @@ pub fn psql_logs_in_by_scram_and_hears_the_servers_own_refusals(lab: &Lab) -> Re
     Ok(())
 }
 
-/// By the SQLSTATE that the driver reads, which is 28P01.
 pub fn psycopg_pipelines_copies_and_fails_as_without_a_proxy(lab: &Lab) -> Result<()> {
     let steer = Steer::start(lab, &Wanted::default())?;
     let told = run(&mut python("pipelines.py", steer.doors.write)?)?;

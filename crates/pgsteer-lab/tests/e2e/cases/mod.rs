@@ -67,7 +67,8 @@ pub fn all() -> Vec<Case> {
             replicas::one_with_the_tag_noloadbalance_is_drained_and_comes_back,
             postgres::a_restart_only_makes_clients_wait,
             patroni::writes_go_on_beside_a_frozen_patroni_until_another_has_the_lock,
-            crash::clients_wait_for_the_successor;
+            crash::clients_wait_for_the_successor,
+            crash::clients_wait_for_the_successor_without_a_login_too;
         New:
             newcomer::one_address_of_patroni_is_enough,
             switchover::no_client_is_turned_away,

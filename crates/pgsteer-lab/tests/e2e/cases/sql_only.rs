@@ -1,5 +1,6 @@
 //! Without Patroni: SQL alone tells who is primary, and two of them are one too many.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -35,21 +36,33 @@ pub fn two_primaries_are_both_shut_until_one_is_left(lab: &Lab) -> Result<()> {
         let words = session.ensure_ended()?;
         ensure!(words.contains("57P01") && words.contains("split brain"), "{words}");
     }
-    let words = refusal(&steer)?;
+    let words = refusal(steer.doors.write)?;
     ensure!(words.contains("57P03: pgsteer has no primary for service write"), "{words}");
-    let told = steer.messages();
-    let both = format!("split brain: {}", [&first, &second].map(String::as_str).join(", "));
-    let both_sorted = format!("split brain: {}", [&second, &first].map(String::as_str).join(", "));
-    let names_both = |line: &String| line.contains(&both) || line.contains(&both_sorted);
-    ensure!(told.iter().any(names_both), "{told:?}");
-    // A person decides: the second goes, and with it the doubt.
+    // The third still follows one of them and serves readers; when it is a primary as well, nobody does.
+    let third = third_member(lab, &first, &second)?;
+    ensure!(Kept::open(steer.doors.read)?.member_ip() == lab.member(&third)?.ip.to_string());
+    lab.promote_by_hand(&third)?;
+    steer
+        .wait_for("no reader to be served", SOON, |steer| steer.gates().open("read").is_empty())?;
+    let words = refusal(steer.doors.read)?;
+    ensure!(words.contains("57P03: pgsteer has no replica for service read"), "{words}");
+    let reasons = steer.log();
+    let all: Vec<&str> = lab.members().iter().map(|member| member.name.as_str()).collect();
+    ensure!(reasons.contains(&format!("split brain: {}", all.join(", "))), "{reasons}");
+    // A person decides: one stays, and with the others goes the doubt.
     lab.crash(&second)?;
+    lab.crash(&third)?;
     steer.wait_for_gate("write", &first, "open", SOON)?;
     Kept::open(steer.doors.write)?.ensure_alive()
 }
 
-fn refusal(steer: &Steer) -> Result<String> {
-    let door = steer.doors.write;
+fn refusal(door: SocketAddr) -> Result<String> {
     let refused = Session::connect(door, SUPERUSER, "postgres", Duration::from_secs(20));
-    Ok(refused.err().context("somebody takes writes")?.to_string())
+    Ok(refused.err().context("somebody serves")?.to_string())
+}
+
+fn third_member(lab: &Lab, first: &str, second: &str) -> Result<String> {
+    let mut names = lab.members().iter().map(|member| &member.name);
+    let third = names.find(|name| *name != first && *name != second);
+    third.cloned().context("there is no third member")
 }

@@ -51,9 +51,7 @@ pub fn under_load(lab: &Lab, steer: &Steer, limit: Duration) -> Result<()> {
     writes.ensure_by_the_writable(lab, &truth)?;
     writes.ensure_all_kept(lab)?;
     ensure!(writes.done_by(lab, &old)? > 0 && writes.done_by(lab, &new)? > 0, "{writes}");
-    // Only a session that was there when the old primary went down can be cut.
-    ensure!(writes.cut().len() <= 2, "{writes}");
-    Ok(())
+    writes.ensure_cut_only_with(&old, &truth)
 }
 
 fn third_member(lab: &Lab, old: &str) -> Result<String> {

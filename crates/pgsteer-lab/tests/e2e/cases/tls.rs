@@ -1,7 +1,7 @@
 //! TLS passed through: client and server agree on it, and pgsteer reads nothing of it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, ensure};
 use pgsteer_lab::Lab;
@@ -72,32 +72,39 @@ pub fn a_switchover_costs_at_most_the_logins_under_way(lab: &Lab) -> Result<()> 
         let writers: Vec<_> =
             (0..WRITERS).map(|_| scope.spawn(|| write(lab, &steer, &ended))).collect();
         std::thread::sleep(Duration::from_millis(500));
-        let moved = lab.switchover(None).map(|new| new.name.clone());
+        let order = lab.order_switchover(None)?;
+        let shut = steer.wait_for_gate("write", &primary, "shut", Duration::from_secs(10));
+        let shut_at = Instant::now();
+        order.wait()?;
         std::thread::sleep(Duration::from_millis(500));
         ended.store(true, Ordering::Relaxed);
         let (mut failed, mut count) = (Vec::new(), 0);
         for writer in writers {
-            let (words, tries) = writer.join().map_err(|_| anyhow!("a writer died"))?;
-            failed.extend(words);
+            let (failures, tries) = writer.join().map_err(|_| anyhow!("a writer died"))?;
+            failed.extend(failures);
             count += tries;
         }
-        ensure!(moved? != primary);
+        shut?;
+        let late = failed.iter().filter(|(began, _)| *began > shut_at).count();
+        ensure!(late == 0, "{late} of {count} failed after the gate was shut: {failed:?}");
         Ok((failed, count))
     })?;
-    ensure!(failed.len() <= WRITERS, "{} of {count} failed: {failed:?}", failed.len());
-    ensure!(!failed.iter().any(|words| words.contains("read-only")), "{failed:?}");
+    let is_read_only = |(_, words): &(Instant, String)| words.contains("read-only");
+    ensure!(!failed.iter().any(is_read_only), "{failed:?}");
+    ensure!(count > failed.len() && lab.primary()?.name != primary, "{failed:?}");
     Ok(())
 }
 
-/// One psql after the other; what those that failed said, and how many there were.
-fn write(lab: &Lab, steer: &Steer, ended: &AtomicBool) -> (Vec<String>, usize) {
+/// One psql after the other: when those that failed began and what they said, and how many there were.
+fn write(lab: &Lab, steer: &Steer, ended: &AtomicBool) -> (Vec<(Instant, String)>, usize) {
     let (mut failed, mut count) = (Vec::new(), 0);
     while !ended.load(Ordering::Relaxed) {
         let mut command = psql(lab, steer.doors.write);
         command.args(["-c", "INSERT INTO tls VALUES (1)"]).env("PGSSLMODE", "require");
         count += 1;
+        let began = Instant::now();
         if let Err(error) = run(&mut command) {
-            failed.push(format!("{error:#}"));
+            failed.push((began, format!("{error:#}")));
         }
         std::thread::sleep(Duration::from_millis(20));
     }
