@@ -18,6 +18,20 @@ impl Lab {
     /// Undoes all acts and waits until the cluster is healthy. A member that does not come back by
     /// itself is made anew.
     pub fn reset(&self) -> Result<()> {
+        if self.reset_within(PATIENCE).is_ok() {
+            return Ok(());
+        }
+        for ailment in self.ailments() {
+            // Without a primary there is nothing to copy from, and the ailment is not one member's.
+            if self.member(&ailment.member).is_ok() {
+                self.reinit(&ailment.member)?;
+            }
+        }
+        self.wait_healthy(PATIENCE).context("reset has failed")
+    }
+
+    /// The same for those who would rather start a new lab than wait for longer than this.
+    pub fn reset_within(&self, limit: Duration) -> Result<()> {
         for member in self.members() {
             self.undo_acts(member)
                 .with_context(|| format!("cannot undo the acts on {}", member.name))?;
@@ -29,16 +43,7 @@ impl Lab {
             }
             Ok(())
         })?;
-        if self.wait_healthy(PATIENCE).is_ok() {
-            return Ok(());
-        }
-        for ailment in self.ailments() {
-            // Without a primary there is nothing to copy from, and the ailment is not one member's.
-            if self.member(&ailment.member).is_ok() {
-                self.reinit(&ailment.member)?;
-            }
-        }
-        self.wait_healthy(PATIENCE).context("reset has failed")
+        self.wait_healthy(limit)
     }
 
     /// Throws the member's data away and lets Patroni copy it from the primary.

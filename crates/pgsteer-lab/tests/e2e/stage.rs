@@ -1,7 +1,7 @@
 //! The stage: one real cluster at a time, kept from test to test.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use pgsteer_lab::{Lab, LabOptions, Network, PatroniVersion};
@@ -23,6 +23,9 @@ static STANDING: Mutex<Option<(Cluster, Lab)>> = Mutex::new(None);
 
 /// The logs of what ran during the present test.
 static LOGS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// A new cluster stands sooner than one that takes longer than this to heal.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// How much of a log is shown when a test fails.
 const TAIL_LINES: usize = 60;
@@ -84,8 +87,9 @@ pub fn keep_log(program: &str, log: &str) {
 
 /// Makes `cluster` stand, and well. One that cannot be healed is replaced.
 fn set(standing: &mut Option<(Cluster, Lab)>, cluster: Cluster) -> Result<&Lab> {
-    let is_usable =
-        standing.as_ref().is_some_and(|(stands, lab)| *stands == cluster && lab.reset().is_ok());
+    let is_usable = standing
+        .as_ref()
+        .is_some_and(|(stands, lab)| *stands == cluster && lab.reset_within(PATIENCE).is_ok());
     if !is_usable {
         // The old one goes first: two at once are more than a small machine should bear.
         *standing = None;

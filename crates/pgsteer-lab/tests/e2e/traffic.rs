@@ -160,7 +160,7 @@ impl Tries {
         Ok(())
     }
 
-    /// Whoever did a write took writes at that time, as the truth has seen it.
+    /// Whoever did a write took writes at that time, as far as the truth could see.
     pub fn ensure_by_the_writable(&self, lab: &Lab, truth: &Truth) -> Result<()> {
         for (each, by) in self.done() {
             let member = lab.members().iter().find(|member| member.ip.to_string() == by);
@@ -197,13 +197,15 @@ impl Tries {
     }
 }
 
-/// Whether the member took writes at some time between the two moments.
+/// Whether the member may have taken writes at some time between the two moments. One that did not
+/// answer the truth may still have answered the client, when it was thawed between two questions.
 fn was_writable(truth: &Truth, name: &str, began: Instant, ended: Instant) -> bool {
     let log = truth.log();
     let events: Vec<_> = log.iter().filter(|event| event.member == name).collect();
     events.iter().enumerate().any(|(index, event)| {
         let until = events.get(index + 1).map_or_else(Instant::now, |next| next.at);
-        event.standing == Standing::Writable && event.not_before <= ended && began <= until
+        let may_write = matches!(event.standing, Standing::Writable | Standing::Silent);
+        may_write && event.not_before <= ended && began <= until
     })
 }
 
