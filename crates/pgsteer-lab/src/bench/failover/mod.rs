@@ -48,8 +48,8 @@ impl Plan {
         Self { events, rest: Duration::from_secs(30), every }
     }
 
-    pub fn quick(every: Duration) -> Self {
-        Self { events: vec![Kind::Switchover], rest: Duration::from_secs(3), every }
+    pub fn quick(switchovers: usize, every: Duration) -> Self {
+        Self { events: vec![Kind::Switchover; switchovers], rest: Duration::from_secs(3), every }
     }
 }
 
