@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::balance::{Target, pick};
 use super::client::Client;
+use super::queue::Turn;
 use super::seat::{Place, Seat};
 use super::tcp::dial;
 use super::worker::Worker;
@@ -28,6 +29,8 @@ const RETRY_LONGEST: Duration = Duration::from_millis(500);
 pub struct Connected {
     /// The connection to the member. Declared before the seat, so that it is closed first.
     pub server: TcpStream,
+    /// The turn at the member, given back when it has said its first word.
+    pub turn: Option<Turn>,
     /// The seat.
     pub seat: Seat,
 }
@@ -107,7 +110,7 @@ impl Search {
                 worker.barrier().wait(target.generation).await;
                 continue;
             }
-            if let Some(connected) = self.dial(worker, service, target).await {
+            if let Some(connected) = self.dial(worker, service, client, target).await? {
                 return Ok(connected);
             }
         }
@@ -118,23 +121,53 @@ impl Search {
         &mut self,
         worker: &Worker,
         service: &Arc<Service>,
+        client: &Client,
         target: Target,
-    ) -> Option<Connected> {
+    ) -> Result<Option<Connected>, Vain> {
         let stats = service.stats.member(&target.member);
         let (service_name, member) = (service.name.clone(), target.member);
         let place = Place { service: service_name, member, postgres: target.postgres };
         let seat = worker.registry().take(place, stats);
+        let Some(turn) = self.turn(worker, service, client, &seat).await? else {
+            self.failed(&seat, "its gate was shut before it was this client's turn");
+            return Ok(None);
+        };
         let limit = service.config.connect_timeout;
         let failure = tokio::select! {
             biased;
-            _ = seat.ending() => "its gate was shut while it was dialed".to_owned(),
-            dialed = dial(&target.addresses, limit, worker.limits()) => match dialed {
-                Ok(server) => return Some(Connected { server, seat }),
+            _ = seat.ending() => "its gate was shut before it was connected".to_owned(),
+            dialled = dial(&target.addresses, limit, worker.limits()) => match dialled {
+                Ok(server) => return Ok(Some(Connected { server, turn: Some(turn), seat })),
                 Err(error) => error.to_string(),
             },
         };
         self.failed(&seat, &failure);
-        None
+        Ok(None)
+    }
+
+    /// Waits for a turn at the member whose seat was taken. None if there will be none.
+    async fn turn(
+        &mut self,
+        worker: &Worker,
+        service: &Service,
+        client: &Client,
+        seat: &Seat,
+    ) -> Result<Option<Turn>, Vain> {
+        let queue = worker.shared().queues.before(seat.member());
+        // Somebody who may not be held at all can still be second.
+        let patience = Instant::now() + service.config.connect_timeout;
+        let deadline = patience.max(self.began() + service.config.hold);
+        tokio::select! {
+            biased;
+            _ = seat.ending() => Ok(None),
+            turn = queue.turn() => Ok(Some(turn)),
+            () = worker.shut(service.name.clone(), seat.member().clone()) => Ok(None),
+            () = client.gone() => Err(Vain::ClientGone),
+            () = sleep_until(deadline) => {
+                self.last_failure = Some(format!("{}: too many wait for it", seat.member()));
+                Err(Vain::TimeUp)
+            }
+        }
     }
 
     /// Waits until another look is worth while.

@@ -13,6 +13,7 @@ use super::Service;
 use super::client::Client;
 use super::hold::Connected;
 use super::pump::{Tail, tail};
+use super::queue::Turn;
 
 /// A member has so many times the time for a connection to say its first word. It is generous:
 /// with `trust` that word is ReadyForQuery, and a backend may wait for a lock before it. A member
@@ -82,7 +83,7 @@ impl Login {
         connected: &mut Connected,
         deserted: impl Future<Output = ()>,
     ) -> Outcome {
-        let Connected { server, seat } = connected;
+        let Connected { server, seat, turn } = connected;
         self.said.append(&mut client.ahead);
         let relay = Relay { login: self, service, watch: LoginWatch::default(), echoed: 0 };
         tokio::select! {
@@ -92,7 +93,7 @@ impl Login {
                 true => Outcome::Over,
                 false => Outcome::Elsewhere("its gate was shut during the login".to_owned()),
             },
-            outcome = relay.run(client, server, deserted) => outcome,
+            outcome = relay.run(client, server, turn, deserted) => outcome,
         }
     }
 }
@@ -111,6 +112,7 @@ impl Relay<'_> {
         mut self,
         client: &mut Client,
         server: &mut tokio::net::TcpStream,
+        turn: &mut Option<Turn>,
         deserted: impl Future<Output = ()>,
     ) -> Outcome {
         let opening = [&self.login.startup[..], &self.login.said[..]].concat();
@@ -130,6 +132,9 @@ impl Relay<'_> {
             tokio::select! {
                 read = server.read_buf(&mut from_server) => {
                     has_spoken = true;
+                    if let Some(turn) = turn.take() {
+                        turn.heard();
+                    }
                     match read {
                         Ok(0) => return closed(),
                         Err(error) => return Outcome::Elsewhere(error.to_string()),
@@ -319,7 +324,7 @@ mod tests {
                 postgres: Endpoint::new("n1", 5432).unwrap(),
             };
             let seat = self.registry.take(place, Arc::new(MemberStats::default()));
-            let mut connected = Connected { server, seat };
+            let mut connected = Connected { server, turn: None, seat };
             let end = async {
                 tokio::time::sleep(patience).await;
                 self.registry.end(|_| Some(Ending::Shutdown));

@@ -13,6 +13,7 @@ mod door;
 mod hold;
 mod login;
 mod pump;
+mod queue;
 mod seat;
 mod session;
 mod tcp;
@@ -36,6 +37,7 @@ use tokio::sync::{mpsc, watch};
 use self::barrier::Barrier;
 use self::cancel::Cancels;
 use self::door::Door;
+use self::queue::Queues;
 use crate::stats::{ServiceStats, Stats};
 
 /// Connections that wait to be taken over by a worker.
@@ -66,6 +68,7 @@ pub struct Shared {
     snapshots: watch::Receiver<Arc<Snapshot>>,
     barrier: Barrier,
     cancels: Arc<Cancels>,
+    queues: Queues,
     loads: Box<[AtomicUsize]>,
 }
 
@@ -146,6 +149,7 @@ impl Proxy {
             snapshots,
             barrier: Barrier::new(workers),
             cancels: Arc::default(),
+            queues: Queues::default(),
             loads: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
         });
         let (mut jobs, mut threads) = (Vec::new(), Vec::new());

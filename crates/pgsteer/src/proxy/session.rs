@@ -221,7 +221,8 @@ impl Session {
                 Err(vain) => return self.refuse(&vain).await,
             };
             let limit = self.worker.limits().login_timeout;
-            let deserted = self.worker.shut(&self.service.name, connected.seat.member());
+            let (service, member) = (self.service.name.clone(), connected.seat.member().clone());
+            let deserted = self.worker.shut(service, member);
             let trying = login.attempt(&self.service, &mut self.client, &mut connected, deserted);
             match timeout(limit, trying).await.unwrap_or(Outcome::Over) {
                 Outcome::Ready { key, tail } => {
@@ -259,8 +260,9 @@ impl Session {
     async fn converse(&mut self, mut connected: Connected, tail: Tail) {
         let stats = connected.seat.stats();
         stats.sessions_total.fetch_add(1, Ordering::Relaxed);
+        connected.turn = None;
         let end = pump(&mut self.client.stream, &mut connected.server, &connected.seat, tail).await;
-        let Connected { server, seat } = connected;
+        let Connected { server, seat, .. } = connected;
         let member = seat.member().clone();
         drop(server);
         drop(seat);
@@ -304,7 +306,7 @@ impl Session {
 
 /// Sends SSLRequest and reads the one byte of its answer.
 async fn ask_for_tls(connected: &mut Connected) -> Result<u8, String> {
-    let Connected { server, seat } = connected;
+    let Connected { server, seat, turn } = connected;
     let asking = async {
         server.write_all(&SSL_REQUEST_PACKET).await?;
         server.read_u8().await
@@ -312,6 +314,11 @@ async fn ask_for_tls(connected: &mut Connected) -> Result<u8, String> {
     tokio::select! {
         biased;
         _ = seat.ending() => Err("its gate was shut during the login".to_owned()),
-        answer = asking => answer.map_err(|error| error.to_string()),
+        answer = asking => {
+            if let Some(turn) = turn.take() {
+                turn.heard();
+            }
+            answer.map_err(|error| error.to_string())
+        }
     }
 }

@@ -124,21 +124,14 @@ impl Worker {
     }
 
     /// Waits until the gate of `member` is not open, or not there, any more.
-    pub fn shut(
-        self: &Rc<Self>,
-        service: &ServiceName,
-        member: &MemberName,
-    ) -> impl Future<Output = ()> + use<> {
-        let (worker, service, member) = (Rc::clone(self), service.clone(), member.clone());
-        async move {
-            let is_open = || {
-                let snapshot = worker.snapshot.borrow();
-                let gates = snapshot.services.get(&service).map(|service| &service.gates);
-                gates.and_then(|gates| gates.get(&member)).is_some_and(Gate::is_open)
-            };
-            while is_open() {
-                worker.moved().await;
-            }
+    pub async fn shut(&self, service: ServiceName, member: MemberName) {
+        let is_open = || {
+            let snapshot = self.snapshot.borrow();
+            let gates = snapshot.services.get(&service).map(|service| &service.gates);
+            gates.and_then(|gates| gates.get(&member)).is_some_and(Gate::is_open)
+        };
+        while is_open() {
+            self.moved().await;
         }
     }
 
@@ -215,6 +208,7 @@ mod tests {
             snapshots,
             barrier: Barrier::new(1),
             cancels: Arc::default(),
+            queues: Default::default(),
             loads: Box::default(),
         });
         let worker = Rc::new(Worker::new(0, shared));
