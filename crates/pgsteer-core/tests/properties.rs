@@ -1,4 +1,4 @@
-//! The invariants of DESIGN.md over random storms of claims: late, out of order, contradictory.
+//! The invariants of ARCHITECTURE.md over random storms of claims: late, out of order, contradictory.
 
 // The bans on panics are for the core itself. Helpers of tests stand outside the functions that
 // clippy knows to be tests.

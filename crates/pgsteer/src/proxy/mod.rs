@@ -49,6 +49,9 @@ const TURNED_AWAY_MAX: usize = 100;
 /// How often a stopping proxy looks whether the last client has gone.
 const STOP_LOOK: Duration = Duration::from_millis(50);
 
+/// How long the clients of sessions that were ended may take to read why.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
 /// One service, as the sessions that came in by it see it.
 #[derive(Debug)]
 pub struct Service {
@@ -195,16 +198,16 @@ impl Proxy {
         self.doors.clear();
         self.tell_all(|| Job::Stop).await;
         let clients = || self.shared.stats.clients.load(Ordering::Relaxed);
-        let all_gone = async {
+        let all_gone = || async {
             while clients() > 0 {
                 tokio::time::sleep(STOP_LOOK).await;
             }
         };
-        if tokio::time::timeout(grace, all_gone).await.is_err() {
+        if tokio::time::timeout(grace, all_gone()).await.is_err() {
             tracing::warn!(clients = clients(), "the grace is over, ending the sessions");
             self.tell_all(|| Job::EndAll).await;
-            // The last word to each client is bounded by itself.
-            tokio::time::sleep(STOP_LOOK).await;
+            // Time for the last word to each client; who is still there then is in no session.
+            let _ = tokio::time::timeout(LAST_WORD, all_gone()).await;
         }
         self.jobs.clear();
         for thread in self.threads.drain(..) {

@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 
 use pgsteer_core::names::{Endpoint, MemberName, ServiceName};
+use pgsteer_core::reason::Reason;
 use slab::Slab;
 use tokio::sync::Notify;
 
@@ -20,8 +21,8 @@ use crate::stats::MemberStats;
 /// Why a session is ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// The gate of its member says so; with the reason in words.
-    Gate(String),
+    /// The gate of its member says so; with the reason, if the gate is still there to give one.
+    Gate(Option<Reason>),
     /// A reload took its service away.
     ServiceGone,
     /// pgsteer stops and the grace is over.
@@ -29,12 +30,23 @@ pub enum Ending {
 }
 
 impl Ending {
+    /// The cause in one word: that of the gate's reason, or of pgsteer's own.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Ending::Gate(reason) => reason.as_ref().map_or("forgotten", Reason::code),
+            Ending::ServiceGone => "service_gone",
+            Ending::Shutdown => "shutdown",
+        }
+    }
+
     /// The sentence that the client reads.
     pub fn message(&self, member: &MemberName) -> String {
         match self {
-            Ending::Gate(reason) => {
+            Ending::Gate(Some(reason)) => format!(
+                "pgsteer ended this session: member {member} may not serve it any more ({reason})"
+            ),
+            Ending::Gate(None) => {
                 format!("pgsteer ended this session: member {member} may not serve it any more")
-                    + &if reason.is_empty() { String::new() } else { format!(" ({reason})") }
             }
             Ending::ServiceGone => {
                 "pgsteer ended this session: its service was removed from the configuration"
@@ -92,7 +104,7 @@ impl Registry {
     }
 
     /// Tells every session for which `why` has an answer to end, and how many were told.
-    pub fn end(&self, why: impl Fn(&Place) -> Option<Ending>) -> usize {
+    pub fn end(&self, mut why: impl FnMut(&Place) -> Option<Ending>) -> usize {
         let mut told = 0;
         for (_, taken) in self.seats.borrow().iter() {
             if taken.ending.borrow().is_some() {
@@ -179,11 +191,11 @@ mod tests {
         let first = registry.take(place("n1"), Arc::clone(&stats));
         let second = registry.take(place("n2"), Arc::clone(&stats));
         let why = |place: &Place| {
-            (place.member.as_str() == "n1").then(|| Ending::Gate("gone".to_owned()))
+            (place.member.as_str() == "n1").then_some(Ending::Gate(Some(Reason::Left)))
         };
         assert_eq!(registry.end(why), 1);
         assert_eq!(registry.end(why), 0);
-        assert_eq!(first.ending().await, Ending::Gate("gone".to_owned()));
+        assert_eq!(first.ending().await, Ending::Gate(Some(Reason::Left)));
         tokio::join!(registry.ended(), async { drop(first) });
         assert_eq!(stats.sessions.load(Ordering::Relaxed), 1);
         assert_eq!(stats.ended_total.load(Ordering::Relaxed), 1);

@@ -1,6 +1,7 @@
 //! A worker: one thread with a runtime of its own. A session lives and dies on one worker.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -86,10 +87,18 @@ impl Worker {
     }
 
     async fn end_sessions(&self, why: impl Fn(&Place) -> Option<Ending>) {
-        let told = self.registry.end(why);
-        if told > 0 {
+        let mut told: BTreeMap<(ServiceName, MemberName, &'static str), usize> = BTreeMap::new();
+        self.registry.end(|place| {
+            let ending = why(place)?;
+            let of_its_kind = (place.service.clone(), place.member.clone(), ending.code());
+            *told.entry(of_its_kind).or_default() += 1;
+            Some(ending)
+        });
+        if !told.is_empty() {
             self.registry.ended().await;
-            tracing::info!(worker = self.index, sessions = told, "sessions ended");
+        }
+        for ((service, member, reason), sessions) in told {
+            tracing::info!(%service, %member, reason, sessions, "sessions ended");
         }
     }
 
@@ -175,7 +184,7 @@ fn lost(snapshot: &Snapshot, place: &Place) -> Option<Ending> {
         return Some(Ending::ServiceGone);
     };
     let reason = service.gates.get(&place.member).and_then(Gate::reason);
-    Some(Ending::Gate(reason.map(ToString::to_string).unwrap_or_default()))
+    Some(Ending::Gate(reason.cloned()))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use pgsteer_core::claim::Report;
 use pgsteer_core::config::Config;
 use pgsteer_core::engine::Engine;
 use pgsteer_core::plan::Plan;
+use pgsteer_core::reason::Reason;
 use pgsteer_core::snapshot::{Event, EventKind, Snapshot};
 use pgsteer_core::time::Moment;
 use tokio::sync::{mpsc, watch};
@@ -109,6 +110,10 @@ fn replace_if_other<T>(published: &watch::Sender<Arc<T>>, newest: Arc<T>) {
 fn log(event: &Event) {
     match &event.kind {
         EventKind::Gate { now: "probation", .. } => tracing::debug!("{}", event.kind),
+        // A member with another role is no trouble.
+        EventKind::Gate { reason: Some(Reason::WrongRole { .. }), .. } => {
+            tracing::info!("{}", event.kind);
+        }
         EventKind::Gate { now: "shut" | "draining", .. }
         | EventKind::Gate { now: "open", reason: Some(_), .. }
         | EventKind::Left { .. }
