@@ -20,7 +20,8 @@ pub fn openings(log: &str) -> Vec<Opened> {
 fn opening(line: &str) -> Option<Opened> {
     let line: Value = serde_json::from_str(line).ok()?;
     let words = line.pointer("/fields/message")?.as_str()?;
-    let member = words.strip_prefix("write gate of ")?.strip_suffix(" is open")?;
+    // There may be a reservation behind it.
+    let (member, _) = words.strip_prefix("write gate of ")?.split_once(" is open")?;
     let at = humantime::parse_rfc3339(line.get("timestamp")?.as_str()?).ok()?;
     Some(Opened { member: member.to_owned(), at_us: to_us(at) })
 }
@@ -34,7 +35,9 @@ mod tests {
         let log = r#"{"timestamp":"1970-01-01T00:00:01.000002Z","level":"INFO","fields":{"message":"write gate of n2 is open"},"target":"pgsteer"}
 {"timestamp":"1970-01-01T00:00:02.000002Z","level":"WARN","fields":{"message":"write gate of n1 is shut: down"}}
 {"timestamp":"1970-01-01T00:00:02.000002Z","level":"INFO","fields":{"message":"read gate of n1 is open"}}
+{"timestamp":"1970-01-01T00:00:03Z","level":"WARN","fields":{"message":"write gate of n3 is open, with a reservation: so"}}
 no JSON"#;
-        assert_eq!(openings(log), [Opened { member: "n2".into(), at_us: 1_000_002 }]);
+        let opened = |member: &str, at_us| Opened { member: member.into(), at_us };
+        assert_eq!(openings(log), [opened("n2", 1_000_002), opened("n3", 3_000_000)]);
     }
 }
