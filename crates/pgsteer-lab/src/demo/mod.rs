@@ -69,7 +69,10 @@ fn switch_over_under_load(terminal: &Terminal<'_>, stage: &Stage<'_>) -> Result<
     terminal.chapter("Switch over while somebody writes");
     let old = stage.lab().primary()?.name.clone();
     let truth = Truth::watch(stage.lab())?;
-    terminal.line("A writer opens one connection after the other, and inserts a row with each.");
+    terminal.line(
+        "A writer opens one connection after the other, and inserts a row with each. It names the\n\
+         door twice, as one names two doors, so that libpq has a next host to go to.",
+    );
     let writer = Writer::start(stage)?;
     std::thread::sleep(CALM);
     terminal.line(&format!(

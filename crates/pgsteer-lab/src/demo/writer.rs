@@ -40,7 +40,10 @@ impl Writer {
     pub fn start(stage: &Stage<'_>) -> Result<Writer> {
         let ended = Arc::new(AtomicBool::new(false));
         let mut command = psql(stage, stage.write_port());
-        command.args(["-c", INSERT]);
+        // Named twice, as two doors would be. A login by SCRAM that the shutdown breaks off in
+        // the middle cannot go on elsewhere; libpq then goes on to the next host by itself.
+        let port = stage.write_port();
+        command.args(["-h", "127.0.0.1,127.0.0.1", "-p", &format!("{port},{port}"), "-c", INSERT]);
         let told_to_end = Arc::clone(&ended);
         let thread = std::thread::Builder::new()
             .name("writer".to_owned())
