@@ -7,6 +7,7 @@
 
 mod cancel;
 mod client;
+mod crowd;
 mod exhaustion;
 #[path = "../cli/fake_patroni.rs"]
 mod fake_patroni;
