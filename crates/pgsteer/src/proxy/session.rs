@@ -1,8 +1,8 @@
 //! A session from its first byte to its last, one function per state.
 //!
-//! `opening` → (`cancel` | `tls` | `login`) → `converse`. Everything that waits with a member's
-//! connection in hand also waits for the seat to be ended, so that a gate that shuts is obeyed
-//! at once wherever the session stands.
+//! `opening` → `cancel`, or `opening` → (`tls` | `direct_tls` | `login`) → `converse`. Everything
+//! that waits with a member's connection in hand also waits for the seat to be ended, so that a
+//! gate that shuts is obeyed at once wherever the session stands.
 
 use std::rc::Rc;
 use std::sync::Arc;
