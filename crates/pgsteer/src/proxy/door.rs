@@ -1,8 +1,8 @@
 //! A door: one service's listening socket, and the task that takes its connections in.
 
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
+use super::session::no_room;
 use super::{Admitted, Job, Service, Shared, TURNED_AWAY_MAX};
 
 /// Connections that the kernel keeps until they are accepted. It caps this at
@@ -123,10 +124,11 @@ async fn accept_all(
         if clients >= shared.limits.sessions_max {
             shared.stats.turned_away.fetch_add(1, Ordering::Relaxed);
         }
+        let Ok(stream) = stream.into_std() else { continue };
         if clients >= shared.limits.sessions_max + TURNED_AWAY_MAX {
+            turn_away_unheard(stream, shared.limits.sessions_max);
             continue;
         }
-        let Ok(stream) = stream.into_std() else { continue };
         let worker = least_busy(shared.loads.iter().map(|load| load.load(Ordering::Relaxed)));
         let admitted = Admitted::new(&shared, worker);
         let service = Arc::clone(&service.borrow());
@@ -134,6 +136,14 @@ async fn accept_all(
             tracing::error!(worker, "a worker is gone, its clients are turned away");
         }
     }
+}
+
+/// Says that there is no room even to hear what a client wants. Nothing here waits: a new
+/// connection has room for a few bytes, and what the client has said already is taken out,
+/// because closing on unread bytes would reset the connection.
+fn turn_away_unheard(mut stream: TcpStream, sessions_max: usize) {
+    let _ = stream.read(&mut [0; 1024]);
+    let _ = stream.write(&no_room(sessions_max));
 }
 
 /// Which worker takes the next client: the one with the fewest, counted in clumps.

@@ -97,15 +97,7 @@ impl Session {
             Some(Wish::Cancel(key)) => return self.cancel(key).await,
             _ => return,
         }
-        let message =
-            format!("pgsteer has {} clients already, its limit", self.worker.limits().sessions_max);
-        let fields = ErrorFields {
-            sqlstate: sqlstate::TOO_MANY_CONNECTIONS,
-            message: &message,
-            detail: "",
-            hint: "Raise sessions_max under [proxy], or use a connection pool.",
-        };
-        self.client.refuse(&fields).await;
+        self.client.pass_on_refusal(&no_room(self.worker.limits().sessions_max)).await;
     }
 
     /// Sends a cancel request to the member it means, or to all if nobody here knows its key.
@@ -302,6 +294,18 @@ impl Session {
         let (user, database) = user_and_database(login.startup());
         tracing::debug!(service = %self.service.name, user, database, "login not finished");
     }
+}
+
+/// What a client above the limit reads.
+pub fn no_room(sessions_max: usize) -> Vec<u8> {
+    let message = format!("pgsteer has {sessions_max} clients already, its limit");
+    let fields = ErrorFields {
+        sqlstate: sqlstate::TOO_MANY_CONNECTIONS,
+        message: &message,
+        detail: "",
+        hint: "Raise sessions_max under [proxy], or use a connection pool.",
+    };
+    fields.to_fatal()
 }
 
 /// Sends SSLRequest and reads the one byte of its answer.

@@ -85,7 +85,7 @@ fn a_crowd_does_not_take_the_files_that_the_sources_need() {
     assert!(!poor.log().contains("cannot accept"), "{}", poor.log());
     poor.ensure_alive();
     drop(crowd);
-    Client::log_in(poor.write).ask();
+    poor.first_to_get_in().ask();
 }
 
 /// Even where that limit comes too late, it is only a matter of waiting.

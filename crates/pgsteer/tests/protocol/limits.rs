@@ -40,6 +40,10 @@ fn those_above_the_limit_who_say_nothing_do_not_pile_up() {
         (0..300).map(|_| TcpStream::connect(front.write).unwrap()).collect();
     eventually("all are counted", || front.stats.turned_away.load(Ordering::Relaxed) == 300);
     assert!(front.stats.clients.load(Ordering::Relaxed) <= 101);
+    // Nobody hears what these want, but they hear why.
+    for _ in 0..50 {
+        assert_eq!(Client::knock(front.write).read_refusal().sqlstate, "53300");
+    }
     session.ask();
 }
 
