@@ -13,7 +13,7 @@ use crate::plan::Pace;
 pub const REST: Pace = pace(250, 1_000);
 const CONFIRM: Pace = pace(10, 100);
 /// A member holds the lock and its promotion may end any moment.
-const PROMOTING: Pace = pace(5, 50);
+const PROMOTING: Pace = pace(2, 50);
 /// The same after a minute: Patroni has had its say, only PostgreSQL can tell any news.
 const LONG_PROMOTION: Pace = pace(5, 1_000);
 const SEARCH: Pace = pace(10, 50);
@@ -78,7 +78,7 @@ mod tests {
     fn a_promotion_is_felt_within_milliseconds_however_long_it_takes() {
         for primary_missing in [Some(Duration::ZERO), MINUTES] {
             let need = Need { primary_missing, promoting: true, ..NO_NEED };
-            assert_eq!(need.pace().tether, Duration::from_millis(5));
+            assert!(need.pace().tether <= Duration::from_millis(5), "{need:?}");
         }
     }
 
