@@ -1,9 +1,11 @@
 //! The binary's parts: sources, outputs, and `run`, which alone knows both.
 
+mod agent;
 pub mod cli;
 mod clock;
 mod heartbeat;
 mod http;
+mod listen;
 pub mod proxy;
 pub mod run;
 mod sources;

@@ -1,22 +1,49 @@
 //! The program `pgsteer`: from the command line to what it asks for, and the exit code.
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
-use pgsteer::cli::{self, Cli, Command, LogFormat, RunArgs};
+use pgsteer::cli::{self, Cli, Command, LogFormat};
+use pgsteer::run::Outputs;
+use pgsteer_core::config::Config;
+use pgsteer_core::config::error::ConfigErrors;
 use pgsteer_core::config::summary::Summary;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    match Cli::parse().command {
-        Command::Run(args) => run(*args),
+    match Cli::parse_from(words(std::env::args_os())).command {
+        Command::Run(args) => {
+            let (format, check_only) = (args.log_format, args.check_config);
+            run(Outputs::All, format, check_only, move || cli::load(&args))
+        }
+        Command::Agent(args) => {
+            let (format, check_only) = (args.log_format, args.check_config);
+            run(Outputs::AnswersOnly, format, check_only, move || cli::load_agent(&args))
+        }
         Command::Status(args) => pgsteer::status::run(&args.http, args.json, args.watch),
     }
 }
 
-fn run(args: RunArgs) -> ExitCode {
-    let config = match cli::load(&args) {
+/// The command line. Under the name of `happac` the program is its agent.
+fn words(given: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut words: Vec<OsString> = given.collect();
+    let name = words.first().map(Path::new).and_then(Path::file_name);
+    if name == Some("happac".as_ref()) {
+        words.insert(1, "agent".into());
+    }
+    words
+}
+
+fn run(
+    outputs: Outputs,
+    format: LogFormat,
+    check_only: bool,
+    load: impl Fn() -> Result<Config, ConfigErrors>,
+) -> ExitCode {
+    let config = match load() {
         Ok(config) => config,
         Err(errors) => {
             cli::complain(&errors, errors.len());
@@ -27,13 +54,13 @@ fn run(args: RunArgs) -> ExitCode {
         cli::complain(&format_args!("{error:#}"), 1);
         return ExitCode::from(cli::EXIT_WRONG_CONFIG);
     }
-    if args.check_config {
+    if check_only {
         // A reader that has gone away is no reason to fail.
         let _ = writeln!(io::stdout(), "{}", Summary(&config));
         return ExitCode::SUCCESS;
     }
-    start_log(args.log_format);
-    match pgsteer::run::run(config, move || Ok(cli::load(&args)?)) {
+    start_log(format);
+    match pgsteer::run::run(config, outputs, move || Ok(load()?)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");

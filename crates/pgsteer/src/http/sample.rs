@@ -9,7 +9,7 @@ use pgsteer_core::claim::{Failure, Role, Tags};
 use pgsteer_core::gate::{Gate, Note, Sessions};
 use pgsteer_core::names::{ClusterName, Endpoint, MemberName, ServiceName};
 use pgsteer_core::reason::Reason;
-use pgsteer_core::snapshot::{Event, EventKind, MemberState, ServiceState, Snapshot};
+use pgsteer_core::snapshot::{Event, EventKind, Health, MemberState, ServiceState, Snapshot};
 use pgsteer_core::time::Moment;
 
 use super::compose::compose;
@@ -34,6 +34,7 @@ pub fn snapshot() -> Snapshot {
         cluster: ClusterName::new("demo").unwrap(),
         scope: Some("batman".to_owned()),
         paused: true,
+        local: None,
         members: members(),
         services: [(service("write"), write()), (service("read"), read())].into(),
         events: events(),
@@ -109,6 +110,7 @@ fn state(host: &str, role: Role) -> MemberState {
         lag_bytes: None,
         lag: None,
         tags: Tags::new(),
+        health: Health::default(),
     }
 }
 
@@ -145,7 +147,7 @@ fn write() -> ServiceState {
             ),
         ),
     ];
-    ServiceState { role: Role::Primary, gates: gates.into() }
+    ServiceState { role: Role::Primary, lag_bytes_max: None, gates: gates.into() }
 }
 
 fn read() -> ServiceState {
@@ -162,7 +164,7 @@ fn read() -> ServiceState {
         ),
         (member(HOSTILE), Gate::Draining { reason: Reason::LagUnknown, since: at(3_662_250) }),
     ];
-    ServiceState { role: Role::Replica, gates: gates.into() }
+    ServiceState { role: Role::Replica, lag_bytes_max: None, gates: gates.into() }
 }
 
 fn events() -> VecDeque<Event> {

@@ -9,7 +9,9 @@ use crate::config::conflict::Conflict;
 use crate::config::draft::{CheckDraft, Draft, Field, Given, MemberDraft, PatroniDraft};
 use crate::config::error::{ConfigErrors, Place};
 use crate::config::limits::{self, MEMBERS_MAX};
-use crate::config::{CheckConfig, ClusterConfig, Membership, PatroniConfig, SplitBrain, SslMode};
+use crate::config::{
+    CheckConfig, ClusterConfig, Here, Membership, PatroniConfig, SplitBrain, SslMode,
+};
 use crate::names::ClusterName;
 
 /// The cluster as meant; nothing where an error keeps it from being known.
@@ -33,6 +35,7 @@ pub fn finish(draft: &Draft, errors: &mut ConfigErrors) -> Option<ClusterConfig>
         split_brain: cluster.split_brain.or(SplitBrain::Block),
         patroni_loss_grace: cluster.patroni_loss_grace.or(limits::PATRONI_LOSS_GRACE.usual()),
         silence: cluster.silence.or(limits::SILENCE.usual()),
+        here: Here { name: cluster.local.clone().value(), ..Here::default() },
     })
 }
 
