@@ -327,14 +327,6 @@ fn shown(text: &str) -> String {
 
 /// A part of a query string as it was meant.
 fn decoded(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let hex = |at: usize| text.get(at..at + 2).and_then(|hex| u8::from_str_radix(hex, 16).ok());
-    let mut plain = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(byte) = bytes.get(at) {
-        let escaped = (*byte == b'%').then(|| hex(at + 1)).flatten();
-        plain.push(escaped.unwrap_or(if *byte == b'+' { b' ' } else { *byte }));
-        at += if escaped.is_some() { 3 } else { 1 };
-    }
-    String::from_utf8_lossy(&plain).into_owned()
+    let spaced = text.replace('+', " ");
+    percent_encoding::percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
 }
