@@ -1,11 +1,12 @@
 //! The program `pgsteer`: from the command line to what it asks for, and the exit code.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
+use pgsteer::check::Question;
 use pgsteer::cli::{self, Cli, Command, LogFormat};
 use pgsteer::run::Outputs;
 use pgsteer_core::config::Config;
@@ -23,17 +24,30 @@ fn main() -> ExitCode {
             let (format, check_only) = (args.log_format, args.check_config);
             run(Outputs::AnswersOnly, format, check_only, move || cli::load_agent(&args))
         }
+        Command::Check(args) => {
+            let of_haproxy = |arguments: &Vec<String>| {
+                Question::of_haproxy(arguments, |name| std::env::var(name).ok())
+            };
+            let asked = args.external.as_ref().and_then(of_haproxy);
+            let question = asked.unwrap_or(Question { of: vec![args.of], member: args.member });
+            pgsteer::check::run(&args.http, &question, args.timeout)
+        }
         Command::Status(args) => pgsteer::status::run(&args.http, args.json, args.watch),
     }
 }
 
-/// The command line. Under the name of `happac` the program is its agent.
+/// The command line. Under the name of `happac` the program is its agent, and as `pgsteer-check`
+/// it is what HAProxy's external-check runs, which takes no flags.
 fn words(given: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut words: Vec<OsString> = given.collect();
-    let name = words.first().map(Path::new).and_then(Path::file_name);
-    if name == Some("happac".as_ref()) {
-        words.insert(1, "agent".into());
-    }
+    let name = words.first().map(Path::new).and_then(Path::file_name).and_then(OsStr::to_str);
+    let implied: &[&str] = match name {
+        Some("happac") => &["agent"],
+        Some("pgsteer-check") => &["check", "--external"],
+        _ => &[],
+    };
+    let flags = words.len().min(1);
+    words.splice(flags..flags, implied.iter().map(OsString::from));
     words
 }
 

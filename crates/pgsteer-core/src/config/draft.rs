@@ -271,6 +271,8 @@ pub struct AgentDraft {
     pub vocabulary: Field<Vocabulary>,
     /// `default`.
     pub default: Field<String>,
+    /// `pooler_port`.
+    pub pooler_port: Field<u16>,
     /// `line_wait_seconds`.
     pub line_wait: Field<Duration>,
     /// `weight`.

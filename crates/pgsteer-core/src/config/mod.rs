@@ -217,6 +217,9 @@ pub struct AgentConfig {
     /// What a client that sends no line is answered: a service or one of Patroni's paths, and of
     /// which member if not of the local one.
     pub default: Option<Question>,
+    /// The port of the PgBouncer that a member must be reached through when it is asked by a health
+    /// check. A service has a port of its own.
+    pub pooler_port: Option<u16>,
     /// How long a client may take for its line. Whoever has sent none by then sends none.
     pub line_wait: Duration,
     /// What decides on the weight that goes with a yes.

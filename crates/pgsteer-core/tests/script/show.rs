@@ -34,6 +34,7 @@ pub fn agent(driver: &Driver, vocabulary: &str, line: &str) -> String {
         listen: NOWHERE,
         vocabulary: words::vocabulary(vocabulary).unwrap(),
         default: Question::read("primary", |_| false).unwrap(),
+        pooler_port: None,
         line_wait: Duration::ZERO,
         weight: Weight::Lag,
         maxconn: None,

@@ -88,6 +88,9 @@ fn put_agent_wishes(args: &AgentArgs, draft: &mut Draft, errors: &mut ConfigErro
     if let Some(check) = &args.patroni_healthcheck {
         agent.default = errors.field(Place::Flag("--patroni-healthcheck"), plain::question(check));
     }
+    if let Some(port) = &args.pgisready_port {
+        agent.pooler_port = errors.field(Place::Flag("--pgisready-port"), address::port(port));
+    }
     if let Some(vocabulary) = &args.vocabulary {
         agent.vocabulary = errors.field(Place::Flag("--vocabulary"), words::vocabulary(vocabulary));
     }
@@ -278,7 +281,7 @@ mod tests {
         let words = ["pgsteer", "run"].into_iter().chain(line.split_whitespace());
         match Cli::try_parse_from(words).unwrap().command {
             Command::Run(args) => *args,
-            Command::Agent(_) | Command::Status(_) => unreachable!(),
+            Command::Agent(_) | Command::Check(_) | Command::Status(_) => unreachable!(),
         }
     }
 

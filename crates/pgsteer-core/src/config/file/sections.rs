@@ -170,6 +170,7 @@ fn agent(s: &mut Section<'_, '_>) -> AgentDraft {
         listen: s.read("listen", listen_or_none),
         vocabulary: s.read("vocabulary", text("vocabulary = \"admin\"", words::vocabulary)),
         default: s.read("default", text("default = \"primary\"", plain::question)),
+        pooler_port: s.read("pooler_port", port),
         line_wait: s.read("line_wait_seconds", seconds(limits::LINE_WAIT)),
         weight: s.read("weight", text("weight = \"lag\"", words::weight)),
         maxconn: s.read("maxconn", whole(limits::MAXCONN)),
