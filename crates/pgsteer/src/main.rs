@@ -14,15 +14,20 @@ use pgsteer_core::config::error::ConfigErrors;
 use pgsteer_core::config::summary::Summary;
 use tracing_subscriber::EnvFilter;
 
+/// What those hear who still name the path of pg_isready.
+const NO_PG_ISREADY: &str = "pg_isready is not run any more: pgsteer asks PgBouncer by itself, \
+                             so -x (PGISREADY_PATH) may be left out";
+
 fn main() -> ExitCode {
     match Cli::parse_from(words(std::env::args_os())).command {
         Command::Run(args) => {
             let (format, check_only) = (args.log_format, args.check_config);
-            run(Outputs::All, format, check_only, move || cli::load(&args))
+            run(Outputs::All, format, check_only, None, move || cli::load(&args))
         }
         Command::Agent(args) => {
             let (format, check_only) = (args.log_format, args.check_config);
-            run(Outputs::AnswersOnly, format, check_only, move || cli::load_agent(&args))
+            let hint = args.pgisready_path.as_ref().map(|_| NO_PG_ISREADY);
+            run(Outputs::AnswersOnly, format, check_only, hint, move || cli::load_agent(&args))
         }
         Command::Check(args) => {
             let of_haproxy = |arguments: &Vec<String>| {
@@ -55,6 +60,7 @@ fn run(
     outputs: Outputs,
     format: LogFormat,
     check_only: bool,
+    hint: Option<&str>,
     load: impl Fn() -> Result<Config, ConfigErrors>,
 ) -> ExitCode {
     let config = match load() {
@@ -74,6 +80,9 @@ fn run(
         return ExitCode::SUCCESS;
     }
     start_log(format);
+    if let Some(hint) = hint {
+        tracing::info!("{hint}");
+    }
     match pgsteer::run::run(config, outputs, move || Ok(load()?)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
