@@ -1,24 +1,28 @@
 //! Showing: the Snapshot for the outputs, and the plan for the sources.
 
 use super::Engine;
-use crate::claim::Role;
+use crate::claim::{PoolerFacts, Role};
 use crate::config::Config;
 use crate::gate::Gate;
 use crate::judge::fitness::Lag;
-use crate::judge::{Member, Standing};
+use crate::judge::path::{Path, leads_to, path};
+use crate::judge::{Member, Trust};
 use crate::names::MemberName;
 use crate::pace::Need;
 use crate::plan::{Ask, Plan};
 use crate::reason::Reason;
-use crate::snapshot::{MemberState, ServiceState, Snapshot};
+use crate::snapshot::{MemberState, PoolerState, ServiceState, Snapshot};
 use crate::time::Moment;
+use crate::view::Word;
 
 impl Engine {
     /// All that there is to show, as the Snapshot of that number.
     pub(super) fn make_snapshot(&self, generation: u64, now: Moment) -> Snapshot {
-        let members = self.roster.members().iter().map(|(name, member)| {
-            (name.clone(), self.member_state(member, &self.standings[name], now))
-        });
+        let members = self
+            .roster
+            .members()
+            .iter()
+            .map(|(name, member)| (name.clone(), self.member_state(name, member, now)));
         let services = self.services.iter().map(|(name, service)| {
             let gates = self.gates[name].clone();
             (name.clone(), ServiceState { role: service.role, gates })
@@ -35,12 +39,21 @@ impl Engine {
         }
     }
 
-    fn member_state(&self, member: &Member, standing: &Standing, now: Moment) -> MemberState {
+    fn member_state(&self, name: &MemberName, member: &Member, now: Moment) -> MemberState {
+        let standing = &self.standings[name];
         let lag = match standing.role {
             Role::Replica => self.lag(member, now),
             Role::Primary | Role::StandbyLeader | Role::Unknown => Lag::default(),
         };
         let left = member.left_at.map(|_| Reason::Left);
+        let poolers = self.pooler_ports.iter().map(|port| {
+            let trouble = self.path(name, member, *port, now).trouble().cloned();
+            let leads_to = match member.view.pooler(*port, now, &self.rules.freshness) {
+                Word::Said(PoolerFacts::Leads { in_recovery }) => Some(leads_to(*in_recovery)),
+                _ => None,
+            };
+            (*port, PoolerState { leads_to, trouble })
+        });
         MemberState {
             postgres: member.found.postgres.clone(),
             patroni_url: member.found.patroni_url.clone(),
@@ -51,12 +64,26 @@ impl Engine {
             timeline: self.timeline(member, now),
             lag_bytes: lag.bytes,
             lag: lag.time,
+            poolers: poolers.collect(),
             tags: member
                 .view
                 .patroni_facts()
                 .map(|heard| heard.said.tags.clone())
                 .unwrap_or_default(),
         }
+    }
+
+    fn path(&self, name: &MemberName, member: &Member, port: u16, now: Moment) -> Path {
+        let role = (self.standings[name].role, self.role_since(name));
+        path(member, port, role, &self.rules, now)
+    }
+
+    /// The member may be relied on, and only the next word on one of its poolers is missing.
+    fn is_pooler_behind(&self, name: &MemberName, member: &Member, now: Moment) -> bool {
+        let is_awaited =
+            |port: &u16| matches!(self.path(name, member, *port, now), Path::Awaited(_));
+        !matches!(self.standings[name].trust, Trust::None(_))
+            && self.pooler_ports.iter().any(is_awaited)
     }
 
     /// Whom the sources ask, and how often, as things are.
@@ -68,11 +95,13 @@ impl Engine {
                 promoting: self.standings[name].trouble() == Some(&Reason::Promoting),
                 in_probation: gates().any(|gate| matches!(gate, Gate::Probation { .. })),
                 has_tether: self.rules.has_tether,
+                pooler_behind: self.is_pooler_behind(name, member, now),
             };
             let ask = Ask {
                 postgres: member.found.postgres.clone(),
                 addresses: member.view.addresses().to_vec(),
                 patroni_url: member.found.patroni_url.clone(),
+                poolers: self.pooler_ports.clone(),
                 pace: need.pace(),
             };
             (name.clone(), ask)

@@ -6,7 +6,7 @@ use pgsteer_core::gate::Gate;
 use pgsteer_core::names::MemberName;
 use pgsteer_core::plan::{Ask, Plan};
 use pgsteer_core::reason::Reason;
-use pgsteer_core::snapshot::{MemberState, Snapshot};
+use pgsteer_core::snapshot::{MemberState, PoolerState, Snapshot};
 
 use super::driver::Driver;
 
@@ -41,12 +41,22 @@ fn describe(name: &MemberName, member: &MemberState) -> String {
     }
     words.extend(member.address_failure.as_ref().map(ToString::to_string));
     words.extend(member.trouble.as_ref().map(with_code));
+    words.extend(member.poolers.iter().map(|(port, pooler)| describe_pooler(*port, pooler)));
     words.join(", ")
+}
+
+fn describe_pooler(port: u16, pooler: &PoolerState) -> String {
+    match (&pooler.trouble, pooler.leads_to) {
+        (Some(trouble), _) => with_code(trouble),
+        (None, Some(role)) => format!("pooler on {port} leads to a {role}"),
+        (None, None) => format!("pooler on {port} answers"),
+    }
 }
 
 fn describe_gate(gate: &Gate) -> String {
     let sessions = match gate {
         Gate::Shut { .. } if gate.ends_sessions() => ", sessions end",
+        Gate::Open { .. } if gate.bypasses_pooler() => ", past the pooler",
         _ => "",
     };
     let reason = gate.reason().map(|reason| format!(": {}", with_code(reason))).unwrap_or_default();
@@ -72,5 +82,10 @@ fn paces(plan: &Plan) -> Vec<String> {
 
 fn pace(ask: &Ask) -> String {
     let short = |duration: Duration| format!("{duration:?}");
-    format!("tether every {}, Patroni every {}", short(ask.pace.tether), short(ask.pace.patroni))
+    let pace = &ask.pace;
+    let poolers = match ask.poolers.is_empty() {
+        true => String::new(),
+        false => format!(", poolers every {}", short(pace.pooler)),
+    };
+    format!("tether every {}, Patroni every {}{poolers}", short(pace.tether), short(pace.patroni))
 }
