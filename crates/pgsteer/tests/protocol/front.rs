@@ -73,6 +73,15 @@ impl Front {
         });
     }
 
+    /// Has new sessions to a member go past its pooler.
+    pub fn bypass(&self, service: &str, member: &str) {
+        self.change(|snapshot| {
+            let (generation, way) = (snapshot.generation, Way::PastPooler);
+            let gate = Gate::Open { since: Moment::START, generation, way, note: None };
+            put(snapshot, service, member, gate);
+        });
+    }
+
     /// Shuts the gate of a member; its sessions may go on.
     pub fn shut(&self, service: &str, member: &str) {
         self.change(|snapshot| put(snapshot, service, member, shut(Sessions::Keep)));
