@@ -22,7 +22,7 @@ pub struct Ask {
     pub addresses: Vec<IpAddr>,
     /// The base of its REST API, as `http://10.0.0.11:8008`; none without Patroni.
     pub patroni_url: Option<Arc<str>>,
-    /// The ports on its host on which poolers are watched.
+    /// The ports on its host on which poolers are asked now.
     pub poolers: BTreeSet<u16>,
     /// How often.
     pub pace: Pace,

@@ -108,8 +108,7 @@ tags:
     }
 }
 
-/// Session pooling, for all databases of the server at `leads_to`. A lost server is tried again after
-/// one second, not PgBouncer's fifteen.
+/// Session pooling, for all databases of the server at `leads_to`.
 pub fn pgbouncer_ini(member: &Member, leads_to: SocketAddr) -> String {
     let Member { ip, pgbouncer_port, folder, .. } = member;
     let (host, port) = (leads_to.ip(), leads_to.port());
@@ -130,7 +129,6 @@ admin_users = {SUPERUSER}
 pool_mode = session
 max_client_conn = 500
 default_pool_size = 50
-server_login_retry = 1
 ignore_startup_parameters = extra_float_digits
 "
     )

@@ -1,5 +1,7 @@
 //! Showing: the Snapshot for the outputs, and the plan for the sources.
 
+use std::collections::BTreeSet;
+
 use super::Engine;
 use crate::claim::{PoolerFacts, Role};
 use crate::config::Config;
@@ -86,6 +88,15 @@ impl Engine {
             && self.pooler_ports.iter().any(is_awaited)
     }
 
+    /// Nobody goes through a pooler to a server that is down: PgBouncer puts off whoever tries, and
+    /// all who come after, for as long as `server_login_retry` says. A knock does not get so far.
+    fn poolers_to_ask(&self, name: &MemberName) -> BTreeSet<u16> {
+        match self.rules.has_tether && self.standings[name].role == Role::Unknown {
+            true => BTreeSet::new(),
+            false => self.pooler_ports.clone(),
+        }
+    }
+
     /// Whom the sources ask, and how often, as things are.
     pub(super) fn make_plan(&self, now: Moment) -> Plan {
         let ask = |(name, member): (&MemberName, &Member)| {
@@ -101,7 +112,7 @@ impl Engine {
                 postgres: member.found.postgres.clone(),
                 addresses: member.view.addresses().to_vec(),
                 patroni_url: member.found.patroni_url.clone(),
-                poolers: self.pooler_ports.clone(),
+                poolers: self.poolers_to_ask(name),
                 pace: need.pace(),
             };
             (name.clone(), ask)

@@ -31,8 +31,9 @@ impl Path {
 
 /// The path through the pooler on `port` to a member that has been a `role` since `role_since`.
 ///
-/// A word that contradicts a role may be older than that role: right after a promotion it is. So
-/// it counts only if it was asked for since.
+/// What was said of the server at the other end before the member had that role is out of date:
+/// right after a promotion, or when it has just come back. So bad news of it count only if they
+/// were asked for since.
 pub fn path(
     member: &Member,
     port: u16,
@@ -40,24 +41,26 @@ pub fn path(
     rules: &Rules,
     now: Moment,
 ) -> Path {
+    let wrong = |reason| match member.view.pooler_asked_at(port) < Some(role_since) {
+        true => Path::Awaited(Reason::PoolerUnheard { port }),
+        false => Path::Wrong(reason),
+    };
     match member.view.pooler(port, now, &rules.freshness) {
         Word::Unheard => Path::Awaited(Reason::PoolerUnheard { port }),
-        Word::Expired => Path::Wrong(Reason::PoolerUnheard { port }),
+        Word::Expired => wrong(Reason::PoolerUnheard { port }),
+        // This is about the pooler itself, whatever its server is.
         Word::Failed(failure) => Path::Wrong(Reason::PoolerDown { port, failure: failure.clone() }),
         Word::Said(PoolerFacts::Answers) => Path::Right,
         Word::Said(PoolerFacts::RefusesLogin(failure)) => {
             Path::Noted(Reason::PoolerUnproven { port, failure: failure.clone() })
         }
         Word::Said(PoolerFacts::LeadsNowhere(failure)) => {
-            Path::Wrong(Reason::PoolerNowhere { port, failure: failure.clone() })
+            wrong(Reason::PoolerNowhere { port, failure: failure.clone() })
         }
         Word::Said(PoolerFacts::Leads { in_recovery }) => match role {
             Role::Unknown => Path::Right,
             _ if *in_recovery == is_in_recovery(role) => Path::Right,
-            _ if member.view.pooler_asked_at(port) < Some(role_since) => {
-                Path::Awaited(Reason::PoolerUnheard { port })
-            }
-            is => Path::Wrong(Reason::PoolerAstray { port, leads_to: leads_to(*in_recovery), is }),
+            is => wrong(Reason::PoolerAstray { port, leads_to: leads_to(*in_recovery), is }),
         },
     }
 }

@@ -44,6 +44,7 @@ impl Source {
         match self {
             Source::Patroni => ask.pace.patroni,
             Source::Tether => ask.pace.tether,
+            Source::Pooler if ask.poolers.is_empty() => Duration::MAX,
             Source::Pooler => ask.pace.pooler,
             Source::Progress => Duration::from_secs(1),
             Source::Addresses => Duration::from_secs(30),

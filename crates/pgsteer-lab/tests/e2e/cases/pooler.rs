@@ -101,6 +101,9 @@ pub fn one_that_leads_elsewhere_gets_no_client(lab: &Lab) -> Result<()> {
     writes.ensure_none_read_only()?;
     ensure!(writes.cut().is_empty() && writes.done_by(lab, &primary.name)? > 0, "{writes}");
     lab.lead_pgbouncer(&primary.name, primary.postgres_addr())?;
+    // A reload alone would have to wait for `server_login_retry`.
+    lab.stop_pgbouncer(&primary.name)?;
+    lab.start_pgbouncer(&primary.name)?;
     is_seen(&steer, "open", "")?;
     is_seen(&bypassing, "open", "")?;
     Kept::open(steer.doors.write)?.ensure_alive()
@@ -125,7 +128,9 @@ pub fn a_switchover_behind_poolers_turns_no_client_away(lab: &Lab) -> Result<()>
     writes.ensure_none_read_only()?;
     writes.ensure_by_the_writable(lab, &truth)?;
     ensure!(writes.done_by(lab, &new.member)? > 0, "{writes}");
-    Ok(())
+    // PgBouncer puts off for 15 seconds whoever asked it for a server that was down.
+    lab.wait_healthy(LIMIT)?;
+    steer.wait_for_gate("read", &old, "open", SOON)
 }
 
 fn pooled(lab: &Lab, pooler_down: &str) -> String {

@@ -234,7 +234,9 @@ impl Tether {
         failure: Failure,
         stage: Stage,
     ) -> Result<State, Gone> {
-        if since.elapsed() >= SESSION_AGE_MIN {
+        if self.subject.has_lost_its_server(&failure, stage) {
+            self.backoff.hold_off();
+        } else if since.elapsed() >= SESSION_AGE_MIN {
             self.backoff.reset();
         } else {
             self.backoff.grow(self.beat.pace());

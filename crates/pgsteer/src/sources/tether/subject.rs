@@ -87,6 +87,14 @@ impl Subject {
         }
     }
 
+    /// It is there itself, and the server behind a session through it has gone away.
+    pub fn has_lost_its_server(self, failure: &Failure, stage: Stage) -> bool {
+        let Subject::Pooler { .. } = self else { return false };
+        let is_nowhere =
+            matches!(of_pooler(failure.clone(), stage), Ok(PoolerFacts::LeadsNowhere(_)));
+        is_nowhere && stage == Stage::Kept
+    }
+
     /// The word for it in the log.
     pub fn as_str(self) -> &'static str {
         match self {
