@@ -154,10 +154,13 @@ fn exclude_rivals(
 }
 
 /// A change of a gate that an operator wants to read about. That a member is what it always
-/// was and therefore not for this service is none.
+/// was and therefore not for this service is none, nor that the first word on it is still to come.
 pub(super) fn is_news(old: Option<&Gate>, new: &Gate) -> bool {
     let code = |gate: &Gate| gate.reason().map(Reason::code);
-    let expected = matches!(new.reason(), Some(Reason::WrongRole { .. } | Reason::Unheard));
+    let expected = matches!(
+        new.reason(),
+        Some(Reason::WrongRole { .. } | Reason::Unheard | Reason::PoolerUnheard { .. })
+    );
     match old {
         Some(old) if old.word() == new.word() => code(old) != code(new) && !expected,
         Some(_) => true,

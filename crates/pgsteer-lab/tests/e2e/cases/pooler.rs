@@ -22,6 +22,9 @@ pub fn one_that_is_down_only_makes_clients_wait(lab: &Lab) -> Result<()> {
     let pooled = pooled(lab, "shut");
     let wanted = Wanted { write: &pooled, read: &pooled, ..Wanted::default() };
     let steer = Steer::start(lab, &wanted)?;
+    let waited_ms = ms_between(&steer, &name)?;
+    tell(&format!("at its start the pooler's word came {waited_ms} ms after the primary's"));
+    ensure!(waited_ms < 500, "the pooler's word was waited for for {waited_ms} ms");
     let knocking = Wanted { name: "knocking", shift: 10, check: false, ..wanted };
     let knocking = Steer::start(lab, &knocking)?;
     let mut kept = Kept::open(steer.doors.write)?;
