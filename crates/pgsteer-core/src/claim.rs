@@ -44,6 +44,13 @@ pub enum Fact {
     Tether(Result<TetherFacts, Failure>),
     /// The query for WAL positions, over the same connection.
     Progress(Progress),
+    /// The pooler on this port of the member's host.
+    Pooler {
+        /// Its port.
+        port: u16,
+        /// What it said. A failure means that it is down.
+        said: Result<PoolerFacts, Failure>,
+    },
     /// The addresses that the member's host name stands for.
     Addresses(Result<Vec<IpAddr>, Failure>),
     /// Whether one of them is an address of this machine, loopback aside.
@@ -161,6 +168,23 @@ impl PatroniFacts {
 pub struct TetherFacts {
     /// The server is in recovery, that is not writable.
     pub in_recovery: bool,
+}
+
+/// What a pooler that is up says of the path through it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PoolerFacts {
+    /// It answers; without a login nobody can ask it further.
+    Answers,
+    /// It answers and refuses the check login, so nobody can tell where it leads.
+    RefusesLogin(Failure),
+    /// A query went through it and back.
+    Leads {
+        /// The server at the other end is in recovery. By a query, never by `in_hot_standby` in
+        /// the pooler's welcome: that is as old as the pooler's own connection.
+        in_recovery: bool,
+    },
+    /// It answers, and a session through it comes to nothing.
+    LeadsNowhere(Failure),
 }
 
 /// WAL positions and replication state, as SQL tells them.

@@ -3,7 +3,7 @@
 //! It is the one word that goes back from the core to the sources. They obey it and hold no
 //! opinion of their own on what is urgent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +22,8 @@ pub struct Ask {
     pub addresses: Vec<IpAddr>,
     /// The base of its REST API, as `http://10.0.0.11:8008`; none without Patroni.
     pub patroni_url: Option<Arc<str>>,
+    /// The ports on its host on which poolers are asked now.
+    pub poolers: BTreeSet<u16>,
     /// How often.
     pub pace: Pace,
 }
@@ -33,4 +35,6 @@ pub struct Pace {
     pub tether: Duration,
     /// For Patroni.
     pub patroni: Duration,
+    /// For each pooler.
+    pub pooler: Duration,
 }

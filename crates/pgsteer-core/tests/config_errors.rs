@@ -82,7 +82,7 @@ max_sessions = 3
     pgsteer.toml:14:1: services.read.max_lag: there is no key `max_lag` in [services.read]
         help: did you mean `lag_bytes_max`?
     pgsteer.toml:15:1: services.read.balance: there is no key `balance` in [services.read]
-        help: known here: listen, role, hold_seconds, lag_bytes_max, lag_seconds_max, fallback, tags, pooler_port, connect_timeout_seconds
+        help: known here: listen, role, hold_seconds, lag_bytes_max, lag_seconds_max, fallback, tags, pooler_port, pooler_down, connect_timeout_seconds
     pgsteer.toml:17:1: http.port: there is no key `port` in [http]
         help: known here: listen
     pgsteer.toml:19:1: proxy.max_sessions: there is no key `max_sessions` in [proxy]
@@ -211,6 +211,8 @@ user = 'x'
 sslmode = 'verify-ca'
 [services.write]
 role = 'master'
+pooler_port = 6432
+pooler_down = 'bypassed'
 [services.read]
 role = 'replicas'
 fallback = 'yes'
@@ -222,9 +224,11 @@ fallback = 'yes'
         help: did you mean `verify-full`?
     pgsteer.toml:10:8: services.write.role: `master` is not one of the possible words
         help: did you mean `primary`?
-    pgsteer.toml:12:8: services.read.role: `replicas` is not one of the possible words
+    pgsteer.toml:12:15: services.write.pooler_down: `bypassed` is not one of the possible words
+        help: did you mean `bypass`?
+    pgsteer.toml:14:8: services.read.role: `replicas` is not one of the possible words
         help: did you mean `replica`?
-    pgsteer.toml:13:12: services.read.fallback: `yes` is not one of the possible words
+    pgsteer.toml:15:12: services.read.fallback: `yes` is not one of the possible words
         help: one of primary, none
     ");
 }
@@ -442,6 +446,21 @@ fn a_policy_for_life_without_patroni_needs_no_patroni() {
     assert_snapshot!(wrong_beside_patroni("[cluster]\nsplit_brain = 'highest_timeline'"), @"
     pgsteer.toml:4:15: cluster.split_brain: with Patroni the leader lock decides, not the timeline
         help: remove it
+    ");
+}
+
+#[test]
+fn what_to_do_without_a_pooler_needs_a_pooler() {
+    let text = "
+[services.write]
+pooler_down = 'bypass'
+[services.read]
+pooler_port = 6432
+pooler_down = 'bypass'
+";
+    assert_snapshot!(wrong_beside_patroni(text), @"
+    pgsteer.toml:5:15: services.write.pooler_down: without `pooler_port` the service uses no pooler
+        help: add pooler_port = 6432, or remove pooler_down
     ");
 }
 

@@ -124,9 +124,9 @@ proptest! {
             prop_assert!(quiet < SILENCE || gates().all(Gate::ends_sessions));
         }
         let in_silence = run.frames.iter().filter(|frame| frame.now > last_report);
-        // Each member's three sources expire, it falls silent and is forgotten; the search calms
+        // Each member's four sources expire, it falls silent and is forgotten; the search calms
         // down, and a grace ends.
-        prop_assert!(in_silence.count() <= storm.members * 5 + 5);
+        prop_assert!(in_silence.count() <= storm.members * 6 + 5);
         let last = run.frames.last().map_or(Duration::ZERO, |frame| frame.now.since(last_report));
         prop_assert!(last <= LEFT_MEMORY, "stirs after {last:?}");
     }
@@ -163,6 +163,23 @@ proptest! {
                     prop_assert!(oracle.may_open_for_writes(name), "{name} at {}", frame.now);
                 } else if let Some(answered) = oracle.patroni_answered(name) {
                     prop_assert!(frame.now.since(answered) < PATRONI_LIVES + GRACE);
+                }
+            }
+        }
+    }
+
+    /// Bad news of a pooler acts at once, on the services that use it: none of their clients is led
+    /// to one that is down, leads nowhere, or leads to a server in another role.
+    #[test]
+    fn nobody_is_led_to_a_pooler_that_does_not_lead_to_its_member(storm in storms()) {
+        let run = storm.run();
+        for (oracle, frame) in judged(&run) {
+            for (service, name, gate) in all_gates(&frame.snapshot) {
+                let uses_pooler = run.config.services[service].pooler_port.is_some();
+                if uses_pooler && gate.is_open() && !gate.bypasses_pooler() {
+                    let primary = frame.snapshot.members[name].role == Role::Primary;
+                    let leads = oracle.pooler_may_lead_to(name, primary);
+                    prop_assert!(leads, "{service} {name} at {}: {gate:?}", frame.now);
                 }
             }
         }

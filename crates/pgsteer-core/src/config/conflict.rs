@@ -73,6 +73,9 @@ pub enum Conflict {
     /// A fallback on a service that has no replicas.
     #[error("falling back to the primary has no meaning on a service with role {0}")]
     FallbackOnRole(Role),
+    /// A policy for a pooler that there is none of.
+    #[error("without `pooler_port` the service uses no pooler")]
+    PoolerDownWithoutPort,
     /// `--max-lag`, and no service that it could apply to.
     #[error("no service has role replica")]
     NoReplicaService,
@@ -125,6 +128,9 @@ impl Conflict {
             }
             Conflict::LagOnRole(_) | Conflict::FallbackOnRole(_) => {
                 "remove it, or set role = \"replica\"".into()
+            }
+            Conflict::PoolerDownWithoutPort => {
+                "add pooler_port = 6432, or remove pooler_down".into()
             }
             Conflict::NoReplicaService => "remove it, or add a read service".into(),
             Conflict::StandbyLeaderWithoutPatroni => "use role = \"replica\"".into(),

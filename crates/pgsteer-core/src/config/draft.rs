@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::error::Place;
 use super::limits::{READ_LISTEN, WRITE_LISTEN};
-use super::{SplitBrain, SslMode, Vocabulary, Weight};
+use super::{PoolerDown, SplitBrain, SslMode, Vocabulary, Weight};
 use crate::claim::Role;
 use crate::names::{ClusterName, Endpoint, MemberName, ServiceName};
 
@@ -211,6 +211,8 @@ pub struct ServiceDraft {
     pub tags: Field<BTreeMap<String, String>>,
     /// `pooler_port`.
     pub pooler_port: Field<u16>,
+    /// `pooler_down`.
+    pub pooler_down: Field<PoolerDown>,
     /// `connect_timeout_seconds`.
     pub connect_timeout: Field<Duration>,
 }
@@ -228,6 +230,7 @@ impl ServiceDraft {
             fallback: Field::default(),
             tags: Field::default(),
             pooler_port: Field::default(),
+            pooler_down: Field::default(),
             connect_timeout: Field::default(),
         }
     }

@@ -19,7 +19,7 @@ pub mod summary;
 pub mod units;
 pub mod words;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -41,6 +41,14 @@ pub struct Config {
     pub agent: Option<AgentConfig>,
     /// How the proxy treats connections.
     pub proxy: ProxyConfig,
+}
+
+impl Config {
+    /// The ports of the poolers that are watched beside every member.
+    pub fn pooler_ports(&self) -> BTreeSet<u16> {
+        let of_services = self.services.values().filter_map(|service| service.pooler_port);
+        of_services.chain(self.agent.as_ref().and_then(|agent| agent.pooler_port)).collect()
+    }
 }
 
 /// The cluster and how to learn about it.
@@ -178,6 +186,8 @@ pub struct ServiceConfig {
     /// The port to dial on the member instead of PostgreSQL's own: a PgBouncer beside it.
     /// What a pooler says of the role in the login is cached, so it is not believed.
     pub pooler_port: Option<u16>,
+    /// What becomes of new clients while that pooler does not lead to its member.
+    pub pooler_down: PoolerDown,
     /// How long one member has to accept a connection. To say its first word in the login it has
     /// five times as long, or until its gate is shut.
     pub connect_timeout: Duration,
@@ -195,7 +205,27 @@ impl ServiceConfig {
             fallback_primary: false,
             tags: BTreeMap::new(),
             pooler_port: None,
+            pooler_down: PoolerDown::Shut,
             connect_timeout: limits::CONNECT_TIMEOUT.usual(),
+        }
+    }
+}
+
+/// What becomes of new clients while a member's pooler is down, or leads somewhere else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoolerDown {
+    /// The member gets none: they wait, or go to another one.
+    Shut,
+    /// They are led to PostgreSQL itself, past the pooler.
+    Bypass,
+}
+
+impl PoolerDown {
+    /// The word used in configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            PoolerDown::Shut => "shut",
+            PoolerDown::Bypass => "bypass",
         }
     }
 }

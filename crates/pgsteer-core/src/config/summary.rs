@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::units::{seconds_text, size_text};
-use super::{CheckConfig, Config, Membership, PatroniConfig, ServiceConfig};
+use super::{CheckConfig, Config, Membership, PatroniConfig, PoolerDown, ServiceConfig};
 use crate::claim::Found;
 
 /// Shows what was understood of a configuration, one fact a line.
@@ -80,8 +80,11 @@ fn service_line(f: &mut fmt::Formatter<'_>, service: &ServiceConfig) -> fmt::Res
     for (tag, value) in &service.tags {
         write!(f, ", tag {tag} = {value}")?;
     }
-    match service.pooler_port {
-        Some(port) => writeln!(f, ", pooler on port {port}"),
-        None => writeln!(f),
+    match (service.pooler_port, service.pooler_down) {
+        (Some(port), PoolerDown::Shut) => writeln!(f, ", pooler on port {port}"),
+        (Some(port), PoolerDown::Bypass) => {
+            writeln!(f, ", pooler on port {port}, bypassed while it is down")
+        }
+        (None, _) => writeln!(f),
     }
 }

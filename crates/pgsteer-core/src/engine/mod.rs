@@ -12,11 +12,12 @@ mod roster;
 mod showing;
 mod turning;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::claim::{Report, Role};
+use crate::config::limits::CHECK_TIMEOUT;
 use crate::config::{ClusterConfig, Config, Membership, ServiceConfig, SplitBrain};
 use crate::gate::Gate;
 use crate::judge::standing::standings;
@@ -57,9 +58,13 @@ type Gates = BTreeMap<MemberName, Gate>;
 pub struct Engine {
     cluster: ClusterConfig,
     posts: BTreeMap<Post, ServiceConfig>,
+    /// The ports of the poolers that are watched beside every member.
+    pooler_ports: BTreeSet<u16>,
     rules: Rules,
     roster: Roster,
     standings: BTreeMap<MemberName, Standing>,
+    /// Since when each member has been in the role that it has.
+    roles_since: BTreeMap<MemberName, Moment>,
     gates: BTreeMap<Post, Gates>,
     lead: Lead,
     /// The cluster is in maintenance mode, as far as was last heard.
@@ -81,9 +86,11 @@ impl Engine {
         let mut engine = Engine {
             cluster: config.cluster.clone(),
             posts: posts(&config.services),
+            pooler_ports: config.pooler_ports(),
             rules: rules(&config.cluster),
             roster: Roster::default(),
             standings: BTreeMap::new(),
+            roles_since: BTreeMap::new(),
             gates: BTreeMap::new(),
             lead: Lead::default(),
             paused: false,
@@ -125,6 +132,8 @@ impl Engine {
         }
         self.cluster = config.cluster.clone();
         self.posts = posts(&config.services);
+        self.pooler_ports = config.pooler_ports();
+        self.roster.keep_poolers(&self.pooler_ports);
         self.rules = rules(&config.cluster);
         self.enlist_configured(now);
         self.history.record(EventKind::Reloaded, now);
@@ -203,6 +212,7 @@ impl Engine {
         for (name, standing) in &concluded {
             let was = self.standings.get(name).map_or(Role::Unknown, |standing| standing.role);
             if was != standing.role {
+                self.roles_since.insert(name.clone(), now);
                 let timeline = self.timeline(&self.roster.members()[name], now);
                 events.push(EventKind::Role {
                     member: name.clone(),
@@ -212,8 +222,14 @@ impl Engine {
                 });
             }
         }
+        self.roles_since.retain(|name, _| concluded.contains_key(name));
         self.standings = concluded;
         self.record(events, now);
+    }
+
+    /// Since when a member has been in its role, if it ever had one.
+    fn role_since(&self, name: &MemberName) -> Moment {
+        self.roles_since.get(name).copied().unwrap_or(Moment::START)
     }
 
     /// Maintenance mode, as long as any member says so. If nobody speaks it stays as it was.
@@ -282,7 +298,9 @@ fn rules(cluster: &ClusterConfig) -> Rules {
         Membership::Patroni(patroni) => (true, patroni.timeout),
         Membership::Listed(_) => (false, Duration::ZERO),
     };
-    let tether_timeout = cluster.check.as_ref().map_or(Duration::ZERO, |check| check.timeout);
+    let check_timeout = cluster.check.as_ref().map(|check| check.timeout);
+    let tether_timeout = check_timeout.unwrap_or_default();
+    let pooler_timeout = check_timeout.unwrap_or(CHECK_TIMEOUT.usual());
     Rules {
         has_patroni,
         has_tether: cluster.check.is_some(),
@@ -291,6 +309,7 @@ fn rules(cluster: &ClusterConfig) -> Rules {
             patroni: pace::REST.patroni + patroni_timeout + ANSWER_SLACK,
             tether: pace::REST.tether + tether_timeout + ANSWER_SLACK,
             progress: PROGRESS_LIFETIME,
+            pooler: pace::KNOCK + pooler_timeout + ANSWER_SLACK,
         },
         patroni_loss_grace: cluster.patroni_loss_grace,
     }

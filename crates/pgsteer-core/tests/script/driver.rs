@@ -25,6 +25,7 @@ pub enum Source {
     Patroni,
     Tether,
     Progress,
+    Pooler,
     Addresses,
 }
 
@@ -34,6 +35,7 @@ impl Source {
             Fact::Patroni(_) => Source::Patroni,
             Fact::Tether(_) => Source::Tether,
             Fact::Progress(_) => Source::Progress,
+            Fact::Pooler { .. } => Source::Pooler,
             Fact::Addresses(_) | Fact::Here(_) => Source::Addresses,
         }
     }
@@ -42,6 +44,8 @@ impl Source {
         match self {
             Source::Patroni => ask.pace.patroni,
             Source::Tether => ask.pace.tether,
+            Source::Pooler if ask.poolers.is_empty() => Duration::MAX,
+            Source::Pooler => ask.pace.pooler,
             Source::Progress => Duration::from_secs(1),
             Source::Addresses => Duration::from_secs(30),
         }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgsteer_core::claim::{
-    Claim, Fact, Failure, Found, PatroniFacts, Progress, Report, Role, Standby, Tags, TetherFacts,
-    Topology,
+    Claim, Fact, Failure, Found, PatroniFacts, PoolerFacts, Progress, Report, Role, Standby, Tags,
+    TetherFacts, Topology,
 };
-use pgsteer_core::config::{Config, Membership, SplitBrain};
+use pgsteer_core::config::{Config, Membership, PoolerDown, SplitBrain};
 use pgsteer_core::engine::Engine;
 use pgsteer_core::names::MemberName;
 use pgsteer_core::snapshot::Snapshot;
@@ -20,6 +20,7 @@ use crate::cluster::{self, found, member, service, service_name};
 
 pub const GRACE: Duration = Duration::from_secs(5);
 pub const SILENCE: Duration = Duration::from_secs(30);
+pub const POOLER_PORT: u16 = 6432;
 pub const LAG_BYTES_MAX: u64 = 50;
 
 /// A cluster and what happens to it.
@@ -107,6 +108,7 @@ fn fact() -> impl Strategy<Value = Fact> {
         6 => any::<bool>().prop_map(|in_recovery| Fact::Tether(Ok(TetherFacts { in_recovery }))),
         1 => failure().prop_map(|failure| Fact::Tether(Err(failure))),
         2 => progress().prop_map(Fact::Progress),
+        4 => pooler().prop_map(|said| Fact::Pooler { port: POOLER_PORT, said }),
     ]
 }
 
@@ -159,6 +161,16 @@ fn progress() -> impl Strategy<Value = Progress> {
     )
 }
 
+fn pooler() -> impl Strategy<Value = Result<PoolerFacts, Failure>> {
+    prop_oneof![
+        6 => any::<bool>().prop_map(|in_recovery| Ok(PoolerFacts::Leads { in_recovery })),
+        1 => failure().prop_map(|failure| Ok(PoolerFacts::LeadsNowhere(failure))),
+        1 => failure().prop_map(|failure| Ok(PoolerFacts::RefusesLogin(failure))),
+        1 => Just(Ok(PoolerFacts::Answers)),
+        1 => failure().prop_map(Err),
+    ]
+}
+
 fn failure() -> impl Strategy<Value = Failure> {
     let peer = || Arc::from("somebody");
     prop_oneof![
@@ -209,7 +221,9 @@ impl Storm {
                 let in_recovery = *role != Role::Primary;
                 let tether = Fact::Tether(Ok(TetherFacts { in_recovery }));
                 self.say(name(*member), play.now, Fact::Patroni(Ok(facts(*role, 100))), play);
+                let said = Ok(PoolerFacts::Leads { in_recovery });
                 self.say(name(*member), play.now, tether, play);
+                self.say(name(*member), play.now, Fact::Pooler { port: POOLER_PORT, said }, play);
             }
             Step::Wait { ms } => play.wait(Duration::from_millis(*ms)),
             Step::Listed { present, moved, age_ms } if self.has_patroni => {
@@ -223,6 +237,7 @@ impl Storm {
     fn say(&self, member: MemberName, asked_at: Moment, fact: Fact, play: &mut Play) {
         let has_source = match fact {
             Fact::Patroni(_) => self.has_patroni,
+            Fact::Pooler { .. } => true,
             _ => self.has_tether,
         };
         if has_source {
@@ -261,9 +276,16 @@ impl Storm {
         tagged.tags = Tags::from([("noloadbalance".to_owned(), "true".to_owned())]);
         let mut with_fallback = service(Role::Replica);
         with_fallback.fallback_primary = true;
+        let mut pooled = service(Role::Primary);
+        pooled.pooler_port = Some(POOLER_PORT);
+        let mut bypassing = service(Role::Replica);
+        bypassing.pooler_port = Some(POOLER_PORT);
+        bypassing.pooler_down = PoolerDown::Bypass;
         config.services = BTreeMap::from([
             (service_name("write"), service(Role::Primary)),
             (service_name("write_tagged"), tagged),
+            (service_name("write_pooled"), pooled),
+            (service_name("read_bypassing"), bypassing),
             (service_name("read"), with_fallback),
             (service_name("read_limited"), limited),
             (service_name("leader"), service(Role::StandbyLeader)),

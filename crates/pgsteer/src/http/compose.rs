@@ -8,9 +8,9 @@ use std::time::Duration;
 use pgsteer_core::gate;
 use pgsteer_core::names::{MemberName, ServiceName};
 use pgsteer_core::reason::Reason;
-use pgsteer_core::snapshot::{self, EventKind, MemberState, ServiceState, Snapshot};
+use pgsteer_core::snapshot::{self, EventKind, MemberState, PoolerState, ServiceState, Snapshot};
 
-use super::document::{Cause, Cluster, Document, Event, Gate, Member, Service};
+use super::document::{Cause, Cluster, Document, Event, Gate, Member, Pooler, Service};
 use super::stamp::Now;
 use crate::stats::{MemberStats, ServiceStats, Stats};
 
@@ -58,10 +58,19 @@ fn member(name: &MemberName, state: &MemberState, services: BTreeMap<String, Gat
         lag_bytes: state.lag_bytes,
         lag_seconds: state.lag.as_ref().map(Duration::as_secs_f64),
         trouble: state.trouble.as_ref().map(cause),
+        poolers: state.poolers.iter().map(|(port, state)| pooler(*port, state)).collect(),
         tags: state.tags.clone(),
         addresses: state.addresses.iter().map(ToString::to_string).collect(),
         address_trouble: state.address_failure.as_ref().map(ToString::to_string),
         services,
+    }
+}
+
+fn pooler(port: u16, state: &PoolerState) -> Pooler {
+    Pooler {
+        port,
+        leads_to: state.leads_to.map(|role| role.to_string()),
+        trouble: state.trouble.as_ref().map(cause),
     }
 }
 

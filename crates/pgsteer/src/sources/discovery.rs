@@ -215,7 +215,12 @@ mod tests {
             postgres: Endpoint::new("10.0.0.1", 5432).unwrap(),
             addresses: Vec::new(),
             patroni_url: Some(patroni_url.url().clone()),
-            pace: Pace { tether: Duration::from_secs(1), patroni: Duration::from_secs(1) },
+            poolers: Default::default(),
+            pace: Pace {
+                tether: Duration::from_secs(1),
+                patroni: Duration::from_secs(1),
+                pooler: Duration::from_secs(1),
+            },
         };
         Plan::from([(MemberName::new("pg1").unwrap(), ask)])
     }

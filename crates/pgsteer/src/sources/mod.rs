@@ -1,7 +1,7 @@
 //! Sources: they report what they see of each member, and hold no opinion.
 //!
 //! A supervisor follows the plan and keeps, per member in it, one task each for Patroni, the
-//! tether and the resolver. All of them speak into one bounded channel. They know neither
+//! tether, every pooler and the resolver. All of them speak into one bounded channel. They know neither
 //! the core's verdicts nor the outputs; the plan is the only word that comes back to them.
 
 mod beat;
@@ -11,6 +11,7 @@ mod discovery;
 mod fake;
 mod http;
 mod patroni;
+mod pooler;
 mod prompt;
 mod resolver;
 mod secret;
@@ -219,7 +220,12 @@ mod tests {
             postgres: Endpoint::new("127.0.0.1", port).unwrap(),
             addresses: Vec::new(),
             patroni_url: Some(Arc::from(format!("http://127.0.0.1:{port}"))),
-            pace: Pace { tether: Duration::from_millis(5), patroni: Duration::from_millis(5) },
+            poolers: Default::default(),
+            pace: Pace {
+                tether: Duration::from_millis(5),
+                patroni: Duration::from_millis(5),
+                pooler: Duration::from_secs(1),
+            },
         }
     }
 
@@ -254,7 +260,7 @@ mod tests {
                 Fact::Here(_) => {}
                 Fact::Patroni(answer) => kinds[1] = answer.is_err(),
                 Fact::Tether(answer) => kinds[2] = answer.is_err(),
-                Fact::Progress(_) => {}
+                Fact::Progress(_) | Fact::Pooler { .. } => {}
             }
         }
 

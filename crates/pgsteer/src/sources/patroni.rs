@@ -119,7 +119,12 @@ mod tests {
             postgres: Endpoint::new("127.0.0.1", 5432).unwrap(),
             addresses: Vec::new(),
             patroni_url: Some(Arc::from(format!("http://{address}"))),
-            pace: Pace { tether: Duration::from_millis(5), patroni: Duration::from_millis(5) },
+            poolers: Default::default(),
+            pace: Pace {
+                tether: Duration::from_millis(5),
+                patroni: Duration::from_millis(5),
+                pooler: Duration::from_secs(1),
+            },
         }
     }
 

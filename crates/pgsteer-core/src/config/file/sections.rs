@@ -142,6 +142,7 @@ fn service_keys(s: &mut Section<'_, '_>, empty: ServiceDraft) -> ServiceDraft {
         fallback: s.read("fallback", text("fallback = \"primary\"", words::fallback)),
         tags: s.find("tags").map_or_else(Field::default, |e| tags(&e)),
         pooler_port: s.read("pooler_port", port),
+        pooler_down: s.read("pooler_down", text("pooler_down = \"bypass\"", words::pooler_down)),
         connect_timeout: s.read("connect_timeout_seconds", seconds(limits::CONNECT_TIMEOUT)),
         ..empty
     }

@@ -8,6 +8,7 @@ mod newcomer;
 mod orders;
 mod pages;
 mod patroni;
+mod pooler;
 mod postgres;
 mod replicas;
 mod several;
@@ -66,6 +67,9 @@ pub fn all() -> Vec<Case> {
             orders::sighup_with_a_broken_file_changes_nothing,
             replicas::one_with_the_tag_noloadbalance_is_drained_and_comes_back,
             postgres::a_restart_only_makes_clients_wait,
+            pooler::one_that_is_down_only_makes_clients_wait,
+            pooler::one_that_is_down_is_bypassed_until_it_is_back,
+            pooler::one_that_leads_elsewhere_gets_no_client,
             patroni::writes_go_on_beside_a_frozen_patroni_until_another_has_the_lock,
             crash::clients_wait_for_the_successor,
             crash::clients_wait_for_the_successor_without_a_login_too;
@@ -76,6 +80,7 @@ pub fn all() -> Vec<Case> {
             replicas::one_that_patroni_does_not_list_any_more_is_drained_and_comes_back,
             replicas::one_that_crashes_turns_no_reader_away,
             replicas::without_any_the_primary_stands_in_if_it_may,
+            pooler::a_switchover_behind_poolers_turns_no_client_away,
             postgres::a_hang_only_makes_clients_wait,
             postgres::a_sudden_stop_only_makes_clients_wait,
             silence::a_frozen_primary_loses_its_sessions_and_gets_none_after_the_thaw,
