@@ -110,6 +110,9 @@ pub enum Reason {
     /// The fallback ended: a replica is open again.
     #[error("a replica is open again, the primary need not stand in")]
     FallbackOver,
+    /// Patroni has been told to hand the lead over, so whoever logs in there now is cut off soon.
+    #[error("a switchover away from it has been ordered")]
+    SwitchoverPlanned,
     /// Its host name stands for no address.
     #[error("no address to dial: {0}")]
     NoAddress(Failure),
@@ -157,6 +160,7 @@ codes! {
     Reason::Confirming => "confirming",
     Reason::Fallback => "fallback",
     Reason::FallbackOver => "fallback_over",
+    Reason::SwitchoverPlanned => "switchover_planned",
     Reason::NoAddress(_) => "no_address",
 }
 

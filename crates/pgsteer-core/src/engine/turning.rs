@@ -58,7 +58,14 @@ impl Turning<'_> {
         let mut gates = Gates::new();
         for name in self.engine.roster.members().keys() {
             let old = self.old_gate(name);
-            let verdict = self.case(name, &old).verdict();
+            let verdict = match self.case(name, &old).verdict() {
+                Verdict::Fit { .. }
+                    if self.engine.is_handing_over(name, self.service, self.now) =>
+                {
+                    Verdict::Drain(Reason::SwitchoverPlanned)
+                }
+                verdict => verdict,
+            };
             gates.insert(name.clone(), old.next(self.turn(name, verdict)));
         }
         if self.service.fallback_primary {

@@ -34,6 +34,7 @@ pub fn snapshot() -> Snapshot {
         cluster: ClusterName::new("demo").unwrap(),
         scope: Some("batman".to_owned()),
         paused: true,
+        etcd: None,
         members: members(),
         services: [(service("write"), write()), (service("read"), read())].into(),
         events: events(),

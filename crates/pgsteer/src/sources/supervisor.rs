@@ -43,8 +43,10 @@ impl Supervisor {
         let mut members: BTreeMap<MemberName, Watched> = BTreeMap::new();
         loop {
             let plan = self.plan.borrow_and_update().clone();
-            members.retain(|name, watched| plan.contains_key(name) && !watched.has_failed(name));
-            for (name, ask) in plan.iter() {
+            members.retain(|name, watched| {
+                plan.members.contains_key(name) && !watched.has_failed(name)
+            });
+            for (name, ask) in &plan.members {
                 match members.get(name) {
                     Some(watched) => watched.follow(ask),
                     None => {
