@@ -49,6 +49,8 @@ pub enum Fact {
     Progress(Progress),
     /// The addresses that the member's host name stands for.
     Addresses(Result<Vec<IpAddr>, Failure>),
+    /// Whether one of them is an address of this machine, loopback aside.
+    Here(bool),
 }
 
 /// The role of a member.
@@ -94,6 +96,19 @@ impl fmt::Display for Role {
     }
 }
 
+/// What a replica's stream means to the commits of the primary, by Patroni's `sync_standby` and
+/// `quorum_standby`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Standby {
+    /// No commit waits for it, or it is no replica.
+    #[default]
+    Async,
+    /// Commits wait for it.
+    Sync,
+    /// Commits wait for some of its kind; Patroni 4.0 and later.
+    Quorum,
+}
+
 /// Patroni's tags: a name and the value as text (`true`, `100`, `fast`).
 pub type Tags = BTreeMap<String, String>;
 
@@ -114,6 +129,8 @@ pub struct PatroniFacts {
     pub replayed_location: Option<u64>,
     /// Patroni 3.0.4 and later: `streaming`, `in archive recovery`, ...
     pub replication_state: Option<String>,
+    /// What its stream means to the commits of the primary.
+    pub standby: Standby,
     /// The member's tags.
     pub tags: Tags,
     /// The cluster is in maintenance mode.

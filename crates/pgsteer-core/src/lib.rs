@@ -11,6 +11,7 @@
 
 #![warn(missing_docs)]
 
+pub mod agent;
 pub mod claim;
 pub mod config;
 pub mod engine;
@@ -20,6 +21,8 @@ mod lead;
 pub mod names;
 mod pace;
 pub mod plan;
+pub mod post;
+pub mod probe;
 pub mod reason;
 pub mod snapshot;
 pub mod time;

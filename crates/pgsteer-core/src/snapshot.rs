@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::claim::{Failure, Role, Tags};
+use crate::claim::{Failure, Role, Standby, Tags};
 use crate::gate::Gate;
 use crate::names::{ClusterName, Endpoint, MemberName, ServiceName};
 use crate::reason::Reason;
@@ -30,6 +30,8 @@ pub struct Snapshot {
     pub paused: bool,
     /// Whether Patroni's keys in etcd are watched; none where nobody is told to, or not yet.
     pub etcd: Option<Result<(), Failure>>,
+    /// The member on whose machine this pgsteer runs, if it is on one and that is known.
+    pub local: Option<MemberName>,
     /// All members known, in the order of their names.
     pub members: BTreeMap<MemberName, MemberState>,
     /// All services, each with one gate per member.
@@ -61,6 +63,21 @@ pub struct MemberState {
     pub lag: Option<Duration>,
     /// Patroni's tags.
     pub tags: Tags,
+    /// What Patroni's health checks ask for.
+    pub health: Health,
+}
+
+/// What Patroni's health checks ask of a member, answered. [`crate::probe`] reads it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Health {
+    /// Its gate for each of [`crate::post::ROLES`], with no wish beside the role.
+    pub roles: BTreeMap<Role, Gate>,
+    /// What its stream means to the commits of the primary.
+    pub standby: Standby,
+    /// Why its PostgreSQL is not known to run, if so.
+    pub postgres_trouble: Option<Reason>,
+    /// Why its Patroni is not known to run, if so.
+    pub patroni_trouble: Option<Reason>,
 }
 
 /// A service as the Snapshot shows it.
@@ -68,6 +85,8 @@ pub struct MemberState {
 pub struct ServiceState {
     /// The role it wants.
     pub role: Role,
+    /// The lag in bytes above which it drains a replica.
+    pub lag_bytes_max: Option<u64>,
     /// The gate of every member.
     pub gates: BTreeMap<MemberName, Gate>,
 }
@@ -82,6 +101,7 @@ impl Snapshot {
             scope,
             paused,
             etcd,
+            local,
             members,
             services,
             events,
@@ -93,6 +113,7 @@ impl Snapshot {
             || *events != other.events
             || *scope != other.scope
             || *cluster != other.cluster
+            || *local != other.local
     }
 
     /// Whether a session of `service` to `member`, dialled at `dialled`, has to end now.
@@ -278,8 +299,10 @@ mod tests {
             lag_bytes: None,
             lag: None,
             tags: Tags::new(),
+            health: Health::default(),
         };
-        let state = ServiceState { role, gates: BTreeMap::from([(n1.clone(), gate)]) };
+        let state =
+            ServiceState { role, lag_bytes_max: None, gates: BTreeMap::from([(n1.clone(), gate)]) };
         Snapshot {
             generation: 1,
             at: Moment::START,
@@ -287,6 +310,7 @@ mod tests {
             scope: None,
             paused: false,
             etcd: None,
+            local: None,
             members: BTreeMap::from([(n1, member)]),
             services: BTreeMap::from([(ServiceName::new("write").unwrap(), state)]),
             events: VecDeque::new(),

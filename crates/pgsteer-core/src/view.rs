@@ -71,6 +71,7 @@ pub struct View {
     progress: Option<Heard<Progress>>,
     addresses: Vec<IpAddr>,
     address_failure: Option<Failure>,
+    is_here: bool,
     last_sign_of_life: Moment,
 }
 
@@ -87,6 +88,7 @@ impl View {
             progress: None,
             addresses: Vec::new(),
             address_failure: None,
+            is_here: false,
             last_sign_of_life: now,
         }
     }
@@ -131,6 +133,7 @@ impl View {
                 self.address_failure = None;
             }
             Fact::Addresses(Err(failure)) => self.address_failure = Some(failure),
+            Fact::Here(is_here) => self.is_here = is_here,
             Fact::Patroni(_) | Fact::Tether(_) | Fact::Progress(_) => {}
         }
     }
@@ -187,6 +190,11 @@ impl View {
         &self.addresses
     }
 
+    /// Its host is this machine.
+    pub fn is_here(&self) -> bool {
+        self.is_here
+    }
+
     /// Why the addresses could not be refreshed, if so.
     pub fn address_failure(&self) -> Option<&Failure> {
         self.address_failure.as_ref()
@@ -223,7 +231,7 @@ impl Fact {
             Fact::Tether(said) => said.as_ref().err(),
             Fact::Progress(_) => None,
             // What a name server says is no sign of the member.
-            Fact::Addresses(_) => return false,
+            Fact::Addresses(_) | Fact::Here(_) => return false,
         };
         !matches!(
             failure,

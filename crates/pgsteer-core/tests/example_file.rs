@@ -80,8 +80,17 @@ fn members_in_the_example_can_take_the_place_of_patroni() {
 /// The reader itself says which keys it knows, when it finds one that it does not.
 #[test]
 fn every_key_is_in_the_example() {
-    let sections =
-        ["cluster", "patroni", "etcd", "members.n1", "check", "services.write", "http", "proxy"];
+    let sections = [
+        "cluster",
+        "patroni",
+        "etcd",
+        "members.n1",
+        "check",
+        "services.write",
+        "http",
+        "agent",
+        "proxy",
+    ];
     let strange: String =
         sections.iter().map(|section| format!("[{section}]\nqqq = 1\n")).collect();
     let (_, errors): (Draft, ConfigErrors) = file::read(&strange, "x");

@@ -16,6 +16,12 @@ impl Clock {
         Clock { start: Instant::now() }
     }
 
+    /// A clock that was started at `start`.
+    #[cfg(test)]
+    pub fn since(start: Instant) -> Clock {
+        Clock { start }
+    }
+
     /// Now, as the core sees it.
     pub fn now(&self) -> Moment {
         self.moment(Instant::now())

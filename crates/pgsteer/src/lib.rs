@@ -1,9 +1,13 @@
 //! The binary's parts: sources, outputs, and `run`, which alone knows both.
 
+mod agent;
+mod ask;
+pub mod check;
 pub mod cli;
 mod clock;
 mod heartbeat;
 mod http;
+mod listen;
 pub mod proxy;
 pub mod run;
 mod sources;

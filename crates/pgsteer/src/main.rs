@@ -1,22 +1,69 @@
 //! The program `pgsteer`: from the command line to what it asks for, and the exit code.
 
+use std::ffi::{OsStr, OsString};
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
-use pgsteer::cli::{self, Cli, Command, LogFormat, RunArgs};
+use pgsteer::check::Question;
+use pgsteer::cli::{self, Cli, Command, LogFormat};
+use pgsteer::run::Outputs;
+use pgsteer_core::config::Config;
+use pgsteer_core::config::error::ConfigErrors;
 use pgsteer_core::config::summary::Summary;
 use tracing_subscriber::EnvFilter;
 
+/// What those hear who still name the path of pg_isready.
+const NO_PG_ISREADY: &str = "pg_isready is not run any more: pgsteer asks PgBouncer by itself, \
+                             so -x (PGISREADY_PATH) may be left out";
+
 fn main() -> ExitCode {
-    match Cli::parse().command {
-        Command::Run(args) => run(*args),
+    match Cli::parse_from(words(std::env::args_os())).command {
+        Command::Run(args) => {
+            let (format, check_only) = (args.log_format, args.check_config);
+            run(Outputs::All, format, check_only, None, move || cli::load(&args))
+        }
+        Command::Agent(args) => {
+            let (format, check_only) = (args.log_format, args.check_config);
+            let hint = args.pgisready_path.as_ref().map(|_| NO_PG_ISREADY);
+            run(Outputs::AnswersOnly, format, check_only, hint, move || cli::load_agent(&args))
+        }
+        Command::Check(args) => {
+            let of_haproxy = |arguments: &Vec<String>| {
+                Question::of_haproxy(arguments, |name| std::env::var(name).ok())
+            };
+            let asked = args.external.as_ref().and_then(of_haproxy);
+            let question = asked.unwrap_or(Question { of: vec![args.of], member: args.member });
+            pgsteer::check::run(&args.http, &question, args.timeout)
+        }
         Command::Status(args) => pgsteer::status::run(&args.http, args.json, args.watch),
     }
 }
 
-fn run(args: RunArgs) -> ExitCode {
-    let config = match cli::load(&args) {
+/// The command line. Under the name of `happac` the program is its agent, and as `pgsteer-check`
+/// it is what HAProxy's external-check runs, which takes no flags.
+fn words(given: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut words: Vec<OsString> = given.collect();
+    let name = words.first().map(Path::new).and_then(Path::file_name).and_then(OsStr::to_str);
+    let implied: &[&str] = match name {
+        Some("happac") => &["agent"],
+        Some("pgsteer-check") => &["check", "--external"],
+        _ => &[],
+    };
+    let flags = words.len().min(1);
+    words.splice(flags..flags, implied.iter().map(OsString::from));
+    words
+}
+
+fn run(
+    outputs: Outputs,
+    format: LogFormat,
+    check_only: bool,
+    hint: Option<&str>,
+    load: impl Fn() -> Result<Config, ConfigErrors>,
+) -> ExitCode {
+    let config = match load() {
         Ok(config) => config,
         Err(errors) => {
             cli::complain(&errors, errors.len());
@@ -27,13 +74,16 @@ fn run(args: RunArgs) -> ExitCode {
         cli::complain(&format_args!("{error:#}"), 1);
         return ExitCode::from(cli::EXIT_WRONG_CONFIG);
     }
-    if args.check_config {
+    if check_only {
         // A reader that has gone away is no reason to fail.
         let _ = writeln!(io::stdout(), "{}", Summary(&config));
         return ExitCode::SUCCESS;
     }
-    start_log(args.log_format);
-    match pgsteer::run::run(config, move || Ok(cli::load(&args)?)) {
+    start_log(format);
+    if let Some(hint) = hint {
+        tracing::info!("{hint}");
+    }
+    match pgsteer::run::run(config, outputs, move || Ok(load()?)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");

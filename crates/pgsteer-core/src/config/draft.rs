@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::error::Place;
 use super::limits::{READ_LISTEN, WRITE_LISTEN};
-use super::{SplitBrain, SslMode};
+use super::{SplitBrain, SslMode, Vocabulary, Weight};
 use crate::claim::Role;
 use crate::names::{ClusterName, Endpoint, MemberName, ServiceName};
 
@@ -46,6 +46,12 @@ impl<T> Field<T> {
     /// Something wrong, which has been reported.
     pub fn wrong() -> Field<T> {
         Field { given: None, wrong: true }
+    }
+
+    /// What `make` makes of the value.
+    pub fn map<U>(self, make: impl FnOnce(T) -> U) -> Field<U> {
+        let given = self.given.map(|Given { value, place }| Given { value: make(value), place });
+        Field { given, wrong: self.wrong }
     }
 
     /// Nothing was written.
@@ -100,6 +106,8 @@ pub struct Draft {
     pub services: Field<Services>,
     /// `[http]`: where the status pages listen; none switches them off.
     pub http: Field<Option<SocketAddr>>,
+    /// `[agent]`: without it nobody is answered.
+    pub agent: Field<AgentDraft>,
     /// `[proxy]`.
     pub proxy: ProxyDraft,
 }
@@ -137,6 +145,8 @@ pub struct ClusterDraft {
     pub patroni_loss_grace: Field<Duration>,
     /// `silence_seconds`.
     pub silence: Field<Duration>,
+    /// `local`.
+    pub local: Field<MemberName>,
 }
 
 /// `[patroni]`.
@@ -275,6 +285,25 @@ impl ServiceDraft {
         }
         Some(Given { value: default, place: Place::Default(format!("services.{name}.listen")) })
     }
+}
+
+/// `[agent]`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AgentDraft {
+    /// `listen`; none switches the agent off.
+    pub listen: Field<Option<SocketAddr>>,
+    /// `vocabulary`.
+    pub vocabulary: Field<Vocabulary>,
+    /// `default`.
+    pub default: Field<String>,
+    /// `pooler_port`.
+    pub pooler_port: Field<u16>,
+    /// `line_wait_seconds`.
+    pub line_wait: Field<Duration>,
+    /// `weight`.
+    pub weight: Field<Weight>,
+    /// `maxconn`.
+    pub maxconn: Field<u64>,
 }
 
 /// `[proxy]`.

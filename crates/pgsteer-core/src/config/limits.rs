@@ -36,10 +36,16 @@ pub const ETCD_NAMESPACE: &str = "/service";
 pub const WRITE_LISTEN: SocketAddr = everywhere(5000);
 /// Where the service `read` listens unless told otherwise.
 pub const READ_LISTEN: SocketAddr = everywhere(5001);
+/// Where the agent listens unless told otherwise.
+pub const AGENT_LISTEN: SocketAddr = everywhere(5555);
 /// Where the status pages are unless told otherwise.
 pub const HTTP_LISTEN: SocketAddr = everywhere(7000);
+/// Where nothing listens: the address of what is judged and not served.
+pub const NOWHERE: SocketAddr = everywhere(0);
 /// The cluster's name unless told otherwise.
 pub const CLUSTER_NAME: &str = "main";
+/// What the agent answers a client that sends no line, unless told otherwise.
+pub const AGENT_DEFAULT: &str = "primary";
 /// The database of the check login unless told otherwise.
 pub const CHECK_DBNAME: &str = "postgres";
 
@@ -68,6 +74,11 @@ pub const KEEPALIVE: Seconds = Seconds::within(1_000, 7_200_000).or(30_000);
 /// How long a client may leave bytes unacknowledged or unread; zero is as long as the system says.
 pub const USER_TIMEOUT: Seconds = Seconds::within(0, 3_600_000).or(0);
 
+/// How long a client of the agent may take for its line.
+pub const LINE_WAIT: Seconds = Seconds::within(0, 5_000).or(50);
+
+/// The `maxconn` of a server.
+pub const MAXCONN: Whole = Whole::within(1, 1_000_000);
 /// A TCP port.
 pub const PORT: Whole = Whole::within(1, 65_535);
 /// Worker threads.

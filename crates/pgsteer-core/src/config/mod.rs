@@ -17,15 +17,16 @@ pub mod problem;
 mod suggest;
 pub mod summary;
 pub mod units;
-mod words;
+pub mod words;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::agent::Question;
 use crate::claim::{Found, Role};
-use crate::names::{ClusterName, ServiceName};
+use crate::names::{ClusterName, MemberName, ServiceName};
 
 /// Everything that one pgsteer process is told.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,6 +37,8 @@ pub struct Config {
     pub services: BTreeMap<ServiceName, ServiceConfig>,
     /// Where the status pages are, if anywhere.
     pub http: Option<HttpConfig>,
+    /// What HAProxy's agent-checks are answered, if they are.
+    pub agent: Option<AgentConfig>,
     /// How the proxy treats connections.
     pub proxy: ProxyConfig,
 }
@@ -58,6 +61,17 @@ pub struct ClusterConfig {
     pub patroni_loss_grace: Duration,
     /// After how long without a word from any source the sessions to a member are ended.
     pub silence: Duration,
+    /// Where we are, as far as it is known.
+    pub here: Here,
+}
+
+/// What tells which member runs on this machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Here {
+    /// The operator says so.
+    pub name: Option<MemberName>,
+    /// The REST API of the local Patroni, as `http://10.0.0.11:8008`.
+    pub patroni_url: Option<String>,
 }
 
 /// Where the members come from.
@@ -216,6 +230,65 @@ impl ServiceConfig {
 pub struct HttpConfig {
     /// Where they listen.
     pub listen: SocketAddr,
+}
+
+/// The answers to HAProxy's agent-checks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AgentConfig {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// The words for yes and no.
+    pub vocabulary: Vocabulary,
+    /// What a client that sends no line is answered: a service or one of Patroni's paths, and of
+    /// which member if not of the local one.
+    pub default: Option<Question>,
+    /// The port of the PgBouncer that a member must be reached through when it is asked by a health
+    /// check. A service has a port of its own.
+    pub pooler_port: Option<u16>,
+    /// How long a client may take for its line. Whoever has sent none by then sends none.
+    pub line_wait: Duration,
+    /// What decides on the weight that goes with a yes.
+    pub weight: Weight,
+    /// The `maxconn` that goes with a yes.
+    pub maxconn: Option<u32>,
+}
+
+/// The words of the agent for yes and no.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Vocabulary {
+    /// `up` and `down`: whoever is not fit is shown as DOWN.
+    Health,
+    /// `ready` and `maint`: whoever is not fit is shown as in maintenance, and nobody is paged.
+    Admin,
+}
+
+impl Vocabulary {
+    /// The word used in configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Vocabulary::Health => "health",
+            Vocabulary::Admin => "admin",
+        }
+    }
+}
+
+/// What decides on the weight that the agent gives a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weight {
+    /// The agent does not speak of it.
+    Unsaid,
+    /// How much of the lag limit is used up.
+    Lag,
+}
+
+impl Weight {
+    /// The word used in configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Weight::Unsaid => "none",
+            Weight::Lag => "lag",
+        }
+    }
 }
 
 /// Limits and habits of the proxy.

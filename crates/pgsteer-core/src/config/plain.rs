@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use super::limits::{LOGIN_NAME_BYTES_MAX, PATH_BYTES_MAX};
-use super::problem::Problem;
+use super::problem::{Problem, Shown};
+use crate::agent::LINE_BYTES_MAX;
 use crate::names::check_name;
 
 /// Reads a user or database name of PostgreSQL.
@@ -42,6 +43,15 @@ pub fn namespace(text: &str) -> Result<String, Problem> {
 pub fn path(text: &str) -> Result<PathBuf, Problem> {
     let fits = is_within(text, PATH_BYTES_MAX);
     fits.then(|| PathBuf::from(text)).ok_or(Problem::Path)
+}
+
+/// Reads a question for the agent. What it means depends on the services.
+///
+/// # Errors
+/// A text that could not be sent as a line.
+pub fn question(text: &str) -> Result<String, Problem> {
+    let fits = is_within(text, LINE_BYTES_MAX) && !text.contains(['\n', '\r']);
+    fits.then(|| text.to_owned()).ok_or(Problem::Question(Shown::of(text)))
 }
 
 fn is_within(text: &str, bytes_max: usize) -> bool {

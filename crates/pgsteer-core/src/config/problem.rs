@@ -119,6 +119,9 @@ pub enum Problem {
     /// A URL with a user name or password in it.
     #[error("the URL has a user name or password in it (it is not shown)")]
     UrlCredentials(Api),
+    /// Not a question to the agent.
+    #[error("{0} is neither a service nor one of Patroni's health checks")]
+    Question(Shown),
     /// Not a size.
     #[error("{0} is not a size")]
     Size(Shown),
@@ -178,6 +181,9 @@ impl Problem {
                 size_text(super::limits::LAG_BYTES_MAX)
             ),
             Problem::Lag(_) => "as 16MB (B, kB, MB, GB, TB) or 10s (ms, s, min, h, d)".into(),
+            Problem::Question(_) => {
+                "the name of a service, or as primary, replica?lag=16MB, read-only, sync; then the member, if it is not the local one".into()
+            }
             Problem::Login => format!("1 to {LOGIN_NAME_BYTES_MAX} bytes"),
             Problem::Path => format!("1 to {PATH_BYTES_MAX} bytes"),
             Problem::Conflict(conflict) => conflict.remedy(),

@@ -35,6 +35,10 @@ impl fmt::Display for Summary<'_> {
             Some(http) => writeln!(f, "status pages on http://{}", http.listen)?,
             None => writeln!(f, "no status pages")?,
         }
+        if let Some(agent) = &config.agent {
+            let words = agent.vocabulary.as_str();
+            writeln!(f, "agent-checks on {}, answered in words of {words}", agent.listen)?;
+        }
         write!(f, "at most {} sessions on ", config.proxy.sessions_max)?;
         match config.proxy.workers {
             Some(1) => f.write_str("1 worker"),

@@ -2,7 +2,7 @@
 
 use super::problem::{Problem, Shown};
 use super::suggest::nearest;
-use super::{SplitBrain, SslMode};
+use super::{SplitBrain, SslMode, Vocabulary, Weight};
 use crate::claim::Role;
 
 /// Reads the role that a service wants.
@@ -48,6 +48,23 @@ pub fn split_brain(text: &str) -> Result<SplitBrain, Problem> {
 pub fn fallback(text: &str) -> Result<bool, Problem> {
     let word = |primary| if primary { "primary" } else { "none" };
     choose(text, &[true, false], word, &[("master", "primary")])
+}
+
+/// Reads the agent's words for yes and no.
+///
+/// # Errors
+/// Any other word than `health` and `admin`.
+pub fn vocabulary(text: &str) -> Result<Vocabulary, Problem> {
+    let all = [Vocabulary::Health, Vocabulary::Admin];
+    choose(text, &all, Vocabulary::as_str, &[("up", "health"), ("maint", "admin")])
+}
+
+/// Reads what decides on the weight that the agent gives.
+///
+/// # Errors
+/// Any other word than `none` and `lag`.
+pub fn weight(text: &str) -> Result<Weight, Problem> {
+    choose(text, &[Weight::Unsaid, Weight::Lag], Weight::as_str, &[])
 }
 
 fn choose<T: Copy>(

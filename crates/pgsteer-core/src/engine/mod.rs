@@ -27,6 +27,7 @@ use crate::lead::Lead;
 use crate::names::{MemberName, ServiceName};
 use crate::pace::{self, SEARCH_LASTS};
 use crate::plan::Plan;
+use crate::post::{Post, posts};
 use crate::snapshot::{Event, EventKind, Snapshot};
 use crate::time::Moment;
 use crate::view::{Freshness, Word};
@@ -58,12 +59,12 @@ type Gates = BTreeMap<MemberName, Gate>;
 #[derive(Debug)]
 pub struct Engine {
     cluster: ClusterConfig,
-    services: BTreeMap<ServiceName, ServiceConfig>,
+    posts: BTreeMap<Post, ServiceConfig>,
     rules: Rules,
     roster: Roster,
     notices: Notices,
     standings: BTreeMap<MemberName, Standing>,
-    gates: BTreeMap<ServiceName, Gates>,
+    gates: BTreeMap<Post, Gates>,
     lead: Lead,
     /// The cluster is in maintenance mode, as far as was last heard.
     paused: bool,
@@ -83,7 +84,7 @@ impl Engine {
     pub fn new(config: &Config, now: Moment) -> Engine {
         let mut engine = Engine {
             cluster: config.cluster.clone(),
-            services: config.services.clone(),
+            posts: posts(&config.services),
             rules: rules(&config.cluster),
             roster: Roster::default(),
             notices: Notices::default(),
@@ -133,7 +134,7 @@ impl Engine {
             self.notices = Notices::default();
         }
         self.cluster = config.cluster.clone();
-        self.services = config.services.clone();
+        self.posts = posts(&config.services);
         self.rules = rules(&config.cluster);
         self.enlist_configured(now);
         self.history.record(EventKind::Reloaded, now);
@@ -194,8 +195,13 @@ impl Engine {
         self.note_pause(now);
         let generation = self.snapshot.generation + 1;
         let turned = self.turn_all_gates(generation, now);
-        for (service, gates) in &turned {
-            self.record_gates(service, gates, now);
+        for (post, gates) in &turned {
+            if let Post::Service(service) = post {
+                let old = self.gates.get(post);
+                for event in gate_news(service, old, gates) {
+                    self.history.record(event, now);
+                }
+            }
         }
         self.gates = turned;
         self.note_missing_primary(now);
@@ -242,11 +248,15 @@ impl Engine {
         }
     }
 
+    /// Without a single service it is the agent or the health pages that want to know.
     fn note_missing_primary(&mut self, now: Moment) {
-        let lacks = |(name, service): (&ServiceName, &ServiceConfig)| {
-            service.role == Role::Primary && !self.gates[name].values().any(Gate::is_open)
+        let has_services = self.posts.keys().any(|post| matches!(post, Post::Service(_)));
+        let lacks = |(post, wishes): (&Post, &ServiceConfig)| {
+            wishes.role == Role::Primary
+                && matches!(post, Post::Service(_)) == has_services
+                && !self.gates[post].values().any(Gate::is_open)
         };
-        let missing = self.services.iter().any(lacks);
+        let missing = self.posts.iter().any(lacks);
         self.primary_missing_since = missing.then(|| self.primary_missing_since.unwrap_or(now));
     }
 
@@ -261,26 +271,27 @@ impl Engine {
         }
     }
 
-    fn record_gates(&mut self, service: &ServiceName, gates: &Gates, now: Moment) {
-        for (member, gate) in gates {
-            let was = self.gates.get(service).and_then(|gates| gates.get(member));
-            if is_news(was, gate) {
-                let event = EventKind::Gate {
-                    service: service.clone(),
-                    member: member.clone(),
-                    now: gate.word(),
-                    reason: gate.reason().cloned(),
-                };
-                self.history.record(event, now);
-            }
-        }
-    }
-
     fn record(&mut self, events: Vec<EventKind>, now: Moment) {
         for event in events {
             self.history.record(event, now);
         }
     }
+}
+
+/// What an operator wants to read about the gates of one service after a turn.
+fn gate_news<'a>(
+    service: &'a ServiceName,
+    old: Option<&'a Gates>,
+    new: &'a Gates,
+) -> impl Iterator<Item = EventKind> + 'a {
+    let was = move |member: &MemberName| old.and_then(|gates| gates.get(member));
+    let news = new.iter().filter(move |(member, gate)| is_news(was(member), gate));
+    news.map(|(member, gate)| EventKind::Gate {
+        service: service.clone(),
+        member: member.clone(),
+        now: gate.word(),
+        reason: gate.reason().cloned(),
+    })
 }
 
 fn rules(cluster: &ClusterConfig) -> Rules {

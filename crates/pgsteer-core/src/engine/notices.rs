@@ -109,7 +109,7 @@ impl Engine {
     /// When what has been noticed ceases to count.
     pub(super) fn notices_run_out(&self) -> impl Iterator<Item = Moment> {
         let ordered_at = self.notices.handing_over.as_ref().map(|(_, at)| *at);
-        let of_services = self.services.values().filter_map(move |service| {
+        let of_services = self.posts.values().filter_map(move |service| {
             let lasts = held_back(service);
             ordered_at.filter(|_| !lasts.is_zero()).map(|at| at + lasts)
         });

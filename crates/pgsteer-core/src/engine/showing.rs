@@ -3,17 +3,19 @@
 use std::sync::Arc;
 
 use super::Engine;
-use crate::claim::Role;
-use crate::config::Config;
+use crate::claim::{Role, Standby};
+use crate::config::{Config, ServiceConfig};
 use crate::gate::Gate;
 use crate::judge::fitness::Lag;
 use crate::judge::{Member, Standing};
 use crate::names::MemberName;
 use crate::pace::Need;
 use crate::plan::{Ask, Plan};
+use crate::post::{Post, ROLES};
 use crate::reason::Reason;
-use crate::snapshot::{MemberState, ServiceState, Snapshot};
+use crate::snapshot::{Health, MemberState, ServiceState, Snapshot};
 use crate::time::Moment;
+use crate::view::Word;
 
 impl Engine {
     /// All that there is to show, as the Snapshot of that number.
@@ -21,9 +23,11 @@ impl Engine {
         let members = self.roster.members().iter().map(|(name, member)| {
             (name.clone(), self.member_state(member, &self.standings[name], now))
         });
-        let services = self.services.iter().map(|(name, service)| {
-            let gates = self.gates[name].clone();
-            (name.clone(), ServiceState { role: service.role, gates })
+        let services = self.posts.iter().filter_map(|(post, wishes)| {
+            let Post::Service(name) = post else { return None };
+            let gates = self.gates[post].clone();
+            let ServiceConfig { role, lag_bytes_max, .. } = *wishes;
+            Some((name.clone(), ServiceState { role, lag_bytes_max, gates }))
         });
         Snapshot {
             generation,
@@ -32,6 +36,7 @@ impl Engine {
             scope: self.roster.identity().scope.clone(),
             paused: self.paused,
             etcd: self.notices.watch().cloned(),
+            local: self.local(),
             members: members.collect(),
             services: services.collect(),
             events: self.history.events().clone(),
@@ -59,7 +64,53 @@ impl Engine {
                 .patroni_facts()
                 .map(|heard| heard.said.tags.clone())
                 .unwrap_or_default(),
+            health: self.health(member, standing, now),
         }
+    }
+
+    fn health(&self, member: &Member, standing: &Standing, now: Moment) -> Health {
+        let gate = |role: Role| {
+            let gate = self.gates.get(&Post::Role(role))?.get(&member.found.name)?;
+            Some((role, gate.clone()))
+        };
+        let patroni = member.view.patroni(now, &self.rules.freshness);
+        Health {
+            roles: ROLES.into_iter().filter_map(gate).collect(),
+            standby: match patroni {
+                Word::Said(facts) => facts.standby,
+                _ => Standby::default(),
+            },
+            // Whoever is anything answers.
+            postgres_trouble: (standing.role == Role::Unknown)
+                .then(|| standing.trouble().cloned().unwrap_or(Reason::Unheard)),
+            patroni_trouble: match patroni {
+                Word::Said(_) => None,
+                Word::Unheard => Some(Reason::Unheard),
+                Word::Expired => Some(Reason::Silent(self.rules.freshness.patroni)),
+                Word::Failed(failure) => Some(Reason::PatroniDown(failure.clone())),
+            },
+        }
+    }
+
+    /// The member on whose machine we are: the one that the configuration names, or the only one
+    /// whose host is this machine.
+    fn local(&self) -> Option<MemberName> {
+        let here = &self.cluster.here;
+        let members =
+            || self.roster.members().iter().filter(|(_, member)| member.left_at.is_none());
+        if let Some(name) = &here.name {
+            return self.roster.members().contains_key(name).then(|| name.clone());
+        }
+        let only = |is_it: &dyn Fn(&Member) -> bool| {
+            let mut found = members().filter(|(_, member)| is_it(member));
+            let (name, _) = found.next()?;
+            found.next().is_none().then(|| name.clone())
+        };
+        let is_asked = |member: &Member| {
+            let url = member.found.patroni_url.as_deref().map(|url| url.trim_end_matches('/'));
+            url.is_some() && url == here.patroni_url.as_deref()
+        };
+        only(&is_asked).or_else(|| only(&|member| member.view.is_here()))
     }
 
     /// Whom the sources ask, and how often, as things are.
@@ -100,6 +151,7 @@ pub(super) fn empty_snapshot(config: &Config, now: Moment) -> Snapshot {
         scope: None,
         paused: false,
         etcd: None,
+        local: None,
         members: Default::default(),
         services: Default::default(),
         events: Default::default(),

@@ -8,26 +8,23 @@ use crate::config::ServiceConfig;
 use crate::gate::{Gate, Sessions, Turn};
 use crate::judge::Trust;
 use crate::judge::fitness::{Case, Verdict};
-use crate::names::{MemberName, ServiceName};
+use crate::names::MemberName;
+use crate::post::Post;
 use crate::reason::Reason;
 use crate::time::Moment;
 
 impl Engine {
-    /// The gates of all services after this turn.
-    pub(super) fn turn_all_gates(
-        &self,
-        generation: u64,
-        now: Moment,
-    ) -> BTreeMap<ServiceName, Gates> {
+    /// The gates of all posts after this turn.
+    pub(super) fn turn_all_gates(&self, generation: u64, now: Moment) -> BTreeMap<Post, Gates> {
         let none = Gates::new();
-        let turned = self.services.iter().map(|(name, service)| {
-            let old = self.gates.get(name).unwrap_or(&none);
+        let turned = self.posts.iter().map(|(post, service)| {
+            let old = self.gates.get(post).unwrap_or(&none);
             let turning = Turning { engine: self, service, old, generation, now };
-            (name.clone(), turning.gates())
+            (post.clone(), turning.gates())
         });
         let mut turned = turned.collect();
         for role in [Role::Primary, Role::StandbyLeader] {
-            let wants_role = |name: &ServiceName| self.services[name].role == role;
+            let wants_role = |post: &Post| self.posts[post].role == role;
             exclude_rivals(&mut turned, &self.gates, wants_role, now);
         }
         turned
@@ -42,7 +39,7 @@ impl Engine {
     }
 }
 
-/// One service in one turn.
+/// One post in one turn.
 struct Turning<'a> {
     engine: &'a Engine,
     service: &'a ServiceConfig,
@@ -53,7 +50,7 @@ struct Turning<'a> {
 }
 
 impl Turning<'_> {
-    /// The gates of the service after this turn.
+    /// The gates of the post after this turn.
     fn gates(&self) -> Gates {
         let mut gates = Gates::new();
         for name in self.engine.roster.members().keys() {
@@ -129,15 +126,15 @@ impl Turning<'_> {
 }
 
 /// Invariant 2: of several open gates none is right; beside one that is open, the sessions of
-/// all others are ended. It holds over all services that want the role together: a session that
+/// all others are ended. It holds over all posts that want the role together: a session that
 /// writes to the old primary does so by whatever port it came.
 fn exclude_rivals(
-    turned: &mut BTreeMap<ServiceName, Gates>,
-    old: &BTreeMap<ServiceName, Gates>,
-    wants_role: impl Fn(&ServiceName) -> bool,
+    turned: &mut BTreeMap<Post, Gates>,
+    old: &BTreeMap<Post, Gates>,
+    wants_role: impl Fn(&Post) -> bool,
     now: Moment,
 ) {
-    let of_role = || turned.iter().filter(|(service, _)| wants_role(service));
+    let of_role = || turned.iter().filter(|(post, _)| wants_role(post));
     let gates = of_role().flat_map(|(_, gates)| gates);
     let open: BTreeSet<MemberName> =
         gates.filter(|(_, gate)| gate.is_open()).map(|(name, _)| name.clone()).collect();
@@ -146,10 +143,10 @@ fn exclude_rivals(
         1 => None,
         _ => Some(Reason::SplitBrain(open.iter().cloned().collect())),
     };
-    for (service, gates) in turned.iter_mut().filter(|(service, _)| wants_role(service)) {
+    for (post, gates) in turned.iter_mut().filter(|(post, _)| wants_role(post)) {
         for (name, gate) in gates.iter_mut() {
             if rivalry.is_some() || !open.contains(name) {
-                let was = old.get(service).and_then(|gates| gates.get(name));
+                let was = old.get(post).and_then(|gates| gates.get(name));
                 *gate = gate.outdone(was, rivalry.as_ref(), now);
             }
         }
@@ -171,6 +168,7 @@ pub(super) fn is_news(old: Option<&Gate>, new: &Gate) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::names::ServiceName;
 
     fn gates(open: &[&str], shut: &[&str]) -> Gates {
         let now = Moment::START;
@@ -180,10 +178,12 @@ mod tests {
     }
 
     fn excluded(turned: [(&str, Gates); 2]) -> Vec<String> {
-        let named = |(name, gates): (&str, Gates)| (ServiceName::new(name).unwrap(), gates);
+        let post = |name: &str| Post::Service(ServiceName::new(name).unwrap());
+        let named = |(name, gates): (&str, Gates)| (post(name), gates);
         let mut turned = turned.into_iter().map(named).collect();
         exclude_rivals(&mut turned, &BTreeMap::new(), |_| true, Moment::START);
-        let told = |(service, gates): (&ServiceName, &Gates)| {
+        let told = |(post, gates): (&Post, &Gates)| {
+            let Post::Service(service) = post else { unreachable!() };
             let told = |(name, gate): (&MemberName, &Gate)| {
                 let end = if gate.ends_sessions() { " end" } else { "" };
                 format!("{service} {name} {}{end}", gate.word())

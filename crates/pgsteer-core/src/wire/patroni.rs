@@ -26,7 +26,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::claim::{Found, PatroniFacts, Role, Tags};
+use crate::claim::{Found, PatroniFacts, Role, Standby, Tags};
 use crate::names::{Endpoint, MemberName, POSTGRES_PORT};
 use crate::wire::excerpt::excerpt;
 
@@ -85,6 +85,11 @@ pub fn parse_status(holds_lock: bool, body: &[u8]) -> Result<PatroniFacts, BadBo
         location: xlog.location,
         replayed_location: xlog.replayed_location,
         replication_state: status.replication_state,
+        standby: match (status.sync_standby, status.quorum_standby) {
+            (Some(true), _) => Standby::Sync,
+            (_, Some(true)) => Standby::Quorum,
+            _ => Standby::Async,
+        },
         tags: tags(status.tags.unwrap_or_default()),
         paused: status.pause.unwrap_or_default(),
         scope: patroni.scope,
@@ -121,6 +126,10 @@ struct StatusBody {
     xlog: Option<Xlog>,
     #[serde(default, deserialize_with = "lenient")]
     replication_state: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    sync_standby: Option<bool>,
+    #[serde(default, deserialize_with = "lenient")]
+    quorum_standby: Option<bool>,
     #[serde(default, deserialize_with = "lenient")]
     tags: Option<serde_json::Map<String, Value>>,
     #[serde(default, deserialize_with = "lenient")]

@@ -25,9 +25,11 @@ pub fn config() -> Config {
             split_brain: SplitBrain::Block,
             patroni_loss_grace: Duration::from_secs(60),
             silence: Duration::from_secs(30),
+            here: pgsteer_core::config::Here::default(),
         },
         services: BTreeMap::new(),
         http: None,
+        agent: None,
         proxy: ProxyConfig {
             workers: None,
             sessions_max: 1_000,

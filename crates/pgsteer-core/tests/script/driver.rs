@@ -34,7 +34,7 @@ impl Source {
             Fact::Patroni(_) => Source::Patroni,
             Fact::Tether(_) => Source::Tether,
             Fact::Progress(_) => Source::Progress,
-            Fact::Addresses(_) => Source::Addresses,
+            Fact::Addresses(_) | Fact::Here(_) => Source::Addresses,
         }
     }
 

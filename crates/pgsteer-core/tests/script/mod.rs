@@ -27,7 +27,9 @@
 //! | `n1 silent`, `n1 tether silent` | from here on no answer, and no failure either |
 //! | `wait 5s`, `t=12.5` | time passes |
 //! | `stall 90s` | time passes, but nobody wakes the engine: the process was stopped |
+//! | `local NAME` | the member on whose machine pgsteer runs |
 //! | `show` | prints the Snapshot and the plan |
+//! | `agent health/admin [LINE]` | prints what HAProxy's agent-check is answered |
 //!
 //! What a source says it goes on saying whenever the plan has it asked, until another line
 //! of the same member and source comes. `once` at the end makes it a single answer, and
@@ -98,6 +100,9 @@ impl Play {
         };
         match tokens.as_slice() {
             ["show"] => return Ok(show::show(driver)),
+            ["agent", vocabulary, line @ ..] => {
+                return Ok(vec![show::agent(driver, vocabulary, &line.join(" "))]);
+            }
             ["reload", rest @ ..] => {
                 if !rest.is_empty() {
                     head(&mut self.config, rest)?;
@@ -130,6 +135,7 @@ fn head(config: &mut Config, tokens: &[&str]) -> Result<(), String> {
         ["listed", members @ ..] => {
             cluster.members = Membership::Listed(words::members(members)?);
         }
+        ["local", name] => cluster.here.name = Some(member(name)),
         ["check"] => cluster.check = Some(cluster::check()),
         ["no", "check"] => cluster.check = None,
         ["split_brain", "block"] => cluster.split_brain = SplitBrain::Block,

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use pgsteer_core::agent::{Question, answer};
+use pgsteer_core::config::limits::NOWHERE;
+use pgsteer_core::config::{AgentConfig, Weight, words};
 use pgsteer_core::gate::Gate;
 use pgsteer_core::names::MemberName;
 use pgsteer_core::plan::{Ask, Plan};
@@ -23,6 +26,21 @@ pub fn show(driver: &Driver) -> Vec<String> {
         }
     }
     lines
+}
+
+/// What a client of the agent is answered; an empty line is one that was never sent.
+pub fn agent(driver: &Driver, vocabulary: &str, line: &str) -> String {
+    let config = AgentConfig {
+        listen: NOWHERE,
+        vocabulary: words::vocabulary(vocabulary).unwrap(),
+        default: Question::read("primary", |_| false).unwrap(),
+        pooler_port: None,
+        line_wait: Duration::ZERO,
+        weight: Weight::Lag,
+        maxconn: None,
+    };
+    let line = Some(line).filter(|line| !line.is_empty());
+    answer(&config, &driver.engine.snapshot(), line)
 }
 
 fn heading(driver: &Driver, snapshot: &Snapshot) -> String {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgsteer_core::claim::{
-    Fact, Failure, Found, News, Order, PatroniFacts, Progress, Role, Tags, TetherFacts,
+    Fact, Failure, Found, News, Order, PatroniFacts, Progress, Role, Standby, Tags, TetherFacts,
 };
 use pgsteer_core::config::ServiceConfig;
 use pgsteer_core::names::MemberName;
@@ -56,6 +56,7 @@ fn patroni(tokens: &[&str]) -> Result<PatroniFacts, String> {
         location: None,
         replayed_location: None,
         replication_state: None,
+        standby: Standby::Async,
         tags: Tags::new(),
         paused: false,
         scope: None,
@@ -74,6 +75,8 @@ fn patroni(tokens: &[&str]) -> Result<PatroniFacts, String> {
             "location" => facts.location = Some(number(value)?),
             "replayed" => facts.replayed_location = Some(number(value)?),
             "replication" => facts.replication_state = Some(value.replace('_', " ")),
+            "sync" => facts.standby = Standby::Sync,
+            "quorum" => facts.standby = Standby::Quorum,
             "scope" => facts.scope = Some(value.to_owned()),
             "system" => facts.system_identifier = Some(value.to_owned()),
             _ => match key.strip_prefix("tag.") {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgsteer_core::claim::{
-    Claim, Fact, Failure, Found, News, Notice, Order, PatroniFacts, Progress, Report, Role, Tags,
-    TetherFacts, Topology,
+    Claim, Fact, Failure, Found, News, Notice, Order, PatroniFacts, Progress, Report, Role,
+    Standby, Tags, TetherFacts, Topology,
 };
 use pgsteer_core::config::{Config, Membership, SplitBrain};
 use pgsteer_core::engine::Engine;
@@ -154,6 +154,7 @@ fn facts(role: Role, location: u64) -> PatroniFacts {
         location: (role == Role::Primary).then_some(location),
         replayed_location: (role != Role::Primary).then_some(location),
         replication_state: None,
+        standby: Standby::Async,
         tags: Tags::new(),
         paused: false,
         scope: None,

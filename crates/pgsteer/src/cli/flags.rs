@@ -2,17 +2,19 @@
 //!
 //! Everything here is pure. Whoever has read the file can ask again after a SIGHUP.
 
+use std::net::IpAddr;
+
 use pgsteer_core::claim::Role;
 use pgsteer_core::config::conflict::Conflict;
 use pgsteer_core::config::draft::{Draft, Field, Given, MemberDraft, ServiceDraft};
 use pgsteer_core::config::error::{ConfigErrors, Place};
-use pgsteer_core::config::limits::HOLD;
+use pgsteer_core::config::limits::{HOLD, LINE_WAIT};
 use pgsteer_core::config::problem::{Problem, Shown};
 use pgsteer_core::config::units::{LagLimit, lag};
-use pgsteer_core::config::{Config, address, file, plain};
+use pgsteer_core::config::{Config, address, file, plain, words};
 use pgsteer_core::names::{MemberName, ServiceName};
 
-use super::RunArgs;
+use super::{AgentArgs, RunArgs};
 
 /// The configuration file, as far as it could be read.
 #[derive(Clone, Debug)]
@@ -33,6 +35,70 @@ pub fn config(args: &RunArgs, file: Option<&ConfigFile>) -> Result<Config, Confi
     draft.finish(errors)
 }
 
+/// What the flags of `pgsteer agent` and the file, if there is one, mean together. Flags win.
+///
+/// # Errors
+/// All that is wrong in either of them, and between them.
+pub fn agent_config(args: &AgentArgs, file: Option<&ConfigFile>) -> Result<Config, ConfigErrors> {
+    let (mut draft, mut errors) = file.map_or_else(Default::default, written);
+    // On a machine whose HAProxy shows its own page on 7000, nobody wants ours there unasked.
+    if draft.http.is_absent() {
+        draft.http = Field::new(None, Place::Default("http.listen".to_owned()));
+    }
+    let run = RunArgs {
+        http: args.http.clone(),
+        local: args.local.clone(),
+        check_user: args.check_user.clone(),
+        check_dbname: args.check_dbname.clone(),
+        check_password_file: args.check_password_file.clone(),
+        ..RunArgs::default()
+    };
+    put_on_top(&run, &mut draft, &mut errors);
+    let local_url = put_patroni(args, &mut draft, &mut errors);
+    put_agent_wishes(args, &mut draft, &mut errors);
+    let mut config = draft.finish(errors)?;
+    config.cluster.here.patroni_url = local_url;
+    Ok(config)
+}
+
+/// The one Patroni that happac's flags name; its address as the members' addresses look.
+fn put_patroni(args: &AgentArgs, draft: &mut Draft, errors: &mut ConfigErrors) -> Option<String> {
+    let place = Place::Flag("--patroni-host");
+    let host = args.patroni_host.as_deref()?;
+    let scheme = if host.contains("://") { "" } else { "http://" };
+    let host = match host.parse() {
+        Ok(IpAddr::V6(ip)) => format!("[{ip}]"),
+        _ => host.to_owned(),
+    };
+    let port = args.patroni_port.as_deref().map(|port| format!(":{port}")).unwrap_or_default();
+    let url = errors.field(place.clone(), address::patroni_url(&format!("{scheme}{host}{port}")));
+    let urls = match url.given() {
+        Some(given) => Field::new(vec![given.clone()], place.clone()),
+        None => Field::wrong(),
+    };
+    draft.patroni.get_or_insert(Default::default, place).urls = urls;
+    url.value()
+}
+
+fn put_agent_wishes(args: &AgentArgs, draft: &mut Draft, errors: &mut ConfigErrors) {
+    let agent = draft.agent.get_or_insert(Default::default, Place::Flag("agent"));
+    if let Some(port) = &args.port {
+        agent.listen = errors.field(Place::Flag("--port"), address::listen(port)).map(Some);
+    }
+    if let Some(check) = &args.patroni_healthcheck {
+        agent.default = errors.field(Place::Flag("--patroni-healthcheck"), plain::question(check));
+    }
+    if let Some(port) = &args.pgisready_port {
+        agent.pooler_port = errors.field(Place::Flag("--pgisready-port"), address::port(port));
+    }
+    if let Some(vocabulary) = &args.vocabulary {
+        agent.vocabulary = errors.field(Place::Flag("--vocabulary"), words::vocabulary(vocabulary));
+    }
+    if let Some(wait) = &args.line_wait {
+        agent.line_wait = errors.field(Place::Flag("--line-wait"), LINE_WAIT.read(wait));
+    }
+}
+
 fn written(file: &ConfigFile) -> (Draft, ConfigErrors) {
     match &file.text {
         Ok(text) => file::read(text, &file.name),
@@ -49,6 +115,7 @@ fn put_on_top(args: &RunArgs, draft: &mut Draft, errors: &mut ConfigErrors) {
     put_etcd(args, draft, errors);
     put_check(args, draft, errors);
     put_listeners(args, draft, errors);
+    put_local(args, draft, errors);
     put_hold(args, draft, errors);
     put_max_lag(args, draft, errors);
 }
@@ -134,11 +201,23 @@ fn put_check(args: &RunArgs, draft: &mut Draft, errors: &mut ConfigErrors) {
     }
 }
 
+fn put_local(args: &RunArgs, draft: &mut Draft, errors: &mut ConfigErrors) {
+    if let Some(local) = &args.local {
+        let name = MemberName::new(local).map_err(Problem::from);
+        draft.cluster.local = errors.field(Place::Flag("--local"), name);
+    }
+}
+
 fn put_listeners(args: &RunArgs, draft: &mut Draft, errors: &mut ConfigErrors) {
     put_service("write", "--write", args.write.as_deref(), draft, errors);
     put_service("read", "--read", args.read.as_deref(), draft, errors);
     if let Some(http) = &args.http {
         draft.http = errors.field(Place::Flag("--http"), address::listen_or_none(http));
+    }
+    if let Some(agent) = &args.agent {
+        let place = Place::Flag("--agent");
+        let listen = errors.field(place.clone(), address::listen_or_none(agent));
+        draft.agent.get_or_insert(Default::default, place).listen = listen;
     }
 }
 
@@ -213,7 +292,7 @@ mod tests {
         let words = ["pgsteer", "run"].into_iter().chain(line.split_whitespace());
         match Cli::try_parse_from(words).unwrap().command {
             Command::Run(args) => *args,
-            Command::Status(_) => unreachable!(),
+            Command::Agent(_) | Command::Check(_) | Command::Status(_) => unreachable!(),
         }
     }
 

@@ -9,8 +9,8 @@ use pgsteer_core::config::error::ConfigErrors;
 use pgsteer_core::config::limits::FILE_BYTES_MAX;
 use pgsteer_core::config::problem::Problem;
 
-use super::RunArgs;
-use super::flags::{ConfigFile, config};
+use super::flags::{ConfigFile, agent_config, config};
+use super::{AgentArgs, RunArgs};
 
 /// The file that is read when no other is named.
 pub const CONFIG_FILE: &str = "/etc/pgsteer/pgsteer.toml";
@@ -39,6 +39,21 @@ pub fn load(args: &RunArgs) -> Result<Config, ConfigErrors> {
     let file = config_source(args)
         .map(|path| ConfigFile { name: path.display().to_string(), text: read(&path) });
     config(args, file.as_ref())
+}
+
+/// The same for `pgsteer agent`. Without a host a file is meant.
+///
+/// # Errors
+/// All that is wrong in flags and file; also a file that cannot be read.
+pub fn load_agent(args: &AgentArgs) -> Result<Config, ConfigErrors> {
+    let usual = || (args.patroni_host.is_none()).then(|| PathBuf::from(CONFIG_FILE));
+    let path = args
+        .config
+        .clone()
+        .or_else(usual)
+        .filter(|path| args.config.is_some() || path.try_exists().unwrap_or(true));
+    let file = path.map(|path| ConfigFile { name: path.display().to_string(), text: read(&path) });
+    agent_config(args, file.as_ref())
 }
 
 fn read(path: &Path) -> Result<String, Problem> {

@@ -6,9 +6,11 @@ mod load;
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-pub use load::load;
+pub use load::{load, load_agent};
+use pgsteer_core::config::limits::CHECK_TIMEOUT;
 
 /// The exit code of a process that failed while it ran.
 pub const EXIT_FAILED: u8 = 1;
@@ -45,6 +47,10 @@ pub struct Cli {
 pub enum Command {
     /// Open the front door: writes on 5000, reads on 5001, status on 7000
     Run(Box<RunArgs>),
+    /// Answer HAProxy's agent-checks, and nothing else; takes happac's flags
+    Agent(Box<AgentArgs>),
+    /// Ask a running pgsteer one question: exit 0 for yes, 1 for no, 2 if nobody can tell
+    Check(CheckArgs),
     /// Show members, gates and sessions of a running pgsteer
     Status(StatusArgs),
 }
@@ -93,6 +99,15 @@ pub struct RunArgs {
     #[arg(long, value_name = "ADDR")]
     pub http: Option<String>,
 
+    /// Where HAProxy's agent-checks are answered, or `none` [default: none; 0.0.0.0:5555 where
+    /// the file has an [agent]]
+    #[arg(long, value_name = "ADDR")]
+    pub agent: Option<String>,
+
+    /// The member that runs on this machine [default: found by its address]
+    #[arg(long, value_name = "NAME")]
+    pub local: Option<String>,
+
     /// How long a client waits for a member that is fit [default: 30 for writes, 10 for reads]
     #[arg(long, value_name = "SECONDS", allow_hyphen_values = true)]
     pub hold: Option<String>,
@@ -128,6 +143,137 @@ pub enum LogFormat {
     #[default]
     Text,
     Json,
+}
+
+const AGENT_EXAMPLES: &str = "\
+The whole cluster is watched, and one port answers for all of it: HAProxy says by agent-send what
+it asks, as in `agent-send \"replica?lag=16MB n2\\n\"`. Who sends nothing is told of -k and the
+local member.
+
+Examples:
+  pgsteer agent -h 10.0.0.11
+  pgsteer agent -h 10.0.0.11 -k replica?lag=16MB --vocabulary admin
+  pgsteer agent --config /etc/pgsteer/pgsteer.toml
+
+The environment has the same names as happac's: PATRONI_HOST, PATRONI_API_PORT, PATRONI_ENDPOINT,
+AGENT_PORT, PGISREADY_PORT, PGISREADY_PATH.
+Exit codes: 0 stopped as told, 1 failed while running, 2 wrong flags or file (nothing was started).";
+
+/// `pgsteer agent`, as written.
+#[derive(Clone, Debug, Default, Args)]
+#[command(after_help = AGENT_EXAMPLES, disable_help_flag = true)]
+pub struct AgentArgs {
+    /// Host of the local Patroni's REST API
+    #[arg(short = 'h', long, value_name = "HOST", env = "PATRONI_HOST", hide_env = true)]
+    pub patroni_host: Option<String>,
+
+    /// Port of the local Patroni's REST API [default: 8008]
+    #[arg(short = 'o', long, value_name = "PORT", env = "PATRONI_API_PORT", hide_env = true)]
+    pub patroni_port: Option<String>,
+
+    /// What a client is told that asks nothing: a service, or a health check of Patroni with its
+    /// parameters [default: primary]
+    #[arg(short = 'k', long, value_name = "CHECK", env = "PATRONI_ENDPOINT", hide_env = true)]
+    pub patroni_healthcheck: Option<String>,
+
+    /// Port to answer at [default: 5555]
+    #[arg(short = 'p', long, value_name = "PORT", env = "AGENT_PORT", hide_env = true)]
+    pub port: Option<String>,
+
+    /// Port of the PgBouncer that the member must be reached through [default: none]
+    #[arg(short = 'r', long, visible_alias = "pg-is-ready-port", value_name = "PORT")]
+    #[arg(env = "PGISREADY_PORT", hide_env = true)]
+    pub pgisready_port: Option<String>,
+
+    /// No longer needed: pgsteer asks by itself what pg_isready asks
+    #[arg(short = 'x', long, visible_alias = "pg-is-ready-path", value_name = "PATH")]
+    #[arg(env = "PGISREADY_PATH", hide_env = true)]
+    pub pgisready_path: Option<String>,
+
+    /// Configuration file, as of `pgsteer run`
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// The member that runs on this machine [default: found by -h, or by its address]
+    #[arg(long, value_name = "NAME")]
+    pub local: Option<String>,
+
+    /// Words for yes and no: `health` (up, down) or `admin` (ready, maint) [default: health]
+    #[arg(long, value_name = "WORDS")]
+    pub vocabulary: Option<String>,
+
+    /// How long to wait for the line of a client that may send one [default: 0.05]
+    #[arg(long, value_name = "SECONDS", allow_hyphen_values = true)]
+    pub line_wait: Option<String>,
+
+    /// Where status, health and metrics are [default: none]
+    #[arg(long, value_name = "ADDR")]
+    pub http: Option<String>,
+
+    /// PostgreSQL user for checks; it needs no rights [default: no checks, Patroni alone decides]
+    #[arg(long, value_name = "NAME")]
+    pub check_user: Option<String>,
+
+    /// Database for checks [default: postgres]
+    #[arg(long, value_name = "NAME")]
+    pub check_dbname: Option<String>,
+
+    /// File that holds the password for checks [default: no password]
+    #[arg(long, value_name = "FILE")]
+    pub check_password_file: Option<String>,
+
+    /// How the log on stderr looks
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    pub log_format: LogFormat,
+
+    /// Check flags and file, show what they mean, and exit
+    #[arg(long)]
+    pub check_config: bool,
+
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    pub help: Option<bool>,
+}
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  pgsteer check                        is the local member the primary?
+  pgsteer check write                  is anybody there for the service `write`?
+  pgsteer check write --member n2      may the service `write` go to n2?
+  pgsteer check replica?lag=16MB       as Patroni's GET /replica?lag=16MB
+
+keepalived:  vrrp_script pgsteer { script \"/usr/bin/pgsteer check write\" interval 1 }
+HAProxy:     external-check command /usr/bin/pgsteer-check
+             (a link to pgsteer; the proxy's name is the service, the server's address the member)
+Exit codes: 0 yes, 1 no, 2 nobody can tell.";
+
+/// `pgsteer check`, as written.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = CHECK_EXAMPLES)]
+pub struct CheckArgs {
+    /// A service, or a health check of Patroni with its parameters
+    #[arg(value_name = "CHECK", default_value = "primary")]
+    pub of: String,
+
+    /// The member, by name or address [default: the local one]
+    #[arg(long, value_name = "MEMBER")]
+    pub member: Option<String>,
+
+    /// Where the running pgsteer has its status pages
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:7000")]
+    pub http: String,
+
+    /// How long one answer may take
+    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = check_timeout)]
+    pub timeout: Duration,
+
+    /// Take the arguments of HAProxy's external-check
+    #[arg(long, hide = true, num_args = 4, conflicts_with_all = ["of", "member"])]
+    pub external: Option<Vec<String>>,
+}
+
+fn check_timeout(text: &str) -> Result<Duration, String> {
+    CHECK_TIMEOUT.read(text).map_err(|problem| problem.to_string())
 }
 
 const STATUS_EXAMPLES: &str = "\
@@ -173,6 +319,16 @@ mod tests {
     #[test]
     fn the_help_of_run_reads_well() {
         insta::assert_snapshot!(help_of("run"));
+    }
+
+    #[test]
+    fn the_help_of_agent_reads_well() {
+        insta::assert_snapshot!(help_of("agent"));
+    }
+
+    #[test]
+    fn the_help_of_check_reads_well() {
+        insta::assert_snapshot!(help_of("check"));
     }
 
     #[test]

@@ -6,9 +6,11 @@ use hyper::header::{
     ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Method, Request, Response, StatusCode};
+use pgsteer_core::snapshot::Snapshot;
 use pgsteer_core::time::Moment;
 
 use super::Pages;
+use super::check;
 use super::compose::compose;
 use super::document::Document;
 use super::metrics::{self, Facts};
@@ -34,10 +36,14 @@ type Show = fn(&Pages) -> Answer;
 /// Answers `request`.
 pub fn answer<B: Body>(pages: &Pages, request: &Request<B>) -> Answer {
     let Some((_, _, show)) = PATHS.iter().find(|(path, ..)| *path == request.uri().path()) else {
-        return not_found();
+        let check = |snapshot: &Snapshot| check::asked(request.uri(), snapshot);
+        return match check(&pages.snapshot.borrow()) {
+            Some(asked) => check::answer(pages, request.method(), asked),
+            None => not_found(),
+        };
     };
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return not_allowed();
+        return not_allowed("GET, HEAD");
     }
     if !request.body().is_end_stream() {
         return body_refused();
@@ -98,14 +104,15 @@ fn document(pages: &Pages) -> Document {
 fn not_found() -> Answer {
     let list: Vec<String> =
         PATHS.iter().map(|(path, what, _)| format!("  {path:<16}{what}\n")).collect();
-    let body = format!("There is no such page. These there are:\n{}", list.concat());
+    let body =
+        format!("There is no such page. These there are:\n{}{}", list.concat(), check::PATHS_HELP);
     plain(StatusCode::NOT_FOUND, body)
 }
 
-fn not_allowed() -> Answer {
-    let body = "These pages can only be read: GET or HEAD.\n".to_owned();
+pub(super) fn not_allowed(allowed: &'static str) -> Answer {
+    let body = format!("This page can only be read: {allowed}.\n");
     let mut answer = closing(plain(StatusCode::METHOD_NOT_ALLOWED, body));
-    answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
     answer
 }
 
@@ -125,7 +132,7 @@ fn closing(mut answer: Answer) -> Answer {
     answer
 }
 
-fn plain(status: StatusCode, body: String) -> Answer {
+pub(super) fn plain(status: StatusCode, body: String) -> Answer {
     text(status, PLAIN, body)
 }
 

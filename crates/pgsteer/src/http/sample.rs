@@ -9,7 +9,7 @@ use pgsteer_core::claim::{Failure, Role, Tags};
 use pgsteer_core::gate::{Gate, Note, Sessions};
 use pgsteer_core::names::{ClusterName, Endpoint, MemberName, ServiceName};
 use pgsteer_core::reason::Reason;
-use pgsteer_core::snapshot::{Event, EventKind, MemberState, ServiceState, Snapshot};
+use pgsteer_core::snapshot::{Event, EventKind, Health, MemberState, ServiceState, Snapshot};
 use pgsteer_core::time::Moment;
 
 use super::compose::compose;
@@ -35,6 +35,7 @@ pub fn snapshot() -> Snapshot {
         scope: Some("batman".to_owned()),
         paused: true,
         etcd: None,
+        local: None,
         members: members(),
         services: [(service("write"), write()), (service("read"), read())].into(),
         events: events(),
@@ -110,6 +111,7 @@ fn state(host: &str, role: Role) -> MemberState {
         lag_bytes: None,
         lag: None,
         tags: Tags::new(),
+        health: Health::default(),
     }
 }
 
@@ -146,7 +148,7 @@ fn write() -> ServiceState {
             ),
         ),
     ];
-    ServiceState { role: Role::Primary, gates: gates.into() }
+    ServiceState { role: Role::Primary, lag_bytes_max: None, gates: gates.into() }
 }
 
 fn read() -> ServiceState {
@@ -163,7 +165,7 @@ fn read() -> ServiceState {
         ),
         (member(HOSTILE), Gate::Draining { reason: Reason::LagUnknown, since: at(3_662_250) }),
     ];
-    ServiceState { role: Role::Replica, gates: gates.into() }
+    ServiceState { role: Role::Replica, lag_bytes_max: None, gates: gates.into() }
 }
 
 fn events() -> VecDeque<Event> {

@@ -216,3 +216,37 @@ fn a_port_that_is_taken_is_named_with_who_needs_it_and_how_to_find_the_other() {
         assert!(error.contains(&part), "{error}");
     }
 }
+
+#[tokio::test]
+async fn health_checks_are_asked_by_patronis_paths() {
+    let served = served(Limits::default());
+    for (path, status, body) in [
+        ("/members/n1/primary", 503, "n1: nothing heard of it yet\n"),
+        ("/members/n9/replica?lag=16MB", 503, "there is no member n9\n"),
+        ("/members/n2/health", 200, "n2: ok\n"),
+        (
+            "/members/n2/services/write",
+            503,
+            "n2: promotion under way: it holds the leader lock and is still in recovery\n",
+        ),
+        ("/services/read", 200, "read: n2\n"),
+        ("/primary", 503, "no member is known to run on this machine\n"),
+        ("/replica?lag=16XB", 400, "`16XB` is no value for lag: a size, as in lag=16MB\n"),
+    ] {
+        for method in ["GET", "OPTIONS"] {
+            let request =
+                format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+            let answer = served.talk(&request).await;
+            assert!(
+                answer.starts_with(&format!("HTTP/1.1 {status} ")),
+                "{method} {path}: {answer}"
+            );
+            assert_eq!(body_of(&answer), body, "{method} {path}");
+        }
+    }
+    let head = served.talk("HEAD /members/n2/health HTTP/1.0\r\n\r\n").await;
+    assert!(head.starts_with("HTTP/1.0 200 OK\r\n") && body_of(&head).is_empty(), "{head}");
+    for path in ["/members/n2/nonsense", "/members/n2", "/services/nobody", "/primary/"] {
+        assert!(served.get(path).await.starts_with("HTTP/1.1 404 "), "{path}");
+    }
+}

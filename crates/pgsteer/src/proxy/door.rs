@@ -1,7 +1,7 @@
 //! A door: one service's listening socket, and the task that takes its connections in.
 
 use std::collections::BTreeMap;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,17 +10,13 @@ use std::time::Duration;
 use anyhow::bail;
 use pgsteer_core::config::ServiceConfig;
 use pgsteer_core::names::ServiceName;
-use socket2::{Domain, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
 use super::session::no_room;
 use super::{Admitted, Job, Service, Shared, TURNED_AWAY_MAX};
-
-/// Connections that the kernel keeps until they are accepted. It caps this at
-/// `net.core.somaxconn`.
-const BACKLOG: i32 = 4_096;
+use crate::listen;
 
 /// The pause after an accept that failed, mostly for want of file descriptors: without it the
 /// same connection would fail again and again as fast as the processor goes.
@@ -46,43 +42,18 @@ pub fn bind_all(
 ) -> anyhow::Result<BTreeMap<SocketAddr, TcpListener>> {
     let (mut listeners, mut errors) = (BTreeMap::new(), Vec::new());
     for (name, service) in services.iter().filter(|(_, service)| !is_bound(service.listen)) {
-        match bind(service.listen) {
+        match listen::bind(service.listen).and_then(TcpListener::from_std) {
             Ok(listener) => {
                 listeners.insert(service.listen, listener);
             }
             Err(error) => {
-                let remedy = remedy(&error, service.listen);
+                let remedy = listen::remedy(&error, service.listen);
                 let address = service.listen;
                 errors.push(format!("service {name} cannot listen on {address}: {error}{remedy}"));
             }
         }
     }
     if errors.is_empty() { Ok(listeners) } else { bail!(errors.join("\n")) }
-}
-
-/// What may be done about a port that cannot be had, where that is known.
-fn remedy(error: &std::io::Error, address: SocketAddr) -> String {
-    let port = address.port();
-    match error.kind() {
-        ErrorKind::AddrInUse => {
-            format!("; is another program there? `ss -ltnp 'sport = :{port}'` tells which")
-        }
-        ErrorKind::AddrNotAvailable => "; it is not an address of this machine".to_owned(),
-        ErrorKind::PermissionDenied => {
-            "; ports below 1024 need CAP_NET_BIND_SERVICE, or choose another".to_owned()
-        }
-        _ => String::new(),
-    }
-}
-
-fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    // Not SO_REUSEPORT: it would let a second pgsteer take half of the clients in silence.
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
 }
 
 impl Door {

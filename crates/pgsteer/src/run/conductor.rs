@@ -150,9 +150,11 @@ mod tests {
                 split_brain: SplitBrain::Block,
                 patroni_loss_grace: Duration::from_secs(60),
                 silence: SILENCE,
+                here: pgsteer_core::config::Here::default(),
             },
             services: [(ServiceName::new("write").unwrap(), write)].into(),
             http: None,
+            agent: None,
             proxy: ProxyConfig::default(),
         }
     }

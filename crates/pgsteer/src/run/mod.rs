@@ -2,6 +2,7 @@
 
 mod conductor;
 mod signals;
+mod systemd;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use tokio::task::JoinHandle;
 
 use self::conductor::{Conductor, Published};
 use self::signals::{Order, Signals};
+use crate::agent::{self, Agent};
 use crate::clock::Clock;
 use crate::heartbeat::Heartbeat;
 use crate::http::{self, Pages};
@@ -40,18 +42,26 @@ pub fn check_files(config: &Config) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// A port that is taken, a file that cannot be read: whatever keeps it from starting.
-pub fn run(config: Config, reread: impl Fn() -> anyhow::Result<Config>) -> anyhow::Result<()> {
+pub fn run(
+    config: Config,
+    outputs: Outputs,
+    reread: impl Fn() -> anyhow::Result<Config>,
+) -> anyhow::Result<()> {
     raise_file_limit();
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?
-        .block_on(serve(config, reread))
+        .block_on(serve(config, outputs, reread))
 }
 
-async fn serve(config: Config, reread: impl Fn() -> anyhow::Result<Config>) -> anyhow::Result<()> {
+async fn serve(
+    config: Config,
+    outputs: Outputs,
+    reread: impl Fn() -> anyhow::Result<Config>,
+) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
-    let mut running = Running::start(config)?;
+    let mut running = Running::start(config, outputs)?;
     loop {
         tokio::select! {
             order = signals.next() => match order {
@@ -62,6 +72,7 @@ async fn serve(config: Config, reread: impl Fn() -> anyhow::Result<Config>) -> a
             part = running.failed() => bail!("{part} has failed, and nothing works without it"),
         }
     }
+    systemd::tell_stopping();
     tokio::select! {
         () = running.stop() => {}
         () = signals.stop_again() => tracing::warn!("asked to stop again: not waiting any longer"),
@@ -78,11 +89,22 @@ struct Running {
     published: Published,
     sources: Sources,
     conductor: JoinHandle<()>,
-    proxy: Proxy,
+    /// None where pgsteer only answers.
+    proxy: Option<Proxy>,
+    agent: Option<Agent>,
+}
+
+/// Which of the outputs are wanted, of those that the configuration describes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outputs {
+    /// All of them.
+    All,
+    /// All but the proxy: the agent of a machine on which others take the clients in.
+    AnswersOnly,
 }
 
 impl Running {
-    fn start(config: Config) -> anyhow::Result<Running> {
+    fn start(config: Config, outputs: Outputs) -> anyhow::Result<Running> {
         let clock = Clock::start();
         let heartbeat = Arc::new(Heartbeat::default());
         let stats = Arc::new(Stats::default());
@@ -91,10 +113,25 @@ impl Running {
         let (configs, configs_heard) = mpsc::channel(1);
         // Files and ports first: what cannot be had is known before anything is started.
         let sources = sources::prepare(&config.cluster)?;
-        let proxy = Proxy::start(&config, &stats, published.snapshots.clone())?;
+        let proxy = match outputs {
+            Outputs::All => Some(Proxy::start(&config, &stats, published.snapshots.clone())?),
+            Outputs::AnswersOnly => None,
+        };
+        let asked = config.agent.as_ref().map(|agent| agent::bind(agent.listen)).transpose()?;
         let pages = config.http.as_ref().map(|http| http::bind(http.listen)).transpose()?;
         let sources = sources.start(clock, reports.clone(), published.plans.clone());
         let conductor = tokio::spawn(conductor.run(reports_heard, configs_heard));
+        let agent = match (asked, &config.agent) {
+            (Some(listener), Some(wanted)) => {
+                tracing::info!("agent-checks are answered on {}", wanted.listen);
+                let (wanted, snapshots) = (wanted.clone(), published.snapshots.clone());
+                let heartbeat = Arc::clone(&heartbeat);
+                Some(Agent::start(listener, wanted, snapshots, clock, heartbeat)?)
+            }
+            _ => None,
+        };
+        let snapshots = published.snapshots.clone();
+        tokio::spawn(systemd::tell(snapshots, clock, Arc::clone(&heartbeat)));
         if let Some(listener) = pages {
             let snapshot = published.snapshots.clone();
             let pages = Pages { snapshot, stats, clock, heartbeat };
@@ -103,10 +140,10 @@ impl Running {
                 tracing::error!("there are no status pages: {error:#}");
             });
         }
-        for (name, service) in &config.services {
+        for (name, service) in config.services.iter().filter(|_| proxy.is_some()) {
             tracing::info!("service {name} listens on {}", service.listen);
         }
-        Ok(Running { config, clock, reports, configs, published, sources, conductor, proxy })
+        Ok(Running { config, clock, reports, configs, published, sources, conductor, proxy, agent })
     }
 
     /// Goes on with another configuration, or with the old one if the new one cannot be had.
@@ -126,13 +163,24 @@ impl Running {
             true => None,
             false => Some(sources::prepare(&config.cluster)?),
         };
-        self.proxy.reload(&config)?;
+        if let Some(proxy) = &mut self.proxy {
+            proxy.reload(&config)?;
+        }
         if let Some(prepared) = sources {
             let (reports, plans) = (self.reports.clone(), self.published.plans.clone());
             self.sources = prepared.start(self.clock, reports, plans);
         }
-        if config.http != self.config.http || config.proxy != self.config.proxy {
-            tracing::warn!("changes of [http] and [proxy] take effect at the next start");
+        let port = |config: &Config| config.agent.as_ref().map(|agent| agent.listen);
+        if config.http != self.config.http
+            || config.proxy != self.config.proxy
+            || port(&config) != port(&self.config)
+        {
+            tracing::warn!(
+                "changes of [http], [proxy] and the agent's port take effect at the next start"
+            );
+        }
+        if let (Some(agent), Some(wanted)) = (&self.agent, &config.agent) {
+            agent.change(wanted.clone());
         }
         self.configs.send(config.clone()).await.context("the engine is gone")?;
         self.config = config;
@@ -145,17 +193,21 @@ impl Running {
             if self.conductor.is_finished() {
                 return "the engine";
             }
-            if self.proxy.has_failed() {
+            if self.proxy.as_ref().is_some_and(Proxy::has_failed) {
                 return "a worker of the proxy";
+            }
+            if self.agent.as_ref().is_some_and(Agent::has_failed) {
+                return "the agent";
             }
             tokio::time::sleep(LOOK_AFTER_PARTS).await;
         }
     }
 
     async fn stop(self) {
+        let Some(proxy) = self.proxy else { return };
         let grace = self.config.proxy.shutdown_grace;
         tracing::info!("stopping: no new clients, sessions have {} s", grace.as_secs());
-        self.proxy.stop(grace).await;
+        proxy.stop(grace).await;
     }
 }
 
@@ -192,6 +244,7 @@ mod tests {
                 split_brain: SplitBrain::Block,
                 patroni_loss_grace: Duration::from_secs(60),
                 silence: Duration::from_secs(30),
+                here: pgsteer_core::config::Here::default(),
             },
             services: [(
                 ServiceName::new("write").unwrap(),
@@ -199,19 +252,20 @@ mod tests {
             )]
             .into(),
             http: None,
+            agent: None,
             proxy: ProxyConfig { workers: Some(2), ..ProxyConfig::default() },
         }
     }
 
     #[tokio::test]
     async fn an_engine_that_has_failed_is_noticed_and_so_are_the_workers_that_end_with_it() {
-        let running = Running::start(config()).unwrap();
+        let running = Running::start(config(), Outputs::All).unwrap();
         let short = LOOK_AFTER_PARTS / 5;
         assert!(tokio::time::timeout(short, running.failed()).await.is_err(), "all is well");
         running.conductor.abort();
         assert_eq!(running.failed().await, "the engine");
         let workers = async {
-            while !running.proxy.has_failed() {
+            while !running.proxy.as_ref().is_some_and(Proxy::has_failed) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };

@@ -227,6 +227,7 @@ mod tests {
             split_brain: SplitBrain::Block,
             patroni_loss_grace: Duration::from_secs(1),
             silence: Duration::from_secs(1),
+            here: pgsteer_core::config::Here::default(),
         }
     }
 
@@ -270,6 +271,7 @@ mod tests {
             assert_eq!(claim.member, pg1);
             match claim.fact {
                 Fact::Addresses(answer) => kinds[0] = answer.is_ok(),
+                Fact::Here(_) => {}
                 Fact::Patroni(answer) => kinds[1] = answer.is_err(),
                 Fact::Tether(answer) => kinds[2] = answer.is_err(),
                 Fact::Progress(_) => {}

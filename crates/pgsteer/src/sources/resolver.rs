@@ -1,5 +1,6 @@
 //! The resolver of one member: the addresses that its host name stands for.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use pgsteer_core::claim::Fact;
@@ -52,7 +53,9 @@ async fn follow(postgres: &Endpoint, reporter: &Reporter, unreachable: &Hint) ->
             _ => {}
         }
         was_resolved = is_resolved;
+        let is_here = answer.as_ref().is_ok_and(|addresses| addresses.iter().any(is_ours));
         reporter.claim(asked, Fact::Addresses(answer)).await?;
+        reporter.claim(asked, Fact::Here(is_here)).await?;
         if postgres.ip().is_some() {
             // An address stands for itself for ever.
             return std::future::pending().await;
@@ -61,6 +64,36 @@ async fn follow(postgres: &Endpoint, reporter: &Reporter, unreachable: &Hint) ->
         if is_resolved {
             // A hint that came in the meantime counts as well.
             let _ = tokio::time::timeout(REST - HURRY, unreachable.given()).await;
+        }
+    }
+}
+
+/// It is an address of this machine: the way there begins at itself. Loopback is everybody's.
+///
+/// Nothing is sent: connecting a UDP socket only looks up the route. To bind to the address would
+/// prove nothing where keepalived wants `net.ipv4.ip_nonlocal_bind`.
+fn is_ours(address: &IpAddr) -> bool {
+    const ANY_PORT: u16 = 9;
+    let from: IpAddr = match address {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let way = || {
+        let socket = UdpSocket::bind(SocketAddr::new(from, 0))?;
+        socket.connect(SocketAddr::new(*address, ANY_PORT))?;
+        socket.local_addr()
+    };
+    !address.is_loopback() && way().is_ok_and(|begins| begins.ip() == *address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neither_loopback_nor_somebody_elses_address_is_ours() {
+        for address in ["127.0.0.1", "::1", "192.0.2.1", "2001:db8::1"] {
+            assert!(!is_ours(&address.parse().unwrap()), "{address}");
         }
     }
 }

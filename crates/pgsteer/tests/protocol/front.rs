@@ -15,7 +15,7 @@ use pgsteer_core::config::{
 use pgsteer_core::gate::{Gate, Sessions};
 use pgsteer_core::names::{ClusterName, Endpoint, MemberName, ServiceName};
 use pgsteer_core::reason::Reason;
-use pgsteer_core::snapshot::{MemberState, ServiceState, Snapshot};
+use pgsteer_core::snapshot::{Health, MemberState, ServiceState, Snapshot};
 use pgsteer_core::time::Moment;
 use tokio::runtime::Builder;
 use tokio::sync::{oneshot, watch};
@@ -155,13 +155,14 @@ fn config(write: SocketAddr, read: SocketAddr) -> Config {
         split_brain: SplitBrain::Block,
         patroni_loss_grace: Duration::from_secs(60),
         silence: Duration::from_secs(30),
+        here: pgsteer_core::config::Here::default(),
     };
     let services = BTreeMap::from([
         (ServiceName::new("write").unwrap(), service(write, Role::Primary)),
         (ServiceName::new("read").unwrap(), service(read, Role::Replica)),
     ]);
     let proxy = ProxyConfig { workers: Some(2), ..ProxyConfig::default() };
-    Config { cluster, services, http: None, proxy }
+    Config { cluster, services, http: None, agent: None, proxy }
 }
 
 fn snapshot(servers: &[&FakeServer]) -> Snapshot {
@@ -174,7 +175,7 @@ fn snapshot(servers: &[&FakeServer]) -> Snapshot {
         read.insert(name.clone(), open.clone());
         write.insert(name, if number == 1 { open } else { shut(Sessions::End) });
     }
-    let service = |role, gates| ServiceState { role, gates };
+    let service = |role, gates| ServiceState { role, lag_bytes_max: None, gates };
     let services = BTreeMap::from([
         (ServiceName::new("write").unwrap(), service(Role::Primary, write)),
         (ServiceName::new("read").unwrap(), service(Role::Replica, read)),
@@ -186,6 +187,7 @@ fn snapshot(servers: &[&FakeServer]) -> Snapshot {
         scope: None,
         paused: false,
         etcd: None,
+        local: None,
         members,
         services,
         events: VecDeque::new(),
@@ -205,6 +207,7 @@ fn member(server: &FakeServer) -> MemberState {
         lag_bytes: None,
         lag: None,
         tags: Tags::new(),
+        health: Health::default(),
     }
 }
 

@@ -8,8 +8,8 @@ use super::reader::{Entry, Reader, Section};
 use super::values::{bytes, listen, listen_or_none, login, path, port, seconds, tag, text, whole};
 use crate::config::conflict::Conflict;
 use crate::config::draft::{
-    CheckDraft, ClusterDraft, Draft, EtcdDraft, Field, Given, MemberDraft, PatroniDraft,
-    ProxyDraft, ServiceDraft, Services,
+    AgentDraft, CheckDraft, ClusterDraft, Draft, EtcdDraft, Field, Given, MemberDraft,
+    PatroniDraft, ProxyDraft, ServiceDraft, Services,
 };
 use crate::config::limits::{self, TAGS_MAX};
 use crate::config::problem::Problem;
@@ -29,6 +29,7 @@ pub fn draft(reader: &Reader, table: &DeTable<'_>) -> Draft {
         http: section(&mut file, "http", |s| s.read("listen", listen_or_none))
             .value()
             .unwrap_or_default(),
+        agent: section(&mut file, "agent", agent),
         proxy: section(&mut file, "proxy", proxy).value().unwrap_or_default(),
     };
     file.finish();
@@ -51,6 +52,7 @@ fn cluster(s: &mut Section<'_, '_>) -> ClusterDraft {
         patroni_loss_grace: s
             .read("patroni_loss_grace_seconds", seconds(limits::PATRONI_LOSS_GRACE)),
         silence: s.read("silence_seconds", seconds(limits::SILENCE)),
+        local: s.read("local", text("local = \"n1\"", |text| Ok(MemberName::new(text)?))),
     }
 }
 
@@ -184,6 +186,18 @@ fn tags(entry: &Entry<'_, '_>) -> Field<BTreeMap<String, String>> {
         .filter_map(|tag_entry| Some((tag_entry.key.to_owned(), tag_entry.read(tag).value()?)))
         .collect();
     Field::new(tags, given.place.clone())
+}
+
+fn agent(s: &mut Section<'_, '_>) -> AgentDraft {
+    AgentDraft {
+        listen: s.read("listen", listen_or_none),
+        vocabulary: s.read("vocabulary", text("vocabulary = \"admin\"", words::vocabulary)),
+        default: s.read("default", text("default = \"primary\"", plain::question)),
+        pooler_port: s.read("pooler_port", port),
+        line_wait: s.read("line_wait_seconds", seconds(limits::LINE_WAIT)),
+        weight: s.read("weight", text("weight = \"lag\"", words::weight)),
+        maxconn: s.read("maxconn", whole(limits::MAXCONN)),
+    }
 }
 
 fn proxy(s: &mut Section<'_, '_>) -> ProxyDraft {

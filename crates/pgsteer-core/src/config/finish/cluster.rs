@@ -10,7 +10,7 @@ use crate::config::draft::{CheckDraft, Draft, EtcdDraft, Field, Given, MemberDra
 use crate::config::error::{ConfigErrors, Place};
 use crate::config::limits::{self, MEMBERS_MAX};
 use crate::config::{
-    CheckConfig, ClusterConfig, EtcdConfig, Membership, PatroniConfig, SplitBrain, SslMode,
+    CheckConfig, ClusterConfig, EtcdConfig, Here, Membership, PatroniConfig, SplitBrain, SslMode,
 };
 use crate::names::ClusterName;
 
@@ -40,6 +40,7 @@ pub fn finish(draft: &Draft, errors: &mut ConfigErrors) -> Option<ClusterConfig>
         split_brain: cluster.split_brain.or(SplitBrain::Block),
         patroni_loss_grace: cluster.patroni_loss_grace.or(limits::PATRONI_LOSS_GRACE.usual()),
         silence: cluster.silence.or(limits::SILENCE.usual()),
+        here: Here { name: cluster.local.clone().value(), ..Here::default() },
     })
 }
 

@@ -5,12 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 use crate::config::conflict::Conflict;
 use crate::config::draft::{Draft, Given};
 use crate::config::error::{ConfigErrors, Place};
-use crate::config::limits::{HTTP_LISTEN, SERVICES_MAX};
+use crate::config::limits::{AGENT_LISTEN, HTTP_LISTEN, SERVICES_MAX};
 
 /// Reports each listener that finds its address and port taken by another one.
 pub fn check(draft: &Draft, errors: &mut ConfigErrors) {
     let mut seen: Vec<Given<SocketAddr>> = Vec::new();
-    for listener in services(draft).chain(http(draft)) {
+    for listener in services(draft).chain(http(draft)).chain(agent(draft)) {
         if let Some(other) = seen.iter().find(|s| overlap(s.value, listener.value)) {
             report(&listener, other, errors);
         }
@@ -42,6 +42,16 @@ fn http(draft: &Draft) -> Option<Given<SocketAddr>> {
         return Some(Given { value: HTTP_LISTEN, place });
     }
     let given = draft.http.given()?;
+    given.value.map(|value| Given { value, place: given.place.clone() })
+}
+
+fn agent(draft: &Draft) -> Option<Given<SocketAddr>> {
+    let listen = &draft.agent.given()?.value.listen;
+    if listen.is_absent() {
+        let place = Place::Default("agent.listen".to_owned());
+        return Some(Given { value: AGENT_LISTEN, place });
+    }
+    let given = listen.given()?;
     given.value.map(|value| Given { value, place: given.place.clone() })
 }
 

@@ -1,6 +1,7 @@
 //! From what was written to what is meant: defaults filled in, and what does not fit
 //! together reported.
 
+mod agent;
 mod cluster;
 mod listeners;
 mod services;
@@ -26,12 +27,19 @@ impl Draft {
         let cluster = cluster::finish(&self, &mut errors);
         let services = services::finish(&self, &mut errors);
         match (cluster, services) {
-            (Some(cluster), Some(services)) if errors.is_empty() => Ok(Config {
-                cluster,
-                services,
-                http: self.http.or(Some(HTTP_LISTEN)).map(|listen| HttpConfig { listen }),
-                proxy: proxy(&self.proxy),
-            }),
+            (Some(cluster), Some(services)) => {
+                let agent = agent::finish(&self.agent, &services, &mut errors);
+                match errors.is_empty() {
+                    true => Ok(Config {
+                        cluster,
+                        services,
+                        http: self.http.or(Some(HTTP_LISTEN)).map(|listen| HttpConfig { listen }),
+                        agent,
+                        proxy: proxy(&self.proxy),
+                    }),
+                    false => Err(errors),
+                }
+            }
             _ => Err(errors),
         }
     }

@@ -1,0 +1,50 @@
+//! The agent: what it answers, and to whom.
+
+use std::collections::BTreeMap;
+
+use crate::agent::Question;
+use crate::config::draft::{AgentDraft, Field};
+use crate::config::error::{ConfigErrors, Place};
+use crate::config::limits::{AGENT_DEFAULT, AGENT_LISTEN, LINE_WAIT};
+use crate::config::problem::{Problem, Shown};
+use crate::config::{AgentConfig, ServiceConfig, Vocabulary, Weight};
+use crate::names::ServiceName;
+
+/// The agent as meant; nothing where there is none.
+pub fn finish(
+    draft: &Field<AgentDraft>,
+    services: &BTreeMap<ServiceName, ServiceConfig>,
+    errors: &mut ConfigErrors,
+) -> Option<AgentConfig> {
+    let draft = &draft.given()?.value;
+    let listen = draft.listen.or(Some(AGENT_LISTEN))?;
+    Some(AgentConfig {
+        listen,
+        vocabulary: draft.vocabulary.or(Vocabulary::Health),
+        default: default(&draft.default, services, errors),
+        pooler_port: draft.pooler_port.clone().value(),
+        line_wait: draft.line_wait.or(LINE_WAIT.usual()),
+        weight: draft.weight.or(Weight::Unsaid),
+        maxconn: draft.maxconn.given().and_then(|given| u32::try_from(given.value).ok()),
+    })
+}
+
+/// What is answered where nothing is asked; `none` makes everybody ask.
+fn default(
+    draft: &Field<String>,
+    services: &BTreeMap<ServiceName, ServiceConfig>,
+    errors: &mut ConfigErrors,
+) -> Option<Question> {
+    let text = draft.or(AGENT_DEFAULT.to_owned());
+    if text == "none" {
+        return None;
+    }
+    match Question::read(&text, |name| services.contains_key(name)) {
+        Ok(Some(question)) => Some(question),
+        Ok(None) | Err(_) => {
+            let place = draft.given().map_or(Place::Whole, |given| given.place.clone());
+            errors.push(place, Problem::Question(Shown::of(&text)));
+            None
+        }
+    }
+}
