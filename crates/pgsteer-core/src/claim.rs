@@ -13,13 +13,16 @@ use thiserror::Error;
 use crate::names::{Endpoint, MemberName};
 use crate::time::Moment;
 
-/// What a source reports: of one member, or of which members there are.
+/// What a source reports: of one member, of which members there are, or of what is written in
+/// etcd.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Report {
     /// Something of one member.
     Claim(Claim),
     /// Which members there are.
     Topology(Topology),
+    /// What Patroni has written in etcd.
+    Notice(Notice),
 }
 
 /// What one source said of one member.
@@ -280,6 +283,40 @@ pub struct Topology {
     pub scope: Option<String>,
     /// The members, as found.
     pub members: Vec<Found>,
+}
+
+/// What the watch of etcd saw, or that it sees nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// When it came in. An event that etcd sends by itself answers no question.
+    pub heard_at: Moment,
+    /// What it is.
+    pub news: News,
+}
+
+/// The content of a notice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// From here on whatever is written is heard of at once.
+    Watching,
+    /// Nothing is heard of any more.
+    Lost(Failure),
+    /// A switchover is to be done now.
+    Ordered(Order),
+    /// No order is left: it has been carried out, refused or taken back.
+    NoOrder,
+    /// The leader lock is this member's.
+    Leader(MemberName),
+}
+
+/// Patroni's order for a planned switchover.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Order {
+    /// The member that is to give up the lead. A manual failover names none, and means whoever
+    /// leads.
+    pub leader: Option<MemberName>,
+    /// The member that is to lead; none leaves the choice to Patroni.
+    pub candidate: Option<MemberName>,
 }
 
 /// One member as `/cluster` or the configuration names it.

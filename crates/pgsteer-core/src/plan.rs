@@ -10,8 +10,14 @@ use std::time::Duration;
 
 use crate::names::{Endpoint, MemberName};
 
-/// What to ask, per member. A member that is not in it is not asked any more.
-pub type Plan = BTreeMap<MemberName, Ask>;
+/// What to ask.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The members. One that is not in it is not asked any more.
+    pub members: BTreeMap<MemberName, Ask>,
+    /// Patroni's scope as the members tell it, by which its keys in etcd are named.
+    pub scope: Option<Arc<str>>,
+}
 
 /// How to ask one member.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -153,6 +153,9 @@ pub enum Reason {
     /// New sessions are led past the pooler, to PostgreSQL itself.
     #[error("clients are led past its pooler: {0}")]
     PoolerBypassed(Box<Reason>),
+    /// Patroni has been told to hand the lead over, so whoever logs in there now is cut off soon.
+    #[error("a switchover away from it has been ordered")]
+    SwitchoverPlanned,
     /// Its host name stands for no address.
     #[error("no address to dial: {0}")]
     NoAddress(Failure),
@@ -206,6 +209,7 @@ codes! {
     Reason::PoolerAstray { .. } => "pooler_astray",
     Reason::PoolerUnproven { .. } => "pooler_unproven",
     Reason::PoolerBypassed(_) => "pooler_bypassed",
+    Reason::SwitchoverPlanned => "switchover_planned",
     Reason::NoAddress(_) => "no_address",
 }
 

@@ -28,6 +28,8 @@ pub struct Snapshot {
     pub scope: Option<String>,
     /// The cluster is in maintenance mode.
     pub paused: bool,
+    /// Whether Patroni's keys in etcd are watched; none where nobody is told to, or not yet.
+    pub etcd: Option<Result<(), Failure>>,
     /// The member on whose machine this pgsteer runs, if it is on one and that is known.
     pub local: Option<MemberName>,
     /// All members known, in the order of their names.
@@ -109,6 +111,7 @@ impl Snapshot {
             cluster,
             scope,
             paused,
+            etcd,
             local,
             members,
             services,
@@ -117,6 +120,7 @@ impl Snapshot {
         *members != other.members
             || *services != other.services
             || *paused != other.paused
+            || *etcd != other.etcd
             || *events != other.events
             || *scope != other.scope
             || *cluster != other.cluster
@@ -247,6 +251,14 @@ pub enum EventKind {
         /// Why.
         failure: Failure,
     },
+    /// Patroni's keys in etcd are watched.
+    EtcdWatched,
+    /// Patroni's keys in etcd cannot be watched. Nothing depends on it but how early a planned
+    /// switchover is known.
+    EtcdLost {
+        /// Why.
+        failure: Failure,
+    },
     /// A Patroni that was asked for the members speaks of another cluster; it was ignored.
     StrangeCluster {
         /// The scope it tells.
@@ -288,6 +300,12 @@ impl fmt::Display for EventKind {
             EventKind::AddressLost { member, failure } => {
                 write!(f, "the host of {member} does not resolve, last addresses kept: {failure}")
             }
+            EventKind::EtcdWatched => {
+                f.write_str("etcd is watched for switchovers that are ordered")
+            }
+            EventKind::EtcdLost { failure } => {
+                write!(f, "etcd is not watched, switchovers come without notice: {failure}")
+            }
             EventKind::StrangeCluster { found, expected } => {
                 write!(f, "ignored the members of another cluster: scope {found}, not {expected}")
             }
@@ -325,6 +343,7 @@ mod tests {
             cluster: ClusterName::new("demo").unwrap(),
             scope: None,
             paused: false,
+            etcd: None,
             local: None,
             members: BTreeMap::from([(n1, member)]),
             services: BTreeMap::from([(ServiceName::new("write").unwrap(), state)]),

@@ -72,6 +72,11 @@ impl Member {
         format!("http://{}", self.patroni_addr())
     }
 
+    /// For instance `http://127.0.7.1:12379`.
+    pub fn etcd_url(&self) -> String {
+        format!("http://{}", self.etcd_addr())
+    }
+
     /// Directly to this member's PostgreSQL; no password is asked.
     pub fn superuser_dsn(&self) -> String {
         format!("postgresql://{SUPERUSER}@{}/postgres", self.postgres_addr())

@@ -85,10 +85,13 @@ pub enum Conflict {
     /// Tags are Patroni's notion.
     #[error("members that are listed one by one have no tags, so nobody would serve")]
     TagsWithoutPatroni,
+    /// What is watched in etcd is Patroni's.
+    #[error("without Patroni there is nothing in etcd to watch")]
+    EtcdWithoutPatroni,
     /// The policy for life without Patroni, with Patroni.
     #[error("with Patroni the leader lock decides, not the timeline")]
     HighestTimelineWithPatroni,
-    /// A certificate without its key, or a key without its certificate.
+    /// A certificate without its key, a user without a password, or the other way round.
     #[error("it is of no use without {0}")]
     WithoutPartner(&'static str),
     /// A CA that would not be looked at.
@@ -136,6 +139,10 @@ impl Conflict {
             Conflict::StandbyLeaderWithoutPatroni => "use role = \"replica\"".into(),
             Conflict::TagsWithoutPatroni => "remove tags".into(),
             Conflict::HighestTimelineWithPatroni => "remove it".into(),
+            Conflict::EtcdWithoutPatroni => "remove it".into(),
+            Conflict::WithoutPartner("username" | "password_file") => {
+                "give both username and password_file, or none".into()
+            }
             Conflict::WithoutPartner(_) => "give both cert_file and key_file, or none".into(),
             Conflict::CaFileUnused(_) => "set sslmode = \"verify-full\", or remove ca_file".into(),
             Conflict::SilenceTooShort { .. } => {

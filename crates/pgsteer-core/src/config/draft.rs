@@ -98,6 +98,8 @@ pub struct Draft {
     pub patroni: Field<PatroniDraft>,
     /// `[members]`.
     pub members: Field<Vec<MemberDraft>>,
+    /// `[etcd]`.
+    pub etcd: Field<EtcdDraft>,
     /// `[check]`.
     pub check: Field<CheckDraft>,
     /// `[services]`. Where it is absent, there are the services `write` and `read`.
@@ -152,6 +154,29 @@ pub struct ClusterDraft {
 pub struct PatroniDraft {
     /// `urls`, each with its port.
     pub urls: Field<Vec<Given<String>>>,
+    /// `ca_file`.
+    pub ca_file: Field<PathBuf>,
+    /// `cert_file`.
+    pub cert_file: Field<PathBuf>,
+    /// `key_file`.
+    pub key_file: Field<PathBuf>,
+    /// `timeout_seconds`.
+    pub timeout: Field<Duration>,
+}
+
+/// `[etcd]`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct EtcdDraft {
+    /// `urls`, each with its port.
+    pub urls: Field<Vec<Given<String>>>,
+    /// `namespace`.
+    pub namespace: Field<String>,
+    /// `scope`.
+    pub scope: Field<String>,
+    /// `username`.
+    pub username: Field<String>,
+    /// `password_file`.
+    pub password_file: Field<PathBuf>,
     /// `ca_file`.
     pub ca_file: Field<PathBuf>,
     /// `cert_file`.

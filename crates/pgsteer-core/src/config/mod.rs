@@ -60,6 +60,8 @@ pub struct ClusterConfig {
     pub members: Membership,
     /// The login of the tether; without it Patroni's word alone has to do.
     pub check: Option<CheckConfig>,
+    /// Where Patroni's keys are watched, if anywhere.
+    pub etcd: Option<EtcdConfig>,
     /// What to do when two members take writes and there is no Patroni to say who is right.
     pub split_brain: SplitBrain,
     /// How long an open gate outlives the silence of its member's Patroni, while the tether
@@ -97,6 +99,29 @@ pub struct PatroniConfig {
     /// Certificates of the authorities to trust, PEM; the system's if none is given.
     pub ca_file: Option<PathBuf>,
     /// Client certificate, PEM, for `verify_client: required`.
+    pub cert_file: Option<PathBuf>,
+    /// Key of the client certificate, PEM.
+    pub key_file: Option<PathBuf>,
+    /// How long one answer may take.
+    pub timeout: Duration,
+}
+
+/// How to watch Patroni's keys in etcd, by its v3 API.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EtcdConfig {
+    /// Base addresses, as `http://10.0.0.11:2379`; at least one.
+    pub urls: Vec<String>,
+    /// Patroni's namespace: a slash in front and none behind, empty for the root.
+    pub namespace: String,
+    /// Patroni's scope; what the members tell if none is given.
+    pub scope: Option<String>,
+    /// User name, for an etcd with authentication.
+    pub username: Option<String>,
+    /// File that holds the password.
+    pub password_file: Option<PathBuf>,
+    /// Certificates of the authorities to trust, PEM; the system's if none is given.
+    pub ca_file: Option<PathBuf>,
+    /// Client certificate, PEM.
     pub cert_file: Option<PathBuf>,
     /// Key of the client certificate, PEM.
     pub key_file: Option<PathBuf>,

@@ -4,10 +4,12 @@
 //! [`Engine::handle_timeout`], and after each of them looks at [`Engine::snapshot`],
 //! [`Engine::plan`], [`Engine::poll_event`] and [`Engine::poll_timeout`].
 //!
-//! The roster knows who is there, the turning moves the gates, the showing makes the Snapshot.
+//! The roster knows who is there, the notices what is written in etcd, the turning moves the gates,
+//! the showing makes the Snapshot.
 
 mod history;
 mod measure;
+mod notices;
 mod roster;
 mod showing;
 mod turning;
@@ -31,6 +33,7 @@ use crate::snapshot::{Event, EventKind, Snapshot};
 use crate::time::Moment;
 use crate::view::{Freshness, Word};
 use history::History;
+use notices::Notices;
 use roster::Roster;
 use showing::empty_snapshot;
 use turning::is_news;
@@ -62,6 +65,7 @@ pub struct Engine {
     pooler_ports: BTreeSet<u16>,
     rules: Rules,
     roster: Roster,
+    notices: Notices,
     standings: BTreeMap<MemberName, Standing>,
     /// Since when each member has been in the role that it has.
     roles_since: BTreeMap<MemberName, Moment>,
@@ -89,6 +93,7 @@ impl Engine {
             pooler_ports: config.pooler_ports(),
             rules: rules(&config.cluster),
             roster: Roster::default(),
+            notices: Notices::default(),
             standings: BTreeMap::new(),
             roles_since: BTreeMap::new(),
             gates: BTreeMap::new(),
@@ -99,7 +104,7 @@ impl Engine {
             listening_since: now,
             history: History::default(),
             snapshot: Arc::new(empty_snapshot(config, now)),
-            plan: Arc::new(Plan::new()),
+            plan: Arc::new(Plan::default()),
         };
         engine.enlist_configured(now);
         engine.turn(now);
@@ -114,6 +119,7 @@ impl Engine {
                 self.roster.take_topology(topology, now)
             }
             Report::Topology(_) => Vec::new(),
+            Report::Notice(notice) => self.take_notice(notice, now).into_iter().collect(),
         };
         self.record(events, now);
         self.turn(now);
@@ -129,6 +135,10 @@ impl Engine {
     pub fn handle_config(&mut self, config: &Config, now: Moment) {
         if self.cluster.members != config.cluster.members {
             self.roster.forget_identity();
+        }
+        if self.cluster != config.cluster {
+            // The sources begin anew.
+            self.notices = Notices::default();
         }
         self.cluster = config.cluster.clone();
         self.posts = posts(&config.services);
@@ -152,7 +162,14 @@ impl Engine {
         let gates = self.gates.values().flat_map(BTreeMap::values);
         let of_gates = gates.map(|gate| gate.grace_ends());
         let of_search = self.primary_missing_since.map(|since| since + SEARCH_LASTS);
-        of_members.chain(of_gates).flatten().chain(of_search).filter(|at| *at > now).min()
+        let of_notices = self.notices_run_out();
+        of_members
+            .chain(of_gates)
+            .flatten()
+            .chain(of_search)
+            .chain(of_notices)
+            .filter(|at| *at > now)
+            .min()
     }
 
     /// The next event that has not been polled yet, oldest first.

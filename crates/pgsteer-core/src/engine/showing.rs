@@ -1,6 +1,7 @@
 //! Showing: the Snapshot for the outputs, and the plan for the sources.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::Engine;
 use crate::claim::{PoolerFacts, Role, Standby};
@@ -38,6 +39,7 @@ impl Engine {
             cluster: self.cluster.name.clone(),
             scope: self.roster.identity().scope.clone(),
             paused: self.paused,
+            etcd: self.notices.watch().cloned(),
             local: self.local(),
             members: members.collect(),
             services: services.collect(),
@@ -152,7 +154,11 @@ impl Engine {
         let ask = |(name, member): (&MemberName, &Member)| {
             let gates = || self.gates.values().filter_map(|gates| gates.get(name));
             let need = Need {
-                primary_missing: self.primary_missing_since.map(|since| now.since(since)),
+                // A lock that has moved, and nobody here has said so yet, is worth the same haste.
+                primary_missing: self
+                    .primary_missing_since
+                    .or_else(|| self.lock_moved_at(now))
+                    .map(|since| now.since(since)),
                 promoting: self.standings[name].trouble() == Some(&Reason::Promoting),
                 in_probation: gates().any(|gate| matches!(gate, Gate::Probation { .. })),
                 has_tether: self.rules.has_tether,
@@ -167,7 +173,10 @@ impl Engine {
             };
             (name.clone(), ask)
         };
-        self.roster.members().iter().map(ask).collect()
+        Plan {
+            members: self.roster.members().iter().map(ask).collect(),
+            scope: self.roster.identity().scope.as_deref().map(Arc::from),
+        }
     }
 }
 
@@ -179,6 +188,7 @@ pub(super) fn empty_snapshot(config: &Config, now: Moment) -> Snapshot {
         cluster: config.cluster.name.clone(),
         scope: None,
         paused: false,
+        etcd: None,
         local: None,
         members: Default::default(),
         services: Default::default(),

@@ -56,7 +56,14 @@ impl Turning<'_> {
         for name in self.engine.roster.members().keys() {
             let old = self.old_gate(name);
             let case = self.case(name, &old);
-            let verdict = case.verdict();
+            let verdict = match case.verdict() {
+                Verdict::Fit { .. }
+                    if self.engine.is_handing_over(name, self.service, self.now) =>
+                {
+                    Verdict::Drain(Reason::SwitchoverPlanned)
+                }
+                verdict => verdict,
+            };
             gates.insert(name.clone(), old.next(self.turn(&case, verdict)));
         }
         if self.service.fallback_primary {

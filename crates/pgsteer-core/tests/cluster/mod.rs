@@ -21,6 +21,7 @@ pub fn config() -> Config {
             name: ClusterName::new("demo").unwrap(),
             members: patroni_at("http://n1:8008"),
             check: Some(check()),
+            etcd: None,
             split_brain: SplitBrain::Block,
             patroni_loss_grace: Duration::from_secs(60),
             silence: Duration::from_secs(30),

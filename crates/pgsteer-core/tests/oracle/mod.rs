@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use pgsteer_core::claim::{
-    Claim, Fact, Failure, PatroniFacts, PoolerFacts, Report, Role, Topology,
+    Claim, Fact, Failure, News, Notice, PatroniFacts, PoolerFacts, Report, Role, Topology,
 };
 use pgsteer_core::config::{Config, Membership, SplitBrain};
 use pgsteer_core::names::{Endpoint, MemberName};
@@ -260,6 +260,16 @@ impl<'a> Oracle<'a> {
     /// "The member says it is not primary any more", by the best source for it.
     pub fn denies_being_primary(&self, name: &MemberName) -> bool {
         self.takes_writes(name) == Some(false)
+    }
+
+    /// When a switchover was last ordered, unless there is no order any more.
+    pub fn last_ordered(&self) -> Option<Moment> {
+        let orders = self.reports.iter().rev().filter_map(|(_, report)| match report {
+            Report::Notice(Notice { heard_at, news: News::Ordered(_) }) => Some(Some(*heard_at)),
+            Report::Notice(Notice { news: News::NoOrder, .. }) => Some(None),
+            _ => None,
+        });
+        orders.into_iter().next().flatten()
     }
 
     /// Two members take writes at the same time, or say so of their lock.

@@ -11,7 +11,7 @@
 //! | `check`, `no check` | whether there is a login for the tether |
 //! | `split_brain block`, `split_brain highest_timeline` | the policy without Patroni |
 //! | `patroni_loss_grace 60s`, `silence 30s` | limits |
-//! | `service NAME ROLE [lag_bytes_max=N] [lag_max=5s] [fallback] [pooler] [bypass] [tag.NAME=VALUE]` | a service |
+//! | `service NAME ROLE [lag_bytes_max=N] [lag_max=5s] [hold=30s] [fallback] [pooler] [bypass] [tag.NAME=VALUE]` | a service |
 //! | `no service NAME` | takes it away again |
 //! | `start` | ends the head: from here on the engine runs |
 //! | `reload LINE` | one of the lines above, while the engine runs |
@@ -22,6 +22,9 @@
 //! | `n1 pooler primary/recovery/answers/refuses/nowhere` | what is at the other end of port 6432 |
 //! | `n1 addresses 10.0.0.1 ...` | what the host name stands for |
 //! | `n1 patroni/tether/pooler/addresses failed KIND` | the same, but there is no answer |
+//! | `etcd watched`, `etcd lost` | whether etcd is watched |
+//! | `etcd order [n1] [to n2]`, `etcd no order` | the key `failover` as the watch tells it |
+//! | `etcd leader n1` | the key `leader`, the same |
 //! | `n1 silent`, `n1 tether silent` | from here on no answer, and no failure either |
 //! | `wait 5s`, `t=12.5` | time passes |
 //! | `stall 90s` | time passes, but nobody wakes the engine: the process was stopped |
@@ -161,6 +164,7 @@ fn act(driver: &mut Driver, tokens: &[&str]) -> Result<(), String> {
             let topology = topology(driver, rest)?;
             driver.topology(topology);
         }
+        ["etcd", rest @ ..] => driver.notice(words::news(rest)?),
         [name, "silent"] => driver.hush(&member(name), None),
         [name, source, "silent"] => driver.hush(&member(name), Some(words::source(source)?)),
         [time] if time.starts_with("t=") => driver.advance(words::moment(&time[2..])?),

@@ -51,7 +51,12 @@ pub fn agent(driver: &Driver, vocabulary: &str, line: &str) -> String {
 fn heading(driver: &Driver, snapshot: &Snapshot) -> String {
     let scope = snapshot.scope.as_ref().map(|scope| format!(", scope {scope}")).unwrap_or_default();
     let paused = if snapshot.paused { ", paused" } else { "" };
-    format!("at {}{scope}{paused}", driver.now)
+    let etcd = match &snapshot.etcd {
+        None => String::new(),
+        Some(Ok(())) => ", etcd watched".to_owned(),
+        Some(Err(failure)) => format!(", etcd lost ({failure})"),
+    };
+    format!("at {}{scope}{paused}{etcd}", driver.now)
 }
 
 fn describe(name: &MemberName, member: &MemberState) -> String {
@@ -93,7 +98,7 @@ fn with_code(reason: &Reason) -> String {
 /// How often each member is asked, in one line for those that are asked alike.
 fn paces(plan: &Plan) -> Vec<String> {
     let mut lines: Vec<(String, Vec<String>)> = Vec::new();
-    for (name, ask) in plan {
+    for (name, ask) in &plan.members {
         let pace = pace(ask);
         match lines.iter_mut().find(|(known, _)| *known == pace) {
             Some((_, names)) => names.push(name.to_string()),

@@ -9,14 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgsteer_core::claim::{
-    Fact, Failure, Found, PatroniFacts, PoolerFacts, Progress, Role, Standby, Tags, TetherFacts,
+    Fact, Failure, Found, News, Order, PatroniFacts, PoolerFacts, Progress, Role, Standby, Tags,
+    TetherFacts,
 };
 use pgsteer_core::config::{PoolerDown, ServiceConfig};
 use pgsteer_core::names::MemberName;
 use pgsteer_core::time::Moment;
 
 use super::driver::Source;
-use crate::cluster::{ANSWER_TIMEOUT, found, service as plain_service};
+use crate::cluster::{ANSWER_TIMEOUT, found, member, service as plain_service};
 
 /// Where the poolers of a script are.
 pub const POOLER_PORT: u16 = 6432;
@@ -176,6 +177,23 @@ fn failure(name: &MemberName, source: Source, kind: &str) -> Result<Failure, Str
     })
 }
 
+/// What the watch of etcd tells.
+pub fn news(tokens: &[&str]) -> Result<News, String> {
+    let order = |leader: Option<&str>, candidate: Option<&str>| {
+        News::Ordered(Order { leader: leader.map(member), candidate: candidate.map(member) })
+    };
+    Ok(match tokens {
+        ["watched"] => News::Watching,
+        ["lost"] => News::Lost(Failure::Refused(Arc::from("http://etcd:2379"))),
+        ["no", "order"] => News::NoOrder,
+        ["order", leader] => order(Some(leader), None),
+        ["order", "to", candidate] => order(None, Some(candidate)),
+        ["order", leader, "to", candidate] => order(Some(leader), Some(candidate)),
+        ["leader", name] => News::Leader(member(name)),
+        other => return Err(format!("etcd does not tell: {}", other.join(" "))),
+    })
+}
+
 pub fn service(role: &str, wishes: &[&str]) -> Result<ServiceConfig, String> {
     let mut service = plain_service(Role::from_patroni(role));
     for wish in wishes {
@@ -186,6 +204,7 @@ pub fn service(role: &str, wishes: &[&str]) -> Result<ServiceConfig, String> {
             "fallback" => service.fallback_primary = true,
             "lag_bytes_max" => service.lag_bytes_max = Some(number(value)?),
             "lag_max" => service.lag_max = Some(duration(value)?),
+            "hold" => service.hold = duration(value)?,
             _ => match key.strip_prefix("tag.") {
                 Some(tag) => {
                     service.tags.insert(tag.to_owned(), value.to_owned());

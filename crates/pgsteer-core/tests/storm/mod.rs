@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgsteer_core::claim::{
-    Claim, Fact, Failure, Found, PatroniFacts, PoolerFacts, Progress, Report, Role, Standby, Tags,
-    TetherFacts, Topology,
+    Claim, Fact, Failure, Found, News, Notice, Order, PatroniFacts, PoolerFacts, Progress, Report,
+    Role, Standby, Tags, TetherFacts, Topology,
 };
 use pgsteer_core::config::{Config, Membership, PoolerDown, SplitBrain};
 use pgsteer_core::engine::Engine;
@@ -41,6 +41,8 @@ pub enum Step {
     Is { member: usize, role: Role },
     /// Time passes, and the timer of the engine is attended to.
     Wait { ms: u64 },
+    /// The watch of etcd tells something.
+    Notice { news: News },
     /// The members whose bit is set are listed; those of the second set at another place.
     Listed { present: u8, moved: u8, age_ms: u64 },
 }
@@ -88,12 +90,25 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0..6_usize, role()).prop_map(|(member, role)| Step::Is { member, role }),
         2 => (0..400_u64).prop_map(|ms| Step::Wait { ms }),
         1 => (0..8_000_u64).prop_map(|ms| Step::Wait { ms }),
+        2 => news().prop_map(|news| Step::Notice { news }),
         1 => (any::<u8>(), 0..32_u8, age_ms()).prop_map(|(present, moved, age_ms)| {
             // Mostly all are there, and none has moved.
             let present = if present < 64 { present } else { u8::MAX };
             let moved = if moved < 4 { moved } else { 0 };
             Step::Listed { present, moved, age_ms }
         }),
+    ]
+}
+
+fn news() -> impl Strategy<Value = News> {
+    let somebody = || (0..6_usize).prop_map(name);
+    let order = (prop::option::of(somebody()), prop::option::of(somebody()));
+    prop_oneof![
+        4 => order.prop_map(|(leader, candidate)| News::Ordered(Order { leader, candidate })),
+        1 => Just(News::NoOrder),
+        2 => somebody().prop_map(News::Leader),
+        1 => Just(News::Watching),
+        1 => Just(News::Lost(Failure::Closed(Arc::from("etcd")))),
     ]
 }
 
@@ -226,11 +241,15 @@ impl Storm {
                 self.say(name(*member), play.now, Fact::Pooler { port: POOLER_PORT, said }, play);
             }
             Step::Wait { ms } => play.wait(Duration::from_millis(*ms)),
+            Step::Notice { news } if self.has_patroni => {
+                let notice = Notice { heard_at: play.now, news: news.clone() };
+                play.report(Report::Notice(notice));
+            }
             Step::Listed { present, moved, age_ms } if self.has_patroni => {
                 let asked_at = before(*age_ms, play.now);
                 play.report(Report::Topology(self.topology(*present, *moved, asked_at)));
             }
-            Step::Listed { .. } => {}
+            Step::Notice { .. } | Step::Listed { .. } => {}
         }
     }
 

@@ -4,7 +4,7 @@
 //! docs/BENCHMARKS.md what came of it, also where a bar was missed.
 
 mod bars;
-mod client;
+pub(crate) mod client;
 mod clock;
 mod doc;
 pub mod failover;

@@ -36,6 +36,11 @@ fn cluster(snapshot: &Snapshot, stats: &Stats, now: &Now) -> Cluster {
         name: snapshot.cluster.to_string(),
         scope: snapshot.scope.clone(),
         paused: snapshot.paused,
+        etcd: snapshot.etcd.as_ref().map(|etcd| etcd_word(etcd).to_owned()),
+        etcd_trouble: snapshot
+            .etcd
+            .as_ref()
+            .and_then(|etcd| Some(etcd.as_ref().err()?.to_string())),
         members: members
             .iter()
             .map(|(name, state)| member(name, state, gates(name, services, stats, now)))
@@ -45,6 +50,13 @@ fn cluster(snapshot: &Snapshot, stats: &Stats, now: &Now) -> Cluster {
             .map(|(name, state)| service(name, state, &stats.service(name)))
             .collect(),
         events: snapshot.events.iter().map(|happened| event(happened, now)).collect(),
+    }
+}
+
+fn etcd_word<T>(etcd: &Result<(), T>) -> &'static str {
+    match etcd {
+        Ok(()) => "watched",
+        Err(_) => "lost",
     }
 }
 
@@ -135,9 +147,11 @@ fn subjects(kind: &EventKind) -> (Option<&MemberName>, Option<&ServiceName>, Opt
         | EventKind::Left { member }
         | EventKind::Moved { member, .. }
         | EventKind::AddressLost { member, .. } => (Some(member), None, None),
-        EventKind::Paused(_) | EventKind::StrangeCluster { .. } | EventKind::Reloaded => {
-            (None, None, None)
-        }
+        EventKind::Paused(_)
+        | EventKind::EtcdWatched
+        | EventKind::EtcdLost { .. }
+        | EventKind::StrangeCluster { .. }
+        | EventKind::Reloaded => (None, None, None),
     }
 }
 
@@ -151,6 +165,8 @@ fn word(kind: &EventKind) -> &'static str {
         EventKind::Paused(true) => "paused",
         EventKind::Paused(false) => "resumed",
         EventKind::AddressLost { .. } => "address_lost",
+        EventKind::EtcdWatched => "etcd_watched",
+        EventKind::EtcdLost { .. } => "etcd_lost",
         EventKind::StrangeCluster { .. } => "strange_cluster",
         EventKind::Reloaded => "reloaded",
     }

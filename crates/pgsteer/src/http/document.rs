@@ -41,6 +41,12 @@ pub struct Cluster {
     pub scope: Option<String>,
     /// It is in maintenance mode.
     pub paused: bool,
+    /// Whether etcd is watched for switchovers: `watched` or `lost`; null where it is not configured.
+    #[serde(default)]
+    pub etcd: Option<String>,
+    /// Why etcd is not watched, if it is lost.
+    #[serde(default)]
+    pub etcd_trouble: Option<String>,
     /// Its members, by name.
     pub members: Vec<Member>,
     /// Its services, by name.

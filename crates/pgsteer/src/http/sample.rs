@@ -36,6 +36,7 @@ pub fn snapshot() -> Snapshot {
         cluster: ClusterName::new("demo").unwrap(),
         scope: Some("batman".to_owned()),
         paused: true,
+        etcd: None,
         local: None,
         members: members(),
         services: [(service("write"), write()), (service("read"), read())].into(),

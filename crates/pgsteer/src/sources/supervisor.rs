@@ -47,8 +47,10 @@ impl Supervisor {
         let mut members: BTreeMap<MemberName, Watched> = BTreeMap::new();
         loop {
             let plan = self.plan.borrow_and_update().clone();
-            members.retain(|name, watched| plan.contains_key(name) && !watched.has_failed(name));
-            for (name, ask) in plan.iter() {
+            members.retain(|name, watched| {
+                plan.members.contains_key(name) && !watched.has_failed(name)
+            });
+            for (name, ask) in &plan.members {
                 let watched = members.entry(name.clone()).or_insert_with(|| self.watch(name, ask));
                 watched.follow(ask);
                 self.watch_poolers(watched, &ask.poolers);

@@ -60,7 +60,11 @@ fn cluster_line(cluster: &Cluster, ink: Ink) -> String {
         true => format!(", {}", paint("in maintenance mode", Paint::Doubtful, ink)),
         false => String::new(),
     };
-    format!("cluster {}{scope}, {members}{mode}\n", printable(&cluster.name))
+    let etcd = match cluster.etcd.as_deref() {
+        Some("lost") => format!(", {}", paint("etcd is not watched", Paint::Doubtful, ink)),
+        _ => String::new(),
+    };
+    format!("cluster {}{scope}, {members}{mode}{etcd}\n", printable(&cluster.name))
 }
 
 fn members(cluster: &Cluster) -> Table {

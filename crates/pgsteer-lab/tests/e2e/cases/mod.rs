@@ -4,6 +4,7 @@ mod cancel;
 mod crash;
 mod darkness;
 mod drivers;
+mod etcd;
 mod newcomer;
 mod orders;
 mod pages;
@@ -76,6 +77,8 @@ pub fn all() -> Vec<Case> {
         New:
             newcomer::one_address_of_patroni_is_enough,
             switchover::no_client_is_turned_away,
+            etcd::logins_are_held_back_before_the_old_primary_stops,
+            etcd::one_that_is_away_costs_nothing,
             replicas::one_that_lags_is_drained_and_comes_back,
             replicas::one_that_patroni_does_not_list_any_more_is_drained_and_comes_back,
             replicas::one_that_crashes_turns_no_reader_away,
