@@ -61,11 +61,15 @@ impl Engine {
 
     /// Whom the sources ask, and how often, as things are.
     pub(super) fn make_plan(&self, now: Moment) -> Plan {
+        let is_promoting =
+            |name: &MemberName| self.standings[name].trouble() == Some(&Reason::Promoting);
+        let promoting = self.roster.members().keys().find(|name| is_promoting(name));
         let ask = |(name, member): (&MemberName, &Member)| {
             let gates = || self.gates.values().filter_map(|gates| gates.get(name));
             let need = Need {
                 primary_missing: self.primary_missing_since.map(|since| now.since(since)),
-                promoting: self.standings[name].trouble() == Some(&Reason::Promoting),
+                promoting: is_promoting(name),
+                other_promoting: promoting.is_some_and(|promoting| promoting != name),
                 in_probation: gates().any(|gate| matches!(gate, Gate::Probation { .. })),
                 has_tether: self.rules.has_tether,
             };
