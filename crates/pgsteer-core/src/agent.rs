@@ -14,6 +14,7 @@ use crate::claim::Role;
 use crate::config::{AgentConfig, Vocabulary, Weight};
 use crate::names::{MemberName, ServiceName};
 use crate::probe::{Objection, Probe, ProbeError, Verdict};
+use crate::reason::Reason;
 use crate::snapshot::{MemberState, Snapshot};
 
 /// The longest line that a client may send, in bytes.
@@ -167,7 +168,11 @@ pub fn answer(config: &AgentConfig, snapshot: &Snapshot, line: Option<&str>) -> 
 
 /// Whether the member may serve, through its pooler if it has to.
 fn verdict(config: &AgentConfig, question: &Question, snapshot: &Snapshot) -> Verdict {
-    let verdict = question.verdict(snapshot);
+    let verdict = match question.verdict(snapshot) {
+        // HAProxy's server line names one port, and it is the pooler's: it cannot go past it.
+        Verdict::Yes(Some(reason @ Reason::PoolerBypassed(_))) => Verdict::No(reason.into()),
+        other => other,
+    };
     let (Asked::Probe(probe), Some(port)) = (&question.of, config.pooler_port) else {
         return verdict;
     };

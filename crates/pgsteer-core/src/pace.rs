@@ -17,6 +17,9 @@ const PROMOTING: Pace = pace(2, 50);
 /// The same after a minute: Patroni has had its say, only PostgreSQL can tell any news.
 const LONG_PROMOTION: Pace = pace(5, 1_000);
 const SEARCH: Pace = pace(10, 50);
+/// Another member is promoting: to ask all others quickly would take from it what it needs. They
+/// are still asked more often than at rest, and as in any search once it has the lock no more.
+const BESIDE_A_PROMOTION: Pace = pace(10, 250);
 /// Patroni is all there is, so it has to tell of the promotion itself.
 const SEARCH_BY_PATRONI: Pace = pace(10, 25);
 const LONG_SEARCH: Pace = pace(100, 250);
@@ -43,6 +46,8 @@ pub struct Need {
     pub primary_missing: Option<Duration>,
     /// The member holds the lock and is on its way to become writable.
     pub promoting: bool,
+    /// Another member is.
+    pub other_promoting: bool,
     /// One of its gates waits for a confirmation.
     pub in_probation: bool,
     /// There is a tether.
@@ -69,7 +74,13 @@ impl Need {
                 true => PROMOTING,
                 false => LONG_PROMOTION,
             },
-            Some(missing) if missing < SEARCH_LASTS && self.has_tether => SEARCH,
+            Some(missing) if missing < SEARCH_LASTS && self.has_tether => {
+                if self.other_promoting {
+                    BESIDE_A_PROMOTION
+                } else {
+                    SEARCH
+                }
+            }
             Some(missing) if missing < SEARCH_LASTS || self.promoting => SEARCH_BY_PATRONI,
             _ if self.in_probation => CONFIRM,
             Some(_) => LONG_SEARCH,
@@ -85,6 +96,7 @@ mod tests {
     const NO_NEED: Need = Need {
         primary_missing: None,
         promoting: false,
+        other_promoting: false,
         in_probation: false,
         has_tether: true,
         pooler_behind: false,
@@ -113,6 +125,17 @@ mod tests {
         assert_eq!(promoting.pace().pooler, promoting.pace().tether);
         assert_eq!(Need { pooler_behind: true, ..NO_NEED }.pace().pooler, POOLER_BEHIND);
         assert_eq!(Need { has_tether: false, ..promoting }.pace().pooler, KNOCK);
+    }
+
+    #[test]
+    fn the_others_leave_a_promotion_the_machine_but_only_where_a_tether_feels_its_end() {
+        let need = Need { primary_missing: Some(Duration::ZERO), other_promoting: true, ..NO_NEED };
+        assert_eq!(need.pace(), BESIDE_A_PROMOTION);
+        assert_eq!(Need { promoting: true, ..need }.pace(), PROMOTING);
+        let by_patroni = Need { has_tether: false, ..need }.pace();
+        assert_eq!(by_patroni.patroni, SEARCH_BY_PATRONI.patroni);
+        assert_eq!(Need { other_promoting: false, ..need }.pace(), SEARCH);
+        assert!(BESIDE_A_PROMOTION.patroni < REST.patroni);
     }
 
     #[test]

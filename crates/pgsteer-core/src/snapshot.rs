@@ -144,9 +144,48 @@ impl Snapshot {
         let Some(gate) = state.gates.get(member) else {
             return true;
         };
-        let is_elsewhere =
-            self.members.get(member).is_none_or(|member| member.postgres != *dialled);
-        gate.ends_sessions() || (state.role != Role::Replica && gate.is_open() && is_elsewhere)
+        let moved = || self.is_elsewhere(member, dialled);
+        gate.ends_sessions() || (state.role != Role::Replica && gate.is_open() && moved())
+    }
+
+    /// The member that is about to be the primary that `service` waits for: it holds the leader
+    /// lock, is still in recovery, and nobody else serves.
+    pub fn promoting(&self, service: &ServiceName) -> Option<&MemberName> {
+        let state = self.services.get(service)?;
+        if state.role != Role::Primary || state.open().next().is_some() {
+            return None;
+        }
+        state.gates.keys().find(|name| {
+            let member = self.members.get(*name);
+            member.is_some_and(|member| member.trouble == Some(Reason::Promoting))
+        })
+    }
+
+    /// Whether an early login of `service` at `member`, dialled at `dialled`, has to end now.
+    ///
+    /// It began while the member was promoting, by when all sessions there had to end. It costs
+    /// nobody anything, so it outlasts a doubt about the promotion, and ends when somebody else
+    /// serves in the member's stead, or the member serves as something else.
+    pub fn ends_early_login(
+        &self,
+        service: &ServiceName,
+        member: &MemberName,
+        dialled: &Endpoint,
+    ) -> bool {
+        let Some(state) = self.services.get(service) else {
+            return true;
+        };
+        if state.gates.get(member).is_none_or(Gate::is_open) {
+            return self.ends_session(service, member, dialled);
+        }
+        let serves = |state: &ServiceState| state.gates.get(member).is_some_and(Gate::is_open);
+        self.is_elsewhere(member, dialled)
+            || state.open().next().is_some()
+            || self.services.values().any(serves)
+    }
+
+    fn is_elsewhere(&self, member: &MemberName, dialled: &Endpoint) -> bool {
+        self.members.get(member).is_none_or(|member| member.postgres != *dialled)
     }
 }
 
@@ -360,9 +399,12 @@ mod tests {
     const OPEN: Gate =
         Gate::Open { since: Moment::START, generation: 1, way: Way::Usual, note: None };
 
+    fn shut(sessions: Sessions) -> Gate {
+        Gate::Shut { reason: Reason::Left, since: Moment::START, sessions }
+    }
+
     #[test]
     fn a_session_ends_when_its_gate_says_so() {
-        let shut = |sessions| Gate::Shut { reason: Reason::Left, since: Moment::START, sessions };
         assert!(!ends(&snapshot(Role::Primary, shut(Sessions::Keep)), "write", "n1", "here"));
         assert!(ends(&snapshot(Role::Primary, shut(Sessions::End)), "write", "n1", "here"));
     }
@@ -395,6 +437,73 @@ mod tests {
         assert!(!ends(&snapshot, "write", "n1", "here"));
         assert!(ends(&snapshot, "write", "n2", "here"));
         assert!(ends(&snapshot, "other", "n1", "here"));
+    }
+
+    /// n1 is promoting, n2 is a replica.
+    fn promotion() -> Snapshot {
+        let mut snapshot = snapshot(Role::Primary, shut(Sessions::End));
+        let n2 = MemberName::new("n2").unwrap();
+        let member = snapshot.members.values_mut().next().unwrap();
+        let replica = member.clone();
+        member.trouble = Some(Reason::Promoting);
+        snapshot.members.insert(n2.clone(), replica);
+        let write = snapshot.services.values_mut().next().unwrap();
+        write.gates.insert(n2.clone(), shut(Sessions::End));
+        let gates =
+            BTreeMap::from([(MemberName::new("n1").unwrap(), shut(Sessions::Keep)), (n2, OPEN)]);
+        let read = ServiceState { role: Role::Replica, lag_bytes_max: None, gates };
+        snapshot.services.insert(ServiceName::new("read").unwrap(), read);
+        snapshot
+    }
+
+    fn put(snapshot: &mut Snapshot, service: &str, member: &str, gate: Gate) {
+        let service = snapshot.services.get_mut(&ServiceName::new(service).unwrap()).unwrap();
+        service.gates.insert(MemberName::new(member).unwrap(), gate);
+    }
+
+    fn promoting(snapshot: &Snapshot, service: &str) -> Option<String> {
+        snapshot.promoting(&ServiceName::new(service).unwrap()).map(ToString::to_string)
+    }
+
+    fn ends_early(snapshot: &Snapshot, member: &str, dialled: &str) -> bool {
+        let (service, dialled) =
+            (ServiceName::new("write").unwrap(), Endpoint::new(dialled, 5432).unwrap());
+        snapshot.ends_early_login(&service, &MemberName::new(member).unwrap(), &dialled)
+    }
+
+    #[test]
+    fn a_member_promotes_for_services_that_want_a_primary_and_have_none() {
+        let mut snapshot = promotion();
+        assert_eq!(promoting(&snapshot, "write").as_deref(), Some("n1"));
+        assert_eq!(promoting(&snapshot, "read"), None);
+        assert_eq!(promoting(&snapshot, "other"), None);
+        put(&mut snapshot, "write", "n2", OPEN);
+        assert_eq!(promoting(&snapshot, "write"), None);
+    }
+
+    #[test]
+    fn an_early_login_outlasts_that_sessions_of_old_had_to_end_and_a_doubt() {
+        let mut snapshot = promotion();
+        assert!(ends(&snapshot, "write", "n1", "here"));
+        assert!(!ends_early(&snapshot, "n1", "here"));
+        snapshot.members.values_mut().next().unwrap().trouble = Some(Reason::Unheard);
+        assert!(!ends_early(&snapshot, "n1", "here"));
+        put(&mut snapshot, "write", "n1", OPEN);
+        assert!(!ends_early(&snapshot, "n1", "here"));
+    }
+
+    #[test]
+    fn an_early_login_ends_when_its_promotion_is_of_no_use_any_more() {
+        let changed = |service: &str, member: &str| {
+            let mut snapshot = promotion();
+            put(&mut snapshot, service, member, OPEN);
+            snapshot
+        };
+        assert!(ends_early(&changed("write", "n2"), "n1", "here"), "another is the primary");
+        assert!(ends_early(&changed("read", "n1"), "n1", "here"), "it is a replica again");
+        assert!(ends_early(&promotion(), "n1", "there"), "it moved");
+        assert!(ends_early(&changed("write", "n1"), "n1", "there"), "it is open elsewhere");
+        assert!(ends_early(&promotion(), "n3", "here"), "it is gone");
     }
 
     #[test]

@@ -151,6 +151,9 @@ impl Engine {
 
     /// Whom the sources ask, and how often, as things are.
     pub(super) fn make_plan(&self, now: Moment) -> Plan {
+        let is_promoting =
+            |name: &MemberName| self.standings[name].trouble() == Some(&Reason::Promoting);
+        let promoting = self.roster.members().keys().find(|name| is_promoting(name));
         let ask = |(name, member): (&MemberName, &Member)| {
             let gates = || self.gates.values().filter_map(|gates| gates.get(name));
             let need = Need {
@@ -159,7 +162,8 @@ impl Engine {
                     .primary_missing_since
                     .or_else(|| self.lock_moved_at(now))
                     .map(|since| now.since(since)),
-                promoting: self.standings[name].trouble() == Some(&Reason::Promoting),
+                promoting: is_promoting(name),
+                other_promoting: promoting.is_some_and(|promoting| promoting != name),
                 in_probation: gates().any(|gate| matches!(gate, Gate::Probation { .. })),
                 has_tether: self.rules.has_tether,
                 pooler_behind: self.is_pooler_behind(name, member, now),

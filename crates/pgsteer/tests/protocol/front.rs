@@ -102,6 +102,25 @@ impl Front {
         });
     }
 
+    /// The member has the leader lock, and is in recovery still: it serves nobody.
+    pub fn promote(&self, member: &str) {
+        self.change(|snapshot| {
+            put(snapshot, "write", member, shut(Sessions::End));
+            put(snapshot, "read", member, shut(Sessions::Keep));
+            trouble(snapshot, member, Some(Reason::Promoting));
+        });
+    }
+
+    /// The promotion has failed, and the member is a replica again.
+    pub fn demote(&self, member: &str) {
+        self.change(|snapshot| {
+            let generation = snapshot.generation;
+            let open = Gate::Open { since: Moment::START, generation, way: Way::Usual, note: None };
+            put(snapshot, "read", member, open);
+            trouble(snapshot, member, None);
+        });
+    }
+
     /// The engine's part of a reload that takes the service away.
     pub fn forget(&self, service: &str) {
         self.change(|snapshot| drop(snapshot.services.remove(service)));
@@ -119,6 +138,13 @@ impl Front {
     /// Stops it as SIGTERM does; returns at once.
     pub fn stop(&mut self, grace: Duration) {
         self.stop.take().unwrap().send(grace).unwrap();
+    }
+
+    /// Sessions that were ever served at a member, and those that are there now.
+    pub fn sessions(&self, service: &str, member: &str) -> (u64, usize) {
+        let stats = self.stats.service(&ServiceName::new(service).unwrap());
+        let stats = stats.member(&MemberName::new(member).unwrap());
+        (stats.sessions_total.load(Ordering::Relaxed), read(&stats.sessions))
     }
 
     pub fn held(&self, service: &str) -> usize {
@@ -223,6 +249,11 @@ fn member(server: &FakeServer) -> MemberState {
 
 fn shut(sessions: Sessions) -> Gate {
     Gate::Shut { reason: Reason::Promoting, since: Moment::START, sessions }
+}
+
+fn trouble(snapshot: &mut Snapshot, member: &str, trouble: Option<Reason>) {
+    let member = MemberName::new(member).unwrap();
+    snapshot.members.get_mut(&member).unwrap().trouble = trouble;
 }
 
 fn put(snapshot: &mut Snapshot, service: &str, member: &str, gate: Gate) {
