@@ -238,7 +238,7 @@ mod tests {
             postgres: Endpoint::new("127.0.0.1", port).unwrap(),
             addresses: Vec::new(),
             patroni_url: Some(Arc::from(format!("http://127.0.0.1:{port}"))),
-            poolers: Default::default(),
+            poolers: [1].into(),
             pace: Pace {
                 tether: Duration::from_millis(5),
                 patroni: Duration::from_millis(5),
@@ -272,7 +272,7 @@ mod tests {
             members: [(pg1.clone(), ask(nobody.port()))].into(),
             scope: None,
         }));
-        let mut kinds = [false; 3];
+        let mut kinds = [false; 4];
         while kinds.contains(&false) {
             let Some(Report::Claim(claim)) = received.recv().await else { panic!() };
             assert_eq!(claim.member, pg1);
@@ -281,7 +281,8 @@ mod tests {
                 Fact::Here(_) => {}
                 Fact::Patroni(answer) => kinds[1] = answer.is_err(),
                 Fact::Tether(answer) => kinds[2] = answer.is_err(),
-                Fact::Progress(_) | Fact::Pooler { .. } => {}
+                Fact::Pooler { port, said } => kinds[3] = port == 1 && said.is_err(),
+                Fact::Progress(_) => {}
             }
         }
 
