@@ -25,8 +25,8 @@ const MOVE_LASTS: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub(super) struct Notices {
     watch: Option<Result<(), Failure>>,
-    /// Who has been ordered to hand the lead over, and since when.
-    handing_over: Option<(MemberName, Moment)>,
+    /// What has been ordered, and when.
+    order: Option<(Order, Moment)>,
     /// Whose the lock is now, and since when.
     lock: Option<(MemberName, Moment)>,
 }
@@ -54,25 +54,11 @@ impl Engine {
         match notice.news {
             News::Watching => return self.notices.set_watch(Ok(())),
             News::Lost(failure) => return self.notices.set_watch(Err(failure)),
-            News::Ordered(order) => {
-                let leader = self.who_hands_over(&order);
-                self.notices.handing_over = leader.map(|leader| (leader, heard_at));
-            }
-            News::NoOrder => self.notices.handing_over = None,
+            News::Ordered(order) => self.notices.order = Some((order, heard_at)),
+            News::NoOrder => self.notices.order = None,
             News::Leader(name) => self.notices.lock = Some((name, heard_at)),
         }
         None
-    }
-
-    /// The member that an order takes the lead from. An order that names another leader than there
-    /// is, or a candidate that nobody knows, is one that Patroni refuses.
-    fn who_hands_over(&self, order: &Order) -> Option<MemberName> {
-        let leader = self.leaders().find(|leader| {
-            order.leader.as_ref().is_none_or(|named| named == *leader)
-                && order.candidate.as_ref() != Some(leader)
-        })?;
-        let is_known = |name: &MemberName| self.roster.members().contains_key(name);
-        order.candidate.as_ref().is_none_or(is_known).then(|| leader.clone())
     }
 
     /// Whoever leads its cluster, by its own words. Two are a split brain, and trusted by nobody.
@@ -86,16 +72,26 @@ impl Engine {
             .map(|(name, _)| name)
     }
 
-    /// The member has been ordered to hand over the lead that the service wants, and clients of
-    /// the service can wait for that.
+    /// The member, which leads, has been ordered to hand the lead over, and clients of the service
+    /// can wait for that.
+    ///
+    /// An order that names another leader, or a candidate that nobody knows or that leads already,
+    /// is one that Patroni refuses.
     pub(super) fn is_handing_over(
         &self,
-        name: &MemberName,
+        leader: &MemberName,
         service: &ServiceConfig,
         now: Moment,
     ) -> bool {
-        let ordered = self.notices.handing_over.as_ref().filter(|(leader, _)| leader == name);
-        ordered.is_some_and(|(_, at)| now < *at + held_back(service))
+        let Some((order, at)) = &self.notices.order else {
+            return false;
+        };
+        let is_meant = order.leader.as_ref().is_none_or(|named| named == leader);
+        let may_succeed =
+            |name: &MemberName| name != leader && self.roster.members().contains_key(name);
+        is_meant
+            && order.candidate.as_ref().is_none_or(may_succeed)
+            && now < *at + held_back(service)
     }
 
     /// Since when the lock has been somebody's who does not lead by its own words; none if there
@@ -108,7 +104,7 @@ impl Engine {
 
     /// When what has been noticed ceases to count.
     pub(super) fn notices_run_out(&self) -> impl Iterator<Item = Moment> {
-        let ordered_at = self.notices.handing_over.as_ref().map(|(_, at)| *at);
+        let ordered_at = self.notices.order.as_ref().map(|(_, at)| *at);
         let of_services = self.posts.values().filter_map(move |service| {
             let lasts = held_back(service);
             ordered_at.filter(|_| !lasts.is_zero()).map(|at| at + lasts)
