@@ -24,8 +24,16 @@ const LONG_SEARCH: Pace = pace(100, 250);
 /// How long a service may be without a primary before the search calms down.
 pub const SEARCH_LASTS: Duration = Duration::from_secs(60);
 
+/// Without a login a pooler can only be knocked at, and each knock leaves a line in its log.
+pub const KNOCK: Duration = Duration::from_secs(1);
+
+/// A pooler's word is older than the role of its member, and somebody waits for a newer one.
+const POOLER_BEHIND: Duration = Duration::from_millis(2);
+
+/// A pooler is asked as often as the tether, through which its server is asked.
 const fn pace(tether_ms: u64, patroni_ms: u64) -> Pace {
-    Pace { tether: Duration::from_millis(tether_ms), patroni: Duration::from_millis(patroni_ms) }
+    let tether = Duration::from_millis(tether_ms);
+    Pace { tether, patroni: Duration::from_millis(patroni_ms), pooler: tether }
 }
 
 /// What the pace of one member depends on.
@@ -39,11 +47,23 @@ pub struct Need {
     pub in_probation: bool,
     /// There is a tether.
     pub has_tether: bool,
+    /// What a pooler of its has said is older than its role, and contradicts it.
+    pub pooler_behind: bool,
 }
 
 impl Need {
     /// The pace that fits.
     pub fn pace(self) -> Pace {
+        let pace = self.pace_of_the_server();
+        let pooler = match (self.has_tether, self.pooler_behind) {
+            (false, _) => KNOCK,
+            (true, true) => pace.pooler.min(POOLER_BEHIND),
+            (true, false) => pace.pooler,
+        };
+        Pace { pooler, ..pace }
+    }
+
+    fn pace_of_the_server(self) -> Pace {
         match self.primary_missing {
             Some(missing) if self.promoting && self.has_tether => match missing < SEARCH_LASTS {
                 true => PROMOTING,
@@ -62,8 +82,13 @@ impl Need {
 mod tests {
     use super::*;
 
-    const NO_NEED: Need =
-        Need { primary_missing: None, promoting: false, in_probation: false, has_tether: true };
+    const NO_NEED: Need = Need {
+        primary_missing: None,
+        promoting: false,
+        in_probation: false,
+        has_tether: true,
+        pooler_behind: false,
+    };
     const MINUTES: Option<Duration> = Some(Duration::from_secs(600));
 
     #[test]
@@ -80,6 +105,14 @@ mod tests {
             let need = Need { primary_missing, promoting: true, ..NO_NEED };
             assert!(need.pace().tether <= Duration::from_millis(5), "{need:?}");
         }
+    }
+
+    #[test]
+    fn a_pooler_is_asked_like_its_server_and_only_knocked_at_without_a_login() {
+        let promoting = Need { primary_missing: MINUTES, promoting: true, ..NO_NEED };
+        assert_eq!(promoting.pace().pooler, promoting.pace().tether);
+        assert_eq!(Need { pooler_behind: true, ..NO_NEED }.pace().pooler, POOLER_BEHIND);
+        assert_eq!(Need { has_tether: false, ..promoting }.pace().pooler, KNOCK);
     }
 
     #[test]

@@ -71,7 +71,7 @@ impl Launcher {
                 files::etcd_arguments(member, &self.members, self.tools.etcd_api),
             ),
             Part::Patroni => (&self.tools.patroni, vec![shown(&folder.join("patroni.yml"))]),
-            Part::PgBouncer => (&self.tools.pgbouncer, vec![shown(&folder.join("pgbouncer.ini"))]),
+            Part::PgBouncer => (&self.tools.pgbouncer, vec![shown(&member.pgbouncer_ini())]),
             Part::Postgres => bail!("PostgreSQL is started by Patroni"),
         };
         let mut words = self.within(member);

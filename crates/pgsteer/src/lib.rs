@@ -1,6 +1,8 @@
 //! The binary's parts: sources, outputs, and `run`, which alone knows both.
 
 mod agent;
+mod ask;
+pub mod check;
 pub mod cli;
 mod clock;
 mod heartbeat;

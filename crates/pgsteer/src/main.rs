@@ -1,11 +1,12 @@
 //! The program `pgsteer`: from the command line to what it asks for, and the exit code.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
+use pgsteer::check::Question;
 use pgsteer::cli::{self, Cli, Command, LogFormat};
 use pgsteer::run::Outputs;
 use pgsteer_core::config::Config;
@@ -13,27 +14,45 @@ use pgsteer_core::config::error::ConfigErrors;
 use pgsteer_core::config::summary::Summary;
 use tracing_subscriber::EnvFilter;
 
+/// What those hear who still name the path of pg_isready.
+const NO_PG_ISREADY: &str = "pg_isready is not run any more: pgsteer asks PgBouncer by itself, \
+                             so -x (PGISREADY_PATH) may be left out";
+
 fn main() -> ExitCode {
     match Cli::parse_from(words(std::env::args_os())).command {
         Command::Run(args) => {
             let (format, check_only) = (args.log_format, args.check_config);
-            run(Outputs::All, format, check_only, move || cli::load(&args))
+            run(Outputs::All, format, check_only, None, move || cli::load(&args))
         }
         Command::Agent(args) => {
             let (format, check_only) = (args.log_format, args.check_config);
-            run(Outputs::AnswersOnly, format, check_only, move || cli::load_agent(&args))
+            let hint = args.pgisready_path.as_ref().map(|_| NO_PG_ISREADY);
+            run(Outputs::AnswersOnly, format, check_only, hint, move || cli::load_agent(&args))
+        }
+        Command::Check(args) => {
+            let of_haproxy = |arguments: &Vec<String>| {
+                Question::of_haproxy(arguments, |name| std::env::var(name).ok())
+            };
+            let asked = args.external.as_ref().and_then(of_haproxy);
+            let question = asked.unwrap_or(Question { of: vec![args.of], member: args.member });
+            pgsteer::check::run(&args.http, &question, args.timeout)
         }
         Command::Status(args) => pgsteer::status::run(&args.http, args.json, args.watch),
     }
 }
 
-/// The command line. Under the name of `happac` the program is its agent.
+/// The command line. Under the name of `happac` the program is its agent, and as `pgsteer-check`
+/// it is what HAProxy's external-check runs, which takes no flags.
 fn words(given: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut words: Vec<OsString> = given.collect();
-    let name = words.first().map(Path::new).and_then(Path::file_name);
-    if name == Some("happac".as_ref()) {
-        words.insert(1, "agent".into());
-    }
+    let name = words.first().map(Path::new).and_then(Path::file_name).and_then(OsStr::to_str);
+    let implied: &[&str] = match name {
+        Some("happac") => &["agent"],
+        Some("pgsteer-check") => &["check", "--external"],
+        _ => &[],
+    };
+    let flags = words.len().min(1);
+    words.splice(flags..flags, implied.iter().map(OsString::from));
     words
 }
 
@@ -41,6 +60,7 @@ fn run(
     outputs: Outputs,
     format: LogFormat,
     check_only: bool,
+    hint: Option<&str>,
     load: impl Fn() -> Result<Config, ConfigErrors>,
 ) -> ExitCode {
     let config = match load() {
@@ -60,6 +80,9 @@ fn run(
         return ExitCode::SUCCESS;
     }
     start_log(format);
+    if let Some(hint) = hint {
+        tracing::info!("{hint}");
+    }
     match pgsteer::run::run(config, outputs, move || Ok(load()?)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -1,5 +1,6 @@
 //! Acts on processes: kill, stop, go on, start again.
 
+use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
@@ -39,6 +40,23 @@ impl Lab {
 
     pub fn start_pgbouncer(&self, name: &str) -> Result<()> {
         self.start_part(name, Part::PgBouncer)
+    }
+
+    /// Somebody has the member's PgBouncer lead to another server and reloads it. Sessions that are
+    /// there go on to where they were led before.
+    pub fn lead_pgbouncer(&self, name: &str, to: SocketAddr) -> Result<()> {
+        let member = self.member(name)?;
+        self.write_pgbouncer_ini(member, to)?;
+        match self.launcher.children.is_running(member, Part::PgBouncer) {
+            true => self.launcher.children.signal(member, Part::PgBouncer, Signal::HUP),
+            // It reads the file when it starts.
+            false => Ok(()),
+        }
+    }
+
+    pub fn restart_pgbouncer(&self, name: &str) -> Result<()> {
+        self.stop_pgbouncer(name)?;
+        self.start_pgbouncer(name)
     }
 
     /// Patroni alone dies; PostgreSQL goes on, and the leader lock runs out after its ttl.

@@ -15,6 +15,7 @@ pub const ACTS_HELP: &str = "  \
   freeze NAME, thaw NAME     SIGSTOP of the same; SIGCONT
   partition NAME, heal NAME  pull the member's cable; needs --network namespaces
   stop-pgbouncer NAME, start-pgbouncer NAME
+  lead-pgbouncer NAME OTHER  to OTHER's PostgreSQL; OTHER may be NAME, or `nowhere`
   kill-patroni NAME, start-patroni NAME, freeze-patroni NAME, thaw-patroni NAME
   stop-postgres NAME, freeze-postgres NAME, thaw-postgres NAME, restart-postgres NAME
   restart-as-standby NAME    PostgreSQL comes back in recovery; pause first
@@ -38,6 +39,12 @@ impl Lab {
             ["reset"] => self.reset(),
             ["noloadbalance", name, "on"] => self.set_noloadbalance(name, true),
             ["noloadbalance", name, "off"] => self.set_noloadbalance(name, false),
+            ["lead-pgbouncer", name, "nowhere"] => {
+                self.lead_pgbouncer(name, self.member(name)?.nowhere())
+            }
+            ["lead-pgbouncer", name, other] => {
+                self.lead_pgbouncer(name, self.member(other)?.postgres_addr())
+            }
             [act, name] => self.act_on(act, name),
             _ => bail!("cannot understand {line:?}; what there is:\n{ACTS_HELP}"),
         }?;

@@ -34,8 +34,8 @@ pub enum Agents {
         sections: String,
         /// Lines of `[agent]`.
         agent: String,
-        /// More flags.
-        flags: Vec<String>,
+        /// The members must be reached through their PgBouncers.
+        pooled: bool,
     },
     /// The stand-in for happac, before each member's PgBouncer.
     Happac,
@@ -81,7 +81,15 @@ impl Agents {
             file.display()
         );
         let (binary, agent) = (binary.to_owned(), agent.to_owned());
-        Ok(Self::Pgsteer { binary, sections, agent, flags: Vec::new() })
+        Ok(Self::Pgsteer { binary, sections, agent, pooled: false })
+    }
+
+    /// The same, behind PgBouncers.
+    pub fn pooled(mut self) -> Self {
+        if let Self::Pgsteer { pooled, .. } = &mut self {
+            *pooled = true;
+        }
+        self
     }
 
     /// Starts one on HAProxy's own machine, which is no member's.
@@ -95,7 +103,7 @@ impl Agents {
 
     fn command(&self, lab: &Lab, name: &str, member: &Member, post: Post) -> Result<Command> {
         match self {
-            Self::Pgsteer { binary, sections, agent, flags } => {
+            Self::Pgsteer { binary, sections, agent, pooled } => {
                 let Post { agent: listen, pages } = post;
                 let text = format!(
                     "{sections}[agent]\nlisten = '{listen}'\n{agent}\n[http]\nlisten = '{pages}'\n"
@@ -110,7 +118,9 @@ impl Agents {
                     "-o",
                     &member.patroni_port.to_string(),
                 ]);
-                command.args(flags);
+                if *pooled {
+                    command.args(["-r", &member.pgbouncer_port.to_string()]);
+                }
                 // What the caller has set for a log of his own must not slow this one down, and
                 // happac's variables would be taken for flags.
                 command.env_clear();

@@ -2,6 +2,7 @@
 //! ought to believe from which moment on.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -26,6 +27,10 @@ pub enum Fault {
     PostgresDown,
     PostgresHung,
     PostgresInRecovery,
+    PoolerDown,
+    PoolerNowhere,
+    PoolerReplica,
+    PoolerReloaded,
     AgentKilled,
 }
 
@@ -70,7 +75,7 @@ pub struct Scene<'a> {
 }
 
 impl Fault {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 12] = [
         Self::Switchover,
         Self::PatroniDown,
         Self::PatroniHung,
@@ -78,6 +83,10 @@ impl Fault {
         Self::PostgresDown,
         Self::PostgresHung,
         Self::PostgresInRecovery,
+        Self::PoolerDown,
+        Self::PoolerNowhere,
+        Self::PoolerReplica,
+        Self::PoolerReloaded,
         Self::AgentKilled,
     ];
 
@@ -105,6 +114,38 @@ impl Fault {
             Self::PostgresDown => scene.postgres_down(&old),
             Self::PostgresHung => scene.postgres_hung(&old),
             Self::PostgresInRecovery => scene.postgres_in_recovery(&old),
+            Self::PoolerDown => {
+                let from = Instant::now();
+                scene.lab.stop_pgbouncer(&old)?;
+                Ok(vec![scene.look("PgBouncer down", vec![not_up(&old, from)])])
+            }
+            Self::PoolerNowhere => {
+                let nowhere = scene.lab.member(&old)?.nowhere();
+                scene.pooler_astray(
+                    "PgBouncer leads nowhere",
+                    &old,
+                    nowhere,
+                    Lab::restart_pgbouncer,
+                )
+            }
+            Self::PoolerReplica => {
+                let replica = scene.a_replica()?;
+                scene.pooler_astray(
+                    "PgBouncer leads to a replica",
+                    &old,
+                    replica,
+                    Lab::restart_pgbouncer,
+                )
+            }
+            Self::PoolerReloaded => {
+                let replica = scene.a_replica()?;
+                scene.pooler_astray(
+                    "PgBouncer is led to a replica by a reload",
+                    &old,
+                    replica,
+                    |_, _| Ok(()),
+                )
+            }
             Self::AgentKilled => scene.agent_killed(&old, crews),
         }
     }
@@ -120,6 +161,10 @@ impl fmt::Display for Fault {
             Self::PostgresDown => "PostgreSQL down",
             Self::PostgresHung => "PostgreSQL hung",
             Self::PostgresInRecovery => "PostgreSQL in recovery",
+            Self::PoolerDown => "PgBouncer down",
+            Self::PoolerNowhere => "PgBouncer leads nowhere",
+            Self::PoolerReplica => "PgBouncer leads to a replica",
+            Self::PoolerReloaded => "PgBouncer is led to a replica by a reload",
             Self::AgentKilled => "agent killed",
         })
     }
@@ -184,6 +229,25 @@ impl Scene<'_> {
         // Patroni would take long to decide who shall be primary now.
         self.lab.promote_by_hand(old)?;
         Ok(vec![phase])
+    }
+
+    /// Somebody has changed its file. A reload leaves the sessions that are there where they are.
+    fn pooler_astray(
+        &self,
+        name: &'static str,
+        old: &str,
+        to: SocketAddr,
+        and: impl Fn(&Lab, &str) -> Result<()>,
+    ) -> Result<Vec<Phase>> {
+        let from = Instant::now();
+        self.lab.lead_pgbouncer(old, to)?;
+        and(self.lab, old)?;
+        Ok(vec![self.look(name, vec![not_up(old, from)])])
+    }
+
+    fn a_replica(&self) -> Result<SocketAddr> {
+        let replicas = self.lab.replicas()?;
+        Ok(replicas.first().context("there is no replica")?.postgres_addr())
     }
 
     fn agent_killed(&self, old: &str, crews: &mut [Crew]) -> Result<Vec<Phase>> {

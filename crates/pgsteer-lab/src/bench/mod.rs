@@ -6,7 +6,7 @@
 
 pub mod agent;
 mod bars;
-mod client;
+pub(crate) mod client;
 mod clock;
 mod doc;
 pub mod failover;

@@ -33,6 +33,7 @@ fn asked() -> Asked {
         listen: address,
         vocabulary: Vocabulary::Health,
         default: Question::read("primary", |_| false).unwrap(),
+        pooler_port: None,
         line_wait: LINE_WAIT,
         weight: Weight::Unsaid,
         maxconn: None,

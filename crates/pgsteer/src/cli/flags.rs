@@ -88,6 +88,9 @@ fn put_agent_wishes(args: &AgentArgs, draft: &mut Draft, errors: &mut ConfigErro
     if let Some(check) = &args.patroni_healthcheck {
         agent.default = errors.field(Place::Flag("--patroni-healthcheck"), plain::question(check));
     }
+    if let Some(port) = &args.pgisready_port {
+        agent.pooler_port = errors.field(Place::Flag("--pgisready-port"), address::port(port));
+    }
     if let Some(vocabulary) = &args.vocabulary {
         agent.vocabulary = errors.field(Place::Flag("--vocabulary"), words::vocabulary(vocabulary));
     }
@@ -109,6 +112,7 @@ fn written(file: &ConfigFile) -> (Draft, ConfigErrors) {
 
 fn put_on_top(args: &RunArgs, draft: &mut Draft, errors: &mut ConfigErrors) {
     put_members(args, draft, errors);
+    put_etcd(args, draft, errors);
     put_check(args, draft, errors);
     put_listeners(args, draft, errors);
     put_local(args, draft, errors);
@@ -129,6 +133,7 @@ fn put_members(args: &RunArgs, draft: &mut Draft, errors: &mut ConfigErrors) {
     if !args.member.is_empty() {
         if args.patroni.is_empty() {
             draft.patroni = Field::default();
+            draft.etcd = Field::default();
         }
         let members = each(&args.member, &place, errors, member);
         draft.members = members.map_or_else(Field::wrong, |members| {
@@ -166,6 +171,15 @@ fn member(text: &str) -> Result<MemberDraft, Problem> {
         postgres: Field::new(address::postgres(address)?, place.clone()),
         place,
     })
+}
+
+fn put_etcd(args: &RunArgs, draft: &mut Draft, errors: &mut ConfigErrors) {
+    let place = Place::Flag("--etcd");
+    if !args.etcd.is_empty() {
+        let urls = each(&args.etcd, &place, errors, address::etcd_url);
+        let etcd = draft.etcd.get_or_insert(Default::default, place.clone());
+        etcd.urls = urls.map_or_else(Field::wrong, |urls| Field::new(urls, place));
+    }
 }
 
 fn put_check(args: &RunArgs, draft: &mut Draft, errors: &mut ConfigErrors) {
@@ -278,7 +292,7 @@ mod tests {
         let words = ["pgsteer", "run"].into_iter().chain(line.split_whitespace());
         match Cli::try_parse_from(words).unwrap().command {
             Command::Run(args) => *args,
-            Command::Agent(_) | Command::Status(_) => unreachable!(),
+            Command::Agent(_) | Command::Check(_) | Command::Status(_) => unreachable!(),
         }
     }
 
@@ -403,6 +417,27 @@ mod tests {
     status pages on http://0.0.0.0:7000
     at most 10000 sessions on one worker per core
     ");
+    }
+
+    #[test]
+    fn etcd_by_flag_goes_with_patroni_and_not_with_members() {
+        let line = "--patroni http://pg1 --etcd http://pg1 --etcd http://pg2:1";
+        insta::assert_snapshot!(meant(line, FILE), @"
+        cluster main: members from Patroni at http://pg1:8008
+        no check login: Patroni's word alone decides
+        switchovers known from etcd at http://pg1:2379, http://pg2:1, keys below /service/ and the scope that Patroni tells
+        rw on 127.0.0.1:6000 → primary, hold 30 s
+        read on 0.0.0.0:5001 → replica, hold 5 s, at most 1MB behind
+        status pages on http://0.0.0.0:7000
+        at most 10000 sessions on one worker per core
+        ");
+        let line = "--member n1=pg1 --member n2=pg2 --check-user a --etcd pg1:2379";
+        insta::assert_snapshot!(wrong(line, ""), @"
+        --etcd: `pg1:2379` does not start with http:// or https://
+            help: did you mean http://pg1:2379?
+        --etcd: without Patroni there is nothing in etcd to watch
+            help: remove it
+        ");
     }
 
     #[test]

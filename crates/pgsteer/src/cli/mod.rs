@@ -6,9 +6,11 @@ mod load;
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use load::{load, load_agent};
+use pgsteer_core::config::limits::CHECK_TIMEOUT;
 
 /// The exit code of a process that failed while it ran.
 pub const EXIT_FAILED: u8 = 1;
@@ -47,6 +49,8 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Answer HAProxy's agent-checks, and nothing else; takes happac's flags
     Agent(Box<AgentArgs>),
+    /// Ask a running pgsteer one question: exit 0 for yes, 1 for no, 2 if nobody can tell
+    Check(CheckArgs),
     /// Show members, gates and sessions of a running pgsteer
     Status(StatusArgs),
 }
@@ -78,6 +82,10 @@ pub struct RunArgs {
     /// A member of a cluster without Patroni, judged by SQL. May be repeated
     #[arg(long, value_name = "NAME=HOST:PORT")]
     pub member: Vec<String>,
+
+    /// An etcd of Patroni, to know of a switchover before it begins. May be repeated
+    #[arg(long, value_name = "URL")]
+    pub etcd: Vec<String>,
 
     /// Where clients that write connect [default: 0.0.0.0:5000]
     #[arg(long, value_name = "ADDR")]
@@ -227,6 +235,47 @@ pub struct AgentArgs {
     pub help: Option<bool>,
 }
 
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  pgsteer check                        is the local member the primary?
+  pgsteer check write                  is anybody there for the service `write`?
+  pgsteer check write --member n2      may the service `write` go to n2?
+  pgsteer check replica?lag=16MB       as Patroni's GET /replica?lag=16MB
+
+keepalived:  vrrp_script pgsteer { script \"/usr/bin/pgsteer check write\" interval 1 }
+HAProxy:     external-check command /usr/bin/pgsteer-check
+             (a link to pgsteer; the proxy's name is the service, the server's address the member)
+Exit codes: 0 yes, 1 no, 2 nobody can tell.";
+
+/// `pgsteer check`, as written.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = CHECK_EXAMPLES)]
+pub struct CheckArgs {
+    /// A service, or a health check of Patroni with its parameters
+    #[arg(value_name = "CHECK", default_value = "primary")]
+    pub of: String,
+
+    /// The member, by name or address [default: the local one]
+    #[arg(long, value_name = "MEMBER")]
+    pub member: Option<String>,
+
+    /// Where the running pgsteer has its status pages
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:7000")]
+    pub http: String,
+
+    /// How long one answer may take
+    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = check_timeout)]
+    pub timeout: Duration,
+
+    /// Take the arguments of HAProxy's external-check
+    #[arg(long, hide = true, num_args = 4, conflicts_with_all = ["of", "member"])]
+    pub external: Option<Vec<String>>,
+}
+
+fn check_timeout(text: &str) -> Result<Duration, String> {
+    CHECK_TIMEOUT.read(text).map_err(|problem| problem.to_string())
+}
+
 const STATUS_EXAMPLES: &str = "\
 Examples:
   pgsteer status
@@ -275,6 +324,11 @@ mod tests {
     #[test]
     fn the_help_of_agent_reads_well() {
         insta::assert_snapshot!(help_of("agent"));
+    }
+
+    #[test]
+    fn the_help_of_check_reads_well() {
+        insta::assert_snapshot!(help_of("check"));
     }
 
     #[test]

@@ -1,14 +1,15 @@
 //! Health checks by Patroni's paths, for whoever asks Patroni's REST API today: `option httpchk`,
 //! the balancers of a cloud, Kubernetes' probes.
 //!
-//! `/primary` is the local member's, `/members/NAME/primary` that of any. A service's name does in
-//! the place of a path. 200 or 503, and the reason in the body.
+//! `/primary` is the local member's, `/members/NAME/primary` that of any. `/services/write` tells
+//! whether anybody is there for a service, `/members/NAME/services/write` whether that member is.
+//! 200 or 503, and the reason in the body.
 
 use hyper::{Method, StatusCode, Uri};
 use pgsteer_core::agent::{Question, Unclear};
-use pgsteer_core::names::ServiceName;
+use pgsteer_core::names::{MemberName, ServiceName};
 use pgsteer_core::probe::{Objection, Verdict};
-use pgsteer_core::snapshot::Snapshot;
+use pgsteer_core::snapshot::{ServiceState, Snapshot};
 
 use super::Pages;
 use super::routes::{Answer, not_allowed, plain};
@@ -18,12 +19,22 @@ use crate::heartbeat::Heartbeat;
 pub const PATHS_HELP: &str = "\
   /primary, ...   200 or 503, by the paths of Patroni's health checks, for the local member:
                   /replica?lag=16MB, /read-only, /sync, /async, /leader, /health, /readiness, ...
-  /members/NAME/primary, /services/SERVICE, /members/NAME/services/SERVICE
-                  the same for any member, and for a service
+  /members/NAME/primary, ...
+                  the same for any member
+  /services/write, /members/NAME/services/write, ...
+                  whether anybody, or that member, is there for a service
 ";
 
+/// What a path asks.
+pub enum Asked {
+    /// Something of one member.
+    OfMember(Result<Question, Unclear>),
+    /// Whether anybody is there for this service.
+    OfService(ServiceName),
+}
+
 /// The question that stands in a path; none if the path is none of ours.
-pub fn asked(uri: &Uri, snapshot: &Snapshot) -> Option<Result<Question, Unclear>> {
+pub fn asked(uri: &Uri, snapshot: &Snapshot) -> Option<Asked> {
     let path = uri.path().strip_prefix('/')?;
     let (member, rest) = match path.strip_prefix("members/") {
         Some(of_member) => {
@@ -33,6 +44,10 @@ pub fn asked(uri: &Uri, snapshot: &Snapshot) -> Option<Result<Question, Unclear>
         None => (None, path),
     };
     let of = match rest.strip_prefix("services/") {
+        Some(service) if member.is_none() => {
+            let name = snapshot.services.get_key_value(unescaped(service).as_str())?.0;
+            return Some(Asked::OfService(name.clone()));
+        }
         Some(service) => unescaped(service),
         None => match uri.query() {
             Some(query) => format!("{rest}?{query}"),
@@ -42,27 +57,42 @@ pub fn asked(uri: &Uri, snapshot: &Snapshot) -> Option<Result<Question, Unclear>
     let is_service =
         |name: &ServiceName| rest.starts_with("services/") && snapshot.services.contains_key(name);
     match Question::read(&of, is_service) {
-        Ok(question) => question.map(|question| Ok(Question { member, ..question })),
-        Err(Unclear::Neither(_)) => None,
-        Err(unclear) => Some(Err(unclear)),
+        Ok(None) | Err(Unclear::Neither(_)) => None,
+        Ok(Some(question)) => Some(Asked::OfMember(Ok(Question { member, ..question }))),
+        Err(unclear) => Some(Asked::OfMember(Err(unclear))),
     }
 }
 
 /// Answers such a question, as Patroni does: GET, HEAD and OPTIONS alike.
-pub fn answer(pages: &Pages, method: &Method, asked: Result<Question, Unclear>) -> Answer {
+pub fn answer(pages: &Pages, method: &Method, asked: Asked) -> Answer {
     if !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
         return not_allowed("GET, HEAD, OPTIONS");
     }
-    let question = match asked {
-        Ok(question) => question,
-        Err(unclear) => return plain(StatusCode::BAD_REQUEST, format!("{unclear}\n")),
-    };
+    if pages.heartbeat.age(pages.clock.now()) >= Heartbeat::STUCK_AFTER {
+        return plain(StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", Objection::Stuck));
+    }
     let snapshot = pages.snapshot.borrow().clone();
-    let verdict = match pages.heartbeat.age(pages.clock.now()) < Heartbeat::STUCK_AFTER {
-        true => question.verdict(&snapshot),
-        false => Verdict::No(Objection::Stuck),
-    };
-    let of = question.member(&snapshot).map(|name| format!("{name}: ")).unwrap_or_default();
+    match asked {
+        Asked::OfMember(Ok(question)) => of_member(&question, &snapshot),
+        Asked::OfMember(Err(unclear)) => plain(StatusCode::BAD_REQUEST, format!("{unclear}\n")),
+        Asked::OfService(name) => of_service(&name, &snapshot),
+    }
+}
+
+fn of_service(name: &ServiceName, snapshot: &Snapshot) -> Answer {
+    let service = snapshot.services.get(name);
+    let open: Vec<&str> =
+        service.iter().flat_map(|service| service.open()).map(MemberName::as_str).collect();
+    if !open.is_empty() {
+        return plain(StatusCode::OK, format!("{name}: {}\n", open.join(" ")));
+    }
+    let why = service.map(ServiceState::why_shut).unwrap_or_default();
+    plain(StatusCode::SERVICE_UNAVAILABLE, format!("{name}: {why}\n"))
+}
+
+fn of_member(question: &Question, snapshot: &Snapshot) -> Answer {
+    let verdict = question.verdict(snapshot);
+    let of = question.member(snapshot).map(|name| format!("{name}: ")).unwrap_or_default();
     match verdict {
         Verdict::Yes(None) => plain(StatusCode::OK, format!("{of}ok\n")),
         Verdict::Yes(Some(note)) => plain(StatusCode::OK, format!("{of}ok, but {note}\n")),

@@ -229,6 +229,7 @@ async fn health_checks_are_asked_by_patronis_paths() {
             503,
             "n2: promotion under way: it holds the leader lock and is still in recovery\n",
         ),
+        ("/services/read", 200, "read: n2\n"),
         ("/primary", 503, "no member is known to run on this machine\n"),
         ("/replica?lag=16XB", 400, "`16XB` is no value for lag: a size, as in lag=16MB\n"),
     ] {

@@ -52,9 +52,13 @@ pub fn pick(
     Some(targets.swap_remove(index).1)
 }
 
-/// Where a member's server, or the pooler beside it, is to be dialled.
+/// Where a member's server is to be dialled, or the pooler beside it unless that is bypassed.
 pub fn addresses(snapshot: &Snapshot, service: &Service, member: &MemberName) -> Vec<SocketAddr> {
     let Some(state) = snapshot.members.get(member) else { return Vec::new() };
-    let port = service.config.pooler_port.unwrap_or(state.postgres.port());
+    let gate = snapshot.services.get(&service.name).and_then(|service| service.gates.get(member));
+    let port = match service.config.pooler_port {
+        Some(port) if !gate.is_some_and(Gate::bypasses_pooler) => port,
+        _ => state.postgres.port(),
+    };
     state.addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect()
 }

@@ -85,7 +85,11 @@ impl Login {
     ) -> Outcome {
         let Connected { server, seat, turn } = connected;
         self.said.append(&mut client.ahead);
-        let relay = Relay { login: self, service, watch: LoginWatch::default(), echoed: 0 };
+        // A pooler's word on the role is as old as its own connection.
+        let is_pooler = |port| server.peer_addr().is_ok_and(|address| address.port() == port);
+        let believed = !service.config.pooler_port.is_some_and(is_pooler);
+        let relay =
+            Relay { login: self, service, believed, watch: LoginWatch::default(), echoed: 0 };
         tokio::select! {
             biased;
             // The client has a part of the burst, which no word of ours can follow.
@@ -102,6 +106,8 @@ impl Login {
 struct Relay<'a> {
     login: &'a mut Login,
     service: &'a Service,
+    /// What it says of its role in the login is true.
+    believed: bool,
     watch: LoginWatch,
     /// How much of what the client was shown this server has said as well.
     echoed: usize,
@@ -228,10 +234,8 @@ impl Relay<'_> {
     }
 
     async fn ready(&mut self, ready: Ready, client: &mut Client) -> Outcome {
-        // A pooler's word on the role is as old as its own connection.
-        let believed = self.service.config.pooler_port.is_none();
         let wants_primary = self.service.config.role == Role::Primary;
-        if wants_primary && believed && ready.in_hot_standby == Some(true) {
+        if wants_primary && self.believed && ready.in_hot_standby == Some(true) {
             return Outcome::Elsewhere("its login says that it is a standby".to_owned());
         }
         let new = self.unseen(&ready.burst);

@@ -2,6 +2,7 @@
 
 mod conductor;
 mod signals;
+mod systemd;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,6 +72,7 @@ async fn serve(
             part = running.failed() => bail!("{part} has failed, and nothing works without it"),
         }
     }
+    systemd::tell_stopping();
     tokio::select! {
         () = running.stop() => {}
         () = signals.stop_again() => tracing::warn!("asked to stop again: not waiting any longer"),
@@ -128,6 +130,8 @@ impl Running {
             }
             _ => None,
         };
+        let snapshots = published.snapshots.clone();
+        tokio::spawn(systemd::tell(snapshots, clock, Arc::clone(&heartbeat)));
         if let Some(listener) = pages {
             let snapshot = published.snapshots.clone();
             let pages = Pages { snapshot, stats, clock, heartbeat };
@@ -236,6 +240,7 @@ mod tests {
                 name: ClusterName::new("demo").unwrap(),
                 members: Membership::Listed(vec![Found { name, postgres, patroni_url: None }]),
                 check: None,
+                etcd: None,
                 split_brain: SplitBrain::Block,
                 patroni_loss_grace: Duration::from_secs(60),
                 silence: Duration::from_secs(30),

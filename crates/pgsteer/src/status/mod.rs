@@ -1,6 +1,5 @@
 //! `pgsteer status`: asks a running pgsteer for its status document and shows it to people.
 
-mod ask;
 mod human;
 pub mod picture;
 mod table;
@@ -9,15 +8,30 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use hyper::StatusCode;
 use tokio::time::{MissedTickBehavior, interval};
 
-use self::ask::{Asked, Target};
 use self::picture::{Ink, draw};
+use crate::ask::Target;
 use crate::http::document::Document;
 
 /// How often `--watch` draws anew.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
+
+const PATH: &str = "/api/v1/status";
+
+/// The time for the whole exchange.
+const ASK_LIMIT: Duration = Duration::from_secs(5);
+
+/// What a running pgsteer told.
+#[derive(Debug)]
+struct Asked {
+    /// The document as it came.
+    text: String,
+    /// The same, read.
+    document: Document,
+}
 
 /// What the exit code tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,8 +84,23 @@ fn ask_and_print(http_url: &str, json: bool, watch: bool) -> Result<Outcome> {
     outcome
 }
 
+async fn ask(target: &Target) -> Result<Asked> {
+    let (status, body) = target.get(PATH, ASK_LIMIT).await?;
+    read(status, &body).with_context(|| target.complaint())
+}
+
+fn read(status: StatusCode, body: &[u8]) -> Result<Asked> {
+    if status != StatusCode::OK {
+        bail!("the answer to {PATH} is {status}, so it is no pgsteer or a very old one");
+    }
+    let text = std::str::from_utf8(body).context("the answer is no text, so it is no pgsteer")?;
+    let document = serde_json::from_str(text)
+        .context("the answer is no status document, so it is no pgsteer or another version")?;
+    Ok(Asked { text: text.to_owned(), document })
+}
+
 async fn show_once(target: &Target, json: bool) -> Result<Outcome> {
-    let asked = target.ask().await?;
+    let asked = ask(target).await?;
     print(&shown(&asked, json, ink()))?;
     Ok(outcome(&asked.document))
 }
@@ -84,7 +113,7 @@ async fn watch_until_interrupted(target: &Target, json: bool) -> Result<Outcome>
         loop {
             ticks.tick().await;
             // A pgsteer that is being started again comes back, so the watch goes on.
-            let page = match target.ask().await {
+            let page = match ask(target).await {
                 Ok(asked) => {
                     last = outcome(&asked.document);
                     shown(&asked, json, ink())
@@ -153,12 +182,43 @@ fn print(page: &str) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+    use std::sync::Arc;
+
+    use tokio::sync::watch;
+
     use super::*;
-    use crate::http::sample;
+    use crate::clock::Clock;
+    use crate::http::{self, Pages, sample};
 
     #[test]
     fn the_exit_code_tells_whether_every_service_has_an_open_gate() {
         assert_eq!(outcome(&sample::document_of(&sample::snapshot())), Outcome::SomeUnserved);
         assert_eq!(outcome(&sample::document_of(&sample::calm())), Outcome::AllServed);
+    }
+
+    #[test]
+    fn an_answer_that_is_no_document_is_named_as_such() {
+        let why = |status, body| format!("{:#}", read(status, body).unwrap_err());
+        assert!(why(StatusCode::NOT_FOUND, b"").contains("404"));
+        assert!(why(StatusCode::OK, b"<html>").contains("no status document"));
+        assert!(why(StatusCode::OK, b"\xff").contains("no text"));
+    }
+
+    #[tokio::test]
+    async fn a_running_pgsteer_tells_what_its_pages_serve() {
+        let listener = http::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let target = Target::parse(&listener.local_addr().unwrap().to_string()).unwrap();
+        let (_keep, snapshot) = watch::channel(Arc::new(sample::snapshot()));
+        let pages = Pages {
+            snapshot,
+            stats: Arc::new(sample::stats()),
+            clock: Clock::start(),
+            heartbeat: Arc::default(),
+        };
+        tokio::spawn(http::serve(listener, pages));
+        let asked = ask(&target).await.unwrap();
+        assert_eq!(asked.document.generation, 42);
+        assert_eq!(serde_json::from_str::<Document>(&asked.text).unwrap(), asked.document);
     }
 }

@@ -12,7 +12,7 @@ use pgsteer_core::claim::{Role, Tags};
 use pgsteer_core::config::{
     ClusterConfig, Config, Membership, ProxyConfig, ServiceConfig, SplitBrain,
 };
-use pgsteer_core::gate::{Gate, Sessions};
+use pgsteer_core::gate::{Gate, Sessions, Way};
 use pgsteer_core::names::{ClusterName, Endpoint, MemberName, ServiceName};
 use pgsteer_core::reason::Reason;
 use pgsteer_core::snapshot::{Health, MemberState, ServiceState, Snapshot};
@@ -68,7 +68,16 @@ impl Front {
     pub fn open(&self, service: &str, member: &str) {
         self.change(|snapshot| {
             let generation = snapshot.generation;
-            let gate = Gate::Open { since: Moment::START, generation, note: None };
+            let gate = Gate::Open { since: Moment::START, generation, way: Way::Usual, note: None };
+            put(snapshot, service, member, gate);
+        });
+    }
+
+    /// Has new sessions to a member go past its pooler.
+    pub fn bypass(&self, service: &str, member: &str) {
+        self.change(|snapshot| {
+            let (generation, way) = (snapshot.generation, Way::PastPooler);
+            let gate = Gate::Open { since: Moment::START, generation, way, note: None };
             put(snapshot, service, member, gate);
         });
     }
@@ -87,7 +96,7 @@ impl Front {
     pub fn move_primary(&self, from: &str, to: &str) {
         self.change(|snapshot| {
             let generation = snapshot.generation;
-            let open = Gate::Open { since: Moment::START, generation, note: None };
+            let open = Gate::Open { since: Moment::START, generation, way: Way::Usual, note: None };
             put(snapshot, "write", from, shut(Sessions::End));
             put(snapshot, "write", to, open);
         });
@@ -151,6 +160,7 @@ fn config(write: SocketAddr, read: SocketAddr) -> Config {
         name: ClusterName::new("test").unwrap(),
         members: Membership::Listed(Vec::new()),
         check: None,
+        etcd: None,
         split_brain: SplitBrain::Block,
         patroni_loss_grace: Duration::from_secs(60),
         silence: Duration::from_secs(30),
@@ -170,7 +180,7 @@ fn snapshot(servers: &[&FakeServer]) -> Snapshot {
     for (number, server) in (1..).zip(servers) {
         let name = MemberName::new(&format!("n{number}")).unwrap();
         members.insert(name.clone(), member(server));
-        let open = Gate::Open { since: Moment::START, generation: 1, note: None };
+        let open = Gate::Open { since: Moment::START, generation: 1, way: Way::Usual, note: None };
         read.insert(name.clone(), open.clone());
         write.insert(name, if number == 1 { open } else { shut(Sessions::End) });
     }
@@ -185,6 +195,7 @@ fn snapshot(servers: &[&FakeServer]) -> Snapshot {
         cluster: ClusterName::new("test").unwrap(),
         scope: None,
         paused: false,
+        etcd: None,
         local: None,
         members,
         services,
@@ -204,6 +215,7 @@ fn member(server: &FakeServer) -> MemberState {
         timeline: None,
         lag_bytes: None,
         lag: None,
+        poolers: BTreeMap::new(),
         tags: Tags::new(),
         health: Health::default(),
     }

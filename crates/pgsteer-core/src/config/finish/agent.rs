@@ -22,6 +22,7 @@ pub fn finish(
         listen,
         vocabulary: draft.vocabulary.or(Vocabulary::Health),
         default: default(&draft.default, services, errors),
+        pooler_port: draft.pooler_port.clone().value(),
         line_wait: draft.line_wait.or(LINE_WAIT.usual()),
         weight: draft.weight.or(Weight::Unsaid),
         maxconn: draft.maxconn.given().and_then(|given| u32::try_from(given.value).ok()),

@@ -28,12 +28,12 @@ pub fn section(measured: &Measured) -> String {
 const HOW_FAULTS: &str = "\
 One cluster of three members, one HAProxy with four backends, and every agent on the address of its
 member; `agent-inter 500ms` for all. *pgsteer* is docs/haproxy/recommended.cfg, with agents that have a
-login for checks and take a server for hung after 500 ms. *pgsteer, happac's line* asks the same agents by
+login for checks, look at PgBouncer's path (`-r`), and take a server for hung after 500 ms. *pgsteer, happac's line* asks the same agents by
 scenario B's lines, where only a TCP check stands beside the agent. *happac* (scenario B) and *blog's
 daemon* (the blog's backend, with its check of Patroni beside the agent) are stand-ins, written for this
 from the description of what those do, not from their code; they stand before Debian's Patroni 3.0.2,
 because the blog's daemon looks for the role `master`, which Patroni 4 does not say any more: there it
-has every node in maintenance for ever.
+has every node in maintenance for ever. All servers are the members' PgBouncers.
 
 The time is that from the moment at which the truth changed to the moment since which HAProxy was right,
 seen in `show stat` every {look}. When a member takes writes, and when it ceases, is known from direct

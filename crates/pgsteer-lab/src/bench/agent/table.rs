@@ -49,7 +49,7 @@ pub struct Row {
 /// All faults, one after the other.
 pub fn measure(lab: &Lab, binary: &Path, faults: &[Fault]) -> Result<Vec<Row>> {
     let timeout = TIMEOUT.as_secs_f64();
-    let ours = Agents::pgsteer(lab, binary, "vocabulary = 'admin'", timeout)?;
+    let ours = Agents::pgsteer(lab, binary, "vocabulary = 'admin'", timeout)?.pooled();
     let beside = ours.beside_haproxy(lab)?;
     let mut crews = [
         Crew::start(lab, "agent", 0, ours)?,
@@ -65,7 +65,7 @@ pub fn measure(lab: &Lab, binary: &Path, faults: &[Fault]) -> Result<Vec<Row>> {
         of(RECOMMENDED, &crews[0])?,
         of(SCENARIO_B, &crews[0])?.replace("listen master\n", "listen same_line\n"),
         of(SCENARIO_B, &crews[1])?.replace("listen master\n", "listen happac\n"),
-        of(BLOG, &crews[2])?,
+        through_poolers(lab, of(BLOG, &crews[2])?),
     ]
     .concat();
     let haproxy = Haproxy::start(lab, "haproxy-faults", &sections)?;
@@ -75,6 +75,13 @@ pub fn measure(lab: &Lab, binary: &Path, faults: &[Fault]) -> Result<Vec<Row>> {
         rows.extend(row(lab, &haproxy, &mut crews, *fault).with_context(|| fault.to_string())?);
     }
     Ok(rows)
+}
+
+/// The blog's servers are PostgreSQL itself; here all backends stand before the same PgBouncers.
+fn through_poolers(lab: &Lab, text: String) -> String {
+    lab.members().iter().fold(text, |text, member| {
+        text.replace(&member.postgres_addr().to_string(), &member.pgbouncer_addr().to_string())
+    })
 }
 
 /// Servers bear the members' names, and every agent is asked as often as the others.

@@ -20,7 +20,8 @@ const PATIENCE: Patience = Patience { least: Duration::from_millis(500), most: L
 
 pub fn haproxy_is_right_about_the_primary_in_every_row(lab: &Lab) -> Result<()> {
     let agents =
-        Agents::pgsteer(lab, &binary::pgsteer()?, "vocabulary = 'admin'", TIMEOUT_SECONDS)?;
+        Agents::pgsteer(lab, &binary::pgsteer()?, "vocabulary = 'admin'", TIMEOUT_SECONDS)?
+            .pooled();
     let beside = agents.beside_haproxy(lab)?;
     let mut crews = [Crew::start(lab, "agent", 0, agents)?];
     let post = |member: &Member| crews[0].post(lab, member);

@@ -5,11 +5,13 @@ mod cancel;
 mod crash;
 mod darkness;
 mod drivers;
+mod etcd;
 mod faults;
 mod newcomer;
 mod orders;
 mod pages;
 mod patroni;
+mod pooler;
 mod postgres;
 mod replicas;
 mod several;
@@ -71,16 +73,22 @@ pub fn all() -> Vec<Case> {
             orders::sighup_with_a_broken_file_changes_nothing,
             replicas::one_with_the_tag_noloadbalance_is_drained_and_comes_back,
             postgres::a_restart_only_makes_clients_wait,
+            pooler::one_that_is_down_only_makes_clients_wait,
+            pooler::one_that_is_down_is_bypassed_until_it_is_back,
+            pooler::one_that_leads_elsewhere_gets_no_client,
             patroni::writes_go_on_beside_a_frozen_patroni_until_another_has_the_lock,
             crash::clients_wait_for_the_successor,
             crash::clients_wait_for_the_successor_without_a_login_too;
         New:
             newcomer::one_address_of_patroni_is_enough,
             switchover::no_client_is_turned_away,
+            etcd::logins_are_held_back_before_the_old_primary_stops,
+            etcd::one_that_is_away_costs_nothing,
             replicas::one_that_lags_is_drained_and_comes_back,
             replicas::one_that_patroni_does_not_list_any_more_is_drained_and_comes_back,
             replicas::one_that_crashes_turns_no_reader_away,
             replicas::without_any_the_primary_stands_in_if_it_may,
+            pooler::a_switchover_behind_poolers_turns_no_client_away,
             postgres::a_hang_only_makes_clients_wait,
             postgres::a_sudden_stop_only_makes_clients_wait,
             silence::a_frozen_primary_loses_its_sessions_and_gets_none_after_the_thaw,

@@ -1,30 +1,23 @@
-//! Asking: one bounded HTTP question to a running pgsteer.
+//! Asking: one bounded HTTP question to a running pgsteer, for the commands that do.
 
 use std::pin::pin;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
-use hyper::header::{ACCEPT, HOST};
+use hyper::header::HOST;
 use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::http::document::Document;
-
-/// The time for the whole exchange.
-const ASK_LIMIT: Duration = Duration::from_secs(5);
-
-/// The most bytes of a document: that of a hundred members is a tenth of it.
+/// The most bytes of an answer: the document of a hundred members is a tenth of it.
 const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// The most bytes of an answer's head.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
-
-const PATH: &str = "/api/v1/status";
 
 /// What the operator can do when the question fails.
 const REMEDY: &str = "is `pgsteer run` up there, and is this the address of its --http? \
@@ -37,16 +30,8 @@ pub struct Target {
     port: u16,
     /// Host and port as the request names them.
     authority: String,
-    path: String,
-}
-
-/// What it told.
-#[derive(Debug)]
-pub struct Asked {
-    /// The document as it came.
-    pub text: String,
-    /// The same, read.
-    pub document: Document,
+    /// What stands before every path of pgsteer's own.
+    base: String,
 }
 
 impl Target {
@@ -81,31 +66,35 @@ impl Target {
             host: host.to_owned(),
             port: port.ok_or_else(|| bad("the port is no number from 1 to 65535"))?,
             authority: authority.to_string(),
-            path: format!("{}{PATH}", uri.path().trim_end_matches('/')),
+            base: uri.path().trim_end_matches('/').to_owned(),
         })
     }
 
-    /// Asks for the status document.
+    /// Asks for a page; its status and body.
     ///
     /// # Errors
-    /// Nobody answers in time, or whoever answers is no pgsteer; the message says what to do.
-    pub async fn ask(&self) -> Result<Asked> {
-        let answer = match timeout(ASK_LIMIT, self.exchange()).await {
+    /// Nobody answers within `limit`; the message says what to do.
+    pub async fn get(&self, path: &str, limit: Duration) -> Result<(StatusCode, Bytes)> {
+        let answer = match timeout(limit, self.exchange(path)).await {
             Ok(answer) => answer,
-            Err(_) => Err(anyhow!("no whole answer within {} s", ASK_LIMIT.as_secs())),
+            Err(_) => Err(anyhow!("no whole answer within {} s", limit.as_secs_f64())),
         };
-        answer.with_context(|| format!("cannot ask http://{} ({REMEDY})", self.authority))
+        answer.with_context(|| self.complaint())
     }
 
-    async fn exchange(&self) -> Result<Asked> {
+    /// What to say before the reason when this was the wrong place to ask.
+    pub fn complaint(&self) -> String {
+        format!("cannot ask http://{} ({REMEDY})", self.authority)
+    }
+
+    async fn exchange(&self, path: &str) -> Result<(StatusCode, Bytes)> {
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
         let (mut sender, connection) = http1::Builder::new()
             .max_buf_size(HEAD_BYTES_MAX)
             .handshake(TokioIo::new(stream))
             .await?;
-        let request = Request::get(&self.path)
+        let request = Request::get(format!("{}{path}", self.base))
             .header(HOST, &self.authority)
-            .header(ACCEPT, "application/json")
             .body(Empty::<Bytes>::new())?;
         let answering = async {
             let answer = sender.send_request(request).await?;
@@ -113,8 +102,7 @@ impl Target {
             let body = Limited::new(answer.into_body(), BODY_BYTES_MAX).collect().await;
             Ok((status, body.map_err(|error| anyhow!(error))?.to_bytes()))
         };
-        let (status, body) = drive(connection, answering).await?;
-        read(status, &body)
+        drive(connection, answering).await
     }
 }
 
@@ -134,38 +122,22 @@ async fn drive<T>(
     answering.await
 }
 
-fn read(status: StatusCode, body: &[u8]) -> Result<Asked> {
-    if status != StatusCode::OK {
-        bail!("the answer to {PATH} is {status}, so it is no pgsteer or a very old one");
-    }
-    let text = std::str::from_utf8(body).context("the answer is no text, so it is no pgsteer")?;
-    let document = serde_json::from_str(text)
-        .context("the answer is no status document, so it is no pgsteer or another version")?;
-    Ok(Asked { text: text.to_owned(), document })
-}
-
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
-    use std::sync::Arc;
-
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
-    use tokio::sync::watch;
 
     use super::*;
-    use crate::clock::Clock;
-    use crate::http::{self, Pages};
 
     #[test]
     fn an_address_is_read_with_and_without_its_scheme() {
         let plain = Target::parse("http://127.0.0.1:7000").unwrap();
         assert_eq!(Target::parse("127.0.0.1:7000").unwrap(), plain);
         assert_eq!((plain.host.as_str(), plain.port), ("127.0.0.1", 7000));
-        assert_eq!(plain.path, "/api/v1/status");
+        assert_eq!(plain.base, "");
         let six = Target::parse("http://[::1]:7000/steer/").unwrap();
         assert_eq!((six.host.as_str(), six.authority.as_str()), ("::1", "[::1]:7000"));
-        assert_eq!(six.path, "/steer/api/v1/status");
+        assert_eq!(six.base, "/steer");
         assert_eq!(Target::parse("http://front.example").unwrap().port, 80);
     }
 
@@ -187,14 +159,6 @@ mod tests {
         assert!(!format!("{error:#}").contains("s3cret"));
     }
 
-    #[test]
-    fn an_answer_that_is_no_document_is_named_as_such() {
-        let why = |status, body| format!("{:#}", read(status, body).unwrap_err());
-        assert!(why(StatusCode::NOT_FOUND, b"").contains("404"));
-        assert!(why(StatusCode::OK, b"<html>").contains("no status document"));
-        assert!(why(StatusCode::OK, b"\xff").contains("no text"));
-    }
-
     /// A server that takes one connection in and answers `answer`, again and again if `endless`.
     async fn server(answer: &'static [u8], is_endless: bool) -> Target {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -210,24 +174,7 @@ mod tests {
     }
 
     async fn why_not(target: &Target) -> String {
-        format!("{:#}", target.ask().await.unwrap_err())
-    }
-
-    #[tokio::test]
-    async fn a_running_pgsteer_tells_what_its_pages_serve() {
-        let listener = http::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-        let target = Target::parse(&listener.local_addr().unwrap().to_string()).unwrap();
-        let (_keep, snapshot) = watch::channel(Arc::new(http::sample::snapshot()));
-        let pages = Pages {
-            snapshot,
-            stats: Arc::new(http::sample::stats()),
-            clock: Clock::start(),
-            heartbeat: Arc::default(),
-        };
-        tokio::spawn(http::serve(listener, pages));
-        let asked = target.ask().await.unwrap();
-        assert_eq!(asked.document.generation, 42);
-        assert_eq!(serde_json::from_str::<Document>(&asked.text).unwrap(), asked.document);
+        format!("{:#}", target.get("/", Duration::from_secs(5)).await.unwrap_err())
     }
 
     #[tokio::test]

@@ -1,0 +1,165 @@
+//! `pgsteer check`: one question to a running pgsteer, one line, one exit code.
+//!
+//! For keepalived's `vrrp_script`, Consul, HAProxy's `external-check` and shells. The answer is that
+//! of the health pages, so it is there in milliseconds and cannot differ from theirs.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use hyper::StatusCode;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+
+use crate::ask::Target;
+
+/// What is asked for where nothing else is said.
+const USUAL: &str = "primary";
+
+/// What HAProxy passes where a server has no such address.
+const NOT_USED: &str = "NOT_USED";
+
+/// One question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// What the member should be fit for, in the order in which it is looked for: the name of a
+    /// service, or one of Patroni's health checks.
+    pub of: Vec<String>,
+    /// The member by name or address; the local one if none is named.
+    pub member: Option<String>,
+}
+
+/// What came of it.
+#[derive(Debug)]
+enum Outcome {
+    Yes(String),
+    No(String),
+    /// Nobody could tell.
+    Unknown(String),
+}
+
+impl From<&Outcome> for ExitCode {
+    fn from(outcome: &Outcome) -> ExitCode {
+        ExitCode::from(match outcome {
+            Outcome::Yes(_) => 0,
+            Outcome::No(_) => 1,
+            Outcome::Unknown(_) => 2,
+        })
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Outcome::Yes(why) => write!(f, "yes: {why}"),
+            Outcome::No(why) => write!(f, "no: {why}"),
+            Outcome::Unknown(why) => write!(f, "unknown: {why}"),
+        }
+    }
+}
+
+impl Question {
+    /// The question that HAProxy's `external-check` asks by its arguments (proxy address and port,
+    /// server address and port) and its environment. The proxy's name says what for, if it is
+    /// that of a service or of a health check.
+    pub fn of_haproxy(
+        arguments: &[String],
+        environment: impl Fn(&str) -> Option<String>,
+    ) -> Option<Question> {
+        let [_, _, server, _] = arguments else { return None };
+        let proxy = environment("HAPROXY_PROXY_NAME");
+        Some(Question {
+            of: proxy.into_iter().chain([USUAL.to_owned()]).collect(),
+            member: Some(server.clone())
+                .filter(|server| server != NOT_USED)
+                .or_else(|| environment("HAPROXY_SERVER_NAME")),
+        })
+    }
+
+    /// The pages that may have the answer. The first that there is has it.
+    fn paths(&self) -> Vec<String> {
+        let of_member = self.member.as_ref().map_or_else(String::new, |member| {
+            format!("/members/{}", utf8_percent_encode(member, NON_ALPHANUMERIC))
+        });
+        let each = self.of.iter().flat_map(|of| {
+            let service = utf8_percent_encode(of, NON_ALPHANUMERIC);
+            let check = of.trim_start_matches('/');
+            [format!("{of_member}/services/{service}"), format!("{of_member}/{check}")]
+        });
+        each.collect()
+    }
+}
+
+/// Asks the pgsteer whose pages are at `http_url`, and prints the answer in one line.
+pub fn run(http_url: &str, question: &Question, limit: Duration) -> ExitCode {
+    let outcome = match ask(http_url, question, limit) {
+        Ok(outcome) => outcome,
+        Err(error) => Outcome::Unknown(format!("{error:#}")),
+    };
+    // Whoever does not read it has the exit code.
+    let _ = writeln!(io::stdout(), "{outcome}");
+    ExitCode::from(&outcome)
+}
+
+fn ask(http_url: &str, question: &Question, limit: Duration) -> Result<Outcome> {
+    let target = Target::parse(http_url)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")?;
+    let asking = async {
+        for path in question.paths() {
+            let (status, body) = target.get(&path, limit).await?;
+            let said = String::from_utf8_lossy(&body);
+            let line = said.lines().next().unwrap_or_default().to_owned();
+            match status {
+                StatusCode::NOT_FOUND => {}
+                StatusCode::OK => return Ok(Outcome::Yes(line)),
+                StatusCode::SERVICE_UNAVAILABLE => return Ok(Outcome::No(line)),
+                other => bail!("{line} (status {other})"),
+            }
+        }
+        let of = question.of.join(" nor ");
+        bail!("{of} is neither a service there nor one of Patroni's health checks")
+    };
+    let outcome = runtime.block_on(asking);
+    runtime.shutdown_background();
+    outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paths(of: &[&str], member: Option<&str>) -> Vec<String> {
+        let of = of.iter().map(|of| (*of).to_owned()).collect();
+        Question { of, member: member.map(str::to_owned) }.paths()
+    }
+
+    #[test]
+    fn a_service_is_looked_for_before_a_health_check() {
+        assert_eq!(paths(&["write"], None), ["/services/write", "/write"]);
+        assert_eq!(
+            paths(&["/replica?lag=16MB"], Some("n/1")),
+            ["/members/n%2F1/services/%2Freplica%3Flag%3D16MB", "/members/n%2F1/replica?lag=16MB"]
+        );
+    }
+
+    #[test]
+    fn haproxys_arguments_name_the_member_and_its_proxy_the_service() {
+        let environment = |name: &str| match name {
+            "HAPROXY_PROXY_NAME" => Some("read".to_owned()),
+            "HAPROXY_SERVER_NAME" => Some("n2".to_owned()),
+            _ => None,
+        };
+        let asked = |server: &str| {
+            let arguments = ["10.0.0.5", "5000", server, "5432"].map(str::to_owned);
+            Question::of_haproxy(&arguments, environment).unwrap()
+        };
+        assert_eq!(asked("10.0.0.12").member.as_deref(), Some("10.0.0.12"));
+        assert_eq!(asked("NOT_USED").member.as_deref(), Some("n2"));
+        assert_eq!(asked("NOT_USED").of, ["read", "primary"]);
+        assert_eq!(Question::of_haproxy(&[], environment), None);
+    }
+}
