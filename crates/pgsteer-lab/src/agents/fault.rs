@@ -90,6 +90,16 @@ impl Fault {
         Self::AgentKilled,
     ];
 
+    /// The time that has to pass before pgsteer can notice it at all, where a server is taken for hung
+    /// after `timeout`. Through a pooler it logs in afresh every 5 s, or a tenth later.
+    pub fn notice(self, timeout: Duration) -> Duration {
+        match self {
+            Self::PostgresHung => timeout,
+            Self::PoolerReloaded => Duration::from_millis(5_500),
+            _ => Duration::ZERO,
+        }
+    }
+
     /// Lets it happen, on a healthy cluster that HAProxy is right about. Undoing is [`Lab::reset`]
     /// and [`Crew::mend`].
     pub fn happen(self, scene: &Scene<'_>, crews: &mut [Crew]) -> Result<Vec<Phase>> {

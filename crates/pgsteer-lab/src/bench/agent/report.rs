@@ -43,6 +43,8 @@ connections to each. *Always* means that HAProxy was right when it had to be and
   without knowing, because its Patroni cannot tell it.
 - *PostgreSQL hung*: nothing but time tells a hang from a slow answer. `timeout_seconds` of `[check]`,
   here 500 ms, has to pass first, and then comes the next agent-check.
+- *led to a replica by a reload*: PgBouncer leaves the sessions that are there where they are, that of
+  pgsteer as well. A fresh login through it is tried every 5 to 5.5 s, and only that one tells.
 - *agent killed*: the agents of all four backends. HAProxy keeps what it last heard of each; that is its
   rule, and right for as long as nothing changes. In the next row something does. What helps is a check
   that does not hang on the same process, as in recommended.cfg, and a supervisor that starts the agent
@@ -56,18 +58,23 @@ fn bars(measured: &Measured) -> String {
     let all = measured.rows.len();
     let words = (format!("{right} of {all}"), right == all && all > 0);
     bars.add("rows of the fault table in which HAProxy is right in the end", "all", Some(words));
-    let worst = |hang: bool| {
-        let of = ours().filter(|(row, _)| (row.fault == Fault::PostgresHung) == hang);
-        of.map(|(_, judged)| time(judged)).max()
+    let worst = |of: &dyn Fn(Fault) -> bool| {
+        let rows = ours().filter(|(row, _)| of(row.fault));
+        rows.map(|(_, judged)| time(judged)).max()
     };
     let told = |worst: Option<Duration>, bar: Duration| {
         worst.filter(|time| *time < Duration::MAX).map(|time| (ms(time), time <= bar))
     };
     let bar = AGENT_INTER + GRACE;
-    bars.add("latest of them, without the hang", &ms(bar), told(worst(false), bar));
-    let figure = format!("PostgreSQL hung, beyond its timeout of {}", ms(TIMEOUT));
-    let beyond = worst(true).map(|time| time.saturating_sub(TIMEOUT));
-    bars.add(&figure, &ms(bar), told(beyond, bar));
+    let plain = worst(&|fault| fault.notice(TIMEOUT).is_zero());
+    bars.add("the latest of them, but for the next two", &ms(bar), told(plain, bar));
+    for (fault, after) in
+        [(Fault::PostgresHung, "its timeout"), (Fault::PoolerReloaded, "the next fresh login")]
+    {
+        let bar = bar + fault.notice(TIMEOUT);
+        let figure = format!("{fault}: {after} and then the same");
+        bars.add(&figure, &ms(bar), told(worst(&|of| of == fault), bar));
+    }
     for each in measured.answers.iter().filter(|each| !each.name.contains("blog")) {
         let (middle, late) = (each.latencies.within(0.5), each.latencies.within(0.99));
         let [fast, slow] = [Duration::from_micros(100), Duration::from_millis(1)];
