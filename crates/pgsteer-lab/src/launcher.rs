@@ -50,6 +50,19 @@ impl Launcher {
         Ok(())
     }
 
+    /// Words to put before a command so that it runs as the account, in the member's network.
+    pub fn within(&self, member: &Member) -> Vec<String> {
+        let mut words = Vec::new();
+        if self.network == Network::Namespaces {
+            let namespace = namespaces::member_namespace(&self.id, &member.name);
+            words.push("nsenter".to_owned());
+            words.push(format!("--net=/run/netns/{namespace}"));
+            words.push("--".to_owned());
+        }
+        words.extend(self.account.prefix());
+        words
+    }
+
     fn command(&self, member: &Member, part: Part) -> Result<Command> {
         let folder = &member.folder;
         let (program, arguments) = match part {
@@ -61,14 +74,7 @@ impl Launcher {
             Part::PgBouncer => (&self.tools.pgbouncer, vec![shown(&member.pgbouncer_ini())]),
             Part::Postgres => bail!("PostgreSQL is started by Patroni"),
         };
-        let mut words = Vec::new();
-        if self.network == Network::Namespaces {
-            let namespace = namespaces::member_namespace(&self.id, &member.name);
-            words.push("nsenter".to_owned());
-            words.push(format!("--net=/run/netns/{namespace}"));
-            words.push("--".to_owned());
-        }
-        words.extend(self.account.prefix());
+        let mut words = self.within(member);
         words.push(shown(program));
         words.extend(arguments);
         let log = append(&folder.join(format!("{}.log", part.name())))?;

@@ -19,6 +19,7 @@
 mod account;
 mod acts;
 mod address;
+pub mod agents;
 pub mod bench;
 pub mod demo;
 mod files;

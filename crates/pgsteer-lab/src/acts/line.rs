@@ -18,6 +18,7 @@ pub const ACTS_HELP: &str = "  \
   lead-pgbouncer NAME OTHER  to OTHER's PostgreSQL; OTHER may be NAME, or `nowhere`
   kill-patroni NAME, start-patroni NAME, freeze-patroni NAME, thaw-patroni NAME
   stop-postgres NAME, freeze-postgres NAME, thaw-postgres NAME, restart-postgres NAME
+  restart-as-standby NAME    PostgreSQL comes back in recovery; pause first
   pause, resume              Patroni's maintenance mode
   promote NAME               pg_promote() behind Patroni's back
   noloadbalance NAME on|off  the tag
@@ -68,6 +69,7 @@ impl Lab {
             "freeze-postgres" => self.freeze_postgres(name),
             "thaw-postgres" => self.thaw_postgres(name),
             "restart-postgres" => self.restart_postgres(name),
+            "restart-as-standby" => self.restart_as_standby(name),
             "promote" => self.promote_by_hand(name),
             "pause-replay" => self.wal_replay_pause(name),
             "resume-replay" => self.wal_replay_resume(name),

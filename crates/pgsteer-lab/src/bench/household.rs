@@ -153,7 +153,7 @@ pub fn wait_for_door(name: &str, addr: SocketAddr) -> Result<()> {
 }
 
 /// Every try is a socket, and there are hundreds of them while nobody takes writes.
-fn raise_file_limit() {
+pub fn raise_file_limit() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {

@@ -1,10 +1,12 @@
 //! All tests, in the order in which they are played.
 
+mod agent;
 mod cancel;
 mod crash;
 mod darkness;
 mod drivers;
 mod etcd;
+mod faults;
 mod newcomer;
 mod orders;
 mod pages;
@@ -59,6 +61,9 @@ pub fn all() -> Vec<Case> {
             cancel::libpq_cancels_the_query_it_means,
             cancel::psql_cancels_at_ctrl_c,
             cancel::a_second_pgsteer_cancels_what_runs_through_the_first,
+            agent::happacs_scenarios_work_with_pgsteer_in_its_place,
+            agent::nobody_is_shown_down_in_normal_running,
+            faults::haproxy_is_right_about_the_primary_in_every_row,
             tls::clients_that_want_it_get_it_from_the_server,
             tls::a_switchover_costs_at_most_the_logins_under_way,
             several::libpq_goes_on_to_the_second_door,
@@ -90,6 +95,7 @@ pub fn all() -> Vec<Case> {
             silence::a_primary_behind_a_pulled_cable_loses_its_sessions,
             patroni::writes_go_on_without_patroni_until_another_has_the_lock,
             crash::clients_wait_for_the_successor,
+            agent::one_answers_for_all_members,
             darkness::clients_hear_the_reason_and_are_served_when_it_is_over,
             sql_only::two_primaries_are_both_shut_until_one_is_left;
     };
