@@ -100,7 +100,7 @@ pub struct RunArgs {
     pub http: Option<String>,
 
     /// Where HAProxy's agent-checks are answered, or `none` [default: none; 0.0.0.0:5555 where
-    /// the file has an [agent]]
+    /// the file has `[agent]`]
     #[arg(long, value_name = "ADDR")]
     pub agent: Option<String>,
 
