@@ -45,8 +45,10 @@ impl Example {
         let uncommented = text.lines().filter(|line| !line.starts_with('#'));
         let mut text = uncommented.collect::<Vec<_>>().join("\n") + "\n";
         let mut put = |theirs: String, ours: String| text = text.replace(&theirs, &ours);
-        put(format!("{NODE}1:5000"), write.to_string());
-        put(format!("{NODE}1:5001"), read.to_string());
+        for here in [format!("{NODE}1"), FRONT.to_owned()] {
+            put(format!("{here}:5000"), write.to_string());
+            put(format!("{here}:5001"), read.to_string());
+        }
         for (number, member) in (1..).zip(lab.members()) {
             let Post { agent, pages } = post(member);
             let node = format!("{NODE}{number}");

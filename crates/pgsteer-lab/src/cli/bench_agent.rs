@@ -11,6 +11,9 @@ pub struct BenchAgent {
     /// One fault, short looks at the rest, and nothing written.
     #[arg(long)]
     quick: bool,
+    /// No faults, and nothing written.
+    #[arg(long, conflicts_with = "quick")]
+    answers: bool,
     /// Whose section bench-agent is written.
     #[arg(long, default_value = "docs/AGENT.md")]
     out: PathBuf,
@@ -18,10 +21,14 @@ pub struct BenchAgent {
 
 impl BenchAgent {
     pub fn run(self) -> Result<()> {
-        let plan = if self.quick { agent::Plan::quick() } else { agent::Plan::whole() };
+        let plan = match (self.quick, self.answers) {
+            (true, _) => agent::Plan::quick(),
+            (_, true) => agent::Plan::answers(),
+            _ => agent::Plan::whole(),
+        };
         let section = agent::run(plan)?;
         println!("\n{section}");
-        if !self.quick {
+        if !self.quick && !self.answers {
             write_section(&self.out, "bench-agent", &section)?;
             println!("written to {}", self.out.display());
         }

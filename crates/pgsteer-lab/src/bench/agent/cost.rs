@@ -1,11 +1,13 @@
 //! What a check costs the whole machine: whoever asks, whoever answers, and whoever is asked by that.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
 use super::load::Load;
 use crate::bench::usage::cpu;
+use crate::lab::Lab;
+use crate::processes::Part;
 
 /// The unit of /proc/stat, which is the same on every Linux that one meets.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -15,26 +17,57 @@ const TICKS_PER_SECOND: f64 = 100.0;
 pub struct Cost {
     /// CPU of the whole machine beyond what it takes without checks.
     pub machine: Duration,
+    /// The same of all processes that take part, whatever else the machine does: who asks, who
+    /// answers, and the cluster.
+    pub taking_part: Duration,
     /// CPU of the process that answers.
     pub own: Duration,
 }
 
+/// A look at the accounts.
+#[derive(Debug, Clone, Copy)]
+struct Look {
+    at: Instant,
+    machine: f64,
+    taking_part: f64,
+    own: f64,
+}
+
 /// Puts the load on, between two looks at the machine without it.
-pub fn measure(load: &Load<'_>, pid: u32) -> Result<Cost> {
-    let idle = |time: Duration| -> Result<f64> {
-        let before = busy_seconds()?;
-        std::thread::sleep(time);
-        Ok((busy_seconds()? - before) / time.as_secs_f64())
+pub fn measure(lab: &Lab, load: &Load<'_>, pid: u32) -> Result<Cost> {
+    let mut pids = vec![pid, std::process::id()];
+    for member in lab.members() {
+        let parts = [Part::Patroni, Part::Postgres, Part::PgBouncer, Part::Etcd];
+        let processes = lab.processes.of(&member.name, &parts);
+        pids.extend(processes.iter().map(|process| process.pid.as_raw_nonzero().get() as u32));
+    }
+    let look = || -> Result<Look> {
+        // A server process may end meanwhile; what it has used then counts for nobody.
+        let all: Duration = pids.iter().filter_map(|pid| cpu(*pid).ok()).sum();
+        let (machine, own) = (busy_seconds()?, cpu(pid)?.as_secs_f64());
+        Ok(Look { at: Instant::now(), machine, taking_part: all.as_secs_f64(), own })
     };
     let half = load.time / 2;
-    let quiet_before = idle(half)?;
-    let (own, busy, began) = (cpu(pid)?, busy_seconds()?, std::time::Instant::now());
+    let first = look()?;
+    std::thread::sleep(half);
+    let before = look()?;
     let checks = load.run()?.count() as f64;
-    let (own, busy) = (cpu(pid)?.saturating_sub(own), busy_seconds()? - busy);
-    let took = began.elapsed().as_secs_f64();
-    let quiet = f64::midpoint(quiet_before, idle(half)?);
-    let machine = (busy - quiet * took).max(0.0) / checks;
-    Ok(Cost { machine: Duration::from_secs_f64(machine), own: own.div_f64(checks) })
+    let after = look()?;
+    std::thread::sleep(half);
+    let last = look()?;
+    let per_check = |account: fn(&Look) -> f64| {
+        let pace = |from: &Look, to: &Look| {
+            (account(to) - account(from)) / (to.at - from.at).as_secs_f64()
+        };
+        let quiet = f64::midpoint(pace(&first, &before), pace(&after, &last));
+        let beyond = (pace(&before, &after) - quiet) * (after.at - before.at).as_secs_f64();
+        Duration::from_secs_f64(beyond.max(0.0) / checks)
+    };
+    Ok(Cost {
+        machine: per_check(|look| look.machine),
+        taking_part: per_check(|look| look.taking_part),
+        own: per_check(|look| look.own),
+    })
 }
 
 /// CPU that the machine has used since its start.

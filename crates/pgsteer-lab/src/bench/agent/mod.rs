@@ -43,10 +43,15 @@ impl Plan {
         Self { faults: Fault::ALL.to_vec(), time, rounds: 3, rest }
     }
 
-    /// The faults only as far as they are named, and short looks at the rest.
+    /// One fault, and short looks at the rest.
     pub fn quick() -> Self {
         let (time, rest) = (Duration::from_secs(3), Duration::from_secs(3));
         Self { faults: vec![Fault::Switchover], time, rounds: 1, rest }
+    }
+
+    /// No faults at all.
+    pub fn answers() -> Self {
+        Self { faults: Vec::new(), ..Self::whole() }
     }
 }
 
@@ -128,8 +133,8 @@ fn answering(lab: &Lab, binary: &Path, plan: &Plan) -> Result<Answering> {
     let mut costs = (Vec::new(), Vec::new());
     for round in 1..=plan.rounds {
         println!("cost, round {round}");
-        costs.0.push(cost::measure(&asking, pid)?);
-        costs.1.push(cost::measure(&asking_blog, blog.pid(&primary.name)?)?);
+        costs.0.push(cost::measure(lab, &asking, pid)?);
+        costs.1.push(cost::measure(lab, &asking_blog, blog.pid(&primary.name)?)?);
     }
     let words = blog.first_words(&primary.name);
     Ok((vec![("pgsteer agent", rest)], answers, costs.0, costs.1, words))

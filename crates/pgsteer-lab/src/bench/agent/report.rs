@@ -141,11 +141,20 @@ fn answers(all: &[Answers]) -> String {
 }
 
 fn costs(measured: &Measured) -> String {
-    let mut table =
-        Table::new(&["round", "pgsteer", "its process", "blog's daemon", "its process"]);
+    let mut table = Table::new(&[
+        "round",
+        "pgsteer: machine",
+        "taking part",
+        "agent",
+        "blog's daemon: machine",
+        "taking part",
+        "daemon",
+    ]);
     for (round, (ours, blog)) in (1..).zip(measured.pgsteer.iter().zip(&measured.blog)) {
         let mut cells = vec![format!("{round}")];
-        cells.extend([ours.machine, ours.own, blog.machine, blog.own].map(us));
+        for cost in [ours, blog] {
+            cells.extend([cost.machine, cost.taking_part, cost.own].map(us));
+        }
         table.row(cells);
     }
     let secs = measured.plan.time.as_secs();
@@ -159,8 +168,8 @@ fn costs(measured: &Measured) -> String {
     });
     format!(
         "CPU per check: of the whole machine by /proc/stat beyond what it takes without checks before and \
-         after, so whoever\nasks, Patroni and PostgreSQL are in it; and of the process that answers. \
-         {PER_SECOND} checks a second for pgsteer,\n{BLOG_PER_SECOND} for the blog's daemon ({}), {secs} s \
+         after, so whoever\nasks, Patroni and PostgreSQL are in it; of all processes that take\npart, \
+         by the scheduler's own account, the same way; and of the process that answers. {PER_SECOND} checks a second for pgsteer,\n{BLOG_PER_SECOND} for the blog's daemon ({}), {secs} s \
          each.\n\n{}\n{rest}",
         measured.blog_words,
         table.text()
@@ -194,6 +203,7 @@ fn ms(time: Duration) -> String {
 
 fn us(time: Duration) -> String {
     match time.as_micros() {
+        1_000_000.. => format!("{:.2} s", time.as_secs_f64()),
         0..1_000 => format!("{} µs", time.as_micros()),
         _ => format!("{:.2} ms", time.as_secs_f64() * 1e3),
     }
