@@ -14,7 +14,7 @@ pub fn haproxy(text: &str) -> String {
 }
 
 /// A value of pg_hba.conf: in double quotes, so that no name is a keyword. A quote in it is
-/// written twice (PostgreSQL 16; what is older cannot read one at all).
+/// written twice.
 pub fn hba(text: &str) -> String {
     format!("\"{}\"", text.replace('"', "\"\""))
 }
@@ -39,11 +39,6 @@ pub fn uri(text: &str) -> String {
         .replace("%5F", "_")
 }
 
-/// A string of PgBouncer's ini file: in single quotes, which are written twice inside.
-pub fn pgbouncer(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
-}
-
 /// A string of Prometheus' label matchers inside of a YAML string.
 pub fn promql(text: &str) -> String {
     quoted(text, &['\\', '"'])
@@ -51,7 +46,21 @@ pub fn promql(text: &str) -> String {
 
 /// The lines of a text behind `#`.
 pub fn comment(text: &str) -> String {
-    let lines = text.lines().map(|line| format!("# {line}").trim_end().to_owned());
+    each_line(text, "# ")
+}
+
+/// The lines of a text behind `;`, for ini files.
+pub fn semicolons(text: &str) -> String {
+    each_line(text, "; ")
+}
+
+/// The lines of a text as they stand in a code block of Markdown.
+pub fn block(text: &str) -> String {
+    each_line(text, "    ")
+}
+
+fn each_line(text: &str, before: &str) -> String {
+    let lines = text.lines().map(|line| format!("{before}{line}").trim_end().to_owned());
     lines.collect::<Vec<_>>().join("\n")
 }
 
@@ -102,7 +111,6 @@ mod tests {
     fn names_stay_one_word_wherever_they_are_written() {
         let odd = "o'neill \"x\" €";
         assert_eq!(hba(odd), "\"o'neill \"\"x\"\" €\"");
-        assert_eq!(pgbouncer(odd), "'o''neill \"x\" €'");
         assert_eq!(uri("a b/€.x"), "a%20b%2F%E2%82%AC.x");
         assert_eq!(json(odd), r#""o'neill \"x\" €""#);
     }

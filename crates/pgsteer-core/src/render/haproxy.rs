@@ -368,7 +368,8 @@ fn path(file: &Path) -> Result<String, Refusal> {
     text.map(escape::haproxy).ok_or(Refusal::Unwritable { what: "the path of a file", why })
 }
 
-fn bracketed(host: &str) -> String {
+/// A host as it stands in front of a port.
+pub fn bracketed(host: &str) -> String {
     if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
 }
 
@@ -574,7 +575,8 @@ fn local(request: &Request<'_>, members: &[Member]) -> Result<Option<Member>, Re
     Ok(members.iter().find(|member| member.name == name.as_str()).cloned())
 }
 
-fn is_network(text: &str) -> bool {
+/// An address, or a network as `10.1.0.0/16`.
+pub fn is_network(text: &str) -> bool {
     let (ip, bits) = text.split_once('/').map_or((text, None), |(ip, bits)| (ip, Some(bits)));
     let Ok(ip) = ip.parse::<IpAddr>() else { return false };
     let most = if ip.is_ipv4() { 32 } else { 128 };

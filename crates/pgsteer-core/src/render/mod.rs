@@ -4,6 +4,7 @@
 //! the texts of files that the operator names. What makes no sense is refused before anything is
 //! written.
 
+mod around;
 pub mod escape;
 mod haproxy;
 mod label;
@@ -28,16 +29,54 @@ use self::refusal::Refusal;
 pub enum Kind {
     /// HAProxy's configuration.
     Haproxy,
+    /// The lines that let the checks in, and their login.
+    PgHba,
+    /// One address that moves between front doors.
+    Keepalived,
+    /// The units.
+    Systemd,
+    /// The pooler beside each member.
+    Pgbouncer,
+    /// Scraping and alerts.
+    Prometheus,
+    /// A dashboard.
+    Grafana,
+    /// How applications connect.
+    Clients,
+    /// A role for HAProxy.
+    Ansible,
+    /// Consul's services.
+    Consul,
 }
 
 impl Kind {
     /// Every kind, in the order in which they are explained.
-    pub const ALL: [Kind; 1] = [Kind::Haproxy];
+    pub const ALL: [Kind; 10] = [
+        Kind::Haproxy,
+        Kind::PgHba,
+        Kind::Keepalived,
+        Kind::Systemd,
+        Kind::Pgbouncer,
+        Kind::Prometheus,
+        Kind::Grafana,
+        Kind::Clients,
+        Kind::Ansible,
+        Kind::Consul,
+    ];
 
     /// The word on the command line.
     pub const fn as_str(self) -> &'static str {
         match self {
             Kind::Haproxy => "haproxy",
+            Kind::PgHba => "pg_hba",
+            Kind::Keepalived => "keepalived",
+            Kind::Systemd => "systemd",
+            Kind::Pgbouncer => "pgbouncer",
+            Kind::Prometheus => "prometheus",
+            Kind::Grafana => "grafana",
+            Kind::Clients => "clients",
+            Kind::Ansible => "ansible",
+            Kind::Consul => "consul",
         }
     }
 
@@ -45,6 +84,15 @@ impl Kind {
     pub const fn about(self) -> &'static str {
         match self {
             Kind::Haproxy => "haproxy.cfg for HAProxy 2.6 and later, by profile",
+            Kind::PgHba => "the lines of pg_hba.conf for the login of the checks, and its CREATE ROLE",
+            Kind::Keepalived => "an address that moves between front doors: one file for each --door",
+            Kind::Systemd => "the units of pgsteer and of the agent alone",
+            Kind::Pgbouncer => "the PgBouncer beside each member",
+            Kind::Prometheus => "what to scrape, and alerts: no primary, two, clients on hold, lag",
+            Kind::Grafana => "a dashboard",
+            Kind::Clients => "how applications connect: libpq, psycopg, JDBC, pgx, Node, Rails, SQLAlchemy",
+            Kind::Ansible => "a role that installs HAProxy with its file, validates before a reload, never restarts",
+            Kind::Consul => "Consul's services, with pgsteer's health pages as checks",
         }
     }
 }
@@ -85,6 +133,16 @@ pub struct Wishes {
     pub doors: Vec<String>,
     /// Source addresses and networks that are let pass to the local member.
     pub pass: Vec<String>,
+    /// The login of the checks needs no password.
+    pub trust: bool,
+    /// repmgr gets its lines in pg_hba.conf.
+    pub repmgr: bool,
+    /// The address that moves between the front doors.
+    pub vip: Option<String>,
+    /// The interface that it moves on.
+    pub interface: Option<String>,
+    /// The number by which keepalived knows its own.
+    pub router_id: u8,
 }
 
 impl Default for Wishes {
@@ -99,6 +157,11 @@ impl Default for Wishes {
             resolve: false,
             doors: Vec::new(),
             pass: Vec::new(),
+            trust: false,
+            repmgr: false,
+            vip: None,
+            interface: None,
+            router_id: 51,
         }
     }
 }
@@ -137,6 +200,7 @@ pub fn render(kind: Kind, request: &Request<'_>) -> Result<Vec<Rendered>, Refusa
     check_members(request)?;
     match kind {
         Kind::Haproxy => haproxy::render(request),
+        other => around::render(other, request),
     }
 }
 

@@ -16,6 +16,18 @@ macro_rules! templates {
 
 /// Every template that is built in, by its name.
 const TEMPLATES: &[(&str, &str)] = templates![
+    "around/ansible/handlers.yml",
+    "around/ansible/site.yml",
+    "around/ansible/tasks.yml",
+    "around/check_role.sql",
+    "around/clients.md",
+    "around/consul.json",
+    "around/grafana.json",
+    "around/keepalived.conf",
+    "around/pg_hba.conf",
+    "around/pgbouncer.ini",
+    "around/prometheus-rules.yml",
+    "around/prometheus-scrape.yml",
     "haproxy/agent-bypass.cfg",
     "haproxy/agent.cfg",
     "haproxy/base.cfg",
@@ -44,9 +56,10 @@ pub fn fill(name: &str, own: Option<&str>, context: &impl Serialize) -> Result<S
     paper.add_filter("sql_name", |text: &str| escape::sql_name(text));
     paper.add_filter("json", |text: &str| escape::json(text));
     paper.add_filter("uri", |text: &str| escape::uri(text));
-    paper.add_filter("pgbouncer", |text: &str| escape::pgbouncer(text));
     paper.add_filter("promql", |text: &str| escape::promql(text));
     paper.add_filter("comment", |text: &str| escape::comment(text));
+    paper.add_filter("semicolons", |text: &str| escape::semicolons(text));
+    paper.add_filter("block", |text: &str| escape::block(text));
     paper.add_filter("time", |ms: u64| escape::time(ms));
     for (name, source) in TEMPLATES {
         paper.add_template(name, source).map_err(|error| wrong(&error))?;

@@ -3,5 +3,6 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod around;
 mod clusters;
 mod haproxy;

@@ -368,6 +368,26 @@ pub struct RenderArgs {
     #[arg(long, value_name = "HOST")]
     pub door: Vec<String>,
 
+    /// The address that keepalived moves between them
+    #[arg(long, value_name = "ADDR/BITS")]
+    pub vip: Option<String>,
+
+    /// The interface that it moves on [default: eth0]
+    #[arg(long, value_name = "NAME")]
+    pub interface: Option<String>,
+
+    /// The number by which these keepalived know each other, unique in their network
+    #[arg(long, value_name = "NUMBER", default_value = "51", value_parser = clap::value_parser!(u8).range(1..))]
+    pub router_id: u8,
+
+    /// pg_hba.conf lets the login of the checks in without a password
+    #[arg(long)]
+    pub trust: bool,
+
+    /// pg_hba.conf has the lines for repmgr, too
+    #[arg(long)]
+    pub repmgr: bool,
+
     /// The member that runs on this machine
     #[arg(long, value_name = "NAME")]
     pub local: Option<String>,

@@ -79,6 +79,11 @@ pub fn wishes(args: &RenderArgs) -> anyhow::Result<Wishes> {
         resolve: args.resolve,
         doors: args.door.clone(),
         pass: args.pass.clone(),
+        trust: args.trust,
+        repmgr: args.repmgr,
+        vip: args.vip.clone(),
+        interface: args.interface.clone(),
+        router_id: args.router_id,
     })
 }
 
