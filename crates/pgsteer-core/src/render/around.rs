@@ -7,8 +7,8 @@ use serde::Serialize;
 use super::haproxy::bracketed;
 use super::label::labels;
 use super::refusal::Refusal;
-use super::{Kind, Rendered, Request, escape, haproxy, paper};
-use crate::claim::Role;
+use super::{Kind, Rendered, Request, haproxy, paper};
+use crate::claim::Role as Wanted;
 use crate::config::limits::HTTP_LISTEN;
 use crate::config::{Config, ServiceConfig};
 use crate::names::ServiceName;
@@ -72,7 +72,6 @@ struct Service {
     host_list: String,
     port_list: String,
     hosts_json: String,
-    sqlalchemy: String,
 }
 
 /// A panel of the dashboard.
@@ -221,7 +220,10 @@ fn places(hosts: &[&str]) -> Result<Vec<Place>, Refusal> {
         let ip: Option<IpAddr> = host.parse().ok();
         let is_name = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         if host.is_empty() || ip.is_none() && !host.chars().all(is_name) {
-            return Err(Refusal::Unwritable { what: "a host", why: "it is no address and no name" });
+            return Err(Refusal::Unwritable {
+                what: "a host",
+                why: "it is no address and no name",
+            });
         }
         let network = match ip {
             Some(IpAddr::V4(ip)) => format!("{ip}/32"),
@@ -236,7 +238,8 @@ fn places(hosts: &[&str]) -> Result<Vec<Place>, Refusal> {
 
 fn login(kind: Kind, config: &Config) -> Result<Login<'_>, Refusal> {
     match &config.cluster.check {
-        Some(check) if [&check.user, &check.dbname].iter().any(|it| it.contains(char::is_control)) =>
+        Some(check)
+            if [&check.user, &check.dbname].iter().any(|it| it.contains(char::is_control)) =>
         {
             let why = "a name with a control character ends its line";
             Err(Refusal::Unwritable { what: "the login of the checks", why })
@@ -273,7 +276,6 @@ fn of_clients(name: &ServiceName, service: &ServiceConfig, hosts: &[Place]) -> S
         host_list: names.join(","),
         port_list: join(&|_| port.to_string(), ","),
         hosts_json: serde_json::to_string(&names).unwrap_or_default(),
-        sqlalchemy: join(&|host| format!("host={}:{port}", escape::uri(&host.name)), "&"),
     }
 }
 
@@ -308,9 +310,8 @@ fn keepalived(request: &Request<'_>, page: &Page<'_>) -> Result<Vec<Rendered>, R
     if wishes.doors.len() < 2 || wishes.doors.len() > DOORS_MAX {
         return Err(refuse("2 to 64 front doors: --door 10.0.0.21 --door 10.0.0.22"));
     }
-    let is_of_kind = |door: &Place| {
-        door.name.parse::<IpAddr>().is_ok_and(|door| door.is_ipv4() == ip.is_ipv4())
-    };
+    let is_of_kind =
+        |door: &Place| door.name.parse::<IpAddr>().is_ok_and(|door| door.is_ipv4() == ip.is_ipv4());
     if !page.doors.iter().all(is_of_kind) {
         return Err(refuse("front doors by addresses of the same kind as --vip has"));
     }
@@ -319,7 +320,7 @@ fn keepalived(request: &Request<'_>, page: &Page<'_>) -> Result<Vec<Rendered>, R
         return Err(refuse("an interface: --interface eth0"));
     }
     let mut services = request.config.services.iter();
-    let writes = services.find(|(_, service)| service.role == Role::Primary);
+    let writes = services.find(|(_, service)| service.role == Wanted::Primary);
     let (service, _) = writes.ok_or(refuse("a service for the primary"))?;
     if !service.as_str().bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte)) {
         return Err(refuse("a service whose name is one plain word"));

@@ -61,9 +61,13 @@ impl Profile {
         match self {
             Profile::Httpchk => "HAProxy asks Patroni's REST API who is primary",
             Profile::Agent => "pgsteer tells HAProxy who is primary, and a check stands beside it",
-            Profile::AgentBypass => "pgsteer tells HAProxy who is primary; through PgBouncer, past it where it is down",
+            Profile::AgentBypass => {
+                "pgsteer tells HAProxy who is primary; through PgBouncer, past it where it is down"
+            }
             Profile::Sql => "HAProxy asks PostgreSQL itself; for clusters without Patroni",
-            Profile::Redirect => "clients who still come to an old primary are led to the right one",
+            Profile::Redirect => {
+                "clients who still come to an old primary are led to the right one"
+            }
             Profile::Pgsteer => "HAProxy in front of several pgsteers",
         }
     }
@@ -339,8 +343,10 @@ fn patroni_check(
     patroni: &PatroniConfig,
 ) -> Result<String, Refusal> {
     let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
-    let api = Endpoint::parse(rest, None)
-        .map_err(|_| Refusal::Unwritable { what: "Patroni's address", why: "it is no HOST:PORT" })?;
+    let api = Endpoint::parse(rest, None).map_err(|_| Refusal::Unwritable {
+        what: "Patroni's address",
+        why: "it is no HOST:PORT",
+    })?;
     let mut words = Vec::new();
     if api.host() != postgres.host() {
         words.push(format!("addr {}", bracketed(api.host())));
@@ -498,10 +504,14 @@ fn sql(config: &Config, profile: Profile, is_asked: bool) -> Result<Option<Sql>,
         return Err(refuse("a login: [check] with user, or --check-user"));
     };
     if password_file.is_some() {
-        return Err(refuse("a login without password, because HAProxy cannot give one: trust in pg_hba.conf, and no password_file in [check]"));
+        return Err(refuse(
+            "a login without password, because HAProxy cannot give one: trust in pg_hba.conf, and no password_file in [check]",
+        ));
     }
     if matches!(sslmode, SslMode::Require | SslMode::VerifyFull) {
-        return Err(refuse("a login without TLS, because HAProxy cannot ask PostgreSQL for it: sslmode = \"prefer\" in [check]"));
+        return Err(refuse(
+            "a login without TLS, because HAProxy cannot ask PostgreSQL for it: sslmode = \"prefer\" in [check]",
+        ));
     }
     Ok(Some(Sql {
         user: printable(user),

@@ -84,14 +84,22 @@ impl Kind {
     pub const fn about(self) -> &'static str {
         match self {
             Kind::Haproxy => "haproxy.cfg for HAProxy 2.6 and later, by profile",
-            Kind::PgHba => "the lines of pg_hba.conf for the login of the checks, and its CREATE ROLE",
-            Kind::Keepalived => "an address that moves between front doors: one file for each --door",
+            Kind::PgHba => {
+                "the lines of pg_hba.conf for the login of the checks, and its CREATE ROLE"
+            }
+            Kind::Keepalived => {
+                "an address that moves between front doors: one file for each --door"
+            }
             Kind::Systemd => "the units of pgsteer and of the agent alone",
             Kind::Pgbouncer => "the PgBouncer beside each member",
             Kind::Prometheus => "what to scrape, and alerts: no primary, two, clients on hold, lag",
             Kind::Grafana => "a dashboard",
-            Kind::Clients => "how applications connect: libpq, psycopg, JDBC, pgx, Node, Rails, SQLAlchemy",
-            Kind::Ansible => "a role that installs HAProxy with its file, validates before a reload, never restarts",
+            Kind::Clients => {
+                "how applications connect: libpq, psycopg, JDBC, pgx, Node, Rails, SQLAlchemy"
+            }
+            Kind::Ansible => {
+                "a role that installs HAProxy with its file, validates before a reload, never restarts"
+            }
             Kind::Consul => "Consul's services, with pgsteer's health pages as checks",
         }
     }

@@ -33,7 +33,8 @@ pub fn members(args: &RenderArgs, of: &Membership) -> anyhow::Result<Vec<Found>>
 
 /// Listed members that have Patroni beside them.
 fn listed_with_patroni(args: &RenderArgs) -> anyhow::Result<Vec<Found>> {
-    let scheme = if args.patroni.iter().any(|url| url.starts_with("https:")) { "https" } else { "http" };
+    let scheme =
+        if args.patroni.iter().any(|url| url.starts_with("https:")) { "https" } else { "http" };
     let port = args.patroni_port;
     let mut members = cli::listed(&args.member)?;
     for member in &mut members {

@@ -7,7 +7,9 @@ use pgsteer_core::config::Config;
 pub fn text(config: &Config, arguments: impl Iterator<Item = String>) -> String {
     let name = &config.cluster.name;
     let command = command(arguments);
-    format!("Made for the cluster {name} by pgsteer. What is changed here is lost when it is made again:\n{command}")
+    format!(
+        "Made for the cluster {name} by pgsteer. What is changed here is lost when it is made again:\n{command}"
+    )
 }
 
 /// The command line without what does not change the files.
@@ -44,10 +46,7 @@ mod tests {
         let of = |line: &str| command(line.split('|').map(str::to_owned));
         let plain = of("/usr/bin/pgsteer|render|haproxy|--patroni|http://[::1]");
         assert_eq!(plain, "pgsteer render haproxy --patroni 'http://[::1]'");
-        assert_eq!(
-            of("x|render|haproxy|--out|a b|--check|--patroni|http://[::1]|--out=c"),
-            plain
-        );
+        assert_eq!(of("x|render|haproxy|--out|a b|--check|--patroni|http://[::1]|--out=c"), plain);
         assert_eq!(of("x|it's|a\nb"), r"pgsteer 'it'\''s' 'a?b'");
     }
 }
