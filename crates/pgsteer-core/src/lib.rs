@@ -24,6 +24,7 @@ pub mod plan;
 pub mod post;
 pub mod probe;
 pub mod reason;
+pub mod render;
 pub mod snapshot;
 pub mod time;
 mod view;

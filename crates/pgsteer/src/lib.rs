@@ -9,6 +9,7 @@ mod heartbeat;
 mod http;
 mod listen;
 pub mod proxy;
+pub mod render;
 pub mod run;
 mod sources;
 pub mod stats;

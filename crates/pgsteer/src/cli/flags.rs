@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use pgsteer_core::claim::Role;
+use pgsteer_core::claim::{Found, Role};
 use pgsteer_core::config::conflict::Conflict;
 use pgsteer_core::config::draft::{Draft, Field, Given, MemberDraft, ServiceDraft};
 use pgsteer_core::config::error::{ConfigErrors, Place};
@@ -14,7 +14,7 @@ use pgsteer_core::config::units::{LagLimit, lag};
 use pgsteer_core::config::{Config, address, file, plain, words};
 use pgsteer_core::names::{MemberName, ServiceName};
 
-use super::{AgentArgs, RunArgs};
+use super::{AgentArgs, RenderArgs, RunArgs};
 
 /// The configuration file, as far as it could be read.
 #[derive(Clone, Debug)]
@@ -59,6 +59,47 @@ pub fn agent_config(args: &AgentArgs, file: Option<&ConfigFile>) -> Result<Confi
     let mut config = draft.finish(errors)?;
     config.cluster.here.patroni_url = local_url;
     Ok(config)
+}
+
+/// What the flags of `pgsteer render` and the file, if there is one, mean together. Flags win.
+/// Members that are listed with the port of their Patroni are a cluster with Patroni, whose
+/// addresses are known by that.
+///
+/// # Errors
+/// All that is wrong in either of them, and between them.
+pub fn render_config(args: &RenderArgs, file: Option<&ConfigFile>) -> Result<Config, ConfigErrors> {
+    let (mut draft, mut errors) = file.map_or_else(Default::default, written);
+    let mut run = RunArgs {
+        patroni: args.patroni.clone(),
+        local: args.local.clone(),
+        check_user: args.check_user.clone(),
+        check_dbname: args.check_dbname.clone(),
+        ..RunArgs::default()
+    };
+    match args.patroni_port {
+        Some(port) if run.patroni.is_empty() => {
+            let members = each(&args.member, &Place::Flag("--member"), &mut errors, member);
+            let members = members.into_iter().flatten().filter_map(|it| it.value.postgres.value());
+            run.patroni = members.map(|at| format!("http://{}", at.with_port(port))).collect();
+        }
+        _ => run.member.clone_from(&args.member),
+    }
+    put_on_top(&run, &mut draft, &mut errors);
+    draft.finish(errors)
+}
+
+/// The members that these flags list.
+///
+/// # Errors
+/// A text that is no member.
+pub fn listed(texts: &[String]) -> Result<Vec<Found>, Problem> {
+    let mut all = Vec::new();
+    for text in texts {
+        let MemberDraft { name, postgres, .. } = member(text)?;
+        let postgres = postgres.value();
+        all.extend(postgres.map(|postgres| Found { name, postgres, patroni_url: None }));
+    }
+    Ok(all)
 }
 
 /// The one Patroni that happac's flags name; its address as the members' addresses look.
@@ -292,7 +333,7 @@ mod tests {
         let words = ["pgsteer", "run"].into_iter().chain(line.split_whitespace());
         match Cli::try_parse_from(words).unwrap().command {
             Command::Run(args) => *args,
-            Command::Agent(_) | Command::Check(_) | Command::Status(_) => unreachable!(),
+            _ => unreachable!(),
         }
     }
 

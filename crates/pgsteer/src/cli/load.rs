@@ -9,8 +9,8 @@ use pgsteer_core::config::error::ConfigErrors;
 use pgsteer_core::config::limits::FILE_BYTES_MAX;
 use pgsteer_core::config::problem::Problem;
 
-use super::flags::{ConfigFile, agent_config, config};
-use super::{AgentArgs, RunArgs};
+use super::flags::{ConfigFile, agent_config, config, render_config};
+use super::{AgentArgs, RenderArgs, RunArgs};
 
 /// The file that is read when no other is named.
 pub const CONFIG_FILE: &str = "/etc/pgsteer/pgsteer.toml";
@@ -54,6 +54,22 @@ pub fn load_agent(args: &AgentArgs) -> Result<Config, ConfigErrors> {
         .filter(|path| args.config.is_some() || path.try_exists().unwrap_or(true));
     let file = path.map(|path| ConfigFile { name: path.display().to_string(), text: read(&path) });
     agent_config(args, file.as_ref())
+}
+
+/// The same for `pgsteer render`.
+///
+/// # Errors
+/// All that is wrong in flags and file; also a file that cannot be read.
+pub fn load_render(args: &RenderArgs) -> Result<Config, ConfigErrors> {
+    let run = RunArgs {
+        config: args.config.clone(),
+        patroni: args.patroni.clone(),
+        member: args.member.clone(),
+        ..RunArgs::default()
+    };
+    let file = config_source(&run)
+        .map(|path| ConfigFile { name: path.display().to_string(), text: read(&path) });
+    render_config(args, file.as_ref())
 }
 
 fn read(path: &Path) -> Result<String, Problem> {

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use anyhow::anyhow;
 use pgsteer_core::claim::{Failure, Report, Topology};
 use pgsteer_core::plan::Plan;
 use pgsteer_core::wire::excerpt::excerpt;
@@ -148,6 +149,21 @@ impl Discovery {
         let sent = self.reports.send(Report::Topology(topology)).await;
         sent.map_err(|_| Gone)
     }
+}
+
+/// Asks one address after the other, once, which members there are.
+///
+/// # Errors
+/// Nobody tells; every failure is in the message.
+pub async fn ask_once(http: &Client, seeds: &[Base]) -> anyhow::Result<Cluster> {
+    let mut failures = Vec::new();
+    for seed in seeds {
+        match ask(http, seed).await {
+            Ok(told) => return Ok(told.cluster),
+            Err(failure) => failures.push(failure.to_string()),
+        }
+    }
+    Err(anyhow!("no Patroni lists the members: {}", failures.join("; ")))
 }
 
 /// Waits until the pace of some member is shorter than when the plan was `seen` last.

@@ -20,12 +20,12 @@ mod secret;
 mod supervisor;
 mod tether;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::anyhow;
-use pgsteer_core::claim::{Claim, Fact, Report};
+use anyhow::{anyhow, bail};
+use pgsteer_core::claim::{Claim, Fact, Found, Report};
 use pgsteer_core::config::{ClusterConfig, Membership, PatroniConfig};
 use pgsteer_core::names::MemberName;
 use pgsteer_core::plan::Plan;
@@ -37,6 +37,7 @@ use crate::tls::{self, Identity, Trust};
 
 use self::discovery::Discovery;
 use self::http::{Base, Client};
+use self::secret::Secret;
 use self::supervisor::Supervisor;
 use self::tether::Login;
 
@@ -103,6 +104,27 @@ impl Prepared {
         tasks.push(Task::spawn(supervisor.run()));
         Sources { _tasks: tasks }
     }
+}
+
+/// The members that Patroni lists at this moment, for whoever does not follow them.
+///
+/// # Errors
+/// Nobody tells, or a file or an address that cannot be used.
+pub async fn find_members(patroni: &PatroniConfig) -> anyhow::Result<Vec<Found>> {
+    let cluster = discovery::ask_once(&client(patroni)?, &seeds(patroni)?).await?;
+    match cluster.skipped.as_slice() {
+        [] => Ok(cluster.members),
+        // Files that leave a member out in silence would be wrong for as long as they live.
+        skipped => bail!("not all members have an address yet: {}", skipped.join("; ")),
+    }
+}
+
+/// The password in the first line of `file`.
+///
+/// # Errors
+/// A file that cannot be used; the message names it and shows nothing of what is in it.
+pub fn read_secret(file: &Path) -> anyhow::Result<String> {
+    Secret::read(file).map(|secret| secret.expose().to_owned())
 }
 
 fn client(patroni: &PatroniConfig) -> anyhow::Result<Client> {

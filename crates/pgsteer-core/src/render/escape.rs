@@ -1,0 +1,117 @@
+//! How a text is written so that the other program reads it back as it was: one function per
+//! format. They are the filters of the templates.
+
+use std::fmt::Write as _;
+
+/// A word of HAProxy's configuration (manual, 2.2 "Quoting and escaping"): as it is if nothing in
+/// it means anything, else in double quotes.
+pub fn haproxy(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-:/@+,=?&[]".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.to_owned();
+    }
+    quoted(text, &['\\', '"', '$'])
+}
+
+/// A value of pg_hba.conf: in double quotes, so that no name is a keyword. A quote in it is
+/// written twice.
+pub fn hba(text: &str) -> String {
+    format!("\"{}\"", text.replace('"', "\"\""))
+}
+
+/// An identifier of SQL.
+pub fn sql_name(text: &str) -> String {
+    format!("\"{}\"", text.replace('"', "\"\""))
+}
+
+/// A string of JSON, which is one of YAML and JavaScript as well.
+pub fn json(text: &str) -> String {
+    // A string can always be written.
+    serde_json::to_string(text).unwrap_or_default()
+}
+
+/// A part of a URI.
+pub fn uri(text: &str) -> String {
+    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC)
+        .to_string()
+        .replace("%2E", ".")
+        .replace("%2D", "-")
+        .replace("%5F", "_")
+}
+
+/// A string of Prometheus' label matchers inside of a YAML string.
+pub fn promql(text: &str) -> String {
+    quoted(text, &['\\', '"'])
+}
+
+/// The lines of a text behind `#`.
+pub fn comment(text: &str) -> String {
+    each_line(text, "# ")
+}
+
+/// The lines of a text behind `;`, for ini files.
+pub fn semicolons(text: &str) -> String {
+    each_line(text, "; ")
+}
+
+/// The lines of a text as they stand in a code block of Markdown.
+pub fn block(text: &str) -> String {
+    each_line(text, "    ")
+}
+
+fn each_line(text: &str, before: &str) -> String {
+    let lines = text.lines().map(|line| format!("{before}{line}").trim_end().to_owned());
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Milliseconds as people say them: `300 ms`, `2.6 s`. Rounded up: nobody is promised too much.
+pub fn time(ms: u64) -> String {
+    if ms < 1_000 {
+        return format!("{ms} ms");
+    }
+    let tenths = ms.div_ceil(100);
+    match tenths % 10 {
+        0 => format!("{} s", tenths / 10),
+        rest => format!("{}.{rest} s", tenths / 10),
+    }
+}
+
+fn quoted(text: &str, special: &[char]) -> String {
+    let mut word = String::from("\"");
+    for c in text.chars() {
+        if special.contains(&c) {
+            word.push('\\');
+        }
+        let _ = word.write_char(c);
+    }
+    word.push('"');
+    word
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_haproxy_are_quoted_only_where_they_must_be() {
+        assert_eq!(haproxy("/etc/pgsteer/ca.pem"), "/etc/pgsteer/ca.pem");
+        assert_eq!(haproxy("a b#c$d\"e\\"), r#""a b#c\$d\"e\\""#);
+        assert_eq!(haproxy(""), "\"\"");
+    }
+
+    #[test]
+    fn a_time_is_never_said_to_be_shorter_than_it_is() {
+        let said = [(300, "300 ms"), (1_000, "1 s"), (2_999, "3 s"), (2_901, "3 s")];
+        for (ms, text) in said {
+            assert_eq!(time(ms), text);
+        }
+    }
+
+    #[test]
+    fn names_stay_one_word_wherever_they_are_written() {
+        let odd = "o'neill \"x\" €";
+        assert_eq!(hba(odd), "\"o'neill \"\"x\"\" €\"");
+        assert_eq!(uri("a b/€.x"), "a%20b%2F%E2%82%AC.x");
+        assert_eq!(json(odd), r#""o'neill \"x\" €""#);
+    }
+}

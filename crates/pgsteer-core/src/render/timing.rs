@@ -1,0 +1,100 @@
+//! From one wish, how soon a lost member must be noticed, to the timings of HAProxy's checks.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::refusal::Refusal;
+
+/// The shortest and the longest time that may be wished for.
+pub const DETECT_MS: std::ops::RangeInclusive<u64> = 500..=60_000;
+/// The time to notice a lost member, unless told otherwise.
+pub const DETECT_DEFAULT: Duration = Duration::from_secs(3);
+
+/// HAProxy's timings of one server, in milliseconds, with what they come to.
+///
+/// A check has `inter` for itself, connecting and reading (configuration manual, "timeout check":
+/// without that setting `inter` limits the whole check), and the next one starts `inter` after it
+/// has ended, or `fastinter` while the server is on its way down. `fall` is 2, so that one lost
+/// answer ends no session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Timing {
+    /// Between checks, and for each of them.
+    pub inter_ms: u64,
+    /// Between the first failed check and the second, and between those of a server that is down.
+    pub fastinter_ms: u64,
+    /// A second check asks HAProxy itself whether there is exactly one primary, so often; 0 where
+    /// there is no such check.
+    pub guard_ms: u64,
+    /// The longest time until a member that says nothing any more is DOWN.
+    pub silent_ms: u64,
+    /// The longest time until one that refuses, or says no, is DOWN.
+    pub told_ms: u64,
+    /// The longest time until one that says yes is UP.
+    pub up_ms: u64,
+    /// Between questions to an agent.
+    pub agent_ms: u64,
+}
+
+impl Timing {
+    /// Timings by which a lost member is DOWN within `detect`.
+    ///
+    /// # Errors
+    /// A wish outside of [`DETECT_MS`].
+    pub fn within(detect: Duration) -> Result<Timing, Refusal> {
+        Timing::new(detect, 0)
+    }
+
+    /// The same, with a second check of HAProxy itself behind the first.
+    ///
+    /// # Errors
+    /// A wish outside of [`DETECT_MS`].
+    pub fn guarded_within(detect: Duration) -> Result<Timing, Refusal> {
+        Timing::new(detect, 20)
+    }
+
+    /// `guard_part` of the time is the second check's; none if it is 0.
+    fn new(detect: Duration, guard_part: u64) -> Result<Timing, Refusal> {
+        let detect_ms = u64::try_from(detect.as_millis()).unwrap_or(u64::MAX);
+        if !DETECT_MS.contains(&detect_ms) {
+            return Err(Refusal::Detect);
+        }
+        let guard_ms = detect_ms.checked_div(guard_part).map_or(0, |ms| ms.clamp(50, 200));
+        // inter, then twice a check that takes inter, with fastinter = inter / 2 between them.
+        let inter_ms = (detect_ms - guard_ms) * 2 / 7;
+        let fastinter_ms = inter_ms / 2;
+        Ok(Timing {
+            inter_ms,
+            fastinter_ms,
+            guard_ms,
+            silent_ms: 3 * inter_ms + fastinter_ms + guard_ms,
+            told_ms: inter_ms + fastinter_ms + guard_ms,
+            up_ms: fastinter_ms + guard_ms,
+            agent_ms: (detect_ms / 10).clamp(100, 1_000),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_wish_in_the_range_is_kept_and_not_missed_by_far() {
+        for millis in DETECT_MS {
+            let detect = Duration::from_millis(millis);
+            for timing in [Timing::within(detect).unwrap(), Timing::guarded_within(detect).unwrap()]
+            {
+                assert!((millis - 4..=millis).contains(&timing.silent_ms), "{millis}: {timing:?}");
+                assert!(timing.told_ms < timing.silent_ms && timing.fastinter_ms >= 50);
+            }
+        }
+    }
+
+    #[test]
+    fn a_wish_that_cannot_be_kept_is_refused() {
+        for millis in [0, 499, 60_001] {
+            assert_eq!(Timing::within(Duration::from_millis(millis)), Err(Refusal::Detect));
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! The other files around the cluster.
+
+use pgsteer_core::claim::Found;
+use pgsteer_core::render::{Kind, Rendered, Wishes};
+
+use crate::clusters::{PATRONI, config, files, members, three};
+
+/// A cluster with everything, its front doors on two machines of their own.
+fn toml() -> String {
+    format!(
+        "{PATRONI}[check]\nuser = 'pgcheck'\n[services.write]\npooler_port = 6432\n\
+         [services.read]\npooler_port = 6432\nlag_bytes_max = '16MB'\n"
+    )
+}
+
+fn doors() -> Wishes {
+    let doors = vec!["10.0.0.21".to_owned(), "10.0.0.22".to_owned()];
+    Wishes { doors, vip: Some("10.0.0.20/24".to_owned()), ..Wishes::default() }
+}
+
+fn made(kind: Kind, members: &[Found], wishes: &Wishes) -> Vec<Rendered> {
+    files(kind, &config(&toml()), members, wishes).unwrap_or_else(|refusal| panic!("{refusal}"))
+}
+
+fn shown(files: &[Rendered]) -> String {
+    files.iter().map(|file| format!("==> {} <==\n{}", file.path, file.text)).collect()
+}
+
+#[test]
+fn pg_hba_lets_in_who_asks_and_nobody_else() {
+    let members = members(&["10.0.0.11", "fd00::12", "pg-3.example"]);
+    insta::assert_snapshot!(shown(&made(Kind::PgHba, &members, &Wishes::default())));
+}
+
+#[test]
+fn pg_hba_with_repmgr_and_trust() {
+    let members = members(&["10.0.0.11", "fd00::12"]);
+    let wishes = Wishes { repmgr: true, trust: true, ..doors() };
+    insta::assert_snapshot!(shown(&made(Kind::PgHba, &members, &wishes)));
+}
+
+#[test]
+fn keepalived_has_a_file_for_each_door() {
+    insta::assert_snapshot!(shown(&made(Kind::Keepalived, &three(), &doors())));
+}
+
+#[test]
+fn pgbouncer_stands_beside_each_member() {
+    insta::assert_snapshot!(shown(&made(Kind::Pgbouncer, &three(), &Wishes::default())));
+}
+
+#[test]
+fn prometheus_has_rules_and_targets() {
+    insta::assert_snapshot!(shown(&made(Kind::Prometheus, &three(), &doors())));
+}
+
+#[test]
+fn clients_know_several_hosts() {
+    let wishes = Wishes { vip: None, ..doors() };
+    insta::assert_snapshot!(shown(&made(Kind::Clients, &three(), &wishes)));
+}
+
+#[test]
+fn consul_and_grafana_are_json() {
+    let members = three();
+    for kind in [Kind::Consul, Kind::Grafana] {
+        for file in made(kind, &members, &doors()) {
+            serde_json::from_str::<serde_json::Value>(&file.text).unwrap();
+        }
+    }
+    insta::assert_snapshot!(shown(&made(Kind::Consul, &members, &doors())));
+}
+
+#[test]
+fn ansible_is_a_role_with_haproxys_file() {
+    let files = made(Kind::Ansible, &three(), &Wishes::default());
+    let (haproxy, rest) = files.split_first().unwrap();
+    assert_eq!(haproxy.path, "roles/pgsteer_haproxy/files/haproxy.cfg");
+    insta::assert_snapshot!(shown(rest));
+}
+
+#[test]
+fn what_is_missing_is_asked_for() {
+    let refused = |kind, toml: &str, wishes: &Wishes| {
+        files(kind, &config(toml), &three(), wishes).unwrap_err().to_string()
+    };
+    let toml = toml();
+    let v6 = Wishes { vip: Some("fd00::20/64".to_owned()), ..doors() };
+    let all = [
+        refused(Kind::PgHba, PATRONI, &doors()),
+        refused(Kind::Pgbouncer, PATRONI, &doors()),
+        refused(Kind::Keepalived, &toml, &Wishes::default()),
+        refused(Kind::Keepalived, &toml, &Wishes { doors: Vec::new(), ..doors() }),
+        refused(Kind::Keepalived, &toml, &v6),
+        refused(Kind::Clients, &toml, &Wishes { doors: vec!["a b".to_owned()], ..doors() }),
+    ];
+    insta::assert_snapshot!(all.join("\n"));
+}
+
+#[test]
+fn a_template_of_ones_own_takes_the_place_of_the_first_file() {
+    let template = Some("primary of {{ cluster }}: {{ services[0].port }}\n");
+    let (config, wishes) = (config(PATRONI), Wishes::default());
+    let made_from = "";
+    let members = three();
+    let request = pgsteer_core::render::Request {
+        config: &config,
+        members: &members,
+        wishes: &wishes,
+        made_from,
+        template,
+    };
+    let files = pgsteer_core::render::render(Kind::Clients, &request).unwrap();
+    assert_eq!(files[0].text, "primary of main: 5000\n");
+}

@@ -1,0 +1,278 @@
+//! What `pgsteer render` writes, held against the programs that read it. One that is not installed
+//! is named and left out.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+
+#[path = "e2e/binary.rs"]
+mod binary;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+const PROFILES: [&str; 6] = ["httpchk", "agent", "agent-bypass", "sql", "redirect", "pgsteer"];
+const SIZES: [usize; 3] = [2, 3, 7];
+/// 63 bytes, of which many mean something to HAProxy or to a shell.
+const ODD_USER: &str = "o'neill \"$HOME\" #{x} \\ %[src] größe €€€€€€€€1";
+
+/// A folder of this test's own, empty.
+fn folder(name: &str) -> PathBuf {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("render").join(name);
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+fn which(program: &str) -> Option<PathBuf> {
+    let folders = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+    folders.iter().map(|folder| Path::new(folder).join(program)).find(|path| path.is_file())
+}
+
+fn pgsteer(words: &[String]) -> Output {
+    let program = binary::pgsteer().unwrap_or_else(|error| panic!("{error:#}"));
+    Command::new(program).arg("render").args(words).output().unwrap()
+}
+
+/// Renders into `folder`; all has to go well.
+fn render(folder: &Path, words: &[String]) {
+    let out = ["--out".to_owned(), folder.display().to_string()];
+    let output = pgsteer(&[words, &out].concat());
+    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn words(line: &str) -> Vec<String> {
+    line.split_whitespace().map(str::to_owned).collect()
+}
+
+fn members(hosts: impl Fn(usize) -> String, count: usize) -> Vec<String> {
+    (1..=count).flat_map(|n| ["--member".to_owned(), format!("n{n}={}", hosts(n))]).collect()
+}
+
+/// What a program says of a file; nothing if it is not installed.
+fn verdict(program: &str, words: &[&str], file: &Path) -> Option<(bool, String)> {
+    let Some(path) = which(program) else {
+        println!("{program} is not installed, so it was not asked");
+        return None;
+    };
+    let output = Command::new(path).args(words).arg(file).output().unwrap();
+    let told = [output.stdout, output.stderr].concat();
+    Some((output.status.success(), String::from_utf8_lossy(&told).into_owned()))
+}
+
+#[test]
+fn haproxy_takes_every_profile_for_any_members() {
+    assert_eq!(ODD_USER.len(), 63);
+    let folder = folder("haproxy");
+    let file = folder.join("pgsteer.toml");
+    std::fs::write(&file, "[services.write]\npooler_port = 6432\n[services.read]\npooler_port = 6432\nfallback = 'primary'\n").unwrap();
+    let kinds: [fn(usize) -> String; 3] = [
+        |n| format!("10.0.0.{}", 10 + n),
+        |n| format!("[fd00::{n}]:6000"),
+        // A name that is known without DNS.
+        |n| format!("localhost:{}", 6000 + n),
+    ];
+    let mut count = 0;
+    for profile in PROFILES {
+        for (size, hosts) in
+            SIZES.iter().flat_map(|size| kinds.iter().map(move |kind| (*size, kind)))
+        {
+            let mut line =
+                words(&format!("haproxy --profile {profile} --config {}", file.display()));
+            line.extend(members(hosts, size));
+            line.extend(words(
+                "--local n1 --pass 10.1.0.0/16 --pass fd00:1::5 --door 10.0.0.21 --door fd00::22",
+            ));
+            match profile {
+                "sql" => line.extend(["--check-user".to_owned(), ODD_USER.to_owned()]),
+                _ => line.extend(words("--patroni-port 8008")),
+            }
+            render(&folder, &line);
+            let (is_fine, told) =
+                verdict("haproxy", &["-c", "-f"], &folder.join("haproxy.cfg")).unwrap();
+            assert!(is_fine, "{line:?}\n{told}");
+            let strange: Vec<&str> = told
+                .lines()
+                .filter(|line| line.contains("[WARNING]") && !line.contains("could not resolve"))
+                .collect();
+            assert!(strange.is_empty(), "{line:?}\n{strange:#?}");
+            count += 1;
+        }
+    }
+    assert_eq!(count, PROFILES.len() * SIZES.len() * kinds.len());
+}
+
+const THREE: &str =
+    "--member n1=10.0.0.11 --member n2=10.0.0.12 --member n3=10.0.0.13 --patroni-port 8008";
+
+#[test]
+fn a_set_is_written_once_and_a_drift_is_seen() {
+    let folder = folder("set");
+    let line = words(&format!("prometheus {THREE}"));
+    let out = ["--out".to_owned(), folder.display().to_string()];
+    let check = ["--check".to_owned()];
+    let told = |words: &[&[String]]| {
+        let output = pgsteer(&words.concat());
+        (output.status.code().unwrap(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (code, said) = told(&[&line, &out, &check]);
+    assert_eq!((code, said.matches("missing").count()), (1, 2), "{said}");
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
+    assert_eq!(told(&[&line, &out]).1.matches("new ").count(), 2);
+    assert_eq!(told(&[&line, &out, &check]).0, 0);
+    let rules = folder.join("pgsteer.rules.yml");
+    std::fs::OpenOptions::new().append(true).open(&rules).unwrap().write_all(b"# mine\n").unwrap();
+    let (code, said) = told(&[&line, &out, &check]);
+    assert!(code == 1 && said.contains("differs") && said.contains("unchanged"), "{said}");
+    let (_, said) = told(&[&line, &out]);
+    assert!(said.contains("changed    ") && said.contains("unchanged"), "{said}");
+    assert!(!std::fs::read_to_string(&rules).unwrap().contains("# mine"));
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 2);
+}
+
+#[test]
+fn what_cannot_be_done_leaves_nothing_behind() {
+    let folder = folder("refused");
+    let out = ["--out".to_owned(), folder.display().to_string()];
+    let one_port = folder.with_extension("toml");
+    std::fs::write(
+        &one_port,
+        "[services.write]\nlisten = '5000'\n[services.read]\nlisten = '5000'\n",
+    )
+    .unwrap();
+    let file = format!("--config {}", one_port.display());
+    for line in [
+        "haproxy --member n1=10.0.0.11 --patroni-port 8008".to_owned(),
+        "haproxy --patroni http://127.0.0.1:1".to_owned(),
+        format!("haproxy {THREE} {file}"),
+        format!("haproxy {THREE} --profile sql"),
+    ] {
+        let output = pgsteer(&[words(&line), out.to_vec()].concat());
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{line}: {told}");
+        assert!(told.ends_with("nothing was written\n"), "{told}");
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0, "{line}");
+    }
+    // The second of three files has no place, because a folder is there.
+    std::fs::create_dir_all(folder.join("pgsteer-agent.service/x")).unwrap();
+    let output = pgsteer(&[words(&format!("systemd {THREE}")), out.to_vec()].concat());
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1);
+}
+
+#[test]
+fn keepalived_takes_its_files() {
+    let folder = folder("keepalived");
+    // It takes no loopback interface, and wants to see the one that it is told of.
+    let interfaces = std::fs::read_dir("/sys/class/net").unwrap();
+    let interfaces = interfaces.map(|it| it.unwrap().file_name().into_string().unwrap());
+    let interface = interfaces.filter(|name| name != "lo").min().unwrap();
+    for (vip, doors) in
+        [("10.0.0.20/24", "10.0.0.21 10.0.0.22"), ("fd00::20/64", "fd00::21 fd00::22")]
+    {
+        let doors: String = doors.split(' ').map(|door| format!(" --door {door}")).collect();
+        render(
+            &folder,
+            &words(&format!("keepalived {THREE} --vip {vip} --interface {interface}{doors}")),
+        );
+    }
+    let mut count = 0;
+    for file in std::fs::read_dir(&folder).unwrap() {
+        let file = file.unwrap().path();
+        // The program of this build stands in for the one that is not installed yet.
+        let text = std::fs::read_to_string(&file).unwrap();
+        let here = which("true").unwrap();
+        std::fs::write(&file, text.replace("/usr/bin/pgsteer", &here.display().to_string()))
+            .unwrap();
+        let Some((is_fine, told)) = verdict("keepalived", &["-t", "-f"], &file) else { return };
+        assert!(is_fine && told.trim().is_empty(), "{}: {told}", file.display());
+        count += 1;
+    }
+    assert_eq!(count, 4);
+}
+
+#[test]
+fn promtool_takes_the_rules() {
+    let folder = folder("prometheus");
+    render(&folder, &words(&format!("prometheus {THREE}")));
+    for (file, word) in [("pgsteer.rules.yml", "rules"), ("pgsteer.scrape.yml", "config")] {
+        let Some((is_fine, told)) = verdict("promtool", &["check", word], &folder.join(file))
+        else {
+            return;
+        };
+        assert!(is_fine, "{told}");
+    }
+}
+
+#[test]
+fn ansible_takes_the_role() {
+    let folder = folder("ansible");
+    render(&folder, &words(&format!("ansible {THREE}")));
+    let words = ["--syntax-check", "-i", "front_doors,"];
+    let Some((is_fine, told)) = verdict("ansible-playbook", &words, &folder.join("site.yml"))
+    else {
+        return;
+    };
+    assert!(is_fine, "{told}");
+}
+
+/// A database of its own, asked without being started.
+#[test]
+fn postgresql_reads_every_line_of_pg_hba() {
+    let folder = folder("pg_hba");
+    let mut line = words(
+        "pg_hba --member n1=10.0.0.11 --member n2=fd00::12 --member n3=pg-3.invalid --patroni-port 8008 --repmgr",
+    );
+    line.extend(["--check-user".to_owned(), ODD_USER.to_owned()]);
+    render(&folder, &line);
+    let rules = std::fs::read_to_string(folder.join("pg_hba.pgsteer.conf")).unwrap();
+    let role = std::fs::read_to_string(folder.join("check_role.sql")).unwrap();
+    let role: String = role.lines().filter(|line| !line.starts_with("--")).collect();
+    let query = format!(
+        "{role}\nselect 'role ' || rolname from pg_roles where rolcanlogin and not rolsuper\n\
+         select coalesce(error, 'fine') || ' ' || coalesce(user_name::text, '') from pg_hba_file_rules\n"
+    );
+    let told = single_user(&rules, &query);
+    assert!(told.contains(&format!("role {ODD_USER}")), "{told}");
+    assert_eq!(told.matches("fine {").count(), 3 + 2 * 6, "{told}");
+    assert!(told.contains("größe"), "{told}");
+}
+
+/// What a fresh server with these rules answers in single-user mode.
+fn single_user(rules: &str, query: &str) -> String {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").unwrap();
+    let bins = versions.map(|version| version.unwrap().path().join("bin"));
+    let bin = bins.filter(|bin| bin.join("initdb").is_file()).max().unwrap();
+    let data = format!("/tmp/pgsteer-render-{}", std::process::id());
+    let script = format!(
+        "{bin}/initdb -D {data} -U postgres -E UTF8 --locale=C.UTF-8 -A trust -N >/dev/null && cat > {data}/pg_hba.conf",
+        bin = bin.display()
+    );
+    as_postgres(&script, rules);
+    let told = as_postgres(
+        &format!("{}/postgres --single -j -D {data} postgres", bin.display()),
+        &query.replace('\n', ";\n\n"),
+    );
+    let _ = std::fs::remove_dir_all(&data);
+    told
+}
+
+fn as_postgres(script: &str, input: &str) -> String {
+    let account = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"];
+    // PostgreSQL does not run as root.
+    let is_root = rustix::process::geteuid().is_root();
+    let words: Vec<&str> = if is_root { account.to_vec() } else { vec!["env"] };
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]).args(["sh", "-c", script]).current_dir("/tmp");
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let told = [output.stdout, output.stderr].concat();
+    let told = String::from_utf8_lossy(&told).into_owned();
+    assert!(output.status.success(), "{told}");
+    told
+}

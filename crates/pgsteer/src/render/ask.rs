@@ -1,0 +1,105 @@
+//! What is asked before anything is rendered: who the members are, and what the flags wish.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use pgsteer_core::claim::Found;
+use pgsteer_core::config::address;
+use pgsteer_core::config::units::{LagLimit, lag};
+use pgsteer_core::config::{Membership, PatroniConfig};
+use pgsteer_core::names::Endpoint;
+use pgsteer_core::render::{HaproxyVersion, StatsLogin, Wishes};
+
+use crate::cli::{self, RenderArgs};
+use crate::sources;
+
+/// The password for the statistics, where no file is named.
+const STATS_PASSWORD: &str = "PGSTEER_STATS_PASSWORD";
+
+/// The members, by name: listed, or as Patroni tells.
+///
+/// # Errors
+/// Nobody tells.
+pub fn members(args: &RenderArgs, of: &Membership) -> anyhow::Result<Vec<Found>> {
+    let mut members = match of {
+        Membership::Listed(members) => members.clone(),
+        Membership::Patroni(_) if !args.member.is_empty() => listed_with_patroni(args)?,
+        Membership::Patroni(patroni) => found(patroni)?,
+    };
+    members.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(members)
+}
+
+/// Listed members that have Patroni beside them.
+fn listed_with_patroni(args: &RenderArgs) -> anyhow::Result<Vec<Found>> {
+    let scheme =
+        if args.patroni.iter().any(|url| url.starts_with("https:")) { "https" } else { "http" };
+    let port = args.patroni_port;
+    let mut members = cli::listed(&args.member)?;
+    for member in &mut members {
+        let patroni = port.map(|port| member.postgres.with_port(port));
+        member.patroni_url = patroni.map(|at| Arc::from(format!("{scheme}://{at}")));
+    }
+    Ok(members)
+}
+
+fn found(patroni: &PatroniConfig) -> anyhow::Result<Vec<Found>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")?;
+    let found = runtime.block_on(sources::find_members(patroni));
+    // A name that is still being resolved must not keep the command from ending.
+    runtime.shutdown_background();
+    found
+}
+
+/// What the flags wish.
+///
+/// # Errors
+/// All but one of them is right.
+pub fn wishes(args: &RenderArgs) -> anyhow::Result<Wishes> {
+    let usual = Wishes::default();
+    Ok(Wishes {
+        profile: args.profile.unwrap_or(usual.profile),
+        haproxy: match &args.haproxy_version {
+            Some(version) => HaproxyVersion::read(version)?,
+            None => usual.haproxy,
+        },
+        detect: args.detect.as_deref().map_or(Ok(usual.detect), detect)?,
+        stats_listen: match &args.stats_listen {
+            Some(listen) => Some(address::listen(listen).context("--stats-listen")?),
+            None => None,
+        },
+        stats_login: stats_login(args)?,
+        agent: match &args.agent {
+            Some(agent) => Some(Endpoint::parse(agent, Some(5555)).context("--agent")?),
+            None => None,
+        },
+        resolve: args.resolve,
+        doors: args.door.clone(),
+        pass: args.pass.clone(),
+        trust: args.trust,
+        repmgr: args.repmgr,
+        vip: args.vip.clone(),
+        interface: args.interface.clone(),
+        router_id: args.router_id,
+    })
+}
+
+fn detect(text: &str) -> anyhow::Result<Duration> {
+    match lag(text) {
+        Ok(LagLimit::Time(time)) => Ok(time),
+        _ => Err(anyhow!("--detect: `{text}` is not a time as 3s or 700ms")),
+    }
+}
+
+fn stats_login(args: &RenderArgs) -> anyhow::Result<Option<StatsLogin>> {
+    let password = match &args.stats_password_file {
+        Some(file) => Some(sources::read_secret(file)?),
+        None => std::env::var(STATS_PASSWORD).ok(),
+    };
+    let user = args.stats_user.clone();
+    Ok(password.map(|password| StatsLogin { user, password }))
+}

@@ -1,0 +1,112 @@
+//! `pgsteer render`: reads what the core needs, and writes what it makes of it.
+
+mod ask;
+mod header;
+mod set;
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use pgsteer_core::claim::Found;
+use pgsteer_core::config::Config;
+use pgsteer_core::render::{Kind, Profile, Rendered, Request, render};
+
+use crate::cli::{self, RenderArgs};
+
+use self::set::{Set, State};
+
+/// What `--check` says when a file differs.
+const EXIT_DIFFERS: u8 = 1;
+
+/// Renders what `args` ask for. Exit 0: done, or nothing differs. 1: something differs from what
+/// is there. 2: it makes no sense or could not be done, and nothing was written.
+pub fn run(args: &RenderArgs) -> ExitCode {
+    if args.list {
+        return list();
+    }
+    let Some(kind) = args.kind else { return wrong(&"which kind? --list explains them", 1) };
+    let config = match cli::load_render(args) {
+        Ok(config) => config,
+        Err(errors) => return wrong(&errors, errors.len()),
+    };
+    match made(args, kind, &config).and_then(|files| put(args, files)) {
+        Ok(code) => code,
+        Err(error) => wrong(&format_args!("{error:#}"), 1),
+    }
+}
+
+fn made(args: &RenderArgs, kind: Kind, config: &Config) -> anyhow::Result<Vec<Rendered>> {
+    let members: Vec<Found> = ask::members(args, &config.cluster.members)?;
+    let wishes = ask::wishes(args)?;
+    let template = args.template.as_deref().map(read_text).transpose()?;
+    let made_from = header::text(config, std::env::args());
+    let request = Request {
+        config,
+        members: &members,
+        wishes: &wishes,
+        made_from: &made_from,
+        template: template.as_deref(),
+    };
+    render(kind, &request).map_err(|refusal| match refusal.remedy() {
+        Some(remedy) => anyhow::anyhow!("{refusal}\n    help: {remedy}"),
+        None => refusal.into(),
+    })
+}
+
+fn put(args: &RenderArgs, files: Vec<Rendered>) -> anyhow::Result<ExitCode> {
+    let Some(folder) = &args.out else {
+        print(&files).context("writing to stdout")?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let set = Set::compare(folder, files)?;
+    let differs = set.states().any(|(_, state)| state != State::Same);
+    if !args.check {
+        set.write()?;
+    }
+    let mut out = io::stdout();
+    for (path, state) in set.states() {
+        // A reader that has gone away changes nothing about the files.
+        let _ = writeln!(out, "{:<10} {}", state.word(args.check), path.display());
+    }
+    let code = if args.check && differs { EXIT_DIFFERS } else { 0 };
+    Ok(ExitCode::from(code))
+}
+
+/// One file as it is, several with their names above them.
+fn print(files: &[Rendered]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    for file in files {
+        if files.len() > 1 {
+            writeln!(out, "==> {} <==", file.path)?;
+        }
+        out.write_all(file.text.as_bytes())?;
+    }
+    out.flush()
+}
+
+fn list() -> ExitCode {
+    let kinds = Kind::ALL.iter().map(|kind| format!("  {:<14}{}\n", kind.as_str(), kind.about()));
+    let profiles = Profile::ALL.iter();
+    let profiles =
+        profiles.map(|profile| format!("  {:<14}{}\n", profile.as_str(), profile.about()));
+    let text = format!(
+        "Kinds, as in `pgsteer render haproxy`:\n{}\nProfiles of haproxy, as in `--profile sql`:\n{}",
+        kinds.collect::<String>(),
+        profiles.collect::<String>()
+    );
+    let _ = io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+fn wrong(error: &dyn std::fmt::Display, count: usize) -> ExitCode {
+    let count = if count == 1 { "1 error".to_owned() } else { format!("{count} errors") };
+    // Nobody is left to be told if stderr is gone.
+    let _ = writeln!(io::stderr(), "{error}\n{count}, nothing was written");
+    ExitCode::from(cli::EXIT_WRONG_CONFIG)
+}
+
+fn read_text(file: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(file).with_context(|| format!("{}: cannot be read", file.display()))
+}
