@@ -1,7 +1,7 @@
 //! Connections to the agent: one line in, one line out, and what each of them may cost.
 
 use std::collections::VecDeque;
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -29,6 +29,12 @@ const CONNECTIONS_MAX: usize = 8_192;
 /// The pause after an accept that failed, mostly for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
+/// A client that has to be waited for, and what it has said so far.
+struct Client {
+    stream: TcpStream,
+    said: Vec<u8>,
+}
+
 /// Answers whoever comes.
 pub async fn serve_all(listener: TcpListener, desk: Desk) {
     let desk = Rc::new(desk);
@@ -36,14 +42,16 @@ pub async fn serve_all(listener: TcpListener, desk: Desk) {
     let mut is_failing = false;
     loop {
         match listener.accept().await {
+            // What goes wrong on a connection is its client's affair.
             Ok((stream, _)) => {
                 is_failing = false;
-                let desk = Rc::clone(&desk);
-                let task = tokio::task::spawn_local(async move {
-                    // What goes wrong on such a connection is its client's affair.
-                    let _ = serve(stream, &desk).await;
-                });
-                guests.admit(task.abort_handle());
+                if let Ok(Some(client)) = serve_at_once(stream, &desk) {
+                    let desk = Rc::clone(&desk);
+                    let task = tokio::task::spawn_local(async move {
+                        let _ = serve(client, &desk).await;
+                    });
+                    guests.admit(task.abort_handle());
+                }
             }
             Err(error) => {
                 if !std::mem::replace(&mut is_failing, true) {
@@ -54,6 +62,30 @@ pub async fn serve_all(listener: TcpListener, desk: Desk) {
             }
         }
     }
+}
+
+/// Answers a client whose line is there already, as HAProxy's mostly is, without a task, a timer or
+/// another round of the runtime, which has not heard of the line yet. Gives back whoever has to be
+/// waited for.
+fn serve_at_once(stream: TcpStream, desk: &Desk) -> io::Result<Option<Client>> {
+    let mut there = [0; 256];
+    let socket = SockRef::from(&stream);
+    let said = match (&*socket).read(&mut there) {
+        Ok(count) => &there[..count],
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            if !desk.config.borrow().line_wait.is_zero() {
+                return Ok(Some(Client { stream, said: Vec::new() }));
+            }
+            &[]
+        }
+        Err(error) => return Err(error),
+    };
+    if !said.is_empty() && !said.contains(&b'\n') {
+        return Ok(Some(Client { stream, said: said.to_vec() }));
+    }
+    // It is shorter than any socket's buffer.
+    (&*socket).write_all(desk.answer_to(said).as_bytes())?;
+    Ok(None)
 }
 
 /// Leaves most of the files to those who need them more.
@@ -87,49 +119,26 @@ impl Guests {
     }
 }
 
-async fn serve(mut stream: TcpStream, desk: &Desk) -> io::Result<()> {
-    let mut said = Vec::with_capacity(64);
-    let line_wait = desk.config.borrow().line_wait;
-    let line = match first_bytes(&mut stream, &mut said, line_wait).await? {
-        // It says nothing, or has nothing to say.
-        0 => Ok(()),
-        _ => rest_of_line(&mut stream, &mut said).await?,
+async fn serve(client: Client, desk: &Desk) -> io::Result<()> {
+    let Client { mut stream, mut said } = client;
+    if said.is_empty() {
+        let line_wait = desk.config.borrow().line_wait;
+        // Whether it says nothing, or has nothing to say, is the same.
+        timeout(line_wait, stream.read_buf(&mut said)).await.unwrap_or(Ok(0))?;
+    }
+    let answer = match read_line(&mut stream, &mut said).await? {
+        Ok(()) => desk.answer_to(&said),
+        Err(unclear) => desk.refuse(&unclear),
     };
-    let text = String::from_utf8_lossy(&said);
-    let answer = desk.answer(line.map(|()| (!text.is_empty()).then_some(&*text)));
     // One write, so that it leaves as one packet: HAProxy 2.x reads no further than the first.
     timeout(WRITE_TIMEOUT, stream.write_all(answer.as_bytes())).await??;
     stream.shutdown().await
 }
 
-/// How many bytes came within `line_wait`. Where nobody is waited for, what is there already is
-/// read all the same; a timer would wait for a millisecond at least, and the runtime has not heard
-/// of it yet.
-async fn first_bytes(
-    stream: &mut TcpStream,
-    said: &mut Vec<u8>,
-    line_wait: Duration,
-) -> io::Result<usize> {
-    if line_wait.is_zero() {
-        let mut there = [0; 64];
-        let count = match (&*SockRef::from(&*stream)).read(&mut there) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            read => read?,
-        };
-        said.extend_from_slice(&there[..count]);
-        return Ok(count);
-    }
-    timeout(line_wait, stream.read_buf(said)).await.unwrap_or(Ok(0))
-}
-
-/// Reads on to the end of the line, and keeps what is before it. Half a line may name half a
-/// member, so it is none.
-async fn rest_of_line(
-    stream: &mut TcpStream,
-    said: &mut Vec<u8>,
-) -> io::Result<Result<(), Unclear>> {
+/// Reads on to the end of a line that has begun. Half a line may name half a member, so it is none.
+async fn read_line(stream: &mut TcpStream, said: &mut Vec<u8>) -> io::Result<Result<(), Unclear>> {
     let reading = async {
-        while !said.contains(&b'\n') {
+        while !said.is_empty() && !said.contains(&b'\n') {
             if said.len() > LINE_BYTES_MAX {
                 return Ok(Err(Unclear::TooLong));
             }
@@ -139,9 +148,5 @@ async fn rest_of_line(
         }
         Ok(Ok(()))
     };
-    let read = timeout(LINE_TIMEOUT, reading).await.unwrap_or(Ok(Err(Unclear::Unfinished)));
-    if let Some(end) = said.iter().position(|byte| *byte == b'\n') {
-        said.truncate(end);
-    }
-    read
+    timeout(LINE_TIMEOUT, reading).await.unwrap_or(Ok(Err(Unclear::Unfinished)))
 }

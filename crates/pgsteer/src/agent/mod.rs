@@ -98,8 +98,20 @@ fn run(listener: TcpListener, desk: Desk) -> anyhow::Result<()> {
 }
 
 impl Desk {
-    /// The answer to a line, or to one that is not worth the name.
-    fn answer(&self, line: Result<Option<&str>, Unclear>) -> String {
+    /// The answer to what a client has said: a line, or nothing. What is behind the line counts for
+    /// nothing.
+    fn answer_to(&self, said: &[u8]) -> String {
+        let line = said.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let text = String::from_utf8_lossy(line);
+        self.answer(Ok((!text.is_empty()).then_some(&*text)))
+    }
+
+    /// The answer to what is no line.
+    fn refuse(&self, unclear: &Unclear) -> String {
+        self.answer(Err(unclear))
+    }
+
+    fn answer(&self, line: Result<Option<&str>, &Unclear>) -> String {
         let config = self.config.borrow();
         // What nobody keeps up to date lets nobody in.
         if self.heartbeat.age(self.clock.now()) >= Heartbeat::STUCK_AFTER {
@@ -107,7 +119,7 @@ impl Desk {
         }
         match line {
             Ok(line) => agent::answer(&config, &self.snapshot.borrow(), line),
-            Err(unclear) => agent::refusal(&config, &unclear),
+            Err(unclear) => agent::refusal(&config, unclear),
         }
     }
 }
