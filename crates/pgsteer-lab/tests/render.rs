@@ -170,7 +170,10 @@ fn keepalived_takes_its_files() {
         [("10.0.0.20/24", "10.0.0.21 10.0.0.22"), ("fd00::20/64", "fd00::21 fd00::22")]
     {
         let doors: String = doors.split(' ').map(|door| format!(" --door {door}")).collect();
-        render(&folder, &words(&format!("keepalived {THREE} --vip {vip} --interface {interface}{doors}")));
+        render(
+            &folder,
+            &words(&format!("keepalived {THREE} --vip {vip} --interface {interface}{doors}")),
+        );
     }
     let mut count = 0;
     for file in std::fs::read_dir(&folder).unwrap() {
