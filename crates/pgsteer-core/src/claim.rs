@@ -13,13 +13,16 @@ use thiserror::Error;
 use crate::names::{Endpoint, MemberName};
 use crate::time::Moment;
 
-/// What a source reports: of one member, or of which members there are.
+/// What a source reports: of one member, of which members there are, or of what is written in
+/// etcd.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Report {
     /// Something of one member.
     Claim(Claim),
     /// Which members there are.
     Topology(Topology),
+    /// What Patroni has written in etcd.
+    Notice(Notice),
 }
 
 /// What one source said of one member.
@@ -44,6 +47,13 @@ pub enum Fact {
     Tether(Result<TetherFacts, Failure>),
     /// The query for WAL positions, over the same connection.
     Progress(Progress),
+    /// The pooler on this port of the member's host.
+    Pooler {
+        /// Its port.
+        port: u16,
+        /// What it said. A failure means that it is down.
+        said: Result<PoolerFacts, Failure>,
+    },
     /// The addresses that the member's host name stands for.
     Addresses(Result<Vec<IpAddr>, Failure>),
     /// Whether one of them is an address of this machine, loopback aside.
@@ -163,6 +173,23 @@ pub struct TetherFacts {
     pub in_recovery: bool,
 }
 
+/// What a pooler that is up says of the path through it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PoolerFacts {
+    /// It answers; without a login nobody can ask it further.
+    Answers,
+    /// It answers and refuses the check login, so nobody can tell where it leads.
+    RefusesLogin(Failure),
+    /// A query went through it and back.
+    Leads {
+        /// The server at the other end is in recovery. By a query, never by `in_hot_standby` in
+        /// the pooler's welcome: that is as old as the pooler's own connection.
+        in_recovery: bool,
+    },
+    /// It answers, and a session through it comes to nothing.
+    LeadsNowhere(Failure),
+}
+
 /// WAL positions and replication state, as SQL tells them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Progress {
@@ -256,6 +283,40 @@ pub struct Topology {
     pub scope: Option<String>,
     /// The members, as found.
     pub members: Vec<Found>,
+}
+
+/// What the watch of etcd saw, or that it sees nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// When it came in. An event that etcd sends by itself answers no question.
+    pub heard_at: Moment,
+    /// What it is.
+    pub news: News,
+}
+
+/// The content of a notice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// From here on whatever is written is heard of at once.
+    Watching,
+    /// Nothing is heard of any more.
+    Lost(Failure),
+    /// A switchover is to be done now.
+    Ordered(Order),
+    /// No order is left: it has been carried out, refused or taken back.
+    NoOrder,
+    /// The leader lock is this member's.
+    Leader(MemberName),
+}
+
+/// Patroni's order for a planned switchover.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Order {
+    /// The member that is to give up the lead. A manual failover names none, and means whoever
+    /// leads.
+    pub leader: Option<MemberName>,
+    /// The member that is to lead; none leaves the choice to Patroni.
+    pub candidate: Option<MemberName>,
 }
 
 /// One member as `/cluster` or the configuration names it.

@@ -41,9 +41,20 @@ pub enum Gate {
         /// The Snapshot in which it opened. A proxy worker takes no session to this member
         /// before every worker has acted on that Snapshot (invariant 7).
         generation: u64,
+        /// Which way new sessions take.
+        way: Way,
         /// A reservation: it is open, but not all is well.
         note: Option<Note>,
     },
+}
+
+/// Which way sessions take from the service to the member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// As the service is configured: through the pooler if it uses one.
+    Usual,
+    /// To PostgreSQL itself, past the pooler.
+    PastPooler,
 }
 
 /// A reservation of an open gate.
@@ -70,6 +81,11 @@ impl Gate {
     /// New sessions may go there.
     pub fn is_open(&self) -> bool {
         matches!(self, Gate::Open { .. })
+    }
+
+    /// New sessions are led to PostgreSQL itself, past the pooler that the service uses.
+    pub fn bypasses_pooler(&self) -> bool {
+        matches!(self, Gate::Open { way: Way::PastPooler, .. })
     }
 
     /// Sessions that go there have to be ended.
@@ -116,6 +132,8 @@ pub(crate) struct Turn {
     pub evidence_asked_at: Moment,
     /// What becomes of the sessions if the gate is shut.
     pub sessions: Sessions,
+    /// Which way new sessions take if it is open.
+    pub way: Way,
     /// The number of the Snapshot that is being made.
     pub generation: u64,
     /// Now.
@@ -167,6 +185,7 @@ impl Gate {
             Gate::Open { since, generation, .. } => Gate::Open {
                 since: *since,
                 generation: *generation,
+                way: turn.way,
                 note: note.as_ref().map(|reason| self.note(turn, reason, None)),
             },
             Gate::Probation { since } if turn.evidence_asked_at <= *since && !confirmed => {
@@ -183,7 +202,12 @@ impl Gate {
             Gate::Open { since, generation, .. } => {
                 let note = self.note(turn, reason, Some(turn.now + grace));
                 match note.expires.is_some_and(|expires| turn.now < expires) {
-                    true => Gate::Open { since: *since, generation: *generation, note: Some(note) },
+                    true => Gate::Open {
+                        since: *since,
+                        generation: *generation,
+                        way: turn.way,
+                        note: Some(note),
+                    },
                     false => self.to_shut(turn, reason),
                 }
             }
@@ -196,6 +220,7 @@ impl Gate {
         Gate::Open {
             since: turn.now,
             generation: turn.generation,
+            way: turn.way,
             note: note.clone().map(|reason| Note { reason, since: turn.now, expires: None }),
         }
     }
@@ -253,6 +278,7 @@ mod tests {
             verdict,
             evidence_asked_at: Moment::from_millis(asked_ms),
             sessions: Sessions::Keep,
+            way: Way::Usual,
             generation: 7,
             now: Moment::from_millis(now_ms),
         }

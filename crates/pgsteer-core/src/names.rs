@@ -84,7 +84,7 @@ name! {
     ClusterName
 }
 
-fn check_name(text: &str) -> Result<(), NameError> {
+pub(crate) fn check_name(text: &str) -> Result<(), NameError> {
     if text.is_empty() {
         return Err(NameError::Empty);
     }

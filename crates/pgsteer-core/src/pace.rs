@@ -17,6 +17,9 @@ const PROMOTING: Pace = pace(2, 50);
 /// The same after a minute: Patroni has had its say, only PostgreSQL can tell any news.
 const LONG_PROMOTION: Pace = pace(5, 1_000);
 const SEARCH: Pace = pace(10, 50);
+/// Another member is promoting: to ask all others quickly would take from it what it needs. They
+/// are still asked more often than at rest, and as in any search once it has the lock no more.
+const BESIDE_A_PROMOTION: Pace = pace(10, 250);
 /// Patroni is all there is, so it has to tell of the promotion itself.
 const SEARCH_BY_PATRONI: Pace = pace(10, 25);
 const LONG_SEARCH: Pace = pace(100, 250);
@@ -24,8 +27,16 @@ const LONG_SEARCH: Pace = pace(100, 250);
 /// How long a service may be without a primary before the search calms down.
 pub const SEARCH_LASTS: Duration = Duration::from_secs(60);
 
+/// Without a login a pooler can only be knocked at, and each knock leaves a line in its log.
+pub const KNOCK: Duration = Duration::from_secs(1);
+
+/// A pooler's word is older than the role of its member, and somebody waits for a newer one.
+const POOLER_BEHIND: Duration = Duration::from_millis(2);
+
+/// A pooler is asked as often as the tether, through which its server is asked.
 const fn pace(tether_ms: u64, patroni_ms: u64) -> Pace {
-    Pace { tether: Duration::from_millis(tether_ms), patroni: Duration::from_millis(patroni_ms) }
+    let tether = Duration::from_millis(tether_ms);
+    Pace { tether, patroni: Duration::from_millis(patroni_ms), pooler: tether }
 }
 
 /// What the pace of one member depends on.
@@ -35,21 +46,41 @@ pub struct Need {
     pub primary_missing: Option<Duration>,
     /// The member holds the lock and is on its way to become writable.
     pub promoting: bool,
+    /// Another member is.
+    pub other_promoting: bool,
     /// One of its gates waits for a confirmation.
     pub in_probation: bool,
     /// There is a tether.
     pub has_tether: bool,
+    /// What a pooler of its has said is older than its role, and contradicts it.
+    pub pooler_behind: bool,
 }
 
 impl Need {
     /// The pace that fits.
     pub fn pace(self) -> Pace {
+        let pace = self.pace_of_the_server();
+        let pooler = match (self.has_tether, self.pooler_behind) {
+            (false, _) => KNOCK,
+            (true, true) => pace.pooler.min(POOLER_BEHIND),
+            (true, false) => pace.pooler,
+        };
+        Pace { pooler, ..pace }
+    }
+
+    fn pace_of_the_server(self) -> Pace {
         match self.primary_missing {
             Some(missing) if self.promoting && self.has_tether => match missing < SEARCH_LASTS {
                 true => PROMOTING,
                 false => LONG_PROMOTION,
             },
-            Some(missing) if missing < SEARCH_LASTS && self.has_tether => SEARCH,
+            Some(missing) if missing < SEARCH_LASTS && self.has_tether => {
+                if self.other_promoting {
+                    BESIDE_A_PROMOTION
+                } else {
+                    SEARCH
+                }
+            }
             Some(missing) if missing < SEARCH_LASTS || self.promoting => SEARCH_BY_PATRONI,
             _ if self.in_probation => CONFIRM,
             Some(_) => LONG_SEARCH,
@@ -62,8 +93,14 @@ impl Need {
 mod tests {
     use super::*;
 
-    const NO_NEED: Need =
-        Need { primary_missing: None, promoting: false, in_probation: false, has_tether: true };
+    const NO_NEED: Need = Need {
+        primary_missing: None,
+        promoting: false,
+        other_promoting: false,
+        in_probation: false,
+        has_tether: true,
+        pooler_behind: false,
+    };
     const MINUTES: Option<Duration> = Some(Duration::from_secs(600));
 
     #[test]
@@ -80,6 +117,25 @@ mod tests {
             let need = Need { primary_missing, promoting: true, ..NO_NEED };
             assert!(need.pace().tether <= Duration::from_millis(5), "{need:?}");
         }
+    }
+
+    #[test]
+    fn a_pooler_is_asked_like_its_server_and_only_knocked_at_without_a_login() {
+        let promoting = Need { primary_missing: MINUTES, promoting: true, ..NO_NEED };
+        assert_eq!(promoting.pace().pooler, promoting.pace().tether);
+        assert_eq!(Need { pooler_behind: true, ..NO_NEED }.pace().pooler, POOLER_BEHIND);
+        assert_eq!(Need { has_tether: false, ..promoting }.pace().pooler, KNOCK);
+    }
+
+    #[test]
+    fn the_others_leave_a_promotion_the_machine_but_only_where_a_tether_feels_its_end() {
+        let need = Need { primary_missing: Some(Duration::ZERO), other_promoting: true, ..NO_NEED };
+        assert_eq!(need.pace(), BESIDE_A_PROMOTION);
+        assert_eq!(Need { promoting: true, ..need }.pace(), PROMOTING);
+        let by_patroni = Need { has_tether: false, ..need }.pace();
+        assert_eq!(by_patroni.patroni, SEARCH_BY_PATRONI.patroni);
+        assert_eq!(Need { other_promoting: false, ..need }.pace(), SEARCH);
+        assert!(BESIDE_A_PROMOTION.patroni < REST.patroni);
     }
 
     #[test]

@@ -3,15 +3,21 @@
 //! It is the one word that goes back from the core to the sources. They obey it and hold no
 //! opinion of their own on what is urgent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::names::{Endpoint, MemberName};
 
-/// What to ask, per member. A member that is not in it is not asked any more.
-pub type Plan = BTreeMap<MemberName, Ask>;
+/// What to ask.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The members. One that is not in it is not asked any more.
+    pub members: BTreeMap<MemberName, Ask>,
+    /// Patroni's scope as the members tell it, by which its keys in etcd are named.
+    pub scope: Option<Arc<str>>,
+}
 
 /// How to ask one member.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +28,8 @@ pub struct Ask {
     pub addresses: Vec<IpAddr>,
     /// The base of its REST API, as `http://10.0.0.11:8008`; none without Patroni.
     pub patroni_url: Option<Arc<str>>,
+    /// The ports on its host on which poolers are asked now.
+    pub poolers: BTreeSet<u16>,
     /// How often.
     pub pace: Pace,
 }
@@ -33,4 +41,6 @@ pub struct Pace {
     pub tether: Duration,
     /// For Patroni.
     pub patroni: Duration,
+    /// For each pooler.
+    pub pooler: Duration,
 }

@@ -1,6 +1,7 @@
 //! Posts: what a member may be fit for.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::claim::Role;
 use crate::config::{ServiceConfig, limits};
@@ -25,7 +26,11 @@ pub const ROLES: [Role; 3] = [Role::Primary, Role::Replica, Role::StandbyLeader]
 pub(crate) fn posts(
     services: &BTreeMap<ServiceName, ServiceConfig>,
 ) -> BTreeMap<Post, ServiceConfig> {
-    let roles = ROLES.map(|role| (Post::Role(role), ServiceConfig::new(limits::NOWHERE, role)));
+    let roles = ROLES.map(|role| {
+        let plain = ServiceConfig::new(limits::NOWHERE, role);
+        // Nobody waits at a plain role: whoever asks for its health has no hold of ours.
+        (Post::Role(role), ServiceConfig { hold: Duration::ZERO, ..plain })
+    });
     let services =
         services.iter().map(|(name, service)| (Post::Service(name.clone()), service.clone()));
     roles.into_iter().chain(services).collect()

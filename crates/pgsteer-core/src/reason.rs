@@ -110,6 +110,52 @@ pub enum Reason {
     /// The fallback ended: a replica is open again.
     #[error("a replica is open again, the primary need not stand in")]
     FallbackOver,
+    /// The pooler beside it has said nothing yet, or nothing since the member took its role.
+    #[error("nothing heard of PgBouncer on port {port} lately")]
+    PoolerUnheard {
+        /// The pooler's port.
+        port: u16,
+    },
+    /// The pooler beside it does not answer.
+    #[error("PgBouncer on port {port} cannot be asked: {failure}")]
+    PoolerDown {
+        /// The pooler's port.
+        port: u16,
+        /// Why there is no answer.
+        failure: Failure,
+    },
+    /// The pooler answers, and a session through it comes to nothing.
+    #[error("PgBouncer on port {port} is up and leads nowhere: {failure}")]
+    PoolerNowhere {
+        /// The pooler's port.
+        port: u16,
+        /// What came of the session.
+        failure: Failure,
+    },
+    /// The pooler leads to a server that is not in the member's role.
+    #[error("PgBouncer on port {port} leads to a {leads_to}, and the member is a {is}")]
+    PoolerAstray {
+        /// The pooler's port.
+        port: u16,
+        /// What is at the other end: a primary, or a replica.
+        leads_to: Role,
+        /// What the member is.
+        is: Role,
+    },
+    /// The pooler is up and refuses the check login.
+    #[error("PgBouncer on port {port} is up, and where it leads nobody can tell: {failure}")]
+    PoolerUnproven {
+        /// The pooler's port.
+        port: u16,
+        /// Its refusal.
+        failure: Failure,
+    },
+    /// New sessions are led past the pooler, to PostgreSQL itself.
+    #[error("clients are led past its pooler: {0}")]
+    PoolerBypassed(Box<Reason>),
+    /// Patroni has been told to hand the lead over, so whoever logs in there now is cut off soon.
+    #[error("a switchover away from it has been ordered")]
+    SwitchoverPlanned,
     /// Its host name stands for no address.
     #[error("no address to dial: {0}")]
     NoAddress(Failure),
@@ -157,6 +203,13 @@ codes! {
     Reason::Confirming => "confirming",
     Reason::Fallback => "fallback",
     Reason::FallbackOver => "fallback_over",
+    Reason::PoolerUnheard { .. } => "pooler_unheard",
+    Reason::PoolerDown { .. } => "pooler_down",
+    Reason::PoolerNowhere { .. } => "pooler_nowhere",
+    Reason::PoolerAstray { .. } => "pooler_astray",
+    Reason::PoolerUnproven { .. } => "pooler_unproven",
+    Reason::PoolerBypassed(_) => "pooler_bypassed",
+    Reason::SwitchoverPlanned => "switchover_planned",
     Reason::NoAddress(_) => "no_address",
 }
 

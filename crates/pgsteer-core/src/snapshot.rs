@@ -28,6 +28,8 @@ pub struct Snapshot {
     pub scope: Option<String>,
     /// The cluster is in maintenance mode.
     pub paused: bool,
+    /// Whether Patroni's keys in etcd are watched; none where nobody is told to, or not yet.
+    pub etcd: Option<Result<(), Failure>>,
     /// The member on whose machine this pgsteer runs, if it is on one and that is known.
     pub local: Option<MemberName>,
     /// All members known, in the order of their names.
@@ -59,6 +61,8 @@ pub struct MemberState {
     pub lag_bytes: Option<u64>,
     /// How far its replay is behind in time; none on a leader or if unknown.
     pub lag: Option<Duration>,
+    /// The poolers on its host, by port: those that the configuration names.
+    pub poolers: BTreeMap<u16, PoolerState>,
     /// Patroni's tags.
     pub tags: Tags,
     /// What Patroni's health checks ask for.
@@ -76,6 +80,15 @@ pub struct Health {
     pub postgres_trouble: Option<Reason>,
     /// Why its Patroni is not known to run, if so.
     pub patroni_trouble: Option<Reason>,
+}
+
+/// A pooler beside a member as the Snapshot shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolerState {
+    /// What is at the other end: a primary, or a replica. None if nobody can tell.
+    pub leads_to: Option<Role>,
+    /// What keeps the path through it from leading to its member, or from being known to.
+    pub trouble: Option<Reason>,
 }
 
 /// A service as the Snapshot shows it.
@@ -98,6 +111,7 @@ impl Snapshot {
             cluster,
             scope,
             paused,
+            etcd,
             local,
             members,
             services,
@@ -106,6 +120,7 @@ impl Snapshot {
         *members != other.members
             || *services != other.services
             || *paused != other.paused
+            || *etcd != other.etcd
             || *events != other.events
             || *scope != other.scope
             || *cluster != other.cluster
@@ -129,9 +144,70 @@ impl Snapshot {
         let Some(gate) = state.gates.get(member) else {
             return true;
         };
-        let is_elsewhere =
-            self.members.get(member).is_none_or(|member| member.postgres != *dialled);
-        gate.ends_sessions() || (state.role != Role::Replica && gate.is_open() && is_elsewhere)
+        let moved = || self.is_elsewhere(member, dialled);
+        gate.ends_sessions() || (state.role != Role::Replica && gate.is_open() && moved())
+    }
+
+    /// The member that is about to be the primary that `service` waits for: it holds the leader
+    /// lock, is still in recovery, and nobody else serves.
+    pub fn promoting(&self, service: &ServiceName) -> Option<&MemberName> {
+        let state = self.services.get(service)?;
+        if state.role != Role::Primary || state.open().next().is_some() {
+            return None;
+        }
+        state.gates.keys().find(|name| {
+            let member = self.members.get(*name);
+            member.is_some_and(|member| member.trouble == Some(Reason::Promoting))
+        })
+    }
+
+    /// Whether an early login of `service` at `member`, dialled at `dialled`, has to end now.
+    ///
+    /// It began while the member was promoting, by when all sessions there had to end. It costs
+    /// nobody anything, so it outlasts a doubt about the promotion, and ends when somebody else
+    /// serves in the member's stead, or the member serves as something else.
+    pub fn ends_early_login(
+        &self,
+        service: &ServiceName,
+        member: &MemberName,
+        dialled: &Endpoint,
+    ) -> bool {
+        let Some(state) = self.services.get(service) else {
+            return true;
+        };
+        if state.gates.get(member).is_none_or(Gate::is_open) {
+            return self.ends_session(service, member, dialled);
+        }
+        let serves = |state: &ServiceState| state.gates.get(member).is_some_and(Gate::is_open);
+        self.is_elsewhere(member, dialled)
+            || state.open().next().is_some()
+            || self.services.values().any(serves)
+    }
+
+    fn is_elsewhere(&self, member: &MemberName, dialled: &Endpoint) -> bool {
+        self.members.get(member).is_none_or(|member| member.postgres != *dialled)
+    }
+}
+
+impl Snapshot {
+    /// Whether the path through the pooler on `port` of `member` leads to a server that `wants`
+    /// the caller to find there. Whether that member may serve at all is another question, which
+    /// gates answer.
+    ///
+    /// # Errors
+    /// Why it does not. A pooler that refuses the check login is up, and taken at its word.
+    pub fn pooler_path(&self, member: &MemberName, port: u16, wants: Role) -> Result<(), Reason> {
+        let state = self.members.get(member).ok_or(Reason::Unheard)?;
+        let pooler = state.poolers.get(&port).ok_or(Reason::PoolerUnheard { port })?;
+        match &pooler.trouble {
+            Some(Reason::PoolerUnproven { .. }) | None => {}
+            Some(reason) => return Err(reason.clone()),
+        }
+        match state.role {
+            role if role == wants => Ok(()),
+            Role::Unknown => Err(state.trouble.clone().unwrap_or(Reason::Unheard)),
+            is => Err(Reason::WrongRole { is, wants }),
+        }
     }
 }
 
@@ -214,6 +290,14 @@ pub enum EventKind {
         /// Why.
         failure: Failure,
     },
+    /// Patroni's keys in etcd are watched.
+    EtcdWatched,
+    /// Patroni's keys in etcd cannot be watched. Nothing depends on it but how early a planned
+    /// switchover is known.
+    EtcdLost {
+        /// Why.
+        failure: Failure,
+    },
     /// A Patroni that was asked for the members speaks of another cluster; it was ignored.
     StrangeCluster {
         /// The scope it tells.
@@ -255,6 +339,12 @@ impl fmt::Display for EventKind {
             EventKind::AddressLost { member, failure } => {
                 write!(f, "the host of {member} does not resolve, last addresses kept: {failure}")
             }
+            EventKind::EtcdWatched => {
+                f.write_str("etcd is watched for switchovers that are ordered")
+            }
+            EventKind::EtcdLost { failure } => {
+                write!(f, "etcd is not watched, switchovers come without notice: {failure}")
+            }
             EventKind::StrangeCluster { found, expected } => {
                 write!(f, "ignored the members of another cluster: scope {found}, not {expected}")
             }
@@ -266,7 +356,7 @@ impl fmt::Display for EventKind {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gate::Sessions;
+    use crate::gate::{Sessions, Way};
 
     fn snapshot(role: Role, gate: Gate) -> Snapshot {
         let n1 = MemberName::new("n1").unwrap();
@@ -280,6 +370,7 @@ mod tests {
             timeline: None,
             lag_bytes: None,
             lag: None,
+            poolers: BTreeMap::new(),
             tags: Tags::new(),
             health: Health::default(),
         };
@@ -291,6 +382,7 @@ mod tests {
             cluster: ClusterName::new("demo").unwrap(),
             scope: None,
             paused: false,
+            etcd: None,
             local: None,
             members: BTreeMap::from([(n1, member)]),
             services: BTreeMap::from([(ServiceName::new("write").unwrap(), state)]),
@@ -304,13 +396,39 @@ mod tests {
         snapshot.ends_session(&service, &MemberName::new(member).unwrap(), &dialled)
     }
 
-    const OPEN: Gate = Gate::Open { since: Moment::START, generation: 1, note: None };
+    const OPEN: Gate =
+        Gate::Open { since: Moment::START, generation: 1, way: Way::Usual, note: None };
+
+    fn shut(sessions: Sessions) -> Gate {
+        Gate::Shut { reason: Reason::Left, since: Moment::START, sessions }
+    }
 
     #[test]
     fn a_session_ends_when_its_gate_says_so() {
-        let shut = |sessions| Gate::Shut { reason: Reason::Left, since: Moment::START, sessions };
         assert!(!ends(&snapshot(Role::Primary, shut(Sessions::Keep)), "write", "n1", "here"));
         assert!(ends(&snapshot(Role::Primary, shut(Sessions::End)), "write", "n1", "here"));
+    }
+
+    #[test]
+    fn the_path_through_a_pooler_is_right_only_to_a_member_in_the_role_that_is_wanted() {
+        let n1 = MemberName::new("n1").unwrap();
+        let path = |role, trouble: Option<Reason>, wants| {
+            let mut snapshot = snapshot(Role::Primary, OPEN);
+            let state = snapshot.members.get_mut(&n1).unwrap();
+            state.role = role;
+            state.poolers.insert(6432, PoolerState { leads_to: None, trouble });
+            snapshot.pooler_path(&n1, 6432, wants).map_err(|reason| reason.code())
+        };
+        let failure = || Failure::Closed(Arc::from("n1:6432"));
+        let unproven = Reason::PoolerUnproven { port: 6432, failure: failure() };
+        let down = Reason::PoolerDown { port: 6432, failure: failure() };
+        assert_eq!(path(Role::Primary, None, Role::Primary), Ok(()));
+        assert_eq!(path(Role::Primary, Some(unproven), Role::Primary), Ok(()));
+        assert_eq!(path(Role::Primary, Some(down), Role::Primary), Err("pooler_down"));
+        assert_eq!(path(Role::Primary, None, Role::Replica), Err("wrong_role"));
+        assert_eq!(path(Role::Unknown, None, Role::Primary), Err("unheard"));
+        let unwatched = snapshot(Role::Primary, OPEN).pooler_path(&n1, 6432, Role::Primary);
+        assert_eq!(unwatched, Err(Reason::PoolerUnheard { port: 6432 }));
     }
 
     #[test]
@@ -319,6 +437,73 @@ mod tests {
         assert!(!ends(&snapshot, "write", "n1", "here"));
         assert!(ends(&snapshot, "write", "n2", "here"));
         assert!(ends(&snapshot, "other", "n1", "here"));
+    }
+
+    /// n1 is promoting, n2 is a replica.
+    fn promotion() -> Snapshot {
+        let mut snapshot = snapshot(Role::Primary, shut(Sessions::End));
+        let n2 = MemberName::new("n2").unwrap();
+        let member = snapshot.members.values_mut().next().unwrap();
+        let replica = member.clone();
+        member.trouble = Some(Reason::Promoting);
+        snapshot.members.insert(n2.clone(), replica);
+        let write = snapshot.services.values_mut().next().unwrap();
+        write.gates.insert(n2.clone(), shut(Sessions::End));
+        let gates =
+            BTreeMap::from([(MemberName::new("n1").unwrap(), shut(Sessions::Keep)), (n2, OPEN)]);
+        let read = ServiceState { role: Role::Replica, lag_bytes_max: None, gates };
+        snapshot.services.insert(ServiceName::new("read").unwrap(), read);
+        snapshot
+    }
+
+    fn put(snapshot: &mut Snapshot, service: &str, member: &str, gate: Gate) {
+        let service = snapshot.services.get_mut(&ServiceName::new(service).unwrap()).unwrap();
+        service.gates.insert(MemberName::new(member).unwrap(), gate);
+    }
+
+    fn promoting(snapshot: &Snapshot, service: &str) -> Option<String> {
+        snapshot.promoting(&ServiceName::new(service).unwrap()).map(ToString::to_string)
+    }
+
+    fn ends_early(snapshot: &Snapshot, member: &str, dialled: &str) -> bool {
+        let (service, dialled) =
+            (ServiceName::new("write").unwrap(), Endpoint::new(dialled, 5432).unwrap());
+        snapshot.ends_early_login(&service, &MemberName::new(member).unwrap(), &dialled)
+    }
+
+    #[test]
+    fn a_member_promotes_for_services_that_want_a_primary_and_have_none() {
+        let mut snapshot = promotion();
+        assert_eq!(promoting(&snapshot, "write").as_deref(), Some("n1"));
+        assert_eq!(promoting(&snapshot, "read"), None);
+        assert_eq!(promoting(&snapshot, "other"), None);
+        put(&mut snapshot, "write", "n2", OPEN);
+        assert_eq!(promoting(&snapshot, "write"), None);
+    }
+
+    #[test]
+    fn an_early_login_outlasts_that_sessions_of_old_had_to_end_and_a_doubt() {
+        let mut snapshot = promotion();
+        assert!(ends(&snapshot, "write", "n1", "here"));
+        assert!(!ends_early(&snapshot, "n1", "here"));
+        snapshot.members.values_mut().next().unwrap().trouble = Some(Reason::Unheard);
+        assert!(!ends_early(&snapshot, "n1", "here"));
+        put(&mut snapshot, "write", "n1", OPEN);
+        assert!(!ends_early(&snapshot, "n1", "here"));
+    }
+
+    #[test]
+    fn an_early_login_ends_when_its_promotion_is_of_no_use_any_more() {
+        let changed = |service: &str, member: &str| {
+            let mut snapshot = promotion();
+            put(&mut snapshot, service, member, OPEN);
+            snapshot
+        };
+        assert!(ends_early(&changed("write", "n2"), "n1", "here"), "another is the primary");
+        assert!(ends_early(&changed("read", "n1"), "n1", "here"), "it is a replica again");
+        assert!(ends_early(&promotion(), "n1", "there"), "it moved");
+        assert!(ends_early(&changed("write", "n1"), "n1", "there"), "it is open elsewhere");
+        assert!(ends_early(&promotion(), "n3", "here"), "it is gone");
     }
 
     #[test]

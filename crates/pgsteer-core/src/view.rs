@@ -1,9 +1,10 @@
 //! The view: the newest word of each source on one member, and how old it is.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::claim::{Claim, Fact, Failure, PatroniFacts, Progress, TetherFacts};
+use crate::claim::{Claim, Fact, Failure, PatroniFacts, PoolerFacts, Progress, TetherFacts};
 use crate::time::Moment;
 
 /// How long each kind of claim may be acted on, from the moment its question was sent.
@@ -15,6 +16,8 @@ pub struct Freshness {
     pub tether: Duration,
     /// For WAL positions.
     pub progress: Duration,
+    /// For what is said of a pooler.
+    pub pooler: Duration,
 }
 
 /// A word and when its question was sent.
@@ -58,6 +61,26 @@ impl LockRun {
     }
 }
 
+/// What has been said of one pooler.
+#[derive(Clone, Debug, PartialEq)]
+struct PoolerView {
+    heard: Heard<Result<PoolerFacts, Failure>>,
+    /// When the first of the questions was sent that have had the same answer ever since.
+    same_since: Moment,
+}
+
+impl PoolerView {
+    /// What is known after another word, unless that is older than the last.
+    fn after(old: Option<&PoolerView>, heard: Heard<Result<PoolerFacts, Failure>>) -> Option<Self> {
+        if old.is_some_and(|old| old.heard.asked_at > heard.asked_at) {
+            return None;
+        }
+        let same = old.filter(|old| old.heard.said == heard.said);
+        let same_since = same.map_or(heard.asked_at, |old| old.same_since);
+        Some(PoolerView { heard, same_since })
+    }
+}
+
 /// All that has been said of one member.
 #[derive(Clone, Debug, PartialEq)]
 pub struct View {
@@ -69,6 +92,8 @@ pub struct View {
     lock_claimed_at: Option<Moment>,
     tether: Option<Heard<Result<TetherFacts, Failure>>>,
     progress: Option<Heard<Progress>>,
+    /// By port.
+    poolers: BTreeMap<u16, PoolerView>,
     addresses: Vec<IpAddr>,
     address_failure: Option<Failure>,
     is_here: bool,
@@ -86,6 +111,7 @@ impl View {
             lock_claimed_at: None,
             tether: None,
             progress: None,
+            poolers: BTreeMap::new(),
             addresses: Vec::new(),
             address_failure: None,
             is_here: false,
@@ -128,6 +154,12 @@ impl View {
             Fact::Progress(said) if is_newer(&self.progress, asked_at) => {
                 self.progress = Some(Heard { asked_at, said });
             }
+            Fact::Pooler { port, said } => {
+                let old = self.poolers.get(&port);
+                if let Some(new) = PoolerView::after(old, Heard { asked_at, said }) {
+                    self.poolers.insert(port, new);
+                }
+            }
             Fact::Addresses(Ok(addresses)) => {
                 self.addresses = addresses;
                 self.address_failure = None;
@@ -138,6 +170,11 @@ impl View {
         }
     }
 
+    /// Forgets all poolers but those on `ports`: the others are not asked any more.
+    pub fn keep_poolers(&mut self, ports: &BTreeSet<u16>) {
+        self.poolers.retain(|port, _| ports.contains(port));
+    }
+
     fn note_lock(&mut self, leads: bool, asked_at: Moment, now: Moment) {
         let run = self.lock_run.unwrap_or(LockRun { first_heard: now, last_asked: asked_at });
         self.lock_run = leads.then_some(LockRun { last_asked: asked_at, ..run });
@@ -145,17 +182,34 @@ impl View {
 
     /// What Patroni's newest word is worth.
     pub fn patroni(&self, now: Moment, freshness: &Freshness) -> Word<'_, PatroniFacts> {
-        word(&self.patroni, now, freshness.patroni)
+        word(self.patroni.as_ref(), now, freshness.patroni)
     }
 
     /// What the tether's newest word is worth.
     pub fn tether(&self, now: Moment, freshness: &Freshness) -> Word<'_, TetherFacts> {
-        word(&self.tether, now, freshness.tether)
+        word(self.tether.as_ref(), now, freshness.tether)
     }
 
     /// The newest WAL positions, while they are fresh.
     pub fn progress(&self, now: Moment, freshness: &Freshness) -> Option<&Heard<Progress>> {
         self.progress.as_ref().filter(|heard| now.since(heard.asked_at) < freshness.progress)
+    }
+
+    /// What the newest word on the pooler on `port` is worth.
+    pub fn pooler(&self, port: u16, now: Moment, freshness: &Freshness) -> Word<'_, PoolerFacts> {
+        let heard = self.poolers.get(&port).map(|pooler| &pooler.heard);
+        word(heard, now, freshness.pooler)
+    }
+
+    /// When the newest question to the pooler on `port` was sent.
+    pub fn pooler_asked_at(&self, port: u16) -> Option<Moment> {
+        self.poolers.get(&port).map(|pooler| pooler.heard.asked_at)
+    }
+
+    /// For how long the pooler on `port` has said one and the same.
+    pub fn pooler_steady_for(&self, port: u16) -> Duration {
+        let steady = |pooler: &PoolerView| pooler.heard.asked_at.since(pooler.same_since);
+        self.poolers.get(&port).map_or(Duration::ZERO, steady)
     }
 
     /// What Patroni last said when it spoke, however long ago: for tags and the page.
@@ -177,12 +231,22 @@ impl View {
         self.lock_claimed_at
     }
 
-    /// When the tether or Patroni, whichever was later, was last asked with success.
-    pub fn evidence_asked_at(&self) -> Moment {
+    /// When the tether or Patroni, whichever was later, was last asked with success; and where the
+    /// way there is through a pooler, the query through it as well.
+    pub fn evidence_asked_at(&self, pooler_port: Option<u16>) -> Moment {
         let tether = self.tether.as_ref().filter(|heard| heard.said.is_ok());
         let patroni = self.patroni.as_ref().filter(|heard| heard.said.is_ok());
         let asked = |at: Option<Moment>| at.unwrap_or(Moment::START);
-        asked(tether.map(|heard| heard.asked_at)).max(asked(patroni.map(|heard| heard.asked_at)))
+        let of_member = asked(tether.map(|heard| heard.asked_at))
+            .max(asked(patroni.map(|heard| heard.asked_at)));
+        let pooler = pooler_port.and_then(|port| self.poolers.get(&port));
+        match pooler.map(|pooler| &pooler.heard) {
+            Some(Heard { asked_at, said: Ok(PoolerFacts::Leads { .. }) }) => {
+                of_member.min(*asked_at)
+            }
+            // A mere knock adds nothing to what is known of the member.
+            _ => of_member,
+        }
     }
 
     /// The addresses its host was last resolved to.
@@ -207,6 +271,7 @@ impl View {
 
     /// The next moment at which something said expires.
     pub fn next_expiry(&self, now: Moment, freshness: &Freshness) -> Option<Moment> {
+        let poolers = self.poolers.values();
         [
             self.patroni.as_ref().map(|heard| heard.asked_at + freshness.patroni),
             self.tether.as_ref().map(|heard| heard.asked_at + freshness.tether),
@@ -214,6 +279,7 @@ impl View {
         ]
         .into_iter()
         .flatten()
+        .chain(poolers.map(|pooler| pooler.heard.asked_at + freshness.pooler))
         .filter(|expiry| *expiry > now)
         .min()
     }
@@ -229,6 +295,7 @@ impl Fact {
         let failure = match self {
             Fact::Patroni(said) => said.as_ref().err(),
             Fact::Tether(said) => said.as_ref().err(),
+            Fact::Pooler { said, .. } => said.as_ref().err(),
             Fact::Progress(_) => None,
             // What a name server says is no sign of the member.
             Fact::Addresses(_) | Fact::Here(_) => return false,
@@ -245,7 +312,7 @@ fn is_newer<T>(old: &Option<Heard<T>>, asked_at: Moment) -> bool {
 }
 
 fn word<T>(
-    heard: &Option<Heard<Result<T, Failure>>>,
+    heard: Option<&Heard<Result<T, Failure>>>,
     now: Moment,
     lifetime: Duration,
 ) -> Word<'_, T> {

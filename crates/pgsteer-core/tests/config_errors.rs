@@ -82,7 +82,7 @@ max_sessions = 3
     pgsteer.toml:14:1: services.read.max_lag: there is no key `max_lag` in [services.read]
         help: did you mean `lag_bytes_max`?
     pgsteer.toml:15:1: services.read.balance: there is no key `balance` in [services.read]
-        help: known here: listen, role, hold_seconds, lag_bytes_max, lag_seconds_max, fallback, tags, pooler_port, connect_timeout_seconds
+        help: known here: listen, role, hold_seconds, lag_bytes_max, lag_seconds_max, fallback, tags, pooler_port, pooler_down, connect_timeout_seconds
     pgsteer.toml:17:1: http.port: there is no key `port` in [http]
         help: known here: listen
     pgsteer.toml:19:1: proxy.max_sessions: there is no key `max_sessions` in [proxy]
@@ -211,6 +211,8 @@ user = 'x'
 sslmode = 'verify-ca'
 [services.write]
 role = 'master'
+pooler_port = 6432
+pooler_down = 'bypassed'
 [services.read]
 role = 'replicas'
 fallback = 'yes'
@@ -222,9 +224,11 @@ fallback = 'yes'
         help: did you mean `verify-full`?
     pgsteer.toml:10:8: services.write.role: `master` is not one of the possible words
         help: did you mean `primary`?
-    pgsteer.toml:12:8: services.read.role: `replicas` is not one of the possible words
+    pgsteer.toml:12:15: services.write.pooler_down: `bypassed` is not one of the possible words
+        help: did you mean `bypass`?
+    pgsteer.toml:14:8: services.read.role: `replicas` is not one of the possible words
         help: did you mean `replica`?
-    pgsteer.toml:13:12: services.read.fallback: `yes` is not one of the possible words
+    pgsteer.toml:15:12: services.read.fallback: `yes` is not one of the possible words
         help: one of primary, none
     ");
 }
@@ -438,10 +442,92 @@ ca_file = 'ca.pem'
 }
 
 #[test]
+fn etcd_is_watched_with_all_that_it_takes() {
+    let text = "
+[etcd]
+urls = ['http://pg1', 'pg2', 'http://a:geheim@pg3', 'http://pg4/v3']
+namespace = ''
+scope = ''
+user = 'pgsteer'
+password = 'geheim'
+timeout_seconds = 0
+";
+    assert_snapshot!(wrong_beside_patroni(text), @r#"
+    pgsteer.toml:5:23: etcd.urls: `pg2` does not start with http:// or https://
+        help: did you mean http://pg2:2379?
+    pgsteer.toml:5:30: etcd.urls: the URL has a user name or password in it (it is not shown)
+        help: leave it out and give username and password_file
+    pgsteer.toml:5:53: etcd.urls: the URL has more than scheme, host and port (it is not shown)
+        help: write http://pg4:2379; pgsteer knows etcd's paths
+    pgsteer.toml:6:13: etcd.namespace: a name must not be empty
+    pgsteer.toml:7:9: etcd.scope: a name must not be empty
+    pgsteer.toml:8:1: etcd.user: there is no key `user` in [etcd]
+        help: known here: urls, namespace, scope, username, password_file, ca_file, cert_file, key_file, timeout_seconds
+    pgsteer.toml:9:1: etcd.password: a password does not belong in this file (its value is not shown)
+        help: put it into a file of its own and name that in [check] or [etcd]: password_file = "/etc/pgsteer/password"
+    pgsteer.toml:10:19: etcd.timeout_seconds: `0` is out of range
+        help: from 0.1 to 60 seconds; the default is 2
+    "#);
+    assert_snapshot!(wrong_beside_patroni("[etcd]\nscope = 'a'\nusername = 'b'"), @r#"
+    pgsteer.toml:3:2: etcd: `urls` is missing
+        help: as in urls = ["http://10.0.0.11:2379"]
+    pgsteer.toml:5:12: etcd.username: it is of no use without password_file
+        help: give both username and password_file, or none
+    "#);
+    let text = "
+[etcd]
+urls = ['http://pg1:2379', 'http://pg1']
+password_file = 'pw'
+cert_file = 'client.pem'
+";
+    assert_snapshot!(wrong_beside_patroni(text), @"
+    pgsteer.toml:5:28: etcd.urls: http://pg1:2379 is named already: pgsteer.toml:5:9: etcd.urls
+        help: remove one of them
+    pgsteer.toml:6:17: etcd.password_file: it is of no use without username
+        help: give both username and password_file, or none
+    pgsteer.toml:7:13: etcd.cert_file: it is of no use without key_file
+        help: give both cert_file and key_file, or none
+    ");
+    assert_snapshot!(wrong_beside_patroni("[etcd]\nurls = []"), @r#"
+    pgsteer.toml:4:1: etcd.urls: it is empty
+        help: as in urls = ["http://10.0.0.11:2379"]
+    "#);
+    assert_snapshot!(wrong_beside_members("[etcd]\nurls = ['http://pg1']"), @r#"
+    pgsteer.toml:3:2: etcd: without Patroni there is nothing in etcd to watch
+        help: remove it
+    services.read (by default): a is the only member, so there is no replica to read from
+        help: list the other members, set fallback = "primary", or keep only [services.write]
+    "#);
+}
+
+#[test]
+fn etcd_has_patronis_own_defaults() {
+    let text = "[patroni]\nurls = ['http://pg1']\n[etcd]\nurls = ['https://pg1', 'http://pg2:1']";
+    let etcd = read(text).unwrap().cluster.etcd.unwrap();
+    assert_eq!(etcd.urls, ["https://pg1:2379", "http://pg2:1"]);
+    assert_eq!((&*etcd.namespace, etcd.scope), ("/service", None));
+}
+
+#[test]
 fn a_policy_for_life_without_patroni_needs_no_patroni() {
     assert_snapshot!(wrong_beside_patroni("[cluster]\nsplit_brain = 'highest_timeline'"), @"
     pgsteer.toml:4:15: cluster.split_brain: with Patroni the leader lock decides, not the timeline
         help: remove it
+    ");
+}
+
+#[test]
+fn what_to_do_without_a_pooler_needs_a_pooler() {
+    let text = "
+[services.write]
+pooler_down = 'bypass'
+[services.read]
+pooler_port = 6432
+pooler_down = 'bypass'
+";
+    assert_snapshot!(wrong_beside_patroni(text), @"
+    pgsteer.toml:5:15: services.write.pooler_down: without `pooler_port` the service uses no pooler
+        help: add pooler_port = 6432, or remove pooler_down
     ");
 }
 
@@ -570,7 +656,7 @@ fn secrets_are_never_repeated() {
     }
     assert_snapshot!(wrong_beside_patroni("[check]\nuser = 'x'\npassword = 'geheim'"), @r#"
     pgsteer.toml:5:1: check.password: a password does not belong in this file (its value is not shown)
-        help: put it into a file of its own and name that in [check]: password_file = "/etc/pgsteer/password"
+        help: put it into a file of its own and name that in [check] or [etcd]: password_file = "/etc/pgsteer/password"
     "#);
 }
 

@@ -60,6 +60,7 @@ fn everything_in_the_example_can_be_in_force_with_patroni() {
     let all = with_settings(|setting| !members.contains(setting));
     let config = read(&all).unwrap_or_else(|errors| panic!("{errors}"));
     assert!(config.cluster.check.is_some());
+    assert!(config.cluster.etcd.is_some());
     assert_eq!(config.services.len(), 3);
 }
 
@@ -79,8 +80,17 @@ fn members_in_the_example_can_take_the_place_of_patroni() {
 /// The reader itself says which keys it knows, when it finds one that it does not.
 #[test]
 fn every_key_is_in_the_example() {
-    let sections =
-        ["cluster", "patroni", "members.n1", "check", "services.write", "http", "agent", "proxy"];
+    let sections = [
+        "cluster",
+        "patroni",
+        "etcd",
+        "members.n1",
+        "check",
+        "services.write",
+        "http",
+        "agent",
+        "proxy",
+    ];
     let strange: String =
         sections.iter().map(|section| format!("[{section}]\nqqq = 1\n")).collect();
     let (_, errors): (Draft, ConfigErrors) = file::read(&strange, "x");

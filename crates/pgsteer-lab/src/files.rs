@@ -1,5 +1,6 @@
 //! The configuration files of a member, as text.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use crate::member::{APP, CHECK, Member, SUPERUSER};
@@ -107,33 +108,38 @@ tags:
     }
 }
 
-/// Session pooling, for all databases of the member's own server. A lost server is tried again after
-/// one second, not PgBouncer's fifteen.
-pub fn pgbouncer_ini(member: &Member) -> String {
-    let Member { ip, postgres_port, pgbouncer_port, folder, .. } = member;
+/// Session pooling, for all databases of the server at `leads_to`.
+pub fn pgbouncer_ini(member: &Member, leads_to: SocketAddr) -> String {
+    let Member { ip, pgbouncer_port, folder, .. } = member;
+    let (host, port) = (leads_to.ip(), leads_to.port());
     let folder = folder.display();
     format!(
         "\
 [databases]
-* = host={ip} port={postgres_port}
+* = host={host} port={port}
 
 [pgbouncer]
 listen_addr = {ip}
 listen_port = {pgbouncer_port}
 unix_socket_dir =
-auth_type = scram-sha-256
+auth_type = hba
+auth_hba_file = {folder}/pgbouncer_hba.conf
 auth_file = {folder}/userlist.txt
 admin_users = {SUPERUSER}
 pool_mode = session
 max_client_conn = 500
 default_pool_size = 50
-server_login_retry = 1
 ignore_startup_parameters = extra_float_digits
 "
     )
 }
 
-/// The superuser's password counts at PgBouncer only, since PostgreSQL trusts it.
+/// As PostgreSQL does: the superuser is trusted, all others speak SCRAM.
+pub fn pgbouncer_hba() -> String {
+    format!("host all {SUPERUSER} 0.0.0.0/0 trust\nhost all all 0.0.0.0/0 scram-sha-256\n")
+}
+
+/// Whoever logs in at PgBouncer has to be in this list.
 pub fn pgbouncer_userlist() -> String {
     [APP, CHECK, SUPERUSER].map(|name| format!("\"{name}\" \"{name}\"\n")).concat()
 }
@@ -218,7 +224,7 @@ mod tests {
 
     #[test]
     fn pgbouncer_goes_to_its_own_server() {
-        let text = pgbouncer_ini(&member(3));
+        let text = pgbouncer_ini(&member(3), member(3).postgres_addr());
         assert!(text.contains("* = host=127.0.7.3 port=15432\n"));
         assert!(text.contains("listen_addr = 127.0.7.3\nlisten_port = 16432\n"));
     }

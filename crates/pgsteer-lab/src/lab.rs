@@ -11,6 +11,7 @@ use crate::launcher::Launcher;
 use crate::member::{Member, SUPERUSER};
 use crate::options::LabOptions;
 use crate::processes::Processes;
+use crate::tools::EtcdApi;
 use crate::wire::{Rows, Session};
 
 /// Long enough for a busy machine to answer, short enough not to dwell on a frozen member.
@@ -79,6 +80,15 @@ impl Lab {
     /// All members' Patroni, for instance `http://127.0.7.1:18008`.
     pub fn patroni_urls(&self) -> Vec<String> {
         self.members().iter().map(Member::patroni_url).collect()
+    }
+
+    /// All members' etcd, if its v3 API shows what Patroni writes: what is written by the v2 API
+    /// is kept apart.
+    pub fn etcd_urls(&self) -> Vec<String> {
+        match self.launcher.tools.etcd_api {
+            EtcdApi::V3 => self.members().iter().map(Member::etcd_url).collect(),
+            EtcdApi::V2 => Vec::new(),
+        }
     }
 
     /// The members that take writes, asked directly by SQL. A member that does not answer is none.

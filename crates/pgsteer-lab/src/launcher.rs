@@ -50,17 +50,8 @@ impl Launcher {
         Ok(())
     }
 
-    fn command(&self, member: &Member, part: Part) -> Result<Command> {
-        let folder = &member.folder;
-        let (program, arguments) = match part {
-            Part::Etcd => (
-                &self.tools.etcd,
-                files::etcd_arguments(member, &self.members, self.tools.etcd_api),
-            ),
-            Part::Patroni => (&self.tools.patroni, vec![shown(&folder.join("patroni.yml"))]),
-            Part::PgBouncer => (&self.tools.pgbouncer, vec![shown(&folder.join("pgbouncer.ini"))]),
-            Part::Postgres => bail!("PostgreSQL is started by Patroni"),
-        };
+    /// Words to put before a command so that it runs as the account, in the member's network.
+    pub fn within(&self, member: &Member) -> Vec<String> {
         let mut words = Vec::new();
         if self.network == Network::Namespaces {
             let namespace = namespaces::member_namespace(&self.id, &member.name);
@@ -69,6 +60,21 @@ impl Launcher {
             words.push("--".to_owned());
         }
         words.extend(self.account.prefix());
+        words
+    }
+
+    fn command(&self, member: &Member, part: Part) -> Result<Command> {
+        let folder = &member.folder;
+        let (program, arguments) = match part {
+            Part::Etcd => (
+                &self.tools.etcd,
+                files::etcd_arguments(member, &self.members, self.tools.etcd_api),
+            ),
+            Part::Patroni => (&self.tools.patroni, vec![shown(&folder.join("patroni.yml"))]),
+            Part::PgBouncer => (&self.tools.pgbouncer, vec![shown(&member.pgbouncer_ini())]),
+            Part::Postgres => bail!("PostgreSQL is started by Patroni"),
+        };
+        let mut words = self.within(member);
         words.push(shown(program));
         words.extend(arguments);
         let log = append(&folder.join(format!("{}.log", part.name())))?;

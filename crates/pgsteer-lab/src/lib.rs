@@ -19,6 +19,7 @@
 mod account;
 mod acts;
 mod address;
+pub mod agents;
 pub mod bench;
 pub mod demo;
 mod files;
@@ -39,6 +40,7 @@ mod truth;
 mod wire;
 
 pub use acts::{ACTS_HELP, SwitchoverOrder};
+pub use bench::client::{Client as ScramClient, Failure as ScramFailure};
 pub use health::Ailment;
 pub use lab::Lab;
 pub use member::{APP, CHECK, Member, SUPERUSER};

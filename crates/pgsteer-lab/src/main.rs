@@ -26,6 +26,8 @@ enum Command {
     BenchFailover(cli::bench_failover::BenchFailover),
     /// What a transaction costs in the proxy: pgsteer and HAProxy in turns.
     BenchProxy(cli::bench_proxy::BenchProxy),
+    /// What HAProxy hears from the agent while things go wrong, and what an answer takes and costs.
+    BenchAgent(cli::bench_agent::BenchAgent),
 }
 
 fn main() -> ExitCode {
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         Command::Act(act) => act.run(),
         Command::BenchFailover(bench) => bench.run(),
         Command::BenchProxy(bench) => bench.run(),
+        Command::BenchAgent(bench) => bench.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -62,9 +62,19 @@ impl Member {
         self.addr(self.etcd_port)
     }
 
+    /// An address of this member at which nobody listens.
+    pub fn nowhere(&self) -> SocketAddr {
+        self.addr(1)
+    }
+
     /// For instance `http://127.0.7.1:18008`.
     pub fn patroni_url(&self) -> String {
         format!("http://{}", self.patroni_addr())
+    }
+
+    /// For instance `http://127.0.7.1:12379`.
+    pub fn etcd_url(&self) -> String {
+        format!("http://{}", self.etcd_addr())
     }
 
     /// Directly to this member's PostgreSQL; no password is asked.
@@ -94,6 +104,10 @@ impl Member {
     /// Patroni's log; PostgreSQL writes into the same file.
     pub fn patroni_log(&self) -> PathBuf {
         self.folder.join("patroni.log")
+    }
+
+    pub(crate) fn pgbouncer_ini(&self) -> PathBuf {
+        self.folder.join("pgbouncer.ini")
     }
 
     fn addr(&self, port: u16) -> SocketAddr {

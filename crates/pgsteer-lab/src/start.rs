@@ -1,6 +1,7 @@
 //! From nothing to a healthy cluster.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::account::Account;
 use crate::address::Subnet;
-use crate::files::{PatroniFile, pgbouncer_ini, pgbouncer_userlist};
+use crate::files::{PatroniFile, pgbouncer_hba, pgbouncer_ini, pgbouncer_userlist};
 use crate::guardian::Guardian;
 use crate::lab::Lab;
 use crate::launcher::{Children, Launcher};
@@ -106,7 +107,8 @@ impl Lab {
         let folder = &member.folder;
         std::fs::create_dir(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         self.launcher.account.own(folder)?;
-        write(&folder.join("pgbouncer.ini"), &pgbouncer_ini(member))?;
+        self.write_pgbouncer_ini(member, member.postgres_addr())?;
+        write(&folder.join("pgbouncer_hba.conf"), &pgbouncer_hba())?;
         write(&folder.join("userlist.txt"), &pgbouncer_userlist())?;
         self.write_patroni_yml(member, false)
     }
@@ -121,6 +123,10 @@ impl Lab {
             noloadbalance,
         };
         write(&member.folder.join("patroni.yml"), &file.text())
+    }
+
+    pub(crate) fn write_pgbouncer_ini(&self, member: &Member, leads_to: SocketAddr) -> Result<()> {
+        write(&member.pgbouncer_ini(), &pgbouncer_ini(member, leads_to))
     }
 
     /// A Patroni that does not find etcd at its start sleeps for five seconds, so it has to be there first.

@@ -29,6 +29,8 @@ pub struct Tools {
     /// The folder of `postgres`, `pg_rewind`, `psql` and `pgbench`.
     pub postgres_bin: PathBuf,
     pub patroni: PathBuf,
+    /// The Python of the newer Patroni, if that is installed.
+    pub venv_python: Option<PathBuf>,
     pub etcd: PathBuf,
     pub etcd_api: EtcdApi,
     pub pgbouncer: PathBuf,
@@ -50,6 +52,7 @@ impl Tools {
                 PatroniVersion::Debian => take("patroni", which("patroni")),
                 PatroniVersion::Pip => take("Patroni's Python environment", patroni_of_venv()),
             },
+            venv_python: patroni_of_venv().map(|patroni| patroni.with_file_name("python")),
             etcd: take("etcd", which("etcd")),
             etcd_api: match version {
                 PatroniVersion::Debian if !debians_patroni_compares() => EtcdApi::V2,

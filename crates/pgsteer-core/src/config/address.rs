@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::limits::PATRONI_PORT;
+use super::limits::{ETCD_PORT, PATRONI_PORT};
 use super::problem::{Problem, Shown};
 use crate::names::{Endpoint, POSTGRES_PORT};
 
@@ -54,21 +54,68 @@ pub fn postgres(text: &str) -> Result<Endpoint, Problem> {
 /// # Errors
 /// Another scheme, a path, credentials (which are not repeated), or no host.
 pub fn patroni_url(text: &str) -> Result<String, Problem> {
+    base_url(text, Api::Patroni)
+}
+
+/// Reads the base address of an etcd and gives it with its port: from `http://pg1` comes
+/// `http://pg1:2379`.
+///
+/// # Errors
+/// As [`patroni_url`].
+pub fn etcd_url(text: &str) -> Result<String, Problem> {
+    base_url(text, Api::Etcd)
+}
+
+/// Whose address it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Api {
+    /// Patroni's REST API.
+    Patroni,
+    /// The v3 API of etcd.
+    Etcd,
+}
+
+impl Api {
+    fn port(self) -> u16 {
+        match self {
+            Api::Patroni => PATRONI_PORT,
+            Api::Etcd => ETCD_PORT,
+        }
+    }
+
+    /// How an address of it looks.
+    pub(super) fn example(self) -> &'static str {
+        match self {
+            Api::Patroni => "http://10.0.0.11:8008",
+            Api::Etcd => "http://10.0.0.11:2379",
+        }
+    }
+
+    /// Whose paths they are that an address must not have.
+    pub(super) fn owner(self) -> &'static str {
+        match self {
+            Api::Patroni => "Patroni",
+            Api::Etcd => "etcd",
+        }
+    }
+}
+
+fn base_url(text: &str, api: Api) -> Result<String, Problem> {
     if text.contains('@') {
-        return Err(Problem::UrlCredentials);
+        return Err(Problem::UrlCredentials(api));
     }
     let Some((scheme, rest)) = text.split_once("://") else {
-        return Err(no_scheme(text, text));
+        return Err(no_scheme(text, text, api));
     };
     let scheme = scheme.to_ascii_lowercase();
     if scheme != "http" && scheme != "https" {
-        return Err(no_scheme(text, rest));
+        return Err(no_scheme(text, rest, api));
     }
     let host = rest.split(['/', '?', '#']).next().unwrap_or(rest);
-    let url = format!("{scheme}://{}", endpoint(host, PATRONI_PORT)?);
+    let url = format!("{scheme}://{}", endpoint(host, api.port())?);
     match &rest[host.len()..] {
         "" | "/" => Ok(url),
-        _ => Err(Problem::UrlPath { meant: url }),
+        _ => Err(Problem::UrlPath { meant: url, api }),
     }
 }
 
@@ -83,10 +130,11 @@ pub fn port(digits: &str) -> Result<u16, Problem> {
     }
 }
 
-fn no_scheme(text: &str, rest: &str) -> Problem {
+fn no_scheme(text: &str, rest: &str, api: Api) -> Problem {
     Problem::UrlScheme {
         found: Shown::of(text),
-        meant: endpoint(rest, PATRONI_PORT).ok().map(|endpoint| format!("http://{endpoint}")),
+        meant: endpoint(rest, api.port()).ok().map(|endpoint| format!("http://{endpoint}")),
+        api,
     }
 }
 
@@ -187,8 +235,20 @@ mod tests {
     #[test]
     fn a_patroni_url_with_credentials_is_refused_and_not_repeated() {
         let problem = patroni_url("http://admin:geheim@10.0.0.11:8008").unwrap_err();
-        assert_eq!(problem, Problem::UrlCredentials);
+        assert_eq!(problem, Problem::UrlCredentials(Api::Patroni));
         assert!(!format!("{problem} {problem:?} {:?}", problem.remedy()).contains("geheim"));
+    }
+
+    #[test]
+    fn a_url_of_etcd_has_its_own_port_and_words() {
+        assert_eq!(etcd_url("http://pg1").unwrap(), "http://pg1:2379");
+        for (text, meant) in [
+            ("pg1", "did you mean http://pg1:2379?"),
+            ("http://pg1/v3", "write http://pg1:2379; pgsteer knows etcd's paths"),
+            ("http://a:b@pg1", "leave it out and give username and password_file"),
+        ] {
+            assert_eq!(etcd_url(text).unwrap_err().remedy().unwrap(), meant);
+        }
     }
 
     #[test]

@@ -73,6 +73,9 @@ pub enum Conflict {
     /// A fallback on a service that has no replicas.
     #[error("falling back to the primary has no meaning on a service with role {0}")]
     FallbackOnRole(Role),
+    /// A policy for a pooler that there is none of.
+    #[error("without `pooler_port` the service uses no pooler")]
+    PoolerDownWithoutPort,
     /// `--max-lag`, and no service that it could apply to.
     #[error("no service has role replica")]
     NoReplicaService,
@@ -82,10 +85,13 @@ pub enum Conflict {
     /// Tags are Patroni's notion.
     #[error("members that are listed one by one have no tags, so nobody would serve")]
     TagsWithoutPatroni,
+    /// What is watched in etcd is Patroni's.
+    #[error("without Patroni there is nothing in etcd to watch")]
+    EtcdWithoutPatroni,
     /// The policy for life without Patroni, with Patroni.
     #[error("with Patroni the leader lock decides, not the timeline")]
     HighestTimelineWithPatroni,
-    /// A certificate without its key, or a key without its certificate.
+    /// A certificate without its key, a user without a password, or the other way round.
     #[error("it is of no use without {0}")]
     WithoutPartner(&'static str),
     /// A CA that would not be looked at.
@@ -126,10 +132,17 @@ impl Conflict {
             Conflict::LagOnRole(_) | Conflict::FallbackOnRole(_) => {
                 "remove it, or set role = \"replica\"".into()
             }
+            Conflict::PoolerDownWithoutPort => {
+                "add pooler_port = 6432, or remove pooler_down".into()
+            }
             Conflict::NoReplicaService => "remove it, or add a read service".into(),
             Conflict::StandbyLeaderWithoutPatroni => "use role = \"replica\"".into(),
             Conflict::TagsWithoutPatroni => "remove tags".into(),
             Conflict::HighestTimelineWithPatroni => "remove it".into(),
+            Conflict::EtcdWithoutPatroni => "remove it".into(),
+            Conflict::WithoutPartner("username" | "password_file") => {
+                "give both username and password_file, or none".into()
+            }
             Conflict::WithoutPartner(_) => "give both cert_file and key_file, or none".into(),
             Conflict::CaFileUnused(_) => "set sslmode = \"verify-full\", or remove ca_file".into(),
             Conflict::SilenceTooShort { .. } => {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::error::Place;
 use super::limits::{READ_LISTEN, WRITE_LISTEN};
-use super::{SplitBrain, SslMode, Vocabulary, Weight};
+use super::{PoolerDown, SplitBrain, SslMode, Vocabulary, Weight};
 use crate::claim::Role;
 use crate::names::{ClusterName, Endpoint, MemberName, ServiceName};
 
@@ -98,6 +98,8 @@ pub struct Draft {
     pub patroni: Field<PatroniDraft>,
     /// `[members]`.
     pub members: Field<Vec<MemberDraft>>,
+    /// `[etcd]`.
+    pub etcd: Field<EtcdDraft>,
     /// `[check]`.
     pub check: Field<CheckDraft>,
     /// `[services]`. Where it is absent, there are the services `write` and `read`.
@@ -162,6 +164,29 @@ pub struct PatroniDraft {
     pub timeout: Field<Duration>,
 }
 
+/// `[etcd]`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct EtcdDraft {
+    /// `urls`, each with its port.
+    pub urls: Field<Vec<Given<String>>>,
+    /// `namespace`.
+    pub namespace: Field<String>,
+    /// `scope`.
+    pub scope: Field<String>,
+    /// `username`.
+    pub username: Field<String>,
+    /// `password_file`.
+    pub password_file: Field<PathBuf>,
+    /// `ca_file`.
+    pub ca_file: Field<PathBuf>,
+    /// `cert_file`.
+    pub cert_file: Field<PathBuf>,
+    /// `key_file`.
+    pub key_file: Field<PathBuf>,
+    /// `timeout_seconds`.
+    pub timeout: Field<Duration>,
+}
+
 /// `[members.NAME]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MemberDraft {
@@ -211,6 +236,8 @@ pub struct ServiceDraft {
     pub tags: Field<BTreeMap<String, String>>,
     /// `pooler_port`.
     pub pooler_port: Field<u16>,
+    /// `pooler_down`.
+    pub pooler_down: Field<PoolerDown>,
     /// `connect_timeout_seconds`.
     pub connect_timeout: Field<Duration>,
 }
@@ -228,6 +255,7 @@ impl ServiceDraft {
             fallback: Field::default(),
             tags: Field::default(),
             pooler_port: Field::default(),
+            pooler_down: Field::default(),
             connect_timeout: Field::default(),
         }
     }

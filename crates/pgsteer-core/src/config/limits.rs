@@ -12,7 +12,8 @@ use crate::claim::Role;
 pub const FILE_BYTES_MAX: usize = 1024 * 1024;
 /// How many errors are kept; the rest is only counted.
 pub const ERRORS_MAX: usize = 100;
-/// The most members that a cluster may have, listed or found, and the most addresses of Patroni.
+/// The most members that a cluster may have, listed or found, and the most addresses of Patroni
+/// and of etcd.
 pub const MEMBERS_MAX: usize = 64;
 /// The most services.
 pub const SERVICES_MAX: usize = 64;
@@ -27,6 +28,10 @@ pub const LAG_BYTES_MAX: u64 = 1 << 50;
 
 /// Patroni's own port, for addresses that name none.
 pub const PATRONI_PORT: u16 = 8008;
+/// etcd's own port, for addresses that name none.
+pub const ETCD_PORT: u16 = 2379;
+/// Patroni's own namespace in etcd.
+pub const ETCD_NAMESPACE: &str = "/service";
 /// Where the service `write` listens unless told otherwise.
 pub const WRITE_LISTEN: SocketAddr = everywhere(5000);
 /// Where the service `read` listens unless told otherwise.
@@ -50,6 +55,8 @@ pub const HOLD: Seconds = Seconds::within(0, 3_600_000);
 pub const CONNECT_TIMEOUT: Seconds = Seconds::within(100, 60_000).or(2_000);
 /// How long Patroni has for one answer.
 pub const PATRONI_TIMEOUT: Seconds = Seconds::within(100, 60_000).or(1_000);
+/// How long etcd has for one answer.
+pub const ETCD_TIMEOUT: Seconds = Seconds::within(100, 60_000).or(2_000);
 /// How long PostgreSQL has for one answer to the tether.
 pub const CHECK_TIMEOUT: Seconds = Seconds::within(100, 60_000).or(1_000);
 /// How long an open gate outlives the silence of its member's Patroni.

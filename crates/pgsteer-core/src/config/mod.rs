@@ -19,7 +19,7 @@ pub mod summary;
 pub mod units;
 pub mod words;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -43,6 +43,14 @@ pub struct Config {
     pub proxy: ProxyConfig,
 }
 
+impl Config {
+    /// The ports of the poolers that are watched beside every member.
+    pub fn pooler_ports(&self) -> BTreeSet<u16> {
+        let of_services = self.services.values().filter_map(|service| service.pooler_port);
+        of_services.chain(self.agent.as_ref().and_then(|agent| agent.pooler_port)).collect()
+    }
+}
+
 /// The cluster and how to learn about it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClusterConfig {
@@ -52,6 +60,8 @@ pub struct ClusterConfig {
     pub members: Membership,
     /// The login of the tether; without it Patroni's word alone has to do.
     pub check: Option<CheckConfig>,
+    /// Where Patroni's keys are watched, if anywhere.
+    pub etcd: Option<EtcdConfig>,
     /// What to do when two members take writes and there is no Patroni to say who is right.
     pub split_brain: SplitBrain,
     /// How long an open gate outlives the silence of its member's Patroni, while the tether
@@ -89,6 +99,29 @@ pub struct PatroniConfig {
     /// Certificates of the authorities to trust, PEM; the system's if none is given.
     pub ca_file: Option<PathBuf>,
     /// Client certificate, PEM, for `verify_client: required`.
+    pub cert_file: Option<PathBuf>,
+    /// Key of the client certificate, PEM.
+    pub key_file: Option<PathBuf>,
+    /// How long one answer may take.
+    pub timeout: Duration,
+}
+
+/// How to watch Patroni's keys in etcd, by its v3 API.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EtcdConfig {
+    /// Base addresses, as `http://10.0.0.11:2379`; at least one.
+    pub urls: Vec<String>,
+    /// Patroni's namespace: a slash in front and none behind, empty for the root.
+    pub namespace: String,
+    /// Patroni's scope; what the members tell if none is given.
+    pub scope: Option<String>,
+    /// User name, for an etcd with authentication.
+    pub username: Option<String>,
+    /// File that holds the password.
+    pub password_file: Option<PathBuf>,
+    /// Certificates of the authorities to trust, PEM; the system's if none is given.
+    pub ca_file: Option<PathBuf>,
+    /// Client certificate, PEM.
     pub cert_file: Option<PathBuf>,
     /// Key of the client certificate, PEM.
     pub key_file: Option<PathBuf>,
@@ -178,6 +211,8 @@ pub struct ServiceConfig {
     /// The port to dial on the member instead of PostgreSQL's own: a PgBouncer beside it.
     /// What a pooler says of the role in the login is cached, so it is not believed.
     pub pooler_port: Option<u16>,
+    /// What becomes of new clients while that pooler does not lead to its member.
+    pub pooler_down: PoolerDown,
     /// How long one member has to accept a connection. To say its first word in the login it has
     /// five times as long, or until its gate is shut.
     pub connect_timeout: Duration,
@@ -195,7 +230,27 @@ impl ServiceConfig {
             fallback_primary: false,
             tags: BTreeMap::new(),
             pooler_port: None,
+            pooler_down: PoolerDown::Shut,
             connect_timeout: limits::CONNECT_TIMEOUT.usual(),
+        }
+    }
+}
+
+/// What becomes of new clients while a member's pooler is down, or leads somewhere else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoolerDown {
+    /// The member gets none: they wait, or go to another one.
+    Shut,
+    /// They are led to PostgreSQL itself, past the pooler.
+    Bypass,
+}
+
+impl PoolerDown {
+    /// The word used in configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            PoolerDown::Shut => "shut",
+            PoolerDown::Bypass => "bypass",
         }
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::limits::{LOGIN_NAME_BYTES_MAX, PATH_BYTES_MAX};
 use super::problem::{Problem, Shown};
 use crate::agent::LINE_BYTES_MAX;
+use crate::names::check_name;
 
 /// Reads a user or database name of PostgreSQL.
 ///
@@ -14,6 +15,25 @@ use crate::agent::LINE_BYTES_MAX;
 pub fn login(text: &str) -> Result<String, Problem> {
     let fits = is_within(text, LOGIN_NAME_BYTES_MAX);
     fits.then(|| text.to_owned()).ok_or(Problem::Login)
+}
+
+/// Reads a part of the name of a key in etcd: Patroni's scope, the name of a user.
+///
+/// # Errors
+/// A text that is no name.
+pub fn name(text: &str) -> Result<String, Problem> {
+    check_name(text).map(|()| text.to_owned()).map_err(Problem::Name)
+}
+
+/// Reads Patroni's namespace as Patroni does (`dcs/__init__.py`, `_base_path`): slashes in front
+/// and behind do not count. `/` is the root.
+///
+/// # Errors
+/// A text that is no name.
+pub fn namespace(text: &str) -> Result<String, Problem> {
+    let text = name(text)?;
+    let parts = text.split('/').filter(|part| !part.is_empty());
+    Ok(parts.flat_map(|part| ["/", part]).collect())
 }
 
 /// Reads the path of a file. Whether there is one, the shell finds out.
@@ -36,4 +56,19 @@ pub fn question(text: &str) -> Result<String, Problem> {
 
 fn is_within(text: &str, bytes_max: usize) -> bool {
     (1..=bytes_max).contains(&text.len()) && !text.contains('\0')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_is_read_as_patroni_reads_it() {
+        for (text, meant) in
+            [("/service", "/service"), ("service/", "/service"), ("//a//b/", "/a/b"), ("/", "")]
+        {
+            assert_eq!(namespace(text).unwrap(), meant);
+        }
+        assert!(namespace("").is_err());
+    }
 }

@@ -6,6 +6,7 @@ use std::fmt;
 
 use thiserror::Error;
 
+use super::address::Api;
 use super::conflict::Conflict;
 use super::limits::{FILE_BYTES_MAX, LOGIN_NAME_BYTES_MAX, PATH_BYTES_MAX, PORT, Seconds, Whole};
 use super::units::size_text;
@@ -104,16 +105,20 @@ pub enum Problem {
         found: Shown,
         /// What was probably meant.
         meant: Option<String>,
+        /// Whose address it should be.
+        api: Api,
     },
     /// A URL with a path, a query or a fragment.
     #[error("the URL has more than scheme, host and port (it is not shown)")]
     UrlPath {
         /// What remains without the path.
         meant: String,
+        /// Whose address it is.
+        api: Api,
     },
     /// A URL with a user name or password in it.
     #[error("the URL has a user name or password in it (it is not shown)")]
-    UrlCredentials,
+    UrlCredentials(Api),
     /// Not a question to the agent.
     #[error("{0} is neither a service nor one of Patroni's health checks")]
     Question(Shown),
@@ -146,7 +151,7 @@ impl Problem {
             Problem::TooLarge => "is it really a configuration of pgsteer?".into(),
             Problem::UnknownKey { near, known, .. } => meant_or_list(*near, known, "known here:"),
             Problem::PasswordInFile => {
-                "put it into a file of its own and name that in [check]: password_file = \"/etc/pgsteer/password\"".into()
+                "put it into a file of its own and name that in [check] or [etcd]: password_file = \"/etc/pgsteer/password\"".into()
             }
             Problem::WrongType { example, .. } => format!("as in {example}"),
             Problem::NotSeconds { range, .. } => format!("a bare number {range}"),
@@ -161,9 +166,14 @@ impl Problem {
             Problem::Unspecified(_) => "write the address that the member listens on".into(),
             Problem::Member(_) => "as n1=10.0.0.11:5432".into(),
             Problem::UrlScheme { meant: Some(url), .. } => format!("did you mean {url}?"),
-            Problem::UrlScheme { meant: None, .. } => "as http://10.0.0.11:8008".into(),
-            Problem::UrlPath { meant } => format!("write {meant}; pgsteer knows Patroni's paths"),
-            Problem::UrlCredentials => {
+            Problem::UrlScheme { meant: None, api, .. } => format!("as {}", api.example()),
+            Problem::UrlPath { meant, api } => {
+                format!("write {meant}; pgsteer knows {}'s paths", api.owner())
+            }
+            Problem::UrlCredentials(Api::Etcd) => {
+                "leave it out and give username and password_file".into()
+            }
+            Problem::UrlCredentials(Api::Patroni) => {
                 "leave it out: what pgsteer reads of Patroni needs no password; for verify_client give cert_file and key_file".into()
             }
             Problem::Size(_) => format!(

@@ -3,7 +3,9 @@
 use std::fmt;
 
 use super::units::{seconds_text, size_text};
-use super::{CheckConfig, Config, Membership, PatroniConfig, ServiceConfig};
+use super::{
+    CheckConfig, Config, EtcdConfig, Membership, PatroniConfig, PoolerDown, ServiceConfig,
+};
 use crate::claim::Found;
 
 /// Shows what was understood of a configuration, one fact a line.
@@ -21,6 +23,9 @@ impl fmt::Display for Summary<'_> {
         match &cluster.check {
             Some(check) => login(f, check)?,
             None => writeln!(f, "no check login: Patroni's word alone decides")?,
+        }
+        if let Some(etcd) = &cluster.etcd {
+            watched(f, etcd)?;
         }
         let mut services: Vec<_> = config.services.iter().collect();
         services.sort_by_key(|(name, service)| (service.role, *name));
@@ -55,6 +60,14 @@ fn members_listed(f: &mut fmt::Formatter<'_>, members: &[Found]) -> fmt::Result 
     writeln!(f, "no Patroni, members {}", each.join(", "))
 }
 
+fn watched(f: &mut fmt::Formatter<'_>, etcd: &EtcdConfig) -> fmt::Result {
+    write!(f, "switchovers known from etcd at {}, ", etcd.urls.join(", "))?;
+    match &etcd.scope {
+        Some(scope) => writeln!(f, "keys below {}/{scope}", etcd.namespace),
+        None => writeln!(f, "keys below {}/ and the scope that Patroni tells", etcd.namespace),
+    }
+}
+
 fn login(f: &mut fmt::Formatter<'_>, check: &CheckConfig) -> fmt::Result {
     let CheckConfig { user, dbname, .. } = check;
     write!(f, "check login {user} to database {dbname}, ")?;
@@ -80,8 +93,11 @@ fn service_line(f: &mut fmt::Formatter<'_>, service: &ServiceConfig) -> fmt::Res
     for (tag, value) in &service.tags {
         write!(f, ", tag {tag} = {value}")?;
     }
-    match service.pooler_port {
-        Some(port) => writeln!(f, ", pooler on port {port}"),
-        None => writeln!(f),
+    match (service.pooler_port, service.pooler_down) {
+        (Some(port), PoolerDown::Shut) => writeln!(f, ", pooler on port {port}"),
+        (Some(port), PoolerDown::Bypass) => {
+            writeln!(f, ", pooler on port {port}, bypassed while it is down")
+        }
+        (None, _) => writeln!(f),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::problem::{Problem, Shown};
 use super::suggest::nearest;
-use super::{SplitBrain, SslMode, Vocabulary, Weight};
+use super::{PoolerDown, SplitBrain, SslMode, Vocabulary, Weight};
 use crate::claim::Role;
 
 /// Reads the role that a service wants.
@@ -39,6 +39,14 @@ pub fn sslmode(text: &str) -> Result<SslMode, Problem> {
 pub fn split_brain(text: &str) -> Result<SplitBrain, Problem> {
     let policies = [SplitBrain::Block, SplitBrain::HighestTimeline];
     choose(text, &policies, SplitBrain::as_str, &[])
+}
+
+/// Reads what becomes of new clients while a pooler is down.
+///
+/// # Errors
+/// Any other word than `shut` and `bypass`.
+pub fn pooler_down(text: &str) -> Result<PoolerDown, Problem> {
+    choose(text, &[PoolerDown::Shut, PoolerDown::Bypass], PoolerDown::as_str, &[])
 }
 
 /// Reads whether the primary serves reads while no replica is open.
@@ -94,6 +102,7 @@ mod tests {
         assert_eq!(role("standby_leader").unwrap(), Role::StandbyLeader);
         assert_eq!(sslmode("verify-full").unwrap(), SslMode::VerifyFull);
         assert_eq!(split_brain("highest_timeline").unwrap(), SplitBrain::HighestTimeline);
+        assert_eq!(pooler_down("bypass").unwrap(), PoolerDown::Bypass);
         assert!(fallback("primary").unwrap());
         assert!(!fallback("none").unwrap());
     }

@@ -4,19 +4,22 @@
 //! [`Engine::handle_timeout`], and after each of them looks at [`Engine::snapshot`],
 //! [`Engine::plan`], [`Engine::poll_event`] and [`Engine::poll_timeout`].
 //!
-//! The roster knows who is there, the turning moves the gates, the showing makes the Snapshot.
+//! The roster knows who is there, the notices what is written in etcd, the turning moves the gates,
+//! the showing makes the Snapshot.
 
 mod history;
 mod measure;
+mod notices;
 mod roster;
 mod showing;
 mod turning;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::claim::{Report, Role};
+use crate::config::limits::CHECK_TIMEOUT;
 use crate::config::{ClusterConfig, Config, Membership, ServiceConfig, SplitBrain};
 use crate::gate::Gate;
 use crate::judge::standing::standings;
@@ -30,6 +33,7 @@ use crate::snapshot::{Event, EventKind, Snapshot};
 use crate::time::Moment;
 use crate::view::{Freshness, Word};
 use history::History;
+use notices::Notices;
 use roster::Roster;
 use showing::empty_snapshot;
 use turning::is_news;
@@ -57,9 +61,14 @@ type Gates = BTreeMap<MemberName, Gate>;
 pub struct Engine {
     cluster: ClusterConfig,
     posts: BTreeMap<Post, ServiceConfig>,
+    /// The ports of the poolers that are watched beside every member.
+    pooler_ports: BTreeSet<u16>,
     rules: Rules,
     roster: Roster,
+    notices: Notices,
     standings: BTreeMap<MemberName, Standing>,
+    /// Since when each member has been in the role that it has.
+    roles_since: BTreeMap<MemberName, Moment>,
     gates: BTreeMap<Post, Gates>,
     lead: Lead,
     /// The cluster is in maintenance mode, as far as was last heard.
@@ -81,9 +90,12 @@ impl Engine {
         let mut engine = Engine {
             cluster: config.cluster.clone(),
             posts: posts(&config.services),
+            pooler_ports: config.pooler_ports(),
             rules: rules(&config.cluster),
             roster: Roster::default(),
+            notices: Notices::default(),
             standings: BTreeMap::new(),
+            roles_since: BTreeMap::new(),
             gates: BTreeMap::new(),
             lead: Lead::default(),
             paused: false,
@@ -92,7 +104,7 @@ impl Engine {
             listening_since: now,
             history: History::default(),
             snapshot: Arc::new(empty_snapshot(config, now)),
-            plan: Arc::new(Plan::new()),
+            plan: Arc::new(Plan::default()),
         };
         engine.enlist_configured(now);
         engine.turn(now);
@@ -107,6 +119,7 @@ impl Engine {
                 self.roster.take_topology(topology, now)
             }
             Report::Topology(_) => Vec::new(),
+            Report::Notice(notice) => self.take_notice(notice, now).into_iter().collect(),
         };
         self.record(events, now);
         self.turn(now);
@@ -123,8 +136,14 @@ impl Engine {
         if self.cluster.members != config.cluster.members {
             self.roster.forget_identity();
         }
+        if self.cluster != config.cluster {
+            // The sources begin anew.
+            self.notices = Notices::default();
+        }
         self.cluster = config.cluster.clone();
         self.posts = posts(&config.services);
+        self.pooler_ports = config.pooler_ports();
+        self.roster.keep_poolers(&self.pooler_ports);
         self.rules = rules(&config.cluster);
         self.enlist_configured(now);
         self.history.record(EventKind::Reloaded, now);
@@ -143,7 +162,14 @@ impl Engine {
         let gates = self.gates.values().flat_map(BTreeMap::values);
         let of_gates = gates.map(|gate| gate.grace_ends());
         let of_search = self.primary_missing_since.map(|since| since + SEARCH_LASTS);
-        of_members.chain(of_gates).flatten().chain(of_search).filter(|at| *at > now).min()
+        let of_notices = self.notices_run_out();
+        of_members
+            .chain(of_gates)
+            .flatten()
+            .chain(of_search)
+            .chain(of_notices)
+            .filter(|at| *at > now)
+            .min()
     }
 
     /// The next event that has not been polled yet, oldest first.
@@ -203,6 +229,7 @@ impl Engine {
         for (name, standing) in &concluded {
             let was = self.standings.get(name).map_or(Role::Unknown, |standing| standing.role);
             if was != standing.role {
+                self.roles_since.insert(name.clone(), now);
                 let timeline = self.timeline(&self.roster.members()[name], now);
                 events.push(EventKind::Role {
                     member: name.clone(),
@@ -212,8 +239,14 @@ impl Engine {
                 });
             }
         }
+        self.roles_since.retain(|name, _| concluded.contains_key(name));
         self.standings = concluded;
         self.record(events, now);
+    }
+
+    /// Since when a member has been in its role, if it ever had one.
+    fn role_since(&self, name: &MemberName) -> Moment {
+        self.roles_since.get(name).copied().unwrap_or(Moment::START)
     }
 
     /// Maintenance mode, as long as any member says so. If nobody speaks it stays as it was.
@@ -282,7 +315,9 @@ fn rules(cluster: &ClusterConfig) -> Rules {
         Membership::Patroni(patroni) => (true, patroni.timeout),
         Membership::Listed(_) => (false, Duration::ZERO),
     };
-    let tether_timeout = cluster.check.as_ref().map_or(Duration::ZERO, |check| check.timeout);
+    let check_timeout = cluster.check.as_ref().map(|check| check.timeout);
+    let tether_timeout = check_timeout.unwrap_or_default();
+    let pooler_timeout = check_timeout.unwrap_or(CHECK_TIMEOUT.usual());
     Rules {
         has_patroni,
         has_tether: cluster.check.is_some(),
@@ -291,6 +326,7 @@ fn rules(cluster: &ClusterConfig) -> Rules {
             patroni: pace::REST.patroni + patroni_timeout + ANSWER_SLACK,
             tether: pace::REST.tether + tether_timeout + ANSWER_SLACK,
             progress: PROGRESS_LIFETIME,
+            pooler: pace::KNOCK + pooler_timeout + ANSWER_SLACK,
         },
         patroni_loss_grace: cluster.patroni_loss_grace,
     }

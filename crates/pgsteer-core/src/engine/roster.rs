@@ -1,6 +1,6 @@
 //! The roster: which members there are, and what has been said of each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::LEFT_MEMORY;
 use crate::claim::{Claim, Found, PatroniFacts, Topology};
@@ -112,6 +112,13 @@ impl Roster {
         self.listed_scope = None;
         self.topology_asked_at = None;
         self.strange_scope = None;
+    }
+
+    /// Forgets what was said of poolers that are not on `ports`.
+    pub(super) fn keep_poolers(&mut self, ports: &BTreeSet<u16>) {
+        for member in self.members.values_mut() {
+            member.view.keep_poolers(ports);
+        }
     }
 
     fn enlist_one(&mut self, found: Found, now: Moment) -> Option<EventKind> {

@@ -1,26 +1,32 @@
 //! Showing: the Snapshot for the outputs, and the plan for the sources.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use super::Engine;
-use crate::claim::{Role, Standby};
+use crate::claim::{PoolerFacts, Role, Standby};
 use crate::config::{Config, ServiceConfig};
 use crate::gate::Gate;
 use crate::judge::fitness::Lag;
-use crate::judge::{Member, Standing};
+use crate::judge::path::{Path, leads_to, path};
+use crate::judge::{Member, Standing, Trust};
 use crate::names::MemberName;
 use crate::pace::Need;
 use crate::plan::{Ask, Plan};
 use crate::post::{Post, ROLES};
 use crate::reason::Reason;
-use crate::snapshot::{Health, MemberState, ServiceState, Snapshot};
+use crate::snapshot::{Health, MemberState, PoolerState, ServiceState, Snapshot};
 use crate::time::Moment;
 use crate::view::Word;
 
 impl Engine {
     /// All that there is to show, as the Snapshot of that number.
     pub(super) fn make_snapshot(&self, generation: u64, now: Moment) -> Snapshot {
-        let members = self.roster.members().iter().map(|(name, member)| {
-            (name.clone(), self.member_state(member, &self.standings[name], now))
-        });
+        let members = self
+            .roster
+            .members()
+            .iter()
+            .map(|(name, member)| (name.clone(), self.member_state(name, member, now)));
         let services = self.posts.iter().filter_map(|(post, wishes)| {
             let Post::Service(name) = post else { return None };
             let gates = self.gates[post].clone();
@@ -33,6 +39,7 @@ impl Engine {
             cluster: self.cluster.name.clone(),
             scope: self.roster.identity().scope.clone(),
             paused: self.paused,
+            etcd: self.notices.watch().cloned(),
             local: self.local(),
             members: members.collect(),
             services: services.collect(),
@@ -40,12 +47,21 @@ impl Engine {
         }
     }
 
-    fn member_state(&self, member: &Member, standing: &Standing, now: Moment) -> MemberState {
+    fn member_state(&self, name: &MemberName, member: &Member, now: Moment) -> MemberState {
+        let standing = &self.standings[name];
         let lag = match standing.role {
             Role::Replica => self.lag(member, now),
             Role::Primary | Role::StandbyLeader | Role::Unknown => Lag::default(),
         };
         let left = member.left_at.map(|_| Reason::Left);
+        let poolers = self.pooler_ports.iter().map(|port| {
+            let trouble = self.path(name, member, *port, now).trouble().cloned();
+            let leads_to = match member.view.pooler(*port, now, &self.rules.freshness) {
+                Word::Said(PoolerFacts::Leads { in_recovery }) => Some(leads_to(*in_recovery)),
+                _ => None,
+            };
+            (*port, PoolerState { leads_to, trouble })
+        });
         MemberState {
             postgres: member.found.postgres.clone(),
             patroni_url: member.found.patroni_url.clone(),
@@ -56,6 +72,7 @@ impl Engine {
             timeline: self.timeline(member, now),
             lag_bytes: lag.bytes,
             lag: lag.time,
+            poolers: poolers.collect(),
             tags: member
                 .view
                 .patroni_facts()
@@ -110,25 +127,60 @@ impl Engine {
         only(&is_asked).or_else(|| only(&|member| member.view.is_here()))
     }
 
+    fn path(&self, name: &MemberName, member: &Member, port: u16, now: Moment) -> Path {
+        let role = (self.standings[name].role, self.role_since(name));
+        path(member, port, role, &self.rules, now)
+    }
+
+    /// The member may be relied on, and only the next word on one of its poolers is missing.
+    fn is_pooler_behind(&self, name: &MemberName, member: &Member, now: Moment) -> bool {
+        let is_awaited =
+            |port: &u16| matches!(self.path(name, member, *port, now), Path::Awaited(_));
+        !matches!(self.standings[name].trust, Trust::None(_))
+            && self.pooler_ports.iter().any(is_awaited)
+    }
+
+    /// Nobody goes through a pooler to a server that is down: PgBouncer puts off whoever tries, and
+    /// all who come after, for as long as `server_login_retry` says. A knock does not get so far.
+    fn poolers_to_ask(&self, name: &MemberName) -> BTreeSet<u16> {
+        match self.rules.has_tether && self.standings[name].role == Role::Unknown {
+            true => BTreeSet::new(),
+            false => self.pooler_ports.clone(),
+        }
+    }
+
     /// Whom the sources ask, and how often, as things are.
     pub(super) fn make_plan(&self, now: Moment) -> Plan {
+        let is_promoting =
+            |name: &MemberName| self.standings[name].trouble() == Some(&Reason::Promoting);
+        let promoting = self.roster.members().keys().find(|name| is_promoting(name));
         let ask = |(name, member): (&MemberName, &Member)| {
             let gates = || self.gates.values().filter_map(|gates| gates.get(name));
             let need = Need {
-                primary_missing: self.primary_missing_since.map(|since| now.since(since)),
-                promoting: self.standings[name].trouble() == Some(&Reason::Promoting),
+                // A lock that has moved, and nobody here has said so yet, is worth the same haste.
+                primary_missing: self
+                    .primary_missing_since
+                    .or_else(|| self.lock_moved_at(now))
+                    .map(|since| now.since(since)),
+                promoting: is_promoting(name),
+                other_promoting: promoting.is_some_and(|promoting| promoting != name),
                 in_probation: gates().any(|gate| matches!(gate, Gate::Probation { .. })),
                 has_tether: self.rules.has_tether,
+                pooler_behind: self.is_pooler_behind(name, member, now),
             };
             let ask = Ask {
                 postgres: member.found.postgres.clone(),
                 addresses: member.view.addresses().to_vec(),
                 patroni_url: member.found.patroni_url.clone(),
+                poolers: self.poolers_to_ask(name),
                 pace: need.pace(),
             };
             (name.clone(), ask)
         };
-        self.roster.members().iter().map(ask).collect()
+        Plan {
+            members: self.roster.members().iter().map(ask).collect(),
+            scope: self.roster.identity().scope.as_deref().map(Arc::from),
+        }
     }
 }
 
@@ -140,6 +192,7 @@ pub(super) fn empty_snapshot(config: &Config, now: Moment) -> Snapshot {
         cluster: config.cluster.name.clone(),
         scope: None,
         paused: false,
+        etcd: None,
         local: None,
         members: Default::default(),
         services: Default::default(),

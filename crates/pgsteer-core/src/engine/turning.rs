@@ -55,8 +55,16 @@ impl Turning<'_> {
         let mut gates = Gates::new();
         for name in self.engine.roster.members().keys() {
             let old = self.old_gate(name);
-            let verdict = self.case(name, &old).verdict();
-            gates.insert(name.clone(), old.next(self.turn(name, verdict)));
+            let case = self.case(name, &old);
+            let verdict = match case.verdict() {
+                Verdict::Fit { .. }
+                    if self.engine.is_handing_over(name, self.service, self.now) =>
+                {
+                    Verdict::Drain(Reason::SwitchoverPlanned)
+                }
+                verdict => verdict,
+            };
+            gates.insert(name.clone(), old.next(self.turn(&case, verdict)));
         }
         if self.service.fallback_primary {
             self.stand_in(&mut gates);
@@ -74,13 +82,14 @@ impl Turning<'_> {
         let replica_comes = replica_is(|gate| matches!(gate, Gate::Probation { .. }));
         for name in self.engine.roster.members().keys().filter(|name| is_primary(name)) {
             let old = self.old_gate(name);
+            let case = self.case(name, &old);
             let verdict = match old.is_open() {
                 true if replica_serves => Verdict::Drain(Reason::FallbackOver),
                 // Who stands in goes on until a replica is open, and nobody starts shortly before.
                 false if replica_serves || replica_comes => continue,
-                _ => self.case(name, &old).verdict_as_stand_in(),
+                _ => case.verdict_as_stand_in(),
             };
-            gates.insert(name.clone(), old.next(self.turn(name, verdict)));
+            gates.insert(name.clone(), old.next(self.turn(&case, verdict)));
         }
     }
 
@@ -95,22 +104,24 @@ impl Turning<'_> {
             wants: self.service.role,
             member,
             standing: &self.engine.standings[name],
+            role_since: self.engine.role_since(name),
             lag: self.engine.lag(member, self.now),
             has_source: self.engine.has_source(),
             drained_for_lag: matches!(old, Gate::Draining { reason, .. } if reason.is_lag()),
+            is_bypassed: old.bypasses_pooler(),
             rules: &self.engine.rules,
             now: self.now,
         }
     }
 
-    fn turn(&self, name: &MemberName, verdict: Verdict) -> Turn {
-        let (engine, member) = (self.engine, &self.engine.roster.members()[name]);
+    fn turn(&self, case: &Case<'_>, verdict: Verdict) -> Turn {
+        let (engine, member) = (self.engine, case.member);
         let silent = self.now.since(engine.quiet_since(member)) >= engine.cluster.silence;
-        let lost =
-            self.service.role == Role::Primary && engine.standings[name].is_proof_against_writes();
+        let lost = self.service.role == Role::Primary && case.standing.is_proof_against_writes();
         Turn {
             verdict,
-            evidence_asked_at: member.view.evidence_asked_at(),
+            evidence_asked_at: member.view.evidence_asked_at(self.service.pooler_port),
+            way: case.way(),
             sessions: if silent || lost { Sessions::End } else { Sessions::Keep },
             generation: self.generation,
             now: self.now,
@@ -147,10 +158,13 @@ fn exclude_rivals(
 }
 
 /// A change of a gate that an operator wants to read about. That a member is what it always
-/// was and therefore not for this service is none.
+/// was and therefore not for this service is none, nor that the first word on it is still to come.
 pub(super) fn is_news(old: Option<&Gate>, new: &Gate) -> bool {
     let code = |gate: &Gate| gate.reason().map(Reason::code);
-    let expected = matches!(new.reason(), Some(Reason::WrongRole { .. } | Reason::Unheard));
+    let expected = matches!(
+        new.reason(),
+        Some(Reason::WrongRole { .. } | Reason::Unheard | Reason::PoolerUnheard { .. })
+    );
     match old {
         Some(old) if old.word() == new.word() => code(old) != code(new) && !expected,
         Some(_) => true,
@@ -161,11 +175,12 @@ pub(super) fn is_news(old: Option<&Gate>, new: &Gate) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gate::Way;
     use crate::names::ServiceName;
 
     fn gates(open: &[&str], shut: &[&str]) -> Gates {
         let now = Moment::START;
-        let open_gate = Gate::Open { since: now, generation: 1, note: None };
+        let open_gate = Gate::Open { since: now, generation: 1, way: Way::Usual, note: None };
         let named = |gate: Gate| move |name: &&str| (MemberName::new(name).unwrap(), gate.clone());
         open.iter().map(named(open_gate)).chain(shut.iter().map(named(Gate::new(now)))).collect()
     }

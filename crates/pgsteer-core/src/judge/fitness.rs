@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use super::path::{Path, path};
 use super::{Member, Rules, Standing, Trust};
 use crate::claim::Role;
-use crate::config::ServiceConfig;
+use crate::config::{PoolerDown, ServiceConfig};
+use crate::gate::Way;
 use crate::reason::Reason;
 use crate::time::Moment;
 use crate::view::Word;
@@ -41,6 +43,22 @@ pub struct Lag {
     pub time: Option<Duration>,
 }
 
+/// How a service gets to a member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Route {
+    /// As it is configured.
+    Usual {
+        /// A reservation.
+        note: Option<Reason>,
+    },
+    /// Past the pooler, for this reason.
+    Past(Reason),
+    /// The next word on the pooler will tell.
+    Awaited(Reason),
+    /// Not at all, for this reason.
+    Barred(Reason),
+}
+
 /// One member before the judge, for one service.
 #[derive(Clone, Copy, Debug)]
 pub struct Case<'a> {
@@ -52,12 +70,16 @@ pub struct Case<'a> {
     pub member: &'a Member,
     /// What it was concluded to be.
     pub standing: &'a Standing,
+    /// Since when it has been in its role.
+    pub role_since: Moment,
     /// How far it is behind.
     pub lag: Lag,
     /// There is a primary, or the leader of a standby cluster, that replicas can stream from.
     pub has_source: bool,
     /// Its gate is draining for its lag just now.
     pub drained_for_lag: bool,
+    /// New sessions are led past its pooler just now.
+    pub is_bypassed: bool,
     /// The rules of the cluster.
     pub rules: &'a Rules,
     /// Now.
@@ -68,6 +90,13 @@ pub struct Case<'a> {
 /// switchover it needs some seconds to find the new primary (`wal_retrieve_retry_interval` is 5 s
 /// by default); what it misses meanwhile the lag limits judge.
 pub const STALL_GRACE: Duration = Duration::from_secs(15);
+
+/// How long an open gate waits for the first word on a pooler. Some attempts at a login fit into it.
+const POOLER_GRACE: Duration = Duration::from_secs(5);
+
+/// How long a pooler that was bypassed must be well before it is used again, so that one that
+/// dies as often as it is started does not flap.
+const POOLER_RETURN: Duration = Duration::from_secs(1);
 
 /// A replica drained for its lag comes back at this part of the limit, so that one that
 /// hovers around it does not flap.
@@ -118,14 +147,53 @@ impl Case<'_> {
         }
         // A primary with Patroni is confirmed by the lock and the state, which agree.
         let confirmed = self.rules.has_patroni && self.wants != Role::Replica;
+        let note = match self.route() {
+            Route::Barred(reason) => return Verdict::Shut(reason),
+            Route::Awaited(reason) => return Verdict::Keep { reason, grace: POOLER_GRACE },
+            Route::Past(reason) => Some(Reason::PoolerBypassed(Box::new(reason))),
+            Route::Usual { note } => note,
+        };
         match &self.standing.trust {
-            Trust::Full => Verdict::Fit { note: None, confirmed },
-            Trust::Noted(reason) => Verdict::Fit { note: Some(reason.clone()), confirmed },
+            Trust::Full => Verdict::Fit { note, confirmed },
+            Trust::Noted(reason) => Verdict::Fit { note: note.or(Some(reason.clone())), confirmed },
             Trust::AsItWas(reason) => {
                 let grace = self.rules.patroni_loss_grace;
                 Verdict::Keep { reason: reason.clone(), grace }
             }
             Trust::None(reason) => Verdict::Shut(reason.clone()),
+        }
+    }
+
+    /// Which way new sessions take to it.
+    pub fn way(&self) -> Way {
+        match self.route() {
+            Route::Past(_) => Way::PastPooler,
+            Route::Usual { .. } | Route::Awaited(_) | Route::Barred(_) => Way::Usual,
+        }
+    }
+
+    fn route(&self) -> Route {
+        let Some(port) = self.service.pooler_port else {
+            return Route::Usual { note: None };
+        };
+        let role = (self.standing.role, self.role_since);
+        let path = path(self.member, port, role, self.rules, self.now);
+        let may_bypass = self.service.pooler_down == PoolerDown::Bypass;
+        match path {
+            Path::Wrong(reason) if may_bypass => Route::Past(reason),
+            Path::Wrong(reason) => Route::Barred(reason),
+            // Who goes past it goes on so until the pooler has been well for a while.
+            Path::Awaited(reason) if may_bypass && self.is_bypassed => Route::Past(reason),
+            Path::Right | Path::Noted(_)
+                if may_bypass
+                    && self.is_bypassed
+                    && self.member.view.pooler_steady_for(port) < POOLER_RETURN =>
+            {
+                Route::Past(Reason::Confirming)
+            }
+            Path::Awaited(reason) => Route::Awaited(reason),
+            Path::Noted(reason) => Route::Usual { note: Some(reason) },
+            Path::Right => Route::Usual { note: None },
         }
     }
 

@@ -1,9 +1,11 @@
 //! The judge: what each member is, and what it is fit for. Pure opinion, no memory.
 //!
 //! [`standing`] weighs what the sources say of all members against each other and concludes
-//! a role for each; [`fitness`] holds one member against the wishes of one service.
+//! a role for each; [`fitness`] holds one member against the wishes of one service; [`path`] tells
+//! whether the pooler beside it leads there.
 
 pub mod fitness;
+pub mod path;
 pub mod standing;
 
 use std::collections::BTreeMap;

@@ -6,8 +6,13 @@
 //! standby never reaches a client of the write service, and a login that fails late can start
 //! again at another member as long as the client has not seen anything that differs there.
 //!
+//! At a standby that is about to be promoted the burst may be held back for longer: the server
+//! tells of its promotion in front of the next ReadyForQuery, and a Sync makes it send one.
+//!
 //! Source: PostgreSQL documentation, "Frontend/Backend Protocol", "Start-up", and "Message
 //! Formats".
+
+use std::ops::Range;
 
 use thiserror::Error;
 
@@ -22,6 +27,9 @@ const AUTHENTICATION_OK: u32 = 0;
 const AUTHENTICATION_CLEARTEXT: u32 = 3;
 const AUTHENTICATION_SASL: u32 = 10;
 
+/// Makes a server that has nothing to do say ReadyForQuery once more.
+pub const SYNC: [u8; 5] = [b'S', 0, 0, 0, 4];
+
 /// Watches one login at one server.
 #[derive(Debug, Default)]
 pub struct LoginWatch {
@@ -30,6 +38,8 @@ pub struct LoginWatch {
     /// How much of `inbox` has been looked at.
     seen: usize,
     authenticated: bool,
+    /// The whole burst has been here before; only the newest word is missing.
+    held_back: bool,
     in_hot_standby: Option<bool>,
     key: Option<CancelKey>,
 }
@@ -60,6 +70,8 @@ pub enum Progress {
 pub struct Ready {
     /// All that was held back, with what came behind ReadyForQuery.
     pub burst: Vec<u8>,
+    /// Where in the burst ReadyForQuery is.
+    pub ready_at: Range<usize>,
     /// What the server says of itself; none before PostgreSQL 14.
     pub in_hot_standby: Option<bool>,
     /// The key for cancelling queries of this session.
@@ -75,9 +87,35 @@ pub enum LoginError {
     /// A length word below its own size.
     #[error("the server's answer to the login is not of the PostgreSQL protocol")]
     Malformed,
+    /// An answer to a question that the client cannot have asked yet, if it waits for its turn.
+    #[error("the server answers what the client asked before it was its turn")]
+    OutOfTurn,
+}
+
+impl Ready {
+    /// Holds the burst back for longer, without its ReadyForQuery: the next one ends it. With the
+    /// watch comes what the server has said since, for the watch to take.
+    pub fn hold_back(mut self) -> (LoginWatch, Vec<u8>) {
+        let since = self.burst.split_off(self.ready_at.end);
+        self.burst.truncate(self.ready_at.start);
+        let watch = LoginWatch {
+            inbox: self.burst,
+            seen: self.ready_at.start,
+            authenticated: true,
+            held_back: true,
+            in_hot_standby: self.in_hot_standby,
+            key: self.key,
+        };
+        (watch, since)
+    }
 }
 
 impl LoginWatch {
+    /// The server has accepted the client, and asks it nothing more.
+    pub fn is_authenticated(&self) -> bool {
+        self.authenticated
+    }
+
     /// Takes in what the server sent.
     ///
     /// # Errors
@@ -87,7 +125,7 @@ impl LoginWatch {
         while let Some((kind, end)) = self.next_message()? {
             let body = self.seen + HEADER_BYTES..end;
             match kind {
-                b'R' if auth_code(&self.inbox[body.clone()]) == Some(AUTHENTICATION_OK) => {
+                b'R' if self.is_welcome(&body) => {
                     self.authenticated = true;
                     let forward: Vec<u8> = self.inbox.drain(..self.seen).collect();
                     // AuthenticationOk itself is the first message that is held back.
@@ -100,7 +138,10 @@ impl LoginWatch {
                 b'S' => self.note_parameter(body),
                 b'K' => self.key = CancelKey::new(&self.inbox[body]),
                 b'E' => return Ok(self.refused(body)),
-                b'Z' if self.authenticated => return Ok(Progress::Ready(self.ready())),
+                b'Z' if self.authenticated => return Ok(Progress::Ready(self.ready(end))),
+                // Notices and notifications may come at any time.
+                b'N' | b'A' => {}
+                _ if self.held_back => return Err(LoginError::OutOfTurn),
                 _ => {}
             }
             self.seen = end;
@@ -121,8 +162,10 @@ impl LoginWatch {
                 Ok(Progress::Refused { sqlstate, message, raw: [forward, raw].concat() })
             }
             Progress::Ready(ready) => {
+                let Range { start, end } = ready.ready_at;
+                let ready_at = forward.len() + start..forward.len() + end;
                 let burst = [forward, ready.burst].concat();
-                Ok(Progress::Ready(Ready { burst, ..ready }))
+                Ok(Progress::Ready(Ready { burst, ready_at, ..ready }))
             }
         }
     }
@@ -144,21 +187,26 @@ impl LoginWatch {
         Ok((self.inbox.len() >= end).then_some((header[0], end)))
     }
 
-    fn note_parameter(&mut self, body: std::ops::Range<usize>) {
+    fn is_welcome(&self, body: &Range<usize>) -> bool {
+        !self.authenticated && auth_code(&self.inbox[body.clone()]) == Some(AUTHENTICATION_OK)
+    }
+
+    fn note_parameter(&mut self, body: Range<usize>) {
         let mut words = self.inbox[body].split(|byte| *byte == 0);
         if words.next() == Some(b"in_hot_standby") {
             self.in_hot_standby = words.next().map(|value| value == b"on");
         }
     }
 
-    fn refused(&mut self, body: std::ops::Range<usize>) -> Progress {
+    fn refused(&mut self, body: Range<usize>) -> Progress {
         let (sqlstate, message) = read_error(&self.inbox[body]);
         Progress::Refused { sqlstate, message, raw: std::mem::take(&mut self.inbox) }
     }
 
-    fn ready(&mut self) -> Ready {
+    fn ready(&mut self, end: usize) -> Ready {
         Ready {
             burst: std::mem::take(&mut self.inbox),
+            ready_at: self.seen..end,
             in_hot_standby: self.in_hot_standby,
             key: self.key.take(),
         }
@@ -242,6 +290,61 @@ mod tests {
         let Ok(Progress::Ready(ready)) = watch.take(rest) else { panic!("not ready") };
         assert_eq!(ready.burst, burst("off"));
         assert_eq!(ready.in_hot_standby, Some(false));
+    }
+
+    fn logged_in(watch: &mut LoginWatch, sent: &[u8]) -> Ready {
+        match watch.take(sent) {
+            Ok(Progress::Ready(ready)) => ready,
+            other => panic!("not ready: {other:?}"),
+        }
+    }
+
+    fn promoted() -> Vec<u8> {
+        message(b'S', b"in_hot_standby\0off\0")
+    }
+
+    #[test]
+    fn a_burst_that_is_held_back_ends_with_the_newest_word() {
+        let last = message(b'R', b"\0\0\0\x0cv=signature");
+        let sent = [last, burst("on")].concat();
+        let ready = logged_in(&mut LoginWatch::default(), &sent);
+        assert_eq!(ready.burst[ready.ready_at.clone()], message(b'Z', b"I"));
+        let (mut watch, since) = ready.hold_back();
+        assert!(since.is_empty());
+        let notice = message(b'N', b"SNOTICE\0\0");
+        assert_eq!(watch.take(&notice), Ok(Progress::Going { forward: Vec::new() }));
+        let ready = logged_in(&mut watch, &[promoted(), message(b'Z', b"I")].concat());
+        assert_eq!(ready.in_hot_standby, Some(false));
+        assert_eq!(ready.key, CancelKey::new(&[1, 2, 3, 4, 5, 6, 7, 8]));
+        let without_ready = &sent[..sent.len() - 6];
+        assert_eq!(ready.burst, [without_ready, &notice, &promoted(), b"Z\0\0\0\x05I"].concat());
+    }
+
+    #[test]
+    fn a_server_that_says_nothing_new_is_what_it_was() {
+        for (word, expected) in [("on", true), ("off", false)] {
+            let ready = logged_in(&mut LoginWatch::default(), &burst(word));
+            let ready = logged_in(&mut ready.hold_back().0, &message(b'Z', b"I"));
+            assert_eq!((ready.in_hot_standby, ready.burst), (Some(expected), burst(word)));
+        }
+    }
+
+    #[test]
+    fn a_burst_is_not_held_back_before_a_client_that_does_not_wait_for_it() {
+        let answer = [message(b'C', b"SELECT 1\0"), message(b'Z', b"I")].concat();
+        let talked = [burst("on"), answer.clone()].concat();
+        let (mut watch, since) = logged_in(&mut LoginWatch::default(), &talked).hold_back();
+        assert_eq!(since, answer);
+        assert_eq!(watch.take(&since), Err(LoginError::OutOfTurn));
+    }
+
+    #[test]
+    fn a_server_that_stops_before_it_is_promoted_says_so() {
+        let ready = logged_in(&mut LoginWatch::default(), &burst("on"));
+        let fatal = message(b'E', b"SFATAL\0C57P01\0Mterminating\0\0");
+        let progress = ready.hold_back().0.take(&fatal);
+        let Ok(Progress::Refused { sqlstate, .. }) = progress else { panic!("{progress:?}") };
+        assert_eq!(sqlstate, "57P01");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Wire formats: bytes in, meaning out, and the other way round. No sockets.
 
 pub mod error;
+pub mod etcd;
 pub mod excerpt;
 pub mod login;
 pub mod patroni;

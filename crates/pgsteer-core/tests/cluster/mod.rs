@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use pgsteer_core::claim::{Found, Role};
 use pgsteer_core::config::{
-    CheckConfig, ClusterConfig, Config, Membership, PatroniConfig, ProxyConfig, ServiceConfig,
-    SplitBrain, SslMode,
+    CheckConfig, ClusterConfig, Config, Membership, PatroniConfig, PoolerDown, ProxyConfig,
+    ServiceConfig, SplitBrain, SslMode,
 };
 use pgsteer_core::names::{ClusterName, Endpoint, MemberName, ServiceName};
 
@@ -21,6 +21,7 @@ pub fn config() -> Config {
             name: ClusterName::new("demo").unwrap(),
             members: patroni_at("http://n1:8008"),
             check: Some(check()),
+            etcd: None,
             split_brain: SplitBrain::Block,
             patroni_loss_grace: Duration::from_secs(60),
             silence: Duration::from_secs(30),
@@ -74,6 +75,7 @@ pub fn service(role: Role) -> ServiceConfig {
         fallback_primary: false,
         tags: BTreeMap::new(),
         pooler_port: None,
+        pooler_down: PoolerDown::Shut,
         connect_timeout: Duration::from_secs(2),
     }
 }

@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
-use pgsteer_core::claim::{Claim, Fact, Failure, PatroniFacts, Report, Role, Topology};
+use pgsteer_core::claim::{
+    Claim, Fact, Failure, News, Notice, PatroniFacts, PoolerFacts, Report, Role, Topology,
+};
 use pgsteer_core::config::{Config, Membership, SplitBrain};
 use pgsteer_core::names::{Endpoint, MemberName};
 use pgsteer_core::time::Moment;
@@ -13,6 +15,7 @@ use pgsteer_core::time::Moment;
 /// The pace at rest, the time for an answer, and half a second.
 pub const PATRONI_LIVES: Duration = Duration::from_millis(1_000 + 2_000 + 500);
 pub const TETHER_LIVES: Duration = Duration::from_millis(250 + 2_000 + 500);
+const POOLER_LIVES: Duration = Duration::from_millis(1_000 + 2_000 + 500);
 const PROGRESS_LIVES: Duration = Duration::from_secs(5);
 
 /// All that was reported up to a moment.
@@ -238,9 +241,35 @@ impl<'a> Oracle<'a> {
         }
     }
 
+    /// Nothing that its pooler said last speaks against clients who want a primary there, or a
+    /// replica.
+    pub fn pooler_may_lead_to(&self, name: &MemberName, primary: bool) -> bool {
+        let newest = self.newest(name, |fact| matches!(fact, Fact::Pooler { .. }));
+        let Some(claim) = newest.filter(|claim| self.is_fresh(claim, POOLER_LIVES)) else {
+            return false;
+        };
+        match &claim.fact {
+            Fact::Pooler { said: Ok(PoolerFacts::Leads { in_recovery }), .. } => {
+                *in_recovery != primary
+            }
+            Fact::Pooler { said: Ok(facts), .. } => !matches!(facts, PoolerFacts::LeadsNowhere(_)),
+            _ => false,
+        }
+    }
+
     /// "The member says it is not primary any more", by the best source for it.
     pub fn denies_being_primary(&self, name: &MemberName) -> bool {
         self.takes_writes(name) == Some(false)
+    }
+
+    /// When a switchover was last ordered, unless there is no order any more.
+    pub fn last_ordered(&self) -> Option<Moment> {
+        let orders = self.reports.iter().rev().filter_map(|(_, report)| match report {
+            Report::Notice(Notice { heard_at, news: News::Ordered(_) }) => Some(Some(*heard_at)),
+            Report::Notice(Notice { news: News::NoOrder, .. }) => Some(None),
+            _ => None,
+        });
+        orders.into_iter().next().flatten()
     }
 
     /// Two members take writes at the same time, or say so of their lock.
@@ -258,7 +287,9 @@ impl<'a> Oracle<'a> {
     /// For how long its host has given no sign of life.
     pub fn silent_for(&self, name: &MemberName) -> Duration {
         let is_sign = |fact: &Fact| match fact {
-            Fact::Patroni(Err(failure)) | Fact::Tether(Err(failure)) => {
+            Fact::Patroni(Err(failure))
+            | Fact::Tether(Err(failure))
+            | Fact::Pooler { said: Err(failure), .. } => {
                 !matches!(failure, Failure::Timeout { .. })
             }
             _ => true,

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgsteer_core::claim::{Claim, Fact, Report, Topology};
+use pgsteer_core::claim::{Claim, Fact, News, Notice, Report, Topology};
 use pgsteer_core::config::Config;
 use pgsteer_core::engine::Engine;
 use pgsteer_core::names::MemberName;
@@ -25,6 +25,7 @@ pub enum Source {
     Patroni,
     Tether,
     Progress,
+    Pooler,
     Addresses,
 }
 
@@ -34,6 +35,7 @@ impl Source {
             Fact::Patroni(_) => Source::Patroni,
             Fact::Tether(_) => Source::Tether,
             Fact::Progress(_) => Source::Progress,
+            Fact::Pooler { .. } => Source::Pooler,
             Fact::Addresses(_) | Fact::Here(_) => Source::Addresses,
         }
     }
@@ -42,6 +44,8 @@ impl Source {
         match self {
             Source::Patroni => ask.pace.patroni,
             Source::Tether => ask.pace.tether,
+            Source::Pooler if ask.poolers.is_empty() => Duration::MAX,
+            Source::Pooler => ask.pace.pooler,
             Source::Progress => Duration::from_secs(1),
             Source::Addresses => Duration::from_secs(30),
         }
@@ -86,7 +90,8 @@ impl Driver {
     /// A source says `fact` now, and again whenever it is asked.
     pub fn says(&mut self, member: &MemberName, fact: Fact) {
         let source = Source::of(&fact);
-        let pace = self.engine.plan().get(member).map_or(Duration::MAX, |ask| source.pace(ask));
+        let pace =
+            self.engine.plan().members.get(member).map_or(Duration::MAX, |ask| source.pace(ask));
         let habit = Habit { fact: fact.clone(), asked_at: self.now, pace, hurried: false };
         self.habits.insert((member.clone(), source), habit);
         self.says_once(member, fact, self.now);
@@ -108,6 +113,13 @@ impl Driver {
 
     pub fn topology(&mut self, topology: Topology) {
         self.engine.handle_report(Report::Topology(topology), self.now);
+        self.look();
+    }
+
+    /// The watch of etcd tells something.
+    pub fn notice(&mut self, news: News) {
+        let notice = Notice { heard_at: self.now, news };
+        self.engine.handle_report(Report::Notice(notice), self.now);
         self.look();
     }
 
@@ -152,7 +164,7 @@ impl Driver {
     fn next_question(&self) -> Option<(Moment, (MemberName, Source))> {
         let plan = self.engine.plan();
         let due = |(key, habit): (&(MemberName, Source), &Habit)| {
-            let pace = key.1.pace(plan.get(&key.0)?);
+            let pace = key.1.pace(plan.members.get(&key.0)?);
             let at = if habit.hurried { self.now } else { habit.asked_at + pace };
             Some((at.max(self.now), key.clone()))
         };
@@ -180,7 +192,7 @@ impl Driver {
         }
         let plan = self.engine.plan();
         for ((name, source), habit) in &mut self.habits {
-            let pace = plan.get(name).map_or(Duration::MAX, |ask| source.pace(ask));
+            let pace = plan.members.get(name).map_or(Duration::MAX, |ask| source.pace(ask));
             habit.hurried |= pace < habit.pace;
             habit.pace = pace;
         }

@@ -11,7 +11,7 @@
 //! | `check`, `no check` | whether there is a login for the tether |
 //! | `split_brain block`, `split_brain highest_timeline` | the policy without Patroni |
 //! | `patroni_loss_grace 60s`, `silence 30s` | limits |
-//! | `service NAME ROLE [lag_bytes_max=N] [lag_max=5s] [fallback] [tag.NAME=VALUE]` | a service |
+//! | `service NAME ROLE [lag_bytes_max=N] [lag_max=5s] [hold=30s] [fallback] [pooler] [bypass] [tag.NAME=VALUE]` | a service |
 //! | `no service NAME` | takes it away again |
 //! | `start` | ends the head: from here on the engine runs |
 //! | `reload LINE` | one of the lines above, while the engine runs |
@@ -19,14 +19,18 @@
 //! | `n1 patroni [lock] STATE ROLE [timeline=N] [location=N] [replayed=N] ...` | see [`words`] |
 //! | `n1 tether primary`, `n1 tether recovery` | what the tether feels |
 //! | `n1 progress primary/recovery [location=N] [timeline=N] [streaming] [lag=2s]` | by SQL |
+//! | `n1 pooler primary/recovery/answers/refuses/nowhere` | what is at the other end of port 6432 |
 //! | `n1 addresses 10.0.0.1 ...` | what the host name stands for |
-//! | `n1 patroni/tether/addresses failed KIND` | the same, but there is no answer |
+//! | `n1 patroni/tether/pooler/addresses failed KIND` | the same, but there is no answer |
+//! | `etcd watched`, `etcd lost` | whether etcd is watched |
+//! | `etcd order [n1] [to n2]`, `etcd no order` | the key `failover` as the watch tells it |
+//! | `etcd leader n1` | the key `leader`, the same |
 //! | `n1 silent`, `n1 tether silent` | from here on no answer, and no failure either |
 //! | `wait 5s`, `t=12.5` | time passes |
 //! | `stall 90s` | time passes, but nobody wakes the engine: the process was stopped |
 //! | `local NAME` | the member on whose machine pgsteer runs |
 //! | `show` | prints the Snapshot and the plan |
-//! | `agent health/admin [LINE]` | prints what HAProxy's agent-check is answered |
+//! | `agent health/admin[/pooled] [LINE]` | prints what HAProxy's agent-check is answered |
 //!
 //! What a source says it goes on saying whenever the plan has it asked, until another line
 //! of the same member and source comes. `once` at the end makes it a single answer, and
@@ -160,6 +164,7 @@ fn act(driver: &mut Driver, tokens: &[&str]) -> Result<(), String> {
             let topology = topology(driver, rest)?;
             driver.topology(topology);
         }
+        ["etcd", rest @ ..] => driver.notice(words::news(rest)?),
         [name, "silent"] => driver.hush(&member(name), None),
         [name, source, "silent"] => driver.hush(&member(name), Some(words::source(source)?)),
         [time] if time.starts_with("t=") => driver.advance(words::moment(&time[2..])?),

@@ -9,9 +9,10 @@ use pgsteer_core::gate::Gate;
 use pgsteer_core::names::MemberName;
 use pgsteer_core::plan::{Ask, Plan};
 use pgsteer_core::reason::Reason;
-use pgsteer_core::snapshot::{MemberState, Snapshot};
+use pgsteer_core::snapshot::{MemberState, PoolerState, Snapshot};
 
 use super::driver::Driver;
+use super::words::POOLER_PORT;
 
 pub fn show(driver: &Driver) -> Vec<String> {
     let (snapshot, plan) = (driver.engine.snapshot(), driver.engine.plan());
@@ -30,11 +31,15 @@ pub fn show(driver: &Driver) -> Vec<String> {
 
 /// What a client of the agent is answered; an empty line is one that was never sent.
 pub fn agent(driver: &Driver, vocabulary: &str, line: &str) -> String {
+    let (vocabulary, pooled) = match vocabulary.strip_suffix("/pooled") {
+        Some(vocabulary) => (vocabulary, true),
+        None => (vocabulary, false),
+    };
     let config = AgentConfig {
         listen: NOWHERE,
         vocabulary: words::vocabulary(vocabulary).unwrap(),
         default: Question::read("primary", |_| false).unwrap(),
-        pooler_port: None,
+        pooler_port: pooled.then_some(POOLER_PORT),
         line_wait: Duration::ZERO,
         weight: Weight::Lag,
         maxconn: None,
@@ -46,7 +51,12 @@ pub fn agent(driver: &Driver, vocabulary: &str, line: &str) -> String {
 fn heading(driver: &Driver, snapshot: &Snapshot) -> String {
     let scope = snapshot.scope.as_ref().map(|scope| format!(", scope {scope}")).unwrap_or_default();
     let paused = if snapshot.paused { ", paused" } else { "" };
-    format!("at {}{scope}{paused}", driver.now)
+    let etcd = match &snapshot.etcd {
+        None => String::new(),
+        Some(Ok(())) => ", etcd watched".to_owned(),
+        Some(Err(failure)) => format!(", etcd lost ({failure})"),
+    };
+    format!("at {}{scope}{paused}{etcd}", driver.now)
 }
 
 fn describe(name: &MemberName, member: &MemberState) -> String {
@@ -59,12 +69,22 @@ fn describe(name: &MemberName, member: &MemberState) -> String {
     }
     words.extend(member.address_failure.as_ref().map(ToString::to_string));
     words.extend(member.trouble.as_ref().map(with_code));
+    words.extend(member.poolers.iter().map(|(port, pooler)| describe_pooler(*port, pooler)));
     words.join(", ")
+}
+
+fn describe_pooler(port: u16, pooler: &PoolerState) -> String {
+    match (&pooler.trouble, pooler.leads_to) {
+        (Some(trouble), _) => with_code(trouble),
+        (None, Some(role)) => format!("pooler on {port} leads to a {role}"),
+        (None, None) => format!("pooler on {port} answers"),
+    }
 }
 
 fn describe_gate(gate: &Gate) -> String {
     let sessions = match gate {
         Gate::Shut { .. } if gate.ends_sessions() => ", sessions end",
+        Gate::Open { .. } if gate.bypasses_pooler() => ", past the pooler",
         _ => "",
     };
     let reason = gate.reason().map(|reason| format!(": {}", with_code(reason))).unwrap_or_default();
@@ -78,7 +98,7 @@ fn with_code(reason: &Reason) -> String {
 /// How often each member is asked, in one line for those that are asked alike.
 fn paces(plan: &Plan) -> Vec<String> {
     let mut lines: Vec<(String, Vec<String>)> = Vec::new();
-    for (name, ask) in plan {
+    for (name, ask) in &plan.members {
         let pace = pace(ask);
         match lines.iter_mut().find(|(known, _)| *known == pace) {
             Some((_, names)) => names.push(name.to_string()),
@@ -90,5 +110,10 @@ fn paces(plan: &Plan) -> Vec<String> {
 
 fn pace(ask: &Ask) -> String {
     let short = |duration: Duration| format!("{duration:?}");
-    format!("tether every {}, Patroni every {}", short(ask.pace.tether), short(ask.pace.patroni))
+    let pace = &ask.pace;
+    let poolers = match ask.poolers.is_empty() {
+        true => String::new(),
+        false => format!(", poolers every {}", short(pace.pooler)),
+    };
+    format!("tether every {}, Patroni every {}{poolers}", short(pace.tether), short(pace.patroni))
 }

@@ -9,20 +9,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgsteer_core::claim::{
-    Fact, Failure, Found, PatroniFacts, Progress, Role, Standby, Tags, TetherFacts,
+    Fact, Failure, Found, News, Order, PatroniFacts, PoolerFacts, Progress, Role, Standby, Tags,
+    TetherFacts,
 };
-use pgsteer_core::config::ServiceConfig;
+use pgsteer_core::config::{PoolerDown, ServiceConfig};
 use pgsteer_core::names::MemberName;
 use pgsteer_core::time::Moment;
 
 use super::driver::Source;
-use crate::cluster::{ANSWER_TIMEOUT, found, service as plain_service};
+use crate::cluster::{ANSWER_TIMEOUT, found, member, service as plain_service};
+
+/// Where the poolers of a script are.
+pub const POOLER_PORT: u16 = 6432;
 
 pub fn source(word: &str) -> Result<Source, String> {
     match word {
         "patroni" => Ok(Source::Patroni),
         "tether" => Ok(Source::Tether),
         "progress" => Ok(Source::Progress),
+        "pooler" => Ok(Source::Pooler),
         "addresses" => Ok(Source::Addresses),
         other => Err(format!("no source: {other}")),
     }
@@ -42,6 +47,10 @@ pub fn fact(name: &MemberName, source: Source, tokens: &[&str]) -> Result<Fact, 
         (Source::Addresses, None) => {
             let addresses: Result<_, _> = tokens.iter().map(|text| text.parse()).collect();
             Fact::Addresses(Ok(addresses.map_err(|_| "no address".to_owned())?))
+        }
+        (Source::Pooler, failed) => {
+            let said = failed.map_or_else(|| pooler(name, tokens), |failure| Ok(Err(failure)))?;
+            Fact::Pooler { port: POOLER_PORT, said }
         }
         (Source::Progress, _) => Fact::Progress(progress(tokens)?),
     })
@@ -98,6 +107,18 @@ fn tether(tokens: &[&str]) -> Result<TetherFacts, String> {
     }
 }
 
+fn pooler(name: &MemberName, tokens: &[&str]) -> Result<Result<PoolerFacts, Failure>, String> {
+    let failure = |kind| failure(name, Source::Pooler, kind);
+    Ok(Ok(match tokens {
+        ["primary"] => PoolerFacts::Leads { in_recovery: false },
+        ["recovery"] => PoolerFacts::Leads { in_recovery: true },
+        ["answers"] => PoolerFacts::Answers,
+        ["refuses"] => PoolerFacts::RefusesLogin(failure("login:28P01")?),
+        ["nowhere"] => PoolerFacts::LeadsNowhere(failure("timeout")?),
+        other => return Err(format!("a pooler does not say: {}", other.join(" "))),
+    }))
+}
+
 fn progress(tokens: &[&str]) -> Result<Progress, String> {
     let mut progress = Progress {
         in_recovery: false,
@@ -122,7 +143,11 @@ fn progress(tokens: &[&str]) -> Result<Progress, String> {
 
 /// Why there is no answer; `login:28P01` and `unavailable:57P03` carry their SQLSTATE.
 fn failure(name: &MemberName, source: Source, kind: &str) -> Result<Failure, String> {
-    let port = if source == Source::Patroni { 8008 } else { 5432 };
+    let port = match source {
+        Source::Patroni => 8008,
+        Source::Pooler => POOLER_PORT,
+        _ => 5432,
+    };
     let peer: Arc<str> = Arc::from(format!("{name}:{port}"));
     let message = |sqlstate: &str| {
         Arc::from(match sqlstate {
@@ -152,14 +177,34 @@ fn failure(name: &MemberName, source: Source, kind: &str) -> Result<Failure, Str
     })
 }
 
+/// What the watch of etcd tells.
+pub fn news(tokens: &[&str]) -> Result<News, String> {
+    let order = |leader: Option<&str>, candidate: Option<&str>| {
+        News::Ordered(Order { leader: leader.map(member), candidate: candidate.map(member) })
+    };
+    Ok(match tokens {
+        ["watched"] => News::Watching,
+        ["lost"] => News::Lost(Failure::Refused(Arc::from("http://etcd:2379"))),
+        ["no", "order"] => News::NoOrder,
+        ["order", leader] => order(Some(leader), None),
+        ["order", "to", candidate] => order(None, Some(candidate)),
+        ["order", leader, "to", candidate] => order(Some(leader), Some(candidate)),
+        ["leader", name] => News::Leader(member(name)),
+        other => return Err(format!("etcd does not tell: {}", other.join(" "))),
+    })
+}
+
 pub fn service(role: &str, wishes: &[&str]) -> Result<ServiceConfig, String> {
     let mut service = plain_service(Role::from_patroni(role));
     for wish in wishes {
         let (key, value) = wish.split_once('=').unwrap_or((wish, ""));
         match key {
+            "pooler" => service.pooler_port = Some(POOLER_PORT),
+            "bypass" => service.pooler_down = PoolerDown::Bypass,
             "fallback" => service.fallback_primary = true,
             "lag_bytes_max" => service.lag_bytes_max = Some(number(value)?),
             "lag_max" => service.lag_max = Some(duration(value)?),
+            "hold" => service.hold = duration(value)?,
             _ => match key.strip_prefix("tag.") {
                 Some(tag) => {
                     service.tags.insert(tag.to_owned(), value.to_owned());

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgsteer_core::claim::{
-    Claim, Fact, Failure, Found, PatroniFacts, Progress, Report, Role, Standby, Tags, TetherFacts,
-    Topology,
+    Claim, Fact, Failure, Found, News, Notice, Order, PatroniFacts, PoolerFacts, Progress, Report,
+    Role, Standby, Tags, TetherFacts, Topology,
 };
-use pgsteer_core::config::{Config, Membership, SplitBrain};
+use pgsteer_core::config::{Config, Membership, PoolerDown, SplitBrain};
 use pgsteer_core::engine::Engine;
 use pgsteer_core::names::MemberName;
 use pgsteer_core::snapshot::Snapshot;
@@ -20,6 +20,7 @@ use crate::cluster::{self, found, member, service, service_name};
 
 pub const GRACE: Duration = Duration::from_secs(5);
 pub const SILENCE: Duration = Duration::from_secs(30);
+pub const POOLER_PORT: u16 = 6432;
 pub const LAG_BYTES_MAX: u64 = 50;
 
 /// A cluster and what happens to it.
@@ -40,6 +41,8 @@ pub enum Step {
     Is { member: usize, role: Role },
     /// Time passes, and the timer of the engine is attended to.
     Wait { ms: u64 },
+    /// The watch of etcd tells something.
+    Notice { news: News },
     /// The members whose bit is set are listed; those of the second set at another place.
     Listed { present: u8, moved: u8, age_ms: u64 },
 }
@@ -87,12 +90,25 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0..6_usize, role()).prop_map(|(member, role)| Step::Is { member, role }),
         2 => (0..400_u64).prop_map(|ms| Step::Wait { ms }),
         1 => (0..8_000_u64).prop_map(|ms| Step::Wait { ms }),
+        2 => news().prop_map(|news| Step::Notice { news }),
         1 => (any::<u8>(), 0..32_u8, age_ms()).prop_map(|(present, moved, age_ms)| {
             // Mostly all are there, and none has moved.
             let present = if present < 64 { present } else { u8::MAX };
             let moved = if moved < 4 { moved } else { 0 };
             Step::Listed { present, moved, age_ms }
         }),
+    ]
+}
+
+fn news() -> impl Strategy<Value = News> {
+    let somebody = || (0..6_usize).prop_map(name);
+    let order = (prop::option::of(somebody()), prop::option::of(somebody()));
+    prop_oneof![
+        4 => order.prop_map(|(leader, candidate)| News::Ordered(Order { leader, candidate })),
+        1 => Just(News::NoOrder),
+        2 => somebody().prop_map(News::Leader),
+        1 => Just(News::Watching),
+        1 => Just(News::Lost(Failure::Closed(Arc::from("etcd")))),
     ]
 }
 
@@ -107,6 +123,7 @@ fn fact() -> impl Strategy<Value = Fact> {
         6 => any::<bool>().prop_map(|in_recovery| Fact::Tether(Ok(TetherFacts { in_recovery }))),
         1 => failure().prop_map(|failure| Fact::Tether(Err(failure))),
         2 => progress().prop_map(Fact::Progress),
+        4 => pooler().prop_map(|said| Fact::Pooler { port: POOLER_PORT, said }),
     ]
 }
 
@@ -159,6 +176,16 @@ fn progress() -> impl Strategy<Value = Progress> {
     )
 }
 
+fn pooler() -> impl Strategy<Value = Result<PoolerFacts, Failure>> {
+    prop_oneof![
+        6 => any::<bool>().prop_map(|in_recovery| Ok(PoolerFacts::Leads { in_recovery })),
+        1 => failure().prop_map(|failure| Ok(PoolerFacts::LeadsNowhere(failure))),
+        1 => failure().prop_map(|failure| Ok(PoolerFacts::RefusesLogin(failure))),
+        1 => Just(Ok(PoolerFacts::Answers)),
+        1 => failure().prop_map(Err),
+    ]
+}
+
 fn failure() -> impl Strategy<Value = Failure> {
     let peer = || Arc::from("somebody");
     prop_oneof![
@@ -209,20 +236,27 @@ impl Storm {
                 let in_recovery = *role != Role::Primary;
                 let tether = Fact::Tether(Ok(TetherFacts { in_recovery }));
                 self.say(name(*member), play.now, Fact::Patroni(Ok(facts(*role, 100))), play);
+                let said = Ok(PoolerFacts::Leads { in_recovery });
                 self.say(name(*member), play.now, tether, play);
+                self.say(name(*member), play.now, Fact::Pooler { port: POOLER_PORT, said }, play);
             }
             Step::Wait { ms } => play.wait(Duration::from_millis(*ms)),
+            Step::Notice { news } if self.has_patroni => {
+                let notice = Notice { heard_at: play.now, news: news.clone() };
+                play.report(Report::Notice(notice));
+            }
             Step::Listed { present, moved, age_ms } if self.has_patroni => {
                 let asked_at = before(*age_ms, play.now);
                 play.report(Report::Topology(self.topology(*present, *moved, asked_at)));
             }
-            Step::Listed { .. } => {}
+            Step::Notice { .. } | Step::Listed { .. } => {}
         }
     }
 
     fn say(&self, member: MemberName, asked_at: Moment, fact: Fact, play: &mut Play) {
         let has_source = match fact {
             Fact::Patroni(_) => self.has_patroni,
+            Fact::Pooler { .. } => true,
             _ => self.has_tether,
         };
         if has_source {
@@ -261,9 +295,16 @@ impl Storm {
         tagged.tags = Tags::from([("noloadbalance".to_owned(), "true".to_owned())]);
         let mut with_fallback = service(Role::Replica);
         with_fallback.fallback_primary = true;
+        let mut pooled = service(Role::Primary);
+        pooled.pooler_port = Some(POOLER_PORT);
+        let mut bypassing = service(Role::Replica);
+        bypassing.pooler_port = Some(POOLER_PORT);
+        bypassing.pooler_down = PoolerDown::Bypass;
         config.services = BTreeMap::from([
             (service_name("write"), service(Role::Primary)),
             (service_name("write_tagged"), tagged),
+            (service_name("write_pooled"), pooled),
+            (service_name("read_bypassing"), bypassing),
             (service_name("read"), with_fallback),
             (service_name("read_limited"), limited),
             (service_name("leader"), service(Role::StandbyLeader)),

@@ -85,6 +85,36 @@ pub const ROWS: &[Row] = &[
         says: "pause: the lock decides",
         seen: |_, snapshot| snapshot.paused && any_write(snapshot, is_open_without_note),
     },
+    Row {
+        says: "pooler down, nowhere or astray, policy shut: shut, sessions go on",
+        seen: |_, snapshot| {
+            ["pooler_down", "pooler_nowhere", "pooler_astray"].iter().any(|code| {
+                any_write(snapshot, |gate| is_shut(gate, code) && !gate.ends_sessions())
+            })
+        },
+    },
+    Row {
+        says: "the same of a replica",
+        seen: |_, snapshot| {
+            any_gate(snapshot, Role::Replica, |gate| is_shut(gate, "pooler_astray"))
+        },
+    },
+    Row {
+        says: "the same, policy bypass: open, past the pooler",
+        seen: |_, snapshot| {
+            any_write(snapshot, |gate| gate.bypasses_pooler() && has_code(gate, "pooler_bypassed"))
+        },
+    },
+    Row {
+        says: "pooler refuses the check login: open, with a reservation",
+        seen: |_, snapshot| {
+            any_write(snapshot, |gate| gate.is_open() && has_code(gate, "pooler_unproven"))
+        },
+    },
+    Row {
+        says: "no word of the pooler since the member has its role: shut until it comes",
+        seen: |_, snapshot| any_write(snapshot, |gate| is_shut(gate, "pooler_unheard")),
+    },
 ];
 
 fn has_patroni(config: &Config) -> bool {

@@ -1,5 +1,7 @@
 //! Acts on processes: kill, stop, go on, start again.
 
+use std::net::SocketAddr;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -7,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::lab::Lab;
 use crate::patience::wait_for;
-use crate::processes::Part;
+use crate::processes::{LAB_VARIABLE, PART_VARIABLE, Part};
 
 impl Lab {
     /// The machine dies: SIGKILL of all of the member but etcd.
@@ -38,6 +40,23 @@ impl Lab {
 
     pub fn start_pgbouncer(&self, name: &str) -> Result<()> {
         self.start_part(name, Part::PgBouncer)
+    }
+
+    /// Somebody has the member's PgBouncer lead to another server and reloads it. Sessions that are
+    /// there go on to where they were led before.
+    pub fn lead_pgbouncer(&self, name: &str, to: SocketAddr) -> Result<()> {
+        let member = self.member(name)?;
+        self.write_pgbouncer_ini(member, to)?;
+        match self.launcher.children.is_running(member, Part::PgBouncer) {
+            true => self.launcher.children.signal(member, Part::PgBouncer, Signal::HUP),
+            // It reads the file when it starts.
+            false => Ok(()),
+        }
+    }
+
+    pub fn restart_pgbouncer(&self, name: &str) -> Result<()> {
+        self.stop_pgbouncer(name)?;
+        self.start_pgbouncer(name)
     }
 
     /// Patroni alone dies; PostgreSQL goes on, and the leader lock runs out after its ttl.
@@ -116,6 +135,34 @@ impl Lab {
         };
         kill_process(postmaster, Signal::QUIT)
             .with_context(|| format!("cannot stop PostgreSQL of {name}"))
+    }
+
+    /// PostgreSQL alone comes back as a standby of nobody, as after a restore that was not finished.
+    /// Patroni would put that right, so pause it first.
+    pub fn restart_as_standby(&self, name: &str) -> Result<()> {
+        let member = self.member(name)?;
+        let data = member.data_folder();
+        let signal = data.join("standby.signal");
+        std::fs::write(&signal, "")
+            .with_context(|| format!("cannot write {}", signal.display()))?;
+        self.launcher.account.own(&signal)?;
+        // It takes over the options of the server that runs.
+        let mut words = self.launcher.within(member);
+        words.push(self.postgres_bin().join("pg_ctl").display().to_string());
+        let output = Command::new(&words[0])
+            .args(&words[1..])
+            .args(["restart", "--mode=immediate", "--silent", "--log=/dev/null", "-D"])
+            .arg(&data)
+            .env(LAB_VARIABLE, &self.id)
+            .env(PART_VARIABLE, format!("{name}/{}", Part::Postgres.name()))
+            .current_dir(&member.folder)
+            .output()
+            .context("cannot run pg_ctl")?;
+        if !output.status.success() {
+            let words = String::from_utf8_lossy(&output.stderr);
+            bail!("PostgreSQL of {name} does not restart: {}", words.trim());
+        }
+        Ok(())
     }
 
     pub(crate) fn start_part(&self, name: &str, part: Part) -> Result<()> {

@@ -15,8 +15,10 @@ pub const ACTS_HELP: &str = "  \
   freeze NAME, thaw NAME     SIGSTOP of the same; SIGCONT
   partition NAME, heal NAME  pull the member's cable; needs --network namespaces
   stop-pgbouncer NAME, start-pgbouncer NAME
+  lead-pgbouncer NAME OTHER  to OTHER's PostgreSQL; OTHER may be NAME, or `nowhere`
   kill-patroni NAME, start-patroni NAME, freeze-patroni NAME, thaw-patroni NAME
   stop-postgres NAME, freeze-postgres NAME, thaw-postgres NAME, restart-postgres NAME
+  restart-as-standby NAME    PostgreSQL comes back in recovery; pause first
   pause, resume              Patroni's maintenance mode
   promote NAME               pg_promote() behind Patroni's back
   noloadbalance NAME on|off  the tag
@@ -37,6 +39,12 @@ impl Lab {
             ["reset"] => self.reset(),
             ["noloadbalance", name, "on"] => self.set_noloadbalance(name, true),
             ["noloadbalance", name, "off"] => self.set_noloadbalance(name, false),
+            ["lead-pgbouncer", name, "nowhere"] => {
+                self.lead_pgbouncer(name, self.member(name)?.nowhere())
+            }
+            ["lead-pgbouncer", name, other] => {
+                self.lead_pgbouncer(name, self.member(other)?.postgres_addr())
+            }
             [act, name] => self.act_on(act, name),
             _ => bail!("cannot understand {line:?}; what there is:\n{ACTS_HELP}"),
         }?;
@@ -61,6 +69,7 @@ impl Lab {
             "freeze-postgres" => self.freeze_postgres(name),
             "thaw-postgres" => self.thaw_postgres(name),
             "restart-postgres" => self.restart_postgres(name),
+            "restart-as-standby" => self.restart_as_standby(name),
             "promote" => self.promote_by_hand(name),
             "pause-replay" => self.wal_replay_pause(name),
             "resume-replay" => self.wal_replay_resume(name),

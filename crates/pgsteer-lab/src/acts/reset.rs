@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::files::pgbouncer_ini;
 use crate::lab::Lab;
 use crate::member::Member;
 use crate::options::Network;
@@ -68,6 +69,11 @@ impl Lab {
             if running {
                 self.set_noloadbalance(name, false)?;
             }
+        }
+        let ini = std::fs::read_to_string(member.pgbouncer_ini()).unwrap_or_default();
+        if ini != pgbouncer_ini(member, member.postgres_addr()) {
+            self.kill_parts(name, &[Part::PgBouncer], "stop PgBouncer")?;
+            self.lead_pgbouncer(name, member.postgres_addr())?;
         }
         for part in [Part::Etcd, Part::Patroni, Part::PgBouncer] {
             self.start_part(name, part)?;

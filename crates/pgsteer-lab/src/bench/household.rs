@@ -75,14 +75,14 @@ pub fn start_pgsteer(lab: &Lab, binary: &Path, name: &str) -> Result<Pgsteer> {
     let (write, read, http) = (free_address()?, free_address()?, free_address()?);
     let password = lab.folder().join("pgcheck.password");
     std::fs::write(&password, CHECK).context("cannot write the password file")?;
-    let urls: Vec<String> = lab.patroni_urls().iter().map(|url| format!("{url:?}")).collect();
     let text = format!(
-        "[patroni]\nurls = [{}]\n\n\
+        "[patroni]\nurls = {:?}\n\n{}\
          [check]\nuser = \"{CHECK}\"\npassword_file = {:?}\n\n\
          [services.write]\nlisten = \"{write}\"\nhold_seconds = 30\n\n\
          [services.read]\nlisten = \"{read}\"\nrole = \"replica\"\n\n\
          [http]\nlisten = \"{http}\"\n",
-        urls.join(", "),
+        lab.patroni_urls(),
+        etcd_section(lab),
         password.display().to_string(),
     );
     let config = lab.folder().join(format!("{name}.toml"));
@@ -92,6 +92,12 @@ pub fn start_pgsteer(lab: &Lab, binary: &Path, name: &str) -> Result<Pgsteer> {
     // What the caller has set for a log of his own must not slow this one down.
     command.env_remove("RUST_LOG");
     Ok(Pgsteer { process: lab.spawn(name, command)?, write })
+}
+
+/// So that pgsteer knows of a switchover beforehand, where etcd can tell.
+fn etcd_section(lab: &Lab) -> String {
+    let urls = lab.etcd_urls();
+    if urls.is_empty() { String::new() } else { format!("[etcd]\nurls = {urls:?}\n\n") }
 }
 
 /// HAProxy for the write service, checked as `health` says.
@@ -147,7 +153,7 @@ pub fn wait_for_door(name: &str, addr: SocketAddr) -> Result<()> {
 }
 
 /// Every try is a socket, and there are hundreds of them while nobody takes writes.
-fn raise_file_limit() {
+pub fn raise_file_limit() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {

@@ -1,10 +1,12 @@
-//! The benchmarks: what a client sees of a failover, and what a transaction costs in the proxy.
+//! The benchmarks: what a client sees of a failover, what a transaction costs in the proxy, and what
+//! HAProxy hears from the agent.
 //!
 //! They run pgsteer beside what people use today, on one real cluster, and say in
-//! docs/BENCHMARKS.md what came of it, also where a bar was missed.
+//! docs/BENCHMARKS.md and docs/AGENT.md what came of it, also where a bar was missed.
 
+pub mod agent;
 mod bars;
-mod client;
+pub(crate) mod client;
 mod clock;
 mod doc;
 pub mod failover;

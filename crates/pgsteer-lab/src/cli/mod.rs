@@ -1,6 +1,7 @@
 //! The commands of the binary, one file each.
 
 pub mod act;
+pub mod bench_agent;
 pub mod bench_failover;
 pub mod bench_proxy;
 pub mod channel;

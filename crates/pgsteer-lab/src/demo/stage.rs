@@ -83,6 +83,9 @@ fn words(lab: &Lab, options: &StageOptions, ports: [u16; 3]) -> Result<Vec<Strin
     let mut words = vec![options.pgsteer.display().to_string(), "run".to_owned()];
     let mut say = |flag: &str, value: &str| words.extend([flag.to_owned(), value.to_owned()]);
     say("--patroni", url);
+    if let Some(url) = lab.etcd_urls().first() {
+        say("--etcd", url);
+    }
     if !options.without_login {
         let password_file = lab.folder().join("pgcheck.password");
         std::fs::write(&password_file, CHECK).context("cannot write the password file")?;

@@ -1,12 +1,13 @@
 //! Connections to the agent: one line in, one line out, and what each of them may cost.
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, Read as _};
 use std::rc::Rc;
 use std::time::Duration;
 
 use pgsteer_core::agent::{LINE_BYTES_MAX, Unclear};
 use rustix::process::{Resource, getrlimit};
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
@@ -89,17 +90,36 @@ impl Guests {
 async fn serve(mut stream: TcpStream, desk: &Desk) -> io::Result<()> {
     let mut said = Vec::with_capacity(64);
     let line_wait = desk.config.borrow().line_wait;
-    let line = match timeout(line_wait, stream.read_buf(&mut said)).await {
+    let line = match first_bytes(&mut stream, &mut said, line_wait).await? {
         // It says nothing, or has nothing to say.
-        Err(_) | Ok(Ok(0)) => Ok(()),
-        Ok(Ok(_)) => rest_of_line(&mut stream, &mut said).await?,
-        Ok(Err(error)) => return Err(error),
+        0 => Ok(()),
+        _ => rest_of_line(&mut stream, &mut said).await?,
     };
     let text = String::from_utf8_lossy(&said);
     let answer = desk.answer(line.map(|()| (!text.is_empty()).then_some(&*text)));
     // One write, so that it leaves as one packet: HAProxy 2.x reads no further than the first.
     timeout(WRITE_TIMEOUT, stream.write_all(answer.as_bytes())).await??;
     stream.shutdown().await
+}
+
+/// How many bytes came within `line_wait`. Where nobody is waited for, what is there already is
+/// read all the same; a timer would wait for a millisecond at least, and the runtime has not heard
+/// of it yet.
+async fn first_bytes(
+    stream: &mut TcpStream,
+    said: &mut Vec<u8>,
+    line_wait: Duration,
+) -> io::Result<usize> {
+    if line_wait.is_zero() {
+        let mut there = [0; 64];
+        let count = match (&*SockRef::from(&*stream)).read(&mut there) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            read => read?,
+        };
+        said.extend_from_slice(&there[..count]);
+        return Ok(count);
+    }
+    timeout(line_wait, stream.read_buf(said)).await.unwrap_or(Ok(0))
 }
 
 /// Reads on to the end of the line, and keeps what is before it. Half a line may name half a

@@ -87,6 +87,20 @@ fn whoever_says_nothing_is_told_of_the_default() {
 }
 
 #[test]
+fn where_nobody_sends_a_line_nobody_is_waited_for() {
+    let asked = asked();
+    asked.agent.change(AgentConfig { line_wait: Duration::ZERO, ..asked.config.clone() });
+    let began = Instant::now();
+    for _ in 0..100 {
+        assert_eq!(rest_of(&mut asked.connect()), NOBODY);
+    }
+    println!("100 answers in {:?}", began.elapsed());
+    let mut ended = asked.connect();
+    ended.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(rest_of(&mut ended), NOBODY);
+}
+
+#[test]
 fn a_line_may_come_in_pieces_but_has_to_end() {
     let asked = asked();
     let mut slow = asked.connect();

@@ -153,6 +153,7 @@ fn written(file: &ConfigFile) -> (Draft, ConfigErrors) {
 
 fn put_on_top(args: &RunArgs, draft: &mut Draft, errors: &mut ConfigErrors) {
     put_members(args, draft, errors);
+    put_etcd(args, draft, errors);
     put_check(args, draft, errors);
     put_listeners(args, draft, errors);
     put_local(args, draft, errors);
@@ -173,6 +174,7 @@ fn put_members(args: &RunArgs, draft: &mut Draft, errors: &mut ConfigErrors) {
     if !args.member.is_empty() {
         if args.patroni.is_empty() {
             draft.patroni = Field::default();
+            draft.etcd = Field::default();
         }
         let members = each(&args.member, &place, errors, member);
         draft.members = members.map_or_else(Field::wrong, |members| {
@@ -210,6 +212,15 @@ fn member(text: &str) -> Result<MemberDraft, Problem> {
         postgres: Field::new(address::postgres(address)?, place.clone()),
         place,
     })
+}
+
+fn put_etcd(args: &RunArgs, draft: &mut Draft, errors: &mut ConfigErrors) {
+    let place = Place::Flag("--etcd");
+    if !args.etcd.is_empty() {
+        let urls = each(&args.etcd, &place, errors, address::etcd_url);
+        let etcd = draft.etcd.get_or_insert(Default::default, place.clone());
+        etcd.urls = urls.map_or_else(Field::wrong, |urls| Field::new(urls, place));
+    }
 }
 
 fn put_check(args: &RunArgs, draft: &mut Draft, errors: &mut ConfigErrors) {
@@ -447,6 +458,27 @@ mod tests {
     status pages on http://0.0.0.0:7000
     at most 10000 sessions on one worker per core
     ");
+    }
+
+    #[test]
+    fn etcd_by_flag_goes_with_patroni_and_not_with_members() {
+        let line = "--patroni http://pg1 --etcd http://pg1 --etcd http://pg2:1";
+        insta::assert_snapshot!(meant(line, FILE), @"
+        cluster main: members from Patroni at http://pg1:8008
+        no check login: Patroni's word alone decides
+        switchovers known from etcd at http://pg1:2379, http://pg2:1, keys below /service/ and the scope that Patroni tells
+        rw on 127.0.0.1:6000 → primary, hold 30 s
+        read on 0.0.0.0:5001 → replica, hold 5 s, at most 1MB behind
+        status pages on http://0.0.0.0:7000
+        at most 10000 sessions on one worker per core
+        ");
+        let line = "--member n1=pg1 --member n2=pg2 --check-user a --etcd pg1:2379";
+        insta::assert_snapshot!(wrong(line, ""), @"
+        --etcd: `pg1:2379` does not start with http:// or https://
+            help: did you mean http://pg1:2379?
+        --etcd: without Patroni there is nothing in etcd to watch
+            help: remove it
+        ");
     }
 
     #[test]

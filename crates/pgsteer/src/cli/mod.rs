@@ -87,6 +87,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "NAME=HOST:PORT")]
     pub member: Vec<String>,
 
+    /// An etcd of Patroni, to know of a switchover before it begins. May be repeated
+    #[arg(long, value_name = "URL")]
+    pub etcd: Vec<String>,
+
     /// Where clients that write connect [default: 0.0.0.0:5000]
     #[arg(long, value_name = "ADDR")]
     pub write: Option<String>,
@@ -100,7 +104,7 @@ pub struct RunArgs {
     pub http: Option<String>,
 
     /// Where HAProxy's agent-checks are answered, or `none` [default: none; 0.0.0.0:5555 where
-    /// the file has an [agent]]
+    /// the file has `[agent]`]
     #[arg(long, value_name = "ADDR")]
     pub agent: Option<String>,
 

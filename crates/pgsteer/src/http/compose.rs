@@ -8,9 +8,9 @@ use std::time::Duration;
 use pgsteer_core::gate;
 use pgsteer_core::names::{MemberName, ServiceName};
 use pgsteer_core::reason::Reason;
-use pgsteer_core::snapshot::{self, EventKind, MemberState, ServiceState, Snapshot};
+use pgsteer_core::snapshot::{self, EventKind, MemberState, PoolerState, ServiceState, Snapshot};
 
-use super::document::{Cause, Cluster, Document, Event, Gate, Member, Service};
+use super::document::{Cause, Cluster, Document, Event, Gate, Member, Pooler, Service};
 use super::stamp::Now;
 use crate::stats::{MemberStats, ServiceStats, Stats};
 
@@ -36,6 +36,11 @@ fn cluster(snapshot: &Snapshot, stats: &Stats, now: &Now) -> Cluster {
         name: snapshot.cluster.to_string(),
         scope: snapshot.scope.clone(),
         paused: snapshot.paused,
+        etcd: snapshot.etcd.as_ref().map(|etcd| etcd_word(etcd).to_owned()),
+        etcd_trouble: snapshot
+            .etcd
+            .as_ref()
+            .and_then(|etcd| Some(etcd.as_ref().err()?.to_string())),
         members: members
             .iter()
             .map(|(name, state)| member(name, state, gates(name, services, stats, now)))
@@ -45,6 +50,13 @@ fn cluster(snapshot: &Snapshot, stats: &Stats, now: &Now) -> Cluster {
             .map(|(name, state)| service(name, state, &stats.service(name)))
             .collect(),
         events: snapshot.events.iter().map(|happened| event(happened, now)).collect(),
+    }
+}
+
+fn etcd_word<T>(etcd: &Result<(), T>) -> &'static str {
+    match etcd {
+        Ok(()) => "watched",
+        Err(_) => "lost",
     }
 }
 
@@ -58,10 +70,19 @@ fn member(name: &MemberName, state: &MemberState, services: BTreeMap<String, Gat
         lag_bytes: state.lag_bytes,
         lag_seconds: state.lag.as_ref().map(Duration::as_secs_f64),
         trouble: state.trouble.as_ref().map(cause),
+        poolers: state.poolers.iter().map(|(port, state)| pooler(*port, state)).collect(),
         tags: state.tags.clone(),
         addresses: state.addresses.iter().map(ToString::to_string).collect(),
         address_trouble: state.address_failure.as_ref().map(ToString::to_string),
         services,
+    }
+}
+
+fn pooler(port: u16, state: &PoolerState) -> Pooler {
+    Pooler {
+        port,
+        leads_to: state.leads_to.map(|role| role.to_string()),
+        trouble: state.trouble.as_ref().map(cause),
     }
 }
 
@@ -126,9 +147,11 @@ fn subjects(kind: &EventKind) -> (Option<&MemberName>, Option<&ServiceName>, Opt
         | EventKind::Left { member }
         | EventKind::Moved { member, .. }
         | EventKind::AddressLost { member, .. } => (Some(member), None, None),
-        EventKind::Paused(_) | EventKind::StrangeCluster { .. } | EventKind::Reloaded => {
-            (None, None, None)
-        }
+        EventKind::Paused(_)
+        | EventKind::EtcdWatched
+        | EventKind::EtcdLost { .. }
+        | EventKind::StrangeCluster { .. }
+        | EventKind::Reloaded => (None, None, None),
     }
 }
 
@@ -142,6 +165,8 @@ fn word(kind: &EventKind) -> &'static str {
         EventKind::Paused(true) => "paused",
         EventKind::Paused(false) => "resumed",
         EventKind::AddressLost { .. } => "address_lost",
+        EventKind::EtcdWatched => "etcd_watched",
+        EventKind::EtcdLost { .. } => "etcd_lost",
         EventKind::StrangeCluster { .. } => "strange_cluster",
         EventKind::Reloaded => "reloaded",
     }

@@ -41,6 +41,12 @@ pub struct Cluster {
     pub scope: Option<String>,
     /// It is in maintenance mode.
     pub paused: bool,
+    /// Whether etcd is watched for switchovers: `watched` or `lost`; null where it is not configured.
+    #[serde(default)]
+    pub etcd: Option<String>,
+    /// Why etcd is not watched, if it is lost.
+    #[serde(default)]
+    pub etcd_trouble: Option<String>,
     /// Its members, by name.
     pub members: Vec<Member>,
     /// Its services, by name.
@@ -68,6 +74,9 @@ pub struct Member {
     pub lag_seconds: Option<f64>,
     /// What is wrong with it, if something is.
     pub trouble: Option<Cause>,
+    /// The poolers beside it that are watched, by port.
+    #[serde(default)]
+    pub poolers: Vec<Pooler>,
     /// Patroni's tags.
     pub tags: BTreeMap<String, String>,
     /// The addresses of its host, best first.
@@ -76,6 +85,17 @@ pub struct Member {
     pub address_trouble: Option<String>,
     /// Its gate to each service, by the service's name.
     pub services: BTreeMap<String, Gate>,
+}
+
+/// A pooler beside a member.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Pooler {
+    /// Its port on the member's host.
+    pub port: u16,
+    /// `primary` or `replica`: what is at the other end, where a query has told.
+    pub leads_to: Option<String>,
+    /// What keeps it from leading to its member, or from being known to.
+    pub trouble: Option<Cause>,
 }
 
 /// The gate of one member to one service, and what went through it.

@@ -6,10 +6,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, UNIX_EPOCH};
 
 use pgsteer_core::claim::{Failure, Role, Tags};
-use pgsteer_core::gate::{Gate, Note, Sessions};
+use pgsteer_core::gate::{Gate, Note, Sessions, Way};
 use pgsteer_core::names::{ClusterName, Endpoint, MemberName, ServiceName};
 use pgsteer_core::reason::Reason;
-use pgsteer_core::snapshot::{Event, EventKind, Health, MemberState, ServiceState, Snapshot};
+use pgsteer_core::snapshot::{
+    Event, EventKind, Health, MemberState, PoolerState, ServiceState, Snapshot,
+};
 use pgsteer_core::time::Moment;
 
 use super::compose::compose;
@@ -34,6 +36,7 @@ pub fn snapshot() -> Snapshot {
         cluster: ClusterName::new("demo").unwrap(),
         scope: Some("batman".to_owned()),
         paused: true,
+        etcd: None,
         local: None,
         members: members(),
         services: [(service("write"), write()), (service("read"), read())].into(),
@@ -72,9 +75,10 @@ pub fn calm() -> Snapshot {
     let mut snapshot = snapshot();
     snapshot.paused = false;
     if let Some(write) = snapshot.services.get_mut("write") {
-        write
-            .gates
-            .insert(member("n2"), Gate::Open { since: at(3_725_100), generation: 43, note: None });
+        write.gates.insert(
+            member("n2"),
+            Gate::Open { since: at(3_725_100), generation: 43, way: Way::Usual, note: None },
+        );
     }
     snapshot
 }
@@ -98,6 +102,10 @@ fn refused() -> Failure {
     }
 }
 
+fn pooler_down() -> Reason {
+    Reason::PoolerDown { port: 6433, failure: Failure::Refused(Arc::from("fd00::12:6433")) }
+}
+
 fn state(host: &str, role: Role) -> MemberState {
     MemberState {
         postgres: Endpoint::new(host, 5432).unwrap(),
@@ -109,6 +117,7 @@ fn state(host: &str, role: Role) -> MemberState {
         timeline: None,
         lag_bytes: None,
         lag: None,
+        poolers: BTreeMap::new(),
         tags: Tags::new(),
         health: Health::default(),
     }
@@ -122,6 +131,11 @@ fn members() -> BTreeMap<MemberName, MemberState> {
         timeline: Some(4),
         lag_bytes: Some(1_258_291),
         lag: Some(Duration::from_millis(340)),
+        poolers: [
+            (6432, PoolerState { leads_to: Some(Role::Replica), trouble: None }),
+            (6433, PoolerState { leads_to: None, trouble: Some(pooler_down()) }),
+        ]
+        .into(),
         tags: [("zone".to_owned(), "a \"b\"".to_owned())].into(),
         ..state("fd00::12", Role::Replica)
     };
@@ -159,6 +173,7 @@ fn read() -> ServiceState {
             Gate::Open {
                 since: at(65_250),
                 generation: 2,
+                way: Way::Usual,
                 note: Some(Note { reason: lost, since: at(3_700_000), expires: None }),
             },
         ),

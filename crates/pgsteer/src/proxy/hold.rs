@@ -1,4 +1,7 @@
 //! From a parked client to a connected member: wait for a gate, dial, try the next one.
+//!
+//! While a member is promoting the first few clients on hold are connected to it already, to log
+//! in early: they are served as soon as its gate opens, and not a fork and a login later.
 
 use std::collections::BTreeSet;
 use std::future::pending;
@@ -11,7 +14,7 @@ use pgsteer_core::wire::error::{ErrorFields, sqlstate};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
-use super::balance::{Target, pick};
+use super::balance::{Target, opened_in, pick, pick_early};
 use super::client::Client;
 use super::queue::Turn;
 use super::seat::{Place, Seat};
@@ -33,6 +36,8 @@ pub struct Connected {
     pub turn: Option<Turn>,
     /// The seat.
     pub seat: Seat,
+    /// The login is early and its client still on hold: the gate of the member is not open yet.
+    pub held: Option<Held>,
 }
 
 /// One client's way to a member, over as many tries as it takes.
@@ -45,6 +50,8 @@ pub struct Search {
     /// Rounds in which every open member failed.
     rounds: u32,
     was_held: bool,
+    /// It may log in early, for once. If nothing comes of that it waits like everybody else.
+    may_go_early: bool,
     last_failure: Option<String>,
 }
 
@@ -67,12 +74,37 @@ impl Search {
             tried: BTreeSet::new(),
             rounds: 0,
             was_held: false,
+            may_go_early: false,
             last_failure: None,
         }
     }
 
+    /// Lets the client log in early: its login is in the clear and can be held back.
+    pub fn allow_early(&mut self) {
+        self.may_go_early = true;
+    }
+
     fn began(&mut self) -> Instant {
         *self.began.get_or_insert_with(Instant::now)
+    }
+
+    /// When the client has waited long enough; it ends at once if that is now, or for all.
+    fn deadline(&self, worker: &Worker, service: &Service) -> Result<Instant, Vain> {
+        let now = Instant::now();
+        let deadline = self.began.unwrap_or(now) + service.config.hold;
+        match worker.phase() {
+            _ if now >= deadline => Err(Vain::TimeUp),
+            Phase::Stopping => Err(Vain::Stopping),
+            Phase::Serving => Ok(deadline),
+        }
+    }
+
+    /// The client is on hold as long as this lives.
+    fn hold(&mut self, service: &Arc<Service>) -> Held {
+        if !std::mem::replace(&mut self.was_held, true) {
+            service.stats.held_total.fetch_add(1, Ordering::Relaxed);
+        }
+        Held::new(service)
     }
 
     /// Notes that a member did not do, and why.
@@ -81,7 +113,10 @@ impl Search {
         let member = seat.member();
         tracing::debug!(%member, why, "member did not do, trying on");
         self.last_failure = Some(format!("{member}: {why}"));
-        self.tried.insert(member.clone());
+        // An early login says nothing about the member that it will be.
+        if !seat.is_early() {
+            self.tried.insert(member.clone());
+        }
     }
 
     /// Another open member is there that was not tried yet.
@@ -101,6 +136,9 @@ impl Search {
             let target = match pick(&worker.snapshot(), service, &self.tried, worker.next_turn()) {
                 Some(target) => target,
                 None => {
+                    if let Some(connected) = self.connect_early(worker, service, client).await? {
+                        return Ok(connected);
+                    }
                     self.park(worker, service, client).await?;
                     continue;
                 }
@@ -137,12 +175,80 @@ impl Search {
             biased;
             _ = seat.ending() => "its gate was shut before it was connected".to_owned(),
             dialled = dial(&target.addresses, limit, worker.limits()) => match dialled {
-                Ok(server) => return Ok(Some(Connected { server, turn: Some(turn), seat })),
+                Ok(server) => {
+                    return Ok(Some(Connected { server, turn: Some(turn), seat, held: None }));
+                }
                 Err(error) => error.to_string(),
             },
         };
         self.failed(&seat, &failure);
         Ok(None)
+    }
+
+    /// Connects to the member that is being promoted, if the client may and if it is among the
+    /// first.
+    async fn connect_early(
+        &mut self,
+        worker: &Worker,
+        service: &Arc<Service>,
+        client: &Client,
+    ) -> Result<Option<Connected>, Vain> {
+        if !self.may_go_early {
+            return Ok(None);
+        }
+        let Some(target) = pick_early(&worker.snapshot(), service) else { return Ok(None) };
+        let deadline = self.deadline(worker, service)?;
+        let Some(turn) = worker.shared().queues.before(&target.member).early_turn() else {
+            return Ok(None);
+        };
+        self.may_go_early = false;
+        let held = self.hold(service);
+        let stats = service.stats.member(&target.member);
+        let Target { member, postgres, addresses, .. } = target;
+        let place = Place { service: service.name.clone(), member, postgres };
+        let seat = worker.registry().take_early(place, stats);
+        let limit = service.config.connect_timeout;
+        let failure = tokio::select! {
+            biased;
+            _ = seat.ending() => "it is promoting no more".to_owned(),
+            dialled = dial(&addresses, limit, worker.limits()) => match dialled {
+                Ok(server) => {
+                    let (turn, held) = (Some(turn), Some(held));
+                    return Ok(Some(Connected { server, turn, seat, held }));
+                }
+                Err(error) => error.to_string(),
+            },
+            () = client.gone() => return Err(Vain::ClientGone),
+            () = sleep_until(deadline) => return Err(Vain::TimeUp),
+        };
+        self.failed(&seat, &failure);
+        Ok(None)
+    }
+
+    /// Waits, with an early login at `member` in hand, until its gate is open and all workers
+    /// have acted on that. That nothing comes of it any more the seat is told.
+    pub async fn opened(
+        &self,
+        worker: &Worker,
+        service: &Service,
+        member: MemberName,
+    ) -> Result<(), Vain> {
+        loop {
+            let opened_in = opened_in(&worker.snapshot(), &service.name, &member);
+            match opened_in {
+                Some(generation) if worker.barrier().is_passed(generation) => return Ok(()),
+                // The gate may have moved again by the time all workers have acted.
+                Some(generation) => worker.barrier().wait(generation).await,
+                None => {
+                    let deadline = self.deadline(worker, service)?;
+                    tokio::select! {
+                        biased;
+                        () = worker.moved() => {}
+                        () = sleep_until(deadline) => {}
+                    }
+                }
+            }
+        }
     }
 
     /// Waits for a turn at the member whose seat was taken. None if there will be none.
@@ -177,18 +283,9 @@ impl Search {
         service: &Arc<Service>,
         client: &Client,
     ) -> Result<(), Vain> {
-        let deadline = self.began() + service.config.hold;
-        if Instant::now() >= deadline {
-            return Err(Vain::TimeUp);
-        }
-        if worker.phase() == Phase::Stopping {
-            return Err(Vain::Stopping);
-        }
-        if !std::mem::replace(&mut self.was_held, true) {
-            service.stats.held_total.fetch_add(1, Ordering::Relaxed);
-        }
+        let deadline = self.deadline(worker, service)?;
+        let _held = self.hold(service);
         let retry = self.next_round();
-        let _held = Held::new(service);
         tokio::select! {
             biased;
             () = worker.moved() => Ok(()),
@@ -250,23 +347,63 @@ impl Search {
 }
 
 /// A client on hold, counted.
-struct Held<'a> {
-    service: &'a Service,
+#[derive(Debug)]
+pub struct Held {
+    service: Arc<Service>,
     since: Instant,
 }
 
-impl<'a> Held<'a> {
-    fn new(service: &'a Service) -> Held<'a> {
+impl Held {
+    fn new(service: &Arc<Service>) -> Held {
         service.stats.held.fetch_add(1, Ordering::Relaxed);
-        Held { service, since: Instant::now() }
+        Held { service: Arc::clone(service), since: Instant::now() }
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for Held {
     fn drop(&mut self) {
         let stats = &self.service.stats;
         stats.held.fetch_sub(1, Ordering::Relaxed);
         let millis = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
         stats.held_ms_total.fetch_add(millis, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use pgsteer_core::claim::Role;
+    use pgsteer_core::config::ServiceConfig;
+    use pgsteer_core::names::ServiceName;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::http::sample;
+    use crate::proxy::Shared;
+    use crate::stats::ServiceStats;
+
+    #[tokio::test]
+    async fn an_early_login_waits_until_all_workers_have_acted_on_the_open_gate() {
+        let snapshot = sample::calm();
+        let name = ServiceName::new("write").unwrap();
+        let member = snapshot.services[&name].open().next().unwrap().clone();
+        let generation = opened_in(&snapshot, &name, &member).unwrap();
+        let (_publish, snapshots) = watch::channel(Arc::new(snapshot));
+        let worker = Worker::new(0, Shared::of_workers(2, snapshots));
+        let config = ServiceConfig {
+            hold: Duration::from_secs(60),
+            ..ServiceConfig::new(([127, 0, 0, 1], 0).into(), Role::Primary)
+        };
+        let service = Service { name, config, stats: Arc::new(ServiceStats::default()) };
+        let search = Search::begin();
+        let mut opened = pin!(search.opened(&worker, &service, member));
+        let mut look = || opened.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert_eq!(look(), Poll::Pending);
+        worker.barrier().acknowledge(0, generation);
+        assert_eq!(look(), Poll::Pending);
+        worker.barrier().acknowledge(1, generation);
+        assert_eq!(look(), Poll::Ready(Ok(())));
     }
 }

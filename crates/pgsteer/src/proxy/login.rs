@@ -1,17 +1,27 @@
 //! The login: a client and a member agree, watched, and repeatable elsewhere while it can be.
+//!
+//! An early login runs at a member that is still promoting. The client is on hold meanwhile: what
+//! the server says last is held back until the gate opens, and then until the server has told,
+//! asked by a Sync, that it is promoted.
+
+use std::cell::Cell;
+use std::future::pending;
+use std::time::Duration;
 
 use pgsteer_core::claim::Role;
 use pgsteer_core::wire::error::sqlstate;
 use pgsteer_core::wire::login::{
-    LOGIN_BYTES_MAX, LoginError, LoginWatch, Progress, Ready, is_repeatable,
+    LOGIN_BYTES_MAX, LoginError, LoginWatch, Progress, Ready, SYNC, is_repeatable,
 };
 use pgsteer_core::wire::startup::CancelKey;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::{Instant, sleep_until};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Service;
 use super::client::Client;
-use super::hold::Connected;
+use super::hold::{Connected, Vain};
 use super::pump::{Tail, tail};
 use super::queue::Turn;
 
@@ -53,8 +63,21 @@ pub enum Outcome {
     },
     /// This member will not do, or not any more; with the reason.
     Elsewhere(String),
+    /// The client was on hold with an early login, and in vain.
+    Vain(Vain),
     /// The client went away, broke the protocol, or took too long.
     Over,
+}
+
+/// When an early login is one no more.
+#[derive(Debug)]
+pub struct Opening<O, S> {
+    /// Ends when the gate of the member is open to all workers.
+    pub opened: O,
+    /// Ends when it is open no more; waited for from then on.
+    pub deserted: S,
+    /// How long the login may take from then on.
+    pub limit: Duration,
 }
 
 impl Login {
@@ -83,17 +106,91 @@ impl Login {
         connected: &mut Connected,
         deserted: impl Future<Output = ()>,
     ) -> Outcome {
-        let Connected { server, seat, turn } = connected;
-        self.said.append(&mut client.ahead);
-        let relay = Relay { login: self, service, watch: LoginWatch::default(), echoed: 0 };
+        let Connected { server, seat, turn, .. } = connected;
+        let mut relay = self.relay(service, client, server, false);
+        let logging_in = async {
+            match relay.run(client, server, turn, deserted).await {
+                Ok(ready) => relay.deliver(ready, client).await,
+                Err(outcome) => outcome,
+            }
+        };
         tokio::select! {
             biased;
-            // The client has a part of the burst, which no word of ours can follow.
-            _ = seat.ending() => match self.is_bound {
-                true => Outcome::Over,
-                false => Outcome::Elsewhere("its gate was shut during the login".to_owned()),
-            },
-            outcome = relay.run(client, server, turn, deserted) => outcome,
+            _ = seat.ending() => self.left("its gate was shut during the login"),
+            outcome = logging_in => outcome,
+        }
+    }
+
+    /// The same at a member whose gate is not open yet.
+    pub async fn attempt_early(
+        &mut self,
+        service: &Service,
+        client: &mut Client,
+        connected: &mut Connected,
+        opening: Opening<impl Future<Output = Result<(), Vain>>, impl Future<Output = ()>>,
+    ) -> Outcome {
+        let Connected { server, seat, turn, held } = connected;
+        let mut relay = self.relay(service, client, server, true);
+        let Opening { opened, deserted, limit } = opening;
+        let (turn, is_logged_in) = (Cell::new(turn.take()), Cell::new(false));
+        let (open, is_open) = oneshot::channel();
+        let until_given_up = async {
+            if let Err(vain) = opened.await {
+                return Some(Outcome::Vain(vain));
+            }
+            seat.admit();
+            *held = None;
+            // A client that is slow does not keep others waiting any more.
+            if !is_logged_in.get() {
+                drop(turn.take());
+            }
+            let _ = open.send(());
+            tokio::select! {
+                () = sleep(limit) => Some(Outcome::Over),
+                () = deserted => None,
+            }
+        };
+        let logging_in = async {
+            match relay.run_early(client, server, &is_logged_in, is_open).await {
+                Ok(ready) => {
+                    if let Some(turn) = turn.take() {
+                        turn.heard();
+                    }
+                    relay.deliver(ready, client).await
+                }
+                Err(outcome) => outcome,
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = seat.ending() => self.left("it did not become the primary"),
+            outcome = until_given_up => {
+                outcome.unwrap_or_else(|| self.left("its gate was shut during the login"))
+            }
+            outcome = logging_in => outcome,
+        }
+    }
+
+    fn relay<'a>(
+        &'a mut self,
+        service: &'a Service,
+        client: &mut Client,
+        server: &TcpStream,
+        is_early: bool,
+    ) -> Relay<'a> {
+        self.said.append(&mut client.ahead);
+        // A pooler's word on the role is as old as its own connection.
+        let is_pooler = |port| server.peer_addr().is_ok_and(|address| address.port() == port);
+        let believed = !service.config.pooler_port.is_some_and(is_pooler);
+        Relay { login: self, service, believed, watch: LoginWatch::default(), echoed: 0, is_early }
+    }
+
+    /// The client had to leave the member.
+    fn left(&self, why: &str) -> Outcome {
+        match self.is_bound {
+            // It has a part of the burst, which no word of ours can follow.
+            true => Outcome::Over,
+            false => Outcome::Elsewhere(why.to_owned()),
         }
     }
 }
@@ -102,23 +199,26 @@ impl Login {
 struct Relay<'a> {
     login: &'a mut Login,
     service: &'a Service,
+    /// What it says of its role in the login is true.
+    believed: bool,
     watch: LoginWatch,
     /// How much of what the client was shown this server has said as well.
     echoed: usize,
+    /// It began before the gate was open.
+    is_early: bool,
 }
 
 impl Relay<'_> {
+    /// Passes on what client and server say, until the server is ready.
     async fn run(
-        mut self,
+        &mut self,
         client: &mut Client,
-        server: &mut tokio::net::TcpStream,
+        server: &mut TcpStream,
         turn: &mut Option<Turn>,
         deserted: impl Future<Output = ()>,
-    ) -> Outcome {
+    ) -> Result<Ready, Outcome> {
         let opening = [&self.login.startup[..], &self.login.said[..]].concat();
-        if let Err(error) = server.write_all(&opening).await {
-            return Outcome::Elsewhere(error.to_string());
-        }
+        server.write_all(&opening).await.map_err(broken)?;
         let first_word_limit = self.service.config.connect_timeout * FIRST_WORD_TIMEOUTS;
         let first_word_by = Instant::now() + first_word_limit;
         tokio::pin!(deserted);
@@ -135,49 +235,108 @@ impl Relay<'_> {
                     if let Some(turn) = turn.take() {
                         turn.heard();
                     }
-                    match read {
-                        Ok(0) => return closed(),
-                        Err(error) => return Outcome::Elsewhere(error.to_string()),
-                        Ok(_) => {}
+                    if read.map_err(broken)? == 0 {
+                        return Err(self.closed());
                     }
-                    if let Some(outcome) = self.on_server(&from_server, client).await {
-                        return outcome;
+                    if let Some(ready) = self.on_server(&from_server, client).await? {
+                        return Ok(ready);
                     }
                 }
-                read = client.stream.read_buf(&mut from_client) => {
+                read = client.stream.read_buf(&mut from_client), if self.may_talk() => {
                     if !matches!(read, Ok(1..)) {
-                        return Outcome::Over;
+                        return Err(Outcome::Over);
                     }
                     self.login.said.extend_from_slice(&from_client);
                     if self.login.said.len() > LOGIN_BYTES_MAX {
-                        return Outcome::Over;
+                        return Err(Outcome::Over);
                     }
-                    if let Err(error) = server.write_all(&from_client).await {
-                        return Outcome::Elsewhere(error.to_string());
-                    }
+                    server.write_all(&from_client).await.map_err(broken)?;
                 }
                 () = sleep_until(first_word_by), if !has_spoken => {
                     let why = format!("no answer to the login within {first_word_limit:?}");
-                    return Outcome::Elsewhere(why);
+                    return Err(Outcome::Elsewhere(why));
                 }
                 () = &mut deserted, if !has_spoken => {
                     let why = "its gate was shut before it answered the login";
-                    return Outcome::Elsewhere(why.to_owned());
+                    return Err(Outcome::Elsewhere(why.to_owned()));
                 }
             }
         }
     }
 
-    async fn on_server(&mut self, bytes: &[u8], client: &mut Client) -> Option<Outcome> {
+    /// Logs the client in, waits until the gate is open, and asks the server once more.
+    async fn run_early(
+        &mut self,
+        client: &mut Client,
+        server: &mut TcpStream,
+        is_logged_in: &Cell<bool>,
+        is_open: oneshot::Receiver<()>,
+    ) -> Result<Ready, Outcome> {
+        let ready = self.run(client, server, &mut None, pending()).await?;
+        let (watch, mut heard) = ready.hold_back();
+        self.watch = watch;
+        is_logged_in.set(true);
+        tokio::pin!(is_open);
+        // As long as the gate is shut. That it is ready nobody has asked the server meanwhile.
+        loop {
+            if self.on_server(&heard, client).await?.is_some() {
+                return Err(Outcome::Over);
+            }
+            heard = tokio::select! {
+                biased;
+                _ = &mut is_open => break,
+                () = client.gone() => return Err(Outcome::Over),
+                heard = self.hear(server) => heard?,
+            };
+        }
+        server.write_all(&SYNC).await.map_err(broken)?;
+        loop {
+            let heard = self.hear(server).await?;
+            if let Some(ready) = self.on_server(&heard, client).await? {
+                return Ok(ready);
+            }
+        }
+    }
+
+    /// What the server says next.
+    async fn hear(&self, server: &mut TcpStream) -> Result<Vec<u8>, Outcome> {
+        let mut heard = Vec::with_capacity(READ_BYTES);
+        match server.read_buf(&mut heard).await.map_err(broken)? {
+            0 => Err(self.closed()),
+            _ => Ok(heard),
+        }
+    }
+
+    fn closed(&self) -> Outcome {
+        let when = if self.is_early { "before it was the primary" } else { "during the login" };
+        Outcome::Elsewhere(format!("it closed the connection {when}"))
+    }
+
+    /// What the client says may go to the server. Before the gate is open that is nothing but the
+    /// answer to a question.
+    fn may_talk(&self) -> bool {
+        !(self.is_early && self.watch.is_authenticated())
+    }
+
+    async fn on_server(
+        &mut self,
+        bytes: &[u8],
+        client: &mut Client,
+    ) -> Result<Option<Ready>, Outcome> {
         match self.watch.take(bytes) {
-            Ok(Progress::Going { forward }) => self.show(&forward, client).await.err(),
+            Ok(Progress::Going { forward }) => {
+                self.show(&forward, client).await?;
+                Ok(None)
+            }
             Ok(Progress::Refused { sqlstate, message, raw }) => {
-                Some(self.refused(&sqlstate, &message, raw))
+                Err(self.refused(&sqlstate, &message, raw))
             }
-            Ok(Progress::Ready(ready)) => Some(self.ready(ready, client).await),
+            Ok(Progress::Ready(ready)) => Ok(Some(ready)),
             Err(error @ (LoginError::TooLong | LoginError::Malformed)) => {
-                Some(Outcome::Elsewhere(error.to_string()))
+                Err(Outcome::Elsewhere(error.to_string()))
             }
+            // What it has asked was done or not, and must not be done once more.
+            Err(LoginError::OutOfTurn) => Err(Outcome::Over),
         }
     }
 
@@ -218,6 +377,8 @@ impl Relay<'_> {
             sqlstate::CANNOT_CONNECT_NOW | sqlstate::ADMIN_SHUTDOWN | sqlstate::CRASH_SHUTDOWN => {
                 Outcome::Elsewhere(why())
             }
+            // What a standby refuses the primary that it will be may not.
+            _ if self.is_early => Outcome::Elsewhere(why()),
             // A full replica is no reason to turn a reader away while another has room.
             sqlstate::TOO_MANY_CONNECTIONS if self.service.config.role == Role::Replica => {
                 let retry = self.login.can_start_again().then(why);
@@ -227,11 +388,10 @@ impl Relay<'_> {
         }
     }
 
-    async fn ready(&mut self, ready: Ready, client: &mut Client) -> Outcome {
-        // A pooler's word on the role is as old as its own connection.
-        let believed = self.service.config.pooler_port.is_none();
+    /// Shows the client that the server is ready, if it is one for it.
+    async fn deliver(&mut self, ready: Ready, client: &mut Client) -> Outcome {
         let wants_primary = self.service.config.role == Role::Primary;
-        if wants_primary && believed && ready.in_hot_standby == Some(true) {
+        if wants_primary && self.believed && ready.in_hot_standby == Some(true) {
             return Outcome::Elsewhere("its login says that it is a standby".to_owned());
         }
         let new = self.unseen(&ready.burst);
@@ -246,20 +406,19 @@ impl Relay<'_> {
     }
 }
 
-fn closed() -> Outcome {
-    Outcome::Elsewhere("it closed the connection during the login".to_owned())
+fn broken(error: std::io::Error) -> Outcome {
+    Outcome::Elsewhere(error.to_string())
 }
 
 #[cfg(test)]
 mod tests {
     use std::rc::Rc;
     use std::sync::Arc;
-    use std::time::Duration;
 
     use pgsteer_core::config::ServiceConfig;
     use pgsteer_core::names::{Endpoint, MemberName, ServiceName};
     use pgsteer_core::wire::error::ErrorFields;
-    use tokio::net::{TcpListener, TcpStream};
+    use tokio::net::TcpListener;
 
     use super::*;
     use crate::proxy::seat::{Ending, Place, Registry};
@@ -324,14 +483,14 @@ mod tests {
                 postgres: Endpoint::new("n1", 5432).unwrap(),
             };
             let seat = self.registry.take(place, Arc::new(MemberStats::default()));
-            let mut connected = Connected { server, turn: None, seat };
+            let mut connected = Connected { server, turn: None, seat, held: None };
             let end = async {
-                tokio::time::sleep(patience).await;
-                self.registry.end(|_| Some(Ending::Shutdown));
-                std::future::pending::<()>().await;
+                sleep(patience).await;
+                self.registry.end(|_, _| Some(Ending::Shutdown));
+                pending::<()>().await;
             };
             tokio::select! {
-                outcome = self.login.attempt(&self.service, &mut self.ours, &mut connected, std::future::pending()) => outcome,
+                outcome = self.login.attempt(&self.service, &mut self.ours, &mut connected, pending()) => outcome,
                 () = end => unreachable!(),
             }
         }

@@ -75,6 +75,22 @@ pub struct Shared {
     loads: Box<[AtomicUsize]>,
 }
 
+#[cfg(test)]
+impl Shared {
+    /// What so many workers share in a test, none of which has acted on anything.
+    fn of_workers(workers: usize, snapshots: watch::Receiver<Arc<Snapshot>>) -> Arc<Shared> {
+        Arc::new(Shared {
+            limits: ProxyConfig::default(),
+            stats: Arc::default(),
+            snapshots,
+            barrier: Barrier::new(workers),
+            cancels: Arc::default(),
+            queues: Queues::default(),
+            loads: Box::default(),
+        })
+    }
+}
+
 /// Whether new sessions are still wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {

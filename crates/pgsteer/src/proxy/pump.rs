@@ -218,7 +218,7 @@ mod tests {
         let lose = async {
             // More than the member's buffer holds, so that the rest waits on this side.
             let _ = tokio::time::timeout(PAUSE, client.write_all(&vec![0; 64 << 20])).await;
-            registry.end(|_| Some(Ending::Gate(None)));
+            registry.end(|_, _| Some(Ending::Gate(None)));
         };
         let (end, ()) = tokio::join!(pump(&mut ours, &mut server, &seat, Tail::default()), lose);
         assert!(matches!(end, End::Told { .. }), "{end:?}");

@@ -8,7 +8,8 @@
 //! later than in a crowd.
 //!
 //! A turn ends with the member's first word and not with the login, because what comes after
-//! is as slow as the client is, and a client must not keep others waiting.
+//! is as slow as the client is, and a client must not keep others waiting. Only an early login,
+//! for which nobody has to wait, keeps its turn until the gate opens; so that there are few.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -71,6 +72,18 @@ impl Queue {
         }
     }
 
+    /// A turn for an early login, if one of the first is free.
+    pub fn early_turn(self: Arc<Self>) -> Option<Turn> {
+        self.start_slowly_if_empty();
+        let turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        if *turns - self.free.available_permits().min(*turns) >= TURNS_FIRST {
+            return None;
+        }
+        let permit = Arc::clone(&self.free).try_acquire_owned().ok()?;
+        drop(turns);
+        Some(Turn { queue: self, _permit: permit })
+    }
+
     /// With nobody at the member the last crowd is over.
     fn start_slowly_if_empty(&self) {
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
@@ -130,6 +143,20 @@ mod tests {
         drop(turns);
         let again: Vec<Turn> = std::iter::from_fn(|| take(&queue)).collect();
         assert_eq!(again.len(), TURNS_FIRST);
+    }
+
+    #[test]
+    fn early_logins_are_as_few_as_the_first_and_let_others_in_when_they_are_over() {
+        let queue = Arc::new(Queue::new());
+        let early = || Arc::clone(&queue).early_turn();
+        let mut turns: Vec<Turn> = std::iter::from_fn(early).collect();
+        assert_eq!(turns.len(), TURNS_FIRST);
+        assert!(take(&queue).is_none());
+        turns.pop().unwrap().heard();
+        turns.extend(std::iter::from_fn(|| take(&queue)));
+        assert_eq!(turns.len(), TURNS_FIRST + 1);
+        turns.pop();
+        assert!(early().is_none(), "there is a turn, but not one of the first");
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! Seats: every session that goes to a member holds one, so that it can be ended.
 //!
+//! An early login takes one as well, before the gate of its member is open. It is no session then,
+//! and is ended by other rules, until it is admitted.
+//!
 //! A worker has one registry; sessions and registry live on the worker's one thread. A session
 //! that is told to end drops its server connection before it gives back its seat, so a registry
 //! in which nobody is ending any more proves that the connections are closed.
@@ -77,10 +80,20 @@ pub struct Place {
     pub postgres: Endpoint,
 }
 
+/// What a seat is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A login of a client that is still on hold: the gate is not open yet.
+    EarlyLogin,
+    /// A session, from before its login on.
+    Session,
+}
+
 /// What the registry knows of a seat.
 #[derive(Debug)]
 struct Taken {
     place: Place,
+    purpose: Cell<Purpose>,
     ending: RefCell<Option<Ending>>,
     waker: RefCell<Option<Waker>>,
 }
@@ -95,22 +108,33 @@ pub struct Seat {
 }
 
 impl Registry {
-    /// Takes a seat.
+    /// Takes a seat for a session.
     pub fn take(self: &Rc<Self>, place: Place, stats: Arc<MemberStats>) -> Seat {
-        let taken = Rc::new(Taken { place, ending: RefCell::new(None), waker: RefCell::new(None) });
-        stats.sessions.fetch_add(1, Ordering::Relaxed);
+        let seat = self.take_early(place, stats);
+        seat.admit();
+        seat
+    }
+
+    /// Takes a seat for an early login.
+    pub fn take_early(self: &Rc<Self>, place: Place, stats: Arc<MemberStats>) -> Seat {
+        let taken = Rc::new(Taken {
+            place,
+            purpose: Cell::new(Purpose::EarlyLogin),
+            ending: RefCell::new(None),
+            waker: RefCell::new(None),
+        });
         let index = self.seats.borrow_mut().insert(Rc::clone(&taken));
         Seat { registry: Rc::clone(self), index, taken, stats }
     }
 
-    /// Tells every session for which `why` has an answer to end, and how many were told.
-    pub fn end(&self, mut why: impl FnMut(&Place) -> Option<Ending>) -> usize {
+    /// Tells everybody for whom `why` has an answer to end, and how many were told.
+    pub fn end(&self, mut why: impl FnMut(&Place, Purpose) -> Option<Ending>) -> usize {
         let mut told = 0;
         for (_, taken) in self.seats.borrow().iter() {
             if taken.ending.borrow().is_some() {
                 continue;
             }
-            if let Some(ending) = why(&taken.place) {
+            if let Some(ending) = why(&taken.place, taken.purpose.get()) {
                 *taken.ending.borrow_mut() = Some(ending);
                 told += 1;
                 if let Some(waker) = taken.waker.borrow_mut().take() {
@@ -142,6 +166,18 @@ impl Seat {
         &self.stats
     }
 
+    /// Its member's gate is open: from now on it is the seat of a session.
+    pub fn admit(&self) {
+        if self.taken.purpose.replace(Purpose::Session) == Purpose::EarlyLogin {
+            self.stats.sessions.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// It is the seat of an early login.
+    pub fn is_early(&self) -> bool {
+        self.taken.purpose.get() == Purpose::EarlyLogin
+    }
+
     /// Why the session has to end, if it has; the task is woken when it has to.
     pub fn poll_ending(&self, cx: &mut Context<'_>) -> Poll<Ending> {
         if let Some(ending) = self.taken.ending.borrow().as_ref() {
@@ -163,10 +199,11 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.stats.sessions.fetch_sub(1, Ordering::Relaxed);
+        let counted = usize::from(!self.is_early());
+        self.stats.sessions.fetch_sub(counted, Ordering::Relaxed);
         let taken = self.registry.seats.borrow_mut().remove(self.index);
         if taken.ending.borrow().is_some() {
-            self.stats.ended_total.fetch_add(1, Ordering::Relaxed);
+            self.stats.ended_total.fetch_add(u64::from(!self.is_early()), Ordering::Relaxed);
             self.registry.ending.set(self.registry.ending.get() - 1);
             if self.registry.ending.get() == 0 {
                 self.registry.all_ended.notify_waiters();
@@ -179,18 +216,41 @@ impl Drop for Seat {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn only_the_sessions_meant_are_told_and_all_are_waited_for() {
-        let registry = Rc::new(Registry::default());
-        let place = |member: &str| Place {
+    fn place(member: &str) -> Place {
+        Place {
             service: ServiceName::new("write").unwrap(),
             member: MemberName::new(member).unwrap(),
             postgres: Endpoint::new(member, 5432).unwrap(),
-        };
+        }
+    }
+
+    #[test]
+    fn an_early_login_is_no_session_until_it_is_admitted() {
+        let registry = Rc::new(Registry::default());
+        let stats = Arc::new(MemberStats::default());
+        let sessions = || stats.sessions.load(Ordering::Relaxed);
+        let seat = registry.take_early(place("n1"), Arc::clone(&stats));
+        let in_vain = registry.take_early(place("n1"), Arc::clone(&stats));
+        assert_eq!(
+            registry.end(|_, purpose| (purpose == Purpose::Session).then_some(Ending::Shutdown)),
+            0
+        );
+        assert_eq!(registry.end(|_, _| Some(Ending::Shutdown)), 2);
+        assert_eq!(sessions(), 0);
+        seat.admit();
+        assert_eq!(sessions(), 1);
+        drop((seat, in_vain));
+        assert_eq!(sessions(), 0);
+        assert_eq!(stats.ended_total.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn only_the_sessions_meant_are_told_and_all_are_waited_for() {
+        let registry = Rc::new(Registry::default());
         let stats = Arc::new(MemberStats::default());
         let first = registry.take(place("n1"), Arc::clone(&stats));
         let second = registry.take(place("n2"), Arc::clone(&stats));
-        let why = |place: &Place| {
+        let why = |place: &Place, _| {
             (place.member.as_str() == "n1").then_some(Ending::Gate(Some(Reason::Left)))
         };
         assert_eq!(registry.end(why), 1);

@@ -1,6 +1,7 @@
 //! A session from its first byte to its last, one function per state.
 //!
-//! `opening` → `cancel`, or `opening` → (`tls` | `direct_tls` | `login`) → `converse`. Everything
+//! `opening` → `cancel`, or `opening` → (`tls` | `direct_tls` | `login`) → `converse`. A `login` may
+//! begin while its client is on hold, at a member that is about to be the primary. Everything
 //! that waits with a member's connection in hand also waits for the seat to be ended, so that a
 //! gate that shuts is obeyed at once wherever the session stands.
 
@@ -19,7 +20,7 @@ use super::balance::addresses;
 use super::cancel;
 use super::client::{Client, ClientError, Wish};
 use super::hold::{Connected, Search, Vain};
-use super::login::{Login, Outcome};
+use super::login::{Login, Opening, Outcome};
 use super::pump::{End, Tail, pump};
 use super::tcp::tune_client;
 use super::worker::Worker;
@@ -203,6 +204,10 @@ impl Session {
     /// Logs the client in at a member, and at the next one as long as that does not show.
     async fn login(mut self, startup: Vec<u8>, mut at_hand: Option<Connected>) {
         let mut login = Login::new(startup);
+        // Whoever does not wait for the answer to its startup packet may have asked something.
+        if self.client.ahead.is_empty() {
+            self.search.allow_early();
+        }
         loop {
             let connected = match at_hand.take() {
                 Some(connected) => Ok(connected),
@@ -212,11 +217,7 @@ impl Session {
                 Ok(connected) => connected,
                 Err(vain) => return self.refuse(&vain).await,
             };
-            let limit = self.worker.limits().login_timeout;
-            let (service, member) = (self.service.name.clone(), connected.seat.member().clone());
-            let deserted = self.worker.shut(service, member);
-            let trying = login.attempt(&self.service, &mut self.client, &mut connected, deserted);
-            match timeout(limit, trying).await.unwrap_or(Outcome::Over) {
+            match self.attempt(&mut login, &mut connected).await {
                 Outcome::Ready { key, tail } => {
                     let address = connected.server.peer_addr().ok();
                     let cancels = &self.worker.shared().cancels;
@@ -242,9 +243,28 @@ impl Session {
                         return self.refuse_midway(&why).await;
                     }
                 }
+                Outcome::Vain(vain) => {
+                    drop(connected);
+                    return self.refuse(&vain).await;
+                }
                 Outcome::Over => return self.log_unfinished(&login),
             }
         }
+    }
+
+    /// Tries to log the client in at the member that it is connected to, early or not.
+    async fn attempt(&mut self, login: &mut Login, connected: &mut Connected) -> Outcome {
+        let limit = self.worker.limits().login_timeout;
+        let member = connected.seat.member().clone();
+        let deserted = self.worker.shut(self.service.name.clone(), member.clone());
+        let (service, client) = (&self.service, &mut self.client);
+        if connected.held.is_none() {
+            let trying = login.attempt(service, client, connected, deserted);
+            return timeout(limit, trying).await.unwrap_or(Outcome::Over);
+        }
+        let opened = self.search.opened(&self.worker, service, member);
+        let opening = Opening { opened, deserted, limit };
+        login.attempt_early(service, client, connected, opening).await
     }
 
     /// Bytes flow until the server, the client or the gate ends it. `tail` is what the server said
@@ -310,7 +330,7 @@ pub fn no_room(sessions_max: usize) -> Vec<u8> {
 
 /// Sends SSLRequest and reads the one byte of its answer.
 async fn ask_for_tls(connected: &mut Connected) -> Result<u8, String> {
-    let Connected { server, seat, turn } = connected;
+    let Connected { server, seat, turn, .. } = connected;
     let asking = async {
         server.write_all(&SSL_REQUEST_PACKET).await?;
         server.read_u8().await

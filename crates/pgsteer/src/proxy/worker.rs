@@ -14,7 +14,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::LocalSet;
 
 use super::barrier::Barrier;
-use super::seat::{Ending, Place, Registry};
+use super::seat::{Ending, Place, Purpose, Registry};
 use super::{Job, Phase, Shared, session};
 
 /// What the sessions of one worker share.
@@ -43,7 +43,8 @@ pub fn run(index: usize, shared: Arc<Shared>, jobs: mpsc::Receiver<Job>) -> std:
 }
 
 impl Worker {
-    fn new(index: usize, shared: Arc<Shared>) -> Worker {
+    /// A worker that follows the newest Snapshot there is.
+    pub fn new(index: usize, shared: Arc<Shared>) -> Worker {
         let snapshot = shared.snapshots.borrow().clone();
         Worker {
             index,
@@ -81,20 +82,22 @@ impl Worker {
         // First of all: while sessions end others begin, and one that began by the old Snapshot
         // would have taken its seat behind the back of those that are told to end.
         *self.snapshot.borrow_mut() = Arc::clone(&snapshot);
-        self.end_sessions(|place| lost(&snapshot, place)).await;
+        self.end_sessions(|place, purpose| lost(&snapshot, place, purpose)).await;
         self.shared.barrier.acknowledge(self.index, snapshot.generation);
         self.moved.notify_waiters();
     }
 
-    async fn end_sessions(&self, why: impl Fn(&Place) -> Option<Ending>) {
+    async fn end_sessions(&self, why: impl Fn(&Place, Purpose) -> Option<Ending>) {
         let mut told: BTreeMap<(ServiceName, MemberName, &'static str), usize> = BTreeMap::new();
-        self.registry.end(|place| {
-            let ending = why(place)?;
-            let of_its_kind = (place.service.clone(), place.member.clone(), ending.code());
-            *told.entry(of_its_kind).or_default() += 1;
+        let count = self.registry.end(|place, purpose| {
+            let ending = why(place, purpose)?;
+            if purpose == Purpose::Session {
+                let of_its_kind = (place.service.clone(), place.member.clone(), ending.code());
+                *told.entry(of_its_kind).or_default() += 1;
+            }
             Some(ending)
         });
-        if !told.is_empty() {
+        if count > 0 {
             self.registry.ended().await;
         }
         for ((service, member, reason), sessions) in told {
@@ -117,7 +120,7 @@ impl Worker {
                 self.phase.set(Phase::Stopping);
                 self.moved.notify_waiters();
             }
-            Job::EndAll => self.end_sessions(|_| Some(Ending::Shutdown)).await,
+            Job::EndAll => self.end_sessions(|_, _| Some(Ending::Shutdown)).await,
         }
     }
 
@@ -175,9 +178,14 @@ impl Worker {
     }
 }
 
-/// Why the sessions at `place` have to end, if they have.
-fn lost(snapshot: &Snapshot, place: &Place) -> Option<Ending> {
-    if !snapshot.ends_session(&place.service, &place.member, &place.postgres) {
+/// Why whoever is at `place` has to end, if so.
+fn lost(snapshot: &Snapshot, place: &Place, purpose: Purpose) -> Option<Ending> {
+    let Place { service, member, postgres } = place;
+    let ends = match purpose {
+        Purpose::EarlyLogin => snapshot.ends_early_login(service, member, postgres),
+        Purpose::Session => snapshot.ends_session(service, member, postgres),
+    };
+    if !ends {
         return None;
     }
     let Some(service) = snapshot.services.get(&place.service) else {
@@ -195,7 +203,7 @@ mod tests {
 
     use super::*;
     use crate::http::sample;
-    use crate::stats::{MemberStats, Stats};
+    use crate::stats::MemberStats;
 
     #[tokio::test]
     async fn who_comes_while_sessions_end_follows_the_snapshot_that_ends_them() {
@@ -211,16 +219,7 @@ mod tests {
             postgres: shut.members[member].postgres.clone(),
         };
         let (publish, snapshots) = watch::channel(Arc::new(open));
-        let shared = Arc::new(Shared {
-            limits: ProxyConfig::default(),
-            stats: Arc::new(Stats::default()),
-            snapshots,
-            barrier: Barrier::new(1),
-            cancels: Arc::default(),
-            queues: Default::default(),
-            loads: Box::default(),
-        });
-        let worker = Rc::new(Worker::new(0, shared));
+        let worker = Rc::new(Worker::new(0, Shared::of_workers(1, snapshots)));
         let (_jobs, receiver) = mpsc::channel(1);
         let seat = worker.registry().take(place, Arc::new(MemberStats::default()));
         let session = async {

@@ -118,6 +118,7 @@ fn log(event: &Event) {
         | EventKind::Gate { now: "open", reason: Some(_), .. }
         | EventKind::Left { .. }
         | EventKind::AddressLost { .. }
+        | EventKind::EtcdLost { .. }
         | EventKind::StrangeCluster { .. } => tracing::warn!("{}", event.kind),
         _ => tracing::info!("{}", event.kind),
     }
@@ -145,6 +146,7 @@ mod tests {
                 name: ClusterName::new("demo").unwrap(),
                 members,
                 check: None,
+                etcd: None,
                 split_brain: SplitBrain::Block,
                 patroni_loss_grace: Duration::from_secs(60),
                 silence: SILENCE,

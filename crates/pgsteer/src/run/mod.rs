@@ -240,6 +240,7 @@ mod tests {
                 name: ClusterName::new("demo").unwrap(),
                 members: Membership::Listed(vec![Found { name, postgres, patroni_url: None }]),
                 check: None,
+                etcd: None,
                 split_brain: SplitBrain::Block,
                 patroni_loss_grace: Duration::from_secs(60),
                 silence: Duration::from_secs(30),

@@ -114,9 +114,11 @@ mod tests {
             postgres: Endpoint::new("127.0.0.1", 5432).unwrap(),
             addresses: Vec::new(),
             patroni_url: None,
+            poolers: Default::default(),
             pace: Pace {
                 tether: Duration::from_millis(tether_ms),
                 patroni: Duration::from_secs(1),
+                pooler: Duration::from_secs(1),
             },
         }
     }

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
-use super::http::{Base, Client, not_patroni};
+use super::http::{Base, Client, strange};
 use super::{Gone, Hint};
 use crate::clock::Clock;
 
@@ -107,7 +107,7 @@ impl Discovery {
     async fn ask_in_turn(&self, last: &Base) -> Result<Told, Failure> {
         let mut candidates = vec![last.clone()];
         let plan = self.plan.borrow().clone();
-        let urls = plan.values().filter_map(|ask| ask.patroni_url.as_deref());
+        let urls = plan.members.values().filter_map(|ask| ask.patroni_url.as_deref());
         let members = urls.filter_map(|url| Base::parse(url).ok());
         for base in members.chain(self.seeds.iter().cloned()) {
             if !candidates.contains(&base) {
@@ -174,8 +174,8 @@ async fn quickened(
     loop {
         let now = plan.borrow_and_update().clone();
         let was = std::mem::replace(seen, now.clone());
-        let is_quicker = now.iter().any(|(name, ask)| {
-            was.get(name).is_some_and(|was| ask.pace.patroni < was.pace.patroni)
+        let is_quicker = now.members.iter().any(|(name, ask)| {
+            was.members.get(name).is_some_and(|was| ask.pace.patroni < was.pace.patroni)
         });
         if is_quicker {
             return Ok(());
@@ -203,9 +203,9 @@ async fn ask(http: &Client, base: &Base) -> Result<Told, Failure> {
     let answer = http.get(base, &[], "/cluster").await?;
     if answer.status != 200 {
         let how = format!("status {}, `{}`", answer.status, excerpt(&answer.body));
-        return Err(not_patroni(base, &how));
+        return Err(strange(base, &how));
     }
-    let cluster = parse_cluster(&answer.body).map_err(|bad| not_patroni(base, &bad.to_string()))?;
+    let cluster = parse_cluster(&answer.body).map_err(|bad| strange(base, &bad.to_string()))?;
     Ok(Told { by: base.clone(), asked: answer.asked, cluster })
 }
 
@@ -231,9 +231,15 @@ mod tests {
             postgres: Endpoint::new("10.0.0.1", 5432).unwrap(),
             addresses: Vec::new(),
             patroni_url: Some(patroni_url.url().clone()),
-            pace: Pace { tether: Duration::from_secs(1), patroni: Duration::from_secs(1) },
+            poolers: Default::default(),
+            pace: Pace {
+                tether: Duration::from_secs(1),
+                patroni: Duration::from_secs(1),
+                pooler: Duration::from_secs(1),
+            },
         };
-        Plan::from([(MemberName::new("pg1").unwrap(), ask)])
+        let members = [(MemberName::new("pg1").unwrap(), ask)].into();
+        Plan { members, scope: None }
     }
 
     fn discovery(seeds: Vec<Base>, plan: Plan) -> (Discovery, mpsc::Receiver<Report>) {
@@ -261,7 +267,7 @@ mod tests {
     async fn one_seed_that_answers_is_enough_and_silent_ones_do_not_delay_it() {
         let answering = base(fake::http_server(CLUSTER).await);
         let (discovery, mut reports) =
-            discovery(vec![silent().await, answering, silent().await], Plan::new());
+            discovery(vec![silent().await, answering, silent().await], Plan::default());
         let started = Instant::now();
         let _task = Task::spawn(discovery.run());
         let Some(Report::Topology(topology)) = reports.recv().await else { panic!() };
@@ -280,7 +286,7 @@ mod tests {
             }
         })
         .await;
-        let (discovery, _reports) = discovery(vec![base(address)], Plan::new());
+        let (discovery, _reports) = discovery(vec![base(address)], Plan::default());
         assert_eq!(discovery.search().await.cluster.members.len(), 1);
     }
 
@@ -298,7 +304,7 @@ mod tests {
         let member = silent().await;
         let quick = |ms: u64| {
             let mut plan = plan_of(&member);
-            plan.values_mut().for_each(|ask| ask.pace.patroni = Duration::from_millis(ms));
+            plan.members.values_mut().for_each(|ask| ask.pace.patroni = Duration::from_millis(ms));
             Arc::new(plan)
         };
         let (plan, mut plan_rx) = watch::channel(quick(1000));

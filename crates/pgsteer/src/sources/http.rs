@@ -1,7 +1,8 @@
-//! One bounded HTTP question: connect, ask, read the whole answer, close.
+//! One bounded HTTP question: connect, ask, read the whole answer, close. Or, for a watch, an
+//! answer that goes on and on, line by line.
 //!
 //! Patroni speaks HTTP/1.0 and closes after each answer (Python's `BaseHTTPRequestHandler`),
-//! so there is no connection to keep.
+//! so there is no connection to keep. etcd is asked seldom.
 
 use std::error::Error;
 use std::io;
@@ -11,19 +12,23 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
-use hyper::header::HOST;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::http::uri::Scheme;
 use hyper::{Request, Uri, Version};
 use hyper_util::rt::TokioIo;
 use pgsteer_core::claim::Failure;
 use pgsteer_core::names::Endpoint;
 use rustls::ClientConfig;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::dial::{self, Transport};
 use super::prompt::Prompt;
+use super::{Gone, Task};
 use crate::tls::{self, Trust};
 
 /// The most bytes of an answer's body.
@@ -32,9 +37,36 @@ const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// The most bytes of an answer's head.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 
+/// The most bytes of one line of an answer that goes on.
+const LINE_BYTES_MAX: usize = 1024 * 1024;
+
+/// A host that is gone without a word is noticed by the kernel within the sum of these.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
+const KEEPALIVE_PROBES: u32 = 3;
+
+/// Who answers at an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// Patroni's REST API.
+    Patroni,
+    /// The gateway of etcd.
+    Etcd,
+}
+
+impl Peer {
+    fn name(self) -> &'static str {
+        match self {
+            Peer::Patroni => "Patroni",
+            Peer::Etcd => "etcd",
+        }
+    }
+}
+
 /// A base address, as `http://10.0.0.11:8008`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Base {
+    peer: Peer,
     url: Arc<str>,
     https: bool,
     endpoint: Endpoint,
@@ -60,13 +92,81 @@ pub struct Answer {
     pub body: Bytes,
 }
 
+/// An answer that goes on, if it is one.
+pub enum Following {
+    /// It goes on.
+    Lines(Lines),
+    /// The question was refused, with the whole body.
+    Refused {
+        /// The status code, not 200.
+        status: u16,
+        /// The body.
+        body: Bytes,
+    },
+}
+
+/// An answer that goes on, line by line.
+pub struct Lines {
+    body: Incoming,
+    unread: Vec<u8>,
+    /// How much of it is known to have no end of a line.
+    looked_at: usize,
+    base: Base,
+    /// Ends with this.
+    _connection: Task,
+}
+
+impl Lines {
+    /// Waits for the next line, as long as it takes. May be dropped while it waits: nothing is lost.
+    ///
+    /// # Errors
+    /// The connection is broken, the answer has ended, or the line is too long.
+    pub async fn next(&mut self) -> Result<Vec<u8>, Failure> {
+        loop {
+            if let Some(line) = self.take_line() {
+                return Ok(line);
+            }
+            if self.unread.len() > LINE_BYTES_MAX {
+                let peer = self.base.url.clone();
+                return Err(Failure::TooLarge { peer, bytes_max: LINE_BYTES_MAX });
+            }
+            match self.body.frame().await {
+                Some(Ok(frame)) => {
+                    self.unread.extend_from_slice(frame.data_ref().unwrap_or(&Bytes::new()))
+                }
+                Some(Err(err)) => return Err(failure(&err, &self.base)),
+                None => return Err(Failure::Closed(self.base.url.clone())),
+            }
+        }
+    }
+
+    fn take_line(&mut self) -> Option<Vec<u8>> {
+        let found = self.unread[self.looked_at..].iter().position(|byte| *byte == b'\n');
+        let Some(end) = found.map(|at| self.looked_at + at) else {
+            self.looked_at = self.unread.len();
+            return None;
+        };
+        let rest = self.unread.split_off(end + 1);
+        self.looked_at = 0;
+        Some(std::mem::replace(&mut self.unread, rest))
+    }
+}
+
 impl Base {
-    /// Reads a base address. The port is the scheme's own unless named.
+    /// Reads a base address of Patroni. The port is the scheme's own unless named.
     ///
     /// # Errors
     /// A sentence on what is wrong with it. It does not repeat an address with a user in
     /// it, because a password may stand there too.
     pub fn parse(url: &str) -> Result<Base, String> {
+        Base::of(Peer::Patroni, url)
+    }
+
+    /// The same, of somebody else.
+    ///
+    /// # Errors
+    /// As [`Base::parse`].
+    pub fn of(peer: Peer, url: &str) -> Result<Base, String> {
         if url.contains('@') {
             return Err("an address must not name a user".to_owned());
         }
@@ -82,6 +182,7 @@ impl Base {
         let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
         let endpoint = Endpoint::new(host, port).map_err(|err| bad(&err.to_string()))?;
         Ok(Base {
+            peer,
             url: Arc::from(url.trim_end_matches('/')),
             https,
             endpoint,
@@ -97,6 +198,10 @@ impl Base {
     /// The host as written, without brackets.
     pub fn host(&self) -> &str {
         self.endpoint.host()
+    }
+
+    fn path_to(&self, path: &str) -> String {
+        format!("{}{path}", self.path)
     }
 }
 
@@ -115,33 +220,98 @@ impl Client {
     /// Asks for `path` below `base`. `known` are the addresses of its host, where somebody
     /// has resolved it already; else it is resolved here.
     pub async fn get(&self, base: &Base, known: &[IpAddr], path: &str) -> Result<Answer, Failure> {
-        match tokio::time::timeout(self.limit, self.exchange(base, known, path)).await {
+        let request = Request::get(base.path_to(path)).version(Version::HTTP_10);
+        let request = request.body(Full::default());
+        self.within_limit(base, self.exchange(base, known, request)).await
+    }
+
+    /// Posts a question as JSON to `path` below `base`. `token` tells who asks.
+    pub async fn post(
+        &self,
+        base: &Base,
+        path: &str,
+        question: String,
+        token: Option<&str>,
+    ) -> Result<Answer, Failure> {
+        let request = posted(base, path, question, token);
+        self.within_limit(base, self.exchange(base, &[], request)).await
+    }
+
+    /// The same, where the answer goes on for as long as the connection lives.
+    pub async fn follow(
+        &self,
+        base: &Base,
+        path: &str,
+        question: String,
+        token: Option<&str>,
+    ) -> Result<Following, Failure> {
+        let request = posted(base, path, question, token);
+        self.within_limit(base, self.begin_to_follow(base, request)).await
+    }
+
+    async fn within_limit<T>(
+        &self,
+        base: &Base,
+        answering: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        match tokio::time::timeout(self.limit, answering).await {
             Ok(answer) => answer,
             Err(_) => Err(dial::timed_out(&base.url, self.limit)),
         }
     }
 
-    async fn exchange(&self, base: &Base, known: &[IpAddr], path: &str) -> Result<Answer, Failure> {
-        let transport = self.open(base, known).await?;
-        let (mut sender, connection) = http1::Builder::new()
-            .max_buf_size(HEAD_BYTES_MAX)
-            .handshake(TokioIo::new(transport))
-            .await
-            .map_err(|err| failure(&err, base))?;
-        let request = Request::get(format!("{}{path}", base.path))
-            .version(Version::HTTP_10)
-            .header(HOST, base.endpoint.to_string())
-            .body(Empty::<Bytes>::new())
-            .map_err(|err| Failure::Malformed(Arc::from(format!("{}: {err}", base.url))))?;
+    async fn exchange(
+        &self,
+        base: &Base,
+        known: &[IpAddr],
+        request: hyper::http::Result<Request<Full<Bytes>>>,
+    ) -> Result<Answer, Failure> {
+        let (mut sender, connection) = self.connect(base, known).await?;
+        let request = addressed(request, base)?;
         let asked = Instant::now();
         let answering = async {
             let response = sender.send_request(request).await.map_err(|err| failure(&err, base))?;
             let status = response.status().as_u16();
-            let body = Limited::new(response.into_body(), BODY_BYTES_MAX);
-            let body = body.collect().await.map_err(|err| cut_off(&*err, base))?;
-            Ok(Answer { asked, status, body: body.to_bytes() })
+            let body = whole(response.into_body(), base).await?;
+            Ok(Answer { asked, status, body })
         };
         drive(connection, answering).await
+    }
+
+    async fn begin_to_follow(
+        &self,
+        base: &Base,
+        request: hyper::http::Result<Request<Full<Bytes>>>,
+    ) -> Result<Following, Failure> {
+        let (mut sender, connection) = self.connect(base, &[]).await?;
+        let request = addressed(request, base)?;
+        let connection = Task::spawn(async {
+            // Its error reaches whoever reads the answer as well.
+            let _ = connection.await;
+            Gone
+        });
+        let response = sender.send_request(request).await.map_err(|err| failure(&err, base))?;
+        let status = response.status().as_u16();
+        let body = response.into_body();
+        Ok(match status {
+            200 => Following::Lines(Lines {
+                body,
+                unread: Vec::new(),
+                looked_at: 0,
+                base: base.clone(),
+                _connection: connection,
+            }),
+            _ => Following::Refused { status, body: whole(body, base).await? },
+        })
+    }
+
+    async fn connect(&self, base: &Base, known: &[IpAddr]) -> Result<Connected, Failure> {
+        let transport = self.open(base, known).await?;
+        http1::Builder::new()
+            .max_buf_size(HEAD_BYTES_MAX)
+            .handshake(TokioIo::new(transport))
+            .await
+            .map_err(|err| failure(&err, base))
     }
 
     async fn open(&self, base: &Base, known: &[IpAddr]) -> Result<Box<dyn Transport>, Failure> {
@@ -153,7 +323,10 @@ impl Client {
             known
         };
         let port = base.endpoint.port();
-        let stream = Prompt(dial::connect(addresses, port, &base.url, self.limit).await?);
+        let stream = dial::connect(addresses, port, &base.url, self.limit).await?;
+        // Without it all works, only that a host that is gone is noticed later.
+        let _ = keep_alive(&stream);
+        let stream = Prompt(stream);
         if !base.https {
             return Ok(Box::new(stream));
         }
@@ -175,6 +348,52 @@ impl Client {
             })
             .clone()
     }
+}
+
+type Connection = http1::Connection<TokioIo<Box<dyn Transport>>, Full<Bytes>>;
+type Connected = (http1::SendRequest<Full<Bytes>>, Connection);
+
+fn posted(
+    base: &Base,
+    path: &str,
+    question: String,
+    token: Option<&str>,
+) -> hyper::http::Result<Request<Full<Bytes>>> {
+    let mut request = Request::post(base.path_to(path))
+        .header(CONTENT_TYPE, "application/json")
+        .body(Full::from(question))?;
+    if let Some(token) = token {
+        let mut token = HeaderValue::from_str(token)?;
+        token.set_sensitive(true);
+        request.headers_mut().insert(AUTHORIZATION, token);
+    }
+    Ok(request)
+}
+
+/// The request, if it is one, with the host that it is for.
+fn addressed(
+    request: hyper::http::Result<Request<Full<Bytes>>>,
+    base: &Base,
+) -> Result<Request<Full<Bytes>>, Failure> {
+    let wrong =
+        |err: hyper::http::Error| Failure::Malformed(Arc::from(format!("{}: {err}", base.url)));
+    let mut request = request.map_err(wrong)?;
+    let host = HeaderValue::from_str(&base.endpoint.to_string());
+    request.headers_mut().insert(HOST, host.map_err(|err| wrong(err.into()))?);
+    Ok(request)
+}
+
+async fn whole(body: Incoming, base: &Base) -> Result<Bytes, Failure> {
+    let body = Limited::new(body, BODY_BYTES_MAX).collect().await;
+    Ok(body.map_err(|err| cut_off(&*err, base))?.to_bytes())
+}
+
+fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_IDLE)
+        .with_interval(KEEPALIVE_INTERVAL)
+        .with_retries(KEEPALIVE_PROBES);
+    SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }
 
 /// Lets the connection work for as long as somebody waits for its answer. When the server
@@ -211,12 +430,13 @@ fn failure(err: &hyper::Error, base: &Base) -> Failure {
     if err.is_incomplete_message() || err.is_closed() || err.is_canceled() {
         return Failure::Closed(base.url.clone());
     }
-    not_patroni(base, &err.to_string())
+    strange(base, &err.to_string())
 }
 
-/// Whoever answers there, it is not Patroni.
-pub fn not_patroni(base: &Base, how: &str) -> Failure {
-    Failure::Malformed(Arc::from(format!("{} answers, but not as Patroni does: {how}", base.url)))
+/// Whoever answers there, it is not who it should be.
+pub fn strange(base: &Base, how: &str) -> Failure {
+    let (url, peer) = (&base.url, base.peer.name());
+    Failure::Malformed(Arc::from(format!("{url} answers, but not as {peer} does: {how}")))
 }
 
 #[cfg(test)]

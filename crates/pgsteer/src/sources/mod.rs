@@ -1,25 +1,28 @@
 //! Sources: they report what they see of each member, and hold no opinion.
 //!
 //! A supervisor follows the plan and keeps, per member in it, one task each for Patroni, the
-//! tether and the resolver. All of them speak into one bounded channel. They know neither
-//! the core's verdicts nor the outputs; the plan is the only word that comes back to them.
+//! tether, every pooler and the resolver; discovery and the watch of etcd go by themselves. All of
+//! them speak into one bounded channel. They know neither the core's verdicts nor the outputs; the
+//! plan is the only word that comes back to them.
 
 mod beat;
 mod dial;
 mod discovery;
+mod etcd;
 #[cfg(test)]
 mod fake;
 mod http;
 mod patroni;
+mod pooler;
 mod prompt;
 mod resolver;
 mod secret;
 mod supervisor;
 mod tether;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail};
 use pgsteer_core::claim::{Claim, Fact, Found, Report};
@@ -48,6 +51,7 @@ pub struct Sources {
 pub struct Prepared {
     patroni: Option<(Arc<Client>, Vec<Base>)>,
     login: Option<Arc<Login>>,
+    etcd: Option<etcd::Settings>,
 }
 
 /// Reads the files that the configuration of `cluster` names, and its addresses.
@@ -64,7 +68,8 @@ pub fn prepare(cluster: &ClusterConfig) -> anyhow::Result<Prepared> {
         Some(check) => Some(Arc::new(Login::read(check)?)),
         None => None,
     };
-    Ok(Prepared { patroni, login })
+    let etcd = cluster.etcd.as_ref().map(etcd::Settings::read).transpose()?;
+    Ok(Prepared { patroni, login, etcd })
 }
 
 impl Prepared {
@@ -89,6 +94,11 @@ impl Prepared {
             };
             tasks.push(Task::spawn(discovery.run()));
             http = Some(client);
+        }
+        if let Some(settings) = self.etcd {
+            let (plan, reports) = (plan.clone(), reports.clone());
+            let watcher = etcd::Watcher { settings, plan, clock, reports };
+            tasks.push(Task::spawn(watcher.run()));
         }
         let supervisor = Supervisor { http, login: self.login, hint, clock, reports, plan };
         tasks.push(Task::spawn(supervisor.run()));
@@ -118,21 +128,31 @@ pub fn read_secret(file: &Path) -> anyhow::Result<String> {
 }
 
 fn client(patroni: &PatroniConfig) -> anyhow::Result<Client> {
-    let identity = match (&patroni.cert_file, &patroni.key_file) {
+    let PatroniConfig { ca_file, cert_file, key_file, timeout, .. } = patroni;
+    http_client(*timeout, ca_file, cert_file, key_file)
+}
+
+fn http_client(
+    limit: Duration,
+    ca_file: &Option<PathBuf>,
+    cert_file: &Option<PathBuf>,
+    key_file: &Option<PathBuf>,
+) -> anyhow::Result<Client> {
+    let identity = match (cert_file, key_file) {
         (Some(cert_file), Some(key_file)) => Some(Identity { cert_file, key_file }),
         // The configuration has either both or none.
         _ => None,
     };
-    let trust = match &patroni.ca_file {
+    let trust = match ca_file {
         Some(file) => Trust::Authorities(file),
         None => Trust::System,
     };
-    let needs_files = patroni.ca_file.is_some() || identity.is_some();
+    let needs_files = ca_file.is_some() || identity.is_some();
     let tls = match needs_files {
         true => Some(tls::client_config(trust, identity)?),
         false => None,
     };
-    Ok(Client::new(patroni.timeout, tls))
+    Ok(Client::new(limit, tls))
 }
 
 fn seeds(patroni: &PatroniConfig) -> anyhow::Result<Vec<Base>> {
@@ -203,9 +223,6 @@ impl Reporter {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-    use std::time::Duration;
-
     use pgsteer_core::config::{CheckConfig, SplitBrain, SslMode};
     use pgsteer_core::names::{ClusterName, Endpoint};
     use pgsteer_core::plan::{Ask, Pace};
@@ -230,6 +247,7 @@ mod tests {
                 ca_file: None,
                 timeout: Duration::from_secs(1),
             }),
+            etcd: None,
             split_brain: SplitBrain::Block,
             patroni_loss_grace: Duration::from_secs(1),
             silence: Duration::from_secs(1),
@@ -242,7 +260,12 @@ mod tests {
             postgres: Endpoint::new("127.0.0.1", port).unwrap(),
             addresses: Vec::new(),
             patroni_url: Some(Arc::from(format!("http://127.0.0.1:{port}"))),
-            pace: Pace { tether: Duration::from_millis(5), patroni: Duration::from_millis(5) },
+            poolers: [1].into(),
+            pace: Pace {
+                tether: Duration::from_millis(5),
+                patroni: Duration::from_millis(5),
+                pooler: Duration::from_secs(1),
+            },
         }
     }
 
@@ -262,13 +285,16 @@ mod tests {
         let nobody = fake::server(|_, _| async {}).await;
         let (reports, mut received) = mpsc::channel(1);
         let pg1 = MemberName::new("pg1").unwrap();
-        let (plan, plan_rx) = watch::channel(Arc::new(Plan::new()));
+        let (plan, plan_rx) = watch::channel(Arc::new(Plan::default()));
         let url = format!("http://{nobody}");
         let prepared = prepare(&cluster(&[&url], None)).unwrap();
         let sources = prepared.start(Clock::start(), reports, plan_rx);
 
-        plan.send_replace(Arc::new(Plan::from([(pg1.clone(), ask(nobody.port()))])));
-        let mut kinds = [false; 3];
+        plan.send_replace(Arc::new(Plan {
+            members: [(pg1.clone(), ask(nobody.port()))].into(),
+            scope: None,
+        }));
+        let mut kinds = [false; 4];
         while kinds.contains(&false) {
             let Some(Report::Claim(claim)) = received.recv().await else { panic!() };
             assert_eq!(claim.member, pg1);
@@ -277,11 +303,12 @@ mod tests {
                 Fact::Here(_) => {}
                 Fact::Patroni(answer) => kinds[1] = answer.is_err(),
                 Fact::Tether(answer) => kinds[2] = answer.is_err(),
+                Fact::Pooler { port, said } => kinds[3] = port == 1 && said.is_err(),
                 Fact::Progress(_) => {}
             }
         }
 
-        plan.send_replace(Arc::new(Plan::new()));
+        plan.send_replace(Arc::new(Plan::default()));
         let quiet = async {
             // What was under way may still come in.
             while let Ok(report) =

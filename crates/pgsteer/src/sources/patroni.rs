@@ -15,7 +15,7 @@ use pgsteer_core::wire::patroni::parse_status;
 use tracing::{info, trace, warn};
 
 use super::beat::Beat;
-use super::http::{Answer, Base, Client, not_patroni};
+use super::http::{Answer, Base, Client, strange};
 use super::{Gone, Hint, Reporter};
 
 /// Asks at the pace of `beat`, one question at a time. A failure is hinted to discovery.
@@ -72,10 +72,10 @@ fn read(base: &Base, answer: &Answer) -> Result<PatroniFacts, Failure> {
         503 => false,
         other => {
             let how = format!("status {other}, `{}`", excerpt(&answer.body));
-            return Err(not_patroni(base, &how));
+            return Err(strange(base, &how));
         }
     };
-    parse_status(holds_lock, &answer.body).map_err(|bad| not_patroni(base, &bad.to_string()))
+    parse_status(holds_lock, &answer.body).map_err(|bad| strange(base, &bad.to_string()))
 }
 
 /// Logs an answer of another kind than the one before.
@@ -119,7 +119,12 @@ mod tests {
             postgres: Endpoint::new("127.0.0.1", 5432).unwrap(),
             addresses: Vec::new(),
             patroni_url: Some(Arc::from(format!("http://{address}"))),
-            pace: Pace { tether: Duration::from_millis(5), patroni: Duration::from_millis(5) },
+            poolers: Default::default(),
+            pace: Pace {
+                tether: Duration::from_millis(5),
+                patroni: Duration::from_millis(5),
+                pooler: Duration::from_secs(1),
+            },
         }
     }
 

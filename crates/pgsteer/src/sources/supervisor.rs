@@ -1,9 +1,10 @@
 //! The supervisor: keeps the tasks of the members in the plan, and only theirs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use pgsteer_core::claim::Report;
+use pgsteer_core::config::limits::CHECK_TIMEOUT;
 use pgsteer_core::names::MemberName;
 use pgsteer_core::plan::{Ask, Plan};
 use tokio::sync::{mpsc, watch};
@@ -12,7 +13,7 @@ use tracing::{debug, error};
 use super::beat::Beat;
 use super::http::Client;
 use super::tether::{Login, Tether};
-use super::{Gone, Hint, Reporter, Task, patroni, resolver};
+use super::{Gone, Hint, Reporter, Task, patroni, pooler, resolver};
 use crate::clock::Clock;
 
 /// Starts and ends the sources of single members.
@@ -35,6 +36,9 @@ pub struct Supervisor {
 struct Watched {
     ask: watch::Sender<Ask>,
     tasks: Vec<Task>,
+    /// By port.
+    poolers: BTreeMap<u16, Task>,
+    reporter: Reporter,
 }
 
 impl Supervisor {
@@ -43,14 +47,13 @@ impl Supervisor {
         let mut members: BTreeMap<MemberName, Watched> = BTreeMap::new();
         loop {
             let plan = self.plan.borrow_and_update().clone();
-            members.retain(|name, watched| plan.contains_key(name) && !watched.has_failed(name));
-            for (name, ask) in plan.iter() {
-                match members.get(name) {
-                    Some(watched) => watched.follow(ask),
-                    None => {
-                        members.insert(name.clone(), self.watch(name, ask));
-                    }
-                }
+            members.retain(|name, watched| {
+                plan.members.contains_key(name) && !watched.has_failed(name)
+            });
+            for (name, ask) in &plan.members {
+                let watched = members.entry(name.clone()).or_insert_with(|| self.watch(name, ask));
+                watched.follow(ask);
+                self.watch_poolers(watched, &ask.poolers);
             }
             if self.plan.changed().await.is_err() {
                 return Gone;
@@ -76,10 +79,29 @@ impl Supervisor {
         }
         if let Some(login) = &self.login {
             let beat = Beat::new(ask_rx, |pace| pace.tether);
-            let tether = Tether::new(beat, login.clone(), reporter, unreachable);
+            let tether = Tether::new(beat, login.clone(), reporter.clone(), unreachable);
             tasks.push(Task::spawn(tether.run()));
         }
-        Watched { ask: ask_tx, tasks }
+        Watched { ask: ask_tx, tasks, poolers: BTreeMap::new(), reporter }
+    }
+
+    /// Makes the poolers that are watched beside a member those on `ports`.
+    fn watch_poolers(&self, watched: &mut Watched, ports: &BTreeSet<u16>) {
+        watched.poolers.retain(|port, _| ports.contains(port));
+        for port in ports {
+            let (ask, reporter) = (watched.ask.subscribe(), watched.reporter.clone());
+            let beat = || Beat::new(ask, |pace| pace.pooler);
+            watched.poolers.entry(*port).or_insert_with(|| match &self.login {
+                Some(login) => {
+                    let tether = Tether::through_pooler(*port, beat(), login.clone(), reporter);
+                    Task::spawn(tether.run())
+                }
+                None => {
+                    let nobody = Arc::new(Login::of_nobody(CHECK_TIMEOUT.usual()));
+                    Task::spawn(pooler::run(*port, beat(), nobody, reporter))
+                }
+            });
+        }
     }
 }
 
@@ -87,7 +109,7 @@ impl Watched {
     /// One of its tasks has come to an end, which none does as long as it is fed: it panicked. What
     /// it said expires, and the plan that comes of that starts all of them anew.
     fn has_failed(&self, member: &MemberName) -> bool {
-        let has_failed = self.tasks.iter().any(Task::is_over);
+        let has_failed = self.tasks.iter().chain(self.poolers.values()).any(Task::is_over);
         if has_failed {
             error!(%member, "a source has failed, its member is asked anew");
         }
@@ -122,9 +144,21 @@ mod tests {
             postgres: Endpoint::new("127.0.0.1", 5432).unwrap(),
             addresses: Vec::new(),
             patroni_url: None,
-            pace: Pace { tether: Duration::from_secs(1), patroni: Duration::from_secs(1) },
+            poolers: Default::default(),
+            pace: Pace {
+                tether: Duration::from_secs(1),
+                patroni: Duration::from_secs(1),
+                pooler: Duration::from_secs(1),
+            },
         };
-        let watched = |tasks| Watched { ask: watch::channel(ask.clone()).0, tasks };
+        let (reports, _heard) = mpsc::channel(1);
+        let reporter = Reporter { member: member.clone(), clock: Clock::start(), reports };
+        let watched = |tasks| Watched {
+            ask: watch::channel(ask.clone()).0,
+            tasks,
+            poolers: BTreeMap::new(),
+            reporter: reporter.clone(),
+        };
         let well = watched(vec![Task::spawn(pending())]);
         let failed =
             watched(vec![Task::spawn(pending()), Task::spawn(async { panic!("on purpose") })]);

@@ -24,9 +24,14 @@ pub fn draw(document: &Document, ink: Ink) -> String {
     for cluster in &document.clusters {
         page.push('\n');
         page.push_str(&cluster_line(cluster, ink));
-        let parts =
-            [members(cluster), gates(document, cluster), services(cluster), events(cluster)];
-        for part in parts {
+        let parts = [
+            Some(members(cluster)),
+            poolers(cluster),
+            Some(gates(document, cluster)),
+            Some(services(cluster)),
+            Some(events(cluster)),
+        ];
+        for part in parts.into_iter().flatten() {
             page.push('\n');
             page.push_str(&part.draw(ink));
         }
@@ -55,7 +60,11 @@ fn cluster_line(cluster: &Cluster, ink: Ink) -> String {
         true => format!(", {}", paint("in maintenance mode", Paint::Doubtful, ink)),
         false => String::new(),
     };
-    format!("cluster {}{scope}, {members}{mode}\n", printable(&cluster.name))
+    let etcd = match cluster.etcd.as_deref() {
+        Some("lost") => format!(", {}", paint("etcd is not watched", Paint::Doubtful, ink)),
+        _ => String::new(),
+    };
+    format!("cluster {}{scope}, {members}{mode}{etcd}\n", printable(&cluster.name))
 }
 
 fn members(cluster: &Cluster) -> Table {
@@ -102,6 +111,23 @@ fn trouble(member: &Member) -> Cell {
             Cell::painted(&format!("{}; {addresses}", own.text), Paint::Bad)
         }
     }
+}
+
+/// The poolers beside the members; none if none is used.
+fn poolers(cluster: &Cluster) -> Option<Table> {
+    let mut table = Table::new(["POOLER OF", "PORT", "LEADS TO", "TROUBLE"]);
+    let of_each = cluster.members.iter();
+    for (member, pooler) in
+        of_each.flat_map(|member| member.poolers.iter().map(move |pooler| (member, pooler)))
+    {
+        table.row([
+            Cell::from(&member.name),
+            pooler.port.to_string().into(),
+            pooler.leads_to.as_deref().unwrap_or("-").into(),
+            Cell::painted(reason(pooler.trouble.as_ref()), Paint::Bad),
+        ]);
+    }
+    cluster.members.iter().any(|member| !member.poolers.is_empty()).then_some(table)
 }
 
 fn gates(document: &Document, cluster: &Cluster) -> Table {

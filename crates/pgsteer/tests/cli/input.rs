@@ -51,7 +51,7 @@ fn a_file_that_is_no_toml_is_told_with_the_place() {
     insta::assert_snapshot!(told, @"
     broken.toml:1:9: not valid TOML: unclosed table, expected `]`
     broken.toml:2:1: urls: there is no key `urls` at the top of the file
-        help: known here: cluster, patroni, members, check, services, http, proxy
+        help: known here: cluster, patroni, members, etcd, check, services, http, agent, proxy
     2 errors, nothing was started
     ");
 }

@@ -6,4 +6,5 @@ mod fake_patroni;
 mod input;
 mod pgsteer;
 mod ports;
+mod shipped;
 mod strange;

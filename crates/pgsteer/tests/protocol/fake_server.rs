@@ -40,9 +40,25 @@ pub struct Talk {
 impl FakeServer {
     /// Follows `script` once the startup packet is there. TLS is not to be had.
     pub fn new(script: impl Fn(&mut Talk) + Send + Sync + 'static) -> FakeServer {
+        FakeServer::listening(listen(), script)
+    }
+
+    /// On the same host as `other`, on another port: a pooler that lets everybody in.
+    pub fn beside(other: &FakeServer, in_hot_standby: &'static str) -> FakeServer {
+        let listener = TcpListener::bind((other.address.ip(), 0)).unwrap();
+        FakeServer::listening(listener, move |talk| {
+            talk.say(&wire::burst(in_hot_standby, &[0, 0, 0, 7, 1, 2, 3, 4]));
+            talk.answer_queries();
+        })
+    }
+
+    fn listening(
+        listener: TcpListener,
+        script: impl Fn(&mut Talk) + Send + Sync + 'static,
+    ) -> FakeServer {
         let told = Arc::new(Mutex::new(Told::default()));
         let seen = Arc::clone(&told);
-        let address = serve(move |mut stream| {
+        let address = serve(listener, move |mut stream| {
             seen.lock().unwrap().connections.push(stream.try_clone().unwrap());
             loop {
                 let packet = read_packet(&mut stream)?;
@@ -82,7 +98,7 @@ impl FakeServer {
     pub fn raw(script: impl Fn(TcpStream) + Send + Sync + 'static) -> FakeServer {
         let told = Arc::new(Mutex::new(Told::default()));
         let seen = Arc::clone(&told);
-        let address = serve(move |stream| {
+        let address = serve(listen(), move |stream| {
             seen.lock().unwrap().connections.push(stream.try_clone().ok()?);
             script(stream);
             Some(())
@@ -167,8 +183,10 @@ fn listen() -> TcpListener {
     TcpListener::bind((own_address(), 0)).unwrap()
 }
 
-fn serve(script: impl Fn(TcpStream) -> Option<()> + Send + Sync + 'static) -> SocketAddr {
-    let listener = listen();
+fn serve(
+    listener: TcpListener,
+    script: impl Fn(TcpStream) -> Option<()> + Send + Sync + 'static,
+) -> SocketAddr {
     let address = listener.local_addr().unwrap();
     let script = Arc::new(script);
     std::thread::spawn(move || {

@@ -12,7 +12,7 @@ use pgsteer_core::claim::{Role, Tags};
 use pgsteer_core::config::{
     ClusterConfig, Config, Membership, ProxyConfig, ServiceConfig, SplitBrain,
 };
-use pgsteer_core::gate::{Gate, Sessions};
+use pgsteer_core::gate::{Gate, Sessions, Way};
 use pgsteer_core::names::{ClusterName, Endpoint, MemberName, ServiceName};
 use pgsteer_core::reason::Reason;
 use pgsteer_core::snapshot::{Health, MemberState, ServiceState, Snapshot};
@@ -68,7 +68,16 @@ impl Front {
     pub fn open(&self, service: &str, member: &str) {
         self.change(|snapshot| {
             let generation = snapshot.generation;
-            let gate = Gate::Open { since: Moment::START, generation, note: None };
+            let gate = Gate::Open { since: Moment::START, generation, way: Way::Usual, note: None };
+            put(snapshot, service, member, gate);
+        });
+    }
+
+    /// Has new sessions to a member go past its pooler.
+    pub fn bypass(&self, service: &str, member: &str) {
+        self.change(|snapshot| {
+            let (generation, way) = (snapshot.generation, Way::PastPooler);
+            let gate = Gate::Open { since: Moment::START, generation, way, note: None };
             put(snapshot, service, member, gate);
         });
     }
@@ -87,9 +96,28 @@ impl Front {
     pub fn move_primary(&self, from: &str, to: &str) {
         self.change(|snapshot| {
             let generation = snapshot.generation;
-            let open = Gate::Open { since: Moment::START, generation, note: None };
+            let open = Gate::Open { since: Moment::START, generation, way: Way::Usual, note: None };
             put(snapshot, "write", from, shut(Sessions::End));
             put(snapshot, "write", to, open);
+        });
+    }
+
+    /// The member has the leader lock, and is in recovery still: it serves nobody.
+    pub fn promote(&self, member: &str) {
+        self.change(|snapshot| {
+            put(snapshot, "write", member, shut(Sessions::End));
+            put(snapshot, "read", member, shut(Sessions::Keep));
+            trouble(snapshot, member, Some(Reason::Promoting));
+        });
+    }
+
+    /// The promotion has failed, and the member is a replica again.
+    pub fn demote(&self, member: &str) {
+        self.change(|snapshot| {
+            let generation = snapshot.generation;
+            let open = Gate::Open { since: Moment::START, generation, way: Way::Usual, note: None };
+            put(snapshot, "read", member, open);
+            trouble(snapshot, member, None);
         });
     }
 
@@ -110,6 +138,13 @@ impl Front {
     /// Stops it as SIGTERM does; returns at once.
     pub fn stop(&mut self, grace: Duration) {
         self.stop.take().unwrap().send(grace).unwrap();
+    }
+
+    /// Sessions that were ever served at a member, and those that are there now.
+    pub fn sessions(&self, service: &str, member: &str) -> (u64, usize) {
+        let stats = self.stats.service(&ServiceName::new(service).unwrap());
+        let stats = stats.member(&MemberName::new(member).unwrap());
+        (stats.sessions_total.load(Ordering::Relaxed), read(&stats.sessions))
     }
 
     pub fn held(&self, service: &str) -> usize {
@@ -151,6 +186,7 @@ fn config(write: SocketAddr, read: SocketAddr) -> Config {
         name: ClusterName::new("test").unwrap(),
         members: Membership::Listed(Vec::new()),
         check: None,
+        etcd: None,
         split_brain: SplitBrain::Block,
         patroni_loss_grace: Duration::from_secs(60),
         silence: Duration::from_secs(30),
@@ -170,7 +206,7 @@ fn snapshot(servers: &[&FakeServer]) -> Snapshot {
     for (number, server) in (1..).zip(servers) {
         let name = MemberName::new(&format!("n{number}")).unwrap();
         members.insert(name.clone(), member(server));
-        let open = Gate::Open { since: Moment::START, generation: 1, note: None };
+        let open = Gate::Open { since: Moment::START, generation: 1, way: Way::Usual, note: None };
         read.insert(name.clone(), open.clone());
         write.insert(name, if number == 1 { open } else { shut(Sessions::End) });
     }
@@ -185,6 +221,7 @@ fn snapshot(servers: &[&FakeServer]) -> Snapshot {
         cluster: ClusterName::new("test").unwrap(),
         scope: None,
         paused: false,
+        etcd: None,
         local: None,
         members,
         services,
@@ -204,6 +241,7 @@ fn member(server: &FakeServer) -> MemberState {
         timeline: None,
         lag_bytes: None,
         lag: None,
+        poolers: BTreeMap::new(),
         tags: Tags::new(),
         health: Health::default(),
     }
@@ -211,6 +249,11 @@ fn member(server: &FakeServer) -> MemberState {
 
 fn shut(sessions: Sessions) -> Gate {
     Gate::Shut { reason: Reason::Promoting, since: Moment::START, sessions }
+}
+
+fn trouble(snapshot: &mut Snapshot, member: &str, trouble: Option<Reason>) {
+    let member = MemberName::new(member).unwrap();
+    snapshot.members.get_mut(&member).unwrap().trouble = trouble;
 }
 
 fn put(snapshot: &mut Snapshot, service: &str, member: &str, gate: Gate) {

@@ -144,6 +144,30 @@ fn a_standby_that_becomes_primary_lets_the_waiting_client_in() {
     assert!(began.elapsed() > Duration::from_millis(500));
 }
 
+/// What a pooler tells of the role is cached. What the server tells past it is true.
+#[test]
+fn a_pooler_is_not_believed_to_be_a_standby_and_a_server_past_it_is() {
+    let standby = FakeServer::welcoming("on");
+    let pooler = FakeServer::beside(&standby, "on");
+    let front = Front::wanting(&[&standby], |config| {
+        for service in config.services.values_mut() {
+            service.pooler_port = Some(pooler.address.port());
+        }
+    });
+    let mut pooled = Client::knock(front.write);
+    pooled.read_burst();
+    assert_eq!((pooler.connections(), standby.connections()), (1, 0));
+    front.bypass("write", "n1");
+    let mut past = Client::knock(front.write);
+    past.hears_nothing();
+    assert_eq!(pooler.connections(), 1);
+    assert!(standby.connections() > 0);
+    pooled.ask();
+    front.open("write", "n1");
+    past.read_burst();
+    past.ask();
+}
+
 /// The list of mechanisms is the same everywhere, so nobody notices that it was another who made it.
 #[test]
 fn a_login_starts_again_elsewhere_after_the_list_of_mechanisms() {

@@ -8,6 +8,7 @@
 mod cancel;
 mod client;
 mod crowd;
+mod early;
 mod exhaustion;
 #[path = "../cli/fake_patroni.rs"]
 mod fake_patroni;

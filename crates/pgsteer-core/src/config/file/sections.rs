@@ -8,10 +8,11 @@ use super::reader::{Entry, Reader, Section};
 use super::values::{bytes, listen, listen_or_none, login, path, port, seconds, tag, text, whole};
 use crate::config::conflict::Conflict;
 use crate::config::draft::{
-    AgentDraft, CheckDraft, ClusterDraft, Draft, Field, Given, MemberDraft, PatroniDraft,
-    ProxyDraft, ServiceDraft, Services,
+    AgentDraft, CheckDraft, ClusterDraft, Draft, EtcdDraft, Field, Given, MemberDraft,
+    PatroniDraft, ProxyDraft, ServiceDraft, Services,
 };
 use crate::config::limits::{self, TAGS_MAX};
+use crate::config::problem::Problem;
 use crate::config::{address, plain, words};
 use crate::names::{ClusterName, MemberName, ServiceName};
 
@@ -22,6 +23,7 @@ pub fn draft(reader: &Reader, table: &DeTable<'_>) -> Draft {
         cluster: section(&mut file, "cluster", cluster).value().unwrap_or_default(),
         patroni: section(&mut file, "patroni", patroni),
         members: file.find("members").map_or_else(Field::default, members),
+        etcd: section(&mut file, "etcd", etcd),
         check: section(&mut file, "check", check),
         services: file.find("services").map_or_else(Field::default, services),
         http: section(&mut file, "http", |s| s.read("listen", listen_or_none))
@@ -56,7 +58,9 @@ fn cluster(s: &mut Section<'_, '_>) -> ClusterDraft {
 
 fn patroni(s: &mut Section<'_, '_>) -> PatroniDraft {
     PatroniDraft {
-        urls: s.find("urls").map_or_else(Field::default, |e| urls(&e)),
+        urls: s.find("urls").map_or_else(Field::default, |e| {
+            urls(&e, "urls = [\"http://10.0.0.11:8008\"]", address::patroni_url)
+        }),
         ca_file: s.read("ca_file", path),
         cert_file: s.read("cert_file", path),
         key_file: s.read("key_file", path),
@@ -64,14 +68,33 @@ fn patroni(s: &mut Section<'_, '_>) -> PatroniDraft {
     }
 }
 
-fn urls(entry: &Entry<'_, '_>) -> Field<Vec<Given<String>>> {
-    let example = "urls = [\"http://10.0.0.11:8008\"]";
+fn etcd(s: &mut Section<'_, '_>) -> EtcdDraft {
+    EtcdDraft {
+        urls: s.find("urls").map_or_else(Field::default, |e| {
+            urls(&e, "urls = [\"http://10.0.0.11:2379\"]", address::etcd_url)
+        }),
+        namespace: s.read("namespace", text("namespace = \"/service\"", plain::namespace)),
+        scope: s.read("scope", text("scope = \"batman\"", plain::name)),
+        username: s.read("username", text("username = \"pgsteer\"", plain::name)),
+        password_file: s.read("password_file", path),
+        ca_file: s.read("ca_file", path),
+        cert_file: s.read("cert_file", path),
+        key_file: s.read("key_file", path),
+        timeout: s.read("timeout_seconds", seconds(limits::ETCD_TIMEOUT)),
+    }
+}
+
+fn urls(
+    entry: &Entry<'_, '_>,
+    example: &'static str,
+    read: fn(&str) -> Result<String, Problem>,
+) -> Field<Vec<Given<String>>> {
     let items = entry.items(example);
     let Some(items) = items.given() else {
         return Field::wrong();
     };
     let urls: Vec<Field<String>> =
-        items.value.iter().map(|item| item.read(text(example, address::patroni_url))).collect();
+        items.value.iter().map(|item| item.read(text(example, read))).collect();
     if urls.iter().any(Field::is_wrong) {
         return Field::wrong();
     }
@@ -142,6 +165,7 @@ fn service_keys(s: &mut Section<'_, '_>, empty: ServiceDraft) -> ServiceDraft {
         fallback: s.read("fallback", text("fallback = \"primary\"", words::fallback)),
         tags: s.find("tags").map_or_else(Field::default, |e| tags(&e)),
         pooler_port: s.read("pooler_port", port),
+        pooler_down: s.read("pooler_down", text("pooler_down = \"bypass\"", words::pooler_down)),
         connect_timeout: s.read("connect_timeout_seconds", seconds(limits::CONNECT_TIMEOUT)),
         ..empty
     }

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use crate::claim::Found;
 use crate::config::conflict::Conflict;
-use crate::config::draft::{CheckDraft, Draft, Field, Given, MemberDraft, PatroniDraft};
+use crate::config::draft::{CheckDraft, Draft, EtcdDraft, Field, Given, MemberDraft, PatroniDraft};
 use crate::config::error::{ConfigErrors, Place};
 use crate::config::limits::{self, MEMBERS_MAX};
 use crate::config::{
-    CheckConfig, ClusterConfig, Here, Membership, PatroniConfig, SplitBrain, SslMode,
+    CheckConfig, ClusterConfig, EtcdConfig, Here, Membership, PatroniConfig, SplitBrain, SslMode,
 };
 use crate::names::ClusterName;
 
@@ -23,6 +23,10 @@ pub fn finish(draft: &Draft, errors: &mut ConfigErrors) -> Option<ClusterConfig>
         Some(given) => Some(login(given, errors)?),
         None => None,
     };
+    let etcd = match draft.etcd.given() {
+        Some(given) => Some(etcd(draft, given, errors)?),
+        None => None,
+    };
     let cluster = &draft.cluster;
     let name = match cluster.name.given() {
         Some(given) => Some(given.value.clone()),
@@ -32,6 +36,7 @@ pub fn finish(draft: &Draft, errors: &mut ConfigErrors) -> Option<ClusterConfig>
         name: name?,
         members: members?,
         check,
+        etcd,
         split_brain: cluster.split_brain.or(SplitBrain::Block),
         patroni_loss_grace: cluster.patroni_loss_grace.or(limits::PATRONI_LOSS_GRACE.usual()),
         silence: cluster.silence.or(limits::SILENCE.usual()),
@@ -64,7 +69,7 @@ fn membership(draft: &Draft, errors: &mut ConfigErrors) -> Option<Membership> {
 
 fn patroni(given: &Given<PatroniDraft>, errors: &mut ConfigErrors) -> Option<PatroniConfig> {
     let draft = &given.value;
-    check_partners(draft, errors);
+    check_pair(("cert_file", &draft.cert_file), ("key_file", &draft.key_file), errors);
     let example = "urls = [\"http://10.0.0.11:8008\"]";
     if draft.urls.is_absent() {
         errors.push(given.place.clone(), Conflict::Missing { key: "urls", example });
@@ -78,6 +83,34 @@ fn patroni(given: &Given<PatroniDraft>, errors: &mut ConfigErrors) -> Option<Pat
         cert_file: draft.cert_file.clone().value(),
         key_file: draft.key_file.clone().value(),
         timeout: draft.timeout.or(limits::PATRONI_TIMEOUT.usual()),
+    })
+}
+
+fn etcd(whole: &Draft, given: &Given<EtcdDraft>, errors: &mut ConfigErrors) -> Option<EtcdConfig> {
+    let draft = &given.value;
+    if whole.is_listed() {
+        errors.push(given.place.clone(), Conflict::EtcdWithoutPatroni);
+    }
+    check_pair(("cert_file", &draft.cert_file), ("key_file", &draft.key_file), errors);
+    let password_file = ("password_file", &draft.password_file);
+    check_pair(("username", &draft.username), password_file, errors);
+    let example = "urls = [\"http://10.0.0.11:2379\"]";
+    if draft.urls.is_absent() {
+        errors.push(given.place.clone(), Conflict::Missing { key: "urls", example });
+    }
+    let urls = draft.urls.given()?;
+    check_count(urls.value.len(), &urls.place, example, errors);
+    check_distinct(urls.value.iter().map(|url| (&url.value, &url.place)), errors);
+    Some(EtcdConfig {
+        urls: urls.value.iter().map(|url| url.value.clone()).collect(),
+        namespace: draft.namespace.or(limits::ETCD_NAMESPACE.to_owned()),
+        scope: draft.scope.clone().value(),
+        username: draft.username.clone().value(),
+        password_file: draft.password_file.clone().value(),
+        ca_file: draft.ca_file.clone().value(),
+        cert_file: draft.cert_file.clone().value(),
+        key_file: draft.key_file.clone().value(),
+        timeout: draft.timeout.or(limits::ETCD_TIMEOUT.usual()),
     })
 }
 
@@ -157,14 +190,17 @@ fn check_silence(draft: &Draft, errors: &mut ConfigErrors) {
     }
 }
 
-/// A client certificate needs its key, and the key its certificate.
-fn check_partners(draft: &PatroniDraft, errors: &mut ConfigErrors) {
-    let (cert, key) = (&draft.cert_file, &draft.key_file);
-    if let (Some(given), true) = (cert.given(), key.is_absent()) {
-        errors.push(given.place.clone(), Conflict::WithoutPartner("key_file"));
+/// A client certificate needs its key, and the key its certificate; a user and a password alike.
+fn check_pair<A, B>(
+    (one_key, one): (&'static str, &Field<A>),
+    (other_key, other): (&'static str, &Field<B>),
+    errors: &mut ConfigErrors,
+) {
+    if let (Some(given), true) = (one.given(), other.is_absent()) {
+        errors.push(given.place.clone(), Conflict::WithoutPartner(other_key));
     }
-    if let (Some(given), true) = (key.given(), cert.is_absent()) {
-        errors.push(given.place.clone(), Conflict::WithoutPartner("cert_file"));
+    if let (Some(given), true) = (other.given(), one.is_absent()) {
+        errors.push(given.place.clone(), Conflict::WithoutPartner(one_key));
     }
 }
 

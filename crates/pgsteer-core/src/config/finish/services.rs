@@ -21,6 +21,7 @@ pub fn finish(
     let mut complete = true;
     for (name, service) in &given.value {
         check_role_fits(name, service, errors);
+        check_pooler(service, errors);
         if draft.is_listed() {
             check_listed(draft, name, service, errors);
         }
@@ -55,6 +56,7 @@ fn finish_one(
         fallback_primary: draft.fallback.or(default.fallback_primary),
         tags: draft.tags.or(BTreeMap::new()),
         pooler_port: draft.pooler_port.clone().value(),
+        pooler_down: draft.pooler_down.or(default.pooler_down),
         connect_timeout: draft.connect_timeout.or(default.connect_timeout),
         ..default
     })
@@ -83,6 +85,13 @@ fn check_role_fits(name: &ServiceName, service: &ServiceDraft, errors: &mut Conf
     }
     if let Some(fallback) = service.fallback.given().filter(|given| given.value) {
         errors.push(fallback.place.clone(), Conflict::FallbackOnRole(role));
+    }
+}
+
+/// What to do without a pooler is said where there is one.
+fn check_pooler(service: &ServiceDraft, errors: &mut ConfigErrors) {
+    if let (Some(given), true) = (service.pooler_down.given(), service.pooler_port.is_absent()) {
+        errors.push(given.place.clone(), Conflict::PoolerDownWithoutPort);
     }
 }
 

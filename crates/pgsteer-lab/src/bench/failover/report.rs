@@ -12,9 +12,10 @@ use crate::bench::clock::today;
 use crate::bench::table::{Table, median, span};
 
 const HOW: &str = "\
-One cluster of three members. Four doors stand on it at the same time: pgsteer (`[check]` login, hold
-30 s), HAProxy with the checks of Patroni's template, HAProxy with checks as quick as one would dare,
-and libpq's own host list with `target_session_attrs=read-write` (psycopg2). At each door a client
+One cluster of three members. Four doors stand on it at the same time: pgsteer (`[check]` login,
+`[etcd]` watch, hold 30 s), HAProxy with the checks of Patroni's template, HAProxy with checks as
+quick as one would dare, and libpq's own host list with `target_session_attrs=read-write`
+(psycopg2). At each door a client
 opens a new connection every {every} ms, logs in by SCRAM, and does one INSERT. A try starts on time,
 whatever has become of those before it; it has 10 s to log in and 12 s in all. Five more sessions per
 door are kept, with an INSERT every 50 ms.

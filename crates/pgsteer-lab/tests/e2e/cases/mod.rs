@@ -1,13 +1,17 @@
 //! All tests, in the order in which they are played.
 
+mod agent;
 mod cancel;
 mod crash;
 mod darkness;
 mod drivers;
+mod etcd;
+mod faults;
 mod newcomer;
 mod orders;
 mod pages;
 mod patroni;
+mod pooler;
 mod postgres;
 mod rendered;
 mod replicas;
@@ -58,6 +62,9 @@ pub fn all() -> Vec<Case> {
             cancel::libpq_cancels_the_query_it_means,
             cancel::psql_cancels_at_ctrl_c,
             cancel::a_second_pgsteer_cancels_what_runs_through_the_first,
+            agent::happacs_scenarios_work_with_pgsteer_in_its_place,
+            agent::nobody_is_shown_down_in_normal_running,
+            faults::haproxy_is_right_about_the_primary_in_every_row,
             tls::clients_that_want_it_get_it_from_the_server,
             tls::a_switchover_costs_at_most_the_logins_under_way,
             several::libpq_goes_on_to_the_second_door,
@@ -70,16 +77,22 @@ pub fn all() -> Vec<Case> {
             rendered::pgsteer_behind_holds_clients_through_a_switchover,
             replicas::one_with_the_tag_noloadbalance_is_drained_and_comes_back,
             postgres::a_restart_only_makes_clients_wait,
+            pooler::one_that_is_down_only_makes_clients_wait,
+            pooler::one_that_is_down_is_bypassed_until_it_is_back,
+            pooler::one_that_leads_elsewhere_gets_no_client,
             patroni::writes_go_on_beside_a_frozen_patroni_until_another_has_the_lock,
             crash::clients_wait_for_the_successor,
             crash::clients_wait_for_the_successor_without_a_login_too;
         New:
             newcomer::one_address_of_patroni_is_enough,
             switchover::no_client_is_turned_away,
+            etcd::logins_are_held_back_before_the_old_primary_stops,
+            etcd::one_that_is_away_costs_nothing,
             replicas::one_that_lags_is_drained_and_comes_back,
             replicas::one_that_patroni_does_not_list_any_more_is_drained_and_comes_back,
             replicas::one_that_crashes_turns_no_reader_away,
             replicas::without_any_the_primary_stands_in_if_it_may,
+            pooler::a_switchover_behind_poolers_turns_no_client_away,
             postgres::a_hang_only_makes_clients_wait,
             postgres::a_sudden_stop_only_makes_clients_wait,
             silence::a_frozen_primary_loses_its_sessions_and_gets_none_after_the_thaw,
@@ -89,6 +102,7 @@ pub fn all() -> Vec<Case> {
             rendered::httpchk_follows_a_switchover,
             rendered::agent_follows_a_switchover_and_nobody_is_down,
             rendered::sql_follows_a_switchover_and_blocks_two_primaries,
+            agent::one_answers_for_all_members,
             darkness::clients_hear_the_reason_and_are_served_when_it_is_over,
             sql_only::two_primaries_are_both_shut_until_one_is_left;
     };

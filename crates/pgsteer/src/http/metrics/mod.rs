@@ -13,7 +13,7 @@ use std::time::Duration;
 use pgsteer_core::claim::Role;
 use pgsteer_core::gate::Gate;
 use pgsteer_core::names::{MemberName, ServiceName};
-use pgsteer_core::snapshot::{MemberState, ServiceState, Snapshot};
+use pgsteer_core::snapshot::{MemberState, PoolerState, ServiceState, Snapshot};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::encoding::text::encode;
@@ -61,6 +61,7 @@ impl Collector for Facts {
         self.process(&mut page)?;
         self.members(&mut page)?;
         self.lag(&mut page)?;
+        self.poolers(&mut page)?;
         self.gates(&mut page)?;
         self.services(&mut page)?;
         self.sessions(&mut page)
@@ -158,6 +159,25 @@ impl Facts {
         )
     }
 
+    fn poolers(&self, page: &mut Page<'_>) -> fmt::Result {
+        page.gauge(
+            "pgsteer_pooler_well",
+            "1 if the pooler beside the member leads to it, as far as anybody can tell.",
+            self.each_pooler().map(|(member, port, state)| {
+                let labels = (self.member(member), [("port", port)]);
+                (labels, u64::from(state.trouble.is_none()))
+            }),
+        )?;
+        page.gauge(
+            "pgsteer_pooler_trouble",
+            "1 with the reason of what is wrong with the pooler; no sample if nothing is.",
+            self.each_pooler().filter_map(|(member, port, state)| {
+                let reason = [("reason", state.trouble.as_ref()?.code())];
+                Some(((self.member(member), ([("port", port)], reason)), 1_u64))
+            }),
+        )
+    }
+
     fn gates(&self, page: &mut Page<'_>) -> fmt::Result {
         page.gauge(
             "pgsteer_gate_state",
@@ -249,6 +269,12 @@ impl Facts {
     fn each_gate(&self) -> impl Iterator<Item = (&ServiceName, &MemberName, &Gate)> {
         self.each_service().flat_map(|(service, state)| {
             state.gates.iter().map(move |(member, gate)| (service, member, gate))
+        })
+    }
+
+    fn each_pooler(&self) -> impl Iterator<Item = (&MemberName, u32, &PoolerState)> {
+        self.snapshot.members.iter().flat_map(|(name, member)| {
+            member.poolers.iter().map(move |(port, state)| (name, u32::from(*port), state))
         })
     }
 

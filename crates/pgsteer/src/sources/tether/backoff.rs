@@ -9,6 +9,9 @@ const FIRST: Duration = Duration::from_millis(5);
 const BOUND_MIN: Duration = Duration::from_millis(25);
 const BOUND_MAX: Duration = Duration::from_secs(1);
 
+/// Longer than the plan needs to follow the tether.
+const HOLD_OFF: Duration = Duration::from_millis(250);
+
 /// How long to wait before the next login.
 #[derive(Debug, Default)]
 pub struct Backoff(Duration);
@@ -28,6 +31,12 @@ impl Backoff {
     pub fn grow(&mut self, pace: Duration) {
         let bound = pace.clamp(BOUND_MIN, BOUND_MAX);
         self.0 = (self.0 * 2).clamp(FIRST, bound);
+    }
+
+    /// The server behind a pooler has gone away. Whoever asks for it at once is put off for longer
+    /// than it may take to come back, and by then the plan says whether it is to be asked at all.
+    pub fn hold_off(&mut self) {
+        self.0 = HOLD_OFF;
     }
 
     /// A login was refused by a server that is well. Each one leaves a line in its log, so

@@ -10,28 +10,29 @@ use pgsteer_core::claim::Failure;
 use tokio::time::{Instant, sleep_until};
 
 use super::Place;
-use super::login::{LoggedIn, Login};
+use super::login::{LoggedIn, Login, Missed};
 
-/// The time from one fresh login to the next, and what chance adds to it, so that many
-/// pgsteers do not log in all at once.
-const PACE: Duration = Duration::from_secs(30);
-const JITTER_MS_MAX: u64 = 3000;
+/// Chance adds up to this part of the pace, so that many pgsteers do not log in all at once.
+const JITTER_PART: u64 = 10;
 
-type Attempt = Pin<Box<dyn Future<Output = Result<LoggedIn, Failure>> + Send>>;
+type Attempt = Pin<Box<dyn Future<Output = Result<LoggedIn, Missed>> + Send>>;
 
 /// The fresh login, due or under way.
 pub struct Fresh {
+    pace: Duration,
     due: Instant,
     attempt: Option<Attempt>,
     timed_out_before: bool,
 }
 
 impl Fresh {
-    /// The first one is due a while from now.
-    pub fn later() -> Fresh {
-        let jitter_ms = RandomState::new().build_hasher().finish() % JITTER_MS_MAX;
+    /// One at every `pace`; the first is due so long from now.
+    pub fn every(pace: Duration) -> Fresh {
+        let pace_ms = u64::try_from(pace.as_millis()).unwrap_or(u64::MAX);
+        let jitter_ms = RandomState::new().build_hasher().finish() % (pace_ms / JITTER_PART).max(1);
         Fresh {
-            due: Instant::now() + PACE + Duration::from_millis(jitter_ms),
+            pace,
+            due: Instant::now() + pace + Duration::from_millis(jitter_ms),
             attempt: None,
             timed_out_before: false,
         }
@@ -40,11 +41,7 @@ impl Fresh {
     /// Waits for the next fresh login and its outcome. One that times out is tried once more
     /// before it counts: a single lost packet must not shut the gate of a healthy member
     /// whose kept session answers. Losing the race of a `select!` loses nothing.
-    pub async fn outcome(
-        &mut self,
-        login: &Arc<Login>,
-        place: &Place,
-    ) -> Result<LoggedIn, Failure> {
+    pub async fn outcome(&mut self, login: &Arc<Login>, place: &Place) -> Result<LoggedIn, Missed> {
         loop {
             if self.attempt.is_none() {
                 sleep_until(self.due).await;
@@ -53,11 +50,11 @@ impl Fresh {
             let outcome = attempt.await;
             self.attempt = None;
             match outcome {
-                Err(Failure::Timeout { .. }) if !self.timed_out_before => {
+                Err(Missed { failure: Failure::Timeout { .. }, .. }) if !self.timed_out_before => {
                     self.timed_out_before = true;
                 }
                 outcome => {
-                    *self = Fresh::later();
+                    *self = Fresh::every(self.pace);
                     return outcome;
                 }
             }
@@ -83,12 +80,14 @@ mod tests {
     const LIMIT: Duration = Duration::from_millis(200);
 
     async fn outcome(address: SocketAddr) -> Result<LoggedIn, Failure> {
-        let mut fresh = Fresh { due: Instant::now(), ..Fresh::later() };
+        let pace = Duration::from_secs(30);
+        let mut fresh = Fresh { due: Instant::now(), ..Fresh::every(pace) };
         let place = Place {
             postgres: Endpoint::new("127.0.0.1", address.port()).unwrap(),
             addresses: vec![address.ip()],
         };
-        fresh.outcome(&Arc::new(Login::fake(None, LIMIT)), &place).await
+        let login = Arc::new(Login::fake(None, LIMIT));
+        fresh.outcome(&login, &place).await.map_err(|missed| missed.failure)
     }
 
     #[tokio::test]

@@ -48,6 +48,22 @@ enum Encryption {
     Always(Arc<ClientConfig>),
 }
 
+/// A login that came to nothing.
+#[derive(Debug)]
+pub struct Missed {
+    /// Why.
+    pub failure: Failure,
+    /// The other side had said something by then, other than that it is not there for anybody.
+    pub was_answered: bool,
+}
+
+/// A connection on which the other side has given its first answer to the startup packet.
+struct Knocked {
+    asked: Instant,
+    connection: Connection,
+    answer: Message,
+}
+
 /// A login that succeeded.
 pub struct LoggedIn {
     /// When it was asked for.
@@ -84,6 +100,17 @@ impl Login {
         })
     }
 
+    /// A login with which nobody means to get in. It shows what `pg_isready` would.
+    pub fn of_nobody(limit: Duration) -> Login {
+        Login {
+            user: "pgsteer".to_owned(),
+            dbname: "postgres".to_owned(),
+            password: None,
+            encryption: Encryption::Never,
+            limit,
+        }
+    }
+
     /// A login for tests against fake servers.
     #[cfg(test)]
     pub fn fake(password: Option<&str>, limit: Duration) -> Login {
@@ -101,20 +128,43 @@ impl Login {
         &self,
         postgres: &Endpoint,
         addresses: &[IpAddr],
-    ) -> Result<LoggedIn, Failure> {
+    ) -> Result<LoggedIn, Missed> {
         let peer: Arc<str> = Arc::from(postgres.to_string());
-        match tokio::time::timeout(self.limit, self.attempt(postgres, addresses, &peer)).await {
+        let deadline = tokio::time::Instant::now() + self.limit;
+        let missed = |was_answered| move |failure| Missed { failure, was_answered };
+        let knocking = self.knocked(postgres, addresses, &peer);
+        let knocked = self.within(deadline, &peer, knocking).await.map_err(missed(false))?;
+        let entering = self.enter(knocked);
+        self.within(deadline, &peer, entering).await.map_err(missed(true))
+    }
+
+    /// Asks whether anybody is there, as `pg_isready` does: a request for authentication, or any
+    /// error but that the server is starting up or shutting down, is a yes. Nobody gets in.
+    pub async fn knock(&self, postgres: &Endpoint, addresses: &[IpAddr]) -> Result<(), Failure> {
+        let peer: Arc<str> = Arc::from(postgres.to_string());
+        let deadline = tokio::time::Instant::now() + self.limit;
+        let knocking = self.knocked(postgres, addresses, &peer);
+        self.within(deadline, &peer, knocking).await.map(drop)
+    }
+
+    async fn within<T>(
+        &self,
+        deadline: tokio::time::Instant,
+        peer: &Arc<str>,
+        step: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        match tokio::time::timeout_at(deadline, step).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(dial::timed_out(&peer, self.limit)),
+            Err(_) => Err(dial::timed_out(peer, self.limit)),
         }
     }
 
-    async fn attempt(
+    async fn knocked(
         &self,
         postgres: &Endpoint,
         addresses: &[IpAddr],
         peer: &Arc<str>,
-    ) -> Result<LoggedIn, Failure> {
+    ) -> Result<Knocked, Failure> {
         let dialling = || dial::connect(addresses, postgres.port(), peer, self.limit);
         let transport =
             match (self.encrypt(dialling().await?, postgres, peer).await, &self.encryption) {
@@ -131,7 +181,19 @@ impl Login {
             ("client_encoding", "UTF8"),
         ];
         connection.send(|buf| frontend::startup_message(parameters, buf)).await?;
-        self.authenticate(&mut connection).await?;
+        let answer = connection.receive().await?;
+        if let Message::ErrorResponse(body) = &answer {
+            let failure = Failure::from(Refusal::of(body));
+            if matches!(failure, Failure::Unavailable { .. }) {
+                return Err(failure);
+            }
+        }
+        Ok(Knocked { asked, connection, answer })
+    }
+
+    async fn enter(&self, knocked: Knocked) -> Result<LoggedIn, Failure> {
+        let Knocked { asked, mut connection, answer } = knocked;
+        self.authenticate(&mut connection, answer).await?;
         let reported = welcome(&mut connection).await?;
         Ok(LoggedIn { asked, session: Session::new(connection, &reported) })
     }
@@ -167,9 +229,13 @@ impl Login {
         }
     }
 
-    async fn authenticate(&self, connection: &mut Connection) -> Result<(), Failure> {
+    async fn authenticate(
+        &self,
+        connection: &mut Connection,
+        mut answer: Message,
+    ) -> Result<(), Failure> {
         loop {
-            match connection.receive().await? {
+            match answer {
                 Message::AuthenticationOk => return Ok(()),
                 Message::AuthenticationCleartextPassword => {
                     let password = self.password()?.expose().as_bytes();
@@ -189,6 +255,7 @@ impl Login {
                 | Message::AuthenticationSspi => return Err(unknown_method()),
                 _ => return Err(connection.nonsense("no authentication in the login")),
             }
+            answer = connection.receive().await?;
         }
     }
 

@@ -1,4 +1,5 @@
-//! The tether: the kept SQL connection to a member through which pgsteer feels its role.
+//! The tether: the kept SQL connection to a member through which pgsteer feels its role; and
+//! another one through each pooler beside it, which shows where that leads.
 //!
 //! Two states. Apart: no session, a login is tried again and again. Tied: a session is
 //! asked at the plan's pace, and watched in between, because its end is the quickest word
@@ -12,6 +13,7 @@ mod fresh;
 mod login;
 mod progress;
 mod session;
+mod subject;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -30,9 +32,10 @@ use super::{Gone, Hint, Reporter, dial};
 
 use self::backoff::Backoff;
 use self::fresh::Fresh;
-use self::login::LoggedIn;
 pub use self::login::Login;
+use self::login::{LoggedIn, Missed};
 use self::session::Session;
+use self::subject::{Stage, Subject};
 
 /// The least time from one progress query to the next.
 const PROGRESS_PACE: Duration = Duration::from_secs(1);
@@ -44,11 +47,13 @@ const SESSION_AGE_MIN: Duration = Duration::from_secs(1);
 
 /// The tether of one member.
 pub struct Tether {
+    subject: Subject,
     beat: Beat,
     login: Arc<Login>,
     reporter: Reporter,
-    /// Given when nobody answers at the known addresses.
-    unreachable: Hint,
+    /// Given when nobody answers at the known addresses. A pooler that does not tells nothing of
+    /// them.
+    unreachable: Option<Hint>,
     backoff: Backoff,
     /// The last failure that went to the log, until a session is there again.
     logged: Option<Failure>,
@@ -78,14 +83,30 @@ struct Place {
 /// What ends the watch over a kept session.
 enum Felt {
     Unasked(Result<TetherFacts, Failure>),
-    Fresh(Result<LoggedIn, Failure>),
+    Fresh(Result<LoggedIn, Missed>),
     Due,
 }
 
 impl Tether {
     /// The tether that asks at the pace of `beat`.
     pub fn new(beat: Beat, login: Arc<Login>, reporter: Reporter, unreachable: Hint) -> Tether {
-        Tether { beat, login, reporter, unreachable, backoff: Backoff::default(), logged: None }
+        Tether::tied_to(Subject::Server, beat, login, reporter, Some(unreachable))
+    }
+
+    /// The same through the pooler on `port` of the member's host.
+    pub fn through_pooler(port: u16, beat: Beat, login: Arc<Login>, reporter: Reporter) -> Tether {
+        Tether::tied_to(Subject::Pooler { port }, beat, login, reporter, None)
+    }
+
+    fn tied_to(
+        subject: Subject,
+        beat: Beat,
+        login: Arc<Login>,
+        reporter: Reporter,
+        unreachable: Option<Hint>,
+    ) -> Tether {
+        let backoff = Backoff::default();
+        Tether { subject, beat, login, reporter, unreachable, backoff, logged: None }
     }
 
     /// Works until nobody listens any more.
@@ -114,14 +135,17 @@ impl Tether {
         let started = Instant::now();
         match self.login.log_in(&place.postgres, &place.addresses).await {
             Ok(logged_in) => self.transition_to_tied(logged_in, place).await,
-            Err(failure) => {
-                if failure.is_login_refused() {
+            Err(missed) => {
+                let stage = Stage::from(&missed);
+                if missed.failure.is_login_refused() {
                     self.backoff.grow_at_rest();
                 } else {
                     self.backoff.grow(self.beat.pace());
-                    self.unreachable.give();
+                    if let Some(hint) = &self.unreachable {
+                        hint.give();
+                    }
                 }
-                self.transition_to_apart(started, failure).await
+                self.transition_to_apart(started, missed.failure, stage).await
             }
         }
     }
@@ -136,10 +160,12 @@ impl Tether {
         };
         match felt {
             Felt::Unasked(Ok(facts)) => {
-                self.claim(Instant::now(), Ok(facts)).await?;
+                self.claim(Instant::now(), facts).await?;
                 Ok(State::Tied(tied))
             }
-            Felt::Unasked(Err(failure)) => self.lose(tied.since, Instant::now(), failure).await,
+            Felt::Unasked(Err(failure)) => {
+                self.lose(tied.since, Instant::now(), failure, Stage::Kept).await
+            }
             Felt::Fresh(outcome) => self.refresh(tied, outcome).await,
             Felt::Due if self.has_moved(&tied) => {
                 debug!(member = %self.reporter.member, "the member has moved");
@@ -147,16 +173,16 @@ impl Tether {
                 self.backoff.reset();
                 Ok(State::Apart)
             }
-            Felt::Due => self.ask(tied).await,
+            Felt::Due => self.ask(tied, Stage::Kept).await,
         }
     }
 
-    /// Asks for the role, and for the progress if that is due too.
-    async fn ask(&mut self, mut tied: Box<Tied>) -> Result<State, Gone> {
+    /// Asks for the role, and for the progress if that is due too. `stage` is that of a failure.
+    async fn ask(&mut self, mut tied: Box<Tied>, stage: Stage) -> Result<State, Gone> {
         let asked = Instant::now();
         match self.bounded(&tied.place, tied.session.role()).await {
-            Ok(facts) => self.claim(asked, Ok(facts)).await?,
-            Err(failure) => return self.lose(tied.since, asked, failure).await,
+            Ok(facts) => self.claim(asked, facts).await?,
+            Err(failure) => return self.lose(tied.since, asked, failure, stage).await,
         }
         let is_due = tied.progress.is_none_or(|last| last.elapsed() >= PROGRESS_PACE);
         if is_due { self.ask_progress(tied).await } else { Ok(State::Tied(tied)) }
@@ -168,7 +194,7 @@ impl Tether {
         match self.bounded(&tied.place, tied.session.progress()).await {
             Ok(None) => {}
             Ok(Some(progress)) => self.reporter.claim(asked, Fact::Progress(progress)).await?,
-            Err(failure) => return self.lose(tied.since, asked, failure).await,
+            Err(failure) => return self.lose(tied.since, asked, failure, Stage::Kept).await,
         }
         Ok(State::Tied(tied))
     }
@@ -177,21 +203,27 @@ impl Tether {
     async fn refresh(
         &mut self,
         mut tied: Box<Tied>,
-        outcome: Result<LoggedIn, Failure>,
+        outcome: Result<LoggedIn, Missed>,
     ) -> Result<State, Gone> {
         match outcome {
             Ok(logged_in) => {
-                let old = std::mem::replace(&mut tied.session, logged_in.session);
+                let new = self.subject.session(logged_in);
+                let old = std::mem::replace(&mut tied.session, new);
                 old.close().await;
                 // The login may be older than the last answer of the session before it.
-                self.ask(tied).await
+                self.ask(tied, Stage::Entering).await
             }
             // A full server or a changed password: the kept session is still as good.
-            Err(failure) if failure.is_login_refused() => {
+            Err(Missed { failure, .. })
+                if failure.is_login_refused() && self.subject.outlives_refusal() =>
+            {
                 warn!(member = %self.reporter.member, "a fresh login beside the kept one: {failure}");
                 Ok(State::Tied(tied))
             }
-            Err(failure) => self.lose(tied.since, Instant::now(), failure).await,
+            Err(missed) => {
+                let stage = Stage::from(&missed);
+                self.lose(tied.since, Instant::now(), missed.failure, stage).await
+            }
         }
     }
 
@@ -200,29 +232,33 @@ impl Tether {
         since: Instant,
         asked: Instant,
         failure: Failure,
+        stage: Stage,
     ) -> Result<State, Gone> {
-        if since.elapsed() >= SESSION_AGE_MIN {
+        if self.subject.has_lost_its_server(&failure, stage) {
+            self.backoff.hold_off();
+        } else if since.elapsed() >= SESSION_AGE_MIN {
             self.backoff.reset();
         } else {
             self.backoff.grow(self.beat.pace());
         }
-        self.transition_to_apart(asked, failure).await
+        self.transition_to_apart(asked, failure, stage).await
     }
 
     async fn transition_to_apart(
         &mut self,
         asked: Instant,
         failure: Failure,
+        stage: Stage,
     ) -> Result<State, Gone> {
-        let member = &self.reporter.member;
+        let (member, subject) = (&self.reporter.member, self.subject.as_str());
         match &self.logged {
             Some(last) if discriminant(last) == discriminant(&failure) => {
-                trace!(%member, "tether: {failure}");
+                trace!(%member, "{subject}: {failure}");
             }
-            _ => warn!(%member, "tether: {failure}"),
+            _ => warn!(%member, "{subject}: {failure}"),
         }
         self.logged = Some(failure.clone());
-        self.claim(asked, Err(failure)).await?;
+        self.report(asked, self.subject.failure(failure, stage)).await?;
         Ok(State::Apart)
     }
 
@@ -231,31 +267,33 @@ impl Tether {
         logged_in: LoggedIn,
         place: Place,
     ) -> Result<State, Gone> {
-        info!(member = %self.reporter.member, postgres = %place.postgres, "tether: logged in");
+        let subject = self.subject.as_str();
+        info!(member = %self.reporter.member, postgres = %place.postgres, "{subject}: logged in");
         self.logged = None;
+        let asked = logged_in.asked;
         let tied = Box::new(Tied {
-            session: logged_in.session,
+            session: self.subject.session(logged_in),
             place,
             since: Instant::now(),
-            fresh: Fresh::later(),
+            fresh: Fresh::every(self.subject.fresh_pace()),
             progress: None,
         });
         match tied.session.told_in_login() {
             Some(facts) => {
-                self.claim(logged_in.asked, Ok(facts)).await?;
+                self.claim(asked, facts).await?;
                 self.ask_progress(tied).await
             }
-            None => self.ask(tied).await,
+            None => self.ask(tied, Stage::Entering).await,
         }
     }
 
-    async fn claim(
-        &self,
-        asked: Instant,
-        answer: Result<TetherFacts, Failure>,
-    ) -> Result<(), Gone> {
-        trace!(member = %self.reporter.member, ?answer, "tether");
-        self.reporter.claim(asked, Fact::Tether(answer)).await
+    async fn claim(&self, asked: Instant, facts: TetherFacts) -> Result<(), Gone> {
+        self.report(asked, self.subject.answer(facts)).await
+    }
+
+    async fn report(&self, asked: Instant, fact: Fact) -> Result<(), Gone> {
+        trace!(member = %self.reporter.member, ?fact);
+        self.reporter.claim(asked, fact).await
     }
 
     async fn bounded<T>(
@@ -277,13 +315,14 @@ impl Tether {
             Some(address) => vec![address],
             None => ask.addresses,
         };
-        (!addresses.is_empty()).then_some(Place { postgres: ask.postgres, addresses })
+        let postgres = self.subject.endpoint(&ask.postgres);
+        (!addresses.is_empty()).then_some(Place { postgres, addresses })
     }
 
     /// The session may go to another place than the one that clients are led to: the member is
     /// listed elsewhere, or an address that its name stood for is gone.
     fn has_moved(&self, tied: &Tied) -> bool {
-        if self.beat.ask().postgres != tied.place.postgres {
+        if self.subject.endpoint(&self.beat.ask().postgres) != tied.place.postgres {
             return true;
         }
         let is_gone = |now: &Place| {

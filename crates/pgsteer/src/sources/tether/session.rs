@@ -67,6 +67,12 @@ impl Session {
         Session { connection, recovery, progress }
     }
 
+    /// The same session, but nothing that it reports unasked is believed: a pooler reports what its
+    /// own connection once heard.
+    pub fn through_pooler(self) -> Session {
+        Session { recovery: Recovery::Asked, progress: ProgressQuery::Refused, ..self }
+    }
+
     /// What the login itself told of the role; nothing on a server before PostgreSQL 14.
     pub fn told_in_login(&self) -> Option<TetherFacts> {
         match self.recovery {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use pgsteer_core::claim::{Claim, Fact, Failure, Report, TetherFacts};
+use pgsteer_core::claim::{Claim, Fact, Failure, PoolerFacts, Report, TetherFacts};
 use pgsteer_core::names::{Endpoint, MemberName};
 use pgsteer_core::plan::{Ask, Pace};
 use tokio::net::TcpStream;
@@ -32,11 +32,25 @@ struct Rig {
 
 impl Rig {
     fn new(address: SocketAddr, pace_ms: u64) -> Rig {
+        Rig::tied_to(Subject::Server, address, pace_ms)
+    }
+
+    /// At the pooler on this address. The member's server is said to listen elsewhere.
+    fn at_pooler(address: SocketAddr, pace_ms: u64) -> Rig {
+        Rig::tied_to(Subject::Pooler { port: address.port() }, address, pace_ms)
+    }
+
+    fn tied_to(subject: Subject, address: SocketAddr, pace_ms: u64) -> Rig {
         let (plan, plan_rx) = watch::channel(Ask {
             postgres: endpoint(address),
             addresses: Vec::new(),
             patroni_url: None,
-            pace: Pace { tether: Duration::from_millis(pace_ms), patroni: Duration::from_secs(1) },
+            poolers: Default::default(),
+            pace: Pace {
+                tether: Duration::from_millis(pace_ms),
+                patroni: Duration::from_secs(1),
+                pooler: Duration::from_millis(pace_ms),
+            },
         });
         let (reports_tx, reports) = mpsc::channel(8);
         let clock = Clock::start();
@@ -44,7 +58,7 @@ impl Rig {
         let reporter = Reporter { member, clock, reports: reports_tx };
         let beat = Beat::new(plan_rx, |pace| pace.tether);
         let login = Arc::new(Login::fake(None, LIMIT));
-        let tether = Tether::new(beat, login, reporter, Hint::default());
+        let tether = Tether::tied_to(subject, beat, login, reporter, None);
         Rig { plan, reports, clock, _task: Task::spawn(tether.run()) }
     }
 
@@ -52,6 +66,12 @@ impl Rig {
         let Some(Report::Claim(claim)) = self.reports.recv().await else { panic!("no claim") };
         let Fact::Tether(answer) = claim.fact.clone() else { panic!("{claim:?}") };
         (claim, answer)
+    }
+
+    async fn of_pooler(&mut self) -> Result<PoolerFacts, Failure> {
+        let Some(Report::Claim(claim)) = self.reports.recv().await else { panic!("no claim") };
+        let Fact::Pooler { said, .. } = claim.fact else { panic!("{claim:?}") };
+        said
     }
 
     async fn answer(&mut self) -> Result<TetherFacts, Failure> {
@@ -66,7 +86,7 @@ fn endpoint(address: SocketAddr) -> Endpoint {
 async fn login(address: SocketAddr, password: Option<&str>) -> Result<Session, Failure> {
     let login = Login::fake(password, LIMIT);
     let logged_in = login.log_in(&endpoint(address), &[address.ip()]).await;
-    logged_in.map(|LoggedIn { session, .. }| session)
+    logged_in.map(|LoggedIn { session, .. }| session).map_err(|missed| missed.failure)
 }
 
 async fn refusal(address: SocketAddr) -> Failure {
@@ -407,4 +427,99 @@ async fn a_name_that_stands_for_another_address_is_asked_there() {
         () = tokio::time::sleep(Duration::from_secs(5)) => {}
     }
     panic!("it is still asked at the old address");
+}
+
+/// The answer to `SELECT pg_is_in_recovery()`.
+fn recovery(answer: &str) -> Vec<u8> {
+    let complete = fake::message(b'C', b"SELECT 1\0");
+    [fake::message(b'T', &[0, 0]), fake::row(&[answer]), complete, fake::ready()].concat()
+}
+
+#[tokio::test]
+async fn a_pooler_is_believed_in_a_query_and_not_in_its_welcome() {
+    let address = fake::server(|mut stream, _| async move {
+        fake::read_startup(&mut stream).await;
+        let cached = welcome(&[("in_hot_standby", "off"), ("server_version", "15.1")]);
+        fake::write(&mut stream, &cached).await;
+        for answer in ["t", "t", "f"] {
+            let (tag, body) = fake::read_message(&mut stream).await;
+            assert_eq!((tag, &body[..]), (b'Q', &b"SELECT pg_is_in_recovery()\0"[..]));
+            fake::write(&mut stream, &recovery(answer)).await;
+        }
+    })
+    .await;
+    let mut rig = Rig::at_pooler(address, 5);
+    for in_recovery in [true, true, false] {
+        assert_eq!(rig.of_pooler().await, Ok(PoolerFacts::Leads { in_recovery }));
+    }
+    assert!(matches!(rig.of_pooler().await, Err(Failure::Closed(_))));
+}
+
+#[tokio::test]
+async fn a_pooler_that_dies_is_felt_without_a_question() {
+    let address = fake::server(|mut stream, _| async move {
+        fake::read_startup(&mut stream).await;
+        fake::write(&mut stream, &welcome(&[])).await;
+        fake::read_message(&mut stream).await;
+        fake::write(&mut stream, &recovery("f")).await;
+    })
+    .await;
+    let mut rig = Rig::at_pooler(address, 60_000);
+    assert_eq!(rig.of_pooler().await, Ok(PoolerFacts::Leads { in_recovery: false }));
+    let felt = tokio::time::timeout(LIMIT, rig.of_pooler()).await.unwrap();
+    assert!(matches!(felt, Err(Failure::Closed(_))), "{felt:?}");
+}
+
+#[tokio::test]
+async fn a_pooler_that_lets_nobody_through_is_up_and_leads_nowhere() {
+    let silent = fake::server(|mut stream, _| async move {
+        fake::read_startup(&mut stream).await;
+        // As PgBouncer does as long as it has never had a connection to its server.
+        fake::write(&mut stream, &fake::authentication(0, &[])).await;
+        forever(stream).await;
+    });
+    let said = Rig::at_pooler(silent.await, 5).of_pooler().await;
+    let nowhere = matches!(said, Ok(PoolerFacts::LeadsNowhere(Failure::Timeout { .. })));
+    assert!(nowhere, "{said:?}");
+    let failing = fake::server(|mut stream, _| async move {
+        fake::read_startup(&mut stream).await;
+        fake::write(&mut stream, &welcome(&[])).await;
+        fake::read_message(&mut stream).await;
+        let words = "server login has been failing, try again later (server_login_retry)";
+        fake::write(&mut stream, &fake::error("FATAL", "08P01", words)).await;
+    });
+    let said = Rig::at_pooler(failing.await, 5).of_pooler().await;
+    assert!(matches!(said, Ok(PoolerFacts::LeadsNowhere(Failure::Network(_)))), "{said:?}");
+}
+
+#[tokio::test]
+async fn a_pooler_that_refuses_the_login_is_up_and_one_that_says_nothing_is_not() {
+    let refused = fake::error("FATAL", "08P01", "no such user: pgcheck");
+    let said = Rig::at_pooler(fake::answering_login(refused).await, 5).of_pooler().await;
+    assert!(matches!(said, Ok(PoolerFacts::RefusesLogin(_))), "{said:?}");
+    let starting = fake::error("FATAL", "57P03", "the database system is starting up");
+    let said = Rig::at_pooler(fake::answering_login(starting).await, 5).of_pooler().await;
+    assert!(matches!(said, Err(Failure::Unavailable { .. })), "{said:?}");
+    let frozen = fake::server(|stream, _| forever(stream)).await;
+    let said = Rig::at_pooler(frozen, 5).of_pooler().await;
+    assert!(matches!(said, Err(Failure::Timeout { .. })), "{said:?}");
+}
+
+#[tokio::test]
+async fn a_knock_is_answered_by_any_word_but_that_nobody_can_come_in() {
+    let knock = |address: SocketAddr| async move {
+        Login::of_nobody(LIMIT).knock(&endpoint(address), &[address.ip()]).await
+    };
+    for answer in [
+        fake::authentication(10, b"SCRAM-SHA-256\0\0"),
+        fake::error("FATAL", "08P01", "no such user: pgsteer"),
+        fake::error("FATAL", "53300", "sorry, too many clients already"),
+    ] {
+        assert_eq!(knock(fake::answering_login(answer).await).await, Ok(()));
+    }
+    let starting = fake::error("FATAL", "57P03", "the database system is starting up");
+    let said = knock(fake::answering_login(starting).await).await;
+    assert!(matches!(said, Err(Failure::Unavailable { .. })), "{said:?}");
+    let said = knock(fake::answering_login([]).await).await;
+    assert!(matches!(said, Err(Failure::Closed(_))), "{said:?}");
 }

@@ -1,0 +1,124 @@
+//! Notices: what Patroni has written in etcd, and what follows from it.
+//!
+//! They make the engine act earlier and never otherwise: an order for a switchover holds new
+//! sessions back for a while, a lock that has moved makes the sources ask. Who serves is decided
+//! by the members' own words alone.
+
+use std::time::Duration;
+
+use super::Engine;
+use crate::claim::{Failure, News, Notice, Order, Role};
+use crate::config::ServiceConfig;
+use crate::judge::Trust;
+use crate::names::MemberName;
+use crate::snapshot::EventKind;
+use crate::time::Moment;
+
+/// How long an order holds new sessions back, unless it is taken back before. Patroni carries it
+/// out within a second, but it makes a checkpoint first, and that may take long.
+const ORDER_LASTS: Duration = Duration::from_secs(10);
+
+/// How long the members are asked in haste for a lock that has moved.
+const MOVE_LASTS: Duration = Duration::from_secs(10);
+
+/// What is known from etcd.
+#[derive(Debug, Default)]
+pub(super) struct Notices {
+    watch: Option<Result<(), Failure>>,
+    /// What has been ordered, and when.
+    order: Option<(Order, Moment)>,
+    /// Whose the lock is now, and since when.
+    lock: Option<(MemberName, Moment)>,
+}
+
+impl Notices {
+    /// Whether there is a watch.
+    pub(super) fn watch(&self) -> Option<&Result<(), Failure>> {
+        self.watch.as_ref()
+    }
+
+    fn set_watch(&mut self, watch: Result<(), Failure>) -> Option<EventKind> {
+        let was = self.watch.replace(watch.clone());
+        match (was, watch) {
+            (Some(Ok(())), Ok(())) | (Some(Err(_)), Err(_)) => None,
+            (_, Ok(())) => Some(EventKind::EtcdWatched),
+            (_, Err(failure)) => Some(EventKind::EtcdLost { failure }),
+        }
+    }
+}
+
+impl Engine {
+    /// Takes in what the watch of etcd saw.
+    pub(super) fn take_notice(&mut self, notice: Notice, now: Moment) -> Option<EventKind> {
+        let heard_at = notice.heard_at.min(now);
+        match notice.news {
+            News::Watching => return self.notices.set_watch(Ok(())),
+            News::Lost(failure) => return self.notices.set_watch(Err(failure)),
+            News::Ordered(order) => self.notices.order = Some((order, heard_at)),
+            News::NoOrder => self.notices.order = None,
+            News::Leader(name) => self.notices.lock = Some((name, heard_at)),
+        }
+        None
+    }
+
+    /// Whoever leads its cluster, by its own words. Two are a split brain, and trusted by nobody.
+    fn leaders(&self) -> impl Iterator<Item = &MemberName> {
+        let leads = |role: Role| matches!(role, Role::Primary | Role::StandbyLeader);
+        self.standings
+            .iter()
+            .filter(move |(_, standing)| {
+                leads(standing.role) && !matches!(standing.trust, Trust::None(_))
+            })
+            .map(|(name, _)| name)
+    }
+
+    /// The member, which leads, has been ordered to hand the lead over, and clients of the service
+    /// can wait for that.
+    ///
+    /// An order that names another leader, or a candidate that nobody knows or that leads already,
+    /// is one that Patroni refuses.
+    pub(super) fn is_handing_over(
+        &self,
+        leader: &MemberName,
+        service: &ServiceConfig,
+        now: Moment,
+    ) -> bool {
+        let Some((order, at)) = &self.notices.order else {
+            return false;
+        };
+        let is_meant = order.leader.as_ref().is_none_or(|named| named == leader);
+        let may_succeed =
+            |name: &MemberName| name != leader && self.roster.members().contains_key(name);
+        is_meant
+            && order.candidate.as_ref().is_none_or(may_succeed)
+            && now < *at + held_back(service)
+    }
+
+    /// Since when the lock has been somebody's who does not lead by its own words; none if there
+    /// is no such news.
+    pub(super) fn lock_moved_at(&self, now: Moment) -> Option<Moment> {
+        let (holder, at) = self.notices.lock.as_ref()?;
+        let is_news = now < *at + MOVE_LASTS && self.leaders().all(|leader| leader != holder);
+        is_news.then_some(*at)
+    }
+
+    /// When what has been noticed ceases to count.
+    pub(super) fn notices_run_out(&self) -> impl Iterator<Item = Moment> {
+        let ordered_at = self.notices.order.as_ref().map(|(_, at)| *at);
+        let of_services = self.posts.values().filter_map(move |service| {
+            let lasts = held_back(service);
+            ordered_at.filter(|_| !lasts.is_zero()).map(|at| at + lasts)
+        });
+        let of_lock = self.notices.lock.as_ref().map(|(_, at)| *at + MOVE_LASTS);
+        of_services.chain(of_lock)
+    }
+}
+
+/// How long an order holds the new sessions of a service back. Nobody is refused for an order that
+/// comes to nothing: half of the time that a client waits is left then.
+fn held_back(service: &ServiceConfig) -> Duration {
+    match service.role {
+        Role::Primary | Role::StandbyLeader => ORDER_LASTS.min(service.hold / 2),
+        Role::Replica | Role::Unknown => Duration::ZERO,
+    }
+}

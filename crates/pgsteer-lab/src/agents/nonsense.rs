@@ -1,0 +1,68 @@
+//! A listener in the place of a Patroni that says nonsense: status 200, and half of a JSON.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+const WORDS: &[u8] =
+    b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n{\"state\": \"running\", \"ro";
+
+/// Talks until it is dropped.
+#[derive(Debug)]
+pub struct Nonsense {
+    ended: Arc<AtomicBool>,
+    addr: SocketAddr,
+    talker: Option<JoinHandle<()>>,
+}
+
+impl Nonsense {
+    pub fn talk(addr: SocketAddr) -> Result<Self> {
+        let listener = take(addr).with_context(|| format!("cannot take {addr}"))?;
+        let ended = Arc::new(AtomicBool::new(false));
+        let its = ended.clone();
+        let talker = std::thread::Builder::new().name("nonsense".to_owned()).spawn(move || {
+            for stream in listener.incoming().flatten() {
+                if its.load(Ordering::Relaxed) {
+                    return;
+                }
+                // Whoever does not listen is none of our business.
+                let _ = answer(stream);
+            }
+        })?;
+        Ok(Self { ended, addr, talker: Some(talker) })
+    }
+}
+
+/// Whoever was there has been killed, and may take a moment to be gone.
+fn take(addr: SocketAddr) -> std::io::Result<TcpListener> {
+    let deadline = Instant::now() + Duration::from_secs(2);
+    loop {
+        match TcpListener::bind(addr) {
+            Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+            result => return result,
+        }
+    }
+}
+
+fn answer(mut stream: TcpStream) -> std::io::Result<()> {
+    stream.set_read_timeout(Some(Duration::from_millis(200)))?;
+    stream.set_write_timeout(Some(Duration::from_millis(200)))?;
+    let _all_of_a_request = stream.read(&mut [0; 4096])?;
+    stream.write_all(WORDS)
+}
+
+impl Drop for Nonsense {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Relaxed);
+        // It waits for somebody to come.
+        let came = TcpStream::connect_timeout(&self.addr, Duration::from_secs(1));
+        if let (Ok(_), Some(talker)) = (came, self.talker.take()) {
+            let _ = talker.join();
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The agent beside those that it replaces: what HAProxy believes while things go wrong, and what an
+//! answer takes and costs.
+
+mod cost;
+mod crowd;
+mod load;
+mod report;
+mod table;
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use self::cost::Cost;
+use self::crowd::Crowd;
+use self::load::{Latencies, Load};
+use self::table::Row;
+use super::usage::{Rest, at_rest};
+use super::{household, versions};
+use crate::agents::{Agents, Crew, Fault};
+use crate::lab::Lab;
+use crate::options::{LabOptions, PatroniVersion};
+
+const PER_SECOND: u32 = 1_000;
+/// More than this the blog's daemon does not manage on a small machine.
+const BLOG_PER_SECOND: u32 = 100;
+const CROWD: usize = 5_000;
+
+/// What is done.
+#[derive(Debug)]
+pub struct Plan {
+    faults: Vec<Fault>,
+    /// Each measurement of answers.
+    time: Duration,
+    rounds: usize,
+    rest: Duration,
+}
+
+impl Plan {
+    pub fn whole() -> Self {
+        let (time, rest) = (Duration::from_secs(20), Duration::from_secs(30));
+        Self { faults: Fault::ALL.to_vec(), time, rounds: 3, rest }
+    }
+
+    /// One fault, and short looks at the rest.
+    pub fn quick() -> Self {
+        let (time, rest) = (Duration::from_secs(3), Duration::from_secs(3));
+        Self { faults: vec![Fault::Switchover], time, rounds: 1, rest }
+    }
+
+    /// No faults at all.
+    pub fn answers() -> Self {
+        Self { faults: Vec::new(), ..Self::whole() }
+    }
+}
+
+/// All that was measured.
+#[derive(Debug)]
+struct Measured {
+    versions: String,
+    rows: Vec<Row>,
+    answers: Vec<Answers>,
+    pgsteer: Vec<Cost>,
+    blog: Vec<Cost>,
+    /// By what the stand-in asks Patroni.
+    blog_words: String,
+    rest: Vec<(&'static str, Rest)>,
+    plan: Plan,
+}
+
+/// One measurement of answers.
+#[derive(Debug)]
+struct Answers {
+    name: &'static str,
+    latencies: Latencies,
+    note: String,
+}
+
+/// Runs the benchmark; the text of its section.
+pub fn run(plan: Plan) -> Result<String> {
+    let binary = household::pgsteer_binary()?;
+    household::raise_file_limit();
+    // The blog's daemon looks for the role `master`, which Patroni has not said since 4.0.
+    let options = LabOptions { patroni: PatroniVersion::Debian, ..LabOptions::default() };
+    let lab = Lab::start(options)?;
+    println!("the cluster is up");
+    let (rest, answers, pgsteer, blog, blog_words) = answering(&lab, &binary, &plan)?;
+    let rows = table::measure(&lab, &binary, &plan.faults)?;
+    let versions = versions::lines(&lab, &binary);
+    let measured = Measured { versions, rows, answers, pgsteer, blog, blog_words, rest, plan };
+    Ok(report::section(&measured))
+}
+
+type Answering = (Vec<(&'static str, Rest)>, Vec<Answers>, Vec<Cost>, Vec<Cost>, String);
+
+/// Everything that wants a cluster which nothing is done to.
+fn answering(lab: &Lab, binary: &Path, plan: &Plan) -> Result<Answering> {
+    let primary = lab.primary()?;
+    let mut ours = Crew::start(lab, "agent", 0, Agents::pgsteer(lab, binary, "", 1.0)?)?;
+    let wait = "line_wait_seconds = 0";
+    let waiting = Crew::start(lab, "unasked", 1, Agents::pgsteer(lab, binary, wait, 1.0)?)?;
+    let mut blog = Crew::start(lab, "blog", 2, Agents::BlogDaemon)?;
+    std::thread::sleep(Duration::from_secs(3));
+    println!("{} s at rest", plan.rest.as_secs());
+    let pid = ours.pid(&primary.name)?;
+    let [rest] = at_rest(&[pid], plan.rest)?.try_into().ok().context("one was watched")?;
+    let asking = Load {
+        addr: ours.post(lab, primary).agent,
+        line: "primary\n",
+        answer: "ready up",
+        per_second: PER_SECOND,
+        time: plan.time,
+    };
+    let unasking = Load { addr: waiting.post(lab, primary).agent, line: "", ..asking };
+    let asking_blog = Load {
+        addr: blog.post(lab, primary).agent,
+        line: "",
+        answer: "READY",
+        per_second: BLOG_PER_SECOND,
+        ..asking
+    };
+    let mut answers = Vec::new();
+    for (name, load) in [
+        ("with a line", asking),
+        ("without one, `--line-wait 0`", unasking),
+        ("blog's daemon, 100 a second", asking_blog),
+    ] {
+        println!("answers: {name}");
+        answers.push(Answers { name, latencies: load.run()?, note: String::new() });
+    }
+    answers.insert(1, beset(&asking, pid)?);
+    let mut costs = (Vec::new(), Vec::new());
+    for round in 1..=plan.rounds {
+        println!("cost, round {round}");
+        costs.0.push(cost::measure(lab, &asking, pid)?);
+        costs.1.push(cost::measure(lab, &asking_blog, blog.pid(&primary.name)?)?);
+    }
+    let words = blog.first_words(&primary.name);
+    Ok((vec![("pgsteer agent", rest)], answers, costs.0, costs.1, words))
+}
+
+/// Answers while a crowd is there.
+fn beset(load: &Load<'_>, pid: u32) -> Result<Answers> {
+    println!("answers: beset by {CROWD}");
+    let crowd = Crowd::gather(load.addr, CROWD)?;
+    let (opened, began) = (crowd.opened(), std::time::Instant::now());
+    ensure!(crowd.held() == CROWD, "only {} connections could be made", crowd.held());
+    let latencies = load.run()?;
+    let per_second = (crowd.opened() - opened) as f64 / began.elapsed().as_secs_f64();
+    ensure!(crowd.held() == CROWD, "the crowd has shrunk to {}", crowd.held());
+    let at_hand = std::fs::read_dir(format!("/proc/{pid}/fd"))?.count();
+    let note = format!(
+        "{per_second:.0} of the crowd a second come anew; {at_hand} files were open in the agent at the end"
+    );
+    Ok(Answers { name: "with a line, beset by 5,000", latencies, note })
+}

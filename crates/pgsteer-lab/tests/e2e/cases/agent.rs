@@ -1,0 +1,185 @@
+//! HAProxy's agent-checks: the examples of docs/haproxy, each with pgsteer in the place of the daemon
+//! that it was written for.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Error, Result, bail, ensure};
+use pgsteer_lab::agents::{Agents, Believed, Crew, Example, Haproxy, Post};
+use pgsteer_lab::{Lab, Member};
+
+use crate::clients::psql;
+use crate::steer::{Steer, Wanted};
+use crate::{binary, stage};
+
+/// How long HAProxy may take to be right. The intervals are 300 ms; the machine has much else to do.
+const SOON: Duration = Duration::from_secs(10);
+
+const SCENARIO_A: &str = include_str!("../../../../../docs/haproxy/scenario-a.cfg");
+const SCENARIO_B: &str = include_str!("../../../../../docs/haproxy/scenario-b.cfg");
+const SCENARIO_C: &str = include_str!("../../../../../docs/haproxy/scenario-c.cfg");
+const BLOG: &str = include_str!("../../../../../docs/haproxy/blog.cfg");
+const RECOMMENDED: &str = include_str!("../../../../../docs/haproxy/recommended.cfg");
+const ONE_FOR_ALL: &str = include_str!("../../../../../docs/haproxy/one-for-all.cfg");
+
+/// What HAProxy shall show of the members that do not serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Others {
+    Down,
+    InMaintenance,
+}
+
+/// One backend, and what is right about it. `{n}` in the name of a server is the member's number.
+#[derive(Debug, Clone, Copy)]
+struct Right {
+    backend: &'static str,
+    server: &'static str,
+    others: Others,
+    /// It serves readers: all but the primary.
+    read: bool,
+    /// HAProxy hears the reason from an agent.
+    agent: bool,
+}
+
+const WRITE: Right =
+    Right { backend: "", server: "n{n}", others: Others::Down, read: false, agent: true };
+
+pub fn happacs_scenarios_work_with_pgsteer_in_its_place(lab: &Lab) -> Result<()> {
+    let crew = crew(lab, "agent", 0, "")?;
+    let post = |member: &Member| crew.post(lab, member);
+    let example = |text: &str| Ok::<_, Error>(Example::of(text, lab, post, None)?.quicker());
+    let named = |name: &'static str| [("listen master\n", name)];
+    let pages = example(SCENARIO_A)?.renamed(&named("listen pages\n"));
+    let patroni = SCENARIO_A.replace("check port 7000", "check port 8008");
+    let patroni = example(&patroni)?.renamed(&named("listen patroni\n"));
+    let b = example(SCENARIO_B)?.renamed(&named("listen b\n"));
+    let c = example(SCENARIO_C)?.renamed(&named("listen c\n"));
+    let sections = [&pages.text, &patroni.text, &b.text, &c.text].map(String::as_str).concat();
+    let haproxy = Haproxy::start(lab, "haproxy-scenarios", &sections)?;
+    let server = "patroni-{n}-pgbouncer";
+    let rights = [
+        Right { backend: "pages", server, agent: false, ..WRITE },
+        Right { backend: "patroni", server, agent: false, ..WRITE },
+        Right { backend: "b", server, ..WRITE },
+        Right { backend: "master_pgbouncer", server, ..WRITE },
+        Right { backend: "master_patroni", server, agent: false, ..WRITE },
+    ];
+    before_and_after_a_switchover(lab, &haproxy, Some(&crew), &rights, || {
+        let up = haproxy.beliefs()?;
+        ensure!(up.up("happac").len() == 3, "{up:?}");
+        [&pages, &patroni, &b, &c].iter().try_for_each(|each| leads_to_the_primary(lab, each))
+    })
+}
+
+pub fn nobody_is_shown_down_in_normal_running(lab: &Lab) -> Result<()> {
+    let crew = crew(lab, "agent", 0, "vocabulary = 'admin'")?;
+    let agents = Agents::pgsteer(lab, &binary::pgsteer()?, "", 1.0)?;
+    let beside = agents.beside_haproxy(lab)?;
+    let post = |member: &Member| crew.post(lab, member);
+    let example =
+        |text: &str| Ok::<_, Error>(Example::of(text, lab, post, Some(beside.post))?.quicker());
+    let (blog, recommended) = (example(BLOG)?, example(RECOMMENDED)?);
+    let haproxy = Haproxy::start(lab, "haproxy-admin", &(blog.text + &recommended.text))?;
+    let admin = Right { others: Others::InMaintenance, ..WRITE };
+    let rights = [
+        Right { backend: "mast-pgX_psql_readwrite", server: "mast-pg{n}", ..admin },
+        Right { backend: "write", ..admin },
+        Right { backend: "read", read: true, ..admin },
+    ];
+    before_and_after_a_switchover(lab, &haproxy, Some(&crew), &rights, || {
+        leads_to_the_primary(lab, &Example { text: String::new(), ..recommended })
+    })
+}
+
+/// The agent of a `pgsteer run`.
+pub fn one_answers_for_all_members(lab: &Lab) -> Result<()> {
+    let agent = std::net::SocketAddr::from((lab.host_ip(), 5555));
+    let more = format!("[agent]\nlisten = '{agent}'\nvocabulary = 'admin'\n");
+    let steer = Steer::start(lab, &Wanted { more: &more, ..Wanted::default() })?;
+    let post = Post { agent, pages: steer.doors.http };
+    let example = Example::of(ONE_FOR_ALL, lab, |_| post, Some(post))?.quicker();
+    let haproxy = Haproxy::start(lab, "haproxy-one", &example.text)?;
+    let admin = Right { others: Others::InMaintenance, ..WRITE };
+    let rights =
+        [Right { backend: "write", ..admin }, Right { backend: "read", read: true, ..admin }];
+    before_and_after_a_switchover(lab, &haproxy, None, &rights, || {
+        leads_to_the_primary(lab, &example)
+    })
+}
+
+fn crew(lab: &Lab, name: &str, number: u16, agent: &str) -> Result<Crew> {
+    let agents = Agents::pgsteer(lab, &binary::pgsteer()?, agent, 1.0)?;
+    Crew::start(lab, name, number, agents)
+}
+
+fn before_and_after_a_switchover(
+    lab: &Lab,
+    haproxy: &Haproxy,
+    crew: Option<&Crew>,
+    rights: &[Right],
+    and: impl Fn() -> Result<()>,
+) -> Result<()> {
+    let both = || {
+        becomes_right(lab, haproxy, rights)?;
+        and()?;
+        lab.switchover(None)?;
+        becomes_right(lab, haproxy, rights)?;
+        and()
+    };
+    both().inspect_err(|_| {
+        for (member, log) in crew.into_iter().flat_map(Crew::logs) {
+            stage::keep_log(&format!("the agent at {member}"), &log);
+        }
+        stage::keep_log("HAProxy", &haproxy.log());
+    })
+}
+
+fn becomes_right(lab: &Lab, haproxy: &Haproxy, rights: &[Right]) -> Result<()> {
+    let deadline = Instant::now() + SOON;
+    loop {
+        let all = rights.iter().try_for_each(|right| is_right(lab, haproxy, right));
+        match all {
+            Ok(()) => return Ok(()),
+            Err(error) if Instant::now() > deadline => return Err(error),
+            Err(_) => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}
+
+fn is_right(lab: &Lab, haproxy: &Haproxy, right: &Right) -> Result<()> {
+    let primary = &lab.primary()?.name;
+    let beliefs = haproxy.beliefs()?;
+    let servers: BTreeMap<&str, &Believed> = beliefs.all(right.backend).collect();
+    for member in lab.members() {
+        let server = right.server.replace("{n}", member.name.trim_start_matches('n'));
+        let believed =
+            servers.get(&*server).with_context(|| format!("no {server}: {servers:?}"))?;
+        let serves = (member.name == *primary) != right.read;
+        let backend = right.backend;
+        let status = match (serves, right.others) {
+            (true, _) => "UP",
+            (false, Others::Down) => "DOWN",
+            (false, Others::InMaintenance) => "MAINT",
+        };
+        let is_it = believed.status.split([' ', '/']).next() == Some(status);
+        ensure!(is_it, "{server} of {backend} should be {status}: {believed:?}");
+        let wanted = match (right.agent, serves, right.read) {
+            (false, ..) | (_, true, _) => "",
+            (true, false, false) => "replica",
+            (true, false, true) => "primary",
+        };
+        ensure!(believed.last_agent.contains(wanted), "{server} of {backend}: {believed:?}");
+    }
+    Ok(())
+}
+
+fn leads_to_the_primary(lab: &Lab, example: &Example) -> Result<()> {
+    let primary = lab.primary()?;
+    let output = psql(lab, example.write).args(["-c", "SELECT inet_server_addr()"]).output()?;
+    let told = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    if told != primary.ip.to_string() {
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        bail!("a client came to {told:?}, {} is primary: {error}", primary.ip);
+    }
+    Ok(())
+}

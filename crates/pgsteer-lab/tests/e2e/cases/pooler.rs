@@ -1,0 +1,181 @@
+//! PgBouncer on every member, and the doors lead to it.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use pgsteer_lab::{Lab, Truth};
+use serde_json::Value;
+
+use crate::kept::Kept;
+use crate::steer::{Steer, Wanted};
+use crate::traffic::Traffic;
+
+const EVERY: Duration = Duration::from_millis(50);
+const LIMIT: Duration = Duration::from_secs(40);
+const SOON: Duration = Duration::from_secs(5);
+/// A kept session through PgBouncer is given up for a fresh one after five to six seconds.
+const FRESH: Duration = Duration::from_secs(9);
+
+/// With a login the end is felt, and without one it is seen by the next knock.
+pub fn one_that_is_down_only_makes_clients_wait(lab: &Lab) -> Result<()> {
+    let name = lab.primary()?.name.clone();
+    let pooled = pooled(lab, "shut");
+    let wanted = Wanted { write: &pooled, read: &pooled, ..Wanted::default() };
+    let steer = Steer::start(lab, &wanted)?;
+    let waited_ms = ms_between(&steer, &name)?;
+    tell(&format!("at its start the pooler's word came {waited_ms} ms after the primary's"));
+    ensure!(waited_ms < 500, "the pooler's word was waited for for {waited_ms} ms");
+    let knocking = Wanted { name: "knocking", shift: 10, check: false, ..wanted };
+    let knocking = Steer::start(lab, &knocking)?;
+    let mut kept = Kept::open(steer.doors.write)?;
+    let mut reader = Kept::open(steer.doors.read)?;
+    let writes = Traffic::writes(lab, steer.doors.write, EVERY, LIMIT)?;
+    let others = Traffic::reads(knocking.doors.write, EVERY, LIMIT);
+    lab.stop_pgbouncer(&name)?;
+    for steer in [&steer, &knocking] {
+        shows(steer, &name, "shut", "pooler_down")?;
+    }
+    kept.ensure_ended()?;
+    lab.start_pgbouncer(&name)?;
+    for steer in [&steer, &knocking] {
+        steer.wait_for_gate("write", &name, "open", SOON)?;
+    }
+    for traffic in [writes, others] {
+        let tries = traffic.finish()?;
+        tries.ensure_none_refused()?;
+        ensure!(tries.done_by(lab, &name)? > 0, "{tries}");
+    }
+    reader.ensure_alive()
+}
+
+/// Nobody waits at all, and nobody is left beside the pooler for ever.
+pub fn one_that_is_down_is_bypassed_until_it_is_back(lab: &Lab) -> Result<()> {
+    let name = lab.primary()?.name.clone();
+    let pooled = pooled(lab, "bypass");
+    let steer = Steer::start(lab, &Wanted { write: &pooled, read: &pooled, ..Wanted::default() })?;
+    let mut through = Kept::open(steer.doors.write)?;
+    let writes = Traffic::writes(lab, steer.doors.write, EVERY, SOON)?;
+    lab.stop_pgbouncer(&name)?;
+    through.ensure_ended()?;
+    shows(&steer, &name, "open", "pooler_bypassed")?;
+    // There is no pooler that this could go through.
+    let mut past = Kept::open(steer.doors.write)?;
+    lab.start_pgbouncer(&name)?;
+    shows(&steer, &name, "open", "")?;
+    past.ensure_alive()?;
+    let mut through = Kept::open(steer.doors.write)?;
+    let tries = writes.finish()?;
+    tries.ensure_none_refused()?;
+    tries.ensure_none_read_only()?;
+    ensure!(tries.done_by(lab, &name)? > 0, "{tries}");
+    // What ends with the pooler went through it.
+    lab.stop_pgbouncer(&name)?;
+    through.ensure_ended()?;
+    past.ensure_alive()
+}
+
+/// Somebody has changed its file: it leads to a replica, and then to nobody.
+pub fn one_that_leads_elsewhere_gets_no_client(lab: &Lab) -> Result<()> {
+    let primary = lab.primary()?.clone();
+    let replica = lab.replicas()?[0].clone();
+    let shut = pooled(lab, "shut");
+    let steer = Steer::start(lab, &Wanted { write: &shut, read: &shut, ..Wanted::default() })?;
+    let bypass = pooled(lab, "bypass");
+    let bypassing = Wanted { name: "bypassing", shift: 10, write: &bypass, ..Wanted::default() };
+    let bypassing = Steer::start(lab, &bypassing)?;
+    let mut kept = Kept::open(steer.doors.write)?;
+    lab.lead_pgbouncer(&primary.name, replica.postgres_addr())?;
+    let is_seen = |steer: &Steer, state: &str, reason: &str| {
+        steer.wait_for(&format!("{reason} to be shown"), FRESH, |steer| {
+            steer.gate("write", &primary.name).is_ok_and(|gate| gate.is(state, reason))
+        })
+    };
+    is_seen(&steer, "shut", "pooler_astray")?;
+    is_seen(&bypassing, "open", "pooler_bypassed")?;
+    // PgBouncer leaves its old sessions where they are, and so does the door.
+    kept.ensure_alive()?;
+    let writes = Traffic::writes(lab, bypassing.doors.write, EVERY, SOON)?;
+    lab.lead_pgbouncer(&primary.name, primary.nowhere())?;
+    lab.stop_pgbouncer(&primary.name)?;
+    lab.start_pgbouncer(&primary.name)?;
+    is_seen(&steer, "shut", "pooler_nowhere")?;
+    let writes = writes.finish()?;
+    writes.ensure_none_refused()?;
+    writes.ensure_none_read_only()?;
+    ensure!(writes.cut().is_empty() && writes.done_by(lab, &primary.name)? > 0, "{writes}");
+    lab.lead_pgbouncer(&primary.name, primary.postgres_addr())?;
+    // A reload alone would have to wait for `server_login_retry`.
+    lab.stop_pgbouncer(&primary.name)?;
+    lab.start_pgbouncer(&primary.name)?;
+    is_seen(&steer, "open", "")?;
+    is_seen(&bypassing, "open", "")?;
+    Kept::open(steer.doors.write)?.ensure_alive()
+}
+
+/// The pooler's word is waited for, but not for long.
+pub fn a_switchover_behind_poolers_turns_no_client_away(lab: &Lab) -> Result<()> {
+    let pooled = pooled(lab, "shut");
+    let steer = Steer::start(lab, &Wanted { write: &pooled, read: &pooled, ..Wanted::default() })?;
+    let truth = Truth::watch(lab)?;
+    let old = lab.primary()?.name.clone();
+    let writes = Traffic::writes(lab, steer.doors.write, EVERY, LIMIT)?;
+    lab.switchover(None)?;
+    let new = truth.wait_for_successor(&old, LIMIT)?;
+    steer.wait_for_gate("write", &new.member, "open", SOON)?;
+    let waited_ms = ms_between(&steer, &new.member)?;
+    tell(&format!("the pooler's word came {waited_ms} ms after the primary's"));
+    ensure!(waited_ms < 200, "the pooler's word was waited for for {waited_ms} ms");
+    std::thread::sleep(Duration::from_millis(500));
+    let writes = writes.finish()?;
+    writes.ensure_none_refused()?;
+    writes.ensure_none_read_only()?;
+    writes.ensure_by_the_writable(lab, &truth)?;
+    ensure!(writes.done_by(lab, &new.member)? > 0, "{writes}");
+    // PgBouncer puts off for 15 seconds whoever asked it for a server that was down.
+    lab.wait_healthy(LIMIT)?;
+    steer.wait_for_gate("read", &old, "open", SOON)
+}
+
+fn pooled(lab: &Lab, pooler_down: &str) -> String {
+    let port = lab.members().first().map_or(0, |member| member.pgbouncer_port);
+    format!("pooler_port = {port}\npooler_down = '{pooler_down}'")
+}
+
+fn shows(steer: &Steer, member: &str, state: &str, reason: &str) -> Result<()> {
+    let began = Instant::now();
+    steer.wait_for(&format!("{state} {reason} to be shown"), SOON, |steer| {
+        steer.gate("write", member).is_ok_and(|gate| gate.is(state, reason))
+    })?;
+    tell(&format!("{state} {reason} was shown after {:?}", began.elapsed()));
+    Ok(())
+}
+
+/// How long after the member was known to be primary its write gate opened, by the events.
+fn ms_between(steer: &Steer, member: &str) -> Result<u32> {
+    let status = steer.status()?;
+    let events = status["clusters"][0]["events"].as_array().cloned().unwrap_or_default();
+    let at = |begins: &str| {
+        let is_it =
+            |event: &&Value| event["text"].as_str().is_some_and(|it| it.starts_with(begins));
+        let event =
+            events.iter().rev().find(is_it).with_context(|| format!("not yet: {begins}"))?;
+        ms_of_day(event["at"].as_str().unwrap_or_default()).context("no time of day")
+    };
+    let [primary, open] =
+        [at(&format!("{member} is primary"))?, at(&format!("write gate of {member} is open"))?];
+    Ok(open.saturating_sub(primary))
+}
+
+/// Of `2026-07-04T12:00:00.250Z`.
+fn ms_of_day(stamp: &str) -> Option<u32> {
+    let (_, time) = stamp.trim_end_matches('Z').split_once('T')?;
+    let mut parts = time.split([':', '.']).map(|part| part.parse::<u32>().ok());
+    let mut next = || parts.next().flatten();
+    Some(((next()? * 60 + next()?) * 60 + next()?) * 1000 + next()?)
+}
+
+fn tell(what: &str) {
+    if std::env::var_os("PGSTEER_TIMES").is_some() {
+        eprintln!("{what}");
+    }
+}

@@ -1,0 +1,365 @@
+//! The watch of etcd: what Patroni writes there about a switchover is heard of at once.
+//!
+//! First a question for the keys as they are, then a watch of all that is written after it; when
+//! that breaks, the same at the next address. Beside the watch goes a look every few seconds: an
+//! etcd that is frozen, or cut off from the others, keeps the watch and says nothing, but a read
+//! of the leader key needs all of it.
+
+mod schedule;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::anyhow;
+use pgsteer_core::claim::{Failure, News, Notice, Report};
+use pgsteer_core::config::EtcdConfig;
+use pgsteer_core::plan::Plan;
+use pgsteer_core::wire::etcd::{
+    BadAnswer, Entry, Found, Heard, Keys, Meaning, complaint, login_request, parse_range,
+    parse_token, parse_watch,
+};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, timeout};
+use tracing::debug;
+
+use self::schedule::Schedule;
+use super::http::{Base, Client, Following, Lines, Peer, strange};
+use super::secret::Secret;
+use super::{Gone, http_client};
+use crate::clock::Clock;
+
+/// The time from one look to the next.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// A watch that breaks sooner than this has never been one.
+const STEADY: Duration = Duration::from_secs(1);
+
+/// When no address does, the next round starts after this, then after twice that, up to the
+/// longest.
+const RETRY_FIRST: Duration = Duration::from_millis(250);
+const RETRY_LONGEST: Duration = Duration::from_secs(10);
+
+/// How long nobody need worry that no Patroni has told its scope yet.
+const SCOPE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// What the configuration says, read and checked.
+pub struct Settings {
+    http: Client,
+    bases: Vec<Base>,
+    login: Option<(String, Secret)>,
+    namespace: String,
+    scope: Option<Arc<str>>,
+    limit: Duration,
+    look: Duration,
+}
+
+impl Settings {
+    /// Reads the addresses, and the files that are named.
+    ///
+    /// # Errors
+    /// An address or a file that cannot be used. The message names it and shows no secret.
+    pub fn read(config: &EtcdConfig) -> anyhow::Result<Settings> {
+        let base = |url: &String| Base::of(Peer::Etcd, url).map_err(|why| anyhow!("etcd: {why}"));
+        let login = match (&config.username, &config.password_file) {
+            (Some(name), Some(file)) => Some((name.clone(), Secret::read(file)?)),
+            // The configuration has either both or none.
+            _ => None,
+        };
+        let EtcdConfig { ca_file, cert_file, key_file, timeout, .. } = config;
+        Ok(Settings {
+            http: http_client(*timeout, ca_file, cert_file, key_file)?,
+            bases: config.urls.iter().map(base).collect::<Result<_, _>>()?,
+            login,
+            namespace: config.namespace.clone(),
+            scope: config.scope.as_deref().map(Arc::from),
+            limit: *timeout,
+            look: LOOK,
+        })
+    }
+}
+
+/// Watches, wherever it can.
+pub struct Watcher {
+    /// What the configuration says.
+    pub settings: Settings,
+    /// Tells the scope.
+    pub plan: watch::Receiver<Arc<Plan>>,
+    /// Turns instants into moments.
+    pub clock: Clock,
+    /// Where it is reported.
+    pub reports: mpsc::Sender<Report>,
+}
+
+/// Why a watch is over.
+enum End {
+    /// Nobody listens any more.
+    Gone,
+    /// It broke, or did not come about.
+    Failed(Failure),
+}
+
+impl From<Gone> for End {
+    fn from(Gone: Gone) -> End {
+        End::Gone
+    }
+}
+
+impl From<Failure> for End {
+    fn from(failure: Failure) -> End {
+        End::Failed(failure)
+    }
+}
+
+/// One etcd, with the token for it.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    base: &'a Base,
+    keys: &'a Keys,
+    token: Option<&'a str>,
+}
+
+/// What is remembered from one watch to the next.
+#[derive(Default)]
+struct Known {
+    /// Since when there is a watch.
+    watching_since: Option<Instant>,
+    /// The newest revision of anything. None before the first answer: what lay there before us is
+    /// no news.
+    newest: Option<u64>,
+    /// That of the leader key. The look compares with it.
+    leader: AtomicU64,
+}
+
+impl Known {
+    /// Whether the watch that is over was one.
+    fn was_steady(&mut self) -> bool {
+        self.watching_since.take().is_some_and(|since| since.elapsed() >= STEADY)
+    }
+}
+
+impl Watcher {
+    /// Watches until nobody listens any more.
+    pub async fn run(mut self) -> Gone {
+        let mut known = Known::default();
+        let (mut place, mut failures) = (0, 0);
+        loop {
+            let Ok(scope) = self.scope().await else { return Gone };
+            let keys = Keys::new(&self.settings.namespace, &scope);
+            let base = &self.settings.bases[place % self.settings.bases.len()];
+            let mut plan = self.plan.clone();
+            let end = tokio::select! {
+                end = self.watch(base, &keys, &mut known) => end,
+                gone = other_scope(&mut plan, &self.settings, &scope) => match gone {
+                    Ok(()) => continue,
+                    Err(Gone) => return Gone,
+                },
+            };
+            let Err(End::Failed(failure)) = end else { return Gone };
+            debug!(etcd = %base.url(), "the watch is over: {failure}");
+            place += 1;
+            failures = if known.was_steady() { 0 } else { failures + 1 };
+            if self.pause(failures, failure).await.is_err() {
+                return Gone;
+            }
+        }
+    }
+
+    /// After a round in which no address did: says so, and waits before the next.
+    async fn pause(&self, failures: usize, failure: Failure) -> Result<(), Gone> {
+        let addresses = self.settings.bases.len();
+        if failures == 0 || !failures.is_multiple_of(addresses) {
+            return Ok(());
+        }
+        self.report(News::Lost(failure)).await?;
+        let rounds = u32::try_from(failures / addresses).unwrap_or(u32::MAX);
+        let doubled = RETRY_FIRST.saturating_mul(1 << rounds.min(10).saturating_sub(1));
+        sleep(doubled.min(RETRY_LONGEST)).await;
+        Ok(())
+    }
+
+    /// The scope: as configured, or as soon as the members tell it.
+    async fn scope(&mut self) -> Result<Arc<str>, Gone> {
+        let patience = sleep(SCOPE_PATIENCE);
+        tokio::pin!(patience);
+        let mut is_patient = true;
+        loop {
+            if let Some(scope) = scope_of(&self.plan.borrow_and_update(), &self.settings) {
+                return Ok(scope);
+            }
+            tokio::select! {
+                changed = self.plan.changed() => changed.map_err(|_| Gone)?,
+                () = &mut patience, if is_patient => {
+                    is_patient = false;
+                    let why = "no Patroni has told the scope yet; set `scope` in [etcd]";
+                    self.report(News::Lost(Failure::Malformed(Arc::from(why)))).await?;
+                }
+            }
+        }
+    }
+
+    /// One watch at one etcd, from the login to its end.
+    async fn watch(&self, base: &Base, keys: &Keys, known: &mut Known) -> Result<(), End> {
+        let token = self.log_in(base).await?;
+        let place = Place { base, keys, token: token.as_deref() };
+        let found = self.ask(place, keys.range_request()).await?;
+        let mut lines = self.follow(place, found.revision + 1).await?;
+        known.watching_since = Some(Instant::now());
+        self.report(News::Watching).await?;
+        let mut schedule = Schedule::default();
+        for entry in &found.entries {
+            let is_news = known.newest.is_some_and(|newest| entry.revision > newest);
+            self.tell(keys, entry, is_news, &mut schedule, &known.leader).await?;
+        }
+        if !found.entries.iter().any(|entry| keys.is_order(entry)) {
+            self.report(News::NoOrder).await?;
+        }
+        known.newest = Some(found.revision);
+        let Known { newest, leader, .. } = known;
+        let leader = &*leader;
+        let looks = self.look_again(place, leader);
+        tokio::pin!(looks);
+        loop {
+            tokio::select! {
+                line = lines.next() => {
+                    for entry in written(base, &line?)? {
+                        *newest = (*newest).max(Some(entry.revision));
+                        self.tell(keys, &entry, true, &mut schedule, leader).await?;
+                    }
+                }
+                failure = &mut looks => return Err(failure.into()),
+                order = schedule.due() => self.report(News::Ordered(order)).await?,
+            }
+        }
+    }
+
+    async fn log_in(&self, base: &Base) -> Result<Option<String>, Failure> {
+        let Some((name, password)) = &self.settings.login else {
+            return Ok(None);
+        };
+        let question = login_request(name, password.expose());
+        let answer = self.settings.http.post(base, "/v3/auth/authenticate", question, None).await?;
+        match answer.status {
+            200 => parse_token(&answer.body).map(Some).map_err(|bad| not_etcd(base, &bad)),
+            status => Err(refused(base, status, &answer.body)),
+        }
+    }
+
+    async fn ask(&self, place: Place<'_>, question: String) -> Result<Found, Failure> {
+        let Place { base, token, .. } = place;
+        let answer = self.settings.http.post(base, "/v3/kv/range", question, token).await?;
+        match answer.status {
+            200 => parse_range(&answer.body).map_err(|bad| not_etcd(base, &bad)),
+            status => Err(refused(base, status, &answer.body)),
+        }
+    }
+
+    /// Opens the watch and waits until it is there.
+    async fn follow(&self, place: Place<'_>, start_revision: u64) -> Result<Lines, Failure> {
+        let Place { base, keys, token } = place;
+        let question = keys.watch_request(start_revision);
+        let mut lines = match self.settings.http.follow(base, "/v3/watch", question, token).await? {
+            Following::Lines(lines) => lines,
+            Following::Refused { status, body } => return Err(refused(base, status, &body)),
+        };
+        let limit = self.settings.limit;
+        let timed_out = |_| Failure::Timeout { peer: base.url().clone(), limit };
+        let first = timeout(limit, lines.next()).await.map_err(timed_out)??;
+        match parse_watch(&first).map_err(|bad| not_etcd(base, &bad))? {
+            Heard::Created => Ok(lines),
+            Heard::Ended(why) => Err(ended(base, &why)),
+            Heard::Written(_) => Err(strange(base, "a watch that tells before it is there")),
+        }
+    }
+
+    /// Looks at the leader key again and again; ends when that fails, or when the watch has not
+    /// told what a look has seen twice.
+    async fn look_again(&self, place: Place<'_>, heard: &AtomicU64) -> Failure {
+        let mut unheard = None;
+        loop {
+            sleep(self.settings.look).await;
+            let found = match self.ask(place, place.keys.leader_request()).await {
+                Ok(found) => found,
+                Err(failure) => return failure,
+            };
+            let seen = found.entries.first().map(|entry| entry.revision);
+            let missed = seen.filter(|seen| *seen > heard.load(Ordering::Relaxed));
+            if missed.is_some() && missed == unheard {
+                return strange(place.base, "the watch does not tell what is written");
+            }
+            unheard = missed;
+        }
+    }
+
+    /// Reports what an entry means. An order that is no news has had its time.
+    async fn tell(
+        &self,
+        keys: &Keys,
+        entry: &Entry,
+        is_news: bool,
+        schedule: &mut Schedule,
+        leader: &AtomicU64,
+    ) -> Result<(), Gone> {
+        let news = match keys.meaning(entry) {
+            Some(Meaning::Order(ordered)) => {
+                debug!(?ordered, is_news, "the key `failover` of Patroni");
+                match schedule.set(ordered) {
+                    Some(News::Ordered(_)) if !is_news => None,
+                    news => news,
+                }
+            }
+            Some(Meaning::Leader(name)) => {
+                debug!(?name, "the key `leader` of Patroni");
+                leader.fetch_max(entry.revision, Ordering::Relaxed);
+                name.map(News::Leader)
+            }
+            None => None,
+        };
+        match news {
+            Some(news) => self.report(news).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn report(&self, news: News) -> Result<(), Gone> {
+        let notice = Notice { heard_at: self.clock.now(), news };
+        self.reports.send(Report::Notice(notice)).await.map_err(|_| Gone)
+    }
+}
+
+fn scope_of(plan: &Plan, settings: &Settings) -> Option<Arc<str>> {
+    settings.scope.clone().or_else(|| plan.scope.clone())
+}
+
+/// Waits until the scope is another than `scope`.
+async fn other_scope(
+    plan: &mut watch::Receiver<Arc<Plan>>,
+    settings: &Settings,
+    scope: &Arc<str>,
+) -> Result<(), Gone> {
+    let is_other = |plan: &Arc<Plan>| scope_of(plan, settings).as_ref() != Some(scope);
+    plan.wait_for(is_other).await.map(drop).map_err(|_| Gone)
+}
+
+fn written(base: &Base, line: &[u8]) -> Result<Vec<Entry>, Failure> {
+    match parse_watch(line).map_err(|bad| not_etcd(base, &bad))? {
+        Heard::Written(entries) => Ok(entries),
+        Heard::Created => Ok(Vec::new()),
+        Heard::Ended(why) => Err(ended(base, &why)),
+    }
+}
+
+fn not_etcd(base: &Base, bad: &BadAnswer) -> Failure {
+    strange(base, &bad.to_string())
+}
+
+fn refused(base: &Base, status: u16, body: &[u8]) -> Failure {
+    let complaint = complaint(body);
+    Failure::Malformed(Arc::from(format!("{} refuses: {complaint} (status {status})", base.url())))
+}
+
+fn ended(base: &Base, why: &str) -> Failure {
+    Failure::Malformed(Arc::from(format!("{} ended the watch: {why}", base.url())))
+}

@@ -1,0 +1,51 @@
+//! The pooler beside a member, where there is no login to ask through it: is it up?
+//!
+//! The question of `pg_isready`, asked without a process of its own. With a login a tether goes
+//! through the pooler instead, and shows where it leads.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use pgsteer_core::claim::{Fact, PoolerFacts};
+use tracing::{trace, warn};
+
+use super::beat::Beat;
+use super::tether::Login;
+use super::{Gone, Reporter};
+
+/// Knocks at the pooler on `port` at the pace of `beat`, until nobody listens any more.
+pub async fn run(port: u16, mut beat: Beat, login: Arc<Login>, reporter: Reporter) -> Gone {
+    let mut is_up = true;
+    loop {
+        match knock(port, &mut beat, &login, &reporter, &mut is_up).await {
+            Ok(()) => {}
+            Err(gone) => return gone,
+        }
+    }
+}
+
+async fn knock(
+    port: u16,
+    beat: &mut Beat,
+    login: &Login,
+    reporter: &Reporter,
+    is_up: &mut bool,
+) -> Result<(), Gone> {
+    beat.due().await?;
+    let ask = beat.ask();
+    let addresses = ask.postgres.ip().map_or(ask.addresses, |address| vec![address]);
+    if addresses.is_empty() {
+        // The resolver has not spoken yet, and it is the one to report a failure.
+        return beat.changed().await;
+    }
+    let asked = Instant::now();
+    let answer = login.knock(&ask.postgres.with_port(port), &addresses).await;
+    let member = &reporter.member;
+    match &answer {
+        Err(failure) if *is_up => warn!(%member, "pooler: {failure}"),
+        answer => trace!(%member, ?answer, "pooler"),
+    }
+    *is_up = answer.is_ok();
+    let said = answer.map(|()| PoolerFacts::Answers);
+    reporter.claim(asked, Fact::Pooler { port, said }).await
+}

@@ -1,0 +1,201 @@
+//! Whom a tether is tied to: the member's server, or the pooler beside it.
+//!
+//! To a pooler there are two questions: is it up, and does it lead to the server? So a failure is
+//! read by how far the tether had come.
+
+use std::time::Duration;
+
+use pgsteer_core::claim::{Fact, Failure, PoolerFacts, TetherFacts};
+use pgsteer_core::names::Endpoint;
+
+use super::login::{LoggedIn, Missed};
+use super::session::Session;
+
+/// The other end of a tether.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// PostgreSQL.
+    Server,
+    /// The pooler on this port of the same host.
+    Pooler {
+        /// The port.
+        port: u16,
+    },
+}
+
+/// How far a tether had come when it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Nobody had answered.
+    Knocking,
+    /// Somebody had: it is the session behind that comes to nothing.
+    Entering,
+    /// The session had served before.
+    Kept,
+}
+
+impl Subject {
+    /// Where it is, beside the member's PostgreSQL.
+    pub fn endpoint(self, postgres: &Endpoint) -> Endpoint {
+        match self {
+            Subject::Server => postgres.clone(),
+            Subject::Pooler { port } => postgres.with_port(port),
+        }
+    }
+
+    /// The time from one fresh login beside a kept session to the next.
+    ///
+    /// A server's old sessions go on while it can take no new ones, which is rare. Those of a pooler
+    /// go on to where it once led, whenever somebody has it lead elsewhere.
+    pub fn fresh_pace(self) -> Duration {
+        match self {
+            Subject::Server => Duration::from_secs(30),
+            Subject::Pooler { .. } => Duration::from_secs(5),
+        }
+    }
+
+    /// What a session behind a login is good for.
+    pub fn session(self, logged_in: LoggedIn) -> Session {
+        match self {
+            Subject::Server => logged_in.session,
+            Subject::Pooler { .. } => logged_in.session.through_pooler(),
+        }
+    }
+
+    /// A fresh login that is refused leaves the kept session what it is worth. That of a pooler is
+    /// worth nothing then: it tells no more where new ones are led.
+    pub fn outlives_refusal(self) -> bool {
+        self == Subject::Server
+    }
+
+    /// What its answer says.
+    pub fn answer(self, facts: TetherFacts) -> Fact {
+        match self {
+            Subject::Server => Fact::Tether(Ok(facts)),
+            Subject::Pooler { port } => {
+                let TetherFacts { in_recovery } = facts;
+                Fact::Pooler { port, said: Ok(PoolerFacts::Leads { in_recovery }) }
+            }
+        }
+    }
+
+    /// What it says that there is no answer.
+    pub fn failure(self, failure: Failure, stage: Stage) -> Fact {
+        match self {
+            Subject::Server => Fact::Tether(Err(failure)),
+            Subject::Pooler { port } => Fact::Pooler { port, said: of_pooler(failure, stage) },
+        }
+    }
+
+    /// It is there itself, and the server behind a session through it has gone away.
+    pub fn has_lost_its_server(self, failure: &Failure, stage: Stage) -> bool {
+        let Subject::Pooler { .. } = self else { return false };
+        let is_nowhere =
+            matches!(of_pooler(failure.clone(), stage), Ok(PoolerFacts::LeadsNowhere(_)));
+        is_nowhere && stage == Stage::Kept
+    }
+
+    /// The word for it in the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Subject::Server => "tether",
+            Subject::Pooler { .. } => "pooler",
+        }
+    }
+}
+
+impl From<&Missed> for Stage {
+    fn from(missed: &Missed) -> Stage {
+        if missed.was_answered { Stage::Entering } else { Stage::Knocking }
+    }
+}
+
+fn of_pooler(failure: Failure, stage: Stage) -> Result<PoolerFacts, Failure> {
+    match (&failure, stage) {
+        (Failure::Malformed(_) | Failure::TooLarge { .. }, _) => Err(failure),
+        (Failure::LoginRefused { .. }, _) => Ok(of_refused(failure)),
+        // It answered the request for TLS.
+        (Failure::Tls(_), _) => Ok(PoolerFacts::RefusesLogin(failure)),
+        (_, Stage::Entering) | (Failure::Unavailable { .. }, Stage::Kept) => {
+            Ok(PoolerFacts::LeadsNowhere(failure))
+        }
+        (_, Stage::Knocking | Stage::Kept) => Err(failure),
+    }
+}
+
+/// PgBouncer refuses in its own name and passes on refusals of the server, mostly with one and the
+/// same SQLSTATE. Only its words tell that it has no server to lead to.
+fn of_refused(failure: Failure) -> PoolerFacts {
+    match &failure {
+        Failure::LoginRefused { message, .. } if has_no_server(message) => {
+            PoolerFacts::LeadsNowhere(Failure::Network(message.clone()))
+        }
+        _ => PoolerFacts::RefusesLogin(failure),
+    }
+}
+
+/// Its words for that, in all versions (1.18: `src/objects.c`, `src/janitor.c`, `src/server.c`). A
+/// login that the server itself refused may stand behind "server login has been failing" as well;
+/// newer versions tell which.
+fn has_no_server(message: &str) -> bool {
+    const WORDS: [&str; 8] = [
+        "server login has been failing, try again later",
+        "server conn crashed",
+        "server DNS lookup failed",
+        "server down",
+        "cannot connect to server",
+        "connect failed",
+        "connect timeout",
+        "query_wait_timeout",
+    ];
+    let cause = message.split_once("cached error: ").map_or(message, |(_, cause)| cause);
+    WORDS.iter().any(|words| cause.contains(words))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn refused(message: &str) -> Failure {
+        Failure::LoginRefused { sqlstate: Arc::from("08P01"), message: Arc::from(message) }
+    }
+
+    #[test]
+    fn what_pgbouncer_says_of_its_server_is_told_from_what_it_says_of_the_login() {
+        for message in [
+            "server login has been failing, try again later (server_login_retry)",
+            "server login has been failing, cached error: connect failed (server_login_retry)",
+            "server conn crashed?",
+            "query_wait_timeout",
+        ] {
+            let said = of_pooler(refused(message), Stage::Entering);
+            let nowhere = PoolerFacts::LeadsNowhere(Failure::Network(Arc::from(message)));
+            assert_eq!(said, Ok(nowhere));
+        }
+        for message in [
+            "SASL authentication failed",
+            "no such database: postgres",
+            "no more connections allowed (max_client_conn)",
+            "password authentication failed for user \"pgcheck\"",
+            "server login has been failing, cached error: password authentication failed",
+        ] {
+            let said = of_pooler(refused(message), Stage::Entering);
+            assert_eq!(said, Ok(PoolerFacts::RefusesLogin(refused(message))));
+        }
+    }
+
+    #[test]
+    fn an_answer_however_poor_shows_that_it_is_up() {
+        let closed = Failure::Closed(Arc::from("n1:6432"));
+        let nowhere = PoolerFacts::LeadsNowhere(closed.clone());
+        assert_eq!(of_pooler(closed.clone(), Stage::Entering), Ok(nowhere));
+        for stage in [Stage::Knocking, Stage::Kept] {
+            assert_eq!(of_pooler(closed.clone(), stage), Err(closed.clone()));
+        }
+        let no_tls = Failure::Tls(Arc::from("n1:6432: the server offers none"));
+        let refuses = PoolerFacts::RefusesLogin(no_tls.clone());
+        assert_eq!(of_pooler(no_tls, Stage::Knocking), Ok(refuses));
+    }
+}

@@ -1,0 +1,415 @@
+//! Early logins: while a member is promoting the first clients on hold are logged in there, and
+//! are served as soon as its gate opens.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use pgsteer_core::config::Config;
+use pgsteer_core::names::ServiceName;
+
+use crate::client::{Client, eventually};
+use crate::fake_server::{FakeServer, Talk};
+use crate::front::Front;
+use crate::wire;
+
+const KEY: [u8; 8] = [0, 0, 0, 7, 1, 2, 3, 4];
+/// How many may log in early.
+const TURNS: usize = 4;
+
+/// A standby that can be promoted, and says so as PostgreSQL does: before the next ReadyForQuery.
+struct Standby {
+    server: FakeServer,
+    state: Arc<State>,
+}
+
+#[derive(Default)]
+struct State {
+    is_promoted: AtomicBool,
+    logins: AtomicUsize,
+    asked: AtomicUsize,
+}
+
+impl Standby {
+    /// It lets everybody in.
+    fn new() -> Standby {
+        Standby::asking(|_| true)
+    }
+
+    /// It lets in whoever comes through `authentication`.
+    fn asking(authentication: impl Fn(&mut Talk) -> bool + Send + Sync + 'static) -> Standby {
+        let state = Arc::new(State::default());
+        let shared = Arc::clone(&state);
+        let server = FakeServer::new(move |talk| {
+            if authentication(talk) {
+                shared.serve(talk);
+            }
+        });
+        Standby { server, state }
+    }
+
+    fn is_promoted(&self) {
+        self.state.is_promoted.store(true, Ordering::SeqCst);
+    }
+
+    fn logins(&self) -> usize {
+        self.state.logins.load(Ordering::SeqCst)
+    }
+
+    /// Waits until so many have had its whole burst.
+    fn wait_for_logins(&self, count: usize) {
+        eventually(&format!("{count} early logins"), || self.logins() == count);
+    }
+}
+
+impl State {
+    fn word(&self) -> &'static str {
+        if self.is_promoted.load(Ordering::SeqCst) { "off" } else { "on" }
+    }
+
+    fn serve(&self, talk: &mut Talk) {
+        let mut told = self.word();
+        talk.say(&wire::burst(told, &KEY));
+        self.logins.fetch_add(1, Ordering::SeqCst);
+        while let Some(message) = talk.hear() {
+            let word = self.word();
+            if word != std::mem::replace(&mut told, word) {
+                talk.say(&wire::parameter("in_hot_standby", word));
+            }
+            match message[0] {
+                b'S' => {
+                    self.asked.fetch_add(1, Ordering::SeqCst);
+                    talk.say(&wire::ready());
+                }
+                b'Q' => talk.say(&wire::done()),
+                _ => return,
+            }
+        }
+    }
+}
+
+/// A challenge of the server's own, and whatever the client answers.
+fn challenge(talk: &mut Talk) -> bool {
+    talk.say(&wire::authentication(5, b"salt"));
+    talk.hear().is_some()
+}
+
+fn hold(config: &mut Config, hold: Duration) {
+    config.services.get_mut(&ServiceName::new("write").unwrap()).unwrap().hold = hold;
+}
+
+fn roles_told(messages: &[(u8, Vec<u8>)]) -> Vec<&[u8]> {
+    let told = messages.iter().filter(|(kind, _)| *kind == b'S');
+    told.filter_map(|(_, body)| body.strip_prefix(b"in_hot_standby\0")).collect()
+}
+
+#[test]
+fn a_client_is_logged_in_before_the_gate_opens_and_served_when_it_does() {
+    let standby = Standby::new();
+    let front = Front::of(&[&standby.server, &FakeServer::absent()]);
+    front.promote("n1");
+    let mut client = Client::knock(front.write);
+    standby.wait_for_logins(1);
+    // Snapshots come and go meanwhile, and say that sessions at this member have to end.
+    front.shut("read", "n2");
+    client.hears_nothing();
+    assert_eq!(front.held("write"), 1, "it is still on hold");
+    assert_eq!(front.sessions("write", "n1"), (0, 0));
+    assert_eq!(standby.state.asked.load(Ordering::SeqCst), 0);
+    standby.is_promoted();
+    front.open("write", "n1");
+    let messages = client.read_burst();
+    assert_eq!(roles_told(&messages), [b"on\0".as_slice(), b"off\0"]);
+    client.ask();
+    assert_eq!(standby.server.connections(), 1);
+    assert_eq!(front.held("write"), 0);
+    assert_eq!(front.sessions("write", "n1"), (1, 1));
+    drop(client);
+    front.wait_until_empty();
+}
+
+#[test]
+fn a_challenge_is_answered_while_the_client_is_on_hold() {
+    let standby = Standby::asking(challenge);
+    let front = Front::of(&[&standby.server]);
+    front.promote("n1");
+    let mut client = Client::knock(front.write);
+    assert_eq!(client.read_message().0, b'R');
+    client.send(&wire::message(b'p', b"md5\0"));
+    standby.wait_for_logins(1);
+    client.hears_nothing();
+    standby.is_promoted();
+    front.open("write", "n1");
+    client.read_burst();
+    client.ask();
+}
+
+#[test]
+fn a_client_already_on_hold_logs_in_as_soon_as_the_promotion_is_seen() {
+    let standby = Standby::new();
+    let front = Front::of(&[&standby.server]);
+    front.shut("write", "n1");
+    let mut client = Client::knock(front.write);
+    front.wait_until_held("write", 1);
+    assert_eq!(standby.server.connections(), 0);
+    front.promote("n1");
+    standby.wait_for_logins(1);
+    client.hears_nothing();
+}
+
+#[test]
+fn an_open_gate_is_not_enough_as_long_as_the_server_says_that_it_is_a_standby() {
+    let standby = Standby::new();
+    let front = Front::of(&[&standby.server]);
+    front.promote("n1");
+    let mut client = Client::knock(front.write);
+    standby.wait_for_logins(1);
+    front.open("write", "n1");
+    client.hears_nothing();
+    standby.is_promoted();
+    client.read_burst();
+    client.ask();
+    assert!(standby.logins() > 1);
+}
+
+#[test]
+fn few_log_in_early_and_nobody_is_forgotten() {
+    const CROWD: usize = 40;
+    let standby = Standby::new();
+    let front = Front::of(&[&standby.server]);
+    front.promote("n1");
+    let mut clients: Vec<Client> = (0..CROWD).map(|_| Client::knock(front.write)).collect();
+    front.wait_until_held("write", CROWD);
+    standby.wait_for_logins(TURNS);
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(standby.server.connections(), TURNS);
+    standby.is_promoted();
+    front.open("write", "n1");
+    for client in &mut clients {
+        client.read_burst();
+        client.ask();
+    }
+    assert_eq!(standby.server.connections(), CROWD);
+}
+
+#[test]
+fn clients_that_are_slow_in_their_early_login_keep_nobody_waiting() {
+    let slow = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&slow);
+    let standby = Standby::asking(move |talk| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        challenge(talk)
+    });
+    let front = Front::of(&[&standby.server]);
+    front.promote("n1");
+    let _slow: Vec<Client> = (0..TURNS).map(|_| Client::knock(front.write)).collect();
+    eventually("all of them are asked", || slow.load(Ordering::SeqCst) == TURNS);
+    standby.is_promoted();
+    front.open("write", "n1");
+    let mut client = Client::knock(front.write);
+    assert_eq!(client.read_message().0, b'R');
+    client.send(&wire::message(b'p', b"md5\0"));
+    client.read_burst();
+}
+
+#[test]
+fn when_another_becomes_the_primary_the_client_is_served_there() {
+    let (standby, primary) = (Standby::new(), FakeServer::welcoming("off"));
+    let front = Front::of(&[&standby.server, &primary]);
+    front.promote("n1");
+    let mut client = Client::knock(front.write);
+    standby.wait_for_logins(1);
+    front.move_primary("n1", "n2");
+    let messages = client.read_burst();
+    assert_eq!(roles_told(&messages), [b"off\0"]);
+    client.ask();
+    assert_eq!(standby.server.connections_open(), 0);
+    assert_eq!(front.sessions("write", "n1"), (0, 0));
+}
+
+/// The salt was the one server's own, so the client has to begin anew, and libpq does.
+#[test]
+fn when_another_becomes_the_primary_a_challenged_client_hears_that_it_has_to_begin_anew() {
+    let (standby, primary) = (Standby::asking(challenge), FakeServer::welcoming("off"));
+    for answers in [false, true] {
+        let front = Front::of(&[&standby.server, &primary]);
+        let logins = standby.logins();
+        front.promote("n1");
+        let mut client = Client::knock(front.write);
+        assert_eq!(client.read_message().0, b'R');
+        if answers {
+            client.send(&wire::message(b'p', b"md5\0"));
+            standby.wait_for_logins(logins + 1);
+        }
+        front.move_primary("n1", "n2");
+        let refusal = client.read_refusal();
+        assert_eq!(refusal.sqlstate, "57P03");
+        assert_eq!(refusal.message, "the primary changed during the login");
+        front.wait_until_empty();
+    }
+}
+
+#[test]
+fn a_promotion_that_fails_leaves_its_clients_on_hold_and_the_member_to_its_readers() {
+    let (standby, primary) = (Standby::new(), FakeServer::welcoming("off"));
+    let front = Front::of(&[&standby.server, &primary]);
+    front.promote("n1");
+    let mut clients: Vec<Client> = (0..TURNS).map(|_| Client::knock(front.write)).collect();
+    standby.wait_for_logins(TURNS);
+    front.shut("read", "n2");
+    front.demote("n1");
+    eventually("the standby is left", || standby.server.connections_open() == 0);
+    Client::log_in(front.read);
+    front.wait_until_held("write", TURNS);
+    // Each of them has been early once. That is enough.
+    front.promote("n1");
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(standby.server.connections_open(), 0);
+    front.move_primary("n1", "n2");
+    for client in &mut clients {
+        client.read_burst();
+    }
+}
+
+#[test]
+fn a_server_that_dies_in_its_promotion_costs_the_client_nothing() {
+    let standby = Standby::asking(|talk| {
+        let fatal = wire::fatal("57P01", "terminating connection");
+        talk.say(&[wire::burst("on", &KEY), fatal].concat());
+        false
+    });
+    let primary = FakeServer::welcoming("off");
+    let front = Front::of(&[&standby.server, &primary]);
+    front.promote("n1");
+    let mut client = Client::knock(front.write);
+    eventually("it was there", || standby.server.connections() == 1);
+    client.hears_nothing();
+    assert_eq!(front.held("write"), 1);
+    front.move_primary("n1", "n2");
+    client.read_burst();
+}
+
+#[test]
+fn what_a_standby_refuses_the_primary_decides() {
+    let refuses = Arc::new(AtomicBool::new(true));
+    let refusing = Arc::clone(&refuses);
+    let standby = Standby::asking(move |talk| {
+        if refusing.load(Ordering::SeqCst) {
+            talk.say(&wire::fatal("28000", "role \"app\" does not exist"));
+        }
+        !refusing.load(Ordering::SeqCst)
+    });
+    let front = Front::of(&[&standby.server]);
+    front.promote("n1");
+    let mut client = Client::knock(front.write);
+    eventually("it was refused", || standby.server.connections() == 1);
+    client.hears_nothing();
+    refuses.store(false, Ordering::SeqCst);
+    standby.is_promoted();
+    front.open("write", "n1");
+    client.read_burst();
+}
+
+#[test]
+fn a_client_that_vanishes_is_noticed_and_its_connection_ended() {
+    let standby = Standby::new();
+    let front = Front::of(&[&standby.server]);
+    front.promote("n1");
+    let client = Client::knock(front.write);
+    standby.wait_for_logins(1);
+    drop(client);
+    eventually("the standby is left", || standby.server.connections_open() == 0);
+    front.wait_until_empty();
+}
+
+/// The time for a login is for what the client and the server need, not for the promotion.
+#[test]
+fn a_promotion_may_take_longer_than_a_login() {
+    let standby = Standby::new();
+    let limit = Duration::from_millis(200);
+    let front = Front::wanting(&[&standby.server], |config| config.proxy.login_timeout = limit);
+    front.promote("n1");
+    let mut client = Client::knock(front.write);
+    standby.wait_for_logins(1);
+    std::thread::sleep(3 * limit);
+    standby.is_promoted();
+    front.open("write", "n1");
+    client.read_burst();
+}
+
+#[test]
+fn a_client_hears_the_reason_when_its_time_is_up() {
+    let standby = Standby::asking(challenge);
+    let time = Duration::from_millis(500);
+    let front = Front::wanting(&[&standby.server], |config| hold(config, time));
+    front.promote("n1");
+    let mut client = Client::knock(front.write);
+    assert_eq!(client.read_message().0, b'R');
+    client.send(&wire::message(b'p', b"md5\0"));
+    let refusal = client.read_refusal();
+    assert_eq!(refusal.sqlstate, "57P03");
+    assert!(refusal.message.starts_with("pgsteer has no primary for service write"), "{refusal:?}");
+    assert_eq!(standby.logins(), 1);
+    front.wait_until_empty();
+}
+
+#[test]
+fn a_client_hears_at_once_that_pgsteer_stops() {
+    let standby = Standby::new();
+    let mut front = Front::of(&[&standby.server]);
+    front.promote("n1");
+    let mut client = Client::knock(front.write);
+    standby.wait_for_logins(1);
+    front.stop(Duration::from_secs(5));
+    assert_eq!(client.read_refusal().message, "pgsteer is shutting down");
+}
+
+/// Its bytes cannot be read, so nothing of them could be held back.
+#[test]
+fn a_client_that_asks_for_tls_waits_for_the_gate() {
+    let standby = Standby::new();
+    let front = Front::of(&[&standby.server]);
+    front.promote("n1");
+    let mut asking = Client::connect(front.write);
+    asking.send(&wire::ssl_request());
+    let mut direct = Client::connect(front.write);
+    direct.send(&[0x16, 3, 1, 0, 5]);
+    front.wait_until_held("write", 2);
+    asking.hears_nothing();
+    assert_eq!(standby.server.connections(), 0);
+    standby.is_promoted();
+    front.open("write", "n1");
+    assert_eq!(asking.read(1), b"N");
+}
+
+#[test]
+fn a_client_that_asks_before_it_is_its_turn_waits_for_the_gate() {
+    let standby = Standby::new();
+    let front = Front::of(&[&standby.server]);
+    front.promote("n1");
+    let mut client = Client::connect(front.write);
+    client.send(&[wire::startup(0), wire::query("INSERT")].concat());
+    front.wait_until_held("write", 1);
+    client.hears_nothing();
+    assert_eq!(standby.server.connections(), 0);
+}
+
+/// Before PostgreSQL 14 no server says it, and the gate's word has to do, as in any login.
+#[test]
+fn a_server_that_does_not_tell_its_role_is_taken_at_the_word_of_its_gate() {
+    let old = FakeServer::new(|talk| {
+        talk.say(&[wire::authentication(0, b""), wire::ready()].concat());
+        while let Some(message) = talk.hear() {
+            talk.say(&if message[0] == b'Q' { wire::done() } else { wire::ready() });
+        }
+    });
+    let front = Front::of(&[&old]);
+    front.promote("n1");
+    let mut client = Client::knock(front.write);
+    eventually("it is there", || old.connections() == 1);
+    client.hears_nothing();
+    front.open("write", "n1");
+    client.read_burst();
+    client.ask();
+    assert_eq!(old.connections(), 1);
+}
