@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use pgsteer_lab::{Lab, SUPERUSER, Session, Spawned};
+use pgsteer_lab::{Lab, Member, SUPERUSER, Session, Spawned};
 
 use crate::binary;
 use crate::kept::Kept;
@@ -202,6 +202,11 @@ pub fn pgsteer_behind_holds_clients_through_a_switchover(lab: &Lab) -> Result<()
 pub fn sql_follows_a_switchover_and_blocks_two_primaries(lab: &Lab) -> Result<()> {
     let haproxy = Rendered::start(lab, "sql", &["--check-user", SUPERUSER])?;
     follows_a_switchover(lab, &haproxy)?;
+    haproxy.wait("the old primary is a replica", |_| {
+        let answers = |member: &&Member| lab.sql(&member.name, "SELECT 1").is_ok();
+        ensure!(lab.members().iter().filter(answers).count() == lab.members().len(), "not yet");
+        Ok(())
+    })?;
     for member in lab.members() {
         // Alive it would undo the promotion.
         lab.kill_patroni(&member.name)?;
