@@ -26,7 +26,7 @@ unit: cargo ## Unit, scenario, property and protocol tests, licences and advisor
 	$(CARGO) test -p pgsteer-lab --locked --lib --bins --test dependencies
 
 e2e: install-lab build ## End-to-end tests on real clusters
-	$(CARGO) test -p pgsteer-lab --locked --test lab --test e2e
+	$(CARGO) test -p pgsteer-lab --locked --test lab --test render --test e2e
 
 story: ## The demo once, with and without a login for the tether
 	$(MAKE) --no-print-directory demo ONCE=1

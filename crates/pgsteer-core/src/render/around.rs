@@ -8,7 +8,7 @@ use super::haproxy::bracketed;
 use super::label::labels;
 use super::refusal::Refusal;
 use super::{Kind, Rendered, Request, haproxy, paper};
-use crate::claim::Role as Wanted;
+use crate::claim::Role;
 use crate::config::limits::HTTP_LISTEN;
 use crate::config::{Config, ServiceConfig};
 use crate::names::ServiceName;
@@ -320,7 +320,7 @@ fn keepalived(request: &Request<'_>, page: &Page<'_>) -> Result<Vec<Rendered>, R
         return Err(refuse("an interface: --interface eth0"));
     }
     let mut services = request.config.services.iter();
-    let writes = services.find(|(_, service)| service.role == Wanted::Primary);
+    let writes = services.find(|(_, service)| service.role == Role::Primary);
     let (service, _) = writes.ok_or(refuse("a service for the primary"))?;
     if !service.as_str().bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte)) {
         return Err(refuse("a service whose name is one plain word"));
@@ -369,14 +369,14 @@ fn pgbouncer(request: &Request<'_>, page: &Page<'_>) -> Result<Rendered, Refusal
 /// A role with HAProxy's file in it, which it puts in place only if HAProxy takes it.
 fn ansible(request: &Request<'_>) -> Result<Vec<Rendered>, Refusal> {
     #[derive(Serialize)]
-    struct Role<'a> {
+    struct RoleFiles<'a> {
         made_from: &'a str,
         mode: &'static str,
     }
     let mut files = haproxy::render(&Request { template: None, ..*request })?;
     let is_secret = files.iter().any(|file| file.is_secret);
     let mode = if is_secret { "0600" } else { "0644" };
-    let role = Role { made_from: request.made_from, mode };
+    let role = RoleFiles { made_from: request.made_from, mode };
     for file in &mut files {
         file.path = format!("roles/pgsteer_haproxy/files/{}", file.path);
     }

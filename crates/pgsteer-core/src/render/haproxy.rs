@@ -12,7 +12,7 @@ use super::{Rendered, Request, StatsLogin, escape, is_member, packet, paper};
 use crate::claim::{Found, Role};
 use crate::config::limits::{AGENT_LISTEN, HTTP_LISTEN};
 use crate::config::{
-    CheckConfig, Config, Membership, PatroniConfig, ServiceConfig, SslMode, Vocabulary,
+    CheckConfig, Config, Membership, PatroniConfig, PoolerDown, ServiceConfig, SslMode, Vocabulary,
 };
 use crate::names::{Endpoint, MemberName, ServiceName};
 
@@ -261,6 +261,12 @@ fn has_patroni(request: &Request<'_>) -> bool {
 /// Refuses what a profile cannot tell, instead of leaving it out in silence.
 fn check_services(config: &Config, profile: Profile) -> Result<(), Refusal> {
     for (name, service) in &config.services {
+        let asks_agent = matches!(profile, Profile::Agent | Profile::AgentBypass);
+        if asks_agent && service.pooler_port.is_some() && service.pooler_down == PoolerDown::Bypass
+        {
+            let needs = "pooler_down = \"shut\" in [services]: HAProxy cannot be led past a pooler by a yes; profile agent-bypass does it by itself";
+            return Err(Refusal::ProfileNeeds { profile, needs });
+        }
         let refuse = |what| Refusal::CannotTell { service: name.clone(), profile, what };
         let is_limited = service.lag_bytes_max.is_some() || service.lag_max.is_some();
         match profile {

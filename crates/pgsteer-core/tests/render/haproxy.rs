@@ -115,6 +115,7 @@ fn members_are_written_as_haproxy_reads_them() {
 fn what_makes_no_sense_is_refused() {
     let check = "[check]\nuser = 'pgcheck'\n";
     let sql = |check: &str| format!("{PATRONI}{check}");
+    let bypass = "[services.write]\npooler_port = 6432\npooler_down = 'bypass'\n";
     let lag = "[services.read]\nlag_seconds_max = 10\n";
     let lag_bytes = format!("{PATRONI}{check}[services.read]\nlag_bytes_max = '16MB'\n");
     let one = members(&["10.0.0.11"]);
@@ -129,6 +130,7 @@ fn what_makes_no_sense_is_refused() {
         refused(&sql(&format!("{check}sslmode = 'require'")), &three(), &wishes(Profile::Sql)),
         refused(&lag_bytes, &three(), &wishes(Profile::Sql)),
         refused(PATRONI, &three(), &wishes(Profile::AgentBypass)),
+        refused(&sql(bypass), &three(), &wishes(Profile::Agent)),
         refused(PATRONI, &three(), &wishes(Profile::Pgsteer)),
         refused(PATRONI, &three(), &redirect()),
         refused(&format!("[cluster]\nlocal = 'n9'\n{PATRONI}"), &three(), &redirect()),

@@ -13,6 +13,7 @@ mod pages;
 mod patroni;
 mod pooler;
 mod postgres;
+mod rendered;
 mod replicas;
 mod several;
 mod silence;
@@ -71,6 +72,9 @@ pub fn all() -> Vec<Case> {
             orders::sigterm_lets_sessions_finish_and_then_ends_them,
             orders::sighup_touches_no_session_that_the_new_file_still_allows,
             orders::sighup_with_a_broken_file_changes_nothing,
+            rendered::httpchk_follows_a_switchover,
+            rendered::redirect_leads_to_the_right_primary,
+            rendered::pgsteer_behind_holds_clients_through_a_switchover,
             replicas::one_with_the_tag_noloadbalance_is_drained_and_comes_back,
             postgres::a_restart_only_makes_clients_wait,
             pooler::one_that_is_down_only_makes_clients_wait,
@@ -95,6 +99,9 @@ pub fn all() -> Vec<Case> {
             silence::a_primary_behind_a_pulled_cable_loses_its_sessions,
             patroni::writes_go_on_without_patroni_until_another_has_the_lock,
             crash::clients_wait_for_the_successor,
+            rendered::httpchk_follows_a_switchover,
+            rendered::agent_follows_a_switchover_and_nobody_is_down,
+            rendered::sql_follows_a_switchover_and_blocks_two_primaries,
             agent::one_answers_for_all_members,
             darkness::clients_hear_the_reason_and_are_served_when_it_is_over,
             sql_only::two_primaries_are_both_shut_until_one_is_left;
