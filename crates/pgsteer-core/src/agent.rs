@@ -134,7 +134,9 @@ pub fn find<'a>(snapshot: &'a Snapshot, named: &str) -> Option<&'a MemberName> {
         state.postgres.host() == named
             || address.is_some_and(|address| state.addresses.contains(&address))
     };
-    let mut found = snapshot.members.iter().filter(|(_, state)| is_there(state));
+    // One that was made anew under another name has the address of the one that left.
+    let is_member = |state: &MemberState| state.trouble != Some(Reason::Left);
+    let mut found = snapshot.members.iter().filter(|(_, it)| is_there(it) && is_member(it));
     let (name, _) = found.next()?;
     found.next().is_none().then_some(name)
 }

@@ -142,6 +142,10 @@ impl Verdict {
         let reason = || gate.reason().cloned().unwrap_or(Reason::Unheard);
         match gate {
             Gate::Open { note, .. } => Verdict::Yes(note.as_ref().map(|note| note.reason.clone())),
+            // Nobody there is cut off yet, and whoever asks has no other place to go to.
+            Gate::Draining { reason: Reason::SwitchoverPlanned, .. } => {
+                Verdict::Yes(Some(Reason::SwitchoverPlanned))
+            }
             Gate::Draining { .. } => Verdict::Drain(reason().into()),
             Gate::Shut { .. } | Gate::Probation { .. } => Verdict::No(reason().into()),
         }

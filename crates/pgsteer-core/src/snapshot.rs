@@ -127,6 +127,17 @@ impl Snapshot {
             || *local != other.local
     }
 
+    /// Every member has been asked and has answered, or failed to, and nobody waits for a second
+    /// answer: what is told from here on is knowledge and not the lack of it.
+    pub fn is_settled(&self) -> bool {
+        let settled = |member: &MemberState| {
+            let probing = |gate: &Gate| matches!(gate, Gate::Probation { .. });
+            member.health.postgres_trouble != Some(Reason::Unheard)
+                && !member.health.roles.values().any(probing)
+        };
+        !self.members.is_empty() && self.members.values().all(settled)
+    }
+
     /// Whether a session of `service` to `member`, dialled at `dialled`, has to end now.
     ///
     /// Most of it the gate says. But a member that left long ago has no gate any more, and nobody

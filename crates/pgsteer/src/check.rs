@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use hyper::StatusCode;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use pgsteer_core::probe::Probe;
 
 use crate::ask::Target;
 
@@ -85,9 +86,10 @@ impl Question {
         let each = self.of.iter().flat_map(|of| {
             let service = utf8_percent_encode(of, NON_ALPHANUMERIC);
             let check = of.trim_start_matches('/');
-            [format!("{of_member}/services/{service}"), format!("{of_member}/{check}")]
+            let check = Probe::read(check).is_ok().then(|| format!("{of_member}/{check}"));
+            [(!of.is_empty()).then(|| format!("{of_member}/services/{service}")), check]
         });
-        each.collect()
+        each.flatten().collect()
     }
 }
 
@@ -120,8 +122,8 @@ fn ask(http_url: &str, question: &Question, limit: Duration) -> Result<Outcome> 
                 other => bail!("{line} (status {other})"),
             }
         }
-        let of = question.of.join(" nor ");
-        bail!("{of} is neither a service there nor one of Patroni's health checks")
+        let of = question.of.join("` nor `");
+        bail!("`{of}` is neither a service there nor one of Patroni's health checks")
     };
     let outcome = runtime.block_on(asking);
     runtime.shutdown_background();
@@ -139,7 +141,9 @@ mod tests {
 
     #[test]
     fn a_service_is_looked_for_before_a_health_check() {
-        assert_eq!(paths(&["write"], None), ["/services/write", "/write"]);
+        assert_eq!(paths(&["primary"], None), ["/services/primary", "/primary"]);
+        assert_eq!(paths(&["metrics"], None), ["/services/metrics"], "a page is no health check");
+        assert!(paths(&[""], None).is_empty(), "a variable that was not set");
         assert_eq!(
             paths(&["/replica?lag=16MB"], Some("n/1")),
             ["/members/n%2F1/services/%2Freplica%3Flag%3D16MB", "/members/n%2F1/replica?lag=16MB"]

@@ -1,7 +1,7 @@
 //! What the proxy counts, for the pages. Atomics that the workers write and the pages read.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pgsteer_core::names::{MemberName, ServiceName};
@@ -10,6 +10,8 @@ use pgsteer_core::names::{MemberName, ServiceName};
 #[derive(Debug, Default)]
 pub struct Stats {
     services: Mutex<BTreeMap<ServiceName, Arc<ServiceStats>>>,
+    /// pgsteer is shutting down: whoever is here may stay for a while, nobody is let in.
+    pub stopping: AtomicBool,
     /// Client connections now, over all services and in any state.
     pub clients: AtomicUsize,
     /// Client connections turned away because `sessions_max` was reached.

@@ -1,7 +1,9 @@
 //! Connections to the agent: one line in, one line out, and what each of them may cost.
 
-use std::collections::VecDeque;
+use std::cell::RefCell;
+use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, Read as _, Write as _};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -18,6 +20,14 @@ use super::Desk;
 /// How long a line may take from its first byte to its end.
 const LINE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How long somebody is waited for who sent a line before: long enough for TCP to repeat a packet
+/// that was lost (200 ms at least). To take its silence for a question without a line would answer
+/// it about another member.
+const SENDER_WAIT: Duration = Duration::from_millis(300);
+
+/// Addresses that are known to send lines. Beyond them nobody is remembered.
+const SENDERS_MAX: usize = 1_024;
+
 /// How long the answer may take to leave. It is shorter than any socket's buffer, so this is only
 /// for a system that is at its end.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -32,23 +42,45 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 /// A client that has to be waited for, and what it has said so far.
 struct Client {
     stream: TcpStream,
+    from: IpAddr,
     said: Vec<u8>,
+}
+
+/// Who has ever sent a line.
+#[derive(Default)]
+struct Senders(RefCell<BTreeSet<IpAddr>>);
+
+impl Senders {
+    fn note(&self, from: IpAddr) {
+        let mut known = self.0.borrow_mut();
+        if known.len() < SENDERS_MAX {
+            known.insert(from);
+        }
+    }
+
+    /// How long to wait for the line of somebody who says nothing yet.
+    fn wait(&self, from: IpAddr, line_wait: Duration) -> Duration {
+        match self.0.borrow().contains(&from) {
+            true => line_wait.max(SENDER_WAIT),
+            false => line_wait,
+        }
+    }
 }
 
 /// Answers whoever comes.
 pub async fn serve_all(listener: TcpListener, desk: Desk) {
-    let desk = Rc::new(desk);
+    let (desk, senders) = (Rc::new(desk), Rc::<Senders>::default());
     let mut guests = Guests { here: VecDeque::new(), most: affordable() };
     let mut is_failing = false;
     loop {
         match listener.accept().await {
             // What goes wrong on a connection is its client's affair.
-            Ok((stream, _)) => {
+            Ok((stream, from)) => {
                 is_failing = false;
-                if let Ok(Some(client)) = serve_at_once(stream, &desk) {
-                    let desk = Rc::clone(&desk);
+                if let Ok(Some(client)) = serve_at_once(stream, from.ip(), &desk, &senders) {
+                    let (desk, senders) = (Rc::clone(&desk), Rc::clone(&senders));
                     let task = tokio::task::spawn_local(async move {
-                        let _ = serve(client, &desk).await;
+                        let _ = serve(client, &desk, &senders).await;
                     });
                     guests.admit(task.abort_handle());
                 }
@@ -67,21 +99,29 @@ pub async fn serve_all(listener: TcpListener, desk: Desk) {
 /// Answers a client whose line is there already, as HAProxy's mostly is, without a task, a timer or
 /// another round of the runtime, which has not heard of the line yet. Gives back whoever has to be
 /// waited for.
-fn serve_at_once(stream: TcpStream, desk: &Desk) -> io::Result<Option<Client>> {
+fn serve_at_once(
+    stream: TcpStream,
+    from: IpAddr,
+    desk: &Desk,
+    senders: &Senders,
+) -> io::Result<Option<Client>> {
     let mut there = [0; 256];
     let socket = SockRef::from(&stream);
     let said = match (&*socket).read(&mut there) {
         Ok(count) => &there[..count],
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
             if !desk.config.borrow().line_wait.is_zero() {
-                return Ok(Some(Client { stream, said: Vec::new() }));
+                return Ok(Some(Client { stream, from, said: Vec::new() }));
             }
             &[]
         }
         Err(error) => return Err(error),
     };
-    if !said.is_empty() && !said.contains(&b'\n') {
-        return Ok(Some(Client { stream, said: said.to_vec() }));
+    if !said.is_empty() {
+        senders.note(from);
+        if !said.contains(&b'\n') {
+            return Ok(Some(Client { stream, from, said: said.to_vec() }));
+        }
     }
     // It is shorter than any socket's buffer.
     (&*socket).write_all(desk.answer_to(said).as_bytes())?;
@@ -119,12 +159,15 @@ impl Guests {
     }
 }
 
-async fn serve(client: Client, desk: &Desk) -> io::Result<()> {
-    let Client { mut stream, mut said } = client;
+async fn serve(client: Client, desk: &Desk, senders: &Senders) -> io::Result<()> {
+    let Client { mut stream, from, mut said } = client;
     if said.is_empty() {
-        let line_wait = desk.config.borrow().line_wait;
+        let wait = senders.wait(from, desk.config.borrow().line_wait);
         // Whether it says nothing, or has nothing to say, is the same.
-        timeout(line_wait, stream.read_buf(&mut said)).await.unwrap_or(Ok(0))?;
+        timeout(wait, stream.read_buf(&mut said)).await.unwrap_or(Ok(0))?;
+    }
+    if !said.is_empty() {
+        senders.note(from);
     }
     let answer = match read_line(&mut stream, &mut said).await? {
         Ok(()) => desk.answer_to(&said),

@@ -11,6 +11,7 @@ mod tests;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use pgsteer_core::agent::{self, Unclear};
@@ -87,11 +88,18 @@ impl Agent {
     }
 }
 
-fn run(listener: TcpListener, desk: Desk) -> anyhow::Result<()> {
+/// How long the first client is kept waiting while nothing is known yet. HAProxy takes a check that
+/// is not answered for no news; a no would end the sessions of a server that has nothing wrong
+/// with it but that pgsteer was restarted.
+const FIRST_WORD: Duration = Duration::from_secs(2);
+
+fn run(listener: TcpListener, mut desk: Desk) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let tasks = LocalSet::new();
     tasks.block_on(&runtime, async move {
         let listener = tokio::net::TcpListener::from_std(listener)?;
+        let settled = desk.snapshot.wait_for(|snapshot| snapshot.is_settled());
+        let _ = tokio::time::timeout(FIRST_WORD, settled).await;
         connections::serve_all(listener, desk).await;
         Ok(())
     })

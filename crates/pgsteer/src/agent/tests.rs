@@ -100,6 +100,18 @@ fn where_nobody_sends_a_line_nobody_is_waited_for() {
     assert_eq!(rest_of(&mut ended), NOBODY);
 }
 
+/// A packet that is lost comes again after 200 ms, and the default is about another member.
+#[test]
+fn who_has_sent_a_line_before_is_given_time_for_the_next() {
+    let asked = asked();
+    assert_eq!(asked.ask("write n2\n"), PROMOTING);
+    let mut late = asked.connect();
+    std::thread::sleep(4 * LINE_WAIT);
+    late.write_all(b"write n2\n").unwrap();
+    assert_eq!(rest_of(&mut late), PROMOTING);
+    assert_eq!(rest_of(&mut asked.connect()), NOBODY, "but not for ever");
+}
+
 #[test]
 fn a_line_may_come_in_pieces_but_has_to_end() {
     let asked = asked();

@@ -246,7 +246,7 @@ Examples:
   pgsteer check write --member n2      may the service `write` go to n2?
   pgsteer check replica?lag=16MB       as Patroni's GET /replica?lag=16MB
 
-keepalived:  vrrp_script pgsteer { script \"/usr/bin/pgsteer check write\" interval 1 }
+keepalived:  vrrp_script pgsteer { script \"/usr/bin/pgsteer check write\" interval 1 weight -100 }
 HAProxy:     external-check command /usr/bin/pgsteer-check
              (a link to pgsteer; the proxy's name is the service, the server's address the member)
 Exit codes: 0 yes, 1 no, 2 nobody can tell.";

@@ -5,9 +5,11 @@
 //! whether anybody is there for a service, `/members/NAME/services/write` whether that member is.
 //! 200 or 503, and the reason in the body.
 
+use std::sync::atomic::Ordering;
+
 use hyper::{Method, StatusCode, Uri};
 use pgsteer_core::agent::{Question, Unclear};
-use pgsteer_core::names::{MemberName, ServiceName};
+use pgsteer_core::names::ServiceName;
 use pgsteer_core::probe::{Objection, Verdict};
 use pgsteer_core::snapshot::{ServiceState, Snapshot};
 
@@ -75,14 +77,21 @@ pub fn answer(pages: &Pages, method: &Method, asked: Asked) -> Answer {
     match asked {
         Asked::OfMember(Ok(question)) => of_member(&question, &snapshot),
         Asked::OfMember(Err(unclear)) => plain(StatusCode::BAD_REQUEST, format!("{unclear}\n")),
+        Asked::OfService(_) if pages.stats.stopping.load(Ordering::Relaxed) => stopping(),
         Asked::OfService(name) => of_service(&name, &snapshot),
     }
 }
 
+/// The doors are shut, whatever the gates say.
+pub fn stopping() -> Answer {
+    plain(StatusCode::SERVICE_UNAVAILABLE, "pgsteer is shutting down\n".to_owned())
+}
+
 fn of_service(name: &ServiceName, snapshot: &Snapshot) -> Answer {
     let service = snapshot.services.get(name);
-    let open: Vec<&str> =
-        service.iter().flat_map(|service| service.open()).map(MemberName::as_str).collect();
+    let gates = service.iter().flat_map(|service| &service.gates);
+    let serves = gates.filter(|(_, gate)| Verdict::of_gate(gate).is_yes());
+    let open: Vec<&str> = serves.map(|(name, _)| name.as_str()).collect();
     if !open.is_empty() {
         return plain(StatusCode::OK, format!("{name}: {}\n", open.join(" ")));
     }

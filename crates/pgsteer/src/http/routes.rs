@@ -1,5 +1,7 @@
 //! The routes: which path shows what. A request carries nothing else that matters.
 
+use std::sync::atomic::Ordering;
+
 use http_body_util::Full;
 use hyper::body::{Body, Bytes};
 use hyper::header::{
@@ -80,6 +82,9 @@ fn scrape(pages: &Pages) -> Answer {
 }
 
 fn health(pages: &Pages) -> Answer {
+    if pages.stats.stopping.load(Ordering::Relaxed) {
+        return check::stopping();
+    }
     health_at(&pages.heartbeat, pages.clock.now())
 }
 

@@ -5,6 +5,7 @@ mod signals;
 mod systemd;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -84,6 +85,7 @@ async fn serve(
 struct Running {
     config: Config,
     clock: Clock,
+    stats: Arc<Stats>,
     reports: mpsc::Sender<Report>,
     configs: mpsc::Sender<Config>,
     published: Published,
@@ -131,9 +133,10 @@ impl Running {
             _ => None,
         };
         let snapshots = published.snapshots.clone();
-        tokio::spawn(systemd::tell(snapshots, clock, Arc::clone(&heartbeat)));
+        systemd::tell_always(snapshots, clock, Arc::clone(&heartbeat))?;
         if let Some(listener) = pages {
             let snapshot = published.snapshots.clone();
+            let stats = Arc::clone(&stats);
             let pages = Pages { snapshot, stats, clock, heartbeat };
             tokio::spawn(async move {
                 let Err(error) = http::serve(listener, pages).await;
@@ -143,7 +146,18 @@ impl Running {
         for (name, service) in config.services.iter().filter(|_| proxy.is_some()) {
             tracing::info!("service {name} listens on {}", service.listen);
         }
-        Ok(Running { config, clock, reports, configs, published, sources, conductor, proxy, agent })
+        Ok(Running {
+            config,
+            clock,
+            stats,
+            reports,
+            configs,
+            published,
+            sources,
+            conductor,
+            proxy,
+            agent,
+        })
     }
 
     /// Goes on with another configuration, or with the old one if the new one cannot be had.
@@ -204,6 +218,8 @@ impl Running {
     }
 
     async fn stop(self) {
+        // Before the doors close, so that whoever sends clients here can send them elsewhere.
+        self.stats.stopping.store(true, Ordering::Relaxed);
         let Some(proxy) = self.proxy else { return };
         let grace = self.config.proxy.shutdown_grace;
         tracing::info!("stopping: no new clients, sessions have {} s", grace.as_secs());

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgsteer_core::reason::Reason;
+use anyhow::Context as _;
 use pgsteer_core::snapshot::Snapshot;
 use sd_notify::NotifyState;
 use tokio::sync::watch;
@@ -23,8 +23,28 @@ const FIRST_WORD: Duration = Duration::from_secs(20);
 /// more often.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Tells systemd, for ever.
-pub async fn tell(
+/// Tells systemd, for ever, on a thread of its own: a systemd that does not listen must hold up
+/// nothing but this.
+///
+/// # Errors
+/// The system has no thread for it.
+pub fn tell_always(
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    clock: Clock,
+    heartbeat: Arc<Heartbeat>,
+) -> anyhow::Result<()> {
+    if std::env::var_os("NOTIFY_SOCKET").is_none() {
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    std::thread::Builder::new()
+        .name("pgsteer-systemd".to_owned())
+        .spawn(move || runtime.block_on(tell(snapshots, clock, heartbeat)))
+        .context("cannot start the thread that talks to systemd")?;
+    Ok(())
+}
+
+async fn tell(
     mut snapshots: watch::Receiver<Arc<Snapshot>>,
     clock: Clock,
     heartbeat: Arc<Heartbeat>,
@@ -36,12 +56,15 @@ pub async fn tell(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (began, mut is_ready, mut status) = (Instant::now(), false, String::new());
     loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            changed = snapshots.changed() => if changed.is_err() { return },
-        }
+        let is_tick = tokio::select! {
+            _ = ticks.tick() => true,
+            changed = snapshots.changed() => match changed {
+                Ok(()) => false,
+                Err(_) => return,
+            },
+        };
         let snapshot = snapshots.borrow_and_update().clone();
-        if !is_ready && (all_heard(&snapshot) || began.elapsed() > FIRST_WORD) {
+        if !is_ready && (snapshot.is_settled() || began.elapsed() > FIRST_WORD) {
             is_ready = true;
             notify(NotifyState::Ready);
         }
@@ -51,7 +74,7 @@ pub async fn tell(
             status = standing;
         }
         let is_alive = heartbeat.age(clock.now()) < Heartbeat::STUCK_AFTER;
-        if watchdog.is_some() && is_alive {
+        if watchdog.is_some() && is_tick && is_alive {
             notify(NotifyState::Watchdog);
         }
     }
@@ -66,13 +89,6 @@ fn notify(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
         tracing::debug!(%error, "systemd cannot be told");
     }
-}
-
-/// Every member has been asked and has answered, or failed to.
-fn all_heard(snapshot: &Snapshot) -> bool {
-    let unheard = Some(Reason::Unheard);
-    let mut members = snapshot.members.values();
-    !snapshot.members.is_empty() && members.all(|member| member.health.postgres_trouble != unheard)
 }
 
 /// Where clients are led, as `systemctl status` shows it.
@@ -95,16 +111,5 @@ mod tests {
     #[test]
     fn the_status_names_who_serves() {
         assert_eq!(standing(&sample::calm()), "read: n2, write: n2");
-    }
-
-    #[test]
-    fn as_long_as_a_member_is_unheard_it_is_not_ready() {
-        let mut snapshot = sample::snapshot();
-        assert!(all_heard(&snapshot));
-        let first = snapshot.members.values_mut().next().unwrap();
-        first.health.postgres_trouble = Some(Reason::Unheard);
-        assert!(!all_heard(&snapshot));
-        snapshot.members.clear();
-        assert!(!all_heard(&snapshot), "nobody is known yet");
     }
 }
