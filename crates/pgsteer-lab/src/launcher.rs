@@ -131,6 +131,21 @@ impl Children {
         self.lock().retain(|_, child| matches!(child.try_wait(), Ok(None)));
     }
 
+    /// Waits for the end of parts that were killed. A process that is dying has lost its environment
+    /// already, by which it is found, and is not yet a zombie: whoever started the part again now
+    /// would take it for running.
+    pub fn await_end(&self, member: &Member, parts: &[Part]) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while let Some(part) = parts.iter().find(|part| self.is_running(member, **part)) {
+            if Instant::now() > deadline {
+                bail!("{} of {} does not end", part.name(), member.name);
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        self.reap();
+        Ok(())
+    }
+
     fn add(&self, member: &Member, part: Part, child: Child) {
         self.lock().insert((member.name.clone(), part), child);
     }

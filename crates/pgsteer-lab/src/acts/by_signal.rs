@@ -174,8 +174,7 @@ impl Lab {
         self.processes
             .kill(&member.name, parts)
             .with_context(|| format!("cannot {act} of {name}"))?;
-        self.launcher.children.reap();
-        Ok(())
+        self.launcher.children.await_end(member, parts)
     }
 
     fn stop_parts(&self, name: &str, parts: &[Part], act: &str) -> Result<()> {
