@@ -11,6 +11,9 @@ use crate::plan::Pace;
 /// The pace while all is well. No question to one source comes later than this after the one before,
 /// so it tells when claims expire.
 pub const REST: Pace = pace(250, 1_000);
+/// The primary's Patroni is silent. Its own server will be the last to hear of a successor, so the
+/// others are felt for one. An agent-check every half second leaves 100 ms for that.
+const DOUBT: Pace = pace(50, 1_000);
 const CONFIRM: Pace = pace(10, 100);
 /// A member holds the lock and its promotion may end any moment.
 const PROMOTING: Pace = pace(2, 50);
@@ -43,6 +46,8 @@ pub struct Need {
     pub primary_missing: Option<Duration>,
     /// The member holds the lock and is on its way to become writable.
     pub promoting: bool,
+    /// Whoever writes goes to a member whose Patroni is silent.
+    pub in_doubt: bool,
     /// One of its gates waits for a confirmation.
     pub in_probation: bool,
     /// There is a tether.
@@ -73,6 +78,7 @@ impl Need {
             Some(missing) if missing < SEARCH_LASTS || self.promoting => SEARCH_BY_PATRONI,
             _ if self.in_probation => CONFIRM,
             Some(_) => LONG_SEARCH,
+            None if self.in_doubt => DOUBT,
             None => REST,
         }
     }
@@ -85,6 +91,7 @@ mod tests {
     const NO_NEED: Need = Need {
         primary_missing: None,
         promoting: false,
+        in_doubt: false,
         in_probation: false,
         has_tether: true,
         pooler_behind: false,
@@ -119,5 +126,11 @@ mod tests {
     fn who_has_a_primary_asks_seldom_unless_somebody_waits_for_a_second_answer() {
         assert_eq!(NO_NEED.pace(), REST);
         assert_eq!(Need { in_probation: true, ..NO_NEED }.pace(), CONFIRM);
+    }
+
+    #[test]
+    fn a_successor_of_a_primary_without_patroni_is_felt_before_the_next_agent_check() {
+        let doubt = Need { in_doubt: true, ..NO_NEED }.pace();
+        assert!(doubt.tether <= Duration::from_millis(50) && doubt.patroni == REST.patroni);
     }
 }
