@@ -2,16 +2,16 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::rc::Rc;
 use std::time::Duration;
 
 use pgsteer_core::agent::{LINE_BYTES_MAX, Unclear};
 use rustix::process::{Resource, getrlimit};
-use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::task::AbortHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use super::Desk;
 
@@ -22,55 +22,60 @@ const LINE_TIMEOUT: Duration = Duration::from_secs(1);
 /// for a system that is at its end.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Connections at the same time. When there are more, the one that has been there longest goes: an
+/// Connections that are waited for at the same time. When there are more, the one that has been there longest goes: an
 /// answer takes less than a millisecond, so that one is idle, slow or hostile.
 const CONNECTIONS_MAX: usize = 8_192;
+
+/// Words from the door to the waiting room that are not read yet.
+pub const WORDS_MAX: usize = 1_024;
 
 /// The pause after an accept that failed, mostly for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
 /// A client that has to be waited for, and what it has said so far.
-struct Client {
+pub struct Client {
     stream: TcpStream,
     said: Vec<u8>,
 }
 
-/// Answers whoever comes.
-pub async fn serve_all(listener: TcpListener, desk: Desk) {
-    let desk = Rc::new(desk);
-    let mut guests = Guests { here: VecDeque::new(), most: affordable() };
+/// What the door has for the waiting room.
+pub enum Word {
+    /// Somebody who has to be waited for.
+    Comes(Client),
+    /// There is no room for more.
+    MakeRoom,
+}
+
+/// Takes in whoever comes, and answers at once whose line is there already, as HAProxy's mostly is:
+/// without a task, a timer, or a runtime between the client and its answer, which take longer than
+/// all the rest. Blocks, and ends with the waiting room.
+pub fn take_in(listener: &TcpListener, desk: &Desk, room: &Sender<Word>) {
     let mut is_failing = false;
-    loop {
-        match listener.accept().await {
-            // What goes wrong on a connection is its client's affair.
+    while !room.is_closed() {
+        // A room that is full of words has no time for one more; that client has to come again.
+        match listener.accept() {
             Ok((stream, _)) => {
                 is_failing = false;
-                if let Ok(Some(client)) = serve_at_once(stream, &desk) {
-                    let desk = Rc::clone(&desk);
-                    let task = tokio::task::spawn_local(async move {
-                        let _ = serve(client, &desk).await;
-                    });
-                    guests.admit(task.abort_handle());
+                // What goes wrong on a connection is its client's affair.
+                if let Ok(Some(client)) = serve_at_once(stream, desk) {
+                    let _ = room.try_send(Word::Comes(client));
                 }
             }
             Err(error) => {
                 if !std::mem::replace(&mut is_failing, true) {
                     tracing::warn!(%error, "the agent cannot take a connection in");
                 }
-                guests.make_room();
-                sleep(ACCEPT_PAUSE).await;
+                let _ = room.try_send(Word::MakeRoom);
+                std::thread::sleep(ACCEPT_PAUSE);
             }
         }
     }
 }
 
-/// Answers a client whose line is there already, as HAProxy's mostly is, without a task, a timer or
-/// another round of the runtime, which has not heard of the line yet. Gives back whoever has to be
-/// waited for.
-fn serve_at_once(stream: TcpStream, desk: &Desk) -> io::Result<Option<Client>> {
+fn serve_at_once(mut stream: TcpStream, desk: &Desk) -> io::Result<Option<Client>> {
+    stream.set_nonblocking(true)?;
     let mut there = [0; 256];
-    let socket = SockRef::from(&stream);
-    let said = match (&*socket).read(&mut there) {
+    let said = match stream.read(&mut there) {
         Ok(count) => &there[..count],
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
             if !desk.config.borrow().line_wait.is_zero() {
@@ -84,8 +89,25 @@ fn serve_at_once(stream: TcpStream, desk: &Desk) -> io::Result<Option<Client>> {
         return Ok(Some(Client { stream, said: said.to_vec() }));
     }
     // It is shorter than any socket's buffer.
-    (&*socket).write_all(desk.answer_to(said).as_bytes())?;
+    stream.write_all(desk.answer_to(said).as_bytes())?;
     Ok(None)
+}
+
+/// Answers those who have to be waited for.
+pub async fn wait_for_all(mut door: Receiver<Word>, desk: Desk) {
+    let desk = Rc::new(desk);
+    let mut guests = Guests { here: VecDeque::new(), most: affordable() };
+    while let Some(word) = door.recv().await {
+        let Word::Comes(client) = word else {
+            guests.make_room();
+            continue;
+        };
+        let desk = Rc::clone(&desk);
+        let task = tokio::task::spawn_local(async move {
+            let _ = serve(client, &desk).await;
+        });
+        guests.admit(task.abort_handle());
+    }
 }
 
 /// Leaves most of the files to those who need them more.
@@ -120,7 +142,8 @@ impl Guests {
 }
 
 async fn serve(client: Client, desk: &Desk) -> io::Result<()> {
-    let Client { mut stream, mut said } = client;
+    let Client { stream, mut said } = client;
+    let mut stream = tokio::net::TcpStream::from_std(stream)?;
     if said.is_empty() {
         let line_wait = desk.config.borrow().line_wait;
         // Whether it says nothing, or has nothing to say, is the same.
@@ -136,7 +159,10 @@ async fn serve(client: Client, desk: &Desk) -> io::Result<()> {
 }
 
 /// Reads on to the end of a line that has begun. Half a line may name half a member, so it is none.
-async fn read_line(stream: &mut TcpStream, said: &mut Vec<u8>) -> io::Result<Result<(), Unclear>> {
+async fn read_line(
+    stream: &mut tokio::net::TcpStream,
+    said: &mut Vec<u8>,
+) -> io::Result<Result<(), Unclear>> {
     let reading = async {
         while !said.is_empty() && !said.contains(&b'\n') {
             if said.len() > LINE_BYTES_MAX {
