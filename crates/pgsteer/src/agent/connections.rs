@@ -7,6 +7,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use pgsteer_core::agent::{LINE_BYTES_MAX, Unclear};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc::{Receiver, Sender};
@@ -25,6 +27,10 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Connections that are waited for at the same time. When there are more, the one that has been there longest goes: an
 /// answer takes less than a millisecond, so that one is idle, slow or hostile.
 const CONNECTIONS_MAX: usize = 8_192;
+
+/// How long the door waits for a line: HAProxy's comes a few microseconds after its connection. It
+/// is all that a client who says nothing can take from the others.
+const DOOR_WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000 };
 
 /// Words from the door to the waiting room that are not read yet.
 pub const WORDS_MAX: usize = 1_024;
@@ -52,12 +58,12 @@ pub enum Word {
 pub fn take_in(listener: &TcpListener, desk: &Desk, room: &Sender<Word>) {
     let mut is_failing = false;
     while !room.is_closed() {
-        // A room that is full of words has no time for one more; that client has to come again.
         match listener.accept() {
             Ok((stream, _)) => {
                 is_failing = false;
                 // What goes wrong on a connection is its client's affair.
                 if let Ok(Some(client)) = serve_at_once(stream, desk) {
+                    // A room that is full has no time for one more, who has to come again.
                     let _ = room.try_send(Word::Comes(client));
                 }
             }
@@ -73,24 +79,33 @@ pub fn take_in(listener: &TcpListener, desk: &Desk, room: &Sender<Word>) {
 }
 
 fn serve_at_once(mut stream: TcpStream, desk: &Desk) -> io::Result<Option<Client>> {
-    stream.set_nonblocking(true)?;
+    let may_come = !desk.config.borrow().line_wait.is_zero();
     let mut there = [0; 256];
-    let said = match stream.read(&mut there) {
-        Ok(count) => &there[..count],
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            if !desk.config.borrow().line_wait.is_zero() {
-                return Ok(Some(Client { stream, said: Vec::new() }));
-            }
-            &[]
-        }
-        Err(error) => return Err(error),
+    let said = match read_soon(&mut stream, &mut there, may_come)? {
+        Some(count) => &there[..count],
+        None if may_come => return Ok(Some(Client { stream, said: Vec::new() })),
+        None => &[],
     };
     if !said.is_empty() && !said.contains(&b'\n') {
         return Ok(Some(Client { stream, said: said.to_vec() }));
     }
-    // It is shorter than any socket's buffer.
+    // It is shorter than any socket's buffer, so that this does not wait.
     stream.write_all(desk.answer_to(said).as_bytes())?;
     Ok(None)
+}
+
+/// How much was read of what is there, or comes while the door is open; none if nothing is.
+fn read_soon(
+    stream: &mut TcpStream,
+    there: &mut [u8],
+    may_come: bool,
+) -> io::Result<Option<usize>> {
+    let wait = if may_come { DOOR_WAIT } else { Timespec::default() };
+    match poll(&mut [PollFd::new(stream, PollFlags::IN)], Some(&wait)) {
+        Ok(0) | Err(Errno::INTR) => Ok(None),
+        Ok(_) => stream.read(there).map(Some),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Answers those who have to be waited for.
@@ -143,6 +158,7 @@ impl Guests {
 
 async fn serve(client: Client, desk: &Desk) -> io::Result<()> {
     let Client { stream, mut said } = client;
+    stream.set_nonblocking(true)?;
     let mut stream = tokio::net::TcpStream::from_std(stream)?;
     if said.is_empty() {
         let line_wait = desk.config.borrow().line_wait;

@@ -1,7 +1,7 @@
 //! Checks at a fixed rate, come what may, and how long each took.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -76,6 +76,20 @@ impl Load<'_> {
         ensure!(begins, "the answer is {:?}", String::from_utf8_lossy(&answer));
         Ok(())
     }
+}
+
+/// The least that a server can do: take one in, read, answer, close. What such a one takes is the
+/// machine's share of every figure. It lives as long as the process.
+pub fn bare_server(answer: &'static str) -> Result<SocketAddr> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let addr = listener.local_addr()?;
+    std::thread::Builder::new().name("bare server".to_owned()).spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            // Whoever leaves early is not measured.
+            let _ = stream.read(&mut [0; 256]).and_then(|_| stream.write_all(answer.as_bytes()));
+        }
+    })?;
+    Ok(addr)
 }
 
 #[cfg(test)]

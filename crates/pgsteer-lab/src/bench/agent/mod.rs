@@ -25,6 +25,8 @@ use crate::options::{LabOptions, PatroniVersion};
 const PER_SECOND: u32 = 1_000;
 /// More than this the blog's daemon does not manage on a small machine.
 const BLOG_PER_SECOND: u32 = 100;
+/// Says how fast the machine is.
+const BARE: &str = "a bare server in its place";
 const CROWD: usize = 5_000;
 
 /// What is done.
@@ -121,9 +123,11 @@ fn answering(lab: &Lab, binary: &Path, plan: &Plan) -> Result<Answering> {
         ..asking
     };
     let mut answers = Vec::new();
+    let bare = Load { addr: load::bare_server("ready up\n")?, ..asking };
     for (name, load) in [
         ("with a line", asking),
         ("without one, `--line-wait 0`", unasking),
+        (BARE, bare),
         ("blog's daemon, 100 a second", asking_blog),
     ] {
         println!("answers: {name}");
