@@ -20,7 +20,7 @@ pub fn section(measured: &Measured) -> String {
     let _ = writeln!(text, "### The bars\n\n{}", bars(measured));
     let _ = writeln!(text, "### What HAProxy believes\n\n{}", faults(&measured.rows));
     let _ = writeln!(text, "{}", HOW_FAULTS.replace("{look}", &ms(LOOK_EVERY)));
-    let _ = writeln!(text, "### Answers\n\n{}", answers(&measured.answers));
+    let _ = writeln!(text, "### Answers\n\n{}", answers(&measured.answering.answers));
     let _ = writeln!(text, "### Cost\n\n{}", costs(measured));
     text
 }
@@ -78,7 +78,7 @@ fn bars(measured: &Measured) -> String {
         bars.add(&figure, &ms(bar), told(worst(&|of| of == fault), bar));
     }
     let is_ours = |each: &&Answers| each.name != BARE && !each.name.contains("blog");
-    for each in measured.answers.iter().filter(is_ours) {
+    for each in measured.answering.answers.iter().filter(is_ours) {
         let (middle, late) = (each.latencies.within(0.5), each.latencies.within(0.99));
         let [fast, slow] = [Duration::from_micros(100), Duration::from_millis(1)];
         let name = format!("answer {}", each.name);
@@ -88,12 +88,11 @@ fn bars(measured: &Measured) -> String {
     let ratio = ratio(measured);
     let words = ratio.map(|ratio| (format!("1/{:.0}", 1.0 / ratio), ratio <= 1.0 / 20.0));
     bars.add("CPU of all who take part per check, of that with the blog's daemon", "1/20", words);
-    for (_, rest) in &measured.rest {
-        let cpu = (format!("{:.2} %", rest.cores * 100.0), rest.cores <= 0.005);
-        bars.add("at rest: of one core", "0.5 %", Some(cpu));
-        let mib = rest.resident_bytes as f64 / 1048576.0;
-        bars.add("at rest: memory", "15 MB", Some((format!("{mib:.1} MB"), mib <= 15.0)));
-    }
+    let rest = measured.rest;
+    let cpu = (format!("{:.2} %", rest.cores * 100.0), rest.cores <= 0.005);
+    bars.add("at rest: of one core", "0.5 %", Some(cpu));
+    let mib = rest.resident_bytes as f64 / 1048576.0;
+    bars.add("at rest: memory", "15 MB", Some((format!("{mib:.1} MB"), mib <= 15.0)));
     bars.text()
 }
 
@@ -135,7 +134,8 @@ fn answers(all: &[Answers]) -> String {
     format!(
         "{PER_SECOND} checks a second, each a connection of its own, from the connect to the end of the \
          answer, as an open loop: a\ncheck that starts late because of those before it is counted from \
-         its own moment. The one who asks, the agent\nand the cluster share the machine.\n\n{}\n{notes}\
+         its own moment. The one who asks, the agent\nand a cluster of one member share the machine. *{BARE}* does nothing but take in, \
+         read, answer and close,\nand says what the machine itself takes.\n\n{}\n{notes}\
          - The {CROWD} are, in equal parts: half a line without an end, nothing at all, a question whose \
          answer is never\n  read, and 64 kB of garbage. Each holds its connection for two seconds and \
          comes again. Its\n  thread is at nice 19, for elsewhere it has a machine of its own.\n",
@@ -151,7 +151,9 @@ fn costs(measured: &Measured) -> String {
         "blog's daemon: all who take part",
         "the daemon",
     ]);
-    for (round, (ours, blog)) in (1..).zip(measured.pgsteer.iter().zip(&measured.blog)) {
+    for (round, (ours, blog)) in
+        (1..).zip(measured.answering.pgsteer.iter().zip(&measured.answering.blog))
+    {
         let mut cells = vec![format!("{round}")];
         for cost in [ours, blog] {
             cells.extend([cost.taking_part, cost.own].map(us));
@@ -159,20 +161,19 @@ fn costs(measured: &Measured) -> String {
         table.row(cells);
     }
     let secs = measured.plan.time.as_secs();
-    let rest: String = measured.rest.iter().fold(String::new(), |text, (name, rest)| {
-        let (cores, mib) = (rest.cores * 100.0, rest.resident_bytes as f64 / 1048576.0);
-        text + &format!(
-            "`{name}` at rest, with three members and a login for checks, takes {cores:.2} % of \
-             a core and {mib:.1} MB,\nwatched for {} s.\n",
-            measured.plan.rest.as_secs()
-        )
-    });
+    let (cores, mib) =
+        (measured.rest.cores * 100.0, measured.rest.resident_bytes as f64 / 1048576.0);
+    let rest = format!(
+        "At rest, with three members to watch and a login for checks, an agent takes {cores:.2} % of a core \
+         and {mib:.1} MB,\nwatched for {} s.\n",
+        measured.plan.rest.as_secs()
+    );
     format!(
         "CPU per check of all processes that take part (whoever asks, the agent, Patroni, PostgreSQL, etcd) \
          beyond what they\ntake without checks, and of the process that answers; by the scheduler's own \
          account, because /proc/stat counts by\nticks, between which such short work falls. {PER_SECOND} \
          checks a second for pgsteer, {BLOG_PER_SECOND} for the blog's daemon\n({}), {secs} s each.\n\n{}\n{rest}",
-        measured.blog_words,
+        measured.answering.blog_words,
         table.text()
     )
 }
@@ -183,7 +184,7 @@ fn ratio(measured: &Measured) -> Option<f64> {
         let all: Vec<f64> = costs.iter().map(|cost| cost.taking_part.as_secs_f64()).collect();
         median(&all)
     };
-    let (ours, blog) = (middle(&measured.pgsteer)?, middle(&measured.blog)?);
+    let (ours, blog) = (middle(&measured.answering.pgsteer)?, middle(&measured.answering.blog)?);
     (blog > 0.0 && ours > 0.0).then(|| ours / blog)
 }
 
