@@ -11,6 +11,9 @@ use crate::plan::Pace;
 /// The pace while all is well. No question to one source comes later than this after the one before,
 /// so it tells when claims expire.
 pub const REST: Pace = pace(250, 1_000);
+/// The primary's Patroni is silent. Its own server will be the last to hear of a successor, so the
+/// others are felt for one. An agent-check every half second leaves 100 ms for that.
+const DOUBT: Pace = pace(50, 1_000);
 const CONFIRM: Pace = pace(10, 100);
 /// A member holds the lock and its promotion may end any moment.
 const PROMOTING: Pace = pace(2, 50);
@@ -48,6 +51,8 @@ pub struct Need {
     pub promoting: bool,
     /// Another member is.
     pub other_promoting: bool,
+    /// Whoever writes goes to a member whose Patroni is silent.
+    pub in_doubt: bool,
     /// One of its gates waits for a confirmation.
     pub in_probation: bool,
     /// There is a tether.
@@ -84,6 +89,7 @@ impl Need {
             Some(missing) if missing < SEARCH_LASTS || self.promoting => SEARCH_BY_PATRONI,
             _ if self.in_probation => CONFIRM,
             Some(_) => LONG_SEARCH,
+            None if self.in_doubt => DOUBT,
             None => REST,
         }
     }
@@ -97,6 +103,7 @@ mod tests {
         primary_missing: None,
         promoting: false,
         other_promoting: false,
+        in_doubt: false,
         in_probation: false,
         has_tether: true,
         pooler_behind: false,
@@ -142,5 +149,11 @@ mod tests {
     fn who_has_a_primary_asks_seldom_unless_somebody_waits_for_a_second_answer() {
         assert_eq!(NO_NEED.pace(), REST);
         assert_eq!(Need { in_probation: true, ..NO_NEED }.pace(), CONFIRM);
+    }
+
+    #[test]
+    fn a_successor_of_a_primary_without_patroni_is_felt_before_the_next_agent_check() {
+        let doubt = Need { in_doubt: true, ..NO_NEED }.pace();
+        assert!(doubt.tether <= Duration::from_millis(50) && doubt.patroni == REST.patroni);
     }
 }

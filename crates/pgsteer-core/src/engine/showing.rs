@@ -149,11 +149,19 @@ impl Engine {
         }
     }
 
+    /// Writers are led to a member whose Patroni is silent.
+    fn is_primary_in_doubt(&self) -> bool {
+        let of_writers = self.posts.iter().filter(|(_, wishes)| wishes.role == Role::Primary);
+        let mut gates = of_writers.flat_map(|(post, _)| self.gates[post].values());
+        gates.any(|gate| gate.is_open() && matches!(gate.reason(), Some(Reason::PatroniLost(_))))
+    }
+
     /// Whom the sources ask, and how often, as things are.
     pub(super) fn make_plan(&self, now: Moment) -> Plan {
         let is_promoting =
             |name: &MemberName| self.standings[name].trouble() == Some(&Reason::Promoting);
         let promoting = self.roster.members().keys().find(|name| is_promoting(name));
+        let in_doubt = self.is_primary_in_doubt();
         let ask = |(name, member): (&MemberName, &Member)| {
             let gates = || self.gates.values().filter_map(|gates| gates.get(name));
             let need = Need {
@@ -164,6 +172,7 @@ impl Engine {
                     .map(|since| now.since(since)),
                 promoting: is_promoting(name),
                 other_promoting: promoting.is_some_and(|promoting| promoting != name),
+                in_doubt,
                 in_probation: gates().any(|gate| matches!(gate, Gate::Probation { .. })),
                 has_tether: self.rules.has_tether,
                 pooler_behind: self.is_pooler_behind(name, member, now),

@@ -1,32 +1,37 @@
-//! The agent: answers HAProxy's agent-checks from memory, on a thread of its own.
+//! The agent: answers HAProxy's agent-checks from memory, on threads of its own.
 //!
-//! A thread of its own, because a check must be answered within a millisecond whatever the
+//! Threads of its own, because a check must be answered within a millisecond whatever the
 //! engine, the pages and the proxy have to do, and because a crowd that comes to this port shall
-//! cost nobody else anything. What is said, [`pgsteer_core::agent`] decides.
+//! cost nobody else anything. Two of them: one is the door, which waits for nobody, and one waits
+//! for those who are slow. What is said, [`pgsteer_core::agent`] decides.
 
-mod connections;
+mod client;
+mod door;
+mod room;
 #[cfg(test)]
 mod tests;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use pgsteer_core::agent::{self, Unclear};
 use pgsteer_core::config::AgentConfig;
 use pgsteer_core::probe::Objection;
 use pgsteer_core::snapshot::Snapshot;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
+use self::client::Senders;
+use self::door::Door;
+use self::room::Word;
 use crate::clock::Clock;
 use crate::heartbeat::Heartbeat;
 use crate::listen;
 
 /// All that the answers are made of.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Desk {
     /// What is wanted; another one after a reload.
     pub config: watch::Receiver<AgentConfig>,
@@ -42,7 +47,8 @@ pub struct Desk {
 #[derive(Debug)]
 pub struct Agent {
     config: watch::Sender<AgentConfig>,
-    thread: JoinHandle<anyhow::Result<()>>,
+    door: JoinHandle<()>,
+    waiting_room: JoinHandle<anyhow::Result<()>>,
 }
 
 /// Binds the agent's port, early, so that one that is taken ends the start and not the run.
@@ -70,11 +76,14 @@ impl Agent {
     ) -> anyhow::Result<Agent> {
         let (config, wanted) = watch::channel(config);
         let desk = Desk { config: wanted, snapshot, clock, heartbeat };
-        let thread = std::thread::Builder::new()
-            .name("pgsteer-agent".to_owned())
-            .spawn(move || run(listener, desk))
-            .context("cannot start the thread of the agent")?;
-        Ok(Agent { config, thread })
+        listener.set_nonblocking(true).context("cannot wait for the agent's clients")?;
+        let (room, words) = mpsc::channel(room::WORDS_MAX);
+        let senders = Arc::<Senders>::default();
+        let (of_room, known) = (desk.clone(), Arc::clone(&senders));
+        let waiting_room = thread("pgsteer-agent-w", move || wait_for_all(words, of_room, known))?;
+        let door = Door { listener, desk, senders, room };
+        let door = thread("pgsteer-agent", move || door.keep())?;
+        Ok(Agent { config, door, waiting_room })
     }
 
     /// Goes on with other words. Where it listens does not change.
@@ -84,25 +93,26 @@ impl Agent {
 
     /// It has ended although nobody told it to.
     pub fn has_failed(&self) -> bool {
-        self.thread.is_finished()
+        self.door.is_finished() || self.waiting_room.is_finished()
     }
 }
 
-/// How long the first client is kept waiting while nothing is known yet. HAProxy takes a check that
-/// is not answered for no news; a no would end the sessions of a server that has nothing wrong
-/// with it but that pgsteer was restarted.
-const FIRST_WORD: Duration = Duration::from_secs(2);
+fn thread<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> anyhow::Result<JoinHandle<T>> {
+    let builder = std::thread::Builder::new().name(name.to_owned());
+    builder.spawn(work).context("cannot start a thread of the agent")
+}
 
-fn run(listener: TcpListener, mut desk: Desk) -> anyhow::Result<()> {
+fn wait_for_all(
+    words: mpsc::Receiver<Word>,
+    desk: Desk,
+    senders: Arc<Senders>,
+) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let tasks = LocalSet::new();
-    tasks.block_on(&runtime, async move {
-        let listener = tokio::net::TcpListener::from_std(listener)?;
-        let settled = desk.snapshot.wait_for(|snapshot| snapshot.is_settled());
-        let _ = tokio::time::timeout(FIRST_WORD, settled).await;
-        connections::serve_all(listener, desk).await;
-        Ok(())
-    })
+    LocalSet::new().block_on(&runtime, room::serve_all(words, desk, senders));
+    Ok(())
 }
 
 impl Desk {

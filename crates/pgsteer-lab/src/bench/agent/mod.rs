@@ -25,6 +25,8 @@ use crate::options::{LabOptions, PatroniVersion};
 const PER_SECOND: u32 = 1_000;
 /// More than this the blog's daemon does not manage on a small machine.
 const BLOG_PER_SECOND: u32 = 100;
+/// Says how fast the machine is.
+const BARE: &str = "a bare server in its place";
 const CROWD: usize = 5_000;
 
 /// What is done.
@@ -39,7 +41,7 @@ pub struct Plan {
 
 impl Plan {
     pub fn whole() -> Self {
-        let (time, rest) = (Duration::from_secs(20), Duration::from_secs(30));
+        let (time, rest) = (Duration::from_secs(15), Duration::from_secs(30));
         Self { faults: Fault::ALL.to_vec(), time, rounds: 3, rest }
     }
 
@@ -60,13 +62,19 @@ impl Plan {
 struct Measured {
     versions: String,
     rows: Vec<Row>,
+    answering: Answering,
+    rest: Rest,
+    plan: Plan,
+}
+
+/// What answers take and cost.
+#[derive(Debug)]
+struct Answering {
     answers: Vec<Answers>,
     pgsteer: Vec<Cost>,
     blog: Vec<Cost>,
     /// By what the stand-in asks Patroni.
     blog_words: String,
-    rest: Vec<(&'static str, Rest)>,
-    plan: Plan,
 }
 
 /// One measurement of answers.
@@ -81,38 +89,56 @@ struct Answers {
 pub fn run(plan: Plan) -> Result<String> {
     let binary = household::pgsteer_binary()?;
     household::raise_file_limit();
-    // The blog's daemon looks for the role `master`, which Patroni has not said since 4.0.
-    let options = LabOptions { patroni: PatroniVersion::Debian, ..LabOptions::default() };
-    let lab = Lab::start(options)?;
+    let alone = start_lab(1)?;
+    println!("one node is up");
+    let answering = answering(&alone, &binary, &plan)?;
+    drop(alone);
+    let lab = start_lab(3)?;
     println!("the cluster is up");
-    let (rest, answers, pgsteer, blog, blog_words) = answering(&lab, &binary, &plan)?;
+    let rest = resting(&lab, &binary, plan.rest)?;
     let rows = table::measure(&lab, &binary, &plan.faults)?;
     let versions = versions::lines(&lab, &binary);
-    let measured = Measured { versions, rows, answers, pgsteer, blog, blog_words, rest, plan };
-    Ok(report::section(&measured))
+    Ok(report::section(&Measured { versions, rows, answering, rest, plan }))
 }
 
-type Answering = (Vec<(&'static str, Rest)>, Vec<Answers>, Vec<Cost>, Vec<Cost>, String);
+/// The blog's daemon looks for the role `master`, which Patroni has not said since 4.0.
+fn start_lab(members: usize) -> Result<Lab> {
+    let patroni = PatroniVersion::Debian;
+    Lab::start(LabOptions { patroni, members, ..LabOptions::default() })
+}
 
-/// Everything that wants a cluster which nothing is done to.
+/// One agent that has nothing to do but to watch three members.
+fn resting(lab: &Lab, binary: &Path, time: Duration) -> Result<Rest> {
+    let mut crew = Crew::start(lab, "resting", 0, Agents::pgsteer(lab, binary, "", 1.0)?)?;
+    let primary = lab.primary()?.name.clone();
+    for member in lab.members().iter().filter(|member| member.name != primary) {
+        crew.kill(&member.name)?;
+    }
+    std::thread::sleep(Duration::from_secs(3));
+    println!("{} s at rest", time.as_secs());
+    let [rest] =
+        at_rest(&[crew.pid(&primary)?], time)?.try_into().ok().context("one was watched")?;
+    Ok(rest)
+}
+
+/// What answers take and cost, on a machine with one member, as the agent's is in life.
 fn answering(lab: &Lab, binary: &Path, plan: &Plan) -> Result<Answering> {
     let primary = lab.primary()?;
     let mut ours = Crew::start(lab, "agent", 0, Agents::pgsteer(lab, binary, "", 1.0)?)?;
     let wait = "line_wait_seconds = 0";
-    let waiting = Crew::start(lab, "unasked", 1, Agents::pgsteer(lab, binary, wait, 1.0)?)?;
+    let unasked = Crew::start(lab, "unasked", 1, Agents::pgsteer(lab, binary, wait, 1.0)?)?;
     let mut blog = Crew::start(lab, "blog", 2, Agents::BlogDaemon)?;
     std::thread::sleep(Duration::from_secs(3));
-    println!("{} s at rest", plan.rest.as_secs());
     let pid = ours.pid(&primary.name)?;
-    let [rest] = at_rest(&[pid], plan.rest)?.try_into().ok().context("one was watched")?;
     let asking = Load {
         addr: ours.post(lab, primary).agent,
         line: "primary\n",
         answer: "ready up",
         per_second: PER_SECOND,
         time: plan.time,
+        stays_awake: true,
     };
-    let unasking = Load { addr: waiting.post(lab, primary).agent, line: "", ..asking };
+    let unasking = Load { addr: unasked.post(lab, primary).agent, line: "", ..asking };
     let asking_blog = Load {
         addr: blog.post(lab, primary).agent,
         line: "",
@@ -120,24 +146,36 @@ fn answering(lab: &Lab, binary: &Path, plan: &Plan) -> Result<Answering> {
         per_second: BLOG_PER_SECOND,
         ..asking
     };
-    let mut answers = Vec::new();
-    for (name, load) in [
-        ("with a line", asking),
-        ("without one, `--line-wait 0`", unasking),
-        ("blog's daemon, 100 a second", asking_blog),
-    ] {
-        println!("answers: {name}");
-        answers.push(Answers { name, latencies: load.run()?, note: String::new() });
-    }
-    answers.insert(1, beset(&asking, pid)?);
-    let mut costs = (Vec::new(), Vec::new());
+    let bare = Load { addr: load::bare_server("ready up\n")?, ..asking };
+    let mut answers = vec![measure("with a line", &asking)?, beset(&asking, pid)?];
+    answers.push(measure("without one, `--line-wait 0`", &unasking)?);
+    drop(unasked);
+    answers.push(measure(BARE, &bare)?);
+    answers.push(measure("with a line, by one who sleeps", &asleep(&asking))?);
+    answers.push(measure("a bare server, by one who sleeps", &asleep(&bare))?);
+    answers.push(measure("blog's daemon, 100 a second", &asking_blog)?);
+    let mut answering = Answering {
+        answers,
+        pgsteer: Vec::new(),
+        blog: Vec::new(),
+        blog_words: blog.first_words(&primary.name),
+    };
     for round in 1..=plan.rounds {
         println!("cost, round {round}");
-        costs.0.push(cost::measure(lab, &asking, pid)?);
-        costs.1.push(cost::measure(lab, &asking_blog, blog.pid(&primary.name)?)?);
+        answering.pgsteer.push(cost::measure(lab, &asleep(&asking), pid)?);
+        answering.blog.push(cost::measure(lab, &asleep(&asking_blog), blog.pid(&primary.name)?)?);
     }
-    let words = blog.first_words(&primary.name);
-    Ok((vec![("pgsteer agent", rest)], answers, costs.0, costs.1, words))
+    Ok(answering)
+}
+
+/// The same by one who sleeps until the answer wakes it.
+fn asleep<'a>(load: &Load<'a>) -> Load<'a> {
+    Load { stays_awake: false, ..*load }
+}
+
+fn measure(name: &'static str, load: &Load<'_>) -> Result<Answers> {
+    println!("answers: {name}");
+    Ok(Answers { name, latencies: load.run()?, note: String::new() })
 }
 
 /// Answers while a crowd is there.

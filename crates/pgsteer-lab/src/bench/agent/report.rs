@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::table::{AGENT_INTER, BACKENDS, Row, TIMEOUT};
-use super::{Answers, BLOG_PER_SECOND, CROWD, Cost, Measured, PER_SECOND};
+use super::{Answers, BARE, BLOG_PER_SECOND, CROWD, Cost, Measured, PER_SECOND};
 use crate::agents::{Fault, Judgement, LOOK_EVERY};
 use crate::bench::bars::Bars;
 use crate::bench::clock::today;
@@ -20,7 +20,7 @@ pub fn section(measured: &Measured) -> String {
     let _ = writeln!(text, "### The bars\n\n{}", bars(measured));
     let _ = writeln!(text, "### What HAProxy believes\n\n{}", faults(&measured.rows));
     let _ = writeln!(text, "{}", HOW_FAULTS.replace("{look}", &ms(LOOK_EVERY)));
-    let _ = writeln!(text, "### Answers\n\n{}", answers(&measured.answers));
+    let _ = writeln!(text, "### Answers\n\n{}", answers(&measured.answering.answers));
     let _ = writeln!(text, "### Cost\n\n{}", costs(measured));
     text
 }
@@ -67,15 +67,18 @@ fn bars(measured: &Measured) -> String {
     };
     let bar = AGENT_INTER + GRACE;
     let plain = worst(&|fault| fault.notice(TIMEOUT).is_zero());
-    bars.add("the latest of them, but for the next two", &ms(bar), told(plain, bar));
-    for (fault, after) in
-        [(Fault::PostgresHung, "its timeout"), (Fault::PoolerReloaded, "the next fresh login")]
-    {
+    bars.add("the latest of them, but for the next three", &ms(bar), told(plain, bar));
+    for (fault, after) in [
+        (Fault::AgentKilled, "then the check beside it, `inter 1s fall 2`"),
+        (Fault::PostgresHung, "its timeout"),
+        (Fault::PoolerReloaded, "the next fresh login"),
+    ] {
         let bar = bar + fault.notice(TIMEOUT);
-        let figure = format!("{fault}: {after} and then the same");
+        let figure = format!("{fault}: {after}, and then the same");
         bars.add(&figure, &ms(bar), told(worst(&|of| of == fault), bar));
     }
-    for each in measured.answers.iter().filter(|each| !each.name.contains("blog")) {
+    let is_ours = |each: &&Answers| each.name != BARE && !each.name.contains("blog");
+    for each in measured.answering.answers.iter().filter(is_ours) {
         let (middle, late) = (each.latencies.within(0.5), each.latencies.within(0.99));
         let [fast, slow] = [Duration::from_micros(100), Duration::from_millis(1)];
         let name = format!("answer {}", each.name);
@@ -84,13 +87,12 @@ fn bars(measured: &Measured) -> String {
     }
     let ratio = ratio(measured);
     let words = ratio.map(|ratio| (format!("1/{:.0}", 1.0 / ratio), ratio <= 1.0 / 20.0));
-    bars.add("CPU of the machine per check, of that of the blog's daemon", "1/20", words);
-    for (_, rest) in &measured.rest {
-        let cpu = (format!("{:.2} %", rest.cores * 100.0), rest.cores <= 0.005);
-        bars.add("at rest: of one core", "0.5 %", Some(cpu));
-        let mib = rest.resident_bytes as f64 / 1048576.0;
-        bars.add("at rest: memory", "15 MB", Some((format!("{mib:.1} MB"), mib <= 15.0)));
-    }
+    bars.add("CPU of all who take part per check, of that with the blog's daemon", "1/20", words);
+    let rest = measured.rest;
+    let cpu = (format!("{:.2} %", rest.cores * 100.0), rest.cores <= 0.005);
+    bars.add("at rest: of one core", "0.5 %", Some(cpu));
+    let mib = rest.resident_bytes as f64 / 1048576.0;
+    bars.add("at rest: memory", "15 MB", Some((format!("{mib:.1} MB"), mib <= 15.0)));
     bars.text()
 }
 
@@ -132,10 +134,11 @@ fn answers(all: &[Answers]) -> String {
     format!(
         "{PER_SECOND} checks a second, each a connection of its own, from the connect to the end of the \
          answer, as an open loop: a\ncheck that starts late because of those before it is counted from \
-         its own moment. The one who asks, the agent\nand the cluster share the machine.\n\n{}\n{notes}\
+         its own moment. The one who asks, the agent\nand a cluster of one member share the machine. *{BARE}* does nothing but take in, \
+         read, answer and close,\nand says what the machine itself takes.\n\n{}\n{notes}\
          - The {CROWD} are, in equal parts: half a line without an end, nothing at all, a question whose \
          answer is never\n  read, and 64 kB of garbage. Each holds its connection for two seconds and \
-         comes again.\n",
+         comes again. Its\n  thread is at nice 19, for elsewhere it has a machine of its own.\n",
         table.text()
     )
 }
@@ -143,35 +146,34 @@ fn answers(all: &[Answers]) -> String {
 fn costs(measured: &Measured) -> String {
     let mut table = Table::new(&[
         "round",
-        "pgsteer: machine",
-        "taking part",
-        "agent",
-        "blog's daemon: machine",
-        "taking part",
-        "daemon",
+        "pgsteer: all who take part",
+        "the agent",
+        "blog's daemon: all who take part",
+        "the daemon",
     ]);
-    for (round, (ours, blog)) in (1..).zip(measured.pgsteer.iter().zip(&measured.blog)) {
+    for (round, (ours, blog)) in
+        (1..).zip(measured.answering.pgsteer.iter().zip(&measured.answering.blog))
+    {
         let mut cells = vec![format!("{round}")];
         for cost in [ours, blog] {
-            cells.extend([cost.machine, cost.taking_part, cost.own].map(us));
+            cells.extend([cost.taking_part, cost.own].map(us));
         }
         table.row(cells);
     }
     let secs = measured.plan.time.as_secs();
-    let rest: String = measured.rest.iter().fold(String::new(), |text, (name, rest)| {
-        let (cores, mib) = (rest.cores * 100.0, rest.resident_bytes as f64 / 1048576.0);
-        text + &format!(
-            "`{name}` at rest, with three members and a login for checks, takes {cores:.2} % of \
-             a core and {mib:.1} MB,\nwatched for {} s.\n",
-            measured.plan.rest.as_secs()
-        )
-    });
+    let (cores, mib) =
+        (measured.rest.cores * 100.0, measured.rest.resident_bytes as f64 / 1048576.0);
+    let rest = format!(
+        "At rest, with three members to watch and a login for checks, an agent takes {cores:.2} % of a core \
+         and {mib:.1} MB,\nwatched for {} s.\n",
+        measured.plan.rest.as_secs()
+    );
     format!(
-        "CPU per check: of the whole machine by /proc/stat beyond what it takes without checks before and \
-         after, so whoever\nasks, Patroni and PostgreSQL are in it; of all processes that take\npart, \
-         by the scheduler's own account, the same way; and of the process that answers. {PER_SECOND} checks a second for pgsteer,\n{BLOG_PER_SECOND} for the blog's daemon ({}), {secs} s \
-         each.\n\n{}\n{rest}",
-        measured.blog_words,
+        "CPU per check of all processes that take part (whoever asks, the agent, Patroni, PostgreSQL, etcd) \
+         beyond what they\ntake without checks, and of the process that answers; by the scheduler's own \
+         account, because /proc/stat counts by\nticks, between which such short work falls. {PER_SECOND} \
+         checks a second for pgsteer, {BLOG_PER_SECOND} for the blog's daemon\n({}), {secs} s each.\n\n{}\n{rest}",
+        measured.answering.blog_words,
         table.text()
     )
 }
@@ -179,10 +181,10 @@ fn costs(measured: &Measured) -> String {
 /// Medians of the rounds.
 fn ratio(measured: &Measured) -> Option<f64> {
     let middle = |costs: &[Cost]| {
-        let all: Vec<f64> = costs.iter().map(|cost| cost.machine.as_secs_f64()).collect();
+        let all: Vec<f64> = costs.iter().map(|cost| cost.taking_part.as_secs_f64()).collect();
         median(&all)
     };
-    let (ours, blog) = (middle(&measured.pgsteer)?, middle(&measured.blog)?);
+    let (ours, blog) = (middle(&measured.answering.pgsteer)?, middle(&measured.answering.blog)?);
     (blog > 0.0 && ours > 0.0).then(|| ours / blog)
 }
 

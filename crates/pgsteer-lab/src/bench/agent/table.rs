@@ -22,7 +22,7 @@ pub const TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Longer than the slowest of the checks that stand beside the agents: happac's `inter 3s fall 3`.
 const PATIENCE: Patience =
-    Patience { least: Duration::from_secs(3), most: Duration::from_secs(12) };
+    Patience { least: Duration::from_secs(6), most: Duration::from_secs(12) };
 
 const SETTLE_LIMIT: Duration = Duration::from_secs(90);
 

@@ -1,0 +1,175 @@
+//! The agent's door: takes in whoever comes, and answers at once whose line is there.
+//!
+//! It polls, without a runtime: a task, a timer and another thread between a client and its answer
+//! take longer than all the rest.
+
+use std::io::{self, Read as _, Write as _};
+use std::mem;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{SocketFlags, acceptfrom_with};
+use tokio::sync::mpsc::Sender;
+
+use super::Desk;
+use super::client::{Client, Senders};
+use super::room::Word;
+
+/// How long the first client is kept waiting while nothing is known yet. HAProxy takes a check that
+/// is not answered for no news; a no would end the sessions of a server that has nothing wrong
+/// with it but that pgsteer was restarted.
+const FIRST_WORD: Duration = Duration::from_secs(2);
+
+/// How often it is looked for meanwhile.
+const FIRST_WORD_STEP: Duration = Duration::from_millis(5);
+
+/// How long a client may stand at the door without a word: HAProxy's line comes a few microseconds
+/// after its connection. Nobody else waits meanwhile.
+const STAND_LIMIT: Duration = Duration::from_millis(1);
+
+/// How many may stand there. When one more comes, the first of them has to go on.
+const STANDING_MAX: usize = 64;
+
+/// The pause after an accept that failed, mostly for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// The door. It lives on a thread of its own.
+pub struct Door {
+    pub listener: TcpListener,
+    pub desk: Desk,
+    pub senders: Arc<Senders>,
+    /// Where those go who have to be waited for.
+    pub room: Sender<Word>,
+}
+
+/// Somebody who has not said anything yet.
+struct Standing {
+    client: Client,
+    until: Instant,
+}
+
+/// What came of looking at the door.
+struct Look {
+    has_knocked: bool,
+    /// Of each who stands there, whether it has something to say.
+    speaks: Vec<bool>,
+}
+
+impl Door {
+    /// Takes clients in until the waiting room is gone.
+    pub fn keep(&self) {
+        self.await_first_word();
+        let (mut standing, mut is_failing) = (Vec::new(), false);
+        while !self.room.is_closed() {
+            let is_fine = self.turn(&mut standing).inspect_err(|error| {
+                if !is_failing {
+                    tracing::warn!(%error, "the agent cannot take a connection in");
+                }
+                self.send_on(Word::MakeRoom);
+                std::thread::sleep(ACCEPT_PAUSE);
+            });
+            is_failing = is_fine.is_err();
+        }
+    }
+
+    /// Waits for something to happen, and sees to it.
+    fn turn(&self, standing: &mut Vec<Standing>) -> Result<(), Errno> {
+        let look = match self.look(standing) {
+            // A signal is no reason to do anything but to look again.
+            Err(Errno::INTR) => return Ok(()),
+            look => look?,
+        };
+        let now = Instant::now();
+        for (who, speaks) in mem::take(standing).into_iter().zip(look.speaks) {
+            match speaks {
+                true => standing.extend(self.listen(who)),
+                false if who.until <= now => self.send_on(Word::Comes(who.client)),
+                false => standing.push(who),
+            }
+        }
+        if look.has_knocked
+            && let Some(client) = self.accept()?
+        {
+            standing.extend(self.listen(Standing { client, until: now + STAND_LIMIT }));
+        }
+        if standing.len() > STANDING_MAX {
+            self.send_on(Word::Comes(standing.remove(0).client));
+        }
+        Ok(())
+    }
+
+    fn await_first_word(&self) {
+        let until = Instant::now() + FIRST_WORD;
+        while !self.desk.snapshot.borrow().is_settled() && Instant::now() < until {
+            std::thread::sleep(FIRST_WORD_STEP);
+        }
+    }
+
+    /// Waits until somebody knocks or speaks, or has stood there for long enough.
+    fn look(&self, standing: &[Standing]) -> Result<Look, Errno> {
+        let mut sockets = Vec::with_capacity(1 + standing.len());
+        sockets.push(PollFd::new(&self.listener, PollFlags::IN));
+        sockets.extend(standing.iter().map(|who| PollFd::new(&who.client.stream, PollFlags::IN)));
+        let first = standing.iter().map(|who| who.until).min();
+        let wait = first.map(|until| timespec(until.saturating_duration_since(Instant::now())));
+        poll(&mut sockets, wait.as_ref())?;
+        let mut has_something = sockets.iter().map(|socket| !socket.revents().is_empty());
+        Ok(Look {
+            has_knocked: has_something.next() == Some(true),
+            speaks: has_something.collect(),
+        })
+    }
+
+    /// Lets in who has knocked, if it has not left again.
+    fn accept(&self) -> Result<Option<Client>, Errno> {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let (socket, from) = match acceptfrom_with(&self.listener, flags) {
+            Err(Errno::AGAIN | Errno::CONNABORTED | Errno::INTR) => return Ok(None),
+            accepted => accepted?,
+        };
+        let from =
+            from.and_then(|from| SocketAddr::try_from(from).ok()).ok_or(Errno::AFNOSUPPORT)?;
+        let stream = TcpStream::from(socket);
+        Ok(Some(Client { stream, from: from.ip(), said: Vec::new() }))
+    }
+
+    /// Answers whoever has said a line, or will say none. Gives back who may still say something.
+    fn listen(&self, mut who: Standing) -> Option<Standing> {
+        let mut there = [0; 256];
+        let count = match who.client.stream.read(&mut there) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if !self.desk.config.borrow().line_wait.is_zero() {
+                    return Some(who);
+                }
+                0
+            }
+            Err(_) => return None,
+            Ok(count) => count,
+        };
+        let said = &there[..count];
+        if !said.is_empty() {
+            self.senders.note(who.client.from);
+        }
+        if said.is_empty() || said.contains(&b'\n') {
+            // It is shorter than any socket's buffer, and who does not take it has lost it.
+            let _ = who.client.stream.write_all(self.desk.answer_to(said).as_bytes());
+        } else {
+            who.client.said = said.to_vec();
+            self.send_on(Word::Comes(who.client));
+        }
+        None
+    }
+
+    /// A room that is full has no time for one more, who has to come again.
+    fn send_on(&self, word: Word) {
+        let _ = self.room.try_send(word);
+    }
+}
+
+fn timespec(time: Duration) -> Timespec {
+    // Some of the longest there is is as good as all of it.
+    Timespec::try_from(time).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 })
+}
