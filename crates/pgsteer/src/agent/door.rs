@@ -3,15 +3,15 @@
 //! It polls, without a runtime: a task, a timer and another thread between a client and its answer
 //! take longer than all the rest.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::mem;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{SocketFlags, acceptfrom_with};
+use rustix::net::{SendFlags, SocketFlags, acceptfrom_with, send};
 use tokio::sync::mpsc::Sender;
 
 use super::Desk;
@@ -154,8 +154,8 @@ impl Door {
             self.senders.note(who.client.from);
         }
         if said.is_empty() || said.contains(&b'\n') {
-            // It is shorter than any socket's buffer, and who does not take it has lost it.
-            let _ = who.client.stream.write_all(self.desk.answer_to(said).as_bytes());
+            // Who does not take it has lost it.
+            let _ = say(&who.client.stream, &self.desk.answer_to(said));
         } else {
             who.client.said = said.to_vec();
             self.send_on(Word::Comes(who.client));
@@ -167,6 +167,13 @@ impl Door {
     fn send_on(&self, word: Word) {
         let _ = self.room.try_send(word);
     }
+}
+
+/// Sends the answer and the end in one packet, so that the client has to wake up only once. It is
+/// shorter than any socket's buffer.
+fn say(stream: &TcpStream, answer: &str) -> io::Result<()> {
+    send(stream, answer.as_bytes(), SendFlags::NOSIGNAL | SendFlags::MORE)?;
+    stream.shutdown(Shutdown::Write)
 }
 
 fn timespec(time: Duration) -> Timespec {

@@ -1,7 +1,8 @@
 //! The beat of a source: when its next question is due.
 //!
 //! The engine sets the pace in the plan. A pace that becomes shorter means "ask now", and so
-//! does a member that has moved.
+//! does a member that has moved. While all is calm, everybody is asked at the same moments: the
+//! process then wakes up four times a second and not for each member and source by itself.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,14 +13,19 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::Gone;
+use crate::clock::Clock;
 
 /// No pace makes a source ask in a closed loop.
 const PACE_MIN: Duration = Duration::from_millis(1);
+
+/// Gaps of this length and longer end at whole multiples of it, so a little early at first.
+const TOGETHER: Duration = Duration::from_millis(250);
 
 /// Waits for the next question of one source to one member.
 pub struct Beat {
     ask: watch::Receiver<Ask>,
     of: fn(&Pace) -> Duration,
+    clock: Clock,
     pace: Duration,
     place: Place,
     /// When the last question was due; none before the first.
@@ -35,9 +41,10 @@ struct Place {
 
 impl Beat {
     /// The beat of the source whose pace is `of` the plan's.
-    pub fn new(mut ask: watch::Receiver<Ask>, of: fn(&Pace) -> Duration) -> Beat {
+    pub fn new(mut ask: watch::Receiver<Ask>, of: fn(&Pace) -> Duration, clock: Clock) -> Beat {
         let now = ask.borrow_and_update().clone();
-        Beat { ask, of, pace: of(&now.pace).max(PACE_MIN), place: Place::of(&now), last: None }
+        let pace = of(&now.pace).max(PACE_MIN);
+        Beat { ask, of, clock, pace, place: Place::of(&now), last: None }
     }
 
     /// What the plan says of the member now.
@@ -73,12 +80,22 @@ impl Beat {
         while !self.look() {
             let Some(last) = self.last else { break };
             tokio::select! {
-                () = sleep_until(last + gap(self.pace)) => break,
+                () = sleep_until(self.after(last, gap(self.pace))) => break,
                 changed = self.ask.changed() => changed.map_err(|_| Gone)?,
             }
         }
         self.last = Some(Instant::now());
         Ok(())
+    }
+
+    /// When a gap is over.
+    fn after(&self, last: Instant, gap: Duration) -> Instant {
+        let due = last + gap;
+        if gap < TOGETHER {
+            return due;
+        }
+        let over = self.clock.moment(due.into_std()).since_start().as_nanos() % TOGETHER.as_nanos();
+        due - Duration::from_nanos(u64::try_from(over).unwrap_or(0))
     }
 
     /// Takes over what the plan says, and tells whether it hastens the next question.
@@ -123,6 +140,10 @@ mod tests {
         }
     }
 
+    fn clock() -> Clock {
+        Clock::since(Instant::now().into_std())
+    }
+
     async fn waited(beat: &mut Beat) -> u128 {
         let start = Instant::now();
         beat.due().await.unwrap();
@@ -132,27 +153,42 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_first_question_is_due_at_once_and_the_next_a_pace_later() {
         let (_plan, plan_rx) = watch::channel(ask(250));
-        let mut beat = Beat::new(plan_rx, |pace| pace.tether);
+        let mut beat = Beat::new(plan_rx, |pace| pace.tether, clock());
         assert_eq!(waited(&mut beat).await, 0);
         assert_eq!(waited(&mut beat).await, 250);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calm_beats_fall_together_and_none_is_late() {
+        let clock = clock();
+        tokio::time::sleep(Duration::from_millis(90)).await;
+        let (_plan, plan_rx) = watch::channel(ask(250));
+        let mut tether = Beat::new(plan_rx.clone(), |pace| pace.tether, clock);
+        let mut patroni = Beat::new(plan_rx, |pace| pace.patroni, clock);
+        waited(&mut tether).await;
+        waited(&mut patroni).await;
+        assert_eq!(waited(&mut tether).await, 160);
+        assert_eq!(waited(&mut tether).await, 250);
+        assert_eq!(waited(&mut patroni).await, 500);
+        assert_eq!(waited(&mut patroni).await, 1000);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_shorter_pace_means_ask_now_and_a_longer_one_does_not() {
         let (plan, plan_rx) = watch::channel(ask(250));
-        let mut beat = Beat::new(plan_rx, |pace| pace.tether);
+        let mut beat = Beat::new(plan_rx, |pace| pace.tether, clock());
         waited(&mut beat).await;
         plan.send_replace(ask(5));
         assert_eq!(waited(&mut beat).await, 0);
         assert_eq!(waited(&mut beat).await, 5);
         plan.send_replace(ask(250));
-        assert_eq!(waited(&mut beat).await, 250);
+        assert_eq!(waited(&mut beat).await, 245);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_pace_that_shortens_while_waiting_ends_the_wait() {
         let (plan, plan_rx) = watch::channel(ask(1000));
-        let mut beat = Beat::new(plan_rx, |pace| pace.tether);
+        let mut beat = Beat::new(plan_rx, |pace| pace.tether, clock());
         waited(&mut beat).await;
         let hasten = async {
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -165,7 +201,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_member_that_moved_is_asked_at_once() {
         let (plan, plan_rx) = watch::channel(ask(250));
-        let mut beat = Beat::new(plan_rx, |pace| pace.tether);
+        let mut beat = Beat::new(plan_rx, |pace| pace.tether, clock());
         waited(&mut beat).await;
         plan.send_modify(|ask| ask.postgres = ask.postgres.with_port(5433));
         assert_eq!(waited(&mut beat).await, 0);
@@ -174,7 +210,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_plan_that_is_gone_ends_it() {
         let (plan, plan_rx) = watch::channel(ask(250));
-        let mut beat = Beat::new(plan_rx, |pace| pace.tether);
+        let mut beat = Beat::new(plan_rx, |pace| pace.tether, clock());
         waited(&mut beat).await;
         drop(plan);
         assert!(beat.due().await.is_err());

@@ -247,7 +247,7 @@ mod tests {
             reports: reports_tx,
         };
         let http = Arc::new(Client::new(Duration::from_secs(5), None));
-        let beat = Beat::new(plan_rx, |pace| pace.patroni);
+        let beat = Beat::new(plan_rx, |pace| pace.patroni, Clock::start());
         let task = tokio::spawn(run(beat, http, reporter, Hint::default()));
         for _ in 0..5 {
             let Some(Report::Claim(claim)) = reports.recv().await else { panic!("no claim") };

@@ -71,14 +71,14 @@ impl Supervisor {
             vec![Task::spawn(resolver::run(ask_rx.clone(), reporter.clone(), unreachable.clone()))];
         if let Some(http) = &self.http {
             tasks.push(Task::spawn(patroni::run(
-                Beat::new(ask_rx.clone(), |pace| pace.patroni),
+                Beat::new(ask_rx.clone(), |pace| pace.patroni, self.clock),
                 http.clone(),
                 reporter.clone(),
                 self.hint.clone(),
             )));
         }
         if let Some(login) = &self.login {
-            let beat = Beat::new(ask_rx, |pace| pace.tether);
+            let beat = Beat::new(ask_rx, |pace| pace.tether, self.clock);
             let tether = Tether::new(beat, login.clone(), reporter.clone(), unreachable);
             tasks.push(Task::spawn(tether.run()));
         }
@@ -90,7 +90,7 @@ impl Supervisor {
         watched.poolers.retain(|port, _| ports.contains(port));
         for port in ports {
             let (ask, reporter) = (watched.ask.subscribe(), watched.reporter.clone());
-            let beat = || Beat::new(ask, |pace| pace.pooler);
+            let beat = || Beat::new(ask, |pace| pace.pooler, self.clock);
             watched.poolers.entry(*port).or_insert_with(|| match &self.login {
                 Some(login) => {
                     let tether = Tether::through_pooler(*port, beat(), login.clone(), reporter);

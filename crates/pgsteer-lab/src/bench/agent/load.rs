@@ -1,10 +1,13 @@
 //! Checks at a fixed rate, come what may, and how long each took.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
@@ -18,9 +21,6 @@ pub struct Load<'a> {
     pub answer: &'a str,
     pub per_second: u32,
     pub time: Duration,
-    /// Whether the one who asks stays awake for the answer. The system takes its time to wake a
-    /// process on an idle core, and that of the asker is not the answer's; but it costs a core.
-    pub stays_awake: bool,
 }
 
 /// How long the checks took, shortest first.
@@ -50,55 +50,54 @@ impl Load<'_> {
         let mut took = Vec::new();
         let mut due = began;
         while due - began < self.time {
-            let now = Instant::now();
-            let from = match due.checked_duration_since(now) {
+            let socket = self.socket()?;
+            let from = match due.checked_duration_since(Instant::now()) {
                 Some(early) => {
                     std::thread::sleep(early);
                     Instant::now()
                 }
                 None => due,
             };
-            self.ask().context("a check failed")?;
-            took.push(from.elapsed());
+            let (answer, took_so_far) = self.ask(socket, from).context("a check failed")?;
+            let begins = answer.starts_with(self.answer.as_bytes());
+            ensure!(begins, "the answer is {:?}", String::from_utf8_lossy(&answer));
+            took.push(took_so_far);
             due += step;
         }
         took.sort_unstable();
         Ok(Latencies(took))
     }
 
-    /// From the connection to the end of the answer, as HAProxy asks.
-    fn ask(&self) -> Result<()> {
-        let mut stream = TcpStream::connect_timeout(&self.addr, ANSWER_LIMIT)?;
-        stream.set_read_timeout(Some(ANSWER_LIMIT))?;
+    /// A socket that waits for nothing longer than it may.
+    fn socket(&self) -> Result<OwnedFd> {
+        let socket = rustix::net::socket_with(
+            match self.addr {
+                SocketAddr::V4(_) => AddressFamily::INET,
+                SocketAddr::V6(_) => AddressFamily::INET6,
+            },
+            SocketType::STREAM,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        for way in [Timeout::Recv, Timeout::Send] {
+            set_socket_timeout(&socket, way, Some(ANSWER_LIMIT))?;
+        }
+        Ok(socket)
+    }
+
+    /// From the connect to the end of the answer, as HAProxy asks.
+    fn ask(&self, socket: OwnedFd, from: Instant) -> Result<(Vec<u8>, Duration)> {
+        rustix::net::connect(&socket, &self.addr)?;
+        let mut stream = TcpStream::from(socket);
         if !self.line.is_empty() {
             stream.write_all(self.line.as_bytes())?;
         }
-        let answer = match self.stays_awake {
-            true => poll_to_end(&mut stream)?,
-            false => {
-                let mut answer = Vec::with_capacity(256);
-                stream.read_to_end(&mut answer)?;
-                answer
+        let (mut answer, mut part) = (Vec::new(), [0; 256]);
+        loop {
+            match stream.read(&mut part)? {
+                0 => return Ok((answer, from.elapsed())),
+                count => answer.extend_from_slice(&part[..count]),
             }
-        };
-        let begins = answer.starts_with(self.answer.as_bytes());
-        ensure!(begins, "the answer is {:?}", String::from_utf8_lossy(&answer));
-        Ok(())
-    }
-}
-
-fn poll_to_end(stream: &mut TcpStream) -> Result<Vec<u8>> {
-    let (mut answer, mut part, began) = (Vec::with_capacity(256), [0; 256], Instant::now());
-    stream.set_nonblocking(true)?;
-    loop {
-        match stream.read(&mut part) {
-            Ok(0) => return Ok(answer),
-            Ok(count) => answer.extend_from_slice(&part[..count]),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                ensure!(began.elapsed() < ANSWER_LIMIT, "no answer within {ANSWER_LIMIT:?}");
-                std::hint::spin_loop();
-            }
-            Err(error) => return Err(error.into()),
         }
     }
 }

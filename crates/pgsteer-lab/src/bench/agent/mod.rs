@@ -136,7 +136,6 @@ fn answering(lab: &Lab, binary: &Path, plan: &Plan) -> Result<Answering> {
         answer: "ready up",
         per_second: PER_SECOND,
         time: plan.time,
-        stays_awake: true,
     };
     let unasking = Load { addr: unasked.post(lab, primary).agent, line: "", ..asking };
     let asking_blog = Load {
@@ -151,8 +150,6 @@ fn answering(lab: &Lab, binary: &Path, plan: &Plan) -> Result<Answering> {
     answers.push(measure("without one, `--line-wait 0`", &unasking)?);
     drop(unasked);
     answers.push(measure(BARE, &bare)?);
-    answers.push(measure("with a line, by one who sleeps", &asleep(&asking))?);
-    answers.push(measure("a bare server, by one who sleeps", &asleep(&bare))?);
     answers.push(measure("blog's daemon, 100 a second", &asking_blog)?);
     let mut answering = Answering {
         answers,
@@ -162,15 +159,10 @@ fn answering(lab: &Lab, binary: &Path, plan: &Plan) -> Result<Answering> {
     };
     for round in 1..=plan.rounds {
         println!("cost, round {round}");
-        answering.pgsteer.push(cost::measure(lab, &asleep(&asking), pid)?);
-        answering.blog.push(cost::measure(lab, &asleep(&asking_blog), blog.pid(&primary.name)?)?);
+        answering.pgsteer.push(cost::measure(lab, &asking, pid)?);
+        answering.blog.push(cost::measure(lab, &asking_blog, blog.pid(&primary.name)?)?);
     }
     Ok(answering)
-}
-
-/// The same by one who sleeps until the answer wakes it.
-fn asleep<'a>(load: &Load<'a>) -> Load<'a> {
-    Load { stays_awake: false, ..*load }
 }
 
 fn measure(name: &'static str, load: &Load<'_>) -> Result<Answers> {

@@ -56,7 +56,7 @@ impl Rig {
         let clock = Clock::start();
         let member = MemberName::new("pg1").unwrap();
         let reporter = Reporter { member, clock, reports: reports_tx };
-        let beat = Beat::new(plan_rx, |pace| pace.tether);
+        let beat = Beat::new(plan_rx, |pace| pace.tether, Clock::start());
         let login = Arc::new(Login::fake(None, LIMIT));
         let tether = Tether::tied_to(subject, beat, login, reporter, None);
         Rig { plan, reports, clock, _task: Task::spawn(tether.run()) }
