@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgsteer_core::agent::{LINE_BYTES_MAX, Unclear};
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Resource, getrlimit, nice};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::Receiver;
@@ -28,6 +28,9 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 /// there longest goes: an answer takes less than a millisecond, so that one is idle, slow or hostile.
 const CONNECTIONS_MAX: usize = 8_192;
 
+/// A crowd in here takes its time from itself, and not from those at the door.
+const NICE: i32 = 5;
+
 /// Words from the door that are not read yet.
 pub const WORDS_MAX: usize = 1_024;
 
@@ -41,6 +44,8 @@ pub enum Word {
 
 /// Answers all whom the door sends.
 pub async fn serve_all(mut door: Receiver<Word>, desk: Desk, senders: Arc<Senders>) {
+    // Of this thread alone, as Linux has it. Where it is not allowed, it is not needed to answer.
+    let _ = nice(NICE);
     let desk = Rc::new(desk);
     let mut guests = Guests { here: VecDeque::new(), most: affordable() };
     while let Some(word) = door.recv().await {
