@@ -2,6 +2,7 @@
 
 mod agent;
 mod ask;
+mod by_member;
 pub mod check;
 pub mod cli;
 mod clock;

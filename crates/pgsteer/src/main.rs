@@ -12,11 +12,15 @@ use pgsteer::run::Outputs;
 use pgsteer_core::config::Config;
 use pgsteer_core::config::error::ConfigErrors;
 use pgsteer_core::config::summary::Summary;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
 /// What those hear who still name the path of pg_isready.
 const NO_PG_ISREADY: &str = "pg_isready is not run any more: pgsteer asks PgBouncer by itself, \
                              so -x (PGISREADY_PATH) may be left out";
+
+/// Lines of the log that may wait for stderr.
+const LOG_LINES_MAX: usize = 10_000;
 
 fn main() -> ExitCode {
     match Cli::parse_from(words(std::env::args_os())).command {
@@ -80,7 +84,7 @@ fn run(
         let _ = writeln!(io::stdout(), "{}", Summary(&config));
         return ExitCode::SUCCESS;
     }
-    start_log(format);
+    let _log = start_log(format);
     if let Some(hint) = hint {
         tracing::info!("{hint}");
     }
@@ -93,16 +97,23 @@ fn run(
     }
 }
 
-/// The log goes to stderr, from `info` on unless `RUST_LOG` says otherwise.
-fn start_log(format: LogFormat) {
+/// The log goes to stderr, from `info` on unless `RUST_LOG` says otherwise. A thread of its own
+/// writes it, so that whoever should read it and does not holds nobody up; what is too much by then
+/// is lost. Dropping what is given back writes the rest.
+fn start_log(format: LogFormat) -> WorkerGuard {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let (stderr, guard) = NonBlockingBuilder::default()
+        .thread_name("pgsteer-log")
+        .buffered_lines_limit(LOG_LINES_MAX)
+        .finish(io::stderr());
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
-        .with_writer(io::stderr);
+        .with_writer(stderr);
     match format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),
     }
+    guard
 }

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use pgsteer_core::names::{MemberName, ServiceName};
 
+use crate::by_member::ByMember;
+
 /// All that the proxy counts.
 #[derive(Debug, Default)]
 pub struct Stats {
@@ -25,7 +27,7 @@ pub struct Stats {
 /// What is counted of one service.
 #[derive(Debug, Default)]
 pub struct ServiceStats {
-    members: Mutex<BTreeMap<MemberName, Arc<MemberStats>>>,
+    members: ByMember<MemberStats>,
     /// Clients on hold now.
     pub held: AtomicUsize,
     /// Clients that were ever on hold.
@@ -60,10 +62,6 @@ impl Stats {
 impl ServiceStats {
     /// The counters of one member, made when first asked for.
     pub fn member(&self, name: &MemberName) -> Arc<MemberStats> {
-        let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(stats) = members.get(name) {
-            return Arc::clone(stats);
-        }
-        Arc::clone(members.entry(name.clone()).or_default())
+        self.members.of(name)
     }
 }

@@ -198,7 +198,7 @@ impl Search {
         }
         let Some(target) = pick_early(&worker.snapshot(), service) else { return Ok(None) };
         let deadline = self.deadline(worker, service)?;
-        let Some(turn) = worker.shared().queues.before(&target.member).early_turn() else {
+        let Some(turn) = worker.shared().queues.of(&target.member).early_turn() else {
             return Ok(None);
         };
         self.may_go_early = false;
@@ -259,7 +259,7 @@ impl Search {
         client: &Client,
         seat: &Seat,
     ) -> Result<Option<Turn>, Vain> {
-        let queue = worker.shared().queues.before(seat.member());
+        let queue = worker.shared().queues.of(seat.member());
         // Somebody who may not be held at all can still be second.
         let patience = Instant::now() + service.config.connect_timeout;
         let deadline = patience.max(self.began() + service.config.hold);

@@ -11,11 +11,11 @@
 //! is as slow as the client is, and a client must not keep others waiting. Only an early login,
 //! for which nobody has to wait, keeps its turn until the gate opens; so that there are few.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use pgsteer_core::names::MemberName;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::by_member::ByMember;
 
 /// Clients that wait for a member's first word at the same time: when a crowd begins to be let
 /// in, and when it is known that the member keeps up.
@@ -23,10 +23,7 @@ const TURNS_FIRST: usize = 4;
 const TURNS_MAX: usize = 64;
 
 /// The queues before all members, over all workers and services.
-#[derive(Debug, Default)]
-pub struct Queues {
-    by_member: Mutex<BTreeMap<MemberName, Arc<Queue>>>,
-}
+pub type Queues = ByMember<Queue>;
 
 /// The queue before one member. It is served in the order in which it was joined.
 #[derive(Debug)]
@@ -43,24 +40,13 @@ pub struct Turn {
     _permit: OwnedSemaphorePermit,
 }
 
-impl Queues {
-    /// The queue before one member.
-    pub fn before(&self, member: &MemberName) -> Arc<Queue> {
-        let mut queues = self.by_member.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(queue) = queues.get(member) {
-            return Arc::clone(queue);
-        }
-        let queue = Arc::new(Queue::new());
-        queues.insert(member.clone(), Arc::clone(&queue));
-        queue
+impl Default for Queue {
+    fn default() -> Queue {
+        Queue { free: Arc::new(Semaphore::new(TURNS_FIRST)), turns: Mutex::new(TURNS_FIRST) }
     }
 }
 
 impl Queue {
-    fn new() -> Queue {
-        Queue { free: Arc::new(Semaphore::new(TURNS_FIRST)), turns: Mutex::new(TURNS_FIRST) }
-    }
-
     /// Waits for a turn.
     pub async fn turn(self: Arc<Self>) -> Turn {
         self.start_slowly_if_empty();
@@ -114,6 +100,8 @@ mod tests {
     use std::pin::pin;
     use std::task::{Context, Poll, Waker};
 
+    use pgsteer_core::names::MemberName;
+
     use super::*;
 
     /// A turn if it can be had at once.
@@ -127,7 +115,7 @@ mod tests {
 
     #[test]
     fn a_crowd_is_let_in_slowly_then_quicker_and_slowly_again_next_time() {
-        let queue = Arc::new(Queue::new());
+        let queue = Arc::new(Queue::default());
         let mut turns: Vec<Turn> = std::iter::from_fn(|| take(&queue)).collect();
         assert_eq!(turns.len(), TURNS_FIRST);
         turns.pop().unwrap().heard();
@@ -147,7 +135,7 @@ mod tests {
 
     #[test]
     fn early_logins_are_as_few_as_the_first_and_let_others_in_when_they_are_over() {
-        let queue = Arc::new(Queue::new());
+        let queue = Arc::new(Queue::default());
         let early = || Arc::clone(&queue).early_turn();
         let mut turns: Vec<Turn> = std::iter::from_fn(early).collect();
         assert_eq!(turns.len(), TURNS_FIRST);
@@ -161,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_member_that_says_nothing_gets_no_more() {
-        let queue = Arc::new(Queue::new());
+        let queue = Arc::new(Queue::default());
         let turns: Vec<Turn> = std::iter::from_fn(|| take(&queue)).collect();
         drop(turns);
         let again: Vec<Turn> = std::iter::from_fn(|| take(&queue)).collect();
@@ -172,8 +160,8 @@ mod tests {
     fn every_member_has_a_queue_of_its_own() {
         let queues = Queues::default();
         let name = |text: &str| MemberName::new(text).unwrap();
-        let _taken: Vec<Turn> = std::iter::from_fn(|| take(&queues.before(&name("n1")))).collect();
-        assert!(take(&queues.before(&name("n1"))).is_none());
-        assert!(take(&queues.before(&name("n2"))).is_some());
+        let _taken: Vec<Turn> = std::iter::from_fn(|| take(&queues.of(&name("n1")))).collect();
+        assert!(take(&queues.of(&name("n1"))).is_none());
+        assert!(take(&queues.of(&name("n2"))).is_some());
     }
 }

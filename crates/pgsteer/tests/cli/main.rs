@@ -8,3 +8,4 @@ mod pgsteer;
 mod ports;
 mod shipped;
 mod strange;
+mod unread;

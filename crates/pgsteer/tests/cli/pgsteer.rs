@@ -1,14 +1,19 @@
 //! A pgsteer process.
 
-use std::io::{Read, Write};
+use std::io::{PipeReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::io::ioctl_fionread;
+use rustix::pipe::fcntl_setpipe_size;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+
+/// More than any line of a log.
+const LINE_BYTES: usize = 500;
 
 const LIMIT: Duration = Duration::from_secs(15);
 
@@ -36,17 +41,37 @@ pub struct Running {
     child: Child,
     http: SocketAddr,
     log: PathBuf,
+    unread: Option<PipeReader>,
 }
 
 impl Running {
     /// With its three doors at `ip`.
     pub fn start(ip: IpAddr, words: &[&str]) -> Running {
+        let log = scratch(&format!("pgsteer-{ip}.log"));
+        let stderr = std::fs::File::create(&log).unwrap();
+        Running::begin(ip, words, |command| command.stderr(stderr))
+    }
+
+    /// One whose log goes to a pipe of that size, and nobody reads it.
+    pub fn start_unread(ip: IpAddr, pipe_bytes: usize, words: &[&str]) -> Running {
+        let (reader, writer) = std::io::pipe().unwrap();
+        fcntl_setpipe_size(&writer, pipe_bytes).unwrap();
+        let mut running = Running::begin(ip, words, |command| command.stderr(writer));
+        running.unread = Some(reader);
+        running
+    }
+
+    fn begin(
+        ip: IpAddr,
+        words: &[&str],
+        log_to: impl FnOnce(&mut Command) -> &mut Command,
+    ) -> Running {
         let at = |port| SocketAddr::new(ip, port).to_string();
         let doors = ["--write", &at(5000), "--read", &at(5001), "--http", &at(7000)];
         let log = scratch(&format!("pgsteer-{ip}.log"));
         let mut command = command(&[&["run"], words, &doors].concat());
-        let child = command.stderr(std::fs::File::create(&log).unwrap()).spawn().unwrap();
-        let mut running = Running { child, http: SocketAddr::new(ip, 7000), log };
+        let child = log_to(&mut command).spawn().unwrap();
+        let mut running = Running { child, http: SocketAddr::new(ip, 7000), log, unread: None };
         running.wait_for("its status page", |running| running.status().map(drop));
         running
     }
@@ -87,9 +112,24 @@ impl Running {
 
     /// Asks it to stop, and returns its exit code.
     pub fn stop(mut self) -> Option<i32> {
-        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
-        kill_process(pid, Signal::TERM).unwrap();
+        self.signal(Signal::TERM);
         self.child.wait().unwrap().code()
+    }
+
+    /// Has it read its file again.
+    pub fn reload(&self) {
+        self.signal(Signal::HUP);
+    }
+
+    /// So much of its log waits to be read, or hardly less: a line is written whole or not at all.
+    pub fn is_unread(&self, bytes: usize) -> bool {
+        let waiting = self.unread.as_ref().map(|pipe| ioctl_fionread(pipe).unwrap());
+        waiting.is_some_and(|waiting| waiting as usize + LINE_BYTES > bytes)
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
     }
 
     pub fn log(&self) -> String {

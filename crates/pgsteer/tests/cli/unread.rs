@@ -1,0 +1,26 @@
+//! A log that nobody reads.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::fake_patroni::FakePatroni;
+use crate::pgsteer::{Running, own_address};
+
+const PIPE_BYTES: usize = 4_096;
+/// Each is worth a line.
+const RELOADS: usize = 100;
+
+#[test]
+fn a_log_that_nobody_reads_holds_nobody_up() {
+    let ip = own_address();
+    let patroni = FakePatroni::of_primary(ip, SocketAddr::new(ip, 5432), Vec::new());
+    let mut pgsteer = Running::start_unread(ip, PIPE_BYTES, &["--patroni", &patroni.url()]);
+    for _ in 0..RELOADS {
+        pgsteer.reload();
+        assert!(pgsteer.status().is_some());
+    }
+    assert!(pgsteer.is_unread(PIPE_BYTES), "there is room for more of the log");
+    let began = Instant::now();
+    assert_eq!(pgsteer.stop(), Some(0));
+    assert!(began.elapsed() < Duration::from_secs(5), "it ended after {:?}", began.elapsed());
+}
