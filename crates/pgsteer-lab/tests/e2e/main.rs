@@ -7,6 +7,7 @@ mod binary;
 mod cases;
 mod clients;
 mod kept;
+mod rendered;
 mod sockets;
 mod stage;
 mod steer;
