@@ -5,7 +5,7 @@ LAB   := $(CARGO) run --quiet -p pgsteer-lab --
 BENCH := $(CARGO) run --quiet --release -p pgsteer-lab --
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit e2e story build install-lab lab bench bench-failover bench-proxy bench-agent deny clean
+.PHONY: help demo test lint unit e2e story build install-lab lab bench bench-failover bench-proxy bench-agent bench-render deny clean
 
 help: ## List what can be done here
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -38,7 +38,7 @@ build: cargo ## The debug build that tests and demo use
 lab: install-lab ## A real cluster to play with, until Ctrl-C (ARGS='--network namespaces --patroni debian')
 	$(LAB) up $(ARGS)
 
-bench: bench-failover bench-proxy bench-agent ## All benchmarks; they write docs/BENCHMARKS.md and docs/AGENT.md
+bench: bench-failover bench-proxy bench-agent bench-render ## All benchmarks; they write docs/BENCHMARKS.md, docs/AGENT.md and docs/RENDER.md
 
 bench-failover: install-lab ## Failover seen by clients: pgsteer, HAProxy twice, libpq, side by side
 	$(CARGO) build --quiet --release -p pgsteer -p pgsteer-lab
@@ -51,6 +51,10 @@ bench-proxy: install-lab ## CPU per transaction: pgsteer and HAProxy in turn
 bench-agent: install-lab ## The agent beside happac and the blog's daemon: faults, answers, cost; writes docs/AGENT.md
 	$(CARGO) build --quiet --release -p pgsteer -p pgsteer-lab
 	$(BENCH) bench-agent --out docs/AGENT.md $(ARGS)
+
+bench-render: install-lab ## HAProxy with profile sql beside the check that it replaces; writes docs/RENDER.md
+	$(CARGO) build --quiet --release -p pgsteer -p pgsteer-lab
+	$(BENCH) bench-render --out docs/RENDER.md $(ARGS)
 
 install-lab: cargo
 	@sh scripts/install-lab.sh

@@ -13,12 +13,12 @@ fn toml() -> String {
     )
 }
 
-fn doors() -> Wishes {
+pub fn doors() -> Wishes {
     let doors = vec!["10.0.0.21".to_owned(), "10.0.0.22".to_owned()];
     Wishes { doors, vip: Some("10.0.0.20/24".to_owned()), ..Wishes::default() }
 }
 
-fn made(kind: Kind, members: &[Found], wishes: &Wishes) -> Vec<Rendered> {
+pub fn made(kind: Kind, members: &[Found], wishes: &Wishes) -> Vec<Rendered> {
     files(kind, &config(&toml()), members, wishes).unwrap_or_else(|refusal| panic!("{refusal}"))
 }
 
