@@ -24,9 +24,9 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// The timings of the check of haproxy-postgresql, and what it does when a server is lost.
-const SEED_TIMES: &str =
+const OTHER_TIMES: &str =
     "inter 5s fastinter 2s downinter 5s rise 2 fall 3 on-marked-down shutdown-sessions";
-const SEED_TIMEOUTS: &str = "    retries 3\n    option redispatch\n    timeout connect 1s\n    \
+const OTHER_TIMEOUTS: &str = "    retries 3\n    option redispatch\n    timeout connect 1s\n    \
                              timeout client 1h\n    timeout server 1h\n    timeout check 2s\n";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub enum Kind {
     /// `pgsteer render haproxy --profile sql`, as it comes.
     Rendered,
     /// The stand-in.
-    Seed,
+    Other,
 }
 
 /// A HAProxy that runs. Dropping it kills it.
@@ -52,7 +52,7 @@ impl Door {
         let (write, socket) = (free_address()?, free_address()?);
         let (name, backend, text) = match kind {
             Kind::Rendered => ("sql", "pgsteer:primary", rendered(lab, pgsteer, write)?),
-            Kind::Seed => ("seed", "members", seed(lab, write)),
+            Kind::Other => ("other", "members", other(lab, write)),
         };
         let process = lab.haproxy(name, &suited(&text, socket, lab.id()))?;
         let started = Instant::now();
@@ -86,7 +86,7 @@ fn rendered(lab: &Lab, pgsteer: &Path, write: SocketAddr) -> Result<String> {
     String::from_utf8(output.stdout).context("a strange file")
 }
 
-fn seed(lab: &Lab, write: SocketAddr) -> String {
+fn other(lab: &Lab, write: SocketAddr) -> String {
     let mut startup = b"\x00\x03\x00\x00".to_vec();
     for word in ["user", SUPERUSER, "database", "template1", ""] {
         startup.extend_from_slice(word.as_bytes());
@@ -95,14 +95,14 @@ fn seed(lab: &Lab, write: SocketAddr) -> String {
     let question = b"select pg_is_in_recovery();\0";
     let mut text = format!(
         "global\n    maxconn 4000\n    spread-checks 5\n    stats socket /of/the/lab\n\n\
-         defaults\n    mode tcp\n{SEED_TIMEOUTS}\n\
+         defaults\n    mode tcp\n{OTHER_TIMEOUTS}\n\
          frontend write\n    bind {write}\n    acl single nbsrv(members) eq 1\n    \
          tcp-request connection reject if !single\n    default_backend members\n\n\
          backend members\n    option tcp-check\n    tcp-check connect\n    \
          tcp-check send-binary {}\n    tcp-check expect binary 520000000800000000\n    \
          tcp-check send-binary 51{}\n    tcp-check send-binary 5800000004\n    \
          tcp-check expect binary 54\n    tcp-check expect binary 440000000b00010000000166\n    \
-         default-server {SEED_TIMES}\n",
+         default-server {OTHER_TIMES}\n",
         with_length(&startup),
         with_length(question),
     );

@@ -28,8 +28,8 @@ pub struct Plan {
 
 impl Plan {
     pub fn whole() -> Self {
-        let mut events = vec![Event::Switchover; 5];
-        events.extend([Event::Crash; 3]);
+        let mut events = vec![Event::Crash; 5];
+        events.extend([Event::Switchover; 5]);
         Self { starts: 3, events }
     }
 
@@ -59,7 +59,7 @@ impl Event {
 #[derive(Debug, Clone, Copy)]
 struct Pair<T> {
     rendered: T,
-    seed: T,
+    other: T,
 }
 
 /// What clients saw of one event.
@@ -87,15 +87,16 @@ pub fn run(plan: &Plan) -> Result<String> {
     let mut standbys_known = Vec::new();
     for _ in 0..plan.starts {
         let rendered = Door::open(&lab, &binary, Kind::Rendered)?;
-        let seed = Door::open(&lab, &binary, Kind::Seed)?;
-        standbys_known.push(Pair { rendered: rendered.standbys_known, seed: seed.standbys_known });
+        let other = Door::open(&lab, &binary, Kind::Other)?;
+        standbys_known
+            .push(Pair { rendered: rendered.standbys_known, other: other.standbys_known });
     }
     println!("standbys were recognised: {standbys_known:?}");
     let rendered = Door::open(&lab, &binary, Kind::Rendered)?;
-    let seed = Door::open(&lab, &binary, Kind::Seed)?;
+    let other = Door::open(&lab, &binary, Kind::Other)?;
     let mut failovers = Vec::new();
     for event in &plan.events {
-        let doors = Pair { rendered: &rendered, seed: &seed };
+        let doors = Pair { rendered: &rendered, other: &other };
         failovers.push(happen(&lab, doors, *event)?);
         println!("{:?}", failovers.last());
     }
@@ -109,9 +110,9 @@ fn happen(lab: &Lab, doors: Pair<&Door>, event: Event) -> Result<Failover> {
     let truth = Truth::watch(lab)?;
     let clients = Pair {
         rendered: Prober::start(doors.rendered.write)?,
-        seed: Prober::start(doors.seed.write)?,
+        other: Prober::start(doors.other.write)?,
     };
-    let both = [&clients.rendered, &clients.seed];
+    let both = [&clients.rendered, &clients.other];
     wait_until_served(&both, Instant::now())?;
     let old = lab.primary()?.name.clone();
     match event {
@@ -128,7 +129,7 @@ fn happen(lab: &Lab, doors: Pair<&Door>, event: Event) -> Result<Failover> {
     let writable = truth.wait_for_successor(&old, LIMIT)?.at;
     wait_until_served(&both, writable)?;
     let told =
-        Pair { rendered: clients.rendered.told(writable)?, seed: clients.seed.told(writable)? };
+        Pair { rendered: clients.rendered.told(writable)?, other: clients.other.told(writable)? };
     Ok(Failover { event, told })
 }
 

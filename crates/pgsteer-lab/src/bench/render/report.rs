@@ -55,7 +55,7 @@ many.";
 fn starts(starts: &[Pair<Duration>]) -> String {
     let mut table = Table::new(&["start", "profile sql: standbys known", "other check"]);
     for (number, pair) in (1..).zip(starts) {
-        table.row(vec![format!("{number}"), shown(pair.rendered), shown(pair.seed)]);
+        table.row(vec![format!("{number}"), shown(pair.rendered), shown(pair.other)]);
     }
     table.text()
 }
@@ -72,7 +72,7 @@ fn waits(failovers: &[Failover]) -> String {
     ]);
     for Failover { event, told } in failovers {
         let mut row = vec![event.name().to_owned()];
-        for told in [told.rendered, told.seed] {
+        for told in [told.rendered, told.other] {
             row.extend([shown(told.wait), told.failed.to_string(), told.read_only.to_string()]);
         }
         table.row(row);
@@ -84,7 +84,7 @@ fn waits(failovers: &[Failover]) -> String {
 fn ratio(failovers: &[Failover], event: Event) -> Option<f64> {
     let of_event = || failovers.iter().filter(|failover| failover.event == event);
     let ours: Vec<f64> = of_event().map(|it| it.told.rendered.wait.as_secs_f64()).collect();
-    let theirs: Vec<f64> = of_event().map(|it| it.told.seed.wait.as_secs_f64()).collect();
+    let theirs: Vec<f64> = of_event().map(|it| it.told.other.wait.as_secs_f64()).collect();
     Some(median(&theirs)? / median(&ours)?)
 }
 
@@ -100,9 +100,9 @@ mod tests {
     #[test]
     fn the_ratio_is_that_of_the_medians_of_one_kind_of_event() {
         let told = |ms| Told { wait: Duration::from_millis(ms), failed: 0, read_only: 0 };
-        let of = |event, rendered, seed| Failover {
+        let of = |event, rendered, other| Failover {
             event,
-            told: Pair { rendered: told(rendered), seed: told(seed) },
+            told: Pair { rendered: told(rendered), other: told(other) },
         };
         let all = [
             of(Event::Switchover, 100, 900),
