@@ -14,7 +14,7 @@ demo: install-lab ## A real cluster, pgsteer in front of it, a switchover under 
 	$(CARGO) build --quiet -p pgsteer -p pgsteer-lab
 	$(LAB) demo $(if $(ONCE),--once) $(ARGS)
 
-test: install-lab lint unit e2e story ## Everything that CI checks, about 10 minutes on two cores
+test: install-readers lint unit e2e story ## Everything that CI checks, about 10 minutes on two cores
 
 lint: cargo ## Format, clippy with warnings as errors, documentation
 	$(CARGO) fmt --all --check
@@ -25,7 +25,7 @@ unit: cargo ## Unit, scenario, property and protocol tests, licences and advisor
 	$(CARGO) test --workspace --locked --lib --bins --test '*' --exclude pgsteer-lab
 	$(CARGO) test -p pgsteer-lab --locked --lib --bins --test dependencies
 
-e2e: install-lab build ## End-to-end tests on real clusters
+e2e: install-readers build ## End-to-end tests on real clusters
 	$(CARGO) test -p pgsteer-lab --locked --test lab --test render --test e2e
 
 story: ## The demo once, with and without a login for the tether
@@ -58,6 +58,11 @@ bench-render: install-lab ## HAProxy with profile sql beside the check that it r
 
 install-lab: cargo
 	@sh scripts/install-lab.sh
+
+# What reads the files of `pgsteer render`, too.
+install-readers: cargo
+	@sh scripts/install-lab.sh readers
+.PHONY: install-readers
 
 deny: ## Licences and advisories by cargo-deny, if you have it and its download
 	$(CARGO) deny check

@@ -48,17 +48,19 @@ fn login(command: &mut Command, door: SocketAddr) {
         .envs([("PGCONNECT_TIMEOUT", "60"), ("PGPASSFILE", "/nonexistent")]);
 }
 
-/// The same two places that `scripts/install-lab.sh` installs to.
-fn python_of_venv() -> Result<PathBuf> {
+/// The Python that has psycopg.
+pub fn python_of_venv() -> Result<PathBuf> {
+    installed("venv/bin/python")
+}
+
+/// What `scripts/install-lab.sh` has put into one of its two places.
+pub fn installed(what: &str) -> Result<PathBuf> {
     let mut places = vec![PathBuf::from("/var/cache")];
     places.extend(std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from));
     places.extend(std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache")));
-    let python = |place: &PathBuf| place.join("pgsteer-lab/venv/bin/python");
-    places
-        .iter()
-        .map(python)
-        .find(|python| python.is_file())
-        .context("there is no Python with psycopg; run scripts/install-lab.sh")
+    let at = |place: &PathBuf| place.join("pgsteer-lab").join(what);
+    let found = places.iter().map(at).find(|path| path.exists());
+    found.with_context(|| format!("there is no {what}; run scripts/install-lab.sh readers"))
 }
 
 /// Runs it to its end; what it printed to stdout, if it was content.

@@ -18,6 +18,7 @@ mod replicas;
 mod several;
 mod silence;
 mod sql_only;
+mod strings;
 mod switchover;
 mod tls;
 
@@ -59,6 +60,7 @@ pub fn all() -> Vec<Case> {
             drivers::psql_logs_in_by_scram_and_hears_the_servers_own_refusals,
             drivers::psycopg_pipelines_copies_and_fails_as_without_a_proxy,
             drivers::pgbench_runs_without_an_error,
+            strings::of_clients_connect_word_for_word,
             cancel::libpq_cancels_the_query_it_means,
             cancel::psql_cancels_at_ctrl_c,
             cancel::a_second_pgsteer_cancels_what_runs_through_the_first,
