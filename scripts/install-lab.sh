@@ -12,7 +12,8 @@ PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 PATRONI_PIP='patroni[etcd3,psycopg3]==4.1.5'
 PSYCOPG_PIP='psycopg[binary]>=3.1,<4'
 SQLALCHEMY_PIP='SQLAlchemy>=2,<3'
-PG_NPM='pg@8'
+# node-postgres, and Grafana's types with their compiler.
+NPM='pg@8 typescript@5 @grafana/schema@13'
 POSTGRES_MIN=14
 PYTHON=/usr/bin/python3
 
@@ -102,7 +103,7 @@ have_clients() {
     [ -z "$READERS" ] || { [ -r "$CLIENTS_STAMP" ] && [ "$(cat "$CLIENTS_STAMP")" = "$(clients_text)" ]; }
 }
 
-clients_text() { printf '%s\n%s\n' "$SQLALCHEMY_PIP" "$PG_NPM"; }
+clients_text() { printf '%s\n%s\n' "$SQLALCHEMY_PIP" "$NPM"; }
 
 # ---- Installing by apt --------------------------------------------------------------------------
 
@@ -211,18 +212,18 @@ install_venv() {
     stamp_text >"$STAMP"
 }
 
-# ---- Clients of other languages -----------------------------------------------------------------
+# ---- Clients of other languages, and what reads the dashboard -----------------------------------
 
 # Beside the environment, so that a new one of those costs nothing here. It has psycopg already.
 install_clients() {
-    say "making $CLIENTS with $SQLALCHEMY_PIP and $PG_NPM"
+    say "making $CLIENTS with $SQLALCHEMY_PIP and $NPM"
     log=$(mktemp)
     rm -rf "$CLIENTS"
     mkdir -p "$CLIENTS/node"
     if ! { "$VENV/bin/python" -m pip install -q --disable-pip-version-check --target "$CLIENTS/python" "$SQLALCHEMY_PIP" &&
-        npm install --prefix "$CLIENTS/node" --ignore-scripts --no-audit --no-fund --loglevel=error "$PG_NPM"; } >"$log" 2>&1; then
+        npm install --prefix "$CLIENTS/node" --ignore-scripts --no-audit --no-fund --loglevel=error $NPM; } >"$log" 2>&1; then
         tail -n 20 "$log" >&2
-        say "pip or npm could not install $SQLALCHEMY_PIP and $PG_NPM (the whole log is in $log)"
+        say "pip or npm could not install $SQLALCHEMY_PIP and $NPM (the whole log is in $log)"
         exit 1
     fi
     rm -f "$log"

@@ -4,6 +4,8 @@
 
 #[path = "e2e/binary.rs"]
 mod binary;
+#[path = "e2e/installed.rs"]
+mod installed;
 
 use std::io::Write;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -53,6 +55,8 @@ fn verdict(program: &str, words: &[&str], file: &Path) -> (bool, String) {
     let path = which(program)
         .unwrap_or_else(|| panic!("there is no {program}; run scripts/install-lab.sh readers"));
     let mut command = Command::new(path);
+    // HAProxy asks DNS for names that nobody has; a lost answer must not take five seconds each.
+    command.env("RES_OPTIONS", "timeout:1 attempts:1");
     // Keepalived 2.2 ends a test of a file with a vrrp_script, if it has found nothing, by SIGTERM to
     // all of its process group. That is none of ours then; an error is exit 5 and words.
     let output = command.args(words).arg(file).process_group(0).output().unwrap();
@@ -246,6 +250,29 @@ fn promtool_understands_the_dashboard() {
     std::fs::write(&file, groups.to_string()).unwrap();
     let (is_fine, told) = verdict("promtool", &["check", "rules"], &file);
     assert!(is_fine, "{told}");
+}
+
+/// A wrong word, a number for a text or a key that there is not is an error of the compiler.
+#[test]
+fn grafanas_own_types_take_the_dashboard() {
+    let folder = folder("grafana-types");
+    render(&folder, &words(&format!("grafana {THREE}")));
+    let modules = installed::installed("clients/node/node_modules").unwrap();
+    std::os::unix::fs::symlink(&modules, folder.join("node_modules")).unwrap();
+    let dashboard = std::fs::read_to_string(folder.join("pgsteer.json")).unwrap();
+    let told = |dashboard: &str| {
+        let file = folder.join("dashboard.ts");
+        std::fs::write(&file, [include_str!("render/dashboard.ts"), dashboard].concat()).unwrap();
+        let line = "--noEmit --strict --skipLibCheck --moduleResolution bundler --module esnext";
+        let mut command = Command::new("node");
+        command.arg(modules.join("typescript/bin/tsc")).args(words(line)).arg(&file);
+        let output = command.current_dir(&folder).output().unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (is_fine, errors) = told(&dashboard);
+    assert!(is_fine, "{errors}");
+    let (_, errors) = told(&dashboard.replace("\"gridPos\"", "\"gridpos\""));
+    assert!(errors.contains("'\"gridpos\"' does not exist"), "{errors}");
 }
 
 #[test]

@@ -7,6 +7,8 @@ use std::process::{Command, Output};
 use anyhow::{Context, Result, bail};
 use pgsteer_lab::{APP, Lab};
 
+use crate::installed::installed;
+
 /// `psql` without the user's own settings, as the application at a door.
 pub fn psql(lab: &Lab, door: SocketAddr) -> Command {
     let mut command = program(lab, "psql", door);
@@ -51,16 +53,6 @@ fn login(command: &mut Command, door: SocketAddr) {
 /// The Python that has psycopg.
 pub fn python_of_venv() -> Result<PathBuf> {
     installed("venv/bin/python")
-}
-
-/// What `scripts/install-lab.sh` has put into one of its two places.
-pub fn installed(what: &str) -> Result<PathBuf> {
-    let mut places = vec![PathBuf::from("/var/cache")];
-    places.extend(std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from));
-    places.extend(std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache")));
-    let at = |place: &PathBuf| place.join("pgsteer-lab").join(what);
-    let found = places.iter().map(at).find(|path| path.exists());
-    found.with_context(|| format!("there is no {what}; run scripts/install-lab.sh readers"))
 }
 
 /// Runs it to its end; what it printed to stdout, if it was content.

@@ -6,6 +6,7 @@
 mod binary;
 mod cases;
 mod clients;
+mod installed;
 mod kept;
 mod rendered;
 mod sockets;

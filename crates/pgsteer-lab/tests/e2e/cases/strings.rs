@@ -8,7 +8,8 @@ use anyhow::{Context, Result, ensure};
 use pgsteer_lab::{APP, Lab};
 
 use crate::binary;
-use crate::clients::{installed, python_of_venv, run};
+use crate::clients::{python_of_venv, run};
+use crate::installed::installed;
 use crate::steer::{Steer, Wanted, file_of};
 
 const QUESTION: &str = "SELECT pg_is_in_recovery()";
