@@ -180,7 +180,7 @@ fn leads_to(haproxy: &Rendered, member: &Member) -> Result<()> {
 pub fn sql_recognises_a_standby_within_one_check(lab: &Lab) -> Result<()> {
     let words = ["--check-user", SUPERUSER, "--detect", "3s"];
     let haproxy = Rendered::launch(lab, "sql", &words)?;
-    // --detect 3s makes `inter` 814 ms; that of a check which gets no answer is the same.
+    // What --detect 3s makes of `inter`; a check that gets no answer takes as long, too.
     let interval = Duration::from_millis(814);
     let began = Instant::now();
     let server = |member: &Member| format!("pgsteer:primary {}", member.name);
