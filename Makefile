@@ -5,7 +5,7 @@ LAB   := $(CARGO) run --quiet -p pgsteer-lab --
 BENCH := $(CARGO) run --quiet --release -p pgsteer-lab --
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit e2e story build install-lab lab bench bench-failover bench-proxy bench-agent deny clean
+.PHONY: help demo test lint unit e2e story build install-lab lab bench bench-failover bench-proxy bench-agent bench-render deny clean
 
 help: ## List what can be done here
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -14,7 +14,7 @@ demo: install-lab ## A real cluster, pgsteer in front of it, a switchover under 
 	$(CARGO) build --quiet -p pgsteer -p pgsteer-lab
 	$(LAB) demo $(if $(ONCE),--once) $(ARGS)
 
-test: install-lab lint unit e2e story ## Everything that CI checks, about 10 minutes on two cores
+test: install-readers lint unit e2e story ## Everything that CI checks, about 10 minutes on two cores
 
 lint: cargo ## Format, clippy with warnings as errors, documentation
 	$(CARGO) fmt --all --check
@@ -25,7 +25,7 @@ unit: cargo ## Unit, scenario, property and protocol tests, licences and advisor
 	$(CARGO) test --workspace --locked --lib --bins --test '*' --exclude pgsteer-lab
 	$(CARGO) test -p pgsteer-lab --locked --lib --bins --test dependencies
 
-e2e: install-lab build ## End-to-end tests on real clusters
+e2e: install-readers build ## End-to-end tests on real clusters
 	$(CARGO) test -p pgsteer-lab --locked --test lab --test render --test e2e
 
 story: ## The demo once, with and without a login for the tether
@@ -38,7 +38,7 @@ build: cargo ## The debug build that tests and demo use
 lab: install-lab ## A real cluster to play with, until Ctrl-C (ARGS='--network namespaces --patroni debian')
 	$(LAB) up $(ARGS)
 
-bench: bench-failover bench-proxy bench-agent ## All benchmarks; they write docs/BENCHMARKS.md and docs/AGENT.md
+bench: bench-failover bench-proxy bench-agent bench-render ## All benchmarks; they write docs/BENCHMARKS.md, docs/AGENT.md and docs/RENDER.md
 
 bench-failover: install-lab ## Failover seen by clients: pgsteer, HAProxy twice, libpq, side by side
 	$(CARGO) build --quiet --release -p pgsteer -p pgsteer-lab
@@ -52,8 +52,17 @@ bench-agent: install-lab ## The agent beside happac and the blog's daemon: fault
 	$(CARGO) build --quiet --release -p pgsteer -p pgsteer-lab
 	$(BENCH) bench-agent --out docs/AGENT.md $(ARGS)
 
+bench-render: install-lab ## HAProxy with profile sql beside the check that it replaces; writes docs/RENDER.md
+	$(CARGO) build --quiet --release -p pgsteer -p pgsteer-lab
+	$(BENCH) bench-render --out docs/RENDER.md $(ARGS)
+
 install-lab: cargo
 	@sh scripts/install-lab.sh
+
+# What reads the files of `pgsteer render`, too.
+install-readers: cargo
+	@sh scripts/install-lab.sh readers
+.PHONY: install-readers
 
 deny: ## Licences and advisories by cargo-deny, if you have it and its download
 	$(CARGO) deny check

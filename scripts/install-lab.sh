@@ -2,12 +2,18 @@
 # Installs what the lab needs: PostgreSQL, Patroni, etcd, PgBouncer, HAProxy and a few tools by apt, and a
 # second, newer Patroni in a Python environment of its own. Starts no service and creates no database
 # cluster on this machine. It may be run as often as one likes; when nothing is missing it only looks.
+#
+# With the word `readers` it also installs the programs that the tests hold the files of `pgsteer render`
+# against, and clients of other languages: nobody needs them who wants a cluster to play with.
 set -eu
 umask 022
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
 PATRONI_PIP='patroni[etcd3,psycopg3]==4.1.5'
 PSYCOPG_PIP='psycopg[binary]>=3.1,<4'
+SQLALCHEMY_PIP='SQLAlchemy>=2,<3'
+# node-postgres, and Grafana's types with their compiler.
+NPM='pg@8 typescript@5 @grafana/schema@13'
 POSTGRES_MIN=14
 PYTHON=/usr/bin/python3
 
@@ -20,6 +26,17 @@ else
 fi
 VENV=$CACHE/venv
 STAMP=$VENV/pgsteer-lab.stamp
+CLIENTS=$CACHE/clients
+CLIENTS_STAMP=$CLIENTS/pgsteer-lab.stamp
+
+case "$*" in
+'') READERS='' ;;
+readers) READERS=yes ;;
+*)
+    echo 'usage: install-lab.sh [readers]' >&2
+    exit 2
+    ;;
+esac
 
 say() { echo "install-lab: $*" >&2; }
 
@@ -62,6 +79,15 @@ missing() {
         need util-linux 'util-linux (the commands setpriv, nsenter, setsid and flock)'
     have_command ps || need procps 'procps (the command ps)'
     [ -x $PYTHON ] && have_module ensurepip || need python3-venv "Python 3 with venv ($PYTHON)"
+    [ -n "$READERS" ] || return 0
+    have_command keepalived || need keepalived 'keepalived (the command keepalived)'
+    have_command promtool || need prometheus "Prometheus' promtool (the command promtool)"
+    have_command ansible-playbook || need ansible-core 'Ansible (the command ansible-playbook)'
+    have_command systemd-analyze || need systemd "systemd's own opinion (the command systemd-analyze)"
+    have_command node || need nodejs 'Node.js (the command node)'
+    have_command npm || need npm 'the package manager of Node.js (the command npm)'
+    # Java itself is large, and only where it is there anyway JDBC is tried.
+    ! have_command java || [ -r /usr/share/java/postgresql.jar ] || need libpostgresql-jdbc-java 'the JDBC driver'
 }
 
 stamp_text() {
@@ -72,6 +98,12 @@ stamp_text() {
 have_venv() {
     [ -x "$VENV/bin/patroni" ] && [ -r "$STAMP" ] && [ "$(cat "$STAMP")" = "$(stamp_text)" ]
 }
+
+have_clients() {
+    [ -z "$READERS" ] || { [ -r "$CLIENTS_STAMP" ] && [ "$(cat "$CLIENTS_STAMP")" = "$(clients_text)" ]; }
+}
+
+clients_text() { printf '%s\n%s\n' "$SQLALCHEMY_PIP" "$NPM"; }
 
 # ---- Installing by apt --------------------------------------------------------------------------
 
@@ -112,7 +144,7 @@ disable_services() {
     for package in "$@"; do
         case $package in
         etcd-server) service=etcd ;;
-        patroni | pgbouncer | haproxy | postgresql) service=$package ;;
+        patroni | pgbouncer | haproxy | postgresql | keepalived | prometheus) service=$package ;;
         *) continue ;;
         esac
         $AS_ROOT update-rc.d $service disable >/dev/null 2>&1 ||
@@ -180,9 +212,27 @@ install_venv() {
     stamp_text >"$STAMP"
 }
 
+# ---- Clients of other languages, and what reads the dashboard -----------------------------------
+
+# Beside the environment, so that a new one of those costs nothing here. It has psycopg already.
+install_clients() {
+    say "making $CLIENTS with $SQLALCHEMY_PIP and $NPM"
+    log=$(mktemp)
+    rm -rf "$CLIENTS"
+    mkdir -p "$CLIENTS/node"
+    if ! { "$VENV/bin/python" -m pip install -q --disable-pip-version-check --target "$CLIENTS/python" "$SQLALCHEMY_PIP" &&
+        npm install --prefix "$CLIENTS/node" --ignore-scripts --no-audit --no-fund --loglevel=error $NPM; } >"$log" 2>&1; then
+        tail -n 20 "$log" >&2
+        say "pip or npm could not install $SQLALCHEMY_PIP and $NPM (the whole log is in $log)"
+        exit 1
+    fi
+    rm -f "$log"
+    clients_text >"$CLIENTS_STAMP"
+}
+
 # ---- All together -------------------------------------------------------------------------------
 
-if [ -z "$(missing)" ] && have_venv; then exit 0; fi
+if [ -z "$(missing)" ] && have_venv && have_clients; then exit 0; fi
 mkdir -p "$CACHE"
 # Two runs at once wait for each other; the lock goes with the process. Without flock (it is one of the
 # things that may be missing) there is nobody to wait for yet.
@@ -190,4 +240,5 @@ exec 9>"$CACHE/install.lock"
 if have_command flock; then flock 9; fi
 install_missing_packages
 have_venv || install_venv
+have_clients || install_clients
 say 'everything is there'

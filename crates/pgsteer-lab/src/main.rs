@@ -28,6 +28,8 @@ enum Command {
     BenchProxy(cli::bench_proxy::BenchProxy),
     /// What HAProxy hears from the agent while things go wrong, and what an answer takes and costs.
     BenchAgent(cli::bench_agent::BenchAgent),
+    /// How soon HAProxy knows a standby and a new primary: profile sql beside the check it replaces.
+    BenchRender(cli::bench_render::BenchRender),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         Command::BenchFailover(bench) => bench.run(),
         Command::BenchProxy(bench) => bench.run(),
         Command::BenchAgent(bench) => bench.run(),
+        Command::BenchRender(bench) => bench.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,10 +1,11 @@
-//! What `pgsteer render` writes, held against the programs that read it. One that is not installed
-//! is named and left out.
+//! What `pgsteer render` writes, held against the programs that read it.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 #[path = "e2e/binary.rs"]
 mod binary;
+#[path = "e2e/installed.rs"]
+mod installed;
 
 use std::io::Write;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -49,22 +50,20 @@ fn members(hosts: impl Fn(usize) -> String, count: usize) -> Vec<String> {
     (1..=count).flat_map(|n| ["--member".to_owned(), format!("n{n}={}", hosts(n))]).collect()
 }
 
-/// What a program says of a file; nothing if it is not installed.
-fn verdict(program: &str, words: &[&str], file: &Path) -> Option<(bool, String)> {
-    let Some(path) = which(program) else {
-        println!("{program} is not installed, so it was not asked");
-        return None;
-    };
+/// What a program says of a file.
+fn verdict(program: &str, words: &[&str], file: &Path) -> (bool, String) {
+    let path = which(program)
+        .unwrap_or_else(|| panic!("there is no {program}; run scripts/install-lab.sh readers"));
     let mut command = Command::new(path);
+    // HAProxy asks DNS for names that nobody has; a lost answer must not take five seconds each.
+    command.env("RES_OPTIONS", "timeout:1 attempts:1");
     // Keepalived 2.2 ends a test of a file with a vrrp_script, if it has found nothing, by SIGTERM to
     // all of its process group. That is none of ours then; an error is exit 5 and words.
     let output = command.args(words).arg(file).process_group(0).output().unwrap();
     let is_end_of_keepalived = program == "keepalived" && output.status.signal() == Some(15);
     let told = [output.stdout, output.stderr].concat();
-    Some((
-        output.status.success() || is_end_of_keepalived,
-        String::from_utf8_lossy(&told).into_owned(),
-    ))
+    let told = String::from_utf8_lossy(&told).into_owned();
+    (output.status.success() || is_end_of_keepalived, told)
 }
 
 #[test]
@@ -95,8 +94,7 @@ fn haproxy_takes_every_profile_for_any_members() {
                 _ => line.extend(words("--patroni-port 8008")),
             }
             render(&folder, &line);
-            let (is_fine, told) =
-                verdict("haproxy", &["-c", "-f"], &folder.join("haproxy.cfg")).unwrap();
+            let (is_fine, told) = verdict("haproxy", &["-c", "-f"], &folder.join("haproxy.cfg"));
             assert!(is_fine, "{line:?}\n{told}");
             let strange: Vec<&str> = told
                 .lines()
@@ -149,7 +147,20 @@ fn what_cannot_be_done_leaves_nothing_behind() {
     .unwrap();
     let file = format!("--config {}", one_port.display());
     for line in [
+        "haproxy".to_owned(),
         "haproxy --member n1=10.0.0.11 --patroni-port 8008".to_owned(),
+        format!("haproxy {THREE} --member n1=10.0.0.14"),
+        format!("haproxy {THREE} --stats-listen 127.0.0.1:5000"),
+        format!("haproxy {THREE} --stats-listen 0.0.0.0:7000"),
+        format!("haproxy {THREE} --detect 1ms"),
+        format!("haproxy {THREE} --profile pgsteer --door a;b"),
+        format!("keepalived {THREE} --vip 10.0.0.300 --door 10.0.0.21 --door 10.0.0.22"),
+        format!("keepalived {THREE} --vip 10.0.0.20 --door 10.0.0.21 --door 10.0.0.21"),
+        format!("clients {THREE} --vip nonsense"),
+        format!("pgbouncer {THREE}"),
+        format!("pg_hba {THREE}"),
+        format!("ansible {THREE} --profile agent-bypass"),
+        format!("haproxy {THREE} --template /nowhere"),
         "haproxy --patroni http://127.0.0.1:1".to_owned(),
         format!("haproxy {THREE} {file}"),
         format!("haproxy {THREE} --profile sql"),
@@ -191,14 +202,14 @@ fn keepalived_takes_its_files() {
         let here = which("true").unwrap();
         std::fs::write(&file, text.replace("/usr/bin/pgsteer", &here.display().to_string()))
             .unwrap();
-        let Some((is_fine, told)) = verdict("keepalived", &["-t", "-f"], &file) else { return };
+        let (is_fine, told) = verdict("keepalived", &["-t", "-f"], &file);
         assert!(is_fine && told.trim().is_empty(), "{}: {told}", file.display());
         count += 1;
     }
     assert_eq!(count, 4);
     let wrong = folder.join("wrong");
     std::fs::write(&wrong, "vrrp_scrip x {\n}\n").unwrap();
-    assert!(!verdict("keepalived", &["-t", "-f"], &wrong).unwrap().0);
+    assert!(!verdict("keepalived", &["-t", "-f"], &wrong).0);
 }
 
 #[test]
@@ -206,12 +217,62 @@ fn promtool_takes_the_rules() {
     let folder = folder("prometheus");
     render(&folder, &words(&format!("prometheus {THREE}")));
     for (file, word) in [("pgsteer.rules.yml", "rules"), ("pgsteer.scrape.yml", "config")] {
-        let Some((is_fine, told)) = verdict("promtool", &["check", word], &folder.join(file))
-        else {
-            return;
-        };
+        let (is_fine, told) = verdict("promtool", &["check", word], &folder.join(file));
         assert!(is_fine, "{told}");
     }
+}
+
+/// Series in, alerts out, by Prometheus' own means.
+#[test]
+fn the_alerts_are_raised_by_what_they_are_for_and_by_nothing_else() {
+    let folder = folder("alerts");
+    render(&folder, &words(&format!("prometheus {THREE}")));
+    let scenes = folder.join("alerts.yml");
+    std::fs::write(&scenes, include_str!("render/alerts.yml")).unwrap();
+    let (is_fine, told) = verdict("promtool", &["test", "rules"], &scenes);
+    assert!(is_fine, "{told}");
+}
+
+/// The queries of the dashboard, as rules.
+#[test]
+fn promtool_understands_the_dashboard() {
+    let folder = folder("grafana");
+    render(&folder, &words(&format!("grafana {THREE}")));
+    let text = std::fs::read_to_string(folder.join("pgsteer.json")).unwrap();
+    let dashboard: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let targets = dashboard["panels"].as_array().unwrap().iter().map(|it| &it["targets"][0]);
+    let rule = |(at, target): (usize, &serde_json::Value)| serde_json::json!({"record": format!("panel_{at}"), "expr": target["expr"]});
+    let rules: Vec<_> = targets.enumerate().map(rule).collect();
+    assert_eq!(rules.len(), text.matches("\"expr\"").count());
+    let groups = serde_json::json!({"groups": [{"name": "panels", "rules": rules}]});
+    // JSON is YAML.
+    let file = folder.join("panels.yml");
+    std::fs::write(&file, groups.to_string()).unwrap();
+    let (is_fine, told) = verdict("promtool", &["check", "rules"], &file);
+    assert!(is_fine, "{told}");
+}
+
+/// A wrong word, a number for a text or a key that there is not is an error of the compiler.
+#[test]
+fn grafanas_own_types_take_the_dashboard() {
+    let folder = folder("grafana-types");
+    render(&folder, &words(&format!("grafana {THREE}")));
+    let modules = installed::installed("clients/node/node_modules").unwrap();
+    std::os::unix::fs::symlink(&modules, folder.join("node_modules")).unwrap();
+    let dashboard = std::fs::read_to_string(folder.join("pgsteer.json")).unwrap();
+    let told = |dashboard: &str| {
+        let file = folder.join("dashboard.ts");
+        std::fs::write(&file, [include_str!("render/dashboard.ts"), dashboard].concat()).unwrap();
+        let line = "--noEmit --strict --skipLibCheck --moduleResolution bundler --module esnext";
+        let mut command = Command::new("node");
+        command.arg(modules.join("typescript/bin/tsc")).args(words(line)).arg(&file);
+        let output = command.current_dir(&folder).output().unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (is_fine, errors) = told(&dashboard);
+    assert!(is_fine, "{errors}");
+    let (_, errors) = told(&dashboard.replace("\"gridPos\"", "\"gridpos\""));
+    assert!(errors.contains("'\"gridpos\"' does not exist"), "{errors}");
 }
 
 #[test]
@@ -219,11 +280,56 @@ fn ansible_takes_the_role() {
     let folder = folder("ansible");
     render(&folder, &words(&format!("ansible {THREE}")));
     let words = ["--syntax-check", "-i", "front_doors,"];
-    let Some((is_fine, told)) = verdict("ansible-playbook", &words, &folder.join("site.yml"))
-    else {
-        return;
-    };
+    let (is_fine, told) = verdict("ansible-playbook", &words, &folder.join("site.yml"));
     assert!(is_fine, "{told}");
+}
+
+#[test]
+fn systemd_takes_the_units_and_finds_them_hardened() {
+    let folder = folder("systemd");
+    render(&folder, &words(&format!("systemd {THREE}")));
+    for unit in ["pgsteer.service", "pgsteer-agent.service"] {
+        // Some other program stands in for the one that is not installed yet.
+        let file = folder.join(unit);
+        let text = std::fs::read_to_string(&file).unwrap();
+        let here = which("true").unwrap().display().to_string();
+        std::fs::write(&file, text.replace("/usr/bin/pgsteer", &here)).unwrap();
+        // It also speaks of units of this machine that these depend on.
+        let (_, told) = verdict("systemd-analyze", &["verify", "--man=no"], &file);
+        let of_unit: Vec<&str> = told.lines().filter(|line| line.contains(unit)).collect();
+        assert!(of_unit.is_empty(), "{told}");
+        let words = ["security", "--offline=yes", "--no-pager", "--threshold=20"];
+        let (is_fine, told) = verdict("systemd-analyze", &words, &file);
+        assert!(is_fine, "{told}");
+    }
+    let wrong = folder.join("wrong.service");
+    std::fs::write(&wrong, "[Service]\nExecStart=/nowhere\n").unwrap();
+    let (_, told) = verdict("systemd-analyze", &["verify", "--man=no"], &wrong);
+    assert!(told.contains("wrong.service"), "{told}");
+}
+
+/// The file as it is, but for its folders: a PgBouncer with it, a PostgreSQL of its own behind it, and
+/// the application's login through both.
+#[test]
+fn pgbouncer_runs_with_its_file() {
+    let folder = folder("pgbouncer");
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let file = folder.join("pgsteer.toml");
+    std::fs::write(&file, format!("[services.write]\npooler_port = {port}\n")).unwrap();
+    render(&folder, &words(&format!("pgbouncer {THREE} --config {}", file.display())));
+    let home = format!("/tmp/pgsteer-pgbouncer-{}", std::process::id());
+    let ini = std::fs::read_to_string(folder.join("pgbouncer.ini")).unwrap();
+    let ini = ["/var/run/postgresql", "/var/log/postgresql", "/etc/pgbouncer"]
+        .iter()
+        .fold(ini, |ini, theirs| ini.replace(theirs, &home));
+    let script = format!(
+        "bin={}; home={home}; port={port}; pgbouncer={}\n{}",
+        newest_bin().display(),
+        which("pgbouncer").unwrap().display(),
+        include_str!("render/pgbouncer.sh")
+    );
+    let told = as_postgres(&script, &ini);
+    assert_eq!(told.trim(), "app through the socket");
 }
 
 /// A database of its own, asked without being started.
@@ -250,9 +356,7 @@ fn postgresql_reads_every_line_of_pg_hba() {
 
 /// What a fresh server with these rules answers in single-user mode.
 fn single_user(rules: &str, query: &str) -> String {
-    let versions = std::fs::read_dir("/usr/lib/postgresql").unwrap();
-    let bins = versions.map(|version| version.unwrap().path().join("bin"));
-    let bin = bins.filter(|bin| bin.join("initdb").is_file()).max().unwrap();
+    let bin = newest_bin();
     let data = format!("/tmp/pgsteer-render-{}", std::process::id());
     let script = format!(
         "{bin}/initdb -D {data} -U postgres -E UTF8 --locale=C.UTF-8 -A trust -N >/dev/null && cat > {data}/pg_hba.conf",
@@ -265,6 +369,12 @@ fn single_user(rules: &str, query: &str) -> String {
     );
     let _ = std::fs::remove_dir_all(&data);
     told
+}
+
+fn newest_bin() -> PathBuf {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").unwrap();
+    let bins = versions.map(|version| version.unwrap().path().join("bin"));
+    bins.filter(|bin| bin.join("initdb").is_file()).max().unwrap()
 }
 
 fn as_postgres(script: &str, input: &str) -> String {

@@ -15,6 +15,8 @@ use crate::names::ServiceName;
 
 /// The highest priority of keepalived that is given; 255 is for the owner of the address.
 const PRIORITY_MAX: usize = 200;
+/// The longest name that Linux gives an interface.
+const INTERFACE_MAX: usize = 15;
 /// The most front doors that share an address.
 const DOORS_MAX: usize = 64;
 /// The lag that is worth an alert where no service has a limit.
@@ -186,12 +188,12 @@ fn plain(path: &str, text: String) -> Rendered {
 fn page<'a>(kind: Kind, request: &Request<'a>) -> Result<Page<'a>, Refusal> {
     let Request { config, wishes, made_from, .. } = *request;
     let members: Vec<&str> = request.members.iter().map(|member| member.postgres.host()).collect();
-    let members = places(&members)?;
+    let members = places(&members);
     let doors: Vec<&str> = wishes.doors.iter().map(String::as_str).collect();
-    let doors = if doors.is_empty() { members.clone() } else { places(&doors)? };
+    let doors = if doors.is_empty() { members.clone() } else { places(&doors) };
     let vip = wishes.vip.as_deref();
     let hosts = match vip {
-        Some(vip) => places(&[vip.split('/').next().unwrap_or(vip)])?,
+        Some(vip) => places(&[vip_address(vip, &doors)?.to_string().as_str()]),
         None => doors.clone(),
     };
     let hold = config.services.values().map(|service| service.hold.as_secs()).max();
@@ -215,25 +217,32 @@ fn page<'a>(kind: Kind, request: &Request<'a>) -> Result<Page<'a>, Refusal> {
     })
 }
 
-fn places(hosts: &[&str]) -> Result<Vec<Place>, Refusal> {
+fn places(hosts: &[&str]) -> Vec<Place> {
     let place = |(at, (host, label)): (usize, (&&str, String))| {
-        let ip: Option<IpAddr> = host.parse().ok();
-        let is_name = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-        if host.is_empty() || ip.is_none() && !host.chars().all(is_name) {
-            return Err(Refusal::Unwritable {
-                what: "a host",
-                why: "it is no address and no name",
-            });
-        }
-        let network = match ip {
-            Some(IpAddr::V4(ip)) => format!("{ip}/32"),
-            Some(IpAddr::V6(ip)) => format!("{ip}/128"),
-            None => (*host).to_owned(),
+        let network = match host.parse() {
+            Ok(IpAddr::V4(ip)) => format!("{ip}/32"),
+            Ok(IpAddr::V6(ip)) => format!("{ip}/128"),
+            Err(_) => (*host).to_owned(),
         };
         let priority = PRIORITY_MAX.saturating_sub(at);
-        Ok(Place { name: (*host).to_owned(), label, host: bracketed(host), network, priority })
+        Place { name: (*host).to_owned(), label, host: bracketed(host), network, priority }
     };
     hosts.iter().zip(labels(hosts.iter().copied())).enumerate().map(place).collect()
+}
+
+/// The address that moves: one that a machine can have, and that no front door has for itself.
+fn vip_address(text: &str, doors: &[Place]) -> Result<IpAddr, Refusal> {
+    let refuse = |why| Refusal::Vip { text: text.to_owned(), why };
+    let (ip, bits) = text.split_once('/').map_or((text, None), |(ip, bits)| (ip, Some(bits)));
+    let ip: IpAddr = ip.parse().map_err(|_| refuse("it is no address"))?;
+    if !haproxy::is_network(text) || bits.is_some_and(|bits| bits.parse() == Ok(0)) {
+        return Err(refuse("there is no such network"));
+    }
+    if ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() {
+        return Err(refuse("no machine can have it for others"));
+    }
+    let is_taken = doors.iter().any(|door| door.name.parse() == Ok(ip));
+    if is_taken { Err(refuse("a front door has it for itself")) } else { Ok(ip) }
 }
 
 fn login(kind: Kind, config: &Config) -> Result<Login<'_>, Refusal> {
@@ -303,10 +312,7 @@ fn keepalived(request: &Request<'_>, page: &Page<'_>) -> Result<Vec<Rendered>, R
     let refuse = |needs| Refusal::KindNeeds { kind, needs };
     let wishes = request.wishes;
     let vip = page.vip.ok_or(refuse("the address that moves: --vip 10.0.0.20/24"))?;
-    let ip = haproxy::is_network(vip).then(|| vip.split('/').next()).flatten();
-    let ip: IpAddr = ip
-        .and_then(|ip| ip.parse().ok())
-        .ok_or(refuse("an address that can move: --vip 10.0.0.20/24"))?;
+    let ip = vip_address(vip, &page.doors)?;
     if wishes.doors.len() < 2 || wishes.doors.len() > DOORS_MAX {
         return Err(refuse("2 to 64 front doors: --door 10.0.0.21 --door 10.0.0.22"));
     }
@@ -316,7 +322,8 @@ fn keepalived(request: &Request<'_>, page: &Page<'_>) -> Result<Vec<Rendered>, R
         return Err(refuse("front doors by addresses of the same kind as --vip has"));
     }
     let interface = wishes.interface.as_deref().unwrap_or("eth0");
-    if interface.is_empty() || !interface.bytes().all(|byte| byte.is_ascii_graphic()) {
+    let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"._-@".contains(&byte);
+    if !(1..=INTERFACE_MAX).contains(&interface.len()) || !interface.bytes().all(is_of_name) {
         return Err(refuse("an interface: --interface eth0"));
     }
     let mut services = request.config.services.iter();
@@ -357,6 +364,10 @@ fn pgbouncer(request: &Request<'_>, page: &Page<'_>) -> Result<Rendered, Refusal
     let pooler_port = one_of(ports, "one pooler_port in all [services] that have one")?;
     let ports = request.members.iter().map(|member| member.postgres.port()).collect();
     let postgres_port = one_of(ports, "members whose PostgreSQL has the same port")?;
+    if pooler_port == postgres_port {
+        let (what, other) = ("the pooler".to_owned(), "PostgreSQL".to_owned());
+        return Err(Refusal::PortTaken { what, port: pooler_port, other });
+    }
     let pooled = pooled().map(|(name, _)| name.as_str()).collect();
     let text = paper::fill(
         "around/pgbouncer.ini",

@@ -13,7 +13,7 @@ mod paper;
 pub mod refusal;
 pub mod timing;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::claim::{Found, Role};
@@ -206,6 +206,7 @@ pub struct Rendered {
 /// A configuration or a wish that makes no sense. Then there is no file at all.
 pub fn render(kind: Kind, request: &Request<'_>) -> Result<Vec<Rendered>, Refusal> {
     check_members(request)?;
+    check_hosts(request)?;
     match kind {
         Kind::Haproxy => haproxy::render(request),
         other => around::render(other, request),
@@ -226,6 +227,29 @@ fn check_members(request: &Request<'_>) -> Result<(), Refusal> {
         true => Err(Conflict::NoReplica { only: only.name.clone() }.into()),
         false => Ok(()),
     }
+}
+
+/// Hosts are written as they are, and each member and each front door has one of its own.
+fn check_hosts(request: &Request<'_>) -> Result<(), Refusal> {
+    let names: Vec<&str> = request.members.iter().map(|member| member.name.as_str()).collect();
+    ensure_once("member", &names)?;
+    let doors: Vec<&str> = request.wishes.doors.iter().map(String::as_str).collect();
+    ensure_once("front door", &doors)?;
+    let members = request.members.iter().map(|member| member.postgres.host());
+    let agent = request.wishes.agent.iter().map(Endpoint::host);
+    let wrong = members.chain(agent).chain(doors).find(|host| !is_host(host));
+    wrong.map_or(Ok(()), |host| Err(Refusal::Host(host.to_owned())))
+}
+
+fn ensure_once(what: &'static str, texts: &[&str]) -> Result<(), Refusal> {
+    let twice = (1..).zip(texts).find(|(next, text)| texts[*next..].contains(text));
+    twice.map_or(Ok(()), |(_, text)| Err(Refusal::Twice { what, text: (*text).to_owned() }))
+}
+
+/// An address, or a name as DNS and /etc/hosts have them.
+fn is_host(text: &str) -> bool {
+    let is_of_name = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    !text.is_empty() && (text.chars().all(is_of_name) || text.parse::<IpAddr>().is_ok())
 }
 
 fn is_member(members: &[Found], name: &MemberName) -> bool {

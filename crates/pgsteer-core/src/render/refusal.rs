@@ -54,6 +54,25 @@ pub enum Refusal {
     /// Health checks of the agent ask the pooler too, so nothing tells of PostgreSQL alone.
     #[error("service {0}: nothing tells whether its members are fit without their pooler")]
     NoDirectQuestion(ServiceName),
+    /// A host that is none.
+    #[error("host `{0}` is no address and no name")]
+    Host(String),
+    /// The same is said twice.
+    #[error("{what} {text} is named twice")]
+    Twice {
+        /// What.
+        what: &'static str,
+        /// Its name or address.
+        text: String,
+    },
+    /// An address that keepalived could not move, or that clients could not use.
+    #[error("--vip {text}: {why}")]
+    Vip {
+        /// As it was written.
+        text: String,
+        /// Why not.
+        why: &'static str,
+    },
     /// No member of that name.
     #[error("there is no member {0}")]
     NoSuchMember(MemberName),
@@ -102,6 +121,12 @@ impl Refusal {
                 "give --stats-password-file, or an address of this machine alone".into()
             }
             Refusal::PortTaken { .. } => "give one of them another port".into(),
+            Refusal::Host(_) => "as 10.0.0.11 or pg1.example".into(),
+            Refusal::Twice { .. } => "remove one of them".into(),
+            Refusal::Vip { .. } => {
+                "an address of its own, in the network of the front doors: --vip 10.0.0.20/24"
+                    .into()
+            }
             Refusal::Detect
             | Refusal::HaproxyVersion(_)
             | Refusal::ProfileNeeds { .. }

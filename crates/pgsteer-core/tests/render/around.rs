@@ -13,12 +13,12 @@ fn toml() -> String {
     )
 }
 
-fn doors() -> Wishes {
+pub fn doors() -> Wishes {
     let doors = vec!["10.0.0.21".to_owned(), "10.0.0.22".to_owned()];
     Wishes { doors, vip: Some("10.0.0.20/24".to_owned()), ..Wishes::default() }
 }
 
-fn made(kind: Kind, members: &[Found], wishes: &Wishes) -> Vec<Rendered> {
+pub fn made(kind: Kind, members: &[Found], wishes: &Wishes) -> Vec<Rendered> {
     files(kind, &config(&toml()), members, wishes).unwrap_or_else(|refusal| panic!("{refusal}"))
 }
 
@@ -82,8 +82,15 @@ fn ansible_is_a_role_with_haproxys_file() {
 #[test]
 fn what_is_missing_is_asked_for() {
     let refused = |kind, toml: &str, wishes: &Wishes| {
-        files(kind, &config(toml), &three(), wishes).unwrap_err().to_string()
+        let refusal = files(kind, &config(toml), &three(), wishes).unwrap_err();
+        format!("{refusal}: {}", refusal.remedy().unwrap_or_default())
     };
+    let vip = |vip: &str| Wishes { vip: Some(vip.to_owned()), ..doors() };
+    let door =
+        |door: &str| Wishes { doors: vec!["10.0.0.21".to_owned(), door.to_owned()], ..doors() };
+    let interface = |name: &str| Wishes { interface: Some(name.to_owned()), ..doors() };
+    let one_port = format!("{PATRONI}[services.write]\npooler_port = 5432\n");
+    let two_ports = toml().replacen("6432", "6433", 1);
     let toml = toml();
     let v6 = Wishes { vip: Some("fd00::20/64".to_owned()), ..doors() };
     let all = [
@@ -92,7 +99,20 @@ fn what_is_missing_is_asked_for() {
         refused(Kind::Keepalived, &toml, &Wishes::default()),
         refused(Kind::Keepalived, &toml, &Wishes { doors: Vec::new(), ..doors() }),
         refused(Kind::Keepalived, &toml, &v6),
-        refused(Kind::Clients, &toml, &Wishes { doors: vec!["a b".to_owned()], ..doors() }),
+        refused(Kind::Keepalived, &toml, &vip("10.0.0.300/24")),
+        refused(Kind::Keepalived, &toml, &vip("10.0.0.20/33")),
+        refused(Kind::Keepalived, &toml, &vip("10.0.0.20/0")),
+        refused(Kind::Keepalived, &toml, &vip("0.0.0.0")),
+        refused(Kind::Keepalived, &toml, &vip("::1/128")),
+        refused(Kind::Keepalived, &toml, &vip("10.0.0.22/24")),
+        refused(Kind::Clients, &toml, &vip("nonsense")),
+        refused(Kind::Keepalived, &toml, &door("10.0.0.21")),
+        refused(Kind::Keepalived, &toml, &door("door-2.example")),
+        refused(Kind::Keepalived, &toml, &interface("eth0 {")),
+        refused(Kind::Keepalived, &toml, &interface("longer-than-any-")),
+        refused(Kind::Clients, &toml, &door("a b")),
+        refused(Kind::Pgbouncer, &one_port, &doors()),
+        refused(Kind::Pgbouncer, &two_ports, &doors()),
     ];
     insta::assert_snapshot!(all.join("\n"));
 }

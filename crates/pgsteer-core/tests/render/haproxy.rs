@@ -120,7 +120,15 @@ fn what_makes_no_sense_is_refused() {
     let lag_bytes = format!("{PATRONI}{check}[services.read]\nlag_bytes_max = '16MB'\n");
     let one = members(&["10.0.0.11"]);
     let none = without_patroni(three());
+    let mut twice = three();
+    twice[2].name = twice[0].name.clone();
+    let mut odd = three();
+    odd[1].postgres = Endpoint::new("10.0.0.12 check", 5432).unwrap();
+    let door = |door: &str| Wishes { doors: vec![door.to_owned()], ..wishes(Profile::Pgsteer) };
     let all = [
+        refused(PATRONI, &twice, &wishes(Profile::Httpchk)),
+        refused(PATRONI, &odd, &wishes(Profile::Httpchk)),
+        refused(PATRONI, &three(), &door("a b")),
         refused(PATRONI, &[], &wishes(Profile::Httpchk)),
         refused(PATRONI, &one, &wishes(Profile::Httpchk)),
         refused(PATRONI, &none, &wishes(Profile::Httpchk)),

@@ -6,3 +6,4 @@
 mod around;
 mod clusters;
 mod haproxy;
+mod metrics;

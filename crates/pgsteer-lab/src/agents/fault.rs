@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use super::belief::Watch;
 use super::crew::Crew;
 use super::judgement::judge;
-use super::nonsense::Nonsense;
+use super::puppet::{NONSENSE, Puppet};
 use crate::lab::Lab;
 use crate::truth::{Standing, Truth};
 
@@ -118,7 +118,7 @@ impl Fault {
             }
             Self::PatroniNonsense => {
                 scene.lab.kill_patroni(&old)?;
-                let _nonsense = Nonsense::talk(scene.lab.member(&old)?.patroni_addr())?;
+                let _nonsense = Puppet::say(scene.lab.member(&old)?.patroni_addr(), NONSENSE)?;
                 let names =
                     ["Patroni talks nonsense", "Patroni talks nonsense, another is promoted"];
                 scene.without_patroni(&old, names[0], names[1])

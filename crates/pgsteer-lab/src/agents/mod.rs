@@ -9,7 +9,7 @@ mod example;
 mod fault;
 mod haproxy;
 mod judgement;
-mod nonsense;
+mod puppet;
 
 pub use belief::{Beliefs, Believed, LOOK_EVERY, Watch};
 pub use crew::{Agents, Beside, Crew, Post};
@@ -17,3 +17,4 @@ pub use example::Example;
 pub use fault::{Expected, Fault, Patience, Phase, Scene};
 pub use haproxy::Haproxy;
 pub use judgement::{Judgement, judge};
+pub use puppet::Puppet;

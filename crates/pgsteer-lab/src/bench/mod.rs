@@ -1,8 +1,8 @@
-//! The benchmarks: what a client sees of a failover, what a transaction costs in the proxy, and what
-//! HAProxy hears from the agent.
+//! The benchmarks: what a client sees of a failover, what a transaction costs in the proxy, what
+//! HAProxy hears from the agent, and how soon it knows by the rendered checks.
 //!
 //! They run pgsteer beside what people use today, on one real cluster, and say in
-//! docs/BENCHMARKS.md and docs/AGENT.md what came of it, also where a bar was missed.
+//! docs/BENCHMARKS.md, docs/AGENT.md and docs/RENDER.md what came of it, also where a bar was missed.
 
 pub mod agent;
 mod bars;
@@ -12,6 +12,7 @@ mod doc;
 pub mod failover;
 mod household;
 pub mod proxy;
+pub mod render;
 mod table;
 mod usage;
 mod versions;

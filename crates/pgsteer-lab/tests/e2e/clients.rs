@@ -7,6 +7,8 @@ use std::process::{Command, Output};
 use anyhow::{Context, Result, bail};
 use pgsteer_lab::{APP, Lab};
 
+use crate::installed::installed;
+
 /// `psql` without the user's own settings, as the application at a door.
 pub fn psql(lab: &Lab, door: SocketAddr) -> Command {
     let mut command = program(lab, "psql", door);
@@ -48,17 +50,9 @@ fn login(command: &mut Command, door: SocketAddr) {
         .envs([("PGCONNECT_TIMEOUT", "60"), ("PGPASSFILE", "/nonexistent")]);
 }
 
-/// The same two places that `scripts/install-lab.sh` installs to.
-fn python_of_venv() -> Result<PathBuf> {
-    let mut places = vec![PathBuf::from("/var/cache")];
-    places.extend(std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from));
-    places.extend(std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache")));
-    let python = |place: &PathBuf| place.join("pgsteer-lab/venv/bin/python");
-    places
-        .iter()
-        .map(python)
-        .find(|python| python.is_file())
-        .context("there is no Python with psycopg; run scripts/install-lab.sh")
+/// The Python that has psycopg.
+pub fn python_of_venv() -> Result<PathBuf> {
+    installed("venv/bin/python")
 }
 
 /// Runs it to its end; what it printed to stdout, if it was content.

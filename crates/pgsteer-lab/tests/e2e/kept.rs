@@ -34,6 +34,12 @@ impl Kept {
         self.backend.split(' ').next().unwrap_or_default()
     }
 
+    /// A PgBouncer is in between: the key by which it can be cancelled is not its server process's.
+    pub fn is_pooled(&self) -> bool {
+        let [process_id, _] = self.session.cancel_key();
+        self.backend.split(' ').next_back() != Some(&process_id.to_string())
+    }
+
     /// It still goes to the same server process.
     pub fn ensure_alive(&mut self) -> Result<()> {
         let now = who(&mut self.session).context("a kept session was lost")?;

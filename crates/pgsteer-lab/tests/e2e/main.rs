@@ -6,7 +6,9 @@
 mod binary;
 mod cases;
 mod clients;
+mod installed;
 mod kept;
+mod rendered;
 mod sockets;
 mod stage;
 mod steer;

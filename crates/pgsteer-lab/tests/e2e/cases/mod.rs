@@ -18,6 +18,7 @@ mod replicas;
 mod several;
 mod silence;
 mod sql_only;
+mod strings;
 mod switchover;
 mod tls;
 
@@ -59,6 +60,7 @@ pub fn all() -> Vec<Case> {
             drivers::psql_logs_in_by_scram_and_hears_the_servers_own_refusals,
             drivers::psycopg_pipelines_copies_and_fails_as_without_a_proxy,
             drivers::pgbench_runs_without_an_error,
+            strings::of_clients_connect_word_for_word,
             cancel::libpq_cancels_the_query_it_means,
             cancel::psql_cancels_at_ctrl_c,
             cancel::a_second_pgsteer_cancels_what_runs_through_the_first,
@@ -75,6 +77,8 @@ pub fn all() -> Vec<Case> {
             rendered::httpchk_follows_a_switchover,
             rendered::redirect_leads_to_the_right_primary,
             rendered::pgsteer_behind_holds_clients_through_a_switchover,
+            rendered::agent_bypass_leads_past_a_pooler_that_is_down,
+            rendered::a_second_primary_gets_no_writer_in_any_profile,
             replicas::one_with_the_tag_noloadbalance_is_drained_and_comes_back,
             postgres::a_restart_only_makes_clients_wait,
             pooler::one_that_is_down_only_makes_clients_wait,
@@ -101,6 +105,7 @@ pub fn all() -> Vec<Case> {
             crash::clients_wait_for_the_successor,
             rendered::httpchk_follows_a_switchover,
             rendered::agent_follows_a_switchover_and_nobody_is_down,
+            rendered::sql_recognises_a_standby_within_one_check,
             rendered::sql_follows_a_switchover_and_blocks_two_primaries,
             agent::one_answers_for_all_members,
             darkness::clients_hear_the_reason_and_are_served_when_it_is_over,

@@ -1,4 +1,4 @@
-//! A listener in the place of a Patroni that says nonsense: status 200, and half of a JSON.
+//! A listener in the place of a Patroni, which says what it is told to.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -9,29 +9,31 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-const WORDS: &[u8] =
-    b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n{\"state\": \"running\", \"ro";
+/// Half of a JSON.
+pub const NONSENSE: &str = "{\"state\": \"running\", \"ro";
 
 /// Talks until it is dropped.
 #[derive(Debug)]
-pub struct Nonsense {
+pub struct Puppet {
     ended: Arc<AtomicBool>,
     addr: SocketAddr,
     talker: Option<JoinHandle<()>>,
 }
 
-impl Nonsense {
-    pub fn talk(addr: SocketAddr) -> Result<Self> {
+impl Puppet {
+    /// Answers every request at `addr` by status 200 and this.
+    pub fn say(addr: SocketAddr, body: &str) -> Result<Self> {
         let listener = take(addr).with_context(|| format!("cannot take {addr}"))?;
         let ended = Arc::new(AtomicBool::new(false));
         let its = ended.clone();
-        let talker = std::thread::Builder::new().name("nonsense".to_owned()).spawn(move || {
+        let words = format!("HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n{body}");
+        let talker = std::thread::Builder::new().name("puppet".to_owned()).spawn(move || {
             for stream in listener.incoming().flatten() {
                 if its.load(Ordering::Relaxed) {
                     return;
                 }
                 // Whoever does not listen is none of our business.
-                let _ = answer(stream);
+                let _ = answer(stream, words.as_bytes());
             }
         })?;
         Ok(Self { ended, addr, talker: Some(talker) })
@@ -49,14 +51,14 @@ fn take(addr: SocketAddr) -> std::io::Result<TcpListener> {
     }
 }
 
-fn answer(mut stream: TcpStream) -> std::io::Result<()> {
+fn answer(mut stream: TcpStream, words: &[u8]) -> std::io::Result<()> {
     stream.set_read_timeout(Some(Duration::from_millis(200)))?;
     stream.set_write_timeout(Some(Duration::from_millis(200)))?;
     let _all_of_a_request = stream.read(&mut [0; 4096])?;
-    stream.write_all(WORDS)
+    stream.write_all(words)
 }
 
-impl Drop for Nonsense {
+impl Drop for Puppet {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::Relaxed);
         // It waits for somebody to come.

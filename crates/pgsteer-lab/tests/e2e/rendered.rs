@@ -1,0 +1,182 @@
+//! A HAProxy with a file that `pgsteer render` has written, in front of the lab.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use pgsteer_lab::{Lab, SUPERUSER, Session, Spawned, suited};
+
+use crate::binary;
+use crate::kept::Kept;
+use crate::steer::Doors;
+
+/// How soon a lost member is to be noticed, as `--detect` has it.
+pub const DETECT: &str = "1s";
+pub const DETECT_TIME: Duration = Duration::from_secs(1);
+/// How long HAProxy may take to be right, on a machine that has much else to do.
+pub const SOON: Duration = Duration::from_secs(10);
+
+/// HAProxy's ports are those of a pgsteer and this, and more for each profile behind the first.
+const SHIFT: u16 = 200;
+const SHIFT_OF_PROFILE: u16 = 20;
+const PROFILES: [&str; 6] = ["httpchk", "agent", "agent-bypass", "sql", "redirect", "pgsteer"];
+
+/// A HAProxy with a rendered file. Dropping it kills it.
+pub struct Rendered {
+    pub write: SocketAddr,
+    pub read: SocketAddr,
+    profile: String,
+    socket: SocketAddr,
+    process: Spawned,
+}
+
+/// A server as HAProxy shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    pub status: String,
+    /// How its last check ended, as `L7OK`, and how long that took.
+    pub check: String,
+    pub check_ms: u64,
+}
+
+impl Rendered {
+    /// Returns when it leads to the right members.
+    pub fn start(lab: &Lab, profile: &str, words: &[&str]) -> Result<Rendered> {
+        let rendered = Rendered::launch(lab, profile, words)?;
+        rendered.wait("the primary is found", |it| it.leads_right(lab))?;
+        Ok(rendered)
+    }
+
+    /// Returns when it runs.
+    pub fn launch(lab: &Lab, profile: &str, words: &[&str]) -> Result<Rendered> {
+        let at = PROFILES.iter().position(|it| *it == profile).context("no such profile")?;
+        let shift = SHIFT + SHIFT_OF_PROFILE * u16::try_from(at)?;
+        let text = text(lab, profile, words, shift)?;
+        let (inner, Doors { write, read, .. }) = (Doors::new(lab, 0), Doors::new(lab, shift));
+        let socket = SocketAddr::new(write.ip(), 9000 + shift);
+        // The pgsteer that it may have to lead to has the usual ports.
+        let text = suited(&text, socket, &format!("{}-{profile}", lab.id()))
+            .replace(&format!("bind {}", inner.write), &format!("bind {write}"))
+            .replace(&format!("bind {}", inner.read), &format!("bind {read}"));
+        let process = lab.haproxy(&format!("rendered-{profile}"), &text)?;
+        Ok(Rendered { write, read, profile: profile.to_owned(), socket, process })
+    }
+
+    /// Writers come to the primary, and readers to somebody else.
+    pub fn leads_right(&self, lab: &Lab) -> Result<()> {
+        let primary = lab.primary()?.ip.to_string();
+        ensure!(Kept::open(self.write)?.member_ip() == primary, "a writer is led elsewhere");
+        ensure!(Kept::open(self.read)?.member_ip() != primary, "a reader is led to the primary");
+        Ok(())
+    }
+
+    /// Nobody is let in who wants to write.
+    pub fn turns_writers_away(&self) -> Result<()> {
+        let served = Session::connect(self.write, SUPERUSER, "postgres", Duration::from_secs(1));
+        ensure!(served.is_err(), "profile {}: a writer is let in", self.profile);
+        Ok(())
+    }
+
+    /// Waits for what it ought to be like; what it was like instead becomes part of the error.
+    pub fn wait(&self, what: &str, is_so: impl Fn(&Rendered) -> Result<()>) -> Result<()> {
+        let deadline = Instant::now() + SOON;
+        loop {
+            match is_so(self) {
+                Ok(()) => return Ok(()),
+                Err(error) if Instant::now() > deadline => {
+                    let shown = self.shown().unwrap_or_default();
+                    let (profile, log) = (&self.profile, self.process.log());
+                    return Err(error.context(format!("{profile}: {what}? {shown:#?}\n{log}")));
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(50)),
+            }
+        }
+    }
+
+    /// Every server, by backend and name.
+    pub fn shown(&self) -> Result<BTreeMap<String, Shown>> {
+        let mut socket = TcpStream::connect(self.socket)?;
+        socket.write_all(b"show stat\n")?;
+        let mut text = String::new();
+        socket.read_to_string(&mut text)?;
+        let mut lines = text.lines().map(|line| line.trim_start_matches("# ").split(',').collect());
+        let names: Vec<&str> = lines.next().context("no statistics")?;
+        let column = |name| names.iter().position(|it| *it == name).context("a column is missing");
+        let (proxy, server, status) = (column("pxname")?, column("svname")?, column("status")?);
+        let (check, check_ms) = (column("check_status")?, column("check_duration")?);
+        Ok(lines
+            .filter(|row: &Vec<&str>| row.len() > check_ms && row[server].starts_with('n'))
+            .map(|row| {
+                let shown = Shown {
+                    status: row[status].to_owned(),
+                    check: row[check].to_owned(),
+                    check_ms: row[check_ms].parse().unwrap_or_default(),
+                };
+                (format!("{} {}", row[proxy], row[server]), shown)
+            })
+            .collect())
+    }
+}
+
+/// Sessions of before end; those that come are writable each, and soon there are some again.
+pub fn follows_a_switchover(lab: &Lab, haproxy: &Rendered) -> Result<()> {
+    let mut old = Kept::open(haproxy.write)?;
+    lab.switchover(None)?;
+    old.ensure_ended()?;
+    haproxy.wait("the new primary is found", |it| {
+        if let Ok(mut session) = Session::connect(it.write, SUPERUSER, "postgres", SOON) {
+            // Not what it said at the login, which a PgBouncer says for it from memory.
+            let rows = session.query("SELECT pg_is_in_recovery()", SOON)?;
+            let answer = rows.into_iter().flatten().flatten().next();
+            ensure!(answer.as_deref() == Some("f"), "a writer is led to a standby");
+        }
+        it.leads_right(lab)
+    })
+}
+
+/// The lines by which a pgsteer is the agent, for its file.
+pub fn agent_section(lab: &Lab) -> String {
+    format!("[agent]\nvocabulary = 'admin'\nlisten = '{}'\n", agent(lab))
+}
+
+/// Where that agent answers.
+pub fn agent(lab: &Lab) -> SocketAddr {
+    SocketAddr::from((lab.host_ip(), 5555))
+}
+
+/// The line by which a service goes through the members' PgBouncers.
+pub fn pooler_port(lab: &Lab) -> String {
+    format!("pooler_port = {}", lab.members().first().map_or(0, |member| member.pgbouncer_port))
+}
+
+fn text(lab: &Lab, profile: &str, words: &[&str], shift: u16) -> Result<String> {
+    let doors = Doors::new(lab, 0);
+    let file = lab.folder().join(format!("rendered-{profile}.toml"));
+    let pooler = if profile == "agent-bypass" { pooler_port(lab) } else { String::new() };
+    let text = format!(
+        "[services.write]\nlisten = '{}'\n{pooler}\n[services.read]\nlisten = '{}'\n{pooler}\n\
+         [http]\nlisten = '{}'\n[proxy]\nsessions_max = 1000\n{}",
+        doors.write,
+        doors.read,
+        doors.http,
+        agent_section(lab)
+    );
+    std::fs::write(&file, text)?;
+    let patroni = lab.members().first().context("the lab has no member")?.patroni_url();
+    let stats = SocketAddr::new(doors.write.ip(), doors.http.port() + shift);
+    let output = Command::new(binary::pgsteer()?)
+        .args(["render", "haproxy", "--profile", profile])
+        .args(["--detect", DETECT].iter().filter(|_| !words.contains(&"--detect")))
+        .args(["--patroni", &patroni].iter().filter(|_| !words.contains(&"--member")))
+        .args(["--stats-listen", &stats.to_string()])
+        .arg("--config")
+        .arg(&file)
+        .args(words)
+        .env("PGSTEER_STATS_PASSWORD", "of the test")
+        .output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?)
+}
