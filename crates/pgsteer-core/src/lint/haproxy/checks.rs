@@ -145,7 +145,9 @@ fn agent_question<'a>(proxy: &Proxy<'a>) -> Option<&'a str> {
 
 /// The checks go to the port of pgsteer's pages.
 fn is_at_pgsteer(proxy: &Proxy<'_>) -> bool {
-    proxy.members().all(|server| server.check_port() == Some(HTTP_LISTEN.port()))
+    let mut members = proxy.members().peekable();
+    members.peek().is_some()
+        && members.all(|server| server.check_port() == Some(HTTP_LISTEN.port()))
 }
 
 /// One of the pages of pgsteer that Patroni has not.

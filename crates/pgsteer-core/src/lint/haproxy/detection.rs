@@ -1,9 +1,8 @@
 //! How long HAProxy takes to notice, by server line.
 
-use super::lines::Line;
 use super::proxy::{Model, Proxy};
 use super::server::Server;
-use super::values::{Given, number};
+use super::values::Given;
 use crate::detection::{CheckTimes, Wait};
 
 /// HAProxy's defaults (configuration manual, 5.2).
@@ -106,7 +105,6 @@ pub fn check_times(
         Given::Absent => (inter_ms, inter_ms),
         check => (connect_timeout.or(u64::MAX)?.min(inter_ms), check.known()?),
     };
-    let spread = model.file.global("spread-checks").map(|line: &Line| number(line.word(1)));
     Some(CheckTimes {
         inter_ms,
         fastinter_ms: settings.time("fastinter").or(inter_ms)?,
@@ -115,6 +113,6 @@ pub fn check_times(
         fall: settings.number("fall").or(FALL)?,
         connect_ms,
         answer_ms,
-        spread_percent: spread.unwrap_or(Some(0))?,
+        spread_percent: model.spread_percent.or(0)?,
     })
 }

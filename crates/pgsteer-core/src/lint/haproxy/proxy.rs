@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::lines::Line;
 use super::sections::{File, Kind, Section};
 use super::server::{Server, Settings};
-use super::values::{Address, Given, time_ms};
+use super::values::{Address, Given, number, time_ms};
 
 /// Ports that stand for PostgreSQL itself.
 const POSTGRES_PORTS: std::ops::RangeInclusive<u16> = 5432..=5439;
@@ -63,20 +63,19 @@ impl<'a> Proxy<'a> {
 
     /// Its own lines that begin with this word.
     pub fn lines_of(&self, word: &'static str) -> impl DoubleEndedIterator<Item = &'a Line> {
-        self.lines().filter(move |line| line.word(0) == word)
+        self.chain.first().into_iter().flat_map(move |section| section.lines_of(word))
     }
 
     /// The last line that begins so, its own or the nearest that it inherits.
     pub fn last(&self, words: &[&str]) -> Option<&'a Line> {
-        let of = |section: &&'a Section| section.body.iter().rfind(|line| line.begins(words));
+        let first = words.first().copied().unwrap_or_default();
+        let of = |section: &&'a Section| section.lines_of(first).rfind(|line| line.begins(words));
         self.chain.iter().find_map(of)
     }
 
     /// The lines that begin with this word, of the nearest section that has any.
     pub fn nearest(&self, word: &str) -> Vec<&'a Line> {
-        let of = |section: &&'a Section| -> Vec<&'a Line> {
-            section.body.iter().filter(|line| line.word(0) == word).collect()
-        };
+        let of = |section: &&'a Section| section.lines_of(word).collect::<Vec<_>>();
         self.chain.iter().map(of).find(|lines| !lines.is_empty()).unwrap_or_default()
     }
 
@@ -93,11 +92,13 @@ impl<'a> Proxy<'a> {
     /// The line that switches this option on, unless another one switches it off again.
     pub fn option(&self, name: &str) -> Option<&'a Line> {
         let decides = |line: &&Line| {
-            line.begins(&["option", name])
-                || line.begins(&["no", "option", name])
-                || line.begins(&["default", "option", name])
+            let at = usize::from(line.word(0) != "option");
+            line.word(at) == "option" && line.word(at + 1) == name
         };
-        let of = |section: &&'a Section| section.body.iter().rfind(decides);
+        let of = |section: &&'a Section| {
+            let lines = ["option", "no", "default"].iter().flat_map(|word| section.lines_of(word));
+            lines.filter(decides).max_by_key(|line| line.number)
+        };
         self.chain.iter().find_map(of).filter(|line| line.word(0) == "option")
     }
 
@@ -176,8 +177,12 @@ pub struct Model<'a> {
     pub file: &'a File,
     /// In their order.
     pub proxies: Vec<Proxy<'a>>,
+    /// By how much checks may come earlier or later (`spread-checks`).
+    pub spread_percent: Given<u64>,
     by_name: BTreeMap<&'a str, usize>,
     routes: BTreeMap<&'a str, Vec<(usize, &'a Line)>>,
+    is_whole: bool,
+    has_dynamic_routes: bool,
 }
 
 impl<'a> Model<'a> {
@@ -196,7 +201,14 @@ impl<'a> Model<'a> {
                 routes.entry(line.word(1)).or_default().push((at, line));
             }
         }
-        Model { file, proxies, by_name, routes }
+        // A way that is made when a client comes may lead anywhere.
+        let is_dynamic = |name: &&str| name.is_empty() || name.contains('%');
+        let has_dynamic_routes = routes.keys().any(is_dynamic);
+        let spread = file.global("spread-checks");
+        let spread_percent =
+            spread.map_or(Given::Absent, |line| Given::read(line.words.get(1), number));
+        let is_whole = file.has(Kind::Global);
+        Model { file, proxies, spread_percent, by_name, routes, is_whole, has_dynamic_routes }
     }
 
     /// The `backend` or `listen` of this name.
@@ -218,16 +230,11 @@ impl<'a> Model<'a> {
     /// Clients may get to it. A backend that nobody is led to is only there to be counted.
     pub fn has_clients(&self, proxy: &Proxy<'a>) -> bool {
         let is_door = proxy.kind == Kind::Listen && proxy.binds().next().is_some();
-        // A way that is made when a client comes may lead anywhere.
-        let is_dynamic = |name: &&str| name.is_empty() || name.contains('%');
-        !self.is_whole()
-            || is_door
-            || self.routes.contains_key(proxy.name)
-            || self.routes.keys().any(is_dynamic)
+        !self.is_whole || is_door || self.has_dynamic_routes || self.routes.contains_key(proxy.name)
     }
 
     /// The file is a whole one, and not a piece to be put beside others.
     pub fn is_whole(&self) -> bool {
-        self.file.has(Kind::Global)
+        self.is_whole
     }
 }

@@ -1,5 +1,7 @@
 //! The sections of a file, and which `defaults` each of them inherits from.
 
+use std::collections::BTreeMap;
+
 use super::lines::{Fault, Line, lines};
 
 /// How many `defaults` may stand behind each other by `from`.
@@ -72,6 +74,8 @@ pub struct Section {
     pub body: Vec<Line>,
     /// The `defaults` that it inherits from; always one further up.
     parent: Option<usize>,
+    /// Places in the body, by the first word of the line.
+    by_word: BTreeMap<String, Vec<usize>>,
 }
 
 impl Section {
@@ -81,6 +85,18 @@ impl Section {
             "from" if self.kind == Kind::Defaults => "",
             name => name,
         }
+    }
+
+    /// The lines that begin with this word.
+    pub fn lines_of(&self, word: &str) -> impl DoubleEndedIterator<Item = &Line> {
+        let places = self.by_word.get(word).into_iter().flatten();
+        places.filter_map(|at| self.body.get(*at))
+    }
+
+    fn push(&mut self, line: Line) {
+        let places = self.by_word.entry(line.word(0).to_owned()).or_default();
+        places.push(self.body.len());
+        self.body.push(line);
     }
 
     /// The name of the `defaults` that it wants, if it says so.
@@ -113,7 +129,7 @@ impl File {
             }
             match (Kind::of(line.word(0)), file.sections.last_mut()) {
                 (Some(kind), _) => file.open(kind, line),
-                (None, Some(section)) => section.body.push(line),
+                (None, Some(section)) => section.push(line),
                 (None, None) => file.strays.push(line),
             }
         }
@@ -121,7 +137,8 @@ impl File {
     }
 
     fn open(&mut self, kind: Kind, head: Line) {
-        let mut section = Section { kind, head, body: Vec::new(), parent: None };
+        let mut section =
+            Section { kind, head, body: Vec::new(), parent: None, by_word: BTreeMap::new() };
         section.parent = match (kind, section.from()) {
             (Kind::Global | Kind::Other, _) | (Kind::Defaults, None) => None,
             (_, Some(name)) => self.defaults(|section| section.name() == name),
@@ -150,7 +167,7 @@ impl File {
     /// The last line of `global` that begins so.
     pub fn global(&self, word: &str) -> Option<&Line> {
         let globals = self.sections.iter().filter(|section| section.kind == Kind::Global);
-        globals.flat_map(|section| &section.body).rfind(|line| line.word(0) == word)
+        globals.flat_map(|section| section.lines_of(word)).last()
     }
 }
 

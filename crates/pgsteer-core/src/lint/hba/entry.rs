@@ -331,7 +331,7 @@ mod tests {
     #[test]
     fn a_line_is_read() {
         let entry =
-            read("host  \"all\",app all , bob  10.0.0.0 255.255.0.0  md5 # x").unwrap().unwrap();
+            read("host  \"all\",app all,  bob  10.0.0.0 255.255.0.0  md5 # x").unwrap().unwrap();
         assert!(!entry.is_for_database("all"), "in quotes it is a name");
         assert!(entry.is_for_database("app"));
         assert_eq!(entry.users.len(), 2);

@@ -53,11 +53,12 @@ rule! {
 fn each(
     haproxy: &Haproxy<'_>,
     findings: &mut Findings,
-    is_wrong: impl Fn(&Proxy<'_>, &Server<'_>) -> bool,
+    of: impl Fn(&Proxy<'_>) -> bool,
+    is_wrong: impl Fn(&Server<'_>) -> bool,
     message: impl Fn(&str, &Proxy<'_>) -> String,
 ) {
-    for proxy in &haproxy.model.proxies {
-        let wrong = proxy.members().filter(|server| server.has_agent() && is_wrong(proxy, server));
+    for proxy in haproxy.model.proxies.iter().filter(|proxy| of(proxy)) {
+        let wrong = proxy.members().filter(|server| server.has_agent() && is_wrong(server));
         let wrong: Vec<_> = wrong.collect();
         if let Some(first) = wrong.first() {
             let names = listed(wrong.iter().map(|server| server.name));
@@ -66,32 +67,37 @@ fn each(
     }
 }
 
+fn any(_: &Proxy<'_>) -> bool {
+    true
+}
+
 fn without_check(haproxy: &Haproxy<'_>, findings: &mut Findings) {
-    let is_wrong =
-        |_: &Proxy<'_>, server: &Server<'_>| !server.is_checked() && !server.settings.has("track");
-    each(haproxy, findings, is_wrong, |names, proxy| {
+    let is_wrong = |server: &Server<'_>| !server.is_checked() && !server.settings.has("track");
+    each(haproxy, findings, any, is_wrong, |names, proxy| {
         format!("{names} of {}: nothing is left when the agent is silent", proxy.title())
     });
 }
 
 fn bare_check(haproxy: &Haproxy<'_>, findings: &mut Findings) {
-    let is_wrong = |proxy: &Proxy<'_>, server: &Server<'_>| {
-        let is_pooler = server.check_port().is_some_and(is_pooler_port);
+    let of = |proxy: &Proxy<'_>| {
         matches!(Check::of(proxy), Check::Connect | Check::Pgsql)
             && proxy.is_postgres()
             && Wanted::is_primary(proxy)
-            && server.is_checked()
+    };
+    let is_wrong = |server: &Server<'_>| {
+        let is_pooler = server.check_port().is_some_and(is_pooler_port);
+        server.is_checked()
             && !server.settings.has("healthcheck")
             && !(is_pooler && server.is_checked_where_it_serves())
     };
-    each(haproxy, findings, is_wrong, |names, proxy| {
+    each(haproxy, findings, of, is_wrong, |names, proxy| {
         format!("the check of {names} of {} tells no role", proxy.title())
     });
 }
 
 fn undo_words(haproxy: &Haproxy<'_>, findings: &mut Findings) {
-    let is_wrong = |_: &Proxy<'_>, server: &Server<'_>| !server.settings.has("agent-send");
-    each(haproxy, findings, is_wrong, |names, proxy| {
+    let is_wrong = |server: &Server<'_>| !server.settings.has("agent-send");
+    each(haproxy, findings, any, is_wrong, |names, proxy| {
         format!(
             "whether the agent of {names} of {} takes back what it says cannot be told",
             proxy.title()
@@ -100,19 +106,19 @@ fn undo_words(haproxy: &Haproxy<'_>, findings: &mut Findings) {
 }
 
 fn unended(haproxy: &Haproxy<'_>, findings: &mut Findings) {
-    let is_wrong = |_: &Proxy<'_>, server: &Server<'_>| {
+    let is_wrong = |server: &Server<'_>| {
         let sent = server.settings.get("agent-send").and_then(|sent| sent.value());
         let sent = sent.and_then(Word::known);
         sent.is_some_and(|text| !text.is_empty() && !text.ends_with(['\n', '\r']))
     };
-    each(haproxy, findings, is_wrong, |names, proxy| {
+    each(haproxy, findings, any, is_wrong, |names, proxy| {
         format!("what is sent about {names} of {} does not end in a newline", proxy.title())
     });
 }
 
 fn port_missing(haproxy: &Haproxy<'_>, findings: &mut Findings) {
-    let is_wrong = |_: &Proxy<'_>, server: &Server<'_>| !server.settings.has("agent-port");
-    each(haproxy, findings, is_wrong, |names, proxy| {
+    let is_wrong = |server: &Server<'_>| !server.settings.has("agent-port");
+    each(haproxy, findings, any, is_wrong, |names, proxy| {
         format!("{names} of {}: nobody says where the agent is", proxy.title())
     });
 }
