@@ -66,6 +66,9 @@ pub enum Unreadable {
     /// No sections of HAProxy.
     #[error("has no section that HAProxy knows (global, defaults, frontend, backend, listen)")]
     NoSection,
+    /// Hardly a line of pg_hba.conf.
+    #[error("has hardly a line that begins like one of pg_hba.conf (local, host, hostssl, ...)")]
+    NoLines,
 }
 
 /// What was found in one file.
@@ -107,17 +110,34 @@ pub fn text(bytes: &[u8]) -> Result<Cow<'_, str>, Unreadable> {
     }
 }
 
+/// Judges the text of a file. Its kind is told by its name, or by the text.
+///
+/// # Errors
+/// A text that is none of the kinds, as far as one can tell.
+pub fn lint_named(name: &str, text: &str, options: &Options) -> Result<Report, Unreadable> {
+    match Kind::of(name, text) {
+        _ if says_nothing(text) => Err(Unreadable::Empty),
+        Some(kind) => lint(kind, text, options),
+        None => Err(Unreadable::NoKind),
+    }
+}
+
+fn says_nothing(text: &str) -> bool {
+    let is_comment = |line: &str| matches!(line.trim_start().chars().next(), None | Some('#'));
+    text.lines().all(is_comment)
+}
+
 /// Judges the text of a file, which is of this kind.
 ///
 /// # Errors
 /// A text that is not of this kind, as far as one can tell.
 pub fn lint(kind: Kind, text: &str, options: &Options) -> Result<Report, Unreadable> {
-    if !text.lines().any(|line| !matches!(line.trim_start().chars().next(), None | Some('#'))) {
+    if says_nothing(text) {
         return Err(Unreadable::Empty);
     }
     let (mut findings, detection) = match kind {
         Kind::Haproxy => haproxy::judge(text, options)?,
-        Kind::PgHba => (hba::judge(text), Vec::new()),
+        Kind::PgHba => (hba::judge(text)?, Vec::new()),
         Kind::Pgsteer => (pgsteer::judge(text), Vec::new()),
     };
     let allowances = allow::Allowances::read(text);

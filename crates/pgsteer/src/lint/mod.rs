@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use pgsteer_core::lint::finding::Severity;
 use pgsteer_core::lint::show::{self, Looked};
-use pgsteer_core::lint::{FILE_BYTES_MAX, Kind, Options, Unreadable, lint, rule, text};
+use pgsteer_core::lint::{FILE_BYTES_MAX, Kind, Options, lint, lint_named, rule, text};
 use pgsteer_core::render::HaproxyVersion;
 
 use crate::cli::{self, LintArgs, LintFormat};
@@ -78,9 +78,9 @@ fn look(name: &str, kind: Option<Kind>, options: &Options) -> Looked {
         Ok(text) => text.into_owned(),
         Err(why) => return Looked::new(shown, String::new(), Err(why)),
     };
-    let outcome = match kind.or_else(|| Kind::of(name, &source)) {
+    let outcome = match kind {
         Some(kind) => lint(kind, &source, options),
-        None => Err(Unreadable::NoKind),
+        None => lint_named(name, &source, options),
     };
     Looked::new(shown, source, outcome)
 }

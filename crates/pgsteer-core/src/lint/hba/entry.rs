@@ -125,12 +125,12 @@ impl Entry {
         if INCLUDES.contains(&first.text()) {
             return Ok(None);
         }
-        let refused = |place: Place, why: String| Refused { place, why };
+        let refused = |place: Place, why: String| Refused { place, why, is_strange: false };
         if !TYPES.contains(&first.text()) {
             let meant = nearest(first.text(), &TYPES);
             let meant = meant.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
             let why = format!("`{:.40}` is no type of connection{meant}", first.text());
-            return Err(refused(first.place, why));
+            return Err(Refused { place: first.place, why, is_strange: true });
         }
         let place = Place { column_end: end_of(&fields), ..first.place };
         let missing = |what: &str| refused(place, format!("{what} is missing"));
@@ -169,7 +169,7 @@ impl Entry {
     }
 
     /// As the line says it.
-    pub fn from_text(&self) -> String {
+    pub fn origin(&self) -> String {
         match &self.from {
             From::Local => "this machine".to_owned(),
             From::All => "all addresses".to_owned(),
@@ -191,7 +191,7 @@ fn from<'a>(
     rest: &mut (impl Iterator<Item = &'a Field> + Clone),
 ) -> Result<From, Refused> {
     let text = field.text();
-    let wrong = |why: String| Refused { place: field.place, why };
+    let wrong = |why: String| Refused { place: field.place, why, is_strange: false };
     let Some(item) = field.items.first() else { return Err(wrong("the address is empty".into())) };
     if item.is("all") {
         return Ok(From::All);
@@ -311,7 +311,11 @@ impl Reader {
         if is_open {
             let place =
                 Place { line: self.number, column: started_at + 1, column_end: self.at + 1 };
-            return Err(Refused { place, why: "a quote is opened and not closed".to_owned() });
+            return Err(Refused {
+                place,
+                why: "a quote is opened and not closed".to_owned(),
+                is_strange: false,
+            });
         }
         if self.peek() == Some('#') && self.at == started_at {
             self.at = self.chars.len();

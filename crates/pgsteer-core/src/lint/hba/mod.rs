@@ -6,6 +6,7 @@ mod entry;
 mod rules;
 
 use self::entry::Entry;
+use super::Unreadable;
 use super::finding::{Finding, Place};
 use super::rule::Look;
 
@@ -18,6 +19,8 @@ pub struct Refused {
     pub place: Place,
     /// Why.
     pub why: String,
+    /// It does not even begin like one of this file.
+    is_strange: bool,
 }
 
 /// The file as its rules see it.
@@ -45,11 +48,16 @@ impl Hba {
 }
 
 /// What is found in a text.
-pub(super) fn judge(text: &str) -> Vec<Finding> {
+pub(super) fn judge(text: &str) -> Result<Vec<Finding>, Unreadable> {
     let hba = Hba::read(text);
-    super::looked(RULES, |look, findings| {
+    // A few lines among others are mistakes, most of them are another kind of text.
+    let strange = hba.refused.iter().filter(|refused| refused.is_strange).count();
+    if strange > hba.entries.len() + hba.refused.len() - strange {
+        return Err(Unreadable::NoLines);
+    }
+    Ok(super::looked(RULES, |look, findings| {
         if let Look::PgHba(look) = look {
             look(&hba, findings);
         }
-    })
+    }))
 }

@@ -79,7 +79,7 @@ rule! {
 fn trust_wide(hba: &Hba, findings: &mut Findings) {
     let wide = |entry: &&Entry| entry.method == "trust" && !is_one_host(&entry.from);
     for entry in hba.entries.iter().filter(wide) {
-        findings.add(entry.from_place, format!("`trust` from {}", entry.from_text()));
+        findings.add(entry.from_place, format!("`trust` from {}", entry.origin()));
     }
 }
 
@@ -97,7 +97,7 @@ fn trust_powerful(hba: &Hba, findings: &mut Findings) {
             None if entry.is_for_database("replication") => "for replication",
             None => continue,
         };
-        findings.add(entry.place, format!("`trust` {what} from {}", entry.from_text()));
+        findings.add(entry.place, format!("`trust` {what} from {}", entry.origin()));
     }
 }
 
@@ -114,7 +114,7 @@ fn clear(hba: &Hba, findings: &mut Findings) {
 
 fn md5(hba: &Hba, findings: &mut Findings) {
     for entry in hba.entries.iter().filter(|entry| entry.method == "md5") {
-        findings.add(entry.method_place, format!("`md5` from {}", entry.from_text()));
+        findings.add(entry.method_place, format!("`md5` from {}", entry.origin()));
     }
 }
 
@@ -122,7 +122,7 @@ fn replication(hba: &Hba, findings: &mut Findings) {
     for entry in hba.entries.iter().filter(|entry| entry.is_for_database("replication")) {
         let is_let_in = entry.method != "reject" && is_everybody(&entry.from);
         if is_let_in {
-            findings.add(entry.from_place, format!("from {}", entry.from_text()));
+            findings.add(entry.from_place, format!("from {}", entry.origin()));
         }
     }
 }

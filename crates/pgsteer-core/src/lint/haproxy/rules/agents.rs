@@ -42,10 +42,10 @@ rule! {
 }
 
 rule! {
-    /// HAProxy refuses it.
+    /// Another program is asked.
     AGENT_PORT_MISSING = "agent-port-missing", Error, Look::Haproxy(port_missing),
     title: "`agent-check` without `agent-port`",
-    costs: "HAProxy refuses the file.",
+    costs: "HAProxy asks the agent at the port of the health check, where something else answers, and keeps what it believed; without a `port` it refuses the file.",
     remedy: "`agent-port 5555`, or whatever the agent listens on.",
 }
 
