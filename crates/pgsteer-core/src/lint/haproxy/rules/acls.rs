@@ -145,7 +145,7 @@ fn cannot_match(haproxy: &Haproxy<'_>, findings: &mut Findings) {
                     format!("there are never that many: {} has {most} to count", backend.title());
                 findings.add(first.place, message);
             }
-            if let Some(fetch) = http_fetch(first).filter(|_| proxy.mode() == Some("tcp")) {
+            if let Some(fetch) = http_fetch(first).filter(|_| is_never_http(proxy)) {
                 let message = format!("`{fetch}` is of HTTP, and {} is in mode tcp", proxy.title());
                 findings.add(first.place, message);
             }
@@ -157,6 +157,12 @@ fn cannot_match(haproxy: &Haproxy<'_>, findings: &mut Findings) {
             contradictions(line, proxy, model, findings);
         }
     }
+}
+
+/// It is in mode tcp, and does not switch to HTTP later.
+fn is_never_http(proxy: &Proxy<'_>) -> bool {
+    let switches = |line: &Line| line.words.iter().any(|word| word.is("switch-mode"));
+    proxy.mode() == Some("tcp") && !proxy.lines_of("tcp-request").any(switches)
 }
 
 fn http_fetch(word: &Word) -> Option<&'static str> {
@@ -244,8 +250,12 @@ fn unknown(haproxy: &Haproxy<'_>, findings: &mut Findings) {
 fn unused(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     for proxy in &haproxy.model.proxies {
         let words = proxy.lines().filter(|line| line.word(0) != "acl").flat_map(|line| &line.words);
-        let named: BTreeSet<&str> =
-            words.filter_map(|word| Some(word.known()?.trim_start_matches('!'))).collect();
+        let words = words.filter_map(Word::known).map(|word| word.trim_start_matches('!'));
+        // `acl(NAME,!NAME)` is a fetch that asks others.
+        let fetched = proxy.lines_of("acl").map(|line| line.word(2));
+        let fetched = fetched.filter_map(|fetch| fetch.strip_prefix("acl(")?.strip_suffix(')'));
+        let fetched = fetched.flat_map(|names| names.split([',', '!']).map(str::trim));
+        let named: BTreeSet<&str> = words.chain(fetched).collect();
         let mut seen = BTreeSet::new();
         for line in proxy.lines_of("acl") {
             let name = line.word(1);

@@ -67,13 +67,14 @@ fn each(
     }
 }
 
-fn any(_: &Proxy<'_>) -> bool {
-    true
+/// What an agent means to other servers than PostgreSQL is not for us to say.
+fn postgres(proxy: &Proxy<'_>) -> bool {
+    proxy.is_postgres()
 }
 
 fn without_check(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     let is_wrong = |server: &Server<'_>| !server.is_checked() && !server.settings.has("track");
-    each(haproxy, findings, any, is_wrong, |names, proxy| {
+    each(haproxy, findings, postgres, is_wrong, |names, proxy| {
         format!("{names} of {}: nothing is left when the agent is silent", proxy.title())
     });
 }
@@ -97,7 +98,7 @@ fn bare_check(haproxy: &Haproxy<'_>, findings: &mut Findings) {
 
 fn undo_words(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     let is_wrong = |server: &Server<'_>| !server.settings.has("agent-send");
-    each(haproxy, findings, any, is_wrong, |names, proxy| {
+    each(haproxy, findings, postgres, is_wrong, |names, proxy| {
         format!(
             "whether the agent of {names} of {} takes back what it says cannot be told",
             proxy.title()
@@ -111,14 +112,18 @@ fn unended(haproxy: &Haproxy<'_>, findings: &mut Findings) {
         let sent = sent.and_then(Word::known);
         sent.is_some_and(|text| !text.is_empty() && !text.ends_with(['\n', '\r']))
     };
-    each(haproxy, findings, any, is_wrong, |names, proxy| {
+    each(haproxy, findings, postgres, is_wrong, |names, proxy| {
         format!("what is sent about {names} of {} does not end in a newline", proxy.title())
     });
 }
 
 fn port_missing(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     let is_wrong = |server: &Server<'_>| !server.settings.has("agent-port");
-    each(haproxy, findings, any, is_wrong, |names, proxy| {
-        format!("{names} of {}: nobody says where the agent is", proxy.title())
-    });
+    each(
+        haproxy,
+        findings,
+        |_| true,
+        is_wrong,
+        |names, proxy| format!("{names} of {}: nobody says where the agent is", proxy.title()),
+    );
 }
