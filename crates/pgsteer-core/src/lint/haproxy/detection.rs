@@ -41,7 +41,7 @@ pub struct Times {
     pub up: Wait,
 }
 
-/// All server lines that are checked, or that an agent is asked about.
+/// All server lines outside of HTTP that are checked, or that an agent is asked about.
 pub fn table(model: &Model<'_>) -> Vec<Row> {
     let rows = model
         .proxies

@@ -36,7 +36,7 @@ fn no_guard(haproxy: &Haproxy<'_>, findings: &mut Findings) {
         if wanted.role != Role::Primary || wanted.is_judged || !is_asked || asks_itself(proxy) {
             continue;
         }
-        if is_guarded(model, proxy) == Some(false) {
+        if guard(model, proxy) == Some(Guard::Missing) {
             let names = proxy.members().filter(|server| !server.is_backup());
             let names = listed(names.map(|server| server.name));
             findings.add(
@@ -51,7 +51,7 @@ fn blind(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     let model = &haproxy.model;
     for proxy in model.postgres().filter(|proxy| proxy.count(false) >= 1) {
         let Some(backup) = proxy.members().find(|server| server.is_backup()) else { continue };
-        if Wanted::is_primary(proxy) && is_guarded(model, proxy) == Some(true) {
+        if Wanted::is_primary(proxy) && guard(model, proxy) == Some(Guard::Counts) {
             let place = backup.settings.get("backup");
             let place = place.map_or(backup.line.place(), |it| it.line.place_of(it.at));
             findings.add(
@@ -71,49 +71,64 @@ fn asks_itself(proxy: &Proxy<'_>) -> bool {
     proxy.members().any(|server| server.settings.text("addr").starts_with("abns@"))
 }
 
-/// Whether clients get to `proxy` only while one server of it is UP; none if nobody in this file
-/// leads them there.
-fn is_guarded(model: &Model<'_>, proxy: &Proxy<'_>) -> Option<bool> {
-    if rejects(proxy, proxy.name) {
-        return Some(true);
-    }
+/// What keeps clients out of a backend while more than one server of it is UP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Guard {
+    /// Nothing.
+    Missing,
+    /// Something that may count, too. Somebody has thought of it; how well cannot be told.
+    Unclear,
+    /// A count by `nbsrv`.
+    Counts,
+}
+
+/// The guard of `proxy`; none if nobody in this file leads clients there.
+fn guard(model: &Model<'_>, proxy: &Proxy<'_>) -> Option<Guard> {
+    let own = turns_away(proxy, proxy.name);
     let is_door = proxy.kind == Kind::Listen && proxy.binds().next().is_some();
-    let mut routes = model.routes_to(proxy.name).peekable();
-    if routes.peek().is_none() && !is_door {
-        return None;
+    if own != Guard::Missing || is_door {
+        return Some(own);
     }
-    let leads_one = |(from, line): (&Proxy<'_>, &Line)| {
-        let condition = Condition::of(line);
-        rejects(from, proxy.name)
-            || condition.is_some_and(|condition| asks_for_one(&condition, from, proxy.name))
-    };
-    Some(!is_door && routes.all(leads_one))
+    // A chain of ways is as good as its weakest.
+    model
+        .routes_to(proxy.name)
+        .map(|(from, line)| turns_away(from, proxy.name).max(on_the_way(line, from, proxy.name)))
+        .min()
 }
 
-/// `proxy` sends clients away, depending on how many servers of `backend` are UP.
-fn rejects(proxy: &Proxy<'_>, backend: &str) -> bool {
+/// `proxy` refuses clients, or leads them elsewhere, depending on how many of `backend` are UP.
+fn turns_away(proxy: &Proxy<'_>, backend: &str) -> Guard {
     let of = |word| proxy.nearest(word).into_iter();
-    let rules = of("tcp-request").chain(of("http-request")).filter(|line| {
+    let refuses = |line: &&Line| {
         line.words.iter().any(|word| ["reject", "silent-drop", "deny"].iter().any(|it| word.is(it)))
-    });
-    rules.filter_map(Condition::of).any(|condition| asks_for_one(&condition, proxy, backend))
-}
-
-/// The condition makes a difference between one server of `backend` that is UP, and two.
-fn asks_for_one(condition: &Condition<'_>, proxy: &Proxy<'_>, backend: &str) -> bool {
-    let decides = |words: &[Word]| match Count::read(words) {
-        Some(count) => {
-            let is_its =
-                count.backend == backend || count.backend.is_empty() && proxy.name == backend;
-            is_its && count.holds(1) != count.holds(2)
-        }
-        None => words.first().is_some_and(is_beyond_us),
     };
-    condition.terms().any(|term| expressions(term, proxy).into_iter().any(decides))
+    let refusals = of("tcp-request").chain(of("http-request")).filter(refuses);
+    let elsewhere = of("use_backend").filter(|line| line.word(1) != backend);
+    let guards = refusals.chain(elsewhere).map(|line| on_the_way(line, proxy, backend));
+    guards.max().unwrap_or(Guard::Missing)
 }
 
-/// A fetch that may count, too. Somebody has thought of it; how well cannot be told.
-fn is_beyond_us(fetch: &Word) -> bool {
-    let Some(text) = fetch.known() else { return true };
-    ["srv_is_up(", "nbsrv", "lua.", "connslots(", "var("].iter().any(|it| text.starts_with(it))
+/// What the condition of one line asks.
+fn on_the_way(line: &Line, proxy: &Proxy<'_>, backend: &str) -> Guard {
+    let Some(condition) = Condition::of(line) else { return Guard::Missing };
+    let expressions = condition.terms().flat_map(|term| expressions(term, proxy));
+    expressions.map(|words| asks(words, proxy, backend)).max().unwrap_or(Guard::Missing)
+}
+
+/// It makes a difference between one server of `backend` that is UP, and two.
+fn asks(words: &[Word], proxy: &Proxy<'_>, backend: &str) -> Guard {
+    if let Some(count) = Count::read(words) {
+        let is_own = count.backend.is_empty() && proxy.name == backend;
+        let is_its = is_own || count.backend == backend;
+        return match is_its && count.holds(1) != count.holds(2) {
+            true => Guard::Counts,
+            false => Guard::Missing,
+        };
+    }
+    let fetch = words.first().map(|word| word.known().unwrap_or("nbsrv"));
+    let may_count = ["srv_is_up(", "nbsrv", "lua.", "connslots(", "var("];
+    match fetch.is_some_and(|fetch| may_count.iter().any(|it| fetch.starts_with(it))) {
+        true => Guard::Unclear,
+        false => Guard::Missing,
+    }
 }
