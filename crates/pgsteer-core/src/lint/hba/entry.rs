@@ -7,7 +7,7 @@ use crate::config::suggest::nearest;
 use crate::lint::finding::Place;
 
 const TYPES: [&str; 6] = ["local", "host", "hostssl", "hostnossl", "hostgssenc", "hostnogssenc"];
-const METHODS: [&str; 14] = [
+const METHODS: [&str; 15] = [
     "trust",
     "reject",
     "scram-sha-256",
@@ -20,6 +20,7 @@ const METHODS: [&str; 14] = [
     "ldap",
     "radius",
     "cert",
+    "oauth",
     "pam",
     "bsd",
 ];

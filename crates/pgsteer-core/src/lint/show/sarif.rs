@@ -1,5 +1,6 @@
 //! For code review: SARIF 2.1.0 (OASIS, "Static Analysis Results Interchange Format").
 
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use super::Looked;
@@ -7,6 +8,10 @@ use crate::lint::finding::Finding;
 use crate::lint::rule::{Rule, rules};
 
 const SCHEMA: &str = "https://json.schemastore.org/sarif-2.1.0.json";
+
+/// What stands for something else in a reference by path.
+const NOT_IN_PATHS: &AsciiSet =
+    &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'<').add(b'>').add(b'?').add(b':');
 
 /// Everything that was found in these files.
 pub fn sarif(files: &[Looked], version: &str) -> String {
@@ -20,7 +25,7 @@ pub fn sarif(files: &[Looked], version: &str) -> String {
         Some(json!({
             "level": "error",
             "message": { "text": format!("{}: {why}", file.name) },
-            "locations": [{ "physicalLocation": { "artifactLocation": { "uri": file.name } } }],
+            "locations": [{ "physicalLocation": { "artifactLocation": { "uri": uri(&file.name) } } }],
         }))
     });
     let unread: Vec<Value> = unread.collect();
@@ -50,7 +55,8 @@ fn of_rule(rule: &Rule) -> Value {
         "shortDescription": { "text": rule.title },
         "fullDescription": { "text": rule.costs },
         "help": { "text": rule.remedy, "markdown": rule.page },
-        "helpUri": format!("docs/lint/{}.md", rule.id),
+        // Not as helpUri, which has to be absolute.
+        "properties": { "page": format!("docs/lint/{}.md", rule.id) },
         "defaultConfiguration": { "level": rule.severity.as_str() },
     })
 }
@@ -70,8 +76,13 @@ fn of_finding(name: &str, finding: &Finding, rules: &[&Rule]) -> Value {
             "text": format!("{}: {}. {}", finding.rule.title, finding.message, finding.rule.remedy),
         },
         "locations": [{ "physicalLocation": {
-            "artifactLocation": { "uri": name },
+            "artifactLocation": { "uri": uri(name) },
             "region": region,
         } }],
     })
+}
+
+/// The name of a file as a relative reference.
+fn uri(name: &str) -> String {
+    utf8_percent_encode(name, NOT_IN_PATHS).to_string()
 }

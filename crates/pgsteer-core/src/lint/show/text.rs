@@ -46,7 +46,7 @@ fn of_finding(out: &mut String, name: &str, finding: &Finding, line: &str) -> st
     let place = finding.place;
     let (severity, id) = (rule.severity, rule.id);
     writeln!(out, "{name}:{}:{}: {severity}[{id}]: {}", place.line, place.column, rule.title)?;
-    if is_shown(id) && !line.trim().is_empty() {
+    if !line.trim().is_empty() && !may_be_secret(line, id) {
         writeln!(out, "    | {}", shortened(line.trim()))?;
     }
     writeln!(out, "    here:   {}", finding.message)?;
@@ -55,8 +55,11 @@ fn of_finding(out: &mut String, name: &str, finding: &Finding, line: &str) -> st
 }
 
 /// A line with a password in it is not repeated.
-fn is_shown(id: &str) -> bool {
-    id != "stats-credentials" && id != "config-refused"
+fn may_be_secret(line: &str, id: &str) -> bool {
+    let line = line.trim().to_ascii_lowercase();
+    // A login of the statistics, also where `auth` is misspelt.
+    let is_login = line.starts_with("stats") && line.contains(':');
+    is_login || line.contains("passw") || id == "config-refused"
 }
 
 fn shortened(line: &str) -> String {

@@ -32,6 +32,8 @@ rule! {
     remedy: "Send Terminate (`5800000004`) right behind the query: the server closes after its answer, and a wrong one is seen at once.",
 }
 
+/// HAProxy's buffer: nobody sends more at once.
+const RUN_BYTES_MAX: usize = 16 << 10;
 const PROTOCOL_3: [u8; 2] = [0, 3];
 /// What a client may begin a message with, after the login.
 const OF_CLIENTS: &[u8] = b"BCDEFHPQSXcdfp";
@@ -88,7 +90,9 @@ fn talks(proxy: &Proxy<'_>) -> Vec<Vec<Run>> {
             (Step::Expect(bytes), _) => talk.push(Run::Expect(vec![bytes])),
         }
     }
+    let is_long = |run: &Run| matches!(run, Run::Send(bytes) if bytes.len() > RUN_BYTES_MAX);
     talks.retain(|talk| match talk.first() {
+        _ if talk.iter().any(is_long) => false,
         Some(Run::Send(bytes)) => {
             bytes.get(4..6).is_some_and(|code| code.iter().map(|it| it.0).eq(PROTOCOL_3))
         }
