@@ -62,6 +62,8 @@ fn what_the_environment_decides_is_not_judged() {
     let unknown = "listen pg\nbind \"$DOOR\"\nmode \"$MODE\"\nserver n1 \"$N1\" check port \"$PORT\" inter \"$INTER\"\n\
         server n2 \"$N2\" \"$SETTINGS\" no-such-word\n";
     haproxy(unknown, &[]);
+    let check = "listen pg\nbind :5000\nserver n1 10.0.0.1:5432 \"$CHECK\"\nserver n2 10.0.0.2:5432 \"$CHECK\"\n";
+    haproxy(check, &[]);
     let stats = "listen s\nmode http\nbind \"$ADDR\"\nstats enable\nstats auth \"$LOGIN\"\n";
     haproxy(stats, &[]);
 }
@@ -97,6 +99,21 @@ fn a_count_is_a_trap_only_if_one_server_less_turns_it() {
     haproxy(&text("nbsrv(a) eq 4"), &["acl-cannot-match"]);
     haproxy(&text("nbsrv(a) eq 1 2 3"), &[]);
     haproxy(&text("nbsrv(a) lt 4"), &[]);
+}
+
+#[test]
+fn words_have_their_time() {
+    let gone = ["word-not-in-version"];
+    haproxy("global\nnbproc 4\n", &gone);
+    haproxy("defaults\nclitimeout 5s\n", &gone);
+    haproxy("listen x\nmode http\nreqrep a b\n", &gone);
+    haproxy("listen x\nmode http\nno option forceclose\n", &gone);
+    haproxy("defaults\ntimeout client-hs 5s\n", &gone);
+    // Until 2.6 it was taken.
+    haproxy("listen x\nbind-process all\n", &[]);
+    haproxy("global\nmaxcon 5\ntune.h9.something 4\nsome-module-word x\n", &["unknown-word"]);
+    haproxy("listen x\nservr a 10.0.0.1:80\n", &["unknown-word"]);
+    haproxy("listen x\nserver a 10.0.0.1:80 set-proxy-v2-tlv-fmt(0xE1) %[fc_rtt]\n", &gone);
 }
 
 #[test]

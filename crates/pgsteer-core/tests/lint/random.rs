@@ -68,7 +68,9 @@ fn a_large_file_takes_no_time() {
         .map(|n| format!("listen p{n}\n bind :1\n use_backend p{n} if {{ nbsrv(p1) eq 1 }}\n"))
         .collect();
     let hba: String = (0..5_000).map(|n| format!("host db{n} all 10.0.0.1/32 md5\n")).collect();
-    for text in [format!("listen x\n{servers}"), proxies] {
+    let acls: String =
+        (0..5_000).map(|n| format!(" acl a{n} src 10.0.0.1\n use_backend b if a{n}\n")).collect();
+    for text in [format!("listen x\n{servers}"), format!("listen x\n{acls}{servers}"), proxies] {
         assert!(lint(Kind::Haproxy, &text, &Options::default()).is_ok());
     }
     assert!(lint(Kind::PgHba, &hba, &Options::default()).is_ok());

@@ -38,12 +38,7 @@ pub enum Check<'a> {
         path: &'a str,
     },
     /// `option tcp-check` with rules of its own.
-    Tcp {
-        /// The option.
-        line: &'a Line,
-        /// The rules.
-        rules: Vec<&'a Line>,
-    },
+    Tcp(Vec<&'a Line>),
     /// `option pgsql-check`: does PostgreSQL answer a startup packet?
     Pgsql,
     /// Something else.
@@ -70,11 +65,11 @@ impl<'a> Check<'a> {
         match chosen.max_by_key(|(_, line)| line.number) {
             None => Check::Connect,
             Some(("httpchk", line)) => Check::Http { line, path: path(proxy, line) },
-            Some(("tcp-check", line)) => match proxy.nearest("tcp-check") {
+            Some(("tcp-check", _)) => match proxy.nearest("tcp-check") {
                 rules if rules.iter().all(|rule| rule.begins(&["tcp-check", "connect"])) => {
                     Check::Connect
                 }
-                rules => Check::Tcp { line, rules },
+                rules => Check::Tcp(rules),
             },
             Some(("pgsql-check", _)) => Check::Pgsql,
             Some(_) => Check::Other,
@@ -117,7 +112,7 @@ impl Wanted {
                 let role = role_of_path(path)?;
                 return Some(Wanted { role, source: Source::Check, is_judged });
             }
-            Check::Tcp { rules, .. } => {
+            Check::Tcp(rules) => {
                 if let Some(role) = role_of_rules(&rules) {
                     return Some(wanted(role, Source::Check));
                 }

@@ -112,8 +112,7 @@ pub fn expressions<'a>(term: &Term<'a>, proxy: &Proxy<'a>) -> Vec<&'a [Word]> {
         Of::Written(words) => vec![words],
         Of::Named(word) => {
             let name = word.known().unwrap_or_default().trim_start_matches('!');
-            let acls = proxy.nearest("acl").into_iter().filter(|line| line.word(1) == name);
-            acls.map(|line| line.from(2)).collect()
+            proxy.acl(name).iter().map(|line| line.from(2)).collect()
         }
     }
 }
@@ -180,11 +179,6 @@ impl<'a> Count<'a> {
             Compare::Lt => count < number,
         })
     }
-
-    /// It is true of one and not of two.
-    pub fn wants_one_alone(&self) -> bool {
-        self.holds(1) && !self.holds(2)
-    }
 }
 
 #[cfg(test)]
@@ -195,7 +189,7 @@ mod tests {
     fn count(text: &str) -> Option<(String, bool)> {
         let (lines, _) = lines(text);
         let count = Count::read(&lines[0].words)?;
-        Some((count.backend.to_owned(), count.wants_one_alone()))
+        Some((count.backend.to_owned(), count.holds(1) && !count.holds(2)))
     }
 
     #[test]

@@ -98,6 +98,9 @@ pub fn check_times(
     server: &Server<'_>,
 ) -> Option<CheckTimes> {
     let settings = &server.settings;
+    if settings.is_unclear() {
+        return None;
+    }
     let inter_ms = settings.time("inter").or(INTER_MS)?;
     let (check_timeout, _) = proxy.timeout("check");
     let (connect_timeout, _) = proxy.timeout("connect");

@@ -29,6 +29,7 @@ pub struct Proxy<'a> {
     pub late_defaults: Vec<&'a Line>,
     /// Its section, and the `defaults` that it inherits from, nearest first.
     chain: Vec<&'a Section>,
+    acls: BTreeMap<&'a str, Vec<&'a Line>>,
 }
 
 impl<'a> Proxy<'a> {
@@ -53,7 +54,13 @@ impl<'a> Proxy<'a> {
             }
         }
         let (kind, head) = (section.kind, &section.head);
-        Proxy { kind, name: section.name(), head, servers, late_defaults, chain }
+        let acls = BTreeMap::new();
+        let mut proxy =
+            Proxy { kind, name: section.name(), head, servers, late_defaults, chain, acls };
+        for line in proxy.nearest("acl") {
+            proxy.acls.entry(line.word(1)).or_default().push(line);
+        }
+        proxy
     }
 
     /// Its own lines.
@@ -77,6 +84,11 @@ impl<'a> Proxy<'a> {
     pub fn nearest(&self, word: &str) -> Vec<&'a Line> {
         let of = |section: &&'a Section| section.lines_of(word).collect::<Vec<_>>();
         self.chain.iter().map(of).find(|lines| !lines.is_empty()).unwrap_or_default()
+    }
+
+    /// The lines of the ACL of this name.
+    pub fn acl(&self, name: &str) -> &[&'a Line] {
+        self.acls.get(name).map_or(&[], Vec::as_slice)
     }
 
     /// It inherits from a `defaults` of this file.
@@ -121,14 +133,16 @@ impl<'a> Proxy<'a> {
         })
     }
 
-    /// Servers that take part.
+    /// Servers that take part, and of which the file tells all.
     pub fn members(&self) -> impl Iterator<Item = &Server<'a>> {
-        self.servers.iter().filter(|server| !server.is_disabled())
+        let is_clear = |server: &&Server<'a>| !server.settings.is_unclear();
+        self.servers.iter().filter(|server| !server.is_disabled()).filter(is_clear)
     }
 
     /// How many take part: all, or those that are no backups.
     pub fn count(&self, with_backups: bool) -> u64 {
-        let counted = self.members().filter(|server| with_backups || !server.is_backup());
+        let servers = self.servers.iter().filter(|server| !server.is_disabled());
+        let counted = servers.filter(|server| with_backups || !server.is_backup());
         counted.fold(0, |sum, server| sum.saturating_add(server.count))
     }
 

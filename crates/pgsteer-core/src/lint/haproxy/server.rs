@@ -58,6 +58,11 @@ impl<'a> Settings<'a> {
         value.and_then(Word::known).unwrap_or_default()
     }
 
+    /// A word of it depends on the environment, so that what seems to be missing may be there.
+    pub fn is_unclear(&self) -> bool {
+        self.0.contains_key("")
+    }
+
     /// A time in milliseconds.
     pub fn time(&self, name: &str) -> Given<u64> {
         self.read(name, time_ms)

@@ -230,15 +230,16 @@ fn contradicted<'a>(
 
 fn unknown(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     for proxy in &haproxy.model.proxies {
-        let known: BTreeSet<&str> =
-            proxy.nearest("acl").into_iter().map(|line| line.word(1)).collect();
+        let is_known = |name: &str| !proxy.acl(name).is_empty() || is_predefined(name);
+        // The name of one depends on the environment.
+        let is_unclear = !proxy.acl("").is_empty();
         for line in proxy.lines().filter(|line| is_conditional(line)) {
             let Some(condition) = Condition::of(line) else { continue };
             for term in condition.terms() {
                 let Of::Named(word) = term.of else { continue };
                 let Some(name) = word.known() else { continue };
                 let name = name.trim_start_matches('!');
-                if !known.contains(name) && !is_predefined(name) && !known.contains("") {
+                if !is_unclear && !is_known(name) {
                     findings
                         .add(word.place, format!("there is no ACL `{name}` in {}", proxy.title()));
                 }

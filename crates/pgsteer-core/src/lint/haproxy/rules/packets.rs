@@ -77,7 +77,7 @@ enum Run {
 /// The talk of a check with PostgreSQL, one for each connection; none that is not with it, or whose
 /// bytes cannot be told.
 fn talks(proxy: &Proxy<'_>) -> Vec<Vec<Run>> {
-    let Check::Tcp { rules, .. } = Check::of(proxy) else { return Vec::new() };
+    let Check::Tcp(rules) = Check::of(proxy) else { return Vec::new() };
     let mut talks: Vec<Vec<Run>> = vec![Vec::new()];
     for step in rules.into_iter().filter_map(step) {
         let Some(talk) = talks.last_mut() else { break };
