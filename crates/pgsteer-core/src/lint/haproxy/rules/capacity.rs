@@ -14,7 +14,7 @@ rule! {
     /// More than `max_connections`.
     MAXCONN_BEYOND_MAX_CONNECTIONS = "maxconn-beyond-max-connections", Warning, Look::Haproxy(beyond),
     title: "HAProxy lets more clients through to a member than it has connections for",
-    costs: "`FATAL: sorry, too many clients already`, where HAProxy could have let them wait; and the check's own login is refused with them, so the member is DOWN.",
+    costs: "`FATAL: sorry, too many clients already`, where HAProxy could have let them wait; a check by SQL is refused with them, and the member is DOWN.",
     remedy: "Let the `maxconn` of all server lines for a member add up to less than its `max_connections`, or raise that.",
 }
 

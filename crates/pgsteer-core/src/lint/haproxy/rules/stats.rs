@@ -12,7 +12,7 @@ rule! {
     STATS_CREDENTIALS = "stats-credentials", Error, Look::Haproxy(credentials),
     title: "the password of the statistics page is written in the file",
     costs: "Whoever reads the file, its backup or its repository has it, and passwords of examples are the same everywhere.",
-    remedy: "`stats auth \"admin:$STATS_PASSWORD\"`, in double quotes and from the environment of the unit; or bind the page to 127.0.0.1.",
+    remedy: "`stats auth \"admin:$STATS_PASSWORD\"`, in double quotes and from the environment of the unit; or no password at all, and the page bound to 127.0.0.1.",
 }
 
 rule! {
