@@ -14,10 +14,12 @@
 pub mod agent;
 pub mod claim;
 pub mod config;
+pub mod detection;
 pub mod engine;
 pub mod gate;
 mod judge;
 mod lead;
+pub mod lint;
 pub mod names;
 mod pace;
 pub mod plan;

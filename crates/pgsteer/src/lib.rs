@@ -8,6 +8,7 @@ pub mod cli;
 mod clock;
 mod heartbeat;
 mod http;
+pub mod lint;
 mod listen;
 pub mod proxy;
 pub mod render;

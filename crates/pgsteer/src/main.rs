@@ -41,6 +41,7 @@ fn main() -> ExitCode {
             let question = asked.unwrap_or(Question { of: vec![args.of], member: args.member });
             pgsteer::check::run(&args.http, &question, args.timeout)
         }
+        Command::Lint(args) => pgsteer::lint::run(&args),
         Command::Render(args) => pgsteer::render::run(&args),
         Command::Status(args) => pgsteer::status::run(&args.http, args.json, args.watch),
     }

@@ -14,7 +14,7 @@ mod finish;
 pub mod limits;
 pub mod plain;
 pub mod problem;
-mod suggest;
+pub(crate) mod suggest;
 pub mod summary;
 pub mod units;
 pub mod words;

@@ -84,7 +84,12 @@ impl HaproxyVersion {
     /// The oldest one that the files are for.
     pub const OLDEST: HaproxyVersion = HaproxyVersion { major: 2, minor: 6 };
     /// The first in which a server need not count as UP before its first check (`init-state`).
-    const INIT_STATE: HaproxyVersion = HaproxyVersion { major: 3, minor: 1 };
+    pub(crate) const INIT_STATE: HaproxyVersion = HaproxyVersion { major: 3, minor: 1 };
+
+    /// A version by its first two numbers.
+    pub(crate) const fn new(major: u16, minor: u16) -> HaproxyVersion {
+        HaproxyVersion { major, minor }
+    }
 
     /// Reads `2.6`, or `3.1.5`, whose last number does not matter.
     ///
@@ -96,6 +101,12 @@ impl HaproxyVersion {
         let mut next = || numbers.next().unwrap_or_else(|| Err(wrong()));
         let version = HaproxyVersion { major: next()?, minor: next()? };
         (version >= HaproxyVersion::OLDEST).then_some(version).ok_or_else(wrong)
+    }
+}
+
+impl std::fmt::Display for HaproxyVersion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::refusal::Refusal;
+use crate::detection::CheckTimes;
 
 /// The shortest and the longest time that may be wished for.
 pub const DETECT_MS: std::ops::RangeInclusive<u64> = 500..=60_000;
@@ -13,10 +14,8 @@ pub const DETECT_DEFAULT: Duration = Duration::from_secs(3);
 
 /// HAProxy's timings of one server, in milliseconds, with what they come to.
 ///
-/// A check has `inter` for itself, connecting and reading (configuration manual, "timeout check":
-/// without that setting `inter` limits the whole check), and the next one starts `inter` after it
-/// has ended, or `fastinter` while the server is on its way down. `fall` is 2, so that one lost
-/// answer ends no session.
+/// What they come to, [`CheckTimes`] tells. A check has `inter` for itself, because `timeout check`
+/// is not set. `fall` is 2, so that one lost answer ends no session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Timing {
     /// Between checks, and for each of them.
@@ -63,13 +62,23 @@ impl Timing {
         // inter, then twice a check that takes inter, with fastinter = inter / 2 between them.
         let inter_ms = (detect_ms - guard_ms) * 2 / 7;
         let fastinter_ms = inter_ms / 2;
+        let times = CheckTimes {
+            inter_ms,
+            fastinter_ms,
+            downinter_ms: fastinter_ms,
+            rise: 1,
+            fall: 2,
+            connect_ms: inter_ms,
+            answer_ms: inter_ms,
+            spread_percent: 0,
+        };
         Ok(Timing {
             inter_ms,
             fastinter_ms,
             guard_ms,
-            silent_ms: 3 * inter_ms + fastinter_ms + guard_ms,
-            told_ms: inter_ms + fastinter_ms + guard_ms,
-            up_ms: fastinter_ms + guard_ms,
+            silent_ms: times.silent().most_ms + guard_ms,
+            told_ms: times.refused().most_ms + guard_ms,
+            up_ms: times.up().most_ms + guard_ms,
             agent_ms: (detect_ms / 10).clamp(100, 1_000),
         })
     }

@@ -1,9 +1,10 @@
 //! The other files around the cluster.
 
 use pgsteer_core::claim::Found;
+use pgsteer_core::lint;
 use pgsteer_core::render::{Kind, Rendered, Wishes};
 
-use crate::clusters::{PATRONI, config, files, members, three};
+use crate::clusters::{PATRONI, config, files, lint_finds_nothing, members, three};
 
 /// A cluster with everything, its front doors on two machines of their own.
 fn toml() -> String {
@@ -19,7 +20,18 @@ pub fn doors() -> Wishes {
 }
 
 pub fn made(kind: Kind, members: &[Found], wishes: &Wishes) -> Vec<Rendered> {
-    files(kind, &config(&toml()), members, wishes).unwrap_or_else(|refusal| panic!("{refusal}"))
+    let files = files(kind, &config(&toml()), members, wishes);
+    let files = files.unwrap_or_else(|refusal| panic!("{refusal}"));
+    for file in &files {
+        match file.path.rsplit('/').next() {
+            Some("pg_hba.pgsteer.conf") => {
+                lint_finds_nothing(lint::Kind::PgHba, &file.text, wishes)
+            }
+            Some("haproxy.cfg") => lint_finds_nothing(lint::Kind::Haproxy, &file.text, wishes),
+            _ => {}
+        }
+    }
+    files
 }
 
 fn shown(files: &[Rendered]) -> String {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use pgsteer_core::claim::Found;
 use pgsteer_core::config::{Config, file};
+use pgsteer_core::lint::{self, Options, lint};
 use pgsteer_core::names::{Endpoint, MemberName};
 use pgsteer_core::render::refusal::Refusal;
 use pgsteer_core::render::{Kind, Profile, Rendered, Request, Wishes, render};
@@ -50,4 +51,11 @@ pub fn files(
 
 pub fn wishes(profile: Profile) -> Wishes {
     Wishes { profile, ..Wishes::default() }
+}
+
+/// What we write ourselves is as lint wants it.
+pub fn lint_finds_nothing(kind: lint::Kind, text: &str, wishes: &Wishes) {
+    let options = Options { haproxy: wishes.haproxy, max_connections: Some(100) };
+    let report = lint(kind, text, &options).unwrap_or_else(|why| panic!("{why}: {text}"));
+    assert!(report.findings.is_empty(), "{:#?}\n{text}", report.findings);
 }

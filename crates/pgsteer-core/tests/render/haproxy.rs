@@ -3,19 +3,23 @@
 use std::time::Duration;
 
 use pgsteer_core::claim::Found;
+use pgsteer_core::lint;
 use pgsteer_core::names::{Endpoint, MemberName};
 use pgsteer_core::render::refusal::Refusal;
 use pgsteer_core::render::{HaproxyVersion, Kind, Profile, StatsLogin, Wishes};
 
-use crate::clusters::{PATRONI, config, files, members, three, wishes, without_patroni};
+use crate::clusters::{
+    PATRONI, config, files, lint_finds_nothing, members, three, wishes, without_patroni,
+};
 
 fn text(toml: &str, members: &[Found], wishes: &Wishes) -> String {
     told(toml, members, wishes).unwrap_or_else(|refusal| panic!("{refusal}"))
 }
 
 fn told(toml: &str, members: &[Found], wishes: &Wishes) -> Result<String, Refusal> {
-    let mut files = files(Kind::Haproxy, &config(toml), members, wishes)?;
-    Ok(files.remove(0).text)
+    let text = files(Kind::Haproxy, &config(toml), members, wishes)?.remove(0).text;
+    lint_finds_nothing(lint::Kind::Haproxy, &text, wishes);
+    Ok(text)
 }
 
 fn refused(toml: &str, members: &[Found], wishes: &Wishes) -> String {

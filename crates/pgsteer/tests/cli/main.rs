@@ -4,6 +4,7 @@
 
 mod fake_patroni;
 mod input;
+mod lint;
 mod pgsteer;
 mod ports;
 mod shipped;

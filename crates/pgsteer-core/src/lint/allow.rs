@@ -1,0 +1,101 @@
+//! Comments by which somebody says that a finding is meant to be:
+//! `# pgsteer-lint: allow(rule-id) reason`, at the end of its line or on the line before.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+
+use super::finding::{Finding, Place};
+use super::rule::{Look, find, rule};
+
+const MARK: &str = "# pgsteer-lint:";
+
+rule! {
+    /// A comment that allows nothing.
+    ALLOW_WRONG = "allow-wrong", Warning, Look::Comments,
+    title: "a pgsteer-lint comment that allows nothing",
+    costs: "It looks as if somebody had decided something here, and the next reader has to guess what.",
+    remedy: "Write `# pgsteer-lint: allow(rule-id) reason` on the line, or on the one before; remove it where nothing is found.",
+}
+
+/// One comment that names one rule.
+#[derive(Debug)]
+struct Allowance {
+    rule: &'static str,
+    written_at: usize,
+    was_used: Cell<bool>,
+}
+
+/// The comments of a file.
+#[derive(Debug, Default)]
+pub struct Allowances {
+    /// By the line that they are about.
+    by_line: BTreeMap<usize, Vec<Allowance>>,
+    /// Those that make no sense.
+    wrong: Vec<(usize, String)>,
+}
+
+impl Allowances {
+    /// Reads the comments of a text.
+    pub fn read(text: &str) -> Allowances {
+        let mut allowances = Allowances::default();
+        let mut waiting: Vec<(usize, &str)> = Vec::new();
+        for (number, line) in (1..).zip(text.lines()) {
+            let at = line.find(MARK);
+            let (before, said) = line.split_at(at.unwrap_or(line.len()));
+            if let Some(said) = said.strip_prefix(MARK) {
+                waiting.push((number, said));
+            }
+            // A comment of its own is about the next line that says something.
+            if !matches!(before.trim_start().chars().next(), None | Some('#')) {
+                for (written_at, said) in waiting.drain(..) {
+                    allowances.note(number, written_at, said);
+                }
+            }
+        }
+        waiting.into_iter().for_each(|(written_at, said)| allowances.note(0, written_at, said));
+        allowances
+    }
+
+    fn note(&mut self, line: usize, written_at: usize, said: &str) {
+        let inner = said.trim().strip_prefix("allow(").and_then(|rest| rest.split_once(')'));
+        let Some((names, reason)) = inner else {
+            self.wrong.push((written_at, "it says nothing that is understood here".to_owned()));
+            return;
+        };
+        if reason.trim().is_empty() {
+            self.wrong.push((written_at, "it gives no reason".to_owned()));
+            return;
+        }
+        for name in names.split(',').map(str::trim) {
+            match find(name) {
+                Some(rule) => self.by_line.entry(line).or_default().push(Allowance {
+                    rule: rule.id,
+                    written_at,
+                    was_used: Cell::new(false),
+                }),
+                None => {
+                    self.wrong.push((written_at, format!("there is no rule `{name:.64}`")));
+                }
+            }
+        }
+    }
+
+    /// It is allowed. That is remembered.
+    pub fn allow(&self, finding: &Finding) -> bool {
+        let on_line = self.by_line.get(&finding.place.line);
+        let allowance = on_line.and_then(|all| all.iter().find(|it| it.rule == finding.rule.id));
+        if let Some(allowance) = allowance {
+            allowance.was_used.set(true);
+        }
+        allowance.is_some()
+    }
+
+    /// Comments that make no sense, or that nothing was found for.
+    pub fn wrong(self) -> Vec<Finding> {
+        let unused = self.by_line.into_values().flatten().filter(|it| !it.was_used.get());
+        let unused = unused.map(|it| (it.written_at, format!("`{}` finds nothing here", it.rule)));
+        let finding =
+            |(line, message)| Finding { rule: &ALLOW_WRONG, place: Place::line(line), message };
+        self.wrong.into_iter().chain(unused).map(finding).collect()
+    }
+}

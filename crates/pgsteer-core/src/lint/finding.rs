@@ -1,0 +1,89 @@
+//! What lint found: the finding, and how much it matters.
+
+use std::fmt;
+
+use super::rule::Rule;
+
+/// How much a finding matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Clients go wrong, somebody gets in who should not, or the program refuses the file.
+    Error,
+    /// It is slower or more fragile than it has to be.
+    Warning,
+    /// Worth knowing; the file alone cannot tell whether it is wrong.
+    Note,
+}
+
+impl Severity {
+    /// The word for it, which is also SARIF's `level`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+            Severity::Note => "note",
+        }
+    }
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A place in a file: one line, and columns in characters from 1. The last one is not part of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// Line, from 1.
+    pub line: usize,
+    /// The first column.
+    pub column: usize,
+    /// The column behind the last one.
+    pub column_end: usize,
+}
+
+impl Place {
+    /// The line as such.
+    pub const fn line(line: usize) -> Place {
+        Place { line, column: 1, column_end: 1 }
+    }
+}
+
+/// One finding with the rule that made it.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// The rule.
+    pub rule: &'static Rule,
+    /// Where.
+    pub place: Place,
+    /// What is wrong there, with its names and numbers.
+    pub message: String,
+}
+
+/// Takes the findings of one rule.
+#[derive(Debug)]
+pub struct Findings {
+    rule: &'static Rule,
+    all: Vec<Finding>,
+}
+
+impl Findings {
+    /// None yet.
+    pub const fn of(rule: &'static Rule) -> Findings {
+        Findings { rule, all: Vec::new() }
+    }
+
+    /// One more. More than [`super::FINDINGS_MAX`] of one rule help nobody.
+    pub fn add(&mut self, place: impl Into<Place>, message: impl Into<String>) {
+        if self.all.len() < super::FINDINGS_MAX {
+            let (place, message) = (place.into(), message.into());
+            self.all.push(Finding { rule: self.rule, place, message });
+        }
+    }
+
+    /// What there is.
+    pub fn into_all(self) -> Vec<Finding> {
+        self.all
+    }
+}

@@ -1,0 +1,298 @@
+//! A text in HAProxy's language, cut into lines and words (configuration manual, 2.2 "Quoting and
+//! escaping", 2.3 "Environment variables").
+
+use crate::lint::finding::Place;
+
+/// HAProxy refuses lines of more words (`MAX_LINE_ARGS`).
+const WORDS_MAX: usize = 64;
+/// Longer lines are none that a person or a template wrote.
+const LINE_BYTES_MAX: usize = 64 << 10;
+
+/// One word, as HAProxy gets it: without quotes and escapes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Word {
+    text: String,
+    /// An environment variable is part of it, so that only HAProxy knows what it says.
+    has_variable: bool,
+    /// Where it stands.
+    pub place: Place,
+}
+
+impl Word {
+    /// What it says; none if that depends on the environment.
+    pub fn known(&self) -> Option<&str> {
+        (!self.has_variable).then_some(self.text.as_str())
+    }
+
+    /// It says just this.
+    pub fn is(&self, text: &str) -> bool {
+        self.known() == Some(text)
+    }
+
+    /// Some text to show: what it says, with the variables as they are written.
+    pub fn shown(&self) -> &str {
+        &self.text
+    }
+}
+
+/// A line that is not empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// From 1.
+    pub number: usize,
+    /// At least one.
+    pub words: Vec<Word>,
+}
+
+impl Line {
+    /// What the word at `at` says; nothing if there is none, or if the environment decides.
+    pub fn word(&self, at: usize) -> &str {
+        self.words.get(at).and_then(Word::known).unwrap_or_default()
+    }
+
+    /// The line begins with these words.
+    pub fn begins(&self, words: &[&str]) -> bool {
+        words.len() <= self.words.len() && words.iter().zip(&self.words).all(|(a, b)| b.is(a))
+    }
+
+    /// The words from `at` on.
+    pub fn from(&self, at: usize) -> &[Word] {
+        self.words.get(at..).unwrap_or_default()
+    }
+
+    /// The place of the word at `at`, or else of the whole line.
+    pub fn place_of(&self, at: usize) -> Place {
+        self.words.get(at).map_or(self.place(), |word| word.place)
+    }
+
+    /// From its first word to its last.
+    pub fn place(&self) -> Place {
+        let column = self.words.first().map_or(1, |word| word.place.column);
+        let column_end = self.words.last().map_or(1, |word| word.place.column_end);
+        Place { line: self.number, column, column_end }
+    }
+}
+
+/// A line that HAProxy cannot read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Where.
+    pub place: Place,
+    /// Why.
+    pub why: &'static str,
+}
+
+/// The lines of `text` that say something, and those that cannot be read.
+pub fn lines(text: &str) -> (Vec<Line>, Vec<Fault>) {
+    let (mut lines, mut faults) = (Vec::new(), Vec::new());
+    for (index, text) in text.lines().enumerate() {
+        match Reader::new(text, index + 1).read() {
+            Ok(words) if words.is_empty() => {}
+            Ok(words) => lines.push(Line { number: index + 1, words }),
+            Err(fault) => faults.push(fault),
+        }
+    }
+    (lines, faults)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Quote {
+    None,
+    Weak,
+    Strong,
+}
+
+/// Reads one line, character by character.
+struct Reader {
+    number: usize,
+    chars: Vec<char>,
+    at: usize,
+    quote: Quote,
+    /// The word that is being read; none between words.
+    text: Option<String>,
+    has_variable: bool,
+    started_at: usize,
+    words: Vec<Word>,
+}
+
+impl Reader {
+    fn new(line: &str, number: usize) -> Reader {
+        let is_too_long = line.len() > LINE_BYTES_MAX;
+        Reader {
+            number,
+            chars: if is_too_long { Vec::new() } else { line.chars().collect() },
+            at: if is_too_long { usize::MAX } else { 0 },
+            quote: Quote::None,
+            text: None,
+            has_variable: false,
+            started_at: 0,
+            words: Vec::new(),
+        }
+    }
+
+    fn read(mut self) -> Result<Vec<Word>, Fault> {
+        if self.at == usize::MAX {
+            return Err(self.fault(0, "the line is longer than 64 kB"));
+        }
+        while let Some(&c) = self.chars.get(self.at) {
+            match (self.quote, c) {
+                (Quote::None, '#') => break,
+                (Quote::None, c) if c.is_ascii_whitespace() => self.end_word(),
+                (Quote::None, '\'') => self.turn(Quote::Strong),
+                (Quote::Strong, '\'') | (Quote::Weak, '"') => self.turn(Quote::None),
+                (Quote::None, '"') => self.turn(Quote::Weak),
+                (Quote::None | Quote::Weak, '\\') => self.escape()?,
+                (Quote::Weak, '$') => self.variable()?,
+                (_, c) => self.push(c),
+            }
+            self.at += 1;
+        }
+        if self.quote != Quote::None {
+            return Err(self.fault(self.started_at, "a quote is opened and not closed"));
+        }
+        self.end_word();
+        match self.words.get(WORDS_MAX) {
+            Some(word) => Err(Fault { place: word.place, why: "the line has more than 64 words" }),
+            None => Ok(self.words),
+        }
+    }
+
+    fn fault(&self, at: usize, why: &'static str) -> Fault {
+        let column_end = self.chars.len() + 1;
+        Fault { place: Place { line: self.number, column: at + 1, column_end }, why }
+    }
+
+    /// The word that is being read, begun here if there is none.
+    fn word(&mut self) -> &mut String {
+        if self.text.is_none() {
+            self.started_at = self.at;
+        }
+        self.text.get_or_insert_default()
+    }
+
+    fn push(&mut self, c: char) {
+        self.word().push(c);
+    }
+
+    fn turn(&mut self, quote: Quote) {
+        // An empty pair of quotes is a word, too.
+        self.word();
+        self.quote = quote;
+    }
+
+    fn end_word(&mut self) {
+        let Some(text) = self.text.take() else { return };
+        let has_variable = std::mem::take(&mut self.has_variable);
+        let place =
+            Place { line: self.number, column: self.started_at + 1, column_end: self.at + 1 };
+        self.words.push(Word { text, has_variable, place });
+    }
+
+    /// Behind a backslash. What is no escape stays as it is written.
+    fn escape(&mut self) -> Result<(), Fault> {
+        let next = self.chars.get(self.at + 1).copied();
+        let meant = match next {
+            Some('n') => '\n',
+            Some('r') => '\r',
+            Some('t') => '\t',
+            Some('x') => return self.hex(),
+            Some(c @ (' ' | '\\' | '#' | '\'' | '"')) => c,
+            Some('$') if self.quote == Quote::Weak => '$',
+            _ => {
+                self.push('\\');
+                return Ok(());
+            }
+        };
+        self.push(meant);
+        self.at += 1;
+        Ok(())
+    }
+
+    fn hex(&mut self) -> Result<(), Fault> {
+        let digit = |at: usize| self.chars.get(at).and_then(|c| c.to_digit(16));
+        let code = digit(self.at + 2).zip(digit(self.at + 3)).map(|(high, low)| high * 16 + low);
+        match code.and_then(char::from_u32) {
+            Some(c) => self.push(c),
+            None => return Err(self.fault(self.at, "\\x wants two hexadecimal digits")),
+        }
+        self.at += 3;
+        Ok(())
+    }
+
+    /// `$NAME` or `${NAME...}`: kept as written, and remembered as unknown.
+    fn variable(&mut self) -> Result<(), Fault> {
+        let is_braced = self.chars.get(self.at + 1) == Some(&'{');
+        let name = self.at + 1 + usize::from(is_braced);
+        let is_first = |c: &char| c.is_ascii_alphabetic() || "_.".contains(*c);
+        if !self.chars.get(name).is_some_and(is_first) {
+            return Err(self.fault(self.at, "a $ in double quotes wants the name of a variable"));
+        }
+        let rest = self.chars.get(name..).unwrap_or_default();
+        let length = match is_braced {
+            true => rest.iter().position(|c| *c == '}').map(|end| end + 1),
+            false => {
+                let is_part = |c: &char| c.is_ascii_alphanumeric() || "_.".contains(*c);
+                Some(rest.iter().take_while(|c| is_part(c)).count())
+            }
+        };
+        let Some(length) = length else {
+            return Err(self.fault(self.at, "${ is opened and not closed"));
+        };
+        let end = name + length;
+        let written: String = self.chars.get(self.at..end).unwrap_or_default().iter().collect();
+        self.word().push_str(&written);
+        self.has_variable = true;
+        self.at = end - 1;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<String> {
+        let (lines, faults) = lines(text);
+        assert!(faults.is_empty(), "{faults:?}");
+        lines.into_iter().flat_map(|line| line.words).map(|word| word.text).collect()
+    }
+
+    #[test]
+    fn words_are_cut_as_the_manual_says() {
+        assert_eq!(
+            words(r#"a 'b c' "d e" f\ g "h\"i" 'j"k' l"m"n # no"#).join("|"),
+            r#"a|b c|d e|f g|h"i|j"k|lmn"#
+        );
+        assert_eq!(words(r#"agent-send "read n1\n" \x41\x2e"#), ["agent-send", "read n1\n", "A."]);
+        assert_eq!(words("stats auth a:b\\#c#d"), ["stats", "auth", "a:b#c"]);
+        assert_eq!(words("a '' b"), ["a", "", "b"]);
+        assert_eq!(words("sub \\1 $x"), ["sub", "\\1", "$x"], "no variables outside of quotes");
+    }
+
+    #[test]
+    fn a_variable_is_kept_and_not_guessed() {
+        let (lines, _) = lines(r#"server n1 "$HOST:${PORT-5432}" maxconn "\$5""#);
+        let line = &lines[0];
+        assert_eq!(line.words[2].known(), None);
+        assert_eq!(line.words[2].shown(), "$HOST:${PORT-5432}");
+        assert_eq!(line.word(4), "$5");
+    }
+
+    #[test]
+    fn a_place_is_counted_in_characters() {
+        let (lines, _) = lines("\n  größe \"a b\"  c");
+        let place = |at: usize| lines[0].place_of(at);
+        assert_eq!(place(0), Place { line: 2, column: 3, column_end: 8 });
+        assert_eq!(place(1), Place { line: 2, column: 9, column_end: 14 });
+    }
+
+    #[test]
+    fn what_cannot_be_read_says_why() {
+        let all =
+            ["a 'b", "a \"b", "\\x4", "\"$\"", "\"${a\"", &"w ".repeat(65), &"w".repeat(70_000)];
+        for text in all {
+            let (lines, faults) = lines(text);
+            assert!(lines.is_empty() && faults.len() == 1, "{text:.9}");
+        }
+    }
+}

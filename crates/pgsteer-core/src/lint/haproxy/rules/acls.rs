@@ -1,0 +1,271 @@
+//! ACLs and the conditions that name them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::lint::finding::Findings;
+use crate::lint::haproxy::Haproxy;
+use crate::lint::haproxy::checks::Wanted;
+use crate::lint::haproxy::condition::{
+    Alternative, Condition, Count, Of, expressions, is_predefined,
+};
+use crate::lint::haproxy::lines::{Line, Word};
+use crate::lint::haproxy::proxy::{Model, Proxy};
+use crate::lint::haproxy::sections::Kind;
+use crate::lint::haproxy::values::number;
+use crate::lint::rule::{Look, rule};
+
+rule! {
+    /// All servers have to be UP.
+    NBSRV_COUNTS_ALL = "nbsrv-counts-all", Error, Look::Haproxy(counts_all),
+    title: "a condition holds only while every single server is UP",
+    costs: "The first one that is down turns it over, which is the moment it was made for: clients are led another way, or nowhere, while the others are well.",
+    remedy: "Ask for enough, not for all: `nbsrv(BACKEND) ge 1`.",
+}
+
+rule! {
+    /// It is never true.
+    ACL_CANNOT_MATCH = "acl-cannot-match", Error, Look::Haproxy(cannot_match),
+    title: "a condition that can never be true",
+    costs: "What stands behind it never happens, and nobody is told.",
+    remedy: "Correct the number, the port or the fetch, or remove it.",
+}
+
+rule! {
+    /// HAProxy refuses it.
+    ACL_UNKNOWN = "acl-unknown", Error, Look::Haproxy(unknown),
+    title: "a condition names an ACL that there is not",
+    costs: "HAProxy refuses the file.",
+    remedy: "Define it in the same section, above, or correct its name.",
+}
+
+rule! {
+    /// Somebody meant something by it.
+    ACL_UNUSED = "acl-unused", Note, Look::Haproxy(unused),
+    title: "an ACL that no condition names",
+    costs: "It decides nothing. If it was meant as a guard, there is none.",
+    remedy: "Use it, or remove it.",
+}
+
+/// Sample fetches of requests, which HAProxy does not parse in `mode tcp`.
+const HTTP_FETCHES: [&str; 14] = [
+    "base", "cook", "hdr", "method", "path", "query", "req.cook", "req.fhdr", "req.hdr",
+    "req.hdrs", "res.hdr", "status", "url", "urlp",
+];
+/// Directives whose lines may end in a condition.
+const CONDITIONAL: [&str; 13] = [
+    "force-persist",
+    "http-after-response",
+    "http-request",
+    "http-response",
+    "ignore-persist",
+    "monitor",
+    "redirect",
+    "stats",
+    "tcp-request",
+    "tcp-response",
+    "use-fcgi-app",
+    "use-server",
+    "use_backend",
+];
+
+fn is_conditional(line: &Line) -> bool {
+    CONDITIONAL.contains(&line.word(0))
+}
+
+/// An `nbsrv` in `words`, with its backend and how many servers of it there are to count.
+fn counted<'m, 'a>(
+    words: &'a [Word],
+    proxy: &Proxy<'a>,
+    model: &'m Model<'a>,
+) -> Option<(Count<'a>, &'m Proxy<'a>, u64)> {
+    let count = Count::read(words)?;
+    let name = if count.backend.is_empty() { proxy.name } else { count.backend };
+    let backend = model.backend(name)?;
+    let sum = |with_backups: bool| {
+        let counted = backend.servers.iter().filter(|it| with_backups || !it.is_backup());
+        counted.fold(0_u64, |sum, server| sum.saturating_add(server.count))
+    };
+    // As many as HAProxy can count: the active ones, or the backups if there are no others.
+    let most = if sum(false) == 0 { sum(true) } else { sum(false) };
+    Some((count, backend, most))
+}
+
+/// Every expression of a proxy: those of its ACLs, and those that stand in conditions.
+fn written<'a>(proxy: &Proxy<'a>) -> Vec<&'a [Word]> {
+    let acls = proxy.lines_of("acl").map(|line| line.from(2));
+    let conditions = proxy.lines().filter(|line| is_conditional(line)).filter_map(Condition::of);
+    let terms = conditions.flat_map(|condition| condition.alternatives.into_iter().flatten());
+    let inline = terms.filter_map(|term| match term.of {
+        Of::Written(words) => Some(words),
+        Of::Named(_) => None,
+    });
+    acls.chain(inline).collect()
+}
+
+fn counts_all(haproxy: &Haproxy<'_>, findings: &mut Findings) {
+    let model = &haproxy.model;
+    for proxy in &model.proxies {
+        for words in written(proxy) {
+            let Some((count, backend, most)) = counted(words, proxy, model) else { continue };
+            // Of those that ask for the primary, two that are UP are another matter.
+            let is_of_roles = Wanted::is_primary(backend);
+            if !is_of_roles && most >= 2 && count.holds(most) && !holds_below(&count, most) {
+                findings.add(
+                    words.first().map_or(proxy.head.place(), |word| word.place),
+                    format!(
+                        "it is true while all {most} servers are UP, and with {} no more",
+                        most - 1
+                    ),
+                );
+            }
+        }
+    }
+}
+
+/// It is true of some number below `most`.
+fn holds_below(count: &Count<'_>, most: u64) -> bool {
+    // Only next to the numbers that it names it can change.
+    let near = count
+        .numbers
+        .iter()
+        .flat_map(|number| [number.saturating_sub(1), *number, number.saturating_add(1)]);
+    near.chain([0]).any(|some| some < most && count.holds(some))
+}
+
+fn cannot_match(haproxy: &Haproxy<'_>, findings: &mut Findings) {
+    let model = &haproxy.model;
+    for proxy in &model.proxies {
+        for words in written(proxy) {
+            let Some(first) = words.first() else { continue };
+            if let Some((count, backend, most)) = counted(words, proxy, model)
+                && !count.holds(most)
+                && !holds_below(&count, most)
+            {
+                let message =
+                    format!("there are never that many: {} has {most} to count", backend.title());
+                findings.add(first.place, message);
+            }
+            if let Some(fetch) = http_fetch(first).filter(|_| is_never_http(proxy)) {
+                let message = format!("`{fetch}` is of HTTP, and {} is in mode tcp", proxy.title());
+                findings.add(first.place, message);
+            }
+            if let Some(message) = other_port(words, proxy) {
+                findings.add(first.place, message);
+            }
+        }
+        for line in proxy.lines().filter(|line| is_conditional(line)) {
+            contradictions(line, proxy, model, findings);
+        }
+    }
+}
+
+/// It is in mode tcp, and does not switch to HTTP later.
+fn is_never_http(proxy: &Proxy<'_>) -> bool {
+    let switches = |line: &Line| line.words.iter().any(|word| word.is("switch-mode"));
+    proxy.mode() == Some("tcp") && !proxy.lines_of("tcp-request").any(switches)
+}
+
+fn http_fetch(word: &Word) -> Option<&'static str> {
+    let text = word.known()?;
+    let fetch = text.split(['(', ',']).next()?;
+    let fetch = ["_beg", "_end", "_sub", "_reg", "_dom", "_dir", "_len"]
+        .iter()
+        .find_map(|suffix| fetch.strip_suffix(suffix))
+        .unwrap_or(fetch);
+    HTTP_FETCHES.into_iter().find(|known| *known == fetch)
+}
+
+/// `dst_port 5000` in a proxy that listens elsewhere.
+fn other_port(words: &[Word], proxy: &Proxy<'_>) -> Option<String> {
+    let (fetch, rest) = words.split_first()?;
+    let ports: Option<Vec<u64>> = rest.iter().map(|word| word.known().and_then(number)).collect();
+    let ports = ports.filter(|ports| fetch.is("dst_port") && !ports.is_empty())?;
+    if proxy.kind == Kind::Backend {
+        return None;
+    }
+    let bound: Option<BTreeSet<u64>> =
+        proxy.binds().map(|(_, address)| address?.port.map(u64::from)).collect();
+    let bound = bound.filter(|bound| !bound.is_empty())?;
+    // `set-dst-port` and transparent proxying change what a client seems to come to.
+    let is_plain = proxy.lines_of("bind").all(|line| {
+        !line.words.iter().any(|word| word.is("transparent") || word.is("accept-proxy"))
+    });
+    let is_out = is_plain && !ports.iter().any(|port| bound.contains(port));
+    is_out.then(|| format!("{} listens on no such port", proxy.title()))
+}
+
+/// Two counts of the same backend that exclude each other, in one condition.
+fn contradictions(line: &Line, proxy: &Proxy<'_>, model: &Model<'_>, findings: &mut Findings) {
+    let Some(condition) = Condition::of(line) else { return };
+    for alternative in &condition.alternatives {
+        if let Some(backend) = contradicted(alternative, proxy, model) {
+            let message = format!("no number of servers of `{backend}` is all of that at once");
+            findings.add(line, message);
+        }
+    }
+}
+
+fn contradicted<'a>(
+    alternative: &Alternative<'a>,
+    proxy: &Proxy<'a>,
+    model: &Model<'_>,
+) -> Option<&'a str> {
+    let mut by_backend: BTreeMap<&str, Vec<(Count<'_>, bool)>> = BTreeMap::new();
+    for term in alternative {
+        // An ACL of several lines is true if one of them is: that is not followed here.
+        if let [words] = expressions(term, proxy).as_slice()
+            && let Some(count) = Count::read(words)
+        {
+            by_backend.entry(count.backend).or_default().push((count, term.is_negated));
+        }
+    }
+    let never = |name: &str, counts: &[(Count<'_>, bool)]| {
+        let backend = model.backend(if name.is_empty() { proxy.name } else { name });
+        let most = backend.map_or(0, |backend| backend.count(true)).min(1_000);
+        let all = |some| counts.iter().all(|(count, negated)| count.holds(some) != *negated);
+        counts.len() >= 2 && backend.is_some() && !(0..=most).any(all)
+    };
+    by_backend.into_iter().find(|(name, counts)| never(name, counts)).map(|(name, _)| name)
+}
+
+fn unknown(haproxy: &Haproxy<'_>, findings: &mut Findings) {
+    for proxy in &haproxy.model.proxies {
+        let is_known = |name: &str| !proxy.acl(name).is_empty() || is_predefined(name);
+        // The name of one depends on the environment.
+        let is_unclear = !proxy.acl("").is_empty();
+        for line in proxy.lines().filter(|line| is_conditional(line)) {
+            let Some(condition) = Condition::of(line) else { continue };
+            for term in condition.terms() {
+                let Of::Named(word) = term.of else { continue };
+                let Some(name) = word.known() else { continue };
+                let name = name.trim_start_matches('!');
+                if !is_unclear && !is_known(name) {
+                    findings
+                        .add(word.place, format!("there is no ACL `{name}` in {}", proxy.title()));
+                }
+            }
+        }
+    }
+}
+
+fn unused(haproxy: &Haproxy<'_>, findings: &mut Findings) {
+    for proxy in &haproxy.model.proxies {
+        let words = proxy.lines().filter(|line| line.word(0) != "acl").flat_map(|line| &line.words);
+        let words = words.filter_map(Word::known).map(|word| word.trim_start_matches('!'));
+        // `acl(NAME,!NAME)` is a fetch that asks others.
+        let fetched = proxy.lines_of("acl").map(|line| line.word(2));
+        let fetched = fetched.filter_map(|fetch| fetch.strip_prefix("acl(")?.strip_suffix(')'));
+        let fetched = fetched.flat_map(|names| names.split([',', '!']).map(str::trim));
+        let named: BTreeSet<&str> = words.chain(fetched).collect();
+        let mut seen = BTreeSet::new();
+        for line in proxy.lines_of("acl") {
+            let name = line.word(1);
+            if !name.is_empty() && !named.contains(name) && seen.insert(name) {
+                findings.add(
+                    line.place_of(1),
+                    format!("nothing in {} asks for `{name}`", proxy.title()),
+                );
+            }
+        }
+    }
+}

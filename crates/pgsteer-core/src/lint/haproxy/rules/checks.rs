@@ -1,0 +1,227 @@
+//! Health checks that ask the wrong question, or none.
+
+use crate::lint::finding::Findings;
+use crate::lint::haproxy::Haproxy;
+use crate::lint::haproxy::checks::{Check, Role, Source, Wanted, role_of_name};
+use crate::lint::haproxy::proxy::{PATRONI_PORT, Proxy, is_pooler_port, is_postgres_port};
+use crate::lint::haproxy::server::Server;
+use crate::lint::listed;
+use crate::lint::rule::{Look, rule};
+
+rule! {
+    /// `OPTIONS/replica`.
+    HTTPCHK_METHOD_GLUED = "httpchk-method-glued", Warning, Look::Haproxy(glued),
+    title: "`option httpchk` lacks the space between the method and the path",
+    costs: "HAProxy sends the word as a path that begins with no slash. Patroni finds what it knows in it and answers by luck; anything else refuses it, and all servers are DOWN.",
+    remedy: "A space, as in `option httpchk OPTIONS /replica`.",
+}
+
+rule! {
+    /// HTTP is spoken to PostgreSQL.
+    HTTPCHK_ASKS_POSTGRES = "httpchk-asks-postgres", Error, Look::Haproxy(asks_postgres),
+    title: "an HTTP check goes to PostgreSQL's own port",
+    costs: "PostgreSQL does not speak HTTP: no server is ever UP, and the log of PostgreSQL fills with invalid packets.",
+    remedy: "`check port 8008`, Patroni's port, on the server lines.",
+}
+
+rule! {
+    /// Patroni's port is open on every member.
+    PATRONI_PORT_WITHOUT_HTTPCHK = "patroni-port-without-httpchk", Error, Look::Haproxy(bare_patroni),
+    title: "the check connects to Patroni and asks it nothing",
+    costs: "Patroni listens on every member, whatever its role: all of them are UP, and writers reach replicas.",
+    remedy: "`option httpchk OPTIONS /primary` (or `/replica`) and `http-check expect status 200`.",
+}
+
+rule! {
+    /// A pooler answers for itself.
+    CHECK_ON_POOLER_ONLY = "check-on-pooler-only", Error, Look::Haproxy(pooler_only),
+    title: "the only check connects to the pooler",
+    costs: "PgBouncer listens on every member, also while the PostgreSQL behind it is down or a replica.",
+    remedy: "Let the check ask Patroni, or an agent that looks through the pooler: `check port 8008` with `option httpchk`.",
+}
+
+rule! {
+    /// A listening port is no role.
+    CHECK_TELLS_NO_ROLE = "check-tells-no-role", Error, Look::Haproxy(no_role),
+    title: "the check cannot tell a primary from a replica",
+    costs: "Every member that listens is UP, whatever its role, and clients get to the wrong ones.",
+    remedy: "`option httpchk` to Patroni; without Patroni `pgsteer render haproxy --profile sql` has a check by SQL.",
+}
+
+rule! {
+    /// The name says one thing and the check another.
+    CHECK_OF_THE_OTHER_ROLE = "check-of-the-other-role", Warning, Look::Haproxy(other_role),
+    title: "the check asks for another role than the name of the proxy says",
+    costs: "Readers load the primary, or writers get read-only errors.",
+    remedy: "The check of the role that is meant, or a name that says what it is.",
+}
+
+rule! {
+    /// A server that is never DOWN.
+    CHECK_MISSING = "check-missing", Error, Look::Haproxy(missing),
+    title: "a server among others is not checked",
+    costs: "It is UP for ever: clients are led to it when it is dead, and whatever its role is.",
+    remedy: "`check` on its server line.",
+}
+
+rule! {
+    /// Rules of a check that is not switched on.
+    CHECK_RULES_UNUSED = "check-rules-unused", Warning, Look::Haproxy(unused_rules),
+    title: "rules for a kind of check that is not switched on",
+    costs: "HAProxy ignores them, and the check asks less than it seems to.",
+    remedy: "`option httpchk` for `http-check`, `option tcp-check` for `tcp-check`.",
+}
+
+rule! {
+    /// `default-server` counts from its line on.
+    DEFAULT_SERVER_TOO_LATE = "default-server-too-late", Warning, Look::Haproxy(too_late),
+    title: "`default-server` stands below the servers",
+    costs: "It is for the servers below it, and there is none: none of its settings is in force.",
+    remedy: "Move it above the first `server`.",
+}
+
+fn glued(haproxy: &Haproxy<'_>, findings: &mut Findings) {
+    for proxy in &haproxy.model.proxies {
+        let Check::Http { line, .. } = Check::of(proxy) else { continue };
+        let word = line.word(2);
+        if let Some((method, path)) = word.split_once('/')
+            && !method.is_empty()
+            && method.bytes().all(|byte| byte.is_ascii_alphabetic())
+        {
+            findings.add(line.place_of(2), format!("`{word}` is meant to be `{method} /{path}`"));
+        }
+    }
+}
+
+fn asks_postgres(haproxy: &Haproxy<'_>, findings: &mut Findings) {
+    for proxy in haproxy.model.postgres() {
+        let is_led_away = |line: &&crate::lint::haproxy::lines::Line| {
+            line.word(1) == "connect" && (line.words.iter().any(|w| w.is("port") || w.is("addr")))
+        };
+        let is_http = matches!(Check::of(proxy), Check::Http { .. });
+        if !is_http || proxy.nearest("http-check").iter().any(is_led_away) {
+            continue;
+        }
+        let asks = |server: &&Server<'_>| {
+            let is_database = |port| is_postgres_port(port) || is_pooler_port(port);
+            server.is_checked()
+                && server.is_checked_where_it_serves()
+                && server.check_port().is_some_and(is_database)
+        };
+        let asked: Vec<_> = proxy.members().filter(asks).collect();
+        if let Some(first) = asked.first() {
+            let names = listed(asked.iter().map(|server| server.name));
+            let port = first.check_port().unwrap_or_default();
+            let message = format!("the HTTP check of {names} goes to port {port}");
+            findings.add(first.line, message);
+        }
+    }
+}
+
+/// A check that opens a connection, and asks nothing that tells a role.
+fn is_bare(proxy: &Proxy<'_>) -> bool {
+    matches!(Check::of(proxy), Check::Connect | Check::Pgsql)
+}
+
+/// Servers with a check of their own and no agent.
+fn checked_alone<'m, 'a>(proxy: &'m Proxy<'a>) -> impl Iterator<Item = &'m Server<'a>> {
+    let has_own = |server: &&Server<'_>| {
+        server.is_checked() && !server.has_agent() && !server.settings.has("healthcheck")
+    };
+    proxy.members().filter(has_own)
+}
+
+fn bare_patroni(haproxy: &Haproxy<'_>, findings: &mut Findings) {
+    for proxy in haproxy.model.postgres().filter(|proxy| is_bare(proxy)) {
+        let at_patroni = |server: &&Server<'_>| {
+            server.check_port() == Some(PATRONI_PORT) && server.port() != Some(PATRONI_PORT)
+        };
+        if let Some(server) = checked_alone(proxy).find(at_patroni) {
+            let message = format!(
+                "the check of {} connects to port {PATRONI_PORT}, and no more",
+                proxy.title()
+            );
+            findings.add(server.line, message);
+        }
+    }
+}
+
+fn pooler_only(haproxy: &Haproxy<'_>, findings: &mut Findings) {
+    for proxy in haproxy.model.postgres().filter(|proxy| is_bare(proxy)) {
+        let at_pooler = |server: &&Server<'_>| {
+            server.is_checked()
+                && server.is_checked_where_it_serves()
+                && server.check_port().is_some_and(is_pooler_port)
+        };
+        // Two poolers in front of one database have no role to be asked for.
+        if let (Some(server), Some(_)) = (proxy.members().find(at_pooler), Wanted::of(proxy)) {
+            let port = server.check_port().unwrap_or_default();
+            let message =
+                format!("the check of {} connects to the pooler's port {port}", proxy.title());
+            findings.add(server.line, message);
+        }
+    }
+}
+
+fn no_role(haproxy: &Haproxy<'_>, findings: &mut Findings) {
+    let several = |proxy: &&Proxy<'_>| is_bare(proxy) && proxy.count(true) >= 2;
+    for proxy in haproxy.model.postgres().filter(several) {
+        let at_postgres = |server: &&Server<'_>| {
+            server.is_checked_where_it_serves() && server.check_port().is_some_and(is_postgres_port)
+        };
+        let Some(server) = checked_alone(proxy).find(at_postgres) else { continue };
+        let Some(wanted) = Wanted::of(proxy) else { continue };
+        let role = match wanted.role {
+            Role::Primary => "the primary",
+            Role::Replica => "replicas",
+        };
+        let message =
+            format!("{} is for {role}, and every member that listens is UP", proxy.title());
+        findings.add(server.line, message);
+    }
+}
+
+fn other_role(haproxy: &Haproxy<'_>, findings: &mut Findings) {
+    for proxy in haproxy.model.postgres() {
+        let Some(named) = role_of_name(proxy.name) else { continue };
+        let wanted = Wanted::of(proxy).filter(|wanted| wanted.source != Source::Name);
+        if wanted.is_some_and(|wanted| wanted.role != named) {
+            let asked = if named == Role::Primary { "replicas" } else { "the primary" };
+            findings.add(proxy.head, format!("the check of {} asks for {asked}", proxy.title()));
+        }
+    }
+}
+
+fn missing(haproxy: &Haproxy<'_>, findings: &mut Findings) {
+    for proxy in haproxy.model.postgres().filter(|proxy| proxy.count(true) >= 2) {
+        let is_seen = |server: &Server<'_>| {
+            server.is_checked() || server.has_agent() || server.settings.has("track")
+        };
+        let unseen: Vec<_> = proxy.members().filter(|server| !is_seen(server)).collect();
+        if let Some(first) = unseen.first() {
+            let names = listed(unseen.iter().map(|server| server.name));
+            findings.add(first.line, format!("{names} of {}: no check", proxy.title()));
+        }
+    }
+}
+
+fn unused_rules(haproxy: &Haproxy<'_>, findings: &mut Findings) {
+    for proxy in &haproxy.model.proxies {
+        for (rules, option) in [("http-check", "httpchk"), ("tcp-check", "tcp-check")] {
+            let line = proxy.lines_of(rules).next();
+            if let Some(line) = line.filter(|_| proxy.option(option).is_none()) {
+                let message = format!("{} has `{rules}` and no `option {option}`", proxy.title());
+                findings.add(line, message);
+            }
+        }
+    }
+}
+
+fn too_late(haproxy: &Haproxy<'_>, findings: &mut Findings) {
+    for proxy in &haproxy.model.proxies {
+        let last = proxy.servers.last().map_or(0, |server| server.line.number);
+        for line in proxy.late_defaults.iter().filter(|line| line.number > last) {
+            findings.add(*line, format!("no server of {} stands below it", proxy.title()));
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! PostgreSQL's messages in a `tcp-check`: lengths, and who speaks when. (PostgreSQL manual, "Message
+//! Formats".)
+
+use crate::lint::finding::{Findings, Place};
+use crate::lint::haproxy::Haproxy;
+use crate::lint::haproxy::checks::{Check, hex};
+use crate::lint::haproxy::lines::Line;
+use crate::lint::haproxy::proxy::Proxy;
+use crate::lint::rule::{Look, rule};
+
+rule! {
+    /// The server waits for bytes that never come, or takes the next message for a part of this one.
+    TCP_CHECK_LENGTH = "tcp-check-length", Error, Look::Haproxy(length),
+    title: "a message of PostgreSQL says another length than it has",
+    costs: "The server waits for bytes that never come, or reads the next message in the wrong place: the check fails, and the server is DOWN for ever.",
+    remedy: "Correct the length, which counts itself; `pgsteer render haproxy --profile sql` computes it for any user name.",
+}
+
+rule! {
+    /// The server is gone by then.
+    TCP_CHECK_SENDS_AFTER_END = "tcp-check-sends-after-end", Error, Look::Haproxy(after_end),
+    title: "something is sent after the session was ended",
+    costs: "The server has closed by then, and a healthy primary is shown as SOCKERR, DOWN.",
+    remedy: "Remove the second Terminate: the first one ended the session.",
+}
+
+rule! {
+    /// A wrong answer is seen by a timeout alone.
+    TCP_CHECK_WAITS = "tcp-check-waits", Warning, Look::Haproxy(waits),
+    title: "a wrong answer is only seen when the check runs out of time",
+    costs: "The server says `t` where `f` is expected, and keeps the connection open: each failed check takes the whole timeout, `fall` times. With 5 s and three of them a failover took 16 s.",
+    remedy: "Send Terminate (`5800000004`) right behind the query: the server closes after its answer, and a wrong one is seen at once.",
+}
+
+/// HAProxy's buffer: nobody sends more at once.
+const RUN_BYTES_MAX: usize = 16 << 10;
+const PROTOCOL_3: [u8; 2] = [0, 3];
+/// What a client may begin a message with, after the login.
+const OF_CLIENTS: &[u8] = b"BCDEFHPQSXcdfp";
+/// What a server may begin one with.
+const OF_SERVERS: &[u8] = b"123ACDEGHIKNRSTVWZcdnst";
+
+/// One step of a check: bytes with their places.
+enum Step {
+    Connect,
+    Send(Vec<(u8, Place)>),
+    Expect(Vec<(u8, Place)>),
+    /// Something whose bytes cannot be told.
+    Unclear,
+}
+
+fn step(line: &Line) -> Option<Step> {
+    let bytes = |text: Option<Vec<u8>>| {
+        let at = |byte| (byte, line.place_of(2));
+        text.map(|bytes| bytes.into_iter().map(at).collect::<Vec<_>>())
+    };
+    Some(match (line.word(1), line.word(2)) {
+        ("connect", _) => Step::Connect,
+        ("comment", _) => return None,
+        ("send-binary", _) => bytes(hex(line.words.get(2))).map_or(Step::Unclear, Step::Send),
+        ("send", _) => {
+            let text = line.words.get(2).and_then(|word| word.known());
+            bytes(text.map(|text| text.as_bytes().to_vec())).map_or(Step::Unclear, Step::Send)
+        }
+        ("expect", "binary") => bytes(hex(line.words.get(3))).map_or(Step::Unclear, Step::Expect),
+        _ => Step::Unclear,
+    })
+}
+
+/// A run of the same kind of steps, as one stream of bytes.
+enum Run {
+    Send(Vec<(u8, Place)>),
+    /// Each expectation by itself: HAProxy looks for each of them anywhere in the answer.
+    Expect(Vec<Vec<(u8, Place)>>),
+}
+
+/// The talk of a check with PostgreSQL, one for each connection; none that is not with it, or whose
+/// bytes cannot be told.
+fn talks(proxy: &Proxy<'_>) -> Vec<Vec<Run>> {
+    let Check::Tcp(rules) = Check::of(proxy) else { return Vec::new() };
+    let mut talks: Vec<Vec<Run>> = vec![Vec::new()];
+    for step in rules.into_iter().filter_map(step) {
+        let Some(talk) = talks.last_mut() else { break };
+        match (step, talk.last_mut()) {
+            (Step::Unclear, _) => return Vec::new(),
+            (Step::Connect, _) => talks.push(Vec::new()),
+            (Step::Send(bytes), Some(Run::Send(all))) => all.extend(bytes),
+            (Step::Send(bytes), _) => talk.push(Run::Send(bytes)),
+            (Step::Expect(bytes), Some(Run::Expect(all))) => all.push(bytes),
+            (Step::Expect(bytes), _) => talk.push(Run::Expect(vec![bytes])),
+        }
+    }
+    let is_long = |run: &Run| matches!(run, Run::Send(bytes) if bytes.len() > RUN_BYTES_MAX);
+    talks.retain(|talk| match talk.first() {
+        _ if talk.iter().any(is_long) => false,
+        Some(Run::Send(bytes)) => {
+            bytes.get(4..6).is_some_and(|code| code.iter().map(|it| it.0).eq(PROTOCOL_3))
+        }
+        _ => false,
+    });
+    talks
+}
+
+/// A message that a client sends.
+struct Message {
+    /// 0 for the startup packet, which has none.
+    tag: u8,
+    place: Place,
+    said: usize,
+    /// The length that it has, where that can be told from its bytes.
+    has: usize,
+}
+
+impl Message {
+    fn name(&self) -> String {
+        match self.tag {
+            0 => "the startup packet".to_owned(),
+            b'Q' => "the query".to_owned(),
+            b'X' => "Terminate".to_owned(),
+            tag => format!("the message `{}`", char::from(tag)),
+        }
+    }
+}
+
+/// Reads one message; none if there are not even tag and length.
+fn message(bytes: &[(u8, Place)], has_tag: bool) -> Option<Message> {
+    let (tag, rest) = match has_tag {
+        true => bytes.split_first().map(|(first, rest)| (first.0, rest))?,
+        false => (0, bytes),
+    };
+    let raw: Vec<u8> = rest.iter().map(|byte| byte.0).collect();
+    let length: [u8; 4] = raw.get(..4)?.try_into().ok()?;
+    let said = usize::try_from(u32::from_be_bytes(length)).ok()?;
+    let has = match tag {
+        // Pairs of texts, and a last zero behind that of the last text.
+        0 => raw.windows(2).skip(8).position(|pair| pair == [0, 0]).map(|at| at + 10),
+        b'Q' => raw.iter().skip(4).position(|byte| *byte == 0).map(|at| at + 5),
+        b'X' => Some(4),
+        _ => None,
+    };
+    let fits = said.min(raw.len());
+    let place = rest.first()?.1;
+    Some(Message { tag, place, said, has: has.unwrap_or(fits) })
+}
+
+fn length(haproxy: &Haproxy<'_>, findings: &mut Findings) {
+    for proxy in &haproxy.model.proxies {
+        for talk in talks(proxy) {
+            let mut is_first = true;
+            for run in &talk {
+                match run {
+                    Run::Send(bytes) => {
+                        if let Some(wrong) = wrong_message(bytes, !is_first) {
+                            let message = format!(
+                                "{} says {} bytes and has {}",
+                                wrong.name(),
+                                wrong.said,
+                                wrong.has
+                            );
+                            findings.add(wrong.place, message);
+                        }
+                        is_first = false;
+                    }
+                    Run::Expect(all) => {
+                        for (place, message) in all.iter().filter_map(|bytes| wrong_answer(bytes)) {
+                            findings.add(place, message);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The first message that does not have the length it says.
+fn wrong_message(mut bytes: &[(u8, Place)], mut has_tag: bool) -> Option<Message> {
+    while !bytes.is_empty() {
+        let message = message(bytes, has_tag)?;
+        let whole = message.said + usize::from(has_tag);
+        let behind = bytes.get(whole..);
+        let is_wrong = message.said != message.has
+            || behind.is_none_or(|behind| {
+                behind.first().is_some_and(|next| !OF_CLIENTS.contains(&next.0))
+            });
+        if is_wrong {
+            return Some(message);
+        }
+        bytes = behind?;
+        has_tag = true;
+    }
+    None
+}
+
+/// An expected message that is longer than it says.
+fn wrong_answer(bytes: &[(u8, Place)]) -> Option<(Place, String)> {
+    let (first, rest) = bytes.split_first()?;
+    let raw: Vec<u8> = rest.iter().map(|byte| byte.0).collect();
+    let length: [u8; 4] = raw.get(..4)?.try_into().ok()?;
+    let said = usize::try_from(u32::from_be_bytes(length)).ok()?;
+    // Only what looks like a whole message is one: HAProxy may look for any piece of an answer.
+    if !OF_SERVERS.contains(&first.0) || !(4..=1_000).contains(&said) || raw.len() <= said {
+        return None;
+    }
+    let is_next = raw.get(said).is_some_and(|next| OF_SERVERS.contains(next));
+    let name = char::from(first.0);
+    let has = raw.len();
+    (!is_next).then(|| (first.1, format!("the answer `{name}` says {said} bytes and has {has}")))
+}
+
+fn has_terminate(bytes: &[(u8, Place)], mut has_tag: bool) -> bool {
+    let mut rest = bytes;
+    while let Some(message) = message(rest, has_tag) {
+        if message.tag == b'X' {
+            return true;
+        }
+        rest = rest.get(message.said + usize::from(has_tag)..).unwrap_or_default();
+        has_tag = true;
+    }
+    false
+}
+
+fn after_end(haproxy: &Haproxy<'_>, findings: &mut Findings) {
+    for proxy in &haproxy.model.proxies {
+        for talk in talks(proxy) {
+            let mut has_ended = false;
+            for (at, run) in talk.iter().enumerate() {
+                let Run::Send(bytes) = run else { continue };
+                if let Some((_, place)) = bytes.first().filter(|_| has_ended) {
+                    findings.add(
+                        *place,
+                        format!("the check of {} has said farewell before", proxy.title()),
+                    );
+                    break;
+                }
+                has_ended |= has_terminate(bytes, at > 0);
+            }
+        }
+    }
+}
+
+fn waits(haproxy: &Haproxy<'_>, findings: &mut Findings) {
+    for proxy in &haproxy.model.proxies {
+        for talk in talks(proxy) {
+            let (mut has_asked, mut has_ended) = (false, false);
+            for (at, run) in talk.iter().enumerate() {
+                match run {
+                    Run::Send(bytes) => {
+                        has_ended |= has_terminate(bytes, at > 0);
+                        has_asked |= at > 0 && bytes.first().is_some_and(|first| first.0 == b'Q');
+                    }
+                    Run::Expect(all) if has_asked && !has_ended => {
+                        let Some(place) = all.iter().flatten().next().map(|byte| byte.1) else {
+                            continue;
+                        };
+                        findings.add(
+                            place,
+                            format!(
+                                "the check of {} waits for an answer with the session open",
+                                proxy.title()
+                            ),
+                        );
+                        break;
+                    }
+                    Run::Expect(_) => {}
+                }
+            }
+        }
+    }
+}

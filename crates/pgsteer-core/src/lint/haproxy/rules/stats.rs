@@ -1,0 +1,90 @@
+//! The statistics page: who sees it, and who may switch servers on it.
+
+use crate::lint::finding::Findings;
+use crate::lint::haproxy::Haproxy;
+use crate::lint::haproxy::lines::Line;
+use crate::lint::haproxy::proxy::Proxy;
+use crate::lint::haproxy::sections::Kind;
+use crate::lint::rule::{Look, rule};
+
+rule! {
+    /// A password in the file.
+    STATS_CREDENTIALS = "stats-credentials", Error, Look::Haproxy(credentials),
+    title: "the password of the statistics page is written in the file",
+    costs: "Whoever reads the file, its backup or its repository has it, and passwords of examples are the same everywhere.",
+    remedy: "`stats auth \"admin:$STATS_PASSWORD\"`, in double quotes and from the environment of the unit; or no password at all, and the page bound to 127.0.0.1.",
+}
+
+rule! {
+    /// Anybody sees it.
+    STATS_OPEN = "stats-open", Warning, Look::Haproxy(open),
+    title: "the statistics page is open to whoever reaches it",
+    costs: "It tells names, addresses, versions and the state of every member.",
+    remedy: "Bind it to 127.0.0.1, or ask for a password by `stats auth`.",
+}
+
+rule! {
+    /// Anybody changes it.
+    STATS_ADMIN_OPEN = "stats-admin-open", Error, Look::Haproxy(admin_open),
+    title: "whoever reaches the statistics page may switch servers off",
+    costs: "One click by anybody in the network takes the primary out of service.",
+    remedy: "`stats admin if LOCALHOST`, or remove the line; `stats auth` beside it.",
+}
+
+fn credentials(haproxy: &Haproxy<'_>, findings: &mut Findings) {
+    for section in &haproxy.model.file.sections {
+        if !section.kind.is_proxy() && section.kind != Kind::Defaults {
+            continue;
+        }
+        for line in section.body.iter().filter(|line| line.begins(&["stats", "auth"])) {
+            let Some((user, _)) = line.word(2).split_once(':') else { continue };
+            findings.add(line.place_of(2), format!("of the user `{user}` (it is not shown)"));
+        }
+    }
+}
+
+/// The page is shown, on an address that others reach, and nobody is asked who they are.
+fn is_open(proxy: &Proxy<'_>) -> bool {
+    let has = |second| proxy.last(&["stats", second]).is_some();
+    let is_refused = |line: &&Line| {
+        line.words
+            .iter()
+            .any(|word| ["auth", "deny", "reject", "silent-drop"].iter().any(|it| word.is(it)))
+    };
+    let of = |word| proxy.nearest(word);
+    let is_guarded = has("auth")
+        || has("http-request")
+        || of("http-request").iter().any(is_refused)
+        || of("tcp-request").iter().any(is_refused);
+    let is_reached = proxy.binds().any(|(line, address)| {
+        let has_certificate = line.words.iter().any(|word| word.is("verify"));
+        address.is_some_and(|address| !address.is_loopback()) && !has_certificate
+    });
+    (has("enable") || has("uri")) && is_reached && !is_guarded && proxy.mode() == Some("http")
+}
+
+fn open(haproxy: &Haproxy<'_>, findings: &mut Findings) {
+    for proxy in haproxy.model.proxies.iter().filter(|proxy| is_open(proxy)) {
+        let reached = proxy
+            .binds()
+            .find(|(_, address)| address.as_ref().is_some_and(|address| !address.is_loopback()));
+        let Some((line, address)) = reached else { continue };
+        let whom = match address.is_some_and(|address| address.is_any()) {
+            true => "on all addresses of the machine",
+            false => "on an address that others reach",
+        };
+        findings.add(line, format!("{} shows it {whom}, without a password", proxy.title()));
+    }
+}
+
+fn admin_open(haproxy: &Haproxy<'_>, findings: &mut Findings) {
+    for proxy in haproxy.model.proxies.iter().filter(|proxy| is_open(proxy)) {
+        for line in proxy.lines_of("stats").filter(|line| line.word(1) == "admin") {
+            let is_always = line.begins(&["stats", "admin", "if", "TRUE"])
+                || line.begins(&["stats", "admin", "unless", "FALSE"]);
+            if is_always && line.words.len() == 4 {
+                findings.add(line, format!("on {}, without a password", proxy.title()));
+            }
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Names, addresses and places of lines.
+
+use std::collections::BTreeMap;
+
+use crate::lint::finding::Findings;
+use crate::lint::haproxy::Haproxy;
+use crate::lint::haproxy::lines::Line;
+use crate::lint::haproxy::proxy::{Proxy, is_pooler_port, is_postgres_port};
+use crate::lint::haproxy::sections::Kind;
+use crate::lint::rule::{Look, rule};
+
+rule! {
+    /// Two proxies share a port.
+    BIND_TWICE = "bind-twice", Error, Look::Haproxy(bind_twice),
+    title: "two proxies listen on the same address and port",
+    costs: "HAProxy starts, and the kernel deals clients out to both: half of the writers land with the readers.",
+    remedy: "A port of its own for each.",
+}
+
+rule! {
+    /// HAProxy refuses it.
+    NAME_TWICE = "name-twice", Error, Look::Haproxy(name_twice),
+    title: "a name is given twice",
+    costs: "HAProxy refuses the file.",
+    remedy: "Another name.",
+}
+
+rule! {
+    /// One member counts as two.
+    SERVER_ADDRESS_TWICE = "server-address-twice", Warning, Look::Haproxy(address_twice),
+    title: "two servers of one proxy have the same address",
+    costs: "One member counts as two: it gets a double share, and a guard that counts primaries locks everybody out.",
+    remedy: "The address of the other member, which is probably meant.",
+}
+
+rule! {
+    /// HAProxy refuses it.
+    UNKNOWN_BACKEND = "unknown-backend", Error, Look::Haproxy(unknown_backend),
+    title: "clients are led to a backend that there is not",
+    costs: "HAProxy refuses the file.",
+    remedy: "Correct the name, or add the backend.",
+}
+
+rule! {
+    /// PostgreSQL is not HTTP.
+    MODE_HTTP = "mode-http", Error, Look::Haproxy(mode_http),
+    title: "PostgreSQL behind `mode http`",
+    costs: "HAProxy waits for an HTTP request, and answers PostgreSQL's clients with `400 Bad request`.",
+    remedy: "`mode tcp` in this proxy.",
+}
+
+rule! {
+    /// It stands in a section of another kind.
+    MISPLACED_WORD = "misplaced-word", Error, Look::Haproxy(misplaced),
+    title: "a line stands in a section that has no use for it",
+    costs: "HAProxy ignores it with a warning, or refuses the file: nobody listens, or nobody is led.",
+    remedy: "Move it: `bind`, `use_backend` and `default_backend` into a frontend, `server` and `balance` into a backend, or make a `listen` of the section.",
+}
+
+/// Words of a bind line that make the same port another one.
+const APART: [&str; 4] = ["interface", "namespace", "process", "thread"];
+
+fn bind_twice(haproxy: &Haproxy<'_>, findings: &mut Findings) {
+    let mut seen: BTreeMap<(String, u16), (usize, String)> = BTreeMap::new();
+    for (at, proxy) in haproxy.model.proxies.iter().enumerate() {
+        for (line, address) in proxy.binds() {
+            let is_apart = line.words.iter().any(|word| APART.iter().any(|it| word.is(it)));
+            let Some(address) = address.filter(|_| !is_apart) else { continue };
+            let Some(port) = address.port else { continue };
+            let host = match address.host.as_str() {
+                "" | "0.0.0.0" => "*",
+                host => host,
+            };
+            let key = (host.to_owned(), port);
+            match seen.get(&key) {
+                Some((other, name)) if *other != at => {
+                    findings.add(line, format!("{name} listens on port {port} already"));
+                }
+                Some(_) => {}
+                None => drop(seen.insert(key, (at, proxy.title()))),
+            }
+        }
+    }
+}
+
+fn name_twice(haproxy: &Haproxy<'_>, findings: &mut Findings) {
+    let mut proxies: BTreeMap<(&str, bool), &Proxy<'_>> = BTreeMap::new();
+    for proxy in haproxy.model.proxies.iter().filter(|proxy| !proxy.name.is_empty()) {
+        // A frontend and a backend may share a name; a listen is both.
+        let sides = match proxy.kind {
+            Kind::Frontend => [Some(true), None],
+            Kind::Backend => [Some(false), None],
+            _ => [Some(true), Some(false)],
+        };
+        let other = sides.iter().flatten().find_map(|side| proxies.get(&(proxy.name, *side)));
+        if let Some(other) = other {
+            let message = format!("{} has it since line {}", other.title(), other.head.number);
+            findings.add(proxy.head.place_of(1), message);
+        }
+        for side in sides.into_iter().flatten() {
+            proxies.entry((proxy.name, side)).or_insert(proxy);
+        }
+        server_name_twice(proxy, findings);
+    }
+}
+
+fn server_name_twice(proxy: &Proxy<'_>, findings: &mut Findings) {
+    let mut seen: BTreeMap<&str, &Line> = BTreeMap::new();
+    let plain = proxy.servers.iter().filter(|server| server.line.word(0) == "server");
+    for server in plain.filter(|server| !server.name.is_empty()) {
+        match seen.get(server.name) {
+            Some(line) => {
+                let message = format!("`{}` is in line {} already", server.name, line.number);
+                findings.add(server.line.place_of(1), message);
+            }
+            None => drop(seen.insert(server.name, server.line)),
+        }
+    }
+}
+
+fn address_twice(haproxy: &Haproxy<'_>, findings: &mut Findings) {
+    for proxy in haproxy.model.postgres() {
+        let mut seen: BTreeMap<(&str, u16), &str> = BTreeMap::new();
+        for server in proxy.members() {
+            let Some(address) = &server.address else { continue };
+            let Some(port) = address.port else { continue };
+            match seen.get(&(address.host.as_str(), port)) {
+                Some(other) => {
+                    let message =
+                        format!("`{other}` and `{}` are {}:{port}", server.name, address.host);
+                    findings.add(server.line.place_of(2), message);
+                }
+                None => drop(seen.insert((&address.host, port), server.name)),
+            }
+        }
+    }
+}
+
+fn unknown_backend(haproxy: &Haproxy<'_>, findings: &mut Findings) {
+    let model = &haproxy.model;
+    // Whoever has the frontends in one file may have the backends in another.
+    let has_backends = model.proxies.iter().any(|proxy| proxy.kind == Kind::Backend);
+    if !model.is_whole() || !has_backends {
+        return;
+    }
+    for proxy in model.proxies.iter().filter(|proxy| proxy.kind != Kind::Backend) {
+        let ways = proxy.lines_of("use_backend").chain(proxy.lines_of("default_backend"));
+        for line in ways {
+            let name = line.word(1);
+            // `%[...]` is made when a client comes.
+            if !name.is_empty() && !name.contains('%') && model.backend(name).is_none() {
+                findings
+                    .add(line.place_of(1), format!("there is no backend `{name}` in this file"));
+            }
+        }
+    }
+}
+
+fn mode_http(haproxy: &Haproxy<'_>, findings: &mut Findings) {
+    for proxy in haproxy.model.proxies.iter().filter(|proxy| proxy.mode() == Some("http")) {
+        let is_database = |port| is_postgres_port(port) || is_pooler_port(port);
+        let server = proxy.servers.iter().find(|server| server.port().is_some_and(is_database));
+        if let Some(server) = server {
+            let port = server.port().unwrap_or_default();
+            let message = format!("{} is in mode http and leads to port {port}", proxy.title());
+            findings.add(server.line, message);
+        }
+    }
+}
+
+fn misplaced(haproxy: &Haproxy<'_>, findings: &mut Findings) {
+    for proxy in &haproxy.model.proxies {
+        let misplaced: &[&str] = match proxy.kind {
+            Kind::Backend => &["bind", "use_backend", "default_backend"],
+            Kind::Frontend => &["server", "server-template", "default-server", "balance"],
+            _ => continue,
+        };
+        for line in proxy.lines().filter(|line| misplaced.contains(&line.word(0))) {
+            findings.add(line, format!("`{}` in {}", line.word(0), proxy.title()));
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Timeouts of sessions, and how dead peers are found.
+
+use std::collections::BTreeMap;
+
+use crate::lint::finding::Findings;
+use crate::lint::haproxy::Haproxy;
+use crate::lint::haproxy::lines::Line;
+use crate::lint::haproxy::proxy::{Model, Proxy};
+use crate::lint::haproxy::sections::Kind;
+use crate::lint::haproxy::values::{Given, time_text};
+use crate::lint::listed;
+use crate::lint::rule::{Look, rule};
+
+/// Pools keep idle connections for half an hour and longer.
+const IDLE_MS_MIN: u64 = 7_200_000;
+/// Sessions that live so long need a keepalive.
+const LONG_MS: u64 = 3_600_000;
+
+rule! {
+    /// Idle sessions are cut.
+    TIMEOUT_CUTS_IDLE_SESSIONS = "timeout-cuts-idle-sessions", Warning, Look::Haproxy(cuts_idle),
+    title: "a timeout cuts sessions that are merely idle",
+    costs: "A pool's idle connections are closed under it, and the next query on one of them fails; so does a query that runs longer than that without a row.",
+    remedy: "`timeout client` and `timeout server` as long as HAProxy knows (`24d`), and TCP keepalives for those who are gone.",
+}
+
+rule! {
+    /// A silent member holds clients up.
+    CONNECT_TIMEOUT_MISSING = "connect-timeout-missing", Warning, Look::Haproxy(no_connect_timeout),
+    title: "no `timeout connect`",
+    costs: "A client that is led to a member that does not answer waits as long as the kernel tries, two minutes by default.",
+    remedy: "`timeout connect 2s` in `defaults`.",
+}
+
+rule! {
+    /// Whoever is gone is never found.
+    NO_KEEPALIVE = "no-keepalive", Warning, Look::Haproxy(no_keepalive),
+    title: "long sessions without a keepalive",
+    costs: "A client that is gone without a word keeps its session, and its connection to PostgreSQL, until the timeout.",
+    remedy: "`option clitcpka` and `option srvtcpka` (or `option tcpka`) in `defaults`.",
+}
+
+/// The proxies that `proxy` leads to.
+fn led_to<'m, 'a>(model: &'m Model<'a>, proxy: &Proxy<'a>) -> Vec<&'m Proxy<'a>> {
+    let ways = proxy.lines_of("use_backend").chain(proxy.last(&["default_backend"]));
+    ways.filter_map(|line| model.backend(line.word(1))).collect()
+}
+
+/// Its clients are PostgreSQL's.
+fn is_way_to_postgres<'a>(model: &Model<'a>, proxy: &Proxy<'a>) -> bool {
+    let is_led = || led_to(model, proxy).into_iter().any(|to| to.is_postgres());
+    proxy.mode() == Some("tcp") && (proxy.is_postgres() || proxy.kind != Kind::Backend && is_led())
+}
+
+/// `timeout tunnel` takes the place of the others as soon as a session is established.
+fn has_tunnel<'a>(model: &Model<'a>, proxy: &Proxy<'a>) -> bool {
+    let is_set = |proxy: &Proxy<'_>| proxy.timeout("tunnel").0 != Given::Absent;
+    is_set(proxy) || led_to(model, proxy).into_iter().any(is_set)
+}
+
+fn cuts_idle(haproxy: &Haproxy<'_>, findings: &mut Findings) {
+    let model = &haproxy.model;
+    // One line of `defaults` is one finding, however many proxies inherit it.
+    let mut short: BTreeMap<usize, (&Line, u64, Vec<String>)> = BTreeMap::new();
+    for proxy in model.proxies.iter().filter(|proxy| is_way_to_postgres(model, proxy)) {
+        let names: &[&str] = match (proxy.kind, has_tunnel(model, proxy)) {
+            (_, true) => &["tunnel"],
+            (Kind::Frontend, false) => &["client"],
+            (Kind::Backend, false) => &["server"],
+            _ => &["client", "server"],
+        };
+        for name in names {
+            if let (Given::Is(ms), Some(line)) = proxy.timeout(name)
+                && (1..IDLE_MS_MIN).contains(&ms)
+            {
+                let entry = short.entry(line.number).or_insert_with(|| (line, ms, Vec::new()));
+                entry.2.push(proxy.title());
+            }
+        }
+    }
+    for (line, ms, proxies) in short.into_values() {
+        let proxies = listed(proxies.iter().map(String::as_str));
+        findings
+            .add(line, format!("sessions of {proxies} are cut after {} of silence", time_text(ms)));
+    }
+}
+
+fn no_connect_timeout(haproxy: &Haproxy<'_>, findings: &mut Findings) {
+    let model = &haproxy.model;
+    for proxy in model.postgres() {
+        let is_visible = model.is_whole() || proxy.has_defaults();
+        if is_visible && proxy.timeout("connect").0 == Given::Absent {
+            findings.add(proxy.head, format!("{} has none", proxy.title()));
+        }
+    }
+}
+
+fn no_keepalive(haproxy: &Haproxy<'_>, findings: &mut Findings) {
+    let model = &haproxy.model;
+    for proxy in model.proxies.iter().filter(|proxy| is_way_to_postgres(model, proxy)) {
+        if !model.is_whole() && !proxy.has_defaults() {
+            continue;
+        }
+        let sides: &[(&str, &str)] = match proxy.kind {
+            Kind::Frontend => &[("client", "clitcpka")],
+            Kind::Backend => &[("server", "srvtcpka")],
+            _ => &[("client", "clitcpka"), ("server", "srvtcpka")],
+        };
+        let missing = sides.iter().filter(|(side, option)| {
+            let is_long = match proxy.timeout(side).0 {
+                Given::Absent => true,
+                Given::Unknown => false,
+                Given::Is(ms) => ms == 0 || ms >= LONG_MS,
+            };
+            is_long && proxy.option(option).is_none() && proxy.option("tcpka").is_none()
+        });
+        let missing: Vec<String> =
+            missing.map(|(_, option)| format!("`option {option}`")).collect();
+        if !missing.is_empty() {
+            let missing = listed(missing.iter().map(String::as_str));
+            findings.add(proxy.head, format!("{} has no {missing}", proxy.title()));
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! The sections of a file, and which `defaults` each of them inherits from.
+
+use std::collections::BTreeMap;
+
+use super::lines::{Fault, Line, lines};
+
+/// How many `defaults` may stand behind each other by `from`.
+const FROM_MAX: usize = 32;
+
+/// What a section is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The process.
+    Global,
+    /// Settings for the sections below it.
+    Defaults,
+    /// Where clients come in.
+    Frontend,
+    /// Where they are led to.
+    Backend,
+    /// Both in one.
+    Listen,
+    /// Anything else: resolvers, userlist, peers, ...
+    Other,
+}
+
+/// Sections that are none of traffic.
+pub const OTHERS: [&str; 16] = [
+    "acme",
+    "cache",
+    "crt-store",
+    "fcgi-app",
+    "healthcheck",
+    "http-errors",
+    "log-forward",
+    "log-profile",
+    "mailers",
+    "namespace_list",
+    "peers",
+    "program",
+    "resolvers",
+    "ring",
+    "traces",
+    "userlist",
+];
+
+impl Kind {
+    /// The kind of section that this word opens.
+    pub fn of(word: &str) -> Option<Kind> {
+        match word {
+            "global" => Some(Kind::Global),
+            "defaults" => Some(Kind::Defaults),
+            "frontend" => Some(Kind::Frontend),
+            "backend" => Some(Kind::Backend),
+            "listen" => Some(Kind::Listen),
+            other => OTHERS.contains(&other).then_some(Kind::Other),
+        }
+    }
+
+    /// It carries traffic.
+    pub const fn is_proxy(self) -> bool {
+        matches!(self, Kind::Frontend | Kind::Backend | Kind::Listen)
+    }
+}
+
+/// One section.
+#[derive(Clone, Debug)]
+pub struct Section {
+    /// What it is.
+    pub kind: Kind,
+    /// Its first line.
+    pub head: Line,
+    /// All others.
+    pub body: Vec<Line>,
+    /// The `defaults` that it inherits from; always one further up.
+    parent: Option<usize>,
+    /// Places in the body, by the first word of the line.
+    by_word: BTreeMap<String, Vec<usize>>,
+}
+
+impl Section {
+    /// Its name; empty if it has none, or if the environment decides.
+    pub fn name(&self) -> &str {
+        match self.head.word(1) {
+            "from" if self.kind == Kind::Defaults => "",
+            name => name,
+        }
+    }
+
+    /// The lines that begin with this word.
+    pub fn lines_of(&self, word: &str) -> impl DoubleEndedIterator<Item = &Line> {
+        let places = self.by_word.get(word).into_iter().flatten();
+        places.filter_map(|at| self.body.get(*at))
+    }
+
+    fn push(&mut self, line: Line) {
+        let places = self.by_word.entry(line.word(0).to_owned()).or_default();
+        places.push(self.body.len());
+        self.body.push(line);
+    }
+
+    /// The name of the `defaults` that it wants, if it says so.
+    fn from(&self) -> Option<&str> {
+        let at = self.head.words.iter().position(|word| word.is("from"))?;
+        self.head.words.get(at + 1).and_then(|word| word.known())
+    }
+}
+
+/// A file, cut into sections.
+#[derive(Clone, Debug, Default)]
+pub struct File {
+    /// In their order.
+    pub sections: Vec<Section>,
+    /// Lines before the first one.
+    pub strays: Vec<Line>,
+    /// Lines that cannot be read.
+    pub faults: Vec<Fault>,
+}
+
+impl File {
+    /// Reads a text.
+    pub fn read(text: &str) -> File {
+        let (lines, faults) = lines(text);
+        let mut file = File { faults, ..File::default() };
+        for line in lines {
+            // `.if` and its like are for the preprocessor. Both ways are looked at.
+            if line.word(0).starts_with('.') {
+                continue;
+            }
+            match (Kind::of(line.word(0)), file.sections.last_mut()) {
+                (Some(kind), _) => file.open(kind, line),
+                (None, Some(section)) => section.push(line),
+                (None, None) => file.strays.push(line),
+            }
+        }
+        file
+    }
+
+    fn open(&mut self, kind: Kind, head: Line) {
+        let mut section =
+            Section { kind, head, body: Vec::new(), parent: None, by_word: BTreeMap::new() };
+        section.parent = match (kind, section.from()) {
+            (Kind::Global | Kind::Other, _) | (Kind::Defaults, None) => None,
+            (_, Some(name)) => self.defaults(|section| section.name() == name),
+            (_, None) => self.defaults(|_| true),
+        };
+        self.sections.push(section);
+    }
+
+    /// The last `defaults` so far that is wanted.
+    fn defaults(&self, is_wanted: impl Fn(&Section) -> bool) -> Option<usize> {
+        let is_wanted = |section: &Section| section.kind == Kind::Defaults && is_wanted(section);
+        self.sections.iter().rposition(is_wanted)
+    }
+
+    /// The section, and the `defaults` that it inherits from, nearest first.
+    pub fn chain<'a>(&'a self, section: &'a Section) -> Vec<&'a Section> {
+        let parent = |section: &&'a Section| section.parent.and_then(|at| self.sections.get(at));
+        std::iter::successors(Some(section), parent).take(FROM_MAX).collect()
+    }
+
+    /// The file has a section of this kind.
+    pub fn has(&self, kind: Kind) -> bool {
+        self.sections.iter().any(|section| section.kind == kind)
+    }
+
+    /// The last line of `global` that begins so.
+    pub fn global(&self, word: &str) -> Option<&Line> {
+        let globals = self.sections.iter().filter(|section| section.kind == Kind::Global);
+        globals.flat_map(|section| section.lines_of(word)).last()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_section_inherits_from_the_last_defaults_or_from_the_one_it_names() {
+        let file = File::read(
+            "defaults a\n timeout client 1s\ndefaults b from a\n mode tcp\nlisten x\n bind :1\n\
+             listen y from a\ndefaults\nlisten z\n",
+        );
+        let chain = |name: &str| -> Vec<usize> {
+            let section = file.sections.iter().find(|section| section.name() == name).unwrap();
+            file.chain(section).iter().map(|section| section.head.number).collect()
+        };
+        assert_eq!(chain("x"), [5, 3, 1]);
+        assert_eq!(chain("y"), [7, 1]);
+        assert_eq!(chain("z"), [9, 8]);
+    }
+
+    #[test]
+    fn a_chain_of_defaults_has_an_end() {
+        let mut text = String::from("defaults d0\n");
+        (1..100).for_each(|n| text.push_str(&format!("defaults d{n} from d{}\n", n - 1)));
+        text.push_str("listen x\n");
+        let file = File::read(&text);
+        assert_eq!(file.chain(file.sections.last().unwrap()).len(), FROM_MAX);
+    }
+}

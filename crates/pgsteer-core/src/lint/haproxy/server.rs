@@ -1,0 +1,164 @@
+//! A server line with all that it inherits from `default-server`.
+
+use std::collections::BTreeMap;
+
+use super::lines::{Line, Word};
+use super::values::{Address, Given, number, time_ms};
+use super::words;
+
+/// The settings of one server, the last word first.
+#[derive(Clone, Debug, Default)]
+pub struct Settings<'a>(BTreeMap<&'a str, Setting<'a>>);
+
+/// One setting, and where it is written.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting<'a> {
+    /// The line.
+    pub line: &'a Line,
+    /// Which word of it.
+    pub at: usize,
+}
+
+impl<'a> Setting<'a> {
+    /// The word behind it.
+    pub fn value(&self) -> Option<&'a Word> {
+        self.line.words.get(self.at + 1)
+    }
+}
+
+impl<'a> Settings<'a> {
+    /// Adds those that stand in `line` from the word at `at` on.
+    pub fn add(&mut self, line: &'a Line, mut at: usize) {
+        while let Some(word) = line.words.get(at) {
+            let name = word.known().unwrap_or_default();
+            match name {
+                "enabled" => drop(self.0.remove("disabled")),
+                _ => match name.strip_prefix("no-") {
+                    Some(positive) => drop(self.0.remove(positive)),
+                    None => drop(self.0.insert(name, Setting { line, at })),
+                },
+            }
+            at += 1 + words::values_of_server_word(name);
+        }
+    }
+
+    /// The setting of this name.
+    pub fn get(&self, name: &str) -> Option<Setting<'a>> {
+        self.0.get(name).copied()
+    }
+
+    /// It is there.
+    pub fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
+    /// The word behind it; empty if there is none or if the environment decides.
+    pub fn text(&self, name: &str) -> &'a str {
+        let value = self.get(name).and_then(|setting| setting.value());
+        value.and_then(Word::known).unwrap_or_default()
+    }
+
+    /// A word of it depends on the environment, so that what seems to be missing may be there.
+    pub fn is_unclear(&self) -> bool {
+        self.0.contains_key("")
+    }
+
+    /// A time in milliseconds.
+    pub fn time(&self, name: &str) -> Given<u64> {
+        self.read(name, time_ms)
+    }
+
+    /// A whole number.
+    pub fn number(&self, name: &str) -> Given<u64> {
+        self.read(name, number)
+    }
+
+    fn read<T>(&self, name: &str, read: impl Fn(&str) -> Option<T>) -> Given<T> {
+        match self.get(name) {
+            None => Given::Absent,
+            Some(setting) => match Given::read(setting.value(), read) {
+                Given::Absent => Given::Unknown,
+                given => given,
+            },
+        }
+    }
+}
+
+/// One `server`, or all those of one `server-template`.
+#[derive(Clone, Debug)]
+pub struct Server<'a> {
+    /// Its line.
+    pub line: &'a Line,
+    /// Its name; for a template, the prefix.
+    pub name: &'a str,
+    /// Where it is, if that can be told.
+    pub address: Option<Address>,
+    /// How many there are of it.
+    pub count: u64,
+    /// All that is set for it.
+    pub settings: Settings<'a>,
+}
+
+impl<'a> Server<'a> {
+    /// Reads a line that begins with `server` or `server-template`.
+    pub fn read(line: &'a Line, inherited: &Settings<'a>) -> Server<'a> {
+        let is_template = line.word(0) == "server-template";
+        let address_at = if is_template { 3 } else { 2 };
+        let mut settings = inherited.clone();
+        settings.add(line, address_at + 1);
+        // `5` or `1-5`.
+        let count = match line.word(2).split_once('-') {
+            _ if !is_template => 1,
+            Some((first, last)) => match (number(first), number(last)) {
+                (Some(first), Some(last)) => last.saturating_sub(first).saturating_add(1),
+                _ => 1,
+            },
+            None => number(line.word(2)).unwrap_or(1),
+        };
+        let address = line.words.get(address_at).and_then(Word::known).and_then(Address::read);
+        Server { line, name: line.word(1), address, count, settings }
+    }
+
+    /// The port that clients are led to.
+    pub fn port(&self) -> Option<u16> {
+        self.address.as_ref()?.port
+    }
+
+    /// The port that is checked.
+    pub fn check_port(&self) -> Option<u16> {
+        match self.settings.number("port") {
+            Given::Is(port) => u16::try_from(port).ok(),
+            Given::Unknown => None,
+            Given::Absent => match self.settings.has("addr") {
+                true => None,
+                false => self.port(),
+            },
+        }
+    }
+
+    /// The check goes where the clients go.
+    pub fn is_checked_where_it_serves(&self) -> bool {
+        !self.settings.has("addr")
+            && self.check_port().is_some_and(|port| Some(port) == self.port())
+    }
+
+    /// It is checked.
+    pub fn is_checked(&self) -> bool {
+        self.settings.has("check")
+    }
+
+    /// An agent is asked about it.
+    pub fn has_agent(&self) -> bool {
+        self.settings.has("agent-check")
+    }
+
+    /// It serves only while no other does.
+    pub fn is_backup(&self) -> bool {
+        self.settings.has("backup")
+    }
+
+    /// It is switched off in the file.
+    pub fn is_disabled(&self) -> bool {
+        self.settings.has("disabled")
+    }
+}

@@ -1,0 +1,149 @@
+//! Values in HAProxy's words: times, numbers, addresses.
+
+use std::net::IpAddr;
+
+use super::lines::Word;
+
+/// What is known of a setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Given<T> {
+    /// It is not there, so HAProxy's default counts.
+    Absent,
+    /// It is there, and cannot be told from the file.
+    Unknown,
+    /// It is this.
+    Is(T),
+}
+
+impl<T> Given<T> {
+    /// The value that counts; none if it cannot be told.
+    pub fn or(self, default: T) -> Option<T> {
+        match self {
+            Given::Absent => Some(default),
+            Given::Unknown => None,
+            Given::Is(value) => Some(value),
+        }
+    }
+
+    /// The value, if it is given and known.
+    pub fn known(self) -> Option<T> {
+        match self {
+            Given::Is(value) => Some(value),
+            Given::Absent | Given::Unknown => None,
+        }
+    }
+
+    /// What `read` makes of a word that is there.
+    pub fn read(word: Option<&Word>, read: impl Fn(&str) -> Option<T>) -> Given<T> {
+        match word {
+            None => Given::Absent,
+            Some(word) => word.known().and_then(read).map_or(Given::Unknown, Given::Is),
+        }
+    }
+}
+
+/// A time in milliseconds; a bare number has that unit (configuration manual, 2.5 "Time format").
+pub fn time_ms(text: &str) -> Option<u64> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at_checked(digits)?;
+    let number: u64 = number.parse().ok()?;
+    match unit {
+        "us" => Some(number.div_ceil(1_000)),
+        "" | "ms" => Some(number),
+        "s" => number.checked_mul(1_000),
+        "m" => number.checked_mul(60_000),
+        "h" => number.checked_mul(3_600_000),
+        "d" => number.checked_mul(86_400_000),
+        _ => None,
+    }
+}
+
+/// A whole number.
+pub fn number(text: &str) -> Option<u64> {
+    text.parse().ok()
+}
+
+/// A time as a person says it.
+pub fn time_text(ms: u64) -> String {
+    match ms {
+        ms if ms >= 86_400_000 && ms % 86_400_000 == 0 => format!("{} d", ms / 86_400_000),
+        ms if ms >= 3_600_000 && ms % 3_600_000 == 0 => format!("{} h", ms / 3_600_000),
+        ms if ms >= 120_000 && ms % 60_000 == 0 => format!("{} min", ms / 60_000),
+        ms if ms % 1_000 == 0 => format!("{} s", ms / 1_000),
+        ms if ms > 1_000 => format!("{}.{} s", ms / 1_000, ms % 1_000 / 100),
+        ms => format!("{ms} ms"),
+    }
+}
+
+/// Where a server is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// Host name or address, without brackets; empty for "all".
+    pub host: String,
+    /// The port; none if there is none, or if it is added to the client's.
+    pub port: Option<u16>,
+}
+
+impl Address {
+    /// Reads `host:port`; none for sockets and for what only HAProxy can resolve.
+    pub fn read(text: &str) -> Option<Address> {
+        let text =
+            ["ipv4@", "ipv6@"].iter().find_map(|kind| text.strip_prefix(kind)).unwrap_or(text);
+        if text.contains(['@', '/']) {
+            return None;
+        }
+        let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((host, rest)) => (host, rest.strip_prefix(':')),
+            // HAProxy takes the last colon for that of the port, also in IPv6.
+            None => text.rsplit_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
+        };
+        let port = port.filter(|port| port.bytes().all(|byte| byte.is_ascii_digit()));
+        Some(Address { host: host.to_owned(), port: port.and_then(|port| port.parse().ok()) })
+    }
+
+    /// Only this machine reaches it.
+    pub fn is_loopback(&self) -> bool {
+        let ip = self.host.parse::<IpAddr>();
+        ip.is_ok_and(|ip| ip.is_loopback()) || self.host == "localhost"
+    }
+
+    /// It stands for all addresses of the machine.
+    pub fn is_any(&self) -> bool {
+        matches!(self.host.as_str(), "" | "*" | "::" | "0.0.0.0")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(time_ms("3s"), Some(3_000));
+        assert_eq!(time_ms("500"), Some(500));
+        assert_eq!(time_ms("24d"), Some(2_073_600_000));
+        assert_eq!(time_ms("1500us"), Some(2));
+        for wrong in ["", "s", "3 s", "-1s", "3w", "99999999999999999999s", "18446744073709551615d"]
+        {
+            assert_eq!(time_ms(wrong), None, "{wrong}");
+        }
+        let shown = [0, 857, 3_000, 3_500, 50_000, 1_800_000, 7_200_000, 2_073_600_000];
+        let shown = shown.map(time_text).join(", ");
+        assert_eq!(shown, "0 s, 857 ms, 3 s, 3.5 s, 50 s, 30 min, 2 h, 24 d");
+    }
+
+    #[test]
+    fn addresses_have_a_host_and_maybe_a_port() {
+        let read = |text| Address::read(text).map(|a| (a.host, a.port));
+        assert_eq!(read("10.0.0.1:5432"), Some(("10.0.0.1".to_owned(), Some(5432))));
+        assert_eq!(read("[fd00::11]:5432"), Some(("fd00::11".to_owned(), Some(5432))));
+        assert_eq!(read("*:5000"), Some(("*".to_owned(), Some(5000))));
+        assert_eq!(read(":5000"), Some((String::new(), Some(5000))));
+        assert_eq!(read("pg-1"), Some(("pg-1".to_owned(), None)));
+        assert_eq!(read("pg-1:+1000"), Some(("pg-1".to_owned(), None)));
+        assert_eq!(read("ipv4@pg-1:5432"), Some(("pg-1".to_owned(), Some(5432))));
+        assert_eq!(read("unix@/run/x"), None);
+        assert_eq!(read("abns@guard"), None);
+        assert_eq!(read("/run/x.sock"), None);
+    }
+}

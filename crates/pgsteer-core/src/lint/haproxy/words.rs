@@ -1,0 +1,335 @@
+//! The words that HAProxy knows, and since when: of its sections, options, timeouts and servers.
+//!
+//! From the manuals of the versions 1.9 to 3.4. A version in which a word is refused counts as the
+//! end of it, even if it is still known well enough to be told so.
+
+use crate::render::HaproxyVersion;
+
+/// The first words of lines in `defaults`, `frontend`, `listen` and `backend`.
+#[rustfmt::skip]
+pub const PROXY: [&str; 119] = [
+    "acl", "appsession", "backlog", "balance", "bind", "bind-process", "block", "capture",
+    "cliexp", "clitcpka-cnt", "clitcpka-idle", "clitcpka-intvl", "clitimeout", "compression",
+    "contimeout", "cookie", "crt", "declare", "default-server", "default_backend",
+    "description", "disabled", "dispatch", "dynamic-cookie-key", "email-alert", "enabled",
+    "error-log-format", "errorfile", "errorfiles", "errorloc", "errorloc302", "errorloc303",
+    "external-check", "filter", "filter-sequence", "force-be-switch", "force-persist",
+    "fullconn", "grace", "guid", "hash-balance-factor", "hash-key", "hash-preserve-affinity",
+    "hash-type", "http-after-response", "http-check", "http-error", "http-request",
+    "http-response", "http-reuse", "http-send-name-header", "id", "ignore-persist",
+    "load-server-state-from-file", "log", "log-format", "log-format-sd", "log-steps", "log-tag",
+    "max-keep-alive-queue", "max-session-srv-conns", "maxconn", "mode", "monitor",
+    "monitor-net", "monitor-uri", "option", "persist", "quic-initial", "rate-limit", "redirect",
+    "redisp", "redispatch", "reqadd", "reqallow", "reqdel", "reqdeny", "reqiallow", "reqidel",
+    "reqideny", "reqipass", "reqirep", "reqitarpit", "reqpass", "reqrep", "reqtarpit",
+    "retries", "retry-on", "rspadd", "rspdel", "rspdeny", "rspidel", "rspideny", "rspirep",
+    "rsprep", "server", "server-state-file-name", "server-template", "source", "srvexp",
+    "srvtcpka-cnt", "srvtcpka-idle", "srvtcpka-intvl", "srvtimeout", "ssl-f-use", "stats",
+    "stick", "stick-table", "tcp-check", "tcp-request", "tcp-response", "timeout",
+    "transparent", "unique-id-format", "unique-id-header", "use-fcgi-app", "use-server",
+    "use_backend", "usesrc",
+];
+
+/// What may stand behind `option`.
+#[rustfmt::skip]
+pub const OPTIONS: [&str; 67] = [
+    "abortonclose", "accept-invalid-http-request", "accept-invalid-http-response",
+    "accept-unsafe-violations-in-http-request", "accept-unsafe-violations-in-http-response",
+    "allbackups", "assume-rfc6587-ntf", "checkcache", "clitcpka", "contstats",
+    "disable-h2-upgrade", "dont-parse-log", "dontlog-normal", "dontlognull", "external-check",
+    "forceclose", "forwarded", "forwardfor", "h1-case-adjust-bogus-client",
+    "h1-case-adjust-bogus-server", "http-buffer-request", "http-drop-request-trailers",
+    "http-drop-response-trailers", "http-ignore-probes", "http-keep-alive", "http-no-delay",
+    "http-pretend-keepalive", "http-restrict-req-hdr-names", "http-server-close", "http-tunnel",
+    "http-use-htx", "http-use-proxy-header", "http_proxy", "httpchk", "httpclose", "httplog",
+    "httpslog", "idle-close-on-response", "independant-streams", "independent-streams",
+    "ldap-check", "log-health-checks", "log-separate-errors", "logasap", "mysql-check",
+    "nolinger", "originalto", "persist", "pgsql-check", "prefer-last-server", "redis-check",
+    "redispatch", "smtpchk", "socket-stats", "splice-auto", "splice-request", "splice-response",
+    "spop-check", "srvtcpka", "ssl-hello-chk", "tcp-check", "tcp-smart-accept",
+    "tcp-smart-connect", "tcpka", "tcplog", "transparent", "use-small-buffers",
+];
+
+/// What may stand behind `timeout`.
+#[rustfmt::skip]
+pub const TIMEOUTS: [&str; 12] = [
+    "check", "client", "client-fin", "client-hs", "connect", "http-keep-alive", "http-request",
+    "queue", "server", "server-fin", "tarpit", "tunnel",
+];
+
+/// What may stand behind `http-check`.
+#[rustfmt::skip]
+pub const HTTP_CHECK: [&str; 9] = [
+    "comment", "connect", "disable-on-404", "expect", "send", "send-state", "set-var",
+    "set-var-fmt", "unset-var",
+];
+
+/// What may stand behind `tcp-check`.
+#[rustfmt::skip]
+pub const TCP_CHECK: [&str; 10] = [
+    "comment", "connect", "expect", "send", "send-binary", "send-binary-lf", "send-lf",
+    "set-var", "set-var-fmt", "unset-var",
+];
+
+/// What may stand behind `stats` in a proxy.
+#[rustfmt::skip]
+pub const STATS: [&str; 14] = [
+    "admin", "auth", "enable", "hide-version", "http-request", "realm", "refresh", "scope",
+    "show-desc", "show-legends", "show-modules", "show-node", "show-version", "uri",
+];
+
+/// The first words of lines in `global`, without those that have a dot.
+#[rustfmt::skip]
+pub const GLOBAL: [&str; 148] = [
+    "51degrees-allow-unmatched", "51degrees-cache-size", "51degrees-data-file",
+    "51degrees-difference", "51degrees-drift", "51degrees-property-name-list",
+    "51degrees-property-separator", "51degrees-use-performance-graph",
+    "51degrees-use-predictive-graph", "anonkey", "busy-polling", "ca-base", "chroot",
+    "close-spread-time", "cluster-secret", "cpu-affinity", "cpu-map", "cpu-policy", "cpu-set",
+    "crt-base", "daemon", "debug", "default-path", "description", "deviceatlas-cache-size",
+    "deviceatlas-json-file", "deviceatlas-log-level", "deviceatlas-properties-cookie",
+    "deviceatlas-property-separator", "deviceatlas-separator", "dns-accept-family",
+    "expose-deprecated-directives", "expose-experimental-directives", "external-check",
+    "fd-hard-limit", "force-cfg-parser-pause", "gid", "grace", "group",
+    "h1-accept-payload-with-any-method", "h1-case-adjust", "h1-case-adjust-file",
+    "h1-do-not-close-on-insecure-transfer-encoding", "h2-workaround-bogus-websocket-clients",
+    "hard-stop-after", "http-err-codes", "http-fail-codes", "insecure-fork-wanted",
+    "insecure-setuid-wanted", "issuers-chain-path", "key-base", "limited-quic", "localpeer",
+    "log", "log-send-hostname", "log-tag", "lua-load", "lua-load-per-thread",
+    "lua-prepend-path", "master-worker", "max-spread-checks", "max-threads-per-group",
+    "maxcompcpuusage", "maxcomprate", "maxconn", "maxconnrate", "maxpipes", "maxsessrate",
+    "maxsslconn", "maxsslrate", "maxzlibmem", "mworker-max-reloads", "nbproc", "nbthread",
+    "no-memory-trimming", "node", "noepoll", "noevports", "nogetaddrinfo", "nokqueue", "noktls",
+    "nopoll", "noreuseport", "nosplice", "numa-cpu-mapping", "peers", "pidfile",
+    "pp2-never-send-local", "prealloc-fd", "presetenv", "quick-exit", "quiet", "resetenv",
+    "server-state-base", "server-state-file", "set-dumpable", "set-var", "set-var-fmt",
+    "setcap", "setenv", "shm-stats-file", "shm-stats-file-max-objects", "spread-checks",
+    "ssl-default-bind-ciphers", "ssl-default-bind-ciphersuites",
+    "ssl-default-bind-client-sigalgs", "ssl-default-bind-curves", "ssl-default-bind-options",
+    "ssl-default-bind-sigalgs", "ssl-default-server-ciphers", "ssl-default-server-ciphersuites",
+    "ssl-default-server-client-sigalgs", "ssl-default-server-curves",
+    "ssl-default-server-options", "ssl-default-server-sigalgs", "ssl-dh-param-file",
+    "ssl-engine", "ssl-load-extra-del-ext", "ssl-load-extra-files", "ssl-mode-async",
+    "ssl-passphrase-cmd", "ssl-propquery", "ssl-provider", "ssl-provider-path",
+    "ssl-security-level", "ssl-server-verify", "ssl-skip-self-issued-ca", "stats", "stats-file",
+    "stress-level", "strict-limits", "thread-group", "thread-groups", "thread-hard-limit",
+    "uid", "ulimit-n", "unix-bind", "unsetenv", "user", "warn-blocked-traffic-after",
+    "wurfl-cache-size", "wurfl-data-file", "wurfl-engine-mode", "wurfl-information-list",
+    "wurfl-information-list-separator", "wurfl-patch-file", "wurfl-useragent-priority",
+    "zero-warning",
+];
+
+/// What stands on a server line with one value behind it.
+#[rustfmt::skip]
+pub const SERVER_WITH_VALUE: [&str; 72] = [
+    "addr", "agent-addr", "agent-inter", "agent-port", "agent-send", "alpn", "ca-file", "cc",
+    "check-alpn", "check-pool-conn-name", "check-proto", "check-sni", "ciphers", "ciphersuites",
+    "client-sigalgs", "cookie", "crl-file", "crt", "curves", "downinter", "error-limit", "fall",
+    "fastinter", "guid", "hash-key", "healthcheck", "id", "idle-ping", "init-addr",
+    "init-state", "inter", "ktls", "log-bufsize", "log-proto", "max-reuse", "maxconn",
+    "maxqueue", "minconn", "namespace", "npn", "observe", "on-error", "on-marked-down",
+    "on-marked-up", "pool-conn-name", "pool-low-conn", "pool-max-conn", "pool-purge-delay",
+    "port", "proto", "proxy-v2-options", "quic-cc-algo", "redir", "resolve-net", "resolve-opts",
+    "resolve-prefer", "resolvers", "rise", "shard", "sigalgs", "slowstart", "sni", "socks4",
+    "ssl-max-ver", "ssl-min-ver", "tcp-md5sig", "tcp-ut", "track", "verify", "verifyhost",
+    "weight", "ws",
+];
+
+/// What stands on a server line by itself; most of it also as `no-...`.
+#[rustfmt::skip]
+pub const SERVER_ALONE: [&str; 31] = [
+    "agent-check", "allow-0rtt", "backup", "check", "check-reuse-pool", "check-send-proxy",
+    "check-sni-auto", "check-ssl", "check-via-socks4", "disabled", "enabled", "force-sslv3",
+    "force-tlsv10", "force-tlsv11", "force-tlsv12", "force-tlsv13", "non-stick", "renegotiate",
+    "send-proxy", "send-proxy-v2", "send-proxy-v2-ssl", "send-proxy-v2-ssl-cn",
+    "set-proxy-v2-tlv-fmt", "sni-auto", "ssl", "ssl-reuse", "stick", "strict-maxconn", "tfo",
+    "tls-tickets", "usesrc",
+];
+
+/// How many values follow this word on a server line.
+pub fn values_of_server_word(word: &str) -> usize {
+    match word {
+        // `source ADDR` and `usesrc WHOM` behind it.
+        "source" | "usesrc" | "interface" => 1,
+        word => usize::from(is_tlv(word) || SERVER_WITH_VALUE.contains(&word)),
+    }
+}
+
+/// The word may stand on a server line.
+pub fn is_server_word(word: &str) -> bool {
+    let positive = word.strip_prefix("no-").unwrap_or(word);
+    ["source", "interface"].contains(&word)
+        || is_tlv(word)
+        || SERVER_WITH_VALUE.contains(&word)
+        || SERVER_ALONE.contains(&positive)
+        || NEGATIVE.contains(&word)
+}
+
+/// Those that are there as `no-...` alone.
+const NEGATIVE: [&str; 6] =
+    ["no-sslv3", "no-tlsv10", "no-tlsv11", "no-tlsv12", "no-tlsv13", "no-tls-tickets"];
+
+/// Its value is part of it: `set-proxy-v2-tlv-fmt(0xE1)`.
+fn is_tlv(word: &str) -> bool {
+    word.starts_with("set-proxy-v2-tlv-fmt(")
+}
+
+/// Where a word stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Where {
+    /// In `global`.
+    Global,
+    /// At the start of a line of a proxy.
+    Proxy,
+    /// Behind `option`.
+    Option,
+    /// Behind `timeout`.
+    Timeout,
+    /// On a server line.
+    Server,
+    /// At the start of a section.
+    Section,
+}
+
+/// The versions that know a word, where not all do.
+#[derive(Clone, Copy, Debug)]
+pub struct Life {
+    /// Where it stands.
+    pub place: Where,
+    /// The word.
+    pub word: &'static str,
+    /// The first version that knows it.
+    pub since: Option<HaproxyVersion>,
+    /// The first version that refuses it.
+    pub until: Option<HaproxyVersion>,
+    /// What to write instead; empty if there is nothing.
+    pub instead: &'static str,
+}
+
+const fn since(place: Where, word: &'static str, major: u16, minor: u16) -> Life {
+    let since = Some(HaproxyVersion::new(major, minor));
+    Life { place, word, since, until: None, instead: "" }
+}
+
+const fn until(
+    place: Where,
+    word: &'static str,
+    major: u16,
+    minor: u16,
+    instead: &'static str,
+) -> Life {
+    let until = Some(HaproxyVersion::new(major, minor));
+    Life { place, word, since: None, until, instead }
+}
+
+/// Words that came or went. HAProxy before 2.6 is not asked for, so what is older is always there.
+#[rustfmt::skip]
+const LIVES: &[Life] = &[
+    since(Where::Server, "cc", 3, 3),
+    since(Where::Server, "check-pool-conn-name", 3, 2),
+    since(Where::Server, "check-reuse-pool", 3, 2),
+    since(Where::Server, "check-sni-auto", 3, 3),
+    since(Where::Server, "client-sigalgs", 2, 9),
+    since(Where::Server, "curves", 2, 9),
+    since(Where::Server, "guid", 3, 0),
+    since(Where::Server, "hash-key", 3, 0),
+    since(Where::Server, "healthcheck", 3, 4),
+    since(Where::Server, "idle-ping", 3, 2),
+    since(Where::Server, "init-state", 3, 1),
+    since(Where::Server, "ktls", 3, 3),
+    since(Where::Server, "log-bufsize", 2, 9),
+    since(Where::Server, "pool-conn-name", 3, 0),
+    since(Where::Server, "quic-cc-algo", 3, 4),
+    since(Where::Server, "renegotiate", 3, 3),
+    since(Where::Server, "set-proxy-v2-tlv-fmt", 2, 9),
+    since(Where::Server, "shard", 2, 7),
+    since(Where::Server, "sigalgs", 2, 9),
+    since(Where::Server, "sni-auto", 3, 3),
+    since(Where::Server, "strict-maxconn", 3, 2),
+    since(Where::Server, "tcp-md5sig", 3, 3),
+    since(Where::Proxy, "guid", 3, 0),
+    since(Where::Proxy, "log-steps", 3, 1),
+    since(Where::Proxy, "quic-initial", 3, 1),
+    since(Where::Proxy, "hash-preserve-affinity", 3, 2),
+    since(Where::Proxy, "filter-sequence", 3, 4),
+    since(Where::Proxy, "force-be-switch", 3, 4),
+    since(Where::Option, "forwarded", 2, 8),
+    since(Where::Option, "http-drop-request-trailers", 3, 2),
+    since(Where::Option, "http-drop-response-trailers", 3, 2),
+    since(Where::Option, "use-small-buffers", 3, 4),
+    since(Where::Timeout, "client-hs", 2, 9),
+    since(Where::Section, "crt-store", 3, 0),
+    since(Where::Section, "log-profile", 3, 1),
+    since(Where::Section, "traces", 3, 1),
+    since(Where::Section, "acme", 3, 2),
+    since(Where::Section, "healthcheck", 3, 4),
+    until(Where::Global, "nbproc", 2, 5, "leave it out: threads are used by themselves"),
+    until(Where::Proxy, "appsession", 1, 6, "a stick-table"),
+    until(Where::Proxy, "bind-process", 2, 7, "`thread` on the bind line"),
+    until(Where::Proxy, "block", 2, 1, "`http-request deny`"),
+    until(Where::Proxy, "cliexp", 2, 1, ""),
+    until(Where::Proxy, "srvexp", 2, 1, ""),
+    until(Where::Proxy, "clitimeout", 2, 1, "`timeout client`"),
+    until(Where::Proxy, "srvtimeout", 2, 1, "`timeout server`"),
+    until(Where::Proxy, "contimeout", 2, 1, "`timeout connect`"),
+    until(Where::Proxy, "monitor-net", 2, 5, "`http-request return`"),
+    until(Where::Proxy, "redisp", 2, 1, "`option redispatch`"),
+    until(Where::Proxy, "redispatch", 2, 1, "`option redispatch`"),
+    until(Where::Option, "forceclose", 2, 0, "`option httpclose`"),
+    until(Where::Option, "http-tunnel", 2, 1, ""),
+    until(Where::Section, "program", 3, 3, "a unit of its own"),
+    until(Where::Proxy, "reqadd", 2, 1, "`http-request`"),
+    until(Where::Proxy, "reqallow", 2, 1, "`http-request`"),
+    until(Where::Proxy, "reqdel", 2, 1, "`http-request`"),
+    until(Where::Proxy, "reqdeny", 2, 1, "`http-request`"),
+    until(Where::Proxy, "reqiallow", 2, 1, "`http-request`"),
+    until(Where::Proxy, "reqidel", 2, 1, "`http-request`"),
+    until(Where::Proxy, "reqideny", 2, 1, "`http-request`"),
+    until(Where::Proxy, "reqipass", 2, 1, "`http-request`"),
+    until(Where::Proxy, "reqirep", 2, 1, "`http-request`"),
+    until(Where::Proxy, "reqitarpit", 2, 1, "`http-request`"),
+    until(Where::Proxy, "reqpass", 2, 1, "`http-request`"),
+    until(Where::Proxy, "reqrep", 2, 1, "`http-request`"),
+    until(Where::Proxy, "reqtarpit", 2, 1, "`http-request`"),
+    until(Where::Proxy, "rspadd", 2, 1, "`http-response`"),
+    until(Where::Proxy, "rspdel", 2, 1, "`http-response`"),
+    until(Where::Proxy, "rspdeny", 2, 1, "`http-response`"),
+    until(Where::Proxy, "rspidel", 2, 1, "`http-response`"),
+    until(Where::Proxy, "rspideny", 2, 1, "`http-response`"),
+    until(Where::Proxy, "rspirep", 2, 1, "`http-response`"),
+    until(Where::Proxy, "rsprep", 2, 1, "`http-response`"),
+];
+
+/// The versions that know this word, if not all do.
+pub fn life(place: Where, word: &str) -> Option<&'static Life> {
+    LIVES.iter().find(|life| life.place == place && life.word == word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_with_a_life_is_a_word() {
+        for life in LIVES {
+            let is_known = match life.place {
+                Where::Global => GLOBAL.contains(&life.word),
+                Where::Proxy => PROXY.contains(&life.word),
+                Where::Option => OPTIONS.contains(&life.word),
+                Where::Timeout => TIMEOUTS.contains(&life.word),
+                Where::Server => is_server_word(life.word),
+                Where::Section => super::super::sections::OTHERS.contains(&life.word),
+            };
+            assert!(is_known, "{life:?}");
+        }
+    }
+
+    #[test]
+    fn server_words_take_what_they_take() {
+        assert_eq!(values_of_server_word("inter"), 1);
+        assert_eq!(values_of_server_word("check"), 0);
+        assert_eq!(values_of_server_word("set-proxy-v2-tlv-fmt(0xE1)"), 1);
+        assert!(is_server_word("no-check") && is_server_word("no-sslv3"));
+        assert!(!is_server_word("no-such-word"));
+    }
+}

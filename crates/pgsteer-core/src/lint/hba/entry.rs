@@ -1,0 +1,372 @@
+//! One line of pg_hba.conf.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::Refused;
+use crate::config::suggest::nearest;
+use crate::lint::finding::Place;
+
+const TYPES: [&str; 6] = ["local", "host", "hostssl", "hostnossl", "hostgssenc", "hostnogssenc"];
+const METHODS: [&str; 15] = [
+    "trust",
+    "reject",
+    "scram-sha-256",
+    "md5",
+    "password",
+    "gss",
+    "sspi",
+    "ident",
+    "peer",
+    "ldap",
+    "radius",
+    "cert",
+    "oauth",
+    "pam",
+    "bsd",
+];
+/// `include` and its like lead to other files.
+const INCLUDES: [&str; 3] = ["include", "include_if_exists", "include_dir"];
+
+/// A word, with or without quotes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// What it says.
+    pub text: String,
+    /// In quotes a keyword is a name.
+    pub is_quoted: bool,
+}
+
+impl Item {
+    /// It is this keyword.
+    pub fn is(&self, keyword: &str) -> bool {
+        !self.is_quoted && self.text == keyword
+    }
+}
+
+/// A field: one or more words with commas between them.
+#[derive(Clone, Debug)]
+pub struct Field {
+    /// The words.
+    pub items: Vec<Item>,
+    /// Where it stands.
+    pub place: Place,
+}
+
+impl Field {
+    fn text(&self) -> &str {
+        self.items.first().map_or("", |item| item.text.as_str())
+    }
+}
+
+/// From where a login comes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum From {
+    /// From this machine, by a socket.
+    Local,
+    /// From anywhere.
+    All,
+    /// From an address of this machine.
+    SameHost,
+    /// From a network that it is in.
+    SameNet,
+    /// From this network.
+    Network(IpAddr, u8),
+    /// From this host, or from all of a domain if it begins with a dot.
+    Name(String),
+}
+
+/// One line.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// `local`, `host`, ...
+    pub kind: String,
+    /// The databases.
+    pub databases: Vec<Item>,
+    /// The users.
+    pub users: Vec<Item>,
+    /// From where.
+    pub from: From,
+    /// How they prove who they are.
+    pub method: String,
+    /// Where the address stands; for `local` the whole line.
+    pub from_place: Place,
+    /// Where the method stands.
+    pub method_place: Place,
+    /// The whole line.
+    pub place: Place,
+}
+
+/// A line with those that continue it.
+pub struct Logical {
+    /// From 1.
+    number: usize,
+    text: String,
+}
+
+/// Lines that say something; a backslash at the end continues one.
+pub fn logical_lines(text: &str) -> Vec<Logical> {
+    let mut lines: Vec<Logical> = Vec::new();
+    let mut is_continued = false;
+    for (number, line) in (1..).zip(text.lines()) {
+        let (line, continues) = line.strip_suffix('\\').map_or((line, false), |line| (line, true));
+        match lines.last_mut().filter(|_| is_continued) {
+            Some(last) => last.text.push_str(line),
+            None => lines.push(Logical { number, text: line.to_owned() }),
+        }
+        is_continued = continues;
+    }
+    lines
+}
+
+impl Entry {
+    /// Reads a line; none if it says nothing, or leads to another file.
+    pub fn read(line: &Logical) -> Result<Option<Entry>, Refused> {
+        let fields = fields(line)?;
+        let Some(first) = fields.first() else { return Ok(None) };
+        if INCLUDES.contains(&first.text()) {
+            return Ok(None);
+        }
+        let refused = |place: Place, why: String| Refused { place, why, is_strange: false };
+        if !TYPES.contains(&first.text()) {
+            let meant = nearest(first.text(), &TYPES);
+            let meant = meant.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+            let why = format!("`{:.40}` is no type of connection{meant}", first.text());
+            return Err(Refused { place: first.place, why, is_strange: true });
+        }
+        let place = Place { column_end: end_of(&fields), ..first.place };
+        let missing = |what: &str| refused(place, format!("{what} is missing"));
+        let mut rest = fields.iter().skip(1);
+        let databases = rest.next().ok_or_else(|| missing("the database"))?.items.clone();
+        let users = rest.next().ok_or_else(|| missing("the user"))?.items.clone();
+        let (from, from_place) = match first.text() {
+            "local" => (From::Local, place),
+            _ => {
+                let address = rest.next().ok_or_else(|| missing("the address"))?;
+                (from(address, &mut rest)?, address.place)
+            }
+        };
+        let method = rest.next().ok_or_else(|| missing("the method"))?;
+        if !METHODS.contains(&method.text()) {
+            let meant = nearest(method.text(), &METHODS);
+            let meant = meant.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+            let why = format!("`{:.40}` is no method{meant}", method.text());
+            return Err(refused(method.place, why));
+        }
+        Ok(Some(Entry {
+            kind: first.text().to_owned(),
+            databases,
+            users,
+            from,
+            method: method.text().to_owned(),
+            from_place,
+            method_place: method.place,
+            place,
+        }))
+    }
+
+    /// It names this database by a keyword, or by its name.
+    pub fn is_for_database(&self, name: &str) -> bool {
+        self.databases.iter().any(|item| item.is(name))
+    }
+
+    /// As the line says it.
+    pub fn origin(&self) -> String {
+        match &self.from {
+            From::Local => "this machine".to_owned(),
+            From::All => "all addresses".to_owned(),
+            From::SameHost => "samehost".to_owned(),
+            From::SameNet => "samenet".to_owned(),
+            From::Network(address, bits) => format!("{address}/{bits}"),
+            From::Name(name) => name.clone(),
+        }
+    }
+}
+
+fn end_of(fields: &[Field]) -> usize {
+    fields.last().map_or(1, |field| field.place.column_end)
+}
+
+/// The address, with the mask that may stand in a field of its own.
+fn from<'a>(
+    field: &Field,
+    rest: &mut (impl Iterator<Item = &'a Field> + Clone),
+) -> Result<From, Refused> {
+    let text = field.text();
+    let wrong = |why: String| Refused { place: field.place, why, is_strange: false };
+    let Some(item) = field.items.first() else { return Err(wrong("the address is empty".into())) };
+    if item.is("all") {
+        return Ok(From::All);
+    } else if item.is("samehost") {
+        return Ok(From::SameHost);
+    } else if item.is("samenet") {
+        return Ok(From::SameNet);
+    }
+    if let Some((address, bits)) = text.split_once('/') {
+        let address =
+            address.parse().map_err(|_| wrong(format!("`{address:.40}` is no address")))?;
+        let bits = bits.parse().ok().filter(|bits| *bits <= bits_of(address));
+        return match bits {
+            Some(bits) => Ok(From::Network(address, bits)),
+            None => Err(wrong(format!("`{text:.60}` is no network: the number behind the slash"))),
+        };
+    }
+    match text.parse::<IpAddr>() {
+        Ok(address) => {
+            let mask = rest.clone().next().and_then(|field| field.text().parse::<IpAddr>().ok());
+            match mask.and_then(bits_of_mask) {
+                Some(bits) if bits <= bits_of(address) => {
+                    rest.next();
+                    Ok(From::Network(address, bits))
+                }
+                _ => Err(wrong(format!("`{text}` wants a mask: `{text}/{}`", bits_of(address)))),
+            }
+        }
+        Err(_) => Ok(From::Name(text.to_ascii_lowercase())),
+    }
+}
+
+/// How many bits an address of this family has.
+pub const fn bits_of(address: IpAddr) -> u8 {
+    match address {
+        IpAddr::V4(_) => 32,
+        IpAddr::V6(_) => 128,
+    }
+}
+
+fn bits_of_mask(mask: IpAddr) -> Option<u8> {
+    let (ones, back) = match mask {
+        IpAddr::V4(mask) => {
+            let ones = mask.to_bits().leading_ones();
+            let back = u32::MAX.checked_shl(32 - ones).unwrap_or(0);
+            (ones, IpAddr::V4(Ipv4Addr::from_bits(back)))
+        }
+        IpAddr::V6(mask) => {
+            let ones = mask.to_bits().leading_ones();
+            let back = u128::MAX.checked_shl(128 - ones).unwrap_or(0);
+            (ones, IpAddr::V6(Ipv6Addr::from_bits(back)))
+        }
+    };
+    u8::try_from(ones).ok().filter(|_| back == mask)
+}
+
+/// Cuts a line into fields.
+fn fields(line: &Logical) -> Result<Vec<Field>, Refused> {
+    let mut fields: Vec<Field> = Vec::new();
+    let mut reader = Reader { chars: line.text.chars().collect(), at: 0, number: line.number };
+    while let Some(field) = reader.field()? {
+        fields.push(field);
+    }
+    Ok(fields)
+}
+
+struct Reader {
+    chars: Vec<char>,
+    at: usize,
+    number: usize,
+}
+
+impl Reader {
+    fn peek(&self) -> Option<char> {
+        self.chars.get(self.at).copied()
+    }
+
+    /// The next field; words that have a comma between them are one.
+    fn field(&mut self) -> Result<Option<Field>, Refused> {
+        while self.peek().is_some_and(|c| c.is_whitespace() || c == ',') {
+            self.at += 1;
+        }
+        let started_at = self.at;
+        let mut items = Vec::new();
+        while let Some(item) = self.item()? {
+            items.push(item);
+            // `a, b`: a comma binds what follows it, also behind spaces.
+            if self.peek() != Some(',') {
+                break;
+            }
+            while self.peek().is_some_and(|c| c.is_whitespace() || c == ',') {
+                self.at += 1;
+            }
+        }
+        let place = Place { line: self.number, column: started_at + 1, column_end: self.at + 1 };
+        Ok((!items.is_empty()).then_some(Field { items, place }))
+    }
+
+    fn item(&mut self) -> Result<Option<Item>, Refused> {
+        let started_at = self.at;
+        let (mut text, mut is_quoted, mut is_open) = (String::new(), false, false);
+        while let Some(c) = self.peek() {
+            match c {
+                '"' if is_open && self.chars.get(self.at + 1) == Some(&'"') => {
+                    text.push('"');
+                    self.at += 1;
+                }
+                '"' => {
+                    is_open = !is_open;
+                    is_quoted |= text.is_empty();
+                }
+                c if !is_open && (c.is_whitespace() || c == ',' || c == '#') => break,
+                c => text.push(c),
+            }
+            self.at += 1;
+        }
+        if is_open {
+            let place =
+                Place { line: self.number, column: started_at + 1, column_end: self.at + 1 };
+            return Err(Refused {
+                place,
+                why: "a quote is opened and not closed".to_owned(),
+                is_strange: false,
+            });
+        }
+        if self.peek() == Some('#') && self.at == started_at {
+            self.at = self.chars.len();
+        }
+        Ok((!text.is_empty() || is_quoted).then_some(Item { text, is_quoted }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Option<Entry>, Refused> {
+        Entry::read(&logical_lines(text).remove(0))
+    }
+
+    #[test]
+    fn a_line_is_read() {
+        let entry =
+            read("host  \"all\",app all,  bob  10.0.0.0 255.255.0.0  md5 # x").unwrap().unwrap();
+        assert!(!entry.is_for_database("all"), "in quotes it is a name");
+        assert!(entry.is_for_database("app"));
+        assert_eq!(entry.users.len(), 2);
+        assert_eq!(entry.from, From::Network("10.0.0.0".parse().unwrap(), 16));
+        assert_eq!(entry.method, "md5");
+        let entry = read("hostssl all all fd00::/8 scram-sha-256 clientcert=verify-full").unwrap();
+        assert_eq!(entry.unwrap().from, From::Network("fd00::".parse().unwrap(), 8));
+        let entry = read("local all all \\\n peer").unwrap().unwrap();
+        assert_eq!((entry.from, entry.method.as_str()), (From::Local, "peer"));
+        assert!(read("  # nothing").unwrap().is_none());
+        assert!(read("include other.conf").unwrap().is_none());
+    }
+
+    #[test]
+    fn what_postgresql_refuses_says_why() {
+        let why = |text: &str| read(text).unwrap_err().why;
+        assert_eq!(
+            why("hots all all 10.0.0.1/32 trust"),
+            "`hots` is no type of connection; did you mean `host`?"
+        );
+        assert_eq!(why("host all all 10.0.0.1 trust"), "`10.0.0.1` wants a mask: `10.0.0.1/32`");
+        assert_eq!(
+            why("host all all 10.0.0.1/33 trust"),
+            "`10.0.0.1/33` is no network: the number behind the slash"
+        );
+        assert_eq!(
+            why("host all all 10.0.0.1/32 scram-sha256"),
+            "`scram-sha256` is no method; did you mean `scram-sha-256`?"
+        );
+        assert_eq!(why("host all all all"), "the method is missing");
+        assert_eq!(why("host \"all all"), "a quote is opened and not closed");
+    }
+}

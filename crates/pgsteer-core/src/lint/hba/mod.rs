@@ -1,0 +1,63 @@
+//! pg_hba.conf: who may log in to PostgreSQL, and how (PostgreSQL manual, 20.1 "The pg_hba.conf
+//! File").
+
+mod cover;
+mod entry;
+mod rules;
+
+use self::entry::Entry;
+use super::Unreadable;
+use super::finding::{Finding, Place};
+use super::rule::Look;
+
+pub use self::rules::RULES;
+
+/// A line that PostgreSQL refuses.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    /// Where.
+    pub place: Place,
+    /// Why.
+    pub why: String,
+    /// It does not even begin like one of this file.
+    is_strange: bool,
+}
+
+/// The file as its rules see it.
+#[derive(Debug, Default)]
+pub struct Hba {
+    /// Lines that were understood, in their order.
+    entries: Vec<Entry>,
+    /// Those that were not.
+    refused: Vec<Refused>,
+}
+
+impl Hba {
+    /// Reads a text.
+    pub fn read(text: &str) -> Hba {
+        let mut hba = Hba::default();
+        for line in entry::logical_lines(text) {
+            match Entry::read(&line) {
+                Ok(Some(entry)) => hba.entries.push(entry),
+                Ok(None) => {}
+                Err(refused) => hba.refused.push(refused),
+            }
+        }
+        hba
+    }
+}
+
+/// What is found in a text.
+pub(super) fn judge(text: &str) -> Result<Vec<Finding>, Unreadable> {
+    let hba = Hba::read(text);
+    // A few lines among others are mistakes, most of them are another kind of text.
+    let strange = hba.refused.iter().filter(|refused| refused.is_strange).count();
+    if strange > hba.entries.len() + hba.refused.len() - strange {
+        return Err(Unreadable::NoLines);
+    }
+    Ok(super::looked(RULES, |look, findings| {
+        if let Look::PgHba(look) = look {
+            look(&hba, findings);
+        }
+    }))
+}

@@ -1,0 +1,180 @@
+//! Lint: reads somebody's haproxy.cfg, pg_hba.conf or pgsteer.toml, and says what is wrong with it.
+//!
+//! Text in, findings out. A [`rule::Rule`] has a name, a severity, what it costs and what to do, and
+//! a page in `docs/lint`. It says something only where the file alone proves it: what depends on the
+//! environment or on another file is not guessed.
+
+pub mod allow;
+pub mod finding;
+pub mod haproxy;
+pub mod hba;
+pub mod kind;
+pub mod pgsteer;
+pub mod rule;
+pub mod show;
+
+use std::borrow::Cow;
+
+use thiserror::Error;
+
+use self::finding::{Finding, Findings, Place, Severity};
+use self::haproxy::detection::Row;
+pub use self::kind::Kind;
+use self::rule::{Look, Rule};
+use crate::render::HaproxyVersion;
+
+/// A larger file is none of those that are read here.
+pub const FILE_BYTES_MAX: usize = 4 << 20;
+/// The most findings of one rule in one file.
+pub const FINDINGS_MAX: usize = 100;
+
+/// What lint is told beside the file.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// The HAProxy that reads the file.
+    pub haproxy: HaproxyVersion,
+    /// `max_connections` of every member, if it is known.
+    pub max_connections: Option<u64>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { haproxy: HaproxyVersion::OLDEST, max_connections: None }
+    }
+}
+
+/// Why a file cannot be judged at all.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum Unreadable {
+    /// Larger than [`FILE_BYTES_MAX`].
+    #[error("is larger than 4 MiB")]
+    TooLarge,
+    /// Not a text.
+    #[error("is no text: there is a byte {byte:#04x} in line {line}")]
+    NoText {
+        /// The line, from 1.
+        line: usize,
+        /// A byte that no text has.
+        byte: u8,
+    },
+    /// Nothing in it.
+    #[error("says nothing: there are only comments and empty lines in it, if that")]
+    Empty,
+    /// None of the kinds.
+    #[error("looks like none of haproxy.cfg, pg_hba.conf and pgsteer.toml; --kind says what it is")]
+    NoKind,
+    /// No sections of HAProxy.
+    #[error("has no section that HAProxy knows (global, defaults, frontend, backend, listen)")]
+    NoSection,
+    /// Hardly a line of pg_hba.conf.
+    #[error("has hardly a line that begins like one of pg_hba.conf (local, host, hostssl, ...)")]
+    NoLines,
+}
+
+/// What was found in one file.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// What the file is.
+    pub kind: Kind,
+    /// The findings, by their place.
+    pub findings: Vec<Finding>,
+    /// How many more there are that a comment in the file allows.
+    pub allowed: usize,
+    /// How long HAProxy takes to notice, by server line.
+    pub detection: Vec<Row>,
+}
+
+impl Report {
+    /// How many findings there are of this severity.
+    pub fn count(&self, severity: Severity) -> usize {
+        self.findings.iter().filter(|finding| finding.rule.severity == severity).count()
+    }
+}
+
+/// The text of a file. What is not UTF-8 is shown as such, since comments may be in Latin-1.
+///
+/// # Errors
+/// No text, or too much of it.
+pub fn text(bytes: &[u8]) -> Result<Cow<'_, str>, Unreadable> {
+    if bytes.len() > FILE_BYTES_MAX {
+        return Err(Unreadable::TooLarge);
+    }
+    let is_none = |byte: &u8| *byte < b' ' && !b"\t\n\r\x0c".contains(byte);
+    match bytes.iter().position(is_none) {
+        None => Ok(String::from_utf8_lossy(bytes)),
+        Some(at) => {
+            let before = bytes.get(..at).unwrap_or_default();
+            let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+            Err(Unreadable::NoText { line, byte: bytes.get(at).copied().unwrap_or_default() })
+        }
+    }
+}
+
+/// Judges the text of a file. Its kind is told by its name, or by the text.
+///
+/// # Errors
+/// A text that is none of the kinds, as far as one can tell.
+pub fn lint_named(name: &str, text: &str, options: &Options) -> Result<Report, Unreadable> {
+    match Kind::of(name, text) {
+        _ if says_nothing(text) => Err(Unreadable::Empty),
+        Some(kind) => lint(kind, text, options),
+        None => Err(Unreadable::NoKind),
+    }
+}
+
+fn says_nothing(text: &str) -> bool {
+    let is_comment = |line: &str| matches!(line.trim_start().chars().next(), None | Some('#'));
+    text.lines().all(is_comment)
+}
+
+/// Judges the text of a file, which is of this kind.
+///
+/// # Errors
+/// A text that is not of this kind, as far as one can tell.
+pub fn lint(kind: Kind, text: &str, options: &Options) -> Result<Report, Unreadable> {
+    if says_nothing(text) {
+        return Err(Unreadable::Empty);
+    }
+    let (mut findings, detection) = match kind {
+        Kind::Haproxy => haproxy::judge(text, options)?,
+        Kind::PgHba => (hba::judge(text)?, Vec::new()),
+        Kind::Pgsteer => (pgsteer::judge(text), Vec::new()),
+    };
+    let allowances = allow::Allowances::read(text);
+    let all = findings.len();
+    findings.retain(|finding| !allowances.allow(finding));
+    let allowed = all - findings.len();
+    findings.extend(allowances.wrong());
+    findings.sort_by_key(|finding| (finding.place, finding.rule.severity, finding.rule.id));
+    Ok(Report { kind, findings, allowed, detection })
+}
+
+/// What the rules among `rules` find that look in this way.
+fn looked(rules: &[&'static Rule], look: impl Fn(&Look, &mut Findings)) -> Vec<Finding> {
+    let found = |rule: &&'static Rule| {
+        let mut findings = Findings::of(rule);
+        look(&rule.look, &mut findings);
+        findings.into_all()
+    };
+    rules.iter().flat_map(found).collect()
+}
+
+/// The names of `all`, as a sentence has them; the first few if there are many.
+fn listed<'a>(all: impl IntoIterator<Item = &'a str>) -> String {
+    const SHOWN_MAX: usize = 5;
+    let all: Vec<&str> = all.into_iter().collect();
+    let shown = all.get(..SHOWN_MAX).unwrap_or(&all);
+    let more = all.len() - shown.len();
+    match (shown.split_last(), more) {
+        (None, _) => String::new(),
+        (Some((last, [])), 0) => (*last).to_owned(),
+        (Some((last, rest)), 0) => format!("{} and {last}", rest.join(", ")),
+        (Some(_), more) => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+impl From<&haproxy::lines::Line> for Place {
+    fn from(line: &haproxy::lines::Line) -> Place {
+        line.place()
+    }
+}

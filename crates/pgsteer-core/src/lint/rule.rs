@@ -1,0 +1,81 @@
+//! What a rule is, and all rules that there are.
+
+use super::finding::{Findings, Severity};
+use super::haproxy::Haproxy;
+use super::hba::Hba;
+use super::pgsteer::Pgsteer;
+
+/// One rule.
+#[derive(Debug)]
+pub struct Rule {
+    /// Its name, as in `allow(...)`.
+    pub id: &'static str,
+    /// How much its findings matter.
+    pub severity: Severity,
+    /// What it is about, in one line.
+    pub title: &'static str,
+    /// What becomes of clients, or of the cluster.
+    pub costs: &'static str,
+    /// What to do.
+    pub remedy: &'static str,
+    /// Its page: `docs/lint/ID.md`.
+    pub page: &'static str,
+    /// What it looks at.
+    pub look: Look,
+}
+
+/// What a rule looks at, and how.
+#[derive(Clone, Copy, Debug)]
+pub enum Look {
+    /// A haproxy.cfg.
+    Haproxy(fn(&Haproxy<'_>, &mut Findings)),
+    /// A pg_hba.conf.
+    PgHba(fn(&Hba, &mut Findings)),
+    /// A pgsteer.toml.
+    Pgsteer(fn(&Pgsteer, &mut Findings)),
+    /// The comments by which findings are allowed, in any of them.
+    Comments,
+}
+
+/// Makes a rule. Its page is part of the program.
+macro_rules! rule {
+    (
+        $(#[$doc:meta])*
+        $name:ident = $id:literal, $severity:ident, $look:expr,
+        title: $title:literal,
+        costs: $costs:literal,
+        remedy: $remedy:literal $(,)?
+    ) => {
+        $(#[$doc])*
+        pub static $name: $crate::lint::rule::Rule = $crate::lint::rule::Rule {
+            id: $id,
+            severity: $crate::lint::finding::Severity::$severity,
+            title: $title,
+            costs: $costs,
+            remedy: $remedy,
+            page: include_str!(concat!(
+                env!("CARGO_MANIFEST_DIR"),
+                "/../../docs/lint/",
+                $id,
+                ".md"
+            )),
+            look: $look,
+        };
+    };
+}
+pub(crate) use rule;
+
+/// Every rule, by its subject.
+pub fn rules() -> impl Iterator<Item = &'static Rule> {
+    super::haproxy::RULES
+        .iter()
+        .chain(super::hba::RULES)
+        .chain(super::pgsteer::RULES)
+        .copied()
+        .chain([&super::allow::ALLOW_WRONG])
+}
+
+/// The rule of this name.
+pub fn find(id: &str) -> Option<&'static Rule> {
+    rules().find(|rule| rule.id == id)
+}

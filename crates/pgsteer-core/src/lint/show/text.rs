@@ -1,0 +1,158 @@
+//! For people: like a compiler's.
+
+use std::fmt::Write as _;
+
+use super::Looked;
+use crate::detection::Wait;
+use crate::lint::Report;
+use crate::lint::finding::{Finding, Severity};
+use crate::lint::haproxy::detection::{Row, Seen};
+use crate::lint::haproxy::values::time_text;
+use crate::lint::kind::Kind;
+use crate::lint::rule::{Look, rules};
+
+/// The most characters of a line that are shown.
+const LINE_CHARS_MAX: usize = 100;
+
+/// Everything that was found in these files.
+pub fn text(files: &[Looked]) -> String {
+    let mut out = String::new();
+    for file in files {
+        // Writing to a text does not fail.
+        let _ = of_file(&mut out, file);
+    }
+    let _ = summary(&mut out, files);
+    out
+}
+
+fn of_file(out: &mut String, file: &Looked) -> std::fmt::Result {
+    let report = match &file.outcome {
+        Ok(report) => report,
+        Err(why) => return writeln!(out, "{}: {why}\n", file.name),
+    };
+    let lines: Vec<&str> = file.source.lines().collect();
+    for finding in &report.findings {
+        let line = lines.get(finding.place.line.saturating_sub(1)).copied().unwrap_or_default();
+        of_finding(out, &file.name, finding, line)?;
+    }
+    if !report.detection.is_empty() {
+        detection(out, &file.name, &report.detection)?;
+    }
+    Ok(())
+}
+
+fn of_finding(out: &mut String, name: &str, finding: &Finding, line: &str) -> std::fmt::Result {
+    let rule = finding.rule;
+    let place = finding.place;
+    let (severity, id) = (rule.severity, rule.id);
+    writeln!(out, "{name}:{}:{}: {severity}[{id}]: {}", place.line, place.column, rule.title)?;
+    if !line.trim().is_empty() && !may_be_secret(line, id) {
+        writeln!(out, "    | {}", shortened(line.trim()))?;
+    }
+    writeln!(out, "    here:   {}", finding.message)?;
+    writeln!(out, "    costs:  {}", rule.costs)?;
+    writeln!(out, "    remedy: {}\n", rule.remedy)
+}
+
+/// A line with a password in it is not repeated.
+fn may_be_secret(line: &str, id: &str) -> bool {
+    let line = line.trim().to_ascii_lowercase();
+    // A login of the statistics, also where `auth` is misspelt.
+    let is_login = line.starts_with("stats") && line.contains(':');
+    is_login || line.contains("passw") || id == "config-refused"
+}
+
+fn shortened(line: &str) -> String {
+    let mut text: String = line.chars().take(LINE_CHARS_MAX).filter(|c| !c.is_control()).collect();
+    if line.chars().nth(LINE_CHARS_MAX).is_some() {
+        text.push('…');
+    }
+    text
+}
+
+/// Lines that come to the same stand together.
+fn detection(out: &mut String, name: &str, rows: &[Row]) -> std::fmt::Result {
+    writeln!(out, "How long HAProxy takes to notice, by the server lines of {name}:")?;
+    let mut groups: Vec<(&Row, Vec<String>)> = Vec::new();
+    for row in rows {
+        let server = format!("{}/{} ({})", row.proxy, row.server, row.line);
+        match groups.last_mut() {
+            Some((like, servers))
+                if like.check == row.check
+                    && like.agent_ms == row.agent_ms
+                    && like.proxy == row.proxy =>
+            {
+                servers.push(server);
+            }
+            _ => groups.push((row, vec![server])),
+        }
+    }
+    for (row, servers) in groups {
+        writeln!(out, "    {}", servers.join(", "))?;
+        if let Some(check) = row.check {
+            of_check(out, check)?;
+        }
+        match row.agent_ms {
+            None => {}
+            Some(None) => {
+                writeln!(out, "        the agent is asked as often as the environment says")?
+            }
+            Some(Some(ms)) => {
+                writeln!(out, "        the agent's word counts after 0 s to {}", time_text(ms))?
+            }
+        }
+    }
+    writeln!(out)
+}
+
+fn of_check(out: &mut String, check: Seen) -> std::fmt::Result {
+    let Some(times) = check else {
+        return writeln!(out, "        cannot be told: the environment decides");
+    };
+    let span = |wait: Wait| format!("{} to {}", time_text(wait.least_ms), time_text(wait.most_ms));
+    writeln!(
+        out,
+        "        refuses or says no: DOWN after {}; says nothing: DOWN after {}; is back: UP after {}",
+        span(times.refused),
+        span(times.silent),
+        span(times.up)
+    )
+}
+
+fn summary(out: &mut String, files: &[Looked]) -> std::fmt::Result {
+    let reports = || files.iter().filter_map(|file| file.outcome.as_ref().ok());
+    let count = |severity, one: &str| {
+        let count: usize = reports().map(|report| report.count(severity)).sum();
+        format!("{count} {one}{}", if count == 1 { "" } else { "s" })
+    };
+    let allowed: usize = reports().map(|report: &Report| report.allowed).sum();
+    let allowed = if allowed > 0 { format!(", {allowed} allowed") } else { String::new() };
+    let (errors, warnings) = (count(Severity::Error, "error"), count(Severity::Warning, "warning"));
+    let notes = count(Severity::Note, "note");
+    let of = match files {
+        [only] => only.name.clone(),
+        several => format!("{} files", several.len()),
+    };
+    let unread = files.iter().filter(|file| file.outcome.is_err()).count();
+    let unread = if unread > 0 { format!(", {unread} not understood") } else { String::new() };
+    writeln!(out, "{of}: {errors}, {warnings}, {notes}{allowed}{unread}")
+}
+
+/// Every rule in one line, by what it looks at.
+pub fn list() -> String {
+    let mut out = String::new();
+    for kind in Kind::ALL.into_iter().map(Some).chain([None]) {
+        let title = kind.map_or("any of them", Kind::as_str);
+        let _ = writeln!(out, "{title}:");
+        let is_its = |look: &Look| match look {
+            Look::Haproxy(_) => kind == Some(Kind::Haproxy),
+            Look::PgHba(_) => kind == Some(Kind::PgHba),
+            Look::Pgsteer(_) => kind == Some(Kind::Pgsteer),
+            Look::Comments => kind.is_none(),
+        };
+        for rule in rules().filter(|rule| is_its(&rule.look)) {
+            let _ = writeln!(out, "  {:<32}{:<9}{}", rule.id, rule.severity.as_str(), rule.title);
+        }
+    }
+    out
+}

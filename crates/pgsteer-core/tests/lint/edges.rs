@@ -1,0 +1,136 @@
+//! Where a rule ends: what is nearly a fault and is none, and faults that hide.
+
+use pgsteer_core::lint::{Kind, Options};
+
+use crate::{ids, judged};
+
+const SERVERS: &str = "option httpchk OPTIONS /primary\nhttp-check expect status 200\n\
+    default-server inter 1s fall 2 on-marked-down shutdown-sessions\n\
+    server n1 10.0.0.11:5432 check port 8008\nserver n2 10.0.0.12:5432 check port 8008\n";
+
+#[track_caller]
+fn finds(kind: Kind, text: &str, wanted: &[&str]) {
+    let report = judged(kind, text, &Options::default());
+    let found: Vec<&str> = ids(&report).into_iter().collect();
+    assert_eq!(found, wanted, "{text}\n{:#?}", report.findings);
+}
+
+#[track_caller]
+fn haproxy(text: &str, wanted: &[&str]) {
+    finds(Kind::Haproxy, text, wanted);
+}
+
+#[test]
+fn a_guard_may_stand_in_many_places() {
+    let no_guard = ["no-guard-against-two-primaries"];
+    let listen = |line: &str| format!("listen pg\nbind :5000\n{line}\n{SERVERS}");
+    haproxy(&listen(""), &no_guard);
+    haproxy(&listen("tcp-request content reject unless { nbsrv eq 1 }"), &[]);
+    haproxy(&listen("tcp-request connection reject if { nbsrv(pg) gt 1 }"), &[]);
+    haproxy(&listen("acl one nbsrv(pg) eq 1\ntcp-request session silent-drop if !one"), &[]);
+    haproxy(&listen("use_backend sorry if { nbsrv(pg) ge 2 }"), &[]);
+    haproxy(&listen("tcp-request content reject if { nbsrv(pg) lt 1 }"), &no_guard);
+    haproxy(&listen("tcp-request content reject unless { nbsrv(other) eq 1 }"), &no_guard);
+    let routed = |way: &str| format!("frontend door\nbind :5000\n{way}\nbackend pg\n{SERVERS}");
+    haproxy(&routed("default_backend pg"), &no_guard);
+    haproxy(&routed("use_backend pg if { nbsrv(pg) eq 1 }"), &[]);
+    haproxy(&routed("use_backend pg if { nbsrv(pg) eq 1 }\ndefault_backend pg"), &no_guard);
+    haproxy(
+        &routed("tcp-request content reject unless { nbsrv(pg) eq 1 }\ndefault_backend pg"),
+        &[],
+    );
+    // Nobody in this file leads there: the guard may be where they come from.
+    haproxy(&format!("backend pg\n{SERVERS}"), &[]);
+}
+
+#[test]
+fn settings_are_inherited() {
+    let text = String::from(
+        "defaults base\nmode tcp\ntimeout connect 2s\ntimeout client 24d\ntimeout server 24d\noption tcpka\n\
+         default-server on-marked-down shutdown-sessions inter 1s fall 2\n\
+         option httpchk OPTIONS /primary\n\
+         listen pg from base\nbind :5000\ntcp-request content reject unless { nbsrv eq 1 }\n\
+         server n1 10.0.0.11:5432 check port 8008\nserver n2 10.0.0.12:5432 check port 8008\n",
+    );
+    haproxy(&text, &[]);
+    let off = text.replace("bind :5000", "bind :5000\nno option httpchk");
+    haproxy(&off, &["patroni-port-without-httpchk"]);
+}
+
+#[test]
+fn what_the_environment_decides_is_not_judged() {
+    let unknown = "listen pg\nbind \"$DOOR\"\nmode \"$MODE\"\nserver n1 \"$N1\" check port \"$PORT\" inter \"$INTER\"\n\
+        server n2 \"$N2\" \"$SETTINGS\" no-such-word\n";
+    haproxy(unknown, &[]);
+    let check = "listen pg\nbind :5000\nserver n1 10.0.0.1:5432 \"$CHECK\"\nserver n2 10.0.0.2:5432 \"$CHECK\"\n";
+    haproxy(check, &[]);
+    let stats = "listen s\nmode http\nbind \"$ADDR\"\nstats enable\nstats auth \"$LOGIN\"\n";
+    haproxy(stats, &[]);
+}
+
+#[test]
+fn other_servers_are_left_alone() {
+    haproxy(
+        "listen redis\nbind :6379\noption tcp-check\ntcp-check send PING\\r\\n\ntcp-check expect string +PONG\nserver a 10.0.0.1:6379 check\nserver b 10.0.0.2:6379 check\n",
+        &[],
+    );
+    haproxy(
+        "listen web\nmode http\nbind :80\nserver a 10.0.0.1:8080 check\nserver b 10.0.0.2:8080\n",
+        &[],
+    );
+    // Two poolers in front of one database have no role.
+    haproxy(
+        "listen pool\nbind :5000\nserver a 10.0.0.1:6432 check inter 1s\nserver b 10.0.0.2:6432 check inter 1s\n",
+        &[],
+    );
+}
+
+#[test]
+fn a_count_is_a_trap_only_if_one_server_less_turns_it() {
+    let text = |condition: &str| {
+        format!(
+            "frontend f\nbind :1\nuse_backend a if {{ {condition} }}\n\
+             backend a\nserver x 10.0.0.1:1 check\nserver y 10.0.0.2:1 check\nserver z 10.0.0.3:1 check\n"
+        )
+    };
+    haproxy(&text("nbsrv(a) eq 3"), &["nbsrv-counts-all"]);
+    haproxy(&text("nbsrv(a) gt 2"), &["nbsrv-counts-all"]);
+    haproxy(&text("nbsrv(a) ge 2"), &[]);
+    haproxy(&text("nbsrv(a) eq 4"), &["acl-cannot-match"]);
+    haproxy(&text("nbsrv(a) eq 1 2 3"), &[]);
+    haproxy(&text("nbsrv(a) lt 4"), &[]);
+}
+
+#[test]
+fn words_have_their_time() {
+    let gone = ["word-not-in-version"];
+    haproxy("global\nnbproc 4\n", &gone);
+    haproxy("defaults\nclitimeout 5s\n", &gone);
+    haproxy("listen x\nmode http\nreqrep a b\n", &gone);
+    haproxy("listen x\nmode http\nno option forceclose\n", &gone);
+    haproxy("defaults\ntimeout client-hs 5s\n", &gone);
+    // Until 2.6 it was taken.
+    haproxy("listen x\nbind-process all\n", &[]);
+    haproxy("global\nmaxcon 5\ntune.h9.something 4\nsome-module-word x\n", &["unknown-word"]);
+    haproxy("listen x\nservr a 10.0.0.1:80\n", &["unknown-word"]);
+    haproxy("listen x\nserver a 10.0.0.1:80 set-proxy-v2-tlv-fmt(0xE1) %[fc_rtt]\n", &gone);
+}
+
+#[test]
+fn lines_of_pg_hba_cover_each_other() {
+    let hba = |text: &str, wanted: &[&str]| finds(Kind::PgHba, text, wanted);
+    let shadowed = ["hba-line-shadowed"];
+    let first = "host all all 10.0.0.0/8 scram-sha-256\n";
+    let after = |line: &str| format!("{first}{line}\n");
+    hba(&after("host app bob 10.1.2.3/32 scram-sha-256"), &shadowed);
+    hba(&after("hostssl app bob 10.0.0.0 255.0.0.0 cert"), &shadowed);
+    hba(&after("host replication bob 10.1.2.3/32 scram-sha-256"), &[]);
+    hba(&after("host app bob 11.1.2.3/32 scram-sha-256"), &[]);
+    hba(&after("host app bob fd00::1/128 scram-sha-256"), &[]);
+    hba(&after("local app bob peer"), &[]);
+    hba("hostssl all all 10.0.0.0/8 cert\nhost all all 10.0.0.0/8 reject\n", &[]);
+    hba("host all +ops 10.0.0.0/8 cert\nhost all bob 10.0.0.0/8 reject\n", &[]);
+    hba("local all all trust\nhost all all 127.0.0.1/32 trust\nhost all all ::1/128 trust\n", &[]);
+    hba("host all all samenet trust\n", &["hba-trust-wide"]);
+    hba("host all all .example.org trust\n", &["hba-trust-wide"]);
+}
