@@ -199,26 +199,33 @@ fn no(vocabulary: Vocabulary) -> &'static str {
     }
 }
 
-/// How much of the room below the lag limit is left, in percent; at least 1, because 0 is
-/// HAProxy's word for drain. All of it for a leader, or where there is no limit.
+/// The weight, in percent; at least 1, because 0 is HAProxy's word for drain. None if there is
+/// nothing to be said of it: then HAProxy keeps what it heard last.
 fn percent(weight: Weight, question: &Question, snapshot: &Snapshot) -> Option<u64> {
-    match weight {
+    let member = question.member(snapshot).ok().and_then(|name| snapshot.members.get(name));
+    let left = match weight {
         Weight::Unsaid => return None,
-        Weight::Lag => {}
-    }
+        Weight::Lag => lag_left(question, snapshot, member),
+        Weight::Sessions => 100 - u64::from(member?.load_percent?.min(100)),
+    };
+    Some(left.max(1))
+}
+
+/// How much of the room below the lag limit is left, in percent. All of it for a leader, or where
+/// there is no limit.
+fn lag_left(question: &Question, snapshot: &Snapshot, member: Option<&MemberState>) -> u64 {
     let lag_bytes_max = match &question.of {
         Asked::Probe(probe) => probe.lag_bytes_max(),
         Asked::Service(service) => {
             snapshot.services.get(service).and_then(|service| service.lag_bytes_max)
         }
     };
-    let member = question.member(snapshot).ok().and_then(|name| snapshot.members.get(name));
     let lag_bytes = member.and_then(|member| member.lag_bytes);
     let (Some(lag), Some(max)) = (lag_bytes, lag_bytes_max.filter(|max| *max > 0)) else {
-        return Some(100);
+        return 100;
     };
     let used = u128::from(lag.min(max)) * 100 / u128::from(max);
-    Some(u64::try_from(100 - used).unwrap_or(1).max(1))
+    u64::try_from(100 - used).unwrap_or(0)
 }
 
 fn line_of(words: &str, reason: Option<&str>) -> String {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::load::Load;
 use crate::names::{Endpoint, MemberName};
 use crate::time::Moment;
 
@@ -204,6 +205,8 @@ pub struct Progress {
     /// How long ago the last replayed transaction was committed; zero when all that was
     /// received has been replayed. Of no meaning on a primary.
     pub replay_lag: Option<Duration>,
+    /// How full it is.
+    pub load: Option<Load>,
 }
 
 /// Why a source has no answer.

@@ -18,6 +18,7 @@ pub mod engine;
 pub mod gate;
 mod judge;
 mod lead;
+pub mod load;
 pub mod names;
 mod pace;
 pub mod plan;

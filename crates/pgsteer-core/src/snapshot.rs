@@ -61,6 +61,9 @@ pub struct MemberState {
     pub lag_bytes: Option<u64>,
     /// How far its replay is behind in time; none on a leader or if unknown.
     pub lag: Option<Duration>,
+    /// How many of the sessions that it may have are taken, in percent and in steps; none if
+    /// nobody counts them.
+    pub load_percent: Option<u8>,
     /// The poolers on its host, by port: those that the configuration names.
     pub poolers: BTreeMap<u16, PoolerState>,
     /// Patroni's tags.
@@ -381,6 +384,7 @@ mod tests {
             timeline: None,
             lag_bytes: None,
             lag: None,
+            load_percent: None,
             poolers: BTreeMap::new(),
             tags: Tags::new(),
             health: Health::default(),

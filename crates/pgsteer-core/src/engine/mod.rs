@@ -71,6 +71,8 @@ pub struct Engine {
     roles_since: BTreeMap<MemberName, Moment>,
     gates: BTreeMap<Post, Gates>,
     lead: Lead,
+    /// How full each member is, in percent and in steps, as last shown.
+    loads: BTreeMap<MemberName, u8>,
     /// The cluster is in maintenance mode, as far as was last heard.
     paused: bool,
     /// Since when some service has been without a primary.
@@ -98,6 +100,7 @@ impl Engine {
             roles_since: BTreeMap::new(),
             gates: BTreeMap::new(),
             lead: Lead::default(),
+            loads: BTreeMap::new(),
             paused: false,
             primary_missing_since: None,
             due: None,
@@ -201,6 +204,7 @@ impl Engine {
         }
         self.conclude(now);
         self.note_lead(now);
+        self.note_loads(now);
         self.note_pause(now);
         let generation = self.snapshot.generation + 1;
         let turned = self.turn_all_gates(generation, now);

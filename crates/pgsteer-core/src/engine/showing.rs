@@ -72,6 +72,7 @@ impl Engine {
             timeline: self.timeline(member, now),
             lag_bytes: lag.bytes,
             lag: lag.time,
+            load_percent: self.loads.get(name).copied(),
             poolers: poolers.collect(),
             tags: member
                 .view

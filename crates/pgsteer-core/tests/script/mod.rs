@@ -18,7 +18,7 @@
 //! | `topology n1 n2=host:port ... [scope=S] [asked=T]` | what `/cluster` tells |
 //! | `n1 patroni [lock] STATE ROLE [timeline=N] [location=N] [replayed=N] ...` | see [`words`] |
 //! | `n1 tether primary`, `n1 tether recovery` | what the tether feels |
-//! | `n1 progress primary/recovery [location=N] [timeline=N] [streaming] [lag=2s]` | by SQL |
+//! | `n1 progress primary/recovery [location=N] [timeline=N] [streaming] [lag=2s] [sessions=NOW/MAX]` | by SQL |
 //! | `n1 pooler primary/recovery/answers/refuses/nowhere` | what is at the other end of port 6432 |
 //! | `n1 addresses 10.0.0.1 ...` | what the host name stands for |
 //! | `n1 patroni/tether/pooler/addresses failed KIND` | the same, but there is no answer |
@@ -30,7 +30,7 @@
 //! | `stall 90s` | time passes, but nobody wakes the engine: the process was stopped |
 //! | `local NAME` | the member on whose machine pgsteer runs |
 //! | `show` | prints the Snapshot and the plan |
-//! | `agent health/admin[/pooled] [LINE]` | prints what HAProxy's agent-check is answered |
+//! | `agent health/admin[/pooled][/sessions] [LINE]` | prints what HAProxy's agent-check is answered |
 //!
 //! What a source says it goes on saying whenever the plan has it asked, until another line
 //! of the same member and source comes. `once` at the end makes it a single answer, and

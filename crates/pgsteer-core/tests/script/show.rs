@@ -31,17 +31,23 @@ pub fn show(driver: &Driver) -> Vec<String> {
 
 /// What a client of the agent is answered; an empty line is one that was never sent.
 pub fn agent(driver: &Driver, vocabulary: &str, line: &str) -> String {
-    let (vocabulary, pooled) = match vocabulary.strip_suffix("/pooled") {
-        Some(vocabulary) => (vocabulary, true),
-        None => (vocabulary, false),
-    };
+    let mut words_of_it = vocabulary.split('/');
+    let vocabulary = words_of_it.next().unwrap_or_default();
+    let (mut pooled, mut weight) = (false, Weight::Lag);
+    for word in words_of_it {
+        match word {
+            "pooled" => pooled = true,
+            "sessions" => weight = Weight::Sessions,
+            other => panic!("no agent: {other}"),
+        }
+    }
     let config = AgentConfig {
         listen: NOWHERE,
         vocabulary: words::vocabulary(vocabulary).unwrap(),
         default: Question::read("primary", |_| false).unwrap(),
         pooler_port: pooled.then_some(POOLER_PORT),
         line_wait: Duration::ZERO,
-        weight: Weight::Lag,
+        weight,
         maxconn: None,
     };
     let line = Some(line).filter(|line| !line.is_empty());
@@ -64,6 +70,7 @@ fn describe(name: &MemberName, member: &MemberState) -> String {
     words.extend(member.timeline.map(|timeline| format!("timeline {timeline}")));
     words.extend(member.lag_bytes.map(|bytes| format!("{bytes} bytes behind")));
     words.extend(member.lag.map(|lag| format!("{lag:?} behind")));
+    words.extend(member.load_percent.map(|percent| format!("{percent} % full")));
     if member.postgres.host() != name.as_str() {
         words.push(format!("at {}", member.postgres));
     }

@@ -13,6 +13,7 @@ use pgsteer_core::claim::{
     TetherFacts,
 };
 use pgsteer_core::config::{PoolerDown, ServiceConfig};
+use pgsteer_core::load::Load;
 use pgsteer_core::names::MemberName;
 use pgsteer_core::time::Moment;
 
@@ -126,6 +127,7 @@ fn progress(tokens: &[&str]) -> Result<Progress, String> {
         timeline: None,
         streaming: false,
         replay_lag: None,
+        load: None,
     };
     for token in tokens {
         match token.split_once('=').unwrap_or((token, "")) {
@@ -135,10 +137,17 @@ fn progress(tokens: &[&str]) -> Result<Progress, String> {
             ("location", value) => progress.location = Some(number(value)?),
             ("timeline", value) => progress.timeline = Some(number(value)?),
             ("lag", value) => progress.replay_lag = Some(duration(value)?),
+            ("sessions", value) => progress.load = Some(load(value)?),
             _ => return Err(format!("progress does not say: {token}")),
         }
     }
     Ok(progress)
+}
+
+/// `12/97`: so many sessions of so many.
+fn load(text: &str) -> Result<Load, String> {
+    let (backends, max) = text.split_once('/').ok_or("expects sessions=NOW/MAX")?;
+    Ok(Load { backends: number(backends)?, backends_max: number(max)? })
 }
 
 /// Why there is no answer; `login:28P01` and `unavailable:57P03` carry their SQLSTATE.

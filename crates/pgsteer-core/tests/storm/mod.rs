@@ -172,6 +172,7 @@ fn progress() -> impl Strategy<Value = Progress> {
             timeline: Some(timeline),
             streaming,
             replay_lag: None,
+            load: None,
         },
     )
 }

@@ -69,6 +69,7 @@ fn member(name: &MemberName, state: &MemberState, services: BTreeMap<String, Gat
         timeline: state.timeline,
         lag_bytes: state.lag_bytes,
         lag_seconds: state.lag.as_ref().map(Duration::as_secs_f64),
+        load_percent: state.load_percent,
         trouble: state.trouble.as_ref().map(cause),
         poolers: state.poolers.iter().map(|(port, state)| pooler(*port, state)).collect(),
         tags: state.tags.clone(),

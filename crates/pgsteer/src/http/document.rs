@@ -72,6 +72,9 @@ pub struct Member {
     pub lag_bytes: Option<u64>,
     /// How far its replay is behind, in seconds.
     pub lag_seconds: Option<f64>,
+    /// How many of the sessions that it may have are taken, in percent, in steps of 10.
+    #[serde(default)]
+    pub load_percent: Option<u8>,
     /// What is wrong with it, if something is.
     pub trouble: Option<Cause>,
     /// The poolers beside it that are watched, by port.

@@ -117,6 +117,7 @@ fn state(host: &str, role: Role) -> MemberState {
         timeline: None,
         lag_bytes: None,
         lag: None,
+        load_percent: None,
         poolers: BTreeMap::new(),
         tags: Tags::new(),
         health: Health::default(),
@@ -131,6 +132,7 @@ fn members() -> BTreeMap<MemberName, MemberState> {
         timeline: Some(4),
         lag_bytes: Some(1_258_291),
         lag: Some(Duration::from_millis(340)),
+        load_percent: Some(30),
         poolers: [
             (6432, PoolerState { leads_to: Some(Role::Replica), trouble: None }),
             (6433, PoolerState { leads_to: None, trouble: Some(pooler_down()) }),

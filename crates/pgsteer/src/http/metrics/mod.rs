@@ -156,6 +156,13 @@ impl Facts {
             members().filter_map(|(name, state): (_, &MemberState)| {
                 Some((self.member(name), state.lag?.as_secs_f64()))
             }),
+        )?;
+        page.gauge(
+            "pgsteer_member_load_percent",
+            "How many of the sessions that it may have are taken, in steps of 10.",
+            members().filter_map(|(name, state): (_, &MemberState)| {
+                Some((self.member(name), u64::from(state.load_percent?)))
+            }),
         )
     }
 
