@@ -172,7 +172,15 @@ impl PatroniFacts {
 pub struct TetherFacts {
     /// The server is in recovery, that is not writable.
     pub in_recovery: bool,
+    /// When the server was started, if that has been asked.
+    pub started_at: Option<ServerStart>,
 }
+
+/// When a server was started, in microseconds since 1970 by its own clock
+/// (`pg_postmaster_start_time()`). It tells one server from another, and one run of it from the
+/// next, and anybody may ask it, through a pooler as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ServerStart(pub u64);
 
 /// What a pooler that is up says of the path through it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -186,6 +194,8 @@ pub enum PoolerFacts {
         /// The server at the other end is in recovery. By a query, never by `in_hot_standby` in
         /// the pooler's welcome: that is as old as the pooler's own connection.
         in_recovery: bool,
+        /// When the server at the other end was started, if it tells.
+        started_at: Option<ServerStart>,
     },
     /// It answers, and a session through it comes to nothing.
     LeadsNowhere(Failure),

@@ -132,8 +132,8 @@ pub enum Reason {
         /// What came of the session.
         failure: Failure,
     },
-    /// The pooler leads to a server that is not in the member's role.
-    #[error("PgBouncer on port {port} leads to a {leads_to}, and the member is a {is}")]
+    /// The pooler leads to a server that is not in the member's role, or to another in the same.
+    #[error("PgBouncer on port {port} leads to {}", astray(*.leads_to, *.is))]
     PoolerAstray {
         /// The pooler's port.
         port: u16,
@@ -222,6 +222,13 @@ impl Reason {
 
 fn held_by(leader: &Option<MemberName>) -> String {
     leader.as_ref().map(|name| format!(": {name} does")).unwrap_or_default()
+}
+
+fn astray(leads_to: Role, is: Role) -> String {
+    match leads_to == is {
+        true => format!("another server than the member, which is a {is} as well"),
+        false => format!("a {leads_to}, and the member is a {is}"),
+    }
 }
 
 fn in_state(state: &Option<String>) -> String {

@@ -57,7 +57,7 @@ impl Engine {
         let poolers = self.pooler_ports.iter().map(|port| {
             let trouble = self.path(name, member, *port, now).trouble().cloned();
             let leads_to = match member.view.pooler(*port, now, &self.rules.freshness) {
-                Word::Said(PoolerFacts::Leads { in_recovery }) => Some(leads_to(*in_recovery)),
+                Word::Said(PoolerFacts::Leads { in_recovery, .. }) => Some(leads_to(*in_recovery)),
                 _ => None,
             };
             (*port, PoolerState { leads_to, trouble })

@@ -17,9 +17,9 @@
 //! | `reload LINE` | one of the lines above, while the engine runs |
 //! | `topology n1 n2=host:port ... [scope=S] [asked=T]` | what `/cluster` tells |
 //! | `n1 patroni [lock] STATE ROLE [timeline=N] [location=N] [replayed=N] ...` | see [`words`] |
-//! | `n1 tether primary`, `n1 tether recovery` | what the tether feels |
+//! | `n1 tether primary/recovery [started=N]` | what the tether feels |
 //! | `n1 progress primary/recovery [location=N] [timeline=N] [streaming] [lag=2s] [sessions=NOW/MAX]` | by SQL |
-//! | `n1 pooler primary/recovery/answers/refuses/nowhere` | what is at the other end of port 6432 |
+//! | `n1 pooler primary/recovery [started=N]`, `n1 pooler answers/refuses/nowhere` | what is at the other end of port 6432 |
 //! | `n1 addresses 10.0.0.1 ...` | what the host name stands for |
 //! | `n1 patroni/tether/pooler/addresses failed KIND` | the same, but there is no answer |
 //! | `etcd watched`, `etcd lost` | whether etcd is watched |

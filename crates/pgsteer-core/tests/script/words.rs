@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgsteer_core::claim::{
-    Fact, Failure, Found, News, Order, PatroniFacts, PoolerFacts, Progress, Role, Standby, Tags,
-    TetherFacts,
+    Fact, Failure, Found, News, Order, PatroniFacts, PoolerFacts, Progress, Role, ServerStart,
+    Standby, Tags, TetherFacts,
 };
 use pgsteer_core::config::{PoolerDown, ServiceConfig};
 use pgsteer_core::load::Load;
@@ -101,9 +101,17 @@ fn patroni(tokens: &[&str]) -> Result<PatroniFacts, String> {
 }
 
 fn tether(tokens: &[&str]) -> Result<TetherFacts, String> {
+    let in_recovery = |word: &str| match word {
+        "primary" => Ok(false),
+        "recovery" => Ok(true),
+        other => Err(format!("a tether does not say: {other}")),
+    };
     match tokens {
-        ["primary"] => Ok(TetherFacts { in_recovery: false }),
-        ["recovery"] => Ok(TetherFacts { in_recovery: true }),
+        [role] => Ok(TetherFacts { in_recovery: in_recovery(role)?, started_at: None }),
+        [role, start] => {
+            let started_at = Some(started(start)?);
+            Ok(TetherFacts { in_recovery: in_recovery(role)?, started_at })
+        }
         other => Err(format!("a tether does not say: {}", other.join(" "))),
     }
 }
@@ -111,13 +119,21 @@ fn tether(tokens: &[&str]) -> Result<TetherFacts, String> {
 fn pooler(name: &MemberName, tokens: &[&str]) -> Result<Result<PoolerFacts, Failure>, String> {
     let failure = |kind| failure(name, Source::Pooler, kind);
     Ok(Ok(match tokens {
-        ["primary"] => PoolerFacts::Leads { in_recovery: false },
-        ["recovery"] => PoolerFacts::Leads { in_recovery: true },
+        ["primary" | "recovery", ..] => {
+            let TetherFacts { in_recovery, started_at } = tether(tokens)?;
+            PoolerFacts::Leads { in_recovery, started_at }
+        }
         ["answers"] => PoolerFacts::Answers,
         ["refuses"] => PoolerFacts::RefusesLogin(failure("login:28P01")?),
         ["nowhere"] => PoolerFacts::LeadsNowhere(failure("timeout")?),
         other => return Err(format!("a pooler does not say: {}", other.join(" "))),
     }))
+}
+
+/// `started=7`: at some time of the server's clock.
+fn started(token: &str) -> Result<ServerStart, String> {
+    let text = token.strip_prefix("started=").ok_or("expects started=NUMBER")?;
+    number(text).map(ServerStart)
 }
 
 fn progress(tokens: &[&str]) -> Result<Progress, String> {

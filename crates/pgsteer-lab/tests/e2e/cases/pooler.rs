@@ -112,6 +112,45 @@ pub fn one_that_leads_elsewhere_gets_no_client(lab: &Lab) -> Result<()> {
     Kept::open(steer.doors.write)?.ensure_alive()
 }
 
+/// Another server in the same role: the member's clients would read there, or write, unseen.
+pub fn one_that_leads_to_another_of_the_same_role_gets_no_client(lab: &Lab) -> Result<()> {
+    let (old, replicas) = (lab.primary()?.clone(), lab.replicas()?);
+    let [new, other] = [replicas[0].clone(), replicas[1].clone()];
+    let shut = pooled(lab, "shut");
+    let wanted = Wanted { write: &shut, read: &shut, ..Wanted::default() };
+    let steer = Steer::start(lab, &wanted)?;
+    let is_seen = |steer: &Steer, service: &str, state: &str, reason: &str| {
+        steer.wait_for(&format!("{service} {state} {reason} to be shown"), FRESH, |steer| {
+            steer.gate(service, &new.name).is_ok_and(|gate| gate.is(state, reason))
+        })
+    };
+    lab.lead_pgbouncer(&new.name, other.postgres_addr())?;
+    is_seen(&steer, "read", "shut", "pooler_astray")?;
+    lab.lead_pgbouncer(&new.name, new.postgres_addr())?;
+    is_seen(&steer, "read", "open", "")?;
+    // Two runs of one server are no two servers.
+    let before = steer.messages().len();
+    lab.restart_postgres(&new.name)?;
+    lab.wait_healthy(LIMIT)?;
+    is_seen(&steer, "read", "open", "")?;
+    let told = steer.messages().split_off(before);
+    ensure!(!told.iter().any(|line| line.contains("another server")), "{told:#?}");
+    drop(steer);
+
+    // Two primaries, and a policy that knows which is right: its PgBouncer leads to the wrong one.
+    for member in lab.members() {
+        lab.kill_patroni(&member.name)?;
+    }
+    let cluster = "split_brain = 'highest_timeline'";
+    let steer = Steer::start(lab, &Wanted { patroni: false, cluster, ..wanted })?;
+    lab.promote_by_hand(&new.name)?;
+    is_seen(&steer, "write", "open", "split_brain")?;
+    lab.lead_pgbouncer(&new.name, old.postgres_addr())?;
+    is_seen(&steer, "write", "shut", "pooler_astray")?;
+    lab.lead_pgbouncer(&new.name, new.postgres_addr())?;
+    is_seen(&steer, "write", "open", "split_brain")
+}
+
 /// The pooler's word is waited for, but not for long.
 pub fn a_switchover_behind_poolers_turns_no_client_away(lab: &Lab) -> Result<()> {
     let pooled = pooled(lab, "shut");

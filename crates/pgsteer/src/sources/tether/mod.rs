@@ -191,10 +191,14 @@ impl Tether {
     async fn ask_progress(&mut self, mut tied: Box<Tied>) -> Result<State, Gone> {
         let asked = Instant::now();
         tied.progress = Some(asked);
+        let knew = tied.session.started_at();
         match self.bounded(&tied.place, tied.session.progress()).await {
             Ok(None) => {}
             Ok(Some(progress)) => self.reporter.claim(asked, Fact::Progress(progress)).await?,
             Err(failure) => return self.lose(tied.since, asked, failure, Stage::Kept).await,
+        }
+        if let Some(facts) = tied.session.told_in_login().filter(|now| now.started_at != knew) {
+            self.claim(asked, facts).await?;
         }
         Ok(State::Tied(tied))
     }
@@ -210,6 +214,11 @@ impl Tether {
                 let new = self.subject.session(logged_in);
                 let old = std::mem::replace(&mut tied.session, new);
                 old.close().await;
+                let asked = Instant::now();
+                // It may be another server, and what it says must not be taken for the old one's.
+                if let Err(failure) = self.bounded(&tied.place, tied.session.prepare()).await {
+                    return self.lose(tied.since, asked, failure, Stage::Entering).await;
+                }
                 // The login may be older than the last answer of the session before it.
                 self.ask(tied, Stage::Entering).await
             }

@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use pgsteer_core::claim::Progress;
+use pgsteer_core::claim::{Progress, ServerStart};
 use pgsteer_core::load::Load;
 
 /// The columns: in recovery, location in bytes, timeline as the first 8 hexadecimal digits
@@ -43,10 +43,21 @@ const TIMELINE_SHOWN: &str =
     "CASE WHEN r.in_recovery THEN (SELECT timeline_id FROM pg_control_checkpoint()) END";
 const FROM: &str = " FROM (SELECT pg_is_in_recovery() AS in_recovery OFFSET 0) r";
 
-/// Whether the login may see the last checkpoint. PostgreSQL checks the right to a function
-/// when the statement starts, behind a CASE or not, so this has to be known before.
-pub const MAY_SEE_CHECKPOINT: &str =
-    "SELECT has_function_privilege('pg_catalog.pg_control_checkpoint()', 'EXECUTE')";
+/// Once a session: whether the login may see the last checkpoint, and when the server was started.
+/// PostgreSQL checks the right to a function when the statement starts, behind a CASE or not, so
+/// this has to be known before.
+pub const FIRST: &str = "\
+SELECT has_function_privilege('pg_catalog.pg_control_checkpoint()', 'EXECUTE'),
+       (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint";
+
+/// Whether the server is in recovery, and when it was started.
+pub const RECOVERY: &str = "\
+SELECT pg_is_in_recovery(), (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint";
+
+/// Reads the second column of either.
+pub fn started_at(row: &[Option<String>]) -> Option<ServerStart> {
+    text(row.get(1)?)?.parse().ok().map(ServerStart)
+}
 
 /// The statement for a login that may or may not see the last checkpoint.
 pub fn query(may_see_checkpoint: bool) -> String {

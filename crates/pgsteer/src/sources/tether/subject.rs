@@ -73,8 +73,8 @@ impl Subject {
         match self {
             Subject::Server => Fact::Tether(Ok(facts)),
             Subject::Pooler { port } => {
-                let TetherFacts { in_recovery } = facts;
-                Fact::Pooler { port, said: Ok(PoolerFacts::Leads { in_recovery }) }
+                let TetherFacts { in_recovery, started_at } = facts;
+                Fact::Pooler { port, said: Ok(PoolerFacts::Leads { in_recovery, started_at }) }
             }
         }
     }

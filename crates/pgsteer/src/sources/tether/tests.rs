@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use pgsteer_core::claim::{Claim, Fact, Failure, PoolerFacts, Report, TetherFacts};
+use pgsteer_core::claim::{Claim, Fact, Failure, PoolerFacts, Report, ServerStart, TetherFacts};
 use pgsteer_core::names::{Endpoint, MemberName};
 use pgsteer_core::plan::{Ask, Pace};
 use tokio::net::TcpStream;
@@ -19,8 +19,8 @@ use crate::clock::Clock;
 use crate::sources::Task;
 
 const LIMIT: Duration = Duration::from_millis(500);
-const PRIMARY: TetherFacts = TetherFacts { in_recovery: false };
-const STANDBY: TetherFacts = TetherFacts { in_recovery: true };
+const PRIMARY: TetherFacts = TetherFacts { in_recovery: false, started_at: None };
+const STANDBY: TetherFacts = TetherFacts { in_recovery: true, started_at: None };
 
 /// A tether at work, and its claims.
 struct Rig {
@@ -124,7 +124,7 @@ async fn a_server_without_in_hot_standby_is_asked_by_a_query() {
         fake::write(&mut stream, &welcome(&[("server_version", "9.6.24")])).await;
         for answer in ["t", "f"] {
             let (tag, body) = fake::read_message(&mut stream).await;
-            assert_eq!((tag, &body[..]), (b'Q', &b"SELECT pg_is_in_recovery()\0"[..]));
+            assert_eq!((tag, &body[..]), (b'Q', &recovery_question()[..]));
             let columns = fake::message(b'T', &[0, 0]);
             let complete = fake::message(b'C', b"SELECT 1\0");
             let bytes = [columns, fake::row(&[answer]), complete, fake::ready()].concat();
@@ -429,10 +429,65 @@ async fn a_name_that_stands_for_another_address_is_asked_there() {
     panic!("it is still asked at the old address");
 }
 
-/// The answer to `SELECT pg_is_in_recovery()`.
+fn recovery_question() -> Vec<u8> {
+    [progress::RECOVERY.as_bytes(), b"\0"].concat()
+}
+
+/// The answer to it, without the second column.
 fn recovery(answer: &str) -> Vec<u8> {
+    answer_of(&[answer])
+}
+
+fn answer_of(columns: &[&str]) -> Vec<u8> {
     let complete = fake::message(b'C', b"SELECT 1\0");
-    [fake::message(b'T', &[0, 0]), fake::row(&[answer]), complete, fake::ready()].concat()
+    [fake::message(b'T', &[0, 0]), fake::row(columns), complete, fake::ready()].concat()
+}
+
+#[tokio::test]
+async fn a_server_tells_when_it_was_started_once_a_session_and_a_pooler_each_time() {
+    let server = fake::server(|mut stream, number| async move {
+        fake::read_startup(&mut stream).await;
+        fake::write(&mut stream, &welcome(&[("in_hot_standby", "off")])).await;
+        loop {
+            let (tag, body) = fake::read_message(&mut stream).await;
+            let started = if number == 0 { "1000" } else { "2000" };
+            let answer = match (tag, &body[..]) {
+                (b'S', _) => fake::ready(),
+                (b'Q', asked) if asked.starts_with(progress::FIRST.as_bytes()) => {
+                    answer_of(&["f", started])
+                }
+                (b'Q', _) => answer_of(&["f", "16", "00000001", "f", "", "1", "97", ""]),
+                _ => return,
+            };
+            fake::write(&mut stream, &answer).await;
+        }
+    });
+    let mut rig = Rig::new(server.await, 5);
+    // The role is not kept waiting for it.
+    assert_eq!(rig.answer().await, Ok(PRIMARY));
+    assert!(matches!(
+        rig.reports.recv().await,
+        Some(Report::Claim(Claim { fact: Fact::Progress(_), .. }))
+    ));
+    let started_at = Some(ServerStart(1000));
+    for _ in 0..2 {
+        assert_eq!(rig.answer().await, Ok(TetherFacts { started_at, ..PRIMARY }));
+    }
+
+    let pooler = fake::server(|mut stream, _| async move {
+        fake::read_startup(&mut stream).await;
+        fake::write(&mut stream, &welcome(&[])).await;
+        for started in ["1000", "2000"] {
+            fake::read_message(&mut stream).await;
+            fake::write(&mut stream, &answer_of(&["f", started])).await;
+        }
+    });
+    let mut rig = Rig::at_pooler(pooler.await, 5);
+    for start in [1000, 2000] {
+        let started_at = Some(ServerStart(start));
+        let leads = PoolerFacts::Leads { in_recovery: false, started_at };
+        assert_eq!(rig.of_pooler().await, Ok(leads));
+    }
 }
 
 #[tokio::test]
@@ -443,14 +498,14 @@ async fn a_pooler_is_believed_in_a_query_and_not_in_its_welcome() {
         fake::write(&mut stream, &cached).await;
         for answer in ["t", "t", "f"] {
             let (tag, body) = fake::read_message(&mut stream).await;
-            assert_eq!((tag, &body[..]), (b'Q', &b"SELECT pg_is_in_recovery()\0"[..]));
+            assert_eq!((tag, &body[..]), (b'Q', &recovery_question()[..]));
             fake::write(&mut stream, &recovery(answer)).await;
         }
     })
     .await;
     let mut rig = Rig::at_pooler(address, 5);
     for in_recovery in [true, true, false] {
-        assert_eq!(rig.of_pooler().await, Ok(PoolerFacts::Leads { in_recovery }));
+        assert_eq!(rig.of_pooler().await, Ok(PoolerFacts::Leads { in_recovery, started_at: None }));
     }
     assert!(matches!(rig.of_pooler().await, Err(Failure::Closed(_))));
 }
@@ -465,7 +520,10 @@ async fn a_pooler_that_dies_is_felt_without_a_question() {
     })
     .await;
     let mut rig = Rig::at_pooler(address, 60_000);
-    assert_eq!(rig.of_pooler().await, Ok(PoolerFacts::Leads { in_recovery: false }));
+    assert_eq!(
+        rig.of_pooler().await,
+        Ok(PoolerFacts::Leads { in_recovery: false, started_at: None })
+    );
     let felt = tokio::time::timeout(LIMIT, rig.of_pooler()).await.unwrap();
     assert!(matches!(felt, Err(Failure::Closed(_))), "{felt:?}");
 }
