@@ -10,7 +10,6 @@ use std::net::IpAddr;
 
 use thiserror::Error;
 
-use crate::claim::Role;
 use crate::config::{AgentConfig, Vocabulary, Weight};
 use crate::names::{MemberName, ServiceName};
 use crate::probe::{Objection, Probe, ProbeError, Verdict};
@@ -152,7 +151,7 @@ pub fn answer(config: &AgentConfig, snapshot: &Snapshot, line: Option<&str>) -> 
         },
         Err(unclear) => return refusal(config, &unclear),
     };
-    match verdict(config, &question, snapshot) {
+    match verdict(&question, snapshot) {
         Verdict::Yes(note) => {
             let mut words = "ready up".to_owned();
             if let Some(percent) = percent(config.weight, &question, snapshot) {
@@ -169,20 +168,15 @@ pub fn answer(config: &AgentConfig, snapshot: &Snapshot, line: Option<&str>) -> 
 }
 
 /// Whether the member may serve, through its pooler if it has to.
-fn verdict(config: &AgentConfig, question: &Question, snapshot: &Snapshot) -> Verdict {
-    let verdict = match question.verdict(snapshot) {
+fn verdict(question: &Question, snapshot: &Snapshot) -> Verdict {
+    let verdict = match (&question.of, question.member(snapshot)) {
+        (Asked::Probe(probe), Ok(member)) => probe.verdict_through_pooler(snapshot, member),
+        _ => question.verdict(snapshot),
+    };
+    match verdict {
         // HAProxy's server line names one port, and it is the pooler's: it cannot go past it.
         Verdict::Yes(Some(reason @ Reason::PoolerBypassed(_))) => Verdict::No(reason.into()),
         other => other,
-    };
-    let (Asked::Probe(probe), Some(port)) = (&question.of, config.pooler_port) else {
-        return verdict;
-    };
-    let Ok(member) = question.member(snapshot) else { return verdict };
-    let is = snapshot.members.get(member).map_or(Role::Unknown, |state| state.role);
-    match snapshot.pooler_path(member, port, probe.role().unwrap_or(is)) {
-        Err(reason) if verdict.is_yes() => Verdict::No(reason.into()),
-        _ => verdict,
     }
 }
 

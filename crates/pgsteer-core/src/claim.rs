@@ -199,6 +199,8 @@ pub enum PoolerFacts {
     },
     /// It answers, and a session through it comes to nothing.
     LeadsNowhere(Failure),
+    /// It answers, and keeps a query waiting: it is paused, or all of its sessions are taken.
+    Busy(Failure),
 }
 
 /// WAL positions and replication state, as SQL tells them.

@@ -132,6 +132,14 @@ pub enum Reason {
         /// What came of the session.
         failure: Failure,
     },
+    /// The pooler answers, and keeps whoever comes waiting.
+    #[error("PgBouncer on port {port} is up and keeps queries waiting, paused or full: {failure}")]
+    PoolerBusy {
+        /// The pooler's port.
+        port: u16,
+        /// How long a query has waited, or what ended it.
+        failure: Failure,
+    },
     /// The pooler leads to a server that is not in the member's role, or to another in the same.
     #[error("PgBouncer on port {port} leads to {}", astray(*.leads_to, *.is))]
     PoolerAstray {
@@ -206,6 +214,7 @@ codes! {
     Reason::PoolerUnheard { .. } => "pooler_unheard",
     Reason::PoolerDown { .. } => "pooler_down",
     Reason::PoolerNowhere { .. } => "pooler_nowhere",
+    Reason::PoolerBusy { .. } => "pooler_busy",
     Reason::PoolerAstray { .. } => "pooler_astray",
     Reason::PoolerUnproven { .. } => "pooler_unproven",
     Reason::PoolerBypassed(_) => "pooler_bypassed",
@@ -217,6 +226,18 @@ impl Reason {
     /// It is about lag.
     pub fn is_lag(&self) -> bool {
         matches!(self, Reason::LagUnknown | Reason::LagBytes { .. } | Reason::LagTime { .. })
+    }
+
+    /// It is about what keeps a pooler from leading to its member.
+    pub fn is_pooler(&self) -> bool {
+        matches!(
+            self,
+            Reason::PoolerUnheard { .. }
+                | Reason::PoolerDown { .. }
+                | Reason::PoolerNowhere { .. }
+                | Reason::PoolerBusy { .. }
+                | Reason::PoolerAstray { .. }
+        )
     }
 }
 

@@ -77,6 +77,8 @@ pub struct MemberState {
 pub struct Health {
     /// Its gate for each of [`crate::post::ROLES`], with no wish beside the role.
     pub roles: BTreeMap<Role, Gate>,
+    /// The same through the pooler that the agent's clients have to take; empty if they need not.
+    pub pooled: BTreeMap<Role, Gate>,
     /// What its stream means to the commits of the primary.
     pub standby: Standby,
     /// Why its PostgreSQL is not known to run, if so.
@@ -135,8 +137,11 @@ impl Snapshot {
     pub fn is_settled(&self) -> bool {
         let settled = |member: &MemberState| {
             let probing = |gate: &Gate| matches!(gate, Gate::Probation { .. });
-            member.health.postgres_trouble != Some(Reason::Unheard)
-                && !member.health.roles.values().any(probing)
+            let awaited = |gate: &Gate| matches!(gate.reason(), Some(Reason::PoolerUnheard { .. }));
+            let Health { roles, pooled, postgres_trouble, .. } = &member.health;
+            *postgres_trouble != Some(Reason::Unheard)
+                && !roles.values().chain(pooled.values()).any(probing)
+                && !pooled.values().any(awaited)
         };
         !self.members.is_empty() && self.members.values().all(settled)
     }
@@ -200,28 +205,6 @@ impl Snapshot {
 
     fn is_elsewhere(&self, member: &MemberName, dialled: &Endpoint) -> bool {
         self.members.get(member).is_none_or(|member| member.postgres != *dialled)
-    }
-}
-
-impl Snapshot {
-    /// Whether the path through the pooler on `port` of `member` leads to a server that `wants`
-    /// the caller to find there. Whether that member may serve at all is another question, which
-    /// gates answer.
-    ///
-    /// # Errors
-    /// Why it does not. A pooler that refuses the check login is up, and taken at its word.
-    pub fn pooler_path(&self, member: &MemberName, port: u16, wants: Role) -> Result<(), Reason> {
-        let state = self.members.get(member).ok_or(Reason::Unheard)?;
-        let pooler = state.poolers.get(&port).ok_or(Reason::PoolerUnheard { port })?;
-        match &pooler.trouble {
-            Some(Reason::PoolerUnproven { .. }) | None => {}
-            Some(reason) => return Err(reason.clone()),
-        }
-        match state.role {
-            role if role == wants => Ok(()),
-            Role::Unknown => Err(state.trouble.clone().unwrap_or(Reason::Unheard)),
-            is => Err(Reason::WrongRole { is, wants }),
-        }
     }
 }
 
@@ -422,28 +405,6 @@ mod tests {
     fn a_session_ends_when_its_gate_says_so() {
         assert!(!ends(&snapshot(Role::Primary, shut(Sessions::Keep)), "write", "n1", "here"));
         assert!(ends(&snapshot(Role::Primary, shut(Sessions::End)), "write", "n1", "here"));
-    }
-
-    #[test]
-    fn the_path_through_a_pooler_is_right_only_to_a_member_in_the_role_that_is_wanted() {
-        let n1 = MemberName::new("n1").unwrap();
-        let path = |role, trouble: Option<Reason>, wants| {
-            let mut snapshot = snapshot(Role::Primary, OPEN);
-            let state = snapshot.members.get_mut(&n1).unwrap();
-            state.role = role;
-            state.poolers.insert(6432, PoolerState { leads_to: None, trouble });
-            snapshot.pooler_path(&n1, 6432, wants).map_err(|reason| reason.code())
-        };
-        let failure = || Failure::Closed(Arc::from("n1:6432"));
-        let unproven = Reason::PoolerUnproven { port: 6432, failure: failure() };
-        let down = Reason::PoolerDown { port: 6432, failure: failure() };
-        assert_eq!(path(Role::Primary, None, Role::Primary), Ok(()));
-        assert_eq!(path(Role::Primary, Some(unproven), Role::Primary), Ok(()));
-        assert_eq!(path(Role::Primary, Some(down), Role::Primary), Err("pooler_down"));
-        assert_eq!(path(Role::Primary, None, Role::Replica), Err("wrong_role"));
-        assert_eq!(path(Role::Unknown, None, Role::Primary), Err("unheard"));
-        let unwatched = snapshot(Role::Primary, OPEN).pooler_path(&n1, 6432, Role::Primary);
-        assert_eq!(unwatched, Err(Reason::PoolerUnheard { port: 6432 }));
     }
 
     #[test]

@@ -91,7 +91,7 @@ impl Engine {
     pub fn new(config: &Config, now: Moment) -> Engine {
         let mut engine = Engine {
             cluster: config.cluster.clone(),
-            posts: posts(&config.services),
+            posts: posts(config),
             pooler_ports: config.pooler_ports(),
             rules: rules(&config.cluster),
             roster: Roster::default(),
@@ -144,7 +144,7 @@ impl Engine {
             self.notices = Notices::default();
         }
         self.cluster = config.cluster.clone();
-        self.posts = posts(&config.services);
+        self.posts = posts(config);
         self.pooler_ports = config.pooler_ports();
         self.roster.keep_poolers(&self.pooler_ports);
         self.rules = rules(&config.cluster);
@@ -271,9 +271,14 @@ impl Engine {
     /// Without a single service it is the agent or the health pages that want to know.
     fn note_missing_primary(&mut self, now: Moment) {
         let has_services = self.posts.keys().any(|post| matches!(post, Post::Service(_)));
+        let counts = |post: &Post| match post {
+            Post::Service(_) => has_services,
+            Post::Role(_) => !has_services,
+            Post::Pooled(_) => false,
+        };
         let lacks = |(post, wishes): (&Post, &ServiceConfig)| {
             wishes.role == Role::Primary
-                && matches!(post, Post::Service(_)) == has_services
+                && counts(post)
                 && !self.gates[post].values().any(Gate::is_open)
         };
         let missing = self.posts.iter().any(lacks);

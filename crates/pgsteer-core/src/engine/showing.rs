@@ -84,13 +84,17 @@ impl Engine {
     }
 
     fn health(&self, member: &Member, standing: &Standing, now: Moment) -> Health {
-        let gate = |role: Role| {
-            let gate = self.gates.get(&Post::Role(role))?.get(&member.found.name)?;
-            Some((role, gate.clone()))
+        let gates = |post: fn(Role) -> Post| {
+            let gate = |role: Role| {
+                let gate = self.gates.get(&post(role))?.get(&member.found.name)?;
+                Some((role, gate.clone()))
+            };
+            ROLES.into_iter().filter_map(gate).collect()
         };
         let patroni = member.view.patroni(now, &self.rules.freshness);
         Health {
-            roles: ROLES.into_iter().filter_map(gate).collect(),
+            roles: gates(Post::Role),
+            pooled: gates(Post::Pooled),
             standby: match patroni {
                 Word::Said(facts) => facts.standby,
                 _ => Standby::default(),

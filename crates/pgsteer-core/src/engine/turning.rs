@@ -18,7 +18,8 @@ impl Engine {
     pub(super) fn turn_all_gates(&self, generation: u64, now: Moment) -> BTreeMap<Post, Gates> {
         let none = Gates::new();
         let turned = self.posts.iter().map(|(post, service)| {
-            let old = self.gates.get(post).unwrap_or(&none);
+            let forerunner = || self.gates.get(&post.forerunner()?);
+            let old = self.gates.get(post).or_else(forerunner).unwrap_or(&none);
             let turning = Turning { engine: self, service, old, generation, now };
             (post.clone(), turning.gates())
         });

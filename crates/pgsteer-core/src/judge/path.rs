@@ -15,6 +15,9 @@ pub enum Path {
     Noted(Reason),
     /// The next word on it will tell.
     Awaited(Reason),
+    /// It is there, and whoever comes has to wait in it. Where it leads it led before, as far as
+    /// anybody can tell.
+    Busy(Reason),
     /// It does not lead there.
     Wrong(Reason),
 }
@@ -24,7 +27,10 @@ impl Path {
     pub fn trouble(&self) -> Option<&Reason> {
         match self {
             Path::Right => None,
-            Path::Noted(reason) | Path::Awaited(reason) | Path::Wrong(reason) => Some(reason),
+            Path::Noted(reason)
+            | Path::Awaited(reason)
+            | Path::Busy(reason)
+            | Path::Wrong(reason) => Some(reason),
         }
     }
 }
@@ -54,6 +60,9 @@ pub fn path(
         Word::Said(PoolerFacts::Answers) => Path::Right,
         Word::Said(PoolerFacts::RefusesLogin(failure)) => {
             Path::Noted(Reason::PoolerUnproven { port, failure: failure.clone() })
+        }
+        Word::Said(PoolerFacts::Busy(failure)) => {
+            Path::Busy(Reason::PoolerBusy { port, failure: failure.clone() })
         }
         Word::Said(PoolerFacts::LeadsNowhere(failure)) => {
             wrong(Reason::PoolerNowhere { port, failure: failure.clone() })

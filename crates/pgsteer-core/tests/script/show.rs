@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pgsteer_core::agent::{Question, answer};
 use pgsteer_core::config::limits::NOWHERE;
-use pgsteer_core::config::{AgentConfig, Weight, words};
+use pgsteer_core::config::{AgentConfig, Vocabulary, Weight, words};
 use pgsteer_core::gate::Gate;
 use pgsteer_core::names::MemberName;
 use pgsteer_core::plan::{Ask, Plan};
@@ -12,7 +12,6 @@ use pgsteer_core::reason::Reason;
 use pgsteer_core::snapshot::{MemberState, PoolerState, Snapshot};
 
 use super::driver::Driver;
-use super::words::POOLER_PORT;
 
 pub fn show(driver: &Driver) -> Vec<String> {
     let (snapshot, plan) = (driver.engine.snapshot(), driver.engine.plan());
@@ -33,25 +32,28 @@ pub fn show(driver: &Driver) -> Vec<String> {
 pub fn agent(driver: &Driver, vocabulary: &str, line: &str) -> String {
     let mut words_of_it = vocabulary.split('/');
     let vocabulary = words_of_it.next().unwrap_or_default();
-    let (mut pooled, mut weight) = (false, Weight::Lag);
-    for word in words_of_it {
-        match word {
-            "pooled" => pooled = true,
-            "sessions" => weight = Weight::Sessions,
-            other => panic!("no agent: {other}"),
-        }
-    }
-    let config = AgentConfig {
-        listen: NOWHERE,
-        vocabulary: words::vocabulary(vocabulary).unwrap(),
-        default: Question::read("primary", |_| false).unwrap(),
-        pooler_port: pooled.then_some(POOLER_PORT),
-        line_wait: Duration::ZERO,
-        weight,
-        maxconn: None,
+    let weight = match words_of_it.next() {
+        None => Weight::Lag,
+        Some("sessions") => Weight::Sessions,
+        Some(other) => panic!("no agent: {other}"),
     };
+    let vocabulary = words::vocabulary(vocabulary).unwrap();
+    let config = AgentConfig { vocabulary, weight, ..agent_config(None) };
     let line = Some(line).filter(|line| !line.is_empty());
     answer(&config, &driver.engine.snapshot(), line)
+}
+
+/// An agent that nobody listens to.
+pub fn agent_config(pooler_port: Option<u16>) -> AgentConfig {
+    AgentConfig {
+        listen: NOWHERE,
+        vocabulary: Vocabulary::Health,
+        default: Question::read("primary", |_| false).unwrap(),
+        pooler_port,
+        line_wait: Duration::ZERO,
+        weight: Weight::Unsaid,
+        maxconn: None,
+    }
 }
 
 fn heading(driver: &Driver, snapshot: &Snapshot) -> String {

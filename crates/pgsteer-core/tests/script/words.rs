@@ -125,6 +125,7 @@ fn pooler(name: &MemberName, tokens: &[&str]) -> Result<Result<PoolerFacts, Fail
         }
         ["answers"] => PoolerFacts::Answers,
         ["refuses"] => PoolerFacts::RefusesLogin(failure("login:28P01")?),
+        ["busy"] => PoolerFacts::Busy(failure("timeout")?),
         ["nowhere"] => PoolerFacts::LeadsNowhere(failure("timeout")?),
         other => return Err(format!("a pooler does not say: {}", other.join(" "))),
     }))

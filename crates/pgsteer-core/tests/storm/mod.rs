@@ -191,6 +191,7 @@ fn pooler() -> impl Strategy<Value = Result<PoolerFacts, Failure>> {
         }),
         1 => failure().prop_map(|failure| Ok(PoolerFacts::LeadsNowhere(failure))),
         1 => failure().prop_map(|failure| Ok(PoolerFacts::RefusesLogin(failure))),
+        1 => failure().prop_map(|failure| Ok(PoolerFacts::Busy(failure))),
         1 => Just(Ok(PoolerFacts::Answers)),
         1 => failure().prop_map(Err),
     ]

@@ -144,7 +144,8 @@ fn most_sessions(member: &Member) -> Result<usize> {
     row.context("an empty answer")?.parse().context("no number")
 }
 
-fn ask(agent: SocketAddr, line: &str) -> Result<String> {
+/// One question, as HAProxy asks it.
+pub fn ask(agent: SocketAddr, line: &str) -> Result<String> {
     let mut stream = TcpStream::connect(agent)?;
     stream.set_read_timeout(Some(SOON))?;
     stream.write_all(line.as_bytes())?;

@@ -81,6 +81,8 @@ pub fn all() -> Vec<Case> {
             pooler::one_that_is_down_only_makes_clients_wait,
             pooler::one_that_is_down_is_bypassed_until_it_is_back,
             pooler::one_that_leads_elsewhere_gets_no_client,
+            pooler::one_that_is_paused_keeps_its_clients_and_is_not_bypassed,
+            pooler::one_that_is_full_keeps_its_clients_and_is_not_bypassed,
             pooler::one_that_leads_to_another_of_the_same_role_gets_no_client,
             patroni::writes_go_on_beside_a_frozen_patroni_until_another_has_the_lock,
             crash::clients_wait_for_the_successor,

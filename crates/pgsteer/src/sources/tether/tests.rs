@@ -563,6 +563,108 @@ async fn a_pooler_that_refuses_the_login_is_up_and_one_that_says_nothing_is_not(
     assert!(matches!(said, Err(Failure::Timeout { .. })), "{said:?}");
 }
 
+/// Answers requests for TLS and logins, and the query `number` of each session as told.
+async fn pooler_at(mut stream: TcpStream, answer: impl AsyncFn(usize) -> Option<Vec<u8>>) {
+    while fake::read_startup(&mut stream).await[..4] == *b"\x04\xd2\x16\x2f" {
+        fake::write(&mut stream, b"N").await;
+    }
+    fake::write(&mut stream, &welcome(&[])).await;
+    for number in 0.. {
+        fake::read_message(&mut stream).await;
+        match answer(number).await {
+            Some(answer) => fake::write(&mut stream, &answer).await,
+            None => return forever(stream).await,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_query_that_waits_in_a_pooler_is_waited_for_as_long_as_it_is_there() {
+    let address = fake::server(|stream, _| {
+        pooler_at(stream, async |number| {
+            let pause = if number == 1 { LIMIT * 3 } else { Duration::ZERO };
+            tokio::time::sleep(pause).await;
+            Some(recovery("f"))
+        })
+    });
+    let mut rig = Rig::at_pooler(address.await, 5);
+    let leads = Ok(PoolerFacts::Leads { in_recovery: false, started_at: None });
+    assert_eq!(rig.of_pooler().await, leads);
+    let paused_at = Instant::now();
+    let mut last = rig.clock.moment(paused_at);
+    loop {
+        let Some(Report::Claim(Claim { asked_at, fact, .. })) = rig.reports.recv().await else {
+            panic!("no claim");
+        };
+        let Fact::Pooler { said, .. } = fact else { panic!("{fact:?}") };
+        assert!(asked_at >= last, "an answer is as old as its own question");
+        last = asked_at;
+        match said {
+            Ok(PoolerFacts::Busy(Failure::Timeout { .. })) => {}
+            said => break assert_eq!(said, leads),
+        }
+    }
+    let waited = paused_at.elapsed();
+    assert!((LIMIT * 2..LIMIT * 5).contains(&waited), "resumed after {waited:?}");
+}
+
+/// As PgBouncer does by `trust` as long as it has no session to its server: not one byte.
+#[tokio::test]
+async fn a_pooler_that_greets_nobody_and_answers_a_request_for_tls_is_up() {
+    let address = fake::server(|mut stream, _| async move {
+        while fake::read_startup(&mut stream).await[..4] == *b"\x04\xd2\x16\x2f" {
+            fake::write(&mut stream, b"N").await;
+        }
+        forever(stream).await;
+    });
+    let said = Rig::at_pooler(address.await, 5).of_pooler().await;
+    assert!(matches!(said, Ok(PoolerFacts::LeadsNowhere(_))), "{said:?}");
+}
+
+#[tokio::test]
+async fn a_pooler_that_stops_while_a_query_waits_in_it_is_down() {
+    let is_stopped = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let stopped = is_stopped.clone();
+    let address = fake::server(move |stream, _| {
+        let stopped = stopped.clone();
+        async move {
+            match stopped.load(Ordering::SeqCst) {
+                true => forever(stream).await,
+                false => pooler_at(stream, async |_| None).await,
+            }
+        }
+    });
+    let mut rig = Rig::at_pooler(address.await, 5);
+    assert!(matches!(rig.of_pooler().await, Ok(PoolerFacts::Busy(_))));
+    is_stopped.store(true, Ordering::SeqCst);
+    let down = async { while rig.of_pooler().await.is_ok() {} };
+    assert!(tokio::time::timeout(LIMIT * 6, down).await.is_ok());
+}
+
+#[tokio::test]
+async fn one_that_waits_in_a_pooler_hears_from_a_fresh_login_that_the_server_is_gone() {
+    let address = fake::server(|mut stream, number| async move {
+        let words = "server login has been failing, try again later (server_login_retry)";
+        match number {
+            0 => pooler_at(stream, async |_| None).await,
+            _ if fake::read_startup(&mut stream).await[..4] == *b"\x04\xd2\x16\x2f" => {
+                fake::write(&mut stream, b"N").await;
+            }
+            _ => fake::write(&mut stream, &fake::error("FATAL", "08P01", words)).await,
+        }
+    });
+    let mut rig = Rig::at_pooler(address.await, 5);
+    assert!(matches!(rig.of_pooler().await, Ok(PoolerFacts::Busy(_))));
+    let nowhere = async {
+        loop {
+            if let Ok(PoolerFacts::LeadsNowhere(_)) = rig.of_pooler().await {
+                break;
+            }
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(8), nowhere).await.is_ok());
+}
+
 #[tokio::test]
 async fn a_knock_is_answered_by_any_word_but_that_nobody_can_come_in() {
     let knock = |address: SocketAddr| async move {
