@@ -14,7 +14,7 @@ use pgsteer_core::config::units::{LagLimit, lag};
 use pgsteer_core::config::{Config, address, file, plain, words};
 use pgsteer_core::names::{MemberName, ServiceName};
 
-use super::{AgentArgs, RenderArgs, RunArgs};
+use super::{AgentArgs, CheckLoginArgs, RenderArgs, RunArgs};
 
 /// The configuration file, as far as it could be read.
 #[derive(Clone, Debug)]
@@ -48,9 +48,7 @@ pub fn agent_config(args: &AgentArgs, file: Option<&ConfigFile>) -> Result<Confi
     let run = RunArgs {
         http: args.http.clone(),
         local: args.local.clone(),
-        check_user: args.check_user.clone(),
-        check_dbname: args.check_dbname.clone(),
-        check_password_file: args.check_password_file.clone(),
+        check: args.check.clone(),
         ..RunArgs::default()
     };
     put_on_top(&run, &mut draft, &mut errors);
@@ -72,8 +70,11 @@ pub fn render_config(args: &RenderArgs, file: Option<&ConfigFile>) -> Result<Con
     let mut run = RunArgs {
         patroni: args.patroni.clone(),
         local: args.local.clone(),
-        check_user: args.check_user.clone(),
-        check_dbname: args.check_dbname.clone(),
+        check: CheckLoginArgs {
+            check_user: args.check_user.clone(),
+            check_dbname: args.check_dbname.clone(),
+            check_password_file: None,
+        },
         ..RunArgs::default()
     };
     match args.patroni_port {
@@ -154,7 +155,7 @@ fn written(file: &ConfigFile) -> (Draft, ConfigErrors) {
 fn put_on_top(args: &RunArgs, draft: &mut Draft, errors: &mut ConfigErrors) {
     put_members(args, draft, errors);
     put_etcd(args, draft, errors);
-    put_check(args, draft, errors);
+    put_check(&args.check, draft, errors);
     put_listeners(args, draft, errors);
     put_local(args, draft, errors);
     put_hold(args, draft, errors);
@@ -223,7 +224,7 @@ fn put_etcd(args: &RunArgs, draft: &mut Draft, errors: &mut ConfigErrors) {
     }
 }
 
-fn put_check(args: &RunArgs, draft: &mut Draft, errors: &mut ConfigErrors) {
+fn put_check(args: &CheckLoginArgs, draft: &mut Draft, errors: &mut ConfigErrors) {
     if let Some(user) = &args.check_user {
         let place = Place::Flag("--check-user");
         let user = errors.field(place.clone(), plain::login(user));
