@@ -143,9 +143,7 @@ impl Verdict {
         match gate {
             Gate::Open { note, .. } => Verdict::Yes(note.as_ref().map(|note| note.reason.clone())),
             // Nobody there is cut off yet, and whoever asks has no other place to go to.
-            Gate::Draining { reason: Reason::SwitchoverPlanned, .. } => {
-                Verdict::Yes(Some(Reason::SwitchoverPlanned))
-            }
+            Gate::HeldBack { .. } => Verdict::Yes(Some(Reason::SwitchoverPlanned)),
             Gate::Draining { .. } => Verdict::Drain(reason().into()),
             Gate::Shut { .. } | Gate::Probation { .. } => Verdict::No(reason().into()),
         }

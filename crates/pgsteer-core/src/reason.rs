@@ -43,12 +43,12 @@ pub enum Reason {
         /// Who holds the lock, where known.
         leader: Option<MemberName>,
     },
-    /// The service wants another role.
-    #[error("it is a {is}, the service wants a {wants}")]
+    /// A service, or a health check, wants another role.
+    #[error("it is a {is}, wanted is a {wants}")]
     WrongRole {
         /// What it is.
         is: Role,
-        /// What the service wants.
+        /// What is wanted.
         wants: Role,
     },
     /// Two members or more take writes, or hold the lock, at the same time.
@@ -61,7 +61,7 @@ pub enum Reason {
     #[error("it does not stream from the primary{}", in_state(.0))]
     NotStreaming(Option<String>),
     /// A lag limit is set and nobody knows the lag.
-    #[error("its lag is unknown, and the service has a limit")]
+    #[error("its lag is unknown, and there is a limit")]
     LagUnknown,
     /// The lag in bytes is above the limit.
     #[error("its lag of {lag_bytes} bytes is above the limit of {lag_bytes_max}")]
@@ -82,12 +82,12 @@ pub enum Reason {
     /// Patroni's tag `noloadbalance`.
     #[error("its tag noloadbalance is set")]
     NoLoadBalance,
-    /// A tag that the service asks for is missing or differs.
-    #[error("the service asks for the tag {name}={wanted}")]
+    /// A tag that is asked for is missing or differs.
+    #[error("wanted is the tag {name}={wanted}")]
     TagMismatch {
         /// The tag.
         name: String,
-        /// The value that the service wants.
+        /// The value that is wanted.
         wanted: String,
     },
     /// Neither `/cluster` nor the configuration lists it any more.

@@ -158,7 +158,10 @@ impl Engine {
     fn is_primary_in_doubt(&self) -> bool {
         let of_writers = self.posts.iter().filter(|(_, wishes)| wishes.role == Role::Primary);
         let mut gates = of_writers.flat_map(|(post, _)| self.gates[post].values());
-        gates.any(|gate| gate.is_open() && matches!(gate.reason(), Some(Reason::PatroniLost(_))))
+        gates.any(|gate| {
+            let gate = gate.without_order();
+            gate.is_open() && matches!(gate.reason(), Some(Reason::PatroniLost(_)))
+        })
     }
 
     /// Whom the sources ask, and how often, as things are.
