@@ -322,6 +322,13 @@ pub enum News {
     NoOrder,
     /// The leader lock is this member's.
     Leader(MemberName),
+    /// So many keys were written, as the watch told.
+    Written(u64),
+    /// The keys have been read, by a question of its own.
+    Read {
+        /// There was something that the watch has not told, at least not yet.
+        is_behind: bool,
+    },
 }
 
 /// Patroni's order for a planned switchover.

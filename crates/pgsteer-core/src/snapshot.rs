@@ -29,7 +29,7 @@ pub struct Snapshot {
     /// The cluster is in maintenance mode.
     pub paused: bool,
     /// Whether Patroni's keys in etcd are watched; none where nobody is told to, or not yet.
-    pub etcd: Option<Result<(), Failure>>,
+    pub etcd: Option<EtcdState>,
     /// The member on whose machine this pgsteer runs, if it is on one and that is known.
     pub local: Option<MemberName>,
     /// All members known, in the order of their names.
@@ -38,6 +38,25 @@ pub struct Snapshot {
     pub services: BTreeMap<ServiceName, ServiceState>,
     /// The newest events, oldest first, at most [`crate::engine::EVENTS_MAX`].
     pub events: VecDeque<Event>,
+}
+
+/// The watch of Patroni's keys in etcd as the Snapshot shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EtcdState {
+    /// Whether there is one, and if not, why.
+    pub watch: Result<(), Failure>,
+    /// The last read found what the watch has not told.
+    pub is_behind: bool,
+    /// How many keys were written since the start, as the watch told.
+    pub events: u64,
+    /// When the keys were last read beside it.
+    pub read_at: Option<Moment>,
+}
+
+impl Default for EtcdState {
+    fn default() -> EtcdState {
+        EtcdState { watch: Ok(()), is_behind: false, events: 0, read_at: None }
+    }
 }
 
 /// A member as the Snapshot shows it.

@@ -39,7 +39,7 @@ impl Engine {
             cluster: self.cluster.name.clone(),
             scope: self.roster.identity().scope.clone(),
             paused: self.paused,
-            etcd: self.notices.watch().cloned(),
+            etcd: self.notices.etcd().cloned(),
             local: self.local(),
             members: members.collect(),
             services: services.collect(),

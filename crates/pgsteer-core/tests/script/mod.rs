@@ -25,6 +25,7 @@
 //! | `n1 patroni/tether/pooler/addresses failed KIND` | the same, but there is no answer |
 //! | `etcd watched`, `etcd lost` | whether etcd is watched |
 //! | `etcd order [n1] [to n2]`, `etcd no order` | the key `failover` as the watch tells it |
+//! | `etcd written 3`, `etcd read [behind]` | so many events; a read beside the watch |
 //! | `etcd leader n1` | the key `leader`, the same |
 //! | `n1 silent`, `n1 tether silent` | from here on no answer, and no failure either |
 //! | `wait 5s`, `t=12.5` | time passes |

@@ -9,7 +9,7 @@ use pgsteer_core::gate::Gate;
 use pgsteer_core::names::MemberName;
 use pgsteer_core::plan::{Ask, Plan};
 use pgsteer_core::reason::Reason;
-use pgsteer_core::snapshot::{MemberState, PoolerState, Snapshot};
+use pgsteer_core::snapshot::{EtcdState, MemberState, PoolerState, Snapshot};
 
 use super::driver::Driver;
 
@@ -61,9 +61,16 @@ fn heading(driver: &Driver, snapshot: &Snapshot) -> String {
     let paused = if snapshot.paused { ", paused" } else { "" };
     let etcd = match &snapshot.etcd {
         None => String::new(),
-        Some(Ok(())) => ", etcd watched".to_owned(),
-        Some(Err(failure)) => format!(", etcd lost ({failure})"),
+        Some(EtcdState { watch: Ok(()), is_behind: true, .. }) => ", etcd behind".to_owned(),
+        Some(EtcdState { watch: Ok(()), .. }) => ", etcd watched".to_owned(),
+        Some(EtcdState { watch: Err(failure), .. }) => format!(", etcd lost ({failure})"),
     };
+    let counted = snapshot.etcd.as_ref().map(|etcd| {
+        let read = etcd.read_at.map(|at| format!(", read at {at}")).unwrap_or_default();
+        let events = (etcd.events > 0).then(|| format!(", {} events", etcd.events));
+        events.unwrap_or_default() + &read
+    });
+    let etcd = etcd + &counted.unwrap_or_default();
     format!("at {}{scope}{paused}{etcd}", driver.now)
 }
 

@@ -108,6 +108,8 @@ fn news() -> impl Strategy<Value = News> {
         1 => Just(News::NoOrder),
         2 => somebody().prop_map(News::Leader),
         1 => Just(News::Watching),
+        1 => Just(News::Written(1)),
+        1 => any::<bool>().prop_map(|is_behind| News::Read { is_behind }),
         1 => Just(News::Lost(Failure::Closed(Arc::from("etcd")))),
     ]
 }

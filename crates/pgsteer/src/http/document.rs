@@ -47,6 +47,15 @@ pub struct Cluster {
     /// Why etcd is not watched, if it is lost.
     #[serde(default)]
     pub etcd_trouble: Option<String>,
+    /// The last read of etcd found what the watch has not told; null where it is not configured.
+    #[serde(default)]
+    pub etcd_behind: Option<bool>,
+    /// Keys that were written since the start, as the watch told.
+    #[serde(default)]
+    pub etcd_events_total: Option<u64>,
+    /// When the keys were last read beside the watch.
+    #[serde(default)]
+    pub etcd_read_at: Option<Stamp>,
     /// Its members, by name.
     pub members: Vec<Member>,
     /// Its services, by name.

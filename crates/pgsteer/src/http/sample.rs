@@ -10,7 +10,7 @@ use pgsteer_core::gate::{Gate, Note, Sessions, Way};
 use pgsteer_core::names::{ClusterName, Endpoint, MemberName, ServiceName};
 use pgsteer_core::reason::Reason;
 use pgsteer_core::snapshot::{
-    Event, EventKind, Health, MemberState, PoolerState, ServiceState, Snapshot,
+    EtcdState, Event, EventKind, Health, MemberState, PoolerState, ServiceState, Snapshot,
 };
 use pgsteer_core::time::Moment;
 
@@ -36,7 +36,7 @@ pub fn snapshot() -> Snapshot {
         cluster: ClusterName::new("demo").unwrap(),
         scope: Some("batman".to_owned()),
         paused: true,
-        etcd: None,
+        etcd: Some(EtcdState { events: 3, read_at: Some(at(3_722_750)), ..EtcdState::default() }),
         local: None,
         members: members(),
         services: [(service("write"), write()), (service("read"), read())].into(),
