@@ -5,7 +5,7 @@
 //! has the words that undo those of any other. What follows `#` is shown on HAProxy's page, if it
 //! comes behind `up` or `down` (tried with 2.6: behind `maint` alone it is dropped).
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::net::IpAddr;
 
 use thiserror::Error;
@@ -123,6 +123,20 @@ impl Question {
     }
 }
 
+impl fmt::Display for Question {
+    /// In words: what is asked, and of whom.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.of {
+            Asked::Service(service) => write!(f, "{service}")?,
+            Asked::Probe(probe) => write!(f, "{probe}")?,
+        }
+        match &self.member {
+            Some(member) => write!(f, " of {member}"),
+            None => f.write_str(" of the local member"),
+        }
+    }
+}
+
 /// The member of that name, or else the only one whose PostgreSQL is at that host or address.
 pub fn find<'a>(snapshot: &'a Snapshot, named: &str) -> Option<&'a MemberName> {
     if let Some((name, _)) = snapshot.members.get_key_value(named) {
@@ -181,7 +195,7 @@ fn verdict(question: &Question, snapshot: &Snapshot) -> Verdict {
 }
 
 /// The line for whoever cannot be given any other answer. It lets nobody in.
-pub fn refusal(config: &AgentConfig, why: &dyn std::fmt::Display) -> String {
+pub fn refusal(config: &AgentConfig, why: &dyn fmt::Display) -> String {
     line_of(no(config.vocabulary), Some(&why.to_string()))
 }
 

@@ -6,11 +6,12 @@
 //! parameter that makes no sense is an error (Patroni takes `lag=16XB` for no limit).
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use thiserror::Error;
 
 use crate::claim::{Role, Standby};
-use crate::config::units::lag_bytes;
+use crate::config::units::{lag_bytes, size_text};
 use crate::gate::Gate;
 use crate::names::MemberName;
 use crate::reason::Reason;
@@ -129,6 +130,19 @@ pub enum Objection {
     /// Nothing has turned the engine for a while, so nothing that is known may be relied on.
     #[error("the engine of pgsteer is stuck")]
     Stuck,
+}
+
+impl fmt::Display for Probe {
+    /// As it stands in a URL, without its slash.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = PATHS.iter().find(|(_, path)| *path == self.path).map_or("", |(name, _)| name);
+        let lag = self.lag_bytes_max.map(|bytes| format!("lag={}", size_text(bytes)));
+        let tags = self.tags.iter().map(|(name, value)| format!("tag_{name}={value}"));
+        let streaming = self.streaming.then(|| "replication_state=streaming".to_owned());
+        let parameters: Vec<String> = lag.into_iter().chain(tags).chain(streaming).collect();
+        let mark = if parameters.is_empty() { "" } else { "?" };
+        write!(f, "{path}{mark}{}", parameters.join("&"))
+    }
 }
 
 impl Verdict {

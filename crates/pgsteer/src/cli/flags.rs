@@ -324,7 +324,7 @@ fn replica_services(draft: &mut Draft) -> impl Iterator<Item = &mut ServiceDraft
 mod tests {
     use clap::Parser;
 
-    use pgsteer_core::config::summary::Summary;
+    use pgsteer_core::config::summary::{AgentSummary, Summary};
 
     use super::*;
     use crate::cli::{Cli, Command};
@@ -374,6 +374,42 @@ mod tests {
     status pages on http://0.0.0.0:7000
     at most 10000 sessions on one worker per core
     ");
+    }
+
+    fn agent_meant(line: &str, file: &str) -> String {
+        let words = ["pgsteer", "agent"].into_iter().chain(line.split_whitespace());
+        let Command::Agent(args) = Cli::try_parse_from(words).unwrap().command else {
+            unreachable!()
+        };
+        let file = ConfigFile { name: "pgsteer.toml".to_owned(), text: Ok(file.to_owned()) };
+        AgentSummary(&agent_config(&args, Some(&file)).unwrap()).to_string()
+    }
+
+    #[test]
+    fn an_agent_shows_what_it_answers_and_not_doors_that_it_has_not() {
+        insta::assert_snapshot!(agent_meant("-h 10.0.0.11", ""), @"
+        cluster main: members from Patroni at http://10.0.0.11:8008
+        no check login: Patroni's word alone decides
+        agent-checks on 0.0.0.0:5555, answered in words of health
+        asked for nothing: primary of the local member
+        asked for a health check: as Patroni
+        asked for write: a primary
+        asked for read: a replica
+        no status pages
+        ");
+        let line = "-h 10.0.0.11 -r 6432 -k replica?lag=16MB&tag_zone=a --http 0.0.0.0:7000";
+        let file = "[agent]\nweight = 'sessions'\nmaxconn = 90\n[check]\nuser = 'pgcheck'\n\
+                    [services.write]\n[services.read]\nlag_bytes_max = '1MB'\n";
+        insta::assert_snapshot!(agent_meant(line, file), @"
+        cluster main: members from Patroni at http://10.0.0.11:8008
+        check login pgcheck to database postgres, no password, sslmode prefer
+        agent-checks on 0.0.0.0:5555, answered in words of health, weight by sessions, maxconn 90
+        asked for nothing: replica?lag=16MB&tag_zone=a of the local member
+        asked for a health check: as Patroni, through the pooler on port 6432
+        asked for write: a primary
+        asked for read: a replica, at most 1MB behind
+        status pages on http://0.0.0.0:7000
+        ");
     }
 
     #[test]
