@@ -5,12 +5,11 @@
 //! has the words that undo those of any other. What follows `#` is shown on HAProxy's page, if it
 //! comes behind `up` or `down` (tried with 2.6: behind `maint` alone it is dropped).
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::net::IpAddr;
 
 use thiserror::Error;
 
-use crate::claim::Role;
 use crate::config::{AgentConfig, Vocabulary, Weight};
 use crate::names::{MemberName, ServiceName};
 use crate::probe::{Objection, Probe, ProbeError, Verdict};
@@ -124,6 +123,20 @@ impl Question {
     }
 }
 
+impl fmt::Display for Question {
+    /// In words: what is asked, and of whom.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.of {
+            Asked::Service(service) => write!(f, "{service}")?,
+            Asked::Probe(probe) => write!(f, "{probe}")?,
+        }
+        match &self.member {
+            Some(member) => write!(f, " of {member}"),
+            None => f.write_str(" of the local member"),
+        }
+    }
+}
+
 /// The member of that name, or else the only one whose PostgreSQL is at that host or address.
 pub fn find<'a>(snapshot: &'a Snapshot, named: &str) -> Option<&'a MemberName> {
     if let Some((name, _)) = snapshot.members.get_key_value(named) {
@@ -152,7 +165,7 @@ pub fn answer(config: &AgentConfig, snapshot: &Snapshot, line: Option<&str>) -> 
         },
         Err(unclear) => return refusal(config, &unclear),
     };
-    match verdict(config, &question, snapshot) {
+    match verdict(&question, snapshot) {
         Verdict::Yes(note) => {
             let mut words = "ready up".to_owned();
             if let Some(percent) = percent(config.weight, &question, snapshot) {
@@ -169,25 +182,20 @@ pub fn answer(config: &AgentConfig, snapshot: &Snapshot, line: Option<&str>) -> 
 }
 
 /// Whether the member may serve, through its pooler if it has to.
-fn verdict(config: &AgentConfig, question: &Question, snapshot: &Snapshot) -> Verdict {
-    let verdict = match question.verdict(snapshot) {
+fn verdict(question: &Question, snapshot: &Snapshot) -> Verdict {
+    let verdict = match (&question.of, question.member(snapshot)) {
+        (Asked::Probe(probe), Ok(member)) => probe.verdict_through_pooler(snapshot, member),
+        _ => question.verdict(snapshot),
+    };
+    match verdict {
         // HAProxy's server line names one port, and it is the pooler's: it cannot go past it.
         Verdict::Yes(Some(reason @ Reason::PoolerBypassed(_))) => Verdict::No(reason.into()),
         other => other,
-    };
-    let (Asked::Probe(probe), Some(port)) = (&question.of, config.pooler_port) else {
-        return verdict;
-    };
-    let Ok(member) = question.member(snapshot) else { return verdict };
-    let is = snapshot.members.get(member).map_or(Role::Unknown, |state| state.role);
-    match snapshot.pooler_path(member, port, probe.role().unwrap_or(is)) {
-        Err(reason) if verdict.is_yes() => Verdict::No(reason.into()),
-        _ => verdict,
     }
 }
 
 /// The line for whoever cannot be given any other answer. It lets nobody in.
-pub fn refusal(config: &AgentConfig, why: &dyn std::fmt::Display) -> String {
+pub fn refusal(config: &AgentConfig, why: &dyn fmt::Display) -> String {
     line_of(no(config.vocabulary), Some(&why.to_string()))
 }
 
@@ -199,26 +207,33 @@ fn no(vocabulary: Vocabulary) -> &'static str {
     }
 }
 
-/// How much of the room below the lag limit is left, in percent; at least 1, because 0 is
-/// HAProxy's word for drain. All of it for a leader, or where there is no limit.
+/// The weight, in percent; at least 1, because 0 is HAProxy's word for drain. None if there is
+/// nothing to be said of it: then HAProxy keeps what it heard last.
 fn percent(weight: Weight, question: &Question, snapshot: &Snapshot) -> Option<u64> {
-    match weight {
+    let member = question.member(snapshot).ok().and_then(|name| snapshot.members.get(name));
+    let left = match weight {
         Weight::Unsaid => return None,
-        Weight::Lag => {}
-    }
+        Weight::Lag => lag_left(question, snapshot, member),
+        Weight::Sessions => 100 - u64::from(member?.load_percent?.min(100)),
+    };
+    Some(left.max(1))
+}
+
+/// How much of the room below the lag limit is left, in percent. All of it for a leader, or where
+/// there is no limit.
+fn lag_left(question: &Question, snapshot: &Snapshot, member: Option<&MemberState>) -> u64 {
     let lag_bytes_max = match &question.of {
         Asked::Probe(probe) => probe.lag_bytes_max(),
         Asked::Service(service) => {
             snapshot.services.get(service).and_then(|service| service.lag_bytes_max)
         }
     };
-    let member = question.member(snapshot).ok().and_then(|name| snapshot.members.get(name));
     let lag_bytes = member.and_then(|member| member.lag_bytes);
     let (Some(lag), Some(max)) = (lag_bytes, lag_bytes_max.filter(|max| *max > 0)) else {
-        return Some(100);
+        return 100;
     };
     let used = u128::from(lag.min(max)) * 100 / u128::from(max);
-    Some(u64::try_from(100 - used).unwrap_or(1).max(1))
+    u64::try_from(100 - used).unwrap_or(0)
 }
 
 fn line_of(words: &str, reason: Option<&str>) -> String {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::load::Load;
 use crate::names::{Endpoint, MemberName};
 use crate::time::Moment;
 
@@ -171,7 +172,15 @@ impl PatroniFacts {
 pub struct TetherFacts {
     /// The server is in recovery, that is not writable.
     pub in_recovery: bool,
+    /// When the server was started, if that has been asked.
+    pub started_at: Option<ServerStart>,
 }
+
+/// When a server was started, in microseconds since 1970 by its own clock
+/// (`pg_postmaster_start_time()`). It tells one server from another, and one run of it from the
+/// next, and anybody may ask it, through a pooler as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ServerStart(pub u64);
 
 /// What a pooler that is up says of the path through it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -185,9 +194,13 @@ pub enum PoolerFacts {
         /// The server at the other end is in recovery. By a query, never by `in_hot_standby` in
         /// the pooler's welcome: that is as old as the pooler's own connection.
         in_recovery: bool,
+        /// When the server at the other end was started, if it tells.
+        started_at: Option<ServerStart>,
     },
     /// It answers, and a session through it comes to nothing.
     LeadsNowhere(Failure),
+    /// It answers, and keeps a query waiting: it is paused, or all of its sessions are taken.
+    Busy(Failure),
 }
 
 /// WAL positions and replication state, as SQL tells them.
@@ -204,6 +217,8 @@ pub struct Progress {
     /// How long ago the last replayed transaction was committed; zero when all that was
     /// received has been replayed. Of no meaning on a primary.
     pub replay_lag: Option<Duration>,
+    /// How full it is.
+    pub load: Option<Load>,
 }
 
 /// Why a source has no answer.
@@ -307,6 +322,13 @@ pub enum News {
     NoOrder,
     /// The leader lock is this member's.
     Leader(MemberName),
+    /// So many keys were written, as the watch told.
+    Written(u64),
+    /// The keys have been read, by a question of its own.
+    Read {
+        /// There was something that the watch has not told, at least not yet.
+        is_behind: bool,
+    },
 }
 
 /// Patroni's order for a planned switchover.

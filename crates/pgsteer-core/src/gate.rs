@@ -29,6 +29,14 @@ pub enum Gate {
         /// Since when.
         since: Moment,
     },
+    /// No new sessions for a moment, although it would be open: a switchover has been ordered, and
+    /// whoever logs in now is cut off by it.
+    HeldBack {
+        /// Since when.
+        since: Moment,
+        /// What it is but for the order, an open gate.
+        instead: Box<Gate>,
+    },
     /// It looks good; one more answer has to say so.
     Probation {
         /// Since when.
@@ -97,7 +105,7 @@ impl Gate {
     pub fn word(&self) -> &'static str {
         match self {
             Gate::Shut { .. } => "shut",
-            Gate::Draining { .. } => "draining",
+            Gate::Draining { .. } | Gate::HeldBack { .. } => "draining",
             Gate::Probation { .. } => "probation",
             Gate::Open { .. } => "open",
         }
@@ -107,6 +115,7 @@ impl Gate {
     pub fn reason(&self) -> Option<&Reason> {
         match self {
             Gate::Shut { reason, .. } | Gate::Draining { reason, .. } => Some(reason),
+            Gate::HeldBack { .. } => Some(&Reason::SwitchoverPlanned),
             Gate::Probation { .. } => Some(&Reason::Confirming),
             Gate::Open { note, .. } => note.as_ref().map(|note| &note.reason),
         }
@@ -117,6 +126,7 @@ impl Gate {
         match self {
             Gate::Shut { since, .. }
             | Gate::Draining { since, .. }
+            | Gate::HeldBack { since, .. }
             | Gate::Probation { since }
             | Gate::Open { since, .. } => *since,
         }
@@ -134,6 +144,8 @@ pub(crate) struct Turn {
     pub sessions: Sessions,
     /// Which way new sessions take if it is open.
     pub way: Way,
+    /// A switchover away from the member has been ordered, and clients can wait for it.
+    pub held_back: bool,
     /// The number of the Snapshot that is being made.
     pub generation: u64,
     /// Now.
@@ -146,13 +158,43 @@ impl Gate {
         Gate::Shut { reason: Reason::Unheard, since: now, sessions: Sessions::Keep }
     }
 
-    /// The state after `turn`.
+    /// What it is, or would be but for an order.
+    pub(crate) fn without_order(&self) -> &Gate {
+        match self {
+            Gate::HeldBack { instead, .. } => instead,
+            other => other,
+        }
+    }
+
+    /// The state after `turn`. An order holds back what would be open, and changes nothing else: when
+    /// it is over, carried out or not, the gate is what it would be without it.
     pub(crate) fn next(&self, turn: Turn) -> Gate {
+        let would_be = self.without_order().judged(&turn);
+        match (self, would_be) {
+            // Held back are the new; there is proof that the old are lost.
+            (_, Gate::Open { .. }) if turn.held_back && turn.sessions == Sessions::End => {
+                self.to_shut(&turn, &Reason::SwitchoverPlanned)
+            }
+            (_, instead @ Gate::Open { .. }) if turn.held_back => {
+                let since = match self {
+                    Gate::HeldBack { since, .. } => *since,
+                    _ => turn.now,
+                };
+                Gate::HeldBack { since, instead: Box::new(instead) }
+            }
+            (Gate::HeldBack { .. }, Gate::Open { way, note, .. }) => {
+                Gate::Open { since: turn.now, generation: turn.generation, way, note }
+            }
+            (_, would_be) => would_be,
+        }
+    }
+
+    fn judged(&self, turn: &Turn) -> Gate {
         match &turn.verdict {
-            Verdict::Fit { note, confirmed } => self.on_good_news(&turn, note, *confirmed),
-            Verdict::Keep { reason, grace } => self.on_doubt(&turn, reason, *grace),
-            Verdict::Drain(reason) => self.to_draining(&turn, reason),
-            Verdict::Shut(reason) => self.to_shut(&turn, reason),
+            Verdict::Fit { note, confirmed } => self.on_good_news(turn, note, *confirmed),
+            Verdict::Keep { reason, grace } => self.on_doubt(turn, reason, *grace),
+            Verdict::Drain(reason) => self.to_draining(turn, reason),
+            Verdict::Shut(reason) => self.to_shut(turn, reason),
         }
     }
 
@@ -176,6 +218,7 @@ impl Gate {
     pub(crate) fn grace_ends(&self) -> Option<Moment> {
         match self {
             Gate::Open { note: Some(note), .. } => note.expires,
+            Gate::HeldBack { instead, .. } => instead.grace_ends(),
             _ => None,
         }
     }
@@ -192,8 +235,8 @@ impl Gate {
                 self.clone()
             }
             Gate::Probation { .. } => Gate::open(turn, note),
-            Gate::Shut { .. } | Gate::Draining { .. } if confirmed => Gate::open(turn, note),
-            Gate::Shut { .. } | Gate::Draining { .. } => Gate::Probation { since: turn.now },
+            _ if confirmed => Gate::open(turn, note),
+            _ => Gate::Probation { since: turn.now },
         }
     }
 
@@ -212,7 +255,7 @@ impl Gate {
                 }
             }
             Gate::Draining { .. } => self.to_draining(turn, reason),
-            Gate::Shut { .. } | Gate::Probation { .. } => self.to_shut(turn, reason),
+            _ => self.to_shut(turn, reason),
         }
     }
 
@@ -279,6 +322,7 @@ mod tests {
             evidence_asked_at: Moment::from_millis(asked_ms),
             sessions: Sessions::Keep,
             way: Way::Usual,
+            held_back: false,
             generation: 7,
             now: Moment::from_millis(now_ms),
         }

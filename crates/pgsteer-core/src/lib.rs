@@ -20,6 +20,7 @@ pub mod gate;
 mod judge;
 mod lead;
 pub mod lint;
+pub mod load;
 pub mod names;
 mod pace;
 pub mod plan;

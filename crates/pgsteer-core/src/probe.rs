@@ -6,11 +6,12 @@
 //! parameter that makes no sense is an error (Patroni takes `lag=16XB` for no limit).
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use thiserror::Error;
 
 use crate::claim::{Role, Standby};
-use crate::config::units::lag_bytes;
+use crate::config::units::{lag_bytes, size_text};
 use crate::gate::Gate;
 use crate::names::MemberName;
 use crate::reason::Reason;
@@ -131,6 +132,19 @@ pub enum Objection {
     Stuck,
 }
 
+impl fmt::Display for Probe {
+    /// As it stands in a URL, without its slash.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = PATHS.iter().find(|(_, path)| *path == self.path).map_or("", |(name, _)| name);
+        let lag = self.lag_bytes_max.map(|bytes| format!("lag={}", size_text(bytes)));
+        let tags = self.tags.iter().map(|(name, value)| format!("tag_{name}={value}"));
+        let streaming = self.streaming.then(|| "replication_state=streaming".to_owned());
+        let parameters: Vec<String> = lag.into_iter().chain(tags).chain(streaming).collect();
+        let mark = if parameters.is_empty() { "" } else { "?" };
+        write!(f, "{path}{mark}{}", parameters.join("&"))
+    }
+}
+
 impl Verdict {
     /// It may serve.
     pub fn is_yes(&self) -> bool {
@@ -143,9 +157,7 @@ impl Verdict {
         match gate {
             Gate::Open { note, .. } => Verdict::Yes(note.as_ref().map(|note| note.reason.clone())),
             // Nobody there is cut off yet, and whoever asks has no other place to go to.
-            Gate::Draining { reason: Reason::SwitchoverPlanned, .. } => {
-                Verdict::Yes(Some(Reason::SwitchoverPlanned))
-            }
+            Gate::HeldBack { .. } => Verdict::Yes(Some(Reason::SwitchoverPlanned)),
             Gate::Draining { .. } => Verdict::Drain(reason().into()),
             Gate::Shut { .. } | Gate::Probation { .. } => Verdict::No(reason().into()),
         }
@@ -204,76 +216,82 @@ impl Probe {
         }
     }
 
-    /// The role that a pooler in front of such a member has to lead to; none where any will do.
-    pub fn role(&self) -> Option<Role> {
-        match self.path {
-            Path::Primary => Some(Role::Primary),
-            Path::StandbyLeader => Some(Role::StandbyLeader),
-            Path::Replica | Path::Sync | Path::Async | Path::Quorum => Some(Role::Replica),
-            _ => None,
-        }
-    }
-
     /// Whether the member passes.
     pub fn verdict(&self, snapshot: &Snapshot, member: &MemberName) -> Verdict {
-        let Some(state) = snapshot.members.get(member) else {
-            return Verdict::No(Objection::NoSuchMember(member.to_string()));
-        };
-        match self.path {
-            Path::Primary => role(state, Role::Primary),
-            Path::StandbyLeader => role(state, Role::StandbyLeader),
-            Path::Leader => leader(state),
-            Path::Replica => self.replica(state),
-            Path::ReadOnly => self.leader_or(state, self.replica(state)),
-            Path::Sync => self.synchronous(state),
-            Path::Async => match state.health.standby {
-                Standby::Async => self.replica(state),
-                _ => self.replica(state).and(Objection::Synchronous),
-            },
-            Path::Quorum => self.quorum(state),
-            Path::ReadOnlySync => self.leader_or(state, self.synchronous(state)),
-            Path::ReadOnlyQuorum => self.leader_or(state, self.quorum(state)),
-            Path::Health => running(&state.health.postgres_trouble),
-            Path::Liveness if snapshot.paused => Verdict::Yes(None),
-            Path::Liveness => running(&state.health.patroni_trouble),
-            Path::Readiness => match leader(state) {
-                Verdict::Yes(note) => Verdict::Yes(note),
-                _ => self.replica(state),
-            },
+        match snapshot.members.get(member) {
+            Some(state) => {
+                self.verdict_by(snapshot, Gates { state, of_roles: &state.health.roles })
+            }
+            None => Verdict::No(Objection::NoSuchMember(member.to_string())),
         }
     }
 
-    fn leader_or(&self, state: &MemberState, replica: Verdict) -> Verdict {
-        match (leader(state), self.refusal_by_tags(state)) {
-            (Verdict::Yes(note), None) => Verdict::Yes(note),
+    /// Whether it passes for those who have to take the agent's pooler, if there is one.
+    pub fn verdict_through_pooler(&self, snapshot: &Snapshot, member: &MemberName) -> Verdict {
+        let pooled = snapshot.members.get(member).filter(|state| !state.health.pooled.is_empty());
+        match pooled {
+            Some(state) => {
+                self.verdict_by(snapshot, Gates { state, of_roles: &state.health.pooled })
+            }
+            None => self.verdict(snapshot, member),
+        }
+    }
+
+    fn verdict_by(&self, snapshot: &Snapshot, gates: Gates<'_>) -> Verdict {
+        let health = &gates.state.health;
+        match self.path {
+            Path::Primary => gates.role(Role::Primary),
+            Path::StandbyLeader => gates.role(Role::StandbyLeader),
+            Path::Leader => gates.leader(),
+            Path::Replica => self.replica(gates),
+            Path::ReadOnly => self.leader_or(gates, self.replica(gates)),
+            Path::Sync => self.synchronous(gates),
+            Path::Async => match health.standby {
+                Standby::Async => self.replica(gates),
+                _ => self.replica(gates).and(Objection::Synchronous),
+            },
+            Path::Quorum => self.quorum(gates),
+            Path::ReadOnlySync => self.leader_or(gates, self.synchronous(gates)),
+            Path::ReadOnlyQuorum => self.leader_or(gates, self.quorum(gates)),
+            Path::Health => gates.running(&health.postgres_trouble),
+            Path::Liveness if snapshot.paused => gates.running(&None),
+            Path::Liveness => gates.running(&health.patroni_trouble),
+            Path::Readiness if gates.leads() => gates.leader(),
+            Path::Readiness => self.replica(gates),
+        }
+    }
+
+    fn leader_or(&self, gates: Gates<'_>, replica: Verdict) -> Verdict {
+        match (gates.leader(), self.refusal_by_tags(gates.state)) {
             (Verdict::Yes(_), Some(reason)) => Verdict::Drain(reason.into()),
+            (verdict, _) if gates.leads() => verdict,
             _ => replica,
         }
     }
 
-    fn replica(&self, state: &MemberState) -> Verdict {
-        match role(state, Role::Replica) {
-            Verdict::Yes(note) => {
-                match self.refusal_by_tags(state).or_else(|| self.refusal_by_lag(state)) {
-                    Some(reason) => Verdict::Drain(reason.into()),
-                    None => Verdict::Yes(note),
-                }
-            }
+    fn replica(&self, gates: Gates<'_>) -> Verdict {
+        let refusal =
+            || self.refusal_by_tags(gates.state).or_else(|| self.refusal_by_lag(gates.state));
+        match gates.role(Role::Replica) {
+            Verdict::Yes(note) => match refusal() {
+                Some(reason) => Verdict::Drain(reason.into()),
+                None => Verdict::Yes(note),
+            },
             other => other,
         }
     }
 
-    fn synchronous(&self, state: &MemberState) -> Verdict {
-        match state.health.standby {
-            Standby::Sync => self.replica(state),
-            _ => self.replica(state).and(Objection::NotSynchronous("synchronous")),
+    fn synchronous(&self, gates: Gates<'_>) -> Verdict {
+        match gates.state.health.standby {
+            Standby::Sync => self.replica(gates),
+            _ => self.replica(gates).and(Objection::NotSynchronous("synchronous")),
         }
     }
 
-    fn quorum(&self, state: &MemberState) -> Verdict {
-        match state.health.standby {
-            Standby::Quorum => self.replica(state),
-            _ => self.replica(state).and(Objection::NotSynchronous("quorum")),
+    fn quorum(&self, gates: Gates<'_>) -> Verdict {
+        match gates.state.health.standby {
+            Standby::Quorum => self.replica(gates),
+            _ => self.replica(gates).and(Objection::NotSynchronous("quorum")),
         }
     }
 
@@ -306,21 +324,40 @@ impl Verdict {
     }
 }
 
-fn role(state: &MemberState, role: Role) -> Verdict {
-    state.health.roles.get(&role).map_or(Verdict::No(Reason::Unheard.into()), Verdict::of_gate)
+/// A member with its gates for the plain roles, by one way or the other.
+#[derive(Clone, Copy)]
+struct Gates<'a> {
+    state: &'a MemberState,
+    of_roles: &'a BTreeMap<Role, Gate>,
 }
 
-fn leader(state: &MemberState) -> Verdict {
-    match state.role {
-        Role::StandbyLeader => role(state, Role::StandbyLeader),
-        _ => role(state, Role::Primary),
+impl Gates<'_> {
+    fn role(self, role: Role) -> Verdict {
+        self.of_roles.get(&role).map_or(Verdict::No(Reason::Unheard.into()), Verdict::of_gate)
     }
-}
 
-fn running(trouble: &Option<Reason>) -> Verdict {
-    match trouble {
-        None => Verdict::Yes(None),
-        Some(reason) => Verdict::No(reason.clone().into()),
+    fn leader(self) -> Verdict {
+        match self.state.role {
+            Role::StandbyLeader => self.role(Role::StandbyLeader),
+            _ => self.role(Role::Primary),
+        }
+    }
+
+    fn leads(self) -> bool {
+        matches!(self.state.role, Role::Primary | Role::StandbyLeader)
+    }
+
+    /// Whatever its role is, it runs, and who is to come by a pooler gets there.
+    fn running(self, trouble: &Option<Reason>) -> Verdict {
+        if let Some(reason) = trouble {
+            return Verdict::No(reason.clone().into());
+        }
+        match self.role(self.state.role) {
+            Verdict::No(Objection::Gate(reason)) if reason.is_pooler() => {
+                Verdict::No(reason.into())
+            }
+            _ => Verdict::Yes(None),
+        }
     }
 }
 

@@ -43,12 +43,12 @@ pub enum Reason {
         /// Who holds the lock, where known.
         leader: Option<MemberName>,
     },
-    /// The service wants another role.
-    #[error("it is a {is}, the service wants a {wants}")]
+    /// A service, or a health check, wants another role.
+    #[error("it is a {is}, wanted is a {wants}")]
     WrongRole {
         /// What it is.
         is: Role,
-        /// What the service wants.
+        /// What is wanted.
         wants: Role,
     },
     /// Two members or more take writes, or hold the lock, at the same time.
@@ -61,7 +61,7 @@ pub enum Reason {
     #[error("it does not stream from the primary{}", in_state(.0))]
     NotStreaming(Option<String>),
     /// A lag limit is set and nobody knows the lag.
-    #[error("its lag is unknown, and the service has a limit")]
+    #[error("its lag is unknown, and there is a limit")]
     LagUnknown,
     /// The lag in bytes is above the limit.
     #[error("its lag of {lag_bytes} bytes is above the limit of {lag_bytes_max}")]
@@ -82,12 +82,12 @@ pub enum Reason {
     /// Patroni's tag `noloadbalance`.
     #[error("its tag noloadbalance is set")]
     NoLoadBalance,
-    /// A tag that the service asks for is missing or differs.
-    #[error("the service asks for the tag {name}={wanted}")]
+    /// A tag that is asked for is missing or differs.
+    #[error("wanted is the tag {name}={wanted}")]
     TagMismatch {
         /// The tag.
         name: String,
-        /// The value that the service wants.
+        /// The value that is wanted.
         wanted: String,
     },
     /// Neither `/cluster` nor the configuration lists it any more.
@@ -132,8 +132,16 @@ pub enum Reason {
         /// What came of the session.
         failure: Failure,
     },
-    /// The pooler leads to a server that is not in the member's role.
-    #[error("PgBouncer on port {port} leads to a {leads_to}, and the member is a {is}")]
+    /// The pooler answers, and keeps whoever comes waiting.
+    #[error("PgBouncer on port {port} is up and keeps queries waiting, paused or full: {failure}")]
+    PoolerBusy {
+        /// The pooler's port.
+        port: u16,
+        /// How long a query has waited, or what ended it.
+        failure: Failure,
+    },
+    /// The pooler leads to a server that is not in the member's role, or to another in the same.
+    #[error("PgBouncer on port {port} leads to {}", astray(*.leads_to, *.is))]
     PoolerAstray {
         /// The pooler's port.
         port: u16,
@@ -206,6 +214,7 @@ codes! {
     Reason::PoolerUnheard { .. } => "pooler_unheard",
     Reason::PoolerDown { .. } => "pooler_down",
     Reason::PoolerNowhere { .. } => "pooler_nowhere",
+    Reason::PoolerBusy { .. } => "pooler_busy",
     Reason::PoolerAstray { .. } => "pooler_astray",
     Reason::PoolerUnproven { .. } => "pooler_unproven",
     Reason::PoolerBypassed(_) => "pooler_bypassed",
@@ -218,10 +227,29 @@ impl Reason {
     pub fn is_lag(&self) -> bool {
         matches!(self, Reason::LagUnknown | Reason::LagBytes { .. } | Reason::LagTime { .. })
     }
+
+    /// It is about what keeps a pooler from leading to its member.
+    pub fn is_pooler(&self) -> bool {
+        matches!(
+            self,
+            Reason::PoolerUnheard { .. }
+                | Reason::PoolerDown { .. }
+                | Reason::PoolerNowhere { .. }
+                | Reason::PoolerBusy { .. }
+                | Reason::PoolerAstray { .. }
+        )
+    }
 }
 
 fn held_by(leader: &Option<MemberName>) -> String {
     leader.as_ref().map(|name| format!(": {name} does")).unwrap_or_default()
+}
+
+fn astray(leads_to: Role, is: Role) -> String {
+    match leads_to == is {
+        true => format!("another server than the member, which is a {is} as well"),
+        false => format!("a {leads_to}, and the member is a {is}"),
+    }
 }
 
 fn in_state(state: &Option<String>) -> String {

@@ -29,7 +29,7 @@ pub struct Snapshot {
     /// The cluster is in maintenance mode.
     pub paused: bool,
     /// Whether Patroni's keys in etcd are watched; none where nobody is told to, or not yet.
-    pub etcd: Option<Result<(), Failure>>,
+    pub etcd: Option<EtcdState>,
     /// The member on whose machine this pgsteer runs, if it is on one and that is known.
     pub local: Option<MemberName>,
     /// All members known, in the order of their names.
@@ -38,6 +38,25 @@ pub struct Snapshot {
     pub services: BTreeMap<ServiceName, ServiceState>,
     /// The newest events, oldest first, at most [`crate::engine::EVENTS_MAX`].
     pub events: VecDeque<Event>,
+}
+
+/// The watch of Patroni's keys in etcd as the Snapshot shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EtcdState {
+    /// Whether there is one, and if not, why.
+    pub watch: Result<(), Failure>,
+    /// The last read found what the watch has not told.
+    pub is_behind: bool,
+    /// How many keys were written since the start, as the watch told.
+    pub events: u64,
+    /// When the keys were last read beside it.
+    pub read_at: Option<Moment>,
+}
+
+impl Default for EtcdState {
+    fn default() -> EtcdState {
+        EtcdState { watch: Ok(()), is_behind: false, events: 0, read_at: None }
+    }
 }
 
 /// A member as the Snapshot shows it.
@@ -61,6 +80,9 @@ pub struct MemberState {
     pub lag_bytes: Option<u64>,
     /// How far its replay is behind in time; none on a leader or if unknown.
     pub lag: Option<Duration>,
+    /// How many of the sessions that it may have are taken, in percent and in steps; none if
+    /// nobody counts them.
+    pub load_percent: Option<u8>,
     /// The poolers on its host, by port: those that the configuration names.
     pub poolers: BTreeMap<u16, PoolerState>,
     /// Patroni's tags.
@@ -74,6 +96,8 @@ pub struct MemberState {
 pub struct Health {
     /// Its gate for each of [`crate::post::ROLES`], with no wish beside the role.
     pub roles: BTreeMap<Role, Gate>,
+    /// The same through the pooler that the agent's clients have to take; empty if they need not.
+    pub pooled: BTreeMap<Role, Gate>,
     /// What its stream means to the commits of the primary.
     pub standby: Standby,
     /// Why its PostgreSQL is not known to run, if so.
@@ -132,8 +156,11 @@ impl Snapshot {
     pub fn is_settled(&self) -> bool {
         let settled = |member: &MemberState| {
             let probing = |gate: &Gate| matches!(gate, Gate::Probation { .. });
-            member.health.postgres_trouble != Some(Reason::Unheard)
-                && !member.health.roles.values().any(probing)
+            let awaited = |gate: &Gate| matches!(gate.reason(), Some(Reason::PoolerUnheard { .. }));
+            let Health { roles, pooled, postgres_trouble, .. } = &member.health;
+            *postgres_trouble != Some(Reason::Unheard)
+                && !roles.values().chain(pooled.values()).any(probing)
+                && !pooled.values().any(awaited)
         };
         !self.members.is_empty() && self.members.values().all(settled)
     }
@@ -197,28 +224,6 @@ impl Snapshot {
 
     fn is_elsewhere(&self, member: &MemberName, dialled: &Endpoint) -> bool {
         self.members.get(member).is_none_or(|member| member.postgres != *dialled)
-    }
-}
-
-impl Snapshot {
-    /// Whether the path through the pooler on `port` of `member` leads to a server that `wants`
-    /// the caller to find there. Whether that member may serve at all is another question, which
-    /// gates answer.
-    ///
-    /// # Errors
-    /// Why it does not. A pooler that refuses the check login is up, and taken at its word.
-    pub fn pooler_path(&self, member: &MemberName, port: u16, wants: Role) -> Result<(), Reason> {
-        let state = self.members.get(member).ok_or(Reason::Unheard)?;
-        let pooler = state.poolers.get(&port).ok_or(Reason::PoolerUnheard { port })?;
-        match &pooler.trouble {
-            Some(Reason::PoolerUnproven { .. }) | None => {}
-            Some(reason) => return Err(reason.clone()),
-        }
-        match state.role {
-            role if role == wants => Ok(()),
-            Role::Unknown => Err(state.trouble.clone().unwrap_or(Reason::Unheard)),
-            is => Err(Reason::WrongRole { is, wants }),
-        }
     }
 }
 
@@ -381,6 +386,7 @@ mod tests {
             timeline: None,
             lag_bytes: None,
             lag: None,
+            load_percent: None,
             poolers: BTreeMap::new(),
             tags: Tags::new(),
             health: Health::default(),
@@ -418,28 +424,6 @@ mod tests {
     fn a_session_ends_when_its_gate_says_so() {
         assert!(!ends(&snapshot(Role::Primary, shut(Sessions::Keep)), "write", "n1", "here"));
         assert!(ends(&snapshot(Role::Primary, shut(Sessions::End)), "write", "n1", "here"));
-    }
-
-    #[test]
-    fn the_path_through_a_pooler_is_right_only_to_a_member_in_the_role_that_is_wanted() {
-        let n1 = MemberName::new("n1").unwrap();
-        let path = |role, trouble: Option<Reason>, wants| {
-            let mut snapshot = snapshot(Role::Primary, OPEN);
-            let state = snapshot.members.get_mut(&n1).unwrap();
-            state.role = role;
-            state.poolers.insert(6432, PoolerState { leads_to: None, trouble });
-            snapshot.pooler_path(&n1, 6432, wants).map_err(|reason| reason.code())
-        };
-        let failure = || Failure::Closed(Arc::from("n1:6432"));
-        let unproven = Reason::PoolerUnproven { port: 6432, failure: failure() };
-        let down = Reason::PoolerDown { port: 6432, failure: failure() };
-        assert_eq!(path(Role::Primary, None, Role::Primary), Ok(()));
-        assert_eq!(path(Role::Primary, Some(unproven), Role::Primary), Ok(()));
-        assert_eq!(path(Role::Primary, Some(down), Role::Primary), Err("pooler_down"));
-        assert_eq!(path(Role::Primary, None, Role::Replica), Err("wrong_role"));
-        assert_eq!(path(Role::Unknown, None, Role::Primary), Err("unheard"));
-        let unwatched = snapshot(Role::Primary, OPEN).pooler_path(&n1, 6432, Role::Primary);
-        assert_eq!(unwatched, Err(Reason::PoolerUnheard { port: 6432 }));
     }
 
     #[test]

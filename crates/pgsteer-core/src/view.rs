@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::claim::{Claim, Fact, Failure, PatroniFacts, PoolerFacts, Progress, TetherFacts};
+use crate::claim::{
+    Claim, Fact, Failure, PatroniFacts, PoolerFacts, Progress, ServerStart, TetherFacts,
+};
 use crate::time::Moment;
 
 /// How long each kind of claim may be acted on, from the moment its question was sent.
@@ -61,6 +63,34 @@ impl LockRun {
     }
 }
 
+/// An unbroken run of answers of one and the same server, as the tether got them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerRun {
+    /// When the server was started.
+    pub started_at: ServerStart,
+    /// When the first of the questions was sent.
+    pub first_asked: Moment,
+    /// When the last of them was.
+    pub last_asked: Moment,
+}
+
+impl ServerRun {
+    /// The run after another answer; none after a failure, because the next may come of a server
+    /// that was started anew.
+    fn after(
+        old: Option<ServerRun>,
+        said: &Result<TetherFacts, Failure>,
+        asked_at: Moment,
+    ) -> Option<ServerRun> {
+        let facts = said.as_ref().ok()?;
+        // A session that has just begun does not know yet when its server did.
+        let Some(started_at) = facts.started_at else { return old };
+        let same = old.filter(|old| old.started_at == started_at);
+        let first_asked = same.map_or(asked_at, |old| old.first_asked);
+        Some(ServerRun { started_at, first_asked, last_asked: asked_at })
+    }
+}
+
 /// What has been said of one pooler.
 #[derive(Clone, Debug, PartialEq)]
 struct PoolerView {
@@ -91,6 +121,7 @@ pub struct View {
     /// When the newest of the questions was sent to which Patroni answered that it leads.
     lock_claimed_at: Option<Moment>,
     tether: Option<Heard<Result<TetherFacts, Failure>>>,
+    server_run: Option<ServerRun>,
     progress: Option<Heard<Progress>>,
     /// By port.
     poolers: BTreeMap<u16, PoolerView>,
@@ -110,6 +141,7 @@ impl View {
             lock_run: None,
             lock_claimed_at: None,
             tether: None,
+            server_run: None,
             progress: None,
             poolers: BTreeMap::new(),
             addresses: Vec::new(),
@@ -149,6 +181,7 @@ impl View {
                 self.patroni = Some(Heard { asked_at, said });
             }
             Fact::Tether(said) if is_newer(&self.tether, asked_at) => {
+                self.server_run = ServerRun::after(self.server_run, &said, asked_at);
                 self.tether = Some(Heard { asked_at, said });
             }
             Fact::Progress(said) if is_newer(&self.progress, asked_at) => {
@@ -190,6 +223,11 @@ impl View {
         word(self.tether.as_ref(), now, freshness.tether)
     }
 
+    /// The run of the server that the tether is tied to, if it has told.
+    pub fn server_run(&self) -> Option<ServerRun> {
+        self.server_run
+    }
+
     /// The newest WAL positions, while they are fresh.
     pub fn progress(&self, now: Moment, freshness: &Freshness) -> Option<&Heard<Progress>> {
         self.progress.as_ref().filter(|heard| now.since(heard.asked_at) < freshness.progress)
@@ -204,6 +242,12 @@ impl View {
     /// When the newest question to the pooler on `port` was sent.
     pub fn pooler_asked_at(&self, port: u16) -> Option<Moment> {
         self.poolers.get(&port).map(|pooler| pooler.heard.asked_at)
+    }
+
+    /// When the first of the questions was sent to which the pooler on `port` has given the same
+    /// answer ever since.
+    pub fn pooler_same_since(&self, port: u16) -> Option<Moment> {
+        self.poolers.get(&port).map(|pooler| pooler.same_since)
     }
 
     /// For how long the pooler on `port` has said one and the same.

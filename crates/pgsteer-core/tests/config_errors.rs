@@ -3,9 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use insta::assert_snapshot;
-use pgsteer_core::config::Config;
 use pgsteer_core::config::error::ConfigErrors;
 use pgsteer_core::config::file;
+use pgsteer_core::config::{Config, Weight};
 use proptest::prelude::*;
 
 fn read(text: &str) -> Result<Config, ConfigErrors> {
@@ -529,6 +529,17 @@ pooler_down = 'bypass'
     pgsteer.toml:5:15: services.write.pooler_down: without `pooler_port` the service uses no pooler
         help: add pooler_port = 6432, or remove pooler_down
     ");
+}
+
+#[test]
+fn a_weight_by_sessions_needs_a_login() {
+    let agent = "[agent]\nweight = 'sessions'\n";
+    assert_snapshot!(wrong_beside_patroni(agent), @r#"
+    pgsteer.toml:4:10: agent.weight: without a check login nobody counts the sessions of a member
+        help: add [check] with user = "pgcheck", or --check-user pgcheck
+    "#);
+    let with_login = format!("[patroni]\nurls = ['http://pg1']\n{agent}[check]\nuser = 'a'\n");
+    assert_eq!(read(&with_login).unwrap().agent.map(|agent| agent.weight), Some(Weight::Sessions));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use pgsteer::cli::{self, Cli, Command, LogFormat};
 use pgsteer::run::Outputs;
 use pgsteer_core::config::Config;
 use pgsteer_core::config::error::ConfigErrors;
-use pgsteer_core::config::summary::Summary;
+use pgsteer_core::config::summary::{AgentSummary, Summary};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
@@ -82,7 +82,10 @@ fn run(
     }
     if check_only {
         // A reader that has gone away is no reason to fail.
-        let _ = writeln!(io::stdout(), "{}", Summary(&config));
+        let _ = match outputs {
+            Outputs::All => writeln!(io::stdout(), "{}", Summary(&config)),
+            Outputs::AnswersOnly => writeln!(io::stdout(), "{}", AgentSummary(&config)),
+        };
         return ExitCode::SUCCESS;
     }
     let _log = start_log(format);

@@ -76,6 +76,9 @@ pub enum Conflict {
     /// A policy for a pooler that there is none of.
     #[error("without `pooler_port` the service uses no pooler")]
     PoolerDownWithoutPort,
+    /// A weight by what only a login can tell.
+    #[error("without a check login nobody counts the sessions of a member")]
+    SessionsWithoutLogin,
     /// `--max-lag`, and no service that it could apply to.
     #[error("no service has role replica")]
     NoReplicaService,
@@ -121,7 +124,7 @@ impl Conflict {
                 format!("as in {example}")
             }
             Conflict::TooMany { max, .. } => format!("at most {max}"),
-            Conflict::NoCheckLogin => {
+            Conflict::NoCheckLogin | Conflict::SessionsWithoutLogin => {
                 "add [check] with user = \"pgcheck\", or --check-user pgcheck".into()
             }
             Conflict::Same { .. } => "remove one of them".into(),

@@ -309,6 +309,8 @@ pub enum Weight {
     Unsaid,
     /// How much of the lag limit is used up.
     Lag,
+    /// How many of the sessions that the server may have are taken.
+    Sessions,
 }
 
 impl Weight {
@@ -317,6 +319,7 @@ impl Weight {
         match self {
             Weight::Unsaid => "none",
             Weight::Lag => "lag",
+            Weight::Sessions => "sessions",
         }
     }
 }

@@ -4,42 +4,32 @@ use std::fmt;
 
 use super::units::{seconds_text, size_text};
 use super::{
-    CheckConfig, Config, EtcdConfig, Membership, PatroniConfig, PoolerDown, ServiceConfig,
+    AgentConfig, CheckConfig, ClusterConfig, Config, EtcdConfig, Membership, PatroniConfig,
+    PoolerDown, ServiceConfig, Weight,
 };
 use crate::claim::Found;
+use crate::names::ServiceName;
 
 /// Shows what was understood of a configuration, one fact a line.
 pub struct Summary<'a>(pub &'a Config);
 
+/// The same for an agent that does nothing else: it answers for the services, and listens nowhere
+/// for their clients.
+pub struct AgentSummary<'a>(pub &'a Config);
+
 impl fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let config = self.0;
-        let cluster = &config.cluster;
-        write!(f, "cluster {}: ", cluster.name)?;
-        match &cluster.members {
-            Membership::Patroni(patroni) => members_found(f, patroni)?,
-            Membership::Listed(members) => members_listed(f, members)?,
+        cluster_lines(f, &config.cluster)?;
+        for (name, service) in sorted(config) {
+            let hold = seconds_text(service.hold);
+            write!(f, "{name} on {} → {}, hold {hold} s", service.listen, service.role)?;
+            wishes(f, service)?;
         }
-        match &cluster.check {
-            Some(check) => login(f, check)?,
-            None => writeln!(f, "no check login: Patroni's word alone decides")?,
-        }
-        if let Some(etcd) = &cluster.etcd {
-            watched(f, etcd)?;
-        }
-        let mut services: Vec<_> = config.services.iter().collect();
-        services.sort_by_key(|(name, service)| (service.role, *name));
-        for (name, service) in services {
-            write!(f, "{name} on ")?;
-            service_line(f, service)?;
-        }
-        match &config.http {
-            Some(http) => writeln!(f, "status pages on http://{}", http.listen)?,
-            None => writeln!(f, "no status pages")?,
-        }
+        pages_line(f, config)?;
+        writeln!(f)?;
         if let Some(agent) = &config.agent {
-            let words = agent.vocabulary.as_str();
-            writeln!(f, "agent-checks on {}, answered in words of {words}", agent.listen)?;
+            agent_lines(f, agent)?;
         }
         write!(f, "at most {} sessions on ", config.proxy.sessions_max)?;
         match config.proxy.workers {
@@ -47,6 +37,75 @@ impl fmt::Display for Summary<'_> {
             Some(workers) => write!(f, "{workers} workers"),
             None => f.write_str("one worker per core"),
         }
+    }
+}
+
+impl fmt::Display for AgentSummary<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let config = self.0;
+        cluster_lines(f, &config.cluster)?;
+        match &config.agent {
+            Some(agent) => agent_lines(f, agent)?,
+            None => writeln!(f, "no agent-checks")?,
+        }
+        for (name, service) in sorted(config) {
+            write!(f, "asked for {name}: a {}", service.role)?;
+            wishes(f, service)?;
+        }
+        pages_line(f, config)
+    }
+}
+
+fn cluster_lines(f: &mut fmt::Formatter<'_>, cluster: &ClusterConfig) -> fmt::Result {
+    write!(f, "cluster {}: ", cluster.name)?;
+    match &cluster.members {
+        Membership::Patroni(patroni) => members_found(f, patroni)?,
+        Membership::Listed(members) => members_listed(f, members)?,
+    }
+    match &cluster.check {
+        Some(check) => login(f, check)?,
+        None => writeln!(f, "no check login: Patroni's word alone decides")?,
+    }
+    match &cluster.etcd {
+        Some(etcd) => watched(f, etcd),
+        None => Ok(()),
+    }
+}
+
+/// The services, those that write first.
+fn sorted(config: &Config) -> Vec<(&ServiceName, &ServiceConfig)> {
+    let mut services: Vec<_> = config.services.iter().collect();
+    services.sort_by_key(|(name, service)| (service.role, *name));
+    services
+}
+
+fn pages_line(f: &mut fmt::Formatter<'_>, config: &Config) -> fmt::Result {
+    match &config.http {
+        Some(http) => write!(f, "status pages on http://{}", http.listen),
+        None => write!(f, "no status pages"),
+    }
+}
+
+fn agent_lines(f: &mut fmt::Formatter<'_>, agent: &AgentConfig) -> fmt::Result {
+    let words = agent.vocabulary.as_str();
+    write!(f, "agent-checks on {}, answered in words of {words}", agent.listen)?;
+    match agent.weight {
+        Weight::Unsaid => {}
+        weight => write!(f, ", weight by {}", weight.as_str())?,
+    }
+    match agent.maxconn {
+        Some(maxconn) => writeln!(f, ", maxconn {maxconn}")?,
+        None => writeln!(f)?,
+    }
+    match &agent.default {
+        Some(question) => writeln!(f, "asked for nothing: {question}")?,
+        None => writeln!(f, "asked for nothing: no, to everybody")?,
+    }
+    match agent.pooler_port {
+        Some(port) => {
+            writeln!(f, "asked for a health check: as Patroni, through the pooler on port {port}")
+        }
+        None => writeln!(f, "asked for a health check: as Patroni"),
     }
 }
 
@@ -78,9 +137,7 @@ fn login(f: &mut fmt::Formatter<'_>, check: &CheckConfig) -> fmt::Result {
     writeln!(f, ", sslmode {}", check.sslmode.as_str())
 }
 
-fn service_line(f: &mut fmt::Formatter<'_>, service: &ServiceConfig) -> fmt::Result {
-    let hold = seconds_text(service.hold);
-    write!(f, "{} → {}, hold {hold} s", service.listen, service.role)?;
+fn wishes(f: &mut fmt::Formatter<'_>, service: &ServiceConfig) -> fmt::Result {
     if let Some(bytes) = service.lag_bytes_max {
         write!(f, ", at most {} behind", size_text(bytes))?;
     }

@@ -70,9 +70,9 @@ pub fn vocabulary(text: &str) -> Result<Vocabulary, Problem> {
 /// Reads what decides on the weight that the agent gives.
 ///
 /// # Errors
-/// Any other word than `none` and `lag`.
+/// Any other word than `none`, `lag` and `sessions`.
 pub fn weight(text: &str) -> Result<Weight, Problem> {
-    choose(text, &[Weight::Unsaid, Weight::Lag], Weight::as_str, &[])
+    choose(text, &[Weight::Unsaid, Weight::Lag, Weight::Sessions], Weight::as_str, &[])
 }
 
 fn choose<T: Copy>(

@@ -1,9 +1,10 @@
-//! Measures: how far each member is behind, and on which timeline.
+//! Measures: how far each member is behind, how full it is, and on which timeline.
 
 use super::Engine;
 use crate::claim::Role;
 use crate::judge::fitness::Lag;
 use crate::judge::{Member, Trust};
+use crate::names::MemberName;
 use crate::time::Moment;
 use crate::view::Word;
 
@@ -24,6 +25,15 @@ impl Engine {
                 self.lead.note(asked_at, location);
             }
         }
+    }
+
+    /// Remembers how full each member is, as far as anybody has counted lately.
+    pub(super) fn note_loads(&mut self, now: Moment) {
+        let step = |(name, member): (&MemberName, &Member)| {
+            let load = member.view.progress(now, &self.rules.freshness)?.said.load?;
+            Some((name.clone(), load.step(self.loads.get(name).copied())))
+        };
+        self.loads = self.roster.members().iter().filter_map(step).collect();
     }
 
     /// The newest WAL position of a member in the given state, and when it was asked for.

@@ -71,6 +71,8 @@ pub struct Engine {
     roles_since: BTreeMap<MemberName, Moment>,
     gates: BTreeMap<Post, Gates>,
     lead: Lead,
+    /// How full each member is, in percent and in steps, as last shown.
+    loads: BTreeMap<MemberName, u8>,
     /// The cluster is in maintenance mode, as far as was last heard.
     paused: bool,
     /// Since when some service has been without a primary.
@@ -89,7 +91,7 @@ impl Engine {
     pub fn new(config: &Config, now: Moment) -> Engine {
         let mut engine = Engine {
             cluster: config.cluster.clone(),
-            posts: posts(&config.services),
+            posts: posts(config),
             pooler_ports: config.pooler_ports(),
             rules: rules(&config.cluster),
             roster: Roster::default(),
@@ -98,6 +100,7 @@ impl Engine {
             roles_since: BTreeMap::new(),
             gates: BTreeMap::new(),
             lead: Lead::default(),
+            loads: BTreeMap::new(),
             paused: false,
             primary_missing_since: None,
             due: None,
@@ -141,7 +144,7 @@ impl Engine {
             self.notices = Notices::default();
         }
         self.cluster = config.cluster.clone();
-        self.posts = posts(&config.services);
+        self.posts = posts(config);
         self.pooler_ports = config.pooler_ports();
         self.roster.keep_poolers(&self.pooler_ports);
         self.rules = rules(&config.cluster);
@@ -201,6 +204,7 @@ impl Engine {
         }
         self.conclude(now);
         self.note_lead(now);
+        self.note_loads(now);
         self.note_pause(now);
         let generation = self.snapshot.generation + 1;
         let turned = self.turn_all_gates(generation, now);
@@ -267,9 +271,14 @@ impl Engine {
     /// Without a single service it is the agent or the health pages that want to know.
     fn note_missing_primary(&mut self, now: Moment) {
         let has_services = self.posts.keys().any(|post| matches!(post, Post::Service(_)));
+        let counts = |post: &Post| match post {
+            Post::Service(_) => has_services,
+            Post::Role(_) => !has_services,
+            Post::Pooled(_) => false,
+        };
         let lacks = |(post, wishes): (&Post, &ServiceConfig)| {
             wishes.role == Role::Primary
-                && matches!(post, Post::Service(_)) == has_services
+                && counts(post)
                 && !self.gates[post].values().any(Gate::is_open)
         };
         let missing = self.posts.iter().any(lacks);

@@ -11,7 +11,7 @@ use crate::claim::{Failure, News, Notice, Order, Role};
 use crate::config::ServiceConfig;
 use crate::judge::Trust;
 use crate::names::MemberName;
-use crate::snapshot::EventKind;
+use crate::snapshot::{EtcdState, EventKind};
 use crate::time::Moment;
 
 /// How long an order holds new sessions back, unless it is taken back before. Patroni carries it
@@ -24,7 +24,7 @@ const MOVE_LASTS: Duration = Duration::from_secs(10);
 /// What is known from etcd.
 #[derive(Debug, Default)]
 pub(super) struct Notices {
-    watch: Option<Result<(), Failure>>,
+    etcd: Option<EtcdState>,
     /// What has been ordered, and when.
     order: Option<(Order, Moment)>,
     /// Whose the lock is now, and since when.
@@ -32,14 +32,23 @@ pub(super) struct Notices {
 }
 
 impl Notices {
-    /// Whether there is a watch.
-    pub(super) fn watch(&self) -> Option<&Result<(), Failure>> {
-        self.watch.as_ref()
+    /// How the watch is; none where nobody is told to, or not yet.
+    pub(super) fn etcd(&self) -> Option<&EtcdState> {
+        self.etcd.as_ref()
+    }
+
+    fn note(&mut self, what: impl FnOnce(&mut EtcdState)) {
+        if let Some(etcd) = &mut self.etcd {
+            what(etcd);
+        }
     }
 
     fn set_watch(&mut self, watch: Result<(), Failure>) -> Option<EventKind> {
-        let was = self.watch.replace(watch.clone());
-        match (was, watch) {
+        let was = self.etcd.clone();
+        let state =
+            EtcdState { watch: watch.clone(), is_behind: false, ..was.clone().unwrap_or_default() };
+        self.etcd = Some(state);
+        match (was.map(|was| was.watch), watch) {
             (Some(Ok(())), Ok(())) | (Some(Err(_)), Err(_)) => None,
             (_, Ok(())) => Some(EventKind::EtcdWatched),
             (_, Err(failure)) => Some(EventKind::EtcdLost { failure }),
@@ -57,6 +66,11 @@ impl Engine {
             News::Ordered(order) => self.notices.order = Some((order, heard_at)),
             News::NoOrder => self.notices.order = None,
             News::Leader(name) => self.notices.lock = Some((name, heard_at)),
+            News::Written(count) => self.notices.note(|etcd| etcd.events += count),
+            News::Read { is_behind } => self.notices.note(|etcd| {
+                etcd.is_behind = is_behind;
+                etcd.read_at = Some(heard_at);
+            }),
         }
         None
     }

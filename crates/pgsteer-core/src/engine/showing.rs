@@ -39,7 +39,7 @@ impl Engine {
             cluster: self.cluster.name.clone(),
             scope: self.roster.identity().scope.clone(),
             paused: self.paused,
-            etcd: self.notices.watch().cloned(),
+            etcd: self.notices.etcd().cloned(),
             local: self.local(),
             members: members.collect(),
             services: services.collect(),
@@ -57,7 +57,7 @@ impl Engine {
         let poolers = self.pooler_ports.iter().map(|port| {
             let trouble = self.path(name, member, *port, now).trouble().cloned();
             let leads_to = match member.view.pooler(*port, now, &self.rules.freshness) {
-                Word::Said(PoolerFacts::Leads { in_recovery }) => Some(leads_to(*in_recovery)),
+                Word::Said(PoolerFacts::Leads { in_recovery, .. }) => Some(leads_to(*in_recovery)),
                 _ => None,
             };
             (*port, PoolerState { leads_to, trouble })
@@ -72,6 +72,7 @@ impl Engine {
             timeline: self.timeline(member, now),
             lag_bytes: lag.bytes,
             lag: lag.time,
+            load_percent: self.loads.get(name).copied(),
             poolers: poolers.collect(),
             tags: member
                 .view
@@ -83,13 +84,17 @@ impl Engine {
     }
 
     fn health(&self, member: &Member, standing: &Standing, now: Moment) -> Health {
-        let gate = |role: Role| {
-            let gate = self.gates.get(&Post::Role(role))?.get(&member.found.name)?;
-            Some((role, gate.clone()))
+        let gates = |post: fn(Role) -> Post| {
+            let gate = |role: Role| {
+                let gate = self.gates.get(&post(role))?.get(&member.found.name)?;
+                Some((role, gate.clone()))
+            };
+            ROLES.into_iter().filter_map(gate).collect()
         };
         let patroni = member.view.patroni(now, &self.rules.freshness);
         Health {
-            roles: ROLES.into_iter().filter_map(gate).collect(),
+            roles: gates(Post::Role),
+            pooled: gates(Post::Pooled),
             standby: match patroni {
                 Word::Said(facts) => facts.standby,
                 _ => Standby::default(),
@@ -153,7 +158,10 @@ impl Engine {
     fn is_primary_in_doubt(&self) -> bool {
         let of_writers = self.posts.iter().filter(|(_, wishes)| wishes.role == Role::Primary);
         let mut gates = of_writers.flat_map(|(post, _)| self.gates[post].values());
-        gates.any(|gate| gate.is_open() && matches!(gate.reason(), Some(Reason::PatroniLost(_))))
+        gates.any(|gate| {
+            let gate = gate.without_order();
+            gate.is_open() && matches!(gate.reason(), Some(Reason::PatroniLost(_)))
+        })
     }
 
     /// Whom the sources ask, and how often, as things are.

@@ -18,7 +18,8 @@ impl Engine {
     pub(super) fn turn_all_gates(&self, generation: u64, now: Moment) -> BTreeMap<Post, Gates> {
         let none = Gates::new();
         let turned = self.posts.iter().map(|(post, service)| {
-            let old = self.gates.get(post).unwrap_or(&none);
+            let forerunner = || self.gates.get(&post.forerunner()?);
+            let old = self.gates.get(post).or_else(forerunner).unwrap_or(&none);
             let turning = Turning { engine: self, service, old, generation, now };
             (post.clone(), turning.gates())
         });
@@ -56,15 +57,7 @@ impl Turning<'_> {
         for name in self.engine.roster.members().keys() {
             let old = self.old_gate(name);
             let case = self.case(name, &old);
-            let verdict = match case.verdict() {
-                Verdict::Fit { .. }
-                    if self.engine.is_handing_over(name, self.service, self.now) =>
-                {
-                    Verdict::Drain(Reason::SwitchoverPlanned)
-                }
-                verdict => verdict,
-            };
-            gates.insert(name.clone(), old.next(self.turn(&case, verdict)));
+            gates.insert(name.clone(), old.next(self.turn(&case, case.verdict())));
         }
         if self.service.fallback_primary {
             self.stand_in(&mut gates);
@@ -108,7 +101,7 @@ impl Turning<'_> {
             lag: self.engine.lag(member, self.now),
             has_source: self.engine.has_source(),
             drained_for_lag: matches!(old, Gate::Draining { reason, .. } if reason.is_lag()),
-            is_bypassed: old.bypasses_pooler(),
+            is_bypassed: old.without_order().bypasses_pooler(),
             rules: &self.engine.rules,
             now: self.now,
         }
@@ -122,6 +115,7 @@ impl Turning<'_> {
             verdict,
             evidence_asked_at: member.view.evidence_asked_at(self.service.pooler_port),
             way: case.way(),
+            held_back: engine.is_handing_over(&member.found.name, self.service, self.now),
             sessions: if silent || lost { Sessions::End } else { Sessions::Keep },
             generation: self.generation,
             now: self.now,

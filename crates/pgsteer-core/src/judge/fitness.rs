@@ -55,6 +55,8 @@ enum Route {
     Past(Reason),
     /// The next word on the pooler will tell.
     Awaited(Reason),
+    /// Into the pooler, to wait there.
+    Busy(Reason),
     /// Not at all, for this reason.
     Barred(Reason),
 }
@@ -93,6 +95,12 @@ pub const STALL_GRACE: Duration = Duration::from_secs(15);
 
 /// How long an open gate waits for the first word on a pooler. Some attempts at a login fit into it.
 const POOLER_GRACE: Duration = Duration::from_secs(5);
+
+/// How long an open gate leads clients into a pooler that keeps them waiting: as long as PgBouncer
+/// lets one wait unless told otherwise (`query_wait_timeout`), for until then everybody may still be
+/// served, in a `PAUSE` for a switchover above all. After that the first have been turned away
+/// there, so those who come wait here, or go to another member.
+const BUSY_GRACE: Duration = Duration::from_secs(120);
 
 /// How long a pooler that was bypassed must be well before it is used again, so that one that
 /// dies as often as it is started does not flap.
@@ -150,6 +158,7 @@ impl Case<'_> {
         let note = match self.route() {
             Route::Barred(reason) => return Verdict::Shut(reason),
             Route::Awaited(reason) => return Verdict::Keep { reason, grace: POOLER_GRACE },
+            Route::Busy(reason) => return self.keep_while_busy(reason),
             Route::Past(reason) => Some(Reason::PoolerBypassed(Box::new(reason))),
             Route::Usual { note } => note,
         };
@@ -164,11 +173,26 @@ impl Case<'_> {
         }
     }
 
+    /// A doubt about the member itself does not wait for its pooler.
+    fn keep_while_busy(&self, busy: Reason) -> Verdict {
+        match &self.standing.trust {
+            Trust::AsItWas(reason) => {
+                let grace = BUSY_GRACE.min(self.rules.patroni_loss_grace);
+                Verdict::Keep { reason: reason.clone(), grace }
+            }
+            Trust::Full | Trust::Noted(_) | Trust::None(_) => {
+                Verdict::Keep { reason: busy, grace: BUSY_GRACE }
+            }
+        }
+    }
+
     /// Which way new sessions take to it.
     pub fn way(&self) -> Way {
         match self.route() {
             Route::Past(_) => Way::PastPooler,
-            Route::Usual { .. } | Route::Awaited(_) | Route::Barred(_) => Way::Usual,
+            Route::Usual { .. } | Route::Awaited(_) | Route::Busy(_) | Route::Barred(_) => {
+                Way::Usual
+            }
         }
     }
 
@@ -183,7 +207,9 @@ impl Case<'_> {
             Path::Wrong(reason) if may_bypass => Route::Past(reason),
             Path::Wrong(reason) => Route::Barred(reason),
             // Who goes past it goes on so until the pooler has been well for a while.
-            Path::Awaited(reason) if may_bypass && self.is_bypassed => Route::Past(reason),
+            Path::Awaited(reason) | Path::Busy(reason) if may_bypass && self.is_bypassed => {
+                Route::Past(reason)
+            }
             Path::Right | Path::Noted(_)
                 if may_bypass
                     && self.is_bypassed
@@ -192,6 +218,8 @@ impl Case<'_> {
                 Route::Past(Reason::Confirming)
             }
             Path::Awaited(reason) => Route::Awaited(reason),
+            // Past it would defeat the one who paused it, and what a full one is there for.
+            Path::Busy(reason) => Route::Busy(reason),
             Path::Noted(reason) => Route::Usual { note: Some(reason) },
             Path::Right => Route::Usual { note: None },
         }

@@ -1,10 +1,10 @@
 //! The path through a pooler: does it lead to its member, in the role that the member has?
 
 use super::{Member, Rules};
-use crate::claim::{PoolerFacts, Role};
+use crate::claim::{PoolerFacts, Role, ServerStart};
 use crate::reason::Reason;
 use crate::time::Moment;
-use crate::view::Word;
+use crate::view::{View, Word};
 
 /// What is known of the path through one pooler.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +15,9 @@ pub enum Path {
     Noted(Reason),
     /// The next word on it will tell.
     Awaited(Reason),
+    /// It is there, and whoever comes has to wait in it. Where it leads it led before, as far as
+    /// anybody can tell.
+    Busy(Reason),
     /// It does not lead there.
     Wrong(Reason),
 }
@@ -24,7 +27,10 @@ impl Path {
     pub fn trouble(&self) -> Option<&Reason> {
         match self {
             Path::Right => None,
-            Path::Noted(reason) | Path::Awaited(reason) | Path::Wrong(reason) => Some(reason),
+            Path::Noted(reason)
+            | Path::Awaited(reason)
+            | Path::Busy(reason)
+            | Path::Wrong(reason) => Some(reason),
         }
     }
 }
@@ -41,12 +47,13 @@ pub fn path(
     rules: &Rules,
     now: Moment,
 ) -> Path {
+    let awaited = || Path::Awaited(Reason::PoolerUnheard { port });
     let wrong = |reason| match member.view.pooler_asked_at(port) < Some(role_since) {
-        true => Path::Awaited(Reason::PoolerUnheard { port }),
+        true => awaited(),
         false => Path::Wrong(reason),
     };
     match member.view.pooler(port, now, &rules.freshness) {
-        Word::Unheard => Path::Awaited(Reason::PoolerUnheard { port }),
+        Word::Unheard => awaited(),
         Word::Expired => wrong(Reason::PoolerUnheard { port }),
         // This is about the pooler itself, whatever its server is.
         Word::Failed(failure) => Path::Wrong(Reason::PoolerDown { port, failure: failure.clone() }),
@@ -54,14 +61,55 @@ pub fn path(
         Word::Said(PoolerFacts::RefusesLogin(failure)) => {
             Path::Noted(Reason::PoolerUnproven { port, failure: failure.clone() })
         }
+        Word::Said(PoolerFacts::Busy(failure)) => {
+            Path::Busy(Reason::PoolerBusy { port, failure: failure.clone() })
+        }
         Word::Said(PoolerFacts::LeadsNowhere(failure)) => {
             wrong(Reason::PoolerNowhere { port, failure: failure.clone() })
         }
-        Word::Said(PoolerFacts::Leads { in_recovery }) => match role {
-            Role::Unknown => Path::Right,
-            _ if *in_recovery == is_in_recovery(role) => Path::Right,
-            is => wrong(Reason::PoolerAstray { port, leads_to: leads_to(*in_recovery), is }),
-        },
+        Word::Said(PoolerFacts::Leads { in_recovery, started_at }) => {
+            let is_right_role = *in_recovery == is_in_recovery(role);
+            match (role, compare(&member.view, port, *started_at)) {
+                (Role::Unknown, _) => Path::Right,
+                (is, Server::Another) if is_right_role => {
+                    wrong(Reason::PoolerAstray { port, leads_to: is, is })
+                }
+                (_, Server::Awaited) if is_right_role => awaited(),
+                _ if is_right_role => Path::Right,
+                (is, _) => {
+                    wrong(Reason::PoolerAstray { port, leads_to: leads_to(*in_recovery), is })
+                }
+            }
+        }
+    }
+}
+
+/// Which server a pooler leads to, by the moment at which that was started.
+enum Server {
+    /// The member's own, as far as anybody can tell.
+    Own,
+    /// Perhaps another, or the own one before or after a restart.
+    Awaited,
+    /// Another.
+    Another,
+}
+
+/// Holds the start of the server behind the pooler on `port` against that of the server which the
+/// tether is tied to. They contradict each other only if the pooler said so while the tether's
+/// server ran: after its first answer, and before its last. Otherwise there may have been a restart
+/// between the two.
+fn compare(view: &View, port: u16, started_at: Option<ServerStart>) -> Server {
+    let (Some(theirs), Some(own)) = (started_at, view.server_run()) else {
+        return Server::Own;
+    };
+    if theirs == own.started_at {
+        return Server::Own;
+    }
+    let has_said_so_since = view.pooler_asked_at(port) > Some(own.first_asked);
+    let ran_on = Some(own.last_asked) > view.pooler_same_since(port);
+    match has_said_so_since && ran_on {
+        true => Server::Another,
+        false => Server::Awaited,
     }
 }
 

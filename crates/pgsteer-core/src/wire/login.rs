@@ -26,6 +26,7 @@ const HEADER_BYTES: usize = 5;
 const AUTHENTICATION_OK: u32 = 0;
 const AUTHENTICATION_CLEARTEXT: u32 = 3;
 const AUTHENTICATION_SASL: u32 = 10;
+const AUTHENTICATION_SASL_FINAL: u32 = 12;
 
 /// Makes a server that has nothing to do say ReadyForQuery once more.
 pub const SYNC: [u8; 5] = [b'S', 0, 0, 0, 4];
@@ -38,6 +39,8 @@ pub struct LoginWatch {
     /// How much of `inbox` has been looked at.
     seen: usize,
     authenticated: bool,
+    /// How many questions it has asked of the client.
+    questions: usize,
     /// The whole burst has been here before; only the newest word is missing.
     held_back: bool,
     in_hot_standby: Option<bool>,
@@ -92,6 +95,16 @@ pub enum LoginError {
     OutOfTurn,
 }
 
+/// How long the answer is with which `said` begins, in bytes; none if it begins with anything else,
+/// or if a part of the answer is still to come. All answers of a client in its login are messages of
+/// one kind (PasswordMessage, SASLInitialResponse, SASLResponse, GSSResponse).
+pub fn answer_len(said: &[u8]) -> Option<usize> {
+    let [b'p', len @ ..] = said.get(..HEADER_BYTES)? else { return None };
+    let len = u32::from_be_bytes(len.try_into().ok()?);
+    let end = usize::try_from(len).ok()?.checked_add(1)?;
+    (end >= HEADER_BYTES && end <= said.len()).then_some(end)
+}
+
 impl Ready {
     /// Holds the burst back for longer, without its ReadyForQuery: the next one ends it. With the
     /// watch comes what the server has said since, for the watch to take.
@@ -102,6 +115,7 @@ impl Ready {
             inbox: self.burst,
             seen: self.ready_at.start,
             authenticated: true,
+            questions: 0,
             held_back: true,
             in_hot_standby: self.in_hot_standby,
             key: self.key,
@@ -114,6 +128,11 @@ impl LoginWatch {
     /// The server has accepted the client, and asks it nothing more.
     pub fn is_authenticated(&self) -> bool {
         self.authenticated
+    }
+
+    /// How many questions the server has asked of the client before it accepted it.
+    pub fn questions(&self) -> usize {
+        self.questions
     }
 
     /// Takes in what the server sent.
@@ -135,6 +154,7 @@ impl LoginWatch {
                     }
                     continue;
                 }
+                b'R' if self.is_question(&body) => self.questions += 1,
                 b'S' => self.note_parameter(body),
                 b'K' => self.key = CancelKey::new(&self.inbox[body]),
                 b'E' => return Ok(self.refused(body)),
@@ -185,6 +205,11 @@ impl LoginWatch {
             return Err(LoginError::TooLong);
         }
         Ok((self.inbox.len() >= end).then_some((header[0], end)))
+    }
+
+    fn is_question(&self, body: &Range<usize>) -> bool {
+        !self.authenticated
+            && auth_code(&self.inbox[body.clone()]) != Some(AUTHENTICATION_SASL_FINAL)
     }
 
     fn is_welcome(&self, body: &Range<usize>) -> bool {

@@ -249,7 +249,7 @@ impl<'a> Oracle<'a> {
             return false;
         };
         match &claim.fact {
-            Fact::Pooler { said: Ok(PoolerFacts::Leads { in_recovery }), .. } => {
+            Fact::Pooler { said: Ok(PoolerFacts::Leads { in_recovery, .. }), .. } => {
                 *in_recovery != primary
             }
             Fact::Pooler { said: Ok(facts), .. } => !matches!(facts, PoolerFacts::LeadsNowhere(_)),

@@ -13,24 +13,26 @@
 //! | `patroni_loss_grace 60s`, `silence 30s` | limits |
 //! | `service NAME ROLE [lag_bytes_max=N] [lag_max=5s] [hold=30s] [fallback] [pooler] [bypass] [tag.NAME=VALUE]` | a service |
 //! | `no service NAME` | takes it away again |
+//! | `agent pooler`, `agent no pooler` | whether the agent's clients have to take the pooler |
 //! | `start` | ends the head: from here on the engine runs |
 //! | `reload LINE` | one of the lines above, while the engine runs |
 //! | `topology n1 n2=host:port ... [scope=S] [asked=T]` | what `/cluster` tells |
 //! | `n1 patroni [lock] STATE ROLE [timeline=N] [location=N] [replayed=N] ...` | see [`words`] |
-//! | `n1 tether primary`, `n1 tether recovery` | what the tether feels |
-//! | `n1 progress primary/recovery [location=N] [timeline=N] [streaming] [lag=2s]` | by SQL |
-//! | `n1 pooler primary/recovery/answers/refuses/nowhere` | what is at the other end of port 6432 |
+//! | `n1 tether primary/recovery [started=N]` | what the tether feels |
+//! | `n1 progress primary/recovery [location=N] [timeline=N] [streaming] [lag=2s] [sessions=NOW/MAX]` | by SQL |
+//! | `n1 pooler primary/recovery [started=N]`, `n1 pooler answers/refuses/nowhere/busy` | what is at the other end of port 6432 |
 //! | `n1 addresses 10.0.0.1 ...` | what the host name stands for |
 //! | `n1 patroni/tether/pooler/addresses failed KIND` | the same, but there is no answer |
 //! | `etcd watched`, `etcd lost` | whether etcd is watched |
 //! | `etcd order [n1] [to n2]`, `etcd no order` | the key `failover` as the watch tells it |
+//! | `etcd written 3`, `etcd read [behind]` | so many events; a read beside the watch |
 //! | `etcd leader n1` | the key `leader`, the same |
 //! | `n1 silent`, `n1 tether silent` | from here on no answer, and no failure either |
 //! | `wait 5s`, `t=12.5` | time passes |
 //! | `stall 90s` | time passes, but nobody wakes the engine: the process was stopped |
 //! | `local NAME` | the member on whose machine pgsteer runs |
 //! | `show` | prints the Snapshot and the plan |
-//! | `agent health/admin[/pooled] [LINE]` | prints what HAProxy's agent-check is answered |
+//! | `agent health/admin[/sessions] [LINE]` | prints what HAProxy's agent-check is answered |
 //!
 //! What a source says it goes on saying whenever the plan has it asked, until another line
 //! of the same member and source comes. `once` at the end makes it a single answer, and
@@ -147,6 +149,8 @@ fn head(config: &mut Config, tokens: &[&str]) -> Result<(), String> {
             let service = words::service(role, wishes)?;
             config.services.insert(service_name(name), service);
         }
+        ["agent", "pooler"] => config.agent = Some(show::agent_config(Some(words::POOLER_PORT))),
+        ["agent", "no", "pooler"] => config.agent = Some(show::agent_config(None)),
         ["no", "service", name] => {
             config.services.remove(&service_name(name));
         }

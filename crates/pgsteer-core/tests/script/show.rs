@@ -4,15 +4,14 @@ use std::time::Duration;
 
 use pgsteer_core::agent::{Question, answer};
 use pgsteer_core::config::limits::NOWHERE;
-use pgsteer_core::config::{AgentConfig, Weight, words};
+use pgsteer_core::config::{AgentConfig, Vocabulary, Weight, words};
 use pgsteer_core::gate::Gate;
 use pgsteer_core::names::MemberName;
 use pgsteer_core::plan::{Ask, Plan};
 use pgsteer_core::reason::Reason;
-use pgsteer_core::snapshot::{MemberState, PoolerState, Snapshot};
+use pgsteer_core::snapshot::{EtcdState, MemberState, PoolerState, Snapshot};
 
 use super::driver::Driver;
-use super::words::POOLER_PORT;
 
 pub fn show(driver: &Driver) -> Vec<String> {
     let (snapshot, plan) = (driver.engine.snapshot(), driver.engine.plan());
@@ -31,21 +30,30 @@ pub fn show(driver: &Driver) -> Vec<String> {
 
 /// What a client of the agent is answered; an empty line is one that was never sent.
 pub fn agent(driver: &Driver, vocabulary: &str, line: &str) -> String {
-    let (vocabulary, pooled) = match vocabulary.strip_suffix("/pooled") {
-        Some(vocabulary) => (vocabulary, true),
-        None => (vocabulary, false),
+    let mut words_of_it = vocabulary.split('/');
+    let vocabulary = words_of_it.next().unwrap_or_default();
+    let weight = match words_of_it.next() {
+        None => Weight::Lag,
+        Some("sessions") => Weight::Sessions,
+        Some(other) => panic!("no agent: {other}"),
     };
-    let config = AgentConfig {
-        listen: NOWHERE,
-        vocabulary: words::vocabulary(vocabulary).unwrap(),
-        default: Question::read("primary", |_| false).unwrap(),
-        pooler_port: pooled.then_some(POOLER_PORT),
-        line_wait: Duration::ZERO,
-        weight: Weight::Lag,
-        maxconn: None,
-    };
+    let vocabulary = words::vocabulary(vocabulary).unwrap();
+    let config = AgentConfig { vocabulary, weight, ..agent_config(None) };
     let line = Some(line).filter(|line| !line.is_empty());
     answer(&config, &driver.engine.snapshot(), line)
+}
+
+/// An agent that nobody listens to.
+pub fn agent_config(pooler_port: Option<u16>) -> AgentConfig {
+    AgentConfig {
+        listen: NOWHERE,
+        vocabulary: Vocabulary::Health,
+        default: Question::read("primary", |_| false).unwrap(),
+        pooler_port,
+        line_wait: Duration::ZERO,
+        weight: Weight::Unsaid,
+        maxconn: None,
+    }
 }
 
 fn heading(driver: &Driver, snapshot: &Snapshot) -> String {
@@ -53,9 +61,16 @@ fn heading(driver: &Driver, snapshot: &Snapshot) -> String {
     let paused = if snapshot.paused { ", paused" } else { "" };
     let etcd = match &snapshot.etcd {
         None => String::new(),
-        Some(Ok(())) => ", etcd watched".to_owned(),
-        Some(Err(failure)) => format!(", etcd lost ({failure})"),
+        Some(EtcdState { watch: Ok(()), is_behind: true, .. }) => ", etcd behind".to_owned(),
+        Some(EtcdState { watch: Ok(()), .. }) => ", etcd watched".to_owned(),
+        Some(EtcdState { watch: Err(failure), .. }) => format!(", etcd lost ({failure})"),
     };
+    let counted = snapshot.etcd.as_ref().map(|etcd| {
+        let read = etcd.read_at.map(|at| format!(", read at {at}")).unwrap_or_default();
+        let events = (etcd.events > 0).then(|| format!(", {} events", etcd.events));
+        events.unwrap_or_default() + &read
+    });
+    let etcd = etcd + &counted.unwrap_or_default();
     format!("at {}{scope}{paused}{etcd}", driver.now)
 }
 
@@ -64,6 +79,7 @@ fn describe(name: &MemberName, member: &MemberState) -> String {
     words.extend(member.timeline.map(|timeline| format!("timeline {timeline}")));
     words.extend(member.lag_bytes.map(|bytes| format!("{bytes} bytes behind")));
     words.extend(member.lag.map(|lag| format!("{lag:?} behind")));
+    words.extend(member.load_percent.map(|percent| format!("{percent} % full")));
     if member.postgres.host() != name.as_str() {
         words.push(format!("at {}", member.postgres));
     }

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgsteer_core::claim::{
-    Fact, Failure, Found, News, Order, PatroniFacts, PoolerFacts, Progress, Role, Standby, Tags,
-    TetherFacts,
+    Fact, Failure, Found, News, Order, PatroniFacts, PoolerFacts, Progress, Role, ServerStart,
+    Standby, Tags, TetherFacts,
 };
 use pgsteer_core::config::{PoolerDown, ServiceConfig};
+use pgsteer_core::load::Load;
 use pgsteer_core::names::MemberName;
 use pgsteer_core::time::Moment;
 
@@ -100,9 +101,17 @@ fn patroni(tokens: &[&str]) -> Result<PatroniFacts, String> {
 }
 
 fn tether(tokens: &[&str]) -> Result<TetherFacts, String> {
+    let in_recovery = |word: &str| match word {
+        "primary" => Ok(false),
+        "recovery" => Ok(true),
+        other => Err(format!("a tether does not say: {other}")),
+    };
     match tokens {
-        ["primary"] => Ok(TetherFacts { in_recovery: false }),
-        ["recovery"] => Ok(TetherFacts { in_recovery: true }),
+        [role] => Ok(TetherFacts { in_recovery: in_recovery(role)?, started_at: None }),
+        [role, start] => {
+            let started_at = Some(started(start)?);
+            Ok(TetherFacts { in_recovery: in_recovery(role)?, started_at })
+        }
         other => Err(format!("a tether does not say: {}", other.join(" "))),
     }
 }
@@ -110,13 +119,22 @@ fn tether(tokens: &[&str]) -> Result<TetherFacts, String> {
 fn pooler(name: &MemberName, tokens: &[&str]) -> Result<Result<PoolerFacts, Failure>, String> {
     let failure = |kind| failure(name, Source::Pooler, kind);
     Ok(Ok(match tokens {
-        ["primary"] => PoolerFacts::Leads { in_recovery: false },
-        ["recovery"] => PoolerFacts::Leads { in_recovery: true },
+        ["primary" | "recovery", ..] => {
+            let TetherFacts { in_recovery, started_at } = tether(tokens)?;
+            PoolerFacts::Leads { in_recovery, started_at }
+        }
         ["answers"] => PoolerFacts::Answers,
         ["refuses"] => PoolerFacts::RefusesLogin(failure("login:28P01")?),
+        ["busy"] => PoolerFacts::Busy(failure("timeout")?),
         ["nowhere"] => PoolerFacts::LeadsNowhere(failure("timeout")?),
         other => return Err(format!("a pooler does not say: {}", other.join(" "))),
     }))
+}
+
+/// `started=7`: at some time of the server's clock.
+fn started(token: &str) -> Result<ServerStart, String> {
+    let text = token.strip_prefix("started=").ok_or("expects started=NUMBER")?;
+    number(text).map(ServerStart)
 }
 
 fn progress(tokens: &[&str]) -> Result<Progress, String> {
@@ -126,6 +144,7 @@ fn progress(tokens: &[&str]) -> Result<Progress, String> {
         timeline: None,
         streaming: false,
         replay_lag: None,
+        load: None,
     };
     for token in tokens {
         match token.split_once('=').unwrap_or((token, "")) {
@@ -135,10 +154,17 @@ fn progress(tokens: &[&str]) -> Result<Progress, String> {
             ("location", value) => progress.location = Some(number(value)?),
             ("timeline", value) => progress.timeline = Some(number(value)?),
             ("lag", value) => progress.replay_lag = Some(duration(value)?),
+            ("sessions", value) => progress.load = Some(load(value)?),
             _ => return Err(format!("progress does not say: {token}")),
         }
     }
     Ok(progress)
+}
+
+/// `12/97`: so many sessions of so many.
+fn load(text: &str) -> Result<Load, String> {
+    let (backends, max) = text.split_once('/').ok_or("expects sessions=NOW/MAX")?;
+    Ok(Load { backends: number(backends)?, backends_max: number(max)? })
 }
 
 /// Why there is no answer; `login:28P01` and `unavailable:57P03` carry their SQLSTATE.
@@ -186,6 +212,9 @@ pub fn news(tokens: &[&str]) -> Result<News, String> {
         ["watched"] => News::Watching,
         ["lost"] => News::Lost(Failure::Refused(Arc::from("http://etcd:2379"))),
         ["no", "order"] => News::NoOrder,
+        ["written", count] => News::Written(number(count)?),
+        ["read"] => News::Read { is_behind: false },
+        ["read", "behind"] => News::Read { is_behind: true },
         ["order", leader] => order(Some(leader), None),
         ["order", "to", candidate] => order(None, Some(candidate)),
         ["order", leader, "to", candidate] => order(Some(leader), Some(candidate)),

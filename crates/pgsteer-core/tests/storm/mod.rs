@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pgsteer_core::claim::{
     Claim, Fact, Failure, Found, News, Notice, Order, PatroniFacts, PoolerFacts, Progress, Report,
-    Role, Standby, Tags, TetherFacts, Topology,
+    Role, ServerStart, Standby, Tags, TetherFacts, Topology,
 };
 use pgsteer_core::config::{Config, Membership, PoolerDown, SplitBrain};
 use pgsteer_core::engine::Engine;
@@ -108,6 +108,8 @@ fn news() -> impl Strategy<Value = News> {
         1 => Just(News::NoOrder),
         2 => somebody().prop_map(News::Leader),
         1 => Just(News::Watching),
+        1 => Just(News::Written(1)),
+        1 => any::<bool>().prop_map(|is_behind| News::Read { is_behind }),
         1 => Just(News::Lost(Failure::Closed(Arc::from("etcd")))),
     ]
 }
@@ -120,7 +122,9 @@ fn fact() -> impl Strategy<Value = Fact> {
     prop_oneof![
         6 => patroni().prop_map(|facts| Fact::Patroni(Ok(facts))),
         1 => failure().prop_map(|failure| Fact::Patroni(Err(failure))),
-        6 => any::<bool>().prop_map(|in_recovery| Fact::Tether(Ok(TetherFacts { in_recovery }))),
+        6 => (any::<bool>(), start()).prop_map(|(in_recovery, started_at)| {
+            Fact::Tether(Ok(TetherFacts { in_recovery, started_at }))
+        }),
         1 => failure().prop_map(|failure| Fact::Tether(Err(failure))),
         2 => progress().prop_map(Fact::Progress),
         4 => pooler().prop_map(|said| Fact::Pooler { port: POOLER_PORT, said }),
@@ -172,15 +176,24 @@ fn progress() -> impl Strategy<Value = Progress> {
             timeline: Some(timeline),
             streaming,
             replay_lag: None,
+            load: None,
         },
     )
 }
 
+/// Servers are few, and some do not tell.
+fn start() -> impl Strategy<Value = Option<ServerStart>> {
+    prop_oneof![2 => Just(None), 3 => (1..3_u64).prop_map(|start| Some(ServerStart(start)))]
+}
+
 fn pooler() -> impl Strategy<Value = Result<PoolerFacts, Failure>> {
     prop_oneof![
-        6 => any::<bool>().prop_map(|in_recovery| Ok(PoolerFacts::Leads { in_recovery })),
+        6 => (any::<bool>(), start()).prop_map(|(in_recovery, started_at)| {
+            Ok(PoolerFacts::Leads { in_recovery, started_at })
+        }),
         1 => failure().prop_map(|failure| Ok(PoolerFacts::LeadsNowhere(failure))),
         1 => failure().prop_map(|failure| Ok(PoolerFacts::RefusesLogin(failure))),
+        1 => failure().prop_map(|failure| Ok(PoolerFacts::Busy(failure))),
         1 => Just(Ok(PoolerFacts::Answers)),
         1 => failure().prop_map(Err),
     ]
@@ -234,9 +247,9 @@ impl Storm {
             }
             Step::Is { member, role } => {
                 let in_recovery = *role != Role::Primary;
-                let tether = Fact::Tether(Ok(TetherFacts { in_recovery }));
+                let tether = Fact::Tether(Ok(TetherFacts { in_recovery, started_at: None }));
                 self.say(name(*member), play.now, Fact::Patroni(Ok(facts(*role, 100))), play);
-                let said = Ok(PoolerFacts::Leads { in_recovery });
+                let said = Ok(PoolerFacts::Leads { in_recovery, started_at: None });
                 self.say(name(*member), play.now, tether, play);
                 self.say(name(*member), play.now, Fact::Pooler { port: POOLER_PORT, said }, play);
             }

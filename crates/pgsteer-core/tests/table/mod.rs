@@ -94,6 +94,18 @@ pub const ROWS: &[Row] = &[
         },
     },
     Row {
+        says: "pooler paused or full: open stays open for a while, and nobody is led past it",
+        seen: |_, snapshot| {
+            let busy = |gate: &Gate| gate.is_open() && has_code(gate, "pooler_busy");
+            any_write(snapshot, |gate| busy(gate) && !gate.bypasses_pooler())
+                && !any_write(snapshot, Gate::bypasses_pooler)
+        },
+    },
+    Row {
+        says: "the same after two minutes, or when it never was open: shut",
+        seen: |_, snapshot| any_write(snapshot, |gate| is_shut(gate, "pooler_busy")),
+    },
+    Row {
         says: "the same of a replica",
         seen: |_, snapshot| {
             any_gate(snapshot, Role::Replica, |gate| is_shut(gate, "pooler_astray"))

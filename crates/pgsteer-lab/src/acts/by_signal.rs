@@ -59,6 +59,15 @@ impl Lab {
         self.start_pgbouncer(name)
     }
 
+    /// PgBouncer alone hangs: its listener still accepts, and nobody answers.
+    pub fn freeze_pgbouncer(&self, name: &str) -> Result<()> {
+        self.stop_parts(name, &[Part::PgBouncer], "freeze PgBouncer")
+    }
+
+    pub fn thaw_pgbouncer(&self, name: &str) -> Result<()> {
+        self.continue_parts(name, &[Part::PgBouncer], "thaw PgBouncer")
+    }
+
     /// Patroni alone dies; PostgreSQL goes on, and the leader lock runs out after its ttl.
     pub fn kill_patroni(&self, name: &str) -> Result<()> {
         self.kill_parts(name, &[Part::Patroni], "kill Patroni")

@@ -2,12 +2,26 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::lab::Lab;
+use crate::member::SUPERUSER;
 use crate::patience::wait_for;
+use crate::wire::Session;
+
+/// `PAUSE` waits for the sessions that are under way.
+const CONSOLE_LIMIT: Duration = Duration::from_secs(20);
 
 impl Lab {
+    /// Says something at the console of the member's PgBouncer: `PAUSE`, `RESUME`, `SET ...`.
+    pub fn tell_pgbouncer(&self, name: &str, command: &str) -> Result<()> {
+        let console = self.member(name)?.pgbouncer_addr();
+        let mut session = Session::connect(console, SUPERUSER, "pgbouncer", CONSOLE_LIMIT)
+            .with_context(|| format!("no console of PgBouncer at {console}"))?;
+        session.query(command, CONSOLE_LIMIT).with_context(|| format!("{name}: {command}"))?;
+        Ok(())
+    }
+
     /// Promotes a replica behind Patroni's back. A living Patroni would undo it, so kill all of them
     /// first; then there are two primaries.
     pub fn promote_by_hand(&self, name: &str) -> Result<()> {

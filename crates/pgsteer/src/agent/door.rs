@@ -6,6 +6,8 @@
 use std::io::{self, Read as _};
 use std::mem;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::ops::ControlFlow;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -39,6 +41,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 /// The door. It lives on a thread of its own.
 pub struct Door {
     pub listener: TcpListener,
+    /// Ends when nobody wants the agent any more.
+    pub leave: UnixStream,
     pub desk: Desk,
     pub senders: Arc<Senders>,
     /// Where those go who have to be waited for.
@@ -53,35 +57,43 @@ struct Standing {
 
 /// What came of looking at the door.
 struct Look {
+    is_over: bool,
     has_knocked: bool,
     /// Of each who stands there, whether it has something to say.
     speaks: Vec<bool>,
 }
 
 impl Door {
-    /// Takes clients in until the waiting room is gone.
+    /// Takes clients in until it is to end, or the waiting room is gone.
     pub fn keep(&self) {
         self.await_first_word();
         let (mut standing, mut is_failing) = (Vec::new(), false);
         while !self.room.is_closed() {
-            let is_fine = self.turn(&mut standing).inspect_err(|error| {
-                if !is_failing {
-                    tracing::warn!(%error, "the agent cannot take a connection in");
+            match self.turn(&mut standing) {
+                Ok(ControlFlow::Break(())) => return,
+                Ok(ControlFlow::Continue(())) => is_failing = false,
+                Err(error) => {
+                    if !is_failing {
+                        tracing::warn!(%error, "the agent cannot take a connection in");
+                    }
+                    is_failing = true;
+                    self.send_on(Word::MakeRoom);
+                    std::thread::sleep(ACCEPT_PAUSE);
                 }
-                self.send_on(Word::MakeRoom);
-                std::thread::sleep(ACCEPT_PAUSE);
-            });
-            is_failing = is_fine.is_err();
+            }
         }
     }
 
     /// Waits for something to happen, and sees to it.
-    fn turn(&self, standing: &mut Vec<Standing>) -> Result<(), Errno> {
+    fn turn(&self, standing: &mut Vec<Standing>) -> Result<ControlFlow<()>, Errno> {
         let look = match self.look(standing) {
             // A signal is no reason to do anything but to look again.
-            Err(Errno::INTR) => return Ok(()),
+            Err(Errno::INTR) => return Ok(ControlFlow::Continue(())),
             look => look?,
         };
+        if look.is_over {
+            return Ok(ControlFlow::Break(()));
+        }
         let now = Instant::now();
         for (who, speaks) in mem::take(standing).into_iter().zip(look.speaks) {
             match speaks {
@@ -98,7 +110,7 @@ impl Door {
         if standing.len() > STANDING_MAX {
             self.send_on(Word::Comes(standing.remove(0).client));
         }
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     }
 
     fn await_first_word(&self) {
@@ -110,7 +122,8 @@ impl Door {
 
     /// Waits until somebody knocks or speaks, or has stood there for long enough.
     fn look(&self, standing: &[Standing]) -> Result<Look, Errno> {
-        let mut sockets = Vec::with_capacity(1 + standing.len());
+        let mut sockets = Vec::with_capacity(2 + standing.len());
+        sockets.push(PollFd::new(&self.leave, PollFlags::IN));
         sockets.push(PollFd::new(&self.listener, PollFlags::IN));
         sockets.extend(standing.iter().map(|who| PollFd::new(&who.client.stream, PollFlags::IN)));
         let first = standing.iter().map(|who| who.until).min();
@@ -118,6 +131,7 @@ impl Door {
         poll(&mut sockets, wait.as_ref())?;
         let mut has_something = sockets.iter().map(|socket| !socket.revents().is_empty());
         Ok(Look {
+            is_over: has_something.next() == Some(true),
             has_knocked: has_something.next() == Some(true),
             speaks: has_something.collect(),
         })

@@ -12,6 +12,7 @@ mod room;
 mod tests;
 
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -43,9 +44,11 @@ pub struct Desk {
     pub heartbeat: Arc<Heartbeat>,
 }
 
-/// The running agent. It ends with the process.
+/// The running agent. Dropping it ends it, and frees its port a moment later.
 #[derive(Debug)]
 pub struct Agent {
+    /// While this is open the door stays so.
+    _stay: UnixStream,
     config: watch::Sender<AgentConfig>,
     door: JoinHandle<()>,
     waiting_room: JoinHandle<anyhow::Result<()>>,
@@ -81,9 +84,15 @@ impl Agent {
         let senders = Arc::<Senders>::default();
         let (of_room, known) = (desk.clone(), Arc::clone(&senders));
         let waiting_room = thread("pgsteer-agent-w", move || wait_for_all(words, of_room, known))?;
-        let door = Door { listener, desk, senders, room };
+        let (stay, leave) = UnixStream::pair().context("cannot make a pair of sockets")?;
+        let door = Door { listener, leave, desk, senders, room };
         let door = thread("pgsteer-agent", move || door.keep())?;
-        Ok(Agent { config, door, waiting_room })
+        Ok(Agent { _stay: stay, config, door, waiting_room })
+    }
+
+    /// Where it listens.
+    pub fn listen(&self) -> SocketAddr {
+        self.config.borrow().listen
     }
 
     /// Goes on with other words. Where it listens does not change.

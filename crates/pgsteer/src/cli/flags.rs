@@ -14,7 +14,7 @@ use pgsteer_core::config::units::{LagLimit, lag};
 use pgsteer_core::config::{Config, address, file, plain, words};
 use pgsteer_core::names::{MemberName, ServiceName};
 
-use super::{AgentArgs, RenderArgs, RunArgs};
+use super::{AgentArgs, CheckLoginArgs, RenderArgs, RunArgs};
 
 /// The configuration file, as far as it could be read.
 #[derive(Clone, Debug)]
@@ -48,9 +48,7 @@ pub fn agent_config(args: &AgentArgs, file: Option<&ConfigFile>) -> Result<Confi
     let run = RunArgs {
         http: args.http.clone(),
         local: args.local.clone(),
-        check_user: args.check_user.clone(),
-        check_dbname: args.check_dbname.clone(),
-        check_password_file: args.check_password_file.clone(),
+        check: args.check.clone(),
         ..RunArgs::default()
     };
     put_on_top(&run, &mut draft, &mut errors);
@@ -72,8 +70,11 @@ pub fn render_config(args: &RenderArgs, file: Option<&ConfigFile>) -> Result<Con
     let mut run = RunArgs {
         patroni: args.patroni.clone(),
         local: args.local.clone(),
-        check_user: args.check_user.clone(),
-        check_dbname: args.check_dbname.clone(),
+        check: CheckLoginArgs {
+            check_user: args.check_user.clone(),
+            check_dbname: args.check_dbname.clone(),
+            check_password_file: None,
+        },
         ..RunArgs::default()
     };
     match args.patroni_port {
@@ -154,7 +155,7 @@ fn written(file: &ConfigFile) -> (Draft, ConfigErrors) {
 fn put_on_top(args: &RunArgs, draft: &mut Draft, errors: &mut ConfigErrors) {
     put_members(args, draft, errors);
     put_etcd(args, draft, errors);
-    put_check(args, draft, errors);
+    put_check(&args.check, draft, errors);
     put_listeners(args, draft, errors);
     put_local(args, draft, errors);
     put_hold(args, draft, errors);
@@ -223,7 +224,7 @@ fn put_etcd(args: &RunArgs, draft: &mut Draft, errors: &mut ConfigErrors) {
     }
 }
 
-fn put_check(args: &RunArgs, draft: &mut Draft, errors: &mut ConfigErrors) {
+fn put_check(args: &CheckLoginArgs, draft: &mut Draft, errors: &mut ConfigErrors) {
     if let Some(user) = &args.check_user {
         let place = Place::Flag("--check-user");
         let user = errors.field(place.clone(), plain::login(user));
@@ -323,7 +324,7 @@ fn replica_services(draft: &mut Draft) -> impl Iterator<Item = &mut ServiceDraft
 mod tests {
     use clap::Parser;
 
-    use pgsteer_core::config::summary::Summary;
+    use pgsteer_core::config::summary::{AgentSummary, Summary};
 
     use super::*;
     use crate::cli::{Cli, Command};
@@ -373,6 +374,42 @@ mod tests {
     status pages on http://0.0.0.0:7000
     at most 10000 sessions on one worker per core
     ");
+    }
+
+    fn agent_meant(line: &str, file: &str) -> String {
+        let words = ["pgsteer", "agent"].into_iter().chain(line.split_whitespace());
+        let Command::Agent(args) = Cli::try_parse_from(words).unwrap().command else {
+            unreachable!()
+        };
+        let file = ConfigFile { name: "pgsteer.toml".to_owned(), text: Ok(file.to_owned()) };
+        AgentSummary(&agent_config(&args, Some(&file)).unwrap()).to_string()
+    }
+
+    #[test]
+    fn an_agent_shows_what_it_answers_and_not_doors_that_it_has_not() {
+        insta::assert_snapshot!(agent_meant("-h 10.0.0.11", ""), @"
+        cluster main: members from Patroni at http://10.0.0.11:8008
+        no check login: Patroni's word alone decides
+        agent-checks on 0.0.0.0:5555, answered in words of health
+        asked for nothing: primary of the local member
+        asked for a health check: as Patroni
+        asked for write: a primary
+        asked for read: a replica
+        no status pages
+        ");
+        let line = "-h 10.0.0.11 -r 6432 -k replica?lag=16MB&tag_zone=a --http 0.0.0.0:7000";
+        let file = "[agent]\nweight = 'sessions'\nmaxconn = 90\n[check]\nuser = 'pgcheck'\n\
+                    [services.write]\n[services.read]\nlag_bytes_max = '1MB'\n";
+        insta::assert_snapshot!(agent_meant(line, file), @"
+        cluster main: members from Patroni at http://10.0.0.11:8008
+        check login pgcheck to database postgres, no password, sslmode prefer
+        agent-checks on 0.0.0.0:5555, answered in words of health, weight by sessions, maxconn 90
+        asked for nothing: replica?lag=16MB&tag_zone=a of the local member
+        asked for a health check: as Patroni, through the pooler on port 6432
+        asked for write: a primary
+        asked for read: a replica, at most 1MB behind
+        status pages on http://0.0.0.0:7000
+        ");
     }
 
     #[test]

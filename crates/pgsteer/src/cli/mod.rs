@@ -122,6 +122,22 @@ pub struct RunArgs {
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     pub max_lag: Option<String>,
 
+    /// `[check]`.
+    #[command(flatten)]
+    pub check: CheckLoginArgs,
+
+    /// How the log on stderr looks
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    pub log_format: LogFormat,
+
+    /// Check flags and file, show what they mean, and exit
+    #[arg(long)]
+    pub check_config: bool,
+}
+
+/// The login of the checks, as written.
+#[derive(Clone, Debug, Default, Args)]
+pub struct CheckLoginArgs {
     /// PostgreSQL user for checks; it needs no rights [default: no checks, Patroni alone decides]
     #[arg(long, value_name = "NAME")]
     pub check_user: Option<String>,
@@ -133,14 +149,6 @@ pub struct RunArgs {
     /// File that holds the password for checks [default: no password]
     #[arg(long, value_name = "FILE")]
     pub check_password_file: Option<String>,
-
-    /// How the log on stderr looks
-    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
-    pub log_format: LogFormat,
-
-    /// Check flags and file, show what they mean, and exit
-    #[arg(long)]
-    pub check_config: bool,
 }
 
 /// How the log looks.
@@ -216,17 +224,9 @@ pub struct AgentArgs {
     #[arg(long, value_name = "ADDR")]
     pub http: Option<String>,
 
-    /// PostgreSQL user for checks; it needs no rights [default: no checks, Patroni alone decides]
-    #[arg(long, value_name = "NAME")]
-    pub check_user: Option<String>,
-
-    /// Database for checks [default: postgres]
-    #[arg(long, value_name = "NAME")]
-    pub check_dbname: Option<String>,
-
-    /// File that holds the password for checks [default: no password]
-    #[arg(long, value_name = "FILE")]
-    pub check_password_file: Option<String>,
+    /// `[check]`.
+    #[command(flatten)]
+    pub check: CheckLoginArgs,
 
     /// How the log on stderr looks
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]

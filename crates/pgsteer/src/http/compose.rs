@@ -8,7 +8,9 @@ use std::time::Duration;
 use pgsteer_core::gate;
 use pgsteer_core::names::{MemberName, ServiceName};
 use pgsteer_core::reason::Reason;
-use pgsteer_core::snapshot::{self, EventKind, MemberState, PoolerState, ServiceState, Snapshot};
+use pgsteer_core::snapshot::{
+    self, EtcdState, EventKind, MemberState, PoolerState, ServiceState, Snapshot,
+};
 
 use super::document::{Cause, Cluster, Document, Event, Gate, Member, Pooler, Service};
 use super::stamp::Now;
@@ -32,15 +34,16 @@ pub fn compose(snapshot: &Snapshot, stats: &Stats, now: &Now) -> Document {
 fn cluster(snapshot: &Snapshot, stats: &Stats, now: &Now) -> Cluster {
     let members = &snapshot.members;
     let services = &snapshot.services;
+    let etcd = snapshot.etcd.as_ref();
     Cluster {
         name: snapshot.cluster.to_string(),
         scope: snapshot.scope.clone(),
         paused: snapshot.paused,
-        etcd: snapshot.etcd.as_ref().map(|etcd| etcd_word(etcd).to_owned()),
-        etcd_trouble: snapshot
-            .etcd
-            .as_ref()
-            .and_then(|etcd| Some(etcd.as_ref().err()?.to_string())),
+        etcd: etcd.map(|etcd| etcd_word(etcd).to_owned()),
+        etcd_trouble: etcd.and_then(|etcd| Some(etcd.watch.as_ref().err()?.to_string())),
+        etcd_behind: etcd.map(|etcd| etcd.is_behind),
+        etcd_events_total: etcd.map(|etcd| etcd.events),
+        etcd_read_at: etcd.and_then(|etcd| Some(now.stamp(etcd.read_at?))),
         members: members
             .iter()
             .map(|(name, state)| member(name, state, gates(name, services, stats, now)))
@@ -53,8 +56,8 @@ fn cluster(snapshot: &Snapshot, stats: &Stats, now: &Now) -> Cluster {
     }
 }
 
-fn etcd_word<T>(etcd: &Result<(), T>) -> &'static str {
-    match etcd {
+fn etcd_word(etcd: &EtcdState) -> &'static str {
+    match etcd.watch {
         Ok(()) => "watched",
         Err(_) => "lost",
     }
@@ -69,6 +72,7 @@ fn member(name: &MemberName, state: &MemberState, services: BTreeMap<String, Gat
         timeline: state.timeline,
         lag_bytes: state.lag_bytes,
         lag_seconds: state.lag.as_ref().map(Duration::as_secs_f64),
+        load_percent: state.load_percent,
         trouble: state.trouble.as_ref().map(cause),
         poolers: state.poolers.iter().map(|(port, state)| pooler(*port, state)).collect(),
         tags: state.tags.clone(),

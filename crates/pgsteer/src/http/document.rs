@@ -47,6 +47,15 @@ pub struct Cluster {
     /// Why etcd is not watched, if it is lost.
     #[serde(default)]
     pub etcd_trouble: Option<String>,
+    /// The last read of etcd found what the watch has not told; null where it is not configured.
+    #[serde(default)]
+    pub etcd_behind: Option<bool>,
+    /// Keys that were written since the start, as the watch told.
+    #[serde(default)]
+    pub etcd_events_total: Option<u64>,
+    /// When the keys were last read beside the watch.
+    #[serde(default)]
+    pub etcd_read_at: Option<Stamp>,
     /// Its members, by name.
     pub members: Vec<Member>,
     /// Its services, by name.
@@ -72,6 +81,9 @@ pub struct Member {
     pub lag_bytes: Option<u64>,
     /// How far its replay is behind, in seconds.
     pub lag_seconds: Option<f64>,
+    /// How many of the sessions that it may have are taken, in percent, in steps of 10.
+    #[serde(default)]
+    pub load_percent: Option<u8>,
     /// What is wrong with it, if something is.
     pub trouble: Option<Cause>,
     /// The poolers beside it that are watched, by port.

@@ -10,7 +10,7 @@ use pgsteer_core::gate::{Gate, Note, Sessions, Way};
 use pgsteer_core::names::{ClusterName, Endpoint, MemberName, ServiceName};
 use pgsteer_core::reason::Reason;
 use pgsteer_core::snapshot::{
-    Event, EventKind, Health, MemberState, PoolerState, ServiceState, Snapshot,
+    EtcdState, Event, EventKind, Health, MemberState, PoolerState, ServiceState, Snapshot,
 };
 use pgsteer_core::time::Moment;
 
@@ -36,7 +36,7 @@ pub fn snapshot() -> Snapshot {
         cluster: ClusterName::new("demo").unwrap(),
         scope: Some("batman".to_owned()),
         paused: true,
-        etcd: None,
+        etcd: Some(EtcdState { events: 3, read_at: Some(at(3_722_750)), ..EtcdState::default() }),
         local: None,
         members: members(),
         services: [(service("write"), write()), (service("read"), read())].into(),
@@ -117,6 +117,7 @@ fn state(host: &str, role: Role) -> MemberState {
         timeline: None,
         lag_bytes: None,
         lag: None,
+        load_percent: None,
         poolers: BTreeMap::new(),
         tags: Tags::new(),
         health: Health::default(),
@@ -131,6 +132,7 @@ fn members() -> BTreeMap<MemberName, MemberState> {
         timeline: Some(4),
         lag_bytes: Some(1_258_291),
         lag: Some(Duration::from_millis(340)),
+        load_percent: Some(30),
         poolers: [
             (6432, PoolerState { leads_to: Some(Role::Replica), trouble: None }),
             (6433, PoolerState { leads_to: None, trouble: Some(pooler_down()) }),

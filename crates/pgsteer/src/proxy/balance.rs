@@ -76,7 +76,10 @@ pub fn pick_early(snapshot: &Snapshot, service: &Service) -> Option<Target> {
 pub fn opened_in(snapshot: &Snapshot, service: &ServiceName, member: &MemberName) -> Option<u64> {
     match snapshot.services.get(service)?.gates.get(member)? {
         Gate::Open { generation, .. } => Some(*generation),
-        Gate::Shut { .. } | Gate::Draining { .. } | Gate::Probation { .. } => None,
+        Gate::Shut { .. }
+        | Gate::Draining { .. }
+        | Gate::HeldBack { .. }
+        | Gate::Probation { .. } => None,
     }
 }
 

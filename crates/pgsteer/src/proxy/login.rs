@@ -11,7 +11,7 @@ use std::time::Duration;
 use pgsteer_core::claim::Role;
 use pgsteer_core::wire::error::sqlstate;
 use pgsteer_core::wire::login::{
-    LOGIN_BYTES_MAX, LoginError, LoginWatch, Progress, Ready, SYNC, is_repeatable,
+    LOGIN_BYTES_MAX, LoginError, LoginWatch, Progress, Ready, SYNC, answer_len, is_repeatable,
 };
 use pgsteer_core::wire::startup::CancelKey;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -156,7 +156,10 @@ impl Login {
                     if let Some(turn) = turn.take() {
                         turn.heard();
                     }
-                    relay.deliver(ready, client).await
+                    match relay.deliver(ready, client).await {
+                        ready @ Outcome::Ready { .. } => relay.catch_up(server, ready).await,
+                        other => other,
+                    }
                 }
                 Err(outcome) => outcome,
             }
@@ -182,7 +185,8 @@ impl Login {
         // A pooler's word on the role is as old as its own connection.
         let is_pooler = |port| server.peer_addr().is_ok_and(|address| address.port() == port);
         let believed = !service.config.pooler_port.is_some_and(is_pooler);
-        Relay { login: self, service, believed, watch: LoginWatch::default(), echoed: 0, is_early }
+        let watch = LoginWatch::default();
+        Relay { login: self, service, believed, watch, echoed: 0, is_early, sent: 0, answers: 0 }
     }
 
     /// The client had to leave the member.
@@ -206,6 +210,10 @@ struct Relay<'a> {
     echoed: usize,
     /// It began before the gate was open.
     is_early: bool,
+    /// How much of what the client has said this server was told, if it is early.
+    sent: usize,
+    /// How many answers to its questions are in that.
+    answers: usize,
 }
 
 impl Relay<'_> {
@@ -217,7 +225,8 @@ impl Relay<'_> {
         turn: &mut Option<Turn>,
         deserted: impl Future<Output = ()>,
     ) -> Result<Ready, Outcome> {
-        let opening = [&self.login.startup[..], &self.login.said[..]].concat();
+        let said = if self.is_early { &[][..] } else { &self.login.said[..] };
+        let opening = [&self.login.startup[..], said].concat();
         server.write_all(&opening).await.map_err(broken)?;
         let first_word_limit = self.service.config.connect_timeout * FIRST_WORD_TIMEOUTS;
         let first_word_by = Instant::now() + first_word_limit;
@@ -241,6 +250,7 @@ impl Relay<'_> {
                     if let Some(ready) = self.on_server(&from_server, client).await? {
                         return Ok(ready);
                     }
+                    self.pass_on(&[], server).await?;
                 }
                 read = client.stream.read_buf(&mut from_client), if self.may_talk() => {
                     if !matches!(read, Ok(1..)) {
@@ -250,7 +260,7 @@ impl Relay<'_> {
                     if self.login.said.len() > LOGIN_BYTES_MAX {
                         return Err(Outcome::Over);
                     }
-                    server.write_all(&from_client).await.map_err(broken)?;
+                    self.pass_on(&from_client, server).await?;
                 }
                 () = sleep_until(first_word_by), if !has_spoken => {
                     let why = format!("no answer to the login within {first_word_limit:?}");
@@ -295,6 +305,32 @@ impl Relay<'_> {
             if let Some(ready) = self.on_server(&heard, client).await? {
                 return Ok(ready);
             }
+        }
+    }
+
+    /// Tells the server what the client has just said. Before the gate is open that is an answer to
+    /// each of its questions and nothing else: what a client sends behind its password in the same
+    /// breath would be done at a standby, or by a primary that nobody is to be led to yet.
+    async fn pass_on(&mut self, new: &[u8], server: &mut TcpStream) -> Result<(), Outcome> {
+        if !self.is_early {
+            return server.write_all(new).await.map_err(broken);
+        }
+        while self.answers < self.watch.questions()
+            && let Some(len) = answer_len(&self.login.said[self.sent..])
+        {
+            let answer = &self.login.said[self.sent..self.sent + len];
+            server.write_all(answer).await.map_err(broken)?;
+            self.sent += len;
+            self.answers += 1;
+        }
+        Ok(())
+    }
+
+    /// The login is `done`, and the server is told what has waited for that.
+    async fn catch_up(&mut self, server: &mut TcpStream, done: Outcome) -> Outcome {
+        match server.write_all(&self.login.said[self.sent..]).await {
+            Ok(()) => done,
+            Err(_) => Outcome::Over,
         }
     }
 

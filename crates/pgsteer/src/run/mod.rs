@@ -4,13 +4,14 @@ mod conductor;
 mod signals;
 mod systemd;
 
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use pgsteer_core::claim::Report;
-use pgsteer_core::config::Config;
+use pgsteer_core::config::{AgentConfig, Config};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -85,6 +86,7 @@ async fn serve(
 struct Running {
     config: Config,
     clock: Clock,
+    heartbeat: Arc<Heartbeat>,
     stats: Arc<Stats>,
     reports: mpsc::Sender<Report>,
     configs: mpsc::Sender<Config>,
@@ -125,10 +127,7 @@ impl Running {
         let conductor = tokio::spawn(conductor.run(reports_heard, configs_heard));
         let agent = match (asked, &config.agent) {
             (Some(listener), Some(wanted)) => {
-                tracing::info!("agent-checks are answered on {}", wanted.listen);
-                let (wanted, snapshots) = (wanted.clone(), published.snapshots.clone());
-                let heartbeat = Arc::clone(&heartbeat);
-                Some(Agent::start(listener, wanted, snapshots, clock, heartbeat)?)
+                Some(start_agent(listener, wanted, &published, clock, &heartbeat)?)
             }
             _ => None,
         };
@@ -137,6 +136,7 @@ impl Running {
         if let Some(listener) = pages {
             let snapshot = published.snapshots.clone();
             let stats = Arc::clone(&stats);
+            let heartbeat = Arc::clone(&heartbeat);
             let pages = Pages { snapshot, stats, clock, heartbeat };
             tokio::spawn(async move {
                 let Err(error) = http::serve(listener, pages).await;
@@ -149,6 +149,7 @@ impl Running {
         Ok(Running {
             config,
             clock,
+            heartbeat,
             stats,
             reports,
             configs,
@@ -177,6 +178,7 @@ impl Running {
             true => None,
             false => Some(sources::prepare(&config.cluster)?),
         };
+        let door = self.new_door_of_agent(&config)?;
         if let Some(proxy) = &mut self.proxy {
             proxy.reload(&config)?;
         }
@@ -184,20 +186,41 @@ impl Running {
             let (reports, plans) = (self.reports.clone(), self.published.plans.clone());
             self.sources = prepared.start(self.clock, reports, plans);
         }
-        let port = |config: &Config| config.agent.as_ref().map(|agent| agent.listen);
-        if config.http != self.config.http
-            || config.proxy != self.config.proxy
-            || port(&config) != port(&self.config)
-        {
-            tracing::warn!(
-                "changes of [http], [proxy] and the agent's port take effect at the next start"
-            );
-        }
-        if let (Some(agent), Some(wanted)) = (&self.agent, &config.agent) {
-            agent.change(wanted.clone());
+        if config.http != self.config.http || config.proxy != self.config.proxy {
+            tracing::warn!("changes of [http] and [proxy] take effect at the next start");
         }
         self.configs.send(config.clone()).await.context("the engine is gone")?;
+        self.change_agent(&config, door)?;
         self.config = config;
+        Ok(())
+    }
+
+    /// Binds the port of an agent that is new, or listens elsewhere from now on.
+    fn new_door_of_agent(&self, config: &Config) -> anyhow::Result<Option<TcpListener>> {
+        let has_it = |listen| self.agent.as_ref().is_some_and(|agent| agent.listen() == listen);
+        let wanted = config.agent.as_ref().map(|agent| agent.listen);
+        wanted.filter(|listen| !has_it(*listen)).map(agent::bind).transpose()
+    }
+
+    /// Lets the agent begin, go on or end as `config` says; at `door` if that is a new one.
+    fn change_agent(&mut self, config: &Config, door: Option<TcpListener>) -> anyhow::Result<()> {
+        match (&config.agent, door) {
+            (None, _) => {
+                if self.agent.take().is_some() {
+                    tracing::info!("agent-checks are not answered any more");
+                }
+            }
+            (Some(wanted), Some(door)) => {
+                let (clock, heartbeat) = (self.clock, &self.heartbeat);
+                let agent = start_agent(door, wanted, &self.published, clock, heartbeat)?;
+                self.agent = Some(agent);
+            }
+            (Some(wanted), None) => {
+                if let Some(agent) = &self.agent {
+                    agent.change(wanted.clone());
+                }
+            }
+        }
         Ok(())
     }
 
@@ -227,6 +250,18 @@ impl Running {
     }
 }
 
+fn start_agent(
+    listener: TcpListener,
+    wanted: &AgentConfig,
+    published: &Published,
+    clock: Clock,
+    heartbeat: &Arc<Heartbeat>,
+) -> anyhow::Result<Agent> {
+    tracing::info!("agent-checks are answered on {}", wanted.listen);
+    let (wanted, snapshots) = (wanted.clone(), published.snapshots.clone());
+    Agent::start(listener, wanted, snapshots, clock, Arc::clone(heartbeat))
+}
+
 /// Every session takes two file descriptors, and the usual soft limit is 1,024.
 fn raise_file_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
@@ -239,10 +274,13 @@ fn raise_file_limit() {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
+    use std::io::Read as _;
+    use std::net::{SocketAddr, TcpStream};
 
     use pgsteer_core::claim::{Found, Role};
-    use pgsteer_core::config::{ClusterConfig, Membership, ProxyConfig, ServiceConfig, SplitBrain};
+    use pgsteer_core::config::{
+        ClusterConfig, Membership, ProxyConfig, ServiceConfig, SplitBrain, Vocabulary, Weight,
+    };
     use pgsteer_core::names::{ClusterName, Endpoint, MemberName, ServiceName};
 
     use super::*;
@@ -271,6 +309,62 @@ mod tests {
             agent: None,
             proxy: ProxyConfig { workers: Some(2), ..ProxyConfig::default() },
         }
+    }
+
+    fn with_agent(config: &Config, listen: SocketAddr, vocabulary: Vocabulary) -> Config {
+        let agent = AgentConfig {
+            listen,
+            vocabulary,
+            default: None,
+            pooler_port: None,
+            line_wait: Duration::ZERO,
+            weight: Weight::Unsaid,
+            maxconn: None,
+        };
+        Config { agent: Some(agent), ..config.clone() }
+    }
+
+    /// The first word of the agent's answer; none if nobody is there.
+    fn first_word(agent: SocketAddr) -> Option<String> {
+        let mut stream = TcpStream::connect(agent).ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        answer.split(' ').next().filter(|word| !word.is_empty()).map(str::to_owned)
+    }
+
+    async fn eventually(agent: SocketAddr, word: Option<&str>) {
+        let is_so = async {
+            while tokio::task::spawn_blocking(move || first_word(agent)).await.unwrap().as_deref()
+                != word
+            {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let seen = tokio::time::timeout(Duration::from_secs(10), is_so).await;
+        assert!(seen.is_ok(), "{agent} does not come to {word:?}");
+    }
+
+    #[tokio::test]
+    async fn a_reload_starts_changes_moves_and_ends_the_agent() {
+        let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let (here, there) = (free(), free());
+        let without = config();
+        let mut running = Running::start(without.clone(), Outputs::All).unwrap();
+        running.change(with_agent(&without, here, Vocabulary::Health)).await.unwrap();
+        eventually(here, Some("ready")).await;
+        running.change(with_agent(&without, here, Vocabulary::Admin)).await.unwrap();
+        eventually(here, Some("maint")).await;
+        running.change(with_agent(&without, there, Vocabulary::Admin)).await.unwrap();
+        eventually(there, Some("maint")).await;
+        eventually(here, None).await;
+        // A port that somebody else has changes nothing.
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let elsewhere = with_agent(&without, taken.local_addr().unwrap(), Vocabulary::Health);
+        assert!(running.change(elsewhere).await.is_err());
+        eventually(there, Some("maint")).await;
+        running.change(without).await.unwrap();
+        eventually(there, None).await;
+        assert!(!running.agent.as_ref().is_some_and(Agent::has_failed));
     }
 
     #[tokio::test]

@@ -28,6 +28,8 @@ struct State {
     is_promoted: AtomicBool,
     logins: AtomicUsize,
     asked: AtomicUsize,
+    /// Queries that came before it was promoted.
+    early_queries: AtomicUsize,
 }
 
 impl Standby {
@@ -81,7 +83,12 @@ impl State {
                     self.asked.fetch_add(1, Ordering::SeqCst);
                     talk.say(&wire::ready());
                 }
-                b'Q' => talk.say(&wire::done()),
+                b'Q' => {
+                    if word == "on" {
+                        self.early_queries.fetch_add(1, Ordering::SeqCst);
+                    }
+                    talk.say(&wire::done());
+                }
                 _ => return,
             }
         }
@@ -126,6 +133,31 @@ fn a_client_is_logged_in_before_the_gate_opens_and_served_when_it_does() {
     assert_eq!(front.sessions("write", "n1"), (1, 1));
     drop(client);
     front.wait_until_empty();
+}
+
+#[test]
+fn what_a_client_sends_behind_its_password_waits_for_the_gate() {
+    let standby = Standby::asking(|talk| {
+        talk.say(&wire::authentication(3, b""));
+        talk.hear().is_some_and(|answer| answer[0] == b'p')
+    });
+    let front = Front::of(&[&standby.server]);
+    front.promote("n1");
+    let mut client = Client::knock(front.write);
+    assert_eq!(client.read_message().0, b'R');
+    let query = wire::message(b'Q', b"DELETE FROM t\0");
+    client.send(&[wire::message(b'p', b"geheim\0"), query].concat());
+    standby.wait_for_logins(1);
+    client.hears_nothing();
+    assert_eq!(standby.state.early_queries.load(Ordering::SeqCst), 0);
+    standby.is_promoted();
+    front.open("write", "n1");
+    client.read_burst();
+    // What it asked then is answered now.
+    assert_eq!(client.read_message().0, b'C');
+    assert_eq!(client.read_message().0, b'Z');
+    client.ask();
+    assert_eq!(standby.state.early_queries.load(Ordering::SeqCst), 0);
 }
 
 #[test]

@@ -241,6 +241,7 @@ fn member(server: &FakeServer) -> MemberState {
         timeline: None,
         lag_bytes: None,
         lag: None,
+        load_percent: None,
         poolers: BTreeMap::new(),
         tags: Tags::new(),
         health: Health::default(),

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::agent::Question;
-use crate::config::draft::{AgentDraft, Field};
+use crate::config::conflict::Conflict;
+use crate::config::draft::{AgentDraft, Draft, Field};
 use crate::config::error::{ConfigErrors, Place};
 use crate::config::limits::{AGENT_DEFAULT, AGENT_LISTEN, LINE_WAIT};
 use crate::config::problem::{Problem, Shown};
@@ -12,12 +13,15 @@ use crate::names::ServiceName;
 
 /// The agent as meant; nothing where there is none.
 pub fn finish(
-    draft: &Field<AgentDraft>,
+    whole: &Draft,
     services: &BTreeMap<ServiceName, ServiceConfig>,
     errors: &mut ConfigErrors,
 ) -> Option<AgentConfig> {
-    let draft = &draft.given()?.value;
+    let draft = &whole.agent.given()?.value;
     let listen = draft.listen.or(Some(AGENT_LISTEN))?;
+    if whole.check.is_absent() {
+        check_weight(draft, errors);
+    }
     Some(AgentConfig {
         listen,
         vocabulary: draft.vocabulary.or(Vocabulary::Health),
@@ -27,6 +31,12 @@ pub fn finish(
         weight: draft.weight.or(Weight::Unsaid),
         maxconn: draft.maxconn.given().and_then(|given| u32::try_from(given.value).ok()),
     })
+}
+
+fn check_weight(draft: &AgentDraft, errors: &mut ConfigErrors) {
+    if let Some(given) = draft.weight.given().filter(|given| given.value == Weight::Sessions) {
+        errors.push(given.place.clone(), Conflict::SessionsWithoutLogin);
+    }
 }
 
 /// What is answered where nothing is asked; `none` makes everybody ask.

@@ -28,7 +28,7 @@ impl Draft {
         let services = services::finish(&self, &mut errors);
         match (cluster, services) {
             (Some(cluster), Some(services)) => {
-                let agent = agent::finish(&self.agent, &services, &mut errors);
+                let agent = agent::finish(&self, &services, &mut errors);
                 match errors.is_empty() {
                     true => Ok(Config {
                         cluster,

@@ -2,13 +2,16 @@
 //! that it was written for.
 
 use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, bail, ensure};
 use pgsteer_lab::agents::{Agents, Believed, Crew, Example, Haproxy, Post};
-use pgsteer_lab::{Lab, Member};
+use pgsteer_lab::{Lab, Member, SUPERUSER, Session};
 
 use crate::clients::psql;
+use crate::kept::Kept;
 use crate::steer::{Steer, Wanted};
 use crate::{binary, stage};
 
@@ -93,7 +96,7 @@ pub fn nobody_is_shown_down_in_normal_running(lab: &Lab) -> Result<()> {
 
 /// The agent of a `pgsteer run`.
 pub fn one_answers_for_all_members(lab: &Lab) -> Result<()> {
-    let agent = std::net::SocketAddr::from((lab.host_ip(), 5555));
+    let agent = SocketAddr::from((lab.host_ip(), 5555));
     let more = format!("[agent]\nlisten = '{agent}'\nvocabulary = 'admin'\n");
     let steer = Steer::start(lab, &Wanted { more: &more, ..Wanted::default() })?;
     let post = Post { agent, pages: steer.doors.http };
@@ -105,6 +108,50 @@ pub fn one_answers_for_all_members(lab: &Lab) -> Result<()> {
     before_and_after_a_switchover(lab, &haproxy, None, &rights, || {
         leads_to_the_primary(lab, &example)
     })
+}
+
+/// HAProxy's own number for the weight follows the sessions of a real server, down and up again.
+pub fn the_weight_falls_as_sessions_come(lab: &Lab) -> Result<()> {
+    let agent = SocketAddr::from((lab.host_ip(), 5555));
+    let more = format!("[agent]\nlisten = '{agent}'\nweight = 'sessions'\n");
+    let steer = Steer::start(lab, &Wanted { more: &more, ..Wanted::default() })?;
+    let replica = lab.replicas()?[0];
+    let line = format!("read {}\n", replica.name);
+    let says = |wanted: &str| {
+        steer.wait_for(&format!("{line:?} to be answered {wanted:?}"), SOON, |_| {
+            ask(agent, &line).is_ok_and(|answer| answer.trim_end() == wanted)
+        })
+    };
+    says("ready up 100%")?;
+    let max: usize = most_sessions(replica)?;
+    let half = (0..max / 2).map(|_| Kept::open(replica.postgres_addr()));
+    let mut half: Vec<Kept> = half.collect::<Result<_>>()?;
+    says("ready up 50%")?;
+    // A few more or less are no reason to say another word.
+    half.truncate(max / 2 - max / 25);
+    std::thread::sleep(Duration::from_secs(2));
+    ensure!(ask(agent, &line)?.trim_end() == "ready up 50%");
+    drop(half);
+    says("ready up 100%")
+}
+
+/// What the server lets in, without those that it reserves.
+fn most_sessions(member: &Member) -> Result<usize> {
+    let sql = "SELECT current_setting('max_connections')::int
+                    - current_setting('superuser_reserved_connections')::int";
+    let mut session = Session::connect(member.postgres_addr(), SUPERUSER, "postgres", SOON)?;
+    let row = session.query(sql, SOON)?.into_iter().flatten().flatten().next();
+    row.context("an empty answer")?.parse().context("no number")
+}
+
+/// One question, as HAProxy asks it.
+pub fn ask(agent: SocketAddr, line: &str) -> Result<String> {
+    let mut stream = TcpStream::connect(agent)?;
+    stream.set_read_timeout(Some(SOON))?;
+    stream.write_all(line.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 fn crew(lab: &Lab, name: &str, number: u16, agent: &str) -> Result<Crew> {

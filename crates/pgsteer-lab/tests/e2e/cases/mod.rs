@@ -66,6 +66,7 @@ pub fn all() -> Vec<Case> {
             cancel::a_second_pgsteer_cancels_what_runs_through_the_first,
             agent::happacs_scenarios_work_with_pgsteer_in_its_place,
             agent::nobody_is_shown_down_in_normal_running,
+            agent::the_weight_falls_as_sessions_come,
             faults::haproxy_is_right_about_the_primary_in_every_row,
             tls::clients_that_want_it_get_it_from_the_server,
             tls::a_switchover_costs_at_most_the_logins_under_way,
@@ -84,6 +85,9 @@ pub fn all() -> Vec<Case> {
             pooler::one_that_is_down_only_makes_clients_wait,
             pooler::one_that_is_down_is_bypassed_until_it_is_back,
             pooler::one_that_leads_elsewhere_gets_no_client,
+            pooler::one_that_is_paused_keeps_its_clients_and_is_not_bypassed,
+            pooler::one_that_is_full_keeps_its_clients_and_is_not_bypassed,
+            pooler::one_that_leads_to_another_of_the_same_role_gets_no_client,
             patroni::writes_go_on_beside_a_frozen_patroni_until_another_has_the_lock,
             crash::clients_wait_for_the_successor,
             crash::clients_wait_for_the_successor_without_a_login_too;

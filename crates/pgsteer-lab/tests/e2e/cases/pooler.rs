@@ -1,5 +1,6 @@
 //! PgBouncer on every member, and the doors lead to it.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -112,6 +113,113 @@ pub fn one_that_leads_elsewhere_gets_no_client(lab: &Lab) -> Result<()> {
     Kept::open(steer.doors.write)?.ensure_alive()
 }
 
+/// Whoever comes waits in it until it goes on, and one that hangs is told from it.
+pub fn one_that_is_paused_keeps_its_clients_and_is_not_bypassed(lab: &Lab) -> Result<()> {
+    let name = lab.primary()?.name.clone();
+    let pooled = pooled(lab, "bypass");
+    let agent = SocketAddr::from((lab.host_ip(), 5555));
+    let more = format!("[agent]\nlisten = '{agent}'\n{}", pooled_agent(lab));
+    let wanted = Wanted { write: &pooled, read: &pooled, more: &more, ..Wanted::default() };
+    let steer = Steer::start(lab, &wanted)?;
+    let line = format!("primary {name}\n");
+    let says = |word: &str| {
+        let answer = super::agent::ask(agent, &line)?;
+        ensure!(answer.starts_with(word), "{answer}");
+        Ok(())
+    };
+    says("ready up")?;
+    lab.tell_pgbouncer(&name, "PAUSE")?;
+    shows(&steer, &name, "open", "pooler_busy")?;
+    let door = steer.doors.write;
+    let waits = std::thread::spawn(move || Kept::open(door));
+    // Longer than it takes a fresh login.
+    std::thread::sleep(FRESH);
+    ensure!(steer.gate("write", &name)?.is("open", "pooler_busy"));
+    ensure!(!waits.is_finished(), "somebody got through a PgBouncer that is paused");
+    says("ready up #PgBouncer")?;
+    lab.tell_pgbouncer(&name, "RESUME")?;
+    shows(&steer, &name, "open", "")?;
+    super::join(waits)??.ensure_alive()?;
+    ensure!(!steer.log().contains("past its pooler"), "{}", steer.log());
+
+    lab.freeze_pgbouncer(&name)?;
+    shows(&steer, &name, "open", "pooler_bypassed")?;
+    says("ready down #PgBouncer")?;
+    Kept::open(steer.doors.write)?.ensure_alive()?;
+    lab.thaw_pgbouncer(&name)?;
+    shows(&steer, &name, "open", "")?;
+    says("ready up")
+}
+
+/// `max_db_connections` is there to be waited for.
+pub fn one_that_is_full_keeps_its_clients_and_is_not_bypassed(lab: &Lab) -> Result<()> {
+    let name = lab.primary()?.name.clone();
+    let (pooled, pooler) = (pooled(lab, "bypass"), lab.member(&name)?.pgbouncer_addr());
+    let steer = Steer::start(lab, &Wanted { write: &pooled, read: &pooled, ..Wanted::default() })?;
+    let full = full(lab, &steer, &name, pooler);
+    lab.restart_pgbouncer(&name)?;
+    full
+}
+
+fn full(lab: &Lab, steer: &Steer, name: &str, pooler: SocketAddr) -> Result<()> {
+    let mut both = Kept::several(pooler, 2)?;
+    // That of pgsteer is the third, and one more takes its place when a fresh login gives it back.
+    lab.tell_pgbouncer(name, "SET max_db_connections = 3")?;
+    let more = std::thread::spawn(move || Kept::open(pooler));
+    steer.wait_for("pooler_busy to be shown", FRESH, |steer| {
+        steer.gate("write", name).is_ok_and(|gate| gate.is("open", "pooler_busy"))
+    })?;
+    std::thread::sleep(FRESH);
+    ensure!(steer.gate("write", name)?.is("open", "pooler_busy"));
+    for session in &mut both {
+        session.ensure_alive()?;
+    }
+    drop(both);
+    super::join(more)??.ensure_alive()?;
+    shows(steer, name, "open", "")?;
+    ensure!(!steer.log().contains("past its pooler"), "{}", steer.log());
+    Ok(())
+}
+
+/// Another server in the same role: the member's clients would read there, or write, unseen.
+pub fn one_that_leads_to_another_of_the_same_role_gets_no_client(lab: &Lab) -> Result<()> {
+    let (old, replicas) = (lab.primary()?.clone(), lab.replicas()?);
+    let [new, other] = [replicas[0].clone(), replicas[1].clone()];
+    let shut = pooled(lab, "shut");
+    let wanted = Wanted { write: &shut, read: &shut, ..Wanted::default() };
+    let steer = Steer::start(lab, &wanted)?;
+    let is_seen = |steer: &Steer, service: &str, state: &str, reason: &str| {
+        steer.wait_for(&format!("{service} {state} {reason} to be shown"), FRESH, |steer| {
+            steer.gate(service, &new.name).is_ok_and(|gate| gate.is(state, reason))
+        })
+    };
+    lab.lead_pgbouncer(&new.name, other.postgres_addr())?;
+    is_seen(&steer, "read", "shut", "pooler_astray")?;
+    lab.lead_pgbouncer(&new.name, new.postgres_addr())?;
+    is_seen(&steer, "read", "open", "")?;
+    // Two runs of one server are no two servers.
+    let before = steer.messages().len();
+    lab.restart_postgres(&new.name)?;
+    lab.wait_healthy(LIMIT)?;
+    is_seen(&steer, "read", "open", "")?;
+    let told = steer.messages().split_off(before);
+    ensure!(!told.iter().any(|line| line.contains("another server")), "{told:#?}");
+    drop(steer);
+
+    // Two primaries, and a policy that knows which is right: its PgBouncer leads to the wrong one.
+    for member in lab.members() {
+        lab.kill_patroni(&member.name)?;
+    }
+    let cluster = "split_brain = 'highest_timeline'";
+    let steer = Steer::start(lab, &Wanted { patroni: false, cluster, ..wanted })?;
+    lab.promote_by_hand(&new.name)?;
+    is_seen(&steer, "write", "open", "split_brain")?;
+    lab.lead_pgbouncer(&new.name, old.postgres_addr())?;
+    is_seen(&steer, "write", "shut", "pooler_astray")?;
+    lab.lead_pgbouncer(&new.name, new.postgres_addr())?;
+    is_seen(&steer, "write", "open", "split_brain")
+}
+
 /// The pooler's word is waited for, but not for long.
 pub fn a_switchover_behind_poolers_turns_no_client_away(lab: &Lab) -> Result<()> {
     let pooled = pooled(lab, "shut");
@@ -139,6 +247,11 @@ pub fn a_switchover_behind_poolers_turns_no_client_away(lab: &Lab) -> Result<()>
 fn pooled(lab: &Lab, pooler_down: &str) -> String {
     let port = lab.members().first().map_or(0, |member| member.pgbouncer_port);
     format!("pooler_port = {port}\npooler_down = '{pooler_down}'")
+}
+
+fn pooled_agent(lab: &Lab) -> String {
+    let port = lab.members().first().map_or(0, |member| member.pgbouncer_port);
+    format!("pooler_port = {port}")
 }
 
 fn shows(steer: &Steer, member: &str, state: &str, reason: &str) -> Result<()> {

@@ -59,6 +59,7 @@ impl Collector for Facts {
     fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
         let mut page = Page::new(encoder);
         self.process(&mut page)?;
+        self.etcd(&mut page)?;
         self.members(&mut page)?;
         self.lag(&mut page)?;
         self.poolers(&mut page)?;
@@ -105,6 +106,34 @@ impl Facts {
             "pgsteer_garbage",
             "Client connections whose first packet was no PostgreSQL.",
             stats.garbage.load(Relaxed),
+        )
+    }
+
+    fn etcd(&self, page: &mut Page<'_>) -> fmt::Result {
+        let etcd = || self.snapshot.etcd.iter();
+        let cluster = || [("cluster", self.cluster())];
+        page.gauge(
+            "pgsteer_etcd_watched",
+            "1 while Patroni's keys in etcd are watched.",
+            etcd().map(|etcd| (cluster(), u64::from(etcd.watch.is_ok()))),
+        )?;
+        page.gauge(
+            "pgsteer_etcd_behind",
+            "1 if the last read of the keys found what the watch has not told.",
+            etcd().map(|etcd| (cluster(), u64::from(etcd.is_behind))),
+        )?;
+        page.counter(
+            "pgsteer_etcd_events",
+            "Keys that were written, as the watch told.",
+            etcd().map(|etcd| (cluster(), etcd.events)),
+        )?;
+        page.gauge(
+            "pgsteer_etcd_read_age_seconds",
+            "How long ago the keys were last read beside the watch, which happens every 5.",
+            etcd().filter_map(|etcd| {
+                let age = self.uptime.saturating_sub(etcd.read_at?.since_start());
+                Some((cluster(), age.as_secs_f64()))
+            }),
         )
     }
 
@@ -155,6 +184,13 @@ impl Facts {
             "How far the member's replay is behind; no sample on a primary or if it is unknown.",
             members().filter_map(|(name, state): (_, &MemberState)| {
                 Some((self.member(name), state.lag?.as_secs_f64()))
+            }),
+        )?;
+        page.gauge(
+            "pgsteer_member_load_percent",
+            "How many of the sessions that it may have are taken, in steps of 10.",
+            members().filter_map(|(name, state): (_, &MemberState)| {
+                Some((self.member(name), u64::from(state.load_percent?)))
             }),
         )
     }

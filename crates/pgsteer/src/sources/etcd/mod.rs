@@ -208,6 +208,7 @@ impl Watcher {
         let mut lines = self.follow(place, found.revision + 1).await?;
         known.watching_since = Some(Instant::now());
         self.report(News::Watching).await?;
+        self.report(News::Read { is_behind: false }).await?;
         let mut schedule = Schedule::default();
         for entry in &found.entries {
             let is_news = known.newest.is_some_and(|newest| entry.revision > newest);
@@ -224,12 +225,16 @@ impl Watcher {
         loop {
             tokio::select! {
                 line = lines.next() => {
-                    for entry in written(base, &line?)? {
+                    let entries = written(base, &line?)?;
+                    for entry in &entries {
                         *newest = (*newest).max(Some(entry.revision));
-                        self.tell(keys, &entry, true, &mut schedule, leader).await?;
+                        self.tell(keys, entry, true, &mut schedule, leader).await?;
                     }
+                    // Whoever has to act on it has it by now.
+                    let count = u64::try_from(entries.len()).unwrap_or(u64::MAX);
+                    self.report(News::Written(count)).await?;
                 }
-                failure = &mut looks => return Err(failure.into()),
+                end = &mut looks => return Err(end),
                 order = schedule.due() => self.report(News::Ordered(order)).await?,
             }
         }
@@ -276,18 +281,21 @@ impl Watcher {
 
     /// Looks at the leader key again and again; ends when that fails, or when the watch has not
     /// told what a look has seen twice.
-    async fn look_again(&self, place: Place<'_>, heard: &AtomicU64) -> Failure {
+    async fn look_again(&self, place: Place<'_>, heard: &AtomicU64) -> End {
         let mut unheard = None;
         loop {
             sleep(self.settings.look).await;
             let found = match self.ask(place, place.keys.leader_request()).await {
                 Ok(found) => found,
-                Err(failure) => return failure,
+                Err(failure) => return failure.into(),
             };
             let seen = found.entries.first().map(|entry| entry.revision);
             let missed = seen.filter(|seen| *seen > heard.load(Ordering::Relaxed));
             if missed.is_some() && missed == unheard {
-                return strange(place.base, "the watch does not tell what is written");
+                return strange(place.base, "the watch does not tell what is written").into();
+            }
+            if let Err(gone) = self.report(News::Read { is_behind: missed.is_some() }).await {
+                return gone.into();
             }
             unheard = missed;
         }

@@ -140,7 +140,17 @@ impl Hearing {
         Hearing { reports, plan, _task: Task::spawn(watcher.run()) }
     }
 
+    /// The next news of what is written there; how the watch itself is, `any` tells.
     async fn next(&mut self) -> News {
+        loop {
+            match self.any().await {
+                News::Written(_) | News::Read { .. } => {}
+                news => return news,
+            }
+        }
+    }
+
+    async fn any(&mut self) -> News {
         let report = timeout(Duration::from_secs(5), self.reports.recv()).await;
         match report.unwrap() {
             Some(Report::Notice(notice)) => notice.news,
@@ -155,7 +165,7 @@ impl Hearing {
     }
 
     async fn expect_nothing(&mut self) {
-        let next = timeout(Duration::from_millis(300), self.reports.recv()).await;
+        let next = timeout(Duration::from_millis(300), self.next()).await;
         assert!(next.is_err(), "{next:?}");
     }
 }
@@ -175,6 +185,25 @@ async fn watched(pieces: Vec<Vec<u8>>) -> SocketAddr {
         _ => Act::Stream(pieces.clone()),
     })
     .await
+}
+
+#[tokio::test]
+async fn how_the_watch_is_it_tells_itself() {
+    let address = etcd(|asked| match asked.path.as_str() {
+        WATCH => Act::Stream(vec![line(CREATED), line(&event(&kv(LEADER, N1, 11)))]),
+        _ if asked.body.contains("range_end") => range(10, &[]),
+        // The watch says nothing of this.
+        _ => range(12, &[kv(LEADER, N1, 12)]),
+    })
+    .await;
+    let mut hearing = Hearing::of(settings(&[address]));
+    let mut told = Vec::new();
+    while told.last() != Some(&News::Read { is_behind: true }) {
+        told.push(hearing.any().await);
+    }
+    let [watching, read, ..] = &told[..] else { panic!("{told:?}") };
+    assert_eq!([watching, read], [&News::Watching, &News::Read { is_behind: false }]);
+    assert_eq!(told.iter().filter(|news| **news == News::Written(1)).count(), 1, "{told:?}");
 }
 
 #[tokio::test]

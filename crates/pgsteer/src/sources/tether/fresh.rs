@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Place;
 use super::login::{LoggedIn, Login, Missed};
+use super::subject::Subject;
 
 /// Chance adds up to this part of the pace, so that many pgsteers do not log in all at once.
 const JITTER_PART: u64 = 10;
@@ -19,19 +20,20 @@ type Attempt = Pin<Box<dyn Future<Output = Result<LoggedIn, Missed>> + Send>>;
 
 /// The fresh login, due or under way.
 pub struct Fresh {
-    pace: Duration,
+    subject: Subject,
     due: Instant,
     attempt: Option<Attempt>,
     timed_out_before: bool,
 }
 
 impl Fresh {
-    /// One at every `pace`; the first is due so long from now.
-    pub fn every(pace: Duration) -> Fresh {
+    /// One at every pace of `subject`; the first is due so long from now.
+    pub fn of(subject: Subject) -> Fresh {
+        let pace = subject.fresh_pace();
         let pace_ms = u64::try_from(pace.as_millis()).unwrap_or(u64::MAX);
         let jitter_ms = RandomState::new().build_hasher().finish() % (pace_ms / JITTER_PART).max(1);
         Fresh {
-            pace,
+            subject,
             due: Instant::now() + pace + Duration::from_millis(jitter_ms),
             attempt: None,
             timed_out_before: false,
@@ -46,7 +48,7 @@ impl Fresh {
             if self.attempt.is_none() {
                 sleep_until(self.due).await;
             }
-            let attempt = self.attempt.get_or_insert_with(|| begin(login, place));
+            let attempt = self.attempt.get_or_insert_with(|| begin(self.subject, login, place));
             let outcome = attempt.await;
             self.attempt = None;
             match outcome {
@@ -54,7 +56,7 @@ impl Fresh {
                     self.timed_out_before = true;
                 }
                 outcome => {
-                    *self = Fresh::every(self.pace);
+                    *self = Fresh::of(self.subject);
                     return outcome;
                 }
             }
@@ -62,9 +64,9 @@ impl Fresh {
     }
 }
 
-fn begin(login: &Arc<Login>, place: &Place) -> Attempt {
+fn begin(subject: Subject, login: &Arc<Login>, place: &Place) -> Attempt {
     let (login, place) = (login.clone(), place.clone());
-    Box::pin(async move { login.log_in(&place.postgres, &place.addresses).await })
+    Box::pin(async move { subject.log_in(&login, &place).await })
 }
 
 #[cfg(test)]
@@ -80,8 +82,7 @@ mod tests {
     const LIMIT: Duration = Duration::from_millis(200);
 
     async fn outcome(address: SocketAddr) -> Result<LoggedIn, Failure> {
-        let pace = Duration::from_secs(30);
-        let mut fresh = Fresh { due: Instant::now(), ..Fresh::every(pace) };
+        let mut fresh = Fresh { due: Instant::now(), ..Fresh::of(Subject::Server) };
         let place = Place {
             postgres: Endpoint::new("127.0.0.1", address.port()).unwrap(),
             addresses: vec![address.ip()],

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -55,6 +56,13 @@ pub struct Missed {
     pub failure: Failure,
     /// The other side had said something by then, other than that it is not there for anybody.
     pub was_answered: bool,
+}
+
+impl Missed {
+    /// Whoever is there will let us in, or not; it has not said so in time.
+    pub fn is_put_off(&self) -> bool {
+        self.was_answered && matches!(self.failure, Failure::Timeout { .. })
+    }
 }
 
 /// A connection on which the other side has given its first answer to the startup packet.
@@ -136,6 +144,38 @@ impl Login {
         let knocked = self.within(deadline, &peer, knocking).await.map_err(missed(false))?;
         let entering = self.enter(knocked);
         self.within(deadline, &peer, entering).await.map_err(missed(true))
+    }
+
+    /// The same where the answer may be late for good reasons: as long as PgBouncer has no session
+    /// to its server it cannot greet anybody. Halfway it is asked whether it is there itself.
+    pub async fn log_in_or_look(
+        &self,
+        postgres: &Endpoint,
+        addresses: &[IpAddr],
+    ) -> Result<LoggedIn, Missed> {
+        let mut logging_in = pin!(self.log_in(postgres, addresses));
+        let half = tokio::time::timeout(self.limit / 2, &mut logging_in);
+        if let Ok(outcome) = half.await {
+            return outcome;
+        }
+        let (outcome, looked) = tokio::join!(logging_in, self.look(postgres, addresses));
+        let is_there = looked.is_ok();
+        outcome.map_err(|Missed { failure, was_answered }| Missed {
+            failure,
+            was_answered: was_answered || is_there,
+        })
+    }
+
+    /// Asks whether anybody is there at all, by a request for TLS: whoever speaks PostgreSQL's
+    /// protocol answers that at once and by itself.
+    pub async fn look(&self, postgres: &Endpoint, addresses: &[IpAddr]) -> Result<(), Failure> {
+        let peer: Arc<str> = Arc::from(postgres.to_string());
+        let deadline = tokio::time::Instant::now() + self.limit;
+        let looking = async {
+            let mut stream = dial::connect(addresses, postgres.port(), &peer, self.limit).await?;
+            ask_for_tls(&mut stream, &peer).await
+        };
+        self.within(deadline, &peer, looking).await.map(drop)
     }
 
     /// Asks whether anybody is there, as `pg_isready` does: a request for authentication, or any

@@ -20,6 +20,7 @@ mod wire;
 
 use std::mem::discriminant;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -87,6 +88,13 @@ enum Felt {
     Due,
 }
 
+/// What came of a question that may take long.
+enum Waited {
+    Answer(Result<TetherFacts, Failure>),
+    Missed(Missed),
+    Moved,
+}
+
 impl Tether {
     /// The tether that asks at the pace of `beat`.
     pub fn new(beat: Beat, login: Arc<Login>, reporter: Reporter, unreachable: Hint) -> Tether {
@@ -133,7 +141,7 @@ impl Tether {
             return Ok(State::Apart);
         };
         let started = Instant::now();
-        match self.login.log_in(&place.postgres, &place.addresses).await {
+        match self.subject.log_in(&self.login, &place).await {
             Ok(logged_in) => self.transition_to_tied(logged_in, place).await,
             Err(missed) => {
                 let stage = Stage::from(&missed);
@@ -167,11 +175,9 @@ impl Tether {
                 self.lose(tied.since, Instant::now(), failure, Stage::Kept).await
             }
             Felt::Fresh(outcome) => self.refresh(tied, outcome).await,
-            Felt::Due if self.has_moved(&tied) => {
-                debug!(member = %self.reporter.member, "the member has moved");
+            Felt::Due if self.has_moved(&tied.place) => {
                 tied.session.close().await;
-                self.backoff.reset();
-                Ok(State::Apart)
+                Ok(self.transition_to_elsewhere())
             }
             Felt::Due => self.ask(tied, Stage::Kept).await,
         }
@@ -179,6 +185,9 @@ impl Tether {
 
     /// Asks for the role, and for the progress if that is due too. `stage` is that of a failure.
     async fn ask(&mut self, mut tied: Box<Tied>, stage: Stage) -> Result<State, Gone> {
+        if let Subject::Pooler { .. } = self.subject {
+            return self.ask_pooler(tied, stage).await;
+        }
         let asked = Instant::now();
         match self.bounded(&tied.place, tied.session.role()).await {
             Ok(facts) => self.claim(asked, facts).await?,
@@ -188,13 +197,76 @@ impl Tether {
         if is_due { self.ask_progress(tied).await } else { Ok(State::Tied(tied)) }
     }
 
+    /// Asks where a pooler leads, however long that takes.
+    async fn ask_pooler(&mut self, mut tied: Box<Tied>, stage: Stage) -> Result<State, Gone> {
+        loop {
+            let asked = Instant::now();
+            match self.outwait(&mut tied).await? {
+                // What was so when it began to wait may not be so any more.
+                Waited::Answer(Ok(_)) if asked.elapsed() > self.login.limit => {}
+                Waited::Answer(Ok(facts)) => {
+                    self.claim(asked, facts).await?;
+                    return Ok(State::Tied(tied));
+                }
+                Waited::Answer(Err(failure)) => {
+                    return self.lose(tied.since, Instant::now(), failure, stage).await;
+                }
+                Waited::Missed(missed) => {
+                    let stage = Stage::from(&missed);
+                    return self.lose(tied.since, Instant::now(), missed.failure, stage).await;
+                }
+                Waited::Moved => return Ok(self.transition_to_elsewhere()),
+            }
+        }
+    }
+
+    /// Waits for the answer of a pooler for as long as that is there itself: while it is paused, or
+    /// all its sessions are taken, a query waits in it as those of its clients do. Meanwhile fresh
+    /// logins go on, because those who wait are not told that the server is gone.
+    async fn outwait(&self, tied: &mut Tied) -> Result<Waited, Gone> {
+        let Tied { session, place, fresh, .. } = tied;
+        let (limit, began) = (self.login.limit, Instant::now());
+        let mut answer = pin!(session.role());
+        while !self.has_moved(place) {
+            let is_late = began.elapsed() >= limit;
+            let looking = async {
+                tokio::time::sleep(if is_late { limit } else { limit / 2 }).await;
+                (Instant::now(), self.login.look(&place.postgres, &place.addresses).await)
+            };
+            tokio::select! {
+                biased;
+                answer = &mut answer => return Ok(Waited::Answer(answer)),
+                outcome = fresh.outcome(&self.login, place) => match outcome {
+                    Ok(logged_in) => logged_in.session.close().await,
+                    Err(missed) if missed.is_put_off() => {}
+                    Err(missed) => return Ok(Waited::Missed(missed)),
+                },
+                (asked, looked) = looking => match looked {
+                    Err(failure) => {
+                        return Ok(Waited::Missed(Missed { failure, was_answered: false }));
+                    }
+                    Ok(()) if began.elapsed() >= limit => {
+                        let late = dial::timed_out(&Arc::from(place.postgres.to_string()), limit);
+                        self.report(asked, self.subject.failure(late, Stage::Waiting)).await?;
+                    }
+                    Ok(()) => {}
+                },
+            }
+        }
+        Ok(Waited::Moved)
+    }
+
     async fn ask_progress(&mut self, mut tied: Box<Tied>) -> Result<State, Gone> {
         let asked = Instant::now();
         tied.progress = Some(asked);
+        let knew = tied.session.started_at();
         match self.bounded(&tied.place, tied.session.progress()).await {
             Ok(None) => {}
             Ok(Some(progress)) => self.reporter.claim(asked, Fact::Progress(progress)).await?,
             Err(failure) => return self.lose(tied.since, asked, failure, Stage::Kept).await,
+        }
+        if let Some(facts) = tied.session.told_in_login().filter(|now| now.started_at != knew) {
+            self.claim(asked, facts).await?;
         }
         Ok(State::Tied(tied))
     }
@@ -210,6 +282,11 @@ impl Tether {
                 let new = self.subject.session(logged_in);
                 let old = std::mem::replace(&mut tied.session, new);
                 old.close().await;
+                let asked = Instant::now();
+                // It may be another server, and what it says must not be taken for the old one's.
+                if let Err(failure) = self.bounded(&tied.place, tied.session.prepare()).await {
+                    return self.lose(tied.since, asked, failure, Stage::Entering).await;
+                }
                 // The login may be older than the last answer of the session before it.
                 self.ask(tied, Stage::Entering).await
             }
@@ -244,6 +321,12 @@ impl Tether {
         self.transition_to_apart(asked, failure, stage).await
     }
 
+    fn transition_to_elsewhere(&mut self) -> State {
+        debug!(member = %self.reporter.member, "the member has moved");
+        self.backoff.reset();
+        State::Apart
+    }
+
     async fn transition_to_apart(
         &mut self,
         asked: Instant,
@@ -275,7 +358,7 @@ impl Tether {
             session: self.subject.session(logged_in),
             place,
             since: Instant::now(),
-            fresh: Fresh::every(self.subject.fresh_pace()),
+            fresh: Fresh::of(self.subject),
             progress: None,
         });
         match tied.session.told_in_login() {
@@ -321,13 +404,12 @@ impl Tether {
 
     /// The session may go to another place than the one that clients are led to: the member is
     /// listed elsewhere, or an address that its name stood for is gone.
-    fn has_moved(&self, tied: &Tied) -> bool {
-        if self.subject.endpoint(&self.beat.ask().postgres) != tied.place.postgres {
+    fn has_moved(&self, place: &Place) -> bool {
+        if self.subject.endpoint(&self.beat.ask().postgres) != place.postgres {
             return true;
         }
-        let is_gone = |now: &Place| {
-            tied.place.addresses.iter().any(|address| !now.addresses.contains(address))
-        };
+        let is_gone =
+            |now: &Place| place.addresses.iter().any(|address| !now.addresses.contains(address));
         self.place().as_ref().is_some_and(is_gone)
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use fallible_iterator::FallibleIterator;
-use pgsteer_core::claim::{Failure, Progress, TetherFacts};
+use pgsteer_core::claim::{Failure, Progress, ServerStart, TetherFacts};
 use postgres_protocol::message::backend::{DataRowBody, Message, ParameterStatusBody};
 use postgres_protocol::message::frontend;
 
@@ -21,6 +21,8 @@ pub struct Session {
     connection: Connection,
     recovery: Recovery,
     progress: ProgressQuery,
+    /// When the server was started, once it has told.
+    started_at: Option<ServerStart>,
 }
 
 /// How this server tells whether it is in recovery.
@@ -37,7 +39,7 @@ enum Recovery {
 
 /// What is known of the progress query on this server.
 enum ProgressQuery {
-    /// Whether the login may see the last checkpoint is still to be asked.
+    /// What is asked once is still to be asked.
     Unprepared,
     /// The statement.
     Ready(String),
@@ -64,7 +66,7 @@ impl Session {
             Some(version) if version < PROGRESS_SINCE => ProgressQuery::Refused,
             _ => ProgressQuery::Unprepared,
         };
-        Session { connection, recovery, progress }
+        Session { connection, recovery, progress, started_at: None }
     }
 
     /// The same session, but nothing that it reports unasked is believed: a pooler reports what its
@@ -76,9 +78,18 @@ impl Session {
     /// What the login itself told of the role; nothing on a server before PostgreSQL 14.
     pub fn told_in_login(&self) -> Option<TetherFacts> {
         match self.recovery {
-            Recovery::Reported(in_recovery) => Some(TetherFacts { in_recovery }),
+            Recovery::Reported(in_recovery) => Some(self.facts(in_recovery)),
             Recovery::Asked => None,
         }
+    }
+
+    /// When the server was started, once it has told.
+    pub fn started_at(&self) -> Option<ServerStart> {
+        self.started_at
+    }
+
+    fn facts(&self, in_recovery: bool) -> TetherFacts {
+        TetherFacts { in_recovery, started_at: self.started_at }
     }
 
     /// Asks for the role: a Sync, the smallest question there is, or a query if it must be.
@@ -86,22 +97,30 @@ impl Session {
         match self.recovery {
             Recovery::Reported(_) => self.sync().await,
             Recovery::Asked => {
-                let row = self.query("SELECT pg_is_in_recovery()").await??;
+                let row = self.query(progress::RECOVERY).await??;
+                // Through a pooler each answer may come from another server.
+                self.started_at = progress::started_at(&row);
                 match row.first().and_then(progress::is_true) {
-                    Some(in_recovery) => Ok(TetherFacts { in_recovery }),
+                    Some(in_recovery) => Ok(self.facts(in_recovery)),
                     None => Err(self.connection.nonsense("no boolean for a boolean")),
                 }
             }
         }
     }
 
+    /// Asks what need be asked only once.
+    pub async fn prepare(&mut self) -> Result<(), Failure> {
+        let ProgressQuery::Unprepared = self.progress else { return Ok(()) };
+        let row = self.query(progress::FIRST).await?.unwrap_or_default();
+        self.started_at = progress::started_at(&row);
+        let may_see_checkpoint = row.first().and_then(progress::is_true) == Some(true);
+        self.progress = ProgressQuery::Ready(progress::query(may_see_checkpoint));
+        Ok(())
+    }
+
     /// Asks for the progress; none if this server refuses to tell.
     pub async fn progress(&mut self) -> Result<Option<Progress>, Failure> {
-        if let ProgressQuery::Unprepared = self.progress {
-            let answer = self.query(progress::MAY_SEE_CHECKPOINT).await?;
-            let may = answer.is_ok_and(|row| row.first().and_then(progress::is_true) == Some(true));
-            self.progress = ProgressQuery::Ready(progress::query(may));
-        }
+        self.prepare().await?;
         let ProgressQuery::Ready(statement) = &self.progress else {
             return Ok(None);
         };
@@ -154,7 +173,7 @@ impl Session {
             return Err(refusal.into());
         }
         match self.recovery {
-            Recovery::Reported(in_recovery) => Ok(TetherFacts { in_recovery }),
+            Recovery::Reported(in_recovery) => Ok(self.facts(in_recovery)),
             Recovery::Asked => Err(self.connection.nonsense("no role in the login")),
         }
     }

@@ -8,7 +8,8 @@ use std::time::Duration;
 use pgsteer_core::claim::{Fact, Failure, PoolerFacts, TetherFacts};
 use pgsteer_core::names::Endpoint;
 
-use super::login::{LoggedIn, Missed};
+use super::Place;
+use super::login::{LoggedIn, Login, Missed};
 use super::session::Session;
 
 /// The other end of a tether.
@@ -30,6 +31,9 @@ pub enum Stage {
     Knocking,
     /// Somebody had: it is the session behind that comes to nothing.
     Entering,
+    /// It had let us in, which PgBouncer does once it has had a session to its server as that is
+    /// configured, and is there itself: it is paused, or all of its sessions are taken.
+    Waiting,
     /// The session had served before.
     Kept,
 }
@@ -73,8 +77,8 @@ impl Subject {
         match self {
             Subject::Server => Fact::Tether(Ok(facts)),
             Subject::Pooler { port } => {
-                let TetherFacts { in_recovery } = facts;
-                Fact::Pooler { port, said: Ok(PoolerFacts::Leads { in_recovery }) }
+                let TetherFacts { in_recovery, started_at } = facts;
+                Fact::Pooler { port, said: Ok(PoolerFacts::Leads { in_recovery, started_at }) }
             }
         }
     }
@@ -93,6 +97,14 @@ impl Subject {
         let is_nowhere =
             matches!(of_pooler(failure.clone(), stage), Ok(PoolerFacts::LeadsNowhere(_)));
         is_nowhere && stage == Stage::Kept
+    }
+
+    /// Logs in. What is to be known of a pooler whose answer is late is whether it is there itself.
+    pub async fn log_in(self, login: &Login, place: &Place) -> Result<LoggedIn, Missed> {
+        match self {
+            Subject::Server => login.log_in(&place.postgres, &place.addresses).await,
+            Subject::Pooler { .. } => login.log_in_or_look(&place.postgres, &place.addresses).await,
+        }
     }
 
     /// The word for it in the log.
@@ -116,10 +128,11 @@ fn of_pooler(failure: Failure, stage: Stage) -> Result<PoolerFacts, Failure> {
         (Failure::LoginRefused { .. }, _) => Ok(of_refused(failure)),
         // It answered the request for TLS.
         (Failure::Tls(_), _) => Ok(PoolerFacts::RefusesLogin(failure)),
-        (_, Stage::Entering) | (Failure::Unavailable { .. }, Stage::Kept) => {
+        (Failure::Timeout { .. }, Stage::Waiting) => Ok(PoolerFacts::Busy(failure)),
+        (_, Stage::Entering) | (Failure::Unavailable { .. }, Stage::Waiting | Stage::Kept) => {
             Ok(PoolerFacts::LeadsNowhere(failure))
         }
-        (_, Stage::Knocking | Stage::Kept) => Err(failure),
+        (_, Stage::Knocking | Stage::Waiting | Stage::Kept) => Err(failure),
     }
 }
 
@@ -127,6 +140,9 @@ fn of_pooler(failure: Failure, stage: Stage) -> Result<PoolerFacts, Failure> {
 /// same SQLSTATE. Only its words tell that it has no server to lead to.
 fn of_refused(failure: Failure) -> PoolerFacts {
     match &failure {
+        Failure::LoginRefused { message, .. } if has_waited_in_vain(message) => {
+            PoolerFacts::Busy(Failure::Network(message.clone()))
+        }
         Failure::LoginRefused { message, .. } if has_no_server(message) => {
             PoolerFacts::LeadsNowhere(Failure::Network(message.clone()))
         }
@@ -138,7 +154,7 @@ fn of_refused(failure: Failure) -> PoolerFacts {
 /// login that the server itself refused may stand behind "server login has been failing" as well;
 /// newer versions tell which.
 fn has_no_server(message: &str) -> bool {
-    const WORDS: [&str; 8] = [
+    const WORDS: [&str; 7] = [
         "server login has been failing, try again later",
         "server conn crashed",
         "server DNS lookup failed",
@@ -146,10 +162,15 @@ fn has_no_server(message: &str) -> bool {
         "cannot connect to server",
         "connect failed",
         "connect timeout",
-        "query_wait_timeout",
     ];
     let cause = message.split_once("cached error: ").map_or(message, |(_, cause)| cause);
     WORDS.iter().any(|words| cause.contains(words))
+}
+
+/// PgBouncer ends whoever has waited for so long. By itself that is no word on the server: to those
+/// who come after, it tells that nobody can be had.
+fn has_waited_in_vain(message: &str) -> bool {
+    message.contains("query_wait_timeout")
 }
 
 #[cfg(test)]
@@ -168,7 +189,6 @@ mod tests {
             "server login has been failing, try again later (server_login_retry)",
             "server login has been failing, cached error: connect failed (server_login_retry)",
             "server conn crashed?",
-            "query_wait_timeout",
         ] {
             let said = of_pooler(refused(message), Stage::Entering);
             let nowhere = PoolerFacts::LeadsNowhere(Failure::Network(Arc::from(message)));
@@ -184,6 +204,20 @@ mod tests {
             let said = of_pooler(refused(message), Stage::Entering);
             assert_eq!(said, Ok(PoolerFacts::RefusesLogin(refused(message))));
         }
+    }
+
+    #[test]
+    fn one_that_keeps_somebody_waiting_is_there_and_leads_somewhere() {
+        let timeout =
+            Failure::Timeout { peer: Arc::from("n1:6432"), limit: Duration::from_secs(1) };
+        let busy = PoolerFacts::Busy(timeout.clone());
+        assert_eq!(of_pooler(timeout.clone(), Stage::Waiting), Ok(busy));
+        let nowhere = PoolerFacts::LeadsNowhere(timeout.clone());
+        assert_eq!(of_pooler(timeout.clone(), Stage::Entering), Ok(nowhere));
+        assert_eq!(of_pooler(timeout.clone(), Stage::Knocking), Err(timeout));
+        let said = of_pooler(refused("query_wait_timeout"), Stage::Kept);
+        let words = Failure::Network(Arc::from("query_wait_timeout"));
+        assert_eq!(said, Ok(PoolerFacts::Busy(words)));
     }
 
     #[test]

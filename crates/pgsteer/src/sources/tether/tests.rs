@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use pgsteer_core::claim::{Claim, Fact, Failure, PoolerFacts, Report, TetherFacts};
+use pgsteer_core::claim::{Claim, Fact, Failure, PoolerFacts, Report, ServerStart, TetherFacts};
 use pgsteer_core::names::{Endpoint, MemberName};
 use pgsteer_core::plan::{Ask, Pace};
 use tokio::net::TcpStream;
@@ -19,8 +19,8 @@ use crate::clock::Clock;
 use crate::sources::Task;
 
 const LIMIT: Duration = Duration::from_millis(500);
-const PRIMARY: TetherFacts = TetherFacts { in_recovery: false };
-const STANDBY: TetherFacts = TetherFacts { in_recovery: true };
+const PRIMARY: TetherFacts = TetherFacts { in_recovery: false, started_at: None };
+const STANDBY: TetherFacts = TetherFacts { in_recovery: true, started_at: None };
 
 /// A tether at work, and its claims.
 struct Rig {
@@ -124,7 +124,7 @@ async fn a_server_without_in_hot_standby_is_asked_by_a_query() {
         fake::write(&mut stream, &welcome(&[("server_version", "9.6.24")])).await;
         for answer in ["t", "f"] {
             let (tag, body) = fake::read_message(&mut stream).await;
-            assert_eq!((tag, &body[..]), (b'Q', &b"SELECT pg_is_in_recovery()\0"[..]));
+            assert_eq!((tag, &body[..]), (b'Q', &recovery_question()[..]));
             let columns = fake::message(b'T', &[0, 0]);
             let complete = fake::message(b'C', b"SELECT 1\0");
             let bytes = [columns, fake::row(&[answer]), complete, fake::ready()].concat();
@@ -429,10 +429,65 @@ async fn a_name_that_stands_for_another_address_is_asked_there() {
     panic!("it is still asked at the old address");
 }
 
-/// The answer to `SELECT pg_is_in_recovery()`.
+fn recovery_question() -> Vec<u8> {
+    [progress::RECOVERY.as_bytes(), b"\0"].concat()
+}
+
+/// The answer to it, without the second column.
 fn recovery(answer: &str) -> Vec<u8> {
+    answer_of(&[answer])
+}
+
+fn answer_of(columns: &[&str]) -> Vec<u8> {
     let complete = fake::message(b'C', b"SELECT 1\0");
-    [fake::message(b'T', &[0, 0]), fake::row(&[answer]), complete, fake::ready()].concat()
+    [fake::message(b'T', &[0, 0]), fake::row(columns), complete, fake::ready()].concat()
+}
+
+#[tokio::test]
+async fn a_server_tells_when_it_was_started_once_a_session_and_a_pooler_each_time() {
+    let server = fake::server(|mut stream, number| async move {
+        fake::read_startup(&mut stream).await;
+        fake::write(&mut stream, &welcome(&[("in_hot_standby", "off")])).await;
+        loop {
+            let (tag, body) = fake::read_message(&mut stream).await;
+            let started = if number == 0 { "1000" } else { "2000" };
+            let answer = match (tag, &body[..]) {
+                (b'S', _) => fake::ready(),
+                (b'Q', asked) if asked.starts_with(progress::FIRST.as_bytes()) => {
+                    answer_of(&["f", started])
+                }
+                (b'Q', _) => answer_of(&["f", "16", "00000001", "f", "", "1", "97", ""]),
+                _ => return,
+            };
+            fake::write(&mut stream, &answer).await;
+        }
+    });
+    let mut rig = Rig::new(server.await, 5);
+    // The role is not kept waiting for it.
+    assert_eq!(rig.answer().await, Ok(PRIMARY));
+    assert!(matches!(
+        rig.reports.recv().await,
+        Some(Report::Claim(Claim { fact: Fact::Progress(_), .. }))
+    ));
+    let started_at = Some(ServerStart(1000));
+    for _ in 0..2 {
+        assert_eq!(rig.answer().await, Ok(TetherFacts { started_at, ..PRIMARY }));
+    }
+
+    let pooler = fake::server(|mut stream, _| async move {
+        fake::read_startup(&mut stream).await;
+        fake::write(&mut stream, &welcome(&[])).await;
+        for started in ["1000", "2000"] {
+            fake::read_message(&mut stream).await;
+            fake::write(&mut stream, &answer_of(&["f", started])).await;
+        }
+    });
+    let mut rig = Rig::at_pooler(pooler.await, 5);
+    for start in [1000, 2000] {
+        let started_at = Some(ServerStart(start));
+        let leads = PoolerFacts::Leads { in_recovery: false, started_at };
+        assert_eq!(rig.of_pooler().await, Ok(leads));
+    }
 }
 
 #[tokio::test]
@@ -443,14 +498,14 @@ async fn a_pooler_is_believed_in_a_query_and_not_in_its_welcome() {
         fake::write(&mut stream, &cached).await;
         for answer in ["t", "t", "f"] {
             let (tag, body) = fake::read_message(&mut stream).await;
-            assert_eq!((tag, &body[..]), (b'Q', &b"SELECT pg_is_in_recovery()\0"[..]));
+            assert_eq!((tag, &body[..]), (b'Q', &recovery_question()[..]));
             fake::write(&mut stream, &recovery(answer)).await;
         }
     })
     .await;
     let mut rig = Rig::at_pooler(address, 5);
     for in_recovery in [true, true, false] {
-        assert_eq!(rig.of_pooler().await, Ok(PoolerFacts::Leads { in_recovery }));
+        assert_eq!(rig.of_pooler().await, Ok(PoolerFacts::Leads { in_recovery, started_at: None }));
     }
     assert!(matches!(rig.of_pooler().await, Err(Failure::Closed(_))));
 }
@@ -465,7 +520,10 @@ async fn a_pooler_that_dies_is_felt_without_a_question() {
     })
     .await;
     let mut rig = Rig::at_pooler(address, 60_000);
-    assert_eq!(rig.of_pooler().await, Ok(PoolerFacts::Leads { in_recovery: false }));
+    assert_eq!(
+        rig.of_pooler().await,
+        Ok(PoolerFacts::Leads { in_recovery: false, started_at: None })
+    );
     let felt = tokio::time::timeout(LIMIT, rig.of_pooler()).await.unwrap();
     assert!(matches!(felt, Err(Failure::Closed(_))), "{felt:?}");
 }
@@ -503,6 +561,108 @@ async fn a_pooler_that_refuses_the_login_is_up_and_one_that_says_nothing_is_not(
     let frozen = fake::server(|stream, _| forever(stream)).await;
     let said = Rig::at_pooler(frozen, 5).of_pooler().await;
     assert!(matches!(said, Err(Failure::Timeout { .. })), "{said:?}");
+}
+
+/// Answers requests for TLS and logins, and the query `number` of each session as told.
+async fn pooler_at(mut stream: TcpStream, answer: impl AsyncFn(usize) -> Option<Vec<u8>>) {
+    while fake::read_startup(&mut stream).await[..4] == *b"\x04\xd2\x16\x2f" {
+        fake::write(&mut stream, b"N").await;
+    }
+    fake::write(&mut stream, &welcome(&[])).await;
+    for number in 0.. {
+        fake::read_message(&mut stream).await;
+        match answer(number).await {
+            Some(answer) => fake::write(&mut stream, &answer).await,
+            None => return forever(stream).await,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_query_that_waits_in_a_pooler_is_waited_for_as_long_as_it_is_there() {
+    let address = fake::server(|stream, _| {
+        pooler_at(stream, async |number| {
+            let pause = if number == 1 { LIMIT * 3 } else { Duration::ZERO };
+            tokio::time::sleep(pause).await;
+            Some(recovery("f"))
+        })
+    });
+    let mut rig = Rig::at_pooler(address.await, 5);
+    let leads = Ok(PoolerFacts::Leads { in_recovery: false, started_at: None });
+    assert_eq!(rig.of_pooler().await, leads);
+    let paused_at = Instant::now();
+    let mut last = rig.clock.moment(paused_at);
+    loop {
+        let Some(Report::Claim(Claim { asked_at, fact, .. })) = rig.reports.recv().await else {
+            panic!("no claim");
+        };
+        let Fact::Pooler { said, .. } = fact else { panic!("{fact:?}") };
+        assert!(asked_at >= last, "an answer is as old as its own question");
+        last = asked_at;
+        match said {
+            Ok(PoolerFacts::Busy(Failure::Timeout { .. })) => {}
+            said => break assert_eq!(said, leads),
+        }
+    }
+    let waited = paused_at.elapsed();
+    assert!((LIMIT * 2..LIMIT * 5).contains(&waited), "resumed after {waited:?}");
+}
+
+/// As PgBouncer does by `trust` as long as it has no session to its server: not one byte.
+#[tokio::test]
+async fn a_pooler_that_greets_nobody_and_answers_a_request_for_tls_is_up() {
+    let address = fake::server(|mut stream, _| async move {
+        while fake::read_startup(&mut stream).await[..4] == *b"\x04\xd2\x16\x2f" {
+            fake::write(&mut stream, b"N").await;
+        }
+        forever(stream).await;
+    });
+    let said = Rig::at_pooler(address.await, 5).of_pooler().await;
+    assert!(matches!(said, Ok(PoolerFacts::LeadsNowhere(_))), "{said:?}");
+}
+
+#[tokio::test]
+async fn a_pooler_that_stops_while_a_query_waits_in_it_is_down() {
+    let is_stopped = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let stopped = is_stopped.clone();
+    let address = fake::server(move |stream, _| {
+        let stopped = stopped.clone();
+        async move {
+            match stopped.load(Ordering::SeqCst) {
+                true => forever(stream).await,
+                false => pooler_at(stream, async |_| None).await,
+            }
+        }
+    });
+    let mut rig = Rig::at_pooler(address.await, 5);
+    assert!(matches!(rig.of_pooler().await, Ok(PoolerFacts::Busy(_))));
+    is_stopped.store(true, Ordering::SeqCst);
+    let down = async { while rig.of_pooler().await.is_ok() {} };
+    assert!(tokio::time::timeout(LIMIT * 6, down).await.is_ok());
+}
+
+#[tokio::test]
+async fn one_that_waits_in_a_pooler_hears_from_a_fresh_login_that_the_server_is_gone() {
+    let address = fake::server(|mut stream, number| async move {
+        let words = "server login has been failing, try again later (server_login_retry)";
+        match number {
+            0 => pooler_at(stream, async |_| None).await,
+            _ if fake::read_startup(&mut stream).await[..4] == *b"\x04\xd2\x16\x2f" => {
+                fake::write(&mut stream, b"N").await;
+            }
+            _ => fake::write(&mut stream, &fake::error("FATAL", "08P01", words)).await,
+        }
+    });
+    let mut rig = Rig::at_pooler(address.await, 5);
+    assert!(matches!(rig.of_pooler().await, Ok(PoolerFacts::Busy(_))));
+    let nowhere = async {
+        loop {
+            if let Ok(PoolerFacts::LeadsNowhere(_)) = rig.of_pooler().await {
+                break;
+            }
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(8), nowhere).await.is_ok());
 }
 
 #[tokio::test]
