@@ -54,7 +54,15 @@ pub fn path(
     };
     match member.view.pooler(port, now, &rules.freshness) {
         Word::Unheard => awaited(),
-        Word::Expired => wrong(Reason::PoolerUnheard { port }),
+        // A gate may stand open by what the word was as long as it lasted. One that was over before
+        // the member had this role cannot have opened anything.
+        Word::Expired => {
+            let was_over = |asked_at| asked_at + rules.freshness.pooler <= role_since;
+            match member.view.pooler_asked_at(port).is_none_or(was_over) {
+                true => awaited(),
+                false => Path::Wrong(Reason::PoolerUnheard { port }),
+            }
+        }
         // This is about the pooler itself, whatever its server is.
         Word::Failed(failure) => Path::Wrong(Reason::PoolerDown { port, failure: failure.clone() }),
         Word::Said(PoolerFacts::Answers) => Path::Right,
