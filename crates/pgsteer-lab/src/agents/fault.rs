@@ -91,11 +91,11 @@ impl Fault {
     ];
 
     /// The time that has to pass before pgsteer can notice it at all, where a server is taken for hung
-    /// after `timeout`. Through a pooler it logs in afresh every 5 s, or a tenth later. If an agent is
+    /// that has not answered within `timeout`; at rest it is asked every 250 ms. Through a pooler it logs in afresh every 5 s, or a tenth later. If an agent is
     /// gone, it is the check beside it that HAProxy hears, in the second second.
     pub fn notice(self, timeout: Duration) -> Duration {
         match self {
-            Self::PostgresHung => timeout,
+            Self::PostgresHung => Duration::from_millis(250) + timeout,
             Self::PoolerReloaded => Duration::from_millis(5_500),
             Self::AgentKilled => Duration::from_secs(2),
             _ => Duration::ZERO,

@@ -68,6 +68,17 @@ impl Load<'_> {
         Ok(Latencies(took))
     }
 
+    /// Sleeps for each check, for so long, and asks nothing: what it costs to keep time.
+    pub fn keep_time(&self, time: Duration) {
+        let step = Duration::from_secs(1) / self.per_second;
+        let began = Instant::now();
+        let mut due = began;
+        while due - began < time {
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            due += step;
+        }
+    }
+
     /// A socket that waits for nothing longer than it may.
     fn socket(&self) -> Result<OwnedFd> {
         let socket = rustix::net::socket_with(

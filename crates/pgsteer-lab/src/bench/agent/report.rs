@@ -41,8 +41,8 @@ connections to each. *Always* means that HAProxy was right when it had to be and
 
 - *another is promoted*: the leader lock runs out, and the old primary's PostgreSQL goes on to take writes
   without knowing, because its Patroni cannot tell it.
-- *PostgreSQL hung*: nothing but time tells a hang from a slow answer. `timeout_seconds` of `[check]`,
-  here 500 ms, has to pass first, and then comes the next agent-check.
+- *PostgreSQL hung*: nothing but time tells a hang from a slow answer. The next question comes within 250 ms,
+  `timeout_seconds` of `[check]`, here 500 ms, has to pass, and then comes the next agent-check.
 - *led to a replica by a reload*: PgBouncer leaves the sessions that are there where they are, that of
   pgsteer as well. A fresh login through it is tried every 5 to 5.5 s, and only that one tells.
 - *agent killed*: the agents of all four backends. HAProxy keeps what it last heard of each; that is its
@@ -70,7 +70,7 @@ fn bars(measured: &Measured) -> String {
     bars.add("the latest of them, but for the next three", &ms(bar), told(plain, bar));
     for (fault, after) in [
         (Fault::AgentKilled, "then the check beside it, `inter 1s fall 2`"),
-        (Fault::PostgresHung, "its timeout"),
+        (Fault::PostgresHung, "the next question, its timeout"),
         (Fault::PoolerReloaded, "the next fresh login"),
     ] {
         let bar = bar + fault.notice(TIMEOUT);
@@ -170,7 +170,7 @@ fn costs(measured: &Measured) -> String {
     );
     format!(
         "CPU per check of all processes that take part (whoever asks, the agent, Patroni, PostgreSQL, etcd) \
-         beyond what they\ntake without checks, and of the process that answers; by the scheduler's own \
+         beyond what they\ntake without checks (but with the asker's clock, which wakes it as often), and of the process that answers; by the scheduler's own \
          account, because /proc/stat counts by\nticks, between which such short work falls. {PER_SECOND} \
          checks a second for pgsteer, {BLOG_PER_SECOND} for the blog's daemon\n({}), {secs} s each.\n\n{}\n{rest}",
         measured.answering.blog_words,
