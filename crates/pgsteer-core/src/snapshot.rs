@@ -151,18 +151,21 @@ impl Snapshot {
             || *local != other.local
     }
 
-    /// Every member has been asked and has answered, or failed to, and nobody waits for a second
-    /// answer: what is told from here on is knowledge and not the lack of it.
+    /// Every member has been asked, and so has its pooler, and has answered or failed to; and nobody
+    /// waits for a second answer: what is told from here on is knowledge and not the lack of it.
     pub fn is_settled(&self) -> bool {
-        let settled = |member: &MemberState| {
-            let probing = |gate: &Gate| matches!(gate, Gate::Probation { .. });
-            let awaited = |gate: &Gate| matches!(gate.reason(), Some(Reason::PoolerUnheard { .. }));
-            let Health { roles, pooled, postgres_trouble, .. } = &member.health;
-            *postgres_trouble != Some(Reason::Unheard)
-                && !roles.values().chain(pooled.values()).any(probing)
-                && !pooled.values().any(awaited)
+        let is_unheard = |reason: &Reason| {
+            matches!(reason, Reason::Unheard | Reason::PoolerUnheard { .. } | Reason::Confirming)
         };
-        !self.members.is_empty() && self.members.values().all(settled)
+        let is_known = |member: &MemberState| {
+            let Health { roles, pooled, postgres_trouble, .. } = &member.health;
+            let gates = roles.values().chain(pooled.values());
+            !gates.filter_map(Gate::reason).chain(postgres_trouble).any(is_unheard)
+        };
+        let mut of_services = self.services.values().flat_map(|service| service.gates.values());
+        !self.members.is_empty()
+            && self.members.values().all(is_known)
+            && !of_services.any(|gate| gate.reason().is_some_and(is_unheard))
     }
 
     /// Whether a session of `service` to `member`, dialled at `dialled`, has to end now.

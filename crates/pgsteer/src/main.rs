@@ -4,6 +4,8 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::mpsc;
+use std::time::Duration;
 
 use clap::Parser;
 use pgsteer::check::Question;
@@ -18,6 +20,9 @@ use tracing_subscriber::EnvFilter;
 /// What those hear who still name the path of pg_isready.
 const NO_PG_ISREADY: &str = "pg_isready is not run any more: pgsteer asks PgBouncer by itself, \
                              so -x (PGISREADY_PATH) may be left out";
+
+/// How long the end of the process waits for the rest of its log to be written.
+const LOG_FLUSH_LIMIT: Duration = Duration::from_secs(2);
 
 /// Lines of the log that may wait for stderr.
 const LOG_LINES_MAX: usize = 10_000;
@@ -103,8 +108,8 @@ fn run(
 
 /// The log goes to stderr, from `info` on unless `RUST_LOG` says otherwise. A thread of its own
 /// writes it, so that whoever should read it and does not holds nobody up; what is too much by then
-/// is lost. Dropping what is given back writes the rest.
-fn start_log(format: LogFormat) -> WorkerGuard {
+/// is lost.
+fn start_log(format: LogFormat) -> Log {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let (stderr, guard) = NonBlockingBuilder::default()
         .thread_name("pgsteer-log")
@@ -119,5 +124,24 @@ fn start_log(format: LogFormat) -> WorkerGuard {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),
     }
-    guard
+    Log(Some(guard))
+}
+
+/// Writes the rest of the log when it is dropped, if that does not take too long: whoever does not
+/// read it shall not keep the process from ending either.
+struct Log(Option<WorkerGuard>);
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        let (done, is_done) = mpsc::channel();
+        let guard = self.0.take();
+        let flush = move || {
+            drop(guard);
+            // Nobody listens any more if it took too long.
+            let _ = done.send(());
+        };
+        if std::thread::Builder::new().spawn(flush).is_ok() {
+            let _ = is_done.recv_timeout(LOG_FLUSH_LIMIT);
+        }
+    }
 }

@@ -32,6 +32,7 @@
 //! | `stall 90s` | time passes, but nobody wakes the engine: the process was stopped |
 //! | `local NAME` | the member on whose machine pgsteer runs |
 //! | `show` | prints the Snapshot and the plan |
+//! | `settled` | whether everybody has been heard |
 //! | `agent health/admin[/sessions] [LINE]` | prints what HAProxy's agent-check is answered |
 //!
 //! What a source says it goes on saying whenever the plan has it asked, until another line
@@ -103,6 +104,10 @@ impl Play {
         };
         match tokens.as_slice() {
             ["show"] => return Ok(show::show(driver)),
+            ["settled"] => {
+                let is_settled = driver.engine.snapshot().is_settled();
+                return Ok(vec![if is_settled { "yes" } else { "not yet" }.to_owned()]);
+            }
             ["agent", vocabulary, line @ ..] => {
                 return Ok(vec![show::agent(driver, vocabulary, &line.join(" "))]);
             }

@@ -28,6 +28,17 @@ const FIRST_WORD: Duration = Duration::from_secs(2);
 /// How often it is looked for meanwhile.
 const FIRST_WORD_STEP: Duration = Duration::from_millis(5);
 
+/// A door that nobody comes to looks round as often as this.
+const LOOK_ROUND: Duration = Duration::from_secs(1);
+
+/// A look that takes longer is a process that was stopped: by a machine that was moved or saved, or
+/// by somebody. All that it knows is too old then, and no member has anything wrong with it.
+const STALL: Duration = Duration::from_secs(3);
+
+/// How long nobody is answered after that, while the members are asked anew. It takes two questions
+/// to all of them.
+const AFTER_STALL: Duration = Duration::from_millis(1_500);
+
 /// How long a client may stand at the door without a word: HAProxy's line comes a few microseconds
 /// after its connection. Nobody else waits meanwhile.
 const STAND_LIMIT: Duration = Duration::from_millis(1);
@@ -86,12 +97,13 @@ impl Door {
 
     /// Waits for something to happen, and sees to it.
     fn turn(&self, standing: &mut Vec<Standing>) -> Result<ControlFlow<()>, Errno> {
+        let began = Instant::now();
         let look = match self.look(standing) {
             // A signal is no reason to do anything but to look again.
             Err(Errno::INTR) => return Ok(ControlFlow::Continue(())),
             look => look?,
         };
-        if look.is_over {
+        if look.is_over || began.elapsed() > STALL && self.ends_within(AFTER_STALL) {
             return Ok(ControlFlow::Break(()));
         }
         let now = Instant::now();
@@ -115,9 +127,16 @@ impl Door {
 
     fn await_first_word(&self) {
         let until = Instant::now() + FIRST_WORD;
-        while !self.desk.snapshot.borrow().is_settled() && Instant::now() < until {
-            std::thread::sleep(FIRST_WORD_STEP);
-        }
+        while !self.desk.snapshot.borrow().is_settled()
+            && Instant::now() < until
+            && !self.ends_within(FIRST_WORD_STEP)
+        {}
+    }
+
+    /// Waits, and tells whether nobody wants the agent any more.
+    fn ends_within(&self, time: Duration) -> bool {
+        let leave = PollFd::new(&self.leave, PollFlags::IN);
+        poll(&mut [leave], Some(&timespec(time))).is_ok_and(|ready| ready > 0)
     }
 
     /// Waits until somebody knocks or speaks, or has stood there for long enough.
@@ -127,8 +146,8 @@ impl Door {
         sockets.push(PollFd::new(&self.listener, PollFlags::IN));
         sockets.extend(standing.iter().map(|who| PollFd::new(&who.client.stream, PollFlags::IN)));
         let first = standing.iter().map(|who| who.until).min();
-        let wait = first.map(|until| timespec(until.saturating_duration_since(Instant::now())));
-        poll(&mut sockets, wait.as_ref())?;
+        let wait = first.map(|until| until.saturating_duration_since(Instant::now()));
+        poll(&mut sockets, Some(&timespec(wait.unwrap_or(LOOK_ROUND))))?;
         let mut has_something = sockets.iter().map(|socket| !socket.revents().is_empty());
         Ok(Look {
             is_over: has_something.next() == Some(true),
@@ -165,11 +184,14 @@ impl Door {
         };
         let said = &there[..count];
         if !said.is_empty() {
-            self.senders.note(who.client.from);
+            self.senders.note(who.client.from, Instant::now());
         }
         if said.is_empty() || said.contains(&b'\n') {
             // Who does not take it has lost it.
             let _ = say(&who.client.stream, &self.desk.answer_to(said));
+            if count == there.len() {
+                take_the_rest(&who.client.stream);
+            }
         } else {
             who.client.said = said.to_vec();
             self.send_on(Word::Comes(who.client));
@@ -188,6 +210,17 @@ impl Door {
 fn say(stream: &TcpStream, answer: &str) -> io::Result<()> {
     send(stream, answer.as_bytes(), SendFlags::NOSIGNAL | SendFlags::MORE)?;
     stream.shutdown(Shutdown::Write)
+}
+
+/// Reads what a client has sent beyond its line, a little of it: a socket that is closed with bytes
+/// unread tears the connection down, and the answer may be lost with it.
+pub fn take_the_rest(mut stream: &TcpStream) {
+    let mut rest = [0; 4_096];
+    for _ in 0..4 {
+        if !stream.read(&mut rest).is_ok_and(|count| count == rest.len()) {
+            return;
+        }
+    }
 }
 
 fn timespec(time: Duration) -> Timespec {

@@ -26,7 +26,6 @@ use tokio::task::LocalSet;
 
 use self::client::Senders;
 use self::door::Door;
-use self::room::Word;
 use crate::clock::Clock;
 use crate::heartbeat::Heartbeat;
 use crate::listen;
@@ -51,7 +50,7 @@ pub struct Agent {
     _stay: UnixStream,
     config: watch::Sender<AgentConfig>,
     door: JoinHandle<()>,
-    waiting_room: JoinHandle<anyhow::Result<()>>,
+    waiting_room: JoinHandle<()>,
 }
 
 /// Binds the agent's port, early, so that one that is taken ends the start and not the run.
@@ -83,7 +82,11 @@ impl Agent {
         let (room, words) = mpsc::channel(room::WORDS_MAX);
         let senders = Arc::<Senders>::default();
         let (of_room, known) = (desk.clone(), Arc::clone(&senders));
-        let waiting_room = thread("pgsteer-agent-w", move || wait_for_all(words, of_room, known))?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.context("cannot start the waiting room of the agent")?;
+        let waiting_room = thread("pgsteer-agent-w", move || {
+            LocalSet::new().block_on(&runtime, room::serve_all(words, of_room, known));
+        })?;
         let (stay, leave) = UnixStream::pair().context("cannot make a pair of sockets")?;
         let door = Door { listener, leave, desk, senders, room };
         let door = thread("pgsteer-agent", move || door.keep())?;
@@ -114,16 +117,6 @@ fn thread<T: Send + 'static>(
     builder.spawn(work).context("cannot start a thread of the agent")
 }
 
-fn wait_for_all(
-    words: mpsc::Receiver<Word>,
-    desk: Desk,
-    senders: Arc<Senders>,
-) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    LocalSet::new().block_on(&runtime, room::serve_all(words, desk, senders));
-    Ok(())
-}
-
 impl Desk {
     /// The answer to what a client has said: a line, or nothing. What is behind the line counts for
     /// nothing.
@@ -144,8 +137,10 @@ impl Desk {
         if self.heartbeat.age(self.clock.now()) >= Heartbeat::STUCK_AFTER {
             return agent::refusal(&config, &Objection::Stuck);
         }
+        // Nobody who publishes one waits for an answer to be written.
+        let snapshot = Arc::clone(&self.snapshot.borrow());
         match line {
-            Ok(line) => agent::answer(&config, &self.snapshot.borrow(), line),
+            Ok(line) => agent::answer(&config, &snapshot, line),
             Err(unclear) => agent::refusal(&config, unclear),
         }
     }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pgsteer_core::agent::{LINE_BYTES_MAX, Unclear};
 use rustix::process::{Resource, getrlimit, nice};
@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use super::Desk;
 use super::client::{Client, Senders};
+use super::door::take_the_rest;
 
 /// How long a line may take from its first byte to its end.
 const LINE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -29,7 +30,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 const CONNECTIONS_MAX: usize = 8_192;
 
 /// A crowd in here takes its time from itself, and not from those at the door.
-const NICE: i32 = 5;
+const NICE: i32 = 10;
 
 /// Words from the door that are not read yet.
 pub const WORDS_MAX: usize = 1_024;
@@ -97,12 +98,12 @@ async fn serve(client: Client, desk: &Desk, senders: &Senders) -> io::Result<()>
     let Client { stream, from, mut said } = client;
     let mut stream = TcpStream::from_std(stream)?;
     if said.is_empty() {
-        let wait = senders.wait(from, desk.config.borrow().line_wait);
+        let wait = senders.wait(from, desk.config.borrow().line_wait, Instant::now());
         // Whether it says nothing, or has nothing to say, is the same.
         timeout(wait, stream.read_buf(&mut said)).await.unwrap_or(Ok(0))?;
     }
     if !said.is_empty() {
-        senders.note(from);
+        senders.note(from, Instant::now());
     }
     let answer = match read_line(&mut stream, &mut said).await? {
         Ok(()) => desk.answer_to(&said),
@@ -110,7 +111,9 @@ async fn serve(client: Client, desk: &Desk, senders: &Senders) -> io::Result<()>
     };
     // One write, so that it leaves as one packet: HAProxy 2.x reads no further than the first.
     timeout(WRITE_TIMEOUT, stream.write_all(answer.as_bytes())).await??;
-    stream.shutdown().await
+    stream.shutdown().await?;
+    take_the_rest(&stream.into_std()?);
+    Ok(())
 }
 
 /// Reads on to the end of a line that has begun. Half a line may name half a member, so it is none.

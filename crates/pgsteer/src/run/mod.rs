@@ -4,7 +4,7 @@ mod conductor;
 mod signals;
 mod systemd;
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -178,7 +178,7 @@ impl Running {
             true => None,
             false => Some(sources::prepare(&config.cluster)?),
         };
-        let door = self.new_door_of_agent(&config)?;
+        let agent = self.new_agent(&config)?;
         if let Some(proxy) = &mut self.proxy {
             proxy.reload(&config)?;
         }
@@ -190,38 +190,41 @@ impl Running {
             tracing::warn!("changes of [http] and [proxy] take effect at the next start");
         }
         self.configs.send(config.clone()).await.context("the engine is gone")?;
-        self.change_agent(&config, door)?;
+        self.change_agent(&config, agent);
         self.config = config;
         Ok(())
     }
 
-    /// Binds the port of an agent that is new, or listens elsewhere from now on.
-    fn new_door_of_agent(&self, config: &Config) -> anyhow::Result<Option<TcpListener>> {
-        let has_it = |listen| self.agent.as_ref().is_some_and(|agent| agent.listen() == listen);
-        let wanted = config.agent.as_ref().map(|agent| agent.listen);
-        wanted.filter(|listen| !has_it(*listen)).map(agent::bind).transpose()
+    /// Starts an agent that there was none of, or that listens elsewhere from now on.
+    fn new_agent(&self, config: &Config) -> anyhow::Result<Option<Agent>> {
+        let Some(wanted) = &config.agent else { return Ok(None) };
+        match self.agent.as_ref().map(Agent::listen) {
+            Some(old) if old == wanted.listen => return Ok(None),
+            Some(old) if overlap(old, wanted.listen) => bail!(
+                "the agent listens on {old}; that it moves to {} on the same port takes a restart",
+                wanted.listen
+            ),
+            _ => {}
+        }
+        let door = agent::bind(wanted.listen)?;
+        start_agent(door, wanted, &self.published, self.clock, &self.heartbeat).map(Some)
     }
 
-    /// Lets the agent begin, go on or end as `config` says; at `door` if that is a new one.
-    fn change_agent(&mut self, config: &Config, door: Option<TcpListener>) -> anyhow::Result<()> {
-        match (&config.agent, door) {
+    /// Lets the agent go on or end as `config` says, or `new` take its place.
+    fn change_agent(&mut self, config: &Config, new: Option<Agent>) {
+        match (&config.agent, new) {
             (None, _) => {
                 if self.agent.take().is_some() {
                     tracing::info!("agent-checks are not answered any more");
                 }
             }
-            (Some(wanted), Some(door)) => {
-                let (clock, heartbeat) = (self.clock, &self.heartbeat);
-                let agent = start_agent(door, wanted, &self.published, clock, heartbeat)?;
-                self.agent = Some(agent);
-            }
+            (Some(_), Some(new)) => self.agent = Some(new),
             (Some(wanted), None) => {
                 if let Some(agent) = &self.agent {
                     agent.change(wanted.clone());
                 }
             }
         }
-        Ok(())
     }
 
     /// Waits until a part that should work for ever has come to its end, and says which.
@@ -262,6 +265,11 @@ fn start_agent(
     Agent::start(listener, wanted, snapshots, clock, Arc::clone(heartbeat))
 }
 
+/// Nobody can listen on both.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    one.port() == other.port() && (one.ip().is_unspecified() || other.ip().is_unspecified())
+}
+
 /// Every session takes two file descriptors, and the usual soft limit is 1,024.
 fn raise_file_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
@@ -275,7 +283,7 @@ fn raise_file_limit() {
 #[cfg(test)]
 mod tests {
     use std::io::Read as _;
-    use std::net::{SocketAddr, TcpStream};
+    use std::net::TcpStream;
 
     use pgsteer_core::claim::{Found, Role};
     use pgsteer_core::config::{
@@ -284,6 +292,15 @@ mod tests {
     use pgsteer_core::names::{ClusterName, Endpoint, MemberName, ServiceName};
 
     use super::*;
+
+    #[test]
+    fn an_agent_cannot_move_to_where_it_partly_is() {
+        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+        assert!(overlap(at("0.0.0.0:5555"), at("127.0.0.1:5555")));
+        assert!(overlap(at("10.0.0.1:5555"), at("[::]:5555")));
+        assert!(!overlap(at("10.0.0.1:5555"), at("10.0.0.2:5555")));
+        assert!(!overlap(at("0.0.0.0:5555"), at("127.0.0.1:5556")));
+    }
 
     fn config() -> Config {
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, bail, ensure};
 use pgsteer_lab::agents::{Agents, Believed, Crew, Example, Haproxy, Post};
-use pgsteer_lab::{Lab, Member, SUPERUSER, Session};
+use pgsteer_lab::{Lab, Member, SUPERUSER, Session, Signal};
 
 use crate::clients::psql;
 use crate::kept::Kept;
@@ -135,6 +135,31 @@ pub fn the_weight_falls_as_sessions_come(lab: &Lab) -> Result<()> {
     says("ready up 100%")
 }
 
+/// A process that was stopped for a while, as a machine is that is moved, knows nothing fresh when it
+/// goes on, and no member has anything wrong with it. HAProxy's question waits for it meanwhile.
+pub fn one_that_was_stopped_says_no_to_nobody(lab: &Lab) -> Result<()> {
+    let agent = SocketAddr::from((lab.host_ip(), 5555));
+    let more = format!("[agent]\nlisten = '{agent}'\n");
+    let mut steer = Steer::start(lab, &Wanted { more: &more, ..Wanted::default() })?;
+    let line = format!("write {}\n", lab.primary()?.name);
+    let is_yes = |answer: &str| answer.starts_with("ready up");
+    steer.wait_for("a yes of the agent", SOON, |_| {
+        ask(agent, &line).is_ok_and(|answer| is_yes(&answer))
+    })?;
+    steer.signal(Signal::STOP)?;
+    let mut waiting = question(agent, &line)?;
+    std::thread::sleep(Duration::from_secs(7));
+    steer.signal(Signal::CONT)?;
+    let mut answers = vec![rest_of(&mut waiting)?];
+    let end = Instant::now() + Duration::from_secs(3);
+    while Instant::now() < end {
+        answers.push(ask(agent, &line)?);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    ensure!(answers.iter().all(|answer| is_yes(answer)), "{answers:?}");
+    Ok(())
+}
+
 /// What the server lets in, without those that it reserves.
 fn most_sessions(member: &Member) -> Result<usize> {
     let sql = "SELECT current_setting('max_connections')::int
@@ -146,9 +171,17 @@ fn most_sessions(member: &Member) -> Result<usize> {
 
 /// One question, as HAProxy asks it.
 pub fn ask(agent: SocketAddr, line: &str) -> Result<String> {
+    rest_of(&mut question(agent, line)?)
+}
+
+fn question(agent: SocketAddr, line: &str) -> Result<TcpStream> {
     let mut stream = TcpStream::connect(agent)?;
     stream.set_read_timeout(Some(SOON))?;
     stream.write_all(line.as_bytes())?;
+    Ok(stream)
+}
+
+fn rest_of(stream: &mut TcpStream) -> Result<String> {
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     Ok(answer)

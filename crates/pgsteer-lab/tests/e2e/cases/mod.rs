@@ -67,6 +67,7 @@ pub fn all() -> Vec<Case> {
             agent::happacs_scenarios_work_with_pgsteer_in_its_place,
             agent::nobody_is_shown_down_in_normal_running,
             agent::the_weight_falls_as_sessions_come,
+            agent::one_that_was_stopped_says_no_to_nobody,
             faults::haproxy_is_right_about_the_primary_in_every_row,
             tls::clients_that_want_it_get_it_from_the_server,
             tls::a_switchover_costs_at_most_the_logins_under_way,
