@@ -98,12 +98,17 @@ impl Door {
     /// Waits for something to happen, and sees to it.
     fn turn(&self, standing: &mut Vec<Standing>) -> Result<ControlFlow<()>, Errno> {
         let began = Instant::now();
-        let look = match self.look(standing) {
-            // A signal is no reason to do anything but to look again.
+        let look = self.look(standing);
+        // However the look ended: to be stopped and to go on are signals as well.
+        if began.elapsed() > STALL && self.ends_within(AFTER_STALL) {
+            return Ok(ControlFlow::Break(()));
+        }
+        let look = match look {
+            // No reason to do anything but to look again.
             Err(Errno::INTR) => return Ok(ControlFlow::Continue(())),
             look => look?,
         };
-        if look.is_over || began.elapsed() > STALL && self.ends_within(AFTER_STALL) {
+        if look.is_over {
             return Ok(ControlFlow::Break(()));
         }
         let now = Instant::now();
@@ -135,8 +140,15 @@ impl Door {
 
     /// Waits, and tells whether nobody wants the agent any more.
     fn ends_within(&self, time: Duration) -> bool {
-        let leave = PollFd::new(&self.leave, PollFlags::IN);
-        poll(&mut [leave], Some(&timespec(time))).is_ok_and(|ready| ready > 0)
+        let until = Instant::now() + time;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let mut leave = [PollFd::new(&self.leave, PollFlags::IN)];
+            match poll(&mut leave, Some(&timespec(left))) {
+                Err(Errno::INTR) => {}
+                ready => return ready.is_ok_and(|ready| ready > 0),
+            }
+        }
     }
 
     /// Waits until somebody knocks or speaks, or has stood there for long enough.
