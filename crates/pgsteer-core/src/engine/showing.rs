@@ -8,7 +8,7 @@ use crate::claim::{PoolerFacts, Role, Standby};
 use crate::config::{Config, ServiceConfig};
 use crate::gate::Gate;
 use crate::judge::fitness::Lag;
-use crate::judge::path::{Path, leads_to, path};
+use crate::judge::path::{Path, Wait, leads_to, path};
 use crate::judge::{Member, Standing, Trust};
 use crate::names::MemberName;
 use crate::pace::Need;
@@ -135,6 +135,17 @@ impl Engine {
     fn path(&self, name: &MemberName, member: &Member, port: u16, now: Moment) -> Path {
         let role = (self.standings[name].role, self.role_since(name));
         path(member, port, role, &self.rules, now)
+    }
+
+    /// When it ceases to make sense to wait in the poolers that are paused or full.
+    pub(super) fn waits_end(&self, now: Moment) -> impl Iterator<Item = Moment> {
+        let ports = |(name, member)| self.pooler_ports.iter().map(move |port| (name, member, port));
+        self.roster.members().iter().flat_map(ports).filter_map(move |(name, member, port)| {
+            match self.path(name, member, *port, now) {
+                Path::Busy(Wait { until, .. }) => Some(until),
+                _ => None,
+            }
+        })
     }
 
     /// The member may be relied on, and only the next word on one of its poolers is missing.
