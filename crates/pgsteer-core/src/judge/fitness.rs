@@ -94,7 +94,7 @@ pub struct Case<'a> {
 pub const STALL_GRACE: Duration = Duration::from_secs(15);
 
 /// How long an open gate waits for the first word on a pooler. Some attempts at a login fit into it.
-const POOLER_GRACE: Duration = Duration::from_secs(5);
+pub const POOLER_GRACE: Duration = Duration::from_secs(5);
 
 /// How long a pooler that was bypassed must be well before it is used again, so that one that
 /// dies as often as it is started does not flap.
