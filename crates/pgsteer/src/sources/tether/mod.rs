@@ -31,7 +31,7 @@ use tracing::{debug, info, trace, warn};
 use super::beat::Beat;
 use super::{Gone, Hint, Reporter, dial};
 
-use self::backoff::Backoff;
+use self::backoff::{Backoff, HOLD_OFF};
 use self::fresh::Fresh;
 pub use self::login::Login;
 use self::login::{LoggedIn, Missed};
@@ -56,6 +56,8 @@ pub struct Tether {
     /// them.
     unreachable: Option<Hint>,
     backoff: Backoff,
+    /// No login before.
+    held_off_until: Option<Instant>,
     /// The last failure that went to the log, until a session is there again.
     logged: Option<Failure>,
 }
@@ -113,8 +115,16 @@ impl Tether {
         reporter: Reporter,
         unreachable: Option<Hint>,
     ) -> Tether {
-        let backoff = Backoff::default();
-        Tether { subject, beat, login, reporter, unreachable, backoff, logged: None }
+        Tether {
+            subject,
+            beat,
+            login,
+            reporter,
+            unreachable,
+            backoff: Backoff::default(),
+            held_off_until: None,
+            logged: None,
+        }
     }
 
     /// Works until nobody listens any more.
@@ -134,6 +144,9 @@ impl Tether {
 
     /// Tries one login, when its time has come.
     async fn apart(&mut self) -> Result<State, Gone> {
+        if let Some(until) = self.held_off_until.take() {
+            self.beat.pause(until.into()).await?;
+        }
         self.beat.due_after(self.backoff.wait()).await?;
         let Some(place) = self.place() else {
             // The resolver has not spoken yet, and it is the one to report a failure.
@@ -313,6 +326,7 @@ impl Tether {
     ) -> Result<State, Gone> {
         if self.subject.has_lost_its_server(&failure, stage) {
             self.backoff.hold_off();
+            self.held_off_until = Some(Instant::now() + HOLD_OFF);
         } else if since.elapsed() >= SESSION_AGE_MIN {
             self.backoff.reset();
         } else {

@@ -642,6 +642,33 @@ async fn a_pooler_that_stops_while_a_query_waits_in_it_is_down() {
 }
 
 #[tokio::test]
+async fn nobody_logs_in_through_a_pooler_whose_server_has_just_gone_however_urgent_it_is() {
+    let (logins_tx, mut logins) = mpsc::channel(8);
+    let address = fake::server(move |stream, _| {
+        let logins_tx = logins_tx.clone();
+        async move {
+            logins_tx.send(Instant::now()).await.unwrap();
+            pooler_at(stream, async |number| {
+                Some(match number {
+                    0 => recovery("f"),
+                    _ => fake::error("FATAL", "57P01", "terminating connection"),
+                })
+            })
+            .await;
+        }
+    });
+    let mut rig = Rig::at_pooler(address.await, 100);
+    assert!(matches!(rig.of_pooler().await, Ok(PoolerFacts::Leads { .. })));
+    assert!(logins.recv().await.is_some());
+    assert!(matches!(rig.of_pooler().await, Ok(PoolerFacts::LeadsNowhere(_))));
+    let lost_at = Instant::now();
+    rig.plan.send_modify(|ask| ask.pace.tether = Duration::from_millis(5));
+    let next = logins.recv().await.unwrap().duration_since(lost_at);
+    assert!(next >= HOLD_OFF - Duration::from_millis(20), "{next:?}");
+    assert!(next < HOLD_OFF * 3, "{next:?}");
+}
+
+#[tokio::test]
 async fn one_that_waits_in_a_pooler_hears_from_a_fresh_login_that_the_server_is_gone() {
     let address = fake::server(|mut stream, number| async move {
         let words = "server login has been failing, try again later (server_login_retry)";
