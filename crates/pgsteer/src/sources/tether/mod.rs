@@ -11,6 +11,7 @@ mod backoff;
 mod fake;
 mod fresh;
 mod login;
+mod looks;
 mod progress;
 mod session;
 mod subject;
@@ -35,6 +36,7 @@ use self::backoff::{Backoff, HOLD_OFF};
 use self::fresh::Fresh;
 pub use self::login::Login;
 use self::login::{LoggedIn, Missed};
+use self::looks::{Looked, Looks};
 use self::session::Session;
 use self::subject::{Stage, Subject};
 
@@ -215,8 +217,10 @@ impl Tether {
         loop {
             let asked = Instant::now();
             match self.outwait(&mut tied).await? {
-                // What was so when it began to wait may not be so any more.
-                Waited::Answer(Ok(_)) if asked.elapsed() > self.login.limit => {}
+                // What was so when it began to wait may not be so any more, but that it had to.
+                Waited::Answer(Ok(_)) if asked.elapsed() > self.login.limit => {
+                    self.note_wait(Instant::now(), &tied.place).await?;
+                }
                 Waited::Answer(Ok(facts)) => {
                     self.claim(asked, facts).await?;
                     return Ok(State::Tied(tied));
@@ -238,14 +242,9 @@ impl Tether {
     /// logins go on, because those who wait are not told that the server is gone.
     async fn outwait(&self, tied: &mut Tied) -> Result<Waited, Gone> {
         let Tied { session, place, fresh, .. } = tied;
-        let (limit, began) = (self.login.limit, Instant::now());
+        let mut looks = Looks::beside_a_query(self.login.limit);
         let mut answer = pin!(session.role());
         while !self.has_moved(place) {
-            let is_late = began.elapsed() >= limit;
-            let looking = async {
-                tokio::time::sleep(if is_late { limit } else { limit / 2 }).await;
-                (Instant::now(), self.login.look(&place.postgres, &place.addresses).await)
-            };
             tokio::select! {
                 biased;
                 answer = &mut answer => return Ok(Waited::Answer(answer)),
@@ -254,19 +253,23 @@ impl Tether {
                     Err(missed) if missed.is_put_off() => {}
                     Err(missed) => return Ok(Waited::Missed(missed)),
                 },
-                (asked, looked) = looking => match looked {
-                    Err(failure) => {
+                Looked { asked, is_late, outcome } = looks.outcome(&self.login, place) => {
+                    if let Err(failure) = outcome {
                         return Ok(Waited::Missed(Missed { failure, was_answered: false }));
                     }
-                    Ok(()) if began.elapsed() >= limit => {
-                        let late = dial::timed_out(&Arc::from(place.postgres.to_string()), limit);
-                        self.report(asked, self.subject.failure(late, Stage::Waiting)).await?;
+                    if is_late {
+                        self.note_wait(asked.into_std(), place).await?;
                     }
-                    Ok(()) => {}
-                },
+                }
             }
         }
         Ok(Waited::Moved)
+    }
+
+    /// The pooler was there at that time, and kept a query waiting for too long.
+    async fn note_wait(&self, asked: Instant, place: &Place) -> Result<(), Gone> {
+        let late = dial::timed_out(&Arc::from(place.postgres.to_string()), self.login.limit);
+        self.report(asked, self.subject.failure(late, Stage::Waiting)).await
     }
 
     async fn ask_progress(&mut self, mut tied: Box<Tied>) -> Result<State, Gone> {

@@ -41,6 +41,10 @@ impl Rig {
     }
 
     fn tied_to(subject: Subject, address: SocketAddr, pace_ms: u64) -> Rig {
+        Rig::with_limit(LIMIT, subject, address, pace_ms)
+    }
+
+    fn with_limit(limit: Duration, subject: Subject, address: SocketAddr, pace_ms: u64) -> Rig {
         let (plan, plan_rx) = watch::channel(Ask {
             postgres: endpoint(address),
             addresses: Vec::new(),
@@ -57,7 +61,7 @@ impl Rig {
         let member = MemberName::new("pg1").unwrap();
         let reporter = Reporter { member, clock, reports: reports_tx };
         let beat = Beat::new(plan_rx, |pace| pace.tether, Clock::start());
-        let login = Arc::new(Login::fake(None, LIMIT));
+        let login = Arc::new(Login::fake(None, limit));
         let tether = Tether::tied_to(subject, beat, login, reporter, None);
         Rig { plan, reports, clock, _task: Task::spawn(tether.run()) }
     }
@@ -639,6 +643,33 @@ async fn a_pooler_that_stops_while_a_query_waits_in_it_is_down() {
     is_stopped.store(true, Ordering::SeqCst);
     let down = async { while rig.of_pooler().await.is_ok() {} };
     assert!(tokio::time::timeout(LIMIT * 6, down).await.is_ok());
+}
+
+/// Fresh logins go on all the while, every five seconds.
+#[tokio::test]
+async fn that_a_pooler_keeps_a_query_waiting_is_said_again_before_it_expires() {
+    const LONG: Duration = Duration::from_secs(3);
+    let address = fake::server(|stream, _| {
+        pooler_at(stream, async |number| (number == 0).then(|| recovery("f")))
+    })
+    .await;
+    let subject = Subject::Pooler { port: address.port() };
+    let mut rig = Rig::with_limit(LONG, subject, address, 250);
+    // As the engine has it: the pace of a knock, the limit, and some slack.
+    let lifetime = Duration::from_millis(1500) + LONG;
+    let started = Instant::now();
+    let mut last = None;
+    while started.elapsed() < LONG * 4 {
+        let Some(Report::Claim(Claim { asked_at, fact, .. })) = rig.reports.recv().await else {
+            panic!("no claim");
+        };
+        let is_first = last.is_none();
+        let Fact::Pooler { said: Ok(said), .. } = fact else { panic!("{fact:?}") };
+        assert_eq!(matches!(said, PoolerFacts::Leads { .. }), is_first, "{said:?}");
+        let gap = last.map(|last| rig.clock.now().since(last)).unwrap_or_default();
+        assert!(gap < lifetime, "{gap:?} after {:?}", started.elapsed());
+        last = Some(asked_at);
+    }
 }
 
 #[tokio::test]
