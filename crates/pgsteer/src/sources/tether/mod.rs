@@ -60,7 +60,7 @@ pub struct Tether {
     backoff: Backoff,
     /// No login before.
     held_off_until: Option<Instant>,
-    /// The last failure that went to the log, until a session is there again.
+    /// The last failure that went to the log, until a session answers again.
     logged: Option<Failure>,
 }
 
@@ -73,6 +73,8 @@ struct Tied {
     session: Session,
     place: Place,
     since: Instant,
+    /// It has answered, which went to the log. A session that never does is no news.
+    has_answered: bool,
     fresh: Fresh,
     /// When the progress was asked for last.
     progress: Option<Instant>,
@@ -205,7 +207,10 @@ impl Tether {
         }
         let asked = Instant::now();
         match self.bounded(&tied.place, tied.session.role()).await {
-            Ok(facts) => self.claim(asked, facts).await?,
+            Ok(facts) => {
+                self.note_answer(&mut tied);
+                self.claim(asked, facts).await?;
+            }
             Err(failure) => return self.lose(tied.since, asked, failure, stage).await,
         }
         let is_due = tied.progress.is_none_or(|last| last.elapsed() >= PROGRESS_PACE);
@@ -222,6 +227,7 @@ impl Tether {
                     self.note_wait(Instant::now(), &tied.place).await?;
                 }
                 Waited::Answer(Ok(facts)) => {
+                    self.note_answer(&mut tied);
                     self.claim(asked, facts).await?;
                     return Ok(State::Tied(tied));
                 }
@@ -367,23 +373,32 @@ impl Tether {
         logged_in: LoggedIn,
         place: Place,
     ) -> Result<State, Gone> {
-        let subject = self.subject.as_str();
-        info!(member = %self.reporter.member, postgres = %place.postgres, "{subject}: logged in");
-        self.logged = None;
         let asked = logged_in.asked;
-        let tied = Box::new(Tied {
+        let mut tied = Box::new(Tied {
             session: self.subject.session(logged_in),
             place,
             since: Instant::now(),
+            has_answered: false,
             fresh: Fresh::of(self.subject),
             progress: None,
         });
         match tied.session.told_in_login() {
             Some(facts) => {
+                self.note_answer(&mut tied);
                 self.claim(asked, facts).await?;
                 self.ask_progress(tied).await
             }
             None => self.ask(tied, Stage::Entering).await,
+        }
+    }
+
+    /// Whoever lets us in and then fails the question is as it was.
+    fn note_answer(&mut self, tied: &mut Tied) {
+        if !tied.has_answered {
+            tied.has_answered = true;
+            self.logged = None;
+            let (member, subject) = (&self.reporter.member, self.subject.as_str());
+            info!(%member, postgres = %tied.place.postgres, "{subject}: logged in");
         }
     }
 

@@ -554,6 +554,46 @@ async fn a_pooler_that_lets_nobody_through_is_up_and_leads_nowhere() {
     assert!(matches!(said, Ok(PoolerFacts::LeadsNowhere(Failure::Network(_)))), "{said:?}");
 }
 
+/// What goes to the log.
+#[derive(Clone, Default)]
+struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_pooler_that_lets_in_and_then_fails_the_question_is_logged_once() {
+    let log = Log::default();
+    let writer = std::sync::Mutex::new(log.clone());
+    let _guard = tracing::subscriber::set_default(
+        tracing_subscriber::fmt().with_writer(writer).with_ansi(false).finish(),
+    );
+    let failing = fake::server(|mut stream, number| async move {
+        fake::read_startup(&mut stream).await;
+        fake::write(&mut stream, &welcome(&[])).await;
+        fake::read_message(&mut stream).await;
+        let answer = match number {
+            0..4 => fake::error("FATAL", "08P01", "server login has been failing"),
+            _ => recovery("f"),
+        };
+        fake::write(&mut stream, &answer).await;
+        forever(stream).await;
+    });
+    let mut rig = Rig::at_pooler(failing.await, 5);
+    while !matches!(rig.of_pooler().await, Ok(PoolerFacts::Leads { .. })) {}
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 2, "{text}");
+    assert!(lines[0].contains("has been failing") && lines[1].contains("logged in"), "{text}");
+}
+
 #[tokio::test]
 async fn a_pooler_that_refuses_the_login_is_up_and_one_that_says_nothing_is_not() {
     let refused = fake::error("FATAL", "08P01", "no such user: pgcheck");
