@@ -97,6 +97,34 @@ struct PoolerView {
     heard: Heard<Result<PoolerFacts, Failure>>,
     /// When the first of the questions was sent that have had the same answer ever since.
     same_since: Moment,
+    /// Set while it keeps queries waiting.
+    wait: Option<PoolerWait>,
+}
+
+/// A pooler that keeps queries waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolerWait {
+    /// When the first of the questions was sent that have been kept waiting ever since.
+    pub since: Moment,
+    /// When the server was started that it led to by its last word before, if it told.
+    pub led_to: Option<ServerStart>,
+}
+
+impl PoolerWait {
+    /// What is known of the wait after another word. Waiting tells nothing of where a pooler leads,
+    /// so what it said before remains; any other word takes its place.
+    fn after(
+        old: Option<&PoolerView>,
+        heard: &Heard<Result<PoolerFacts, Failure>>,
+    ) -> Option<PoolerWait> {
+        let Ok(PoolerFacts::Busy(_)) = heard.said else { return None };
+        let led_to = match old.map(|old| &old.heard.said) {
+            Some(Ok(PoolerFacts::Leads { started_at, .. })) => *started_at,
+            _ => None,
+        };
+        let begins = PoolerWait { since: heard.asked_at, led_to };
+        Some(old.and_then(|old| old.wait).unwrap_or(begins))
+    }
 }
 
 impl PoolerView {
@@ -107,7 +135,8 @@ impl PoolerView {
         }
         let same = old.filter(|old| old.heard.said == heard.said);
         let same_since = same.map_or(heard.asked_at, |old| old.same_since);
-        Some(PoolerView { heard, same_since })
+        let wait = PoolerWait::after(old, &heard);
+        Some(PoolerView { heard, same_since, wait })
     }
 }
 
@@ -248,6 +277,11 @@ impl View {
     /// answer ever since.
     pub fn pooler_same_since(&self, port: u16) -> Option<Moment> {
         self.poolers.get(&port).map(|pooler| pooler.same_since)
+    }
+
+    /// Since when the pooler on `port` has kept queries waiting, if its last word was that.
+    pub fn pooler_wait(&self, port: u16) -> Option<PoolerWait> {
+        self.poolers.get(&port).and_then(|pooler| pooler.wait)
     }
 
     /// For how long the pooler on `port` has said one and the same.

@@ -162,6 +162,7 @@ impl Engine {
                 member.left_at.map(|left_at| left_at + LEFT_MEMORY),
             ]
         });
+        let of_poolers = self.waits_end(now);
         let gates = self.gates.values().flat_map(BTreeMap::values);
         let of_gates = gates.map(|gate| gate.grace_ends());
         let of_search = self.primary_missing_since.map(|since| since + SEARCH_LASTS);
@@ -171,6 +172,7 @@ impl Engine {
             .flatten()
             .chain(of_search)
             .chain(of_notices)
+            .chain(of_poolers)
             .filter(|at| *at > now)
             .min()
     }

@@ -7,8 +7,8 @@ use super::Engine;
 use crate::claim::{PoolerFacts, Role, Standby};
 use crate::config::{Config, ServiceConfig};
 use crate::gate::Gate;
-use crate::judge::fitness::Lag;
-use crate::judge::path::{Path, leads_to, path};
+use crate::judge::fitness::{Lag, POOLER_GRACE};
+use crate::judge::path::{Path, Wait, leads_to, path};
 use crate::judge::{Member, Standing, Trust};
 use crate::names::MemberName;
 use crate::pace::Need;
@@ -137,11 +137,27 @@ impl Engine {
         path(member, port, role, &self.rules, now)
     }
 
-    /// The member may be relied on, and only the next word on one of its poolers is missing.
+    /// When it ceases to make sense to wait in the poolers that are paused or full.
+    pub(super) fn waits_end(&self, now: Moment) -> impl Iterator<Item = Moment> {
+        let ports = |(name, member)| self.pooler_ports.iter().map(move |port| (name, member, port));
+        self.roster.members().iter().flat_map(ports).filter_map(move |(name, member, port)| {
+            match self.path(name, member, *port, now) {
+                Path::Busy(Wait { until, .. }) => Some(until),
+                _ => None,
+            }
+        })
+    }
+
+    /// The member may be relied on, and only the next word on one of its poolers is missing since
+    /// it took its role, or since its server was started. That word comes soon or tells nothing: a
+    /// pooler that leads here and there is not asked in haste for ever.
     fn is_pooler_behind(&self, name: &MemberName, member: &Member, now: Moment) -> bool {
+        let ran_since = member.view.server_run().map_or(Moment::START, |run| run.first_asked);
+        let began = self.role_since(name).max(ran_since);
         let is_awaited =
             |port: &u16| matches!(self.path(name, member, *port, now), Path::Awaited(_));
-        !matches!(self.standings[name].trust, Trust::None(_))
+        now.since(began) < POOLER_GRACE
+            && !matches!(self.standings[name].trust, Trust::None(_))
             && self.pooler_ports.iter().any(is_awaited)
     }
 

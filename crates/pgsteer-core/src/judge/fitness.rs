@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::path::{Path, path};
+use super::path::{Path, Wait, path};
 use super::{Member, Rules, Standing, Trust};
 use crate::claim::Role;
 use crate::config::{PoolerDown, ServiceConfig};
@@ -55,8 +55,8 @@ enum Route {
     Past(Reason),
     /// The next word on the pooler will tell.
     Awaited(Reason),
-    /// Into the pooler, to wait there.
-    Busy(Reason),
+    /// Into the pooler, to wait there, if that is where clients are led anyway.
+    Busy(Wait),
     /// Not at all, for this reason.
     Barred(Reason),
 }
@@ -94,13 +94,7 @@ pub struct Case<'a> {
 pub const STALL_GRACE: Duration = Duration::from_secs(15);
 
 /// How long an open gate waits for the first word on a pooler. Some attempts at a login fit into it.
-const POOLER_GRACE: Duration = Duration::from_secs(5);
-
-/// How long an open gate leads clients into a pooler that keeps them waiting: as long as PgBouncer
-/// lets one wait unless told otherwise (`query_wait_timeout`), for until then everybody may still be
-/// served, in a `PAUSE` for a switchover above all. After that the first have been turned away
-/// there, so those who come wait here, or go to another member.
-const BUSY_GRACE: Duration = Duration::from_secs(120);
+pub const POOLER_GRACE: Duration = Duration::from_secs(5);
 
 /// How long a pooler that was bypassed must be well before it is used again, so that one that
 /// dies as often as it is started does not flap.
@@ -158,7 +152,7 @@ impl Case<'_> {
         let note = match self.route() {
             Route::Barred(reason) => return Verdict::Shut(reason),
             Route::Awaited(reason) => return Verdict::Keep { reason, grace: POOLER_GRACE },
-            Route::Busy(reason) => return self.keep_while_busy(reason),
+            Route::Busy(wait) => return self.keep_while_busy(wait),
             Route::Past(reason) => Some(Reason::PoolerBypassed(Box::new(reason))),
             Route::Usual { note } => note,
         };
@@ -174,14 +168,15 @@ impl Case<'_> {
     }
 
     /// A doubt about the member itself does not wait for its pooler.
-    fn keep_while_busy(&self, busy: Reason) -> Verdict {
+    fn keep_while_busy(&self, wait: Wait) -> Verdict {
+        let grace = wait.until.since(self.now);
         match &self.standing.trust {
             Trust::AsItWas(reason) => {
-                let grace = BUSY_GRACE.min(self.rules.patroni_loss_grace);
+                let grace = grace.min(self.rules.patroni_loss_grace);
                 Verdict::Keep { reason: reason.clone(), grace }
             }
             Trust::Full | Trust::Noted(_) | Trust::None(_) => {
-                Verdict::Keep { reason: busy, grace: BUSY_GRACE }
+                Verdict::Keep { reason: wait.reason, grace }
             }
         }
     }
@@ -207,9 +202,15 @@ impl Case<'_> {
             Path::Wrong(reason) if may_bypass => Route::Past(reason),
             Path::Wrong(reason) => Route::Barred(reason),
             // Who goes past it goes on so until the pooler has been well for a while.
-            Path::Awaited(reason) | Path::Busy(reason) if may_bypass && self.is_bypassed => {
+            Path::Awaited(reason) | Path::Busy(Wait { reason, .. })
+                if may_bypass && self.is_bypassed =>
+            {
                 Route::Past(reason)
             }
+            Path::Busy(Wait { reason, until, .. }) if self.now >= until => match may_bypass {
+                true => Route::Past(reason),
+                false => Route::Barred(reason),
+            },
             Path::Right | Path::Noted(_)
                 if may_bypass
                     && self.is_bypassed
@@ -219,7 +220,10 @@ impl Case<'_> {
             }
             Path::Awaited(reason) => Route::Awaited(reason),
             // Past it would defeat the one who paused it, and what a full one is there for.
-            Path::Busy(reason) => Route::Busy(reason),
+            Path::Busy(Wait { reason, leads_there: true, .. }) => {
+                Route::Usual { note: Some(reason) }
+            }
+            Path::Busy(wait) => Route::Busy(wait),
             Path::Noted(reason) => Route::Usual { note: Some(reason) },
             Path::Right => Route::Usual { note: None },
         }

@@ -1,5 +1,7 @@
 //! The path through a pooler: does it lead to its member, in the role that the member has?
 
+use std::time::Duration;
+
 use super::{Member, Rules};
 use crate::claim::{PoolerFacts, Role, ServerStart};
 use crate::reason::Reason;
@@ -15,12 +17,30 @@ pub enum Path {
     Noted(Reason),
     /// The next word on it will tell.
     Awaited(Reason),
-    /// It is there, and whoever comes has to wait in it. Where it leads it led before, as far as
-    /// anybody can tell.
-    Busy(Reason),
+    /// It is there, and whoever comes has to wait in it.
+    Busy(Wait),
     /// It does not lead there.
     Wrong(Reason),
 }
+
+/// What waits in a pooler that is paused or full.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wait {
+    /// That it does.
+    pub reason: Reason,
+    /// Until when whoever comes may still hope to be served.
+    pub until: Moment,
+    /// Its last word before was that it leads to the very server which the member still runs: a
+    /// promotion does not start a server anew. Otherwise where it leads it led before, as far as
+    /// anybody can tell.
+    pub leads_there: bool,
+}
+
+/// How long clients are led into a pooler that keeps them waiting: as long as PgBouncer lets one
+/// wait unless told otherwise (`query_wait_timeout`), for until then everybody may still be served,
+/// in a `PAUSE` for a switchover above all. After that the first have been turned away there, so
+/// those who come wait here, or go to another member.
+const BUSY_GRACE: Duration = Duration::from_secs(120);
 
 impl Path {
     /// What keeps it from being right.
@@ -29,7 +49,7 @@ impl Path {
             Path::Right => None,
             Path::Noted(reason)
             | Path::Awaited(reason)
-            | Path::Busy(reason)
+            | Path::Busy(Wait { reason, .. })
             | Path::Wrong(reason) => Some(reason),
         }
     }
@@ -70,7 +90,8 @@ pub fn path(
             Path::Noted(Reason::PoolerUnproven { port, failure: failure.clone() })
         }
         Word::Said(PoolerFacts::Busy(failure)) => {
-            Path::Busy(Reason::PoolerBusy { port, failure: failure.clone() })
+            let reason = Reason::PoolerBusy { port, failure: failure.clone() };
+            Path::Busy(wait(&member.view, port, role_since, reason))
         }
         Word::Said(PoolerFacts::LeadsNowhere(failure)) => {
             wrong(Reason::PoolerNowhere { port, failure: failure.clone() })
@@ -90,6 +111,16 @@ pub fn path(
             }
         }
     }
+}
+
+/// What becomes of who waits. Those who come for a role have not waited since before the member had
+/// it.
+fn wait(view: &View, port: u16, role_since: Moment, reason: Reason) -> Wait {
+    let wait = view.pooler_wait(port);
+    let since = wait.map_or(role_since, |wait| wait.since).max(role_since);
+    let led_to = wait.and_then(|wait| wait.led_to);
+    let own = view.server_run().map(|run| run.started_at);
+    Wait { reason, until: since + BUSY_GRACE, leads_there: led_to.is_some() && led_to == own }
 }
 
 /// Which server a pooler leads to, by the moment at which that was started.

@@ -68,6 +68,15 @@ impl Beat {
         self.wait(|_| gap).await
     }
 
+    /// Waits until `until`, whatever the plan says meanwhile.
+    pub async fn pause(&mut self, until: Instant) -> Result<(), Gone> {
+        let gone = async { while self.ask.changed().await.is_ok() {} };
+        tokio::select! {
+            () = sleep_until(until) => Ok(()),
+            () = gone => Err(Gone),
+        }
+    }
+
     /// Waits until the plan says something new of the member; the next question is then due.
     pub async fn changed(&mut self) -> Result<(), Gone> {
         self.ask.changed().await.map_err(|_| Gone)?;
@@ -205,6 +214,24 @@ mod tests {
         waited(&mut beat).await;
         plan.send_modify(|ask| ask.postgres = ask.postgres.with_port(5433));
         assert_eq!(waited(&mut beat).await, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_haste_cuts_a_pause_short() {
+        let (plan, plan_rx) = watch::channel(ask(250));
+        let mut beat = Beat::new(plan_rx, |pace| pace.tether, clock());
+        waited(&mut beat).await;
+        let start = Instant::now();
+        let hasten = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            plan.send_replace(ask(5));
+        };
+        let (paused, ()) = tokio::join!(beat.pause(start + Duration::from_millis(260)), hasten);
+        assert!(paused.is_ok());
+        assert_eq!(start.elapsed().as_millis(), 260);
+        assert_eq!(waited(&mut beat).await, 0);
+        drop(plan);
+        assert!(beat.pause(Instant::now() + Duration::from_secs(1)).await.is_err());
     }
 
     #[tokio::test(start_paused = true)]

@@ -10,7 +10,7 @@ const BOUND_MIN: Duration = Duration::from_millis(25);
 const BOUND_MAX: Duration = Duration::from_secs(1);
 
 /// Longer than the plan needs to follow the tether.
-const HOLD_OFF: Duration = Duration::from_millis(250);
+pub const HOLD_OFF: Duration = Duration::from_millis(250);
 
 /// How long to wait before the next login.
 #[derive(Debug, Default)]

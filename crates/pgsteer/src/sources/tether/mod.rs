@@ -11,6 +11,7 @@ mod backoff;
 mod fake;
 mod fresh;
 mod login;
+mod looks;
 mod progress;
 mod session;
 mod subject;
@@ -31,10 +32,11 @@ use tracing::{debug, info, trace, warn};
 use super::beat::Beat;
 use super::{Gone, Hint, Reporter, dial};
 
-use self::backoff::Backoff;
+use self::backoff::{Backoff, HOLD_OFF};
 use self::fresh::Fresh;
 pub use self::login::Login;
 use self::login::{LoggedIn, Missed};
+use self::looks::{Looked, Looks};
 use self::session::Session;
 use self::subject::{Stage, Subject};
 
@@ -56,7 +58,9 @@ pub struct Tether {
     /// them.
     unreachable: Option<Hint>,
     backoff: Backoff,
-    /// The last failure that went to the log, until a session is there again.
+    /// No login before.
+    held_off_until: Option<Instant>,
+    /// The last failure that went to the log, until a session answers again.
     logged: Option<Failure>,
 }
 
@@ -69,6 +73,8 @@ struct Tied {
     session: Session,
     place: Place,
     since: Instant,
+    /// It has answered, which went to the log. A session that never does is no news.
+    has_answered: bool,
     fresh: Fresh,
     /// When the progress was asked for last.
     progress: Option<Instant>,
@@ -113,8 +119,16 @@ impl Tether {
         reporter: Reporter,
         unreachable: Option<Hint>,
     ) -> Tether {
-        let backoff = Backoff::default();
-        Tether { subject, beat, login, reporter, unreachable, backoff, logged: None }
+        Tether {
+            subject,
+            beat,
+            login,
+            reporter,
+            unreachable,
+            backoff: Backoff::default(),
+            held_off_until: None,
+            logged: None,
+        }
     }
 
     /// Works until nobody listens any more.
@@ -134,6 +148,9 @@ impl Tether {
 
     /// Tries one login, when its time has come.
     async fn apart(&mut self) -> Result<State, Gone> {
+        if let Some(until) = self.held_off_until.take() {
+            self.beat.pause(until.into()).await?;
+        }
         self.beat.due_after(self.backoff.wait()).await?;
         let Some(place) = self.place() else {
             // The resolver has not spoken yet, and it is the one to report a failure.
@@ -190,7 +207,10 @@ impl Tether {
         }
         let asked = Instant::now();
         match self.bounded(&tied.place, tied.session.role()).await {
-            Ok(facts) => self.claim(asked, facts).await?,
+            Ok(facts) => {
+                self.note_answer(&mut tied);
+                self.claim(asked, facts).await?;
+            }
             Err(failure) => return self.lose(tied.since, asked, failure, stage).await,
         }
         let is_due = tied.progress.is_none_or(|last| last.elapsed() >= PROGRESS_PACE);
@@ -202,9 +222,12 @@ impl Tether {
         loop {
             let asked = Instant::now();
             match self.outwait(&mut tied).await? {
-                // What was so when it began to wait may not be so any more.
-                Waited::Answer(Ok(_)) if asked.elapsed() > self.login.limit => {}
+                // What was so when it began to wait may not be so any more, but that it had to.
+                Waited::Answer(Ok(_)) if asked.elapsed() > self.login.limit => {
+                    self.note_wait(Instant::now(), &tied.place).await?;
+                }
                 Waited::Answer(Ok(facts)) => {
+                    self.note_answer(&mut tied);
                     self.claim(asked, facts).await?;
                     return Ok(State::Tied(tied));
                 }
@@ -225,14 +248,9 @@ impl Tether {
     /// logins go on, because those who wait are not told that the server is gone.
     async fn outwait(&self, tied: &mut Tied) -> Result<Waited, Gone> {
         let Tied { session, place, fresh, .. } = tied;
-        let (limit, began) = (self.login.limit, Instant::now());
+        let mut looks = Looks::beside_a_query(self.login.limit);
         let mut answer = pin!(session.role());
         while !self.has_moved(place) {
-            let is_late = began.elapsed() >= limit;
-            let looking = async {
-                tokio::time::sleep(if is_late { limit } else { limit / 2 }).await;
-                (Instant::now(), self.login.look(&place.postgres, &place.addresses).await)
-            };
             tokio::select! {
                 biased;
                 answer = &mut answer => return Ok(Waited::Answer(answer)),
@@ -241,19 +259,23 @@ impl Tether {
                     Err(missed) if missed.is_put_off() => {}
                     Err(missed) => return Ok(Waited::Missed(missed)),
                 },
-                (asked, looked) = looking => match looked {
-                    Err(failure) => {
+                Looked { asked, is_late, outcome } = looks.outcome(&self.login, place) => {
+                    if let Err(failure) = outcome {
                         return Ok(Waited::Missed(Missed { failure, was_answered: false }));
                     }
-                    Ok(()) if began.elapsed() >= limit => {
-                        let late = dial::timed_out(&Arc::from(place.postgres.to_string()), limit);
-                        self.report(asked, self.subject.failure(late, Stage::Waiting)).await?;
+                    if is_late {
+                        self.note_wait(asked.into_std(), place).await?;
                     }
-                    Ok(()) => {}
-                },
+                }
             }
         }
         Ok(Waited::Moved)
+    }
+
+    /// The pooler was there at that time, and kept a query waiting for too long.
+    async fn note_wait(&self, asked: Instant, place: &Place) -> Result<(), Gone> {
+        let late = dial::timed_out(&Arc::from(place.postgres.to_string()), self.login.limit);
+        self.report(asked, self.subject.failure(late, Stage::Waiting)).await
     }
 
     async fn ask_progress(&mut self, mut tied: Box<Tied>) -> Result<State, Gone> {
@@ -313,6 +335,7 @@ impl Tether {
     ) -> Result<State, Gone> {
         if self.subject.has_lost_its_server(&failure, stage) {
             self.backoff.hold_off();
+            self.held_off_until = Some(Instant::now() + HOLD_OFF);
         } else if since.elapsed() >= SESSION_AGE_MIN {
             self.backoff.reset();
         } else {
@@ -350,23 +373,32 @@ impl Tether {
         logged_in: LoggedIn,
         place: Place,
     ) -> Result<State, Gone> {
-        let subject = self.subject.as_str();
-        info!(member = %self.reporter.member, postgres = %place.postgres, "{subject}: logged in");
-        self.logged = None;
         let asked = logged_in.asked;
-        let tied = Box::new(Tied {
+        let mut tied = Box::new(Tied {
             session: self.subject.session(logged_in),
             place,
             since: Instant::now(),
+            has_answered: false,
             fresh: Fresh::of(self.subject),
             progress: None,
         });
         match tied.session.told_in_login() {
             Some(facts) => {
+                self.note_answer(&mut tied);
                 self.claim(asked, facts).await?;
                 self.ask_progress(tied).await
             }
             None => self.ask(tied, Stage::Entering).await,
+        }
+    }
+
+    /// Whoever lets us in and then fails the question is as it was.
+    fn note_answer(&mut self, tied: &mut Tied) {
+        if !tied.has_answered {
+            tied.has_answered = true;
+            self.logged = None;
+            let (member, subject) = (&self.reporter.member, self.subject.as_str());
+            info!(%member, postgres = %tied.place.postgres, "{subject}: logged in");
         }
     }
 

@@ -41,6 +41,10 @@ impl Rig {
     }
 
     fn tied_to(subject: Subject, address: SocketAddr, pace_ms: u64) -> Rig {
+        Rig::with_limit(LIMIT, subject, address, pace_ms)
+    }
+
+    fn with_limit(limit: Duration, subject: Subject, address: SocketAddr, pace_ms: u64) -> Rig {
         let (plan, plan_rx) = watch::channel(Ask {
             postgres: endpoint(address),
             addresses: Vec::new(),
@@ -57,7 +61,7 @@ impl Rig {
         let member = MemberName::new("pg1").unwrap();
         let reporter = Reporter { member, clock, reports: reports_tx };
         let beat = Beat::new(plan_rx, |pace| pace.tether, Clock::start());
-        let login = Arc::new(Login::fake(None, LIMIT));
+        let login = Arc::new(Login::fake(None, limit));
         let tether = Tether::tied_to(subject, beat, login, reporter, None);
         Rig { plan, reports, clock, _task: Task::spawn(tether.run()) }
     }
@@ -550,6 +554,46 @@ async fn a_pooler_that_lets_nobody_through_is_up_and_leads_nowhere() {
     assert!(matches!(said, Ok(PoolerFacts::LeadsNowhere(Failure::Network(_)))), "{said:?}");
 }
 
+/// What goes to the log.
+#[derive(Clone, Default)]
+struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_pooler_that_lets_in_and_then_fails_the_question_is_logged_once() {
+    let log = Log::default();
+    let writer = std::sync::Mutex::new(log.clone());
+    let _guard = tracing::subscriber::set_default(
+        tracing_subscriber::fmt().with_writer(writer).with_ansi(false).finish(),
+    );
+    let failing = fake::server(|mut stream, number| async move {
+        fake::read_startup(&mut stream).await;
+        fake::write(&mut stream, &welcome(&[])).await;
+        fake::read_message(&mut stream).await;
+        let answer = match number {
+            0..4 => fake::error("FATAL", "08P01", "server login has been failing"),
+            _ => recovery("f"),
+        };
+        fake::write(&mut stream, &answer).await;
+        forever(stream).await;
+    });
+    let mut rig = Rig::at_pooler(failing.await, 5);
+    while !matches!(rig.of_pooler().await, Ok(PoolerFacts::Leads { .. })) {}
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 2, "{text}");
+    assert!(lines[0].contains("has been failing") && lines[1].contains("logged in"), "{text}");
+}
+
 #[tokio::test]
 async fn a_pooler_that_refuses_the_login_is_up_and_one_that_says_nothing_is_not() {
     let refused = fake::error("FATAL", "08P01", "no such user: pgcheck");
@@ -639,6 +683,60 @@ async fn a_pooler_that_stops_while_a_query_waits_in_it_is_down() {
     is_stopped.store(true, Ordering::SeqCst);
     let down = async { while rig.of_pooler().await.is_ok() {} };
     assert!(tokio::time::timeout(LIMIT * 6, down).await.is_ok());
+}
+
+/// Fresh logins go on all the while, every five seconds.
+#[tokio::test]
+async fn that_a_pooler_keeps_a_query_waiting_is_said_again_before_it_expires() {
+    const LONG: Duration = Duration::from_secs(3);
+    let address = fake::server(|stream, _| {
+        pooler_at(stream, async |number| (number == 0).then(|| recovery("f")))
+    })
+    .await;
+    let subject = Subject::Pooler { port: address.port() };
+    let mut rig = Rig::with_limit(LONG, subject, address, 250);
+    // As the engine has it: the pace of a knock, the limit, and some slack.
+    let lifetime = Duration::from_millis(1500) + LONG;
+    let started = Instant::now();
+    let mut last = None;
+    while started.elapsed() < LONG * 4 {
+        let Some(Report::Claim(Claim { asked_at, fact, .. })) = rig.reports.recv().await else {
+            panic!("no claim");
+        };
+        let is_first = last.is_none();
+        let Fact::Pooler { said: Ok(said), .. } = fact else { panic!("{fact:?}") };
+        assert_eq!(matches!(said, PoolerFacts::Leads { .. }), is_first, "{said:?}");
+        let gap = last.map(|last| rig.clock.now().since(last)).unwrap_or_default();
+        assert!(gap < lifetime, "{gap:?} after {:?}", started.elapsed());
+        last = Some(asked_at);
+    }
+}
+
+#[tokio::test]
+async fn nobody_logs_in_through_a_pooler_whose_server_has_just_gone_however_urgent_it_is() {
+    let (logins_tx, mut logins) = mpsc::channel(8);
+    let address = fake::server(move |stream, _| {
+        let logins_tx = logins_tx.clone();
+        async move {
+            logins_tx.send(Instant::now()).await.unwrap();
+            pooler_at(stream, async |number| {
+                Some(match number {
+                    0 => recovery("f"),
+                    _ => fake::error("FATAL", "57P01", "terminating connection"),
+                })
+            })
+            .await;
+        }
+    });
+    let mut rig = Rig::at_pooler(address.await, 100);
+    assert!(matches!(rig.of_pooler().await, Ok(PoolerFacts::Leads { .. })));
+    assert!(logins.recv().await.is_some());
+    assert!(matches!(rig.of_pooler().await, Ok(PoolerFacts::LeadsNowhere(_))));
+    let lost_at = Instant::now();
+    rig.plan.send_modify(|ask| ask.pace.tether = Duration::from_millis(5));
+    let next = logins.recv().await.unwrap().duration_since(lost_at);
+    assert!(next >= HOLD_OFF - Duration::from_millis(20), "{next:?}");
+    assert!(next < HOLD_OFF * 3, "{next:?}");
 }
 
 #[tokio::test]
