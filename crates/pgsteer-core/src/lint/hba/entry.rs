@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::Refused;
 use crate::config::suggest::nearest;
 use crate::lint::finding::Place;
+use crate::lint::word_shown;
 
 const TYPES: [&str; 6] = ["local", "host", "hostssl", "hostnossl", "hostgssenc", "hostnogssenc"];
 const METHODS: [&str; 15] = [
@@ -130,7 +131,7 @@ impl Entry {
         if !TYPES.contains(&first.text()) {
             let meant = nearest(first.text(), &TYPES);
             let meant = meant.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
-            let why = format!("`{:.40}` is no type of connection{meant}", first.text());
+            let why = format!("`{}` is no type of connection{meant}", word_shown(first.text()));
             return Err(Refused { place: first.place, why, is_strange: true });
         }
         let place = Place { column_end: end_of(&fields), ..first.place };
@@ -149,7 +150,7 @@ impl Entry {
         if !METHODS.contains(&method.text()) {
             let meant = nearest(method.text(), &METHODS);
             let meant = meant.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
-            let why = format!("`{:.40}` is no method{meant}", method.text());
+            let why = format!("`{}` is no method{meant}", word_shown(method.text()));
             return Err(refused(method.place, why));
         }
         Ok(Some(Entry {
@@ -177,7 +178,7 @@ impl Entry {
             From::SameHost => "samehost".to_owned(),
             From::SameNet => "samenet".to_owned(),
             From::Network(address, bits) => format!("{address}/{bits}"),
-            From::Name(name) => name.clone(),
+            From::Name(name) => word_shown(name),
         }
     }
 }

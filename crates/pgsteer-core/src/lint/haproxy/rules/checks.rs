@@ -80,15 +80,22 @@ rule! {
     remedy: "Move it above the first `server`.",
 }
 
+const METHODS: [&str; 9] =
+    ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"];
+
 fn glued(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     for proxy in &haproxy.model.proxies {
         let Check::Http { line, .. } = Check::of(proxy) else { continue };
         let word = line.word(2);
         if let Some((method, path)) = word.split_once('/')
-            && !method.is_empty()
-            && method.bytes().all(|byte| byte.is_ascii_alphabetic())
+            && METHODS.contains(&method)
         {
-            findings.add(line.place_of(2), format!("`{word}` is meant to be `{method} /{path}`"));
+            // A query may have a token in it.
+            let path = path.split('?').next().unwrap_or_default();
+            findings.add(
+                line.place_of(2),
+                format!("`{method}/{path}` is meant to be `{method} /{path}`"),
+            );
         }
     }
 }
