@@ -90,7 +90,7 @@ fn a_count_is_a_trap_only_if_one_server_less_turns_it() {
     let text = |condition: &str| {
         format!(
             "frontend f\nbind :1\nuse_backend a if {{ {condition} }}\n\
-             backend a\nserver x 10.0.0.1:1 check\nserver y 10.0.0.2:1 check\nserver z 10.0.0.3:1 check\n"
+             backend a\nserver x 10.0.0.1:5432 check\nserver y 10.0.0.2:5432 check\nserver z 10.0.0.3:5432 check\n"
         )
     };
     haproxy(&text("nbsrv(a) eq 3"), &["nbsrv-counts-all"]);

@@ -4,6 +4,13 @@ use pgsteer_core::lint::show::{Looked, json, list, sarif, text};
 use pgsteer_core::lint::{Kind, Options, Unreadable, lint};
 
 const CONFIG: &str = "\
+defaults
+    mode tcp
+    timeout connect 2s
+    timeout client 24d
+    timeout server 24d
+    option tcpka
+
 listen primary
     bind *:5000
     option httpchk OPTIONS /primary

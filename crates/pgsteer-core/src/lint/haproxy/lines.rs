@@ -42,6 +42,8 @@ pub struct Line {
     pub number: usize,
     /// At least one.
     pub words: Vec<Word>,
+    /// It stands between `.if` and `.endif`, so that another one may count in its place.
+    pub is_conditional: bool,
 }
 
 impl Line {
@@ -88,7 +90,7 @@ pub fn lines(text: &str) -> (Vec<Line>, Vec<Fault>) {
     for (index, text) in text.lines().enumerate() {
         match Reader::new(text, index + 1).read() {
             Ok(words) if words.is_empty() => {}
-            Ok(words) => lines.push(Line { number: index + 1, words }),
+            Ok(words) => lines.push(Line { number: index + 1, words, is_conditional: false }),
             Err(fault) => faults.push(fault),
         }
     }

@@ -122,11 +122,18 @@ impl File {
     pub fn read(text: &str) -> File {
         let (lines, faults) = lines(text);
         let mut file = File { faults, ..File::default() };
-        for line in lines {
+        let mut depth = 0_usize;
+        for mut line in lines {
             // `.if` and its like are for the preprocessor. Both ways are looked at.
+            match line.word(0) {
+                ".if" => depth += 1,
+                ".endif" => depth = depth.saturating_sub(1),
+                _ => {}
+            }
             if line.word(0).starts_with('.') {
                 continue;
             }
+            line.is_conditional = depth > 0;
             match (Kind::of(line.word(0)), file.sections.last_mut()) {
                 (Some(kind), _) => file.open(kind, line),
                 (None, Some(section)) => section.push(line),

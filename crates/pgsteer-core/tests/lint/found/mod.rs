@@ -128,7 +128,7 @@ fn a_tutorial() {
 
 #[test]
 fn a_blog_with_a_daemon() {
-    finds(include_str!("agent_daemon.cfg"), &["agent-undo-words"]);
+    finds(include_str!("agent_daemon.cfg"), &[]);
 }
 
 /// "HAProxy detects the change within 3 seconds."

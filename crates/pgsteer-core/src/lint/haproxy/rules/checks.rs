@@ -106,7 +106,7 @@ fn asks_postgres(haproxy: &Haproxy<'_>, findings: &mut Findings) {
             line.word(1) == "connect" && (line.words.iter().any(|w| w.is("port") || w.is("addr")))
         };
         let is_http = matches!(Check::of(proxy), Check::Http { .. });
-        if !is_http || proxy.nearest("http-check").iter().any(is_led_away) {
+        if !is_http || proxy.is_piece || proxy.nearest("http-check").iter().any(is_led_away) {
             continue;
         }
         let asks = |server: &&Server<'_>| {
@@ -171,7 +171,11 @@ fn pooler_only(haproxy: &Haproxy<'_>, findings: &mut Findings) {
 }
 
 fn no_role(haproxy: &Haproxy<'_>, findings: &mut Findings) {
-    let several = |proxy: &&Proxy<'_>| is_bare(proxy) && proxy.count(true) >= 2;
+    let several = |proxy: &&Proxy<'_>| {
+        is_bare(proxy)
+            && proxy.count(true) >= 2
+            && !proxy.servers.iter().any(Server::is_chosen_by_name)
+    };
     for proxy in haproxy.model.postgres().filter(several) {
         let at_postgres = |server: &&Server<'_>| {
             server.is_checked_where_it_serves() && server.check_port().is_some_and(is_postgres_port)
@@ -200,7 +204,8 @@ fn other_role(haproxy: &Haproxy<'_>, findings: &mut Findings) {
 }
 
 fn missing(haproxy: &Haproxy<'_>, findings: &mut Findings) {
-    for proxy in haproxy.model.postgres().filter(|proxy| proxy.count(true) >= 2) {
+    let is_whole = |proxy: &&Proxy<'_>| !proxy.is_piece && proxy.count(true) >= 2;
+    for proxy in haproxy.model.postgres().filter(is_whole) {
         let is_seen = |server: &Server<'_>| {
             server.is_checked() || server.has_agent() || server.settings.has("track")
         };
@@ -213,7 +218,7 @@ fn missing(haproxy: &Haproxy<'_>, findings: &mut Findings) {
 }
 
 fn unused_rules(haproxy: &Haproxy<'_>, findings: &mut Findings) {
-    for proxy in &haproxy.model.proxies {
+    for proxy in haproxy.model.proxies.iter().filter(|proxy| !proxy.is_piece) {
         for (rules, option) in [("http-check", "httpchk"), ("tcp-check", "tcp-check")] {
             let line = proxy.lines_of(rules).next();
             if let Some(line) = line.filter(|_| proxy.option(option).is_none()) {
@@ -227,7 +232,8 @@ fn unused_rules(haproxy: &Haproxy<'_>, findings: &mut Findings) {
 fn too_late(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     for proxy in &haproxy.model.proxies {
         let last = proxy.servers.last().map_or(0, |server| server.line.number);
-        for line in proxy.late_defaults.iter().filter(|line| line.number > last) {
+        let late = proxy.late_defaults.iter().filter(|line| !line.is_conditional);
+        for line in late.filter(|line| line.number > last) {
             findings.add(*line, format!("no server of {} stands below it", proxy.title()));
         }
     }
