@@ -57,7 +57,7 @@ impl<'a> Proxy<'a> {
         }
         let (kind, head) = (section.kind, &section.head);
         let acls = BTreeMap::new();
-        let is_piece = chain.len() == 1 && !file.has(Kind::Global);
+        let is_piece = file.has_broken_heads || chain.len() == 1 && !file.has(Kind::Global);
         let mut proxy = Proxy {
             kind,
             name: section.name(),
@@ -270,7 +270,7 @@ impl<'a> Model<'a> {
         let spread = file.global("spread-checks");
         let spread_percent =
             spread.map_or(Given::Absent, |line| Given::read(line.words.get(1), number));
-        let is_whole = file.has(Kind::Global);
+        let is_whole = file.has(Kind::Global) && !file.has_broken_heads;
         Model { file, proxies, spread_percent, by_name, routes, is_whole, has_dynamic_routes }
     }
 
