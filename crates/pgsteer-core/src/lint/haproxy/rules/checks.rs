@@ -37,7 +37,15 @@ rule! {
     CHECK_ON_POOLER_ONLY = "check-on-pooler-only", Error, Look::Haproxy(pooler_only),
     title: "the only check connects to the pooler",
     costs: "PgBouncer listens on every member, also while the PostgreSQL behind it is down or a replica.",
-    remedy: "Let the check ask Patroni, or an agent that looks through the pooler: `check port 8008` with `option httpchk`.",
+    remedy: "Let the check ask Patroni and look at the pooler, with `http-check connect port 6432` behind the question, or let pgsteer answer, which looks through the pooler.",
+}
+
+rule! {
+    /// Patroni answers for another program.
+    POOLER_UNCHECKED = "pooler-unchecked", Warning, Look::Haproxy(pooler_unchecked),
+    title: "the check asks Patroni alone, and clients are led to the pooler",
+    costs: "Where PgBouncer is down, the server stays UP as long as Patroni answers, and clients are led to a closed port.",
+    remedy: "`http-check connect port 6432` behind the question to Patroni, so that the check looks at both; or an agent that looks through the pooler.",
 }
 
 rule! {
@@ -166,6 +174,29 @@ fn pooler_only(haproxy: &Haproxy<'_>, findings: &mut Findings) {
             let message =
                 format!("the check of {} connects to the pooler's port {port}", proxy.title());
             findings.add(server.line, message);
+        }
+    }
+}
+
+fn pooler_unchecked(haproxy: &Haproxy<'_>, findings: &mut Findings) {
+    for proxy in haproxy.model.postgres().filter(|proxy| !proxy.is_piece) {
+        let mut rules = proxy.nearest("http-check").into_iter();
+        let is_http = matches!(Check::of(proxy), Check::Http { .. });
+        if !is_http || rules.any(|rule| rule.word(1) == "connect") {
+            continue;
+        }
+        let sees_more = ["addr", "observe", "agent-check", "healthcheck", "track"];
+        let is_unseen = |server: &&Server<'_>| {
+            server.is_checked()
+                && server.check_port() == Some(PATRONI_PORT)
+                && server.port().is_some_and(is_pooler_port)
+                && !sees_more.iter().any(|word| server.settings.has(word))
+        };
+        let unseen: Vec<_> = proxy.members().filter(is_unseen).collect();
+        if let Some(first) = unseen.first() {
+            let names = listed(unseen.iter().map(|server| server.name));
+            let message = format!("nothing asks whether the pooler of {names} is there");
+            findings.add(first.line, message);
         }
     }
 }
