@@ -85,6 +85,20 @@ fn a_piece_may_have_the_rest_elsewhere() {
 }
 
 #[test]
+fn a_userlist_may_hold_the_password_of_the_statistics() {
+    let text = |how: &str, page: &str| {
+        format!(
+            "userlist admins\nuser admin {how}\nlisten x\nmode http\nbind 127.0.0.1:1\n{page}\n\
+             http-request auth unless {{ http_auth(admins) }}\n"
+        )
+    };
+    haproxy(&text("insecure-password x", "stats enable"), &["stats-credentials"]);
+    haproxy(&text("password $5$x", "stats enable"), &[]);
+    haproxy(&text("insecure-password \"$PW\"", "stats enable"), &[]);
+    haproxy(&text("insecure-password x", ""), &[]);
+}
+
+#[test]
 fn settings_are_inherited() {
     let text = String::from(
         "defaults base\nmode tcp\ntimeout connect 2s\ntimeout client 24d\ntimeout server 24d\noption tcpka\n\

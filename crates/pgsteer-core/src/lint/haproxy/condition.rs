@@ -134,11 +134,15 @@ impl<'a> Condition<'a> {
 
 /// One of them is true; none if that cannot be told.
 fn any(all: impl Iterator<Item = Option<bool>>) -> Option<bool> {
-    all.fold(Some(false), |any, it| match (any, it) {
-        (Some(true), _) | (_, Some(true)) => Some(true),
-        (Some(false), Some(false)) => Some(false),
-        _ => None,
-    })
+    let mut any = Some(false);
+    for it in all {
+        match it {
+            Some(true) => return Some(true),
+            Some(false) => {}
+            None => any = None,
+        }
+    }
+    any
 }
 
 /// The expressions of a term: its own, or those of the ACLs of its name in `proxy`.
