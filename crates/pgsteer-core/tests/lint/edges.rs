@@ -59,6 +59,7 @@ fn a_guard_is_judged_by_what_it_does() {
     let agent = "default-server agent-check agent-port 5555 agent-send";
     haproxy(&listen(&format!("{agent} \"hello\\n\"")), &no_guard);
     haproxy(&listen(&format!("{agent} \"primary\\n\"")), &[]);
+    haproxy(&listen(&format!("{agent} \"orders n1\\n\"")), &[]);
     // Servers that follow others are as many as those.
     let tracked = format!(
         "listen door\nmode tcp\nbind :5000\ntcp-request content reject unless {{ nbsrv(pg) eq 1 }}\n\

@@ -2,7 +2,6 @@
 
 use super::lines::{Line, Word};
 use super::proxy::{PATRONI_PORT, Proxy};
-use super::server::Server;
 use super::values::number;
 use crate::config::limits::HTTP_LISTEN;
 
@@ -108,7 +107,7 @@ impl Wanted {
     /// The role that clients of `proxy` want, as far as it can be told.
     pub fn of(proxy: &Proxy<'_>) -> Option<Wanted> {
         let of_agent = agent_question(proxy).and_then(role_of_word);
-        let is_judged = agent_question(proxy).is_some_and(|word| role_of_word(word).is_some());
+        let is_judged = is_question_for_pgsteer(proxy);
         let wanted = |role, source| Wanted { role, source, is_judged };
         match Check::of(proxy) {
             // It may be DOWN what is asked for.
@@ -165,8 +164,23 @@ fn expects_yes(proxy: &Proxy<'_>) -> bool {
 
 /// The first word of what an agent is asked.
 fn agent_question<'a>(proxy: &Proxy<'a>) -> Option<&'a str> {
-    let asks = |server: &Server<'a>| server.settings.text("agent-send").split_whitespace().next();
-    proxy.servers.iter().filter(|server| server.has_agent()).find_map(asks)
+    agent_words(proxy).first().copied()
+}
+
+/// What the first agent that is asked anything is asked.
+fn agent_words<'a>(proxy: &Proxy<'a>) -> Vec<&'a str> {
+    let asked = proxy.servers.iter().filter(|server| server.has_agent());
+    let asked = asked.map(|server| server.settings.text("agent-send").split_whitespace().collect());
+    asked.into_iter().find(|words: &Vec<&str>| !words.is_empty()).unwrap_or_default()
+}
+
+/// It is asked what pgsteer's agent answers: for a role, or for a member of some service.
+fn is_question_for_pgsteer(proxy: &Proxy<'_>) -> bool {
+    match agent_words(proxy).as_slice() {
+        [role] => role_of_word(role).is_some(),
+        [_, _member] => true,
+        _ => false,
+    }
 }
 
 /// The checks go to the port of pgsteer's pages.
