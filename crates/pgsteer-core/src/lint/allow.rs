@@ -4,10 +4,10 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
-use super::finding::{Finding, Place};
+use super::finding::{Finding, Findings, Place};
 use super::rule::{Look, find, rule};
 
-const MARK: &str = "# pgsteer-lint:";
+const MARK: &str = "pgsteer-lint:";
 
 rule! {
     /// A comment that allows nothing.
@@ -40,11 +40,9 @@ impl Allowances {
         let mut allowances = Allowances::default();
         let mut waiting: Vec<(usize, &str)> = Vec::new();
         for (number, line) in (1..).zip(text.lines()) {
-            let at = line.find(MARK);
-            let (before, said) = line.split_at(at.unwrap_or(line.len()));
-            if let Some(said) = said.strip_prefix(MARK) {
-                waiting.push((number, said));
-            }
+            let comment = comment(line);
+            let before = comment.map_or(line, |(before, _)| before);
+            waiting.extend(comment.map(|(_, said)| (number, said)));
             // A comment of its own is about the next line that says something.
             if !matches!(before.trim_start().chars().next(), None | Some('#')) {
                 for (written_at, said) in waiting.drain(..) {
@@ -74,7 +72,8 @@ impl Allowances {
                     was_used: Cell::new(false),
                 }),
                 None => {
-                    self.wrong.push((written_at, format!("there is no rule `{name:.64}`")));
+                    let name = super::word_shown(name);
+                    self.wrong.push((written_at, format!("there is no rule `{name}`")));
                 }
             }
         }
@@ -94,8 +93,18 @@ impl Allowances {
     pub fn wrong(self) -> Vec<Finding> {
         let unused = self.by_line.into_values().flatten().filter(|it| !it.was_used.get());
         let unused = unused.map(|it| (it.written_at, format!("`{}` finds nothing here", it.rule)));
-        let finding =
-            |(line, message)| Finding { rule: &ALLOW_WRONG, place: Place::line(line), message };
-        self.wrong.into_iter().chain(unused).map(finding).collect()
+        let mut findings = Findings::of(&ALLOW_WRONG);
+        for (line, message) in self.wrong.into_iter().chain(unused) {
+            findings.add(Place::line(line), message);
+        }
+        findings.into_all()
     }
+}
+
+/// What stands before such a comment in a line, and what it says.
+fn comment(line: &str) -> Option<(&str, &str)> {
+    line.match_indices(MARK).find_map(|(at, _)| {
+        let (before, said) = line.split_at(at);
+        Some((before.trim_end().strip_suffix('#')?, said.strip_prefix(MARK)?))
+    })
 }

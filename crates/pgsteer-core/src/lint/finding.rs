@@ -74,16 +74,31 @@ impl Findings {
         Findings { rule, all: Vec::new() }
     }
 
-    /// One more. More than [`super::FINDINGS_MAX`] of one rule help nobody.
-    pub fn add(&mut self, place: impl Into<Place>, message: impl Into<String>) {
-        if self.all.len() < super::FINDINGS_MAX {
-            let (place, message) = (place.into(), message.into());
-            self.all.push(Finding { rule: self.rule, place, message });
-        }
+    /// One more.
+    pub fn add(&mut self, place: impl Into<Place>, message: impl AsRef<str>) {
+        let (place, message) = (place.into(), harmless(message.as_ref()));
+        self.all.push(Finding { rule: self.rule, place, message });
     }
 
     /// What there is.
     pub fn into_all(self) -> Vec<Finding> {
         self.all
     }
+}
+
+/// A text of which nothing acts on a terminal, or turns what stands beside it.
+pub fn harmless(text: &str) -> String {
+    let mut harmless = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            c if c.is_control() || acts_on_text(c) => harmless.extend(c.escape_default()),
+            c => harmless.push(c),
+        }
+    }
+    harmless
+}
+
+/// Characters that are not seen and change how others are (Unicode, "Bidirectional Algorithm").
+const fn acts_on_text(c: char) -> bool {
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }

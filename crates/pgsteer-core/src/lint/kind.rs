@@ -43,7 +43,7 @@ impl Kind {
     }
 
     fn of_text(text: &str) -> Option<Kind> {
-        text.lines().find_map(|line| {
+        without_byte_order_mark(text).0.lines().find_map(|line| {
             let mut words = line.split_whitespace();
             let first = words.next().unwrap_or_default();
             let (has_equals, count) = (words.next() == Some("="), line.split_whitespace().count());
@@ -63,6 +63,11 @@ impl Kind {
             }
         })
     }
+}
+
+/// A text without the mark that some editors put in front of it, and whether there is one.
+pub fn without_byte_order_mark(text: &str) -> (&str, bool) {
+    text.strip_prefix('\u{feff}').map_or((text, false), |text| (text, true))
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ pub mod rule;
 pub mod show;
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use thiserror::Error;
 
@@ -25,7 +26,7 @@ use crate::render::HaproxyVersion;
 
 /// A larger file is none of those that are read here.
 pub const FILE_BYTES_MAX: usize = 4 << 20;
-/// The most findings of one rule in one file.
+/// The most findings of one rule that are shown of one file.
 pub const FINDINGS_MAX: usize = 100;
 
 /// What lint is told beside the file.
@@ -80,6 +81,8 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// How many more there are that a comment in the file allows.
     pub allowed: usize,
+    /// How many more there are of rules with more than [`FINDINGS_MAX`] findings.
+    pub left_out: usize,
     /// How long HAProxy takes to notice, by server line.
     pub detection: Vec<Row>,
 }
@@ -146,7 +149,20 @@ pub fn lint(kind: Kind, text: &str, options: &Options) -> Result<Report, Unreada
     let allowed = all - findings.len();
     findings.extend(allowances.wrong());
     findings.sort_by_key(|finding| (finding.place, finding.rule.severity, finding.rule.id));
-    Ok(Report { kind, findings, allowed, detection })
+    let left_out = leave_out(&mut findings);
+    Ok(Report { kind, findings, allowed, left_out, detection })
+}
+
+/// Keeps the first [`FINDINGS_MAX`] of each rule, and says how many there were beside them.
+fn leave_out(findings: &mut Vec<Finding>) -> usize {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    let all = findings.len();
+    findings.retain(|finding| {
+        let count = counts.entry(finding.rule.id).or_default();
+        *count += 1;
+        *count <= FINDINGS_MAX
+    });
+    all - findings.len()
 }
 
 /// What the rules among `rules` find that look in this way.
@@ -171,6 +187,16 @@ fn listed<'a>(all: impl IntoIterator<Item = &'a str>) -> String {
         (Some((last, rest)), 0) => format!("{} and {last}", rest.join(", ")),
         (Some(_), more) => format!("{} and {more} more", shown.join(", ")),
     }
+}
+
+/// A word of a file, as a message may repeat it: what stands behind a `:` or a `=` may be a password.
+fn word_shown(text: &str) -> String {
+    const CHARS_MAX: usize = 40;
+    let end = text.find([':', '=']).map_or(text.len(), |at| at + 1);
+    let (before, behind) = text.split_at(end);
+    let shown: String = before.chars().take(CHARS_MAX).collect();
+    let is_cut = !behind.is_empty() || shown.len() < before.len();
+    if is_cut { format!("{shown}…") } else { shown }
 }
 
 impl From<&haproxy::lines::Line> for Place {

@@ -44,6 +44,62 @@ fn a_guard_may_stand_in_many_places() {
 }
 
 #[test]
+fn a_guard_is_judged_by_what_it_does() {
+    let no_guard = ["no-guard-against-two-primaries"];
+    let listen = |line: &str| format!("listen pg\nbind :5000\n{line}\n{SERVERS}");
+    haproxy(&listen("tcp-request content reject if { nbsrv(pg) eq 1 }"), &no_guard);
+    haproxy(&listen("tcp-request content reject unless { nbsrv(pg) ge 1 }"), &no_guard);
+    haproxy(&listen("tcp-request content reject if FALSE { nbsrv(pg) gt 1 }"), &no_guard);
+    haproxy(&listen("tcp-request content reject if { src 10.0.0.9 } or { nbsrv gt 1 }"), &[]);
+    // Whether somebody gets in depends on more than the count.
+    haproxy(&listen("tcp-request content reject if { nbsrv gt 1 } { src 10.0.0.9 }"), &[]);
+    haproxy(&listen("tcp-request content reject unless { nbsrv eq 1 } or { src 10.0.0.9 }"), &[]);
+    haproxy(&listen("tcp-request content reject if { nbsrv(pg),sub(1) gt 0 }"), &[]);
+    // What is sent to another agent than pgsteer's is no judgement.
+    let agent = "default-server agent-check agent-port 5555 agent-send";
+    haproxy(&listen(&format!("{agent} \"hello\\n\"")), &no_guard);
+    haproxy(&listen(&format!("{agent} \"primary\\n\"")), &[]);
+    haproxy(&listen(&format!("{agent} \"orders n1\\n\"")), &[]);
+    // Servers that follow others are as many as those.
+    let tracked = format!(
+        "listen door\nmode tcp\nbind :5000\ntcp-request content reject unless {{ nbsrv(pg) eq 1 }}\n\
+         option httpchk OPTIONS /primary\nserver n1 10.0.0.11:5432 track pg/n1\n\
+         server n2 10.0.0.12:5432 track pg/n2\nbackend pg\n{SERVERS}"
+    );
+    haproxy(&tracked, &[]);
+}
+
+#[test]
+fn a_piece_may_have_the_rest_elsewhere() {
+    haproxy(
+        "listen primary\nbind :5000\nhttp-check send meth OPTIONS uri /primary\n\
+         server n1 10.0.0.1:5432 check port 8008\nserver n2 10.0.0.2:5432 check port 8008\n",
+        &[],
+    );
+    haproxy("backend api\noption httpchk GET /healthz\nserver a 10.0.0.1:5436 check\n", &[]);
+    // The head of a section that cannot be read takes its lines with it.
+    haproxy(
+        "global\nlisten x \"y\nbind :1\nmode http\nserver a 10.0.0.1:5432\n",
+        &["line-not-understood"],
+    );
+    haproxy("\u{feff}listen x\nmode http\n", &["line-not-understood"]);
+}
+
+#[test]
+fn a_userlist_may_hold_the_password_of_the_statistics() {
+    let text = |how: &str, page: &str| {
+        format!(
+            "userlist admins\nuser admin {how}\nlisten x\nmode http\nbind 127.0.0.1:1\n{page}\n\
+             http-request auth unless {{ http_auth(admins) }}\n"
+        )
+    };
+    haproxy(&text("insecure-password x", "stats enable"), &["stats-credentials"]);
+    haproxy(&text("password $5$x", "stats enable"), &[]);
+    haproxy(&text("insecure-password \"$PW\"", "stats enable"), &[]);
+    haproxy(&text("insecure-password x", ""), &[]);
+}
+
+#[test]
 fn settings_are_inherited() {
     let text = String::from(
         "defaults base\nmode tcp\ntimeout connect 2s\ntimeout client 24d\ntimeout server 24d\noption tcpka\n\
@@ -78,6 +134,42 @@ fn other_servers_are_left_alone() {
         "listen web\nmode http\nbind :80\nserver a 10.0.0.1:8080 check\nserver b 10.0.0.2:8080\n",
         &[],
     );
+    // A sum that is counted differently, a name that DNS gives to whoever is the primary, a check
+    // that wants the opposite, and a path that is Patroni's at its own port alone.
+    let whole = "global\nmax-spread-checks 10\ndefaults\nmode tcp\ntimeout connect 1s\ntimeout client 24d\n\
+        timeout server 24d\noption tcpka\ndefault-server inter 1s fall 2 on-marked-down shutdown-sessions\n";
+    let in_whole = |text: &str, wanted: &[&str]| haproxy(&format!("{whole}{text}"), wanted);
+    let servers =
+        "server a 10.0.0.1:5432 check port 8008\nserver b 10.0.0.2:5432 check port 8008\n";
+    in_whole(
+        "listen master\nbind :1\nserver-template pg 3 master.x.consul:5432 check resolvers d\n",
+        &[],
+    );
+    let not = "listen x\nbind :1\noption httpchk OPTIONS /master\nhttp-check expect status 503\n";
+    in_whole(&format!("{not}{servers}"), &[]);
+    let elsewhere = "listen x\nbind :1\noption httpchk\nserver a 10.0.0.1:5432 check port 23267\n\
+        server b 10.0.0.2:5432 check port 23267\n";
+    in_whole(elsewhere, &[]);
+    // Fetches of HTTP match behind an inspect-delay.
+    in_whole(
+        "frontend f\nbind :1\nuse_backend b if { path_beg /x }\nbackend b\nserver a 10.0.0.1:80\n",
+        &[],
+    );
+    in_whole(
+        "frontend f\nmode http\nbind :1\nuse_backend b if { nbsrv(b) ge 2 }\n\
+         backend b\nmode http\noption allbackups\nserver a 10.0.0.1:80 check\n\
+         server b 10.0.0.2:80 check backup\nserver c 10.0.0.3:80 check backup\n",
+        &[],
+    );
+    in_whole(
+        "listen a\nbind ipv4@:1\nlisten b\nbind ipv6@:1 v6only\nlisten c\ndisabled\nbind :2\nlisten d\nbind :2\n\
+         .if defined(X)\nlisten e\nbind :3\n.else\nlisten e\nbind :3\n.endif\n",
+        &[],
+    );
+    in_whole(
+        "listen a\nmode http\nbind :1\noption httpchk health/check\nserver a 10.0.0.1:5433 check\n",
+        &[],
+    );
     // Two poolers in front of one database have no role.
     haproxy(
         "listen pool\nbind :5000\nserver a 10.0.0.1:6432 check inter 1s\nserver b 10.0.0.2:6432 check inter 1s\n",
@@ -90,7 +182,7 @@ fn a_count_is_a_trap_only_if_one_server_less_turns_it() {
     let text = |condition: &str| {
         format!(
             "frontend f\nbind :1\nuse_backend a if {{ {condition} }}\n\
-             backend a\nserver x 10.0.0.1:1 check\nserver y 10.0.0.2:1 check\nserver z 10.0.0.3:1 check\n"
+             backend a\nserver x 10.0.0.1:5432 check\nserver y 10.0.0.2:5432 check\nserver z 10.0.0.3:5432 check\n"
         )
     };
     haproxy(&text("nbsrv(a) eq 3"), &["nbsrv-counts-all"]);
@@ -131,6 +223,9 @@ fn lines_of_pg_hba_cover_each_other() {
     hba("hostssl all all 10.0.0.0/8 cert\nhost all all 10.0.0.0/8 reject\n", &[]);
     hba("host all +ops 10.0.0.0/8 cert\nhost all bob 10.0.0.0/8 reject\n", &[]);
     hba("local all all trust\nhost all all 127.0.0.1/32 trust\nhost all all ::1/128 trust\n", &[]);
+    hba("host all all 0/0 scram-sha-256\nhost a a 10.1/16 cert\n", &shadowed);
+    hba("host all all fe80::1%lo/64 trust\nhost a b 10.0.0.5 255.0.255.0 trust\n", &[]);
+    hba("hostssl all all 0.0.0.0/0 trust clientcert=verify-full\n", &[]);
     hba("host all all samenet trust\n", &["hba-trust-wide"]);
     hba("host all all .example.org trust\n", &["hba-trust-wide"]);
 }

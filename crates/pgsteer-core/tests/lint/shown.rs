@@ -4,6 +4,13 @@ use pgsteer_core::lint::show::{Looked, json, list, sarif, text};
 use pgsteer_core::lint::{Kind, Options, Unreadable, lint};
 
 const CONFIG: &str = "\
+defaults
+    mode tcp
+    timeout connect 2s
+    timeout client 24d
+    timeout server 24d
+    option tcpka
+
 listen primary
     bind *:5000
     option httpchk OPTIONS /primary
@@ -60,4 +67,38 @@ fn a_report_is_sarif() {
 #[test]
 fn the_rules_are_listed() {
     insta::assert_snapshot!(list());
+}
+
+#[test]
+fn no_secret_is_repeated_and_no_terminal_is_moved() {
+    let config = "global\nlisten s1\n stats admin:hunter2\n stat auth admin:hunter2\n stats auth:admin:hunter2\n\
+        \x20auth admin:hunter2\n tcp-check send AUTH\\ hunter2\n listen pg\\x1b[2J\n bind :1\n\
+        \x20option httpchk OPTIONS /primary\n server n1\\x1b[2J 10.0.0.1:5432 check port 8008\n\
+        \x20server n2 10.0.0.2:5432 check port 8008\n";
+    let hba = "host all all 10.0.0.0/8 radiussecrets=hunter2\nhost a a 10.0.0.0/8 ldap\n\
+        ldapbindpasswd=\"hunter2\"\n";
+    for (kind, source) in [(Kind::Haproxy, config), (Kind::PgHba, hba)] {
+        let outcome = lint(kind, source, &Options::default());
+        let looked = [Looked::new("x\x1b[2J".to_owned(), source.to_owned(), outcome)];
+        for shown in [text(&looked), json(&looked), sarif(&looked, "0")] {
+            assert!(!shown.contains("hunter2"), "{shown}");
+            assert!(!shown.contains('\x1b'), "{shown}");
+        }
+    }
+}
+
+#[test]
+fn findings_that_are_allowed_take_nobodys_place() {
+    let one = " server a 10.0.0.1:5432\n";
+    let allowed: String = (0..120)
+        .map(|n| format!("listen a{n}\n mode http\n # pgsteer-lint: allow(mode-http) meant\n{one}"))
+        .collect();
+    let found = |count: usize| -> String {
+        (0..count).map(|n| format!("listen b{n}\n mode http\n{one}")).collect()
+    };
+    let report = |text: &str| lint(Kind::Haproxy, text, &Options::default()).unwrap();
+    let few = report(&format!("{allowed}{}", found(1)));
+    assert_eq!((few.findings.len(), few.allowed, few.left_out), (1, 120, 0));
+    let many = report(&found(130));
+    assert_eq!((many.findings.len(), many.left_out), (100, 30));
 }

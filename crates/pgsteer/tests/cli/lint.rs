@@ -7,7 +7,8 @@ use pgsteer_core::lint::rule::{Rule, rules};
 
 use crate::pgsteer::{complaint, file, run};
 
-const CLEAN: &str = "listen primary\n    bind 127.0.0.1:5000\n    option httpchk OPTIONS /primary\n\
+const CLEAN: &str = "defaults\n    mode tcp\n    timeout connect 2s\n    timeout client 24d\n    timeout server 24d\n    option tcpka\n\
+    listen primary\n    bind 127.0.0.1:5000\n    option httpchk OPTIONS /primary\n\
     tcp-request content reject unless { nbsrv(primary) eq 1 }\n\
     default-server inter 1s fall 2 on-marked-down shutdown-sessions\n\
     server n1 10.0.0.11:5432 check port 8008\n    server n2 10.0.0.12:5432 check port 8008\n";

@@ -1,8 +1,8 @@
 //! What the checks of a proxy ask, and what they can tell of a member's role.
 
 use super::lines::{Line, Word};
-use super::proxy::Proxy;
-use super::server::Server;
+use super::proxy::{PATRONI_PORT, Proxy};
+use super::values::number;
 use crate::config::limits::HTTP_LISTEN;
 
 /// Whom clients of a proxy want.
@@ -43,6 +43,8 @@ pub enum Check<'a> {
     Pgsql,
     /// Something else.
     Other,
+    /// None that this file tells of; another one may.
+    Unknown,
 }
 
 const OPTIONS: [&str; 9] = [
@@ -63,6 +65,7 @@ impl<'a> Check<'a> {
         let chosen = OPTIONS.into_iter().filter_map(|name| Some((name, proxy.option(name)?)));
         // Each replaces the one before; a later line is nearer, because `defaults` come first.
         match chosen.max_by_key(|(_, line)| line.number) {
+            None if proxy.is_piece => Check::Unknown,
             None => Check::Connect,
             Some(("httpchk", line)) => Check::Http { line, path: path(proxy, line) },
             Some(("tcp-check", _)) => match proxy.nearest("tcp-check") {
@@ -104,9 +107,12 @@ impl Wanted {
     /// The role that clients of `proxy` want, as far as it can be told.
     pub fn of(proxy: &Proxy<'_>) -> Option<Wanted> {
         let of_agent = agent_question(proxy).and_then(role_of_word);
-        let is_judged = agent_question(proxy).is_some();
+        let is_judged = is_question_for_pgsteer(proxy);
         let wanted = |role, source| Wanted { role, source, is_judged };
         match Check::of(proxy) {
+            // It may be DOWN what is asked for.
+            Check::Http { .. } if !expects_yes(proxy) => return None,
+            Check::Http { path: "/" | "OPTIONS/", .. } if !is_at_patroni(proxy) => {}
             Check::Http { path, .. } => {
                 let is_judged = is_judged || is_page_of_pgsteer(path) || is_at_pgsteer(proxy);
                 let role = role_of_path(path)?;
@@ -118,7 +124,7 @@ impl Wanted {
                 }
             }
             Check::Other => return None,
-            Check::Connect | Check::Pgsql => {}
+            Check::Connect | Check::Pgsql | Check::Unknown => {}
         }
         if let Some(role) = of_agent {
             return Some(wanted(role, Source::AgentSend));
@@ -132,10 +138,49 @@ impl Wanted {
     }
 }
 
+/// The check goes to Patroni's port, where no path is that of the primary.
+fn is_at_patroni(proxy: &Proxy<'_>) -> bool {
+    !proxy.is_piece && proxy.members().any(|server| server.check_port() == Some(PATRONI_PORT))
+}
+
+/// A server is UP by an answer of 200, or of 2xx, and by no other that tells.
+fn expects_yes(proxy: &Proxy<'_>) -> bool {
+    let rules = proxy.nearest("http-check");
+    rules.iter().filter(|rule| rule.word(1) == "expect").all(|rule| {
+        let at = rule.words.iter().position(|word| word.is("status") || word.is("rstatus"));
+        let is_yes = |at: usize| match rule.word(at + 1).trim_start_matches(['^', '(']) {
+            "200" => true,
+            range if rule.word(at) == "status" => {
+                range.split_once('-').is_some_and(|(from, to)| {
+                    number(from) == Some(200)
+                        && number(to).is_some_and(|to| (200..400).contains(&to))
+                })
+            }
+            pattern => pattern.starts_with('2') && !pattern.starts_with("206"),
+        };
+        at.is_some_and(|at| is_yes(at) && !rule.words.iter().any(|word| word.is("!")))
+    })
+}
+
 /// The first word of what an agent is asked.
 fn agent_question<'a>(proxy: &Proxy<'a>) -> Option<&'a str> {
-    let asks = |server: &Server<'a>| server.settings.text("agent-send").split_whitespace().next();
-    proxy.servers.iter().filter(|server| server.has_agent()).find_map(asks)
+    agent_words(proxy).first().copied()
+}
+
+/// What the first agent that is asked anything is asked.
+fn agent_words<'a>(proxy: &Proxy<'a>) -> Vec<&'a str> {
+    let asked = proxy.servers.iter().filter(|server| server.has_agent());
+    let asked = asked.map(|server| server.settings.text("agent-send").split_whitespace().collect());
+    asked.into_iter().find(|words: &Vec<&str>| !words.is_empty()).unwrap_or_default()
+}
+
+/// It is asked what pgsteer's agent answers: for a role, or for a member of some service.
+fn is_question_for_pgsteer(proxy: &Proxy<'_>) -> bool {
+    match agent_words(proxy).as_slice() {
+        [role] => role_of_word(role).is_some(),
+        [_, _member] => true,
+        _ => false,
+    }
 }
 
 /// The checks go to the port of pgsteer's pages.
@@ -221,7 +266,8 @@ mod tests {
     use crate::lint::haproxy::sections::File;
 
     fn wanted(body: &str) -> Option<(Role, Source, bool)> {
-        let text = format!("listen x\n mode tcp\n{body}\n");
+        let server = "server a 10.0.0.1:5432 check port 8008";
+        let text = format!("global\nlisten x\n mode tcp\n{body}\n{server}\n");
         let file = File::read(&text);
         let wanted = Wanted::of(&Model::new(&file).proxies[0])?;
         Some((wanted.role, wanted.source, wanted.is_judged))
@@ -236,6 +282,8 @@ mod tests {
         assert_eq!(wanted("option httpchk /replica?lag=1MB"), is(Replica, Source::Check, false));
         assert_eq!(wanted("option httpchk OPTIONS/replica"), is(Replica, Source::Check, false));
         assert_eq!(wanted("option httpchk GET /healthz"), None);
+        assert_eq!(wanted("option httpchk OPTIONS /primary\nhttp-check expect ! status 200"), None);
+        assert_eq!(wanted("option httpchk OPTIONS /primary\nhttp-check expect status 503"), None);
         let send = "option httpchk\nhttp-check send meth GET uri-lf /members/%[srv_name]/primary";
         assert_eq!(wanted(send), is(Primary, Source::Check, true));
         let rows = "option tcp-check\ntcp-check expect binary 44\ntcp-check expect binary 0000000b\n\

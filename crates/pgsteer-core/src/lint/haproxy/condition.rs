@@ -100,10 +100,49 @@ impl<'a> Condition<'a> {
         Some(Condition { is_unless, alternatives })
     }
 
+    /// What becomes of it if `value` tells what is known of each expression; none if that is not
+    /// enough.
+    pub fn comes_to(
+        &self,
+        proxy: &Proxy<'a>,
+        value: impl Fn(&'a [Word]) -> Option<bool>,
+    ) -> Option<bool> {
+        let of_term = |term: &Term<'a>| {
+            let said = match &term.of {
+                Of::Named(word) if word.is("TRUE") => Some(true),
+                Of::Named(word) if word.is("FALSE") => Some(false),
+                // An ACL of several lines is true if one of them is.
+                _ => match expressions(term, proxy) {
+                    all if all.is_empty() => None,
+                    all => any(all.into_iter().map(&value)),
+                },
+            };
+            said.map(|said| said != term.is_negated)
+        };
+        // All of them are true if none is untrue.
+        let all = |terms: &Alternative<'a>| {
+            any(terms.iter().map(|term| of_term(term).map(|said| !said))).map(|said| !said)
+        };
+        any(self.alternatives.iter().map(all)).map(|said| said != self.is_unless)
+    }
+
     /// All its terms.
     pub fn terms(&self) -> impl Iterator<Item = &Term<'a>> {
         self.alternatives.iter().flatten()
     }
+}
+
+/// One of them is true; none if that cannot be told.
+fn any(all: impl Iterator<Item = Option<bool>>) -> Option<bool> {
+    let mut any = Some(false);
+    for it in all {
+        match it {
+            Some(true) => return Some(true),
+            Some(false) => {}
+            None => any = None,
+        }
+    }
+    any
 }
 
 /// The expressions of a term: its own, or those of the ACLs of its name in `proxy`.
@@ -150,7 +189,11 @@ impl<'a> Count<'a> {
         let fetch = fetch.known()?.strip_prefix("nbsrv")?;
         let backend = match fetch {
             "" => "",
-            fetch => fetch.strip_prefix('(')?.strip_suffix(')')?.trim(),
+            // What stands behind a comma makes another number of it.
+            fetch => {
+                let inner = fetch.strip_prefix('(')?.strip_suffix(')')?.trim();
+                (!inner.contains([')', ','])).then_some(inner)?
+            }
         };
         let mut rest = rest.iter().map(|word| word.known().unwrap_or_default()).peekable();
         let mut compare = Compare::Eq;

@@ -2,6 +2,7 @@
 //! escaping", 2.3 "Environment variables").
 
 use crate::lint::finding::Place;
+use crate::lint::kind::without_byte_order_mark;
 
 /// HAProxy refuses lines of more words (`MAX_LINE_ARGS`).
 const WORDS_MAX: usize = 64;
@@ -42,6 +43,8 @@ pub struct Line {
     pub number: usize,
     /// At least one.
     pub words: Vec<Word>,
+    /// It stands between `.if` and `.endif`, so that another one may count in its place.
+    pub is_conditional: bool,
 }
 
 impl Line {
@@ -80,16 +83,27 @@ pub struct Fault {
     pub place: Place,
     /// Why.
     pub why: &'static str,
+    /// The first word of the line, as it is written.
+    pub begins: String,
 }
 
 /// The lines of `text` that say something, and those that cannot be read.
 pub fn lines(text: &str) -> (Vec<Line>, Vec<Fault>) {
     let (mut lines, mut faults) = (Vec::new(), Vec::new());
+    let (text, has_mark) = without_byte_order_mark(text);
+    if has_mark {
+        let why =
+            "a byte order mark stands in front of it, which HAProxy takes for a part of the word";
+        faults.push(Fault { place: Place::line(1), why, begins: String::new() });
+    }
     for (index, text) in text.lines().enumerate() {
         match Reader::new(text, index + 1).read() {
             Ok(words) if words.is_empty() => {}
-            Ok(words) => lines.push(Line { number: index + 1, words }),
-            Err(fault) => faults.push(fault),
+            Ok(words) => lines.push(Line { number: index + 1, words, is_conditional: false }),
+            Err(fault) => {
+                let begins = text.split_whitespace().next().unwrap_or_default().to_owned();
+                faults.push(Fault { begins, ..fault });
+            }
         }
     }
     (lines, faults)
@@ -152,14 +166,19 @@ impl Reader {
         }
         self.end_word();
         match self.words.get(WORDS_MAX) {
-            Some(word) => Err(Fault { place: word.place, why: "the line has more than 64 words" }),
+            Some(word) => Err(Fault {
+                place: word.place,
+                why: "the line has more than 64 words",
+                begins: String::new(),
+            }),
             None => Ok(self.words),
         }
     }
 
     fn fault(&self, at: usize, why: &'static str) -> Fault {
         let column_end = self.chars.len() + 1;
-        Fault { place: Place { line: self.number, column: at + 1, column_end }, why }
+        let place = Place { line: self.number, column: at + 1, column_end };
+        Fault { place, why, begins: String::new() }
     }
 
     /// The word that is being read, begun here if there is none.

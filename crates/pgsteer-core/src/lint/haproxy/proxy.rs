@@ -25,6 +25,8 @@ pub struct Proxy<'a> {
     pub head: &'a Line,
     /// Its servers, in their order.
     pub servers: Vec<Server<'a>>,
+    /// Its `defaults` may stand in another file, so that what seems to be missing may be there.
+    pub is_piece: bool,
     /// `default-server` lines that stand below a server, which does not get them.
     pub late_defaults: Vec<&'a Line>,
     /// Its section, and the `defaults` that it inherits from, nearest first.
@@ -55,8 +57,17 @@ impl<'a> Proxy<'a> {
         }
         let (kind, head) = (section.kind, &section.head);
         let acls = BTreeMap::new();
-        let mut proxy =
-            Proxy { kind, name: section.name(), head, servers, late_defaults, chain, acls };
+        let is_piece = file.has_broken_heads || chain.len() == 1 && !file.has(Kind::Global);
+        let mut proxy = Proxy {
+            kind,
+            name: section.name(),
+            head,
+            servers,
+            is_piece,
+            late_defaults,
+            chain,
+            acls,
+        };
         for line in proxy.nearest("acl") {
             proxy.acls.entry(line.word(1)).or_default().push(line);
         }
@@ -91,14 +102,16 @@ impl<'a> Proxy<'a> {
         self.acls.get(name).map_or(&[], Vec::as_slice)
     }
 
-    /// It inherits from a `defaults` of this file.
-    pub fn has_defaults(&self) -> bool {
-        self.chain.len() > 1
+    /// `tcp` or `http`; none if the environment decides, or another file.
+    pub fn mode(&self) -> Option<&'a str> {
+        let default = (!self.is_piece).then_some("tcp");
+        self.last(&["mode"]).map_or(default, |line| line.words.get(1)?.known())
     }
 
-    /// `tcp` or `http`; none if the environment decides.
-    pub fn mode(&self) -> Option<&'a str> {
-        self.last(&["mode"]).map_or(Some("tcp"), |line| line.words.get(1)?.known())
+    /// It is switched off in the file.
+    pub fn is_disabled(&self) -> bool {
+        let (off, on) = (self.last(&["disabled"]), self.last(&["enabled"]));
+        off.is_some_and(|off| on.is_none_or(|on| on.number < off.number))
     }
 
     /// The line that switches this option on, unless another one switches it off again.
@@ -139,16 +152,47 @@ impl<'a> Proxy<'a> {
         self.servers.iter().filter(|server| !server.is_disabled()).filter(is_clear)
     }
 
-    /// How many take part: all, or those that are no backups.
+    /// How many take part: all, or those that are no backups. A template counts as one if its number
+    /// cannot be told.
     pub fn count(&self, with_backups: bool) -> u64 {
         let servers = self.servers.iter().filter(|server| !server.is_disabled());
         let counted = servers.filter(|server| with_backups || !server.is_backup());
-        counted.fold(0, |sum, server| sum.saturating_add(server.count))
+        counted.fold(0, |sum, server| sum.saturating_add(server.count.unwrap_or(1)))
+    }
+
+    /// The most that `nbsrv` can count: the active ones, or else the backups, of which one serves
+    /// unless all do. None if it cannot be told, as of servers that are added while HAProxy runs.
+    pub fn most_up(&self) -> Option<u64> {
+        let sum = |is_backup: bool| {
+            let counted = self.servers.iter().filter(|server| server.is_backup() == is_backup);
+            counted.into_iter().try_fold(0_u64, |sum, it| Some(sum.saturating_add(it.count?)))
+        };
+        let is_clear =
+            |server: &Server<'_>| !server.settings.is_unclear() && !server.line.is_conditional;
+        if self.servers.is_empty() || !self.servers.iter().all(is_clear) {
+            return None;
+        }
+        let (active, backups) = (sum(false)?, sum(true)?);
+        let all_serve = self.is_piece || self.option("allbackups").is_some();
+        Some(active.max(if all_serve { backups } else { backups.min(1) }))
     }
 
     /// It leads to PostgreSQL: by its ports, its pooler's, or that of Patroni beside it.
     pub fn is_postgres(&self) -> bool {
-        self.mode() == Some("tcp") && self.leads_to_postgres()
+        match self.last(&["mode"]) {
+            // Whatever mode another file says, nothing else is at these ports.
+            None if self.is_piece => {
+                self.servers.iter().any(|server| self.is_surely_postgres(server))
+            }
+            _ => self.mode() == Some("tcp") && self.leads_to_postgres(),
+        }
+    }
+
+    /// It has the port of PostgreSQL or PgBouncer, and nothing that only HTTP has.
+    pub fn is_surely_postgres(&self, server: &Server<'a>) -> bool {
+        let has_cookie = self.last(&["cookie"]).is_some() || server.settings.has("cookie");
+        let is_http = self.option("httpchk").is_some() && server.is_checked_where_it_serves();
+        matches!(server.port(), Some(5432 | 6432)) && !has_cookie && !is_http
     }
 
     /// The same, in whatever mode.
@@ -161,6 +205,11 @@ impl<'a> Proxy<'a> {
                 || is_checked_at_patroni(server)
         };
         self.servers.iter().any(is_one)
+    }
+
+    /// Clients come to it by themselves, and are led no further.
+    pub fn is_door(&self) -> bool {
+        self.kind == Kind::Listen && self.binds().next().is_some()
     }
 
     /// How it is called in a message.
@@ -221,7 +270,7 @@ impl<'a> Model<'a> {
         let spread = file.global("spread-checks");
         let spread_percent =
             spread.map_or(Given::Absent, |line| Given::read(line.words.get(1), number));
-        let is_whole = file.has(Kind::Global);
+        let is_whole = file.has(Kind::Global) && !file.has_broken_heads;
         Model { file, proxies, spread_percent, by_name, routes, is_whole, has_dynamic_routes }
     }
 
@@ -241,10 +290,25 @@ impl<'a> Model<'a> {
         self.proxies.iter().filter(|proxy| proxy.is_postgres())
     }
 
+    /// The proxies that `proxy` leads to.
+    pub fn led_to(&self, proxy: &Proxy<'a>) -> Vec<&Proxy<'a>> {
+        let ways = proxy.lines_of("use_backend").chain(proxy.last(&["default_backend"]));
+        ways.filter_map(|line| self.backend(line.word(1))).collect()
+    }
+
+    /// Its clients are PostgreSQL's.
+    pub fn is_way_to_postgres(&self, proxy: &Proxy<'a>) -> bool {
+        let is_led = || self.led_to(proxy).into_iter().any(Proxy::is_postgres);
+        proxy.is_postgres()
+            || proxy.mode() != Some("http") && proxy.kind != Kind::Backend && is_led()
+    }
+
     /// Clients may get to it. A backend that nobody is led to is only there to be counted.
     pub fn has_clients(&self, proxy: &Proxy<'a>) -> bool {
-        let is_door = proxy.kind == Kind::Listen && proxy.binds().next().is_some();
-        !self.is_whole || is_door || self.has_dynamic_routes || self.routes.contains_key(proxy.name)
+        !self.is_whole
+            || proxy.is_door()
+            || self.has_dynamic_routes
+            || self.routes.contains_key(proxy.name)
     }
 
     /// The file is a whole one, and not a piece to be put beside others.

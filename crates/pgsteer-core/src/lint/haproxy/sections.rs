@@ -115,17 +115,35 @@ pub struct File {
     pub strays: Vec<Line>,
     /// Lines that cannot be read.
     pub faults: Vec<Fault>,
+    /// Some of them begin a section, of which nothing is known then.
+    pub has_broken_heads: bool,
 }
 
 impl File {
     /// Reads a text.
     pub fn read(text: &str) -> File {
         let (lines, faults) = lines(text);
+        let heads = faults.iter().filter(|fault| Kind::of(&fault.begins).is_some());
+        let mut heads =
+            heads.map(|fault| fault.place.line).collect::<Vec<_>>().into_iter().peekable();
         let mut file = File { faults, ..File::default() };
-        for line in lines {
+        file.has_broken_heads = heads.peek().is_some();
+        let mut depth = 0_usize;
+        for mut line in lines {
             // `.if` and its like are for the preprocessor. Both ways are looked at.
+            match line.word(0) {
+                ".if" => depth += 1,
+                ".endif" => depth = depth.saturating_sub(1),
+                _ => {}
+            }
             if line.word(0).starts_with('.') {
                 continue;
+            }
+            line.is_conditional = depth > 0;
+            // Of a section whose first line cannot be read nothing is judged.
+            while let Some(number) = heads.next_if(|number| *number < line.number) {
+                let head = Line { number, words: Vec::new(), is_conditional: false };
+                file.open(Kind::Other, head);
             }
             match (Kind::of(line.word(0)), file.sections.last_mut()) {
                 (Some(kind), _) => file.open(kind, line),

@@ -1,7 +1,9 @@
 //! A server line with all that it inherits from `default-server`.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
+use super::checks::role_of_name;
 use super::lines::{Line, Word};
 use super::values::{Address, Given, number, time_ms};
 use super::words;
@@ -93,8 +95,8 @@ pub struct Server<'a> {
     pub name: &'a str,
     /// Where it is, if that can be told.
     pub address: Option<Address>,
-    /// How many there are of it.
-    pub count: u64,
+    /// How many there are of it, if that can be told.
+    pub count: Option<u64>,
     /// All that is set for it.
     pub settings: Settings<'a>,
 }
@@ -108,12 +110,11 @@ impl<'a> Server<'a> {
         settings.add(line, address_at + 1);
         // `5` or `1-5`.
         let count = match line.word(2).split_once('-') {
-            _ if !is_template => 1,
-            Some((first, last)) => match (number(first), number(last)) {
-                (Some(first), Some(last)) => last.saturating_sub(first).saturating_add(1),
-                _ => 1,
-            },
-            None => number(line.word(2)).unwrap_or(1),
+            _ if !is_template => Some(1),
+            Some((first, last)) => number(first)
+                .zip(number(last))
+                .map(|(first, last)| last.saturating_sub(first).saturating_add(1)),
+            None => number(line.word(2)),
         };
         let address = line.words.get(address_at).and_then(Word::known).and_then(Address::read);
         Server { line, name: line.word(1), address, count, settings }
@@ -150,6 +151,14 @@ impl<'a> Server<'a> {
     /// An agent is asked about it.
     pub fn has_agent(&self) -> bool {
         self.settings.has("agent-check")
+    }
+
+    /// Somebody else decides which members there are: DNS, by a name for the role or by its records.
+    pub fn is_chosen_by_name(&self) -> bool {
+        let is_template = self.line.word(0) == "server-template";
+        let host = self.address.as_ref().map_or("", |address| address.host.as_str());
+        let is_name = host.contains('.') && host.parse::<IpAddr>().is_err();
+        is_template && self.settings.has("resolvers") || is_name && role_of_name(host).is_some()
     }
 
     /// It serves only while no other does.

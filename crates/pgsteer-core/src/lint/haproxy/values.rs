@@ -80,6 +80,8 @@ pub fn time_text(ms: u64) -> String {
 pub struct Address {
     /// Host name or address, without brackets; empty for "all".
     pub host: String,
+    /// `ipv4@` or `ipv6@`, if that is said.
+    pub family: &'static str,
     /// The port; none if there is none, or if it is added to the client's.
     pub port: Option<u16>,
 }
@@ -87,8 +89,9 @@ pub struct Address {
 impl Address {
     /// Reads `host:port`; none for sockets and for what only HAProxy can resolve.
     pub fn read(text: &str) -> Option<Address> {
-        let text =
-            ["ipv4@", "ipv6@"].iter().find_map(|kind| text.strip_prefix(kind)).unwrap_or(text);
+        let family = ["ipv4@", "ipv6@"].into_iter().find(|kind| text.starts_with(kind));
+        let family = family.unwrap_or("");
+        let text = text.strip_prefix(family).unwrap_or(text);
         if text.contains(['@', '/']) {
             return None;
         }
@@ -98,7 +101,8 @@ impl Address {
             None => text.rsplit_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
         };
         let port = port.filter(|port| port.bytes().all(|byte| byte.is_ascii_digit()));
-        Some(Address { host: host.to_owned(), port: port.and_then(|port| port.parse().ok()) })
+        let port = port.and_then(|port| port.parse().ok());
+        Some(Address { host: host.to_owned(), family, port })
     }
 
     /// Only this machine reaches it.

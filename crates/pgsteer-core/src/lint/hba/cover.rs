@@ -59,6 +59,7 @@ pub fn is_one_host(from: &From) -> bool {
         From::All | From::SameNet => false,
         From::Network(address, bits) => *bits == bits_of(*address) || is_loopback(from),
         From::Name(name) => !name.starts_with('.'),
+        From::Other(_) => false,
     }
 }
 
@@ -69,7 +70,7 @@ pub fn is_loopback(from: &From) -> bool {
         From::Network(IpAddr::V4(address), bits) => address.is_loopback() && *bits >= 8,
         From::Network(IpAddr::V6(address), bits) => address.is_loopback() && *bits == 128,
         From::Name(name) => name == "localhost",
-        From::All | From::SameNet => false,
+        From::All | From::SameNet | From::Other(_) => false,
     }
 }
 

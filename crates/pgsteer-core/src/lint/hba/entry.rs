@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::Refused;
 use crate::config::suggest::nearest;
 use crate::lint::finding::Place;
+use crate::lint::word_shown;
 
 const TYPES: [&str; 6] = ["local", "host", "hostssl", "hostnossl", "hostgssenc", "hostnogssenc"];
 const METHODS: [&str; 15] = [
@@ -73,6 +74,9 @@ pub enum From {
     Network(IpAddr, u8),
     /// From this host, or from all of a domain if it begins with a dot.
     Name(String),
+    /// From numbers that PostgreSQL takes and nothing is concluded from here: an address with a zone,
+    /// a mask with gaps.
+    Other(String),
 }
 
 /// One line.
@@ -88,6 +92,8 @@ pub struct Entry {
     pub from: From,
     /// How they prove who they are.
     pub method: String,
+    /// The client shows a certificate that is its own (`clientcert=verify-full`).
+    pub has_certificate: bool,
     /// Where the address stands; for `local` the whole line.
     pub from_place: Place,
     /// Where the method stands.
@@ -130,7 +136,7 @@ impl Entry {
         if !TYPES.contains(&first.text()) {
             let meant = nearest(first.text(), &TYPES);
             let meant = meant.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
-            let why = format!("`{:.40}` is no type of connection{meant}", first.text());
+            let why = format!("`{}` is no type of connection{meant}", word_shown(first.text()));
             return Err(Refused { place: first.place, why, is_strange: true });
         }
         let place = Place { column_end: end_of(&fields), ..first.place };
@@ -149,15 +155,18 @@ impl Entry {
         if !METHODS.contains(&method.text()) {
             let meant = nearest(method.text(), &METHODS);
             let meant = meant.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
-            let why = format!("`{:.40}` is no method{meant}", method.text());
+            let why = format!("`{}` is no method{meant}", word_shown(method.text()));
             return Err(refused(method.place, why));
         }
+        let has_certificate = first.text() == "hostssl"
+            && rest.any(|option| option.text() == "clientcert=verify-full");
         Ok(Some(Entry {
             kind: first.text().to_owned(),
             databases,
             users,
             from,
             method: method.text().to_owned(),
+            has_certificate,
             from_place,
             method_place: method.place,
             place,
@@ -177,7 +186,8 @@ impl Entry {
             From::SameHost => "samehost".to_owned(),
             From::SameNet => "samenet".to_owned(),
             From::Network(address, bits) => format!("{address}/{bits}"),
-            From::Name(name) => name.clone(),
+            From::Name(name) => word_shown(name),
+            From::Other(text) => text.clone(),
         }
     }
 }
@@ -202,27 +212,65 @@ fn from<'a>(
         return Ok(From::SameNet);
     }
     if let Some((address, bits)) = text.split_once('/') {
-        let address =
-            address.parse().map_err(|_| wrong(format!("`{address:.40}` is no address")))?;
-        let bits = bits.parse().ok().filter(|bits| *bits <= bits_of(address));
-        return match bits {
-            Some(bits) => Ok(From::Network(address, bits)),
-            None => Err(wrong(format!("`{text:.60}` is no network: the number behind the slash"))),
+        let wrong_bits = || {
+            wrong(format!("`{}` is no network: the number behind the slash", address_shown(text)))
+        };
+        let bits: u8 = bits.parse().map_err(|_| wrong_bits())?;
+        return match numeric(address) {
+            Some(address) if bits > bits_of(address) => Err(wrong_bits()),
+            Some(address) => Ok(From::Network(address, bits)),
+            None if bits <= 128 && is_zoned(address) => Ok(From::Other(text.to_owned())),
+            None => Err(wrong(format!("`{}` is no address", address_shown(address)))),
         };
     }
-    match text.parse::<IpAddr>() {
-        Ok(address) => {
+    match numeric(text) {
+        Some(address) => {
             let mask = rest.clone().next().and_then(|field| field.text().parse::<IpAddr>().ok());
-            match mask.and_then(bits_of_mask) {
-                Some(bits) if bits <= bits_of(address) => {
-                    rest.next();
-                    Ok(From::Network(address, bits))
-                }
-                _ => Err(wrong(format!("`{text}` wants a mask: `{text}/{}`", bits_of(address)))),
+            let Some(mask) = mask.filter(|mask| bits_of(*mask) == bits_of(address)) else {
+                let why = format!("`{text}` wants a mask: `{text}/{}`", bits_of(address));
+                return Err(wrong(why));
+            };
+            rest.next();
+            match bits_of_mask(mask) {
+                Some(bits) => Ok(From::Network(address, bits)),
+                None => Ok(From::Other(format!("{address} {mask}"))),
             }
         }
-        Err(_) => Ok(From::Name(text.to_ascii_lowercase())),
+        None => Ok(From::Name(text.to_ascii_lowercase())),
     }
+}
+
+/// An address in numbers, also one of fewer than four: `10.1` is 10.0.0.1, and `0` is 0.0.0.0
+/// (inet_aton).
+fn numeric(text: &str) -> Option<IpAddr> {
+    if let Ok(address) = text.parse() {
+        return Some(address);
+    }
+    let is_plain = |part: &str| part == "0" || !part.starts_with('0');
+    let parts: Vec<u32> = text
+        .split('.')
+        .map(|part| part.parse().ok().filter(|_| is_plain(part)))
+        .collect::<Option<_>>()?;
+    let (last, first) = parts.split_last()?;
+    let rest_bits = 32_u32.checked_sub(8 * u32::try_from(first.len()).ok()?)?;
+    let fits = rest_bits == 32 || rest_bits > 0 && *last < 1 << rest_bits;
+    let first = first.iter().enumerate().try_fold(0_u32, |sum, (at, part)| {
+        let shift = 24_u32.checked_sub(8 * u32::try_from(at).ok()?)?;
+        (*part < 256).then(|| sum | part << shift)
+    });
+    fits.then_some(())?;
+    Some(IpAddr::V4(Ipv4Addr::from_bits(first? | last)))
+}
+
+/// `fe80::1%eth0`.
+fn is_zoned(address: &str) -> bool {
+    address.split_once('%').is_some_and(|(address, _)| address.parse::<Ipv6Addr>().is_ok())
+}
+
+/// What looks like an address is one, whatever colons it has.
+fn address_shown(text: &str) -> String {
+    let is_part = |c: char| c.is_ascii_hexdigit() || ":./%".contains(c);
+    if text.len() <= 60 && text.chars().all(is_part) { text.to_owned() } else { word_shown(text) }
 }
 
 /// How many bits an address of this family has.
@@ -351,6 +399,22 @@ mod tests {
     }
 
     #[test]
+    fn addresses_have_many_forms() {
+        let from = |address: &str| {
+            read(&format!("host all all {address} md5")).unwrap().map(|entry| entry.from)
+        };
+        let network = |address: &str, bits| Some(From::Network(address.parse().unwrap(), bits));
+        assert_eq!(from("0/0"), network("0.0.0.0", 0));
+        assert_eq!(from("10.1/16"), network("10.0.0.1", 16));
+        assert_eq!(from("10.1.258/16"), network("10.1.1.2", 16));
+        assert_eq!(from("fe80::1%lo/64"), Some(From::Other("fe80::1%lo/64".to_owned())));
+        let gaps = "10.0.0.5 255.0.255.0";
+        assert_eq!(from(gaps), Some(From::Other(gaps.to_owned())));
+        assert!(read("host all all 10.0.0.1.2/8 md5").is_err());
+        assert!(read("host all all 10.256/8 md5").unwrap().is_some());
+    }
+
+    #[test]
     fn what_postgresql_refuses_says_why() {
         let why = |text: &str| read(text).unwrap_err().why;
         assert_eq!(
@@ -366,6 +430,8 @@ mod tests {
             why("host all all 10.0.0.1/32 scram-sha256"),
             "`scram-sha256` is no method; did you mean `scram-sha-256`?"
         );
+        assert_eq!(why("host all all db.example.com/32 md5"), "`db.example.com` is no address");
+        assert_eq!(why("host all all 10.0.0.0/8 key=secret"), "`key=…` is no method");
         assert_eq!(why("host all all all"), "the method is missing");
         assert_eq!(why("host \"all all"), "a quote is opened and not closed");
     }

@@ -8,6 +8,7 @@ mod rules;
 use self::entry::Entry;
 use super::Unreadable;
 use super::finding::{Finding, Place};
+use super::kind::without_byte_order_mark;
 use super::rule::Look;
 
 pub use self::rules::RULES;
@@ -36,6 +37,12 @@ impl Hba {
     /// Reads a text.
     pub fn read(text: &str) -> Hba {
         let mut hba = Hba::default();
+        let (text, has_mark) = without_byte_order_mark(text);
+        if has_mark {
+            let why = "a byte order mark stands in front of it, which PostgreSQL takes for a word";
+            let why = why.to_owned();
+            hba.refused.push(Refused { place: Place::line(1), why, is_strange: false });
+        }
         for line in entry::logical_lines(text) {
             match Entry::read(&line) {
                 Ok(Some(entry)) => hba.entries.push(entry),

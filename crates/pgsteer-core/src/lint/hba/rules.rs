@@ -2,7 +2,7 @@
 
 use super::Hba;
 use super::cover::{covers, is_everybody, is_loopback, is_one_host};
-use super::entry::Entry;
+use super::entry::{Entry, From};
 use crate::lint::finding::Findings;
 use crate::lint::rule::{Look, Rule, rule};
 
@@ -56,7 +56,7 @@ rule! {
     /// Everybody may ask for a copy.
     HBA_REPLICATION_OPEN = "hba-replication-open", Warning, Look::PgHba(replication),
     title: "replication is open to every address",
-    costs: "One password between the network and a copy of everything, and every replication slot and walsender can be used up by strangers.",
+    costs: "Only the login stands between the network and a copy of everything, and with it every replication slot and walsender.",
     remedy: "A line for each member's own address.",
 }
 
@@ -76,15 +76,20 @@ rule! {
     remedy: "Correct it; `select * from pg_hba_file_rules where error is not null` shows what PostgreSQL thinks.",
 }
 
+/// Nobody has to prove anything: neither by a password nor by a certificate.
+fn trusts(entry: &&Entry) -> bool {
+    entry.method == "trust" && !entry.has_certificate
+}
+
 fn trust_wide(hba: &Hba, findings: &mut Findings) {
-    let wide = |entry: &&Entry| entry.method == "trust" && !is_one_host(&entry.from);
-    for entry in hba.entries.iter().filter(wide) {
+    let wide = |entry: &&Entry| !is_one_host(&entry.from) && !matches!(entry.from, From::Other(_));
+    for entry in hba.entries.iter().filter(trusts).filter(wide) {
         findings.add(entry.from_place, format!("`trust` from {}", entry.origin()));
     }
 }
 
 fn trust_powerful(hba: &Hba, findings: &mut Findings) {
-    for entry in hba.entries.iter().filter(|entry| entry.method == "trust") {
+    for entry in hba.entries.iter().filter(trusts) {
         if !is_one_host(&entry.from) || is_loopback(&entry.from) {
             continue;
         }

@@ -28,11 +28,12 @@ pub fn json(files: &[Looked]) -> String {
 fn of_file(file: &Looked) -> Value {
     match &file.outcome {
         Err(why) => json!({ "name": file.name, "unreadable": why }),
-        Ok(Report { kind, findings, allowed, detection }) => json!({
+        Ok(Report { kind, findings, allowed, left_out, detection }) => json!({
             "name": file.name,
             "kind": kind.as_str(),
             "findings": findings.iter().map(of_finding).collect::<Vec<_>>(),
             "allowed": allowed,
+            "left_out": left_out,
             "detection": detection.iter().map(of_row).collect::<Vec<_>>(),
         }),
     }

@@ -29,6 +29,13 @@ pub fn sarif(files: &[Looked], version: &str) -> String {
         }))
     });
     let unread: Vec<Value> = unread.collect();
+    let is_successful = unread.is_empty();
+    let left_out = files.iter().filter_map(|file| {
+        let left_out = file.outcome.as_ref().ok()?.left_out;
+        let text = format!("{}: {left_out} more findings are left out", file.name);
+        (left_out > 0).then(|| json!({ "level": "note", "message": { "text": text } }))
+    });
+    let notifications: Vec<Value> = unread.into_iter().chain(left_out).collect();
     let document = json!({
         "$schema": SCHEMA,
         "version": "2.1.0",
@@ -39,8 +46,8 @@ pub fn sarif(files: &[Looked], version: &str) -> String {
                 "rules": rules.iter().map(|rule| of_rule(rule)).collect::<Vec<_>>(),
             } },
             "invocations": [{
-                "executionSuccessful": unread.is_empty(),
-                "toolExecutionNotifications": unread,
+                "executionSuccessful": is_successful,
+                "toolExecutionNotifications": notifications,
             }],
             "columnKind": "unicodeCodePoints",
             "results": results.collect::<Vec<_>>(),

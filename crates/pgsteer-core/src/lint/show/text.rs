@@ -5,11 +5,12 @@ use std::fmt::Write as _;
 use super::Looked;
 use crate::detection::Wait;
 use crate::lint::Report;
-use crate::lint::finding::{Finding, Severity};
+use crate::lint::finding::{Finding, Severity, harmless};
 use crate::lint::haproxy::detection::{Row, Seen};
 use crate::lint::haproxy::values::time_text;
 use crate::lint::kind::Kind;
 use crate::lint::rule::{Look, rules};
+use crate::lint::word_shown;
 
 /// The most characters of a line that are shown.
 const LINE_CHARS_MAX: usize = 100;
@@ -26,17 +27,18 @@ pub fn text(files: &[Looked]) -> String {
 }
 
 fn of_file(out: &mut String, file: &Looked) -> std::fmt::Result {
+    let name = harmless(&file.name);
     let report = match &file.outcome {
         Ok(report) => report,
-        Err(why) => return writeln!(out, "{}: {why}\n", file.name),
+        Err(why) => return writeln!(out, "{name}: {}\n", harmless(why)),
     };
     let lines: Vec<&str> = file.source.lines().collect();
     for finding in &report.findings {
         let line = lines.get(finding.place.line.saturating_sub(1)).copied().unwrap_or_default();
-        of_finding(out, &file.name, finding, line)?;
+        of_finding(out, &name, finding, line)?;
     }
     if !report.detection.is_empty() {
-        detection(out, &file.name, &report.detection)?;
+        detection(out, &name, &report.detection)?;
     }
     Ok(())
 }
@@ -46,28 +48,49 @@ fn of_finding(out: &mut String, name: &str, finding: &Finding, line: &str) -> st
     let place = finding.place;
     let (severity, id) = (rule.severity, rule.id);
     writeln!(out, "{name}:{}:{}: {severity}[{id}]: {}", place.line, place.column, rule.title)?;
-    if !line.trim().is_empty() && !may_be_secret(line, id) {
-        writeln!(out, "    | {}", shortened(line.trim()))?;
+    if let Some(quoted) = quoted(finding, line) {
+        writeln!(out, "    | {quoted}")?;
     }
     writeln!(out, "    here:   {}", finding.message)?;
     writeln!(out, "    costs:  {}", rule.costs)?;
     writeln!(out, "    remedy: {}\n", rule.remedy)
 }
 
-/// A line with a password in it is not repeated.
-fn may_be_secret(line: &str, id: &str) -> bool {
-    let line = line.trim().to_ascii_lowercase();
+/// What stands around a secret, in lower case.
+const NEAR_SECRETS: [&str; 7] = ["auth", "secret", "token", "pass", "send", "hdr", "setenv"];
+
+fn is_near_secret(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    NEAR_SECRETS.iter().any(|word| text.contains(word))
+}
+
+/// The line of a finding, as far as it may be repeated: where a secret may stand in it, that is the
+/// word that the finding is about, and no more. Of a file that pgsteer refuses nothing is.
+fn quoted(finding: &Finding, line: &str) -> Option<String> {
+    if matches!(finding.rule.look, Look::Pgsteer(_)) || line.trim().is_empty() {
+        return None;
+    }
     // A login of the statistics, also where `auth` is misspelt.
-    let is_login = line.starts_with("stats") && line.contains(':');
-    is_login || line.contains("passw") || id == "config-refused"
+    let is_login = line.trim_start().starts_with("stats") && line.contains(':');
+    if !is_login && !is_near_secret(line) {
+        return Some(shortened(line.trim()));
+    }
+    let at = finding.place.column.saturating_sub(1);
+    let before: String = line.chars().take(at).collect();
+    if before.split_whitespace().next_back().is_some_and(is_near_secret) {
+        return None;
+    }
+    let length = finding.place.column_end.saturating_sub(finding.place.column);
+    let own: String = line.chars().skip(at).take(length).collect();
+    let own = own.split_whitespace().next()?;
+    Some(format!("… {} …", harmless(&word_shown(own))))
 }
 
 fn shortened(line: &str) -> String {
-    let mut text: String = line.chars().take(LINE_CHARS_MAX).filter(|c| !c.is_control()).collect();
-    if line.chars().nth(LINE_CHARS_MAX).is_some() {
-        text.push('…');
-    }
-    text
+    let text: String =
+        line.chars().take(LINE_CHARS_MAX).map(|c| if c == '\t' { ' ' } else { c }).collect();
+    let more = if line.chars().nth(LINE_CHARS_MAX).is_some() { "…" } else { "" };
+    format!("{}{more}", harmless(&text))
 }
 
 /// Lines that come to the same stand together.
@@ -75,7 +98,7 @@ fn detection(out: &mut String, name: &str, rows: &[Row]) -> std::fmt::Result {
     writeln!(out, "How long HAProxy takes to notice, by the server lines of {name}:")?;
     let mut groups: Vec<(&Row, Vec<String>)> = Vec::new();
     for row in rows {
-        let server = format!("{}/{} ({})", row.proxy, row.server, row.line);
+        let server = harmless(&format!("{}/{} ({})", row.proxy, row.server, row.line));
         match groups.last_mut() {
             Some((like, servers))
                 if like.check == row.check
@@ -127,15 +150,17 @@ fn summary(out: &mut String, files: &[Looked]) -> std::fmt::Result {
     };
     let allowed: usize = reports().map(|report: &Report| report.allowed).sum();
     let allowed = if allowed > 0 { format!(", {allowed} allowed") } else { String::new() };
+    let left_out: usize = reports().map(|report| report.left_out).sum();
+    let left_out = if left_out > 0 { format!(", {left_out} left out") } else { String::new() };
     let (errors, warnings) = (count(Severity::Error, "error"), count(Severity::Warning, "warning"));
     let notes = count(Severity::Note, "note");
     let of = match files {
-        [only] => only.name.clone(),
+        [only] => harmless(&only.name),
         several => format!("{} files", several.len()),
     };
     let unread = files.iter().filter(|file| file.outcome.is_err()).count();
     let unread = if unread > 0 { format!(", {unread} not understood") } else { String::new() };
-    writeln!(out, "{of}: {errors}, {warnings}, {notes}{allowed}{unread}")
+    writeln!(out, "{of}: {errors}, {warnings}, {notes}{left_out}{allowed}{unread}")
 }
 
 /// Every rule in one line, by what it looks at.

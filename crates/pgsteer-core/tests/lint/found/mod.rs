@@ -29,7 +29,7 @@ fn down_refused(text: &str) -> Vec<(u64, u64)> {
 #[test]
 fn a_pooler_beside_patroni() {
     let text = include_str!("pooler_checked_through_patroni.cfg");
-    finds(text, &["no-guard-against-two-primaries", "slow-detection"]);
+    finds(text, &["no-guard-against-two-primaries", "pooler-unchecked", "slow-detection"]);
     assert_eq!(down_refused(text), [(2_000, 5_000); 3]);
 }
 
@@ -128,7 +128,7 @@ fn a_tutorial() {
 
 #[test]
 fn a_blog_with_a_daemon() {
-    finds(include_str!("agent_daemon.cfg"), &["agent-undo-words"]);
+    finds(include_str!("agent_daemon.cfg"), &[]);
 }
 
 /// "HAProxy detects the change within 3 seconds."

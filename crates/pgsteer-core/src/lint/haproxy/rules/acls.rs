@@ -27,7 +27,7 @@ rule! {
     ACL_CANNOT_MATCH = "acl-cannot-match", Error, Look::Haproxy(cannot_match),
     title: "a condition that can never be true",
     costs: "What stands behind it never happens, and nobody is told.",
-    remedy: "Correct the number, the port or the fetch, or remove it.",
+    remedy: "Correct the number or the port, or remove it.",
 }
 
 rule! {
@@ -46,11 +46,6 @@ rule! {
     remedy: "Use it, or remove it.",
 }
 
-/// Sample fetches of requests, which HAProxy does not parse in `mode tcp`.
-const HTTP_FETCHES: [&str; 14] = [
-    "base", "cook", "hdr", "method", "path", "query", "req.cook", "req.fhdr", "req.hdr",
-    "req.hdrs", "res.hdr", "status", "url", "urlp",
-];
 /// Directives whose lines may end in a condition.
 const CONDITIONAL: [&str; 13] = [
     "force-persist",
@@ -81,13 +76,7 @@ fn counted<'m, 'a>(
     let count = Count::read(words)?;
     let name = if count.backend.is_empty() { proxy.name } else { count.backend };
     let backend = model.backend(name)?;
-    let sum = |with_backups: bool| {
-        let counted = backend.servers.iter().filter(|it| with_backups || !it.is_backup());
-        counted.fold(0_u64, |sum, server| sum.saturating_add(server.count))
-    };
-    // As many as HAProxy can count: the active ones, or the backups if there are no others.
-    let most = if sum(false) == 0 { sum(true) } else { sum(false) };
-    Some((count, backend, most))
+    Some((count, backend, backend.most_up()?))
 }
 
 /// Every expression of a proxy: those of its ACLs, and those that stand in conditions.
@@ -104,7 +93,8 @@ fn written<'a>(proxy: &Proxy<'a>) -> Vec<&'a [Word]> {
 
 fn counts_all(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     let model = &haproxy.model;
-    for proxy in &model.proxies {
+    // Whoever leads to several web servers may well want all of them.
+    for proxy in model.proxies.iter().filter(|proxy| model.is_way_to_postgres(proxy)) {
         for words in written(proxy) {
             let Some((count, backend, most)) = counted(words, proxy, model) else { continue };
             // Of those that ask for the primary, two that are UP are another matter.
@@ -145,10 +135,6 @@ fn cannot_match(haproxy: &Haproxy<'_>, findings: &mut Findings) {
                     format!("there are never that many: {} has {most} to count", backend.title());
                 findings.add(first.place, message);
             }
-            if let Some(fetch) = http_fetch(first).filter(|_| is_never_http(proxy)) {
-                let message = format!("`{fetch}` is of HTTP, and {} is in mode tcp", proxy.title());
-                findings.add(first.place, message);
-            }
             if let Some(message) = other_port(words, proxy) {
                 findings.add(first.place, message);
             }
@@ -157,22 +143,6 @@ fn cannot_match(haproxy: &Haproxy<'_>, findings: &mut Findings) {
             contradictions(line, proxy, model, findings);
         }
     }
-}
-
-/// It is in mode tcp, and does not switch to HTTP later.
-fn is_never_http(proxy: &Proxy<'_>) -> bool {
-    let switches = |line: &Line| line.words.iter().any(|word| word.is("switch-mode"));
-    proxy.mode() == Some("tcp") && !proxy.lines_of("tcp-request").any(switches)
-}
-
-fn http_fetch(word: &Word) -> Option<&'static str> {
-    let text = word.known()?;
-    let fetch = text.split(['(', ',']).next()?;
-    let fetch = ["_beg", "_end", "_sub", "_reg", "_dom", "_dir", "_len"]
-        .iter()
-        .find_map(|suffix| fetch.strip_suffix(suffix))
-        .unwrap_or(fetch);
-    HTTP_FETCHES.into_iter().find(|known| *known == fetch)
 }
 
 /// `dst_port 5000` in a proxy that listens elsewhere.
@@ -221,9 +191,9 @@ fn contradicted<'a>(
     }
     let never = |name: &str, counts: &[(Count<'_>, bool)]| {
         let backend = model.backend(if name.is_empty() { proxy.name } else { name });
-        let most = backend.map_or(0, |backend| backend.count(true)).min(1_000);
+        let most = backend.and_then(Proxy::most_up).map(|most| most.min(1_000));
         let all = |some| counts.iter().all(|(count, negated)| count.holds(some) != *negated);
-        counts.len() >= 2 && backend.is_some() && !(0..=most).any(all)
+        counts.len() >= 2 && most.is_some_and(|most| !(0..=most).any(all))
     };
     by_backend.into_iter().find(|(name, counts)| never(name, counts)).map(|(name, _)| name)
 }

@@ -67,9 +67,10 @@ fn each(
     }
 }
 
-/// What an agent means to other servers than PostgreSQL is not for us to say.
+/// What an agent means to other servers than PostgreSQL is not for us to say, and what is missing
+/// may stand in another file.
 fn postgres(proxy: &Proxy<'_>) -> bool {
-    proxy.is_postgres()
+    proxy.is_postgres() && !proxy.is_piece
 }
 
 fn without_check(haproxy: &Haproxy<'_>, findings: &mut Findings) {
@@ -122,7 +123,7 @@ fn port_missing(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     each(
         haproxy,
         findings,
-        |_| true,
+        |proxy| !proxy.is_piece,
         is_wrong,
         |names, proxy| format!("{names} of {}: nobody says where the agent is", proxy.title()),
     );

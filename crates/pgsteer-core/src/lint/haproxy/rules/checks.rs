@@ -37,7 +37,15 @@ rule! {
     CHECK_ON_POOLER_ONLY = "check-on-pooler-only", Error, Look::Haproxy(pooler_only),
     title: "the only check connects to the pooler",
     costs: "PgBouncer listens on every member, also while the PostgreSQL behind it is down or a replica.",
-    remedy: "Let the check ask Patroni, or an agent that looks through the pooler: `check port 8008` with `option httpchk`.",
+    remedy: "Let the check ask Patroni and look at the pooler, with `http-check connect port 6432` behind the question, or let pgsteer answer, which looks through the pooler.",
+}
+
+rule! {
+    /// Patroni answers for another program.
+    POOLER_UNCHECKED = "pooler-unchecked", Warning, Look::Haproxy(pooler_unchecked),
+    title: "the check asks Patroni alone, and clients are led to the pooler",
+    costs: "Where PgBouncer is down, the server stays UP as long as Patroni answers, and clients are led to a closed port.",
+    remedy: "`http-check connect port 6432` behind the question to Patroni, so that the check looks at both; or an agent that looks through the pooler.",
 }
 
 rule! {
@@ -80,15 +88,22 @@ rule! {
     remedy: "Move it above the first `server`.",
 }
 
+const METHODS: [&str; 9] =
+    ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"];
+
 fn glued(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     for proxy in &haproxy.model.proxies {
         let Check::Http { line, .. } = Check::of(proxy) else { continue };
         let word = line.word(2);
         if let Some((method, path)) = word.split_once('/')
-            && !method.is_empty()
-            && method.bytes().all(|byte| byte.is_ascii_alphabetic())
+            && METHODS.contains(&method)
         {
-            findings.add(line.place_of(2), format!("`{word}` is meant to be `{method} /{path}`"));
+            // A query may have a token in it.
+            let path = path.split('?').next().unwrap_or_default();
+            findings.add(
+                line.place_of(2),
+                format!("`{method}/{path}` is meant to be `{method} /{path}`"),
+            );
         }
     }
 }
@@ -99,7 +114,7 @@ fn asks_postgres(haproxy: &Haproxy<'_>, findings: &mut Findings) {
             line.word(1) == "connect" && (line.words.iter().any(|w| w.is("port") || w.is("addr")))
         };
         let is_http = matches!(Check::of(proxy), Check::Http { .. });
-        if !is_http || proxy.nearest("http-check").iter().any(is_led_away) {
+        if !is_http || proxy.is_piece || proxy.nearest("http-check").iter().any(is_led_away) {
             continue;
         }
         let asks = |server: &&Server<'_>| {
@@ -163,8 +178,35 @@ fn pooler_only(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     }
 }
 
+fn pooler_unchecked(haproxy: &Haproxy<'_>, findings: &mut Findings) {
+    for proxy in haproxy.model.postgres().filter(|proxy| !proxy.is_piece) {
+        let mut rules = proxy.nearest("http-check").into_iter();
+        let is_http = matches!(Check::of(proxy), Check::Http { .. });
+        if !is_http || rules.any(|rule| rule.word(1) == "connect") {
+            continue;
+        }
+        let sees_more = ["addr", "observe", "agent-check", "healthcheck", "track"];
+        let is_unseen = |server: &&Server<'_>| {
+            server.is_checked()
+                && server.check_port() == Some(PATRONI_PORT)
+                && server.port().is_some_and(is_pooler_port)
+                && !sees_more.iter().any(|word| server.settings.has(word))
+        };
+        let unseen: Vec<_> = proxy.members().filter(is_unseen).collect();
+        if let Some(first) = unseen.first() {
+            let names = listed(unseen.iter().map(|server| server.name));
+            let message = format!("nothing asks whether the pooler of {names} is there");
+            findings.add(first.line, message);
+        }
+    }
+}
+
 fn no_role(haproxy: &Haproxy<'_>, findings: &mut Findings) {
-    let several = |proxy: &&Proxy<'_>| is_bare(proxy) && proxy.count(true) >= 2;
+    let several = |proxy: &&Proxy<'_>| {
+        is_bare(proxy)
+            && proxy.count(true) >= 2
+            && !proxy.servers.iter().any(Server::is_chosen_by_name)
+    };
     for proxy in haproxy.model.postgres().filter(several) {
         let at_postgres = |server: &&Server<'_>| {
             server.is_checked_where_it_serves() && server.check_port().is_some_and(is_postgres_port)
@@ -193,7 +235,8 @@ fn other_role(haproxy: &Haproxy<'_>, findings: &mut Findings) {
 }
 
 fn missing(haproxy: &Haproxy<'_>, findings: &mut Findings) {
-    for proxy in haproxy.model.postgres().filter(|proxy| proxy.count(true) >= 2) {
+    let is_whole = |proxy: &&Proxy<'_>| !proxy.is_piece && proxy.count(true) >= 2;
+    for proxy in haproxy.model.postgres().filter(is_whole) {
         let is_seen = |server: &Server<'_>| {
             server.is_checked() || server.has_agent() || server.settings.has("track")
         };
@@ -206,7 +249,7 @@ fn missing(haproxy: &Haproxy<'_>, findings: &mut Findings) {
 }
 
 fn unused_rules(haproxy: &Haproxy<'_>, findings: &mut Findings) {
-    for proxy in &haproxy.model.proxies {
+    for proxy in haproxy.model.proxies.iter().filter(|proxy| !proxy.is_piece) {
         for (rules, option) in [("http-check", "httpchk"), ("tcp-check", "tcp-check")] {
             let line = proxy.lines_of(rules).next();
             if let Some(line) = line.filter(|_| proxy.option(option).is_none()) {
@@ -220,7 +263,8 @@ fn unused_rules(haproxy: &Haproxy<'_>, findings: &mut Findings) {
 fn too_late(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     for proxy in &haproxy.model.proxies {
         let last = proxy.servers.last().map_or(0, |server| server.line.number);
-        for line in proxy.late_defaults.iter().filter(|line| line.number > last) {
+        let late = proxy.late_defaults.iter().filter(|line| !line.is_conditional);
+        for line in late.filter(|line| line.number > last) {
             findings.add(*line, format!("no server of {} stands below it", proxy.title()));
         }
     }

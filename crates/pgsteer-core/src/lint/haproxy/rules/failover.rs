@@ -58,7 +58,7 @@ rule! {
 }
 
 fn slow(haproxy: &Haproxy<'_>, findings: &mut Findings) {
-    for proxy in haproxy.model.postgres() {
+    for proxy in haproxy.model.postgres().filter(|proxy| !proxy.is_piece) {
         let checked = proxy.members().filter(|server| server.is_checked());
         let late = checked.filter_map(|server| {
             let times = check_times(&haproxy.model, proxy, server)?;
@@ -94,7 +94,7 @@ fn slow(haproxy: &Haproxy<'_>, findings: &mut Findings) {
 fn no_shutdown(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     let model = &haproxy.model;
     let primaries = model.postgres().filter(|proxy| Wanted::is_primary(proxy));
-    for proxy in primaries.filter(|proxy| model.has_clients(proxy)) {
+    for proxy in primaries.filter(|proxy| !proxy.is_piece && model.has_clients(proxy)) {
         let without: Vec<_> = proxy
             .members()
             .filter(|server| server.is_checked() || server.has_agent())
@@ -159,7 +159,8 @@ fn start_up(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     if haproxy.options.haproxy < HaproxyVersion::INIT_STATE {
         return;
     }
-    for proxy in haproxy.model.postgres().filter(|proxy| is_asked_for_primary(proxy)) {
+    let wanted = |proxy: &&Proxy<'_>| !proxy.is_piece && is_asked_for_primary(proxy);
+    for proxy in haproxy.model.postgres().filter(wanted) {
         let checked = proxy.members().filter(|server| server.is_checked());
         let without: Vec<_> = checked.filter(|server| !server.settings.has("init-state")).collect();
         if let Some(first) = without.first().filter(|_| proxy.count(true) >= 2) {

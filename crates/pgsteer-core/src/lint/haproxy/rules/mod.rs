@@ -27,6 +27,7 @@ pub static RULES: &[&Rule] = &[
     &checks::HTTPCHK_ASKS_POSTGRES,
     &checks::PATRONI_PORT_WITHOUT_HTTPCHK,
     &checks::CHECK_ON_POOLER_ONLY,
+    &checks::POOLER_UNCHECKED,
     &checks::CHECK_TELLS_NO_ROLE,
     &checks::CHECK_OF_THE_OTHER_ROLE,
     &checks::CHECK_MISSING,

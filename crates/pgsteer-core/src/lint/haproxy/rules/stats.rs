@@ -1,18 +1,21 @@
 //! The statistics page: who sees it, and who may switch servers on it.
 
+use std::collections::BTreeSet;
+
 use crate::lint::finding::Findings;
 use crate::lint::haproxy::Haproxy;
 use crate::lint::haproxy::lines::Line;
 use crate::lint::haproxy::proxy::Proxy;
-use crate::lint::haproxy::sections::Kind;
+use crate::lint::haproxy::sections::{Kind, Section};
 use crate::lint::rule::{Look, rule};
+use crate::lint::word_shown;
 
 rule! {
     /// A password in the file.
     STATS_CREDENTIALS = "stats-credentials", Error, Look::Haproxy(credentials),
     title: "the password of the statistics page is written in the file",
     costs: "Whoever reads the file, its backup or its repository has it, and passwords of examples are the same everywhere.",
-    remedy: "`stats auth \"admin:$STATS_PASSWORD\"`, in double quotes and from the environment of the unit; or no password at all, and the page bound to 127.0.0.1.",
+    remedy: "`stats auth \"admin:$STATS_PASSWORD\"`, in double quotes and from the environment of the unit; in a userlist a hash, by `password`; or no password at all, and the page bound to 127.0.0.1.",
 }
 
 rule! {
@@ -41,6 +44,30 @@ fn credentials(haproxy: &Haproxy<'_>, findings: &mut Findings) {
             findings.add(line.place_of(2), format!("of the user `{user}` (it is not shown)"));
         }
     }
+    for list in haproxy.model.proxies.iter().flat_map(userlists).collect::<BTreeSet<_>>() {
+        let is_it = |section: &&Section| section.head.begins(&["userlist", list]);
+        let lines = haproxy.model.file.sections.iter().filter(is_it);
+        for line in lines.flat_map(|section| section.lines_of("user")) {
+            let at = line.words.iter().position(|word| word.is("insecure-password"));
+            let Some(password) = at.and_then(|at| line.words.get(at + 1)) else { continue };
+            if password.known().is_some() {
+                let user = word_shown(line.word(1));
+                findings.add(line.place_of(1), format!("of the user `{user}` (it is not shown)"));
+            }
+        }
+    }
+}
+
+/// The lists of users that the statistics page of `proxy` asks, by `http_auth(LIST)`.
+fn userlists<'a>(proxy: &Proxy<'a>) -> impl Iterator<Item = &'a str> {
+    let has_page = ["enable", "uri"].iter().any(|word| proxy.last(&["stats", word]).is_some());
+    let lines = ["stats", "http-request", "acl"].into_iter().flat_map(|word| proxy.nearest(word));
+    let words = lines.filter(move |_| has_page).flat_map(|line| &line.words);
+    words.filter_map(|word| {
+        let fetch = word.known()?.strip_prefix("http_auth")?;
+        let fetch = fetch.strip_prefix("_group").unwrap_or(fetch);
+        fetch.strip_prefix('(')?.strip_suffix(')')
+    })
 }
 
 /// The page is shown, on an address that others reach, and nobody is asked who they are.

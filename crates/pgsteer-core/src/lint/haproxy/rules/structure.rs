@@ -1,11 +1,12 @@
 //! Names, addresses and places of lines.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use crate::lint::finding::Findings;
 use crate::lint::haproxy::Haproxy;
 use crate::lint::haproxy::lines::Line;
-use crate::lint::haproxy::proxy::{Proxy, is_pooler_port, is_postgres_port};
+use crate::lint::haproxy::proxy::Proxy;
 use crate::lint::haproxy::sections::Kind;
 use crate::lint::rule::{Look, rule};
 
@@ -46,7 +47,7 @@ rule! {
     MODE_HTTP = "mode-http", Error, Look::Haproxy(mode_http),
     title: "PostgreSQL behind `mode http`",
     costs: "HAProxy waits for an HTTP request, and answers PostgreSQL's clients with `400 Bad request`.",
-    remedy: "`mode tcp` in this proxy.",
+    remedy: "`mode tcp` in this proxy, and in every frontend that leads to it.",
 }
 
 rule! {
@@ -62,16 +63,20 @@ const APART: [&str; 4] = ["interface", "namespace", "process", "thread"];
 
 fn bind_twice(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     let mut seen: BTreeMap<(String, u16), (usize, String)> = BTreeMap::new();
-    for (at, proxy) in haproxy.model.proxies.iter().enumerate() {
-        for (line, address) in proxy.binds() {
+    let serving = haproxy.model.proxies.iter().enumerate();
+    for (at, proxy) in serving.filter(|(_, proxy)| !proxy.is_disabled()) {
+        for (line, address) in proxy.binds().filter(|(line, _)| !line.is_conditional) {
             let is_apart = line.words.iter().any(|word| APART.iter().any(|it| word.is(it)));
             let Some(address) = address.filter(|_| !is_apart) else { continue };
             let Some(port) = address.port else { continue };
-            let host = match address.host.as_str() {
-                "" | "0.0.0.0" => "*",
-                host => host,
+            // A name may have an address of either family.
+            let host = match (address.host.as_str(), address.family) {
+                ("" | "*" | "::", "ipv6@") | ("::", _) => "::".to_owned(),
+                ("" | "*" | "0.0.0.0", _) => "*".to_owned(),
+                (host, _) if host.parse::<IpAddr>().is_ok() => host.to_owned(),
+                (host, family) => format!("{family}{host}"),
             };
-            let key = (host.to_owned(), port);
+            let key = (host, port);
             match seen.get(&key) {
                 Some((other, name)) if *other != at => {
                     findings.add(line, format!("{name} listens on port {port} already"));
@@ -85,7 +90,8 @@ fn bind_twice(haproxy: &Haproxy<'_>, findings: &mut Findings) {
 
 fn name_twice(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     let mut proxies: BTreeMap<(&str, bool), &Proxy<'_>> = BTreeMap::new();
-    for proxy in haproxy.model.proxies.iter().filter(|proxy| !proxy.name.is_empty()) {
+    let named = |proxy: &&Proxy<'_>| !proxy.name.is_empty() && !proxy.head.is_conditional;
+    for proxy in haproxy.model.proxies.iter().filter(named) {
         // A frontend and a backend may share a name; a listen is both.
         let sides = match proxy.kind {
             Kind::Frontend => [Some(true), None],
@@ -107,6 +113,7 @@ fn name_twice(haproxy: &Haproxy<'_>, findings: &mut Findings) {
 fn server_name_twice(proxy: &Proxy<'_>, findings: &mut Findings) {
     let mut seen: BTreeMap<&str, &Line> = BTreeMap::new();
     let plain = proxy.servers.iter().filter(|server| server.line.word(0) == "server");
+    let plain = plain.filter(|server| !server.line.is_conditional);
     for server in plain.filter(|server| !server.name.is_empty()) {
         match seen.get(server.name) {
             Some(line) => {
@@ -121,7 +128,7 @@ fn server_name_twice(proxy: &Proxy<'_>, findings: &mut Findings) {
 fn address_twice(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     for proxy in haproxy.model.postgres() {
         let mut seen: BTreeMap<(&str, u16), &str> = BTreeMap::new();
-        for server in proxy.members() {
+        for server in proxy.members().filter(|server| !server.line.is_conditional) {
             let Some(address) = &server.address else { continue };
             let Some(port) = address.port else { continue };
             match seen.get(&(address.host.as_str(), port)) {
@@ -158,8 +165,7 @@ fn unknown_backend(haproxy: &Haproxy<'_>, findings: &mut Findings) {
 
 fn mode_http(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     for proxy in haproxy.model.proxies.iter().filter(|proxy| proxy.mode() == Some("http")) {
-        let is_database = |port| is_postgres_port(port) || is_pooler_port(port);
-        let server = proxy.servers.iter().find(|server| server.port().is_some_and(is_database));
+        let server = proxy.servers.iter().find(|server| proxy.is_surely_postgres(server));
         if let Some(server) = server {
             let port = server.port().unwrap_or_default();
             let message = format!("{} is in mode http and leads to port {port}", proxy.title());

@@ -40,29 +40,17 @@ rule! {
     remedy: "`option clitcpka` and `option srvtcpka` (or `option tcpka`) in `defaults`.",
 }
 
-/// The proxies that `proxy` leads to.
-fn led_to<'m, 'a>(model: &'m Model<'a>, proxy: &Proxy<'a>) -> Vec<&'m Proxy<'a>> {
-    let ways = proxy.lines_of("use_backend").chain(proxy.last(&["default_backend"]));
-    ways.filter_map(|line| model.backend(line.word(1))).collect()
-}
-
-/// Its clients are PostgreSQL's.
-fn is_way_to_postgres<'a>(model: &Model<'a>, proxy: &Proxy<'a>) -> bool {
-    let is_led = || led_to(model, proxy).into_iter().any(|to| to.is_postgres());
-    proxy.mode() == Some("tcp") && (proxy.is_postgres() || proxy.kind != Kind::Backend && is_led())
-}
-
 /// `timeout tunnel` takes the place of the others as soon as a session is established.
 fn has_tunnel<'a>(model: &Model<'a>, proxy: &Proxy<'a>) -> bool {
     let is_set = |proxy: &Proxy<'_>| proxy.timeout("tunnel").0 != Given::Absent;
-    is_set(proxy) || led_to(model, proxy).into_iter().any(is_set)
+    is_set(proxy) || model.led_to(proxy).into_iter().any(is_set)
 }
 
 fn cuts_idle(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     let model = &haproxy.model;
     // One line of `defaults` is one finding, however many proxies inherit it.
     let mut short: BTreeMap<usize, (&Line, u64, Vec<String>)> = BTreeMap::new();
-    for proxy in model.proxies.iter().filter(|proxy| is_way_to_postgres(model, proxy)) {
+    for proxy in model.proxies.iter().filter(|proxy| model.is_way_to_postgres(proxy)) {
         let names: &[&str] = match (proxy.kind, has_tunnel(model, proxy)) {
             (_, true) => &["tunnel"],
             (Kind::Frontend, false) => &["client"],
@@ -88,8 +76,7 @@ fn cuts_idle(haproxy: &Haproxy<'_>, findings: &mut Findings) {
 fn no_connect_timeout(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     let model = &haproxy.model;
     for proxy in model.postgres() {
-        let is_visible = model.is_whole() || proxy.has_defaults();
-        if is_visible && proxy.timeout("connect").0 == Given::Absent {
+        if !proxy.is_piece && proxy.timeout("connect").0 == Given::Absent {
             findings.add(proxy.head, format!("{} has none", proxy.title()));
         }
     }
@@ -97,8 +84,8 @@ fn no_connect_timeout(haproxy: &Haproxy<'_>, findings: &mut Findings) {
 
 fn no_keepalive(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     let model = &haproxy.model;
-    for proxy in model.proxies.iter().filter(|proxy| is_way_to_postgres(model, proxy)) {
-        if !model.is_whole() && !proxy.has_defaults() {
+    for proxy in model.proxies.iter().filter(|proxy| model.is_way_to_postgres(proxy)) {
+        if proxy.is_piece {
             continue;
         }
         let sides: &[(&str, &str)] = match proxy.kind {

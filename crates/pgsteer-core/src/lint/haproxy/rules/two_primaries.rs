@@ -6,7 +6,7 @@ use crate::lint::haproxy::checks::{Role, Source, Wanted};
 use crate::lint::haproxy::condition::{Condition, Count, expressions};
 use crate::lint::haproxy::lines::{Line, Word};
 use crate::lint::haproxy::proxy::{Model, Proxy};
-use crate::lint::haproxy::sections::Kind;
+use crate::lint::haproxy::server::Server;
 use crate::lint::listed;
 use crate::lint::rule::{Look, rule};
 
@@ -14,7 +14,7 @@ rule! {
     /// Writers go to two primaries in turn.
     NO_GUARD = "no-guard-against-two-primaries", Error, Look::Haproxy(no_guard),
     title: "nothing keeps writers out while two members say that they are the primary",
-    costs: "In a split brain HAProxy writes to both in turn, and what was written to one of them is lost.",
+    costs: "In a split brain HAProxy takes both for the primary, and what was written to one of them is lost.",
     remedy: "`tcp-request content reject unless { nbsrv(BACKEND) eq 1 }` in the proxy that writers come through.",
 }
 
@@ -33,10 +33,12 @@ fn no_guard(haproxy: &Haproxy<'_>, findings: &mut Findings) {
         let has_agent = proxy.servers.iter().any(|server| server.has_agent());
         // A name alone says what is wanted, but not that anything asks for it.
         let is_asked = wanted.source != Source::Name || has_agent;
-        if wanted.role != Role::Primary || wanted.is_judged || !is_asked || asks_itself(proxy) {
+        let is_other = wanted.is_judged || asks_itself(proxy);
+        let is_dns = proxy.servers.iter().any(Server::is_chosen_by_name);
+        if wanted.role != Role::Primary || !is_asked || is_other || is_dns {
             continue;
         }
-        if guard(model, proxy) == Some(Guard::Missing) {
+        if guard(model, proxy, &counted(proxy)) == Some(Guard::Missing) {
             let names = proxy.members().filter(|server| !server.is_backup());
             let names = listed(names.map(|server| server.name));
             findings.add(
@@ -51,7 +53,7 @@ fn blind(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     let model = &haproxy.model;
     for proxy in model.postgres().filter(|proxy| proxy.count(false) >= 1) {
         let Some(backup) = proxy.members().find(|server| server.is_backup()) else { continue };
-        if Wanted::is_primary(proxy) && guard(model, proxy) == Some(Guard::Counts) {
+        if Wanted::is_primary(proxy) && guard(model, proxy, &[proxy.name]) == Some(Guard::Counts) {
             let place = backup.settings.get("backup");
             let place = place.map_or(backup.line.place(), |it| it.line.place_of(it.at));
             findings.add(
@@ -82,53 +84,73 @@ enum Guard {
     Counts,
 }
 
-/// The guard of `proxy`; none if nobody in this file leads clients there.
-fn guard(model: &Model<'_>, proxy: &Proxy<'_>) -> Option<Guard> {
-    let own = turns_away(proxy, proxy.name);
-    let is_door = proxy.kind == Kind::Listen && proxy.binds().next().is_some();
-    if own != Guard::Missing || is_door {
+/// The backends whose servers are as many as those of `proxy`: itself, and those that it tracks.
+fn counted<'a>(proxy: &Proxy<'a>) -> Vec<&'a str> {
+    let tracked = |server: &Server<'a>| Some(server.settings.text("track").split_once('/')?.0);
+    std::iter::once(proxy.name).chain(proxy.servers.iter().filter_map(tracked)).collect()
+}
+
+/// The guard of `proxy`, by a count of one of `names`; none if nobody in this file leads clients
+/// there.
+fn guard(model: &Model<'_>, proxy: &Proxy<'_>, names: &[&str]) -> Option<Guard> {
+    let own = turns_away(proxy, proxy.name, names);
+    if own != Guard::Missing || proxy.is_door() {
         return Some(own);
     }
     // A chain of ways is as good as its weakest.
-    model
-        .routes_to(proxy.name)
-        .map(|(from, line)| turns_away(from, proxy.name).max(on_the_way(line, from, proxy.name)))
-        .min()
+    let of_way = |(from, line): (&Proxy<'_>, &Line)| {
+        turns_away(from, proxy.name, names).max(keeps_out(line, from, names, false))
+    };
+    model.routes_to(proxy.name).map(of_way).min()
 }
 
-/// `proxy` refuses clients, or leads them elsewhere, depending on how many of `backend` are UP.
-fn turns_away(proxy: &Proxy<'_>, backend: &str) -> Guard {
+/// `proxy` refuses clients, or leads them elsewhere than to `backend`, depending on how many are UP.
+fn turns_away(proxy: &Proxy<'_>, backend: &str, names: &[&str]) -> Guard {
     let of = |word| proxy.nearest(word).into_iter();
     let refuses = |line: &&Line| {
         line.words.iter().any(|word| ["reject", "silent-drop", "deny"].iter().any(|it| word.is(it)))
     };
     let refusals = of("tcp-request").chain(of("http-request")).filter(refuses);
     let elsewhere = of("use_backend").filter(|line| line.word(1) != backend);
-    let guards = refusals.chain(elsewhere).map(|line| on_the_way(line, proxy, backend));
+    let guards = refusals.chain(elsewhere).map(|line| keeps_out(line, proxy, names, true));
     guards.max().unwrap_or(Guard::Missing)
 }
 
-/// What the condition of one line asks.
-fn on_the_way(line: &Line, proxy: &Proxy<'_>, backend: &str) -> Guard {
+/// Whether a line keeps clients out while two servers are UP, and lets them in while one is. It
+/// keeps them out while its condition holds, or lets them in.
+fn keeps_out(line: &Line, proxy: &Proxy<'_>, names: &[&str], is_refusal: bool) -> Guard {
     let Some(condition) = Condition::of(line) else { return Guard::Missing };
-    let expressions = condition.terms().flat_map(|term| expressions(term, proxy));
-    expressions.map(|words| asks(words, proxy, backend)).max().unwrap_or(Guard::Missing)
+    let mut expressions = condition.terms().flat_map(|term| expressions(term, proxy));
+    if !expressions.any(|words| is_count(words, proxy, names)) {
+        return Guard::Missing;
+    }
+    let is_out = |up: u64| {
+        let value = |words| count_of(words, proxy, names).map(|count| count.holds(up));
+        condition.comes_to(proxy, value).map(|holds| holds == is_refusal)
+    };
+    match (is_out(1), is_out(2)) {
+        (_, Some(false)) => Guard::Missing,
+        (Some(false) | None, Some(true)) => Guard::Counts,
+        // Nobody gets in, or more than the file decides about it.
+        _ => Guard::Unclear,
+    }
 }
 
-/// It makes a difference between one server of `backend` that is UP, and two.
-fn asks(words: &[Word], proxy: &Proxy<'_>, backend: &str) -> Guard {
-    if let Some(count) = Count::read(words) {
-        let is_own = count.backend.is_empty() && proxy.name == backend;
-        let is_its = is_own || count.backend == backend;
-        return match is_its && count.holds(1) != count.holds(2) {
-            true => Guard::Counts,
-            false => Guard::Missing,
-        };
+/// A count of the servers of one of `names`.
+fn count_of<'a>(words: &'a [Word], proxy: &Proxy<'a>, names: &[&str]) -> Option<Count<'a>> {
+    let is_its = |count: &Count<'_>| match count.backend {
+        "" => names.contains(&proxy.name),
+        backend => names.contains(&backend),
+    };
+    Count::read(words).filter(is_its)
+}
+
+/// It counts, or may.
+fn is_count(words: &[Word], proxy: &Proxy<'_>, names: &[&str]) -> bool {
+    if Count::read(words).is_some() {
+        return count_of(words, proxy, names).is_some();
     }
     let fetch = words.first().map(|word| word.known().unwrap_or("nbsrv"));
     let may_count = ["srv_is_up(", "nbsrv", "lua.", "connslots(", "var("];
-    match fetch.is_some_and(|fetch| may_count.iter().any(|it| fetch.starts_with(it))) {
-        true => Guard::Unclear,
-        false => Guard::Missing,
-    }
+    fetch.is_some_and(|fetch| may_count.iter().any(|it| fetch.starts_with(it)))
 }

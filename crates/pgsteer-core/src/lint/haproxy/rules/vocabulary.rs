@@ -7,6 +7,7 @@ use crate::lint::haproxy::lines::{Line, Word};
 use crate::lint::haproxy::sections::{Kind, Section};
 use crate::lint::haproxy::words::{self, Where};
 use crate::lint::rule::{Look, rule};
+use crate::lint::word_shown;
 use crate::render::HaproxyVersion;
 
 rule! {
@@ -120,7 +121,7 @@ impl Asked<'_> {
 
 fn unknown(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     for line in &haproxy.model.file.strays {
-        let message = format!("`{}` stands before the first section", shown(line.word(0)));
+        let message = format!("`{}` stands before the first section", word_shown(line.word(0)));
         findings.add(line.place_of(0), message);
     }
     asked(haproxy, |asked| {
@@ -129,7 +130,7 @@ fn unknown(haproxy: &Haproxy<'_>, findings: &mut Findings) {
             let meant = asked.near(text).filter(|near| *near != text);
             let meant = meant
                 .map_or(String::new(), |near| format!("; did you mean `{}{near}`?", asked.lead));
-            let message = format!("there is no `{}{}`{meant}", asked.lead, shown(text));
+            let message = format!("there is no `{}{}`{meant}", asked.lead, word_shown(text));
             findings.add(asked.word.place, message);
         }
     });
@@ -156,10 +157,14 @@ fn second_words(
         // `set-var(...)`, whose argument is part of it.
         let bare = text.split('(').next().unwrap_or(text);
         if !known.contains(&bare) {
-            let near = nearest(bare, known);
+            // `admin:...` is not meant to be `admin`.
+            let near = nearest(bare, known).filter(|near| !bare.starts_with(near));
             let meant =
                 near.map_or(String::new(), |near| format!("; did you mean `{first} {near}`?"));
-            findings.add(line.place_of(1), format!("there is no `{first} {}`{meant}", shown(text)));
+            findings.add(
+                line.place_of(1),
+                format!("there is no `{first} {}`{meant}", word_shown(text)),
+            );
         }
     }
 }
@@ -196,10 +201,4 @@ fn not_understood(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     for fault in &haproxy.model.file.faults {
         findings.add(fault.place, fault.why);
     }
-}
-
-/// A word as it may be shown: short, and on one line.
-fn shown(text: &str) -> String {
-    const CHARS_MAX: usize = 40;
-    text.chars().take(CHARS_MAX).filter(|c| !c.is_control()).collect()
 }
