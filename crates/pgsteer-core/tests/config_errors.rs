@@ -32,7 +32,7 @@ fn wrong_beside_members(text: &str) -> String {
 fn an_empty_file_names_no_member() {
     assert_snapshot!(wrong(""), @"
     configuration: no member is named, neither by Patroni's address nor one by one
-        help: the shortest that works is: pgsteer run --patroni http://10.0.0.11:8008 (or [patroni] with urls in /etc/pgsteer/pgsteer.toml)
+        help: the shortest that works is: pgsteer run --patroni http://10.0.0.11:8008, or pgsteer agent -h 10.0.0.11 (or [patroni] with urls in /etc/pgsteer/pgsteer.toml)
     ");
 }
 

@@ -115,7 +115,7 @@ impl Conflict {
     pub fn remedy(&self) -> String {
         match self {
             Conflict::NoMembers => {
-                "the shortest that works is: pgsteer run --patroni http://10.0.0.11:8008 (or [patroni] with urls in /etc/pgsteer/pgsteer.toml)".into()
+                "the shortest that works is: pgsteer run --patroni http://10.0.0.11:8008, or pgsteer agent -h 10.0.0.11 (or [patroni] with urls in /etc/pgsteer/pgsteer.toml)".into()
             }
             Conflict::PatroniAndMembers { .. } => {
                 "keep Patroni, it finds the members by itself; list them only where there is no Patroni".into()

@@ -417,7 +417,7 @@ mod tests {
         let errors = config(&args(""), None).unwrap_err();
         insta::assert_snapshot!(errors, @"
     configuration: no member is named, neither by Patroni's address nor one by one
-        help: the shortest that works is: pgsteer run --patroni http://10.0.0.11:8008 (or [patroni] with urls in /etc/pgsteer/pgsteer.toml)
+        help: the shortest that works is: pgsteer run --patroni http://10.0.0.11:8008, or pgsteer agent -h 10.0.0.11 (or [patroni] with urls in /etc/pgsteer/pgsteer.toml)
     ");
     }
 

@@ -18,8 +18,8 @@ use super::routes::{Answer, not_allowed, plain};
 use crate::heartbeat::Heartbeat;
 
 /// What the list of pages says of these.
-pub const PATHS_HELP: &str = "\
-  /primary, ...   200 or 503, by the paths of Patroni's health checks, for the local member:
+pub const PATHS_HELP: &str =
+    "  /primary, ...   200 or 503, by the paths of Patroni's health checks, for the local member:
                   /replica?lag=16MB, /read-only, /sync, /async, /leader, /health, /readiness, ...
   /members/NAME/primary, ...
                   the same for any member

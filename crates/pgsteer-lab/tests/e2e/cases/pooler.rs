@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use pgsteer_lab::{Lab, Truth};
+use pgsteer_lab::{CHECK, Lab, Truth};
 use serde_json::Value;
 
+use crate::clients;
 use crate::kept::Kept;
 use crate::steer::{Steer, Wanted};
 use crate::traffic::Traffic;
@@ -163,22 +164,29 @@ pub fn one_that_is_full_keeps_its_clients_and_is_not_bypassed(lab: &Lab) -> Resu
 
 fn full(lab: &Lab, steer: &Steer, name: &str, pooler: SocketAddr) -> Result<()> {
     let mut both = Kept::several(pooler, 2)?;
-    // That of pgsteer is the third, and one more takes its place when a fresh login gives it back.
+    // That of pgsteer is the third, and one more takes its place when a fresh login gives it back:
+    // it is of the same user, so that nobody of its pool can be before it.
     lab.tell_pgbouncer(name, "SET max_db_connections = 3")?;
-    let more = std::thread::spawn(move || Kept::open(pooler));
+    let mut one_more = clients::psql(lab, pooler);
+    one_more.env("PGUSER", CHECK).env("PGPASSWORD", CHECK).env("PGDATABASE", "postgres");
+    let mut one_more = one_more.args(["-c", "SELECT pg_sleep(60)"]).spawn()?;
+    let was_full = is_busy_while_full(steer, name, &mut both);
+    drop(both);
+    let is_well_again = was_full.and_then(|()| shows(steer, name, "open", ""));
+    one_more.kill()?;
+    one_more.wait()?;
+    is_well_again?;
+    ensure!(!steer.log().contains("past its pooler"), "{}", steer.log());
+    Ok(())
+}
+
+fn is_busy_while_full(steer: &Steer, name: &str, others: &mut [Kept]) -> Result<()> {
     steer.wait_for("pooler_busy to be shown", FRESH, |steer| {
         steer.gate("write", name).is_ok_and(|gate| gate.is("open", "pooler_busy"))
     })?;
     std::thread::sleep(FRESH);
     ensure!(steer.gate("write", name)?.is("open", "pooler_busy"));
-    for session in &mut both {
-        session.ensure_alive()?;
-    }
-    drop(both);
-    super::join(more)??.ensure_alive()?;
-    shows(steer, name, "open", "")?;
-    ensure!(!steer.log().contains("past its pooler"), "{}", steer.log());
-    Ok(())
+    others.iter_mut().try_for_each(Kept::ensure_alive)
 }
 
 /// Another server in the same role: the member's clients would read there, or write, unseen.
