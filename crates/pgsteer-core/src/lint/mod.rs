@@ -85,6 +85,8 @@ pub struct Report {
     pub left_out: usize,
     /// How long HAProxy takes to notice, by server line.
     pub detection: Vec<Row>,
+    /// It is a piece of a configuration, of which nothing is missed that may be in another file.
+    pub is_piece: bool,
 }
 
 impl Report {
@@ -138,10 +140,10 @@ pub fn lint(kind: Kind, text: &str, options: &Options) -> Result<Report, Unreada
     if says_nothing(text) {
         return Err(Unreadable::Empty);
     }
-    let (mut findings, detection) = match kind {
+    let Judged { mut findings, detection, is_piece } = match kind {
         Kind::Haproxy => haproxy::judge(text, options)?,
-        Kind::PgHba => (hba::judge(text)?, Vec::new()),
-        Kind::Pgsteer => (pgsteer::judge(text), Vec::new()),
+        Kind::PgHba => hba::judge(text)?.into(),
+        Kind::Pgsteer => pgsteer::judge(text).into(),
     };
     let allowances = allow::Allowances::read(text);
     let all = findings.len();
@@ -150,7 +152,20 @@ pub fn lint(kind: Kind, text: &str, options: &Options) -> Result<Report, Unreada
     findings.extend(allowances.wrong());
     findings.sort_by_key(|finding| (finding.place, finding.rule.severity, finding.rule.id));
     let left_out = leave_out(&mut findings);
-    Ok(Report { kind, findings, allowed, left_out, detection })
+    Ok(Report { kind, findings, allowed, left_out, detection, is_piece })
+}
+
+/// What was found before anybody allowed anything.
+struct Judged {
+    findings: Vec<Finding>,
+    detection: Vec<Row>,
+    is_piece: bool,
+}
+
+impl From<Vec<Finding>> for Judged {
+    fn from(findings: Vec<Finding>) -> Judged {
+        Judged { findings, detection: Vec::new(), is_piece: false }
+    }
 }
 
 /// Keeps the first [`FINDINGS_MAX`] of each rule, and says how many there were beside them.

@@ -1,6 +1,8 @@
 //! Who asks the agent, and who is known to send lines.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::mem;
 use std::net::{IpAddr, TcpStream};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,16 +19,35 @@ const SENDER_MEMORY: Duration = Duration::from_secs(60);
 /// Addresses that are known to send lines. For one more the one goes that was heard longest ago.
 const SENDERS_MAX: usize = 1_024;
 
+/// A thread that has not looked at the clock for longer was stopped: by a machine that was moved or
+/// saved, or by somebody. All that is known is too old then, and no member has anything wrong with it.
+pub const STALL: Duration = Duration::from_secs(3);
+
 /// A client, and what it has said so far. Its socket does not block.
 pub struct Client {
     pub stream: TcpStream,
     pub from: IpAddr,
+    pub came: Instant,
     pub said: Vec<u8>,
 }
+
+/// When a thread last looked at the clock.
+pub struct Awake(Instant);
 
 /// Who has sent a line, and when the last.
 #[derive(Default)]
 pub struct Senders(Mutex<BTreeMap<IpAddr, Instant>>);
+
+impl Awake {
+    pub fn since(now: Instant) -> Awake {
+        Awake(now)
+    }
+
+    /// Whether the thread was stopped since it last asked this. Every [`STALL`] it has to ask.
+    pub fn has_stalled(&mut self, now: Instant) -> bool {
+        now.saturating_duration_since(mem::replace(&mut self.0, now)) > STALL
+    }
+}
 
 impl Senders {
     pub fn note(&self, from: IpAddr, now: Instant) {
@@ -49,6 +70,17 @@ impl Senders {
     }
 }
 
+/// Reads what a client has sent beyond its line, a little of it: a socket that is closed with bytes
+/// unread tears the connection down, and the answer may be lost with it.
+pub fn take_the_rest(mut stream: &TcpStream) {
+    let mut rest = [0; 4_096];
+    for _ in 0..4 {
+        if !stream.read(&mut rest).is_ok_and(|count| count == rest.len()) {
+            return;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
@@ -59,6 +91,16 @@ mod tests {
 
     fn address(number: usize) -> IpAddr {
         IpAddr::V4(Ipv4Addr::from(u32::try_from(number).unwrap()))
+    }
+
+    #[test]
+    fn a_stall_is_noticed_once() {
+        let start = Instant::now();
+        let mut awake = Awake::since(start);
+        assert!(!awake.has_stalled(start + STALL));
+        assert!(!awake.has_stalled(start + STALL * 2));
+        assert!(awake.has_stalled(start + STALL * 4));
+        assert!(!awake.has_stalled(start + STALL * 4));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use rustix::net::{SendFlags, SocketFlags, acceptfrom_with, send};
 use tokio::sync::mpsc::Sender;
 
 use super::Desk;
-use super::client::{Client, Senders};
+use super::client::{Awake, Client, Senders, take_the_rest};
 use super::room::Word;
 
 /// How long the first client is kept waiting while nothing is known yet. HAProxy takes a check that
@@ -31,11 +31,7 @@ const FIRST_WORD_STEP: Duration = Duration::from_millis(5);
 /// A door that nobody comes to looks round as often as this.
 const LOOK_ROUND: Duration = Duration::from_secs(1);
 
-/// A look that takes longer is a process that was stopped: by a machine that was moved or saved, or
-/// by somebody. All that it knows is too old then, and no member has anything wrong with it.
-const STALL: Duration = Duration::from_secs(3);
-
-/// How long nobody is answered after that, while the members are asked anew. It takes two questions
+/// How long nobody is answered after a stall, while the members are asked anew. It takes two questions
 /// to all of them.
 const AFTER_STALL: Duration = Duration::from_millis(1_500);
 
@@ -60,12 +56,6 @@ pub struct Door {
     pub room: Sender<Word>,
 }
 
-/// Somebody who has not said anything yet.
-struct Standing {
-    client: Client,
-    until: Instant,
-}
-
 /// What came of looking at the door.
 struct Look {
     is_over: bool,
@@ -79,8 +69,9 @@ impl Door {
     pub fn keep(&self) {
         self.await_first_word();
         let (mut standing, mut is_failing) = (Vec::new(), false);
+        let mut awake = Awake::since(Instant::now());
         while !self.room.is_closed() {
-            match self.turn(&mut standing) {
+            match self.turn(&mut standing, &mut awake) {
                 Ok(ControlFlow::Break(())) => return,
                 Ok(ControlFlow::Continue(())) => is_failing = false,
                 Err(error) => {
@@ -96,11 +87,14 @@ impl Door {
     }
 
     /// Waits for something to happen, and sees to it.
-    fn turn(&self, standing: &mut Vec<Standing>) -> Result<ControlFlow<()>, Errno> {
-        let began = Instant::now();
+    fn turn(
+        &self,
+        standing: &mut Vec<Client>,
+        awake: &mut Awake,
+    ) -> Result<ControlFlow<()>, Errno> {
         let look = self.look(standing);
         // However the look ended: to be stopped and to go on are signals as well.
-        if began.elapsed() > STALL && self.ends_within(AFTER_STALL) {
+        if awake.has_stalled(Instant::now()) && self.ends_within(AFTER_STALL) {
             return Ok(ControlFlow::Break(()));
         }
         let look = match look {
@@ -114,18 +108,18 @@ impl Door {
         let now = Instant::now();
         for (who, speaks) in mem::take(standing).into_iter().zip(look.speaks) {
             match speaks {
-                true => standing.extend(self.listen(who)),
-                false if who.until <= now => self.send_on(Word::Comes(who.client)),
+                true => standing.extend(self.listen(who, awake)),
+                false if who.came + STAND_LIMIT <= now => self.send_on(Word::Comes(who)),
                 false => standing.push(who),
             }
         }
         if look.has_knocked
             && let Some(client) = self.accept()?
         {
-            standing.extend(self.listen(Standing { client, until: now + STAND_LIMIT }));
+            standing.extend(self.listen(client, awake));
         }
         if standing.len() > STANDING_MAX {
-            self.send_on(Word::Comes(standing.remove(0).client));
+            self.send_on(Word::Comes(standing.remove(0)));
         }
         Ok(ControlFlow::Continue(()))
     }
@@ -152,13 +146,13 @@ impl Door {
     }
 
     /// Waits until somebody knocks or speaks, or has stood there for long enough.
-    fn look(&self, standing: &[Standing]) -> Result<Look, Errno> {
+    fn look(&self, standing: &[Client]) -> Result<Look, Errno> {
         let mut sockets = Vec::with_capacity(2 + standing.len());
         sockets.push(PollFd::new(&self.leave, PollFlags::IN));
         sockets.push(PollFd::new(&self.listener, PollFlags::IN));
-        sockets.extend(standing.iter().map(|who| PollFd::new(&who.client.stream, PollFlags::IN)));
-        let first = standing.iter().map(|who| who.until).min();
-        let wait = first.map(|until| until.saturating_duration_since(Instant::now()));
+        sockets.extend(standing.iter().map(|who| PollFd::new(&who.stream, PollFlags::IN)));
+        let first = standing.iter().map(|who| who.came).min();
+        let wait = first.map(|came| STAND_LIMIT.saturating_sub(came.elapsed()));
         poll(&mut sockets, Some(&timespec(wait.unwrap_or(LOOK_ROUND))))?;
         let mut has_something = sockets.iter().map(|socket| !socket.revents().is_empty());
         Ok(Look {
@@ -178,13 +172,13 @@ impl Door {
         let from =
             from.and_then(|from| SocketAddr::try_from(from).ok()).ok_or(Errno::AFNOSUPPORT)?;
         let stream = TcpStream::from(socket);
-        Ok(Some(Client { stream, from: from.ip(), said: Vec::new() }))
+        Ok(Some(Client { stream, from: from.ip(), came: Instant::now(), said: Vec::new() }))
     }
 
     /// Answers whoever has said a line, or will say none. Gives back who may still say something.
-    fn listen(&self, mut who: Standing) -> Option<Standing> {
+    fn listen(&self, mut who: Client, awake: &mut Awake) -> Option<Client> {
         let mut there = [0; 256];
-        let count = match who.client.stream.read(&mut there) {
+        let count = match who.stream.read(&mut there) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 if !self.desk.config.borrow().line_wait.is_zero() {
                     return Some(who);
@@ -196,17 +190,23 @@ impl Door {
         };
         let said = &there[..count];
         if !said.is_empty() {
-            self.senders.note(who.client.from, Instant::now());
+            self.senders.note(who.from, Instant::now());
         }
         if said.is_empty() || said.contains(&b'\n') {
+            let mut answer = self.desk.answer_to(said);
+            if awake.has_stalled(Instant::now()) {
+                // It may have been made after the stall.
+                self.ends_within(AFTER_STALL);
+                answer = self.desk.answer_to(said);
+            }
             // Who does not take it has lost it.
-            let _ = say(&who.client.stream, &self.desk.answer_to(said));
+            let _ = say(&who.stream, &answer);
             if count == there.len() {
-                take_the_rest(&who.client.stream);
+                take_the_rest(&who.stream);
             }
         } else {
-            who.client.said = said.to_vec();
-            self.send_on(Word::Comes(who.client));
+            who.said = said.to_vec();
+            self.send_on(Word::Comes(who));
         }
         None
     }
@@ -222,17 +222,6 @@ impl Door {
 fn say(stream: &TcpStream, answer: &str) -> io::Result<()> {
     send(stream, answer.as_bytes(), SendFlags::NOSIGNAL | SendFlags::MORE)?;
     stream.shutdown(Shutdown::Write)
-}
-
-/// Reads what a client has sent beyond its line, a little of it: a socket that is closed with bytes
-/// unread tears the connection down, and the answer may be lost with it.
-pub fn take_the_rest(mut stream: &TcpStream) {
-    let mut rest = [0; 4_096];
-    for _ in 0..4 {
-        if !stream.read(&mut rest).is_ok_and(|count| count == rest.len()) {
-            return;
-        }
-    }
 }
 
 fn timespec(time: Duration) -> Timespec {

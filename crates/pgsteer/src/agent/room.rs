@@ -15,8 +15,7 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use super::Desk;
-use super::client::{Client, Senders};
-use super::door::take_the_rest;
+use super::client::{Client, STALL, Senders, take_the_rest};
 
 /// How long a line may take from its first byte to its end.
 const LINE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -95,7 +94,7 @@ impl Guests {
 }
 
 async fn serve(client: Client, desk: &Desk, senders: &Senders) -> io::Result<()> {
-    let Client { stream, from, mut said } = client;
+    let Client { stream, from, came, mut said } = client;
     let mut stream = TcpStream::from_std(stream)?;
     if said.is_empty() {
         let wait = senders.wait(from, desk.config.borrow().line_wait, Instant::now());
@@ -109,6 +108,10 @@ async fn serve(client: Client, desk: &Desk, senders: &Senders) -> io::Result<()>
         Ok(()) => desk.answer_to(&said),
         Err(unclear) => desk.refuse(&unclear),
     };
+    if came.elapsed() > STALL {
+        // Nobody is waited for so long: this was stopped meanwhile. No answer is no news.
+        return Ok(());
+    }
     // One write, so that it leaves as one packet: HAProxy 2.x reads no further than the first.
     timeout(WRITE_TIMEOUT, stream.write_all(answer.as_bytes())).await??;
     stream.shutdown().await?;

@@ -1,9 +1,9 @@
 //! What the checks of a proxy ask, and what they can tell of a member's role.
 
 use super::lines::{Line, Word};
-use super::proxy::{PATRONI_PORT, Proxy};
+use super::proxy::Proxy;
 use super::values::number;
-use crate::config::limits::HTTP_LISTEN;
+use crate::config::limits::{HTTP_LISTEN, PATRONI_PORT};
 
 /// Whom clients of a proxy want.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

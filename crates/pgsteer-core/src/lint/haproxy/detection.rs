@@ -21,14 +21,11 @@ pub struct Row {
     pub proxy: String,
     /// The server.
     pub server: String,
-    /// What its health check comes to; none without one.
-    pub check: Option<Seen>,
-    /// How often an agent is asked, in milliseconds; none without one.
-    pub agent_ms: Option<Option<u64>>,
+    /// What its health check comes to.
+    pub check: Given<Times>,
+    /// How often an agent is asked, in milliseconds.
+    pub agent_ms: Given<u64>,
 }
-
-/// What a health check comes to; none where the environment decides.
-pub type Seen = Option<Times>;
 
 /// The three answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +48,7 @@ pub fn table(model: &Model<'_>) -> Vec<Row> {
 }
 
 fn row(model: &Model<'_>, proxy: &Proxy<'_>, server: &Server<'_>) -> Option<Row> {
-    let agent_ms = server.has_agent().then(|| server.settings.time("agent-inter").or(INTER_MS));
+    let agent = server.has_agent().then(|| server.settings.time("agent-inter").or(INTER_MS));
     let check = tracked(model, proxy, server).map(|(proxy, server)| {
         check_times(model, proxy, server).map(|times| Times {
             refused: times.refused(),
@@ -59,12 +56,12 @@ fn row(model: &Model<'_>, proxy: &Proxy<'_>, server: &Server<'_>) -> Option<Row>
             up: times.up(),
         })
     });
-    (check.is_some() || agent_ms.is_some()).then(|| Row {
+    (check.is_some() || agent.is_some()).then(|| Row {
         line: server.line.number,
         proxy: proxy.shown_name().to_owned(),
         server: server.line.words.get(1).map_or("", |word| word.shown()).to_owned(),
-        check,
-        agent_ms,
+        check: Given::told(check),
+        agent_ms: Given::told(agent),
     })
 }
 

@@ -11,12 +11,10 @@ pub mod server;
 pub mod values;
 pub mod words;
 
-use self::detection::Row;
 use self::proxy::Model;
 use self::sections::{File, Kind};
-use super::finding::Finding;
 use super::rule::Look;
-use super::{Options, Unreadable};
+use super::{Judged, Options, Unreadable};
 
 pub use self::rules::RULES;
 
@@ -30,7 +28,7 @@ pub struct Haproxy<'a> {
 }
 
 /// What is found in a text, and how long HAProxy takes to notice.
-pub(super) fn judge(text: &str, options: &Options) -> Result<(Vec<Finding>, Vec<Row>), Unreadable> {
+pub(super) fn judge(text: &str, options: &Options) -> Result<Judged, Unreadable> {
     let file = File::read(text);
     if !file.sections.iter().any(|section| section.kind != Kind::Other) {
         return Err(Unreadable::NoSection);
@@ -41,5 +39,6 @@ pub(super) fn judge(text: &str, options: &Options) -> Result<(Vec<Finding>, Vec<
             look(&haproxy, findings);
         }
     });
-    Ok((findings, detection::table(&haproxy.model)))
+    let Haproxy { model, .. } = haproxy;
+    Ok(Judged { findings, detection: detection::table(&model), is_piece: !model.is_whole() })
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::lines::Line;
+use super::lines::{Line, Word};
 use super::sections::{File, Kind, Section};
 use super::server::{Server, Settings};
 use super::values::{Address, Given, number, time_ms};
@@ -11,8 +11,6 @@ use super::values::{Address, Given, number, time_ms};
 const POSTGRES_PORTS: std::ops::RangeInclusive<u16> = 5432..=5439;
 /// Ports that stand for PgBouncer.
 const POOLER_PORTS: [u16; 2] = [6432, 6433];
-/// Patroni's port.
-pub const PATRONI_PORT: u16 = 8008;
 
 /// One proxy.
 #[derive(Clone, Debug)]
@@ -197,12 +195,9 @@ impl<'a> Proxy<'a> {
 
     /// The same, in whatever mode.
     pub fn leads_to_postgres(&self) -> bool {
-        let is_checked_at_patroni = |server: &Server<'_>| {
-            server.check_port() == Some(PATRONI_PORT) && server.port() != Some(PATRONI_PORT)
-        };
         let is_one = |server: &Server<'a>| {
             server.port().is_some_and(|port| is_postgres_port(port) || is_pooler_port(port))
-                || is_checked_at_patroni(server)
+                || server.is_checked_at_patroni()
         };
         self.servers.iter().any(is_one)
     }
@@ -210,6 +205,19 @@ impl<'a> Proxy<'a> {
     /// Clients come to it by themselves, and are led no further.
     pub fn is_door(&self) -> bool {
         self.kind == Kind::Listen && self.binds().next().is_some()
+    }
+
+    /// The lines that lead its clients to a backend.
+    pub fn ways(&self) -> impl Iterator<Item = &'a Line> {
+        self.lines_of("use_backend").chain(self.last(&["default_backend"]))
+    }
+
+    /// The rules by which it turns clients away, each perhaps on a condition.
+    pub fn refusals(&self) -> impl Iterator<Item = &'a Line> {
+        let is_refusal =
+            |word: &Word| ["reject", "silent-drop", "deny"].iter().any(|it| word.is(it));
+        let rules = self.nearest("tcp-request").into_iter().chain(self.nearest("http-request"));
+        rules.filter(move |line| line.words.iter().any(is_refusal))
     }
 
     /// How it is called in a message.
@@ -259,8 +267,7 @@ impl<'a> Model<'a> {
             if proxy.kind != Kind::Frontend && !proxy.name.is_empty() {
                 by_name.entry(proxy.name).or_insert(at);
             }
-            let ways = proxy.lines_of("use_backend").chain(proxy.last(&["default_backend"]));
-            for line in ways.filter(|_| proxy.kind != Kind::Backend) {
+            for line in proxy.ways().filter(|_| proxy.kind != Kind::Backend) {
                 routes.entry(line.word(1)).or_default().push((at, line));
             }
         }
@@ -292,8 +299,7 @@ impl<'a> Model<'a> {
 
     /// The proxies that `proxy` leads to.
     pub fn led_to(&self, proxy: &Proxy<'a>) -> Vec<&Proxy<'a>> {
-        let ways = proxy.lines_of("use_backend").chain(proxy.last(&["default_backend"]));
-        ways.filter_map(|line| self.backend(line.word(1))).collect()
+        proxy.ways().filter_map(|line| self.backend(line.word(1))).collect()
     }
 
     /// Its clients are PostgreSQL's.

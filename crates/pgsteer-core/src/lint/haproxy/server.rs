@@ -7,6 +7,7 @@ use super::checks::role_of_name;
 use super::lines::{Line, Word};
 use super::values::{Address, Given, number, time_ms};
 use super::words;
+use crate::config::limits::PATRONI_PORT;
 
 /// The settings of one server, the last word first.
 #[derive(Clone, Debug, Default)]
@@ -135,6 +136,11 @@ impl<'a> Server<'a> {
                 false => self.port(),
             },
         }
+    }
+
+    /// Patroni is asked about it.
+    pub fn is_checked_at_patroni(&self) -> bool {
+        self.check_port() == Some(PATRONI_PORT) && self.port() != Some(PATRONI_PORT)
     }
 
     /// The check goes where the clients go.

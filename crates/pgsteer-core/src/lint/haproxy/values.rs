@@ -33,6 +33,15 @@ impl<T> Given<T> {
         }
     }
 
+    /// What there is of it, as far as that can be told.
+    pub fn told(there: Option<Option<T>>) -> Given<T> {
+        match there {
+            None => Given::Absent,
+            Some(None) => Given::Unknown,
+            Some(Some(value)) => Given::Is(value),
+        }
+    }
+
     /// What `read` makes of a word that is there.
     pub fn read(word: Option<&Word>, read: impl Fn(&str) -> Option<T>) -> Given<T> {
         match word {

@@ -6,6 +6,7 @@ use super::Looked;
 use crate::lint::Report;
 use crate::lint::finding::{Finding, Severity};
 use crate::lint::haproxy::detection::Row;
+use crate::lint::haproxy::values::Given;
 
 /// Everything that was found in these files.
 pub fn json(files: &[Looked]) -> String {
@@ -28,9 +29,10 @@ pub fn json(files: &[Looked]) -> String {
 fn of_file(file: &Looked) -> Value {
     match &file.outcome {
         Err(why) => json!({ "name": file.name, "unreadable": why }),
-        Ok(Report { kind, findings, allowed, left_out, detection }) => json!({
+        Ok(Report { kind, findings, allowed, left_out, detection, is_piece }) => json!({
             "name": file.name,
             "kind": kind.as_str(),
+            "piece": is_piece,
             "findings": findings.iter().map(of_finding).collect::<Vec<_>>(),
             "allowed": allowed,
             "left_out": left_out,
@@ -55,19 +57,20 @@ fn of_finding(finding: &Finding) -> Value {
 
 /// `check` is null where there is none, and `{}` where the environment decides.
 fn of_row(row: &Row) -> Value {
-    let check = row.check.map(|seen| match seen {
-        None => json!({}),
-        Some(times) => json!({
+    let check = match row.check {
+        Given::Absent => Value::Null,
+        Given::Unknown => json!({}),
+        Given::Is(times) => json!({
             "down_refused": times.refused,
             "down_silent": times.silent,
             "up": times.up,
         }),
-    });
+    };
     json!({
         "line": row.line,
         "proxy": row.proxy,
         "server": row.server,
         "check": check,
-        "agent_inter_ms": row.agent_ms.flatten(),
+        "agent_inter_ms": row.agent_ms.known(),
     })
 }

@@ -6,14 +6,18 @@ use super::Looked;
 use crate::detection::Wait;
 use crate::lint::Report;
 use crate::lint::finding::{Finding, Severity, harmless};
-use crate::lint::haproxy::detection::{Row, Seen};
-use crate::lint::haproxy::values::time_text;
+use crate::lint::haproxy::detection::{Row, Times};
+use crate::lint::haproxy::values::{Given, time_text};
 use crate::lint::kind::Kind;
 use crate::lint::rule::{Look, rules};
 use crate::lint::word_shown;
 
 /// The most characters of a line that are shown.
 const LINE_CHARS_MAX: usize = 100;
+
+/// What is said of a piece.
+const PIECE: &str = "is judged as a piece (it has no `global`, or a section with a broken head): \
+                     what is not in it may be in another file, and is not missed";
 
 /// Everything that was found in these files.
 pub fn text(files: &[Looked]) -> String {
@@ -39,6 +43,9 @@ fn of_file(out: &mut String, file: &Looked) -> std::fmt::Result {
     }
     if !report.detection.is_empty() {
         detection(out, &name, &report.detection)?;
+    }
+    if report.is_piece {
+        writeln!(out, "{name} {PIECE}\n")?;
     }
     Ok(())
 }
@@ -112,15 +119,17 @@ fn detection(out: &mut String, name: &str, rows: &[Row]) -> std::fmt::Result {
     }
     for (row, servers) in groups {
         writeln!(out, "    {}", servers.join(", "))?;
-        if let Some(check) = row.check {
-            of_check(out, check)?;
+        match row.check {
+            Given::Absent => {}
+            Given::Unknown => writeln!(out, "        cannot be told: the environment decides")?,
+            Given::Is(times) => of_check(out, times)?,
         }
         match row.agent_ms {
-            None => {}
-            Some(None) => {
+            Given::Absent => {}
+            Given::Unknown => {
                 writeln!(out, "        the agent is asked as often as the environment says")?
             }
-            Some(Some(ms)) => {
+            Given::Is(ms) => {
                 writeln!(out, "        the agent's word counts after 0 s to {}", time_text(ms))?
             }
         }
@@ -128,10 +137,7 @@ fn detection(out: &mut String, name: &str, rows: &[Row]) -> std::fmt::Result {
     writeln!(out)
 }
 
-fn of_check(out: &mut String, check: Seen) -> std::fmt::Result {
-    let Some(times) = check else {
-        return writeln!(out, "        cannot be told: the environment decides");
-    };
+fn of_check(out: &mut String, times: Times) -> std::fmt::Result {
     let span = |wait: Wait| format!("{} to {}", time_text(wait.least_ms), time_text(wait.most_ms));
     writeln!(
         out,

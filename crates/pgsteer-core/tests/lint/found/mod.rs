@@ -22,7 +22,7 @@ fn finds(text: &str, wanted: &[&'static str]) {
 /// How soon the server of this line is DOWN when it refuses, in milliseconds.
 fn down_refused(text: &str) -> Vec<(u64, u64)> {
     let rows = report(text).detection;
-    let times = rows.iter().filter_map(|row| row.check.flatten());
+    let times = rows.iter().filter_map(|row| row.check.known());
     times.map(|times| (times.refused.least_ms, times.refused.most_ms)).collect()
 }
 

@@ -1,9 +1,10 @@
 //! Health checks that ask the wrong question, or none.
 
+use crate::config::limits::PATRONI_PORT;
 use crate::lint::finding::Findings;
 use crate::lint::haproxy::Haproxy;
 use crate::lint::haproxy::checks::{Check, Role, Source, Wanted, role_of_name};
-use crate::lint::haproxy::proxy::{PATRONI_PORT, Proxy, is_pooler_port, is_postgres_port};
+use crate::lint::haproxy::proxy::{Proxy, is_pooler_port, is_postgres_port};
 use crate::lint::haproxy::server::Server;
 use crate::lint::listed;
 use crate::lint::rule::{Look, rule};
@@ -148,10 +149,7 @@ fn checked_alone<'m, 'a>(proxy: &'m Proxy<'a>) -> impl Iterator<Item = &'m Serve
 
 fn bare_patroni(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     for proxy in haproxy.model.postgres().filter(|proxy| is_bare(proxy)) {
-        let at_patroni = |server: &&Server<'_>| {
-            server.check_port() == Some(PATRONI_PORT) && server.port() != Some(PATRONI_PORT)
-        };
-        if let Some(server) = checked_alone(proxy).find(at_patroni) {
+        if let Some(server) = checked_alone(proxy).find(|server| server.is_checked_at_patroni()) {
             let message = format!(
                 "the check of {} connects to port {PATRONI_PORT}, and no more",
                 proxy.title()
@@ -188,7 +186,7 @@ fn pooler_unchecked(haproxy: &Haproxy<'_>, findings: &mut Findings) {
         let sees_more = ["addr", "observe", "agent-check", "healthcheck", "track"];
         let is_unseen = |server: &&Server<'_>| {
             server.is_checked()
-                && server.check_port() == Some(PATRONI_PORT)
+                && server.is_checked_at_patroni()
                 && server.port().is_some_and(is_pooler_port)
                 && !sees_more.iter().any(|word| server.settings.has(word))
         };

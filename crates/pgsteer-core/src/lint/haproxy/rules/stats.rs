@@ -73,16 +73,11 @@ fn userlists<'a>(proxy: &Proxy<'a>) -> impl Iterator<Item = &'a str> {
 /// The page is shown, on an address that others reach, and nobody is asked who they are.
 fn is_open(proxy: &Proxy<'_>) -> bool {
     let has = |second| proxy.last(&["stats", second]).is_some();
-    let is_refused = |line: &&Line| {
-        line.words
-            .iter()
-            .any(|word| ["auth", "deny", "reject", "silent-drop"].iter().any(|it| word.is(it)))
-    };
-    let of = |word| proxy.nearest(word);
+    let asks_who = |line: &Line| line.words.iter().any(|word| word.is("auth"));
     let is_guarded = has("auth")
         || has("http-request")
-        || of("http-request").iter().any(is_refused)
-        || of("tcp-request").iter().any(is_refused);
+        || proxy.nearest("http-request").into_iter().any(asks_who)
+        || proxy.refusals().next().is_some();
     let is_reached = proxy.binds().any(|(line, address)| {
         let has_certificate = line.words.iter().any(|word| word.is("verify"));
         address.is_some_and(|address| !address.is_loopback()) && !has_certificate

@@ -106,13 +106,8 @@ fn guard(model: &Model<'_>, proxy: &Proxy<'_>, names: &[&str]) -> Option<Guard> 
 
 /// `proxy` refuses clients, or leads them elsewhere than to `backend`, depending on how many are UP.
 fn turns_away(proxy: &Proxy<'_>, backend: &str, names: &[&str]) -> Guard {
-    let of = |word| proxy.nearest(word).into_iter();
-    let refuses = |line: &&Line| {
-        line.words.iter().any(|word| ["reject", "silent-drop", "deny"].iter().any(|it| word.is(it)))
-    };
-    let refusals = of("tcp-request").chain(of("http-request")).filter(refuses);
-    let elsewhere = of("use_backend").filter(|line| line.word(1) != backend);
-    let guards = refusals.chain(elsewhere).map(|line| keeps_out(line, proxy, names, true));
+    let elsewhere = proxy.nearest("use_backend").into_iter().filter(|line| line.word(1) != backend);
+    let guards = proxy.refusals().chain(elsewhere).map(|line| keeps_out(line, proxy, names, true));
     guards.max().unwrap_or(Guard::Missing)
 }
 
