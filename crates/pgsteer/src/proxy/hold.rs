@@ -12,7 +12,7 @@ use std::time::Duration;
 use pgsteer_core::names::MemberName;
 use pgsteer_core::wire::error::{ErrorFields, sqlstate};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::balance::{Target, opened_in, pick, pick_early};
 use super::client::Client;
@@ -145,7 +145,7 @@ impl Search {
             };
             if !worker.barrier().is_passed(target.generation) {
                 // The gate may have moved again by the time all workers have acted.
-                worker.barrier().wait(target.generation).await;
+                self.acted(worker, service, client, target.generation).await?;
                 continue;
             }
             if let Some(connected) = self.dial(worker, service, client, target).await? {
@@ -238,7 +238,11 @@ impl Search {
             match opened_in {
                 Some(generation) if worker.barrier().is_passed(generation) => return Ok(()),
                 // The gate may have moved again by the time all workers have acted.
-                Some(generation) => worker.barrier().wait(generation).await,
+                Some(generation) => {
+                    let acted = worker.barrier().wait(generation);
+                    let limit = service.config.connect_timeout;
+                    timeout(limit, acted).await.map_err(|_| Vain::TimeUp)?;
+                }
                 None => {
                     let deadline = self.deadline(worker, service)?;
                     tokio::select! {
@@ -260,9 +264,7 @@ impl Search {
         seat: &Seat,
     ) -> Result<Option<Turn>, Vain> {
         let queue = worker.shared().queues.of(seat.member());
-        // Somebody who may not be held at all can still be second.
-        let patience = Instant::now() + service.config.connect_timeout;
-        let deadline = patience.max(self.began() + service.config.hold);
+        let deadline = self.deadline_at_member(service);
         tokio::select! {
             biased;
             _ = seat.ending() => Ok(None),
@@ -274,6 +276,33 @@ impl Search {
                 Err(Vain::TimeUp)
             }
         }
+    }
+
+    /// Waits until all workers have acted on the Snapshot of this generation.
+    async fn acted(
+        &mut self,
+        worker: &Worker,
+        service: &Service,
+        client: &Client,
+        generation: u64,
+    ) -> Result<(), Vain> {
+        let deadline = self.deadline_at_member(service);
+        tokio::select! {
+            biased;
+            () = worker.barrier().wait(generation) => Ok(()),
+            () = client.gone() => Err(Vain::ClientGone),
+            () = sleep_until(deadline) => {
+                self.last_failure = Some("pgsteer is still ending sessions elsewhere".to_owned());
+                Err(Vain::TimeUp)
+            }
+        }
+    }
+
+    /// How long the wait for a member whose gate is open may last. Somebody who may not be held at
+    /// all can still be second.
+    fn deadline_at_member(&mut self, service: &Service) -> Instant {
+        let patience = Instant::now() + service.config.connect_timeout;
+        patience.max(self.began() + service.config.hold)
     }
 
     /// Waits until another look is worth while.
