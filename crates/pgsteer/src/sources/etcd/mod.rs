@@ -134,6 +134,14 @@ struct Known {
 }
 
 impl Known {
+    /// The revision of an etcd never falls, but when it was restored from a backup or made anew:
+    /// those that are remembered mean nothing there.
+    fn forget_if_restored(&mut self, revision: u64) {
+        if self.newest.is_some_and(|newest| revision < newest) {
+            *self = Known::default();
+        }
+    }
+
     /// Whether the watch that is over was one.
     fn was_steady(&mut self) -> bool {
         self.watching_since.take().is_some_and(|since| since.elapsed() >= STEADY)
@@ -205,6 +213,7 @@ impl Watcher {
         let token = self.log_in(base).await?;
         let place = Place { base, keys, token: token.as_deref() };
         let found = self.ask(place, keys.range_request()).await?;
+        known.forget_if_restored(found.revision);
         let mut lines = self.follow(place, found.revision + 1).await?;
         known.watching_since = Some(Instant::now());
         self.report(News::Watching).await?;

@@ -325,6 +325,27 @@ async fn a_watch_that_tells_nothing_of_what_is_written_is_found_out() {
 }
 
 #[tokio::test]
+async fn revisions_from_before_etcd_was_restored_mean_nothing_after() {
+    static RANGES: AtomicUsize = AtomicUsize::new(0);
+    let restored = etcd(|asked| match asked.path.as_str() {
+        RANGE => match RANGES.fetch_add(1, Ordering::SeqCst) {
+            0 => range(1_000, &[kv(LEADER, N1, 990)]),
+            1 => range(10, &[]),
+            _ => range(20, &[kv(LEADER, N1, 15)]),
+        },
+        _ if RANGES.load(Ordering::SeqCst) == 1 => Act::Cut(vec![line(CREATED)]),
+        _ => Act::Stream(vec![line(CREATED)]),
+    })
+    .await;
+    let mut hearing = Hearing::of(settings(&[restored]));
+    let is_deaf = |news| match news {
+        News::Lost(Failure::Malformed(why)) => why.contains("does not tell"),
+        _ => false,
+    };
+    while !is_deaf(hearing.next().await) {}
+}
+
+#[tokio::test]
 async fn a_token_that_has_expired_is_replaced() {
     static LOGINS: AtomicUsize = AtomicUsize::new(0);
     static RANGES: AtomicUsize = AtomicUsize::new(0);
