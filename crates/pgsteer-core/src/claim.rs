@@ -296,6 +296,8 @@ pub struct Topology {
     pub asked_at: Moment,
     /// Patroni's scope, where it says so (4.0 and later).
     pub scope: Option<String>,
+    /// Patroni is in maintenance mode.
+    pub paused: bool,
     /// The members, as found.
     pub members: Vec<Found>,
 }

@@ -66,10 +66,23 @@ impl Roster {
         if self.topology_asked_at.is_some_and(|newest| topology.asked_at < newest) {
             return Vec::new();
         }
-        self.topology_asked_at = Some(topology.asked_at);
+        let is_first = self.topology_asked_at.replace(topology.asked_at).is_none();
         self.listed_scope = topology.scope.or(self.listed_scope.take());
         self.learn_identity();
-        self.enlist(topology.members, now)
+        let mut listed = topology.members;
+        if topology.paused && !is_first {
+            listed.extend(self.unlisted(&listed));
+        }
+        self.enlist(listed, now)
+    }
+
+    /// The members that an answer does not list. In maintenance mode a Patroni may be stopped while
+    /// its PostgreSQL goes on, and its key in etcd ends some seconds later: it has not left.
+    fn unlisted(&self, listed: &[Found]) -> Vec<Found> {
+        let present = self.members.values().filter(|member| member.left_at.is_none());
+        let is_listed = |name: &MemberName| listed.iter().any(|found| found.name == *name);
+        let unlisted = present.filter(|member| !is_listed(&member.found.name));
+        unlisted.map(|member| member.found.clone()).collect()
     }
 
     /// The scope found and the one expected, where they differ.

@@ -54,6 +54,8 @@ pub enum BadBody {
 pub struct Cluster {
     /// Patroni's scope; 4.0 and later.
     pub scope: Option<String>,
+    /// Patroni is in maintenance mode.
+    pub paused: bool,
     /// The members that can be asked.
     pub members: Vec<Found>,
     /// Members that cannot be asked, each with the reason: one that has just joined tells
@@ -104,7 +106,8 @@ pub fn parse_status(holds_lock: bool, body: &[u8]) -> Result<PatroniFacts, BadBo
 pub fn parse_cluster(body: &[u8]) -> Result<Cluster, BadBody> {
     let listed: ClusterBody = from_json(body)?;
     let members = listed.members.ok_or_else(|| BadBody::NoMembers(excerpt(body)))?;
-    let mut cluster = Cluster { scope: listed.scope, ..Cluster::default() };
+    let paused = listed.pause.unwrap_or_default();
+    let mut cluster = Cluster { scope: listed.scope, paused, ..Cluster::default() };
     for member in members {
         match found(member) {
             Ok(found) => cluster.members.push(found),
@@ -158,6 +161,8 @@ struct About {
 struct ClusterBody {
     #[serde(default, deserialize_with = "lenient")]
     scope: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    pause: Option<bool>,
     #[serde(default, deserialize_with = "lenient")]
     members: Option<Vec<MemberBody>>,
 }
@@ -354,9 +359,11 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_lag_is_no_obstacle() {
+    fn an_unknown_lag_is_no_obstacle_and_maintenance_is_told() {
         let cluster = parse_cluster(body!("3.0.2-joining-cluster")).unwrap();
         assert_eq!(cluster.members.len(), 2);
+        assert!(!cluster.paused);
+        assert!(parse_cluster(br#"{"members": [], "pause": true}"#).unwrap().paused);
     }
 
     #[test]

@@ -16,7 +16,7 @@
 //! | `agent pooler`, `agent no pooler` | whether the agent's clients have to take the pooler |
 //! | `start` | ends the head: from here on the engine runs |
 //! | `reload LINE` | one of the lines above, while the engine runs |
-//! | `topology n1 n2=host:port ... [scope=S] [asked=T]` | what `/cluster` tells |
+//! | `topology n1 n2=host:port ... [scope=S] [asked=T] [paused]` | what `/cluster` tells |
 //! | `n1 patroni [lock] STATE ROLE [timeline=N] [location=N] [replayed=N] ...` | see [`words`] |
 //! | `n1 tether primary/recovery [started=N]` | what the tether feels |
 //! | `n1 progress primary/recovery [location=N] [timeline=N] [streaming] [lag=2s] [sessions=NOW/MAX]` | by SQL |
@@ -201,12 +201,14 @@ fn speak(driver: &mut Driver, name: &str, source: Source, rest: &[&str]) -> Resu
 }
 
 fn topology(driver: &Driver, tokens: &[&str]) -> Result<Topology, String> {
-    let mut topology = Topology { asked_at: driver.now, scope: None, members: Vec::new() };
+    let mut topology =
+        Topology { asked_at: driver.now, scope: None, paused: false, members: Vec::new() };
     for token in tokens {
         match token.split_once('=') {
             Some(("scope", scope)) => topology.scope = Some(scope.to_owned()),
             Some(("asked", text)) => topology.asked_at = words::moment(text)?,
             Some((name, postgres)) => topology.members.push(found(name, Some(postgres))),
+            None if *token == "paused" => topology.paused = true,
             None => topology.members.push(found(token, None)),
         }
     }

@@ -284,7 +284,7 @@ impl Storm {
             true => found(name(index).as_str(), Some("elsewhere:5432")),
             false => found(name(index).as_str(), None),
         });
-        Topology { asked_at, scope: None, members: members.collect() }
+        Topology { asked_at, scope: None, paused: false, members: members.collect() }
     }
 
     fn config(&self) -> Config {

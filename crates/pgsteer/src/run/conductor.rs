@@ -206,6 +206,7 @@ mod tests {
             let topology = |scope: &str| {
                 let scope = Some(scope.to_owned());
                 Report::Topology(Topology {
+                    paused: false,
                     asked_at: Moment::START,
                     scope,
                     members: vec![found()],

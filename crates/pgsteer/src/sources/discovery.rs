@@ -144,6 +144,7 @@ impl Discovery {
         let topology = Topology {
             asked_at: self.clock.moment(told.asked),
             scope: told.cluster.scope,
+            paused: told.cluster.paused,
             members: told.cluster.members,
         };
         let sent = self.reports.send(Report::Topology(topology)).await;
