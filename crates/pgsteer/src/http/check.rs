@@ -14,7 +14,7 @@ use pgsteer_core::probe::{Objection, Verdict};
 use pgsteer_core::snapshot::{ServiceState, Snapshot};
 
 use super::Pages;
-use super::routes::{Answer, not_allowed, plain};
+use super::answer::{Answer, not_allowed, plain};
 use crate::heartbeat::Heartbeat;
 
 /// What the list of pages says of these.

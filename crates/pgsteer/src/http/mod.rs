@@ -1,5 +1,6 @@
 //! The HTTP output: status, metrics and health, read-only and open to whoever reaches the port.
 
+mod answer;
 mod check;
 mod compose;
 mod connections;

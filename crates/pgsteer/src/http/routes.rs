@@ -2,16 +2,13 @@
 
 use std::sync::atomic::Ordering;
 
-use http_body_util::Full;
-use hyper::body::{Body, Bytes};
-use hyper::header::{
-    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS,
-};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::body::Body;
+use hyper::{Method, Request, StatusCode};
 use pgsteer_core::snapshot::Snapshot;
 use pgsteer_core::time::Moment;
 
 use super::Pages;
+use super::answer::{Answer, body_refused, broken, not_allowed, plain, text};
 use super::check;
 use super::compose::compose;
 use super::document::Document;
@@ -19,11 +16,6 @@ use super::metrics::{self, Facts};
 use super::stamp::Now;
 use crate::heartbeat::Heartbeat;
 use crate::status::picture::{Ink, draw};
-
-/// What a client gets.
-pub type Answer = Response<Full<Bytes>>;
-
-const PLAIN: &str = "text/plain; charset=utf-8";
 
 /// The paths there are, each with what it shows.
 const PATHS: [(&str, &str, Show); 4] = [
@@ -112,44 +104,6 @@ fn not_found() -> Answer {
     let body =
         format!("There is no such page. These there are:\n{}{}", list.concat(), check::PATHS_HELP);
     plain(StatusCode::NOT_FOUND, body)
-}
-
-pub(super) fn not_allowed(allowed: &'static str) -> Answer {
-    let body = format!("This page can only be read: {allowed}.\n");
-    let mut answer = closing(plain(StatusCode::METHOD_NOT_ALLOWED, body));
-    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
-    answer
-}
-
-fn body_refused() -> Answer {
-    let body = "A request for these pages has no body.\n".to_owned();
-    closing(plain(StatusCode::PAYLOAD_TOO_LARGE, body))
-}
-
-fn broken(error: &dyn std::error::Error) -> Answer {
-    plain(StatusCode::INTERNAL_SERVER_ERROR, format!("the page cannot be written: {error}\n"))
-}
-
-/// `answer` with the end of the connection behind it, because a body may follow the request
-/// that nobody is going to read.
-fn closing(mut answer: Answer) -> Answer {
-    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    answer
-}
-
-pub(super) fn plain(status: StatusCode, body: String) -> Answer {
-    text(status, PLAIN, body)
-}
-
-fn text(status: StatusCode, media_type: &'static str, body: String) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::from(body)));
-    *answer.status_mut() = status;
-    let headers = answer.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    // The pages carry names and messages of others; no browser may take them for HTML.
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    answer
 }
 
 #[cfg(test)]

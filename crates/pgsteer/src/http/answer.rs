@@ -1,0 +1,56 @@
+//! What a client of the pages gets: texts that nobody keeps, and refusals.
+
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS,
+};
+use hyper::{Response, StatusCode};
+
+/// What a client gets.
+pub type Answer = Response<Full<Bytes>>;
+
+const PLAIN: &str = "text/plain; charset=utf-8";
+
+/// 405: a method that the page does not have; `allowed` are those it has.
+pub fn not_allowed(allowed: &'static str) -> Answer {
+    let body = format!("This page can only be read: {allowed}.\n");
+    let mut answer = closing(plain(StatusCode::METHOD_NOT_ALLOWED, body));
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    answer
+}
+
+/// 413: the request brings a body, which no page reads.
+pub fn body_refused() -> Answer {
+    let body = "A request for these pages has no body.\n".to_owned();
+    closing(plain(StatusCode::PAYLOAD_TOO_LARGE, body))
+}
+
+/// 500: a fault of our own.
+pub fn broken(error: &dyn std::error::Error) -> Answer {
+    plain(StatusCode::INTERNAL_SERVER_ERROR, format!("the page cannot be written: {error}\n"))
+}
+
+/// `answer` with the end of the connection behind it, because a body may follow the request
+/// that nobody is going to read.
+fn closing(mut answer: Answer) -> Answer {
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    answer
+}
+
+/// A line or a few of text.
+pub fn plain(status: StatusCode, body: String) -> Answer {
+    text(status, PLAIN, body)
+}
+
+/// A page of the media type.
+pub fn text(status: StatusCode, media_type: &'static str, body: String) -> Answer {
+    let mut answer = Response::new(Full::new(Bytes::from(body)));
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // The pages carry names and messages of others; no browser may take them for HTML.
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    answer
+}
