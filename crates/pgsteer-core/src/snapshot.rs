@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::claim::{Failure, Role, Standby, Tags};
-use crate::gate::Gate;
+use crate::gate::{Gate, GateState};
 use crate::names::{ClusterName, Endpoint, MemberName, ServiceName};
 use crate::reason::Reason;
 use crate::time::Moment;
@@ -265,8 +265,8 @@ pub enum EventKind {
         service: ServiceName,
         /// The member.
         member: MemberName,
-        /// The new state in one word, as [`Gate::word`].
-        now: &'static str,
+        /// The new state.
+        now: GateState,
         /// Why it is not open, or what the reservation is.
         reason: Option<Reason>,
     },
@@ -334,7 +334,9 @@ impl fmt::Display for EventKind {
             EventKind::Gate { service, member, now, reason } => {
                 write!(f, "{service} gate of {member} is {now}")?;
                 match reason {
-                    Some(reason) if *now == "open" => write!(f, ", with a reservation: {reason}"),
+                    Some(reason) if *now == GateState::Open => {
+                        write!(f, ", with a reservation: {reason}")
+                    }
                     Some(reason) => write!(f, ": {reason}"),
                     None => Ok(()),
                 }

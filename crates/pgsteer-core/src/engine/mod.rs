@@ -316,7 +316,7 @@ fn gate_news<'a>(
     news.map(|(member, gate)| EventKind::Gate {
         service: service.clone(),
         member: member.clone(),
-        now: gate.word(),
+        now: gate.state(),
         reason: gate.reason().cloned(),
     })
 }

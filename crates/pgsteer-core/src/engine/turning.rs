@@ -160,7 +160,7 @@ pub(super) fn is_news(old: Option<&Gate>, new: &Gate) -> bool {
         Some(Reason::WrongRole { .. } | Reason::Unheard | Reason::PoolerUnheard { .. })
     );
     match old {
-        Some(old) if old.word() == new.word() => code(old) != code(new) && !expected,
+        Some(old) if old.state() == new.state() => code(old) != code(new) && !expected,
         Some(_) => true,
         None => new.is_open() || !expected,
     }
@@ -188,7 +188,7 @@ mod tests {
             let Post::Service(service) = post else { unreachable!() };
             let told = |(name, gate): (&MemberName, &Gate)| {
                 let end = if gate.ends_sessions() { " end" } else { "" };
-                format!("{service} {name} {}{end}", gate.word())
+                format!("{service} {name} {}{end}", gate.state())
             };
             gates.iter().map(told).collect::<Vec<_>>()
         };

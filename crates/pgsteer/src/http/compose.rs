@@ -107,7 +107,7 @@ fn gates(
 
 fn gate(state: &gate::Gate, stats: &MemberStats, now: &Now) -> Gate {
     Gate {
-        gate: state.word().to_owned(),
+        gate: state.state().to_string(),
         reason: state.reason().map(cause),
         since: now.stamp(state.since()),
         sessions: count(&stats.sessions),

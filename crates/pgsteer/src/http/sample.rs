@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, UNIX_EPOCH};
 
 use pgsteer_core::claim::{Failure, Role, Tags};
-use pgsteer_core::gate::{Gate, Note, Sessions, Way};
+use pgsteer_core::gate::{Gate, GateState, Note, Sessions, Way};
 use pgsteer_core::names::{ClusterName, Endpoint, MemberName, ServiceName};
 use pgsteer_core::reason::Reason;
 use pgsteer_core::snapshot::{
@@ -216,8 +216,8 @@ fn events() -> VecDeque<Event> {
                 timeline: Some(3),
             },
         ),
-        (3_725_000, gate("write", "shut", Some(Reason::Down(refused())))),
-        (3_725_200, gate("read", "probation", Some(Reason::Confirming))),
+        (3_725_000, gate("write", GateState::Shut, Some(Reason::Down(refused())))),
+        (3_725_200, gate("read", GateState::Probation, Some(Reason::Confirming))),
     ];
     kinds.into_iter().map(|(millis, kind)| Event { at: at(millis), kind }).collect()
 }
