@@ -8,6 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use pgsteer_core::claim::{Failure, Role, Tags};
 use pgsteer_core::gate::{Gate, GateState, Note, Sessions, Way};
 use pgsteer_core::names::{ClusterName, Endpoint, MemberName, ServiceName};
+use pgsteer_core::post::Post;
 use pgsteer_core::reason::Reason;
 use pgsteer_core::snapshot::{
     EtcdState, Event, EventKind, Health, MemberState, PoolerState, ServiceState, Snapshot,
@@ -186,7 +187,7 @@ fn read() -> ServiceState {
 
 fn events() -> VecDeque<Event> {
     let gate = |service_name, now, reason| EventKind::Gate {
-        service: service(service_name),
+        post: Post::Service(service(service_name)),
         member: member("n1"),
         now,
         reason,
