@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use super::{LIMIT, Rig, endpoint, recovery_question};
+use crate::sources::fake::Log;
 use crate::sources::tether::HOLD_OFF;
 use crate::sources::tether::fake::{self, forever, welcome};
 use crate::sources::tether::login::Login;
@@ -98,27 +99,10 @@ async fn a_pooler_that_lets_nobody_through_is_up_and_leads_nowhere() {
     assert!(matches!(said, Ok(PoolerFacts::LeadsNowhere(Failure::Network(_)))), "{said:?}");
 }
 
-/// What goes to the log.
-#[derive(Clone, Default)]
-struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
-
-impl std::io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn a_pooler_that_lets_in_and_then_fails_the_question_is_logged_once() {
     let log = Log::default();
-    let writer = std::sync::Mutex::new(log.clone());
-    let _guard = tracing::subscriber::set_default(
-        tracing_subscriber::fmt().with_writer(writer).with_ansi(false).finish(),
-    );
+    let _guard = log.listen();
     let failing = fake::server(|mut stream, number| async move {
         fake::read_startup(&mut stream).await;
         fake::write(&mut stream, &welcome(&[])).await;
@@ -132,7 +116,7 @@ async fn a_pooler_that_lets_in_and_then_fails_the_question_is_logged_once() {
     });
     let mut rig = Rig::at_pooler(failing.await, 5);
     while !matches!(rig.of_pooler().await, Ok(PoolerFacts::Leads { .. })) {}
-    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let text = log.text();
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines.len(), 2, "{text}");
     assert!(lines[0].contains("has been failing") && lines[1].contains("logged in"), "{text}");
