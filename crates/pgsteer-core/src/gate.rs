@@ -4,6 +4,7 @@
 //! at once, good news waits for a confirmation, and "as it was" needs somebody who knows
 //! how it was.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::judge::fitness::Verdict;
@@ -56,6 +57,41 @@ pub enum Gate {
     },
 }
 
+/// The state of a gate, as the log, the pages and the metrics tell it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum GateState {
+    /// New sessions are let in.
+    Open,
+    /// It looks good; one more answer has to say so.
+    Probation,
+    /// No new sessions; the old ones go on.
+    Draining,
+    /// No new sessions.
+    Shut,
+}
+
+impl GateState {
+    /// Every state, best first.
+    pub const ALL: [GateState; 4] =
+        [GateState::Open, GateState::Probation, GateState::Draining, GateState::Shut];
+
+    /// The word in the log, on the pages and in the metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            GateState::Open => "open",
+            GateState::Probation => "probation",
+            GateState::Draining => "draining",
+            GateState::Shut => "shut",
+        }
+    }
+}
+
+impl fmt::Display for GateState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
 /// Which way sessions take from the service to the member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
@@ -101,13 +137,13 @@ impl Gate {
         matches!(self, Gate::Shut { sessions: Sessions::End, .. })
     }
 
-    /// The state in one word: `open`, `probation`, `draining`, `shut`.
-    pub fn word(&self) -> &'static str {
+    /// Its state, without reason and time. One that is held back is draining to whoever looks on.
+    pub fn state(&self) -> GateState {
         match self {
-            Gate::Shut { .. } => "shut",
-            Gate::Draining { .. } | Gate::HeldBack { .. } => "draining",
-            Gate::Probation { .. } => "probation",
-            Gate::Open { .. } => "open",
+            Gate::Shut { .. } => GateState::Shut,
+            Gate::Draining { .. } | Gate::HeldBack { .. } => GateState::Draining,
+            Gate::Probation { .. } => GateState::Probation,
+            Gate::Open { .. } => GateState::Open,
         }
     }
 
@@ -335,9 +371,9 @@ mod tests {
     #[test]
     fn unconfirmed_good_news_waits_for_an_answer_asked_after_it() {
         let gate = Gate::new(Moment::START).next(turn(fit(false), 10, 11));
-        assert_eq!(gate.word(), "probation");
-        assert_eq!(gate.next(turn(fit(false), 11, 12)).word(), "probation");
-        assert_eq!(gate.next(turn(fit(false), 12, 13)).word(), "open");
+        assert_eq!(gate.state(), GateState::Probation);
+        assert_eq!(gate.next(turn(fit(false), 11, 12)).state(), GateState::Probation);
+        assert_eq!(gate.next(turn(fit(false), 12, 13)).state(), GateState::Open);
     }
 
     #[test]
@@ -354,14 +390,15 @@ mod tests {
         let kept = open.next(turn(doubt(), 1, 1_000)).next(turn(doubt(), 1, 60_999));
         assert!(kept.is_open());
         assert_eq!(kept.grace_ends(), Some(Moment::from_millis(61_000)));
-        assert_eq!(kept.next(turn(doubt(), 1, 61_000)).word(), "shut");
-        assert_eq!(Gate::new(Moment::START).next(turn(doubt(), 1, 1)).word(), "shut");
+        assert_eq!(kept.next(turn(doubt(), 1, 61_000)).state(), GateState::Shut);
+        assert_eq!(Gate::new(Moment::START).next(turn(doubt(), 1, 1)).state(), GateState::Shut);
     }
 
     #[test]
     fn draining_gives_way_to_proof_that_the_sessions_are_lost() {
         let open = Gate::new(Moment::START).next(turn(fit(true), 0, 0));
-        assert_eq!(open.next(turn(Verdict::Drain(Reason::Left), 1, 1)).word(), "draining");
+        let drained = open.next(turn(Verdict::Drain(Reason::Left), 1, 1));
+        assert_eq!(drained.state(), GateState::Draining);
         let proof = Turn { sessions: Sessions::End, ..turn(Verdict::Drain(Reason::Left), 1, 1) };
         assert!(open.next(proof).ends_sessions());
     }
@@ -387,7 +424,7 @@ mod tests {
             gate = gate.next(turn(if at_ms % 2_000 == 0 { lost() } else { silent() }, 1, at_ms));
         }
         assert!(gate.is_open());
-        assert_eq!(gate.next(turn(lost(), 1, 61_000)).word(), "shut");
+        assert_eq!(gate.next(turn(lost(), 1, 61_000)).state(), GateState::Shut);
         let reassured = gate.next(turn(fit(true), 60_500, 60_500));
         assert!(reassured.next(turn(lost(), 1, 61_000)).is_open());
     }

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::claim::{Failure, Role, Standby, Tags};
-use crate::gate::Gate;
+use crate::gate::{Gate, GateState};
 use crate::names::{ClusterName, Endpoint, MemberName, ServiceName};
+use crate::post::Post;
 use crate::reason::Reason;
 use crate::time::Moment;
 
@@ -261,12 +262,12 @@ pub struct Event {
 pub enum EventKind {
     /// A gate went to another state.
     Gate {
-        /// The service.
-        service: ServiceName,
+        /// What it stands before: a service, or a role at the end of the agent's pooler.
+        post: Post,
         /// The member.
         member: MemberName,
-        /// The new state in one word, as [`Gate::word`].
-        now: &'static str,
+        /// The new state.
+        now: GateState,
         /// Why it is not open, or what the reservation is.
         reason: Option<Reason>,
     },
@@ -331,10 +332,13 @@ pub enum EventKind {
 impl fmt::Display for EventKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            EventKind::Gate { service, member, now, reason } => {
-                write!(f, "{service} gate of {member} is {now}")?;
+            EventKind::Gate { post, member, now, reason } => {
+                write_gate(f, post, member)?;
+                write!(f, " is {now}")?;
                 match reason {
-                    Some(reason) if *now == "open" => write!(f, ", with a reservation: {reason}"),
+                    Some(reason) if *now == GateState::Open => {
+                        write!(f, ", with a reservation: {reason}")
+                    }
                     Some(reason) => write!(f, ": {reason}"),
                     None => Ok(()),
                 }
@@ -369,6 +373,17 @@ impl fmt::Display for EventKind {
             }
             EventKind::Reloaded => f.write_str("configuration reloaded"),
         }
+    }
+}
+
+fn write_gate(f: &mut fmt::Formatter<'_>, post: &Post, member: &MemberName) -> fmt::Result {
+    match post {
+        Post::Service(service) => write!(f, "{service} gate of {member}"),
+        Post::Role(role) => write!(f, "gate of {member} as a {role}"),
+        Post::Pooled(role) => write!(
+            f,
+            "for HAProxy's agent-checks, the path through the pooler on {member} to a {role}"
+        ),
     }
 }
 

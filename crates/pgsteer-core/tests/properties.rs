@@ -14,7 +14,7 @@ use std::time::Duration;
 use oracle::{Oracle, PATRONI_LIVES};
 use pgsteer_core::claim::Role;
 use pgsteer_core::engine::{EVENTS_MAX, LEFT_MEMORY};
-use pgsteer_core::gate::Gate;
+use pgsteer_core::gate::{Gate, GateState};
 use pgsteer_core::names::{MemberName, ServiceName};
 use pgsteer_core::reason::Reason;
 use pgsteer_core::snapshot::Snapshot;
@@ -197,7 +197,7 @@ proptest! {
                 if gate.reason() != Some(&Reason::SwitchoverPlanned) {
                     continue;
                 }
-                prop_assert_eq!(gate.word(), "draining");
+                prop_assert_eq!(gate.state(), GateState::Draining);
                 let role = frame.snapshot.services[service].role;
                 prop_assert!(matches!(role, Role::Primary | Role::StandbyLeader));
                 prop_assert_eq!(frame.snapshot.members[name].role, role);
@@ -288,25 +288,25 @@ proptest! {
 #[test]
 fn storms_open_and_shut_gates_of_all_kinds() {
     let mut runner = TestRunner::deterministic();
-    let mut seen: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    let mut seen: BTreeMap<(&str, GateState), usize> = BTreeMap::new();
     let mut orders = 0;
     for _ in 0..200 {
         let run = storms().new_tree(&mut runner).unwrap().current().run();
         for (before, after) in pairs(&run) {
             for (service, name, gate) in all_gates(&after.snapshot) {
                 let was = gate_of(&before.snapshot, service, name);
-                if was.is_some_and(|was| was.word() != gate.word()) {
+                if was.is_some_and(|was| was.state() != gate.state()) {
                     orders += usize::from(gate.reason() == Some(&Reason::SwitchoverPlanned));
                     let role = after.snapshot.services[service].role;
-                    *seen.entry((role.as_str(), gate.word())).or_default() += 1;
+                    *seen.entry((role.as_str(), gate.state())).or_default() += 1;
                 }
             }
         }
     }
     assert!(orders >= 20, "{orders} gates were drained by an order");
     for (role, enough) in [("primary", 100), ("replica", 100), ("standby_leader", 10)] {
-        for word in ["open", "shut"] {
-            assert!(seen.get(&(role, word)).is_some_and(|count| *count >= enough), "{seen:?}");
+        for state in [GateState::Open, GateState::Shut] {
+            assert!(seen.get(&(role, state)).is_some_and(|count| *count >= enough), "{seen:?}");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 mod agent;
 mod ask;
-mod by_member;
+mod by_name;
 pub mod check;
 pub mod cli;
 mod clock;

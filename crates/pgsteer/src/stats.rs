@@ -1,17 +1,16 @@
 //! What the proxy counts, for the pages. Atomics that the workers write and the pages read.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use pgsteer_core::names::{MemberName, ServiceName};
 
-use crate::by_member::ByMember;
+use crate::by_name::ByName;
 
 /// All that the proxy counts.
 #[derive(Debug, Default)]
 pub struct Stats {
-    services: Mutex<BTreeMap<ServiceName, Arc<ServiceStats>>>,
+    services: ByName<ServiceName, ServiceStats>,
     /// pgsteer is shutting down: whoever is here may stay for a while, nobody is let in.
     pub stopping: AtomicBool,
     /// Client connections now, over all services and in any state.
@@ -27,7 +26,7 @@ pub struct Stats {
 /// What is counted of one service.
 #[derive(Debug, Default)]
 pub struct ServiceStats {
-    members: ByMember<MemberStats>,
+    members: ByName<MemberName, MemberStats>,
     /// Clients on hold now.
     pub held: AtomicUsize,
     /// Clients that were ever on hold.
@@ -54,8 +53,7 @@ pub struct MemberStats {
 impl Stats {
     /// The counters of one service, made when first asked for.
     pub fn service(&self, name: &ServiceName) -> Arc<ServiceStats> {
-        let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(services.entry(name.clone()).or_default())
+        self.services.of(name)
     }
 }
 

@@ -25,7 +25,7 @@ use crate::gate::Gate;
 use crate::judge::standing::standings;
 use crate::judge::{Member, Rules, Standing};
 use crate::lead::Lead;
-use crate::names::{MemberName, ServiceName};
+use crate::names::MemberName;
 use crate::pace::{self, SEARCH_LASTS};
 use crate::plan::Plan;
 use crate::post::{Post, posts};
@@ -211,11 +211,8 @@ impl Engine {
         let generation = self.snapshot.generation + 1;
         let turned = self.turn_all_gates(generation, now);
         for (post, gates) in &turned {
-            if let Post::Service(service) = post {
-                let old = self.gates.get(post);
-                for event in gate_news(service, old, gates) {
-                    self.history.record(event, now);
-                }
+            for event in gate_news(post, self.gates.get(post), gates) {
+                self.history.record(event, now);
             }
         }
         self.gates = turned;
@@ -305,18 +302,18 @@ impl Engine {
     }
 }
 
-/// What an operator wants to read about the gates of one service after a turn.
+/// What an operator wants to read about the gates of one post after a turn.
 fn gate_news<'a>(
-    service: &'a ServiceName,
+    post: &'a Post,
     old: Option<&'a Gates>,
     new: &'a Gates,
 ) -> impl Iterator<Item = EventKind> + 'a {
     let was = move |member: &MemberName| old.and_then(|gates| gates.get(member));
-    let news = new.iter().filter(move |(member, gate)| is_news(was(member), gate));
+    let news = new.iter().filter(move |(member, gate)| is_news(post, was(member), gate));
     news.map(|(member, gate)| EventKind::Gate {
-        service: service.clone(),
+        post: post.clone(),
         member: member.clone(),
-        now: gate.word(),
+        now: gate.state(),
         reason: gate.reason().cloned(),
     })
 }

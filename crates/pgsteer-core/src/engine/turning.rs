@@ -151,19 +151,38 @@ fn exclude_rivals(
     }
 }
 
-/// A change of a gate that an operator wants to read about. That a member is what it always
-/// was and therefore not for this service is none, nor that the first word on it is still to come.
-pub(super) fn is_news(old: Option<&Gate>, new: &Gate) -> bool {
+/// A change of a gate that an operator wants to read about. The gates of the plain roles have no
+/// lines of their own: the members' roles and the gates of the services tell the same.
+pub(super) fn is_news(post: &Post, old: Option<&Gate>, new: &Gate) -> bool {
+    match post {
+        Post::Service(_) => is_change(old, new),
+        Post::Pooled(_) => is_change_of_path(old, new),
+        Post::Role(_) => false,
+    }
+}
+
+/// That a member is what it always was and therefore not for this post is no change, nor that the
+/// first word on it is still to come.
+fn is_change(old: Option<&Gate>, new: &Gate) -> bool {
     let code = |gate: &Gate| gate.reason().map(Reason::code);
     let expected = matches!(
         new.reason(),
         Some(Reason::WrongRole { .. } | Reason::Unheard | Reason::PoolerUnheard { .. })
     );
     match old {
-        Some(old) if old.word() == new.word() => code(old) != code(new) && !expected,
+        Some(old) if old.state() == new.state() => code(old) != code(new) && !expected,
         Some(_) => true,
         None => new.is_open() || !expected,
     }
+}
+
+/// The same behind a pooler, where a member has a gate for every role: one that stays as it is has
+/// a new reason worth a line only if that or the old one is about the pooler.
+fn is_change_of_path(old: Option<&Gate>, new: &Gate) -> bool {
+    let is_of_pooler = |gate: &Gate| gate.reason().is_some_and(Reason::is_pooler);
+    let has_turned = old.map_or(new.is_open(), |old| old.state() != new.state());
+    let is_about_pooler = old.is_some_and(is_of_pooler) || is_of_pooler(new);
+    has_turned || is_about_pooler && is_change(old, new)
 }
 
 #[cfg(test)]
@@ -188,7 +207,7 @@ mod tests {
             let Post::Service(service) = post else { unreachable!() };
             let told = |(name, gate): (&MemberName, &Gate)| {
                 let end = if gate.ends_sessions() { " end" } else { "" };
-                format!("{service} {name} {}{end}", gate.word())
+                format!("{service} {name} {}{end}", gate.state())
             };
             gates.iter().map(told).collect::<Vec<_>>()
         };

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use super::haproxy::bracketed;
+use super::host::{bracketed, is_network};
 use super::label::labels;
 use super::refusal::Refusal;
 use super::{Kind, Rendered, Request, haproxy, paper};
@@ -235,7 +235,7 @@ fn vip_address(text: &str, doors: &[Place]) -> Result<IpAddr, Refusal> {
     let refuse = |why| Refusal::Vip { text: text.to_owned(), why };
     let (ip, bits) = text.split_once('/').map_or((text, None), |(ip, bits)| (ip, Some(bits)));
     let ip: IpAddr = ip.parse().map_err(|_| refuse("it is no address"))?;
-    if !haproxy::is_network(text) || bits.is_some_and(|bits| bits.parse() == Ok(0)) {
+    if !is_network(text) || bits.is_some_and(|bits| bits.parse() == Ok(0)) {
         return Err(refuse("there is no such network"));
     }
     if ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() {

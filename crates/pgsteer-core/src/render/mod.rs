@@ -7,13 +7,15 @@
 mod around;
 pub mod escape;
 mod haproxy;
+mod host;
 mod label;
 pub mod packet;
 mod paper;
+mod profile;
 pub mod refusal;
 pub mod timing;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::claim::{Found, Role};
@@ -21,7 +23,8 @@ use crate::config::Config;
 use crate::config::conflict::Conflict;
 use crate::names::{Endpoint, MemberName};
 
-pub use self::haproxy::{HaproxyVersion, Profile};
+use self::host::is_host;
+pub use self::profile::{HaproxyVersion, Profile};
 use self::refusal::Refusal;
 
 /// What can be rendered.
@@ -244,12 +247,6 @@ fn check_hosts(request: &Request<'_>) -> Result<(), Refusal> {
 fn ensure_once(what: &'static str, texts: &[&str]) -> Result<(), Refusal> {
     let twice = (1..).zip(texts).find(|(next, text)| texts[*next..].contains(text));
     twice.map_or(Ok(()), |(_, text)| Err(Refusal::Twice { what, text: (*text).to_owned() }))
-}
-
-/// An address, or a name as DNS and /etc/hosts have them.
-fn is_host(text: &str) -> bool {
-    let is_of_name = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    !text.is_empty() && (text.chars().all(is_of_name) || text.parse::<IpAddr>().is_ok())
 }
 
 fn is_member(members: &[Found], name: &MemberName) -> bool {

@@ -104,7 +104,7 @@ fn describe_gate(gate: &Gate) -> String {
         _ => "",
     };
     let reason = gate.reason().map(|reason| format!(": {}", with_code(reason))).unwrap_or_default();
-    format!("{} since {}{sessions}{reason}", gate.word(), gate.since())
+    format!("{} since {}{sessions}{reason}", gate.state(), gate.since())
 }
 
 fn with_code(reason: &Reason) -> String {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use pgsteer_core::gate;
 use pgsteer_core::names::{MemberName, ServiceName};
+use pgsteer_core::post::Post;
 use pgsteer_core::reason::Reason;
 use pgsteer_core::snapshot::{
     self, EtcdState, EventKind, MemberState, PoolerState, ServiceState, Snapshot,
@@ -107,7 +108,7 @@ fn gates(
 
 fn gate(state: &gate::Gate, stats: &MemberStats, now: &Now) -> Gate {
     Gate {
-        gate: state.word().to_owned(),
+        gate: state.state().to_string(),
         reason: state.reason().map(cause),
         since: now.stamp(state.since()),
         sessions: count(&stats.sessions),
@@ -143,8 +144,8 @@ fn event(happened: &snapshot::Event, now: &Now) -> Event {
 
 fn subjects(kind: &EventKind) -> (Option<&MemberName>, Option<&ServiceName>, Option<&Reason>) {
     match kind {
-        EventKind::Gate { service, member, reason, .. } => {
-            (Some(member), Some(service), reason.as_ref())
+        EventKind::Gate { post, member, reason, .. } => {
+            (Some(member), service_of(post), reason.as_ref())
         }
         EventKind::Role { member, .. }
         | EventKind::Joined { member, .. }
@@ -156,6 +157,13 @@ fn subjects(kind: &EventKind) -> (Option<&MemberName>, Option<&ServiceName>, Opt
         | EventKind::EtcdLost { .. }
         | EventKind::StrangeCluster { .. }
         | EventKind::Reloaded => (None, None, None),
+    }
+}
+
+fn service_of(post: &Post) -> Option<&ServiceName> {
+    match post {
+        Post::Service(service) => Some(service),
+        Post::Role(_) | Post::Pooled(_) => None,
     }
 }
 

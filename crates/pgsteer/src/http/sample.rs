@@ -6,8 +6,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, UNIX_EPOCH};
 
 use pgsteer_core::claim::{Failure, Role, Tags};
-use pgsteer_core::gate::{Gate, Note, Sessions, Way};
+use pgsteer_core::gate::{Gate, GateState, Note, Sessions, Way};
 use pgsteer_core::names::{ClusterName, Endpoint, MemberName, ServiceName};
+use pgsteer_core::post::Post;
 use pgsteer_core::reason::Reason;
 use pgsteer_core::snapshot::{
     EtcdState, Event, EventKind, Health, MemberState, PoolerState, ServiceState, Snapshot,
@@ -186,7 +187,7 @@ fn read() -> ServiceState {
 
 fn events() -> VecDeque<Event> {
     let gate = |service_name, now, reason| EventKind::Gate {
-        service: service(service_name),
+        post: Post::Service(service(service_name)),
         member: member("n1"),
         now,
         reason,
@@ -216,8 +217,8 @@ fn events() -> VecDeque<Event> {
                 timeline: Some(3),
             },
         ),
-        (3_725_000, gate("write", "shut", Some(Reason::Down(refused())))),
-        (3_725_200, gate("read", "probation", Some(Reason::Confirming))),
+        (3_725_000, gate("write", GateState::Shut, Some(Reason::Down(refused())))),
+        (3_725_200, gate("read", GateState::Probation, Some(Reason::Confirming))),
     ];
     kinds.into_iter().map(|(millis, kind)| Event { at: at(millis), kind }).collect()
 }

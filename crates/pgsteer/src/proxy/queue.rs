@@ -13,9 +13,10 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use pgsteer_core::names::MemberName;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::by_member::ByMember;
+use crate::by_name::ByName;
 
 /// Clients that wait for a member's first word at the same time: when a crowd begins to be let
 /// in, and when it is known that the member keeps up.
@@ -23,7 +24,7 @@ const TURNS_FIRST: usize = 4;
 const TURNS_MAX: usize = 64;
 
 /// The queues before all members, over all workers and services.
-pub type Queues = ByMember<Queue>;
+pub type Queues = ByName<MemberName, Queue>;
 
 /// The queue before one member. It is served in the order in which it was joined.
 #[derive(Debug)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use pgsteer_core::claim::Report;
 use pgsteer_core::config::Config;
 use pgsteer_core::engine::Engine;
+use pgsteer_core::gate::GateState;
 use pgsteer_core::plan::Plan;
 use pgsteer_core::reason::Reason;
 use pgsteer_core::snapshot::{Event, EventKind, Snapshot};
@@ -109,13 +110,13 @@ fn replace_if_other<T>(published: &watch::Sender<Arc<T>>, newest: Arc<T>) {
 /// Bad news at warn, the rest at info; a probation is too short-lived to be news.
 fn log(event: &Event) {
     match &event.kind {
-        EventKind::Gate { now: "probation", .. } => tracing::debug!("{}", event.kind),
+        EventKind::Gate { now: GateState::Probation, .. } => tracing::debug!("{}", event.kind),
         // A member with another role is no trouble.
         EventKind::Gate { reason: Some(Reason::WrongRole { .. }), .. } => {
             tracing::info!("{}", event.kind);
         }
-        EventKind::Gate { now: "shut" | "draining", .. }
-        | EventKind::Gate { now: "open", reason: Some(_), .. }
+        EventKind::Gate { now: GateState::Shut | GateState::Draining, .. }
+        | EventKind::Gate { now: GateState::Open, reason: Some(_), .. }
         | EventKind::Left { .. }
         | EventKind::AddressLost { .. }
         | EventKind::EtcdLost { .. }

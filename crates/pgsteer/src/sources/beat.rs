@@ -22,6 +22,7 @@ const PACE_MIN: Duration = Duration::from_millis(1);
 const TOGETHER: Duration = Duration::from_millis(250);
 
 /// Waits for the next question of one source to one member.
+#[derive(Clone)]
 pub struct Beat {
     ask: watch::Receiver<Ask>,
     of: fn(&Pace) -> Duration,

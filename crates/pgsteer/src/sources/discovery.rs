@@ -29,6 +29,7 @@ const REST: Duration = Duration::from_secs(10);
 const HURRY: Duration = Duration::from_secs(2);
 
 /// Finds the members.
+#[derive(Clone)]
 pub struct Discovery {
     /// Asks.
     pub http: Arc<Client>,

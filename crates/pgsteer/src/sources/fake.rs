@@ -1,6 +1,8 @@
-//! Fake servers for tests: they do with a connection what a test tells them.
+//! Fake servers for tests: they do with a connection what a test tells them. And a log to look into.
 
+use std::io;
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -57,5 +59,35 @@ pub async fn drip(stream: &mut TcpStream, bytes: &[u8]) {
             return;
         }
         tokio::task::yield_now().await;
+    }
+}
+
+/// What the current thread logs.
+#[derive(Clone, Default)]
+pub struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    /// Takes in what is logged from now on, for as long as the guard lives.
+    pub fn listen(&self) -> tracing::subscriber::DefaultGuard {
+        let writer = Mutex::new(self.clone());
+        tracing::subscriber::set_default(
+            tracing_subscriber::fmt().with_writer(writer).with_ansi(false).finish(),
+        )
+    }
+
+    /// All that was logged, a line each.
+    pub fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }

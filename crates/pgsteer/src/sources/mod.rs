@@ -2,7 +2,7 @@
 //!
 //! A supervisor follows the plan and keeps, per member in it, one task each for Patroni, the
 //! tether, every pooler and the resolver; discovery and the watch of etcd go by themselves. All of
-//! them speak into one bounded channel. They know neither the core's verdicts nor the outputs; the
+//! them speak into one bounded channel, and begin anew if they fail. They know neither the core's verdicts nor the outputs; the
 //! plan is the only word that comes back to them.
 
 mod beat;
@@ -18,6 +18,7 @@ mod prompt;
 mod resolver;
 mod secret;
 mod supervisor;
+mod task;
 mod tether;
 
 use std::path::{Path, PathBuf};
@@ -30,7 +31,6 @@ use pgsteer_core::config::{ClusterConfig, Membership, PatroniConfig};
 use pgsteer_core::names::MemberName;
 use pgsteer_core::plan::Plan;
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::JoinHandle;
 
 use crate::clock::Clock;
 use crate::tls::{self, Identity, Trust};
@@ -39,6 +39,7 @@ use self::discovery::Discovery;
 use self::http::{Base, Client};
 use self::secret::Secret;
 use self::supervisor::Supervisor;
+use self::task::{Gone, Task};
 use self::tether::Login;
 
 /// All sources of a cluster, for as long as this lives: dropping it ends every task.
@@ -92,16 +93,16 @@ impl Prepared {
                 clock,
                 reports: reports.clone(),
             };
-            tasks.push(Task::spawn(discovery.run()));
+            tasks.push(Task::keep("the search for members", discovery, Discovery::run));
             http = Some(client);
         }
         if let Some(settings) = self.etcd {
             let (plan, reports) = (plan.clone(), reports.clone());
-            let watcher = etcd::Watcher { settings, plan, clock, reports };
-            tasks.push(Task::spawn(watcher.run()));
+            let watcher = etcd::Watcher { settings: Arc::new(settings), plan, clock, reports };
+            tasks.push(Task::keep("the watch of etcd", watcher, etcd::Watcher::run));
         }
         let supervisor = Supervisor { http, login: self.login, hint, clock, reports, plan };
-        tasks.push(Task::spawn(supervisor.run()));
+        tasks.push(Task::keep("the supervisor of the sources", supervisor, Supervisor::run));
         Sources { _tasks: tasks }
     }
 }
@@ -162,33 +163,6 @@ fn seeds(patroni: &PatroniConfig) -> anyhow::Result<Vec<Base>> {
         .map(|url| Base::parse(url).map_err(|why| anyhow!("Patroni: {why}")))
         .collect()
 }
-
-/// A task that ends with its owner.
-#[derive(Debug)]
-struct Task(JoinHandle<()>);
-
-impl Task {
-    /// Runs `work` until nobody listens to it any more, or until this is dropped.
-    fn spawn(work: impl Future<Output = Gone> + Send + 'static) -> Task {
-        Task(tokio::spawn(async {
-            let Gone = work.await;
-        }))
-    }
-
-    fn is_over(&self) -> bool {
-        self.0.is_finished()
-    }
-}
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// Whoever a source works for has ended, so it ends too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Gone;
 
 /// Tells another source that a look is worth its while: a failed Patroni tells discovery, a
 /// failed tether the resolver. Hints do not queue up.

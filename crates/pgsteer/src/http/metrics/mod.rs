@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use pgsteer_core::claim::Role;
-use pgsteer_core::gate::Gate;
+use pgsteer_core::gate::{Gate, GateState};
 use pgsteer_core::names::{MemberName, ServiceName};
 use pgsteer_core::snapshot::{MemberState, PoolerState, ServiceState, Snapshot};
 use prometheus_client::collector::Collector;
@@ -27,9 +27,6 @@ use crate::stats::{MemberStats, ServiceStats, Stats};
 pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 const ROLES: [Role; 4] = [Role::Primary, Role::Replica, Role::StandbyLeader, Role::Unknown];
-
-/// The states of a gate, as [`Gate::word`] names them.
-const GATE_STATES: [&str; 4] = ["open", "probation", "draining", "shut"];
 
 /// What one scrape reads.
 #[derive(Debug)]
@@ -219,9 +216,9 @@ impl Facts {
             "pgsteer_gate_state",
             "1 for the state of the member's gate to the service, 0 for the other states.",
             self.each_gate().flat_map(|(service, member, gate)| {
-                GATE_STATES.into_iter().map(move |state| {
-                    let labels = (self.gate(service, member), [("state", state)]);
-                    (labels, u64::from(gate.word() == state))
+                GateState::ALL.into_iter().map(move |state| {
+                    let labels = (self.gate(service, member), [("state", state.as_str())]);
+                    (labels, u64::from(gate.state() == state))
                 })
             }),
         )?;

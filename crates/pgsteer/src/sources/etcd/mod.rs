@@ -82,9 +82,10 @@ impl Settings {
 }
 
 /// Watches, wherever it can.
+#[derive(Clone)]
 pub struct Watcher {
     /// What the configuration says.
-    pub settings: Settings,
+    pub settings: Arc<Settings>,
     /// Tells the scope.
     pub plan: watch::Receiver<Arc<Plan>>,
     /// Turns instants into moments.

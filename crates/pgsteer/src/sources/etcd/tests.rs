@@ -135,6 +135,7 @@ impl Hearing {
     fn of(settings: Settings) -> Hearing {
         let (reports_tx, reports) = mpsc::channel(64);
         let (plan, plan_rx) = watch::channel(Arc::new(Plan::default()));
+        let settings = Arc::new(settings);
         let watcher =
             Watcher { settings, plan: plan_rx, clock: Clock::start(), reports: reports_tx };
         Hearing { reports, plan, _task: Task::spawn(watcher.run()) }

@@ -13,7 +13,7 @@ const BOUND_MAX: Duration = Duration::from_secs(1);
 pub const HOLD_OFF: Duration = Duration::from_millis(250);
 
 /// How long to wait before the next login.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Backoff(Duration);
 
 impl Backoff {

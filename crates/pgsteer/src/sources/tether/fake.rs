@@ -1,6 +1,7 @@
 //! A fake PostgreSQL for tests: the server's half of the protocol, message by message.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -55,6 +56,11 @@ pub fn welcome(parameters: &[(&str, &str)]) -> Vec<u8> {
     bytes
 }
 
+/// All that answers a query: one row of texts, and ReadyForQuery.
+pub fn answer(columns: &[&str]) -> Vec<u8> {
+    [message(b'T', &[0, 0]), row(columns), message(b'C', b"SELECT 1\0"), ready()].concat()
+}
+
 /// Reads a startup packet, without its length.
 pub async fn read_startup(stream: &mut TcpStream) -> Vec<u8> {
     let length = stream.read_u32().await.unwrap_or(4);
@@ -78,6 +84,12 @@ async fn read(stream: &mut TcpStream, length: u32) -> Vec<u8> {
 /// Writes, whether anybody still listens or not.
 pub async fn write(stream: &mut TcpStream, bytes: &[u8]) {
     let _ = stream.write_all(bytes).await;
+}
+
+/// Says nothing any more, and stays.
+pub async fn forever(stream: TcpStream) {
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    drop(stream);
 }
 
 /// A server that answers the startup packet with `answer` and closes.

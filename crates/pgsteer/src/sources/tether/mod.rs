@@ -49,6 +49,7 @@ const PROGRESS_PACE: Duration = Duration::from_secs(1);
 const SESSION_AGE_MIN: Duration = Duration::from_secs(1);
 
 /// The tether of one member.
+#[derive(Clone)]
 pub struct Tether {
     subject: Subject,
     beat: Beat,

@@ -1,21 +1,25 @@
-//! Things that there are one of for each member, made when first asked for.
+//! Things that there are one of for each name, of a member or a service, made when first asked for.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use pgsteer_core::names::MemberName;
-
-/// Beyond so many, those go that nobody holds. A cluster has a few members; in a long life under
-/// an operator that gives each new one a new name there are many that were.
+/// Beyond so many, those go that nobody holds. A cluster has a few members and services; in a long
+/// life under an operator that gives each new member a new name there are many that were.
 const NAMES_MAX: usize = 256;
 
-/// One `T` for each member.
-#[derive(Debug, Default)]
-pub struct ByMember<T>(Mutex<BTreeMap<MemberName, Arc<T>>>);
+/// One `T` for each name.
+#[derive(Debug)]
+pub struct ByName<N, T>(Mutex<BTreeMap<N, Arc<T>>>);
 
-impl<T: Default> ByMember<T> {
-    /// That of one member.
-    pub fn of(&self, name: &MemberName) -> Arc<T> {
+impl<N, T> Default for ByName<N, T> {
+    fn default() -> ByName<N, T> {
+        ByName(Mutex::default())
+    }
+}
+
+impl<N: Ord + Clone, T: Default> ByName<N, T> {
+    /// That of one name.
+    pub fn of(&self, name: &N) -> Arc<T> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(its) = all.get(name) {
             return Arc::clone(its);
@@ -29,6 +33,8 @@ impl<T: Default> ByMember<T> {
 
 #[cfg(test)]
 mod tests {
+    use pgsteer_core::names::MemberName;
+
     use super::*;
 
     fn member(number: usize) -> MemberName {
@@ -37,7 +43,7 @@ mod tests {
 
     #[test]
     fn everybody_gets_the_same_and_whom_nobody_holds_is_forgotten_in_the_end() {
-        let all = ByMember::<Mutex<u32>>::default();
+        let all = ByName::<_, Mutex<u32>>::default();
         let held = all.of(&member(0));
         *held.lock().unwrap() = 7;
         *all.of(&member(1)).lock().unwrap() = 8;

@@ -1,0 +1,92 @@
+//! The tether against fakes: what it claims of servers and of poolers, and when.
+
+mod pooler;
+mod server;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pgsteer_core::claim::{Claim, Fact, Failure, PoolerFacts, Report, TetherFacts};
+use pgsteer_core::names::{Endpoint, MemberName};
+use pgsteer_core::plan::{Ask, Pace};
+use tokio::sync::{mpsc, watch};
+
+use super::login::Login;
+use super::subject::Subject;
+use super::{Tether, progress};
+use crate::clock::Clock;
+use crate::sources::beat::Beat;
+use crate::sources::{Reporter, Task};
+
+const LIMIT: Duration = Duration::from_millis(500);
+
+/// A tether at work, and its claims.
+struct Rig {
+    plan: watch::Sender<Ask>,
+    reports: mpsc::Receiver<Report>,
+    clock: Clock,
+    _task: Task,
+}
+
+impl Rig {
+    fn new(address: SocketAddr, pace_ms: u64) -> Rig {
+        Rig::tied_to(Subject::Server, address, pace_ms)
+    }
+
+    /// At the pooler on this address. The member's server is said to listen elsewhere.
+    fn at_pooler(address: SocketAddr, pace_ms: u64) -> Rig {
+        Rig::tied_to(Subject::Pooler { port: address.port() }, address, pace_ms)
+    }
+
+    fn tied_to(subject: Subject, address: SocketAddr, pace_ms: u64) -> Rig {
+        Rig::with_limit(LIMIT, subject, address, pace_ms)
+    }
+
+    fn with_limit(limit: Duration, subject: Subject, address: SocketAddr, pace_ms: u64) -> Rig {
+        let (plan, plan_rx) = watch::channel(Ask {
+            postgres: endpoint(address),
+            addresses: Vec::new(),
+            patroni_url: None,
+            poolers: Default::default(),
+            pace: Pace {
+                tether: Duration::from_millis(pace_ms),
+                patroni: Duration::from_secs(1),
+                pooler: Duration::from_millis(pace_ms),
+            },
+        });
+        let (reports_tx, reports) = mpsc::channel(8);
+        let clock = Clock::start();
+        let member = MemberName::new("pg1").unwrap();
+        let reporter = Reporter { member, clock, reports: reports_tx };
+        let beat = Beat::new(plan_rx, |pace| pace.tether, Clock::start());
+        let login = Arc::new(Login::fake(None, limit));
+        let tether = Tether::tied_to(subject, beat, login, reporter, None);
+        Rig { plan, reports, clock, _task: Task::spawn(tether.run()) }
+    }
+
+    async fn claim(&mut self) -> (Claim, Result<TetherFacts, Failure>) {
+        let Some(Report::Claim(claim)) = self.reports.recv().await else { panic!("no claim") };
+        let Fact::Tether(answer) = claim.fact.clone() else { panic!("{claim:?}") };
+        (claim, answer)
+    }
+
+    async fn of_pooler(&mut self) -> Result<PoolerFacts, Failure> {
+        let Some(Report::Claim(claim)) = self.reports.recv().await else { panic!("no claim") };
+        let Fact::Pooler { said, .. } = claim.fact else { panic!("{claim:?}") };
+        said
+    }
+
+    async fn answer(&mut self) -> Result<TetherFacts, Failure> {
+        self.claim().await.1
+    }
+}
+
+fn endpoint(address: SocketAddr) -> Endpoint {
+    Endpoint::new(&address.ip().to_string(), address.port()).unwrap()
+}
+
+/// What a session asks that was not told its role.
+fn recovery_question() -> Vec<u8> {
+    [progress::RECOVERY.as_bytes(), b"\0"].concat()
+}

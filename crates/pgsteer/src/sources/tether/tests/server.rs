@@ -1,0 +1,392 @@
+//! Servers: their login, their role, and its changes.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use pgsteer_core::claim::{Claim, Fact, Failure, Report, ServerStart, TetherFacts};
+use pgsteer_core::names::Endpoint;
+use tokio::sync::mpsc;
+
+use super::{LIMIT, Rig, endpoint, recovery_question};
+use crate::sources::tether::fake::{self, forever, welcome};
+use crate::sources::tether::login::{LoggedIn, Login};
+use crate::sources::tether::session::Session;
+use crate::sources::tether::{SESSION_AGE_MIN, progress};
+
+const PRIMARY: TetherFacts = TetherFacts { in_recovery: false, started_at: None };
+const STANDBY: TetherFacts = TetherFacts { in_recovery: true, started_at: None };
+
+async fn login(address: SocketAddr, password: Option<&str>) -> Result<Session, Failure> {
+    let login = Login::fake(password, LIMIT);
+    let logged_in = login.log_in(&endpoint(address), &[address.ip()]).await;
+    logged_in.map(|LoggedIn { session, .. }| session).map_err(|missed| missed.failure)
+}
+
+async fn refusal(address: SocketAddr) -> Failure {
+    match login(address, Some("geheim")).await {
+        Ok(_) => panic!("logged in"),
+        Err(failure) => failure,
+    }
+}
+
+#[tokio::test]
+async fn the_login_tells_the_role_and_a_sync_the_promotion() {
+    let address = fake::server(|stream, _| {
+        fake::standby(stream, |number| match number {
+            2 => [fake::status("in_hot_standby", "off"), fake::ready()].concat(),
+            _ => fake::ready(),
+        })
+    })
+    .await;
+    let mut rig = Rig::new(address, 5);
+    let said = [rig.answer().await, rig.answer().await, rig.answer().await];
+    assert_eq!(said, [Ok(STANDBY), Ok(STANDBY), Ok(STANDBY)]);
+    assert_eq!(rig.answer().await, Ok(PRIMARY));
+    assert_eq!(rig.answer().await, Ok(PRIMARY));
+}
+
+#[tokio::test]
+async fn a_server_without_in_hot_standby_is_asked_by_a_query() {
+    let address = fake::server(|mut stream, _| async move {
+        fake::read_startup(&mut stream).await;
+        fake::write(&mut stream, &welcome(&[("server_version", "9.6.24")])).await;
+        for answer in ["t", "f"] {
+            let (tag, body) = fake::read_message(&mut stream).await;
+            assert_eq!((tag, &body[..]), (b'Q', &recovery_question()[..]));
+            let columns = fake::message(b'T', &[0, 0]);
+            let complete = fake::message(b'C', b"SELECT 1\0");
+            let bytes = [columns, fake::row(&[answer]), complete, fake::ready()].concat();
+            fake::write(&mut stream, &bytes).await;
+        }
+        forever(stream).await;
+    })
+    .await;
+    let mut rig = Rig::new(address, 5);
+    assert_eq!(rig.answer().await, Ok(STANDBY));
+    assert_eq!(rig.answer().await, Ok(PRIMARY));
+}
+
+#[tokio::test]
+async fn a_login_of_single_bytes_is_a_login() {
+    let address = fake::server(|mut stream, _| async move {
+        fake::read_startup(&mut stream).await;
+        fake::drip(&mut stream, &welcome(&[("in_hot_standby", "off")])).await;
+        forever(stream).await;
+    })
+    .await;
+    let session = login(address, None).await.unwrap_or_else(|failure| panic!("{failure}"));
+    assert_eq!(session.told_in_login(), Some(PRIMARY));
+}
+
+#[tokio::test]
+async fn the_startup_packet_says_who_we_are() {
+    let (seen_tx, mut seen) = mpsc::channel(1);
+    let address = fake::server(move |mut stream, _| {
+        let seen_tx = seen_tx.clone();
+        async move { seen_tx.send(fake::read_startup(&mut stream).await).await.unwrap() }
+    })
+    .await;
+    assert!(matches!(refusal(address).await, Failure::Closed(_)));
+    let packet = seen.recv().await.unwrap();
+    assert_eq!(packet[..4], [0, 3, 0, 0]);
+    let text = String::from_utf8(packet[4..].to_vec()).unwrap();
+    for pair in ["user\0pgcheck\0", "database\0postgres\0", "application_name\0pgsteer\0"] {
+        assert!(text.contains(pair), "{text:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_silent_server_times_out_in_the_login_and_after_it() {
+    let silent = fake::server(|stream, _| forever(stream)).await;
+    let peer = Arc::from(silent.to_string());
+    assert_eq!(refusal(silent).await, Failure::Timeout { peer, limit: LIMIT });
+
+    let falls_silent = fake::server(|mut stream, _| async move {
+        fake::read_startup(&mut stream).await;
+        fake::write(&mut stream, &welcome(&[("in_hot_standby", "off"), ("server_version", "9")]))
+            .await;
+        forever(stream).await;
+    })
+    .await;
+    let mut rig = Rig::new(falls_silent, 5);
+    assert_eq!(rig.answer().await, Ok(PRIMARY));
+    let (claim, answer) = rig.claim().await;
+    assert!(matches!(answer, Err(Failure::Timeout { .. })), "{answer:?}");
+    let age = rig.clock.now().since(claim.asked_at);
+    assert!(age >= LIMIT, "the claim is as old as its question, not {age:?}");
+    assert_eq!(rig.answer().await, Ok(PRIMARY), "a new login was tried");
+}
+
+#[tokio::test]
+async fn whoever_is_not_postgresql_is_told_apart() {
+    for (garbage, how) in [
+        (&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], "`HTTP/1.1 400 Bad Request....`"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "`SSH-2.0-OpenSSH_9.2..`"),
+        (b"\0\0\0\0\0\0\0\0\0", "length"),
+        (b"R\xff\xff\xff\xff", "length"),
+        (b"R\0\0\0\x04", "fill"),
+        (b"R\0\0\0\x08\0\0\0\x63", "authentication tag"),
+        (b"Z\0\0\0\x05I", "no authentication"),
+        (b"?\0\0\0\x05I", "message tag"),
+    ] {
+        let address = fake::answering_login(garbage).await;
+        let failure = refusal(address).await;
+        let sentence = failure.to_string();
+        let start = format!("{address} answers, but not as PostgreSQL does: ");
+        assert!(matches!(failure, Failure::Malformed(_)), "{failure:?}");
+        assert!(sentence.starts_with(&start) && sentence.contains(how), "{sentence}");
+    }
+}
+
+#[tokio::test]
+async fn ten_megabytes_are_too_much() {
+    let large = fake::message(b'S', &vec![b'x'; 10 * 1024 * 1024]);
+    let answer = [fake::authentication(0, &[]), large].concat();
+    let failure = refusal(fake::answering_login(answer).await).await;
+    assert!(matches!(failure, Failure::TooLarge { .. }), "{failure:?}");
+}
+
+#[tokio::test]
+async fn a_login_cut_short_is_a_closed_connection() {
+    let whole = welcome(&[("in_hot_standby", "off")]);
+    for length in [0, 3, 9, 20, whole.len() - 1] {
+        let failure = refusal(fake::answering_login(&whole[..length]).await).await;
+        assert!(matches!(failure, Failure::Closed(_)), "{length}: {failure:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_well_but_refuses_is_no_server_that_is_down() {
+    for (sqlstate, is_login) in [
+        ("53300", true),
+        ("28P01", true),
+        ("28000", true),
+        ("3D000", true),
+        ("42501", true),
+        ("57P01", false),
+        ("57P02", false),
+        ("57P03", false),
+    ] {
+        let answer = fake::error("FATAL", sqlstate, "sorry,\ntoo many clients already");
+        let failure = refusal(fake::answering_login(answer).await).await;
+        assert_eq!(failure.is_login_refused(), is_login, "{failure:?}");
+        assert!(failure.to_string().contains("sorry, too many clients already"), "{failure}");
+        assert!(failure.to_string().contains(sqlstate), "{failure}");
+    }
+}
+
+/// 'md5' and md5(md5('geheim' || 'pgcheck') || 'salt'), as md5sum computes it.
+const MD5_ANSWER: &[u8] = b"md52579e8fc1d0731cc478f7435cc59d3e6\0";
+
+#[tokio::test]
+async fn the_md5_answer_is_the_one_that_the_server_computes() {
+    let address = fake::server(|mut stream, _| async move {
+        fake::read_startup(&mut stream).await;
+        fake::write(&mut stream, &fake::authentication(5, b"salt")).await;
+        let (tag, body) = fake::read_message(&mut stream).await;
+        let is_right = tag == b'p' && body == MD5_ANSWER;
+        let answer = match is_right {
+            true => welcome(&[("in_hot_standby", "off")]),
+            false => fake::error("FATAL", "28P01", "wrong"),
+        };
+        fake::write(&mut stream, &answer).await;
+        forever(stream).await;
+    })
+    .await;
+    assert!(login(address, Some("geheim")).await.is_ok());
+    assert!(login(address, Some("falsch")).await.is_err());
+    let failure = login(address, None).await.err().unwrap();
+    assert!(failure.is_login_refused(), "{failure:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_prove_to_know_the_password_is_not_believed() {
+    let address = fake::server(|mut stream, _| async move {
+        fake::read_startup(&mut stream).await;
+        fake::write(&mut stream, &fake::authentication(10, b"SCRAM-SHA-256\0\0")).await;
+        let (_, first) = fake::read_message(&mut stream).await;
+        let first = String::from_utf8_lossy(&first).into_owned();
+        let nonce = first.split("r=").nth(1).unwrap();
+        let challenge = format!("r={nonce}more,s=c2FsdA==,i=16");
+        fake::write(&mut stream, &fake::authentication(11, challenge.as_bytes())).await;
+        fake::read_message(&mut stream).await;
+        let proof = [fake::authentication(12, b"v=bm90aGluZw=="), welcome(&[])].concat();
+        fake::write(&mut stream, &proof).await;
+        forever(stream).await;
+    })
+    .await;
+    let failure = login(address, Some("geheim")).await.err().unwrap();
+    assert!(failure.to_string().contains("proof"), "{failure:?}");
+    assert!(!format!("{failure:?}").contains("geheim"));
+}
+
+#[tokio::test]
+async fn a_method_that_we_do_not_know_is_a_refusal() {
+    let gss = fake::authentication(7, &[]);
+    let oauth = fake::authentication(10, b"OAUTHBEARER\0\0");
+    for demand in [gss, oauth] {
+        let failure = refusal(fake::answering_login(demand).await).await;
+        assert!(failure.is_login_refused(), "{failure:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_end_of_a_session_is_felt_at_once_and_a_new_one_is_tried_at_once() {
+    let shutdown = fake::error("FATAL", "57P01", "terminating connection");
+    for goodbye in [shutdown, Vec::new()] {
+        let is_error = !goodbye.is_empty();
+        let address = fake::server(move |mut stream, _| {
+            let goodbye = goodbye.clone();
+            async move {
+                fake::read_startup(&mut stream).await;
+                let parameters = [("in_hot_standby", "off"), ("server_version", "9")];
+                fake::write(&mut stream, &welcome(&parameters)).await;
+                tokio::time::sleep(SESSION_AGE_MIN + Duration::from_millis(50)).await;
+                fake::write(&mut stream, &goodbye).await;
+            }
+        })
+        .await;
+        let mut rig = Rig::new(address, 60_000);
+        assert_eq!(rig.answer().await, Ok(PRIMARY));
+        let (claim, answer) = rig.claim().await;
+        match answer {
+            Err(Failure::Unavailable { sqlstate, .. }) if is_error => {
+                assert_eq!(&*sqlstate, "57P01");
+            }
+            Err(Failure::Closed(_)) if !is_error => {}
+            other => panic!("{other:?}"),
+        }
+        let late = rig.clock.now().since(claim.asked_at);
+        assert!(late < Duration::from_secs(1), "{late:?}");
+        let started = Instant::now();
+        assert_eq!(rig.answer().await, Ok(PRIMARY));
+        assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_ends_every_session_is_not_dialled_in_a_closed_loop() {
+    static LOGINS: AtomicUsize = AtomicUsize::new(0);
+    let address = fake::server(|mut stream, _| async move {
+        LOGINS.fetch_add(1, Ordering::SeqCst);
+        fake::read_startup(&mut stream).await;
+        fake::write(&mut stream, &welcome(&[("in_hot_standby", "off"), ("server_version", "9")]))
+            .await;
+    })
+    .await;
+    let mut rig = Rig::new(address, 250);
+    let drain = async { while rig.reports.recv().await.is_some() {} };
+    let _ = tokio::time::timeout(Duration::from_millis(500), drain).await;
+    // At once, then after 5, 10, 20, 40, 80, 160 and 250 ms.
+    let logins = LOGINS.load(Ordering::SeqCst);
+    assert!((2..=8).contains(&logins), "{logins}");
+}
+
+#[tokio::test]
+async fn an_unasked_report_of_the_role_is_a_claim() {
+    let address = fake::server(|mut stream, _| async move {
+        fake::read_startup(&mut stream).await;
+        fake::write(&mut stream, &welcome(&[("in_hot_standby", "on"), ("server_version", "9")]))
+            .await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        fake::write(&mut stream, &fake::status("in_hot_standby", "off")).await;
+        forever(stream).await;
+    })
+    .await;
+    let mut rig = Rig::new(address, 60_000);
+    assert_eq!(rig.answer().await, Ok(STANDBY));
+    assert_eq!(rig.answer().await, Ok(PRIMARY));
+}
+
+#[tokio::test]
+async fn a_member_that_moved_is_dialled_at_its_new_place() {
+    let standby = |stream, _| fake::standby(stream, |_| fake::ready());
+    let (old, new) = (fake::server(standby).await, fake::answering_login(Vec::new()).await);
+    let mut rig = Rig::new(old, 60_000);
+    assert_eq!(rig.answer().await, Ok(STANDBY));
+    rig.plan.send_modify(|ask| ask.postgres = endpoint(new));
+    assert_eq!(rig.answer().await, Err(Failure::Closed(Arc::from(new.to_string()))));
+}
+
+#[tokio::test]
+async fn a_progress_query_that_is_refused_is_not_repeated() {
+    let address = fake::server(|mut stream, _| async move {
+        fake::read_startup(&mut stream).await;
+        fake::write(&mut stream, &welcome(&[("in_hot_standby", "on")])).await;
+        let denied = fake::error("ERROR", "42501", "permission denied for function");
+        for answer in [fake::row(&["f"]), denied] {
+            assert_eq!(fake::read_message(&mut stream).await.0, b'Q');
+            fake::write(&mut stream, &[answer, fake::ready()].concat()).await;
+        }
+        // The next question is the Sync again.
+        assert_eq!(fake::read_message(&mut stream).await.0, b'S');
+        fake::write(&mut stream, &fake::ready()).await;
+        forever(stream).await;
+    })
+    .await;
+    let mut session = login(address, None).await.unwrap_or_else(|failure| panic!("{failure}"));
+    assert_eq!(session.progress().await, Ok(None));
+    assert_eq!(session.progress().await, Ok(None));
+    assert_eq!(session.role().await, Ok(STANDBY));
+}
+
+#[tokio::test]
+async fn a_name_that_stands_for_another_address_is_asked_there() {
+    let old = fake::server(|stream, _| fake::standby(stream, |_| fake::ready())).await;
+    let new = tokio::net::TcpListener::bind(("127.0.0.2", old.port())).await.unwrap();
+    let addresses = |ip: [u8; 4]| vec![IpAddr::from(ip)];
+    let mut rig = Rig::new(old, 5);
+    rig.plan.send_modify(|ask| {
+        ask.postgres = Endpoint::new("pg1.example", old.port()).unwrap();
+        ask.addresses = addresses([127, 0, 0, 1]);
+    });
+    assert_eq!(rig.answer().await, Ok(STANDBY));
+    rig.plan.send_modify(|ask| ask.addresses = addresses([127, 0, 0, 2]));
+    let promoted = async {
+        let (mut stream, _) = new.accept().await.unwrap();
+        fake::read_startup(&mut stream).await;
+        fake::write(&mut stream, &welcome(&[("in_hot_standby", "off")])).await;
+        forever(stream).await;
+    };
+    let seen = async { while rig.answer().await != Ok(PRIMARY) {} };
+    tokio::select! {
+        () = promoted => {}
+        () = seen => return,
+        () = tokio::time::sleep(Duration::from_secs(5)) => {}
+    }
+    panic!("it is still asked at the old address");
+}
+
+#[tokio::test]
+async fn a_server_tells_once_a_session_when_it_was_started() {
+    let server = fake::server(|mut stream, number| async move {
+        fake::read_startup(&mut stream).await;
+        fake::write(&mut stream, &welcome(&[("in_hot_standby", "off")])).await;
+        loop {
+            let (tag, body) = fake::read_message(&mut stream).await;
+            let started = if number == 0 { "1000" } else { "2000" };
+            let answer = match (tag, &body[..]) {
+                (b'S', _) => fake::ready(),
+                (b'Q', asked) if asked.starts_with(progress::FIRST.as_bytes()) => {
+                    fake::answer(&["f", started])
+                }
+                (b'Q', _) => fake::answer(&["f", "16", "00000001", "f", "", "1", "97", ""]),
+                _ => return,
+            };
+            fake::write(&mut stream, &answer).await;
+        }
+    });
+    let mut rig = Rig::new(server.await, 5);
+    // The role is not kept waiting for it.
+    assert_eq!(rig.answer().await, Ok(PRIMARY));
+    assert!(matches!(
+        rig.reports.recv().await,
+        Some(Report::Claim(Claim { fact: Fact::Progress(_), .. }))
+    ));
+    let started_at = Some(ServerStart(1000));
+    for _ in 0..2 {
+        assert_eq!(rig.answer().await, Ok(TetherFacts { started_at, ..PRIMARY }));
+    }
+}
