@@ -70,6 +70,11 @@ pub enum Conflict {
     /// A lag limit on a service that has no replicas.
     #[error("a lag limit has no meaning on a service with role {0}")]
     LagOnRole(Role),
+    /// A limit by what only a login can tell.
+    #[error(
+        "without a check login nobody knows how far a replica is behind in time, so none would ever serve"
+    )]
+    LagTimeWithoutLogin,
     /// A fallback on a service that has no replicas.
     #[error("falling back to the primary has no meaning on a service with role {0}")]
     FallbackOnRole(Role),
@@ -126,6 +131,9 @@ impl Conflict {
             Conflict::TooMany { max, .. } => format!("at most {max}"),
             Conflict::NoCheckLogin | Conflict::SessionsWithoutLogin => {
                 "add [check] with user = \"pgcheck\", or --check-user pgcheck".into()
+            }
+            Conflict::LagTimeWithoutLogin => {
+                "add [check] with user = \"pgcheck\", or --check-user pgcheck; or limit the bytes, as in lag_bytes_max = \"16MB\" or --max-lag 16MB".into()
             }
             Conflict::Same { .. } => "remove one of them".into(),
             Conflict::SameListen { .. } => "give one of them another port".into(),

@@ -136,7 +136,7 @@ fn what_makes_no_sense_is_refused() {
         refused(PATRONI, &[], &wishes(Profile::Httpchk)),
         refused(PATRONI, &one, &wishes(Profile::Httpchk)),
         refused(PATRONI, &none, &wishes(Profile::Httpchk)),
-        refused(&sql(lag), &three(), &wishes(Profile::Httpchk)),
+        refused(&sql(&format!("{check}{lag}")), &three(), &wishes(Profile::Httpchk)),
         refused(&sql(""), &three(), &wishes(Profile::Sql)),
         refused(&sql(&format!("{check}password_file = 'x'")), &three(), &wishes(Profile::Sql)),
         refused(&sql(&format!("{check}sslmode = 'require'")), &three(), &wishes(Profile::Sql)),

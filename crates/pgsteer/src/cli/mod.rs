@@ -121,7 +121,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "SECONDS", allow_hyphen_values = true)]
     pub hold: Option<String>,
 
-    /// How far behind a replica may be, as 16MB or 10s [default: no limit]
+    /// How far behind a replica may be, as 16MB, or with --check-user as 10s [default: no limit]
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     pub max_lag: Option<String>,
 
