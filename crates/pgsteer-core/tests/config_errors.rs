@@ -554,6 +554,17 @@ fn a_lag_limit_in_time_needs_a_login() {
 }
 
 #[test]
+fn the_local_member_is_one_of_those_that_are_listed() {
+    let members = "members.b.postgres = 'pg2'\ncluster.local = 'c'\n";
+    assert_snapshot!(wrong_beside_members(members), @"
+    pgsteer.toml:4:17: cluster.local: no member is called c
+        help: one of a, b
+    ");
+    // Who the members are, Patroni tells later.
+    assert!(read("cluster.local = 'c'\npatroni.urls = ['http://pg1']\n").is_ok());
+}
+
+#[test]
 fn a_weight_by_sessions_needs_a_login() {
     let agent = "[agent]\nweight = 'sessions'\n";
     assert_snapshot!(wrong_beside_patroni(agent), @r#"

@@ -8,7 +8,7 @@ use super::SslMode;
 use super::error::Place;
 use super::units::seconds_text;
 use crate::claim::Role;
-use crate::names::MemberName;
+use crate::names::{MemberName, listed};
 
 /// Values that do not fit together, or one that is missing.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -61,6 +61,9 @@ pub enum Conflict {
         /// Who listens there already.
         other: Place,
     },
+    /// The member that runs here is none of the members.
+    #[error("no member is called {0}")]
+    UnknownLocal(MemberName, Vec<MemberName>),
     /// A service for replicas of a cluster that can have none.
     #[error("{only} is the only member, so there is no replica to read from")]
     NoReplica {
@@ -137,6 +140,7 @@ impl Conflict {
             }
             Conflict::Same { .. } => "remove one of them".into(),
             Conflict::SameListen { .. } => "give one of them another port".into(),
+            Conflict::UnknownLocal(_, members) => format!("one of {}", listed(members)),
             Conflict::NoReplica { .. } => {
                 "list the other members, set fallback = \"primary\", or keep only [services.write]".into()
             }

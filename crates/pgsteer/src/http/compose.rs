@@ -152,6 +152,7 @@ fn subjects(kind: &EventKind) -> (Option<&MemberName>, Option<&ServiceName>, Opt
         | EventKind::Moved { member, .. }
         | EventKind::AddressLost { member, .. } => (Some(member), None, None),
         EventKind::Paused(_)
+        | EventKind::LocalUnknown { .. }
         | EventKind::EtcdWatched
         | EventKind::EtcdLost { .. }
         | EventKind::StrangeCluster { .. }
@@ -166,6 +167,7 @@ fn word(kind: &EventKind) -> &'static str {
         EventKind::Joined { .. } => "joined",
         EventKind::Left { .. } => "left",
         EventKind::Moved { .. } => "moved",
+        EventKind::LocalUnknown { .. } => "local_unknown",
         EventKind::Paused(true) => "paused",
         EventKind::Paused(false) => "resumed",
         EventKind::AddressLost { .. } => "address_lost",

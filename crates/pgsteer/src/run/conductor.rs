@@ -117,6 +117,7 @@ fn log(event: &Event) {
         EventKind::Gate { now: "shut" | "draining", .. }
         | EventKind::Gate { now: "open", reason: Some(_), .. }
         | EventKind::Left { .. }
+        | EventKind::LocalUnknown { .. }
         | EventKind::AddressLost { .. }
         | EventKind::EtcdLost { .. }
         | EventKind::StrangeCluster { .. } => tracing::warn!("{}", event.kind),
