@@ -22,6 +22,7 @@ pub fn compose(snapshot: &Snapshot, stats: &Stats, now: &Now) -> Document {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         now: now.stamp(now.at),
         uptime_seconds: now.at.since_start().as_secs(),
+        stopping: stats.stopping.load(Relaxed),
         generation: snapshot.generation,
         clusters: vec![cluster(snapshot, stats, now)],
         clients: count(&stats.clients),
