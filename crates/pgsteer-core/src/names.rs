@@ -84,6 +84,12 @@ name! {
     ClusterName
 }
 
+/// Names in a sentence.
+pub(crate) fn listed(names: &[MemberName]) -> String {
+    let names: Vec<&str> = names.iter().map(MemberName::as_str).collect();
+    names.join(", ")
+}
+
 pub(crate) fn check_name(text: &str) -> Result<(), NameError> {
     if text.is_empty() {
         return Err(NameError::Empty);

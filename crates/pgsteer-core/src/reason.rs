@@ -5,7 +5,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::claim::{Failure, Role};
-use crate::names::MemberName;
+use crate::names::{MemberName, listed};
 
 /// Why a gate is not open, or is open with a reservation.
 ///
@@ -52,10 +52,10 @@ pub enum Reason {
         wants: Role,
     },
     /// Two members or more take writes, or hold the lock, at the same time.
-    #[error("split brain: {} take writes at the same time", list(.0))]
+    #[error("split brain: {} take writes at the same time", listed(.0))]
     SplitBrain(Vec<MemberName>),
     /// Without Patroni a lone primary proves nothing until all others have been asked.
-    #[error("not all members have been asked yet: {} missing", list(.0))]
+    #[error("not all members have been asked yet: {} missing", listed(.0))]
     AwaitingOthers(Vec<MemberName>),
     /// A replica that does not stream.
     #[error("it does not stream from the primary{}", in_state(.0))]
@@ -254,9 +254,4 @@ fn astray(leads_to: Role, is: Role) -> String {
 
 fn in_state(state: &Option<String>) -> String {
     state.as_ref().map(|state| format!(": {state}")).unwrap_or_default()
-}
-
-fn list(names: &[MemberName]) -> String {
-    let names: Vec<&str> = names.iter().map(MemberName::as_str).collect();
-    names.join(", ")
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::claim::{Failure, Role, Standby, Tags};
 use crate::gate::{Gate, GateState};
-use crate::names::{ClusterName, Endpoint, MemberName, ServiceName};
+use crate::names::{ClusterName, Endpoint, MemberName, ServiceName, listed};
 use crate::post::Post;
 use crate::reason::Reason;
 use crate::time::Moment;
@@ -294,6 +294,13 @@ pub enum EventKind {
         /// The member.
         member: MemberName,
     },
+    /// The member that is to run on this machine is none of those that there are.
+    LocalUnknown {
+        /// What the configuration calls it.
+        local: MemberName,
+        /// Those that there are.
+        members: Vec<MemberName>,
+    },
     /// A member's host or port changed.
     Moved {
         /// The member.
@@ -354,6 +361,11 @@ impl fmt::Display for EventKind {
                 write!(f, "member {member} found at {postgres}")
             }
             EventKind::Left { member } => write!(f, "member {member} is not listed any more"),
+            EventKind::LocalUnknown { local, members } => write!(
+                f,
+                "no member is called {local}, as the local one is to be; there are {}",
+                listed(members)
+            ),
             EventKind::Moved { member, postgres } => {
                 write!(f, "member {member} moved to {postgres}")
             }

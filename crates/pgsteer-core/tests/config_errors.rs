@@ -18,9 +18,14 @@ fn wrong(text: &str) -> String {
     read(text).unwrap_err().to_string()
 }
 
+/// What becomes of a file that has Patroni and this besides.
+fn read_beside_patroni(text: &str) -> Result<Config, ConfigErrors> {
+    read(&format!("[patroni]\nurls = ['http://pg1']\n{text}"))
+}
+
 /// Everything that is said of a file that has Patroni and this besides.
 fn wrong_beside_patroni(text: &str) -> String {
-    wrong(&format!("[patroni]\nurls = ['http://pg1']\n{text}"))
+    read_beside_patroni(text).unwrap_err().to_string()
 }
 
 /// Everything that is said of a file that has members, a login and this besides.
@@ -529,6 +534,34 @@ pooler_down = 'bypass'
     pgsteer.toml:5:15: services.write.pooler_down: without `pooler_port` the service uses no pooler
         help: add pooler_port = 6432, or remove pooler_down
     ");
+}
+
+#[test]
+fn a_lag_limit_in_time_needs_a_login() {
+    let read = "[services.read]\nlag_seconds_max = 10\nfallback = 'primary'\n";
+    assert_snapshot!(wrong_beside_patroni(read), @r#"
+    pgsteer.toml:4:19: services.read.lag_seconds_max: without a check login nobody knows how far a replica is behind in time, so none would ever serve
+        help: add [check] with user = "pgcheck", or --check-user pgcheck; or limit the bytes, as in lag_bytes_max = "16MB" or --max-lag 16MB
+    "#);
+    assert!(read_beside_patroni(&format!("{read}[check]\nuser = 'pgcheck'\n")).is_ok());
+    assert!(read_beside_patroni("[services.read]\nlag_bytes_max = '16MB'\n").is_ok());
+    // One missing login is one error.
+    let listed = format!("members.a.postgres = 'pg1'\nmembers.b.postgres = 'pg2'\n{read}");
+    assert_snapshot!(wrong(&listed), @r#"
+    pgsteer.toml:1:1: members: members that are listed one by one are judged by SQL, and there is no login for it
+        help: add [check] with user = "pgcheck", or --check-user pgcheck
+    "#);
+}
+
+#[test]
+fn the_local_member_is_one_of_those_that_are_listed() {
+    let members = "members.b.postgres = 'pg2'\ncluster.local = 'c'\n";
+    assert_snapshot!(wrong_beside_members(members), @"
+    pgsteer.toml:4:17: cluster.local: no member is called c
+        help: one of a, b
+    ");
+    // Who the members are, Patroni tells later.
+    assert!(read("cluster.local = 'c'\npatroni.urls = ['http://pg1']\n").is_ok());
 }
 
 #[test]

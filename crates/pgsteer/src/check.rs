@@ -8,10 +8,11 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use hyper::StatusCode;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use pgsteer_core::probe::Probe;
+use pgsteer_core::wire::patroni::parse_status;
 
 use crate::ask::Target;
 
@@ -113,6 +114,11 @@ fn ask(http_url: &str, question: &Question, limit: Duration) -> Result<Outcome> 
     let asking = async {
         for path in question.paths() {
             let (status, body) = target.get(&path, limit).await?;
+            // It answers any path, and what it means by it is not what is asked here.
+            if parse_status(false, &body).is_ok() {
+                return Err(anyhow!("a Patroni answers there, not a pgsteer"))
+                    .with_context(|| target.complaint());
+            }
             let said = String::from_utf8_lossy(&body);
             let line = said.lines().next().unwrap_or_default().to_owned();
             match status {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use pgsteer::check::Question;
-use pgsteer::cli::{self, Cli, Command, LogFormat};
+use pgsteer::cli::{self, Cli, Command, LogFormat, StartArgs};
 use pgsteer::run::Outputs;
 use pgsteer_core::config::Config;
 use pgsteer_core::config::error::ConfigErrors;
@@ -29,14 +29,10 @@ const LOG_LINES_MAX: usize = 10_000;
 
 fn main() -> ExitCode {
     match Cli::parse_from(words(std::env::args_os())).command {
-        Command::Run(args) => {
-            let (format, check_only) = (args.log_format, args.check_config);
-            run(Outputs::All, format, check_only, None, move || cli::load(&args))
-        }
+        Command::Run(args) => run(Outputs::All, args.start, None, move || cli::load(&args)),
         Command::Agent(args) => {
-            let (format, check_only) = (args.log_format, args.check_config);
             let hint = args.pgisready_path.as_ref().map(|_| NO_PG_ISREADY);
-            run(Outputs::AnswersOnly, format, check_only, hint, move || cli::load_agent(&args))
+            run(Outputs::AnswersOnly, args.start, hint, move || cli::load_agent(&args))
         }
         Command::Check(args) => {
             let of_haproxy = |arguments: &Vec<String>| {
@@ -69,8 +65,7 @@ fn words(given: impl Iterator<Item = OsString>) -> Vec<OsString> {
 
 fn run(
     outputs: Outputs,
-    format: LogFormat,
-    check_only: bool,
+    start: StartArgs,
     hint: Option<&str>,
     load: impl Fn() -> Result<Config, ConfigErrors>,
 ) -> ExitCode {
@@ -85,7 +80,7 @@ fn run(
         cli::complain(&format_args!("{error:#}"), 1);
         return ExitCode::from(cli::EXIT_WRONG_CONFIG);
     }
-    if check_only {
+    if start.check_config {
         // A reader that has gone away is no reason to fail.
         let _ = match outputs {
             Outputs::All => writeln!(io::stdout(), "{}", Summary(&config)),
@@ -93,7 +88,7 @@ fn run(
         };
         return ExitCode::SUCCESS;
     }
-    let _log = start_log(format);
+    let _log = start_log(start.log_format);
     if let Some(hint) = hint {
         tracing::info!("{hint}");
     }

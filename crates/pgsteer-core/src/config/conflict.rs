@@ -8,7 +8,7 @@ use super::SslMode;
 use super::error::Place;
 use super::units::seconds_text;
 use crate::claim::Role;
-use crate::names::MemberName;
+use crate::names::{MemberName, listed};
 
 /// Values that do not fit together, or one that is missing.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -61,6 +61,9 @@ pub enum Conflict {
         /// Who listens there already.
         other: Place,
     },
+    /// The member that runs here is none of the members.
+    #[error("no member is called {0}")]
+    UnknownLocal(MemberName, Vec<MemberName>),
     /// A service for replicas of a cluster that can have none.
     #[error("{only} is the only member, so there is no replica to read from")]
     NoReplica {
@@ -70,6 +73,11 @@ pub enum Conflict {
     /// A lag limit on a service that has no replicas.
     #[error("a lag limit has no meaning on a service with role {0}")]
     LagOnRole(Role),
+    /// A limit by what only a login can tell.
+    #[error(
+        "without a check login nobody knows how far a replica is behind in time, so none would ever serve"
+    )]
+    LagTimeWithoutLogin,
     /// A fallback on a service that has no replicas.
     #[error("falling back to the primary has no meaning on a service with role {0}")]
     FallbackOnRole(Role),
@@ -127,8 +135,12 @@ impl Conflict {
             Conflict::NoCheckLogin | Conflict::SessionsWithoutLogin => {
                 "add [check] with user = \"pgcheck\", or --check-user pgcheck".into()
             }
+            Conflict::LagTimeWithoutLogin => {
+                "add [check] with user = \"pgcheck\", or --check-user pgcheck; or limit the bytes, as in lag_bytes_max = \"16MB\" or --max-lag 16MB".into()
+            }
             Conflict::Same { .. } => "remove one of them".into(),
             Conflict::SameListen { .. } => "give one of them another port".into(),
+            Conflict::UnknownLocal(_, members) => format!("one of {}", listed(members)),
             Conflict::NoReplica { .. } => {
                 "list the other members, set fallback = \"primary\", or keep only [services.write]".into()
             }

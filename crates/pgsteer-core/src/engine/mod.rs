@@ -73,6 +73,8 @@ pub struct Engine {
     lead: Lead,
     /// How full each member is, in percent and in steps, as last shown.
     loads: BTreeMap<MemberName, u8>,
+    /// The local member that was looked for in vain, and among whom.
+    local_missing: Option<(MemberName, Vec<MemberName>)>,
     /// The cluster is in maintenance mode, as far as was last heard.
     paused: bool,
     /// Since when some service has been without a primary.
@@ -101,6 +103,7 @@ impl Engine {
             gates: BTreeMap::new(),
             lead: Lead::default(),
             loads: BTreeMap::new(),
+            local_missing: None,
             paused: false,
             primary_missing_since: None,
             due: None,
@@ -208,6 +211,7 @@ impl Engine {
         self.note_lead(now);
         self.note_loads(now);
         self.note_pause(now);
+        self.note_local(now);
         let generation = self.snapshot.generation + 1;
         let turned = self.turn_all_gates(generation, now);
         for (post, gates) in &turned {
@@ -267,6 +271,22 @@ impl Engine {
         }
     }
 
+    /// Says once that the member that the configuration calls the local one is not there, and again
+    /// when others are there. Before anybody is there it may still come.
+    fn note_local(&mut self, now: Moment) {
+        let members = self.roster.members();
+        let local = self.cluster.here.name.as_ref().filter(|name| !members.contains_key(*name));
+        let missing = local.filter(|_| !members.is_empty()).map(|name| {
+            let present = members.iter().filter(|(_, member)| member.left_at.is_none());
+            (name.clone(), present.map(|(name, _)| name.clone()).collect())
+        });
+        if missing != self.local_missing {
+            self.local_missing.clone_from(&missing);
+            let event = missing.map(|(local, members)| EventKind::LocalUnknown { local, members });
+            self.record(event, now);
+        }
+    }
+
     /// Without a single service it is the agent or the health pages that want to know.
     fn note_missing_primary(&mut self, now: Moment) {
         let has_services = self.posts.keys().any(|post| matches!(post, Post::Service(_)));
@@ -295,7 +315,7 @@ impl Engine {
         }
     }
 
-    fn record(&mut self, events: Vec<EventKind>, now: Moment) {
+    fn record(&mut self, events: impl IntoIterator<Item = EventKind>, now: Moment) {
         for event in events {
             self.history.record(event, now);
         }

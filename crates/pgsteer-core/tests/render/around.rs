@@ -73,6 +73,21 @@ fn clients_know_several_hosts() {
 }
 
 #[test]
+fn clients_are_told_what_a_single_host_means() {
+    let one = Wishes { vip: None, doors: vec!["fd00::21".to_owned()], ..doors() };
+    let told = [one, doors()].map(|wishes| {
+        let text = shown(&made(Kind::Clients, &three(), &wishes));
+        let (note, services) = text.split_once("\n## write").unwrap();
+        let note = note.lines().skip_while(|line| !line.starts_with("One"));
+        let note = note.take_while(|line| !line.starts_with("In the place"));
+        let lists =
+            services.lines().filter(|line| line.contains(":5000") || line.contains("host="));
+        note.chain(lists).collect::<Vec<_>>().join("\n")
+    });
+    insta::assert_snapshot!(told.join("\n\n"));
+}
+
+#[test]
 fn consul_and_grafana_are_json() {
     let members = three();
     for kind in [Kind::Consul, Kind::Grafana] {

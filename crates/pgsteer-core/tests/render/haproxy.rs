@@ -100,6 +100,20 @@ fn a_wish_changes_what_it_should() {
 }
 
 #[test]
+fn statistics_on_the_port_of_pgsteers_pages_have_a_note() {
+    let has_note = |toml: &str, wishes: &Wishes| {
+        text(&format!("{PATRONI}{toml}"), &three(), wishes).contains("pgsteer's own pages")
+    };
+    let elsewhere = Some("127.0.0.1:7001".parse().unwrap());
+    let apart = Wishes { stats_listen: elsewhere, ..wishes(Profile::Agent) };
+    assert!(has_note("", &wishes(Profile::Agent)));
+    assert!(!has_note("", &apart));
+    assert!(has_note("[http]\nlisten = 7001", &apart));
+    assert!(!has_note("[http]\nlisten = false", &wishes(Profile::Agent)));
+    assert!(!has_note("", &wishes(Profile::Httpchk)), "no pgsteer is needed");
+}
+
+#[test]
 fn members_are_written_as_haproxy_reads_them() {
     let mut odd = members(&["fd00::11", "pg-2.example", "10.0.0.13"]);
     odd[0].name = MemberName::new("größe \"1\"").unwrap();
@@ -136,7 +150,7 @@ fn what_makes_no_sense_is_refused() {
         refused(PATRONI, &[], &wishes(Profile::Httpchk)),
         refused(PATRONI, &one, &wishes(Profile::Httpchk)),
         refused(PATRONI, &none, &wishes(Profile::Httpchk)),
-        refused(&sql(lag), &three(), &wishes(Profile::Httpchk)),
+        refused(&sql(&format!("{check}{lag}")), &three(), &wishes(Profile::Httpchk)),
         refused(&sql(""), &three(), &wishes(Profile::Sql)),
         refused(&sql(&format!("{check}password_file = 'x'")), &three(), &wishes(Profile::Sql)),
         refused(&sql(&format!("{check}sslmode = 'require'")), &three(), &wishes(Profile::Sql)),

@@ -123,15 +123,17 @@ impl Lab {
         );
         for member in self.members() {
             let mark = if member.name == primary.name { " (primary)" } else { "" };
-            let _ = writeln!(
-                text,
-                "{}{mark}\n  superuser   {}\n  application {}\n  pooled      {}\n  Patroni     {}",
-                member.name,
-                member.superuser_dsn(),
-                member.app_dsn(),
-                member.pooled_dsn(),
-                member.patroni_url()
-            );
+            let _ = writeln!(text, "{}{mark}", member.name);
+            for (what, address) in [
+                ("superuser", member.superuser_dsn()),
+                ("application", member.app_dsn()),
+                ("checks", member.check_dsn()),
+                ("pooled", member.pooled_dsn()),
+                ("Patroni", member.patroni_url()),
+                ("etcd", member.etcd_url()),
+            ] {
+                let _ = writeln!(text, "  {what:<11} {address}");
+            }
         }
         if self.options.network == Network::Namespaces {
             let _ = writeln!(text, "\nThe host is {} to the members.", self.host_ip());

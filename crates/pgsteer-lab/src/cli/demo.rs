@@ -56,15 +56,12 @@ fn beside_this_program() -> Result<PathBuf> {
 }
 
 fn invitation(stage: &Stage<'_>) -> String {
-    let (write, read, http) = (stage.write_port(), stage.read_port(), stage.http_url());
+    let addresses = stage.addresses();
     format!(
         "
 --- Now you ---
 
-  writes    psql postgresql://app:app@127.0.0.1:{write}/app
-  reads     psql postgresql://app:app@127.0.0.1:{read}/app
-  status    pgsteer status --http {http} --watch      or open {http} in a browser
-  metrics   curl {http}/metrics
+{addresses}
 
 From another terminal, break it: target/debug/pgsteer-lab act crash n2
 All acts: target/debug/pgsteer-lab act

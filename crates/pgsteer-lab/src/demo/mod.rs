@@ -39,6 +39,7 @@ pub fn tell(stage: &Stage<'_>) -> Result<()> {
     terminal.chapter("A real cluster, and one front door");
     terminal.line(&stage.lab().directory()?);
     terminal.line(&format!("$ {}", stage.command_line()));
+    terminal.line(&format!("\nTo look on from another terminal:\n\n{}", stage.addresses()));
     write_and_read(&terminal)?;
     let (old, new) = switch_over_under_load(&terminal, stage)?;
     show_the_new_primary(&terminal, stage, &old, &new)

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::DemoOptions;
+use super::terminal::dsn;
 use crate::lab::Lab;
 use crate::member::CHECK;
 use crate::spawned::Spawned;
@@ -49,10 +50,26 @@ impl<'a> Stage<'a> {
         self.lab
     }
 
-    /// What was typed to start pgsteer, with the program's bare name.
+    /// What was typed to start pgsteer.
     pub fn command_line(&self) -> String {
-        let program = Path::new(&self.words[0]).file_name().unwrap_or_default().to_string_lossy();
-        format!("{program} {}", self.words[1..].join(" "))
+        format!("{} {}", self.typed_pgsteer(), self.words[1..].join(" "))
+    }
+
+    /// Where clients come in and where the status is, for whoever wants to look around.
+    pub fn addresses(&self) -> String {
+        let (write, read, http) = (dsn(self.write_port()), dsn(self.read_port()), self.http_url());
+        format!(
+            "  writes    psql {write}\n  \
+               reads     psql {read}\n  \
+               status    {} status --http {http} --watch      or open {http} in a browser\n  \
+               metrics   curl {http}/metrics",
+            self.typed_pgsteer()
+        )
+    }
+
+    /// The program that was started, as one types it here.
+    pub fn typed_pgsteer(&self) -> String {
+        typed(Path::new(self.pgsteer()))
     }
 
     /// The program that was started.
@@ -75,6 +92,13 @@ impl<'a> Stage<'a> {
     pub fn patroni_url(&self, member: &str) -> Result<String> {
         Ok(self.lab.member(member)?.patroni_url())
     }
+}
+
+/// The path of a program, from this folder if it is below it.
+fn typed(program: &Path) -> String {
+    let here = std::env::current_dir().ok();
+    let below = here.as_deref().and_then(|here| program.strip_prefix(here).ok());
+    below.unwrap_or(program).display().to_string()
 }
 
 fn words(lab: &Lab, options: &StageOptions, ports: [u16; 3]) -> Result<Vec<String>> {

@@ -48,7 +48,7 @@ impl<'a> Terminal<'a> {
     /// Shows what `pgsteer status` says.
     pub fn status(&self) -> Result<()> {
         let url = self.stage.http_url();
-        println!("$ pgsteer status --http {url}");
+        println!("$ {} status --http {url}", self.stage.typed_pgsteer());
         let output = Command::new(self.stage.pgsteer())
             .args(["status", "--http", &url])
             .output()
@@ -61,7 +61,7 @@ impl<'a> Terminal<'a> {
     }
 
     fn show(&self, port: u16, sql: &str) -> Result<()> {
-        println!("$ psql -h 127.0.0.1 -p {port} -U {APP} -d {APP} -c \"{sql}\"");
+        println!("$ psql {} -c \"{sql}\"", dsn(port));
         let output =
             psql(self.stage, port).args(["-c", sql]).output().context("cannot run psql")?;
         self.line(&String::from_utf8_lossy(&output.stdout));
@@ -74,6 +74,11 @@ impl<'a> Terminal<'a> {
         succeeded(&output, sql)?;
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
+}
+
+/// Whom the application connects to through a port of pgsteer, its password included.
+pub fn dsn(port: u16) -> String {
+    format!("postgresql://{APP}:{APP}@127.0.0.1:{port}/{APP}")
 }
 
 /// A psql that connects to a port of pgsteer as the application, and waits 10 seconds at most

@@ -460,10 +460,11 @@ mod tests {
 
     #[test]
     fn flags_win_over_the_file() {
-        let line = "--patroni http://pg9 --read 127.0.0.1:7001 --hold 0.5 --max-lag 10s";
+        let line = "--patroni http://pg9 --read 127.0.0.1:7001 --hold 0.5 --max-lag 10s \
+                    --check-user pgcheck";
         insta::assert_snapshot!(meant(line, FILE), @"
     cluster main: members from Patroni at http://pg9:8008
-    no check login: Patroni's word alone decides
+    check login pgcheck to database postgres, no password, sslmode prefer
     rw on 127.0.0.1:6000 → primary, hold 0.5 s
     read on 127.0.0.1:7001 → replica, hold 0.5 s, at most 1MB behind, at most 10 s behind
     status pages on http://0.0.0.0:7000
@@ -566,6 +567,16 @@ mod tests {
     --max-lag: no service has role replica
         help: remove it, or add a read service
     ");
+    }
+
+    #[test]
+    fn a_lag_limit_in_time_needs_a_login_from_wherever() {
+        let patroni = "[patroni]\nurls = ['http://pg1']\n";
+        insta::assert_snapshot!(wrong("--max-lag 10s", patroni), @r#"
+        --max-lag: without a check login nobody knows how far a replica is behind in time, so none would ever serve
+            help: add [check] with user = "pgcheck", or --check-user pgcheck; or limit the bytes, as in lag_bytes_max = "16MB" or --max-lag 16MB
+        "#);
+        assert!(told("--max-lag 10s --check-user pgcheck", patroni).is_ok());
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! The command line: what one can type, and the help that one reads at night.
 
 mod flags;
+mod lint;
 mod load;
+mod render;
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -10,9 +12,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use flags::listed;
+pub use lint::{LintArgs, LintFormat};
 pub use load::{load, load_agent, load_render};
 use pgsteer_core::config::limits::CHECK_TIMEOUT;
-use pgsteer_core::render::{Kind, Profile};
+pub use render::RenderArgs;
 
 /// The exit code of a process that failed while it ran.
 pub const EXIT_FAILED: u8 = 1;
@@ -118,7 +121,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "SECONDS", allow_hyphen_values = true)]
     pub hold: Option<String>,
 
-    /// How far behind a replica may be, as 16MB or 10s [default: no limit]
+    /// How far behind a replica may be, as 16MB, or with --check-user as 10s [default: no limit]
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     pub max_lag: Option<String>,
 
@@ -126,13 +129,9 @@ pub struct RunArgs {
     #[command(flatten)]
     pub check: CheckLoginArgs,
 
-    /// How the log on stderr looks
-    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
-    pub log_format: LogFormat,
-
-    /// Check flags and file, show what they mean, and exit
-    #[arg(long)]
-    pub check_config: bool,
+    /// How it starts.
+    #[command(flatten)]
+    pub start: StartArgs,
 }
 
 /// The login of the checks, as written.
@@ -149,6 +148,18 @@ pub struct CheckLoginArgs {
     /// File that holds the password for checks [default: no password]
     #[arg(long, value_name = "FILE")]
     pub check_password_file: Option<String>,
+}
+
+/// How a process starts that goes on until it is told to stop.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub struct StartArgs {
+    /// How the log on stderr looks
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    pub log_format: LogFormat,
+
+    /// Check flags and file, show what they mean, and exit
+    #[arg(long)]
+    pub check_config: bool,
 }
 
 /// How the log looks.
@@ -228,13 +239,9 @@ pub struct AgentArgs {
     #[command(flatten)]
     pub check: CheckLoginArgs,
 
-    /// How the log on stderr looks
-    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
-    pub log_format: LogFormat,
-
-    /// Check flags and file, show what they mean, and exit
-    #[arg(long)]
-    pub check_config: bool,
+    /// How it starts.
+    #[command(flatten)]
+    pub start: StartArgs,
 
     /// Print help
     #[arg(long, action = clap::ArgAction::Help)]
@@ -282,213 +289,11 @@ fn check_timeout(text: &str) -> Result<Duration, String> {
     CHECK_TIMEOUT.read(text).map_err(|problem| problem.to_string())
 }
 
-const RENDER_EXAMPLES: &str = "\
-Without --out the text goes to stdout. With it, the files are written all or none, and those that
-are the same already are left alone.
-
-Examples:
-  pgsteer render --list
-  pgsteer render haproxy --profile httpchk --detect 2s --patroni http://10.0.0.11:8008
-  pgsteer render haproxy --profile agent --config pgsteer.toml --out /etc/haproxy
-  pgsteer render haproxy --profile agent --config pgsteer.toml --out /etc/haproxy --check
-  pgsteer render haproxy --profile sql --member n1=10.0.0.11 --member n2=10.0.0.12 \\
-      --check-user pgcheck
-
-The password for HAProxy's statistics is in --stats-password-file or in the environment, as
-PGSTEER_STATS_PASSWORD. Without one they are for the machine itself.
-Exit codes: 0 done, or nothing differs; 1 with --check: something differs; 2 nothing was written.";
-
-/// `pgsteer render`, as written.
-#[derive(Clone, Debug, Default, Args)]
-#[command(after_help = RENDER_EXAMPLES)]
-pub struct RenderArgs {
-    /// What to write; --list explains them
-    #[arg(value_name = "KIND", value_parser = kind, required_unless_present = "list")]
-    pub kind: Option<Kind>,
-
-    /// Explain the kinds and the profiles
-    #[arg(long)]
-    pub list: bool,
-
-    /// Configuration file, as of `pgsteer run`
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-
-    /// REST API of any one Patroni; it is asked once for the members. May be repeated
-    #[arg(long, value_name = "URL")]
-    pub patroni: Vec<String>,
-
-    /// A member, if nobody is to be asked. May be repeated
-    #[arg(long, value_name = "NAME=HOST:PORT")]
-    pub member: Vec<String>,
-
-    /// The port of Patroni beside each --member [default: there is no Patroni]
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
-    pub patroni_port: Option<u16>,
-
-    /// Folder to write to [default: stdout]
-    #[arg(long, value_name = "FOLDER")]
-    pub out: Option<PathBuf>,
-
-    /// Write nothing; exit 1 if what is in the folder differs
-    #[arg(long, requires = "out")]
-    pub check: bool,
-
-    /// Template to use instead of the one built in
-    #[arg(long, value_name = "FILE")]
-    pub template: Option<PathBuf>,
-
-    /// How HAProxy learns who is primary [default: httpchk]
-    #[arg(long, value_name = "PROFILE", value_parser = profile)]
-    pub profile: Option<Profile>,
-
-    /// The HAProxy that reads the file [default: 2.6]
-    #[arg(long, value_name = "VERSION")]
-    pub haproxy_version: Option<String>,
-
-    /// How soon HAProxy is to notice that a member is lost, at worst [default: 3s]
-    #[arg(long, value_name = "TIME")]
-    pub detect: Option<String>,
-
-    /// Where HAProxy shows its statistics [default: port 7000; without a password 127.0.0.1:7000]
-    #[arg(long, value_name = "ADDR")]
-    pub stats_listen: Option<String>,
-
-    /// Who may see them
-    #[arg(long, value_name = "NAME", default_value = "admin")]
-    pub stats_user: String,
-
-    /// File that holds the password for them
-    #[arg(long, value_name = "FILE")]
-    pub stats_password_file: Option<PathBuf>,
-
-    /// The one agent that answers for all members [default: one beside each member]
-    #[arg(long, value_name = "HOST:PORT")]
-    pub agent: Option<String>,
-
-    /// HAProxy resolves host names again and again, by DNS and not by /etc/hosts
-    #[arg(long)]
-    pub resolve: bool,
-
-    /// A host where pgsteer runs. May be repeated
-    #[arg(long, value_name = "HOST")]
-    pub door: Vec<String>,
-
-    /// The address that keepalived moves between them
-    #[arg(long, value_name = "ADDR/BITS")]
-    pub vip: Option<String>,
-
-    /// The interface that it moves on [default: eth0]
-    #[arg(long, value_name = "NAME")]
-    pub interface: Option<String>,
-
-    /// The number by which these keepalived know each other, unique in their network
-    #[arg(long, value_name = "NUMBER", default_value = "51", value_parser = clap::value_parser!(u8).range(1..))]
-    pub router_id: u8,
-
-    /// pg_hba.conf lets the login of the checks in without a password
-    #[arg(long)]
-    pub trust: bool,
-
-    /// pg_hba.conf has the lines for repmgr, too
-    #[arg(long)]
-    pub repmgr: bool,
-
-    /// The member that runs on this machine
-    #[arg(long, value_name = "NAME")]
-    pub local: Option<String>,
-
-    /// Address or network that profile redirect lets pass to that member. May be repeated
-    #[arg(long, value_name = "NETWORK")]
-    pub pass: Vec<String>,
-
-    /// PostgreSQL user for checks; it needs no rights
-    #[arg(long, value_name = "NAME")]
-    pub check_user: Option<String>,
-
-    /// Database for checks [default: postgres]
-    #[arg(long, value_name = "NAME")]
-    pub check_dbname: Option<String>,
-}
-
-fn kind(text: &str) -> Result<Kind, String> {
-    let kinds = Kind::ALL.into_iter().map(|kind| (kind.as_str(), kind));
-    one_of(text, &kinds.collect::<Vec<_>>())
-}
-
-fn profile(text: &str) -> Result<Profile, String> {
-    let profiles = Profile::ALL.into_iter().map(|profile| (profile.as_str(), profile));
-    one_of(text, &profiles.collect::<Vec<_>>())
-}
-
+/// The one that goes by the name of `text`, or all names that there are.
 fn one_of<T: Copy>(text: &str, all: &[(&str, T)]) -> Result<T, String> {
     let found = all.iter().find(|(word, _)| *word == text);
     let words: Vec<&str> = all.iter().map(|(word, _)| *word).collect();
     found.map(|(_, it)| *it).ok_or_else(|| format!("one of {}", words.join(", ")))
-}
-
-const LINT_EXAMPLES: &str = "\
-For each finding: the line, what it costs, and what to do. For haproxy.cfg also how long HAProxy
-takes to notice that a member is lost, server by server.
-
-Examples:
-  pgsteer lint /etc/haproxy/haproxy.cfg
-  pgsteer lint haproxy.cfg pg_hba.conf pgsteer.toml --max-connections 100
-  pgsteer lint --format sarif haproxy.cfg > lint.sarif
-  ssh lb1 cat /etc/haproxy/haproxy.cfg | pgsteer lint -
-  pgsteer lint --explain no-guard-against-two-primaries
-
-What is meant to be, a comment allows, on its line or on the one before:
-  # pgsteer-lint: allow(stats-open) the network is ours alone
-
-Exit codes: 0 no errors (maybe warnings and notes); 1 errors; 2 a file that cannot be read or
-understood.";
-
-/// `pgsteer lint`, as written.
-#[derive(Clone, Debug, Default, Args)]
-#[command(after_help = LINT_EXAMPLES)]
-pub struct LintArgs {
-    /// Files to look at; `-` is stdin
-    #[arg(value_name = "FILE", required_unless_present_any = ["list", "explain"])]
-    pub files: Vec<String>,
-
-    /// How the findings are shown
-    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
-    pub format: LintFormat,
-
-    /// What the files are: haproxy, pg-hba or pgsteer [default: told by name or content]
-    #[arg(long, value_name = "KIND", value_parser = lint_kind)]
-    pub kind: Option<pgsteer_core::lint::Kind>,
-
-    /// The HAProxy that reads the file [default: 2.6]
-    #[arg(long, value_name = "VERSION")]
-    pub haproxy_version: Option<String>,
-
-    /// max_connections of every member, to hold the `maxconn` of its server lines against
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
-    pub max_connections: Option<u64>,
-
-    /// Explain one rule
-    #[arg(long, value_name = "RULE")]
-    pub explain: Option<String>,
-
-    /// Name all rules
-    #[arg(long)]
-    pub list: bool,
-}
-
-/// How findings are shown.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum LintFormat {
-    #[default]
-    Text,
-    Json,
-    Sarif,
-}
-
-fn lint_kind(text: &str) -> Result<pgsteer_core::lint::Kind, String> {
-    let kinds = pgsteer_core::lint::Kind::ALL.into_iter().map(|kind| (kind.as_str(), kind));
-    one_of(text, &kinds.collect::<Vec<_>>())
 }
 
 const STATUS_EXAMPLES: &str = "\

@@ -23,6 +23,7 @@ pub fn compose(snapshot: &Snapshot, stats: &Stats, now: &Now) -> Document {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         now: now.stamp(now.at),
         uptime_seconds: now.at.since_start().as_secs(),
+        stopping: stats.stopping.load(Relaxed),
         generation: snapshot.generation,
         clusters: vec![cluster(snapshot, stats, now)],
         clients: count(&stats.clients),
@@ -153,6 +154,7 @@ fn subjects(kind: &EventKind) -> (Option<&MemberName>, Option<&ServiceName>, Opt
         | EventKind::Moved { member, .. }
         | EventKind::AddressLost { member, .. } => (Some(member), None, None),
         EventKind::Paused(_)
+        | EventKind::LocalUnknown { .. }
         | EventKind::EtcdWatched
         | EventKind::EtcdLost { .. }
         | EventKind::StrangeCluster { .. }
@@ -174,6 +176,7 @@ fn word(kind: &EventKind) -> &'static str {
         EventKind::Joined { .. } => "joined",
         EventKind::Left { .. } => "left",
         EventKind::Moved { .. } => "moved",
+        EventKind::LocalUnknown { .. } => "local_unknown",
         EventKind::Paused(true) => "paused",
         EventKind::Paused(false) => "resumed",
         EventKind::AddressLost { .. } => "address_lost",

@@ -18,6 +18,9 @@ pub struct Document {
     pub now: Stamp,
     /// How long pgsteer has been running, in whole seconds.
     pub uptime_seconds: u64,
+    /// It is stopping: sessions go on for a while, and nobody is let in.
+    #[serde(default)]
+    pub stopping: bool,
     /// The number of the Snapshot that the document shows; it grows with every change.
     pub generation: u64,
     /// The clusters, at present always one.

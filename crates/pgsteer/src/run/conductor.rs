@@ -118,6 +118,7 @@ fn log(event: &Event) {
         EventKind::Gate { now: GateState::Shut | GateState::Draining, .. }
         | EventKind::Gate { now: GateState::Open, reason: Some(_), .. }
         | EventKind::Left { .. }
+        | EventKind::LocalUnknown { .. }
         | EventKind::AddressLost { .. }
         | EventKind::EtcdLost { .. }
         | EventKind::StrangeCluster { .. } => tracing::warn!("{}", event.kind),

@@ -143,9 +143,7 @@ impl Running {
                 tracing::error!("there are no status pages: {error:#}");
             });
         }
-        for (name, service) in config.services.iter().filter(|_| proxy.is_some()) {
-            tracing::info!("service {name} listens on {}", service.listen);
-        }
+        log_doors(&config, outputs);
         Ok(Running {
             config,
             clock,
@@ -250,6 +248,17 @@ impl Running {
         let grace = self.config.proxy.shutdown_grace;
         tracing::info!("stopping: no new clients, sessions have {} s", grace.as_secs());
         proxy.stop(grace).await;
+    }
+}
+
+/// Where clients and readers of the pages find us. The agent's door says so itself.
+fn log_doors(config: &Config, outputs: Outputs) {
+    for (name, service) in config.services.iter().filter(|_| outputs == Outputs::All) {
+        tracing::info!("service {name} listens on {}", service.listen);
+    }
+    match &config.http {
+        Some(http) => tracing::info!("status pages are on http://{}", http.listen),
+        None => tracing::info!("there are no status pages"),
     }
 }
 

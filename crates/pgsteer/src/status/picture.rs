@@ -20,7 +20,7 @@ pub enum Ink {
 
 /// `document` as tables.
 pub fn draw(document: &Document, ink: Ink) -> String {
-    let mut page = headline(document);
+    let mut page = headline(document, ink);
     for cluster in &document.clusters {
         page.push('\n');
         page.push_str(&cluster_line(cluster, ink));
@@ -39,9 +39,13 @@ pub fn draw(document: &Document, ink: Ink) -> String {
     page
 }
 
-fn headline(document: &Document) -> String {
+fn headline(document: &Document, ink: Ink) -> String {
+    let stopping = match document.stopping {
+        true => format!(", {}", paint("stopping: no new clients", Paint::Doubtful, ink)),
+        false => String::new(),
+    };
     format!(
-        "pgsteer {}, up {}, {} at {}\n",
+        "pgsteer {}, up {}, {} at {}{stopping}\n",
         printable(&document.version),
         age(Duration::from_secs(document.uptime_seconds)),
         plural(document.clients, "client"),
@@ -208,6 +212,17 @@ mod tests {
     #[test]
     fn the_tables_of_a_cluster_in_the_middle_of_a_switchover() {
         insta::assert_snapshot!(draw(&sample::document_of(&sample::snapshot()), Ink::Plain));
+    }
+
+    #[test]
+    fn a_pgsteer_that_is_stopping_says_so_in_its_first_line() {
+        let mut document = sample::document_of(&sample::calm());
+        let first = |document: &Document| {
+            draw(document, Ink::Plain).lines().next().map(str::to_owned).unwrap()
+        };
+        assert!(!first(&document).contains("stopping"));
+        document.stopping = true;
+        assert!(first(&document).ends_with(", stopping: no new clients"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
 
+mod check;
 mod fake_patroni;
 mod input;
 mod lint;

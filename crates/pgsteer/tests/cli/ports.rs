@@ -59,6 +59,21 @@ fn an_address_of_another_machine_is_told() {
     assert!(told.contains("it is not an address of this machine"), "{told}");
 }
 
+#[test]
+fn every_door_is_named_at_the_start() {
+    let ip = own_address();
+    let agent = format!("{ip}:5555");
+    let mut pgsteer = Running::start(ip, &["--patroni", "http://127.0.0.1:9", "--agent", &agent]);
+    for line in [
+        format!("agent-checks are answered on {agent}"),
+        format!("service write listens on {ip}:5000"),
+        format!("service read listens on {ip}:5001"),
+        format!("status pages are on http://{ip}:7000"),
+    ] {
+        pgsteer.wait_for(&line, |pgsteer| pgsteer.log().contains(&line).then_some(()));
+    }
+}
+
 /// With SO_REUSEPORT it would take half of the clients in silence.
 #[test]
 fn a_second_pgsteer_does_not_share_the_ports_of_the_first() {

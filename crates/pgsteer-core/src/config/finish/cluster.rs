@@ -18,6 +18,7 @@ use crate::names::ClusterName;
 pub fn finish(draft: &Draft, errors: &mut ConfigErrors) -> Option<ClusterConfig> {
     check_split_brain(draft, errors);
     check_silence(draft, errors);
+    check_local(draft, errors);
     let members = membership(draft, errors);
     let check = match draft.check.given() {
         Some(given) => Some(login(given, errors)?),
@@ -165,6 +166,18 @@ fn check_split_brain(draft: &Draft, errors: &mut ConfigErrors) {
     let highest = highest.filter(|given| given.value == SplitBrain::HighestTimeline);
     if let (Some(given), false) = (highest, draft.patroni.is_absent()) {
         errors.push(given.place.clone(), Conflict::HighestTimelineWithPatroni);
+    }
+}
+
+/// Where the members are listed it is known who may run here; the others the engine looks for.
+fn check_local(draft: &Draft, errors: &mut ConfigErrors) {
+    let (Some(local), Some(members)) = (draft.cluster.local.given(), draft.members.given()) else {
+        return;
+    };
+    let names = || members.value.iter().map(|member| &member.name);
+    if draft.is_listed() && !names().any(|name| *name == local.value) {
+        let unknown = Conflict::UnknownLocal(local.value.clone(), names().cloned().collect());
+        errors.push(local.place.clone(), unknown);
     }
 }
 

@@ -22,6 +22,7 @@ pub fn finish(
     for (name, service) in &given.value {
         check_role_fits(name, service, errors);
         check_pooler(service, errors);
+        check_lag_can_be_known(draft, name, service, errors);
         if draft.is_listed() {
             check_listed(draft, name, service, errors);
         }
@@ -85,6 +86,21 @@ fn check_role_fits(name: &ServiceName, service: &ServiceDraft, errors: &mut Conf
     }
     if let Some(fallback) = service.fallback.given().filter(|given| given.value) {
         errors.push(fallback.place.clone(), Conflict::FallbackOnRole(role));
+    }
+}
+
+/// How far a replica is behind in time SQL alone tells, so without a login the limit would shut
+/// the service for ever. That members who are listed need a login is said already.
+fn check_lag_can_be_known(
+    draft: &Draft,
+    name: &ServiceName,
+    service: &ServiceDraft,
+    errors: &mut ConfigErrors,
+) {
+    let is_for_replicas = service.role_meant(name) == Some(Role::Replica);
+    let lacks_login = draft.check.is_absent() && !draft.is_listed();
+    if let Some(given) = service.lag.given().filter(|_| is_for_replicas && lacks_login) {
+        errors.push(given.place.clone(), Conflict::LagTimeWithoutLogin);
     }
 }
 

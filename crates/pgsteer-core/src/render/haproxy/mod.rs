@@ -48,6 +48,8 @@ struct Stats {
     listen: String,
     /// `user:password`.
     login: Option<String>,
+    /// A pgsteer that has its part in this has its pages on the same port.
+    meets_pages: bool,
 }
 
 #[derive(Serialize)]
@@ -274,7 +276,17 @@ fn stats(request: &Request<'_>) -> Result<Stats, Refusal> {
         return Err(Refusal::PortTaken { what: "statistics".to_owned(), port, other });
     }
     let login = login.map(stats_login).transpose()?;
-    Ok(Stats { listen: listen.to_string(), login })
+    let meets_pages = has_pgsteer(wishes.profile)
+        && request.config.http.as_ref().is_some_and(|pages| pages.listen.port() == port);
+    Ok(Stats { listen: listen.to_string(), login, meets_pages })
+}
+
+/// A pgsteer has its part in what HAProxy does, maybe on the same machine.
+fn has_pgsteer(profile: Profile) -> bool {
+    match profile {
+        Profile::Agent | Profile::AgentBypass | Profile::Pgsteer => true,
+        Profile::Httpchk | Profile::Sql | Profile::Redirect => false,
+    }
 }
 
 fn stats_login(login: &StatsLogin) -> Result<String, Refusal> {

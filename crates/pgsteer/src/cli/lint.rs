@@ -1,0 +1,70 @@
+//! `pgsteer lint` as one types it.
+
+use clap::{Args, ValueEnum};
+use pgsteer_core::lint::Kind;
+
+use super::one_of;
+
+const LINT_EXAMPLES: &str = "\
+For each finding: the line, what it costs, and what to do. For haproxy.cfg also how long HAProxy
+takes to notice that a member is lost, server by server.
+
+Examples:
+  pgsteer lint /etc/haproxy/haproxy.cfg
+  pgsteer lint haproxy.cfg pg_hba.conf pgsteer.toml --max-connections 100
+  pgsteer lint --format sarif haproxy.cfg > lint.sarif
+  ssh lb1 cat /etc/haproxy/haproxy.cfg | pgsteer lint -
+  pgsteer lint --explain no-guard-against-two-primaries
+
+What is meant to be, a comment allows, on its line or on the one before:
+  # pgsteer-lint: allow(stats-open) the network is ours alone
+
+Exit codes: 0 no errors (maybe warnings and notes); 1 errors; 2 a file that cannot be read or
+understood.";
+
+/// `pgsteer lint`, as written.
+#[derive(Clone, Debug, Default, Args)]
+#[command(after_help = LINT_EXAMPLES)]
+pub struct LintArgs {
+    /// Files to look at; `-` is stdin
+    #[arg(value_name = "FILE", required_unless_present_any = ["list", "explain"])]
+    pub files: Vec<String>,
+
+    /// How the findings are shown
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    pub format: LintFormat,
+
+    /// What the files are: haproxy, pg-hba or pgsteer [default: told by name or content]
+    #[arg(long, value_name = "KIND", value_parser = kind)]
+    pub kind: Option<Kind>,
+
+    /// The HAProxy that reads the file [default: 2.6]
+    #[arg(long, value_name = "VERSION")]
+    pub haproxy_version: Option<String>,
+
+    /// max_connections of every member, to hold the `maxconn` of its server lines against
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_connections: Option<u64>,
+
+    /// Explain one rule
+    #[arg(long, value_name = "RULE")]
+    pub explain: Option<String>,
+
+    /// Name all rules
+    #[arg(long)]
+    pub list: bool,
+}
+
+/// How findings are shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LintFormat {
+    #[default]
+    Text,
+    Json,
+    Sarif,
+}
+
+fn kind(text: &str) -> Result<Kind, String> {
+    let kinds = Kind::ALL.into_iter().map(|kind| (kind.as_str(), kind));
+    one_of(text, &kinds.collect::<Vec<_>>())
+}

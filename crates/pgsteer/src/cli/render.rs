@@ -1,0 +1,147 @@
+//! `pgsteer render` as one types it.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use pgsteer_core::render::{Kind, Profile};
+
+use super::one_of;
+
+const RENDER_EXAMPLES: &str = "\
+Without --out the text goes to stdout. With it, the files are written all or none, and those that
+are the same already are left alone.
+
+Examples:
+  pgsteer render --list
+  pgsteer render haproxy --profile httpchk --detect 2s --patroni http://10.0.0.11:8008
+  pgsteer render haproxy --profile agent --config pgsteer.toml --out /etc/haproxy
+  pgsteer render haproxy --profile agent --config pgsteer.toml --out /etc/haproxy --check
+  pgsteer render haproxy --profile sql --member n1=10.0.0.11 --member n2=10.0.0.12 \\
+      --check-user pgcheck
+
+The password for HAProxy's statistics is in --stats-password-file or in the environment, as
+PGSTEER_STATS_PASSWORD. Without one they are for the machine itself.
+Exit codes: 0 done, or nothing differs; 1 with --check: something differs; 2 nothing was written.";
+
+/// `pgsteer render`, as written.
+#[derive(Clone, Debug, Default, Args)]
+#[command(after_help = RENDER_EXAMPLES)]
+pub struct RenderArgs {
+    /// What to write; --list explains them
+    #[arg(value_name = "KIND", value_parser = kind, required_unless_present = "list")]
+    pub kind: Option<Kind>,
+
+    /// Explain the kinds and the profiles
+    #[arg(long)]
+    pub list: bool,
+
+    /// Configuration file, as of `pgsteer run`
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// REST API of any one Patroni; it is asked once for the members. May be repeated
+    #[arg(long, value_name = "URL")]
+    pub patroni: Vec<String>,
+
+    /// A member, if nobody is to be asked. May be repeated
+    #[arg(long, value_name = "NAME=HOST:PORT")]
+    pub member: Vec<String>,
+
+    /// The port of Patroni beside each --member [default: there is no Patroni]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub patroni_port: Option<u16>,
+
+    /// Folder to write to [default: stdout]
+    #[arg(long, value_name = "FOLDER")]
+    pub out: Option<PathBuf>,
+
+    /// Write nothing; exit 1 if what is in the folder differs
+    #[arg(long, requires = "out")]
+    pub check: bool,
+
+    /// Template to use instead of the one built in
+    #[arg(long, value_name = "FILE")]
+    pub template: Option<PathBuf>,
+
+    /// How HAProxy learns who is primary [default: httpchk]
+    #[arg(long, value_name = "PROFILE", value_parser = profile)]
+    pub profile: Option<Profile>,
+
+    /// The HAProxy that reads the file [default: 2.6]
+    #[arg(long, value_name = "VERSION")]
+    pub haproxy_version: Option<String>,
+
+    /// How soon HAProxy is to notice that a member is lost, at worst [default: 3s]
+    #[arg(long, value_name = "TIME")]
+    pub detect: Option<String>,
+
+    /// Where HAProxy shows its statistics [default: port 7000; without a password 127.0.0.1:7000]
+    #[arg(long, value_name = "ADDR")]
+    pub stats_listen: Option<String>,
+
+    /// Who may see them
+    #[arg(long, value_name = "NAME", default_value = "admin")]
+    pub stats_user: String,
+
+    /// File that holds the password for them
+    #[arg(long, value_name = "FILE")]
+    pub stats_password_file: Option<PathBuf>,
+
+    /// The one agent that answers for all members [default: one beside each member]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub agent: Option<String>,
+
+    /// HAProxy resolves host names again and again, by DNS and not by /etc/hosts
+    #[arg(long)]
+    pub resolve: bool,
+
+    /// A host where pgsteer runs. May be repeated
+    #[arg(long, value_name = "HOST")]
+    pub door: Vec<String>,
+
+    /// The address that keepalived moves between them
+    #[arg(long, value_name = "ADDR/BITS")]
+    pub vip: Option<String>,
+
+    /// The interface that it moves on [default: eth0]
+    #[arg(long, value_name = "NAME")]
+    pub interface: Option<String>,
+
+    /// The number by which these keepalived know each other, unique in their network
+    #[arg(long, value_name = "NUMBER", default_value = "51", value_parser = clap::value_parser!(u8).range(1..))]
+    pub router_id: u8,
+
+    /// pg_hba.conf lets the login of the checks in without a password
+    #[arg(long)]
+    pub trust: bool,
+
+    /// pg_hba.conf has the lines for repmgr, too
+    #[arg(long)]
+    pub repmgr: bool,
+
+    /// The member that runs on this machine
+    #[arg(long, value_name = "NAME")]
+    pub local: Option<String>,
+
+    /// Address or network that profile redirect lets pass to that member. May be repeated
+    #[arg(long, value_name = "NETWORK")]
+    pub pass: Vec<String>,
+
+    /// PostgreSQL user for checks; it needs no rights
+    #[arg(long, value_name = "NAME")]
+    pub check_user: Option<String>,
+
+    /// Database for checks [default: postgres]
+    #[arg(long, value_name = "NAME")]
+    pub check_dbname: Option<String>,
+}
+
+fn kind(text: &str) -> Result<Kind, String> {
+    let kinds = Kind::ALL.into_iter().map(|kind| (kind.as_str(), kind));
+    one_of(text, &kinds.collect::<Vec<_>>())
+}
+
+fn profile(text: &str) -> Result<Profile, String> {
+    let profiles = Profile::ALL.into_iter().map(|profile| (profile.as_str(), profile));
+    one_of(text, &profiles.collect::<Vec<_>>())
+}
