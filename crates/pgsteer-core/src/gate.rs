@@ -7,7 +7,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::judge::fitness::Verdict;
+use crate::judge::verdict::Verdict;
 use crate::reason::Reason;
 use crate::time::Moment;
 

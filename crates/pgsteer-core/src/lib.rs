@@ -26,6 +26,7 @@ mod pace;
 pub mod plan;
 pub mod post;
 pub mod probe;
+pub mod question;
 pub mod reason;
 pub mod render;
 pub mod snapshot;

@@ -24,9 +24,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::agent::Question;
 use crate::claim::{Found, Role};
 use crate::names::{ClusterName, MemberName, ServiceName};
+use crate::question::Question;
 
 /// Everything that one pgsteer process is told.
 #[derive(Clone, Debug, PartialEq)]

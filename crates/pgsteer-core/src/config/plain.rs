@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use super::limits::{LOGIN_NAME_BYTES_MAX, PATH_BYTES_MAX};
 use super::problem::{Problem, Shown};
-use crate::agent::LINE_BYTES_MAX;
 use crate::names::check_name;
+use crate::question::LINE_BYTES_MAX;
 
 /// Reads a user or database name of PostgreSQL.
 ///

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::path::{Path, Wait, path};
+use super::verdict::Verdict;
 use super::{Member, Rules, Standing, Trust};
 use crate::claim::Role;
 use crate::config::{PoolerDown, ServiceConfig};
@@ -10,29 +11,6 @@ use crate::gate::Way;
 use crate::reason::Reason;
 use crate::time::Moment;
 use crate::view::Word;
-
-/// The judge's word on one member for one service.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It may serve.
-    Fit {
-        /// A reservation that does not keep it from serving.
-        note: Option<Reason>,
-        /// Facts of two kinds agree, so no second answer is needed before it serves.
-        confirmed: bool,
-    },
-    /// It may go on serving for a while if it was, and must not start if it was not.
-    Keep {
-        /// What is in doubt.
-        reason: Reason,
-        /// How long the while is, from the first doubt on.
-        grace: Duration,
-    },
-    /// No new sessions; the old ones are fine.
-    Drain(Reason),
-    /// No new sessions.
-    Shut(Reason),
-}
 
 /// How far a member's replay is behind the primary.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

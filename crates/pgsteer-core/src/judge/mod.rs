@@ -7,6 +7,7 @@
 pub mod fitness;
 pub mod path;
 pub mod standing;
+pub mod verdict;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

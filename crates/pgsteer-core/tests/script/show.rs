@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use pgsteer_core::agent::{Question, answer};
+use pgsteer_core::agent::answer;
 use pgsteer_core::config::limits::NOWHERE;
 use pgsteer_core::config::{AgentConfig, Vocabulary, Weight, words};
 use pgsteer_core::gate::Gate;
 use pgsteer_core::names::MemberName;
 use pgsteer_core::plan::{Ask, Plan};
+use pgsteer_core::question::Question;
 use pgsteer_core::reason::Reason;
 use pgsteer_core::snapshot::{EtcdState, MemberState, PoolerState, Snapshot};
 

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pgsteer_core::agent::{LINE_BYTES_MAX, Unclear};
+use pgsteer_core::question::{LINE_BYTES_MAX, Unclear};
 use rustix::process::{Resource, getrlimit, nice};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

@@ -8,9 +8,9 @@
 use std::sync::atomic::Ordering;
 
 use hyper::{Method, StatusCode, Uri};
-use pgsteer_core::agent::{Question, Unclear};
 use pgsteer_core::names::ServiceName;
 use pgsteer_core::probe::{Objection, Verdict};
+use pgsteer_core::question::{Question, Unclear};
 use pgsteer_core::snapshot::{ServiceState, Snapshot};
 
 use super::Pages;

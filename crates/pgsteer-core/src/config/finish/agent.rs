@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::agent::Question;
 use crate::config::conflict::Conflict;
 use crate::config::draft::{AgentDraft, Draft, Field};
 use crate::config::error::{ConfigErrors, Place};
@@ -10,6 +9,7 @@ use crate::config::limits::{AGENT_DEFAULT, AGENT_LISTEN, LINE_WAIT};
 use crate::config::problem::{Problem, Shown};
 use crate::config::{AgentConfig, ServiceConfig, Vocabulary, Weight};
 use crate::names::ServiceName;
+use crate::question::Question;
 
 /// The agent as meant; nothing where there is none.
 pub fn finish(

@@ -1,0 +1,166 @@
+//! Questions: what a member is asked to be fit for, in a line to the agent or in the path of a page.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use thiserror::Error;
+
+use crate::names::{MemberName, ServiceName};
+use crate::probe::{Objection, Probe, ProbeError, Verdict};
+use crate::reason::Reason;
+use crate::snapshot::{MemberState, Snapshot};
+
+/// The longest line that a client may send, in bytes.
+pub const LINE_BYTES_MAX: usize = 1_024;
+
+/// What a client asks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Question {
+    /// What the member should be fit for.
+    pub of: Asked,
+    /// The member by name or address; the local one if none is named.
+    pub member: Option<String>,
+}
+
+/// What a member may be asked to be fit for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Asked {
+    /// A service of the configuration.
+    Service(ServiceName),
+    /// One of Patroni's health checks.
+    Probe(Probe),
+}
+
+/// Why a line is no question.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum Unclear {
+    /// Neither a service nor a health check.
+    #[error("{0}, and no service has that name")]
+    Neither(ProbeError),
+    /// It is a health check, with a mistake.
+    #[error(transparent)]
+    Probe(ProbeError),
+    /// More than two words.
+    #[error("expects SERVICE or SERVICE MEMBER, as in `write n2`")]
+    Words,
+    /// Nothing was sent, and there is no default.
+    #[error("expects agent-send \"SERVICE MEMBER\\n\", as in `write n2`")]
+    Nothing,
+    /// It began and did not end in time.
+    #[error("the line has no end")]
+    Unfinished,
+    /// No end of line within [`LINE_BYTES_MAX`].
+    #[error("a line has at most {LINE_BYTES_MAX} bytes")]
+    TooLong,
+}
+
+impl Question {
+    /// Reads a line: a service or a health check, then the member if it is not the local one.
+    /// None for an empty line. A service goes before a health check of the same name.
+    ///
+    /// # Errors
+    /// Anything else.
+    pub fn read(
+        line: &str,
+        is_service: impl Fn(&ServiceName) -> bool,
+    ) -> Result<Option<Question>, Unclear> {
+        let mut words = line.split_ascii_whitespace();
+        let Some(of) = words.next() else { return Ok(None) };
+        let member = words.next().map(str::to_owned);
+        if words.next().is_some() {
+            return Err(Unclear::Words);
+        }
+        let service = ServiceName::new(of).ok().filter(is_service);
+        let of = match service {
+            Some(service) => Asked::Service(service),
+            None => Asked::Probe(Probe::read(of).map_err(|error| match error {
+                ProbeError::Path(_) => Unclear::Neither(error),
+                _ => Unclear::Probe(error),
+            })?),
+        };
+        Ok(Some(Question { of, member }))
+    }
+
+    /// Whether the member that is meant may serve, as the Snapshot has it.
+    pub fn verdict(&self, snapshot: &Snapshot) -> Verdict {
+        let member = match self.member(snapshot) {
+            Ok(member) => member,
+            Err(objection) => return Verdict::No(objection),
+        };
+        match &self.of {
+            Asked::Probe(probe) => probe.verdict(snapshot, member),
+            Asked::Service(service) => snapshot
+                .services
+                .get(service)
+                .and_then(|state| state.gates.get(member))
+                .map_or_else(
+                    || Verdict::No(Objection::NoSuchMember(member.to_string())),
+                    Verdict::of_gate,
+                ),
+        }
+    }
+
+    /// The member that is meant.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn member<'a>(&self, snapshot: &'a Snapshot) -> Result<&'a MemberName, Objection> {
+        match &self.member {
+            None => snapshot.local.as_ref().ok_or(Objection::NoLocalMember),
+            Some(named) => {
+                find(snapshot, named).ok_or_else(|| Objection::NoSuchMember(named.clone()))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Question {
+    /// In words: what is asked, and of whom.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.of {
+            Asked::Service(service) => write!(f, "{service}")?,
+            Asked::Probe(probe) => write!(f, "{probe}")?,
+        }
+        match &self.member {
+            Some(member) => write!(f, " of {member}"),
+            None => f.write_str(" of the local member"),
+        }
+    }
+}
+
+/// The member of that name, or else the only one whose PostgreSQL is at that host or address.
+pub fn find<'a>(snapshot: &'a Snapshot, named: &str) -> Option<&'a MemberName> {
+    if let Some((name, _)) = snapshot.members.get_key_value(named) {
+        return Some(name);
+    }
+    let address: Option<IpAddr> = named.parse().ok();
+    let is_there = |state: &MemberState| {
+        state.postgres.host() == named
+            || address.is_some_and(|address| state.addresses.contains(&address))
+    };
+    // One that was made anew under another name has the address of the one that left.
+    let is_member = |state: &MemberState| state.trouble != Some(Reason::Left);
+    let mut found = snapshot.members.iter().filter(|(_, it)| is_there(it) && is_member(it));
+    let (name, _) = found.next()?;
+    found.next().is_none().then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_goes_before_a_health_check() {
+        let is_service = |name: &ServiceName| matches!(name.as_str(), "write" | "replica");
+        let read = |line| Question::read(line, is_service);
+        let service = |name| Asked::Service(ServiceName::new(name).unwrap());
+        assert_eq!(read("replica n2\r").unwrap().unwrap().of, service("replica"));
+        let asked = read("  replica?lag=16MB   n2 ").unwrap().unwrap();
+        assert_eq!(asked.of, Asked::Probe(Probe::read("/replica?lag=16MB").unwrap()));
+        assert_eq!(asked.member.as_deref(), Some("n2"));
+        assert_eq!(read(" \r").unwrap(), None);
+        assert_eq!(read("write n1 n2"), Err(Unclear::Words));
+        assert!(matches!(read("wirte"), Err(Unclear::Neither(_))));
+        assert!(matches!(read("async?lag=x"), Err(Unclear::Probe(_))));
+    }
+}
