@@ -5,13 +5,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 
+use pgsteer_core::event::{self, EventKind};
 use pgsteer_core::gate;
 use pgsteer_core::names::{MemberName, ServiceName};
 use pgsteer_core::post::Post;
 use pgsteer_core::reason::Reason;
-use pgsteer_core::snapshot::{
-    self, EtcdState, EventKind, MemberState, PoolerState, ServiceState, Snapshot,
-};
+use pgsteer_core::snapshot::{EtcdState, MemberState, PoolerState, ServiceState, Snapshot};
 
 use super::document::{Cause, Cluster, Document, Event, Gate, Member, Pooler, Service};
 use super::stamp::Now;
@@ -130,7 +129,7 @@ fn service(name: &ServiceName, state: &ServiceState, stats: &ServiceStats) -> Se
     }
 }
 
-fn event(happened: &snapshot::Event, now: &Now) -> Event {
+fn event(happened: &event::Event, now: &Now) -> Event {
     let (member, service, reason) = subjects(&happened.kind);
     Event {
         at: now.stamp(happened.at),
