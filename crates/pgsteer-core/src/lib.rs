@@ -16,6 +16,7 @@ pub mod claim;
 pub mod config;
 pub mod detection;
 pub mod engine;
+pub mod event;
 pub mod gate;
 mod judge;
 mod lead;

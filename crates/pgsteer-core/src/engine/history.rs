@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::EVENTS_MAX;
-use crate::snapshot::{Event, EventKind};
+use crate::event::{Event, EventKind};
 use crate::time::Moment;
 
 /// The newest events, oldest first, and how many of them nobody has polled yet.

@@ -9,9 +9,10 @@ use std::time::Duration;
 use super::Engine;
 use crate::claim::{Failure, News, Notice, Order, Role};
 use crate::config::ServiceConfig;
+use crate::event::EventKind;
 use crate::judge::Trust;
 use crate::names::MemberName;
-use crate::snapshot::{EtcdState, EventKind};
+use crate::snapshot::EtcdState;
 use crate::time::Moment;
 
 /// How long an order holds new sessions back, unless it is taken back before. Patroni carries it

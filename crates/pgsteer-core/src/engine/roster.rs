@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::LEFT_MEMORY;
 use crate::claim::{Claim, Found, PatroniFacts, Topology};
 use crate::config::limits::MEMBERS_MAX;
+use crate::event::EventKind;
 use crate::judge::{Identity, Member, Members};
 use crate::names::MemberName;
-use crate::snapshot::EventKind;
 use crate::time::Moment;
 use crate::view::View;
 

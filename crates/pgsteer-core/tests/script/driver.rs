@@ -11,9 +11,10 @@ use std::time::Duration;
 use pgsteer_core::claim::{Claim, Fact, News, Notice, Report, Topology};
 use pgsteer_core::config::Config;
 use pgsteer_core::engine::Engine;
+use pgsteer_core::event::Event;
 use pgsteer_core::names::MemberName;
 use pgsteer_core::plan::Ask;
-use pgsteer_core::snapshot::{Event, Snapshot};
+use pgsteer_core::snapshot::Snapshot;
 use pgsteer_core::time::Moment;
 
 /// More steps than any test needs in one wait: beyond it the engine runs in circles.

@@ -5,13 +5,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 
+use pgsteer_core::event::{self, EventKind};
 use pgsteer_core::gate;
 use pgsteer_core::names::{MemberName, ServiceName};
 use pgsteer_core::post::Post;
 use pgsteer_core::reason::Reason;
-use pgsteer_core::snapshot::{
-    self, EtcdState, EventKind, MemberState, PoolerState, ServiceState, Snapshot,
-};
+use pgsteer_core::snapshot::{EtcdState, MemberState, PoolerState, ServiceState, Snapshot};
 
 use super::document::{Cause, Cluster, Document, Event, Gate, Member, Pooler, Service};
 use super::stamp::Now;
@@ -131,7 +130,7 @@ fn service(name: &ServiceName, state: &ServiceState, stats: &ServiceStats) -> Se
     }
 }
 
-fn event(happened: &snapshot::Event, now: &Now) -> Event {
+fn event(happened: &event::Event, now: &Now) -> Event {
     let (member, service, reason) = subjects(&happened.kind);
     Event {
         at: now.stamp(happened.at),
@@ -201,6 +200,8 @@ fn count(gauge: &AtomicUsize) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use pgsteer_core::claim::Role;
+    use pgsteer_core::time::Moment;
     use serde_json::Value;
 
     use super::*;
@@ -212,6 +213,20 @@ mod tests {
         let json = serde_json::to_string_pretty(&document).unwrap();
         insta::assert_snapshot!(json);
         assert_eq!(serde_json::from_str::<Document>(&json).unwrap(), document);
+    }
+
+    #[test]
+    fn a_path_of_the_agent_is_of_a_member_and_of_no_service() {
+        let kind = EventKind::Gate {
+            post: Post::Pooled(Role::Primary),
+            member: MemberName::new("n1").unwrap(),
+            now: gate::GateState::Shut,
+            reason: Some(Reason::PoolerUnheard { port: 6432 }),
+        };
+        let shown = event(&event::Event { at: Moment::START, kind }, &sample::now());
+        assert_eq!((shown.member.as_deref(), shown.service), (Some("n1"), None));
+        assert_eq!(shown.reason.map(|reason| reason.code).as_deref(), Some("pooler_unheard"));
+        assert!(shown.text.contains("the pooler on n1 to a primary is shut"), "{}", shown.text);
     }
 
     #[test]

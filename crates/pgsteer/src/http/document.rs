@@ -162,7 +162,7 @@ pub struct Event {
     pub text: String,
     /// The member it is about.
     pub member: Option<String>,
-    /// The service it is about.
+    /// The service it is about; none where it is about a gate of the agent.
     pub service: Option<String>,
     /// Why.
     pub reason: Option<Cause>,

@@ -6,13 +6,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, UNIX_EPOCH};
 
 use pgsteer_core::claim::{Failure, Role, Tags};
+use pgsteer_core::event::{Event, EventKind};
 use pgsteer_core::gate::{Gate, GateState, Note, Sessions, Way};
 use pgsteer_core::names::{ClusterName, Endpoint, MemberName, ServiceName};
 use pgsteer_core::post::Post;
 use pgsteer_core::reason::Reason;
-use pgsteer_core::snapshot::{
-    EtcdState, Event, EventKind, Health, MemberState, PoolerState, ServiceState, Snapshot,
-};
+use pgsteer_core::snapshot::{EtcdState, Health, MemberState, PoolerState, ServiceState, Snapshot};
 use pgsteer_core::time::Moment;
 
 use super::compose::compose;

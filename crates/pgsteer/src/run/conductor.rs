@@ -6,10 +6,11 @@ use std::sync::Arc;
 use pgsteer_core::claim::Report;
 use pgsteer_core::config::Config;
 use pgsteer_core::engine::Engine;
+use pgsteer_core::event::{Event, EventKind};
 use pgsteer_core::gate::GateState;
 use pgsteer_core::plan::Plan;
 use pgsteer_core::reason::Reason;
-use pgsteer_core::snapshot::{Event, EventKind, Snapshot};
+use pgsteer_core::snapshot::Snapshot;
 use pgsteer_core::time::Moment;
 use tokio::sync::{mpsc, watch};
 

@@ -15,7 +15,8 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
-use super::http::{Base, Client, strange};
+use super::base::{Base, strange};
+use super::http::Client;
 use super::{Gone, Hint};
 use crate::clock::Clock;
 

@@ -16,16 +16,15 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
-use hyper::http::uri::Scheme;
-use hyper::{Request, Uri, Version};
+use hyper::{Request, Version};
 use hyper_util::rt::TokioIo;
 use pgsteer_core::claim::Failure;
-use pgsteer_core::names::Endpoint;
 use rustls::ClientConfig;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use super::base::{Base, strange};
 use super::dial::{self, Transport};
 use super::prompt::Prompt;
 use super::{Gone, Task};
@@ -44,34 +43,6 @@ const LINE_BYTES_MAX: usize = 1024 * 1024;
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 const KEEPALIVE_PROBES: u32 = 3;
-
-/// Who answers at an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Peer {
-    /// Patroni's REST API.
-    Patroni,
-    /// The gateway of etcd.
-    Etcd,
-}
-
-impl Peer {
-    fn name(self) -> &'static str {
-        match self {
-            Peer::Patroni => "Patroni",
-            Peer::Etcd => "etcd",
-        }
-    }
-}
-
-/// A base address, as `http://10.0.0.11:8008`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Base {
-    peer: Peer,
-    url: Arc<str>,
-    https: bool,
-    endpoint: Endpoint,
-    path: String,
-}
 
 /// Asks, within a limit.
 pub struct Client {
@@ -127,7 +98,7 @@ impl Lines {
                 return Ok(line);
             }
             if self.unread.len() > LINE_BYTES_MAX {
-                let peer = self.base.url.clone();
+                let peer = self.base.url().clone();
                 return Err(Failure::TooLarge { peer, bytes_max: LINE_BYTES_MAX });
             }
             match self.body.frame().await {
@@ -135,7 +106,7 @@ impl Lines {
                     self.unread.extend_from_slice(frame.data_ref().unwrap_or(&Bytes::new()))
                 }
                 Some(Err(err)) => return Err(failure(&err, &self.base)),
-                None => return Err(Failure::Closed(self.base.url.clone())),
+                None => return Err(Failure::Closed(self.base.url().clone())),
             }
         }
     }
@@ -149,59 +120,6 @@ impl Lines {
         let rest = self.unread.split_off(end + 1);
         self.looked_at = 0;
         Some(std::mem::replace(&mut self.unread, rest))
-    }
-}
-
-impl Base {
-    /// Reads a base address of Patroni. The port is the scheme's own unless named.
-    ///
-    /// # Errors
-    /// A sentence on what is wrong with it. It does not repeat an address with a user in
-    /// it, because a password may stand there too.
-    pub fn parse(url: &str) -> Result<Base, String> {
-        Base::of(Peer::Patroni, url)
-    }
-
-    /// The same, of somebody else.
-    ///
-    /// # Errors
-    /// As [`Base::parse`].
-    pub fn of(peer: Peer, url: &str) -> Result<Base, String> {
-        if url.contains('@') {
-            return Err("an address must not name a user".to_owned());
-        }
-        let bad = |why: &str| format!("`{url}` is no address as http://10.0.0.11:8008: {why}");
-        let uri: Uri = url.parse().map_err(|_| bad("not a URL"))?;
-        let https = match uri.scheme() {
-            Some(scheme) if *scheme == Scheme::HTTP => false,
-            Some(scheme) if *scheme == Scheme::HTTPS => true,
-            _ => return Err(bad("neither http nor https")),
-        };
-        let host = uri.host().ok_or_else(|| bad("no host"))?;
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
-        let endpoint = Endpoint::new(host, port).map_err(|err| bad(&err.to_string()))?;
-        Ok(Base {
-            peer,
-            url: Arc::from(url.trim_end_matches('/')),
-            https,
-            endpoint,
-            path: uri.path().trim_end_matches('/').to_owned(),
-        })
-    }
-
-    /// The address as written, without a slash at the end.
-    pub fn url(&self) -> &Arc<str> {
-        &self.url
-    }
-
-    /// The host as written, without brackets.
-    pub fn host(&self) -> &str {
-        self.endpoint.host()
-    }
-
-    fn path_to(&self, path: &str) -> String {
-        format!("{}{path}", self.path)
     }
 }
 
@@ -256,7 +174,7 @@ impl Client {
     ) -> Result<T, Failure> {
         match tokio::time::timeout(self.limit, answering).await {
             Ok(answer) => answer,
-            Err(_) => Err(dial::timed_out(&base.url, self.limit)),
+            Err(_) => Err(dial::timed_out(base.url(), self.limit)),
         }
     }
 
@@ -317,27 +235,27 @@ impl Client {
     async fn open(&self, base: &Base, known: &[IpAddr]) -> Result<Box<dyn Transport>, Failure> {
         let resolved;
         let addresses = if known.is_empty() {
-            resolved = dial::resolve(&base.endpoint).await?;
+            resolved = dial::resolve(base.endpoint()).await?;
             &resolved
         } else {
             known
         };
-        let port = base.endpoint.port();
-        let stream = dial::connect(addresses, port, &base.url, self.limit).await?;
+        let port = base.endpoint().port();
+        let stream = dial::connect(addresses, port, base.url(), self.limit).await?;
         // Without it all works, only that a host that is gone is noticed later.
         let _ = keep_alive(&stream);
         let stream = Prompt(stream);
-        if !base.https {
+        if !base.is_https() {
             return Ok(Box::new(stream));
         }
         let refused =
-            |err: &dyn std::fmt::Display| Failure::Tls(Arc::from(format!("{}: {err}", base.url)));
+            |err: &dyn std::fmt::Display| Failure::Tls(Arc::from(format!("{}: {err}", base.url())));
         let config = self.tls_config().map_err(|err| refused(&err))?;
         let name = tls::server_name(base.host()).map_err(|err| refused(&err))?;
         let stream = TlsConnector::from(config)
             .connect(name, stream)
             .await
-            .map_err(|err| dial::failure(&err, &base.url))?;
+            .map_err(|err| dial::failure(&err, base.url()))?;
         Ok(Box::new(stream))
     }
 
@@ -376,9 +294,9 @@ fn addressed(
     base: &Base,
 ) -> Result<Request<Full<Bytes>>, Failure> {
     let wrong =
-        |err: hyper::http::Error| Failure::Malformed(Arc::from(format!("{}: {err}", base.url)));
+        |err: hyper::http::Error| Failure::Malformed(Arc::from(format!("{}: {err}", base.url())));
     let mut request = request.map_err(wrong)?;
-    let host = HeaderValue::from_str(&base.endpoint.to_string());
+    let host = HeaderValue::from_str(&base.endpoint().to_string());
     request.headers_mut().insert(HOST, host.map_err(|err| wrong(err.into()))?);
     Ok(request)
 }
@@ -415,55 +333,20 @@ async fn drive<T>(
 
 fn cut_off(err: &(dyn Error + Send + Sync + 'static), base: &Base) -> Failure {
     if err.is::<LengthLimitError>() {
-        return Failure::TooLarge { peer: base.url.clone(), bytes_max: BODY_BYTES_MAX };
+        return Failure::TooLarge { peer: base.url().clone(), bytes_max: BODY_BYTES_MAX };
     }
     match err.downcast_ref::<hyper::Error>() {
         Some(err) => failure(err, base),
-        None => Failure::Closed(base.url.clone()),
+        None => Failure::Closed(base.url().clone()),
     }
 }
 
 fn failure(err: &hyper::Error, base: &Base) -> Failure {
     if let Some(io) = err.source().and_then(|inner| inner.downcast_ref::<io::Error>()) {
-        return dial::failure(io, &base.url);
+        return dial::failure(io, base.url());
     }
     if err.is_incomplete_message() || err.is_closed() || err.is_canceled() {
-        return Failure::Closed(base.url.clone());
+        return Failure::Closed(base.url().clone());
     }
     strange(base, &err.to_string())
-}
-
-/// Whoever answers there, it is not who it should be.
-pub fn strange(base: &Base, how: &str) -> Failure {
-    let (url, peer) = (&base.url, base.peer.name());
-    Failure::Malformed(Arc::from(format!("{url} answers, but not as {peer} does: {how}")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_base_address_is_read_with_its_port_and_path() {
-        for (url, endpoint, path) in [
-            ("http://10.0.0.11:8008", "10.0.0.11:8008", ""),
-            ("http://10.0.0.11:8008/", "10.0.0.11:8008", ""),
-            ("https://[::1]:8008", "[::1]:8008", ""),
-            ("http://pg-1", "pg-1:80", ""),
-            ("https://gate.example/pg-1/", "gate.example:443", "/pg-1"),
-        ] {
-            let base = Base::parse(url).unwrap();
-            assert_eq!((&*base.endpoint.to_string(), &*base.path), (endpoint, path));
-        }
-    }
-
-    #[test]
-    fn what_is_no_base_address_is_refused_and_a_password_in_it_is_not_repeated() {
-        for url in ["", "pg-1:8008", "10.0.0.11", "ftp://pg-1", "http://", "http://a b", "/x"] {
-            let why = Base::parse(url).unwrap_err();
-            assert!(why.contains(&format!("`{url}`")), "{why}");
-        }
-        let why = Base::parse("http://admin:hunter2@pg-1:8008").unwrap_err();
-        assert!(!why.contains("hunter2"), "{why}");
-    }
 }

@@ -5,6 +5,7 @@
 //! them speak into one bounded channel, and begin anew if they fail. They know neither the core's verdicts nor the outputs; the
 //! plan is the only word that comes back to them.
 
+mod base;
 mod beat;
 mod dial;
 mod discovery;
@@ -35,8 +36,9 @@ use tokio::sync::{Notify, mpsc, watch};
 use crate::clock::Clock;
 use crate::tls::{self, Identity, Trust};
 
+use self::base::Base;
 use self::discovery::Discovery;
-use self::http::{Base, Client};
+use self::http::Client;
 use self::secret::Secret;
 use self::supervisor::Supervisor;
 use self::task::{Gone, Task};

@@ -14,8 +14,9 @@ use pgsteer_core::wire::excerpt::excerpt;
 use pgsteer_core::wire::patroni::parse_status;
 use tracing::{info, trace, warn};
 
+use super::base::{Base, strange};
 use super::beat::Beat;
-use super::http::{Answer, Base, Client, strange};
+use super::http::{Answer, Client};
 use super::{Gone, Hint, Reporter};
 
 /// Asks at the pace of `beat`, one question at a time. A failure is hinted to discovery.

@@ -26,7 +26,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
 use self::schedule::Schedule;
-use super::http::{Base, Client, Following, Lines, Peer, strange};
+use super::base::{Base, Peer, strange};
+use super::http::{Client, Following, Lines};
 use super::secret::Secret;
 use super::{Gone, http_client};
 use crate::clock::Clock;

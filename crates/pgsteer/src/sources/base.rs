@@ -1,0 +1,135 @@
+//! Base addresses: where Patroni or etcd answers, as the configuration or Patroni itself names it.
+
+use std::sync::Arc;
+
+use hyper::Uri;
+use hyper::http::uri::Scheme;
+use pgsteer_core::claim::Failure;
+use pgsteer_core::names::Endpoint;
+
+/// Who answers at an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// Patroni's REST API.
+    Patroni,
+    /// The gateway of etcd.
+    Etcd,
+}
+
+impl Peer {
+    fn name(self) -> &'static str {
+        match self {
+            Peer::Patroni => "Patroni",
+            Peer::Etcd => "etcd",
+        }
+    }
+}
+
+/// A base address, as `http://10.0.0.11:8008`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Base {
+    peer: Peer,
+    url: Arc<str>,
+    https: bool,
+    endpoint: Endpoint,
+    path: String,
+}
+
+impl Base {
+    /// Reads a base address of Patroni. The port is the scheme's own unless named.
+    ///
+    /// # Errors
+    /// A sentence on what is wrong with it. It does not repeat an address with a user in
+    /// it, because a password may stand there too.
+    pub fn parse(url: &str) -> Result<Base, String> {
+        Base::of(Peer::Patroni, url)
+    }
+
+    /// The same, of somebody else.
+    ///
+    /// # Errors
+    /// As [`Base::parse`].
+    pub fn of(peer: Peer, url: &str) -> Result<Base, String> {
+        if url.contains('@') {
+            return Err("an address must not name a user".to_owned());
+        }
+        let bad = |why: &str| format!("`{url}` is no address as http://10.0.0.11:8008: {why}");
+        let uri: Uri = url.parse().map_err(|_| bad("not a URL"))?;
+        let https = match uri.scheme() {
+            Some(scheme) if *scheme == Scheme::HTTP => false,
+            Some(scheme) if *scheme == Scheme::HTTPS => true,
+            _ => return Err(bad("neither http nor https")),
+        };
+        let host = uri.host().ok_or_else(|| bad("no host"))?;
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
+        let endpoint = Endpoint::new(host, port).map_err(|err| bad(&err.to_string()))?;
+        Ok(Base {
+            peer,
+            url: Arc::from(url.trim_end_matches('/')),
+            https,
+            endpoint,
+            path: uri.path().trim_end_matches('/').to_owned(),
+        })
+    }
+
+    /// The address as written, without a slash at the end.
+    pub fn url(&self) -> &Arc<str> {
+        &self.url
+    }
+
+    /// The host as written, without brackets.
+    pub fn host(&self) -> &str {
+        self.endpoint.host()
+    }
+
+    /// It is asked by TLS.
+    pub fn is_https(&self) -> bool {
+        self.https
+    }
+
+    /// Where it listens.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// The path of a request for `path` below it.
+    pub fn path_to(&self, path: &str) -> String {
+        format!("{}{path}", self.path)
+    }
+}
+
+/// Whoever answers there, it is not who it should be.
+pub fn strange(base: &Base, how: &str) -> Failure {
+    let (url, peer) = (&base.url, base.peer.name());
+    Failure::Malformed(Arc::from(format!("{url} answers, but not as {peer} does: {how}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_base_address_is_read_with_its_port_and_path() {
+        for (url, endpoint, path) in [
+            ("http://10.0.0.11:8008", "10.0.0.11:8008", ""),
+            ("http://10.0.0.11:8008/", "10.0.0.11:8008", ""),
+            ("https://[::1]:8008", "[::1]:8008", ""),
+            ("http://pg-1", "pg-1:80", ""),
+            ("https://gate.example/pg-1/", "gate.example:443", "/pg-1"),
+        ] {
+            let base = Base::parse(url).unwrap();
+            assert_eq!((&*base.endpoint.to_string(), &*base.path), (endpoint, path));
+        }
+    }
+
+    #[test]
+    fn what_is_no_base_address_is_refused_and_a_password_in_it_is_not_repeated() {
+        for url in ["", "pg-1:8008", "10.0.0.11", "ftp://pg-1", "http://", "http://a b", "/x"] {
+            let why = Base::parse(url).unwrap_err();
+            assert!(why.contains(&format!("`{url}`")), "{why}");
+        }
+        let why = Base::parse("http://admin:hunter2@pg-1:8008").unwrap_err();
+        assert!(!why.contains("hunter2"), "{why}");
+    }
+}
