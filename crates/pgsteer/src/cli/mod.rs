@@ -4,6 +4,7 @@ mod flags;
 mod lint;
 mod load;
 mod render;
+mod typed;
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -16,6 +17,7 @@ pub use lint::{LintArgs, LintFormat};
 pub use load::{load, load_agent, load_render};
 use pgsteer_core::config::limits::CHECK_TIMEOUT;
 pub use render::RenderArgs;
+pub use typed::typed;
 
 /// The exit code of a process that failed while it ran.
 pub const EXIT_FAILED: u8 = 1;
