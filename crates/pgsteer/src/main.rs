@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use pgsteer::check::Question;
 use pgsteer::cli::{self, Command, LogFormat, StartArgs};
+use pgsteer::complaint::{complain, complain_of_all};
 use pgsteer::run::Outputs;
 use pgsteer_core::config::Config;
 use pgsteer_core::config::error::ConfigErrors;
@@ -25,7 +26,14 @@ const LOG_FLUSH_LIMIT: Duration = Duration::from_secs(2);
 const LOG_LINES_MAX: usize = 10_000;
 
 fn main() -> ExitCode {
-    let cli = cli::typed(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    let cli = match cli::typed(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(error) if cli::is_help(&error) => error.exit(),
+        Err(error) => {
+            complain(&cli::mistyped(&error).into(), "done");
+            return ExitCode::from(cli::EXIT_WRONG_CONFIG);
+        }
+    };
     match cli.command {
         Command::Run(args) => run(Outputs::All, args.start, None, move || cli::load(&args)),
         Command::Agent(args) => {
@@ -55,12 +63,12 @@ fn run(
     let config = match load() {
         Ok(config) => config,
         Err(errors) => {
-            cli::complain(&errors, errors.len());
+            complain_of_all(&errors, errors.len(), "started");
             return ExitCode::from(cli::EXIT_WRONG_CONFIG);
         }
     };
     if let Err(error) = pgsteer::run::check_files(&config) {
-        cli::complain(&format_args!("{error:#}"), 1);
+        complain(&error, "started");
         return ExitCode::from(cli::EXIT_WRONG_CONFIG);
     }
     if start.check_config {
