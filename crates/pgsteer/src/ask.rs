@@ -3,7 +3,7 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Result, anyhow, ensure};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
@@ -13,6 +13,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::complaint::Complaint;
+
 /// The most bytes of an answer: the document of a hundred members is a tenth of it.
 const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
@@ -21,7 +23,7 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 
 /// What the operator can do when the question fails.
 const REMEDY: &str = "is `pgsteer run` up there, and is this the address of its --http? \
-                      Name another with --http http://HOST:PORT";
+                      Name another by --http http://HOST:PORT";
 
 /// Where a pgsteer has its pages.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,12 +81,13 @@ impl Target {
             Ok(answer) => answer,
             Err(_) => Err(anyhow!("no whole answer within {} s", limit.as_secs_f64())),
         };
-        answer.with_context(|| self.complaint())
+        answer.map_err(|error| self.not_asked(&error).into())
     }
 
-    /// What to say before the reason when this was the wrong place to ask.
-    pub fn complaint(&self) -> String {
-        format!("cannot ask http://{} ({REMEDY})", self.authority)
+    /// What to say when `error` shows that this was the wrong place to ask.
+    pub fn not_asked(&self, error: &anyhow::Error) -> Complaint {
+        let what = format!("cannot ask http://{}: {error:#}", self.authority);
+        Complaint::new(what, Some(REMEDY.to_owned()))
     }
 
     async fn exchange(&self, path: &str) -> Result<(StatusCode, Bytes)> {
@@ -128,6 +131,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::complaint::in_one_line;
 
     #[test]
     fn an_address_is_read_with_and_without_its_scheme() {
@@ -174,7 +178,7 @@ mod tests {
     }
 
     async fn why_not(target: &Target) -> String {
-        format!("{:#}", target.get("/", Duration::from_secs(5)).await.unwrap_err())
+        in_one_line(&target.get("/", Duration::from_secs(5)).await.unwrap_err())
     }
 
     #[tokio::test]

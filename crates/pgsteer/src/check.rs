@@ -15,6 +15,7 @@ use pgsteer_core::probe::Probe;
 use pgsteer_core::wire::patroni::parse_status;
 
 use crate::ask::Target;
+use crate::complaint::in_one_line;
 
 /// What is asked for where nothing else is said.
 const USUAL: &str = "primary";
@@ -98,7 +99,7 @@ impl Question {
 pub fn run(http_url: &str, question: &Question, limit: Duration) -> ExitCode {
     let outcome = match ask(http_url, question, limit) {
         Ok(outcome) => outcome,
-        Err(error) => Outcome::Unknown(format!("{error:#}")),
+        Err(error) => Outcome::Unknown(in_one_line(&error)),
     };
     // Whoever does not read it has the exit code.
     let _ = writeln!(io::stdout(), "{outcome}");
@@ -116,8 +117,8 @@ fn ask(http_url: &str, question: &Question, limit: Duration) -> Result<Outcome> 
             let (status, body) = target.get(&path, limit).await?;
             // It answers any path, and what it means by it is not what is asked here.
             if parse_status(false, &body).is_ok() {
-                return Err(anyhow!("a Patroni answers there, not a pgsteer"))
-                    .with_context(|| target.complaint());
+                let why = anyhow!("a Patroni answers there, not a pgsteer");
+                return Err(target.not_asked(&why).into());
             }
             let said = String::from_utf8_lossy(&body);
             let line = said.lines().next().unwrap_or_default().to_owned();

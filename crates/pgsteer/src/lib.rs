@@ -6,6 +6,7 @@ mod by_name;
 pub mod check;
 pub mod cli;
 mod clock;
+pub mod complaint;
 mod heartbeat;
 mod http;
 pub mod lint;

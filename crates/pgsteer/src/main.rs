@@ -1,15 +1,13 @@
 //! The program `pgsteer`: from the command line to what it asks for, and the exit code.
 
-use std::ffi::{OsStr, OsString};
 use std::io::{self, IsTerminal, Write};
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use clap::Parser;
 use pgsteer::check::Question;
-use pgsteer::cli::{self, Cli, Command, LogFormat, StartArgs};
+use pgsteer::cli::{self, Command, LogFormat, StartArgs};
+use pgsteer::complaint::{complain, complain_of_all};
 use pgsteer::run::Outputs;
 use pgsteer_core::config::Config;
 use pgsteer_core::config::error::ConfigErrors;
@@ -28,7 +26,15 @@ const LOG_FLUSH_LIMIT: Duration = Duration::from_secs(2);
 const LOG_LINES_MAX: usize = 10_000;
 
 fn main() -> ExitCode {
-    match Cli::parse_from(words(std::env::args_os())).command {
+    let cli = match cli::typed(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(error) if cli::is_help(&error) => error.exit(),
+        Err(error) => {
+            complain(&cli::mistyped(&error).into(), "done");
+            return ExitCode::from(cli::EXIT_WRONG_CONFIG);
+        }
+    };
+    match cli.command {
         Command::Run(args) => run(Outputs::All, args.start, None, move || cli::load(&args)),
         Command::Agent(args) => {
             let hint = args.pgisready_path.as_ref().map(|_| NO_PG_ISREADY);
@@ -48,21 +54,6 @@ fn main() -> ExitCode {
     }
 }
 
-/// The command line. Under the name of `happac` the program is its agent, and as `pgsteer-check`
-/// it is what HAProxy's external-check runs, which takes no flags.
-fn words(given: impl Iterator<Item = OsString>) -> Vec<OsString> {
-    let mut words: Vec<OsString> = given.collect();
-    let name = words.first().map(Path::new).and_then(Path::file_name).and_then(OsStr::to_str);
-    let implied: &[&str] = match name {
-        Some("happac") => &["agent"],
-        Some("pgsteer-check") => &["check", "--external"],
-        _ => &[],
-    };
-    let flags = words.len().min(1);
-    words.splice(flags..flags, implied.iter().map(OsString::from));
-    words
-}
-
 fn run(
     outputs: Outputs,
     start: StartArgs,
@@ -72,12 +63,12 @@ fn run(
     let config = match load() {
         Ok(config) => config,
         Err(errors) => {
-            cli::complain(&errors, errors.len());
+            complain_of_all(&errors, errors.len(), "started");
             return ExitCode::from(cli::EXIT_WRONG_CONFIG);
         }
     };
     if let Err(error) = pgsteer::run::check_files(&config) {
-        cli::complain(&format_args!("{error:#}"), 1);
+        complain(&error, "started");
         return ExitCode::from(cli::EXIT_WRONG_CONFIG);
     }
     if start.check_config {

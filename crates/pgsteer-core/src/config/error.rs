@@ -27,6 +27,8 @@ pub enum Place {
     Document(Arc<str>),
     /// On the command line: the flag with its dashes.
     Flag(&'static str),
+    /// On the command line by the flag, or in the environment by the variable.
+    FlagOrVariable(&'static str, &'static str),
     /// Nowhere: the default of this key.
     Default(String),
     /// Nowhere in particular: something is missing.
@@ -38,7 +40,9 @@ impl Place {
         match self {
             Place::File { line, column, .. } => (false, *line, *column),
             Place::Document(_) => (false, 0, 0),
-            Place::Flag(_) | Place::Default(_) | Place::Whole => (true, 0, 0),
+            Place::Flag(_) | Place::FlagOrVariable(..) | Place::Default(_) | Place::Whole => {
+                (true, 0, 0)
+            }
         }
     }
 }
@@ -55,6 +59,7 @@ impl fmt::Display for Place {
             }
             Place::Document(name) => f.write_str(name),
             Place::Flag(flag) => f.write_str(flag),
+            Place::FlagOrVariable(flag, variable) => write!(f, "{flag} or {variable}"),
             Place::Default(key) => write!(f, "{key} (by default)"),
             Place::Whole => f.write_str("configuration"),
         }

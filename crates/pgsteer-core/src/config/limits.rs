@@ -59,6 +59,8 @@ pub const PATRONI_TIMEOUT: Seconds = Seconds::within(100, 60_000).or(1_000);
 pub const ETCD_TIMEOUT: Seconds = Seconds::within(100, 60_000).or(2_000);
 /// How long PostgreSQL has for one answer to the tether.
 pub const CHECK_TIMEOUT: Seconds = Seconds::within(100, 60_000).or(1_000);
+/// How long `pgsteer check` waits for one answer.
+pub const ASK_TIMEOUT: Seconds = Seconds::within(100, 60_000).or(2_000);
 /// How long an open gate outlives the silence of its member's Patroni.
 pub const PATRONI_LOSS_GRACE: Seconds = Seconds::within(0, 86_400_000).or(60_000);
 /// After how long without a word the sessions to a member are ended.

@@ -103,35 +103,43 @@ pub fn listed(texts: &[String]) -> Result<Vec<Found>, Problem> {
     Ok(all)
 }
 
+// What happac's environment says as well.
+const HOST: Place = Place::FlagOrVariable("--patroni-host", "PATRONI_HOST");
+const PORT_OF_PATRONI: Place = Place::FlagOrVariable("--patroni-port", "PATRONI_API_PORT");
+const HEALTHCHECK: Place = Place::FlagOrVariable("--patroni-healthcheck", "PATRONI_ENDPOINT");
+const PORT: Place = Place::FlagOrVariable("--port", "AGENT_PORT");
+const PORT_OF_POOLER: Place = Place::FlagOrVariable("--pgisready-port", "PGISREADY_PORT");
+
 /// The one Patroni that happac's flags name; its address as the members' addresses look.
 fn put_patroni(args: &AgentArgs, draft: &mut Draft, errors: &mut ConfigErrors) -> Option<String> {
-    let place = Place::Flag("--patroni-host");
     let host = args.patroni_host.as_deref()?;
     let scheme = if host.contains("://") { "" } else { "http://" };
     let host = match host.parse() {
         Ok(IpAddr::V6(ip)) => format!("[{ip}]"),
         _ => host.to_owned(),
     };
-    let port = args.patroni_port.as_deref().map(|port| format!(":{port}")).unwrap_or_default();
-    let url = errors.field(place.clone(), address::patroni_url(&format!("{scheme}{host}{port}")));
+    let port = args.patroni_port.as_deref();
+    let port = port.and_then(|port| errors.field(PORT_OF_PATRONI, address::port(port)).value());
+    let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+    let url = errors.field(HOST, address::patroni_url(&format!("{scheme}{host}{port}")));
     let urls = match url.given() {
-        Some(given) => Field::new(vec![given.clone()], place.clone()),
+        Some(given) => Field::new(vec![given.clone()], HOST),
         None => Field::wrong(),
     };
-    draft.patroni.get_or_insert(Default::default, place).urls = urls;
+    draft.patroni.get_or_insert(Default::default, HOST).urls = urls;
     url.value()
 }
 
 fn put_agent_wishes(args: &AgentArgs, draft: &mut Draft, errors: &mut ConfigErrors) {
     let agent = draft.agent.get_or_insert(Default::default, Place::Flag("agent"));
     if let Some(port) = &args.port {
-        agent.listen = errors.field(Place::Flag("--port"), address::listen(port)).map(Some);
+        agent.listen = errors.field(PORT, address::listen(port)).map(Some);
     }
     if let Some(check) = &args.patroni_healthcheck {
-        agent.default = errors.field(Place::Flag("--patroni-healthcheck"), plain::question(check));
+        agent.default = errors.field(HEALTHCHECK, plain::question(check));
     }
     if let Some(port) = &args.pgisready_port {
-        agent.pooler_port = errors.field(Place::Flag("--pgisready-port"), address::port(port));
+        agent.pooler_port = errors.field(PORT_OF_POOLER, address::port(port));
     }
     if let Some(vocabulary) = &args.vocabulary {
         agent.vocabulary = errors.field(Place::Flag("--vocabulary"), words::vocabulary(vocabulary));
@@ -376,13 +384,35 @@ mod tests {
     ");
     }
 
-    fn agent_meant(line: &str, file: &str) -> String {
+    fn agent_told(line: &str, file: &str) -> Result<Config, ConfigErrors> {
         let words = ["pgsteer", "agent"].into_iter().chain(line.split_whitespace());
         let Command::Agent(args) = Cli::try_parse_from(words).unwrap().command else {
             unreachable!()
         };
         let file = ConfigFile { name: "pgsteer.toml".to_owned(), text: Ok(file.to_owned()) };
-        AgentSummary(&agent_config(&args, Some(&file)).unwrap()).to_string()
+        agent_config(&args, Some(&file))
+    }
+
+    fn agent_meant(line: &str, file: &str) -> String {
+        AgentSummary(&agent_told(line, file).unwrap()).to_string()
+    }
+
+    #[test]
+    fn what_may_stand_in_the_environment_is_named_by_both_its_names() {
+        let wrong = |line: &str| agent_told(line, "").unwrap_err().to_string();
+        insta::assert_snapshot!(wrong("-h a/b -o x -p x -r x --line-wait x"), @"
+        --patroni-port or PATRONI_API_PORT: `x` is not a port
+            help: a number from 1 to 65535
+        --patroni-host or PATRONI_HOST: the URL has more than scheme, host and port (it is not shown)
+            help: write http://a:8008; pgsteer knows Patroni's paths
+        --port or AGENT_PORT: `x` is not an address to listen on
+            help: write ADDRESS:PORT with an address of this machine, as 0.0.0.0:5000, 127.0.0.1:5000 or [::]:5000; a port alone means all IPv4 addresses
+        --pgisready-port or PGISREADY_PORT: `x` is not a port
+            help: a number from 1 to 65535
+        --line-wait: expects a number of seconds, found `x`
+            help: a bare number from 0 to 5 seconds; the default is 0.05
+        ");
+        assert!(wrong("-h a -k maybe").starts_with("--patroni-healthcheck or PATRONI_ENDPOINT: "));
     }
 
     #[test]

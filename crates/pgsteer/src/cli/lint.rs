@@ -3,7 +3,10 @@
 use clap::{Args, ValueEnum};
 use pgsteer_core::lint::Kind;
 
-use super::one_of;
+use super::{one_of, whole};
+
+/// The most that PostgreSQL takes.
+const MAX_CONNECTIONS_MAX: u64 = 262_143;
 
 const LINT_EXAMPLES: &str = "\
 For each finding: the line, what it costs, and what to do. For haproxy.cfg also how long HAProxy
@@ -43,7 +46,7 @@ pub struct LintArgs {
     pub haproxy_version: Option<String>,
 
     /// max_connections of every member, to hold the `maxconn` of its server lines against
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "NUMBER", value_parser = max_connections)]
     pub max_connections: Option<u64>,
 
     /// Explain one rule
@@ -62,6 +65,10 @@ pub enum LintFormat {
     Text,
     Json,
     Sarif,
+}
+
+fn max_connections(text: &str) -> Result<u64, String> {
+    whole(text, MAX_CONNECTIONS_MAX)
 }
 
 fn kind(text: &str) -> Result<Kind, String> {

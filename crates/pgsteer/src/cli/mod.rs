@@ -3,10 +3,10 @@
 mod flags;
 mod lint;
 mod load;
+mod mistyped;
 mod render;
+mod typed;
 
-use std::fmt::Display;
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,23 +14,15 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use flags::listed;
 pub use lint::{LintArgs, LintFormat};
 pub use load::{load, load_agent, load_render};
-use pgsteer_core::config::limits::CHECK_TIMEOUT;
+pub use mistyped::{is_help, mistyped};
+use pgsteer_core::config::limits::ASK_TIMEOUT;
 pub use render::RenderArgs;
+pub use typed::typed;
 
 /// The exit code of a process that failed while it ran.
 pub const EXIT_FAILED: u8 = 1;
 /// The exit code of a process that was told something wrong, by flag or by file.
 pub const EXIT_WRONG_CONFIG: u8 = 2;
-
-/// Prints the errors, of which there are `count`, and says that nothing happened.
-pub fn complain(errors: &dyn Display, count: usize) {
-    let count = match count {
-        1 => "1 error".to_owned(),
-        several => format!("{several} errors"),
-    };
-    // Nobody is left to be told if stderr is gone.
-    let _ = writeln!(io::stderr(), "{errors}\n{count}, nothing was started");
-}
 
 /// The front door of a highly available PostgreSQL cluster.
 ///
@@ -286,7 +278,14 @@ pub struct CheckArgs {
 }
 
 fn check_timeout(text: &str) -> Result<Duration, String> {
-    CHECK_TIMEOUT.read(text).map_err(|problem| problem.to_string())
+    ASK_TIMEOUT.read(text).map_err(|problem| problem.remedy().unwrap_or_default())
+}
+
+/// A whole number from 1 to `most`, or what would be one.
+fn whole<T: TryFrom<u64>>(text: &str, most: u64) -> Result<T, String> {
+    let number = text.parse().ok().filter(|number| (1..=most).contains(number));
+    let number = number.and_then(|number| T::try_from(number).ok());
+    number.ok_or_else(|| format!("a number from 1 to {most}"))
 }
 
 /// The one that goes by the name of `text`, or all names that there are.

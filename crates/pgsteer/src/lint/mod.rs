@@ -10,6 +10,7 @@ use pgsteer_core::lint::{FILE_BYTES_MAX, Kind, Options, lint, lint_named, rule, 
 use pgsteer_core::render::HaproxyVersion;
 
 use crate::cli::{self, LintArgs, LintFormat};
+use crate::complaint::{Complaint, complain};
 
 /// What a file of that name means.
 const STDIN: &str = "-";
@@ -25,12 +26,15 @@ pub fn run(args: &LintArgs) -> ExitCode {
     if let Some(id) = &args.explain {
         return match rule::find(id) {
             Some(rule) => print(rule.page, ExitCode::SUCCESS),
-            None => wrong(&format!("there is no rule `{id}`; --list names them")),
+            None => wrong(Complaint::new(
+                format!("--explain: there is no rule `{id}`"),
+                Some("--list names them".to_owned()),
+            )),
         };
     }
     let options = match options(args) {
         Ok(options) => options,
-        Err(why) => return wrong(&why),
+        Err(complaint) => return wrong(complaint),
     };
     let files: Vec<Looked> =
         args.files.iter().map(|name| look(name, args.kind, &options)).collect();
@@ -42,12 +46,11 @@ pub fn run(args: &LintArgs) -> ExitCode {
     print(&shown, exit_code(&files))
 }
 
-fn options(args: &LintArgs) -> Result<Options, String> {
+fn options(args: &LintArgs) -> Result<Options, Complaint> {
     let haproxy = match &args.haproxy_version {
         None => HaproxyVersion::OLDEST,
-        Some(text) => HaproxyVersion::read(text).map_err(|refusal| match refusal.remedy() {
-            Some(remedy) => format!("{refusal}\n    help: {remedy}"),
-            None => refusal.to_string(),
+        Some(text) => HaproxyVersion::read(text).map_err(|refusal| {
+            Complaint::new(format!("--haproxy-version: {refusal}"), refusal.remedy())
         })?,
     };
     Ok(Options { haproxy, max_connections: args.max_connections })
@@ -102,8 +105,7 @@ fn print(text: &str, code: ExitCode) -> ExitCode {
     code
 }
 
-fn wrong(error: &str) -> ExitCode {
-    // Nobody is left to be told if stderr is gone.
-    let _ = writeln!(io::stderr(), "{error}\n1 error, nothing was looked at");
+fn wrong(complaint: Complaint) -> ExitCode {
+    complain(&complaint.into(), "looked at");
     ExitCode::from(cli::EXIT_WRONG_CONFIG)
 }

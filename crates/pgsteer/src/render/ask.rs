@@ -1,17 +1,20 @@
 //! What is asked before anything is rendered: who the members are, and what the flags wish.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use pgsteer_core::claim::Found;
 use pgsteer_core::config::address;
+use pgsteer_core::config::problem::Problem;
 use pgsteer_core::config::units::{LagLimit, lag};
 use pgsteer_core::config::{Membership, PatroniConfig};
 use pgsteer_core::names::Endpoint;
 use pgsteer_core::render::{HaproxyVersion, StatsLogin, Wishes};
 
 use crate::cli::{self, RenderArgs};
+use crate::complaint::Complaint;
 use crate::sources;
 
 /// The password for the statistics, where no file is named.
@@ -64,12 +67,12 @@ pub fn wishes(args: &RenderArgs) -> anyhow::Result<Wishes> {
     Ok(Wishes {
         profile: args.profile.unwrap_or(usual.profile),
         haproxy: match &args.haproxy_version {
-            Some(version) => HaproxyVersion::read(version)?,
+            Some(version) => HaproxyVersion::read(version).context("--haproxy-version")?,
             None => usual.haproxy,
         },
         detect: args.detect.as_deref().map_or(Ok(usual.detect), detect)?,
         stats_listen: match &args.stats_listen {
-            Some(listen) => Some(address::listen(listen).context("--stats-listen")?),
+            Some(listen) => Some(stats_listen(listen)?),
             None => None,
         },
         stats_login: stats_login(args)?,
@@ -91,8 +94,16 @@ pub fn wishes(args: &RenderArgs) -> anyhow::Result<Wishes> {
 fn detect(text: &str) -> anyhow::Result<Duration> {
     match lag(text) {
         Ok(LagLimit::Time(time)) => Ok(time),
-        _ => Err(anyhow!("--detect: `{text}` is not a time as 3s or 700ms")),
+        _ => {
+            let remedy = Some("as 3s or 700ms".to_owned());
+            Err(Complaint::new(format!("--detect: `{text}` is not a time"), remedy).into())
+        }
     }
+}
+
+fn stats_listen(text: &str) -> anyhow::Result<SocketAddr> {
+    let wrong = |problem: Problem| Complaint::new(problem.to_string(), problem.remedy());
+    address::listen(text).map_err(wrong).context("--stats-listen")
 }
 
 fn stats_login(args: &RenderArgs) -> anyhow::Result<Option<StatsLogin>> {

@@ -11,14 +11,19 @@ use std::process::ExitCode;
 use anyhow::Context;
 use pgsteer_core::claim::Found;
 use pgsteer_core::config::Config;
+use pgsteer_core::render::refusal::Refusal;
 use pgsteer_core::render::{Kind, Profile, Rendered, Request, render};
 
 use crate::cli::{self, RenderArgs};
+use crate::complaint::{Complaint, complain, complain_of_all};
 
 use self::set::{Set, State};
 
 /// What `--check` says when a file differs.
 const EXIT_DIFFERS: u8 = 1;
+
+/// What is not done where something is wrong.
+const UNDONE: &str = "written";
 
 /// Renders what `args` ask for. Exit 0: done, or nothing differs. 1: something differs from what
 /// is there. 2: it makes no sense or could not be done, and nothing was written.
@@ -26,14 +31,20 @@ pub fn run(args: &RenderArgs) -> ExitCode {
     if args.list {
         return list();
     }
-    let Some(kind) = args.kind else { return wrong(&"which kind? --list explains them", 1) };
+    let Some(kind) = args.kind else {
+        let remedy = Some("--list explains them".to_owned());
+        return wrong(&Complaint::new("which kind?", remedy).into());
+    };
     let config = match cli::load_render(args) {
         Ok(config) => config,
-        Err(errors) => return wrong(&errors, errors.len()),
+        Err(errors) => {
+            complain_of_all(&errors, errors.len(), UNDONE);
+            return ExitCode::from(cli::EXIT_WRONG_CONFIG);
+        }
     };
     match made(args, kind, &config).and_then(|files| put(args, files)) {
         Ok(code) => code,
-        Err(error) => wrong(&format_args!("{error:#}"), 1),
+        Err(error) => wrong(&error),
     }
 }
 
@@ -49,10 +60,8 @@ fn made(args: &RenderArgs, kind: Kind, config: &Config) -> anyhow::Result<Vec<Re
         made_from: &made_from,
         template: template.as_deref(),
     };
-    render(kind, &request).map_err(|refusal| match refusal.remedy() {
-        Some(remedy) => anyhow::anyhow!("{refusal}\n    help: {remedy}"),
-        None => refusal.into(),
-    })
+    let refused = |refusal: Refusal| Complaint::new(refusal.to_string(), refusal.remedy()).into();
+    render(kind, &request).map_err(refused)
 }
 
 fn put(args: &RenderArgs, files: Vec<Rendered>) -> anyhow::Result<ExitCode> {
@@ -100,13 +109,11 @@ fn list() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn wrong(error: &dyn std::fmt::Display, count: usize) -> ExitCode {
-    let count = if count == 1 { "1 error".to_owned() } else { format!("{count} errors") };
-    // Nobody is left to be told if stderr is gone.
-    let _ = writeln!(io::stderr(), "{error}\n{count}, nothing was written");
+fn wrong(error: &anyhow::Error) -> ExitCode {
+    complain(error, UNDONE);
     ExitCode::from(cli::EXIT_WRONG_CONFIG)
 }
 
 fn read_text(file: &Path) -> anyhow::Result<String> {
-    std::fs::read_to_string(file).with_context(|| format!("{}: cannot be read", file.display()))
+    std::fs::read_to_string(file).map_err(|error| Complaint::unreadable(file, &error).into())
 }

@@ -5,7 +5,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::anyhow;
 use pgsteer_core::claim::{Failure, Report, Topology};
 use pgsteer_core::plan::Plan;
 use pgsteer_core::wire::excerpt::excerpt;
@@ -19,6 +18,7 @@ use super::base::{Base, strange};
 use super::http::Client;
 use super::{Gone, Hint};
 use crate::clock::Clock;
+use crate::complaint::Complaint;
 
 /// The time from one round to the next until somebody has answered.
 const SEARCH: Duration = Duration::from_millis(200);
@@ -166,7 +166,10 @@ pub async fn ask_once(http: &Client, seeds: &[Base]) -> anyhow::Result<Cluster> 
             Err(failure) => failures.push(failure.to_string()),
         }
     }
-    Err(anyhow!("no Patroni lists the members: {}", failures.join("; ")))
+    let remedy = "name one that answers, as --patroni URL; or the members themselves, as --member \
+                  n1=HOST:PORT, and --patroni-port 8008 where there is Patroni";
+    let what = format!("no Patroni lists the members: {}", failures.join("; "));
+    Err(Complaint::new(what, Some(remedy.to_owned())).into())
 }
 
 /// Waits until the pace of some member is shorter than when the plan was `seen` last.

@@ -5,7 +5,9 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
+
+use crate::complaint::Complaint;
 
 /// The most bytes that a password file may have.
 const SECRET_BYTES_MAX: u64 = 4096;
@@ -25,7 +27,7 @@ impl Secret {
         let mut bytes = Vec::new();
         let length = File::open(file)
             .and_then(|opened| opened.take(SECRET_BYTES_MAX + 1).read_to_end(&mut bytes))
-            .with_context(|| format!("{name}: cannot be read"))?;
+            .map_err(|error| Complaint::unreadable(file, &error))?;
         if length as u64 > SECRET_BYTES_MAX {
             bail!("{name}: a password file has at most {SECRET_BYTES_MAX} bytes");
         }

@@ -14,6 +14,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use self::picture::{Ink, draw};
 use crate::ask::Target;
+use crate::complaint::{complain, in_lines};
 use crate::http::document::Document;
 
 /// How often `--watch` draws anew.
@@ -60,8 +61,7 @@ pub fn run(http_url: &str, json: bool, watch: bool) -> ExitCode {
     match ask_and_print(http_url, json, watch) {
         Ok(outcome) => outcome.into(),
         Err(error) => {
-            // Nobody reads the message if this fails as well; the exit code remains.
-            let _ = writeln!(io::stderr(), "pgsteer status: {error:#}");
+            complain(&error, "shown");
             Outcome::NotAsked.into()
         }
     }
@@ -86,7 +86,7 @@ fn ask_and_print(http_url: &str, json: bool, watch: bool) -> Result<Outcome> {
 
 async fn ask(target: &Target) -> Result<Asked> {
     let (status, body) = target.get(PATH, ASK_LIMIT).await?;
-    read(status, &body).with_context(|| target.complaint())
+    read(status, &body).map_err(|error| target.not_asked(&error).into())
 }
 
 fn read(status: StatusCode, body: &[u8]) -> Result<Asked> {
@@ -120,7 +120,7 @@ async fn watch_until_interrupted(target: &Target, json: bool) -> Result<Outcome>
                 }
                 Err(error) => {
                     last = Outcome::NotAsked;
-                    format!("{error:#}\n")
+                    format!("{}\n", in_lines(&error))
                 }
             };
             if print(&redrawn(&page, json)).is_err() {

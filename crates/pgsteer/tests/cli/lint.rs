@@ -37,7 +37,7 @@ fn the_exit_code_tells_how_bad_it_is() {
     assert_eq!(output.status.code(), Some(2));
     assert_eq!(
         complaint(&output),
-        "there is no rule `nothing`; --list names them\n1 error, nothing was looked at\n"
+        "--explain: there is no rule `nothing`\n    help: --list names them\n1 error, nothing was looked at\n"
     );
 }
 
