@@ -2,8 +2,8 @@
 //!
 //! A supervisor follows the plan and keeps, per member in it, one task each for Patroni, the
 //! tether, every pooler and the resolver; discovery and the watch of etcd go by themselves. All of
-//! them speak into one bounded channel, and begin anew if they fail. They know neither the core's verdicts nor the outputs; the
-//! plan is the only word that comes back to them.
+//! them speak into one bounded channel, and begin anew if they fail. They know neither the core's
+//! verdicts nor the outputs; the plan is the only word that comes back to them.
 
 mod base;
 mod beat;

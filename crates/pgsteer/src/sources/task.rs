@@ -26,7 +26,7 @@ impl Task {
     }
 
     /// The same for the source that the log calls `what`: if it panics, it runs anew from a copy of
-    /// `source` after a pause. What it said before expires meanwhile, as if it had fallen silent.
+    /// `source` after a pause. What it said before grows old meanwhile, as if it had fallen silent.
     pub fn keep<S, R, W>(what: impl Display + Send + 'static, source: S, run: R) -> Task
     where
         S: Clone + Send + 'static,
