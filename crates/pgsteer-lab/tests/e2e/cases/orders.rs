@@ -20,6 +20,7 @@ pub fn sigterm_lets_sessions_finish_and_then_ends_them(lab: &Lab) -> Result<()> 
     steer.wait_for("the door to be shut", SOON, |steer| {
         std::net::TcpStream::connect(steer.doors.write).is_err()
     })?;
+    ensure!(steer.status()?["stopping"] == true, "the status does not say so");
     for session in &mut sessions {
         session.ensure_alive()?;
     }

@@ -1,10 +1,12 @@
 //! The pages agree with the cluster and with what clients see.
 
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use pgsteer_lab::Lab;
 
+use crate::binary;
 use crate::kept::Kept;
 use crate::steer::{Steer, Wanted};
 
@@ -23,6 +25,20 @@ pub fn status_and_metrics_tell_what_is(lab: &Lab) -> Result<()> {
         ensure!(events.contains(&what), "no event tells that {what}: {events}");
     }
     ensure!(steer.page("/healthz")? == "ok\n");
+    ensure!(steer.status()?["stopping"] == false);
+    a_patroni_is_no_pgsteer(lab)
+}
+
+/// It answers any path that it is asked.
+fn a_patroni_is_no_pgsteer(lab: &Lab) -> Result<()> {
+    let url = lab.primary()?.patroni_url();
+    for of in ["write", "primary", "health"] {
+        let asked =
+            Command::new(binary::pgsteer()?).args(["check", of, "--http", &url]).output()?;
+        let told = String::from_utf8_lossy(&asked.stdout);
+        ensure!(asked.status.code() == Some(2), "{of}: {told}");
+        ensure!(told.contains("a Patroni answers there, not a pgsteer"), "{of}: {told}");
+    }
     Ok(())
 }
 

@@ -1,6 +1,7 @@
-//! What `pgsteer render clients` tells people to write, word for word in the clients it is for, with
-//! a front door in front of the right one that nobody answers at.
+//! What `pgsteer render clients` tells people to write, word for word in the clients it is for: with
+//! a front door in front of the right one that nobody answers at, and with a single one.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::Command;
 
@@ -21,9 +22,15 @@ const SERVICES: [(&str, bool); 2] = [("write", false), ("read", true)];
 
 pub fn of_clients_connect_word_for_word(lab: &Lab) -> Result<()> {
     let _steer = Steer::start(lab, &Wanted::default())?;
-    let page = page(lab)?;
+    let dead = lab.members().first().context("the lab has no member")?.ip;
+    let door = lab.host_ip();
+    each_client_reads(lab, &page(lab, &[dead, door])?)?;
+    each_client_reads(lab, &page(lab, &[door])?)
+}
+
+fn each_client_reads(lab: &Lab, page: &str) -> Result<()> {
     for (service, is_standby) in SERVICES {
-        let of = |title: &str| snippet(&page, service, title);
+        let of = |title: &str| snippet(page, service, title);
         let (psql, psycopg, sqlalchemy, node) =
             (of("libpq")?, of("psycopg 3")?, of("SQLAlchemy")?, of("Node, pg")?);
         let word = if is_standby { "t" } else { "f" };
@@ -37,19 +44,18 @@ pub fn of_clients_connect_word_for_word(lab: &Lab) -> Result<()> {
         println!("there is no Java here, so JDBC was not asked");
         return Ok(());
     }
-    let urls = SERVICES.map(|(service, _)| snippet(&page, service, "JDBC"));
+    let urls = SERVICES.map(|(service, _)| snippet(page, service, "JDBC"));
     let [write, read] = urls.map(|url| url.map(|url| url.trim().to_owned()));
     ensure!(run(&mut by_jdbc(&[&write?, &read?]))? == "f t", "JDBC");
     Ok(())
 }
 
-/// The rendered page, for two doors: nobody listens at the first.
-fn page(lab: &Lab) -> Result<String> {
-    let dead = lab.members().first().context("the lab has no member")?.ip;
+/// The rendered page for these doors.
+fn page(lab: &Lab, doors: &[Ipv4Addr]) -> Result<String> {
     let output = Command::new(binary::pgsteer()?)
         .args(["render", "clients", "--config"])
         .arg(file_of(lab, Wanted::default().name))
-        .args(["--door", &dead.to_string(), "--door", &lab.host_ip().to_string()])
+        .args(doors.iter().flat_map(|door| ["--door".to_owned(), door.to_string()]))
         .output()?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Ok(String::from_utf8(output.stdout)?)
