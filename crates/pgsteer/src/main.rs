@@ -26,15 +26,7 @@ const LOG_FLUSH_LIMIT: Duration = Duration::from_secs(2);
 const LOG_LINES_MAX: usize = 10_000;
 
 fn main() -> ExitCode {
-    let cli = match cli::typed(std::env::args_os()) {
-        Ok(cli) => cli,
-        Err(error) if cli::is_help(&error) => error.exit(),
-        Err(error) => {
-            complain(&cli::mistyped(&error).into(), "done");
-            return ExitCode::from(cli::EXIT_WRONG_CONFIG);
-        }
-    };
-    match cli.command {
+    match cli::typed(std::env::args_os()).unwrap_or_else(|error| error.exit()).command {
         Command::Run(args) => run(Outputs::All, args.start, None, move || cli::load(&args)),
         Command::Agent(args) => {
             let hint = args.pgisready_path.as_ref().map(|_| NO_PG_ISREADY);

@@ -206,7 +206,7 @@ fn page<'a>(kind: Kind, request: &Request<'a>) -> Result<Page<'a>, Refusal> {
         http_port: config.http.as_ref().map_or(HTTP_LISTEN, |http| http.listen).port(),
         sessions_max: config.proxy.sessions_max,
         check: login(kind, config)?,
-        services: services(config, &hosts),
+        services: services(config, &tried(&hosts)),
         members,
         doors,
         vip,
@@ -215,6 +215,15 @@ fn page<'a>(kind: Kind, request: &Request<'a>) -> Result<Page<'a>, Refusal> {
         lag_bytes: lag.unwrap_or(LAG_BYTES),
         panels: &PANELS,
     })
+}
+
+/// The hosts as a client's list has them. A single one stands there twice: whoever is told that nobody
+/// can take him now goes on to the next host, and gives up where there is none.
+fn tried(hosts: &[Place]) -> Vec<Place> {
+    match hosts {
+        [only] => vec![only.clone(), only.clone()],
+        several => several.to_vec(),
+    }
 }
 
 fn places(hosts: &[&str]) -> Vec<Place> {

@@ -73,7 +73,7 @@ fn clients_know_several_hosts() {
 }
 
 #[test]
-fn clients_are_told_what_a_single_host_means() {
+fn clients_try_a_single_host_twice() {
     let one = Wishes { vip: None, doors: vec!["fd00::21".to_owned()], ..doors() };
     let told = [one, doors()].map(|wishes| {
         let text = shown(&made(Kind::Clients, &three(), &wishes));

@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 use pgsteer_core::lint::Kind;
 
-use super::{one_of, whole};
+use super::one_of;
 
 /// The most that PostgreSQL takes.
 const MAX_CONNECTIONS_MAX: u64 = 262_143;
@@ -46,7 +46,7 @@ pub struct LintArgs {
     pub haproxy_version: Option<String>,
 
     /// max_connections of every member, to hold the `maxconn` of its server lines against
-    #[arg(long, value_name = "NUMBER", value_parser = max_connections)]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..=MAX_CONNECTIONS_MAX))]
     pub max_connections: Option<u64>,
 
     /// Explain one rule
@@ -65,10 +65,6 @@ pub enum LintFormat {
     Text,
     Json,
     Sarif,
-}
-
-fn max_connections(text: &str) -> Result<u64, String> {
-    whole(text, MAX_CONNECTIONS_MAX)
 }
 
 fn kind(text: &str) -> Result<Kind, String> {

@@ -3,7 +3,6 @@
 mod flags;
 mod lint;
 mod load;
-mod mistyped;
 mod render;
 mod typed;
 
@@ -14,7 +13,6 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use flags::listed;
 pub use lint::{LintArgs, LintFormat};
 pub use load::{load, load_agent, load_render};
-pub use mistyped::{is_help, mistyped};
 use pgsteer_core::config::limits::ASK_TIMEOUT;
 pub use render::RenderArgs;
 pub use typed::typed;
@@ -278,14 +276,7 @@ pub struct CheckArgs {
 }
 
 fn check_timeout(text: &str) -> Result<Duration, String> {
-    ASK_TIMEOUT.read(text).map_err(|problem| problem.remedy().unwrap_or_default())
-}
-
-/// A whole number from 1 to `most`, or what would be one.
-fn whole<T: TryFrom<u64>>(text: &str, most: u64) -> Result<T, String> {
-    let number = text.parse().ok().filter(|number| (1..=most).contains(number));
-    let number = number.and_then(|number| T::try_from(number).ok());
-    number.ok_or_else(|| format!("a number from 1 to {most}"))
+    ASK_TIMEOUT.read(text).map_err(|problem| problem.to_string())
 }
 
 /// The one that goes by the name of `text`, or all names that there are.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use pgsteer_core::render::{Kind, Profile};
 
-use super::{one_of, whole};
+use super::one_of;
 
 const RENDER_EXAMPLES: &str = "\
 Without --out the text goes to stdout. With it, the files are written all or none, and those that
@@ -48,7 +48,7 @@ pub struct RenderArgs {
     pub member: Vec<String>,
 
     /// The port of Patroni beside each --member [default: there is no Patroni]
-    #[arg(long, value_name = "PORT", value_parser = port)]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub patroni_port: Option<u16>,
 
     /// Folder to write to [default: stdout]
@@ -108,7 +108,7 @@ pub struct RenderArgs {
     pub interface: Option<String>,
 
     /// The number by which these keepalived know each other, unique in their network
-    #[arg(long, value_name = "NUMBER", default_value = "51", value_parser = router_id)]
+    #[arg(long, value_name = "NUMBER", default_value = "51", value_parser = clap::value_parser!(u8).range(1..))]
     pub router_id: u8,
 
     /// pg_hba.conf lets the login of the checks in without a password
@@ -134,14 +134,6 @@ pub struct RenderArgs {
     /// Database for checks [default: postgres]
     #[arg(long, value_name = "NAME")]
     pub check_dbname: Option<String>,
-}
-
-fn port(text: &str) -> Result<u16, String> {
-    whole(text, u16::MAX.into())
-}
-
-fn router_id(text: &str) -> Result<u8, String> {
-    whole(text, u8::MAX.into())
 }
 
 fn kind(text: &str) -> Result<Kind, String> {

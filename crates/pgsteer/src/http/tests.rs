@@ -10,6 +10,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use pgsteer_core::time::Moment;
+
 use super::connections::{Limits, accept_all};
 use super::*;
 
@@ -47,6 +49,8 @@ fn served(limits: Limits) -> Served {
         clock: Clock::start(),
         heartbeat: Arc::default(),
     };
+    // However long the test takes.
+    pages.heartbeat.beat(Moment::from_millis(1_000_000));
     let task = tokio::spawn(accept_all(listener, Arc::new(pages), limits));
     Served { address, _snapshot: sender, task }
 }
