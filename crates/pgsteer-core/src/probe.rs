@@ -315,11 +315,12 @@ impl Probe {
 }
 
 impl Verdict {
-    /// The same, unless it is a yes: then it is a no for this reason.
+    /// The same, unless it is no no: then it is one for this reason. What has to be left goes before
+    /// what may only get nobody new.
     fn and(self, objection: Objection) -> Verdict {
         match self {
-            Verdict::Yes(_) => Verdict::No(objection),
-            other => other,
+            Verdict::Yes(_) | Verdict::Drain(_) => Verdict::No(objection),
+            no @ Verdict::No(_) => no,
         }
     }
 }

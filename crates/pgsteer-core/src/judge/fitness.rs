@@ -84,11 +84,19 @@ const RETURN_NUMERATOR: u32 = 3;
 const RETURN_DENOMINATOR: u32 = 4;
 
 impl Case<'_> {
-    /// Is the member fit for the service?
+    /// Is the member fit for the service? One that has left gets no new sessions in any case. The
+    /// old ones are fine as long as it would be fit without that: it may as well have died.
     pub fn verdict(&self) -> Verdict {
-        if self.member.left_at.is_some() {
-            return Verdict::Drain(Reason::Left);
+        match self.verdict_as_if_listed() {
+            verdict if self.member.left_at.is_none() => verdict,
+            Verdict::Shut(_) => Verdict::Shut(Reason::Left),
+            Verdict::Fit { .. } | Verdict::Keep { .. } | Verdict::Drain(_) => {
+                Verdict::Drain(Reason::Left)
+            }
         }
+    }
+
+    fn verdict_as_if_listed(&self) -> Verdict {
         if let Trust::None(reason) = &self.standing.trust {
             return Verdict::Shut(reason.clone());
         }
@@ -114,6 +122,11 @@ impl Case<'_> {
         if let (Some(failure), []) = (view.address_failure(), view.addresses()) {
             return Verdict::Shut(Reason::NoAddress(failure.clone()));
         }
+        // What shuts goes before what drains, and before a doubt that keeps an open gate open.
+        let route = self.route();
+        if let Route::Barred(reason) = route {
+            return Verdict::Shut(reason);
+        }
         if let Some(reason) = self.refusal_by_tags() {
             return Verdict::Drain(reason);
         }
@@ -127,7 +140,7 @@ impl Case<'_> {
         }
         // A primary with Patroni is confirmed by the lock and the state, which agree.
         let confirmed = self.rules.has_patroni && self.wants != Role::Replica;
-        let note = match self.route() {
+        let note = match route {
             Route::Barred(reason) => return Verdict::Shut(reason),
             Route::Awaited(reason) => return Verdict::Keep { reason, grace: POOLER_GRACE },
             Route::Busy(wait) => return self.keep_while_busy(wait),
