@@ -35,8 +35,6 @@ enum Route {
     Awaited(Reason),
     /// Into the pooler, to wait there, if that is where clients are led anyway.
     Busy(Wait),
-    /// Not at all, for this reason.
-    Barred(Reason),
 }
 
 /// One member before the judge, for one service.
@@ -123,10 +121,10 @@ impl Case<'_> {
             return Verdict::Shut(Reason::NoAddress(failure.clone()));
         }
         // What shuts goes before what drains, and before a doubt that keeps an open gate open.
-        let route = self.route();
-        if let Route::Barred(reason) = route {
-            return Verdict::Shut(reason);
-        }
+        let route = match self.route() {
+            Ok(route) => route,
+            Err(reason) => return Verdict::Shut(reason),
+        };
         if let Some(reason) = self.refusal_by_tags() {
             return Verdict::Drain(reason);
         }
@@ -141,7 +139,6 @@ impl Case<'_> {
         // A primary with Patroni is confirmed by the lock and the state, which agree.
         let confirmed = self.rules.has_patroni && self.wants != Role::Replica;
         let note = match route {
-            Route::Barred(reason) => return Verdict::Shut(reason),
             Route::Awaited(reason) => return Verdict::Keep { reason, grace: POOLER_GRACE },
             Route::Busy(wait) => return self.keep_while_busy(wait),
             Route::Past(reason) => Some(Reason::PoolerBypassed(Box::new(reason))),
@@ -175,23 +172,22 @@ impl Case<'_> {
     /// Which way new sessions take to it.
     pub fn way(&self) -> Way {
         match self.route() {
-            Route::Past(_) => Way::PastPooler,
-            Route::Usual { .. } | Route::Awaited(_) | Route::Busy(_) | Route::Barred(_) => {
-                Way::Usual
-            }
+            Ok(Route::Past(_)) => Way::PastPooler,
+            Ok(Route::Usual { .. } | Route::Awaited(_) | Route::Busy(_)) | Err(_) => Way::Usual,
         }
     }
 
-    fn route(&self) -> Route {
+    /// How the service gets to it, or why it does not at all.
+    fn route(&self) -> Result<Route, Reason> {
         let Some(port) = self.service.pooler_port else {
-            return Route::Usual { note: None };
+            return Ok(Route::Usual { note: None });
         };
         let role = (self.standing.role, self.role_since);
         let path = path(self.member, port, role, self.rules, self.now);
         let may_bypass = self.service.pooler_down == PoolerDown::Bypass;
-        match path {
+        Ok(match path {
             Path::Wrong(reason) if may_bypass => Route::Past(reason),
-            Path::Wrong(reason) => Route::Barred(reason),
+            Path::Wrong(reason) => return Err(reason),
             // Who goes past it goes on so until the pooler has been well for a while.
             Path::Awaited(reason) | Path::Busy(Wait { reason, .. })
                 if may_bypass && self.is_bypassed =>
@@ -200,7 +196,7 @@ impl Case<'_> {
             }
             Path::Busy(Wait { reason, until, .. }) if self.now >= until => match may_bypass {
                 true => Route::Past(reason),
-                false => Route::Barred(reason),
+                false => return Err(reason),
             },
             Path::Right | Path::Noted(_)
                 if may_bypass
@@ -217,7 +213,7 @@ impl Case<'_> {
             Path::Busy(wait) => Route::Busy(wait),
             Path::Noted(reason) => Route::Usual { note: Some(reason) },
             Path::Right => Route::Usual { note: None },
-        }
+        })
     }
 
     fn refusal_by_tags(&self) -> Option<Reason> {
