@@ -74,13 +74,20 @@ pub fn one_with_the_tag_noloadbalance_is_drained_and_comes_back(lab: &Lab) -> Re
     is_back(lab, &steer, &tagged, &mut old)
 }
 
-/// Its PostgreSQL goes on, as in a maintenance of Patroni alone.
+/// Its PostgreSQL goes on, as in a maintenance of Patroni alone, and as long as that lasts it serves on.
 pub fn one_that_patroni_does_not_list_any_more_is_drained_and_comes_back(lab: &Lab) -> Result<()> {
     let steer = Steer::start(lab, &Wanted::default())?;
     let [leaving, _] = two_replicas(lab)?;
     let mut old = reader_at(lab, &steer, &leaving)?;
     lab.pause()?;
     lab.stop_patroni(&leaving)?;
+    steer.wait_for("the loss of its Patroni", SOON, |steer| {
+        steer.gate("read", &leaving).is_ok_and(|gate| gate.is("open", "patroni_lost"))
+    })?;
+    // Longer than until the next question who is listed.
+    std::thread::sleep(Duration::from_secs(4));
+    ensure!(steer.gate("read", &leaving)?.is("open", "patroni_lost"));
+    lab.resume()?;
     is_drained(lab, &steer, &leaving, &mut old, "left")?;
     lab.start_patroni(&leaving)?;
     is_back(lab, &steer, &leaving, &mut old)
