@@ -245,17 +245,19 @@ impl Tether {
     }
 
     /// Waits for the answer of a pooler for as long as that is there itself: while it is paused, or
-    /// all its sessions are taken, a query waits in it as those of its clients do. Meanwhile fresh
-    /// logins go on, because those who wait are not told that the server is gone.
+    /// all its sessions are taken, a query waits in it as those of its clients do. Once it is late
+    /// fresh logins go on, because those who wait are not told that the server is gone. Until then
+    /// they wait for the answer: one that is let in takes the place of this session.
     async fn outwait(&self, tied: &mut Tied) -> Result<Waited, Gone> {
         let Tied { session, place, fresh, .. } = tied;
         let mut looks = Looks::beside_a_query(self.login.limit);
         let mut answer = pin!(session.role());
+        let mut has_to_wait = false;
         while !self.has_moved(place) {
             tokio::select! {
                 biased;
                 answer = &mut answer => return Ok(Waited::Answer(answer)),
-                outcome = fresh.outcome(&self.login, place) => match outcome {
+                outcome = fresh.outcome(&self.login, place), if has_to_wait => match outcome {
                     Ok(logged_in) => logged_in.session.close().await,
                     Err(missed) if missed.is_put_off() => {}
                     Err(missed) => return Ok(Waited::Missed(missed)),
@@ -264,6 +266,7 @@ impl Tether {
                     if let Err(failure) = outcome {
                         return Ok(Waited::Missed(Missed { failure, was_answered: false }));
                     }
+                    has_to_wait = is_late;
                     if is_late {
                         self.note_wait(asked.into_std(), place).await?;
                     }

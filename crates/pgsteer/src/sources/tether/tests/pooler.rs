@@ -291,6 +291,29 @@ async fn one_that_waits_in_a_pooler_hears_from_a_fresh_login_that_the_server_is_
     assert!(tokio::time::timeout(Duration::from_secs(8), nowhere).await.is_ok());
 }
 
+/// Somebody had the pooler lead elsewhere. The old session goes on to where it led.
+#[tokio::test]
+async fn a_fresh_login_beside_a_query_under_way_takes_its_place_all_the_same() {
+    let address = fake::server(|stream, number| {
+        pooler_at(stream, async move |_| {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            Some(recovery(if number == 0 { "t" } else { "f" }))
+        })
+    })
+    .await;
+    let subject = Subject::Pooler { port: address.port() };
+    let mut rig = Rig::with_limit(Duration::from_secs(2), subject, address, 5);
+    let leads_elsewhere = async {
+        loop {
+            if let Ok(PoolerFacts::Leads { in_recovery: false, .. }) = rig.of_pooler().await {
+                break;
+            }
+        }
+    };
+    // One is due every five seconds, and a little.
+    assert!(tokio::time::timeout(Duration::from_secs(9), leads_elsewhere).await.is_ok());
+}
+
 #[tokio::test]
 async fn a_knock_is_answered_by_any_word_but_that_nobody_can_come_in() {
     let knock = |address: SocketAddr| async move {
