@@ -132,6 +132,14 @@ pub enum Reason {
         /// What came of the session.
         failure: Failure,
     },
+    /// The pooler answers and led here; since its server was away it lets nobody through.
+    #[error("PgBouncer on port {port} puts logins off since its server was away: {failure}")]
+    PoolerPutsOff {
+        /// The pooler's port.
+        port: u16,
+        /// What came of the last session.
+        failure: Failure,
+    },
     /// The pooler answers, and keeps whoever comes waiting.
     #[error("PgBouncer on port {port} is up and keeps queries waiting, paused or full: {failure}")]
     PoolerBusy {
@@ -214,6 +222,7 @@ codes! {
     Reason::PoolerUnheard { .. } => "pooler_unheard",
     Reason::PoolerDown { .. } => "pooler_down",
     Reason::PoolerNowhere { .. } => "pooler_nowhere",
+    Reason::PoolerPutsOff { .. } => "pooler_puts_off",
     Reason::PoolerBusy { .. } => "pooler_busy",
     Reason::PoolerAstray { .. } => "pooler_astray",
     Reason::PoolerUnproven { .. } => "pooler_unproven",

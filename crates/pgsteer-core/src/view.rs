@@ -99,6 +99,10 @@ struct PoolerView {
     same_since: Moment,
     /// Set while it keeps queries waiting.
     wait: Option<PoolerWait>,
+    /// When the last question was sent to which it led to the server that the tether was tied to.
+    /// None again as soon as it led elsewhere, or was gone: whoever starts it may have changed its
+    /// file.
+    led_here: Option<Moment>,
 }
 
 /// A pooler that keeps queries waiting.
@@ -128,15 +132,28 @@ impl PoolerWait {
 }
 
 impl PoolerView {
-    /// What is known after another word, unless that is older than the last.
-    fn after(old: Option<&PoolerView>, heard: Heard<Result<PoolerFacts, Failure>>) -> Option<Self> {
+    /// What is known after another word, unless that is older than the last. `own` is when the
+    /// server was started that the tether is tied to.
+    fn after(
+        old: Option<&PoolerView>,
+        heard: Heard<Result<PoolerFacts, Failure>>,
+        own: Option<ServerStart>,
+    ) -> Option<Self> {
         if old.is_some_and(|old| old.heard.asked_at > heard.asked_at) {
             return None;
         }
         let same = old.filter(|old| old.heard.said == heard.said);
         let same_since = same.map_or(heard.asked_at, |old| old.same_since);
         let wait = PoolerWait::after(old, &heard);
-        Some(PoolerView { heard, same_since, wait })
+        let led_here = match &heard.said {
+            Ok(PoolerFacts::Leads { started_at, .. }) => {
+                (started_at.is_some() && *started_at == own).then_some(heard.asked_at)
+            }
+            // Too slow to answer it is still the same that it was.
+            Ok(_) | Err(Failure::Timeout { .. }) => old.and_then(|old| old.led_here),
+            Err(_) => None,
+        };
+        Some(PoolerView { heard, same_since, wait, led_here })
     }
 }
 
@@ -218,7 +235,8 @@ impl View {
             }
             Fact::Pooler { port, said } => {
                 let old = self.poolers.get(&port);
-                if let Some(new) = PoolerView::after(old, Heard { asked_at, said }) {
+                let own = self.server_run.map(|run| run.started_at);
+                if let Some(new) = PoolerView::after(old, Heard { asked_at, said }, own) {
                     self.poolers.insert(port, new);
                 }
             }
@@ -282,6 +300,12 @@ impl View {
     /// Since when the pooler on `port` has kept queries waiting, if its last word was that.
     pub fn pooler_wait(&self, port: u16) -> Option<PoolerWait> {
         self.poolers.get(&port).and_then(|pooler| pooler.wait)
+    }
+
+    /// When the pooler on `port` last led to the server that the tether was tied to then, unless it
+    /// led elsewhere or was gone since.
+    pub fn pooler_led_here(&self, port: u16) -> Option<Moment> {
+        self.poolers.get(&port).and_then(|pooler| pooler.led_here)
     }
 
     /// For how long the pooler on `port` has said one and the same.

@@ -8,7 +8,7 @@ use crate::claim::{PoolerFacts, Role, Standby};
 use crate::config::{Config, ServiceConfig};
 use crate::gate::Gate;
 use crate::judge::fitness::{Lag, POOLER_GRACE};
-use crate::judge::path::{Path, Wait, leads_to, path};
+use crate::judge::path::{Path, PutOff, Wait, leads_to, path};
 use crate::judge::{Member, Standing, Trust};
 use crate::names::MemberName;
 use crate::pace::Need;
@@ -137,12 +137,12 @@ impl Engine {
         path(member, port, role, &self.rules, now)
     }
 
-    /// When it ceases to make sense to wait in the poolers that are paused or full.
+    /// When it ceases to make sense to wait in the poolers that are paused or full, or put off.
     pub(super) fn waits_end(&self, now: Moment) -> impl Iterator<Item = Moment> {
         let ports = |(name, member)| self.pooler_ports.iter().map(move |port| (name, member, port));
         self.roster.members().iter().flat_map(ports).filter_map(move |(name, member, port)| {
             match self.path(name, member, *port, now) {
-                Path::Busy(Wait { until, .. }) => Some(until),
+                Path::Busy(Wait { until, .. }) | Path::PutsOff(PutOff { until, .. }) => Some(until),
                 _ => None,
             }
         })

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::path::{Path, Wait, path};
+use super::path::{Path, PutOff, Wait, path};
 use super::verdict::Verdict;
 use super::{Member, Rules, Standing, Trust};
 use crate::claim::Role;
@@ -211,7 +211,10 @@ impl Case<'_> {
                 Route::Usual { note: Some(reason) }
             }
             Path::Busy(wait) => Route::Busy(wait),
-            Path::Noted(reason) => Route::Usual { note: Some(reason) },
+            Path::PutsOff(PutOff { reason, .. }) if may_bypass => Route::Past(reason),
+            Path::PutsOff(PutOff { reason, .. }) | Path::Noted(reason) => {
+                Route::Usual { note: Some(reason) }
+            }
             Path::Right => Route::Usual { note: None },
         })
     }

@@ -19,6 +19,8 @@ pub enum Path {
     Awaited(Reason),
     /// It is there, and whoever comes has to wait in it.
     Busy(Wait),
+    /// It is there, led here, and may not have tried its server again since that came back.
+    PutsOff(PutOff),
     /// It does not lead there.
     Wrong(Reason),
 }
@@ -36,6 +38,19 @@ pub struct Wait {
     pub leads_there: bool,
 }
 
+/// What is known of a pooler that puts its clients off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PutOff {
+    /// That it does.
+    pub reason: Reason,
+    /// Until when it may do so for no better reason than that its server was away.
+    pub until: Moment,
+}
+
+/// For how long PgBouncer does not try its server again after a login there has failed
+/// (`server_login_retry`, 15 s unless told otherwise), and for two questions that make it try.
+const RETRY: Duration = Duration::from_secs(17);
+
 /// How long clients are led into a pooler that keeps them waiting: as long as PgBouncer lets one
 /// wait unless told otherwise (`query_wait_timeout`), for until then everybody may still be served,
 /// in a `PAUSE` for a switchover above all. After that the first have been turned away there, so
@@ -50,6 +65,7 @@ impl Path {
             Path::Noted(reason)
             | Path::Awaited(reason)
             | Path::Busy(Wait { reason, .. })
+            | Path::PutsOff(PutOff { reason, .. })
             | Path::Wrong(reason) => Some(reason),
         }
     }
@@ -94,7 +110,14 @@ pub fn path(
             Path::Busy(wait(&member.view, port, role_since, reason))
         }
         Word::Said(PoolerFacts::LeadsNowhere(failure)) => {
-            wrong(Reason::PoolerNowhere { port, failure: failure.clone() })
+            match put_off_until(&member.view, port, now) {
+                // A replica has others beside it: it waits until there is a session again.
+                Some(until) if role != Role::Replica => {
+                    let reason = Reason::PoolerPutsOff { port, failure: failure.clone() };
+                    Path::PutsOff(PutOff { reason, until })
+                }
+                _ => wrong(Reason::PoolerNowhere { port, failure: failure.clone() }),
+            }
         }
         Word::Said(PoolerFacts::Leads { in_recovery, started_at }) => {
             let is_right_role = *in_recovery == is_in_recovery(role);
@@ -111,6 +134,18 @@ pub fn path(
             }
         }
     }
+}
+
+/// Until when nothing follows of it that a session through the pooler comes to nothing.
+///
+/// A login at a server that is being stopped fails, and PgBouncer does not try again for a while:
+/// whoever comes meanwhile is put off, though the server be back long since. Other pools of it, those
+/// of clients, may well have sessions. So it counts only once the server that the tether is tied to
+/// has been there for as long, if the pooler was known to lead here before.
+fn put_off_until(view: &View, port: u16, now: Moment) -> Option<Moment> {
+    let came_back = view.server_run()?.first_asked;
+    let until = came_back + RETRY;
+    (view.pooler_led_here(port)? < came_back && now < until).then_some(until)
 }
 
 /// What becomes of who waits. Those who come for a role have not waited since before the member had

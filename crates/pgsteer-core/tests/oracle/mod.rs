@@ -17,6 +17,8 @@ pub const PATRONI_LIVES: Duration = Duration::from_millis(1_000 + 2_000 + 500);
 pub const TETHER_LIVES: Duration = Duration::from_millis(250 + 2_000 + 500);
 const POOLER_LIVES: Duration = Duration::from_millis(1_000 + 2_000 + 500);
 const PROGRESS_LIVES: Duration = Duration::from_secs(5);
+/// PgBouncer's `server_login_retry`, and two more questions.
+const PUT_OFF_LASTS: Duration = Duration::from_secs(17);
 
 /// All that was reported up to a moment.
 #[derive(Clone, Copy)]
@@ -51,10 +53,11 @@ impl<'a> Oracle<'a> {
     pub fn is_listed(&self, name: &MemberName) -> bool {
         match &self.config.cluster.members {
             Membership::Listed(found) => found.iter().any(|found| found.name == *name),
-            Membership::Patroni(_) => {
-                let last = self.topologies().last();
-                last.is_some_and(|(_, last)| last.members.iter().any(|found| found.name == *name))
-            }
+            // In maintenance mode who was listed stays.
+            Membership::Patroni(_) => self.topologies().fold(false, |was_listed, (_, topology)| {
+                let is_listed = topology.members.iter().any(|found| found.name == *name);
+                is_listed || (topology.paused && was_listed)
+            }),
         }
     }
 
@@ -252,9 +255,34 @@ impl<'a> Oracle<'a> {
             Fact::Pooler { said: Ok(PoolerFacts::Leads { in_recovery, .. }), .. } => {
                 *in_recovery != primary
             }
-            Fact::Pooler { said: Ok(facts), .. } => !matches!(facts, PoolerFacts::LeadsNowhere(_)),
+            Fact::Pooler { said: Ok(PoolerFacts::LeadsNowhere(_)), .. } => {
+                primary && self.pooler_may_be_put_off(name)
+            }
+            Fact::Pooler { said: Ok(_), .. } => true,
             _ => false,
         }
+    }
+
+    /// Its pooler led to a server with a start; the member's own was out of reach since or runs
+    /// another time, and some answer of it is not so old that PgBouncer must have tried it again.
+    fn pooler_may_be_put_off(&self, name: &MemberName) -> bool {
+        let leads =
+            |fact: &Fact| matches!(fact, Fact::Pooler { said: Ok(PoolerFacts::Leads { .. }), .. });
+        let Some(last) = self.newest(name, leads) else { return false };
+        let Fact::Pooler { said: Ok(PoolerFacts::Leads { started_at: Some(then), .. }), .. } =
+            &last.fact
+        else {
+            return false;
+        };
+        let was_away = |fact: &Fact| match fact {
+            Fact::Tether(Err(_)) => true,
+            Fact::Tether(Ok(facts)) => facts.started_at.is_some_and(|start| start != *then),
+            _ => false,
+        };
+        let tells =
+            |fact: &Fact| matches!(fact, Fact::Tether(Ok(facts)) if facts.started_at.is_some());
+        self.said(name, was_away).any(|claim| claim.asked_at > last.asked_at)
+            && self.said(name, tells).any(|claim| self.is_fresh(claim, PUT_OFF_LASTS))
     }
 
     /// "The member says it is not primary any more", by the best source for it.

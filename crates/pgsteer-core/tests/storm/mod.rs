@@ -44,7 +44,7 @@ pub enum Step {
     /// The watch of etcd tells something.
     Notice { news: News },
     /// The members whose bit is set are listed; those of the second set at another place.
-    Listed { present: u8, moved: u8, age_ms: u64 },
+    Listed { present: u8, moved: u8, paused: bool, age_ms: u64 },
 }
 
 /// The engine after one call.
@@ -91,12 +91,14 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..400_u64).prop_map(|ms| Step::Wait { ms }),
         1 => (0..8_000_u64).prop_map(|ms| Step::Wait { ms }),
         2 => news().prop_map(|news| Step::Notice { news }),
-        1 => (any::<u8>(), 0..32_u8, age_ms()).prop_map(|(present, moved, age_ms)| {
-            // Mostly all are there, and none has moved.
-            let present = if present < 64 { present } else { u8::MAX };
-            let moved = if moved < 4 { moved } else { 0 };
-            Step::Listed { present, moved, age_ms }
-        }),
+        1 => (any::<u8>(), 0..32_u8, any::<bool>(), age_ms()).prop_map(
+            |(present, moved, paused, age_ms)| {
+                // Mostly all are there, and none has moved.
+                let present = if present < 64 { present } else { u8::MAX };
+                let moved = if moved < 4 { moved } else { 0 };
+                Step::Listed { present, moved, paused, age_ms }
+            },
+        ),
     ]
 }
 
@@ -219,7 +221,7 @@ impl Storm {
             run: Run { config, reports: Vec::new(), frames: Vec::new(), events: 0 },
         };
         if self.has_patroni {
-            play.report(Report::Topology(self.topology(u8::MAX, 0, Moment::START)));
+            play.report(Report::Topology(self.topology(u8::MAX, 0, false, Moment::START)));
         }
         for step in &self.steps {
             self.apply(step, &mut play);
@@ -258,9 +260,10 @@ impl Storm {
                 let notice = Notice { heard_at: play.now, news: news.clone() };
                 play.report(Report::Notice(notice));
             }
-            Step::Listed { present, moved, age_ms } if self.has_patroni => {
+            Step::Listed { present, moved, paused, age_ms } if self.has_patroni => {
                 let asked_at = before(*age_ms, play.now);
-                play.report(Report::Topology(self.topology(*present, *moved, asked_at)));
+                let topology = self.topology(*present, *moved, *paused, asked_at);
+                play.report(Report::Topology(topology));
             }
             Step::Notice { .. } | Step::Listed { .. } => {}
         }
@@ -277,14 +280,14 @@ impl Storm {
         }
     }
 
-    fn topology(&self, present: u8, moved: u8, asked_at: Moment) -> Topology {
+    fn topology(&self, present: u8, moved: u8, paused: bool, asked_at: Moment) -> Topology {
         let bit = |set: u8, index: usize| set & (1 << index) != 0;
         let listed = (0..self.members).filter(|index| bit(present, *index));
         let members = listed.map(|index| match bit(moved, index) {
             true => found(name(index).as_str(), Some("elsewhere:5432")),
             false => found(name(index).as_str(), None),
         });
-        Topology { asked_at, scope: None, paused: false, members: members.collect() }
+        Topology { asked_at, scope: None, paused, members: members.collect() }
     }
 
     fn config(&self) -> Config {

@@ -88,6 +88,7 @@ pub fn all() -> Vec<Case> {
             pooler::one_that_leads_elsewhere_gets_no_client,
             pooler::one_that_is_paused_keeps_its_clients_and_is_not_bypassed,
             pooler::one_that_is_full_keeps_its_clients_and_is_not_bypassed,
+            pooler::one_that_puts_logins_off_keeps_nobody_from_a_primary,
             pooler::one_that_leads_to_another_of_the_same_role_gets_no_client,
             patroni::writes_go_on_beside_a_frozen_patroni_until_another_has_the_lock,
             crash::clients_wait_for_the_successor,

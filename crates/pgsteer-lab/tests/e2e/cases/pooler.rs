@@ -1,9 +1,11 @@
 //! PgBouncer on every member, and the doors lead to it.
 
 use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use pgsteer_lab::{CHECK, Lab, Truth};
 use serde_json::Value;
 
@@ -17,6 +19,8 @@ const LIMIT: Duration = Duration::from_secs(40);
 const SOON: Duration = Duration::from_secs(5);
 /// A kept session through PgBouncer is given up for a fresh one after five to six seconds.
 const FRESH: Duration = Duration::from_secs(9);
+/// Longer than PgBouncer puts anybody off.
+const RETRIED: Duration = Duration::from_secs(25);
 
 /// With a login the end is felt, and without one it is seen by the next knock.
 pub fn one_that_is_down_only_makes_clients_wait(lab: &Lab) -> Result<()> {
@@ -167,9 +171,7 @@ fn full(lab: &Lab, steer: &Steer, name: &str, pooler: SocketAddr) -> Result<()> 
     // That of pgsteer is the third, and one more takes its place when a fresh login gives it back:
     // it is of the same user, so that nobody of its pool can be before it.
     lab.tell_pgbouncer(name, "SET max_db_connections = 3")?;
-    let mut one_more = clients::psql(lab, pooler);
-    one_more.env("PGUSER", CHECK).env("PGPASSWORD", CHECK).env("PGDATABASE", "postgres");
-    let mut one_more = one_more.args(["-c", "SELECT pg_sleep(60)"]).spawn()?;
+    let mut one_more = as_check(lab, pooler).args(["-c", "SELECT pg_sleep(60)"]).spawn()?;
     let was_full = is_busy_while_full(steer, name, &mut both);
     drop(both);
     let is_well_again = was_full.and_then(|()| shows(steer, name, "open", ""));
@@ -187,6 +189,49 @@ fn is_busy_while_full(steer: &Steer, name: &str, others: &mut [Kept]) -> Result<
     std::thread::sleep(FRESH);
     ensure!(steer.gate("write", name)?.is("open", "pooler_busy"));
     others.iter_mut().try_for_each(Kept::ensure_alive)
+}
+
+/// PgBouncer does not try its server again for 15 seconds (`server_login_retry`) after a login has
+/// failed there, in the pool of that user; the server is back long before.
+pub fn one_that_puts_logins_off_keeps_nobody_from_a_primary(lab: &Lab) -> Result<()> {
+    let name = lab.primary()?.name.clone();
+    let (shut, bypass) = (pooled(lab, "shut"), pooled(lab, "bypass"));
+    let steer = Steer::start(lab, &Wanted { write: &shut, read: &shut, ..Wanted::default() })?;
+    let bypassing = Wanted { name: "bypassing", shift: 10, write: &bypass, ..Wanted::default() };
+    let bypassing = Steer::start(lab, &bypassing)?;
+    restart_under_logins(lab, &name)?;
+    shows(&steer, &name, "open", "pooler_puts_off")?;
+    shows(&bypassing, &name, "open", "pooler_bypassed")?;
+    // The application's pool is another.
+    Kept::open(steer.doors.write)?.ensure_alive()?;
+    for steer in [&steer, &bypassing] {
+        steer.wait_for("the next try to be shown", RETRIED, |steer| {
+            steer.gate("write", &name).is_ok_and(|gate| gate.is("open", ""))
+        })?;
+    }
+    Ok(())
+}
+
+/// Has the primary's PostgreSQL restarted while somebody logs in again and again with pgsteer's
+/// login, so that PgBouncer tries its server while that is down.
+fn restart_under_logins(lab: &Lab, name: &str) -> Result<()> {
+    let pooler = lab.member(name)?.pgbouncer_addr();
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let logins = scope.spawn(|| -> Result<()> {
+            while !is_over.load(Ordering::Relaxed) {
+                let mut login = as_check(lab, pooler).args(["-c", "SELECT 1"]).spawn()?;
+                std::thread::sleep(Duration::from_millis(100));
+                login.kill()?;
+                login.wait()?;
+            }
+            Ok(())
+        });
+        let restarted = lab.restart_postgres(name);
+        is_over.store(true, Ordering::Relaxed);
+        logins.join().map_err(|_| anyhow!("a thread of the test died"))??;
+        restarted
+    })
 }
 
 /// Another server in the same role: the member's clients would read there, or write, unseen.
@@ -250,6 +295,14 @@ pub fn a_switchover_behind_poolers_turns_no_client_away(lab: &Lab) -> Result<()>
     // PgBouncer puts off for 15 seconds whoever asked it for a server that was down.
     lab.wait_healthy(LIMIT)?;
     steer.wait_for_gate("read", &old, "open", SOON)
+}
+
+/// psql with pgsteer's login.
+fn as_check(lab: &Lab, pooler: SocketAddr) -> Command {
+    let mut psql = clients::psql(lab, pooler);
+    psql.env("PGUSER", CHECK).env("PGPASSWORD", CHECK).env("PGDATABASE", "postgres");
+    psql.stdout(Stdio::null()).stderr(Stdio::null());
+    psql
 }
 
 fn pooled(lab: &Lab, pooler_down: &str) -> String {

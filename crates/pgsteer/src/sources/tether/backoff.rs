@@ -33,8 +33,9 @@ impl Backoff {
         self.0 = (self.0 * 2).clamp(FIRST, bound);
     }
 
-    /// The server behind a pooler has gone away. Whoever asks for it at once is put off for longer
-    /// than it may take to come back, and by then the plan says whether it is to be asked at all.
+    /// There is no server behind a pooler, or it has just gone away. Whoever asks for it at once is
+    /// put off for longer than it may take to come back, and by then the plan says whether it is to
+    /// be asked at all.
     pub fn hold_off(&mut self) {
         self.0 = HOLD_OFF;
     }

@@ -163,7 +163,9 @@ impl Tether {
             Ok(logged_in) => self.transition_to_tied(logged_in, place).await,
             Err(missed) => {
                 let stage = Stage::from(&missed);
-                if missed.failure.is_login_refused() {
+                if self.subject.leads_nowhere(&missed.failure, stage) {
+                    self.hold_off();
+                } else if missed.failure.is_login_refused() {
                     self.backoff.grow_at_rest();
                 } else {
                     self.backoff.grow(self.beat.pace());
@@ -337,15 +339,19 @@ impl Tether {
         failure: Failure,
         stage: Stage,
     ) -> Result<State, Gone> {
-        if self.subject.has_lost_its_server(&failure, stage) {
-            self.backoff.hold_off();
-            self.held_off_until = Some(Instant::now() + HOLD_OFF);
+        if self.subject.leads_nowhere(&failure, stage) {
+            self.hold_off();
         } else if since.elapsed() >= SESSION_AGE_MIN {
             self.backoff.reset();
         } else {
             self.backoff.grow(self.beat.pace());
         }
         self.transition_to_apart(asked, failure, stage).await
+    }
+
+    fn hold_off(&mut self) {
+        self.backoff.hold_off();
+        self.held_off_until = Some(Instant::now() + HOLD_OFF);
     }
 
     fn transition_to_elsewhere(&mut self) -> State {

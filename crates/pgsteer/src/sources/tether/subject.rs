@@ -91,12 +91,10 @@ impl Subject {
         }
     }
 
-    /// It is there itself, and the server behind a session through it has gone away.
-    pub fn has_lost_its_server(self, failure: &Failure, stage: Stage) -> bool {
+    /// It is there itself, and there is no server behind it.
+    pub fn leads_nowhere(self, failure: &Failure, stage: Stage) -> bool {
         let Subject::Pooler { .. } = self else { return false };
-        let is_nowhere =
-            matches!(of_pooler(failure.clone(), stage), Ok(PoolerFacts::LeadsNowhere(_)));
-        is_nowhere && stage == Stage::Kept
+        matches!(of_pooler(failure.clone(), stage), Ok(PoolerFacts::LeadsNowhere(_)))
     }
 
     /// Logs in. What is to be known of a pooler whose answer is late is whether it is there itself.
