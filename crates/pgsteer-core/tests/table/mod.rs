@@ -124,6 +124,12 @@ pub const ROWS: &[Row] = &[
         },
     },
     Row {
+        says: "pooler that led there puts logins off since its server was away: open, with a reservation",
+        seen: |_, snapshot| {
+            any_write(snapshot, |gate| gate.is_open() && has_code(gate, "pooler_puts_off"))
+        },
+    },
+    Row {
         says: "no word of the pooler since the member has its role: shut until it comes",
         seen: |_, snapshot| any_write(snapshot, |gate| is_shut(gate, "pooler_unheard")),
     },

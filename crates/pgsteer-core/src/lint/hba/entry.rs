@@ -158,8 +158,16 @@ impl Entry {
             let why = format!("`{}` is no method{meant}", word_shown(method.text()));
             return Err(refused(method.place, why));
         }
-        let has_certificate = first.text() == "hostssl"
-            && rest.any(|option| option.text() == "clientcert=verify-full");
+        if let Some(why) = mismatch(first.text(), method.text()) {
+            return Err(refused(method.place, why.to_owned()));
+        }
+        let mut has_certificate = false;
+        for option in rest {
+            if let Some(why) = refusal_of_option(first.text(), option.text()) {
+                return Err(refused(option.place, why.to_owned()));
+            }
+            has_certificate |= option.text() == "clientcert=verify-full";
+        }
         Ok(Some(Entry {
             kind: first.text().to_owned(),
             databases,
@@ -189,6 +197,29 @@ impl Entry {
             From::Name(name) => word_shown(name),
             From::Other(text) => text.clone(),
         }
+    }
+}
+
+/// Why PostgreSQL refuses a method with this type of connection (`parse_hba_line` in hba.c).
+fn mismatch(kind: &str, method: &str) -> Option<&'static str> {
+    match (kind, method) {
+        ("local", "gss" | "sspi") => Some("there is no `gss` or `sspi` on a `local` socket"),
+        ("hostssl", "cert") | ("local", "peer") => None,
+        (_, "cert") => Some("`cert` is for `hostssl` lines only"),
+        (_, "peer") => Some("`peer` is for `local` lines only: over TCP nobody tells who is there"),
+        _ => None,
+    }
+}
+
+/// Why PostgreSQL refuses what stands behind the method.
+fn refusal_of_option(kind: &str, option: &str) -> Option<&'static str> {
+    match option.split_once('=') {
+        // It may be a password that a space cut off from its name, so it is not shown.
+        None => Some("what stands behind the method is no option: those are NAME=VALUE"),
+        Some(("clientcert", _)) if kind != "hostssl" => {
+            Some("`clientcert` is for `hostssl` lines only")
+        }
+        Some(_) => None,
     }
 }
 
@@ -432,6 +463,21 @@ mod tests {
         );
         assert_eq!(why("host all all db.example.com/32 md5"), "`db.example.com` is no address");
         assert_eq!(why("host all all 10.0.0.0/8 key=secret"), "`key=…` is no method");
+        assert_eq!(why("hostnossl all all all cert"), "`cert` is for `hostssl` lines only");
+        assert_eq!(
+            why("host all all all peer"),
+            "`peer` is for `local` lines only: over TCP nobody tells who is there"
+        );
+        assert_eq!(why("local all all gss"), "there is no `gss` or `sspi` on a `local` socket");
+        assert_eq!(
+            why("host all all all md5 clientcert=verify-ca"),
+            "`clientcert` is for `hostssl` lines only"
+        );
+        assert_eq!(
+            why("host all all all ldap ldapbindpasswd= hunter2"),
+            "what stands behind the method is no option: those are NAME=VALUE"
+        );
+        assert!(read("hostssl all all all cert clientcert=verify-full map=x").is_ok());
         assert_eq!(why("host all all all"), "the method is missing");
         assert_eq!(why("host \"all all"), "a quote is opened and not closed");
     }
