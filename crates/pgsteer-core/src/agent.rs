@@ -17,7 +17,8 @@ use crate::snapshot::{MemberState, Snapshot};
 /// The most bytes of a reason in an answer. HAProxy cuts its column off at 128.
 const REASON_BYTES_MAX: usize = 120;
 
-/// The line that answers a client's line. `line` is none if nothing was sent.
+/// The line that answers a client's line. `line` is none if nothing was sent; an empty one asks the
+/// same.
 pub fn answer(config: &AgentConfig, snapshot: &Snapshot, line: Option<&str>) -> String {
     let is_service = |name: &ServiceName| snapshot.services.contains_key(name);
     let question = match line.map_or(Ok(None), |line| Question::read(line, is_service)) {
@@ -52,7 +53,10 @@ fn verdict(question: &Question, snapshot: &Snapshot) -> Verdict {
     };
     match verdict {
         // HAProxy's server line names one port, and it is the pooler's: it cannot go past it.
-        Verdict::Yes(Some(reason @ Reason::PoolerBypassed(_))) => Verdict::No(reason.into()),
+        Verdict::Yes(Some(Reason::PoolerBypassed(why))) => match *why {
+            why @ Reason::PoolerPutsOff { .. } => Verdict::Yes(Some(why)),
+            why => Verdict::No(Reason::PoolerBypassed(Box::new(why)).into()),
+        },
         other => other,
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::plan::Pace;
 
 /// The pace while all is well. No question to one source comes later than this after the one before,
-/// so it tells when claims expire.
+/// or after its answer if that takes longer, so it tells when claims expire.
 pub const REST: Pace = pace(250, 1_000);
 /// The primary's Patroni is silent. Its own server will be the last to hear of a successor, so the
 /// others are felt for one. An agent-check every half second leaves 100 ms for that.
@@ -33,7 +33,7 @@ pub const SEARCH_LASTS: Duration = Duration::from_secs(60);
 /// Without a login a pooler can only be knocked at, and each knock leaves a line in its log.
 pub const KNOCK: Duration = Duration::from_secs(1);
 
-/// A pooler's word is older than the role of its member, and somebody waits for a newer one.
+/// Somebody waits for the next word of a pooler.
 const POOLER_BEHIND: Duration = Duration::from_millis(2);
 
 /// A pooler is asked as often as the tether, through which its server is asked.
@@ -57,7 +57,8 @@ pub struct Need {
     pub in_probation: bool,
     /// There is a tether.
     pub has_tether: bool,
-    /// What a pooler of its has said is older than its role, and contradicts it.
+    /// The next word of a pooler of its is awaited: it has said nothing yet, or what it said is older
+    /// than its role.
     pub pooler_behind: bool,
 }
 

@@ -157,7 +157,10 @@ impl Verdict {
         match gate {
             Gate::Open { note, .. } => Verdict::Yes(note.as_ref().map(|note| note.reason.clone())),
             // Nobody there is cut off yet, and whoever asks has no other place to go to.
-            Gate::HeldBack { .. } => Verdict::Yes(Some(Reason::SwitchoverPlanned)),
+            Gate::HeldBack { instead, .. } => match instead.reason() {
+                Some(past @ Reason::PoolerBypassed(_)) => Verdict::Yes(Some(past.clone())),
+                _ => Verdict::Yes(Some(Reason::SwitchoverPlanned)),
+            },
             Gate::Draining { .. } => Verdict::Drain(reason().into()),
             Gate::Shut { .. } | Gate::Probation { .. } => Verdict::No(reason().into()),
         }

@@ -237,13 +237,15 @@ impl Reason {
         matches!(self, Reason::LagUnknown | Reason::LagBytes { .. } | Reason::LagTime { .. })
     }
 
-    /// It is about what keeps a pooler from leading to its member.
+    /// It is about whether a pooler leads to its member.
     pub fn is_pooler(&self) -> bool {
         matches!(
             self,
             Reason::PoolerUnheard { .. }
                 | Reason::PoolerDown { .. }
                 | Reason::PoolerNowhere { .. }
+                | Reason::PoolerPutsOff { .. }
+                | Reason::PoolerUnproven { .. }
                 | Reason::PoolerBusy { .. }
                 | Reason::PoolerAstray { .. }
         )

@@ -91,6 +91,10 @@ impl ServerRun {
     }
 }
 
+/// For how long PgBouncer does not try its server again after a login there has failed
+/// (`server_login_retry`, 15 s unless told otherwise), and for two questions that make it try.
+pub const POOLER_RETRY: Duration = Duration::from_secs(17);
+
 /// What has been said of one pooler.
 #[derive(Clone, Debug, PartialEq)]
 struct PoolerView {
@@ -99,9 +103,9 @@ struct PoolerView {
     same_since: Moment,
     /// Set while it keeps queries waiting.
     wait: Option<PoolerWait>,
-    /// When the last question was sent to which it led to the server that the tether was tied to.
-    /// None again as soon as it led elsewhere, or was gone: whoever starts it may have changed its
-    /// file.
+    /// When the last question was sent to which it led to the server that the tether was tied to. None
+    /// again as soon as it leads elsewhere, or has been seen to be gone, because whoever starts it may
+    /// have changed its file; or if it leads nowhere while that server is there.
     led_here: Option<Moment>,
 }
 
@@ -132,12 +136,12 @@ impl PoolerWait {
 }
 
 impl PoolerView {
-    /// What is known after another word, unless that is older than the last. `own` is when the
-    /// server was started that the tether is tied to.
+    /// What is known after another word, unless that is older than the last. `own` is the run of the
+    /// server that the tether is tied to.
     fn after(
         old: Option<&PoolerView>,
         heard: Heard<Result<PoolerFacts, Failure>>,
-        own: Option<ServerStart>,
+        own: Option<ServerRun>,
     ) -> Option<Self> {
         if old.is_some_and(|old| old.heard.asked_at > heard.asked_at) {
             return None;
@@ -145,13 +149,16 @@ impl PoolerView {
         let same = old.filter(|old| old.heard.said == heard.said);
         let same_since = same.map_or(heard.asked_at, |old| old.same_since);
         let wait = PoolerWait::after(old, &heard);
-        let led_here = match &heard.said {
-            Ok(PoolerFacts::Leads { started_at, .. }) => {
-                (started_at.is_some() && *started_at == own).then_some(heard.asked_at)
+        let led_before = old.and_then(|old| old.led_here);
+        let led_here = match (&heard.said, own) {
+            (Ok(PoolerFacts::Leads { started_at, .. }), Some(own)) => {
+                (*started_at == Some(own.started_at)).then_some(heard.asked_at)
             }
+            (Ok(PoolerFacts::LeadsNowhere(_)), Some(own)) => led_before
+                .filter(|led_at| heard.asked_at < own.first_asked.max(*led_at) + POOLER_RETRY),
             // Too slow to answer it is still the same that it was.
-            Ok(_) | Err(Failure::Timeout { .. }) => old.and_then(|old| old.led_here),
-            Err(_) => None,
+            (Ok(_) | Err(Failure::Timeout { .. }), _) => led_before,
+            (Err(_), _) => None,
         };
         Some(PoolerView { heard, same_since, wait, led_here })
     }
@@ -235,12 +242,16 @@ impl View {
             }
             Fact::Pooler { port, said } => {
                 let old = self.poolers.get(&port);
-                let own = self.server_run.map(|run| run.started_at);
-                if let Some(new) = PoolerView::after(old, Heard { asked_at, said }, own) {
+                let new = PoolerView::after(old, Heard { asked_at, said }, self.server_run);
+                if let Some(new) = new {
                     self.poolers.insert(port, new);
                 }
             }
             Fact::Addresses(Ok(addresses)) => {
+                if self.addresses.iter().any(|old| !addresses.contains(old)) {
+                    // Whatever is there now is another pooler.
+                    self.poolers.values_mut().for_each(|pooler| pooler.led_here = None);
+                }
                 self.addresses = addresses;
                 self.address_failure = None;
             }

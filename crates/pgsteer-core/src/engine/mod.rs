@@ -134,7 +134,6 @@ impl Engine {
 
     /// Lets time have its say: claims expire, a grace ends.
     pub fn handle_timeout(&mut self, now: Moment) {
-        self.roster.forget_the_gone(now);
         self.turn(now);
     }
 
@@ -208,6 +207,7 @@ impl Engine {
         if self.due.is_some_and(|due| now.since(due) > CALL_SLACK) {
             self.listening_since = now;
         }
+        self.roster.forget_the_gone(now);
         self.conclude(now);
         self.note_lead(now);
         self.note_loads(now);
@@ -355,7 +355,8 @@ fn rules(cluster: &ClusterConfig) -> Rules {
             patroni: pace::REST.patroni + patroni_timeout + ANSWER_SLACK,
             tether: pace::REST.tether + tether_timeout + ANSWER_SLACK,
             progress: PROGRESS_LIFETIME,
-            pooler: pace::KNOCK + pooler_timeout + ANSWER_SLACK,
+            // A login that comes to nothing is told when it is given up, and so is the next.
+            pooler: pace::KNOCK + 2 * pooler_timeout + ANSWER_SLACK,
         },
         patroni_loss_grace: cluster.patroni_loss_grace,
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Engine;
-use crate::claim::{PoolerFacts, Role, Standby};
+use crate::claim::{PoolerFacts, Role};
 use crate::config::{Config, ServiceConfig};
 use crate::gate::Gate;
 use crate::judge::fitness::{Lag, POOLER_GRACE};
@@ -92,13 +92,12 @@ impl Engine {
             ROLES.into_iter().filter_map(gate).collect()
         };
         let patroni = member.view.patroni(now, &self.rules.freshness);
+        let facts = member.view.patroni_facts();
         Health {
             roles: gates(Post::Role),
             pooled: gates(Post::Pooled),
-            standby: match patroni {
-                Word::Said(facts) => facts.standby,
-                _ => Standby::default(),
-            },
+            // While its Patroni is silent it is what it was, as its tags are.
+            standby: facts.map(|heard| heard.said.standby).unwrap_or_default(),
             // Whoever is anything answers.
             postgres_trouble: (standing.role == Role::Unknown)
                 .then(|| standing.trouble().cloned().unwrap_or(Reason::Unheard)),

@@ -6,7 +6,7 @@ use super::{Member, Rules};
 use crate::claim::{PoolerFacts, Role, ServerStart};
 use crate::reason::Reason;
 use crate::time::Moment;
-use crate::view::{View, Word};
+use crate::view::{POOLER_RETRY, View, Word};
 
 /// What is known of the path through one pooler.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,10 +46,6 @@ pub struct PutOff {
     /// Until when it may do so for no better reason than that its server was away.
     pub until: Moment,
 }
-
-/// For how long PgBouncer does not try its server again after a login there has failed
-/// (`server_login_retry`, 15 s unless told otherwise), and for two questions that make it try.
-const RETRY: Duration = Duration::from_secs(17);
 
 /// How long clients are led into a pooler that keeps them waiting: as long as PgBouncer lets one
 /// wait unless told otherwise (`query_wait_timeout`), for until then everybody may still be served,
@@ -144,7 +140,7 @@ pub fn path(
 /// has been there for as long, if the pooler was known to lead here before.
 fn put_off_until(view: &View, port: u16, now: Moment) -> Option<Moment> {
     let came_back = view.server_run()?.first_asked;
-    let until = came_back + RETRY;
+    let until = came_back + POOLER_RETRY;
     (view.pooler_led_here(port)? < came_back && now < until).then_some(until)
 }
 

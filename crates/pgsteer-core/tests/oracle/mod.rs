@@ -6,16 +6,17 @@
 use std::time::Duration;
 
 use pgsteer_core::claim::{
-    Claim, Fact, Failure, News, Notice, PatroniFacts, PoolerFacts, Report, Role, Topology,
+    Claim, Fact, Failure, News, Notice, PatroniFacts, PoolerFacts, Report, Role, TetherFacts,
+    Topology,
 };
 use pgsteer_core::config::{Config, Membership, SplitBrain};
 use pgsteer_core::names::{Endpoint, MemberName};
 use pgsteer_core::time::Moment;
 
-/// The pace at rest, the time for an answer, and half a second.
+/// The pace at rest, the time for an answer (for two, of a pooler), and half a second.
 pub const PATRONI_LIVES: Duration = Duration::from_millis(1_000 + 2_000 + 500);
 pub const TETHER_LIVES: Duration = Duration::from_millis(250 + 2_000 + 500);
-const POOLER_LIVES: Duration = Duration::from_millis(1_000 + 2_000 + 500);
+const POOLER_LIVES: Duration = Duration::from_millis(1_000 + 2 * 2_000 + 500);
 const PROGRESS_LIVES: Duration = Duration::from_secs(5);
 /// PgBouncer's `server_login_retry`, and two more questions.
 const PUT_OFF_LASTS: Duration = Duration::from_secs(17);
@@ -263,26 +264,47 @@ impl<'a> Oracle<'a> {
         }
     }
 
-    /// Its pooler led to a server with a start; the member's own was out of reach since or runs
-    /// another time, and some answer of it is not so old that PgBouncer must have tried it again.
+    /// Its pooler led to a server that told its start, and was not seen to be gone since; the member's
+    /// own was out of reach since or started anew, and is back for less long than PgBouncer waits.
     fn pooler_may_be_put_off(&self, name: &MemberName) -> bool {
-        let leads =
-            |fact: &Fact| matches!(fact, Fact::Pooler { said: Ok(PoolerFacts::Leads { .. }), .. });
-        let Some(last) = self.newest(name, leads) else { return false };
-        let Fact::Pooler { said: Ok(PoolerFacts::Leads { started_at: Some(then), .. }), .. } =
+        let of_pooler = |fact: &Fact| match fact {
+            Fact::Pooler { said: Ok(PoolerFacts::Leads { .. }), .. } => true,
+            Fact::Pooler { said: Err(failure), .. } => !matches!(failure, Failure::Timeout { .. }),
+            _ => false,
+        };
+        let Some(last) = self.newest(name, of_pooler) else { return false };
+        let Fact::Pooler { said: Ok(PoolerFacts::Leads { started_at: Some(_), .. }), .. } =
             &last.fact
         else {
             return false;
         };
-        let was_away = |fact: &Fact| match fact {
-            Fact::Tether(Err(_)) => true,
-            Fact::Tether(Ok(facts)) => facts.started_at.is_some_and(|start| start != *then),
-            _ => false,
-        };
-        let tells =
-            |fact: &Fact| matches!(fact, Fact::Tether(Ok(facts)) if facts.started_at.is_some());
-        self.said(name, was_away).any(|claim| claim.asked_at > last.asked_at)
-            && self.said(name, tells).any(|claim| self.is_fresh(claim, PUT_OFF_LASTS))
+        let back_since = self.tether_run(name);
+        back_since
+            .is_some_and(|since| since > last.asked_at && self.now.since(since) < PUT_OFF_LASTS)
+    }
+
+    /// Since when the tether has had answers of one and the same server, by its start.
+    fn tether_run(&self, name: &MemberName) -> Option<Moment> {
+        let mut newest = Moment::START;
+        let mut run = None;
+        for claim in self.said(name, |fact| matches!(fact, Fact::Tether(_))) {
+            if claim.asked_at < newest {
+                continue;
+            }
+            newest = claim.asked_at;
+            run = match (&claim.fact, run) {
+                (
+                    Fact::Tether(Ok(TetherFacts { started_at: Some(start), .. })),
+                    Some((of, since)),
+                ) if of == *start => Some((of, since)),
+                (Fact::Tether(Ok(TetherFacts { started_at: Some(start), .. })), _) => {
+                    Some((*start, claim.asked_at))
+                }
+                (Fact::Tether(Ok(_)), run) => run,
+                _ => None,
+            };
+        }
+        run.map(|(_, since)| since)
     }
 
     /// "The member says it is not primary any more", by the best source for it.

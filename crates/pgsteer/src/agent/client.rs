@@ -19,8 +19,9 @@ const SENDER_MEMORY: Duration = Duration::from_secs(60);
 /// Addresses that are known to send lines. For one more the one goes that was heard longest ago.
 const SENDERS_MAX: usize = 1_024;
 
-/// A thread that has not looked at the clock for longer was stopped: by a machine that was moved or
-/// saved, or by somebody. All that is known is too old then, and no member has anything wrong with it.
+/// A thread that has not looked at the clock for longer was stopped (a signal, a frozen cgroup, a host
+/// that has no time for its guest). All that is known is too old then, and no member has anything wrong
+/// with it. The clock is the monotonic one: while the machine itself is suspended it stands still.
 pub const STALL: Duration = Duration::from_secs(3);
 
 /// A client, and what it has said so far. Its socket does not block.

@@ -76,8 +76,10 @@ struct Guests {
 
 impl Guests {
     fn admit(&mut self, guest: AbortHandle) {
-        while self.here.front().is_some_and(AbortHandle::is_finished) {
-            self.here.pop_front();
+        self.see_off();
+        if self.here.len() >= self.most {
+            // Some may have left behind one that is slow.
+            self.here.retain(|guest| !guest.is_finished());
         }
         if self.here.len() >= self.most {
             self.make_room();
@@ -85,8 +87,16 @@ impl Guests {
         self.here.push_back(guest);
     }
 
+    /// Forgets those in front who have left.
+    fn see_off(&mut self) {
+        while self.here.front().is_some_and(AbortHandle::is_finished) {
+            self.here.pop_front();
+        }
+    }
+
     /// The one that has been there longest goes.
     fn make_room(&mut self) {
+        self.see_off();
         if let Some(oldest) = self.here.pop_front() {
             oldest.abort();
         }
@@ -96,8 +106,10 @@ impl Guests {
 async fn serve(client: Client, desk: &Desk, senders: &Senders) -> io::Result<()> {
     let Client { stream, from, came, mut said } = client;
     let mut stream = TcpStream::from_std(stream)?;
+    let mut too_long = STALL;
     if said.is_empty() {
         let wait = senders.wait(from, desk.config.borrow().line_wait, Instant::now());
+        too_long += wait;
         // Whether it says nothing, or has nothing to say, is the same.
         timeout(wait, stream.read_buf(&mut said)).await.unwrap_or(Ok(0))?;
     }
@@ -108,7 +120,7 @@ async fn serve(client: Client, desk: &Desk, senders: &Senders) -> io::Result<()>
         Ok(()) => desk.answer_to(&said),
         Err(unclear) => desk.refuse(&unclear),
     };
-    if came.elapsed() > STALL {
+    if came.elapsed() > too_long {
         // Nobody is waited for so long: this was stopped meanwhile. No answer is no news.
         return Ok(());
     }

@@ -150,9 +150,10 @@ fn of_refused(failure: Failure) -> PoolerFacts {
 
 /// Its words for that, in all versions (1.18: `src/objects.c`, `src/janitor.c`, `src/server.c`). A
 /// login that the server itself refused may stand behind "server login has been failing" as well;
-/// newer versions tell which.
+/// since 1.24 it tells which, in the server's own words but without their SQLSTATE. Those of one that
+/// is starting or stopping are known here as they are in English (`lc_messages`).
 fn has_no_server(message: &str) -> bool {
-    const WORDS: [&str; 7] = [
+    const WORDS: [&str; 9] = [
         "server login has been failing, try again later",
         "server conn crashed",
         "server DNS lookup failed",
@@ -160,6 +161,8 @@ fn has_no_server(message: &str) -> bool {
         "cannot connect to server",
         "connect failed",
         "connect timeout",
+        "the database system is",
+        "terminating connection due to",
     ];
     let cause = message.split_once("cached error: ").map_or(message, |(_, cause)| cause);
     WORDS.iter().any(|words| cause.contains(words))
@@ -186,6 +189,8 @@ mod tests {
         for message in [
             "server login has been failing, try again later (server_login_retry)",
             "server login has been failing, cached error: connect failed (server_login_retry)",
+            "server login has been failing, cached error: the database system is shutting down (server_login_retry)",
+            "server login has been failing, cached error: terminating connection due to administrator command (server_login_retry)",
             "server conn crashed?",
         ] {
             let said = of_pooler(refused(message), Stage::Entering);
