@@ -7,9 +7,9 @@
 
 use std::fmt::{self, Write as _};
 
+use crate::answer::Answer;
 use crate::config::{AgentConfig, Vocabulary, Weight};
 use crate::names::ServiceName;
-use crate::probe::Verdict;
 use crate::question::{Asked, Question, Unclear};
 use crate::reason::Reason;
 use crate::snapshot::{MemberState, Snapshot};
@@ -29,8 +29,8 @@ pub fn answer(config: &AgentConfig, snapshot: &Snapshot, line: Option<&str>) -> 
         },
         Err(unclear) => return refusal(config, &unclear),
     };
-    match verdict(&question, snapshot) {
-        Verdict::Yes(note) => {
+    match answer_through_pooler(&question, snapshot) {
+        Answer::Yes(note) => {
             let mut words = "ready up".to_owned();
             if let Some(percent) = percent(config.weight, &question, snapshot) {
                 let _ = write!(words, " {percent}%");
@@ -40,22 +40,22 @@ pub fn answer(config: &AgentConfig, snapshot: &Snapshot, line: Option<&str>) -> 
             }
             line_of(&words, note.map(|note| note.to_string()).as_deref())
         }
-        Verdict::Drain(objection) => line_of("drain up", Some(&objection.to_string())),
-        Verdict::No(objection) => line_of(no(config.vocabulary), Some(&objection.to_string())),
+        Answer::Drain(objection) => line_of("drain up", Some(&objection.to_string())),
+        Answer::No(objection) => line_of(no(config.vocabulary), Some(&objection.to_string())),
     }
 }
 
 /// Whether the member may serve, through its pooler if it has to.
-fn verdict(question: &Question, snapshot: &Snapshot) -> Verdict {
-    let verdict = match (&question.of, question.member(snapshot)) {
-        (Asked::Probe(probe), Ok(member)) => probe.verdict_through_pooler(snapshot, member),
-        _ => question.verdict(snapshot),
+fn answer_through_pooler(question: &Question, snapshot: &Snapshot) -> Answer {
+    let answer = match (&question.of, question.member(snapshot)) {
+        (Asked::Probe(probe), Ok(member)) => probe.answer_through_pooler(snapshot, member),
+        _ => question.answer(snapshot),
     };
-    match verdict {
+    match answer {
         // HAProxy's server line names one port, and it is the pooler's: it cannot go past it.
-        Verdict::Yes(Some(Reason::PoolerBypassed(why))) => match *why {
-            why @ Reason::PoolerPutsOff { .. } => Verdict::Yes(Some(why)),
-            why => Verdict::No(Reason::PoolerBypassed(Box::new(why)).into()),
+        Answer::Yes(Some(Reason::PoolerBypassed(why))) => match *why {
+            why @ Reason::PoolerPutsOff { .. } => Answer::Yes(Some(why)),
+            why => Answer::No(Reason::PoolerBypassed(Box::new(why)).into()),
         },
         other => other,
     }

@@ -12,6 +12,7 @@
 #![warn(missing_docs)]
 
 pub mod agent;
+pub mod answer;
 pub mod claim;
 pub mod config;
 pub mod detection;

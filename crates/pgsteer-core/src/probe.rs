@@ -1,4 +1,4 @@
-//! Probes: Patroni's health checks, answered from the Snapshot.
+//! Probes: Patroni's health checks.
 //!
 //! Paths, parameters and meanings are those of Patroni's REST API (`api.py`, `do_GET`, read in
 //! 3.0.2 and 4.1.5), so that whoever asks Patroni today can ask pgsteer instead. Two things differ:
@@ -10,12 +10,7 @@ use std::fmt;
 
 use thiserror::Error;
 
-use crate::claim::{Role, Standby};
 use crate::config::units::{lag_bytes, size_text};
-use crate::gate::Gate;
-use crate::names::MemberName;
-use crate::reason::Reason;
-use crate::snapshot::{MemberState, Snapshot};
 
 /// The longest probe that is read, in bytes.
 pub const PROBE_BYTES_MAX: usize = 512;
@@ -26,15 +21,15 @@ const READINESS_LAG_BYTES: u64 = 1024 * 1024;
 /// One of Patroni's health checks, with its parameters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
-    path: Path,
+    pub(crate) path: Path,
     lag_bytes_max: Option<u64>,
-    tags: BTreeMap<String, String>,
+    pub(crate) tags: BTreeMap<String, String>,
     streaming: bool,
 }
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Path {
+pub(crate) enum Path {
     Primary,
     StandbyLeader,
     Leader,
@@ -98,40 +93,6 @@ pub enum ProbeError {
     TooLong(usize),
 }
 
-/// The answer to a probe or to a question about a service.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It may serve; with a reservation, if there is one.
-    Yes(Option<Reason>),
-    /// Nobody new, while those who are there may stay.
-    Drain(Objection),
-    /// It may not serve.
-    No(Objection),
-}
-
-/// Why not.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum Objection {
-    /// Its gate says so.
-    #[error(transparent)]
-    Gate(#[from] Reason),
-    /// Nobody knows such a member.
-    #[error("there is no member {0}")]
-    NoSuchMember(String),
-    /// The local member was meant, and nobody knows which that is.
-    #[error("no member is known to run on this machine")]
-    NoLocalMember,
-    /// Commits of the primary do not wait for it.
-    #[error("it is no {0} standby")]
-    NotSynchronous(&'static str),
-    /// Commits of the primary wait for it.
-    #[error("it is a synchronous standby")]
-    Synchronous,
-    /// Nothing has turned the engine for a while, so nothing that is known may be relied on.
-    #[error("the engine of pgsteer is stuck")]
-    Stuck,
-}
-
 impl fmt::Display for Probe {
     /// As it stands in a URL, without its slash.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -142,28 +103,6 @@ impl fmt::Display for Probe {
         let parameters: Vec<String> = lag.into_iter().chain(tags).chain(streaming).collect();
         let mark = if parameters.is_empty() { "" } else { "?" };
         write!(f, "{path}{mark}{}", parameters.join("&"))
-    }
-}
-
-impl Verdict {
-    /// It may serve.
-    pub fn is_yes(&self) -> bool {
-        matches!(self, Verdict::Yes(_))
-    }
-
-    /// What an open, draining or shut gate comes to.
-    pub fn of_gate(gate: &Gate) -> Verdict {
-        let reason = || gate.reason().cloned().unwrap_or(Reason::Unheard);
-        match gate {
-            Gate::Open { note, .. } => Verdict::Yes(note.as_ref().map(|note| note.reason.clone())),
-            // Nobody there is cut off yet, and whoever asks has no other place to go to.
-            Gate::HeldBack { instead, .. } => match instead.reason() {
-                Some(past @ Reason::PoolerBypassed(_)) => Verdict::Yes(Some(past.clone())),
-                _ => Verdict::Yes(Some(Reason::SwitchoverPlanned)),
-            },
-            Gate::Draining { .. } => Verdict::Drain(reason().into()),
-            Gate::Shut { .. } | Gate::Probation { .. } => Verdict::No(reason().into()),
-        }
     }
 }
 
@@ -216,151 +155,6 @@ impl Probe {
         match self.path {
             Path::Readiness => Some(self.lag_bytes_max.unwrap_or(READINESS_LAG_BYTES)),
             _ => self.lag_bytes_max,
-        }
-    }
-
-    /// Whether the member passes.
-    pub fn verdict(&self, snapshot: &Snapshot, member: &MemberName) -> Verdict {
-        match snapshot.members.get(member) {
-            Some(state) => {
-                self.verdict_by(snapshot, Gates { state, of_roles: &state.health.roles })
-            }
-            None => Verdict::No(Objection::NoSuchMember(member.to_string())),
-        }
-    }
-
-    /// Whether it passes for those who have to take the agent's pooler, if there is one.
-    pub fn verdict_through_pooler(&self, snapshot: &Snapshot, member: &MemberName) -> Verdict {
-        let pooled = snapshot.members.get(member).filter(|state| !state.health.pooled.is_empty());
-        match pooled {
-            Some(state) => {
-                self.verdict_by(snapshot, Gates { state, of_roles: &state.health.pooled })
-            }
-            None => self.verdict(snapshot, member),
-        }
-    }
-
-    fn verdict_by(&self, snapshot: &Snapshot, gates: Gates<'_>) -> Verdict {
-        let health = &gates.state.health;
-        match self.path {
-            Path::Primary => gates.role(Role::Primary),
-            Path::StandbyLeader => gates.role(Role::StandbyLeader),
-            Path::Leader => gates.leader(),
-            Path::Replica => self.replica(gates),
-            Path::ReadOnly => self.leader_or(gates, self.replica(gates)),
-            Path::Sync => self.synchronous(gates),
-            Path::Async => match health.standby {
-                Standby::Async => self.replica(gates),
-                _ => self.replica(gates).and(Objection::Synchronous),
-            },
-            Path::Quorum => self.quorum(gates),
-            Path::ReadOnlySync => self.leader_or(gates, self.synchronous(gates)),
-            Path::ReadOnlyQuorum => self.leader_or(gates, self.quorum(gates)),
-            Path::Health => gates.running(&health.postgres_trouble),
-            Path::Liveness if snapshot.paused => gates.running(&None),
-            Path::Liveness => gates.running(&health.patroni_trouble),
-            Path::Readiness if gates.leads() => gates.leader(),
-            Path::Readiness => self.replica(gates),
-        }
-    }
-
-    fn leader_or(&self, gates: Gates<'_>, replica: Verdict) -> Verdict {
-        match (gates.leader(), self.refusal_by_tags(gates.state)) {
-            (Verdict::Yes(_), Some(reason)) => Verdict::Drain(reason.into()),
-            (verdict, _) if gates.leads() => verdict,
-            _ => replica,
-        }
-    }
-
-    fn replica(&self, gates: Gates<'_>) -> Verdict {
-        let refusal =
-            || self.refusal_by_tags(gates.state).or_else(|| self.refusal_by_lag(gates.state));
-        match gates.role(Role::Replica) {
-            Verdict::Yes(note) => match refusal() {
-                Some(reason) => Verdict::Drain(reason.into()),
-                None => Verdict::Yes(note),
-            },
-            other => other,
-        }
-    }
-
-    fn synchronous(&self, gates: Gates<'_>) -> Verdict {
-        match gates.state.health.standby {
-            Standby::Sync => self.replica(gates),
-            _ => self.replica(gates).and(Objection::NotSynchronous("synchronous")),
-        }
-    }
-
-    fn quorum(&self, gates: Gates<'_>) -> Verdict {
-        match gates.state.health.standby {
-            Standby::Quorum => self.replica(gates),
-            _ => self.replica(gates).and(Objection::NotSynchronous("quorum")),
-        }
-    }
-
-    fn refusal_by_tags(&self, state: &MemberState) -> Option<Reason> {
-        let differs = |(name, wanted): &(&String, &String)| state.tags.get(*name) != Some(*wanted);
-        self.tags.iter().find(differs).map(|(name, wanted)| Reason::TagMismatch {
-            name: name.clone(),
-            wanted: wanted.clone(),
-        })
-    }
-
-    fn refusal_by_lag(&self, state: &MemberState) -> Option<Reason> {
-        let lag_bytes_max = self.lag_bytes_max()?;
-        match state.lag_bytes {
-            None => Some(Reason::LagUnknown),
-            Some(lag_bytes) => {
-                (lag_bytes > lag_bytes_max).then_some(Reason::LagBytes { lag_bytes, lag_bytes_max })
-            }
-        }
-    }
-}
-
-impl Verdict {
-    /// The same, unless it is no no: then it is one for this reason. What has to be left goes before
-    /// what may only get nobody new.
-    fn and(self, objection: Objection) -> Verdict {
-        match self {
-            Verdict::Yes(_) | Verdict::Drain(_) => Verdict::No(objection),
-            no @ Verdict::No(_) => no,
-        }
-    }
-}
-
-/// A member with its gates for the plain roles, by one way or the other.
-#[derive(Clone, Copy)]
-struct Gates<'a> {
-    state: &'a MemberState,
-    of_roles: &'a BTreeMap<Role, Gate>,
-}
-
-impl Gates<'_> {
-    fn role(self, role: Role) -> Verdict {
-        self.of_roles.get(&role).map_or(Verdict::No(Reason::Unheard.into()), Verdict::of_gate)
-    }
-
-    fn leader(self) -> Verdict {
-        match self.state.role {
-            Role::StandbyLeader => self.role(Role::StandbyLeader),
-            _ => self.role(Role::Primary),
-        }
-    }
-
-    fn leads(self) -> bool {
-        matches!(self.state.role, Role::Primary | Role::StandbyLeader)
-    }
-
-    /// Whatever its role is, it runs, and who is to come by a pooler gets there.
-    fn running(self, trouble: &Option<Reason>) -> Verdict {
-        if let Some(reason) = trouble {
-            return Verdict::No(reason.clone().into());
-        }
-        match self.role(self.state.role) {
-            Verdict::No(Objection::Gate(reason)) if reason.is_pooler() => {
-                Verdict::No(reason.into())
-            }
-            _ => Verdict::Yes(None),
         }
     }
 }

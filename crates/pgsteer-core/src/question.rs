@@ -1,14 +1,11 @@
 //! Questions: what a member is asked to be fit for, in a line to the agent or in the path of a page.
 
 use std::fmt;
-use std::net::IpAddr;
 
 use thiserror::Error;
 
-use crate::names::{MemberName, ServiceName};
-use crate::probe::{Objection, Probe, ProbeError, Verdict};
-use crate::reason::Reason;
-use crate::snapshot::{MemberState, Snapshot};
+use crate::names::ServiceName;
+use crate::probe::{Probe, ProbeError};
 
 /// The longest line that a client may send, in bytes.
 pub const LINE_BYTES_MAX: usize = 1_024;
@@ -80,38 +77,6 @@ impl Question {
         };
         Ok(Some(Question { of, member }))
     }
-
-    /// Whether the member that is meant may serve, as the Snapshot has it.
-    pub fn verdict(&self, snapshot: &Snapshot) -> Verdict {
-        let member = match self.member(snapshot) {
-            Ok(member) => member,
-            Err(objection) => return Verdict::No(objection),
-        };
-        match &self.of {
-            Asked::Probe(probe) => probe.verdict(snapshot, member),
-            Asked::Service(service) => snapshot
-                .services
-                .get(service)
-                .and_then(|state| state.gates.get(member))
-                .map_or_else(
-                    || Verdict::No(Objection::NoSuchMember(member.to_string())),
-                    Verdict::of_gate,
-                ),
-        }
-    }
-
-    /// The member that is meant.
-    ///
-    /// # Errors
-    /// There is none.
-    pub fn member<'a>(&self, snapshot: &'a Snapshot) -> Result<&'a MemberName, Objection> {
-        match &self.member {
-            None => snapshot.local.as_ref().ok_or(Objection::NoLocalMember),
-            Some(named) => {
-                find(snapshot, named).ok_or_else(|| Objection::NoSuchMember(named.clone()))
-            }
-        }
-    }
 }
 
 impl fmt::Display for Question {
@@ -126,23 +91,6 @@ impl fmt::Display for Question {
             None => f.write_str(" of the local member"),
         }
     }
-}
-
-/// The member of that name, or else the only one whose PostgreSQL is at that host or address.
-pub fn find<'a>(snapshot: &'a Snapshot, named: &str) -> Option<&'a MemberName> {
-    if let Some((name, _)) = snapshot.members.get_key_value(named) {
-        return Some(name);
-    }
-    let address: Option<IpAddr> = named.parse().ok();
-    let is_there = |state: &MemberState| {
-        state.postgres.host() == named
-            || address.is_some_and(|address| state.addresses.contains(&address))
-    };
-    // One that was made anew under another name has the address of the one that left.
-    let is_member = |state: &MemberState| state.trouble != Some(Reason::Left);
-    let mut found = snapshot.members.iter().filter(|(_, it)| is_there(it) && is_member(it));
-    let (name, _) = found.next()?;
-    found.next().is_none().then_some(name)
 }
 
 #[cfg(test)]

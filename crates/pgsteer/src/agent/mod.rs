@@ -18,8 +18,8 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context as _, anyhow};
 use pgsteer_core::agent;
+use pgsteer_core::answer::Objection;
 use pgsteer_core::config::AgentConfig;
-use pgsteer_core::probe::Objection;
 use pgsteer_core::question::Unclear;
 use pgsteer_core::snapshot::Snapshot;
 use tokio::sync::{mpsc, watch};

@@ -8,12 +8,12 @@ use hyper::header::{
 use hyper::{Response, StatusCode};
 
 /// What a client gets.
-pub type Answer = Response<Full<Bytes>>;
+pub type Page = Response<Full<Bytes>>;
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 
 /// 405: a method that the page does not have; `allowed` are those it has.
-pub fn not_allowed(allowed: &'static str) -> Answer {
+pub fn not_allowed(allowed: &'static str) -> Page {
     let body = format!("This page can only be read: {allowed}.\n");
     let mut answer = closing(plain(StatusCode::METHOD_NOT_ALLOWED, body));
     answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
@@ -21,30 +21,30 @@ pub fn not_allowed(allowed: &'static str) -> Answer {
 }
 
 /// 413: the request brings a body, which no page reads.
-pub fn body_refused() -> Answer {
+pub fn body_refused() -> Page {
     let body = "A request for these pages has no body.\n".to_owned();
     closing(plain(StatusCode::PAYLOAD_TOO_LARGE, body))
 }
 
 /// 500: a fault of our own.
-pub fn broken(error: &dyn std::error::Error) -> Answer {
+pub fn broken(error: &dyn std::error::Error) -> Page {
     plain(StatusCode::INTERNAL_SERVER_ERROR, format!("the page cannot be written: {error}\n"))
 }
 
 /// `answer` with the end of the connection behind it, because a body may follow the request
 /// that nobody is going to read.
-fn closing(mut answer: Answer) -> Answer {
+fn closing(mut answer: Page) -> Page {
     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     answer
 }
 
 /// A line or a few of text.
-pub fn plain(status: StatusCode, body: String) -> Answer {
+pub fn plain(status: StatusCode, body: String) -> Page {
     text(status, PLAIN, body)
 }
 
 /// A page of the media type.
-pub fn text(status: StatusCode, media_type: &'static str, body: String) -> Answer {
+pub fn text(status: StatusCode, media_type: &'static str, body: String) -> Page {
     let mut answer = Response::new(Full::new(Bytes::from(body)));
     *answer.status_mut() = status;
     let headers = answer.headers_mut();

@@ -8,13 +8,13 @@
 use std::sync::atomic::Ordering;
 
 use hyper::{Method, StatusCode, Uri};
+use pgsteer_core::answer::{Answer, Objection};
 use pgsteer_core::names::ServiceName;
-use pgsteer_core::probe::{Objection, Verdict};
 use pgsteer_core::question::{Question, Unclear};
 use pgsteer_core::snapshot::{ServiceState, Snapshot};
 
 use super::Pages;
-use super::answer::{Answer, not_allowed, plain};
+use super::answer::{Page, not_allowed, plain};
 use crate::heartbeat::Heartbeat;
 
 /// What the list of pages says of these.
@@ -66,7 +66,7 @@ pub fn asked(uri: &Uri, snapshot: &Snapshot) -> Option<Asked> {
 }
 
 /// Answers such a question, as Patroni does: GET, HEAD and OPTIONS alike.
-pub fn answer(pages: &Pages, method: &Method, asked: Asked) -> Answer {
+pub fn answer(pages: &Pages, method: &Method, asked: Asked) -> Page {
     if !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
         return not_allowed("GET, HEAD, OPTIONS");
     }
@@ -83,14 +83,14 @@ pub fn answer(pages: &Pages, method: &Method, asked: Asked) -> Answer {
 }
 
 /// The doors are shut, whatever the gates say.
-pub fn stopping() -> Answer {
+pub fn stopping() -> Page {
     plain(StatusCode::SERVICE_UNAVAILABLE, "pgsteer is shutting down\n".to_owned())
 }
 
-fn of_service(name: &ServiceName, snapshot: &Snapshot) -> Answer {
+fn of_service(name: &ServiceName, snapshot: &Snapshot) -> Page {
     let service = snapshot.services.get(name);
     let gates = service.iter().flat_map(|service| &service.gates);
-    let serves = gates.filter(|(_, gate)| Verdict::of_gate(gate).is_yes());
+    let serves = gates.filter(|(_, gate)| Answer::of_gate(gate).is_yes());
     let open: Vec<&str> = serves.map(|(name, _)| name.as_str()).collect();
     if !open.is_empty() {
         return plain(StatusCode::OK, format!("{name}: {}\n", open.join(" ")));
@@ -99,13 +99,13 @@ fn of_service(name: &ServiceName, snapshot: &Snapshot) -> Answer {
     plain(StatusCode::SERVICE_UNAVAILABLE, format!("{name}: {why}\n"))
 }
 
-fn of_member(question: &Question, snapshot: &Snapshot) -> Answer {
-    let verdict = question.verdict(snapshot);
+fn of_member(question: &Question, snapshot: &Snapshot) -> Page {
+    let answer = question.answer(snapshot);
     let of = question.member(snapshot).map(|name| format!("{name}: ")).unwrap_or_default();
-    match verdict {
-        Verdict::Yes(None) => plain(StatusCode::OK, format!("{of}ok\n")),
-        Verdict::Yes(Some(note)) => plain(StatusCode::OK, format!("{of}ok, but {note}\n")),
-        Verdict::Drain(objection) | Verdict::No(objection) => {
+    match answer {
+        Answer::Yes(None) => plain(StatusCode::OK, format!("{of}ok\n")),
+        Answer::Yes(Some(note)) => plain(StatusCode::OK, format!("{of}ok, but {note}\n")),
+        Answer::Drain(objection) | Answer::No(objection) => {
             plain(StatusCode::SERVICE_UNAVAILABLE, format!("{of}{objection}\n"))
         }
     }

@@ -8,7 +8,7 @@ use pgsteer_core::snapshot::Snapshot;
 use pgsteer_core::time::Moment;
 
 use super::Pages;
-use super::answer::{Answer, body_refused, broken, not_allowed, plain, text};
+use super::answer::{Page, body_refused, broken, not_allowed, plain, text};
 use super::check;
 use super::compose::compose;
 use super::document::Document;
@@ -25,10 +25,10 @@ const PATHS: [(&str, &str, Show); 4] = [
     ("/healthz", "200 while the engine is alive", health),
 ];
 
-type Show = fn(&Pages) -> Answer;
+type Show = fn(&Pages) -> Page;
 
 /// Answers `request`.
-pub fn answer<B: Body>(pages: &Pages, request: &Request<B>) -> Answer {
+pub fn answer<B: Body>(pages: &Pages, request: &Request<B>) -> Page {
     let Some((_, _, show)) = PATHS.iter().find(|(path, ..)| *path == request.uri().path()) else {
         let check = |snapshot: &Snapshot| check::asked(request.uri(), snapshot);
         return match check(&pages.snapshot.borrow()) {
@@ -45,11 +45,11 @@ pub fn answer<B: Body>(pages: &Pages, request: &Request<B>) -> Answer {
     show(pages)
 }
 
-fn table(pages: &Pages) -> Answer {
+fn table(pages: &Pages) -> Page {
     plain(StatusCode::OK, draw(&document(pages), Ink::Plain))
 }
 
-fn status(pages: &Pages) -> Answer {
+fn status(pages: &Pages) -> Page {
     match serde_json::to_string(&document(pages)) {
         Ok(mut json) => {
             json.push('\n');
@@ -59,7 +59,7 @@ fn status(pages: &Pages) -> Answer {
     }
 }
 
-fn scrape(pages: &Pages) -> Answer {
+fn scrape(pages: &Pages) -> Page {
     let now = pages.clock.now();
     let facts = Facts {
         snapshot: pages.snapshot.borrow().clone(),
@@ -73,14 +73,14 @@ fn scrape(pages: &Pages) -> Answer {
     }
 }
 
-fn health(pages: &Pages) -> Answer {
+fn health(pages: &Pages) -> Page {
     if pages.stats.stopping.load(Ordering::Relaxed) {
         return check::stopping();
     }
     health_at(&pages.heartbeat, pages.clock.now())
 }
 
-fn health_at(heartbeat: &Heartbeat, now: Moment) -> Answer {
+fn health_at(heartbeat: &Heartbeat, now: Moment) -> Page {
     let age = heartbeat.age(now);
     if age < Heartbeat::STUCK_AFTER {
         return plain(StatusCode::OK, "ok\n".to_owned());
@@ -98,7 +98,7 @@ fn document(pages: &Pages) -> Document {
     compose(&snapshot, &pages.stats, &Now::of(&pages.clock))
 }
 
-fn not_found() -> Answer {
+fn not_found() -> Page {
     let list: Vec<String> =
         PATHS.iter().map(|(path, what, _)| format!("  {path:<16}{what}\n")).collect();
     let body =

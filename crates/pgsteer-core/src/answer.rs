@@ -1,0 +1,265 @@
+//! Answers: whether a member may serve, read from the Snapshot.
+//!
+//! To a health check it is Patroni's answer (see [`crate::probe`]), by the gates of the plain roles; to
+//! a question about a service it is what the service's gate says.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use thiserror::Error;
+
+use crate::claim::{Role, Standby};
+use crate::gate::Gate;
+use crate::names::MemberName;
+use crate::probe::{Path, Probe};
+use crate::question::{Asked, Question};
+use crate::reason::Reason;
+use crate::snapshot::{MemberState, Snapshot};
+
+/// Whether a member may serve.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It may serve; with a reservation, if there is one.
+    Yes(Option<Reason>),
+    /// Nobody new, while those who are there may stay.
+    Drain(Objection),
+    /// It may not serve.
+    No(Objection),
+}
+
+/// Why not.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum Objection {
+    /// Its gate says so.
+    #[error(transparent)]
+    Gate(#[from] Reason),
+    /// Nobody knows such a member.
+    #[error("there is no member {0}")]
+    NoSuchMember(String),
+    /// The local member was meant, and nobody knows which that is.
+    #[error("no member is known to run on this machine")]
+    NoLocalMember,
+    /// Commits of the primary do not wait for it.
+    #[error("it is no {0} standby")]
+    NotSynchronous(&'static str),
+    /// Commits of the primary wait for it.
+    #[error("it is a synchronous standby")]
+    Synchronous,
+    /// Nothing has turned the engine for a while, so nothing that is known may be relied on.
+    #[error("the engine of pgsteer is stuck")]
+    Stuck,
+}
+
+impl Answer {
+    /// It may serve.
+    pub fn is_yes(&self) -> bool {
+        matches!(self, Answer::Yes(_))
+    }
+
+    /// What an open, draining or shut gate comes to.
+    pub fn of_gate(gate: &Gate) -> Answer {
+        let reason = || gate.reason().cloned().unwrap_or(Reason::Unheard);
+        match gate {
+            Gate::Open { note, .. } => Answer::Yes(note.as_ref().map(|note| note.reason.clone())),
+            // Nobody there is cut off yet, and whoever asks has no other place to go to.
+            Gate::HeldBack { instead, .. } => match instead.reason() {
+                Some(past @ Reason::PoolerBypassed(_)) => Answer::Yes(Some(past.clone())),
+                _ => Answer::Yes(Some(Reason::SwitchoverPlanned)),
+            },
+            Gate::Draining { .. } => Answer::Drain(reason().into()),
+            Gate::Shut { .. } | Gate::Probation { .. } => Answer::No(reason().into()),
+        }
+    }
+
+    /// The same, unless it is no no: then it is one for this reason. What has to be left goes before
+    /// what may only get nobody new.
+    fn and(self, objection: Objection) -> Answer {
+        match self {
+            Answer::Yes(_) | Answer::Drain(_) => Answer::No(objection),
+            no @ Answer::No(_) => no,
+        }
+    }
+}
+
+impl Question {
+    /// Whether the member that is meant may serve, as the Snapshot has it.
+    pub fn answer(&self, snapshot: &Snapshot) -> Answer {
+        let member = match self.member(snapshot) {
+            Ok(member) => member,
+            Err(objection) => return Answer::No(objection),
+        };
+        match &self.of {
+            Asked::Probe(probe) => probe.answer(snapshot, member),
+            Asked::Service(service) => snapshot
+                .services
+                .get(service)
+                .and_then(|state| state.gates.get(member))
+                .map_or_else(
+                    || Answer::No(Objection::NoSuchMember(member.to_string())),
+                    Answer::of_gate,
+                ),
+        }
+    }
+
+    /// The member that is meant.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn member<'a>(&self, snapshot: &'a Snapshot) -> Result<&'a MemberName, Objection> {
+        match &self.member {
+            None => snapshot.local.as_ref().ok_or(Objection::NoLocalMember),
+            Some(named) => {
+                find(snapshot, named).ok_or_else(|| Objection::NoSuchMember(named.clone()))
+            }
+        }
+    }
+}
+
+impl Probe {
+    /// Whether the member passes.
+    pub fn answer(&self, snapshot: &Snapshot, member: &MemberName) -> Answer {
+        match snapshot.members.get(member) {
+            Some(state) => self.answer_by(snapshot, Gates { state, of_roles: &state.health.roles }),
+            None => Answer::No(Objection::NoSuchMember(member.to_string())),
+        }
+    }
+
+    /// Whether it passes for those who have to take the agent's pooler, if there is one.
+    pub fn answer_through_pooler(&self, snapshot: &Snapshot, member: &MemberName) -> Answer {
+        let pooled = snapshot.members.get(member).filter(|state| !state.health.pooled.is_empty());
+        match pooled {
+            Some(state) => {
+                self.answer_by(snapshot, Gates { state, of_roles: &state.health.pooled })
+            }
+            None => self.answer(snapshot, member),
+        }
+    }
+
+    fn answer_by(&self, snapshot: &Snapshot, gates: Gates<'_>) -> Answer {
+        let health = &gates.state.health;
+        match self.path {
+            Path::Primary => gates.role(Role::Primary),
+            Path::StandbyLeader => gates.role(Role::StandbyLeader),
+            Path::Leader => gates.leader(),
+            Path::Replica => self.replica(gates),
+            Path::ReadOnly => self.leader_or(gates, self.replica(gates)),
+            Path::Sync => self.synchronous(gates),
+            Path::Async => match health.standby {
+                Standby::Async => self.replica(gates),
+                _ => self.replica(gates).and(Objection::Synchronous),
+            },
+            Path::Quorum => self.quorum(gates),
+            Path::ReadOnlySync => self.leader_or(gates, self.synchronous(gates)),
+            Path::ReadOnlyQuorum => self.leader_or(gates, self.quorum(gates)),
+            Path::Health => gates.running(&health.postgres_trouble),
+            Path::Liveness if snapshot.paused => gates.running(&None),
+            Path::Liveness => gates.running(&health.patroni_trouble),
+            Path::Readiness if gates.leads() => gates.leader(),
+            Path::Readiness => self.replica(gates),
+        }
+    }
+
+    fn leader_or(&self, gates: Gates<'_>, replica: Answer) -> Answer {
+        match (gates.leader(), self.refusal_by_tags(gates.state)) {
+            (Answer::Yes(_), Some(reason)) => Answer::Drain(reason.into()),
+            (verdict, _) if gates.leads() => verdict,
+            _ => replica,
+        }
+    }
+
+    fn replica(&self, gates: Gates<'_>) -> Answer {
+        let refusal =
+            || self.refusal_by_tags(gates.state).or_else(|| self.refusal_by_lag(gates.state));
+        match gates.role(Role::Replica) {
+            Answer::Yes(note) => match refusal() {
+                Some(reason) => Answer::Drain(reason.into()),
+                None => Answer::Yes(note),
+            },
+            other => other,
+        }
+    }
+
+    fn synchronous(&self, gates: Gates<'_>) -> Answer {
+        match gates.state.health.standby {
+            Standby::Sync => self.replica(gates),
+            _ => self.replica(gates).and(Objection::NotSynchronous("synchronous")),
+        }
+    }
+
+    fn quorum(&self, gates: Gates<'_>) -> Answer {
+        match gates.state.health.standby {
+            Standby::Quorum => self.replica(gates),
+            _ => self.replica(gates).and(Objection::NotSynchronous("quorum")),
+        }
+    }
+
+    fn refusal_by_tags(&self, state: &MemberState) -> Option<Reason> {
+        let differs = |(name, wanted): &(&String, &String)| state.tags.get(*name) != Some(*wanted);
+        self.tags.iter().find(differs).map(|(name, wanted)| Reason::TagMismatch {
+            name: name.clone(),
+            wanted: wanted.clone(),
+        })
+    }
+
+    fn refusal_by_lag(&self, state: &MemberState) -> Option<Reason> {
+        let lag_bytes_max = self.lag_bytes_max()?;
+        match state.lag_bytes {
+            None => Some(Reason::LagUnknown),
+            Some(lag_bytes) => {
+                (lag_bytes > lag_bytes_max).then_some(Reason::LagBytes { lag_bytes, lag_bytes_max })
+            }
+        }
+    }
+}
+
+/// A member with its gates for the plain roles, by one way or the other.
+#[derive(Clone, Copy)]
+struct Gates<'a> {
+    state: &'a MemberState,
+    of_roles: &'a BTreeMap<Role, Gate>,
+}
+
+impl Gates<'_> {
+    fn role(self, role: Role) -> Answer {
+        self.of_roles.get(&role).map_or(Answer::No(Reason::Unheard.into()), Answer::of_gate)
+    }
+
+    fn leader(self) -> Answer {
+        match self.state.role {
+            Role::StandbyLeader => self.role(Role::StandbyLeader),
+            _ => self.role(Role::Primary),
+        }
+    }
+
+    fn leads(self) -> bool {
+        matches!(self.state.role, Role::Primary | Role::StandbyLeader)
+    }
+
+    /// Whatever its role is, it runs, and who is to come by a pooler gets there.
+    fn running(self, trouble: &Option<Reason>) -> Answer {
+        if let Some(reason) = trouble {
+            return Answer::No(reason.clone().into());
+        }
+        match self.role(self.state.role) {
+            Answer::No(Objection::Gate(reason)) if reason.is_pooler() => Answer::No(reason.into()),
+            _ => Answer::Yes(None),
+        }
+    }
+}
+
+/// The member of that name, or else the only one whose PostgreSQL is at that host or address.
+pub fn find<'a>(snapshot: &'a Snapshot, named: &str) -> Option<&'a MemberName> {
+    if let Some((name, _)) = snapshot.members.get_key_value(named) {
+        return Some(name);
+    }
+    let address: Option<IpAddr> = named.parse().ok();
+    let is_there = |state: &MemberState| {
+        state.postgres.host() == named
+            || address.is_some_and(|address| state.addresses.contains(&address))
+    };
+    // One that was made anew under another name has the address of the one that left.
+    let is_member = |state: &MemberState| state.trouble != Some(Reason::Left);
+    let mut found = snapshot.members.iter().filter(|(_, it)| is_there(it) && is_member(it));
+    let (name, _) = found.next()?;
+    found.next().is_none().then_some(name)
+}
