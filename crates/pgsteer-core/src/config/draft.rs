@@ -110,6 +110,8 @@ pub struct Draft {
     pub agent: Field<AgentDraft>,
     /// `[proxy]`.
     pub proxy: ProxyDraft,
+    /// It is for an agent alone, which opens no port of a service.
+    pub answers_only: bool,
 }
 
 /// The services by name.

@@ -5,13 +5,15 @@ mod terminal;
 mod writer;
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
 pub use self::stage::{Stage, StageOptions};
 use self::terminal::Terminal;
 use self::writer::{Tale, Writer};
+use crate::lab::Lab;
+use crate::patience::wait_for;
 use crate::truth::Truth;
 
 /// How long the writer writes before the switchover and after it.
@@ -19,7 +21,7 @@ const CALM: Duration = Duration::from_millis(1_500);
 /// Patroni needs 2 to 5 seconds here; a loaded machine more.
 const SWITCHOVER_LIMIT: Duration = Duration::from_secs(60);
 /// How long a row may take to show on a replica.
-const REPLAY_LIMIT: Duration = Duration::from_secs(5);
+const REPLAY_LIMIT: Duration = Duration::from_secs(15);
 
 /// How the demo is to go.
 #[derive(Clone, Debug)]
@@ -40,29 +42,38 @@ pub fn tell(stage: &Stage<'_>) -> Result<()> {
     terminal.line(&stage.lab().directory()?);
     terminal.line(&format!("$ {}", stage.command_line()));
     terminal.line(&format!("\nTo look on from another terminal:\n\n{}", stage.addresses()));
-    write_and_read(&terminal)?;
+    write_and_read(&terminal, stage.lab())?;
     let (old, new) = switch_over_under_load(&terminal, stage)?;
     show_the_new_primary(&terminal, stage, &old, &new)
 }
 
-fn write_and_read(terminal: &Terminal<'_>) -> Result<()> {
+fn write_and_read(terminal: &Terminal<'_>, lab: &Lab) -> Result<()> {
     terminal.chapter("Write on 5000, read it on 5001");
     terminal.write(
         "CREATE TABLE story (id serial PRIMARY KEY, line text, at timestamptz DEFAULT now())",
     )?;
     terminal.write("INSERT INTO story (line) VALUES ('once upon a time') RETURNING id, line, inet_server_addr() AS written_on")?;
-    let began = Instant::now();
-    loop {
-        let read = terminal.quiet_read("SELECT count(*) FROM story WHERE pg_is_in_recovery()")?;
-        if read == "1" {
-            break;
-        }
-        if began.elapsed() > REPLAY_LIMIT {
-            bail!("the row did not show on a replica within {REPLAY_LIMIT:?}");
-        }
-        std::thread::sleep(Duration::from_millis(20));
+    // Whichever of them it is read from: before, there may not even be the table.
+    await_replay(lab)?;
+    if terminal.quiet_read("SELECT pg_is_in_recovery()")? != "t" {
+        bail!("reads go to a primary");
     }
     terminal.read("SELECT id, line, inet_server_addr() AS read_on, pg_is_in_recovery() AS on_a_replica FROM story")
+}
+
+/// Waits until every replica has replayed what is written by now.
+fn await_replay(lab: &Lab) -> Result<()> {
+    let written = lab.sql(&lab.primary()?.name, "SELECT pg_current_wal_lsn()")?;
+    let mut positions = written.into_iter().flatten().flatten();
+    let lsn = positions.next().context("the primary does not tell its position")?;
+    let has_replayed = format!("SELECT 1 WHERE pg_last_wal_replay_lsn() >= '{lsn}'");
+    wait_for("the replicas to replay what was written", REPLAY_LIMIT, || {
+        let replicas = lab.replicas().map_err(|error| format!("{error:#}"))?;
+        let is_behind =
+            |name: &str| lab.sql(name, &has_replayed).map_or(true, |rows| rows.is_empty());
+        let late = replicas.iter().find(|replica| is_behind(&replica.name));
+        late.map_or(Ok(()), |replica| Err(format!("{} is not at {lsn} yet", replica.name)))
+    })
 }
 
 /// Gives back the names of the old and the new primary.

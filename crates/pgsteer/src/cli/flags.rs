@@ -41,6 +41,7 @@ pub fn config(args: &RunArgs, file: Option<&ConfigFile>) -> Result<Config, Confi
 /// All that is wrong in either of them, and between them.
 pub fn agent_config(args: &AgentArgs, file: Option<&ConfigFile>) -> Result<Config, ConfigErrors> {
     let (mut draft, mut errors) = file.map_or_else(Default::default, written);
+    draft.answers_only = true;
     // On a machine whose HAProxy shows its own page on 7000, nobody wants ours there unasked.
     if draft.http.is_absent() {
         draft.http = Field::new(None, Place::Default("http.listen".to_owned()));
@@ -413,6 +414,12 @@ mod tests {
             help: a bare number from 0 to 5 seconds; the default is 0.05
         ");
         assert!(wrong("-h a -k maybe").starts_with("--patroni-healthcheck or PATRONI_ENDPOINT: "));
+    }
+
+    #[test]
+    fn an_agent_may_listen_where_a_proxy_would() {
+        assert!(agent_told("-h 10.0.0.11 -p 5000", "").is_ok());
+        assert!(agent_told("-h 10.0.0.11 -p 7000 --http 0.0.0.0:7000", "").is_err());
     }
 
     #[test]

@@ -172,18 +172,19 @@ impl Running {
     }
 
     async fn change(&mut self, config: Config) -> anyhow::Result<()> {
-        let sources = match config.cluster == self.config.cluster {
-            true => None,
-            false => Some(sources::prepare(&config.cluster)?),
-        };
+        // Also if nothing else has changed: a password may have, in its file.
+        let prepared = sources::prepare(&config.cluster)?;
+        let is_same =
+            config.cluster == self.config.cluster && self.sources.know_the_files_of(&prepared);
         let agent = self.new_agent(&config)?;
         if let Some(proxy) = &mut self.proxy {
             proxy.reload(&config)?;
         }
-        if let Some(prepared) = sources {
+        if !is_same {
             let (reports, plans) = (self.reports.clone(), self.published.plans.clone());
             self.sources = prepared.start(self.clock, reports, plans);
         }
+        self.log_moved_doors(&config);
         if config.http != self.config.http || config.proxy != self.config.proxy {
             tracing::warn!("changes of [http] and [proxy] take effect at the next start");
         }
@@ -191,6 +192,22 @@ impl Running {
         self.change_agent(&config, agent);
         self.config = config;
         Ok(())
+    }
+
+    /// Where clients find us from now on, as far as that has changed.
+    fn log_moved_doors(&self, config: &Config) {
+        if self.proxy.is_none() {
+            return;
+        }
+        let old = &self.config.services;
+        for (name, service) in &config.services {
+            if old.get(name).is_none_or(|old| old.listen != service.listen) {
+                tracing::info!("service {name} listens on {}", service.listen);
+            }
+        }
+        for name in old.keys().filter(|name| !config.services.contains_key(*name)) {
+            tracing::info!("there is no service {name} any more");
+        }
     }
 
     /// Starts an agent that there was none of, or that listens elsewhere from now on.
@@ -244,7 +261,10 @@ impl Running {
     async fn stop(self) {
         // Before the doors close, so that whoever sends clients here can send them elsewhere.
         self.stats.stopping.store(true, Ordering::Relaxed);
-        let Some(proxy) = self.proxy else { return };
+        let Some(proxy) = self.proxy else {
+            tracing::info!("stopping: no answers any more");
+            return;
+        };
         let grace = self.config.proxy.shutdown_grace;
         tracing::info!("stopping: no new clients, sessions have {} s", grace.as_secs());
         proxy.stop(grace).await;

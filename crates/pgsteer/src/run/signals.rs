@@ -2,6 +2,7 @@
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::warn;
 
 /// What is asked.
 pub enum Order {
@@ -16,6 +17,8 @@ pub struct Signals {
     hangup: Signal,
     terminate: Signal,
     interrupt: Signal,
+    /// They mean something to HAProxy and to PgBouncer. Here they would end the process at once.
+    users: [Signal; 2],
 }
 
 impl Signals {
@@ -29,15 +32,21 @@ impl Signals {
             hangup: listen(SignalKind::hangup())?,
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
+            users: [listen(SignalKind::user_defined1())?, listen(SignalKind::user_defined2())?],
         })
     }
 
     /// Waits for the next order.
     pub async fn next(&mut self) -> Order {
-        tokio::select! {
-            _ = self.hangup.recv() => Order::Reload,
-            _ = self.terminate.recv() => Order::Stop,
-            _ = self.interrupt.recv() => Order::Stop,
+        let [first, second] = &mut self.users;
+        loop {
+            tokio::select! {
+                _ = self.hangup.recv() => return Order::Reload,
+                _ = self.terminate.recv() => return Order::Stop,
+                _ = self.interrupt.recv() => return Order::Stop,
+                _ = first.recv() => tell_unknown("SIGUSR1"),
+                _ = second.recv() => tell_unknown("SIGUSR2"),
+            }
         }
     }
 
@@ -48,4 +57,8 @@ impl Signals {
             _ = self.interrupt.recv() => {}
         }
     }
+}
+
+fn tell_unknown(signal: &str) {
+    warn!("{signal} means nothing here: SIGHUP reloads the configuration, SIGTERM stops");
 }

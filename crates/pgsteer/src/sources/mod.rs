@@ -12,6 +12,7 @@ mod discovery;
 mod etcd;
 #[cfg(test)]
 mod fake;
+mod files;
 mod http;
 mod patroni;
 mod pooler;
@@ -38,6 +39,7 @@ use crate::tls::{self, Identity, Trust};
 
 use self::base::Base;
 use self::discovery::Discovery;
+use self::files::Contents;
 use self::http::Client;
 use self::secret::Secret;
 use self::supervisor::Supervisor;
@@ -47,11 +49,13 @@ use self::tether::Login;
 /// All sources of a cluster, for as long as this lives: dropping it ends every task.
 #[derive(Debug)]
 pub struct Sources {
+    files: Contents,
     _tasks: Vec<Task>,
 }
 
 /// What the sources of a cluster need of the file system, read and checked.
 pub struct Prepared {
+    files: Contents,
     patroni: Option<(Arc<Client>, Vec<Base>)>,
     login: Option<Arc<Login>>,
     etcd: Option<etcd::Settings>,
@@ -72,7 +76,7 @@ pub fn prepare(cluster: &ClusterConfig) -> anyhow::Result<Prepared> {
         None => None,
     };
     let etcd = cluster.etcd.as_ref().map(etcd::Settings::read).transpose()?;
-    Ok(Prepared { patroni, login, etcd })
+    Ok(Prepared { files: Contents::of(cluster), patroni, login, etcd })
 }
 
 impl Prepared {
@@ -105,7 +109,14 @@ impl Prepared {
         }
         let supervisor = Supervisor { http, login: self.login, hint, clock, reports, plan };
         tasks.push(Task::keep("the supervisor of the sources", supervisor, Supervisor::run));
-        Sources { _tasks: tasks }
+        Sources { files: self.files, _tasks: tasks }
+    }
+}
+
+impl Sources {
+    /// The files had in them what they have now.
+    pub fn know_the_files_of(&self, prepared: &Prepared) -> bool {
+        self.files == prepared.files
     }
 }
 
@@ -254,6 +265,20 @@ mod tests {
             let message = format!("{:#}", prepare(&bad).err().unwrap());
             assert!(message.contains(named), "{message}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_has_changed_is_noticed() {
+        let file = std::env::temp_dir().join(format!("pgsteer-{}-rotated", std::process::id()));
+        let prepared = |password: &str| {
+            std::fs::write(&file, password).unwrap();
+            prepare(&cluster(&["http://127.0.0.1:1"], Some(file.clone()))).unwrap()
+        };
+        let (_plan, plan) = watch::channel(Arc::new(Plan::default()));
+        let sources = prepared("old").start(Clock::start(), mpsc::channel(1).0, plan);
+        assert!(sources.know_the_files_of(&prepared("old")));
+        assert!(!sources.know_the_files_of(&prepared("new")));
+        std::fs::remove_file(file).unwrap();
     }
 
     #[tokio::test]

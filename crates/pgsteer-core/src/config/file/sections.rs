@@ -31,6 +31,7 @@ pub fn draft(reader: &Reader, table: &DeTable<'_>) -> Draft {
             .unwrap_or_default(),
         agent: section(&mut file, "agent", agent),
         proxy: section(&mut file, "proxy", proxy).value().unwrap_or_default(),
+        answers_only: false,
     };
     file.finish();
     draft

@@ -10,7 +10,8 @@ use crate::config::limits::{AGENT_LISTEN, HTTP_LISTEN, SERVICES_MAX};
 /// Reports each listener that finds its address and port taken by another one.
 pub fn check(draft: &Draft, errors: &mut ConfigErrors) {
     let mut seen: Vec<Given<SocketAddr>> = Vec::new();
-    for listener in services(draft).chain(http(draft)).chain(agent(draft)) {
+    let doors = services(draft).filter(|_| !draft.answers_only);
+    for listener in doors.chain(http(draft)).chain(agent(draft)) {
         if let Some(other) = seen.iter().find(|s| overlap(s.value, listener.value)) {
             report(&listener, other, errors);
         }
