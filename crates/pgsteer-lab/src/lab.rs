@@ -1,5 +1,8 @@
 //! The lab itself, and the questions one may ask it.
 
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use crate::address::Subnet;
 use crate::guardian::Guardian;
 use crate::launcher::Launcher;
-use crate::member::{Member, SUPERUSER};
+use crate::member::{CHECK, Member, SUPERUSER};
 use crate::options::LabOptions;
 use crate::processes::Processes;
 use crate::tools::EtcdApi;
@@ -122,6 +125,19 @@ impl Lab {
     pub fn replicas(&self) -> Result<Vec<&Member>> {
         let primary = self.primary()?;
         Ok(self.members().iter().filter(|member| member.name != primary.name).collect())
+    }
+
+    /// The file with the password of the login for checks, as pgsteer wants it.
+    pub fn check_password_file(&self) -> Result<PathBuf> {
+        let file = self.folder().join("pgcheck.password");
+        // One that starts at this moment must not find it empty.
+        if !file.is_file() {
+            let mut options = fs::OpenOptions::new();
+            options.write(true).create(true).mode(0o600);
+            let mut new = options.open(&file).context("cannot make the password file")?;
+            new.write_all(CHECK.as_bytes()).context("cannot write the password file")?;
+        }
+        Ok(file)
     }
 
     /// Runs SQL on one member as the superuser.

@@ -70,11 +70,7 @@ pub struct Beside {
 impl Agents {
     /// A pgsteer with a login for the tether, and with so little patience with a server that hangs.
     pub fn pgsteer(lab: &Lab, binary: &Path, agent: &str, timeout: f64) -> Result<Self> {
-        let file = lab.folder().join("pgcheck.password");
-        // One that starts at this moment must not find it empty.
-        if !file.is_file() {
-            std::fs::write(&file, CHECK).context("cannot write the password file")?;
-        }
+        let file = lab.check_password_file()?;
         let sections = format!(
             "[check]\nuser = '{CHECK}'\npassword_file = '{}'\ntimeout_seconds = {timeout}\n\
              [patroni]\ntimeout_seconds = {timeout}\n",

@@ -73,8 +73,7 @@ pub struct Pgsteer {
 /// Starts pgsteer with a file as an operator would write it.
 pub fn start_pgsteer(lab: &Lab, binary: &Path, name: &str) -> Result<Pgsteer> {
     let (write, read, http) = (free_address()?, free_address()?, free_address()?);
-    let password = lab.folder().join("pgcheck.password");
-    std::fs::write(&password, CHECK).context("cannot write the password file")?;
+    let password = lab.check_password_file()?;
     let text = format!(
         "[patroni]\nurls = {:?}\n\n{}\
          [check]\nuser = \"{CHECK}\"\npassword_file = {:?}\n\n\

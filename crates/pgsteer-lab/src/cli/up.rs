@@ -5,7 +5,7 @@ use std::sync::{Arc, mpsc};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use pgsteer_lab::{ACTS_HELP, APP, Lab, LabOptions, Network, PatroniVersion};
+use pgsteer_lab::{ACTS_HELP, APP, CHECK, Lab, LabOptions, Network, PatroniVersion};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -35,7 +35,7 @@ impl Up {
         })?);
         channel::serve(&lab)?;
         println!("{}", lab.directory()?);
-        println!("{}", front_door(&lab));
+        println!("{}", front_door(&lab)?);
         println!("From another terminal: pgsteer-lab act ACT\n{ACTS_HELP}");
         println!("Ctrl-C ends and removes everything.");
         end.wait();
@@ -45,17 +45,21 @@ impl Up {
 }
 
 /// How to set a pgsteer in front of the lab, and what to type then.
-fn front_door(lab: &Lab) -> String {
+fn front_door(lab: &Lab) -> Result<String> {
     let first = |flag: &str, urls: Vec<String>| {
         urls.first().map(|url| format!(" --{flag} {url}")).unwrap_or_default()
     };
     let (patroni, etcd) = (first("patroni", lab.patroni_urls()), first("etcd", lab.etcd_urls()));
-    format!(
-        "A front door for it: pgsteer run{patroni}{etcd}\n  \
+    let password_file = lab.check_password_file()?;
+    Ok(format!(
+        "A front door for it:\n  \
+           pgsteer run{patroni}{etcd} \\\n    \
+             --check-user {CHECK} --check-password-file {}\n  \
            writes    psql postgresql://{APP}:{APP}@127.0.0.1:5000/{APP}\n  \
            reads     psql postgresql://{APP}:{APP}@127.0.0.1:5001/{APP}\n  \
-           status    pgsteer status      or open http://127.0.0.1:7000 in a browser\n"
-    )
+           status    pgsteer status      or open http://127.0.0.1:7000 in a browser\n",
+        password_file.display()
+    ))
 }
 
 /// Ctrl-C, or the system's wish that we end.

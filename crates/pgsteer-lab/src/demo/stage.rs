@@ -111,10 +111,8 @@ fn words(lab: &Lab, options: &StageOptions, ports: [u16; 3]) -> Result<Vec<Strin
         say("--etcd", url);
     }
     if !options.without_login {
-        let password_file = lab.folder().join("pgcheck.password");
-        std::fs::write(&password_file, CHECK).context("cannot write the password file")?;
         say("--check-user", CHECK);
-        say("--check-password-file", &password_file.display().to_string());
+        say("--check-password-file", &lab.check_password_file()?.display().to_string());
     }
     for (flag, port) in ["--write", "--read", "--http"].into_iter().zip(ports) {
         say(flag, &format!("127.0.0.1:{port}"));

@@ -322,8 +322,7 @@ fn text(lab: &Lab, wanted: &Wanted<'_>) -> Result<String> {
         }
     }
     if wanted.check {
-        let file = lab.folder().join("pgcheck.password");
-        std::fs::write(&file, CHECK).context("cannot write the password file")?;
+        let file = lab.check_password_file()?;
         writeln!(text, "[check]\nuser = '{CHECK}'\npassword_file = '{}'", file.display())?;
     }
     ensure!(wanted.check || wanted.patroni, "a pgsteer without Patroni needs a login");
