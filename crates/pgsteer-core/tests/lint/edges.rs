@@ -243,3 +243,15 @@ fn lines_of_pg_hba_cover_each_other() {
     hba("host all all samenet trust\n", &["hba-trust-wide"]);
     hba("host all all .example.org trust\n", &["hba-trust-wide"]);
 }
+
+#[test]
+fn another_place_in_pgsteers_own_file_is_named_by_its_line() {
+    let text = "[patroni]\nurls = [\"http://pg1\", \"http://pg2\"]\n[check]\nuser = \"a\"\n\
+                [services.read]\nlisten = \"0.0.0.0:5000\"\nrole = \"replica\"\n\
+                [services.write]\nlisten = \"0.0.0.0:5000\"\nrole = \"primary\"\n";
+    let report = judged(Kind::Pgsteer, text, &Options::default());
+    let found: Vec<_> = report.findings.iter().map(|it| (it.place.line, &*it.message)).collect();
+    let message = "services.write.listen: the same address and port as line 6: services.read.listen; \
+                   give one of them another port";
+    assert_eq!(found, [(9, message)]);
+}
