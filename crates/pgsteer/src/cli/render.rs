@@ -95,7 +95,8 @@ pub struct RenderArgs {
     #[arg(long)]
     pub resolve: bool,
 
-    /// A host where pgsteer runs. May be repeated
+    /// A host where pgsteer runs. May be repeated [default: the members; keepalived and profile
+    /// pgsteer want it said]
     #[arg(long, value_name = "HOST")]
     pub door: Vec<String>,
 
