@@ -8,8 +8,9 @@ use pgsteer_core::render::{Kind, Profile};
 use super::one_of;
 
 const RENDER_EXAMPLES: &str = "\
-Without --out the text goes to stdout. With it, the files are written all or none, and those that
-are the same already are left alone.
+Without --out the text goes to stdout; where a kind has several files, a line `==> NAME <==` stands
+above each. To have them one by one use --out: the files are written all or none, and those that are
+the same already are left alone.
 
 Examples:
   pgsteer render --list
