@@ -136,6 +136,11 @@ pub struct RenderArgs {
     /// Database for checks [default: postgres]
     #[arg(long, value_name = "NAME")]
     pub check_dbname: Option<String>,
+
+    /// Known to be refused: clap would take it for a slip of --stats-password-file, and the password
+    /// of the checks would stand in haproxy.cfg.
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub check_password_file: Option<PathBuf>,
 }
 
 fn kind(text: &str) -> Result<Kind, String> {
