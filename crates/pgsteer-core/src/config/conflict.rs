@@ -10,12 +10,22 @@ use super::units::seconds_text;
 use crate::claim::Role;
 use crate::names::{MemberName, listed};
 
+/// What a configuration is wanted for, which makes a difference to what would be right.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Purpose {
+    /// To be the front door, or to answer as the agent.
+    #[default]
+    Run,
+    /// To write files.
+    Render,
+}
+
 /// Values that do not fit together, or one that is missing.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Conflict {
     /// Neither Patroni nor members.
     #[error("no member is named, neither by Patroni's address nor one by one")]
-    NoMembers,
+    NoMembers(Purpose),
     /// Patroni and members.
     #[error("members are listed, and Patroni is named as well ({patroni})")]
     PatroniAndMembers {
@@ -46,7 +56,7 @@ pub enum Conflict {
     },
     /// Members without Patroni and without a login.
     #[error("members that are listed one by one are judged by SQL, and there is no login for it")]
-    NoCheckLogin,
+    NoCheckLogin(Purpose),
     /// Two members have one name or one address, or two addresses of Patroni are the same.
     #[error("{what} is named already: {other}")]
     Same {
@@ -122,7 +132,10 @@ impl Conflict {
     /// What would be right, as one finished phrase.
     pub fn remedy(&self) -> String {
         match self {
-            Conflict::NoMembers => {
+            Conflict::NoMembers(Purpose::Render) => {
+                "as in pgsteer render haproxy --patroni http://10.0.0.11:8008, or --config FILE with [patroni] or [members]".into()
+            }
+            Conflict::NoMembers(Purpose::Run) => {
                 "the shortest that works is: pgsteer run --patroni http://10.0.0.11:8008, or pgsteer agent -h 10.0.0.11 (or [patroni] with urls in /etc/pgsteer/pgsteer.toml)".into()
             }
             Conflict::PatroniAndMembers { .. } => {
@@ -132,7 +145,10 @@ impl Conflict {
                 format!("as in {example}")
             }
             Conflict::TooMany { max, .. } => format!("at most {max}"),
-            Conflict::NoCheckLogin | Conflict::SessionsWithoutLogin => {
+            Conflict::NoCheckLogin(Purpose::Render) => {
+                "with a Patroni beside each --member add --patroni-port 8008; without Patroni [check] with user = \"pgcheck\", or --check-user pgcheck".into()
+            }
+            Conflict::NoCheckLogin(Purpose::Run) | Conflict::SessionsWithoutLogin => {
                 "add [check] with user = \"pgcheck\", or --check-user pgcheck".into()
             }
             Conflict::LagTimeWithoutLogin => {

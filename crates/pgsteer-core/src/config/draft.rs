@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::conflict::Purpose;
 use super::error::Place;
 use super::limits::{READ_LISTEN, WRITE_LISTEN};
 use super::{PoolerDown, SplitBrain, SslMode, Vocabulary, Weight};
@@ -92,6 +93,8 @@ impl<T> Field<T> {
 /// All that was written.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Draft {
+    /// What it is wanted for. No text says that, the command does.
+    pub purpose: Purpose,
     /// `[cluster]`.
     pub cluster: ClusterDraft,
     /// `[patroni]`.

@@ -13,7 +13,7 @@ use super::problem::Problem;
 pub enum Place {
     /// In the configuration file.
     File {
-        /// The file's name as the operator gave it.
+        /// The file's name as the operator gave it; empty where no other file can be meant.
         name: Arc<str>,
         /// Line, from 1.
         line: usize,
@@ -51,7 +51,10 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Place::File { name, line, column, key } => {
-                write!(f, "{name}:{line}:{column}")?;
+                match name.is_empty() {
+                    true => write!(f, "line {line}")?,
+                    false => write!(f, "{name}:{line}:{column}")?,
+                }
                 if key.is_empty() {
                     return Ok(());
                 }

@@ -35,6 +35,8 @@ struct Page<'a> {
     members: Vec<Place>,
     /// Where pgsteer runs; on the members if no other place is named.
     doors: Vec<Place>,
+    /// No other place is named.
+    on_members: bool,
     services: Vec<Service>,
     vip: Option<&'a str>,
     /// What clients connect to.
@@ -209,6 +211,7 @@ fn page<'a>(kind: Kind, request: &Request<'a>) -> Result<Page<'a>, Refusal> {
         services: services(config, &tried(&hosts)),
         members,
         doors,
+        on_members: wishes.doors.is_empty(),
         vip,
         hosts,
         wait: hold.unwrap_or_default() + 5,

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use crate::claim::{Found, Role};
 use crate::config::Config;
-use crate::config::conflict::Conflict;
+use crate::config::conflict::{Conflict, Purpose};
 use crate::names::{Endpoint, MemberName};
 
 use self::host::is_host;
@@ -219,7 +219,7 @@ pub fn render(kind: Kind, request: &Request<'_>) -> Result<Vec<Rendered>, Refusa
 /// What the configuration could not know before the members were found.
 fn check_members(request: &Request<'_>) -> Result<(), Refusal> {
     let only = match request.members {
-        [] => return Err(Conflict::NoMembers.into()),
+        [] => return Err(Conflict::NoMembers(Purpose::Render).into()),
         [only] => only,
         _ => return Ok(()),
     };

@@ -86,6 +86,20 @@ fn a_piece_may_have_the_rest_elsewhere() {
 }
 
 #[test]
+fn what_a_piece_lacks_is_not_missed_and_what_is_missed_is_in_no_piece() {
+    let pg = "listen pg\nmode tcp\nbind :5000\noption httpchk OPTIONS /replica\n\
+              server n1 10.0.0.1:5432 check port 8008\n";
+    let told = |text: &str| {
+        let report = judged(Kind::Haproxy, text, &Options::default());
+        (report.is_piece, ids(&report).contains("connect-timeout-missing"))
+    };
+    assert_eq!(told(pg), (true, false));
+    assert_eq!(told(&format!("defaults\noption tcpka\n{pg}")), (false, true));
+    assert_eq!(told(&format!("{pg}defaults\n")), (false, true));
+    assert_eq!(told(&format!("global\n{pg}")), (false, true));
+}
+
+#[test]
 fn a_userlist_may_hold_the_password_of_the_statistics() {
     let text = |how: &str, page: &str| {
         format!(
@@ -228,4 +242,16 @@ fn lines_of_pg_hba_cover_each_other() {
     hba("hostssl all all 0.0.0.0/0 trust clientcert=verify-full\n", &[]);
     hba("host all all samenet trust\n", &["hba-trust-wide"]);
     hba("host all all .example.org trust\n", &["hba-trust-wide"]);
+}
+
+#[test]
+fn another_place_in_pgsteers_own_file_is_named_by_its_line() {
+    let text = "[patroni]\nurls = [\"http://pg1\", \"http://pg2\"]\n[check]\nuser = \"a\"\n\
+                [services.read]\nlisten = \"0.0.0.0:5000\"\nrole = \"replica\"\n\
+                [services.write]\nlisten = \"0.0.0.0:5000\"\nrole = \"primary\"\n";
+    let report = judged(Kind::Pgsteer, text, &Options::default());
+    let found: Vec<_> = report.findings.iter().map(|it| (it.place.line, &*it.message)).collect();
+    let message = "services.write.listen: the same address and port as line 6: services.read.listen; \
+                   give one of them another port";
+    assert_eq!(found, [(9, message)]);
 }

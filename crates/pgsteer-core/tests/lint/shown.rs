@@ -45,6 +45,18 @@ fn a_report_reads_well() {
 }
 
 #[test]
+fn a_piece_is_said_to_be_one() {
+    let shown = |source: &str| {
+        let outcome = lint(Kind::Haproxy, source, &Options::default());
+        text(&[Looked::new("pg.cfg".to_owned(), source.to_owned(), outcome)])
+    };
+    let piece = "listen x\n    mode http\n";
+    assert!(shown(piece).starts_with("pg.cfg is judged as a piece"), "{}", shown(piece));
+    let all = shown(&format!("defaults\n{piece}"));
+    assert!(!all.contains("piece"), "{all}");
+}
+
+#[test]
 fn a_report_is_json() {
     insta::assert_snapshot!(json(&looked()));
 }

@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 
 use pgsteer_core::claim::{Found, Role};
-use pgsteer_core::config::conflict::Conflict;
+use pgsteer_core::config::conflict::{Conflict, Purpose};
 use pgsteer_core::config::draft::{Draft, Field, Given, MemberDraft, ServiceDraft};
 use pgsteer_core::config::error::{ConfigErrors, Place};
 use pgsteer_core::config::limits::{HOLD, LINE_WAIT};
@@ -68,6 +68,7 @@ pub fn agent_config(args: &AgentArgs, file: Option<&ConfigFile>) -> Result<Confi
 /// All that is wrong in either of them, and between them.
 pub fn render_config(args: &RenderArgs, file: Option<&ConfigFile>) -> Result<Config, ConfigErrors> {
     let (mut draft, mut errors) = file.map_or_else(Default::default, written);
+    draft.purpose = Purpose::Render;
     let mut run = RunArgs {
         patroni: args.patroni.clone(),
         local: args.local.clone(),
@@ -447,6 +448,26 @@ mod tests {
         asked for read: a replica, at most 1MB behind
         status pages on http://0.0.0.0:7000
         ");
+    }
+
+    fn not_rendered(line: &str) -> String {
+        let words = ["pgsteer", "render", "haproxy"].into_iter().chain(line.split_whitespace());
+        match Cli::try_parse_from(words).unwrap().command {
+            Command::Render(args) => render_config(&args, None).unwrap_err().to_string(),
+            _ => unreachable!(),
+        }
+    }
+
+    #[test]
+    fn render_is_told_what_is_right_for_render() {
+        insta::assert_snapshot!(not_rendered(""), @"
+        configuration: no member is named, neither by Patroni's address nor one by one
+            help: as in pgsteer render haproxy --patroni http://10.0.0.11:8008, or --config FILE with [patroni] or [members]
+        ");
+        insta::assert_snapshot!(not_rendered("--member n1=pg1 --member n2=pg2"), @r#"
+        --member: members that are listed one by one are judged by SQL, and there is no login for it
+            help: with a Patroni beside each --member add --patroni-port 8008; without Patroni [check] with user = "pgcheck", or --check-user pgcheck
+        "#);
     }
 
     #[test]

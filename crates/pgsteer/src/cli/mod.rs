@@ -276,7 +276,11 @@ pub struct CheckArgs {
 }
 
 fn check_timeout(text: &str) -> Result<Duration, String> {
-    ASK_TIMEOUT.read(text).map_err(|problem| problem.to_string())
+    // clap has one line for what is wrong, and no place for the remedy below it.
+    ASK_TIMEOUT.read(text).map_err(|problem| match problem.remedy() {
+        Some(remedy) => format!("{problem}: {remedy}"),
+        None => problem.to_string(),
+    })
 }
 
 /// The one that goes by the name of `text`, or all names that there are.
@@ -317,6 +321,18 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_timeout_that_is_none_is_told_the_range() {
+        let told = |text: &str| Cli::try_parse_from(["pgsteer", "check", "--timeout", text]);
+        for (wrong, why) in
+            [("0", "is out of range: from 0.1 to 60 seconds"), ("2s", "found `2s`: a bare number")]
+        {
+            let error = told(wrong).unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+        }
+        assert!(told("0.1").is_ok());
     }
 
     fn help_of(name: &str) -> String {

@@ -8,8 +8,9 @@ use pgsteer_core::render::{Kind, Profile};
 use super::one_of;
 
 const RENDER_EXAMPLES: &str = "\
-Without --out the text goes to stdout. With it, the files are written all or none, and those that
-are the same already are left alone.
+Without --out the text goes to stdout; where a kind has several files, a line `==> NAME <==` stands
+above each. To have them one by one use --out: the files are written all or none, and those that are
+the same already are left alone.
 
 Examples:
   pgsteer render --list
@@ -95,7 +96,8 @@ pub struct RenderArgs {
     #[arg(long)]
     pub resolve: bool,
 
-    /// A host where pgsteer runs. May be repeated
+    /// A host where pgsteer runs. May be repeated [default: the members; keepalived and profile
+    /// pgsteer want it said]
     #[arg(long, value_name = "HOST")]
     pub door: Vec<String>,
 
@@ -134,6 +136,11 @@ pub struct RenderArgs {
     /// Database for checks [default: postgres]
     #[arg(long, value_name = "NAME")]
     pub check_dbname: Option<String>,
+
+    /// Known to be refused: clap would take it for a slip of --stats-password-file, and the password
+    /// of the checks would stand in haproxy.cfg.
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub check_password_file: Option<PathBuf>,
 }
 
 fn kind(text: &str) -> Result<Kind, String> {

@@ -11,6 +11,7 @@ use pgsteer_core::config::problem::Problem;
 use pgsteer_core::config::units::{LagLimit, lag};
 use pgsteer_core::config::{Membership, PatroniConfig};
 use pgsteer_core::names::Endpoint;
+use pgsteer_core::render::refusal::Refusal;
 use pgsteer_core::render::{HaproxyVersion, StatsLogin, Wishes};
 
 use crate::cli::{self, RenderArgs};
@@ -94,6 +95,10 @@ pub fn wishes(args: &RenderArgs) -> anyhow::Result<Wishes> {
 fn detect(text: &str) -> anyhow::Result<Duration> {
     match lag(text) {
         Ok(LagLimit::Time(time)) => Ok(time),
+        // It is a time, and one that no lag may have is out of this range, too.
+        Err(Problem::OutOfRange { .. }) => {
+            Err(Complaint::new(Refusal::Detect.to_string(), None).into())
+        }
         _ => {
             let remedy = Some("as 3s or 700ms".to_owned());
             Err(Complaint::new(format!("--detect: `{text}` is not a time"), remedy).into())
@@ -113,4 +118,19 @@ fn stats_login(args: &RenderArgs) -> anyhow::Result<Option<StatsLogin>> {
     };
     let user = args.stats_user.clone();
     Ok(password.map(|password| StatsLogin { user, password }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::complaint::in_lines;
+
+    #[test]
+    fn a_time_to_detect_is_told_its_range_and_a_word_how_a_time_looks() {
+        let wrong = |text: &str| in_lines(&detect(text).unwrap_err());
+        assert_eq!(wrong("1ms"), "--detect is not between 500 ms and 60 s");
+        assert_eq!(wrong("soon"), "--detect: `soon` is not a time\n    help: as 3s or 700ms");
+        assert_eq!(wrong("3MB"), "--detect: `3MB` is not a time\n    help: as 3s or 700ms");
+        assert_eq!(detect("700ms").unwrap(), Duration::from_millis(700));
+    }
 }

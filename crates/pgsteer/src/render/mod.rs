@@ -35,6 +35,10 @@ pub fn run(args: &RenderArgs) -> ExitCode {
         let remedy = Some("--list explains them".to_owned());
         return wrong(&Complaint::new("which kind?", remedy).into());
     };
+    if args.check_password_file.is_some() {
+        let what = "--check-password-file: no file that is rendered has the password of the checks";
+        return wrong(&Complaint::new(what, Some("leave it out".to_owned())).into());
+    }
     let config = match cli::load_render(args) {
         Ok(config) => config,
         Err(errors) => {

@@ -92,6 +92,16 @@ fn an_unknown_flag_and_no_words_at_all_are_refused() {
 
 /// Whatever is wrong, no port is opened first.
 #[test]
+fn render_wants_no_password_of_the_checks_and_leads_nobody_to_another_flag() {
+    let words = ["render", "haproxy", "--member", "n1=pg1", "--check-password-file", "/etc/x"];
+    assert_eq!(
+        is_refused(&words),
+        "--check-password-file: no file that is rendered has the password of the checks\n    \
+         help: leave it out\n1 error, nothing was written\n"
+    );
+}
+
+#[test]
 fn wrong_input_opens_no_port() {
     let ip = own_address();
     // It would fail at the port, with another exit code, if it came so far.

@@ -6,7 +6,7 @@ use toml::de::DeTable;
 
 use super::reader::{Entry, Reader, Section};
 use super::values::{bytes, listen, listen_or_none, login, path, port, seconds, tag, text, whole};
-use crate::config::conflict::Conflict;
+use crate::config::conflict::{Conflict, Purpose};
 use crate::config::draft::{
     AgentDraft, CheckDraft, ClusterDraft, Draft, EtcdDraft, Field, Given, MemberDraft,
     PatroniDraft, ProxyDraft, ServiceDraft, Services,
@@ -20,6 +20,7 @@ use crate::names::{ClusterName, MemberName, ServiceName};
 pub fn draft(reader: &Reader, table: &DeTable<'_>) -> Draft {
     let mut file = Section::new(reader, "", table);
     let draft = Draft {
+        purpose: Purpose::default(),
         cluster: section(&mut file, "cluster", cluster).value().unwrap_or_default(),
         patroni: section(&mut file, "patroni", patroni),
         members: file.find("members").map_or_else(Field::default, members),

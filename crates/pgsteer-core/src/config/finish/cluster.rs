@@ -47,7 +47,7 @@ pub fn finish(draft: &Draft, errors: &mut ConfigErrors) -> Option<ClusterConfig>
 
 fn membership(draft: &Draft, errors: &mut ConfigErrors) -> Option<Membership> {
     if draft.patroni.is_absent() && draft.members.is_absent() {
-        errors.push(Place::Whole, Conflict::NoMembers);
+        errors.push(Place::Whole, Conflict::NoMembers(draft.purpose));
         return None;
     }
     if let (Some(patroni), Some(members)) = (draft.patroni.given(), draft.members.given()) {
@@ -57,7 +57,7 @@ fn membership(draft: &Draft, errors: &mut ConfigErrors) -> Option<Membership> {
     }
     if draft.is_listed() && draft.check.is_absent() {
         let place = draft.members.given().map(|given| given.place.clone());
-        errors.push(place.unwrap_or(Place::Whole), Conflict::NoCheckLogin);
+        errors.push(place.unwrap_or(Place::Whole), Conflict::NoCheckLogin(draft.purpose));
     }
     let listed = draft.members.given().map(|given| listed(given, errors));
     let patroni = draft.patroni.given().map(|given| patroni(given, errors));

@@ -40,5 +40,5 @@ pub(super) fn judge(text: &str, options: &Options) -> Result<Judged, Unreadable>
         }
     });
     let Haproxy { model, .. } = haproxy;
-    Ok(Judged { findings, detection: detection::table(&model), is_piece: !model.is_whole() })
+    Ok(Judged { findings, detection: detection::table(&model), is_piece: file.is_piece() })
 }

@@ -23,7 +23,7 @@ pub struct Proxy<'a> {
     pub head: &'a Line,
     /// Its servers, in their order.
     pub servers: Vec<Server<'a>>,
-    /// Its `defaults` may stand in another file, so that what seems to be missing may be there.
+    /// It is in a piece of a configuration, so that what seems to be missing may be in another file.
     pub is_piece: bool,
     /// `default-server` lines that stand below a server, which does not get them.
     pub late_defaults: Vec<&'a Line>,
@@ -55,7 +55,7 @@ impl<'a> Proxy<'a> {
         }
         let (kind, head) = (section.kind, &section.head);
         let acls = BTreeMap::new();
-        let is_piece = file.has_broken_heads || chain.len() == 1 && !file.has(Kind::Global);
+        let is_piece = file.is_piece();
         let mut proxy = Proxy {
             kind,
             name: section.name(),
@@ -252,7 +252,6 @@ pub struct Model<'a> {
     pub spread_percent: Given<u64>,
     by_name: BTreeMap<&'a str, usize>,
     routes: BTreeMap<&'a str, Vec<(usize, &'a Line)>>,
-    is_whole: bool,
     has_dynamic_routes: bool,
 }
 
@@ -277,8 +276,7 @@ impl<'a> Model<'a> {
         let spread = file.global("spread-checks");
         let spread_percent =
             spread.map_or(Given::Absent, |line| Given::read(line.words.get(1), number));
-        let is_whole = file.has(Kind::Global) && !file.has_broken_heads;
-        Model { file, proxies, spread_percent, by_name, routes, is_whole, has_dynamic_routes }
+        Model { file, proxies, spread_percent, by_name, routes, has_dynamic_routes }
     }
 
     /// The `backend` or `listen` of this name.
@@ -311,14 +309,9 @@ impl<'a> Model<'a> {
 
     /// Clients may get to it. A backend that nobody is led to is only there to be counted.
     pub fn has_clients(&self, proxy: &Proxy<'a>) -> bool {
-        !self.is_whole
+        !self.file.has_all_sections()
             || proxy.is_door()
             || self.has_dynamic_routes
             || self.routes.contains_key(proxy.name)
-    }
-
-    /// The file is a whole one, and not a piece to be put beside others.
-    pub fn is_whole(&self) -> bool {
-        self.is_whole
     }
 }

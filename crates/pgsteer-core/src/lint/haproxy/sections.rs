@@ -177,6 +177,17 @@ impl File {
         std::iter::successors(Some(section), parent).take(FROM_MAX).collect()
     }
 
+    /// It is a piece of a configuration: what its sections do not say, `defaults` in another file may.
+    /// Where it has its own, those count and no others.
+    pub fn is_piece(&self) -> bool {
+        self.has_broken_heads || !self.has(Kind::Global) && !self.has(Kind::Defaults)
+    }
+
+    /// It has every section that there is. Without `global`, that one at least is in another file.
+    pub fn has_all_sections(&self) -> bool {
+        self.has(Kind::Global) && !self.has_broken_heads
+    }
+
     /// The file has a section of this kind.
     pub fn has(&self, kind: Kind) -> bool {
         self.sections.iter().any(|section| section.kind == kind)
@@ -206,6 +217,18 @@ mod tests {
         assert_eq!(chain("x"), [5, 3, 1]);
         assert_eq!(chain("y"), [7, 1]);
         assert_eq!(chain("z"), [9, 8]);
+    }
+
+    #[test]
+    fn with_global_or_defaults_a_file_is_no_piece() {
+        let told = |text: &str| {
+            let file = File::read(text);
+            (file.is_piece(), file.has_all_sections())
+        };
+        assert_eq!(told("listen x\n"), (true, false));
+        assert_eq!(told("defaults\nlisten x\n"), (false, false));
+        assert_eq!(told("global\nlisten x\n"), (false, true));
+        assert_eq!(told("global\ndefaults\nlisten x \"y\n"), (true, false));
     }
 
     #[test]

@@ -16,8 +16,9 @@ use crate::lint::word_shown;
 const LINE_CHARS_MAX: usize = 100;
 
 /// What is said of a piece.
-const PIECE: &str = "is judged as a piece (it has no `global`, or a section with a broken head): \
-                     what is not in it may be in another file, and is not missed";
+const PIECE: &str = "is judged as a piece (it has neither `global` nor `defaults`, or a section \
+                     with a broken head): sections that are not in it may be in another file, and what \
+                     they would say is not missed";
 
 /// Everything that was found in these files.
 pub fn text(files: &[Looked]) -> String {

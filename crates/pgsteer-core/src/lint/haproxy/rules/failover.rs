@@ -133,7 +133,8 @@ fn first_check(haproxy: &Haproxy<'_>, findings: &mut Findings) {
         Given::Unknown => true,
         Given::Is(ms) => ms <= AT_ONCE_MS,
     };
-    if !model.is_whole() || is_early || haproxy.options.haproxy >= HaproxyVersion::INIT_STATE {
+    let is_told = model.file.has_all_sections();
+    if !is_told || is_early || haproxy.options.haproxy >= HaproxyVersion::INIT_STATE {
         return;
     }
     for proxy in model.postgres().filter(|proxy| is_asked_for_primary(proxy)) {

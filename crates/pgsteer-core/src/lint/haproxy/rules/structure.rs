@@ -147,7 +147,7 @@ fn unknown_backend(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     let model = &haproxy.model;
     // Whoever has the frontends in one file may have the backends in another.
     let has_backends = model.proxies.iter().any(|proxy| proxy.kind == Kind::Backend);
-    if !model.is_whole() || !has_backends {
+    if !model.file.has_all_sections() || !has_backends {
         return;
     }
     for proxy in model.proxies.iter().filter(|proxy| proxy.kind != Kind::Backend) {
