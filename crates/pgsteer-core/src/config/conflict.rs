@@ -6,19 +6,10 @@ use thiserror::Error;
 
 use super::SslMode;
 use super::error::Place;
+use super::purpose::Purpose;
 use super::units::seconds_text;
 use crate::claim::Role;
 use crate::names::{MemberName, listed};
-
-/// What a configuration is wanted for, which makes a difference to what would be right.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Purpose {
-    /// To be the front door, or to answer as the agent.
-    #[default]
-    Run,
-    /// To write files.
-    Render,
-}
 
 /// Values that do not fit together, or one that is missing.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -135,7 +126,7 @@ impl Conflict {
             Conflict::NoMembers(Purpose::Render) => {
                 "as in pgsteer render haproxy --patroni http://10.0.0.11:8008, or --config FILE with [patroni] or [members]".into()
             }
-            Conflict::NoMembers(Purpose::Run) => {
+            Conflict::NoMembers(Purpose::Run | Purpose::Answer) => {
                 "the shortest that works is: pgsteer run --patroni http://10.0.0.11:8008, or pgsteer agent -h 10.0.0.11 (or [patroni] with urls in /etc/pgsteer/pgsteer.toml)".into()
             }
             Conflict::PatroniAndMembers { .. } => {
@@ -148,7 +139,8 @@ impl Conflict {
             Conflict::NoCheckLogin(Purpose::Render) => {
                 "with a Patroni beside each --member add --patroni-port 8008; without Patroni [check] with user = \"pgcheck\", or --check-user pgcheck".into()
             }
-            Conflict::NoCheckLogin(Purpose::Run) | Conflict::SessionsWithoutLogin => {
+            Conflict::NoCheckLogin(Purpose::Run | Purpose::Answer)
+            | Conflict::SessionsWithoutLogin => {
                 "add [check] with user = \"pgcheck\", or --check-user pgcheck".into()
             }
             Conflict::LagTimeWithoutLogin => {

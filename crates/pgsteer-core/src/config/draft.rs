@@ -9,9 +9,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::conflict::Purpose;
 use super::error::Place;
 use super::limits::{READ_LISTEN, WRITE_LISTEN};
+use super::purpose::Purpose;
 use super::{PoolerDown, SplitBrain, SslMode, Vocabulary, Weight};
 use crate::claim::Role;
 use crate::names::{ClusterName, Endpoint, MemberName, ServiceName};
@@ -113,8 +113,6 @@ pub struct Draft {
     pub agent: Field<AgentDraft>,
     /// `[proxy]`.
     pub proxy: ProxyDraft,
-    /// It is for an agent alone, which opens no port of a service.
-    pub answers_only: bool,
 }
 
 /// The services by name.

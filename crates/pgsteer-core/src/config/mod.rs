@@ -14,6 +14,7 @@ mod finish;
 pub mod limits;
 pub mod plain;
 pub mod problem;
+pub mod purpose;
 pub(crate) mod suggest;
 pub mod summary;
 pub mod units;

@@ -20,7 +20,8 @@ use std::time::Duration;
 
 use crate::claim::{Found, Role};
 use crate::config::Config;
-use crate::config::conflict::{Conflict, Purpose};
+use crate::config::conflict::Conflict;
+use crate::config::purpose::Purpose;
 use crate::names::{Endpoint, MemberName};
 
 use self::host::is_host;

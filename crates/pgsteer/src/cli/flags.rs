@@ -5,11 +5,12 @@
 use std::net::IpAddr;
 
 use pgsteer_core::claim::{Found, Role};
-use pgsteer_core::config::conflict::{Conflict, Purpose};
+use pgsteer_core::config::conflict::Conflict;
 use pgsteer_core::config::draft::{Draft, Field, Given, MemberDraft, ServiceDraft};
 use pgsteer_core::config::error::{ConfigErrors, Place};
 use pgsteer_core::config::limits::{HOLD, LINE_WAIT};
 use pgsteer_core::config::problem::{Problem, Shown};
+use pgsteer_core::config::purpose::Purpose;
 use pgsteer_core::config::units::{LagLimit, lag};
 use pgsteer_core::config::{Config, address, file, plain, words};
 use pgsteer_core::names::{MemberName, ServiceName};
@@ -41,7 +42,7 @@ pub fn config(args: &RunArgs, file: Option<&ConfigFile>) -> Result<Config, Confi
 /// All that is wrong in either of them, and between them.
 pub fn agent_config(args: &AgentArgs, file: Option<&ConfigFile>) -> Result<Config, ConfigErrors> {
     let (mut draft, mut errors) = file.map_or_else(Default::default, written);
-    draft.answers_only = true;
+    draft.purpose = Purpose::Answer;
     // On a machine whose HAProxy shows its own page on 7000, nobody wants ours there unasked.
     if draft.http.is_absent() {
         draft.http = Field::new(None, Place::Default("http.listen".to_owned()));

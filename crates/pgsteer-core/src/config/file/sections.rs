@@ -6,13 +6,14 @@ use toml::de::DeTable;
 
 use super::reader::{Entry, Reader, Section};
 use super::values::{bytes, listen, listen_or_none, login, path, port, seconds, tag, text, whole};
-use crate::config::conflict::{Conflict, Purpose};
+use crate::config::conflict::Conflict;
 use crate::config::draft::{
     AgentDraft, CheckDraft, ClusterDraft, Draft, EtcdDraft, Field, Given, MemberDraft,
     PatroniDraft, ProxyDraft, ServiceDraft, Services,
 };
 use crate::config::limits::{self, TAGS_MAX};
 use crate::config::problem::Problem;
+use crate::config::purpose::Purpose;
 use crate::config::{address, plain, words};
 use crate::names::{ClusterName, MemberName, ServiceName};
 
@@ -32,7 +33,6 @@ pub fn draft(reader: &Reader, table: &DeTable<'_>) -> Draft {
             .unwrap_or_default(),
         agent: section(&mut file, "agent", agent),
         proxy: section(&mut file, "proxy", proxy).value().unwrap_or_default(),
-        answers_only: false,
     };
     file.finish();
     draft

@@ -6,11 +6,12 @@ use crate::config::conflict::Conflict;
 use crate::config::draft::{Draft, Given};
 use crate::config::error::{ConfigErrors, Place};
 use crate::config::limits::{AGENT_LISTEN, HTTP_LISTEN, SERVICES_MAX};
+use crate::config::purpose::Purpose;
 
 /// Reports each listener that finds its address and port taken by another one.
 pub fn check(draft: &Draft, errors: &mut ConfigErrors) {
     let mut seen: Vec<Given<SocketAddr>> = Vec::new();
-    let doors = services(draft).filter(|_| !draft.answers_only);
+    let doors = services(draft).filter(|_| draft.purpose != Purpose::Answer);
     for listener in doors.chain(http(draft)).chain(agent(draft)) {
         if let Some(other) = seen.iter().find(|s| overlap(s.value, listener.value)) {
             report(&listener, other, errors);
