@@ -11,7 +11,7 @@ use hyper::{Method, StatusCode, Uri};
 use pgsteer_core::answer::{Answer, Objection};
 use pgsteer_core::names::ServiceName;
 use pgsteer_core::question::{Question, Unclear};
-use pgsteer_core::snapshot::{ServiceState, Snapshot};
+use pgsteer_core::snapshot::Snapshot;
 
 use super::Pages;
 use super::answer::{Page, not_allowed, plain};
@@ -95,7 +95,7 @@ fn of_service(name: &ServiceName, snapshot: &Snapshot) -> Page {
     if !open.is_empty() {
         return plain(StatusCode::OK, format!("{name}: {}\n", open.join(" ")));
     }
-    let why = service.map(ServiceState::why_shut).unwrap_or_default();
+    let why = snapshot.why_shut(name);
     plain(StatusCode::SERVICE_UNAVAILABLE, format!("{name}: {why}\n"))
 }
 
