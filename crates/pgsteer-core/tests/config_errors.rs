@@ -565,6 +565,21 @@ fn the_local_member_is_one_of_those_that_are_listed() {
 }
 
 #[test]
+fn a_health_check_with_a_mistake_is_told_from_a_word_that_is_none() {
+    let default = |text: &str| wrong_beside_patroni(&format!("[agent]\ndefault = '{text}'\n"));
+    assert_snapshot!(default("replica?lag=x"), @"pgsteer.toml:4:11: agent.default: `x` is no value for lag: a size, as in lag=16MB");
+    assert_snapshot!(default("replcia"), @"
+    pgsteer.toml:4:11: agent.default: `replcia` is neither a service nor one of Patroni's health checks
+        help: the name of a service, or as primary, replica?lag=16MB, read-only, sync; then the member, if it is not the local one
+    ");
+    // What may be a secret is not shown.
+    assert_snapshot!(default("replica?lag=a@b"), @"
+    pgsteer.toml:4:11: agent.default: what is written (not shown, it may hold a secret) is neither a service nor one of Patroni's health checks
+        help: the name of a service, or as primary, replica?lag=16MB, read-only, sync; then the member, if it is not the local one
+    ");
+}
+
+#[test]
 fn a_weight_by_sessions_needs_a_login() {
     let agent = "[agent]\nweight = 'sessions'\n";
     assert_snapshot!(wrong_beside_patroni(agent), @r#"

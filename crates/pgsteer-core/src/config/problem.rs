@@ -11,6 +11,8 @@ use super::conflict::Conflict;
 use super::limits::{FILE_BYTES_MAX, LOGIN_NAME_BYTES_MAX, PATH_BYTES_MAX, PORT, Seconds, Whole};
 use super::units::size_text;
 use crate::names::NameError;
+use crate::probe::ProbeError;
+use crate::question::Unclear;
 
 /// What is wrong with one value.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -122,6 +124,9 @@ pub enum Problem {
     /// Not a question to the agent.
     #[error("{0} is neither a service nor one of Patroni's health checks")]
     Question(Shown),
+    /// One of Patroni's health checks, with a mistake.
+    #[error("{0}")]
+    Probe(ProbeError),
     /// Not a size.
     #[error("{0} is not a size")]
     Size(Shown),
@@ -143,10 +148,18 @@ pub enum Problem {
 }
 
 impl Problem {
+    /// What is wrong with `text`, which is no question to the agent.
+    pub fn of_question(text: &str, unclear: Option<Unclear>) -> Problem {
+        match unclear {
+            Some(Unclear::Probe(error)) if !Shown::hides(text) => Problem::Probe(error),
+            _ => Problem::Question(Shown::of(text)),
+        }
+    }
+
     /// What would be right, as one finished phrase.
     pub fn remedy(&self) -> Option<String> {
         Some(match self {
-            Problem::Syntax(_) | Problem::Name(_) => return None,
+            Problem::Syntax(_) | Problem::Name(_) | Problem::Probe(_) => return None,
             Problem::Unreadable(_) => "check the path and that pgsteer's user may read it".into(),
             Problem::TooLarge => "is it really a configuration of pgsteer?".into(),
             Problem::UnknownKey { near, known, .. } => meant_or_list(*near, known, "known here:"),
@@ -220,13 +233,17 @@ impl Shown {
     /// Takes over `text` unless it may hold a secret: a URL or connection string with a
     /// password in it is the usual thing that lands in a wrong place.
     pub fn of(text: &str) -> Shown {
-        if text.contains('@') || text.to_ascii_lowercase().contains("passw") {
+        if Shown::hides(text) {
             return Shown("what is written (not shown, it may hold a secret)".to_owned());
         }
         if text.is_empty() {
             return Shown("an empty text".to_owned());
         }
         Shown(format!("`{}`", on_one_line(text)))
+    }
+
+    fn hides(text: &str) -> bool {
+        text.contains('@') || text.to_ascii_lowercase().contains("passw")
     }
 }
 
