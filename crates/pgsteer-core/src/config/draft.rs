@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::Place;
@@ -92,6 +93,8 @@ impl<T> Field<T> {
 /// All that was written.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Draft {
+    /// What errors call the file that was read; none where there is no file.
+    pub file: Option<Arc<str>>,
     /// `[cluster]`.
     pub cluster: ClusterDraft,
     /// `[patroni]`.

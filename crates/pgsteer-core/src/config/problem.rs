@@ -23,6 +23,15 @@ pub enum Problem {
     /// The file cannot be had; the text is the system's.
     #[error("cannot read the file: {0}")]
     Unreadable(String),
+    /// There is no file of that name, but a directory.
+    #[error("cannot read the file: it is a directory")]
+    Directory,
+    /// The file has bytes that are no UTF-8.
+    #[error("the file is no text: line {line} is not UTF-8")]
+    NoText {
+        /// The line of the first such byte, from 1.
+        line: usize,
+    },
     /// The file is larger than [`FILE_BYTES_MAX`].
     #[error("the file is larger than {}", size_text(FILE_BYTES_MAX as u64))]
     TooLarge,
@@ -110,6 +119,14 @@ pub enum Problem {
         /// Whose address it should be.
         api: Api,
     },
+    /// A URL without a host and port to connect to.
+    #[error("{found} is not HOST:PORT")]
+    UrlHost {
+        /// What stands in their place.
+        found: Shown,
+        /// Whose address it should be.
+        api: Api,
+    },
     /// A URL with a path, a query or a fragment.
     #[error("the URL has more than scheme, host and port (it is not shown)")]
     UrlPath {
@@ -161,7 +178,8 @@ impl Problem {
         Some(match self {
             Problem::Syntax(_) | Problem::Name(_) | Problem::Probe(_) => return None,
             Problem::Unreadable(_) => "check the path and that pgsteer's user may read it".into(),
-            Problem::TooLarge => "is it really a configuration of pgsteer?".into(),
+            Problem::Directory => "name the file in it, as /etc/pgsteer/pgsteer.toml".into(),
+            Problem::TooLarge | Problem::NoText { .. } => "is it really a configuration of pgsteer?".into(),
             Problem::UnknownKey { near, known, .. } => meant_or_list(*near, known, "known here:"),
             Problem::PasswordInFile => {
                 "put it into a file of its own and name that in [check] or [etcd]: password_file = \"/etc/pgsteer/password\"".into()
@@ -179,7 +197,9 @@ impl Problem {
             Problem::Unspecified(_) => "write the address that the member listens on".into(),
             Problem::Member(_) => "as n1=10.0.0.11:5432".into(),
             Problem::UrlScheme { meant: Some(url), .. } => format!("did you mean {url}?"),
-            Problem::UrlScheme { meant: None, api, .. } => format!("as {}", api.example()),
+            Problem::UrlScheme { meant: None, api, .. } | Problem::UrlHost { api, .. } => {
+                format!("as {}", api.example())
+            }
             Problem::UrlPath { meant, api } => {
                 format!("write {meant}; pgsteer knows {}'s paths", api.owner())
             }
@@ -206,7 +226,14 @@ impl Problem {
     /// The rest of the file has not been read as it was meant, so what seems to be missing
     /// may stand there.
     pub(super) fn hides_the_rest(&self) -> bool {
-        matches!(self, Problem::Syntax(_) | Problem::Unreadable(_) | Problem::TooLarge)
+        matches!(
+            self,
+            Problem::Syntax(_)
+                | Problem::Unreadable(_)
+                | Problem::Directory
+                | Problem::NoText { .. }
+                | Problem::TooLarge
+        )
     }
 }
 

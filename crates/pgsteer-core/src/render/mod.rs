@@ -219,7 +219,7 @@ pub fn render(kind: Kind, request: &Request<'_>) -> Result<Vec<Rendered>, Refusa
 /// What the configuration could not know before the members were found.
 fn check_members(request: &Request<'_>) -> Result<(), Refusal> {
     let only = match request.members {
-        [] => return Err(Conflict::NoMembers.into()),
+        [] => return Err(Conflict::NoMembers { file: None }.into()),
         [only] => only,
         _ => return Ok(()),
     };

@@ -47,7 +47,7 @@ pub fn finish(draft: &Draft, errors: &mut ConfigErrors) -> Option<ClusterConfig>
 
 fn membership(draft: &Draft, errors: &mut ConfigErrors) -> Option<Membership> {
     if draft.patroni.is_absent() && draft.members.is_absent() {
-        errors.push(Place::Whole, Conflict::NoMembers);
+        errors.push(Place::Whole, Conflict::NoMembers { file: draft.file.clone() });
         return None;
     }
     if let (Some(patroni), Some(members)) = (draft.patroni.given(), draft.members.given()) {
