@@ -22,6 +22,8 @@ pub enum Report {
     Claim(Claim),
     /// Which members there are.
     Topology(Topology),
+    /// That somebody who was asked for it did not tell.
+    Unlisted(Unlisted),
     /// What Patroni has written in etcd.
     Notice(Notice),
 }
@@ -300,6 +302,15 @@ pub struct Topology {
     pub paused: bool,
     /// The members, as found.
     pub members: Vec<Found>,
+}
+
+/// Why one who was asked which members there are did not tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unlisted {
+    /// The base address that was asked.
+    pub asked: Arc<str>,
+    /// What came of it.
+    pub failure: Failure,
 }
 
 /// What the watch of etcd saw, or that it sees nothing.

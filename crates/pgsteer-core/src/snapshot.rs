@@ -30,6 +30,8 @@ pub struct Snapshot {
     pub paused: bool,
     /// Whether Patroni's keys in etcd are watched; none where nobody is told to, or not yet.
     pub etcd: Option<EtcdState>,
+    /// Why nobody lists the members, by the address that was asked; empty once one is known.
+    pub unlisted: BTreeMap<Arc<str>, Failure>,
     /// The member on whose machine this pgsteer runs, if it is on one and that is known.
     pub local: Option<MemberName>,
     /// All members known, in the order of their names.
@@ -136,6 +138,7 @@ impl Snapshot {
             scope,
             paused,
             etcd,
+            unlisted,
             local,
             members,
             services,
@@ -145,6 +148,7 @@ impl Snapshot {
             || *services != other.services
             || *paused != other.paused
             || *etcd != other.etcd
+            || *unlisted != other.unlisted
             || *events != other.events
             || *scope != other.scope
             || *cluster != other.cluster
@@ -166,6 +170,25 @@ impl Snapshot {
         !self.members.is_empty()
             && self.members.values().all(is_known)
             && !of_services.any(|gate| gate.reason().is_some_and(is_unheard))
+    }
+
+    /// Why nobody is open to `service`, in one line: each member with its reason. Empty where there
+    /// is no such service.
+    pub fn why_shut(&self, service: &ServiceName) -> String {
+        let Some(state) = self.services.get(service) else {
+            return String::new();
+        };
+        match (state.reasons(), self.why_unlisted()) {
+            (Some(reasons), _) => reasons,
+            (None, Some(why)) => format!("no member is known yet: {why}"),
+            (None, None) => "no member is known yet".to_owned(),
+        }
+    }
+
+    /// Why nobody lists the members, in one line.
+    pub fn why_unlisted(&self) -> Option<String> {
+        let failures: Vec<String> = self.unlisted.values().map(Failure::to_string).collect();
+        (!failures.is_empty()).then(|| failures.join("; "))
     }
 
     /// Whether a session of `service` to `member`, dialled at `dialled`, has to end now.
@@ -236,14 +259,14 @@ impl ServiceState {
         self.gates.iter().filter(|(_, gate)| gate.is_open()).map(|(name, _)| name)
     }
 
-    /// Why nobody is open, in one line: each member with its reason.
-    pub fn why_shut(&self) -> String {
+    /// Each member with the reason of its gate, in one line.
+    fn reasons(&self) -> Option<String> {
         let each: Vec<String> = self
             .gates
             .iter()
             .filter_map(|(name, gate)| gate.reason().map(|reason| format!("{name}: {reason}")))
             .collect();
-        if each.is_empty() { "no member is known yet".to_owned() } else { each.join("; ") }
+        (!each.is_empty()).then(|| each.join("; "))
     }
 }
 
@@ -278,6 +301,7 @@ mod tests {
             scope: None,
             paused: false,
             etcd: None,
+            unlisted: BTreeMap::new(),
             local: None,
             members: BTreeMap::from([(n1, member)]),
             services: BTreeMap::from([(ServiceName::new("write").unwrap(), state)]),

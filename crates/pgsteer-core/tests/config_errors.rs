@@ -37,7 +37,7 @@ fn wrong_beside_members(text: &str) -> String {
 fn an_empty_file_names_no_member() {
     assert_snapshot!(wrong(""), @"
     configuration: no member is named, neither by Patroni's address nor one by one
-        help: the shortest that works is: pgsteer run --patroni http://10.0.0.11:8008, or pgsteer agent -h 10.0.0.11 (or [patroni] with urls in /etc/pgsteer/pgsteer.toml)
+        help: the shortest that works is: pgsteer run --patroni http://10.0.0.11:8008, or pgsteer agent -h 10.0.0.11 (or [patroni] with urls in pgsteer.toml)
     ");
 }
 
@@ -289,7 +289,7 @@ urls = [
     pgsteer.toml:6:5: patroni.urls: the URL has more than scheme, host and port (it is not shown)
         help: write http://pg1:8008; pgsteer knows Patroni's paths
     pgsteer.toml:7:5: patroni.urls: an empty text is not HOST:PORT
-        help: as 10.0.0.11:5432, pg1.example:5432 or [fd00::11]:5432
+        help: as http://10.0.0.11:8008
     pgsteer.toml:8:5: patroni.urls: `0` is not a port
         help: a number from 1 to 65535
     pgsteer.toml:9:5: patroni.urls: expects a string, found a whole number
@@ -562,6 +562,21 @@ fn the_local_member_is_one_of_those_that_are_listed() {
     ");
     // Who the members are, Patroni tells later.
     assert!(read("cluster.local = 'c'\npatroni.urls = ['http://pg1']\n").is_ok());
+}
+
+#[test]
+fn a_health_check_with_a_mistake_is_told_from_a_word_that_is_none() {
+    let default = |text: &str| wrong_beside_patroni(&format!("[agent]\ndefault = '{text}'\n"));
+    assert_snapshot!(default("replica?lag=x"), @"pgsteer.toml:4:11: agent.default: `x` is no value for lag: a size, as in lag=16MB");
+    assert_snapshot!(default("replcia"), @"
+    pgsteer.toml:4:11: agent.default: `replcia` is neither a service nor one of Patroni's health checks
+        help: the name of a service, or as primary, replica?lag=16MB, read-only, sync; then the member, if it is not the local one
+    ");
+    // What may be a secret is not shown.
+    assert_snapshot!(default("replica?lag=a@b"), @"
+    pgsteer.toml:4:11: agent.default: what is written (not shown, it may hold a secret) is neither a service nor one of Patroni's health checks
+        help: the name of a service, or as primary, replica?lag=16MB, read-only, sync; then the member, if it is not the local one
+    ");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use hyper::StatusCode;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use pgsteer_core::probe::Probe;
+use pgsteer_core::probe::{Probe, ProbeError};
 use pgsteer_core::wire::patroni::parse_status;
 
 use crate::ask::Target;
@@ -93,6 +93,18 @@ impl Question {
         });
         each.flatten().collect()
     }
+
+    /// Why nobody has the answer.
+    fn why_no_page(&self) -> String {
+        let mistake = |of: &String| match Probe::read(of.trim_start_matches('/')) {
+            Ok(_) | Err(ProbeError::Path(_)) => None,
+            Err(mistake) => Some(mistake.to_string()),
+        };
+        self.of.iter().find_map(mistake).unwrap_or_else(|| {
+            let of = self.of.join("` nor `");
+            format!("`{of}` is neither a service there nor one of Patroni's health checks")
+        })
+    }
 }
 
 /// Asks the pgsteer whose pages are at `http_url`, and prints the answer in one line.
@@ -129,8 +141,7 @@ fn ask(http_url: &str, question: &Question, limit: Duration) -> Result<Outcome> 
                 other => bail!("{line} (status {other})"),
             }
         }
-        let of = question.of.join("` nor `");
-        bail!("`{of}` is neither a service there nor one of Patroni's health checks")
+        bail!("{}", question.why_no_page())
     };
     let outcome = runtime.block_on(asking);
     runtime.shutdown_background();
@@ -154,6 +165,17 @@ mod tests {
         assert_eq!(
             paths(&["/replica?lag=16MB"], Some("n/1")),
             ["/members/n%2F1/services/%2Freplica%3Flag%3D16MB", "/members/n%2F1/replica?lag=16MB"]
+        );
+    }
+
+    #[test]
+    fn a_health_check_with_a_mistake_is_told_from_a_word_that_is_none() {
+        let why = |of: &str| Question { of: vec![of.to_owned()], member: None }.why_no_page();
+        assert_eq!(why("replica?lag=x"), "`x` is no value for lag: a size, as in lag=16MB");
+        assert!(why("/replica?lga=1MB").starts_with("`lga` is no parameter"));
+        assert!(
+            why("replcia?lag=x")
+                .ends_with("neither a service there nor one of Patroni's health checks")
         );
     }
 

@@ -112,7 +112,11 @@ fn base_url(text: &str, api: Api) -> Result<String, Problem> {
         return Err(no_scheme(text, rest, api));
     }
     let host = rest.split(['/', '?', '#']).next().unwrap_or(rest);
-    let url = format!("{scheme}://{}", endpoint(host, api.port())?);
+    let endpoint = endpoint(host, api.port()).map_err(|problem| match problem {
+        Problem::Endpoint(found) => Problem::UrlHost { found, api },
+        other => other,
+    })?;
+    let url = format!("{scheme}://{endpoint}");
     match &rest[host.len()..] {
         "" | "/" => Ok(url),
         _ => Err(Problem::UrlPath { meant: url, api }),
@@ -257,6 +261,8 @@ mod tests {
             ("10.0.0.11:8008", "did you mean http://10.0.0.11:8008?"),
             ("ftp://10.0.0.11", "did you mean http://10.0.0.11:8008?"),
             ("!", "as http://10.0.0.11:8008"),
+            ("http://", "as http://10.0.0.11:8008"),
+            ("http://a b", "as http://10.0.0.11:8008"),
             ("http://pg1:8008/cluster?x", "write http://pg1:8008; pgsteer knows Patroni's paths"),
         ] {
             assert_eq!(patroni_url(text).unwrap_err().remedy().unwrap(), meant);

@@ -1,5 +1,6 @@
 //! What can be wrong between values that are right by themselves.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -16,7 +17,12 @@ use crate::names::{MemberName, listed};
 pub enum Conflict {
     /// Neither Patroni nor members.
     #[error("no member is named, neither by Patroni's address nor one by one")]
-    NoMembers(Purpose),
+    NoMembers {
+        /// What was to be made of it.
+        purpose: Purpose,
+        /// The file that was read, if there was one.
+        file: Option<Arc<str>>,
+    },
     /// Patroni and members.
     #[error("members are listed, and Patroni is named as well ({patroni})")]
     PatroniAndMembers {
@@ -123,12 +129,16 @@ impl Conflict {
     /// What would be right, as one finished phrase.
     pub fn remedy(&self) -> String {
         match self {
-            Conflict::NoMembers(Purpose::Render) => {
+            Conflict::NoMembers { purpose: Purpose::Render, file: None } => {
                 "as in pgsteer render haproxy --patroni http://10.0.0.11:8008, or --config FILE with [patroni] or [members]".into()
             }
-            Conflict::NoMembers(Purpose::Run | Purpose::Answer) => {
-                "the shortest that works is: pgsteer run --patroni http://10.0.0.11:8008, or pgsteer agent -h 10.0.0.11 (or [patroni] with urls in /etc/pgsteer/pgsteer.toml)".into()
-            }
+            Conflict::NoMembers { purpose: Purpose::Render, file: Some(file) } => format!(
+                "as in pgsteer render haproxy --patroni http://10.0.0.11:8008, or [patroni] or [members] in {file}"
+            ),
+            Conflict::NoMembers { purpose: Purpose::Run | Purpose::Answer, file } => format!(
+                "the shortest that works is: pgsteer run --patroni http://10.0.0.11:8008, or pgsteer agent -h 10.0.0.11 (or [patroni] with urls in {})",
+                file.as_deref().unwrap_or("/etc/pgsteer/pgsteer.toml")
+            ),
             Conflict::PatroniAndMembers { .. } => {
                 "keep Patroni, it finds the members by itself; list them only where there is no Patroni".into()
             }

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::Place;
@@ -95,6 +96,8 @@ impl<T> Field<T> {
 pub struct Draft {
     /// What it is wanted for. No text says that, the command does.
     pub purpose: Purpose,
+    /// What errors call the file that was read; none where there is no file.
+    pub file: Option<Arc<str>>,
     /// `[cluster]`.
     pub cluster: ClusterDraft,
     /// `[patroni]`.

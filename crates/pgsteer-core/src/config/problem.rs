@@ -11,6 +11,8 @@ use super::conflict::Conflict;
 use super::limits::{FILE_BYTES_MAX, LOGIN_NAME_BYTES_MAX, PATH_BYTES_MAX, PORT, Seconds, Whole};
 use super::units::size_text;
 use crate::names::NameError;
+use crate::probe::ProbeError;
+use crate::question::Unclear;
 
 /// What is wrong with one value.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -21,6 +23,15 @@ pub enum Problem {
     /// The file cannot be had; the text is the system's.
     #[error("cannot read the file: {0}")]
     Unreadable(String),
+    /// There is no file of that name, but a directory.
+    #[error("cannot read the file: it is a directory")]
+    Directory,
+    /// The file has bytes that are no UTF-8.
+    #[error("the file is no text: line {line} is not UTF-8")]
+    NoText {
+        /// The line of the first such byte, from 1.
+        line: usize,
+    },
     /// The file is larger than [`FILE_BYTES_MAX`].
     #[error("the file is larger than {}", size_text(FILE_BYTES_MAX as u64))]
     TooLarge,
@@ -108,6 +119,14 @@ pub enum Problem {
         /// Whose address it should be.
         api: Api,
     },
+    /// A URL without a host and port to connect to.
+    #[error("{found} is not HOST:PORT")]
+    UrlHost {
+        /// What stands in their place.
+        found: Shown,
+        /// Whose address it should be.
+        api: Api,
+    },
     /// A URL with a path, a query or a fragment.
     #[error("the URL has more than scheme, host and port (it is not shown)")]
     UrlPath {
@@ -122,6 +141,9 @@ pub enum Problem {
     /// Not a question to the agent.
     #[error("{0} is neither a service nor one of Patroni's health checks")]
     Question(Shown),
+    /// One of Patroni's health checks, with a mistake.
+    #[error("{0}")]
+    Probe(ProbeError),
     /// Not a size.
     #[error("{0} is not a size")]
     Size(Shown),
@@ -143,12 +165,21 @@ pub enum Problem {
 }
 
 impl Problem {
+    /// What is wrong with `text`, which is no question to the agent.
+    pub fn of_question(text: &str, unclear: Option<Unclear>) -> Problem {
+        match unclear {
+            Some(Unclear::Probe(error)) if !Shown::hides(text) => Problem::Probe(error),
+            _ => Problem::Question(Shown::of(text)),
+        }
+    }
+
     /// What would be right, as one finished phrase.
     pub fn remedy(&self) -> Option<String> {
         Some(match self {
-            Problem::Syntax(_) | Problem::Name(_) => return None,
+            Problem::Syntax(_) | Problem::Name(_) | Problem::Probe(_) => return None,
             Problem::Unreadable(_) => "check the path and that pgsteer's user may read it".into(),
-            Problem::TooLarge => "is it really a configuration of pgsteer?".into(),
+            Problem::Directory => "name the file in it, as /etc/pgsteer/pgsteer.toml".into(),
+            Problem::TooLarge | Problem::NoText { .. } => "is it really a configuration of pgsteer?".into(),
             Problem::UnknownKey { near, known, .. } => meant_or_list(*near, known, "known here:"),
             Problem::PasswordInFile => {
                 "put it into a file of its own and name that in [check] or [etcd]: password_file = \"/etc/pgsteer/password\"".into()
@@ -166,7 +197,9 @@ impl Problem {
             Problem::Unspecified(_) => "write the address that the member listens on".into(),
             Problem::Member(_) => "as n1=10.0.0.11:5432".into(),
             Problem::UrlScheme { meant: Some(url), .. } => format!("did you mean {url}?"),
-            Problem::UrlScheme { meant: None, api, .. } => format!("as {}", api.example()),
+            Problem::UrlScheme { meant: None, api, .. } | Problem::UrlHost { api, .. } => {
+                format!("as {}", api.example())
+            }
             Problem::UrlPath { meant, api } => {
                 format!("write {meant}; pgsteer knows {}'s paths", api.owner())
             }
@@ -193,7 +226,14 @@ impl Problem {
     /// The rest of the file has not been read as it was meant, so what seems to be missing
     /// may stand there.
     pub(super) fn hides_the_rest(&self) -> bool {
-        matches!(self, Problem::Syntax(_) | Problem::Unreadable(_) | Problem::TooLarge)
+        matches!(
+            self,
+            Problem::Syntax(_)
+                | Problem::Unreadable(_)
+                | Problem::Directory
+                | Problem::NoText { .. }
+                | Problem::TooLarge
+        )
     }
 }
 
@@ -220,13 +260,17 @@ impl Shown {
     /// Takes over `text` unless it may hold a secret: a URL or connection string with a
     /// password in it is the usual thing that lands in a wrong place.
     pub fn of(text: &str) -> Shown {
-        if text.contains('@') || text.to_ascii_lowercase().contains("passw") {
+        if Shown::hides(text) {
             return Shown("what is written (not shown, it may hold a secret)".to_owned());
         }
         if text.is_empty() {
             return Shown("an empty text".to_owned());
         }
         Shown(format!("`{}`", on_one_line(text)))
+    }
+
+    fn hides(text: &str) -> bool {
+        text.contains('@') || text.to_ascii_lowercase().contains("passw")
     }
 }
 

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::claim::{Report, Role};
+use crate::claim::{Failure, Report, Role, Unlisted};
 use crate::config::limits::CHECK_TIMEOUT;
 use crate::config::{ClusterConfig, Config, Membership, ServiceConfig, SplitBrain};
 use crate::event::{Event, EventKind};
@@ -66,6 +66,8 @@ pub struct Engine {
     pooler_ports: BTreeSet<u16>,
     rules: Rules,
     roster: Roster,
+    /// Why nobody lists the members, by whom was asked; nothing once there is a member.
+    unlisted: BTreeMap<Arc<str>, Failure>,
     notices: Notices,
     standings: BTreeMap<MemberName, Standing>,
     /// Since when each member has been in the role that it has.
@@ -98,6 +100,7 @@ impl Engine {
             pooler_ports: config.pooler_ports(),
             rules: rules(&config.cluster),
             roster: Roster::default(),
+            unlisted: BTreeMap::new(),
             notices: Notices::default(),
             standings: BTreeMap::new(),
             roles_since: BTreeMap::new(),
@@ -123,9 +126,14 @@ impl Engine {
         let events = match report {
             Report::Claim(claim) => self.roster.take_claim(claim, now).into_iter().collect(),
             Report::Topology(topology) if self.rules.has_patroni => {
+                self.unlisted.clear();
                 self.roster.take_topology(topology, now)
             }
-            Report::Topology(_) => Vec::new(),
+            Report::Unlisted(unlisted) if self.rules.has_patroni => {
+                self.take_unlisted(unlisted);
+                Vec::new()
+            }
+            Report::Topology(_) | Report::Unlisted(_) => Vec::new(),
             Report::Notice(notice) => self.take_notice(notice, now).into_iter().collect(),
         };
         self.record(events, now);
@@ -145,6 +153,7 @@ impl Engine {
         if self.cluster != config.cluster {
             // The sources begin anew.
             self.notices = Notices::default();
+            self.unlisted.clear();
         }
         self.cluster = config.cluster.clone();
         self.posts = posts(config);
@@ -193,6 +202,14 @@ impl Engine {
     /// Whom the sources ask, and how often.
     pub fn plan(&self) -> Arc<Plan> {
         Arc::clone(&self.plan)
+    }
+
+    /// Whoever knows members has no use for it: each of them is asked, and its gate says what came
+    /// of that.
+    fn take_unlisted(&mut self, unlisted: Unlisted) {
+        if self.roster.members().is_empty() {
+            self.unlisted.insert(unlisted.asked, unlisted.failure);
+        }
     }
 
     fn enlist_configured(&mut self, now: Moment) {

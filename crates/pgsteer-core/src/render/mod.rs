@@ -220,7 +220,9 @@ pub fn render(kind: Kind, request: &Request<'_>) -> Result<Vec<Rendered>, Refusa
 /// What the configuration could not know before the members were found.
 fn check_members(request: &Request<'_>) -> Result<(), Refusal> {
     let only = match request.members {
-        [] => return Err(Conflict::NoMembers(Purpose::Render).into()),
+        [] => {
+            return Err(Conflict::NoMembers { purpose: Purpose::Render, file: None }.into());
+        }
         [only] => only,
         _ => return Ok(()),
     };

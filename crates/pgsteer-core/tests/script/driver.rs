@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgsteer_core::claim::{Claim, Fact, News, Notice, Report, Topology};
+use pgsteer_core::claim::{Claim, Fact, News, Notice, Report, Topology, Unlisted};
 use pgsteer_core::config::Config;
 use pgsteer_core::engine::Engine;
 use pgsteer_core::event::Event;
@@ -114,6 +114,11 @@ impl Driver {
 
     pub fn topology(&mut self, topology: Topology) {
         self.engine.handle_report(Report::Topology(topology), self.now);
+        self.look();
+    }
+
+    pub fn unlisted(&mut self, unlisted: Unlisted) {
+        self.engine.handle_report(Report::Unlisted(unlisted), self.now);
         self.look();
     }
 

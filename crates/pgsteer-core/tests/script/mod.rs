@@ -17,6 +17,7 @@
 //! | `start` | ends the head: from here on the engine runs |
 //! | `reload LINE` | one of the lines above, while the engine runs |
 //! | `topology n1 n2=host:port ... [scope=S] [asked=T] [paused]` | what `/cluster` tells |
+//! | `n1 unlisted KIND` | n1 is asked for `/cluster` and fails so |
 //! | `n1 patroni [lock] STATE ROLE [timeline=N] [location=N] [replayed=N] ...` | see [`words`] |
 //! | `n1 tether primary/recovery [started=N]` | what the tether feels |
 //! | `n1 progress primary/recovery [location=N] [timeline=N] [streaming] [lag=2s] [sessions=NOW/MAX]` | by SQL |
@@ -173,6 +174,7 @@ fn act(driver: &mut Driver, tokens: &[&str]) -> Result<(), String> {
             let topology = topology(driver, rest)?;
             driver.topology(topology);
         }
+        [name, "unlisted", kind] => driver.unlisted(words::unlisted(name, kind)?),
         ["etcd", rest @ ..] => driver.notice(words::news(rest)?),
         [name, "silent"] => driver.hush(&member(name), None),
         [name, source, "silent"] => driver.hush(&member(name), Some(words::source(source)?)),

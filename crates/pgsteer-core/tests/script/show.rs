@@ -21,6 +21,9 @@ pub fn show(driver: &Driver) -> Vec<String> {
         lines.push(format!("{name:<6} {}", describe(name, member)));
     }
     lines.extend(paces(&plan));
+    let nobody = snapshot.members.is_empty();
+    let unserved = snapshot.services.keys().filter(|_| nobody);
+    lines.extend(unserved.map(|name| format!("{name:<6} {}", snapshot.why_shut(name))));
     for (service, state) in &snapshot.services {
         for (name, gate) in &state.gates {
             lines.push(format!("{service:<6} {name:<4} {}", describe_gate(gate)));

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use pgsteer_core::claim::{
     Fact, Failure, Found, News, Order, PatroniFacts, PoolerFacts, Progress, Role, ServerStart,
-    Standby, Tags, TetherFacts,
+    Standby, Tags, TetherFacts, Unlisted,
 };
 use pgsteer_core::config::{PoolerDown, ServiceConfig};
 use pgsteer_core::load::Load;
@@ -201,6 +201,12 @@ fn failure(name: &MemberName, source: Source, kind: &str) -> Result<Failure, Str
         }
         _ => return Err(format!("nothing fails like this: {kind}")),
     })
+}
+
+/// The Patroni of `name` does not tell which members there are.
+pub fn unlisted(name: &str, kind: &str) -> Result<Unlisted, String> {
+    let failure = failure(&member(name), Source::Patroni, kind)?;
+    Ok(Unlisted { asked: Arc::from(format!("http://{name}:8008")), failure })
 }
 
 /// What the watch of etcd tells.

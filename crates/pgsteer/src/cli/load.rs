@@ -73,11 +73,17 @@ pub fn load_render(args: &RenderArgs) -> Result<Config, ConfigErrors> {
 }
 
 fn read(path: &Path) -> Result<String, Problem> {
-    let bytes = read_bytes(path).map_err(|err| Problem::Unreadable(err.to_string()))?;
+    let bytes = read_bytes(path).map_err(|err| match err.kind() {
+        io::ErrorKind::IsADirectory => Problem::Directory,
+        _ => Problem::Unreadable(err.to_string()),
+    })?;
     if bytes.len() > FILE_BYTES_MAX {
         return Err(Problem::TooLarge);
     }
-    String::from_utf8(bytes).map_err(|err| Problem::Unreadable(err.to_string()))
+    String::from_utf8(bytes).map_err(|err| {
+        let text = &err.as_bytes()[..err.utf8_error().valid_up_to()];
+        Problem::NoText { line: text.iter().filter(|byte| **byte == b'\n').count() + 1 }
+    })
 }
 
 fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
@@ -112,6 +118,19 @@ mod tests {
         assert_eq!(source(&bare, |_| true), Some(PathBuf::from(CONFIG_FILE)));
         assert_eq!(source(&bare, |_| false), None);
         assert_eq!(source(&args(None, &["http://pg1"]), |_| true), None);
+    }
+
+    #[test]
+    fn what_is_no_text_file_is_told_from_one_that_may_not_be_read() {
+        let folder = std::env::temp_dir();
+        assert_eq!(read(&folder), Err(Problem::Directory));
+        let file = folder.join(format!("pgsteer-no-text-{}.toml", std::process::id()));
+        std::fs::write(&file, b"[patroni]\n\x7fELF\xff").unwrap();
+        assert_eq!(read(&file), Err(Problem::NoText { line: 2 }));
+        std::fs::write(&file, "").unwrap();
+        let errors = load(&args(file.to_str(), &[])).unwrap_err().to_string();
+        assert!(errors.contains(&format!("urls in {})", file.display())), "{errors}");
+        std::fs::remove_file(file).unwrap();
     }
 
     #[test]

@@ -3,9 +3,14 @@
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
+use clap::error::ErrorKind;
 use clap::{Command, CommandFactory, FromArgMatches};
 
 use super::{AGENT_EXAMPLES, Cli};
+
+/// What HAProxy types, and what a person may.
+const CHECK_USAGE: &str = "pgsteer-check PROXY_ADDRESS PROXY_PORT SERVER_ADDRESS SERVER_PORT
+       pgsteer check [OPTIONS] [CHECK]";
 
 /// By what name the program was called, which says a part of what is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,7 +19,7 @@ enum Name {
     Pgsteer,
     /// `happac`: it is the agent.
     Happac,
-    /// `pgsteer-check`: it is what HAProxy's external-check runs, which takes no flags.
+    /// `pgsteer-check`: it is what HAProxy's external-check runs, which gives no flags.
     Check,
 }
 
@@ -27,19 +32,38 @@ impl Name {
         }
     }
 
-    /// The words that are not typed under this name.
-    fn implied(self) -> &'static [&'static str] {
+    /// The words that are not typed under this name, before those that are. Who gives `pgsteer-check`
+    /// a flag is not HAProxy.
+    fn implied(self, typed: &[OsString]) -> &'static [&'static str] {
+        let is_flag = |word: &OsString| word.as_encoded_bytes().starts_with(b"-");
         match self {
             Name::Pgsteer => &[],
             Name::Happac => &["agent"],
+            Name::Check if typed.first().is_some_and(is_flag) => &["check"],
             Name::Check => &["check", "--external"],
         }
+    }
+
+    /// What is wrong with the number of words that are typed under this name.
+    fn miscounted(self, typed: &[OsString]) -> Option<clap::Error> {
+        let is_external = self.implied(typed).contains(&"--external");
+        (is_external && typed.len() != 4).then(|| {
+            let what = format!(
+                "HAProxy's external-check passes four words: address and port of the proxy, address and \
+                 port of the server; here are {}",
+                typed.len()
+            );
+            Cli::command().override_usage(CHECK_USAGE).error(ErrorKind::WrongNumberOfValues, what)
+        })
     }
 
     /// All commands, with the help that shows what is typed under this name.
     fn command(self) -> Command {
         match self {
-            Name::Pgsteer | Name::Check => Cli::command(),
+            Name::Pgsteer => Cli::command(),
+            Name::Check => {
+                Cli::command().mut_subcommand("check", |check| check.override_usage(CHECK_USAGE))
+            }
             Name::Happac => Cli::command().mut_subcommand("agent", |agent| {
                 let examples = AGENT_EXAMPLES.replace("pgsteer agent", "happac");
                 agent.override_usage("happac [OPTIONS]").after_help(examples)
@@ -56,7 +80,11 @@ pub fn typed(line: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Erro
     let mut words: Vec<OsString> = line.into_iter().collect();
     let name = Name::of(words.first());
     let flags = words.len().min(1);
-    words.splice(flags..flags, name.implied().iter().map(OsString::from));
+    if let Some(error) = name.miscounted(&words[flags..]) {
+        return Err(error);
+    }
+    let implied = name.implied(&words[flags..]);
+    words.splice(flags..flags, implied.iter().map(OsString::from));
     Cli::from_arg_matches(&name.command().try_get_matches_from(words)?)
 }
 
@@ -89,7 +117,20 @@ mod tests {
         assert!(shown.contains("Usage: happac [OPTIONS]\n"), "{shown}");
         assert!(shown.contains("\n  happac -h 10.0.0.11\n"), "{shown}");
         assert!(!shown.contains("pgsteer agent"), "{shown}");
+        let shown = line("pgsteer-check --help").unwrap_err().to_string();
+        assert!(shown.contains("Usage: pgsteer-check PROXY_ADDRESS PROXY_PORT"), "{shown}");
+        assert!(shown.contains("external-check command /usr/bin/pgsteer-check"), "{shown}");
         let shown = line("pgsteer agent --help").unwrap_err().to_string();
         assert!(shown.contains("Usage: pgsteer agent [OPTIONS]\n"), "{shown}");
+    }
+
+    #[test]
+    fn too_few_words_for_haproxys_check_are_told_which_there_should_be() {
+        for (words, count) in [("pgsteer-check", 0), ("pgsteer-check 10.0.0.5 5000", 2)] {
+            let shown = line(words).unwrap_err().to_string();
+            assert!(shown.contains(&format!("port of the server; here are {count}")), "{shown}");
+            assert!(shown.contains("Usage: pgsteer-check PROXY_ADDRESS"), "{shown}");
+            assert!(!shown.contains("--external"), "{shown}");
+        }
     }
 }

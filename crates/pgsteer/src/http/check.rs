@@ -9,9 +9,10 @@ use std::sync::atomic::Ordering;
 
 use hyper::{Method, StatusCode, Uri};
 use pgsteer_core::answer::{Answer, Objection};
+use pgsteer_core::config::problem::Shown;
 use pgsteer_core::names::ServiceName;
-use pgsteer_core::question::{Question, Unclear};
-use pgsteer_core::snapshot::{ServiceState, Snapshot};
+use pgsteer_core::question::{self, Question, Unclear};
+use pgsteer_core::snapshot::Snapshot;
 
 use super::Pages;
 use super::answer::{Page, not_allowed, plain};
@@ -33,6 +34,8 @@ pub enum Asked {
     OfMember(Result<Question, Unclear>),
     /// Whether anybody is there for this service.
     OfService(ServiceName),
+    /// Something of a service that there is not.
+    NoService(String),
 }
 
 /// The question that stands in a path; none if the path is none of ours.
@@ -45,23 +48,28 @@ pub fn asked(uri: &Uri, snapshot: &Snapshot) -> Option<Asked> {
         }
         None => (None, path),
     };
-    let of = match rest.strip_prefix("services/") {
-        Some(service) if member.is_none() => {
-            let name = snapshot.services.get_key_value(unescaped(service).as_str())?.0;
-            return Some(Asked::OfService(name.clone()));
-        }
-        Some(service) => unescaped(service),
-        None => match uri.query() {
-            Some(query) => format!("{rest}?{query}"),
-            None => rest.to_owned(),
-        },
+    if let Some(service) = rest.strip_prefix("services/") {
+        return Some(asked_of_service(member, unescaped(service), snapshot));
+    }
+    let of = match uri.query() {
+        Some(query) => format!("{rest}?{query}"),
+        None => rest.to_owned(),
     };
-    let is_service =
-        |name: &ServiceName| rest.starts_with("services/") && snapshot.services.contains_key(name);
-    match Question::read(&of, is_service) {
+    match Question::read(&of, |_| false) {
         Ok(None) | Err(Unclear::Neither(_)) => None,
         Ok(Some(question)) => Some(Asked::OfMember(Ok(Question { member, ..question }))),
         Err(unclear) => Some(Asked::OfMember(Err(unclear))),
+    }
+}
+
+fn asked_of_service(member: Option<String>, named: String, snapshot: &Snapshot) -> Asked {
+    match (snapshot.services.get_key_value(named.as_str()), member) {
+        (None, _) => Asked::NoService(named),
+        (Some((name, _)), None) => Asked::OfService(name.clone()),
+        (Some((name, _)), member) => {
+            let of = question::Asked::Service(name.clone());
+            Asked::OfMember(Ok(Question { of, member }))
+        }
     }
 }
 
@@ -79,6 +87,7 @@ pub fn answer(pages: &Pages, method: &Method, asked: Asked) -> Page {
         Asked::OfMember(Err(unclear)) => plain(StatusCode::BAD_REQUEST, format!("{unclear}\n")),
         Asked::OfService(_) if pages.stats.stopping.load(Ordering::Relaxed) => stopping(),
         Asked::OfService(name) => of_service(&name, &snapshot),
+        Asked::NoService(named) => of_no_service(&named, &snapshot),
     }
 }
 
@@ -95,8 +104,17 @@ fn of_service(name: &ServiceName, snapshot: &Snapshot) -> Page {
     if !open.is_empty() {
         return plain(StatusCode::OK, format!("{name}: {}\n", open.join(" ")));
     }
-    let why = service.map(ServiceState::why_shut).unwrap_or_default();
+    let why = snapshot.why_shut(name);
     plain(StatusCode::SERVICE_UNAVAILABLE, format!("{name}: {why}\n"))
+}
+
+fn of_no_service(named: &str, snapshot: &Snapshot) -> Page {
+    let names: Vec<&str> = snapshot.services.keys().map(ServiceName::as_str).collect();
+    let are = match names.is_empty() {
+        true => "there is none".to_owned(),
+        false => format!("there are {}", names.join(", ")),
+    };
+    plain(StatusCode::NOT_FOUND, format!("there is no service {}; {are}\n", Shown::of(named)))
 }
 
 fn of_member(question: &Question, snapshot: &Snapshot) -> Page {

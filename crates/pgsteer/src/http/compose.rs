@@ -45,6 +45,7 @@ fn cluster(snapshot: &Snapshot, stats: &Stats, now: &Now) -> Cluster {
         etcd_behind: etcd.map(|etcd| etcd.is_behind),
         etcd_events_total: etcd.map(|etcd| etcd.events),
         etcd_read_at: etcd.and_then(|etcd| Some(now.stamp(etcd.read_at?))),
+        members_trouble: snapshot.why_unlisted(),
         members: members
             .iter()
             .map(|(name, state)| member(name, state, gates(name, services, stats, now)))

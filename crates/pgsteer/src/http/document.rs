@@ -59,6 +59,9 @@ pub struct Cluster {
     /// When the keys were last read beside the watch.
     #[serde(default)]
     pub etcd_read_at: Option<Stamp>,
+    /// Why nobody lists the members, while none is known.
+    #[serde(default)]
+    pub members_trouble: Option<String>,
     /// Its members, by name.
     pub members: Vec<Member>,
     /// Its services, by name.

@@ -37,6 +37,7 @@ pub fn snapshot() -> Snapshot {
         scope: Some("batman".to_owned()),
         paused: true,
         etcd: Some(EtcdState { events: 3, read_at: Some(at(3_722_750)), ..EtcdState::default() }),
+        unlisted: BTreeMap::new(),
         local: None,
         members: members(),
         services: [(service("write"), write()), (service("read"), read())].into(),

@@ -234,6 +234,8 @@ async fn health_checks_are_asked_by_patronis_paths() {
             "n2: promotion under way: it holds the leader lock and is still in recovery\n",
         ),
         ("/services/read", 200, "read: n2\n"),
+        ("/services/x%20y", 404, "there is no service `x y`; there are read, write\n"),
+        ("/members/n2/services/x", 404, "there is no service `x`; there are read, write\n"),
         ("/primary", 503, "no member is known to run on this machine\n"),
         ("/replica?lag=16XB", 400, "`16XB` is no value for lag: a size, as in lag=16MB\n"),
     ] {

@@ -358,8 +358,7 @@ impl Search {
         };
         service.stats.refused_total.fetch_add(1, Ordering::Relaxed);
         let snapshot = worker.snapshot();
-        let mut detail =
-            snapshot.services.get(&service.name).map_or_else(String::new, |state| state.why_shut());
+        let mut detail = snapshot.why_shut(&service.name);
         if let Some(failure) = &self.last_failure {
             detail = format!("{detail}; last try: {failure}");
         }

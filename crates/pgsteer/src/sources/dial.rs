@@ -76,8 +76,13 @@ pub async fn resolve(endpoint: &Endpoint) -> Result<Vec<IpAddr>, Failure> {
 /// An error of a socket, or of TLS over one, in the core's words.
 pub fn failure(err: &io::Error, peer: &Arc<str>) -> Failure {
     let tls = err.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    if let Some(tls) = tls {
-        return Failure::Tls(Arc::from(format!("{peer}: {tls}")));
+    match tls {
+        // What came is no record of TLS at all.
+        Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) => {
+            return Failure::Tls(Arc::from(format!("{peer} does not seem to speak TLS")));
+        }
+        Some(tls) => return Failure::Tls(Arc::from(format!("{peer}: {tls}"))),
+        None => {}
     }
     match err.kind() {
         ErrorKind::ConnectionRefused => Failure::Refused(peer.clone()),
@@ -97,9 +102,13 @@ pub fn timed_out(peer: &Arc<str>, limit: Duration) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncReadExt;
     use tokio::net::TcpListener;
+    use tokio_rustls::TlsConnector;
 
     use super::*;
+    use crate::sources::fake;
+    use crate::tls::{self, Trust};
 
     const LIMIT: Duration = Duration::from_secs(5);
 
@@ -123,6 +132,22 @@ mod tests {
         drop(listener);
         let failure = connect(&[address.ip()], address.port(), &peer(), LIMIT).await;
         assert_eq!(failure.unwrap_err(), Failure::Refused(peer()));
+    }
+
+    #[tokio::test]
+    async fn whoever_answers_a_hello_in_clear_does_not_seem_to_speak_tls() {
+        let address = fake::server(|mut stream, _| async move {
+            let mut hello = [0; 16 * 1024];
+            assert!(stream.read(&mut hello).await.unwrap() > 0);
+            fake::drip(&mut stream, b"<!DOCTYPE HTML>").await;
+        })
+        .await;
+        let stream = TcpStream::connect(address).await.unwrap();
+        let config = tls::client_config(Trust::Anyone, None).unwrap();
+        let name = tls::server_name("pg-1").unwrap();
+        let err = TlsConnector::from(config).connect(name, stream).await.unwrap_err();
+        let clear = Failure::Tls(Arc::from("pg-1:5432 does not seem to speak TLS"));
+        assert_eq!(failure(&err, &peer()), clear);
     }
 
     #[tokio::test]

@@ -2,10 +2,11 @@
 //!
 //! `/cluster` costs Patroni a read of the DCS, so it is asked seldom, and of one member only.
 
+use std::mem::discriminant;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pgsteer_core::claim::{Failure, Report, Topology};
+use pgsteer_core::claim::{Failure, Report, Topology, Unlisted};
 use pgsteer_core::plan::Plan;
 use pgsteer_core::wire::excerpt::excerpt;
 use pgsteer_core::wire::patroni::{Cluster, parse_cluster};
@@ -56,13 +57,13 @@ struct Told {
 impl Discovery {
     /// Searches until somebody answers, and follows the cluster from then on.
     pub async fn run(mut self) -> Gone {
-        let told = self.search().await;
+        let Ok(told) = self.search().await else { return Gone };
         info!(by = %told.by.url(), members = told.cluster.members.len(), "cluster found");
         let mut last = told.by.clone();
         if let Err(gone) = self.report(told).await {
             return gone;
         }
-        let mut is_lost = false;
+        let mut lost: Option<Failure> = None;
         let mut seen = self.plan.borrow_and_update().clone();
         loop {
             if let Err(gone) = self.wait(&mut seen).await {
@@ -70,30 +71,30 @@ impl Discovery {
             }
             match self.ask_in_turn(&last).await {
                 Ok(told) => {
-                    if is_lost {
+                    if lost.take().is_some() {
                         info!(by = %told.by.url(), "members are listed again");
                     }
-                    is_lost = false;
                     last = told.by.clone();
                     if let Err(gone) = self.report(told).await {
                         return gone;
                     }
                 }
-                Err(failure) if !is_lost => {
-                    is_lost = true;
-                    warn!("nobody lists the members, the last list stays: {failure}");
+                Err(failure) => {
+                    if is_other_kind(&failure, lost.as_ref()) {
+                        warn!("nobody lists the members, the last list stays: {failure}");
+                    }
+                    lost = Some(failure);
                 }
-                Err(_) => {}
             }
         }
     }
 
     /// Asks all seeds at once, again and again, until the first answers.
-    async fn search(&self) -> Told {
+    async fn search(&self) -> Result<Told, Gone> {
         let mut asking = JoinSet::new();
         for seed in self.seeds.iter().cloned() {
-            let http = self.http.clone();
-            asking.spawn(async move { ask_until_told(&http, seed).await });
+            let (http, reports) = (self.http.clone(), self.reports.clone());
+            asking.spawn(async move { ask_until_told(&http, seed, &reports).await });
         }
         loop {
             match asking.join_next().await {
@@ -190,19 +191,32 @@ async fn quickened(
     }
 }
 
-async fn ask_until_told(http: &Client, seed: Base) -> Told {
-    let mut was_warned = false;
+/// Asks one address again and again, and reports what it fails by whenever that changes.
+async fn ask_until_told(
+    http: &Client,
+    seed: Base,
+    reports: &mpsc::Sender<Report>,
+) -> Result<Told, Gone> {
+    let mut last: Option<Failure> = None;
     loop {
-        match ask(http, &seed).await {
-            Ok(told) => return told,
-            Err(failure) if !was_warned => {
-                was_warned = true;
-                warn!("no members listed yet: {failure}");
-            }
-            Err(_) => {}
+        let failure = match ask(http, &seed).await {
+            Ok(told) => return Ok(told),
+            Err(failure) => failure,
+        };
+        if is_other_kind(&failure, last.as_ref()) {
+            warn!("no members listed yet: {failure}");
         }
+        if last.as_ref() != Some(&failure) {
+            let unlisted = Unlisted { asked: seed.url().clone(), failure: failure.clone() };
+            reports.send(Report::Unlisted(unlisted)).await.map_err(|_| Gone)?;
+        }
+        last = Some(failure);
         sleep(SEARCH).await;
     }
+}
+
+fn is_other_kind(failure: &Failure, last: Option<&Failure>) -> bool {
+    last.is_none_or(|last| discriminant(last) != discriminant(failure))
 }
 
 async fn ask(http: &Client, base: &Base) -> Result<Told, Failure> {
@@ -293,7 +307,29 @@ mod tests {
         })
         .await;
         let (discovery, _reports) = discovery(vec![base(address)], Plan::default());
-        assert_eq!(discovery.search().await.cluster.members.len(), 1);
+        assert_eq!(discovery.search().await.ok().unwrap().cluster.members.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_a_seed_fails_by_is_reported_and_again_when_it_is_something_else() {
+        let address = fake::server(|mut stream, number| async move {
+            fake::read_head(&mut stream).await;
+            if number >= 3 {
+                fake::drip(&mut stream, b"HTTP/1.0 500 Oh\r\n\r\n").await;
+            }
+        })
+        .await;
+        let seed = base(address);
+        let (discovery, mut reports) = discovery(vec![seed.clone()], Plan::default());
+        let _task = Task::spawn(discovery.run());
+        for is_expected in [
+            |failure: &Failure| matches!(failure, Failure::Closed(_)),
+            |failure: &Failure| matches!(failure, Failure::Malformed(_)),
+        ] {
+            let Some(Report::Unlisted(unlisted)) = reports.recv().await else { panic!() };
+            assert_eq!(unlisted.asked, *seed.url());
+            assert!(is_expected(&unlisted.failure), "{}", unlisted.failure);
+        }
     }
 
     #[tokio::test]

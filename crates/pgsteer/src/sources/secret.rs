@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::bail;
+use tracing::warn;
 
 use crate::complaint::Complaint;
 
@@ -17,7 +19,7 @@ const SECRET_BYTES_MAX: u64 = 4096;
 pub struct Secret(String);
 
 impl Secret {
-    /// Reads the first line of `file`.
+    /// Reads the first line of `file`. One that everybody may read is taken, and the log says so.
     ///
     /// # Errors
     /// A file that cannot be read, is empty, too large or no UTF-8; the message names the
@@ -25,9 +27,19 @@ impl Secret {
     pub fn read(file: &Path) -> anyhow::Result<Secret> {
         let name = file.display();
         let mut bytes = Vec::new();
+        let mut is_open_to_all = false;
         let length = File::open(file)
-            .and_then(|opened| opened.take(SECRET_BYTES_MAX + 1).read_to_end(&mut bytes))
+            .and_then(|opened| {
+                is_open_to_all = is_for_everybody(&opened)?;
+                opened.take(SECRET_BYTES_MAX + 1).read_to_end(&mut bytes)
+            })
             .map_err(|error| Complaint::unreadable(file, &error))?;
+        if is_open_to_all {
+            warn!(
+                "{name}: everybody on this machine may read this password: chmod 600 {name}, with pgsteer's \
+                 user as the owner"
+            );
+        }
         if length as u64 > SECRET_BYTES_MAX {
             bail!("{name}: a password file has at most {SECRET_BYTES_MAX} bytes");
         }
@@ -44,6 +56,10 @@ impl Secret {
     pub fn expose(&self) -> &str {
         &self.0
     }
+}
+
+fn is_for_everybody(file: &File) -> io::Result<bool> {
+    Ok(file.metadata()?.permissions().mode() & 0o004 != 0)
 }
 
 impl From<&str> for Secret {
@@ -74,6 +90,16 @@ mod tests {
     fn the_password_is_the_first_line() {
         let path = file("two-lines", b"open sesame\r\nanother line\n");
         assert_eq!(Secret::read(&path).unwrap().expose(), "open sesame");
+        fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn a_file_is_for_everybody_if_others_than_its_owner_and_group_may_read_it() {
+        let path = file("open", b"open sesame");
+        for (mode, is_open) in [(0o644, true), (0o604, true), (0o640, false), (0o600, false)] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(is_for_everybody(&File::open(&path).unwrap()).unwrap(), is_open, "{mode:o}");
+        }
         fs::remove_file(path).unwrap();
     }
 

@@ -68,7 +68,12 @@ fn cluster_line(cluster: &Cluster, ink: Ink) -> String {
         Some("lost") => format!(", {}", paint("etcd is not watched", Paint::Doubtful, ink)),
         _ => String::new(),
     };
-    format!("cluster {}{scope}, {members}{mode}{etcd}\n", printable(&cluster.name))
+    let mut line = format!("cluster {}{scope}, {members}{mode}{etcd}\n", printable(&cluster.name));
+    if let Some(trouble) = &cluster.members_trouble {
+        let why = format!("nobody lists the members: {}", printable(trouble));
+        line.push_str(&format!("{}\n", paint(&why, Paint::Bad, ink)));
+    }
+    line
 }
 
 fn members(cluster: &Cluster) -> Table {
@@ -223,6 +228,17 @@ mod tests {
         assert!(!first(&document).contains("stopping"));
         document.stopping = true;
         assert!(first(&document).ends_with(", stopping: no new clients"));
+    }
+
+    #[test]
+    fn where_nobody_lists_the_members_it_says_why() {
+        let mut snapshot = sample::calm();
+        snapshot.members.clear();
+        let url = std::sync::Arc::<str>::from("http://10.0.0.11:8008");
+        snapshot.unlisted.insert(url.clone(), pgsteer_core::claim::Failure::Refused(url));
+        let page = draw(&sample::document_of(&snapshot), Ink::Plain);
+        let why = "\nnobody lists the members: connection refused by http://10.0.0.11:8008\n";
+        assert!(page.contains(why), "{page}");
     }
 
     #[test]

@@ -222,6 +222,7 @@ fn snapshot(servers: &[&FakeServer]) -> Snapshot {
         scope: None,
         paused: false,
         etcd: None,
+        unlisted: BTreeMap::new(),
         local: None,
         members,
         services,

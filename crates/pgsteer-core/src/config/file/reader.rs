@@ -48,6 +48,11 @@ impl Reader {
         }
     }
 
+    /// What errors call the file.
+    pub fn file_name(&self) -> Arc<str> {
+        self.file_name.clone()
+    }
+
     /// The table of the whole file, as far as it is TOML; nothing if it is too large.
     pub fn parse<'t>(&self, text: &'t str) -> Option<Spanned<DeTable<'t>>> {
         if text.len() > FILE_BYTES_MAX {

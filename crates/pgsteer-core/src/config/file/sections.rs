@@ -22,6 +22,7 @@ pub fn draft(reader: &Reader, table: &DeTable<'_>) -> Draft {
     let mut file = Section::new(reader, "", table);
     let draft = Draft {
         purpose: Purpose::default(),
+        file: Some(reader.file_name()),
         cluster: section(&mut file, "cluster", cluster).value().unwrap_or_default(),
         patroni: section(&mut file, "patroni", patroni),
         members: file.find("members").map_or_else(Field::default, members),

@@ -6,7 +6,7 @@ use crate::config::conflict::Conflict;
 use crate::config::draft::{AgentDraft, Draft, Field};
 use crate::config::error::{ConfigErrors, Place};
 use crate::config::limits::{AGENT_DEFAULT, AGENT_LISTEN, LINE_WAIT};
-use crate::config::problem::{Problem, Shown};
+use crate::config::problem::Problem;
 use crate::config::{AgentConfig, ServiceConfig, Vocabulary, Weight};
 use crate::names::ServiceName;
 use crate::question::Question;
@@ -51,9 +51,9 @@ fn default(
     }
     match Question::read(&text, |name| services.contains_key(name)) {
         Ok(Some(question)) => Some(question),
-        Ok(None) | Err(_) => {
+        read => {
             let place = draft.given().map_or(Place::Whole, |given| given.place.clone());
-            errors.push(place, Problem::Question(Shown::of(&text)));
+            errors.push(place, Problem::of_question(&text, read.err()));
             None
         }
     }

@@ -47,7 +47,8 @@ pub fn finish(draft: &Draft, errors: &mut ConfigErrors) -> Option<ClusterConfig>
 
 fn membership(draft: &Draft, errors: &mut ConfigErrors) -> Option<Membership> {
     if draft.patroni.is_absent() && draft.members.is_absent() {
-        errors.push(Place::Whole, Conflict::NoMembers(draft.purpose));
+        let (purpose, file) = (draft.purpose, draft.file.clone());
+        errors.push(Place::Whole, Conflict::NoMembers { purpose, file });
         return None;
     }
     if let (Some(patroni), Some(members)) = (draft.patroni.given(), draft.members.given()) {
