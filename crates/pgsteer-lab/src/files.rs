@@ -2,9 +2,14 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::member::{APP, CHECK, Member, SUPERUSER};
 use crate::tools::EtcdApi;
+
+/// How long the leader lock lasts: the least that Patroni 4 allows, so an automatic failover takes some
+/// 20 seconds.
+pub const TTL: Duration = Duration::from_secs(20);
 
 /// The cluster's name in Patroni.
 pub const SCOPE: &str = "lab";
@@ -24,7 +29,6 @@ pub struct PatroniFile<'a> {
 }
 
 impl PatroniFile<'_> {
-    /// `ttl` is the smallest that Patroni 4 allows, so an automatic failover takes some 20 seconds.
     /// Each Patroni asks its own etcd only: which member a partition hurts is then known beforehand.
     pub fn text(&self) -> String {
         let Member { name, ip, postgres_port, patroni_port, etcd_port, folder, .. } = self.member;
@@ -32,6 +36,7 @@ impl PatroniFile<'_> {
         let bin = self.postgres_bin.display();
         let clients = self.clients;
         let connections_max = self.connections_max;
+        let ttl = TTL.as_secs();
         let noloadbalance = self.noloadbalance;
         let etcd = match self.etcd_api {
             EtcdApi::V2 => "etcd",
@@ -49,7 +54,7 @@ restapi:
   use_proxies: true
 bootstrap:
   dcs:
-    ttl: 20
+    ttl: {ttl}
     loop_wait: 2
     retry_timeout: 3
     maximum_lag_on_failover: 1073741824

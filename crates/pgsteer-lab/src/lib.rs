@@ -42,6 +42,7 @@ mod wire;
 
 pub use acts::{ACTS_HELP, SwitchoverOrder};
 pub use bench::client::{Client as ScramClient, Failure as ScramFailure};
+pub use files::TTL;
 pub use health::Ailment;
 pub use lab::Lab;
 pub use member::{APP, CHECK, Member, SUPERUSER};

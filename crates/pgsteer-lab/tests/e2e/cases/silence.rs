@@ -1,9 +1,9 @@
 //! The primary goes silent: its sockets stay open, and nobody says a word.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use pgsteer_lab::{Lab, Standing, Truth};
+use pgsteer_lab::{Lab, Standing, TTL, Truth};
 
 use super::join;
 use crate::kept::Kept;
@@ -36,6 +36,7 @@ fn primary_goes_silent(
     let ours: Vec<_> =
         sockets::open_to(old.postgres_addr())?.difference(&not_ours).copied().collect();
     ensure!(ours.len() >= KEPT, "{KEPT} sessions have {} connections", ours.len());
+    let silent_since = Instant::now();
     act(lab, &old.name)?;
     steer.wait_for_gate("write", &old.name, "shut", Duration::from_secs(10))?;
     let (door, silent) = (steer.doors.write, old.postgres_addr());
@@ -55,6 +56,9 @@ fn primary_goes_silent(
         let words = session.ensure_ended()?;
         ensure!(words.contains("57P01") && words.contains(&old.name), "{words}");
     }
+    // The lock was taken from it early. Its Patroni goes on to claim it until the ttl is over by its own
+    // clock, as it is in earnest before anybody else gets it; two claims at once are another story.
+    std::thread::sleep(TTL.saturating_sub(silent_since.elapsed()));
     let (every, limit) = (Duration::from_millis(20), Duration::from_secs(10));
     let writes = Traffic::writes(lab, door, every, limit)?;
     undo(lab, &old.name)?;
