@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 LAB   := $(CARGO) run --quiet -p pgsteer-lab --
-BENCH := $(CARGO) run --quiet --release -p pgsteer-lab --
+BENCH := $(CARGO) run --quiet --release -p pgsteer-bench --
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint unit e2e story build install-lab lab bench bench-failover bench-proxy bench-agent bench-render deny clean
@@ -41,20 +41,20 @@ lab: install-lab ## A real cluster to play with, until Ctrl-C (ARGS='--network n
 bench: bench-failover bench-proxy bench-agent bench-render ## All benchmarks; they write docs/BENCHMARKS.md, docs/AGENT.md and docs/RENDER.md
 
 bench-failover: install-lab ## Failover seen by clients: pgsteer, HAProxy twice, libpq, side by side
-	$(CARGO) build --quiet --release -p pgsteer -p pgsteer-lab
-	$(BENCH) bench-failover --out docs/BENCHMARKS.md $(ARGS)
+	$(CARGO) build --quiet --release -p pgsteer -p pgsteer-bench
+	$(BENCH) failover --out docs/BENCHMARKS.md $(ARGS)
 
 bench-proxy: install-lab ## CPU per transaction: pgsteer and HAProxy in turn
-	$(CARGO) build --quiet --release -p pgsteer -p pgsteer-lab
-	$(BENCH) bench-proxy --out docs/BENCHMARKS.md $(ARGS)
+	$(CARGO) build --quiet --release -p pgsteer -p pgsteer-bench
+	$(BENCH) proxy --out docs/BENCHMARKS.md $(ARGS)
 
 bench-agent: install-lab ## The agent beside happac and the blog's daemon: faults, answers, cost; writes docs/AGENT.md
-	$(CARGO) build --quiet --release -p pgsteer -p pgsteer-lab
-	$(BENCH) bench-agent --out docs/AGENT.md $(ARGS)
+	$(CARGO) build --quiet --release -p pgsteer -p pgsteer-bench
+	$(BENCH) agent --out docs/AGENT.md $(ARGS)
 
 bench-render: install-lab ## HAProxy with profile sql beside the check that it replaces; writes docs/RENDER.md
-	$(CARGO) build --quiet --release -p pgsteer -p pgsteer-lab
-	$(BENCH) bench-render --out docs/RENDER.md $(ARGS)
+	$(CARGO) build --quiet --release -p pgsteer -p pgsteer-bench
+	$(BENCH) render --out docs/RENDER.md $(ARGS)
 
 install-lab: cargo
 	@sh scripts/install-lab.sh

@@ -13,7 +13,7 @@ use crate::guardian::Guardian;
 use crate::launcher::Launcher;
 use crate::member::{CHECK, Member, SUPERUSER};
 use crate::options::LabOptions;
-use crate::processes::Processes;
+use crate::processes::{Part, Processes};
 use crate::tools::EtcdApi;
 use crate::wire::{Rows, Session};
 
@@ -138,6 +138,12 @@ impl Lab {
             new.write_all(CHECK.as_bytes()).context("cannot write the password file")?;
         }
         Ok(file)
+    }
+
+    /// The process ids of one member that belong to `parts`, in the order of the parts.
+    pub fn pids(&self, name: &str, parts: &[Part]) -> Vec<u32> {
+        let processes = self.processes.of(name, parts);
+        processes.iter().map(|process| process.pid.as_raw_nonzero().get().unsigned_abs()).collect()
     }
 
     /// Runs SQL on one member as the superuser.

@@ -22,14 +22,6 @@ enum Command {
     Demo(cli::demo::Demo),
     /// Do something to the cluster that is up; without an act, list them.
     Act(cli::act::Act),
-    /// What a client sees of a failover: pgsteer, HAProxy twice, and libpq side by side.
-    BenchFailover(cli::bench_failover::BenchFailover),
-    /// What a transaction costs in the proxy: pgsteer and HAProxy in turns.
-    BenchProxy(cli::bench_proxy::BenchProxy),
-    /// What HAProxy hears from the agent while things go wrong, and what an answer takes and costs.
-    BenchAgent(cli::bench_agent::BenchAgent),
-    /// How soon HAProxy knows a standby and a new primary: profile sql beside the check it replaces.
-    BenchRender(cli::bench_render::BenchRender),
 }
 
 fn main() -> ExitCode {
@@ -37,10 +29,6 @@ fn main() -> ExitCode {
         Command::Up(up) => up.run(),
         Command::Demo(demo) => demo.run(),
         Command::Act(act) => act.run(),
-        Command::BenchFailover(bench) => bench.run(),
-        Command::BenchProxy(bench) => bench.run(),
-        Command::BenchAgent(bench) => bench.run(),
-        Command::BenchRender(bench) => bench.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

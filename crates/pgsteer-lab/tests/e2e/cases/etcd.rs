@@ -7,7 +7,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use pgsteer_lab::{Lab, ScramClient};
+use pgsteer_lab::Lab;
+use pgsteer_lab::scram_client::Client as ScramClient;
 
 use crate::steer::{Steer, Wanted};
 

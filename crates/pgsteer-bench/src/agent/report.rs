@@ -1,0 +1,212 @@
+//! The section of docs/AGENT.md: the bars, the fault table, answers and their cost.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use super::table::{AGENT_INTER, BACKENDS, Row, TIMEOUT};
+use super::{Answers, BARE, BLOG_PER_SECOND, CROWD, Cost, Measured, PER_SECOND};
+use crate::bars::Bars;
+use crate::clock::today;
+use crate::table::{Table, median, span};
+use pgsteer_lab::agents::{Fault, Judgement, LOOK_EVERY};
+
+/// What agents are promised to need beyond the interval of the checks.
+const GRACE: Duration = Duration::from_millis(100);
+
+pub fn section(measured: &Measured) -> String {
+    let mut text = String::from("## Measured: faults, answers, cost\n\n");
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "`make bench-agent`, {}.\n\n{}\n", today(), measured.versions);
+    let _ = writeln!(text, "### The bars\n\n{}", bars(measured));
+    let _ = writeln!(text, "### What HAProxy believes\n\n{}", faults(&measured.rows));
+    let _ = writeln!(text, "{}", HOW_FAULTS.replace("{look}", &ms(LOOK_EVERY)));
+    let _ = writeln!(text, "### Answers\n\n{}", answers(&measured.answering.answers));
+    let _ = writeln!(text, "### Cost\n\n{}", costs(measured));
+    text
+}
+
+const HOW_FAULTS: &str = "\
+One cluster of three members, one HAProxy with four backends, and every agent on the address of its
+member; `agent-inter 500ms` for all. *pgsteer* is docs/haproxy/recommended.cfg, with agents that have a
+login for checks, look at PgBouncer's path (`-r`), and take a server for hung after 500 ms. *pgsteer, happac's line* asks the same agents by
+scenario B's lines, where only a TCP check stands beside the agent. *happac* (scenario B) and *blog's
+daemon* (the blog's backend, with its check of Patroni beside the agent) are stand-ins, written for this
+from the description of what those do, not from their code; they stand before Debian's Patroni 3.0.2,
+because the blog's daemon looks for the role `master`, which Patroni 4 does not say any more: there it
+has every node in maintenance for ever. All servers are the members' PgBouncers.
+
+The time is that from the moment at which the truth changed to the moment since which HAProxy was right,
+seen in `show stat` every {look}. When a member takes writes, and when it ceases, is known from direct
+connections to each. *Always* means that HAProxy was right when it had to be and stayed so.
+
+- *another is promoted*: the leader lock runs out, and the old primary's PostgreSQL goes on to take writes
+  without knowing, because its Patroni cannot tell it.
+- *PostgreSQL hung*: nothing but time tells a hang from a slow answer. The next question comes within 250 ms,
+  `timeout_seconds` of `[check]`, here 500 ms, has to pass, and then comes the next agent-check.
+- *led to a replica by a reload*: PgBouncer leaves the sessions that are there where they are, that of
+  pgsteer as well. A fresh login through it is tried every 5 to 5.5 s, and only that one tells.
+- *agent killed*: the agents of all four backends. HAProxy keeps what it last heard of each; that is its
+  rule, and right for as long as nothing changes. In the next row something does. What helps is a check
+  that does not hang on the same process, as in recommended.cfg, and a supervisor that starts the agent
+  again.
+";
+
+fn bars(measured: &Measured) -> String {
+    let mut bars = Bars::new();
+    let ours = || measured.rows.iter().map(|row| (row, &row.judgements[0]));
+    let right = ours().filter(|(_, judged)| judged.is_right()).count();
+    let all = measured.rows.len();
+    let words = (format!("{right} of {all}"), right == all && all > 0);
+    bars.add("rows of the fault table in which HAProxy is right in the end", "all", Some(words));
+    let worst = |of: &dyn Fn(Fault) -> bool| {
+        let rows = ours().filter(|(row, _)| of(row.fault));
+        rows.map(|(_, judged)| time(judged)).max()
+    };
+    let told = |worst: Option<Duration>, bar: Duration| {
+        worst.filter(|time| *time < Duration::MAX).map(|time| (ms(time), time <= bar))
+    };
+    let bar = AGENT_INTER + GRACE;
+    let plain = worst(&|fault| fault.notice(TIMEOUT).is_zero());
+    bars.add("the latest of them, but for the next three", &ms(bar), told(plain, bar));
+    for (fault, after) in [
+        (Fault::AgentKilled, "then the check beside it, `inter 1s fall 2`"),
+        (Fault::PostgresHung, "the next question, its timeout"),
+        (Fault::PoolerReloaded, "the next fresh login"),
+    ] {
+        let bar = bar + fault.notice(TIMEOUT);
+        let figure = format!("{fault}: {after}, and then the same");
+        bars.add(&figure, &ms(bar), told(worst(&|of| of == fault), bar));
+    }
+    let is_ours = |each: &&Answers| each.name != BARE && !each.name.contains("blog");
+    for each in measured.answering.answers.iter().filter(is_ours) {
+        let (middle, late) = (each.latencies.within(0.5), each.latencies.within(0.99));
+        let [fast, slow] = [Duration::from_micros(100), Duration::from_millis(1)];
+        let name = format!("answer {}", each.name);
+        bars.add(&format!("{name}: median"), "100 µs", Some((us(middle), middle <= fast)));
+        bars.add(&format!("{name}: 99th percentile"), "1 ms", Some((us(late), late <= slow)));
+    }
+    let ratio = ratio(measured);
+    let words = ratio.map(|ratio| (format!("1/{:.0}", 1.0 / ratio), ratio <= 1.0 / 20.0));
+    bars.add("CPU of all who take part per check, of that with the blog's daemon", "1/20", words);
+    let rest = measured.rest;
+    let cpu = (format!("{:.2} %", rest.cores * 100.0), rest.cores <= 0.005);
+    bars.add("at rest: of one core", "0.5 %", Some(cpu));
+    let mib = rest.resident_bytes as f64 / 1048576.0;
+    bars.add("at rest: memory", "15 MB", Some((format!("{mib:.1} MB"), mib <= 15.0)));
+    bars.text()
+}
+
+fn faults(rows: &[Row]) -> String {
+    let mut head = vec!["what happens to the primary's node", "right is"];
+    head.extend(BACKENDS.map(|(_, name)| name));
+    let mut table = Table::new(&head);
+    for row in rows {
+        let mut cells = vec![row.phase.to_owned(), row.right.clone()];
+        cells.extend(row.judgements.iter().map(|judged| match judged {
+            Judgement::Always => "always".to_owned(),
+            Judgement::After(time) => ms(*time),
+            Judgement::Never { status } => {
+                format!("**wrong**: {status} after {:.0} s", row.looked.as_secs_f64())
+            }
+        }));
+        table.row(cells);
+    }
+    table.text()
+}
+
+fn answers(all: &[Answers]) -> String {
+    let mut table = Table::new(&["answer", "checks", "median", "99 %", "99.9 %", "slowest"]);
+    for each in all {
+        let within = |share| us(each.latencies.within(share));
+        table.row(vec![
+            each.name.to_owned(),
+            each.latencies.count().to_string(),
+            within(0.5),
+            within(0.99),
+            within(0.999),
+            within(1.0),
+        ]);
+    }
+    let notes: String = all
+        .iter()
+        .filter(|each| !each.note.is_empty())
+        .fold(String::new(), |notes, each| notes + &format!("- *{}*: {}.\n", each.name, each.note));
+    format!(
+        "{PER_SECOND} checks a second, each a connection of its own, from the connect to the end of the \
+         answer, as an open loop: a\ncheck that starts late because of those before it is counted from \
+         its own moment. The one who asks, the agent\nand a cluster of one member share the machine. *{BARE}* does nothing but take in, \
+         read, answer and close,\nand says what the machine itself takes.\n\n{}\n{notes}\
+         - The {CROWD} are, in equal parts: half a line without an end, nothing at all, a question whose \
+         answer is never\n  read, and 64 kB of garbage. Each holds its connection for two seconds and \
+         comes again. Its\n  thread is at nice 19, for elsewhere it has a machine of its own.\n",
+        table.text()
+    )
+}
+
+fn costs(measured: &Measured) -> String {
+    let mut table = Table::new(&[
+        "round",
+        "pgsteer: all who take part",
+        "the agent",
+        "blog's daemon: all who take part",
+        "the daemon",
+    ]);
+    for (round, (ours, blog)) in
+        (1..).zip(measured.answering.pgsteer.iter().zip(&measured.answering.blog))
+    {
+        let mut cells = vec![format!("{round}")];
+        for cost in [ours, blog] {
+            cells.extend([cost.taking_part, cost.own].map(us));
+        }
+        table.row(cells);
+    }
+    let secs = measured.plan.time.as_secs();
+    let (cores, mib) =
+        (measured.rest.cores * 100.0, measured.rest.resident_bytes as f64 / 1048576.0);
+    let rest = format!(
+        "At rest, with three members to watch and a login for checks, an agent takes {cores:.2} % of a core \
+         and {mib:.1} MB,\nwatched for {} s.\n",
+        measured.plan.rest.as_secs()
+    );
+    format!(
+        "CPU per check of all processes that take part (whoever asks, the agent, Patroni, PostgreSQL, etcd) \
+         beyond what they\ntake without checks (but with the asker's clock, which wakes it as often), and of the process that answers; by the scheduler's own \
+         account, because /proc/stat counts by\nticks, between which such short work falls. {PER_SECOND} \
+         checks a second for pgsteer, {BLOG_PER_SECOND} for the blog's daemon\n({}), {secs} s each.\n\n{}\n{rest}",
+        measured.answering.blog_words,
+        table.text()
+    )
+}
+
+/// Medians of the rounds.
+fn ratio(measured: &Measured) -> Option<f64> {
+    let middle = |costs: &[Cost]| {
+        let all: Vec<f64> = costs.iter().map(|cost| cost.taking_part.as_secs_f64()).collect();
+        median(&all)
+    };
+    let (ours, blog) = (middle(&measured.answering.pgsteer)?, middle(&measured.answering.blog)?);
+    (blog > 0.0 && ours > 0.0).then(|| ours / blog)
+}
+
+fn time(judged: &Judgement) -> Duration {
+    match judged {
+        Judgement::Always => Duration::ZERO,
+        Judgement::After(time) => *time,
+        Judgement::Never { .. } => Duration::MAX,
+    }
+}
+
+fn ms(time: Duration) -> String {
+    match time.as_millis() {
+        0..1000 => format!("{} ms", time.as_millis()),
+        _ => span(time.as_micros().try_into().unwrap_or(u64::MAX)),
+    }
+}
+
+fn us(time: Duration) -> String {
+    match time.as_micros() {
+        1_000_000.. => format!("{:.2} s", time.as_secs_f64()),
+        0..1_000 => format!("{} µs", time.as_micros()),
+        _ => format!("{:.2} ms", time.as_secs_f64() * 1e3),
+    }
+}

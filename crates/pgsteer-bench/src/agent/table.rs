@@ -1,0 +1,134 @@
+//! The fault table: what HAProxy believes, by whom it is told, fault by fault.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use pgsteer_lab::Lab;
+use pgsteer_lab::Member;
+use pgsteer_lab::Truth;
+use pgsteer_lab::agents::{
+    Agents, Crew, Example, Fault, Haproxy, Judgement, Patience, Scene, judge,
+};
+
+const RECOMMENDED: &str = include_str!("../../../../docs/haproxy/recommended.cfg");
+const SCENARIO_B: &str = include_str!("../../../../docs/haproxy/scenario-b.cfg");
+const BLOG: &str = include_str!("../../../../docs/haproxy/blog.cfg");
+
+/// The same for all.
+pub const AGENT_INTER: Duration = Duration::from_millis(500);
+
+/// A server that hangs is taken for one after so long.
+pub const TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Longer than the slowest of the checks that stand beside the agents: happac's `inter 3s fall 3`.
+const PATIENCE: Patience =
+    Patience { least: Duration::from_secs(6), most: Duration::from_secs(12) };
+
+const SETTLE_LIMIT: Duration = Duration::from_secs(90);
+
+/// The backends of the one HAProxy, as the table heads its columns.
+pub const BACKENDS: [(&str, &str); 4] = [
+    ("write", "pgsteer"),
+    ("same_line", "pgsteer, happac's line"),
+    ("happac", "happac"),
+    ("blog", "blog's daemon"),
+];
+
+/// One server in one phase of a fault, by backend.
+#[derive(Debug)]
+pub struct Row {
+    pub fault: Fault,
+    pub phase: &'static str,
+    /// What is right.
+    pub right: String,
+    /// How long it was looked at.
+    pub looked: Duration,
+    pub judgements: Vec<Judgement>,
+}
+
+/// All faults, one after the other.
+pub fn measure(lab: &Lab, binary: &Path, faults: &[Fault]) -> Result<Vec<Row>> {
+    let timeout = TIMEOUT.as_secs_f64();
+    let ours = Agents::pgsteer(lab, binary, "vocabulary = 'admin'", timeout)?.pooled();
+    let beside = ours.beside_haproxy(lab)?;
+    let mut crews = [
+        Crew::start(lab, "agent", 0, ours)?,
+        Crew::start(lab, "happac", 1, Agents::Happac)?,
+        Crew::start(lab, "blog", 2, Agents::BlogDaemon)?,
+    ];
+    let of = |text: &str, crew: &Crew| {
+        let post = |member: &Member| crew.post(lab, member);
+        let example = Example::of(text, lab, post, Some(beside.post))?;
+        anyhow::Ok(named(&example.text))
+    };
+    let sections = [
+        of(RECOMMENDED, &crews[0])?,
+        of(SCENARIO_B, &crews[0])?.replace("listen master\n", "listen same_line\n"),
+        of(SCENARIO_B, &crews[1])?.replace("listen master\n", "listen happac\n"),
+        through_poolers(lab, of(BLOG, &crews[2])?),
+    ]
+    .concat();
+    let haproxy = Haproxy::start(lab, "haproxy-faults", &sections)?;
+    let mut rows = Vec::new();
+    for fault in faults {
+        println!("{fault}");
+        rows.extend(row(lab, &haproxy, &mut crews, *fault).with_context(|| fault.to_string())?);
+    }
+    Ok(rows)
+}
+
+/// The blog's servers are PostgreSQL itself; here all backends stand before the same PgBouncers.
+fn through_poolers(lab: &Lab, text: String) -> String {
+    lab.members().iter().fold(text, |text, member| {
+        text.replace(&member.postgres_addr().to_string(), &member.pgbouncer_addr().to_string())
+    })
+}
+
+/// Servers bear the members' names, and every agent is asked as often as the others.
+fn named(text: &str) -> String {
+    let inter = format!("agent-inter {}ms", AGENT_INTER.as_millis());
+    let mut text = text
+        .replace("patroni-", "n")
+        .replace("-pgbouncer ", " ")
+        .replace("server mast-pg", "server n")
+        .replace("backend mast-pgX_psql_readwrite", "backend blog")
+        .replace("fall 2 rise 2 on-marked", &format!("fall 2 rise 2 {inter} on-marked"));
+    for theirs in ["agent-inter 5s", "agent-inter 1s"] {
+        text = text.replace(theirs, &inter);
+    }
+    text
+}
+
+fn row(lab: &Lab, haproxy: &Haproxy, crews: &mut [Crew], fault: Fault) -> Result<Vec<Row>> {
+    lab.reset()?;
+    for crew in crews.iter_mut() {
+        crew.mend(lab)?;
+    }
+    let (truth, watch) = (Truth::watch(lab)?, haproxy.watch()?);
+    let backends = BACKENDS.map(|(backend, _)| backend);
+    let scene =
+        Scene { lab, truth: &truth, watch: &watch, backends: &backends, patience: PATIENCE };
+    scene.settle(SETTLE_LIMIT)?;
+    let old = lab.primary()?.name.clone();
+    let phases = fault.happen(&scene, crews)?;
+    let log = watch.log();
+    let mut rows = Vec::new();
+    for phase in &phases {
+        for expected in &phase.expected {
+            let right = match (expected.server == old, expected.up) {
+                (true, true) => "primary up",
+                (true, false) => "old primary not up",
+                (false, _) => "new primary up",
+            };
+            let each = backends.iter().map(|of| judge(&log, of, expected, phase.end));
+            let judgements: Vec<Judgement> = each.collect();
+            println!("  {}, {right}: {judgements:?}", phase.name);
+            let looked = phase.end.saturating_duration_since(expected.from);
+            let right = right.to_owned();
+            rows.push(Row { fault, phase: phase.name, right, looked, judgements });
+        }
+    }
+    Ok(rows)
+}

@@ -1,0 +1,39 @@
+//! `pgsteer-bench proxy`: what a transaction costs in the proxy, pgsteer and HAProxy in turns.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use pgsteer_bench::{proxy, write_section};
+
+#[derive(Debug, Args)]
+pub struct Proxy {
+    /// How many pairs of runs the main figure is taken from.
+    #[arg(long, default_value_t = 7)]
+    pairs: usize,
+    /// How long each run of a pair is, in seconds.
+    #[arg(long, default_value_t = 6)]
+    seconds: u64,
+    /// Two short pairs, no other shapes, and nothing written.
+    #[arg(long)]
+    quick: bool,
+    /// Whose section bench-proxy is written.
+    #[arg(long, default_value = "docs/BENCHMARKS.md")]
+    out: PathBuf,
+}
+
+impl Proxy {
+    pub fn run(self) -> Result<()> {
+        let plan = match self.quick {
+            true => proxy::Plan::quick(),
+            false => proxy::Plan::whole(self.pairs, self.seconds),
+        };
+        let section = proxy::run(&plan)?;
+        println!("\n{section}");
+        if !self.quick {
+            write_section(&self.out, "bench-proxy", &section)?;
+            println!("written to {}", self.out.display());
+        }
+        Ok(())
+    }
+}

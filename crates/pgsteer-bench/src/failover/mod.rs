@@ -1,0 +1,134 @@
+//! What a client sees of a failover: four doors side by side on one cluster, the same traffic at
+//! each, and the cluster's primary lost again and again.
+
+mod doors;
+mod events;
+mod gates;
+mod libpq;
+mod record;
+mod report;
+mod tally;
+mod traffic;
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use self::doors::{Door, Doors};
+use self::events::{Event, Kind, happen};
+use self::gates::Opened;
+use self::record::Log;
+use crate::usage::{Rest, at_rest};
+use crate::{bench_setup, versions};
+use pgsteer_lab::Lab;
+use pgsteer_lab::Network;
+use pgsteer_lab::Truth;
+
+/// The traffic flows undisturbed for so long before the first event, and what fails then is told.
+const UNDISTURBED: Duration = Duration::from_secs(5);
+
+const MEMBERS: usize = 3;
+
+/// Between two tries at one door, on a machine that is large enough.
+const WANTED_STEP: Duration = Duration::from_millis(20);
+
+/// What is done.
+#[derive(Debug)]
+pub struct Plan {
+    events: Vec<Kind>,
+    rest: Duration,
+    /// Between two tries at one door.
+    every: Duration,
+}
+
+impl Plan {
+    pub fn whole(switchovers: usize, every: Duration) -> Self {
+        let mut events = vec![Kind::Switchover; switchovers];
+        events.extend([Kind::Crash, Kind::Freeze, Kind::Partition]);
+        Self { events, rest: Duration::from_secs(30), every }
+    }
+
+    pub fn quick(switchovers: usize, every: Duration) -> Self {
+        Self { events: vec![Kind::Switchover; switchovers], rest: Duration::from_secs(3), every }
+    }
+}
+
+/// Between two tries at one door. A new session costs PostgreSQL some 5 ms of CPU, and libpq takes
+/// up to three for each of its own, so that on a small machine four doors at 50 a second would
+/// measure nothing but the lack of CPU.
+pub fn affordable_step() -> Duration {
+    const CORES_WANTED: usize = 4;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if cores < CORES_WANTED { 2 * WANTED_STEP } else { WANTED_STEP }
+}
+
+/// All that was measured.
+#[derive(Debug)]
+struct Measured {
+    versions: String,
+    every: Duration,
+    rest: Duration,
+    at_rest: Vec<(Door, Rest)>,
+    /// Tries that failed before anything was done to the cluster, by door.
+    failed_undisturbed: Vec<(Door, usize)>,
+    events: Vec<Event>,
+    logs: Vec<(Door, Log)>,
+    openings: Vec<Opened>,
+}
+
+/// Runs the benchmark; the text of its section.
+pub fn run(plan: &Plan) -> Result<String> {
+    let binary = bench_setup::pgsteer_binary()?;
+    let lab = bench_setup::start_lab(best_network(), MEMBERS)?;
+    bench_setup::app_sql(&lab, traffic::TABLES)?;
+    let mut doors = Doors::open(&lab, &binary)?;
+    println!("the cluster and the doors are up, {} s at rest", plan.rest.as_secs());
+    let pids = [doors.pgsteer.process.pid(), doors.template.pid(), doors.tuned.pid()];
+    let at_rest = at_rest(&pids, plan.rest)?;
+    let truth = Truth::watch(&lab)?;
+    let traffic = doors.traffic(&lab, plan.every)?;
+    std::thread::sleep(UNDISTURBED);
+    let events = all_events(&lab, &truth, &plan.events);
+    let logs = traffic.stop()?;
+    let events = events?;
+    ensure!(
+        doors.pgsteer.process.is_running(),
+        "pgsteer has died:\n{}",
+        doors.pgsteer.process.log()
+    );
+    let began_us = events.first().map_or(u64::MAX, |event| event.began_us);
+    let measured = Measured {
+        versions: versions::lines(&lab, &binary),
+        every: plan.every,
+        rest: plan.rest,
+        at_rest: Door::ALL.into_iter().zip(at_rest).collect(),
+        failed_undisturbed: logs
+            .iter()
+            .map(|(door, log)| (*door, tally::failed_before(log, began_us)))
+            .collect(),
+        events,
+        logs,
+        openings: gates::openings(&doors.pgsteer.process.log()),
+    };
+    Ok(report::section(&measured))
+}
+
+/// A partition needs namespaces, and those need root.
+fn best_network() -> Network {
+    match rustix::process::geteuid().is_root() {
+        true => Network::Namespaces,
+        false => Network::Loopback,
+    }
+}
+
+fn all_events(lab: &Lab, truth: &Truth, kinds: &[Kind]) -> Result<Vec<Event>> {
+    let mut events = Vec::new();
+    for kind in kinds {
+        if *kind == Kind::Partition && lab.options().network != Network::Namespaces {
+            println!("{kind}: left out, it needs root");
+            continue;
+        }
+        events.push(happen(lab, truth, *kind)?);
+    }
+    Ok(events)
+}
