@@ -1,6 +1,6 @@
-//! The dependencies are of licences we may use, from the registry, and free of the advisories
-//! known on the day that `dependencies.toml` names. It downloads no
-//! list of advisories: it reads what cargo knows.
+//! Licences, sources and advisories of the dependencies, by `dependencies.toml` and without a download.
+//!
+//! A crate that the file does not list fails the test, so that a new dependency is looked up first.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
@@ -49,8 +49,7 @@ fn is_met(expression: &str, allowed: &[&str]) -> bool {
 #[test]
 fn every_licence_is_one_that_we_may_use() {
     let rules = rules();
-    let allowed: Vec<&str> =
-        rules["licences"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
+    let allowed = words(&rules["licences"]);
     let refused: Vec<String> = foreign_packages()
         .iter()
         .filter(|package| !is_met(package["license"].as_str().unwrap_or("none"), &allowed))
@@ -84,6 +83,29 @@ fn no_crate_has_a_known_advisory() {
         .map(name)
         .collect();
     assert!(below.is_empty(), "below its floor: {below:#?}");
+}
+
+#[test]
+fn the_advisories_of_every_crate_have_been_looked_up() {
+    let rules = rules();
+    let clear: Vec<&str> = words(&rules["clear"]);
+    let floors = rules["floors"].as_table().unwrap();
+    let is_listed = |name: &str| clear.contains(&name) || floors.contains_key(name);
+    let packages = foreign_packages();
+    let names = packages.iter().map(|package| package["name"].as_str().unwrap());
+    let missing: Vec<&str> = names.filter(|name| !is_listed(name)).collect();
+    assert!(missing.is_empty(), "run scripts/advisories.py, which looks up {missing:?}");
+}
+
+#[test]
+fn cargo_deny_allows_the_same_licences() {
+    let text = std::fs::read_to_string(root().join("deny.toml")).unwrap();
+    let deny: toml::Table = text.parse().unwrap();
+    assert_eq!(words(&deny["licenses"]["allow"]), words(&rules()["licences"]));
+}
+
+fn words(list: &toml::Value) -> Vec<&str> {
+    list.as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect()
 }
 
 fn version(text: &str) -> Vec<u64> {
