@@ -122,6 +122,15 @@ pub enum Standby {
 /// Patroni's tags: a name and the value as text (`true`, `100`, `fast`).
 pub type Tags = BTreeMap<String, String>;
 
+/// The tags on which both Patroni and pgsteer act, as Patroni converts their values.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TagFlags {
+    /// `noloadbalance`: the replica takes no readers.
+    pub no_load_balance: bool,
+    /// `nostream`: the replica reads its WAL from the archive, by intention. Patroni 4.0 and later.
+    pub no_stream: bool,
+}
+
 /// What a member's Patroni says of it at `GET /primary`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PatroniFacts {
@@ -143,6 +152,8 @@ pub struct PatroniFacts {
     pub standby: Standby,
     /// The member's tags.
     pub tags: Tags,
+    /// The tags that Patroni itself acts on.
+    pub flags: TagFlags,
     /// The cluster is in maintenance mode.
     pub paused: bool,
     /// Patroni's scope, to notice a member of another cluster.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::path::{Path, PutOff, Wait, path};
 use super::verdict::Verdict;
 use super::{Member, Rules, Standing, Trust};
-use crate::claim::Role;
+use crate::claim::{Role, TagFlags};
 use crate::config::{PoolerDown, ServiceConfig};
 use crate::gate::Way;
 use crate::reason::Reason;
@@ -219,10 +219,15 @@ impl Case<'_> {
         })
     }
 
+    /// The tags that Patroni acts on, as it last reported them.
+    fn flags(&self) -> TagFlags {
+        self.member.view.patroni_facts().map(|heard| heard.said.flags).unwrap_or_default()
+    }
+
     fn refusal_by_tags(&self) -> Option<Reason> {
         let tags = self.member.view.patroni_facts().map(|heard| &heard.said.tags);
         let tag = |name: &str| tags.and_then(|tags| tags.get(name)).map(String::as_str);
-        if self.wants == Role::Replica && tag("noloadbalance") == Some("true") {
+        if self.wants == Role::Replica && self.flags().no_load_balance {
             return Some(Reason::NoLoadBalance);
         }
         let differs = |(name, wanted): &(&String, &String)| tag(name) != Some(wanted.as_str());
@@ -236,9 +241,10 @@ impl Case<'_> {
     ///
     /// Patroni tells from 3.0.4 on, SQL always, and the bad news of either counts; where neither
     /// tells, a running replica is taken at its word, as Patroni's own `/replica` does. While there
-    /// is nobody to stream from, no replica can, and none is to blame.
+    /// is nobody to stream from, no replica can, and none is to blame. With the tag `nostream` a replica
+    /// reads the archive by intention, so only the limits of lag count.
     fn stall(&self) -> Option<Reason> {
-        if !self.has_source {
+        if !self.has_source || self.flags().no_stream {
             return None;
         }
         let (view, freshness) = (&self.member.view, &self.rules.freshness);

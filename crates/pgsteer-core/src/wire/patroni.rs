@@ -26,7 +26,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::claim::{Found, PatroniFacts, Role, Standby, Tags};
+use crate::claim::{Found, PatroniFacts, Role, Standby, TagFlags, Tags};
 use crate::names::{Endpoint, MemberName, POSTGRES_PORT};
 use crate::wire::excerpt::excerpt;
 
@@ -79,6 +79,7 @@ pub fn parse_status(holds_lock: bool, body: &[u8]) -> Result<PatroniFacts, BadBo
     };
     let xlog = status.xlog.unwrap_or_default();
     let patroni = status.patroni.unwrap_or_default();
+    let tag_values = status.tags.unwrap_or_default();
     Ok(PatroniFacts {
         holds_lock,
         state,
@@ -92,7 +93,8 @@ pub fn parse_status(holds_lock: bool, body: &[u8]) -> Result<PatroniFacts, BadBo
             (_, Some(true)) => Standby::Quorum,
             _ => Standby::Async,
         },
-        tags: tags(status.tags.unwrap_or_default()),
+        flags: flags(&tag_values),
+        tags: tags(tag_values),
         paused: status.pause.unwrap_or_default(),
         scope: patroni.scope,
         system_identifier: status.database_system_identifier,
@@ -223,6 +225,37 @@ fn base_url(api_url: &str) -> Arc<str> {
     Arc::from(base.trim_end_matches('/'))
 }
 
+/// The flags among the tags, converted as Patroni converts them (`tags.py`, read in 4.1.5; the
+/// older versions differ in nothing that matters here): `noloadbalance` by Python's `bool`, so that
+/// `1`, `"yes"` and even `"false"` set it; the newer `nostream` by Patroni's own `parse_bool`.
+fn flags(tags: &serde_json::Map<String, Value>) -> TagFlags {
+    TagFlags {
+        no_load_balance: tags.get("noloadbalance").is_some_and(is_truthy),
+        no_stream: tags.get("nostream").is_some_and(is_on),
+    }
+}
+
+/// Python's `bool(value)` of a value that came as JSON.
+fn is_truthy(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Bool(flag) => *flag,
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        Value::String(text) => !text.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(fields) => !fields.is_empty(),
+    }
+}
+
+/// Patroni's `parse_bool(value)` (`utils.py`), where anything but these four words is false.
+fn is_on(value: &Value) -> bool {
+    let text = match value {
+        Value::String(text) => text.to_lowercase(),
+        other => other.to_string(),
+    };
+    matches!(text.as_str(), "on" | "true" | "yes" | "1")
+}
+
 /// Tag values as the text that Patroni itself compares with a `tag_...` of a query: a
 /// number or `true` as JSON writes it (`api.py`, end of `do_GET`).
 fn tags(map: serde_json::Map<String, Value>) -> Tags {
@@ -312,6 +345,31 @@ mod tests {
         let odd = br#"{"state": "running", "tags": {"noloadbalance": true, "x": null, "y": []}}"#;
         let tags = parse_status(true, odd).unwrap().tags;
         assert_eq!(tags, Tags::from([("noloadbalance".to_owned(), "true".to_owned())]));
+    }
+
+    #[test]
+    fn flags_are_converted_as_patroni_converts_them() {
+        let flags = |value: &str| {
+            let tags = format!("{{\"noloadbalance\": {value}, \"nostream\": {value}}}");
+            let body = format!("{{\"state\": \"running\", \"tags\": {tags}}}");
+            let TagFlags { no_load_balance, no_stream } =
+                parse_status(false, body.as_bytes()).unwrap().flags;
+            (no_load_balance, no_stream)
+        };
+        for both in ["true", "1", "\"yes\"", "\"on\"", "\"True\"", "\"1\""] {
+            assert_eq!(flags(both), (true, true), "{both}");
+        }
+        for neither in ["false", "0", "0.0", "-0.0", "\"\"", "null", "[]", "{}"] {
+            assert_eq!(flags(neither), (false, false), "{neither}");
+        }
+        // Any text that is not empty is true to Python, and "no" is a word for false to Patroni.
+        for differs in
+            ["\"false\"", "\"no\"", "\"off\"", "\"0\"", "2", "-1", "[0]", "{\"a\": 0}", "\" \""]
+        {
+            assert_eq!(flags(differs), (true, false), "{differs}");
+        }
+        let none = parse_status(false, br#"{"state": "running"}"#).unwrap();
+        assert_eq!(none.flags, TagFlags::default());
     }
 
     #[test]

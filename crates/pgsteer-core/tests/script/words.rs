@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use pgsteer_core::claim::{
     Fact, Failure, Found, News, Order, PatroniFacts, PoolerFacts, Progress, Role, ServerStart,
-    Standby, Tags, TetherFacts, Unlisted,
+    Standby, TagFlags, Tags, TetherFacts, Unlisted,
 };
 use pgsteer_core::config::{PoolerDown, ServiceConfig};
 use pgsteer_core::load::Load;
@@ -68,6 +68,7 @@ fn patroni(tokens: &[&str]) -> Result<PatroniFacts, String> {
         replication_state: None,
         standby: Standby::Async,
         tags: Tags::new(),
+        flags: TagFlags::default(),
         paused: false,
         scope: None,
         system_identifier: None,
@@ -91,6 +92,8 @@ fn patroni(tokens: &[&str]) -> Result<PatroniFacts, String> {
             "system" => facts.system_identifier = Some(value.to_owned()),
             _ => match key.strip_prefix("tag.") {
                 Some(tag) => {
+                    facts.flags.no_load_balance |= tag == "noloadbalance" && value == "true";
+                    facts.flags.no_stream |= tag == "nostream" && value == "true";
                     facts.tags.insert(tag.to_owned(), value.to_owned());
                 }
                 None => return Err(format!("Patroni does not say: {token}")),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pgsteer_core::claim::{
     Claim, Fact, Failure, Found, News, Notice, Order, PatroniFacts, PoolerFacts, Progress, Report,
-    Role, ServerStart, Standby, Tags, TetherFacts, Topology,
+    Role, ServerStart, Standby, TagFlags, Tags, TetherFacts, Topology,
 };
 use pgsteer_core::config::{Config, Membership, PoolerDown, SplitBrain};
 use pgsteer_core::engine::Engine;
@@ -147,6 +147,7 @@ fn patroni() -> impl Strategy<Value = PatroniFacts> {
         PatroniFacts {
             holds_lock: holds_lock && role != Role::StandbyLeader,
             state: state.to_owned(),
+            flags: TagFlags { no_load_balance: tag.is_some(), no_stream: false },
             tags: tag.map(|tag| ("noloadbalance".to_owned(), tag.to_owned())).into_iter().collect(),
             ..facts(role, location)
         }
@@ -164,6 +165,7 @@ fn facts(role: Role, location: u64) -> PatroniFacts {
         replication_state: None,
         standby: Standby::Async,
         tags: Tags::new(),
+        flags: TagFlags::default(),
         paused: false,
         scope: None,
         system_identifier: None,
