@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::balance::{Target, opened_in, pick, pick_early};
 use super::client::Client;
-use super::queue::Turn;
+use super::queue::Slot;
 use super::seat::{Place, Seat};
 use super::tcp::dial;
 use super::worker::Worker;
@@ -32,8 +32,8 @@ const RETRY_LONGEST: Duration = Duration::from_millis(500);
 pub struct Connected {
     /// The connection to the member. Declared before the seat, so that it is closed first.
     pub server: TcpStream,
-    /// The turn at the member, given back when it has said its first word.
-    pub turn: Option<Turn>,
+    /// The slot in the member's queue, given back at its first answer.
+    pub slot: Option<Slot>,
     /// The seat.
     pub seat: Seat,
     /// The login is early and its client still on hold: the gate of the member is not open yet.
@@ -166,8 +166,8 @@ impl Search {
         let (service_name, member) = (service.name.clone(), target.member);
         let place = Place { service: service_name, member, postgres: target.postgres };
         let seat = worker.registry().take(place, stats);
-        let Some(turn) = self.turn(worker, service, client, &seat).await? else {
-            self.failed(&seat, "its gate was shut before it was this client's turn");
+        let Some(slot) = self.slot(worker, service, client, &seat).await? else {
+            self.failed(&seat, "its gate was shut before this client had a slot");
             return Ok(None);
         };
         let limit = service.config.connect_timeout;
@@ -176,7 +176,7 @@ impl Search {
             _ = seat.ending() => "its gate was shut before it was connected".to_owned(),
             dialled = dial(&target.addresses, limit, worker.limits()) => match dialled {
                 Ok(server) => {
-                    return Ok(Some(Connected { server, turn: Some(turn), seat, held: None }));
+                    return Ok(Some(Connected { server, slot: Some(slot), seat, held: None }));
                 }
                 Err(error) => error.to_string(),
             },
@@ -198,7 +198,7 @@ impl Search {
         }
         let Some(target) = pick_early(&worker.snapshot(), service) else { return Ok(None) };
         let deadline = self.deadline(worker, service)?;
-        let Some(turn) = worker.shared().queues.of(&target.member).early_turn() else {
+        let Some(slot) = worker.shared().queues.of(&target.member).early_slot() else {
             return Ok(None);
         };
         self.may_go_early = false;
@@ -213,8 +213,8 @@ impl Search {
             _ = seat.ending() => "it is promoting no more".to_owned(),
             dialled = dial(&addresses, limit, worker.limits()) => match dialled {
                 Ok(server) => {
-                    let (turn, held) = (Some(turn), Some(held));
-                    return Ok(Some(Connected { server, turn, seat, held }));
+                    let (slot, held) = (Some(slot), Some(held));
+                    return Ok(Some(Connected { server, slot, seat, held }));
                 }
                 Err(error) => error.to_string(),
             },
@@ -255,24 +255,24 @@ impl Search {
         }
     }
 
-    /// Waits for a turn at the member whose seat was taken. None if there will be none.
-    async fn turn(
+    /// Waits for a slot at the member whose seat was taken. None if the gate shuts meanwhile.
+    async fn slot(
         &mut self,
         worker: &Worker,
         service: &Service,
         client: &Client,
         seat: &Seat,
-    ) -> Result<Option<Turn>, Vain> {
+    ) -> Result<Option<Slot>, Vain> {
         let queue = worker.shared().queues.of(seat.member());
         let deadline = self.deadline_at_member(service);
         tokio::select! {
             biased;
             _ = seat.ending() => Ok(None),
-            turn = queue.turn() => Ok(Some(turn)),
+            slot = queue.slot() => Ok(Some(slot)),
             () = worker.shut(service.name.clone(), seat.member().clone()) => Ok(None),
             () = client.gone() => Err(Vain::ClientGone),
             () = sleep_until(deadline) => {
-                self.last_failure = Some(format!("{}: too many wait for it", seat.member()));
+                self.last_failure = Some(format!("{}: too many logins wait for an answer", seat.member()));
                 Err(Vain::TimeUp)
             }
         }

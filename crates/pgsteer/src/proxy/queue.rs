@@ -1,97 +1,192 @@
 //! The queue before each member: a crowd that comes off the hold is let in with a slow start.
 //!
-//! When a gate opens, everybody on hold goes through it. A server that is asked for a hundred
-//! sessions at once forks for all of them before it finishes the first, and whoever else wants
-//! something of it, pgsteer's own tether included, waits for them as well. So only a few clients
-//! at a time wait for the member's first word; every word that is heard while others wait lets
-//! one more wait at the same time. The first are served within milliseconds, and the last no
-//! later than in a crowd.
+//! When a gate opens, all clients on hold go through it. A server that is asked for a hundred
+//! sessions at once forks for all of them before it finishes the first, and all its other clients
+//! wait too, pgsteer's own tether included. So a client needs a slot to connect. A slot is held
+//! until the member's first answer, or for [`SLOT_HOLD`] if no answer comes. The queue starts with
+//! few slots and adds one for each slot that falls free while all are held, up to a limit.
 //!
-//! A turn ends with the member's first word and not with the login, because what comes after
-//! is as slow as the client is, and a client must not keep others waiting. Only an early login,
-//! for which nobody has to wait, keeps its turn until the gate opens; so that there are few.
+//! An answer ends the slot, and not the end of the login: what follows is as slow as the client,
+//! and a slow client must not keep others waiting. Nor must a server that is slow to refuse one
+//! client (auth_delay, ident, a dead name server): forking took its few milliseconds long before
+//! [`SLOT_HOLD`] was over. How many logins wait for a first answer at one member, with a slot or
+//! without, is limited by [`UNDER_WAY_MAX`].
+//!
+//! An early login holds its slot until the gate opens, so that there are few of them.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::future::pending;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use pgsteer_core::names::MemberName;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
 
 use crate::by_name::ByName;
 
-/// Clients that wait for a member's first word at the same time: when a crowd begins to be let
-/// in, and when it is known that the member keeps up.
-const TURNS_FIRST: usize = 4;
-const TURNS_MAX: usize = 64;
+/// Slots of a member when a crowd begins to be let in, and when the member has proven that it
+/// keeps up.
+const SLOTS_FIRST: usize = 4;
+const SLOTS_MAX: usize = 64;
+
+/// How long a slot is held without an answer. A fork takes a few milliseconds; a server that has
+/// not answered after this waits for something else.
+const SLOT_HOLD: Duration = Duration::from_millis(250);
+
+/// Logins that wait for the first answer of one member. PostgreSQL keeps a process for each of
+/// them; its own limit is `max_connections`, which pgsteer does not know.
+const UNDER_WAY_MAX: usize = 256;
 
 /// The queues before all members, over all workers and services.
 pub type Queues = ByName<MemberName, Queue>;
 
-/// The queue before one member. It is served in the order in which it was joined.
+/// The queue before one member: first come, first served.
 #[derive(Debug)]
 pub struct Queue {
-    free: Arc<Semaphore>,
-    /// How many turns there are, taken or free.
-    turns: Mutex<usize>,
+    state: Mutex<State>,
+    /// Held by the client at the head of the queue, the only one that waits for a slot. The lock
+    /// is fair: it is the queue.
+    head: tokio::sync::Mutex<()>,
+    /// Stores one permit, so the head misses nothing between its look and its wait.
+    freed: Notify,
 }
 
-/// The right to connect and to wait for the first word; given back when it is dropped.
 #[derive(Debug)]
-pub struct Turn {
+struct State {
+    /// How many slots there are, held or free.
+    slots: usize,
+    /// The slots that are held, and when each falls free although no answer has come; never if
+    /// the login is early.
+    held: BTreeMap<u64, Option<Instant>>,
+    /// Logins without an answer, whether they still hold a slot or not.
+    under_way: usize,
+    /// The number of the next login.
+    next: u64,
+}
+
+/// The right to connect and to wait for the first answer. Dropping it ends the login's count.
+#[derive(Debug)]
+pub struct Slot {
     queue: Arc<Queue>,
-    _permit: OwnedSemaphorePermit,
+    number: u64,
 }
 
 impl Default for Queue {
     fn default() -> Queue {
-        Queue { free: Arc::new(Semaphore::new(TURNS_FIRST)), turns: Mutex::new(TURNS_FIRST) }
+        let state = State { slots: SLOTS_FIRST, held: BTreeMap::new(), under_way: 0, next: 0 };
+        Queue {
+            state: Mutex::new(state),
+            head: tokio::sync::Mutex::default(),
+            freed: Notify::new(),
+        }
     }
 }
 
 impl Queue {
-    /// Waits for a turn.
-    pub async fn turn(self: Arc<Self>) -> Turn {
-        self.start_slowly_if_empty();
+    /// Waits for a slot, behind all that came before.
+    pub async fn slot(self: Arc<Self>) -> Slot {
+        let _head = self.head.lock().await;
         loop {
-            // It is never closed, so that the first try is the last.
-            if let Ok(permit) = Arc::clone(&self.free).acquire_owned().await {
-                return Turn { queue: self, _permit: permit };
+            let falls_free = match self.state().take(Instant::now()) {
+                Ok(number) => return Slot { queue: Arc::clone(&self), number },
+                Err(falls_free) => falls_free,
+            };
+            tokio::select! {
+                () = self.freed.notified() => {}
+                () = until(falls_free) => {}
             }
         }
     }
 
-    /// A turn for an early login, if one of the first is free.
-    pub fn early_turn(self: Arc<Self>) -> Option<Turn> {
+    /// A slot for an early login, if one of the first is free. It does not fall free by itself.
+    pub fn early_slot(self: Arc<Self>) -> Option<Slot> {
+        let number = {
+            let mut state = self.state();
+            state.start_slowly_if_empty();
+            if state.held.len() >= SLOTS_FIRST {
+                return None;
+            }
+            state.hold(None)
+        };
+        Some(Slot { queue: self, number })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Holds a free slot and returns the number of the login. If there is none, returns when the
+    /// next one falls free by itself, which is later than `now`.
+    fn take(&mut self, now: Instant) -> Result<u64, Option<Instant>> {
         self.start_slowly_if_empty();
-        let turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        if *turns - self.free.available_permits().min(*turns) >= TURNS_FIRST {
-            return None;
+        while self.held.len() >= self.slots {
+            let Some(number) = self.first_due(now) else { break };
+            self.held.remove(&number);
+            self.add_slot();
         }
-        let permit = Arc::clone(&self.free).try_acquire_owned().ok()?;
-        drop(turns);
-        Some(Turn { queue: self, _permit: permit })
+        if self.held.len() >= self.slots {
+            return Err(self.held.values().flatten().min().copied());
+        }
+        if self.under_way >= UNDER_WAY_MAX {
+            return Err(None);
+        }
+        Ok(self.hold(Some(now + SLOT_HOLD)))
     }
 
-    /// With nobody at the member the last crowd is over.
-    fn start_slowly_if_empty(&self) {
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        if *turns > TURNS_FIRST && self.free.available_permits() >= *turns {
-            *turns -= self.free.forget_permits(*turns - TURNS_FIRST);
+    fn hold(&mut self, falls_free: Option<Instant>) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        self.held.insert(number, falls_free);
+        self.under_way += 1;
+        number
+    }
+
+    fn first_due(&self, now: Instant) -> Option<u64> {
+        let is_due = |falls_free: &Option<Instant>| falls_free.is_some_and(|at| at <= now);
+        self.held.iter().find(|(_, falls_free)| is_due(falls_free)).map(|(number, _)| *number)
+    }
+
+    /// Without a login under way the last crowd is over.
+    fn start_slowly_if_empty(&mut self) {
+        if self.under_way == 0 {
+            self.slots = SLOTS_FIRST;
         }
     }
 
-    fn one_more(&self) {
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        if *turns < TURNS_MAX && self.free.available_permits() == 0 {
-            *turns += 1;
-            self.free.add_permits(1);
+    fn add_slot(&mut self) {
+        self.slots = (self.slots + 1).min(SLOTS_MAX);
+    }
+}
+
+impl Slot {
+    /// The member has sent its first answer.
+    pub fn answered(self) {
+        let mut state = self.queue.state();
+        if state.held.len() >= state.slots {
+            state.add_slot();
         }
     }
 }
 
-impl Turn {
-    /// The member has said its first word.
-    pub fn heard(self) {
-        self.queue.one_more();
+impl Drop for Slot {
+    fn drop(&mut self) {
+        {
+            let mut state = self.queue.state();
+            state.held.remove(&self.number);
+            state.under_way -= 1;
+        }
+        self.queue.freed.notify_one();
+    }
+}
+
+/// Waits until then; for ever if there is no such time.
+async fn until(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => sleep_until(instant).await,
+        None => pending().await,
     }
 }
 
@@ -101,67 +196,152 @@ mod tests {
     use std::pin::pin;
     use std::task::{Context, Poll, Waker};
 
-    use pgsteer_core::names::MemberName;
+    use tokio::task::unconstrained;
+    use tokio::time::advance;
 
     use super::*;
 
-    /// A turn if it can be had at once.
-    fn take(queue: &Arc<Queue>) -> Option<Turn> {
-        let waiting = pin!(Arc::clone(queue).turn());
+    /// A slot if it can be had at once.
+    fn take(queue: &Arc<Queue>) -> Option<Slot> {
+        let waiting = pin!(unconstrained(Arc::clone(queue).slot()));
         match waiting.poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(turn) => Some(turn),
+            Poll::Ready(slot) => Some(slot),
             Poll::Pending => None,
         }
     }
 
-    #[test]
-    fn a_crowd_is_let_in_slowly_then_quicker_and_slowly_again_next_time() {
+    fn take_all(queue: &Arc<Queue>) -> Vec<Slot> {
+        std::iter::from_fn(|| take(queue)).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_crowd_is_let_in_slowly_then_quicker_and_slowly_again_next_time() {
         let queue = Arc::new(Queue::default());
-        let mut turns: Vec<Turn> = std::iter::from_fn(|| take(&queue)).collect();
-        assert_eq!(turns.len(), TURNS_FIRST);
-        turns.pop().unwrap().heard();
-        turns.extend(std::iter::from_fn(|| take(&queue)));
-        assert_eq!(turns.len(), TURNS_FIRST + 1);
-        while turns.len() < TURNS_MAX {
-            turns.pop().unwrap().heard();
-            turns.extend(std::iter::from_fn(|| take(&queue)));
+        let mut slots = take_all(&queue);
+        assert_eq!(slots.len(), SLOTS_FIRST);
+        slots.pop().unwrap().answered();
+        slots.extend(take_all(&queue));
+        assert_eq!(slots.len(), SLOTS_FIRST + 1);
+        while slots.len() < SLOTS_MAX {
+            slots.pop().unwrap().answered();
+            slots.extend(take_all(&queue));
         }
-        turns.pop().unwrap().heard();
-        turns.extend(std::iter::from_fn(|| take(&queue)));
-        assert_eq!(turns.len(), TURNS_MAX);
-        drop(turns);
-        let again: Vec<Turn> = std::iter::from_fn(|| take(&queue)).collect();
-        assert_eq!(again.len(), TURNS_FIRST);
+        slots.pop().unwrap().answered();
+        slots.extend(take_all(&queue));
+        assert_eq!(slots.len(), SLOTS_MAX);
+        drop(slots);
+        assert_eq!(take_all(&queue).len(), SLOTS_FIRST);
     }
 
-    #[test]
-    fn early_logins_are_as_few_as_the_first_and_let_others_in_when_they_are_over() {
+    #[tokio::test(start_paused = true)]
+    async fn early_logins_are_as_few_as_the_first_and_let_others_in_when_they_are_over() {
         let queue = Arc::new(Queue::default());
-        let early = || Arc::clone(&queue).early_turn();
-        let mut turns: Vec<Turn> = std::iter::from_fn(early).collect();
-        assert_eq!(turns.len(), TURNS_FIRST);
+        let early = || Arc::clone(&queue).early_slot();
+        let mut slots: Vec<Slot> = std::iter::from_fn(early).collect();
+        assert_eq!(slots.len(), SLOTS_FIRST);
+        advance(SLOT_HOLD * 10).await;
+        assert!(take(&queue).is_none(), "an early login keeps its slot");
+        slots.pop().unwrap().answered();
+        slots.extend(take_all(&queue));
+        assert_eq!(slots.len(), SLOTS_FIRST + 1);
+        slots.pop();
+        assert!(early().is_none(), "there is a slot, but not one of the first");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slot_without_an_answer_falls_free_after_a_while_and_not_before() {
+        let queue = Arc::new(Queue::default());
+        let slots = take_all(&queue);
+        advance(SLOT_HOLD - Duration::from_millis(1)).await;
         assert!(take(&queue).is_none());
-        turns.pop().unwrap().heard();
-        turns.extend(std::iter::from_fn(|| take(&queue)));
-        assert_eq!(turns.len(), TURNS_FIRST + 1);
-        turns.pop();
-        assert!(early().is_none(), "there is a turn, but not one of the first");
+        let began = Instant::now();
+        let next = Arc::clone(&queue).slot().await;
+        assert_eq!(began.elapsed(), Duration::from_millis(1), "the head of the queue wakes up");
+        // The slots that were silent are all free now, and each has added one.
+        let more = take_all(&queue);
+        assert_eq!(more.len() + 1, SLOTS_FIRST * 2);
+        drop((slots, next, more));
+        assert_eq!(queue.state().under_way, 0);
     }
 
-    #[test]
-    fn a_member_that_says_nothing_gets_no_more() {
+    /// Clients come much faster than the server answers. A server that answers nothing at all
+    /// gets no more than the limit.
+    #[tokio::test(start_paused = true)]
+    async fn logins_without_an_answer_are_limited() {
         let queue = Arc::new(Queue::default());
-        let turns: Vec<Turn> = std::iter::from_fn(|| take(&queue)).collect();
-        drop(turns);
-        let again: Vec<Turn> = std::iter::from_fn(|| take(&queue)).collect();
-        assert_eq!(again.len(), TURNS_FIRST);
+        let mut slots = Vec::new();
+        for _ in 0..100 {
+            slots.extend(take_all(&queue));
+            advance(SLOT_HOLD).await;
+        }
+        assert_eq!(slots.len(), UNDER_WAY_MAX);
+        slots.pop();
+        assert!(take(&queue).is_some());
     }
 
-    #[test]
-    fn every_member_has_a_queue_of_its_own() {
+    /// 20 strangers a second whose refusal takes 10 s, and a client that is answered at once.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_does_not_wait_behind_slow_refusals() {
+        let queue = Arc::new(Queue::default());
+        let mut waits = Vec::new();
+        for round in 0..400 {
+            let stranger = Arc::clone(&queue);
+            tokio::spawn(async move {
+                let slot = stranger.slot().await;
+                tokio::time::sleep(Duration::from_secs(10)).await;
+                slot.answered();
+            });
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            if round % 10 == 0 {
+                let began = Instant::now();
+                Arc::clone(&queue).slot().await.answered();
+                waits.push(began.elapsed());
+            }
+        }
+        assert!(waits.iter().all(|wait| *wait <= SLOT_HOLD), "{waits:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_to_come_is_the_first_to_be_served() {
+        let queue = Arc::new(Queue::default());
+        let _held = take_all(&queue);
+        let served = Arc::new(Mutex::new(Vec::new()));
+        let waiting: Vec<_> = (0..10)
+            .map(|number| {
+                let (queue, served) = (Arc::clone(&queue), Arc::clone(&served));
+                tokio::spawn(async move {
+                    let slot = queue.slot().await;
+                    served.lock().unwrap().push(number);
+                    slot.answered();
+                })
+            })
+            .collect();
+        for task in waiting {
+            task.await.unwrap();
+        }
+        assert!(served.lock().unwrap().is_sorted());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_leaves_the_head_of_the_queue_keeps_nobody_waiting() {
+        let queue = Arc::new(Queue::default());
+        let mut held = take_all(&queue);
+        let head = tokio::spawn(Arc::clone(&queue).slot());
+        tokio::task::yield_now().await;
+        let next = tokio::spawn(Arc::clone(&queue).slot());
+        tokio::task::yield_now().await;
+        held.pop();
+        head.abort();
+        let began = Instant::now();
+        next.await.unwrap();
+        assert_eq!(began.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_member_has_a_queue_of_its_own() {
         let queues = Queues::default();
         let name = |text: &str| MemberName::new(text).unwrap();
-        let _taken: Vec<Turn> = std::iter::from_fn(|| take(&queues.of(&name("n1")))).collect();
+        let _held = take_all(&queues.of(&name("n1")));
         assert!(take(&queues.of(&name("n1"))).is_none());
         assert!(take(&queues.of(&name("n2"))).is_some());
     }

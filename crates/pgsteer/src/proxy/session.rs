@@ -272,7 +272,7 @@ impl Session {
     async fn converse(&mut self, mut connected: Connected, tail: Tail) {
         let stats = connected.seat.stats();
         stats.sessions_total.fetch_add(1, Ordering::Relaxed);
-        connected.turn = None;
+        connected.slot = None;
         let end = pump(&mut self.client.stream, &mut connected.server, &connected.seat, tail).await;
         let Connected { server, seat, .. } = connected;
         let member = seat.member().clone();
@@ -330,7 +330,7 @@ pub fn no_room(sessions_max: usize) -> Vec<u8> {
 
 /// Sends SSLRequest and reads the one byte of its answer.
 async fn ask_for_tls(connected: &mut Connected) -> Result<u8, String> {
-    let Connected { server, seat, turn, .. } = connected;
+    let Connected { server, seat, slot, .. } = connected;
     let asking = async {
         server.write_all(&SSL_REQUEST_PACKET).await?;
         server.read_u8().await
@@ -339,8 +339,8 @@ async fn ask_for_tls(connected: &mut Connected) -> Result<u8, String> {
         biased;
         _ = seat.ending() => Err("its gate was shut during the login".to_owned()),
         answer = asking => {
-            if let Some(turn) = turn.take() {
-                turn.heard();
+            if let Some(slot) = slot.take() {
+                slot.answered();
             }
             answer.map_err(|error| error.to_string())
         }

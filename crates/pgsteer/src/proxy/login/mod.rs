@@ -95,10 +95,10 @@ impl Login {
         connected: &mut Connected,
         deserted: impl Future<Output = ()>,
     ) -> Outcome {
-        let Connected { server, seat, turn, .. } = connected;
+        let Connected { server, seat, slot, .. } = connected;
         let mut relay = self.relay(service, client, server, false);
         let logging_in = async {
-            match relay.run(client, server, turn, deserted).await {
+            match relay.run(client, server, slot, deserted).await {
                 Ok(ready) => relay.deliver(ready, client).await,
                 Err(outcome) => outcome,
             }
@@ -118,10 +118,10 @@ impl Login {
         connected: &mut Connected,
         opening: Opening<impl Future<Output = Result<(), Vain>>, impl Future<Output = ()>>,
     ) -> Outcome {
-        let Connected { server, seat, turn, held } = connected;
+        let Connected { server, seat, slot, held } = connected;
         let mut relay = self.relay(service, client, server, true);
         let Opening { opened, deserted, limit } = opening;
-        let (turn, is_logged_in) = (Cell::new(turn.take()), Cell::new(false));
+        let (slot, is_logged_in) = (Cell::new(slot.take()), Cell::new(false));
         let (open, is_open) = oneshot::channel();
         let until_given_up = async {
             if let Err(vain) = opened.await {
@@ -129,9 +129,9 @@ impl Login {
             }
             seat.admit();
             *held = None;
-            // A client that is slow does not keep others waiting any more.
+            // A slow client must not keep others waiting.
             if !is_logged_in.get() {
-                drop(turn.take());
+                drop(slot.take());
             }
             let _ = open.send(());
             tokio::select! {
@@ -142,8 +142,8 @@ impl Login {
         let logging_in = async {
             match relay.run_early(client, server, &is_logged_in, is_open).await {
                 Ok(ready) => {
-                    if let Some(turn) = turn.take() {
-                        turn.heard();
+                    if let Some(slot) = slot.take() {
+                        slot.answered();
                     }
                     match relay.deliver(ready, client).await {
                         ready @ Outcome::Ready { .. } => relay.catch_up(server, ready).await,
@@ -263,7 +263,7 @@ mod tests {
                 postgres: Endpoint::new("n1", 5432).unwrap(),
             };
             let seat = self.registry.take(place, Arc::new(MemberStats::default()));
-            let mut connected = Connected { server, turn: None, seat, held: None };
+            let mut connected = Connected { server, slot: None, seat, held: None };
             let end = async {
                 sleep(patience).await;
                 self.registry.end(|_, _| Some(Ending::Shutdown));

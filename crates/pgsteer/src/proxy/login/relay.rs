@@ -17,7 +17,7 @@ use super::{Login, Outcome};
 use crate::proxy::Service;
 use crate::proxy::client::Client;
 use crate::proxy::pump::tail;
-use crate::proxy::queue::Turn;
+use crate::proxy::queue::Slot;
 
 /// A member has so many times the time for a connection to say its first word. It is generous:
 /// with `trust` that word is ReadyForQuery, and a backend may wait for a lock before it. A member
@@ -61,7 +61,7 @@ impl<'a> Relay<'a> {
         &mut self,
         client: &mut Client,
         server: &mut TcpStream,
-        turn: &mut Option<Turn>,
+        slot: &mut Option<Slot>,
         deserted: impl Future<Output = ()>,
     ) -> Result<Ready, Outcome> {
         let said = if self.is_early { &[][..] } else { &self.login.said[..] };
@@ -80,8 +80,8 @@ impl<'a> Relay<'a> {
             tokio::select! {
                 read = server.read_buf(&mut from_server) => {
                     has_spoken = true;
-                    if let Some(turn) = turn.take() {
-                        turn.heard();
+                    if let Some(slot) = slot.take() {
+                        slot.answered();
                     }
                     if read.map_err(broken)? == 0 {
                         return Err(self.closed());
