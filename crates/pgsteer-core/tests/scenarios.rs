@@ -1,6 +1,7 @@
 //! Every scenario in `tests/scenarios/` does what is written beneath its lines, and all of them
 //! together reach every row of the decision table and every reason.
 //!
+//! Each file is a test of its own name: `cargo test -p pgsteer-core --test scenarios switchover`.
 //! After a wanted change of behaviour run `SCENARIOS=update cargo test -p pgsteer-core --test
 //! scenarios` and read the difference.
 
@@ -14,80 +15,103 @@ mod table;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::OnceLock;
 
+use libtest_mimic::{Arguments, Failed, Trial};
 use pgsteer_core::reason::Reason;
 use script::{Outcome, run};
 
+/// One file of `tests/scenarios/`, played at its first use.
 struct Scenario {
+    name: String,
     path: PathBuf,
     written: String,
-    outcome: Outcome,
+    outcome: OnceLock<Result<Outcome, String>>,
 }
 
-/// All scenarios, played once for all tests.
-fn scenarios() -> &'static [Scenario] {
-    static PLAYED: OnceLock<Vec<Scenario>> = OnceLock::new();
-    PLAYED.get_or_init(play_all)
+impl Scenario {
+    fn read(path: PathBuf) -> Scenario {
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        let written = std::fs::read_to_string(&path).unwrap();
+        Scenario { name, path, written, outcome: OnceLock::new() }
+    }
+
+    fn outcome(&self) -> Result<&Outcome, Failed> {
+        let outcome = self.outcome.get_or_init(|| run(&self.written));
+        outcome.as_ref().map_err(|err| format!("{}: {err}", self.path.display()).into())
+    }
+
+    /// The scenario does what is written in it, or is written anew.
+    fn goes_as_written(&self) -> Result<(), Failed> {
+        let outcome = self.outcome()?;
+        if outcome.text == self.written {
+            return Ok(());
+        }
+        if std::env::var("SCENARIOS").is_ok_and(|word| word == "update") {
+            return Ok(std::fs::write(&self.path, &outcome.text)?);
+        }
+        let difference = difference(&self.written, &outcome.text);
+        Err(format!("{}\n{difference}", self.path.display()).into())
+    }
 }
 
-fn play_all() -> Vec<Scenario> {
+fn main() -> ExitCode {
+    let scenarios: &'static [Scenario] = Vec::leak(read_all());
+    let of_one = scenarios
+        .iter()
+        .map(|scenario| Trial::test(scenario.name.clone(), || scenario.goes_as_written()));
+    let of_all = [
+        Trial::test("the_scenarios_reach_every_reason", || reach_every_reason(scenarios)),
+        Trial::test("the_scenarios_reach_every_row_of_the_decision_table", || {
+            reach_every_row(scenarios)
+        }),
+    ];
+    let trials = of_one.chain(of_all).collect();
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+fn read_all() -> Vec<Scenario> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
     let mut paths: Vec<PathBuf> =
         std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
-    paths.into_iter().map(play).collect()
+    paths.into_iter().map(Scenario::read).collect()
 }
 
-fn play(path: PathBuf) -> Scenario {
-    let written = std::fs::read_to_string(&path).unwrap();
-    let outcome = run(&written).unwrap_or_else(|err| panic!("{}: {err}", path.display()));
-    Scenario { path, written, outcome }
+fn outcomes(scenarios: &[Scenario]) -> Result<Vec<&Outcome>, Failed> {
+    scenarios.iter().map(Scenario::outcome).collect()
 }
 
-#[test]
-fn every_scenario_goes_as_written() {
-    let update = std::env::var("SCENARIOS").is_ok_and(|word| word == "update");
-    let mut wrong = Vec::new();
-    for Scenario { path, written, outcome } in scenarios() {
-        if outcome.text == *written {
-            continue;
-        }
-        if update {
-            std::fs::write(path, &outcome.text).unwrap();
-        } else {
-            wrong.push(format!("{}\n{}", path.display(), difference(written, &outcome.text)));
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-}
-
-#[test]
-fn the_scenarios_reach_every_reason() {
+fn reach_every_reason(scenarios: &[Scenario]) -> Result<(), Failed> {
     let mut seen = BTreeSet::new();
-    for scenario in scenarios() {
-        for snapshot in &scenario.outcome.driver.snapshots {
+    for outcome in outcomes(scenarios)? {
+        for snapshot in &outcome.driver.snapshots {
             let gates = snapshot.services.values().flat_map(|service| service.gates.values());
             seen.extend(gates.filter_map(|gate| gate.reason()).map(Reason::code));
         }
     }
     let all: BTreeSet<&str> = Reason::CODES.iter().copied().collect();
     let unseen: Vec<_> = all.difference(&seen).collect();
-    assert!(unseen.is_empty(), "no scenario shows a gate that says {unseen:?}");
+    match unseen.is_empty() {
+        true => Ok(()),
+        false => Err(format!("no scenario shows a gate with the reason {unseen:?}").into()),
+    }
 }
 
-#[test]
-fn the_scenarios_reach_every_row_of_the_decision_table() {
-    let scenarios = scenarios();
-    let reaches = |row: &table::Row| {
-        scenarios.iter().any(|scenario| {
-            let Outcome { config, driver, .. } = &scenario.outcome;
+fn reach_every_row(scenarios: &[Scenario]) -> Result<(), Failed> {
+    let outcomes = outcomes(scenarios)?;
+    let is_reached = |row: &table::Row| {
+        outcomes.iter().any(|Outcome { config, driver, .. }| {
             driver.snapshots.iter().any(|snapshot| (row.seen)(config, snapshot))
         })
     };
-    let unseen: Vec<_> =
-        table::ROWS.iter().filter(|row| !reaches(row)).map(|row| row.says).collect();
-    assert!(unseen.is_empty(), "no scenario reaches {unseen:#?}");
+    let rows = table::ROWS.iter().filter(|row| !is_reached(row));
+    let unseen: Vec<_> = rows.map(|row| row.says).collect();
+    match unseen.is_empty() {
+        true => Ok(()),
+        false => Err(format!("no scenario reaches {unseen:#?}").into()),
+    }
 }
 
 /// The lines that differ, with the last line before them that is the same.
