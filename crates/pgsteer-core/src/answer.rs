@@ -15,6 +15,7 @@ use crate::probe::{Path, Probe};
 use crate::question::{Asked, Question};
 use crate::reason::Reason;
 use crate::snapshot::{MemberState, Snapshot};
+use crate::text::Cleaned;
 
 /// Whether a member may serve.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +35,7 @@ pub enum Objection {
     #[error(transparent)]
     Gate(#[from] Reason),
     /// Nobody knows such a member.
-    #[error("there is no member {0}")]
+    #[error("there is no member {}", Cleaned(.0))]
     NoSuchMember(String),
     /// The local member was meant, and nobody knows which that is.
     #[error("no member is known to run on this machine")]

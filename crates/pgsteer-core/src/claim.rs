@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use crate::load::Load;
 use crate::names::{Endpoint, MemberName};
+use crate::text::Cleaned;
 use crate::time::Moment;
 
 /// What a source reports: of one member, of which members there are, or of what is written in
@@ -119,7 +120,8 @@ pub enum Standby {
     Quorum,
 }
 
-/// Patroni's tags: a name and the value as text (`true`, `100`, `fast`).
+/// Patroni's tags: a name and the value as text (`true`, `100`, `fast`). They are clean; their
+/// length and number are limited where Patroni's answer is read.
 pub type Tags = BTreeMap<String, String>;
 
 /// The tags on which both Patroni and pgsteer act, as Patroni converts their values.
@@ -237,14 +239,15 @@ pub struct Progress {
 /// Why a source has no answer.
 ///
 /// The text of the server or the library goes into reasons and pages, so it must never
-/// carry a secret: whoever builds a failure sees to that.
+/// contain a secret: the code that builds a failure removes it. How a failure is displayed is
+/// clean, whatever the text contains.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Failure {
     /// Nobody listens there.
-    #[error("connection refused by {0}")]
+    #[error("connection refused by {}", Cleaned(.0))]
     Refused(Arc<str>),
     /// No answer within the limit.
-    #[error("no answer from {peer} within {limit:?}")]
+    #[error("no answer from {} within {limit:?}", Cleaned(.peer))]
     Timeout {
         /// Who was asked.
         peer: Arc<str>,
@@ -252,14 +255,14 @@ pub enum Failure {
         limit: Duration,
     },
     /// The peer ended the connection.
-    #[error("connection closed by {0}")]
+    #[error("connection closed by {}", Cleaned(.0))]
     Closed(Arc<str>),
     /// Any other error of the network.
-    #[error("{0}")]
+    #[error("{}", Cleaned(.0))]
     Network(Arc<str>),
     /// PostgreSQL says that it is shutting down, starting up or in recovery without hot
     /// standby (57P01, 57P02, 57P03).
-    #[error("PostgreSQL says: {message} ({sqlstate})")]
+    #[error("PostgreSQL says: {} ({})", Cleaned(.message), Cleaned(.sqlstate))]
     Unavailable {
         /// SQLSTATE.
         sqlstate: Arc<str>,
@@ -269,7 +272,7 @@ pub enum Failure {
     /// PostgreSQL is alive and refuses this login or query: a wrong password (28P01), no line
     /// in `pg_hba.conf` (28000), no such database (3D000), too many clients (53300). It tells
     /// nothing of the role, but it is no sign of a dead server either.
-    #[error("PostgreSQL refuses the check login: {message} ({sqlstate})")]
+    #[error("PostgreSQL refuses the check login: {} ({})", Cleaned(.message), Cleaned(.sqlstate))]
     LoginRefused {
         /// SQLSTATE.
         sqlstate: Arc<str>,
@@ -277,7 +280,7 @@ pub enum Failure {
         message: Arc<str>,
     },
     /// The answer is larger than anything the peer should say.
-    #[error("{peer} answers more than {bytes_max} bytes")]
+    #[error("{} answers more than {bytes_max} bytes", Cleaned(.peer))]
     TooLarge {
         /// Who was asked.
         peer: Arc<str>,
@@ -285,13 +288,13 @@ pub enum Failure {
         bytes_max: usize,
     },
     /// The answer makes no sense.
-    #[error("{0}")]
+    #[error("{}", Cleaned(.0))]
     Malformed(Arc<str>),
     /// TLS could not be agreed on.
-    #[error("TLS: {0}")]
+    #[error("TLS: {}", Cleaned(.0))]
     Tls(Arc<str>),
     /// The name stands for no address.
-    #[error("cannot resolve {0}")]
+    #[error("cannot resolve {}", Cleaned(.0))]
     Unresolved(Arc<str>),
 }
 

@@ -32,6 +32,7 @@ pub mod question;
 pub mod reason;
 pub mod render;
 pub mod snapshot;
+pub mod text;
 pub mod time;
 mod view;
 pub mod wire;

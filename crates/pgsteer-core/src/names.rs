@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use crate::text::{clean, is_hidden};
+
 /// The longest name of a member, a service or a cluster, in bytes.
 pub const NAME_BYTES_MAX: usize = 255;
 
@@ -22,8 +24,9 @@ pub enum NameError {
     /// The text is longer than [`NAME_BYTES_MAX`].
     #[error("a name has at most {NAME_BYTES_MAX} bytes, this one has {0}")]
     TooLong(usize),
-    /// The text has a control character, which would break log lines and pages.
-    #[error("a name must not contain control characters")]
+    /// The text has a control or invisible character ([`is_hidden`]). It would break log lines and
+    /// pages, or let two names look alike.
+    #[error("a name must not contain control characters or invisible characters")]
     Control,
     /// The port is missing or not a number from 1 to 65535.
     #[error("`{0}` is not HOST:PORT with a port from 1 to 65535")]
@@ -40,7 +43,7 @@ macro_rules! name {
             /// Checks `text` and makes a name of it.
             ///
             /// # Errors
-            /// An empty text, one above [`NAME_BYTES_MAX`], or one with control characters.
+            /// An empty text, one above [`NAME_BYTES_MAX`], or one with a control character or an invisible one.
             pub fn new(text: &str) -> Result<$name, NameError> {
                 check_name(text).map(|()| $name(Arc::from(text)))
             }
@@ -97,7 +100,7 @@ pub(crate) fn check_name(text: &str) -> Result<(), NameError> {
     if text.len() > NAME_BYTES_MAX {
         return Err(NameError::TooLong(text.len()));
     }
-    if text.chars().any(char::is_control) {
+    if text.chars().any(is_hidden) {
         return Err(NameError::Control);
     }
     Ok(())
@@ -118,7 +121,7 @@ impl Endpoint {
     pub fn new(host: &str, port: u16) -> Result<Endpoint, NameError> {
         check_name(host)?;
         if port == 0 {
-            return Err(NameError::Port(format!("{host}:{port}")));
+            return Err(NameError::Port(clean(&format!("{host}:{port}")).into_owned()));
         }
         Ok(Endpoint { host: Arc::from(host), port })
     }
@@ -129,7 +132,7 @@ impl Endpoint {
     /// # Errors
     /// A host that is no name, a port that is no number from 1 to 65535, or no port at all.
     pub fn parse(text: &str, port_default: Option<u16>) -> Result<Endpoint, NameError> {
-        let bad = || NameError::Port(text.to_owned());
+        let bad = || NameError::Port(clean(text).into_owned());
         let (host, port) = match text.strip_prefix('[') {
             Some(rest) => {
                 let (host, tail) = rest.split_once(']').ok_or_else(bad)?;
@@ -204,6 +207,17 @@ mod tests {
     fn an_endpoint_without_a_usable_port_is_refused() {
         for text in ["pg-1", "pg-1:", "pg-1:0", "pg-1:65536", "[::1", "[::1]x", ":5432", ""] {
             assert!(Endpoint::parse(text, None).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_name_has_only_characters_that_are_seen() {
+        for text in ["n\n1", "n\u{1b}1", "n\u{202e}1", "n1\u{200b}", "\u{feff}n1", "n\u{2028}1"] {
+            assert_eq!(MemberName::new(text), Err(NameError::Control), "{text:?}");
+            assert_eq!(Endpoint::new(text, 5432), Err(NameError::Control), "{text:?}");
+        }
+        for text in ["n1", "pg-größer", "東京_1", "a b", "n1.example:5432"] {
+            assert_eq!(MemberName::new(text).unwrap().as_str(), text);
         }
     }
 }

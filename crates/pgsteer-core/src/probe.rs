@@ -11,6 +11,7 @@ use std::fmt;
 use thiserror::Error;
 
 use crate::config::units::{lag_bytes, size_text};
+use crate::text::clean_to;
 
 /// The longest probe that is read, in bytes.
 pub const PROBE_BYTES_MAX: usize = 512;
@@ -161,7 +162,7 @@ impl Probe {
 
 /// What somebody wrote, short enough for a message and without what would break a line.
 fn shown(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(60).collect()
+    clean_to(text, 60).into_owned()
 }
 
 /// A part of a query string as it was meant.

@@ -682,7 +682,7 @@ fn strange_names_are_shown_harmlessly() {
     let text =
         format!("[services.\"a\\nb\"]\n[members.{long}]\n[members.\"\"]\n\"\\u001b[31m\" = 1");
     assert_snapshot!(wrong(&text), @r#"
-    pgsteer.toml:1:11: services."a\nb": a name must not contain control characters
+    pgsteer.toml:1:11: services."a\nb": a name must not contain control characters or invisible characters
     pgsteer.toml:2:10: members.nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn…: a name has at most 255 bytes, this one has 300
     pgsteer.toml:3:10: members."": a name must not be empty
     pgsteer.toml:4:1: members.""."\u{1b}[31m": there is no key `"\u{1b}[31m"` in [members.""]

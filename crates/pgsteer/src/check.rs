@@ -12,6 +12,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use hyper::StatusCode;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use pgsteer_core::probe::{Probe, ProbeError};
+use pgsteer_core::text::clean_to;
 use pgsteer_core::wire::patroni::parse_status;
 
 use crate::ask::Target;
@@ -19,6 +20,9 @@ use crate::complaint::in_one_line;
 
 /// What is asked for where nothing else is said.
 const USUAL: &str = "primary";
+
+/// The most characters of the answer that is printed.
+const LINE_CHARS_MAX: usize = 2_000;
 
 /// What HAProxy passes where a server has no such address.
 const NOT_USED: &str = "NOT_USED";
@@ -133,7 +137,8 @@ fn ask(http_url: &str, question: &Question, limit: Duration) -> Result<Outcome> 
                 return Err(target.not_asked(&why).into());
             }
             let said = String::from_utf8_lossy(&body);
-            let line = said.lines().next().unwrap_or_default().to_owned();
+            let line =
+                clean_to(said.lines().next().unwrap_or_default(), LINE_CHARS_MAX).into_owned();
             match status {
                 StatusCode::NOT_FOUND => {}
                 StatusCode::OK => return Ok(Outcome::Yes(line)),

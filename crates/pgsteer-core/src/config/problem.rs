@@ -13,6 +13,7 @@ use super::units::size_text;
 use crate::names::NameError;
 use crate::probe::ProbeError;
 use crate::question::Unclear;
+use crate::text::is_hidden;
 
 /// What is wrong with one value.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -295,7 +296,7 @@ pub(super) fn key_text(key: &str) -> String {
 fn on_one_line(text: &str) -> String {
     let mut line = String::new();
     for c in text.chars().take(Shown::CHARS_MAX) {
-        if c.is_control() {
+        if is_hidden(c) {
             line.extend(c.escape_default());
         } else {
             line.push(c);

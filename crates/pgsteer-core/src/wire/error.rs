@@ -3,6 +3,12 @@
 //! Sources: PostgreSQL documentation, "Error and Notice Message Fields" and "PostgreSQL Error
 //! Codes".
 
+use crate::text::{clean, clean_to};
+
+/// The most characters of one field of an error that pgsteer sends. libpq refuses a message of more
+/// than 30,000 bytes before the login has ended.
+const FIELD_CHARS_MAX: usize = 2_000;
+
 /// SQLSTATEs that pgsteer uses or reads.
 pub mod sqlstate {
     /// `cannot_connect_now`: libpq goes on to its next host on this one only.
@@ -35,7 +41,8 @@ pub struct ErrorFields<'a> {
 }
 
 impl ErrorFields<'_> {
-    /// The whole message as a server would send it, with severity FATAL.
+    /// The whole message as a server would send it, with severity FATAL. Each field is cleaned and
+    /// limited to [`FIELD_CHARS_MAX`] characters.
     pub fn to_fatal(&self) -> Vec<u8> {
         let mut body = Vec::with_capacity(128 + self.message.len() + self.detail.len());
         let fields = [
@@ -48,8 +55,8 @@ impl ErrorFields<'_> {
         ];
         for (kind, text) in fields.into_iter().filter(|(_, text)| !text.is_empty()) {
             body.push(kind);
-            // A zero byte would end the field early.
-            body.extend(text.bytes().filter(|byte| *byte != 0));
+            // Without hidden characters, so without the zero byte that would end the field.
+            body.extend(clean_to(text, FIELD_CHARS_MAX).bytes());
             body.push(0);
         }
         body.push(0);
@@ -62,12 +69,12 @@ impl ErrorFields<'_> {
     }
 }
 
-/// SQLSTATE and message in the body of an ErrorResponse; each empty if it is not there.
+/// SQLSTATE and message in the body of an ErrorResponse, cleaned; each empty if it is not there.
 pub fn read_error(body: &[u8]) -> (String, String) {
     let field = |wanted: u8| {
         body.split(|byte| *byte == 0)
             .find_map(|field| field.strip_prefix(&[wanted]))
-            .map(|text| String::from_utf8_lossy(text).into_owned())
+            .map(|text| clean(&String::from_utf8_lossy(text)).into_owned())
             .unwrap_or_default()
     };
     (field(b'C'), field(b'M'))

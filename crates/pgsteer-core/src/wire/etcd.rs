@@ -20,6 +20,7 @@ use thiserror::Error;
 
 use crate::claim::Order;
 use crate::names::MemberName;
+use crate::text::clean;
 use crate::wire::excerpt::excerpt;
 
 /// Why an answer is not etcd's.
@@ -301,8 +302,11 @@ fn base64(text: &str) -> String {
 }
 
 fn from_json<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, BadAnswer> {
-    serde_json::from_slice(body)
-        .map_err(|error| BadAnswer::NotJson { error: error.to_string(), excerpt: excerpt(body) })
+    serde_json::from_slice(body).map_err(|error| BadAnswer::NotJson {
+        // The parser's message can repeat a whole text of the body.
+        error: clean(&error.to_string()).into_owned(),
+        excerpt: excerpt(body),
+    })
 }
 
 #[cfg(test)]

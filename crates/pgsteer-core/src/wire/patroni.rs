@@ -28,7 +28,29 @@ use thiserror::Error;
 
 use crate::claim::{Found, PatroniFacts, Role, Standby, TagFlags, Tags};
 use crate::names::{Endpoint, MemberName, POSTGRES_PORT};
+use crate::text::{OutsideText, clean, clean_to};
 use crate::wire::excerpt::excerpt;
+
+/// The most characters of a tag's name and of its value.
+pub const TAG_CHARS_MAX: usize = 64;
+
+/// The most tags of one member.
+pub const TAGS_MAX: usize = 64;
+
+/// The most characters of a REST address.
+const URL_CHARS_MAX: usize = 512;
+
+/// The tags that mean something to Patroni itself (documentation, "YAML Configuration", `tags`).
+const PATRONI_TAGS: [&str; 8] = [
+    "clonefrom",
+    "failover_priority",
+    "nofailover",
+    "noloadbalance",
+    "nostream",
+    "nosync",
+    "replicatefrom",
+    "sync_priority",
+];
 
 /// Why a body is not Patroni's.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -74,7 +96,7 @@ pub fn parse_status(holds_lock: bool, body: &[u8]) -> Result<PatroniFacts, BadBo
     let status: StatusBody = from_json(body)?;
     let state = status.state.ok_or_else(|| BadBody::NoState(excerpt(body)))?;
     let role = match (&status.xlog, &status.role) {
-        (Some(_), Some(word)) => Role::from_patroni(word),
+        (Some(_), Some(word)) => Role::from_patroni(word.as_str()),
         _ => Role::Unknown,
     };
     let xlog = status.xlog.unwrap_or_default();
@@ -82,12 +104,12 @@ pub fn parse_status(holds_lock: bool, body: &[u8]) -> Result<PatroniFacts, BadBo
     let tag_values = status.tags.unwrap_or_default();
     Ok(PatroniFacts {
         holds_lock,
-        state,
+        state: state.into(),
         role,
         timeline: status.timeline,
         location: xlog.location,
         replayed_location: xlog.replayed_location,
-        replication_state: status.replication_state,
+        replication_state: status.replication_state.map(String::from),
         standby: match (status.sync_standby, status.quorum_standby) {
             (Some(true), _) => Standby::Sync,
             (_, Some(true)) => Standby::Quorum,
@@ -96,8 +118,8 @@ pub fn parse_status(holds_lock: bool, body: &[u8]) -> Result<PatroniFacts, BadBo
         flags: flags(&tag_values),
         tags: tags(tag_values),
         paused: status.pause.unwrap_or_default(),
-        scope: patroni.scope,
-        system_identifier: status.database_system_identifier,
+        scope: patroni.scope.map(String::from),
+        system_identifier: status.database_system_identifier.map(String::from),
     })
 }
 
@@ -109,7 +131,8 @@ pub fn parse_cluster(body: &[u8]) -> Result<Cluster, BadBody> {
     let listed: ClusterBody = from_json(body)?;
     let members = listed.members.ok_or_else(|| BadBody::NoMembers(excerpt(body)))?;
     let paused = listed.pause.unwrap_or_default();
-    let mut cluster = Cluster { scope: listed.scope, paused, ..Cluster::default() };
+    let scope = listed.scope.map(String::from);
+    let mut cluster = Cluster { scope, paused, ..Cluster::default() };
     for member in members {
         match found(member) {
             Ok(found) => cluster.members.push(found),
@@ -122,15 +145,15 @@ pub fn parse_cluster(body: &[u8]) -> Result<Cluster, BadBody> {
 #[derive(Deserialize)]
 struct StatusBody {
     #[serde(default, deserialize_with = "lenient")]
-    state: Option<String>,
+    state: Option<OutsideText>,
     #[serde(default, deserialize_with = "lenient")]
-    role: Option<String>,
+    role: Option<OutsideText>,
     #[serde(default, deserialize_with = "lenient")]
     timeline: Option<u32>,
     #[serde(default, deserialize_with = "lenient")]
     xlog: Option<Xlog>,
     #[serde(default, deserialize_with = "lenient")]
-    replication_state: Option<String>,
+    replication_state: Option<OutsideText>,
     #[serde(default, deserialize_with = "lenient")]
     sync_standby: Option<bool>,
     #[serde(default, deserialize_with = "lenient")]
@@ -140,7 +163,7 @@ struct StatusBody {
     #[serde(default, deserialize_with = "lenient")]
     pause: Option<bool>,
     #[serde(default, deserialize_with = "lenient")]
-    database_system_identifier: Option<String>,
+    database_system_identifier: Option<OutsideText>,
     #[serde(default, deserialize_with = "lenient")]
     patroni: Option<About>,
 }
@@ -156,13 +179,13 @@ struct Xlog {
 #[derive(Default, Deserialize)]
 struct About {
     #[serde(default, deserialize_with = "lenient")]
-    scope: Option<String>,
+    scope: Option<OutsideText>,
 }
 
 #[derive(Deserialize)]
 struct ClusterBody {
     #[serde(default, deserialize_with = "lenient")]
-    scope: Option<String>,
+    scope: Option<OutsideText>,
     #[serde(default, deserialize_with = "lenient")]
     pause: Option<bool>,
     #[serde(default, deserialize_with = "lenient")]
@@ -202,27 +225,31 @@ where
 fn from_json<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, BadBody> {
     // serde reads a struct from a JSON list as well, which no Patroni ever sends.
     let is_object = body.trim_ascii_start().first() == Some(&b'{');
-    let not_json = |error: String| BadBody::NotJson { error, excerpt: excerpt(body) };
+    let not_json = |error: &str| {
+        // The parser's message can repeat a whole text of the body.
+        BadBody::NotJson { error: clean(error).into_owned(), excerpt: excerpt(body) }
+    };
     if !is_object {
-        return Err(not_json("no JSON object".to_owned()));
+        return Err(not_json("no JSON object"));
     }
-    serde_json::from_slice(body).map_err(|err| not_json(err.to_string()))
+    serde_json::from_slice(body).map_err(|err| not_json(&err.to_string()))
 }
 
 fn found(member: MemberBody) -> Result<Found, String> {
     let name = member.name.ok_or("a member without a name")?;
-    let name = MemberName::new(&name).map_err(|err| format!("member {name:?}: {err}"))?;
+    let name = MemberName::new(&name).map_err(|err| format!("member `{}`: {err}", clean(&name)))?;
     let host = member.host.ok_or_else(|| format!("member {name} tells no host yet"))?;
     let postgres = Endpoint::new(&host, member.port.unwrap_or(POSTGRES_PORT))
         .map_err(|err| format!("member {name}: {err}"))?;
     Ok(Found { name, postgres, patroni_url: member.api_url.as_deref().map(base_url) })
 }
 
-/// `api_url` names the path `/patroni`; the base is what stands before it.
+/// `api_url` names the path `/patroni`; the base is what stands before it. A URL is cleaned and cut
+/// like any text: what had to be cleaned is no URL that could be asked, and is reported as that.
 fn base_url(api_url: &str) -> Arc<str> {
     let base = api_url.trim_end_matches('/');
     let base = base.strip_suffix("/patroni").unwrap_or(base);
-    Arc::from(base.trim_end_matches('/'))
+    Arc::from(clean_to(base.trim_end_matches('/'), URL_CHARS_MAX))
 }
 
 /// The flags among the tags, converted as Patroni converts them (`tags.py`, read in 4.1.5; the
@@ -258,14 +285,20 @@ fn is_on(value: &Value) -> bool {
 
 /// Tag values as the text that Patroni itself compares with a `tag_...` of a query: a
 /// number or `true` as JSON writes it (`api.py`, end of `do_GET`).
+///
+/// A name and a value have at most [`TAG_CHARS_MAX`] characters. Of more than [`TAGS_MAX`] tags those
+/// that mean something to Patroni are kept, then the first by name.
 fn tags(map: serde_json::Map<String, Value>) -> Tags {
-    map.into_iter()
-        .filter_map(|(name, value)| match value {
-            Value::String(text) => Some((name, text)),
-            Value::Bool(_) | Value::Number(_) => Some((name, value.to_string())),
-            Value::Null | Value::Array(_) | Value::Object(_) => None,
-        })
-        .collect()
+    let texts = map.into_iter().filter_map(|(name, value)| match value {
+        Value::String(text) => Some((name, text)),
+        Value::Bool(_) | Value::Number(_) => Some((name, value.to_string())),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    });
+    let (known, own): (Vec<_>, Vec<_>) =
+        texts.partition(|(name, _)| PATRONI_TAGS.contains(&name.as_str()));
+    let cleaned = |text: String| clean_to(&text, TAG_CHARS_MAX).into_owned();
+    let kept = known.into_iter().chain(own).take(TAGS_MAX);
+    kept.map(|(name, value)| (cleaned(name), cleaned(value))).collect()
 }
 
 #[cfg(test)]
@@ -370,6 +403,33 @@ mod tests {
         }
         let none = parse_status(false, br#"{"state": "running"}"#).unwrap();
         assert_eq!(none.flags, TagFlags::default());
+    }
+
+    #[test]
+    fn texts_are_cleaned_and_cut_and_a_tag_that_matters_is_kept_among_many() {
+        let tags: Vec<String> = (0..40_000).map(|n| format!("\"t{n:05}\": \"v\"")).collect();
+        let body = format!(
+            r#"{{"state": "{}", "replication_state": "x\n\u001b[31m\u202e", "tags":
+                {{{}, "noloadbalance": true, "a\u0000": "{}"}}, "patroni": {{"scope": "a\u2028b"}}}}"#,
+            "s".repeat(300_000),
+            tags.join(","),
+            "ü".repeat(65),
+        );
+        let facts = parse_status(false, body.as_bytes()).unwrap();
+        assert_eq!(facts.state, format!("{}...", "s".repeat(197)));
+        assert_eq!(facts.replication_state.as_deref(), Some("x\\n\\u{1b}[31m\\u{202e}"));
+        assert_eq!(facts.scope.as_deref(), Some("a\\u{2028}b"));
+        assert_eq!(facts.tags.len(), TAGS_MAX);
+        assert_eq!(facts.tags["noloadbalance"], "true");
+        assert_eq!(facts.tags["a\\u{0}"], format!("{}...", "ü".repeat(61)));
+    }
+
+    #[test]
+    fn a_parsers_message_does_not_repeat_the_whole_body() {
+        let body =
+            format!(r#"{{"state": "running", "tags": {{}} "{}\u001b" }}"#, "x".repeat(900_000));
+        let error = parse_status(false, body.as_bytes()).unwrap_err().to_string();
+        assert!(error.len() < 500, "{} bytes", error.len());
     }
 
     #[test]

@@ -5,6 +5,8 @@ mod check;
 mod compose;
 mod connections;
 pub mod document;
+#[cfg(test)]
+mod hostile;
 mod metrics;
 mod routes;
 #[cfg(test)]

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use pgsteer_core::claim::Role;
+use pgsteer_core::text::clean;
 use pgsteer_core::wire::error::{ErrorFields, sqlstate};
 use pgsteer_core::wire::startup::{CancelKey, SSL_REQUEST_PACKET, user_and_database};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -312,7 +313,8 @@ impl Session {
 
     fn log_unfinished(&self, login: &Login) {
         let (user, database) = user_and_database(login.startup());
-        tracing::debug!(service = %self.service.name, user, database, "login not finished");
+        let (user, database) = (user.map(clean), database.map(clean));
+        tracing::debug!(service = %self.service.name, user = user.as_deref(), database = database.as_deref(), "login not finished");
     }
 }
 

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use hyper::StatusCode;
+use pgsteer_core::text::{SENTENCE_CHARS_MAX, clean_to, json_escaped};
+use serde_json::Value;
 use tokio::time::{MissedTickBehavior, interval};
 
 use self::picture::{Ink, draw};
@@ -22,13 +24,16 @@ const WATCH_EVERY: Duration = Duration::from_secs(1);
 
 const PATH: &str = "/api/v1/status";
 
+const NO_DOCUMENT: &str =
+    "the answer is no status document, so it is no pgsteer or another version";
+
 /// The time for the whole exchange.
 const ASK_LIMIT: Duration = Duration::from_secs(5);
 
 /// What a running pgsteer told.
 #[derive(Debug)]
 struct Asked {
-    /// The document as it came.
+    /// The document as it came, with hidden characters escaped.
     text: String,
     /// The same, read.
     document: Document,
@@ -94,9 +99,21 @@ fn read(status: StatusCode, body: &[u8]) -> Result<Asked> {
         bail!("the answer to {PATH} is {status}, so it is no pgsteer or a very old one");
     }
     let text = std::str::from_utf8(body).context("the answer is no text, so it is no pgsteer")?;
-    let document = serde_json::from_str(text)
-        .context("the answer is no status document, so it is no pgsteer or another version")?;
-    Ok(Asked { text: text.to_owned(), document })
+    let value: Value = serde_json::from_str(text).context(NO_DOCUMENT)?;
+    // What answers there may be anything, and its texts are shown on a terminal.
+    let document = serde_json::from_value(cleaned(value)).context(NO_DOCUMENT)?;
+    Ok(Asked { text: json_escaped(text).into_owned(), document })
+}
+
+/// `value` with all its texts cleaned, the keys included.
+fn cleaned(value: Value) -> Value {
+    let text = |text: String| clean_to(&text, SENTENCE_CHARS_MAX).into_owned();
+    match value {
+        Value::String(own) => Value::String(text(own)),
+        Value::Array(list) => list.into_iter().map(cleaned).collect(),
+        Value::Object(map) => map.into_iter().map(|(key, own)| (text(key), cleaned(own))).collect(),
+        other => other,
+    }
 }
 
 async fn show_once(target: &Target, json: bool) -> Result<Outcome> {
@@ -203,6 +220,23 @@ mod tests {
         assert!(why(StatusCode::NOT_FOUND, b"").contains("404"));
         assert!(why(StatusCode::OK, b"<html>").contains("no status document"));
         assert!(why(StatusCode::OK, b"\xff").contains("no text"));
+    }
+
+    #[test]
+    fn what_an_impostor_sends_cannot_drive_the_terminal() {
+        let mut document = sample::document_of(&sample::snapshot());
+        let forged = "\u{1b}[2Jall is well\n\u{202e}";
+        document.version = forged.to_owned();
+        document.clusters[0].members[0].name = forged.to_owned();
+        document.clusters[0].events[0].text = forged.repeat(100_000);
+        let asked = read(StatusCode::OK, &serde_json::to_vec(&document).unwrap()).unwrap();
+        let is_forged = |c: char| c != '\n' && pgsteer_core::text::is_hidden(c);
+        for json in [true, false] {
+            let page = shown(&asked, json, Ink::Plain);
+            assert!(!page.contains(is_forged), "json {json}: {page:?}");
+        }
+        assert_eq!(serde_json::from_str::<Document>(&asked.text).unwrap(), document);
+        assert_eq!(asked.document.version, "\\u{1b}[2Jall is well\\n\\u{202e}");
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use fallible_iterator::FallibleIterator;
 use pgsteer_core::claim::Failure;
+use pgsteer_core::text::clean;
 use pgsteer_core::wire::error::sqlstate;
 use pgsteer_core::wire::excerpt::excerpt;
 use postgres_protocol::message::backend::{ErrorResponseBody, Header, Message};
@@ -20,9 +21,6 @@ const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 /// The least length that four bytes of text make when they are read as one. A protocol that
 /// greets in text, as HTTP and SSH do, is told from a message that is merely large by that.
 const TEXT_LENGTH_MIN: i32 = 0x2020_2020;
-
-/// The most characters of a server's message that are repeated.
-const SENTENCE_CHARS_MAX: usize = 200;
 
 /// A connection on which both sides speak PostgreSQL's protocol.
 pub struct Connection {
@@ -135,8 +133,8 @@ impl Refusal {
             match field.type_() {
                 // `V` is never translated; it is sent since 9.6.
                 b'V' => refusal.is_fatal = matches!(&*text, "FATAL" | "PANIC"),
-                b'C' => refusal.sqlstate = sentence(&text),
-                b'M' => refusal.message = sentence(&text),
+                b'C' => refusal.sqlstate = clean(&text).into_owned(),
+                b'M' => refusal.message = clean(&text).into_owned(),
                 _ => {}
             }
         }
@@ -166,8 +164,4 @@ impl From<Refusal> for Failure {
             _ => Failure::LoginRefused { sqlstate: state, message },
         }
     }
-}
-
-fn sentence(text: &str) -> String {
-    text.chars().take(SENTENCE_CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

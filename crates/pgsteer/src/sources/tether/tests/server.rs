@@ -172,7 +172,7 @@ async fn a_server_that_is_well_but_refuses_is_no_server_that_is_down() {
         let answer = fake::error("FATAL", sqlstate, "sorry,\ntoo many clients already");
         let failure = refusal(fake::answering_login(answer).await).await;
         assert_eq!(failure.is_login_refused(), is_login, "{failure:?}");
-        assert!(failure.to_string().contains("sorry, too many clients already"), "{failure}");
+        assert!(failure.to_string().contains("sorry,\\ntoo many clients already"), "{failure}");
         assert!(failure.to_string().contains(sqlstate), "{failure}");
     }
 }
