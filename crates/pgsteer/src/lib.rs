@@ -11,6 +11,7 @@ mod heartbeat;
 mod http;
 pub mod lint;
 mod listen;
+pub mod log;
 pub mod proxy;
 pub mod render;
 pub mod run;

@@ -1,29 +1,20 @@
 //! The program `pgsteer`: from the command line to what it asks for, and the exit code.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
-use std::sync::mpsc;
-use std::time::Duration;
 
 use pgsteer::check::Question;
 use pgsteer::cli::{self, Command, LogFormat, StartArgs};
 use pgsteer::complaint::{complain, complain_of_all};
+use pgsteer::log::{self, Shape};
 use pgsteer::run::Outputs;
 use pgsteer_core::config::Config;
 use pgsteer_core::config::error::ConfigErrors;
 use pgsteer_core::config::summary::{AgentSummary, Summary};
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::EnvFilter;
 
 /// What those hear who still name the path of pg_isready.
 const NO_PG_ISREADY: &str = "pg_isready is not run any more: pgsteer asks PgBouncer by itself, \
                              so -x (PGISREADY_PATH) may be left out";
-
-/// How long the end of the process waits for the rest of its log to be written.
-const LOG_FLUSH_LIMIT: Duration = Duration::from_secs(2);
-
-/// Lines of the log that may wait for stderr.
-const LOG_LINES_MAX: usize = 10_000;
 
 fn main() -> ExitCode {
     match cli::typed(std::env::args_os()).unwrap_or_else(|error| error.exit()).command {
@@ -71,7 +62,10 @@ fn run(
         };
         return ExitCode::SUCCESS;
     }
-    let _log = start_log(start.log_format);
+    let _log = log::start(match start.log_format {
+        LogFormat::Text => Shape::text(),
+        LogFormat::Json => Shape::Json,
+    });
     if let Some(hint) = hint {
         tracing::info!("{hint}");
     }
@@ -80,46 +74,6 @@ fn run(
         Err(error) => {
             tracing::error!("{error:#}");
             ExitCode::from(cli::EXIT_FAILED)
-        }
-    }
-}
-
-/// The log goes to stderr, from `info` on unless `RUST_LOG` says otherwise. A thread of its own
-/// writes it, so that whoever should read it and does not holds nobody up; what is too much by then
-/// is lost.
-fn start_log(format: LogFormat) -> Log {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let (stderr, guard) = NonBlockingBuilder::default()
-        .thread_name("pgsteer-log")
-        .buffered_lines_limit(LOG_LINES_MAX)
-        .finish(io::stderr());
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(io::stderr().is_terminal())
-        .with_target(false)
-        .with_writer(stderr);
-    match format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
-    }
-    Log(Some(guard))
-}
-
-/// Writes the rest of the log when it is dropped, if that does not take too long: whoever does not
-/// read it shall not keep the process from ending either.
-struct Log(Option<WorkerGuard>);
-
-impl Drop for Log {
-    fn drop(&mut self) {
-        let (done, is_done) = mpsc::channel();
-        let guard = self.0.take();
-        let flush = move || {
-            drop(guard);
-            // Nobody listens any more if it took too long.
-            let _ = done.send(());
-        };
-        if std::thread::Builder::new().spawn(flush).is_ok() {
-            let _ = is_done.recv_timeout(LOG_FLUSH_LIMIT);
         }
     }
 }

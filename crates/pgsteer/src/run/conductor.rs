@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::clock::Clock;
 use crate::heartbeat::Heartbeat;
+use crate::log::limit::DECISIONS;
 
 /// Owns the engine.
 #[derive(Debug)]
@@ -111,10 +112,12 @@ fn replace_if_other<T>(published: &watch::Sender<Arc<T>>, newest: Arc<T>) {
 /// Bad news at warn, the rest at info; a probation is too short-lived to be news.
 fn log(event: &Event) {
     match &event.kind {
-        EventKind::Gate { now: GateState::Probation, .. } => tracing::debug!("{}", event.kind),
+        EventKind::Gate { now: GateState::Probation, .. } => {
+            tracing::debug!(target: DECISIONS, "{}", event.kind)
+        }
         // A member with another role is no trouble.
         EventKind::Gate { reason: Some(Reason::WrongRole { .. }), .. } => {
-            tracing::info!("{}", event.kind);
+            tracing::info!(target: DECISIONS, "{}", event.kind);
         }
         EventKind::Gate { now: GateState::Shut | GateState::Draining, .. }
         | EventKind::Gate { now: GateState::Open, reason: Some(_), .. }
@@ -122,8 +125,8 @@ fn log(event: &Event) {
         | EventKind::LocalUnknown { .. }
         | EventKind::AddressLost { .. }
         | EventKind::EtcdLost { .. }
-        | EventKind::StrangeCluster { .. } => tracing::warn!("{}", event.kind),
-        _ => tracing::info!("{}", event.kind),
+        | EventKind::StrangeCluster { .. } => tracing::warn!(target: DECISIONS, "{}", event.kind),
+        _ => tracing::info!(target: DECISIONS, "{}", event.kind),
     }
 }
 

@@ -21,6 +21,7 @@ use crate::agent::{self, Agent};
 use crate::clock::Clock;
 use crate::heartbeat::Heartbeat;
 use crate::http::{self, Pages};
+use crate::log::limit::DECISIONS;
 use crate::proxy::Proxy;
 use crate::sources::{self, Sources};
 use crate::stats::Stats;
@@ -166,8 +167,8 @@ impl Running {
             Err(error) => Err(error),
         };
         match changed {
-            Ok(()) => tracing::info!("reloaded"),
-            Err(error) => tracing::error!("not reloaded, the old configuration stays: {error:#}"),
+            Ok(()) => tracing::info!(target: DECISIONS, "reloaded"),
+            Err(error) => log_not_reloaded(&error),
         }
     }
 
@@ -292,6 +293,18 @@ fn start_agent(
     tracing::info!("agent-checks are answered on {}", wanted.listen);
     let (wanted, snapshots) = (wanted.clone(), published.snapshots.clone());
     Agent::start(listener, wanted, snapshots, clock, Arc::clone(heartbeat))
+}
+
+/// Logs the error, and its further lines, which a configuration with several errors has, each in a
+/// line of its own.
+fn log_not_reloaded(error: &anyhow::Error) {
+    let error = format!("{error:#}");
+    let mut lines = error.lines().map(str::trim);
+    let first = lines.next().unwrap_or_default();
+    tracing::error!(target: DECISIONS, "not reloaded, the old configuration stays: {first}");
+    for line in lines {
+        tracing::error!(target: DECISIONS, "also in the configuration: {line}");
+    }
 }
 
 /// Nobody can listen on both.

@@ -1,0 +1,217 @@
+//! The log: lines on stderr, written by a thread of their own, cleaned and limited.
+//!
+//! Peers can trigger lines and have their texts in them. So each field is cleaned
+//! ([`pgsteer_core::text`]), and equal lines are counted ([`limit`]). Both hold for all lines: the code
+//! that logs does not have to think of it.
+
+mod format;
+pub mod limit;
+
+use std::io::{self, IsTerminal};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use tracing::Subscriber;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use self::format::{CleanFields, JsonLines};
+use self::limit::{Flusher, LineLimit};
+
+/// How long the end of the process waits for the rest of its log to be written.
+const FLUSH_LIMIT: Duration = Duration::from_secs(2);
+
+/// Lines of the log that may wait for stderr.
+const LINES_MAX: usize = 10_000;
+
+/// How the lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Text, for people.
+    Text {
+        /// With colours.
+        ansi: bool,
+    },
+    /// One JSON object a line.
+    Json,
+}
+
+impl Shape {
+    /// Text, with colours if stderr is a terminal.
+    pub fn text() -> Shape {
+        Shape::Text { ansi: io::stderr().is_terminal() }
+    }
+}
+
+/// The running log. Dropping it writes the rest, if that does not take longer than [`FLUSH_LIMIT`].
+pub struct Log {
+    flusher: Option<Flusher>,
+    writer: Option<WorkerGuard>,
+}
+
+/// Starts the log on stderr, from `info` on unless `RUST_LOG` says otherwise. A thread writes it, so
+/// that a reader of stderr that stands still delays nothing; the lines beyond [`LINES_MAX`] are lost.
+pub fn start(shape: Shape) -> Log {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let (stderr, writer) = NonBlockingBuilder::default()
+        .thread_name("pgsteer-log")
+        .buffered_lines_limit(LINES_MAX)
+        .finish(io::stderr());
+    let limit = LineLimit::default();
+    subscriber(shape, filter, limit.clone(), stderr).init();
+    Log { flusher: Flusher::start(limit).ok(), writer: Some(writer) }
+}
+
+/// All that a line passes: the filter by level, the limit, the format.
+fn subscriber<W>(
+    shape: Shape,
+    filter: EnvFilter,
+    limit: LineLimit,
+    writer: W,
+) -> Box<dyn Subscriber + Send + Sync>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let lines = tracing_subscriber::fmt::layer().with_target(false);
+    let registry = tracing_subscriber::registry().with(filter).with(limit);
+    match shape {
+        Shape::Text { ansi } => {
+            let lines = lines.fmt_fields(CleanFields).with_ansi(ansi).with_writer(writer);
+            Box::new(registry.with(lines))
+        }
+        Shape::Json => Box::new(registry.with(lines.json().with_writer(JsonLines(writer)))),
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        let (done, is_done) = mpsc::channel();
+        let (flusher, writer) = (self.flusher.take(), self.writer.take());
+        let flush = move || {
+            drop(flusher);
+            drop(writer);
+            // The receiver is gone if it took too long.
+            let _ = done.send(());
+        };
+        if std::thread::Builder::new().spawn(flush).is_ok() {
+            let _ = is_done.recv_timeout(FLUSH_LIMIT);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    use pgsteer_core::text::is_hidden;
+    use proptest::prelude::*;
+    use tracing::subscriber::with_default;
+
+    use super::*;
+
+    /// What was logged.
+    #[derive(Clone, Default)]
+    struct Captured(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Captured {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn captured(shape: Shape, limit: &LineLimit, work: impl FnOnce()) -> String {
+        let log = Captured::default();
+        let writer = log.clone();
+        let filter = EnvFilter::new("info");
+        let subscriber = subscriber(shape, filter, limit.clone(), move || writer.clone());
+        with_default(subscriber, work);
+        let bytes = log.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    const SHAPES: [Shape; 2] = [Shape::Text { ansi: false }, Shape::Json];
+
+    #[test]
+    fn equal_lines_are_written_once_and_then_with_their_count() {
+        for shape in SHAPES {
+            let limit = LineLimit::default();
+            let log = captured(shape, &limit, || {
+                for _ in 0..10_000 {
+                    tracing::info!(service = "write", detail = "no primary", "client refused");
+                }
+                tracing::info!(service = "read", detail = "no primary", "client refused");
+                limit.flush_all();
+            });
+            let lines: Vec<&str> = log.lines().collect();
+            assert_eq!(lines.len(), 3, "{log}");
+            assert!(lines[0].contains("write") && lines[1].contains("read"), "{log}");
+            assert!(lines[2].contains("client refused") && lines[2].contains("9999"), "{log}");
+        }
+    }
+
+    #[test]
+    fn a_peer_that_changes_its_text_gets_no_more_lines() {
+        let limit = LineLimit::default();
+        let log = captured(SHAPES[0], &limit, || {
+            for user in 0..10_000 {
+                tracing::warn!(service = "write", "no such user u{user}");
+            }
+            limit.flush_all();
+        });
+        let lines: Vec<&str> = log.lines().collect();
+        assert!(lines.len() <= 6, "{} lines", lines.len());
+        assert!(lines.last().unwrap().contains("no such user u9999"), "{log}");
+    }
+
+    #[test]
+    fn the_engines_decisions_are_all_written() {
+        let limit = LineLimit::default();
+        let log = captured(SHAPES[0], &limit, || {
+            for member in 0..200 {
+                tracing::warn!(target: limit::DECISIONS, "write gate of n{member} is shut");
+            }
+            tracing::warn!(target: limit::DECISIONS, "write gate of n0 is shut");
+        });
+        assert_eq!(log.lines().count(), 201);
+        let flapping = captured(SHAPES[0], &LineLimit::default(), || {
+            for _ in 0..1_000 {
+                tracing::warn!(target: limit::DECISIONS, "write gate of n1 is shut");
+                tracing::info!(target: limit::DECISIONS, "write gate of n1 is open");
+            }
+        });
+        assert_eq!(flapping.lines().count(), 10);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn no_line_is_forged_or_hides_anything(text in any::<String>(), c in any::<char>()) {
+            let hostile = format!("{text}{c}\n2026-11-27T14:42:22Z  WARN all is lost \u{1b}[31m\u{202e}");
+            for shape in SHAPES {
+                let log = captured(shape, &LineLimit::default(), || {
+                    tracing::warn!(user = hostile.as_str(), by = %hostile, "failed: {hostile}");
+                });
+                let line = log.strip_suffix('\n').unwrap();
+                prop_assert!(!line.contains(is_hidden), "{line:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_looks_as_usual() {
+        let log = captured(SHAPES[0], &LineLimit::default(), || {
+            tracing::info!(service = "write", sessions = 3, member = %"n1", "sessions ended");
+        });
+        let expected = "  INFO sessions ended service=\"write\" sessions=3 member=n1\n";
+        assert!(log.ends_with(expected), "{log}");
+    }
+}
