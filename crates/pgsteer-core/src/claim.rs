@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use crate::load::Load;
 use crate::names::{Endpoint, MemberName};
+use crate::skew::ClockOffset;
 use crate::text::Cleaned;
 use crate::time::Moment;
 
@@ -229,9 +230,11 @@ pub struct Progress {
     pub timeline: Option<u32>,
     /// A WAL receiver is running. Of no meaning on a primary.
     pub streaming: bool,
-    /// How long ago the last replayed transaction was committed; zero when all that was
-    /// received has been replayed. Of no meaning on a primary.
-    pub replay_lag: Option<Duration>,
+    /// How long ago the last replayed transaction was committed, in microseconds: by the clock of
+    /// the replica now, and by that of the primary then. None on a primary.
+    pub replay_age_micros: Option<i64>,
+    /// How far the server's clock is ahead of ours.
+    pub clock_offset: Option<ClockOffset>,
     /// How full it is.
     pub load: Option<Load>,
 }

@@ -13,6 +13,7 @@ use crate::event::Event;
 use crate::gate::Gate;
 use crate::names::{ClusterName, Endpoint, MemberName, ServiceName};
 use crate::reason::Reason;
+use crate::skew::ClockOffset;
 use crate::time::Moment;
 
 /// One consistent state of the cluster and of every gate. Immutable once published.
@@ -85,6 +86,8 @@ pub struct MemberState {
     /// How many of the sessions that it may have are taken, in percent and in steps; none if
     /// nobody counts them.
     pub load_percent: Option<u8>,
+    /// How far its clock is ahead of ours, in steps of 0.1 s; none if it is not known.
+    pub clock_offset: Option<ClockOffset>,
     /// The poolers on its host, by port: those that the configuration names.
     pub poolers: BTreeMap<u16, PoolerState>,
     /// Patroni's tags.
@@ -288,6 +291,7 @@ mod tests {
             lag_bytes: None,
             lag: None,
             load_percent: None,
+            clock_offset: None,
             poolers: BTreeMap::new(),
             tags: Tags::new(),
             health: Health::default(),

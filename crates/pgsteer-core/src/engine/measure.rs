@@ -1,39 +1,77 @@
-//! Measures: how far each member is behind, how full it is, and on which timeline.
+//! Measures: how far each member is behind, how full it is, on which timeline, and how its clock goes.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::Engine;
 use crate::claim::Role;
 use crate::judge::fitness::Lag;
+use crate::judge::sight::takes_no_writes;
 use crate::judge::{Member, Trust};
 use crate::names::MemberName;
 use crate::time::Moment;
 use crate::view::Word;
+use crate::write_head::LagTime;
 
 impl Engine {
     /// Remembers how far the primary has written; in a standby cluster how far its leader is.
-    pub(super) fn note_lead(&mut self, now: Moment) {
-        for (name, standing) in &self.standings {
-            let in_recovery = match standing.role {
-                Role::Primary => false,
-                Role::StandbyLeader => true,
-                Role::Replica | Role::Unknown => continue,
-            };
-            // A reservation against serving writes is none against the position.
-            if !matches!(standing.trust, Trust::None(_))
-                && let Some((asked_at, location)) =
-                    self.position(&self.roster.members()[name], in_recovery, now)
-            {
-                self.lead.note(asked_at, location);
-            }
+    pub(super) fn note_write_head(&mut self, now: Moment) {
+        let Some((name, in_recovery)) = self.leader() else {
+            let is_sure = self.no_primary_is_hidden(now);
+            return self.write_head.hold(now, is_sure);
+        };
+        let member = &self.roster.members()[&name];
+        let replayed = self.position(member, true, now);
+        let position = self.position(member, in_recovery, now);
+        self.head_timeline = self.head_timeline.max(self.timeline(member, now));
+        self.write_head.follow(&name, replayed);
+        if let Some((asked_at, location)) = position {
+            self.write_head.note(asked_at, location);
         }
     }
 
-    /// Remembers how full each member is, as far as anybody has counted lately.
-    pub(super) fn note_loads(&mut self, now: Moment) {
-        let step = |(name, member): (&MemberName, &Member)| {
-            let load = member.view.progress(now, &self.rules.freshness)?.said.load?;
-            Some((name.clone(), load.step(self.loads.get(name).copied())))
-        };
-        self.loads = self.roster.members().iter().filter_map(step).collect();
+    /// The member that leads, and whether it is in recovery as the leader of a standby cluster. A
+    /// reservation against serving writes is none against its position.
+    fn leader(&self) -> Option<(MemberName, bool)> {
+        self.standings.iter().find_map(|(name, standing)| {
+            let in_recovery = match standing.role {
+                Role::Primary => false,
+                Role::StandbyLeader => true,
+                Role::Replica | Role::Unknown => return None,
+            };
+            let is_trusted = !matches!(standing.trust, Trust::None(_));
+            is_trusted.then(|| (name.clone(), in_recovery))
+        })
+    }
+
+    /// Returns true if no primary can exist out of sight: every known member certainly takes no
+    /// writes, and none is on a timeline that begins after the last position of a primary.
+    fn no_primary_is_hidden(&self, now: Moment) -> bool {
+        self.roster.members().values().all(|member| {
+            takes_no_writes(member, &self.rules, now)
+                && self.timeline(member, now).is_none_or(|timeline| {
+                    self.head_timeline.is_none_or(|of_head| timeline <= of_head)
+                })
+        })
+    }
+
+    /// Remembers how full each member is, and how its clock goes, as far as was measured lately.
+    pub(super) fn note_measures(&mut self, now: Moment) {
+        let members = self.roster.members().iter();
+        let freshness = &self.rules.freshness;
+        let measured = members
+            .filter_map(|(name, member)| Some((name, &member.view.progress(now, freshness)?.said)));
+        let (mut loads, mut clock_offsets) = (BTreeMap::new(), BTreeMap::new());
+        for (name, progress) in measured {
+            if let Some(load) = progress.load {
+                loads.insert(name.clone(), load.step(self.loads.get(name).copied()));
+            }
+            if let Some(offset) = progress.clock_offset {
+                let shown = self.clock_offsets.get(name).copied();
+                clock_offsets.insert(name.clone(), offset.step(shown));
+            }
+        }
+        (self.loads, self.clock_offsets) = (loads, clock_offsets);
     }
 
     /// The newest WAL position of a member in the given state, and when it was asked for.
@@ -57,13 +95,33 @@ impl Engine {
 
     /// How far a member in recovery is behind.
     pub(super) fn lag(&self, member: &Member, now: Moment) -> Lag {
-        let bytes = self
-            .position(member, true, now)
-            .and_then(|(asked_at, location)| self.lead.lag_bytes(asked_at, location, now));
-        let progress = member.view.progress(now, &self.rules.freshness);
-        let time =
-            progress.filter(|heard| heard.said.in_recovery).and_then(|heard| heard.said.replay_lag);
+        let Some((asked_at, location)) = self.position(member, true, now) else {
+            return Lag::default();
+        };
+        let bytes = self.write_head.lag_bytes(asked_at, location, now);
+        let time = match self.write_head.lag_time(asked_at, location, now) {
+            LagTime::Known(lag) => Some(lag),
+            LagTime::BeforeMemory => self.replay_age(member, now),
+            LagTime::NoHead => None,
+        };
         Lag { bytes, time }
+    }
+
+    /// How long ago the primary committed what the member replayed last, by SQL. It is the lag at
+    /// most: the primary may have been quiet since.
+    fn replay_age(&self, member: &Member, now: Moment) -> Option<Duration> {
+        let of = |member: &Member| {
+            let progress = &member.view.progress(now, &self.rules.freshness)?.said;
+            Some((
+                progress.replay_age_micros.filter(|_| progress.in_recovery),
+                progress.clock_offset,
+            ))
+        };
+        let (age_micros, offset) = of(member)?;
+        let leader = self.leader().and_then(|(name, _)| self.roster.members().get(&name));
+        let stamped_by = leader.and_then(|leader| of(leader)?.1);
+        let (offset, stamped_by) = offset.zip(stamped_by).unwrap_or_default();
+        Some(offset.correct(age_micros?, stamped_by))
     }
 
     /// The timeline of a member, by the best source there is for it.

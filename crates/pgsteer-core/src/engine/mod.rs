@@ -25,14 +25,15 @@ use crate::event::{Event, EventKind};
 use crate::gate::Gate;
 use crate::judge::standing::standings;
 use crate::judge::{Member, Rules, Standing};
-use crate::lead::Lead;
 use crate::names::MemberName;
 use crate::pace::{self, SEARCH_LASTS};
 use crate::plan::Plan;
 use crate::post::{Post, posts};
+use crate::skew::ClockOffset;
 use crate::snapshot::Snapshot;
 use crate::time::Moment;
 use crate::view::{Freshness, Word};
+use crate::write_head::WriteHead;
 use history::History;
 use notices::Notices;
 use roster::Roster;
@@ -73,9 +74,13 @@ pub struct Engine {
     /// Since when each member has been in the role that it has.
     roles_since: BTreeMap<MemberName, Moment>,
     gates: BTreeMap<Post, Gates>,
-    lead: Lead,
+    write_head: WriteHead,
+    /// The highest timeline of a primary so far.
+    head_timeline: Option<u32>,
     /// How full each member is, in percent and in steps, as last shown.
     loads: BTreeMap<MemberName, u8>,
+    /// How far each member's clock is ahead of ours, in steps, as last shown.
+    clock_offsets: BTreeMap<MemberName, ClockOffset>,
     /// The local member that was looked for in vain, and among whom.
     local_missing: Option<(MemberName, Vec<MemberName>)>,
     /// The cluster is in maintenance mode, as far as was last heard.
@@ -105,8 +110,10 @@ impl Engine {
             standings: BTreeMap::new(),
             roles_since: BTreeMap::new(),
             gates: BTreeMap::new(),
-            lead: Lead::default(),
+            write_head: WriteHead::default(),
+            head_timeline: None,
             loads: BTreeMap::new(),
+            clock_offsets: BTreeMap::new(),
             local_missing: None,
             paused: false,
             primary_missing_since: None,
@@ -226,8 +233,8 @@ impl Engine {
         }
         self.roster.forget_the_gone(now);
         self.conclude(now);
-        self.note_lead(now);
-        self.note_loads(now);
+        self.note_write_head(now);
+        self.note_measures(now);
         self.note_pause(now);
         self.note_local(now);
         let generation = self.snapshot.generation + 1;

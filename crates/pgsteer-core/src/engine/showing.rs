@@ -74,6 +74,7 @@ impl Engine {
             lag_bytes: lag.bytes,
             lag: lag.time,
             load_percent: self.loads.get(name).copied(),
+            clock_offset: self.clock_offsets.get(name).copied(),
             poolers: poolers.collect(),
             tags: member
                 .view

@@ -17,7 +17,7 @@ use crate::view::Word;
 pub struct Lag {
     /// In bytes of WAL.
     pub bytes: Option<u64>,
-    /// In time, by the age of the last replayed commit.
+    /// In time: how long ago the primary had passed what the member has replayed.
     pub time: Option<Duration>,
 }
 

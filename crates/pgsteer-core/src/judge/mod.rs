@@ -6,6 +6,7 @@
 
 pub mod fitness;
 pub mod path;
+pub mod sight;
 pub mod standing;
 pub mod verdict;
 

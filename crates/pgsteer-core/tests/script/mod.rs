@@ -20,7 +20,7 @@
 //! | `n1 unlisted KIND` | n1 is asked for `/cluster` and fails so |
 //! | `n1 patroni [lock] STATE ROLE [timeline=N] [location=N] [replayed=N] ...` | see [`words`] |
 //! | `n1 tether primary/recovery [started=N]` | what the tether feels |
-//! | `n1 progress primary/recovery [location=N] [timeline=N] [streaming] [lag=2s] [sessions=NOW/MAX]` | by SQL |
+//! | `n1 progress primary/recovery [location=N] [timeline=N] [streaming] [age=2s] [ahead=-1s] [sessions=NOW/MAX]` | by SQL |
 //! | `n1 pooler primary/recovery [started=N]`, `n1 pooler answers/refuses/nowhere/busy` | what is at the other end of port 6432 |
 //! | `n1 addresses 10.0.0.1 ...` | what the host name stands for |
 //! | `n1 patroni/tether/pooler/addresses failed KIND` | the same, but there is no answer |

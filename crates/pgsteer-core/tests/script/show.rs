@@ -10,6 +10,7 @@ use pgsteer_core::names::MemberName;
 use pgsteer_core::plan::{Ask, Plan};
 use pgsteer_core::question::Question;
 use pgsteer_core::reason::Reason;
+use pgsteer_core::skew::ClockOffset;
 use pgsteer_core::snapshot::{EtcdState, MemberState, PoolerState, Snapshot};
 
 use super::driver::Driver;
@@ -83,6 +84,8 @@ fn describe(name: &MemberName, member: &MemberState) -> String {
     words.extend(member.timeline.map(|timeline| format!("timeline {timeline}")));
     words.extend(member.lag_bytes.map(|bytes| format!("{bytes} bytes behind")));
     words.extend(member.lag.map(|lag| format!("{lag:?} behind")));
+    let clock = |offset: ClockOffset| format!("clock {:+} s", offset.as_secs_f64());
+    words.extend(member.clock_offset.map(clock));
     words.extend(member.load_percent.map(|percent| format!("{percent} % full")));
     if member.postgres.host() != name.as_str() {
         words.push(format!("at {}", member.postgres));

@@ -15,6 +15,7 @@ use pgsteer_core::claim::{
 use pgsteer_core::config::{PoolerDown, ServiceConfig};
 use pgsteer_core::load::Load;
 use pgsteer_core::names::MemberName;
+use pgsteer_core::skew::ClockOffset;
 use pgsteer_core::time::Moment;
 
 use super::driver::Source;
@@ -146,7 +147,8 @@ fn progress(tokens: &[&str]) -> Result<Progress, String> {
         location: None,
         timeline: None,
         streaming: false,
-        replay_lag: None,
+        replay_age_micros: None,
+        clock_offset: None,
         load: None,
     };
     for token in tokens {
@@ -156,12 +158,24 @@ fn progress(tokens: &[&str]) -> Result<Progress, String> {
             ("streaming", _) => progress.streaming = true,
             ("location", value) => progress.location = Some(number(value)?),
             ("timeline", value) => progress.timeline = Some(number(value)?),
-            ("lag", value) => progress.replay_lag = Some(duration(value)?),
+            ("age", value) => progress.replay_age_micros = Some(micros(value)?),
+            ("ahead", value) => {
+                progress.clock_offset = Some(ClockOffset::from_micros(micros(value)?));
+            }
             ("sessions", value) => progress.load = Some(load(value)?),
             _ => return Err(format!("progress does not say: {token}")),
         }
     }
     Ok(progress)
+}
+
+/// `2s`, or `-3600s`, in microseconds.
+fn micros(text: &str) -> Result<i64, String> {
+    let micros = |text| Ok(i64::try_from(duration(text)?.as_micros()).unwrap_or(i64::MAX));
+    match text.strip_prefix('-') {
+        Some(text) => micros(text).map(i64::saturating_neg),
+        None => micros(text),
+    }
 }
 
 /// `12/97`: so many sessions of so many.

@@ -179,7 +179,8 @@ fn progress() -> impl Strategy<Value = Progress> {
             location: Some(location),
             timeline: Some(timeline),
             streaming,
-            replay_lag: None,
+            replay_age_micros: None,
+            clock_offset: None,
             load: None,
         },
     )

@@ -10,6 +10,7 @@ use pgsteer_core::gate;
 use pgsteer_core::names::{MemberName, ServiceName};
 use pgsteer_core::post::Post;
 use pgsteer_core::reason::Reason;
+use pgsteer_core::skew::ClockOffset;
 use pgsteer_core::snapshot::{EtcdState, MemberState, PoolerState, ServiceState, Snapshot};
 
 use super::document::{Cause, Cluster, Document, Event, Gate, Member, Pooler, Service};
@@ -75,6 +76,7 @@ fn member(name: &MemberName, state: &MemberState, services: BTreeMap<String, Gat
         lag_bytes: state.lag_bytes,
         lag_seconds: state.lag.as_ref().map(Duration::as_secs_f64),
         load_percent: state.load_percent,
+        clock_offset_seconds: state.clock_offset.map(ClockOffset::as_secs_f64),
         trouble: state.trouble.as_ref().map(cause),
         poolers: state.poolers.iter().map(|(port, state)| pooler(*port, state)).collect(),
         tags: state.tags.clone(),

@@ -90,6 +90,9 @@ pub struct Member {
     /// How many of the sessions that it may have are taken, in percent, in steps of 10.
     #[serde(default)]
     pub load_percent: Option<u8>,
+    /// How far its clock is ahead of that of pgsteer's machine, in seconds and in steps of 0.1.
+    #[serde(default)]
+    pub clock_offset_seconds: Option<f64>,
     /// What is wrong with it, if something is.
     pub trouble: Option<Cause>,
     /// The poolers beside it that are watched, by port.

@@ -11,6 +11,7 @@ use pgsteer_core::gate::{Gate, GateState, Note, Sessions, Way};
 use pgsteer_core::names::{ClusterName, Endpoint, MemberName, ServiceName};
 use pgsteer_core::post::Post;
 use pgsteer_core::reason::Reason;
+use pgsteer_core::skew::ClockOffset;
 use pgsteer_core::snapshot::{EtcdState, Health, MemberState, PoolerState, ServiceState, Snapshot};
 use pgsteer_core::time::Moment;
 
@@ -119,6 +120,7 @@ fn state(host: &str, role: Role) -> MemberState {
         lag_bytes: None,
         lag: None,
         load_percent: None,
+        clock_offset: None,
         poolers: BTreeMap::new(),
         tags: Tags::new(),
         health: Health::default(),
@@ -134,6 +136,7 @@ fn members() -> BTreeMap<MemberName, MemberState> {
         lag_bytes: Some(1_258_291),
         lag: Some(Duration::from_millis(340)),
         load_percent: Some(30),
+        clock_offset: Some(ClockOffset::from_micros(-3_600_000_000)),
         poolers: [
             (6432, PoolerState { leads_to: Some(Role::Replica), trouble: None }),
             (6433, PoolerState { leads_to: None, trouble: Some(pooler_down()) }),

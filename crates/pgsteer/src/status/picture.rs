@@ -9,6 +9,9 @@ use crate::http::document::{Cause, Cluster, Document, Gate, Member, Service};
 /// How many events are shown. The document has more.
 const EVENTS_SHOWN: usize = 10;
 
+/// From which offset on a clock is worth a remark. A second falsifies a lag limit noticeably.
+const CLOCK_SHOWN_FROM: Duration = Duration::from_secs(1);
+
 /// Whether colours are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ink {
@@ -111,15 +114,23 @@ fn lag(member: &Member) -> String {
 }
 
 fn trouble(member: &Member) -> Cell {
-    let addresses = member.address_trouble.as_deref();
-    match (&member.trouble, addresses) {
-        (None, None) => "".into(),
-        (None, Some(addresses)) => Cell::painted(addresses, Paint::Doubtful),
-        (Some(own), None) => Cell::painted(&own.text, Paint::Bad),
-        (Some(own), Some(addresses)) => {
-            Cell::painted(&format!("{}; {addresses}", own.text), Paint::Bad)
+    let clock = member.clock_offset_seconds.and_then(clock);
+    let doubts: Vec<String> = member.address_trouble.iter().cloned().chain(clock).collect();
+    match &member.trouble {
+        None => Cell::painted(&doubts.join("; "), Paint::Doubtful),
+        Some(own) => {
+            let all: Vec<String> = std::iter::once(own.text.clone()).chain(doubts).collect();
+            Cell::painted(&all.join("; "), Paint::Bad)
         }
     }
+}
+
+/// What is to be said of a clock that is wrong by a second or more.
+fn clock(offset_seconds: f64) -> Option<String> {
+    let offset = Duration::try_from_secs_f64(offset_seconds.abs()).ok()?;
+    let direction = if offset_seconds > 0.0 { "ahead of" } else { "behind" };
+    (offset >= CLOCK_SHOWN_FROM)
+        .then(|| format!("its clock is {} {direction} pgsteer's", age(offset)))
 }
 
 /// The poolers beside the members; none if none is used.

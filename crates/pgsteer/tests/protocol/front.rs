@@ -243,6 +243,7 @@ fn member(server: &FakeServer) -> MemberState {
         lag_bytes: None,
         lag: None,
         load_percent: None,
+        clock_offset: None,
         poolers: BTreeMap::new(),
         tags: Tags::new(),
         health: Health::default(),

@@ -189,6 +189,13 @@ impl Facts {
             members().filter_map(|(name, state): (_, &MemberState)| {
                 Some((self.member(name), u64::from(state.load_percent?)))
             }),
+        )?;
+        page.gauge(
+            "pgsteer_member_clock_offset_seconds",
+            "How far the member's clock is ahead of pgsteer's, in steps of 0.1; no sample if unknown.",
+            members().filter_map(|(name, state): (_, &MemberState)| {
+                Some((self.member(name), state.clock_offset?.as_secs_f64()))
+            }),
         )
     }
 

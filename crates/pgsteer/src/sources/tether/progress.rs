@@ -6,14 +6,15 @@
 //! them ahead (PostgreSQL documentation, "Expression Evaluation Rules"). A server can only
 //! leave recovery, so what was true for the CASE is true for the function behind it.
 
-use std::time::Duration;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use pgsteer_core::claim::{Progress, ServerStart};
 use pgsteer_core::load::Load;
+use pgsteer_core::skew::ClockOffset;
 
 /// The columns: in recovery, location in bytes, timeline as the first 8 hexadecimal digits
-/// of a WAL file's name, WAL receiver, replay lag in microseconds, backends, the most of them,
-/// timeline of the last checkpoint.
+/// of a WAL file's name, WAL receiver, age of the last replayed commit in microseconds, the server's
+/// clock in microseconds since 1970, backends, the most of them, timeline of the last checkpoint.
 ///
 /// Backends are those with a database, which leaves out WAL senders and PostgreSQL's own: that
 /// much everybody may see, while `pg_stat_activity` shows its kinds to few. With a hundred of them
@@ -29,9 +30,10 @@ SELECT r.in_recovery,
        CASE WHEN NOT r.in_recovery
             THEN substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END,
        EXISTS (SELECT 1 FROM pg_stat_wal_receiver),
-       CASE WHEN pg_last_wal_receive_lsn() <= pg_last_wal_replay_lsn() THEN 0
-            ELSE (extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())
+       CASE WHEN r.in_recovery
+            THEN (extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())
                   * 1000000)::bigint END,
+       (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
        (SELECT count(*) FROM pg_stat_get_backend_idset() b
          WHERE pg_stat_get_backend_dbid(b) <> 0),
        current_setting('max_connections')::int
@@ -68,9 +70,10 @@ pub fn query(may_see_checkpoint: bool) -> String {
     format!("{QUERY}{timeline}{FROM}")
 }
 
-/// Reads the one row of the answer; none if it has not the shape of one.
-pub fn read(row: &[Option<String>]) -> Option<Progress> {
-    let [in_recovery, location, wal_file, receiver, lag_micros, backends, max, checkpoint] = row
+/// Reads the one row of the answer, which was underway from `asked` to `answered` by our own clock;
+/// none if it has not the shape of one.
+pub fn read(row: &[Option<String>], asked: SystemTime, answered: SystemTime) -> Option<Progress> {
+    let [in_recovery, location, wal_file, receiver, age, clock, backends, max, checkpoint] = row
     else {
         return None;
     };
@@ -79,17 +82,26 @@ pub fn read(row: &[Option<String>]) -> Option<Progress> {
         true => text(checkpoint).and_then(|id| id.parse().ok()),
         false => text(wal_file).and_then(|hex| u32::from_str_radix(hex, 16).ok()),
     };
-    // The clocks of two hosts differ a little, so a lag can come out below zero.
-    let lag_micros = text(lag_micros).and_then(|micros| micros.parse::<i64>().ok());
-    let lag_micros = lag_micros.map(|micros| u64::try_from(micros).unwrap_or(0));
+    let micros = |value: &Option<String>| text(value)?.parse::<i64>().ok();
     Some(Progress {
         in_recovery,
         location: text(location).and_then(|bytes| bytes.parse().ok()),
         timeline,
         streaming: is_true(receiver)?,
-        replay_lag: lag_micros.map(Duration::from_micros),
+        replay_age_micros: micros(age),
+        clock_offset: micros(clock).and_then(|clock| clock_offset(clock, asked, answered)),
         load: load(backends, max),
     })
+}
+
+/// How far `clock`, read by the server at the middle of question and answer, is ahead of ours.
+fn clock_offset(clock: i64, asked: SystemTime, answered: SystemTime) -> Option<ClockOffset> {
+    let micros =
+        |time: SystemTime| i64::try_from(time.duration_since(UNIX_EPOCH).ok()?.as_micros()).ok();
+    let (asked, answered) = (micros(asked)?, micros(answered)?);
+    // Our clock was set meanwhile.
+    let underway = answered.checked_sub(asked).filter(|micros| *micros >= 0)?;
+    Some(ClockOffset::from_micros(clock.saturating_sub(asked + underway / 2)))
 }
 
 fn load(backends: &Option<String>, max: &Option<String>) -> Option<Load> {
@@ -112,42 +124,57 @@ fn text(value: &Option<String>) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
-    fn row(columns: [&str; 8]) -> Vec<Option<String>> {
+    fn read(row: &[Option<String>]) -> Option<Progress> {
+        let at = |secs| UNIX_EPOCH + Duration::from_secs(secs);
+        super::read(row, at(1_000), at(1_001))
+    }
+
+    fn row(columns: [&str; 9]) -> Vec<Option<String>> {
         let value = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         columns.into_iter().map(value).collect()
     }
 
     #[test]
     fn a_primary_tells_its_write_position_and_its_timeline() {
-        let progress = read(&row(["f", "50331648", "0000001B", "f", "", "12", "97", ""])).unwrap();
+        let row = row(["f", "50331648", "0000001B", "f", "", "1000500000", "12", "97", ""]);
+        let progress = read(&row).unwrap();
         assert!(!progress.in_recovery);
         assert_eq!(progress.location, Some(50_331_648));
         assert_eq!(progress.timeline, Some(27));
+        assert_eq!(progress.clock_offset, Some(ClockOffset::from_micros(0)));
         assert_eq!(progress.load, Some(Load { backends: 12, backends_max: 97 }));
     }
 
     #[test]
-    fn a_replica_tells_its_replay_its_receiver_and_its_lag() {
-        let progress = read(&row(["t", "50331648", "", "t", "1500000", "", "", "3"])).unwrap();
+    fn a_replica_tells_its_replay_its_receiver_and_the_age_of_its_last_commit() {
+        let row = row(["t", "50331648", "", "t", "1500000", "997500000", "", "", "3"]);
+        let progress = read(&row).unwrap();
         assert!(progress.in_recovery && progress.streaming);
         assert_eq!(progress.timeline, Some(3));
-        assert_eq!(progress.replay_lag, Some(Duration::from_millis(1500)));
+        assert_eq!(progress.replay_age_micros, Some(1_500_000));
+        assert_eq!(progress.clock_offset, Some(ClockOffset::from_micros(-3_000_000)));
         assert_eq!(progress.load, None);
     }
 
     #[test]
-    fn a_lag_below_zero_is_none_at_all_and_an_unknown_one_stays_unknown() {
-        let ahead = read(&row(["t", "1", "", "t", "-20", "", "", ""])).unwrap();
-        assert_eq!(ahead.replay_lag, Some(Duration::ZERO));
-        let unknown = read(&row(["t", "", "", "f", "", "", "", ""])).unwrap();
-        assert_eq!((unknown.replay_lag, unknown.location), (None, None));
+    fn what_the_server_does_not_tell_stays_unknown() {
+        let unknown = read(&row(["t", "", "", "f", "", "", "", "", ""])).unwrap();
+        assert_eq!((unknown.replay_age_micros, unknown.location), (None, None));
+        assert_eq!(unknown.clock_offset, None);
+    }
+
+    #[test]
+    fn a_clock_of_ours_that_was_set_back_meanwhile_measures_nothing() {
+        assert_eq!(clock_offset(7, UNIX_EPOCH + Duration::from_secs(9), UNIX_EPOCH), None);
     }
 
     #[test]
     fn a_row_of_another_shape_is_no_progress() {
-        assert_eq!(read(&row(["x", "1", "", "t", "0", "1", "9", "1"])), None);
-        assert_eq!(read(&row(["t", "1", "", "t", "0", "1", "9", "1"])[..7]), None);
+        assert_eq!(read(&row(["x", "1", "", "t", "0", "1", "1", "9", "1"])), None);
+        assert_eq!(read(&row(["t", "1", "", "t", "0", "1", "1", "9", "1"])[..8]), None);
     }
 }

@@ -1,6 +1,7 @@
 //! A session of the tether: logged in, and asked again and again.
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use fallible_iterator::FallibleIterator;
 use pgsteer_core::claim::{Failure, Progress, ServerStart, TetherFacts};
@@ -125,8 +126,9 @@ impl Session {
             return Ok(None);
         };
         let statement = statement.clone();
+        let asked = SystemTime::now();
         match self.query(&statement).await? {
-            Ok(row) => match progress::read(&row) {
+            Ok(row) => match progress::read(&row, asked, SystemTime::now()) {
                 Some(progress) => Ok(Some(progress)),
                 None => Err(self.connection.nonsense("another row than was asked for")),
             },

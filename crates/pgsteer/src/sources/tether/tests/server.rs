@@ -372,7 +372,7 @@ async fn a_server_tells_once_a_session_when_it_was_started() {
                 (b'Q', asked) if asked.starts_with(progress::FIRST.as_bytes()) => {
                     fake::answer(&["f", started])
                 }
-                (b'Q', _) => fake::answer(&["f", "16", "00000001", "f", "", "1", "97", ""]),
+                (b'Q', _) => fake::answer(&["f", "16", "00000001", "f", "", "", "1", "97", ""]),
                 _ => return,
             };
             fake::write(&mut stream, &answer).await;

@@ -1,0 +1,36 @@
+//! Sight: whether a member may be a primary that no source sees.
+
+use super::{Member, Rules};
+use crate::claim::{Failure, PatroniFacts, Role};
+use crate::time::Moment;
+use crate::view::Word;
+
+/// Returns true if the member certainly takes no writes: a source reports that PostgreSQL is in
+/// recovery, that it refuses connections, or that it does not run, and none contradicts. A member
+/// that is silent, cut off or has not been asked yet may take writes with others.
+///
+/// A server that shuts down (57P03) may still take the writes of its old sessions.
+pub fn takes_no_writes(member: &Member, rules: &Rules, now: Moment) -> bool {
+    let by_sql = match member.view.tether(now, &rules.freshness) {
+        Word::Said(facts) => Some(facts.in_recovery),
+        Word::Failed(Failure::Refused(_)) => Some(true),
+        Word::Failed(_) | Word::Expired | Word::Unheard => None,
+    };
+    let by_patroni = match member.view.patroni(now, &rules.freshness) {
+        Word::Said(facts) => takes_none_by_patroni(facts),
+        Word::Failed(_) | Word::Expired | Word::Unheard => None,
+    };
+    let answers = [by_sql, by_patroni];
+    answers.contains(&Some(true)) && !answers.contains(&Some(false))
+}
+
+/// The states in which no PostgreSQL runs, or none that lets a client in. `stopping` is not among
+/// them.
+fn takes_none_by_patroni(facts: &PatroniFacts) -> Option<bool> {
+    match (facts.state.as_str(), facts.role) {
+        ("stopped" | "crashed" | "start failed" | "starting" | "creating replica", _) => Some(true),
+        ("running", Role::Primary) => Some(false),
+        ("running", Role::Replica | Role::StandbyLeader) => Some(true),
+        _ => None,
+    }
+}
