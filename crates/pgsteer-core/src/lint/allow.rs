@@ -11,7 +11,7 @@ const MARK: &str = "pgsteer-lint:";
 
 rule! {
     /// A comment that allows nothing.
-    ALLOW_WRONG = "allow-wrong", Warning, Look::Comments,
+    ALLOW_WRONG = "allow-wrong", Warning, Look::Text,
     title: "a pgsteer-lint comment that allows nothing",
     costs: "It looks as if somebody had decided something here, and the next reader has to guess what.",
     remedy: "Write `# pgsteer-lint: allow(rule-id) reason` on the line, or on the one before; remove it where nothing is found.",

@@ -55,6 +55,8 @@ impl Place {
 pub struct Finding {
     /// The rule.
     pub rule: &'static Rule,
+    /// How much it matters: as much as the rule says, or less where the file shows why.
+    pub severity: Severity,
     /// Where.
     pub place: Place,
     /// What is wrong there, with its names and numbers.
@@ -74,10 +76,22 @@ impl Findings {
         Findings { rule, all: Vec::new() }
     }
 
-    /// One more.
+    /// Adds a finding with the severity of the rule.
     pub fn add(&mut self, place: impl Into<Place>, message: impl AsRef<str>) {
+        self.add_as(self.rule.severity, place, message);
+    }
+
+    /// Adds a finding with a severity of its own, which is at most that of the rule.
+    pub fn add_as(
+        &mut self,
+        severity: Severity,
+        place: impl Into<Place>,
+        message: impl AsRef<str>,
+    ) {
         let (place, message) = (place.into(), harmless(message.as_ref()));
-        self.all.push(Finding { rule: self.rule, place, message });
+        // The most severe comes first in the order.
+        let severity = severity.max(self.rule.severity);
+        self.all.push(Finding { rule: self.rule, severity, place, message });
     }
 
     /// What there is.

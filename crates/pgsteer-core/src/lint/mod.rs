@@ -12,6 +12,7 @@ pub mod kind;
 pub mod pgsteer;
 pub mod rule;
 pub mod show;
+mod template;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -29,19 +30,30 @@ pub const FILE_BYTES_MAX: usize = 4 << 20;
 /// The most findings of one rule that are shown of one file.
 pub const FINDINGS_MAX: usize = 100;
 
-/// What lint is told beside the file.
+/// Settings of lint beside the file.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// The HAProxy that reads the file.
     pub haproxy: HaproxyVersion,
+    /// The major version of PostgreSQL, if it is known.
+    pub postgres: Option<u16>,
     /// `max_connections` of every member, if it is known.
     pub max_connections: Option<u64>,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { haproxy: HaproxyVersion::OLDEST, max_connections: None }
+        Options { haproxy: HaproxyVersion::OLDEST, postgres: None, max_connections: None }
     }
+}
+
+/// The text of a file with its name, as messages about other files name it.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    /// The name of the file.
+    pub name: &'a str,
+    /// The text.
+    pub text: &'a str,
 }
 
 /// Why a file cannot be judged at all.
@@ -92,7 +104,7 @@ pub struct Report {
 impl Report {
     /// How many findings there are of this severity.
     pub fn count(&self, severity: Severity) -> usize {
-        self.findings.iter().filter(|finding| finding.rule.severity == severity).count()
+        self.findings.iter().filter(|finding| finding.severity == severity).count()
     }
 }
 
@@ -140,19 +152,52 @@ pub fn lint(kind: Kind, text: &str, options: &Options) -> Result<Report, Unreada
     if says_nothing(text) {
         return Err(Unreadable::Empty);
     }
-    let Judged { mut findings, detection, is_piece } = match kind {
-        Kind::Haproxy => haproxy::judge(text, options)?,
-        Kind::PgHba => hba::judge(text)?.into(),
+    if let Some(findings) = template::judge(text) {
+        return Ok(finish(kind, text, findings.into()));
+    }
+    let judged = match kind {
+        Kind::Haproxy => {
+            let source = Source { name: "", text };
+            haproxy::judge(&[source], options)?.pop().ok_or(Unreadable::NoSection)?
+        }
+        Kind::PgHba => hba::judge(text, options)?.into(),
         Kind::Pgsteer => pgsteer::judge(text).into(),
     };
+    Ok(finish(kind, text, judged))
+}
+
+/// Judges several files of HAProxy as the one configuration that it reads from them with several
+/// `-f`, in this order. Returns a report for each file.
+///
+/// # Errors
+/// None of the texts has a section.
+pub fn lint_joined(sources: &[Source<'_>], options: &Options) -> Result<Vec<Report>, Unreadable> {
+    let templates: Vec<_> = sources.iter().map(|source| template::judge(source.text)).collect();
+    if templates.iter().any(Option::is_some) {
+        let each = sources.iter().zip(templates).map(|(source, findings)| {
+            let findings = findings.unwrap_or_default();
+            finish(Kind::Haproxy, source.text, findings.into())
+        });
+        return Ok(each.collect());
+    }
+    let judged = haproxy::judge(sources, options)?;
+    let each = sources.iter().zip(judged);
+    Ok(each.map(|(source, judged)| finish(Kind::Haproxy, source.text, judged)).collect())
+}
+
+/// The report on a text: findings that a comment allows are counted and not shown.
+fn finish(kind: Kind, text: &str, judged: Judged) -> Report {
+    let Judged { mut findings, detection, is_piece } = judged;
     let allowances = allow::Allowances::read(text);
     let all = findings.len();
     findings.retain(|finding| !allowances.allow(finding));
     let allowed = all - findings.len();
     findings.extend(allowances.wrong());
-    findings.sort_by_key(|finding| (finding.place, finding.rule.severity, finding.rule.id));
+    findings.sort_by_key(|finding| (finding.place, finding.severity, finding.rule.id));
+    // What a line of `defaults` does is told once, not for each proxy that inherits it.
+    findings.dedup_by_key(|finding| (finding.place, finding.rule.id));
     let left_out = leave_out(&mut findings);
-    Ok(Report { kind, findings, allowed, left_out, detection, is_piece })
+    Report { kind, findings, allowed, left_out, detection, is_piece }
 }
 
 /// What was found before anybody allowed anything.

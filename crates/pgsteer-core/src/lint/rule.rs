@@ -33,8 +33,8 @@ pub enum Look {
     PgHba(fn(&Hba, &mut Findings)),
     /// A pgsteer.toml.
     Pgsteer(fn(&Pgsteer, &mut Findings)),
-    /// The comments by which findings are allowed, in any of them.
-    Comments,
+    /// The text of a file of any kind.
+    Text,
 }
 
 /// Makes a rule. Its page is part of the program.
@@ -72,7 +72,7 @@ pub fn rules() -> impl Iterator<Item = &'static Rule> {
         .chain(super::hba::RULES)
         .chain(super::pgsteer::RULES)
         .copied()
-        .chain([&super::allow::ALLOW_WRONG])
+        .chain([&super::template::TEMPLATE_NOT_RENDERED, &super::allow::ALLOW_WRONG])
 }
 
 /// The rule of this name.

@@ -72,6 +72,12 @@ impl HaproxyVersion {
     /// The first in which a server need not count as UP before its first check (`init-state`).
     pub(crate) const INIT_STATE: HaproxyVersion = HaproxyVersion { major: 3, minor: 1 };
 
+    /// A client that is retried while its server becomes DOWN may hang for ever (seen with 3.0.11, and
+    /// not with 2.6.12 and 3.2.26).
+    pub(crate) fn hangs_in_retries(self) -> bool {
+        self >= HaproxyVersion::new(3, 0) && self < HaproxyVersion::INIT_STATE
+    }
+
     /// A version by its first two numbers.
     pub(crate) const fn new(major: u16, minor: u16) -> HaproxyVersion {
         HaproxyVersion { major, minor }

@@ -156,7 +156,8 @@ fn other_servers_are_left_alone() {
     let servers =
         "server a 10.0.0.1:5432 check port 8008\nserver b 10.0.0.2:5432 check port 8008\n";
     in_whole(
-        "listen master\nbind :1\nserver-template pg 3 master.x.consul:5432 check resolvers d\n",
+        "resolvers d\nnameserver a 127.0.0.1:53\n\
+         listen master\nbind :1\nserver-template pg 3 master.x.consul:5432 check resolvers d\n",
         &[],
     );
     let not = "listen x\nbind :1\noption httpchk OPTIONS /master\nhttp-check expect status 503\n";

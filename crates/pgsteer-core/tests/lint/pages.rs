@@ -45,6 +45,7 @@ fn example(rule: &Rule, info: &str, text: &str) -> Example {
             ("haproxy-version", version) => {
                 options.haproxy = HaproxyVersion::read(version).unwrap()
             }
+            ("postgres-version", version) => options.postgres = version.parse().ok(),
             ("max-connections", number) => options.max_connections = number.parse().ok(),
             other => panic!("{}: {other:?}", rule.id),
         }

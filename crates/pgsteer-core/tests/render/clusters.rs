@@ -53,9 +53,13 @@ pub fn wishes(profile: Profile) -> Wishes {
     Wishes { profile, ..Wishes::default() }
 }
 
-/// What we write ourselves is as lint wants it.
+/// What we write ourselves is as lint wants it. Whether the names of members are to be resolved once,
+/// as in /etc/hosts, or by `--resolve`, is the choice of the one who renders.
 pub fn lint_finds_nothing(kind: lint::Kind, text: &str, wishes: &Wishes) {
-    let options = Options { haproxy: wishes.haproxy, max_connections: Some(100) };
+    let options =
+        Options { haproxy: wishes.haproxy, max_connections: Some(100), ..Options::default() };
     let report = lint(kind, text, &options).unwrap_or_else(|why| panic!("{why}: {text}"));
-    assert!(report.findings.is_empty(), "{:#?}\n{text}", report.findings);
+    let findings = report.findings.into_iter().filter(|it| it.rule.id != "name-resolved-once");
+    let found: Vec<_> = findings.map(|it| (it.rule.id, it.place.line, it.message)).collect();
+    assert!(found.is_empty(), "{found:#?}\n{text}");
 }

@@ -34,6 +34,28 @@ fn httpchk_asks_patroni() {
     insta::assert_snapshot!(text(PATRONI, &three(), &wishes(Profile::Httpchk)));
 }
 
+/// Patroni answers for PostgreSQL, not for the pooler that the clients are led to.
+#[test]
+fn httpchk_asks_the_pooler_too() {
+    let toml = format!("{PATRONI}[services.write]\npooler_port = 6432\n");
+    let text = text(&toml, &three(), &wishes(Profile::Httpchk));
+    let write = text.split("\nlisten ").find(|it| it.starts_with("write")).unwrap();
+    let read = text.split("\nlisten ").find(|it| it.starts_with("read")).unwrap();
+    assert!(write.contains("http-check connect port 6432"), "{write}");
+    assert!(!read.contains("http-check connect port 6432"), "{read}");
+}
+
+/// HAProxy 3.0 forgets clients in retries.
+#[test]
+fn for_haproxy_3_0_there_are_no_retries() {
+    let of = |version: &str| {
+        let haproxy = HaproxyVersion::read(version).unwrap();
+        let wishes = Wishes { haproxy, ..wishes(Profile::Httpchk) };
+        text(PATRONI, &three(), &wishes).contains("\n    retries 0\n")
+    };
+    assert_eq!(["2.6", "3.0", "3.1", "3.2"].map(of), [false, true, false, false]);
+}
+
 #[test]
 fn agent_asks_pgsteer() {
     let toml = format!("{PATRONI}[agent]\nvocabulary = 'admin'\n");

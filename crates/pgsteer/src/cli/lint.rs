@@ -8,16 +8,25 @@ use super::one_of;
 /// The most that PostgreSQL takes.
 const MAX_CONNECTIONS_MAX: u64 = 262_143;
 
+/// The versions of PostgreSQL that rules may be asked about.
+const POSTGRES_MIN: u16 = 9;
+const POSTGRES_MAX: u16 = 99;
+
 const LINT_EXAMPLES: &str = "\
 For each finding: the line, what it costs, and what to do. For haproxy.cfg also how long HAProxy
 takes to notice that a member is lost, server by server.
 
 Examples:
   pgsteer lint /etc/haproxy/haproxy.cfg
+  pgsteer lint /etc/haproxy/conf.d
   pgsteer lint haproxy.cfg pg_hba.conf pgsteer.toml --max-connections 100
   pgsteer lint --format sarif haproxy.cfg > lint.sarif
   ssh lb1 cat /etc/haproxy/haproxy.cfg | pgsteer lint -
   pgsteer lint --explain no-guard-against-two-primaries
+
+Several files of HAProxy are read as one configuration, in their order, as `haproxy -f FILE -f FILE`
+reads them; of a directory, those that end in .cfg. If more than one has a `global`, each is judged
+by itself.
 
 What is meant to be, a comment allows, on its line or on the one before:
   # pgsteer-lint: allow(stats-open) the network is ours alone
@@ -29,7 +38,7 @@ understood.";
 #[derive(Clone, Debug, Default, Args)]
 #[command(after_help = LINT_EXAMPLES)]
 pub struct LintArgs {
-    /// Files to look at; `-` is stdin
+    /// Files or directories to look at; `-` is stdin
     #[arg(value_name = "FILE", required_unless_present_any = ["list", "explain"])]
     pub files: Vec<String>,
 
@@ -44,6 +53,10 @@ pub struct LintArgs {
     /// The HAProxy that reads the file [default: 2.6]
     #[arg(long, value_name = "VERSION")]
     pub haproxy_version: Option<String>,
+
+    /// The major version of PostgreSQL [default: unknown; rules name the versions]
+    #[arg(long, value_name = "VERSION", value_parser = postgres_version)]
+    pub postgres_version: Option<u16>,
 
     /// max_connections of every member, to hold the `maxconn` of its server lines against
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..=MAX_CONNECTIONS_MAX))]
@@ -65,6 +78,15 @@ pub enum LintFormat {
     Text,
     Json,
     Sarif,
+}
+
+/// `15`, `15.4`, `9.6`.
+fn postgres_version(text: &str) -> Result<u16, String> {
+    let major = text.split('.').next().unwrap_or(text).parse().ok();
+    let major = major.filter(|major| (POSTGRES_MIN..=POSTGRES_MAX).contains(major));
+    major.ok_or_else(|| {
+        format!("a major version of PostgreSQL, from {POSTGRES_MIN} to {POSTGRES_MAX}")
+    })
 }
 
 fn kind(text: &str) -> Result<Kind, String> {

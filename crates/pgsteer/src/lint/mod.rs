@@ -1,19 +1,23 @@
 //! `pgsteer lint`: reads the files, and prints what the core finds in them.
 
-use std::fs::File;
-use std::io::{self, Read, Write};
+mod files;
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use pgsteer_core::lint::finding::Severity;
+use pgsteer_core::lint::haproxy::has_global;
 use pgsteer_core::lint::show::{self, Looked};
-use pgsteer_core::lint::{FILE_BYTES_MAX, Kind, Options, lint, lint_named, rule, text};
+use pgsteer_core::lint::{
+    Kind, Options, Report, Source, Unreadable, lint, lint_joined, lint_named, rule,
+};
 use pgsteer_core::render::HaproxyVersion;
 
+use self::files::Input;
 use crate::cli::{self, LintArgs, LintFormat};
 use crate::complaint::{Complaint, complain};
 
-/// What a file of that name means.
-const STDIN: &str = "-";
 /// What is said when errors were found.
 const EXIT_ERRORS: u8 = 1;
 
@@ -36,8 +40,7 @@ pub fn run(args: &LintArgs) -> ExitCode {
         Ok(options) => options,
         Err(complaint) => return wrong(complaint),
     };
-    let files: Vec<Looked> =
-        args.files.iter().map(|name| look(name, args.kind, &options)).collect();
+    let files = judge(files::read(&args.files), args.kind, &options);
     let shown = match args.format {
         LintFormat::Text => show::text(&files),
         LintFormat::Json => show::json(&files),
@@ -53,7 +56,53 @@ fn options(args: &LintArgs) -> Result<Options, Complaint> {
             Complaint::new(format!("--haproxy-version: {refusal}"), refusal.remedy())
         })?,
     };
-    Ok(Options { haproxy, max_connections: args.max_connections })
+    Ok(Options { haproxy, postgres: args.postgres_version, max_connections: args.max_connections })
+}
+
+/// Judges the files. Those of HAProxy are one configuration, as HAProxy reads them with several
+/// `-f`, unless more than one has a `global`: then each file, or each directory, is one.
+fn judge(files: Vec<Input>, kind: Option<Kind>, options: &Options) -> Vec<Looked> {
+    let is_haproxy = |file: &Input| {
+        let text = file.text.as_deref().unwrap_or_default();
+        let of_directory = file.group.is_some();
+        kind.or_else(|| Kind::of(&file.name, text).or(of_directory.then_some(Kind::Haproxy)))
+            == Some(Kind::Haproxy)
+    };
+    let of_haproxy: Vec<usize> = (0..files.len())
+        .filter(|at| files.get(*at).is_some_and(|file| file.text.is_ok() && is_haproxy(file)))
+        .collect();
+    let text =
+        |at: &usize| files.get(*at).and_then(|file| file.text.as_deref().ok()).unwrap_or_default();
+    let is_one = of_haproxy.iter().filter(|at| has_global(text(at))).count() <= 1;
+    let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for at in of_haproxy {
+        let own = files.get(at).and_then(|file| file.group).unwrap_or(at);
+        groups.entry(if is_one { 0 } else { own }).or_default().push(at);
+    }
+    let mut judged: BTreeMap<usize, Result<Report, Unreadable>> = BTreeMap::new();
+    for group in groups.into_values().filter(|group| group.len() > 1) {
+        let named = group.iter().filter_map(|at| files.get(*at));
+        let sources: Vec<Source<'_>> = named
+            .map(|file| Source { name: &file.name, text: file.text.as_deref().unwrap_or_default() })
+            .collect();
+        match lint_joined(&sources, options) {
+            Ok(reports) => judged.extend(group.into_iter().zip(reports.into_iter().map(Ok))),
+            Err(why) => judged.extend(group.into_iter().map(|at| (at, Err(why.clone())))),
+        }
+    }
+    let looked =
+        files.into_iter().enumerate().map(|(at, file)| match (judged.remove(&at), file.text) {
+            (_, Err(why)) => Looked { name: file.name, source: String::new(), outcome: Err(why) },
+            (Some(outcome), Ok(text)) => Looked::new(file.name, text, outcome),
+            (None, Ok(text)) => {
+                let outcome = match kind.or(file.group.map(|_| Kind::Haproxy)) {
+                    Some(kind) => lint(kind, &text, options),
+                    None => lint_named(&file.name, &text, options),
+                };
+                Looked::new(file.name, text, outcome)
+            }
+        });
+    looked.collect()
 }
 
 fn exit_code(files: &[Looked]) -> ExitCode {
@@ -66,37 +115,6 @@ fn exit_code(files: &[Looked]) -> ExitCode {
     } else {
         ExitCode::SUCCESS
     }
-}
-
-fn look(name: &str, kind: Option<Kind>, options: &Options) -> Looked {
-    let shown = if name == STDIN { "(stdin)" } else { name }.to_owned();
-    let bytes = match read(name) {
-        Ok(bytes) => bytes,
-        Err(error) => {
-            let outcome = Err(format!("cannot be read: {error}"));
-            return Looked { name: shown, source: String::new(), outcome };
-        }
-    };
-    let source = match text(&bytes) {
-        Ok(text) => text.into_owned(),
-        Err(why) => return Looked::new(shown, String::new(), Err(why)),
-    };
-    let outcome = match kind {
-        Some(kind) => lint(kind, &source, options),
-        None => lint_named(name, &source, options),
-    };
-    Looked::new(shown, source, outcome)
-}
-
-fn read(name: &str) -> io::Result<Vec<u8>> {
-    // One byte more than is allowed shows that the file is too large.
-    let bytes_max = FILE_BYTES_MAX as u64 + 1;
-    let mut bytes = Vec::new();
-    match name {
-        STDIN => io::stdin().lock().take(bytes_max).read_to_end(&mut bytes)?,
-        name => File::open(name)?.take(bytes_max).read_to_end(&mut bytes)?,
-    };
-    Ok(bytes)
 }
 
 fn print(text: &str, code: ExitCode) -> ExitCode {

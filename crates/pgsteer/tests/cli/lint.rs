@@ -68,12 +68,16 @@ fn stdin_is_a_file() {
     assert_eq!(told["files"][0]["detection"].as_array().unwrap().len(), 2);
 }
 
+/// What examples take from the environment.
+const VARIABLES: [(&str, &str); 3] =
+    [("PATRONI_PORT", "8008"), ("HOST1", "10.0.0.11"), ("HOST2", "10.0.0.12")];
+
 /// HAProxy's own opinion of the examples that begin so; none on a machine without it.
 fn haproxy_says(of: &Rule, fence: &str) -> Option<Vec<bool>> {
     let examples = of.page.split(fence).skip(1).filter_map(|rest| rest.split("```").next());
     let verdict = |text: &str| {
         let path = file(&format!("lint-example-{}.cfg", of.id), text);
-        match Command::new("haproxy").args(["-c", "-f", &path]).output() {
+        match Command::new("haproxy").args(["-c", "-f", &path]).envs(VARIABLES).output() {
             Ok(output) => Some(output.status.success()),
             Err(error) => {
                 println!("not looked at by haproxy: {error}");

@@ -1,49 +1,34 @@
-//! What the checks of a proxy ask, and what they can tell of a member's role.
+//! What the checks of a proxy ask, and where they ask it.
 
 use super::lines::{Line, Word};
 use super::proxy::Proxy;
+use super::server::Server;
 use super::values::number;
-use crate::config::limits::{HTTP_LISTEN, PATRONI_PORT};
-
-/// Whom clients of a proxy want.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// The one that takes writes.
-    Primary,
-    /// Any that is fit to read from.
-    Replica,
-}
-
-/// From what the role is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// The health check asks for it.
-    Check,
-    /// The agent is asked for it.
-    AgentSend,
-    /// The proxy is called so, and nothing else tells.
-    Name,
-}
 
 /// How the servers of a proxy are checked.
 #[derive(Clone, Debug)]
 pub enum Check<'a> {
     /// Can a connection be opened?
     Connect,
-    /// `option httpchk`; the path is empty if it cannot be told.
+    /// `option httpchk`.
     Http {
         /// The option.
         line: &'a Line,
-        /// What is asked for, without the query.
-        path: &'a str,
     },
     /// `option tcp-check` with rules of its own.
     Tcp(Vec<&'a Line>),
     /// `option pgsql-check`: does PostgreSQL answer a startup packet?
     Pgsql,
+    /// `option external-check`: a program on this machine decides.
+    Script {
+        /// The option.
+        line: &'a Line,
+        /// The program; empty if the environment decides, or another file.
+        command: &'a str,
+    },
     /// Something else.
     Other,
-    /// None that this file tells of; another one may.
+    /// None that this file has; another file may have one.
     Unknown,
 }
 
@@ -67,7 +52,7 @@ impl<'a> Check<'a> {
         match chosen.max_by_key(|(_, line)| line.number) {
             None if proxy.is_piece => Check::Unknown,
             None => Check::Connect,
-            Some(("httpchk", line)) => Check::Http { line, path: path(proxy, line) },
+            Some(("httpchk", line)) => Check::Http { line },
             Some(("tcp-check", _)) => match proxy.nearest("tcp-check") {
                 rules if rules.iter().all(|rule| rule.begins(&["tcp-check", "connect"])) => {
                     Check::Connect
@@ -75,174 +60,224 @@ impl<'a> Check<'a> {
                 rules => Check::Tcp(rules),
             },
             Some(("pgsql-check", _)) => Check::Pgsql,
+            Some(("external-check", line)) => {
+                let command = proxy.last(&["external-check", "command"]);
+                Check::Script { line, command: command.map_or("", |line| line.word(2)) }
+            }
             Some(_) => Check::Other,
         }
     }
 }
 
-fn path<'a>(proxy: &Proxy<'a>, line: &'a Line) -> &'a str {
-    let send = proxy.nearest("http-check").into_iter().rfind(|line| line.word(1) == "send");
-    let sent = send.and_then(|line| {
-        let at = line.words.iter().position(|word| word.is("uri") || word.is("uri-lf"))?;
+/// A request of an HTTP check, by `option httpchk`, `http-check send` or `tcp-check send`.
+#[derive(Clone, Debug)]
+pub struct Request<'a> {
+    /// Where it is written.
+    pub line: &'a Line,
+    /// `GET`, `OPTIONS`, ...; empty if the environment decides.
+    pub method: String,
+    /// The path without the query; empty if the environment decides.
+    pub path: String,
+}
+
+impl<'a> Request<'a> {
+    fn new(line: &'a Line, method: &str, path: &str) -> Request<'a> {
+        let path = path.split(['?', '#']).next().unwrap_or_default();
+        Request { line, method: method.to_owned(), path: path.to_owned() }
+    }
+}
+
+/// The requests that the check of `proxy` sends, in their order. A check that sends none has no
+/// entry.
+pub fn requests<'a>(proxy: &Proxy<'a>) -> Vec<Request<'a>> {
+    match Check::of(proxy) {
+        Check::Http { line } => {
+            let sends = proxy.nearest("http-check").into_iter().filter(|it| it.word(1) == "send");
+            let sent: Vec<Request<'a>> = sends.filter_map(sent).collect();
+            if sent.is_empty() { vec![of_option(line)] } else { sent }
+        }
+        Check::Tcp(rules) => rules.into_iter().filter_map(in_bytes).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn known<'a>(word: Option<&'a Word>, default: &'a str) -> &'a str {
+    word.map_or(default, |word| word.known().unwrap_or_default())
+}
+
+/// `option httpchk URI` or `option httpchk METHOD URI ...`.
+fn of_option(line: &Line) -> Request<'_> {
+    match line.from(2) {
+        [] => Request::new(line, "OPTIONS", "/"),
+        [path] => Request::new(line, "OPTIONS", known(Some(path), "")),
+        [method, path, ..] => Request::new(line, known(Some(method), ""), known(Some(path), "")),
+    }
+}
+
+/// `http-check send meth METHOD uri URI`. Without `uri` it adds to the request of the option.
+fn sent(line: &Line) -> Option<Request<'_>> {
+    let behind = |names: [&str; 2]| {
+        let at = line.words.iter().position(|word| names.iter().any(|name| word.is(name)))?;
         line.words.get(at + 1)
-    });
-    // `option httpchk URI` or `option httpchk METHOD URI ...`.
-    let given = sent.or_else(|| line.words.get(if line.words.len() > 3 { 3 } else { 2 }));
-    let path = given.map_or("/", |word| word.known().unwrap_or_default());
-    path.split_once('?').map_or(path, |(path, _)| path)
+    };
+    let path = behind(["uri", "uri-lf"])?;
+    Some(Request::new(line, known(behind(["meth", "meth"]), "OPTIONS"), known(Some(path), "")))
 }
 
-/// What is known of the role that clients of a proxy want.
+/// A request that a tcp-check sends as text, or in hexadecimal.
+fn in_bytes(line: &Line) -> Option<Request<'_>> {
+    let text = text_sent(line)?;
+    let mut words = text.split_ascii_whitespace();
+    let method = words.next().filter(|word| METHODS.contains(word))?;
+    let path = words.next().filter(|path| path.starts_with('/'))?;
+    Some(Request::new(line, method, path))
+}
+
+/// The text that a rule of a tcp-check sends, if it is text.
+pub fn text_sent(line: &Line) -> Option<String> {
+    match line.word(1) {
+        "send" | "send-lf" => Some(line.words.get(2)?.known()?.to_owned()),
+        "send-binary" => {
+            let bytes = hex(line.words.get(2))?;
+            Some(String::from_utf8_lossy(&bytes).into_owned())
+        }
+        _ => None,
+    }
+}
+
+/// The methods of HTTP.
+pub const METHODS: [&str; 9] =
+    ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"];
+
+/// The ports that the check of `server` connects to; nothing where that cannot be told.
+pub fn checked_ports(proxy: &Proxy<'_>, server: &Server<'_>) -> Vec<u16> {
+    let rules = match Check::of(proxy) {
+        Check::Http { .. } => proxy.nearest("http-check"),
+        Check::Tcp(rules) => rules,
+        // A check that connects and nothing more may do so by rules, too.
+        _ if proxy.option("tcp-check").is_some() => proxy.nearest("tcp-check"),
+        _ => Vec::new(),
+    };
+    let connects: Vec<&Line> = rules.into_iter().filter(|rule| rule.word(1) == "connect").collect();
+    if connects.is_empty() {
+        return server.check_port().into_iter().collect();
+    }
+    let port = |rule: &&Line| match rule.words.iter().position(|word| word.is("port")) {
+        Some(at) => number(rule.word(at + 1)).and_then(|port| u16::try_from(port).ok()),
+        None if rule.words.iter().any(|word| word.is("addr")) => None,
+        None => server.check_port(),
+    };
+    connects.iter().filter_map(port).collect()
+}
+
+/// The rules by which the check of `proxy` judges an answer.
+pub fn expectations<'a>(proxy: &Proxy<'a>) -> Vec<Expectation<'a>> {
+    let rules = match Check::of(proxy) {
+        Check::Http { .. } => proxy.nearest("http-check"),
+        Check::Tcp(rules) => rules,
+        _ => Vec::new(),
+    };
+    rules.into_iter().filter(|rule| rule.word(1) == "expect").map(Expectation::of).collect()
+}
+
+/// One `http-check expect` or `tcp-check expect`.
 #[derive(Clone, Copy, Debug)]
-pub struct Wanted {
-    /// The role.
-    pub role: Role,
-    /// From what it is known.
-    pub source: Source,
-    /// A pgsteer judges the cluster as a whole, and says yes for one primary alone.
-    pub is_judged: bool,
+pub struct Expectation<'a> {
+    /// Its line.
+    pub line: &'a Line,
+    /// `status`, `rstatus`, `string`, `rstring`, `binary`, ...; empty if it is none of them.
+    pub kind: &'a str,
+    /// It is fulfilled by an answer that does not match.
+    pub is_negated: bool,
+    /// What the answer is compared with; empty if the environment decides.
+    pub pattern: &'a str,
 }
 
-impl Wanted {
-    /// The role that clients of `proxy` want, as far as it can be told.
-    pub fn of(proxy: &Proxy<'_>) -> Option<Wanted> {
-        let of_agent = agent_question(proxy).and_then(role_of_word);
-        let is_judged = is_question_for_pgsteer(proxy);
-        let wanted = |role, source| Wanted { role, source, is_judged };
-        match Check::of(proxy) {
-            // It may be DOWN what is asked for.
-            Check::Http { .. } if !expects_yes(proxy) => return None,
-            Check::Http { path: "/" | "OPTIONS/", .. } if !is_at_patroni(proxy) => {}
-            Check::Http { path, .. } => {
-                let is_judged = is_judged || is_page_of_pgsteer(path) || is_at_pgsteer(proxy);
-                let role = role_of_path(path)?;
-                return Some(Wanted { role, source: Source::Check, is_judged });
-            }
-            Check::Tcp(rules) => {
-                if let Some(role) = role_of_rules(&rules) {
-                    return Some(wanted(role, Source::Check));
-                }
-            }
-            Check::Other => return None,
-            Check::Connect | Check::Pgsql | Check::Unknown => {}
-        }
-        if let Some(role) = of_agent {
-            return Some(wanted(role, Source::AgentSend));
-        }
-        role_of_name(proxy.name).map(|role| wanted(role, Source::Name))
-    }
+const KINDS: [&str; 9] = [
+    "status",
+    "rstatus",
+    "string",
+    "rstring",
+    "string-lf",
+    "binary",
+    "rbinary",
+    "binary-lf",
+    "fhdr",
+];
 
-    /// Clients want the primary.
-    pub fn is_primary(proxy: &Proxy<'_>) -> bool {
-        Wanted::of(proxy).is_some_and(|wanted| wanted.role == Role::Primary)
-    }
-}
-
-/// The check goes to Patroni's port, where no path is that of the primary.
-fn is_at_patroni(proxy: &Proxy<'_>) -> bool {
-    !proxy.is_piece && proxy.members().any(|server| server.check_port() == Some(PATRONI_PORT))
-}
-
-/// A server is UP by an answer of 200, or of 2xx, and by no other that tells.
-fn expects_yes(proxy: &Proxy<'_>) -> bool {
-    let rules = proxy.nearest("http-check");
-    rules.iter().filter(|rule| rule.word(1) == "expect").all(|rule| {
-        let at = rule.words.iter().position(|word| word.is("status") || word.is("rstatus"));
-        let is_yes = |at: usize| match rule.word(at + 1).trim_start_matches(['^', '(']) {
-            "200" => true,
-            range if rule.word(at) == "status" => {
-                range.split_once('-').is_some_and(|(from, to)| {
-                    number(from) == Some(200)
-                        && number(to).is_some_and(|to| (200..400).contains(&to))
-                })
-            }
-            pattern => pattern.starts_with('2') && !pattern.starts_with("206"),
+impl<'a> Expectation<'a> {
+    fn of(line: &'a Line) -> Expectation<'a> {
+        let is_kind = |word: &Word| {
+            let text = word.known().unwrap_or_default().trim_start_matches('!');
+            KINDS.contains(&text)
         };
-        at.is_some_and(|at| is_yes(at) && !rule.words.iter().any(|word| word.is("!")))
-    })
-}
+        let Some(at) = line.words.iter().position(is_kind) else {
+            return Expectation { line, kind: "", is_negated: false, pattern: "" };
+        };
+        let word = line.word(at);
+        let kind = word.trim_start_matches('!');
+        let is_negated = word.len() != kind.len() || at > 0 && line.word(at - 1) == "!";
+        Expectation { line, kind, is_negated, pattern: line.word(at + 1) }
+    }
 
-/// The first word of what an agent is asked.
-fn agent_question<'a>(proxy: &Proxy<'a>) -> Option<&'a str> {
-    agent_words(proxy).first().copied()
-}
-
-/// What the first agent that is asked anything is asked.
-fn agent_words<'a>(proxy: &Proxy<'a>) -> Vec<&'a str> {
-    let asked = proxy.servers.iter().filter(|server| server.has_agent());
-    let asked = asked.map(|server| server.settings.text("agent-send").split_whitespace().collect());
-    asked.into_iter().find(|words: &Vec<&str>| !words.is_empty()).unwrap_or_default()
-}
-
-/// It is asked what pgsteer's agent answers: for a role, or for a member of some service.
-fn is_question_for_pgsteer(proxy: &Proxy<'_>) -> bool {
-    match agent_words(proxy).as_slice() {
-        [role] => role_of_word(role).is_some(),
-        [_, _member] => true,
-        _ => false,
+    /// The status codes from 100 to 599 that fulfil it; none if it is about something else.
+    pub fn statuses(&self) -> Option<Vec<u64>> {
+        let matches: Box<dyn Fn(u64) -> Option<bool>> = match self.kind {
+            "status" => Box::new(|code| {
+                let mut ranges = self.pattern.split(',').map(|range| {
+                    let (from, to) = range.split_once('-').unwrap_or((range, range));
+                    Some((number(from)?, number(to)?))
+                });
+                ranges.try_fold(false, |any, range| {
+                    let (from, to) = range?;
+                    Some(any || (from..=to).contains(&code))
+                })
+            }),
+            // `^2`, `^(2|3)[0-9][0-9]`, `(2|3)..`: by its first digits.
+            "rstatus" => Box::new(|code| {
+                let pattern = self.pattern.trim_start_matches('^').trim_end_matches('$');
+                starts_so(pattern, &code.to_string())
+            }),
+            _ => return None,
+        };
+        (100..600)
+            .map(|code| matches(code).map(|is_match| (code, is_match != self.is_negated)))
+            .collect::<Option<Vec<_>>>()
+            .map(|all| all.into_iter().filter(|(_, is_ok)| *is_ok).map(|(code, _)| code).collect())
     }
 }
 
-/// The checks go to the port of pgsteer's pages.
-fn is_at_pgsteer(proxy: &Proxy<'_>) -> bool {
-    let mut members = proxy.members().peekable();
-    members.peek().is_some()
-        && members.all(|server| server.check_port() == Some(HTTP_LISTEN.port()))
+/// Whether `code` begins as a simple pattern says; none for other patterns.
+fn starts_so(pattern: &str, code: &str) -> Option<bool> {
+    let (heads, rest) = match pattern.strip_prefix(['(', '[']) {
+        Some(inner) => {
+            let (inner, rest) = inner.split_once([')', ']'])?;
+            let is_set = pattern.starts_with('[');
+            let heads = match is_set {
+                true => set_of(inner)?,
+                false => inner.split('|').map(str::to_owned).collect(),
+            };
+            (heads, rest)
+        }
+        None => {
+            let end = pattern.find(|c: char| !c.is_ascii_digit()).unwrap_or(pattern.len());
+            let (head, rest) = pattern.split_at(end);
+            (vec![head.to_owned()], rest)
+        }
+    };
+    let is_digits = |head: &String| !head.is_empty() && head.bytes().all(|c| c.is_ascii_digit());
+    let rest_is_any = rest.chars().all(|c| ".*+[]0-9\\d{}2?".contains(c));
+    let is_simple = heads.iter().all(is_digits) && rest_is_any;
+    is_simple.then(|| heads.iter().any(|head| code.starts_with(head.as_str())))
 }
 
-/// One of the pages of pgsteer that Patroni has not.
-fn is_page_of_pgsteer(path: &str) -> bool {
-    path.starts_with("/members/") || path.starts_with("/services/")
-}
-
-/// The role that one of Patroni's health checks asks for, or one of pgsteer's.
-fn role_of_path(path: &str) -> Option<Role> {
-    match path {
-        "/" | "OPTIONS/" => Some(Role::Primary),
-        path => role_of_word(path.rsplit_once('/').map_or(path, |(_, last)| last)),
+/// `23` or `2-3`, as it stands in brackets.
+fn set_of(inner: &str) -> Option<Vec<String>> {
+    if let Some((from, to)) = inner.split_once('-') {
+        let (from, to) = (number(from)?, number(to)?);
+        return (from <= to && to < 10).then(|| (from..=to).map(|it| it.to_string()).collect());
     }
-}
-
-fn role_of_word(word: &str) -> Option<Role> {
-    match word.split('?').next().unwrap_or_default() {
-        "primary" | "master" | "leader" | "read-write" | "write" | "standby-leader"
-        | "standby_leader" => Some(Role::Primary),
-        "replica" | "read-only" | "read" | "sync" | "synchronous" | "async" | "asynchronous"
-        | "quorum" | "read-only-sync" | "read-only-quorum" => Some(Role::Replica),
-        _ => None,
-    }
-}
-
-/// `select pg_is_in_recovery()` and what it has to be.
-fn role_of_rules(rules: &[&Line]) -> Option<Role> {
-    let wanted: String = rules
-        .iter()
-        .filter(|rule| rule.begins(&["tcp-check", "expect", "binary"]))
-        .map(|rule| rule.word(3).to_ascii_lowercase())
-        .collect();
-    let answers = |value: &str| wanted.contains(&format!("000100000001{value}"));
-    match (answers("66"), answers("74")) {
-        (true, false) => Some(Role::Primary),
-        (false, true) => Some(Role::Replica),
-        _ => None,
-    }
-}
-
-/// The role that a proxy is named after. A name that speaks of both tells nothing.
-pub fn role_of_name(name: &str) -> Option<Role> {
-    let name = name.to_ascii_lowercase();
-    let parts = || name.split(|c: char| !c.is_ascii_alphanumeric());
-    let has = |words: &[&str]| parts().any(|part| words.contains(&part));
-    let primary = ["primary", "master", "leader", "write", "writes", "writer", "rw", "readwrite"];
-    let replica = [
-        "replica", "replicas", "standby", "standbys", "slave", "slaves", "read", "reads", "reader",
-        "readonly", "ro",
-    ];
-    match (has(&primary), has(&replica)) {
-        (true, false) => Some(Role::Primary),
-        (false, true) => Some(Role::Replica),
-        _ => None,
-    }
+    Some(inner.chars().map(String::from).collect())
 }
 
 /// The words of a line behind `at`, in hexadecimal, if they are that.
@@ -262,45 +297,26 @@ pub fn hex(word: Option<&Word>) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lint::haproxy::proxy::Model;
-    use crate::lint::haproxy::sections::File;
+    use crate::lint::haproxy::lines::lines;
 
-    fn wanted(body: &str) -> Option<(Role, Source, bool)> {
-        let server = "server a 10.0.0.1:5432 check port 8008";
-        let text = format!("global\nlisten x\n mode tcp\n{body}\n{server}\n");
-        let file = File::read(&text);
-        let wanted = Wanted::of(&Model::new(&file).proxies[0])?;
-        Some((wanted.role, wanted.source, wanted.is_judged))
+    fn accepts(rule: &str) -> Option<Vec<u64>> {
+        let (lines, _) = lines(&format!("http-check expect {rule}\n"), 1);
+        let statuses = Expectation::of(&lines[0]).statuses()?;
+        Some([200, 206, 302, 404, 503].into_iter().filter(|it| statuses.contains(it)).collect())
     }
 
     #[test]
-    fn the_check_tells_whom_clients_want() {
-        let is = |role, source, is_judged| Some((role, source, is_judged));
-        use Role::{Primary, Replica};
-        assert_eq!(wanted("option httpchk"), is(Primary, Source::Check, false));
-        assert_eq!(wanted("option httpchk OPTIONS /master"), is(Primary, Source::Check, false));
-        assert_eq!(wanted("option httpchk /replica?lag=1MB"), is(Replica, Source::Check, false));
-        assert_eq!(wanted("option httpchk OPTIONS/replica"), is(Replica, Source::Check, false));
-        assert_eq!(wanted("option httpchk GET /healthz"), None);
-        assert_eq!(wanted("option httpchk OPTIONS /primary\nhttp-check expect ! status 200"), None);
-        assert_eq!(wanted("option httpchk OPTIONS /primary\nhttp-check expect status 503"), None);
-        let send = "option httpchk\nhttp-check send meth GET uri-lf /members/%[srv_name]/primary";
-        assert_eq!(wanted(send), is(Primary, Source::Check, true));
-        let rows = "option tcp-check\ntcp-check expect binary 44\ntcp-check expect binary 0000000b\n\
-                    tcp-check expect binary 000100000001\ntcp-check expect binary";
-        assert_eq!(wanted(&format!("{rows} 66")), is(Primary, Source::Check, false));
-        assert_eq!(wanted(&format!("{rows} 74")), is(Replica, Source::Check, false));
-        let agent = "server a 10.0.0.1:5432 check agent-check agent-port 5555 agent-send";
-        let asked = format!("{agent} \"read n1\\n\"");
-        assert_eq!(wanted(&asked), is(Replica, Source::AgentSend, true));
-    }
-
-    #[test]
-    fn a_name_tells_where_nothing_else_does() {
-        assert_eq!(role_of_name("pg-primary_5000"), Some(Role::Primary));
-        assert_eq!(role_of_name("mast-pgX_psql_readwrite"), Some(Role::Primary));
-        assert_eq!(role_of_name("read"), Some(Role::Replica));
-        assert_eq!(role_of_name("read_write"), None);
-        assert_eq!(role_of_name("bread"), None);
+    fn expected_statuses_are_read() {
+        assert_eq!(accepts("status 200"), Some(vec![200]));
+        assert_eq!(accepts("status 200-399"), Some(vec![200, 206, 302]));
+        assert_eq!(accepts("status 200,404"), Some(vec![200, 404]));
+        assert_eq!(accepts("! status 503"), Some(vec![200, 206, 302, 404]));
+        assert_eq!(accepts("!status 503"), Some(vec![200, 206, 302, 404]));
+        assert_eq!(accepts("rstatus ^2"), Some(vec![200, 206]));
+        assert_eq!(accepts("rstatus (2|3)[0-9][0-9]"), Some(vec![200, 206, 302]));
+        assert_eq!(accepts("rstatus ^[23].."), Some(vec![200, 206, 302]));
+        assert_eq!(accepts("min-recv 5 status 206"), Some(vec![206]));
+        assert_eq!(accepts("rstatus ^.*$"), None);
+        assert_eq!(accepts("string primary"), None);
     }
 }

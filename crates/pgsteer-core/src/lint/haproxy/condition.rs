@@ -230,7 +230,7 @@ mod tests {
     use crate::lint::haproxy::lines::lines;
 
     fn count(text: &str) -> Option<(String, bool)> {
-        let (lines, _) = lines(text);
+        let (lines, _) = lines(text, 1);
         let count = Count::read(&lines[0].words)?;
         Some((count.backend.to_owned(), count.holds(1) && !count.holds(2)))
     }
@@ -247,7 +247,8 @@ mod tests {
 
     #[test]
     fn conditions_are_cut_into_terms() {
-        let (lines, _) = lines("use_backend x if a !b { nbsrv(y) eq 1 } or ! c !{ src 10.0.0.1 }");
+        let (lines, _) =
+            lines("use_backend x if a !b { nbsrv(y) eq 1 } or ! c !{ src 10.0.0.1 }", 1);
         let condition = Condition::of(&lines[0]).unwrap();
         let counts: Vec<usize> = condition.alternatives.iter().map(Vec::len).collect();
         assert_eq!(counts, [3, 2]);

@@ -6,7 +6,7 @@ use super::values::Given;
 use crate::detection::{CheckTimes, Wait};
 
 /// HAProxy's defaults (configuration manual, 5.2).
-const INTER_MS: u64 = 2_000;
+pub const INTER_MS: u64 = 2_000;
 const RISE: u64 = 2;
 const FALL: u64 = 3;
 /// How many `track` may stand behind each other.
@@ -98,9 +98,15 @@ pub fn check_times(
     if settings.is_unclear() {
         return None;
     }
-    let inter_ms = settings.time("inter").or(INTER_MS)?;
     let (check_timeout, _) = proxy.timeout("check");
     let (connect_timeout, _) = proxy.timeout("connect");
+    // What a piece does not set, `defaults` in another file may.
+    let is_set = ["inter", "rise", "fall"].into_iter().all(|name| settings.has(name));
+    let is_timed = check_timeout != Given::Absent && connect_timeout != Given::Absent;
+    if proxy.is_piece && !(is_set && is_timed) {
+        return None;
+    }
+    let inter_ms = settings.time("inter").or(INTER_MS)?;
     let (connect_ms, answer_ms) = match check_timeout {
         Given::Absent => (inter_ms, inter_ms),
         check => (connect_timeout.or(u64::MAX)?.min(inter_ms), check.known()?),

@@ -15,6 +15,8 @@ pub struct Word {
     text: String,
     /// An environment variable is part of it, so that only HAProxy knows what it says.
     has_variable: bool,
+    /// A `$NAME` stands in it outside double quotes, where HAProxy replaces it in addresses alone.
+    has_bare_variable: bool,
     /// Where it stands.
     pub place: Place,
 }
@@ -28,6 +30,11 @@ impl Word {
     /// It says just this.
     pub fn is(&self, text: &str) -> bool {
         self.known() == Some(text)
+    }
+
+    /// HAProxy takes a `$NAME` in it literally.
+    pub fn has_literal_variable(&self) -> bool {
+        self.has_bare_variable && !self.has_variable
     }
 
     /// Some text to show: what it says, with the variables as they are written.
@@ -56,6 +63,27 @@ impl Line {
     /// The line begins with these words.
     pub fn begins(&self, words: &[&str]) -> bool {
         words.len() <= self.words.len() && words.iter().zip(&self.words).all(|(a, b)| b.is(a))
+    }
+
+    /// HAProxy replaces variables in addresses, with quotes or without (`str2sa_range`).
+    fn expand_addresses(&mut self) {
+        let first = match self.word(0) {
+            "bind" | "dispatch" | "log" | "source" => Some(1),
+            "server" | "peer" | "nameserver" | "mailer" => Some(2),
+            "server-template" => Some(3),
+            "stats" if self.word(1) == "socket" => Some(2),
+            _ => None,
+        };
+        let is_lead =
+            |word: &Word| ["addr", "agent-addr", "source", "usesrc"].iter().any(|it| word.is(it));
+        let behind: Vec<usize> = (1..self.words.len())
+            .filter(|at| self.words.get(at - 1).is_some_and(is_lead))
+            .collect();
+        for at in first.into_iter().chain(behind) {
+            if let Some(word) = self.words.get_mut(at) {
+                word.has_variable |= word.has_bare_variable;
+            }
+        }
     }
 
     /// The words from `at` on.
@@ -87,26 +115,42 @@ pub struct Fault {
     pub begins: String,
 }
 
-/// The lines of `text` that say something, and those that cannot be read.
-pub fn lines(text: &str) -> (Vec<Line>, Vec<Fault>) {
+/// The lines of `text` that say something, and those that cannot be read. The first line has the
+/// number `first`.
+pub fn lines(text: &str, first: usize) -> (Vec<Line>, Vec<Fault>) {
     let (mut lines, mut faults) = (Vec::new(), Vec::new());
     let (text, has_mark) = without_byte_order_mark(text);
     if has_mark {
         let why =
             "a byte order mark stands in front of it, which HAProxy takes for a part of the word";
-        faults.push(Fault { place: Place::line(1), why, begins: String::new() });
+        faults.push(Fault { place: Place::line(first), why, begins: String::new() });
     }
-    for (index, text) in text.lines().enumerate() {
-        match Reader::new(text, index + 1).read() {
+    for (number, text) in (first..).zip(text.lines()) {
+        match Reader::new(text, number).read() {
             Ok(words) if words.is_empty() => {}
-            Ok(words) => lines.push(Line { number: index + 1, words, is_conditional: false }),
+            Ok(words) => {
+                let mut line = Line { number, words, is_conditional: false };
+                line.expand_addresses();
+                lines.push(line);
+            }
             Err(fault) => {
                 let begins = text.split_whitespace().next().unwrap_or_default().to_owned();
                 faults.push(Fault { begins, ..fault });
             }
         }
     }
+    faults.extend(unended(text, first));
     (lines, faults)
+}
+
+/// The fault of a last line without a line break. HAProxy takes such a file for a truncated one,
+/// whatever the line says (`readcfgfile`: "Missing LF on last line").
+fn unended(text: &str, first: usize) -> Option<Fault> {
+    let last = text.lines().next_back().filter(|_| !text.ends_with('\n'))?;
+    let number = first + text.lines().count() - 1;
+    let column_end = last.chars().count() + 1;
+    let place = Place { line: number, column: column_end, column_end };
+    Some(Fault { place, why: "the last line has no line break at its end", begins: String::new() })
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -204,7 +248,8 @@ impl Reader {
         let has_variable = std::mem::take(&mut self.has_variable);
         let place =
             Place { line: self.number, column: self.started_at + 1, column_end: self.at + 1 };
-        self.words.push(Word { text, has_variable, place });
+        let has_bare_variable = !has_variable && holds_variable(&text);
+        self.words.push(Word { text, has_variable, has_bare_variable, place });
     }
 
     /// Behind a backslash. What is no escape stays as it is written.
@@ -266,12 +311,33 @@ impl Reader {
     }
 }
 
+/// `${NAME}`, or a `$NAME` in capitals, as variables are mostly called: a lone `$` may be the end of
+/// a pattern or a part of a password.
+fn holds_variable(text: &str) -> bool {
+    text.match_indices('$').any(|(at, _)| {
+        let name = text.get(at + 1..).unwrap_or_default();
+        let (name, is_closed) = match name.strip_prefix('{') {
+            Some(name) => (name, name.contains('}')),
+            None => (name, true),
+        };
+        let is_part = |c: &char| c.is_ascii_uppercase() || *c == '_' || c.is_ascii_digit();
+        let length = match text.get(at + 1..at + 2) {
+            Some("{") => {
+                name.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').count()
+            }
+            _ => name.chars().take_while(is_part).count(),
+        };
+        let starts_well = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+        is_closed && starts_well && length >= 2
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn words(text: &str) -> Vec<String> {
-        let (lines, faults) = lines(text);
+        let (lines, faults) = lines(&format!("{text}\n"), 1);
         assert!(faults.is_empty(), "{faults:?}");
         lines.into_iter().flat_map(|line| line.words).map(|word| word.text).collect()
     }
@@ -290,7 +356,7 @@ mod tests {
 
     #[test]
     fn a_variable_is_kept_and_not_guessed() {
-        let (lines, _) = lines(r#"server n1 "$HOST:${PORT-5432}" maxconn "\$5""#);
+        let (lines, _) = lines(r#"server n1 "$HOST:${PORT-5432}" maxconn "\$5""#, 1);
         let line = &lines[0];
         assert_eq!(line.words[2].known(), None);
         assert_eq!(line.words[2].shown(), "$HOST:${PORT-5432}");
@@ -299,7 +365,7 @@ mod tests {
 
     #[test]
     fn a_place_is_counted_in_characters() {
-        let (lines, _) = lines("\n  größe \"a b\"  c");
+        let (lines, _) = lines("\n  größe \"a b\"  c\n", 1);
         let place = |at: usize| lines[0].place_of(at);
         assert_eq!(place(0), Place { line: 2, column: 3, column_end: 8 });
         assert_eq!(place(1), Place { line: 2, column: 9, column_end: 14 });
@@ -310,8 +376,34 @@ mod tests {
         let all =
             ["a 'b", "a \"b", "\\x4", "\"$\"", "\"${a\"", &"w ".repeat(65), &"w".repeat(70_000)];
         for text in all {
-            let (lines, faults) = lines(text);
+            let (lines, faults) = lines(&format!("{text}\n"), 1);
             assert!(lines.is_empty() && faults.len() == 1, "{text:.9}");
         }
+    }
+
+    #[test]
+    fn a_last_line_without_an_end_is_a_fault_and_a_line() {
+        let (found, faults) = lines("listen x\n bind :1", 1);
+        assert_eq!(found.len(), 2);
+        assert_eq!(faults[0].place, Place { line: 2, column: 9, column_end: 9 });
+        assert!(lines("listen x\n", 1).1.is_empty() && lines("", 1).1.is_empty());
+    }
+
+    #[test]
+    fn variables_are_replaced_in_quotes_and_in_addresses() {
+        let read = |text: &str| {
+            let (lines, _) = lines(&format!("{text}\n"), 1);
+            let literal = lines[0].words.iter().filter(|word| word.has_literal_variable());
+            let unknown = lines[0].words.iter().filter(|word| word.known().is_none());
+            (literal.count(), unknown.count())
+        };
+        assert_eq!(read("server n1 ${HOST}:5432 check port ${PORT}"), (1, 1));
+        assert_eq!(read("server n1 \"${HOST}\":5432 check port \"${PORT}\""), (0, 2));
+        assert_eq!(read("bind $ADDRESS:5000"), (0, 1));
+        assert_eq!(read("server a 1.1.1.1:1 addr ${HOST} agent-addr ${HOST}"), (0, 2));
+        assert_eq!(read("timeout client '$TIMEOUT'"), (1, 0));
+        assert_eq!(read("acl x path_reg ^/a$|^/b$ # $HOME"), (0, 0));
+        assert_eq!(read("http-request set-path %[path,regsub(x$,$1)]"), (0, 0));
+        assert_eq!(read("stats auth admin:pa$w0rd"), (0, 0));
     }
 }

@@ -4,7 +4,10 @@ pub mod checks;
 pub mod condition;
 pub mod detection;
 pub mod lines;
+pub mod lives;
+pub mod patroni;
 pub mod proxy;
+pub mod roles;
 mod rules;
 pub mod sections;
 pub mod server;
@@ -14,7 +17,7 @@ pub mod words;
 use self::proxy::Model;
 use self::sections::{File, Kind};
 use super::rule::Look;
-use super::{Judged, Options, Unreadable};
+use super::{Judged, Options, Source, Unreadable};
 
 pub use self::rules::RULES;
 
@@ -27,9 +30,15 @@ pub struct Haproxy<'a> {
     pub options: &'a Options,
 }
 
-/// What is found in a text, and how long HAProxy takes to notice.
-pub(super) fn judge(text: &str, options: &Options) -> Result<Judged, Unreadable> {
-    let file = File::read(text);
+/// The text has a `global` section: it is a configuration, or the main file of one.
+pub fn has_global(text: &str) -> bool {
+    text.lines().any(|line| line.split_whitespace().next() == Some("global"))
+}
+
+/// What is found in the files of one configuration, and how long HAProxy takes to notice. The result
+/// has an entry for each file.
+pub(super) fn judge(sources: &[Source<'_>], options: &Options) -> Result<Vec<Judged>, Unreadable> {
+    let file = File::join(sources);
     if !file.sections.iter().any(|section| section.kind != Kind::Other) {
         return Err(Unreadable::NoSection);
     }
@@ -40,5 +49,18 @@ pub(super) fn judge(text: &str, options: &Options) -> Result<Judged, Unreadable>
         }
     });
     let Haproxy { model, .. } = haproxy;
-    Ok(Judged { findings, detection: detection::table(&model), is_piece: file.is_piece() })
+    let rows = detection::table(&model);
+    let judged = || Judged { findings: vec![], detection: vec![], is_piece: file.is_piece() };
+    let mut all: Vec<Judged> = sources.iter().map(|_| judged()).collect();
+    for mut finding in findings {
+        let (at, line) = file.origin(finding.place.line);
+        finding.place.line = line;
+        all.get_mut(at).into_iter().for_each(|judged| judged.findings.push(finding.clone()));
+    }
+    for mut row in rows {
+        let (at, line) = file.origin(row.line);
+        row.line = line;
+        all.get_mut(at).into_iter().for_each(|judged| judged.detection.push(row.clone()));
+    }
+    Ok(all)
 }

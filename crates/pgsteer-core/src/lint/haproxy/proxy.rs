@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use super::checks::Check;
 use super::lines::{Line, Word};
+use super::patroni::is_patroni_port;
+use super::roles::asks_like_patroni;
 use super::sections::{File, Kind, Section};
 use super::server::{Server, Settings};
 use super::values::{Address, Given, number, time_ms};
@@ -190,7 +193,8 @@ impl<'a> Proxy<'a> {
     pub fn is_surely_postgres(&self, server: &Server<'a>) -> bool {
         let has_cookie = self.last(&["cookie"]).is_some() || server.settings.has("cookie");
         let is_http = self.option("httpchk").is_some() && server.is_checked_where_it_serves();
-        matches!(server.port(), Some(5432 | 6432)) && !has_cookie && !is_http
+        let is_beside_patroni = server.is_checked_at_patroni() && asks_like_patroni(self);
+        (matches!(server.port(), Some(5432 | 6432)) || is_beside_patroni) && !has_cookie && !is_http
     }
 
     /// The same, in whatever mode.
@@ -199,7 +203,24 @@ impl<'a> Proxy<'a> {
             server.port().is_some_and(|port| is_postgres_port(port) || is_pooler_port(port))
                 || server.is_checked_at_patroni()
         };
-        self.servers.iter().any(is_one)
+        self.servers.iter().any(is_one) || self.is_checked_like_postgres()
+    }
+
+    /// Its check shows what is behind it, whatever the ports are: it asks for one of Patroni's paths
+    /// beside the port of the service, or it begins a login.
+    fn is_checked_like_postgres(&self) -> bool {
+        let is_beside = |server: &Server<'a>| {
+            server.is_checked()
+                && !server.is_checked_where_it_serves()
+                && !server.port().is_some_and(is_patroni_port)
+        };
+        match Check::of(self) {
+            Check::Pgsql => self.servers.iter().any(Server::is_checked_where_it_serves),
+            Check::Http { .. } | Check::Tcp(_) => {
+                asks_like_patroni(self) && self.servers.iter().any(is_beside)
+            }
+            _ => false,
+        }
     }
 
     /// Clients come to it by themselves, and are led no further.
@@ -218,6 +239,11 @@ impl<'a> Proxy<'a> {
             |word: &Word| ["reject", "silent-drop", "deny"].iter().any(|it| word.is(it));
         let rules = self.nearest("tcp-request").into_iter().chain(self.nearest("http-request"));
         rules.filter(move |line| line.words.iter().any(is_refusal))
+    }
+
+    /// The line of the `defaults` that it inherits from.
+    pub fn parent(&self) -> Option<usize> {
+        self.chain.get(1).map(|section| section.head.number)
     }
 
     /// How it is called in a message.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::lines::{Fault, Line, lines};
+use crate::lint::Source;
 
 /// How many `defaults` may stand behind each other by `from`.
 const FROM_MAX: usize = 32;
@@ -106,9 +107,12 @@ impl Section {
     }
 }
 
-/// A file, cut into sections.
+/// A configuration, cut into sections: one file, or several that HAProxy reads one after the other.
+/// The numbers of its lines go on from one file to the next.
 #[derive(Clone, Debug, Default)]
 pub struct File {
+    /// The names of the files, each with the number of its first line.
+    files: Vec<(String, usize)>,
     /// In their order.
     pub sections: Vec<Section>,
     /// Lines before the first one.
@@ -122,13 +126,47 @@ pub struct File {
 impl File {
     /// Reads a text.
     pub fn read(text: &str) -> File {
-        let (lines, faults) = lines(text);
+        File::join(&[Source { name: "", text }])
+    }
+
+    /// Reads several texts as HAProxy does with several `-f`: `defaults` count for the files behind
+    /// them, and each file begins with a section of its own.
+    pub fn join(sources: &[Source<'_>]) -> File {
+        let mut file = File::default();
+        let mut first = 1;
+        for source in sources {
+            file.files.push((source.name.to_owned(), first));
+            file.append(source.text, first);
+            first += source.text.lines().count();
+        }
+        file
+    }
+
+    /// The file that a line stands in, by its place in the order, and its number there.
+    pub fn origin(&self, number: usize) -> (usize, usize) {
+        let at = self.files.iter().rposition(|(_, first)| *first <= number).unwrap_or(0);
+        let first = self.files.get(at).map_or(1, |(_, first)| *first);
+        (at, number - first + 1)
+    }
+
+    /// The number of a line as a message names it.
+    pub fn line_shown(&self, number: usize) -> String {
+        let (at, number) = self.origin(number);
+        match (self.files.as_slice(), self.files.get(at)) {
+            ([_, _, ..], Some((name, _))) => format!("line {number} of {name}"),
+            _ => format!("line {number}"),
+        }
+    }
+
+    fn append(&mut self, text: &str, first: usize) {
+        let (lines, faults) = lines(text, first);
         let heads = faults.iter().filter(|fault| Kind::of(&fault.begins).is_some());
         let mut heads =
             heads.map(|fault| fault.place.line).collect::<Vec<_>>().into_iter().peekable();
-        let mut file = File { faults, ..File::default() };
-        file.has_broken_heads = heads.peek().is_some();
+        self.has_broken_heads |= heads.peek().is_some();
+        self.faults.extend(faults);
         let mut depth = 0_usize;
+        let sections_before = self.sections.len();
         for mut line in lines {
             // `.if` and its like are for the preprocessor. Both ways are looked at.
             match line.word(0) {
@@ -143,15 +181,15 @@ impl File {
             // Of a section whose first line cannot be read nothing is judged.
             while let Some(number) = heads.next_if(|number| *number < line.number) {
                 let head = Line { number, words: Vec::new(), is_conditional: false };
-                file.open(Kind::Other, head);
+                self.open(Kind::Other, head);
             }
-            match (Kind::of(line.word(0)), file.sections.last_mut()) {
-                (Some(kind), _) => file.open(kind, line),
+            let own = self.sections.len() > sections_before;
+            match (Kind::of(line.word(0)), self.sections.last_mut().filter(|_| own)) {
+                (Some(kind), _) => self.open(kind, line),
                 (None, Some(section)) => section.push(line),
-                (None, None) => file.strays.push(line),
+                (None, None) => self.strays.push(line),
             }
         }
-        file
     }
 
     fn open(&mut self, kind: Kind, head: Line) {

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::checks::role_of_name;
 use super::lines::{Line, Word};
+use super::patroni::is_patroni_port;
+use super::roles::role_of_name;
 use super::values::{Address, Given, number, time_ms};
 use super::words;
-use crate::config::limits::PATRONI_PORT;
 
 /// The settings of one server, the last word first.
 #[derive(Clone, Debug, Default)]
@@ -140,7 +140,7 @@ impl<'a> Server<'a> {
 
     /// Patroni is asked about it.
     pub fn is_checked_at_patroni(&self) -> bool {
-        self.check_port() == Some(PATRONI_PORT) && self.port() != Some(PATRONI_PORT)
+        self.check_port().is_some_and(is_patroni_port) && !self.port().is_some_and(is_patroni_port)
     }
 
     /// The check goes where the clients go.
@@ -159,12 +159,24 @@ impl<'a> Server<'a> {
         self.settings.has("agent-check")
     }
 
-    /// Somebody else decides which members there are: DNS, by a name for the role or by its records.
+    /// DNS decides which members there are: by a name for the role, or by the records of a name.
     pub fn is_chosen_by_name(&self) -> bool {
         let is_template = self.line.word(0) == "server-template";
+        is_template && self.settings.has("resolvers") || self.is_named_after_role()
+    }
+
+    /// Its host name names a role, as `master.pg.service.consul` does.
+    pub fn is_named_after_role(&self) -> bool {
         let host = self.address.as_ref().map_or("", |address| address.host.as_str());
         let is_name = host.contains('.') && host.parse::<IpAddr>().is_err();
-        is_template && self.settings.has("resolvers") || is_name && role_of_name(host).is_some()
+        is_name && role_of_name(host).is_some()
+    }
+
+    /// The host name that HAProxy has to resolve; none for an address, a socket or this machine.
+    pub fn host_name(&self) -> Option<&str> {
+        let host = self.address.as_ref()?.host.as_str();
+        let is_address = host.is_empty() || host == "*" || host.parse::<IpAddr>().is_ok();
+        (!is_address && host != "localhost").then_some(host)
     }
 
     /// It serves only while no other does.

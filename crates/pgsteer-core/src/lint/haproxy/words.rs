@@ -3,8 +3,6 @@
 //! From the manuals of the versions 1.9 to 3.4. A version in which a word is refused counts as the
 //! end of it, even if it is still known well enough to be told so.
 
-use crate::render::HaproxyVersion;
-
 /// The first words of lines in `defaults`, `frontend`, `listen` and `backend`.
 #[rustfmt::skip]
 pub const PROXY: [&str; 119] = [
@@ -174,155 +172,32 @@ fn is_tlv(word: &str) -> bool {
     word.starts_with("set-proxy-v2-tlv-fmt(")
 }
 
-/// Where a word stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Where {
-    /// In `global`.
-    Global,
-    /// At the start of a line of a proxy.
-    Proxy,
-    /// Behind `option`.
-    Option,
-    /// Behind `timeout`.
-    Timeout,
-    /// On a server line.
-    Server,
-    /// At the start of a section.
-    Section,
-}
-
-/// The versions that know a word, where not all do.
-#[derive(Clone, Copy, Debug)]
-pub struct Life {
-    /// Where it stands.
-    pub place: Where,
-    /// The word.
-    pub word: &'static str,
-    /// The first version that knows it.
-    pub since: Option<HaproxyVersion>,
-    /// The first version that refuses it.
-    pub until: Option<HaproxyVersion>,
-    /// What to write instead; empty if there is nothing.
-    pub instead: &'static str,
-}
-
-const fn since(place: Where, word: &'static str, major: u16, minor: u16) -> Life {
-    let since = Some(HaproxyVersion::new(major, minor));
-    Life { place, word, since, until: None, instead: "" }
-}
-
-const fn until(
-    place: Where,
-    word: &'static str,
-    major: u16,
-    minor: u16,
-    instead: &'static str,
-) -> Life {
-    let until = Some(HaproxyVersion::new(major, minor));
-    Life { place, word, since: None, until, instead }
-}
-
-/// Words that came or went. HAProxy before 2.6 is not asked for, so what is older is always there.
+/// What stands on a bind line with one value behind it.
 #[rustfmt::skip]
-const LIVES: &[Life] = &[
-    since(Where::Server, "cc", 3, 3),
-    since(Where::Server, "check-pool-conn-name", 3, 2),
-    since(Where::Server, "check-reuse-pool", 3, 2),
-    since(Where::Server, "check-sni-auto", 3, 3),
-    since(Where::Server, "client-sigalgs", 2, 9),
-    since(Where::Server, "curves", 2, 9),
-    since(Where::Server, "guid", 3, 0),
-    since(Where::Server, "hash-key", 3, 0),
-    since(Where::Server, "healthcheck", 3, 4),
-    since(Where::Server, "idle-ping", 3, 2),
-    since(Where::Server, "init-state", 3, 1),
-    since(Where::Server, "ktls", 3, 3),
-    since(Where::Server, "log-bufsize", 2, 9),
-    since(Where::Server, "pool-conn-name", 3, 0),
-    since(Where::Server, "quic-cc-algo", 3, 4),
-    since(Where::Server, "renegotiate", 3, 3),
-    since(Where::Server, "set-proxy-v2-tlv-fmt", 2, 9),
-    since(Where::Server, "shard", 2, 7),
-    since(Where::Server, "sigalgs", 2, 9),
-    since(Where::Server, "sni-auto", 3, 3),
-    since(Where::Server, "strict-maxconn", 3, 2),
-    since(Where::Server, "tcp-md5sig", 3, 3),
-    since(Where::Proxy, "guid", 3, 0),
-    since(Where::Proxy, "log-steps", 3, 1),
-    since(Where::Proxy, "quic-initial", 3, 1),
-    since(Where::Proxy, "hash-preserve-affinity", 3, 2),
-    since(Where::Proxy, "filter-sequence", 3, 4),
-    since(Where::Proxy, "force-be-switch", 3, 4),
-    since(Where::Option, "forwarded", 2, 8),
-    since(Where::Option, "http-drop-request-trailers", 3, 2),
-    since(Where::Option, "http-drop-response-trailers", 3, 2),
-    since(Where::Option, "use-small-buffers", 3, 4),
-    since(Where::Timeout, "client-hs", 2, 9),
-    since(Where::Section, "crt-store", 3, 0),
-    since(Where::Section, "log-profile", 3, 1),
-    since(Where::Section, "traces", 3, 1),
-    since(Where::Section, "acme", 3, 2),
-    since(Where::Section, "healthcheck", 3, 4),
-    until(Where::Global, "nbproc", 2, 5, "leave it out: threads are used by themselves"),
-    until(Where::Proxy, "appsession", 1, 6, "a stick-table"),
-    until(Where::Proxy, "bind-process", 2, 7, "`thread` on the bind line"),
-    until(Where::Proxy, "block", 2, 1, "`http-request deny`"),
-    until(Where::Proxy, "cliexp", 2, 1, ""),
-    until(Where::Proxy, "srvexp", 2, 1, ""),
-    until(Where::Proxy, "clitimeout", 2, 1, "`timeout client`"),
-    until(Where::Proxy, "srvtimeout", 2, 1, "`timeout server`"),
-    until(Where::Proxy, "contimeout", 2, 1, "`timeout connect`"),
-    until(Where::Proxy, "monitor-net", 2, 5, "`http-request return`"),
-    until(Where::Proxy, "redisp", 2, 1, "`option redispatch`"),
-    until(Where::Proxy, "redispatch", 2, 1, "`option redispatch`"),
-    until(Where::Option, "forceclose", 2, 0, "`option httpclose`"),
-    until(Where::Option, "http-tunnel", 2, 1, ""),
-    until(Where::Section, "program", 3, 3, "a unit of its own"),
-    until(Where::Proxy, "reqadd", 2, 1, "`http-request`"),
-    until(Where::Proxy, "reqallow", 2, 1, "`http-request`"),
-    until(Where::Proxy, "reqdel", 2, 1, "`http-request`"),
-    until(Where::Proxy, "reqdeny", 2, 1, "`http-request`"),
-    until(Where::Proxy, "reqiallow", 2, 1, "`http-request`"),
-    until(Where::Proxy, "reqidel", 2, 1, "`http-request`"),
-    until(Where::Proxy, "reqideny", 2, 1, "`http-request`"),
-    until(Where::Proxy, "reqipass", 2, 1, "`http-request`"),
-    until(Where::Proxy, "reqirep", 2, 1, "`http-request`"),
-    until(Where::Proxy, "reqitarpit", 2, 1, "`http-request`"),
-    until(Where::Proxy, "reqpass", 2, 1, "`http-request`"),
-    until(Where::Proxy, "reqrep", 2, 1, "`http-request`"),
-    until(Where::Proxy, "reqtarpit", 2, 1, "`http-request`"),
-    until(Where::Proxy, "rspadd", 2, 1, "`http-response`"),
-    until(Where::Proxy, "rspdel", 2, 1, "`http-response`"),
-    until(Where::Proxy, "rspdeny", 2, 1, "`http-response`"),
-    until(Where::Proxy, "rspidel", 2, 1, "`http-response`"),
-    until(Where::Proxy, "rspideny", 2, 1, "`http-response`"),
-    until(Where::Proxy, "rspirep", 2, 1, "`http-response`"),
-    until(Where::Proxy, "rsprep", 2, 1, "`http-response`"),
+pub const BIND_WITH_VALUE: [&str; 55] = [
+    "accept-netscaler-cip", "alpn", "backlog", "ca-file", "ca-ignore-err", "ca-sign-file",
+    "ca-sign-pass", "ca-verify-file", "cc", "ciphers", "ciphersuites", "client-sigalgs",
+    "crl-file", "crt", "crt-ignore-err", "crt-list", "curves", "default-crt", "ecdhe",
+    "expose-fd", "gid", "group", "guid-prefix", "id", "idle-ping", "interface", "ktls",
+    "label", "level", "maxconn", "mode", "mss", "name", "namespace", "nbconn", "nice", "npn",
+    "ocsp-update", "process", "proto", "quic-cc-algo", "quic-socket", "severity-output",
+    "shards", "sigalgs", "ssl-max-ver", "ssl-min-ver", "tcp-md5sig", "tcp-ss", "tcp-ut",
+    "thread", "tls-ticket-keys", "uid", "user", "verify",
 ];
 
-/// The versions that know this word, if not all do.
-pub fn life(place: Where, word: &str) -> Option<&'static Life> {
-    LIVES.iter().find(|life| life.place == place && life.word == word)
-}
+/// What stands on a bind line by itself.
+#[rustfmt::skip]
+pub const BIND_ALONE: [&str; 28] = [
+    "accept-proxy", "allow-0rtt", "defer-accept", "force-sslv3", "force-tlsv10",
+    "force-tlsv11", "force-tlsv12", "force-tlsv13", "generate-certificates", "no-alpn",
+    "no-ca-names", "no-sslv3", "no-strict-sni", "no-tls-tickets", "no-tlsv10", "no-tlsv11",
+    "no-tlsv12", "no-tlsv13", "prefer-client-ciphers", "quic-force-retry", "renegotiate",
+    "ssl", "strict-sni", "tfo", "tls-tickets", "transparent", "v4v6", "v6only",
+];
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_word_with_a_life_is_a_word() {
-        for life in LIVES {
-            let is_known = match life.place {
-                Where::Global => GLOBAL.contains(&life.word),
-                Where::Proxy => PROXY.contains(&life.word),
-                Where::Option => OPTIONS.contains(&life.word),
-                Where::Timeout => TIMEOUTS.contains(&life.word),
-                Where::Server => is_server_word(life.word),
-                Where::Section => super::super::sections::OTHERS.contains(&life.word),
-            };
-            assert!(is_known, "{life:?}");
-        }
-    }
 
     #[test]
     fn server_words_take_what_they_take() {

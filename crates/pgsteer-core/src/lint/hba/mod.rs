@@ -6,10 +6,10 @@ mod entry;
 mod rules;
 
 use self::entry::Entry;
-use super::Unreadable;
 use super::finding::{Finding, Place};
 use super::kind::without_byte_order_mark;
 use super::rule::Look;
+use super::{Options, Unreadable};
 
 pub use self::rules::RULES;
 
@@ -55,7 +55,8 @@ impl Hba {
 }
 
 /// What is found in a text.
-pub(super) fn judge(text: &str) -> Result<Vec<Finding>, Unreadable> {
+pub(super) fn judge(text: &str, options: &Options) -> Result<Vec<Finding>, Unreadable> {
+    let _ = options;
     let hba = Hba::read(text);
     // A few lines among others are mistakes, most of them are another kind of text.
     let strange = hba.refused.iter().filter(|refused| refused.is_strange).count();

@@ -44,7 +44,7 @@ fn of_file(file: &Looked) -> Value {
 fn of_finding(finding: &Finding) -> Value {
     json!({
         "rule": finding.rule.id,
-        "severity": finding.rule.severity.as_str(),
+        "severity": finding.severity.as_str(),
         "line": finding.place.line,
         "column": finding.place.column,
         "column_end": finding.place.column_end,

@@ -78,7 +78,7 @@ fn of_finding(name: &str, finding: &Finding, rules: &[&Rule]) -> Value {
     json!({
         "ruleId": finding.rule.id,
         "ruleIndex": index,
-        "level": finding.rule.severity.as_str(),
+        "level": finding.severity.as_str(),
         "message": {
             "text": format!("{}: {}. {}", finding.rule.title, finding.message, finding.rule.remedy),
         },

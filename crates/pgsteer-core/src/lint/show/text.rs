@@ -54,7 +54,7 @@ fn of_file(out: &mut String, file: &Looked) -> std::fmt::Result {
 fn of_finding(out: &mut String, name: &str, finding: &Finding, line: &str) -> std::fmt::Result {
     let rule = finding.rule;
     let place = finding.place;
-    let (severity, id) = (rule.severity, rule.id);
+    let (severity, id) = (finding.severity, rule.id);
     writeln!(out, "{name}:{}:{}: {severity}[{id}]: {}", place.line, place.column, rule.title)?;
     if let Some(quoted) = quoted(finding, line) {
         writeln!(out, "    | {quoted}")?;
@@ -180,7 +180,7 @@ pub fn list() -> String {
             Look::Haproxy(_) => kind == Some(Kind::Haproxy),
             Look::PgHba(_) => kind == Some(Kind::PgHba),
             Look::Pgsteer(_) => kind == Some(Kind::Pgsteer),
-            Look::Comments => kind.is_none(),
+            Look::Text => kind.is_none(),
         };
         for rule in rules().filter(|rule| is_its(&rule.look)) {
             let _ = writeln!(out, "  {:<32}{:<9}{}", rule.id, rule.severity.as_str(), rule.title);

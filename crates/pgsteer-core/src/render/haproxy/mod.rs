@@ -28,6 +28,8 @@ struct Page<'a> {
     sessions_max: usize,
     keepalive_s: u64,
     user_timeout_ms: u64,
+    /// This HAProxy has the fault that `retries 0` is for.
+    hangs_in_retries: bool,
     /// What comes behind the settings of every server that is checked.
     server_tail: String,
     detect_ms: u64,
@@ -116,6 +118,7 @@ fn page<'a>(request: &Request<'a>) -> Result<Page<'a>, Refusal> {
         sessions_max: config.proxy.sessions_max,
         keepalive_s: config.proxy.keepalive.as_secs(),
         user_timeout_ms: millis(config.proxy.user_timeout),
+        hangs_in_retries: wishes.haproxy.hangs_in_retries(),
         server_tail: if init_state { " init-state down".to_owned() } else { String::new() },
         detect_ms: millis(wishes.detect),
         t,

@@ -116,7 +116,9 @@ fn a_tutorial() {
         &[
             "first-check-late",
             "httpchk-method-glued",
+            "maxconn-below-servers",
             "maxconn-beyond-max-connections",
+            "name-resolved-once",
             "no-guard-against-two-primaries",
             "slow-detection",
             "stats-open",

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::lint::finding::Findings;
 use crate::lint::haproxy::Haproxy;
-use crate::lint::haproxy::checks::Wanted;
 use crate::lint::haproxy::condition::{
     Alternative, Condition, Count, Of, expressions, is_predefined,
 };
 use crate::lint::haproxy::lines::{Line, Word};
 use crate::lint::haproxy::proxy::{Model, Proxy};
+use crate::lint::haproxy::roles::Wanted;
 use crate::lint::haproxy::sections::Kind;
 use crate::lint::haproxy::values::number;
 use crate::lint::rule::{Look, rule};

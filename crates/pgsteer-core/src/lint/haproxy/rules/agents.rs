@@ -2,9 +2,10 @@
 
 use crate::lint::finding::Findings;
 use crate::lint::haproxy::Haproxy;
-use crate::lint::haproxy::checks::{Check, Wanted};
+use crate::lint::haproxy::checks::Check;
 use crate::lint::haproxy::lines::Word;
 use crate::lint::haproxy::proxy::{Proxy, is_pooler_port};
+use crate::lint::haproxy::roles::Wanted;
 use crate::lint::haproxy::server::Server;
 use crate::lint::listed;
 use crate::lint::rule::{Look, rule};

@@ -1,12 +1,15 @@
-//! More connections than PostgreSQL has.
+//! How many connections HAProxy lets through, and how soon.
 
 use std::collections::BTreeMap;
 
-use crate::lint::finding::Findings;
+use crate::lint::finding::{Findings, Severity};
 use crate::lint::haproxy::Haproxy;
 use crate::lint::haproxy::lines::Line;
-use crate::lint::haproxy::proxy::is_pooler_port;
-use crate::lint::haproxy::values::Given;
+use crate::lint::haproxy::proxy::{Proxy, is_pooler_port};
+use crate::lint::haproxy::roles::Wanted;
+use crate::lint::haproxy::sections::Kind;
+use crate::lint::haproxy::server::Server;
+use crate::lint::haproxy::values::{Given, number, time_text};
 use crate::lint::listed;
 use crate::lint::rule::{Look, rule};
 
@@ -16,6 +19,84 @@ rule! {
     title: "HAProxy lets more clients through to a member than it has connections for",
     costs: "`FATAL: sorry, too many clients already`, where HAProxy could have let them wait; a check by SQL is refused with them, and the member is DOWN.",
     remedy: "Let the `maxconn` of all server lines for a member add up to less than its `max_connections`, or raise that.",
+}
+
+rule! {
+    /// The new primary gets its clients late.
+    SLOWSTART_THROTTLES_MAXCONN = "slowstart-throttles-maxconn", Warning, Look::Haproxy(slowstart),
+    title: "`slowstart` lets the new primary have few connections at first",
+    costs: "`slowstart` raises `maxconn` from next to nothing: after a failover the new primary takes a few clients only, and the others wait or run into `timeout queue`.",
+    remedy: "Leave `slowstart` out for the primary. It is made for web servers with cold caches.",
+}
+
+rule! {
+    /// The process is full before its servers are.
+    MAXCONN_BELOW_SERVERS = "maxconn-below-servers", Warning, Look::Haproxy(below),
+    title: "HAProxy takes fewer clients than its servers may have",
+    costs: "The limit of the process or of the proxy is reached first. Clients beyond it are not accepted: they wait in the kernel without any answer, checks and statistics of the other services with them.",
+    remedy: "A `maxconn` in `global`, and in `defaults` or the proxy, above the sum of what the server lines let through.",
+}
+
+fn slowstart(haproxy: &Haproxy<'_>, findings: &mut Findings) {
+    for proxy in haproxy.model.postgres().filter(|proxy| Wanted::is_primary(proxy)) {
+        let is_slow = |server: &&Server<'_>| {
+            let settings = &server.settings;
+            let is_set = |given: Given<u64>| given.known().is_some_and(|it| it > 0);
+            is_set(settings.time("slowstart")) && is_set(settings.number("maxconn"))
+        };
+        let slow: Vec<_> = proxy.members().filter(is_slow).collect();
+        if let Some(first) = slow.first() {
+            let names = listed(slow.iter().map(|server| server.name));
+            let ms = first.settings.time("slowstart").known().unwrap_or_default();
+            let message = format!(
+                "{names} of {} have all of their connections {} after they are UP",
+                proxy.title(),
+                time_text(ms)
+            );
+            findings.add(first.line, message);
+        }
+    }
+}
+
+/// The `maxconn` of the servers of a proxy, without those that have none.
+fn maxconns(proxy: &Proxy<'_>) -> Vec<u64> {
+    let maxconns = proxy.members().filter_map(|server| server.settings.number("maxconn").known());
+    maxconns.filter(|maxconn| *maxconn > 0).collect()
+}
+
+fn below(haproxy: &Haproxy<'_>, findings: &mut Findings) {
+    let model = &haproxy.model;
+    let limit = |line: Option<&'_ Line>| {
+        line.and_then(|line| Given::read(line.words.get(1), number).known())
+    };
+    let global = model.file.global("maxconn");
+    let mut sum = 0_u64;
+    let mut largest: Option<(u64, &Proxy<'_>)> = None;
+    for proxy in model.postgres() {
+        let maxconns = maxconns(proxy);
+        let Some(most) = maxconns.iter().copied().max() else { continue };
+        // One member at a time is the primary; replicas share their clients.
+        let all = if Wanted::is_primary(proxy) { most } else { maxconns.iter().sum() };
+        sum = sum.saturating_add(all);
+        largest = largest.filter(|(other, _)| *other >= most).or(Some((most, proxy)));
+        // Of a backend the limit is that of its frontends.
+        let line = (proxy.kind == Kind::Listen).then(|| proxy.last(&["maxconn"])).flatten();
+        if let (Some(line), Some(limit)) = (line, limit(line).filter(|it| (1..most).contains(it))) {
+            let title = proxy.title();
+            let message = format!("{title} takes {limit} clients, and one of its servers {most}");
+            findings.add(line, message);
+        }
+    }
+    let (Some(line), Some(limit), Some((most, proxy))) = (global, limit(global), largest) else {
+        return;
+    };
+    if limit < most {
+        let title = proxy.title();
+        findings.add(line, format!("{limit} in all, and one server of {title} takes {most}"));
+    } else if limit < sum {
+        let message = format!("{limit} in all, and all servers together take {sum}");
+        findings.add_as(Severity::Note, line, message);
+    }
 }
 
 /// What is let through to one member.

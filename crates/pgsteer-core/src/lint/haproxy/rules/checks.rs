@@ -1,10 +1,11 @@
 //! Health checks that ask the wrong question, or none.
 
-use crate::config::limits::PATRONI_PORT;
 use crate::lint::finding::Findings;
 use crate::lint::haproxy::Haproxy;
-use crate::lint::haproxy::checks::{Check, Role, Source, Wanted, role_of_name};
+use crate::lint::haproxy::checks::{Check, METHODS, checked_ports, requests};
+use crate::lint::haproxy::patroni::is_patroni_port;
 use crate::lint::haproxy::proxy::{Proxy, is_pooler_port, is_postgres_port};
+use crate::lint::haproxy::roles::{Role, Source, Wanted, asks_patroni_no_role, role_of_name};
 use crate::lint::haproxy::server::Server;
 use crate::lint::listed;
 use crate::lint::rule::{Look, rule};
@@ -89,12 +90,9 @@ rule! {
     remedy: "Move it above the first `server`.",
 }
 
-const METHODS: [&str; 9] =
-    ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"];
-
 fn glued(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     for proxy in &haproxy.model.proxies {
-        let Check::Http { line, .. } = Check::of(proxy) else { continue };
+        let Check::Http { line } = Check::of(proxy) else { continue };
         let word = line.word(2);
         if let Some((method, path)) = word.split_once('/')
             && METHODS.contains(&method)
@@ -150,10 +148,9 @@ fn checked_alone<'m, 'a>(proxy: &'m Proxy<'a>) -> impl Iterator<Item = &'m Serve
 fn bare_patroni(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     for proxy in haproxy.model.postgres().filter(|proxy| is_bare(proxy)) {
         if let Some(server) = checked_alone(proxy).find(|server| server.is_checked_at_patroni()) {
-            let message = format!(
-                "the check of {} connects to port {PATRONI_PORT}, and no more",
-                proxy.title()
-            );
+            let port = server.check_port().unwrap_or_default();
+            let message =
+                format!("the check of {} connects to port {port}, and no more", proxy.title());
             findings.add(server.line, message);
         }
     }
@@ -178,16 +175,15 @@ fn pooler_only(haproxy: &Haproxy<'_>, findings: &mut Findings) {
 
 fn pooler_unchecked(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     for proxy in haproxy.model.postgres().filter(|proxy| !proxy.is_piece) {
-        let mut rules = proxy.nearest("http-check").into_iter();
-        let is_http = matches!(Check::of(proxy), Check::Http { .. });
-        if !is_http || rules.any(|rule| rule.word(1) == "connect") {
+        if requests(proxy).is_empty() {
             continue;
         }
         let sees_more = ["addr", "observe", "agent-check", "healthcheck", "track"];
         let is_unseen = |server: &&Server<'_>| {
+            let ports = checked_ports(proxy, server);
             server.is_checked()
-                && server.is_checked_at_patroni()
-                && server.port().is_some_and(is_pooler_port)
+                && ports.iter().any(|port| is_patroni_port(*port))
+                && server.port().is_some_and(|port| is_pooler_port(port) && !ports.contains(&port))
                 && !sees_more.iter().any(|word| server.settings.has(word))
         };
         let unseen: Vec<_> = proxy.members().filter(is_unseen).collect();
@@ -201,22 +197,20 @@ fn pooler_unchecked(haproxy: &Haproxy<'_>, findings: &mut Findings) {
 
 fn no_role(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     let several = |proxy: &&Proxy<'_>| {
-        is_bare(proxy)
+        (is_bare(proxy) || asks_patroni_no_role(proxy))
             && proxy.count(true) >= 2
             && !proxy.servers.iter().any(Server::is_chosen_by_name)
     };
     for proxy in haproxy.model.postgres().filter(several) {
         let at_postgres = |server: &&Server<'_>| {
-            server.is_checked_where_it_serves() && server.check_port().is_some_and(is_postgres_port)
+            let is_itself = server.is_checked_where_it_serves()
+                && server.check_port().is_some_and(is_postgres_port);
+            is_itself || asks_patroni_no_role(proxy)
         };
         let Some(server) = checked_alone(proxy).find(at_postgres) else { continue };
         let Some(wanted) = Wanted::of(proxy) else { continue };
-        let role = match wanted.role {
-            Role::Primary => "the primary",
-            Role::Replica => "replicas",
-        };
-        let message =
-            format!("{} is for {role}, and every member that listens is UP", proxy.title());
+        let role = wanted.role.plural();
+        let message = format!("{} is for {role}, and every member that runs is UP", proxy.title());
         findings.add(server.line, message);
     }
 }
@@ -225,9 +219,11 @@ fn other_role(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     for proxy in haproxy.model.postgres() {
         let Some(named) = role_of_name(proxy.name) else { continue };
         let wanted = Wanted::of(proxy).filter(|wanted| wanted.source != Source::Name);
-        if wanted.is_some_and(|wanted| wanted.role != named) {
-            let asked = if named == Role::Primary { "replicas" } else { "the primary" };
-            findings.add(proxy.head, format!("the check of {} asks for {asked}", proxy.title()));
+        // The leader of a standby cluster is both: a primary to its replicas, and a standby.
+        let wanted = wanted.map(|wanted| wanted.role).filter(|role| *role != Role::StandbyLeader);
+        if let Some(role) = wanted.filter(|role| *role != named) {
+            let message = format!("the check of {} asks for {}", proxy.title(), role.plural());
+            findings.add(proxy.head, message);
         }
     }
 }

@@ -1,10 +1,15 @@
 //! How soon a lost member is noticed, and what becomes of the sessions to it.
 
+use crate::detection::Wait;
 use crate::lint::finding::Findings;
 use crate::lint::haproxy::Haproxy;
-use crate::lint::haproxy::checks::{Source, Wanted};
-use crate::lint::haproxy::detection::check_times;
-use crate::lint::haproxy::proxy::Proxy;
+use crate::lint::haproxy::roles::Wanted;
+use std::collections::BTreeMap;
+
+use crate::lint::haproxy::detection::{INTER_MS, check_times};
+use crate::lint::haproxy::proxy::{Model, Proxy};
+use crate::lint::haproxy::rules::two_primaries::is_guarded;
+use crate::lint::haproxy::server::Server;
 use crate::lint::haproxy::values::{Given, time_ms, time_text};
 use crate::lint::listed;
 use crate::lint::rule::{Look, rule};
@@ -14,8 +19,10 @@ use crate::render::HaproxyVersion;
 const REFUSED_MS_MAX: u64 = 5_000;
 /// The same for one that says nothing any more.
 const SILENT_MS_MAX: u64 = 10_000;
-/// Checks that come more often than this all start at once (HAProxy's `SRV_CHK_INTER_THRES`).
+/// Checks that come more often than this do not spread the others (HAProxy's `SRV_CHK_INTER_THRES`).
 const AT_ONCE_MS: u64 = 1_000;
+/// A first check that comes so late is too late.
+const LATE_MS: u64 = 500;
 
 rule! {
     /// A lost member is noticed late.
@@ -57,38 +64,63 @@ rule! {
     remedy: "`init-state down` in `default-server`: this HAProxy knows it.",
 }
 
+/// The slowest server of a proxy, and what is late about it.
+struct Late<'m, 'a> {
+    proxy: &'m Proxy<'a>,
+    server: &'m Server<'a>,
+    refused: Wait,
+    silent: Wait,
+}
+
 fn slow(haproxy: &Haproxy<'_>, findings: &mut Findings) {
+    // Proxies with the same settings from the same lines are one finding.
+    let mut by_cause: BTreeMap<Vec<usize>, Vec<Late<'_, '_>>> = BTreeMap::new();
     for proxy in haproxy.model.postgres().filter(|proxy| !proxy.is_piece) {
         let checked = proxy.members().filter(|server| server.is_checked());
         let late = checked.filter_map(|server| {
             let times = check_times(&haproxy.model, proxy, server)?;
             let (refused, silent) = (times.refused(), times.silent());
             let is_late = refused.most_ms > REFUSED_MS_MAX || silent.most_ms > SILENT_MS_MAX;
-            is_late.then_some((server, refused, silent))
+            is_late.then_some(Late { proxy, server, refused, silent })
         });
         // The first of the slowest speaks for the others, which are mostly the same.
-        let Some((server, refused, silent)) =
-            late.reduce(
-                |slowest, other| {
-                    if other.2.most_ms > slowest.2.most_ms { other } else { slowest }
-                },
-            )
-        else {
-            continue;
-        };
-        findings.add(
-            server.line,
-            format!(
-                "`{}` of {} is DOWN after {} to {} if it refuses, {} to {} if it is silent",
-                server.name,
-                proxy.title(),
-                time_text(refused.least_ms),
-                time_text(refused.most_ms),
-                time_text(silent.least_ms),
-                time_text(silent.most_ms)
-            ),
-        );
+        let slowest = late.reduce(|slowest, other| {
+            if other.silent.most_ms > slowest.silent.most_ms { other } else { slowest }
+        });
+        if let Some(late) = slowest {
+            by_cause.entry(cause(proxy, late.server)).or_default().push(late);
+        }
     }
+    for late in by_cause.into_values() {
+        told_late(haproxy, &late, findings);
+    }
+}
+
+/// The lines that the timings of a server come from.
+fn cause(proxy: &Proxy<'_>, server: &Server<'_>) -> Vec<usize> {
+    let settings = ["inter", "fastinter", "fall"].into_iter();
+    let lines = settings.filter_map(|name| Some(server.settings.get(name)?.line.number));
+    let timeouts =
+        ["check", "connect"].into_iter().filter_map(|name| Some(proxy.timeout(name).1?.number));
+    lines.chain(timeouts).collect()
+}
+
+fn told_late(haproxy: &Haproxy<'_>, late: &[Late<'_, '_>], findings: &mut Findings) {
+    let Some(Late { server, refused, silent, .. }) = late.first() else { return };
+    let titles: Vec<String> = late.iter().map(|late| late.proxy.title()).collect();
+    let mut message = format!(
+        "`{}` of {} is DOWN after {} to {} if it refuses, {} to {} if it is silent",
+        server.name,
+        listed(titles.iter().map(String::as_str)),
+        time_text(refused.least_ms),
+        time_text(refused.most_ms),
+        time_text(silent.least_ms),
+        time_text(silent.most_ms)
+    );
+    if late.iter().any(|late| is_guarded(&haproxy.model, late.proxy)) {
+        message.push_str("; while it and the new primary are UP, the guard lets no writer in");
+    }
+    findings.add(server.line, message);
 }
 
 fn no_shutdown(haproxy: &Haproxy<'_>, findings: &mut Findings) {
@@ -128,32 +160,47 @@ fn first_check(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     let model = &haproxy.model;
     let spread = model.file.global("max-spread-checks");
     let spread = spread.map_or(Given::Absent, |line| Given::read(line.words.get(1), time_ms));
-    let is_early = match spread {
-        Given::Absent => false,
-        Given::Unknown => true,
-        Given::Is(ms) => ms <= AT_ONCE_MS,
-    };
-    let is_told = model.file.has_all_sections();
-    if !is_told || is_early || haproxy.options.haproxy >= HaproxyVersion::INIT_STATE {
+    let is_told = model.file.has_all_sections() && spread != Given::Unknown;
+    if !is_told || haproxy.options.haproxy >= HaproxyVersion::INIT_STATE {
         return;
     }
+    let first_checks = first_checks(model, spread);
     for proxy in model.postgres().filter(|proxy| is_asked_for_primary(proxy)) {
-        let inter = |server| check_times(model, proxy, server).map(|times| times.inter_ms);
-        let checked = proxy.members().filter(|server| server.is_checked());
-        let inter_ms = checked.filter_map(inter).max().unwrap_or(0);
-        let is_late = inter_ms >= AT_ONCE_MS && proxy.count(true) >= 2;
-        if is_late {
+        let of_proxy = |server: &Server<'_>| first_checks.get(&server.line.number).copied();
+        let last_ms = proxy.members().filter_map(of_proxy).max().unwrap_or(0);
+        if last_ms >= LATE_MS && proxy.count(true) >= 2 {
             findings.add(
                 proxy.head,
                 format!(
-                    "for up to {} after a start all {} servers of {} count as UP",
-                    time_text(inter_ms),
+                    "for up to {} after a start some of the {} servers of {} count as UP without a check",
+                    time_text(last_ms),
                     proxy.count(true),
                     proxy.title()
                 ),
             );
         }
     }
+}
+
+/// When the first check of each server begins, in milliseconds after the start, by its line. HAProxy
+/// spreads them over the servers of all proxies, each over the larger of its own `inter` and the
+/// smallest `inter` of at least a second (`start_checks` in check.c).
+fn first_checks(model: &Model<'_>, spread: Given<u64>) -> BTreeMap<usize, u64> {
+    let mut checked: Vec<(usize, u64)> = Vec::new();
+    for proxy in &model.proxies {
+        for server in proxy.servers.iter().filter(|server| server.is_checked()) {
+            let inter = server.settings.time("inter").or(INTER_MS);
+            checked.extend(inter.map(|inter_ms| (server.line.number, inter_ms)));
+        }
+    }
+    let slow = checked.iter().map(|(_, inter_ms)| *inter_ms).filter(|ms| *ms >= AT_ONCE_MS);
+    let least_ms = slow.min().unwrap_or(0);
+    let count = u64::try_from(checked.len()).unwrap_or(u64::MAX).max(1);
+    let begins = |(place, (line, inter_ms)): (u64, (usize, u64))| {
+        let over_ms = least_ms.max(inter_ms).min(spread.known().unwrap_or(u64::MAX));
+        (line, over_ms.saturating_mul(place) / count)
+    };
+    (0..).zip(checked).map(begins).collect()
 }
 
 fn start_up(haproxy: &Haproxy<'_>, findings: &mut Findings) {
@@ -176,5 +223,5 @@ fn start_up(haproxy: &Haproxy<'_>, findings: &mut Findings) {
 
 /// A check of `proxy` asks for the primary; that it is called so is not enough.
 fn is_asked_for_primary(proxy: &Proxy<'_>) -> bool {
-    Wanted::is_primary(proxy) && Wanted::of(proxy).is_some_and(|it| it.source == Source::Check)
+    Wanted::is_primary(proxy) && Wanted::of(proxy).is_some_and(|it| it.source.is_check())
 }

@@ -2,14 +2,21 @@
 
 mod acls;
 mod agents;
+mod asked;
 mod capacity;
 mod checks;
 mod failover;
 mod packets;
+mod process;
+mod protocol;
+mod references;
+mod server_values;
 mod stats;
 mod structure;
 mod timeouts;
 mod two_primaries;
+mod values;
+mod variables;
 mod vocabulary;
 
 use crate::lint::rule::Rule;
@@ -23,12 +30,16 @@ pub static RULES: &[&Rule] = &[
     &failover::NOLB_STRANDS_SESSIONS,
     &failover::FIRST_CHECK_LATE,
     &failover::SERVERS_START_UP,
+    &process::CLIENTS_HANG,
     &checks::HTTPCHK_METHOD_GLUED,
     &checks::HTTPCHK_ASKS_POSTGRES,
     &checks::PATRONI_PORT_WITHOUT_HTTPCHK,
     &checks::CHECK_ON_POOLER_ONLY,
     &checks::POOLER_UNCHECKED,
     &checks::CHECK_TELLS_NO_ROLE,
+    &asked::BACKUP_WITHOUT_ROLE,
+    &asked::ROLE_NOT_ASKED,
+    &asked::PATRONI_NEVER_ANSWERS,
     &checks::CHECK_OF_THE_OTHER_ROLE,
     &checks::CHECK_MISSING,
     &checks::CHECK_RULES_UNUSED,
@@ -51,7 +62,19 @@ pub static RULES: &[&Rule] = &[
     &stats::STATS_CREDENTIALS,
     &stats::STATS_OPEN,
     &stats::STATS_ADMIN_OPEN,
+    &process::ADMIN_SOCKET_OPEN,
+    &process::LOG_NOWHERE,
+    &process::NAME_RESOLVED_ONCE,
+    &protocol::SEND_PROXY_TO_POSTGRES,
+    &protocol::TLS_AT_HAPROXY,
     &capacity::MAXCONN_BEYOND_MAX_CONNECTIONS,
+    &capacity::MAXCONN_BELOW_SERVERS,
+    &capacity::SLOWSTART_THROTTLES_MAXCONN,
+    &variables::VARIABLE_UNQUOTED,
+    &values::VALUE_REFUSED,
+    &references::REFERENCE_UNKNOWN,
+    &references::TLS_WITHOUT_CA,
+    &references::EXTERNAL_CHECK_OFF,
     &vocabulary::UNKNOWN_WORD,
     &vocabulary::WORD_NOT_IN_VERSION,
     &vocabulary::LINE_NOT_UNDERSTOOD,

@@ -8,6 +8,8 @@ use crate::lint::haproxy::Haproxy;
 use crate::lint::haproxy::lines::Line;
 use crate::lint::haproxy::proxy::Proxy;
 use crate::lint::haproxy::sections::Kind;
+use crate::lint::haproxy::server::Server;
+use crate::lint::listed;
 use crate::lint::rule::{Look, rule};
 
 rule! {
@@ -100,24 +102,26 @@ fn name_twice(haproxy: &Haproxy<'_>, findings: &mut Findings) {
         };
         let other = sides.iter().flatten().find_map(|side| proxies.get(&(proxy.name, *side)));
         if let Some(other) = other {
-            let message = format!("{} has it since line {}", other.title(), other.head.number);
+            let since = haproxy.model.file.line_shown(other.head.number);
+            let message = format!("{} has it since {since}", other.title());
             findings.add(proxy.head.place_of(1), message);
         }
         for side in sides.into_iter().flatten() {
             proxies.entry((proxy.name, side)).or_insert(proxy);
         }
-        server_name_twice(proxy, findings);
+        server_name_twice(haproxy, proxy, findings);
     }
 }
 
-fn server_name_twice(proxy: &Proxy<'_>, findings: &mut Findings) {
+fn server_name_twice(haproxy: &Haproxy<'_>, proxy: &Proxy<'_>, findings: &mut Findings) {
     let mut seen: BTreeMap<&str, &Line> = BTreeMap::new();
     let plain = proxy.servers.iter().filter(|server| server.line.word(0) == "server");
     let plain = plain.filter(|server| !server.line.is_conditional);
     for server in plain.filter(|server| !server.name.is_empty()) {
         match seen.get(server.name) {
             Some(line) => {
-                let message = format!("`{}` is in line {} already", server.name, line.number);
+                let shown = haproxy.model.file.line_shown(line.number);
+                let message = format!("`{}` is in {shown} already", server.name);
                 findings.add(server.line.place_of(1), message);
             }
             None => drop(seen.insert(server.name, server.line)),
@@ -164,13 +168,19 @@ fn unknown_backend(haproxy: &Haproxy<'_>, findings: &mut Findings) {
 }
 
 fn mode_http(haproxy: &Haproxy<'_>, findings: &mut Findings) {
+    // Proxies that inherit the mode from one line are one finding.
+    let mut by_mode: BTreeMap<usize, Vec<(&Proxy<'_>, &Server<'_>)>> = BTreeMap::new();
     for proxy in haproxy.model.proxies.iter().filter(|proxy| proxy.mode() == Some("http")) {
         let server = proxy.servers.iter().find(|server| proxy.is_surely_postgres(server));
-        if let Some(server) = server {
-            let port = server.port().unwrap_or_default();
-            let message = format!("{} is in mode http and leads to port {port}", proxy.title());
-            findings.add(server.line, message);
-        }
+        let line = proxy.last(&["mode"]).map_or(0, |line| line.number);
+        by_mode.entry(line).or_default().extend(server.map(|server| (proxy, server)));
+    }
+    for wrong in by_mode.into_values() {
+        let Some((_, server)) = wrong.first() else { continue };
+        let titles: Vec<String> = wrong.iter().map(|(proxy, _)| proxy.title()).collect();
+        let titles = listed(titles.iter().map(String::as_str));
+        let port = server.port().unwrap_or_default();
+        findings.add(server.line, format!("{titles}: mode http, and a server at port {port}"));
     }
 }
 

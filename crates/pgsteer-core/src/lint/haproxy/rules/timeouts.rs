@@ -66,24 +66,54 @@ fn cuts_idle(haproxy: &Haproxy<'_>, findings: &mut Findings) {
             }
         }
     }
+    // `timeout client` and `timeout server` of the same proxies are one finding.
+    let mut by_proxies: BTreeMap<Vec<String>, Vec<(&Line, u64)>> = BTreeMap::new();
     for (line, ms, proxies) in short.into_values() {
+        by_proxies.entry(proxies).or_default().push((line, ms));
+    }
+    for (proxies, lines) in by_proxies {
+        let Some((first, rest)) = lines.split_first() else { continue };
         let proxies = listed(proxies.iter().map(String::as_str));
-        findings
-            .add(line, format!("sessions of {proxies} are cut after {} of silence", time_text(ms)));
+        let mut message =
+            format!("sessions of {proxies} are cut after {} of silence", time_text(first.1));
+        for (line, ms) in rest {
+            let shown = model.file.line_shown(line.number);
+            message.push_str(&format!(", and by {shown} after {}", time_text(*ms)));
+        }
+        findings.add(first.0, message);
     }
 }
 
-fn no_connect_timeout(haproxy: &Haproxy<'_>, findings: &mut Findings) {
-    let model = &haproxy.model;
-    for proxy in model.postgres() {
-        if !proxy.is_piece && proxy.timeout("connect").0 == Given::Absent {
-            findings.add(proxy.head, format!("{} has none", proxy.title()));
+/// Adds one finding for all proxies that inherit from the same `defaults`, at the first of them.
+fn add_for_each_parent(
+    wrong: Vec<(&Proxy<'_>, String)>,
+    message: impl Fn(&str, &str) -> String,
+    findings: &mut Findings,
+) {
+    let mut groups: BTreeMap<(usize, String), Vec<&Proxy<'_>>> = BTreeMap::new();
+    for (proxy, what) in wrong {
+        groups.entry((proxy.parent().unwrap_or(0), what)).or_default().push(proxy);
+    }
+    for ((_, what), proxies) in groups {
+        let titles: Vec<String> = proxies.iter().map(|proxy| proxy.title()).collect();
+        let titles = listed(titles.iter().map(String::as_str));
+        if let Some(first) = proxies.first() {
+            findings.add(first.head, message(&titles, &what));
         }
     }
 }
 
+fn no_connect_timeout(haproxy: &Haproxy<'_>, findings: &mut Findings) {
+    let is_without =
+        |proxy: &&Proxy<'_>| !proxy.is_piece && proxy.timeout("connect").0 == Given::Absent;
+    let without = haproxy.model.postgres().filter(is_without);
+    let without = without.map(|proxy| (proxy, String::new())).collect();
+    add_for_each_parent(without, |titles, _| format!("{titles}: none"), findings);
+}
+
 fn no_keepalive(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     let model = &haproxy.model;
+    let mut wrong = Vec::new();
     for proxy in model.proxies.iter().filter(|proxy| model.is_way_to_postgres(proxy)) {
         if proxy.is_piece {
             continue;
@@ -105,7 +135,8 @@ fn no_keepalive(haproxy: &Haproxy<'_>, findings: &mut Findings) {
             missing.map(|(_, option)| format!("`option {option}`")).collect();
         if !missing.is_empty() {
             let missing = listed(missing.iter().map(String::as_str));
-            findings.add(proxy.head, format!("{} has no {missing}", proxy.title()));
+            wrong.push((proxy, missing));
         }
     }
+    add_for_each_parent(wrong, |titles, missing| format!("{titles}: no {missing}"), findings);
 }

@@ -1,11 +1,11 @@
 //! Two members that take writes at once.
 
-use crate::lint::finding::Findings;
+use crate::lint::finding::{Findings, Severity};
 use crate::lint::haproxy::Haproxy;
-use crate::lint::haproxy::checks::{Role, Source, Wanted};
 use crate::lint::haproxy::condition::{Condition, Count, expressions};
 use crate::lint::haproxy::lines::{Line, Word};
 use crate::lint::haproxy::proxy::{Model, Proxy};
+use crate::lint::haproxy::roles::{Role, Source, Wanted, has_several_primaries};
 use crate::lint::haproxy::server::Server;
 use crate::lint::listed;
 use crate::lint::rule::{Look, rule};
@@ -33,20 +33,35 @@ fn no_guard(haproxy: &Haproxy<'_>, findings: &mut Findings) {
         let has_agent = proxy.servers.iter().any(|server| server.has_agent());
         // A name alone says what is wanted, but not that anything asks for it.
         let is_asked = wanted.source != Source::Name || has_agent;
-        let is_other = wanted.is_judged || asks_itself(proxy);
-        let is_dns = proxy.servers.iter().any(Server::is_chosen_by_name);
+        let is_other = wanted.is_judged || asks_itself(proxy) || has_several_primaries(proxy);
+        let is_dns = proxy.servers.iter().any(Server::is_named_after_role);
         if wanted.role != Role::Primary || !is_asked || is_other || is_dns {
             continue;
         }
         if guard(model, proxy, &counted(proxy)) == Some(Guard::Missing) {
-            let names = proxy.members().filter(|server| !server.is_backup());
-            let names = listed(names.map(|server| server.name));
-            findings.add(
-                proxy.head,
-                format!("{} lets writers in while more than one of {names} is UP", proxy.title()),
-            );
+            let active = || proxy.members().filter(|server| !server.is_backup());
+            let has_template = active().any(|server| server.count != Some(1));
+            let names = match has_template {
+                true => format!("the {} servers", proxy.count(false)),
+                false => listed(active().map(|server| server.name)),
+            };
+            let message =
+                format!("{} lets writers in while more than one of {names} is UP", proxy.title());
+            // Patroni answers 200 on the member alone that holds the lock, until the lock expires.
+            match wanted.source {
+                Source::Http | Source::Script => {
+                    let message = format!("{message}; Patroni's lock makes that rare");
+                    findings.add_as(Severity::Warning, proxy.head, message);
+                }
+                Source::Sql | Source::AgentSend | Source::Name => findings.add(proxy.head, message),
+            }
         }
     }
+}
+
+/// A count of its servers keeps clients out of `proxy` while two of them are UP.
+pub fn is_guarded(model: &Model<'_>, proxy: &Proxy<'_>) -> bool {
+    matches!(guard(model, proxy, &counted(proxy)), Some(Guard::Counts | Guard::Unclear))
 }
 
 fn blind(haproxy: &Haproxy<'_>, findings: &mut Findings) {

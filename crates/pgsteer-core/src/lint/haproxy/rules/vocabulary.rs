@@ -4,8 +4,9 @@ use crate::config::suggest::nearest;
 use crate::lint::finding::Findings;
 use crate::lint::haproxy::Haproxy;
 use crate::lint::haproxy::lines::{Line, Word};
+use crate::lint::haproxy::lives::{Where, life};
 use crate::lint::haproxy::sections::{Kind, Section};
-use crate::lint::haproxy::words::{self, Where};
+use crate::lint::haproxy::words;
 use crate::lint::rule::{Look, rule};
 use crate::lint::word_shown;
 use crate::render::HaproxyVersion;
@@ -29,9 +30,9 @@ rule! {
 rule! {
     /// The line itself is broken.
     LINE_NOT_UNDERSTOOD = "line-not-understood", Error, Look::Haproxy(not_understood),
-    title: "a line that HAProxy cannot cut into words",
+    title: "a line that HAProxy cannot read",
     costs: "HAProxy refuses the file.",
-    remedy: "Close the quote, or escape the character with a backslash.",
+    remedy: "Close the quote, or escape the character with a backslash; end the last line with a line break.",
 }
 
 /// Words of the file that stand where HAProxy looks for one that it knows.
@@ -63,12 +64,16 @@ fn of_line<'a>(section: &Section, line: &'a Line, ask: &mut impl FnMut(&Asked<'a
     let Some(word) = line.words.get(at) else { return };
     ask(&Asked { place, lead: "", word });
     if place == Where::Global {
+        if line.begins(&["stats", "socket"]) {
+            bind_words(line, 3, ask);
+        }
         return;
     }
     let second = line.words.get(at + 1);
     match (line.word(at), second) {
         ("option", Some(word)) => ask(&Asked { place: Where::Option, lead: "option ", word }),
         ("timeout", Some(word)) => ask(&Asked { place: Where::Timeout, lead: "timeout ", word }),
+        ("bind", _) => bind_words(line, 2, ask),
         ("default-server", _) => server_words(line, 1, ask),
         ("server", _) => server_words(line, 3, ask),
         ("server-template", _) => server_words(line, 4, ask),
@@ -88,6 +93,18 @@ fn server_words<'a>(line: &'a Line, mut at: usize, ask: &mut impl FnMut(&Asked<'
     }
 }
 
+fn bind_words<'a>(line: &'a Line, mut at: usize, ask: &mut impl FnMut(&Asked<'a>)) {
+    while let Some(word) = line.words.get(at) {
+        let Some(text) = word.known() else { return };
+        ask(&Asked { place: Where::Bind, lead: "", word });
+        let has_value = words::BIND_WITH_VALUE.contains(&text);
+        if !has_value && !words::BIND_ALONE.contains(&text) {
+            return;
+        }
+        at += 1 + usize::from(has_value);
+    }
+}
+
 impl Asked<'_> {
     fn is_known(&self, text: &str) -> bool {
         match self.place {
@@ -102,6 +119,9 @@ impl Asked<'_> {
             Where::Option => words::OPTIONS.contains(&text),
             Where::Timeout => words::TIMEOUTS.contains(&text),
             Where::Server => words::is_server_word(text),
+            Where::Bind => {
+                words::BIND_WITH_VALUE.contains(&text) || words::BIND_ALONE.contains(&text)
+            }
         }
     }
 
@@ -113,6 +133,9 @@ impl Asked<'_> {
             Where::Proxy => nearest(text, &words::PROXY).or_else(|| nearest(text, &sections)),
             Where::Option => nearest(text, &words::OPTIONS),
             Where::Timeout => nearest(text, &words::TIMEOUTS),
+            Where::Bind => {
+                nearest(text, &words::BIND_WITH_VALUE).or_else(|| nearest(text, &words::BIND_ALONE))
+            }
             Where::Server => nearest(text, &words::SERVER_WITH_VALUE)
                 .or_else(|| nearest(text, &words::SERVER_ALONE)),
         }
@@ -181,8 +204,8 @@ fn not_in_version(haproxy: &Haproxy<'_>, findings: &mut Findings) {
 
 fn out_of_time(asked: &Asked<'_>, text: &str, version: HaproxyVersion) -> Option<String> {
     let bare = text.split('(').next().unwrap_or(text);
-    let bare = bare.strip_prefix("no-").unwrap_or(bare);
-    let life = words::life(asked.place, bare)?;
+    let positive = bare.strip_prefix("no-").unwrap_or(bare);
+    let life = life(asked.place, bare).or_else(|| life(asked.place, positive))?;
     let lead = asked.lead;
     if let Some(since) = life.since.filter(|since| version < *since) {
         return Some(format!(
@@ -192,7 +215,7 @@ fn out_of_time(asked: &Asked<'_>, text: &str, version: HaproxyVersion) -> Option
     life.until.filter(|until| version >= *until)?;
     let instead = match life.instead {
         "" => String::new(),
-        instead => format!("; write {instead}"),
+        instead => format!("; instead: {instead}"),
     };
     Some(format!("HAProxy {version} does not take `{lead}{text}` any more{instead}"))
 }

@@ -1,0 +1,135 @@
+//! The process: names that it resolves, its log, its admin socket, and how it hangs.
+
+use std::collections::BTreeMap;
+
+use crate::lint::finding::{Findings, Severity};
+use crate::lint::haproxy::Haproxy;
+use crate::lint::haproxy::lines::Line;
+use crate::lint::haproxy::proxy::Proxy;
+use crate::lint::haproxy::sections::Kind;
+use crate::lint::haproxy::values::{Address, Given, number};
+use crate::lint::listed;
+use crate::lint::rule::{Look, rule};
+
+rule! {
+    /// An address of yesterday.
+    NAME_RESOLVED_ONCE = "name-resolved-once", Warning, Look::Haproxy(once),
+    title: "a host name without `resolvers`, which is resolved once",
+    costs: "HAProxy resolves it at its start. A member that comes back with another address, as containers do, stays DOWN until HAProxy is reloaded; with `init-addr none` so does a name that was not there yet.",
+    remedy: "A `resolvers` section, and `resolvers NAME` with `init-addr last,libc,none` in `default-server`; or addresses. Where /etc/hosts has fixed addresses, allow it by a comment.",
+}
+
+rule! {
+    /// Lines that nobody gets.
+    LOG_NOWHERE = "log-nowhere", Warning, Look::Haproxy(no_log),
+    title: "`log global` without a `log` in `global`",
+    costs: "HAProxy writes no log: neither which member became DOWN and why, nor who was connected.",
+    remedy: "`log /dev/log local0` in `global`; in a container `log stdout format raw local0`.",
+}
+
+rule! {
+    /// The socket switches servers off and more.
+    ADMIN_SOCKET_OPEN = "admin-socket-open", Error, Look::Haproxy(socket),
+    title: "HAProxy's socket is open to others",
+    costs: "The socket asks for no password. At `level admin` anybody who reaches it takes servers out of service, changes their addresses and ends sessions; below that they read names, addresses and sessions.",
+    remedy: "A UNIX socket, as `stats socket /run/haproxy/admin.sock mode 660 level admin`; or bind it to 127.0.0.1.",
+}
+
+rule! {
+    /// A fault of HAProxy 3.0.
+    CLIENTS_HANG = "clients-hang", Warning, Look::Haproxy(hang),
+    title: "clients that come during a failover may hang for ever",
+    costs: "HAProxy 3.0 (seen with 3.0.11 of Debian 13, not with 2.6 and 3.2): a client whose server goes away between its shutdown and DOWN is retried and then forgotten, if `retries` meets `on-marked-down shutdown-sessions` and long timeouts.",
+    remedy: "`retries 0` in the proxy or in `defaults`, or another version of HAProxy.",
+}
+
+fn once(haproxy: &Haproxy<'_>, findings: &mut Findings) {
+    let model = &haproxy.model;
+    // One finding for all: the same members are mostly in several proxies.
+    let mut hosts: BTreeMap<&str, ()> = BTreeMap::new();
+    let mut first: Option<&Line> = None;
+    let mut titles: Vec<String> = Vec::new();
+    for proxy in model.postgres().filter(|proxy| !proxy.is_piece) {
+        let is_once = |server: &&crate::lint::haproxy::server::Server<'_>| {
+            server.host_name().is_some() && !server.settings.has("resolvers")
+        };
+        let servers: Vec<_> = proxy.members().filter(is_once).collect();
+        let Some(server) = servers.first() else { continue };
+        first = first.or(Some(server.line));
+        titles.push(proxy.title());
+        hosts.extend(servers.iter().filter_map(|server| Some((server.host_name()?, ()))));
+        // `host_name` borrows the server, which outlives this loop.
+    }
+    if let Some(line) = first {
+        let hosts = listed(hosts.into_keys());
+        let titles = listed(titles.iter().map(String::as_str));
+        findings.add(line, format!("{hosts} in {titles}"));
+    }
+}
+
+fn no_log(haproxy: &Haproxy<'_>, findings: &mut Findings) {
+    let file = &haproxy.model.file;
+    if !file.has_all_sections() || file.global("log").is_some() {
+        return;
+    }
+    let sections =
+        file.sections.iter().filter(|it| it.kind.is_proxy() || it.kind == Kind::Defaults);
+    let mut lines = sections.flat_map(|section| section.lines_of("log"));
+    if let Some(line) = lines.find(|line| line.begins(&["log", "global"])) {
+        findings.add(line, "`global` has no `log` that this could refer to");
+    }
+}
+
+fn socket(haproxy: &Haproxy<'_>, findings: &mut Findings) {
+    let globals = haproxy.model.file.sections.iter().filter(|it| it.kind == Kind::Global);
+    for line in globals.flat_map(|section| section.lines_of("stats")) {
+        if line.word(1) != "socket" {
+            continue;
+        }
+        let behind = |name: &str| {
+            let at = line.words.iter().position(|word| word.is(name));
+            at.map_or("", |at| line.word(at + 1))
+        };
+        let is_admin = behind("level") == "admin";
+        let Some(open_to) = open_to(line.word(2), behind("mode")) else { continue };
+        let level = if is_admin { "at `level admin`" } else { "below `level admin`" };
+        let severity = if is_admin { Severity::Error } else { Severity::Warning };
+        findings.add_as(severity, line, format!("{open_to} reaches it, {level}"));
+    }
+}
+
+/// The kind of client that reaches a socket beside its owner; none for a socket that is closed.
+fn open_to(address: &str, mode: &str) -> Option<&'static str> {
+    let is_path =
+        address.starts_with('/') || address.starts_with("unix@") || address.starts_with('.');
+    if is_path {
+        let others = mode.chars().next_back().and_then(|c| c.to_digit(8))?;
+        // Write permission is what connects to a socket.
+        return (others & 2 != 0).then_some("every user of the machine");
+    }
+    let address =
+        address.trim_start_matches("tcp@").trim_start_matches("tcp4@").trim_start_matches("tcp6@");
+    let is_port = address.rsplit_once(':').is_some_and(|(_, port)| number(port).is_some());
+    let address = Address::read(address).filter(|_| is_port)?;
+    (!address.is_loopback()).then_some("everybody in the network")
+}
+
+fn hang(haproxy: &Haproxy<'_>, findings: &mut Findings) {
+    if !haproxy.options.haproxy.hangs_in_retries() {
+        return;
+    }
+    for proxy in haproxy.model.postgres().filter(|proxy| !proxy.is_piece) {
+        let retries = proxy.last(&["retries"]);
+        let retries = retries.map_or(Given::Absent, |line| Given::read(line.words.get(1), number));
+        if retries.or(3).is_some_and(|retries| retries > 0) && ends_sessions(proxy) {
+            findings.add(
+                proxy.head,
+                format!("{} retries, and ends sessions of a server that is DOWN", proxy.title()),
+            );
+        }
+    }
+}
+
+fn ends_sessions(proxy: &Proxy<'_>) -> bool {
+    proxy.members().any(|server| server.settings.text("on-marked-down") == "shutdown-sessions")
+}

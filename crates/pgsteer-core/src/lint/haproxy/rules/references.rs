@@ -1,0 +1,203 @@
+//! Names of other parts of the configuration that are not there, and what has to be switched on
+//! elsewhere.
+
+use std::collections::BTreeSet;
+
+use crate::lint::finding::Findings;
+use crate::lint::haproxy::Haproxy;
+use crate::lint::haproxy::checks::Check;
+use crate::lint::haproxy::condition::{Condition, Count, expressions};
+use crate::lint::haproxy::lines::Line;
+use crate::lint::haproxy::proxy::Proxy;
+use crate::lint::haproxy::server::Server;
+use crate::lint::listed;
+use crate::lint::rule::{Look, rule};
+use crate::lint::word_shown;
+
+rule! {
+    /// HAProxy looks for it in vain.
+    REFERENCE_UNKNOWN = "reference-unknown", Error, Look::Haproxy(unknown),
+    title: "a name of something that is not in the configuration",
+    costs: "HAProxy refuses the file.",
+    remedy: "Correct the name, or add the section or server that it stands for.",
+}
+
+rule! {
+    /// A certificate is checked against nothing.
+    TLS_WITHOUT_CA = "tls-without-ca", Error, Look::Haproxy(without_ca),
+    title: "TLS to a server without a CA to verify its certificate",
+    costs: "HAProxy refuses the file.",
+    remedy: "`ca-file FILE` beside `verify required`, with the CA of Patroni's certificate; or `verify none`, which encrypts and does not verify.",
+}
+
+rule! {
+    /// HAProxy may not start programs.
+    EXTERNAL_CHECK_OFF = "external-check-off", Error, Look::Haproxy(external),
+    title: "checks by a program, which `global` does not allow",
+    costs: "HAProxy refuses the file.",
+    remedy: "`external-check` and `insecure-fork-wanted` in `global`; better a check of Patroni's REST API, which needs neither.",
+}
+
+fn unknown(haproxy: &Haproxy<'_>, findings: &mut Findings) {
+    let model = &haproxy.model;
+    // What is not in this file may be in another one.
+    if !model.file.has_all_sections() {
+        return;
+    }
+    let sections = |kind: &str| -> BTreeSet<&str> {
+        let named = model.file.sections.iter().filter(|section| section.head.word(0) == kind);
+        named.map(|section| section.head.word(1)).collect()
+    };
+    let (resolvers, mailers, peers, lists) =
+        (sections("resolvers"), sections("mailers"), sections("peers"), sections("userlist"));
+    for proxy in &model.proxies {
+        for server in &proxy.servers {
+            of_server(haproxy, proxy, server, &resolvers, findings);
+        }
+        for line in proxy.lines() {
+            let named = match (line.word(0), line.word(1)) {
+                ("email-alert", "mailers") => Some((2, "mailers", &mailers)),
+                ("stick-table", _) => {
+                    let at = line.words.iter().position(|word| word.is("peers"));
+                    at.map(|at| (at + 1, "peers", &peers))
+                }
+                _ => None,
+            };
+            if let Some((at, kind, there)) = named {
+                look_up(line, at, kind, there, findings);
+            }
+            of_condition(haproxy, proxy, line, &lists, findings);
+        }
+    }
+    for section in &model.file.sections {
+        let at = section.head.words.iter().position(|word| word.is("from"));
+        if let Some(at) = at.filter(|at| *at > 0) {
+            look_up(&section.head, at + 1, "defaults", &sections("defaults"), findings);
+        }
+    }
+}
+
+fn look_up(line: &Line, at: usize, kind: &str, there: &BTreeSet<&str>, findings: &mut Findings) {
+    let name = line.word(at);
+    // A section with a name that the environment decides may be this one.
+    if !name.is_empty() && !there.contains(name) && !there.contains("") {
+        let message = format!("there is no section `{kind} {}`", word_shown(name));
+        findings.add(line.place_of(at), message);
+    }
+}
+
+fn of_server(
+    haproxy: &Haproxy<'_>,
+    proxy: &Proxy<'_>,
+    server: &Server<'_>,
+    resolvers: &BTreeSet<&str>,
+    findings: &mut Findings,
+) {
+    if let Some(setting) = server.settings.get("resolvers") {
+        // A setting of `default-server` is told once.
+        let is_own = setting.line.number == server.line.number;
+        let is_first = proxy.servers.first().is_some_and(|it| it.line.number == server.line.number);
+        if is_own || is_first {
+            look_up(setting.line, setting.at + 1, "resolvers", resolvers, findings);
+        }
+    }
+    let Some(track) = server.settings.get("track") else { return };
+    let place = track.line.place_of(track.at + 1);
+    let text = server.settings.text("track");
+    let (of, name) = text.split_once('/').unwrap_or((proxy.name, text));
+    let target = haproxy.model.backend(of);
+    let is_there = target.is_some_and(|it| it.servers.iter().any(|other| other.name == name));
+    let is_template = target.is_some_and(|it| it.servers.iter().any(|it| it.count != Some(1)));
+    if !text.is_empty() && !is_there && !is_template {
+        findings.add(place, format!("there is no server `{}`", word_shown(text)));
+    }
+    if server.is_checked() {
+        let message =
+            format!("`{}` has `check` and `track`, which exclude each other", server.name);
+        findings.add(place, message);
+    }
+}
+
+/// `nbsrv(BACKEND)` and `http_auth(LIST)` in conditions and ACLs.
+fn of_condition(
+    haproxy: &Haproxy<'_>,
+    proxy: &Proxy<'_>,
+    line: &Line,
+    lists: &BTreeSet<&str>,
+    findings: &mut Findings,
+) {
+    let condition = Condition::of(line).filter(|_| line.word(0) != "acl");
+    let terms = condition.iter().flat_map(Condition::terms);
+    let inline = terms.flat_map(|term| expressions(term, proxy));
+    let own = (line.word(0) == "acl").then(|| line.from(2));
+    let is_inline = |words: &&[_]| {
+        words
+            .first()
+            .is_some_and(|word: &crate::lint::haproxy::lines::Word| word.place.line == line.number)
+    };
+    for words in inline.filter(is_inline).chain(own) {
+        let Some(first) = words.first() else { continue };
+        if let Some(count) = Count::read(words)
+            && !count.backend.is_empty()
+            && haproxy.model.backend(count.backend).is_none()
+        {
+            findings
+                .add(first.place, format!("there is no backend `{}`", word_shown(count.backend)));
+        }
+        let list =
+            first.known().and_then(|fetch| fetch.strip_prefix("http_auth(")?.strip_suffix(')'));
+        if let Some(list) = list.filter(|list| !lists.contains(list) && !lists.contains("")) {
+            let message = format!("there is no section `userlist {}`", word_shown(list));
+            findings.add(first.place, message);
+        }
+    }
+}
+
+fn without_ca(haproxy: &Haproxy<'_>, findings: &mut Findings) {
+    let file = &haproxy.model.file;
+    let is_off = file.global("ssl-server-verify").is_some();
+    if is_off || !file.has_all_sections() {
+        return;
+    }
+    for proxy in &haproxy.model.proxies {
+        let is_wrong = |server: &&Server<'_>| {
+            let settings = &server.settings;
+            let has_tls = settings.has("ssl") || settings.has("check-ssl");
+            let verifies = settings
+                .get("verify")
+                .is_none_or(|it| it.value().is_some_and(|it| it.is("required")));
+            has_tls && verifies && !settings.has("ca-file")
+        };
+        let wrong: Vec<_> = proxy.members().filter(is_wrong).collect();
+        if let Some(first) = wrong.first() {
+            let names = listed(wrong.iter().map(|server| server.name));
+            let why = match first.settings.has("check-ssl") {
+                true => "`check-ssl`",
+                false => "`ssl`",
+            };
+            let message = format!(
+                "{names} of {}: {why} and neither `ca-file` nor `verify none`",
+                proxy.title()
+            );
+            findings.add(first.line, message);
+        }
+    }
+}
+
+fn external(haproxy: &Haproxy<'_>, findings: &mut Findings) {
+    let model = &haproxy.model;
+    let is_allowed = model.file.global("external-check").is_some();
+    if is_allowed || !model.file.has_all_sections() {
+        return;
+    }
+    let asks = |proxy: &&Proxy<'_>| matches!(Check::of(proxy), Check::Script { .. });
+    let asking: Vec<_> = model.proxies.iter().filter(asks).collect();
+    if let Some(Check::Script { line, .. }) = asking.first().map(|proxy| Check::of(proxy)) {
+        let titles: Vec<String> = asking.iter().map(|proxy| proxy.title()).collect();
+        let titles = listed(titles.iter().map(String::as_str));
+        findings.add(
+            line,
+            format!("{titles}: `option external-check`, and `global` has no `external-check`"),
+        );
+    }
+}

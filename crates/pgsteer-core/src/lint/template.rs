@@ -1,0 +1,72 @@
+//! A template in place of the file that is made from it.
+
+use super::finding::{Finding, Findings, Place};
+use super::rule::{Look, rule};
+
+rule! {
+    /// The text is no configuration yet.
+    TEMPLATE_NOT_RENDERED = "template-not-rendered", Error, Look::Text,
+    title: "the file is a template, and not the configuration that is made from it",
+    costs: "HAProxy, PostgreSQL and pgsteer refuse it. What the template makes cannot be judged here, so nothing else is said about the file.",
+    remedy: "Run lint on the result: the file on the machine, or what confd, consul-template, Ansible or Helm writes.",
+}
+
+/// What opens a piece of a template, and what closes it: Jinja, Go, Mustache, Helm; ERB.
+const MARKS: [(&str, &str); 3] = [("{{", "}}"), ("{%", "%}"), ("<%", "%>")];
+
+/// The finding of a text that is a template; none of any other text.
+pub(super) fn judge(text: &str) -> Option<Vec<Finding>> {
+    let mut marked =
+        (1..).zip(text.lines()).filter_map(|(number, line)| Some((number, mark(line)?)));
+    let (line, (column, mark)) = marked.next()?;
+    let more = marked.count();
+    let others = match more {
+        0 => String::new(),
+        1 => "; there is another such line".to_owned(),
+        more => format!("; there are {more} more such lines"),
+    };
+    let mut findings = Findings::of(&TEMPLATE_NOT_RENDERED);
+    let place = Place { line, column, column_end: column + mark.len() };
+    findings.add(place, format!("`{mark}` opens an expression of a template{others}"));
+    Some(findings.into_all())
+}
+
+/// The first mark of a line that is no comment, and its column.
+fn mark(line: &str) -> Option<(usize, &'static str)> {
+    let code = line.split('#').next().unwrap_or_default();
+    MARKS.into_iter().find_map(|(open, close)| {
+        let at = code.find(open)?;
+        let behind = code.get(at + open.len()..)?;
+        // `{%[src]}` and `{%ci}` are HAProxy's: formats of log lines.
+        let is_format =
+            open == "{%" && !behind.trim_start_matches(['-', '+']).starts_with([' ', '\t']);
+        if is_format {
+            return None;
+        }
+        // An expression may go on in the next line, but then nothing else stands behind its mark.
+        let is_one = behind.contains(close) || behind.split_whitespace().count() <= 1;
+        is_one.then(|| (code.get(..at).unwrap_or_default().chars().count() + 1, open))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_template(text: &str) -> bool {
+        judge(text).is_some()
+    }
+
+    #[test]
+    fn templates_are_told_from_what_only_looks_like_one() {
+        assert!(is_template(
+            "listen x\n{% for host in hosts %}\n server {{ host }} 1.1.1.1:1\n{% endfor %}\n"
+        ));
+        assert!(is_template("{{- range .Members }}\n"));
+        assert!(is_template("<% @hosts.each do |host| %>\n"));
+        assert!(!is_template("# {{ made by a template }}\nlisten x\n"));
+        assert!(!is_template("tcp-request content reject unless { nbsrv(x) eq 1 }\n"));
+        assert!(!is_template("log-format '{%[src]}'\nlog-format '{\"a\":{\"b\":\"%ci\"}}'\n"));
+        assert!(!is_template("acl x path_reg ^/a{2}$\n"));
+    }
+}
