@@ -19,8 +19,14 @@ use thiserror::Error;
 use super::error::read_error;
 use super::startup::CancelKey;
 
-/// The longest message or burst that a login may have, in bytes.
+/// All that a server may send in a login, in bytes. PostgreSQL sends about 500.
 pub const LOGIN_BYTES_MAX: usize = 65_536;
+
+/// How many messages a server may send in a login. PostgreSQL sends about 20.
+pub const LOGIN_MESSAGES_MAX: usize = 1_000;
+
+/// How many answers a server may request in a login. SCRAM takes two, GSSAPI a few.
+pub const LOGIN_REQUESTS_MAX: usize = 32;
 
 const HEADER_BYTES: usize = 5;
 const AUTHENTICATION_OK: u32 = 0;
@@ -38,9 +44,13 @@ pub struct LoginWatch {
     inbox: Vec<u8>,
     /// How much of `inbox` has been looked at.
     seen: usize,
+    /// How many bytes of the server were passed on.
+    passed_on: usize,
+    /// How many messages the server has sent.
+    messages: usize,
     authenticated: bool,
-    /// How many questions it has asked of the client.
-    questions: usize,
+    /// How many answers the server has requested of the client.
+    requests: usize,
     /// The whole burst has been here before; only the newest word is missing.
     held_back: bool,
     in_hot_standby: Option<bool>,
@@ -79,14 +89,24 @@ pub struct Ready {
     pub in_hot_standby: Option<bool>,
     /// The key for cancelling queries of this session.
     pub key: Option<CancelKey>,
+    /// How many messages the server has sent.
+    messages: usize,
 }
 
 /// Why a server's bytes are no login.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum LoginError {
-    /// A message or the whole burst is too long.
+    /// A message, or all of them together, are too long.
     #[error("the server's answer to the login is longer than {LOGIN_BYTES_MAX} bytes")]
     TooLong,
+    /// Messages without end.
+    #[error("the server sent more than {LOGIN_MESSAGES_MAX} messages in the login")]
+    TooManyMessages,
+    /// Requests for authentication without end.
+    #[error(
+        "the server requested authentication more than {LOGIN_REQUESTS_MAX} times in the login"
+    )]
+    TooManyRequests,
     /// A length word below its own size.
     #[error("the server's answer to the login is not of the PostgreSQL protocol")]
     Malformed,
@@ -114,8 +134,10 @@ impl Ready {
         let watch = LoginWatch {
             inbox: self.burst,
             seen: self.ready_at.start,
+            passed_on: 0,
+            messages: self.messages,
             authenticated: true,
-            questions: 0,
+            requests: 0,
             held_back: true,
             in_hot_standby: self.in_hot_standby,
             key: self.key,
@@ -130,23 +152,27 @@ impl LoginWatch {
         self.authenticated
     }
 
-    /// How many questions the server has asked of the client before it accepted it.
-    pub fn questions(&self) -> usize {
-        self.questions
+    /// How many answers the server has requested of the client before it accepted it.
+    pub fn requests(&self) -> usize {
+        self.requests
     }
 
     /// Takes in what the server sent.
     ///
     /// # Errors
-    /// A message that is too long or cannot be one.
+    /// A message that is too long or malformed, or more messages than a login has.
     pub fn take(&mut self, bytes: &[u8]) -> Result<Progress, LoginError> {
         self.inbox.extend_from_slice(bytes);
         while let Some((kind, end)) = self.next_message()? {
             let body = self.seen + HEADER_BYTES..end;
+            self.messages += 1;
+            if self.messages > LOGIN_MESSAGES_MAX {
+                return Err(LoginError::TooManyMessages);
+            }
             match kind {
                 b'R' if self.is_welcome(&body) => {
                     self.authenticated = true;
-                    let forward: Vec<u8> = self.inbox.drain(..self.seen).collect();
+                    let forward = self.drain();
                     // AuthenticationOk itself is the first message that is held back.
                     self.seen = HEADER_BYTES + body.len();
                     if !forward.is_empty() {
@@ -154,7 +180,7 @@ impl LoginWatch {
                     }
                     continue;
                 }
-                b'R' if self.is_question(&body) => self.questions += 1,
+                b'R' if self.is_request(&body) => self.count_request()?,
                 b'S' => self.note_parameter(body),
                 b'K' => self.key = CancelKey::new(&self.inbox[body]),
                 b'E' => return Ok(self.refused(body)),
@@ -169,9 +195,21 @@ impl LoginWatch {
         if self.authenticated {
             return Ok(Progress::Going { forward: Vec::new() });
         }
-        let forward = self.inbox.drain(..self.seen).collect();
-        self.seen = 0;
-        Ok(Progress::Going { forward })
+        Ok(Progress::Going { forward: self.drain() })
+    }
+
+    /// Takes out all messages that were looked at, to be passed on.
+    fn drain(&mut self) -> Vec<u8> {
+        self.passed_on += self.seen;
+        self.inbox.drain(..std::mem::take(&mut self.seen)).collect()
+    }
+
+    fn count_request(&mut self) -> Result<(), LoginError> {
+        self.requests += 1;
+        if self.requests > LOGIN_REQUESTS_MAX {
+            return Err(LoginError::TooManyRequests);
+        }
+        Ok(())
     }
 
     /// What is left of `take` after a part of the bytes could be passed on.
@@ -201,13 +239,13 @@ impl LoginWatch {
             return Err(LoginError::Malformed);
         }
         let end = self.seen.saturating_add(1).saturating_add(len);
-        if end > LOGIN_BYTES_MAX {
+        if end.saturating_add(self.passed_on) > LOGIN_BYTES_MAX {
             return Err(LoginError::TooLong);
         }
         Ok((self.inbox.len() >= end).then_some((header[0], end)))
     }
 
-    fn is_question(&self, body: &Range<usize>) -> bool {
+    fn is_request(&self, body: &Range<usize>) -> bool {
         !self.authenticated
             && auth_code(&self.inbox[body.clone()]) != Some(AUTHENTICATION_SASL_FINAL)
     }
@@ -234,6 +272,7 @@ impl LoginWatch {
             ready_at: self.seen..end,
             in_hot_standby: self.in_hot_standby,
             key: self.key.take(),
+            messages: self.messages,
         }
     }
 }
@@ -399,6 +438,52 @@ mod tests {
         let endless = [b'S', 0x7f, 0, 0, 0];
         assert_eq!(LoginWatch::default().take(&endless), Err(LoginError::TooLong));
         assert_eq!(LoginWatch::default().take(&[b'S', 0, 0, 0, 3]), Err(LoginError::Malformed));
+    }
+
+    /// The bytes that went to the client before the error, and the error.
+    fn endless(message: &[u8], in_one_piece: usize) -> (usize, LoginError) {
+        let (mut watch, mut forwarded) = (LoginWatch::default(), 0);
+        let chunk = message.repeat(in_one_piece);
+        loop {
+            match watch.take(&chunk) {
+                Ok(Progress::Going { forward }) => forwarded += forward.len(),
+                Ok(other) => panic!("{other:?}"),
+                Err(error) => return (forwarded, error),
+            }
+            assert!(forwarded <= LOGIN_BYTES_MAX);
+        }
+    }
+
+    #[test]
+    fn no_kind_of_message_may_come_without_end() {
+        let long = message(b'N', &[b'x'; 30_000]);
+        let (negotiation, parameter) = (message(b'v', &[0; 8]), message(b'S', b"a\0b\0"));
+        for in_one_piece in [1, 7, 5_000] {
+            assert_eq!(endless(&long, in_one_piece.min(2)).1, LoginError::TooLong);
+            for short in [&message(b'N', b"\0"), &message(b'A', b""), &negotiation, &parameter] {
+                assert_eq!(endless(short, in_one_piece).1, LoginError::TooManyMessages);
+            }
+            for request in [sasl(), message(b'R', &[0, 0, 0, 3]), message(b'R', b"")] {
+                assert_eq!(endless(&request, in_one_piece).1, LoginError::TooManyRequests);
+            }
+            let last = message(b'R', b"\0\0\0\x0cv=signature");
+            assert_eq!(endless(&last, in_one_piece).1, LoginError::TooManyMessages);
+            let welcome = message(b'R', &[0; 4]);
+            assert_eq!(endless(&welcome, in_one_piece).1, LoginError::TooManyMessages);
+        }
+    }
+
+    #[test]
+    fn a_burst_that_is_held_back_may_not_grow_without_end() {
+        for (notice, expected) in [
+            (message(b'N', b"\0"), LoginError::TooManyMessages),
+            (message(b'S', &[b'x'; 10_000]), LoginError::TooLong),
+        ] {
+            let ready = logged_in(&mut LoginWatch::default(), &burst("on"));
+            let mut watch = ready.hold_back().0;
+            let error = (0..=LOGIN_MESSAGES_MAX).find_map(|_| watch.take(&notice).err());
+            assert_eq!(error, Some(expected));
+        }
     }
 
     proptest! {

@@ -19,7 +19,7 @@ use super::client::Client;
 use super::queue::Slot;
 use super::seat::{Place, Seat};
 use super::tcp::dial;
-use super::worker::Worker;
+use super::worker::{Look, Worker};
 use super::{Phase, Service};
 
 /// When every open member has failed, the next round starts after this, then after twice that,
@@ -133,13 +133,14 @@ impl Search {
     ) -> Result<Connected, Vain> {
         self.began();
         loop {
+            let look = worker.look();
             let target = match pick(&worker.snapshot(), service, &self.tried, worker.next_turn()) {
                 Some(target) => target,
                 None => {
                     if let Some(connected) = self.connect_early(worker, service, client).await? {
                         return Ok(connected);
                     }
-                    self.park(worker, service, client).await?;
+                    self.park(worker, service, client, look).await?;
                     continue;
                 }
             };
@@ -218,6 +219,8 @@ impl Search {
                 }
                 Err(error) => error.to_string(),
             },
+            // The usual way is open, and does not end with the hold.
+            () = worker.opened(&service.name, seat.member()) => return Ok(None),
             () = client.gone() => return Err(Vain::ClientGone),
             () = sleep_until(deadline) => return Err(Vain::TimeUp),
         };
@@ -231,10 +234,11 @@ impl Search {
         &self,
         worker: &Worker,
         service: &Service,
-        member: MemberName,
+        member: &MemberName,
     ) -> Result<(), Vain> {
         loop {
-            let opened_in = opened_in(&worker.snapshot(), &service.name, &member);
+            let look = worker.look();
+            let opened_in = opened_in(&worker.snapshot(), &service.name, member);
             match opened_in {
                 Some(generation) if worker.barrier().is_passed(generation) => return Ok(()),
                 // The gate may have moved again by the time all workers have acted.
@@ -247,7 +251,7 @@ impl Search {
                     let deadline = self.deadline(worker, service)?;
                     tokio::select! {
                         biased;
-                        () = worker.moved() => {}
+                        () = worker.changed_since(look) => {}
                         () = sleep_until(deadline) => {}
                     }
                 }
@@ -269,7 +273,7 @@ impl Search {
             biased;
             _ = seat.ending() => Ok(None),
             slot = queue.slot() => Ok(Some(slot)),
-            () = worker.shut(service.name.clone(), seat.member().clone()) => Ok(None),
+            () = worker.shut(&service.name, seat.member()) => Ok(None),
             () = client.gone() => Err(Vain::ClientGone),
             () = sleep_until(deadline) => {
                 self.last_failure = Some(format!("{}: too many logins wait for an answer", seat.member()));
@@ -305,19 +309,20 @@ impl Search {
         patience.max(self.began() + service.config.hold)
     }
 
-    /// Waits until another look is worth while.
+    /// Waits until something has changed since `look`, or until failed members may be tried again.
     async fn park(
         &mut self,
         worker: &Worker,
         service: &Arc<Service>,
         client: &Client,
+        look: Look,
     ) -> Result<(), Vain> {
         let deadline = self.deadline(worker, service)?;
         let _held = self.hold(service);
         let retry = self.next_round();
         tokio::select! {
             biased;
-            () = worker.moved() => Ok(()),
+            () = worker.changed_since(look) => Ok(()),
             () = client.gone() => Err(Vain::ClientGone),
             () = retry => Ok(()),
             () = sleep_until(deadline) => Ok(()),
@@ -426,7 +431,7 @@ mod tests {
         };
         let service = Service { name, config, stats: Arc::new(ServiceStats::default()) };
         let search = Search::begin();
-        let mut opened = pin!(search.opened(&worker, &service, member));
+        let mut opened = pin!(search.opened(&worker, &service, &member));
         let mut look = || opened.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         assert_eq!(look(), Poll::Pending);
         worker.barrier().acknowledge(0, generation);

@@ -257,13 +257,13 @@ impl Session {
     async fn attempt(&mut self, login: &mut Login, connected: &mut Connected) -> Outcome {
         let limit = self.worker.limits().login_timeout;
         let member = connected.seat.member().clone();
-        let deserted = self.worker.shut(self.service.name.clone(), member.clone());
+        let deserted = self.worker.shut(&self.service.name, &member);
         let (service, client) = (&self.service, &mut self.client);
         if connected.held.is_none() {
             let trying = login.attempt(service, client, connected, deserted);
             return timeout(limit, trying).await.unwrap_or(Outcome::Over);
         }
-        let opened = self.search.opened(&self.worker, service, member);
+        let opened = self.search.opened(&self.worker, service, &member);
         let opening = Opening { opened, deserted, limit };
         login.attempt_early(service, client, connected, opening).await
     }

@@ -26,9 +26,16 @@ pub struct Worker {
     snapshot: RefCell<Arc<Snapshot>>,
     phase: Cell<Phase>,
     registry: Rc<Registry>,
-    moved: Notify,
+    /// How often the Snapshot or the phase has changed.
+    changes: Cell<u64>,
+    changed: Notify,
     turn: Cell<usize>,
 }
+
+/// When a task looked at the Snapshot and the phase. It waits for the change after its look, and
+/// not for the next one: whatever the task did in between, no change is missed.
+#[derive(Clone, Copy, Debug)]
+pub struct Look(u64);
 
 /// Runs a worker on the calling thread until its jobs end and its sessions are over.
 pub fn run(index: usize, shared: Arc<Shared>, jobs: mpsc::Receiver<Job>) -> std::io::Result<()> {
@@ -52,7 +59,8 @@ impl Worker {
             snapshot: RefCell::new(snapshot),
             phase: Cell::new(Phase::Serving),
             registry: Rc::new(Registry::default()),
-            moved: Notify::new(),
+            changes: Cell::new(0),
+            changed: Notify::new(),
             turn: Cell::new(index),
         }
     }
@@ -84,7 +92,7 @@ impl Worker {
         *self.snapshot.borrow_mut() = Arc::clone(&snapshot);
         self.end_sessions(|place, purpose| lost(&snapshot, place, purpose)).await;
         self.shared.barrier.acknowledge(self.index, snapshot.generation);
-        self.moved.notify_waiters();
+        self.note_change();
     }
 
     async fn end_sessions(&self, why: impl Fn(&Place, Purpose) -> Option<Ending>) {
@@ -118,7 +126,7 @@ impl Worker {
             }
             Job::Stop => {
                 self.phase.set(Phase::Stopping);
-                self.moved.notify_waiters();
+                self.note_change();
             }
             Job::EndAll => self.end_sessions(|_, _| Some(Ending::Shutdown)).await,
         }
@@ -130,20 +138,45 @@ impl Worker {
         Arc::clone(&self.snapshot.borrow())
     }
 
-    /// Waits until the Snapshot or the phase is another.
-    pub async fn moved(&self) {
-        self.moved.notified().await;
+    fn note_change(&self) {
+        self.changes.set(self.changes.get() + 1);
+        self.changed.notify_waiters();
     }
 
-    /// Waits until the gate of `member` is not open, or not there, any more.
-    pub async fn shut(&self, service: ServiceName, member: MemberName) {
-        let is_open = || {
-            let snapshot = self.snapshot.borrow();
-            let gates = snapshot.services.get(&service).map(|service| &service.gates);
-            gates.and_then(|gates| gates.get(&member)).is_some_and(Gate::is_open)
-        };
-        while is_open() {
-            self.moved().await;
+    /// A look at the Snapshot and the phase of now. Take it before you read them.
+    pub fn look(&self) -> Look {
+        Look(self.changes.get())
+    }
+
+    /// Waits until the Snapshot or the phase has changed since `look`.
+    pub async fn changed_since(&self, look: Look) {
+        while self.changes.get() == look.0 {
+            // One thread: nothing can happen between the look and the wait.
+            self.changed.notified().await;
+        }
+    }
+
+    /// Waits until the gate of `member` is open.
+    pub async fn opened(&self, service: &ServiceName, member: &MemberName) {
+        self.until_gate_is_open(service, member, true).await;
+    }
+
+    /// Waits until the gate of `member` is not open, or does not exist, any more.
+    pub async fn shut(&self, service: &ServiceName, member: &MemberName) {
+        self.until_gate_is_open(service, member, false).await;
+    }
+
+    async fn until_gate_is_open(&self, service: &ServiceName, member: &MemberName, open: bool) {
+        loop {
+            let look = self.look();
+            let snapshot = self.snapshot();
+            let gates = snapshot.services.get(service).map(|service| &service.gates);
+            let is_open = gates.and_then(|gates| gates.get(member)).is_some_and(Gate::is_open);
+            drop(snapshot);
+            if is_open == open {
+                return;
+            }
+            self.changed_since(look).await;
         }
     }
 
@@ -197,6 +230,9 @@ fn lost(snapshot: &Snapshot, place: &Place, purpose: Purpose) -> Option<Ending> 
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
     use pgsteer_core::gate::Sessions;
     use pgsteer_core::reason::Reason;
     use pgsteer_core::time::Moment;
@@ -204,6 +240,18 @@ mod tests {
     use super::*;
     use crate::http::sample;
     use crate::stats::MemberStats;
+
+    /// As a client that parks: what it saw is old by the time it begins to wait.
+    #[tokio::test]
+    async fn a_change_between_the_look_and_the_wait_is_not_missed() {
+        let (_publish, snapshots) = watch::channel(Arc::new(sample::calm()));
+        let worker = Worker::new(0, Shared::of_workers(1, snapshots));
+        let look = worker.look();
+        worker.note_change();
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(pin!(worker.changed_since(look)).poll(&mut context).is_ready());
+        assert!(pin!(worker.changed_since(worker.look())).poll(&mut context).is_pending());
+    }
 
     #[tokio::test]
     async fn who_comes_while_sessions_end_follows_the_snapshot_that_ends_them() {

@@ -426,6 +426,24 @@ fn a_client_that_asks_before_it_is_its_turn_waits_for_the_gate() {
     assert_eq!(standby.server.connections(), 0);
 }
 
+/// Its connection is under way when the gate opens, and is given up later. The change that it waits
+/// for from then on has happened long ago.
+#[test]
+fn an_early_login_that_does_not_connect_finds_the_open_gate() {
+    let (server, wake) = FakeServer::asleep("off");
+    let front = Front::of(&[&server]);
+    front.promote("n1");
+    let mut client = Client::knock(front.write);
+    front.wait_until_held("write", 1);
+    std::thread::sleep(Duration::from_millis(100));
+    front.open("write", "n1");
+    // Longer than `connect_timeout`.
+    std::thread::sleep(Duration::from_millis(1_200));
+    wake();
+    client.read_burst();
+    client.ask();
+}
+
 /// Before PostgreSQL 14 no server says it, and the gate's word has to do, as in any login.
 #[test]
 fn a_server_that_does_not_tell_its_role_is_taken_at_the_word_of_its_gate() {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::wire;
 
@@ -71,6 +71,28 @@ impl FakeServer {
             }
         });
         FakeServer { address, told }
+    }
+
+    /// Leaves requests for a connection unanswered until it is woken, and lets everybody in from then
+    /// on.
+    pub fn asleep(in_hot_standby: &'static str) -> (FakeServer, impl FnOnce()) {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::new(own_address(), 0).into()).unwrap();
+        socket.listen(0).unwrap();
+        let address = socket.local_addr().unwrap().as_socket().unwrap();
+        // There is room for one connection that is not accepted.
+        let only = TcpStream::connect(address).unwrap();
+        let wake = move || {
+            drop(only);
+            serve(socket.into(), move |mut stream| {
+                let packet = read_packet(&mut stream)?;
+                let mut talk = Talk { stream, packet };
+                talk.say(&wire::burst(in_hot_standby, &[0, 0, 0, 7, 1, 2, 3, 4]));
+                talk.answer_queries();
+                Some(())
+            });
+        };
+        (FakeServer { address, told: Arc::default() }, wake)
     }
 
     /// Lets everybody in, and answers every query with nothing.

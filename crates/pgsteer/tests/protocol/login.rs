@@ -267,3 +267,25 @@ fn a_client_that_talks_without_end_in_its_login_is_let_go() {
     client.read_end();
     front.wait_until_empty();
 }
+
+/// None of them is kept, and the client does not receive them without end.
+#[test]
+fn messages_without_end_before_the_authentication_are_given_up() {
+    let notice = wire::message(b'N', &[b'x'; 8_000]).repeat(1_000);
+    let request = wire::authentication(5, &SALT).repeat(100_000);
+    for (endless, why) in [(notice, "longer than 65536 bytes"), (request, "more than 32 times")] {
+        let server = FakeServer::saying(endless);
+        let front = Front::of(&[&server]);
+        let mut client = Client::knock(front.write);
+        let mut received = 0;
+        let refusal = loop {
+            match client.read_message() {
+                (b'E', body) => break String::from_utf8_lossy(&body).into_owned(),
+                (_, body) => received += body.len(),
+            }
+        };
+        assert!(refusal.contains("C57P03") && refusal.contains(why), "{refusal}");
+        assert!(received < 65_536, "{received}");
+        front.wait_until_empty();
+    }
+}

@@ -17,6 +17,7 @@ mod front;
 mod hold;
 mod limits;
 mod login;
+mod repeat;
 mod sessions;
 mod startup;
 mod wire;

@@ -25,7 +25,7 @@ use super::pump::Tail;
 #[derive(Debug)]
 pub struct Login {
     startup: Vec<u8>,
-    /// What the client has said after its startup packet.
+    /// What the client has sent behind its startup packet: answers, and what it sent ahead of time.
     said: Vec<u8>,
     /// What the client was shown of a server's answers.
     shown: Vec<u8>,
@@ -99,7 +99,7 @@ impl Login {
         let mut relay = self.relay(service, client, server, false);
         let logging_in = async {
             match relay.run(client, server, slot, deserted).await {
-                Ok(ready) => relay.deliver(ready, client).await,
+                Ok(ready) => relay.deliver(ready, client, server).await,
                 Err(outcome) => outcome,
             }
         };
@@ -145,10 +145,7 @@ impl Login {
                     if let Some(slot) = slot.take() {
                         slot.answered();
                     }
-                    match relay.deliver(ready, client).await {
-                        ready @ Outcome::Ready { .. } => relay.catch_up(server, ready).await,
-                        other => other,
-                    }
+                    relay.deliver(ready, client, server).await
                 }
                 Err(outcome) => outcome,
             }

@@ -1,4 +1,9 @@
-//! The relay of one attempt at one member: what client and server say, and to whom it goes on.
+//! The relay of one attempt at one member: what client and server send, and where it goes.
+//!
+//! A server receives the startup packet and one answer to each of its requests for authentication,
+//! and nothing else before the login is done. Clients may send more ahead of time, a query even. A
+//! server that executed it and then broke off would leave pgsteer unable to start the login again
+//! elsewhere without executing it twice.
 
 use std::cell::Cell;
 use std::future::pending;
@@ -37,9 +42,9 @@ pub struct Relay<'a> {
     echoed: usize,
     /// It began before the gate was open.
     is_early: bool,
-    /// How much of what the client has said this server was told, if it is early.
+    /// How many of the client's bytes behind the startup packet this server was sent.
     sent: usize,
-    /// How many answers to its questions are in that.
+    /// How many answers to its requests are in them.
     answers: usize,
 }
 
@@ -64,9 +69,7 @@ impl<'a> Relay<'a> {
         slot: &mut Option<Slot>,
         deserted: impl Future<Output = ()>,
     ) -> Result<Ready, Outcome> {
-        let said = if self.is_early { &[][..] } else { &self.login.said[..] };
-        let opening = [&self.login.startup[..], said].concat();
-        server.write_all(&opening).await.map_err(broken)?;
+        server.write_all(&self.login.startup).await.map_err(broken)?;
         let first_word_limit = self.service.config.connect_timeout * FIRST_WORD_TIMEOUTS;
         let first_word_by = Instant::now() + first_word_limit;
         tokio::pin!(deserted);
@@ -89,7 +92,7 @@ impl<'a> Relay<'a> {
                     if let Some(ready) = self.on_server(&from_server, client).await? {
                         return Ok(ready);
                     }
-                    self.pass_on(&[], server).await?;
+                    self.send_answers(server).await?;
                 }
                 read = client.stream.read_buf(&mut from_client), if self.may_talk() => {
                     if !matches!(read, Ok(1..)) {
@@ -99,7 +102,7 @@ impl<'a> Relay<'a> {
                     if self.login.said.len() > LOGIN_BYTES_MAX {
                         return Err(Outcome::Over);
                     }
-                    self.pass_on(&from_client, server).await?;
+                    self.send_answers(server).await?;
                 }
                 () = sleep_until(first_word_by), if !has_spoken => {
                     let why = format!("no answer to the login within {first_word_limit:?}");
@@ -147,14 +150,9 @@ impl<'a> Relay<'a> {
         }
     }
 
-    /// Tells the server what the client has just said. Before the gate is open that is an answer to
-    /// each of its questions and nothing else: what a client sends behind its password in the same
-    /// breath would be done at a standby, or by a primary that nobody is to be led to yet.
-    async fn pass_on(&mut self, new: &[u8], server: &mut TcpStream) -> Result<(), Outcome> {
-        if !self.is_early {
-            return server.write_all(new).await.map_err(broken);
-        }
-        while self.answers < self.watch.questions()
+    /// Sends the server the client's answer to each of its requests, and no byte more.
+    async fn send_answers(&mut self, server: &mut TcpStream) -> Result<(), Outcome> {
+        while self.answers < self.watch.requests()
             && let Some(len) = answer_len(&self.login.said[self.sent..])
         {
             let answer = &self.login.said[self.sent..self.sent + len];
@@ -163,14 +161,6 @@ impl<'a> Relay<'a> {
             self.answers += 1;
         }
         Ok(())
-    }
-
-    /// The login is `done`, and the server is told what has waited for that.
-    pub async fn catch_up(&mut self, server: &mut TcpStream, done: Outcome) -> Outcome {
-        match server.write_all(&self.login.said[self.sent..]).await {
-            Ok(()) => done,
-            Err(_) => Outcome::Over,
-        }
     }
 
     /// What the server says next.
@@ -187,8 +177,8 @@ impl<'a> Relay<'a> {
         Outcome::Elsewhere(format!("it closed the connection {when}"))
     }
 
-    /// What the client says may go to the server. Before the gate is open that is nothing but the
-    /// answer to a question.
+    /// The client may have to answer a request. An early login that is accepted waits for its gate,
+    /// and what the client sends meanwhile stays in its socket.
     fn may_talk(&self) -> bool {
         !(self.is_early && self.watch.is_authenticated())
     }
@@ -207,11 +197,8 @@ impl<'a> Relay<'a> {
                 Err(self.refused(&sqlstate, &message, raw))
             }
             Ok(Progress::Ready(ready)) => Ok(Some(ready)),
-            Err(error @ (LoginError::TooLong | LoginError::Malformed)) => {
-                Err(Outcome::Elsewhere(error.to_string()))
-            }
-            // What it has asked was done or not, and must not be done once more.
             Err(LoginError::OutOfTurn) => Err(Outcome::Over),
+            Err(error) => Err(Outcome::Elsewhere(error.to_string())),
         }
     }
 
@@ -263,8 +250,14 @@ impl<'a> Relay<'a> {
         }
     }
 
-    /// Shows the client that the server is ready, if it is one for it.
-    pub async fn deliver(&mut self, ready: Ready, client: &mut Client) -> Outcome {
+    /// Shows the client that the server is ready, if it is one for it. Then the server receives what
+    /// the client has sent ahead of time.
+    pub async fn deliver(
+        &mut self,
+        ready: Ready,
+        client: &mut Client,
+        server: &mut TcpStream,
+    ) -> Outcome {
         let wants_primary = self.service.config.role == Role::Primary;
         if wants_primary && self.believed && ready.in_hot_standby == Some(true) {
             return Outcome::Elsewhere("its login says that it is a standby".to_owned());
@@ -274,7 +267,11 @@ impl<'a> Relay<'a> {
             return self.asks_otherwise();
         };
         self.login.is_bound = true;
-        match client.stream.write_all(new).await {
+        let delivered = async {
+            client.stream.write_all(new).await?;
+            server.write_all(&self.login.said[self.sent..]).await
+        };
+        match delivered.await {
             Ok(()) => Outcome::Ready { key: ready.key, tail: tail(new) },
             Err(_) => Outcome::Over,
         }
