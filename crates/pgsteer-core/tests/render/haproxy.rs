@@ -37,7 +37,7 @@ fn httpchk_asks_patroni() {
 /// Patroni answers for PostgreSQL, not for the pooler that the clients are led to.
 #[test]
 fn httpchk_asks_the_pooler_too() {
-    let toml = format!("{PATRONI}[services.write]\npooler_port = 6432\n");
+    let toml = format!("{PATRONI}[services.write]\npooler_port = 6432\n[services.read]\n");
     let text = text(&toml, &three(), &wishes(Profile::Httpchk));
     let write = text.split("\nlisten ").find(|it| it.starts_with("write")).unwrap();
     let read = text.split("\nlisten ").find(|it| it.starts_with("read")).unwrap();
