@@ -62,10 +62,10 @@ pub async fn serve_all(mut door: Receiver<Word>, desk: Desk, senders: Arc<Sender
     }
 }
 
-/// Leaves most of the files to those who need them more.
+/// Leaves most of the files to the sessions and the sources.
 fn affordable() -> usize {
     let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    CONNECTIONS_MAX.min(usize::try_from(files / 2).unwrap_or(CONNECTIONS_MAX)).max(1)
+    CONNECTIONS_MAX.min(usize::try_from(files / 8).unwrap_or(CONNECTIONS_MAX)).max(1)
 }
 
 /// The connections in the order in which they came.

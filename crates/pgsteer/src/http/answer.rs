@@ -27,7 +27,7 @@ pub fn body_refused() -> Page {
 }
 
 /// 500: a fault of our own.
-pub fn broken(error: &dyn std::error::Error) -> Page {
+pub fn broken<E: std::error::Error>(error: &E) -> Page {
     plain(StatusCode::INTERNAL_SERVER_ERROR, format!("the page cannot be written: {error}\n"))
 }
 
@@ -39,13 +39,13 @@ fn closing(mut answer: Page) -> Page {
 }
 
 /// A line or a few of text.
-pub fn plain(status: StatusCode, body: String) -> Page {
+pub fn plain(status: StatusCode, body: impl Into<Bytes>) -> Page {
     text(status, PLAIN, body)
 }
 
 /// A page of the media type.
-pub fn text(status: StatusCode, media_type: &'static str, body: String) -> Page {
-    let mut answer = Response::new(Full::new(Bytes::from(body)));
+pub fn text(status: StatusCode, media_type: &'static str, body: impl Into<Bytes>) -> Page {
+    let mut answer = Response::new(Full::new(body.into()));
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));

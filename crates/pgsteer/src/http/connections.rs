@@ -1,21 +1,23 @@
-//! Connections: takes clients in, and bounds what each of them may cost.
+//! Connections: accepts clients of the pages, and limits what each of them may cost.
 //!
-//! When the house is full, the connection that has been there longest goes. An answer takes
-//! milliseconds, so whoever has been there longest is idle, slow or hostile, and a client
-//! that sits on a hundred connections only ever ends its own.
+//! At the limit the oldest connection is closed. An answer takes milliseconds, so the oldest connection
+//! is idle, slow or hostile, and a client that holds many connections closes its own. Each request
+//! takes one turn: a client that sends many at once waits behind the others.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustix::process::{Resource, getrlimit};
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinSet, yield_now};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
@@ -32,6 +34,12 @@ const HEAD_LINES_MAX: usize = 64;
 /// same connection would fail again and again as fast as the processor goes.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Connections to the pages at the same time.
+const CONNECTIONS_MAX: usize = 128;
+
+/// The share of the open files that the pages may take, as a divisor. The sources need the others.
+const FILES_SHARE: u64 = 32;
+
 /// What clients may cost.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -44,67 +52,108 @@ pub struct Limits {
     pub keep_alive: Duration,
     /// How long the last answer may take after that, to a client that reads slowly.
     pub farewell: Duration,
+    /// How long a client may read nothing of an answer, before the kernel closes its connection.
+    pub stall: Duration,
+    /// The bytes of all pages that are kept or being sent. Above it the oldest connection is closed.
+    pub page_bytes_max: usize,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
-            connections_max: 128,
+            connections_max: CONNECTIONS_MAX,
             head: Duration::from_secs(8),
             keep_alive: Duration::from_secs(60),
             farewell: Duration::from_secs(10),
+            stall: Duration::from_secs(10),
+            page_bytes_max: 16 * 1024 * 1024,
         }
     }
 }
 
-/// Serves `pages` to whoever comes. Dropping it ends every connection.
+impl Limits {
+    /// The usual limits, with fewer connections where few files can be open.
+    pub fn affordable() -> Limits {
+        let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let share = usize::try_from(files / FILES_SHARE).unwrap_or(usize::MAX);
+        Limits { connections_max: CONNECTIONS_MAX.min(share).max(1), ..Limits::default() }
+    }
+}
+
+/// Serves `pages` to all clients. Dropping it ends every connection.
 pub async fn accept_all(listener: TcpListener, pages: Arc<Pages>, limits: Limits) -> Infallible {
-    let mut house = House { tasks: JoinSet::new(), guests: VecDeque::new(), limits };
-    let mut is_failing = false;
+    let mut connections = Connections { tasks: JoinSet::new(), open: Arc::default(), limits };
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                is_failing = false;
-                house.admit(stream, pages.clone());
+                connections.admit(stream, pages.clone());
+                // The new client has its turn before the next one can close its connection.
+                yield_now().await;
             }
             Err(error) => {
-                // It fails again ten times a second until the cause is gone; once is enough
-                // for the log.
-                if !is_failing {
-                    warn!(%error, "the status pages cannot take a connection in");
-                }
-                is_failing = true;
+                warn!(%error, "the status pages cannot accept a connection");
+                connections.open.close_oldest();
                 sleep(ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
-struct House {
+struct Connections {
     tasks: JoinSet<()>,
-    /// The connections in the order in which they came.
-    guests: VecDeque<AbortHandle>,
+    open: Arc<Open>,
     limits: Limits,
 }
 
-impl House {
+/// The open connections, oldest first.
+#[derive(Default)]
+struct Open(Mutex<VecDeque<AbortHandle>>);
+
+impl Connections {
     fn admit(&mut self, stream: TcpStream, pages: Arc<Pages>) {
         while self.tasks.try_join_next().is_some() {}
-        self.guests.retain(|guest| !guest.is_finished());
-        if self.guests.len() >= self.limits.connections_max
-            && let Some(oldest) = self.guests.pop_front()
-        {
-            debug!("too many connections to the status pages, the oldest one goes");
-            oldest.abort();
+        if self.open.count() >= self.limits.connections_max {
+            debug!("too many connections to the status pages, the oldest one is closed");
+            self.open.close_oldest();
         }
-        self.guests.push_back(self.tasks.spawn(converse(stream, pages, self.limits)));
+        let open = Arc::clone(&self.open);
+        self.open.push(self.tasks.spawn(converse(stream, pages, open, self.limits)));
     }
 }
 
-async fn converse(stream: TcpStream, pages: Arc<Pages>, limits: Limits) {
+impl Open {
+    fn count(&self) -> usize {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|connection| !connection.is_finished());
+        open.len()
+    }
+
+    fn push(&self, connection: AbortHandle) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back(connection);
+    }
+
+    fn close_oldest(&self) {
+        let oldest = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        if let Some(oldest) = oldest {
+            oldest.abort();
+        }
+    }
+}
+
+async fn converse(stream: TcpStream, pages: Arc<Pages>, open: Arc<Open>, limits: Limits) {
+    // Without it a client that reads nothing keeps its connection for as long as `keep_alive`.
+    let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(limits.stall));
     let show = service_fn(move |request| {
-        let answer = answer(&pages, &request);
-        async move { Ok::<_, Infallible>(answer) }
+        let (pages, open) = (Arc::clone(&pages), Arc::clone(&open));
+        async move {
+            // Requests that came at once are answered in turn with those of other clients.
+            yield_now().await;
+            if pages.ready.bytes() > limits.page_bytes_max {
+                debug!("too many bytes of pages are unread, the oldest connection is closed");
+                open.close_oldest();
+            }
+            Ok::<_, Infallible>(answer(&pages, &request))
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -113,7 +162,7 @@ async fn converse(stream: TcpStream, pages: Arc<Pages>, limits: Limits) {
         .max_headers(HEAD_LINES_MAX)
         .serve_connection(TokioIo::new(stream), show);
     let mut connection = pin!(connection);
-    // What goes wrong on such a connection is its client's affair, so no result is looked at.
+    // The errors of such a connection concern its client only.
     let talk = poll_fn(|context| connection.as_mut().poll(context));
     if timeout(limits.keep_alive, talk).await.is_err() {
         connection.as_mut().graceful_shutdown();

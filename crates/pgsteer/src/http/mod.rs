@@ -8,12 +8,14 @@ pub mod document;
 #[cfg(test)]
 mod hostile;
 mod metrics;
+mod ready;
 mod routes;
 #[cfg(test)]
 pub mod sample;
 mod stamp;
 #[cfg(test)]
 mod tests;
+mod thread;
 
 use std::convert::Infallible;
 use std::io::{self, ErrorKind};
@@ -25,8 +27,11 @@ use pgsteer_core::snapshot::Snapshot;
 use tokio::sync::watch;
 
 use self::connections::{Limits, accept_all};
+pub use self::ready::ReadyPages;
+pub use self::thread::PagesThread;
 use crate::clock::Clock;
 use crate::heartbeat::Heartbeat;
+use crate::listen;
 use crate::stats::Stats;
 
 /// All that the pages show.
@@ -40,6 +45,8 @@ pub struct Pages {
     pub clock: Clock,
     /// Whether the engine is alive.
     pub heartbeat: Arc<Heartbeat>,
+    /// The texts of the last pages.
+    pub ready: ReadyPages,
 }
 
 /// Binds `listen`, early, so that a port that is taken ends the start and not the run. It is
@@ -48,9 +55,7 @@ pub struct Pages {
 /// # Errors
 /// The address cannot be had; the message tells for what it is needed and what can be done.
 pub fn bind(listen: SocketAddr) -> anyhow::Result<TcpListener> {
-    let listener = TcpListener::bind(listen).map_err(|error| anyhow!(no_port(listen, &error)))?;
-    listener.set_nonblocking(true).with_context(|| format!("preparing the socket of {listen}"))?;
-    Ok(listener)
+    listen::bind(listen).map_err(|error| anyhow!(no_port(listen, &error)))
 }
 
 /// Serves the pages at a socket of [`bind`] on the current runtime, until it is dropped.
@@ -60,7 +65,7 @@ pub fn bind(listen: SocketAddr) -> anyhow::Result<TcpListener> {
 pub async fn serve(listener: TcpListener, pages: Pages) -> anyhow::Result<Infallible> {
     let listener = tokio::net::TcpListener::from_std(listener)
         .context("handing the socket of the status pages to the runtime")?;
-    Ok(accept_all(listener, Arc::new(pages), Limits::default()).await)
+    Ok(accept_all(listener, Arc::new(pages), Limits::affordable()).await)
 }
 
 fn no_port(listen: SocketAddr, error: &io::Error) -> String {

@@ -1,8 +1,10 @@
 //! The routes: which path shows what. A request carries nothing else that matters.
 
+use std::convert::Infallible;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use hyper::body::Body;
+use hyper::body::{Body, Bytes};
 use hyper::{Method, Request, StatusCode};
 use pgsteer_core::snapshot::Snapshot;
 use pgsteer_core::time::Moment;
@@ -13,6 +15,7 @@ use super::check;
 use super::compose::compose;
 use super::document::Document;
 use super::metrics::{self, Facts};
+use super::ready::Version;
 use super::stamp::Now;
 use crate::heartbeat::Heartbeat;
 use crate::status::picture::{Ink, draw};
@@ -46,28 +49,36 @@ pub fn answer<B: Body>(pages: &Pages, request: &Request<B>) -> Page {
 }
 
 fn table(pages: &Pages) -> Page {
-    plain(StatusCode::OK, draw(&document(pages), Ink::Plain))
+    let write = |snapshot: &Arc<Snapshot>| {
+        Ok::<_, Infallible>(draw(&document(pages, snapshot), Ink::Plain))
+    };
+    match ready(pages, "/", write) {
+        Ok(page) => plain(StatusCode::OK, page),
+        Err(never) => match never {},
+    }
 }
 
 fn status(pages: &Pages) -> Page {
-    match serde_json::to_string(&document(pages)) {
-        Ok(mut json) => {
-            json.push('\n');
-            text(StatusCode::OK, "application/json", json)
-        }
+    let write = |snapshot: &Arc<Snapshot>| {
+        Ok::<_, serde_json::Error>(serde_json::to_string(&document(pages, snapshot))? + "\n")
+    };
+    match ready(pages, "/api/v1/status", write) {
+        Ok(json) => text(StatusCode::OK, "application/json", json),
         Err(error) => broken(&error),
     }
 }
 
 fn scrape(pages: &Pages) -> Page {
-    let now = pages.clock.now();
-    let facts = Facts {
-        snapshot: pages.snapshot.borrow().clone(),
-        stats: pages.stats.clone(),
-        uptime: now.since_start(),
-        heartbeat_age: pages.heartbeat.age(now),
+    let write = |snapshot: &Arc<Snapshot>| {
+        let now = pages.clock.now();
+        metrics::exposition(Facts {
+            snapshot: Arc::clone(snapshot),
+            stats: pages.stats.clone(),
+            uptime: now.since_start(),
+            heartbeat_age: pages.heartbeat.age(now),
+        })
     };
-    match metrics::exposition(facts) {
+    match ready(pages, "/metrics", write) {
         Ok(page) => text(StatusCode::OK, metrics::MEDIA_TYPE, page),
         Err(error) => broken(&error),
     }
@@ -93,9 +104,20 @@ fn health_at(heartbeat: &Heartbeat, now: Moment) -> Page {
     plain(StatusCode::SERVICE_UNAVAILABLE, body)
 }
 
-fn document(pages: &Pages) -> Document {
-    let snapshot = pages.snapshot.borrow().clone();
-    compose(&snapshot, &pages.stats, &Now::of(&pages.clock))
+/// The page at `path`, written by `write` unless it was written a moment ago.
+fn ready<E>(
+    pages: &Pages,
+    path: &'static str,
+    write: impl FnOnce(&Arc<Snapshot>) -> Result<String, E>,
+) -> Result<Bytes, E> {
+    let snapshot = Arc::clone(&pages.snapshot.borrow());
+    let stopping = pages.stats.stopping.load(Ordering::Relaxed);
+    let version = Version { generation: snapshot.generation, stopping };
+    pages.ready.get(path, version, || write(&snapshot))
+}
+
+fn document(pages: &Pages, snapshot: &Snapshot) -> Document {
+    compose(snapshot, &pages.stats, &Now::of(&pages.clock))
 }
 
 fn not_found() -> Page {

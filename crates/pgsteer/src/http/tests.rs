@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use pgsteer_core::names::MemberName;
 use pgsteer_core::time::Moment;
 
 use super::connections::{Limits, accept_all};
@@ -23,11 +24,14 @@ const SHORT: Limits = Limits {
     head: Duration::from_millis(300),
     keep_alive: Duration::from_millis(900),
     farewell: Duration::from_millis(300),
+    stall: Duration::from_millis(300),
+    page_bytes_max: 1024 * 1024,
 };
 
 struct Served {
     address: SocketAddr,
-    _snapshot: watch::Sender<Arc<Snapshot>>,
+    snapshot: watch::Sender<Arc<Snapshot>>,
+    pages: Arc<Pages>,
     task: JoinHandle<Infallible>,
 }
 
@@ -48,11 +52,13 @@ fn served(limits: Limits) -> Served {
         stats: Arc::new(sample::stats()),
         clock: Clock::start(),
         heartbeat: Arc::default(),
+        ready: ReadyPages::default(),
     };
     // However long the test takes.
     pages.heartbeat.beat(Moment::from_millis(1_000_000));
-    let task = tokio::spawn(accept_all(listener, Arc::new(pages), limits));
-    Served { address, _snapshot: sender, task }
+    let pages = Arc::new(pages);
+    let task = tokio::spawn(accept_all(listener, Arc::clone(&pages), limits));
+    Served { address, snapshot: sender, pages, task }
 }
 
 impl Served {
@@ -190,6 +196,77 @@ async fn a_client_that_never_reads_its_answers_loses_its_connection() {
         assert!(started.elapsed() < PATIENCE);
     }
     assert!(served.get("/healthz").await.contains(" 200 "));
+}
+
+/// A cluster whose pages have some hundred kilobytes.
+fn large(generation: u64) -> Arc<Snapshot> {
+    let mut snapshot = sample::snapshot();
+    snapshot.generation = generation;
+    let one = snapshot.members.values().next().unwrap().clone();
+    for number in 0..500 {
+        snapshot.members.insert(MemberName::new(&format!("m{number}")).unwrap(), one.clone());
+    }
+    Arc::new(snapshot)
+}
+
+#[tokio::test]
+async fn pages_that_nobody_reads_take_bounded_memory() {
+    let limits = Limits { connections_max: 64, head: PATIENCE, keep_alive: PATIENCE, ..SHORT };
+    let limits = Limits { stall: PATIENCE, page_bytes_max: 2 * 1024 * 1024, ..limits };
+    let served = served(limits);
+    let mut greedy = Vec::new();
+    let mut most = 0;
+    for generation in 100..140 {
+        // Each asks for a page of its own, as the Snapshot has changed.
+        served.snapshot.send_replace(large(generation));
+        let mut stream = served.connect().await;
+        let request = "GET /api/v1/status HTTP/1.1\r\nhost: x\r\n\r\n".repeat(300);
+        stream.write_all(request.as_bytes()).await.unwrap();
+        greedy.push(stream);
+        tokio::time::sleep(Duration::from_millis(60)).await;
+        most = most.max(served.pages.ready.bytes());
+    }
+    let page = served.get("/api/v1/status").await.len();
+    assert!(page > 100_000, "{page} bytes, too small to tell anything");
+    assert!(most > page * 3, "only {most} bytes were unread, too few to tell anything");
+    assert!(most <= limits.page_bytes_max + 2 * page, "{most} bytes, {page} each");
+}
+
+#[tokio::test]
+async fn requests_that_come_at_once_are_answered_in_turn_with_those_of_others() {
+    let limits = Limits { head: PATIENCE, keep_alive: PATIENCE, farewell: PATIENCE, ..SHORT };
+    let served = served(limits);
+    served.snapshot.send_replace(large(1));
+    let mut greedy = served.connect().await;
+    // More than a thousand answers, each of some bytes, so that none waits for its reader.
+    let request = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n".repeat(400);
+    greedy.write_all(request.as_bytes()).await.unwrap();
+    let mut other = served.connect().await;
+    other.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").await.unwrap();
+    assert!(rest_of(&mut other).await.contains(" 200 "));
+    let mut answers = vec![0; 1024 * 1024];
+    let bytes = timeout(PATIENCE, greedy.read(&mut answers)).await.unwrap().unwrap();
+    let count = String::from_utf8_lossy(&answers[..bytes]).matches(" 200 ").count();
+    assert!(count < 400, "all {count} were answered before the one of the other client");
+}
+
+#[test]
+fn the_thread_of_the_pages_frees_its_port_when_it_is_dropped() {
+    let listener = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
+    let address = listener.local_addr().unwrap();
+    let (_sender, snapshot) = watch::channel(Arc::new(sample::snapshot()));
+    let stats = Arc::new(sample::stats());
+    let (heartbeat, ready) = (Arc::default(), ReadyPages::default());
+    let pages = Pages { snapshot, stats, clock: Clock::start(), heartbeat, ready };
+    let thread = PagesThread::start(listener, pages).unwrap();
+    assert!(!thread.has_failed());
+    std::net::TcpStream::connect(address).unwrap();
+    drop(thread);
+    let began = Instant::now();
+    while bind(address).is_err() {
+        assert!(began.elapsed() < PATIENCE, "{address} is still bound");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 #[tokio::test]

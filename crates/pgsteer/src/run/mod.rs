@@ -20,7 +20,7 @@ use self::signals::{Order, Signals};
 use crate::agent::{self, Agent};
 use crate::clock::Clock;
 use crate::heartbeat::Heartbeat;
-use crate::http::{self, Pages};
+use crate::http::{self, Pages, PagesThread, ReadyPages};
 use crate::log::limit::DECISIONS;
 use crate::proxy::Proxy;
 use crate::sources::{self, Sources};
@@ -97,6 +97,8 @@ struct Running {
     /// None where pgsteer only answers.
     proxy: Option<Proxy>,
     agent: Option<Agent>,
+    /// None where no port is configured for them.
+    pages: Option<PagesThread>,
 }
 
 /// Which of the outputs are wanted, of those that the configuration describes.
@@ -134,16 +136,14 @@ impl Running {
         };
         let snapshots = published.snapshots.clone();
         systemd::tell_always(snapshots, clock, Arc::clone(&heartbeat))?;
-        if let Some(listener) = pages {
-            let snapshot = published.snapshots.clone();
-            let stats = Arc::clone(&stats);
-            let heartbeat = Arc::clone(&heartbeat);
-            let pages = Pages { snapshot, stats, clock, heartbeat };
-            tokio::spawn(async move {
-                let Err(error) = http::serve(listener, pages).await;
-                tracing::error!("there are no status pages: {error:#}");
-            });
-        }
+        let shown = Pages {
+            snapshot: published.snapshots.clone(),
+            stats: Arc::clone(&stats),
+            clock,
+            heartbeat: Arc::clone(&heartbeat),
+            ready: ReadyPages::default(),
+        };
+        let pages = pages.map(|listener| PagesThread::start(listener, shown)).transpose()?;
         log_doors(&config, outputs);
         Ok(Running {
             config,
@@ -157,6 +157,7 @@ impl Running {
             conductor,
             proxy,
             agent,
+            pages,
         })
     }
 
@@ -254,6 +255,9 @@ impl Running {
             }
             if self.agent.as_ref().is_some_and(Agent::has_failed) {
                 return "the agent";
+            }
+            if self.pages.as_ref().is_some_and(PagesThread::has_failed) {
+                return "the thread of the status pages";
             }
             tokio::time::sleep(LOOK_AFTER_PARTS).await;
         }

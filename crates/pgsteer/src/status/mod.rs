@@ -249,6 +249,7 @@ mod tests {
             stats: Arc::new(sample::stats()),
             clock: Clock::start(),
             heartbeat: Arc::default(),
+            ready: http::ReadyPages::default(),
         };
         tokio::spawn(http::serve(listener, pages));
         let asked = ask(&target).await.unwrap();
