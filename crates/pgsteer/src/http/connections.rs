@@ -37,6 +37,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Connections to the pages at the same time.
 const CONNECTIONS_MAX: usize = 128;
 
+/// Clients that are accepted before those that are connected have a turn.
+const ACCEPTS_PER_TURN: usize = 8;
+
 /// The share of the open files that the pages may take, as a divisor. The sources need the others.
 const FILES_SHARE: u64 = 32;
 
@@ -82,13 +85,17 @@ impl Limits {
 
 /// Serves `pages` to all clients. Dropping it ends every connection.
 pub async fn accept_all(listener: TcpListener, pages: Arc<Pages>, limits: Limits) -> Infallible {
+    let mut accepted: usize = 0;
     let mut connections = Connections { tasks: JoinSet::new(), open: Arc::default(), limits };
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
                 connections.admit(stream, pages.clone());
-                // The new client has its turn before the next one can close its connection.
-                yield_now().await;
+                // The clients have their turn before too many others can close their connections.
+                accepted = accepted.wrapping_add(1);
+                if accepted.is_multiple_of(ACCEPTS_PER_TURN) {
+                    yield_now().await;
+                }
             }
             Err(error) => {
                 warn!(%error, "the status pages cannot accept a connection");

@@ -1,18 +1,14 @@
 //! The thread of the pages. It has its own runtime, so that a flood of requests delays neither the
-//! engine nor the acceptors of the services.
+//! engine nor the acceptors of the services. Its priority is as usual: balancers decide by its health
+//! checks, and on a busy machine a lower one makes these time out.
 
 use std::net::TcpListener;
 use std::thread::JoinHandle;
 
 use anyhow::Context as _;
-use rustix::process::nice;
 use tokio::sync::oneshot;
 
 use super::{Pages, serve};
-
-/// How much lower the priority of the thread is, as `nice` counts. The engine, the proxy and the agent
-/// run first when the processors are busy.
-const NICE: i32 = 5;
 
 /// The running pages. Dropping it ends them, and frees the port a moment later.
 #[derive(Debug)]
@@ -36,8 +32,6 @@ impl PagesThread {
         let thread = std::thread::Builder::new()
             .name("pgsteer-http".to_owned())
             .spawn(move || {
-                // On Linux this concerns the calling thread only. The pages work without it.
-                let _ = nice(NICE);
                 runtime.block_on(async {
                     tokio::select! {
                         Err(error) = serve(listener, pages) => {

@@ -12,6 +12,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
+/// The most addresses of one host. A name server may return thousands.
+const ADDRESSES_MAX: usize = 16;
+
 /// How long the resolver of the system may take.
 const LOOKUP_LIMIT: Duration = Duration::from_secs(2);
 
@@ -46,8 +49,8 @@ pub async fn connect(
     Err(last)
 }
 
-/// The addresses of `endpoint`'s host: itself if it is one, else what the system's resolver
-/// says.
+/// The addresses of `endpoint`'s host: itself if it is one, else the first [`ADDRESSES_MAX`] that the
+/// system's resolver returns.
 pub async fn resolve(endpoint: &Endpoint) -> Result<Vec<IpAddr>, Failure> {
     if let Some(address) = endpoint.ip() {
         return Ok(vec![address]);
@@ -59,7 +62,7 @@ pub async fn resolve(endpoint: &Endpoint) -> Result<Vec<IpAddr>, Failure> {
         Ok(Ok(found)) => {
             let mut addresses: Vec<IpAddr> = Vec::new();
             for address in found.map(|socket| socket.ip()) {
-                if !addresses.contains(&address) {
+                if addresses.len() < ADDRESSES_MAX && !addresses.contains(&address) {
                     addresses.push(address);
                 }
             }

@@ -11,7 +11,7 @@ use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -79,7 +79,7 @@ pub enum Following {
 /// An answer that goes on, line by line.
 pub struct Lines {
     body: Incoming,
-    unread: Vec<u8>,
+    unread: BytesMut,
     /// How much of it is known to have no end of a line.
     looked_at: usize,
     base: Base,
@@ -117,9 +117,9 @@ impl Lines {
             self.looked_at = self.unread.len();
             return None;
         };
-        let rest = self.unread.split_off(end + 1);
         self.looked_at = 0;
-        Some(std::mem::replace(&mut self.unread, rest))
+        // Without a copy of the rest, so that many short lines take no longer than one long one.
+        Some(self.unread.split_to(end + 1).to_vec())
     }
 }
 
@@ -214,7 +214,7 @@ impl Client {
         Ok(match status {
             200 => Following::Lines(Lines {
                 body,
-                unread: Vec::new(),
+                unread: BytesMut::new(),
                 looked_at: 0,
                 base: base.clone(),
                 _connection: connection,
