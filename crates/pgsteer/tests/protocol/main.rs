@@ -13,6 +13,7 @@ mod exhaustion;
 #[path = "../cli/fake_patroni.rs"]
 mod fake_patroni;
 mod fake_server;
+mod flood;
 mod front;
 mod hold;
 mod limits;
