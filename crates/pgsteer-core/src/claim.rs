@@ -48,6 +48,9 @@ pub enum Fact {
     /// The member's own Patroni, asked at `GET /primary`: the status code tells of the
     /// leader lock, the body is that of `/patroni`.
     Patroni(Result<PatroniFacts, Failure>),
+    /// The same question has not been answered within `[patroni] timeout_seconds`. The request runs
+    /// on, and its answer still counts.
+    PatroniLate(Failure),
     /// The kept SQL connection: is the server in recovery?
     Tether(Result<TetherFacts, Failure>),
     /// The query for WAL positions, over the same connection.
@@ -256,6 +259,20 @@ pub enum Failure {
         peer: Arc<str>,
         /// The time it had.
         limit: Duration,
+    },
+    /// Patroni has not answered within `timeout_seconds`.
+    #[error(
+        "no answer from {} within {waited:?}; [patroni] timeout_seconds is {}",
+        Cleaned(.peer),
+        .limit.as_secs_f64()
+    )]
+    Late {
+        /// Its base address.
+        peer: Arc<str>,
+        /// `[patroni] timeout_seconds`.
+        limit: Duration,
+        /// How long the request has run.
+        waited: Duration,
     },
     /// The peer ended the connection.
     #[error("connection closed by {}", Cleaned(.0))]

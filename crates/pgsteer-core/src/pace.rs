@@ -36,6 +36,12 @@ pub const KNOCK: Duration = Duration::from_secs(1);
 /// Somebody waits for the next word of a pooler.
 const POOLER_BEHIND: Duration = Duration::from_millis(2);
 
+/// The least time from one question to Patroni to the next, after an answer that took so long: a
+/// Patroni that answers slowly is idle for at least a third of the time.
+pub fn patroni_gap(took: Duration) -> Duration {
+    took + took / 2
+}
+
 /// A pooler is asked as often as the tether, through which its server is asked.
 const fn pace(tether_ms: u64, patroni_ms: u64) -> Pace {
     let tether = Duration::from_millis(tether_ms);

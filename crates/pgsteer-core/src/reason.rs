@@ -31,6 +31,20 @@ pub enum Reason {
     /// Patroni does not answer, but the tether goes on: what was open stays open for a while.
     #[error("Patroni does not answer ({0}), and PostgreSQL's word alone lasts for a while only")]
     PatroniLost(Failure),
+    /// Patroni does not answer, but SQL tells all that matters of a replica: it is one, and it streams.
+    #[error("Patroni does not answer ({0}); by SQL it is a replica that streams, so it serves")]
+    SqlSuffices(Failure),
+    /// Patroni answers, and takes longer than it should.
+    #[error(
+        "Patroni answers after {took:?}; [patroni] timeout_seconds is {}",
+        .limit.as_secs_f64()
+    )]
+    PatroniSlow {
+        /// How long the last answer took, in steps of 0.1 s.
+        took: Duration,
+        /// `timeout_seconds`.
+        limit: Duration,
+    },
     /// The login for the tether is refused, so Patroni's word alone has to do.
     #[error("only Patroni vouches for it: {0}")]
     TetherRefused(Failure),
@@ -93,6 +107,9 @@ pub enum Reason {
     /// Neither `/cluster` nor the configuration lists it any more.
     #[error("it is not listed as a member any more")]
     Left,
+    /// `/cluster` does not list it for the time being, and it is well.
+    #[error("/cluster does not list it; its own Patroni reports a replica, so it serves for {0:?}")]
+    NotListed(Duration),
     /// Its Patroni speaks of another cluster.
     #[error("it belongs to another cluster: {found} instead of {expected}")]
     OtherCluster {
@@ -202,6 +219,8 @@ codes! {
     Reason::NotRunning(_) => "not_running",
     Reason::PatroniDown(_) => "patroni_down",
     Reason::PatroniLost(_) => "patroni_lost",
+    Reason::SqlSuffices(_) => "sql_suffices",
+    Reason::PatroniSlow { .. } => "patroni_slow",
     Reason::TetherRefused(_) => "tether_refused",
     Reason::Promoting => "promoting",
     Reason::NotLeader { .. } => "not_leader",
@@ -215,6 +234,7 @@ codes! {
     Reason::NoLoadBalance => "noloadbalance",
     Reason::TagMismatch { .. } => "tag_mismatch",
     Reason::Left => "left",
+    Reason::NotListed(_) => "not_listed",
     Reason::OtherCluster { .. } => "other_cluster",
     Reason::Confirming => "confirming",
     Reason::Fallback => "fallback",

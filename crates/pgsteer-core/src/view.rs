@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::claim::{
     Claim, Fact, Failure, PatroniFacts, PoolerFacts, Progress, ServerStart, TetherFacts,
 };
+use crate::lateness::Lateness;
 use crate::time::Moment;
 
 /// How long each kind of claim may be acted on, from the moment its question was sent.
@@ -14,6 +15,8 @@ use crate::time::Moment;
 pub struct Freshness {
     /// For what Patroni says.
     pub patroni: Duration,
+    /// How long Patroni may take for an answer before it counts as slow: `timeout_seconds`.
+    pub patroni_limit: Duration,
     /// For what the tether feels.
     pub tether: Duration,
     /// For WAL positions.
@@ -170,6 +173,7 @@ pub struct View {
     known_since: Moment,
     patroni: Option<Heard<Result<PatroniFacts, Failure>>>,
     patroni_facts: Option<Heard<PatroniFacts>>,
+    lateness: Lateness,
     lock_run: Option<LockRun>,
     /// When the newest of the questions was sent to which Patroni answered that it leads.
     lock_claimed_at: Option<Moment>,
@@ -191,6 +195,7 @@ impl View {
             known_since: now,
             patroni: None,
             patroni_facts: None,
+            lateness: Lateness::default(),
             lock_run: None,
             lock_claimed_at: None,
             tether: None,
@@ -231,8 +236,10 @@ impl View {
                     self.note_lock(facts.leads(), asked_at, now);
                     self.patroni_facts = Some(Heard { asked_at, said: facts.clone() });
                 }
+                self.lateness.note_answer(now.since(asked_at));
                 self.patroni = Some(Heard { asked_at, said });
             }
+            Fact::PatroniLate(failure) => self.lateness.note_late(asked_at, failure),
             Fact::Tether(said) if is_newer(&self.tether, asked_at) => {
                 self.server_run = ServerRun::after(self.server_run, &said, asked_at);
                 self.tether = Some(Heard { asked_at, said });
@@ -273,7 +280,17 @@ impl View {
 
     /// What Patroni's newest word is worth.
     pub fn patroni(&self, now: Moment, freshness: &Freshness) -> Word<'_, PatroniFacts> {
-        word(self.patroni.as_ref(), now, freshness.patroni)
+        self.lateness.word(self.patroni.as_ref(), now, freshness)
+    }
+
+    /// What Patroni answered last, while a later question is late and runs on.
+    pub fn patroni_before_late(&self, now: Moment) -> Option<&PatroniFacts> {
+        self.lateness.before_late(self.patroni.as_ref(), now)
+    }
+
+    /// How long Patroni's newest answer took, if that is longer than `timeout_seconds`.
+    pub fn patroni_slow(&self, freshness: &Freshness) -> Option<Duration> {
+        self.lateness.slow(freshness)
     }
 
     /// What the tether's newest word is worth.
@@ -386,13 +403,13 @@ impl View {
     pub fn next_expiry(&self, now: Moment, freshness: &Freshness) -> Option<Moment> {
         let poolers = self.poolers.values();
         [
-            self.patroni.as_ref().map(|heard| heard.asked_at + freshness.patroni),
             self.tether.as_ref().map(|heard| heard.asked_at + freshness.tether),
             self.progress.as_ref().map(|heard| heard.asked_at + freshness.progress),
         ]
         .into_iter()
         .flatten()
         .chain(poolers.map(|pooler| pooler.heard.asked_at + freshness.pooler))
+        .chain(self.lateness.expiries(self.patroni.as_ref(), freshness))
         .filter(|expiry| *expiry > now)
         .min()
     }
@@ -407,6 +424,7 @@ impl Fact {
     fn is_sign_of_life(&self) -> bool {
         let failure = match self {
             Fact::Patroni(said) => said.as_ref().err(),
+            Fact::PatroniLate(failure) => Some(failure),
             Fact::Tether(said) => said.as_ref().err(),
             Fact::Pooler { said, .. } => said.as_ref().err(),
             Fact::Progress(_) => None,
@@ -415,7 +433,12 @@ impl Fact {
         };
         !matches!(
             failure,
-            Some(Failure::Timeout { .. } | Failure::Network(_) | Failure::Unresolved(_))
+            Some(
+                Failure::Timeout { .. }
+                    | Failure::Late { .. }
+                    | Failure::Network(_)
+                    | Failure::Unresolved(_)
+            )
         )
     }
 }

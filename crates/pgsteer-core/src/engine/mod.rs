@@ -23,8 +23,10 @@ use crate::config::limits::CHECK_TIMEOUT;
 use crate::config::{ClusterConfig, Config, Membership, ServiceConfig, SplitBrain};
 use crate::event::{Event, EventKind};
 use crate::gate::Gate;
+use crate::judge::listing::MISSING_GRACE;
 use crate::judge::standing::standings;
 use crate::judge::{Member, Rules, Standing};
+use crate::lateness::SLACK;
 use crate::names::MemberName;
 use crate::pace::{self, SEARCH_LASTS};
 use crate::plan::Plan;
@@ -45,9 +47,6 @@ pub const EVENTS_MAX: usize = 100;
 
 /// How long a member that is not listed any more is remembered.
 pub const LEFT_MEMORY: Duration = Duration::from_secs(600);
-
-/// How much later than promised an answer may be before it counts as missing.
-const ANSWER_SLACK: Duration = Duration::from_millis(500);
 
 /// How much later than promised the shell may call: beyond it the process must have been stopped,
 /// and the silence that it finds is its own.
@@ -178,6 +177,7 @@ impl Engine {
             [
                 member.view.next_expiry(now, &self.rules.freshness),
                 Some(self.quiet_since(member) + self.cluster.silence),
+                member.left_at.map(|left_at| left_at + MISSING_GRACE),
                 member.left_at.map(|left_at| left_at + LEFT_MEMORY),
             ]
         });
@@ -376,11 +376,12 @@ fn rules(cluster: &ClusterConfig) -> Rules {
         has_tether: cluster.check.is_some(),
         highest_timeline_wins: cluster.split_brain == SplitBrain::HighestTimeline,
         freshness: Freshness {
-            patroni: pace::REST.patroni + patroni_timeout + ANSWER_SLACK,
-            tether: pace::REST.tether + tether_timeout + ANSWER_SLACK,
+            patroni: pace::REST.patroni + patroni_timeout + SLACK,
+            patroni_limit: patroni_timeout,
+            tether: pace::REST.tether + tether_timeout + SLACK,
             progress: PROGRESS_LIFETIME,
             // A login that comes to nothing is told when it is given up, and so is the next.
-            pooler: pace::KNOCK + 2 * pooler_timeout + ANSWER_SLACK,
+            pooler: pace::KNOCK + 2 * pooler_timeout + SLACK,
         },
         patroni_loss_grace: cluster.patroni_loss_grace,
     }

@@ -7,7 +7,8 @@ use super::Engine;
 use crate::claim::{PoolerFacts, Role};
 use crate::config::{Config, ServiceConfig};
 use crate::gate::Gate;
-use crate::judge::fitness::{Lag, POOLER_GRACE};
+use crate::judge::fitness::{Lag, POOLER_GRACE, stall};
+use crate::judge::listing::{Listing, MISSING_GRACE, listing};
 use crate::judge::path::{Path, PutOff, Wait, leads_to, path};
 use crate::judge::{Member, Standing, Trust};
 use crate::names::MemberName;
@@ -41,7 +42,7 @@ impl Engine {
             paused: self.paused,
             etcd: self.notices.etcd().cloned(),
             unlisted: self.unlisted.clone(),
-            local: self.local(),
+            local: self.local(now),
             members: members.collect(),
             services: services.collect(),
             events: self.history.events().clone(),
@@ -54,7 +55,12 @@ impl Engine {
             Role::Replica => self.lag(member, now),
             Role::Primary | Role::StandbyLeader | Role::Unknown => Lag::default(),
         };
-        let left = member.left_at.map(|_| Reason::Left);
+        let streams = stall(member, self.has_source(), &self.rules, now).is_none();
+        let unlisted = match listing(member, standing, streams, &self.rules, now) {
+            Listing::Listed => None,
+            Listing::Missing => Some(Reason::NotListed(MISSING_GRACE)),
+            Listing::Left => Some(Reason::Left),
+        };
         let poolers = self.pooler_ports.iter().map(|port| {
             let trouble = self.path(name, member, *port, now).trouble().cloned();
             let leads_to = match member.view.pooler(*port, now, &self.rules.freshness) {
@@ -69,7 +75,7 @@ impl Engine {
             addresses: member.view.addresses().to_vec(),
             address_failure: member.view.address_failure().cloned(),
             role: standing.role,
-            trouble: left.or_else(|| standing.trouble().cloned()),
+            trouble: unlisted.or_else(|| standing.trouble().cloned()),
             timeline: self.timeline(member, now),
             lag_bytes: lag.bytes,
             lag: lag.time,
@@ -114,10 +120,17 @@ impl Engine {
 
     /// The member on whose machine we are: the one that the configuration names, or the only one
     /// whose host is this machine.
-    fn local(&self) -> Option<MemberName> {
+    fn local(&self, now: Moment) -> Option<MemberName> {
+        let is_listed = |member: &Member| member.left_at.is_none();
+        let may_miss_its_key = |member: &Member| {
+            member.left_at.is_none_or(|left_at| now.since(left_at) < MISSING_GRACE)
+        };
+        self.local_among(&is_listed).or_else(|| self.local_among(&may_miss_its_key))
+    }
+
+    fn local_among(&self, counts: &dyn Fn(&Member) -> bool) -> Option<MemberName> {
         let here = &self.cluster.here;
-        let members =
-            || self.roster.members().iter().filter(|(_, member)| member.left_at.is_none());
+        let members = || self.roster.members().iter().filter(|(_, member)| counts(member));
         if let Some(name) = &here.name {
             return self.roster.members().contains_key(name).then(|| name.clone());
         }

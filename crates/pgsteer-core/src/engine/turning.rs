@@ -33,7 +33,7 @@ impl Engine {
     }
 
     /// Somebody is there that replicas can stream from.
-    fn has_source(&self) -> bool {
+    pub(super) fn has_source(&self) -> bool {
         self.standings.values().any(|standing| {
             matches!(standing.role, Role::Primary | Role::StandbyLeader)
                 && !matches!(standing.trust, Trust::None(_))

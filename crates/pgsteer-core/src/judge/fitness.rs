@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::listing::{Listing, MISSING_GRACE, listing};
 use super::path::{Path, PutOff, Wait, path};
 use super::verdict::Verdict;
 use super::{Member, Rules, Standing, Trust};
@@ -85,13 +86,24 @@ impl Case<'_> {
     /// Is the member fit for the service? One that has left gets no new sessions in any case. The
     /// old ones are fine as long as it would be fit without that: it may as well have died.
     pub fn verdict(&self) -> Verdict {
-        match self.verdict_as_if_listed() {
-            verdict if self.member.left_at.is_none() => verdict,
-            Verdict::Shut(_) => Verdict::Shut(Reason::Left),
-            Verdict::Fit { .. } | Verdict::Keep { .. } | Verdict::Drain(_) => {
+        let verdict = self.verdict_as_if_listed();
+        match (self.listing(), verdict) {
+            (Listing::Listed, verdict) => verdict,
+            (Listing::Missing, Verdict::Fit { confirmed, .. }) => {
+                Verdict::Fit { note: Some(Reason::NotListed(MISSING_GRACE)), confirmed }
+            }
+            (Listing::Missing, verdict) => verdict,
+            (Listing::Left, Verdict::Shut(_)) => Verdict::Shut(Reason::Left),
+            (Listing::Left, Verdict::Fit { .. } | Verdict::Keep { .. } | Verdict::Drain(_)) => {
                 Verdict::Drain(Reason::Left)
             }
         }
+    }
+
+    /// How the member stands to the newest member list.
+    pub fn listing(&self) -> Listing {
+        let streams = self.stall().is_none();
+        listing(self.member, self.standing, streams, self.rules, self.now)
     }
 
     fn verdict_as_if_listed(&self) -> Verdict {
@@ -219,15 +231,10 @@ impl Case<'_> {
         })
     }
 
-    /// The tags that Patroni acts on, as it last reported them.
-    fn flags(&self) -> TagFlags {
-        self.member.view.patroni_facts().map(|heard| heard.said.flags).unwrap_or_default()
-    }
-
     fn refusal_by_tags(&self) -> Option<Reason> {
         let tags = self.member.view.patroni_facts().map(|heard| &heard.said.tags);
         let tag = |name: &str| tags.and_then(|tags| tags.get(name)).map(String::as_str);
-        if self.wants == Role::Replica && self.flags().no_load_balance {
+        if self.wants == Role::Replica && flags(self.member).no_load_balance {
             return Some(Reason::NoLoadBalance);
         }
         let differs = |(name, wanted): &(&String, &String)| tag(name) != Some(wanted.as_str());
@@ -237,27 +244,8 @@ impl Case<'_> {
         })
     }
 
-    /// Why the replica does not stream, if so.
-    ///
-    /// Patroni tells from 3.0.4 on, SQL always, and the bad news of either counts; where neither
-    /// tells, a running replica is taken at its word, as Patroni's own `/replica` does. While there
-    /// is nobody to stream from, no replica can, and none is to blame. With the tag `nostream` a replica
-    /// reads the archive by intention, so only the limits of lag count.
     fn stall(&self) -> Option<Reason> {
-        if !self.has_source || self.flags().no_stream {
-            return None;
-        }
-        let (view, freshness) = (&self.member.view, &self.rules.freshness);
-        let by_patroni = match view.patroni(self.now, freshness) {
-            Word::Said(facts) => facts.replication_state.clone(),
-            _ => None,
-        };
-        if let Some(state) = by_patroni.filter(|state| state != "streaming") {
-            return Some(Reason::NotStreaming(Some(state)));
-        }
-        let progress = view.progress(self.now, freshness)?;
-        let stalled = progress.said.in_recovery && !progress.said.streaming;
-        stalled.then_some(Reason::NotStreaming(None))
+        stall(self.member, self.has_source, self.rules, self.now)
     }
 
     fn refusal_by_lag(&self) -> Option<Reason> {
@@ -284,4 +272,32 @@ impl Case<'_> {
         }
         None
     }
+}
+
+/// The tags that Patroni acts on, as it last reported them.
+fn flags(member: &Member) -> TagFlags {
+    member.view.patroni_facts().map(|heard| heard.said.flags).unwrap_or_default()
+}
+
+/// Why the replica does not stream, if so. `has_source` is whether there is a member to stream from.
+///
+/// Patroni tells from 3.0.4 on, SQL always, and the bad news of either counts; where neither
+/// tells, a running replica is taken at its word, as Patroni's own `/replica` does. While there is
+/// no source, no replica can stream, and none is to blame. With the tag `nostream` a replica reads
+/// the archive by intention, so only the limits of lag count.
+pub fn stall(member: &Member, has_source: bool, rules: &Rules, now: Moment) -> Option<Reason> {
+    if !has_source || flags(member).no_stream {
+        return None;
+    }
+    let (view, freshness) = (&member.view, &rules.freshness);
+    let by_patroni = match view.patroni(now, freshness) {
+        Word::Said(facts) => facts.replication_state.clone(),
+        _ => None,
+    };
+    if let Some(state) = by_patroni.filter(|state| state != "streaming") {
+        return Some(Reason::NotStreaming(Some(state)));
+    }
+    let progress = view.progress(now, freshness)?;
+    let stalled = progress.said.in_recovery && !progress.said.streaming;
+    stalled.then_some(Reason::NotStreaming(None))
 }

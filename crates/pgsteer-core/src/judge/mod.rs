@@ -5,6 +5,7 @@
 //! whether the pooler beside it leads there.
 
 pub mod fitness;
+pub mod listing;
 pub mod path;
 pub mod sight;
 pub mod standing;

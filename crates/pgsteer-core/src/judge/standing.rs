@@ -5,9 +5,10 @@
 //! where there is no login for a tether. A primary needs both.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::{Identity, Member, Members, Rules, Standing, Trust};
-use crate::claim::{PatroniFacts, Role};
+use crate::claim::{PatroniFacts, Progress, Role};
 use crate::names::MemberName;
 use crate::reason::Reason;
 use crate::time::Moment;
@@ -74,19 +75,27 @@ fn state(member: &Member, identity: &Identity, rules: &Rules, now: Moment) -> St
 
 fn state_by_patroni(member: &Member, rules: &Rules, now: Moment, note: Option<Reason>) -> State {
     match member.view.patroni(now, &rules.freshness) {
-        Word::Said(facts) if !facts.is_running() => {
-            State::Unusable(Reason::NotRunning(facts.state.clone()))
-        }
-        Word::Said(facts) => match facts.role {
-            Role::Primary => State::Writable { note },
-            Role::Replica | Role::StandbyLeader => State::InRecovery { note },
-            Role::Unknown => {
-                State::Unusable(Reason::NotRunning("running, but not in which role".to_owned()))
-            }
+        Word::Said(facts) => state_of(facts, note),
+        Word::Failed(failure) => match member.view.patroni_before_late(now) {
+            Some(facts) => state_of(facts, note),
+            None => State::Unusable(Reason::PatroniDown(failure.clone())),
         },
-        Word::Failed(failure) => State::Unusable(Reason::PatroniDown(failure.clone())),
         Word::Expired => State::Unusable(Reason::Silent(rules.freshness.patroni)),
         Word::Unheard => State::Unusable(Reason::Unheard),
+    }
+}
+
+/// The state of PostgreSQL as Patroni reports it.
+fn state_of(facts: &PatroniFacts, note: Option<Reason>) -> State {
+    if !facts.is_running() {
+        return State::Unusable(Reason::NotRunning(facts.state.clone()));
+    }
+    match facts.role {
+        Role::Primary => State::Writable { note },
+        Role::Replica | Role::StandbyLeader => State::InRecovery { note },
+        Role::Unknown => {
+            State::Unusable(Reason::NotRunning("running, but not in which role".to_owned()))
+        }
     }
 }
 
@@ -96,11 +105,13 @@ fn with_patroni(bench: &Bench<'_>, name: &MemberName, member: &Member) -> Standi
     match (&bench.states[name], patroni) {
         (State::Unusable(reason), _) => Standing::out(Role::Unknown, reason.clone()),
         (State::Writable { note }, Word::Said(facts)) => {
-            bench.writable(name, facts.holds_lock, holder, note)
+            let note = note.clone().or_else(|| bench.slowness(member));
+            bench.writable(name, facts.holds_lock, holder, &note)
         }
         (State::Writable { .. }, lost) => bench.writable_without_patroni(holder, lost),
         (State::InRecovery { note }, Word::Said(facts)) => {
-            bench.in_recovery(name, facts, holder, note)
+            let note = note.clone().or_else(|| bench.slowness(member));
+            bench.in_recovery(name, facts, holder, &note)
         }
         (State::InRecovery { .. }, lost) => {
             bench.in_recovery_without_patroni(name, member, holder, lost)
@@ -231,11 +242,38 @@ impl<'a> Bench<'a> {
         let led = member.view.patroni_facts().is_some_and(|heard| heard.said.leads_standby());
         match holder {
             Some(_) if led => Standing::out(Role::StandbyLeader, self.not_leader(name, holder)),
-            _ => Standing {
-                role: if led { Role::StandbyLeader } else { Role::Replica },
-                trust: self.trust_without_patroni(lost),
-            },
+            _ if led => {
+                Standing { role: Role::StandbyLeader, trust: self.trust_without_patroni(lost) }
+            }
+            _ => {
+                let trust = match lost {
+                    Word::Failed(failure) if self.is_vouched_for_by_sql(member) => {
+                        Trust::Noted(Reason::SqlSuffices(failure.clone()))
+                    }
+                    lost => self.trust_without_patroni(lost),
+                };
+                Standing { role: Role::Replica, trust }
+            }
         }
+    }
+
+    /// SQL reports that the replica streams, or it need not; and its tags are known. Its lag is
+    /// compared with the limits in any case.
+    fn is_vouched_for_by_sql(&self, member: &Member) -> bool {
+        let Some(facts) = member.view.patroni_facts() else { return false };
+        let progress = member.view.progress(self.now, &self.rules.freshness);
+        progress.is_some_and(|progress| {
+            let Progress { in_recovery, streaming, .. } = progress.said;
+            in_recovery && (streaming || facts.said.flags.no_stream)
+        })
+    }
+
+    /// That its Patroni answers slowly, if it does.
+    fn slowness(&self, member: &Member) -> Option<Reason> {
+        let took = member.view.patroni_slow(&self.rules.freshness)?;
+        let tenths = took.as_millis().div_ceil(100);
+        let took = Duration::from_millis(u64::try_from(tenths * 100).unwrap_or(u64::MAX));
+        Some(Reason::PatroniSlow { took, limit: self.rules.freshness.patroni_limit })
     }
 
     fn lone_primary(&self, name: &MemberName, member: &Member) -> Standing {

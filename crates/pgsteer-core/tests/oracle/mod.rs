@@ -15,6 +15,11 @@ use pgsteer_core::time::Moment;
 
 /// The pace at rest, the time for an answer (for two, of a pooler), and half a second.
 pub const PATRONI_LIVES: Duration = Duration::from_millis(1_000 + 2_000 + 500);
+/// The longest life of an answer that took longer than the 2 s that it may take: after the 5.5 s of the
+/// longest request it is asked again 8.25 s later, and then has 5 s and a half.
+pub const SLOW_LIVES_MAX: Duration = Duration::from_millis(8_250 + 5_000 + 500);
+/// How long a replica that is well serves without being listed: ttl and `loop_wait`.
+const MISSING_LASTS: Duration = Duration::from_secs(40);
 pub const TETHER_LIVES: Duration = Duration::from_millis(250 + 2_000 + 500);
 const POOLER_LIVES: Duration = Duration::from_millis(1_000 + 2 * 2_000 + 500);
 const PROGRESS_LIVES: Duration = Duration::from_secs(5);
@@ -60,6 +65,18 @@ impl<'a> Oracle<'a> {
                 is_listed || (topology.paused && was_listed)
             }),
         }
+    }
+
+    /// It was listed not long ago, and its own Patroni says that it is a running replica.
+    pub fn may_miss_its_key(&self, name: &MemberName) -> bool {
+        let last_listed = self.reports.iter().enumerate().filter(|(index, _)| {
+            Oracle { reports: &self.reports[..*index], ..*self }.is_listed(name)
+        });
+        let is_recent =
+            last_listed.last().is_some_and(|(_, (at, _))| self.now.since(*at) < MISSING_LASTS);
+        let says = self.patroni_says(name);
+        is_recent
+            && says.is_some_and(|facts| facts.state == "running" && facts.role == Role::Replica)
     }
 
     /// From which report and time on the member has been known at the place where it is.
@@ -118,12 +135,46 @@ impl<'a> Oracle<'a> {
         self.now.since(claim.asked_at) < lives
     }
 
-    fn patroni(&self, name: &MemberName) -> Option<&'a Result<PatroniFacts, Failure>> {
+    /// How long the newest answer of Patroni took, and what it was.
+    fn newest_of_patroni(&self, name: &MemberName) -> Option<(Duration, &'a Claim)> {
         let claim = self.newest(name, |fact| matches!(fact, Fact::Patroni(_)))?;
+        let is_it =
+            |report: &Report| matches!(report, Report::Claim(other) if std::ptr::eq(other, claim));
+        let (received, _) = self.reports.iter().find(|(_, report)| is_it(report))?;
+        Some((received.since(claim.asked_at), claim))
+    }
+
+    /// A question of Patroni that is late, and was sent after the newest answer.
+    fn late_question(&self, name: &MemberName) -> Option<Moment> {
+        let late = self.newest(name, |fact| matches!(fact, Fact::PatroniLate(_)))?.asked_at;
+        let answered = self.newest_of_patroni(name).map(|(_, claim)| claim.asked_at);
+        answered.is_none_or(|answered| answered < late).then_some(late)
+    }
+
+    fn patroni(&self, name: &MemberName) -> Option<&'a Result<PatroniFacts, Failure>> {
+        let (took, claim) = self.newest_of_patroni(name)?;
+        let is_slow = took > Duration::from_secs(2) && took <= Duration::from_millis(5_500);
+        let patience =
+            if is_slow { (took * 2).min(Duration::from_secs(5)) } else { Duration::ZERO };
+        if self.late_question(name).is_some_and(|late| self.now.since(late) >= patience) {
+            return None;
+        }
+        let lives = match is_slow {
+            true => took + took / 2 + patience + Duration::from_millis(500),
+            false => PATRONI_LIVES,
+        };
         match &claim.fact {
-            Fact::Patroni(said) if said.is_err() || self.is_fresh(claim, PATRONI_LIVES) => {
-                Some(said)
-            }
+            Fact::Patroni(said) if said.is_err() || self.is_fresh(claim, lives) => Some(said),
+            _ => None,
+        }
+    }
+
+    /// What Patroni answered last, while the next answer is late and may still come.
+    fn patroni_before_late(&self, name: &MemberName) -> Option<&'a PatroniFacts> {
+        let late = self.late_question(name)?;
+        let may_come = self.now.since(late) < Duration::from_millis(5_500);
+        match &self.newest_of_patroni(name).filter(|_| may_come)?.1.fact {
+            Fact::Patroni(said) => said.as_ref().ok(),
             _ => None,
         }
     }
@@ -153,7 +204,11 @@ impl<'a> Oracle<'a> {
     }
 
     fn patroni_tells_state(&self, name: &MemberName) -> Option<bool> {
-        let facts = self.patroni_says(name).filter(|facts| facts.state == "running")?;
+        let says = match self.patroni(name) {
+            Some(said) => said.as_ref().ok(),
+            None => self.patroni_before_late(name),
+        };
+        let facts = says.filter(|facts| facts.state == "running")?;
         match facts.role {
             Role::Primary => Some(true),
             Role::Replica | Role::StandbyLeader => Some(false),
@@ -342,6 +397,7 @@ impl<'a> Oracle<'a> {
             | Fact::Pooler { said: Err(failure), .. } => {
                 !matches!(failure, Failure::Timeout { .. })
             }
+            Fact::PatroniLate(_) => false,
             _ => true,
         };
         let last = self.said(name, is_sign).map(|claim| claim.asked_at).max();

@@ -33,7 +33,7 @@ pub enum Source {
 impl Source {
     pub fn of(fact: &Fact) -> Source {
         match fact {
-            Fact::Patroni(_) => Source::Patroni,
+            Fact::Patroni(_) | Fact::PatroniLate(_) => Source::Patroni,
             Fact::Tether(_) => Source::Tether,
             Fact::Progress(_) => Source::Progress,
             Fact::Pooler { .. } => Source::Pooler,

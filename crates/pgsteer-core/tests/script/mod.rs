@@ -19,6 +19,7 @@
 //! | `topology n1 n2=host:port ... [scope=S] [asked=T] [paused]` | what `/cluster` tells |
 //! | `n1 unlisted KIND` | n1 is asked for `/cluster` and fails so |
 //! | `n1 patroni [lock] STATE ROLE [timeline=N] [location=N] [replayed=N] ...` | see [`words`] |
+//! | `n1 patroni late` | the same has not been answered in time, and runs on; with `asked=T` or `once` |
 //! | `n1 tether primary/recovery [started=N]` | what the tether feels |
 //! | `n1 progress primary/recovery [location=N] [timeline=N] [streaming] [age=2s] [ahead=-1s] [sessions=NOW/MAX]` | by SQL |
 //! | `n1 pooler primary/recovery [started=N]`, `n1 pooler answers/refuses/nowhere/busy` | what is at the other end of port 6432 |

@@ -36,6 +36,11 @@ pub fn source(word: &str) -> Result<Source, String> {
 }
 
 pub fn fact(name: &MemberName, source: Source, tokens: &[&str]) -> Result<Fact, String> {
+    if let (Source::Patroni, ["late"]) = (source, tokens) {
+        let peer = Arc::from(format!("{name}:8008"));
+        let (limit, waited) = (ANSWER_TIMEOUT, ANSWER_TIMEOUT);
+        return Ok(Fact::PatroniLate(Failure::Late { peer, limit, waited }));
+    }
     let failed = match tokens {
         ["failed", kind] => Some(failure(name, source, kind)?),
         _ => None,

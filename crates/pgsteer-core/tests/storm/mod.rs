@@ -124,6 +124,7 @@ fn fact() -> impl Strategy<Value = Fact> {
     prop_oneof![
         6 => patroni().prop_map(|facts| Fact::Patroni(Ok(facts))),
         1 => failure().prop_map(|failure| Fact::Patroni(Err(failure))),
+        1 => Just(Fact::PatroniLate(late())),
         6 => (any::<bool>(), start()).prop_map(|(in_recovery, started_at)| {
             Fact::Tether(Ok(TetherFacts { in_recovery, started_at }))
         }),
@@ -131,6 +132,11 @@ fn fact() -> impl Strategy<Value = Fact> {
         2 => progress().prop_map(Fact::Progress),
         4 => pooler().prop_map(|said| Fact::Pooler { port: POOLER_PORT, said }),
     ]
+}
+
+fn late() -> Failure {
+    let (limit, waited) = (cluster::ANSWER_TIMEOUT, cluster::ANSWER_TIMEOUT);
+    Failure::Late { peer: Arc::from("patroni"), limit, waited }
 }
 
 fn patroni() -> impl Strategy<Value = PatroniFacts> {
@@ -274,7 +280,7 @@ impl Storm {
 
     fn say(&self, member: MemberName, asked_at: Moment, fact: Fact, play: &mut Play) {
         let has_source = match fact {
-            Fact::Patroni(_) => self.has_patroni,
+            Fact::Patroni(_) | Fact::PatroniLate(_) => self.has_patroni,
             Fact::Pooler { .. } => true,
             _ => self.has_tether,
         };

@@ -69,6 +69,11 @@ impl Beat {
         self.wait(|_| gap).await
     }
 
+    /// As [`Beat::due`], but at least `gap` after the last question if that is longer than the pace.
+    pub async fn due_no_sooner_than(&mut self, gap: Duration) -> Result<(), Gone> {
+        self.wait(|pace| pace.max(gap)).await
+    }
+
     /// Waits until `until`, whatever the plan says meanwhile.
     pub async fn pause(&mut self, until: Instant) -> Result<(), Gone> {
         let gone = async { while self.ask.changed().await.is_ok() {} };

@@ -45,8 +45,12 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 const KEEPALIVE_PROBES: u32 = 3;
 
 /// Asks, within a limit.
+#[derive(Clone)]
 pub struct Client {
     limit: Duration,
+    /// How long a connection may take, and how long what was sent may stay without an
+    /// acknowledgement: a server that is slow to answer is told from a host that is gone.
+    connect_limit: Duration,
     /// Made from the configured files at the start; without files made of the system's trust
     /// store when the first `https` address is asked, because reading it costs time and memory.
     tls: OnceLock<Result<Arc<ClientConfig>, Arc<str>>>,
@@ -132,7 +136,17 @@ impl Client {
             // A new cell is empty, so this cannot fail.
             let _ = cell.set(Ok(config));
         }
-        Client { limit, tls: cell }
+        Client { limit, connect_limit: limit, tls: cell }
+    }
+
+    /// The same client with a shorter limit for the connection.
+    pub fn with_connect_limit(self, connect_limit: Duration) -> Client {
+        Client { connect_limit, ..self }
+    }
+
+    /// After how long a request counts as late.
+    pub fn late_after(&self) -> Duration {
+        self.connect_limit
     }
 
     /// Asks for `path` below `base`. `known` are the addresses of its host, where somebody
@@ -241,9 +255,12 @@ impl Client {
             known
         };
         let port = base.endpoint().port();
-        let stream = dial::connect(addresses, port, base.url(), self.limit).await?;
+        let stream = dial::connect(addresses, port, base.url(), self.connect_limit).await?;
         // Without it all works, only that a host that is gone is noticed later.
         let _ = keep_alive(&stream);
+        if self.connect_limit < self.limit {
+            let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(self.connect_limit));
+        }
         let stream = Prompt(stream);
         if !base.is_https() {
             return Ok(Box::new(stream));

@@ -30,6 +30,7 @@ use std::time::{Duration, Instant};
 use anyhow::{anyhow, bail};
 use pgsteer_core::claim::{Claim, Fact, Found, Report};
 use pgsteer_core::config::{ClusterConfig, Membership, PatroniConfig};
+use pgsteer_core::lateness::RUN_ON;
 use pgsteer_core::names::MemberName;
 use pgsteer_core::plan::Plan;
 use tokio::sync::{Notify, mpsc, watch};
@@ -143,7 +144,8 @@ pub fn read_secret(file: &Path) -> anyhow::Result<String> {
 
 fn client(patroni: &PatroniConfig) -> anyhow::Result<Client> {
     let PatroniConfig { ca_file, cert_file, key_file, timeout, .. } = patroni;
-    http_client(*timeout, ca_file, cert_file, key_file)
+    let client = http_client(RUN_ON.max(*timeout), ca_file, cert_file, key_file)?;
+    Ok(client.with_connect_limit(*timeout))
 }
 
 fn http_client(

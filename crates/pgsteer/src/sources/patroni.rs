@@ -5,13 +5,16 @@
 
 use std::mem::discriminant;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pgsteer_core::claim::{Fact, Failure, PatroniFacts};
+use pgsteer_core::pace::patroni_gap;
 use pgsteer_core::plan::Ask;
 use pgsteer_core::wire::excerpt::excerpt;
 use pgsteer_core::wire::patroni::parse_status;
+use tokio::time::timeout;
 use tracing::{info, trace, warn};
 
 use super::base::{Base, strange};
@@ -19,9 +22,27 @@ use super::beat::Beat;
 use super::http::{Answer, Client};
 use super::{Gone, Hint, Reporter};
 
-/// Asks at the pace of `beat`, one question at a time. A failure is hinted to discovery.
+/// How the last question went.
+#[derive(Default)]
+struct Last {
+    condition: Condition,
+    /// How long the answer took.
+    took: Duration,
+}
+
+/// The last outcome that went to the log.
+#[derive(Default)]
+enum Condition {
+    #[default]
+    Well,
+    Slow,
+    Failed(Failure),
+}
+
+/// Asks at the pace of `beat`, one question at a time, and less often if the answers take long. A
+/// failure is hinted to discovery.
 pub async fn run(mut beat: Beat, http: Arc<Client>, reporter: Reporter, hint: Hint) -> Gone {
-    let mut last: Option<Failure> = None;
+    let mut last = Last::default();
     loop {
         let done = step(&mut beat, &http, &reporter, &hint, &mut last).await;
         if let Err(gone) = done {
@@ -35,18 +56,36 @@ async fn step(
     http: &Client,
     reporter: &Reporter,
     hint: &Hint,
-    last: &mut Option<Failure>,
+    last: &mut Last,
 ) -> Result<(), Gone> {
-    beat.due().await?;
+    beat.due_no_sooner_than(patroni_gap(last.took)).await?;
     let ask = beat.ask();
     let Some(url) = &ask.patroni_url else {
         return beat.changed().await;
     };
-    let (asked, facts) = question(http, url, &ask).await;
+    let (started, limit) = (Instant::now(), http.late_after());
+    let mut asking = pin!(question(http, url, &ask));
+    let (asked, facts) = match timeout(limit, &mut asking).await {
+        Ok(done) => done,
+        Err(_) => {
+            if let Condition::Well = last.condition {
+                hint.give();
+            }
+            let late = Failure::Late { peer: url.clone(), limit, waited: limit };
+            reporter.claim(started, Fact::PatroniLate(late)).await?;
+            asking.await
+        }
+    };
+    let facts = facts.map_err(|failure| match failure {
+        Failure::Timeout { peer, limit: waited } => Failure::Late { peer, limit, waited },
+        other => other,
+    });
     if facts.is_err() {
         hint.give();
     }
-    note(reporter, last, &facts);
+    let took = if facts.is_ok() { asked.elapsed() } else { Duration::ZERO };
+    note(reporter, &mut last.condition, &facts, (took, limit));
+    last.took = took;
     reporter.claim(asked, Fact::Patroni(facts)).await
 }
 
@@ -79,25 +118,44 @@ fn read(base: &Base, answer: &Answer) -> Result<PatroniFacts, Failure> {
     parse_status(holds_lock, &answer.body).map_err(|bad| strange(base, &bad.to_string()))
 }
 
-/// Logs an answer of another kind than the one before.
-fn note(reporter: &Reporter, last: &mut Option<Failure>, facts: &Result<PatroniFacts, Failure>) {
+/// Logs an outcome of another kind than the one before. `time` is how long the answer took, and after
+/// how long it counts as slow.
+fn note(
+    reporter: &Reporter,
+    condition: &mut Condition,
+    facts: &Result<PatroniFacts, Failure>,
+    time: (Duration, Duration),
+) {
     let member = &reporter.member;
-    match (facts, last.as_ref()) {
-        (Ok(_), None) => trace!(%member, "Patroni answers"),
-        (Ok(_), Some(_)) => info!(%member, "Patroni answers again"),
-        (Err(now), Some(was)) if discriminant(now) == discriminant(was) => {
+    let (took, limit) = time;
+    let now = match facts {
+        Ok(_) if took > limit => Condition::Slow,
+        Ok(_) => Condition::Well,
+        Err(failure) => Condition::Failed(failure.clone()),
+    };
+    match (&now, &*condition) {
+        (Condition::Well, Condition::Well) => trace!(%member, "Patroni answers"),
+        (Condition::Well, Condition::Slow) => info!(%member, "Patroni answers in time again"),
+        (Condition::Well, Condition::Failed(_)) => info!(%member, "Patroni answers again"),
+        (Condition::Slow, Condition::Slow) => trace!(%member, "Patroni answers after {took:?}"),
+        (Condition::Slow, _) => {
+            let limit = limit.as_secs_f64();
+            warn!(%member, "Patroni answers after {took:.1?}; [patroni] timeout_seconds is {limit}");
+        }
+        (Condition::Failed(now), Condition::Failed(was))
+            if discriminant(now) == discriminant(was) =>
+        {
             trace!(%member, "Patroni: {now}");
         }
-        (Err(now), _) => warn!(%member, "Patroni: {now}"),
+        (Condition::Failed(now), _) => warn!(%member, "Patroni: {now}"),
     }
-    *last = facts.as_ref().err().cloned();
+    *condition = now;
 }
 
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::Duration;
 
     use pgsteer_core::claim::{Report, Role};
     use pgsteer_core::names::{Endpoint, MemberName};
@@ -231,6 +289,57 @@ mod tests {
         let cut = &open_ended[..open_ended.len() - 1];
         let failure = asked(fake::http_server(cut).await).await.unwrap_err();
         assert!(matches!(failure, Failure::Malformed(_)), "{failure:?}");
+    }
+
+    /// The facts that are reported of a Patroni which waits before each answer.
+    async fn reported(wait: Duration, run_on: Duration, count: usize) -> Vec<(Fact, Instant)> {
+        let address = fake::server(move |mut stream, _| async move {
+            fake::read_head(&mut stream).await;
+            tokio::time::sleep(wait).await;
+            let _ = stream.write_all(response("200 OK", BODY).as_bytes()).await;
+        })
+        .await;
+        let (reports_tx, mut reports) = mpsc::channel(8);
+        let (_plan, plan_rx) = watch::channel(ask(address));
+        let clock = Clock::start();
+        let reporter =
+            Reporter { member: MemberName::new("pg1").unwrap(), clock, reports: reports_tx };
+        let http = Client::new(run_on, None).with_connect_limit(Duration::from_millis(100));
+        let beat = Beat::new(plan_rx, |pace| pace.patroni, clock);
+        let _task =
+            crate::sources::Task::spawn(run(beat, Arc::new(http), reporter, Hint::default()));
+        let mut facts = Vec::new();
+        for _ in 0..count {
+            let Some(Report::Claim(claim)) = reports.recv().await else { panic!("no claim") };
+            facts.push((claim.fact, clock.instant(claim.asked_at)));
+        }
+        facts
+    }
+
+    #[tokio::test]
+    async fn a_late_answer_is_marked_first_and_counts_from_its_question() {
+        let wait = Duration::from_millis(400);
+        let started = Instant::now();
+        let facts = reported(wait, Duration::from_secs(5), 4).await;
+        let (late, answer) = (&facts[0], &facts[1]);
+        let Fact::PatroniLate(Failure::Late { limit, waited, .. }) = &late.0 else {
+            panic!("{late:?}")
+        };
+        assert_eq!((limit.as_millis(), waited.as_millis()), (100, 100));
+        assert!(matches!(answer.0, Fact::Patroni(Ok(_))), "{answer:?}");
+        assert!(answer.1 >= late.1 && answer.1.duration_since(started) < wait, "{answer:?}");
+        // The next question is sent when half of the time of that answer has passed.
+        assert!(matches!(facts[3].0, Fact::Patroni(Ok(_))), "{:?}", facts[3]);
+        assert!(facts[3].1.duration_since(answer.1) >= wait * 3 / 2, "{facts:?}");
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_never_answered_is_given_up_with_the_time_and_the_key() {
+        let facts = reported(Duration::from_secs(60), Duration::from_millis(600), 2).await;
+        assert!(matches!(facts[0].0, Fact::PatroniLate(_)), "{facts:?}");
+        let Fact::Patroni(Err(failure)) = &facts[1].0 else { panic!("{facts:?}") };
+        let text = failure.to_string();
+        assert!(text.contains("within 600ms; [patroni] timeout_seconds is 0.1"), "{text}");
     }
 
     #[tokio::test]

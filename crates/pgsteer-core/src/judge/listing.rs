@@ -1,0 +1,50 @@
+//! Listing: whether a member that `/cluster` does not list has left, or only misses its key.
+//!
+//! A member's key in the DCS expires ttl after the DCS went away, and is written again up to
+//! `loop_wait` after it is back, while the member is well all the time.
+
+use std::time::Duration;
+
+use super::{Member, Rules, Standing, Trust};
+use crate::claim::Role;
+use crate::time::Moment;
+use crate::view::Word;
+
+/// How long a replica that is well serves although `/cluster` does not list it: `ttl` and `loop_wait`
+/// with Patroni's defaults of 30 and 10 seconds. Patroni is not asked for the configured values, since
+/// `loop_wait` alone is what a key needs to come back, and few clusters exceed 40 seconds with it.
+pub const MISSING_GRACE: Duration = Duration::from_secs(40);
+
+/// How a member stands to the newest member list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listing {
+    /// The list names it.
+    Listed,
+    /// The list does not name it for the time being: its own Patroni answers that it is a replica, and
+    /// nothing speaks against its stream.
+    Missing,
+    /// It has left.
+    Left,
+}
+
+/// How `member` stands to the newest member list. `streams` is whether nothing speaks against its
+/// stream.
+pub fn listing(
+    member: &Member,
+    standing: &Standing,
+    streams: bool,
+    rules: &Rules,
+    now: Moment,
+) -> Listing {
+    let Some(left_at) = member.left_at else { return Listing::Listed };
+    let answers = match member.view.patroni(now, &rules.freshness) {
+        Word::Said(facts) => facts.is_running() && facts.role == Role::Replica,
+        Word::Unheard | Word::Expired | Word::Failed(_) => false,
+    };
+    let is_replica = standing.role == Role::Replica && !matches!(standing.trust, Trust::None(_));
+    let is_well = rules.has_patroni && answers && is_replica && streams;
+    match is_well && now.since(left_at) < MISSING_GRACE {
+        true => Listing::Missing,
+        false => Listing::Left,
+    }
+}

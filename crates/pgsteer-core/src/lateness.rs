@@ -1,0 +1,196 @@
+//! Lateness: how long a member's Patroni takes to answer, and what its answers are worth then.
+//!
+//! A request that is not answered within `[patroni] timeout_seconds` is marked and runs on. Its
+//! answer counts when it comes, dated by its question. A Patroni that has been quick and is late is in
+//! doubt at once. One that is known to be slow is in doubt only when it takes much longer than before:
+//! else each of its answers would be followed by a doubt.
+
+use std::time::Duration;
+
+use crate::claim::{Failure, PatroniFacts};
+use crate::pace;
+use crate::time::Moment;
+use crate::view::{Freshness, Heard, Word};
+
+/// How long a request to Patroni may take in all, unless `timeout_seconds` is longer.
+pub const RUN_ON: Duration = Duration::from_secs(5);
+
+/// How much later than promised an answer may be before it counts as missing.
+pub const SLACK: Duration = Duration::from_millis(500);
+
+/// The newest answer of Patroni, or its failure.
+type Answer = Heard<Result<PatroniFacts, Failure>>;
+
+/// How the answers of one Patroni come.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Lateness {
+    /// How long the newest answer took, from its question until it was known here.
+    took: Duration,
+    /// The newest question that was not answered in time.
+    late: Option<Heard<Failure>>,
+}
+
+impl Lateness {
+    /// Notes how long the newest answer took.
+    pub fn note_answer(&mut self, took: Duration) {
+        self.took = took;
+    }
+
+    /// Notes that the question of `asked_at` has not been answered in time, and runs on.
+    pub fn note_late(&mut self, asked_at: Moment, failure: Failure) {
+        if self.late.as_ref().is_none_or(|old| old.asked_at <= asked_at) {
+            self.late = Some(Heard { asked_at, said: failure });
+        }
+    }
+
+    /// How long the newest answer took, if that is longer than `timeout_seconds`.
+    pub fn slow(&self, freshness: &Freshness) -> Option<Duration> {
+        // An answer that took longer than a request may was held up by a stop of this process.
+        let may_take = RUN_ON + SLACK;
+        (self.took > freshness.patroni_limit && self.took <= may_take).then_some(self.took)
+    }
+
+    /// What `newest` is worth now.
+    pub fn word<'a>(
+        &'a self,
+        newest: Option<&'a Answer>,
+        now: Moment,
+        freshness: &Freshness,
+    ) -> Word<'a, PatroniFacts> {
+        let late =
+            self.late_after(newest).filter(|late| now >= self.in_doubt_from(late, freshness));
+        match (late, newest) {
+            (Some(late), _) => Word::Failed(&late.said),
+            (None, None) => Word::Unheard,
+            // A failure does not go stale: it stays true until the source speaks again.
+            (None, Some(Heard { said: Err(failure), .. })) => Word::Failed(failure),
+            (None, Some(answer)) if now >= self.expires(answer, freshness) => Word::Expired,
+            (None, Some(Heard { said: Ok(said), .. })) => Word::Said(said),
+        }
+    }
+
+    /// What Patroni answered last, while a later question is late and runs on.
+    pub fn before_late<'a>(
+        &'a self,
+        newest: Option<&'a Answer>,
+        now: Moment,
+    ) -> Option<&'a PatroniFacts> {
+        let late = self.late_after(newest)?;
+        newest.filter(|_| now < runs_until(late))?.said.as_ref().ok()
+    }
+
+    /// The moments at which one of the above changes by itself.
+    pub fn expiries(
+        &self,
+        newest: Option<&Answer>,
+        freshness: &Freshness,
+    ) -> impl Iterator<Item = Moment> {
+        let late = self.late_after(newest);
+        let of_late = late.map(|late| [self.in_doubt_from(late, freshness), runs_until(late)]);
+        let of_answer = newest.map(|answer| self.expires(answer, freshness));
+        of_late.into_iter().flatten().chain(of_answer)
+    }
+
+    /// The question that is late, unless a question that was sent after it has been answered.
+    fn late_after(&self, newest: Option<&Answer>) -> Option<&Heard<Failure>> {
+        let is_open =
+            |late: &&Heard<Failure>| newest.is_none_or(|newest| newest.asked_at < late.asked_at);
+        self.late.as_ref().filter(is_open)
+    }
+
+    /// From when on the lateness is a doubt.
+    fn in_doubt_from(&self, late: &Heard<Failure>, freshness: &Freshness) -> Moment {
+        late.asked_at + self.slow(freshness).map_or(Duration::ZERO, patience)
+    }
+
+    fn expires(&self, answer: &Answer, freshness: &Freshness) -> Moment {
+        let lifetime = match self.slow(freshness) {
+            Some(took) => pace::REST.patroni.max(pace::patroni_gap(took)) + patience(took) + SLACK,
+            None => freshness.patroni,
+        };
+        answer.asked_at + lifetime
+    }
+}
+
+/// How long an answer may take after one that took so long.
+fn patience(took: Duration) -> Duration {
+    (took * 2).min(RUN_ON)
+}
+
+fn runs_until(late: &Heard<Failure>) -> Moment {
+    late.asked_at + RUN_ON + SLACK
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::wire::patroni::parse_status;
+
+    const FRESHNESS: Freshness = Freshness {
+        patroni: Duration::from_millis(2_500),
+        patroni_limit: Duration::from_secs(1),
+        tether: Duration::from_secs(1),
+        progress: Duration::from_secs(1),
+        pooler: Duration::from_secs(1),
+    };
+
+    fn answer(asked_ms: u64) -> Answer {
+        let said = parse_status(true, br#"{"state": "running"}"#);
+        Heard { asked_at: Moment::from_millis(asked_ms), said: Ok(said.unwrap()) }
+    }
+
+    fn took(millis: u64) -> Lateness {
+        Lateness { took: Duration::from_millis(millis), late: None }
+    }
+
+    fn is_said(lateness: &Lateness, answer: &Answer, now_ms: u64) -> bool {
+        let word = lateness.word(Some(answer), Moment::from_millis(now_ms), &FRESHNESS);
+        matches!(word, Word::Said(_))
+    }
+
+    fn late() -> Failure {
+        let (limit, waited) = (Duration::from_secs(1), Duration::from_secs(1));
+        Failure::Late { peer: Arc::from("n1:8008"), limit, waited }
+    }
+
+    #[test]
+    fn a_slow_answer_is_good_until_the_next_one_can_be_here() {
+        for took_ms in [1_001, 1_200, 1_500, 3_000, 4_900] {
+            let (lateness, first) = (took(took_ms), answer(0));
+            // It is asked again after the gap, and answers as late as before.
+            let next_ms = 1_000.max(took_ms * 3 / 2) + took_ms;
+            assert!(is_said(&lateness, &first, took_ms), "on arrival: {took_ms}");
+            assert!(is_said(&lateness, &first, next_ms), "until the next: {took_ms}");
+            assert!(!is_said(&lateness, &first, 16_000), "not for ever: {took_ms}");
+        }
+    }
+
+    #[test]
+    fn a_quick_patroni_that_is_late_is_in_doubt_at_once_and_its_late_answer_counts() {
+        let mut lateness = took(5);
+        assert!(is_said(&lateness, &answer(0), 2_000));
+        lateness.note_late(Moment::from_millis(1_000), late());
+        assert!(!is_said(&lateness, &answer(0), 2_000));
+        let now = Moment::from_millis(2_000);
+        assert!(lateness.before_late(Some(&answer(0)), now).is_some());
+        assert!(lateness.before_late(Some(&answer(0)), Moment::from_millis(6_500)).is_none());
+        lateness.note_answer(Duration::from_millis(1_500));
+        assert!(is_said(&lateness, &answer(1_001), 2_500));
+        assert!(lateness.before_late(Some(&answer(1_001)), now).is_none());
+    }
+
+    #[test]
+    fn a_slow_patroni_that_is_as_slow_as_before_is_in_no_doubt() {
+        let mut lateness = took(1_500);
+        lateness.note_late(Moment::from_millis(2_250), late());
+        assert!(is_said(&lateness, &answer(0), 2_250 + 1_500));
+        assert!(!is_said(&lateness, &answer(0), 2_250 + 3_000));
+    }
+
+    #[test]
+    fn an_answer_that_took_longer_than_a_request_may_is_as_old_as_it_is() {
+        assert!(!is_said(&took(8_000), &answer(0), 8_000));
+    }
+}
