@@ -104,7 +104,11 @@ impl Engine {
             LagTime::BeforeMemory => self.replay_age(member, now),
             LagTime::NoHead => None,
         };
-        Lag { bytes, time }
+        // No position is dated more exactly than that.
+        let whole_millis = |lag: Duration| {
+            Duration::from_millis(u64::try_from(lag.as_millis()).unwrap_or(u64::MAX))
+        };
+        Lag { bytes, time: time.map(whole_millis) }
     }
 
     /// How long ago the primary committed what the member replayed last, by SQL. It is the lag at

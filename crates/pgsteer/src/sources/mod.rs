@@ -310,6 +310,7 @@ mod tests {
                 Fact::Addresses(answer) => kinds[0] = answer.is_ok(),
                 Fact::Here(_) => {}
                 Fact::Patroni(answer) => kinds[1] = answer.is_err(),
+                Fact::PatroniLate(_) => {}
                 Fact::Tether(answer) => kinds[2] = answer.is_err(),
                 Fact::Pooler { port, said } => kinds[3] = port == 1 && said.is_err(),
                 Fact::Progress(_) => {}

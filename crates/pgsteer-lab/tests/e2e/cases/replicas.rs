@@ -82,11 +82,11 @@ pub fn one_that_patroni_does_not_list_any_more_is_drained_and_comes_back(lab: &L
     lab.pause()?;
     lab.stop_patroni(&leaving)?;
     steer.wait_for("the loss of its Patroni", SOON, |steer| {
-        steer.gate("read", &leaving).is_ok_and(|gate| gate.is("open", "patroni_lost"))
+        steer.gate("read", &leaving).is_ok_and(|gate| gate.is("open", "sql_suffices"))
     })?;
     // Longer than until the next question who is listed.
     std::thread::sleep(Duration::from_secs(4));
-    ensure!(steer.gate("read", &leaving)?.is("open", "patroni_lost"));
+    ensure!(steer.gate("read", &leaving)?.is("open", "sql_suffices"));
     lab.resume()?;
     is_drained(lab, &steer, &leaving, &mut old, "left")?;
     lab.start_patroni(&leaving)?;
