@@ -66,6 +66,9 @@ pub enum Fact {
     Addresses(Result<Vec<IpAddr>, Failure>),
     /// Whether one of them is an address of this machine, loopback aside.
     Here(bool),
+    /// Whether the server accepts new sessions, as a fresh connection showed. A server in a smart
+    /// shutdown, or whose postmaster hangs, refuses them while its old sessions go on.
+    NewSessions(Result<(), Failure>),
 }
 
 /// The role of a member.

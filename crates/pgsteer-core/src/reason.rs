@@ -189,6 +189,9 @@ pub enum Reason {
     /// Patroni has been told to hand the lead over, so whoever logs in there now is cut off soon.
     #[error("a switchover away from it has been ordered")]
     SwitchoverPlanned,
+    /// PostgreSQL refuses new sessions, or does not answer them, while old ones go on.
+    #[error("PostgreSQL accepts no new sessions: {0}")]
+    NoNewSessions(Failure),
     /// Its host name stands for no address.
     #[error("no address to dial: {0}")]
     NoAddress(Failure),
@@ -248,6 +251,7 @@ codes! {
     Reason::PoolerUnproven { .. } => "pooler_unproven",
     Reason::PoolerBypassed(_) => "pooler_bypassed",
     Reason::SwitchoverPlanned => "switchover_planned",
+    Reason::NoNewSessions(_) => "no_new_sessions",
     Reason::NoAddress(_) => "no_address",
 }
 

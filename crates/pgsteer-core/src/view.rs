@@ -180,6 +180,8 @@ pub struct View {
     tether: Option<Heard<Result<TetherFacts, Failure>>>,
     server_run: Option<ServerRun>,
     progress: Option<Heard<Progress>>,
+    /// Whether the server accepts new sessions.
+    new_sessions: Option<Heard<Result<(), Failure>>>,
     /// By port.
     poolers: BTreeMap<u16, PoolerView>,
     addresses: Vec<IpAddr>,
@@ -201,6 +203,7 @@ impl View {
             tether: None,
             server_run: None,
             progress: None,
+            new_sessions: None,
             poolers: BTreeMap::new(),
             addresses: Vec::new(),
             address_failure: None,
@@ -264,7 +267,10 @@ impl View {
             }
             Fact::Addresses(Err(failure)) => self.address_failure = Some(failure),
             Fact::Here(is_here) => self.is_here = is_here,
-            Fact::Patroni(_) | Fact::Tether(_) | Fact::Progress(_) => {}
+            Fact::NewSessions(said) if is_newer(&self.new_sessions, asked_at) => {
+                self.new_sessions = Some(Heard { asked_at, said });
+            }
+            Fact::Patroni(_) | Fact::Tether(_) | Fact::Progress(_) | Fact::NewSessions(_) => {}
         }
     }
 
@@ -306,6 +312,12 @@ impl View {
     /// The newest WAL positions, while they are fresh.
     pub fn progress(&self, now: Moment, freshness: &Freshness) -> Option<&Heard<Progress>> {
         self.progress.as_ref().filter(|heard| now.since(heard.asked_at) < freshness.progress)
+    }
+
+    /// Why the server refuses new sessions, by the newest attempt; none if that succeeded or if no
+    /// attempt was made. A refusal does not expire: its source repeats the attempt until it succeeds.
+    pub fn new_sessions_refused(&self) -> Option<&Failure> {
+        self.new_sessions.as_ref().and_then(|heard| heard.said.as_ref().err())
     }
 
     /// What the newest word on the pooler on `port` is worth.
@@ -427,6 +439,7 @@ impl Fact {
             Fact::PatroniLate(failure) => Some(failure),
             Fact::Tether(said) => said.as_ref().err(),
             Fact::Pooler { said, .. } => said.as_ref().err(),
+            Fact::NewSessions(said) => said.as_ref().err(),
             Fact::Progress(_) => None,
             // What a name server says is no sign of the member.
             Fact::Addresses(_) | Fact::Here(_) => return false,

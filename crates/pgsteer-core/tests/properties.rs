@@ -187,6 +187,18 @@ proptest! {
         }
     }
 
+    /// No gate is open to a member that has refused the newest attempt to open a session.
+    #[test]
+    fn a_member_that_refuses_new_sessions_has_no_open_gate(storm in storms()) {
+        let run = storm.run();
+        for (oracle, frame) in judged(&run) {
+            for (service, name, gate) in all_gates(&frame.snapshot) {
+                let accepts = oracle.accepts_new_sessions(name);
+                prop_assert!(accepts || !gate.is_open(), "{service} {name} at {}", frame.now);
+            }
+        }
+    }
+
     /// Bad news of a pooler acts at once, on the services that use it: none of their clients is led
     /// to one that is down, leads nowhere, or leads to a server in another role.
     #[test]

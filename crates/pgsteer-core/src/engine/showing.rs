@@ -61,6 +61,10 @@ impl Engine {
             Listing::Missing => Some(Reason::NotListed(MISSING_GRACE)),
             Listing::Left => Some(Reason::Left),
         };
+        let no_new_sessions = || {
+            let refused = member.view.new_sessions_refused();
+            refused.map(|failure| Reason::NoNewSessions(failure.clone()))
+        };
         let poolers = self.pooler_ports.iter().map(|port| {
             let trouble = self.path(name, member, *port, now).trouble().cloned();
             let leads_to = match member.view.pooler(*port, now, &self.rules.freshness) {
@@ -75,7 +79,7 @@ impl Engine {
             addresses: member.view.addresses().to_vec(),
             address_failure: member.view.address_failure().cloned(),
             role: standing.role,
-            trouble: unlisted.or_else(|| standing.trouble().cloned()),
+            trouble: unlisted.or_else(|| standing.trouble().cloned()).or_else(no_new_sessions),
             timeline: self.timeline(member, now),
             lag_bytes: lag.bytes,
             lag: lag.time,
@@ -106,9 +110,14 @@ impl Engine {
             pooled: gates(Post::Pooled),
             // While its Patroni is silent it is what it was, as its tags are.
             standby: facts.map(|heard| heard.said.standby).unwrap_or_default(),
-            // Whoever is anything answers.
-            postgres_trouble: (standing.role == Role::Unknown)
-                .then(|| standing.trouble().cloned().unwrap_or(Reason::Unheard)),
+            // A member with a role answers, at least its old sessions.
+            postgres_trouble: match standing.role {
+                Role::Unknown => Some(standing.trouble().cloned().unwrap_or(Reason::Unheard)),
+                Role::Primary | Role::Replica | Role::StandbyLeader => member
+                    .view
+                    .new_sessions_refused()
+                    .map(|failure| Reason::NoNewSessions(failure.clone())),
+            },
             patroni_trouble: match patroni {
                 Word::Said(_) => None,
                 Word::Unheard => Some(Reason::Unheard),

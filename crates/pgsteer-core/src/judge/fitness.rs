@@ -132,6 +132,10 @@ impl Case<'_> {
         if let (Some(failure), []) = (view.address_failure(), view.addresses()) {
             return Verdict::Shut(Reason::NoAddress(failure.clone()));
         }
+        // Its old sessions go on, and the tether is one of them: what it reports is still true.
+        if let Some(failure) = view.new_sessions_refused() {
+            return Verdict::Shut(Reason::NoNewSessions(failure.clone()));
+        }
         // What shuts goes before what drains, and before a doubt that keeps an open gate open.
         let route = match self.route() {
             Ok(route) => route,

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Identity, Member, Members, Rules, Standing, Trust};
-use crate::claim::{PatroniFacts, Progress, Role};
+use crate::claim::{Failure, PatroniFacts, Progress, Role};
 use crate::names::MemberName;
 use crate::reason::Reason;
 use crate::time::Moment;
@@ -69,19 +69,30 @@ fn state(member: &Member, identity: &Identity, rules: &Rules, now: Moment) -> St
         }
         Word::Failed(failure) => State::Unusable(Reason::Down(failure.clone())),
         Word::Expired => State::Unusable(Reason::Silent(rules.freshness.tether)),
-        Word::Unheard => State::Unusable(Reason::Unheard),
+        Word::Unheard => State::Unusable(never_asked(member)),
+    }
+}
+
+/// Why a member was never asked. A host name without an address is the reason where there is one.
+fn never_asked(member: &Member) -> Reason {
+    match (member.view.address_failure(), member.view.addresses()) {
+        (Some(failure), []) => Reason::NoAddress(failure.clone()),
+        _ => Reason::Unheard,
     }
 }
 
 fn state_by_patroni(member: &Member, rules: &Rules, now: Moment, note: Option<Reason>) -> State {
     match member.view.patroni(now, &rules.freshness) {
         Word::Said(facts) => state_of(facts, note),
+        Word::Failed(Failure::Unresolved(_)) if never_asked(member) != Reason::Unheard => {
+            State::Unusable(never_asked(member))
+        }
         Word::Failed(failure) => match member.view.patroni_before_late(now) {
             Some(facts) => state_of(facts, note),
             None => State::Unusable(Reason::PatroniDown(failure.clone())),
         },
         Word::Expired => State::Unusable(Reason::Silent(rules.freshness.patroni)),
-        Word::Unheard => State::Unusable(Reason::Unheard),
+        Word::Unheard => State::Unusable(never_asked(member)),
     }
 }
 
@@ -290,10 +301,13 @@ impl<'a> Bench<'a> {
                 false => Standing::out(Role::Primary, Reason::SplitBrain(writable)),
             };
         }
+        let was_never_asked = |state: &State| {
+            matches!(state, State::Unusable(Reason::Unheard | Reason::NoAddress(_)))
+        };
         let missing: Vec<MemberName> = self
             .states
             .iter()
-            .filter(|(name, state)| is_listed(name) && **state == State::Unusable(Reason::Unheard))
+            .filter(|(name, state)| is_listed(name) && was_never_asked(state))
             .map(|(name, _)| (*name).clone())
             .collect();
         match missing.is_empty() {

@@ -203,6 +203,12 @@ impl<'a> Oracle<'a> {
         }
     }
 
+    /// The newest attempt to open a session there, if any, did not fail.
+    pub fn accepts_new_sessions(&self, name: &MemberName) -> bool {
+        let newest = self.newest(name, |fact| matches!(fact, Fact::NewSessions(_)));
+        !newest.is_some_and(|claim| matches!(claim.fact, Fact::NewSessions(Err(_))))
+    }
+
     fn patroni_tells_state(&self, name: &MemberName) -> Option<bool> {
         let says = match self.patroni(name) {
             Some(said) => said.as_ref().ok(),
@@ -249,7 +255,8 @@ impl<'a> Oracle<'a> {
     /// "The leader lock is the member's and the tether says it is not in recovery", or what takes
     /// the place of that without the one or the other.
     pub fn may_open_for_writes(&self, name: &MemberName) -> bool {
-        if !self.is_listed(name) || self.takes_writes(name) != Some(true) {
+        let takes_writes = self.takes_writes(name) == Some(true);
+        if !self.is_listed(name) || !takes_writes || !self.accepts_new_sessions(name) {
             return false;
         }
         if !self.has_patroni() {
@@ -394,6 +401,7 @@ impl<'a> Oracle<'a> {
         let is_sign = |fact: &Fact| match fact {
             Fact::Patroni(Err(failure))
             | Fact::Tether(Err(failure))
+            | Fact::NewSessions(Err(failure))
             | Fact::Pooler { said: Err(failure), .. } => {
                 !matches!(failure, Failure::Timeout { .. })
             }

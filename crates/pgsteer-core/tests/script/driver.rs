@@ -28,6 +28,7 @@ pub enum Source {
     Progress,
     Pooler,
     Addresses,
+    NewSessions,
 }
 
 impl Source {
@@ -38,6 +39,7 @@ impl Source {
             Fact::Progress(_) => Source::Progress,
             Fact::Pooler { .. } => Source::Pooler,
             Fact::Addresses(_) | Fact::Here(_) => Source::Addresses,
+            Fact::NewSessions(_) => Source::NewSessions,
         }
     }
 
@@ -49,6 +51,7 @@ impl Source {
             Source::Pooler => ask.pace.pooler,
             Source::Progress => Duration::from_secs(1),
             Source::Addresses => Duration::from_secs(30),
+            Source::NewSessions => Duration::from_secs(2),
         }
     }
 }

@@ -31,6 +31,7 @@ pub fn source(word: &str) -> Result<Source, String> {
         "progress" => Ok(Source::Progress),
         "pooler" => Ok(Source::Pooler),
         "addresses" => Ok(Source::Addresses),
+        "new_sessions" => Ok(Source::NewSessions),
         other => Err(format!("no source: {other}")),
     }
 }
@@ -59,6 +60,8 @@ pub fn fact(name: &MemberName, source: Source, tokens: &[&str]) -> Result<Fact, 
             let said = failed.map_or_else(|| pooler(name, tokens), |failure| Ok(Err(failure)))?;
             Fact::Pooler { port: POOLER_PORT, said }
         }
+        (Source::NewSessions, Some(failure)) => Fact::NewSessions(Err(failure)),
+        (Source::NewSessions, None) => Fact::NewSessions(Ok(())),
         (Source::Progress, _) => Fact::Progress(progress(tokens)?),
     })
 }
@@ -202,6 +205,7 @@ fn failure(name: &MemberName, source: Source, kind: &str) -> Result<Failure, Str
             "28P01" => "password authentication failed for user \"pgcheck\"",
             "53300" => "sorry, too many clients already",
             "57P01" => "terminating connection due to administrator command",
+            "57P03" if source == Source::NewSessions => "the database system is shutting down",
             "57P03" => "the database system is starting up",
             _ => "something else",
         })

@@ -131,6 +131,8 @@ fn fact() -> impl Strategy<Value = Fact> {
         1 => failure().prop_map(|failure| Fact::Tether(Err(failure))),
         2 => progress().prop_map(Fact::Progress),
         4 => pooler().prop_map(|said| Fact::Pooler { port: POOLER_PORT, said }),
+        1 => Just(Fact::NewSessions(Ok(()))),
+        1 => failure().prop_map(|failure| Fact::NewSessions(Err(failure))),
     ]
 }
 
@@ -281,7 +283,8 @@ impl Storm {
     fn say(&self, member: MemberName, asked_at: Moment, fact: Fact, play: &mut Play) {
         let has_source = match fact {
             Fact::Patroni(_) | Fact::PatroniLate(_) => self.has_patroni,
-            Fact::Pooler { .. } => true,
+            // Without a check login the first answer to a login is enough to know.
+            Fact::Pooler { .. } | Fact::NewSessions(_) => true,
             _ => self.has_tether,
         };
         if has_source {
