@@ -7,6 +7,7 @@ pub mod check;
 pub mod cli;
 mod clock;
 pub mod complaint;
+mod doubts;
 mod heartbeat;
 mod http;
 pub mod lint;

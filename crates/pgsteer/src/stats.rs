@@ -6,11 +6,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use pgsteer_core::names::{MemberName, ServiceName};
 
 use crate::by_name::ByName;
+use crate::doubts::Doubts;
 
 /// All that the proxy counts.
 #[derive(Debug, Default)]
 pub struct Stats {
     services: ByName<ServiceName, ServiceStats>,
+    /// Members that refused a client, for the sources.
+    pub doubts: Arc<Doubts>,
     /// pgsteer is shutting down: whoever is here may stay for a while, nobody is let in.
     pub stopping: AtomicBool,
     /// Client connections now, over all services and in any state.

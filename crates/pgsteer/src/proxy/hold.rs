@@ -21,6 +21,7 @@ use super::seat::{Place, Seat};
 use super::tcp::dial;
 use super::worker::{Look, Worker};
 use super::{Phase, Service};
+use crate::doubts::Doubts;
 
 /// When every open member has failed, the next round starts after this, then after twice that,
 /// up to the longest; or at once when a gate moves.
@@ -43,6 +44,8 @@ pub struct Connected {
 /// One client's way to a member, over as many tries as it takes.
 #[derive(Debug)]
 pub struct Search {
+    /// Where the members that refuse are named.
+    doubts: Arc<Doubts>,
     /// When the client first wanted a member.
     began: Option<Instant>,
     /// Members that failed in this round.
@@ -68,8 +71,9 @@ pub enum Vain {
 
 impl Search {
     /// A search that begins when a member is first asked for.
-    pub fn begin() -> Search {
+    pub fn begin(doubts: Arc<Doubts>) -> Search {
         Search {
+            doubts,
             began: None,
             tried: BTreeSet::new(),
             rounds: 0,
@@ -115,6 +119,7 @@ impl Search {
         self.last_failure = Some(format!("{member}: {why}"));
         // An early login says nothing about the member that it will be.
         if !seat.is_early() {
+            self.doubts.give(member);
             self.tried.insert(member.clone());
         }
     }
@@ -430,7 +435,7 @@ mod tests {
             ..ServiceConfig::new(([127, 0, 0, 1], 0).into(), Role::Primary)
         };
         let service = Service { name, config, stats: Arc::new(ServiceStats::default()) };
-        let search = Search::begin();
+        let search = Search::begin(Arc::default());
         let mut opened = pin!(search.opened(&worker, &service, &member));
         let mut look = || opened.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         assert_eq!(look(), Poll::Pending);

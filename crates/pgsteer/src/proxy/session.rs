@@ -37,7 +37,8 @@ pub async fn serve(
     if tune_client(&stream, worker.limits()).is_err() {
         return;
     }
-    let session = Session { worker, service, client: Client::new(stream), search: Search::begin() };
+    let search = Search::begin(Arc::clone(&worker.shared().stats.doubts));
+    let session = Session { worker, service, client: Client::new(stream), search };
     if admitted.is_over_limit() {
         session.turn_away().await;
     } else {

@@ -126,7 +126,8 @@ impl Running {
         };
         let asked = config.agent.as_ref().map(|agent| agent::bind(agent.listen)).transpose()?;
         let pages = config.http.as_ref().map(|http| http::bind(http.listen)).transpose()?;
-        let sources = sources.start(clock, reports.clone(), published.plans.clone());
+        let plans = published.plans.clone();
+        let sources = sources.start(clock, reports.clone(), plans, &stats.doubts);
         let conductor = tokio::spawn(conductor.run(reports_heard, configs_heard));
         let agent = match (asked, &config.agent) {
             (Some(listener), Some(wanted)) => {
@@ -184,7 +185,7 @@ impl Running {
         }
         if !is_same {
             let (reports, plans) = (self.reports.clone(), self.published.plans.clone());
-            self.sources = prepared.start(self.clock, reports, plans);
+            self.sources = prepared.start(self.clock, reports, plans, &self.stats.doubts);
         }
         self.log_moved_doors(&config);
         if config.http != self.config.http || config.proxy != self.config.proxy {

@@ -14,6 +14,7 @@ mod etcd;
 mod fake;
 mod files;
 mod http;
+mod new_sessions;
 mod patroni;
 mod pooler;
 mod prompt;
@@ -36,6 +37,7 @@ use pgsteer_core::plan::Plan;
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::clock::Clock;
+use crate::doubts::Doubts;
 use crate::tls::{self, Identity, Trust};
 
 use self::base::Base;
@@ -87,6 +89,7 @@ impl Prepared {
         clock: Clock,
         reports: mpsc::Sender<Report>,
         plan: watch::Receiver<Arc<Plan>>,
+        doubts: &Arc<Doubts>,
     ) -> Sources {
         let hint = Hint::default();
         let mut tasks = Vec::new();
@@ -108,7 +111,8 @@ impl Prepared {
             let watcher = etcd::Watcher { settings: Arc::new(settings), plan, clock, reports };
             tasks.push(Task::keep("the watch of etcd", watcher, etcd::Watcher::run));
         }
-        let supervisor = Supervisor { http, login: self.login, hint, clock, reports, plan };
+        let (login, doubts) = (self.login, Arc::clone(doubts));
+        let supervisor = Supervisor { http, login, hint, doubts, clock, reports, plan };
         tasks.push(Task::keep("the supervisor of the sources", supervisor, Supervisor::run));
         Sources { files: self.files, _tasks: tasks }
     }
@@ -277,7 +281,8 @@ mod tests {
             prepare(&cluster(&["http://127.0.0.1:1"], Some(file.clone()))).unwrap()
         };
         let (_plan, plan) = watch::channel(Arc::new(Plan::default()));
-        let sources = prepared("old").start(Clock::start(), mpsc::channel(1).0, plan);
+        let sources =
+            prepared("old").start(Clock::start(), mpsc::channel(1).0, plan, &Arc::default());
         assert!(sources.know_the_files_of(&prepared("old")));
         assert!(!sources.know_the_files_of(&prepared("new")));
         std::fs::remove_file(file).unwrap();
@@ -291,7 +296,7 @@ mod tests {
         let (plan, plan_rx) = watch::channel(Arc::new(Plan::default()));
         let url = format!("http://{nobody}");
         let prepared = prepare(&cluster(&[&url], None)).unwrap();
-        let sources = prepared.start(Clock::start(), reports, plan_rx);
+        let sources = prepared.start(Clock::start(), reports, plan_rx, &Arc::default());
 
         plan.send_replace(Arc::new(Plan {
             members: [(pg1.clone(), ask(nobody.port()))].into(),
@@ -308,7 +313,7 @@ mod tests {
             assert_eq!(claim.member, pg1);
             match claim.fact {
                 Fact::Addresses(answer) => kinds[0] = answer.is_ok(),
-                Fact::Here(_) => {}
+                Fact::Here(_) | Fact::NewSessions(_) => {}
                 Fact::Patroni(answer) => kinds[1] = answer.is_err(),
                 Fact::PatroniLate(_) => {}
                 Fact::Tether(answer) => kinds[2] = answer.is_err(),

@@ -13,8 +13,9 @@ use tracing::debug;
 use super::beat::Beat;
 use super::http::Client;
 use super::tether::{Login, Tether};
-use super::{Gone, Hint, Reporter, Task, patroni, pooler, resolver};
+use super::{Gone, Hint, Reporter, Task, new_sessions, patroni, pooler, resolver};
 use crate::clock::Clock;
+use crate::doubts::Doubts;
 
 /// Starts and ends the sources of single members.
 #[derive(Clone)]
@@ -25,6 +26,8 @@ pub struct Supervisor {
     pub login: Option<Arc<Login>>,
     /// Given when a member's Patroni fails.
     pub hint: Hint,
+    /// Members that refused a client.
+    pub doubts: Arc<Doubts>,
     /// Turns instants into moments.
     pub clock: Clock,
     /// Where the sources report.
@@ -81,8 +84,17 @@ impl Supervisor {
         }
         if let Some(login) = &self.login {
             let beat = Beat::new(ask_rx, |pace| pace.tether, self.clock);
-            let tether = Tether::new(beat, login.clone(), reporter.clone(), unreachable);
+            let doubt = self.doubts.of(name);
+            let tether = Tether::new(beat, login.clone(), reporter.clone(), unreachable, doubt);
             tasks.push(Task::keep(format!("the tether of {name}"), tether, Tether::run));
+        } else {
+            let doubt = self.doubts.of(name);
+            let nobody = Arc::new(Login::of_nobody(CHECK_TIMEOUT.usual()));
+            tasks.push(Task::keep(
+                format!("what tries new sessions at {name}"),
+                (ask_rx, nobody, reporter.clone(), doubt),
+                |(ask, nobody, reporter, doubt)| new_sessions::run(ask, nobody, reporter, doubt),
+            ));
         }
         Watched { ask: ask_tx, _tasks: tasks, poolers: BTreeMap::new(), reporter }
     }

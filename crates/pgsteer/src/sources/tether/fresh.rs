@@ -1,4 +1,10 @@
-//! The fresh login beside a kept session: now and then, to see whether one still can.
+//! The attempts to open a new session beside the kept one: whether one still can.
+//!
+//! A server in a smart shutdown, or whose postmaster hangs, keeps its old sessions, so the kept one
+//! proves nothing about new ones. A server is tried every two seconds by a connection that ends with
+//! the first answer to its startup packet, which is before the authentication and leaves no line in
+//! the log but with `log_connections`; now and then by a whole login; and by a whole login at once
+//! after a doubt.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -16,57 +22,138 @@ use super::subject::Subject;
 /// Chance adds up to this part of the pace, so that many pgsteers do not log in all at once.
 const JITTER_PART: u64 = 10;
 
-type Attempt = Pin<Box<dyn Future<Output = Result<LoggedIn, Missed>> + Send>>;
+/// The time from the end of one attempt to the next, while the server refuses them.
+const REFUSED_PACE: Duration = Duration::from_millis(500);
 
-/// The fresh login, due or under way.
+/// The least time from the end of one attempt to the next, whatever the doubts.
+const DOUBT_PACE: Duration = Duration::from_millis(250);
+
+type Attempt = Pin<Box<dyn Future<Output = Result<Accepted, Missed>> + Send>>;
+
+/// An attempt that succeeded.
+pub enum Accepted {
+    /// A whole login.
+    LoggedIn(Box<LoggedIn>),
+    /// The server answered the startup packet; that was all it was asked for.
+    Answered,
+}
+
+/// What came of one attempt.
+pub struct Outcome {
+    /// When it began.
+    pub asked: Instant,
+    /// What came of it.
+    pub result: Result<Accepted, Missed>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Knock,
+    Login,
+}
+
+/// The next attempt, due or under way.
 pub struct Fresh {
     subject: Subject,
-    due: Instant,
-    attempt: Option<Attempt>,
+    login_due: Instant,
+    /// None where only a whole login tells anything.
+    knock_due: Option<Instant>,
+    last_end: Option<Instant>,
+    attempt: Option<(Instant, Kind, Attempt)>,
     timed_out_before: bool,
 }
 
 impl Fresh {
-    /// One at every pace of `subject`; the first is due so long from now.
+    /// Attempts at the paces of `subject`; the first of each is due one pace from now.
     pub fn of(subject: Subject) -> Fresh {
-        let pace = subject.fresh_pace();
-        let pace_ms = u64::try_from(pace.as_millis()).unwrap_or(u64::MAX);
-        let jitter_ms = RandomState::new().build_hasher().finish() % (pace_ms / JITTER_PART).max(1);
         Fresh {
             subject,
-            due: Instant::now() + pace + Duration::from_millis(jitter_ms),
+            login_due: after(subject.fresh_pace()),
+            knock_due: subject.knock_pace().map(after),
+            last_end: None,
             attempt: None,
             timed_out_before: false,
         }
     }
 
-    /// Waits for the next fresh login and its outcome. One that times out is tried once more
+    /// Makes a whole login due now, or shortly after the attempt before.
+    pub fn hurry(&mut self) {
+        let now = Instant::now();
+        let due = self.last_end.map_or(now, |end| now.max(end + DOUBT_PACE));
+        self.login_due = self.login_due.min(due);
+    }
+
+    /// The server refuses: the next attempt comes soon.
+    pub fn repeat_soon(&mut self) {
+        self.knock_due = Some(Instant::now() + REFUSED_PACE);
+    }
+
+    /// Waits for the next attempt and its outcome. One that times out is repeated once
     /// before it counts: a single lost packet must not shut the gate of a healthy member
     /// whose kept session answers. Losing the race of a `select!` loses nothing.
-    pub async fn outcome(&mut self, login: &Arc<Login>, place: &Place) -> Result<LoggedIn, Missed> {
+    pub async fn outcome(&mut self, login: &Arc<Login>, place: &Place) -> Outcome {
         loop {
             if self.attempt.is_none() {
-                sleep_until(self.due).await;
+                sleep_until(self.due()).await;
             }
-            let attempt = self.attempt.get_or_insert_with(|| begin(self.subject, login, place));
-            let outcome = attempt.await;
+            let next = self.next();
+            let begin = || (Instant::now(), next, begin(next, self.subject, login, place));
+            let (asked, kind, attempt) = self.attempt.get_or_insert_with(begin);
+            let (asked, kind, result) = (*asked, *kind, attempt.await);
             self.attempt = None;
-            match outcome {
+            match result {
                 Err(Missed { failure: Failure::Timeout { .. }, .. }) if !self.timed_out_before => {
                     self.timed_out_before = true;
                 }
-                outcome => {
-                    *self = Fresh::of(self.subject);
-                    return outcome;
+                result => {
+                    self.note_end(kind);
+                    return Outcome { asked, result };
                 }
             }
         }
     }
+
+    fn due(&self) -> Instant {
+        self.knock_due.map_or(self.login_due, |knock| knock.min(self.login_due))
+    }
+
+    fn next(&self) -> Kind {
+        match self.knock_due {
+            Some(knock) if knock < self.login_due => Kind::Knock,
+            _ => Kind::Login,
+        }
+    }
+
+    fn note_end(&mut self, kind: Kind) {
+        let login_due = self.login_due;
+        *self = Fresh { last_end: Some(Instant::now()), ..Fresh::of(self.subject) };
+        if kind == Kind::Knock {
+            self.login_due = login_due;
+        }
+    }
 }
 
-fn begin(subject: Subject, login: &Arc<Login>, place: &Place) -> Attempt {
+fn after(pace: Duration) -> Instant {
+    let pace_ms = u64::try_from(pace.as_millis()).unwrap_or(u64::MAX);
+    let jitter_ms = RandomState::new().build_hasher().finish() % (pace_ms / JITTER_PART).max(1);
+    Instant::now() + pace + Duration::from_millis(jitter_ms)
+}
+
+fn begin(kind: Kind, subject: Subject, login: &Arc<Login>, place: &Place) -> Attempt {
     let (login, place) = (login.clone(), place.clone());
-    Box::pin(async move { subject.log_in(&login, &place).await })
+    Box::pin(async move {
+        match kind {
+            Kind::Login => {
+                let logged_in = subject.log_in(&login, &place).await?;
+                Ok(Accepted::LoggedIn(Box::new(logged_in)))
+            }
+            Kind::Knock => {
+                let answered = login.knock(&place.postgres, &place.addresses).await;
+                let missed = |failure| Missed { failure, was_answered: false };
+                answered.map(|()| Accepted::Answered).map_err(missed)
+            }
+        }
+    })
 }
 
 #[cfg(test)]
@@ -81,14 +168,22 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_millis(200);
 
-    async fn outcome(address: SocketAddr) -> Result<LoggedIn, Failure> {
-        let mut fresh = Fresh { due: Instant::now(), ..Fresh::of(Subject::Server) };
-        let place = Place {
+    fn place(address: SocketAddr) -> Place {
+        Place {
             postgres: Endpoint::new("127.0.0.1", address.port()).unwrap(),
             addresses: vec![address.ip()],
-        };
+        }
+    }
+
+    async fn outcome(kind: Kind, address: SocketAddr) -> Result<Accepted, Failure> {
+        let mut fresh = Fresh::of(Subject::Server);
+        match kind {
+            Kind::Login => fresh.login_due = Instant::now(),
+            Kind::Knock => fresh.knock_due = Some(Instant::now()),
+        }
         let login = Arc::new(Login::fake(None, LIMIT));
-        fresh.outcome(&login, &place).await.map_err(|missed| missed.failure)
+        let outcome = fresh.outcome(&login, &place(address)).await;
+        outcome.result.map_err(|missed| missed.failure)
     }
 
     #[tokio::test]
@@ -100,26 +195,55 @@ mod tests {
             }
         })
         .await;
-        assert!(outcome(address).await.is_ok());
+        let outcome = outcome(Kind::Login, address).await;
+        assert!(matches!(outcome, Ok(Accepted::LoggedIn(_))));
     }
 
     #[tokio::test]
-    async fn a_login_that_times_out_twice_is_a_failure() {
-        static LOGINS: AtomicUsize = AtomicUsize::new(0);
+    async fn an_attempt_that_times_out_twice_is_a_failure() {
+        static ATTEMPTS: AtomicUsize = AtomicUsize::new(0);
         let address = fake::server(|stream, _| async move {
-            LOGINS.fetch_add(1, Ordering::SeqCst);
+            ATTEMPTS.fetch_add(1, Ordering::SeqCst);
             tokio::time::sleep(Duration::from_secs(60)).await;
             drop(stream);
         })
         .await;
-        assert!(matches!(outcome(address).await.err(), Some(Failure::Timeout { .. })));
-        assert_eq!(LOGINS.load(Ordering::SeqCst), 2);
+        for (count, kind) in [(2, Kind::Login), (4, Kind::Knock)] {
+            let outcome = outcome(kind, address).await;
+            assert!(matches!(outcome.err(), Some(Failure::Timeout { .. })));
+            assert_eq!(ATTEMPTS.load(Ordering::SeqCst), count);
+        }
     }
 
     #[tokio::test]
     async fn any_other_failure_counts_the_first_time() {
-        let starting = fake::error("FATAL", "57P03", "the database system is shutting down");
-        let failure = outcome(fake::answering_login(starting).await).await.err();
-        assert!(matches!(failure, Some(Failure::Unavailable { .. })), "{failure:?}");
+        let stopping = fake::error("FATAL", "57P03", "the database system is shutting down");
+        let address = fake::answering_login(stopping).await;
+        for kind in [Kind::Login, Kind::Knock] {
+            let failure = outcome(kind, address).await.err();
+            assert!(matches!(failure, Some(Failure::Unavailable { .. })), "{failure:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_asks_for_a_password_or_refuses_the_user_accepts_sessions() {
+        let refused = fake::error("FATAL", "28P01", "password authentication failed");
+        for answer in [b"R\0\0\0\x08\0\0\0\x03".to_vec(), refused] {
+            let outcome = outcome(Kind::Knock, fake::answering_login(answer).await).await;
+            assert!(matches!(outcome, Ok(Accepted::Answered)));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_doubt_makes_a_login_due_at_once_but_not_in_a_closed_loop() {
+        let mut fresh = Fresh::of(Subject::Server);
+        assert_eq!(fresh.next(), Kind::Knock);
+        let start = Instant::now();
+        assert!(fresh.due() >= start + Duration::from_secs(2), "at its pace");
+        fresh.hurry();
+        assert_eq!((fresh.next(), fresh.due()), (Kind::Login, start));
+        fresh.note_end(Kind::Login);
+        fresh.hurry();
+        assert_eq!((fresh.next(), fresh.due()), (Kind::Login, start + DOUBT_PACE));
     }
 }

@@ -3,8 +3,8 @@
 //!
 //! Two states. Apart: no session, a login is tried again and again. Tied: a session is
 //! asked at the plan's pace, and watched in between, because its end is the quickest word
-//! there is of a demotion or a crash. Beside a kept session a fresh login is tried now and
-//! then: a postmaster can hang while its old sessions go on.
+//! there is of a demotion or a crash. Beside a kept session a new one is tried every two seconds:
+//! a server can refuse those, or its postmaster can hang, while its old sessions go on.
 
 mod backoff;
 #[cfg(test)]
@@ -27,13 +27,14 @@ use std::time::{Duration, Instant};
 
 use pgsteer_core::claim::{Fact, Failure, TetherFacts};
 use pgsteer_core::names::Endpoint;
+use tokio::sync::Notify;
 use tracing::{debug, info, trace, warn};
 
 use super::beat::Beat;
 use super::{Gone, Hint, Reporter, dial};
 
 use self::backoff::{Backoff, HOLD_OFF};
-use self::fresh::Fresh;
+use self::fresh::{Accepted, Fresh};
 pub use self::login::Login;
 use self::login::{LoggedIn, Missed};
 use self::looks::{Looked, Looks};
@@ -58,11 +59,15 @@ pub struct Tether {
     /// Given when nobody answers at the known addresses. A pooler that does not tells nothing of
     /// them.
     unreachable: Option<Hint>,
+    /// Given when the member refused a client. It says nothing of a pooler.
+    doubt: Option<Arc<Notify>>,
     backoff: Backoff,
     /// No login before.
     held_off_until: Option<Instant>,
     /// The last failure that went to the log, until a session answers again.
     logged: Option<Failure>,
+    /// Why the server refuses new sessions beside the kept one, as it went to the log.
+    refuses_new: Option<Failure>,
 }
 
 enum State {
@@ -91,7 +96,8 @@ struct Place {
 /// What ends the watch over a kept session.
 enum Felt {
     Unasked(Result<TetherFacts, Failure>),
-    Fresh(Result<LoggedIn, Missed>),
+    Fresh(fresh::Outcome),
+    Doubted,
     Due,
 }
 
@@ -104,31 +110,34 @@ enum Waited {
 
 impl Tether {
     /// The tether that asks at the pace of `beat`.
-    pub fn new(beat: Beat, login: Arc<Login>, reporter: Reporter, unreachable: Hint) -> Tether {
-        Tether::tied_to(Subject::Server, beat, login, reporter, Some(unreachable))
+    pub fn new(
+        beat: Beat,
+        login: Arc<Login>,
+        reporter: Reporter,
+        unreachable: Hint,
+        doubt: Arc<Notify>,
+    ) -> Tether {
+        let tether = Tether::tied_to(Subject::Server, beat, login, reporter);
+        Tether { unreachable: Some(unreachable), doubt: Some(doubt), ..tether }
     }
 
     /// The same through the pooler on `port` of the member's host.
     pub fn through_pooler(port: u16, beat: Beat, login: Arc<Login>, reporter: Reporter) -> Tether {
-        Tether::tied_to(Subject::Pooler { port }, beat, login, reporter, None)
+        Tether::tied_to(Subject::Pooler { port }, beat, login, reporter)
     }
 
-    fn tied_to(
-        subject: Subject,
-        beat: Beat,
-        login: Arc<Login>,
-        reporter: Reporter,
-        unreachable: Option<Hint>,
-    ) -> Tether {
+    fn tied_to(subject: Subject, beat: Beat, login: Arc<Login>, reporter: Reporter) -> Tether {
         Tether {
             subject,
             beat,
             login,
             reporter,
-            unreachable,
+            unreachable: None,
+            doubt: None,
             backoff: Backoff::default(),
             held_off_until: None,
             logged: None,
+            refuses_new: None,
         }
     }
 
@@ -167,6 +176,7 @@ impl Tether {
                     self.hold_off();
                 } else if missed.failure.is_login_refused() {
                     self.backoff.grow_at_rest();
+                    self.note_new_sessions(started, Ok(())).await?;
                 } else {
                     self.backoff.grow(self.beat.pace());
                     if let Some(hint) = &self.unreachable {
@@ -184,6 +194,7 @@ impl Tether {
             biased;
             unasked = tied.session.unasked() => Felt::Unasked(unasked),
             outcome = tied.fresh.outcome(&self.login, &tied.place) => Felt::Fresh(outcome),
+            () = doubted(self.doubt.as_deref()) => Felt::Doubted,
             due = self.beat.due() => due.map(|()| Felt::Due)?,
         };
         match felt {
@@ -195,6 +206,10 @@ impl Tether {
                 self.lose(tied.since, Instant::now(), failure, Stage::Kept).await
             }
             Felt::Fresh(outcome) => self.refresh(tied, outcome).await,
+            Felt::Doubted => {
+                tied.fresh.hurry();
+                Ok(State::Tied(tied))
+            }
             Felt::Due if self.has_moved(&tied.place) => {
                 tied.session.close().await;
                 Ok(self.transition_to_elsewhere())
@@ -259,8 +274,9 @@ impl Tether {
             tokio::select! {
                 biased;
                 answer = &mut answer => return Ok(Waited::Answer(answer)),
-                outcome = fresh.outcome(&self.login, place), if has_to_wait => match outcome {
-                    Ok(logged_in) => logged_in.session.close().await,
+                outcome = fresh.outcome(&self.login, place), if has_to_wait => match outcome.result {
+                    Ok(Accepted::LoggedIn(logged_in)) => logged_in.session.close().await,
+                    Ok(Accepted::Answered) => {}
                     Err(missed) if missed.is_put_off() => {}
                     Err(missed) => return Ok(Waited::Missed(missed)),
                 },
@@ -303,11 +319,17 @@ impl Tether {
     async fn refresh(
         &mut self,
         mut tied: Box<Tied>,
-        outcome: Result<LoggedIn, Missed>,
+        outcome: fresh::Outcome,
     ) -> Result<State, Gone> {
-        match outcome {
-            Ok(logged_in) => {
-                let new = self.subject.session(logged_in);
+        let asked = outcome.asked.into_std();
+        match outcome.result {
+            Ok(Accepted::Answered) => {
+                self.note_new_sessions(asked, Ok(())).await?;
+                Ok(State::Tied(tied))
+            }
+            Ok(Accepted::LoggedIn(logged_in)) => {
+                self.note_new_sessions(asked, Ok(())).await?;
+                let new = self.subject.session(*logged_in);
                 let old = std::mem::replace(&mut tied.session, new);
                 old.close().await;
                 let asked = Instant::now();
@@ -318,11 +340,18 @@ impl Tether {
                 // The login may be older than the last answer of the session before it.
                 self.ask(tied, Stage::Entering).await
             }
-            // A full server or a changed password: the kept session is still as good.
+            // A changed password, or no free connection: the server is there and answers.
             Err(Missed { failure, .. })
-                if failure.is_login_refused() && self.subject.outlives_refusal() =>
+                if failure.is_login_refused() && self.subject == Subject::Server =>
             {
                 warn!(member = %self.reporter.member, "a fresh login beside the kept one: {failure}");
+                self.note_new_sessions(asked, Ok(())).await?;
+                Ok(State::Tied(tied))
+            }
+            // The role is still what the kept session reports.
+            Err(Missed { failure, .. }) if self.subject == Subject::Server => {
+                tied.fresh.repeat_soon();
+                self.note_new_sessions(asked, Err(failure)).await?;
                 Ok(State::Tied(tied))
             }
             Err(missed) => {
@@ -330,6 +359,28 @@ impl Tether {
                 self.lose(tied.since, Instant::now(), missed.failure, stage).await
             }
         }
+    }
+
+    /// Reports whether the server accepts new sessions. Of a pooler its sessions tell.
+    async fn note_new_sessions(
+        &mut self,
+        asked: Instant,
+        said: Result<(), Failure>,
+    ) -> Result<(), Gone> {
+        if self.subject != Subject::Server {
+            return Ok(());
+        }
+        let member = &self.reporter.member;
+        match (&said, &self.refuses_new) {
+            (Ok(()), Some(_)) => info!(%member, "the server accepts new sessions again"),
+            (Err(now), Some(was)) if discriminant(now) == discriminant(was) => {}
+            (Err(failure), _) => {
+                warn!(%member, "the server accepts no new sessions, its old ones go on: {failure}");
+            }
+            (Ok(()), None) => {}
+        }
+        self.refuses_new = said.as_ref().err().cloned();
+        self.report(asked, Fact::NewSessions(said)).await
     }
 
     async fn lose(
@@ -384,6 +435,7 @@ impl Tether {
         place: Place,
     ) -> Result<State, Gone> {
         let asked = logged_in.asked;
+        self.note_new_sessions(asked, Ok(())).await?;
         let mut tied = Box::new(Tied {
             session: self.subject.session(logged_in),
             place,
@@ -453,5 +505,13 @@ impl Tether {
         let is_gone =
             |now: &Place| place.addresses.iter().any(|address| !now.addresses.contains(address));
         self.place().as_ref().is_some_and(is_gone)
+    }
+}
+
+/// Waits for the hint that the member refused a client.
+async fn doubted(doubt: Option<&Notify>) {
+    match doubt {
+        Some(doubt) => doubt.notified().await,
+        None => std::future::pending().await,
     }
 }

@@ -58,18 +58,21 @@ impl Subject {
         }
     }
 
+    /// The time from one attempt to connect beside a kept session to the next. A pooler answers
+    /// by itself, so there only a whole login tells anything.
+    pub fn knock_pace(self) -> Option<Duration> {
+        match self {
+            Subject::Server => Some(Duration::from_secs(2)),
+            Subject::Pooler { .. } => None,
+        }
+    }
+
     /// What a session behind a login is good for.
     pub fn session(self, logged_in: LoggedIn) -> Session {
         match self {
             Subject::Server => logged_in.session,
             Subject::Pooler { .. } => logged_in.session.through_pooler(),
         }
-    }
-
-    /// A fresh login that is refused leaves the kept session what it is worth. That of a pooler is
-    /// worth nothing then: it tells no more where new ones are led.
-    pub fn outlives_refusal(self) -> bool {
-        self == Subject::Server
     }
 
     /// What its answer says.

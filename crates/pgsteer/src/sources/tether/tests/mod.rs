@@ -10,7 +10,7 @@ use std::time::Duration;
 use pgsteer_core::claim::{Claim, Fact, Failure, PoolerFacts, Report, TetherFacts};
 use pgsteer_core::names::{Endpoint, MemberName};
 use pgsteer_core::plan::{Ask, Pace};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::login::Login;
 use super::subject::Subject;
@@ -26,6 +26,7 @@ struct Rig {
     plan: watch::Sender<Ask>,
     reports: mpsc::Receiver<Report>,
     clock: Clock,
+    doubt: Arc<Notify>,
     _task: Task,
 }
 
@@ -61,12 +62,25 @@ impl Rig {
         let reporter = Reporter { member, clock, reports: reports_tx };
         let beat = Beat::new(plan_rx, |pace| pace.tether, Clock::start());
         let login = Arc::new(Login::fake(None, limit));
-        let tether = Tether::tied_to(subject, beat, login, reporter, None);
-        Rig { plan, reports, clock, _task: Task::spawn(tether.run()) }
+        let doubt = Arc::<Notify>::default();
+        let tether = Tether::tied_to(subject, beat, login, reporter);
+        let tether = Tether { doubt: Some(doubt.clone()), ..tether };
+        Rig { plan, reports, clock, doubt, _task: Task::spawn(tether.run()) }
+    }
+
+    /// The next claim other than that the server accepts new sessions.
+    async fn next_claim(&mut self) -> Claim {
+        loop {
+            match self.reports.recv().await {
+                Some(Report::Claim(Claim { fact: Fact::NewSessions(Ok(())), .. })) => {}
+                Some(Report::Claim(claim)) => return claim,
+                other => panic!("no claim: {other:?}"),
+            }
+        }
     }
 
     async fn claim(&mut self) -> (Claim, Result<TetherFacts, Failure>) {
-        let Some(Report::Claim(claim)) = self.reports.recv().await else { panic!("no claim") };
+        let claim = self.next_claim().await;
         let Fact::Tether(answer) = claim.fact.clone() else { panic!("{claim:?}") };
         (claim, answer)
     }

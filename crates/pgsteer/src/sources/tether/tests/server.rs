@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use pgsteer_core::claim::{Claim, Fact, Failure, Report, ServerStart, TetherFacts};
@@ -282,6 +282,72 @@ async fn a_server_that_ends_every_session_is_not_dialled_in_a_closed_loop() {
     // At once, then after 5, 10, 20, 40, 80, 160 and 250 ms.
     let logins = LOGINS.load(Ordering::SeqCst);
     assert!((2..=8).contains(&logins), "{logins}");
+}
+
+/// A standby whose first session lives on. How it answers all others is said by `refusing`.
+async fn stopping(refusing: Arc<AtomicBool>) -> SocketAddr {
+    fake::server(move |mut stream, number| {
+        let refusing = refusing.clone();
+        async move {
+            if number > 0 && refusing.load(Ordering::SeqCst) {
+                fake::read_startup(&mut stream).await;
+                let stopping =
+                    fake::error("FATAL", "57P03", "the database system is shutting down");
+                fake::write(&mut stream, &stopping).await;
+            } else {
+                fake::standby(stream, |_| fake::ready()).await;
+            }
+        }
+    })
+    .await
+}
+
+/// Waits for a claim on new sessions, and counts the answers of the kept session before it.
+async fn new_sessions(rig: &mut Rig) -> (Result<(), Failure>, usize) {
+    let mut answers = 0;
+    loop {
+        let Some(Report::Claim(claim)) = rig.reports.recv().await else { panic!("no claim") };
+        match claim.fact {
+            Fact::NewSessions(said) => return (said, answers),
+            Fact::Tether(said) => {
+                assert_eq!(said, Ok(STANDBY), "the kept session goes on");
+                answers += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_new_sessions_is_found_out_beside_the_kept_one_which_stays() {
+    let refusing = Arc::new(AtomicBool::new(false));
+    let address = stopping(refusing.clone()).await;
+    let mut rig = Rig::new(address, 5);
+    assert_eq!(new_sessions(&mut rig).await.0, Ok(()), "the login itself");
+    refusing.store(true, Ordering::SeqCst);
+    let started = Instant::now();
+    for _ in 0..2 {
+        let (said, answers) = new_sessions(&mut rig).await;
+        assert!(matches!(said, Err(Failure::Unavailable { .. })), "{said:?}");
+        assert!(answers > 10, "{answers}");
+    }
+    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+    refusing.store(false, Ordering::SeqCst);
+    assert_eq!(new_sessions(&mut rig).await.0, Ok(()));
+}
+
+#[tokio::test]
+async fn a_client_that_was_refused_makes_the_tether_try_at_once() {
+    let refusing = Arc::new(AtomicBool::new(false));
+    let address = stopping(refusing.clone()).await;
+    let mut rig = Rig::new(address, 5);
+    assert_eq!(new_sessions(&mut rig).await.0, Ok(()));
+    refusing.store(true, Ordering::SeqCst);
+    let started = Instant::now();
+    rig.doubt.notify_one();
+    let (said, _) = new_sessions(&mut rig).await;
+    assert!(matches!(said, Err(Failure::Unavailable { .. })), "{said:?}");
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
 }
 
 #[tokio::test]

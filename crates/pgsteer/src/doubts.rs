@@ -1,0 +1,27 @@
+//! Doubts: the proxy's hints to the sources that a member refused a connection or a login.
+//!
+//! A hint decides nothing. It makes the tether of that member open a fresh session at once, and only
+//! what comes of that counts. Hints do not queue up, and one without a reader costs nothing.
+
+use std::sync::Arc;
+
+use pgsteer_core::names::MemberName;
+use tokio::sync::Notify;
+
+use crate::by_name::ByName;
+
+/// One hint per member, given or not.
+#[derive(Debug, Default)]
+pub struct Doubts(ByName<MemberName, Notify>);
+
+impl Doubts {
+    /// Gives the hint: a client's connection to `member`, or its login there, has failed.
+    pub fn give(&self, member: &MemberName) {
+        self.0.of(member).notify_one();
+    }
+
+    /// The hint of one member, to wait for.
+    pub fn of(&self, member: &MemberName) -> Arc<Notify> {
+        self.0.of(member)
+    }
+}

@@ -1,0 +1,138 @@
+//! New sessions without a check login: does the server still accept them?
+//!
+//! Where there is a check login the tether answers that. Without one, Patroni's word is all there is,
+//! and a server in a smart shutdown is well by it. So a client's refusal makes this source connect,
+//! as `pg_isready` does, and repeat that until the server accepts again. Without such a hint it sends
+//! nothing: each connection of an unknown user may leave a line in the server's log.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pgsteer_core::claim::{Fact, Failure};
+use pgsteer_core::plan::Ask;
+use tokio::sync::{Notify, watch};
+use tokio::time::sleep;
+
+use super::tether::Login;
+use super::{Gone, Reporter};
+
+/// The time from one attempt to the next, while the server refuses and after it accepted.
+const PACE: Duration = Duration::from_millis(500);
+
+/// Waits for a doubt, and tries until the server accepts a session.
+pub async fn run(
+    mut ask: watch::Receiver<Ask>,
+    login: Arc<Login>,
+    reporter: Reporter,
+    doubt: Arc<Notify>,
+) -> Gone {
+    loop {
+        tokio::select! {
+            () = doubt.notified() => {}
+            gone = gone(&mut ask) => return gone,
+        }
+        if let Err(gone) = until_accepted(&ask, &login, &reporter).await {
+            return gone;
+        }
+        sleep(PACE).await;
+    }
+}
+
+async fn until_accepted(
+    ask: &watch::Receiver<Ask>,
+    login: &Login,
+    reporter: &Reporter,
+) -> Result<(), Gone> {
+    let mut timed_out_before = false;
+    loop {
+        let Ask { postgres, addresses, .. } = ask.borrow().clone();
+        let addresses = postgres.ip().map_or(addresses, |address| vec![address]);
+        let asked = Instant::now();
+        let said = login.knock(&postgres, &addresses).await;
+        match &said {
+            // A lost packet must not shut the gate of a healthy member.
+            Err(Failure::Timeout { .. }) if !timed_out_before => {
+                timed_out_before = true;
+                continue;
+            }
+            // The resolver reports that.
+            Err(Failure::Unresolved(_)) => return Ok(()),
+            _ => {}
+        }
+        let is_accepted = said.is_ok();
+        reporter.claim(asked, Fact::NewSessions(said)).await?;
+        if is_accepted {
+            return Ok(());
+        }
+        sleep(PACE).await;
+    }
+}
+
+/// Waits until the plan is gone.
+async fn gone(ask: &mut watch::Receiver<Ask>) -> Gone {
+    while ask.changed().await.is_ok() {}
+    Gone
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use pgsteer_core::claim::{Claim, Report};
+    use pgsteer_core::names::{Endpoint, MemberName};
+    use pgsteer_core::plan::Pace;
+    use tokio::io::AsyncWriteExt;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::sources::{Task, fake};
+
+    const PASSWORD_REQUEST: &[u8] = b"R\0\0\0\x08\0\0\0\x03";
+    const STOPPING: &[u8] = b"E\0\0\0\x1eSFATAL\0VFATAL\0C57P03\0Mno\0\0";
+
+    async fn said(reports: &mut mpsc::Receiver<Report>) -> Result<(), Failure> {
+        match reports.recv().await {
+            Some(Report::Claim(Claim { fact: Fact::NewSessions(said), .. })) => said,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_doubt_is_looked_into_until_the_server_accepts_and_nothing_is_sent_without_one() {
+        let refuses = Arc::new(AtomicBool::new(true));
+        let is_refusing = refuses.clone();
+        let address = fake::server(move |mut stream, _| {
+            let answer =
+                if is_refusing.load(Ordering::SeqCst) { STOPPING } else { PASSWORD_REQUEST };
+            async move {
+                let _ = stream.write_all(answer).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        })
+        .await;
+        let second = Duration::from_secs(1);
+        let (_plan, ask) = watch::channel(Ask {
+            postgres: Endpoint::new("127.0.0.1", address.port()).unwrap(),
+            addresses: Vec::new(),
+            patroni_url: None,
+            poolers: Default::default(),
+            pace: Pace { tether: second, patroni: second, pooler: second },
+        });
+        let (sender, mut reports) = mpsc::channel(8);
+        let member = MemberName::new("n1").unwrap();
+        let reporter = Reporter { member, clock: Clock::start(), reports: sender };
+        let doubt = Arc::<Notify>::default();
+        let login = Arc::new(Login::of_nobody(second));
+        let _task = Task::spawn(run(ask, login, reporter, doubt.clone()));
+        let quiet = tokio::time::timeout(second, reports.recv()).await;
+        assert!(quiet.is_err(), "{quiet:?}");
+        doubt.notify_one();
+        for _ in 0..2 {
+            let said = said(&mut reports).await;
+            assert!(matches!(said, Err(Failure::Unavailable { .. })), "{said:?}");
+        }
+        refuses.store(false, Ordering::SeqCst);
+        assert_eq!(said(&mut reports).await, Ok(()));
+    }
+}
