@@ -7,7 +7,6 @@ use std::time::Duration;
 use pgsteer_core::config::ProxyConfig;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
 
 /// Probes of keepalive before a connection is given up, and one every so many parts of the
 /// idle time.
@@ -37,56 +36,22 @@ pub fn tune_client(stream: &TcpStream, proxy: &ProxyConfig) -> io::Result<()> {
     SockRef::from(stream).set_tcp_user_timeout(Some(proxy.user_timeout))
 }
 
-/// Dials the addresses in their order; the error is that of the last. Each gets an equal share of
-/// what is left of `limit`, so that a dead one cannot starve those behind it.
+/// Connects to the first of `addresses` that accepts within `limit`.
 pub async fn dial(
     addresses: &[SocketAddr],
     limit: Duration,
     proxy: &ProxyConfig,
 ) -> io::Result<TcpStream> {
-    let end = Instant::now() + limit;
-    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    for (done, address) in addresses.iter().enumerate() {
-        let left = end.saturating_duration_since(Instant::now());
-        let others = u32::try_from(addresses.len() - done).unwrap_or(u32::MAX);
-        last = match timeout(left / others, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => {
-                tune(&stream, proxy)?;
-                return Ok(stream);
-            }
-            Ok(Err(error)) => error,
-            Err(_) => {
-                let why = format!("no connection within {limit:?}");
-                io::Error::new(io::ErrorKind::TimedOut, why)
-            }
-        };
-    }
-    Err(last)
+    let stream = crate::dial::connect(addresses, limit).await?;
+    tune(&stream, proxy)?;
+    Ok(stream)
 }
 
 #[cfg(test)]
 mod tests {
-    use socket2::{Domain, Socket, Type};
     use tokio::net::TcpListener;
 
     use super::*;
-
-    #[tokio::test]
-    async fn an_address_that_keeps_silent_leaves_time_for_the_next() {
-        // A full queue: whoever comes is not answered.
-        let silent = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        silent.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-        silent.listen(0).unwrap();
-        let dead = silent.local_addr().unwrap().as_socket().unwrap();
-        let _first = TcpStream::connect(dead).await.unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let alive = listener.local_addr().unwrap();
-        let (limit, proxy) = (Duration::from_secs(1), ProxyConfig::default());
-        let dialed = dial(&[dead, alive], limit, &proxy).await.unwrap();
-        assert_eq!(dialed.peer_addr().unwrap(), alive);
-        let in_vain = dial(&[dead], Duration::from_millis(50), &proxy).await;
-        assert_eq!(in_vain.unwrap_err().to_string(), "no connection within 50ms");
-    }
 
     #[tokio::test]
     async fn who_reads_nothing_for_a_while_keeps_the_connection() {

@@ -1,5 +1,4 @@
-//! Dialling: a TCP connection to the first address that answers, and its errors in the
-//! core's words.
+//! Dialling for the sources: connections and their errors in the core's words.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
@@ -10,70 +9,54 @@ use pgsteer_core::claim::Failure;
 use pgsteer_core::names::Endpoint;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
 
-/// The most addresses of one host. A name server may return thousands.
-const ADDRESSES_MAX: usize = 16;
-
-/// How long the resolver of the system may take.
-const LOOKUP_LIMIT: Duration = Duration::from_secs(2);
+use crate::lookup;
 
 /// A connection, encrypted or not.
 pub trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
 
-/// Connects to the first of `addresses` that accepts, in their order. Each gets an equal
-/// share of what is left of `limit`, so that a dead one cannot starve those behind it.
+/// Connects to the first of `addresses` that accepts within `limit`.
 pub async fn connect(
     addresses: &[IpAddr],
     port: u16,
     peer: &Arc<str>,
     limit: Duration,
 ) -> Result<TcpStream, Failure> {
-    let end = Instant::now() + limit;
-    let mut last = Failure::Unresolved(peer.clone());
-    for (done, address) in addresses.iter().enumerate() {
-        let left = end.saturating_duration_since(Instant::now());
-        let others = u32::try_from(addresses.len() - done).unwrap_or(u32::MAX);
-        let dialling = TcpStream::connect(SocketAddr::new(*address, port));
-        last = match timeout(left / others, dialling).await {
-            Ok(Ok(stream)) => match stream.set_nodelay(true) {
-                Ok(()) => return Ok(stream),
-                Err(err) => failure(&err, peer),
-            },
-            Ok(Err(err)) => failure(&err, peer),
-            Err(_) => timed_out(peer, limit),
-        };
+    if addresses.is_empty() {
+        return Err(Failure::Unresolved(peer.clone()));
     }
-    Err(last)
+    let addresses: Vec<SocketAddr> =
+        addresses.iter().map(|address| SocketAddr::new(*address, port)).collect();
+    let failed = |err: io::Error| match err.kind() {
+        ErrorKind::TimedOut => timed_out(peer, limit),
+        _ => failure(&err, peer),
+    };
+    let stream = crate::dial::connect(&addresses, limit).await.map_err(failed)?;
+    stream.set_nodelay(true).map_err(failed)?;
+    Ok(stream)
 }
 
-/// The addresses of `endpoint`'s host: itself if it is one, else the first [`ADDRESSES_MAX`] that the
-/// system's resolver returns.
+/// The addresses of `endpoint`'s host to dial now: itself if it is one, else by a lookup that may go
+/// on after this has returned.
 pub async fn resolve(endpoint: &Endpoint) -> Result<Vec<IpAddr>, Failure> {
-    if let Some(address) = endpoint.ip() {
-        return Ok(vec![address]);
+    match endpoint.ip() {
+        Some(address) => Ok(vec![address]),
+        None => named(endpoint, lookup::addresses(endpoint.host()).await),
     }
-    let host = endpoint.host();
-    let unresolved = |why: &str| Failure::Unresolved(Arc::from(format!("{host}: {why}")));
-    let looking = tokio::net::lookup_host((host, endpoint.port()));
-    match timeout(LOOKUP_LIMIT, looking).await {
-        Ok(Ok(found)) => {
-            let mut addresses: Vec<IpAddr> = Vec::new();
-            for address in found.map(|socket| socket.ip()) {
-                if addresses.len() < ADDRESSES_MAX && !addresses.contains(&address) {
-                    addresses.push(address);
-                }
-            }
-            if addresses.is_empty() {
-                return Err(unresolved("no address"));
-            }
-            Ok(addresses)
-        }
-        Ok(Err(err)) => Err(unresolved(&err.to_string())),
-        Err(_) => Err(unresolved(&format!("no answer within {LOOKUP_LIMIT:?}"))),
+}
+
+/// As [`resolve`], but waits for the end of a lookup, however late.
+pub async fn look_up(endpoint: &Endpoint) -> Result<Vec<IpAddr>, Failure> {
+    match endpoint.ip() {
+        Some(address) => Ok(vec![address]),
+        None => named(endpoint, lookup::look_up(endpoint.host()).await),
     }
+}
+
+fn named(endpoint: &Endpoint, answer: lookup::Answer) -> Result<Vec<IpAddr>, Failure> {
+    answer.map_err(|why| Failure::Unresolved(Arc::from(format!("{}: {why}", endpoint.host()))))
 }
 
 /// An error of a socket, or of TLS over one, in the core's words.
@@ -98,7 +81,7 @@ pub fn failure(err: &io::Error, peer: &Arc<str>) -> Failure {
     }
 }
 
-/// Nobody answered within `limit`.
+/// `peer` did not answer within `limit`.
 pub fn timed_out(peer: &Arc<str>, limit: Duration) -> Failure {
     Failure::Timeout { peer: peer.clone(), limit }
 }
@@ -117,15 +100,6 @@ mod tests {
 
     fn peer() -> Arc<str> {
         Arc::from("pg-1:5432")
-    }
-
-    #[tokio::test]
-    async fn the_next_address_is_tried_when_one_refuses() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let addresses = ["127.0.0.9", "127.0.0.1"].map(|text| text.parse().unwrap());
-        let stream = connect(&addresses, port, &peer(), LIMIT).await.unwrap();
-        assert_eq!(stream.peer_addr().unwrap().ip(), addresses[1]);
     }
 
     #[tokio::test]

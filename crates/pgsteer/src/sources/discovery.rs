@@ -17,7 +17,7 @@ use tracing::{debug, info, warn};
 
 use super::base::{Base, strange};
 use super::http::Client;
-use super::{Gone, Hint};
+use super::{Gone, Hint, dial};
 use crate::clock::Clock;
 use crate::complaint::Complaint;
 
@@ -162,6 +162,8 @@ impl Discovery {
 pub async fn ask_once(http: &Client, seeds: &[Base]) -> anyhow::Result<Cluster> {
     let mut failures = Vec::new();
     for seed in seeds {
+        // A command asks once, so it waits for a slow lookup. A failed one is reported by the question.
+        let _ = dial::look_up(seed.endpoint()).await;
         match ask(http, seed).await {
             Ok(told) => return Ok(told.cluster),
             Err(failure) => failures.push(failure.to_string()),

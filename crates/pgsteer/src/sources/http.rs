@@ -4,6 +4,7 @@
 //! Patroni speaks HTTP/1.0 and closes after each answer (Python's `BaseHTTPRequestHandler`),
 //! so there is no connection to keep. etcd is asked seldom.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::io;
 use std::net::IpAddr;
@@ -149,12 +150,13 @@ impl Client {
         self.connect_limit
     }
 
-    /// Asks for `path` below `base`. `known` are the addresses of its host, where somebody
-    /// has resolved it already; else it is resolved here.
+    /// Asks for `path` below `base`. `known` are the addresses of its host, if a lookup has found
+    /// them already; else it is looked up here, which the limit does not count.
     pub async fn get(&self, base: &Base, known: &[IpAddr], path: &str) -> Result<Answer, Failure> {
         let request = Request::get(base.path_to(path)).version(Version::HTTP_10);
         let request = request.body(Full::default());
-        self.within_limit(base, self.exchange(base, known, request)).await
+        let addresses = addresses(base, known).await?;
+        self.within_limit(base, self.exchange(base, &addresses, request)).await
     }
 
     /// Posts a question as JSON to `path` below `base`. `token` tells who asks.
@@ -166,7 +168,8 @@ impl Client {
         token: Option<&str>,
     ) -> Result<Answer, Failure> {
         let request = posted(base, path, question, token);
-        self.within_limit(base, self.exchange(base, &[], request)).await
+        let addresses = addresses(base, &[]).await?;
+        self.within_limit(base, self.exchange(base, &addresses, request)).await
     }
 
     /// The same, where the answer goes on for as long as the connection lives.
@@ -178,7 +181,8 @@ impl Client {
         token: Option<&str>,
     ) -> Result<Following, Failure> {
         let request = posted(base, path, question, token);
-        self.within_limit(base, self.begin_to_follow(base, request)).await
+        let addresses = addresses(base, &[]).await?;
+        self.within_limit(base, self.begin_to_follow(base, &addresses, request)).await
     }
 
     async fn within_limit<T>(
@@ -195,10 +199,10 @@ impl Client {
     async fn exchange(
         &self,
         base: &Base,
-        known: &[IpAddr],
+        addresses: &[IpAddr],
         request: hyper::http::Result<Request<Full<Bytes>>>,
     ) -> Result<Answer, Failure> {
-        let (mut sender, connection) = self.connect(base, known).await?;
+        let (mut sender, connection) = self.connect(base, addresses).await?;
         let request = addressed(request, base)?;
         let asked = Instant::now();
         let answering = async {
@@ -213,9 +217,10 @@ impl Client {
     async fn begin_to_follow(
         &self,
         base: &Base,
+        addresses: &[IpAddr],
         request: hyper::http::Result<Request<Full<Bytes>>>,
     ) -> Result<Following, Failure> {
-        let (mut sender, connection) = self.connect(base, &[]).await?;
+        let (mut sender, connection) = self.connect(base, addresses).await?;
         let request = addressed(request, base)?;
         let connection = Task::spawn(async {
             // Its error reaches whoever reads the answer as well.
@@ -237,8 +242,8 @@ impl Client {
         })
     }
 
-    async fn connect(&self, base: &Base, known: &[IpAddr]) -> Result<Connected, Failure> {
-        let transport = self.open(base, known).await?;
+    async fn connect(&self, base: &Base, addresses: &[IpAddr]) -> Result<Connected, Failure> {
+        let transport = self.open(base, addresses).await?;
         http1::Builder::new()
             .max_buf_size(HEAD_BYTES_MAX)
             .handshake(TokioIo::new(transport))
@@ -246,14 +251,7 @@ impl Client {
             .map_err(|err| failure(&err, base))
     }
 
-    async fn open(&self, base: &Base, known: &[IpAddr]) -> Result<Box<dyn Transport>, Failure> {
-        let resolved;
-        let addresses = if known.is_empty() {
-            resolved = dial::resolve(base.endpoint()).await?;
-            &resolved
-        } else {
-            known
-        };
+    async fn open(&self, base: &Base, addresses: &[IpAddr]) -> Result<Box<dyn Transport>, Failure> {
         let port = base.endpoint().port();
         let stream = dial::connect(addresses, port, base.url(), self.connect_limit).await?;
         // Without it all works, only that a host that is gone is noticed later.
@@ -282,6 +280,15 @@ impl Client {
                 tls::client_config(Trust::System, None).map_err(|err| Arc::from(format!("{err:#}")))
             })
             .clone()
+    }
+}
+
+/// Where to connect: the addresses that are `known`, else those of a lookup, which is no part of
+/// what a server may take for its answer.
+async fn addresses<'a>(base: &Base, known: &'a [IpAddr]) -> Result<Cow<'a, [IpAddr]>, Failure> {
+    match known {
+        [] => dial::resolve(base.endpoint()).await.map(Cow::Owned),
+        known => Ok(Cow::Borrowed(known)),
     }
 }
 

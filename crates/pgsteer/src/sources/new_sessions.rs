@@ -107,7 +107,7 @@ mod tests {
                 if is_refusing.load(Ordering::SeqCst) { STOPPING } else { PASSWORD_REQUEST };
             async move {
                 let _ = stream.write_all(answer).await;
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                sleep(Duration::from_millis(100)).await;
             }
         })
         .await;

@@ -1,15 +1,19 @@
 //! The resolver of one member: the addresses that its host name stands for.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pgsteer_core::claim::Fact;
+use pgsteer_core::claim::{Fact, Failure};
 use pgsteer_core::names::Endpoint;
 use pgsteer_core::plan::Ask;
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::{Gone, Hint, Reporter, dial};
+use crate::lookup::PATIENCE;
 
 /// The time from one answer to the next while all is well.
 const REST: Duration = Duration::from_secs(30);
@@ -41,9 +45,10 @@ async fn moved(ask: &mut watch::Receiver<Ask>, postgres: &Endpoint) -> Result<()
 
 async fn follow(postgres: &Endpoint, reporter: &Reporter, unreachable: &Hint) -> Result<(), Gone> {
     let mut was_resolved = true;
+    let mut addresses_are_known = false;
     loop {
         let asked = Instant::now();
-        let answer = dial::resolve(postgres).await;
+        let answer = answer(postgres, asked, reporter, &mut addresses_are_known).await?;
         let is_resolved = answer.is_ok();
         match &answer {
             Err(failure) if was_resolved => warn!(member = %reporter.member, "{failure}"),
@@ -63,9 +68,34 @@ async fn follow(postgres: &Endpoint, reporter: &Reporter, unreachable: &Hint) ->
         tokio::time::sleep(HURRY).await;
         if is_resolved {
             // A hint that came in the meantime counts as well.
-            let _ = tokio::time::timeout(REST - HURRY, unreachable.given()).await;
+            let _ = timeout(REST - HURRY, unreachable.given()).await;
         }
     }
+}
+
+/// The answer of a lookup, however late. Where no address is known it is reported that there is none
+/// yet, so that an operator reads why.
+async fn answer(
+    postgres: &Endpoint,
+    asked: Instant,
+    reporter: &Reporter,
+    addresses_are_known: &mut bool,
+) -> Result<Result<Vec<IpAddr>, Failure>, Gone> {
+    let mut looking = pin!(dial::look_up(postgres));
+    let answer = match timeout(PATIENCE, &mut looking).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            if !*addresses_are_known {
+                let why = format!("{}: no answer within {PATIENCE:?} yet", postgres.host());
+                let late = Failure::Unresolved(Arc::from(why));
+                warn!(member = %reporter.member, "{late}");
+                reporter.claim(asked, Fact::Addresses(Err(late))).await?;
+            }
+            looking.await
+        }
+    };
+    *addresses_are_known |= answer.is_ok();
+    Ok(answer)
 }
 
 /// It is an address of this machine: the way there begins at itself. Loopback is everybody's.
