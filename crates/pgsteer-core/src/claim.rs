@@ -302,6 +302,10 @@ pub enum Failure {
         /// The server's message.
         message: Arc<str>,
     },
+    /// The server is alive, and pgsteer does not complete the login: it asks for a method that
+    /// `require_auth` excludes, for a password where none is configured, or for too much work.
+    #[error("the check login was not completed: {0}")]
+    LoginDeclined(Arc<str>),
     /// The answer is larger than anything the peer should say.
     #[error("{} answers more than {bytes_max} bytes", Cleaned(.peer))]
     TooLarge {
@@ -324,7 +328,7 @@ pub enum Failure {
 impl Failure {
     /// The peer is there and speaks, but not to us: its role stays unknown.
     pub fn is_login_refused(&self) -> bool {
-        matches!(self, Failure::LoginRefused { .. })
+        matches!(self, Failure::LoginRefused { .. } | Failure::LoginDeclined(_))
     }
 }
 

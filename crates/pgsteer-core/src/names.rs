@@ -180,6 +180,13 @@ impl Endpoint {
     }
 }
 
+impl Endpoint {
+    /// It is on this machine: what goes there does not leave it.
+    pub fn is_loopback(&self) -> bool {
+        &*self.host == "localhost" || self.ip().is_some_and(|address| address.is_loopback())
+    }
+}
+
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.host.contains(':') {

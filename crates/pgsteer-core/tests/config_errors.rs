@@ -213,7 +213,8 @@ fn a_word_that_is_none_is_told_the_words() {
 split_brain = 'ignore'
 [check]
 user = 'x'
-sslmode = 'verify-ca'
+sslmode = 'allow'
+require_auth = 'scram'
 [services.write]
 role = 'master'
 pooler_port = 6432
@@ -225,15 +226,17 @@ fallback = 'yes'
     assert_snapshot!(wrong_beside_patroni(text), @"
     pgsteer.toml:5:15: cluster.split_brain: `ignore` is not one of the possible words
         help: one of block, highest_timeline
-    pgsteer.toml:8:11: check.sslmode: `verify-ca` is not one of the possible words
-        help: did you mean `verify-full`?
-    pgsteer.toml:10:8: services.write.role: `master` is not one of the possible words
+    pgsteer.toml:8:11: check.sslmode: `allow` is not one of the possible words
+        help: did you mean `prefer`?
+    pgsteer.toml:9:16: check.require_auth: `scram` is not one of the possible words
+        help: one of password, md5, scram-sha-256, none
+    pgsteer.toml:11:8: services.write.role: `master` is not one of the possible words
         help: did you mean `primary`?
-    pgsteer.toml:12:15: services.write.pooler_down: `bypassed` is not one of the possible words
+    pgsteer.toml:13:15: services.write.pooler_down: `bypassed` is not one of the possible words
         help: did you mean `bypass`?
-    pgsteer.toml:14:8: services.read.role: `replicas` is not one of the possible words
+    pgsteer.toml:15:8: services.read.role: `replicas` is not one of the possible words
         help: did you mean `replica`?
-    pgsteer.toml:15:12: services.read.fallback: `yes` is not one of the possible words
+    pgsteer.toml:16:12: services.read.fallback: `yes` is not one of the possible words
         help: one of primary, none
     ");
 }
@@ -427,6 +430,24 @@ fallback = 'primary'
 }
 
 #[test]
+fn authorities_are_of_no_use_where_nothing_is_verified() {
+    let text = "verify = 'none'\nca_file = 'ca.pem'\n[check]\nuser = 'x'\nrequire_auth = 'gss'";
+    assert_snapshot!(wrong_beside_patroni(text), @r#"
+    pgsteer.toml:4:11: patroni.ca_file: it is not looked at with verify = "none"
+        help: set verify = "full" or "ca", or remove ca_file
+    pgsteer.toml:7:16: check.require_auth: `gss` leaves no method of authentication that pgsteer has
+        help: pgsteer has password, md5, scram-sha-256 and none
+    "#);
+    let text = "verify = 'verify-ca'\n[check]\nuser = 'x'\nrequire_auth = 'md5,!none'";
+    assert_snapshot!(wrong_beside_patroni(text), @"
+    pgsteer.toml:3:10: patroni.verify: `verify-ca` is not one of the possible words
+        help: did you mean `ca`?
+    pgsteer.toml:6:16: check.require_auth: `md5,!none` mixes methods that are accepted with methods that are not
+        help: either the methods that are accepted, or each that is not with `!` in front
+    ");
+}
+
+#[test]
 fn certificates_come_with_their_keys() {
     let text = "
 cert_file = 'client.pem'
@@ -467,7 +488,7 @@ timeout_seconds = 0
     pgsteer.toml:6:13: etcd.namespace: a name must not be empty
     pgsteer.toml:7:9: etcd.scope: a name must not be empty
     pgsteer.toml:8:1: etcd.user: there is no key `user` in [etcd]
-        help: known here: urls, namespace, scope, username, password_file, ca_file, cert_file, key_file, timeout_seconds
+        help: known here: urls, namespace, scope, username, password_file, verify, ca_file, cert_file, key_file, timeout_seconds
     pgsteer.toml:9:1: etcd.password: a password does not belong in this file (its value is not shown)
         help: put it into a file of its own and name that in [check] or [etcd]: password_file = "/etc/pgsteer/password"
     pgsteer.toml:10:19: etcd.timeout_seconds: `0` is out of range

@@ -115,6 +115,9 @@ pub enum Conflict {
     /// A CA that would not be looked at.
     #[error("it is not looked at with sslmode {}", .0.as_str())]
     CaFileUnused(SslMode),
+    /// The same, where nothing is verified.
+    #[error("it is not looked at with verify = \"none\"")]
+    CaFileWithoutVerify,
     /// Sessions would be ended while an answer is still in time.
     #[error("shorter than the {} seconds that {of} may take", seconds_text(*.timeout))]
     SilenceTooShort {
@@ -178,6 +181,9 @@ impl Conflict {
             }
             Conflict::WithoutPartner(_) => "give both cert_file and key_file, or none".into(),
             Conflict::CaFileUnused(_) => "set sslmode = \"verify-full\", or remove ca_file".into(),
+            Conflict::CaFileWithoutVerify => {
+                "set verify = \"full\" or \"ca\", or remove ca_file".into()
+            }
             Conflict::SilenceTooShort { .. } => {
                 "raise silence_seconds, or lower that timeout_seconds".into()
             }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::error::Place;
 use super::limits::{READ_LISTEN, WRITE_LISTEN};
 use super::purpose::Purpose;
-use super::{PoolerDown, SplitBrain, SslMode, Vocabulary, Weight};
+use super::{PoolerDown, RequireAuth, SplitBrain, SslMode, Verify, Vocabulary, Weight};
 use crate::claim::Role;
 use crate::names::{ClusterName, Endpoint, MemberName, ServiceName};
 
@@ -160,6 +160,8 @@ pub struct ClusterDraft {
 pub struct PatroniDraft {
     /// `urls`, each with its port.
     pub urls: Field<Vec<Given<String>>>,
+    /// `verify`.
+    pub verify: Field<Verify>,
     /// `ca_file`.
     pub ca_file: Field<PathBuf>,
     /// `cert_file`.
@@ -183,6 +185,8 @@ pub struct EtcdDraft {
     pub username: Field<String>,
     /// `password_file`.
     pub password_file: Field<PathBuf>,
+    /// `verify`.
+    pub verify: Field<Verify>,
     /// `ca_file`.
     pub ca_file: Field<PathBuf>,
     /// `cert_file`.
@@ -215,6 +219,8 @@ pub struct CheckDraft {
     pub password_file: Field<PathBuf>,
     /// `sslmode`.
     pub sslmode: Field<SslMode>,
+    /// `require_auth`.
+    pub require_auth: Field<RequireAuth>,
     /// `ca_file`.
     pub ca_file: Field<PathBuf>,
     /// `timeout_seconds`.

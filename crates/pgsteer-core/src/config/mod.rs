@@ -6,6 +6,7 @@
 //! that the configuration names.
 
 pub mod address;
+mod auth;
 pub mod conflict;
 pub mod draft;
 pub mod error;
@@ -25,6 +26,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use self::auth::{AuthMethod, RequireAuth};
 use crate::claim::{Found, Role};
 use crate::names::{ClusterName, MemberName, ServiceName};
 use crate::question::Question;
@@ -97,6 +99,8 @@ pub enum Membership {
 pub struct PatroniConfig {
     /// Base addresses, as `http://10.0.0.11:8008`; at least one.
     pub urls: Vec<String>,
+    /// How far the certificates of https servers are verified.
+    pub verify: Verify,
     /// Certificates of the authorities to trust, PEM; the system's if none is given.
     pub ca_file: Option<PathBuf>,
     /// Client certificate, PEM, for `verify_client: required`.
@@ -120,6 +124,8 @@ pub struct EtcdConfig {
     pub username: Option<String>,
     /// File that holds the password.
     pub password_file: Option<PathBuf>,
+    /// How far the certificates of https servers are verified.
+    pub verify: Verify,
     /// Certificates of the authorities to trust, PEM; the system's if none is given.
     pub ca_file: Option<PathBuf>,
     /// Client certificate, PEM.
@@ -141,7 +147,9 @@ pub struct CheckConfig {
     pub password_file: Option<PathBuf>,
     /// How TLS is asked for.
     pub sslmode: SslMode,
-    /// Certificates of the authorities to trust, PEM, for `verify-full`.
+    /// How the server may authenticate the login.
+    pub require_auth: RequireAuth,
+    /// Certificates of the authorities to trust, PEM, for `verify-ca` and `verify-full`.
     pub ca_file: Option<PathBuf>,
     /// How long one answer may take.
     pub timeout: Duration,
@@ -156,6 +164,8 @@ pub enum SslMode {
     Prefer,
     /// Always, whoever the server is.
     Require,
+    /// Always, from a server whose certificate is signed by a trusted authority.
+    VerifyCa,
     /// Always, from a server whose certificate is signed by a trusted authority and
     /// names the host.
     VerifyFull,
@@ -168,7 +178,31 @@ impl SslMode {
             SslMode::Disable => "disable",
             SslMode::Prefer => "prefer",
             SslMode::Require => "require",
+            SslMode::VerifyCa => "verify-ca",
             SslMode::VerifyFull => "verify-full",
+        }
+    }
+}
+
+/// How far the certificate of a server is verified that is asked by https.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Verify {
+    /// It is signed by a trusted authority and names the host.
+    #[default]
+    Full,
+    /// It is signed by a trusted authority.
+    Ca,
+    /// Not at all: the connection is encrypted, and may lead to anybody.
+    None,
+}
+
+impl Verify {
+    /// The word used in configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Verify::Full => "full",
+            Verify::Ca => "ca",
+            Verify::None => "none",
         }
     }
 }

@@ -157,6 +157,12 @@ pub enum Problem {
     /// Not a user or database name.
     #[error("not a user or database name of PostgreSQL: it is empty, too long or has a NUL")]
     Login,
+    /// Methods of authentication that are accepted and methods that are not, in one list.
+    #[error("{0} mixes methods that are accepted with methods that are not")]
+    AuthMixed(Shown),
+    /// No method of authentication that pgsteer has.
+    #[error("{0} leaves no method of authentication that pgsteer has")]
+    AuthUnsupported(Shown),
     /// Not a path.
     #[error("not a path of a file: it is empty, too long or has a NUL")]
     Path,
@@ -219,6 +225,10 @@ impl Problem {
                 "the name of a service, or as primary, replica?lag=16MB, read-only, sync; then the member, if it is not the local one".into()
             }
             Problem::Login => format!("1 to {LOGIN_NAME_BYTES_MAX} bytes"),
+            Problem::AuthMixed(_) => {
+                "either the methods that are accepted, or each that is not with `!` in front".into()
+            }
+            Problem::AuthUnsupported(_) => "pgsteer has password, md5, scram-sha-256 and none".into(),
             Problem::Path => format!("1 to {PATH_BYTES_MAX} bytes"),
             Problem::Conflict(conflict) => conflict.remedy(),
         })

@@ -5,7 +5,7 @@ use std::fmt;
 use super::units::{seconds_text, size_text};
 use super::{
     AgentConfig, CheckConfig, ClusterConfig, Config, EtcdConfig, Membership, PatroniConfig,
-    PoolerDown, ServiceConfig, Weight,
+    PoolerDown, ServiceConfig, Verify, Weight,
 };
 use crate::claim::Found;
 use crate::names::ServiceName;
@@ -110,7 +110,7 @@ fn agent_lines(f: &mut fmt::Formatter<'_>, agent: &AgentConfig) -> fmt::Result {
 }
 
 fn members_found(f: &mut fmt::Formatter<'_>, patroni: &PatroniConfig) -> fmt::Result {
-    writeln!(f, "members from Patroni at {}", patroni.urls.join(", "))
+    writeln!(f, "members from Patroni at {}{}", patroni.urls.join(", "), unverified(patroni.verify))
 }
 
 fn members_listed(f: &mut fmt::Formatter<'_>, members: &[Found]) -> fmt::Result {
@@ -119,8 +119,18 @@ fn members_listed(f: &mut fmt::Formatter<'_>, members: &[Found]) -> fmt::Result 
     writeln!(f, "no Patroni, members {}", each.join(", "))
 }
 
+/// What is not verified of certificates.
+fn unverified(verify: Verify) -> &'static str {
+    match verify {
+        Verify::Full => "",
+        Verify::Ca => ", whose certificates may name any host",
+        Verify::None => ", whose certificates are not verified",
+    }
+}
+
 fn watched(f: &mut fmt::Formatter<'_>, etcd: &EtcdConfig) -> fmt::Result {
-    write!(f, "switchovers known from etcd at {}, ", etcd.urls.join(", "))?;
+    write!(f, "switchovers known from etcd at {}", etcd.urls.join(", "))?;
+    write!(f, "{}, ", unverified(etcd.verify))?;
     match &etcd.scope {
         Some(scope) => writeln!(f, "keys below {}/{scope}", etcd.namespace),
         None => writeln!(f, "keys below {}/ and the scope that Patroni tells", etcd.namespace),
@@ -134,7 +144,11 @@ fn login(f: &mut fmt::Formatter<'_>, check: &CheckConfig) -> fmt::Result {
         Some(file) => write!(f, "password from {}", file.display())?,
         None => f.write_str("no password")?,
     }
-    writeln!(f, ", sslmode {}", check.sslmode.as_str())
+    write!(f, ", sslmode {}", check.sslmode.as_str())?;
+    match &check.password_file {
+        Some(_) => writeln!(f, ", require_auth {}", check.require_auth),
+        None => writeln!(f),
+    }
 }
 
 fn wishes(f: &mut fmt::Formatter<'_>, service: &ServiceConfig) -> fmt::Result {

@@ -2,7 +2,7 @@
 
 use super::problem::{Problem, Shown};
 use super::suggest::nearest;
-use super::{PoolerDown, SplitBrain, SslMode, Vocabulary, Weight};
+use super::{PoolerDown, SplitBrain, SslMode, Verify, Vocabulary, Weight};
 use crate::claim::Role;
 
 /// Reads the role that a service wants.
@@ -25,11 +25,32 @@ pub fn role(text: &str) -> Result<Role, Problem> {
 /// Reads how TLS is asked for.
 ///
 /// # Errors
-/// Any other word than `disable`, `prefer`, `require` and `verify-full`.
+/// Any other word than `disable`, `prefer`, `require`, `verify-ca` and `verify-full`.
 pub fn sslmode(text: &str) -> Result<SslMode, Problem> {
-    let modes = [SslMode::Disable, SslMode::Prefer, SslMode::Require, SslMode::VerifyFull];
-    let others = [("allow", "prefer"), ("verify-ca", "verify-full")];
+    let modes = [
+        SslMode::Disable,
+        SslMode::Prefer,
+        SslMode::Require,
+        SslMode::VerifyCa,
+        SslMode::VerifyFull,
+    ];
+    let others = [("allow", "prefer"), ("full", "verify-full"), ("ca", "verify-ca")];
     choose(text, &modes, SslMode::as_str, &others)
+}
+
+/// Reads how far certificates are verified.
+///
+/// # Errors
+/// Any other word than `full`, `ca` and `none`.
+pub fn verify(text: &str) -> Result<Verify, Problem> {
+    let others = [
+        ("verify-full", "full"),
+        ("required", "full"),
+        ("verify-ca", "ca"),
+        ("require", "none"),
+        ("disable", "none"),
+    ];
+    choose(text, &[Verify::Full, Verify::Ca, Verify::None], Verify::as_str, &others)
 }
 
 /// Reads what to do in a split brain.
@@ -101,6 +122,8 @@ mod tests {
     fn every_word_reads_back() {
         assert_eq!(role("standby_leader").unwrap(), Role::StandbyLeader);
         assert_eq!(sslmode("verify-full").unwrap(), SslMode::VerifyFull);
+        assert_eq!(sslmode("verify-ca").unwrap(), SslMode::VerifyCa);
+        assert_eq!(verify("ca").unwrap(), Verify::Ca);
         assert_eq!(split_brain("highest_timeline").unwrap(), SplitBrain::HighestTimeline);
         assert_eq!(pooler_down("bypass").unwrap(), PoolerDown::Bypass);
         assert!(fallback("primary").unwrap());
@@ -113,7 +136,9 @@ mod tests {
             let problem = role(old).unwrap_err();
             assert_eq!(problem.remedy().unwrap(), format!("did you mean `{new}`?"));
         }
-        let problem = sslmode("verify-ca").unwrap_err();
-        assert_eq!(problem.remedy().unwrap(), "did you mean `verify-full`?");
+        let problem = sslmode("allow").unwrap_err();
+        assert_eq!(problem.remedy().unwrap(), "did you mean `prefer`?");
+        let problem = verify("verify-full").unwrap_err();
+        assert_eq!(problem.remedy().unwrap(), "did you mean `full`?");
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use pgsteer_core::claim::{Found, Role};
 use pgsteer_core::config::{
     CheckConfig, ClusterConfig, Config, Membership, PatroniConfig, PoolerDown, ProxyConfig,
-    ServiceConfig, SplitBrain, SslMode,
+    RequireAuth, ServiceConfig, SplitBrain, SslMode,
 };
 use pgsteer_core::names::{ClusterName, Endpoint, MemberName, ServiceName};
 
@@ -45,6 +45,7 @@ pub fn config() -> Config {
 pub fn patroni_at(url: &str) -> Membership {
     Membership::Patroni(PatroniConfig {
         urls: vec![url.to_owned()],
+        verify: Default::default(),
         ca_file: None,
         cert_file: None,
         key_file: None,
@@ -59,6 +60,7 @@ pub fn check() -> CheckConfig {
         dbname: "postgres".to_owned(),
         password_file: None,
         sslmode: SslMode::Prefer,
+        require_auth: RequireAuth::usual(SslMode::Prefer),
         ca_file: None,
         timeout: ANSWER_TIMEOUT,
     }

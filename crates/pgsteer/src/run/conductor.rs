@@ -198,6 +198,7 @@ mod tests {
         let patroni = |url: &str| {
             config(Membership::Patroni(PatroniConfig {
                 urls: vec![url.to_owned()],
+                verify: Default::default(),
                 ca_file: None,
                 cert_file: None,
                 key_file: None,

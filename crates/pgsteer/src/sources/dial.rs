@@ -10,7 +10,7 @@ use pgsteer_core::names::Endpoint;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-use crate::lookup;
+use crate::{lookup, tls};
 
 /// A connection, encrypted or not.
 pub trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -67,7 +67,7 @@ pub fn failure(err: &io::Error, peer: &Arc<str>) -> Failure {
         Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) => {
             return Failure::Tls(Arc::from(format!("{peer} does not seem to speak TLS")));
         }
-        Some(tls) => return Failure::Tls(Arc::from(format!("{peer}: {tls}"))),
+        Some(tls) => return Failure::Tls(Arc::from(format!("{peer}: {}", tls::sentence(tls)))),
         None => {}
     }
     match err.kind() {
@@ -94,7 +94,7 @@ mod tests {
 
     use super::*;
     use crate::sources::fake;
-    use crate::tls::{self, Trust};
+    use crate::tls::Trust;
 
     const LIMIT: Duration = Duration::from_secs(5);
 
@@ -120,7 +120,7 @@ mod tests {
         })
         .await;
         let stream = TcpStream::connect(address).await.unwrap();
-        let config = tls::client_config(Trust::Anyone, None).unwrap();
+        let config = tls::client_config(Trust::ANY, None).unwrap();
         let name = tls::server_name("pg-1").unwrap();
         let err = TlsConnector::from(config).connect(name, stream).await.unwrap_err();
         let clear = Failure::Tls(Arc::from("pg-1:5432 does not seem to speak TLS"));

@@ -20,6 +20,7 @@ use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{Request, Version};
 use hyper_util::rt::TokioIo;
 use pgsteer_core::claim::Failure;
+use pgsteer_core::config::Verify;
 use rustls::ClientConfig;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
@@ -44,6 +45,9 @@ const LINE_BYTES_MAX: usize = 1024 * 1024;
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 const KEEPALIVE_PROBES: u32 = 3;
+
+/// What is trusted unless files say otherwise.
+const SYSTEM: Trust<'static> = Trust { verify: Verify::Full, ca_file: None };
 
 /// Asks, within a limit.
 #[derive(Clone)]
@@ -277,7 +281,7 @@ impl Client {
     fn tls_config(&self) -> Result<Arc<ClientConfig>, Arc<str>> {
         self.tls
             .get_or_init(|| {
-                tls::client_config(Trust::System, None).map_err(|err| Arc::from(format!("{err:#}")))
+                tls::client_config(SYSTEM, None).map_err(|err| Arc::from(format!("{err:#}")))
             })
             .clone()
     }

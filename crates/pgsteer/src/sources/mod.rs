@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail};
 use pgsteer_core::claim::{Claim, Fact, Found, Report};
-use pgsteer_core::config::{ClusterConfig, Membership, PatroniConfig};
+use pgsteer_core::config::{ClusterConfig, Membership, PatroniConfig, Verify};
 use pgsteer_core::lateness::RUN_ON;
 use pgsteer_core::names::MemberName;
 use pgsteer_core::plan::Plan;
@@ -147,14 +147,15 @@ pub fn read_secret(file: &Path) -> anyhow::Result<String> {
 }
 
 fn client(patroni: &PatroniConfig) -> anyhow::Result<Client> {
-    let PatroniConfig { ca_file, cert_file, key_file, timeout, .. } = patroni;
-    let client = http_client(RUN_ON.max(*timeout), ca_file, cert_file, key_file)?;
+    let PatroniConfig { verify, ca_file, cert_file, key_file, timeout, .. } = patroni;
+    let trust = Trust { verify: *verify, ca_file: ca_file.as_deref() };
+    let client = http_client(RUN_ON.max(*timeout), trust, cert_file, key_file)?;
     Ok(client.with_connect_limit(*timeout))
 }
 
 fn http_client(
     limit: Duration,
-    ca_file: &Option<PathBuf>,
+    trust: Trust<'_>,
     cert_file: &Option<PathBuf>,
     key_file: &Option<PathBuf>,
 ) -> anyhow::Result<Client> {
@@ -163,15 +164,8 @@ fn http_client(
         // The configuration has either both or none.
         _ => None,
     };
-    let trust = match ca_file {
-        Some(file) => Trust::Authorities(file),
-        None => Trust::System,
-    };
-    let needs_files = ca_file.is_some() || identity.is_some();
-    let tls = match needs_files {
-        true => Some(tls::client_config(trust, identity)?),
-        false => None,
-    };
+    let is_usual = trust.verify == Verify::Full && trust.ca_file.is_none() && identity.is_none();
+    let tls = if is_usual { None } else { Some(tls::client_config(trust, identity)?) };
     Ok(Client::new(limit, tls))
 }
 
@@ -216,7 +210,7 @@ impl Reporter {
 
 #[cfg(test)]
 mod tests {
-    use pgsteer_core::config::{CheckConfig, SplitBrain, SslMode};
+    use pgsteer_core::config::{CheckConfig, RequireAuth, SplitBrain, SslMode};
     use pgsteer_core::names::{ClusterName, Endpoint};
     use pgsteer_core::plan::{Ask, Pace};
 
@@ -227,6 +221,7 @@ mod tests {
             name: ClusterName::new("demo").unwrap(),
             members: Membership::Patroni(PatroniConfig {
                 urls: urls.iter().map(|url| (*url).to_owned()).collect(),
+                verify: Default::default(),
                 ca_file: None,
                 cert_file: None,
                 key_file: None,
@@ -237,6 +232,7 @@ mod tests {
                 dbname: "postgres".to_owned(),
                 password_file,
                 sslmode: SslMode::Disable,
+                require_auth: RequireAuth::usual(SslMode::Disable),
                 ca_file: None,
                 timeout: Duration::from_secs(1),
             }),

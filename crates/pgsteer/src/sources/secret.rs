@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -19,7 +19,8 @@ const SECRET_BYTES_MAX: u64 = 4096;
 pub struct Secret(String);
 
 impl Secret {
-    /// Reads the first line of `file`. One that everybody may read is taken, and the log says so.
+    /// Reads the first line of `file`. One that others than its owner may read is taken, and the log
+    /// warns of it.
     ///
     /// # Errors
     /// A file that cannot be read, is empty, too large or no UTF-8; the message names the
@@ -27,17 +28,18 @@ impl Secret {
     pub fn read(file: &Path) -> anyhow::Result<Secret> {
         let name = file.display();
         let mut bytes = Vec::new();
-        let mut is_open_to_all = false;
+        let mut mode = 0;
         let length = File::open(file)
             .and_then(|opened| {
-                is_open_to_all = is_for_everybody(&opened)?;
+                mode = opened.metadata()?.permissions().mode();
                 opened.take(SECRET_BYTES_MAX + 1).read_to_end(&mut bytes)
             })
             .map_err(|error| Complaint::unreadable(file, &error))?;
-        if is_open_to_all {
+        if let Some(readers) = readers(mode) {
             warn!(
-                "{name}: everybody on this machine may read this password: chmod 600 {name}, with pgsteer's \
-                 user as the owner"
+                "{name}: {readers} may read this password (mode {:04o}): chmod 600 {name}, with pgsteer's user \
+                 as the owner",
+                mode & 0o7777
             );
         }
         if length as u64 > SECRET_BYTES_MAX {
@@ -58,8 +60,13 @@ impl Secret {
     }
 }
 
-fn is_for_everybody(file: &File) -> io::Result<bool> {
-    Ok(file.metadata()?.permissions().mode() & 0o004 != 0)
+/// Who may read a file with this mode, its owner aside.
+fn readers(mode: u32) -> Option<&'static str> {
+    match (mode & 0o004, mode & 0o040) {
+        (0, 0) => None,
+        (0, _) => Some("the group of the file"),
+        _ => Some("every user of this machine"),
+    }
 }
 
 impl From<&str> for Secret {
@@ -79,6 +86,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::sources::fake::Log;
 
     fn file(name: &str, content: &[u8]) -> std::path::PathBuf {
         let path = std::env::temp_dir().join(format!("pgsteer-{}-{name}", std::process::id()));
@@ -94,11 +102,21 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_for_everybody_if_others_than_its_owner_and_group_may_read_it() {
+    fn a_file_that_its_group_or_others_may_read_is_warned_of() {
         let path = file("open", b"open sesame");
-        for (mode, is_open) in [(0o644, true), (0o604, true), (0o640, false), (0o600, false)] {
+        let log = Log::default();
+        let _guard = log.listen();
+        for mode in [0o600, 0o400, 0o640, 0o644, 0o604] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-            assert_eq!(is_for_everybody(&File::open(&path).unwrap()).unwrap(), is_open, "{mode:o}");
+            assert_eq!(Secret::read(&path).unwrap().expose(), "open sesame");
+        }
+        let text = log.text();
+        let lines: Vec<&str> = text.lines().collect();
+        let expected = [("the group", "0640"), ("every user", "0644"), ("every user", "0604")];
+        assert_eq!(lines.len(), expected.len(), "{text}");
+        for (line, (readers, mode)) in lines.iter().zip(expected) {
+            assert!(line.contains(readers) && line.contains(mode), "{line}");
+            assert!(!line.contains("sesame"));
         }
         fs::remove_file(path).unwrap();
     }

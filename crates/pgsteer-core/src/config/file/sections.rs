@@ -14,7 +14,7 @@ use crate::config::draft::{
 use crate::config::limits::{self, TAGS_MAX};
 use crate::config::problem::Problem;
 use crate::config::purpose::Purpose;
-use crate::config::{address, plain, words};
+use crate::config::{RequireAuth, address, plain, words};
 use crate::names::{ClusterName, MemberName, ServiceName};
 
 /// The whole file.
@@ -64,6 +64,7 @@ fn patroni(s: &mut Section<'_, '_>) -> PatroniDraft {
         urls: s.find("urls").map_or_else(Field::default, |e| {
             urls(&e, "urls = [\"http://10.0.0.11:8008\"]", address::patroni_url)
         }),
+        verify: s.read("verify", text("verify = \"full\"", words::verify)),
         ca_file: s.read("ca_file", path),
         cert_file: s.read("cert_file", path),
         key_file: s.read("key_file", path),
@@ -80,6 +81,7 @@ fn etcd(s: &mut Section<'_, '_>) -> EtcdDraft {
         scope: s.read("scope", text("scope = \"batman\"", plain::name)),
         username: s.read("username", text("username = \"pgsteer\"", plain::name)),
         password_file: s.read("password_file", path),
+        verify: s.read("verify", text("verify = \"full\"", words::verify)),
         ca_file: s.read("ca_file", path),
         cert_file: s.read("cert_file", path),
         key_file: s.read("key_file", path),
@@ -135,6 +137,8 @@ fn check(s: &mut Section<'_, '_>) -> CheckDraft {
         dbname: s.read("dbname", login),
         password_file: s.read("password_file", path),
         sslmode: s.read("sslmode", text("sslmode = \"prefer\"", words::sslmode)),
+        require_auth: s
+            .read("require_auth", text("require_auth = \"scram-sha-256\"", RequireAuth::parse)),
         ca_file: s.read("ca_file", path),
         timeout: s.read("timeout_seconds", seconds(limits::CHECK_TIMEOUT)),
     }

@@ -1,6 +1,7 @@
 //! The cluster: where its members come from, and the login to ask them with.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,8 @@ use crate::config::draft::{CheckDraft, Draft, EtcdDraft, Field, Given, MemberDra
 use crate::config::error::{ConfigErrors, Place};
 use crate::config::limits::{self, MEMBERS_MAX};
 use crate::config::{
-    CheckConfig, ClusterConfig, EtcdConfig, Here, Membership, PatroniConfig, SplitBrain, SslMode,
+    CheckConfig, ClusterConfig, EtcdConfig, Here, Membership, PatroniConfig, RequireAuth,
+    SplitBrain, SslMode, Verify,
 };
 use crate::names::ClusterName;
 
@@ -72,6 +74,7 @@ fn membership(draft: &Draft, errors: &mut ConfigErrors) -> Option<Membership> {
 fn patroni(given: &Given<PatroniDraft>, errors: &mut ConfigErrors) -> Option<PatroniConfig> {
     let draft = &given.value;
     check_pair(("cert_file", &draft.cert_file), ("key_file", &draft.key_file), errors);
+    check_ca_file(&draft.verify, &draft.ca_file, errors);
     let example = "urls = [\"http://10.0.0.11:8008\"]";
     if draft.urls.is_absent() {
         errors.push(given.place.clone(), Conflict::Missing { key: "urls", example });
@@ -81,6 +84,7 @@ fn patroni(given: &Given<PatroniDraft>, errors: &mut ConfigErrors) -> Option<Pat
     check_distinct(urls.value.iter().map(|url| (&url.value, &url.place)), errors);
     Some(PatroniConfig {
         urls: urls.value.iter().map(|url| url.value.clone()).collect(),
+        verify: draft.verify.or(Verify::Full),
         ca_file: draft.ca_file.clone().value(),
         cert_file: draft.cert_file.clone().value(),
         key_file: draft.key_file.clone().value(),
@@ -94,6 +98,7 @@ fn etcd(whole: &Draft, given: &Given<EtcdDraft>, errors: &mut ConfigErrors) -> O
         errors.push(given.place.clone(), Conflict::EtcdWithoutPatroni);
     }
     check_pair(("cert_file", &draft.cert_file), ("key_file", &draft.key_file), errors);
+    check_ca_file(&draft.verify, &draft.ca_file, errors);
     let password_file = ("password_file", &draft.password_file);
     check_pair(("username", &draft.username), password_file, errors);
     let example = "urls = [\"http://10.0.0.11:2379\"]";
@@ -109,6 +114,7 @@ fn etcd(whole: &Draft, given: &Given<EtcdDraft>, errors: &mut ConfigErrors) -> O
         scope: draft.scope.clone().value(),
         username: draft.username.clone().value(),
         password_file: draft.password_file.clone().value(),
+        verify: draft.verify.or(Verify::Full),
         ca_file: draft.ca_file.clone().value(),
         cert_file: draft.cert_file.clone().value(),
         key_file: draft.key_file.clone().value(),
@@ -144,7 +150,7 @@ fn login(given: &Given<CheckDraft>, errors: &mut ConfigErrors) -> Option<CheckCo
     let draft = &given.value;
     let sslmode = draft.sslmode.or(SslMode::Prefer);
     if let (Some(ca), false) = (draft.ca_file.given(), draft.sslmode.is_wrong())
-        && sslmode != SslMode::VerifyFull
+        && !matches!(sslmode, SslMode::VerifyCa | SslMode::VerifyFull)
     {
         errors.push(ca.place.clone(), Conflict::CaFileUnused(sslmode));
     }
@@ -157,6 +163,7 @@ fn login(given: &Given<CheckDraft>, errors: &mut ConfigErrors) -> Option<CheckCo
         dbname: draft.dbname.or(limits::CHECK_DBNAME.to_owned()),
         password_file: draft.password_file.clone().value(),
         sslmode,
+        require_auth: draft.require_auth.or(RequireAuth::usual(sslmode)),
         ca_file: draft.ca_file.clone().value(),
         timeout: draft.timeout.or(limits::CHECK_TIMEOUT.usual()),
     })
@@ -201,6 +208,13 @@ fn check_silence(draft: &Draft, errors: &mut ConfigErrors) {
             let timeout: Duration = given.value;
             errors.push(place, Conflict::SilenceTooShort { timeout, of });
         }
+    }
+}
+
+/// Authorities are of no use where nothing is verified.
+fn check_ca_file(verify: &Field<Verify>, ca_file: &Field<PathBuf>, errors: &mut ConfigErrors) {
+    if let (Some(ca), Verify::None) = (ca_file.given(), verify.or(Verify::Full)) {
+        errors.push(ca.place.clone(), Conflict::CaFileWithoutVerify);
     }
 }
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{agent_listen, is_word};
 use crate::claim::Found;
 use crate::config::limits::HTTP_LISTEN;
-use crate::config::{Membership, PatroniConfig};
+use crate::config::{Membership, PatroniConfig, Verify};
 use crate::names::Endpoint;
 use crate::render::host::bracketed;
 use crate::render::label::labels;
@@ -110,16 +110,20 @@ fn patroni_check(
     }
     words.push(format!("port {}", api.port()));
     if scheme == "https" {
-        words.push("check-ssl verify required ca-file".to_owned());
-        words.push(match &patroni.ca_file {
-            Some(file) => path(file)?,
-            None => "@system-ca".to_owned(),
+        words.push(match (patroni.verify, &patroni.ca_file) {
+            (Verify::None, _) => "check-ssl verify none".to_owned(),
+            (_, Some(file)) => format!("check-ssl verify required ca-file {}", path(file)?),
+            (_, None) => "check-ssl verify required ca-file @system-ca".to_owned(),
         });
         if let Some(file) = &patroni.cert_file {
             words.push(format!("crt {}", path(file)?));
         }
         if api.ip().is_none() {
-            words.push(format!("check-sni {0} verifyhost {0}", escape::haproxy(api.host())));
+            let host = escape::haproxy(api.host());
+            words.push(format!("check-sni {host}"));
+            if patroni.verify == Verify::Full {
+                words.push(format!("verifyhost {host}"));
+            }
         }
     }
     Ok(words.join(" "))

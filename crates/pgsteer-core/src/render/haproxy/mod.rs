@@ -185,7 +185,7 @@ fn sql(config: &Config, profile: Profile, is_asked: bool) -> Result<Option<Sql>,
             "a login without password, because HAProxy cannot give one: trust in pg_hba.conf, and no password_file in [check]",
         ));
     }
-    if matches!(sslmode, SslMode::Require | SslMode::VerifyFull) {
+    if matches!(sslmode, SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull) {
         return Err(refuse(
             "a login without TLS, because HAProxy cannot ask PostgreSQL for it: sslmode = \"prefer\" in [check]",
         ));

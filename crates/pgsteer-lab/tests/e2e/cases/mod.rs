@@ -101,6 +101,7 @@ pub fn all() -> Vec<Case> {
             replicas::one_that_lags_is_drained_and_comes_back,
             replicas::one_that_patroni_does_not_list_any_more_is_drained_and_comes_back,
             replicas::one_that_crashes_turns_no_reader_away,
+            replicas::one_in_a_smart_shutdown_gets_no_reader_and_its_sessions_go_on,
             replicas::without_any_the_primary_stands_in_if_it_may,
             pooler::a_switchover_behind_poolers_turns_no_client_away,
             postgres::a_hang_only_makes_clients_wait,

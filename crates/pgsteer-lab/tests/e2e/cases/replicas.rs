@@ -1,10 +1,12 @@
 //! Which replicas readers are led to.
 
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use pgsteer_lab::{Lab, Truth};
 
+use crate::clients::run;
 use crate::kept::Kept;
 use crate::steer::{Steer, Wanted};
 use crate::traffic::{Traffic, Tries};
@@ -109,6 +111,34 @@ pub fn one_that_crashes_turns_no_reader_away(lab: &Lab) -> Result<()> {
     reads.ensure_cut_only_with(&crashing, &truth)?;
     ensure!(reads.done_by(lab, &staying)? > 0);
     old.ensure_alive()
+}
+
+/// A smart shutdown: it refuses every new session with 57P03, its old ones go on, and Patroni reports
+/// that all is well.
+pub fn one_in_a_smart_shutdown_gets_no_reader_and_its_sessions_go_on(lab: &Lab) -> Result<()> {
+    let steer = Steer::start(lab, &Wanted::default())?;
+    let [stopping, staying] = two_replicas(lab)?;
+    let mut old = reader_at(lab, &steer, &stopping)?;
+    let pid_file = lab.member(&stopping)?.data_folder().join("postmaster.pid");
+    let pid = std::fs::read_to_string(pid_file)?.lines().next().context("no pid")?.to_owned();
+    let signal = |name: &str| run(Command::new("kill").args([name, pid.as_str()]));
+    signal("-TERM")?;
+    // Nobody asks for a session there: it is found out all the same.
+    steer.wait_for("the refusal to be found out", Duration::from_secs(5), |steer| {
+        steer.gate("read", &stopping).is_ok_and(|gate| gate.is("shut", "no_new_sessions"))
+    })?;
+    let reads = reads_for(&steer, Duration::from_millis(400))?;
+    reads.ensure_none_refused()?;
+    ensure!(reads.cut().is_empty() && reads.done_by(lab, &staying)? > 0, "{reads}");
+    old.ensure_alive()?;
+    // The session of pgsteer itself is not what the shutdown waits for.
+    steer.wait_for("the end of the tether", SOON, |steer| {
+        steer.gate("read", &stopping).is_ok_and(|gate| gate.is("shut", "down"))
+    })?;
+    old.ensure_alive()?;
+    signal("-INT")?;
+    steer.wait_for_gate("read", &stopping, "open", Duration::from_secs(40))?;
+    Ok(())
 }
 
 pub fn without_any_the_primary_stands_in_if_it_may(lab: &Lab) -> Result<()> {

@@ -23,7 +23,7 @@ use pgsteer_core::wire::etcd::{
 };
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use self::schedule::Schedule;
 use super::base::{Base, Peer, strange};
@@ -31,6 +31,7 @@ use super::http::{Client, Following, Lines};
 use super::secret::Secret;
 use super::{Gone, http_client};
 use crate::clock::Clock;
+use crate::tls::Trust;
 
 /// The time from one look to the next.
 const LOOK: Duration = Duration::from_secs(5);
@@ -69,16 +70,31 @@ impl Settings {
             // The configuration has either both or none.
             _ => None,
         };
-        let EtcdConfig { ca_file, cert_file, key_file, timeout, .. } = config;
+        let EtcdConfig { verify, ca_file, cert_file, key_file, timeout, .. } = config;
+        let trust = Trust { verify: *verify, ca_file: ca_file.as_deref() };
+        let bases = config.urls.iter().map(base).collect::<Result<Vec<_>, _>>()?;
+        if login.is_some() {
+            warn_of_clear_password(&bases);
+        }
         Ok(Settings {
-            http: http_client(*timeout, ca_file, cert_file, key_file)?,
-            bases: config.urls.iter().map(base).collect::<Result<_, _>>()?,
+            http: http_client(*timeout, trust, cert_file, key_file)?,
+            bases,
             login,
             namespace: config.namespace.clone(),
             scope: config.scope.as_deref().map(Arc::from),
             limit: *timeout,
             look: LOOK,
         })
+    }
+}
+
+/// The password goes over the network as it is where an etcd is asked by http.
+fn warn_of_clear_password(bases: &[Base]) {
+    for base in bases.iter().filter(|base| !base.is_https() && !base.endpoint().is_loopback()) {
+        warn!(
+            "etcd's password goes to {} in clear: use https there and in [etcd] urls",
+            base.url()
+        );
     }
 }
 

@@ -6,20 +6,17 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fallible_iterator::FallibleIterator;
 use pgsteer_core::claim::Failure;
-use pgsteer_core::config::{CheckConfig, SslMode};
+use pgsteer_core::config::{CheckConfig, RequireAuth, SslMode, Verify};
 use pgsteer_core::names::Endpoint;
-use pgsteer_core::wire::error::sqlstate;
-use postgres_protocol::authentication::md5_hash;
-use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
-use postgres_protocol::message::backend::{AuthenticationSaslBody, Message};
+use postgres_protocol::message::backend::Message;
 use postgres_protocol::message::frontend;
 use rustls::ClientConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use super::authentication::Authentication;
 use super::session::Session;
 use super::wire::{Connection, Refusal, nonsense};
 use crate::sources::dial::{self, Transport};
@@ -36,6 +33,7 @@ pub struct Login {
     user: String,
     dbname: String,
     password: Option<Secret>,
+    require_auth: RequireAuth,
     encryption: Encryption,
     /// How long a login, and any other answer, may take.
     pub limit: Duration,
@@ -86,15 +84,16 @@ impl Login {
     /// # Errors
     /// A file that cannot be used; the message names it and shows no secret.
     pub fn read(check: &CheckConfig) -> anyhow::Result<Login> {
-        let trust = match &check.ca_file {
-            Some(file) => Trust::Authorities(file),
-            None => Trust::System,
+        let config = |verify| {
+            let trust = Trust { verify, ca_file: check.ca_file.as_deref() };
+            tls::client_config(trust, None)
         };
         let encryption = match check.sslmode {
             SslMode::Disable => Encryption::Never,
-            SslMode::Prefer => Encryption::Preferred(tls::client_config(Trust::Anyone, None)?),
-            SslMode::Require => Encryption::Always(tls::client_config(Trust::Anyone, None)?),
-            SslMode::VerifyFull => Encryption::Always(tls::client_config(trust, None)?),
+            SslMode::Prefer => Encryption::Preferred(config(Verify::None)?),
+            SslMode::Require => Encryption::Always(config(Verify::None)?),
+            SslMode::VerifyCa => Encryption::Always(config(Verify::Ca)?),
+            SslMode::VerifyFull => Encryption::Always(config(Verify::Full)?),
         };
         Ok(Login {
             user: check.user.clone(),
@@ -103,6 +102,7 @@ impl Login {
                 Some(file) => Some(Secret::read(file)?),
                 None => None,
             },
+            require_auth: check.require_auth.clone(),
             encryption,
             limit: check.timeout,
         })
@@ -114,6 +114,7 @@ impl Login {
             user: "pgsteer".to_owned(),
             dbname: "postgres".to_owned(),
             password: None,
+            require_auth: RequireAuth::usual(SslMode::Disable),
             encryption: Encryption::Never,
             limit,
         }
@@ -126,9 +127,16 @@ impl Login {
             user: "pgcheck".to_owned(),
             dbname: "postgres".to_owned(),
             password: password.map(Secret::from),
+            require_auth: RequireAuth::usual(SslMode::Disable),
             encryption: Encryption::Never,
             limit,
         }
+    }
+
+    /// The same with other methods of authentication.
+    #[cfg(test)]
+    pub fn requiring(self, require_auth: &str) -> Login {
+        Login { require_auth: RequireAuth::parse(require_auth).unwrap(), ..self }
     }
 
     /// Logs in at the first of `addresses` that accepts a connection.
@@ -233,7 +241,9 @@ impl Login {
 
     async fn enter(&self, knocked: Knocked) -> Result<LoggedIn, Failure> {
         let Knocked { asked, mut connection, answer } = knocked;
-        self.authenticate(&mut connection, answer).await?;
+        let Login { user, password, require_auth, .. } = self;
+        let authentication = Authentication { user, password: password.as_ref(), require_auth };
+        authentication.run(&mut connection, answer).await?;
         let reported = welcome(&mut connection).await?;
         Ok(LoggedIn { asked, session: Session::new(connection, &reported) })
     }
@@ -265,77 +275,12 @@ impl Login {
         let connecting = TlsConnector::from(config.clone()).connect(name, stream);
         match connecting.await {
             Ok(stream) => Ok(Box::new(stream)),
-            Err(err) => Err(refused(&err.to_string())),
+            Err(err) => Err(match dial::failure(&err, peer) {
+                tls @ Failure::Tls(_) => tls,
+                // Whatever ended it, it was the handshake that it ended.
+                _ => refused(&format!("the handshake failed: {err}")),
+            }),
         }
-    }
-
-    async fn authenticate(
-        &self,
-        connection: &mut Connection,
-        mut answer: Message,
-    ) -> Result<(), Failure> {
-        loop {
-            match answer {
-                Message::AuthenticationOk => return Ok(()),
-                Message::AuthenticationCleartextPassword => {
-                    let password = self.password()?.expose().as_bytes();
-                    connection.send(|buf| frontend::password_message(password, buf)).await?;
-                }
-                Message::AuthenticationMd5Password(body) => {
-                    let password = self.password()?.expose().as_bytes();
-                    let hash = md5_hash(self.user.as_bytes(), password, body.salt());
-                    connection.send(|buf| frontend::password_message(hash.as_bytes(), buf)).await?;
-                }
-                Message::AuthenticationSasl(body) => self.scram(connection, &body).await?,
-                Message::ErrorResponse(body) => return Err(Refusal::of(&body).into()),
-                Message::NoticeResponse(_) => {}
-                Message::AuthenticationGss
-                | Message::AuthenticationKerberosV5
-                | Message::AuthenticationScmCredential
-                | Message::AuthenticationSspi => return Err(unknown_method()),
-                _ => return Err(connection.nonsense("no authentication in the login")),
-            }
-            answer = connection.receive().await?;
-        }
-    }
-
-    /// SCRAM-SHA-256 (RFC 7677) without channel binding: the server's proof at the end shows
-    /// that it knows the password too, whoever carries the bytes.
-    async fn scram(
-        &self,
-        connection: &mut Connection,
-        offered: &AuthenticationSaslBody,
-    ) -> Result<(), Failure> {
-        let mut mechanisms = offered.mechanisms();
-        if !matches!(mechanisms.any(|name| Ok(name == SCRAM_SHA_256)), Ok(true)) {
-            return Err(unknown_method());
-        }
-        let password = self.password()?.expose().as_bytes();
-        let mut scram = ScramSha256::new(password, ChannelBinding::unsupported());
-        connection
-            .send(|buf| frontend::sasl_initial_response(SCRAM_SHA_256, scram.message(), buf))
-            .await?;
-        match connection.receive().await? {
-            Message::AuthenticationSaslContinue(body) => {
-                scram.update(body.data()).map_err(|err| connection.nonsense(&err.to_string()))?
-            }
-            Message::ErrorResponse(body) => return Err(Refusal::of(&body).into()),
-            _ => return Err(connection.nonsense("SCRAM without its second step")),
-        }
-        connection.send(|buf| frontend::sasl_response(scram.message(), buf)).await?;
-        match connection.receive().await? {
-            Message::AuthenticationSaslFinal(body) => scram
-                .finish(body.data())
-                .map_err(|_| connection.nonsense("its proof of knowing the password is wrong")),
-            Message::ErrorResponse(body) => Err(Refusal::of(&body).into()),
-            _ => Err(connection.nonsense("SCRAM without its last step")),
-        }
-    }
-
-    fn password(&self) -> Result<&Secret, Failure> {
-        let none = "it asks for a password, none is configured";
-        let refusal = || Refusal::by_us(sqlstate::INVALID_PASSWORD, none).into();
-        self.password.as_ref().ok_or_else(refusal)
     }
 }
 
@@ -367,12 +312,4 @@ async fn welcome(connection: &mut Connection) -> Result<BTreeMap<String, String>
             _ => return Err(connection.nonsense("no end of the login")),
         }
     }
-}
-
-fn unknown_method() -> Failure {
-    Refusal::by_us(
-        sqlstate::INVALID_AUTHORIZATION,
-        "it asks for a method of authentication that pgsteer does not know",
-    )
-    .into()
 }

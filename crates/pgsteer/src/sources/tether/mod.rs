@@ -6,6 +6,7 @@
 //! there is of a demotion or a crash. Beside a kept session a new one is tried every two seconds:
 //! a server can refuse those, or its postmaster can hang, while its old sessions go on.
 
+mod authentication;
 mod backoff;
 #[cfg(test)]
 mod fake;
@@ -43,6 +44,10 @@ use self::subject::{Stage, Subject};
 
 /// The least time from one progress query to the next.
 const PROGRESS_PACE: Duration = Duration::from_secs(1);
+
+/// How long the kept session outlives the first 57P03 to a new one. A smart shutdown waits for the end
+/// of all sessions, and this one must not be what it waits for.
+const REFUSED_KEEP: Duration = Duration::from_secs(5);
 
 /// A session that ends younger than this was not worth much: the next login has to wait as
 /// if there had been none. Otherwise a server that ends every session at once would be
@@ -82,6 +87,8 @@ struct Tied {
     /// It has answered, which went to the log. A session that never does is no news.
     has_answered: bool,
     fresh: Fresh,
+    /// Since when the server has said that it accepts no new sessions.
+    refused_since: Option<Instant>,
     /// When the progress was asked for last.
     progress: Option<Instant>,
 }
@@ -324,10 +331,12 @@ impl Tether {
         let asked = outcome.asked.into_std();
         match outcome.result {
             Ok(Accepted::Answered) => {
+                tied.refused_since = None;
                 self.note_new_sessions(asked, Ok(())).await?;
                 Ok(State::Tied(tied))
             }
             Ok(Accepted::LoggedIn(logged_in)) => {
+                tied.refused_since = None;
                 self.note_new_sessions(asked, Ok(())).await?;
                 let new = self.subject.session(*logged_in);
                 let old = std::mem::replace(&mut tied.session, new);
@@ -348,17 +357,36 @@ impl Tether {
                 self.note_new_sessions(asked, Ok(())).await?;
                 Ok(State::Tied(tied))
             }
-            // The role is still what the kept session reports.
             Err(Missed { failure, .. }) if self.subject == Subject::Server => {
-                tied.fresh.repeat_soon();
-                self.note_new_sessions(asked, Err(failure)).await?;
-                Ok(State::Tied(tied))
+                self.refuse(tied, asked, failure).await
             }
             Err(missed) => {
                 let stage = Stage::from(&missed);
                 self.lose(tied.since, Instant::now(), missed.failure, stage).await
             }
         }
+    }
+
+    /// Reports that the server accepts no new sessions. The role is still what the kept session says;
+    /// that one is given up only if a shutdown waits for it.
+    async fn refuse(
+        &mut self,
+        mut tied: Box<Tied>,
+        asked: Instant,
+        failure: Failure,
+    ) -> Result<State, Gone> {
+        self.note_new_sessions(asked, Err(failure.clone())).await?;
+        let Failure::Unavailable { .. } = failure else {
+            tied.fresh.repeat_soon();
+            return Ok(State::Tied(tied));
+        };
+        let since = *tied.refused_since.get_or_insert_with(Instant::now);
+        if since.elapsed() < REFUSED_KEEP {
+            tied.fresh.repeat_soon();
+            return Ok(State::Tied(tied));
+        }
+        tied.session.close().await;
+        self.transition_to_apart(Instant::now(), failure, Stage::Knocking).await
     }
 
     /// Reports whether the server accepts new sessions. Of a pooler its sessions tell.
@@ -442,6 +470,7 @@ impl Tether {
             since: Instant::now(),
             has_answered: false,
             fresh: Fresh::of(self.subject),
+            refused_since: None,
             progress: None,
         });
         match tied.session.told_in_login() {

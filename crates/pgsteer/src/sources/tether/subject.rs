@@ -127,6 +127,7 @@ fn of_pooler(failure: Failure, stage: Stage) -> Result<PoolerFacts, Failure> {
     match (&failure, stage) {
         (Failure::Malformed(_) | Failure::TooLarge { .. }, _) => Err(failure),
         (Failure::LoginRefused { .. }, _) => Ok(of_refused(failure)),
+        (Failure::LoginDeclined(_), _) => Ok(PoolerFacts::RefusesLogin(failure)),
         // It answered the request for TLS.
         (Failure::Tls(_), _) => Ok(PoolerFacts::RefusesLogin(failure)),
         (Failure::Timeout { .. }, Stage::Waiting) => Ok(PoolerFacts::Busy(failure)),

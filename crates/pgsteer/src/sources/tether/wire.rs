@@ -140,11 +140,6 @@ impl Refusal {
         }
         refusal
     }
-
-    /// A refusal of our own making, worded as the server's would be.
-    pub fn by_us(sqlstate: &str, message: &str) -> Refusal {
-        Refusal { sqlstate: sqlstate.to_owned(), message: message.to_owned(), is_fatal: true }
-    }
 }
 
 impl fmt::Display for Refusal {

@@ -13,7 +13,7 @@ use super::{LIMIT, Rig, endpoint, recovery_question};
 use crate::sources::tether::fake::{self, forever, welcome};
 use crate::sources::tether::login::{LoggedIn, Login};
 use crate::sources::tether::session::Session;
-use crate::sources::tether::{SESSION_AGE_MIN, progress};
+use crate::sources::tether::{REFUSED_KEEP, SESSION_AGE_MIN, progress};
 
 const PRIMARY: TetherFacts = TetherFacts { in_recovery: false, started_at: None };
 const STANDBY: TetherFacts = TetherFacts { in_recovery: true, started_at: None };
@@ -195,10 +195,55 @@ async fn the_md5_answer_is_the_one_that_the_server_computes() {
         forever(stream).await;
     })
     .await;
-    assert!(login(address, Some("geheim")).await.is_ok());
-    assert!(login(address, Some("falsch")).await.is_err());
-    let failure = login(address, None).await.err().unwrap();
-    assert!(failure.is_login_refused(), "{failure:?}");
+    let login = async |password: Option<&str>| {
+        let login = Login::fake(password, LIMIT).requiring("md5");
+        let outcome = login.log_in(&endpoint(address), &[address.ip()]).await;
+        outcome.map(drop).map_err(|missed| missed.failure)
+    };
+    assert_eq!(login(Some("geheim")).await, Ok(()));
+    assert!(login(Some("falsch")).await.is_err());
+    let failure = login(None).await.unwrap_err();
+    assert!(
+        failure.is_login_refused() && failure.to_string().contains("password_file"),
+        "{failure}"
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_asks_for_the_password_in_clear_or_by_md5_gets_nothing_and_the_error_says_what_to_set()
+ {
+    for (demand, method) in [
+        (fake::authentication(3, &[]), "password,scram-sha-256,none"),
+        (fake::authentication(5, b"salt"), "md5,scram-sha-256,none"),
+    ] {
+        let (seen, mut sent) = mpsc::channel(1);
+        let address = fake::server(move |mut stream, _| {
+            let (demand, seen) = (demand.clone(), seen.clone());
+            async move {
+                fake::read_startup(&mut stream).await;
+                fake::write(&mut stream, &demand).await;
+                seen.send(fake::read_message(&mut stream).await).await.unwrap();
+            }
+        })
+        .await;
+        let failure = login(address, Some("geheim")).await.err().unwrap();
+        assert!(failure.is_login_refused(), "the server is not down: {failure:?}");
+        let sentence = failure.to_string();
+        let remedy = format!("require_auth = \"{method}\"");
+        assert!(sentence.contains(&remedy) && sentence.contains("verify-full"), "{sentence}");
+        assert!(!sentence.contains("geheim"));
+        assert_eq!(sent.recv().await.unwrap(), (0, Vec::new()), "the connection was closed");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_asks_for_no_authentication_is_refused_where_that_is_excluded() {
+    let address = fake::server(|stream, _| fake::standby(stream, |_| fake::ready())).await;
+    for (methods, is_let_in) in [("none", true), ("scram-sha-256", false), ("!none", false)] {
+        let login = Login::fake(Some("geheim"), LIMIT).requiring(methods);
+        let outcome = login.log_in(&endpoint(address), &[address.ip()]).await;
+        assert_eq!(outcome.is_ok(), is_let_in, "{methods}");
+    }
 }
 
 #[tokio::test]
@@ -334,6 +379,27 @@ async fn a_server_that_refuses_new_sessions_is_found_out_beside_the_kept_one_whi
     assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
     refusing.store(false, Ordering::SeqCst);
     assert_eq!(new_sessions(&mut rig).await.0, Ok(()));
+}
+
+#[tokio::test]
+async fn a_shutdown_that_waits_for_all_sessions_does_not_wait_for_the_kept_one() {
+    let refusing = Arc::new(AtomicBool::new(false));
+    let address = stopping(refusing.clone()).await;
+    let mut rig = Rig::new(address, 5);
+    assert_eq!(new_sessions(&mut rig).await.0, Ok(()));
+    refusing.store(true, Ordering::SeqCst);
+    rig.doubt.notify_one();
+    let started = Instant::now();
+    let given_up = loop {
+        match rig.reports.recv().await {
+            Some(Report::Claim(Claim { fact: Fact::Tether(Err(failure)), .. })) => break failure,
+            Some(_) => {}
+            None => panic!("no claim"),
+        }
+    };
+    assert!(matches!(given_up, Failure::Unavailable { .. }), "{given_up:?}");
+    let took = started.elapsed();
+    assert!(took >= REFUSED_KEEP && took < REFUSED_KEEP * 2, "{took:?}");
 }
 
 #[tokio::test]

@@ -1,0 +1,146 @@
+//! How the check login may log in: libpq's `require_auth`.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use super::SslMode;
+use super::problem::{Problem, Shown};
+use super::suggest::nearest;
+
+/// A way in which a server may authenticate the check login.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AuthMethod {
+    /// The password in clear.
+    Password,
+    /// A hash of the password that is worth as much as the password.
+    Md5,
+    /// SCRAM-SHA-256: the server learns nothing of the password, and proves that it knows it.
+    ScramSha256,
+    /// The server asks for nothing, as with `trust` in `pg_hba.conf`.
+    None,
+}
+
+impl AuthMethod {
+    const ALL: [AuthMethod; 4] =
+        [AuthMethod::Password, AuthMethod::Md5, AuthMethod::ScramSha256, AuthMethod::None];
+
+    /// The word used in configuration, which is libpq's.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            AuthMethod::Password => "password",
+            AuthMethod::Md5 => "md5",
+            AuthMethod::ScramSha256 => "scram-sha-256",
+            AuthMethod::None => "none",
+        }
+    }
+}
+
+/// The methods that the check login accepts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequireAuth(BTreeSet<AuthMethod>);
+
+impl RequireAuth {
+    /// The methods accepted if nothing is said: those that give no password away to a server whose
+    /// certificate is not verified; all to one whose certificate is.
+    pub fn usual(sslmode: SslMode) -> RequireAuth {
+        match sslmode {
+            SslMode::VerifyCa | SslMode::VerifyFull => RequireAuth(AuthMethod::ALL.into()),
+            SslMode::Disable | SslMode::Prefer | SslMode::Require => {
+                RequireAuth([AuthMethod::ScramSha256, AuthMethod::None].into())
+            }
+        }
+    }
+
+    /// Reads a list of methods, or of methods with `!` in front of each that are not accepted
+    /// (PostgreSQL documentation, "Parameter Key Words", `require_auth`).
+    ///
+    /// # Errors
+    /// A word that is no method, a list that mixes both, or one that leaves no method to pgsteer.
+    pub fn parse(text: &str) -> Result<RequireAuth, Problem> {
+        /// Methods of libpq that pgsteer does not have.
+        const OTHERS: [&str; 2] = ["gss", "sspi"];
+        let words: Vec<&str> = text.split(',').map(str::trim).collect();
+        let are_negated = words.iter().filter(|word| word.starts_with('!')).count();
+        if are_negated != 0 && are_negated != words.len() {
+            return Err(Problem::AuthMixed(Shown::of(text)));
+        }
+        let mut named = BTreeSet::new();
+        for word in words.iter().map(|word| word.trim_start_matches('!')) {
+            match AuthMethod::ALL.iter().find(|method| method.as_str() == word) {
+                Some(method) => _ = named.insert(*method),
+                None if OTHERS.contains(&word) => {}
+                None => {
+                    let words: Vec<&str> = AuthMethod::ALL.map(AuthMethod::as_str).into();
+                    return Err(Problem::UnknownWord {
+                        found: Shown::of(word),
+                        near: nearest(word, &words),
+                        words,
+                    });
+                }
+            }
+        }
+        if are_negated != 0 {
+            let all = AuthMethod::ALL.into_iter();
+            named = all.filter(|method| !named.contains(method)).collect();
+        }
+        if named.is_empty() {
+            return Err(Problem::AuthUnsupported(Shown::of(text)));
+        }
+        Ok(RequireAuth(named))
+    }
+
+    /// The check login accepts this method.
+    pub fn allows(&self, method: AuthMethod) -> bool {
+        self.0.contains(&method)
+    }
+
+    /// The value that accepts `method` as well.
+    #[must_use]
+    pub fn with(&self, method: AuthMethod) -> RequireAuth {
+        let mut methods = self.0.clone();
+        methods.insert(method);
+        RequireAuth(methods)
+    }
+}
+
+impl fmt::Display for RequireAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words: Vec<&str> = self.0.iter().map(|method| method.as_str()).collect();
+        f.write_str(&words.join(","))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_read_as_libpq_reads_them() {
+        for (text, methods) in [
+            ("scram-sha-256", "scram-sha-256"),
+            ("md5, scram-sha-256", "md5,scram-sha-256"),
+            ("gss,none", "none"),
+            ("!password,!md5", "scram-sha-256,none"),
+            ("!none", "password,md5,scram-sha-256"),
+        ] {
+            assert_eq!(RequireAuth::parse(text).unwrap().to_string(), methods, "{text}");
+        }
+        for text in
+            ["", "scram", "password,!md5", "gss", "gss,sspi", "!password,!md5,!none,!scram-sha-256"]
+        {
+            assert!(RequireAuth::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_given_to_nobody_whose_certificate_is_not_verified() {
+        for sslmode in [SslMode::Disable, SslMode::Prefer, SslMode::Require] {
+            let usual = RequireAuth::usual(sslmode);
+            for method in [AuthMethod::Password, AuthMethod::Md5] {
+                assert!(!usual.allows(method), "{}", sslmode.as_str());
+            }
+            assert!(usual.allows(AuthMethod::ScramSha256) && usual.allows(AuthMethod::None));
+        }
+        assert!(RequireAuth::usual(SslMode::VerifyFull).allows(AuthMethod::Password));
+    }
+}
