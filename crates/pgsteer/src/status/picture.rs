@@ -115,7 +115,10 @@ fn lag(member: &Member) -> String {
 
 fn trouble(member: &Member) -> Cell {
     let clock = member.clock_offset_seconds.and_then(clock);
-    let doubts: Vec<String> = member.address_trouble.iter().cloned().chain(clock).collect();
+    // The reason `no_address` has the failed lookup in its text already.
+    let is_said = |why: &String| member.trouble.as_ref().is_some_and(|own| own.text.contains(why));
+    let address = member.address_trouble.iter().filter(|why| !is_said(why)).cloned();
+    let doubts: Vec<String> = address.chain(clock).collect();
     match &member.trouble {
         None => Cell::painted(&doubts.join("; "), Paint::Doubtful),
         Some(own) => {
