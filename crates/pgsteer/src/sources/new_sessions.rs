@@ -26,6 +26,10 @@ pub async fn run(
     reporter: Reporter,
     doubt: Arc<Notify>,
 ) -> Gone {
+    // A refusal that was reported before this source was started anew has nothing that takes it back.
+    if let Err(gone) = reporter.claim(Instant::now(), Fact::NewSessions(Ok(()))).await {
+        return gone;
+    }
     loop {
         tokio::select! {
             () = doubt.notified() => {}
@@ -125,6 +129,7 @@ mod tests {
         let doubt = Arc::<Notify>::default();
         let login = Arc::new(Login::of_nobody(second));
         let _task = Task::spawn(run(ask, login, reporter, doubt.clone()));
+        assert_eq!(said(&mut reports).await, Ok(()), "no refusal is known");
         let quiet = tokio::time::timeout(second, reports.recv()).await;
         assert!(quiet.is_err(), "{quiet:?}");
         doubt.notify_one();
