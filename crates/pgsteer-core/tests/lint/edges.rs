@@ -238,7 +238,7 @@ fn lines_of_pg_hba_cover_each_other() {
     hba("hostssl all all 10.0.0.0/8 cert\nhost all all 10.0.0.0/8 reject\n", &[]);
     hba("host all +ops 10.0.0.0/8 gss\nhost all bob 10.0.0.0/8 reject\n", &[]);
     hba("local all all trust\nhost all all 127.0.0.1/32 trust\nhost all all ::1/128 trust\n", &[]);
-    hba("host all all 0/0 scram-sha-256\nhost a a 10.1/16 ident\n", &shadowed);
+    hba("host all all 0/0 scram-sha-256\nhost a a 10.1/16 gss\n", &shadowed);
     hba("host all all fe80::1%lo/64 trust\nhost a b 10.0.0.5 255.0.255.0 trust\n", &[]);
     hba("hostssl all all 0.0.0.0/0 trust clientcert=verify-full\n", &[]);
     hba("host all all samenet trust\n", &["hba-trust-wide"]);

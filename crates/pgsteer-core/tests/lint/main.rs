@@ -4,6 +4,7 @@
 // A test may read files and the environment, the core may not.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
+mod corpus;
 mod edges;
 mod found;
 mod pages;

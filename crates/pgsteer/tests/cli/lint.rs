@@ -1,7 +1,9 @@
 //! `pgsteer lint` as it is typed: exit codes, and what HAProxy itself says of the good examples.
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use pgsteer_core::lint::rule::{Rule, rules};
 
@@ -50,6 +52,15 @@ fn a_version_and_a_limit_are_heard() {
     let told = |words: &[&str]| String::from_utf8_lossy(&run(words).stdout).into_owned();
     assert!(told(&["lint", "--max-connections", "100", &many]).contains("maxconn-beyond"));
     assert!(!told(&["lint", &many]).contains("maxconn-beyond"));
+}
+
+#[test]
+fn a_version_of_postgresql_is_heard() {
+    let hba = file("lint-oauth_pg_hba.conf", "host all all 10.0.0.0/8 oauth issuer=x scope=y\n");
+    assert_eq!(exit_code(&[&hba]), Some(0));
+    assert_eq!(exit_code(&["--postgres-version", "17.2", &hba]), Some(1));
+    assert_eq!(exit_code(&["--postgres-version", "18", &hba]), Some(0));
+    assert_eq!(exit_code(&["--postgres-version", "eighteen", &hba]), Some(2));
 }
 
 #[test]
@@ -105,4 +116,153 @@ fn haproxy_refuses_what_we_say_it_refuses() {
         let Some(verdicts) = haproxy_says(rule, "\n```haproxy bad\n") else { return };
         assert!(!verdicts.is_empty() && !verdicts.contains(&true), "{}", rule.id);
     }
+}
+
+/// The files in a folder of the core's tests of lint, without the findings beside them.
+fn cases(folder: &str) -> Vec<PathBuf> {
+    let folder = format!("{}/../pgsteer-core/tests/lint/{folder}", env!("CARGO_MANIFEST_DIR"));
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut cases: Vec<PathBuf> =
+        entries.filter(|path| path.extension().is_some_and(|it| it == "cfg")).collect();
+    cases.sort();
+    cases
+}
+
+/// Whether HAProxy takes a file; none on a machine without HAProxy 2.6, which the cases are for.
+fn is_taken(path: &str) -> Option<bool> {
+    static IS_THERE: OnceLock<bool> = OnceLock::new();
+    let is_there = *IS_THERE.get_or_init(|| {
+        let version = Command::new("haproxy").arg("-v").output();
+        version.is_ok_and(|it| String::from_utf8_lossy(&it.stdout).contains("version 2.6."))
+    });
+    if !is_there {
+        println!("not looked at: there is no HAProxy 2.6");
+        return None;
+    }
+    let output = Command::new("haproxy").args(["-c", "-f", path]).envs(VARIABLES).output().ok()?;
+    Some(output.status.success())
+}
+
+/// What HAProxy 2.6 refuses is an error in lint, and what people run is taken by it.
+#[test]
+fn what_haproxy_refuses_is_an_error() {
+    let mut looked_at = 0;
+    for path in cases("corpus").into_iter().chain(cases("faults")) {
+        let (text, path) = (std::fs::read_to_string(&path).unwrap(), path.to_str().unwrap());
+        if text.starts_with("# haproxy-version") {
+            continue;
+        }
+        let Some(is_taken) = is_taken(path) else { return };
+        let has_errors = exit_code(&[path]) == Some(1);
+        assert!(is_taken || has_errors, "{path}: HAProxy refuses it, lint has no error");
+        if path.contains("/corpus/") {
+            let is_refused = text.starts_with("# refused");
+            assert_eq!(is_taken, !is_refused, "{path}");
+        }
+        looked_at += 1;
+    }
+    assert!(looked_at >= 60, "{looked_at}");
+}
+
+/// The same for the bad examples of all pages, whatever their rules are about.
+#[test]
+fn a_bad_example_that_haproxy_refuses_has_an_error() {
+    for rule in rules() {
+        let examples = rule.page.split("\n```haproxy bad\n").skip(1);
+        for (at, text) in examples.filter_map(|rest| rest.split("```").next()).enumerate() {
+            let path = file(&format!("lint-bad-{}-{at}.cfg", rule.id), text);
+            let Some(is_taken) = is_taken(&path) else { return };
+            // Exit 2 is for a file in which HAProxy has no section.
+            let has_errors = exit_code(&[&path]) != Some(0);
+            assert!(is_taken || has_errors, "{}: {text}", rule.id);
+        }
+    }
+}
+
+/// One line at a time that HAProxy 2.6 refuses.
+#[test]
+fn a_line_that_haproxy_refuses_is_an_error() {
+    const LINES: [&str; 34] = [
+        "timeout client 25d",
+        "timeout client 99999999999",
+        "timeout client 1.5s",
+        "timeout client",
+        "timeout client 1s 2s",
+        "clitcpka-idle 30x",
+        "mode tpc",
+        "mode health",
+        "mode tcp http",
+        "balance roundrobbin",
+        "maxconn 5 6",
+        "option tcpka now",
+        "option http-use-htx",
+        "option http_proxy",
+        "bind 10.0.0.1",
+        "bind :99999",
+        "bind :5001 accept-proxi",
+        "log 127.0.0.1",
+        "log 127.0.0.1 nowhere",
+        "server b",
+        "server b 10.0.0.1 check",
+        "server b 10.0.0.1:5432 check inter",
+        "server b 10.0.0.1:5432 check inter 0",
+        "server b 10.0.0.1:5432 check inter 30d",
+        "server b 10.0.0.1:5432 check rise 0",
+        "server b 10.0.0.1:5432 weight 300",
+        "server b 10.0.0.1:5432 check slowstart 30d",
+        "server b 10.0.0.1:5432 check on-marked-down shutdown",
+        "server b 10.0.0.1:5432 check observe layer5",
+        "server b 10.0.0.1:5432 check check-ssl",
+        "server b 10.0.0.1:5432 track x/a",
+        "server b 10.0.0.1:5432 resolvers none",
+        "server-template b x 10.0.0.1:5432",
+        "tcp-request content reject if { nbsrv(y) gt 1 }",
+    ];
+    for (at, line) in LINES.into_iter().enumerate() {
+        let text = format!(
+            "global\ndefaults\n mode tcp\n timeout connect 1s\n timeout client 1s\n timeout server 1s\n\
+             listen pg\n bind :5000\n server a 10.0.0.1:5432\n {line}\n"
+        );
+        let path = file(&format!("lint-line-{at}.cfg"), &text);
+        assert_eq!(exit_code(&[&path]), Some(1), "{line}");
+        if let Some(is_taken) = is_taken(&path) {
+            assert!(!is_taken, "HAProxy takes `{line}`");
+        }
+    }
+}
+
+#[test]
+fn several_files_are_one_configuration() {
+    let folder = std::env::temp_dir().join(format!("pgsteer-lint-{}", std::process::id()));
+    std::fs::create_dir_all(folder.join("sub.cfg")).unwrap();
+    let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    let (defaults, listen) = CLEAN.split_at(CLEAN.find("listen").unwrap());
+    let listen = listen.replace("inter 1s", "");
+    std::fs::write(path("00-main.cfg"), format!("global\n{defaults} default-server inter 9s\n"))
+        .unwrap();
+    std::fs::write(path("10-pg.cfg"), &listen).unwrap();
+    std::fs::write(path("ignored.conf"), "listen x\n timeout client 99d\n").unwrap();
+    std::fs::write(path(".hidden.cfg"), "listen x\n timeout client 99d\n").unwrap();
+    let told = |names: &[&str]| {
+        let output = run(&[&["lint"], names].concat());
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    // `inter 9s` of the first file counts in the second one.
+    let (main, pg) = (path("00-main.cfg"), path("10-pg.cfg"));
+    let slow = "10-pg.cfg:6:1: warning[slow-detection]";
+    assert!(!told(&[&pg]).contains("slow-detection"));
+    assert!(told(&[&main, &pg]).contains(slow), "{}", told(&[&main, &pg]));
+    let of_folder = told(&[folder.to_str().unwrap()]);
+    assert!(of_folder.contains(slow) && !of_folder.contains("99d"), "{of_folder}");
+    // A second `global` is another machine.
+    let other = path("other");
+    std::fs::write(&other, format!("global\n{CLEAN}")).unwrap();
+    let apart = told(&["--kind", "haproxy", &other, &main, &other]);
+    assert!(!apart.contains("name-twice"), "{apart}");
+    let joined = told(&[&main, &pg, &pg]);
+    assert!(joined.contains("name-twice") && joined.contains("line 1 of "), "{joined}");
+    std::fs::write(path("20-piece.cfg"), " server n9 10.0.0.19:5432 check\n").unwrap();
+    assert!(told(&[folder.to_str().unwrap()]).contains("before the first section"));
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert_eq!(exit_code(&[folder.to_str().unwrap()]), Some(2));
 }

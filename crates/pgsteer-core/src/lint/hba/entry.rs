@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::Refused;
+use super::{Refused, options};
 use crate::config::suggest::nearest;
 use crate::lint::finding::Place;
 use crate::lint::word_shown;
@@ -94,6 +94,10 @@ pub struct Entry {
     pub method: String,
     /// The client shows a certificate that is its own (`clientcert=verify-full`).
     pub has_certificate: bool,
+    /// PostgreSQL sends the password to an LDAP server in clear.
+    pub asks_in_clear: bool,
+    /// The address as it is written, if a number in it is taken for an octal one.
+    pub octal: Option<String>,
     /// Where the address stands; for `local` the whole line.
     pub from_place: Place,
     /// Where the method stands.
@@ -126,12 +130,14 @@ pub fn logical_lines(text: &str) -> Vec<Logical> {
 
 impl Entry {
     /// Reads a line; none if it says nothing, or leads to another file.
-    pub fn read(line: &Logical) -> Result<Option<Entry>, Refused> {
+    pub fn read(line: &Logical, postgres: Option<u16>) -> Result<Option<Entry>, Refused> {
         let fields = fields(line)?;
         let Some(first) = fields.first() else { return Ok(None) };
+        too_new(first, postgres)?;
         if INCLUDES.contains(&first.text()) {
             return Ok(None);
         }
+        single(first, "the type of connection")?;
         let refused = |place: Place, why: String| Refused { place, why, is_strange: false };
         if !TYPES.contains(&first.text()) {
             let meant = nearest(first.text(), &TYPES);
@@ -144,13 +150,19 @@ impl Entry {
         let mut rest = fields.iter().skip(1);
         let databases = rest.next().ok_or_else(|| missing("the database"))?.items.clone();
         let users = rest.next().ok_or_else(|| missing("the user"))?.items.clone();
+        let (mut octal, mut address_text) = (None, String::new());
         let (from, from_place) = match first.text() {
             "local" => (From::Local, place),
             _ => {
                 let address = rest.next().ok_or_else(|| missing("the address"))?;
+                single(address, "the address")?;
+                address_text = address.text().to_owned();
                 (from(address, &mut rest)?, address.place)
             }
         };
+        if let From::Network(..) = from {
+            octal = octal_of(&address_text);
+        }
         let method = rest.next().ok_or_else(|| missing("the method"))?;
         if !METHODS.contains(&method.text()) {
             let meant = nearest(method.text(), &METHODS);
@@ -158,15 +170,21 @@ impl Entry {
             let why = format!("`{}` is no method{meant}", word_shown(method.text()));
             return Err(refused(method.place, why));
         }
+        single(method, "the method")?;
+        too_new(method, postgres)?;
         if let Some(why) = mismatch(first.text(), method.text()) {
             return Err(refused(method.place, why.to_owned()));
         }
-        let mut has_certificate = false;
-        for option in rest {
-            if let Some(why) = refusal_of_option(first.text(), option.text()) {
-                return Err(refused(option.place, why.to_owned()));
+        let given: Vec<&Field> = rest.collect();
+        for option in &given {
+            let why = options::refusal(first.text(), method.text(), option.text(), postgres);
+            if let Some(why) = why {
+                return Err(refused(option.place, why));
             }
-            has_certificate |= option.text() == "clientcert=verify-full";
+        }
+        let given: Vec<&str> = given.iter().map(|option| option.text()).collect();
+        if let Some(why) = options::refusal_of_all(method.text(), &given) {
+            return Err(refused(method.place, why.to_owned()));
         }
         Ok(Some(Entry {
             kind: first.text().to_owned(),
@@ -174,7 +192,9 @@ impl Entry {
             users,
             from,
             method: method.text().to_owned(),
-            has_certificate,
+            has_certificate: given.contains(&"clientcert=verify-full"),
+            asks_in_clear: asks_in_clear(method.text(), &given),
+            octal,
             from_place,
             method_place: method.place,
             place,
@@ -211,16 +231,48 @@ fn mismatch(kind: &str, method: &str) -> Option<&'static str> {
     }
 }
 
-/// Why PostgreSQL refuses what stands behind the method.
-fn refusal_of_option(kind: &str, option: &str) -> Option<&'static str> {
-    match option.split_once('=') {
-        // It may be a password that a space cut off from its name, so it is not shown.
-        None => Some("what stands behind the method is no option: those are NAME=VALUE"),
-        Some(("clientcert", _)) if kind != "hostssl" => {
-            Some("`clientcert` is for `hostssl` lines only")
-        }
-        Some(_) => None,
+/// A field that takes one word (hba.c: "multiple values specified for ...").
+fn single(field: &Field, what: &str) -> Result<(), Refused> {
+    match field.items.len() {
+        0 | 1 => Ok(()),
+        _ => Err(Refused {
+            place: field.place,
+            why: format!("{what} is one word"),
+            is_strange: false,
+        }),
     }
+}
+
+/// A word that a later PostgreSQL than this one brought.
+fn too_new(field: &Field, postgres: Option<u16>) -> Result<(), Refused> {
+    let since = options::since(field.text());
+    match (since, postgres) {
+        (Some(since), Some(version)) if version < since => {
+            let why = format!(
+                "`{}` is of PostgreSQL {since} and later, and this is {version}",
+                field.text()
+            );
+            Err(Refused { place: field.place, why, is_strange: false })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The password goes to the LDAP server without TLS.
+fn asks_in_clear(method: &str, options: &[&str]) -> bool {
+    let is_safe = |option: &&str| {
+        matches!(*option, "ldaptls=1" | "ldapscheme=ldaps") || option.starts_with("ldapurl=ldaps:")
+    };
+    method == "ldap" && !options.iter().any(is_safe)
+}
+
+/// The text of an address in which a number with a leading zero is another one than it seems.
+fn octal_of(text: &str) -> Option<String> {
+    let address = text.split('/').next().unwrap_or(text);
+    let is_other = |part: &str| {
+        part.len() > 1 && part.starts_with('0') && part.parse::<u32>().ok() != part_of_address(part)
+    };
+    address.split('.').any(is_other).then(|| text.to_owned())
 }
 
 fn end_of(fields: &[Field]) -> usize {
@@ -271,17 +323,24 @@ fn from<'a>(
     }
 }
 
+/// A number of an address: decimal, octal with a leading zero, or hexadecimal with `0x` (inet_aton).
+fn part_of_address(part: &str) -> Option<u32> {
+    let is_plain = part.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'x');
+    let (digits, radix) = match part.strip_prefix("0x") {
+        Some(digits) => (digits, 16),
+        None if part.len() > 1 && part.starts_with('0') => (part, 8),
+        None => (part, 10),
+    };
+    u32::from_str_radix(digits, radix).ok().filter(|_| is_plain)
+}
+
 /// An address in numbers, also one of fewer than four: `10.1` is 10.0.0.1, and `0` is 0.0.0.0
 /// (inet_aton).
 fn numeric(text: &str) -> Option<IpAddr> {
     if let Ok(address) = text.parse() {
         return Some(address);
     }
-    let is_plain = |part: &str| part == "0" || !part.starts_with('0');
-    let parts: Vec<u32> = text
-        .split('.')
-        .map(|part| part.parse().ok().filter(|_| is_plain(part)))
-        .collect::<Option<_>>()?;
+    let parts: Vec<u32> = text.split('.').map(part_of_address).collect::<Option<_>>()?;
     let (last, first) = parts.split_last()?;
     let rest_bits = 32_u32.checked_sub(8 * u32::try_from(first.len()).ok()?)?;
     let fits = rest_bits == 32 || rest_bits > 0 && *last < 1 << rest_bits;
@@ -409,7 +468,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Option<Entry>, Refused> {
-        Entry::read(&logical_lines(text).remove(0))
+        Entry::read(&logical_lines(text).remove(0), None)
     }
 
     #[test]
@@ -441,6 +500,12 @@ mod tests {
         assert_eq!(from("fe80::1%lo/64"), Some(From::Other("fe80::1%lo/64".to_owned())));
         let gaps = "10.0.0.5 255.0.255.0";
         assert_eq!(from(gaps), Some(From::Other(gaps.to_owned())));
+        assert_eq!(from("010.0.0.0/8"), network("8.0.0.0", 8));
+        assert_eq!(from("0x0a.0.0.1/32"), network("10.0.0.1", 32));
+        let octal = |text: &str| read(&format!("host all all {text} md5")).unwrap().unwrap().octal;
+        assert_eq!(octal("010.0.0.0/8"), Some("010.0.0.0/8".to_owned()));
+        assert_eq!(octal("192.168.001.1/32"), None, "001 is 1 either way");
+        assert!(read("host all all 10.0.0.09/32 md5").is_err());
         assert!(read("host all all 10.0.0.1.2/8 md5").is_err());
         assert!(read("host all all 10.256/8 md5").unwrap().is_some());
     }
@@ -474,9 +539,29 @@ mod tests {
             "`clientcert` is for `hostssl` lines only"
         );
         assert_eq!(
-            why("host all all all ldap ldapbindpasswd= hunter2"),
+            why("host all all all ldap ldapbasedn=x ldapbindpasswd= hunter2"),
             "what stands behind the method is no option: those are NAME=VALUE"
         );
+        let map =
+            "`map` is an option of ident, peer, gss, sspi, cert, oauth, and the method is `md5`";
+        assert_eq!(why("host all all all md5 map=x"), map);
+        assert_eq!(
+            why("host all all all ldap ldapserver=dc1"),
+            "`ldap` needs `ldapprefix`, `ldapsuffix` or `ldapbasedn`"
+        );
+        assert_eq!(
+            why("host all all all radius radiusservers=a"),
+            "`radius` needs `radiussecrets`"
+        );
+        assert_eq!(why("host all all all trust foo=x"), "there is no option `foo`");
+        assert_eq!(why("host all all all md5,trust"), "the method is one word");
+        assert!(why("hostssl all all all md5 clientcert=1").contains("from PostgreSQL 14 on"));
+        let of =
+            |version, text: &str| Entry::read(&logical_lines(text).remove(0), version).is_err();
+        assert!(!of(Some(13), "hostssl all all all md5 clientcert=1"));
+        assert!(of(Some(17), "host all all all oauth issuer=x scope=y"));
+        assert!(!of(Some(18), "host all all all oauth issuer=x scope=y") && !of(None, "include x"));
+        assert!(of(Some(15), "include x"));
         assert!(read("hostssl all all all cert clientcert=verify-full map=x").is_ok());
         assert_eq!(why("host all all all"), "the method is missing");
         assert_eq!(why("host \"all all"), "a quote is opened and not closed");

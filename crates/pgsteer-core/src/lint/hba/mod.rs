@@ -3,6 +3,7 @@
 
 mod cover;
 mod entry;
+mod options;
 mod rules;
 
 use self::entry::Entry;
@@ -35,7 +36,7 @@ pub struct Hba {
 
 impl Hba {
     /// Reads a text.
-    pub fn read(text: &str) -> Hba {
+    pub fn read(text: &str, postgres: Option<u16>) -> Hba {
         let mut hba = Hba::default();
         let (text, has_mark) = without_byte_order_mark(text);
         if has_mark {
@@ -44,7 +45,7 @@ impl Hba {
             hba.refused.push(Refused { place: Place::line(1), why, is_strange: false });
         }
         for line in entry::logical_lines(text) {
-            match Entry::read(&line) {
+            match Entry::read(&line, postgres) {
                 Ok(Some(entry)) => hba.entries.push(entry),
                 Ok(None) => {}
                 Err(refused) => hba.refused.push(refused),
@@ -56,8 +57,7 @@ impl Hba {
 
 /// What is found in a text.
 pub(super) fn judge(text: &str, options: &Options) -> Result<Vec<Finding>, Unreadable> {
-    let _ = options;
-    let hba = Hba::read(text);
+    let hba = Hba::read(text, options.postgres);
     // A few lines among others are mistakes, most of them are another kind of text.
     let strange = hba.refused.iter().filter(|refused| refused.is_strange).count();
     if strange > hba.entries.len() + hba.refused.len() - strange {

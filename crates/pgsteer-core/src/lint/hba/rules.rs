@@ -3,7 +3,10 @@
 use super::Hba;
 use super::cover::{covers, is_everybody, is_loopback, is_one_host};
 use super::entry::{Entry, From};
-use crate::lint::finding::Findings;
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::lint::finding::{Findings, Severity};
+use crate::lint::listed;
 use crate::lint::rule::{Look, Rule, rule};
 
 /// All of them.
@@ -11,6 +14,10 @@ pub static RULES: &[&Rule] = &[
     &HBA_TRUST_WIDE,
     &HBA_TRUST_POWERFUL,
     &HBA_PASSWORD_IN_CLEAR,
+    &HBA_IDENT,
+    &HBA_OCTAL_ADDRESS,
+    &HBA_LOCKS_OUT,
+    &HBA_REPLICATION_LOCAL,
     &HBA_MD5,
     &HBA_REPLICATION_OPEN,
     &HBA_LINE_SHADOWED,
@@ -40,8 +47,40 @@ rule! {
     /// Everybody on the way reads it.
     HBA_PASSWORD_IN_CLEAR = "hba-password-in-clear", Error, Look::PgHba(clear),
     title: "the password crosses the network in clear",
-    costs: "With method `password` the client sends it as it is, and the line allows that without TLS.",
-    remedy: "`scram-sha-256`; where it has to be `password`, on a `hostssl` line.",
+    costs: "With the methods `password`, `ldap`, `pam`, `radius` and `bsd` the client sends the password as it is, and the line allows that without TLS.",
+    remedy: "`scram-sha-256`; where it has to be another method, on a `hostssl` line.",
+}
+
+rule! {
+    /// The other machine says who it is.
+    HBA_IDENT = "hba-ident", Warning, Look::PgHba(ident),
+    title: "`ident` over the network",
+    costs: "PostgreSQL asks the machine of the client who the user is. Whoever runs that machine, or takes its address, is any user that the line names.",
+    remedy: "`scram-sha-256`, or `cert` on a `hostssl` line; for a socket of this machine `peer`.",
+}
+
+rule! {
+    /// A leading zero.
+    HBA_OCTAL_ADDRESS = "hba-octal-address", Error, Look::PgHba(octal),
+    title: "an address with a leading zero, which is an octal number",
+    costs: "PostgreSQL reads `010` as 8: the line lets another network in, and keeps the one that is meant out.",
+    remedy: "Leave the zeros at the front out.",
+}
+
+rule! {
+    /// It comes too late.
+    HBA_LOCKS_OUT = "hba-locks-out", Error, Look::PgHba(locks_out),
+    title: "a line keeps logins out that others are there for",
+    costs: "The first line that fits decides. Behind a `reject` the lines for the replication user, repmgr or the check login are never reached: standbys lose their primary, and a health check calls the member DOWN.",
+    remedy: "Put the `reject` below the lines of those who may log in.",
+}
+
+rule! {
+    /// initdb's lines and no others.
+    HBA_REPLICATION_LOCAL = "hba-replication-local", Note, Look::PgHba(replication_local),
+    title: "replication from this machine only",
+    costs: "A standby on another machine cannot connect. After a failover this member, as the primary, has no replicas.",
+    remedy: "`host replication USER ADDRESS/32 scram-sha-256` for each of the other members, if there are any.",
 }
 
 rule! {
@@ -106,14 +145,102 @@ fn trust_powerful(hba: &Hba, findings: &mut Findings) {
     }
 }
 
+/// Methods by which the client sends the password itself.
+const PASSWORD_METHODS: [&str; 5] = ["password", "ldap", "pam", "radius", "bsd"];
+
 fn clear(hba: &Hba, findings: &mut Findings) {
-    let is_clear = |entry: &&Entry| {
-        entry.method == "password"
-            && ["host", "hostnossl"].contains(&entry.kind.as_str())
-            && !is_loopback(&entry.from)
+    for entry in &hba.entries {
+        let is_sent = PASSWORD_METHODS.contains(&entry.method.as_str());
+        let is_clear = ["host", "hostnossl", "hostnogssenc"].contains(&entry.kind.as_str());
+        if is_sent && is_clear && !is_loopback(&entry.from) {
+            let message = format!("a `{}` line with `{}`", entry.kind, entry.method);
+            findings.add(entry.method_place, message);
+        } else if entry.asks_in_clear {
+            let message = "PostgreSQL passes it on to the LDAP server in clear: `ldaptls=1`";
+            findings.add_as(Severity::Warning, entry.method_place, message);
+        }
+    }
+}
+
+fn ident(hba: &Hba, findings: &mut Findings) {
+    for entry in hba.entries.iter().filter(|entry| entry.method == "ident") {
+        if !is_loopback(&entry.from) {
+            findings.add(entry.method_place, format!("`ident` from {}", entry.origin()));
+        }
+    }
+}
+
+fn octal(hba: &Hba, findings: &mut Findings) {
+    for entry in &hba.entries {
+        if let Some(text) = &entry.octal {
+            findings.add(entry.from_place, format!("`{text}` is {}", entry.origin()));
+        }
+    }
+}
+
+/// Lines that are there to let in what an earlier line rejects, by the number of the earlier line.
+fn locked_out(hba: &Hba) -> BTreeMap<usize, (&Entry, Vec<&Entry>)> {
+    let mut by_reject: BTreeMap<usize, (&Entry, Vec<&Entry>)> = BTreeMap::new();
+    let entries = hba.entries.get(..SHADOWED_LINES_MAX).unwrap_or(&hba.entries);
+    for (at, later) in entries.iter().enumerate().filter(|(_, entry)| entry.method != "reject") {
+        let earlier = entries.iter().take(at).find(|earlier| covers(earlier, later));
+        if let Some(reject) = earlier.filter(|earlier| earlier.method == "reject") {
+            by_reject.entry(reject.place.line).or_insert((reject, Vec::new())).1.push(later);
+        }
+    }
+    by_reject
+}
+
+fn locks_out(hba: &Hba, findings: &mut Findings) {
+    for (reject, later) in locked_out(hba).into_values() {
+        let lines: Vec<String> = later.iter().map(|it| format!("line {}", it.place.line)).collect();
+        let users: BTreeSet<&str> =
+            later.iter().flat_map(|it| &it.users).map(|user| user.text.as_str()).collect();
+        let message = format!(
+            "it rejects what {} would let in (users: {})",
+            listed(lines.iter().map(String::as_str)),
+            listed(users.into_iter().map(|user| if user.len() > 63 { "…" } else { user }))
+        );
+        findings.add(reject.place, message);
+    }
+    repmgr(hba, findings);
+}
+
+/// repmgr logs in to its own database, and for replication.
+fn repmgr(hba: &Hba, findings: &mut Findings) {
+    const NAME: &str = "repmgr";
+    let is_its = |entry: &&Entry| entry.users.iter().any(|user| user.text == NAME);
+    let Some(first) = hba.entries.iter().find(is_its) else { return };
+    let lets_in = |is_database: fn(&Entry) -> bool| {
+        hba.entries.iter().any(|entry| {
+            let is_user = entry.users.iter().any(|user| user.text == NAME || user.is("all"));
+            let is_remote = !is_loopback(&entry.from);
+            is_user && is_remote && entry.method != "reject" && is_database(entry)
+        })
     };
-    for entry in hba.entries.iter().filter(is_clear) {
-        findings.add(entry.method_place, format!("a `{}` line with `password`", entry.kind));
+    let own = lets_in(|entry| entry.databases.iter().any(|it| it.text == NAME || it.is("all")));
+    let replication = lets_in(|entry| entry.is_for_database("replication"));
+    let missing = match (own, replication) {
+        (true, false) => "for replication, and a standby cannot follow",
+        (false, true) => "to its own database, and repmgrd does not see the other nodes",
+        _ => return,
+    };
+    findings.add_as(
+        Severity::Warning,
+        first.place,
+        format!("no line lets `{NAME}` in from another machine {missing}"),
+    );
+}
+
+fn replication_local(hba: &Hba, findings: &mut Findings) {
+    let lines: Vec<_> =
+        hba.entries.iter().filter(|entry| entry.is_for_database("replication")).collect();
+    let is_local = |entry: &&Entry| is_loopback(&entry.from) || entry.method == "reject";
+    // Everybody else comes from other machines: it is no machine for development.
+    let is_served =
+        hba.entries.iter().any(|entry| !is_loopback(&entry.from) && entry.method != "reject");
+    if let Some(first) = lines.first().filter(|_| is_served && lines.iter().all(is_local)) {
+        findings.add(first.place, "no line lets replication in from another machine");
     }
 }
 
@@ -136,7 +263,10 @@ fn shadowed(hba: &Hba, findings: &mut Findings) {
     let entries = hba.entries.get(..SHADOWED_LINES_MAX).unwrap_or(&hba.entries);
     for (at, later) in entries.iter().enumerate() {
         let before = entries.iter().take(at);
-        if let Some(earlier) = before.into_iter().find(|earlier| covers(earlier, later)) {
+        let earlier = before.into_iter().find(|earlier| covers(earlier, later));
+        // What is rejected is told once, at the line that rejects it.
+        let is_told = |earlier: &&Entry| earlier.method == "reject" && later.method != "reject";
+        if let Some(earlier) = earlier.filter(|earlier| !is_told(earlier)) {
             let line = earlier.place.line;
             let method = &earlier.method;
             findings

@@ -1,8 +1,11 @@
 //! Health checks that ask the wrong question, or none.
 
+use std::collections::BTreeSet;
+
 use crate::lint::finding::Findings;
 use crate::lint::haproxy::Haproxy;
 use crate::lint::haproxy::checks::{Check, METHODS, checked_ports, requests};
+use crate::lint::haproxy::lines::Line;
 use crate::lint::haproxy::patroni::is_patroni_port;
 use crate::lint::haproxy::proxy::{Proxy, is_pooler_port, is_postgres_port};
 use crate::lint::haproxy::roles::{Role, Source, Wanted, asks_patroni_no_role, role_of_name};
@@ -109,7 +112,7 @@ fn glued(haproxy: &Haproxy<'_>, findings: &mut Findings) {
 
 fn asks_postgres(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     for proxy in haproxy.model.postgres() {
-        let is_led_away = |line: &&crate::lint::haproxy::lines::Line| {
+        let is_led_away = |line: &&Line| {
             line.word(1) == "connect" && (line.words.iter().any(|w| w.is("port") || w.is("addr")))
         };
         let is_http = matches!(Check::of(proxy), Check::Http { .. });
@@ -174,6 +177,9 @@ fn pooler_only(haproxy: &Haproxy<'_>, findings: &mut Findings) {
 }
 
 fn pooler_unchecked(haproxy: &Haproxy<'_>, findings: &mut Findings) {
+    // One finding for all services: their checks are mostly the same.
+    let mut first: Option<&Line> = None;
+    let (mut names, mut titles) = (BTreeSet::new(), Vec::new());
     for proxy in haproxy.model.postgres().filter(|proxy| !proxy.is_piece) {
         if requests(proxy).is_empty() {
             continue;
@@ -187,11 +193,15 @@ fn pooler_unchecked(haproxy: &Haproxy<'_>, findings: &mut Findings) {
                 && !sees_more.iter().any(|word| server.settings.has(word))
         };
         let unseen: Vec<_> = proxy.members().filter(is_unseen).collect();
-        if let Some(first) = unseen.first() {
-            let names = listed(unseen.iter().map(|server| server.name));
-            let message = format!("nothing asks whether the pooler of {names} is there");
-            findings.add(first.line, message);
-        }
+        let Some(server) = unseen.first() else { continue };
+        first = first.or(Some(server.line));
+        names.extend(unseen.iter().map(|server| server.name));
+        titles.push(proxy.title());
+    }
+    if let Some(line) = first {
+        let (names, titles) = (listed(names), listed(titles.iter().map(String::as_str)));
+        let message = format!("nothing asks whether the pooler of {names} is there, in {titles}");
+        findings.add(line, message);
     }
 }
 

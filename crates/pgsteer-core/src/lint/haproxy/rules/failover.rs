@@ -73,8 +73,8 @@ struct Late<'m, 'a> {
 }
 
 fn slow(haproxy: &Haproxy<'_>, findings: &mut Findings) {
-    // Proxies with the same settings from the same lines are one finding.
-    let mut by_cause: BTreeMap<Vec<usize>, Vec<Late<'_, '_>>> = BTreeMap::new();
+    // Proxies whose checks come to the same times are one finding.
+    let mut by_times: BTreeMap<[u64; 4], Vec<Late<'_, '_>>> = BTreeMap::new();
     for proxy in haproxy.model.postgres().filter(|proxy| !proxy.is_piece) {
         let checked = proxy.members().filter(|server| server.is_checked());
         let late = checked.filter_map(|server| {
@@ -88,21 +88,14 @@ fn slow(haproxy: &Haproxy<'_>, findings: &mut Findings) {
             if other.silent.most_ms > slowest.silent.most_ms { other } else { slowest }
         });
         if let Some(late) = slowest {
-            by_cause.entry(cause(proxy, late.server)).or_default().push(late);
+            let Late { refused, silent, .. } = late;
+            let times = [refused.least_ms, refused.most_ms, silent.least_ms, silent.most_ms];
+            by_times.entry(times).or_default().push(late);
         }
     }
-    for late in by_cause.into_values() {
+    for late in by_times.into_values() {
         told_late(haproxy, &late, findings);
     }
-}
-
-/// The lines that the timings of a server come from.
-fn cause(proxy: &Proxy<'_>, server: &Server<'_>) -> Vec<usize> {
-    let settings = ["inter", "fastinter", "fall"].into_iter();
-    let lines = settings.filter_map(|name| Some(server.settings.get(name)?.line.number));
-    let timeouts =
-        ["check", "connect"].into_iter().filter_map(|name| Some(proxy.timeout(name).1?.number));
-    lines.chain(timeouts).collect()
 }
 
 fn told_late(haproxy: &Haproxy<'_>, late: &[Late<'_, '_>], findings: &mut Findings) {
