@@ -71,7 +71,17 @@ impl Beat {
 
     /// As [`Beat::due`], but at least `gap` after the last question if that is longer than the pace.
     pub async fn due_no_sooner_than(&mut self, gap: Duration) -> Result<(), Gone> {
-        self.wait(|pace| pace.max(gap)).await
+        // A long gap ends up to this much early.
+        let rounded = if gap < TOGETHER { gap } else { gap + TOGETHER };
+        self.wait(|pace| if gap > pace { rounded } else { pace }).await
+    }
+
+    /// Waits until the member is elsewhere than at the last question.
+    pub async fn moved(&mut self) -> Result<(), Gone> {
+        while self.place.is_of(&self.ask.borrow_and_update()) {
+            self.ask.changed().await.map_err(|_| Gone)?;
+        }
+        Ok(())
     }
 
     /// Waits until `until`, whatever the plan says meanwhile.

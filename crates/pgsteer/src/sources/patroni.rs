@@ -73,7 +73,11 @@ async fn step(
             }
             let late = Failure::Late { peer: url.clone(), limit, waited: limit };
             reporter.claim(started, Fact::PatroniLate(late)).await?;
-            asking.await
+            tokio::select! {
+                done = &mut asking => done,
+                // The member is asked at its new place at once.
+                moved = beat.moved() => return moved,
+            }
         }
     };
     let facts = facts.map_err(|failure| match failure {
@@ -331,6 +335,31 @@ mod tests {
         // The next question is sent when half of the time of that answer has passed.
         assert!(matches!(facts[3].0, Fact::Patroni(Ok(_))), "{:?}", facts[3]);
         assert!(facts[3].1.duration_since(answer.1) >= wait * 3 / 2, "{facts:?}");
+    }
+
+    #[tokio::test]
+    async fn a_member_that_moves_is_asked_elsewhere_before_a_late_answer_is_here() {
+        let silent = fake::server(|stream, _| async move {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            drop(stream);
+        })
+        .await;
+        let elsewhere = fake::http_server(response("200 OK", BODY)).await;
+        let (reports_tx, mut reports) = mpsc::channel(8);
+        let (plan, plan_rx) = watch::channel(ask(silent));
+        let clock = Clock::start();
+        let reporter =
+            Reporter { member: MemberName::new("pg1").unwrap(), clock, reports: reports_tx };
+        let http = Client::new(Duration::from_secs(50), None)
+            .with_connect_limit(Duration::from_millis(50));
+        let beat = Beat::new(plan_rx, |pace| pace.patroni, clock);
+        let _task =
+            crate::sources::Task::spawn(run(beat, Arc::new(http), reporter, Hint::default()));
+        let Some(Report::Claim(claim)) = reports.recv().await else { panic!("no claim") };
+        assert!(matches!(claim.fact, Fact::PatroniLate(_)), "{claim:?}");
+        plan.send_replace(ask(elsewhere));
+        let Some(Report::Claim(claim)) = reports.recv().await else { panic!("no claim") };
+        assert!(matches!(claim.fact, Fact::Patroni(Ok(_))), "{claim:?}");
     }
 
     #[tokio::test]
