@@ -15,6 +15,9 @@ const READ_BYTES: u64 = 1024;
 /// What a client is answered that asks for encryption that is not to be had.
 const NO_ENCRYPTION: &[u8] = b"N";
 
+/// The alert of a TLS server that has a problem of its own: fatal, `internal_error` (RFC 8446, 6.2).
+const TLS_INTERNAL_ERROR: &[u8] = &[0x15, 3, 3, 0, 2, 2, 80];
+
 /// How long a client may take to read its refusal.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -104,6 +107,19 @@ impl Client {
             self.stream.shutdown().await
         };
         let _ = tokio::time::timeout(REFUSAL_TIMEOUT, told).await;
+    }
+
+    /// Refuses a client that has started TLS without asking. What it has sent is taken out first: a
+    /// socket that is closed with bytes unread resets the connection, and the alert may be lost.
+    pub async fn refuse_tls(&mut self) {
+        let mut unread = [0; 4096];
+        // A ClientHello has 16 KB at most.
+        for _ in 0..4 {
+            if !matches!(self.stream.try_read(&mut unread), Ok(1..)) {
+                break;
+            }
+        }
+        self.pass_on_refusal(TLS_INTERNAL_ERROR).await;
     }
 
     /// Waits until the client has gone away. What it says meanwhile is left unread.

@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::balance::{Target, opened_in, pick, pick_early};
 use super::client::Client;
+use super::guard::Guard;
 use super::queue::Slot;
 use super::seat::{Place, Seat};
 use super::tcp::dial;
@@ -137,7 +138,11 @@ impl Search {
         client: &Client,
     ) -> Result<Connected, Vain> {
         self.began();
+        let guard = Guard::of(worker, service);
         loop {
+            if !guard.lets_pass() {
+                self.pass(guard, service, client).await?;
+            }
             let look = worker.look();
             let target = match pick(&worker.snapshot(), service, &self.tried, worker.next_turn()) {
                 Some(target) => target,
@@ -287,6 +292,25 @@ impl Search {
         }
     }
 
+    /// Waits until the guard lets bytes pass to a member.
+    async fn pass(
+        &mut self,
+        guard: Guard<'_>,
+        service: &Service,
+        client: &Client,
+    ) -> Result<(), Vain> {
+        let deadline = self.deadline_at_member(service);
+        tokio::select! {
+            biased;
+            () = guard.pass() => Ok(()),
+            () = client.gone() => Err(Vain::ClientGone),
+            () = sleep_until(deadline) => {
+                self.last_failure = Some("pgsteer's engine has not run for a while".to_owned());
+                Err(Vain::TimeUp)
+            }
+        }
+    }
+
     /// Waits until all workers have acted on the Snapshot of this generation.
     async fn acted(
         &mut self,
@@ -348,7 +372,7 @@ impl Search {
         }
     }
 
-    /// Tells the client why it cannot be served.
+    /// Refuses the client, with the reason.
     pub async fn refuse(
         &self,
         vain: &Vain,
@@ -356,8 +380,27 @@ impl Search {
         service: &Service,
         client: &mut Client,
     ) {
+        let Some((message, detail)) = self.note_refusal(vain, worker, service) else { return };
+        client
+            .refuse(&ErrorFields {
+                sqlstate: sqlstate::CANNOT_CONNECT_NOW,
+                message: &message,
+                detail: &detail,
+                hint: "`pgsteer status` shows every member and why its gate is shut.",
+            })
+            .await;
+    }
+
+    /// Counts and logs that the client is refused. Returns the message and its detail; none if the
+    /// client has left.
+    pub fn note_refusal(
+        &self,
+        vain: &Vain,
+        worker: &Worker,
+        service: &Service,
+    ) -> Option<(String, String)> {
         let message = match vain {
-            Vain::ClientGone => return,
+            Vain::ClientGone => return None,
             Vain::Stopping => "pgsteer is shutting down".to_owned(),
             Vain::TimeUp => format!(
                 "pgsteer has no {} for service {} (waited {:.1} s)",
@@ -373,14 +416,7 @@ impl Search {
             detail = format!("{detail}; last try: {failure}");
         }
         tracing::info!(service = %service.name, %message, %detail, "client refused");
-        client
-            .refuse(&ErrorFields {
-                sqlstate: sqlstate::CANNOT_CONNECT_NOW,
-                message: &message,
-                detail: &detail,
-                hint: "`pgsteer status` shows every member and why its gate is shut.",
-            })
-            .await;
+        Some((message, detail))
     }
 }
 

@@ -10,6 +10,7 @@ mod barrier;
 mod cancel;
 mod client;
 mod door;
+mod guard;
 mod hold;
 mod login;
 mod pump;
@@ -38,6 +39,7 @@ use self::barrier::Barrier;
 use self::cancel::Cancels;
 use self::door::Door;
 use self::queue::Queues;
+use crate::heartbeat::Pulse;
 use crate::stats::{ServiceStats, Stats};
 
 /// Connections that wait to be taken over by a worker.
@@ -69,6 +71,7 @@ pub struct Shared {
     limits: ProxyConfig,
     stats: Arc<Stats>,
     snapshots: watch::Receiver<Arc<Snapshot>>,
+    pulse: Pulse,
     barrier: Barrier,
     cancels: Arc<Cancels>,
     queues: Queues,
@@ -83,6 +86,7 @@ impl Shared {
             limits: ProxyConfig::default(),
             stats: Arc::default(),
             snapshots,
+            pulse: Pulse::new(Arc::default(), crate::clock::Clock::start()),
             barrier: Barrier::new(workers),
             cancels: Arc::default(),
             queues: Queues::default(),
@@ -159,6 +163,7 @@ impl Proxy {
         config: &Config,
         stats: &Arc<Stats>,
         snapshots: watch::Receiver<Arc<Snapshot>>,
+        pulse: Pulse,
     ) -> anyhow::Result<Proxy> {
         let listeners = door::bind_all(&config.services, |_| false)?;
         let workers = config.proxy.workers.unwrap_or_else(cores);
@@ -166,6 +171,7 @@ impl Proxy {
             limits: affordable(&config.proxy),
             stats: Arc::clone(stats),
             snapshots,
+            pulse,
             barrier: Barrier::new(workers),
             cancels: Arc::default(),
             queues: Queues::default(),

@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
+use super::guard::{Guard, PolledGuard};
 use super::seat::{Ending, Seat};
 
 /// One read takes at most this much: what a COPY or a dump fills, and small enough to stay in
@@ -55,18 +56,26 @@ pub enum End {
     },
 }
 
-/// Moves bytes between `client` and `server` until the end. `tail` is what the server said last.
-pub async fn pump(client: &mut TcpStream, server: &mut TcpStream, seat: &Seat, tail: Tail) -> End {
+/// Moves bytes between `client` and `server` until the end, those to the server as `guard` lets them
+/// pass. `tail` is what the server sent last.
+pub async fn pump(
+    client: &mut TcpStream,
+    server: &mut TcpStream,
+    seat: &Seat,
+    guard: Guard<'_>,
+    tail: Tail,
+) -> End {
     let (mut client_read, mut client_write) = client.split();
     let (mut server_read, mut server_write) = server.split();
     let mut up = Pipe::default();
     let mut down = Pipe { tail, ..Pipe::default() };
+    let (mut guard_up, mut guard_down) = (PolledGuard::from(guard), PolledGuard::from(Guard::NONE));
     let end = poll_fn(|cx| {
         if let Poll::Ready(ending) = seat.poll_ending(cx) {
             return Poll::Ready(End::Told { ending, at_boundary: down.is_at_boundary() });
         }
-        let up = up.poll(cx, &mut client_read, &mut server_write);
-        let down = down.poll(cx, &mut server_read, &mut client_write);
+        let up = up.poll(cx, &mut client_read, &mut server_write, &mut guard_up);
+        let down = down.poll(cx, &mut server_read, &mut client_write, &mut guard_down);
         match (up, down) {
             // A session is over when the server has said its last word, whatever the client
             // may still want to say.
@@ -107,9 +116,10 @@ impl Pipe {
         cx: &mut Context<'_>,
         from: &mut ReadHalf<'_>,
         to: &mut WriteHalf<'_>,
+        guard: &mut PolledGuard<'_>,
     ) -> Poll<io::Result<()>> {
         loop {
-            ready!(self.poll_pending(cx, to))?;
+            ready!(self.poll_pending(cx, to, guard))?;
             if self.closed {
                 return Poll::Ready(Ok(()));
             }
@@ -119,7 +129,9 @@ impl Pipe {
                 self.closed = true;
                 continue;
             }
-            ready!(SCRATCH.with_borrow_mut(|scratch| self.poll_chunk(cx, scratch, from, to)))?;
+            ready!(
+                SCRATCH.with_borrow_mut(|scratch| self.poll_chunk(cx, scratch, from, to, guard))
+            )?;
         }
     }
 
@@ -128,8 +140,10 @@ impl Pipe {
         &mut self,
         cx: &mut Context<'_>,
         to: &mut WriteHalf<'_>,
+        guard: &mut PolledGuard<'_>,
     ) -> Poll<io::Result<()>> {
         while self.taken < self.pending.len() {
+            ready!(guard.poll(cx));
             let rest = &self.pending[self.taken..];
             self.taken += positive(ready!(Pin::new(&mut *to).poll_write(cx, rest))?)?;
         }
@@ -148,6 +162,7 @@ impl Pipe {
         scratch: &mut [u8],
         from: &mut ReadHalf<'_>,
         to: &mut WriteHalf<'_>,
+        guard: &mut PolledGuard<'_>,
     ) -> Poll<io::Result<()>> {
         let mut buffer = ReadBuf::new(scratch);
         ready!(Pin::new(&mut *from).poll_read(cx, &mut buffer))?;
@@ -155,6 +170,10 @@ impl Pipe {
         self.ended = rest.is_empty();
         self.note_tail(rest);
         while !rest.is_empty() {
+            if guard.poll(cx).is_pending() {
+                self.pending = rest.to_vec();
+                return Poll::Pending;
+            }
             match Pin::new(&mut *to).poll_write(cx, rest)? {
                 Poll::Ready(written) => rest = &rest[positive(written)?..],
                 Poll::Pending => {
@@ -220,7 +239,8 @@ mod tests {
             let _ = tokio::time::timeout(PAUSE, client.write_all(&vec![0; 64 << 20])).await;
             registry.end(|_, _| Some(Ending::Gate(None)));
         };
-        let (end, ()) = tokio::join!(pump(&mut ours, &mut server, &seat, Tail::default()), lose);
+        let (end, ()) =
+            tokio::join!(pump(&mut ours, &mut server, &seat, Guard::NONE, Tail::default()), lose);
         assert!(matches!(end, End::Told { .. }), "{end:?}");
         drop(server);
         let rest = member.read_to_end(&mut Vec::new()).await;

@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use super::balance::addresses;
 use super::cancel;
 use super::client::{Client, ClientError, Wish};
+use super::guard::Guard;
 use super::hold::{Connected, Search, Vain};
 use super::login::{Login, Opening, Outcome};
 use super::pump::{End, Tail, pump};
@@ -157,7 +158,8 @@ impl Session {
             match self.opening().await {
                 Some(Wish::Login(_)) => self.refuse(&vain).await,
                 Some(Wish::Cancel(key)) => self.cancel(key).await,
-                _ => {}
+                // A client that requires TLS closes. Its own error names no reason, so the log has to.
+                _ => drop(self.search.note_refusal(&vain, &self.worker, &self.service)),
             }
         }
         None
@@ -194,11 +196,26 @@ impl Session {
         let mut connected =
             match self.search.connect(&self.worker, &self.service, &self.client).await {
                 Ok(connected) => connected,
-                // An error in clear would be read as broken TLS; an end moves libpq on.
-                Err(_) => return,
+                // An error in clear would be read as broken TLS.
+                Err(vain) => {
+                    if self.search.note_refusal(&vain, &self.worker, &self.service).is_some() {
+                        self.client.refuse_tls().await;
+                    }
+                    return;
+                }
             };
         let ahead = std::mem::take(&mut self.client.ahead);
-        if connected.server.write_all(&ahead).await.is_ok() {
+        let guard = Guard::of(&self.worker, &self.service);
+        let sent = async {
+            guard.pass().await;
+            connected.server.write_all(&ahead).await
+        };
+        let is_sent = tokio::select! {
+            biased;
+            _ = connected.seat.ending() => false,
+            sent = sent => sent.is_ok(),
+        };
+        if is_sent {
             self.converse(connected, Tail::default()).await;
         }
     }
@@ -259,14 +276,15 @@ impl Session {
         let limit = self.worker.limits().login_timeout;
         let member = connected.seat.member().clone();
         let deserted = self.worker.shut(&self.service.name, &member);
+        let guard = Guard::of(&self.worker, &self.service);
         let (service, client) = (&self.service, &mut self.client);
         if connected.held.is_none() {
-            let trying = login.attempt(service, client, connected, deserted);
+            let trying = login.attempt(service, guard, client, connected, deserted);
             return timeout(limit, trying).await.unwrap_or(Outcome::Over);
         }
         let opened = self.search.opened(&self.worker, service, &member);
         let opening = Opening { opened, deserted, limit };
-        login.attempt_early(service, client, connected, opening).await
+        login.attempt_early(service, guard, client, connected, opening).await
     }
 
     /// Bytes flow until the server, the client or the gate ends it. `tail` is what the server said
@@ -275,7 +293,9 @@ impl Session {
         let stats = connected.seat.stats();
         stats.sessions_total.fetch_add(1, Ordering::Relaxed);
         connected.slot = None;
-        let end = pump(&mut self.client.stream, &mut connected.server, &connected.seat, tail).await;
+        let guard = Guard::of(&self.worker, &self.service);
+        let Connected { server, seat, .. } = &mut connected;
+        let end = pump(&mut self.client.stream, server, seat, guard, tail).await;
         let Connected { server, seat, .. } = connected;
         let member = seat.member().clone();
         drop(server);

@@ -26,6 +26,8 @@ pub struct Worker {
     snapshot: RefCell<Arc<Snapshot>>,
     phase: Cell<Phase>,
     registry: Rc<Registry>,
+    /// The generation of the newest Snapshot that this worker has acted on.
+    acted: Cell<u64>,
     /// How often the Snapshot or the phase has changed.
     changes: Cell<u64>,
     changed: Notify,
@@ -59,6 +61,7 @@ impl Worker {
             snapshot: RefCell::new(snapshot),
             phase: Cell::new(Phase::Serving),
             registry: Rc::new(Registry::default()),
+            acted: Cell::new(0),
             changes: Cell::new(0),
             changed: Notify::new(),
             turn: Cell::new(index),
@@ -91,6 +94,7 @@ impl Worker {
         // would have taken its seat behind the back of those that are told to end.
         *self.snapshot.borrow_mut() = Arc::clone(&snapshot);
         self.end_sessions(|place, purpose| lost(&snapshot, place, purpose)).await;
+        self.acted.set(snapshot.generation);
         self.shared.barrier.acknowledge(self.index, snapshot.generation);
         self.note_change();
     }
@@ -136,6 +140,26 @@ impl Worker {
     /// barrier tells.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.snapshot.borrow())
+    }
+
+    /// Returns true if the engine ran a short while ago, and this worker has acted on all that it
+    /// had published by then.
+    pub fn is_current(&self) -> bool {
+        self.shared.pulse.is_current(self.acted.get())
+    }
+
+    /// Waits until that is so.
+    pub async fn current(&self) {
+        loop {
+            let (look, next_beat) = (self.look(), self.shared.pulse.next_beat());
+            if self.is_current() {
+                return;
+            }
+            tokio::select! {
+                () = next_beat => {}
+                () = self.changed_since(look) => {}
+            }
+        }
     }
 
     fn note_change(&self) {

@@ -14,8 +14,9 @@ use pgsteer_core::snapshot::Snapshot;
 use pgsteer_core::time::Moment;
 use tokio::sync::{mpsc, watch};
 
+use super::stall::Stalls;
 use crate::clock::Clock;
-use crate::heartbeat::Heartbeat;
+use crate::heartbeat::{Heartbeat, Pulse};
 use crate::log::limit::DECISIONS;
 
 /// Owns the engine.
@@ -23,7 +24,8 @@ use crate::log::limit::DECISIONS;
 pub struct Conductor {
     engine: Engine,
     clock: Clock,
-    heartbeat: Arc<Heartbeat>,
+    pulse: Pulse,
+    stalls: Stalls,
     snapshots: watch::Sender<Arc<Snapshot>>,
     plans: watch::Sender<Arc<Plan>>,
     /// When the engine last turned.
@@ -47,7 +49,9 @@ impl Conductor {
         let (snapshots, snapshots_published) = watch::channel(engine.snapshot());
         let (plans, plans_published) = watch::channel(engine.plan());
         let published = Published { snapshots: snapshots_published, plans: plans_published };
-        (Conductor { engine, clock, heartbeat, snapshots, plans, turned_at }, published)
+        let pulse = Pulse::new(heartbeat, clock);
+        let stalls = Stalls::new(config.cluster.check.is_some());
+        (Conductor { engine, clock, pulse, stalls, snapshots, plans, turned_at }, published)
     }
 
     /// Turns the engine for ever, on reports, on configurations and on time.
@@ -58,23 +62,36 @@ impl Conductor {
     ) {
         loop {
             self.publish();
-            self.heartbeat.beat(self.clock.now());
+            self.beat();
             tokio::select! {
                 Some(config) = configs.recv() => {
                     // What the sources of the old configuration have said counts under that one:
                     // the members of another cluster must not be taken for those of the new.
                     while let Ok(report) = reports.try_recv() {
-                        self.turn(|engine, now| engine.handle_report(report, now));
+                        self.handle_report(report);
                     }
+                    self.stalls.reconfigure(config.cluster.check.is_some());
                     self.turn(|engine, now| engine.handle_config(&config, now));
                 }
-                Some(report) = reports.recv() => {
-                    self.turn(|engine, now| engine.handle_report(report, now));
-                }
+                Some(report) = reports.recv() => self.handle_report(report),
                 () = self.timeout() => self.turn(Engine::handle_timeout),
                 // A beat even when nothing is heard and nothing expires.
                 () = tokio::time::sleep(Heartbeat::INTERVAL) => {}
             }
+        }
+    }
+
+    fn handle_report(&mut self, report: Report) {
+        self.stalls.note(&report);
+        self.turn(|engine, now| engine.handle_report(report, now));
+    }
+
+    /// Beats, unless what was published is older than a stall of the process.
+    fn beat(&mut self) {
+        let now = self.clock.now();
+        let newest = Arc::clone(&self.snapshots.borrow());
+        if self.stalls.are_over(now, &newest) {
+            self.pulse.beat(now, newest.generation);
         }
     }
 
@@ -134,7 +151,7 @@ fn log(event: &Event) {
 mod tests {
     use std::time::Duration;
 
-    use pgsteer_core::claim::{Found, Role, Topology};
+    use pgsteer_core::claim::{Claim, Fact, Failure, Found, Role, Topology};
     use pgsteer_core::config::{
         ClusterConfig, Membership, PatroniConfig, ProxyConfig, ServiceConfig, SplitBrain,
     };
@@ -167,7 +184,8 @@ mod tests {
 
     fn found() -> Found {
         let postgres = Endpoint::new("127.0.0.1", 5432).unwrap();
-        Found { name: MemberName::new("n1").unwrap(), postgres, patroni_url: None }
+        let patroni_url = Some(Arc::from("http://127.0.0.1:8008"));
+        Found { name: MemberName::new("n1").unwrap(), postgres, patroni_url }
     }
 
     #[tokio::test]
@@ -191,6 +209,36 @@ mod tests {
             seen = snapshots.wait_for(ended) => assert!(seen.is_ok()),
             () = tokio::time::sleep(Duration::from_secs(3)) => panic!("nobody noticed"),
         }
+    }
+
+    /// The test stops the thread, as a signal would.
+    #[tokio::test]
+    async fn after_a_stall_the_heart_beats_again_when_the_members_were_asked_anew() {
+        let config = config(Membership::Listed(vec![found()]));
+        let (clock, heartbeat) = (Clock::start(), Arc::<Heartbeat>::default());
+        let (conductor, _published) = Conductor::new(&config, clock, Arc::clone(&heartbeat));
+        let (tell, reports) = mpsc::channel(8);
+        let (_configs, configs) = mpsc::channel(1);
+        let conducting = tokio::spawn(conductor.run(reports, configs));
+        let pause = || tokio::time::sleep(Duration::from_millis(50));
+        pause().await;
+        let is_old = || heartbeat.age(clock.now()) >= Heartbeat::OLD_AFTER;
+        assert!(!is_old());
+        let stopped_at = clock.now();
+        std::thread::sleep(Heartbeat::OLD_AFTER + Duration::from_millis(300));
+        pause().await;
+        assert!(is_old(), "the member was not asked");
+        let claim = |asked_at| {
+            let fact = Fact::Patroni(Err(Failure::Closed(Arc::from("n1"))));
+            Report::Claim(Claim { member: found().name, asked_at, fact })
+        };
+        tell.send(claim(stopped_at)).await.unwrap();
+        pause().await;
+        assert!(is_old(), "it was asked before the stall");
+        tell.send(claim(clock.now())).await.unwrap();
+        pause().await;
+        assert!(!is_old());
+        conducting.abort();
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod conductor;
 mod signals;
+mod stall;
 mod systemd;
 
 use std::net::{SocketAddr, TcpListener};
@@ -19,7 +20,7 @@ use self::conductor::{Conductor, Published};
 use self::signals::{Order, Signals};
 use crate::agent::{self, Agent};
 use crate::clock::Clock;
-use crate::heartbeat::Heartbeat;
+use crate::heartbeat::{Heartbeat, Pulse};
 use crate::http::{self, Pages, PagesThread, ReadyPages};
 use crate::log::limit::DECISIONS;
 use crate::proxy::Proxy;
@@ -121,7 +122,10 @@ impl Running {
         // Files and ports first: what cannot be had is known before anything is started.
         let sources = sources::prepare(&config.cluster)?;
         let proxy = match outputs {
-            Outputs::All => Some(Proxy::start(&config, &stats, published.snapshots.clone())?),
+            Outputs::All => Some({
+                let pulse = Pulse::new(Arc::clone(&heartbeat), clock);
+                Proxy::start(&config, &stats, published.snapshots.clone(), pulse)?
+            }),
             Outputs::AnswersOnly => None,
         };
         let asked = config.agent.as_ref().map(|agent| agent::bind(agent.listen)).transpose()?;

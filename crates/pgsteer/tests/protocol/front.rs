@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use pgsteer::clock::Clock;
+use pgsteer::heartbeat::{Heartbeat, Pulse};
 use pgsteer::proxy::Proxy;
 use pgsteer::stats::Stats;
 use pgsteer_core::claim::{Role, Tags};
@@ -23,12 +25,16 @@ use tokio::sync::{oneshot, watch};
 use crate::client::eventually;
 use crate::fake_server::{FakeServer, own_address};
 
+const BEAT: Duration = Duration::from_millis(20);
+
 /// A proxy with a service `write` and a service `read`, and members `n1`, `n2` and so on.
 pub struct Front {
     pub write: SocketAddr,
     pub read: SocketAddr,
     pub stats: Arc<Stats>,
     snapshots: watch::Sender<Arc<Snapshot>>,
+    /// The heart of the engine that there is none of.
+    beats: Arc<AtomicBool>,
     /// Ends the proxy, with this grace; dropping it ends it without.
     stop: Option<oneshot::Sender<Duration>>,
 }
@@ -50,10 +56,23 @@ impl Front {
         let (stop, stopped) = oneshot::channel();
         let (started, is_started) = std::sync::mpsc::channel();
         let counted = Arc::clone(&stats);
+        let (beats, newest) = (Arc::new(AtomicBool::new(true)), published.clone());
+        let is_beating = Arc::clone(&beats);
         std::thread::spawn(move || {
             let runtime = Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                let proxy = Proxy::start(&config, &counted, published).unwrap();
+                let clock = Clock::start();
+                let pulse = Pulse::new(Arc::default(), clock);
+                let proxy = Proxy::start(&config, &counted, published, pulse.clone()).unwrap();
+                tokio::spawn(async move {
+                    loop {
+                        if is_beating.load(Ordering::SeqCst) {
+                            let generation = newest.borrow().generation;
+                            pulse.beat(clock.now(), generation);
+                        }
+                        tokio::time::sleep(BEAT).await;
+                    }
+                });
                 started.send(()).unwrap();
                 if let Ok(grace) = stopped.await {
                     proxy.stop(grace).await;
@@ -61,7 +80,18 @@ impl Front {
             });
         });
         is_started.recv().unwrap();
-        Front { write, read, stats, snapshots, stop: Some(stop) }
+        Front { write, read, stats, snapshots, beats, stop: Some(stop) }
+    }
+
+    /// The engine does not run any more, and this has been so for a while.
+    pub fn stall(&self) {
+        self.beats.store(false, Ordering::SeqCst);
+        std::thread::sleep(Heartbeat::OLD_AFTER + BEAT * 5);
+    }
+
+    /// The engine runs again.
+    pub fn run_again(&self) {
+        self.beats.store(true, Ordering::SeqCst);
     }
 
     /// Opens the gate of a member, and shuts no other.

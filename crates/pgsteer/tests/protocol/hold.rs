@@ -1,5 +1,7 @@
 //! The hold: a client waits, promised nothing, until a gate opens or its time is up.
 
+use std::io::Read;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use pgsteer_core::config::Config;
@@ -124,4 +126,39 @@ fn clients_on_hold_hear_at_once_that_pgsteer_stops() {
     let refusal = client.read_refusal();
     assert_eq!(refusal.sqlstate, "57P03");
     assert_eq!(refusal.message, "pgsteer is shutting down");
+}
+
+fn refused(front: &Front) -> u64 {
+    front.stats.service(&ServiceName::new("write").unwrap()).refused_total.load(Ordering::Relaxed)
+}
+
+/// Its own error says that the server does not support TLS. Only the log has the reason.
+#[test]
+fn a_client_that_requires_tls_is_counted_as_refused() {
+    let server = FakeServer::welcoming("off");
+    let front = Front::wanting(&[&server], |config| hold(config, Duration::from_millis(300)));
+    front.shut("write", "n1");
+    let mut client = Client::connect(front.write);
+    client.send(&wire::ssl_request());
+    assert_eq!(client.read(1), b"N");
+    drop(client);
+    front.wait_until_empty();
+    assert_eq!(refused(&front), 1);
+}
+
+/// However long its hello is: it is read, or the connection would be reset before the alert.
+#[test]
+fn a_client_that_starts_tls_at_once_gets_an_alert() {
+    let server = FakeServer::welcoming("off");
+    let front = Front::wanting(&[&server], |config| hold(config, Duration::from_millis(300)));
+    front.shut("write", "n1");
+    for length in [5, 517, 1_800, 16_000] {
+        let mut client = Client::connect(front.write);
+        client.send(&[&[0x16, 3, 1, 0, 5][..], &vec![0; length - 5]].concat());
+        assert_eq!(client.read(7), [0x15, 3, 3, 0, 2, 2, 80], "fatal, internal_error");
+        let mut rest = Vec::new();
+        assert_eq!(client.stream.read_to_end(&mut rest).unwrap(), 0, "an end, and no reset");
+    }
+    front.wait_until_empty();
+    assert_eq!(refused(&front), 4);
 }

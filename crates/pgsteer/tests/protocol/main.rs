@@ -20,5 +20,6 @@ mod limits;
 mod login;
 mod repeat;
 mod sessions;
+mod stall;
 mod startup;
 mod wire;

@@ -18,6 +18,7 @@ use tokio::time::sleep;
 use self::relay::Relay;
 use super::Service;
 use super::client::Client;
+use super::guard::Guard;
 use super::hold::{Connected, Vain};
 use super::pump::Tail;
 
@@ -91,12 +92,13 @@ impl Login {
     pub async fn attempt(
         &mut self,
         service: &Service,
+        guard: Guard<'_>,
         client: &mut Client,
         connected: &mut Connected,
         deserted: impl Future<Output = ()>,
     ) -> Outcome {
         let Connected { server, seat, slot, .. } = connected;
-        let mut relay = self.relay(service, client, server, false);
+        let mut relay = self.relay(service, guard, client, server, false);
         let logging_in = async {
             match relay.run(client, server, slot, deserted).await {
                 Ok(ready) => relay.deliver(ready, client, server).await,
@@ -114,12 +116,13 @@ impl Login {
     pub async fn attempt_early(
         &mut self,
         service: &Service,
+        guard: Guard<'_>,
         client: &mut Client,
         connected: &mut Connected,
         opening: Opening<impl Future<Output = Result<(), Vain>>, impl Future<Output = ()>>,
     ) -> Outcome {
         let Connected { server, seat, slot, held } = connected;
-        let mut relay = self.relay(service, client, server, true);
+        let mut relay = self.relay(service, guard, client, server, true);
         let Opening { opened, deserted, limit } = opening;
         let (slot, is_logged_in) = (Cell::new(slot.take()), Cell::new(false));
         let (open, is_open) = oneshot::channel();
@@ -163,6 +166,7 @@ impl Login {
     fn relay<'a>(
         &'a mut self,
         service: &'a Service,
+        guard: Guard<'a>,
         client: &mut Client,
         server: &TcpStream,
         is_early: bool,
@@ -171,7 +175,7 @@ impl Login {
         // A pooler's word on the role is as old as its own connection.
         let is_pooler = |port| server.peer_addr().is_ok_and(|address| address.port() == port);
         let believed = !service.config.pooler_port.is_some_and(is_pooler);
-        Relay::new(self, service, believed, is_early)
+        Relay::new(self, service, guard, believed, is_early)
     }
 
     /// The client had to leave the member.
@@ -267,7 +271,7 @@ mod tests {
                 pending::<()>().await;
             };
             tokio::select! {
-                outcome = self.login.attempt(&self.service, &mut self.ours, &mut connected, pending()) => outcome,
+                outcome = self.login.attempt(&self.service, Guard::NONE, &mut self.ours, &mut connected, pending()) => outcome,
                 () = end => unreachable!(),
             }
         }

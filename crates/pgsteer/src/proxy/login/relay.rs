@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep_until};
 use super::{Login, Outcome};
 use crate::proxy::Service;
 use crate::proxy::client::Client;
+use crate::proxy::guard::Guard;
 use crate::proxy::pump::tail;
 use crate::proxy::queue::Slot;
 
@@ -35,6 +36,7 @@ const READ_BYTES: usize = 8 * 1024;
 pub struct Relay<'a> {
     login: &'a mut Login,
     service: &'a Service,
+    guard: Guard<'a>,
     /// What it says of its role in the login is true.
     believed: bool,
     watch: LoginWatch,
@@ -54,11 +56,12 @@ impl<'a> Relay<'a> {
     pub fn new(
         login: &'a mut Login,
         service: &'a Service,
+        guard: Guard<'a>,
         believed: bool,
         is_early: bool,
     ) -> Relay<'a> {
         let watch = LoginWatch::default();
-        Relay { login, service, believed, watch, echoed: 0, is_early, sent: 0, answers: 0 }
+        Relay { login, service, guard, believed, watch, echoed: 0, is_early, sent: 0, answers: 0 }
     }
 
     /// Passes on what client and server say, until the server is ready.
@@ -69,6 +72,7 @@ impl<'a> Relay<'a> {
         slot: &mut Option<Slot>,
         deserted: impl Future<Output = ()>,
     ) -> Result<Ready, Outcome> {
+        self.guard.pass().await;
         server.write_all(&self.login.startup).await.map_err(broken)?;
         let first_word_limit = self.service.config.connect_timeout * FIRST_WORD_TIMEOUTS;
         let first_word_by = Instant::now() + first_word_limit;
@@ -141,6 +145,7 @@ impl<'a> Relay<'a> {
                 heard = self.hear(server) => heard?,
             };
         }
+        self.guard.pass().await;
         server.write_all(&SYNC).await.map_err(broken)?;
         loop {
             let heard = self.hear(server).await?;
@@ -155,6 +160,7 @@ impl<'a> Relay<'a> {
         while self.answers < self.watch.requests()
             && let Some(len) = answer_len(&self.login.said[self.sent..])
         {
+            self.guard.pass().await;
             let answer = &self.login.said[self.sent..self.sent + len];
             server.write_all(answer).await.map_err(broken)?;
             self.sent += len;
@@ -269,6 +275,7 @@ impl<'a> Relay<'a> {
         self.login.is_bound = true;
         let delivered = async {
             client.stream.write_all(new).await?;
+            self.guard.pass().await;
             server.write_all(&self.login.said[self.sent..]).await
         };
         match delivered.await {
