@@ -194,7 +194,7 @@ fn finish(kind: Kind, text: &str, judged: Judged) -> Report {
     let allowed = all - findings.len();
     findings.extend(allowances.wrong());
     findings.sort_by_key(|finding| (finding.place, finding.severity, finding.rule.id));
-    // What a line of `defaults` does is told once, not for each proxy that inherits it.
+    // A finding about a line of `defaults` appears once, not for each proxy that inherits it.
     findings.dedup_by_key(|finding| (finding.place, finding.rule.id));
     let left_out = leave_out(&mut findings);
     Report { kind, findings, allowed, left_out, detection, is_piece }

@@ -8,7 +8,7 @@ use pgsteer_core::lint::{FILE_BYTES_MAX, text};
 
 /// The name that stands for stdin.
 const STDIN: &str = "-";
-/// The most files of one directory. HAProxy has no limit; nobody writes that many.
+/// The most files of one directory. HAProxy itself has no limit.
 const FILES_MAX: usize = 1_000;
 
 /// A file to judge.

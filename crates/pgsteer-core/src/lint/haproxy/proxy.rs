@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::checks::Check;
+use super::checks::{Check, checked_ports};
 use super::lines::{Line, Word};
 use super::patroni::is_patroni_port;
 use super::roles::asks_like_patroni;
@@ -210,9 +210,10 @@ impl<'a> Proxy<'a> {
     /// beside the port of the service, or it begins a login.
     fn is_checked_like_postgres(&self) -> bool {
         let is_beside = |server: &Server<'a>| {
+            let is_other = |port: &u16| Some(*port) != server.port();
             server.is_checked()
-                && !server.is_checked_where_it_serves()
                 && !server.port().is_some_and(is_patroni_port)
+                && (server.settings.has("addr") || checked_ports(self, server).iter().any(is_other))
         };
         match Check::of(self) {
             Check::Pgsql => self.servers.iter().any(Server::is_checked_where_it_serves),

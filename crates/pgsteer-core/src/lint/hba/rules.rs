@@ -52,10 +52,10 @@ rule! {
 }
 
 rule! {
-    /// The other machine says who it is.
+    /// The machine of the client names the user.
     HBA_IDENT = "hba-ident", Warning, Look::PgHba(ident),
     title: "`ident` over the network",
-    costs: "PostgreSQL asks the machine of the client who the user is. Whoever runs that machine, or takes its address, is any user that the line names.",
+    costs: "PostgreSQL asks the machine of the client who the user is. That machine, or one that takes its address, can name any user of the line.",
     remedy: "`scram-sha-256`, or `cert` on a `hostssl` line; for a socket of this machine `peer`.",
 }
 
@@ -236,7 +236,7 @@ fn replication_local(hba: &Hba, findings: &mut Findings) {
     let lines: Vec<_> =
         hba.entries.iter().filter(|entry| entry.is_for_database("replication")).collect();
     let is_local = |entry: &&Entry| is_loopback(&entry.from) || entry.method == "reject";
-    // Everybody else comes from other machines: it is no machine for development.
+    // Other logins come from other machines, so this is no machine for development.
     let is_served =
         hba.entries.iter().any(|entry| !is_loopback(&entry.from) && entry.method != "reject");
     if let Some(first) = lines.first().filter(|_| is_served && lines.iter().all(is_local)) {
@@ -264,7 +264,7 @@ fn shadowed(hba: &Hba, findings: &mut Findings) {
     for (at, later) in entries.iter().enumerate() {
         let before = entries.iter().take(at);
         let earlier = before.into_iter().find(|earlier| covers(earlier, later));
-        // What is rejected is told once, at the line that rejects it.
+        // `hba-locks-out` reports rejected logins, once, at the line that rejects them.
         let is_told = |earlier: &&Entry| earlier.method == "reject" && later.method != "reject";
         if let Some(earlier) = earlier.filter(|earlier| !is_told(earlier)) {
             let line = earlier.place.line;

@@ -94,11 +94,11 @@ fn slow(haproxy: &Haproxy<'_>, findings: &mut Findings) {
         }
     }
     for late in by_times.into_values() {
-        told_late(haproxy, &late, findings);
+        report_late(haproxy, &late, findings);
     }
 }
 
-fn told_late(haproxy: &Haproxy<'_>, late: &[Late<'_, '_>], findings: &mut Findings) {
+fn report_late(haproxy: &Haproxy<'_>, late: &[Late<'_, '_>], findings: &mut Findings) {
     let Some(Late { server, refused, silent, .. }) = late.first() else { return };
     let titles: Vec<String> = late.iter().map(|late| late.proxy.title()).collect();
     let mut message = format!(

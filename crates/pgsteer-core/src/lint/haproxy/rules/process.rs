@@ -1,12 +1,13 @@
 //! The process: names that it resolves, its log, its admin socket, and how it hangs.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use crate::lint::finding::{Findings, Severity};
 use crate::lint::haproxy::Haproxy;
 use crate::lint::haproxy::lines::Line;
 use crate::lint::haproxy::proxy::Proxy;
 use crate::lint::haproxy::sections::Kind;
+use crate::lint::haproxy::server::Server;
 use crate::lint::haproxy::values::{Address, Given, number};
 use crate::lint::listed;
 use crate::lint::rule::{Look, rule};
@@ -20,7 +21,7 @@ rule! {
 }
 
 rule! {
-    /// Lines that nobody gets.
+    /// The log has no target.
     LOG_NOWHERE = "log-nowhere", Warning, Look::Haproxy(no_log),
     title: "`log global` without a `log` in `global`",
     costs: "HAProxy writes no log: neither which member became DOWN and why, nor who was connected.",
@@ -31,7 +32,7 @@ rule! {
     /// The socket switches servers off and more.
     ADMIN_SOCKET_OPEN = "admin-socket-open", Error, Look::Haproxy(socket),
     title: "HAProxy's socket is open to others",
-    costs: "The socket asks for no password. At `level admin` anybody who reaches it takes servers out of service, changes their addresses and ends sessions; below that they read names, addresses and sessions.",
+    costs: "The socket asks for no password. At `level admin` each client of it can take servers out of service, change their addresses and end sessions; below that it can read names, addresses and sessions.",
     remedy: "A UNIX socket, as `stats socket /run/haproxy/admin.sock mode 660 level admin`; or bind it to 127.0.0.1.",
 }
 
@@ -46,22 +47,21 @@ rule! {
 fn once(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     let model = &haproxy.model;
     // One finding for all: the same members are mostly in several proxies.
-    let mut hosts: BTreeMap<&str, ()> = BTreeMap::new();
+    let mut hosts: BTreeSet<&str> = BTreeSet::new();
     let mut first: Option<&Line> = None;
     let mut titles: Vec<String> = Vec::new();
     for proxy in model.postgres().filter(|proxy| !proxy.is_piece) {
-        let is_once = |server: &&crate::lint::haproxy::server::Server<'_>| {
+        let is_once = |server: &&Server<'_>| {
             server.host_name().is_some() && !server.settings.has("resolvers")
         };
         let servers: Vec<_> = proxy.members().filter(is_once).collect();
         let Some(server) = servers.first() else { continue };
         first = first.or(Some(server.line));
         titles.push(proxy.title());
-        hosts.extend(servers.iter().filter_map(|server| Some((server.host_name()?, ()))));
-        // `host_name` borrows the server, which outlives this loop.
+        hosts.extend(servers.iter().filter_map(|server| server.host_name()));
     }
     if let Some(line) = first {
-        let hosts = listed(hosts.into_keys());
+        let hosts = listed(hosts);
         let titles = listed(titles.iter().map(String::as_str));
         findings.add(line, format!("{hosts} in {titles}"));
     }
@@ -111,7 +111,7 @@ fn open_to(address: &str, mode: &str) -> Option<&'static str> {
         address.trim_start_matches("tcp@").trim_start_matches("tcp4@").trim_start_matches("tcp6@");
     let is_port = address.rsplit_once(':').is_some_and(|(_, port)| number(port).is_some());
     let address = Address::read(address).filter(|_| is_port)?;
-    (!address.is_loopback()).then_some("everybody in the network")
+    (!address.is_loopback()).then_some("every host in the network")
 }
 
 fn hang(haproxy: &Haproxy<'_>, findings: &mut Findings) {

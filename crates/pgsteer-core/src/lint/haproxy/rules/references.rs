@@ -94,7 +94,7 @@ fn of_server(
     findings: &mut Findings,
 ) {
     if let Some(setting) = server.settings.get("resolvers") {
-        // A setting of `default-server` is told once.
+        // A setting of `default-server` is reported once.
         let is_own = setting.line.number == server.line.number;
         let is_first = proxy.servers.first().is_some_and(|it| it.line.number == server.line.number);
         if is_own || is_first {
