@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::identity::{About, Identity};
 use crate::load::Load;
 use crate::names::{Endpoint, MemberName};
 use crate::skew::ClockOffset;
@@ -165,6 +166,8 @@ pub struct PatroniFacts {
     pub flags: TagFlags,
     /// The cluster is in maintenance mode.
     pub paused: bool,
+    /// The member name that the answering Patroni reports of itself; Patroni 4 and later.
+    pub name: Option<String>,
     /// Patroni's scope, to notice a member of another cluster.
     pub scope: Option<String>,
     /// The cluster's database system identifier, for the same.
@@ -181,6 +184,20 @@ impl PatroniFacts {
     /// but `/primary` answers 503 there, so that its role has to tell.
     pub fn leads(&self) -> bool {
         self.holds_lock || self.leads_standby()
+    }
+
+    /// What the answering Patroni reports of itself.
+    pub fn about(&self) -> About {
+        About { name: self.name.clone(), identity: self.identity() }
+    }
+
+    /// The cluster that the answering Patroni belongs to.
+    pub fn identity(&self) -> Identity {
+        Identity {
+            scope: self.scope.clone(),
+            group: None,
+            system_identifier: self.system_identifier.clone(),
+        }
     }
 
     /// It leads a standby cluster.
@@ -323,6 +340,14 @@ pub enum Failure {
     /// The name stands for no address.
     #[error("cannot resolve {}", Cleaned(.0))]
     Unresolved(Arc<str>),
+    /// The Patroni that answers is another member's.
+    #[error("the Patroni that answers there is that of member {name}")]
+    OtherMember {
+        /// The name that it reports.
+        name: Arc<str>,
+        /// It reports the system identifier of this cluster.
+        is_of_cluster: bool,
+    },
 }
 
 impl Failure {
@@ -332,25 +357,41 @@ impl Failure {
     }
 }
 
-/// Which members there are, as `GET /cluster` of any one of them tells.
+/// The member list that one Patroni returned at `GET /cluster`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topology {
     /// When the question was sent.
     pub asked_at: Moment,
-    /// Patroni's scope, where it says so (4.0 and later).
+    /// The base URL that returned the list.
+    pub url: Arc<str>,
+    /// What the same Patroni reported of itself just before.
+    pub about: About,
+    /// The scope that the list names (Patroni 4.0 and later).
     pub scope: Option<String>,
     /// Patroni is in maintenance mode.
     pub paused: bool,
-    /// The members, as found.
+    /// The members that have an address.
     pub members: Vec<Found>,
+    /// Why each of the others was left out of `members`.
+    pub skipped: Vec<String>,
 }
 
-/// Why one who was asked which members there are did not tell.
+impl Topology {
+    /// The identity of the cluster whose list this is.
+    pub fn identity(&self) -> Identity {
+        let of_list = Identity { scope: self.scope.clone(), ..Identity::default() };
+        of_list.or(&self.about.identity)
+    }
+}
+
+/// A Patroni was asked for the member list and returned none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unlisted {
-    /// The base address that was asked.
+    /// The base URL that was asked.
     pub asked: Arc<str>,
-    /// What came of it.
+    /// What the same Patroni reported of itself, if it did.
+    pub about: Option<About>,
+    /// Why there is no list.
     pub failure: Failure,
 }
 

@@ -1,9 +1,12 @@
 //! Events: what happened, in a sentence each for the log and the pages.
 
 use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 
 use crate::claim::{Failure, Role};
 use crate::gate::GateState;
+use crate::identity::Identity;
 use crate::names::{Endpoint, MemberName, listed};
 use crate::post::Post;
 use crate::reason::Reason;
@@ -86,12 +89,71 @@ pub enum EventKind {
         /// Why.
         failure: Failure,
     },
-    /// A Patroni that was asked for the members speaks of another cluster; it was ignored.
+    /// A member's URL answers; the port of its PostgreSQL is not known yet.
+    FoundByUrl {
+        /// The member.
+        member: MemberName,
+        /// The base URL of its Patroni.
+        url: Arc<str>,
+    },
+    /// A listed member is the same server as another one.
+    SameServer {
+        /// The member that is not asked.
+        member: MemberName,
+        /// The member that is.
+        same_as: MemberName,
+    },
+    /// A server that was listed under one name is listed under another.
+    Renamed {
+        /// The old name.
+        was: MemberName,
+        /// The new one.
+        member: MemberName,
+    },
+    /// A member list has two entries of one name with different endpoints.
+    DuplicateName {
+        /// The name.
+        member: MemberName,
+        /// The PostgreSQL endpoint that is used.
+        taken: Endpoint,
+        /// The one that is not.
+        ignored: Endpoint,
+    },
+    /// A Patroni belongs to another cluster; its member list was ignored.
     StrangeCluster {
-        /// The scope it tells.
-        found: String,
-        /// The scope of this cluster.
-        expected: String,
+        /// The base URL that was asked.
+        url: Arc<str>,
+        /// Its cluster.
+        found: Identity,
+        /// This cluster.
+        expected: Identity,
+    },
+    /// At the start the URLs of Patroni belong to different clusters, and nothing decides which
+    /// one is meant.
+    Disputed {
+        /// Each URL with its cluster.
+        answers: Vec<(Arc<str>, Identity)>,
+    },
+    /// The cluster has another identity, by the answers of its own members.
+    IdentityChanged {
+        /// The identity before.
+        was: Identity,
+        /// The identity now.
+        is: Identity,
+    },
+    /// No member list can be read, so that the stored one is used.
+    Remembered {
+        /// How many members it has.
+        members: usize,
+        /// The age of the list.
+        age: Duration,
+    },
+    /// An https URL lists the REST API of a member with http.
+    ListedWithoutTls {
+        /// The member.
+        member: MemberName,
+        /// The base URL that it is listed with.
+        url: Arc<str>,
     },
     /// The configuration was replaced.
     Reloaded,
@@ -141,12 +203,72 @@ impl fmt::Display for EventKind {
             EventKind::EtcdLost { failure } => {
                 write!(f, "etcd is not watched, switchovers come without notice: {failure}")
             }
-            EventKind::StrangeCluster { found, expected } => {
-                write!(f, "ignored the members of another cluster: scope {found}, not {expected}")
-            }
             EventKind::Reloaded => f.write_str("configuration reloaded"),
+            EventKind::FoundByUrl { .. }
+            | EventKind::SameServer { .. }
+            | EventKind::Renamed { .. }
+            | EventKind::DuplicateName { .. }
+            | EventKind::StrangeCluster { .. }
+            | EventKind::Disputed { .. }
+            | EventKind::IdentityChanged { .. }
+            | EventKind::Remembered { .. }
+            | EventKind::ListedWithoutTls { .. } => self.write_identity(f),
         }
     }
+}
+
+impl EventKind {
+    /// The events of [`crate::identity`] and of names.
+    fn write_identity(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            EventKind::FoundByUrl { member, url } => {
+                write!(f, "member {member} found by its URL {url}; no member list can be read")
+            }
+            EventKind::SameServer { member, same_as } => {
+                write!(
+                    f,
+                    "{member} and {same_as} are one server by their endpoints, {same_as} is used"
+                )
+            }
+            EventKind::Renamed { was, member } => write!(f, "member {was} is now called {member}"),
+            EventKind::DuplicateName { member, taken, ignored } => write!(
+                f,
+                "member {member} is listed twice, at {taken} and at {ignored}; {taken} is used"
+            ),
+            EventKind::StrangeCluster { url, found, expected } => write!(
+                f,
+                "{url} belongs to another cluster, its member list is ignored: {found}; expected {expected}"
+            ),
+            EventKind::Disputed { answers } => f.write_str(&disputed(answers)),
+            EventKind::IdentityChanged { was, is } => {
+                write!(
+                    f,
+                    "the members agree on another identity of the cluster: {is}; it was {was}"
+                )
+            }
+            EventKind::Remembered { members, age } => write!(
+                f,
+                "no member list can be read: using the stored list of {members} members, {} s old",
+                age.as_secs()
+            ),
+            EventKind::ListedWithoutTls { member, url } => write!(
+                f,
+                "member {member} is listed with {url}, without TLS, by an https URL: set restapi.certfile there"
+            ),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Which URLs belong to which clusters, and what decides.
+pub(crate) fn disputed(answers: &[(Arc<str>, Identity)]) -> String {
+    let each: Vec<String> =
+        answers.iter().map(|(url, identity)| format!("{url} is of {identity}")).collect();
+    format!(
+        "the URLs of Patroni belong to different clusters: {}; set system_identifier or scope in \
+         [patroni], or remove the wrong URL",
+        each.join("; ")
+    )
 }
 
 fn write_gate(f: &mut fmt::Formatter<'_>, post: &Post, member: &MemberName) -> fmt::Result {

@@ -19,6 +19,7 @@ pub mod detection;
 pub mod engine;
 pub mod event;
 pub mod gate;
+pub mod identity;
 mod judge;
 pub mod lateness;
 pub mod lint;

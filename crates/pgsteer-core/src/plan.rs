@@ -15,8 +15,30 @@ use crate::names::{Endpoint, MemberName};
 pub struct Plan {
     /// The members. One that is not in it is not asked any more.
     pub members: BTreeMap<MemberName, Ask>,
+    /// The URLs that are asked for the member list, each with when.
+    pub listers: Vec<Lister>,
     /// Patroni's scope as the members tell it, by which its keys in etcd are named.
     pub scope: Option<Arc<str>>,
+}
+
+/// A URL that is asked for the member list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lister {
+    /// The base URL of a Patroni.
+    pub url: Arc<str>,
+    /// When it is asked.
+    pub when: When,
+}
+
+/// When a URL is asked for the member list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum When {
+    /// In each round: no list has been accepted yet, or this URL never answered.
+    Always,
+    /// If none before it returned a list in this round.
+    InTurn,
+    /// As the last ones: it answered for another cluster.
+    Last,
 }
 
 /// How to ask one member.
@@ -30,6 +52,8 @@ pub struct Ask {
     pub patroni_url: Option<Arc<str>>,
     /// The ports on its host on which poolers are asked now.
     pub poolers: BTreeSet<u16>,
+    /// Its server is asked by SQL. False if it is asked under another name, or its port is unknown.
+    pub has_tether: bool,
     /// How often.
     pub pace: Pace,
 }

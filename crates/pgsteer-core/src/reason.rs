@@ -1,10 +1,12 @@
 //! Reasons: every shut gate says why, in one code and one sentence.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
 
 use crate::claim::{Failure, Role};
+use crate::identity::Contradiction;
 use crate::names::{MemberName, listed};
 
 /// Why a gate is not open, or is open with a reservation.
@@ -110,14 +112,18 @@ pub enum Reason {
     /// `/cluster` does not list it for the time being, and it is well.
     #[error("/cluster does not list it; its own Patroni reports a replica, so it serves for {0:?}")]
     NotListed(Duration),
-    /// Its Patroni speaks of another cluster.
-    #[error("it belongs to another cluster: {found} instead of {expected}")]
-    OtherCluster {
-        /// Scope or system identifier that its Patroni tells.
-        found: String,
-        /// The one that the first member told.
-        expected: String,
-    },
+    /// Its Patroni belongs to another cluster.
+    #[error("it belongs to another cluster: {0}")]
+    OtherCluster(Contradiction),
+    /// The Patroni at its address is that of another member.
+    #[error("the Patroni at its address is that of member {0}")]
+    OtherMember(Arc<str>),
+    /// Another member is the same server: it has the same PostgreSQL or REST endpoint.
+    #[error("it is the same server as {0}, which serves in its place")]
+    SameServer(MemberName),
+    /// Only the URL of its Patroni is known, because no member list can be read.
+    #[error("the port of its PostgreSQL is unknown until a member list can be read")]
+    PortUnknown,
     /// Good news must be confirmed by another answer.
     #[error("looks good, waiting for a second answer that says so")]
     Confirming,
@@ -238,7 +244,10 @@ codes! {
     Reason::TagMismatch { .. } => "tag_mismatch",
     Reason::Left => "left",
     Reason::NotListed(_) => "not_listed",
-    Reason::OtherCluster { .. } => "other_cluster",
+    Reason::OtherCluster(_) => "other_cluster",
+    Reason::OtherMember(_) => "other_member",
+    Reason::SameServer(_) => "same_server",
+    Reason::PortUnknown => "port_unknown",
     Reason::Confirming => "confirming",
     Reason::Fallback => "fallback",
     Reason::FallbackOver => "fallback_over",

@@ -9,8 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::claim::{Failure, Role, Standby, Tags};
+use crate::engine::MembersFrom;
 use crate::event::Event;
 use crate::gate::Gate;
+use crate::identity::Identity;
 use crate::names::{ClusterName, Endpoint, MemberName, ServiceName};
 use crate::reason::Reason;
 use crate::skew::ClockOffset;
@@ -27,11 +29,13 @@ pub struct Snapshot {
     pub cluster: ClusterName,
     /// Patroni's scope, where it says so.
     pub scope: Option<String>,
+    /// What is known of the cluster's identity, and where the member list comes from.
+    pub identity: IdentityState,
     /// The cluster is in maintenance mode.
     pub paused: bool,
     /// Whether Patroni's keys in etcd are watched; none where nobody is told to, or not yet.
     pub etcd: Option<EtcdState>,
-    /// Why nobody lists the members, by the address that was asked; empty once one is known.
+    /// Why no member list can be read, by the address that was asked; empty once one is known.
     pub unlisted: BTreeMap<Arc<str>, Failure>,
     /// The member on whose machine this pgsteer runs, if it is on one and that is known.
     pub local: Option<MemberName>,
@@ -62,6 +66,19 @@ impl Default for EtcdState {
     }
 }
 
+/// The identity of the cluster as the Snapshot shows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IdentityState {
+    /// What is known.
+    pub known: Identity,
+    /// Where the member list comes from.
+    pub members_from: MembersFrom,
+    /// The URLs whose Patroni belongs to another cluster, with that cluster.
+    pub strangers: BTreeMap<Arc<str>, Identity>,
+    /// Why no member list is accepted, while the configured URLs belong to different clusters.
+    pub dispute: Option<String>,
+}
+
 /// A member as the Snapshot shows it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MemberState {
@@ -69,6 +86,8 @@ pub struct MemberState {
     pub postgres: Endpoint,
     /// The base of its Patroni's REST API.
     pub patroni_url: Option<Arc<str>>,
+    /// The member of another name that is the same server, and is asked and served in its place.
+    pub same_as: Option<MemberName>,
     /// The addresses of its host, best first. Kept when the name stops resolving.
     pub addresses: Vec<IpAddr>,
     /// Why the addresses are not fresh, if they are not.
@@ -139,6 +158,7 @@ impl Snapshot {
             at: _,
             cluster,
             scope,
+            identity,
             paused,
             etcd,
             unlisted,
@@ -154,6 +174,7 @@ impl Snapshot {
             || *unlisted != other.unlisted
             || *events != other.events
             || *scope != other.scope
+            || *identity != other.identity
             || *cluster != other.cluster
             || *local != other.local
     }
@@ -183,14 +204,19 @@ impl Snapshot {
         };
         match (state.reasons(), self.why_unlisted()) {
             (Some(reasons), _) => reasons,
+            (None, _) if !state.gates.is_empty() => {
+                let open: Vec<&str> = state.open().map(MemberName::as_str).collect();
+                format!("{} is open", open.join(", "))
+            }
             (None, Some(why)) => format!("no member is known yet: {why}"),
             (None, None) => "no member is known yet".to_owned(),
         }
     }
 
-    /// Why nobody lists the members, in one line.
+    /// Why no member list can be read, in one line.
     pub fn why_unlisted(&self) -> Option<String> {
-        let failures: Vec<String> = self.unlisted.values().map(Failure::to_string).collect();
+        let failures = self.unlisted.values().map(Failure::to_string);
+        let failures: Vec<String> = self.identity.dispute.iter().cloned().chain(failures).collect();
         (!failures.is_empty()).then(|| failures.join("; "))
     }
 
@@ -208,7 +234,7 @@ impl Snapshot {
         let Some(state) = self.services.get(service) else {
             return true;
         };
-        let Some(gate) = state.gates.get(member) else {
+        let Some((member, gate)) = self.gate_of(state, member, dialled) else {
             return true;
         };
         let moved = || self.is_elsewhere(member, dialled);
@@ -242,13 +268,38 @@ impl Snapshot {
         let Some(state) = self.services.get(service) else {
             return true;
         };
-        if state.gates.get(member).is_none_or(Gate::is_open) {
+        let Some((member, gate)) = self.gate_of(state, member, dialled) else {
+            return true;
+        };
+        if gate.is_open() {
             return self.ends_session(service, member, dialled);
         }
         let serves = |state: &ServiceState| state.gates.get(member).is_some_and(Gate::is_open);
         self.is_elsewhere(member, dialled)
             || state.open().next().is_some()
             || self.services.values().any(serves)
+    }
+
+    /// The gate of the server that was dialled as `member` at `dialled`. A server that is known by
+    /// another name since then is found by its endpoint.
+    fn gate_of<'a>(
+        &'a self,
+        state: &'a ServiceState,
+        member: &'a MemberName,
+        dialled: &Endpoint,
+    ) -> Option<(&'a MemberName, &'a Gate)> {
+        let known = self.members.get_key_value(member);
+        let name = match known {
+            Some((name, MemberState { same_as: None, .. })) => name,
+            Some((_, MemberState { same_as: Some(name), .. })) => name,
+            None => {
+                let is_there = |(_, it): &(&MemberName, &MemberState)| {
+                    it.postgres == *dialled && it.same_as.is_none()
+                };
+                self.members.iter().find(is_there)?.0
+            }
+        };
+        Some((name, state.gates.get(name)?))
     }
 
     fn is_elsewhere(&self, member: &MemberName, dialled: &Endpoint) -> bool {
@@ -283,6 +334,7 @@ mod tests {
         let member = MemberState {
             postgres: Endpoint::new("here", 5432).unwrap(),
             patroni_url: None,
+            same_as: None,
             addresses: Vec::new(),
             address_failure: None,
             role: Role::Unknown,
@@ -303,6 +355,7 @@ mod tests {
             at: Moment::START,
             cluster: ClusterName::new("demo").unwrap(),
             scope: None,
+            identity: IdentityState::default(),
             paused: false,
             etcd: None,
             unlisted: BTreeMap::new(),
@@ -336,7 +389,9 @@ mod tests {
     fn a_session_ends_when_its_member_or_service_is_forgotten() {
         let snapshot = snapshot(Role::Primary, OPEN);
         assert!(!ends(&snapshot, "write", "n1", "here"));
-        assert!(ends(&snapshot, "write", "n2", "here"));
+        assert!(ends(&snapshot, "write", "n2", "there"));
+        // The server is known by another name since then.
+        assert!(!ends(&snapshot, "write", "n2", "here"));
         assert!(ends(&snapshot, "other", "n1", "here"));
     }
 
@@ -404,7 +459,7 @@ mod tests {
         assert!(ends_early(&changed("read", "n1"), "n1", "here"), "it is a replica again");
         assert!(ends_early(&promotion(), "n1", "there"), "it moved");
         assert!(ends_early(&changed("write", "n1"), "n1", "there"), "it is open elsewhere");
-        assert!(ends_early(&promotion(), "n3", "here"), "it is gone");
+        assert!(ends_early(&promotion(), "n3", "there"), "it is gone");
     }
 
     #[test]

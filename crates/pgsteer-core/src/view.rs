@@ -188,6 +188,8 @@ pub struct View {
     address_failure: Option<Failure>,
     is_here: bool,
     last_sign_of_life: Moment,
+    /// The name that the Patroni there reported last, with the time of the question.
+    reported_name: Option<(Moment, String)>,
 }
 
 impl View {
@@ -209,6 +211,7 @@ impl View {
             address_failure: None,
             is_here: false,
             last_sign_of_life: now,
+            reported_name: None,
         }
     }
 
@@ -271,6 +274,36 @@ impl View {
                 self.new_sessions = Some(Heard { asked_at, said });
             }
             Fact::Patroni(_) | Fact::Tether(_) | Fact::Progress(_) | Fact::NewSessions(_) => {}
+        }
+    }
+
+    /// Notes the name that the Patroni there reports of itself.
+    pub fn note_reported_name(&mut self, name: Option<&str>, asked_at: Moment) {
+        let is_newer = self.reported_name.as_ref().is_none_or(|(at, _)| *at <= asked_at);
+        if let (Some(name), true) = (name, is_newer && asked_at >= self.known_since) {
+            self.reported_name = Some((asked_at, name.to_owned()));
+        }
+    }
+
+    /// The name that the Patroni there reported last, with the time of the question.
+    pub fn reported_name(&self) -> Option<(Moment, &String)> {
+        self.reported_name.as_ref().map(|(at, name)| (*at, name))
+    }
+
+    /// Returns true if Patroni or the tether answered or failed to.
+    pub fn was_asked(&self) -> bool {
+        self.patroni.is_some() || self.tether.is_some()
+    }
+
+    /// Returns true if the newest question to Patroni was answered.
+    pub fn patroni_answers(&self) -> bool {
+        self.patroni.as_ref().is_some_and(|heard| heard.said.is_ok())
+    }
+
+    /// Forgets what Patroni answered last, if it does not answer any more.
+    pub fn forget_last_facts(&mut self) {
+        if !self.patroni_answers() {
+            self.patroni_facts = None;
         }
     }
 

@@ -28,6 +28,7 @@ use std::time::Duration;
 
 pub use self::auth::{AuthMethod, RequireAuth};
 use crate::claim::{Found, Role};
+use crate::identity::Identity;
 use crate::names::{ClusterName, MemberName, ServiceName};
 use crate::question::Question;
 
@@ -109,6 +110,8 @@ pub struct PatroniConfig {
     pub key_file: Option<PathBuf>,
     /// How long one answer may take.
     pub timeout: Duration,
+    /// The identity that the cluster must have, where it is configured.
+    pub pins: Identity,
 }
 
 /// How to watch Patroni's keys in etcd, by its v3 API.

@@ -8,8 +8,11 @@
 //! the showing makes the Snapshot.
 
 mod history;
+mod identity;
 mod measure;
+mod members;
 mod notices;
+mod places;
 mod roster;
 mod showing;
 mod turning;
@@ -18,11 +21,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::claim::{Failure, Report, Role, Unlisted};
+use crate::claim::{Failure, Report, Role};
 use crate::config::limits::CHECK_TIMEOUT;
 use crate::config::{ClusterConfig, Config, Membership, ServiceConfig, SplitBrain};
 use crate::event::{Event, EventKind};
 use crate::gate::Gate;
+use crate::identity::{Memory, Remembered};
 use crate::judge::listing::MISSING_GRACE;
 use crate::judge::standing::standings;
 use crate::judge::{Member, Rules, Standing};
@@ -37,6 +41,8 @@ use crate::time::Moment;
 use crate::view::{Freshness, Word};
 use crate::write_head::WriteHead;
 use history::History;
+use identity::Knowledge;
+pub use members::MembersFrom;
 use notices::Notices;
 use roster::Roster;
 use showing::empty_snapshot;
@@ -66,7 +72,15 @@ pub struct Engine {
     pooler_ports: BTreeSet<u16>,
     rules: Rules,
     roster: Roster,
-    /// Why nobody lists the members, by whom was asked; nothing once there is a member.
+    knowledge: Knowledge,
+    /// Where the member list comes from.
+    members_from: MembersFrom,
+    /// The stored list, until a list can be read or this one is taken.
+    remembered: Option<Remembered>,
+    /// What is to be stored, and when it was read.
+    memory: Option<(Arc<Memory>, Moment)>,
+    started_at: Moment,
+    /// Why no member list can be read, by whom was asked; nothing once there is a member.
     unlisted: BTreeMap<Arc<str>, Failure>,
     notices: Notices,
     standings: BTreeMap<MemberName, Standing>,
@@ -98,12 +112,26 @@ pub struct Engine {
 impl Engine {
     /// An engine that has heard nothing yet: all gates are shut.
     pub fn new(config: &Config, now: Moment) -> Engine {
+        Engine::with_memory(config, None, now)
+    }
+
+    /// The same, with the identity and the member list of an earlier run.
+    pub fn with_memory(config: &Config, stored: Option<Remembered>, now: Moment) -> Engine {
+        let pins = config.cluster.pins();
+        let of_pins = |it: &Remembered| pins.contradiction(&it.memory.identity).is_none();
+        let remembered = stored.filter(of_pins);
+        let identity = remembered.as_ref().map(|it| &it.memory.identity);
         let mut engine = Engine {
             cluster: config.cluster.clone(),
             posts: posts(config),
             pooler_ports: config.pooler_ports(),
             rules: rules(&config.cluster),
             roster: Roster::default(),
+            knowledge: Knowledge::new(pins.clone(), identity),
+            members_from: MembersFrom::default(),
+            remembered: remembered.clone(),
+            memory: None,
+            started_at: now,
             unlisted: BTreeMap::new(),
             notices: Notices::default(),
             standings: BTreeMap::new(),
@@ -130,14 +158,12 @@ impl Engine {
     /// Takes in what a source reports.
     pub fn handle_report(&mut self, report: Report, now: Moment) {
         let events = match report {
-            Report::Claim(claim) => self.roster.take_claim(claim, now).into_iter().collect(),
+            Report::Claim(claim) => self.roster.take_claim(claim, self.knowledge.identity(), now),
             Report::Topology(topology) if self.rules.has_patroni => {
-                self.unlisted.clear();
-                self.roster.take_topology(topology, now)
+                self.take_topology(topology, now)
             }
             Report::Unlisted(unlisted) if self.rules.has_patroni => {
-                self.take_unlisted(unlisted);
-                Vec::new()
+                self.take_unlisted(unlisted, now)
             }
             Report::Topology(_) | Report::Unlisted(_) => Vec::new(),
             Report::Notice(notice) => self.take_notice(notice, now).into_iter().collect(),
@@ -154,7 +180,12 @@ impl Engine {
     /// Goes on with another configuration. What has been heard is kept.
     pub fn handle_config(&mut self, config: &Config, now: Moment) {
         if self.cluster.members != config.cluster.members {
-            self.roster.forget_identity();
+            // The configuration names another place to learn it from.
+            self.knowledge = Knowledge::new(config.cluster.pins(), None);
+            self.roster.forget_lists();
+            self.remembered = None;
+            self.members_from = MembersFrom::default();
+            self.started_at = now;
         }
         if self.cluster != config.cluster {
             // The sources begin anew.
@@ -186,12 +217,14 @@ impl Engine {
         let of_gates = gates.map(|gate| gate.grace_ends());
         let of_search = self.primary_missing_since.map(|since| since + SEARCH_LASTS);
         let of_notices = self.notices_run_out();
+        let of_identity = self.knowledge.next_change().chain(self.remembered_due());
         of_members
             .chain(of_gates)
             .flatten()
             .chain(of_search)
             .chain(of_notices)
             .chain(of_poolers)
+            .chain(of_identity)
             .filter(|at| *at > now)
             .min()
     }
@@ -211,14 +244,6 @@ impl Engine {
         Arc::clone(&self.plan)
     }
 
-    /// Whoever knows members has no use for it: each of them is asked, and its gate says what came
-    /// of that.
-    fn take_unlisted(&mut self, unlisted: Unlisted) {
-        if self.roster.members().is_empty() {
-            self.unlisted.insert(unlisted.asked, unlisted.failure);
-        }
-    }
-
     fn enlist_configured(&mut self, now: Moment) {
         if let Membership::Listed(found) = self.cluster.members.clone() {
             let events = self.roster.enlist(found, now);
@@ -232,6 +257,7 @@ impl Engine {
             self.listening_since = now;
         }
         self.roster.forget_the_gone(now);
+        self.note_identity(now);
         self.conclude(now);
         self.note_write_head(now);
         self.note_measures(now);
@@ -256,7 +282,8 @@ impl Engine {
     }
 
     fn conclude(&mut self, now: Moment) {
-        let concluded = standings(self.roster.members(), self.roster.identity(), &self.rules, now);
+        let concluded =
+            standings(self.roster.members(), self.knowledge.identity(), &self.rules, now);
         let mut events = Vec::new();
         for (name, standing) in &concluded {
             let was = self.standings.get(name).map_or(Role::Unknown, |standing| standing.role);

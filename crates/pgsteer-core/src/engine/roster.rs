@@ -1,27 +1,27 @@
 //! The roster: which members there are, and what has been said of each.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
 
 use super::LEFT_MEMORY;
-use crate::claim::{Claim, Found, PatroniFacts, Topology};
+use super::places::{is_same_place, twins};
+use crate::claim::{Claim, Fact, Failure, Found, Topology};
 use crate::config::limits::MEMBERS_MAX;
 use crate::event::EventKind;
-use crate::judge::{Identity, Member, Members};
+use crate::identity::Identity;
+use crate::judge::{Member, Members};
 use crate::names::MemberName;
 use crate::time::Moment;
 use crate::view::View;
 
-/// The members of the cluster, and how we know them.
+/// The members of the cluster.
 #[derive(Debug, Default)]
 pub(super) struct Roster {
     members: Members,
-    identity: Identity,
-    /// The scope that `/cluster` told: it needs no vote.
-    listed_scope: Option<String>,
     /// When the question was sent to the newest answer of `/cluster`.
     topology_asked_at: Option<Moment>,
-    /// The scope of the last topology that was ignored, so that it is told once only.
-    strange_scope: Option<String>,
+    /// The servers that have another name since the engine last looked, as (old, new).
+    renamed: Vec<(MemberName, MemberName)>,
 }
 
 impl Roster {
@@ -30,45 +30,48 @@ impl Roster {
         &self.members
     }
 
-    /// What the members of this cluster have in common.
-    pub(super) fn identity(&self) -> &Identity {
-        &self.identity
-    }
-
     /// Takes in what a source said of a member; of one that is not known it is ignored.
-    pub(super) fn take_claim(&mut self, claim: Claim, now: Moment) -> Option<EventKind> {
-        let member = self.members.get_mut(&claim.member)?;
+    ///
+    /// What the Patroni of another member answers is not a claim about this one.
+    pub(super) fn take_claim(
+        &mut self,
+        mut claim: Claim,
+        identity: &Identity,
+        now: Moment,
+    ) -> Vec<EventKind> {
+        let Some(member) = self.members.get_mut(&claim.member) else { return Vec::new() };
         let had_failure = member.view.address_failure().is_some();
         let name = claim.member.clone();
+        let resolves = matches!(claim.fact, Fact::Addresses(_));
+        let reported = member.view.reported_name().map(|(_, name)| name.clone());
+        if let Fact::Patroni(Ok(facts)) = &claim.fact {
+            member.view.note_reported_name(facts.name.as_deref(), claim.asked_at.min(now));
+            let is_other = facts.about().is_other_than(&name);
+            if is_other && identity.contradiction(&facts.identity()).is_none() {
+                claim.fact = Fact::Patroni(Err(Failure::OtherMember {
+                    name: facts.name.as_deref().unwrap_or_default().into(),
+                    is_of_cluster: identity.has_system_of(&facts.identity()),
+                }));
+            }
+        }
         member.view.apply(claim, now);
+        let is_renamed = reported != member.view.reported_name().map(|(_, name)| name.clone());
         let failure = member.view.address_failure().filter(|_| !had_failure).cloned();
-        self.learn_identity();
-        let failure = failure?;
-        Some(EventKind::AddressLost { member: name, failure })
+        let mut events = Vec::new();
+        events.extend(failure.map(|failure| EventKind::AddressLost { member: name, failure }));
+        if resolves || is_renamed {
+            events.extend(self.find_twins(now));
+        }
+        events
     }
 
-    /// Takes in what one Patroni said of which members there are.
+    /// Takes in a member list that has been accepted.
     pub(super) fn take_topology(&mut self, topology: Topology, now: Moment) -> Vec<EventKind> {
-        // A running Patroni lists itself at least: an empty list is a fault of the asked one.
-        if topology.members.is_empty() {
-            return Vec::new();
-        }
-        if let Some((found, expected)) = self.strange(topology.scope.as_deref()) {
-            let told = self.strange_scope.replace(found.clone());
-            let is_news = told.as_ref() != Some(&found);
-            return is_news
-                .then_some(EventKind::StrangeCluster { found, expected })
-                .into_iter()
-                .collect();
-        }
-        self.strange_scope = None;
         // Two members may be asked in turn, and the slower answer may be the older one.
         if self.topology_asked_at.is_some_and(|newest| topology.asked_at < newest) {
             return Vec::new();
         }
         let is_first = self.topology_asked_at.replace(topology.asked_at).is_none();
-        self.listed_scope = topology.scope.or(self.listed_scope.take());
-        self.learn_identity();
         let mut listed = topology.members;
         if topology.paused && !is_first {
             listed.extend(self.unlisted(&listed));
@@ -77,35 +80,83 @@ impl Roster {
     }
 
     /// The members that an answer does not list. In maintenance mode a Patroni may be stopped while
-    /// its PostgreSQL goes on, and its key in etcd ends some seconds later: it has not left.
+    /// its PostgreSQL goes on, and its key in etcd ends some seconds later: it has not left, unless
+    /// the server is listed under another name.
     fn unlisted(&self, listed: &[Found]) -> Vec<Found> {
-        let present = self.members.values().filter(|member| member.left_at.is_none());
-        let is_listed = |name: &MemberName| listed.iter().any(|found| found.name == *name);
-        let unlisted = present.filter(|member| !is_listed(&member.found.name));
+        let present = self.members.values().filter(|member| member.is_listed());
+        let is_listed = |member: &Member| {
+            let ports_known = !member.is_url_only;
+            listed.iter().any(|found| {
+                found.name == member.found.name || is_same_place(found, &member.found, ports_known)
+            })
+        };
+        let unlisted = present.filter(|member| !is_listed(member) && !member.is_url_only);
         unlisted.map(|member| member.found.clone()).collect()
-    }
-
-    /// The scope found and the one expected, where they differ.
-    fn strange(&self, scope: Option<&str>) -> Option<(String, String)> {
-        let (found, expected) = (scope?, self.listed_scope.as_deref()?);
-        (found != expected).then(|| (found.to_owned(), expected.to_owned()))
     }
 
     /// Makes the roster what `found` says: the others have left. Those beyond [`MEMBERS_MAX`], in
     /// the order of `/cluster`, are ignored.
     pub(super) fn enlist(&mut self, found: Vec<Found>, now: Moment) -> Vec<EventKind> {
-        let found: BTreeMap<MemberName, Found> =
-            found.into_iter().take(MEMBERS_MAX).map(|found| (found.name.clone(), found)).collect();
         let mut events = Vec::new();
+        let found = self.without_duplicates(found, &mut events);
         for (name, member) in &mut self.members {
-            if member.left_at.is_none() && !found.contains_key(name) {
+            if member.is_listed() && !found.contains_key(name) {
                 member.left_at = Some(now);
-                events.push(EventKind::Left { member: name.clone() });
+                // A member that is known by its URL only never served.
+                if !member.is_url_only {
+                    events.push(EventKind::Left { member: name.clone() });
+                }
             }
         }
         events.extend(found.into_values().filter_map(|found| self.enlist_one(found, now)));
+        events.extend(self.find_twins(now));
+        self.members.retain(|_, member| member.is_listed() || !member.is_url_only);
         self.forget_beyond_limit();
         events
+    }
+
+    /// Adds a member of which only the URL of its Patroni is known.
+    pub(super) fn enlist_url(&mut self, found: Found, now: Moment) -> Vec<EventKind> {
+        let is_known = |member: &Member| is_same_place(&member.found, &found, false);
+        if self.members.contains_key(&found.name)
+            || self.members.values().any(is_known)
+            || self.members.len() >= MEMBERS_MAX
+        {
+            return Vec::new();
+        }
+        let (name, url) = (found.name.clone(), found.patroni_url.clone().unwrap_or_default());
+        let member = Member { is_url_only: true, ..new_member(found, now) };
+        self.members.insert(name.clone(), member);
+        vec![EventKind::FoundByUrl { member: name, url }]
+    }
+
+    /// Of two entries of one name the one is taken whose endpoint is known, else the first.
+    fn without_duplicates(
+        &self,
+        found: Vec<Found>,
+        events: &mut Vec<EventKind>,
+    ) -> BTreeMap<MemberName, Found> {
+        let mut by_name: BTreeMap<MemberName, Found> = BTreeMap::new();
+        for found in found.into_iter().take(MEMBERS_MAX) {
+            let Some(first) = by_name.get_mut(&found.name) else {
+                by_name.insert(found.name.clone(), found);
+                continue;
+            };
+            if *first == found {
+                continue;
+            }
+            let known = self.members.get(&found.name).map(|member| &member.found);
+            let ignored = match known == Some(&found) {
+                true => mem::replace(first, found),
+                false => found,
+            };
+            events.push(EventKind::DuplicateName {
+                member: ignored.name,
+                taken: first.postgres.clone(),
+                ignored: ignored.postgres,
+            });
+        }
+        by_name
     }
 
     /// Forgets those that left first, where names come and go faster than they are forgotten: as
@@ -119,12 +170,17 @@ impl Roster {
         }
     }
 
-    /// Forgets which cluster this is: the configuration names another place to learn it from.
-    pub(super) fn forget_identity(&mut self) {
-        self.identity = Identity::default();
-        self.listed_scope = None;
+    /// Forgets in which order the lists came: another cluster's list may follow.
+    pub(super) fn forget_lists(&mut self) {
         self.topology_asked_at = None;
-        self.strange_scope = None;
+    }
+
+    /// The scope has another name: what members that are silent reported last says nothing against
+    /// them.
+    pub(super) fn forget_last_facts(&mut self) {
+        for member in self.members.values_mut() {
+            member.view.forget_last_facts();
+        }
     }
 
     /// Forgets what was said of poolers that are not on `ports`.
@@ -137,37 +193,74 @@ impl Roster {
     fn enlist_one(&mut self, found: Found, now: Moment) -> Option<EventKind> {
         let (name, postgres) = (found.name.clone(), found.postgres.clone());
         let Some(member) = self.members.get_mut(&name) else {
-            let member = Member { found, left_at: None, view: View::new(now) };
-            self.members.insert(name.clone(), member);
+            self.members.insert(name.clone(), new_member(found, now));
             return Some(EventKind::Joined { member: name, postgres });
         };
-        let moved = member.found.postgres != found.postgres;
+        // The first list names the PostgreSQL endpoint of a member that was known by its URL.
+        let was_url_only = mem::take(&mut member.is_url_only);
+        member.was_url_only |= was_url_only;
+        let moved = !was_url_only && member.found.postgres != found.postgres;
         let returned = member.left_at.take().is_some();
         if moved {
             member.view = member.view.of_another_place(now);
         }
         member.found = found;
-        match (moved, returned) {
+        match (moved, returned || was_url_only) {
             (true, _) => Some(EventKind::Moved { member: name, postgres }),
             (false, true) => Some(EventKind::Joined { member: name, postgres }),
             (false, false) => None,
         }
     }
 
-    /// Learns what the members have in common: by the first that tells, and from then on by more
-    /// than half of those that have told. One address that leads to another cluster cannot pass
-    /// itself off as this one, and a cluster that was made anew is known again in the end.
-    fn learn_identity(&mut self) {
-        let told = |pick: fn(&PatroniFacts) -> &Option<String>| {
-            let present = self.members.values().filter(|member| member.left_at.is_none());
-            let facts = present.filter_map(|member| member.view.patroni_facts());
-            majority(facts.filter_map(|heard| pick(&heard.said).as_ref()))
+    /// Finds the members that are one server, and forgets those that left and whose place belongs
+    /// to a listed one.
+    fn find_twins(&mut self, now: Moment) -> Vec<EventKind> {
+        let twins = twins(&self.members);
+        let mut events = Vec::new();
+        for name in self.members.keys().cloned().collect::<Vec<_>>() {
+            let main = twins.get(&name);
+            let was = self.members.get(&name).and_then(|member| member.same_as.clone());
+            if let Some(main) = main.filter(|main| was.as_ref() != Some(*main)) {
+                let is_listed = self.members.get(&name).is_some_and(Member::is_listed);
+                events.extend(self.hand_over(&name, main, now));
+                if is_listed {
+                    let (member, same_as) = (name.clone(), main.clone());
+                    events.push(EventKind::SameServer { member, same_as });
+                }
+            }
+            if let Some(member) = self.members.get_mut(&name) {
+                member.same_as = main.cloned();
+            }
+        }
+        let is_superseded = |member: &Member| member.same_as.is_some() && member.left_at.is_some();
+        self.members.retain(|_, member| !is_superseded(member));
+        events
+    }
+
+    /// What is known of the server is known of it under its new name, unless that was asked already.
+    fn hand_over(&mut self, old: &MemberName, new: &MemberName, now: Moment) -> Option<EventKind> {
+        let from = self.members.get(old)?;
+        let to = self.members.get(new)?;
+        if from.same_as.is_some() || to.view.was_asked() || !from.view.was_asked() {
+            return None;
+        }
+        let was_left = from.left_at.is_some() && !from.is_url_only;
+        let has_moved = !from.is_url_only && from.found.postgres != to.found.postgres;
+        let was_url_only = from.is_url_only || from.was_url_only;
+        let view = mem::replace(&mut self.members.get_mut(old)?.view, View::new(now));
+        let to = self.members.get_mut(new)?;
+        to.was_url_only |= was_url_only;
+        to.view = match has_moved {
+            true => view.of_another_place(now),
+            false => view,
         };
-        let scope = self.listed_scope.clone().or_else(|| told(|facts| &facts.scope));
-        let system_identifier = told(|facts| &facts.system_identifier);
-        let Identity { scope: old_scope, system_identifier: old_system } = &mut self.identity;
-        *old_scope = scope.or(old_scope.take());
-        *old_system = system_identifier.or(old_system.take());
+        self.renamed.push((old.clone(), new.clone()));
+        was_left.then(|| EventKind::Renamed { was: old.clone(), member: new.clone() })
+    }
+
+    /// The servers that have another name since this was last called, as (old, new).
+    pub(super) fn take_renamed(&mut self) -> Vec<(MemberName, MemberName)> {
+        mem::take(&mut self.renamed)
     }
 
     /// Forgets those that left long ago.
@@ -178,14 +271,15 @@ impl Roster {
     }
 }
 
-/// What more than half of them say.
-fn majority<'a>(told: impl Iterator<Item = &'a String>) -> Option<String> {
-    let mut votes: BTreeMap<&String, usize> = BTreeMap::new();
-    for word in told {
-        *votes.entry(word).or_default() += 1;
+fn new_member(found: Found, now: Moment) -> Member {
+    Member {
+        found,
+        left_at: None,
+        same_as: None,
+        is_url_only: false,
+        was_url_only: false,
+        view: View::new(now),
     }
-    let all: usize = votes.values().sum();
-    votes.into_iter().find(|(_, votes)| votes * 2 > all).map(|(word, _)| word.clone())
 }
 
 #[cfg(test)]
@@ -217,8 +311,9 @@ mod tests {
 
     #[test]
     fn of_too_many_members_the_first_are_taken() {
+        let name = |index: usize| format!("n{index:03}");
         let listed: Vec<Found> =
-            (0..1_000).map(|index| found(&format!("n{index:03}"), "h")).collect();
+            (0..1_000).map(|index| found(&name(index), &name(index))).collect();
         let mut roster = Roster::default();
         let events = roster.enlist(listed, Moment::START);
         assert_eq!((roster.members().len(), events.len()), (MEMBERS_MAX, MEMBERS_MAX));
@@ -226,10 +321,28 @@ mod tests {
     }
 
     #[test]
-    fn half_of_the_votes_are_no_majority() {
-        let [a, b] = ["a", "b"].map(str::to_owned);
-        assert_eq!(majority([&a, &b].into_iter()), None);
-        assert_eq!(majority([&a, &b, &a].into_iter()), Some(a));
-        assert_eq!(majority(std::iter::empty()), None);
+    fn of_two_entries_of_one_name_the_known_endpoint_is_taken_and_the_other_reported() {
+        let mut roster = Roster::default();
+        let place = |roster: &Roster| roster.members()["n1"].found.postgres.host().to_owned();
+        let events = roster.enlist(vec![found("n1", "a"), found("n1", "b")], Moment::START);
+        assert!(
+            matches!(&events[0], EventKind::DuplicateName { ignored, .. } if ignored.host() == "b")
+        );
+        assert_eq!(place(&roster), "a");
+        let events = roster.enlist(vec![found("n1", "b"), found("n1", "a")], Moment::START);
+        assert!(
+            matches!(&events[0], EventKind::DuplicateName { ignored, .. } if ignored.host() == "b")
+        );
+        assert_eq!(place(&roster), "a");
+        assert_eq!(roster.enlist(vec![found("n1", "a"), found("n1", "a")], Moment::START), []);
+    }
+
+    #[test]
+    fn a_departed_name_at_a_listed_place_is_forgotten_at_once() {
+        let mut roster = Roster::default();
+        roster.enlist(vec![found("n1", "a"), found("n2", "b")], Moment::START);
+        roster.enlist(vec![found("n1", "a"), found("new", "b")], Moment::START);
+        let names: Vec<&str> = roster.members().keys().map(MemberName::as_str).collect();
+        assert_eq!(names, ["n1", "new"]);
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Engine;
+use super::members::MembersFrom;
 use crate::claim::{PoolerFacts, Role};
 use crate::config::{Config, ServiceConfig};
 use crate::gate::Gate;
@@ -13,10 +14,10 @@ use crate::judge::path::{Path, PutOff, Wait, leads_to, path};
 use crate::judge::{Member, Standing, Trust};
 use crate::names::MemberName;
 use crate::pace::Need;
-use crate::plan::{Ask, Plan};
+use crate::plan::{Ask, Lister, Plan, When};
 use crate::post::{Post, ROLES};
 use crate::reason::Reason;
-use crate::snapshot::{Health, MemberState, PoolerState, ServiceState, Snapshot};
+use crate::snapshot::{Health, IdentityState, MemberState, PoolerState, ServiceState, Snapshot};
 use crate::time::Moment;
 use crate::view::Word;
 
@@ -38,7 +39,8 @@ impl Engine {
             generation,
             at: now,
             cluster: self.cluster.name.clone(),
-            scope: self.roster.identity().scope.clone(),
+            scope: self.knowledge.identity().scope.clone(),
+            identity: self.identity_state(),
             paused: self.paused,
             etcd: self.notices.etcd().cloned(),
             unlisted: self.unlisted.clone(),
@@ -76,6 +78,7 @@ impl Engine {
         MemberState {
             postgres: member.found.postgres.clone(),
             patroni_url: member.found.patroni_url.clone(),
+            same_as: member.same_as.clone(),
             addresses: member.view.addresses().to_vec(),
             address_failure: member.view.address_failure().cloned(),
             role: standing.role,
@@ -203,6 +206,51 @@ impl Engine {
         })
     }
 
+    /// What the Snapshot shows of the cluster's identity.
+    fn identity_state(&self) -> IdentityState {
+        let strangers = self.knowledge.strangers();
+        IdentityState {
+            known: self.knowledge.identity().clone(),
+            members_from: self.members_from,
+            strangers: strangers.map(|(url, found)| (url.clone(), found.clone())).collect(),
+            dispute: self.dispute(),
+        }
+    }
+
+    /// The URLs that are asked for the member list: members first, then those that left, then the
+    /// configured ones. URLs of another cluster come last.
+    fn listers(&self) -> Vec<Lister> {
+        if !self.rules.has_patroni {
+            return Vec::new();
+        }
+        let has_list = self.members_from == MembersFrom::Cluster;
+        let seeds = self.cluster.seeds();
+        let seeds = seeds.iter().map(|url| Arc::from(url.trim_end_matches('/')));
+        let asked = self.roster.members().values().filter(|member| member.same_as.is_none());
+        let of_members = |is_listed: bool| {
+            let members = asked.clone().filter(move |member| member.is_listed() == is_listed);
+            members.filter_map(|member| member.found.patroni_url.clone())
+        };
+        let urls = of_members(true).chain(of_members(false)).chain(seeds.clone());
+        let mut listers: Vec<Lister> = Vec::new();
+        let mut known: BTreeSet<Arc<str>> = BTreeSet::new();
+        for url in urls {
+            if !known.insert(url.clone()) {
+                continue;
+            }
+            let is_unheard =
+                || !self.knowledge.was_heard(&url) && seeds.clone().any(|it| it == url);
+            let when = match self.knowledge.is_stranger(&url) {
+                _ if !has_list || is_unheard() => When::Always,
+                true => When::Last,
+                false => When::InTurn,
+            };
+            listers.push(Lister { url, when });
+        }
+        listers.sort_by_key(|lister| lister.when);
+        listers
+    }
+
     /// Whom the sources ask, and how often, as things are.
     pub(super) fn make_plan(&self, now: Moment) -> Plan {
         let is_promoting =
@@ -224,18 +272,25 @@ impl Engine {
                 has_tether: self.rules.has_tether,
                 pooler_behind: self.is_pooler_behind(name, member, now),
             };
+            // A server that has two names is asked under one of them.
+            let is_asked = member.same_as.is_none();
             let ask = Ask {
                 postgres: member.found.postgres.clone(),
                 addresses: member.view.addresses().to_vec(),
-                patroni_url: member.found.patroni_url.clone(),
-                poolers: self.poolers_to_ask(name),
+                patroni_url: member.found.patroni_url.clone().filter(|_| is_asked),
+                poolers: match is_asked && !member.is_url_only {
+                    true => self.poolers_to_ask(name),
+                    false => BTreeSet::new(),
+                },
+                has_tether: is_asked && !member.is_url_only,
                 pace: need.pace(),
             };
             (name.clone(), ask)
         };
         Plan {
             members: self.roster.members().iter().map(ask).collect(),
-            scope: self.roster.identity().scope.as_deref().map(Arc::from),
+            listers: self.listers(),
+            scope: self.knowledge.identity().scope.as_deref().map(Arc::from),
         }
     }
 }
@@ -247,6 +302,7 @@ pub(super) fn empty_snapshot(config: &Config, now: Moment) -> Snapshot {
         at: now,
         cluster: config.cluster.name.clone(),
         scope: None,
+        identity: IdentityState::default(),
         paused: false,
         etcd: None,
         unlisted: Default::default(),

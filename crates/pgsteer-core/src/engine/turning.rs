@@ -21,7 +21,7 @@ impl Engine {
         let turned = self.posts.iter().map(|(post, service)| {
             let forerunner = || self.gates.get(&post.forerunner()?);
             let old = self.gates.get(post).or_else(forerunner).unwrap_or(&none);
-            let turning = Turning { engine: self, service, old, generation, now };
+            let turning = Turning { engine: self, post, service, old, generation, now };
             (post.clone(), turning.gates())
         });
         let mut turned = turned.collect();
@@ -44,6 +44,7 @@ impl Engine {
 /// One post in one turn.
 struct Turning<'a> {
     engine: &'a Engine,
+    post: &'a Post,
     service: &'a ServiceConfig,
     /// Its gates before this turn.
     old: &'a Gates,
@@ -58,7 +59,8 @@ impl Turning<'_> {
         for name in self.engine.roster.members().keys() {
             let old = self.old_gate(name);
             let case = self.case(name, &old);
-            gates.insert(name.clone(), old.next(self.turn(&case, case.verdict())));
+            let verdict = self.unreachable(&case).unwrap_or_else(|| case.verdict());
+            gates.insert(name.clone(), old.next(self.turn(&case, verdict)));
         }
         if self.service.fallback_primary {
             self.stand_in(&mut gates);
@@ -74,7 +76,9 @@ impl Turning<'_> {
         };
         let replica_serves = replica_is(Gate::is_open);
         let replica_comes = replica_is(|gate| matches!(gate, Gate::Probation { .. }));
-        for name in self.engine.roster.members().keys().filter(|name| is_primary(name)) {
+        let has_port = |name: &MemberName| !self.engine.roster.members()[name].is_url_only;
+        let primaries = self.engine.roster.members().keys().filter(|name| is_primary(name));
+        for name in primaries.filter(|name| has_port(name)) {
             let old = self.old_gate(name);
             let case = self.case(name, &old);
             let verdict = match old.is_open() {
@@ -85,6 +89,12 @@ impl Turning<'_> {
             };
             gates.insert(name.clone(), old.next(self.turn(&case, verdict)));
         }
+    }
+
+    /// No client can be led to a server whose port is unknown. A health check can be answered.
+    fn unreachable(&self, case: &Case<'_>) -> Option<Verdict> {
+        let is_service = matches!(self.post, Post::Service(_));
+        (case.member.is_url_only && is_service).then_some(Verdict::Shut(Reason::PortUnknown))
     }
 
     fn old_gate(&self, name: &MemberName) -> Gate {

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::claim::{Found, Role};
+use crate::identity::{Contradiction, Identity};
 use crate::names::MemberName;
 use crate::reason::Reason;
 use crate::time::Moment;
@@ -27,6 +28,12 @@ pub struct Member {
     pub found: Found,
     /// Since when `/cluster` does not list it any more.
     pub left_at: Option<Moment>,
+    /// The member of another name that is the same server. Only that one is asked and served.
+    pub same_as: Option<MemberName>,
+    /// It is known by the URL of its Patroni only, so that the port of its PostgreSQL is unknown.
+    pub is_url_only: bool,
+    /// It was known by that URL only, and was served by Patroni's answers alone.
+    pub was_url_only: bool,
     /// What has been said of it.
     pub view: View,
 }
@@ -34,25 +41,15 @@ pub struct Member {
 /// All members by name.
 pub type Members = BTreeMap<MemberName, Member>;
 
-/// What tells the members of one cluster from those of another.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Identity {
-    /// Patroni's scope, where known.
-    pub scope: Option<String>,
-    /// The database system identifier, where known.
-    pub system_identifier: Option<String>,
-}
-
 impl Member {
-    /// How its Patroni contradicts `identity`, if it does: what was found, and what was expected.
-    pub fn contradicts(&self, identity: &Identity) -> Option<(String, String)> {
-        let facts = &self.view.patroni_facts()?.said;
-        let differs = |found: &Option<String>, expected: &Option<String>| {
-            let (found, expected) = (found.clone()?, expected.clone()?);
-            (found != expected).then_some((found, expected))
-        };
-        differs(&facts.scope, &identity.scope)
-            .or_else(|| differs(&facts.system_identifier, &identity.system_identifier))
+    /// How its Patroni contradicts `identity`, if it does.
+    pub fn contradicts(&self, identity: &Identity) -> Option<Contradiction> {
+        identity.contradiction(&self.view.patroni_facts()?.said.identity())
+    }
+
+    /// Returns true if it is in the newest member list.
+    pub fn is_listed(&self) -> bool {
+        self.left_at.is_none()
     }
 }
 

@@ -7,8 +7,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Identity, Member, Members, Rules, Standing, Trust};
+use super::{Member, Members, Rules, Standing, Trust};
 use crate::claim::{Failure, PatroniFacts, Progress, Role};
+use crate::identity::Identity;
 use crate::names::MemberName;
 use crate::reason::Reason;
 use crate::time::Moment;
@@ -52,12 +53,20 @@ struct Bench<'a> {
 }
 
 fn state(member: &Member, identity: &Identity, rules: &Rules, now: Moment) -> State {
-    if rules.has_patroni
-        && let Some((found, expected)) = member.contradicts(identity)
-    {
-        return State::Unusable(Reason::OtherCluster { found, expected });
+    if let Some(same_as) = &member.same_as {
+        return State::Unusable(Reason::SameServer(same_as.clone()));
     }
-    if !rules.has_tether {
+    if rules.has_patroni
+        && let Some(contradiction) = member.contradicts(identity)
+    {
+        return State::Unusable(Reason::OtherCluster(contradiction));
+    }
+    if let Word::Failed(Failure::OtherMember { name, is_of_cluster: false }) =
+        member.view.patroni(now, &rules.freshness)
+    {
+        return State::Unusable(Reason::OtherMember(name.clone()));
+    }
+    if !rules.has_tether || member.is_url_only {
         return state_by_patroni(member, rules, now, None);
     }
     match member.view.tether(now, &rules.freshness) {
@@ -69,6 +78,8 @@ fn state(member: &Member, identity: &Identity, rules: &Rules, now: Moment) -> St
         }
         Word::Failed(failure) => State::Unusable(Reason::Down(failure.clone())),
         Word::Expired => State::Unusable(Reason::Silent(rules.freshness.tether)),
+        // Its first answer by SQL comes in a moment, and until then nothing is worse than before.
+        Word::Unheard if member.was_url_only => state_by_patroni(member, rules, now, None),
         Word::Unheard => State::Unusable(never_asked(member)),
     }
 }
@@ -89,7 +100,7 @@ fn state_by_patroni(member: &Member, rules: &Rules, now: Moment, note: Option<Re
         }
         Word::Failed(failure) => match member.view.patroni_before_late(now) {
             Some(facts) => state_of(facts, note),
-            None => State::Unusable(Reason::PatroniDown(failure.clone())),
+            None => State::Unusable(lost_patroni(failure, Reason::PatroniDown)),
         },
         Word::Expired => State::Unusable(Reason::Silent(rules.freshness.patroni)),
         Word::Unheard => State::Unusable(never_asked(member)),
@@ -155,7 +166,10 @@ impl<'a> Bench<'a> {
     /// The members that are of this cluster: the lock of another is none here.
     fn own_members(&self) -> impl Iterator<Item = (&'a MemberName, &'a Member)> {
         let identity = self.identity;
-        self.members.iter().filter(move |(_, member)| member.contradicts(identity).is_none())
+        let is_own = move |member: &Member| {
+            member.same_as.is_none() && member.contradicts(identity).is_none()
+        };
+        self.members.iter().filter(move |(_, member)| is_own(member))
     }
 
     fn lock_runs(&self) -> impl Iterator<Item = (&'a MemberName, LockRun)> {
@@ -345,10 +359,18 @@ impl<'a> Bench<'a> {
 
     fn trust_without_patroni(&self, lost: Word<'_, PatroniFacts>) -> Trust {
         match lost {
-            Word::Failed(failure) => Trust::AsItWas(Reason::PatroniLost(failure.clone())),
+            Word::Failed(failure) => Trust::AsItWas(lost_patroni(failure, Reason::PatroniLost)),
             Word::Expired => Trust::AsItWas(Reason::Silent(self.rules.freshness.patroni)),
             Word::Unheard | Word::Said(_) => Trust::None(Reason::Unheard),
         }
+    }
+}
+
+/// The reason of a Patroni that does not answer, or answers as another member.
+fn lost_patroni(failure: &Failure, silent: fn(Failure) -> Reason) -> Reason {
+    match failure {
+        Failure::OtherMember { name, .. } => Reason::OtherMember(name.clone()),
+        failure => silent(failure.clone()),
     }
 }
 

@@ -118,6 +118,7 @@ pub fn parse_status(holds_lock: bool, body: &[u8]) -> Result<PatroniFacts, BadBo
         flags: flags(&tag_values),
         tags: tags(tag_values),
         paused: status.pause.unwrap_or_default(),
+        name: patroni.name.map(String::from),
         scope: patroni.scope.map(String::from),
         system_identifier: status.database_system_identifier.map(String::from),
     })
@@ -180,6 +181,8 @@ struct Xlog {
 struct About {
     #[serde(default, deserialize_with = "lenient")]
     scope: Option<OutsideText>,
+    #[serde(default, deserialize_with = "lenient")]
+    name: Option<OutsideText>,
 }
 
 #[derive(Deserialize)]

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgsteer_core::claim::{Found, Role};
+use pgsteer_core::claim::{Found, Role, Topology};
 use pgsteer_core::config::{
     CheckConfig, ClusterConfig, Config, Membership, PatroniConfig, PoolerDown, ProxyConfig,
     RequireAuth, ServiceConfig, SplitBrain, SslMode,
 };
+use pgsteer_core::identity::About;
 use pgsteer_core::names::{ClusterName, Endpoint, MemberName, ServiceName};
+use pgsteer_core::time::Moment;
 
 /// How long one answer of Patroni or of the tether may take.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -43,14 +45,33 @@ pub fn config() -> Config {
 
 /// Members that are discovered through the Patroni at `url`.
 pub fn patroni_at(url: &str) -> Membership {
+    patroni_at_any(&[url])
+}
+
+/// The same, by any of several.
+pub fn patroni_at_any(urls: &[&str]) -> Membership {
     Membership::Patroni(PatroniConfig {
-        urls: vec![url.to_owned()],
+        urls: urls.iter().map(|url| (*url).to_owned()).collect(),
         verify: Default::default(),
         ca_file: None,
         cert_file: None,
         key_file: None,
         timeout: ANSWER_TIMEOUT,
+        pins: Default::default(),
     })
+}
+
+/// A list of no member yet, by the first configured URL, whose Patroni reports nothing of itself.
+pub fn topology(asked_at: Moment) -> Topology {
+    Topology {
+        asked_at,
+        url: Arc::from("http://n1:8008"),
+        about: About::default(),
+        scope: None,
+        paused: false,
+        members: Vec::new(),
+        skipped: Vec::new(),
+    }
 }
 
 /// A login for the tether.

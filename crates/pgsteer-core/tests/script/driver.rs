@@ -12,6 +12,7 @@ use pgsteer_core::claim::{Claim, Fact, News, Notice, Report, Topology, Unlisted}
 use pgsteer_core::config::Config;
 use pgsteer_core::engine::Engine;
 use pgsteer_core::event::Event;
+use pgsteer_core::identity::Remembered;
 use pgsteer_core::names::MemberName;
 use pgsteer_core::plan::Ask;
 use pgsteer_core::snapshot::Snapshot;
@@ -68,6 +69,8 @@ struct Habit {
 /// The engine, the time, and the sources.
 pub struct Driver {
     pub engine: Engine,
+    /// The configured URLs of Patroni.
+    pub seeds: Vec<String>,
     pub now: Moment,
     /// Every Snapshot that was published, in order.
     pub snapshots: Vec<Arc<Snapshot>>,
@@ -77,11 +80,12 @@ pub struct Driver {
 }
 
 impl Driver {
-    pub fn new(config: &Config) -> Driver {
-        let engine = Engine::new(config, Moment::START);
+    pub fn new(config: &Config, stored: Option<Remembered>) -> Driver {
+        let engine = Engine::with_memory(config, stored, Moment::START);
         let snapshots = vec![engine.snapshot()];
         let mut driver = Driver {
             engine,
+            seeds: config.cluster.seeds(),
             now: Moment::START,
             snapshots,
             events: Vec::new(),
@@ -133,6 +137,7 @@ impl Driver {
     }
 
     pub fn reload(&mut self, config: &Config) {
+        self.seeds = config.cluster.seeds();
         self.engine.handle_config(config, self.now);
         self.look();
     }

@@ -7,7 +7,9 @@
 //! |---|---|
 //! | `# ...` | a remark |
 //! | `cluster patroni`, `listed n1 n2 ...` | where the members come from |
-//! | `patroni URL` | the same as the first, with an address of its own |
+//! | `patroni URL ...` | the same as the first, with URLs of its own |
+//! | `pin [scope=S] [group=N] [system=N]` | the identity that is configured |
+//! | `stored n1 n2=host:port ... [scope=S] [system=N] [age=60s]` | what an earlier run stored |
 //! | `check`, `no check` | whether there is a login for the tether |
 //! | `split_brain block`, `split_brain highest_timeline` | the policy without Patroni |
 //! | `patroni_loss_grace 60s`, `silence 30s` | limits |
@@ -16,8 +18,9 @@
 //! | `agent pooler`, `agent no pooler` | whether the agent's clients have to take the pooler |
 //! | `start` | ends the head: from here on the engine runs |
 //! | `reload LINE` | one of the lines above, while the engine runs |
-//! | `topology n1 n2=host:port ... [scope=S] [asked=T] [paused]` | what `/cluster` tells |
-//! | `n1 unlisted KIND` | n1 is asked for `/cluster` and fails so |
+//! | `topology n1 n2=host:port ... [scope=S] [asked=T] [paused] [skipped=NAME]` | what `/cluster` tells |
+//! | `... [from=NAME] [as=NAME] [about.scope=S] [system=N]` | by whose URL, and what that Patroni reports of itself |
+//! | `n1 unlisted KIND [as=NAME] [about.scope=S] [system=N]` | n1 is asked for `/cluster` and fails so |
 //! | `n1 patroni [lock] STATE ROLE [timeline=N] [location=N] [replayed=N] ...` | see [`words`] |
 //! | `n1 patroni late` | the same has not been answered in time, and runs on; with `asked=T` or `once` |
 //! | `n1 tether primary/recovery [started=N]` | what the tether feels |
@@ -45,8 +48,11 @@ pub mod driver;
 pub mod show;
 pub mod words;
 
+use std::sync::Arc;
+
 use pgsteer_core::claim::Topology;
 use pgsteer_core::config::{Config, Membership, SplitBrain};
+use pgsteer_core::identity::Remembered;
 
 use crate::cluster::{self, found, member, service_name};
 use driver::{Driver, Source};
@@ -63,7 +69,7 @@ pub struct Outcome {
 /// # Errors
 /// A line that cannot be read, with its number.
 pub fn run(script: &str) -> Result<Outcome, String> {
-    let mut play = Play { config: cluster::config(), driver: None, events_told: 0 };
+    let mut play = Play { config: cluster::config(), stored: None, driver: None, events_told: 0 };
     let mut text = String::new();
     for (index, line) in script.lines().enumerate() {
         if line.starts_with(' ') {
@@ -84,6 +90,7 @@ pub fn run(script: &str) -> Result<Outcome, String> {
 
 struct Play {
     config: Config,
+    stored: Option<Remembered>,
     driver: Option<Driver>,
     events_told: usize,
 }
@@ -94,8 +101,12 @@ impl Play {
         match tokens.as_slice() {
             [] => return Ok(Vec::new()),
             [first, ..] if first.starts_with('#') => return Ok(Vec::new()),
+            ["stored", rest @ ..] if self.driver.is_none() => {
+                self.stored = Some(words::stored(rest)?);
+                return Ok(Vec::new());
+            }
             ["start"] if self.driver.is_none() => {
-                self.driver = Some(Driver::new(&self.config));
+                self.driver = Some(Driver::new(&self.config, self.stored.take()));
                 return Ok(self.news());
             }
             _ => {}
@@ -141,7 +152,8 @@ fn head(config: &mut Config, tokens: &[&str]) -> Result<(), String> {
     let cluster = &mut config.cluster;
     match tokens {
         ["cluster", "patroni"] => cluster.members = cluster::patroni_at("http://n1:8008"),
-        ["patroni", url] => cluster.members = cluster::patroni_at(url),
+        ["patroni", urls @ ..] => cluster.members = cluster::patroni_at_any(urls),
+        ["pin", pins @ ..] => words::pin(cluster, pins)?,
         ["listed", members @ ..] => {
             cluster.members = Membership::Listed(words::members(members)?);
         }
@@ -175,7 +187,9 @@ fn act(driver: &mut Driver, tokens: &[&str]) -> Result<(), String> {
             let topology = topology(driver, rest)?;
             driver.topology(topology);
         }
-        [name, "unlisted", kind] => driver.unlisted(words::unlisted(name, kind)?),
+        [name, "unlisted", kind, about @ ..] => {
+            driver.unlisted(words::unlisted(name, kind, about)?);
+        }
         ["etcd", rest @ ..] => driver.notice(words::news(rest)?),
         [name, "silent"] => driver.hush(&member(name), None),
         [name, source, "silent"] => driver.hush(&member(name), Some(words::source(source)?)),
@@ -204,11 +218,20 @@ fn speak(driver: &mut Driver, name: &str, source: Source, rest: &[&str]) -> Resu
 }
 
 fn topology(driver: &Driver, tokens: &[&str]) -> Result<Topology, String> {
-    let mut topology =
-        Topology { asked_at: driver.now, scope: None, paused: false, members: Vec::new() };
+    let mut topology = cluster::topology(driver.now);
+    if let Some(url) = driver.seeds.first() {
+        topology.url = Arc::from(url.as_str());
+    }
     for token in tokens {
         match token.split_once('=') {
             Some(("scope", scope)) => topology.scope = Some(scope.to_owned()),
+            Some(("from", name)) => topology.url = words::url(name),
+            Some((key @ ("about.scope" | "system" | "as"), value)) => {
+                words::about(&mut topology.about, key, value)?;
+            }
+            Some(("skipped", name)) => {
+                topology.skipped.push(format!("member {name} tells no host yet"))
+            }
             Some(("asked", text)) => topology.asked_at = words::moment(text)?,
             Some((name, postgres)) => topology.members.push(found(name, Some(postgres))),
             None if *token == "paused" => topology.paused = true,

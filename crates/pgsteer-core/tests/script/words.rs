@@ -3,7 +3,7 @@
 //! `n1 patroni lock running primary timeline=1 location=1000` is an answer of Patroni. Its words
 //! are `lock` (the answer was 200), a state (`running`, `starting`, `stopped`, ...), a role as
 //! Patroni says it, `paused`, and `timeline=`, `location=`, `replayed=`, `replication=`, `scope=`,
-//! `system=` and `tag.NAME=`.
+//! `system=`, `as=` (the member name that it reports) and `tag.NAME=`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,8 @@ use pgsteer_core::claim::{
     Fact, Failure, Found, News, Order, PatroniFacts, PoolerFacts, Progress, Role, ServerStart,
     Standby, TagFlags, Tags, TetherFacts, Unlisted,
 };
-use pgsteer_core::config::{PoolerDown, ServiceConfig};
+use pgsteer_core::config::{ClusterConfig, Membership, PoolerDown, ServiceConfig};
+use pgsteer_core::identity::{About, Identity, Memory, Remembered};
 use pgsteer_core::load::Load;
 use pgsteer_core::names::MemberName;
 use pgsteer_core::skew::ClockOffset;
@@ -79,6 +80,7 @@ fn patroni(tokens: &[&str]) -> Result<PatroniFacts, String> {
         tags: Tags::new(),
         flags: TagFlags::default(),
         paused: false,
+        name: None,
         scope: None,
         system_identifier: None,
     };
@@ -97,6 +99,7 @@ fn patroni(tokens: &[&str]) -> Result<PatroniFacts, String> {
             "replication" => facts.replication_state = Some(value.replace('_', " ")),
             "sync" => facts.standby = Standby::Sync,
             "quorum" => facts.standby = Standby::Quorum,
+            "as" => facts.name = Some(value.to_owned()),
             "scope" => facts.scope = Some(value.to_owned()),
             "system" => facts.system_identifier = Some(value.to_owned()),
             _ => match key.strip_prefix("tag.") {
@@ -229,10 +232,65 @@ fn failure(name: &MemberName, source: Source, kind: &str) -> Result<Failure, Str
     })
 }
 
-/// The Patroni of `name` does not tell which members there are.
-pub fn unlisted(name: &str, kind: &str) -> Result<Unlisted, String> {
+/// The base URL of the Patroni of `name`.
+pub fn url(name: &str) -> Arc<str> {
+    Arc::from(format!("http://{name}:8008"))
+}
+
+/// The Patroni of `name` returns no member list; `about` is what it reports of itself.
+pub fn unlisted(name: &str, kind: &str, about_words: &[&str]) -> Result<Unlisted, String> {
     let failure = failure(&member(name), Source::Patroni, kind)?;
-    Ok(Unlisted { asked: Arc::from(format!("http://{name}:8008")), failure })
+    let mut of_itself = About::default();
+    for word in about_words {
+        let (key, value) = word.split_once('=').ok_or("expects NAME=VALUE")?;
+        about(&mut of_itself, key, value)?;
+    }
+    let of_itself = (!about_words.is_empty()).then_some(of_itself);
+    Ok(Unlisted { asked: url(name), about: of_itself, failure })
+}
+
+/// One word of what a Patroni reports of itself.
+pub fn about(about: &mut About, key: &str, value: &str) -> Result<(), String> {
+    match key {
+        "as" => about.name = Some(value.to_owned()),
+        "about.scope" => about.identity.scope = Some(value.to_owned()),
+        "system" => about.identity.system_identifier = Some(value.to_owned()),
+        _ => return Err(format!("Patroni does not report of itself: {key}")),
+    }
+    Ok(())
+}
+
+/// The identity that is configured.
+pub fn pin(cluster: &mut ClusterConfig, pins: &[&str]) -> Result<(), String> {
+    let Membership::Patroni(patroni) = &mut cluster.members else {
+        return Err("only a cluster with Patroni has an identity".to_owned());
+    };
+    patroni.pins = Identity::default();
+    pins.iter().try_for_each(|pin| part(&mut patroni.pins, pin))
+}
+
+fn part(identity: &mut Identity, word: &str) -> Result<(), String> {
+    match word.split_once('=') {
+        Some(("scope", value)) => identity.scope = Some(value.to_owned()),
+        Some(("group", value)) => identity.group = Some(number(value)?),
+        Some(("system", value)) => identity.system_identifier = Some(value.to_owned()),
+        _ => return Err(format!("no part of an identity: {word}")),
+    }
+    Ok(())
+}
+
+/// What an earlier run stored.
+pub fn stored(tokens: &[&str]) -> Result<Remembered, String> {
+    let mut stored = Remembered { memory: Memory::default(), age: Duration::from_secs(60) };
+    for token in tokens {
+        match token.split_once('=') {
+            Some(("age", value)) => stored.age = duration(value)?,
+            Some(("scope" | "system", _)) => part(&mut stored.memory.identity, token)?,
+            Some((name, postgres)) => stored.memory.members.push(found(name, Some(postgres))),
+            None => stored.memory.members.push(found(token, None)),
+        }
+    }
+    Ok(stored)
 }
 
 /// What the watch of etcd tells.

@@ -175,6 +175,7 @@ fn facts(role: Role, location: u64) -> PatroniFacts {
         tags: Tags::new(),
         flags: TagFlags::default(),
         paused: false,
+        name: None,
         scope: None,
         system_identifier: None,
     }
@@ -296,10 +297,11 @@ impl Storm {
         let bit = |set: u8, index: usize| set & (1 << index) != 0;
         let listed = (0..self.members).filter(|index| bit(present, *index));
         let members = listed.map(|index| match bit(moved, index) {
-            true => found(name(index).as_str(), Some("elsewhere:5432")),
+            true => found(name(index).as_str(), Some(&format!("elsewhere-{index}:5432"))),
             false => found(name(index).as_str(), None),
         });
-        Topology { asked_at, scope: None, paused, members: members.collect() }
+        let members = members.collect();
+        Topology { paused, members, ..cluster::topology(asked_at) }
     }
 
     fn config(&self) -> Config {

@@ -1,19 +1,24 @@
 //! Composes the status document: a pure function of the Snapshot, the counters and the time.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 
+use pgsteer_core::engine::MembersFrom;
 use pgsteer_core::event::{self, EventKind};
 use pgsteer_core::gate;
+use pgsteer_core::identity::Identity;
 use pgsteer_core::names::{MemberName, ServiceName};
 use pgsteer_core::post::Post;
 use pgsteer_core::reason::Reason;
 use pgsteer_core::skew::ClockOffset;
 use pgsteer_core::snapshot::{EtcdState, MemberState, PoolerState, ServiceState, Snapshot};
 
-use super::document::{Cause, Cluster, Document, Event, Gate, Member, Pooler, Service};
+use super::document::{
+    Cause, Cluster, Document, Event, Gate, Member, OtherCluster, Pooler, Service,
+};
 use super::stamp::Now;
 use crate::stats::{MemberStats, ServiceStats, Stats};
 
@@ -40,6 +45,13 @@ fn cluster(snapshot: &Snapshot, stats: &Stats, now: &Now) -> Cluster {
     Cluster {
         name: snapshot.cluster.to_string(),
         scope: snapshot.scope.clone(),
+        system_identifier: snapshot.identity.known.system_identifier.clone(),
+        members_from: members_from(snapshot).to_owned(),
+        members_age_seconds: match snapshot.identity.members_from {
+            MembersFrom::Stored { age } => Some((age + now.at.since_start()).as_secs()),
+            _ => None,
+        },
+        other_clusters: other_clusters(snapshot),
         paused: snapshot.paused,
         etcd: etcd.map(|etcd| etcd_word(etcd).to_owned()),
         etcd_trouble: etcd.and_then(|etcd| Some(etcd.watch.as_ref().err()?.to_string())),
@@ -59,6 +71,25 @@ fn cluster(snapshot: &Snapshot, stats: &Stats, now: &Now) -> Cluster {
     }
 }
 
+fn members_from(snapshot: &Snapshot) -> &'static str {
+    match snapshot.identity.members_from {
+        MembersFrom::Configuration => "configuration",
+        MembersFrom::Cluster => "cluster",
+        MembersFrom::Stored { .. } => "stored",
+        MembersFrom::Urls => "urls",
+    }
+}
+
+fn other_clusters(snapshot: &Snapshot) -> Vec<OtherCluster> {
+    let strangers = snapshot.identity.strangers.iter();
+    let other = |(url, found): (&Arc<str>, &Identity)| OtherCluster {
+        url: url.to_string(),
+        scope: found.scope.clone(),
+        system_identifier: found.system_identifier.clone(),
+    };
+    strangers.map(other).collect()
+}
+
 fn etcd_word(etcd: &EtcdState) -> &'static str {
     match etcd.watch {
         Ok(()) => "watched",
@@ -71,6 +102,7 @@ fn member(name: &MemberName, state: &MemberState, services: BTreeMap<String, Gat
         name: name.to_string(),
         host: state.postgres.host().to_owned(),
         port: state.postgres.port(),
+        same_as: state.same_as.as_ref().map(ToString::to_string),
         role: state.role.to_string(),
         timeline: state.timeline,
         lag_bytes: state.lag_bytes,
@@ -154,12 +186,20 @@ fn subjects(kind: &EventKind) -> (Option<&MemberName>, Option<&ServiceName>, Opt
         | EventKind::Joined { member, .. }
         | EventKind::Left { member }
         | EventKind::Moved { member, .. }
+        | EventKind::FoundByUrl { member, .. }
+        | EventKind::SameServer { member, .. }
+        | EventKind::Renamed { member, .. }
+        | EventKind::DuplicateName { member, .. }
+        | EventKind::ListedWithoutTls { member, .. }
         | EventKind::AddressLost { member, .. } => (Some(member), None, None),
         EventKind::Paused(_)
         | EventKind::LocalUnknown { .. }
         | EventKind::EtcdWatched
         | EventKind::EtcdLost { .. }
         | EventKind::StrangeCluster { .. }
+        | EventKind::Disputed { .. }
+        | EventKind::IdentityChanged { .. }
+        | EventKind::Remembered { .. }
         | EventKind::Reloaded => (None, None, None),
     }
 }
@@ -185,6 +225,14 @@ fn word(kind: &EventKind) -> &'static str {
         EventKind::EtcdWatched => "etcd_watched",
         EventKind::EtcdLost { .. } => "etcd_lost",
         EventKind::StrangeCluster { .. } => "strange_cluster",
+        EventKind::FoundByUrl { .. } => "found_by_url",
+        EventKind::SameServer { .. } => "same_server",
+        EventKind::Renamed { .. } => "renamed",
+        EventKind::DuplicateName { .. } => "duplicate_name",
+        EventKind::Disputed { .. } => "disputed",
+        EventKind::IdentityChanged { .. } => "identity_changed",
+        EventKind::Remembered { .. } => "remembered",
+        EventKind::ListedWithoutTls { .. } => "listed_without_tls",
         EventKind::Reloaded => "reloaded",
     }
 }

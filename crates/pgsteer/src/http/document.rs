@@ -42,6 +42,18 @@ pub struct Cluster {
     pub name: String,
     /// Patroni's scope, where it says so.
     pub scope: Option<String>,
+    /// Its database system identifier, where known.
+    #[serde(default)]
+    pub system_identifier: Option<String>,
+    /// Where the member list comes from: `cluster`, `stored`, `urls` or `configuration`.
+    #[serde(default)]
+    pub members_from: String,
+    /// The age of the stored member list in seconds, while it is used.
+    #[serde(default)]
+    pub members_age_seconds: Option<u64>,
+    /// The URLs whose Patroni belongs to another cluster.
+    #[serde(default)]
+    pub other_clusters: Vec<OtherCluster>,
     /// It is in maintenance mode.
     pub paused: bool,
     /// Whether etcd is watched for switchovers: `watched` or `lost`; null where it is not configured.
@@ -59,7 +71,7 @@ pub struct Cluster {
     /// When the keys were last read beside the watch.
     #[serde(default)]
     pub etcd_read_at: Option<Stamp>,
-    /// Why nobody lists the members, while none is known.
+    /// Why no member list can be read, while none is known.
     #[serde(default)]
     pub members_trouble: Option<String>,
     /// Its members, by name.
@@ -68,6 +80,17 @@ pub struct Cluster {
     pub services: Vec<Service>,
     /// What happened, oldest first.
     pub events: Vec<Event>,
+}
+
+/// A URL whose Patroni belongs to another cluster. Its member list is ignored.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OtherCluster {
+    /// The base URL.
+    pub url: String,
+    /// The scope that is reported there.
+    pub scope: Option<String>,
+    /// The system identifier that is reported there.
+    pub system_identifier: Option<String>,
 }
 
 /// One member.
@@ -79,6 +102,9 @@ pub struct Member {
     pub host: String,
     /// The port of its PostgreSQL.
     pub port: u16,
+    /// The member of another name that is the same server.
+    #[serde(default)]
+    pub same_as: Option<String>,
     /// `primary`, `replica`, `standby_leader` or `unknown`.
     pub role: String,
     /// Its timeline, where known.

@@ -42,12 +42,15 @@ fn published(text: &str) -> Arc<Snapshot> {
         "scope": text,
         "members": [listed("n1", "h1"), listed("n2", "h2"), listed(text, "h3"), listed("n4", text)],
     });
-    let unlisted = Unlisted { asked: Arc::from("http://n1"), failure: network(text) };
+    let unlisted = Unlisted { asked: Arc::from("http://n1"), about: None, failure: network(text) };
     engine.handle_report(Report::Unlisted(unlisted), at(1));
     let cluster = parse_cluster(cluster.to_string().as_bytes()).unwrap();
     assert!(cluster.skipped.iter().all(|why| why.len() < 1_000 && !why.contains(is_hidden)));
     let members: Vec<_> = cluster.members.iter().map(|found| found.name.clone()).collect();
     let topology = Topology {
+        url: Arc::from("http://n1"),
+        about: Default::default(),
+        skipped: Vec::new(),
         asked_at: at(2),
         scope: cluster.scope,
         paused: cluster.paused,

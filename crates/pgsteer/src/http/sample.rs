@@ -6,13 +6,17 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, UNIX_EPOCH};
 
 use pgsteer_core::claim::{Failure, Role, Tags};
+use pgsteer_core::engine::MembersFrom;
 use pgsteer_core::event::{Event, EventKind};
 use pgsteer_core::gate::{Gate, GateState, Note, Sessions, Way};
+use pgsteer_core::identity::Identity;
 use pgsteer_core::names::{ClusterName, Endpoint, MemberName, ServiceName};
 use pgsteer_core::post::Post;
 use pgsteer_core::reason::Reason;
 use pgsteer_core::skew::ClockOffset;
-use pgsteer_core::snapshot::{EtcdState, Health, MemberState, PoolerState, ServiceState, Snapshot};
+use pgsteer_core::snapshot::{
+    EtcdState, Health, IdentityState, MemberState, PoolerState, ServiceState, Snapshot,
+};
 use pgsteer_core::time::Moment;
 
 use super::compose::compose;
@@ -36,6 +40,7 @@ pub fn snapshot() -> Snapshot {
         at: at(3_725_000),
         cluster: ClusterName::new("demo").unwrap(),
         scope: Some("batman".to_owned()),
+        identity: identity(),
         paused: true,
         etcd: Some(EtcdState { events: 3, read_at: Some(at(3_722_750)), ..EtcdState::default() }),
         unlisted: BTreeMap::new(),
@@ -108,10 +113,25 @@ fn pooler_down() -> Reason {
     Reason::PoolerDown { port: 6433, failure: Failure::Refused(Arc::from("fd00::12:6433")) }
 }
 
+fn identity() -> IdentityState {
+    let other =
+        Identity { system_identifier: Some("7002".to_owned()), ..Identity::of_scope("robin") };
+    IdentityState {
+        known: Identity {
+            system_identifier: Some("7001".to_owned()),
+            ..Identity::of_scope("batman")
+        },
+        members_from: MembersFrom::Stored { age: Duration::from_secs(60) },
+        strangers: BTreeMap::from([(Arc::from("http://10.0.0.99:8008"), other)]),
+        dispute: None,
+    }
+}
+
 fn state(host: &str, role: Role) -> MemberState {
     MemberState {
         postgres: Endpoint::new(host, 5432).unwrap(),
         patroni_url: Some(Arc::from(format!("http://{host}:8008"))),
+        same_as: None,
         addresses: host.parse().into_iter().collect(),
         address_failure: None,
         role,

@@ -142,6 +142,12 @@ fn log(event: &Event) {
         | EventKind::LocalUnknown { .. }
         | EventKind::AddressLost { .. }
         | EventKind::EtcdLost { .. }
+        | EventKind::SameServer { .. }
+        | EventKind::DuplicateName { .. }
+        | EventKind::Disputed { .. }
+        | EventKind::IdentityChanged { .. }
+        | EventKind::Remembered { .. }
+        | EventKind::ListedWithoutTls { .. }
         | EventKind::StrangeCluster { .. } => tracing::warn!(target: DECISIONS, "{}", event.kind),
         _ => tracing::info!(target: DECISIONS, "{}", event.kind),
     }
@@ -251,6 +257,7 @@ mod tests {
                 cert_file: None,
                 key_file: None,
                 timeout: Duration::from_secs(1),
+                pins: Default::default(),
             }))
         };
         for _ in 0..20 {
@@ -258,13 +265,16 @@ mod tests {
                 Conductor::new(&patroni("http://old:1"), Clock::start(), Arc::default());
             let (tell, reports) = mpsc::channel(8);
             let (change, configs) = mpsc::channel(1);
-            let topology = |scope: &str| {
-                let scope = Some(scope.to_owned());
+            let topology = |of: &str| {
+                let scope = Some(of.to_owned());
                 Report::Topology(Topology {
-                    paused: false,
                     asked_at: Moment::START,
+                    url: format!("http://{of}:1").into(),
+                    about: Default::default(),
                     scope,
+                    paused: false,
                     members: vec![found()],
+                    skipped: Vec::new(),
                 })
             };
             tell.send(topology("old")).await.unwrap();

@@ -157,6 +157,7 @@ mod tests {
             addresses: Vec::new(),
             patroni_url: None,
             poolers: Default::default(),
+            has_tether: true,
             pace: Pace {
                 tether: Duration::from_millis(tether_ms),
                 patroni: Duration::from_secs(1),

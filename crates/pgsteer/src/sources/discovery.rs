@@ -1,87 +1,176 @@
-//! Discovery: which members there are, as `GET /cluster` of any one of them tells.
+//! Discovery: the member lists that the Patronis return at `GET /cluster`.
 //!
-//! `/cluster` costs Patroni a read of the DCS, so it is asked seldom, and of one member only.
+//! The plan names the URLs that are asked, and the core decides which list it accepts. A Patroni is
+//! asked for itself first (`GET /patroni`), because its list counts only if it belongs to the
+//! cluster. `/cluster` costs Patroni a read of the DCS, so it is asked seldom, and of one URL only
+//! once a list is known.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem::discriminant;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pgsteer_core::claim::{Failure, Report, Topology, Unlisted};
-use pgsteer_core::plan::Plan;
+use pgsteer_core::identity::About;
+use pgsteer_core::plan::{Plan, When};
 use pgsteer_core::wire::excerpt::excerpt;
-use pgsteer_core::wire::patroni::{Cluster, parse_cluster};
+use pgsteer_core::wire::patroni::{Cluster, parse_cluster, parse_status};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
-use super::base::{Base, strange};
+use super::base::Base;
 use super::http::Client;
 use super::{Gone, Hint, dial};
 use crate::clock::Clock;
 use crate::complaint::Complaint;
 
-/// The time from one round to the next until somebody has answered.
+/// The time from one question to the next to a URL that has not returned a list. It is doubled
+/// with each failure, because a Patroni whose DCS is down keeps a thread busy with each question.
 const SEARCH: Duration = Duration::from_millis(200);
 
-/// The time from one question to the next while all is well.
+/// The time from one question to the next while all is well, and the most that [`SEARCH`] grows to.
 const REST: Duration = Duration::from_secs(10);
 
 /// The least time to the next question, however much is hinted.
 const HURRY: Duration = Duration::from_secs(2);
 
-/// Finds the members.
+/// Asks for the member lists.
 #[derive(Clone)]
 pub struct Discovery {
-    /// Asks.
+    /// Sends the requests.
     pub http: Arc<Client>,
-    /// The configured addresses.
-    pub seeds: Vec<Base>,
-    /// Names the members' own addresses.
+    /// Names the URLs.
     pub plan: watch::Receiver<Arc<Plan>>,
     /// Given when a member's Patroni fails.
     pub hint: Hint,
     /// Turns instants into moments.
     pub clock: Clock,
-    /// Where the topology is reported.
+    /// Where the lists are reported.
     pub reports: mpsc::Sender<Report>,
 }
 
-/// Who told which members, and when.
-struct Told {
+/// What one URL answered.
+struct Answered {
     by: Base,
+    /// What the Patroni there reports of itself, if it does.
+    about: Option<About>,
+    list: Result<Told, Failure>,
+}
+
+/// A member list, and when it was asked for.
+struct Told {
     asked: Instant,
     cluster: Cluster,
 }
 
+/// When the search asks one URL again, and what it failed by last.
+#[derive(Default)]
+struct Attempt {
+    is_running: bool,
+    due: Option<Instant>,
+    pause: Duration,
+    failure: Option<Failure>,
+}
+
 impl Discovery {
-    /// Searches until somebody answers, and follows the cluster from then on.
-    pub async fn run(mut self) -> Gone {
-        let Ok(told) = self.search().await else { return Gone };
-        info!(by = %told.by.url(), members = told.cluster.members.len(), "cluster found");
-        let mut last = told.by.clone();
-        if let Err(gone) = self.report(told).await {
-            return gone;
+    /// Asks the URLs of the plan for ever.
+    pub async fn run(self) -> Gone {
+        let turns = self.clone();
+        tokio::select! {
+            gone = self.search() => gone,
+            gone = turns.take_turns() => gone,
         }
-        let mut lost: Option<Failure> = None;
-        let mut seen = self.plan.borrow_and_update().clone();
+    }
+
+    /// Asks the URLs that are always asked, all at the same time, each again and again.
+    async fn search(mut self) -> Gone {
+        let mut attempts: BTreeMap<Arc<str>, Attempt> = BTreeMap::new();
+        let mut asking = JoinSet::new();
         loop {
-            if let Err(gone) = self.wait(&mut seen).await {
-                return gone;
+            let wanted = self.urls(|when| when == When::Always);
+            let wanted: BTreeSet<Arc<str>> = wanted.into_iter().collect();
+            attempts.retain(|url, attempt| attempt.is_running || wanted.contains(url));
+            for url in wanted {
+                let attempt = attempts.entry(url.clone()).or_default();
+                let is_due = attempt.due.is_none_or(|due| due <= Instant::now());
+                if let (false, true, Ok(base)) = (attempt.is_running, is_due, Base::parse(&url)) {
+                    attempt.is_running = true;
+                    let http = self.http.clone();
+                    asking.spawn(async move { (url, ask(&http, &base).await) });
+                }
             }
-            match self.ask_in_turn(&last).await {
-                Ok(told) => {
-                    if lost.take().is_some() {
-                        info!(by = %told.by.url(), "members are listed again");
-                    }
-                    last = told.by.clone();
-                    if let Err(gone) = self.report(told).await {
+            let waiting = attempts.values().filter(|attempt| !attempt.is_running);
+            let due = waiting.filter_map(|attempt| attempt.due).min();
+            tokio::select! {
+                Some(done) = asking.join_next() => {
+                    // A task that was cut short had nothing to say.
+                    let Ok((url, answered)) = done else { continue };
+                    let attempt = attempts.entry(url).or_default();
+                    if let Err(gone) = self.take(answered, attempt).await {
                         return gone;
                     }
                 }
-                Err(failure) => {
+                changed = self.plan.changed() => if changed.is_err() { return Gone },
+                () = until(due) => {}
+            }
+        }
+    }
+
+    /// Reports an answer of the search. A failure is reported when it is another one than before.
+    async fn take(&self, answered: Answered, attempt: &mut Attempt) -> Result<(), Gone> {
+        attempt.is_running = false;
+        let failure = match answered.list {
+            Ok(told) => {
+                *attempt = Attempt { due: Some(Instant::now() + HURRY), ..Attempt::default() };
+                info!(by = %answered.by.url(), members = told.cluster.members.len(), "a member list was read");
+                return self.report(&answered.by, answered.about, told).await;
+            }
+            Err(failure) => failure,
+        };
+        attempt.pause = (attempt.pause * 2).clamp(SEARCH, REST);
+        attempt.due = Some(Instant::now() + attempt.pause);
+        if is_other_kind(&failure, attempt.failure.as_ref()) {
+            warn!("no member list: {failure}");
+        }
+        let is_news = attempt.failure.as_ref() != Some(&failure) || answered.about.is_some();
+        attempt.failure = Some(failure.clone());
+        if !is_news {
+            return Ok(());
+        }
+        let asked = answered.by.url().clone();
+        let unlisted = Unlisted { asked, about: answered.about, failure };
+        self.reports.send(Report::Unlisted(unlisted)).await.map_err(|_| Gone)
+    }
+
+    /// Once a list is known, asks one URL after the other until one returns a list, at a calm pace.
+    async fn take_turns(mut self) -> Gone {
+        let mut lost: Option<Failure> = None;
+        let mut last: Option<Arc<str>> = None;
+        let mut seen = self.plan.borrow_and_update().clone();
+        loop {
+            if self.urls(|when| when != When::Always).is_empty() {
+                if self.plan.changed().await.is_err() {
+                    return Gone;
+                }
+                continue;
+            }
+            if let Err(gone) = self.wait(&mut seen, last.as_deref()).await {
+                return gone;
+            }
+            let turn = self.turn(last.as_ref()).await;
+            match turn {
+                Err(gone) => return gone,
+                Ok(Ok(by)) => {
+                    if lost.take().is_some() {
+                        info!(%by, "a member list was read again");
+                    }
+                    last = Some(by);
+                }
+                Ok(Err(failure)) => {
                     if is_other_kind(&failure, lost.as_ref()) {
-                        warn!("nobody lists the members, the last list stays: {failure}");
+                        warn!("no member list, the last one stays: {failure}");
                     }
                     lost = Some(failure);
                 }
@@ -89,82 +178,85 @@ impl Discovery {
         }
     }
 
-    /// Asks all seeds at once, again and again, until the first answers.
-    async fn search(&self) -> Result<Told, Gone> {
-        let mut asking = JoinSet::new();
-        for seed in self.seeds.iter().cloned() {
-            let (http, reports) = (self.http.clone(), self.reports.clone());
-            asking.spawn(async move { ask_until_told(&http, seed, &reports).await });
-        }
-        loop {
-            match asking.join_next().await {
-                Some(Ok(told)) => return told,
-                // A task that was cut short; the others go on.
-                Some(Err(_)) => {}
-                None => return std::future::pending().await,
+    /// Asks one URL after the other, from the one that answered last. Those of another cluster come
+    /// last, and all of them are asked then.
+    async fn turn(&self, last: Option<&Arc<str>>) -> Result<Result<Arc<str>, Failure>, Gone> {
+        let mut urls = self.urls(|when| when == When::InTurn);
+        urls.sort_by_key(|url| Some(url) != last);
+        let strangers = self.urls(|when| when == When::Last);
+        let own = urls.len();
+        let mut outcome = None;
+        for (index, url) in urls.into_iter().chain(strangers).enumerate() {
+            let Ok(base) = Base::parse(&url) else { continue };
+            let answered = ask(&self.http, &base).await;
+            match answered.list {
+                Ok(told) => {
+                    self.report(&base, answered.about, told).await?;
+                    if index < own {
+                        return Ok(Ok(url));
+                    }
+                }
+                Err(failure) => outcome = outcome.or(Some(failure)),
             }
         }
+        let nobody = || Failure::Malformed(Arc::from("only URLs of other clusters answer"));
+        Ok(Err(outcome.unwrap_or_else(nobody)))
     }
 
-    /// Asks one address after the other, from the one that answered last.
-    async fn ask_in_turn(&self, last: &Base) -> Result<Told, Failure> {
-        let mut candidates = vec![last.clone()];
-        let plan = self.plan.borrow().clone();
-        let urls = plan.members.values().filter_map(|ask| ask.patroni_url.as_deref());
-        let members = urls.filter_map(|url| Base::parse(url).ok());
-        for base in members.chain(self.seeds.iter().cloned()) {
-            if !candidates.contains(&base) {
-                candidates.push(base);
-            }
-        }
-        let mut told = ask(&self.http, last).await;
-        for base in &candidates[1..] {
-            if told.is_ok() {
-                break;
-            }
-            told = ask(&self.http, base).await;
-        }
-        told
+    fn urls(&self, is_wanted: impl Fn(When) -> bool) -> Vec<Arc<str>> {
+        let plan = self.plan.borrow();
+        let listers = plan.listers.iter().filter(|lister| is_wanted(lister.when));
+        listers.map(|lister| lister.url.clone()).collect()
     }
 
-    /// Waits for the next question: some time, or less if something may have changed.
-    async fn wait(&mut self, seen: &mut Arc<Plan>) -> Result<(), Gone> {
+    /// Waits for the next turn: some time, or less if something may have changed.
+    async fn wait(&mut self, seen: &mut Arc<Plan>, last: Option<&str>) -> Result<(), Gone> {
         sleep(HURRY).await;
         let hint = self.hint.clone();
         let hinted = async {
             tokio::select! {
                 () = hint.given() => Ok(()),
-                quickened = quickened(&mut self.plan, seen) => quickened,
+                quickened = quickened(&mut self.plan, seen, last) => quickened,
             }
         };
         timeout(REST - HURRY, hinted).await.unwrap_or(Ok(()))
     }
 
-    async fn report(&self, told: Told) -> Result<(), Gone> {
+    async fn report(&self, by: &Base, about: Option<About>, told: Told) -> Result<(), Gone> {
         for reason in &told.cluster.skipped {
-            debug!(by = %told.by.url(), "not asked: {reason}");
+            debug!(by = %by.url(), "not asked: {reason}");
         }
         let topology = Topology {
             asked_at: self.clock.moment(told.asked),
+            url: by.url().clone(),
+            about: about.unwrap_or_default(),
             scope: told.cluster.scope,
             paused: told.cluster.paused,
             members: told.cluster.members,
+            skipped: told.cluster.skipped,
         };
         let sent = self.reports.send(Report::Topology(topology)).await;
         sent.map_err(|_| Gone)
     }
 }
 
-/// Asks one address after the other, once, which members there are.
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Asks one URL after the other for the member list, once.
 ///
 /// # Errors
-/// Nobody tells; every failure is in the message.
+/// No URL returns a list; the message has every failure.
 pub async fn ask_once(http: &Client, seeds: &[Base]) -> anyhow::Result<Cluster> {
     let mut failures = Vec::new();
     for seed in seeds {
         // A command asks once, so it waits for a slow lookup. A failed one is reported by the question.
         let _ = dial::look_up(seed.endpoint()).await;
-        match ask(http, seed).await {
+        match ask_for_list(http, seed).await {
             Ok(told) => return Ok(told.cluster),
             Err(failure) => failures.push(failure.to_string()),
         }
@@ -175,10 +267,12 @@ pub async fn ask_once(http: &Client, seeds: &[Base]) -> anyhow::Result<Cluster> 
     Err(Complaint::new(what, Some(remedy.to_owned())).into())
 }
 
-/// Waits until the pace of some member is shorter than when the plan was `seen` last.
+/// Waits until the pace of some member is shorter than when the plan was `seen` last, or `last`
+/// belongs to another cluster.
 async fn quickened(
     plan: &mut watch::Receiver<Arc<Plan>>,
     seen: &mut Arc<Plan>,
+    last: Option<&str>,
 ) -> Result<(), Gone> {
     loop {
         let now = plan.borrow_and_update().clone();
@@ -186,34 +280,14 @@ async fn quickened(
         let is_quicker = now.members.iter().any(|(name, ask)| {
             was.members.get(name).is_some_and(|was| ask.pace.patroni < was.pace.patroni)
         });
-        if is_quicker {
+        let is_last = |plan: &Plan| {
+            let mut strangers = plan.listers.iter().filter(|it| it.when == When::Last);
+            strangers.any(|lister| Some(&*lister.url) == last)
+        };
+        if is_quicker || (is_last(&now) && !is_last(&was)) {
             return Ok(());
         }
         plan.changed().await.map_err(|_| Gone)?;
-    }
-}
-
-/// Asks one address again and again, and reports what it fails by whenever that changes.
-async fn ask_until_told(
-    http: &Client,
-    seed: Base,
-    reports: &mpsc::Sender<Report>,
-) -> Result<Told, Gone> {
-    let mut last: Option<Failure> = None;
-    loop {
-        let failure = match ask(http, &seed).await {
-            Ok(told) => return Ok(told),
-            Err(failure) => failure,
-        };
-        if is_other_kind(&failure, last.as_ref()) {
-            warn!("no members listed yet: {failure}");
-        }
-        if last.as_ref() != Some(&failure) {
-            let unlisted = Unlisted { asked: seed.url().clone(), failure: failure.clone() };
-            reports.send(Report::Unlisted(unlisted)).await.map_err(|_| Gone)?;
-        }
-        last = Some(failure);
-        sleep(SEARCH).await;
     }
 }
 
@@ -221,60 +295,102 @@ fn is_other_kind(failure: &Failure, last: Option<&Failure>) -> bool {
     last.is_none_or(|last| discriminant(last) != discriminant(failure))
 }
 
-async fn ask(http: &Client, base: &Base) -> Result<Told, Failure> {
-    let answer = http.get(base, &[], "/cluster").await?;
+/// Asks one Patroni for itself and then for the member list.
+async fn ask(http: &Client, base: &Base) -> Answered {
+    match ask_for_itself(http, base).await {
+        Ok(about) => {
+            let list = ask_for_list(http, base).await;
+            Answered { by: base.clone(), about: Some(about), list }
+        }
+        Err(failure) => Answered { by: base.clone(), about: None, list: Err(failure) },
+    }
+}
+
+async fn ask_for_itself(http: &Client, base: &Base) -> Result<About, Failure> {
+    const PATH: &str = "/patroni";
+    let answer = http.get(base, &[], PATH).await.map_err(|failure| at(base, PATH, failure))?;
+    // Patroni answers 503 here where PostgreSQL does not run.
+    let facts = parse_status(false, &answer.body).map_err(|bad| {
+        let how = format!("status {}, {bad}", answer.status);
+        unlike(base, PATH, &how)
+    })?;
+    Ok(facts.about())
+}
+
+async fn ask_for_list(http: &Client, base: &Base) -> Result<Told, Failure> {
+    const PATH: &str = "/cluster";
+    let answer = http.get(base, &[], PATH).await.map_err(|failure| at(base, PATH, failure))?;
     if answer.status != 200 {
         let how = format!("status {}, `{}`", answer.status, excerpt(&answer.body));
-        return Err(strange(base, &how));
+        return Err(unlike(base, PATH, &how));
     }
-    let cluster = parse_cluster(&answer.body).map_err(|bad| strange(base, &bad.to_string()))?;
-    Ok(Told { by: base.clone(), asked: answer.asked, cluster })
+    let cluster =
+        parse_cluster(&answer.body).map_err(|bad| unlike(base, PATH, &bad.to_string()))?;
+    Ok(Told { asked: answer.asked, cluster })
+}
+
+/// The failure of a request for `path`, which it names.
+fn at(base: &Base, path: &str, failure: Failure) -> Failure {
+    let peer: Arc<str> = Arc::from(format!("{}{path}", base.url()));
+    match failure {
+        Failure::Refused(_) => Failure::Refused(peer),
+        Failure::Closed(_) => Failure::Closed(peer),
+        Failure::Timeout { limit, .. } => Failure::Timeout { peer, limit },
+        Failure::TooLarge { bytes_max, .. } => Failure::TooLarge { peer, bytes_max },
+        other => other,
+    }
+}
+
+fn unlike(base: &Base, path: &str, how: &str) -> Failure {
+    let url = base.url();
+    Failure::Malformed(Arc::from(format!("{url}{path} answers, but not as Patroni does: {how}")))
 }
 
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
+    use std::sync::Mutex;
 
     use pgsteer_core::names::{Endpoint, MemberName};
-    use pgsteer_core::plan::{Ask, Pace};
+    use pgsteer_core::plan::{Ask, Lister, Pace};
+    use tokio::io::AsyncWriteExt;
 
     use super::*;
     use crate::sources::{Task, fake};
 
     const CLUSTER: &str = "HTTP/1.0 200 OK\r\n\r\n{\"scope\": \"demo\", \"members\": \
         [{\"name\": \"pg1\", \"host\": \"10.0.0.1\", \"port\": 5432}, {\"name\": \"new\"}]}";
+    const PATRONI: &str = "HTTP/1.0 200 OK\r\n\r\n{\"state\": \"running\", \
+        \"database_system_identifier\": \"7001\", \"patroni\": {\"scope\": \"demo\", \"name\": \"pg1\"}}";
+    const FAILS: &str = "HTTP/1.0 503 Oh\r\n\r\n";
 
     fn base(address: SocketAddr) -> Base {
         Base::parse(&format!("http://{address}")).unwrap()
     }
 
-    fn plan_of(patroni_url: &Base) -> Plan {
-        let ask = Ask {
-            postgres: Endpoint::new("10.0.0.1", 5432).unwrap(),
-            addresses: Vec::new(),
-            patroni_url: Some(patroni_url.url().clone()),
-            poolers: Default::default(),
-            pace: Pace {
-                tether: Duration::from_secs(1),
-                patroni: Duration::from_secs(1),
-                pooler: Duration::from_secs(1),
-            },
-        };
-        let members = [(MemberName::new("pg1").unwrap(), ask)].into();
-        Plan { members, scope: None }
+    /// A Patroni that answers `/cluster` with `list`, from the given question for it on.
+    async fn patroni_from(from: usize, list: &'static str) -> Base {
+        let asked = Arc::new(Mutex::new(0));
+        let address = fake::server(move |mut stream, _| {
+            let asked = asked.clone();
+            async move {
+                let head = fake::read_head(&mut stream).await;
+                let answer = match head.starts_with("GET /cluster ") {
+                    true => {
+                        let mut asked = asked.lock().unwrap();
+                        *asked += 1;
+                        if *asked > from { list } else { "" }
+                    }
+                    false => PATRONI,
+                };
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        base(address.await)
     }
 
-    fn discovery(seeds: Vec<Base>, plan: Plan) -> (Discovery, mpsc::Receiver<Report>) {
-        let (reports, received) = mpsc::channel(1);
-        let discovery = Discovery {
-            http: Arc::new(Client::new(Duration::from_secs(5), None)),
-            seeds,
-            plan: watch::channel(Arc::new(plan)).1,
-            hint: Hint::default(),
-            clock: Clock::start(),
-            reports,
-        };
-        (discovery, received)
+    async fn patroni(list: &'static str) -> Base {
+        patroni_from(0, list).await
     }
 
     async fn silent() -> Base {
@@ -285,78 +401,122 @@ mod tests {
         base(address.await)
     }
 
+    fn plan_of(listers: &[(&Base, When)]) -> Plan {
+        let lister = |(base, when): &(&Base, When)| Lister { url: base.url().clone(), when: *when };
+        Plan { listers: listers.iter().map(lister).collect(), ..Plan::default() }
+    }
+
+    fn discovery(plan: Plan) -> (Discovery, mpsc::Receiver<Report>, watch::Sender<Arc<Plan>>) {
+        let (reports, received) = mpsc::channel(1);
+        let (planned, plan) = watch::channel(Arc::new(plan));
+        let discovery = Discovery {
+            http: Arc::new(Client::new(Duration::from_secs(5), None)),
+            plan,
+            hint: Hint::default(),
+            clock: Clock::start(),
+            reports,
+        };
+        (discovery, received, planned)
+    }
+
     #[tokio::test]
-    async fn one_seed_that_answers_is_enough_and_silent_ones_do_not_delay_it() {
-        let answering = base(fake::http_server(CLUSTER).await);
-        let (discovery, mut reports) =
-            discovery(vec![silent().await, answering, silent().await], Plan::default());
+    async fn one_url_that_answers_is_enough_and_silent_ones_do_not_delay_it() {
+        let (one, answering, other) = (silent().await, patroni(CLUSTER).await, silent().await);
+        let always = [(&one, When::Always), (&answering, When::Always), (&other, When::Always)];
+        let (discovery, mut reports, _planned) = discovery(plan_of(&always));
         let started = Instant::now();
         let _task = Task::spawn(discovery.run());
         let Some(Report::Topology(topology)) = reports.recv().await else { panic!() };
         assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+        assert_eq!(topology.url, *answering.url());
         assert_eq!(topology.scope.as_deref(), Some("demo"));
+        assert_eq!(topology.about.name.as_deref(), Some("pg1"));
+        assert_eq!(topology.about.identity.system_identifier.as_deref(), Some("7001"));
         let names: Vec<&str> = topology.members.iter().map(|found| found.name.as_str()).collect();
         assert_eq!(names, ["pg1"], "a member without a host cannot be asked");
+        assert_eq!(topology.skipped.len(), 1);
     }
 
     #[tokio::test]
-    async fn a_seed_is_tried_again_until_it_answers() {
-        let address = fake::server(|mut stream, number| async move {
-            fake::read_head(&mut stream).await;
-            if number >= 2 {
-                fake::drip(&mut stream, CLUSTER.as_bytes()).await;
-            }
-        })
-        .await;
-        let (discovery, _reports) = discovery(vec![base(address)], Plan::default());
-        assert_eq!(discovery.search().await.ok().unwrap().cluster.members.len(), 1);
-    }
-
-    #[tokio::test]
-    async fn what_a_seed_fails_by_is_reported_and_again_when_it_is_something_else() {
-        let address = fake::server(|mut stream, number| async move {
-            fake::read_head(&mut stream).await;
-            if number >= 3 {
-                fake::drip(&mut stream, b"HTTP/1.0 500 Oh\r\n\r\n").await;
-            }
-        })
-        .await;
-        let seed = base(address);
-        let (discovery, mut reports) = discovery(vec![seed.clone()], Plan::default());
+    async fn a_url_is_tried_again_until_it_answers_and_its_failures_are_reported() {
+        let url = patroni_from(2, CLUSTER).await;
+        let (discovery, mut reports, _planned) = discovery(plan_of(&[(&url, When::Always)]));
         let _task = Task::spawn(discovery.run());
-        for is_expected in [
-            |failure: &Failure| matches!(failure, Failure::Closed(_)),
-            |failure: &Failure| matches!(failure, Failure::Malformed(_)),
-        ] {
-            let Some(Report::Unlisted(unlisted)) = reports.recv().await else { panic!() };
-            assert_eq!(unlisted.asked, *seed.url());
-            assert!(is_expected(&unlisted.failure), "{}", unlisted.failure);
+        let Some(Report::Unlisted(unlisted)) = reports.recv().await else { panic!() };
+        assert_eq!(unlisted.asked, *url.url());
+        assert_eq!(unlisted.failure, Failure::Closed(Arc::from(format!("{}/cluster", url.url()))));
+        let about = unlisted.about.unwrap();
+        assert_eq!(about.identity.scope.as_deref(), Some("demo"));
+        loop {
+            match reports.recv().await {
+                Some(Report::Topology(_)) => return,
+                Some(Report::Unlisted(_)) => {}
+                other => panic!("{other:?}"),
+            }
         }
     }
 
     #[tokio::test]
-    async fn a_member_stands_in_for_a_seed_that_has_gone() {
-        let gone = base(fake::http_server("HTTP/1.0 500 Oh\r\n\r\n").await);
-        let member = base(fake::http_server(CLUSTER).await);
-        let (discovery, _reports) = discovery(vec![gone.clone()], plan_of(&member));
-        let told = discovery.ask_in_turn(&gone).await.unwrap_or_else(|err| panic!("{err}"));
-        assert_eq!(told.by, member);
+    async fn a_failure_names_the_path_and_the_status() {
+        let url = patroni(FAILS).await;
+        let (discovery, mut reports, _planned) = discovery(plan_of(&[(&url, When::Always)]));
+        let _task = Task::spawn(discovery.run());
+        let Some(Report::Unlisted(unlisted)) = reports.recv().await else { panic!() };
+        let text = unlisted.failure.to_string();
+        assert!(text.starts_with(&format!("{}/cluster answers", url.url())), "{text}");
+        assert!(text.contains("status 503"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn in_a_turn_the_next_url_stands_in_and_another_cluster_is_asked_last() {
+        let (gone, stranger, member) =
+            (patroni(FAILS).await, patroni(CLUSTER).await, patroni(CLUSTER).await);
+        let listers = [(&gone, When::InTurn), (&member, When::InTurn), (&stranger, When::Last)];
+        let (asker, mut reports, _planned) = discovery(plan_of(&listers));
+        let asking = tokio::spawn(async move { asker.turn(None).await });
+        let Some(Report::Topology(topology)) = reports.recv().await else { panic!() };
+        assert_eq!(topology.url, *member.url());
+        assert_eq!(asking.await.unwrap().unwrap().ok(), Some(member.url().clone()));
+        // Nothing else answers: then it is asked, and is no answer all the same.
+        let listers = [(&gone, When::InTurn), (&stranger, When::Last)];
+        let (asker, mut reports, _planned) = discovery(plan_of(&listers));
+        let asking = tokio::spawn(async move { asker.turn(None).await });
+        let Some(Report::Topology(topology)) = reports.recv().await else { panic!() };
+        assert_eq!(topology.url, *stranger.url());
+        assert!(asking.await.unwrap().unwrap().is_err());
     }
 
     #[tokio::test]
     async fn a_quicker_pace_is_noticed_and_a_slower_one_is_not() {
-        let member = silent().await;
         let quick = |ms: u64| {
-            let mut plan = plan_of(&member);
-            plan.members.values_mut().for_each(|ask| ask.pace.patroni = Duration::from_millis(ms));
-            Arc::new(plan)
+            let every = Duration::from_millis(ms);
+            let ask = Ask {
+                postgres: Endpoint::new("10.0.0.1", 5432).unwrap(),
+                addresses: Vec::new(),
+                patroni_url: None,
+                poolers: Default::default(),
+                has_tether: true,
+                pace: Pace { tether: every, patroni: every, pooler: every },
+            };
+            let members = [(MemberName::new("pg1").unwrap(), ask)].into();
+            Arc::new(Plan { members, ..Plan::default() })
         };
         let (plan, mut plan_rx) = watch::channel(quick(1000));
         let mut seen = quick(1000);
         plan.send_replace(quick(2000));
-        let waited = quickened(&mut plan_rx, &mut seen);
+        let waited = quickened(&mut plan_rx, &mut seen, None);
         assert!(timeout(Duration::from_millis(50), waited).await.is_err());
         plan.send_replace(quick(25));
-        assert_eq!(quickened(&mut plan_rx, &mut seen).await, Ok(()));
+        assert_eq!(quickened(&mut plan_rx, &mut seen, None).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_url_that_turns_out_to_be_of_another_cluster_hastens_the_next_turn() {
+        let url = silent().await;
+        let plan_with = |when: When| Arc::new(plan_of(&[(&url, when)]));
+        let (plan, mut plan_rx) = watch::channel(plan_with(When::InTurn));
+        let mut seen = plan_with(When::InTurn);
+        plan.send_replace(plan_with(When::Last));
+        assert_eq!(quickened(&mut plan_rx, &mut seen, Some(url.url())).await, Ok(()));
     }
 }

@@ -59,7 +59,7 @@ pub struct Sources {
 /// What the sources of a cluster need of the file system, read and checked.
 pub struct Prepared {
     files: Contents,
-    patroni: Option<(Arc<Client>, Vec<Base>)>,
+    patroni: Option<Arc<Client>>,
     login: Option<Arc<Login>>,
     etcd: Option<etcd::Settings>,
 }
@@ -71,7 +71,10 @@ pub struct Prepared {
 /// none. The message names the file or the address and never shows a secret.
 pub fn prepare(cluster: &ClusterConfig) -> anyhow::Result<Prepared> {
     let patroni = match &cluster.members {
-        Membership::Patroni(patroni) => Some((Arc::new(client(patroni)?), seeds(patroni)?)),
+        Membership::Patroni(patroni) => {
+            seeds(patroni)?;
+            Some(Arc::new(client(patroni)?))
+        }
         Membership::Listed(_) => None,
     };
     let login = match &cluster.check {
@@ -94,10 +97,9 @@ impl Prepared {
         let hint = Hint::default();
         let mut tasks = Vec::new();
         let mut http = None;
-        if let Some((client, seeds)) = self.patroni {
+        if let Some(client) = self.patroni {
             let discovery = Discovery {
                 http: client.clone(),
-                seeds,
                 plan: plan.clone(),
                 hint: hint.clone(),
                 clock,
@@ -226,6 +228,7 @@ mod tests {
                 cert_file: None,
                 key_file: None,
                 timeout: Duration::from_secs(1),
+                pins: Default::default(),
             }),
             check: Some(CheckConfig {
                 user: "pgcheck".to_owned(),
@@ -250,6 +253,7 @@ mod tests {
             addresses: Vec::new(),
             patroni_url: Some(Arc::from(format!("http://127.0.0.1:{port}"))),
             poolers: [1].into(),
+            has_tether: true,
             pace: Pace {
                 tether: Duration::from_millis(5),
                 patroni: Duration::from_millis(5),
@@ -296,7 +300,7 @@ mod tests {
 
         plan.send_replace(Arc::new(Plan {
             members: [(pg1.clone(), ask(nobody.port()))].into(),
-            scope: None,
+            ..Plan::default()
         }));
         let mut kinds = [false; 4];
         while kinds.contains(&false) {

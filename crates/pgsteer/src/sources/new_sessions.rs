@@ -121,6 +121,7 @@ mod tests {
             addresses: Vec::new(),
             patroni_url: None,
             poolers: Default::default(),
+            has_tether: true,
             pace: Pace { tether: second, patroni: second, pooler: second },
         });
         let (sender, mut reports) = mpsc::channel(8);

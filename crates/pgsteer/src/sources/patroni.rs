@@ -183,6 +183,7 @@ mod tests {
             addresses: Vec::new(),
             patroni_url: Some(Arc::from(format!("http://{address}"))),
             poolers: Default::default(),
+            has_tether: true,
             pace: Pace {
                 tether: Duration::from_millis(5),
                 patroni: Duration::from_millis(5),

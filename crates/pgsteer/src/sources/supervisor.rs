@@ -40,9 +40,13 @@ pub struct Supervisor {
 struct Watched {
     ask: watch::Sender<Ask>,
     _tasks: Vec<Task>,
+    /// What asks its server; none while that is not asked.
+    server: Option<Task>,
     /// By port.
     poolers: BTreeMap<u16, Task>,
     reporter: Reporter,
+    /// Given when the tether finds nothing at the known addresses.
+    unreachable: Hint,
 }
 
 impl Supervisor {
@@ -55,6 +59,7 @@ impl Supervisor {
             for (name, ask) in &plan.members {
                 let watched = members.entry(name.clone()).or_insert_with(|| self.watch(name, ask));
                 watched.follow(ask);
+                self.watch_server(watched, ask.has_tether);
                 self.watch_poolers(watched, &ask.poolers);
             }
             if self.plan.changed().await.is_err() {
@@ -75,28 +80,47 @@ impl Supervisor {
             |(ask, reporter, unreachable)| resolver::run(ask, reporter, unreachable),
         )];
         if let Some(http) = &self.http {
-            let beat = Beat::new(ask_rx.clone(), |pace| pace.patroni, self.clock);
+            let beat = Beat::new(ask_rx, |pace| pace.patroni, self.clock);
             tasks.push(Task::keep(
                 format!("what asks the Patroni of {name}"),
                 (beat, http.clone(), reporter.clone(), self.hint.clone()),
                 |(beat, http, reporter, hint)| patroni::run(beat, http, reporter, hint),
             ));
         }
-        if let Some(login) = &self.login {
-            let beat = Beat::new(ask_rx, |pace| pace.tether, self.clock);
-            let doubt = self.doubts.of(name);
-            let tether = Tether::new(beat, login.clone(), reporter.clone(), unreachable, doubt);
-            tasks.push(Task::keep(format!("the tether of {name}"), tether, Tether::run));
-        } else {
-            let doubt = self.doubts.of(name);
-            let nobody = Arc::new(Login::of_nobody(CHECK_TIMEOUT.usual()));
-            tasks.push(Task::keep(
-                format!("what tries new sessions at {name}"),
-                (ask_rx, nobody, reporter.clone(), doubt),
-                |(ask, nobody, reporter, doubt)| new_sessions::run(ask, nobody, reporter, doubt),
-            ));
+        let poolers = BTreeMap::new();
+        Watched { ask: ask_tx, _tasks: tasks, server: None, poolers, reporter, unreachable }
+    }
+
+    /// Starts or ends what asks the server of a member: the tether, or without a login what tries
+    /// new sessions.
+    fn watch_server(&self, watched: &mut Watched, is_wanted: bool) {
+        if !is_wanted {
+            watched.server = None;
+            return;
         }
-        Watched { ask: ask_tx, _tasks: tasks, poolers: BTreeMap::new(), reporter }
+        if watched.server.is_some() {
+            return;
+        }
+        let (reporter, unreachable) = (watched.reporter.clone(), watched.unreachable.clone());
+        let (name, ask) = (reporter.member.clone(), watched.ask.subscribe());
+        let doubt = self.doubts.of(&name);
+        watched.server = Some(match &self.login {
+            Some(login) => {
+                let beat = Beat::new(ask, |pace| pace.tether, self.clock);
+                let tether = Tether::new(beat, login.clone(), reporter, unreachable, doubt);
+                Task::keep(format!("the tether of {name}"), tether, Tether::run)
+            }
+            None => {
+                let nobody = Arc::new(Login::of_nobody(CHECK_TIMEOUT.usual()));
+                Task::keep(
+                    format!("what tries new sessions at {name}"),
+                    (ask, nobody, reporter, doubt),
+                    |(ask, nobody, reporter, doubt)| {
+                        new_sessions::run(ask, nobody, reporter, doubt)
+                    },
+                )
+            }
+        });
     }
 
     /// Makes the poolers that are watched beside a member those on `ports`.

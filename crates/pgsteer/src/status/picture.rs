@@ -73,8 +73,24 @@ fn cluster_line(cluster: &Cluster, ink: Ink) -> String {
     };
     let mut line = format!("cluster {}{scope}, {members}{mode}{etcd}\n", printable(&cluster.name));
     if let Some(trouble) = &cluster.members_trouble {
-        let why = format!("nobody lists the members: {}", printable(trouble));
+        let stored = cluster
+            .members_age_seconds
+            .map(|age| format!("the member list is the stored one, {age} s old, because "));
+        let why = format!(
+            "{}no member list can be read: {}",
+            stored.unwrap_or_default(),
+            printable(trouble)
+        );
         line.push_str(&format!("{}\n", paint(&why, Paint::Bad, ink)));
+    }
+    for other in &cluster.other_clusters {
+        let of = [("scope", &other.scope), ("system identifier", &other.system_identifier)];
+        let of = of.into_iter().filter_map(|(part, value)| Some((part, value.as_deref()?)));
+        let of: Vec<String> =
+            of.map(|(part, value)| format!("{part} {}", printable(value))).collect();
+        let (url, of) = (printable(&other.url), of.join(", "));
+        let what = format!("{url} belongs to another cluster and is ignored: {of}");
+        line.push_str(&format!("{}\n", paint(&what, Paint::Doubtful, ink)));
     }
     line
 }
@@ -251,7 +267,7 @@ mod tests {
         let url = std::sync::Arc::<str>::from("http://10.0.0.11:8008");
         snapshot.unlisted.insert(url.clone(), pgsteer_core::claim::Failure::Refused(url));
         let page = draw(&sample::document_of(&snapshot), Ink::Plain);
-        let why = "\nnobody lists the members: connection refused by http://10.0.0.11:8008\n";
+        let why = "no member list can be read: connection refused by http://10.0.0.11:8008\n";
         assert!(page.contains(why), "{page}");
     }
 

@@ -250,6 +250,7 @@ fn snapshot(servers: &[&FakeServer]) -> Snapshot {
         at: Moment::START,
         cluster: ClusterName::new("test").unwrap(),
         scope: None,
+        identity: Default::default(),
         paused: false,
         etcd: None,
         unlisted: BTreeMap::new(),
@@ -265,6 +266,7 @@ fn member(server: &FakeServer) -> MemberState {
     MemberState {
         postgres: Endpoint::new(&ip.to_string(), port).unwrap(),
         patroni_url: None,
+        same_as: None,
         addresses: vec![ip],
         address_failure: None,
         role: Role::Unknown,

@@ -89,6 +89,7 @@ fn patroni(given: &Given<PatroniDraft>, errors: &mut ConfigErrors) -> Option<Pat
         cert_file: draft.cert_file.clone().value(),
         key_file: draft.key_file.clone().value(),
         timeout: draft.timeout.or(limits::PATRONI_TIMEOUT.usual()),
+        pins: Default::default(),
     })
 }
 

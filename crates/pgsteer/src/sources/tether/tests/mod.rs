@@ -50,6 +50,7 @@ impl Rig {
             addresses: Vec::new(),
             patroni_url: None,
             poolers: Default::default(),
+            has_tether: true,
             pace: Pace {
                 tether: Duration::from_millis(pace_ms),
                 patroni: Duration::from_secs(1),

@@ -1,0 +1,483 @@
+//! Which cluster this is: which member lists are accepted, and when the known identity changes.
+//!
+//! A list is accepted if the Patroni that returned it does not contradict the known identity, and
+//! shares the system identifier or a member with it. At the start nothing is known, so that all
+//! configured URLs are compared first. The members' own answers vote:
+//!
+//! - *Renamed* (the same system identifier, another scope): more than half of the members report
+//!   the new scope; or a list of known places only, all of whose members report it, and one of
+//!   them is a primary that holds the lock. No member that answers reported the old scope for
+//!   [`CURRENT`].
+//! - *Remade* (the same scope, another system identifier: `pg_upgrade`, a new `initdb`): the same
+//!   majority, and a list of theirs; or fewer for [`REMADE_WAIT`], if their list has known places
+//!   only, one of them is a primary that holds the lock, and no member reported the old identifier
+//!   for [`VOTE_LASTS`].
+//! - *Both differ*: as a remade cluster, by a majority of two members at least, for
+//!   [`REMADE_WAIT`].
+//!
+//! A known place is a member's name at its endpoint. A cluster that lists other places than ours is
+//! foreign and is never taken for ours, whoever is silent. A pinned part never changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::claim::{Found, Role, Topology};
+use crate::event::EventKind;
+use crate::identity::{About, Identity};
+use crate::judge::{Member, Members};
+use crate::names::MemberName;
+use crate::time::Moment;
+
+/// How long the last answer of a member that is silent counts against another identity that fewer
+/// than half of the members report.
+pub const VOTE_LASTS: Duration = Duration::from_secs(30);
+
+/// How long the members must agree on another identity, where a majority alone is not enough.
+pub const REMADE_WAIT: Duration = Duration::from_secs(30);
+
+/// How long the start waits for URLs that do not answer, from the first answer on.
+pub const START_WAIT: Duration = Duration::from_secs(1);
+
+/// How long the last answer of a member counts against a majority.
+const CURRENT: Duration = Duration::from_secs(5);
+
+/// The URLs of other clusters that are remembered. There are no more members and seeds to ask.
+const STRANGERS_MAX: usize = 256;
+
+/// What is known of the cluster's identity.
+#[derive(Debug, Default)]
+pub(super) struct Knowledge {
+    pins: Identity,
+    known: Identity,
+    /// A member list, or what the URLs report of themselves, has been accepted.
+    is_settled: bool,
+    /// What the URLs answered before that.
+    answers: BTreeMap<Arc<str>, Answer>,
+    /// The URLs that answered or failed to.
+    heard: BTreeSet<Arc<str>>,
+    first_answer_at: Option<Moment>,
+    disputed: bool,
+    strangers: BTreeMap<Arc<str>, Stranger>,
+    claimant: Option<Claimant>,
+}
+
+/// What one URL answered at the start.
+#[derive(Clone, Debug)]
+struct Answer {
+    about: About,
+    identity: Identity,
+    list: Option<Topology>,
+}
+
+/// A URL whose list was refused.
+#[derive(Clone, Debug)]
+struct Stranger {
+    identity: Identity,
+    list: Vec<Found>,
+}
+
+/// Another identity that some members report, and that waits for its time.
+#[derive(Clone, Debug)]
+struct Claimant {
+    identity: Identity,
+    since: Moment,
+    /// When it is accepted if nothing changes.
+    due: Moment,
+}
+
+/// What becomes of a member list.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Weighed {
+    /// It is this cluster's.
+    Accepted,
+    /// It is another cluster's; with the event if that is new.
+    Refused(Option<EventKind>),
+    /// The other URLs are waited for.
+    Waits,
+}
+
+/// What the URLs agree on at the start.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Agreed {
+    /// The newest list, if there is one.
+    pub list: Option<Topology>,
+    /// The URLs that reported themselves but no list.
+    pub urls: Vec<(Arc<str>, About)>,
+}
+
+/// How many members report another identity, and on what terms.
+struct Vote {
+    identity: Identity,
+    count: usize,
+    has_primary: bool,
+}
+
+impl Knowledge {
+    /// Nothing is known but what is pinned and what was stored.
+    pub(super) fn new(pins: Identity, stored: Option<&Identity>) -> Knowledge {
+        let stored = stored.filter(|stored| pins.contradiction(stored).is_none());
+        let known = stored.map_or_else(|| pins.clone(), |stored| pins.or(stored));
+        Knowledge { pins, known, ..Knowledge::default() }
+    }
+
+    /// The identity as far as it is known.
+    pub(super) fn identity(&self) -> &Identity {
+        &self.known
+    }
+
+    /// Returns true if `url` answered for another cluster when it was last asked.
+    pub(super) fn is_stranger(&self, url: &str) -> bool {
+        self.strangers.contains_key(url)
+    }
+
+    /// The URLs of other clusters, with what they report.
+    pub(super) fn strangers(&self) -> impl Iterator<Item = (&Arc<str>, &Identity)> {
+        self.strangers.iter().map(|(url, stranger)| (url, &stranger.identity))
+    }
+
+    /// Returns true if `url` answered, or failed to, since the start.
+    pub(super) fn was_heard(&self, url: &str) -> bool {
+        self.heard.contains(url)
+    }
+
+    /// The URLs with their clusters, while they disagree at the start.
+    pub(super) fn dispute(&self) -> Option<Vec<(Arc<str>, Identity)>> {
+        let answers = self.answers.iter();
+        let each = || answers.map(|(url, answer)| (url.clone(), answer.identity.clone()));
+        self.disputed.then(|| each().collect())
+    }
+
+    /// Notes that `url` failed to answer.
+    pub(super) fn note_silence(&mut self, url: &Arc<str>) {
+        self.heard.insert(url.clone());
+    }
+
+    /// Weighs what a Patroni without a member list reports of itself.
+    pub(super) fn weigh_about(&mut self, url: &Arc<str>, about: &About, now: Moment) -> Weighed {
+        self.heard.insert(url.clone());
+        let identity = about.identity.clone();
+        if self.known.contradiction(&identity).is_some() {
+            return self.refuse(url, identity, Vec::new());
+        }
+        if self.is_settled || self.known.has_system_of(&identity) {
+            self.is_settled = true;
+            return Weighed::Accepted;
+        }
+        let answer = Answer { about: about.clone(), identity, list: None };
+        self.note_answer(url, answer, now);
+        Weighed::Waits
+    }
+
+    /// Weighs a member list.
+    pub(super) fn weigh(&mut self, topology: &Topology, members: &Members, now: Moment) -> Weighed {
+        let url = &topology.url;
+        self.heard.insert(url.clone());
+        let identity = topology.identity();
+        let contradicts = [&identity, &topology.about.identity]
+            .iter()
+            .any(|found| self.known.contradiction(found).is_some());
+        if contradicts {
+            return self.refuse(
+                url,
+                topology.about.identity.or(&identity),
+                topology.members.clone(),
+            );
+        }
+        if self.known.has_system_of(&identity) {
+            self.accept(url, &identity);
+            return Weighed::Accepted;
+        }
+        if !self.is_settled {
+            let answer =
+                Answer { about: topology.about.clone(), identity, list: Some(topology.clone()) };
+            self.note_answer(url, answer, now);
+            return Weighed::Waits;
+        }
+        match self.is_akin(&topology.members, members) {
+            true => {
+                self.accept(url, &identity);
+                Weighed::Accepted
+            }
+            false => self.refuse(url, identity, topology.members.clone()),
+        }
+    }
+
+    /// Where the system identifiers cannot be compared, the list must have a member in common with
+    /// the known ones: by name and endpoint, or by either while no identifier is known at all.
+    fn is_akin(&self, list: &[Found], members: &Members) -> bool {
+        let is_strict = self.known.system_identifier.is_some();
+        let is_same = |found: &Found, member: &Member| match is_strict {
+            true => is_place_of(found, member) && member.contradicts(&self.known).is_none(),
+            false => found.name == member.found.name || found.postgres == member.found.postgres,
+        };
+        members.is_empty()
+            || list.iter().any(|found| members.values().any(|member| is_same(found, member)))
+    }
+
+    fn note_answer(&mut self, url: &Arc<str>, answer: Answer, now: Moment) {
+        self.first_answer_at.get_or_insert(now);
+        if self.answers.len() < STRANGERS_MAX || self.answers.contains_key(url) {
+            self.answers.insert(url.clone(), answer);
+        }
+    }
+
+    fn accept(&mut self, url: &str, identity: &Identity) {
+        self.strangers.remove(url);
+        self.is_settled = true;
+        self.answers.clear();
+        self.disputed = false;
+        self.known = self.known.or(identity);
+    }
+
+    fn refuse(&mut self, url: &Arc<str>, found: Identity, list: Vec<Found>) -> Weighed {
+        let known = self.strangers.get(url).map(|stranger| &stranger.identity);
+        let is_news = known != Some(&found);
+        let has_room = self.strangers.len() < STRANGERS_MAX || known.is_some();
+        if has_room {
+            // One that reports itself and no list any more had a list before.
+            let old = self.strangers.get(url).filter(|_| !is_news && list.is_empty());
+            let list = old.map_or(list, |old| old.list.clone());
+            self.strangers.insert(url.clone(), Stranger { identity: found.clone(), list });
+        }
+        let (url, expected) = (url.clone(), self.known.clone());
+        let event = EventKind::StrangeCluster { url, found, expected };
+        Weighed::Refused((is_news && has_room).then_some(event))
+    }
+
+    /// What the URLs agree on, once all of `seeds` answered or failed to, or [`START_WAIT`] is over.
+    /// With the event of a new disagreement.
+    pub(super) fn settle_start(
+        &mut self,
+        seeds: &[String],
+        now: Moment,
+    ) -> (Option<Agreed>, Option<EventKind>) {
+        let Some(first_at) = self.first_answer_at.filter(|_| !self.is_settled) else {
+            return (None, None);
+        };
+        let mut identities = self.answers.values().map(|answer| &answer.identity);
+        let first = identities.next().cloned().unwrap_or_default();
+        let common = identities.try_fold(first, |common, identity| {
+            common.contradiction(identity).is_none().then(|| common.or(identity))
+        });
+        let Some(common) = common else {
+            let is_news = !std::mem::replace(&mut self.disputed, true);
+            let event = self.dispute().map(|answers| EventKind::Disputed { answers });
+            return (None, event.filter(|_| is_news));
+        };
+        self.disputed = false;
+        let all_heard = seeds.iter().all(|seed| self.was_heard(seed.trim_end_matches('/')));
+        if !all_heard && now < first_at + START_WAIT {
+            return (None, None);
+        }
+        let answers = std::mem::take(&mut self.answers);
+        let lists = answers.values().filter_map(|answer| answer.list.clone());
+        let list = lists.max_by_key(|list| list.asked_at);
+        let urls = answers.into_iter().filter(|(_, answer)| answer.list.is_none());
+        let urls = urls.map(|(url, answer)| (url, answer.about)).collect();
+        self.known = self.known.or(&common);
+        self.is_settled = true;
+        (Some(Agreed { list, urls }), None)
+    }
+
+    /// Learns what the members have in common, and whether that is another identity than before.
+    pub(super) fn learn(&mut self, members: &Members, now: Moment) -> Option<EventKind> {
+        let present = || members.values().filter(|member| is_voter(member));
+        if self.known.scope.is_none() || self.known.system_identifier.is_none() {
+            self.fill_in(present(), now);
+        }
+        let was = self.known.clone();
+        let (adopted, claimant) = self.other_identity(members, now);
+        self.claimant = claimant;
+        let is = adopted?;
+        self.known = self.pins.or(&is).or(&self.known);
+        self.claimant = None;
+        self.strangers.retain(|_, stranger| self.known.contradiction(&stranger.identity).is_some());
+        Some(EventKind::IdentityChanged { was, is: self.known.clone() })
+    }
+
+    /// Takes what more than half of the members report for a part that is not known yet.
+    fn fill_in<'a>(&mut self, present: impl Iterator<Item = &'a Member>, now: Moment) {
+        let reported = present.filter_map(|member| {
+            let heard = member.view.patroni_facts()?;
+            (now.since(heard.asked_at) < VOTE_LASTS).then(|| heard.said.identity())
+        });
+        let own: Vec<Identity> =
+            reported.filter(|identity| self.known.contradiction(identity).is_none()).collect();
+        if self.known.scope.is_none() {
+            self.known.scope = majority(own.iter().filter_map(|own| own.scope.as_ref()));
+        }
+        if self.known.system_identifier.is_none() {
+            let reported = own.iter().filter_map(|own| own.system_identifier.as_ref());
+            self.known.system_identifier = majority(reported);
+        }
+    }
+
+    /// Another identity that the members report and that is accepted now, or waits.
+    fn other_identity(
+        &self,
+        members: &Members,
+        now: Moment,
+    ) -> (Option<Identity>, Option<Claimant>) {
+        let present = members.values().filter(|member| is_voter(member)).count();
+        let mut votes = self.votes_for_others(members, now);
+        votes.sort_by_key(|vote| std::cmp::Reverse(vote.count));
+        for vote in votes {
+            let Some(wait) = self.terms(&vote, members, present, now) else { continue };
+            let old = self.claimant.as_ref().filter(|old| old.identity == vote.identity);
+            let since = old.map_or(now, |old| old.since);
+            let is_renamed = self.known.has_system_of(&vote.identity);
+            let newest_own = self.newest_own_vote(members, is_renamed);
+            let own_until = newest_own.map_or(Moment::START, |at| at + wait.own_votes_last);
+            let due = (since + wait.agreed_for).max(own_until);
+            return match now >= due {
+                true => (Some(vote.identity), None),
+                false => (None, Some(Claimant { identity: vote.identity, since, due })),
+            };
+        }
+        (None, None)
+    }
+
+    /// When a member last reported the known identity; of those that still answer only, where the
+    /// data is the same.
+    fn newest_own_vote(&self, members: &Members, if_it_answers: bool) -> Option<Moment> {
+        let counts = |member: &Member| !if_it_answers || member.view.patroni_answers();
+        let voters = members.values().filter(|member| is_voter(member) && counts(member));
+        let heard = voters.filter_map(|member| member.view.patroni_facts());
+        let own = heard.filter(|heard| self.is_own(&heard.said.identity()));
+        own.map(|heard| heard.asked_at).max()
+    }
+
+    /// A member that is made anew reports no identifier for a while, which counts for neither.
+    fn is_own(&self, identity: &Identity) -> bool {
+        self.known.contradiction(identity).is_none()
+            && (self.known.system_identifier.is_none() || self.known.has_system_of(identity))
+    }
+
+    fn votes_for_others(&self, members: &Members, now: Moment) -> Vec<Vote> {
+        let mut votes: Vec<Vote> = Vec::new();
+        for member in members.values().filter(|member| is_voter(member)) {
+            let Some(heard) = member.view.patroni_facts() else { continue };
+            let (facts, identity) = (&heard.said, heard.said.identity());
+            let is_recent = now.since(heard.asked_at) < CURRENT;
+            if !is_recent
+                || facts.about().is_other_than(&member.found.name)
+                || self.known.contradiction(&identity).is_none()
+                || self.pins.contradiction(&identity).is_some()
+            {
+                continue;
+            }
+            let has_primary = facts.holds_lock && facts.is_running() && facts.role == Role::Primary;
+            match votes.iter_mut().find(|vote| vote.identity == identity) {
+                Some(vote) => {
+                    vote.count += 1;
+                    vote.has_primary |= has_primary;
+                }
+                None => votes.push(Vote { identity, count: 1, has_primary }),
+            }
+        }
+        votes
+    }
+
+    /// How long another identity has to wait; none if it is not this cluster's by any rule.
+    fn terms(&self, vote: &Vote, members: &Members, present: usize, now: Moment) -> Option<Terms> {
+        let lists = || {
+            let of_it = self.strangers.values().filter(|it| it.identity == vote.identity);
+            of_it.map(|stranger| &stranger.list).filter(|list| !list.is_empty())
+        };
+        let is_foreign = |list: &Vec<Found>| {
+            let known = list.iter().filter(|found| is_known_place(found, members)).count();
+            known < list.len() && known * 2 <= present
+        };
+        if lists().any(is_foreign) {
+            return None;
+        }
+        let is_majority = vote.count * 2 > present;
+        let has_known_places =
+            |list: &Vec<Found>| list.iter().all(|found| is_known_place(found, members));
+        let is_ours = || vote.has_primary && lists().any(has_known_places);
+        let reports = |found: &Found| {
+            members.get(&found.name).is_some_and(|it| reports(it, &vote.identity, now))
+        };
+        let all_report = || lists().any(|list| list.iter().all(reports));
+        let (same_system, same_scope) =
+            (self.known.has_system_of(&vote.identity), self.known.has_scope_of(&vote.identity));
+        let has_list = lists().next().is_some();
+        match (same_system, same_scope) {
+            (true, _) if is_majority || (is_ours() && all_report()) => Some(Terms::AT_ONCE),
+            (_, true) if is_majority && has_list => Some(Terms::AT_ONCE),
+            (_, true) if is_ours() => Some(Terms::FEW),
+            (false, false) if is_majority && has_list && vote.count >= 2 => {
+                Some(Terms::BOTH_DIFFER)
+            }
+            _ => None,
+        }
+    }
+
+    /// When something here changes if no report comes before.
+    pub(super) fn next_change(&self) -> impl Iterator<Item = Moment> {
+        let start = self.first_answer_at.filter(|_| !self.is_settled && !self.disputed);
+        let of_start = start.map(|at| at + START_WAIT);
+        of_start.into_iter().chain(self.claimant.as_ref().map(|claimant| claimant.due))
+    }
+}
+
+/// How long another identity has to wait.
+#[derive(Clone, Copy)]
+struct Terms {
+    /// From its first report on.
+    agreed_for: Duration,
+    /// From the last report of the old one on.
+    own_votes_last: Duration,
+}
+
+impl Terms {
+    const AT_ONCE: Terms = Terms { agreed_for: Duration::ZERO, own_votes_last: CURRENT };
+    const FEW: Terms = Terms { agreed_for: REMADE_WAIT, own_votes_last: VOTE_LASTS };
+    const BOTH_DIFFER: Terms = Terms { agreed_for: REMADE_WAIT, own_votes_last: CURRENT };
+}
+
+fn is_voter(member: &Member) -> bool {
+    member.is_listed() && member.same_as.is_none()
+}
+
+fn reports(member: &Member, identity: &Identity, now: Moment) -> bool {
+    let heard = member.view.patroni_facts();
+    heard.is_some_and(|heard| {
+        now.since(heard.asked_at) < CURRENT && heard.said.identity() == *identity
+    })
+}
+
+/// The member is listed by that name at the endpoint where it is known.
+fn is_place_of(found: &Found, member: &Member) -> bool {
+    let is_endpoint = member.is_url_only || found.postgres == member.found.postgres;
+    found.name == member.found.name && is_endpoint
+}
+
+fn is_known_place(found: &Found, members: &Members) -> bool {
+    let known: Option<&Member> = members.get::<MemberName>(&found.name);
+    known.is_some_and(|member| is_place_of(found, member))
+}
+
+/// What more than half of them say.
+fn majority<'a>(told: impl Iterator<Item = &'a String>) -> Option<String> {
+    let mut votes: BTreeMap<&String, usize> = BTreeMap::new();
+    for word in told {
+        *votes.entry(word).or_default() += 1;
+    }
+    let all: usize = votes.values().sum();
+    votes.into_iter().find(|(_, votes)| votes * 2 > all).map(|(word, _)| word.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_of_the_votes_are_no_majority() {
+        let [a, b] = ["a", "b"].map(str::to_owned);
+        assert_eq!(majority([&a, &b].into_iter()), None);
+        assert_eq!(majority([&a, &b, &a].into_iter()), Some(a));
+        assert_eq!(majority(std::iter::empty()), None);
+    }
+}

@@ -1,0 +1,263 @@
+//! Members: where the member list comes from, and what becomes of one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Engine;
+use super::identity::{START_WAIT, Weighed};
+use super::places::rest_place;
+use crate::claim::{Failure, Found, Topology, Unlisted};
+use crate::config::{ClusterConfig, Membership};
+use crate::event::{EventKind, disputed};
+use crate::identity::{About, Identity, Memory, Remembered};
+use crate::names::{Endpoint, MemberName, POSTGRES_PORT};
+use crate::time::Moment;
+
+/// How often an unchanged member list is stored again, so that its age is known.
+const STORE_AGAIN: Duration = Duration::from_secs(600);
+
+/// Where the member list comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MembersFrom {
+    /// There is none yet, or the configuration lists the members.
+    #[default]
+    Configuration,
+    /// A Patroni returned it.
+    Cluster,
+    /// It was stored by an earlier run. The age is that at the start of the engine.
+    Stored {
+        /// From its writing to the start of the engine.
+        age: Duration,
+    },
+    /// The URLs of Patroni are all that is known.
+    Urls,
+}
+
+impl Engine {
+    /// What is to be stored; the same `Arc` as long as nothing is to be stored anew.
+    pub fn memory(&self) -> Option<Arc<Memory>> {
+        self.memory.as_ref().map(|(memory, _)| Arc::clone(memory))
+    }
+
+    /// Takes in the member list that a Patroni returned.
+    pub(super) fn take_topology(&mut self, topology: Topology, now: Moment) -> Vec<EventKind> {
+        // A running Patroni lists itself at least: an empty list is a fault of the asked one.
+        if topology.members.is_empty() {
+            self.take_list_without_addresses(topology);
+            return Vec::new();
+        }
+        match self.knowledge.weigh(&topology, self.roster.members(), now) {
+            Weighed::Accepted => self.accept(topology, now),
+            Weighed::Refused(event) => event.into_iter().collect(),
+            Weighed::Waits => Vec::new(),
+        }
+    }
+
+    /// A list whose members have no address yet is of no use, and says why.
+    fn take_list_without_addresses(&mut self, topology: Topology) {
+        self.knowledge.note_silence(&topology.url);
+        if !self.roster.members().is_empty() {
+            return;
+        }
+        let why = match topology.skipped.is_empty() {
+            true => format!("{}/cluster lists no member", topology.url),
+            false => format!(
+                "{}/cluster lists no member with an address: {}",
+                topology.url,
+                topology.skipped.join(", ")
+            ),
+        };
+        self.unlisted.insert(topology.url, Failure::Malformed(why.into()));
+    }
+
+    fn accept(&mut self, mut topology: Topology, now: Moment) -> Vec<EventKind> {
+        self.unlisted.clear();
+        self.remembered = None;
+        self.members_from = MembersFrom::Cluster;
+        let mut events = self.with_tls_of_seeds(&mut topology);
+        events.extend(self.roster.take_topology(topology, now));
+        self.note_memory(now);
+        events
+    }
+
+    /// Asks a member by https that a list names with http, where the same endpoint is configured
+    /// with https; else reports what is asked without TLS although an https URL listed it.
+    fn with_tls_of_seeds(&self, topology: &mut Topology) -> Vec<EventKind> {
+        let seeds = self.cluster.seeds();
+        let secure: Vec<&str> =
+            seeds.iter().map(String::as_str).filter(|url| url.starts_with("https://")).collect();
+        let by_tls = topology.url.starts_with("https://");
+        let mut events = Vec::new();
+        for found in &mut topology.members {
+            let Some(url) = found.patroni_url.clone().filter(|url| url.starts_with("http://"))
+            else {
+                continue;
+            };
+            let place = rest_place(&url);
+            if secure.iter().any(|seed| rest_place(seed).eq_ignore_ascii_case(place)) {
+                found.patroni_url = Some(Arc::from(format!("https://{place}")));
+                continue;
+            }
+            let known = self.roster.members().get(&found.name).map(|it| &it.found.patroni_url);
+            if by_tls && known != Some(&found.patroni_url) {
+                events.push(EventKind::ListedWithoutTls { member: found.name.clone(), url });
+            }
+        }
+        events
+    }
+
+    /// A Patroni was asked for the list and returned none. Of one that reports itself the URL is
+    /// known at least.
+    pub(super) fn take_unlisted(&mut self, unlisted: Unlisted, now: Moment) -> Vec<EventKind> {
+        let Unlisted { asked, about, failure } = unlisted;
+        let has_list = matches!(self.members_from, MembersFrom::Cluster);
+        if !has_list {
+            self.unlisted.insert(asked.clone(), failure);
+        }
+        let Some(about) = about else {
+            self.knowledge.note_silence(&asked);
+            return Vec::new();
+        };
+        match self.knowledge.weigh_about(&asked, &about, now) {
+            Weighed::Accepted if !has_list => self.enlist_url(&asked, &about, now),
+            Weighed::Accepted | Weighed::Waits => Vec::new(),
+            Weighed::Refused(event) => event.into_iter().collect(),
+        }
+    }
+
+    fn enlist_url(&mut self, url: &Arc<str>, about: &About, now: Moment) -> Vec<EventKind> {
+        // A stored list knows more.
+        if self.remembered.is_some() {
+            return Vec::new();
+        }
+        let Some(found) = found_by_url(url, about) else { return Vec::new() };
+        if self.members_from == MembersFrom::Configuration {
+            self.members_from = MembersFrom::Urls;
+        }
+        self.roster.enlist_url(found, now)
+    }
+
+    /// When the stored list is taken, if nothing else happens before.
+    pub(super) fn remembered_due(&self) -> Option<Moment> {
+        self.remembered.as_ref().map(|_| self.started_at + START_WAIT)
+    }
+
+    /// Settles the start, learns from the members which cluster this is, and takes the stored list
+    /// where no other can be had.
+    pub(super) fn note_identity(&mut self, now: Moment) {
+        if !self.rules.has_patroni {
+            return;
+        }
+        let seeds = self.cluster.seeds();
+        let (agreed, event) = self.knowledge.settle_start(&seeds, now);
+        self.record(event, now);
+        if let Some(agreed) = agreed {
+            let mut events = Vec::new();
+            let has_list = agreed.list.is_some();
+            events.extend(agreed.list.map(|list| self.accept(list, now)).unwrap_or_default());
+            let urls = agreed.urls.iter().filter(|_| !has_list);
+            events.extend(
+                urls.flat_map(|(url, about)| self.enlist_url(url, about, now)).collect::<Vec<_>>(),
+            );
+            self.record(events, now);
+        }
+        self.take_remembered(&seeds, now);
+        let learned = self.knowledge.learn(self.roster.members(), now);
+        if let Some(EventKind::IdentityChanged { was, is }) = &learned {
+            if was.has_system_of(is) {
+                self.roster.forget_last_facts();
+            }
+            self.record(learned, now);
+            self.note_memory(now);
+        }
+        for (old, new) in self.roster.take_renamed() {
+            self.rename(&old, &new);
+        }
+    }
+
+    /// Takes the stored list once all URLs failed to return one, or [`START_WAIT`] is over.
+    fn take_remembered(&mut self, seeds: &[String], now: Moment) {
+        let all_heard =
+            || seeds.iter().all(|seed| self.knowledge.was_heard(seed.trim_end_matches('/')));
+        if now < self.started_at + START_WAIT && !all_heard() {
+            return;
+        }
+        let Some(Remembered { memory, age }) = self.remembered.take() else { return };
+        let age_now = age + now.since(self.started_at);
+        let members = memory.members.len();
+        self.members_from = MembersFrom::Stored { age };
+        let mut events = vec![EventKind::Remembered { members, age: age_now }];
+        events.extend(self.roster.enlist(memory.members, now));
+        self.record(events, now);
+    }
+
+    /// Notes what is to be stored: only what a Patroni returned.
+    fn note_memory(&mut self, now: Moment) {
+        if self.members_from != MembersFrom::Cluster {
+            return;
+        }
+        let listed = self.roster.members().values().filter(|member| member.is_listed());
+        let memory = Memory {
+            identity: self.knowledge.identity().clone(),
+            members: listed.map(|member| member.found.clone()).collect(),
+        };
+        let is_stored = self
+            .memory
+            .as_ref()
+            .is_some_and(|(stored, at)| **stored == memory && now.since(*at) < STORE_AGAIN);
+        if !is_stored {
+            self.memory = Some((Arc::new(memory), now));
+        }
+    }
+
+    /// The server is known by another name: its gates and its role go on under that.
+    fn rename(&mut self, old: &MemberName, new: &MemberName) {
+        for gates in self.gates.values_mut() {
+            if let Some(gate) = gates.remove(old) {
+                gates.insert(new.clone(), gate);
+            }
+        }
+        if let Some(standing) = self.standings.remove(old) {
+            self.standings.insert(new.clone(), standing);
+        }
+        if let Some(since) = self.roles_since.remove(old) {
+            self.roles_since.insert(new.clone(), since);
+        }
+        if let Some(load) = self.loads.remove(old) {
+            self.loads.insert(new.clone(), load);
+        }
+    }
+
+    /// Why no member list is accepted, while the URLs disagree.
+    pub(super) fn dispute(&self) -> Option<String> {
+        self.knowledge.dispute().map(|answers| disputed(&answers))
+    }
+}
+
+/// A member at the host of a URL. The port of its PostgreSQL is not known, so that the one given
+/// here is never used.
+fn found_by_url(url: &Arc<str>, about: &About) -> Option<Found> {
+    let place = rest_place(url).split('/').next()?;
+    let host = Endpoint::parse(place, Some(POSTGRES_PORT)).ok()?;
+    let named = about.name.as_deref().and_then(|name| MemberName::new(name).ok());
+    let name = named.or_else(|| MemberName::new(place).ok())?;
+    Some(Found { name, postgres: host.with_port(POSTGRES_PORT), patroni_url: Some(url.clone()) })
+}
+
+impl ClusterConfig {
+    /// The configured URLs of Patroni; none without Patroni.
+    pub fn seeds(&self) -> Vec<String> {
+        match &self.members {
+            Membership::Patroni(patroni) => patroni.urls.clone(),
+            Membership::Listed(_) => Vec::new(),
+        }
+    }
+
+    /// The pinned identity.
+    pub fn pins(&self) -> Identity {
+        match &self.members {
+            Membership::Patroni(patroni) => patroni.pins.clone(),
+            Membership::Listed(_) => Identity::default(),
+        }
+    }
+}

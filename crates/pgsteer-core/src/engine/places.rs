@@ -1,0 +1,180 @@
+//! Places: which members are one and the same server (invariant 12).
+//!
+//! A server is its endpoint, not its name. Two members are one server if they have the PostgreSQL
+//! endpoint or the REST endpoint in common, by the host as written or by a resolved address.
+
+use std::collections::BTreeMap;
+
+use crate::claim::Found;
+use crate::judge::{Member, Members};
+use crate::names::MemberName;
+
+/// Returns true if both have the same PostgreSQL or REST endpoint, as written.
+pub(super) fn is_same_place(one: &Found, other: &Found, ports_known: bool) -> bool {
+    let postgres = ports_known
+        && one.postgres.port() == other.postgres.port()
+        && one.postgres.host().eq_ignore_ascii_case(other.postgres.host());
+    let rest = match (&one.patroni_url, &other.patroni_url) {
+        (Some(one), Some(other)) => rest_place(one).eq_ignore_ascii_case(rest_place(other)),
+        _ => false,
+    };
+    postgres || rest
+}
+
+/// What follows the scheme of a base URL: host, port and path.
+pub(super) fn rest_place(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    rest.trim_end_matches('/')
+}
+
+/// Host and port of a base URL, as written.
+fn rest_host_and_port(url: &str) -> Option<(&str, &str)> {
+    let authority = rest_place(url).split('/').next()?;
+    let (host, port) = authority.rsplit_once(':')?;
+    Some((host.trim_start_matches('[').trim_end_matches(']'), port))
+}
+
+/// Returns true if both members are one server.
+pub(super) fn is_same_server(one: &Member, other: &Member) -> bool {
+    let ports_known = !one.is_url_only && !other.is_url_only;
+    is_same_place(&one.found, &other.found, ports_known)
+        || (shares_address(one, other)
+            && ((ports_known && one.found.postgres.port() == other.found.postgres.port())
+                || has_rest_port_of(one, other)))
+}
+
+fn shares_address(one: &Member, other: &Member) -> bool {
+    let (one, other) = (one.view.addresses(), other.view.addresses());
+    one.iter().any(|address| other.contains(address))
+}
+
+/// Both REST endpoints are on the host of the member's PostgreSQL, on the same port.
+fn has_rest_port_of(one: &Member, other: &Member) -> bool {
+    let port = |member: &Member| {
+        let (host, port) = rest_host_and_port(member.found.patroni_url.as_deref()?)?;
+        (host == member.found.postgres.host()).then(|| port.to_owned())
+    };
+    port(one).is_some_and(|one| port(other).is_some_and(|other| one == other))
+}
+
+/// The members that are the same server as another one, each with the name of that one.
+///
+/// Of the members of a group the listed one is taken, then the one whose name the Patroni there
+/// reports, then the one that was asked before, then the first by name.
+pub(super) fn twins(members: &Members) -> BTreeMap<MemberName, MemberName> {
+    let mut twins = BTreeMap::new();
+    let mut left: Vec<&MemberName> = members.keys().collect();
+    while let Some(first) = left.pop() {
+        let mut group = vec![first];
+        let mut index = 0;
+        while let Some(of) = group.get(index).copied() {
+            let (same, rest) =
+                left.iter().partition(|name| is_same_server(&members[of], &members[**name]));
+            left = rest;
+            group.extend::<Vec<&MemberName>>(same);
+            index += 1;
+        }
+        let Some(main) = main_of(&group, members) else { continue };
+        let others = group.iter().filter(|name| **name != main);
+        twins.extend(others.map(|name| ((*name).clone(), main.clone())));
+    }
+    twins
+}
+
+fn main_of<'a>(group: &[&'a MemberName], members: &Members) -> Option<&'a MemberName> {
+    let reported = group.iter().filter_map(|name| members[*name].view.reported_name()).max();
+    let reported = reported.map(|(_, name)| name);
+    group.iter().copied().min_by_key(|name| {
+        let member = &members[*name];
+        let is_reported = reported.is_some_and(|reported| *reported == *name.as_str());
+        let is_twin = member.same_as.is_some() || !member.view.was_asked();
+        (!member.is_listed(), member.is_url_only, !is_reported, is_twin, *name)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::claim::{Claim, Fact};
+    use crate::names::Endpoint;
+    use crate::time::Moment;
+    use crate::view::View;
+
+    fn member(name: &str, postgres: &str, url: &str) -> Member {
+        Member {
+            found: Found {
+                name: MemberName::new(name).unwrap(),
+                postgres: Endpoint::parse(postgres, None).unwrap(),
+                patroni_url: Some(Arc::from(url)),
+            },
+            left_at: None,
+            same_as: None,
+            is_url_only: false,
+            was_url_only: false,
+            view: View::new(Moment::START),
+        }
+    }
+
+    fn twins_of(members: Vec<Member>) -> Vec<(String, String)> {
+        let members = members.into_iter().map(|member| (member.found.name.clone(), member));
+        let twins = twins(&members.collect());
+        twins.into_iter().map(|(one, main)| (one.to_string(), main.to_string())).collect()
+    }
+
+    fn resolved(mut member: Member, address: &str) -> Member {
+        let fact = Fact::Addresses(Ok(vec![address.parse().unwrap()]));
+        let claim = Claim { member: member.found.name.clone(), asked_at: Moment::START, fact };
+        member.view.apply(claim, Moment::START);
+        member
+    }
+
+    #[test]
+    fn one_endpoint_is_one_server_whatever_its_names_are() {
+        let pair = |postgres: &str, url: &str| {
+            twins_of(vec![member("a", "h1:5432", "http://h1:8008"), member("b", postgres, url)])
+        };
+        let one = vec![("b".to_owned(), "a".to_owned())];
+        assert_eq!(pair("h1:5432", "http://x:8008"), one);
+        assert_eq!(pair("H1:5432", "http://x:8008"), one);
+        assert_eq!(pair("h2:5432", "https://H1:8008/"), one);
+        assert_eq!(pair("h1:5433", "http://h1:8009"), []);
+        assert_eq!(pair("h2:5432", "http://h1:8008/b"), []);
+    }
+
+    #[test]
+    fn two_host_names_of_one_address_are_one_server() {
+        let pair = |port: u16, rest_port: u16, address: &str| {
+            let (postgres, url) = (format!("h2:{port}"), format!("http://h2:{rest_port}"));
+            twins_of(vec![
+                resolved(member("a", "h1:5432", "http://h1:8008"), "10.0.0.1"),
+                resolved(member("b", &postgres, &url), address),
+            ])
+        };
+        let one = vec![("b".to_owned(), "a".to_owned())];
+        assert_eq!(pair(5432, 8009, "10.0.0.1"), one);
+        assert_eq!(pair(5433, 8008, "10.0.0.1"), one);
+        assert_eq!(pair(5433, 8009, "10.0.0.1"), []);
+        assert_eq!(pair(5432, 8008, "10.0.0.2"), []);
+    }
+
+    #[test]
+    fn the_listed_name_is_taken_before_one_that_left() {
+        let left =
+            Member { left_at: Some(Moment::START), ..member("a", "h1:5432", "http://h1:8008") };
+        let twins = twins_of(vec![left, member("b", "h1:5432", "http://h1:8008")]);
+        assert_eq!(twins, [("a".to_owned(), "b".to_owned())]);
+    }
+
+    #[test]
+    fn a_chain_of_equal_places_is_one_group() {
+        let twins = twins_of(vec![
+            member("a", "h1:5432", "http://x:1"),
+            member("b", "h2:5432", "http://x:2"),
+            member("c", "h1:5432", "http://x:2"),
+        ]);
+        let to_a = |name: &str| (name.to_owned(), "a".to_owned());
+        assert_eq!(twins, [to_a("b"), to_a("c")]);
+    }
+}

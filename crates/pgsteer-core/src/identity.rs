@@ -1,0 +1,209 @@
+//! Identity: what distinguishes one PostgreSQL cluster from another.
+//!
+//! The database system identifier distinguishes data, the scope distinguishes clusters that
+//! were cloned from each other (a standby cluster has its source's identifier). A Citus group has
+//! an identifier of its own.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::claim::Found;
+use crate::names::MemberName;
+use crate::text::clean;
+
+/// The identity of a cluster, as far as it is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Identity {
+    /// Patroni's scope.
+    pub scope: Option<String>,
+    /// The Citus group. No released Patroni reports it by its REST API.
+    pub group: Option<u32>,
+    /// The database system identifier.
+    pub system_identifier: Option<String>,
+}
+
+/// What a Patroni reports of itself at `GET /patroni`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct About {
+    /// Its member name, which Patroni 4 reports.
+    pub name: Option<String>,
+    /// The cluster that it belongs to.
+    pub identity: Identity,
+}
+
+/// One part of an identity that differs from the expected one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contradiction {
+    /// Which part.
+    pub part: Part,
+    /// The value that was found.
+    pub found: String,
+    /// The value that was expected.
+    pub expected: String,
+}
+
+/// A part of an identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The scope.
+    Scope,
+    /// The Citus group.
+    Group,
+    /// The database system identifier.
+    SystemIdentifier,
+}
+
+/// What is kept on disk of a cluster: its identity and its last member list. Roles, locks and lag
+/// are not part of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// The identity.
+    pub identity: Identity,
+    /// The members, in the order of their names.
+    pub members: Vec<Found>,
+}
+
+/// A [`Memory`] that was read from disk, and its age at that time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remembered {
+    /// The content.
+    pub memory: Memory,
+    /// The time from its writing to the start of the engine.
+    pub age: Duration,
+}
+
+impl Identity {
+    /// The identity of a scope alone.
+    pub fn of_scope(scope: &str) -> Identity {
+        Identity { scope: Some(scope.to_owned()), ..Identity::default() }
+    }
+
+    /// Returns true if no part is known.
+    pub fn is_unknown(&self) -> bool {
+        *self == Identity::default()
+    }
+
+    /// The first part of `found` that differs from this identity. Unknown parts differ from nothing.
+    pub fn contradiction(&self, found: &Identity) -> Option<Contradiction> {
+        // Mostly nothing differs, and nothing is copied then.
+        if differs(&self.scope, &found.scope) {
+            return contradiction(Part::Scope, &found.scope, &self.scope);
+        }
+        if differs(&self.group, &found.group) {
+            return contradiction(Part::Group, &found.group, &self.group);
+        }
+        if differs(&self.system_identifier, &found.system_identifier) {
+            let (found, expected) = (&found.system_identifier, &self.system_identifier);
+            return contradiction(Part::SystemIdentifier, found, expected);
+        }
+        None
+    }
+
+    /// Returns true if both identifiers are known and equal.
+    pub fn has_system_of(&self, other: &Identity) -> bool {
+        self.system_identifier.is_some() && self.system_identifier == other.system_identifier
+    }
+
+    /// Returns true if scope and group do not differ.
+    pub fn has_scope_of(&self, other: &Identity) -> bool {
+        !differs(&self.scope, &other.scope) && !differs(&self.group, &other.group)
+    }
+
+    /// This identity, with the parts of `other` where this has none.
+    pub fn or(&self, other: &Identity) -> Identity {
+        Identity {
+            scope: self.scope.clone().or_else(|| other.scope.clone()),
+            group: self.group.or(other.group),
+            system_identifier: self
+                .system_identifier
+                .clone()
+                .or_else(|| other.system_identifier.clone()),
+        }
+    }
+}
+
+fn differs<T: PartialEq>(one: &Option<T>, other: &Option<T>) -> bool {
+    matches!((one, other), (Some(one), Some(other)) if one != other)
+}
+
+fn contradiction<T: ToString>(
+    part: Part,
+    found: &Option<T>,
+    expected: &Option<T>,
+) -> Option<Contradiction> {
+    let (found, expected) = (found.as_ref()?.to_string(), expected.as_ref()?.to_string());
+    Some(Contradiction { part, found, expected })
+}
+
+impl About {
+    /// Returns true if this Patroni reports another member's name.
+    pub fn is_other_than(&self, member: &MemberName) -> bool {
+        // A reported name was cleaned and cut.
+        self.name.as_deref().is_some_and(|name| name != clean(member.as_str()))
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Part::Scope => "scope",
+            Part::Group => "group",
+            Part::SystemIdentifier => "system identifier",
+        })
+    }
+}
+
+impl fmt::Display for Contradiction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Contradiction { part, found, expected } = self;
+        write!(f, "{part} {found}, expected {expected}")
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = [
+            self.scope.as_ref().map(|scope| format!("scope {scope}")),
+            self.group.map(|group| format!("group {group}")),
+            self.system_identifier.as_ref().map(|system| format!("system identifier {system}")),
+        ];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        match parts.is_empty() {
+            true => f.write_str("unknown"),
+            false => f.write_str(&parts.join(", ")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(scope: Option<&str>, system: Option<&str>) -> Identity {
+        Identity {
+            scope: scope.map(str::to_owned),
+            group: None,
+            system_identifier: system.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn only_parts_that_both_know_can_differ() {
+        let own = identity(Some("demo"), Some("7001"));
+        for same in [identity(None, None), identity(Some("demo"), None), own.clone()] {
+            assert_eq!(own.contradiction(&same), None);
+            assert_eq!(same.contradiction(&own), None);
+        }
+        let differs = |found| own.contradiction(&found).unwrap().to_string();
+        assert_eq!(differs(identity(Some("x"), Some("1"))), "scope x, expected demo");
+        assert_eq!(differs(identity(None, Some("1"))), "system identifier 1, expected 7001");
+        let group = |group| Identity { group: Some(group), ..own.clone() };
+        assert_eq!(group(0).contradiction(&group(1)).unwrap().part, Part::Group);
+    }
+
+    #[test]
+    fn two_unknown_identifiers_are_not_the_same() {
+        assert!(!identity(None, None).has_system_of(&identity(None, None)));
+        assert!(identity(None, Some("7")).has_system_of(&identity(Some("x"), Some("7"))));
+    }
+}
