@@ -69,11 +69,11 @@ impl<'a> Oracle<'a> {
 
     /// It was listed not long ago, and its own Patroni says that it is a running replica.
     pub fn may_miss_its_key(&self, name: &MemberName) -> bool {
-        let last_listed = self.reports.iter().enumerate().filter(|(index, _)| {
+        let mut last_listed = self.reports.iter().enumerate().filter(|(index, _)| {
             Oracle { reports: &self.reports[..*index], ..*self }.is_listed(name)
         });
         let is_recent =
-            last_listed.last().is_some_and(|(_, (at, _))| self.now.since(*at) < MISSING_LASTS);
+            last_listed.next_back().is_some_and(|(_, (at, _))| self.now.since(*at) < MISSING_LASTS);
         let says = self.patroni_says(name);
         is_recent
             && says.is_some_and(|facts| facts.state == "running" && facts.role == Role::Replica)

@@ -66,7 +66,8 @@ pub fn refusal(kind: &str, method: &str, option: &str, postgres: Option<u16>) ->
             let is_old = postgres.is_some_and(|version| version < CLIENTCERT_WORDS);
             let is_word = ["verify-ca", "verify-full"].contains(&value);
             let is_of_old = ["0", "1", "no-verify"].contains(&value);
-            (!is_word && !(is_old && is_of_old)).then(|| {
+            let is_known = is_word || is_old && is_of_old;
+            (!is_known).then(|| {
                 let value = word_shown(value);
                 format!("`clientcert` is `verify-ca` or `verify-full`, not `{value}`, from PostgreSQL 14 on")
             })
