@@ -18,10 +18,16 @@ pub struct Stats {
     pub stopping: AtomicBool,
     /// Client connections now, over all services and in any state.
     pub clients: AtomicUsize,
-    /// Client connections turned away because `sessions_max` was reached.
+    /// Client connections that were refused because of `sessions_max` or
+    /// `sessions_per_address_max`.
     pub turned_away: AtomicU64,
+    /// Client connections without a first packet that were closed to make room for others.
+    pub silent_closed: AtomicU64,
     /// Cancel requests taken.
     pub cancels: AtomicU64,
+    /// Cancel requests that were not sent to every server that they may concern, because too many
+    /// were under way.
+    pub cancels_dropped: AtomicU64,
     /// Client connections whose first packet was no PostgreSQL.
     pub garbage: AtomicU64,
 }

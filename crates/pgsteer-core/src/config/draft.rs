@@ -328,6 +328,8 @@ pub struct ProxyDraft {
     pub workers: Field<u64>,
     /// `sessions_max`.
     pub sessions_max: Field<u64>,
+    /// `sessions_per_address_max`.
+    pub sessions_per_address_max: Field<u64>,
     /// `login_timeout_seconds`.
     pub login_timeout: Field<Duration>,
     /// `shutdown_grace_seconds`.

@@ -89,6 +89,8 @@ pub const WORKERS: Whole = Whole::within(1, 256);
 pub const SESSIONS_DEFAULT: usize = 10_000;
 /// Client connections at once.
 pub const SESSIONS: Whole = Whole::within(1, 1_000_000).or(SESSIONS_DEFAULT as u64);
+/// Client connections of one address at once.
+pub const SESSIONS_PER_ADDRESS: Whole = Whole::within(1, 1_000_000);
 
 /// The hold of a service that says nothing of it: writers wait for the failover to end,
 /// readers mostly have another replica to go to.

@@ -369,6 +369,8 @@ pub struct ProxyConfig {
     pub workers: Option<usize>,
     /// Client connections at once, over all services.
     pub sessions_max: usize,
+    /// Client connections of one address at once; nine tenths of `sessions_max` unless given.
+    pub sessions_per_address_max: Option<usize>,
     /// How long a client may take for its startup packet, and how long a login may take
     /// from there to the first ReadyForQuery.
     pub login_timeout: Duration,
@@ -386,6 +388,7 @@ impl Default for ProxyConfig {
         ProxyConfig {
             workers: None,
             sessions_max: limits::SESSIONS_DEFAULT,
+            sessions_per_address_max: None,
             login_timeout: limits::LOGIN_TIMEOUT.usual(),
             shutdown_grace: limits::SHUTDOWN_GRACE.usual(),
             keepalive: limits::KEEPALIVE.usual(),

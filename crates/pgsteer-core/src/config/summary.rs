@@ -31,7 +31,11 @@ impl fmt::Display for Summary<'_> {
         if let Some(agent) = &config.agent {
             agent_lines(f, agent)?;
         }
-        write!(f, "at most {} sessions on ", config.proxy.sessions_max)?;
+        write!(f, "at most {} sessions", config.proxy.sessions_max)?;
+        if let Some(max) = config.proxy.sessions_per_address_max {
+            write!(f, ", {max} from one address")?;
+        }
+        f.write_str(" on ")?;
         match config.proxy.workers {
             Some(1) => f.write_str("1 worker"),
             Some(workers) => write!(f, "{workers} workers"),

@@ -15,6 +15,11 @@ pub const STARTUP_BYTES_MAX: usize = 10_000;
 /// The first byte of a TLS handshake record: a client that does not ask first.
 const TLS_HANDSHAKE: u8 = 0x16;
 
+/// A TLS record is its type, its version, its length in two bytes, and at most so many bytes.
+/// Source: RFC 8446, section 5.1.
+const TLS_HEADER_BYTES: usize = 5;
+const TLS_RECORD_BYTES_MAX: usize = 1 << 14;
+
 const LENGTH_AND_CODE: usize = 8;
 const SSL_REQUEST: u32 = 80_877_103;
 const GSSENC_REQUEST: u32 = 80_877_104;
@@ -33,7 +38,8 @@ const CANCEL_PID_BYTES: usize = 4;
 pub enum First {
     /// Not enough yet: at least this many bytes in all are needed.
     Incomplete(usize),
-    /// TLS without asking (PostgreSQL 17 and later); nothing of it can be read.
+    /// TLS without asking (PostgreSQL 17 and later), and the whole first record of the client's
+    /// hello. Nothing of it can be read.
     DirectTls,
     /// The client asks whether the server does TLS. 8 bytes.
     SslRequest,
@@ -106,7 +112,16 @@ pub enum StartupError {
 pub fn first(bytes: &[u8]) -> Result<First, StartupError> {
     match bytes.first() {
         None => return Ok(First::Incomplete(1)),
-        Some(&TLS_HANDSHAKE) => return Ok(First::DirectTls),
+        Some(&TLS_HANDSHAKE) => {
+            return match hello_len(bytes) {
+                Some(len) if len > TLS_HEADER_BYTES + TLS_RECORD_BYTES_MAX => {
+                    Err(StartupError::NotPostgres)
+                }
+                Some(len) if bytes.len() < len => Ok(First::Incomplete(len)),
+                Some(_) => Ok(First::DirectTls),
+                None => Ok(First::Incomplete(TLS_HEADER_BYTES)),
+            };
+        }
         // The limit on the length keeps the first two bytes at zero.
         Some(0) => {}
         Some(_) => return Err(StartupError::NotPostgres),
@@ -131,6 +146,23 @@ pub fn first(bytes: &[u8]) -> Result<First, StartupError> {
         code if code >> 16 == MAJOR_VERSION => Ok(First::Startup { len }),
         code => Err(StartupError::Protocol(code)),
     }
+}
+
+/// Returns true if `bytes` hold the first record of a client's TLS hello, or what is none.
+pub fn is_whole_hello(bytes: &[u8]) -> bool {
+    match (bytes.first(), hello_len(bytes)) {
+        (Some(&TLS_HANDSHAKE), Some(len)) => {
+            bytes.len() >= len.min(TLS_HEADER_BYTES + TLS_RECORD_BYTES_MAX)
+        }
+        (first, None) => first.is_some_and(|first| *first != TLS_HANDSHAKE),
+        (_, Some(_)) => true,
+    }
+}
+
+/// The length of the first TLS record, as its header says.
+fn hello_len(bytes: &[u8]) -> Option<usize> {
+    let length: [u8; 2] = bytes.get(3..TLS_HEADER_BYTES)?.try_into().ok()?;
+    Some(TLS_HEADER_BYTES + usize::from(u16::from_be_bytes(length)))
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u32> {
@@ -170,10 +202,30 @@ mod tests {
     fn the_requests_are_told_apart() {
         assert_eq!(first(&SSL_REQUEST_PACKET), Ok(First::SslRequest));
         assert_eq!(first(&packet(GSSENC_REQUEST, b"")), Ok(First::GssEncRequest));
-        assert_eq!(first(b"\x16\x03\x01"), Ok(First::DirectTls));
+        assert_eq!(first(b"\x16\x03\x01\0\x02hi"), Ok(First::DirectTls));
         let startup = packet(196_608, b"user\0app\0database\0shop\0\0");
         assert_eq!(first(&startup), Ok(First::Startup { len: startup.len() }));
         assert_eq!(user_and_database(&startup), (Some("app"), Some("shop")));
+    }
+
+    #[test]
+    fn a_hello_is_whole_with_its_first_record() {
+        let hello = b"\x16\x03\x01\0\x02hi";
+        for len in 0..hello.len() {
+            let wanted = if len == 0 {
+                1
+            } else if len < 5 {
+                5
+            } else {
+                7
+            };
+            assert_eq!(first(&hello[..len]), Ok(First::Incomplete(wanted)), "{len}");
+            assert!(!is_whole_hello(&hello[..len]), "{len}");
+        }
+        assert!(is_whole_hello(hello) && is_whole_hello(b"\x16\x03\x01\0\x02hi there"));
+        // The server refuses what is no TLS.
+        assert!(is_whole_hello(b"G"));
+        assert_eq!(first(b"\x16\x03\x01\xff\xff"), Err(StartupError::NotPostgres));
     }
 
     #[test]
@@ -222,7 +274,8 @@ mod tests {
             let mut input = vec![0; zeroes];
             input.extend(bytes);
             if let Ok(First::Incomplete(wanted)) = first(&input) {
-                prop_assert!(wanted > input.len() && wanted <= STARTUP_BYTES_MAX);
+                let most = STARTUP_BYTES_MAX.max(TLS_HEADER_BYTES + TLS_RECORD_BYTES_MAX);
+                prop_assert!(wanted > input.len() && wanted <= most);
             }
             let _ = user_and_database(&input);
         }

@@ -33,7 +33,9 @@ pub fn compose(snapshot: &Snapshot, stats: &Stats, now: &Now) -> Document {
         clusters: vec![cluster(snapshot, stats, now)],
         clients: count(&stats.clients),
         clients_turned_away_total: total(&stats.turned_away),
+        clients_silent_closed_total: total(&stats.silent_closed),
         cancels_total: total(&stats.cancels),
+        cancels_dropped_total: total(&stats.cancels_dropped),
         garbage_total: total(&stats.garbage),
     }
 }

@@ -29,8 +29,14 @@ pub struct Document {
     pub clients: u64,
     /// Client connections turned away because there were too many.
     pub clients_turned_away_total: u64,
+    /// Client connections without a first packet that were closed to make room for others.
+    #[serde(default)]
+    pub clients_silent_closed_total: u64,
     /// Cancel requests taken.
     pub cancels_total: u64,
+    /// Cancel requests that were dropped because too many were under way.
+    #[serde(default)]
+    pub cancels_dropped_total: u64,
     /// Client connections whose first packet was no PostgreSQL.
     pub garbage_total: u64,
 }

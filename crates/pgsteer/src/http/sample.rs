@@ -55,7 +55,9 @@ pub fn stats() -> Stats {
     let stats = Stats::default();
     stats.clients.store(11, Relaxed);
     stats.turned_away.store(2, Relaxed);
+    stats.silent_closed.store(6, Relaxed);
     stats.cancels.store(3, Relaxed);
+    stats.cancels_dropped.store(1, Relaxed);
     stats.garbage.store(1, Relaxed);
     let write = stats.service(&service("write"));
     write.held.store(4, Relaxed);

@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use pgsteer_core::wire::error::ErrorFields;
-use pgsteer_core::wire::startup::{CancelKey, First, StartupError, first};
+use pgsteer_core::wire::startup::{CancelKey, First, StartupError, first, is_whole_hello};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 
@@ -39,7 +39,7 @@ pub enum Wish {
     Login(Vec<u8>),
     /// To know whether the server does TLS.
     Tls,
-    /// TLS at once; its first bytes are in `ahead`.
+    /// TLS at once; its hello is in `ahead`.
     DirectTls,
     /// To cancel a query of another connection.
     Cancel(CancelKey),
@@ -88,6 +88,14 @@ impl Client {
                 }
             }
         }
+    }
+
+    /// Reads the client's TLS hello into `ahead`, as far as its first record goes.
+    pub async fn hello(&mut self) -> Result<(), ClientError> {
+        while !is_whole_hello(&self.ahead) {
+            self.read_more().await?;
+        }
+        Ok(())
     }
 
     /// Tells the client that TLS is not to be had here.

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use pgsteer_core::config::ServiceConfig;
@@ -14,13 +14,19 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
+use super::admission::{Decision, Limit, Ticket};
 use super::session::no_room;
-use super::{Admitted, Job, Service, Shared, TURNED_AWAY_MAX};
+use super::{Admitted, Job, Service, Shared};
 use crate::listen;
 
 /// The pause after an accept that failed, mostly for want of file descriptors: without it the
 /// same connection would fail again and again as fast as the processor goes.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often, and after which time, the acceptor asks again for the place of a connection that a
+/// worker is about to close. The kernel keeps new connections meanwhile.
+const PLACE_TRIES: u32 = 50;
+const PLACE_PAUSE: Duration = Duration::from_millis(1);
 
 /// An open door. Dropping it closes the socket.
 #[derive(Debug)]
@@ -82,8 +88,8 @@ async fn accept_all(
     workers: Vec<mpsc::Sender<Job>>,
 ) {
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 let service = service.borrow().name.clone();
                 tracing::warn!(%service, %error, "cannot accept a connection");
@@ -91,17 +97,16 @@ async fn accept_all(
                 continue;
             }
         };
-        let clients = shared.stats.clients.load(Ordering::Relaxed);
-        if clients >= shared.limits.sessions_max {
-            shared.stats.turned_away.fetch_add(1, Ordering::Relaxed);
-        }
         let Ok(stream) = stream.into_std() else { continue };
-        if clients >= shared.limits.sessions_max + TURNED_AWAY_MAX {
-            turn_away_unheard(stream, shared.limits.sessions_max);
-            continue;
-        }
+        let (ticket, exceeded) = match decide(&shared, peer.ip()).await {
+            Ok(admitted) => admitted,
+            Err(limit) => {
+                turn_away_unheard(stream, limit);
+                continue;
+            }
+        };
         let worker = least_busy(shared.loads.iter().map(|load| load.load(Ordering::Relaxed)));
-        let admitted = Admitted::new(&shared, worker);
+        let admitted = Admitted::new(&shared, worker, ticket, exceeded);
         let service = Arc::clone(&service.borrow());
         if workers[worker].send(Job::Client { stream, service, admitted }).await.is_err() {
             tracing::error!(worker, "a worker is gone, its clients are turned away");
@@ -109,12 +114,27 @@ async fn accept_all(
     }
 }
 
-/// Says that there is no room even to hear what a client wants. Nothing here waits: a new
-/// connection has room for a few bytes, and what the client has said already is taken out,
-/// because closing on unread bytes would reset the connection.
-fn turn_away_unheard(mut stream: TcpStream, sessions_max: usize) {
+/// Lets a connection in, with the limit that it exceeds if it may only be refused. Returns that
+/// limit as an error if it has to be refused at once.
+async fn decide(shared: &Shared, address: IpAddr) -> Result<(Ticket, Option<Limit>), Limit> {
+    for _ in 0..PLACE_TRIES {
+        match shared.admission.decide(address, Instant::now()) {
+            Decision::LetIn(ticket) => return Ok((ticket, None)),
+            Decision::Refuse(ticket, limit) => return Ok((ticket, Some(limit))),
+            Decision::RefuseAtOnce(limit) => return Err(limit),
+            Decision::TryAgain => tokio::time::sleep(PLACE_PAUSE).await,
+        }
+    }
+    shared.stats.turned_away.fetch_add(1, Ordering::Relaxed);
+    Err(Limit::All(shared.limits.sessions_max))
+}
+
+/// Refuses a client without waiting for its first packet. Nothing here waits: a new connection
+/// has room for a few bytes, and bytes that the client has sent already are read first, because
+/// closing on unread bytes would reset the connection.
+fn turn_away_unheard(mut stream: TcpStream, limit: Limit) {
     let _ = stream.read(&mut [0; 1024]);
-    let _ = stream.write(&no_room(sessions_max));
+    let _ = stream.write(&no_room(limit));
 }
 
 /// Which worker takes the next client: the one with the fewest, counted in clumps.

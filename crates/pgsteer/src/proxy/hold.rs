@@ -5,6 +5,8 @@
 
 use std::collections::BTreeSet;
 use std::future::pending;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -185,7 +187,7 @@ impl Search {
         let failure = tokio::select! {
             biased;
             _ = seat.ending() => "its gate was shut before it was connected".to_owned(),
-            dialled = dial(&target.addresses, limit, worker.limits()) => match dialled {
+            dialled = dial_member(worker, &target.addresses, limit) => match dialled {
                 Ok(server) => {
                     return Ok(Some(Connected { server, slot: Some(slot), seat, held: None }));
                 }
@@ -222,7 +224,7 @@ impl Search {
         let failure = tokio::select! {
             biased;
             _ = seat.ending() => "it is promoting no more".to_owned(),
-            dialled = dial(&addresses, limit, worker.limits()) => match dialled {
+            dialled = dial_member(worker, &addresses, limit) => match dialled {
                 Ok(server) => {
                     let (slot, held) = (Some(slot), Some(held));
                     return Ok(Some(Connected { server, slot, seat, held }));
@@ -418,6 +420,17 @@ impl Search {
         tracing::info!(service = %service.name, %message, %detail, "client refused");
         Some((message, detail))
     }
+}
+
+/// Dials a member, unless its address is one of pgsteer itself.
+async fn dial_member(
+    worker: &Worker,
+    addresses: &[SocketAddr],
+    limit: Duration,
+) -> io::Result<TcpStream> {
+    let shared = worker.shared();
+    addresses.iter().try_for_each(|address| shared.own.check(*address))?;
+    dial(addresses, limit, worker.limits()).await
 }
 
 /// A client on hold, counted.

@@ -5,6 +5,7 @@
 //! instead of one per worker: a port that another process holds is noticed (with SO_REUSEPORT it
 //! would be shared in silence), and we choose who shares a worker, not a hash.
 
+mod admission;
 mod balance;
 mod barrier;
 mod cancel;
@@ -13,6 +14,7 @@ mod door;
 mod guard;
 mod hold;
 mod login;
+mod own;
 mod pump;
 mod queue;
 mod seat;
@@ -25,7 +27,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use pgsteer_core::config::{Config, ProxyConfig, ServiceConfig};
@@ -35,18 +37,17 @@ use rustix::process::{Resource, getrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
+use self::admission::{Admission, EXCESS_MAX, Limit, Silence, Ticket};
 use self::barrier::Barrier;
 use self::cancel::Cancels;
 use self::door::Door;
+use self::own::OwnAddresses;
 use self::queue::Queues;
 use crate::heartbeat::Pulse;
 use crate::stats::{ServiceStats, Stats};
 
 /// Connections that wait to be taken over by a worker.
 const JOBS_MAX: usize = 1_024;
-
-/// How many clients above the limit may wait at once to be told that there is no room.
-const TURNED_AWAY_MAX: usize = 100;
 
 /// How often a stopping proxy looks whether the last client has gone.
 const STOP_LOOK: Duration = Duration::from_millis(50);
@@ -73,6 +74,8 @@ pub struct Shared {
     snapshots: watch::Receiver<Arc<Snapshot>>,
     pulse: Pulse,
     barrier: Barrier,
+    admission: Arc<Admission>,
+    own: OwnAddresses,
     cancels: Arc<Cancels>,
     queues: Queues,
     loads: Box<[AtomicUsize]>,
@@ -82,12 +85,17 @@ pub struct Shared {
 impl Shared {
     /// What so many workers share in a test, none of which has acted on anything.
     fn of_workers(workers: usize, snapshots: watch::Receiver<Arc<Snapshot>>) -> Arc<Shared> {
+        let limits = ProxyConfig::default();
+        let stats = Arc::default();
+        let admission = Admission::new(limits.sessions_max, None, Arc::clone(&stats));
         Arc::new(Shared {
-            limits: ProxyConfig::default(),
-            stats: Arc::default(),
+            limits,
+            stats,
             snapshots,
             pulse: Pulse::new(Arc::default(), crate::clock::Clock::start()),
             barrier: Barrier::new(workers),
+            admission: Arc::new(admission),
+            own: OwnAddresses::default(),
             cancels: Arc::default(),
             queues: Queues::default(),
             loads: Box::default(),
@@ -120,26 +128,34 @@ enum Job {
 pub struct Admitted {
     shared: Arc<Shared>,
     worker: usize,
-    over_limit: bool,
+    ticket: Ticket,
+    exceeded: Option<Limit>,
 }
 
 impl Admitted {
-    fn new(shared: &Arc<Shared>, worker: usize) -> Admitted {
-        let clients = shared.stats.clients.fetch_add(1, Ordering::Relaxed);
+    fn new(
+        shared: &Arc<Shared>,
+        worker: usize,
+        ticket: Ticket,
+        exceeded: Option<Limit>,
+    ) -> Admitted {
         shared.loads[worker].fetch_add(1, Ordering::Relaxed);
-        let over_limit = clients >= shared.limits.sessions_max;
-        Admitted { shared: Arc::clone(shared), worker, over_limit }
+        Admitted { shared: Arc::clone(shared), worker, ticket, exceeded }
     }
 
-    /// There is no room for it; it may only be told so.
-    pub fn is_over_limit(&self) -> bool {
-        self.over_limit
+    /// The limit that the client exceeds: it may not log in, but it may read why, and cancel.
+    pub fn exceeded(&self) -> Option<Limit> {
+        self.exceeded
+    }
+
+    /// Begins a time in which the client has to send something, and may have to give way.
+    pub fn silence(&self) -> Silence<'_> {
+        self.ticket.silence(Instant::now())
     }
 }
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        self.shared.stats.clients.fetch_sub(1, Ordering::Relaxed);
         self.shared.loads[self.worker].fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -167,8 +183,12 @@ impl Proxy {
     ) -> anyhow::Result<Proxy> {
         let listeners = door::bind_all(&config.services, |_| false)?;
         let workers = config.proxy.workers.unwrap_or_else(cores);
+        let limits = affordable(&config.proxy);
+        let (all_max, address_max) = (limits.sessions_max, limits.sessions_per_address_max);
         let shared = Arc::new(Shared {
-            limits: affordable(&config.proxy),
+            limits,
+            admission: Arc::new(Admission::new(all_max, address_max, Arc::clone(stats))),
+            own: OwnAddresses::default(),
             stats: Arc::clone(stats),
             snapshots,
             pulse,
@@ -258,12 +278,13 @@ impl Proxy {
                 self.doors.insert(address, door);
             }
         }
+        self.shared.own.set(self.doors.keys().copied().collect());
     }
 }
 
-/// Files that are not sessions: sources, status pages, listening sockets, and the clients that
-/// are told that there is no room.
-const FILES_RESERVED: usize = 64 + TURNED_AWAY_MAX;
+/// Files that are not sessions: sources, status pages, listening sockets, connections above the
+/// limit, and connections for cancel requests.
+const FILES_RESERVED: usize = 64 + EXCESS_MAX + cancel::CONNECTIONS_MAX;
 
 /// As many sessions as the limit of open files allows. Without that the sources would be out of
 /// files as well, and a healthy cluster would look dead from here.

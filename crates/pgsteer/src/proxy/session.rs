@@ -17,8 +17,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::admission::Limit;
 use super::balance::addresses;
-use super::cancel;
+use super::cancel::Budget;
 use super::client::{Client, ClientError, Wish};
 use super::guard::Guard;
 use super::hold::{Connected, Search, Vain};
@@ -39,13 +40,12 @@ pub async fn serve(
         return;
     }
     let search = Search::begin(Arc::clone(&worker.shared().stats.doubts));
-    let session = Session { worker, service, client: Client::new(stream), search };
-    if admitted.is_over_limit() {
-        session.turn_away().await;
-    } else {
-        session.run().await;
+    let (client, exceeded) = (Client::new(stream), admitted.exceeded());
+    let session = Session { worker, service, client, search, admitted };
+    match exceeded {
+        Some(limit) => session.turn_away(limit).await,
+        None => session.run().await,
     }
-    drop(admitted);
 }
 
 struct Session {
@@ -53,6 +53,8 @@ struct Session {
     service: Arc<Service>,
     client: Client,
     search: Search,
+    /// Declared last, so that the connections are closed before the client counts no more.
+    admitted: Admitted,
 }
 
 impl Session {
@@ -68,7 +70,16 @@ impl Session {
 
     /// Reads what the client wants. None if it never says, or nonsense.
     async fn opening(&mut self) -> Option<Wish> {
-        match timeout(self.worker.limits().login_timeout, self.client.wish()).await {
+        let mut silence = self.admitted.silence();
+        let wish = tokio::select! {
+            biased;
+            wish = timeout(self.worker.limits().login_timeout, self.client.wish()) => wish,
+            () = silence.gives_way() => return None,
+        };
+        if !silence.end() {
+            return None;
+        }
+        match wish {
             Ok(Ok(wish)) => Some(wish),
             Ok(Err(ClientError::Gone(_))) | Err(_) => None,
             Ok(Err(error)) => {
@@ -87,8 +98,8 @@ impl Session {
         }
     }
 
-    /// Says that there is no room, once the client has said what it wants.
-    async fn turn_away(mut self) {
+    /// Refuses the client by the limit that it exceeds, once it has sent its first packet.
+    async fn turn_away(mut self, limit: Limit) {
         let wish = loop {
             match self.opening().await {
                 Some(Wish::Tls) if self.client.deny_tls().await.is_ok() => {}
@@ -101,22 +112,28 @@ impl Session {
             Some(Wish::Cancel(key)) => return self.cancel(key).await,
             _ => return,
         }
-        self.client.pass_on_refusal(&no_room(self.worker.limits().sessions_max)).await;
+        self.client.pass_on_refusal(&no_room(limit)).await;
     }
 
-    /// Sends a cancel request to the member it means, or to all if nobody here knows its key.
+    /// Sends a cancel request to the member that gave out its key, or to all members if the key is
+    /// not known here.
     async fn cancel(&self, key: CancelKey) {
         let shared = self.worker.shared();
         shared.stats.cancels.fetch_add(1, Ordering::Relaxed);
-        let servers = match shared.cancels.server_of(&key) {
-            Some(server) => vec![server],
-            None => {
+        let (mut servers, budget) = match (shared.cancels.server_of(&key), self.admitted.exceeded())
+        {
+            (Some(server), None) => (vec![server], Budget::Session),
+            (Some(server), Some(_)) => (vec![server], Budget::Pool),
+            (None, _) => {
                 let snapshot = self.worker.snapshot();
                 let of = |name| addresses(&snapshot, &self.service, name).into_iter().next();
-                snapshot.members.keys().filter_map(of).collect()
+                (snapshot.members.keys().filter_map(of).collect(), Budget::Pool)
             }
         };
-        cancel::send(&key, servers).await;
+        servers.retain(|server| !shared.own.contain(*server));
+        if !shared.cancels.send(&key, servers, budget).await {
+            shared.stats.cancels_dropped.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// The client asks for TLS: the member answers, and if it agrees all else is between them.
@@ -127,7 +144,7 @@ impl Session {
             match asked.await {
                 Ok(Ok(b'S')) => {
                     if self.client.stream.write_all(b"S").await.is_ok() {
-                        self.converse(connected, Tail::default()).await;
+                        self.handshake(connected).await;
                     }
                     return;
                 }
@@ -191,7 +208,27 @@ impl Session {
         }
     }
 
-    /// TLS without asking: nothing can be read, so the member gets it all from the first byte.
+    /// The member has agreed to TLS: the client has to send its hello within `login_timeout`.
+    async fn handshake(mut self, mut connected: Connected) {
+        let (mut silence, mut byte) = (self.admitted.silence(), [0; 1]);
+        let hello = tokio::select! {
+            biased;
+            _ = connected.seat.ending() => return,
+            hello = timeout(self.worker.limits().login_timeout, self.client.hello()) => hello,
+            // The member closes the connection, or it sends what only the client can judge.
+            _ = connected.server.peek(&mut byte) => Ok(Ok(())),
+            () = silence.gives_way() => return,
+        };
+        if !silence.end() || !matches!(hello, Ok(Ok(()))) {
+            return;
+        }
+        let ahead = std::mem::take(&mut self.client.ahead);
+        if connected.server.write_all(&ahead).await.is_ok() {
+            self.converse(connected, Tail::default()).await;
+        }
+    }
+
+    /// TLS without a request for it: the member gets all bytes from the first one on.
     async fn direct_tls(mut self) {
         let mut connected =
             match self.search.connect(&self.worker, &self.service, &self.client).await {
@@ -339,14 +376,26 @@ impl Session {
     }
 }
 
-/// What a client above the limit reads.
-pub fn no_room(sessions_max: usize) -> Vec<u8> {
-    let message = format!("pgsteer has {sessions_max} clients already, its limit");
+/// What a client above a limit reads.
+pub fn no_room(limit: Limit) -> Vec<u8> {
+    let (message, hint) = match limit {
+        Limit::All(max) => (
+            format!("pgsteer has {max} clients already, its limit (sessions_max)"),
+            "Raise sessions_max under [proxy], or use a connection pool.",
+        ),
+        Limit::Address(max) => (
+            format!(
+                "pgsteer has {max} clients of this address already, its limit \
+                 (sessions_per_address_max)"
+            ),
+            "Raise sessions_per_address_max under [proxy], or use a connection pool.",
+        ),
+    };
     let fields = ErrorFields {
         sqlstate: sqlstate::TOO_MANY_CONNECTIONS,
         message: &message,
         detail: "",
-        hint: "Raise sessions_max under [proxy], or use a connection pool.",
+        hint,
     };
     fields.to_fatal()
 }

@@ -138,3 +138,81 @@ fn a_server_that_does_not_answer_a_cancel_request_holds_nobody_up_for_ever() {
     client.read_end();
     eventually("its connection is closed", || server.connections_open() == 0);
 }
+
+/// Unknown keys cost a bounded number of connections, and do not keep known ones from their server.
+#[test]
+fn a_flood_of_unknown_keys_is_bounded_and_counted() {
+    let silent = FakeServer::raw(|mut stream| {
+        let _ = stream.read_to_end(&mut Vec::new());
+        std::thread::sleep(Duration::from_secs(3));
+    });
+    let server = FakeServer::with_key("on", &key(4, 1));
+    let front = Front::of(&[&silent, &server]);
+    front.shut("read", "n1");
+    let mut session = Client::log_in(front.read);
+    let flood: Vec<Client> = (0..100)
+        .map(|number| {
+            let mut client = Client::connect(front.read);
+            client.send(&wire::cancel_request(&key(4, number + 50)));
+            client
+        })
+        .collect();
+    let dropped = || front.stats.cancels_dropped.load(Ordering::Relaxed);
+    eventually("most are dropped at the silent server", || dropped() >= 80);
+    assert!(silent.connections() <= 8, "{}", silent.connections());
+    assert_eq!(cancels(&server).len(), 100, "the share of the silent server is its own");
+    ask_to_cancel(&front, &key(4, 1));
+    assert!(cancels(&server).contains(&wire::cancel_request(&key(4, 1))));
+    session.ask();
+    drop((flood, session));
+    front.wait_until_empty();
+}
+
+/// A member's address may be one of pgsteer's own, by mistake.
+#[test]
+fn neither_a_cancel_request_nor_a_login_goes_to_pgsteer_itself() {
+    let itself = FakeServer::absent();
+    let server = FakeServer::with_key("on", &key(4, 1));
+    let front = Front::wanting(&[&itself, &server], |config| {
+        config.services.get_mut("read").unwrap().listen = itself.address;
+    });
+    let (own, written) = (itself.address, front.write);
+    let mut client = Client::connect(own);
+    client.send(&wire::cancel_request(&key(4, 9)));
+    client.read_end();
+    assert_eq!(cancels(&server).len(), 1);
+    assert_eq!(front.stats.cancels.load(Ordering::Relaxed), 1);
+    // The read service goes on to the next member, and the write service has none.
+    Client::log_in(own).ask();
+    let refusal = Client::knock(written).read_refusal();
+    assert!(refusal.text.contains("is an address of pgsteer itself"), "{}", refusal.text);
+    front.wait_until_empty();
+}
+
+/// Two pgsteers may be members of each other by mistake, and a request would go round for ever.
+#[test]
+fn a_request_that_comes_back_again_and_again_is_dropped() {
+    let (first, second) = (FakeServer::absent().address, FakeServer::absent());
+    let at = |address| {
+        move |config: &mut pgsteer_core::config::Config| {
+            config.services.get_mut("read").unwrap().listen = address;
+        }
+    };
+    // Each is known to the other by an address that it does not have itself.
+    let relay = FakeServer::raw(move |mut stream| {
+        let mut other = std::net::TcpStream::connect(first).unwrap();
+        let mut request = [0; 16];
+        if stream.read_exact(&mut request).is_ok() {
+            std::io::Write::write_all(&mut other, &request).unwrap();
+            let _ = other.read_to_end(&mut Vec::new());
+        }
+    });
+    let there = Front::wanting(&[&relay], at(second.address));
+    let here = Front::wanting(&[&second], at(first));
+    let mut client = Client::connect(first);
+    client.send(&wire::cancel_request(&key(4, 9)));
+    client.read_end();
+    let taken = |front: &Front| front.stats.cancels.load(Ordering::Relaxed);
+    assert!(taken(&here) <= 5 && taken(&there) <= 5, "{} {}", taken(&here), taken(&there));
+    assert!(here.stats.cancels_dropped.load(Ordering::Relaxed) > 0);
+}

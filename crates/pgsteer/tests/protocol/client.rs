@@ -1,10 +1,11 @@
 //! A client that says exactly what a test wants it to say.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use pgsteer_core::wire::error::read_error;
+use socket2::{Domain, Socket, Type};
 
 use crate::wire;
 
@@ -27,6 +28,17 @@ pub struct Refusal {
 impl Client {
     pub fn connect(to: SocketAddr) -> Client {
         let stream = TcpStream::connect_timeout(&to, LIMIT).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Client { stream }
+    }
+
+    /// The same, from this address of the machine.
+    pub fn connect_from(from: IpAddr, to: SocketAddr) -> Client {
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::new(from, 0).into()).unwrap();
+        socket.connect(&to.into()).unwrap();
+        let stream = TcpStream::from(socket);
         stream.set_read_timeout(Some(LIMIT)).unwrap();
         stream.set_nodelay(true).unwrap();
         Client { stream }

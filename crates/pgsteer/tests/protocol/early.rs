@@ -405,7 +405,7 @@ fn a_client_that_asks_for_tls_waits_for_the_gate() {
     let mut asking = Client::connect(front.write);
     asking.send(&wire::ssl_request());
     let mut direct = Client::connect(front.write);
-    direct.send(&[0x16, 3, 1, 0, 5]);
+    direct.send(b"\x16\x03\x01\0\x05hello");
     front.wait_until_held("write", 2);
     asking.hears_nothing();
     assert_eq!(standby.server.connections(), 0);

@@ -17,7 +17,7 @@ fn one_client_too_many_is_told_so_and_the_next_finds_room_again() {
     let mut sessions: Vec<Client> = (0..3).map(|_| Client::log_in(front.write)).collect();
     let refusal = Client::knock(front.write).read_refusal();
     assert_eq!(refusal.sqlstate, "53300");
-    assert_eq!(refusal.message, "pgsteer has 3 clients already, its limit");
+    assert_eq!(refusal.message, "pgsteer has 3 clients already, its limit (sessions_max)");
     // Somebody who asks for TLS first has to be told in clear.
     let mut client = Client::connect(front.write);
     client.send(&wire::ssl_request());
@@ -45,6 +45,116 @@ fn those_above_the_limit_who_say_nothing_do_not_pile_up() {
         assert_eq!(Client::knock(front.write).read_refusal().sqlstate, "53300");
     }
     session.ask();
+}
+
+/// The connections that a client leaves without a whole first packet.
+fn silent(to: SocketAddr) -> [Client; 3] {
+    [&b""[..], &wire::startup(0)[..9], b"\x16\x03\x01\0\x06hel"].map(|bytes| {
+        let mut client = Client::connect(to);
+        client.send(bytes);
+        client
+    })
+}
+
+#[test]
+fn silent_connections_give_way_oldest_first_and_sessions_do_not() {
+    let server = FakeServer::welcoming("off");
+    let front = Front::wanting(&[&server], |config| config.proxy.sessions_max = 4);
+    let clients = |count| {
+        let what = format!("{count} clients");
+        eventually(&what, || front.stats.clients.load(Ordering::Relaxed) == count);
+    };
+    let mut session = Client::log_in(front.write);
+    let mut silent = silent(front.write);
+    clients(4);
+    // A client that has just connected does not give way.
+    assert_eq!(Client::knock(front.write).read_refusal().sqlstate, "53300");
+    std::thread::sleep(Duration::from_millis(1_200));
+    let mut sessions = vec![Client::log_in(front.write)];
+    silent[0].read_end();
+    silent[1].hears_nothing();
+    sessions.extend([Client::log_in(front.write), Client::log_in(front.write)]);
+    silent[1].read_end();
+    silent[2].read_end();
+    assert_eq!(Client::knock(front.write).read_refusal().sqlstate, "53300");
+    sessions.iter_mut().chain([&mut session]).for_each(Client::ask);
+    assert_eq!(front.stats.silent_closed.load(Ordering::Relaxed), 3);
+    assert_eq!(front.stats.turned_away.load(Ordering::Relaxed), 2);
+}
+
+#[test]
+fn a_client_that_sends_no_hello_after_its_request_for_tls_gives_way() {
+    let server = FakeServer::raw(|mut stream| {
+        use std::io::{Read, Write};
+        let mut request = [0; 8];
+        if stream.read_exact(&mut request).is_ok() && request == *wire::ssl_request() {
+            stream.write_all(b"S").unwrap();
+        }
+        let _ = std::io::copy(&mut stream, &mut std::io::sink());
+    });
+    let front = Front::wanting(&[&server], |config| config.proxy.sessions_max = 2);
+    let tls = |hello: &[u8]| {
+        let mut client = Client::connect(front.write);
+        client.send(&wire::ssl_request());
+        assert_eq!(client.read(1), b"S");
+        client.send(hello);
+        client
+    };
+    let mut half = tls(b"\x16\x03\x01\0\x06hel");
+    let mut whole = tls(b"\x16\x03\x01\0\x05hello");
+    eventually("both are connected", || server.connections_open() == 2);
+    std::thread::sleep(Duration::from_millis(1_200));
+    let _third = tls(b"");
+    half.read_end();
+    whole.hears_nothing();
+    eventually("its server connection is closed", || server.connections_open() == 2);
+}
+
+#[test]
+fn a_hello_that_never_completes_ends_with_the_login_timeout() {
+    let server = FakeServer::raw(|mut stream| {
+        use std::io::Write;
+        let _ = stream.write_all(b"S");
+        let _ = std::io::copy(&mut stream, &mut std::io::sink());
+    });
+    let front = Front::wanting(&[&server], |config| {
+        config.proxy.login_timeout = Duration::from_secs(1);
+    });
+    let began = Instant::now();
+    let mut silent = silent(front.write);
+    silent.iter_mut().for_each(Client::read_end);
+    assert_eq!(server.connections(), 0);
+    let mut client = Client::connect(front.write);
+    client.send(&wire::ssl_request());
+    assert_eq!(client.read(1), b"S");
+    client.send(b"\x16\x03\x01\0\x06hel");
+    client.read_end();
+    assert!((2..5).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+    eventually("its server connection is closed", || server.connections_open() == 0);
+}
+
+#[test]
+fn one_address_cannot_take_every_place() {
+    let server = FakeServer::with_key("off", &[0, 0, 0, 7, 1, 2, 3, 4]);
+    let front = Front::wanting(&[&server], |config| {
+        config.proxy.sessions_max = 10;
+        config.proxy.sessions_per_address_max = Some(2);
+    });
+    let _sessions = [Client::log_in(front.write), Client::log_in(front.write)];
+    let refusal = Client::knock(front.write).read_refusal();
+    assert_eq!(refusal.sqlstate, "53300");
+    assert_eq!(
+        refusal.message,
+        "pgsteer has 2 clients of this address already, its limit (sessions_per_address_max)"
+    );
+    // It needs its cancel requests all the same.
+    let mut cancel = Client::connect(front.write);
+    cancel.send(&wire::cancel_request(&[0, 0, 0, 7, 1, 2, 3, 4]));
+    cancel.read_end();
+    assert_eq!(server.connections(), 3);
+    let mut other = Client::connect_from("127.0.0.2".parse().unwrap(), front.write);
+    other.send(&wire::startup(0));
+    other.read_burst();
 }
 
 /// 2,000 connections that say nothing, half of something, or nonsense again and again.

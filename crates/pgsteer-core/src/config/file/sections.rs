@@ -212,6 +212,8 @@ fn proxy(s: &mut Section<'_, '_>) -> ProxyDraft {
     ProxyDraft {
         workers: s.read("workers", whole(limits::WORKERS)),
         sessions_max: s.read("sessions_max", whole(limits::SESSIONS)),
+        sessions_per_address_max: s
+            .read("sessions_per_address_max", whole(limits::SESSIONS_PER_ADDRESS)),
         login_timeout: s.read("login_timeout_seconds", seconds(limits::LOGIN_TIMEOUT)),
         shutdown_grace: s.read("shutdown_grace_seconds", seconds(limits::SHUTDOWN_GRACE)),
         keepalive: s.read("keepalive_seconds", seconds(limits::KEEPALIVE)),

@@ -55,6 +55,7 @@ fn proxy(draft: &ProxyDraft) -> ProxyConfig {
     ProxyConfig {
         workers: count(&draft.workers),
         sessions_max: count(&draft.sessions_max).unwrap_or(default.sessions_max),
+        sessions_per_address_max: count(&draft.sessions_per_address_max),
         login_timeout: draft.login_timeout.or(default.login_timeout),
         shutdown_grace: draft.shutdown_grace.or(default.shutdown_grace),
         keepalive: draft.keepalive.or(default.keepalive),

@@ -95,9 +95,19 @@ impl Facts {
             stats.turned_away.load(Relaxed),
         )?;
         page.counter_alone(
+            "pgsteer_clients_silent_closed",
+            "Client connections without a first packet that were closed to make room for others.",
+            stats.silent_closed.load(Relaxed),
+        )?;
+        page.counter_alone(
             "pgsteer_cancels",
             "Cancel requests taken.",
             stats.cancels.load(Relaxed),
+        )?;
+        page.counter_alone(
+            "pgsteer_cancels_dropped",
+            "Cancel requests that were dropped because too many were under way.",
+            stats.cancels_dropped.load(Relaxed),
         )?;
         page.counter_alone(
             "pgsteer_garbage",
