@@ -87,7 +87,7 @@ max_sessions = 3
     pgsteer.toml:14:1: services.read.max_lag: there is no key `max_lag` in [services.read]
         help: did you mean `lag_bytes_max`?
     pgsteer.toml:15:1: services.read.balance: there is no key `balance` in [services.read]
-        help: known here: listen, role, hold_seconds, lag_bytes_max, lag_seconds_max, fallback, tags, pooler_port, pooler_down, connect_timeout_seconds
+        help: known here: listen, role, hold_seconds, lag_bytes_max, lag_seconds_max, fallback, tags, pooler_port, pooler_down, connect_timeout_seconds, member_sessions_max, sessions_max, stick, on_promotion
     pgsteer.toml:17:1: http.port: there is no key `port` in [http]
         help: known here: listen
     pgsteer.toml:19:1: proxy.max_sessions: there is no key `max_sessions` in [proxy]
@@ -418,6 +418,7 @@ fn a_service_for_writes_has_neither_lag_nor_fallback() {
 lag_bytes_max = '16MB'
 lag_seconds_max = 10
 fallback = 'primary'
+on_promotion = 'end'
 ";
     assert_snapshot!(wrong_beside_patroni(text), @r#"
     pgsteer.toml:5:17: services.write.lag_bytes_max: a lag limit has no meaning on a service with role primary
@@ -425,6 +426,8 @@ fallback = 'primary'
     pgsteer.toml:6:19: services.write.lag_seconds_max: a lag limit has no meaning on a service with role primary
         help: remove it, or set role = "replica"
     pgsteer.toml:7:12: services.write.fallback: falling back to the primary has no meaning on a service with role primary
+        help: remove it, or set role = "replica"
+    pgsteer.toml:8:16: services.write.on_promotion: what happens to sessions on a promotion has no meaning on a service with role primary
         help: remove it, or set role = "replica"
     "#);
 }
@@ -444,6 +447,35 @@ fn authorities_are_of_no_use_where_nothing_is_verified() {
         help: did you mean `ca`?
     pgsteer.toml:6:16: check.require_auth: `md5,!none` mixes methods that are accepted with methods that are not
         help: either the methods that are accepted, or each that is not with `!` in front
+    ");
+}
+
+#[test]
+fn limits_and_choices_of_a_service_are_checked() {
+    let text = "
+[services.write]
+member_sessions_max = 0
+sessions_max = 'many'
+stick = 'cookie'
+[services.read]
+stick = 'source'
+on_promotion = 'kill'
+[proxy]
+sessions_per_address_max = 0
+";
+    assert_snapshot!(wrong_beside_patroni(text), @"
+    pgsteer.toml:5:23: services.write.member_sessions_max: `0` is out of range
+        help: from 1 to 1000000
+    pgsteer.toml:6:16: services.write.sessions_max: expects a whole number, found a string
+        help: a bare number from 1 to 1000000
+    pgsteer.toml:7:9: services.write.stick: `cookie` is not one of the possible words
+        help: one of none, address
+    pgsteer.toml:9:9: services.read.stick: `source` is not one of the possible words
+        help: did you mean `address`?
+    pgsteer.toml:10:16: services.read.on_promotion: `kill` is not one of the possible words
+        help: one of keep, end
+    pgsteer.toml:12:28: proxy.sessions_per_address_max: `0` is out of range
+        help: from 1 to 1000000
     ");
 }
 

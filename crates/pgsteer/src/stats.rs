@@ -1,7 +1,7 @@
 //! What the proxy counts, for the pages. Atomics that the workers write and the pages read.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use pgsteer_core::names::{MemberName, ServiceName};
 
@@ -38,6 +38,12 @@ pub struct ServiceStats {
     members: ByName<MemberName, MemberStats>,
     /// Clients on hold now.
     pub held: AtomicUsize,
+    /// Those of them that wait for a place because of a limit on sessions.
+    pub queued: AtomicUsize,
+    /// The limits on sessions of the service, and of it at one member; 0 for none.
+    pub sessions_max: AtomicUsize,
+    /// See `sessions_max`.
+    pub member_sessions_max: AtomicUsize,
     /// Clients that were ever on hold.
     pub held_total: AtomicU64,
     /// Milliseconds that clients spent on hold, in all.
@@ -67,6 +73,12 @@ impl Stats {
 }
 
 impl ServiceStats {
+    /// Notes the limits that hold from now on.
+    pub fn set_limits(&self, sessions_max: Option<usize>, member_sessions_max: Option<usize>) {
+        self.sessions_max.store(sessions_max.unwrap_or(0), Ordering::Relaxed);
+        self.member_sessions_max.store(member_sessions_max.unwrap_or(0), Ordering::Relaxed);
+    }
+
     /// The counters of one member, made when first asked for.
     pub fn member(&self, name: &MemberName) -> Arc<MemberStats> {
         self.members.of(name)

@@ -88,6 +88,9 @@ pub enum Conflict {
     /// A fallback on a service that has no replicas.
     #[error("falling back to the primary has no meaning on a service with role {0}")]
     FallbackOnRole(Role),
+    /// A policy for the promotion of replicas on a service that has none.
+    #[error("what happens to sessions on a promotion has no meaning on a service with role {0}")]
+    PromotionOnRole(Role),
     /// A policy for a pooler that there is none of.
     #[error("without `pooler_port` the service uses no pooler")]
     PoolerDownWithoutPort,
@@ -165,7 +168,9 @@ impl Conflict {
             Conflict::NoReplica { .. } => {
                 "list the other members, set fallback = \"primary\", or keep only [services.write]".into()
             }
-            Conflict::LagOnRole(_) | Conflict::FallbackOnRole(_) => {
+            Conflict::LagOnRole(_)
+            | Conflict::FallbackOnRole(_)
+            | Conflict::PromotionOnRole(_) => {
                 "remove it, or set role = \"replica\"".into()
             }
             Conflict::PoolerDownWithoutPort => {

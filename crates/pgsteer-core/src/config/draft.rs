@@ -13,7 +13,9 @@ use std::time::Duration;
 use super::error::Place;
 use super::limits::{READ_LISTEN, WRITE_LISTEN};
 use super::purpose::Purpose;
-use super::{PoolerDown, RequireAuth, SplitBrain, SslMode, Verify, Vocabulary, Weight};
+use super::{
+    OnPromotion, PoolerDown, RequireAuth, SplitBrain, SslMode, Stick, Verify, Vocabulary, Weight,
+};
 use crate::claim::Role;
 use crate::names::{ClusterName, Endpoint, MemberName, ServiceName};
 
@@ -252,6 +254,14 @@ pub struct ServiceDraft {
     pub pooler_down: Field<PoolerDown>,
     /// `connect_timeout_seconds`.
     pub connect_timeout: Field<Duration>,
+    /// `member_sessions_max`.
+    pub member_sessions_max: Field<u64>,
+    /// `sessions_max`.
+    pub sessions_max: Field<u64>,
+    /// `stick`.
+    pub stick: Field<Stick>,
+    /// `on_promotion`.
+    pub on_promotion: Field<OnPromotion>,
 }
 
 impl ServiceDraft {
@@ -269,6 +279,10 @@ impl ServiceDraft {
             pooler_port: Field::default(),
             pooler_down: Field::default(),
             connect_timeout: Field::default(),
+            member_sessions_max: Field::default(),
+            sessions_max: Field::default(),
+            stick: Field::default(),
+            on_promotion: Field::default(),
         }
     }
 

@@ -89,6 +89,8 @@ pub const WORKERS: Whole = Whole::within(1, 256);
 pub const SESSIONS_DEFAULT: usize = 10_000;
 /// Client connections at once.
 pub const SESSIONS: Whole = Whole::within(1, 1_000_000).or(SESSIONS_DEFAULT as u64);
+/// Sessions of one service, in all or at one member.
+pub const SERVICE_SESSIONS: Whole = Whole::within(1, 1_000_000);
 /// Client connections of one address at once.
 pub const SESSIONS_PER_ADDRESS: Whole = Whole::within(1, 1_000_000);
 

@@ -254,6 +254,14 @@ pub struct ServiceConfig {
     /// How long one member has to accept a connection. To say its first word in the login it has
     /// five times as long, or until its gate is shut.
     pub connect_timeout: Duration,
+    /// Sessions of the service at one member. A client beyond it waits for a place.
+    pub member_sessions_max: Option<usize>,
+    /// Sessions of the service at all members together. A client beyond it waits for a place.
+    pub sessions_max: Option<usize>,
+    /// Which connections go to one member.
+    pub stick: Stick,
+    /// What becomes of the sessions at a replica that is promoted.
+    pub on_promotion: OnPromotion,
 }
 
 impl ServiceConfig {
@@ -270,6 +278,48 @@ impl ServiceConfig {
             pooler_port: None,
             pooler_down: PoolerDown::Shut,
             connect_timeout: limits::CONNECT_TIMEOUT.usual(),
+            member_sessions_max: None,
+            sessions_max: None,
+            stick: Stick::None,
+            on_promotion: OnPromotion::Keep,
+        }
+    }
+}
+
+/// Which connections of a service go to one member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stick {
+    /// None in particular: each goes to the open member with the fewest sessions.
+    None,
+    /// Those of one client address, while the gate of the member is open.
+    Address,
+}
+
+impl Stick {
+    /// The word used in configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Stick::None => "none",
+            Stick::Address => "address",
+        }
+    }
+}
+
+/// What becomes of the sessions of a service for replicas at a member that becomes the primary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnPromotion {
+    /// They go on at the primary.
+    Keep,
+    /// They are ended, so that the clients connect to a replica again.
+    End,
+}
+
+impl OnPromotion {
+    /// The word used in configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            OnPromotion::Keep => "keep",
+            OnPromotion::End => "end",
         }
     }
 }

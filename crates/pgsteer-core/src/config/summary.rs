@@ -4,8 +4,8 @@ use std::fmt;
 
 use super::units::{seconds_text, size_text};
 use super::{
-    AgentConfig, CheckConfig, ClusterConfig, Config, EtcdConfig, Membership, PatroniConfig,
-    PoolerDown, ServiceConfig, Verify, Weight,
+    AgentConfig, CheckConfig, ClusterConfig, Config, EtcdConfig, Membership, OnPromotion,
+    PatroniConfig, PoolerDown, ServiceConfig, Stick, Verify, Weight,
 };
 use crate::claim::Found;
 use crate::names::ServiceName;
@@ -164,6 +164,18 @@ fn wishes(f: &mut fmt::Formatter<'_>, service: &ServiceConfig) -> fmt::Result {
     }
     if service.fallback_primary {
         f.write_str(", primary if there is no replica")?;
+    }
+    if let Some(max) = service.sessions_max {
+        write!(f, ", at most {max} sessions")?;
+    }
+    if let Some(max) = service.member_sessions_max {
+        write!(f, ", at most {max} sessions at a member")?;
+    }
+    if service.stick == Stick::Address {
+        f.write_str(", one member for each client address")?;
+    }
+    if service.on_promotion == OnPromotion::End {
+        f.write_str(", sessions end on a promotion")?;
     }
     for (tag, value) in &service.tags {
         write!(f, ", tag {tag} = {value}")?;

@@ -2,7 +2,7 @@
 
 use super::problem::{Problem, Shown};
 use super::suggest::nearest;
-use super::{PoolerDown, SplitBrain, SslMode, Verify, Vocabulary, Weight};
+use super::{OnPromotion, PoolerDown, SplitBrain, SslMode, Stick, Verify, Vocabulary, Weight};
 use crate::claim::Role;
 
 /// Reads the role that a service wants.
@@ -70,6 +70,22 @@ pub fn pooler_down(text: &str) -> Result<PoolerDown, Problem> {
     choose(text, &[PoolerDown::Shut, PoolerDown::Bypass], PoolerDown::as_str, &[])
 }
 
+/// Reads which connections of a service go to one member.
+///
+/// # Errors
+/// Any other word than `none` and `address`.
+pub fn stick(text: &str) -> Result<Stick, Problem> {
+    choose(text, &[Stick::None, Stick::Address], Stick::as_str, &[("source", "address")])
+}
+
+/// Reads what becomes of the sessions at a replica that is promoted.
+///
+/// # Errors
+/// Any other word than `keep` and `end`.
+pub fn on_promotion(text: &str) -> Result<OnPromotion, Problem> {
+    choose(text, &[OnPromotion::Keep, OnPromotion::End], OnPromotion::as_str, &[])
+}
+
 /// Reads whether the primary serves reads while no replica is open.
 ///
 /// # Errors
@@ -126,6 +142,8 @@ mod tests {
         assert_eq!(verify("ca").unwrap(), Verify::Ca);
         assert_eq!(split_brain("highest_timeline").unwrap(), SplitBrain::HighestTimeline);
         assert_eq!(pooler_down("bypass").unwrap(), PoolerDown::Bypass);
+        assert_eq!(stick("address").unwrap(), Stick::Address);
+        assert_eq!(on_promotion("end").unwrap(), OnPromotion::End);
         assert!(fallback("primary").unwrap());
         assert!(!fallback("none").unwrap());
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Engine, Gates};
 use crate::claim::Role;
-use crate::config::ServiceConfig;
+use crate::config::{OnPromotion, ServiceConfig};
 use crate::gate::{Gate, Sessions, Turn};
 use crate::judge::Trust;
 use crate::judge::fitness::Case;
@@ -60,7 +60,7 @@ impl Turning<'_> {
             let old = self.old_gate(name);
             let case = self.case(name, &old);
             let verdict = self.unreachable(&case).unwrap_or_else(|| case.verdict());
-            gates.insert(name.clone(), old.next(self.turn(&case, verdict)));
+            gates.insert(name.clone(), old.next(self.turn(&case, &old, verdict)));
         }
         if self.service.fallback_primary {
             self.stand_in(&mut gates);
@@ -87,7 +87,7 @@ impl Turning<'_> {
                 false if replica_serves || replica_comes => continue,
                 _ => case.verdict_as_stand_in(),
             };
-            gates.insert(name.clone(), old.next(self.turn(&case, verdict)));
+            gates.insert(name.clone(), old.next(self.turn(&case, &old, verdict)));
         }
     }
 
@@ -118,16 +118,32 @@ impl Turning<'_> {
         }
     }
 
-    fn turn(&self, case: &Case<'_>, verdict: Verdict) -> Turn {
+    /// The sessions are at a member that was promoted and serves the service no more. Those that
+    /// began while a primary stood in for the replicas are not meant: its gate is younger than
+    /// its role.
+    fn ends_on_promotion(&self, case: &Case<'_>, old: &Gate, verdict: &Verdict) -> bool {
+        self.service.role == Role::Replica
+            && self.service.on_promotion == OnPromotion::End
+            && case.standing.role == Role::Primary
+            && !matches!(case.standing.trust, Trust::None(_))
+            && matches!(verdict, Verdict::Shut(_))
+            && match old {
+                Gate::Open { since, .. } => *since < case.role_since,
+                other => other.since() <= case.role_since,
+            }
+    }
+
+    fn turn(&self, case: &Case<'_>, old: &Gate, verdict: Verdict) -> Turn {
         let (engine, member) = (self.engine, case.member);
         let silent = self.now.since(engine.quiet_since(member)) >= engine.cluster.silence;
         let lost = self.service.role == Role::Primary && case.standing.is_proof_against_writes();
+        let ended = self.ends_on_promotion(case, old, &verdict);
         Turn {
             verdict,
             evidence_asked_at: member.view.evidence_asked_at(self.service.pooler_port),
             way: case.way(),
             held_back: engine.is_handing_over(&member.found.name, self.service, self.now),
-            sessions: if silent || lost { Sessions::End } else { Sessions::Keep },
+            sessions: if silent || lost || ended { Sessions::End } else { Sessions::Keep },
             generation: self.generation,
             now: self.now,
         }

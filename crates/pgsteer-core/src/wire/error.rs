@@ -80,9 +80,52 @@ pub fn read_error(body: &[u8]) -> (String, String) {
     (field(b'C'), field(b'M'))
 }
 
+/// A refusal because the server has no connection left for anyone. `CONNECTION LIMIT` of a user or
+/// of a database has the same SQLSTATE, and is told by the function that reports it: names of
+/// functions are not translated (PostgreSQL, src/backend/utils/init).
+///
+/// `messages` end with an ErrorResponse.
+pub fn is_server_full(messages: &[u8]) -> bool {
+    const OTHER_LIMITS: [&[u8]; 2] = [b"RInitializeSessionUserId", b"RCheckMyDatabase"];
+    error_in(messages).is_some_and(|body| {
+        let mut fields = body.split(|byte| *byte == 0);
+        read_error(body).0 == sqlstate::TOO_MANY_CONNECTIONS
+            && !fields.any(|field| OTHER_LIMITS.contains(&field))
+    })
+}
+
+/// The body of the ErrorResponse in `messages`.
+fn error_in(messages: &[u8]) -> Option<&[u8]> {
+    let mut rest = messages;
+    while let [kind, a, b, c, d, ..] = *rest {
+        let len = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
+        let body = rest.get(5..len.saturating_add(1))?;
+        if kind == b'E' {
+            return Some(body);
+        }
+        rest = &rest[5 + body.len()..];
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_full_server_is_told_from_the_limit_of_a_database() {
+        let full = b"E\0\0\0\x19C53300\0RInitProcess\0\0";
+        let limit = b"E\0\0\0\x1dC53300\0RCheckMyDatabase\0\0";
+        let behind = [b"R\0\0\0\x08\0\0\0\0", &full[..]].concat();
+        assert!(is_server_full(full) && is_server_full(&behind));
+        assert!(is_server_full(b"E\0\0\0\x0cC53300\0\0"), "a pooler names no function");
+        assert!(!is_server_full(limit));
+        assert!(!is_server_full(b"E\0\0\0\x0cC57P03\0\0"));
+        for len in 0..behind.len() {
+            assert!(!is_server_full(&behind[..len]), "{len}");
+        }
+        assert!(!is_server_full(&[b'E', 0, 0, 0, 0, 0]));
+    }
 
     #[test]
     fn an_error_reads_back_as_it_was_written() {

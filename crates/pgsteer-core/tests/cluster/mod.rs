@@ -101,6 +101,7 @@ pub fn service(role: Role) -> ServiceConfig {
         pooler_port: None,
         pooler_down: PoolerDown::Shut,
         connect_timeout: Duration::from_secs(2),
+        ..ServiceConfig::new(([127, 0, 0, 1], 5000).into(), role)
     }
 }
 

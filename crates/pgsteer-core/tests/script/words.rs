@@ -12,7 +12,7 @@ use pgsteer_core::claim::{
     Fact, Failure, Found, News, Order, PatroniFacts, PoolerFacts, Progress, Role, ServerStart,
     Standby, TagFlags, Tags, TetherFacts, Unlisted,
 };
-use pgsteer_core::config::{ClusterConfig, Membership, PoolerDown, ServiceConfig};
+use pgsteer_core::config::{ClusterConfig, Membership, OnPromotion, PoolerDown, ServiceConfig};
 use pgsteer_core::identity::{About, Identity, Memory, Remembered};
 use pgsteer_core::load::Load;
 use pgsteer_core::names::MemberName;
@@ -320,6 +320,7 @@ pub fn service(role: &str, wishes: &[&str]) -> Result<ServiceConfig, String> {
         match key {
             "pooler" => service.pooler_port = Some(POOLER_PORT),
             "bypass" => service.pooler_down = PoolerDown::Bypass,
+            "end_on_promotion" => service.on_promotion = OnPromotion::End,
             "fallback" => service.fallback_primary = true,
             "lag_bytes_max" => service.lag_bytes_max = Some(number(value)?),
             "lag_max" => service.lag_max = Some(duration(value)?),

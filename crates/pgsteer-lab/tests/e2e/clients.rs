@@ -1,4 +1,4 @@
-//! The clients that people use: psql, pgbench, and psycopg in Python.
+//! The clients that people use: psql, pgbench, pg_dump, and psycopg in Python.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -19,6 +19,11 @@ pub fn psql(lab: &Lab, door: SocketAddr) -> Command {
 /// `pgbench` as the application at a door.
 pub fn pgbench(lab: &Lab, door: SocketAddr) -> Command {
     program(lab, "pgbench", door)
+}
+
+/// `pg_dump` as the application at a door.
+pub fn pg_dump(lab: &Lab, door: SocketAddr) -> Command {
+    program(lab, "pg_dump", door)
 }
 
 fn program(lab: &Lab, name: &str, door: SocketAddr) -> Command {

@@ -179,6 +179,15 @@ pub struct Service {
     pub role: String,
     /// Clients on hold now.
     pub held: u64,
+    /// Those of them that wait for a place because of a limit on sessions.
+    #[serde(default)]
+    pub queued: u64,
+    /// The most sessions of the service; null without a limit.
+    #[serde(default)]
+    pub sessions_max: Option<u64>,
+    /// The most sessions of the service at one member; null without a limit.
+    #[serde(default)]
+    pub member_sessions_max: Option<u64>,
     /// Clients that were ever on hold.
     pub held_total: u64,
     /// The time that clients spent on hold, in seconds, over all of them.

@@ -61,6 +61,8 @@ pub fn stats() -> Stats {
     stats.garbage.store(1, Relaxed);
     let write = stats.service(&service("write"));
     write.held.store(4, Relaxed);
+    write.queued.store(3, Relaxed);
+    write.set_limits(None, Some(100));
     write.held_total.store(9, Relaxed);
     write.held_ms_total.store(1_250, Relaxed);
     write.refused_total.store(1, Relaxed);

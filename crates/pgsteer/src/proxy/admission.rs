@@ -231,6 +231,11 @@ impl State {
 }
 
 impl Ticket {
+    /// The address of the client; an IPv4 address in IPv6 is an IPv4 address.
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+
     /// Begins a time in which the connection may have to give way. A connection that is being
     /// refused takes no room and never has to.
     pub fn silence(&self, now: Instant) -> Silence<'_> {

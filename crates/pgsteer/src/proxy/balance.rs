@@ -11,6 +11,7 @@ use pgsteer_core::names::{Endpoint, MemberName, ServiceName};
 use pgsteer_core::snapshot::Snapshot;
 
 use super::Service;
+use super::affinity::IMBALANCE_MAX;
 
 /// A member that may be dialled.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,35 +24,50 @@ pub struct Target {
     pub addresses: Vec<SocketAddr>,
     /// The Snapshot on which all workers must have acted first.
     pub generation: u64,
+    /// Sessions of the service there.
+    pub sessions: usize,
 }
 
-/// The open member of `service` with the fewest sessions that is not in `tried`.
+/// The open members of `service` that are not in `tried`, those with the fewest sessions first.
 ///
 /// `turn` breaks ties, so that equals take turns.
-pub fn pick(
+pub fn targets(
     snapshot: &Snapshot,
     service: &Service,
     tried: &BTreeSet<MemberName>,
     turn: usize,
-) -> Option<Target> {
-    let gates = &snapshot.services.get(&service.name)?.gates;
+) -> Vec<Target> {
+    let Some(state) = snapshot.services.get(&service.name) else { return Vec::new() };
+    let gates = &state.gates;
     let open = gates.iter().filter_map(|(name, gate)| match gate {
         Gate::Open { generation, .. } if !tried.contains(name) => Some((name, *generation)),
         _ => None,
     });
-    let mut targets: Vec<(usize, Target)> = open
+    let mut targets: Vec<Target> = open
         .filter_map(|(name, generation)| {
             let postgres = snapshot.members.get(name)?.postgres.clone();
             let addresses = addresses(snapshot, service, name);
             let sessions = service.stats.member(name).sessions.load(Ordering::Relaxed);
-            let target = Target { member: name.clone(), postgres, addresses, generation };
-            (!target.addresses.is_empty()).then_some((sessions, target))
+            let member = name.clone();
+            let target = Target { member, postgres, addresses, generation, sessions };
+            (!target.addresses.is_empty()).then_some(target)
         })
         .collect();
-    let fewest = targets.iter().map(|(sessions, _)| *sessions).min()?;
-    targets.retain(|(sessions, _)| *sessions == fewest);
-    let index = turn % targets.len();
-    Some(targets.swap_remove(index).1)
+    targets.sort_by_key(|target| target.sessions);
+    let fewest = targets.iter().take_while(|target| target.sessions == targets[0].sessions).count();
+    if fewest > 0 {
+        targets[..fewest].rotate_left(turn % fewest);
+    }
+    targets
+}
+
+/// Puts `member` in front, unless it has many more sessions than the least busy one.
+pub fn prefer(targets: &mut [Target], member: &MemberName) {
+    let fewest = targets.first().map_or(0, |target| target.sessions);
+    let preferred = targets.iter().position(|target| target.member == *member);
+    if let Some(index) = preferred.filter(|at| targets[*at].sessions <= fewest + IMBALANCE_MAX) {
+        targets[..=index].rotate_right(1);
+    }
 }
 
 /// The member at which clients of `service` may log in before its gate is open: the one that is
@@ -68,8 +84,9 @@ pub fn pick_early(snapshot: &Snapshot, service: &Service) -> Option<Target> {
     if addresses.is_empty() || !service.config.tags.iter().all(suits) {
         return None;
     }
+    let (member, postgres) = (member.clone(), state.postgres.clone());
     let generation = snapshot.generation;
-    Some(Target { member: member.clone(), postgres: state.postgres.clone(), addresses, generation })
+    Some(Target { member, postgres, addresses, generation, sessions: 0 })
 }
 
 /// The Snapshot in which the gate of `member` opened, if it is open.
@@ -96,20 +113,17 @@ pub fn addresses(snapshot: &Snapshot, service: &Service, member: &MemberName) ->
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use pgsteer_core::config::ServiceConfig;
     use pgsteer_core::reason::Reason;
 
     use super::*;
     use crate::http::sample;
-    use crate::stats::ServiceStats;
 
     fn service(wish: impl FnOnce(&mut ServiceConfig)) -> Service {
         let name = ServiceName::new("write").unwrap();
         let mut config = ServiceConfig::new(([127, 0, 0, 1], 0).into(), Role::Primary);
         wish(&mut config);
-        Service { name, config, stats: Arc::new(ServiceStats::default()) }
+        Service::alone(name, config)
     }
 
     /// Nobody is open for writes, and one member is promoting.
@@ -131,6 +145,23 @@ mod tests {
         assert_eq!(target.member, member);
         assert_eq!(opened_in(&snapshot, &ServiceName::new("write").unwrap(), &member), None);
         assert_eq!(pick_early(&sample::calm(), &service(|_| {})), None);
+    }
+
+    #[test]
+    fn equals_take_turns_and_a_preferred_member_comes_first_unless_it_is_far_ahead() {
+        let named = |name: &str, sessions| Target {
+            member: MemberName::new(name).unwrap(),
+            postgres: Endpoint::new(name, 5432).unwrap(),
+            addresses: Vec::new(),
+            generation: 1,
+            sessions,
+        };
+        for (sessions, expected) in [(IMBALANCE_MAX, "n2 n1"), (IMBALANCE_MAX + 1, "n1 n2")] {
+            let mut targets = [named("n1", 0), named("n2", sessions)];
+            prefer(&mut targets, &MemberName::new("n2").unwrap());
+            let names = targets.map(|target| target.member.to_string());
+            assert_eq!(names.join(" "), expected);
+        }
     }
 
     #[test]

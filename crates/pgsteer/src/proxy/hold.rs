@@ -1,4 +1,5 @@
-//! From a parked client to a connected member: wait for a gate, dial, try the next one.
+//! From a parked client to a connected member: wait for a gate, wait for a permit where sessions
+//! are limited, dial, try the next one.
 //!
 //! While a member is promoting the first few clients on hold are connected to it already, to log
 //! in early: they are served as soon as its gate opens, and not a fork and a login later.
@@ -6,22 +7,27 @@
 use std::collections::BTreeSet;
 use std::future::pending;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use pgsteer_core::config::Stick;
 use pgsteer_core::names::MemberName;
-use pgsteer_core::wire::error::{ErrorFields, sqlstate};
+use pgsteer_core::wire::error::ErrorFields;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::balance::{Target, opened_in, pick, pick_early};
+use super::affinity::Sticking;
+use super::balance::{Target, opened_in, pick_early, prefer, targets};
+use super::capacity::{Choice, Permit, Position, Waiting};
 use super::client::Client;
 use super::guard::Guard;
+use super::held::{Held, Queued};
 use super::queue::Slot;
 use super::seat::{Place, Seat};
 use super::tcp::dial;
+use super::vain::{Vain, Words, words};
 use super::worker::{Look, Worker};
 use super::{Phase, Service};
 use crate::doubts::Doubts;
@@ -40,6 +46,10 @@ pub struct Connected {
     pub slot: Option<Slot>,
     /// The seat.
     pub seat: Seat,
+    /// The session's part of what the service may have.
+    pub permit: Permit,
+    /// The client address keeps its member as long as this session lives.
+    pub sticking: Option<Sticking>,
     /// The login is early and its client still on hold: the gate of the member is not open yet.
     pub held: Option<Held>,
 }
@@ -49,6 +59,14 @@ pub struct Connected {
 pub struct Search {
     /// Where the members that refuse are named.
     doubts: Arc<Doubts>,
+    /// The address of the client.
+    address: IpAddr,
+    /// The client asks for TLS, so its bytes cannot be read.
+    is_opaque: bool,
+    /// Its position in the order of arrival, from when it first wanted a member.
+    ticket: Option<u64>,
+    /// Keeps that position while there is no permit for it.
+    position: Option<Position>,
     /// When the client first wanted a member.
     began: Option<Instant>,
     /// Members that failed in this round.
@@ -61,22 +79,15 @@ pub struct Search {
     last_failure: Option<String>,
 }
 
-/// Why a search came to nothing.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Vain {
-    /// The time on hold is up.
-    TimeUp,
-    /// The client went away.
-    ClientGone,
-    /// pgsteer is shutting down.
-    Stopping,
-}
-
 impl Search {
-    /// A search that begins when a member is first asked for.
-    pub fn begin(doubts: Arc<Doubts>) -> Search {
+    /// A search for a client at `address`, which begins when a member is first asked for.
+    pub fn begin(address: IpAddr, doubts: Arc<Doubts>) -> Search {
         Search {
             doubts,
+            address,
+            is_opaque: false,
+            ticket: None,
+            position: None,
             began: None,
             tried: BTreeSet::new(),
             rounds: 0,
@@ -84,6 +95,11 @@ impl Search {
             may_go_early: false,
             last_failure: None,
         }
+    }
+
+    /// Notes that the client asks for TLS.
+    pub fn is_opaque(&mut self) {
+        self.is_opaque = true;
     }
 
     /// Lets the client log in early: its login is in the clear and can be held back.
@@ -127,9 +143,40 @@ impl Search {
         }
     }
 
+    /// Notes that a member takes no more sessions at present. It may be tried again as soon as there
+    /// is a permit for it.
+    pub fn full(&mut self, seat: &Seat, why: &str) {
+        seat.stats().failed_total.fetch_add(1, Ordering::Relaxed);
+        let member = seat.member();
+        self.doubts.give(member);
+        tracing::debug!(%member, why, "member refuses the login, the client waits");
+        self.last_failure = Some(format!("{member}: {why}"));
+    }
+
     /// Another open member is there that was not tried yet.
     pub fn has_alternative(&self, worker: &Worker, service: &Service) -> bool {
-        pick(&worker.snapshot(), service, &self.tried, 0).is_some()
+        !targets(&worker.snapshot(), service, &self.tried, 0).is_empty()
+    }
+
+    /// The members that the client may go to, best first.
+    fn targets(&self, worker: &Worker, service: &Service) -> Vec<Target> {
+        let turn = worker.next_turn();
+        let mut targets = targets(&worker.snapshot(), service, &self.tried, turn);
+        let now = std::time::Instant::now();
+        match service.config.stick {
+            Stick::Address => {
+                let names = names(&targets);
+                let member = service.affinity.stick(self.address, &names, now);
+                targets.retain(|target| Some(&target.member) == member.as_ref());
+            }
+            Stick::None if self.is_opaque && targets.len() > 1 => {
+                if let Some(member) = service.affinity.busy_member(self.address, now) {
+                    prefer(&mut targets, &member);
+                }
+            }
+            Stick::None => {}
+        }
+        targets
     }
 
     /// Connects to a member, after waiting for one if need be.
@@ -139,31 +186,90 @@ impl Search {
         service: &Arc<Service>,
         client: &Client,
     ) -> Result<Connected, Vain> {
+        let found = self.find(worker, service, client).await;
+        // A client that is refused must not keep others waiting while it reads why.
+        self.position = None;
+        found
+    }
+
+    async fn find(
+        &mut self,
+        worker: &Worker,
+        service: &Arc<Service>,
+        client: &Client,
+    ) -> Result<Connected, Vain> {
         self.began();
+        let ticket = *self.ticket.get_or_insert_with(|| worker.shared().next_ticket());
         let guard = Guard::of(worker, service);
         loop {
             if !guard.lets_pass() {
                 self.pass(guard, service, client).await?;
             }
             let look = worker.look();
-            let target = match pick(&worker.snapshot(), service, &self.tried, worker.next_turn()) {
-                Some(target) => target,
-                None => {
-                    if let Some(connected) = self.connect_early(worker, service, client).await? {
-                        return Ok(connected);
-                    }
-                    self.park(worker, service, client, look).await?;
-                    continue;
+            let seen = worker.snapshot().generation;
+            let mut targets = self.targets(worker, service);
+            let Some(generation) = targets.first().map(|target| target.generation) else {
+                self.position.get_or_insert_with(|| service.capacity.position(ticket));
+                service.capacity.look(ticket, seen);
+                if let Some(connected) = self.connect_early(worker, service, client).await? {
+                    return Ok(connected);
                 }
+                self.park(worker, service, client, look).await?;
+                continue;
             };
-            if !worker.barrier().is_passed(target.generation) {
+            targets.retain(|target| worker.barrier().is_passed(target.generation));
+            if targets.is_empty() {
                 // The gate may have moved again by the time all workers have acted.
-                self.acted(worker, service, client, target.generation).await?;
+                self.acted(worker, service, client, generation).await?;
                 continue;
             }
-            if let Some(connected) = self.dial(worker, service, client, target).await? {
+            self.position.get_or_insert_with(|| service.capacity.position(ticket));
+            let choices = choices(&targets);
+            let permit = match service.capacity.take(ticket, seen, &choices) {
+                Ok(permit) => permit,
+                Err(waiting) => {
+                    match self.queue(worker, service, client, (waiting, look), &choices).await? {
+                        Some(permit) => permit,
+                        None => continue,
+                    }
+                }
+            };
+            self.position = None;
+            // The gate may have been shut while the client waited.
+            let mut targets = self.targets(worker, service).into_iter();
+            let is_meant = |target: &Target| {
+                target.member == *permit.member() && worker.barrier().is_passed(target.generation)
+            };
+            let Some(target) = targets.find(is_meant) else { continue };
+            if let Some(connected) = self.dial(worker, service, client, target, permit).await? {
                 return Ok(connected);
             }
+        }
+    }
+
+    /// Waits in the queue for a permit for one of `choices`; the client is on hold meanwhile. None if
+    /// it is time to look at the gates again.
+    async fn queue(
+        &mut self,
+        worker: &Worker,
+        service: &Arc<Service>,
+        client: &Client,
+        (mut waiting, look): (Waiting, Look),
+        choices: &[Choice],
+    ) -> Result<Option<Permit>, Vain> {
+        let shortage = || service.capacity.shortage(choices).map_or(Vain::TimeUp, Vain::NoRoom);
+        let deadline = match self.deadline(worker, service) {
+            Err(Vain::TimeUp) => return Err(shortage()),
+            deadline => deadline?,
+        };
+        let _held = self.hold(service);
+        let _queued = Queued::new(service);
+        tokio::select! {
+            biased;
+            permit = waiting.granted() => Ok(Some(permit)),
+            () = worker.changed_since(look) => Ok(waiting.granted_now()),
+            () = client.gone() => Err(Vain::ClientGone),
+            () = sleep_until(deadline) => Err(shortage()),
         }
     }
 
@@ -174,7 +280,10 @@ impl Search {
         service: &Arc<Service>,
         client: &Client,
         target: Target,
+        permit: Permit,
     ) -> Result<Option<Connected>, Vain> {
+        let is_sticky = service.config.stick == Stick::Address;
+        let sticking = is_sticky.then(|| service.affinity.sticking(self.address));
         let stats = service.stats.member(&target.member);
         let (service_name, member) = (service.name.clone(), target.member);
         let place = Place { service: service_name, member, postgres: target.postgres };
@@ -189,7 +298,8 @@ impl Search {
             _ = seat.ending() => "its gate was shut before it was connected".to_owned(),
             dialled = dial_member(worker, &target.addresses, limit) => match dialled {
                 Ok(server) => {
-                    return Ok(Some(Connected { server, slot: Some(slot), seat, held: None }));
+                    let (slot, held) = (Some(slot), None);
+                    return Ok(Some(Connected { server, slot, seat, permit, sticking, held }));
                 }
                 Err(error) => error.to_string(),
             },
@@ -214,6 +324,9 @@ impl Search {
         let Some(slot) = worker.shared().queues.of(&target.member).early_slot() else {
             return Ok(None);
         };
+        let permit = service.capacity.take_early(&target.member);
+        let Some(permit) = permit else { return Ok(None) };
+        self.position = None;
         self.may_go_early = false;
         let held = self.hold(service);
         let stats = service.stats.member(&target.member);
@@ -226,8 +339,8 @@ impl Search {
             _ = seat.ending() => "it is promoting no more".to_owned(),
             dialled = dial_member(worker, &addresses, limit) => match dialled {
                 Ok(server) => {
-                    let (slot, held) = (Some(slot), Some(held));
-                    return Ok(Some(Connected { server, slot, seat, held }));
+                    let (slot, held, sticking) = (Some(slot), Some(held), None);
+                    return Ok(Some(Connected { server, slot, seat, permit, sticking, held }));
                 }
                 Err(error) => error.to_string(),
             },
@@ -382,44 +495,34 @@ impl Search {
         service: &Service,
         client: &mut Client,
     ) {
-        let Some((message, detail)) = self.note_refusal(vain, worker, service) else { return };
-        client
-            .refuse(&ErrorFields {
-                sqlstate: sqlstate::CANNOT_CONNECT_NOW,
-                message: &message,
-                detail: &detail,
-                hint: "`pgsteer status` shows every member and why its gate is shut.",
-            })
-            .await;
+        let Some(refusal) = self.note_refusal(vain, worker, service) else { return };
+        let Words { sqlstate, message, detail, hint } = &refusal;
+        client.refuse(&ErrorFields { sqlstate, message, detail, hint }).await;
     }
 
-    /// Counts and logs that the client is refused. Returns the message and its detail; none if the
-    /// client has left.
-    pub fn note_refusal(
-        &self,
-        vain: &Vain,
-        worker: &Worker,
-        service: &Service,
-    ) -> Option<(String, String)> {
-        let message = match vain {
-            Vain::ClientGone => return None,
-            Vain::Stopping => "pgsteer is shutting down".to_owned(),
-            Vain::TimeUp => format!(
-                "pgsteer has no {} for service {} (waited {:.1} s)",
-                service.config.role,
-                service.name,
-                self.began.map_or(Duration::ZERO, |began| began.elapsed()).as_secs_f64(),
-            ),
-        };
+    /// Counts and logs that the client is refused. Returns what it reads; none if it has left.
+    pub fn note_refusal(&self, vain: &Vain, worker: &Worker, service: &Service) -> Option<Words> {
+        let mut words = words(vain, service, self.began)?;
         service.stats.refused_total.fetch_add(1, Ordering::Relaxed);
         let snapshot = worker.snapshot();
         let mut detail = snapshot.why_shut(&service.name);
         if let Some(failure) = &self.last_failure {
             detail = format!("{detail}; last try: {failure}");
         }
-        tracing::info!(service = %service.name, %message, %detail, "client refused");
-        Some((message, detail))
+        tracing::info!(service = %service.name, message = %words.message, %detail, "client refused");
+        words.detail = detail;
+        Some(words)
     }
+}
+
+fn choices(targets: &[Target]) -> Vec<Choice> {
+    let choice =
+        |target: &Target| Choice { member: target.member.clone(), generation: target.generation };
+    targets.iter().map(choice).collect()
+}
+
+fn names(targets: &[Target]) -> Vec<MemberName> {
+    targets.iter().map(|target| target.member.clone()).collect()
 }
 
 /// Dials a member, unless its address is one of pgsteer itself.
@@ -431,29 +534,6 @@ async fn dial_member(
     let shared = worker.shared();
     addresses.iter().try_for_each(|address| shared.own.check(*address))?;
     dial(addresses, limit, worker.limits()).await
-}
-
-/// A client on hold, counted.
-#[derive(Debug)]
-pub struct Held {
-    service: Arc<Service>,
-    since: Instant,
-}
-
-impl Held {
-    fn new(service: &Arc<Service>) -> Held {
-        service.stats.held.fetch_add(1, Ordering::Relaxed);
-        Held { service: Arc::clone(service), since: Instant::now() }
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        let stats = &self.service.stats;
-        stats.held.fetch_sub(1, Ordering::Relaxed);
-        let millis = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
-        stats.held_ms_total.fetch_add(millis, Ordering::Relaxed);
-    }
 }
 
 #[cfg(test)]
@@ -469,7 +549,6 @@ mod tests {
     use super::*;
     use crate::http::sample;
     use crate::proxy::Shared;
-    use crate::stats::ServiceStats;
 
     #[tokio::test]
     async fn an_early_login_waits_until_all_workers_have_acted_on_the_open_gate() {
@@ -483,8 +562,8 @@ mod tests {
             hold: Duration::from_secs(60),
             ..ServiceConfig::new(([127, 0, 0, 1], 0).into(), Role::Primary)
         };
-        let service = Service { name, config, stats: Arc::new(ServiceStats::default()) };
-        let search = Search::begin(Arc::default());
+        let service = Service::alone(name, config);
+        let search = Search::begin([127, 0, 0, 1].into(), Arc::default());
         let mut opened = pin!(search.opened(&worker, &service, &member));
         let mut look = || opened.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         assert_eq!(look(), Poll::Pending);

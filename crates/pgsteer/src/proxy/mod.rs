@@ -6,12 +6,15 @@
 //! would be shared in silence), and we choose who shares a worker, not a hash.
 
 mod admission;
+mod affinity;
 mod balance;
 mod barrier;
 mod cancel;
+mod capacity;
 mod client;
 mod door;
 mod guard;
+mod held;
 mod hold;
 mod login;
 mod own;
@@ -20,12 +23,13 @@ mod queue;
 mod seat;
 mod session;
 mod tcp;
+mod vain;
 mod worker;
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -38,11 +42,14 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
 use self::admission::{Admission, EXCESS_MAX, Limit, Silence, Ticket};
+use self::affinity::Affinity;
 use self::barrier::Barrier;
 use self::cancel::Cancels;
+use self::capacity::{Capacity, CapacityLimits};
 use self::door::Door;
 use self::own::OwnAddresses;
 use self::queue::Queues;
+use crate::by_name::ByName;
 use crate::heartbeat::Pulse;
 use crate::stats::{ServiceStats, Stats};
 
@@ -64,6 +71,19 @@ pub struct Service {
     pub config: ServiceConfig,
     /// What is counted of it.
     pub stats: Arc<ServiceStats>,
+    /// How many sessions it may have, and the queue for them. It outlives a reload.
+    capacity: Arc<Capacity>,
+    /// Which member a client address is led to. It outlives a reload.
+    affinity: Arc<Affinity>,
+}
+
+#[cfg(test)]
+impl Service {
+    /// A service of its own, in a test.
+    fn alone(name: ServiceName, config: ServiceConfig) -> Service {
+        let stats = Arc::default();
+        Service { name, config, stats, capacity: Arc::default(), affinity: Arc::default() }
+    }
 }
 
 /// What all workers share.
@@ -78,7 +98,18 @@ pub struct Shared {
     own: OwnAddresses,
     cancels: Arc<Cancels>,
     queues: Queues,
+    capacities: ByName<ServiceName, Capacity>,
+    affinities: ByName<ServiceName, Affinity>,
+    /// How many clients have asked for a member.
+    arrivals: AtomicU64,
     loads: Box<[AtomicUsize]>,
+}
+
+impl Shared {
+    /// The position of a client in the order of arrival, over all workers.
+    fn next_ticket(&self) -> u64 {
+        self.arrivals.fetch_add(1, Ordering::Relaxed)
+    }
 }
 
 #[cfg(test)]
@@ -98,6 +129,9 @@ impl Shared {
             own: OwnAddresses::default(),
             cancels: Arc::default(),
             queues: Queues::default(),
+            capacities: ByName::default(),
+            affinities: ByName::default(),
+            arrivals: AtomicU64::new(0),
             loads: Box::default(),
         })
     }
@@ -148,6 +182,11 @@ impl Admitted {
         self.exceeded
     }
 
+    /// The address of the client; an IPv4 address in IPv6 is an IPv4 address.
+    pub fn address(&self) -> IpAddr {
+        self.ticket.address()
+    }
+
     /// Begins a time in which the client has to send something, and may have to give way.
     pub fn silence(&self) -> Silence<'_> {
         self.ticket.silence(Instant::now())
@@ -195,6 +234,9 @@ impl Proxy {
             barrier: Barrier::new(workers),
             cancels: Arc::default(),
             queues: Queues::default(),
+            capacities: ByName::default(),
+            affinities: ByName::default(),
+            arrivals: AtomicU64::new(0),
             loads: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
         });
         let (mut jobs, mut threads) = (Vec::new(), Vec::new());
@@ -269,7 +311,15 @@ impl Proxy {
         for (name, service) in &config.services {
             let (address, config) = (service.listen, service.clone());
             let stats = self.shared.stats.service(name);
-            let service = Arc::new(Service { name: name.clone(), config, stats });
+            stats.set_limits(config.sessions_max, config.member_sessions_max);
+            let capacity = self.shared.capacities.of(name);
+            capacity.set_limits(CapacityLimits {
+                service_max: config.sessions_max,
+                member_max: config.member_sessions_max,
+            });
+            let affinity = self.shared.affinities.of(name);
+            let name = name.clone();
+            let service = Arc::new(Service { name, config, stats, capacity, affinity });
             if let Some(door) = self.doors.get(&address) {
                 door.change(service);
             } else if let Some(listener) = listeners.remove(&address) {

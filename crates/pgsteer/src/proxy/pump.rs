@@ -7,15 +7,17 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
+use std::mem::take;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
+use super::affinity::Opaque;
 use super::guard::{Guard, PolledGuard};
 use super::seat::{Ending, Seat};
 
@@ -57,13 +59,15 @@ pub enum End {
 }
 
 /// Moves bytes between `client` and `server` until the end, those to the server as `guard` lets them
-/// pass. `tail` is what the server sent last.
+/// pass. `tail` is what the server sent last. Where the bytes cannot be read, `opaque` is told who
+/// has sent some.
 pub async fn pump(
     client: &mut TcpStream,
     server: &mut TcpStream,
     seat: &Seat,
     guard: Guard<'_>,
     tail: Tail,
+    opaque: Option<&Opaque>,
 ) -> End {
     let (mut client_read, mut client_write) = client.split();
     let (mut server_read, mut server_write) = server.split();
@@ -74,9 +78,19 @@ pub async fn pump(
         if let Poll::Ready(ending) = seat.poll_ending(cx) {
             return Poll::Ready(End::Told { ending, at_boundary: down.is_at_boundary() });
         }
-        let up = up.poll(cx, &mut client_read, &mut server_write, &mut guard_up);
-        let down = down.poll(cx, &mut server_read, &mut client_write, &mut guard_down);
-        match (up, down) {
+        let upward = up.poll(cx, &mut client_read, &mut server_write, &mut guard_up);
+        let downward = down.poll(cx, &mut server_read, &mut client_write, &mut guard_down);
+        let (asked, answered) = (take(&mut up.has_read), take(&mut down.has_read));
+        if let Some(opaque) = opaque {
+            if answered {
+                opaque.answered(Instant::now());
+            }
+            // A client that sends at the same time has most likely the answer already.
+            if asked {
+                opaque.asked();
+            }
+        }
+        match (upward, downward) {
             // A session is over when the server has said its last word, whatever the client
             // may still want to say.
             (_, Poll::Ready(Ok(()))) => Poll::Ready(End::Finished),
@@ -108,6 +122,8 @@ struct Pipe {
     closed: bool,
     /// The last bytes that were read.
     tail: Tail,
+    /// Bytes were read since this was last looked at.
+    has_read: bool,
 }
 
 impl Pipe {
@@ -168,6 +184,7 @@ impl Pipe {
         ready!(Pin::new(&mut *from).poll_read(cx, &mut buffer))?;
         let mut rest = buffer.filled();
         self.ended = rest.is_empty();
+        self.has_read |= !self.ended;
         self.note_tail(rest);
         while !rest.is_empty() {
             if guard.poll(cx).is_pending() {
@@ -239,8 +256,10 @@ mod tests {
             let _ = tokio::time::timeout(PAUSE, client.write_all(&vec![0; 64 << 20])).await;
             registry.end(|_, _| Some(Ending::Gate(None)));
         };
-        let (end, ()) =
-            tokio::join!(pump(&mut ours, &mut server, &seat, Guard::NONE, Tail::default()), lose);
+        let (end, ()) = tokio::join!(
+            pump(&mut ours, &mut server, &seat, Guard::NONE, Tail::default(), None),
+            lose
+        );
         assert!(matches!(end, End::Told { .. }), "{end:?}");
         drop(server);
         let rest = member.read_to_end(&mut Vec::new()).await;

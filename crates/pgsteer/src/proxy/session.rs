@@ -8,24 +8,29 @@
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use pgsteer_core::claim::Role;
 use pgsteer_core::text::clean;
-use pgsteer_core::wire::error::{ErrorFields, sqlstate};
+use pgsteer_core::wire::error::{ErrorFields, is_server_full, sqlstate};
 use pgsteer_core::wire::startup::{CancelKey, SSL_REQUEST_PACKET, user_and_database};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::task::spawn_local;
+use tokio::time::{sleep, timeout};
 
 use super::admission::Limit;
+use super::affinity::Opaque;
 use super::balance::addresses;
 use super::cancel::Budget;
+use super::capacity::{PROBE_PAUSE, Permit, Refusal};
 use super::client::{Client, ClientError, Wish};
 use super::guard::Guard;
-use super::hold::{Connected, Search, Vain};
+use super::hold::{Connected, Search};
 use super::login::{Login, Opening, Outcome};
 use super::pump::{End, Tail, pump};
 use super::tcp::tune_client;
+use super::vain::Vain;
 use super::worker::Worker;
 use super::{Admitted, Service};
 
@@ -39,7 +44,8 @@ pub async fn serve(
     if tune_client(&stream, worker.limits()).is_err() {
         return;
     }
-    let search = Search::begin(Arc::clone(&worker.shared().stats.doubts));
+    let doubts = Arc::clone(&worker.shared().stats.doubts);
+    let search = Search::begin(admitted.address(), doubts);
     let (client, exceeded) = (Client::new(stream), admitted.exceeded());
     let session = Session { worker, service, client, search, admitted };
     match exceeded {
@@ -138,6 +144,7 @@ impl Session {
 
     /// The client asks for TLS: the member answers, and if it agrees all else is between them.
     async fn tls(mut self) {
+        self.search.is_opaque();
         loop {
             let Some(mut connected) = self.connect_for_tls().await else { return };
             let asked = timeout(self.service.config.connect_timeout, ask_for_tls(&mut connected));
@@ -209,7 +216,7 @@ impl Session {
     }
 
     /// The member has agreed to TLS: the client has to send its hello within `login_timeout`.
-    async fn handshake(mut self, mut connected: Connected) {
+    async fn handshake(mut self, connected: Connected) {
         let (mut silence, mut byte) = (self.admitted.silence(), [0; 1]);
         let hello = tokio::select! {
             biased;
@@ -222,25 +229,27 @@ impl Session {
         if !silence.end() || !matches!(hello, Ok(Ok(()))) {
             return;
         }
-        let ahead = std::mem::take(&mut self.client.ahead);
-        if connected.server.write_all(&ahead).await.is_ok() {
-            self.converse(connected, Tail::default()).await;
-        }
+        self.pass_hello(connected).await;
     }
 
     /// TLS without a request for it: the member gets all bytes from the first one on.
     async fn direct_tls(mut self) {
-        let mut connected =
-            match self.search.connect(&self.worker, &self.service, &self.client).await {
-                Ok(connected) => connected,
-                // An error in clear would be read as broken TLS.
-                Err(vain) => {
-                    if self.search.note_refusal(&vain, &self.worker, &self.service).is_some() {
-                        self.client.refuse_tls().await;
-                    }
-                    return;
+        self.search.is_opaque();
+        let connected = match self.search.connect(&self.worker, &self.service, &self.client).await {
+            Ok(connected) => connected,
+            // An error in clear would be read as broken TLS.
+            Err(vain) => {
+                if self.search.note_refusal(&vain, &self.worker, &self.service).is_some() {
+                    self.client.refuse_tls().await;
                 }
-            };
+                return;
+            }
+        };
+        self.pass_hello(connected).await;
+    }
+
+    /// Sends the member the client's hello; all that follows is between them.
+    async fn pass_hello(mut self, mut connected: Connected) {
         let ahead = std::mem::take(&mut self.client.ahead);
         let guard = Guard::of(&self.worker, &self.service);
         let sent = async {
@@ -253,7 +262,7 @@ impl Session {
             sent = sent => sent.is_ok(),
         };
         if is_sent {
-            self.converse(connected, Tail::default()).await;
+            self.converse_opaquely(connected).await;
         }
     }
 
@@ -275,11 +284,12 @@ impl Session {
             };
             match self.attempt(&mut login, &mut connected).await {
                 Outcome::Ready { key, tail } => {
+                    connected.permit.accepted();
                     let address = connected.server.peer_addr().ok();
                     let cancels = &self.worker.shared().cancels;
                     let _registered =
                         key.zip(address).map(|(key, address)| cancels.register(key, address));
-                    return self.converse(connected, tail).await;
+                    return self.converse(connected, tail, None).await;
                 }
                 Outcome::Refused { raw, retry } => {
                     if let Some(why) = retry {
@@ -287,6 +297,9 @@ impl Session {
                         if self.search.has_alternative(&self.worker, &self.service) {
                             continue;
                         }
+                    }
+                    if is_server_full(&raw) {
+                        refused(&connected.permit, Refusal::Full);
                     }
                     // A client that does not read must not keep the seat.
                     drop(connected);
@@ -298,6 +311,10 @@ impl Session {
                         drop(connected);
                         return self.refuse_midway(&why).await;
                     }
+                }
+                Outcome::Full { cause, why } => {
+                    self.search.full(&connected.seat, &why);
+                    refused(&connected.permit, cause);
                 }
                 Outcome::Vain(vain) => {
                     drop(connected);
@@ -324,19 +341,27 @@ impl Session {
         login.attempt_early(service, guard, client, connected, opening).await
     }
 
+    /// Bytes flow that cannot be read.
+    async fn converse_opaquely(&mut self, connected: Connected) {
+        let (address, member) = (self.admitted.address(), connected.seat.member().clone());
+        let session = self.service.affinity.opaque(address, member, Instant::now());
+        self.converse(connected, Tail::default(), Some(session.opaque())).await;
+    }
+
     /// Bytes flow until the server, the client or the gate ends it. `tail` is what the server said
     /// last, where that can be read.
-    async fn converse(&mut self, mut connected: Connected, tail: Tail) {
+    async fn converse(&mut self, mut connected: Connected, tail: Tail, opaque: Option<&Opaque>) {
         let stats = connected.seat.stats();
         stats.sessions_total.fetch_add(1, Ordering::Relaxed);
         connected.slot = None;
         let guard = Guard::of(&self.worker, &self.service);
         let Connected { server, seat, .. } = &mut connected;
-        let end = pump(&mut self.client.stream, server, seat, guard, tail).await;
-        let Connected { server, seat, .. } = connected;
+        let end = pump(&mut self.client.stream, server, seat, guard, tail, opaque).await;
+        let Connected { server, seat, permit, sticking, .. } = connected;
         let member = seat.member().clone();
         drop(server);
         drop(seat);
+        drop((permit, sticking));
         tracing::debug!(service = %self.service.name, %member, ?end, "session over");
         if let End::Told { ending, at_boundary: true } = end {
             let message = ending.message(&member);
@@ -374,6 +399,23 @@ impl Session {
         let (user, database) = (user.map(clean), database.map(clean));
         tracing::debug!(service = %self.service.name, user = user.as_deref(), database = database.as_deref(), "login not finished");
     }
+}
+
+/// Notes that the member of `permit` has refused a login. As long as clients wait for it, one after
+/// the other is let through to try it again.
+fn refused(permit: &Permit, cause: Refusal) {
+    if !permit.refused(cause) {
+        return;
+    }
+    let (capacity, member) = (Arc::clone(permit.capacity()), permit.member().clone());
+    spawn_local(async move {
+        loop {
+            sleep(PROBE_PAUSE).await;
+            if !capacity.probe(&member) {
+                return;
+            }
+        }
+    });
 }
 
 /// What a client above a limit reads.

@@ -202,7 +202,7 @@ fn reason(cause: Option<&Cause>) -> &str {
 }
 
 fn services(cluster: &Cluster) -> Table {
-    let mut table = Table::new(["SERVICE", "WANTS", "ON HOLD", "REFUSED", "OPEN TO"]);
+    let mut table = Table::new(["SERVICE", "WANTS", "ON HOLD", "QUEUED", "REFUSED", "OPEN TO"]);
     for service in &cluster.services {
         let held = match service.held {
             0 => Paint::None,
@@ -212,6 +212,7 @@ fn services(cluster: &Cluster) -> Table {
             Cell::from(&service.name),
             Cell::from(&service.role),
             Cell::painted(&service.held.to_string(), held),
+            service.queued.to_string().into(),
             service.refused_total.to_string().into(),
             open_to(service),
         ]);

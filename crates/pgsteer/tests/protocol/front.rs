@@ -20,7 +20,7 @@ use pgsteer_core::reason::Reason;
 use pgsteer_core::snapshot::{Health, MemberState, ServiceState, Snapshot};
 use pgsteer_core::time::Moment;
 use tokio::runtime::Builder;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::client::eventually;
 use crate::fake_server::{FakeServer, own_address};
@@ -35,6 +35,7 @@ pub struct Front {
     snapshots: watch::Sender<Arc<Snapshot>>,
     /// The heart of the engine that there is none of.
     beats: Arc<AtomicBool>,
+    reloads: mpsc::Sender<Config>,
     /// Ends the proxy, with this grace; dropping it ends it without.
     stop: Option<oneshot::Sender<Duration>>,
 }
@@ -53,7 +54,8 @@ impl Front {
         wish(&mut config);
         let (snapshots, published) = watch::channel(Arc::new(snapshot(servers)));
         let stats = Arc::new(Stats::default());
-        let (stop, stopped) = oneshot::channel();
+        let (stop, mut stopped) = oneshot::channel();
+        let (reloads, mut reloaded) = mpsc::channel::<Config>(1);
         let (started, is_started) = std::sync::mpsc::channel();
         let counted = Arc::clone(&stats);
         let (beats, newest) = (Arc::new(AtomicBool::new(true)), published.clone());
@@ -63,7 +65,7 @@ impl Front {
             runtime.block_on(async {
                 let clock = Clock::start();
                 let pulse = Pulse::new(Arc::default(), clock);
-                let proxy = Proxy::start(&config, &counted, published, pulse.clone()).unwrap();
+                let mut proxy = Proxy::start(&config, &counted, published, pulse.clone()).unwrap();
                 tokio::spawn(async move {
                     loop {
                         if is_beating.load(Ordering::SeqCst) {
@@ -74,13 +76,19 @@ impl Front {
                     }
                 });
                 started.send(()).unwrap();
-                if let Ok(grace) = stopped.await {
+                let grace = loop {
+                    tokio::select! {
+                        grace = &mut stopped => break grace,
+                        Some(config) = reloaded.recv() => proxy.reload(&config).unwrap(),
+                    }
+                };
+                if let Ok(grace) = grace {
                     proxy.stop(grace).await;
                 }
             });
         });
         is_started.recv().unwrap();
-        Front { write, read, stats, snapshots, beats, stop: Some(stop) }
+        Front { write, read, stats, snapshots, beats, reloads, stop: Some(stop) }
     }
 
     /// The engine does not run any more, and this has been so for a while.
@@ -92,6 +100,13 @@ impl Front {
     /// The engine runs again.
     pub fn run_again(&self) {
         self.beats.store(true, Ordering::SeqCst);
+    }
+
+    /// Reloads it with these wishes in the place of those from before. Returns at once.
+    pub fn reload(&self, wish: impl FnOnce(&mut Config)) {
+        let mut config = config(self.write, self.read);
+        wish(&mut config);
+        self.reloads.blocking_send(config).unwrap();
     }
 
     /// Opens the gate of a member, and shuts no other.
@@ -180,6 +195,12 @@ impl Front {
     pub fn held(&self, service: &str) -> usize {
         let name = ServiceName::new(service).unwrap();
         self.stats.service(&name).held.load(Ordering::Relaxed)
+    }
+
+    /// Clients on hold that wait because sessions are limited.
+    pub fn queued(&self, service: &str) -> usize {
+        let name = ServiceName::new(service).unwrap();
+        self.stats.service(&name).queued.load(Ordering::Relaxed)
     }
 
     /// Waits until so many clients are on hold.

@@ -85,14 +85,19 @@ fn a_server_of_another_protocol_is_passed_over() {
 }
 
 #[test]
-fn a_primary_that_is_full_says_so_itself() {
+fn a_server_that_stays_full_is_quoted_when_the_hold_ends() {
     let full = FakeServer::saying(wire::fatal("53300", "too many clients already"));
-    let front = Front::of(&[&full]);
-    let refusal = Client::knock(front.write).read_refusal();
-    assert_eq!(refusal.sqlstate, "53300");
-    assert_eq!(refusal.message, "too many clients already");
-    // So does the last replica.
-    assert_eq!(Client::knock(front.read).read_refusal().sqlstate, "53300");
+    let front = Front::wanting(&[&full], |config| {
+        for service in config.services.values_mut() {
+            service.hold = Duration::from_millis(500);
+        }
+    });
+    for door in [front.write, front.read] {
+        let refusal = Client::knock(door).read_refusal();
+        assert_eq!(refusal.sqlstate, "53300");
+        assert!(refusal.message.starts_with("no member has a free connection for service "));
+        assert!(refusal.text.contains("n1: too many clients already (53300)"), "{}", refusal.text);
+    }
 }
 
 #[test]

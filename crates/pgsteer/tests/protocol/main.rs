@@ -5,7 +5,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
 
+mod affinity;
 mod cancel;
+mod capacity;
 mod client;
 mod crowd;
 mod early;

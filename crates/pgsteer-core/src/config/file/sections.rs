@@ -174,6 +174,10 @@ fn service_keys(s: &mut Section<'_, '_>, empty: ServiceDraft) -> ServiceDraft {
         pooler_port: s.read("pooler_port", port),
         pooler_down: s.read("pooler_down", text("pooler_down = \"bypass\"", words::pooler_down)),
         connect_timeout: s.read("connect_timeout_seconds", seconds(limits::CONNECT_TIMEOUT)),
+        member_sessions_max: s.read("member_sessions_max", whole(limits::SERVICE_SESSIONS)),
+        sessions_max: s.read("sessions_max", whole(limits::SERVICE_SESSIONS)),
+        stick: s.read("stick", text("stick = \"address\"", words::stick)),
+        on_promotion: s.read("on_promotion", text("on_promotion = \"end\"", words::on_promotion)),
         ..empty
     }
 }

@@ -63,6 +63,7 @@ fn proxy(draft: &ProxyDraft) -> ProxyConfig {
     }
 }
 
+/// A number of sessions, if it was given.
 fn count(field: &Field<u64>) -> Option<usize> {
     let given = field.given()?;
     usize::try_from(given.value).ok()

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::count;
 use crate::claim::Role;
 use crate::config::ServiceConfig;
 use crate::config::conflict::Conflict;
@@ -59,6 +60,10 @@ fn finish_one(
         pooler_port: draft.pooler_port.clone().value(),
         pooler_down: draft.pooler_down.or(default.pooler_down),
         connect_timeout: draft.connect_timeout.or(default.connect_timeout),
+        member_sessions_max: count(&draft.member_sessions_max),
+        sessions_max: count(&draft.sessions_max),
+        stick: draft.stick.or(default.stick),
+        on_promotion: draft.on_promotion.or(default.on_promotion),
         ..default
     })
 }
@@ -86,6 +91,9 @@ fn check_role_fits(name: &ServiceName, service: &ServiceDraft, errors: &mut Conf
     }
     if let Some(fallback) = service.fallback.given().filter(|given| given.value) {
         errors.push(fallback.place.clone(), Conflict::FallbackOnRole(role));
+    }
+    if let Some(given) = service.on_promotion.given() {
+        errors.push(given.place.clone(), Conflict::PromotionOnRole(role));
     }
 }
 

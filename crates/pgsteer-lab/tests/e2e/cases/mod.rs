@@ -2,6 +2,7 @@
 
 mod agent;
 mod cancel;
+mod capacity;
 mod crash;
 mod darkness;
 mod drivers;
@@ -103,6 +104,10 @@ pub fn all() -> Vec<Case> {
             replicas::one_that_crashes_turns_no_reader_away,
             replicas::one_in_a_smart_shutdown_gets_no_reader_and_its_sessions_go_on,
             replicas::without_any_the_primary_stands_in_if_it_may,
+            replicas::pg_dump_with_jobs_works_where_addresses_stick_to_a_member,
+            replicas::sessions_at_a_promoted_one_end_where_that_is_wanted,
+            tls::a_cancel_request_inside_it_reaches_the_member_that_runs_the_query,
+            capacity::clients_beyond_max_connections_wait_and_all_are_served,
             pooler::a_switchover_behind_poolers_turns_no_client_away,
             postgres::a_hang_only_makes_clients_wait,
             postgres::a_sudden_stop_only_makes_clients_wait,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use pgsteer_lab::{Lab, Truth};
 
-use crate::clients::run;
+use crate::clients::{pg_dump, psql, run, run_in_vain};
 use crate::kept::Kept;
 use crate::steer::{Steer, Wanted};
 use crate::traffic::{Traffic, Tries};
@@ -173,4 +173,50 @@ pub fn without_any_the_primary_stands_in_if_it_may(lab: &Lab) -> Result<()> {
     let reads = reads_for(&steer, Duration::from_millis(400))?;
     ensure!(reads.cut().is_empty() && reads.done_by(lab, &primary)? == 0, "{reads}");
     stand_in.ensure_alive()
+}
+
+/// All connections of a `pg_dump -j` use the snapshot of the first, which is known at one member.
+pub fn pg_dump_with_jobs_works_where_addresses_stick_to_a_member(lab: &Lab) -> Result<()> {
+    let mut steer = Steer::start(lab, &Wanted::default())?;
+    let tables = "DROP SCHEMA IF EXISTS dumped CASCADE; CREATE SCHEMA dumped; \
+                  CREATE TABLE dumped.a AS SELECT generate_series(1, 20000) AS n; \
+                  CREATE TABLE dumped.b AS TABLE dumped.a; CREATE TABLE dumped.c AS TABLE dumped.a; \
+                  CREATE TABLE dumped.d AS TABLE dumped.a";
+    run(psql(lab, steer.doors.write).args(["-c", tables]))?;
+    // Both replicas have to have it.
+    std::thread::sleep(Duration::from_secs(2));
+    let folder = lab.folder().join("dumped");
+    let dump = |steer: &Steer| {
+        let _ = std::fs::remove_dir_all(&folder);
+        let mut dump = pg_dump(lab, steer.doors.read);
+        dump.args(["-n", "dumped", "-Fd", "-j", "4", "-f"]).arg(&folder);
+        dump
+    };
+    let words = run_in_vain(&mut dump(&steer))?;
+    ensure!(words.contains("snapshot"), "{words}");
+    let stick = Wanted { read: "stick = 'address'", ..Wanted::default() };
+    ensure!(steer.reload(lab, &stick)? == "reloaded");
+    for _ in 0..3 {
+        run(&mut dump(&steer))?;
+        ensure!(std::fs::read_dir(&folder)?.count() > 4);
+    }
+    Ok(())
+}
+
+pub fn sessions_at_a_promoted_one_end_where_that_is_wanted(lab: &Lab) -> Result<()> {
+    let end = "on_promotion = 'end'";
+    let steer = Steer::start(lab, &Wanted { read: end, ..Wanted::default() })?;
+    let other = Wanted { name: "other", shift: 100, ..Wanted::default() };
+    let keeping = Steer::start(lab, &other)?;
+    let [promoted, _] = two_replicas(lab)?;
+    let mut ended = reader_at(lab, &steer, &promoted)?;
+    let mut kept = reader_at(lab, &keeping, &promoted)?;
+    lab.order_switchover(Some(&promoted))?.wait()?;
+    steer.wait_for_gate("write", &promoted, "open", SOON)?;
+    steer.wait_for("the sessions to be ended", SOON, |steer| {
+        steer.log().contains("sessions ended")
+    })?;
+    kept.ensure_alive()?;
+    ensure!(ended.ensure_alive().is_err(), "it goes on at the primary");
+    Ok(())
 }

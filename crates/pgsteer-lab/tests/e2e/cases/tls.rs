@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow, ensure};
 use pgsteer_lab::Lab;
 
-use crate::clients::{psql, run};
+use crate::clients::{psql, python, run};
 use crate::steer::{Steer, Wanted};
 
 const IS_TLS: [&str; 2] = ["-c", "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"];
@@ -56,6 +56,15 @@ pub fn clients_that_want_it_get_it_from_the_server(lab: &Lab) -> Result<()> {
             ensure!(told == is_tls, "sslmode {mode} at {door}: {told}");
         }
     }
+    Ok(())
+}
+
+/// The key of such a session is not known to pgsteer, and the request looks like any connection.
+pub fn a_cancel_request_inside_it_reaches_the_member_that_runs_the_query(lab: &Lab) -> Result<()> {
+    let _certified = Certified::new(lab)?;
+    let steer = Steer::start(lab, &Wanted::default())?;
+    let told = run(&mut python("cancels_tls.py", steer.doors.read)?)?;
+    ensure!(told == "8 of 8 cancelled", "{told}");
     Ok(())
 }
 

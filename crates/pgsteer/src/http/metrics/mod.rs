@@ -265,6 +265,22 @@ impl Facts {
             "Clients on hold now.",
             each(|stats| count(stats.held.load(Relaxed))),
         )?;
+        page.gauge(
+            "pgsteer_queued_clients",
+            "Clients on hold that wait for a place because of a limit on sessions.",
+            each(|stats| count(stats.queued.load(Relaxed))),
+        )?;
+        page.gauge(
+            "pgsteer_service_sessions_max",
+            "The most sessions of the service; no sample without a limit.",
+            each(|stats| count(stats.sessions_max.load(Relaxed))).filter(|(_, max)| *max > 0),
+        )?;
+        page.gauge(
+            "pgsteer_member_sessions_max",
+            "The most sessions of the service at one member; no sample without a limit.",
+            each(|stats| count(stats.member_sessions_max.load(Relaxed)))
+                .filter(|(_, max)| *max > 0),
+        )?;
         page.counter(
             "pgsteer_holds",
             "Clients that were ever on hold.",

@@ -17,10 +17,12 @@ use tokio::time::sleep;
 
 use self::relay::Relay;
 use super::Service;
+use super::capacity::Refusal;
 use super::client::Client;
 use super::guard::Guard;
-use super::hold::{Connected, Vain};
+use super::hold::Connected;
 use super::pump::Tail;
+use super::vain::Vain;
 
 /// One client's login, over as many members as it takes.
 #[derive(Debug)]
@@ -53,6 +55,13 @@ pub enum Outcome {
     },
     /// This member will not do, or not any more; with the reason.
     Elsewhere(String),
+    /// The member takes no more sessions at present, and the client has seen nothing of that.
+    Full {
+        /// How it refuses.
+        cause: Refusal,
+        /// In its own words.
+        why: String,
+    },
     /// The client was on hold with an early login, and in vain.
     Vain(Vain),
     /// The client went away, broke the protocol, or took too long.
@@ -121,7 +130,7 @@ impl Login {
         connected: &mut Connected,
         opening: Opening<impl Future<Output = Result<(), Vain>>, impl Future<Output = ()>>,
     ) -> Outcome {
-        let Connected { server, seat, slot, held } = connected;
+        let Connected { server, seat, slot, held, .. } = connected;
         let mut relay = self.relay(service, guard, client, server, true);
         let Opening { opened, deserted, limit } = opening;
         let (slot, is_logged_in) = (Cell::new(slot.take()), Cell::new(false));
@@ -203,7 +212,7 @@ mod tests {
 
     use super::*;
     use crate::proxy::seat::{Ending, Place, Registry};
-    use crate::stats::{MemberStats, ServiceStats};
+    use crate::stats::MemberStats;
 
     const LIMIT: Duration = Duration::from_secs(5);
 
@@ -246,7 +255,7 @@ mod tests {
             let name = ServiceName::new("write").unwrap();
             Rig {
                 login: Login::new(b"startup".to_vec()),
-                service: Service { name, config, stats: Arc::new(ServiceStats::default()) },
+                service: Service::alone(name, config),
                 registry: Rc::default(),
                 ours: Client::new(ours),
                 client,
@@ -264,7 +273,10 @@ mod tests {
                 postgres: Endpoint::new("n1", 5432).unwrap(),
             };
             let seat = self.registry.take(place, Arc::new(MemberStats::default()));
-            let mut connected = Connected { server, slot: None, seat, held: None };
+            let capacity = &self.service.capacity;
+            let permit = capacity.take_early(seat.member()).unwrap();
+            let (slot, sticking, held) = (None, None, None);
+            let mut connected = Connected { server, slot, seat, permit, sticking, held };
             let end = async {
                 sleep(patience).await;
                 self.registry.end(|_, _| Some(Ending::Shutdown));

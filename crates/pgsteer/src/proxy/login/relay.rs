@@ -9,7 +9,7 @@ use std::cell::Cell;
 use std::future::pending;
 
 use pgsteer_core::claim::Role;
-use pgsteer_core::wire::error::sqlstate;
+use pgsteer_core::wire::error::{is_server_full, sqlstate};
 use pgsteer_core::wire::login::{
     LOGIN_BYTES_MAX, LoginError, LoginWatch, Progress, Ready, SYNC, answer_len,
 };
@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{Login, Outcome};
 use crate::proxy::Service;
+use crate::proxy::capacity::Refusal;
 use crate::proxy::client::Client;
 use crate::proxy::guard::Guard;
 use crate::proxy::pump::tail;
@@ -240,13 +241,21 @@ impl<'a> Relay<'a> {
     fn refused(&mut self, state: &str, message: &str, raw: Vec<u8>) -> Outcome {
         let why = || format!("{message} ({state})");
         // The question and the refusal of its answer may come in one piece.
+        let is_full = is_server_full(&raw);
         let raw = self.unseen(&raw).map(<[u8]>::to_vec).unwrap_or(raw);
         match state {
+            sqlstate::CANNOT_CONNECT_NOW if !self.is_early && self.login.can_start_again() => {
+                Outcome::Full { cause: Refusal::Unavailable, why: why() }
+            }
             sqlstate::CANNOT_CONNECT_NOW | sqlstate::ADMIN_SHUTDOWN | sqlstate::CRASH_SHUTDOWN => {
                 Outcome::Elsewhere(why())
             }
             // What a standby refuses the primary that it will be may not.
             _ if self.is_early => Outcome::Elsewhere(why()),
+            // A limit of the user or of the database is the operator's own, and the client reads it.
+            sqlstate::TOO_MANY_CONNECTIONS if is_full && self.login.can_start_again() => {
+                Outcome::Full { cause: Refusal::Full, why: why() }
+            }
             // A full replica is no reason to turn a reader away while another has room.
             sqlstate::TOO_MANY_CONNECTIONS if self.service.config.role == Role::Replica => {
                 let retry = self.login.can_start_again().then(why);

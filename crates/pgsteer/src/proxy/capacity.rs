@@ -1,0 +1,426 @@
+//! Capacity: how many sessions a service may have, in all and at each member, and the queue for
+//! them.
+//!
+//! A client takes a permit before it is connected, and gives it back when its session ends. A client
+//! that gets none waits in one queue per service, over all workers, in the order of arrival. A client
+//! that is on hold because no gate is open has a position in it too. When a gate opens, a client takes
+//! no permit for that member before all clients ahead of it have looked at a Snapshot with that gate
+//! open: each worker wakes its own clients, and one worker may be quicker than another.
+//!
+//! A member that refuses a login because it has no connection left (53300), or because it accepts
+//! none at present (57P03), gets a *ceiling*: as many permits as it has sessions. The ceiling rises
+//! by one every [`PROBE_PAUSE`] while clients wait, and with every login that succeeds. So the
+//! member is tried at a bounded rate, and a connection that it has is used at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use pgsteer_core::names::MemberName;
+use tokio::sync::oneshot;
+
+/// How often a member that has refused a login is tried again.
+pub const PROBE_PAUSE: Duration = Duration::from_millis(100);
+
+/// The limits of one service; none where there is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CapacityLimits {
+    /// Sessions of the service at all members together.
+    pub service_max: Option<usize>,
+    /// Sessions of the service at one member.
+    pub member_max: Option<usize>,
+}
+
+/// Why there is no permit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shortage {
+    /// `sessions_max` of the service.
+    Service(usize),
+    /// `member_sessions_max` of the service, at every member that is open.
+    Member(usize),
+    /// The members refuse logins.
+    Refused(Refusal),
+}
+
+/// How a member refuses logins while older sessions go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// 53300: it has no connection left.
+    Full,
+    /// 57P03: it accepts no connections at present.
+    Unavailable,
+}
+
+/// The permits of one service.
+#[derive(Debug, Default)]
+pub struct Capacity {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    limits: CapacityLimits,
+    taken: usize,
+    members: BTreeMap<MemberName, Member>,
+    /// The clients without a permit, by their tickets.
+    waiting: BTreeMap<u64, Waiter>,
+    /// The tickets of those that wait, by the Snapshot that they have looked at.
+    looks: BTreeMap<u64, BTreeSet<u64>>,
+}
+
+#[derive(Debug, Default)]
+struct Member {
+    taken: usize,
+    ceiling: Option<Ceiling>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Ceiling {
+    max: usize,
+    cause: Refusal,
+}
+
+/// A member with an open gate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// The member.
+    pub member: MemberName,
+    /// The Snapshot in which its gate opened.
+    pub generation: u64,
+}
+
+/// A client without a permit.
+#[derive(Debug)]
+struct Waiter {
+    /// The Snapshot that it has looked at.
+    seen: u64,
+    /// The members that it would go to, best first; none while no gate is open.
+    choices: Vec<Choice>,
+    grant: Option<oneshot::Sender<Permit>>,
+}
+
+/// A permit for one session at a member, given back when it is dropped.
+#[derive(Debug)]
+pub struct Permit {
+    capacity: Arc<Capacity>,
+    member: MemberName,
+}
+
+/// A position in the queue, left when it is dropped.
+#[derive(Debug)]
+pub struct Position {
+    capacity: Arc<Capacity>,
+    ticket: u64,
+}
+
+/// A permit that will be granted in its turn. When it is dropped the client keeps its position, and
+/// gets no permit before it looks again.
+#[derive(Debug)]
+pub struct Waiting {
+    capacity: Arc<Capacity>,
+    ticket: u64,
+    granted: oneshot::Receiver<Permit>,
+}
+
+/// Permits that were just taken for waiting clients; to be sent without the lock.
+type Grants = Vec<(oneshot::Sender<Permit>, Permit)>;
+
+/// All tickets.
+const ALL: RangeInclusive<u64> = 0..=u64::MAX - 1;
+
+impl Capacity {
+    /// Replaces the limits. Sessions above a lower limit go on, and no other client gets their permits.
+    pub fn set_limits(self: &Arc<Self>, limits: CapacityLimits) {
+        self.change(usize::MAX, |state| {
+            state.limits = limits;
+            ALL
+        });
+    }
+
+    /// Takes a permit for the first of `choices` that has one, or the position of `ticket` in the queue.
+    /// `seen` is the Snapshot in which the choices are open.
+    ///
+    /// # Errors
+    /// The permit to come, if there is none now. [`Capacity::position`] keeps the position.
+    pub fn take(
+        self: &Arc<Self>,
+        ticket: u64,
+        seen: u64,
+        choices: &[Choice],
+    ) -> Result<Permit, Waiting> {
+        let (grant, granted) = oneshot::channel();
+        let waiter = Waiter { seen, choices: choices.to_vec(), grant: Some(grant) };
+        self.change(usize::MAX, |state| state.put(ticket, waiter));
+        // All that is free has been handed out, in the order of the queue.
+        let mut waiting = Waiting { capacity: Arc::clone(self), ticket, granted };
+        waiting.granted_now().ok_or(waiting)
+    }
+
+    /// The position of `ticket`, for as long as the result lives.
+    pub fn position(self: &Arc<Self>, ticket: u64) -> Position {
+        Position { capacity: Arc::clone(self), ticket }
+    }
+
+    /// Notes that a client has looked at the Snapshot `seen`, in which no gate is open for it.
+    pub fn look(self: &Arc<Self>, ticket: u64, seen: u64) {
+        let waiter = Waiter { seen, choices: Vec::new(), grant: None };
+        self.change(usize::MAX, |state| state.put(ticket, waiter));
+    }
+
+    /// Takes a permit for `member` if there is one, past clients on hold. An early login does so:
+    /// those before it cannot log in early or have a permit already.
+    pub fn take_early(self: &Arc<Self>, member: &MemberName) -> Option<Permit> {
+        let mut state = self.lock();
+        if state.is_full() || !state.has_room_at(member) {
+            return None;
+        }
+        state.count(member);
+        Some(Permit { capacity: Arc::clone(self), member: member.clone() })
+    }
+
+    /// Why none of `choices` has a permit.
+    pub fn shortage(&self, choices: &[Choice]) -> Option<Shortage> {
+        let state = self.lock();
+        if let Some(max) = state.limits.service_max.filter(|max| state.taken >= *max) {
+            return Some(Shortage::Service(max));
+        }
+        let known = |choice: &Choice| state.members.get(&choice.member);
+        let ceiling = |choice| known(choice).and_then(|member| member.ceiling);
+        if let Some(ceiling) = choices.iter().find_map(ceiling) {
+            return Some(Shortage::Refused(ceiling.cause));
+        }
+        state.limits.member_max.map(Shortage::Member)
+    }
+
+    /// Lets one more client try a member that has refused a login. Returns false if no client waits
+    /// for it any more; then its ceiling is gone.
+    pub fn probe(self: &Arc<Self>, member: &MemberName) -> bool {
+        let mut goes_on = false;
+        self.change(1, |state| {
+            goes_on = state.waiting.values().any(|waiter| waiter.wants(member));
+            if let Some(known) = state.members.get_mut(member) {
+                known.ceiling = known.ceiling.filter(|_| goes_on);
+                if let Some(ceiling) = &mut known.ceiling {
+                    ceiling.max = ceiling.max.max(known.taken) + 1;
+                }
+            }
+            state.forget_if_unused(member);
+            ALL
+        });
+        goes_on
+    }
+
+    /// Changes the state, and hands out the permits that are free after that: `freed_max` at most.
+    /// The change returns the tickets of those that may get one.
+    fn change(
+        self: &Arc<Self>,
+        freed_max: usize,
+        change: impl FnOnce(&mut State) -> RangeInclusive<u64>,
+    ) {
+        let mut state = self.lock();
+        let tickets = change(&mut state);
+        let grants = self.grants(&mut state, tickets, freed_max);
+        drop(state);
+        for (grant, permit) in grants {
+            // A client that has just left gives its permit back here.
+            let _ = grant.send(permit);
+        }
+    }
+
+    /// Takes permits for those of `tickets` that wait, in their order.
+    fn grants(
+        self: &Arc<Self>,
+        state: &mut State,
+        tickets: RangeInclusive<u64>,
+        mut freed_max: usize,
+    ) -> Grants {
+        let mut grants = Vec::new();
+        let (mut from, mut to) = tickets.into_inner();
+        while from <= to
+            && grants.len() < freed_max
+            && !state.is_full()
+            && let Some((&ticket, waiter)) = state.waiting.range(from..=to).next()
+        {
+            from = ticket + 1;
+            let choice = state.first_free(ticket, &waiter.choices).cloned();
+            let Some(Choice { member, .. }) = choice else { continue };
+            state.count(&member);
+            let (waiter, unblocked) = state.remove(ticket);
+            if *unblocked.end() > ticket {
+                // Permits that were free for others have waited for this client to look.
+                to = to.max(*unblocked.end());
+                freed_max = usize::MAX;
+            }
+            if let Some(grant) = waiter.and_then(|waiter| waiter.grant) {
+                grants.push((grant, Permit { capacity: Arc::clone(self), member }));
+            }
+        }
+        grants
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn is_full(&self) -> bool {
+        self.limits.service_max.is_some_and(|max| self.taken >= max)
+    }
+
+    fn has_room_at(&self, name: &MemberName) -> bool {
+        let member = self.members.get(name);
+        let taken = member.map_or(0, |member| member.taken);
+        let ceiling = member.and_then(|member| member.ceiling).map(|ceiling| ceiling.max);
+        [self.limits.member_max, ceiling].into_iter().flatten().all(|max| taken < max)
+    }
+
+    /// The first of `choices` that has a permit for `ticket`.
+    fn first_free<'a>(&self, ticket: u64, choices: &'a [Choice]) -> Option<&'a Choice> {
+        choices.iter().find(|choice| {
+            self.has_room_at(&choice.member) && !self.has_unseen_ahead(ticket, choice.generation)
+        })
+    }
+
+    /// A client ahead of `ticket` has not looked at the Snapshot `generation` yet.
+    fn has_unseen_ahead(&self, ticket: u64, generation: u64) -> bool {
+        let mut older = self.looks.range(..generation).map(|(_, tickets)| tickets);
+        older.any(|tickets| tickets.first().is_some_and(|first| *first < ticket))
+    }
+
+    /// Puts a client into the queue, in the place of what is known of it. Returns the tickets of those
+    /// that may have a permit after that, itself included.
+    fn put(&mut self, ticket: u64, waiter: Waiter) -> RangeInclusive<u64> {
+        let (_, unblocked) = self.remove(ticket);
+        self.looks.entry(waiter.seen).or_default().insert(ticket);
+        self.waiting.insert(ticket, waiter);
+        unblocked
+    }
+
+    /// Takes a client out of the queue. Returns the tickets of those that it kept waiting: up to the
+    /// next client that has looked at no newer Snapshot.
+    fn remove(&mut self, ticket: u64) -> (Option<Waiter>, RangeInclusive<u64>) {
+        let Some(waiter) = self.waiting.remove(&ticket) else { return (None, ticket..=ticket) };
+        let tickets = self.looks.entry(waiter.seen).or_default();
+        let was_first = tickets.first() == Some(&ticket);
+        tickets.remove(&ticket);
+        let next = tickets.first().copied();
+        if next.is_none() {
+            self.looks.remove(&waiter.seen);
+        }
+        let to = if was_first { next.unwrap_or(u64::MAX - 1) } else { ticket };
+        (Some(waiter), ticket..=to)
+    }
+
+    fn count(&mut self, name: &MemberName) {
+        self.taken += 1;
+        self.members.entry(name.clone()).or_default().taken += 1;
+    }
+
+    fn forget_if_unused(&mut self, name: &MemberName) {
+        let unused = |member: &Member| member.taken == 0 && member.ceiling.is_none();
+        if self.members.get(name).is_some_and(unused) {
+            self.members.remove(name);
+        }
+    }
+}
+
+impl Permit {
+    /// The member that it is for.
+    pub fn member(&self) -> &MemberName {
+        &self.member
+    }
+
+    /// The member has refused the login of this session. Returns true if [`Capacity::probe`] has to be
+    /// called every [`PROBE_PAUSE`] from now on, until it returns false.
+    pub fn refused(&self, cause: Refusal) -> bool {
+        let mut state = self.capacity.lock();
+        let member = state.members.entry(self.member.clone()).or_default();
+        let max = member.taken.saturating_sub(1);
+        let is_new = member.ceiling.is_none();
+        member.ceiling = Some(Ceiling { max, cause });
+        is_new
+    }
+
+    /// The login of this session has succeeded.
+    pub fn accepted(&self) {
+        // A member that starts accepting has room for more; a full one has room for this one.
+        let growth = |cause| match cause {
+            Refusal::Full => 1,
+            Refusal::Unavailable => 4,
+        };
+        let is_limited = {
+            let state = self.capacity.lock();
+            state.members.get(&self.member).is_some_and(|member| member.ceiling.is_some())
+        };
+        if is_limited {
+            self.capacity.change(usize::MAX, |state| {
+                if let Some(member) = state.members.get_mut(&self.member)
+                    && let Some(ceiling) = &mut member.ceiling
+                {
+                    ceiling.max = ceiling.max.max(member.taken) + growth(ceiling.cause);
+                }
+                ALL
+            });
+        }
+    }
+
+    /// The capacity that it is a part of.
+    pub fn capacity(&self) -> &Arc<Capacity> {
+        &self.capacity
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.capacity.change(1, |state| {
+            state.taken -= 1;
+            if let Some(member) = state.members.get_mut(&self.member) {
+                member.taken -= 1;
+            }
+            state.forget_if_unused(&self.member);
+            ALL
+        });
+    }
+}
+
+impl Waiter {
+    fn wants(&self, member: &MemberName) -> bool {
+        self.choices.iter().any(|choice| choice.member == *member)
+    }
+}
+
+impl Waiting {
+    /// Waits for the permit.
+    pub async fn granted(&mut self) -> Permit {
+        match (&mut self.granted).await {
+            Ok(permit) => permit,
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// The permit, if it has been granted meanwhile.
+    pub fn granted_now(&mut self) -> Option<Permit> {
+        self.granted.try_recv().ok()
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        // A permit that was granted meanwhile is given back with the receiver.
+        if let Some(waiter) = self.capacity.lock().waiting.get_mut(&self.ticket) {
+            waiter.choices.clear();
+            waiter.grant = None;
+        }
+    }
+}
+
+impl Drop for Position {
+    fn drop(&mut self) {
+        self.capacity.change(usize::MAX, |state| state.remove(self.ticket).1);
+    }
+}
+
+#[cfg(test)]
+mod tests;
