@@ -38,7 +38,7 @@ pub enum Objection {
     #[error("there is no member {}", Cleaned(.0))]
     NoSuchMember(String),
     /// The local member was meant, and nobody knows which that is.
-    #[error("no member is known to run on this machine")]
+    #[error("no member is known to run on this machine: set `local` in [cluster], or --local")]
     NoLocalMember,
     /// Commits of the primary do not wait for it.
     #[error("it is no {0} standby")]
@@ -49,6 +49,13 @@ pub enum Objection {
     /// Nothing has turned the engine for a while, so nothing that is known may be relied on.
     #[error("the engine of pgsteer is stuck")]
     Stuck,
+}
+
+impl Objection {
+    /// It is not the member that was judged, but the question that cannot be answered.
+    pub fn is_unknown(&self) -> bool {
+        matches!(self, Objection::NoSuchMember(_) | Objection::NoLocalMember | Objection::Stuck)
+    }
 }
 
 impl Answer {
@@ -152,7 +159,7 @@ impl Probe {
             Path::Quorum => self.quorum(gates),
             Path::ReadOnlySync => self.leader_or(gates, self.synchronous(gates)),
             Path::ReadOnlyQuorum => self.leader_or(gates, self.quorum(gates)),
-            Path::Health => gates.running(&health.postgres_trouble),
+            Path::Health => gates.healthy(),
             Path::Liveness if snapshot.paused => gates.running(&None),
             Path::Liveness => gates.running(&health.patroni_trouble),
             Path::Readiness if gates.leads() => gates.leader(),
@@ -236,6 +243,16 @@ impl Gates<'_> {
         matches!(self.state.role, Role::Primary | Role::StandbyLeader)
     }
 
+    /// PostgreSQL runs, in whatever role. A rogue primary runs as well, but no client may be led
+    /// there; of any other member the answer says what is wrong beside that.
+    fn healthy(self) -> Answer {
+        match (self.running(&self.state.health.postgres_trouble), &self.state.trouble) {
+            (Answer::Yes(_), Some(reason)) if self.state.rogue => Answer::No(reason.clone().into()),
+            (Answer::Yes(_), reason) => Answer::Yes(reason.clone()),
+            (no, _) => no,
+        }
+    }
+
     /// Whatever its role is, it runs, and who is to come by a pooler gets there.
     fn running(self, trouble: &Option<Reason>) -> Answer {
         if let Some(reason) = trouble {
@@ -259,7 +276,7 @@ pub fn find<'a>(snapshot: &'a Snapshot, named: &str) -> Option<&'a MemberName> {
             || address.is_some_and(|address| state.addresses.contains(&address))
     };
     // One that was made anew under another name has the address of the one that left.
-    let is_member = |state: &MemberState| state.trouble != Some(Reason::Left);
+    let is_member = |state: &MemberState| state.listed;
     let mut found = snapshot.members.iter().filter(|(_, it)| is_there(it) && is_member(it));
     let (name, _) = found.next()?;
     found.next().is_none().then_some(name)

@@ -397,16 +397,18 @@ mod tests {
     #[test]
     fn draining_gives_way_to_proof_that_the_sessions_are_lost() {
         let open = Gate::new(Moment::START).next(turn(fit(true), 0, 0));
-        let drained = open.next(turn(Verdict::Drain(Reason::Left), 1, 1));
+        let drained = open.next(turn(Verdict::Drain(Reason::Left(None)), 1, 1));
         assert_eq!(drained.state(), GateState::Draining);
-        let proof = Turn { sessions: Sessions::End, ..turn(Verdict::Drain(Reason::Left), 1, 1) };
+        let proof =
+            Turn { sessions: Sessions::End, ..turn(Verdict::Drain(Reason::Left(None)), 1, 1) };
         assert!(open.next(proof).ends_sessions());
     }
 
     #[test]
     fn sessions_that_were_ended_stay_ended_until_the_gate_opens_again() {
         let open = Gate::new(Moment::START).next(turn(fit(true), 0, 0));
-        let proof = Turn { sessions: Sessions::End, ..turn(Verdict::Shut(Reason::Left), 1, 1) };
+        let proof =
+            Turn { sessions: Sessions::End, ..turn(Verdict::Shut(Reason::Left(None)), 1, 1) };
         let ended = open.next(proof);
         assert!(ended.next(turn(Verdict::Shut(Reason::Promoting), 2, 2)).ends_sessions());
         assert!(!ended.next(turn(fit(true), 3, 3)).ends_sessions());

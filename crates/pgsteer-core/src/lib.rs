@@ -30,6 +30,7 @@ pub mod plan;
 pub mod post;
 pub mod probe;
 pub mod question;
+pub mod rank;
 pub mod reason;
 pub mod render;
 pub mod skew;

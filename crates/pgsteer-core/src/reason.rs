@@ -54,10 +54,12 @@ pub enum Reason {
     #[error("promotion under way: it holds the leader lock and is still in recovery")]
     Promoting,
     /// It behaves as a leader, but the leader lock is not its own.
-    #[error("it does not hold the leader lock{}", held_by(.leader))]
+    #[error("{}", not_leader(.leader, .writer))]
     NotLeader {
-        /// Who holds the lock, where known.
+        /// The member that holds the lock, where known.
         leader: Option<MemberName>,
+        /// The member itself, if its PostgreSQL still takes writes.
+        writer: Option<Writer>,
     },
     /// A service, or a health check, wants another role.
     #[error("it is a {is}, wanted is a {wants}")]
@@ -106,9 +108,9 @@ pub enum Reason {
         /// The value that is wanted.
         wanted: String,
     },
-    /// Neither `/cluster` nor the configuration lists it any more.
-    #[error("it is not listed as a member any more")]
-    Left,
+    /// Neither `/cluster` nor the configuration lists the member any more.
+    #[error("it is not listed as a member any more{}", and_also(.0))]
+    Left(Option<Box<Reason>>),
     /// `/cluster` does not list it for the time being, and it is well.
     #[error("/cluster does not list it; its own Patroni reports a replica, so it serves for {0:?}")]
     NotListed(Duration),
@@ -203,6 +205,15 @@ pub enum Reason {
     NoAddress(Failure),
 }
 
+/// A member whose PostgreSQL takes writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Writer {
+    /// Its name.
+    pub member: MemberName,
+    /// Its Patroni answers, so that it can demote PostgreSQL.
+    pub has_patroni: bool,
+}
+
 /// Makes of one table both the code of every reason and the list of all codes, so that the list
 /// cannot be short of one.
 macro_rules! codes {
@@ -242,7 +253,7 @@ codes! {
     Reason::LagTime { .. } => "lag_time",
     Reason::NoLoadBalance => "noloadbalance",
     Reason::TagMismatch { .. } => "tag_mismatch",
-    Reason::Left => "left",
+    Reason::Left(_) => "left",
     Reason::NotListed(_) => "not_listed",
     Reason::OtherCluster(_) => "other_cluster",
     Reason::OtherMember(_) => "other_member",
@@ -285,8 +296,23 @@ impl Reason {
     }
 }
 
-fn held_by(leader: &Option<MemberName>) -> String {
-    leader.as_ref().map(|name| format!(": {name} does")).unwrap_or_default()
+fn not_leader(leader: &Option<MemberName>, writer: &Option<Writer>) -> String {
+    match (leader, writer) {
+        (None, _) => "it does not hold the leader lock".to_owned(),
+        (Some(leader), None) => format!("it does not hold the leader lock: {leader} does"),
+        (Some(leader), Some(Writer { member, has_patroni: false })) => format!(
+            "{member} still takes writes, {leader} holds the leader lock: \
+             stop PostgreSQL on {member} or start its Patroni"
+        ),
+        (Some(leader), Some(Writer { member, has_patroni: true })) => format!(
+            "{member} still takes writes, {leader} holds the leader lock: \
+             stop PostgreSQL on {member} unless its Patroni does so in a few seconds"
+        ),
+    }
+}
+
+fn and_also(other: &Option<Box<Reason>>) -> String {
+    other.as_ref().map(|other| format!("; {other}")).unwrap_or_default()
 }
 
 fn astray(leads_to: Role, is: Role) -> String {

@@ -18,6 +18,10 @@ use crate::reason::Reason;
 use crate::skew::ClockOffset;
 use crate::time::Moment;
 
+/// What clients and operators have to know of maintenance mode while there is no primary.
+pub const NO_FAILOVER: &str = "Patroni is in maintenance mode: no failover happens until it ends \
+                               (patronictl resume)";
+
 /// One consistent state of the cluster and of every gate. Immutable once published.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Snapshot {
@@ -96,6 +100,10 @@ pub struct MemberState {
     pub role: Role,
     /// What keeps it from that role's duty or from being known: `promoting`, `down`, ...
     pub trouble: Option<Reason>,
+    /// Patroni, or the configuration, lists the member.
+    pub listed: bool,
+    /// It takes writes although another member holds the leader lock, or takes writes as well.
+    pub rogue: bool,
     /// Its timeline.
     pub timeline: Option<u32>,
     /// How far its replay is behind the primary, in bytes; none on a leader or if unknown.
@@ -203,6 +211,9 @@ impl Snapshot {
             return String::new();
         };
         match (state.reasons(), self.why_unlisted()) {
+            (Some(reasons), _) if self.awaits_resume(state) => {
+                format!("{reasons}; {NO_FAILOVER}")
+            }
             (Some(reasons), _) => reasons,
             (None, _) if !state.gates.is_empty() => {
                 let open: Vec<&str> = state.open().map(MemberName::as_str).collect();
@@ -211,6 +222,12 @@ impl Snapshot {
             (None, Some(why)) => format!("no member is known yet: {why}"),
             (None, None) => "no member is known yet".to_owned(),
         }
+    }
+
+    /// The service has no primary, and in maintenance mode none is going to be promoted.
+    pub fn awaits_resume(&self, service: &ServiceState) -> bool {
+        let leads = matches!(service.role, Role::Primary | Role::StandbyLeader);
+        self.paused && leads && service.open().next().is_none()
     }
 
     /// Why no member list can be read, in one line.
@@ -339,6 +356,8 @@ mod tests {
             address_failure: None,
             role: Role::Unknown,
             trouble: None,
+            listed: true,
+            rogue: false,
             timeline: None,
             lag_bytes: None,
             lag: None,
@@ -376,7 +395,7 @@ mod tests {
         Gate::Open { since: Moment::START, generation: 1, way: Way::Usual, note: None };
 
     fn shut(sessions: Sessions) -> Gate {
-        Gate::Shut { reason: Reason::Left, since: Moment::START, sessions }
+        Gate::Shut { reason: Reason::Left(None), since: Moment::START, sessions }
     }
 
     #[test]

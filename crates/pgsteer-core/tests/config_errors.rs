@@ -125,7 +125,7 @@ sessions_max = 2026-01-01
     pgsteer.toml:4:8: patroni.urls: expects a list, found a string
         help: as in urls = ["http://10.0.0.11:8008"]
     pgsteer.toml:5:19: patroni.timeout_seconds: expects a number of seconds, found a string
-        help: a bare number from 0.1 to 60 seconds; the default is 1
+        help: did you mean 1? A bare number from 0.1 to 60 seconds; the default is 1
     pgsteer.toml:6:13: patroni.cert_file: expects a string, found a boolean
         help: as in "/etc/pgsteer/ca.pem"
     pgsteer.toml:8:9: services.other: expects a table, found a whole number
@@ -678,7 +678,7 @@ role = "master"
     pgsteer.toml:3:8: not valid TOML: string values must be quoted, expected literal string
     pgsteer.toml:4:20: not valid TOML: `_` may only go between digits, expected nothing
     pgsteer.toml:5:9: not valid TOML: unclosed table, expected `]`
-    pgsteer.toml:8:23: not valid TOML: invalid basic string, expected `"`
+    pgsteer.toml:8:23: not valid TOML: a string has no closing "
     pgsteer.toml:9:1: services.write.hold_second: there is no key `hold_second` in [services.write]
         help: did you mean `hold_seconds`?
     pgsteer.toml:10:8: services.write.role: `master` is not one of the possible words
@@ -838,4 +838,43 @@ proptest! {
     fn nearly_right_text_never_panics(lines in prop::collection::vec(line(), 0..12)) {
         let _ = read(&lines.join("\n")).map_err(|errors| errors.to_string());
     }
+}
+
+#[test]
+fn a_missing_quote_is_named_once_by_the_line_that_lacks_it() {
+    assert_snapshot!(wrong("[patroni]\nurls = [\"http://pg1:8008]\n[check]\nuser = \"c\"\n"), @r#"
+    pgsteer.toml:2:26: not valid TOML: a string has no closing "
+    "#);
+    assert_snapshot!(wrong("[patroni]\nurls = ['http://pg1']\n[check]\nuser = \"\"\"c\n\n"), @r#"
+    pgsteer.toml:4:8: not valid TOML: a string has no closing """
+    "#);
+    assert_snapshot!(wrong("[cluster]\nname = 'x\n[patroni]\nurls = ['http://pg1']\n"), @r"
+    pgsteer.toml:2:10: not valid TOML: a string has no closing '
+    ");
+}
+
+#[test]
+fn what_was_probably_meant_by_units_and_addresses_is_named() {
+    let text = "
+[patroni]
+urls = ['http://fd00::1:8008']
+timeout_seconds = '500ms'
+[services.read]
+listen = '::1:15000'
+lag_bytes_max = '16mb'
+lag_seconds_max = '10 sec'
+hold_seconds = '30s'
+";
+    assert_snapshot!(wrong(text), @r"
+    pgsteer.toml:3:9: patroni.urls: `http://fd00::1:8008`: an IPv6 address needs brackets: http://[fd00::1]:8008
+    pgsteer.toml:4:19: patroni.timeout_seconds: expects a number of seconds, found a string
+        help: did you mean 0.5? A bare number from 0.1 to 60 seconds; the default is 1
+    pgsteer.toml:6:10: services.read.listen: `::1:15000`: an IPv6 address needs brackets: [::1]:15000
+    pgsteer.toml:7:17: services.read.lag_bytes_max: `16mb` is not a size
+        help: did you mean 16MB?
+    pgsteer.toml:8:19: services.read.lag_seconds_max: expects a number of seconds, found a string
+        help: did you mean 10? A bare number from 0.1 to 86400 seconds
+    pgsteer.toml:9:16: services.read.hold_seconds: expects a number of seconds, found a string
+        help: did you mean 30? A bare number from 0 to 3600 seconds
+    ");
 }

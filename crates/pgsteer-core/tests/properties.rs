@@ -297,7 +297,7 @@ proptest! {
                     .chain(after.snapshot.members.values().filter_map(|it| it.health.roles.get(&role)))
                     .any(Gate::is_open);
                 // One of two that take writes may have left the list as well.
-                let split = matches!(gate.reason(), Some(Reason::SplitBrain(_) | Reason::Left));
+                let split = matches!(gate.reason(), Some(Reason::SplitBrain(_) | Reason::Left(_)));
                 let proof = match role {
                     Role::Primary => another_is_open
                         || oracle.denies_being_primary(name)

@@ -7,7 +7,7 @@ use anyhow::{Result, anyhow, ensure};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
-use hyper::header::HOST;
+use hyper::header::{HOST, HeaderMap};
 use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -36,6 +36,17 @@ pub struct Target {
     base: String,
 }
 
+/// What a page answered.
+#[derive(Debug)]
+pub struct Answered {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+}
+
 impl Target {
     /// Reads `http://HOST[:PORT]`, the scheme being optional.
     ///
@@ -49,7 +60,12 @@ impl Target {
             false => format!("http://{url}"),
         };
         let bad = |why: &str| anyhow!("--http: `{url}` is no address as http://HOST:PORT: {why}");
-        let uri: Uri = whole.parse().map_err(|_| bad("it is no URL"))?;
+        let uri: Uri = whole.parse().map_err(|_| match whole.contains("[") {
+            false if whole.matches(':').count() > 2 => {
+                bad("an IPv6 address needs brackets: http://[::1]:7000")
+            }
+            _ => bad("it is no URL"),
+        })?;
         if uri.scheme_str() != Some("http") {
             return Err(bad("pgsteer has its pages on http only"));
         }
@@ -72,11 +88,11 @@ impl Target {
         })
     }
 
-    /// Asks for a page; its status and body.
+    /// Asks for a page.
     ///
     /// # Errors
     /// Nobody answers within `limit`; the message says what to do.
-    pub async fn get(&self, path: &str, limit: Duration) -> Result<(StatusCode, Bytes)> {
+    pub async fn get(&self, path: &str, limit: Duration) -> Result<Answered> {
         let answer = match timeout(limit, self.exchange(path)).await {
             Ok(answer) => answer,
             Err(_) => Err(anyhow!("no whole answer within {} s", limit.as_secs_f64())),
@@ -90,7 +106,7 @@ impl Target {
         Complaint::new(what, Some(REMEDY.to_owned()))
     }
 
-    async fn exchange(&self, path: &str) -> Result<(StatusCode, Bytes)> {
+    async fn exchange(&self, path: &str) -> Result<Answered> {
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
         let (mut sender, connection) = http1::Builder::new()
             .max_buf_size(HEAD_BYTES_MAX)
@@ -101,9 +117,10 @@ impl Target {
             .body(Empty::<Bytes>::new())?;
         let answering = async {
             let answer = sender.send_request(request).await?;
-            let status = answer.status();
-            let body = Limited::new(answer.into_body(), BODY_BYTES_MAX).collect().await;
-            Ok((status, body.map_err(|error| anyhow!(error))?.to_bytes()))
+            let (head, body) = answer.into_parts();
+            let body = Limited::new(body, BODY_BYTES_MAX).collect().await;
+            let body = body.map_err(|error| anyhow!(error))?.to_bytes();
+            Ok(Answered { status: head.status, headers: head.headers, body })
         };
         drive(connection, answering).await
     }

@@ -15,8 +15,9 @@ use pgsteer_core::probe::{Probe, ProbeError};
 use pgsteer_core::text::clean_to;
 use pgsteer_core::wire::patroni::parse_status;
 
-use crate::ask::Target;
+use crate::ask::{Answered, Target};
 use crate::complaint::in_one_line;
+use crate::http::UNKNOWN_HEADER;
 
 /// What is asked for where nothing else is said.
 const USUAL: &str = "primary";
@@ -130,7 +131,7 @@ fn ask(http_url: &str, question: &Question, limit: Duration) -> Result<Outcome> 
         .context("starting the runtime")?;
     let asking = async {
         for path in question.paths() {
-            let (status, body) = target.get(&path, limit).await?;
+            let Answered { status, headers, body } = target.get(&path, limit).await?;
             // It answers any path, and what it means by it is not what is asked here.
             if parse_status(false, &body).is_ok() {
                 let why = anyhow!("a Patroni answers there, not a pgsteer");
@@ -141,6 +142,7 @@ fn ask(http_url: &str, question: &Question, limit: Duration) -> Result<Outcome> 
                 clean_to(said.lines().next().unwrap_or_default(), LINE_CHARS_MAX).into_owned();
             match status {
                 StatusCode::NOT_FOUND => {}
+                _ if headers.contains_key(UNKNOWN_HEADER) => return Ok(Outcome::Unknown(line)),
                 StatusCode::OK => return Ok(Outcome::Yes(line)),
                 StatusCode::SERVICE_UNAVAILABLE => return Ok(Outcome::No(line)),
                 other => bail!("{line} (status {other})"),

@@ -24,6 +24,9 @@ pub fn listen(text: &str) -> Result<SocketAddr, Problem> {
         return port(bare).map(|port| SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port));
     }
     match text.rsplit_once(':') {
+        Some((host, digits)) if host.parse::<Ipv6Addr>().is_ok() && port(digits).is_ok() => {
+            Err(Problem::Brackets { found: Shown::of(text), meant: format!("[{host}]:{digits}") })
+        }
         Some((host, digits)) if is_address(host) => Err(Problem::Port(Shown::of(digits))),
         _ => Err(Problem::Listen(Shown::of(text))),
     }
@@ -112,6 +115,10 @@ fn base_url(text: &str, api: Api) -> Result<String, Problem> {
         return Err(no_scheme(text, rest, api));
     }
     let host = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+    if let Some(meant) = brackets_missing(host, api.port(), Url::Yes) {
+        let meant = format!("{scheme}://{meant}");
+        return Err(Problem::Brackets { found: Shown::of(text), meant });
+    }
     let endpoint = endpoint(host, api.port()).map_err(|problem| match problem {
         Problem::Endpoint(found) => Problem::UrlHost { found, api },
         other => other,
@@ -135,14 +142,42 @@ pub fn port(digits: &str) -> Result<u16, Problem> {
 }
 
 fn no_scheme(text: &str, rest: &str, api: Api) -> Problem {
+    let meant = brackets_missing(rest, api.port(), Url::Yes)
+        .or_else(|| endpoint(rest, api.port()).ok().map(|endpoint| endpoint.to_string()));
     Problem::UrlScheme {
         found: Shown::of(text),
-        meant: endpoint(rest, api.port()).ok().map(|endpoint| format!("http://{endpoint}")),
+        meant: meant.map(|endpoint| format!("http://{endpoint}")),
         api,
     }
 }
 
+/// Whether an address stands in a URL, where an IPv6 address has brackets in any case (RFC 3986).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Url {
+    Yes,
+    No,
+}
+
+/// What was probably meant by an IPv6 address without brackets, if they are needed. What could be a
+/// port of four or five digits behind it is taken for one; outside of a URL an address without such
+/// an end needs no brackets.
+fn brackets_missing(text: &str, port_default: u16, url: Url) -> Option<String> {
+    let is_ipv6 = |host: &str| host.parse::<Ipv6Addr>().is_ok();
+    let split = text.rsplit_once(':');
+    let ends_in_port = split.filter(|(host, digits)| {
+        is_ipv6(host) && (4..=5).contains(&digits.len()) && port(digits).is_ok()
+    });
+    match ends_in_port {
+        Some((host, digits)) => Some(format!("[{host}]:{digits}")),
+        None if url == Url::Yes && is_ipv6(text) => Some(format!("[{text}]:{port_default}")),
+        None => None,
+    }
+}
+
 fn endpoint(text: &str, port_default: u16) -> Result<Endpoint, Problem> {
+    if let Some(meant) = brackets_missing(text, port_default, Url::No) {
+        return Err(Problem::Brackets { found: Shown::of(text), meant });
+    }
     let parsed = Endpoint::parse(text, Some(port_default)).map_err(|_| wrong_endpoint(text))?;
     if !is_host(parsed.host()) {
         return Err(Problem::Endpoint(Shown::of(text)));
@@ -223,6 +258,32 @@ mod tests {
         }
         let problem = postgres("0.0.0.0:5432").unwrap_err();
         assert!(matches!(problem, Problem::Unspecified(_)));
+    }
+
+    #[test]
+    fn an_ipv6_address_with_a_port_needs_brackets() {
+        let meant = |problem: Problem| match problem {
+            Problem::Brackets { meant, .. } => meant,
+            other => panic!("{other:?}"),
+        };
+        for (text, whole) in [
+            ("http://fd00::1:8008", "http://[fd00::1]:8008"),
+            ("https://fd00::1:8008/", "https://[fd00::1]:8008"),
+            ("http://fd00::11", "http://[fd00::11]:8008"),
+            ("http://2001:db8:0:0:0:0:0:1234", "http://[2001:db8:0:0:0:0:0:1234]:8008"),
+        ] {
+            assert_eq!(meant(patroni_url(text).unwrap_err()), whole, "{text}");
+        }
+        assert_eq!(meant(postgres("fd00::1:5432").unwrap_err()), "[fd00::1]:5432");
+        assert_eq!(meant(listen("::1:15000").unwrap_err()), "[::1]:15000");
+        assert_eq!(meant(listen(":::5000").unwrap_err()), "[::]:5000");
+        assert_eq!(
+            listen("::1:15000").unwrap_err().to_string(),
+            "`::1:15000`: an IPv6 address needs brackets: [::1]:15000"
+        );
+        let remedy = patroni_url("fd00::1:8008").unwrap_err().remedy();
+        assert_eq!(remedy.unwrap(), "did you mean http://[fd00::1]:8008?");
+        assert_eq!(postgres("2001:db8:0:0:0:0:0:1234").unwrap().port(), 5432);
     }
 
     #[test]

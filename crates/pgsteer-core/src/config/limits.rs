@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::problem::{Problem, Shown};
-use super::units::seconds_text;
+use super::units::{near_time, seconds_text};
 use crate::claim::Role;
 
 /// The largest configuration file that is read, in bytes.
@@ -140,6 +140,7 @@ impl Seconds {
         let number: f64 = text.parse().map_err(|_| Problem::NotSeconds {
             found: Shown::of(text).to_string(),
             range: *self,
+            near: near_time(text).filter(|time| self.contains(*time)).map(seconds_text),
         })?;
         Duration::try_from_secs_f64(number)
             .ok()

@@ -68,6 +68,8 @@ pub enum Problem {
         found: String,
         /// What is accepted.
         range: Seconds,
+        /// The number that was probably meant.
+        near: Option<String>,
     },
     /// Not a whole number.
     #[error("expects a whole number, found {found}")]
@@ -104,6 +106,14 @@ pub enum Problem {
     /// A port that is none.
     #[error("{0} is not a port")]
     Port(Shown),
+    /// An IPv6 address with a port behind it, and no brackets that tell one from the other.
+    #[error("{found}: an IPv6 address needs brackets: {meant}")]
+    Brackets {
+        /// What was written.
+        found: Shown,
+        /// What was probably meant.
+        meant: String,
+    },
     /// An address that means "all addresses", where one of them is needed.
     #[error("{0} stands for all addresses of a machine, so nobody can connect to it")]
     Unspecified(Shown),
@@ -146,11 +156,21 @@ pub enum Problem {
     #[error("{0}")]
     Probe(ProbeError),
     /// Not a size.
-    #[error("{0} is not a size")]
-    Size(Shown),
+    #[error("{found} is not a size")]
+    Size {
+        /// What was written.
+        found: Shown,
+        /// The size that was probably meant.
+        near: Option<String>,
+    },
     /// Not a lag: neither size nor time.
-    #[error("{0} is neither a size nor a time")]
-    Lag(Shown),
+    #[error("{found} is neither a size nor a time")]
+    Lag {
+        /// What was written.
+        found: Shown,
+        /// The size or time that was probably meant.
+        near: Option<String>,
+    },
     /// Not a name.
     #[error("{0}")]
     Name(#[from] NameError),
@@ -183,7 +203,10 @@ impl Problem {
     /// What would be right, as one finished phrase.
     pub fn remedy(&self) -> Option<String> {
         Some(match self {
-            Problem::Syntax(_) | Problem::Name(_) | Problem::Probe(_) => return None,
+            Problem::Syntax(_)
+            | Problem::Name(_)
+            | Problem::Probe(_)
+            | Problem::Brackets { .. } => return None,
             Problem::Unreadable(_) => "check the path and that pgsteer's user may read it".into(),
             Problem::Directory => "name the file in it, as /etc/pgsteer/pgsteer.toml".into(),
             Problem::TooLarge | Problem::NoText { .. } => "is it really a configuration of pgsteer?".into(),
@@ -192,7 +215,10 @@ impl Problem {
                 "put it into a file of its own and name that in [check] or [etcd]: password_file = \"/etc/pgsteer/password\"".into()
             }
             Problem::WrongType { example, .. } => format!("as in {example}"),
-            Problem::NotSeconds { range, .. } => format!("a bare number {range}"),
+            Problem::NotSeconds { range, near: None, .. } => format!("a bare number {range}"),
+            Problem::NotSeconds { range, near: Some(near), .. } => {
+                format!("did you mean {near}? A bare number {range}")
+            }
             Problem::NotWhole { range, .. } => format!("a bare number {range}"),
             Problem::OutOfRange { range, .. } => range.clone(),
             Problem::UnknownWord { near, words, .. } => meant_or_list(*near, words, "one of"),
@@ -216,11 +242,14 @@ impl Problem {
             Problem::UrlCredentials(Api::Patroni) => {
                 "leave it out: what pgsteer reads of Patroni needs no password; for verify_client give cert_file and key_file".into()
             }
-            Problem::Size(_) => format!(
+            Problem::Size { near: Some(near), .. } | Problem::Lag { near: Some(near), .. } => {
+                format!("did you mean {near}?")
+            }
+            Problem::Size { near: None, .. } => format!(
                 "a whole number with B, kB, MB, GB or TB, up to {}, as \"16MB\"",
                 size_text(super::limits::LAG_BYTES_MAX)
             ),
-            Problem::Lag(_) => "as 16MB (B, kB, MB, GB, TB) or 10s (ms, s, min, h, d)".into(),
+            Problem::Lag { near: None, .. } => "as 16MB (B, kB, MB, GB, TB) or 10s (ms, s, min, h, d)".into(),
             Problem::Question(_) => {
                 "the name of a service, or as primary, replica?lag=16MB, read-only, sync; then the member, if it is not the local one".into()
             }

@@ -33,7 +33,8 @@ pub enum LagLimit {
 /// # Errors
 /// No whole number with a unit, zero, or more than [`LAG_BYTES_MAX`].
 pub fn lag_bytes(text: &str) -> Result<u64, Problem> {
-    let bytes = amount(text, &SIZES).ok_or_else(|| Problem::Size(Shown::of(text)))?;
+    let wrong = || Problem::Size { found: Shown::of(text), near: near_size(text) };
+    let bytes = amount(text, &SIZES).ok_or_else(wrong)?;
     lag_bytes_in_range(bytes, text)
 }
 
@@ -62,12 +63,55 @@ pub fn lag(text: &str) -> Result<LagLimit, Problem> {
     if amount(text, &SIZES).is_some() {
         return lag_bytes(text).map(LagLimit::Bytes);
     }
-    let micros = amount(text, &TIMES).ok_or_else(|| Problem::Lag(Shown::of(text)))?;
+    let near = || near_size(text).or_else(|| near_time(text).map(time_text));
+    let wrong = || Problem::Lag { found: Shown::of(text), near: near() };
+    let micros = amount(text, &TIMES).ok_or_else(wrong)?;
     let time = Duration::from_micros(micros);
     if LAG_SECONDS.contains(time) {
         return Ok(LagLimit::Time(time));
     }
     Err(Problem::OutOfRange { found: Shown::of(text), range: LAG_SECONDS.to_string() })
+}
+
+/// The size that `text` was probably meant to be: in another spelling of a unit, or with a fraction.
+pub fn near_size(text: &str) -> Option<String> {
+    let (number, unit) = number_and_unit(text)?;
+    let name = match unit.to_ascii_lowercase().as_str() {
+        "b" | "byte" | "bytes" => "B",
+        "k" | "kb" | "kib" => "kB",
+        "m" | "mb" | "mib" => "MB",
+        "g" | "gb" | "gib" => "GB",
+        "t" | "tb" | "tib" => "TB",
+        _ => return None,
+    };
+    let bytes = number * factor(name, &SIZES)?;
+    (bytes >= 1.0 && bytes <= LAG_BYTES_MAX as f64).then(|| size_text(bytes as u64))
+}
+
+/// The time that `text` was probably meant to be, in any usual spelling of its unit.
+pub fn near_time(text: &str) -> Option<Duration> {
+    let (number, unit) = number_and_unit(text)?;
+    let name = match unit.to_ascii_lowercase().as_str() {
+        "ms" | "msec" | "msecs" | "millisecond" | "milliseconds" => "ms",
+        "" | "s" | "sec" | "secs" | "second" | "seconds" => "s",
+        "m" | "min" | "mins" | "minute" | "minutes" => "min",
+        "h" | "hour" | "hours" => "h",
+        "d" | "day" | "days" => "d",
+        _ => return None,
+    };
+    let micros = number * factor(name, &TIMES)?;
+    Duration::try_from_secs_f64(micros / 1e6).ok()
+}
+
+fn factor(name: &str, units: &[(&str, u64)]) -> Option<f64> {
+    units.iter().find(|(unit, _)| *unit == name).map(|(_, factor)| *factor as f64)
+}
+
+fn number_and_unit(text: &str) -> Option<(f64, &str)> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    Some((number.parse().ok()?, unit.trim_start()))
 }
 
 /// A size in the largest unit that needs no fraction.
@@ -112,8 +156,33 @@ mod tests {
         assert_eq!(lag_bytes("16MB").unwrap(), 16 * 1024 * 1024);
         assert_eq!(lag_bytes(" 1 kB ").unwrap(), 1024);
         for wrong in ["", "MB", "16", "16mb", "16MiB", "1.5GB", "-1MB", "16 M B"] {
-            assert!(matches!(lag_bytes(wrong), Err(Problem::Size(_))), "{wrong}");
+            assert!(matches!(lag_bytes(wrong), Err(Problem::Size { .. })), "{wrong}");
         }
+    }
+
+    #[test]
+    fn another_spelling_of_a_unit_finds_what_was_meant() {
+        for (text, meant) in [
+            ("16mb", Some("16MB")),
+            ("16 MiB", Some("16MB")),
+            ("16M", Some("16MB")),
+            ("1KB", Some("1kB")),
+            ("1.5GB", Some("1536MB")),
+            ("16", None),
+            ("16XB", None),
+            ("99999999tb", None),
+            ("1e400GB", None),
+            ("", None),
+        ] {
+            assert_eq!(near_size(text).as_deref(), meant, "{text}");
+        }
+        for (text, meant) in
+            [("10sec", Some("10s")), ("5m", Some("5min")), ("1.5 s", Some("1500ms"))]
+        {
+            assert_eq!(near_time(text).map(time_text).as_deref(), meant, "{text}");
+        }
+        assert_eq!(lag("16mb").unwrap_err().remedy().unwrap(), "did you mean 16MB?");
+        assert_eq!(lag("10sec").unwrap_err().remedy().unwrap(), "did you mean 10s?");
     }
 
     #[test]

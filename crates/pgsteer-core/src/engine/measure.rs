@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::Engine;
 use crate::claim::Role;
+use crate::judge::Member;
 use crate::judge::fitness::Lag;
 use crate::judge::sight::takes_no_writes;
-use crate::judge::{Member, Trust};
 use crate::names::MemberName;
 use crate::time::Moment;
 use crate::view::Word;
@@ -39,7 +39,7 @@ impl Engine {
                 Role::StandbyLeader => true,
                 Role::Replica | Role::Unknown => return None,
             };
-            let is_trusted = !matches!(standing.trust, Trust::None(_));
+            let is_trusted = !standing.trust.is_refused();
             is_trusted.then(|| (name.clone(), in_recovery))
         })
     }

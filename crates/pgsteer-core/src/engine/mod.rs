@@ -29,7 +29,7 @@ use crate::gate::Gate;
 use crate::identity::{Memory, Remembered};
 use crate::judge::listing::MISSING_GRACE;
 use crate::judge::standing::standings;
-use crate::judge::{Member, Rules, Standing};
+use crate::judge::{Member, Rules, Standing, is_rogue};
 use crate::lateness::SLACK;
 use crate::names::MemberName;
 use crate::pace::{self, SEARCH_LASTS};
@@ -299,8 +299,20 @@ impl Engine {
             }
         }
         self.roles_since.retain(|name, _| concluded.contains_key(name));
+        self.remember_rogues(&concluded, now);
         self.standings = concluded;
         self.record(events, now);
+    }
+
+    /// A member that left is forgotten after [`LEFT_MEMORY`]. A rogue primary is not: the operator has
+    /// to see it for as long as it takes writes, and for that time after it.
+    fn remember_rogues(&mut self, concluded: &BTreeMap<MemberName, Standing>, now: Moment) {
+        for (name, standing) in concluded {
+            let member = self.roster.members().get(name);
+            if member.is_some_and(|member| is_rogue(member, standing, &self.rules)) {
+                self.roster.remember(name, now);
+            }
+        }
     }
 
     /// Since when a member has been in its role, if it ever had one.

@@ -10,7 +10,6 @@ use super::Engine;
 use crate::claim::{Failure, News, Notice, Order, Role};
 use crate::config::ServiceConfig;
 use crate::event::EventKind;
-use crate::judge::Trust;
 use crate::names::MemberName;
 use crate::snapshot::EtcdState;
 use crate::time::Moment;
@@ -81,9 +80,7 @@ impl Engine {
         let leads = |role: Role| matches!(role, Role::Primary | Role::StandbyLeader);
         self.standings
             .iter()
-            .filter(move |(_, standing)| {
-                leads(standing.role) && !matches!(standing.trust, Trust::None(_))
-            })
+            .filter(move |(_, standing)| leads(standing.role) && !standing.trust.is_refused())
             .map(|(name, _)| name)
     }
 

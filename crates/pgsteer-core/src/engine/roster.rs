@@ -269,6 +269,13 @@ impl Roster {
             member.left_at.is_none_or(|left_at| now.since(left_at) < LEFT_MEMORY)
         });
     }
+
+    /// The time after which a member that left is forgotten starts again.
+    pub(super) fn remember(&mut self, name: &MemberName, now: Moment) {
+        if let Some(Member { left_at: Some(left_at), .. }) = self.members.get_mut(name) {
+            *left_at = now;
+        }
+    }
 }
 
 fn new_member(found: Found, now: Moment) -> Member {

@@ -11,11 +11,12 @@ use crate::gate::Gate;
 use crate::judge::fitness::{Lag, POOLER_GRACE, stall};
 use crate::judge::listing::{Listing, MISSING_GRACE, listing};
 use crate::judge::path::{Path, PutOff, Wait, leads_to, path};
-use crate::judge::{Member, Standing, Trust};
+use crate::judge::{Member, Standing, Trust, is_rogue};
 use crate::names::MemberName;
 use crate::pace::Need;
 use crate::plan::{Ask, Lister, Plan, When};
 use crate::post::{Post, ROLES};
+use crate::rank::{left, stronger};
 use crate::reason::Reason;
 use crate::snapshot::{Health, IdentityState, MemberState, PoolerState, ServiceState, Snapshot};
 use crate::time::Moment;
@@ -58,14 +59,14 @@ impl Engine {
             Role::Primary | Role::StandbyLeader | Role::Unknown => Lag::default(),
         };
         let streams = stall(member, self.has_source(), &self.rules, now).is_none();
-        let unlisted = match listing(member, standing, streams, &self.rules, now) {
-            Listing::Listed => None,
-            Listing::Missing => Some(Reason::NotListed(MISSING_GRACE)),
-            Listing::Left => Some(Reason::Left),
-        };
-        let no_new_sessions = || {
-            let refused = member.view.new_sessions_refused();
-            refused.map(|failure| Reason::NoNewSessions(failure.clone()))
+        let rogue = is_rogue(member, standing, &self.rules);
+        let refused = member.view.new_sessions_refused();
+        let no_new_sessions = refused.map(|failure| Reason::NoNewSessions(failure.clone()));
+        let trouble = stronger(standing.trouble().cloned(), no_new_sessions);
+        let trouble = match listing(member, standing, streams, &self.rules, now) {
+            Listing::Left if !rogue => Some(left(trouble.as_ref())),
+            Listing::Missing => stronger(Some(Reason::NotListed(MISSING_GRACE)), trouble),
+            Listing::Listed | Listing::Left => trouble,
         };
         let poolers = self.pooler_ports.iter().map(|port| {
             let trouble = self.path(name, member, *port, now).trouble().cloned();
@@ -82,7 +83,9 @@ impl Engine {
             addresses: member.view.addresses().to_vec(),
             address_failure: member.view.address_failure().cloned(),
             role: standing.role,
-            trouble: unlisted.or_else(|| standing.trouble().cloned()).or_else(no_new_sessions),
+            trouble,
+            listed: member.left_at.is_none(),
+            rogue,
             timeline: self.timeline(member, now),
             lag_bytes: lag.bytes,
             lag: lag.time,
@@ -183,7 +186,7 @@ impl Engine {
         let is_awaited =
             |port: &u16| matches!(self.path(name, member, *port, now), Path::Awaited(_));
         now.since(began) < POOLER_GRACE
-            && !matches!(self.standings[name].trust, Trust::None(_))
+            && !self.standings[name].trust.is_refused()
             && self.pooler_ports.iter().any(is_awaited)
     }
 
@@ -196,14 +199,16 @@ impl Engine {
         }
     }
 
-    /// Writers are led to a member whose Patroni is silent.
+    /// Writers are led to a member whose Patroni does not answer.
     fn is_primary_in_doubt(&self) -> bool {
         let of_writers = self.posts.iter().filter(|(_, wishes)| wishes.role == Role::Primary);
-        let mut gates = of_writers.flat_map(|(post, _)| self.gates[post].values());
-        gates.any(|gate| {
-            let gate = gate.without_order();
-            gate.is_open() && matches!(gate.reason(), Some(Reason::PatroniLost(_)))
-        })
+        let mut gates = of_writers.flat_map(|(post, _)| &self.gates[post]);
+        gates.any(|(name, gate)| gate.without_order().is_open() && self.is_patroni_lost(name))
+    }
+
+    fn is_patroni_lost(&self, name: &MemberName) -> bool {
+        let trust = self.standings.get(name).map(|standing| &standing.trust);
+        matches!(trust, Some(Trust::AsItWas(Reason::PatroniLost(_))))
     }
 
     /// What the Snapshot shows of the cluster's identity.

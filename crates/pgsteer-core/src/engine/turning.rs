@@ -6,7 +6,6 @@ use super::{Engine, Gates};
 use crate::claim::Role;
 use crate::config::{OnPromotion, ServiceConfig};
 use crate::gate::{Gate, Sessions, Turn};
-use crate::judge::Trust;
 use crate::judge::fitness::Case;
 use crate::judge::verdict::Verdict;
 use crate::names::MemberName;
@@ -36,7 +35,7 @@ impl Engine {
     pub(super) fn has_source(&self) -> bool {
         self.standings.values().any(|standing| {
             matches!(standing.role, Role::Primary | Role::StandbyLeader)
-                && !matches!(standing.trust, Trust::None(_))
+                && !standing.trust.is_refused()
         })
     }
 }
@@ -125,7 +124,7 @@ impl Turning<'_> {
         self.service.role == Role::Replica
             && self.service.on_promotion == OnPromotion::End
             && case.standing.role == Role::Primary
-            && !matches!(case.standing.trust, Trust::None(_))
+            && !case.standing.trust.is_refused()
             && matches!(verdict, Verdict::Shut(_))
             && match old {
                 Gate::Open { since, .. } => *since < case.role_since,

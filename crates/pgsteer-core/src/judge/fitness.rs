@@ -5,10 +5,11 @@ use std::time::Duration;
 use super::listing::{Listing, MISSING_GRACE, listing};
 use super::path::{Path, PutOff, Wait, path};
 use super::verdict::Verdict;
-use super::{Member, Rules, Standing, Trust};
+use super::{Member, Rules, Standing, Trust, is_rogue};
 use crate::claim::{Role, TagFlags};
 use crate::config::{PoolerDown, ServiceConfig};
 use crate::gate::Way;
+use crate::rank::{left, stronger};
 use crate::reason::Reason;
 use crate::time::Moment;
 use crate::view::Word;
@@ -87,16 +88,17 @@ impl Case<'_> {
     /// old ones are fine as long as it would be fit without that: it may as well have died.
     pub fn verdict(&self) -> Verdict {
         let verdict = self.verdict_as_if_listed();
+        let not_listed = || Some(Reason::NotListed(MISSING_GRACE));
         match (self.listing(), verdict) {
             (Listing::Listed, verdict) => verdict,
-            (Listing::Missing, Verdict::Fit { confirmed, .. }) => {
-                Verdict::Fit { note: Some(Reason::NotListed(MISSING_GRACE)), confirmed }
+            (Listing::Missing, Verdict::Fit { note, confirmed }) => {
+                Verdict::Fit { note: stronger(not_listed(), note), confirmed }
             }
             (Listing::Missing, verdict) => verdict,
-            (Listing::Left, Verdict::Shut(_)) => Verdict::Shut(Reason::Left),
-            (Listing::Left, Verdict::Fit { .. } | Verdict::Keep { .. } | Verdict::Drain(_)) => {
-                Verdict::Drain(Reason::Left)
-            }
+            (Listing::Left, verdict) if is_rogue(self.member, self.standing, self.rules) => verdict,
+            (Listing::Left, Verdict::Shut(reason)) => Verdict::Shut(left(Some(&reason))),
+            (Listing::Left, Verdict::Keep { reason, .. }) => Verdict::Drain(left(Some(&reason))),
+            (Listing::Left, Verdict::Fit { .. } | Verdict::Drain(_)) => Verdict::Drain(left(None)),
         }
     }
 
@@ -107,7 +109,7 @@ impl Case<'_> {
     }
 
     fn verdict_as_if_listed(&self) -> Verdict {
-        if let Trust::None(reason) = &self.standing.trust {
+        if let (true, Some(reason)) = (self.standing.trust.is_refused(), self.standing.trouble()) {
             return Verdict::Shut(reason.clone());
         }
         if self.standing.role != self.wants {
@@ -119,69 +121,70 @@ impl Case<'_> {
 
     /// Is the primary fit to stand in for replicas?
     pub fn verdict_as_stand_in(&self) -> Verdict {
-        match (Case { wants: Role::Primary, ..*self }).verdict() {
-            Verdict::Fit { confirmed, .. } => {
-                Verdict::Fit { note: Some(Reason::Fallback), confirmed }
-            }
-            other => other,
-        }
+        let stands_in = Verdict::Fit { note: Some(Reason::Fallback), confirmed: true };
+        (Case { wants: Role::Primary, ..*self }).verdict().or_stronger(stands_in)
     }
 
+    /// All that speaks for and against it; [`Verdict::or_stronger`] says what counts.
     fn verdict_on_its_role(&self) -> Verdict {
-        let view = &self.member.view;
-        if let (Some(failure), []) = (view.address_failure(), view.addresses()) {
-            return Verdict::Shut(Reason::NoAddress(failure.clone()));
-        }
-        // Its old sessions go on, and the tether is one of them: what it reports is still true.
-        if let Some(failure) = view.new_sessions_refused() {
-            return Verdict::Shut(Reason::NoNewSessions(failure.clone()));
-        }
-        // What shuts goes before what drains, and before a doubt that keeps an open gate open.
-        let route = match self.route() {
-            Ok(route) => route,
-            Err(reason) => return Verdict::Shut(reason),
-        };
-        if let Some(reason) = self.refusal_by_tags() {
-            return Verdict::Drain(reason);
-        }
-        if self.wants == Role::Replica {
-            if let Some(reason) = self.refusal_by_lag() {
-                return Verdict::Drain(reason);
-            }
-            if let Some(reason) = self.stall() {
-                return Verdict::Keep { reason, grace: STALL_GRACE };
-            }
-        }
+        let shut = [self.by_address(), self.by_new_sessions(), self.by_route()];
+        let others = [self.by_tags(), self.by_lag(), self.by_stream()];
+        let objections = shut.into_iter().chain(others).flatten();
+        objections.fold(self.by_trust(), Verdict::or_stronger)
+    }
+
+    /// Its old sessions go on, and the tether is one of them: what it reports is still true.
+    fn by_new_sessions(&self) -> Option<Verdict> {
+        let failure = self.member.view.new_sessions_refused()?;
+        Some(Verdict::Shut(Reason::NoNewSessions(failure.clone())))
+    }
+
+    fn by_trust(&self) -> Verdict {
         // A primary with Patroni is confirmed by the lock and the state, which agree.
         let confirmed = self.rules.has_patroni && self.wants != Role::Replica;
-        let note = match route {
-            Route::Awaited(reason) => return Verdict::Keep { reason, grace: POOLER_GRACE },
-            Route::Busy(wait) => return self.keep_while_busy(wait),
-            Route::Past(reason) => Some(Reason::PoolerBypassed(Box::new(reason))),
-            Route::Usual { note } => note,
-        };
         match &self.standing.trust {
-            Trust::Full => Verdict::Fit { note, confirmed },
-            Trust::Noted(reason) => Verdict::Fit { note: note.or(Some(reason.clone())), confirmed },
+            Trust::Full => Verdict::Fit { note: None, confirmed },
+            Trust::Noted(reason) => Verdict::Fit { note: Some(reason.clone()), confirmed },
             Trust::AsItWas(reason) => {
-                let grace = self.rules.patroni_loss_grace;
-                Verdict::Keep { reason: reason.clone(), grace }
+                Verdict::Keep { reason: reason.clone(), grace: self.rules.patroni_loss_grace }
             }
-            Trust::None(reason) => Verdict::Shut(reason.clone()),
+            Trust::Refused(reason) | Trust::LockElsewhere(reason) | Trust::Split(reason) => {
+                Verdict::Shut(reason.clone())
+            }
         }
     }
 
-    /// A doubt about the member itself does not wait for its pooler.
-    fn keep_while_busy(&self, wait: Wait) -> Verdict {
-        let grace = wait.until.since(self.now);
-        match &self.standing.trust {
-            Trust::AsItWas(reason) => {
-                let grace = grace.min(self.rules.patroni_loss_grace);
-                Verdict::Keep { reason: reason.clone(), grace }
+    fn by_address(&self) -> Option<Verdict> {
+        let view = &self.member.view;
+        let failure = view.address_failure().filter(|_| view.addresses().is_empty())?;
+        Some(Verdict::Shut(Reason::NoAddress(failure.clone())))
+    }
+
+    fn by_tags(&self) -> Option<Verdict> {
+        self.refusal_by_tags().map(Verdict::Drain)
+    }
+
+    fn by_lag(&self) -> Option<Verdict> {
+        let reason = (self.wants == Role::Replica).then(|| self.refusal_by_lag()).flatten()?;
+        Some(Verdict::Drain(reason))
+    }
+
+    fn by_stream(&self) -> Option<Verdict> {
+        let reason = (self.wants == Role::Replica).then(|| self.stall()).flatten()?;
+        Some(Verdict::Keep { reason, grace: STALL_GRACE })
+    }
+
+    fn by_route(&self) -> Option<Verdict> {
+        // The path adds no proof of the member's role.
+        let noted = |reason| Verdict::Fit { note: Some(reason), confirmed: true };
+        match self.route() {
+            Err(reason) => Some(Verdict::Shut(reason)),
+            Ok(Route::Awaited(reason)) => Some(Verdict::Keep { reason, grace: POOLER_GRACE }),
+            Ok(Route::Busy(Wait { reason, until, .. })) => {
+                Some(Verdict::Keep { reason, grace: until.since(self.now) })
             }
-            Trust::Full | Trust::Noted(_) | Trust::None(_) => {
-                Verdict::Keep { reason: wait.reason, grace }
-            }
+            Ok(Route::Past(reason)) => Some(noted(Reason::PoolerBypassed(Box::new(reason)))),
+            Ok(Route::Usual { note }) => note.map(noted),
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{Member, Rules, Standing, Trust};
+use super::{Member, Rules, Standing};
 use crate::claim::Role;
 use crate::time::Moment;
 use crate::view::Word;
@@ -41,7 +41,7 @@ pub fn listing(
         Word::Said(facts) => facts.is_running() && facts.role == Role::Replica,
         Word::Unheard | Word::Expired | Word::Failed(_) => false,
     };
-    let is_replica = standing.role == Role::Replica && !matches!(standing.trust, Trust::None(_));
+    let is_replica = standing.role == Role::Replica && !standing.trust.is_refused();
     let is_well = rules.has_patroni && answers && is_replica && streams;
     match is_well && now.since(left_at) < MISSING_GRACE {
         true => Listing::Missing,

@@ -77,6 +77,13 @@ pub struct Standing {
     pub trust: Trust,
 }
 
+/// The member is a rogue primary ([`Standing::is_rogue_primary`]), whether the list names it or not.
+/// Without Patroni the operator's list decides what is in the cluster, so a server that was taken
+/// off it is none.
+pub fn is_rogue(member: &Member, standing: &Standing, rules: &Rules) -> bool {
+    standing.is_rogue_primary() && (rules.has_patroni || member.left_at.is_none())
+}
+
 /// How far a conclusion may be relied on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trust {
@@ -88,7 +95,20 @@ pub enum Trust {
     /// go on for a while, nobody new may start.
     AsItWas(Reason),
     /// It must not be relied on.
-    None(Reason),
+    Refused(Reason),
+    /// It takes writes, or leads a standby cluster, while another member holds the leader lock. It
+    /// must not be relied on.
+    LockElsewhere(Reason),
+    /// It is one of several members that take writes or hold the leader lock at the same time. It
+    /// must not be relied on.
+    Split(Reason),
+}
+
+impl Trust {
+    /// The member must not be relied on.
+    pub fn is_refused(&self) -> bool {
+        matches!(self, Trust::Refused(_) | Trust::LockElsewhere(_) | Trust::Split(_))
+    }
 }
 
 impl Standing {
@@ -97,21 +117,33 @@ impl Standing {
     }
 
     fn out(role: Role, reason: Reason) -> Standing {
-        Standing { role, trust: Trust::None(reason) }
+        Standing { role, trust: Trust::Refused(reason) }
     }
 
     /// What keeps the member from full trust.
     pub fn trouble(&self) -> Option<&Reason> {
         match &self.trust {
             Trust::Full => None,
-            Trust::Noted(reason) | Trust::AsItWas(reason) | Trust::None(reason) => Some(reason),
+            Trust::Noted(reason)
+            | Trust::AsItWas(reason)
+            | Trust::Refused(reason)
+            | Trust::LockElsewhere(reason)
+            | Trust::Split(reason) => Some(reason),
         }
+    }
+
+    /// It takes writes that the cluster's primary does not have: another member holds the leader
+    /// lock, or takes writes as well. Membership, Patroni's answers and the list play no part in
+    /// this: such a server is dangerous as long as clients can reach it.
+    pub fn is_rogue_primary(&self) -> bool {
+        self.role == Role::Primary
+            && matches!(self.trust, Trust::LockElsewhere(_) | Trust::Split(_))
     }
 
     /// The member itself says that it is no primary, so a write session there is lost; or it is
     /// one of several and did not win.
     pub fn is_proof_against_writes(&self) -> bool {
         matches!(self.role, Role::Replica | Role::StandbyLeader)
-            || matches!(self.trust, Trust::None(Reason::SplitBrain(_)))
+            || matches!(self.trust, Trust::Split(_))
     }
 }

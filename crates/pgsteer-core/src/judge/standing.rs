@@ -11,7 +11,7 @@ use super::{Member, Members, Rules, Standing, Trust};
 use crate::claim::{Failure, PatroniFacts, Progress, Role};
 use crate::identity::Identity;
 use crate::names::MemberName;
-use crate::reason::Reason;
+use crate::reason::{Reason, Writer};
 use crate::time::Moment;
 use crate::view::{LockRun, Word};
 
@@ -41,6 +41,15 @@ enum State {
     InRecovery { note: Option<Reason> },
     /// Nobody can tell, or it is down.
     Unusable(Reason),
+}
+
+/// What speaks against a member that claims to be the leader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Objection {
+    /// These members, itself among them, hold the lock at the same time.
+    Split(Vec<MemberName>),
+    /// Its claim is not the newest one.
+    LockElsewhere,
 }
 
 /// All that lies before the judge in one sitting.
@@ -130,7 +139,7 @@ fn with_patroni(bench: &Bench<'_>, name: &MemberName, member: &Member) -> Standi
             let note = note.clone().or_else(|| bench.slowness(member));
             bench.writable(name, facts.holds_lock, holder, &note)
         }
-        (State::Writable { .. }, lost) => bench.writable_without_patroni(holder, lost),
+        (State::Writable { .. }, lost) => bench.writable_without_patroni(name, holder, lost),
         (State::InRecovery { note }, Word::Said(facts)) => {
             let note = note.clone().or_else(|| bench.slowness(member));
             bench.in_recovery(name, facts, holder, &note)
@@ -196,11 +205,13 @@ impl<'a> Bench<'a> {
         holder: Option<&MemberName>,
         note: &Option<Reason>,
     ) -> Standing {
-        match self.objection_to_leader(name, holder) {
-            _ if !holds_lock => Standing::out(Role::Primary, self.not_leader(name, holder)),
-            Some(reason) => Standing::out(Role::Primary, reason),
-            None => Standing { role: Role::Primary, trust: full_or(note) },
-        }
+        let trust = match self.objection_to_leader(name, holder) {
+            _ if !holds_lock => self.lock_elsewhere(name, holder, Some(true)),
+            Some(Objection::Split(members)) => Trust::Split(Reason::SplitBrain(members)),
+            Some(Objection::LockElsewhere) => self.lock_elsewhere(name, holder, Some(true)),
+            None => full_or(note),
+        };
+        Standing { role: Role::Primary, trust }
     }
 
     /// Why a member that claims the lock is not believed, if so.
@@ -208,33 +219,43 @@ impl<'a> Bench<'a> {
         &self,
         name: &MemberName,
         holder: Option<&MemberName>,
-    ) -> Option<Reason> {
+    ) -> Option<Objection> {
         let co_holders = self.co_holders(name);
         if co_holders.len() > 1 {
-            return Some(Reason::SplitBrain(co_holders));
+            return Some(Objection::Split(co_holders));
         }
-        (holder != Some(name)).then(|| self.not_leader(name, holder))
+        (holder != Some(name)).then_some(Objection::LockElsewhere)
     }
 
-    fn not_leader(&self, name: &MemberName, holder: Option<&MemberName>) -> Reason {
-        Reason::NotLeader { leader: holder.filter(|holder| *holder != name).cloned() }
+    /// The trust in a member that does not hold the lock. `writes` is set if its PostgreSQL takes
+    /// writes, and says then whether its Patroni answers.
+    fn lock_elsewhere(
+        &self,
+        name: &MemberName,
+        holder: Option<&MemberName>,
+        writes: Option<bool>,
+    ) -> Trust {
+        let leader = holder.filter(|holder| *holder != name).cloned();
+        let is_elsewhere = leader.is_some();
+        let writer = writes.map(|has_patroni| Writer { member: name.clone(), has_patroni });
+        let reason = Reason::NotLeader { leader, writer };
+        if is_elsewhere { Trust::LockElsewhere(reason) } else { Trust::Refused(reason) }
     }
 
     /// PostgreSQL takes writes and its Patroni is gone: fine while nobody rivals it.
     fn writable_without_patroni(
         &self,
+        name: &MemberName,
         holder: Option<&MemberName>,
         lost: Word<'_, PatroniFacts>,
     ) -> Standing {
-        if let Some(holder) = holder {
-            let reason = Reason::NotLeader { leader: Some(holder.clone()) };
-            return Standing::out(Role::Primary, reason);
-        }
         let writable = self.writable_members();
-        if writable.len() > 1 {
-            return Standing::out(Role::Primary, Reason::SplitBrain(writable));
-        }
-        Standing { role: Role::Primary, trust: self.trust_without_patroni(lost) }
+        let trust = match holder {
+            Some(_) => self.lock_elsewhere(name, holder, Some(false)),
+            None if writable.len() > 1 => Trust::Split(Reason::SplitBrain(writable)),
+            None => self.trust_without_patroni(lost),
+        };
+        Standing { role: Role::Primary, trust }
     }
 
     fn in_recovery(
@@ -245,13 +266,17 @@ impl<'a> Bench<'a> {
         note: &Option<Reason>,
     ) -> Standing {
         let promoting = facts.holds_lock && holder == Some(name);
-        match (facts.role, self.objection_to_leader(name, holder)) {
-            (Role::StandbyLeader, Some(reason)) => Standing::out(Role::StandbyLeader, reason),
-            (Role::StandbyLeader, None) => {
-                Standing { role: Role::StandbyLeader, trust: full_or(note) }
-            }
-            _ if promoting => Standing::out(Role::Replica, Reason::Promoting),
-            _ => Standing { role: Role::Replica, trust: full_or(note) },
+        if facts.role == Role::StandbyLeader {
+            let trust = match self.objection_to_leader(name, holder) {
+                Some(Objection::Split(members)) => Trust::Split(Reason::SplitBrain(members)),
+                Some(Objection::LockElsewhere) => self.lock_elsewhere(name, holder, None),
+                None => full_or(note),
+            };
+            return Standing { role: Role::StandbyLeader, trust };
+        }
+        match promoting {
+            true => Standing::out(Role::Replica, Reason::Promoting),
+            false => Standing { role: Role::Replica, trust: full_or(note) },
         }
     }
 
@@ -266,7 +291,10 @@ impl<'a> Bench<'a> {
     ) -> Standing {
         let led = member.view.patroni_facts().is_some_and(|heard| heard.said.leads_standby());
         match holder {
-            Some(_) if led => Standing::out(Role::StandbyLeader, self.not_leader(name, holder)),
+            Some(_) if led => Standing {
+                role: Role::StandbyLeader,
+                trust: self.lock_elsewhere(name, holder, None),
+            },
             _ if led => {
                 Standing { role: Role::StandbyLeader, trust: self.trust_without_patroni(lost) }
             }
@@ -312,7 +340,10 @@ impl<'a> Bench<'a> {
                     role: Role::Primary,
                     trust: Trust::Noted(Reason::SplitBrain(writable)),
                 },
-                false => Standing::out(Role::Primary, Reason::SplitBrain(writable)),
+                false => Standing {
+                    role: Role::Primary,
+                    trust: Trust::Split(Reason::SplitBrain(writable)),
+                },
             };
         }
         let was_never_asked = |state: &State| {
@@ -361,7 +392,7 @@ impl<'a> Bench<'a> {
         match lost {
             Word::Failed(failure) => Trust::AsItWas(lost_patroni(failure, Reason::PatroniLost)),
             Word::Expired => Trust::AsItWas(Reason::Silent(self.rules.freshness.patroni)),
-            Word::Unheard | Word::Said(_) => Trust::None(Reason::Unheard),
+            Word::Unheard | Word::Said(_) => Trust::Refused(Reason::Unheard),
         }
     }
 }

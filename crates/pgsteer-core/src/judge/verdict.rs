@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::rank::stronger;
 use crate::reason::Reason;
 
 /// The judge's word on one member for one service.
@@ -25,4 +26,28 @@ pub enum Verdict {
     Drain(Reason),
     /// No new sessions.
     Shut(Reason),
+}
+
+impl Verdict {
+    /// The verdict that does more to keep clients away; of two that do the same, the one whose
+    /// reason has the higher rank.
+    pub fn or_stronger(self, other: Verdict) -> Verdict {
+        match (self, other) {
+            (Verdict::Shut(one), Verdict::Shut(other)) => Verdict::Shut(one.or_stronger(other)),
+            (shut @ Verdict::Shut(_), _) | (_, shut @ Verdict::Shut(_)) => shut,
+            (Verdict::Drain(one), Verdict::Drain(other)) => Verdict::Drain(one.or_stronger(other)),
+            (drain @ Verdict::Drain(_), _) | (_, drain @ Verdict::Drain(_)) => drain,
+            (
+                Verdict::Keep { reason: one, grace },
+                Verdict::Keep { reason: other, grace: other_grace },
+            ) => Verdict::Keep { reason: one.or_stronger(other), grace: grace.min(other_grace) },
+            (keep @ Verdict::Keep { .. }, _) | (_, keep @ Verdict::Keep { .. }) => keep,
+            (
+                Verdict::Fit { note: one, confirmed },
+                Verdict::Fit { note: other, confirmed: other_confirmed },
+            ) => {
+                Verdict::Fit { note: stronger(one, other), confirmed: confirmed && other_confirmed }
+            }
+        }
+    }
 }

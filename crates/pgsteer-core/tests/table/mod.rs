@@ -30,7 +30,7 @@ pub const ROWS: &[Row] = &[
         seen: |_, snapshot| {
             any_write(snapshot, |gate| {
                 let reason = gate.reason();
-                matches!(reason, Some(Reason::NotLeader { leader: Some(_) })) && !gate.is_open()
+                matches!(reason, Some(Reason::NotLeader { leader: Some(_), .. })) && !gate.is_open()
             })
         },
     },

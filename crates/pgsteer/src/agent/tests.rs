@@ -17,7 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 const PROMOTING: &str =
     "ready down #promotion under way: it holds the leader lock and is still in recovery\n";
-const NOBODY: &str = "ready down #no member is known to run on this machine\n";
+const NOBODY: &str =
+    "ready down #no member is known to run on this machine: set `local` in [cluster]; or --local\n";
 
 struct Asked {
     address: SocketAddr,

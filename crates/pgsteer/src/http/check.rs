@@ -7,15 +7,16 @@
 
 use std::sync::atomic::Ordering;
 
+use hyper::header::HeaderValue;
 use hyper::{Method, StatusCode, Uri};
 use pgsteer_core::answer::{Answer, Objection};
 use pgsteer_core::config::problem::Shown;
-use pgsteer_core::names::ServiceName;
+use pgsteer_core::names::{MemberName, ServiceName};
 use pgsteer_core::question::{self, Question, Unclear};
 use pgsteer_core::snapshot::Snapshot;
 
-use super::Pages;
 use super::answer::{Page, not_allowed, plain};
+use super::{Pages, UNKNOWN_HEADER};
 use crate::heartbeat::Heartbeat;
 
 /// What the list of pages says of these.
@@ -79,7 +80,7 @@ pub fn answer(pages: &Pages, method: &Method, asked: Asked) -> Page {
         return not_allowed("GET, HEAD, OPTIONS");
     }
     if pages.heartbeat.age(pages.clock.now()) >= Heartbeat::STUCK_AFTER {
-        return plain(StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", Objection::Stuck));
+        return unknown(format!("{}\n", Objection::Stuck));
     }
     let snapshot = pages.snapshot.borrow().clone();
     match asked {
@@ -123,10 +124,27 @@ fn of_member(question: &Question, snapshot: &Snapshot) -> Page {
     match answer {
         Answer::Yes(None) => plain(StatusCode::OK, format!("{of}ok\n")),
         Answer::Yes(Some(note)) => plain(StatusCode::OK, format!("{of}ok, but {note}\n")),
+        Answer::No(Objection::NoSuchMember(_)) => {
+            let names: Vec<&str> = snapshot.members.keys().map(MemberName::as_str).collect();
+            let are = match names.is_empty() {
+                true => "no member is known yet".to_owned(),
+                false => format!("there are {}", names.join(", ")),
+            };
+            let named = question.member.as_deref().unwrap_or_default();
+            unknown(format!("there is no member {}; {are}\n", Shown::of(named)))
+        }
+        Answer::No(objection) if objection.is_unknown() => unknown(format!("{of}{objection}\n")),
         Answer::Drain(objection) | Answer::No(objection) => {
             plain(StatusCode::SERVICE_UNAVAILABLE, format!("{of}{objection}\n"))
         }
     }
+}
+
+/// 503 for a balancer, with a header by which `pgsteer check` tells it from a no.
+fn unknown(body: String) -> Page {
+    let mut page = plain(StatusCode::SERVICE_UNAVAILABLE, body);
+    page.headers_mut().insert(UNKNOWN_HEADER, HeaderValue::from_static("unknown"));
+    page
 }
 
 /// A segment of a path as it was meant, for names with spaces or other letters.

@@ -62,6 +62,9 @@ pub struct Cluster {
     pub other_clusters: Vec<OtherCluster>,
     /// It is in maintenance mode.
     pub paused: bool,
+    /// It is in maintenance mode, and some service has no primary: no failover is going to happen.
+    #[serde(default)]
+    pub no_failover: bool,
     /// Whether etcd is watched for switchovers: `watched` or `lost`; null where it is not configured.
     #[serde(default)]
     pub etcd: Option<String>,
@@ -127,6 +130,12 @@ pub struct Member {
     pub clock_offset_seconds: Option<f64>,
     /// What is wrong with it, if something is.
     pub trouble: Option<Cause>,
+    /// Patroni, or the configuration, lists it.
+    #[serde(default = "yes")]
+    pub listed: bool,
+    /// It takes writes although another member holds the leader lock, or takes writes as well.
+    #[serde(default)]
+    pub rogue: bool,
     /// The poolers beside it that are watched, by port.
     #[serde(default)]
     pub poolers: Vec<Pooler>,
@@ -138,6 +147,10 @@ pub struct Member {
     pub address_trouble: Option<String>,
     /// Its gate to each service, by the service's name.
     pub services: BTreeMap<String, Gate>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// A pooler beside a member.

@@ -34,6 +34,10 @@ use crate::heartbeat::Heartbeat;
 use crate::listen;
 use crate::stats::Stats;
 
+/// The header of a health check that could not be answered: the status says no, as to a balancer it
+/// has to, and `pgsteer check` tells the two apart by it.
+pub const UNKNOWN_HEADER: &str = "pgsteer-answer";
+
 /// All that the pages show.
 #[derive(Debug)]
 pub struct Pages {

@@ -140,6 +140,8 @@ fn state(host: &str, role: Role) -> MemberState {
         address_failure: None,
         role,
         trouble: None,
+        listed: true,
+        rogue: false,
         timeline: None,
         lag_bytes: None,
         lag: None,

@@ -312,8 +312,16 @@ async fn health_checks_are_asked_by_patronis_paths() {
     let served = served(Limits::default());
     for (path, status, body) in [
         ("/members/n1/primary", 503, "n1: nothing heard of it yet\n"),
-        ("/members/n9/replica?lag=16MB", 503, "there is no member n9\n"),
-        ("/members/n2/health", 200, "n2: ok\n"),
+        (
+            "/members/n9/replica?lag=16MB",
+            503,
+            "there is no member `n9`; there are n1, n2, n3\\\"} 1\n",
+        ),
+        (
+            "/members/n2/health",
+            200,
+            "n2: ok, but promotion under way: it holds the leader lock and is still in recovery\n",
+        ),
         (
             "/members/n2/services/write",
             503,
@@ -322,7 +330,11 @@ async fn health_checks_are_asked_by_patronis_paths() {
         ("/services/read", 200, "read: n2\n"),
         ("/services/x%20y", 404, "there is no service `x y`; there are read, write\n"),
         ("/members/n2/services/x", 404, "there is no service `x`; there are read, write\n"),
-        ("/primary", 503, "no member is known to run on this machine\n"),
+        (
+            "/primary",
+            503,
+            "no member is known to run on this machine: set `local` in [cluster], or --local\n",
+        ),
         ("/replica?lag=16XB", 400, "`16XB` is no value for lag: a size, as in lag=16MB\n"),
     ] {
         for method in ["GET", "OPTIONS"] {
@@ -335,6 +347,12 @@ async fn health_checks_are_asked_by_patronis_paths() {
             );
             assert_eq!(body_of(&answer), body, "{method} {path}");
         }
+    }
+    for (path, is_unknown) in
+        [("/members/n9/primary", true), ("/primary", true), ("/members/n1/primary", false)]
+    {
+        let answer = served.get(path).await;
+        assert_eq!(answer.contains("pgsteer-answer: unknown"), is_unknown, "{path}: {answer}");
     }
     let head = served.talk("HEAD /members/n2/health HTTP/1.0\r\n\r\n").await;
     assert!(head.starts_with("HTTP/1.0 200 OK\r\n") && body_of(&head).is_empty(), "{head}");

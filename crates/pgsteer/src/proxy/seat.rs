@@ -251,11 +251,11 @@ mod tests {
         let first = registry.take(place("n1"), Arc::clone(&stats));
         let second = registry.take(place("n2"), Arc::clone(&stats));
         let why = |place: &Place, _| {
-            (place.member.as_str() == "n1").then_some(Ending::Gate(Some(Reason::Left)))
+            (place.member.as_str() == "n1").then_some(Ending::Gate(Some(Reason::Left(None))))
         };
         assert_eq!(registry.end(why), 1);
         assert_eq!(registry.end(why), 0);
-        assert_eq!(first.ending().await, Ending::Gate(Some(Reason::Left)));
+        assert_eq!(first.ending().await, Ending::Gate(Some(Reason::Left(None))));
         tokio::join!(registry.ended(), async { drop(first) });
         assert_eq!(stats.sessions.load(Ordering::Relaxed), 1);
         assert_eq!(stats.ended_total.load(Ordering::Relaxed), 1);

@@ -284,7 +284,11 @@ mod tests {
         let (service, gates) =
             shut.services.iter_mut().find(|(name, _)| name.as_str() == "write").unwrap();
         let (member, gate) = gates.gates.iter_mut().find(|(_, gate)| gate.is_open()).unwrap();
-        *gate = Gate::Shut { reason: Reason::Left, since: Moment::START, sessions: Sessions::End };
+        *gate = Gate::Shut {
+            reason: Reason::Left(None),
+            since: Moment::START,
+            sessions: Sessions::End,
+        };
         let place = Place {
             service: service.clone(),
             member: member.clone(),

@@ -42,10 +42,10 @@ struct Asked {
 /// What the exit code tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
-    /// Every service has an open gate.
-    AllServed,
-    /// Some service has none, so its clients wait.
-    SomeUnserved,
+    /// Every service has an open gate, and no member takes writes that it must not take.
+    AllWell,
+    /// Some service has no open gate, so its clients wait; or there is a rogue primary.
+    Trouble,
     /// Nobody could be asked.
     NotAsked,
 }
@@ -53,8 +53,8 @@ enum Outcome {
 impl From<Outcome> for ExitCode {
     fn from(outcome: Outcome) -> ExitCode {
         ExitCode::from(match outcome {
-            Outcome::AllServed => 0,
-            Outcome::SomeUnserved => 1,
+            Outcome::AllWell => 0,
+            Outcome::Trouble => 1,
             Outcome::NotAsked => 2,
         })
     }
@@ -90,8 +90,8 @@ fn ask_and_print(http_url: &str, json: bool, watch: bool) -> Result<Outcome> {
 }
 
 async fn ask(target: &Target) -> Result<Asked> {
-    let (status, body) = target.get(PATH, ASK_LIMIT).await?;
-    read(status, &body).map_err(|error| target.not_asked(&error).into())
+    let answered = target.get(PATH, ASK_LIMIT).await?;
+    read(answered.status, &answered.body).map_err(|error| target.not_asked(&error).into())
 }
 
 fn read(status: StatusCode, body: &[u8]) -> Result<Asked> {
@@ -173,9 +173,11 @@ fn redrawn(page: &str, json: bool) -> String {
 
 fn outcome(document: &Document) -> Outcome {
     let mut services = document.clusters.iter().flat_map(|cluster| &cluster.services);
-    match services.all(|service| !service.open.is_empty()) {
-        true => Outcome::AllServed,
-        false => Outcome::SomeUnserved,
+    let mut members = document.clusters.iter().flat_map(|cluster| &cluster.members);
+    let all_served = services.all(|service| !service.open.is_empty());
+    match all_served && !members.any(|member| member.rogue) {
+        true => Outcome::AllWell,
+        false => Outcome::Trouble,
     }
 }
 
@@ -210,8 +212,15 @@ mod tests {
 
     #[test]
     fn the_exit_code_tells_whether_every_service_has_an_open_gate() {
-        assert_eq!(outcome(&sample::document_of(&sample::snapshot())), Outcome::SomeUnserved);
-        assert_eq!(outcome(&sample::document_of(&sample::calm())), Outcome::AllServed);
+        assert_eq!(outcome(&sample::document_of(&sample::snapshot())), Outcome::Trouble);
+        assert_eq!(outcome(&sample::document_of(&sample::calm())), Outcome::AllWell);
+    }
+
+    #[test]
+    fn the_exit_code_tells_of_a_rogue_primary_although_every_service_has_an_open_gate() {
+        let mut snapshot = sample::calm();
+        snapshot.members.values_mut().next().unwrap().rogue = true;
+        assert_eq!(outcome(&sample::document_of(&snapshot)), Outcome::Trouble);
     }
 
     #[test]

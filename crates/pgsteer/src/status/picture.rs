@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use pgsteer_core::snapshot::NO_FAILOVER;
+
 use super::human::{age, printable, size};
 use super::table::{Cell, Paint, Table, paint};
 use crate::http::document::{Cause, Cluster, Document, Gate, Member, Service};
@@ -72,6 +74,9 @@ fn cluster_line(cluster: &Cluster, ink: Ink) -> String {
         _ => String::new(),
     };
     let mut line = format!("cluster {}{scope}, {members}{mode}{etcd}\n", printable(&cluster.name));
+    if cluster.no_failover {
+        line.push_str(&format!("{}\n", paint(NO_FAILOVER, Paint::Bad, ink)));
+    }
     if let Some(trouble) = &cluster.members_trouble {
         let stored = cluster
             .members_age_seconds

@@ -292,6 +292,8 @@ fn member(server: &FakeServer) -> MemberState {
         address_failure: None,
         role: Role::Unknown,
         trouble: None,
+        listed: true,
+        rogue: false,
         timeline: None,
         lag_bytes: None,
         lag: None,

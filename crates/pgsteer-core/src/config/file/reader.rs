@@ -62,12 +62,22 @@ impl Reader {
         }
         let (table, errors) = DeTable::parse_recoverable(text);
         let mut broken_lines = BTreeSet::new();
+        let is_unclosed = errors.iter().any(|error| unclosed_string(error.message()).is_some());
         for error in errors {
-            let span = error.span().unwrap_or(0..0);
-            // One slip often makes the parser complain several times in a line.
-            if broken_lines.insert(self.position(span.start).0) {
-                // The error's own text would quote the line, and with it any secret.
-                self.report(span, "", Problem::Syntax(error.message().to_owned()));
+            let mut at = error.span().unwrap_or(0..0).start;
+            // The error's own text would quote the line, and with it any secret.
+            let mut message = error.message().to_owned();
+            if let Some(quote) = unclosed_string(&message) {
+                // One of several lines ends where the file does; it is named by its begin.
+                at = if quote.len() > 1 { text.rfind(quote).unwrap_or(at) } else { at };
+                message = format!("a string has no closing {quote}");
+            }
+            // One slip often makes the parser complain several times in a line, and a missing quote
+            // makes it take each line that follows for an item of a list.
+            let is_next_item = message.starts_with("missing comma between array elements");
+            let is_new_line = broken_lines.insert(self.position(at).0);
+            if is_new_line && !(is_unclosed && is_next_item) {
+                self.report(at..at, "", Problem::Syntax(message));
             }
         }
         self.findings.borrow_mut().broken_lines = broken_lines;
@@ -256,6 +266,18 @@ impl<'r, 't> Section<'r, 't> {
         } else {
             format!("{}.{}", self.path, key_text(key))
         }
+    }
+}
+
+/// The quote that is missing, if the parser's message is about a string without an end.
+fn unclosed_string(message: &str) -> Option<&'static str> {
+    let of_kind = message.strip_prefix("invalid ")?.split_once(" string, expected ")?.0;
+    match of_kind {
+        "basic" => Some("\""),
+        "literal" => Some("'"),
+        "multi-line basic" => Some("\"\"\""),
+        "multi-line literal" => Some("'''"),
+        _ => None,
     }
 }
 

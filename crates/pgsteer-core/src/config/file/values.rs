@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::reader::{Value, kind};
 use crate::config::limits::{PORT, Seconds, Whole};
 use crate::config::problem::Problem;
-use crate::config::units::{lag_bytes, lag_bytes_in_range};
+use crate::config::units::{lag_bytes, lag_bytes_in_range, near_time, seconds_text};
 use crate::config::{address, plain};
 
 /// A string that `make` understands; `example` is shown where there is another type.
@@ -31,7 +31,15 @@ pub fn seconds(range: Seconds) -> impl FnOnce(&Value<'_>) -> Result<Duration, Pr
         let number = match value {
             Value::Integer(_) | Value::Float(_) => number_text(value),
             other => {
-                return Err(Problem::NotSeconds { found: kind(other).to_owned(), range });
+                let near = match other {
+                    Value::String(text) => near_time(text),
+                    _ => None,
+                };
+                return Err(Problem::NotSeconds {
+                    found: kind(other).to_owned(),
+                    range,
+                    near: near.filter(|time| range.contains(*time)).map(seconds_text),
+                });
             }
         };
         range.read(&number)

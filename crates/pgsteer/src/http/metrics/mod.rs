@@ -170,6 +170,11 @@ impl Facts {
             }),
         )?;
         page.gauge(
+            "pgsteer_member_rogue",
+            "1 if the member takes writes while another holds the leader lock or takes writes too.",
+            members().map(|(name, state)| (self.member(name), u64::from(state.rogue))),
+        )?;
+        page.gauge(
             "pgsteer_member_timeline",
             "The member's timeline; no sample if it is unknown.",
             members()
