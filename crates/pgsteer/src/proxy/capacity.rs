@@ -233,10 +233,10 @@ impl Capacity {
         self: &Arc<Self>,
         state: &mut State,
         tickets: RangeInclusive<u64>,
-        mut freed_max: usize,
+        freed_max: usize,
     ) -> Grants {
         let mut grants = Vec::new();
-        let (mut from, mut to) = tickets.into_inner();
+        let (mut from, to) = tickets.into_inner();
         while from <= to
             && grants.len() < freed_max
             && !state.is_full()
@@ -245,14 +245,10 @@ impl Capacity {
             from = ticket + 1;
             let choice = state.first_free(ticket, &waiter.choices).cloned();
             let Some(Choice { member, .. }) = choice else { continue };
-            state.count(&member);
-            let (waiter, unblocked) = state.remove(ticket);
-            if *unblocked.end() > ticket {
-                // Permits that were free for others have waited for this client to look.
-                to = to.max(*unblocked.end());
-                freed_max = usize::MAX;
-            }
-            if let Some(grant) = waiter.and_then(|waiter| waiter.grant) {
+            // The client keeps its position until it knows that the gate is still open.
+            let grant = state.waiting.get_mut(&ticket).and_then(Waiter::rest);
+            if let Some(grant) = grant {
+                state.count(&member);
                 grants.push((grant, Permit { capacity: Arc::clone(self), member }));
             }
         }
@@ -292,7 +288,7 @@ impl State {
     /// Puts a client into the queue, in the place of what is known of it. Returns the tickets of those
     /// that may have a permit after that, itself included.
     fn put(&mut self, ticket: u64, waiter: Waiter) -> RangeInclusive<u64> {
-        let (_, unblocked) = self.remove(ticket);
+        let unblocked = self.remove(ticket);
         self.looks.entry(waiter.seen).or_default().insert(ticket);
         self.waiting.insert(ticket, waiter);
         unblocked
@@ -300,8 +296,8 @@ impl State {
 
     /// Takes a client out of the queue. Returns the tickets of those that it kept waiting: up to the
     /// next client that has looked at no newer Snapshot.
-    fn remove(&mut self, ticket: u64) -> (Option<Waiter>, RangeInclusive<u64>) {
-        let Some(waiter) = self.waiting.remove(&ticket) else { return (None, ticket..=ticket) };
+    fn remove(&mut self, ticket: u64) -> RangeInclusive<u64> {
+        let Some(waiter) = self.waiting.remove(&ticket) else { return ticket..=ticket };
         let tickets = self.looks.entry(waiter.seen).or_default();
         let was_first = tickets.first() == Some(&ticket);
         tickets.remove(&ticket);
@@ -310,7 +306,7 @@ impl State {
             self.looks.remove(&waiter.seen);
         }
         let to = if was_first { next.unwrap_or(u64::MAX - 1) } else { ticket };
-        (Some(waiter), ticket..=to)
+        ticket..=to
     }
 
     fn count(&mut self, name: &MemberName) {
@@ -386,6 +382,13 @@ impl Drop for Permit {
 }
 
 impl Waiter {
+    /// It keeps its position and gets no permit before it looks again. Returns what would have
+    /// brought the permit.
+    fn rest(&mut self) -> Option<oneshot::Sender<Permit>> {
+        self.choices.clear();
+        self.grant.take()
+    }
+
     fn wants(&self, member: &MemberName) -> bool {
         self.choices.iter().any(|choice| choice.member == *member)
     }
@@ -410,15 +413,14 @@ impl Drop for Waiting {
     fn drop(&mut self) {
         // A permit that was granted meanwhile is given back with the receiver.
         if let Some(waiter) = self.capacity.lock().waiting.get_mut(&self.ticket) {
-            waiter.choices.clear();
-            waiter.grant = None;
+            drop(waiter.rest());
         }
     }
 }
 
 impl Drop for Position {
     fn drop(&mut self) {
-        self.capacity.change(usize::MAX, |state| state.remove(self.ticket).1);
+        self.capacity.change(usize::MAX, |state| state.remove(self.ticket));
     }
 }
 

@@ -234,13 +234,13 @@ impl Search {
                     }
                 }
             };
-            self.position = None;
             // The gate may have been shut while the client waited.
             let mut targets = self.targets(worker, service).into_iter();
             let is_meant = |target: &Target| {
                 target.member == *permit.member() && worker.barrier().is_passed(target.generation)
             };
             let Some(target) = targets.find(is_meant) else { continue };
+            self.position = None;
             if let Some(connected) = self.dial(worker, service, client, target, permit).await? {
                 return Ok(connected);
             }
