@@ -63,7 +63,10 @@ pub fn lag(text: &str) -> Result<LagLimit, Problem> {
     if amount(text, &SIZES).is_some() {
         return lag_bytes(text).map(LagLimit::Bytes);
     }
-    let near = || near_size(text).or_else(|| near_time(text).map(time_text));
+    // A bare number may be either.
+    let has_unit = text.trim().parse::<f64>().is_err();
+    let time = || near_time(text).filter(|_| has_unit).map(time_text);
+    let near = || near_size(text).or_else(time);
     let wrong = || Problem::Lag { found: Shown::of(text), near: near() };
     let micros = amount(text, &TIMES).ok_or_else(wrong)?;
     let time = Duration::from_micros(micros);
@@ -183,6 +186,7 @@ mod tests {
         }
         assert_eq!(lag("16mb").unwrap_err().remedy().unwrap(), "did you mean 16MB?");
         assert_eq!(lag("10sec").unwrap_err().remedy().unwrap(), "did you mean 10s?");
+        assert!(lag("10").unwrap_err().remedy().unwrap().starts_with("as 16MB"));
     }
 
     #[test]

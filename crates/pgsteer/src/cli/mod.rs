@@ -326,9 +326,11 @@ mod tests {
     #[test]
     fn a_timeout_that_is_none_is_told_the_range() {
         let told = |text: &str| Cli::try_parse_from(["pgsteer", "check", "--timeout", text]);
-        for (wrong, why) in
-            [("0", "is out of range: from 0.1 to 60 seconds"), ("2s", "found `2s`: a bare number")]
-        {
+        for (wrong, why) in [
+            ("0", "is out of range: from 0.1 to 60 seconds"),
+            ("x", "found `x`: a bare number"),
+            ("2s", "found `2s`: did you mean 2? A bare number"),
+        ] {
             let error = told(wrong).unwrap_err().to_string();
             assert!(error.contains(why), "{error}");
         }
