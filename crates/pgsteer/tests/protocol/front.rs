@@ -35,7 +35,7 @@ pub struct Front {
     snapshots: watch::Sender<Arc<Snapshot>>,
     /// The heart of the engine that there is none of.
     beats: Arc<AtomicBool>,
-    reloads: mpsc::Sender<Config>,
+    reloads: mpsc::Sender<(Config, std::sync::mpsc::Sender<()>)>,
     /// Ends the proxy, with this grace; dropping it ends it without.
     stop: Option<oneshot::Sender<Duration>>,
 }
@@ -55,7 +55,7 @@ impl Front {
         let (snapshots, published) = watch::channel(Arc::new(snapshot(servers)));
         let stats = Arc::new(Stats::default());
         let (stop, mut stopped) = oneshot::channel();
-        let (reloads, mut reloaded) = mpsc::channel::<Config>(1);
+        let (reloads, mut reloaded) = mpsc::channel::<(Config, std::sync::mpsc::Sender<()>)>(1);
         let (started, is_started) = std::sync::mpsc::channel();
         let counted = Arc::clone(&stats);
         let (beats, newest) = (Arc::new(AtomicBool::new(true)), published.clone());
@@ -79,7 +79,10 @@ impl Front {
                 let grace = loop {
                     tokio::select! {
                         grace = &mut stopped => break grace,
-                        Some(config) = reloaded.recv() => proxy.reload(&config).unwrap(),
+                        Some((config, done)) = reloaded.recv() => {
+                            proxy.reload(&config).unwrap();
+                            done.send(()).unwrap();
+                        }
                     }
                 };
                 if let Ok(grace) = grace {
@@ -102,11 +105,13 @@ impl Front {
         self.beats.store(true, Ordering::SeqCst);
     }
 
-    /// Reloads it with these wishes in the place of those from before. Returns at once.
+    /// Reloads it with these wishes in the place of those from before.
     pub fn reload(&self, wish: impl FnOnce(&mut Config)) {
         let mut config = config(self.write, self.read);
         wish(&mut config);
-        self.reloads.blocking_send(config).unwrap();
+        let (done, is_done) = std::sync::mpsc::channel();
+        self.reloads.blocking_send((config, done)).unwrap();
+        is_done.recv().unwrap();
     }
 
     /// Opens the gate of a member, and shuts no other.
