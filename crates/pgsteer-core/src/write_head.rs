@@ -270,7 +270,8 @@ mod tests {
         }
         assert_eq!(head.samples.len(), SAMPLES_MAX);
         for lag_ms in [0, 1_000, 10_000, 60_000, 600_000, 3_600_000, 36_000_000, 86_000_000] {
-            let now = at(day_ms);
+            // Only positions from before the question count.
+            let now = at(day_ms + 1);
             let LagTime::Known(lag) = head.lag_time(now, day_ms - lag_ms, now) else {
                 panic!("{lag_ms} ms are not remembered")
             };
