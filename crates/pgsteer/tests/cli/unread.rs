@@ -7,7 +7,7 @@ use crate::fake_patroni::FakePatroni;
 use crate::pgsteer::{Running, own_address};
 
 const PIPE_BYTES: usize = 4_096;
-/// Each is worth a line.
+/// Each writes several lines.
 const RELOADS: usize = 100;
 
 #[test]
