@@ -304,15 +304,25 @@ fn start_agent(
     Agent::start(listener, wanted, snapshots, clock, Arc::clone(heartbeat))
 }
 
-/// Logs the error, and its further lines, which a configuration with several errors has, each in a
-/// line of its own.
+/// Logs each error of a configuration in a line of its own, together with its remedy.
 fn log_not_reloaded(error: &anyhow::Error) {
-    let error = format!("{error:#}");
-    let mut lines = error.lines().map(str::trim);
-    let first = lines.next().unwrap_or_default();
-    tracing::error!(target: DECISIONS, "not reloaded, the old configuration stays: {first}");
-    for line in lines {
-        tracing::error!(target: DECISIONS, "also in the configuration: {line}");
+    let text = format!("{error:#}");
+    let mut errors: Vec<String> = Vec::new();
+    for line in text.lines().map(str::trim) {
+        match (line.strip_prefix("help: "), errors.last_mut()) {
+            (Some(help), Some(error)) => {
+                error.push_str("; ");
+                error.push_str(help);
+            }
+            _ => errors.push(line.to_owned()),
+        }
+    }
+    for (number, error) in errors.iter().enumerate() {
+        let context = match number {
+            0 => "not reloaded, the old configuration stays",
+            _ => "also in the configuration",
+        };
+        tracing::error!(target: DECISIONS, "{context}: {error}");
     }
 }
 
