@@ -74,21 +74,20 @@ fn asked_of_service(member: Option<String>, named: String, snapshot: &Snapshot) 
     }
 }
 
-/// Answers such a question, as Patroni does: GET, HEAD and OPTIONS alike.
-pub fn answer(pages: &Pages, method: &Method, asked: Asked) -> Page {
+/// Answers such a question by `snapshot`, as Patroni does: GET, HEAD and OPTIONS alike.
+pub fn answer(pages: &Pages, snapshot: &Snapshot, method: &Method, asked: Asked) -> Page {
     if !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
         return not_allowed("GET, HEAD, OPTIONS");
     }
     if pages.heartbeat.age(pages.clock.now()) >= Heartbeat::STUCK_AFTER {
         return unknown(format!("{}\n", Objection::Stuck));
     }
-    let snapshot = pages.snapshot.borrow().clone();
     match asked {
-        Asked::OfMember(Ok(question)) => of_member(&question, &snapshot),
+        Asked::OfMember(Ok(question)) => of_member(&question, snapshot),
         Asked::OfMember(Err(unclear)) => plain(StatusCode::BAD_REQUEST, format!("{unclear}\n")),
         Asked::OfService(_) if pages.stats.stopping.load(Ordering::Relaxed) => stopping(),
-        Asked::OfService(name) => of_service(&name, &snapshot),
-        Asked::NoService(named) => of_no_service(&named, &snapshot),
+        Asked::OfService(name) => of_service(&name, snapshot),
+        Asked::NoService(named) => of_no_service(&named, snapshot),
     }
 }
 

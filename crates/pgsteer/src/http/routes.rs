@@ -33,9 +33,11 @@ type Show = fn(&Pages) -> Page;
 /// Answers `request`.
 pub fn answer<B: Body>(pages: &Pages, request: &Request<B>) -> Page {
     let Some((_, _, show)) = PATHS.iter().find(|(path, ..)| *path == request.uri().path()) else {
-        let check = |snapshot: &Snapshot| check::asked(request.uri(), snapshot);
-        return match check(&pages.snapshot.borrow()) {
-            Some(asked) => check::answer(pages, request.method(), asked),
+        // One look for question and answer. A second one while the first is held would wait for
+        // ever if the engine published between them.
+        let snapshot = Arc::clone(&pages.snapshot.borrow());
+        return match check::asked(request.uri(), &snapshot) {
+            Some(asked) => check::answer(pages, &snapshot, request.method(), asked),
             None => not_found(),
         };
     };
