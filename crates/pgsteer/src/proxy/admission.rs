@@ -16,9 +16,15 @@ use tokio::sync::oneshot;
 
 use crate::stats::Stats;
 
-/// How many connections may exist above the limit for a moment: those that are told that there
-/// is no room, and silent ones that were told to close and have not closed yet.
-pub const EXCESS_MAX: usize = 100;
+/// How many connections that are being refused may wait for the first packet of their client.
+const REFUSED_MAX: usize = 64;
+
+/// How many connections may have been told to close and not be closed yet. A worker closes them
+/// within milliseconds.
+const CLOSING_MAX: usize = 36;
+
+/// How many connections may exist above the limit.
+pub const EXCESS_MAX: usize = REFUSED_MAX + CLOSING_MAX;
 
 /// How long a connection has to be silent before it may have to give way. The packet of a client
 /// that has just connected is still under way.
@@ -126,7 +132,7 @@ impl Admission {
         };
         if let Some(limit) = exceeded {
             self.stats.turned_away.fetch_add(1, Ordering::Relaxed);
-            if state.excess() >= EXCESS_MAX {
+            if state.refused >= REFUSED_MAX {
                 return Decision::RefuseAtOnce(limit);
             }
             state.refused += 1;
@@ -174,7 +180,7 @@ impl Admission {
 
     /// Has the silent connection `number` closed by its worker.
     fn give_way(&self, state: &mut State, number: u64) -> Result<(), Busy> {
-        if state.excess() >= EXCESS_MAX {
+        if state.closing.len() >= CLOSING_MAX {
             return Err(Busy);
         }
         if let Some(silent) = state.silent.remove(&number) {
@@ -192,15 +198,11 @@ impl Admission {
     }
 }
 
-/// As many connections as may be above the limit are above it.
+/// As many connections as may be closing are closing.
 #[derive(Debug)]
 struct Busy;
 
 impl State {
-    fn excess(&self) -> usize {
-        self.refused + self.closing.len()
-    }
-
     /// The first of `numbers` that has been silent for long enough.
     fn first_silent<'a>(
         &self,
@@ -386,17 +388,27 @@ mod tests {
         let _others = [let_in(&admission, THERE), let_in(&admission, THERE)];
     }
 
+    /// A refused client may stay silent until the login timeout.
+    #[test]
+    fn refused_clients_that_send_nothing_keep_no_silent_connection_open() {
+        let admission = admission(200, Some(200));
+        let tickets: Vec<Ticket> = (0..200).map(|_| let_in(&admission, HERE)).collect();
+        let _refused: Vec<_> = (0..REFUSED_MAX).map(|_| refused(&admission, HERE)).collect();
+        let _silences: Vec<Silence<'_>> = tickets.iter().map(silence).collect();
+        let _new: Vec<Ticket> = (0..CLOSING_MAX).map(|_| let_in(&admission, THERE)).collect();
+    }
+
     #[test]
     fn what_is_above_the_limit_is_bounded_and_nothing_stays_counted() {
         let admission = admission(200, Some(200));
         let tickets: Vec<Ticket> = (0..200).map(|_| let_in(&admission, HERE)).collect();
         let silences: Vec<Silence<'_>> = tickets.iter().map(silence).collect();
-        let new: Vec<Ticket> = (0..EXCESS_MAX).map(|_| let_in(&admission, THERE)).collect();
+        let new: Vec<Ticket> = (0..CLOSING_MAX).map(|_| let_in(&admission, THERE)).collect();
         assert!(matches!(admission.decide(THERE, later()), Decision::TryAgain));
         drop(silences);
         drop((new, tickets));
         let tickets: Vec<Ticket> = (0..200).map(|_| let_in(&admission, HERE)).collect();
-        let refusals: Vec<_> = (0..EXCESS_MAX).map(|_| refused(&admission, HERE)).collect();
+        let refusals: Vec<_> = (0..REFUSED_MAX).map(|_| refused(&admission, HERE)).collect();
         let decision = admission.decide(HERE, later());
         assert!(matches!(decision, Decision::RefuseAtOnce(Limit::All(200))));
         drop((tickets, refusals));
