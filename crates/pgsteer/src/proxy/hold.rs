@@ -158,9 +158,8 @@ impl Search {
         !targets(&worker.snapshot(), service, &self.tried, 0).is_empty()
     }
 
-    /// The members that the client may go to, best first.
-    fn targets(&self, worker: &Worker, service: &Service) -> Vec<Target> {
-        let turn = worker.next_turn();
+    /// The members that the client may go to, best first; `turn` breaks ties.
+    fn targets(&self, worker: &Worker, service: &Service, turn: usize) -> Vec<Target> {
         let mut targets = targets(&worker.snapshot(), service, &self.tried, turn);
         let now = std::time::Instant::now();
         match service.config.stick {
@@ -207,7 +206,9 @@ impl Search {
             }
             let look = worker.look();
             let seen = worker.snapshot().generation;
-            let mut targets = self.targets(worker, service);
+            // One turn for both looks: otherwise the same one of two equal members is always the first.
+            let turn = worker.next_turn();
+            let mut targets = self.targets(worker, service, turn);
             let Some(generation) = targets.first().map(|target| target.generation) else {
                 self.position.get_or_insert_with(|| service.capacity.position(ticket));
                 service.capacity.look(ticket, seen);
@@ -235,7 +236,7 @@ impl Search {
                 }
             };
             // The gate may have been shut while the client waited.
-            let mut targets = self.targets(worker, service).into_iter();
+            let mut targets = self.targets(worker, service, turn).into_iter();
             let is_meant = |target: &Target| {
                 target.member == *permit.member() && worker.barrier().is_passed(target.generation)
             };

@@ -115,3 +115,17 @@ fn connections_of_one_address_stick_to_one_member_while_it_is_open() {
     assert_eq!(front.sessions("read", other).1, 7);
     sessions.iter_mut().for_each(Client::ask);
 }
+
+#[test]
+fn short_sessions_take_turns_at_equal_members() {
+    let servers = [FakeServer::welcoming("on"), FakeServer::welcoming("on")];
+    let front = Front::of(&[&servers[0], &servers[1]]);
+    for _ in 0..16 {
+        let mut client = Client::log_in(front.read);
+        client.send(&wire::message(b'X', b""));
+        client.read_end();
+        front.wait_until_empty();
+    }
+    let counts = ["n1", "n2"].map(|member| front.sessions("read", member).0);
+    assert!(counts.iter().all(|count| *count >= 4), "{counts:?}");
+}
