@@ -184,7 +184,9 @@ pub enum Reason {
         is: Role,
     },
     /// The pooler is up and refuses the check login.
-    #[error("PgBouncer on port {port} is up, and where it leads nobody can tell: {failure}")]
+    #[error(
+        "PgBouncer on port {port} is up, but no query has shown which server it leads to: {failure}"
+    )]
     PoolerUnproven {
         /// The pooler's port.
         port: u16,

@@ -111,7 +111,7 @@ proptest! {
         }
     }
 
-    /// Invariant 4. Nobody is open longer than the longest life of a claim, that of an answer that was
+    /// Invariant 4. No gate is open longer than the longest life of a claim, that of an answer that was
     /// slow, after the last report; after 30 s of silence all sessions are ended; and once all that left are
     /// forgotten there is nothing left to wait for.
     #[test]

@@ -16,7 +16,7 @@
 //!   [`REMADE_WAIT`].
 //!
 //! A known place is a member's name at its endpoint. A cluster that lists other places than ours is
-//! foreign and is never taken for ours, whoever is silent. A pinned part never changes.
+//! foreign and is never taken for ours, even if all other members are silent. A pinned part never changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

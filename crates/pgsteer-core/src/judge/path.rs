@@ -13,7 +13,7 @@ use crate::view::{POOLER_RETRY, View, Word};
 pub enum Path {
     /// It leads there, as far as anybody can tell.
     Right,
-    /// Nothing speaks against it, but where it leads nobody can tell.
+    /// No fact contradicts it, but no query has shown which server it leads to.
     Noted(Reason),
     /// The next word on it will tell.
     Awaited(Reason),

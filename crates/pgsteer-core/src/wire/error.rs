@@ -81,8 +81,8 @@ pub fn read_error(body: &[u8]) -> (String, String) {
 }
 
 /// A refusal because the server has no connection left for anyone. `CONNECTION LIMIT` of a user or
-/// of a database has the same SQLSTATE, and is told by the function that reports it: names of
-/// functions are not translated (PostgreSQL, src/backend/utils/init).
+/// of a database has the same SQLSTATE; the name of the function that reports it tells them apart, which
+/// PostgreSQL does not translate (src/backend/utils/init).
 ///
 /// `messages` end with an ErrorResponse.
 pub fn is_server_full(messages: &[u8]) -> bool {

@@ -4,6 +4,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use http_body_util::Empty;
+use hyper::Request;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::watch;
@@ -41,11 +44,8 @@ impl Drop for Served {
     }
 }
 
-/// Serves the sample cluster on a free port of loopback.
-fn served(limits: Limits) -> Served {
-    let listener = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
-    let address = listener.local_addr().unwrap();
-    let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+/// The pages of the sample cluster, with the sender of its Snapshots.
+fn sample_pages() -> (watch::Sender<Arc<Snapshot>>, Pages) {
     let (sender, snapshot) = watch::channel(Arc::new(sample::snapshot()));
     let pages = Pages {
         snapshot,
@@ -56,6 +56,34 @@ fn served(limits: Limits) -> Served {
     };
     // However long the test takes.
     pages.heartbeat.beat(Moment::from_millis(1_000_000));
+    (sender, pages)
+}
+
+/// The pages have a thread of their own: a page that looked at the Snapshot again while it held its
+/// first look would wait for the engine, and the engine for the page.
+#[test]
+fn pages_and_an_engine_that_publishes_all_the_time_do_not_block_each_other() {
+    const ANSWERS: usize = 20_000;
+    let (sender, pages) = sample_pages();
+    let (done, is_done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || while sender.send(Arc::new(sample::snapshot())).is_ok() {});
+    std::thread::spawn(move || {
+        let paths = ["/members/n1/primary", "/services/write", "/nowhere"];
+        for path in paths.iter().cycle().take(ANSWERS) {
+            let request = Request::get(*path).body(Empty::<Bytes>::new()).unwrap();
+            routes::answer(&pages, &request);
+        }
+        done.send(()).unwrap();
+    });
+    is_done.recv_timeout(PATIENCE).unwrap();
+}
+
+/// Serves the sample cluster on a free port of loopback.
+fn served(limits: Limits) -> Served {
+    let listener = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
+    let address = listener.local_addr().unwrap();
+    let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+    let (sender, pages) = sample_pages();
     let pages = Arc::new(pages);
     let task = tokio::spawn(accept_all(listener, Arc::clone(&pages), limits));
     Served { address, snapshot: sender, pages, task }
@@ -263,10 +291,7 @@ async fn requests_that_come_at_once_are_answered_in_turn_with_those_of_others() 
 fn the_thread_of_the_pages_frees_its_port_when_it_is_dropped() {
     let listener = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
     let address = listener.local_addr().unwrap();
-    let (_sender, snapshot) = watch::channel(Arc::new(sample::snapshot()));
-    let stats = Arc::new(sample::stats());
-    let (heartbeat, ready) = (Arc::default(), ReadyPages::default());
-    let pages = Pages { snapshot, stats, clock: Clock::start(), heartbeat, ready };
+    let (_sender, pages) = sample_pages();
     let thread = PagesThread::start(listener, pages).unwrap();
     assert!(!thread.has_failed());
     std::net::TcpStream::connect(address).unwrap();

@@ -91,7 +91,7 @@ fn of_line(section: &Section, line: &Line, version: HaproxyVersion, tell: Tell<'
 }
 
 fn timeout(line: &Line, tell: Tell<'_>) {
-    // A word of another kind is told as such.
+    // Another rule reports a word of another kind.
     if line.words.len() == 2 {
         tell(line.place(), format!("`timeout {}` has no value", line.word(1)));
     } else {
