@@ -42,7 +42,7 @@ pub struct ErrorFields<'a> {
 
 impl ErrorFields<'_> {
     /// The whole message as a server would send it, with severity FATAL. Each field is cleaned and
-    /// limited to [`FIELD_CHARS_MAX`] characters.
+    /// limited to `FIELD_CHARS_MAX` characters.
     pub fn to_fatal(&self) -> Vec<u8> {
         let mut body = Vec::with_capacity(128 + self.message.len() + self.detail.len());
         let fields = [

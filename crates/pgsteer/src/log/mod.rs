@@ -46,14 +46,14 @@ impl Shape {
     }
 }
 
-/// The running log. Dropping it writes the rest, if that does not take longer than [`FLUSH_LIMIT`].
+/// The running log. Dropping it writes the rest, if that does not take longer than `FLUSH_LIMIT`.
 pub struct Log {
     flusher: Option<Flusher>,
     writer: Option<WorkerGuard>,
 }
 
 /// Starts the log on stderr, from `info` on unless `RUST_LOG` says otherwise. A thread writes it, so
-/// that a reader of stderr that stands still delays nothing; the lines beyond [`LINES_MAX`] are lost.
+/// that a reader of stderr that stands still delays nothing; the lines beyond `LINES_MAX` are lost.
 pub fn start(shape: Shape) -> Log {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let (stderr, writer) = NonBlockingBuilder::default()
