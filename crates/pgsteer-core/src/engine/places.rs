@@ -27,11 +27,13 @@ pub(super) fn rest_place(url: &str) -> &str {
     rest.trim_end_matches('/')
 }
 
-/// Host and port of a base URL, as written.
-fn rest_host_and_port(url: &str) -> Option<(&str, &str)> {
-    let authority = rest_place(url).split('/').next()?;
-    let (host, port) = authority.rsplit_once(':')?;
-    Some((host.trim_start_matches('[').trim_end_matches(']'), port))
+/// Host of a base URL, and what follows it: port and path.
+fn rest_host_and_rest(url: &str) -> Option<(&str, &str)> {
+    let place = rest_place(url);
+    let authority_end = place.find('/').unwrap_or(place.len());
+    let colon = place[..authority_end].rfind(':')?;
+    let host = place[..colon].trim_start_matches('[').trim_end_matches(']');
+    Some((host, &place[colon + 1..]))
 }
 
 /// Returns true if both members are one server.
@@ -48,13 +50,14 @@ fn shares_address(one: &Member, other: &Member) -> bool {
     one.iter().any(|address| other.contains(address))
 }
 
-/// Both REST endpoints are on the host of the member's PostgreSQL, on the same port.
+/// Returns true if both REST endpoints are on the host of the member's PostgreSQL, on the same port
+/// and below the same path. Behind a gateway the path alone tells two members apart.
 fn has_rest_port_of(one: &Member, other: &Member) -> bool {
-    let port = |member: &Member| {
-        let (host, port) = rest_host_and_port(member.found.patroni_url.as_deref()?)?;
-        (host == member.found.postgres.host()).then(|| port.to_owned())
+    let port_and_path = |member: &Member| {
+        let (host, rest) = rest_host_and_rest(member.found.patroni_url.as_deref()?)?;
+        (host == member.found.postgres.host()).then(|| rest.to_owned())
     };
-    port(one).is_some_and(|one| port(other).is_some_and(|other| one == other))
+    port_and_path(one).is_some_and(|one| port_and_path(other).is_some_and(|other| one == other))
 }
 
 /// The members that are the same server as another one, each with the name of that one.
@@ -157,6 +160,17 @@ mod tests {
         assert_eq!(pair(5433, 8008, "10.0.0.1"), one);
         assert_eq!(pair(5433, 8009, "10.0.0.1"), []);
         assert_eq!(pair(5432, 8008, "10.0.0.2"), []);
+    }
+
+    #[test]
+    fn members_behind_one_gateway_are_told_apart_by_the_path() {
+        let behind = |name: &str, port: u16, path: &str| {
+            let url = format!("http://gw:8008/{path}");
+            resolved(member(name, &format!("gw:{port}"), &url), "10.0.0.1")
+        };
+        assert_eq!(twins_of(vec![behind("a", 5433, "a"), behind("b", 5434, "b")]), []);
+        let one = vec![("b".to_owned(), "a".to_owned())];
+        assert_eq!(twins_of(vec![behind("a", 5433, "a"), behind("b", 5434, "a/")]), one);
     }
 
     #[test]
