@@ -16,7 +16,7 @@ pub mod limits;
 pub mod plain;
 pub mod problem;
 pub mod purpose;
-pub(crate) mod suggest;
+pub mod suggest;
 pub mod summary;
 pub mod units;
 pub mod words;

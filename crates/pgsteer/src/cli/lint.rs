@@ -1,7 +1,7 @@
 //! `pgsteer lint` as one types it.
 
 use clap::{Args, ValueEnum};
-use pgsteer_core::lint::Kind;
+use pgsteer_files::lint::Kind;
 
 use super::one_of;
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use pgsteer_core::render::{Kind, Profile};
+use pgsteer_files::render::{Kind, Profile};
 
 use super::one_of;
 

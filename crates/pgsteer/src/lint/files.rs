@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use pgsteer_core::lint::{FILE_BYTES_MAX, text};
+use pgsteer_files::lint::{FILE_BYTES_MAX, text};
 
 /// The name that stands for stdin.
 const STDIN: &str = "-";

@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use pgsteer_core::lint::finding::Severity;
-use pgsteer_core::lint::haproxy::has_global;
-use pgsteer_core::lint::show::{self, Looked};
-use pgsteer_core::lint::{
+use pgsteer_files::lint::finding::Severity;
+use pgsteer_files::lint::haproxy::has_global;
+use pgsteer_files::lint::show::{self, Looked};
+use pgsteer_files::lint::{
     Kind, Options, Report, Source, Unreadable, lint, lint_joined, lint_named, rule,
 };
-use pgsteer_core::render::HaproxyVersion;
+use pgsteer_files::render::HaproxyVersion;
 
 use self::files::Input;
 use crate::cli::{self, LintArgs, LintFormat};

@@ -11,8 +11,8 @@ use pgsteer_core::config::problem::Problem;
 use pgsteer_core::config::units::{LagLimit, lag};
 use pgsteer_core::config::{Membership, PatroniConfig};
 use pgsteer_core::names::Endpoint;
-use pgsteer_core::render::refusal::Refusal;
-use pgsteer_core::render::{HaproxyVersion, StatsLogin, Wishes};
+use pgsteer_files::render::refusal::Refusal;
+use pgsteer_files::render::{HaproxyVersion, StatsLogin, Wishes};
 
 use crate::cli::{self, RenderArgs};
 use crate::complaint::Complaint;

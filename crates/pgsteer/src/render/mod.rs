@@ -11,8 +11,8 @@ use std::process::ExitCode;
 use anyhow::Context;
 use pgsteer_core::claim::Found;
 use pgsteer_core::config::Config;
-use pgsteer_core::render::refusal::Refusal;
-use pgsteer_core::render::{Kind, Profile, Rendered, Request, render};
+use pgsteer_files::render::refusal::Refusal;
+use pgsteer_files::render::{Kind, Profile, Rendered, Request, render};
 
 use crate::cli::{self, RenderArgs};
 use crate::complaint::{Complaint, complain, complain_of_all};

@@ -10,7 +10,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use pgsteer_core::render::Rendered;
+use pgsteer_files::render::Rendered;
 
 /// Readable for everybody, since none of it is a secret.
 const MODE_PLAIN: u32 = 0o644;

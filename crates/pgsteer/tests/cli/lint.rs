@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use pgsteer_core::lint::rule::{Rule, rules};
+use pgsteer_files::lint::rule::{Rule, rules};
 
 use crate::pgsteer::{complaint, file, run};
 
@@ -120,7 +120,7 @@ fn haproxy_refuses_what_we_say_it_refuses() {
 
 /// The files in a folder of the core's tests of lint, without the findings beside them.
 fn cases(folder: &str) -> Vec<PathBuf> {
-    let folder = format!("{}/../pgsteer-core/tests/lint/{folder}", env!("CARGO_MANIFEST_DIR"));
+    let folder = format!("{}/../pgsteer-files/tests/lint/{folder}", env!("CARGO_MANIFEST_DIR"));
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let mut cases: Vec<PathBuf> =
         entries.filter(|path| path.extension().is_some_and(|it| it == "cfg")).collect();

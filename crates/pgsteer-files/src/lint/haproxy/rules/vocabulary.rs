@@ -1,0 +1,227 @@
+//! Words that HAProxy does not know: not at all, or not in this version.
+
+use crate::lint::finding::Findings;
+use crate::lint::haproxy::Haproxy;
+use crate::lint::haproxy::lines::{Line, Word};
+use crate::lint::haproxy::lives::{Where, life};
+use crate::lint::haproxy::sections::{Kind, Section};
+use crate::lint::haproxy::words;
+use crate::lint::rule::{Look, rule};
+use crate::lint::word_shown;
+use crate::render::HaproxyVersion;
+use pgsteer_core::config::suggest::nearest;
+
+rule! {
+    /// No HAProxy knows it.
+    UNKNOWN_WORD = "unknown-word", Error, Look::Haproxy(unknown),
+    title: "a word that no HAProxy knows",
+    costs: "HAProxy refuses the file.",
+    remedy: "Correct it; `haproxy -c -f FILE` names the words that are possible there.",
+}
+
+rule! {
+    /// Another HAProxy knows it.
+    WORD_NOT_IN_VERSION = "word-not-in-version", Error, Look::Haproxy(not_in_version),
+    title: "a word that this version of HAProxy does not know",
+    costs: "HAProxy refuses the file.",
+    remedy: "Leave it out, or take the version that knows it; `--haproxy-version` says which one reads the file.",
+}
+
+rule! {
+    /// The line itself is broken.
+    LINE_NOT_UNDERSTOOD = "line-not-understood", Error, Look::Haproxy(not_understood),
+    title: "a line that HAProxy cannot read",
+    costs: "HAProxy refuses the file.",
+    remedy: "Close the quote, or escape the character with a backslash; end the last line with a line break.",
+}
+
+/// Words of the file that stand where HAProxy looks for one that it knows.
+struct Asked<'a> {
+    place: Where,
+    /// What stands in front of it, as `option`.
+    lead: &'static str,
+    word: &'a Word,
+}
+
+fn asked(haproxy: &Haproxy<'_>, mut ask: impl FnMut(&Asked<'_>)) {
+    for section in &haproxy.model.file.sections {
+        if let Some(word) = section.head.words.first() {
+            ask(&Asked { place: Where::Section, lead: "", word });
+        }
+        for line in &section.body {
+            of_line(section, line, &mut ask);
+        }
+    }
+}
+
+fn of_line<'a>(section: &Section, line: &'a Line, ask: &mut impl FnMut(&Asked<'a>)) {
+    let place = match section.kind {
+        Kind::Global => Where::Global,
+        Kind::Other => return,
+        _ => Where::Proxy,
+    };
+    let at = usize::from(["no", "default"].contains(&line.word(0)));
+    let Some(word) = line.words.get(at) else { return };
+    ask(&Asked { place, lead: "", word });
+    if place == Where::Global {
+        if line.begins(&["stats", "socket"]) {
+            bind_words(line, 3, ask);
+        }
+        return;
+    }
+    let second = line.words.get(at + 1);
+    match (line.word(at), second) {
+        ("option", Some(word)) => ask(&Asked { place: Where::Option, lead: "option ", word }),
+        ("timeout", Some(word)) => ask(&Asked { place: Where::Timeout, lead: "timeout ", word }),
+        ("bind", _) => bind_words(line, 2, ask),
+        ("default-server", _) => server_words(line, 1, ask),
+        ("server", _) => server_words(line, 3, ask),
+        ("server-template", _) => server_words(line, 4, ask),
+        _ => {}
+    }
+}
+
+fn server_words<'a>(line: &'a Line, mut at: usize, ask: &mut impl FnMut(&Asked<'a>)) {
+    while let Some(word) = line.words.get(at) {
+        // Behind a variable nobody knows which word is a value.
+        let Some(text) = word.known() else { return };
+        ask(&Asked { place: Where::Server, lead: "", word });
+        if !words::is_server_word(text) {
+            return;
+        }
+        at += 1 + words::values_of_server_word(text);
+    }
+}
+
+fn bind_words<'a>(line: &'a Line, mut at: usize, ask: &mut impl FnMut(&Asked<'a>)) {
+    while let Some(word) = line.words.get(at) {
+        let Some(text) = word.known() else { return };
+        ask(&Asked { place: Where::Bind, lead: "", word });
+        let has_value = words::BIND_WITH_VALUE.contains(&text);
+        if !has_value && !words::BIND_ALONE.contains(&text) {
+            return;
+        }
+        at += 1 + usize::from(has_value);
+    }
+}
+
+impl Asked<'_> {
+    fn is_known(&self, text: &str) -> bool {
+        match self.place {
+            Where::Section => true,
+            // Modules and builds add words to it; only what looks like a typing error is one.
+            Where::Global => {
+                words::GLOBAL.contains(&text)
+                    || text.contains('.')
+                    || nearest(text, &words::GLOBAL).is_none()
+            }
+            Where::Proxy => words::PROXY.contains(&text),
+            Where::Option => words::OPTIONS.contains(&text),
+            Where::Timeout => words::TIMEOUTS.contains(&text),
+            Where::Server => words::is_server_word(text),
+            Where::Bind => {
+                words::BIND_WITH_VALUE.contains(&text) || words::BIND_ALONE.contains(&text)
+            }
+        }
+    }
+
+    fn near(&self, text: &str) -> Option<&'static str> {
+        let sections = ["global", "defaults", "frontend", "backend", "listen"];
+        match self.place {
+            Where::Section => None,
+            Where::Global => nearest(text, &words::GLOBAL),
+            Where::Proxy => nearest(text, &words::PROXY).or_else(|| nearest(text, &sections)),
+            Where::Option => nearest(text, &words::OPTIONS),
+            Where::Timeout => nearest(text, &words::TIMEOUTS),
+            Where::Bind => {
+                nearest(text, &words::BIND_WITH_VALUE).or_else(|| nearest(text, &words::BIND_ALONE))
+            }
+            Where::Server => nearest(text, &words::SERVER_WITH_VALUE)
+                .or_else(|| nearest(text, &words::SERVER_ALONE)),
+        }
+    }
+}
+
+fn unknown(haproxy: &Haproxy<'_>, findings: &mut Findings) {
+    for line in &haproxy.model.file.strays {
+        let message = format!("`{}` stands before the first section", word_shown(line.word(0)));
+        findings.add(line.place_of(0), message);
+    }
+    asked(haproxy, |asked| {
+        let Some(text) = asked.word.known() else { return };
+        if !asked.is_known(text) {
+            let meant = asked.near(text).filter(|near| *near != text);
+            let meant = meant
+                .map_or(String::new(), |near| format!("; did you mean `{}{near}`?", asked.lead));
+            let message = format!("there is no `{}{}`{meant}", asked.lead, word_shown(text));
+            findings.add(asked.word.place, message);
+        }
+    });
+    for (rules, known) in [
+        ("http-check", &words::HTTP_CHECK[..]),
+        ("tcp-check", &words::TCP_CHECK[..]),
+        ("stats", &words::STATS[..]),
+    ] {
+        second_words(haproxy, rules, known, findings);
+    }
+}
+
+/// Words behind `http-check` and its like.
+fn second_words(
+    haproxy: &Haproxy<'_>,
+    first: &str,
+    known: &[&'static str],
+    findings: &mut Findings,
+) {
+    let sections = haproxy.model.file.sections.iter();
+    let sections = sections.filter(|it| it.kind.is_proxy() || it.kind == Kind::Defaults);
+    for line in sections.flat_map(|section| &section.body).filter(|line| line.word(0) == first) {
+        let Some(text) = line.words.get(1).and_then(Word::known) else { continue };
+        // `set-var(...)`, whose argument is part of it.
+        let bare = text.split('(').next().unwrap_or(text);
+        if !known.contains(&bare) {
+            // `admin:...` is not meant to be `admin`.
+            let near = nearest(bare, known).filter(|near| !bare.starts_with(near));
+            let meant =
+                near.map_or(String::new(), |near| format!("; did you mean `{first} {near}`?"));
+            findings.add(
+                line.place_of(1),
+                format!("there is no `{first} {}`{meant}", word_shown(text)),
+            );
+        }
+    }
+}
+
+fn not_in_version(haproxy: &Haproxy<'_>, findings: &mut Findings) {
+    let version = haproxy.options.haproxy;
+    asked(haproxy, |asked| {
+        let Some(text) = asked.word.known() else { return };
+        if let Some(message) = out_of_time(asked, text, version) {
+            findings.add(asked.word.place, message);
+        }
+    });
+}
+
+fn out_of_time(asked: &Asked<'_>, text: &str, version: HaproxyVersion) -> Option<String> {
+    let bare = text.split('(').next().unwrap_or(text);
+    let positive = bare.strip_prefix("no-").unwrap_or(bare);
+    let life = life(asked.place, bare).or_else(|| life(asked.place, positive))?;
+    let lead = asked.lead;
+    if let Some(since) = life.since.filter(|since| version < *since) {
+        return Some(format!(
+            "`{lead}{text}` is of HAProxy {since} and later, and this is {version}"
+        ));
+    }
+    life.until.filter(|until| version >= *until)?;
+    let instead = match life.instead {
+        "" => String::new(),
+        instead => format!("; instead: {instead}"),
+    };
+    Some(format!("HAProxy {version} does not take `{lead}{text}` any more{instead}"))
+}
+
+fn not_understood(haproxy: &Haproxy<'_>, findings: &mut Findings) {
+    for fault in &haproxy.model.file.faults {
+        findings.add(fault.place, fault.why);
+    }
+}

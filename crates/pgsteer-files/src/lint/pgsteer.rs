@@ -1,0 +1,88 @@
+//! pgsteer.toml: what its own reader says of it, and what is allowed but rarely meant.
+
+use super::finding::{Finding, Findings, Place};
+use super::rule::{Look, Rule, rule};
+use pgsteer_core::config::error::{self, ConfigErrors};
+use pgsteer_core::config::{Config, Membership, file};
+
+/// All of them.
+pub static RULES: &[&Rule] = &[&CONFIG_REFUSED, &ONE_PATRONI_ADDRESS, &NO_CHECK_LOGIN];
+
+rule! {
+    /// pgsteer does not start with it.
+    CONFIG_REFUSED = "config-refused", Error, Look::Pgsteer(refused),
+    title: "pgsteer refuses the file",
+    costs: "pgsteer does not start with it; a running one keeps what it has at a reload.",
+    remedy: "What the message says; `pgsteer run --config FILE --check-config` tells the same, and what the file means.",
+}
+
+rule! {
+    /// One machine decides about the start.
+    ONE_PATRONI_ADDRESS = "one-patroni-address", Note, Look::Pgsteer(one_address),
+    title: "one address of Patroni only",
+    costs: "While that machine is down a pgsteer that starts anew cannot find the members, and stays shut although the others are well.",
+    remedy: "All of them in `urls`; one that answers is enough.",
+}
+
+rule! {
+    /// A failover is felt late.
+    NO_CHECK_LOGIN = "no-check-login", Note, Look::Pgsteer(no_check),
+    title: "no login for the checks",
+    costs: "Without a connection of its own pgsteer hears of a failover when it asks Patroni the next time, and not within milliseconds.",
+    remedy: "`[check]` with a login that has no rights; `pgsteer render pg_hba` writes its lines.",
+}
+
+/// The file as its rules see it.
+#[derive(Debug)]
+pub struct Pgsteer {
+    read: Result<Config, ConfigErrors>,
+}
+
+impl Pgsteer {
+    fn read(text: &str) -> Pgsteer {
+        let (draft, errors) = file::read(text, "");
+        Pgsteer { read: draft.finish(errors) }
+    }
+}
+
+/// What is found in a text.
+pub(super) fn judge(text: &str) -> Vec<Finding> {
+    let pgsteer = Pgsteer::read(text);
+    super::looked(RULES, |look, findings| {
+        if let Look::Pgsteer(look) = look {
+            look(&pgsteer, findings);
+        }
+    })
+}
+
+fn refused(pgsteer: &Pgsteer, findings: &mut Findings) {
+    let Err(errors) = &pgsteer.read else { return };
+    for error in errors.iter() {
+        let (place, key) = match &error.place {
+            error::Place::File { line, column, key, .. } => {
+                let place = Place { line: *line, column: *column, column_end: *column };
+                (place, if key.is_empty() { String::new() } else { format!("{key}: ") })
+            }
+            error::Place::Default(key) => (Place::line(1), format!("{key} (by default): ")),
+            _ => (Place::line(1), String::new()),
+        };
+        let remedy = error.problem.remedy().map_or(String::new(), |remedy| format!("; {remedy}"));
+        findings.add(place, format!("{key}{}{remedy}", error.problem));
+    }
+}
+
+fn one_address(pgsteer: &Pgsteer, findings: &mut Findings) {
+    let Ok(config) = &pgsteer.read else { return };
+    if let Membership::Patroni(patroni) = &config.cluster.members
+        && let [only] = patroni.urls.as_slice()
+    {
+        findings.add(Place::line(1), format!("{only} is all that [patroni] names"));
+    }
+}
+
+fn no_check(pgsteer: &Pgsteer, findings: &mut Findings) {
+    let Ok(config) = &pgsteer.read else { return };
+    if matches!(config.cluster.members, Membership::Patroni(_)) && config.cluster.check.is_none() {
+        findings.add(Place::line(1), "there is no [check]");
+    }
+}

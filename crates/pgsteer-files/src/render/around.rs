@@ -1,0 +1,415 @@
+//! The other files around the cluster: what each kind needs, and what its templates are told.
+
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+use super::host::{bracketed, is_network};
+use super::label::labels;
+use super::refusal::Refusal;
+use super::{Kind, Rendered, Request, haproxy, paper};
+use pgsteer_core::claim::Role;
+use pgsteer_core::config::limits::HTTP_LISTEN;
+use pgsteer_core::config::{Config, ServiceConfig};
+use pgsteer_core::names::ServiceName;
+
+/// The highest priority of keepalived that is given; 255 is for the owner of the address.
+const PRIORITY_MAX: usize = 200;
+/// The longest name that Linux gives an interface.
+const INTERFACE_MAX: usize = 15;
+/// The most front doors that share an address.
+const DOORS_MAX: usize = 64;
+/// The lag that is worth an alert where no service has a limit.
+const LAG_BYTES: u64 = 64 << 20;
+
+/// What the templates are told.
+#[derive(Serialize)]
+struct Page<'a> {
+    made_from: &'a str,
+    cluster: &'a str,
+    method: &'static str,
+    repmgr: bool,
+    http_port: u16,
+    sessions_max: usize,
+    check: Login<'a>,
+    members: Vec<Place>,
+    /// Where pgsteer runs; on the members if no other place is named.
+    doors: Vec<Place>,
+    /// No other place is named.
+    on_members: bool,
+    services: Vec<Service>,
+    vip: Option<&'a str>,
+    /// What clients connect to.
+    hosts: Vec<Place>,
+    /// How long clients wait, in seconds.
+    wait: u64,
+    lag_bytes: u64,
+    panels: &'a [Panel],
+}
+
+#[derive(Serialize)]
+struct Login<'a> {
+    user: &'a str,
+    dbname: &'a str,
+}
+
+#[derive(Clone, Serialize)]
+struct Place {
+    /// The host as it is.
+    name: String,
+    label: String,
+    /// The host in front of a port.
+    host: String,
+    /// The host in pg_hba.conf: an address with all its bits, or a name.
+    network: String,
+    priority: usize,
+}
+
+#[derive(Serialize)]
+struct Service {
+    name: String,
+    title: String,
+    role: &'static str,
+    port: u16,
+    uri: String,
+    authority: String,
+    host_list: String,
+    port_list: String,
+    hosts_json: String,
+}
+
+/// A panel of the dashboard.
+#[derive(Serialize)]
+struct Panel {
+    title: &'static str,
+    about: &'static str,
+    unit: &'static str,
+    expr: &'static str,
+    legend: &'static str,
+}
+
+const PANELS: [Panel; 8] = [
+    Panel {
+        title: "Who is primary",
+        about: "1 for the member that has the role",
+        unit: "short",
+        expr: "pgsteer_member_role{cluster=~\"$cluster\",role=\"primary\"}",
+        legend: "{{member}}",
+    },
+    Panel {
+        title: "Open gates",
+        about: "Members that a service lets new sessions go to. With 0, its clients wait",
+        unit: "short",
+        expr: "pgsteer_service_open_gates{cluster=~\"$cluster\"}",
+        legend: "{{service}} at {{instance}}",
+    },
+    Panel {
+        title: "Why gates are not open",
+        about: "1 with the reason",
+        unit: "short",
+        expr: "pgsteer_gate_reason{cluster=~\"$cluster\"}",
+        legend: "{{service}} {{member}}: {{reason}}",
+    },
+    Panel {
+        title: "Clients on hold",
+        about: "Clients that wait for a member that is fit",
+        unit: "short",
+        expr: "pgsteer_held_clients{cluster=~\"$cluster\"}",
+        legend: "{{service}} at {{instance}}",
+    },
+    Panel {
+        title: "Sessions",
+        about: "Sessions by service and member",
+        unit: "short",
+        expr: "pgsteer_sessions{cluster=~\"$cluster\"}",
+        legend: "{{service}} {{member}}",
+    },
+    Panel {
+        title: "Lag",
+        about: "How far replay is behind",
+        unit: "bytes",
+        expr: "pgsteer_member_lag_bytes{cluster=~\"$cluster\"}",
+        legend: "{{member}}",
+    },
+    Panel {
+        title: "Sessions ended by pgsteer",
+        about: "Each because its member was not right any more",
+        unit: "cps",
+        expr: "rate(pgsteer_sessions_ended_total{cluster=~\"$cluster\"}[5m])",
+        legend: "{{service}} {{member}}",
+    },
+    Panel {
+        title: "Clients refused",
+        about: "Clients that waited in vain",
+        unit: "cps",
+        expr: "rate(pgsteer_refused_clients_total{cluster=~\"$cluster\"}[5m])",
+        legend: "{{service}}",
+    },
+];
+
+const PGSTEER_SERVICE: &str = include_str!("../../../../dist/pgsteer.service");
+const AGENT_SERVICE: &str = include_str!("../../../../dist/pgsteer-agent.service");
+const AGENT_ENV: &str = include_str!("../../../../dist/agent.env");
+
+/// The files of any kind but HAProxy's.
+pub fn render(kind: Kind, request: &Request<'_>) -> Result<Vec<Rendered>, Refusal> {
+    let page = page(kind, request)?;
+    let one = |path: &str, template: &str, own: Option<&str>| -> Result<Rendered, Refusal> {
+        let text = paper::fill(&format!("around/{template}"), own, &page)?;
+        Ok(plain(path, text))
+    };
+    let own = request.template;
+    Ok(match kind {
+        Kind::Haproxy => haproxy::render(request)?,
+        Kind::PgHba => vec![
+            one("pg_hba.pgsteer.conf", "pg_hba.conf", own)?,
+            one("check_role.sql", "check_role.sql", None)?,
+        ],
+        Kind::Keepalived => keepalived(request, &page)?,
+        Kind::Pgbouncer => vec![pgbouncer(request, &page)?],
+        Kind::Prometheus => vec![
+            one("pgsteer.rules.yml", "prometheus-rules.yml", own)?,
+            one("pgsteer.scrape.yml", "prometheus-scrape.yml", None)?,
+        ],
+        Kind::Clients => vec![one("clients.md", "clients.md", own)?],
+        Kind::Systemd => vec![
+            plain("pgsteer.service", own.unwrap_or(PGSTEER_SERVICE).to_owned()),
+            plain("pgsteer-agent.service", AGENT_SERVICE.to_owned()),
+            plain("agent.env", AGENT_ENV.to_owned()),
+        ],
+        Kind::Consul => vec![one("pgsteer.json", "consul.json", own)?],
+        Kind::Ansible => ansible(request)?,
+        Kind::Grafana => vec![one("pgsteer.json", "grafana.json", own)?],
+    })
+}
+
+fn plain(path: &str, text: String) -> Rendered {
+    Rendered { path: path.to_owned(), text, is_secret: false }
+}
+
+fn page<'a>(kind: Kind, request: &Request<'a>) -> Result<Page<'a>, Refusal> {
+    let Request { config, wishes, made_from, .. } = *request;
+    let members: Vec<&str> = request.members.iter().map(|member| member.postgres.host()).collect();
+    let members = places(&members);
+    let doors: Vec<&str> = wishes.doors.iter().map(String::as_str).collect();
+    let doors = if doors.is_empty() { members.clone() } else { places(&doors) };
+    let vip = wishes.vip.as_deref();
+    let hosts = match vip {
+        Some(vip) => places(&[vip_address(vip, &doors)?.to_string().as_str()]),
+        None => doors.clone(),
+    };
+    let hold = config.services.values().map(|service| service.hold.as_secs()).max();
+    let lag = config.services.values().filter_map(|service| service.lag_bytes_max).min();
+    Ok(Page {
+        made_from,
+        cluster: config.cluster.name.as_str(),
+        method: if wishes.trust { "trust" } else { "scram-sha-256" },
+        repmgr: wishes.repmgr,
+        http_port: config.http.as_ref().map_or(HTTP_LISTEN, |http| http.listen).port(),
+        sessions_max: config.proxy.sessions_max,
+        check: login(kind, config)?,
+        services: services(config, &tried(&hosts)),
+        members,
+        doors,
+        on_members: wishes.doors.is_empty(),
+        vip,
+        hosts,
+        wait: hold.unwrap_or_default() + 5,
+        lag_bytes: lag.unwrap_or(LAG_BYTES),
+        panels: &PANELS,
+    })
+}
+
+/// The hosts as a client's list has them. A single one stands there twice: whoever is told that nobody
+/// can take him now goes on to the next host, and gives up where there is none.
+fn tried(hosts: &[Place]) -> Vec<Place> {
+    match hosts {
+        [only] => vec![only.clone(), only.clone()],
+        several => several.to_vec(),
+    }
+}
+
+fn places(hosts: &[&str]) -> Vec<Place> {
+    let place = |(at, (host, label)): (usize, (&&str, String))| {
+        let network = match host.parse() {
+            Ok(IpAddr::V4(ip)) => format!("{ip}/32"),
+            Ok(IpAddr::V6(ip)) => format!("{ip}/128"),
+            Err(_) => (*host).to_owned(),
+        };
+        let priority = PRIORITY_MAX.saturating_sub(at);
+        Place { name: (*host).to_owned(), label, host: bracketed(host), network, priority }
+    };
+    hosts.iter().zip(labels(hosts.iter().copied())).enumerate().map(place).collect()
+}
+
+/// The address that moves: one that a machine can have, and that no front door has for itself.
+fn vip_address(text: &str, doors: &[Place]) -> Result<IpAddr, Refusal> {
+    let refuse = |why| Refusal::Vip { text: text.to_owned(), why };
+    let (ip, bits) = text.split_once('/').map_or((text, None), |(ip, bits)| (ip, Some(bits)));
+    let ip: IpAddr = ip.parse().map_err(|_| refuse("it is no address"))?;
+    if !is_network(text) || bits.is_some_and(|bits| bits.parse() == Ok(0)) {
+        return Err(refuse("there is no such network"));
+    }
+    if ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() {
+        return Err(refuse("no machine can have it for others"));
+    }
+    let is_taken = doors.iter().any(|door| door.name.parse() == Ok(ip));
+    if is_taken { Err(refuse("a front door has it for itself")) } else { Ok(ip) }
+}
+
+fn login(kind: Kind, config: &Config) -> Result<Login<'_>, Refusal> {
+    match &config.cluster.check {
+        Some(check)
+            if [&check.user, &check.dbname].iter().any(|it| it.contains(char::is_control)) =>
+        {
+            let why = "a name with a control character ends its line";
+            Err(Refusal::Unwritable { what: "the login of the checks", why })
+        }
+        Some(check) => Ok(Login { user: &check.user, dbname: &check.dbname }),
+        None if kind == Kind::PgHba => {
+            let needs = "the login of the checks: [check] with user, or --check-user";
+            Err(Refusal::KindNeeds { kind, needs })
+        }
+        None => Ok(Login { user: "", dbname: "" }),
+    }
+}
+
+fn services(config: &Config, hosts: &[Place]) -> Vec<Service> {
+    let mut services: Vec<(&ServiceName, &ServiceConfig)> = config.services.iter().collect();
+    services.sort_by_key(|(name, service)| (service.role, *name));
+    services.into_iter().map(|(name, service)| of_clients(name, service, hosts)).collect()
+}
+
+fn of_clients(name: &ServiceName, service: &ServiceConfig, hosts: &[Place]) -> Service {
+    let port = service.listen.port();
+    let join = |each: &dyn Fn(&Place) -> String, by: &str| {
+        hosts.iter().map(each).collect::<Vec<_>>().join(by)
+    };
+    let authority = join(&|host| format!("{}:{port}", host.host), ",");
+    let names: Vec<&str> = hosts.iter().map(|host| host.name.as_str()).collect();
+    Service {
+        name: name.to_string(),
+        title: title(name.as_str()),
+        role: service.role.as_str(),
+        port,
+        uri: format!("postgresql://app@{authority}/app"),
+        authority,
+        host_list: names.join(","),
+        port_list: join(&|_| port.to_string(), ","),
+        hosts_json: serde_json::to_string(&names).unwrap_or_default(),
+    }
+}
+
+/// A part of an alert's name.
+fn title(name: &str) -> String {
+    let word = |word: &str| {
+        let (first, rest) = word.split_at(word.chars().next().map_or(0, char::len_utf8));
+        first.to_uppercase() + rest
+    };
+    name.split(|c: char| !c.is_ascii_alphanumeric()).map(word).collect()
+}
+
+/// One file for each front door.
+fn keepalived(request: &Request<'_>, page: &Page<'_>) -> Result<Vec<Rendered>, Refusal> {
+    #[derive(Serialize)]
+    struct Door<'a> {
+        #[serde(flatten)]
+        page: &'a Page<'a>,
+        door: &'a Place,
+        service: &'a str,
+        interface: &'a str,
+        router_id: u8,
+    }
+    let kind = Kind::Keepalived;
+    let refuse = |needs| Refusal::KindNeeds { kind, needs };
+    let wishes = request.wishes;
+    let vip = page.vip.ok_or(refuse("the address that moves: --vip 10.0.0.20/24"))?;
+    let ip = vip_address(vip, &page.doors)?;
+    if wishes.doors.len() < 2 || wishes.doors.len() > DOORS_MAX {
+        return Err(refuse("2 to 64 front doors: --door 10.0.0.21 --door 10.0.0.22"));
+    }
+    let is_of_kind =
+        |door: &Place| door.name.parse::<IpAddr>().is_ok_and(|door| door.is_ipv4() == ip.is_ipv4());
+    if !page.doors.iter().all(is_of_kind) {
+        return Err(refuse("front doors by addresses of the same kind as --vip has"));
+    }
+    let interface = wishes.interface.as_deref().unwrap_or("eth0");
+    let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"._-@".contains(&byte);
+    if !(1..=INTERFACE_MAX).contains(&interface.len()) || !interface.bytes().all(is_of_name) {
+        return Err(refuse("an interface: --interface eth0"));
+    }
+    let mut services = request.config.services.iter();
+    let writes = services.find(|(_, service)| service.role == Role::Primary);
+    let (service, _) = writes.ok_or(refuse("a service for the primary"))?;
+    if !service.as_str().bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte)) {
+        return Err(refuse("a service whose name is one plain word"));
+    }
+    page.doors
+        .iter()
+        .map(|door| {
+            let router_id = wishes.router_id;
+            let door_page = Door { page, door, service: service.as_str(), interface, router_id };
+            let text = paper::fill("around/keepalived.conf", request.template, &door_page)?;
+            Ok(plain(&format!("keepalived-{}.conf", door.label), text))
+        })
+        .collect()
+}
+
+fn pgbouncer(request: &Request<'_>, page: &Page<'_>) -> Result<Rendered, Refusal> {
+    #[derive(Serialize)]
+    struct Pooler<'a> {
+        #[serde(flatten)]
+        page: &'a Page<'a>,
+        pooler_port: u16,
+        postgres_port: u16,
+        pooled: Vec<&'a str>,
+    }
+    let kind = Kind::Pgbouncer;
+    let refuse = |needs| Refusal::KindNeeds { kind, needs };
+    let pooled = || request.config.services.iter().filter_map(|(n, s)| Some((n, s.pooler_port?)));
+    let one_of = |mut ports: Vec<u16>, needs| {
+        ports.sort_unstable();
+        ports.dedup();
+        if let [port] = ports.as_slice() { Ok(*port) } else { Err(refuse(needs)) }
+    };
+    let ports = pooled().map(|(_, port)| port).collect();
+    let pooler_port = one_of(ports, "one pooler_port in all [services] that have one")?;
+    let ports = request.members.iter().map(|member| member.postgres.port()).collect();
+    let postgres_port = one_of(ports, "members whose PostgreSQL has the same port")?;
+    if pooler_port == postgres_port {
+        let (what, other) = ("the pooler".to_owned(), "PostgreSQL".to_owned());
+        return Err(Refusal::PortTaken { what, port: pooler_port, other });
+    }
+    let pooled = pooled().map(|(name, _)| name.as_str()).collect();
+    let text = paper::fill(
+        "around/pgbouncer.ini",
+        request.template,
+        &Pooler { page, pooler_port, postgres_port, pooled },
+    )?;
+    Ok(plain("pgbouncer.ini", text))
+}
+
+/// A role with HAProxy's file in it, which it puts in place only if HAProxy takes it.
+fn ansible(request: &Request<'_>) -> Result<Vec<Rendered>, Refusal> {
+    #[derive(Serialize)]
+    struct RoleFiles<'a> {
+        made_from: &'a str,
+        mode: &'static str,
+    }
+    let mut files = haproxy::render(&Request { template: None, ..*request })?;
+    let is_secret = files.iter().any(|file| file.is_secret);
+    let mode = if is_secret { "0600" } else { "0644" };
+    let role = RoleFiles { made_from: request.made_from, mode };
+    for file in &mut files {
+        file.path = format!("roles/pgsteer_haproxy/files/{}", file.path);
+    }
+    let parts = [
+        ("roles/pgsteer_haproxy/tasks/main.yml", "ansible/tasks.yml", request.template),
+        ("roles/pgsteer_haproxy/handlers/main.yml", "ansible/handlers.yml", None),
+        ("site.yml", "ansible/site.yml", None),
+    ];
+    for (path, template, own) in parts {
+        files.push(plain(path, paper::fill(&format!("around/{template}"), own, &role)?));
+    }
+    Ok(files)
+}

@@ -1,0 +1,136 @@
+//! The members, as HAProxy's servers: where they are, and how they are checked.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::{agent_listen, is_word};
+use crate::render::host::bracketed;
+use crate::render::label::labels;
+use crate::render::refusal::Refusal;
+use crate::render::{Profile, Request, escape};
+use pgsteer_core::claim::Found;
+use pgsteer_core::config::limits::HTTP_LISTEN;
+use pgsteer_core::config::{Membership, PatroniConfig, Verify};
+use pgsteer_core::names::Endpoint;
+
+/// A member as the templates see it.
+#[derive(Clone, Serialize)]
+pub struct Member {
+    /// What the cluster calls it.
+    pub name: String,
+    label: String,
+    /// The host as it stands in front of a port.
+    host: String,
+    port: u16,
+    /// What makes a server line of a host name safe.
+    by_name: String,
+    /// `port 8008` and whatever else leads a check to the member's Patroni; none without it.
+    patroni: Option<String>,
+    /// Patroni is on the host of its PostgreSQL.
+    pub is_patroni_here: bool,
+    /// What asks the agent of this member, without the question.
+    agent: String,
+    /// What leads a check to the pages of the pgsteer that is the agent.
+    page: String,
+    /// How the agent calls the member.
+    asked_as: String,
+}
+
+/// All members, each with a label of its own.
+pub fn members(request: &Request<'_>) -> Result<Vec<Member>, Refusal> {
+    let names = request.members.iter().map(|member| member.name.as_str());
+    request
+        .members
+        .iter()
+        .zip(labels(names))
+        .map(|(found, label)| member(request, found, label))
+        .collect()
+}
+
+fn member(request: &Request<'_>, found: &Found, label: String) -> Result<Member, Refusal> {
+    let postgres = &found.postgres;
+    let agent = request.wishes.agent.as_ref();
+    let profile = request.wishes.profile;
+    let patroni = match (&found.patroni_url, &request.config.cluster.members) {
+        (Some(url), Membership::Patroni(patroni)) => Some(patroni_check(url, postgres, patroni)?),
+        (Some(_), Membership::Listed(_)) | (None, _) => None,
+    };
+    if patroni.is_none() && profile == Profile::Httpchk {
+        return Err(Refusal::NoPatroni(found.name.clone()));
+    }
+    let agent_port = agent.map_or(agent_listen(request.config).port(), Endpoint::port);
+    let agent_host = agent.map(|agent| bracketed(agent.host()));
+    let agent_addr = agent_host.as_ref().map(|host| format!("agent-addr {host} "));
+    let http_port = request.config.http.as_ref().map_or(HTTP_LISTEN, |http| http.listen).port();
+    let page_addr = agent_host.as_ref().map(|host| format!("addr {host} "));
+    Ok(Member {
+        name: found.name.to_string(),
+        label,
+        host: bracketed(postgres.host()),
+        port: postgres.port(),
+        by_name: by_name(postgres, request.wishes.resolve),
+        is_patroni_here: patroni.as_ref().is_some_and(|check| !check.starts_with("addr ")),
+        patroni,
+        agent: format!("{}agent-port {agent_port}", agent_addr.unwrap_or_default()),
+        page: format!("{}port {http_port}", page_addr.unwrap_or_default()),
+        asked_as: asked_as(found),
+    })
+}
+
+/// The agent's line has words, so a name of more than one stands back behind the host.
+fn asked_as(found: &Found) -> String {
+    let name = found.name.as_str();
+    if is_word(name) { name.to_owned() } else { found.postgres.host().to_owned() }
+}
+
+/// What makes a server line of a host name safe, and is empty for an address.
+pub fn by_name(endpoint: &Endpoint, resolve: bool) -> String {
+    match (endpoint.ip(), resolve) {
+        (Some(_), _) => String::new(),
+        (None, false) => " init-addr last,libc,none".to_owned(),
+        (None, true) => " init-addr last,libc,none resolvers pgsteer:dns".to_owned(),
+    }
+}
+
+/// How a check gets to the Patroni at `url`.
+fn patroni_check(
+    url: &str,
+    postgres: &Endpoint,
+    patroni: &PatroniConfig,
+) -> Result<String, Refusal> {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
+    let api = Endpoint::parse(rest, None).map_err(|_| Refusal::Unwritable {
+        what: "Patroni's address",
+        why: "it is no HOST:PORT",
+    })?;
+    let mut words = Vec::new();
+    if api.host() != postgres.host() {
+        words.push(format!("addr {}", bracketed(api.host())));
+    }
+    words.push(format!("port {}", api.port()));
+    if scheme == "https" {
+        words.push(match (patroni.verify, &patroni.ca_file) {
+            (Verify::None, _) => "check-ssl verify none".to_owned(),
+            (_, Some(file)) => format!("check-ssl verify required ca-file {}", path(file)?),
+            (_, None) => "check-ssl verify required ca-file @system-ca".to_owned(),
+        });
+        if let Some(file) = &patroni.cert_file {
+            words.push(format!("crt {}", path(file)?));
+        }
+        if api.ip().is_none() {
+            let host = escape::haproxy(api.host());
+            words.push(format!("check-sni {host}"));
+            if patroni.verify == Verify::Full {
+                words.push(format!("verifyhost {host}"));
+            }
+        }
+    }
+    Ok(words.join(" "))
+}
+
+fn path(file: &Path) -> Result<String, Refusal> {
+    let text = file.to_str().filter(|text| !text.contains(['\n', '\r']));
+    let why = "a path with letters that are none";
+    text.map(escape::haproxy).ok_or(Refusal::Unwritable { what: "the path of a file", why })
+}

@@ -1,0 +1,309 @@
+//! HAProxy's configuration, in six profiles: what each needs, and what its template is told.
+
+mod members;
+mod services;
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use serde::Serialize;
+
+use self::members::{Member, by_name, members};
+use self::services::{Service, check_services, services};
+use super::host::{bracketed, is_network};
+use super::label::labels;
+use super::refusal::Refusal;
+use super::timing::Timing;
+use super::{HaproxyVersion, Profile, Rendered, Request, StatsLogin, is_member, packet, paper};
+use pgsteer_core::config::limits::{AGENT_LISTEN, HTTP_LISTEN};
+use pgsteer_core::config::{CheckConfig, Config, SslMode, Vocabulary};
+use pgsteer_core::names::{Endpoint, MemberName};
+
+/// What the templates of HAProxy are told.
+#[derive(Serialize)]
+struct Page<'a> {
+    made_from: &'a str,
+    profile: &'a str,
+    about: &'a str,
+    cluster: &'a str,
+    sessions_max: usize,
+    keepalive_s: u64,
+    user_timeout_ms: u64,
+    /// This HAProxy has the fault that `retries 0` is for.
+    hangs_in_retries: bool,
+    /// What comes behind the settings of every server that is checked.
+    server_tail: String,
+    detect_ms: u64,
+    t: Timing,
+    stats: Stats,
+    resolve: bool,
+    members: Vec<Member>,
+    services: Vec<Service>,
+    agent: Agent,
+    sql: Option<Sql>,
+    doors: Vec<Door>,
+    pass: &'a [String],
+    local: Option<Member>,
+}
+
+#[derive(Serialize)]
+struct Stats {
+    listen: String,
+    /// `user:password`.
+    login: Option<String>,
+    /// A pgsteer that has its part in this has its pages on the same port.
+    meets_pages: bool,
+}
+
+#[derive(Serialize)]
+struct Agent {
+    port: u16,
+    /// `pgsteer agent` has to be told so, for want of a file.
+    is_guessed: bool,
+    vocabulary: &'static str,
+    /// The check beside the agent asks Patroni; without it, pgsteer's pages.
+    has_patroni: bool,
+    /// That check can look at the pooler as well, because it is on the same host.
+    reaches_pooler: bool,
+}
+
+#[derive(Serialize)]
+struct Sql {
+    user: String,
+    dbname: String,
+    startup: String,
+    question_text: &'static str,
+    question: String,
+    let_in: &'static str,
+    takes_writes: &'static str,
+    in_recovery: &'static str,
+}
+
+#[derive(Serialize)]
+struct Door {
+    label: String,
+    host: String,
+    by_name: String,
+    http_port: u16,
+}
+
+/// The one file of this kind.
+pub fn render(request: &Request<'_>) -> Result<Vec<Rendered>, Refusal> {
+    let page = page(request)?;
+    let template = format!("haproxy/{}.cfg", page.profile);
+    let text = paper::fill(&template, request.template, &page)?;
+    let is_secret = page.stats.login.is_some();
+    Ok(vec![Rendered { path: "haproxy.cfg".to_owned(), text, is_secret }])
+}
+
+fn page<'a>(request: &Request<'a>) -> Result<Page<'a>, Refusal> {
+    let Request { config, wishes, .. } = *request;
+    let profile = wishes.profile;
+    check_services(config, profile)?;
+    let members = members(request)?;
+    let has_guard = profile == Profile::Sql || !has_patroni(request) && is_redirect(profile);
+    let t = match has_guard {
+        true => Timing::guarded_within(wishes.detect)?,
+        false => Timing::within(wishes.detect)?,
+    };
+    let init_state = wishes.haproxy >= HaproxyVersion::INIT_STATE;
+    let sql = sql(config, profile, has_guard)?;
+    let services = services(config, profile)?;
+    let stats = stats(request)?;
+    let local = local(request, &members)?;
+    Ok(Page {
+        made_from: request.made_from,
+        profile: profile.as_str(),
+        about: profile.about(),
+        cluster: config.cluster.name.as_str(),
+        sessions_max: config.proxy.sessions_max,
+        keepalive_s: config.proxy.keepalive.as_secs(),
+        user_timeout_ms: millis(config.proxy.user_timeout),
+        hangs_in_retries: wishes.haproxy.hangs_in_retries(),
+        server_tail: if init_state { " init-state down".to_owned() } else { String::new() },
+        detect_ms: millis(wishes.detect),
+        t,
+        stats,
+        resolve: wishes.resolve,
+        agent: agent(request, &members)?,
+        sql,
+        doors: doors(request)?,
+        pass: &wishes.pass,
+        local,
+        members,
+        services,
+    })
+}
+
+fn is_redirect(profile: Profile) -> bool {
+    profile == Profile::Redirect
+}
+
+fn has_patroni(request: &Request<'_>) -> bool {
+    request.members.iter().all(|member| member.patroni_url.is_some())
+}
+
+/// The agent's question has words: whether this can be one.
+fn is_word(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"\\$".contains(&byte))
+}
+
+fn agent_listen(config: &Config) -> SocketAddr {
+    config.agent.as_ref().map_or(AGENT_LISTEN, |agent| agent.listen)
+}
+
+fn agent(request: &Request<'_>, members: &[Member]) -> Result<Agent, Refusal> {
+    let Request { config, wishes, .. } = *request;
+    let profile = wishes.profile;
+    let asks = matches!(profile, Profile::Agent | Profile::AgentBypass);
+    let is_patroni = has_patroni(request);
+    if asks && !is_patroni && config.http.is_none() {
+        let needs = "a check beside the agent: Patroni, or [http] of pgsteer";
+        return Err(Refusal::ProfileNeeds { profile, needs });
+    }
+    let vocabulary = config.agent.as_ref().map_or(Vocabulary::Admin, |agent| agent.vocabulary);
+    Ok(Agent {
+        port: wishes.agent.as_ref().map_or(agent_listen(config).port(), Endpoint::port),
+        is_guessed: config.agent.is_none(),
+        vocabulary: vocabulary.as_str(),
+        has_patroni: is_patroni,
+        reaches_pooler: is_patroni && members.iter().all(|member| member.is_patroni_here),
+    })
+}
+
+/// HAProxy's tcp-check has no password to give and asks for no TLS.
+fn sql(config: &Config, profile: Profile, is_asked: bool) -> Result<Option<Sql>, Refusal> {
+    if !is_asked {
+        return Ok(None);
+    }
+    let refuse = |needs| Refusal::ProfileNeeds { profile, needs };
+    let Some(CheckConfig { user, dbname, password_file, sslmode, .. }) = &config.cluster.check
+    else {
+        return Err(refuse("a login: [check] with user, or --check-user"));
+    };
+    if password_file.is_some() {
+        return Err(refuse(
+            "a login without password, because HAProxy cannot give one: trust in pg_hba.conf, and no password_file in [check]",
+        ));
+    }
+    if matches!(sslmode, SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull) {
+        return Err(refuse(
+            "a login without TLS, because HAProxy cannot ask PostgreSQL for it: sslmode = \"prefer\" in [check]",
+        ));
+    }
+    Ok(Some(Sql {
+        user: printable(user),
+        dbname: printable(dbname),
+        startup: packet::startup(user, dbname),
+        question_text: packet::QUESTION,
+        question: packet::question_and_farewell(),
+        let_in: packet::LET_IN,
+        takes_writes: packet::TAKES_WRITES,
+        in_recovery: packet::IN_RECOVERY,
+    }))
+}
+
+/// For a comment, which ends with its line.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+fn doors(request: &Request<'_>) -> Result<Vec<Door>, Refusal> {
+    let Request { config, wishes, .. } = *request;
+    if wishes.profile != Profile::Pgsteer {
+        return Ok(Vec::new());
+    }
+    let profile = wishes.profile;
+    let Some(http) = &config.http else {
+        let needs = "the pages of pgsteer, which its checks ask: [http]";
+        return Err(Refusal::ProfileNeeds { profile, needs });
+    };
+    if wishes.doors.is_empty() {
+        let needs = "the hosts where pgsteer runs: --door 10.0.0.21 --door 10.0.0.22";
+        return Err(Refusal::ProfileNeeds { profile, needs });
+    }
+    let names = labels(wishes.doors.iter().map(|door| door.as_str()));
+    let door = |(host, label): (&String, String)| -> Result<Door, Refusal> {
+        let wrong = Refusal::Unwritable { what: "a front door", why: "it is no host" };
+        let endpoint = Endpoint::new(host, http.listen.port()).map_err(|_| wrong)?;
+        Ok(Door {
+            label,
+            host: bracketed(host),
+            by_name: by_name(&endpoint, wishes.resolve),
+            http_port: http.listen.port(),
+        })
+    };
+    wishes.doors.iter().zip(names).map(door).collect()
+}
+
+fn local(request: &Request<'_>, members: &[Member]) -> Result<Option<Member>, Refusal> {
+    let profile = request.wishes.profile;
+    if !is_redirect(profile) {
+        return Ok(None);
+    }
+    let needs = "the member whose clients come here: --local NAME, or local in [cluster]";
+    let name: &MemberName = request
+        .config
+        .cluster
+        .here
+        .name
+        .as_ref()
+        .ok_or(Refusal::ProfileNeeds { profile, needs })?;
+    if !is_member(request.members, name) {
+        return Err(Refusal::NoSuchMember(name.clone()));
+    }
+    if !request.wishes.pass.iter().all(|source| is_network(source)) {
+        let why = "it is no address and no network as 10.1.0.0/16";
+        return Err(Refusal::Unwritable { what: "a source that is let pass", why });
+    }
+    if request.wishes.pass.is_empty() {
+        let needs = "those who are let pass to it: --pass 10.0.0.5 --pass 10.1.0.0/16";
+        return Err(Refusal::ProfileNeeds { profile, needs });
+    }
+    Ok(members.iter().find(|member| member.name == name.as_str()).cloned())
+}
+
+fn stats(request: &Request<'_>) -> Result<Stats, Refusal> {
+    let wishes = request.wishes;
+    let login = wishes.stats_login.as_ref();
+    let mut usual = HTTP_LISTEN;
+    if login.is_none() {
+        usual.set_ip(Ipv4Addr::LOCALHOST.into());
+    }
+    let listen = wishes.stats_listen.unwrap_or(usual);
+    if login.is_none() && !listen.ip().is_loopback() {
+        return Err(Refusal::OpenStats(listen));
+    }
+    let port = listen.port();
+    if let Some(service) = request.config.services.iter().find(|(_, s)| s.listen.port() == port) {
+        let other = format!("service {}", service.0);
+        return Err(Refusal::PortTaken { what: "statistics".to_owned(), port, other });
+    }
+    let login = login.map(stats_login).transpose()?;
+    let meets_pages = has_pgsteer(wishes.profile)
+        && request.config.http.as_ref().is_some_and(|pages| pages.listen.port() == port);
+    Ok(Stats { listen: listen.to_string(), login, meets_pages })
+}
+
+/// A pgsteer has its part in what HAProxy does, maybe on the same machine.
+fn has_pgsteer(profile: Profile) -> bool {
+    match profile {
+        Profile::Agent | Profile::AgentBypass | Profile::Pgsteer => true,
+        Profile::Httpchk | Profile::Sql | Profile::Redirect => false,
+    }
+}
+
+fn stats_login(login: &StatsLogin) -> Result<String, Refusal> {
+    let StatsLogin { user, password } = login;
+    let refuse = |why| Refusal::Unwritable { what: "the login for statistics", why };
+    if user.is_empty() || user.contains(':') {
+        return Err(refuse("a user has a name, without a colon"));
+    }
+    if password.is_empty() || [user, password].iter().any(|text| text.contains(char::is_control)) {
+        return Err(refuse("a password is one line, and not empty"));
+    }
+    Ok(format!("{user}:{password}"))
+}
+
+fn millis(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

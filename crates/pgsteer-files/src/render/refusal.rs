@@ -1,0 +1,139 @@
+//! Why something is not rendered, and what would be right.
+
+use thiserror::Error;
+
+use super::timing::DETECT_MS;
+use super::{Kind, Profile};
+use pgsteer_core::config::conflict::Conflict;
+use pgsteer_core::names::{MemberName, ServiceName};
+
+/// Why something is not rendered.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum Refusal {
+    /// The configuration makes no sense with the members that were found.
+    #[error(transparent)]
+    Config(#[from] Conflict),
+    /// No time in which HAProxy's checks could notice anything.
+    #[error("--detect is not between {} ms and {} s", DETECT_MS.start(), DETECT_MS.end() / 1000)]
+    Detect,
+    /// A HAProxy that nobody should run any more.
+    #[error("`{0}` is no version of HAProxy from 2.6 on")]
+    HaproxyVersion(String),
+    /// Something that this profile needs was not said.
+    #[error("profile {} needs {needs}", .profile.as_str())]
+    ProfileNeeds {
+        /// The profile.
+        profile: Profile,
+        /// What it needs, with the flag or key by which it is said.
+        needs: &'static str,
+    },
+    /// Something that this kind needs was not said.
+    #[error("{} needs {needs}", .kind.as_str())]
+    KindNeeds {
+        /// The kind.
+        kind: Kind,
+        /// What it needs, with the flag or key by which it is said.
+        needs: &'static str,
+    },
+    /// The Patroni of a member is asked, and nobody said where it is.
+    #[error("where the Patroni of {0} listens is not known")]
+    NoPatroni(MemberName),
+    /// A service asks for something that this profile's checks cannot tell.
+    #[error("service {service}: profile {} cannot tell {what}", .profile.as_str())]
+    CannotTell {
+        /// The service.
+        service: ServiceName,
+        /// The profile.
+        profile: Profile,
+        /// What it cannot tell.
+        what: &'static str,
+    },
+    /// A service without a pooler where one is meant to be led past it.
+    #[error("no service has a pooler_port that could be led past")]
+    NoPooler,
+    /// Health checks of the agent ask the pooler too, so nothing tells of PostgreSQL alone.
+    #[error("service {0}: nothing tells whether its members are fit without their pooler")]
+    NoDirectQuestion(ServiceName),
+    /// A host that is none.
+    #[error("host `{0}` is no address and no name")]
+    Host(String),
+    /// The same is said twice.
+    #[error("{what} {text} is named twice")]
+    Twice {
+        /// What.
+        what: &'static str,
+        /// Its name or address.
+        text: String,
+    },
+    /// An address that keepalived could not move, or that clients could not use.
+    #[error("--vip {text}: {why}")]
+    Vip {
+        /// As it was written.
+        text: String,
+        /// Why not.
+        why: &'static str,
+    },
+    /// No member of that name.
+    #[error("there is no member {0}")]
+    NoSuchMember(MemberName),
+    /// Statistics for everybody.
+    #[error("statistics on {0} without a password would be open to the world")]
+    OpenStats(std::net::SocketAddr),
+    /// Two listeners of the rendered file on one port.
+    #[error("{what} on port {port}, where {other} listens")]
+    PortTaken {
+        /// Who comes second.
+        what: String,
+        /// The port.
+        port: u16,
+        /// Who is there.
+        other: String,
+    },
+    /// A text that cannot stand in the file that it is meant for.
+    #[error("{what} cannot be written there: {why}")]
+    Unwritable {
+        /// What.
+        what: &'static str,
+        /// Why not.
+        why: &'static str,
+    },
+    /// The template is wrong.
+    #[error("template: {0}")]
+    Template(String),
+}
+
+impl Refusal {
+    /// What would be right, if there is more to say.
+    pub fn remedy(&self) -> Option<String> {
+        Some(match self {
+            Refusal::Config(conflict) => conflict.remedy(),
+            Refusal::NoPatroni(_) => {
+                "use --patroni URL, or --patroni-port 8008 beside listed members".into()
+            }
+            Refusal::CannotTell { .. } => {
+                "use --profile agent or pgsteer, or remove it from the service".into()
+            }
+            Refusal::NoPooler => "set pooler_port in [services.write]".into(),
+            Refusal::NoDirectQuestion(_) => {
+                "remove pooler_port from [agent], or add a service of that role without one".into()
+            }
+            Refusal::OpenStats(_) => {
+                "give --stats-password-file, or an address of this machine alone".into()
+            }
+            Refusal::PortTaken { .. } => "give one of them another port".into(),
+            Refusal::Host(_) => "as 10.0.0.11 or pg1.example".into(),
+            Refusal::Twice { .. } => "remove one of them".into(),
+            Refusal::Vip { .. } => {
+                "an address of its own, in the network of the front doors: --vip 10.0.0.20/24"
+                    .into()
+            }
+            Refusal::Detect
+            | Refusal::HaproxyVersion(_)
+            | Refusal::ProfileNeeds { .. }
+            | Refusal::KindNeeds { .. }
+            | Refusal::NoSuchMember(_)
+            | Refusal::Unwritable { .. }
+            | Refusal::Template(_) => return None,
+        })
+    }
+}

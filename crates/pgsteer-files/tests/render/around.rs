@@ -1,0 +1,173 @@
+//! The other files around the cluster.
+
+use pgsteer_core::claim::Found;
+use pgsteer_files::lint;
+use pgsteer_files::render::{Kind, Rendered, Wishes};
+
+use crate::clusters::{PATRONI, config, files, lint_finds_nothing, members, three};
+
+/// A cluster with everything, its front doors on two machines of their own.
+fn toml() -> String {
+    format!(
+        "{PATRONI}[check]\nuser = 'pgcheck'\n[services.write]\npooler_port = 6432\n\
+         [services.read]\npooler_port = 6432\nlag_bytes_max = '16MB'\n"
+    )
+}
+
+pub fn doors() -> Wishes {
+    let doors = vec!["10.0.0.21".to_owned(), "10.0.0.22".to_owned()];
+    Wishes { doors, vip: Some("10.0.0.20/24".to_owned()), ..Wishes::default() }
+}
+
+pub fn made(kind: Kind, members: &[Found], wishes: &Wishes) -> Vec<Rendered> {
+    let files = files(kind, &config(&toml()), members, wishes);
+    let files = files.unwrap_or_else(|refusal| panic!("{refusal}"));
+    for file in &files {
+        match file.path.rsplit('/').next() {
+            Some("pg_hba.pgsteer.conf") => {
+                lint_finds_nothing(lint::Kind::PgHba, &file.text, wishes)
+            }
+            Some("haproxy.cfg") => lint_finds_nothing(lint::Kind::Haproxy, &file.text, wishes),
+            _ => {}
+        }
+    }
+    files
+}
+
+fn shown(files: &[Rendered]) -> String {
+    files.iter().map(|file| format!("==> {} <==\n{}", file.path, file.text)).collect()
+}
+
+#[test]
+fn pg_hba_lets_in_who_asks_and_nobody_else() {
+    let members = members(&["10.0.0.11", "fd00::12", "pg-3.example"]);
+    insta::assert_snapshot!(shown(&made(Kind::PgHba, &members, &Wishes::default())));
+}
+
+#[test]
+fn pg_hba_with_repmgr_and_trust() {
+    let members = members(&["10.0.0.11", "fd00::12"]);
+    let wishes = Wishes { repmgr: true, trust: true, ..doors() };
+    insta::assert_snapshot!(shown(&made(Kind::PgHba, &members, &wishes)));
+}
+
+#[test]
+fn keepalived_has_a_file_for_each_door() {
+    insta::assert_snapshot!(shown(&made(Kind::Keepalived, &three(), &doors())));
+}
+
+#[test]
+fn pgbouncer_stands_beside_each_member() {
+    insta::assert_snapshot!(shown(&made(Kind::Pgbouncer, &three(), &Wishes::default())));
+}
+
+#[test]
+fn prometheus_has_rules_and_targets() {
+    insta::assert_snapshot!(shown(&made(Kind::Prometheus, &three(), &doors())));
+}
+
+#[test]
+fn clients_know_several_hosts() {
+    let wishes = Wishes { vip: None, ..doors() };
+    insta::assert_snapshot!(shown(&made(Kind::Clients, &three(), &wishes)));
+}
+
+#[test]
+fn clients_go_to_the_members_where_no_front_door_is_named() {
+    let text = |wishes: &Wishes| shown(&made(Kind::Clients, &three(), wishes));
+    let note = "taken to run on the members";
+    let members = text(&Wishes::default());
+    assert!(members.contains(note) && members.contains("10.0.0.11:5000"), "{members}");
+    assert!(
+        !text(&doors()).contains(note) && !text(&Wishes { vip: None, ..doors() }).contains(note)
+    );
+}
+
+#[test]
+fn clients_try_a_single_host_twice() {
+    let one = Wishes { vip: None, doors: vec!["fd00::21".to_owned()], ..doors() };
+    let told = [one, doors()].map(|wishes| {
+        let text = shown(&made(Kind::Clients, &three(), &wishes));
+        let (note, services) = text.split_once("\n## write").unwrap();
+        let note = note.lines().skip_while(|line| !line.starts_with("One"));
+        let note = note.take_while(|line| !line.starts_with("In the place"));
+        let lists =
+            services.lines().filter(|line| line.contains(":5000") || line.contains("host="));
+        note.chain(lists).collect::<Vec<_>>().join("\n")
+    });
+    insta::assert_snapshot!(told.join("\n\n"));
+}
+
+#[test]
+fn consul_and_grafana_are_json() {
+    let members = three();
+    for kind in [Kind::Consul, Kind::Grafana] {
+        for file in made(kind, &members, &doors()) {
+            serde_json::from_str::<serde_json::Value>(&file.text).unwrap();
+        }
+    }
+    insta::assert_snapshot!(shown(&made(Kind::Consul, &members, &doors())));
+}
+
+#[test]
+fn ansible_is_a_role_with_haproxys_file() {
+    let files = made(Kind::Ansible, &three(), &Wishes::default());
+    let (haproxy, rest) = files.split_first().unwrap();
+    assert_eq!(haproxy.path, "roles/pgsteer_haproxy/files/haproxy.cfg");
+    insta::assert_snapshot!(shown(rest));
+}
+
+#[test]
+fn what_is_missing_is_asked_for() {
+    let refused = |kind, toml: &str, wishes: &Wishes| {
+        let refusal = files(kind, &config(toml), &three(), wishes).unwrap_err();
+        format!("{refusal}: {}", refusal.remedy().unwrap_or_default())
+    };
+    let vip = |vip: &str| Wishes { vip: Some(vip.to_owned()), ..doors() };
+    let door =
+        |door: &str| Wishes { doors: vec!["10.0.0.21".to_owned(), door.to_owned()], ..doors() };
+    let interface = |name: &str| Wishes { interface: Some(name.to_owned()), ..doors() };
+    let one_port = format!("{PATRONI}[services.write]\npooler_port = 5432\n");
+    let two_ports = toml().replacen("6432", "6433", 1);
+    let toml = toml();
+    let v6 = Wishes { vip: Some("fd00::20/64".to_owned()), ..doors() };
+    let all = [
+        refused(Kind::PgHba, PATRONI, &doors()),
+        refused(Kind::Pgbouncer, PATRONI, &doors()),
+        refused(Kind::Keepalived, &toml, &Wishes::default()),
+        refused(Kind::Keepalived, &toml, &Wishes { doors: Vec::new(), ..doors() }),
+        refused(Kind::Keepalived, &toml, &v6),
+        refused(Kind::Keepalived, &toml, &vip("10.0.0.300/24")),
+        refused(Kind::Keepalived, &toml, &vip("10.0.0.20/33")),
+        refused(Kind::Keepalived, &toml, &vip("10.0.0.20/0")),
+        refused(Kind::Keepalived, &toml, &vip("0.0.0.0")),
+        refused(Kind::Keepalived, &toml, &vip("::1/128")),
+        refused(Kind::Keepalived, &toml, &vip("10.0.0.22/24")),
+        refused(Kind::Clients, &toml, &vip("nonsense")),
+        refused(Kind::Keepalived, &toml, &door("10.0.0.21")),
+        refused(Kind::Keepalived, &toml, &door("door-2.example")),
+        refused(Kind::Keepalived, &toml, &interface("eth0 {")),
+        refused(Kind::Keepalived, &toml, &interface("longer-than-any-")),
+        refused(Kind::Clients, &toml, &door("a b")),
+        refused(Kind::Pgbouncer, &one_port, &doors()),
+        refused(Kind::Pgbouncer, &two_ports, &doors()),
+    ];
+    insta::assert_snapshot!(all.join("\n"));
+}
+
+#[test]
+fn a_template_of_ones_own_takes_the_place_of_the_first_file() {
+    let template = Some("primary of {{ cluster }}: {{ services[0].port }}\n");
+    let (config, wishes) = (config(PATRONI), Wishes::default());
+    let made_from = "";
+    let members = three();
+    let request = pgsteer_files::render::Request {
+        config: &config,
+        members: &members,
+        wishes: &wishes,
+        made_from,
+        template,
+    };
+    let files = pgsteer_files::render::render(Kind::Clients, &request).unwrap();
+    assert_eq!(files[0].text, "primary of main: 5000\n");
+}

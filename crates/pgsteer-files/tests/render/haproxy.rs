@@ -1,0 +1,203 @@
+//! HAProxy's configuration, by profile.
+
+use std::time::Duration;
+
+use pgsteer_core::claim::Found;
+use pgsteer_core::names::{Endpoint, MemberName};
+use pgsteer_files::lint;
+use pgsteer_files::render::refusal::Refusal;
+use pgsteer_files::render::{HaproxyVersion, Kind, Profile, StatsLogin, Wishes};
+
+use crate::clusters::{
+    PATRONI, config, files, lint_finds_nothing, members, three, wishes, without_patroni,
+};
+
+fn text(toml: &str, members: &[Found], wishes: &Wishes) -> String {
+    told(toml, members, wishes).unwrap_or_else(|refusal| panic!("{refusal}"))
+}
+
+fn told(toml: &str, members: &[Found], wishes: &Wishes) -> Result<String, Refusal> {
+    let text = files(Kind::Haproxy, &config(toml), members, wishes)?.remove(0).text;
+    lint_finds_nothing(lint::Kind::Haproxy, &text, wishes);
+    Ok(text)
+}
+
+fn refused(toml: &str, members: &[Found], wishes: &Wishes) -> String {
+    match told(toml, members, wishes) {
+        Ok(text) => panic!("{text}"),
+        Err(refusal) => format!("{refusal}: {}", refusal.remedy().unwrap_or_default()),
+    }
+}
+
+#[test]
+fn httpchk_asks_patroni() {
+    insta::assert_snapshot!(text(PATRONI, &three(), &wishes(Profile::Httpchk)));
+}
+
+/// Patroni answers for PostgreSQL, not for the pooler that the clients are led to.
+#[test]
+fn httpchk_asks_the_pooler_too() {
+    let toml = format!("{PATRONI}[services.write]\npooler_port = 6432\n[services.read]\n");
+    let text = text(&toml, &three(), &wishes(Profile::Httpchk));
+    let write = text.split("\nlisten ").find(|it| it.starts_with("write")).unwrap();
+    let read = text.split("\nlisten ").find(|it| it.starts_with("read")).unwrap();
+    assert!(write.contains("http-check connect port 6432"), "{write}");
+    assert!(!read.contains("http-check connect port 6432"), "{read}");
+}
+
+/// HAProxy 3.0 forgets clients in retries.
+#[test]
+fn for_haproxy_3_0_there_are_no_retries() {
+    let of = |version: &str| {
+        let haproxy = HaproxyVersion::read(version).unwrap();
+        let wishes = Wishes { haproxy, ..wishes(Profile::Httpchk) };
+        text(PATRONI, &three(), &wishes).contains("\n    retries 0\n")
+    };
+    assert_eq!(["2.6", "3.0", "3.1", "3.2"].map(of), [false, true, false, false]);
+}
+
+#[test]
+fn agent_asks_pgsteer() {
+    let toml = format!("{PATRONI}[agent]\nvocabulary = 'admin'\n");
+    let hosts: Vec<String> = (1..=7).map(|n| format!("pg-{n}.example")).collect();
+    let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
+    insta::assert_snapshot!(text(&toml, &members(&hosts), &wishes(Profile::Agent)));
+}
+
+#[test]
+fn agent_bypass_leads_past_the_pooler() {
+    let toml = format!(
+        "{PATRONI}[agent]\nvocabulary = 'admin'\n[services.write]\npooler_port = 6432\n\
+         [services.read]\npooler_port = 6432\nlag_bytes_max = '16MB'\nfallback = 'primary'\n"
+    );
+    insta::assert_snapshot!(text(&toml, &three(), &wishes(Profile::AgentBypass)));
+}
+
+#[test]
+fn sql_asks_postgresql() {
+    let odd = format!("größe \"$\\ {}", "€".repeat(17));
+    assert_eq!(odd.len(), 63);
+    let toml = format!(
+        "[members]\nn1.postgres = 'fd00::11'\nn2.postgres = 'fd00::12'\n\
+         [check]\nuser = '{odd}'\ndbname = 'template1'\n"
+    );
+    let members = without_patroni(members(&["fd00::11", "fd00::12"]));
+    insta::assert_snapshot!(text(&toml, &members, &wishes(Profile::Sql)));
+}
+
+fn redirect() -> Wishes {
+    let pass = vec!["10.0.0.5".to_owned(), "fd00:1::/32".to_owned()];
+    Wishes { pass, ..wishes(Profile::Redirect) }
+}
+
+#[test]
+fn redirect_leads_everybody_but_those_who_are_named() {
+    let toml = format!("[cluster]\nlocal = 'n1'\n{PATRONI}");
+    insta::assert_snapshot!(text(&toml, &three(), &redirect()));
+}
+
+#[test]
+fn pgsteer_stands_behind() {
+    let doors = vec!["10.0.0.21".to_owned(), "fd00::22".to_owned(), "door-3.example".to_owned()];
+    let wishes = Wishes { doors, resolve: true, ..wishes(Profile::Pgsteer) };
+    insta::assert_snapshot!(text(PATRONI, &three(), &wishes));
+}
+
+/// The lines of a file that differ from another's.
+fn difference(one: &str, other: &str) -> String {
+    let lines: Vec<&str> = other.lines().filter(|line| !one.lines().any(|l| l == *line)).collect();
+    lines.join("\n")
+}
+
+#[test]
+fn a_wish_changes_what_it_should() {
+    let plain = text(PATRONI, &three(), &wishes(Profile::Httpchk));
+    let rest = Wishes {
+        haproxy: HaproxyVersion::read("3.1").unwrap(),
+        detect: Duration::from_millis(700),
+        stats_login: Some(StatsLogin { user: "dba".to_owned(), password: "a \"$b\\".to_owned() }),
+        ..wishes(Profile::Httpchk)
+    };
+    insta::assert_snapshot!(difference(&plain, &text(PATRONI, &three(), &rest)));
+}
+
+#[test]
+fn statistics_on_the_port_of_pgsteers_pages_have_a_note() {
+    let has_note = |toml: &str, wishes: &Wishes| {
+        text(&format!("{PATRONI}{toml}"), &three(), wishes).contains("pgsteer's own pages")
+    };
+    let elsewhere = Some("127.0.0.1:7001".parse().unwrap());
+    let apart = Wishes { stats_listen: elsewhere, ..wishes(Profile::Agent) };
+    assert!(has_note("", &wishes(Profile::Agent)));
+    assert!(!has_note("", &apart));
+    assert!(has_note("[http]\nlisten = 7001", &apart));
+    assert!(!has_note("[http]\nlisten = false", &wishes(Profile::Agent)));
+    assert!(!has_note("", &wishes(Profile::Httpchk)), "no pgsteer is needed");
+}
+
+#[test]
+fn members_are_written_as_haproxy_reads_them() {
+    let mut odd = members(&["fd00::11", "pg-2.example", "10.0.0.13"]);
+    odd[0].name = MemberName::new("größe \"1\"").unwrap();
+    odd[1].patroni_url = Some("https://patroni-2.example:8009".into());
+    odd[2].postgres = Endpoint::new("10.0.0.13", 6000).unwrap();
+    let toml = "[patroni]\nurls = ['https://10.0.0.11:8008']\nca_file = '/etc/my ca.pem'\n\
+                cert_file = '/etc/c.pem'\nkey_file = '/etc/c.key'\n[services.write]\n\
+                [services.\"lese dienst\"]\nlisten = '[::]:5009'\nrole = 'replica'\n\
+                tags = { region = 'a&b' }\nlag_bytes_max = '16MB'\n[proxy]\nuser_timeout_seconds = 9";
+    let text = text(toml, &odd, &wishes(Profile::Httpchk));
+    let wanted = ["server", "bind", "listen", "# lese", "uri"];
+    let lines = text.lines().filter(|line| wanted.iter().any(|word| line.contains(word)));
+    insta::assert_snapshot!(lines.collect::<Vec<_>>().join("\n"));
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    let check = "[check]\nuser = 'pgcheck'\n";
+    let sql = |check: &str| format!("{PATRONI}{check}");
+    let bypass = "[services.write]\npooler_port = 6432\npooler_down = 'bypass'\n";
+    let lag = "[services.read]\nlag_seconds_max = 10\n";
+    let lag_bytes = format!("{PATRONI}{check}[services.read]\nlag_bytes_max = '16MB'\n");
+    let one = members(&["10.0.0.11"]);
+    let none = without_patroni(three());
+    let mut twice = three();
+    twice[2].name = twice[0].name.clone();
+    let mut odd = three();
+    odd[1].postgres = Endpoint::new("10.0.0.12 check", 5432).unwrap();
+    let door = |door: &str| Wishes { doors: vec![door.to_owned()], ..wishes(Profile::Pgsteer) };
+    let all = [
+        refused(PATRONI, &twice, &wishes(Profile::Httpchk)),
+        refused(PATRONI, &odd, &wishes(Profile::Httpchk)),
+        refused(PATRONI, &three(), &door("a b")),
+        refused(PATRONI, &[], &wishes(Profile::Httpchk)),
+        refused(PATRONI, &one, &wishes(Profile::Httpchk)),
+        refused(PATRONI, &none, &wishes(Profile::Httpchk)),
+        refused(&sql(&format!("{check}{lag}")), &three(), &wishes(Profile::Httpchk)),
+        refused(&sql(""), &three(), &wishes(Profile::Sql)),
+        refused(&sql(&format!("{check}password_file = 'x'")), &three(), &wishes(Profile::Sql)),
+        refused(&sql(&format!("{check}sslmode = 'require'")), &three(), &wishes(Profile::Sql)),
+        refused(&lag_bytes, &three(), &wishes(Profile::Sql)),
+        refused(PATRONI, &three(), &wishes(Profile::AgentBypass)),
+        refused(&sql(bypass), &three(), &wishes(Profile::Agent)),
+        refused(PATRONI, &three(), &wishes(Profile::Pgsteer)),
+        refused(PATRONI, &three(), &redirect()),
+        refused(&format!("[cluster]\nlocal = 'n9'\n{PATRONI}"), &three(), &redirect()),
+        refused(
+            PATRONI,
+            &three(),
+            &Wishes { detect: Duration::from_millis(100), ..wishes(Profile::Httpchk) },
+        ),
+        refused(
+            PATRONI,
+            &three(),
+            &Wishes { stats_listen: "0.0.0.0:7000".parse().ok(), ..Wishes::default() },
+        ),
+        refused(
+            PATRONI,
+            &three(),
+            &Wishes { stats_listen: "127.0.0.1:5001".parse().ok(), ..Wishes::default() },
+        ),
+        HaproxyVersion::read("2.4").unwrap_err().to_string(),
+    ];
+    insta::assert_snapshot!(all.join("\n"));
+}
