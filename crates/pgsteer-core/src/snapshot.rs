@@ -230,6 +230,14 @@ impl Snapshot {
         self.paused && leads && service.open().next().is_none()
     }
 
+    /// Nothing is known of the members: no list can be read, and none of the URLs is known to be
+    /// down. A health check that says no would be about pgsteer and not about the member.
+    pub fn is_blind(&self) -> bool {
+        let is_refused = |failure: &Failure| matches!(failure, Failure::Refused(_));
+        let all_refused = !self.unlisted.is_empty() && self.unlisted.values().all(is_refused);
+        self.members.is_empty() && self.identity.dispute.is_none() && !all_refused
+    }
+
     /// Why no member list can be read, in one line.
     pub fn why_unlisted(&self) -> Option<String> {
         let failures = self.unlisted.values().map(Failure::to_string);

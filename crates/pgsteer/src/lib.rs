@@ -15,6 +15,7 @@ pub mod lint;
 mod listen;
 pub mod log;
 mod lookup;
+mod memory;
 pub mod proxy;
 pub mod render;
 pub mod run;

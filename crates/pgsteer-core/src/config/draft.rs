@@ -14,7 +14,8 @@ use super::error::Place;
 use super::limits::{READ_LISTEN, WRITE_LISTEN};
 use super::purpose::Purpose;
 use super::{
-    OnPromotion, PoolerDown, RequireAuth, SplitBrain, SslMode, Stick, Verify, Vocabulary, Weight,
+    OnPromotion, PoolerDown, RequireAuth, SplitBrain, SslMode, StateDirectory, Stick, Verify,
+    Vocabulary, Weight,
 };
 use crate::claim::Role;
 use crate::names::{ClusterName, Endpoint, MemberName, ServiceName};
@@ -155,6 +156,8 @@ pub struct ClusterDraft {
     pub silence: Field<Duration>,
     /// `local`.
     pub local: Field<MemberName>,
+    /// `state_directory`.
+    pub state_directory: Field<StateDirectory>,
 }
 
 /// `[patroni]`.
@@ -172,6 +175,12 @@ pub struct PatroniDraft {
     pub key_file: Field<PathBuf>,
     /// `timeout_seconds`.
     pub timeout: Field<Duration>,
+    /// `scope`.
+    pub scope: Field<String>,
+    /// `group`.
+    pub group: Field<u64>,
+    /// `system_identifier`.
+    pub system_identifier: Field<String>,
 }
 
 /// `[etcd]`.

@@ -81,6 +81,8 @@ pub const LINE_WAIT: Seconds = Seconds::within(0, 5_000).or(50);
 
 /// The `maxconn` of a server.
 pub const MAXCONN: Whole = Whole::within(1, 1_000_000);
+/// A group of a Citus cluster.
+pub const GROUP: Whole = Whole::within(0, 2_147_483_647);
 /// A TCP port.
 pub const PORT: Whole = Whole::within(1, 65_535);
 /// Worker threads.

@@ -84,6 +84,20 @@ pub struct Here {
     pub name: Option<MemberName>,
     /// The REST API of the local Patroni, as `http://10.0.0.11:8008`.
     pub patroni_url: Option<String>,
+    /// Where the last member list is stored.
+    pub state_directory: StateDirectory,
+}
+
+/// Where the last member list is stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum StateDirectory {
+    /// Where the system says: the shell looks into its environment.
+    #[default]
+    Usual,
+    /// Nowhere.
+    Never,
+    /// In this directory.
+    At(PathBuf),
 }
 
 /// Where the members come from.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::StateDirectory;
 use super::limits::{LOGIN_NAME_BYTES_MAX, PATH_BYTES_MAX};
 use super::problem::{Problem, Shown};
 use crate::names::check_name;
@@ -43,6 +44,17 @@ pub fn namespace(text: &str) -> Result<String, Problem> {
 pub fn path(text: &str) -> Result<PathBuf, Problem> {
     let fits = is_within(text, PATH_BYTES_MAX);
     fits.then(|| PathBuf::from(text)).ok_or(Problem::Path)
+}
+
+/// Reads the directory of the stored member list, or `none`.
+///
+/// # Errors
+/// A text that is no path.
+pub fn state_directory(text: &str) -> Result<StateDirectory, Problem> {
+    match text {
+        "none" => Ok(StateDirectory::Never),
+        text => path(text).map(StateDirectory::At),
+    }
 }
 
 /// Reads a question for the agent. What it means depends on the services.

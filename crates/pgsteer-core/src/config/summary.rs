@@ -114,7 +114,16 @@ fn agent_lines(f: &mut fmt::Formatter<'_>, agent: &AgentConfig) -> fmt::Result {
 }
 
 fn members_found(f: &mut fmt::Formatter<'_>, patroni: &PatroniConfig) -> fmt::Result {
-    writeln!(f, "members from Patroni at {}{}", patroni.urls.join(", "), unverified(patroni.verify))
+    writeln!(
+        f,
+        "members from Patroni at {}{}",
+        patroni.urls.join(", "),
+        unverified(patroni.verify)
+    )?;
+    match patroni.pins.is_unknown() {
+        true => Ok(()),
+        false => writeln!(f, "only the cluster of {} is served", patroni.pins),
+    }
 }
 
 fn members_listed(f: &mut fmt::Formatter<'_>, members: &[Found]) -> fmt::Result {

@@ -185,6 +185,7 @@ impl Engine {
             self.roster.forget_lists();
             self.remembered = None;
             self.members_from = MembersFrom::default();
+            self.memory = None;
             self.started_at = now;
         }
         if self.cluster != config.cluster {

@@ -256,6 +256,16 @@ impl Engine {
         listers
     }
 
+    /// The scope as Patroni's keys in etcd have it: with the group of a Citus cluster.
+    fn scope_in_etcd(&self) -> Option<Arc<str>> {
+        let known = self.knowledge.identity();
+        let scope = known.scope.as_deref()?;
+        Some(match known.group {
+            Some(group) => Arc::from(format!("{scope}/{group}")),
+            None => Arc::from(scope),
+        })
+    }
+
     /// Whom the sources ask, and how often, as things are.
     pub(super) fn make_plan(&self, now: Moment) -> Plan {
         let is_promoting =
@@ -295,7 +305,7 @@ impl Engine {
         Plan {
             members: self.roster.members().iter().map(ask).collect(),
             listers: self.listers(),
-            scope: self.knowledge.identity().scope.as_deref().map(Arc::from),
+            scope: self.scope_in_etcd(),
         }
     }
 }

@@ -4,5 +4,6 @@ pub mod error;
 pub mod etcd;
 pub mod excerpt;
 pub mod login;
+pub mod memory;
 pub mod patroni;
 pub mod startup;

@@ -294,6 +294,8 @@ impl Gates {
 fn command() -> Result<Command> {
     let mut command = Command::new(binary::pgsteer()?);
     command.args(["run", "--log-format", "json"]);
+    // The clusters of two cases have the same URLs.
+    command.env_remove("STATE_DIRECTORY").env_remove("XDG_STATE_HOME").env_remove("HOME");
     Ok(command)
 }
 

@@ -141,6 +141,8 @@ impl Desk {
         // Nobody who publishes one waits for an answer to be written.
         let snapshot = Arc::clone(&self.snapshot.borrow());
         match line {
+            // The connection is closed without an answer, which changes nothing for HAProxy.
+            Ok(_) if snapshot.is_blind() => String::new(),
             Ok(line) => agent::answer(&config, &snapshot, line),
             Err(unclear) => agent::refusal(&config, unclear),
         }

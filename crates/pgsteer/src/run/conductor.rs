@@ -8,6 +8,7 @@ use pgsteer_core::config::Config;
 use pgsteer_core::engine::Engine;
 use pgsteer_core::event::{Event, EventKind};
 use pgsteer_core::gate::GateState;
+use pgsteer_core::identity::{Memory, Remembered};
 use pgsteer_core::plan::Plan;
 use pgsteer_core::reason::Reason;
 use pgsteer_core::snapshot::Snapshot;
@@ -28,6 +29,7 @@ pub struct Conductor {
     stalls: Stalls,
     snapshots: watch::Sender<Arc<Snapshot>>,
     plans: watch::Sender<Arc<Plan>>,
+    memories: watch::Sender<Option<Arc<Memory>>>,
     /// When the engine last turned.
     turned_at: Moment,
 }
@@ -39,19 +41,33 @@ pub struct Published {
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     /// For the sources.
     pub plans: watch::Receiver<Arc<Plan>>,
+    /// What is to be stored.
+    pub memories: watch::Receiver<Option<Arc<Memory>>>,
 }
 
 impl Conductor {
     /// A conductor whose engine has heard nothing yet.
-    pub fn new(config: &Config, clock: Clock, heartbeat: Arc<Heartbeat>) -> (Conductor, Published) {
+    pub fn new(
+        config: &Config,
+        stored: Option<Remembered>,
+        clock: Clock,
+        heartbeat: Arc<Heartbeat>,
+    ) -> (Conductor, Published) {
         let turned_at = clock.now();
-        let engine = Engine::new(config, turned_at);
+        let engine = Engine::with_memory(config, stored, turned_at);
         let (snapshots, snapshots_published) = watch::channel(engine.snapshot());
         let (plans, plans_published) = watch::channel(engine.plan());
-        let published = Published { snapshots: snapshots_published, plans: plans_published };
+        let (memories, memories_published) = watch::channel(engine.memory());
+        let published = Published {
+            snapshots: snapshots_published,
+            plans: plans_published,
+            memories: memories_published,
+        };
         let pulse = Pulse::new(heartbeat, clock);
         let stalls = Stalls::new(config.cluster.check.is_some());
-        (Conductor { engine, clock, pulse, stalls, snapshots, plans, turned_at }, published)
+        let conductor =
+            Conductor { engine, clock, pulse, stalls, snapshots, plans, memories, turned_at };
+        (conductor, published)
     }
 
     /// Turns the engine for ever, on reports, on configurations and on time.
@@ -115,6 +131,12 @@ impl Conductor {
         }
         replace_if_other(&self.snapshots, self.engine.snapshot());
         replace_if_other(&self.plans, self.engine.plan());
+        let memory = self.engine.memory();
+        self.memories.send_if_modified(|current| {
+            let is_other = current.as_ref().map(Arc::as_ptr) != memory.as_ref().map(Arc::as_ptr);
+            *current = memory;
+            is_other
+        });
     }
 }
 
@@ -197,7 +219,7 @@ mod tests {
     #[tokio::test]
     async fn what_fell_due_before_the_wait_began_is_not_passed_over() {
         let config = config(Membership::Listed(vec![found()]));
-        let (conductor, published) = Conductor::new(&config, Clock::start(), Arc::default());
+        let (conductor, published) = Conductor::new(&config, None, Clock::start(), Arc::default());
         let ended = |snapshot: &Arc<Snapshot>| {
             snapshot
                 .services
@@ -222,7 +244,7 @@ mod tests {
     async fn after_a_stall_the_heart_beats_again_when_the_members_were_asked_anew() {
         let config = config(Membership::Listed(vec![found()]));
         let (clock, heartbeat) = (Clock::start(), Arc::<Heartbeat>::default());
-        let (conductor, _published) = Conductor::new(&config, clock, Arc::clone(&heartbeat));
+        let (conductor, _published) = Conductor::new(&config, None, clock, Arc::clone(&heartbeat));
         let (tell, reports) = mpsc::channel(8);
         let (_configs, configs) = mpsc::channel(1);
         let conducting = tokio::spawn(conductor.run(reports, configs));
@@ -262,7 +284,7 @@ mod tests {
         };
         for _ in 0..20 {
             let (conductor, mut published) =
-                Conductor::new(&patroni("http://old:1"), Clock::start(), Arc::default());
+                Conductor::new(&patroni("http://old:1"), None, Clock::start(), Arc::default());
             let (tell, reports) = mpsc::channel(8);
             let (change, configs) = mpsc::channel(1);
             let topology = |of: &str| {

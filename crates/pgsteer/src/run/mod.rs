@@ -23,6 +23,7 @@ use crate::clock::Clock;
 use crate::heartbeat::{Heartbeat, Pulse};
 use crate::http::{self, Pages, PagesThread, ReadyPages};
 use crate::log::limit::DECISIONS;
+use crate::memory::{self, Store};
 use crate::proxy::Proxy;
 use crate::sources::{self, Sources};
 use crate::stats::Stats;
@@ -95,6 +96,8 @@ struct Running {
     published: Published,
     sources: Sources,
     conductor: JoinHandle<()>,
+    /// Stores the member list; none where that is not wanted or not possible.
+    keeper: Option<JoinHandle<()>>,
     /// None where pgsteer only answers.
     proxy: Option<Proxy>,
     agent: Option<Agent>,
@@ -116,7 +119,10 @@ impl Running {
         let clock = Clock::start();
         let heartbeat = Arc::new(Heartbeat::default());
         let stats = Arc::new(Stats::default());
-        let (conductor, published) = Conductor::new(&config, clock, Arc::clone(&heartbeat));
+        let store = Store::of(&config.cluster);
+        let stored = store.as_ref().and_then(Store::read);
+        let (conductor, published) = Conductor::new(&config, stored, clock, Arc::clone(&heartbeat));
+        let keeper = memory::keep(store, published.memories.clone());
         let (reports, reports_heard) = mpsc::channel(REPORTS_MAX);
         let (configs, configs_heard) = mpsc::channel(1);
         // Files and ports first: what cannot be had is known before anything is started.
@@ -160,6 +166,7 @@ impl Running {
             published,
             sources,
             conductor,
+            keeper,
             proxy,
             agent,
             pages,
@@ -196,9 +203,22 @@ impl Running {
             tracing::warn!("changes of [http] and [proxy] take effect at the next start");
         }
         self.configs.send(config.clone()).await.context("the engine is gone")?;
+        self.change_store(&config);
         self.change_agent(&config, agent);
         self.config = config;
         Ok(())
+    }
+
+    /// Stores the member list elsewhere from now on, if the configuration says so.
+    fn change_store(&mut self, config: &Config) {
+        let store = Store::of(&config.cluster);
+        if store == Store::of(&self.config.cluster) {
+            return;
+        }
+        if let Some(keeper) = self.keeper.take() {
+            keeper.abort();
+        }
+        self.keeper = memory::keep(store, self.published.memories.clone());
     }
 
     /// Where clients find us from now on, as far as that has changed.

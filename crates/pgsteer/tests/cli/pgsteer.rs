@@ -149,6 +149,8 @@ impl Drop for Running {
 fn command(words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pgsteer"));
     command.args(words).stdin(Stdio::null()).env_remove("RUST_LOG");
+    // What one test stores is not there for the next one.
+    command.env_remove("STATE_DIRECTORY").env_remove("XDG_STATE_HOME").env_remove("HOME");
     command
 }
 

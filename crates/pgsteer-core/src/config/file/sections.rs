@@ -56,6 +56,10 @@ fn cluster(s: &mut Section<'_, '_>) -> ClusterDraft {
             .read("patroni_loss_grace_seconds", seconds(limits::PATRONI_LOSS_GRACE)),
         silence: s.read("silence_seconds", seconds(limits::SILENCE)),
         local: s.read("local", text("local = \"n1\"", |text| Ok(MemberName::new(text)?))),
+        state_directory: s.read(
+            "state_directory",
+            text("state_directory = \"/var/lib/pgsteer\"", plain::state_directory),
+        ),
     }
 }
 
@@ -69,6 +73,12 @@ fn patroni(s: &mut Section<'_, '_>) -> PatroniDraft {
         cert_file: s.read("cert_file", path),
         key_file: s.read("key_file", path),
         timeout: s.read("timeout_seconds", seconds(limits::PATRONI_TIMEOUT)),
+        scope: s.read("scope", text("scope = \"batman\"", plain::name)),
+        group: s.read("group", whole(limits::GROUP)),
+        system_identifier: s.read(
+            "system_identifier",
+            text("system_identifier = \"7710713066760545906\"", plain::name),
+        ),
     }
 }
 

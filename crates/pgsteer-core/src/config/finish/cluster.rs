@@ -12,8 +12,9 @@ use crate::config::error::{ConfigErrors, Place};
 use crate::config::limits::{self, MEMBERS_MAX};
 use crate::config::{
     CheckConfig, ClusterConfig, EtcdConfig, Here, Membership, PatroniConfig, RequireAuth,
-    SplitBrain, SslMode, Verify,
+    SplitBrain, SslMode, StateDirectory, Verify,
 };
+use crate::identity::Identity;
 use crate::names::ClusterName;
 
 /// The cluster as meant; nothing where an error keeps it from being known.
@@ -43,7 +44,11 @@ pub fn finish(draft: &Draft, errors: &mut ConfigErrors) -> Option<ClusterConfig>
         split_brain: cluster.split_brain.or(SplitBrain::Block),
         patroni_loss_grace: cluster.patroni_loss_grace.or(limits::PATRONI_LOSS_GRACE.usual()),
         silence: cluster.silence.or(limits::SILENCE.usual()),
-        here: Here { name: cluster.local.clone().value(), ..Here::default() },
+        here: Here {
+            name: cluster.local.clone().value(),
+            patroni_url: None,
+            state_directory: cluster.state_directory.or(StateDirectory::Usual),
+        },
     })
 }
 
@@ -89,7 +94,11 @@ fn patroni(given: &Given<PatroniDraft>, errors: &mut ConfigErrors) -> Option<Pat
         cert_file: draft.cert_file.clone().value(),
         key_file: draft.key_file.clone().value(),
         timeout: draft.timeout.or(limits::PATRONI_TIMEOUT.usual()),
-        pins: Default::default(),
+        pins: Identity {
+            scope: draft.scope.clone().value(),
+            group: draft.group.clone().value().and_then(|group| u32::try_from(group).ok()),
+            system_identifier: draft.system_identifier.clone().value(),
+        },
     })
 }
 
