@@ -30,7 +30,7 @@ fn first_line(program: &Path, flag: &str) -> String {
 }
 
 fn patroni(lab: &Lab) -> String {
-    let told = lab.members().iter().find_map(|member| lab.patroni_says(&member.name).ok());
+    let told = lab.members().iter().find_map(|member| lab.patroni_status(&member.name).ok());
     let version = told.and_then(|told| {
         Some(told.pointer("/patroni/version").and_then(Value::as_str)?.to_owned())
     });

@@ -1,4 +1,4 @@
-//! The unprivileged user whom the members run as. PostgreSQL refuses to run as root.
+//! The unprivileged user that runs the members. PostgreSQL refuses to run as root.
 
 use std::os::unix::fs::chown;
 use std::path::Path;
@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 
 const USER_FOR_ROOT: &str = "postgres";
 
-/// Ourselves, or `postgres` when we are root.
+/// The user of this process, or `postgres` if this process runs as root.
 #[derive(Debug, Clone)]
 pub struct Account {
     switch_to: Option<Switch>,
@@ -32,7 +32,7 @@ impl Account {
         self.switch_to.is_some()
     }
 
-    /// Words to put before a command so that it runs as the account.
+    /// The arguments to put before a command so that it runs as this account.
     pub fn prefix(&self) -> Vec<String> {
         if self.switch_to.is_none() {
             return Vec::new();
@@ -54,8 +54,9 @@ impl Account {
             .with_context(|| format!("cannot give {} to {USER_FOR_ROOT}", path.display()))
     }
 
-    /// Fails if we may not look into processes of the account: the lab finds its own by what is written
-    /// in /proc, and a container's root often lacks the right to read it.
+    /// Fails if root may not read `/proc` of this account's processes. The lab finds its own
+    /// processes by their environment in `/proc`, and root in a container often lacks the right to
+    /// read it.
     pub fn check_sight(&self) -> Result<()> {
         if self.switch_to.is_none() {
             return Ok(());
@@ -94,5 +95,5 @@ fn ask_id(flag: &str) -> Result<u32> {
         bail!("there is no user {USER_FOR_ROOT}; run scripts/install-lab.sh");
     }
     let text = String::from_utf8_lossy(&output.stdout);
-    text.trim().parse().with_context(|| format!("id said {text:?}"))
+    text.trim().parse().with_context(|| format!("the output of id is not a number: {text:?}"))
 }

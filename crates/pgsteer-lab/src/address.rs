@@ -1,4 +1,4 @@
-//! Picks addresses and ports that nobody on this machine uses.
+//! Picks addresses and ports that are free on this machine.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::Command;
@@ -7,12 +7,13 @@ use anyhow::{Context, Result, bail};
 
 use crate::options::Network;
 
-/// Not a port of anything the lab runs; a listener on it keeps a subnet for one lab.
+/// No program of the lab uses this port. A listener on it reserves a subnet for one lab.
 const RESERVATION_PORT: u16 = 15_999;
-/// The last address of the subnet: the host's own on the switch, and where the reservation is kept.
+/// The last address of the subnet: the host's own address on the switch, and the address of the
+/// reservation.
 const HOST_NUMBER: u8 = 254;
 
-/// The ports of one member. All members use the same ones, each on its own address.
+/// The ports of one member. All members use the same ports, each on its own address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ports {
     pub postgres: u16,
@@ -23,7 +24,7 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// What people use. A network namespace has them all to itself.
+    /// The standard ports. A network namespace has all of them for itself.
     const CUSTOMARY: Self =
         Self { postgres: 5432, patroni: 8008, pgbouncer: 6432, etcd: 2379, etcd_peer: 2380 };
 
@@ -42,17 +43,17 @@ impl Ports {
     }
 }
 
-/// A /24 that belongs to one lab for as long as this value lives.
+/// A /24 that belongs to one lab while this value lives.
 #[derive(Debug)]
 pub struct Subnet {
     prefix: [u8; 3],
     pub ports: Ports,
-    /// Two labs that start at once cannot both bind it, so the choice needs no lock file.
+    /// Two labs that start at once cannot both bind this address, so the choice needs no lock file.
     _reservation: TcpListener,
 }
 
 impl Subnet {
-    /// `seed` only spreads the labs of a machine; any value will do.
+    /// Picks a free subnet. `seed` only spreads the labs of a machine; any value is valid.
     pub fn pick(network: Network, members: usize, seed: u8) -> Result<Self> {
         match network {
             Network::Loopback => pick_loopback(members, seed),
@@ -69,7 +70,7 @@ impl Subnet {
         self.address(HOST_NUMBER)
     }
 
-    /// As a /24 in the notation of pg_hba.conf.
+    /// The subnet as a /24 in the notation of pg_hba.conf.
     pub fn cidr(&self) -> String {
         format!("{}/24", self.address(0))
     }
@@ -80,7 +81,7 @@ impl Subnet {
     }
 }
 
-/// 1 to 250, each once, starting somewhere that depends on the seed.
+/// The numbers 1 to 250, each once, starting at a number that depends on the seed.
 fn candidates(seed: u8) -> impl Iterator<Item = u8> {
     (0..250_u16).filter_map(move |step| u8::try_from((u16::from(seed) + step) % 250 + 1).ok())
 }
@@ -94,7 +95,8 @@ fn pick_loopback(members: usize, seed: u8) -> Result<Subnet> {
         let Some(reservation) = reserve(third) else {
             continue;
         };
-        // A service that listens on all addresses takes its port from every subnet, hence the shifts.
+        // A program that listens on all addresses takes its port from every subnet, so other ports
+        // are tried.
         for shift in (10_000..20_000).step_by(1_000) {
             let subnet = Subnet {
                 prefix: [127, 0, third],
@@ -135,7 +137,8 @@ fn pick_private(seed: u8) -> Result<Subnet> {
     bail!("no free private subnet: this machine has routes to all of 10.86.0.0/16")
 }
 
-/// Whether any route in the output of `ip route` but the default one leads into the /24.
+/// Returns whether a route in the output of `ip route`, other than the default route, overlaps the
+/// /24.
 fn overlaps(routes: &str, [a, b, c]: [u8; 3]) -> bool {
     let ours = u32::from(Ipv4Addr::new(a, b, c, 0));
     routes.lines().any(|line| {

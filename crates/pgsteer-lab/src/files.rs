@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::member::{APP, CHECK, Member, SUPERUSER};
 use crate::tools::EtcdApi;
 
-/// How long the leader lock lasts: the least that Patroni 4 allows, so an automatic failover takes some
-/// 20 seconds.
+/// The ttl of the leader lock: the least that Patroni 4 allows, so an automatic failover takes
+/// about 20 seconds.
 pub const TTL: Duration = Duration::from_secs(20);
 
 /// The cluster's name in Patroni.
@@ -21,7 +21,7 @@ pub struct PatroniFile<'a> {
     pub member: &'a Member,
     pub postgres_bin: &'a Path,
     pub etcd_api: EtcdApi,
-    /// The addresses that clients come from, in the notation of pg_hba.conf.
+    /// The addresses that clients connect from, in the notation of pg_hba.conf.
     pub clients: &'a str,
     pub connections_max: u32,
     /// `noloadbalance: true` among the tags.
@@ -29,7 +29,8 @@ pub struct PatroniFile<'a> {
 }
 
 impl PatroniFile<'_> {
-    /// Each Patroni asks its own etcd only: which member a partition hurts is then known beforehand.
+    /// Each Patroni uses only its own etcd, so a test knows beforehand which member a partition
+    /// affects.
     pub fn text(&self) -> String {
         let Member { name, ip, postgres_port, patroni_port, etcd_port, folder, .. } = self.member;
         let folder = folder.display();
@@ -139,12 +140,12 @@ ignore_startup_parameters = extra_float_digits
     )
 }
 
-/// As PostgreSQL does: the superuser is trusted, all others speak SCRAM.
+/// Same rules as PostgreSQL: the superuser is trusted, all others use SCRAM.
 pub fn pgbouncer_hba() -> String {
     format!("host all {SUPERUSER} 0.0.0.0/0 trust\nhost all all 0.0.0.0/0 scram-sha-256\n")
 }
 
-/// Whoever logs in at PgBouncer has to be in this list.
+/// PgBouncer accepts only the users in this list.
 pub fn pgbouncer_userlist() -> String {
     [APP, CHECK, SUPERUSER].map(|name| format!("\"{name}\" \"{name}\"\n")).concat()
 }

@@ -1,7 +1,7 @@
 //! The guardian: a small shell process that outlives the lab and removes all of it.
 //!
-//! It is the one home of cleaning up. The lab ends by letting go of a pipe, on purpose or because it
-//! was killed, and the guardian cannot tell the difference.
+//! All cleanup is in the guardian. When the lab ends, on purpose or by a kill, its end of a pipe
+//! closes. The guardian handles both cases in the same way.
 
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -17,7 +17,7 @@ pub struct Guardian {
 }
 
 impl Guardian {
-    /// Started before anything that would have to be cleaned up, but for the empty folder.
+    /// Starts the guardian, before the lab makes anything else than the empty folder.
     pub fn start(id: &str, folder: &Path, keep_logs_in: Option<&Path>) -> Result<Self> {
         let script = folder.join("guardian.sh");
         std::fs::write(&script, SCRIPT).context("cannot write the guardian's script")?;
@@ -31,7 +31,8 @@ impl Guardian {
             .arg(keep_logs_in.unwrap_or(Path::new("")))
             .env_remove(crate::processes::LAB_VARIABLE)
             .current_dir("/")
-            // Ctrl-C goes to the process group of the terminal, so it needs one of its own.
+            // Ctrl-C signals the process group of the terminal, so the guardian needs its own
+            // group.
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())

@@ -1,4 +1,4 @@
-//! Whether the cluster is well, and if not, what ails whom.
+//! Whether the cluster is healthy, and otherwise what is wrong with which member.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::member::Member;
 use crate::patience::wait_for;
 use crate::rest;
 
-/// What is wrong with a member, in words.
+/// What is wrong with a member, as text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ailment {
     pub member: String,
@@ -18,8 +18,8 @@ pub struct Ailment {
 }
 
 impl Lab {
-    /// Empty if one member is primary for itself and for Patroni, all others stream from it, and every
-    /// PgBouncer listens.
+    /// Returns an empty list if one member is primary for itself and for Patroni, all others stream
+    /// from it, and every PgBouncer listens.
     pub fn ailments(&self) -> Vec<Ailment> {
         let Ok(primary) = self.primary() else {
             let words = match self.writable().len() {
@@ -47,7 +47,7 @@ impl Lab {
         })
     }
 
-    /// Waits until nothing ails anybody.
+    /// Waits until [`Lab::ailments`] is empty.
     pub fn wait_healthy(&self, limit: Duration) -> Result<()> {
         wait_for("the cluster to be healthy", limit, || {
             let ailments = self.ailments();
@@ -63,7 +63,7 @@ impl Lab {
     }
 }
 
-/// Patroni names a replica's stream after the member.
+/// The application_name of a replica's stream is the member's name.
 fn streaming_from(primary: &Member) -> Vec<String> {
     let sql = "SELECT application_name FROM pg_stat_replication WHERE state = 'streaming'";
     let rows = session(primary).and_then(|mut session| session.query(sql, ANSWER_LIMIT));
@@ -80,17 +80,17 @@ fn ailment(member: &Member, primary: &Member, streaming: &[String]) -> Option<St
         return Some(format!("PgBouncer: {error}"));
     }
     let asked = rest::get(&format!("{}/patroni", member.patroni_url()), ANSWER_LIMIT);
-    let told = match asked.and_then(|answer| answer.json()) {
-        Ok(told) => told,
+    let status = match asked.and_then(|answer| answer.json()) {
+        Ok(status) => status,
         Err(error) => return Some(format!("Patroni: {error:#}")),
     };
     let wanted: &[&str] = if is_primary { &["primary", "master"] } else { &["replica"] };
-    let word = |key: &str| told.get(key).and_then(Value::as_str).unwrap_or("nothing");
+    let word = |key: &str| status.get(key).and_then(Value::as_str).unwrap_or("nothing");
     if !wanted.contains(&word("role")) {
-        return Some(format!("Patroni says role {}", word("role")));
+        return Some(format!("Patroni reports role {}", word("role")));
     }
     if !["running", "streaming"].contains(&word("state")) {
-        return Some(format!("Patroni says state {}", word("state")));
+        return Some(format!("Patroni reports state {}", word("state")));
     }
     if is_primary {
         let lock = rest::get(&format!("{}/leader", member.patroni_url()), ANSWER_LIMIT);

@@ -1,4 +1,4 @@
-//! The lab itself, and the questions one may ask it.
+//! The lab itself, and the questions that a test can ask.
 
 use std::fs;
 use std::io::Write as _;
@@ -17,35 +17,36 @@ use crate::processes::{Part, Processes};
 use crate::tools::EtcdApi;
 use crate::wire::{Rows, Session};
 
-/// Long enough for a busy machine to answer, short enough not to dwell on a frozen member.
+/// Long enough for the answer of a busy machine, short enough for a frozen member.
 pub(crate) const ANSWER_LIMIT: Duration = Duration::from_millis(1500);
 const QUERY_LIMIT: Duration = Duration::from_secs(20);
 
 /// A running cluster. Dropping it ends and removes everything.
 ///
-/// All acts take `&self`, so a lab can be shared between threads.
+/// All acts take `&self`, so threads can share a lab.
 #[derive(Debug)]
 pub struct Lab {
-    /// First, because fields are dropped in order: the guardian has to be done before children are reaped.
+    /// First, because fields are dropped in order: the guardian must finish before the children are
+    /// reaped.
     pub(crate) _guardian: Guardian,
     pub(crate) launcher: Launcher,
     pub(crate) processes: Processes,
     pub(crate) id: String,
     pub(crate) folder: PathBuf,
     pub(crate) options: LabOptions,
-    /// Where clients come from, in the notation of pg_hba.conf.
+    /// The addresses that clients connect from, in the notation of pg_hba.conf.
     pub(crate) clients: String,
     pub(crate) started_in: Duration,
     pub(crate) subnet: Subnet,
 }
 
 impl Lab {
-    /// Eight hexadecimal digits; all processes of the lab carry them as `PGSTEER_LAB`.
+    /// Eight hexadecimal digits. All processes of the lab carry them as `PGSTEER_LAB`.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// Holds all files of the lab, and vanishes with it.
+    /// The folder of all files of the lab. It is removed with the lab.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
@@ -70,7 +71,7 @@ impl Lab {
         self.started_in
     }
 
-    /// Where `psql`, `pgbench` and the other programs of PostgreSQL are.
+    /// The folder of `psql`, `pgbench` and the other programs of PostgreSQL.
     pub fn postgres_bin(&self) -> &Path {
         &self.launcher.tools.postgres_bin
     }
@@ -85,8 +86,8 @@ impl Lab {
         self.members().iter().map(Member::patroni_url).collect()
     }
 
-    /// All members' etcd, if its v3 API shows what Patroni writes: what is written by the v2 API
-    /// is kept apart.
+    /// The etcd URLs of all members, if Patroni uses the v3 API. etcd stores the keys of the v2 API
+    /// separately, so the v3 API does not return them.
     pub fn etcd_urls(&self) -> Vec<String> {
         match self.launcher.tools.etcd_api {
             EtcdApi::V3 => self.members().iter().map(Member::etcd_url).collect(),
@@ -94,7 +95,8 @@ impl Lab {
         }
     }
 
-    /// The members that take writes, asked directly by SQL. A member that does not answer is none.
+    /// The members that take writes, checked directly by SQL. A member that does not answer is not
+    /// in the list.
     pub fn writable(&self) -> Vec<&Member> {
         std::thread::scope(|scope| {
             let asked: Vec<_> = self
@@ -109,7 +111,7 @@ impl Lab {
         })
     }
 
-    /// The one member that takes writes; an error if there is none, or more than one.
+    /// The one member that takes writes. Returns an error if there is none, or more than one.
     pub fn primary(&self) -> Result<&Member> {
         match self.writable().as_slice() {
             [one] => Ok(one),
@@ -127,10 +129,11 @@ impl Lab {
         Ok(self.members().iter().filter(|member| member.name != primary.name).collect())
     }
 
-    /// The file with the password of the login for checks, as pgsteer wants it.
+    /// The file with the password of the check login, in the form that pgsteer requires.
     pub fn check_password_file(&self) -> Result<PathBuf> {
         let file = self.folder().join("pgcheck.password");
-        // One that starts at this moment must not find it empty.
+        // The file is kept, because a pgsteer that starts at this moment must not read an empty
+        // file.
         if !file.is_file() {
             let mut options = fs::OpenOptions::new();
             options.write(true).create(true).mode(0o600);

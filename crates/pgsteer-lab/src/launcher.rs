@@ -1,4 +1,5 @@
-//! Starts the programs of members, each as the right user, in the right network, with the lab's mark.
+//! Starts the programs of members, each as the right user, in the right network, with the lab's
+//! mark.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -25,12 +26,13 @@ pub struct Launcher {
     pub network: Network,
     pub account: Account,
     pub tools: Tools,
-    /// All members' arguments for etcd need all members.
+    /// All members, because the etcd arguments of each member name all of them.
     pub members: Vec<Member>,
     pub children: Children,
 }
 
-/// The children that we started ourselves. PostgreSQL is not among them: Patroni makes it a daemon.
+/// The direct children of this process. PostgreSQL is not one of them: Patroni starts it as a
+/// daemon.
 #[derive(Debug, Default)]
 pub struct Children {
     by_part: Mutex<HashMap<(String, Part), Child>>,
@@ -50,7 +52,8 @@ impl Launcher {
         Ok(())
     }
 
-    /// Words to put before a command so that it runs as the account, in the member's network.
+    /// The arguments to put before a command so that it runs as the account, in the member's
+    /// network.
     pub fn within(&self, member: &Member) -> Vec<String> {
         let mut words = Vec::new();
         if self.network == Network::Namespaces {
@@ -81,7 +84,7 @@ impl Launcher {
         let mut command = Command::new(&words[0]);
         command
             .args(&words[1..])
-            // Variables of the caller would configure Patroni, etcd and libpq behind our back.
+            // Variables of the caller would change the configuration of Patroni, etcd and libpq.
             .env_clear()
             .env("PATH", system_path())
             .env("LANG", "C.UTF-8")
@@ -89,7 +92,7 @@ impl Launcher {
             .env(LAB_VARIABLE, &self.id)
             .env(PART_VARIABLE, format!("{}/{}", member.name, part.name()))
             .current_dir(folder)
-            // Ctrl-C in the terminal is for the lab to handle, and for nobody else.
+            // Ctrl-C in the terminal must reach the lab only.
             .process_group(0)
             .stdin(Stdio::null())
             .stderr(log.try_clone().context("cannot share a log file")?)
@@ -112,7 +115,7 @@ impl Children {
         }
     }
 
-    /// Sends a signal to a part that we started.
+    /// Sends a signal to a part that this process started.
     pub fn signal(&self, member: &Member, part: Part, signal: Signal) -> Result<()> {
         let what = || format!("{} of {}", part.name(), member.name);
         if !self.is_running(member, part) {
@@ -126,14 +129,14 @@ impl Children {
         kill_process(pid, signal).with_context(|| format!("cannot signal {}", what()))
     }
 
-    /// Takes the exit status of all that were killed, so that they do not stay as zombies.
+    /// Reads the exit status of all killed children, so that they do not stay as zombies.
     pub fn reap(&self) {
         self.lock().retain(|_, child| matches!(child.try_wait(), Ok(None)));
     }
 
-    /// Waits for the end of parts that were killed. A process that is dying has lost its environment
-    /// already, by which it is found, and is not yet a zombie: whoever started the part again now
-    /// would take it for running.
+    /// Waits for the end of parts that were killed. A dying process has already lost its
+    /// environment, which identifies it, and is not yet a zombie. A start of the same part at that
+    /// moment would take it for running.
     pub fn await_end(&self, member: &Member, parts: &[Part]) -> Result<()> {
         let deadline = Instant::now() + Duration::from_secs(5);
         while let Some(part) = parts.iter().find(|part| self.is_running(member, **part)) {
@@ -150,14 +153,14 @@ impl Children {
         self.lock().insert((member.name.clone(), part), child);
     }
 
-    /// A thread that panicked while it held the lock has left a map that is still good to use.
+    /// A thread that panicked while it held the lock leaves a valid map.
     fn lock(&self) -> MutexGuard<'_, HashMap<(String, Part), Child>> {
         self.by_part.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Children {
-    /// By now the guardian has killed them.
+    /// The guardian has killed the children by now.
     fn drop(&mut self) {
         let deadline = Instant::now() + Duration::from_secs(1);
         self.reap();
@@ -168,7 +171,7 @@ impl Drop for Children {
     }
 }
 
-/// Opens a log for writing at its end, so that a restarted program goes on in the same file.
+/// Opens a log for appending, so that a restarted program continues in the same file.
 pub fn append(path: &Path) -> Result<File> {
     OpenOptions::new()
         .create(true)

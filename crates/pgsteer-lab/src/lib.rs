@@ -1,5 +1,5 @@
-//! A real cluster to break on purpose: etcd, Patroni, PostgreSQL and PgBouncer for each member, on one
-//! machine, in one temporary folder.
+//! A real cluster to break on purpose: etcd, Patroni, PostgreSQL and PgBouncer for each member, on
+//! one machine, in one temporary folder.
 //!
 //! ```no_run
 //! # fn main() -> anyhow::Result<()> {
@@ -13,8 +13,8 @@
 //! # }
 //! ```
 //!
-//! Dropping the [`Lab`] removes everything. So does any other end of the process, SIGKILL included: see
-//! `guardian.rs`, the one home of cleaning up.
+//! Dropping the [`Lab`] removes everything. Any other end of the process, SIGKILL included, does
+//! the same: see `guardian.rs`, which has all cleanup.
 
 mod account;
 mod acts;

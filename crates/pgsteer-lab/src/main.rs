@@ -1,4 +1,4 @@
-//! `pgsteer-lab`: starts a cluster from the command line and does things to it.
+//! `pgsteer-lab`: starts a cluster from the command line and performs acts on it.
 
 mod cli;
 
@@ -18,9 +18,9 @@ struct Arguments {
 enum Command {
     /// Start a cluster and keep it until Ctrl-C.
     Up(cli::up::Up),
-    /// Tell a story on a real cluster: write, read, switch over under load.
+    /// Run a demo on a real cluster: write, read, switch over under load
     Demo(cli::demo::Demo),
-    /// Do something to the cluster that is up; without an act, list them.
+    /// Perform an act on the cluster that is up; without an act, list them
     Act(cli::act::Act),
 }
 

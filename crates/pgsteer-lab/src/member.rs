@@ -7,9 +7,9 @@ use crate::address::Ports;
 
 /// The name and password of the application's user, and the name of its database.
 pub const APP: &str = "app";
-/// The name and password of the user that can do nothing but log in to database `postgres`.
+/// The name and password of the user that can only log in to database `postgres`.
 pub const CHECK: &str = "pgcheck";
-/// The superuser; it is trusted from all addresses of the lab.
+/// The superuser. All addresses of the lab may connect as it without a password.
 pub const SUPERUSER: &str = "postgres";
 
 #[derive(Debug, Clone)]
@@ -62,7 +62,7 @@ impl Member {
         self.addr(self.etcd_port)
     }
 
-    /// An address of this member at which nobody listens.
+    /// An address of this member without a listener.
     pub fn nowhere(&self) -> SocketAddr {
         self.addr(1)
     }
@@ -77,22 +77,22 @@ impl Member {
         format!("http://{}", self.etcd_addr())
     }
 
-    /// Directly to this member's PostgreSQL; no password is asked.
+    /// A direct connection to this member's PostgreSQL, without a password.
     pub fn superuser_dsn(&self) -> String {
         format!("postgresql://{SUPERUSER}@{}/postgres", self.postgres_addr())
     }
 
-    /// Directly to this member's PostgreSQL, as the application.
+    /// A direct connection to this member's PostgreSQL, as the application.
     pub fn app_dsn(&self) -> String {
         format!("postgresql://{APP}:{APP}@{}/{APP}", self.postgres_addr())
     }
 
-    /// Directly to this member's PostgreSQL, as the user of health checks.
+    /// A direct connection to this member's PostgreSQL, as the user of health checks.
     pub fn check_dsn(&self) -> String {
         format!("postgresql://{CHECK}:{CHECK}@{}/postgres", self.postgres_addr())
     }
 
-    /// Through this member's PgBouncer, as the application.
+    /// A connection through this member's PgBouncer, as the application.
     pub fn pooled_dsn(&self) -> String {
         format!("postgresql://{APP}:{APP}@{}/{APP}", self.pgbouncer_addr())
     }
@@ -101,7 +101,7 @@ impl Member {
         self.folder.join("data")
     }
 
-    /// Patroni's log; PostgreSQL writes into the same file.
+    /// Patroni's log. PostgreSQL writes to the same file.
     pub fn patroni_log(&self) -> PathBuf {
         self.folder.join("patroni.log")
     }

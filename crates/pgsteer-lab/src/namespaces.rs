@@ -1,8 +1,8 @@
 //! The network of a lab with namespaces: a switch, a cable to each member, and one to the host.
 //!
-//! The switch is a bridge in a namespace of its own, so that no firewall of the host sees what members
-//! say to each other. Addresses are tied to MAC addresses for good; without that, an unplugged member
-//! would soon be reported as "no route to host", and a pulled cable must be silent.
+//! The switch is a bridge in its own namespace, so that no firewall of the host filters the traffic
+//! between members. ARP entries are permanent. Without them the kernel would soon report an
+//! unplugged member as "no route to host", and a test needs silent packet loss.
 
 use std::io::Write;
 use std::net::Ipv4Addr;
@@ -19,7 +19,7 @@ const BRIDGE: &str = "br0";
 const HOST_PORT: &str = "host";
 const MEMBER_INTERFACE: &str = "eth0";
 
-/// The guardian removes what these names begin with, so they are part of its contract.
+/// The guardian removes everything whose name begins with this prefix, so both must agree.
 pub fn member_namespace(id: &str, member: &str) -> String {
     format!("pgl-{id}-{member}")
 }
@@ -42,7 +42,8 @@ pub fn build(id: &str, subnet: &Subnet, members: &[Member]) -> Result<()> {
     Ok(())
 }
 
-/// The cable stays in the member and is pulled at the switch, so the member sees its link as up.
+/// Removes the member's port from the bridge. The cable stays plugged in at the member, so the
+/// member sees its link as up.
 pub fn unplug(id: &str, member: &str) -> Result<()> {
     run_ip(Some(&switch_namespace(id)), &[format!("link set {member} nomaster")])
 }
@@ -105,7 +106,7 @@ fn neighbour(ip: Ipv4Addr, interface: &str) -> String {
     format!("neigh replace {ip} lladdr {} dev {interface} nud permanent", mac(ip))
 }
 
-/// A locally administered address that is the IP address in disguise.
+/// A locally administered MAC address that contains the IP address.
 fn mac(ip: Ipv4Addr) -> String {
     let [a, b, c, d] = ip.octets();
     format!("02:70:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
@@ -125,7 +126,7 @@ fn run_ip(namespace: Option<&str>, lines: &[String]) -> Result<()> {
         .context("cannot run ip")?;
     if let Some(mut stdin) = child.stdin.take() {
         let text = lines.join("\n") + "\n";
-        stdin.write_all(text.as_bytes()).context("ip does not listen")?;
+        stdin.write_all(text.as_bytes()).context("cannot write to ip")?;
     }
     let output = child.wait_with_output().context("ip cannot be waited for")?;
     if !output.status.success() {

@@ -1,32 +1,33 @@
-//! What kind of lab is wanted.
+//! The options of a lab.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// The most members a lab may have; etcd gains nothing from more.
+/// The most members of a lab. etcd gains nothing from more.
 pub const MEMBERS_MAX: usize = 7;
 
 /// Which of the two installed Patronis runs the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PatroniVersion {
-    /// The distribution's package; on Debian 12 that is 3.0.2, which still says `master`.
+    /// The distribution's package. On Debian 12 that is 3.0.2, which reports the role as `master`.
     Debian,
-    /// The newer one from the Python environment that `scripts/install-lab.sh` makes; it says `primary`.
+    /// The newer one from the Python environment that `scripts/install-lab.sh` makes. It reports
+    /// `primary`.
     Pip,
 }
 
-/// Where the members live.
+/// The network of the members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Network {
-    /// Addresses 127.0.X.1 and up, with ports that are unlikely to be taken. Needs no rights.
+    /// Addresses 127.0.X.1 and up, with ports that are unlikely to be taken. Needs no privileges.
     Loopback,
-    /// One network namespace per member, joined by a switch, with the customary ports. Needs root,
-    /// and is the only way to try a partition.
+    /// One network namespace per member, joined by a switch, with the standard ports. Needs root. A
+    /// partition needs this network.
     Namespaces,
 }
 
-/// Everything that can be chosen before a lab is started.
+/// Everything that can be chosen before a lab starts.
 #[derive(Debug, Clone)]
 pub struct LabOptions {
     pub patroni: PatroniVersion,
@@ -36,7 +37,7 @@ pub struct LabOptions {
     /// PostgreSQL's `max_connections`.
     pub connections_max: u32,
     /// If set, the logs of all processes are copied here before the lab's folder is removed. The
-    /// environment variable `PGSTEER_LAB_LOGS` gives the same when this is `None`.
+    /// environment variable `PGSTEER_LAB_LOGS` has the same effect when this is `None`.
     pub keep_logs_in: Option<PathBuf>,
 }
 

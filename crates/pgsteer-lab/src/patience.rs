@@ -1,4 +1,4 @@
-//! Waiting for things to become true, and saying why they did not.
+//! Waits until a condition holds, and reports why it does not.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 const LOOK_EVERY: Duration = Duration::from_millis(30);
 const TAIL_LINES: usize = 12;
 
-/// Looks until `check` is content. What it objected to last becomes the error.
+/// Repeats `check` until it succeeds. Its last error becomes part of the returned error.
 pub fn wait_for(
     what: &str,
     limit: Duration,
@@ -26,7 +26,7 @@ pub fn wait_for(
     }
 }
 
-/// The last lines of a log, for error messages: the log itself is removed together with the lab.
+/// The last lines of a log, for error messages, because the log itself is removed with the lab.
 pub fn log_tail(path: &Path) -> String {
     let text = std::fs::read(path).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);

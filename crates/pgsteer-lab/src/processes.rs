@@ -1,8 +1,10 @@
 //! Finds the processes of a lab in /proc and sends them signals.
+//! Finds the processes of a lab in /proc and sends signals to them.
 //!
-//! PostgreSQL is made a daemon by Patroni, so neither process groups nor our own list of children know
-//! it. Every process of a lab carries the lab's id in its environment instead. The children of a
-//! postmaster overwrite theirs with their title; their program and working folder tell whose they are.
+//! Patroni starts PostgreSQL as a daemon, so neither process groups nor the list of children
+//! contain it. Instead, every process of a lab carries the lab's id in its environment. The
+//! children of a postmaster overwrite their environment with their title; their program and working
+//! folder identify them.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -14,7 +16,7 @@ use anyhow::{Result, bail};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Carries the lab's id; the guardian looks for it too.
+/// Carries the lab's id. The guardian searches for it too.
 pub const LAB_VARIABLE: &str = "PGSTEER_LAB";
 /// Carries the member and part, for instance `n1/patroni`.
 pub const PART_VARIABLE: &str = "PGSTEER_LAB_PART";
@@ -22,7 +24,8 @@ pub const PART_VARIABLE: &str = "PGSTEER_LAB_PART";
 /// The programs that make up a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Part {
-    /// First, because a Patroni that outlives its PostgreSQL by a moment would already act on it.
+    /// First, because a Patroni that outlives its PostgreSQL even for a moment would react to its
+    /// end.
     Patroni,
     Postgres,
     PgBouncer,
@@ -30,8 +33,9 @@ pub enum Part {
 }
 
 impl Part {
-    /// What fails together when a member crashes or freezes. etcd stays, as if it ran elsewhere: with
-    /// three members on one machine an act should not depend on which of them etcd has elected.
+    /// The parts that fail together when a member crashes or freezes. etcd stays, as if it ran
+    /// elsewhere: with three members on one machine an act should not depend on the current etcd
+    /// leader.
     pub const ALL_BUT_ETCD: [Self; 3] = [Self::Patroni, Self::Postgres, Self::PgBouncer];
 
     pub fn name(self) -> &'static str {
@@ -60,7 +64,7 @@ pub struct LabProcess {
     pub stopped: bool,
 }
 
-/// Looks at the processes of one lab.
+/// Lists the processes of one lab.
 #[derive(Debug)]
 pub struct Processes {
     pub id: String,
@@ -78,7 +82,7 @@ impl Processes {
         found
     }
 
-    /// Kills what is found until nothing is, because a process may fork while we look.
+    /// Repeats the kill until no process is found, because a process may fork in between.
     pub fn kill(&self, member: &str, parts: &[Part]) -> Result<()> {
         self.repeat(member, parts, Signal::KILL, |_| true)
     }
@@ -118,7 +122,8 @@ impl Processes {
         }
     }
 
-    /// A process may end while it is looked at, so every failure to read means "not one of ours".
+    /// A process may end during the read, so every read error means that it is not a process of the
+    /// lab.
     fn identify(&self, pid: i32) -> Option<LabProcess> {
         let folder = PathBuf::from(format!("/proc/{pid}"));
         let environ = std::fs::read(folder.join("environ")).ok()?;
@@ -163,7 +168,7 @@ fn variables(environ: &[u8]) -> HashMap<&[u8], &[u8]> {
         .collect()
 }
 
-/// The kernel adds " (deleted)" to the name of a program that was upgraded under a running process.
+/// The kernel adds " (deleted)" to the name of a program that was upgraded while the process runs.
 fn is_postgres(program: &Path) -> bool {
     let name = program.file_name().map_or(&b""[..], OsStr::as_bytes);
     name == b"postgres" || name.starts_with(b"postgres ")
@@ -175,7 +180,7 @@ fn member_of_folder(lab: &Path, working: &Path) -> Option<String> {
     Some(first.as_os_str().to_str()?.to_owned())
 }
 
-/// The state in /proc/PID/stat follows the program's name, which may itself contain brackets.
+/// The state in /proc/PID/stat follows the program's name, which may itself contain parentheses.
 fn state_letter(stat: &str) -> Option<char> {
     stat.rsplit_once(')')?.1.trim_start().chars().next()
 }

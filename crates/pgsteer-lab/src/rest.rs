@@ -1,11 +1,11 @@
-//! Questions and orders to the REST API of a member's Patroni.
+//! Requests to the REST API of a member's Patroni.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-/// What Patroni answered. Only the status is reliable; the body is JSON for some questions.
+/// Patroni's answer. Only the status is reliable; the body is JSON for some requests.
 #[derive(Debug, Clone)]
 pub struct Answer {
     pub status: u16,
@@ -17,7 +17,7 @@ impl Answer {
         serde_json::from_str(&self.body).with_context(|| format!("not JSON: {:?}", self.body))
     }
 
-    /// The answer if its status is 2xx, else an error in Patroni's own words.
+    /// Returns the answer if its status is 2xx, otherwise an error with Patroni's own text.
     pub fn accepted(self, order: &str) -> Result<Self> {
         if !(200..300).contains(&self.status) {
             bail!("Patroni refuses {order}: {} {}", self.status, self.body.trim());
@@ -46,8 +46,8 @@ pub fn delete(url: &str, limit: Duration) -> Result<Answer> {
     read(url, answer)
 }
 
-/// A new one per question: connections are never kept, so that no answer comes from before an act. A
-/// proxy in the environment is not for the lab's addresses.
+/// A new agent per request: no connection is kept, so that no answer predates an act. A proxy in
+/// the environment is ignored, because it cannot reach the lab's addresses.
 fn agent(limit: Duration) -> ureq::Agent {
     ureq::Agent::config_builder()
         .timeout_global(Some(limit))
@@ -67,6 +67,6 @@ fn read(
         body: answer
             .body_mut()
             .read_to_string()
-            .with_context(|| format!("half an answer from {url}"))?,
+            .with_context(|| format!("an incomplete answer from {url}"))?,
     })
 }

@@ -1,4 +1,5 @@
-//! A light PostgreSQL client: SCRAM login and single statements on tokio, so that hundreds can wait at once.
+//! A small PostgreSQL client: SCRAM login and single statements on tokio, so that hundreds can wait
+//! at once.
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,17 +21,17 @@ pub struct Client {
     buffer: BytesMut,
 }
 
-/// Why a client did not get what it wanted.
+/// Why a request of a client failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
-    /// Nobody listens, or nobody can be reached.
+    /// The connection failed: no listener, or no route.
     Refused,
-    /// The other side went away without a word.
+    /// The other side closed the connection without an error message.
     Closed,
-    /// The server's, or the proxy's, own answer.
+    /// The server or the proxy answered with this SQLSTATE.
     Sqlstate(String),
-    /// What cannot be understood.
-    Nonsense,
+    /// The answer is not valid in the protocol.
+    Malformed,
 }
 
 /// The values of the first row of an answer.
@@ -44,17 +45,17 @@ impl Client {
         let mut client = Self { stream, buffer: BytesMut::with_capacity(1024) };
         let mut startup = BytesMut::new();
         frontend::startup_message([("user", APP), ("database", APP)], &mut startup)
-            .map_err(nonsense)?;
+            .map_err(malformed)?;
         client.send(&startup).await?;
         client.authenticate().await?;
         client.until_ready().await?;
         Ok(client)
     }
 
-    /// Runs one statement; the first row of its answer.
+    /// Runs one statement and returns the first row of its answer.
     pub async fn ask(&mut self, sql: &str) -> Result<Row, Failure> {
         let mut message = BytesMut::new();
-        frontend::query(sql, &mut message).map_err(nonsense)?;
+        frontend::query(sql, &mut message).map_err(malformed)?;
         self.send(&message).await?;
         self.until_ready().await
     }
@@ -70,11 +71,11 @@ impl Client {
         }
     }
 
-    /// Takes leave, as a well-behaved client does.
+    /// Sends Terminate before it closes.
     pub async fn leave(mut self) {
         let mut message = BytesMut::new();
         frontend::terminate(&mut message);
-        // A server that is gone need not be told.
+        // The server may already be gone.
         let _ = self.send(&message).await;
     }
 
@@ -85,18 +86,18 @@ impl Client {
             match self.next().await? {
                 Message::AuthenticationSasl(_) => {
                     frontend::sasl_initial_response(SCRAM_SHA_256, scram.message(), &mut reply)
-                        .map_err(nonsense)?;
+                        .map_err(malformed)?;
                 }
                 Message::AuthenticationSaslContinue(body) => {
-                    scram.update(body.data()).map_err(nonsense)?;
-                    frontend::sasl_response(scram.message(), &mut reply).map_err(nonsense)?;
+                    scram.update(body.data()).map_err(malformed)?;
+                    frontend::sasl_response(scram.message(), &mut reply).map_err(malformed)?;
                 }
                 Message::AuthenticationSaslFinal(body) => {
-                    scram.finish(body.data()).map_err(nonsense)?;
+                    scram.finish(body.data()).map_err(malformed)?;
                 }
                 Message::AuthenticationOk => return Ok(()),
                 Message::ErrorResponse(body) => return Err(refusal(&body)),
-                _ => return Err(Failure::Nonsense),
+                _ => return Err(Failure::Malformed),
             }
             self.send(&reply).await?;
         }
@@ -113,7 +114,7 @@ impl Client {
                     return refused.map_or(Ok(row.unwrap_or_default()), Err);
                 }
                 Ok(_) => {}
-                // A FATAL error is followed by the end of the stream.
+                // The end of the stream follows a FATAL error.
                 Err(failure) => return Err(refused.unwrap_or(failure)),
             }
         }
@@ -121,7 +122,7 @@ impl Client {
 
     async fn next(&mut self) -> Result<Message, Failure> {
         loop {
-            if let Some(message) = Message::parse(&mut self.buffer).map_err(nonsense)? {
+            if let Some(message) = Message::parse(&mut self.buffer).map_err(malformed)? {
                 return Ok(message);
             }
             match self.stream.read_buf(&mut self.buffer).await {
@@ -137,13 +138,13 @@ impl Client {
 }
 
 impl Failure {
-    /// The failure in a word, as the tables show it.
-    pub fn word(&self) -> String {
+    /// The failure as a short label for the tables.
+    pub fn label(&self) -> String {
         match self {
             Self::Refused => "refused".to_owned(),
             Self::Closed => "closed".to_owned(),
             Self::Sqlstate(code) => code.clone(),
-            Self::Nonsense => "nonsense".to_owned(),
+            Self::Malformed => "malformed".to_owned(),
         }
     }
 }
@@ -153,7 +154,7 @@ fn values(body: &backend::DataRowBody) -> Result<Row, Failure> {
     let text = |range: Option<std::ops::Range<usize>>| {
         range.map(|range| String::from_utf8_lossy(&buffer[range]).into_owned())
     };
-    body.ranges().map(|range| Ok(text(range))).collect().map_err(nonsense)
+    body.ranges().map(|range| Ok(text(range))).collect().map_err(malformed)
 }
 
 fn refusal(body: &ErrorResponseBody) -> Failure {
@@ -163,13 +164,13 @@ fn refusal(body: &ErrorResponseBody) -> Failure {
             return Failure::Sqlstate(String::from_utf8_lossy(field.value_bytes()).into_owned());
         }
     }
-    Failure::Nonsense
+    Failure::Malformed
 }
 
 fn closed(_: io::Error) -> Failure {
     Failure::Closed
 }
 
-fn nonsense(_: io::Error) -> Failure {
-    Failure::Nonsense
+fn malformed(_: io::Error) -> Failure {
+    Failure::Malformed
 }

@@ -13,7 +13,7 @@ use crate::launcher::append;
 use crate::processes::LAB_VARIABLE;
 use crate::tools::which;
 
-/// A program that was started beside the cluster. Dropping it kills it; the guardian would as well.
+/// A program beside the cluster. Dropping this value kills it; the guardian would do so as well.
 #[derive(Debug)]
 pub struct Spawned {
     name: String,
@@ -22,13 +22,14 @@ pub struct Spawned {
 }
 
 impl Lab {
-    /// Starts a program as ourselves. What it writes goes to `NAME.log` in the lab's folder.
+    /// Starts a program as the user of this process. Its output goes to `NAME.log` in the lab's
+    /// folder.
     pub fn spawn(&self, name: &str, mut command: Command) -> Result<Spawned> {
         let log = self.folder.join(format!("{name}.log"));
         let file = append(&log)?;
         let child = command
             .env(LAB_VARIABLE, &self.id)
-            // Ctrl-C in the terminal is for the lab to handle, and for nobody else.
+            // Ctrl-C in the terminal must reach the lab only.
             .process_group(0)
             .stdin(Stdio::null())
             .stderr(file.try_clone().context("cannot share a log file")?)
@@ -38,8 +39,8 @@ impl Lab {
         Ok(Spawned { name: name.to_owned(), child, log })
     }
 
-    /// Starts a HAProxy with this configuration, as the user of the members. An error in the
-    /// configuration is reported in HAProxy's own words.
+    /// Starts a HAProxy with this configuration, as the user of the members. The error for an
+    /// invalid configuration contains HAProxy's own message.
     pub fn haproxy(&self, name: &str, configuration: &str) -> Result<Spawned> {
         let haproxy =
             which("haproxy").context("there is no haproxy; run scripts/install-lab.sh")?;
@@ -73,7 +74,7 @@ impl Spawned {
         &self.log
     }
 
-    /// All that it has written so far.
+    /// All output of the program so far.
     pub fn log(&self) -> String {
         let text = std::fs::read(&self.log).unwrap_or_default();
         String::from_utf8_lossy(&text).into_owned()
@@ -92,7 +93,7 @@ impl Spawned {
         kill_process(pid, signal).with_context(|| format!("cannot signal {}", self.name))
     }
 
-    /// Waits for it to end by itself.
+    /// Waits until the program ends by itself.
     pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
         let deadline = Instant::now() + limit;
         loop {
@@ -107,7 +108,7 @@ impl Spawned {
         }
     }
 
-    /// Asks it to end by SIGTERM and waits until it has.
+    /// Sends SIGTERM and waits for the end of the program.
     pub fn terminate(&mut self, limit: Duration) -> Result<ExitStatus> {
         self.signal(Signal::TERM)?;
         self.wait(limit)
@@ -116,7 +117,7 @@ impl Spawned {
 
 impl Drop for Spawned {
     fn drop(&mut self) {
-        // Both fail only if it has ended already.
+        // Both fail only if the program has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,4 +1,4 @@
-//! From nothing to a healthy cluster.
+//! Starts a lab, up to a healthy cluster.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::SocketAddr;
@@ -20,8 +20,8 @@ use crate::processes::{Part, Processes};
 use crate::tools::Tools;
 use crate::{namespaces, rest};
 
-/// The accounts of the lab. Whatever PostgreSQL grants to everybody by default is taken back, so that
-/// the check user can really do nothing but log in.
+/// The accounts of the lab. All default privileges of PUBLIC are revoked, so that the check user
+/// can do nothing but log in.
 const SETUP: [&str; 7] = [
     "CREATE ROLE app LOGIN PASSWORD 'app'",
     "CREATE DATABASE app OWNER app",
@@ -52,8 +52,8 @@ impl Lab {
         Ok(lab)
     }
 
-    /// Everything up to the first process of the cluster. From the guardian on, whatever is made is
-    /// removed again if a later step fails.
+    /// Does everything before the first process of the cluster. If a step after the start of the
+    /// guardian fails, the guardian removes what was made.
     fn prepare(options: &LabOptions) -> Result<Self> {
         if !(1..=MEMBERS_MAX).contains(&options.members) {
             bail!("a lab has 1 to {MEMBERS_MAX} members, not {}", options.members);
@@ -86,7 +86,8 @@ impl Lab {
                 members,
                 children: Children::default(),
             },
-            // A connection to 127.0.7.1 comes from 127.0.0.1, so a loopback lab trusts all of that net.
+            // A connection to 127.0.7.1 comes from 127.0.0.1, so a loopback lab trusts that whole
+            // net.
             clients: match options.network {
                 Network::Loopback => "127.0.0.0/8".to_owned(),
                 Network::Namespaces => subnet.cidr(),
@@ -129,7 +130,7 @@ impl Lab {
         write(&member.pgbouncer_ini(), &pgbouncer_ini(member, leads_to))
     }
 
-    /// A Patroni that does not find etcd at its start sleeps for five seconds, so it has to be there first.
+    /// A Patroni that does not find etcd at its start sleeps for five seconds, so etcd must be up first.
     fn wait_for_etcd(&self, limit: Duration) -> Result<()> {
         let sick = || {
             self.members().iter().find(|member| {
@@ -173,8 +174,9 @@ impl Lab {
     }
 }
 
-/// As root in /tmp, since user postgres may not be let into a TMPDIR of root's. The path is without
-/// symbolic links, because processes are recognised by the folder that the kernel says they are in.
+/// Makes the lab's folder. As root it is in /tmp, because user postgres may lack access to root's
+/// TMPDIR. The path has no symbolic links, because processes are identified by their working folder
+/// as the kernel reports it.
 fn make_folder(id: &str, account: &Account) -> Result<PathBuf> {
     let parent = if account.is_root() { PathBuf::from("/tmp") } else { std::env::temp_dir() };
     let parent = parent

@@ -1,12 +1,12 @@
-//! A rendered HAProxy file, suited to a lab: without root, and with a socket that can be asked.
+//! Adapts a rendered HAProxy file to a lab: it needs no root, and its socket is reachable over TCP.
 
 use std::net::SocketAddr;
 
-/// What only root may do, or what would reach beyond the lab.
+/// Lines that need root, or that reach beyond the lab.
 const OF_ROOT: [&str; 4] = ["user ", "group ", "chroot ", "log /"];
 
-/// `text` as the user of the lab can run it. Its socket is at `socket`, and abstract sockets have
-/// `own` in their name, so that two of them do not meet.
+/// Adapts `text` for the user of the lab. Its stats socket is at `socket`. Abstract sockets get
+/// `own` in their name, so that the names of two HAProxies differ.
 pub fn suited(text: &str, socket: SocketAddr, own: &str) -> String {
     let is_of_root = |line: &&str| OF_ROOT.iter().any(|word| line.trim_start().starts_with(word));
     let lines = text.lines().filter(|line| !is_of_root(line)).map(|line| {
@@ -23,7 +23,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_takes_root_is_left_out() {
+    fn lines_that_need_root_are_removed() {
         let text = "global\n    user haproxy\n    stats socket /run/x mode 660\n    log /dev/log a\n    \
                     log global\nfrontend g\n    bind abns@pgsteer-guard\n";
         let suited = suited(text, "127.0.0.1:9000".parse().unwrap(), "x");

@@ -7,29 +7,29 @@ use anyhow::{Result, bail};
 use crate::options::PatroniVersion;
 
 const POSTGRES_ROOT: &str = "/usr/lib/postgresql";
-/// Older servers do not report `in_hot_standby`, on which the lab's own observer stands.
+/// Older servers do not report `in_hot_standby`, which the lab's own observer needs.
 const POSTGRES_MAJOR_MIN: u32 = 14;
 const SYSTEM_PATH: [&str; 6] =
     ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
-/// How Patroni talks to etcd.
+/// The API that Patroni uses with etcd.
 ///
-/// Patroni 3.0.2 overwrites the leader key blindly by the v3 API, so that an old primary that was frozen or
-/// cut off often takes the lock back from its successor, whose writes are then lost. By the v2 API it
-/// compares first. Patroni 4 compares in both.
+/// Patroni 3.0.2 overwrites the leader key without a comparison in the v3 API. So an old primary
+/// that was frozen or cut off often takes the lock back from its successor, whose writes are then
+/// lost. In the v2 API it compares first. Patroni 4 compares in both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EtcdApi {
     V2,
     V3,
 }
 
-/// The programs of one lab, each found and executable.
+/// The programs of one lab. Each one was found.
 #[derive(Debug, Clone)]
 pub struct Tools {
     /// The folder of `postgres`, `pg_rewind`, `psql` and `pgbench`.
     pub postgres_bin: PathBuf,
     pub patroni: PathBuf,
-    /// The Python of the newer Patroni, if that is installed.
+    /// The Python of the newer Patroni, if it is installed.
     pub venv_python: Option<PathBuf>,
     pub etcd: PathBuf,
     pub etcd_api: EtcdApi,
@@ -37,7 +37,7 @@ pub struct Tools {
 }
 
 impl Tools {
-    /// Looks for everything first, so that one message names all that is missing.
+    /// Searches for all programs first, so that one message names all that are missing.
     pub fn find(version: PatroniVersion) -> Result<Self> {
         let mut missing = Vec::new();
         let mut take = |name: &str, found: Option<PathBuf>| {
@@ -70,18 +70,18 @@ impl Tools {
     }
 }
 
-/// The path of a system program; the caller's PATH is left out of it, because what is found there may
-/// be unreadable for the user whom the lab's processes run as.
+/// The path of a system program. The caller's PATH is not used, because the user that runs the
+/// lab's processes may lack access to its folders.
 pub fn which(name: &str) -> Option<PathBuf> {
     SYSTEM_PATH.iter().map(|folder| Path::new(folder).join(name)).find(|path| path.is_file())
 }
 
-/// The PATH that the lab's processes get.
+/// The PATH of the lab's processes.
 pub fn system_path() -> String {
     SYSTEM_PATH.join(":")
 }
 
-/// Reads the version from its file, because asking Patroni itself takes half a second.
+/// Reads the version from its file, because running Patroni takes half a second.
 fn debians_patroni_compares() -> bool {
     let text = std::fs::read_to_string("/usr/lib/python3/dist-packages/patroni/version.py");
     major_in_version_file(&text.unwrap_or_default()).is_some_and(|major| major >= 4)
@@ -105,7 +105,7 @@ fn newest_postgres_bin() -> Option<PathBuf> {
         .map(|(_, bin)| bin)
 }
 
-/// The same two places that `scripts/install-lab.sh` installs to.
+/// The two folders that `scripts/install-lab.sh` installs to.
 fn patroni_of_venv() -> Option<PathBuf> {
     let cache = if rustix::process::geteuid().is_root() {
         PathBuf::from("/var/cache")

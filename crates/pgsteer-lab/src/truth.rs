@@ -1,8 +1,8 @@
-//! The truth about who takes writes: an observer with a direct session to every member.
+//! The observed truth about the members that take writes: an observer has a direct session to every
+//! member.
 //!
-//! Whatever stands between a client and the members is judged by what is written down here. One
-//! thread per member asks every [`INTERVAL`]; a question is five bytes, so watching three members
-//! costs a few percent of one core.
+//! Tests and benchmarks compare pgsteer and its peers with this log. One thread per member probes
+//! every [`INTERVAL`]. A probe is five bytes, so three members cost a few percent of one core.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,29 +19,29 @@ use crate::lab::Lab;
 use crate::member::{Member, SUPERUSER};
 use crate::wire::Session;
 
-/// Between two questions to one member; the moments of the log are this exact.
+/// The interval between two probes of one member, and so the precision of the log's times.
 pub const INTERVAL: Duration = Duration::from_millis(2);
-/// How long an answer may take before the member counts as silent. Less would mistake a busy machine
-/// for a frozen member.
+/// A member that does not answer within this time counts as silent. A shorter limit would take a
+/// busy machine for a frozen one.
 const SILENT_AFTER: Duration = Duration::from_millis(300);
-/// How much longer a silent session is kept. A thawed member answers in it at once, but behind a pulled
-/// cable it would wait for TCP's ever longer pauses.
+/// How long a silent session is kept after that. A thawed member answers on it at once. Behind a
+/// pulled cable it would wait for TCP's growing retransmission timeout.
 const SILENT_KEPT: Duration = Duration::from_millis(700);
-/// Short, so that a healed cable is noticed soon: a lost first packet is repeated after a second.
+/// Short, so that a repaired cable is noticed soon: TCP repeats a lost first packet after a second.
 const CONNECT_LIMIT: Duration = Duration::from_millis(100);
 /// Long, because a frozen member answers a pending login as soon as it is thawed.
 const LOGIN_LIMIT: Duration = Duration::from_secs(1);
-/// A server that refuses is asked again after this.
+/// The pause before the next connection to a server that refuses.
 const RETRY_AFTER: Duration = Duration::from_millis(5);
 
-/// How a member stands, seen from a direct session.
+/// The state of a member, seen from a direct session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Standing {
     Writable,
     ReadOnly,
-    /// Connected or connecting, and no answer: frozen, or unplugged.
+    /// Connected or connecting, without an answer: frozen, or unplugged.
     Silent,
-    /// Refused, or the session was ended.
+    /// The connection was refused, or the session ended.
     Down,
 }
 
@@ -50,15 +50,15 @@ pub enum Standing {
 pub struct TruthEvent {
     pub member: String,
     pub standing: Standing,
-    /// When it was seen.
+    /// The time of the observation.
     pub at: Instant,
-    /// The same in microseconds since 1970.
+    /// The same time in microseconds since 1970.
     pub at_us: u64,
-    /// When the old standing was seen last; the change happened between this and `at`.
+    /// The last observation of the old standing. The change happened between this time and `at`.
     pub not_before: Instant,
 }
 
-/// Watches all members until it is dropped.
+/// Observes all members until it is dropped.
 #[derive(Debug)]
 pub struct Truth {
     shared: Arc<Shared>,
@@ -80,7 +80,7 @@ struct Record {
 }
 
 impl Truth {
-    /// Returns when something is known of every member.
+    /// Returns as soon as the standing of every member is known.
     pub fn watch(lab: &Lab) -> Result<Self> {
         let shared = Arc::new(Shared::default());
         let mut truth = Self { shared: shared.clone(), watchers: Vec::new() };
@@ -88,7 +88,7 @@ impl Truth {
             truth.watchers.push(watcher(member, shared.clone())?);
         }
         let members = lab.members().len();
-        truth.wait(Duration::from_secs(5), "a word of every member", |record| {
+        truth.wait(Duration::from_secs(5), "the first standing of every member", |record| {
             (record.now.len() == members).then_some(())
         })?;
         Ok(truth)
@@ -99,7 +99,8 @@ impl Truth {
         record.now.get(name).map(|event| event.standing)
     }
 
-    /// Since when the member takes writes without a break; `None` if it does not now.
+    /// The time since when the member has taken writes without a break, or `None` if it takes none
+    /// now.
     pub fn writable_since(&self, name: &str) -> Option<Instant> {
         let record = self.shared.record();
         let event = record.now.get(name)?;
@@ -116,7 +117,7 @@ impl Truth {
             .collect()
     }
 
-    /// All changes since the watch began, in the order in which they were seen.
+    /// All changes since the start, in the order of observation.
     pub fn log(&self) -> Vec<TruthEvent> {
         self.shared.record().log.clone()
     }
@@ -131,7 +132,7 @@ impl Truth {
         })
     }
 
-    /// Waits until the member stands like this.
+    /// Waits until the member has this standing.
     pub fn wait_for_standing(
         &self,
         name: &str,
@@ -173,7 +174,7 @@ impl Drop for Truth {
     fn drop(&mut self) {
         self.shared.ended.store(true, Ordering::Relaxed);
         for watcher in self.watchers.drain(..) {
-            // A watcher that died has said so on stderr.
+            // If a watcher thread panicked, its message is already on stderr.
             let _ = watcher.join();
         }
     }
@@ -198,12 +199,12 @@ fn watcher(member: &Member, shared: Arc<Shared>) -> Result<JoinHandle<()>> {
         .spawn(move || watch.run())?)
 }
 
-/// The state of one watching thread.
+/// The state of one observer thread.
 struct Watch {
     member: String,
     addr: SocketAddr,
     last: Option<Standing>,
-    /// When the last standing was confirmed last.
+    /// The last confirmation of this standing.
     last_seen: Instant,
     shared: Arc<Shared>,
 }

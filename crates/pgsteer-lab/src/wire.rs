@@ -1,6 +1,8 @@
-//! A very small PostgreSQL client: trusted login, simple queries, and the Sync that tells the role.
+//! A very small PostgreSQL client: login without a password, simple queries, and the Sync whose
+//! answer contains the role.
 //!
-//! Everything has a deadline, the login too, because the lab talks to frozen and unplugged members.
+//! Every call has a deadline, the login too, because the lab connects to frozen and unplugged
+//! members.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -10,7 +12,7 @@ use bytes::BytesMut;
 use fallible_iterator::FallibleIterator;
 use postgres_protocol::message::{backend, frontend};
 
-/// The rows of a query; every value as PostgreSQL prints it.
+/// The rows of a query. Every value is text as PostgreSQL prints it.
 pub type Rows = Vec<Vec<Option<String>>>;
 
 /// A logged-in session.
@@ -24,7 +26,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// A silent server is an error of kind `TimedOut`.
+    /// Connects and logs in. A server that does not answer causes an error of kind `TimedOut`.
     pub fn connect(
         addr: SocketAddr,
         user: &str,
@@ -34,7 +36,7 @@ impl Session {
         Self::connect_within(addr, user, database, limit, limit)
     }
 
-    /// With a limit for the TCP connection and another for the login.
+    /// Same as [`Session::connect`] with separate limits for the TCP connection and the login.
     pub fn connect_within(
         addr: SocketAddr,
         user: &str,
@@ -61,7 +63,8 @@ impl Session {
         Ok(session)
     }
 
-    /// Runs one or more statements as one simple query; the rows of all of them come together.
+    /// Runs one or more statements as one simple query. Returns the rows of all statements in one
+    /// list.
     pub fn query(&mut self, sql: &str, limit: Duration) -> io::Result<Rows> {
         let deadline = Instant::now() + limit;
         let mut message = BytesMut::new();
@@ -70,8 +73,8 @@ impl Session {
         self.read_until_ready(deadline)
     }
 
-    /// Whether the server takes writes now. The cheapest question there is: five bytes, and the answer
-    /// carries `in_hot_standby` in front if it changed since the last one.
+    /// Returns whether the server takes writes now. This is the cheapest probe: five bytes, and
+    /// PostgreSQL sends `in_hot_standby` before the answer if it has changed.
     pub fn ask_writable(&mut self, limit: Duration) -> io::Result<bool> {
         let mut message = BytesMut::new();
         frontend::sync(&mut message);
@@ -79,29 +82,29 @@ impl Session {
         self.await_ready(limit)
     }
 
-    /// Goes on waiting for an answer that a call before did not get in time.
+    /// Waits again for an answer that did not arrive before the limit of an earlier call.
     pub fn await_ready(&mut self, limit: Duration) -> io::Result<bool> {
         self.read_until_ready(Instant::now() + limit)?;
         Ok(self.is_writable())
     }
 
-    /// As of the last answer.
+    /// Returns the state in the last answer.
     pub fn is_writable(&self) -> bool {
         !self.in_hot_standby && !self.read_only
     }
 
-    /// The process id and the secret by which its queries can be cancelled.
+    /// The process id and the secret key for a cancel request.
     pub fn cancel_key(&self) -> [i32; 2] {
         self.cancel_key
     }
 
-    /// Asks at `addr` for the running query of the session with this key to be cancelled.
+    /// Sends a cancel request to `addr` for the running query of the session with this key.
     pub fn cancel(addr: SocketAddr, [process_id, secret]: [i32; 2]) -> io::Result<()> {
         let mut stream = TcpStream::connect(addr)?;
         let mut message = BytesMut::new();
         frontend::cancel_request(process_id, secret, &mut message);
         stream.write_all(&message)?;
-        // The server closes the connection when it has acted.
+        // The server closes the connection after it has handled the request.
         stream.read(&mut [0; 1]).map(drop)
     }
 
@@ -128,7 +131,7 @@ impl Session {
                     _ => {}
                 }
             }
-            // A FATAL error is followed by the end of the stream and not by ReadyForQuery.
+            // The end of the stream follows a FATAL error, without a ReadyForQuery.
             match self.read_more(deadline) {
                 Ok(()) => {}
                 Err(error) => return Err(refusal.unwrap_or(error)),
@@ -158,7 +161,7 @@ impl Session {
                 Ok(())
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => Ok(()),
-            // A socket whose time is up says WouldBlock on Linux.
+            // Linux reports the timeout of a socket as WouldBlock.
             Err(error) if error.kind() == ErrorKind::WouldBlock => Err(ErrorKind::TimedOut.into()),
             Err(error) => Err(error),
         }

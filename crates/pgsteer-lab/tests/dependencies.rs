@@ -1,6 +1,8 @@
-//! Licences, sources and advisories of the dependencies, by `dependencies.toml` and without a download.
+//! Licences, sources and advisories of the dependencies, checked against `dependencies.toml`
+//! without a download.
 //!
-//! A crate that the file does not list fails the test, so that a new dependency is looked up first.
+//! A crate that the file does not list fails the test, so that the advisories of a new dependency
+//! are looked up first.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
@@ -13,7 +15,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// All packages of the lock file that are not our own.
+/// All packages of the lock file that come from outside this repository.
 fn foreign_packages() -> Vec<Value> {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version", "1", "--locked"])
@@ -34,8 +36,8 @@ fn name(package: &Value) -> String {
     format!("{} {}", package["name"].as_str().unwrap(), package["version"].as_str().unwrap())
 }
 
-/// An expression such as `(MIT OR Apache-2.0) AND Unicode-3.0` is met if every part that is
-/// joined by AND offers at least one licence that is allowed.
+/// Returns whether the expression permits use. An expression such as `(MIT OR Apache-2.0) AND
+/// Unicode-3.0` does so if every part that AND joins offers at least one allowed licence.
 fn is_met(expression: &str, allowed: &[&str]) -> bool {
     expression.split(" AND ").all(|part| {
         let words = part.split(" OR ").flat_map(|part| part.split('/'));
@@ -47,7 +49,7 @@ fn is_met(expression: &str, allowed: &[&str]) -> bool {
 }
 
 #[test]
-fn every_licence_is_one_that_we_may_use() {
+fn every_licence_is_allowed() {
     let rules = rules();
     let allowed = words(&rules["licences"]);
     let refused: Vec<String> = foreign_packages()
@@ -114,7 +116,7 @@ fn version(text: &str) -> Vec<u64> {
 }
 
 #[test]
-fn versions_and_licences_are_compared_rightly() {
+fn version_and_licence_comparisons_are_correct() {
     assert!(version("1.10.0") > version("1.9.9"));
     assert!(is_met("(MIT OR GPL-3.0) AND Unicode-3.0", &["MIT", "Unicode-3.0"]));
     assert!(!is_met("MIT AND GPL-3.0", &["MIT"]));

@@ -1,4 +1,5 @@
-//! The lab with each Patroni: start, switchover, crash, comeback, and whether the truth saw it all.
+//! The lab with each Patroni: start, switchover, crash and return, each compared with the
+//! observer's log.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use pgsteer_lab::{
 fn debians_patroni_on_loopback() -> Result<()> {
     let lab = start(PatroniVersion::Debian, Network::Loopback)?;
     patroni_calls_its_primary(&lab, "master")?;
-    logins_do_what_they_may(&lab)?;
+    logins_have_their_privileges_only(&lab)?;
     haproxy_runs_beside_it(&lab)?;
     switchover_is_seen(&lab)?;
     killed_replica_comes_back(&lab)?;
@@ -44,13 +45,13 @@ fn start(patroni: PatroniVersion, network: Network) -> Result<Lab> {
 }
 
 fn patroni_calls_its_primary(lab: &Lab, word: &str) -> Result<()> {
-    let told = lab.patroni_says(&lab.primary()?.name)?;
-    ensure!(told["role"] == word, "Patroni says {told}");
+    let printed = lab.patroni_status(&lab.primary()?.name)?;
+    ensure!(printed["role"] == word, "Patroni reports {printed}");
     Ok(())
 }
 
-/// By psql, so that real SCRAM is spoken, to the server and through the pooler.
-fn logins_do_what_they_may(lab: &Lab) -> Result<()> {
+/// Uses psql, so that real SCRAM is tested, to the server and through the pooler.
+fn logins_have_their_privileges_only(lab: &Lab) -> Result<()> {
     let psql = |dsn: &str, sql: &str| -> Result<bool> {
         let output = std::process::Command::new(lab.postgres_bin().join("psql"))
             .args(["-XAtq", "-c", sql, dsn])
@@ -61,18 +62,21 @@ fn logins_do_what_they_may(lab: &Lab) -> Result<()> {
     let primary = lab.primary()?;
     let table = "CREATE TABLE t (n int)";
     ensure!(psql(&primary.app_dsn(), table)?, "app may not create a table");
-    ensure!(psql(&primary.pooled_dsn(), "INSERT INTO t VALUES (1)")?, "no way through PgBouncer");
+    ensure!(
+        psql(&primary.pooled_dsn(), "INSERT INTO t VALUES (1)")?,
+        "no session through PgBouncer"
+    );
     ensure!(psql(&primary.check_dsn(), "SELECT 1")?, "pgcheck may not log in");
     ensure!(!psql(&primary.check_dsn(), table)?, "pgcheck may create a table");
     ensure!(!psql(&primary.check_dsn(), "CREATE TEMP TABLE t (n int)")?, "pgcheck may use space");
     let wrong = primary.check_dsn().replace(":pgcheck@", ":wrong@");
-    ensure!(!psql(&wrong, "SELECT 1")?, "any password will do");
+    ensure!(!psql(&wrong, "SELECT 1")?, "a wrong password is accepted");
     Ok(())
 }
 
 fn haproxy_runs_beside_it(lab: &Lab) -> Result<()> {
     let wrong = lab.haproxy("wrong", "frontend nonsense\n  bind here\n");
-    ensure!(wrong.is_err(), "HAProxy takes anything");
+    ensure!(wrong.is_err(), "HAProxy accepts an invalid file");
     let address = SocketAddr::from((lab.members()[0].ip, 15_000));
     let listen = format!(
         "listen x\n  mode tcp\n  timeout connect 1s\n  timeout client 9s\n  timeout server 9s\n  \
@@ -85,7 +89,7 @@ fn haproxy_runs_beside_it(lab: &Lab) -> Result<()> {
         let session = Session::connect(address, SUPERUSER, "postgres", Duration::from_secs(1));
         session.is_ok_and(|session| session.is_writable())
     });
-    ensure!(arrived, "no way through HAProxy: {}", haproxy.log());
+    ensure!(arrived, "no session through HAProxy: {}", haproxy.log());
     haproxy.terminate(Duration::from_secs(5))?;
     Ok(())
 }
@@ -97,7 +101,7 @@ fn switchover_is_seen(lab: &Lab) -> Result<()> {
     let ordered = Instant::now();
     let new = lab.switchover(None)?.name.clone();
     ensure!(new != old);
-    let since = truth.writable_since(&new).context("the truth missed it")?;
+    let since = truth.writable_since(&new).context("the observer missed it")?;
     println!("switchover: writable after {:?}", since - ordered);
     let lost = first(&truth, &old, |standing| standing != Standing::Writable)?;
     ensure!(lost.at <= since, "two primaries: {:?}", truth.log());
@@ -167,5 +171,5 @@ fn first(truth: &Truth, name: &str, wanted: impl Fn(Standing) -> bool) -> Result
         .log()
         .into_iter()
         .find(|event| event.member == name && wanted(event.standing))
-        .with_context(|| format!("nothing of the kind for {name}: {:?}", truth.log()))
+        .with_context(|| format!("no such event for {name}: {:?}", truth.log()))
 }

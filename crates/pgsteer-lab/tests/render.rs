@@ -1,4 +1,4 @@
-//! What `pgsteer render` writes, held against the programs that read it.
+//! The files of `pgsteer render`, checked by the programs that read them.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
@@ -14,10 +14,10 @@ use std::process::{Command, Output, Stdio};
 
 const PROFILES: [&str; 6] = ["httpchk", "agent", "agent-bypass", "sql", "redirect", "pgsteer"];
 const SIZES: [usize; 3] = [2, 3, 7];
-/// 63 bytes, of which many mean something to HAProxy or to a shell.
+/// 63 bytes, many of them with a meaning for HAProxy or for a shell.
 const ODD_USER: &str = "o'neill \"$HOME\" #{x} \\ %[src] größe €€€€€€€€1";
 
-/// A folder of this test's own, empty.
+/// An empty folder for this test.
 fn folder(name: &str) -> PathBuf {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("render").join(name);
     let _ = std::fs::remove_dir_all(&folder);
@@ -35,7 +35,7 @@ fn pgsteer(words: &[String]) -> Output {
     Command::new(program).arg("render").args(words).output().unwrap()
 }
 
-/// Renders into `folder`; all has to go well.
+/// Renders into `folder`; this must succeed.
 fn render(folder: &Path, words: &[String]) {
     let out = ["--out".to_owned(), folder.display().to_string()];
     let output = pgsteer(&[words, &out].concat());
@@ -50,24 +50,25 @@ fn members(hosts: impl Fn(usize) -> String, count: usize) -> Vec<String> {
     (1..=count).flat_map(|n| ["--member".to_owned(), format!("n{n}={}", hosts(n))]).collect()
 }
 
-/// What a program says of a file.
+/// Whether a program accepts a file, with its output.
 fn verdict(program: &str, words: &[&str], file: &Path) -> (bool, String) {
     let path = which(program)
         .unwrap_or_else(|| panic!("there is no {program}; run scripts/install-lab.sh readers"));
     let mut command = Command::new(path);
-    // HAProxy asks DNS for names that nobody has; a lost answer must not take five seconds each.
+    // HAProxy resolves names that do not exist. A lost DNS answer must not take five seconds each.
     command.env("RES_OPTIONS", "timeout:1 attempts:1");
-    // Keepalived 2.2 ends a test of a file with a vrrp_script, if it has found nothing, by SIGTERM to
-    // all of its process group. That is none of ours then; an error is exit 5 and words.
+    // If Keepalived 2.2 tests a file with a vrrp_script and finds no error, it ends with SIGTERM to
+    // its whole process group. So it gets its own group here. An error is exit code 5 with a
+    // message.
     let output = command.args(words).arg(file).process_group(0).output().unwrap();
     let is_end_of_keepalived = program == "keepalived" && output.status.signal() == Some(15);
-    let told = [output.stdout, output.stderr].concat();
-    let told = String::from_utf8_lossy(&told).into_owned();
-    (output.status.success() || is_end_of_keepalived, told)
+    let printed = [output.stdout, output.stderr].concat();
+    let printed = String::from_utf8_lossy(&printed).into_owned();
+    (output.status.success() || is_end_of_keepalived, printed)
 }
 
 #[test]
-fn haproxy_takes_every_profile_for_any_members() {
+fn haproxy_accepts_every_profile_for_any_members() {
     assert_eq!(ODD_USER.len(), 63);
     let folder = folder("haproxy");
     let file = folder.join("pgsteer.toml");
@@ -75,7 +76,7 @@ fn haproxy_takes_every_profile_for_any_members() {
     let kinds: [fn(usize) -> String; 3] = [
         |n| format!("10.0.0.{}", 10 + n),
         |n| format!("[fd00::{n}]:6000"),
-        // Names that nobody has.
+        // Names that do not exist.
         |n| format!("pg-{n}.invalid"),
     ];
     let mut count = 0;
@@ -94,9 +95,9 @@ fn haproxy_takes_every_profile_for_any_members() {
                 _ => line.extend(words("--patroni-port 8008")),
             }
             render(&folder, &line);
-            let (is_fine, told) = verdict("haproxy", &["-c", "-f"], &folder.join("haproxy.cfg"));
-            assert!(is_fine, "{line:?}\n{told}");
-            let strange: Vec<&str> = told
+            let (is_fine, printed) = verdict("haproxy", &["-c", "-f"], &folder.join("haproxy.cfg"));
+            assert!(is_fine, "{line:?}\n{printed}");
+            let strange: Vec<&str> = printed
                 .lines()
                 .filter(|line| line.contains("[WARNING]") && !line.contains("could not resolve"))
                 .collect();
@@ -111,32 +112,32 @@ const THREE: &str =
     "--member n1=10.0.0.11 --member n2=10.0.0.12 --member n3=10.0.0.13 --patroni-port 8008";
 
 #[test]
-fn a_set_is_written_once_and_a_drift_is_seen() {
+fn files_are_written_once_and_check_finds_a_difference() {
     let folder = folder("set");
     let line = words(&format!("prometheus {THREE}"));
     let out = ["--out".to_owned(), folder.display().to_string()];
     let check = ["--check".to_owned()];
-    let told = |words: &[&[String]]| {
+    let run = |words: &[&[String]]| {
         let output = pgsteer(&words.concat());
         (output.status.code().unwrap(), String::from_utf8_lossy(&output.stdout).into_owned())
     };
-    let (code, said) = told(&[&line, &out, &check]);
-    assert_eq!((code, said.matches("missing").count()), (1, 2), "{said}");
+    let (code, printed) = run(&[&line, &out, &check]);
+    assert_eq!((code, printed.matches("missing").count()), (1, 2), "{printed}");
     assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
-    assert_eq!(told(&[&line, &out]).1.matches("new ").count(), 2);
-    assert_eq!(told(&[&line, &out, &check]).0, 0);
+    assert_eq!(run(&[&line, &out]).1.matches("new ").count(), 2);
+    assert_eq!(run(&[&line, &out, &check]).0, 0);
     let rules = folder.join("pgsteer.rules.yml");
     std::fs::OpenOptions::new().append(true).open(&rules).unwrap().write_all(b"# mine\n").unwrap();
-    let (code, said) = told(&[&line, &out, &check]);
-    assert!(code == 1 && said.contains("differs") && said.contains("unchanged"), "{said}");
-    let (_, said) = told(&[&line, &out]);
-    assert!(said.contains("changed    ") && said.contains("unchanged"), "{said}");
+    let (code, printed) = run(&[&line, &out, &check]);
+    assert!(code == 1 && printed.contains("differs") && printed.contains("unchanged"), "{printed}");
+    let (_, printed) = run(&[&line, &out]);
+    assert!(printed.contains("changed    ") && printed.contains("unchanged"), "{printed}");
     assert!(!std::fs::read_to_string(&rules).unwrap().contains("# mine"));
     assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 2);
 }
 
 #[test]
-fn what_cannot_be_done_leaves_nothing_behind() {
+fn a_failed_render_writes_no_file() {
     let folder = folder("refused");
     let out = ["--out".to_owned(), folder.display().to_string()];
     let one_port = folder.with_extension("toml");
@@ -166,12 +167,12 @@ fn what_cannot_be_done_leaves_nothing_behind() {
         format!("haproxy {THREE} --profile sql"),
     ] {
         let output = pgsteer(&[words(&line), out.to_vec()].concat());
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{line}: {told}");
-        assert!(told.ends_with("nothing was written\n"), "{told}");
+        let printed = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{line}: {printed}");
+        assert!(printed.ends_with("nothing was written\n"), "{printed}");
         assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0, "{line}");
     }
-    // The second of three files has no place, because a folder is there.
+    // The second of three files cannot be written, because a folder has its name.
     std::fs::create_dir_all(folder.join("pgsteer-agent.service/x")).unwrap();
     let output = pgsteer(&[words(&format!("systemd {THREE}")), out.to_vec()].concat());
     assert_eq!(output.status.code(), Some(2));
@@ -179,9 +180,9 @@ fn what_cannot_be_done_leaves_nothing_behind() {
 }
 
 #[test]
-fn keepalived_takes_its_files() {
+fn keepalived_accepts_its_files() {
     let folder = folder("keepalived");
-    // It takes no loopback interface, and wants to see the one that it is told of.
+    // Keepalived accepts no loopback interface, and requires that the interface exists.
     let interfaces = std::fs::read_dir("/sys/class/net").unwrap();
     let interfaces = interfaces.map(|it| it.unwrap().file_name().into_string().unwrap());
     let interface = interfaces.filter(|name| name != "lo").min().unwrap();
@@ -197,13 +198,13 @@ fn keepalived_takes_its_files() {
     let mut count = 0;
     for file in std::fs::read_dir(&folder).unwrap() {
         let file = file.unwrap().path();
-        // The program of this build stands in for the one that is not installed yet.
+        // Another program stands in for the one that is not installed yet.
         let text = std::fs::read_to_string(&file).unwrap();
         let here = which("true").unwrap();
         std::fs::write(&file, text.replace("/usr/bin/pgsteer", &here.display().to_string()))
             .unwrap();
-        let (is_fine, told) = verdict("keepalived", &["-t", "-f"], &file);
-        assert!(is_fine && told.trim().is_empty(), "{}: {told}", file.display());
+        let (is_fine, printed) = verdict("keepalived", &["-t", "-f"], &file);
+        assert!(is_fine && printed.trim().is_empty(), "{}: {printed}", file.display());
         count += 1;
     }
     assert_eq!(count, 4);
@@ -213,29 +214,29 @@ fn keepalived_takes_its_files() {
 }
 
 #[test]
-fn promtool_takes_the_rules() {
+fn promtool_accepts_the_rules() {
     let folder = folder("prometheus");
     render(&folder, &words(&format!("prometheus {THREE}")));
     for (file, word) in [("pgsteer.rules.yml", "rules"), ("pgsteer.scrape.yml", "config")] {
-        let (is_fine, told) = verdict("promtool", &["check", word], &folder.join(file));
-        assert!(is_fine, "{told}");
+        let (is_fine, printed) = verdict("promtool", &["check", word], &folder.join(file));
+        assert!(is_fine, "{printed}");
     }
 }
 
-/// Series in, alerts out, by Prometheus' own means.
+/// Input series and expected alerts, run by Prometheus' own test tool.
 #[test]
-fn the_alerts_are_raised_by_what_they_are_for_and_by_nothing_else() {
+fn each_alert_fires_for_its_cause_and_for_no_other() {
     let folder = folder("alerts");
     render(&folder, &words(&format!("prometheus {THREE}")));
     let scenes = folder.join("alerts.yml");
     std::fs::write(&scenes, include_str!("render/alerts.yml")).unwrap();
-    let (is_fine, told) = verdict("promtool", &["test", "rules"], &scenes);
-    assert!(is_fine, "{told}");
+    let (is_fine, printed) = verdict("promtool", &["test", "rules"], &scenes);
+    assert!(is_fine, "{printed}");
 }
 
 /// The queries of the dashboard, as rules.
 #[test]
-fn promtool_understands_the_dashboard() {
+fn promtool_accepts_the_queries_of_the_dashboard() {
     let folder = folder("grafana");
     render(&folder, &words(&format!("grafana {THREE}")));
     let text = std::fs::read_to_string(folder.join("pgsteer.json")).unwrap();
@@ -248,19 +249,19 @@ fn promtool_understands_the_dashboard() {
     // JSON is YAML.
     let file = folder.join("panels.yml");
     std::fs::write(&file, groups.to_string()).unwrap();
-    let (is_fine, told) = verdict("promtool", &["check", "rules"], &file);
-    assert!(is_fine, "{told}");
+    let (is_fine, printed) = verdict("promtool", &["check", "rules"], &file);
+    assert!(is_fine, "{printed}");
 }
 
-/// A wrong word, a number for a text or a key that there is not is an error of the compiler.
+/// A wrong word, a number instead of a text or an unknown key is an error of the compiler.
 #[test]
-fn grafanas_own_types_take_the_dashboard() {
+fn the_dashboard_matches_grafanas_types() {
     let folder = folder("grafana-types");
     render(&folder, &words(&format!("grafana {THREE}")));
     let modules = installed::installed("clients/node/node_modules").unwrap();
     std::os::unix::fs::symlink(&modules, folder.join("node_modules")).unwrap();
     let dashboard = std::fs::read_to_string(folder.join("pgsteer.json")).unwrap();
-    let told = |dashboard: &str| {
+    let compile = |dashboard: &str| {
         let file = folder.join("dashboard.ts");
         std::fs::write(&file, [include_str!("render/dashboard.ts"), dashboard].concat()).unwrap();
         let line = "--noEmit --strict --skipLibCheck --moduleResolution bundler --module esnext";
@@ -269,49 +270,49 @@ fn grafanas_own_types_take_the_dashboard() {
         let output = command.current_dir(&folder).output().unwrap();
         (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
     };
-    let (is_fine, errors) = told(&dashboard);
+    let (is_fine, errors) = compile(&dashboard);
     assert!(is_fine, "{errors}");
-    let (_, errors) = told(&dashboard.replace("\"gridPos\"", "\"gridpos\""));
+    let (_, errors) = compile(&dashboard.replace("\"gridPos\"", "\"gridpos\""));
     assert!(errors.contains("'\"gridpos\"' does not exist"), "{errors}");
 }
 
 #[test]
-fn ansible_takes_the_role() {
+fn ansible_accepts_the_role() {
     let folder = folder("ansible");
     render(&folder, &words(&format!("ansible {THREE}")));
     let words = ["--syntax-check", "-i", "front_doors,"];
-    let (is_fine, told) = verdict("ansible-playbook", &words, &folder.join("site.yml"));
-    assert!(is_fine, "{told}");
+    let (is_fine, printed) = verdict("ansible-playbook", &words, &folder.join("site.yml"));
+    assert!(is_fine, "{printed}");
 }
 
 #[test]
-fn systemd_takes_the_units_and_finds_them_hardened() {
+fn systemd_accepts_the_units_and_rates_them_hardened() {
     let folder = folder("systemd");
     render(&folder, &words(&format!("systemd {THREE}")));
     for unit in ["pgsteer.service", "pgsteer-agent.service"] {
-        // Some other program stands in for the one that is not installed yet.
+        // Another program stands in for the one that is not installed yet.
         let file = folder.join(unit);
         let text = std::fs::read_to_string(&file).unwrap();
         let here = which("true").unwrap().display().to_string();
         std::fs::write(&file, text.replace("/usr/bin/pgsteer", &here)).unwrap();
-        // It also speaks of units of this machine that these depend on.
-        let (_, told) = verdict("systemd-analyze", &["verify", "--man=no"], &file);
-        let of_unit: Vec<&str> = told.lines().filter(|line| line.contains(unit)).collect();
-        assert!(of_unit.is_empty(), "{told}");
+        // systemd-analyze also reports on other units of this machine.
+        let (_, printed) = verdict("systemd-analyze", &["verify", "--man=no"], &file);
+        let of_unit: Vec<&str> = printed.lines().filter(|line| line.contains(unit)).collect();
+        assert!(of_unit.is_empty(), "{printed}");
         let words = ["security", "--offline=yes", "--no-pager", "--threshold=20"];
-        let (is_fine, told) = verdict("systemd-analyze", &words, &file);
-        assert!(is_fine, "{told}");
+        let (is_fine, printed) = verdict("systemd-analyze", &words, &file);
+        assert!(is_fine, "{printed}");
     }
     let wrong = folder.join("wrong.service");
     std::fs::write(&wrong, "[Service]\nExecStart=/nowhere\n").unwrap();
-    let (_, told) = verdict("systemd-analyze", &["verify", "--man=no"], &wrong);
-    assert!(told.contains("wrong.service"), "{told}");
+    let (_, printed) = verdict("systemd-analyze", &["verify", "--man=no"], &wrong);
+    assert!(printed.contains("wrong.service"), "{printed}");
 }
 
-/// The file as it is, but for its folders: a PgBouncer with it, a PostgreSQL of its own behind it, and
-/// the application's login through both.
+/// The file as rendered, except for its folders: it runs a PgBouncer with its own PostgreSQL behind
+/// it, and tests the application's login through both.
 #[test]
-fn pgbouncer_runs_with_its_file() {
+fn pgbouncer_runs_with_its_rendered_file() {
     let folder = folder("pgbouncer");
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let file = folder.join("pgsteer.toml");
@@ -328,13 +329,13 @@ fn pgbouncer_runs_with_its_file() {
         which("pgbouncer").unwrap().display(),
         include_str!("render/pgbouncer.sh")
     );
-    let told = as_postgres(&script, &ini);
-    assert_eq!(told.trim(), "app through the socket");
+    let printed = as_postgres(&script, &ini);
+    assert_eq!(printed.trim(), "app through the socket");
 }
 
-/// A database of its own, asked without being started.
+/// Uses a separate database in single-user mode.
 #[test]
-fn postgresql_reads_every_line_of_pg_hba() {
+fn postgresql_accepts_every_line_of_pg_hba() {
     let folder = folder("pg_hba");
     let mut line = words(
         "pg_hba --member n1=10.0.0.11 --member n2=fd00::12 --member n3=pg-3.invalid --patroni-port 8008 --repmgr",
@@ -348,13 +349,13 @@ fn postgresql_reads_every_line_of_pg_hba() {
         "{role}\nselect 'role ' || rolname from pg_roles where rolcanlogin and not rolsuper\n\
          select coalesce(error, 'fine') || ' ' || coalesce(user_name::text, '') from pg_hba_file_rules\n"
     );
-    let told = single_user(&rules, &query);
-    assert!(told.contains(&format!("role {ODD_USER}")), "{told}");
-    assert_eq!(told.matches("fine {").count(), 3 + 2 * 6, "{told}");
-    assert!(told.contains("größe"), "{told}");
+    let printed = single_user(&rules, &query);
+    assert!(printed.contains(&format!("role {ODD_USER}")), "{printed}");
+    assert_eq!(printed.matches("fine {").count(), 3 + 2 * 6, "{printed}");
+    assert!(printed.contains("größe"), "{printed}");
 }
 
-/// What a fresh server with these rules answers in single-user mode.
+/// The answer of a fresh server with these rules in single-user mode.
 fn single_user(rules: &str, query: &str) -> String {
     let bin = newest_bin();
     let data = format!("/tmp/pgsteer-render-{}", std::process::id());
@@ -363,12 +364,12 @@ fn single_user(rules: &str, query: &str) -> String {
         bin = bin.display()
     );
     as_postgres(&script, rules);
-    let told = as_postgres(
+    let printed = as_postgres(
         &format!("{}/postgres --single -j -D {data} postgres", bin.display()),
         &query.replace('\n', ";\n\n"),
     );
     let _ = std::fs::remove_dir_all(&data);
-    told
+    printed
 }
 
 fn newest_bin() -> PathBuf {
@@ -392,8 +393,8 @@ fn as_postgres(script: &str, input: &str) -> String {
         .unwrap();
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
-    let told = [output.stdout, output.stderr].concat();
-    let told = String::from_utf8_lossy(&told).into_owned();
-    assert!(output.status.success(), "{told}");
-    told
+    let printed = [output.stdout, output.stderr].concat();
+    let printed = String::from_utf8_lossy(&printed).into_owned();
+    assert!(output.status.success(), "{printed}");
+    printed
 }

@@ -19,7 +19,7 @@ use self::table::Row;
 use crate::usage::{Rest, at_rest};
 use crate::{bench_setup, versions};
 use pgsteer_lab::Lab;
-use pgsteer_lab::agents::{Agents, Crew, Fault};
+use pgsteer_lab::agents::{AgentProcesses, Agents, Fault};
 use pgsteer_lab::{LabOptions, PatroniVersion};
 
 const PER_SECOND: u32 = 1_000;
@@ -109,37 +109,41 @@ fn start_lab(members: usize) -> Result<Lab> {
 
 /// One agent that has nothing to do but to watch three members.
 fn resting(lab: &Lab, binary: &Path, time: Duration) -> Result<Rest> {
-    let mut crew = Crew::start(lab, "resting", 0, Agents::pgsteer(lab, binary, "", 1.0)?)?;
+    let mut agents_of_members =
+        AgentProcesses::start(lab, "resting", 0, Agents::pgsteer(lab, binary, "", 1.0)?)?;
     let primary = lab.primary()?.name.clone();
     for member in lab.members().iter().filter(|member| member.name != primary) {
-        crew.kill(&member.name)?;
+        agents_of_members.kill(&member.name)?;
     }
     std::thread::sleep(Duration::from_secs(3));
     println!("{} s at rest", time.as_secs());
-    let [rest] =
-        at_rest(&[crew.pid(&primary)?], time)?.try_into().ok().context("one was watched")?;
+    let [rest] = at_rest(&[agents_of_members.pid(&primary)?], time)?
+        .try_into()
+        .ok()
+        .context("one was watched")?;
     Ok(rest)
 }
 
 /// What answers take and cost, on a machine with one member, as the agent's is in life.
 fn answering(lab: &Lab, binary: &Path, plan: &Plan) -> Result<Answering> {
     let primary = lab.primary()?;
-    let mut ours = Crew::start(lab, "agent", 0, Agents::pgsteer(lab, binary, "", 1.0)?)?;
+    let mut ours = AgentProcesses::start(lab, "agent", 0, Agents::pgsteer(lab, binary, "", 1.0)?)?;
     let wait = "line_wait_seconds = 0";
-    let unasked = Crew::start(lab, "unasked", 1, Agents::pgsteer(lab, binary, wait, 1.0)?)?;
-    let mut blog = Crew::start(lab, "blog", 2, Agents::BlogDaemon)?;
+    let unasked =
+        AgentProcesses::start(lab, "unasked", 1, Agents::pgsteer(lab, binary, wait, 1.0)?)?;
+    let mut blog = AgentProcesses::start(lab, "blog", 2, Agents::BlogDaemon)?;
     std::thread::sleep(Duration::from_secs(3));
     let pid = ours.pid(&primary.name)?;
     let asking = Load {
-        addr: ours.post(lab, primary).agent,
+        addr: ours.addresses(lab, primary).agent,
         line: "primary\n",
         answer: "ready up",
         per_second: PER_SECOND,
         time: plan.time,
     };
-    let unasking = Load { addr: unasked.post(lab, primary).agent, line: "", ..asking };
+    let unasking = Load { addr: unasked.addresses(lab, primary).agent, line: "", ..asking };
     let asking_blog = Load {
-        addr: blog.post(lab, primary).agent,
+        addr: blog.addresses(lab, primary).agent,
         line: "",
         answer: "READY",
         per_second: BLOG_PER_SECOND,

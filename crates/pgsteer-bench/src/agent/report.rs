@@ -8,7 +8,7 @@ use super::{Answers, BARE, BLOG_PER_SECOND, CROWD, Cost, Measured, PER_SECOND};
 use crate::bars::Bars;
 use crate::clock::today;
 use crate::table::{Table, median, span};
-use pgsteer_lab::agents::{Fault, Judgement, LOOK_EVERY};
+use pgsteer_lab::agents::{Assessment, Fault, LOOK_EVERY};
 
 /// What agents are promised to need beyond the interval of the checks.
 const GRACE: Duration = Duration::from_millis(100);
@@ -54,13 +54,13 @@ connections to each. *Always* means that HAProxy was right when it had to be and
 fn bars(measured: &Measured) -> String {
     let mut bars = Bars::new();
     let ours = || measured.rows.iter().map(|row| (row, &row.judgements[0]));
-    let right = ours().filter(|(_, judged)| judged.is_right()).count();
+    let right = ours().filter(|(_, assessed)| assessed.is_right()).count();
     let all = measured.rows.len();
     let words = (format!("{right} of {all}"), right == all && all > 0);
     bars.add("rows of the fault table in which HAProxy is right in the end", "all", Some(words));
     let worst = |of: &dyn Fn(Fault) -> bool| {
         let rows = ours().filter(|(row, _)| of(row.fault));
-        rows.map(|(_, judged)| time(judged)).max()
+        rows.map(|(_, assessed)| time(assessed)).max()
     };
     let told = |worst: Option<Duration>, bar: Duration| {
         worst.filter(|time| *time < Duration::MAX).map(|time| (ms(time), time <= bar))
@@ -102,10 +102,10 @@ fn faults(rows: &[Row]) -> String {
     let mut table = Table::new(&head);
     for row in rows {
         let mut cells = vec![row.phase.to_owned(), row.right.clone()];
-        cells.extend(row.judgements.iter().map(|judged| match judged {
-            Judgement::Always => "always".to_owned(),
-            Judgement::After(time) => ms(*time),
-            Judgement::Never { status } => {
+        cells.extend(row.judgements.iter().map(|assessed| match assessed {
+            Assessment::Always => "always".to_owned(),
+            Assessment::After(time) => ms(*time),
+            Assessment::Never { status } => {
                 format!("**wrong**: {status} after {:.0} s", row.looked.as_secs_f64())
             }
         }));
@@ -188,11 +188,11 @@ fn ratio(measured: &Measured) -> Option<f64> {
     (blog > 0.0 && ours > 0.0).then(|| ours / blog)
 }
 
-fn time(judged: &Judgement) -> Duration {
-    match judged {
-        Judgement::Always => Duration::ZERO,
-        Judgement::After(time) => *time,
-        Judgement::Never { .. } => Duration::MAX,
+fn time(assessed: &Assessment) -> Duration {
+    match assessed {
+        Assessment::Always => Duration::ZERO,
+        Assessment::After(time) => *time,
+        Assessment::Never { .. } => Duration::MAX,
     }
 }
 

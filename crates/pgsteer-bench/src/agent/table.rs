@@ -9,7 +9,7 @@ use pgsteer_lab::Lab;
 use pgsteer_lab::Member;
 use pgsteer_lab::Truth;
 use pgsteer_lab::agents::{
-    Agents, Crew, Example, Fault, Haproxy, Judgement, Patience, Scene, judge,
+    AgentProcesses, Agents, Assessment, Example, Fault, Haproxy, Patience, Scene, assess,
 };
 
 const RECOMMENDED: &str = include_str!("../../../../docs/haproxy/recommended.cfg");
@@ -45,7 +45,7 @@ pub struct Row {
     pub right: String,
     /// How long it was looked at.
     pub looked: Duration,
-    pub judgements: Vec<Judgement>,
+    pub judgements: Vec<Assessment>,
 }
 
 /// All faults, one after the other.
@@ -53,28 +53,30 @@ pub fn measure(lab: &Lab, binary: &Path, faults: &[Fault]) -> Result<Vec<Row>> {
     let timeout = TIMEOUT.as_secs_f64();
     let ours = Agents::pgsteer(lab, binary, "vocabulary = 'admin'", timeout)?.pooled();
     let beside = ours.beside_haproxy(lab)?;
-    let mut crews = [
-        Crew::start(lab, "agent", 0, ours)?,
-        Crew::start(lab, "happac", 1, Agents::Happac)?,
-        Crew::start(lab, "blog", 2, Agents::BlogDaemon)?,
+    let mut agent_sets = [
+        AgentProcesses::start(lab, "agent", 0, ours)?,
+        AgentProcesses::start(lab, "happac", 1, Agents::Happac)?,
+        AgentProcesses::start(lab, "blog", 2, Agents::BlogDaemon)?,
     ];
-    let of = |text: &str, crew: &Crew| {
-        let post = |member: &Member| crew.post(lab, member);
-        let example = Example::of(text, lab, post, Some(beside.post))?;
+    let of = |text: &str, agents_of_members: &AgentProcesses| {
+        let addresses = |member: &Member| agents_of_members.addresses(lab, member);
+        let example = Example::of(text, lab, addresses, Some(beside.addresses))?;
         anyhow::Ok(named(&example.text))
     };
     let sections = [
-        of(RECOMMENDED, &crews[0])?,
-        of(SCENARIO_B, &crews[0])?.replace("listen master\n", "listen same_line\n"),
-        of(SCENARIO_B, &crews[1])?.replace("listen master\n", "listen happac\n"),
-        through_poolers(lab, of(BLOG, &crews[2])?),
+        of(RECOMMENDED, &agent_sets[0])?,
+        of(SCENARIO_B, &agent_sets[0])?.replace("listen master\n", "listen same_line\n"),
+        of(SCENARIO_B, &agent_sets[1])?.replace("listen master\n", "listen happac\n"),
+        through_poolers(lab, of(BLOG, &agent_sets[2])?),
     ]
     .concat();
     let haproxy = Haproxy::start(lab, "haproxy-faults", &sections)?;
     let mut rows = Vec::new();
     for fault in faults {
         println!("{fault}");
-        rows.extend(row(lab, &haproxy, &mut crews, *fault).with_context(|| fault.to_string())?);
+        rows.extend(
+            row(lab, &haproxy, &mut agent_sets, *fault).with_context(|| fault.to_string())?,
+        );
     }
     Ok(rows)
 }
@@ -101,10 +103,15 @@ fn named(text: &str) -> String {
     text
 }
 
-fn row(lab: &Lab, haproxy: &Haproxy, crews: &mut [Crew], fault: Fault) -> Result<Vec<Row>> {
+fn row(
+    lab: &Lab,
+    haproxy: &Haproxy,
+    agent_sets: &mut [AgentProcesses],
+    fault: Fault,
+) -> Result<Vec<Row>> {
     lab.reset()?;
-    for crew in crews.iter_mut() {
-        crew.mend(lab)?;
+    for agents_of_members in agent_sets.iter_mut() {
+        agents_of_members.restart_stopped(lab)?;
     }
     let (truth, watch) = (Truth::watch(lab)?, haproxy.watch()?);
     let backends = BACKENDS.map(|(backend, _)| backend);
@@ -112,7 +119,7 @@ fn row(lab: &Lab, haproxy: &Haproxy, crews: &mut [Crew], fault: Fault) -> Result
         Scene { lab, truth: &truth, watch: &watch, backends: &backends, patience: PATIENCE };
     scene.settle(SETTLE_LIMIT)?;
     let old = lab.primary()?.name.clone();
-    let phases = fault.happen(&scene, crews)?;
+    let phases = fault.happen(&scene, agent_sets)?;
     let log = watch.log();
     let mut rows = Vec::new();
     for phase in &phases {
@@ -122,8 +129,8 @@ fn row(lab: &Lab, haproxy: &Haproxy, crews: &mut [Crew], fault: Fault) -> Result
                 (true, false) => "old primary not up",
                 (false, _) => "new primary up",
             };
-            let each = backends.iter().map(|of| judge(&log, of, expected, phase.end));
-            let judgements: Vec<Judgement> = each.collect();
+            let each = backends.iter().map(|of| assess(&log, of, expected, phase.end));
+            let judgements: Vec<Assessment> = each.collect();
             println!("  {}, {right}: {judgements:?}", phase.name);
             let looked = phase.end.saturating_duration_since(expected.from);
             let right = right.to_owned();

@@ -171,7 +171,7 @@ fn judge(answer: Result<Row, Failure>) -> Outcome {
         Err(Failure::Sqlstate(code)) if !code.starts_with("57P") && !code.starts_with("08") => {
             Outcome::Failed(code)
         }
-        Err(failure) => Outcome::Cut(failure.word()),
+        Err(failure) => Outcome::Cut(failure.label()),
     }
 }
 
@@ -183,5 +183,5 @@ fn server(row: Row) -> Option<Server> {
 }
 
 fn word(failure: Option<Failure>) -> String {
-    failure.map_or_else(String::new, |failure| failure.word())
+    failure.map_or_else(String::new, |failure| failure.label())
 }

@@ -60,7 +60,7 @@ fn idle(contender: Contender) -> Result<Grown> {
         let mut sessions = Vec::new();
         for _ in 0..IDLE_SESSIONS {
             let client = Client::login(contender.addr).await;
-            sessions.push(client.map_err(|failure| anyhow!("no session: {}", failure.word()))?);
+            sessions.push(client.map_err(|failure| anyhow!("no session: {}", failure.label()))?);
         }
         anyhow::Ok(sessions)
     })?;

@@ -17,7 +17,7 @@ use crate::bench_setup::free_address;
 use pgsteer_lab::Lab;
 use pgsteer_lab::SUPERUSER;
 use pgsteer_lab::Spawned;
-use pgsteer_lab::agents::Beliefs;
+use pgsteer_lab::agents::ServerStates;
 use pgsteer_lab::suited;
 
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -56,7 +56,9 @@ impl Door {
         };
         let process = lab.haproxy(name, &suited(&text, socket, lab.id()))?;
         let started = Instant::now();
-        while !Beliefs::ask(socket).is_ok_and(|beliefs| beliefs.up(backend).len() == 1) {
+        while !ServerStates::ask(socket)
+            .is_ok_and(|server_states| server_states.up(backend).len() == 1)
+        {
             if started.elapsed() > START_LIMIT {
                 bail!("{name}: the standbys are not known:\n{}", process.log());
             }

@@ -14,27 +14,28 @@ use crate::processes::Part;
 use crate::rest;
 use crate::tools::EtcdApi;
 
-/// Patroni answers a switchover when it is over, or after ten seconds of its own.
+/// Patroni answers a switchover request when the switchover is over, or after its own limit of ten
+/// seconds.
 const ORDER_LIMIT: Duration = Duration::from_secs(30);
 
-/// A switchover that has been ordered and may still be under way.
+/// A switchover that was requested and may still be in progress.
 #[derive(Debug)]
 pub struct SwitchoverOrder {
-    /// Who was primary when it was ordered.
+    /// The primary at the time of the request.
     pub from: String,
     pub ordered_at: Instant,
     answer: JoinHandle<Result<()>>,
 }
 
 impl SwitchoverOrder {
-    /// Waits until Patroni says that it is over.
+    /// Waits until Patroni reports the end of the switchover.
     pub fn wait(self) -> Result<()> {
         self.answer.join().map_err(|_| anyhow!("the thread that waits for Patroni died"))?
     }
 }
 
 impl Lab {
-    /// Orders a switchover and waits until the new primary takes writes. Returns the new primary.
+    /// Requests a switchover and waits until the new primary takes writes. Returns the new primary.
     pub fn switchover(&self, to: Option<&str>) -> Result<&Member> {
         let order = self.order_switchover(to)?;
         let from = order.from.clone();
@@ -47,7 +48,7 @@ impl Lab {
         self.primary()
     }
 
-    /// Orders a switchover and returns at once.
+    /// Requests a switchover and returns at once.
     pub fn order_switchover(&self, to: Option<&str>) -> Result<SwitchoverOrder> {
         let primary = self.primary().context("a switchover needs a primary")?;
         let mut body = json!({ "leader": primary.name });
@@ -63,15 +64,15 @@ impl Lab {
         Ok(SwitchoverOrder { from: primary.name.clone(), ordered_at, answer })
     }
 
-    /// Has Patroni restart PostgreSQL; returns when it is up again.
+    /// Requests a restart of PostgreSQL from Patroni. Returns when PostgreSQL is up again.
     pub fn restart_postgres(&self, name: &str) -> Result<()> {
         let url = format!("{}/restart", self.member(name)?.patroni_url());
         rest::post(&url, &json!({}), ORDER_LIMIT)?.accepted("a restart")?;
         Ok(())
     }
 
-    /// Maintenance mode: Patroni watches and does nothing by itself. Returns when every Patroni that
-    /// answers has taken note.
+    /// Turns maintenance mode on: Patroni then takes no action by itself. Returns when every
+    /// Patroni that answers reports the pause.
     pub fn pause(&self) -> Result<()> {
         self.set_pause(true)
     }
@@ -80,24 +81,24 @@ impl Lab {
         self.set_pause(false)
     }
 
-    /// Sets or takes away the tag `noloadbalance: true`; returns when Patroni shows it.
+    /// Sets or removes the tag `noloadbalance: true`. Returns when Patroni reports the change.
     pub fn set_noloadbalance(&self, name: &str, wanted: bool) -> Result<()> {
         let member = self.member(name)?;
         self.write_patroni_yml(member, wanted)?;
         self.launcher.children.signal(member, Part::Patroni, Signal::HUP)?;
         wait_for("Patroni to take the tag", Duration::from_secs(15), || {
-            let told = told_by(member).map_err(|error| format!("{error:#}"))?;
-            let tag = told.pointer("/tags/noloadbalance").and_then(Value::as_bool);
+            let status = status_of(member).map_err(|error| format!("{error:#}"))?;
+            let tag = status.pointer("/tags/noloadbalance").and_then(Value::as_bool);
             if tag.unwrap_or(false) == wanted {
                 Ok(())
             } else {
-                Err(format!("{name} still says {told}"))
+                Err(format!("{name} still reports {status}"))
             }
         })
     }
 
-    /// The leader lock runs out now instead of at the end of its ttl, so that a test of what comes after
-    /// need not wait for 20 seconds. A Patroni that is alive would take it back at once.
+    /// Deletes the leader lock, so that a test need not wait 20 seconds for the end of its ttl. A
+    /// running Patroni that holds the lock takes it back at once.
     pub fn expire_lock(&self) -> Result<()> {
         let mut last = anyhow!("the lab has no member");
         let gone = self.members().iter().any(|member| {
@@ -125,32 +126,32 @@ impl Lab {
             let late = self
                 .members()
                 .iter()
-                .find(|member| told_by(member).is_ok_and(|told| is_paused(&told) != wanted));
+                .find(|member| status_of(member).is_ok_and(|status| is_paused(&status) != wanted));
             late.map_or(Ok(()), |member| Err(format!("{} has not", member.name)))
         })
     }
 
-    /// Whether the cluster is in maintenance mode, as written in etcd. What a Patroni itself believes is
-    /// a loop old, and nothing yet when it has just been started.
+    /// Returns whether the cluster is in maintenance mode, as stored in etcd. A Patroni's own state
+    /// can be one loop old, and is empty just after its start.
     pub fn is_paused(&self) -> Result<bool> {
         let mut last = anyhow!("no Patroni answers");
         for url in self.patroni_urls() {
             let asked = rest::get(&format!("{url}/config"), ANSWER_LIMIT);
             match asked.and_then(|answer| answer.accepted("a look at the configuration")?.json()) {
-                Ok(told) => return Ok(is_paused(&told)),
+                Ok(status) => return Ok(is_paused(&status)),
                 Err(error) => last = error,
             }
         }
         Err(last)
     }
 
-    /// What the member's own `/patroni` says.
-    pub fn patroni_says(&self, name: &str) -> Result<Value> {
-        told_by(self.member(name)?)
+    /// The answer of the member's own `/patroni`.
+    pub fn patroni_status(&self, name: &str) -> Result<Value> {
+        status_of(self.member(name)?)
     }
 
-    /// The first Patroni's `/cluster` that answers.
-    pub fn cluster_says(&self) -> Result<Value> {
+    /// The answer of `/cluster` from the first Patroni that responds.
+    pub fn cluster_status(&self) -> Result<Value> {
         for url in self.patroni_urls() {
             if let Ok(answer) = rest::get(&format!("{url}/cluster"), ANSWER_LIMIT) {
                 return answer.json();
@@ -160,7 +161,7 @@ impl Lab {
     }
 }
 
-/// At the member's own etcd, by the API through which Patroni has put the lock there.
+/// Deletes the lock at the member's own etcd, with the API that Patroni used to write it.
 fn drop_lock(member: &Member, api: EtcdApi) -> Result<()> {
     const LIMIT: Duration = Duration::from_secs(5);
     let etcd = format!("http://{}", member.etcd_addr());
@@ -170,22 +171,22 @@ fn drop_lock(member: &Member, api: EtcdApi) -> Result<()> {
             rest::delete(&url, LIMIT)?.accepted("to drop the lock")?;
         }
         EtcdApi::V3 => {
-            // "/service/lab/leader", as the JSON of etcd's gateway wants it.
+            // The key "/service/lab/leader" in base64, as etcd's JSON gateway requires.
             let key = json!({ "key": "L3NlcnZpY2UvbGFiL2xlYWRlcg==" });
             let answer = rest::post(&format!("{etcd}/v3/kv/deleterange"), &key, LIMIT)?;
-            let told = answer.accepted("to drop the lock")?.json()?;
-            if told["deleted"] != "1" {
-                bail!("there was no lock to drop: {told}");
+            let status = answer.accepted("to drop the lock")?.json()?;
+            if status["deleted"] != "1" {
+                bail!("there was no lock to drop: {status}");
             }
         }
     }
     Ok(())
 }
 
-fn told_by(member: &Member) -> Result<Value> {
+fn status_of(member: &Member) -> Result<Value> {
     rest::get(&format!("{}/patroni", member.patroni_url()), ANSWER_LIMIT)?.json()
 }
 
-fn is_paused(told: &Value) -> bool {
-    told.get("pause").and_then(Value::as_bool).unwrap_or(false)
+fn is_paused(status: &Value) -> bool {
+    status.get("pause").and_then(Value::as_bool).unwrap_or(false)
 }

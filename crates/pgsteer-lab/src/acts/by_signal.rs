@@ -1,4 +1,4 @@
-//! Acts on processes: kill, stop, go on, start again.
+//! Acts on processes: kill, stop, continue, start again.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -12,20 +12,20 @@ use crate::patience::wait_for;
 use crate::processes::{LAB_VARIABLE, PART_VARIABLE, Part};
 
 impl Lab {
-    /// The machine dies: SIGKILL of all of the member but etcd.
+    /// Simulates a crash of the machine: SIGKILL to all processes of the member except etcd.
     pub fn crash(&self, name: &str) -> Result<()> {
         self.kill_parts(name, &Part::ALL_BUT_ETCD, "crash")
     }
 
-    /// The machine comes back: starts Patroni, which starts PostgreSQL, and PgBouncer. Returns at once;
-    /// wait for health if it matters.
+    /// Simulates the return of the machine: starts Patroni, which starts PostgreSQL, and PgBouncer.
+    /// Returns at once; wait for health if the test needs it.
     pub fn revive(&self, name: &str) -> Result<()> {
         self.start_part(name, Part::Patroni)?;
         self.start_part(name, Part::PgBouncer)
     }
 
-    /// The machine hangs: SIGSTOP of all of the member but etcd. Its sockets stay open and say nothing;
-    /// the kernel even goes on to accept new connections.
+    /// Simulates a hung machine: SIGSTOP to all processes of the member except etcd. Its sockets
+    /// stay open and send nothing. The kernel still accepts new connections.
     pub fn freeze(&self, name: &str) -> Result<()> {
         self.stop_parts(name, &Part::ALL_BUT_ETCD, "freeze")
     }
@@ -42,14 +42,14 @@ impl Lab {
         self.start_part(name, Part::PgBouncer)
     }
 
-    /// Somebody has the member's PgBouncer lead to another server and reloads it. Sessions that are
-    /// there go on to where they were led before.
+    /// Changes the server that the member's PgBouncer leads to, and reloads PgBouncer. Existing
+    /// sessions keep their server.
     pub fn lead_pgbouncer(&self, name: &str, to: SocketAddr) -> Result<()> {
         let member = self.member(name)?;
         self.write_pgbouncer_ini(member, to)?;
         match self.launcher.children.is_running(member, Part::PgBouncer) {
             true => self.launcher.children.signal(member, Part::PgBouncer, Signal::HUP),
-            // It reads the file when it starts.
+            // A stopped PgBouncer reads the file when it starts.
             false => Ok(()),
         }
     }
@@ -59,7 +59,8 @@ impl Lab {
         self.start_pgbouncer(name)
     }
 
-    /// PgBouncer alone hangs: its listener still accepts, and nobody answers.
+    /// Freezes PgBouncer alone: the kernel still accepts connections, and PgBouncer does not
+    /// answer.
     pub fn freeze_pgbouncer(&self, name: &str) -> Result<()> {
         self.stop_parts(name, &[Part::PgBouncer], "freeze PgBouncer")
     }
@@ -68,7 +69,7 @@ impl Lab {
         self.continue_parts(name, &[Part::PgBouncer], "thaw PgBouncer")
     }
 
-    /// Patroni alone dies; PostgreSQL goes on, and the leader lock runs out after its ttl.
+    /// Kills Patroni alone. PostgreSQL keeps running, and the leader lock expires after its ttl.
     pub fn kill_patroni(&self, name: &str) -> Result<()> {
         self.kill_parts(name, &[Part::Patroni], "kill Patroni")
     }
@@ -77,14 +78,15 @@ impl Lab {
         self.start_part(name, Part::Patroni)
     }
 
-    /// Patroni is asked to stop, and its entry in the cluster's list goes with it. It stops PostgreSQL
-    /// as well, unless the cluster is paused. Returns when nobody lists the member any more.
+    /// Stops Patroni with SIGTERM, which also removes its entry from the cluster's member list.
+    /// Patroni stops PostgreSQL as well, unless the cluster is paused. Returns when no Patroni
+    /// lists the member.
     pub fn stop_patroni(&self, name: &str) -> Result<()> {
         let member = self.member(name)?;
         self.launcher.children.signal(member, Part::Patroni, Signal::TERM)?;
         wait_for("the member to leave", Duration::from_secs(30), || {
-            let told = self.cluster_says().map_err(|error| format!("{error:#}"))?;
-            let members = told["members"].as_array().cloned().unwrap_or_default();
+            let status = self.cluster_status().map_err(|error| format!("{error:#}"))?;
+            let members = status["members"].as_array().cloned().unwrap_or_default();
             match members.iter().any(|listed| listed["name"] == *member.name) {
                 true => Err(format!("{name} is still listed")),
                 false => Ok(()),
@@ -100,7 +102,8 @@ impl Lab {
         self.continue_parts(name, &[Part::Patroni], "thaw Patroni")
     }
 
-    /// PostgreSQL alone hangs: its listener still accepts, and nobody answers.
+    /// Freezes PostgreSQL alone: the kernel still accepts connections, and PostgreSQL does not
+    /// answer.
     pub fn freeze_postgres(&self, name: &str) -> Result<()> {
         self.stop_parts(name, &[Part::Postgres], "freeze PostgreSQL")
     }
@@ -109,8 +112,9 @@ impl Lab {
         self.continue_parts(name, &[Part::Postgres], "thaw PostgreSQL")
     }
 
-    /// The replica goes on to receive and stops to replay, so its lag grows with every write. Not by
-    /// pg_wal_replay_pause(), because Patroni resumes that within seconds.
+    /// Stops replay on a replica while it still receives WAL, so that its lag grows with every
+    /// write. This does not use pg_wal_replay_pause(), because Patroni resumes replay within
+    /// seconds.
     pub fn wal_replay_pause(&self, name: &str) -> Result<()> {
         self.signal_replay(name, Signal::STOP)
     }
@@ -127,7 +131,7 @@ impl Lab {
         kill_process(pid, signal).with_context(|| format!("cannot signal the replay of {name}"))
     }
 
-    /// PostgreSQL alone stops at once (immediate mode). Patroni starts it again.
+    /// Stops PostgreSQL alone, in immediate mode. Patroni starts it again.
     pub fn stop_postgres(&self, name: &str) -> Result<()> {
         let member = self.member(name)?;
         let pid_file = member.data_folder().join("postmaster.pid");
@@ -146,8 +150,8 @@ impl Lab {
             .with_context(|| format!("cannot stop PostgreSQL of {name}"))
     }
 
-    /// PostgreSQL alone comes back as a standby of nobody, as after a restore that was not finished.
-    /// Patroni would put that right, so pause it first.
+    /// Restarts PostgreSQL alone as a standby without a primary, as after an unfinished restore.
+    /// Patroni would correct that, so pause the cluster first.
     pub fn restart_as_standby(&self, name: &str) -> Result<()> {
         let member = self.member(name)?;
         let data = member.data_folder();
@@ -155,7 +159,7 @@ impl Lab {
         std::fs::write(&signal, "")
             .with_context(|| format!("cannot write {}", signal.display()))?;
         self.launcher.account.own(&signal)?;
-        // It takes over the options of the server that runs.
+        // pg_ctl reuses the options of the running server.
         let mut words = self.launcher.within(member);
         words.push(self.postgres_bin().join("pg_ctl").display().to_string());
         let output = Command::new(&words[0])

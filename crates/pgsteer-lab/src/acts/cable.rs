@@ -7,8 +7,8 @@ use crate::namespaces;
 use crate::options::Network;
 
 impl Lab {
-    /// Pulls the member's cable: the other members, its etcd's peers and the host all lose it, and
-    /// packets vanish without a word. Needs [`Network::Namespaces`].
+    /// Unplugs the member from the network: the other members, its etcd peers and the host lose
+    /// their connection to it, and packets are dropped silently. Needs [`Network::Namespaces`].
     pub fn partition(&self, name: &str) -> Result<()> {
         self.needs_cables("partition")?;
         namespaces::unplug(&self.id, &self.member(name)?.name)

@@ -7,27 +7,27 @@ use anyhow::{Context, Result, bail};
 use crate::lab::Lab;
 use crate::options::Network;
 
-/// What can be typed, with a word on each.
+/// The available acts, each with a short description.
 pub const ACTS_HELP: &str = "  \
-  status                     who is primary, and what ails whom
-  switchover [NAME]          to NAME, or to whom Patroni likes
-  crash NAME, revive NAME    SIGKILL of all of a member but etcd; start it again
-  freeze NAME, thaw NAME     SIGSTOP of the same; SIGCONT
-  partition NAME, heal NAME  pull the member's cable; needs --network namespaces
+  status                     the primary, and what is wrong with each member
+  switchover [NAME]          to NAME, or to the member that Patroni chooses
+  crash NAME, revive NAME    SIGKILL to all of a member except etcd; start it again
+  freeze NAME, thaw NAME     SIGSTOP to the same processes; SIGCONT
+  partition NAME, heal NAME  cut the member's network; needs --network namespaces
   stop-pgbouncer NAME, start-pgbouncer NAME
   lead-pgbouncer NAME OTHER  to OTHER's PostgreSQL; OTHER may be NAME, or `nowhere`
   kill-patroni NAME, start-patroni NAME, freeze-patroni NAME, thaw-patroni NAME
   stop-postgres NAME, freeze-postgres NAME, thaw-postgres NAME, restart-postgres NAME
   restart-as-standby NAME    PostgreSQL comes back in recovery; pause first
   pause, resume              Patroni's maintenance mode
-  promote NAME               pg_promote() behind Patroni's back
+  promote NAME               pg_promote() without Patroni
   noloadbalance NAME on|off  the tag
   pause-replay NAME, resume-replay NAME
   reset                      undo everything and wait until the cluster is healthy
 ";
 
 impl Lab {
-    /// Performs one act and returns what there is to say about it.
+    /// Performs one act and returns its output.
     pub fn act(&self, line: &str) -> Result<String> {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words.as_slice() {
@@ -46,7 +46,7 @@ impl Lab {
                 self.lead_pgbouncer(name, self.member(other)?.postgres_addr())
             }
             [act, name] => self.act_on(act, name),
-            _ => bail!("cannot understand {line:?}; what there is:\n{ACTS_HELP}"),
+            _ => bail!("the act {line:?} is not valid; the available acts are:\n{ACTS_HELP}"),
         }?;
         Ok("done".to_owned())
     }
@@ -73,7 +73,7 @@ impl Lab {
             "promote" => self.promote_by_hand(name),
             "pause-replay" => self.wal_replay_pause(name),
             "resume-replay" => self.wal_replay_resume(name),
-            _ => bail!("there is no act {act:?}; what there is:\n{ACTS_HELP}"),
+            _ => bail!("there is no act {act:?}; the available acts are:\n{ACTS_HELP}"),
         }
     }
 
@@ -86,9 +86,9 @@ impl Lab {
         let mut text = String::new();
         let writable = self.writable();
         let ailments = self.ailments();
-        // Without a primary nothing is known of the members one by one.
-        let nobody = ailments.iter().any(|ailment| ailment.member == "all");
-        let otherwise = if nobody { "" } else { "well" };
+        // Without a primary, the state of the single members is unknown.
+        let no_primary = ailments.iter().any(|ailment| ailment.member == "all");
+        let otherwise = if no_primary { "" } else { "well" };
         for member in self.members() {
             let role = if writable.iter().any(|each| each.name == member.name) {
                 "takes writes"
@@ -108,7 +108,7 @@ impl Lab {
         text.trim_end().to_owned()
     }
 
-    /// The addresses and DSNs of everything, for a person who wants to look around.
+    /// The addresses and DSNs of all parts, for an interactive user.
     pub fn directory(&self) -> Result<String> {
         let primary = self.primary().context("the lab is not healthy")?;
         let mut text = String::new();

@@ -1,4 +1,4 @@
-//! What one can do to a lab. Every act says in its error what failed.
+//! The acts on a lab. The error of each act names what failed.
 
 mod by_patroni;
 mod by_signal;

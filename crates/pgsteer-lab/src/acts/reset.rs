@@ -1,4 +1,4 @@
-//! Back to health, whatever was done before.
+//! Resets the lab to health, whatever acts came before.
 
 use std::process::Command;
 use std::time::Duration;
@@ -12,18 +12,19 @@ use crate::options::Network;
 use crate::patience::wait_for;
 use crate::processes::Part;
 
-/// More than the leader lock lives, so that a cluster without a primary can still elect one.
+/// Longer than the leader lock's ttl, so that a cluster without a primary can still elect one.
 const PATIENCE: Duration = Duration::from_secs(45);
 
 impl Lab {
-    /// Undoes all acts and waits until the cluster is healthy. A member that does not come back by
-    /// itself is made anew.
+    /// Undoes all acts and waits until the cluster is healthy. A member that does not recover by
+    /// itself is rebuilt.
     pub fn reset(&self) -> Result<()> {
         if self.reset_within(PATIENCE).is_ok() {
             return Ok(());
         }
         for ailment in self.ailments() {
-            // Without a primary there is nothing to copy from, and the ailment is not one member's.
+            // Without a primary there is no source for a copy, and the ailment belongs to no single
+            // member.
             if self.member(&ailment.member).is_ok() {
                 self.reinit(&ailment.member)?;
             }
@@ -31,7 +32,8 @@ impl Lab {
         self.wait_healthy(PATIENCE).context("reset has failed")
     }
 
-    /// The same for those who would rather start a new lab than wait for longer than this.
+    /// Same as [`Lab::reset`] with a time limit, for callers that start a new lab instead of
+    /// waiting longer.
     pub fn reset_within(&self, limit: Duration) -> Result<()> {
         for member in self.members() {
             self.undo_acts(member)
@@ -47,7 +49,7 @@ impl Lab {
         self.wait_healthy(limit)
     }
 
-    /// Throws the member's data away and lets Patroni copy it from the primary.
+    /// Deletes the member's data; Patroni then copies it from the primary.
     pub fn reinit(&self, name: &str) -> Result<()> {
         let member = self.member(name)?;
         self.kill_parts(name, &[Part::Patroni, Part::Postgres], "stop")?;
@@ -64,7 +66,7 @@ impl Lab {
         let yml = std::fs::read_to_string(member.folder.join("patroni.yml")).unwrap_or_default();
         if yml.contains("noloadbalance: true") {
             self.write_patroni_yml(member, false)?;
-            // A Patroni that does not run reads the file when it starts below.
+            // A stopped Patroni reads the file when it starts below.
             let running = self.launcher.children.is_running(member, Part::Patroni);
             if running {
                 self.set_noloadbalance(name, false)?;
@@ -84,7 +86,8 @@ impl Lab {
 
 fn remove_data(member: &Member) -> Result<()> {
     let data = member.data_folder();
-    // A killed postmaster leaves a System V segment; line 7 of its pid file has the key and the id.
+    // A killed postmaster leaves a System V shared memory segment. Line 7 of its pid file has the
+    // key and the id.
     if let Ok(text) = std::fs::read_to_string(data.join("postmaster.pid"))
         && let Some(line) = text.lines().nth(6)
         && let Some(segment) = line.split_whitespace().nth(1)

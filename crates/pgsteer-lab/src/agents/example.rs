@@ -1,20 +1,20 @@
-//! The example configurations of docs/haproxy, word for word, at the addresses of a lab.
+//! The example configurations of docs/haproxy, unchanged except for the addresses of a lab.
 
 use std::net::SocketAddr;
 
 use anyhow::{Result, ensure};
 
-use super::crew::Post;
+use super::agent_processes::AgentAddresses;
 use super::haproxy::free_address;
 use crate::lab::Lab;
 use crate::member::Member;
 
 /// The members' addresses in the examples, without the last digit, which is the member's number.
 const NODE: &str = "10.132.200.20";
-/// Where HAProxy runs, with a pgsteer beside it.
+/// The address of HAProxy in the examples. A pgsteer runs on the same machine.
 const FRONT: &str = "10.132.200.200";
 
-/// What is meant in seconds would take a test minutes.
+/// Shorter intervals: with the intervals of the examples a test would take minutes.
 const QUICKER: [(&str, &str); 4] = [
     ("inter 3s fastinter 1s fall 3 rise 4", "inter 300ms fall 1 rise 1"),
     ("inter 1s fall 2 rise 2", "inter 300ms fall 1 rise 1"),
@@ -26,20 +26,20 @@ const QUICKER: [(&str, &str); 4] = [
 #[derive(Debug)]
 pub struct Example {
     pub text: String,
-    /// Where its clients that write connect.
+    /// The address for clients that write.
     pub write: SocketAddr,
-    /// Where its clients that read connect, if there are any.
+    /// The address for clients that read, if the example has one.
     pub read: SocketAddr,
 }
 
 impl Example {
-    /// `text` with the lab's addresses. `post` tells where the agent of a member is, `front` where
-    /// the one beside HAProxy is.
+    /// `text` with the lab's addresses. `addresses_of` returns the addresses of a member's agent,
+    /// `front` has the addresses of the agent beside HAProxy.
     pub fn of(
         text: &str,
         lab: &Lab,
-        post: impl Fn(&Member) -> Post,
-        front: Option<Post>,
+        addresses: impl Fn(&Member) -> AgentAddresses,
+        front: Option<AgentAddresses>,
     ) -> Result<Self> {
         let (write, read) = (free_address()?, free_address()?);
         let uncommented = text.lines().filter(|line| !line.starts_with('#'));
@@ -50,13 +50,13 @@ impl Example {
             put(format!("{here}:5001"), read.to_string());
         }
         for (number, member) in (1..).zip(lab.members()) {
-            let Post { agent, pages } = post(member);
+            let AgentAddresses { agent, pages } = addresses(member);
             let node = format!("{NODE}{number}");
             put(format!("{node}:5432"), member.postgres_addr().to_string());
             put(format!("{node}:6432"), member.pgbouncer_addr().to_string());
             put(format!("{node}:5555"), agent.to_string());
             put(format!("agent-addr {node} agent-port 5555"), at_agent(agent));
-            // Where a server is asked at its own address, only the port is named.
+            // A server that is checked at its own address names only the port.
             put("check port 7000".to_owned(), format!("check port {}", pages.port()));
             put("agent-port 5555 inter".to_owned(), format!("agent-port {} inter", agent.port()));
             put("port 8008".to_owned(), format!("port {}", member.patroni_port));
@@ -70,12 +70,12 @@ impl Example {
         Ok(Self { text, write, read })
     }
 
-    /// With intervals that suit a test.
+    /// The same example with intervals that suit a test.
     pub fn quicker(self) -> Self {
         self.renamed(&QUICKER)
     }
 
-    /// The same under other names, so that several examples go into one HAProxy.
+    /// The same example with other names, so that several examples fit into one HAProxy.
     pub fn renamed(mut self, names: &[(&str, &str)]) -> Self {
         for (theirs, ours) in names {
             self.text = self.text.replace(theirs, ours);

@@ -1,5 +1,5 @@
-//! The faults of the table in docs/AGENT.md: what is done to the primary's node, and what HAProxy
-//! ought to believe from which moment on.
+//! The faults of the table in docs/AGENT.md: the act on the primary's node, and the state that
+//! HAProxy must show from a given time on.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -7,23 +7,23 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use super::belief::Watch;
-use super::crew::Crew;
-use super::judgement::judge;
-use super::puppet::{NONSENSE, Puppet};
+use super::agent_processes::AgentProcesses;
+use super::assessment::assess;
+use super::fake_patroni::{FakePatroni, INCOMPLETE_JSON};
+use super::server_states::StateWatch;
 use crate::lab::Lab;
 use crate::truth::{Standing, Truth};
 
-/// Longer than the cluster needs for whatever it does by itself.
+/// Longer than any reaction of the cluster itself.
 const CLUSTER_LIMIT: Duration = Duration::from_secs(40);
 
-/// What is done to the node of the primary.
+/// The act on the node of the primary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
     Switchover,
     PatroniDown,
     PatroniHung,
-    PatroniNonsense,
+    PatroniInvalid,
     PostgresDown,
     PostgresHung,
     PostgresInRecovery,
@@ -34,42 +34,42 @@ pub enum Fault {
     AgentKilled,
 }
 
-/// What HAProxy should believe of one server.
+/// The state that HAProxy must show for one server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expected {
-    /// The member; every backend of the scene names its servers after them.
+    /// The member. Each backend of the scene names its servers after the members.
     pub server: String,
     pub up: bool,
-    /// From when on that is the truth.
+    /// The time from which this state is correct.
     pub from: Instant,
 }
 
-/// A part of a fault, with one truth.
+/// A part of a fault, during which the correct state does not change.
 #[derive(Debug, Clone)]
 pub struct Phase {
-    /// As it stands in the table.
+    /// The name in the table.
     pub name: &'static str,
     pub expected: Vec<Expected>,
-    /// When the look at it was over.
+    /// The time at which the observation ended.
     pub end: Instant,
 }
 
-/// How long each phase is looked at.
+/// How long each phase is observed.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
-    /// So long in any case, because what is right now may yet become wrong.
+    /// The least time, because a state that is correct now can still become wrong.
     pub least: Duration,
-    /// So long if it is not right before.
+    /// The longest time, if the state is not correct before.
     pub most: Duration,
 }
 
-/// All that takes part.
+/// The cluster, the observers and the backends of one run.
 #[derive(Debug)]
 pub struct Scene<'a> {
     pub lab: &'a Lab,
     pub truth: &'a Truth,
-    pub watch: &'a Watch,
-    /// Those that are waited for.
+    pub watch: &'a StateWatch,
+    /// The backends whose states are waited for.
     pub backends: &'a [&'a str],
     pub patience: Patience,
 }
@@ -79,7 +79,7 @@ impl Fault {
         Self::Switchover,
         Self::PatroniDown,
         Self::PatroniHung,
-        Self::PatroniNonsense,
+        Self::PatroniInvalid,
         Self::PostgresDown,
         Self::PostgresHung,
         Self::PostgresInRecovery,
@@ -90,9 +90,10 @@ impl Fault {
         Self::AgentKilled,
     ];
 
-    /// The time that has to pass before pgsteer can notice it at all, where a server is taken for hung
-    /// that has not answered within `timeout`; at rest it is asked every 250 ms. Through a pooler it logs in afresh every 5 s, or a tenth later. If an agent is
-    /// gone, it is the check beside it that HAProxy hears, in the second second.
+    /// The time that has to pass before pgsteer can notice the fault at all. A server counts as
+    /// hung if it does not answer within `timeout`; a calm cluster is probed every 250 ms. Through
+    /// a pooler pgsteer logs in again every 5 s, or a tenth later. After the end of an agent
+    /// process HAProxy relies on the health check beside it, which reacts in the second second.
     pub fn notice(self, timeout: Duration) -> Duration {
         match self {
             Self::PostgresHung => Duration::from_millis(250) + timeout,
@@ -102,9 +103,13 @@ impl Fault {
         }
     }
 
-    /// Lets it happen, on a healthy cluster that HAProxy is right about. Undoing is [`Lab::reset`]
-    /// and [`Crew::mend`].
-    pub fn happen(self, scene: &Scene<'_>, crews: &mut [Crew]) -> Result<Vec<Phase>> {
+    /// Causes the fault on a healthy cluster whose states HAProxy shows correctly. [`Lab::reset`]
+    /// and [`AgentProcesses::restart`] undo it.
+    pub fn happen(
+        self,
+        scene: &Scene<'_>,
+        agent_sets: &mut [AgentProcesses],
+    ) -> Result<Vec<Phase>> {
         let old = scene.lab.primary()?.name.clone();
         match self {
             Self::Switchover => Ok(vec![scene.switchover("switchover", &old)?]),
@@ -116,11 +121,14 @@ impl Fault {
                 scene.lab.freeze_patroni(&old)?;
                 scene.without_patroni(&old, "Patroni hung", "Patroni hung, another is promoted")
             }
-            Self::PatroniNonsense => {
+            Self::PatroniInvalid => {
                 scene.lab.kill_patroni(&old)?;
-                let _nonsense = Puppet::say(scene.lab.member(&old)?.patroni_addr(), NONSENSE)?;
-                let names =
-                    ["Patroni talks nonsense", "Patroni talks nonsense, another is promoted"];
+                let _fake =
+                    FakePatroni::start(scene.lab.member(&old)?.patroni_addr(), INCOMPLETE_JSON)?;
+                let names = [
+                    "Patroni answers invalid JSON",
+                    "Patroni answers invalid JSON, another is promoted",
+                ];
                 scene.without_patroni(&old, names[0], names[1])
             }
             Self::PostgresDown => scene.postgres_down(&old),
@@ -158,7 +166,7 @@ impl Fault {
                     |_, _| Ok(()),
                 )
             }
-            Self::AgentKilled => scene.agent_killed(&old, crews),
+            Self::AgentKilled => scene.agent_killed(&old, agent_sets),
         }
     }
 }
@@ -169,7 +177,7 @@ impl fmt::Display for Fault {
             Self::Switchover => "switchover",
             Self::PatroniDown => "Patroni down",
             Self::PatroniHung => "Patroni hung",
-            Self::PatroniNonsense => "Patroni talks nonsense",
+            Self::PatroniInvalid => "Patroni answers invalid JSON",
             Self::PostgresDown => "PostgreSQL down",
             Self::PostgresHung => "PostgreSQL hung",
             Self::PostgresInRecovery => "PostgreSQL in recovery",
@@ -183,7 +191,7 @@ impl fmt::Display for Fault {
 }
 
 impl Scene<'_> {
-    /// The new one is up from its first write on, the old one is not from its last.
+    /// The new primary is up from its first write on; the old one is not up from its last write on.
     fn switchover(&self, name: &'static str, old: &str) -> Result<Phase> {
         let began = Instant::now();
         let order = self.lab.order_switchover(None)?;
@@ -197,8 +205,8 @@ impl Scene<'_> {
         Ok(self.look(name, vec![not_up(old, ceased.at), up(&new.member, new.at)]))
     }
 
-    /// PostgreSQL goes on without its Patroni until the cluster has another primary; the old one
-    /// does not hear of that, and goes on to take writes.
+    /// PostgreSQL runs on without its Patroni until the cluster has another primary. The old
+    /// primary gets no notice of that and keeps taking writes.
     fn without_patroni(
         &self,
         old: &str,
@@ -212,7 +220,7 @@ impl Scene<'_> {
         Ok(vec![first, self.look(rivalled, expected)])
     }
 
-    /// In maintenance mode, because Patroni would start it again at once.
+    /// Runs in maintenance mode, because Patroni would otherwise start PostgreSQL again at once.
     fn postgres_down(&self, old: &str) -> Result<Vec<Phase>> {
         self.lab.pause()?;
         self.lab.stop_postgres(old)?;
@@ -228,7 +236,7 @@ impl Scene<'_> {
         Ok(vec![phase])
     }
 
-    /// The primary comes back as a standby, and nobody takes its place.
+    /// The primary restarts as a standby, and the cluster elects no new primary.
     fn postgres_in_recovery(&self, old: &str) -> Result<Vec<Phase>> {
         self.lab.pause()?;
         let began = Instant::now();
@@ -238,12 +246,13 @@ impl Scene<'_> {
         let ceased = log.iter().find(|event| event.member == old && event.at > began);
         let ceased = ceased.context("the primary has not been seen to cease")?;
         let phase = self.look("PostgreSQL in recovery", vec![not_up(old, ceased.at)]);
-        // Patroni would take long to decide who shall be primary now.
+        // Without this promotion Patroni takes long to choose the next primary.
         self.lab.promote_by_hand(old)?;
         Ok(vec![phase])
     }
 
-    /// Somebody has changed its file. A reload leaves the sessions that are there where they are.
+    /// Changes PgBouncer's file and reloads it. A reload keeps the existing sessions on their
+    /// server.
     fn pooler_astray(
         &self,
         name: &'static str,
@@ -262,22 +271,22 @@ impl Scene<'_> {
         Ok(replicas.first().context("there is no replica")?.postgres_addr())
     }
 
-    fn agent_killed(&self, old: &str, crews: &mut [Crew]) -> Result<Vec<Phase>> {
-        for crew in crews {
-            crew.kill(old)?;
+    fn agent_killed(&self, old: &str, agent_sets: &mut [AgentProcesses]) -> Result<Vec<Phase>> {
+        for agents_of_members in agent_sets {
+            agents_of_members.kill(old)?;
         }
         let first = self.look("agent killed", vec![up(old, Instant::now())]);
         Ok(vec![first, self.switchover("agent killed, then switchover", old)?])
     }
 
-    /// Waits until all backends are right, or for as long as patience lasts.
+    /// Waits until all backends show the expected state, or until the time limits of [`Patience`].
     fn look(&self, name: &'static str, expected: Vec<Expected>) -> Phase {
         let began = Instant::now();
         loop {
             let now = Instant::now();
             let log = self.watch.log();
             let is_right = self.backends.iter().all(|backend| {
-                expected.iter().all(|each| judge(&log, backend, each, now).is_right())
+                expected.iter().all(|each| assess(&log, backend, each, now).is_right())
             });
             let passed = now - began;
             if passed >= self.patience.most || (is_right && passed >= self.patience.least) {
@@ -287,10 +296,10 @@ impl Scene<'_> {
         }
     }
 
-    /// Waits until every backend has the primary up and nobody else.
+    /// Waits until every backend has the primary up and no other server.
     pub fn settle(&self, limit: Duration) -> Result<()> {
         let primary = self.lab.primary()?.name.clone();
-        crate::patience::wait_for("HAProxy to be right about everybody", limit, || {
+        crate::patience::wait_for("HAProxy to show the right state of each server", limit, || {
             let now = self.watch.now();
             let wrong = self.backends.iter().find(|backend| now.up(backend) != [&*primary]);
             wrong.map_or(Ok(()), |backend| {

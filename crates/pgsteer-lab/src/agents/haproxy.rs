@@ -1,11 +1,11 @@
-//! A HAProxy whose beliefs can be read.
+//! A HAProxy whose server states can be read.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::belief::{Beliefs, Watch};
+use super::server_states::{ServerStates, StateWatch};
 use crate::lab::Lab;
 use crate::spawned::Spawned;
 
@@ -19,7 +19,8 @@ pub struct Haproxy {
 }
 
 impl Haproxy {
-    /// Starts one with these sections behind `global` and `defaults`, and waits for its first word.
+    /// Starts a HAProxy with these sections after `global` and `defaults`, and waits until its
+    /// socket answers.
     pub fn start(lab: &Lab, name: &str, sections: &str) -> Result<Self> {
         let socket = free_address()?;
         let text = format!(
@@ -29,7 +30,7 @@ impl Haproxy {
         );
         let haproxy = Self { process: lab.haproxy(name, &text)?, socket };
         let deadline = Instant::now() + START_LIMIT;
-        while haproxy.beliefs().is_err() {
+        while haproxy.server_states().is_err() {
             if Instant::now() > deadline {
                 bail!("HAProxy does not answer:\n{}", haproxy.process.log());
             }
@@ -38,12 +39,12 @@ impl Haproxy {
         Ok(haproxy)
     }
 
-    pub fn beliefs(&self) -> Result<Beliefs> {
-        Beliefs::ask(self.socket)
+    pub fn server_states(&self) -> Result<ServerStates> {
+        ServerStates::ask(self.socket)
     }
 
-    pub fn watch(&self) -> Result<Watch> {
-        Watch::start(self.socket)
+    pub fn watch(&self) -> Result<StateWatch> {
+        StateWatch::start(self.socket)
     }
 
     pub fn log(&self) -> String {
@@ -51,7 +52,7 @@ impl Haproxy {
     }
 }
 
-/// An address of this machine that nobody listens on.
+/// An address of this machine without a listener.
 pub fn free_address() -> Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port")?;
     listener.local_addr().context("no free port")

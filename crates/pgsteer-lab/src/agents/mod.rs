@@ -1,20 +1,21 @@
-//! HAProxy and whatever answers its agent-checks: pgsteer, or stand-ins for what people use today.
+//! HAProxy, and the programs that answer its agent-checks: pgsteer, or stand-ins for the programs
+//! in use today.
 //!
-//! The end-to-end tests and `bench-agent` share this: the same HAProxy, the same faults, the same
-//! judgement, so that the table in docs/AGENT.md is what the tests prove.
+//! The end-to-end tests and `bench-agent` share this code: the same HAProxy, the same faults, the
+//! same rules. So the tests prove the table in docs/AGENT.md.
 
-mod belief;
-mod crew;
+mod agent_processes;
+mod assessment;
 mod example;
+mod fake_patroni;
 mod fault;
 mod haproxy;
-mod judgement;
-mod puppet;
+mod server_states;
 
-pub use belief::{Beliefs, Believed, LOOK_EVERY, Watch};
-pub use crew::{Agents, Beside, Crew, Post};
+pub use agent_processes::{AgentAddresses, AgentBesideHaproxy, AgentProcesses, Agents};
+pub use assessment::{Assessment, assess};
 pub use example::Example;
+pub use fake_patroni::FakePatroni;
 pub use fault::{Expected, Fault, Patience, Phase, Scene};
 pub use haproxy::Haproxy;
-pub use judgement::{Judgement, judge};
-pub use puppet::Puppet;
+pub use server_states::{LOOK_EVERY, ServerState, ServerStates, StateWatch};

@@ -1,4 +1,4 @@
-//! `pgsteer-lab act`: has the lab that is up do something.
+//! `pgsteer-lab act`: performs an act in the lab that is up.
 
 use std::path::PathBuf;
 
@@ -13,7 +13,7 @@ pub struct Act {
     /// The lab's folder; needed only if more than one lab is up.
     #[arg(long)]
     lab: Option<PathBuf>,
-    /// The act and what it is done to, for instance: crash n1
+    /// The act and its target, for instance: crash n1
     words: Vec<String>,
 }
 

@@ -1,5 +1,5 @@
-//! The channel between a lab that is up and `pgsteer-lab act` in another terminal: one line there, the
-//! outcome back, over a socket in the lab's folder.
+//! The channel between a lab that is up and `pgsteer-lab act` in another terminal: one line as the
+//! request, the outcome as the answer, over a socket in the lab's folder.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -13,8 +13,8 @@ const SOCKET: &str = "act.sock";
 const DONE: &str = "done";
 const FAILED: &str = "failed";
 
-/// Serves until the process ends. The threads hold the lab only while they act, so that the owner's
-/// drop is the one that ends it.
+/// Serves until the process ends. The threads hold the lab only during an act, so that the owner's
+/// drop ends the lab.
 pub fn serve(lab: &Arc<Lab>) -> Result<()> {
     let path = lab.folder().join(SOCKET);
     let listener = UnixListener::bind(&path)
@@ -24,7 +24,7 @@ pub fn serve(lab: &Arc<Lab>) -> Result<()> {
         for stream in listener.incoming().flatten() {
             let lab = lab.clone();
             std::thread::spawn(move || {
-                // The other side may have gone away; then nobody wants the answer.
+                // The other side may have disconnected; then the answer has no reader.
                 let _ = answer(&lab, stream);
             });
         }
@@ -32,7 +32,7 @@ pub fn serve(lab: &Arc<Lab>) -> Result<()> {
     Ok(())
 }
 
-/// Has the lab in `folder` perform an act.
+/// Performs an act in the lab in `folder`.
 pub fn ask(folder: &Path, act: &str) -> Result<String> {
     let mut stream = UnixStream::connect(folder.join(SOCKET))
         .with_context(|| format!("no lab is up in {}", folder.display()))?;
@@ -46,7 +46,7 @@ pub fn ask(folder: &Path, act: &str) -> Result<String> {
     }
 }
 
-/// The folders of all labs of this machine that are up.
+/// The folders of all running labs of this machine.
 pub fn labs_up() -> Vec<PathBuf> {
     let mut parents = vec![PathBuf::from("/tmp"), std::env::temp_dir()];
     parents.dedup();

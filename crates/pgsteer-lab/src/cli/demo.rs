@@ -14,10 +14,10 @@ use super::channel;
 
 #[derive(Debug, Args)]
 pub struct Demo {
-    /// End after the story; the exit code says whether all of it was true.
+    /// End after the demo; the exit code is 0 if every check of the demo passed
     #[arg(long)]
     once: bool,
-    /// Give pgsteer no login for its tether: Patroni's word alone has to do.
+    /// Give pgsteer no login for its tether: it then relies on Patroni alone
     #[arg(long)]
     without_login: bool,
     /// Which Patroni: debian (the package) or pip (a newer one).
@@ -36,9 +36,9 @@ impl Demo {
             Arc::new(Lab::start(LabOptions { patroni: self.patroni, ..LabOptions::default() })?);
         let options = DemoOptions { pgsteer, without_login: self.without_login };
         let stage = Stage::set(&lab, &options)?;
-        demo::tell(&stage)?;
+        demo::run(&stage)?;
         if self.once {
-            println!("\nThe story was true. Ending and removing everything.");
+            println!("\nEvery check passed. Ending and removing everything.");
             return Ok(());
         }
         let mut signals =
@@ -51,7 +51,7 @@ impl Demo {
 }
 
 fn beside_this_program() -> Result<PathBuf> {
-    let this = std::env::current_exe().context("cannot tell where this program is")?;
+    let this = std::env::current_exe().context("cannot find the path of this program")?;
     Ok(this.with_file_name("pgsteer"))
 }
 

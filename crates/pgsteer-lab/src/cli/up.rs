@@ -1,4 +1,4 @@
-//! `pgsteer-lab up`: starts a lab and keeps it until it is told to stop.
+//! `pgsteer-lab up`: starts a lab and keeps it until a signal ends it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -16,10 +16,10 @@ pub struct Up {
     /// Which Patroni: debian (the package) or pip (a newer one).
     #[arg(long, default_value = "pip")]
     patroni: PatroniVersion,
-    /// Where members live: loopback, or namespaces (needs root).
+    /// The members' network: loopback, or namespaces (needs root)
     #[arg(long, default_value = "loopback")]
     network: Network,
-    /// How many members, 1 to 7.
+    /// The number of members, 1 to 7
     #[arg(long, default_value_t = 3)]
     members: usize,
 }
@@ -44,7 +44,7 @@ impl Up {
     }
 }
 
-/// How to set a pgsteer in front of the lab, and what to type then.
+/// The commands that start a pgsteer in front of the lab and connect to it.
 fn front_door(lab: &Lab) -> Result<String> {
     let first = |flag: &str, urls: Vec<String>| {
         urls.first().map(|url| format!(" --{flag} {url}")).unwrap_or_default()
@@ -62,14 +62,15 @@ fn front_door(lab: &Lab) -> Result<String> {
     ))
 }
 
-/// Ctrl-C, or the system's wish that we end.
+/// Ctrl-C, or a signal of the system to end.
 pub struct EndOrder {
     waiting: Arc<AtomicBool>,
     arrived: mpsc::Receiver<()>,
 }
 
 impl EndOrder {
-    /// Until somebody waits for it, an order ends the process at once; the guardian removes what is there.
+    /// Before [`EndOrder::wait`] is called, a signal ends the process at once, and the guardian
+    /// removes everything.
     pub fn listen() -> Result<Self> {
         let mut signals =
             Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot listen for signals")?;
@@ -81,7 +82,7 @@ impl EndOrder {
                 if !is_waiting.load(Ordering::Relaxed) {
                     std::process::exit(128 + signal);
                 }
-                // Nobody listens any more when the end is already under way.
+                // The receiver is gone if the end is already in progress.
                 let _ = sender.send(());
             }
         });
@@ -90,7 +91,7 @@ impl EndOrder {
 
     pub fn wait(&self) {
         self.waiting.store(true, Ordering::Relaxed);
-        // It fails only if the thread that listens has died, and then there is nothing to wait for.
+        // It fails only if the signal thread has died, and then no signal can arrive.
         let _ = self.arrived.recv();
     }
 }

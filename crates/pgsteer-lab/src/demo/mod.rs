@@ -1,4 +1,4 @@
-//! The demo: a story told on the terminal with real output, every sentence of which is checked.
+//! The demo: a story on the terminal with real output. Each statement in it is checked.
 
 mod stage;
 mod terminal;
@@ -11,32 +11,33 @@ use anyhow::{Context, Result, bail};
 
 pub use self::stage::{Stage, StageOptions};
 use self::terminal::Terminal;
-use self::writer::{Tale, Writer};
+use self::writer::{Writer, WriterReport};
 use crate::lab::Lab;
 use crate::patience::wait_for;
 use crate::truth::Truth;
 
-/// How long the writer writes before the switchover and after it.
+/// How long the writer writes before the switchover, and again after it.
 const CALM: Duration = Duration::from_millis(1_500);
-/// Patroni needs 2 to 5 seconds here; a loaded machine more.
+/// Patroni needs 2 to 5 seconds here; a loaded machine needs more.
 const SWITCHOVER_LIMIT: Duration = Duration::from_secs(60);
-/// How long a row may take to show on a replica.
+/// How long a row may take to appear on a replica.
 const REPLAY_LIMIT: Duration = Duration::from_secs(15);
 
-/// How the demo is to go.
+/// The options of the demo.
 #[derive(Clone, Debug)]
 pub struct DemoOptions {
     /// The pgsteer to show.
     pub pgsteer: PathBuf,
-    /// Let it go by Patroni's word alone, without a login for its tether.
+    /// Rely on Patroni alone, without a login for the tether.
     pub without_login: bool,
 }
 
-/// Tells the story on the stage.
+/// Runs the demo on the stage.
 ///
 /// # Errors
-/// Whatever did not come true.
-pub fn tell(stage: &Stage<'_>) -> Result<()> {
+///
+/// The first check that failed.
+pub fn run(stage: &Stage<'_>) -> Result<()> {
     let terminal = Terminal::new(stage);
     terminal.chapter("A real cluster, and one front door");
     terminal.line(&stage.lab().directory()?);
@@ -53,7 +54,7 @@ fn write_and_read(terminal: &Terminal<'_>, lab: &Lab) -> Result<()> {
         "CREATE TABLE story (id serial PRIMARY KEY, line text, at timestamptz DEFAULT now())",
     )?;
     terminal.write("INSERT INTO story (line) VALUES ('once upon a time') RETURNING id, line, inet_server_addr() AS written_on")?;
-    // Whichever of them it is read from: before, there may not even be the table.
+    // A read can reach any replica, and before replay even the table may be missing there.
     await_replay(lab)?;
     if terminal.quiet_read("SELECT pg_is_in_recovery()")? != "t" {
         bail!("reads go to a primary");
@@ -61,11 +62,11 @@ fn write_and_read(terminal: &Terminal<'_>, lab: &Lab) -> Result<()> {
     terminal.read("SELECT id, line, inet_server_addr() AS read_on, pg_is_in_recovery() AS on_a_replica FROM story")
 }
 
-/// Waits until every replica has replayed what is written by now.
+/// Waits until every replica has replayed what is written so far.
 fn await_replay(lab: &Lab) -> Result<()> {
     let written = lab.sql(&lab.primary()?.name, "SELECT pg_current_wal_lsn()")?;
     let mut positions = written.into_iter().flatten().flatten();
-    let lsn = positions.next().context("the primary does not tell its position")?;
+    let lsn = positions.next().context("the primary returns no WAL position")?;
     let has_replayed = format!("SELECT 1 WHERE pg_last_wal_replay_lsn() >= '{lsn}'");
     wait_for("the replicas to replay what was written", REPLAY_LIMIT, || {
         let replicas = lab.replicas().map_err(|error| format!("{error:#}"))?;
@@ -76,14 +77,14 @@ fn await_replay(lab: &Lab) -> Result<()> {
     })
 }
 
-/// Gives back the names of the old and the new primary.
+/// Returns the names of the old and the new primary.
 fn switch_over_under_load(terminal: &Terminal<'_>, stage: &Stage<'_>) -> Result<(String, String)> {
-    terminal.chapter("Switch over while somebody writes");
+    terminal.chapter("Switch over under load");
     let old = stage.lab().primary()?.name.clone();
     let truth = Truth::watch(stage.lab())?;
     terminal.line(
-        "A writer opens one connection after the other, and inserts a row with each. It names the\n\
-         door twice, as one names two doors, so that libpq has a next host to go to.",
+        "A writer opens one connection after the other, and inserts a row with each. Its connection\n\
+         string names the port twice, so that libpq has a next host to try.",
     );
     let writer = Writer::start(stage)?;
     std::thread::sleep(CALM);
@@ -95,45 +96,45 @@ fn switch_over_under_load(terminal: &Terminal<'_>, stage: &Stage<'_>) -> Result<
     let successor = truth.wait_for_successor(&old, SWITCHOVER_LIMIT)?;
     order.wait()?;
     std::thread::sleep(CALM);
-    let tale = writer.stop()?;
+    let report = writer.stop()?;
     terminal.line(&format!(
         "{old} was the primary, {} is. The writer opened {} connections: {} failed.",
         successor.member,
-        tale.connections,
-        tale.failed.len(),
+        report.connections,
+        report.failed.len(),
     ));
-    let after = tale
+    let after = report
         .first_success_after(successor.at)
         .context("no write came through after the switchover")?;
     terminal.line(&format!(
-        "The longest waited {:.2} s, parked at the front door while there was no primary;\n\
-         it was through {} ms after {} could be written to.",
-        tale.longest.as_secs_f64(),
+        "The longest connection waited {:.2} s at pgsteer while there was no primary;\n\
+         it was served {} ms after {} began to take writes.",
+        report.longest.as_secs_f64(),
         after.as_millis(),
         successor.member,
     ));
-    if let Some(failure) = tale.failed.first() {
+    if let Some(failure) = report.failed.first() {
         bail!("a connection of the writer failed: {failure}");
     }
-    if let Some(cut_off) = tale.cut_off.first() {
+    if let Some(cut_off) = report.cut_off.first() {
         terminal.line(&format!(
-            "{} was let in just before, and cut off by the old primary's shutdown in the middle\n\
-             of its statement, as it is without a proxy: {cut_off}",
-            tale.cut_off.len(),
+            "{} was connected just before, and the old primary's shutdown ended it in the middle\n\
+             of its statement, as without a proxy: {cut_off}",
+            report.cut_off.len(),
         ));
     }
-    count_the_rows(terminal, &tale)?;
+    count_the_rows(terminal, &report)?;
     Ok((old, successor.member))
 }
 
-/// No row is lost that was acknowledged. Of a statement that was cut off nobody knows.
-fn count_the_rows(terminal: &Terminal<'_>, tale: &Tale) -> Result<()> {
+/// No acknowledged row may be lost. The outcome of a statement that was cut off is unknown.
+fn count_the_rows(terminal: &Terminal<'_>, report: &WriterReport) -> Result<()> {
     const COUNT: &str = "SELECT count(*) FROM story WHERE line = 'written by the writer'";
     let rows: usize = terminal.quiet_write(COUNT)?.parse().context("count(*) is a number")?;
-    let written = tale.written();
-    terminal.line(&format!("{written} rows were acknowledged; SELECT count(*) says {rows}."));
-    if !(written..=written + tale.cut_off.len()).contains(&rows) {
-        bail!("{written} rows were acknowledged, {rows} are there");
+    let written = report.written();
+    terminal.line(&format!("{written} rows were acknowledged; SELECT count(*) returns {rows}."));
+    if !(written..=written + report.cut_off.len()).contains(&rows) {
+        bail!("{written} rows were acknowledged, but the table has {rows}");
     }
     Ok(())
 }

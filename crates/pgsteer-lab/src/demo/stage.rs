@@ -1,4 +1,4 @@
-//! The stage: a lab with a pgsteer in front of it.
+//! The stage of the demo: a lab with a pgsteer in front of it.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
@@ -15,11 +15,11 @@ use crate::spawned::Spawned;
 
 const READY_LIMIT: Duration = Duration::from_secs(15);
 
-/// The customary ports, and where to look further if somebody has them.
+/// The standard ports, and the step to the next ones to try if they are taken.
 const CUSTOMARY: [u16; 3] = [5000, 5001, 7000];
 const NEXT_TRY: u16 = 10_000;
 
-/// What the stage needs to be set.
+/// The options of the stage.
 pub type StageOptions = DemoOptions;
 
 /// A lab and the pgsteer in front of it.
@@ -35,7 +35,7 @@ impl<'a> Stage<'a> {
     /// Starts pgsteer in front of `lab` and waits until its ports are open.
     pub fn set(lab: &'a Lab, options: &StageOptions) -> Result<Stage<'a>> {
         if !options.pgsteer.is_file() {
-            bail!("there is no {}; `cargo build -p pgsteer` makes it", options.pgsteer.display());
+            bail!("{} does not exist; run `cargo build -p pgsteer`", options.pgsteer.display());
         }
         let ports = free_ports()?;
         let words = words(lab, options, ports)?;
@@ -50,12 +50,12 @@ impl<'a> Stage<'a> {
         self.lab
     }
 
-    /// What was typed to start pgsteer.
+    /// The command line that started pgsteer.
     pub fn command_line(&self) -> String {
         format!("{} {}", self.typed_pgsteer(), self.words[1..].join(" "))
     }
 
-    /// Where clients come in and where the status is, for whoever wants to look around.
+    /// The addresses for clients and for the status pages.
     pub fn addresses(&self) -> String {
         let (write, read, http) = (dsn(self.write_port()), dsn(self.read_port()), self.http_url());
         format!(
@@ -67,7 +67,7 @@ impl<'a> Stage<'a> {
         )
     }
 
-    /// The program that was started, as one types it here.
+    /// The path of the started program, as a user types it here.
     pub fn typed_pgsteer(&self) -> String {
         typed(Path::new(self.pgsteer()))
     }
@@ -105,17 +105,17 @@ fn words(lab: &Lab, options: &StageOptions, ports: [u16; 3]) -> Result<Vec<Strin
     let urls = lab.patroni_urls();
     let url = urls.first().context("the lab has no member")?;
     let mut words = vec![options.pgsteer.display().to_string(), "run".to_owned()];
-    let mut say = |flag: &str, value: &str| words.extend([flag.to_owned(), value.to_owned()]);
-    say("--patroni", url);
+    let mut add = |flag: &str, value: &str| words.extend([flag.to_owned(), value.to_owned()]);
+    add("--patroni", url);
     if let Some(url) = lab.etcd_urls().first() {
-        say("--etcd", url);
+        add("--etcd", url);
     }
     if !options.without_login {
-        say("--check-user", CHECK);
-        say("--check-password-file", &lab.check_password_file()?.display().to_string());
+        add("--check-user", CHECK);
+        add("--check-password-file", &lab.check_password_file()?.display().to_string());
     }
     for (flag, port) in ["--write", "--read", "--http"].into_iter().zip(ports) {
-        say(flag, &format!("127.0.0.1:{port}"));
+        add(flag, &format!("127.0.0.1:{port}"));
     }
     Ok(words)
 }
@@ -139,7 +139,7 @@ fn await_ports(pgsteer: &mut Spawned, ports: [u16; 3]) -> Result<()> {
     let is_open = |port: &u16| std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, *port)).is_ok();
     while !ports.iter().all(is_open) {
         if !pgsteer.is_running() || began.elapsed() > READY_LIMIT {
-            bail!("pgsteer did not open its ports; it says:\n{}", pgsteer.log());
+            bail!("pgsteer did not open its ports; its log:\n{}", pgsteer.log());
         }
         std::thread::sleep(Duration::from_millis(20));
     }

@@ -1,4 +1,4 @@
-//! The terminal: what is typed is shown, and so is what comes back.
+//! The terminal: shows each command and its output.
 
 use std::process::{Command, Output};
 
@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use super::stage::Stage;
 use crate::member::APP;
 
-/// A stage as somebody with psql sees it.
+/// A stage as a user of psql sees it.
 pub struct Terminal<'a> {
     stage: &'a Stage<'a>,
 }
@@ -45,7 +45,7 @@ impl<'a> Terminal<'a> {
         self.value(self.stage.read_port(), sql)
     }
 
-    /// Shows what `pgsteer status` says.
+    /// Shows the output of `pgsteer status`.
     pub fn status(&self) -> Result<()> {
         let url = self.stage.http_url();
         println!("$ {} status --http {url}", self.stage.typed_pgsteer());
@@ -56,7 +56,7 @@ impl<'a> Terminal<'a> {
         self.line(&String::from_utf8_lossy(&output.stdout));
         match output.status.success() {
             true => Ok(()),
-            false => bail!("pgsteer status says that all is not well: {}", complaint(&output)),
+            false => bail!("pgsteer status reports a problem: {}", stderr_of(&output)),
         }
     }
 
@@ -76,7 +76,7 @@ impl<'a> Terminal<'a> {
     }
 }
 
-/// Whom the application connects to through a port of pgsteer, its password included.
+/// The application's connection string for a port of pgsteer, with the password.
 pub fn dsn(port: u16) -> String {
     format!("postgresql://{APP}:{APP}@127.0.0.1:{port}/{APP}")
 }
@@ -95,11 +95,11 @@ pub fn psql(stage: &Stage<'_>, port: u16) -> Command {
 fn succeeded(output: &Output, sql: &str) -> Result<()> {
     match output.status.success() {
         true => Ok(()),
-        false => bail!("{sql:?} failed: {}", complaint(output)),
+        false => bail!("{sql:?} failed: {}", stderr_of(output)),
     }
 }
 
 /// What a program wrote to stderr.
-pub fn complaint(output: &Output) -> String {
+pub fn stderr_of(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).trim().to_owned()
 }

@@ -7,16 +7,17 @@ use anyhow::{Context, Result, bail};
 
 const REMEDY: &str = "run `cargo build -p pgsteer` first, with the profile of this test";
 
-/// The path of pgsteer: `PGSTEER_BIN` if that is set, or what lies beside this test.
+/// The path of pgsteer: `PGSTEER_BIN` if it is set, otherwise the program beside this test.
 ///
 /// # Errors
-/// It is not there, or older than the sources that it was made of: a test of yesterday's program
+///
+/// The program is missing, or it is older than one of its sources. A test of an outdated program
 /// would prove nothing.
 pub fn pgsteer() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("PGSTEER_BIN") {
         return Ok(PathBuf::from(path));
     }
-    let test = std::env::current_exe().context("this test does not know its own path")?;
+    let test = std::env::current_exe().context("cannot find the path of this test")?;
     // target/PROFILE/deps/e2e-HASH
     let profile = test.ancestors().nth(2).context("this test is not in a target folder")?;
     let path = profile.join("pgsteer");
@@ -29,14 +30,15 @@ pub fn pgsteer() -> Result<PathBuf> {
     Ok(path)
 }
 
-/// A source that was changed after the program was made, by the list that cargo leaves beside it.
+/// The first source that changed after the build of the program, according to the list that cargo
+/// writes beside it.
 fn newer_source(program: &Path) -> Result<Option<PathBuf>> {
     let list = program.with_extension("d");
     let text = std::fs::read_to_string(&list)
         .with_context(|| format!("cannot read {}", list.display()))?;
     let made = changed_at(program)?;
     let sources = text.split_once(": ").map_or("", |(_, sources)| sources);
-    // A space inside of a path is written with a backslash in front of it.
+    // Cargo writes a space inside a path with a backslash before it.
     let sources = sources.replace("\\ ", "\0");
     let mut sources =
         sources.split_whitespace().map(|source| PathBuf::from(source.replace('\0', " ")));
@@ -45,5 +47,5 @@ fn newer_source(program: &Path) -> Result<Option<PathBuf>> {
 
 fn changed_at(path: &Path) -> Result<SystemTime> {
     let metadata = path.metadata().with_context(|| format!("cannot see {}", path.display()))?;
-    metadata.modified().context("this system does not tell when a file was changed")
+    metadata.modified().context("this system has no modification time of files")
 }

@@ -1,4 +1,4 @@
-//! The clients that people use: psql, pgbench, pg_dump, and psycopg in Python.
+//! The clients in common use: psql, pgbench, pg_dump, and psycopg in Python.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -9,19 +9,19 @@ use pgsteer_lab::{APP, Lab};
 
 use crate::installed::installed;
 
-/// `psql` without the user's own settings, as the application at a door.
+/// `psql` without the user's own settings, as the application.
 pub fn psql(lab: &Lab, door: SocketAddr) -> Command {
     let mut command = program(lab, "psql", door);
     command.args(["-XAtq", "-v", "ON_ERROR_STOP=1"]);
     command
 }
 
-/// `pgbench` as the application at a door.
+/// `pgbench` as the application.
 pub fn pgbench(lab: &Lab, door: SocketAddr) -> Command {
     program(lab, "pgbench", door)
 }
 
-/// `pg_dump` as the application at a door.
+/// `pg_dump` as the application.
 pub fn pg_dump(lab: &Lab, door: SocketAddr) -> Command {
     program(lab, "pg_dump", door)
 }
@@ -32,7 +32,7 @@ fn program(lab: &Lab, name: &str, door: SocketAddr) -> Command {
     command
 }
 
-/// A script of `clients/` in the Python that has psycopg, as the application at a door.
+/// A script of `clients/` in the Python that has psycopg, as the application.
 pub fn python(script: &str, door: SocketAddr) -> Result<Command> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/clients");
     let mut command = Command::new(python_of_venv()?);
@@ -42,7 +42,7 @@ pub fn python(script: &str, door: SocketAddr) -> Result<Command> {
 }
 
 fn login(command: &mut Command, door: SocketAddr) {
-    // Whatever the user has set for the own databases must not reach the lab's.
+    // The user's own PG* settings must not reach the lab's databases.
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("PG") {
             command.env_remove(name);
@@ -60,7 +60,7 @@ pub fn python_of_venv() -> Result<PathBuf> {
     installed("venv/bin/python")
 }
 
-/// Runs it to its end; what it printed to stdout, if it was content.
+/// Runs the command and returns its stdout; a failure is an error.
 pub fn run(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
     if !output.status.success() {
@@ -69,8 +69,8 @@ pub fn run(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// Runs it to its end; what it complained of. To be content is the error.
-pub fn run_in_vain(command: &mut Command) -> Result<String> {
+/// Runs a command that must fail and returns its output; success is an error.
+pub fn run_failing(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
     if output.status.success() {
         bail!("{command:?} should have failed:\n{}", words(&output));

@@ -1,4 +1,4 @@
-//! What `scripts/install-lab.sh` has put into one of its two places.
+//! What `scripts/install-lab.sh` has installed in one of its folders.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! Sessions that are kept open through a door, as a pool keeps them.
+//! Sessions that are kept open, as a connection pool keeps them.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use pgsteer_lab::{SUPERUSER, Session};
 
 const LIMIT: Duration = Duration::from_secs(10);
-/// Some are opened while there is no primary, and wait for the next.
+/// Some are opened while there is no primary, and wait for the next one.
 const OPEN_LIMIT: Duration = Duration::from_secs(40);
 
 /// A session, and the server process that it had when it was opened.
@@ -24,30 +24,31 @@ impl Kept {
         Ok(Kept { session, backend })
     }
 
-    /// So many of them.
+    /// Opens `count` sessions.
     pub fn several(door: SocketAddr, count: usize) -> Result<Vec<Kept>> {
         (0..count).map(|_| Kept::open(door)).collect()
     }
 
-    /// The address of the member that serves it.
+    /// The address of the member that serves the session.
     pub fn member_ip(&self) -> &str {
         self.backend.split(' ').next().unwrap_or_default()
     }
 
-    /// A PgBouncer is in between: the key by which it can be cancelled is not its server process's.
+    /// A PgBouncer is in between: the process id of the cancel key differs from that of the server
+    /// process.
     pub fn is_pooled(&self) -> bool {
         let [process_id, _] = self.session.cancel_key();
         self.backend.split(' ').next_back() != Some(&process_id.to_string())
     }
 
-    /// It still goes to the same server process.
+    /// Fails unless the session still has the same server process.
     pub fn ensure_alive(&mut self) -> Result<()> {
         let now = who(&mut self.session).context("a kept session was lost")?;
         ensure!(now == self.backend, "a kept session moved from {} to {now}", self.backend);
         Ok(())
     }
 
-    /// It was ended; returns the last words to it.
+    /// Fails unless the session has ended. Returns its last error message.
     pub fn ensure_ended(&mut self) -> Result<String> {
         match self.session.ask_writable(LIMIT) {
             Ok(_) => bail!("a kept session to {} is still there", self.backend),

@@ -1,7 +1,8 @@
 //! End to end: pgsteer in front of real clusters that are broken on purpose.
 //!
-//! The tests of one cluster share it and run one after the other; each finds it healthy. A part of a
-//! name selects tests, `--list` shows them, and `PGSTEER_TIMES=1` tells how long each took.
+//! The tests of one cluster share it and run one after the other; each test starts with a healthy
+//! cluster. An argument selects the tests whose names contain it, `--list` shows the names, and
+//! `PGSTEER_TIMES=1` prints the time of each test.
 
 mod binary;
 mod cases;
@@ -38,9 +39,9 @@ fn main() -> ExitCode {
 
 fn trial(case: Case) -> Trial {
     let name = format!("{}::{}", case.cluster.name(), case.name);
-    let told = name.clone();
+    let test_name = name.clone();
     let trial = Trial::test(name, move || {
-        stage::play(&told, case.cluster, case.play)
+        stage::play(&test_name, case.cluster, case.play)
             .map_err(|error| Failed::from(format!("{error:#}")))
     });
     let needs_root = case.needs_cables && case.cluster.network() != Cluster::CABLES;

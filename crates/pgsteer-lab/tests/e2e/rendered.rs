@@ -1,4 +1,4 @@
-//! A HAProxy with a file that `pgsteer render` has written, in front of the lab.
+//! A HAProxy with a file that `pgsteer render` wrote, in front of the lab.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write as _};
@@ -13,13 +13,13 @@ use crate::binary;
 use crate::kept::Kept;
 use crate::steer::Doors;
 
-/// How soon a lost member is to be noticed, as `--detect` has it.
+/// The value of `--detect`: the time within which a lost member must be noticed.
 pub const DETECT: &str = "1s";
 pub const DETECT_TIME: Duration = Duration::from_secs(1);
-/// How long HAProxy may take to be right, on a machine that has much else to do.
+/// The longest time until HAProxy routes correctly, on a busy machine.
 pub const SOON: Duration = Duration::from_secs(10);
 
-/// HAProxy's ports are those of a pgsteer and this, and more for each profile behind the first.
+/// HAProxy's ports are those of a pgsteer plus this shift, and a further shift for each profile.
 const SHIFT: u16 = 200;
 const SHIFT_OF_PROFILE: u16 = 20;
 const PROFILES: [&str; 6] = ["httpchk", "agent", "agent-bypass", "sql", "redirect", "pgsteer"];
@@ -37,27 +37,27 @@ pub struct Rendered {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shown {
     pub status: String,
-    /// How its last check ended, as `L7OK`, and how long that took.
+    /// The result of the last health check, such as `L7OK`, and its duration.
     pub check: String,
     pub check_ms: u64,
 }
 
 impl Rendered {
-    /// Returns when it leads to the right members.
+    /// Returns when HAProxy routes to the right members.
     pub fn start(lab: &Lab, profile: &str, words: &[&str]) -> Result<Rendered> {
         let rendered = Rendered::launch(lab, profile, words)?;
         rendered.wait("the primary is found", |it| it.leads_right(lab))?;
         Ok(rendered)
     }
 
-    /// Returns when it runs.
+    /// Returns when HAProxy runs.
     pub fn launch(lab: &Lab, profile: &str, words: &[&str]) -> Result<Rendered> {
         let at = PROFILES.iter().position(|it| *it == profile).context("no such profile")?;
         let shift = SHIFT + SHIFT_OF_PROFILE * u16::try_from(at)?;
         let text = text(lab, profile, words, shift)?;
         let (inner, Doors { write, read, .. }) = (Doors::new(lab, 0), Doors::new(lab, shift));
         let socket = SocketAddr::new(write.ip(), 9000 + shift);
-        // The pgsteer that it may have to lead to has the usual ports.
+        // The pgsteer behind it has the usual ports.
         let text = suited(&text, socket, &format!("{}-{profile}", lab.id()))
             .replace(&format!("bind {}", inner.write), &format!("bind {write}"))
             .replace(&format!("bind {}", inner.read), &format!("bind {read}"));
@@ -65,7 +65,7 @@ impl Rendered {
         Ok(Rendered { write, read, profile: profile.to_owned(), socket, process })
     }
 
-    /// Writers come to the primary, and readers to somebody else.
+    /// Writers reach the primary, and readers another member.
     pub fn leads_right(&self, lab: &Lab) -> Result<()> {
         let primary = lab.primary()?.ip.to_string();
         ensure!(Kept::open(self.write)?.member_ip() == primary, "a writer is led elsewhere");
@@ -73,14 +73,14 @@ impl Rendered {
         Ok(())
     }
 
-    /// Nobody is let in who wants to write.
-    pub fn turns_writers_away(&self) -> Result<()> {
+    /// Fails if a writer is served.
+    pub fn refuses_writers(&self) -> Result<()> {
         let served = Session::connect(self.write, SUPERUSER, "postgres", Duration::from_secs(1));
         ensure!(served.is_err(), "profile {}: a writer is let in", self.profile);
         Ok(())
     }
 
-    /// Waits for what it ought to be like; what it was like instead becomes part of the error.
+    /// Waits until `is_so` succeeds; its last error becomes part of the returned error.
     pub fn wait(&self, what: &str, is_so: impl Fn(&Rendered) -> Result<()>) -> Result<()> {
         let deadline = Instant::now() + SOON;
         loop {
@@ -121,14 +121,14 @@ impl Rendered {
     }
 }
 
-/// Sessions of before end; those that come are writable each, and soon there are some again.
+/// Old sessions end. New sessions are served by a primary, and within the limit there is one.
 pub fn follows_a_switchover(lab: &Lab, haproxy: &Rendered) -> Result<()> {
     let mut old = Kept::open(haproxy.write)?;
     lab.switchover(None)?;
     old.ensure_ended()?;
     haproxy.wait("the new primary is found", |it| {
         if let Ok(mut session) = Session::connect(it.write, SUPERUSER, "postgres", SOON) {
-            // Not what it said at the login, which a PgBouncer says for it from memory.
+            // The role in the login is not used, because PgBouncer sends it from its cache.
             let rows = session.query("SELECT pg_is_in_recovery()", SOON)?;
             let answer = rows.into_iter().flatten().flatten().next();
             ensure!(answer.as_deref() == Some("f"), "a writer is led to a standby");
@@ -137,17 +137,17 @@ pub fn follows_a_switchover(lab: &Lab, haproxy: &Rendered) -> Result<()> {
     })
 }
 
-/// The lines by which a pgsteer is the agent, for its file.
+/// The lines of a configuration file that make a pgsteer the agent.
 pub fn agent_section(lab: &Lab) -> String {
     format!("[agent]\nvocabulary = 'admin'\nlisten = '{}'\n", agent(lab))
 }
 
-/// Where that agent answers.
+/// The address of that agent.
 pub fn agent(lab: &Lab) -> SocketAddr {
     SocketAddr::from((lab.host_ip(), 5555))
 }
 
-/// The line by which a service goes through the members' PgBouncers.
+/// The line that makes a service use the members' PgBouncers.
 pub fn pooler_port(lab: &Lab) -> String {
     format!("pooler_port = {}", lab.members().first().map_or(0, |member| member.pgbouncer_port))
 }

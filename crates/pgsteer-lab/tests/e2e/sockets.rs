@@ -1,14 +1,15 @@
-//! Which connections this host keeps to a member: the kernel's own word, which no log can be late for.
+//! The connections of this host to a member, as the kernel lists them: unlike a log, this list is
+//! never late.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use anyhow::{Context, Result};
 
-/// States of TCP in which our side has not closed yet: ESTABLISHED and CLOSE_WAIT.
+/// The TCP states in which this side has not closed yet: ESTABLISHED and CLOSE_WAIT.
 const OPEN: [&str; 2] = ["01", "08"];
 
-/// The local ends of all connections to `server` that our side has not closed.
+/// The local ends of all connections to `server` that this side has not closed.
 pub fn open_to(server: SocketAddr) -> Result<BTreeSet<SocketAddr>> {
     let table = std::fs::read_to_string("/proc/net/tcp").context("cannot read /proc/net/tcp")?;
     let open = table.lines().skip(1).filter_map(|line| {
@@ -19,7 +20,8 @@ pub fn open_to(server: SocketAddr) -> Result<BTreeSet<SocketAddr>> {
     Ok(open.collect())
 }
 
-/// Reads `0100007F:1538`: the address in the byte order of the machine, the port in that of the net.
+/// Parses `0100007F:1538`: the address is in the byte order of the machine, the port in network
+/// order.
 fn address(text: &str) -> Option<SocketAddr> {
     let (ip, port) = text.split_once(':')?;
     let ip = u32::from_str_radix(ip, 16).ok()?.to_ne_bytes();

@@ -6,28 +6,28 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use pgsteer_lab::{Lab, LabOptions, Network, PatroniVersion};
 
-/// The clusters that tests are played on.
+/// The clusters of the tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cluster {
-    /// Debian's Patroni 3.0.2, which says `master`, on loopback.
+    /// Debian's Patroni 3.0.2, which reports the role as `master`, on loopback.
     Old,
-    /// The Patroni of pip, which says `primary`; in network namespaces if we are root.
+    /// The Patroni of pip, which reports `primary`; in network namespaces if the tests run as root.
     New,
 }
 
-/// What a test does on a healthy cluster.
+/// The body of a test, on a healthy cluster.
 pub type Play = fn(&Lab) -> Result<()>;
 
-/// The cluster that stands now.
+/// The cluster that runs now.
 static STANDING: Mutex<Option<(Cluster, Lab)>> = Mutex::new(None);
 
-/// The logs of what ran during the present test.
+/// The logs of the programs of the current test.
 static LOGS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// A new cluster stands sooner than one that takes longer than this to heal.
+/// Starting a new cluster is faster than waiting longer than this for repair.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// How much of a log is shown when a test fails.
+/// The number of log lines that a failed test shows.
 const TAIL_LINES: usize = 60;
 
 impl Cluster {
@@ -56,7 +56,7 @@ impl Cluster {
     }
 }
 
-/// Plays a test on its cluster. What pgsteer logged meanwhile becomes part of a failure.
+/// Runs a test on its cluster. The log of pgsteer during the test becomes part of a failure.
 pub fn play(name: &str, cluster: Cluster, play: Play) -> Result<()> {
     let mut standing = STANDING.lock().unwrap_or_else(PoisonError::into_inner);
     let began = Instant::now();
@@ -72,12 +72,12 @@ pub fn play(name: &str, cluster: Cluster, play: Play) -> Result<()> {
     result.with_context(|| LOGS.lock().unwrap_or_else(PoisonError::into_inner).join("\n"))
 }
 
-/// Removes the cluster that stands, if there is one.
+/// Removes the running cluster, if there is one.
 pub fn strike() {
     *STANDING.lock().unwrap_or_else(PoisonError::into_inner) = None;
 }
 
-/// Keeps the end of a log for the case that the test fails.
+/// Keeps the end of a log for the report of a failure.
 pub fn keep_log(program: &str, log: &str) {
     let lines: Vec<&str> = log.lines().collect();
     let tail = lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n");
@@ -85,13 +85,13 @@ pub fn keep_log(program: &str, log: &str) {
     logs.push(format!("--- the end of the log of {program} ---\n{tail}\n---"));
 }
 
-/// Makes `cluster` stand, and well. One that cannot be healed is replaced.
+/// Makes `cluster` run and be healthy. A cluster that cannot be repaired is replaced.
 fn set(standing: &mut Option<(Cluster, Lab)>, cluster: Cluster) -> Result<&Lab> {
     let is_usable = standing
         .as_ref()
         .is_some_and(|(stands, lab)| *stands == cluster && lab.reset_within(PATIENCE).is_ok());
     if !is_usable {
-        // The old one goes first: two at once are more than a small machine should bear.
+        // The old cluster ends first, because two at once overload a small machine.
         *standing = None;
     }
     match standing {

@@ -1,4 +1,4 @@
-//! A pgsteer in front of the lab: started, watched by its log, ended.
+//! A pgsteer in front of the lab: starts it, reads its log, ends it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -14,17 +14,17 @@ use serde_json::Value;
 
 use crate::{binary, stage};
 
-/// How long pgsteer may take to see a healthy cluster, on a machine that has much else to do.
+/// The longest time until pgsteer sees a healthy cluster, on a busy machine.
 const READY_LIMIT: Duration = Duration::from_secs(15);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// What a pgsteer is told. Sections are lines of TOML; what is empty stays at its default.
+/// The configuration of a pgsteer. Each section is lines of TOML; an empty one keeps the defaults.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'a> {
     pub name: &'a str,
-    /// Its ports are those of a newcomer and this: two at once need two numbers.
+    /// Its ports are the standard ones plus this shift. Two pgsteers at once need different shifts.
     pub shift: u16,
-    /// Patroni tells the members; otherwise they are listed, and SQL alone judges them.
+    /// Patroni lists the members. Otherwise they are in the file, and roles come from SQL alone.
     pub patroni: bool,
     /// A login for the tether.
     pub check: bool,
@@ -52,7 +52,7 @@ impl Default for Wanted<'_> {
     }
 }
 
-/// Where a pgsteer listens.
+/// The addresses that a pgsteer listens on.
 #[derive(Debug, Clone, Copy)]
 pub struct Doors {
     pub write: SocketAddr,
@@ -61,7 +61,7 @@ pub struct Doors {
 }
 
 impl Doors {
-    /// On an address that is the lab's own, so that every port is free.
+    /// On an address of the lab, so that every port is free.
     pub fn new(lab: &Lab, shift: u16) -> Doors {
         let at = |port: u16| SocketAddr::from((lab.host_ip(), port + shift));
         Doors { write: at(5000), read: at(5001), http: at(7000) }
@@ -77,7 +77,7 @@ pub struct Steer {
     members: usize,
 }
 
-/// The state of every gate, by service and member, as the log tells it.
+/// The state of every gate, by service and member, read from the log.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Gates(BTreeMap<(String, String), String>);
 
@@ -95,7 +95,7 @@ impl ShownGate {
 }
 
 impl Steer {
-    /// As a newcomer starts it: one address of Patroni, no login, no file.
+    /// The shortest start: one address of Patroni, no login, no file.
     pub fn newcomer(lab: &Lab) -> Result<Steer> {
         let doors = Doors::new(lab, 0);
         let patroni = lab.members().first().context("the lab has no member")?.patroni_url();
@@ -109,14 +109,14 @@ impl Steer {
         Steer::spawn(lab, "pgsteer", command, doors)
     }
 
-    /// With a configuration file; returns when it knows the whole cluster.
+    /// Starts with a configuration file; returns when it knows the whole cluster.
     pub fn start(lab: &Lab, wanted: &Wanted<'_>) -> Result<Steer> {
         let steer = Steer::start_blind(lab, wanted)?;
         steer.wait_until_ready()?;
         Ok(steer)
     }
 
-    /// The same, in front of a cluster that is not well: returns when its ports are open.
+    /// Same for a cluster that is not healthy: returns when its ports are open.
     pub fn start_blind(lab: &Lab, wanted: &Wanted<'_>) -> Result<Steer> {
         let doors = Doors::new(lab, wanted.shift);
         let mut command = command()?;
@@ -126,7 +126,7 @@ impl Steer {
 
     fn spawn(lab: &Lab, name: &str, command: Command, doors: Doors) -> Result<Steer> {
         let old = lab.folder().join(format!("{name}.log"));
-        // The log of the test before would tell of its gates.
+        // The log of an earlier test contains the states of other gates.
         let _ = std::fs::remove_file(old);
         let program = lab.spawn(name, command)?;
         let steer = Steer { doors, name: name.to_owned(), program, members: lab.members().len() };
@@ -136,7 +136,7 @@ impl Steer {
         Ok(steer)
     }
 
-    /// Waits until every member serves what it should.
+    /// Waits until every member serves its services.
     pub fn wait_until_ready(&self) -> Result<()> {
         let replicas = self.members - 1;
         self.wait_for("all gates to be right", READY_LIMIT, |steer| {
@@ -145,7 +145,7 @@ impl Steer {
         })
     }
 
-    /// Waits until the gate of `member` to `service` is in this state.
+    /// Waits until the gate of `member` for `service` is in this state.
     pub fn wait_for_gate(
         &self,
         service: &str,
@@ -158,14 +158,14 @@ impl Steer {
         })
     }
 
-    /// Waits until its log has this line, or a part of it.
+    /// Waits until its log has a line that contains `line`.
     pub fn wait_for_log(&self, line: &str, limit: Duration) -> Result<()> {
-        self.wait_for(&format!("the log to tell {line:?}"), limit, |steer| {
+        self.wait_for(&format!("the log to contain {line:?}"), limit, |steer| {
             steer.messages().iter().any(|message| message.contains(line))
         })
     }
 
-    /// Looks until `check` is content.
+    /// Repeats `check` until it succeeds.
     pub fn wait_for(
         &self,
         what: &str,
@@ -182,12 +182,12 @@ impl Steer {
         Ok(())
     }
 
-    /// All that it has logged, as it is.
+    /// The whole log, unparsed.
     pub fn log(&self) -> String {
         self.program.log()
     }
 
-    /// The sentences of its log, oldest first.
+    /// The messages of its log, oldest first.
     pub fn messages(&self) -> Vec<String> {
         let message = |line: &str| {
             let line: Value = serde_json::from_str(line).ok()?;
@@ -199,7 +199,7 @@ impl Steer {
     pub fn gates(&self) -> Gates {
         let mut gates = Gates::default();
         for message in self.messages() {
-            gates.hear(&message);
+            gates.apply(&message);
         }
         gates
     }
@@ -211,7 +211,7 @@ impl Steer {
         stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes())?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
-        let (_, body) = answer.split_once("\r\n\r\n").context("half an answer")?;
+        let (_, body) = answer.split_once("\r\n\r\n").context("an incomplete answer")?;
         Ok(body.to_owned())
     }
 
@@ -230,22 +230,24 @@ impl Steer {
         Ok(ShownGate { state: word(&gate["gate"]), reason: word(&gate["reason"]["code"]) })
     }
 
-    /// Has it read its file again, as this is written now; returns what it says of that.
+    /// Writes `wanted` to the file and reloads; returns pgsteer's message on the reload.
     pub fn reload(&mut self, lab: &Lab, wanted: &Wanted<'_>) -> Result<String> {
         write_file(lab, wanted)?;
         self.reload_as_it_is()
     }
 
-    /// The same, with whatever is in the file.
+    /// Reloads with the current content of the file.
     pub fn reload_as_it_is(&mut self) -> Result<String> {
-        let told = |steer: &Steer| -> Vec<String> {
+        let outcomes = |steer: &Steer| -> Vec<String> {
             let messages = steer.messages().into_iter();
             messages.filter(|line| line == "reloaded" || line.starts_with("not reloaded")).collect()
         };
-        let before = told(self).len();
+        let before = outcomes(self).len();
         self.signal(Signal::HUP)?;
-        self.wait_for("a word on the reload", READY_LIMIT, |steer| told(steer).len() > before)?;
-        told(self).pop().context("the word is gone")
+        self.wait_for("a message on the reload", READY_LIMIT, |steer| {
+            outcomes(steer).len() > before
+        })?;
+        outcomes(self).pop().context("the message is gone")
     }
 
     pub fn signal(&mut self, signal: Signal) -> Result<()> {
@@ -265,12 +267,12 @@ impl Drop for Steer {
 }
 
 impl Gates {
-    /// Takes in a sentence such as `write gate of n1 is shut: nothing heard of it yet`.
-    fn hear(&mut self, message: &str) {
+    /// Reads a message such as `write gate of n1 is shut: nothing heard of it yet`.
+    fn apply(&mut self, message: &str) {
         let words = || {
             let (service, rest) = message.split_once(" gate of ")?;
             let (member, rest) = rest.split_once(" is ")?;
-            // Behind it come a reservation or a reason.
+            // A reservation or a reason may follow.
             Some((service, member, rest.split([':', ',']).next()?))
         };
         if let Some((service, member, state)) = words() {
@@ -278,7 +280,7 @@ impl Gates {
         }
     }
 
-    /// `shut`, `draining` or `open`.
+    /// The state: `shut`, `draining` or `open`.
     pub fn state(&self, service: &str, member: &str) -> &str {
         let key = (service.to_owned(), member.to_owned());
         self.0.get(&key).map_or("shut", String::as_str)
@@ -299,7 +301,7 @@ fn command() -> Result<Command> {
     Ok(command)
 }
 
-/// Where the configuration file of a pgsteer of this name is.
+/// The path of the configuration file of a pgsteer with this name.
 pub fn file_of(lab: &Lab, name: &str) -> PathBuf {
     lab.folder().join(format!("{name}.toml"))
 }
@@ -315,7 +317,7 @@ fn text(lab: &Lab, wanted: &Wanted<'_>) -> Result<String> {
     let Doors { write, read, http } = Doors::new(lab, wanted.shift);
     let mut text = format!("[cluster]\n{}\n", wanted.cluster);
     if wanted.patroni {
-        // One address is enough, so the others have to be found.
+        // One address is enough, so pgsteer must find the others.
         let url = lab.members().first().context("the lab has no member")?.patroni_url();
         writeln!(text, "[patroni]\nurls = ['{url}']")?;
     } else {

@@ -1,4 +1,5 @@
-//! Traffic: a new connection at every tick, whatever became of the ones before, and what came of each.
+//! Traffic: a new connection at every tick, whatever the outcome of earlier ones, and the outcome
+//! of each.
 
 use std::fmt;
 use std::io;
@@ -11,12 +12,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use pgsteer_lab::{Lab, SUPERUSER, Session, Standing, Truth};
 
-/// Who answers, in every statement.
+/// The address of the answering member, in every statement.
 const WHO: &str = "host(inet_server_addr())";
-/// How long a statement may take once the session is there.
+/// The longest time of a statement once the session is open.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(20);
 
-/// Connections at work.
+/// Running traffic.
 pub struct Traffic {
     ended: Arc<AtomicBool>,
     thread: JoinHandle<Vec<JoinHandle<Try>>>,
@@ -31,23 +32,23 @@ pub struct Try {
     pub outcome: Outcome,
 }
 
-/// What came of a try.
+/// The outcome of a try.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// The statement went through; by the member with this address.
+    /// The statement succeeded at the member with this address.
     Done { by: String },
-    /// The session was there and was lost, or its statement failed.
+    /// The session was open and was lost, or its statement failed.
     Cut(String),
-    /// There was no session.
+    /// The session could not be opened.
     Refused(String),
 }
 
-/// All tries, in the order in which they began.
+/// All tries, in the order of their start.
 #[derive(Debug, Clone)]
 pub struct Tries(pub Vec<Try>);
 
 impl Traffic {
-    /// A row with every connection, which has to be there within `limit`.
+    /// Inserts a row with every connection. Each connection must be open within `limit`.
     pub fn writes(
         lab: &Lab,
         door: SocketAddr,
@@ -60,7 +61,7 @@ impl Traffic {
         Ok(Traffic::start(door, insert, every, limit))
     }
 
-    /// A question with every connection.
+    /// Runs a query with every connection.
     pub fn reads(door: SocketAddr, every: Duration, limit: Duration) -> Traffic {
         Traffic::start(door, |_| format!("SELECT {WHO}"), every, limit)
     }
@@ -72,13 +73,13 @@ impl Traffic {
         limit: Duration,
     ) -> Traffic {
         let ended = Arc::new(AtomicBool::new(false));
-        let told_to_end = Arc::clone(&ended);
+        let stop = Arc::clone(&ended);
         let thread = std::thread::spawn(move || {
             let mut tries = Vec::new();
-            while !told_to_end.load(Ordering::Relaxed) {
+            while !stop.load(Ordering::Relaxed) {
                 let number = tries.len();
                 let sql = sql(number);
-                // A thread of its own, because one that is on hold must not keep others from trying.
+                // A thread per try, because a client on hold must not delay the next try.
                 tries.push(std::thread::spawn(move || try_once(number, door, &sql, limit)));
                 std::thread::sleep(every);
             }
@@ -87,7 +88,7 @@ impl Traffic {
         Traffic { ended, thread }
     }
 
-    /// Begins no more tries, and waits for those that are under way.
+    /// Starts no more tries, and waits for those in progress.
     pub fn finish(self) -> Result<Tries> {
         self.ended.store(true, Ordering::Relaxed);
         let died = || anyhow!("a thread of the traffic died");
@@ -118,17 +119,17 @@ fn words(error: &io::Error) -> String {
 }
 
 impl Tries {
-    /// Those that never had a session.
+    /// The tries whose session could not be opened.
     pub fn refused(&self) -> Vec<&Try> {
         self.0.iter().filter(|each| matches!(each.outcome, Outcome::Refused(_))).collect()
     }
 
-    /// Those whose session was lost before the answer.
+    /// The tries whose session was lost before the answer.
     pub fn cut(&self) -> Vec<&Try> {
         self.0.iter().filter(|each| matches!(each.outcome, Outcome::Cut(_))).collect()
     }
 
-    /// Those that went through, with the address of the member.
+    /// The tries that succeeded, with the address of the member.
     pub fn done(&self) -> impl Iterator<Item = (&Try, &str)> {
         self.0.iter().filter_map(|each| match &each.outcome {
             Outcome::Done { by } => Some((each, by.as_str())),
@@ -136,20 +137,20 @@ impl Tries {
         })
     }
 
-    /// How many went through at this member.
+    /// The number of tries that succeeded at this member.
     pub fn done_by(&self, lab: &Lab, member: &str) -> Result<usize> {
         let ip = lab.member(member)?.ip.to_string();
         Ok(self.done().filter(|(_, by)| *by == ip).count())
     }
 
-    /// The promise: a client may have to wait, but nobody is turned away.
+    /// pgsteer's promise: a client may have to wait, but no client is refused.
     pub fn ensure_none_refused(&self) -> Result<()> {
         let refused = self.refused();
         ensure!(refused.is_empty(), "{} of {} were refused: {self}", refused.len(), self.0.len());
         Ok(())
     }
 
-    /// No write may ever be answered by a member that only reads.
+    /// No write may be answered by a read-only member.
     pub fn ensure_none_read_only(&self) -> Result<()> {
         let read_only = |each: &&Try| match &each.outcome {
             Outcome::Cut(why) | Outcome::Refused(why) => why.contains("25006"),
@@ -160,7 +161,7 @@ impl Tries {
         Ok(())
     }
 
-    /// Whoever did a write took writes at that time, as far as the truth could see.
+    /// Every member that did a write took writes at that time, according to the observer.
     pub fn ensure_by_the_writable(&self, lab: &Lab, truth: &Truth) -> Result<()> {
         for (each, by) in self.done() {
             let member = lab.members().iter().find(|member| member.ip.to_string() == by);
@@ -172,7 +173,7 @@ impl Tries {
         Ok(())
     }
 
-    /// Only who had a session at `member` when that was lost may lose it: none that came later.
+    /// Only sessions that existed when `member` was lost may be cut: none that began later.
     pub fn ensure_cut_only_with(&self, member: &str, truth: &Truth) -> Result<()> {
         let log = truth.log();
         let lost = log.iter().filter(|event| event.member == member).nth(1);
@@ -182,7 +183,7 @@ impl Tries {
         Ok(())
     }
 
-    /// Every write that was acknowledged is on the present primary.
+    /// Every acknowledged write is on the current primary.
     pub fn ensure_all_kept(&self, lab: &Lab) -> Result<()> {
         let primary = lab.primary()?.name.clone();
         let rows = lab.sql(&primary, "SELECT n FROM tries")?;
@@ -197,8 +198,9 @@ impl Tries {
     }
 }
 
-/// Whether the member may have taken writes at some time between the two moments. One that did not
-/// answer the truth may still have answered the client, when it was thawed between two questions.
+/// Returns whether the member may have taken writes at some time between the two moments. A member
+/// that the observer saw as silent may still have answered the client, if it was thawed between two
+/// probes.
 fn was_writable(truth: &Truth, name: &str, began: Instant, ended: Instant) -> bool {
     let log = truth.log();
     let events: Vec<_> = log.iter().filter(|event| event.member == name).collect();
@@ -210,7 +212,7 @@ fn was_writable(truth: &Truth, name: &str, began: Instant, ended: Instant) -> bo
 }
 
 impl fmt::Display for Tries {
-    /// What failed, alike ones together.
+    /// Prints the failures, grouped by kind.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut kinds = std::collections::BTreeMap::<String, Vec<usize>>::new();
         for each in &self.0 {

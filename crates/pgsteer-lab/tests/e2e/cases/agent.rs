@@ -1,4 +1,4 @@
-//! HAProxy's agent-checks: the examples of docs/haproxy, each with pgsteer in the place of the daemon
+//! HAProxy's agent-checks: the examples of docs/haproxy, each with pgsteer instead of the daemon
 //! that it was written for.
 
 use std::collections::BTreeMap;
@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, bail, ensure};
-use pgsteer_lab::agents::{Agents, Believed, Crew, Example, Haproxy, Post};
+use pgsteer_lab::agents::{AgentAddresses, AgentProcesses, Agents, Example, Haproxy, ServerState};
 use pgsteer_lab::{Lab, Member, SUPERUSER, Session, Signal};
 
 use crate::clients::psql;
@@ -15,7 +15,8 @@ use crate::kept::Kept;
 use crate::steer::{Steer, Wanted};
 use crate::{binary, stage};
 
-/// How long HAProxy may take to be right. The intervals are 300 ms; the machine has much else to do.
+/// The longest time until HAProxy shows the right states. The intervals are 300 ms, and the machine
+/// is busy.
 const SOON: Duration = Duration::from_secs(10);
 
 const SCENARIO_A: &str = include_str!("../../../../../docs/haproxy/scenario-a.cfg");
@@ -25,32 +26,32 @@ const BLOG: &str = include_str!("../../../../../docs/haproxy/blog.cfg");
 const RECOMMENDED: &str = include_str!("../../../../../docs/haproxy/recommended.cfg");
 const ONE_FOR_ALL: &str = include_str!("../../../../../docs/haproxy/one-for-all.cfg");
 
-/// What HAProxy shall show of the members that do not serve.
+/// The state that HAProxy must show for members that do not serve the backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Others {
     Down,
     InMaintenance,
 }
 
-/// One backend, and what is right about it. `{n}` in the name of a server is the member's number.
+/// One backend with its expected states. `{n}` in the name of a server is the member's number.
 #[derive(Debug, Clone, Copy)]
-struct Right {
+struct ExpectedBackend {
     backend: &'static str,
     server: &'static str,
     others: Others,
-    /// It serves readers: all but the primary.
+    /// The backend serves readers: all members except the primary.
     read: bool,
-    /// HAProxy hears the reason from an agent.
+    /// HAProxy gets the reason from an agent-check.
     agent: bool,
 }
 
-const WRITE: Right =
-    Right { backend: "", server: "n{n}", others: Others::Down, read: false, agent: true };
+const WRITE: ExpectedBackend =
+    ExpectedBackend { backend: "", server: "n{n}", others: Others::Down, read: false, agent: true };
 
-pub fn happacs_scenarios_work_with_pgsteer_in_its_place(lab: &Lab) -> Result<()> {
-    let crew = crew(lab, "agent", 0, "")?;
-    let post = |member: &Member| crew.post(lab, member);
-    let example = |text: &str| Ok::<_, Error>(Example::of(text, lab, post, None)?.quicker());
+pub fn happacs_scenarios_work_with_pgsteer_as_the_agent(lab: &Lab) -> Result<()> {
+    let agents_of_members = start_agents(lab, "agent", 0, "")?;
+    let addresses = |member: &Member| agents_of_members.addresses(lab, member);
+    let example = |text: &str| Ok::<_, Error>(Example::of(text, lab, addresses, None)?.quicker());
     let named = |name: &'static str| [("listen master\n", name)];
     let pages = example(SCENARIO_A)?.renamed(&named("listen pages\n"));
     let patroni = SCENARIO_A.replace("check port 7000", "check port 8008");
@@ -60,84 +61,88 @@ pub fn happacs_scenarios_work_with_pgsteer_in_its_place(lab: &Lab) -> Result<()>
     let sections = [&pages.text, &patroni.text, &b.text, &c.text].map(String::as_str).concat();
     let haproxy = Haproxy::start(lab, "haproxy-scenarios", &sections)?;
     let server = "patroni-{n}-pgbouncer";
-    let rights = [
-        Right { backend: "pages", server, agent: false, ..WRITE },
-        Right { backend: "patroni", server, agent: false, ..WRITE },
-        Right { backend: "b", server, ..WRITE },
-        Right { backend: "master_pgbouncer", server, ..WRITE },
-        Right { backend: "master_patroni", server, agent: false, ..WRITE },
+    let expected = [
+        ExpectedBackend { backend: "pages", server, agent: false, ..WRITE },
+        ExpectedBackend { backend: "patroni", server, agent: false, ..WRITE },
+        ExpectedBackend { backend: "b", server, ..WRITE },
+        ExpectedBackend { backend: "master_pgbouncer", server, ..WRITE },
+        ExpectedBackend { backend: "master_patroni", server, agent: false, ..WRITE },
     ];
-    before_and_after_a_switchover(lab, &haproxy, Some(&crew), &rights, || {
-        let up = haproxy.beliefs()?;
+    before_and_after_a_switchover(lab, &haproxy, Some(&agents_of_members), &expected, || {
+        let up = haproxy.server_states()?;
         ensure!(up.up("happac").len() == 3, "{up:?}");
         [&pages, &patroni, &b, &c].iter().try_for_each(|each| leads_to_the_primary(lab, each))
     })
 }
 
-pub fn nobody_is_shown_down_in_normal_running(lab: &Lab) -> Result<()> {
-    let crew = crew(lab, "agent", 0, "vocabulary = 'admin'")?;
+pub fn no_server_is_shown_down_in_normal_operation(lab: &Lab) -> Result<()> {
+    let agents_of_members = start_agents(lab, "agent", 0, "vocabulary = 'admin'")?;
     let agents = Agents::pgsteer(lab, &binary::pgsteer()?, "", 1.0)?;
     let beside = agents.beside_haproxy(lab)?;
-    let post = |member: &Member| crew.post(lab, member);
-    let example =
-        |text: &str| Ok::<_, Error>(Example::of(text, lab, post, Some(beside.post))?.quicker());
+    let addresses = |member: &Member| agents_of_members.addresses(lab, member);
+    let example = |text: &str| {
+        Ok::<_, Error>(Example::of(text, lab, addresses, Some(beside.addresses))?.quicker())
+    };
     let (blog, recommended) = (example(BLOG)?, example(RECOMMENDED)?);
     let haproxy = Haproxy::start(lab, "haproxy-admin", &(blog.text + &recommended.text))?;
-    let admin = Right { others: Others::InMaintenance, ..WRITE };
-    let rights = [
-        Right { backend: "mast-pgX_psql_readwrite", server: "mast-pg{n}", ..admin },
-        Right { backend: "write", ..admin },
-        Right { backend: "read", read: true, ..admin },
+    let admin = ExpectedBackend { others: Others::InMaintenance, ..WRITE };
+    let expected = [
+        ExpectedBackend { backend: "mast-pgX_psql_readwrite", server: "mast-pg{n}", ..admin },
+        ExpectedBackend { backend: "write", ..admin },
+        ExpectedBackend { backend: "read", read: true, ..admin },
     ];
-    before_and_after_a_switchover(lab, &haproxy, Some(&crew), &rights, || {
+    before_and_after_a_switchover(lab, &haproxy, Some(&agents_of_members), &expected, || {
         leads_to_the_primary(lab, &Example { text: String::new(), ..recommended })
     })
 }
 
-/// The agent of a `pgsteer run`.
-pub fn one_answers_for_all_members(lab: &Lab) -> Result<()> {
+/// Uses the agent of a `pgsteer run`.
+pub fn one_agent_answers_for_all_members(lab: &Lab) -> Result<()> {
     let agent = SocketAddr::from((lab.host_ip(), 5555));
     let more = format!("[agent]\nlisten = '{agent}'\nvocabulary = 'admin'\n");
     let steer = Steer::start(lab, &Wanted { more: &more, ..Wanted::default() })?;
-    let post = Post { agent, pages: steer.doors.http };
-    let example = Example::of(ONE_FOR_ALL, lab, |_| post, Some(post))?.quicker();
+    let addresses = AgentAddresses { agent, pages: steer.doors.http };
+    let example = Example::of(ONE_FOR_ALL, lab, |_| addresses, Some(addresses))?.quicker();
     let haproxy = Haproxy::start(lab, "haproxy-one", &example.text)?;
-    let admin = Right { others: Others::InMaintenance, ..WRITE };
-    let rights =
-        [Right { backend: "write", ..admin }, Right { backend: "read", read: true, ..admin }];
-    before_and_after_a_switchover(lab, &haproxy, None, &rights, || {
+    let admin = ExpectedBackend { others: Others::InMaintenance, ..WRITE };
+    let expected = [
+        ExpectedBackend { backend: "write", ..admin },
+        ExpectedBackend { backend: "read", read: true, ..admin },
+    ];
+    before_and_after_a_switchover(lab, &haproxy, None, &expected, || {
         leads_to_the_primary(lab, &example)
     })
 }
 
-/// HAProxy's own number for the weight follows the sessions of a real server, down and up again.
-pub fn the_weight_falls_as_sessions_come(lab: &Lab) -> Result<()> {
+/// HAProxy's weight follows the sessions of a real server, down and up again.
+pub fn the_weight_falls_as_sessions_open(lab: &Lab) -> Result<()> {
     let agent = SocketAddr::from((lab.host_ip(), 5555));
     let more = format!("[agent]\nlisten = '{agent}'\nweight = 'sessions'\n");
     let steer = Steer::start(lab, &Wanted { more: &more, ..Wanted::default() })?;
     let replica = lab.replicas()?[0];
     let line = format!("read {}\n", replica.name);
-    let says = |wanted: &str| {
+    let answers = |wanted: &str| {
         steer.wait_for(&format!("{line:?} to be answered {wanted:?}"), SOON, |_| {
             ask(agent, &line).is_ok_and(|answer| answer.trim_end() == wanted)
         })
     };
-    says("ready up 100%")?;
+    answers("ready up 100%")?;
     let max: usize = most_sessions(replica)?;
     let half = (0..max / 2).map(|_| Kept::open(replica.postgres_addr()));
     let mut half: Vec<Kept> = half.collect::<Result<_>>()?;
-    says("ready up 50%")?;
-    // A few more or less are no reason to say another word.
+    answers("ready up 50%")?;
+    // A small change of the count keeps the weight. The agent counts the sessions in every answer's
+    // Snapshot, so an answer after this sleep uses the new count.
     half.truncate(max / 2 - max / 25);
     std::thread::sleep(Duration::from_secs(2));
     ensure!(ask(agent, &line)?.trim_end() == "ready up 50%");
     drop(half);
-    says("ready up 100%")
+    answers("ready up 100%")
 }
 
-/// A process that was stopped for a while, as a machine is that is moved, knows nothing fresh when it
-/// goes on, and no member has anything wrong with it. HAProxy's question waits for it meanwhile.
-pub fn one_that_was_stopped_says_no_to_nobody(lab: &Lab) -> Result<()> {
+/// A process that was stopped for a while, as by a move of its virtual machine, has only old claims
+/// when it continues, while every member is healthy. HAProxy's request waits during the stop.
+pub fn an_agent_that_was_stopped_reports_no_member_down(lab: &Lab) -> Result<()> {
     let agent = SocketAddr::from((lab.host_ip(), 5555));
     let more = format!("[agent]\nlisten = '{agent}'\n");
     let mut steer = Steer::start(lab, &Wanted { more: &more, ..Wanted::default() })?;
@@ -160,7 +165,7 @@ pub fn one_that_was_stopped_says_no_to_nobody(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// What the server lets in, without those that it reserves.
+/// The number of sessions that the server admits, without the reserved ones.
 fn most_sessions(member: &Member) -> Result<usize> {
     let sql = "SELECT current_setting('max_connections')::int
                     - current_setting('superuser_reserved_connections')::int";
@@ -169,7 +174,7 @@ fn most_sessions(member: &Member) -> Result<usize> {
     row.context("an empty answer")?.parse().context("no number")
 }
 
-/// One question, as HAProxy asks it.
+/// One request, as HAProxy sends it.
 pub fn ask(agent: SocketAddr, line: &str) -> Result<String> {
     rest_of(&mut question(agent, line)?)
 }
@@ -187,37 +192,37 @@ fn rest_of(stream: &mut TcpStream) -> Result<String> {
     Ok(answer)
 }
 
-fn crew(lab: &Lab, name: &str, number: u16, agent: &str) -> Result<Crew> {
+fn start_agents(lab: &Lab, name: &str, number: u16, agent: &str) -> Result<AgentProcesses> {
     let agents = Agents::pgsteer(lab, &binary::pgsteer()?, agent, 1.0)?;
-    Crew::start(lab, name, number, agents)
+    AgentProcesses::start(lab, name, number, agents)
 }
 
 fn before_and_after_a_switchover(
     lab: &Lab,
     haproxy: &Haproxy,
-    crew: Option<&Crew>,
-    rights: &[Right],
+    agents_of_members: Option<&AgentProcesses>,
+    expected: &[ExpectedBackend],
     and: impl Fn() -> Result<()>,
 ) -> Result<()> {
     let both = || {
-        becomes_right(lab, haproxy, rights)?;
+        reaches(lab, haproxy, expected)?;
         and()?;
         lab.switchover(None)?;
-        becomes_right(lab, haproxy, rights)?;
+        reaches(lab, haproxy, expected)?;
         and()
     };
     both().inspect_err(|_| {
-        for (member, log) in crew.into_iter().flat_map(Crew::logs) {
+        for (member, log) in agents_of_members.into_iter().flat_map(AgentProcesses::logs) {
             stage::keep_log(&format!("the agent at {member}"), &log);
         }
         stage::keep_log("HAProxy", &haproxy.log());
     })
 }
 
-fn becomes_right(lab: &Lab, haproxy: &Haproxy, rights: &[Right]) -> Result<()> {
+fn reaches(lab: &Lab, haproxy: &Haproxy, expected: &[ExpectedBackend]) -> Result<()> {
     let deadline = Instant::now() + SOON;
     loop {
-        let all = rights.iter().try_for_each(|right| is_right(lab, haproxy, right));
+        let all = expected.iter().try_for_each(|each| shows(lab, haproxy, each));
         match all {
             Ok(()) => return Ok(()),
             Err(error) if Instant::now() > deadline => return Err(error),
@@ -226,29 +231,28 @@ fn becomes_right(lab: &Lab, haproxy: &Haproxy, rights: &[Right]) -> Result<()> {
     }
 }
 
-fn is_right(lab: &Lab, haproxy: &Haproxy, right: &Right) -> Result<()> {
+fn shows(lab: &Lab, haproxy: &Haproxy, expected: &ExpectedBackend) -> Result<()> {
     let primary = &lab.primary()?.name;
-    let beliefs = haproxy.beliefs()?;
-    let servers: BTreeMap<&str, &Believed> = beliefs.all(right.backend).collect();
+    let server_states = haproxy.server_states()?;
+    let servers: BTreeMap<&str, &ServerState> = server_states.all(expected.backend).collect();
     for member in lab.members() {
-        let server = right.server.replace("{n}", member.name.trim_start_matches('n'));
-        let believed =
-            servers.get(&*server).with_context(|| format!("no {server}: {servers:?}"))?;
-        let serves = (member.name == *primary) != right.read;
-        let backend = right.backend;
-        let status = match (serves, right.others) {
+        let server = expected.server.replace("{n}", member.name.trim_start_matches('n'));
+        let state = servers.get(&*server).with_context(|| format!("no {server}: {servers:?}"))?;
+        let serves = (member.name == *primary) != expected.read;
+        let backend = expected.backend;
+        let status = match (serves, expected.others) {
             (true, _) => "UP",
             (false, Others::Down) => "DOWN",
             (false, Others::InMaintenance) => "MAINT",
         };
-        let is_it = believed.status.split([' ', '/']).next() == Some(status);
-        ensure!(is_it, "{server} of {backend} should be {status}: {believed:?}");
-        let wanted = match (right.agent, serves, right.read) {
+        let is_it = state.status.split([' ', '/']).next() == Some(status);
+        ensure!(is_it, "{server} of {backend} should be {status}: {state:?}");
+        let wanted = match (expected.agent, serves, expected.read) {
             (false, ..) | (_, true, _) => "",
             (true, false, false) => "replica",
             (true, false, true) => "primary",
         };
-        ensure!(believed.last_agent.contains(wanted), "{server} of {backend}: {believed:?}");
+        ensure!(state.last_agent.contains(wanted), "{server} of {backend}: {state:?}");
     }
     Ok(())
 }
@@ -256,10 +260,10 @@ fn is_right(lab: &Lab, haproxy: &Haproxy, right: &Right) -> Result<()> {
 fn leads_to_the_primary(lab: &Lab, example: &Example) -> Result<()> {
     let primary = lab.primary()?;
     let output = psql(lab, example.write).args(["-c", "SELECT inet_server_addr()"]).output()?;
-    let told = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    if told != primary.ip.to_string() {
+    let printed = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    if printed != primary.ip.to_string() {
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
-        bail!("a client came to {told:?}, {} is primary: {error}", primary.ip);
+        bail!("a client came to {printed:?}, {} is primary: {error}", primary.ip);
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Cancelling a query: the right one, and no other, whichever replica it runs on.
+//! Query cancellation: the right query is cancelled, and no other, on whichever replica it runs.
 
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -16,16 +16,16 @@ use crate::steer::{Steer, Wanted};
 const SLEEP: &str = "SELECT pg_sleep(300)";
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Ten queries on both replicas, cancelled one after the other by libpq.
-pub fn libpq_cancels_the_query_it_means(lab: &Lab) -> Result<()> {
+/// Runs ten queries on both replicas; libpq cancels them one after the other.
+pub fn libpq_cancels_the_intended_query(lab: &Lab) -> Result<()> {
     let steer = Steer::start(lab, &Wanted::default())?;
-    let told = run(&mut python("cancels.py", steer.doors.read)?)?;
-    ensure!(told == "10 cancelled, on 2 members", "{told}");
+    let printed = run(&mut python("cancels.py", steer.doors.read)?)?;
+    ensure!(printed == "10 cancelled, on 2 members", "{printed}");
     Ok(())
 }
 
 /// Ctrl-C in psql.
-pub fn psql_cancels_at_ctrl_c(lab: &Lab) -> Result<()> {
+pub fn ctrl_c_in_psql_cancels_the_query(lab: &Lab) -> Result<()> {
     let steer = Steer::start(lab, &Wanted::default())?;
     for _ in 0..4 {
         let mut command = psql(lab, steer.doors.read);
@@ -41,8 +41,8 @@ pub fn psql_cancels_at_ctrl_c(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// Two front doors share nothing, and the cancel request may come in at the other one.
-pub fn a_second_pgsteer_cancels_what_runs_through_the_first(lab: &Lab) -> Result<()> {
+/// Two pgsteers share no state, and a cancel request may arrive at the other one.
+pub fn a_second_pgsteer_cancels_a_query_of_the_first(lab: &Lab) -> Result<()> {
     let first = Steer::start(lab, &Wanted::default())?;
     let other = Wanted { name: "other", shift: 100, ..Wanted::default() };
     let second = Steer::start(lab, &other)?;
@@ -53,17 +53,17 @@ pub fn a_second_pgsteer_cancels_what_runs_through_the_first(lab: &Lab) -> Result
         Session::cancel(second.doors.read, sleeper.key)?;
         let words = join(sleeper.query)?;
         ensure!(words.contains("57014"), "{words}");
-        // No other was hit.
+        // No other query was cancelled.
         wait_for_sleepers(lab, sleepers.len())?;
         ensure!(sleepers.iter().all(|sleeper| !sleeper.query.is_finished()));
     }
     Ok(())
 }
 
-/// A session whose query takes for ever.
+/// A session with a query that does not end by itself.
 struct Sleeper {
     key: [i32; 2],
-    /// The error that ends it.
+    /// The error that ends the query.
     query: JoinHandle<String>,
 }
 
@@ -79,7 +79,7 @@ impl Sleeper {
     }
 }
 
-/// Waits until so many sessions sleep, over all members.
+/// Waits until this number of sessions sleep, over all members.
 fn wait_for_sleepers(lab: &Lab, count: usize) -> Result<()> {
     let sql = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
     let deadline = std::time::Instant::now() + LIMIT;

@@ -11,8 +11,8 @@ use crate::steer::{Steer, Wanted};
 const CLIENTS: usize = 450;
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// 450 clients at once, of which `max_connections` (200 in the lab) do not have room for most: none
-/// is refused, and each is served when others have ended.
+/// 450 clients connect at once, and `max_connections` (200 in the lab) is too small for most of
+/// them. No client is refused, and each is served when others have ended.
 pub fn clients_beyond_max_connections_wait_and_all_are_served(lab: &Lab) -> Result<()> {
     let hold = "hold_seconds = 100";
     for limit in ["", "member_sessions_max = 50"] {

@@ -1,4 +1,4 @@
-//! The primary dies without a word.
+//! The primary crashes without closing its connections.
 
 use std::time::{Duration, Instant};
 
@@ -9,13 +9,13 @@ use crate::kept::Kept;
 use crate::steer::{Steer, Wanted};
 use crate::traffic::Traffic;
 
-/// The leader lock runs out, a replica is promoted, and whoever came meanwhile has waited.
-pub fn clients_wait_for_the_successor(lab: &Lab) -> Result<()> {
+/// The leader lock expires, a replica is promoted, and clients that connect meanwhile have waited.
+pub fn clients_wait_for_the_new_primary(lab: &Lab) -> Result<()> {
     primary_dies(lab, &Steer::start(lab, &Wanted::default())?)
 }
 
-/// The same with Patroni's word alone.
-pub fn clients_wait_for_the_successor_without_a_login_too(lab: &Lab) -> Result<()> {
+/// Same test with Patroni alone, without a check login.
+pub fn clients_wait_for_the_new_primary_without_a_check_login(lab: &Lab) -> Result<()> {
     let steer = Steer::newcomer(lab)?;
     steer.wait_until_ready()?;
     primary_dies(lab, &steer)

@@ -1,4 +1,4 @@
-//! The watch of etcd: a switchover that is known before it begins.
+//! The etcd watch: pgsteer knows of a switchover before it begins.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use pgsteer_lab::scram_client::Client as ScramClient;
 
 use crate::steer::{Steer, Wanted};
 
-/// Clients that log in one time after the other, so that some are always in the middle of it.
+/// Clients that log in again and again, so that some are always in the middle of a login.
 const CLIENTS: usize = 6;
 const SWITCHOVERS: usize = 3;
 const LOGIN_LIMIT: Duration = Duration::from_secs(20);
 
-/// Clients by SCRAM all the time: whoever was shown the old primary's challenge has to get its
-/// answer there, so it must not be shut down in between.
+/// SCRAM clients log in all the time. A client that received the old primary's challenge can finish
+/// its login only there, so the old primary must not stop before that.
 pub fn logins_are_held_back_before_the_old_primary_stops(lab: &Lab) -> Result<()> {
     let urls = lab.etcd_urls();
     ensure!(!urls.is_empty(), "this Patroni writes by etcd's v2 API");
@@ -50,8 +50,8 @@ pub fn logins_are_held_back_before_the_old_primary_stops(lab: &Lab) -> Result<()
     Ok(())
 }
 
-/// Nobody listens there: all is as without it, and it says so.
-pub fn one_that_is_away_costs_nothing(lab: &Lab) -> Result<()> {
+/// The etcd address has no listener: pgsteer works as without etcd and logs that once.
+pub fn an_unreachable_etcd_changes_nothing(lab: &Lab) -> Result<()> {
     let more = "[etcd]\nurls = ['http://127.0.0.1:1']\n";
     let steer = Steer::start(lab, &Wanted { more, ..Wanted::default() })?;
     wait_for_etcd(&steer, "lost")?;
@@ -59,8 +59,9 @@ pub fn one_that_is_away_costs_nothing(lab: &Lab) -> Result<()> {
     let gate = steer.gate("write", &primary)?;
     ensure!(gate.is("open", ""), "{gate:?}");
     super::switchover::under_load(lab, &steer, Duration::from_secs(10))?;
-    let told = steer.messages().into_iter().filter(|line| line.starts_with("etcd is not watched"));
-    ensure!(told.count() == 1, "told once");
+    let printed =
+        steer.messages().into_iter().filter(|line| line.starts_with("etcd is not watched"));
+    ensure!(printed.count() == 1, "the loss of etcd is logged once");
     Ok(())
 }
 
@@ -71,13 +72,13 @@ fn wait_for_etcd(steer: &Steer, word: &str) -> Result<()> {
     })
 }
 
-/// Clients that log in and leave again.
+/// Clients that log in and log out.
 struct Logins {
     ended: Arc<AtomicBool>,
     threads: Vec<JoinHandle<Result<Tally>>>,
 }
 
-/// How many came in, and what became of the others.
+/// The number of successful logins, and the failures of the others.
 #[derive(Debug, Default)]
 struct Tally {
     done: usize,
@@ -88,8 +89,8 @@ impl Logins {
     fn start(door: SocketAddr) -> Logins {
         let ended = Arc::new(AtomicBool::new(false));
         let thread = |_| {
-            let told_to_end = Arc::clone(&ended);
-            std::thread::spawn(move || log_in_and_out(door, &told_to_end))
+            let stop = Arc::clone(&ended);
+            std::thread::spawn(move || log_in_and_out(door, &stop))
         };
         let threads = (0..CLIENTS).map(thread).collect();
         Logins { ended, threads }
@@ -117,7 +118,7 @@ fn log_in_and_out(door: SocketAddr, ended: &AtomicBool) -> Result<Tally> {
                 tally.done += 1;
                 runtime.block_on(client.leave());
             }
-            Ok(Err(failure)) => tally.failed.push(failure.word()),
+            Ok(Err(failure)) => tally.failed.push(failure.label()),
             Err(_) => tally.failed.push("no answer".to_owned()),
         }
         std::thread::sleep(Duration::from_millis(2));

@@ -1,36 +1,40 @@
-//! The fault table of docs/AGENT.md, as far as it speaks of pgsteer: HAProxy is right in every row.
+//! The fault table of docs/AGENT.md, the rows of pgsteer: HAProxy shows the right state in every
+//! row.
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use pgsteer_lab::agents::{Agents, Crew, Example, Fault, Haproxy, Patience, Scene, judge};
+use pgsteer_lab::agents::{
+    AgentProcesses, Agents, Example, Fault, Haproxy, Patience, Scene, assess,
+};
 use pgsteer_lab::{Lab, Member, Truth};
 
 use crate::{binary, stage};
 
 const RECOMMENDED: &str = include_str!("../../../../../docs/haproxy/recommended.cfg");
 
-/// A hang is taken for one after so long.
+/// A server that does not answer within this time counts as hung.
 const TIMEOUT_SECONDS: f64 = 0.5;
 
-/// What is measured exactly by `make bench-agent` only has to happen at all here, on a machine that
-/// has much else to do.
+/// `make bench-agent` measures the times exactly. Here the change must only happen, on a busy
+/// machine.
 const LIMIT: Duration = Duration::from_secs(5);
 const PATIENCE: Patience =
     Patience { least: Duration::from_millis(500), most: Duration::from_secs(12) };
 
-pub fn haproxy_is_right_about_the_primary_in_every_row(lab: &Lab) -> Result<()> {
+pub fn haproxy_shows_the_right_primary_in_every_row(lab: &Lab) -> Result<()> {
     let agents =
         Agents::pgsteer(lab, &binary::pgsteer()?, "vocabulary = 'admin'", TIMEOUT_SECONDS)?
             .pooled();
     let beside = agents.beside_haproxy(lab)?;
-    let mut crews = [Crew::start(lab, "agent", 0, agents)?];
-    let post = |member: &Member| crews[0].post(lab, member);
-    let example = Example::of(RECOMMENDED, lab, post, Some(beside.post))?.quicker();
+    let mut agent_sets = [AgentProcesses::start(lab, "agent", 0, agents)?];
+    let addresses = |member: &Member| agent_sets[0].addresses(lab, member);
+    let example = Example::of(RECOMMENDED, lab, addresses, Some(beside.addresses))?.quicker();
     let haproxy = Haproxy::start(lab, "haproxy-faults", &example.text)?;
-    let all = Fault::ALL.into_iter().try_for_each(|fault| row(lab, &haproxy, &mut crews, fault));
+    let all =
+        Fault::ALL.into_iter().try_for_each(|fault| row(lab, &haproxy, &mut agent_sets, fault));
     all.inspect_err(|_| {
-        crews[0].logs().for_each(|(member, log)| {
+        agent_sets[0].logs().for_each(|(member, log)| {
             stage::keep_log(&format!("the agent at {member}"), &log);
         });
         stage::keep_log("the pgsteer beside HAProxy", &beside.log());
@@ -38,31 +42,36 @@ pub fn haproxy_is_right_about_the_primary_in_every_row(lab: &Lab) -> Result<()> 
     })
 }
 
-fn row(lab: &Lab, haproxy: &Haproxy, crews: &mut [Crew], fault: Fault) -> Result<()> {
+fn row(
+    lab: &Lab,
+    haproxy: &Haproxy,
+    agent_sets: &mut [AgentProcesses],
+    fault: Fault,
+) -> Result<()> {
     let (truth, watch) = (Truth::watch(lab)?, haproxy.watch()?);
     let scene =
         Scene { lab, truth: &truth, watch: &watch, backends: &["write"], patience: PATIENCE };
     scene.settle(Duration::from_secs(15))?;
-    let phases = fault.happen(&scene, crews)?;
+    let phases = fault.happen(&scene, agent_sets)?;
     let log = watch.log();
     let limit = LIMIT + fault.notice(Duration::from_secs_f64(TIMEOUT_SECONDS));
     for phase in phases {
         for expected in &phase.expected {
-            let judged = judge(&log, "write", expected, phase.end);
+            let assessed = assess(&log, "write", expected, phase.end);
             if std::env::var_os("PGSTEER_TIMES").is_some() {
-                eprintln!("{}: {} {}: {judged:?}", phase.name, expected.server, expected.up);
+                eprintln!("{}: {} {}: {assessed:?}", phase.name, expected.server, expected.up);
             }
             let (server, up) = (&expected.server, expected.up);
             ensure!(
-                judged.is_within(limit),
-                "{}: {server} should be {}: {judged:?}",
+                assessed.is_within(limit),
+                "{}: {server} should be {}: {assessed:?}",
                 phase.name,
                 if up { "up" } else { "shut" }
             );
         }
     }
-    for crew in crews {
-        crew.mend(lab)?;
+    for agents_of_members in agent_sets {
+        agents_of_members.restart_stopped(lab)?;
     }
     lab.reset()
 }

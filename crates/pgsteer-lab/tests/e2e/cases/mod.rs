@@ -1,15 +1,15 @@
-//! All tests, in the order in which they are played.
+//! All tests, in the order in which they run.
 
 mod agent;
 mod cancel;
 mod capacity;
 mod crash;
-mod darkness;
 mod drivers;
 mod etcd;
 mod faults;
 mod newcomer;
 mod orders;
+mod outage;
 mod pages;
 mod patroni;
 mod pooler;
@@ -35,11 +35,11 @@ pub struct Case {
     pub cluster: Cluster,
     pub name: &'static str,
     pub play: Play,
-    /// It pulls cables, which takes network namespaces and therefore root.
+    /// The test pulls cables, which needs network namespaces and therefore root.
     pub needs_cables: bool,
 }
 
-/// `cluster: module::test, ...`, with the names as they are written.
+/// `cluster: module::test, ...`, with the names as in the code.
 macro_rules! cases {
     ($($cluster:ident: $($name:path),+ $(,)?;)+) => {
         [$($(Case {
@@ -51,76 +51,77 @@ macro_rules! cases {
     };
 }
 
-/// Both Patronis are tried with what depends on them most; the rest is spread over the two clusters.
+/// Tests that depend most on Patroni run with both versions. The rest is spread over the two
+/// clusters.
 pub fn all() -> Vec<Case> {
     let cases = cases! {
         Old:
             newcomer::one_address_of_patroni_is_enough,
-            pages::status_and_metrics_tell_what_is,
-            switchover::no_client_is_turned_away,
-            drivers::psql_logs_in_by_scram_and_hears_the_servers_own_refusals,
+            pages::status_and_metrics_agree_with_the_cluster,
+            switchover::no_client_is_refused,
+            drivers::psql_logs_in_by_scram_and_gets_the_servers_own_errors,
             drivers::psycopg_pipelines_copies_and_fails_as_without_a_proxy,
             drivers::pgbench_runs_without_an_error,
-            strings::of_clients_connect_word_for_word,
-            cancel::libpq_cancels_the_query_it_means,
-            cancel::psql_cancels_at_ctrl_c,
-            cancel::a_second_pgsteer_cancels_what_runs_through_the_first,
-            agent::happacs_scenarios_work_with_pgsteer_in_its_place,
-            agent::nobody_is_shown_down_in_normal_running,
-            agent::the_weight_falls_as_sessions_come,
-            agent::one_that_was_stopped_says_no_to_nobody,
-            faults::haproxy_is_right_about_the_primary_in_every_row,
-            tls::clients_that_want_it_get_it_from_the_server,
-            tls::a_switchover_costs_at_most_the_logins_under_way,
-            several::libpq_goes_on_to_the_second_door,
+            strings::rendered_client_strings_connect_unchanged,
+            cancel::libpq_cancels_the_intended_query,
+            cancel::ctrl_c_in_psql_cancels_the_query,
+            cancel::a_second_pgsteer_cancels_a_query_of_the_first,
+            agent::happacs_scenarios_work_with_pgsteer_as_the_agent,
+            agent::no_server_is_shown_down_in_normal_operation,
+            agent::the_weight_falls_as_sessions_open,
+            agent::an_agent_that_was_stopped_reports_no_member_down,
+            faults::haproxy_shows_the_right_primary_in_every_row,
+            tls::clients_that_request_tls_get_it_from_the_server,
+            tls::a_switchover_breaks_only_logins_in_progress,
+            several::libpq_tries_the_second_pgsteer,
             orders::sigterm_without_sessions_is_quick,
             orders::sigterm_lets_sessions_finish_and_then_ends_them,
-            orders::sighup_touches_no_session_that_the_new_file_still_allows,
+            orders::sighup_keeps_sessions_that_the_new_file_still_allows,
             orders::sighup_with_a_broken_file_changes_nothing,
             rendered::httpchk_follows_a_switchover,
-            rendered::redirect_leads_to_the_right_primary,
-            rendered::pgsteer_behind_holds_clients_through_a_switchover,
-            rendered::agent_bypass_leads_past_a_pooler_that_is_down,
+            rendered::redirect_routes_to_the_right_primary,
+            rendered::pgsteer_behind_haproxy_holds_clients_through_a_switchover,
+            rendered::agent_bypass_routes_past_a_stopped_pooler,
             rendered::a_second_primary_gets_no_writer_in_any_profile,
-            replicas::one_with_the_tag_noloadbalance_is_drained_and_comes_back,
+            replicas::a_replica_tagged_noloadbalance_is_drained_and_returns,
             postgres::a_restart_only_makes_clients_wait,
-            pooler::one_that_is_down_only_makes_clients_wait,
-            pooler::one_that_is_down_is_bypassed_until_it_is_back,
-            pooler::one_that_leads_elsewhere_gets_no_client,
-            pooler::one_that_is_paused_keeps_its_clients_and_is_not_bypassed,
-            pooler::one_that_is_full_keeps_its_clients_and_is_not_bypassed,
-            pooler::one_that_puts_logins_off_keeps_nobody_from_a_primary,
-            pooler::one_that_leads_to_another_of_the_same_role_gets_no_client,
-            patroni::writes_go_on_beside_a_frozen_patroni_until_another_has_the_lock,
-            crash::clients_wait_for_the_successor,
-            crash::clients_wait_for_the_successor_without_a_login_too;
+            pooler::a_stopped_pooler_only_makes_clients_wait,
+            pooler::a_stopped_pooler_is_bypassed_until_it_returns,
+            pooler::a_pooler_that_leads_to_another_member_gets_no_client,
+            pooler::a_paused_pooler_keeps_its_clients_and_is_not_bypassed,
+            pooler::a_full_pooler_keeps_its_clients_and_is_not_bypassed,
+            pooler::a_pooler_that_delays_logins_does_not_block_the_primary,
+            pooler::a_pooler_that_leads_to_a_server_of_the_same_role_gets_no_client,
+            patroni::writes_continue_beside_a_frozen_patroni_until_another_has_the_lock,
+            crash::clients_wait_for_the_new_primary,
+            crash::clients_wait_for_the_new_primary_without_a_check_login;
         New:
             newcomer::one_address_of_patroni_is_enough,
-            switchover::no_client_is_turned_away,
+            switchover::no_client_is_refused,
             etcd::logins_are_held_back_before_the_old_primary_stops,
-            etcd::one_that_is_away_costs_nothing,
-            replicas::one_that_lags_is_drained_and_comes_back,
-            replicas::one_that_patroni_does_not_list_any_more_is_drained_and_comes_back,
-            replicas::one_that_crashes_turns_no_reader_away,
-            replicas::one_in_a_smart_shutdown_gets_no_reader_and_its_sessions_go_on,
-            replicas::without_any_the_primary_stands_in_if_it_may,
-            replicas::pg_dump_with_jobs_works_where_addresses_stick_to_a_member,
-            replicas::sessions_at_a_promoted_one_end_where_that_is_wanted,
-            tls::a_cancel_request_inside_it_reaches_the_member_that_runs_the_query,
+            etcd::an_unreachable_etcd_changes_nothing,
+            replicas::a_lagging_replica_is_drained_and_returns,
+            replicas::a_replica_that_left_the_member_list_is_drained_and_returns,
+            replicas::a_crash_of_a_replica_refuses_no_reader,
+            replicas::a_replica_in_smart_shutdown_gets_no_reader_and_keeps_its_sessions,
+            replicas::without_replicas_the_primary_serves_reads_if_configured,
+            replicas::pg_dump_with_jobs_works_with_sticky_addresses,
+            replicas::read_sessions_at_a_promoted_replica_end_if_configured,
+            tls::a_cancel_request_inside_tls_reaches_the_member_that_runs_the_query,
             capacity::clients_beyond_max_connections_wait_and_all_are_served,
-            pooler::a_switchover_behind_poolers_turns_no_client_away,
+            pooler::a_switchover_behind_poolers_refuses_no_client,
             postgres::a_hang_only_makes_clients_wait,
             postgres::a_sudden_stop_only_makes_clients_wait,
             silence::a_frozen_primary_loses_its_sessions_and_gets_none_after_the_thaw,
             silence::a_primary_behind_a_pulled_cable_loses_its_sessions,
-            patroni::writes_go_on_without_patroni_until_another_has_the_lock,
-            crash::clients_wait_for_the_successor,
+            patroni::writes_continue_without_patroni_until_another_has_the_lock,
+            crash::clients_wait_for_the_new_primary,
             rendered::httpchk_follows_a_switchover,
-            rendered::agent_follows_a_switchover_and_nobody_is_down,
+            rendered::agent_follows_a_switchover_and_no_server_is_down,
             rendered::sql_recognises_a_standby_within_one_check,
             rendered::sql_follows_a_switchover_and_blocks_two_primaries,
-            agent::one_answers_for_all_members,
-            darkness::clients_hear_the_reason_and_are_served_when_it_is_over,
+            agent::one_agent_answers_for_all_members,
+            outage::clients_get_the_reason_and_are_served_after_the_outage,
             sql_only::two_primaries_are_both_shut_until_one_is_left;
     };
     cases.into_iter().map(note_cables).collect()
@@ -130,7 +131,7 @@ fn note_cables(case: Case) -> Case {
     Case { needs_cables: case.name.contains("pulled_cable"), ..case }
 }
 
-/// What a thread has come to.
+/// Joins a thread and returns its result.
 fn join<T>(thread: JoinHandle<T>) -> Result<T> {
     thread.join().map_err(|_| anyhow!("a thread of the test died"))
 }

@@ -1,4 +1,4 @@
-//! What a newcomer types: one address of Patroni and nothing else.
+//! The shortest start: one address of Patroni and nothing else.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use pgsteer_lab::{Lab, Truth};
 use crate::clients::{psql, run};
 use crate::steer::Steer;
 
-/// Both services work, and a switchover turns nobody away, without any login for pgsteer.
+/// Both services work, and a switchover refuses no client, without any login for pgsteer.
 pub fn one_address_of_patroni_is_enough(lab: &Lab) -> Result<()> {
     let steer = Steer::newcomer(lab)?;
     steer.wait_until_ready()?;

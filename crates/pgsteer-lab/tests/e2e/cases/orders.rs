@@ -1,4 +1,4 @@
-//! What an operator orders: stop, and read the file again.
+//! Signals of an operator: stop, and reload the file.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::steer::{Steer, Wanted, file_of};
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// New clients find the door shut, sessions may finish, and the last ones are told.
+/// New clients are refused, sessions may finish, and the last ones get an error before they end.
 pub fn sigterm_lets_sessions_finish_and_then_ends_them(lab: &Lab) -> Result<()> {
     let grace = "shutdown_grace_seconds = 2";
     let mut steer = Steer::start(lab, &Wanted { proxy: grace, ..Wanted::default() })?;
@@ -20,7 +20,7 @@ pub fn sigterm_lets_sessions_finish_and_then_ends_them(lab: &Lab) -> Result<()> 
     steer.wait_for("the door to be shut", SOON, |steer| {
         std::net::TcpStream::connect(steer.doors.write).is_err()
     })?;
-    ensure!(steer.status()?["stopping"] == true, "the status does not say so");
+    ensure!(steer.status()?["stopping"] == true, "the status page does not show the stop");
     for session in &mut sessions {
         session.ensure_alive()?;
     }
@@ -43,8 +43,8 @@ pub fn sigterm_without_sessions_is_quick(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// Services come, go and change; whoever is not meant does not notice.
-pub fn sighup_touches_no_session_that_the_new_file_still_allows(lab: &Lab) -> Result<()> {
+/// Services are added, removed and changed; sessions of other services are not affected.
+pub fn sighup_keeps_sessions_that_the_new_file_still_allows(lab: &Lab) -> Result<()> {
     let first = Wanted::default();
     let mut steer = Steer::start(lab, &first)?;
     let (mut writer, mut reader) = (Kept::open(steer.doors.write)?, Kept::open(steer.doors.read)?);
@@ -61,7 +61,7 @@ pub fn sighup_touches_no_session_that_the_new_file_still_allows(lab: &Lab) -> Re
     let words = reporter.ensure_ended()?;
     ensure!(words.contains("57P01") && words.contains("service was removed"), "{words}");
     ensure!(Kept::open((ip, 5002).into()).is_err(), "the door of a removed service is open");
-    // The new limit counts for new readers, and spares the old one.
+    // The new limit applies to new readers, and keeps the old one.
     let refused = Session::connect(steer.doors.read, SUPERUSER, "postgres", SOON);
     let words = refused.err().context("a reader without the tag was let in")?.to_string();
     ensure!(words.contains("57P03"), "{words}");
@@ -90,7 +90,7 @@ pub fn sighup_with_a_broken_file_changes_nothing(lab: &Lab) -> Result<()> {
     writer.ensure_alive()?;
     Kept::open(steer.doors.write)?.ensure_alive()?;
     Kept::open(steer.doors.read)?.ensure_alive()?;
-    // A port that somebody else has.
+    // A port that another program has.
     let taken = std::net::TcpListener::bind((lab.host_ip(), 5002))?;
     let more = format!("[services.x]\nlisten = '{}'\nrole = 'replica'\n", taken.local_addr()?);
     let words = steer.reload(lab, &Wanted { more: &more, ..Wanted::default() })?;

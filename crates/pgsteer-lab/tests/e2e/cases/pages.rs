@@ -10,40 +10,40 @@ use crate::binary;
 use crate::kept::Kept;
 use crate::steer::{Steer, Wanted};
 
-pub fn status_and_metrics_tell_what_is(lab: &Lab) -> Result<()> {
+pub fn status_and_metrics_agree_with_the_cluster(lab: &Lab) -> Result<()> {
     let steer = Steer::start(lab, &Wanted::default())?;
     let old = lab.primary()?.name.clone();
     let _writers = Kept::several(steer.doors.write, 3)?;
-    is_as_seen(lab, &steer, &old, 3)?;
+    pages_show(lab, &steer, &old, 3)?;
     let new = lab.switchover(None)?.name.clone();
     steer.wait_until_ready()?;
-    is_as_seen(lab, &steer, &new, 0)?;
+    pages_show(lab, &steer, &new, 0)?;
     let _writer = Kept::open(steer.doors.write)?;
-    is_as_seen(lab, &steer, &new, 1)?;
+    pages_show(lab, &steer, &new, 1)?;
     let events = steer.status()?["clusters"][0]["events"].to_string();
     for what in [format!("{new} is primary"), format!("write gate of {new} is open")] {
-        ensure!(events.contains(&what), "no event tells that {what}: {events}");
+        ensure!(events.contains(&what), "no event for {what}: {events}");
     }
     ensure!(steer.page("/healthz")? == "ok\n");
     ensure!(steer.status()?["stopping"] == false);
-    a_patroni_is_no_pgsteer(lab)
+    check_recognises_a_patroni(lab)
 }
 
-/// It answers any path that it is asked.
-fn a_patroni_is_no_pgsteer(lab: &Lab) -> Result<()> {
+/// Patroni answers any path.
+fn check_recognises_a_patroni(lab: &Lab) -> Result<()> {
     let url = lab.primary()?.patroni_url();
     for of in ["write", "primary", "health"] {
         let asked =
             Command::new(binary::pgsteer()?).args(["check", of, "--http", &url]).output()?;
-        let told = String::from_utf8_lossy(&asked.stdout);
-        ensure!(asked.status.code() == Some(2), "{of}: {told}");
-        ensure!(told.contains("a Patroni answers there, not a pgsteer"), "{of}: {told}");
+        let printed = String::from_utf8_lossy(&asked.stdout);
+        ensure!(asked.status.code() == Some(2), "{of}: {printed}");
+        ensure!(printed.contains("a Patroni answers there, not a pgsteer"), "{of}: {printed}");
     }
     Ok(())
 }
 
-/// All pages name this primary, with so many sessions of writers.
-fn is_as_seen(lab: &Lab, steer: &Steer, primary: &str, writers: u64) -> Result<()> {
+/// All pages name this primary, with this number of writers' sessions.
+fn pages_show(lab: &Lab, steer: &Steer, primary: &str, writers: u64) -> Result<()> {
     steer
         .wait_for("the pages to agree", Duration::from_secs(10), |steer| {
             agrees(lab, steer, primary, writers).is_ok()

@@ -1,4 +1,5 @@
-//! Patroni alone fails on the primary: PostgreSQL goes on, and so do writes, as long as nobody rivals it.
+//! Patroni alone fails on the primary. PostgreSQL and writes continue until another member is
+//! primary.
 
 use std::time::{Duration, Instant};
 
@@ -9,11 +10,11 @@ use crate::kept::Kept;
 use crate::steer::{Steer, Wanted};
 use crate::traffic::Traffic;
 
-pub fn writes_go_on_without_patroni_until_another_has_the_lock(lab: &Lab) -> Result<()> {
+pub fn writes_continue_without_patroni_until_another_has_the_lock(lab: &Lab) -> Result<()> {
     patroni_fails(lab, Lab::kill_patroni)
 }
 
-pub fn writes_go_on_beside_a_frozen_patroni_until_another_has_the_lock(lab: &Lab) -> Result<()> {
+pub fn writes_continue_beside_a_frozen_patroni_until_another_has_the_lock(lab: &Lab) -> Result<()> {
     patroni_fails(lab, Lab::freeze_patroni)
 }
 
@@ -25,14 +26,14 @@ fn patroni_fails(lab: &Lab, act: fn(&Lab, &str) -> Result<()>) -> Result<()> {
     let (every, limit) = (Duration::from_millis(50), Duration::from_secs(20));
     let writes = Traffic::writes(lab, steer.doors.write, every, limit)?;
     act(lab, &old)?;
-    steer.wait_for("the doubt to be shown", Duration::from_secs(10), |steer| {
+    steer.wait_for("patroni_lost to be shown", Duration::from_secs(10), |steer| {
         steer.gate("write", &old).is_ok_and(|gate| gate.is("open", "patroni_lost"))
     })?;
     std::thread::sleep(Duration::from_millis(500));
     for session in &mut kept {
         session.ensure_alive()?;
     }
-    // The old primary knows nothing of what comes now, and goes on to take writes.
+    // The old primary gets no notice of the change and keeps taking writes.
     lab.expire_lock()?;
     let new = truth.wait_for_successor(&old, Duration::from_secs(40))?.member;
     steer.wait_for_gate("write", &new, "open", Duration::from_secs(10))?;

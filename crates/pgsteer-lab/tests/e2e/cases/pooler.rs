@@ -1,4 +1,4 @@
-//! PgBouncer on every member, and the doors lead to it.
+//! PgBouncer on every member, with services that go through it.
 
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
@@ -17,20 +17,20 @@ use crate::traffic::Traffic;
 const EVERY: Duration = Duration::from_millis(50);
 const LIMIT: Duration = Duration::from_secs(40);
 const SOON: Duration = Duration::from_secs(5);
-/// A kept session through PgBouncer is given up for a fresh one after five to six seconds.
+/// pgsteer replaces its session through PgBouncer by a new one after five to six seconds.
 const FRESH: Duration = Duration::from_secs(9);
-/// Longer than PgBouncer puts anybody off.
+/// Longer than `server_login_retry` (15 s), for which PgBouncer delays logins.
 const RETRIED: Duration = Duration::from_secs(25);
 
-/// With a login the end is felt, and without one it is seen by the next knock.
-pub fn one_that_is_down_only_makes_clients_wait(lab: &Lab) -> Result<()> {
+/// With a check login the tether notices the stop; without one the next probe of the port does.
+pub fn a_stopped_pooler_only_makes_clients_wait(lab: &Lab) -> Result<()> {
     let name = lab.primary()?.name.clone();
     let pooled = pooled(lab, "shut");
     let wanted = Wanted { write: &pooled, read: &pooled, ..Wanted::default() };
     let steer = Steer::start(lab, &wanted)?;
     let waited_ms = ms_between(&steer, &name)?;
-    tell(&format!("at its start the pooler's word came {waited_ms} ms after the primary's"));
-    ensure!(waited_ms < 500, "the pooler's word was waited for for {waited_ms} ms");
+    report(&format!("at the start the pooler's answer came {waited_ms} ms after the primary's"));
+    ensure!(waited_ms < 500, "pgsteer waited {waited_ms} ms for the pooler's answer");
     let knocking = Wanted { name: "knocking", shift: 10, check: false, ..wanted };
     let knocking = Steer::start(lab, &knocking)?;
     let mut kept = Kept::open(steer.doors.write)?;
@@ -54,8 +54,8 @@ pub fn one_that_is_down_only_makes_clients_wait(lab: &Lab) -> Result<()> {
     reader.ensure_alive()
 }
 
-/// Nobody waits at all, and nobody is left beside the pooler for ever.
-pub fn one_that_is_down_is_bypassed_until_it_is_back(lab: &Lab) -> Result<()> {
+/// No client waits, and no session stays beside the pooler once the pooler is back.
+pub fn a_stopped_pooler_is_bypassed_until_it_returns(lab: &Lab) -> Result<()> {
     let name = lab.primary()?.name.clone();
     let pooled = pooled(lab, "bypass");
     let steer = Steer::start(lab, &Wanted { write: &pooled, read: &pooled, ..Wanted::default() })?;
@@ -64,7 +64,7 @@ pub fn one_that_is_down_is_bypassed_until_it_is_back(lab: &Lab) -> Result<()> {
     lab.stop_pgbouncer(&name)?;
     through.ensure_ended()?;
     shows(&steer, &name, "open", "pooler_bypassed")?;
-    // There is no pooler that this could go through.
+    // This session cannot go through the pooler, which is down.
     let mut past = Kept::open(steer.doors.write)?;
     lab.start_pgbouncer(&name)?;
     shows(&steer, &name, "open", "")?;
@@ -74,14 +74,14 @@ pub fn one_that_is_down_is_bypassed_until_it_is_back(lab: &Lab) -> Result<()> {
     tries.ensure_none_refused()?;
     tries.ensure_none_read_only()?;
     ensure!(tries.done_by(lab, &name)? > 0, "{tries}");
-    // What ends with the pooler went through it.
+    // A session that ends with the pooler went through it.
     lab.stop_pgbouncer(&name)?;
     through.ensure_ended()?;
     past.ensure_alive()
 }
 
-/// Somebody has changed its file: it leads to a replica, and then to nobody.
-pub fn one_that_leads_elsewhere_gets_no_client(lab: &Lab) -> Result<()> {
+/// A changed configuration file makes PgBouncer lead to a replica, and then to no server.
+pub fn a_pooler_that_leads_to_another_member_gets_no_client(lab: &Lab) -> Result<()> {
     let primary = lab.primary()?.clone();
     let replica = lab.replicas()?[0].clone();
     let shut = pooled(lab, "shut");
@@ -98,7 +98,7 @@ pub fn one_that_leads_elsewhere_gets_no_client(lab: &Lab) -> Result<()> {
     };
     is_seen(&steer, "shut", "pooler_astray")?;
     is_seen(&bypassing, "open", "pooler_bypassed")?;
-    // PgBouncer leaves its old sessions where they are, and so does the door.
+    // PgBouncer keeps its old sessions where they are, and so does pgsteer.
     kept.ensure_alive()?;
     let writes = Traffic::writes(lab, bypassing.doors.write, EVERY, SOON)?;
     lab.lead_pgbouncer(&primary.name, primary.nowhere())?;
@@ -118,8 +118,9 @@ pub fn one_that_leads_elsewhere_gets_no_client(lab: &Lab) -> Result<()> {
     Kept::open(steer.doors.write)?.ensure_alive()
 }
 
-/// Whoever comes waits in it until it goes on, and one that hangs is told from it.
-pub fn one_that_is_paused_keeps_its_clients_and_is_not_bypassed(lab: &Lab) -> Result<()> {
+/// Clients wait in a paused PgBouncer until RESUME, and pgsteer distinguishes a paused PgBouncer
+/// from a hung one.
+pub fn a_paused_pooler_keeps_its_clients_and_is_not_bypassed(lab: &Lab) -> Result<()> {
     let name = lab.primary()?.name.clone();
     let pooled = pooled(lab, "bypass");
     let agent = SocketAddr::from((lab.host_ip(), 5555));
@@ -127,37 +128,38 @@ pub fn one_that_is_paused_keeps_its_clients_and_is_not_bypassed(lab: &Lab) -> Re
     let wanted = Wanted { write: &pooled, read: &pooled, more: &more, ..Wanted::default() };
     let steer = Steer::start(lab, &wanted)?;
     let line = format!("primary {name}\n");
-    let says = |word: &str| {
+    let answers = |word: &str| {
         let answer = super::agent::ask(agent, &line)?;
         ensure!(answer.starts_with(word), "{answer}");
         Ok(())
     };
-    says("ready up")?;
-    lab.tell_pgbouncer(&name, "PAUSE")?;
+    answers("ready up")?;
+    lab.pgbouncer_console(&name, "PAUSE")?;
     shows(&steer, &name, "open", "pooler_busy")?;
     let door = steer.doors.write;
     let waits = std::thread::spawn(move || Kept::open(door));
-    // Longer than it takes a fresh login.
+    // Longer than the interval of pgsteer's new logins, so at least one login was tried and is
+    // waiting.
     std::thread::sleep(FRESH);
     ensure!(steer.gate("write", &name)?.is("open", "pooler_busy"));
-    ensure!(!waits.is_finished(), "somebody got through a PgBouncer that is paused");
-    says("ready up #PgBouncer")?;
-    lab.tell_pgbouncer(&name, "RESUME")?;
+    ensure!(!waits.is_finished(), "a session got through a PgBouncer that is paused");
+    answers("ready up #PgBouncer")?;
+    lab.pgbouncer_console(&name, "RESUME")?;
     shows(&steer, &name, "open", "")?;
     super::join(waits)??.ensure_alive()?;
     ensure!(!steer.log().contains("past its pooler"), "{}", steer.log());
 
     lab.freeze_pgbouncer(&name)?;
     shows(&steer, &name, "open", "pooler_bypassed")?;
-    says("ready down #PgBouncer")?;
+    answers("ready down #PgBouncer")?;
     Kept::open(steer.doors.write)?.ensure_alive()?;
     lab.thaw_pgbouncer(&name)?;
     shows(&steer, &name, "open", "")?;
-    says("ready up")
+    answers("ready up")
 }
 
-/// `max_db_connections` is there to be waited for.
-pub fn one_that_is_full_keeps_its_clients_and_is_not_bypassed(lab: &Lab) -> Result<()> {
+/// A client may wait for a free connection of `max_db_connections`.
+pub fn a_full_pooler_keeps_its_clients_and_is_not_bypassed(lab: &Lab) -> Result<()> {
     let name = lab.primary()?.name.clone();
     let (pooled, pooler) = (pooled(lab, "bypass"), lab.member(&name)?.pgbouncer_addr());
     let steer = Steer::start(lab, &Wanted { write: &pooled, read: &pooled, ..Wanted::default() })?;
@@ -168,9 +170,9 @@ pub fn one_that_is_full_keeps_its_clients_and_is_not_bypassed(lab: &Lab) -> Resu
 
 fn full(lab: &Lab, steer: &Steer, name: &str, pooler: SocketAddr) -> Result<()> {
     let mut both = Kept::several(pooler, 2)?;
-    // That of pgsteer is the third, and one more takes its place when a fresh login gives it back:
-    // it is of the same user, so that nobody of its pool can be before it.
-    lab.tell_pgbouncer(name, "SET max_db_connections = 3")?;
+    // pgsteer has the third connection. `one_more` takes it when pgsteer starts a new login. Both
+    // have the same user, so no other login of that pool can be before it.
+    lab.pgbouncer_console(name, "SET max_db_connections = 3")?;
     let mut one_more = as_check(lab, pooler).args(["-c", "SELECT pg_sleep(60)"]).spawn()?;
     let was_full = is_busy_while_full(steer, name, &mut both);
     drop(both);
@@ -191,9 +193,9 @@ fn is_busy_while_full(steer: &Steer, name: &str, others: &mut [Kept]) -> Result<
     others.iter_mut().try_for_each(Kept::ensure_alive)
 }
 
-/// PgBouncer does not try its server again for 15 seconds (`server_login_retry`) after a login has
-/// failed there, in the pool of that user; the server is back long before.
-pub fn one_that_puts_logins_off_keeps_nobody_from_a_primary(lab: &Lab) -> Result<()> {
+/// After a failed login PgBouncer does not try that server again for 15 seconds
+/// (`server_login_retry`), in the pool of that user. The server is back long before.
+pub fn a_pooler_that_delays_logins_does_not_block_the_primary(lab: &Lab) -> Result<()> {
     let name = lab.primary()?.name.clone();
     let (shut, bypass) = (pooled(lab, "shut"), pooled(lab, "bypass"));
     let steer = Steer::start(lab, &Wanted { write: &shut, read: &shut, ..Wanted::default() })?;
@@ -202,7 +204,7 @@ pub fn one_that_puts_logins_off_keeps_nobody_from_a_primary(lab: &Lab) -> Result
     restart_under_logins(lab, &name)?;
     shows(&steer, &name, "open", "pooler_puts_off")?;
     shows(&bypassing, &name, "open", "pooler_bypassed")?;
-    // The application's pool is another.
+    // The application has another pool.
     Kept::open(steer.doors.write)?.ensure_alive()?;
     for steer in [&steer, &bypassing] {
         steer.wait_for("the next try to be shown", RETRIED, |steer| {
@@ -212,8 +214,8 @@ pub fn one_that_puts_logins_off_keeps_nobody_from_a_primary(lab: &Lab) -> Result
     Ok(())
 }
 
-/// Has the primary's PostgreSQL restarted while somebody logs in again and again with pgsteer's
-/// login, so that PgBouncer tries its server while that is down.
+/// Restarts the primary's PostgreSQL while another client logs in again and again with pgsteer's
+/// check login, so that PgBouncer tries its server during the restart.
 fn restart_under_logins(lab: &Lab, name: &str) -> Result<()> {
     let pooler = lab.member(name)?.pgbouncer_addr();
     let is_over = AtomicBool::new(false);
@@ -234,8 +236,8 @@ fn restart_under_logins(lab: &Lab, name: &str) -> Result<()> {
     })
 }
 
-/// Another server in the same role: the member's clients would read there, or write, unseen.
-pub fn one_that_leads_to_another_of_the_same_role_gets_no_client(lab: &Lab) -> Result<()> {
+/// PgBouncer leads to another server in the same role: clients would read or write there unnoticed.
+pub fn a_pooler_that_leads_to_a_server_of_the_same_role_gets_no_client(lab: &Lab) -> Result<()> {
     let (old, replicas) = (lab.primary()?.clone(), lab.replicas()?);
     let [new, other] = [replicas[0].clone(), replicas[1].clone()];
     let shut = pooled(lab, "shut");
@@ -250,16 +252,16 @@ pub fn one_that_leads_to_another_of_the_same_role_gets_no_client(lab: &Lab) -> R
     is_seen(&steer, "read", "shut", "pooler_astray")?;
     lab.lead_pgbouncer(&new.name, new.postgres_addr())?;
     is_seen(&steer, "read", "open", "")?;
-    // Two runs of one server are no two servers.
+    // Two runs of one server are not two servers.
     let before = steer.messages().len();
     lab.restart_postgres(&new.name)?;
     lab.wait_healthy(LIMIT)?;
     is_seen(&steer, "read", "open", "")?;
-    let told = steer.messages().split_off(before);
-    ensure!(!told.iter().any(|line| line.contains("another server")), "{told:#?}");
+    let printed = steer.messages().split_off(before);
+    ensure!(!printed.iter().any(|line| line.contains("another server")), "{printed:#?}");
     drop(steer);
 
-    // Two primaries, and a policy that knows which is right: its PgBouncer leads to the wrong one.
+    // Two primaries, and a policy that chooses the right one. Its PgBouncer leads to the wrong one.
     for member in lab.members() {
         lab.kill_patroni(&member.name)?;
     }
@@ -273,8 +275,8 @@ pub fn one_that_leads_to_another_of_the_same_role_gets_no_client(lab: &Lab) -> R
     is_seen(&steer, "write", "open", "split_brain")
 }
 
-/// The pooler's word is waited for, but not for long.
-pub fn a_switchover_behind_poolers_turns_no_client_away(lab: &Lab) -> Result<()> {
+/// pgsteer waits for the pooler's answer, but not long.
+pub fn a_switchover_behind_poolers_refuses_no_client(lab: &Lab) -> Result<()> {
     let pooled = pooled(lab, "shut");
     let steer = Steer::start(lab, &Wanted { write: &pooled, read: &pooled, ..Wanted::default() })?;
     let truth = Truth::watch(lab)?;
@@ -284,20 +286,20 @@ pub fn a_switchover_behind_poolers_turns_no_client_away(lab: &Lab) -> Result<()>
     let new = truth.wait_for_successor(&old, LIMIT)?;
     steer.wait_for_gate("write", &new.member, "open", SOON)?;
     let waited_ms = ms_between(&steer, &new.member)?;
-    tell(&format!("the pooler's word came {waited_ms} ms after the primary's"));
-    ensure!(waited_ms < 200, "the pooler's word was waited for for {waited_ms} ms");
+    report(&format!("the pooler's answer came {waited_ms} ms after the primary's"));
+    ensure!(waited_ms < 200, "pgsteer waited {waited_ms} ms for the pooler's answer");
     std::thread::sleep(Duration::from_millis(500));
     let writes = writes.finish()?;
     writes.ensure_none_refused()?;
     writes.ensure_none_read_only()?;
     writes.ensure_by_the_writable(lab, &truth)?;
     ensure!(writes.done_by(lab, &new.member)? > 0, "{writes}");
-    // PgBouncer puts off for 15 seconds whoever asked it for a server that was down.
+    // PgBouncer delays for 15 seconds a client that requested a server that was down.
     lab.wait_healthy(LIMIT)?;
     steer.wait_for_gate("read", &old, "open", SOON)
 }
 
-/// psql with pgsteer's login.
+/// psql with pgsteer's check login.
 fn as_check(lab: &Lab, pooler: SocketAddr) -> Command {
     let mut psql = clients::psql(lab, pooler);
     psql.env("PGUSER", CHECK).env("PGPASSWORD", CHECK).env("PGDATABASE", "postgres");
@@ -320,11 +322,12 @@ fn shows(steer: &Steer, member: &str, state: &str, reason: &str) -> Result<()> {
     steer.wait_for(&format!("{state} {reason} to be shown"), SOON, |steer| {
         steer.gate("write", member).is_ok_and(|gate| gate.is(state, reason))
     })?;
-    tell(&format!("{state} {reason} was shown after {:?}", began.elapsed()));
+    report(&format!("{state} {reason} was shown after {:?}", began.elapsed()));
     Ok(())
 }
 
-/// How long after the member was known to be primary its write gate opened, by the events.
+/// The time from the event "is primary" of the member to the event "write gate is open", in
+/// milliseconds.
 fn ms_between(steer: &Steer, member: &str) -> Result<u32> {
     let status = steer.status()?;
     let events = status["clusters"][0]["events"].as_array().cloned().unwrap_or_default();
@@ -340,7 +343,7 @@ fn ms_between(steer: &Steer, member: &str) -> Result<u32> {
     Ok(open.saturating_sub(primary))
 }
 
-/// Of `2026-07-04T12:00:00.250Z`.
+/// The milliseconds of the day of a time such as `2026-07-04T12:00:00.250Z`.
 fn ms_of_day(stamp: &str) -> Option<u32> {
     let (_, time) = stamp.trim_end_matches('Z').split_once('T')?;
     let mut parts = time.split([':', '.']).map(|part| part.parse::<u32>().ok());
@@ -348,7 +351,7 @@ fn ms_of_day(stamp: &str) -> Option<u32> {
     Some(((next()? * 60 + next()?) * 60 + next()?) * 1000 + next()?)
 }
 
-fn tell(what: &str) {
+fn report(what: &str) {
     if std::env::var_os("PGSTEER_TIMES").is_some() {
         eprintln!("{what}");
     }

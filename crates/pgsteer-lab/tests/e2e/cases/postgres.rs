@@ -1,4 +1,4 @@
-//! PostgreSQL alone fails on the primary, and Patroni puts it right.
+//! PostgreSQL alone fails on the primary, and Patroni repairs it.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::traffic::{Traffic, Tries};
 const EVERY: Duration = Duration::from_millis(100);
 const LIMIT: Duration = Duration::from_secs(40);
 
-/// Writes at the door while `act` happens, and until they go through again.
+/// Writes during `act`, and until they succeed again.
 fn writes_during(lab: &Lab, act: impl Fn(&str) -> Result<()>) -> Result<Tries> {
     let steer = Steer::start(lab, &Wanted::default())?;
     let truth = Truth::watch(lab)?;
@@ -41,13 +41,13 @@ pub fn a_restart_only_makes_clients_wait(lab: &Lab) -> Result<()> {
 pub fn a_sudden_stop_only_makes_clients_wait(lab: &Lab) -> Result<()> {
     writes_during(lab, |name| {
         lab.stop_postgres(name)?;
-        // Patroni may start it again or have another one promoted.
+        // Patroni may start it again or promote another member.
         lab.wait_healthy(LIMIT)
     })
     .map(drop)
 }
 
-/// A hung postmaster: its listener accepts, and nobody answers.
+/// A hung postmaster: the kernel accepts connections, and PostgreSQL does not answer.
 pub fn a_hang_only_makes_clients_wait(lab: &Lab) -> Result<()> {
     let writes = writes_during(lab, |name| {
         lab.freeze_postgres(name)?;

@@ -1,10 +1,10 @@
-//! HAProxy with the files that `pgsteer render` writes: it leads to the right member, also right
-//! after a switchover, past a pooler that is down, and to nobody where two take writes.
+//! HAProxy with the files that `pgsteer render` writes. It routes to the right member, also right
+//! after a switchover and past a stopped pooler, and to no member while two take writes.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use pgsteer_lab::agents::Puppet;
+use pgsteer_lab::agents::FakePatroni;
 use pgsteer_lab::{Lab, Member, SUPERUSER, Session};
 
 use crate::kept::Kept;
@@ -18,12 +18,12 @@ pub fn httpchk_follows_a_switchover(lab: &Lab) -> Result<()> {
     follows_a_switchover(lab, &haproxy)
 }
 
-pub fn redirect_leads_to_the_right_primary(lab: &Lab) -> Result<()> {
+pub fn redirect_routes_to_the_right_primary(lab: &Lab) -> Result<()> {
     let old = lab.primary()?.name.clone();
     let haproxy = Rendered::start(lab, "redirect", &["--local", &old, "--pass", "192.0.2.1"])?;
     follows_a_switchover(lab, &haproxy)?;
     drop(haproxy);
-    // Who is named comes to the old one, although it is a standby now.
+    // A client from a `--pass` network reaches the old primary, although that is a standby now.
     let named = format!("{}/8", lab.host_ip());
     let haproxy = Rendered::launch(lab, "redirect", &["--local", &old, "--pass", &named])?;
     let old = lab.member(&old)?.ip.to_string();
@@ -33,7 +33,7 @@ pub fn redirect_leads_to_the_right_primary(lab: &Lab) -> Result<()> {
     })
 }
 
-pub fn agent_follows_a_switchover_and_nobody_is_down(lab: &Lab) -> Result<()> {
+pub fn agent_follows_a_switchover_and_no_server_is_down(lab: &Lab) -> Result<()> {
     let more = agent_section(lab);
     let steer = Steer::start(lab, &Wanted { more: &more, ..Wanted::default() })?;
     let haproxy = Rendered::start(lab, "agent", &["--agent", &agent(lab).to_string()])?;
@@ -47,21 +47,21 @@ pub fn agent_follows_a_switchover_and_nobody_is_down(lab: &Lab) -> Result<()> {
     haproxy.wait("all is well", all_well)?;
     follows_a_switchover(lab, &haproxy)?;
     haproxy.wait("all is well again", all_well)?;
-    // Without the agent the check beside it keeps writers from the member that was primary.
+    // Without the agent the health check beside it still sends writers to no old primary.
     drop(steer);
     lab.switchover(None)?;
-    haproxy.wait("nobody is served", Rendered::turns_writers_away)
+    haproxy.wait("no writer is served", Rendered::refuses_writers)
 }
 
-/// The agent for profiles agent and agent-bypass, with services behind poolers.
+/// The agent for the profiles agent and agent-bypass, with services behind poolers.
 fn agent_behind_poolers(lab: &Lab) -> Result<Steer> {
     let (pooled, more) = (pooler_port(lab), agent_section(lab));
     let wanted = Wanted { write: &pooled, read: &pooled, more: &more, ..Wanted::default() };
     Steer::start(lab, &wanted)
 }
 
-/// A pooler that is down is led past, where it is down and nowhere else.
-pub fn agent_bypass_leads_past_a_pooler_that_is_down(lab: &Lab) -> Result<()> {
+/// Routes past a stopped pooler, for that member only.
+pub fn agent_bypass_routes_past_a_stopped_pooler(lab: &Lab) -> Result<()> {
     let _steer = agent_behind_poolers(lab)?;
     let haproxy = Rendered::start(lab, "agent-bypass", &["--agent", &agent(lab).to_string()])?;
     let primary = lab.primary()?.clone();
@@ -74,8 +74,8 @@ pub fn agent_bypass_leads_past_a_pooler_that_is_down(lab: &Lab) -> Result<()> {
     let mut through = Kept::open(haproxy.write)?;
     lab.stop_pgbouncer(&primary.name)?;
     through.ensure_ended()?;
-    haproxy.wait("writers go past the primary's pooler", |it| writes(it, false))?;
-    // A pooler that is down elsewhere is no reason to leave one's own.
+    haproxy.wait("writers bypass the primary's pooler", |it| writes(it, false))?;
+    // A stopped pooler of another member does not change the route of this one.
     reads(&haproxy, &both, true)?;
     let mut past = Kept::open(haproxy.write)?;
     lab.start_pgbouncer(&primary.name)?;
@@ -87,7 +87,7 @@ pub fn agent_bypass_leads_past_a_pooler_that_is_down(lab: &Lab) -> Result<()> {
     haproxy.wait("readers go to the pooler that is left", |it| reads(it, &[second], true))?;
     writes(&haproxy, true)?;
     lab.stop_pgbouncer(&second.name)?;
-    haproxy.wait("readers go past the poolers", |it| reads(it, &both, false))?;
+    haproxy.wait("readers bypass the poolers", |it| reads(it, &both, false))?;
     writes(&haproxy, true)?;
     for replica in &replicas {
         lab.start_pgbouncer(&replica.name)?;
@@ -96,7 +96,7 @@ pub fn agent_bypass_leads_past_a_pooler_that_is_down(lab: &Lab) -> Result<()> {
     follows_a_switchover(lab, &haproxy)
 }
 
-/// Sessions come to these members, all of them, through their poolers or past them.
+/// New sessions reach exactly these members, all through their poolers or all past them.
 fn leads(door: std::net::SocketAddr, to: &[&Member], pooled: bool) -> Result<()> {
     let mut found = Vec::new();
     for _ in 0..2 * to.len() {
@@ -112,7 +112,7 @@ fn leads(door: std::net::SocketAddr, to: &[&Member], pooled: bool) -> Result<()>
     Ok(())
 }
 
-pub fn pgsteer_behind_holds_clients_through_a_switchover(lab: &Lab) -> Result<()> {
+pub fn pgsteer_behind_haproxy_holds_clients_through_a_switchover(lab: &Lab) -> Result<()> {
     let steer = Steer::start(lab, &Wanted::default())?;
     let door = lab.host_ip().to_string();
     let haproxy = Rendered::start(lab, "pgsteer", &["--door", &door])?;
@@ -121,8 +121,8 @@ pub fn pgsteer_behind_holds_clients_through_a_switchover(lab: &Lab) -> Result<()
     Ok(())
 }
 
-/// A standby was promoted by hand. As long as Patroni says of one member alone that it is the
-/// leader, that one gets the writers; where it says so of two, nobody does.
+/// A standby was promoted without Patroni. While one Patroni alone reports the leader lock, its
+/// member gets the writers. If two Patronis report it, no member gets them.
 pub fn a_second_primary_gets_no_writer_in_any_profile(lab: &Lab) -> Result<()> {
     let first = lab.primary()?.clone();
     let second = lab.replicas()?[0].clone();
@@ -146,21 +146,25 @@ pub fn a_second_primary_gets_no_writer_in_any_profile(lab: &Lab) -> Result<()> {
             ensure!(led == first.ip.to_string(), "a writer is led to {led}, which has no lock");
         }
     }
-    // HAProxy alone turns away who comes; where pgsteer tells, those who are there go as well.
-    let told: Result<Vec<Kept>> = doors[2..].iter().map(|door| Kept::open(door.write)).collect();
-    let mut told = told?;
-    // Its Patroni is believed to have the lock as well, as one that is cut off from the others does.
-    let said = lab.patroni_says(&second.name)?.to_string();
+    // HAProxy alone only refuses new sessions. With pgsteer existing sessions end as well.
+    let steered: Result<Vec<Kept>> = doors[2..].iter().map(|door| Kept::open(door.write)).collect();
+    let mut steered = steered?;
+    // A fake Patroni reports that it has the lock as well, as a Patroni cut off from the others
+    // does.
+    let reported = lab.patroni_status(&second.name)?.to_string();
     lab.kill_patroni(&second.name)?;
-    let puppet = Puppet::say(second.patroni_addr(), &said)?;
+    let fake = FakePatroni::start(second.patroni_addr(), &reported)?;
     for door in &doors {
-        door.wait("two primaries, and nobody is let in", Rendered::turns_writers_away)?;
+        door.wait(
+            "no writer is served while two members have the lock",
+            Rendered::refuses_writers,
+        )?;
     }
-    for session in &mut told {
+    for session in &mut steered {
         session.ensure_ended()?;
     }
-    // A person decides.
-    drop(puppet);
+    // An operator decides.
+    drop(fake);
     lab.crash(&second.name)?;
     for door in &doors {
         door.wait("the one that is left is found", |it| leads_to(it, &first))?;
@@ -176,11 +180,12 @@ fn leads_to(haproxy: &Rendered, member: &Member) -> Result<()> {
     Ok(())
 }
 
-/// One check is enough to tell a standby: it hears the answer and does not wait for a time limit.
+/// One check is enough to recognise a standby: HAProxy reads its answer and runs into no time
+/// limit.
 pub fn sql_recognises_a_standby_within_one_check(lab: &Lab) -> Result<()> {
     let words = ["--check-user", SUPERUSER, "--detect", "3s"];
     let haproxy = Rendered::launch(lab, "sql", &words)?;
-    // What --detect 3s makes of `inter`; a check that gets no answer takes as long, too.
+    // The value of `inter` for --detect 3s. A check without an answer takes as long.
     let interval = Duration::from_millis(814);
     let began = Instant::now();
     let server = |member: &Member| format!("pgsteer:primary {}", member.name);
@@ -198,7 +203,7 @@ pub fn sql_recognises_a_standby_within_one_check(lab: &Lab) -> Result<()> {
     for standby in &standbys {
         let shown = &shown[standby];
         let in_time = Duration::from_millis(shown.check_ms) < interval;
-        // L7RSP: a wrong answer. A check that ran out of time is L7TOUT.
+        // L7RSP: a wrong answer. A check that timed out is L7TOUT.
         ensure!(shown.check == "L7RSP" && in_time, "{standby}: {shown:?}");
     }
     Ok(())
@@ -213,12 +218,12 @@ pub fn sql_follows_a_switchover_and_blocks_two_primaries(lab: &Lab) -> Result<()
         Ok(())
     })?;
     for member in lab.members() {
-        // Alive it would undo the promotion.
+        // A running Patroni would undo the promotion.
         lab.kill_patroni(&member.name)?;
     }
     let first = lab.primary()?.clone();
     let second = lab.replicas()?[0].name.clone();
-    // Without Patroni this profile asks in the same way.
+    // Without Patroni this profile checks in the same way.
     let listed: Vec<String> =
         lab.members().iter().map(|it| format!("{}={}", it.name, it.postgres_addr())).collect();
     let mut words = vec!["--check-user", SUPERUSER, "--local", &second, "--pass", "192.0.2.1"];
@@ -228,7 +233,7 @@ pub fn sql_follows_a_switchover_and_blocks_two_primaries(lab: &Lab) -> Result<()
     lab.promote_by_hand(&second)?;
     let promoted = Instant::now();
     for mut writer in writers? {
-        // HAProxy asks now and then; --detect says how often.
+        // HAProxy checks at intervals that --detect sets.
         while writer.ensure_alive().is_ok() {
             let took = promoted.elapsed();
             ensure!(took < 2 * DETECT_TIME, "a writer goes on beside a second primary");
@@ -236,9 +241,9 @@ pub fn sql_follows_a_switchover_and_blocks_two_primaries(lab: &Lab) -> Result<()
         }
     }
     for door in &doors {
-        door.wait("nobody writes", Rendered::turns_writers_away)?;
+        door.wait("no writer is served", Rendered::refuses_writers)?;
     }
-    // A person decides.
+    // An operator decides.
     lab.crash(&second)?;
     for door in &doors {
         door.wait("the one that is left is found", |it| leads_to(it, &first))?;

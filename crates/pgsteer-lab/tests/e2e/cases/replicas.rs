@@ -1,4 +1,4 @@
-//! Which replicas readers are led to.
+//! The replicas that serve readers.
 
 use std::process::Command;
 use std::time::Duration;
@@ -6,14 +6,14 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use pgsteer_lab::{Lab, Truth};
 
-use crate::clients::{pg_dump, psql, run, run_in_vain};
+use crate::clients::{pg_dump, psql, run, run_failing};
 use crate::kept::Kept;
 use crate::steer::{Steer, Wanted};
 use crate::traffic::{Traffic, Tries};
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// Readers at the door for a while.
+/// Traffic of readers for a while.
 fn reads_for(steer: &Steer, time: Duration) -> Result<Tries> {
     let every = Duration::from_millis(20);
     let reads = Traffic::reads(steer.doors.read, every, Duration::from_secs(20));
@@ -21,11 +21,14 @@ fn reads_for(steer: &Steer, time: Duration) -> Result<Tries> {
     reads.finish()
 }
 
-/// A session through the read door that is served by this member.
+/// A session of the read service at this member.
 fn reader_at(lab: &Lab, steer: &Steer, member: &str) -> Result<Kept> {
     let ip = lab.member(member)?.ip.to_string();
     let readers = Kept::several(steer.doors.read, 4)?;
-    readers.into_iter().find(|reader| reader.member_ip() == ip).context("nobody reads there")
+    readers
+        .into_iter()
+        .find(|reader| reader.member_ip() == ip)
+        .context("no session reached that member")
 }
 
 fn two_replicas(lab: &Lab) -> Result<[String; 2]> {
@@ -33,7 +36,7 @@ fn two_replicas(lab: &Lab) -> Result<[String; 2]> {
     names.try_into().ok().context("the lab has not two replicas")
 }
 
-/// New readers go elsewhere, the old ones go on.
+/// New readers get other members, and old sessions continue.
 fn is_drained(lab: &Lab, steer: &Steer, member: &str, old: &mut Kept, why: &str) -> Result<()> {
     steer.wait_for_gate("read", member, "draining", SOON)?;
     ensure!(steer.gate("read", member)?.is("draining", why), "{:?}", steer.gate("read", member));
@@ -49,7 +52,7 @@ fn is_back(lab: &Lab, steer: &Steer, member: &str, old: &mut Kept) -> Result<()>
     old.ensure_alive()
 }
 
-pub fn one_that_lags_is_drained_and_comes_back(lab: &Lab) -> Result<()> {
+pub fn a_lagging_replica_is_drained_and_returns(lab: &Lab) -> Result<()> {
     let limit = "lag_bytes_max = '1MB'";
     let steer = Steer::start(lab, &Wanted { read: limit, ..Wanted::default() })?;
     let [lagging, _] = two_replicas(lab)?;
@@ -66,7 +69,7 @@ pub fn one_that_lags_is_drained_and_comes_back(lab: &Lab) -> Result<()> {
     is_back(lab, &steer, &lagging, &mut old)
 }
 
-pub fn one_with_the_tag_noloadbalance_is_drained_and_comes_back(lab: &Lab) -> Result<()> {
+pub fn a_replica_tagged_noloadbalance_is_drained_and_returns(lab: &Lab) -> Result<()> {
     let steer = Steer::start(lab, &Wanted::default())?;
     let [tagged, _] = two_replicas(lab)?;
     let mut old = reader_at(lab, &steer, &tagged)?;
@@ -76,8 +79,9 @@ pub fn one_with_the_tag_noloadbalance_is_drained_and_comes_back(lab: &Lab) -> Re
     is_back(lab, &steer, &tagged, &mut old)
 }
 
-/// Its PostgreSQL goes on, as in a maintenance of Patroni alone, and as long as that lasts it serves on.
-pub fn one_that_patroni_does_not_list_any_more_is_drained_and_comes_back(lab: &Lab) -> Result<()> {
+/// PostgreSQL of the replica runs on without its Patroni, as in Patroni's maintenance. While the
+/// pause lasts it serves on.
+pub fn a_replica_that_left_the_member_list_is_drained_and_returns(lab: &Lab) -> Result<()> {
     let steer = Steer::start(lab, &Wanted::default())?;
     let [leaving, _] = two_replicas(lab)?;
     let mut old = reader_at(lab, &steer, &leaving)?;
@@ -86,7 +90,7 @@ pub fn one_that_patroni_does_not_list_any_more_is_drained_and_comes_back(lab: &L
     steer.wait_for("the loss of its Patroni", SOON, |steer| {
         steer.gate("read", &leaving).is_ok_and(|gate| gate.is("open", "sql_suffices"))
     })?;
-    // Longer than until the next question who is listed.
+    // Longer than the interval at which pgsteer reads the member list.
     std::thread::sleep(Duration::from_secs(4));
     ensure!(steer.gate("read", &leaving)?.is("open", "sql_suffices"));
     lab.resume()?;
@@ -95,7 +99,7 @@ pub fn one_that_patroni_does_not_list_any_more_is_drained_and_comes_back(lab: &L
     is_back(lab, &steer, &leaving, &mut old)
 }
 
-pub fn one_that_crashes_turns_no_reader_away(lab: &Lab) -> Result<()> {
+pub fn a_crash_of_a_replica_refuses_no_reader(lab: &Lab) -> Result<()> {
     let steer = Steer::start(lab, &Wanted::default())?;
     let truth = Truth::watch(lab)?;
     let [crashing, staying] = two_replicas(lab)?;
@@ -113,9 +117,9 @@ pub fn one_that_crashes_turns_no_reader_away(lab: &Lab) -> Result<()> {
     old.ensure_alive()
 }
 
-/// A smart shutdown: it refuses every new session with 57P03, its old ones go on, and Patroni reports
-/// that all is well.
-pub fn one_in_a_smart_shutdown_gets_no_reader_and_its_sessions_go_on(lab: &Lab) -> Result<()> {
+/// During a smart shutdown PostgreSQL refuses every new session with 57P03, its old sessions
+/// continue, and Patroni reports a healthy member.
+pub fn a_replica_in_smart_shutdown_gets_no_reader_and_keeps_its_sessions(lab: &Lab) -> Result<()> {
     let steer = Steer::start(lab, &Wanted::default())?;
     let [stopping, staying] = two_replicas(lab)?;
     let mut old = reader_at(lab, &steer, &stopping)?;
@@ -123,7 +127,7 @@ pub fn one_in_a_smart_shutdown_gets_no_reader_and_its_sessions_go_on(lab: &Lab) 
     let pid = std::fs::read_to_string(pid_file)?.lines().next().context("no pid")?.to_owned();
     let signal = |name: &str| run(Command::new("kill").args([name, pid.as_str()]));
     signal("-TERM")?;
-    // Nobody asks for a session there: it is found out all the same.
+    // No client connects there: pgsteer finds out by itself.
     steer.wait_for("the refusal to be found out", Duration::from_secs(5), |steer| {
         steer.gate("read", &stopping).is_ok_and(|gate| gate.is("shut", "no_new_sessions"))
     })?;
@@ -131,7 +135,7 @@ pub fn one_in_a_smart_shutdown_gets_no_reader_and_its_sessions_go_on(lab: &Lab) 
     reads.ensure_none_refused()?;
     ensure!(reads.cut().is_empty() && reads.done_by(lab, &staying)? > 0, "{reads}");
     old.ensure_alive()?;
-    // The session of pgsteer itself is not what the shutdown waits for.
+    // The shutdown does not wait for pgsteer's own session.
     steer.wait_for("the end of the tether", SOON, |steer| {
         steer.gate("read", &stopping).is_ok_and(|gate| gate.is("shut", "down"))
     })?;
@@ -141,7 +145,7 @@ pub fn one_in_a_smart_shutdown_gets_no_reader_and_its_sessions_go_on(lab: &Lab) 
     Ok(())
 }
 
-pub fn without_any_the_primary_stands_in_if_it_may(lab: &Lab) -> Result<()> {
+pub fn without_replicas_the_primary_serves_reads_if_configured(lab: &Lab) -> Result<()> {
     let fallback = "fallback = 'primary'";
     let steer = Steer::start(lab, &Wanted { read: fallback, ..Wanted::default() })?;
     let truth = Truth::watch(lab)?;
@@ -166,8 +170,8 @@ pub fn without_any_the_primary_stands_in_if_it_may(lab: &Lab) -> Result<()> {
     for replica in &replicas {
         steer.wait_for_gate("read", replica, "open", Duration::from_secs(40))?;
     }
-    // Whoever was led to the primary stays there, and nobody new is.
-    steer.wait_for("the primary to be left alone", SOON, |steer| {
+    // Sessions at the primary stay there, and it gets no new ones.
+    steer.wait_for("the read gate of the primary to close", SOON, |steer| {
         !steer.gates().open("read").contains(&primary.as_str())
     })?;
     let reads = reads_for(&steer, Duration::from_millis(400))?;
@@ -175,15 +179,16 @@ pub fn without_any_the_primary_stands_in_if_it_may(lab: &Lab) -> Result<()> {
     stand_in.ensure_alive()
 }
 
-/// All connections of a `pg_dump -j` use the snapshot of the first, which is known at one member.
-pub fn pg_dump_with_jobs_works_where_addresses_stick_to_a_member(lab: &Lab) -> Result<()> {
+/// All connections of a `pg_dump -j` use the snapshot of the first one, which exists at one member
+/// only.
+pub fn pg_dump_with_jobs_works_with_sticky_addresses(lab: &Lab) -> Result<()> {
     let mut steer = Steer::start(lab, &Wanted::default())?;
     let tables = "DROP SCHEMA IF EXISTS dumped CASCADE; CREATE SCHEMA dumped; \
                   CREATE TABLE dumped.a AS SELECT generate_series(1, 20000) AS n; \
                   CREATE TABLE dumped.b AS TABLE dumped.a; CREATE TABLE dumped.c AS TABLE dumped.a; \
                   CREATE TABLE dumped.d AS TABLE dumped.a";
     run(psql(lab, steer.doors.write).args(["-c", tables]))?;
-    // Both replicas have to have it.
+    // Both replicas must have the tables.
     std::thread::sleep(Duration::from_secs(2));
     let folder = lab.folder().join("dumped");
     let dump = |steer: &Steer| {
@@ -192,7 +197,7 @@ pub fn pg_dump_with_jobs_works_where_addresses_stick_to_a_member(lab: &Lab) -> R
         dump.args(["-n", "dumped", "-Fd", "-j", "4", "-f"]).arg(&folder);
         dump
     };
-    let words = run_in_vain(&mut dump(&steer))?;
+    let words = run_failing(&mut dump(&steer))?;
     ensure!(words.contains("snapshot"), "{words}");
     let stick = Wanted { read: "stick = 'address'", ..Wanted::default() };
     ensure!(steer.reload(lab, &stick)? == "reloaded");
@@ -203,7 +208,7 @@ pub fn pg_dump_with_jobs_works_where_addresses_stick_to_a_member(lab: &Lab) -> R
     Ok(())
 }
 
-pub fn sessions_at_a_promoted_one_end_where_that_is_wanted(lab: &Lab) -> Result<()> {
+pub fn read_sessions_at_a_promoted_replica_end_if_configured(lab: &Lab) -> Result<()> {
     let end = "on_promotion = 'end'";
     let steer = Steer::start(lab, &Wanted { read: end, ..Wanted::default() })?;
     let other = Wanted { name: "other", shift: 100, ..Wanted::default() };

@@ -1,4 +1,4 @@
-//! Two front doors, named one after the other in libpq's host list.
+//! Two pgsteers, one after the other in libpq's host list.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use pgsteer_lab::{Lab, Signal};
 use crate::clients::{psql, run};
 use crate::steer::{Doors, Steer, Wanted};
 
-pub fn libpq_goes_on_to_the_second_door(lab: &Lab) -> Result<()> {
-    // The first finds nobody fit, whatever the members do.
-    let nobody = "hold_seconds = 0.5\ntags = { nowhere = 'yes' }";
-    let mut first = Steer::start_blind(lab, &Wanted { write: nobody, ..Wanted::default() })?;
+pub fn libpq_tries_the_second_pgsteer(lab: &Lab) -> Result<()> {
+    // The first pgsteer has no suitable member, whatever the state of the cluster.
+    let unsuitable = "hold_seconds = 0.5\ntags = { nowhere = 'yes' }";
+    let mut first = Steer::start_blind(lab, &Wanted { write: unsuitable, ..Wanted::default() })?;
     let _second = Steer::start(lab, &Wanted { name: "second", shift: 100, ..Wanted::default() })?;
     first.wait_for_log("read gate of", Duration::from_secs(10))?;
     ensure!(through_either(lab)? == "f");

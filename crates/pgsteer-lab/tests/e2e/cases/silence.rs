@@ -1,4 +1,4 @@
-//! The primary goes silent: its sockets stay open, and nobody says a word.
+//! The primary becomes silent: its sockets stay open and send nothing.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ pub fn a_frozen_primary_loses_its_sessions_and_gets_none_after_the_thaw(lab: &La
     primary_goes_silent(lab, Lab::freeze, Lab::thaw)
 }
 
-/// A pulled cable, the other members' too.
+/// A pulled cable: the other members lose the primary, too.
 pub fn a_primary_behind_a_pulled_cable_loses_its_sessions(lab: &Lab) -> Result<()> {
     primary_goes_silent(lab, Lab::partition, Lab::heal)
 }
@@ -42,7 +42,7 @@ fn primary_goes_silent(
     let (door, silent) = (steer.doors.write, old.postgres_addr());
     let first = std::thread::spawn(move || {
         let session = Kept::open(door)?;
-        // Looked at before anything else is done: the first has only just come in.
+        // Read at once, because the first new session has only just been opened.
         sockets::open_to(silent).map(|left| (session, left))
     });
     lab.expire_lock()?;
@@ -56,8 +56,9 @@ fn primary_goes_silent(
         let words = session.ensure_ended()?;
         ensure!(words.contains("57P01") && words.contains(&old.name), "{words}");
     }
-    // The lock was taken from it early. Its Patroni goes on to claim it until the ttl is over by its own
-    // clock, as it is in earnest before anybody else gets it; two claims at once are another story.
+    // The test deletes the lock early. The old primary's Patroni claims it until the ttl is over by
+    // its own clock; in production no other member gets the lock before that. Two claims at once
+    // are the subject of another test.
     std::thread::sleep(TTL.saturating_sub(silent_since.elapsed()));
     let (every, limit) = (Duration::from_millis(20), Duration::from_secs(10));
     let writes = Traffic::writes(lab, door, every, limit)?;

@@ -1,4 +1,4 @@
-//! Without Patroni: SQL alone tells who is primary, and two of them are one too many.
+//! Without Patroni: the role comes from SQL alone, and two primaries are one too many.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -13,7 +13,7 @@ const SOON: Duration = Duration::from_secs(10);
 
 pub fn two_primaries_are_both_shut_until_one_is_left(lab: &Lab) -> Result<()> {
     for member in lab.members() {
-        // Alive it would undo the promotion.
+        // A running Patroni would undo the promotion.
         lab.kill_patroni(&member.name)?;
     }
     let hold = "hold_seconds = 1";
@@ -38,7 +38,8 @@ pub fn two_primaries_are_both_shut_until_one_is_left(lab: &Lab) -> Result<()> {
     }
     let words = refusal(steer.doors.write)?;
     ensure!(words.contains("57P03: pgsteer has no primary for service write"), "{words}");
-    // The third still follows one of them and serves readers; when it is a primary as well, nobody does.
+    // The third member still follows one of them and serves readers. When it is a primary as well,
+    // no member serves them.
     let third = third_member(lab, &first, &second)?;
     ensure!(Kept::open(steer.doors.read)?.member_ip() == lab.member(&third)?.ip.to_string());
     lab.promote_by_hand(&third)?;
@@ -49,7 +50,8 @@ pub fn two_primaries_are_both_shut_until_one_is_left(lab: &Lab) -> Result<()> {
     let reasons = steer.log();
     let all: Vec<&str> = lab.members().iter().map(|member| member.name.as_str()).collect();
     ensure!(reasons.contains(&format!("split brain: {}", all.join(", "))), "{reasons}");
-    // A person decides: one stays, and with the others goes the doubt.
+    // An operator decides: one primary stays, and the split brain ends with the crash of the
+    // others.
     lab.crash(&second)?;
     lab.crash(&third)?;
     steer.wait_for_gate("write", &first, "open", SOON)?;
@@ -58,7 +60,7 @@ pub fn two_primaries_are_both_shut_until_one_is_left(lab: &Lab) -> Result<()> {
 
 fn refusal(door: SocketAddr) -> Result<String> {
     let refused = Session::connect(door, SUPERUSER, "postgres", Duration::from_secs(20));
-    Ok(refused.err().context("somebody serves")?.to_string())
+    Ok(refused.err().context("a member serves")?.to_string())
 }
 
 fn third_member(lab: &Lab, first: &str, second: &str) -> Result<String> {

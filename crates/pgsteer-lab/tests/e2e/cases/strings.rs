@@ -1,5 +1,5 @@
-//! What `pgsteer render clients` tells people to write, word for word in the clients it is for: with
-//! a front door in front of the right one that nobody answers at, and with a single one.
+//! The connection strings of `pgsteer render clients`, unchanged, in the clients that they are for:
+//! with an address without a listener before the right one, and with a single address.
 
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -14,13 +14,13 @@ use crate::installed::installed;
 use crate::steer::{Steer, Wanted, file_of};
 
 const QUESTION: &str = "SELECT pg_is_in_recovery()";
-/// Where Debian's package of the JDBC driver is.
+/// The path of the JDBC driver in Debian's package.
 const JDBC: &str = "/usr/share/java/postgresql.jar";
 
-/// The services, with what a member says to [`QUESTION`].
+/// The services, with a member's answer to [`QUESTION`].
 const SERVICES: [(&str, bool); 2] = [("write", false), ("read", true)];
 
-pub fn of_clients_connect_word_for_word(lab: &Lab) -> Result<()> {
+pub fn rendered_client_strings_connect_unchanged(lab: &Lab) -> Result<()> {
     let _steer = Steer::start(lab, &Wanted::default())?;
     let dead = lab.members().first().context("the lab has no member")?.ip;
     let door = lab.host_ip();
@@ -41,7 +41,7 @@ fn each_client_reads(lab: &Lab, page: &str) -> Result<()> {
         ensure!(run(&mut by_node(&node)?)? == is_standby.to_string(), "node-postgres: {node}");
     }
     if !Path::new(JDBC).is_file() {
-        println!("there is no Java here, so JDBC was not asked");
+        println!("the JDBC driver is not installed, so JDBC is not tested");
         return Ok(());
     }
     let urls = SERVICES.map(|(service, _)| snippet(page, service, "JDBC"));
@@ -50,7 +50,7 @@ fn each_client_reads(lab: &Lab, page: &str) -> Result<()> {
     Ok(())
 }
 
-/// The rendered page for these doors.
+/// The rendered page for these addresses.
 fn page(lab: &Lab, doors: &[Ipv4Addr]) -> Result<String> {
     let output = Command::new(binary::pgsteer()?)
         .args(["render", "clients", "--config"])
@@ -111,7 +111,7 @@ fn by_jdbc(urls: &[&str]) -> Command {
     command
 }
 
-/// With the password as the page has it: in the environment, and nothing else of that kind there.
+/// A command with the password in the environment, as the page says, and no other PG* variable.
 fn bare(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {

@@ -1,4 +1,4 @@
-//! A switchover: planned, and no client should notice more than a wait.
+//! A planned switchover: clients may wait, and nothing else.
 
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use crate::traffic::Traffic;
 /// Often enough that several clients arrive in every stage of it.
 const EVERY: Duration = Duration::from_millis(40);
 
-/// With a login for the tether, and the connect timeout that people set.
-pub fn no_client_is_turned_away(lab: &Lab) -> Result<()> {
+/// With a login for the tether, and a usual connect timeout.
+pub fn no_client_is_refused(lab: &Lab) -> Result<()> {
     let steer = Steer::start(lab, &Wanted::default())?;
     let old = lab.primary()?.ip.to_string();
     let mut kept = Kept::several(steer.doors.write, 3)?;
@@ -26,7 +26,7 @@ pub fn no_client_is_turned_away(lab: &Lab) -> Result<()> {
     let mut fresh = Kept::open(steer.doors.write)?;
     ensure!(fresh.member_ip() == lab.primary()?.ip.to_string());
     fresh.ensure_alive()?;
-    // Readers at the member that was promoted may go on or not; those of the third have to.
+    // Sessions at the promoted member may end or continue; those at the third member must continue.
     let third = third_member(lab, &old)?;
     for session in readers.iter_mut().filter(|session| session.member_ip() == third) {
         session.ensure_alive()?;
@@ -34,7 +34,7 @@ pub fn no_client_is_turned_away(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// Writers and readers connect all the time, while the primary moves and afterwards.
+/// Writers and readers connect all the time, during the switchover and after it.
 pub fn under_load(lab: &Lab, steer: &Steer, limit: Duration) -> Result<()> {
     let truth = Truth::watch(lab)?;
     let old = lab.primary()?.name.clone();

@@ -11,17 +11,17 @@ use crate::steer::{Steer, Wanted};
 
 const IS_TLS: [&str; 2] = ["-c", "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"];
 
-/// As many clients as are there at the same time.
+/// The number of clients at the same time.
 const WRITERS: usize = 4;
 
-/// Switches TLS on at all members, and off again when it is dropped.
-struct Certified<'a>(&'a Lab);
+/// Turns TLS on at all members, and off again when it is dropped.
+struct TlsEnabled<'a>(&'a Lab);
 
-impl<'a> Certified<'a> {
+impl<'a> TlsEnabled<'a> {
     fn new(lab: &'a Lab) -> Result<Self> {
-        let certified = Certified(lab);
+        let certified = TlsEnabled(lab);
         for member in lab.members() {
-            // Made by the server itself, whose own the key has to be.
+            // The server makes the files itself, because it must own the key.
             let make = "COPY (SELECT 1) TO PROGRAM 'openssl req -x509 -newkey rsa:2048 -nodes -days 2 \
                         -subj /CN=lab -keyout server.key -out server.crt 2>/dev/null && \
                         chmod 600 server.key'";
@@ -37,41 +37,42 @@ impl<'a> Certified<'a> {
     }
 }
 
-impl Drop for Certified<'_> {
+impl Drop for TlsEnabled<'_> {
     fn drop(&mut self) {
         for member in self.0.members() {
-            // A member that is down keeps it, which harms nobody.
+            // A member that is down keeps the setting, which does no harm.
             let _ = self.switch(&member.name, "RESET ssl");
         }
     }
 }
 
-pub fn clients_that_want_it_get_it_from_the_server(lab: &Lab) -> Result<()> {
-    let _certified = Certified::new(lab)?;
+pub fn clients_that_request_tls_get_it_from_the_server(lab: &Lab) -> Result<()> {
+    let _certified = TlsEnabled::new(lab)?;
     let steer = Steer::start(lab, &Wanted::default())?;
     for door in [steer.doors.write, steer.doors.read] {
         for (mode, is_tls) in [("require", "t"), ("prefer", "t"), ("allow", "f"), ("disable", "f")]
         {
-            let told = run(psql(lab, door).args(IS_TLS).env("PGSSLMODE", mode))?;
-            ensure!(told == is_tls, "sslmode {mode} at {door}: {told}");
+            let printed = run(psql(lab, door).args(IS_TLS).env("PGSSLMODE", mode))?;
+            ensure!(printed == is_tls, "sslmode {mode} at {door}: {printed}");
         }
     }
     Ok(())
 }
 
-/// The key of such a session is not known to pgsteer, and the request looks like any connection.
-pub fn a_cancel_request_inside_it_reaches_the_member_that_runs_the_query(lab: &Lab) -> Result<()> {
-    let _certified = Certified::new(lab)?;
+/// pgsteer cannot read the cancel key of such a session, and the request looks like any connection.
+pub fn a_cancel_request_inside_tls_reaches_the_member_that_runs_the_query(lab: &Lab) -> Result<()> {
+    let _certified = TlsEnabled::new(lab)?;
     let steer = Steer::start(lab, &Wanted::default())?;
-    let told = run(&mut python("cancels_tls.py", steer.doors.read)?)?;
-    ensure!(told == "8 of 8 cancelled", "{told}");
+    let printed = run(&mut python("cancels_tls.py", steer.doors.read)?)?;
+    ensure!(printed == "8 of 8 cancelled", "{printed}");
     Ok(())
 }
 
-/// A login that nobody can read cannot start again elsewhere: whoever is in the middle of it when the
-/// old primary goes down hears the server's own last word. All others wait as everybody does.
-pub fn a_switchover_costs_at_most_the_logins_under_way(lab: &Lab) -> Result<()> {
-    let _certified = Certified::new(lab)?;
+/// A login inside TLS cannot start again at another member, because pgsteer cannot read it. A
+/// client in the middle of it gets the server's own error when the old primary stops. All others
+/// wait as usual.
+pub fn a_switchover_breaks_only_logins_in_progress(lab: &Lab) -> Result<()> {
+    let _certified = TlsEnabled::new(lab)?;
     let steer = Steer::start(lab, &Wanted::default())?;
     let primary = lab.primary()?.name.clone();
     run(psql(lab, steer.doors.write)
@@ -104,7 +105,8 @@ pub fn a_switchover_costs_at_most_the_logins_under_way(lab: &Lab) -> Result<()> 
     Ok(())
 }
 
-/// One psql after the other: when those that failed began and what they said, and how many there were.
+/// Runs one psql after the other. Returns the start and the error of each failure, and the total
+/// count.
 fn write(lab: &Lab, steer: &Steer, ended: &AtomicBool) -> (Vec<(Instant, String)>, usize) {
     let (mut failed, mut count) = (Vec::new(), 0);
     while !ended.load(Ordering::Relaxed) {

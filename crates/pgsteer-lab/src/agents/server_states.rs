@@ -1,4 +1,4 @@
-//! What HAProxy believes of its servers, as its own socket tells it, and since when.
+//! The state of each server as HAProxy reports it over its socket, with the time of each change.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -10,36 +10,36 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-/// Between two looks; what is told of a belief is this exact.
+/// The interval between two reads of HAProxy's state, and so the precision of the recorded times.
 pub const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 /// One server's row of `show stat`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Believed {
+pub struct ServerState {
     /// `UP`, `UP 1/3`, `no check`, `DOWN`, `DOWN (agent)`, `MAINT`, `DRAIN` or `NOLB`.
     pub status: String,
     /// How the last agent-check went, as `L7OK`.
     pub agent_status: String,
-    /// What was behind `#` in the agent's answer.
+    /// The text after `#` in the agent's answer.
     pub last_agent: String,
 }
 
-impl Believed {
-    /// New connections are sent there. A server without a check of its own is up, unless its agent
-    /// says otherwise.
+impl ServerState {
+    /// HAProxy sends new connections to this server. A server without a health check counts as up,
+    /// unless its agent-check reports otherwise.
     pub fn is_up(&self) -> bool {
         self.status.starts_with("UP") || self.status == "no check"
     }
 }
 
-/// By backend and server.
+/// Server states by backend and server.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Beliefs(BTreeMap<(String, String), Believed>);
+pub struct ServerStates(BTreeMap<(String, String), ServerState>);
 
-impl Beliefs {
-    /// Asks the HAProxy whose socket this is.
+impl ServerStates {
+    /// Reads the state from HAProxy's socket.
     pub fn ask(socket: SocketAddr) -> Result<Self> {
         let asked = || -> std::io::Result<String> {
             let mut stream = TcpStream::connect_timeout(&socket, ANSWER_LIMIT)?;
@@ -53,7 +53,7 @@ impl Beliefs {
         Self::read(&answer).with_context(|| format!("no statistics: {answer:?}"))
     }
 
-    /// Reads the CSV by the names of its columns, because every version has more of them.
+    /// Reads the CSV by column names, because each version of HAProxy adds columns.
     fn read(csv: &str) -> Option<Self> {
         let mut lines = csv.lines().filter(|line| !line.is_empty());
         let names = cells(lines.next()?.strip_prefix("# ")?);
@@ -63,17 +63,17 @@ impl Beliefs {
             let cells = cells(line);
             let cell = |column: usize| cells.get(columns[column]?).cloned();
             let (status, agent_status, last_agent) = (cell(2)?, cell(3)?, cell(4)?);
-            Some(((cell(0)?, cell(1)?), Believed { status, agent_status, last_agent }))
+            Some(((cell(0)?, cell(1)?), ServerState { status, agent_status, last_agent }))
         });
         Some(Self(rows.collect::<Option<_>>()?))
     }
 
     #[cfg(test)]
-    pub fn of_one(backend: &str, server: &str, believed: Believed) -> Self {
-        Self([((backend.to_owned(), server.to_owned()), believed)].into())
+    pub fn of_one(backend: &str, server: &str, state: ServerState) -> Self {
+        Self([((backend.to_owned(), server.to_owned()), state)].into())
     }
 
-    pub fn of(&self, backend: &str, server: &str) -> Option<&Believed> {
+    pub fn of(&self, backend: &str, server: &str) -> Option<&ServerState> {
         self.0.get(&(backend.to_owned(), server.to_owned()))
     }
 
@@ -84,13 +84,13 @@ impl Beliefs {
     }
 
     /// The servers of a backend, each with its state.
-    pub fn all<'a>(&'a self, backend: &'a str) -> impl Iterator<Item = (&'a str, &'a Believed)> {
+    pub fn all<'a>(&'a self, backend: &'a str) -> impl Iterator<Item = (&'a str, &'a ServerState)> {
         let of_backend = self.0.iter().filter(move |((of, _), _)| of == backend);
         of_backend.map(|((_, name), it)| (name.as_str(), it))
     }
 }
 
-/// The cells of a line of CSV; those with commas stand in quotation marks.
+/// The cells of a CSV line. A cell that contains a comma is quoted.
 fn cells(line: &str) -> Vec<String> {
     let mut cells = vec![String::new()];
     let mut quoted = false;
@@ -105,9 +105,9 @@ fn cells(line: &str) -> Vec<String> {
     cells
 }
 
-/// Looks every [`LOOK_EVERY`] and writes down what changes, until it is dropped.
+/// Reads the state every [`LOOK_EVERY`] and records each change, until it is dropped.
 #[derive(Debug)]
-pub struct Watch {
+pub struct StateWatch {
     shared: Arc<Shared>,
     watcher: Option<JoinHandle<()>>,
 }
@@ -115,50 +115,51 @@ pub struct Watch {
 #[derive(Debug, Default)]
 struct Shared {
     ended: AtomicBool,
-    /// What was believed from each of these moments on.
-    log: Mutex<Vec<(Instant, Beliefs)>>,
+    /// The states, each with the time from which it was observed.
+    log: Mutex<Vec<(Instant, ServerStates)>>,
 }
 
-impl Watch {
+impl StateWatch {
     pub fn start(socket: SocketAddr) -> Result<Self> {
         let shared = Arc::new(Shared::default());
-        shared.log().push((Instant::now(), Beliefs::ask(socket)?));
+        shared.log().push((Instant::now(), ServerStates::ask(socket)?));
         let its = shared.clone();
-        let watcher = std::thread::Builder::new().name("belief".to_owned()).spawn(move || {
-            while !its.ended.load(Ordering::Relaxed) {
-                std::thread::sleep(LOOK_EVERY);
-                // A HAProxy that ends has its last word in the log.
-                let Ok(beliefs) = Beliefs::ask(socket) else { continue };
-                let mut log = its.log();
-                if log.last().is_none_or(|(_, last)| *last != beliefs) {
-                    log.push((Instant::now(), beliefs));
+        let watcher =
+            std::thread::Builder::new().name("server states".to_owned()).spawn(move || {
+                while !its.ended.load(Ordering::Relaxed) {
+                    std::thread::sleep(LOOK_EVERY);
+                    // When HAProxy has ended, its last state stays in the log.
+                    let Ok(server_states) = ServerStates::ask(socket) else { continue };
+                    let mut log = its.log();
+                    if log.last().is_none_or(|(_, last)| *last != server_states) {
+                        log.push((Instant::now(), server_states));
+                    }
                 }
-            }
-        })?;
+            })?;
         Ok(Self { shared, watcher: Some(watcher) })
     }
 
     /// All changes up to now, oldest first.
-    pub fn log(&self) -> Vec<(Instant, Beliefs)> {
+    pub fn log(&self) -> Vec<(Instant, ServerStates)> {
         self.shared.log().clone()
     }
 
-    pub fn now(&self) -> Beliefs {
-        self.shared.log().last().map(|(_, beliefs)| beliefs.clone()).unwrap_or_default()
+    pub fn now(&self) -> ServerStates {
+        self.shared.log().last().map(|(_, server_states)| server_states.clone()).unwrap_or_default()
     }
 }
 
 impl Shared {
-    fn log(&self) -> MutexGuard<'_, Vec<(Instant, Beliefs)>> {
+    fn log(&self) -> MutexGuard<'_, Vec<(Instant, ServerStates)>> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Watch {
+impl Drop for StateWatch {
     fn drop(&mut self) {
         self.shared.ended.store(true, Ordering::Relaxed);
         if let Some(watcher) = self.watcher.take() {
-            // A watcher that died has said so on stderr.
+            // If the watcher thread panicked, its message is already on stderr.
             let _ = watcher.join();
         }
     }
@@ -173,10 +174,10 @@ mod tests {
         let csv = "# pxname,svname,status,last_chk,agent_status,last_agt,\n\
                    write,n1,UP 1/3,\"Layer7, \"\"wrong\"\"\",L7OK,,\n\
                    write,n2,MAINT,,L7OK,not primary; but replica,\n";
-        let beliefs = Beliefs::read(csv).unwrap();
-        assert_eq!(beliefs.up("write"), ["n1"]);
-        assert_eq!(beliefs.of("write", "n2").unwrap().last_agent, "not primary; but replica");
-        assert_eq!(beliefs.up("read"), [""; 0]);
-        assert_eq!(Beliefs::read("Unknown command"), None);
+        let server_states = ServerStates::read(csv).unwrap();
+        assert_eq!(server_states.up("write"), ["n1"]);
+        assert_eq!(server_states.of("write", "n2").unwrap().last_agent, "not primary; but replica");
+        assert_eq!(server_states.up("read"), [""; 0]);
+        assert_eq!(ServerStates::read("Unknown command"), None);
     }
 }

@@ -1,4 +1,4 @@
-//! All members are down: clients wait, hear why, and are served again afterwards.
+//! All members are down: clients wait, get the reason, and are served again after the outage.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::steer::{Steer, Wanted};
 
 const HOLD: Duration = Duration::from_secs(2);
 
-pub fn clients_hear_the_reason_and_are_served_when_it_is_over(lab: &Lab) -> Result<()> {
+pub fn clients_get_the_reason_and_are_served_after_the_outage(lab: &Lab) -> Result<()> {
     let hold = "hold_seconds = 2";
     let steer = Steer::start(lab, &Wanted { write: hold, read: hold, ..Wanted::default() })?;
     for member in lab.members() {
@@ -22,16 +22,16 @@ pub fn clients_hear_the_reason_and_are_served_when_it_is_over(lab: &Lab) -> Resu
     for door in [steer.doors.write, steer.doors.read] {
         let began = Instant::now();
         let refused = Session::connect(door, SUPERUSER, "postgres", Duration::from_secs(20));
-        let words = refused.err().context("somebody answers")?.to_string();
+        let words = refused.err().context("a member answers")?.to_string();
         ensure!(began.elapsed() >= HOLD, "refused after {:?}: {words}", began.elapsed());
         ensure!(words.contains("57P03: pgsteer has no "), "{words}");
     }
-    let told = steer.messages();
-    ensure!(told.iter().any(|line| line.contains("waited 2.0 s")), "{told:?}");
+    let printed = steer.messages();
+    ensure!(printed.iter().any(|line| line.contains("waited 2.0 s")), "{printed:?}");
     for member in lab.members() {
         lab.revive(&member.name)?;
     }
-    // Whoever comes before a primary is there waits for it.
+    // A client that connects before there is a primary waits for it.
     let door = steer.doors.write;
     let early = std::thread::spawn(move || {
         loop {

@@ -1,4 +1,4 @@
-//! A listener in the place of a Patroni, which says what it is told to.
+//! A listener at the address of a stopped Patroni that returns a given body.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -9,38 +9,39 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-/// Half of a JSON.
-pub const NONSENSE: &str = "{\"state\": \"running\", \"ro";
+/// An incomplete JSON document.
+pub const INCOMPLETE_JSON: &str = "{\"state\": \"running\", \"ro";
 
-/// Talks until it is dropped.
+/// Answers until it is dropped.
 #[derive(Debug)]
-pub struct Puppet {
+pub struct FakePatroni {
     ended: Arc<AtomicBool>,
     addr: SocketAddr,
     talker: Option<JoinHandle<()>>,
 }
 
-impl Puppet {
-    /// Answers every request at `addr` by status 200 and this.
-    pub fn say(addr: SocketAddr, body: &str) -> Result<Self> {
+impl FakePatroni {
+    /// Answers every request at `addr` with status 200 and `body`.
+    pub fn start(addr: SocketAddr, body: &str) -> Result<Self> {
         let listener = take(addr).with_context(|| format!("cannot take {addr}"))?;
         let ended = Arc::new(AtomicBool::new(false));
         let its = ended.clone();
         let words = format!("HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n{body}");
-        let talker = std::thread::Builder::new().name("puppet".to_owned()).spawn(move || {
-            for stream in listener.incoming().flatten() {
-                if its.load(Ordering::Relaxed) {
-                    return;
+        let talker =
+            std::thread::Builder::new().name("fake Patroni".to_owned()).spawn(move || {
+                for stream in listener.incoming().flatten() {
+                    if its.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    // A client that disconnects early is no error here.
+                    let _ = answer(stream, words.as_bytes());
                 }
-                // Whoever does not listen is none of our business.
-                let _ = answer(stream, words.as_bytes());
-            }
-        })?;
+            })?;
         Ok(Self { ended, addr, talker: Some(talker) })
     }
 }
 
-/// Whoever was there has been killed, and may take a moment to be gone.
+/// Binds `addr`. The killed process may keep the port for a moment.
 fn take(addr: SocketAddr) -> std::io::Result<TcpListener> {
     let deadline = Instant::now() + Duration::from_secs(2);
     loop {
@@ -58,10 +59,10 @@ fn answer(mut stream: TcpStream, words: &[u8]) -> std::io::Result<()> {
     stream.write_all(words)
 }
 
-impl Drop for Puppet {
+impl Drop for FakePatroni {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::Relaxed);
-        // It waits for somebody to come.
+        // The thread blocks in accept() until the next connection.
         let came = TcpStream::connect_timeout(&self.addr, Duration::from_secs(1));
         if let (Ok(_), Some(talker)) = (came, self.talker.take()) {
             let _ = talker.join();

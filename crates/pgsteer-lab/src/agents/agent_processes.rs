@@ -1,4 +1,4 @@
-//! Whatever answers agent-checks: one process per member, each at its member's own address.
+//! The programs that answer agent-checks: one process per member, each at its member's own address.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -17,58 +17,60 @@ use crate::tools::which;
 const HAPPAC: &str = include_str!("stand_ins/happac.py");
 const BLOG_DAEMON: &str = include_str!("stand_ins/blog_daemon.py");
 
-/// The first port; on loopback all members have the same, each on its own address.
+/// The first port. On loopback all members use the same port, each on its own address.
 const PORT: u16 = 15_555;
-/// Between two crews.
-const PORTS_PER_CREW: u16 = 20;
-/// From the port of the checks to that of the pages.
+/// The distance between the ports of two sets of agent processes.
+const PORTS_PER_SET: u16 = 20;
+/// The distance from the port of the agent-check to the port of the HTTP pages.
 const PAGES: u16 = 10;
 
-/// Who answers.
+/// The program that answers the agent-checks.
 #[derive(Debug, Clone)]
 pub enum Agents {
-    /// `pgsteer agent`, with happac's flags and a file for what has no flag.
+    /// `pgsteer agent`, with happac's flags, and a file for the settings that have no flag.
     Pgsteer {
         binary: PathBuf,
-        /// Sections of the file; those of the agent and the pages are written for each member.
+        /// Sections of the file. `[agent]` and `[http]` are written for each member.
         sections: String,
         /// Lines of `[agent]`.
         agent: String,
         /// The members must be reached through their PgBouncers.
         pooled: bool,
     },
-    /// The stand-in for happac, before each member's PgBouncer.
+    /// The stand-in for happac, in front of each member's PgBouncer.
     Happac,
     /// The stand-in for the blog's daemon.
     BlogDaemon,
 }
 
-/// Where one of them answers.
+/// The addresses of one agent process.
 #[derive(Debug, Clone, Copy)]
-pub struct Post {
+pub struct AgentAddresses {
+    /// The address of the agent-check.
     pub agent: SocketAddr,
-    /// Its health pages, where it has any.
+    /// The address of its health pages, if it has any.
     pub pages: SocketAddr,
 }
 
-/// One process per member. Dropping it kills them.
+/// One process per member. Dropping this value kills them.
 #[derive(Debug)]
-pub struct Crew {
+pub struct AgentProcesses {
     name: String,
     number: u16,
     agents: Agents,
     by_member: BTreeMap<String, Spawned>,
 }
 
-/// One more of them, beside HAProxy. Dropping it kills it.
+/// One more agent process, on the machine of HAProxy. Dropping this value kills it.
 #[derive(Debug)]
-pub struct Beside {
-    pub post: Post,
+pub struct AgentBesideHaproxy {
+    pub addresses: AgentAddresses,
     process: Spawned,
 }
 
 impl Agents {
-    /// A pgsteer with a login for the tether, and with so little patience with a server that hangs.
+    /// A pgsteer with a login for the tether. `timeout` is in seconds: after that time without an
+    /// answer a server counts as hung.
     pub fn pgsteer(lab: &Lab, binary: &Path, agent: &str, timeout: f64) -> Result<Self> {
         let file = lab.check_password_file()?;
         let sections = format!(
@@ -80,7 +82,7 @@ impl Agents {
         Ok(Self::Pgsteer { binary, sections, agent, pooled: false })
     }
 
-    /// The same, behind PgBouncers.
+    /// The same program, behind PgBouncers.
     pub fn pooled(mut self) -> Self {
         if let Self::Pgsteer { pooled, .. } = &mut self {
             *pooled = true;
@@ -88,19 +90,25 @@ impl Agents {
         self
     }
 
-    /// Starts one on HAProxy's own machine, which is no member's.
-    pub fn beside_haproxy(&self, lab: &Lab) -> Result<Beside> {
+    /// Starts one process on HAProxy's own machine, which is not the machine of a member.
+    pub fn beside_haproxy(&self, lab: &Lab) -> Result<AgentBesideHaproxy> {
         let at = |port| SocketAddr::from((lab.host_ip(), port));
-        let post = Post { agent: at(PORT - PORTS_PER_CREW), pages: at(PORT - PAGES) };
+        let addresses = AgentAddresses { agent: at(PORT - PORTS_PER_SET), pages: at(PORT - PAGES) };
         let member = lab.members().first().context("the lab has no member")?;
-        let command = self.command(lab, "beside-haproxy", member, post)?;
-        Ok(Beside { post, process: lab.spawn("beside-haproxy", command)? })
+        let command = self.command(lab, "beside-haproxy", member, addresses)?;
+        Ok(AgentBesideHaproxy { addresses, process: lab.spawn("beside-haproxy", command)? })
     }
 
-    fn command(&self, lab: &Lab, name: &str, member: &Member, post: Post) -> Result<Command> {
+    fn command(
+        &self,
+        lab: &Lab,
+        name: &str,
+        member: &Member,
+        addresses: AgentAddresses,
+    ) -> Result<Command> {
         match self {
             Self::Pgsteer { binary, sections, agent, pooled } => {
-                let Post { agent: listen, pages } = post;
+                let AgentAddresses { agent: listen, pages } = addresses;
                 let text = format!(
                     "{sections}[agent]\nlisten = '{listen}'\n{agent}\n[http]\nlisten = '{pages}'\n"
                 );
@@ -117,15 +125,15 @@ impl Agents {
                 if *pooled {
                     command.args(["-r", &member.pgbouncer_port.to_string()]);
                 }
-                // What the caller has set for a log of his own must not slow this one down, and
-                // happac's variables would be taken for flags.
+                // The caller's log settings must not slow this process down, and pgsteer would read
+                // happac's variables as flags.
                 command.env_clear();
                 Ok(command)
             }
             Self::Happac => {
                 let pg_isready = lab.postgres_bin().join("pg_isready");
                 let mut command = script(lab, "happac.py", HAPPAC)?;
-                command.args(words(post.agent)).args(words(member.patroni_addr()));
+                command.args(words(addresses.agent)).args(words(member.patroni_addr()));
                 command.arg("primary").arg(pg_isready).args(words(member.pgbouncer_addr()));
                 Ok(command)
             }
@@ -135,14 +143,14 @@ impl Agents {
                     PatroniVersion::Pip => "primary",
                 };
                 let mut command = script(lab, "blog_daemon.py", BLOG_DAEMON)?;
-                command.args(words(post.agent)).arg(member.patroni_url()).arg(role);
+                command.args(words(addresses.agent)).arg(member.patroni_url()).arg(role);
                 Ok(command)
             }
         }
     }
 }
 
-impl Beside {
+impl AgentBesideHaproxy {
     pub fn log(&self) -> String {
         self.process.log()
     }
@@ -152,31 +160,33 @@ impl Beside {
     }
 }
 
-impl Crew {
-    /// Starts one per member. Crews of one lab have different numbers.
+impl AgentProcesses {
+    /// Starts one process per member. Each set of one lab needs its own number.
     pub fn start(lab: &Lab, name: &str, number: u16, agents: Agents) -> Result<Self> {
-        let mut crew = Self { name: name.to_owned(), number, agents, by_member: BTreeMap::new() };
-        crew.mend(lab)?;
-        Ok(crew)
+        let mut agents_of_members =
+            Self { name: name.to_owned(), number, agents, by_member: BTreeMap::new() };
+        agents_of_members.restart_stopped(lab)?;
+        Ok(agents_of_members)
     }
 
-    /// Starts those that do not run.
-    pub fn mend(&mut self, lab: &Lab) -> Result<()> {
+    /// Starts the processes that do not run.
+    pub fn restart_stopped(&mut self, lab: &Lab) -> Result<()> {
         for member in lab.members() {
             if self.by_member.get_mut(&member.name).is_some_and(Spawned::is_running) {
                 continue;
             }
             let name = format!("{}-{}", self.name, member.name);
-            let command = self.agents.command(lab, &name, member, self.post(lab, member))?;
+            let command = self.agents.command(lab, &name, member, self.addresses(lab, member))?;
             self.by_member.insert(member.name.clone(), lab.spawn(&name, command)?);
         }
         Ok(())
     }
 
-    /// Where the one of this member answers.
-    pub fn post(&self, lab: &Lab, member: &Member) -> Post {
-        let first = PORT + self.number * PORTS_PER_CREW;
-        // In namespaces the members' addresses are not the host's, so there the ports differ.
+    /// The addresses of the process of this member.
+    pub fn addresses(&self, lab: &Lab, member: &Member) -> AgentAddresses {
+        let first = PORT + self.number * PORTS_PER_SET;
+        // In namespaces the members' addresses are not addresses of the host, so the ports differ
+        // instead.
         let (ip, port) = match lab.options().network {
             Network::Loopback => (member.ip, first),
             Network::Namespaces => {
@@ -186,10 +196,10 @@ impl Crew {
             }
         };
         let at = |port| SocketAddr::new(IpAddr::V4(ip), port);
-        Post { agent: at(port), pages: at(port + PAGES) }
+        AgentAddresses { agent: at(port), pages: at(port + PAGES) }
     }
 
-    /// SIGKILL for the one of this member.
+    /// Kills the process of this member with SIGKILL.
     pub fn kill(&mut self, member: &str) -> Result<()> {
         let process = self.of(member)?;
         process.signal(Signal::KILL)?;
@@ -200,12 +210,12 @@ impl Crew {
         Ok(self.of(member)?.pid())
     }
 
-    /// The logs of all, for the case that something went wrong.
+    /// The logs of all processes, for error reports.
     pub fn logs(&self) -> impl Iterator<Item = (&str, String)> {
         self.by_member.iter().map(|(member, process)| (member.as_str(), process.log()))
     }
 
-    /// The first line that the one of this member has written.
+    /// The first line that the process of this member wrote.
     pub fn first_words(&self, member: &str) -> String {
         let log = self.by_member.get(member).map(Spawned::log).unwrap_or_default();
         log.lines().next().unwrap_or_default().to_owned()
@@ -217,8 +227,7 @@ impl Crew {
     }
 }
 
-/// The Python that the lab's newer Patroni has, because it has `requests` as well; else that of the
-/// system.
+/// The Python of the lab's newer Patroni, because it has `requests`; otherwise the system's Python.
 fn script(lab: &Lab, name: &str, text: &str) -> Result<Command> {
     let file = lab.folder().join(name);
     std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
