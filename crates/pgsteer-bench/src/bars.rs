@@ -1,4 +1,4 @@
-//! Bars: what pgsteer promises, beside what was measured, with the verdict in words.
+//! Bars: pgsteer's target figures, beside what was measured, each with the result in words.
 
 use super::table::Table;
 
@@ -14,7 +14,7 @@ impl Bars {
         Self { table: Table::new(&["figure", "bar", "pgsteer", ""]), missed: 0 }
     }
 
-    /// One figure. What was not measured has missed its bar.
+    /// Adds one figure. A figure that was not measured has missed its bar.
     pub fn add(&mut self, figure: &str, bar: &str, measured: Option<(String, bool)>) {
         let (measured, met) = measured.unwrap_or(("not measured".to_owned(), false));
         self.missed += usize::from(!met);

@@ -1,4 +1,4 @@
-//! What every benchmark starts from: a cluster with the tables of the application, pgsteer, and HAProxy.
+//! The base of every benchmark: a cluster with the application's tables, pgsteer, and HAProxy.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -14,8 +14,8 @@ use pgsteer_lab::Spawned;
 use pgsteer_lab::{APP, CHECK, SUPERUSER};
 use pgsteer_lab::{LabOptions, Network};
 
-/// PostgreSQL must not be the one that turns clients away when all doors open at once: each of
-/// them may have ten seconds of clients waiting.
+/// PostgreSQL must not refuse clients when all paths recover at once: each of them may have ten
+/// seconds of waiting clients.
 const CONNECTIONS_MAX: u32 = 1_500;
 
 /// Password `app` as SCRAM-SHA-256 with one round of hashing instead of 4,096: what clients of
@@ -45,25 +45,25 @@ pub fn app_sql(lab: &Lab, sql: &str) -> Result<()> {
     Ok(())
 }
 
-/// The release binary that cargo has put beside this one.
+/// The release binary beside this one.
 pub fn pgsteer_binary() -> Result<PathBuf> {
-    let own = std::env::current_exe().context("cannot tell where this program is")?;
+    let own = std::env::current_exe().context("cannot find the path of this program")?;
     let binary = own.with_file_name("pgsteer");
     ensure!(
         binary.is_file(),
-        "there is no {}; build it first: cargo build --release",
+        "{} does not exist; run `cargo build --release` first",
         binary.display()
     );
     Ok(binary)
 }
 
-/// An address of this machine that nobody listens on.
+/// An address of this machine without a listener.
 pub fn free_address() -> Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port")?;
     listener.local_addr().context("no free port")
 }
 
-/// A pgsteer that runs, and where.
+/// A running pgsteer and its address.
 #[derive(Debug)]
 pub struct Pgsteer {
     pub process: Spawned,
@@ -88,27 +88,28 @@ pub fn start_pgsteer(lab: &Lab, binary: &Path, name: &str) -> Result<Pgsteer> {
     std::fs::write(&config, text).context("cannot write the configuration of pgsteer")?;
     let mut command = Command::new(binary);
     command.args(["run", "--log-format", "json", "--config"]).arg(&config);
-    // What the caller has set for a log of his own must not slow this one down.
+    // The caller's log settings must not slow this process down.
     command.env_remove("RUST_LOG");
     Ok(Pgsteer { process: lab.spawn(name, command)?, write })
 }
 
-/// So that pgsteer knows of a switchover beforehand, where etcd can tell.
+/// Makes pgsteer watch etcd, where etcd contains Patroni's keys for the v3 API, so that it learns
+/// of a switchover beforehand.
 fn etcd_section(lab: &Lab) -> String {
     let urls = lab.etcd_urls();
     if urls.is_empty() { String::new() } else { format!("[etcd]\nurls = {urls:?}\n\n") }
 }
 
-/// HAProxy for the write service, checked as `health` says.
+/// HAProxy for the write service, with these timeouts and checks.
 #[derive(Debug)]
 pub struct HaproxyWish<'a> {
     pub name: &'a str,
     pub timeouts: &'a str,
-    /// What stands behind `default-server`.
+    /// The text after `default-server`.
     pub checks: &'a str,
 }
 
-/// Starts a HAProxy that asks each Patroni whether it is primary, and where it listens.
+/// Starts a HAProxy that checks `/primary` of each Patroni. Returns the process and its address.
 pub fn start_haproxy(lab: &Lab, wish: &HaproxyWish<'_>) -> Result<(Spawned, SocketAddr)> {
     let listen = free_address()?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -143,7 +144,7 @@ pub fn wait_for_door(name: &str, addr: SocketAddr) -> Result<()> {
                     return Ok(());
                 }
                 outcome if Instant::now() > deadline => {
-                    bail!("{name} lets nobody in: {outcome:?}")
+                    bail!("{name} serves no client: {outcome:?}")
                 }
                 _ => tokio::time::sleep(Duration::from_millis(100)).await,
             }
@@ -151,7 +152,7 @@ pub fn wait_for_door(name: &str, addr: SocketAddr) -> Result<()> {
     })
 }
 
-/// Every try is a socket, and there are hundreds of them while nobody takes writes.
+/// Every try needs a socket, and hundreds wait while no member takes writes.
 pub fn raise_file_limit() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;

@@ -1,5 +1,5 @@
-//! One clock for all who take part: microseconds since 1970, which a log of another process, a
-//! script and the truth observer tell as well.
+//! One clock for all processes: microseconds since 1970, which the log of another process, a script
+//! and the observer use as well.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -1,4 +1,4 @@
-//! docs/BENCHMARKS.md: each benchmark owns the text between its two markers, and nothing else.
+//! docs/BENCHMARKS.md: each benchmark replaces the text between its two markers, and nothing else.
 
 use std::path::Path;
 
@@ -7,11 +7,10 @@ use anyhow::{Context, Result};
 const HEAD: &str = "\
 # Benchmarks
 
-Both sections are written by the benchmarks themselves: `make bench-failover` and
-`make bench-proxy`. Bars that are not met are shown as such.
+`make bench-failover` and `make bench-proxy` write these two sections. A bar that is not met is shown as such.
 ";
 
-/// Replaces what stands between the markers of `name`, or adds it at the end.
+/// Replaces the text between the markers of `name`, or adds it at the end.
 pub fn write_section(path: &Path, name: &str, text: &str) -> Result<()> {
     let before = match std::fs::read_to_string(path) {
         Ok(text) => text,
@@ -44,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_section_is_added_and_then_replaced_and_its_neighbour_is_left_alone() {
+    fn a_section_is_added_and_replaced_without_a_change_of_its_neighbour() {
         let one = replaced(HEAD, "one", "first");
         let both = replaced(&one, "two", "second");
         let again = replaced(&both, "one", "third");

@@ -20,7 +20,7 @@ enum Command {
     Failover(cli::failover::Failover),
     /// CPU per transaction in the proxy: pgsteer and HAProxy in turn.
     Proxy(cli::proxy::Proxy),
-    /// What HAProxy learns from the agent during faults, and what an answer takes and costs.
+    /// What HAProxy learns from the agent during faults, and the time and cost of an answer.
     Agent(cli::agent::Agent),
     /// How soon HAProxy finds a standby and a new primary: profile sql beside the check it replaces.
     Render(cli::render::Render),

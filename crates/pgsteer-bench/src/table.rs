@@ -1,4 +1,4 @@
-//! Tables in Markdown, padded, so that they can be read in a terminal as well.
+//! Tables in Markdown, padded, so that they are readable in a terminal as well.
 
 use std::fmt::Write;
 
@@ -42,7 +42,7 @@ impl Table {
     }
 }
 
-/// Microseconds as a person reads them: ms below a second, else seconds.
+/// Microseconds in a readable unit: ms below a second, otherwise seconds.
 pub fn span(us: u64) -> String {
     match us {
         0..10_000 => format!("{:.1} ms", us as f64 / 1e3),

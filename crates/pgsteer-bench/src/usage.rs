@@ -1,11 +1,11 @@
-//! What a process uses: CPU to the nanosecond, and memory.
+//! The CPU and memory of a process.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-/// CPU that all threads of a process have used, user and system together. The scheduler's own
-/// account is exact to the nanosecond; the ticks of /proc/PID/stat would be ten milliseconds.
+/// The CPU that all threads of a process have used, user and system together. The scheduler's
+/// accounting is exact to the nanosecond; a tick of /proc/PID/stat is ten milliseconds.
 pub fn cpu(pid: u32) -> Result<Duration> {
     let folder = format!("/proc/{pid}/task");
     let threads = std::fs::read_dir(&folder).with_context(|| format!("cannot read {folder}"))?;
@@ -16,24 +16,24 @@ pub fn cpu(pid: u32) -> Result<Duration> {
     Ok(Duration::from_nanos(nanos))
 }
 
-/// Memory of a process that is in RAM, in bytes.
+/// The resident memory of a process, in bytes.
 pub fn resident_bytes(pid: u32) -> Result<u64> {
     let file = format!("/proc/{pid}/status");
     let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {file}"))?;
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-    Ok(kib.with_context(|| format!("{file} does not tell the memory"))? * 1024)
+    Ok(kib.with_context(|| format!("{file} has no VmRSS line"))? * 1024)
 }
 
-/// What a process took over a while.
+/// The use of a process over a time.
 #[derive(Debug, Clone, Copy)]
 pub struct Rest {
-    /// Of one core, 1.0 is all of it.
+    /// The share of one core; 1.0 is one whole core.
     pub cores: f64,
     pub resident_bytes: u64,
 }
 
-/// Watches processes that have nothing to do.
+/// Measures processes without load.
 pub fn at_rest(pids: &[u32], time: Duration) -> Result<Vec<Rest>> {
     let look = || pids.iter().map(|pid| cpu(*pid)).collect::<Result<Vec<Duration>>>();
     let (before, began) = (look()?, Instant::now());

@@ -1,4 +1,4 @@
-//! What was measured with what: programs, machine, and how busy it was before.
+//! The measured programs, the machine, and its load.
 
 use std::path::Path;
 use std::process::Command;
@@ -30,9 +30,9 @@ fn first_line(program: &Path, flag: &str) -> String {
 }
 
 fn patroni(lab: &Lab) -> String {
-    let told = lab.members().iter().find_map(|member| lab.patroni_status(&member.name).ok());
-    let version = told.and_then(|told| {
-        Some(told.pointer("/patroni/version").and_then(Value::as_str)?.to_owned())
+    let answer = lab.members().iter().find_map(|member| lab.patroni_status(&member.name).ok());
+    let version = answer.and_then(|answer| {
+        Some(answer.pointer("/patroni/version").and_then(Value::as_str)?.to_owned())
     });
     version.unwrap_or_else(|| "of unknown version".to_owned())
 }

@@ -1,7 +1,8 @@
-//! What a check costs all who take part: whoever asks, whoever answers, and whoever is asked by that.
+//! The cost of a check for all processes that take part: the client, the agent, and the cluster
+//! that the agent asks.
 //!
-//! By the scheduler's own account, to the nanosecond. The columns of /proc/stat are counted by ticks, and
-//! work that comes in bursts of 100 microseconds falls between them.
+//! The figures come from the scheduler's own accounting, exact to the nanosecond. /proc/stat counts
+//! ticks, and work in bursts of 100 microseconds falls between them.
 
 use std::time::{Duration, Instant};
 
@@ -12,17 +13,16 @@ use crate::usage::cpu;
 use pgsteer_lab::Lab;
 use pgsteer_lab::Part;
 
-/// What one check costs.
+/// The cost of one check.
 #[derive(Debug, Clone, Copy)]
 pub struct Cost {
-    /// CPU of all processes that take part, beyond what they take without checks: who asks, who
-    /// answers, and the cluster.
+    /// CPU of the client, the agent and the cluster, beyond their use without checks.
     pub taking_part: Duration,
     /// CPU of the process that answers.
     pub own: Duration,
 }
 
-/// A look at the accounts.
+/// The accounts at one time.
 #[derive(Debug, Clone, Copy)]
 struct Look {
     at: Instant,
@@ -30,8 +30,8 @@ struct Look {
     own: f64,
 }
 
-/// Puts the load on, between two looks at them without it. Whoever asks keeps the time of the checks
-/// in these as well, because to be woken a thousand times a second costs more than the checks do.
+/// Applies the load between two readings without it. The client keeps its timer running in these as
+/// well, because a thousand wake-ups a second cost more than the checks do.
 pub fn measure(lab: &Lab, load: &Load<'_>, pid: u32) -> Result<Cost> {
     let mut pids = vec![pid, std::process::id()];
     for member in lab.members() {
@@ -39,7 +39,7 @@ pub fn measure(lab: &Lab, load: &Load<'_>, pid: u32) -> Result<Cost> {
         pids.extend(lab.pids(&member.name, &parts));
     }
     let look = || -> Result<Look> {
-        // A server process may end meanwhile; what it has used then counts for nobody.
+        // A server process may end meanwhile; its use is then not counted.
         let all: Duration = pids.iter().filter_map(|pid| cpu(*pid).ok()).sum();
         let own = cpu(pid)?.as_secs_f64();
         Ok(Look { at: Instant::now(), taking_part: all.as_secs_f64(), own })

@@ -1,4 +1,4 @@
-//! A crowd that holds connections to the agent and wants nothing good.
+//! A crowd of clients that hold connections to the agent and misuse them.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-/// Every connection is dropped and made anew after so long, because the agent has long been done
-/// with it.
+/// The time after which each connection is dropped and opened again. The agent has finished with it
+/// long before.
 pub const RENEWED_EVERY: Duration = Duration::from_secs(2);
 
-/// How many are renewed before the thread rests.
+/// The number of connections that are renewed before the thread sleeps.
 const BATCH: usize = 25;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -33,12 +33,13 @@ struct Shared {
 }
 
 impl Crowd {
-    /// Returns when all are there.
+    /// Returns when all connections are open.
     pub fn gather(addr: SocketAddr, size: usize) -> Result<Self> {
         let shared = Arc::new(Shared::default());
         let its = shared.clone();
         let thread = std::thread::Builder::new().name("crowd".to_owned()).spawn(move || {
-            // Elsewhere a crowd has a machine of its own. Of this thread only, as Linux has it.
+            // In production a crowd is on other machines. On Linux this call affects this thread
+            // only.
             let _ = rustix::process::nice(19);
             keep(addr, size, &its);
         })?;
@@ -54,7 +55,7 @@ impl Crowd {
         self.shared.held.load(Ordering::Relaxed)
     }
 
-    /// How many connections were made so far.
+    /// The number of connections opened so far.
     pub fn opened(&self) -> usize {
         self.shared.opened.load(Ordering::Relaxed)
     }
@@ -85,18 +86,18 @@ fn keep(addr: SocketAddr, size: usize, shared: &Shared) {
     }
 }
 
-/// By turns: half a line, nothing, a question whose answer is never read, and a flood of garbage.
+/// In turn: half a line, nothing, a request whose answer is never read, and a flood of garbage.
 fn open(addr: SocketAddr, number: usize) -> Option<TcpStream> {
     let mut stream = TcpStream::connect_timeout(&addr, CONNECT_LIMIT).ok()?;
     stream.set_nonblocking(true).ok()?;
-    let said: &[u8] = match number % 4 {
+    let bytes: &[u8] = match number % 4 {
         0 => b"wri",
         1 => b"",
         2 => b"primary\n",
         _ => &[b'x'; 64 * 1024],
     };
-    // It may well be refused to take all of it.
-    let _ = stream.write(said);
+    // The agent may accept only a part of it.
+    let _ = stream.write(bytes);
     Some(stream)
 }
 

@@ -1,4 +1,4 @@
-//! Checks at a fixed rate, come what may, and how long each took.
+//! Checks at a fixed rate, whatever the answers, and the time of each.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -11,19 +11,19 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
-/// What is asked, where, and how often.
+/// The request, its address, and its rate.
 #[derive(Debug, Clone, Copy)]
 pub struct Load<'a> {
     pub addr: SocketAddr,
-    /// What is sent; nothing if it is empty.
+    /// The line to send, or an empty string to send nothing.
     pub line: &'a str,
-    /// How an answer begins.
+    /// The expected start of an answer.
     pub answer: &'a str,
     pub per_second: u32,
     pub time: Duration,
 }
 
-/// How long the checks took, shortest first.
+/// The times of the checks, shortest first.
 #[derive(Debug, Clone)]
 pub struct Latencies(Vec<Duration>);
 
@@ -32,7 +32,7 @@ impl Latencies {
         self.0.len()
     }
 
-    /// The time within which this share of all were answered.
+    /// The time within which this share of the checks was answered.
     pub fn within(&self, share: f64) -> Duration {
         let last = self.0.len().saturating_sub(1);
         let at = ((self.0.len() as f64 * share).ceil() as usize).clamp(1, last + 1) - 1;
@@ -41,9 +41,9 @@ impl Latencies {
 }
 
 impl Load<'_> {
-    /// One thread asks one check after the other. It is an open loop all the same: a check has its
-    /// moment, and one that comes late because of those before it is counted from that moment on.
-    /// How late the system wakes the thread is not counted.
+    /// Sends the checks, one after the other, from one thread. This is still an open loop: each
+    /// check has its scheduled time, and a check that starts late because of earlier ones counts
+    /// from its scheduled time. The delay of the thread's wake-up is not counted.
     pub fn run(&self) -> Result<Latencies> {
         let step = Duration::from_secs(1) / self.per_second;
         let began = Instant::now();
@@ -68,7 +68,7 @@ impl Load<'_> {
         Ok(Latencies(took))
     }
 
-    /// Sleeps for each check, for so long, and asks nothing: what it costs to keep time.
+    /// Sleeps as for checks, for this time, without a request: the cost of the timer alone.
     pub fn keep_time(&self, time: Duration) {
         let step = Duration::from_secs(1) / self.per_second;
         let began = Instant::now();
@@ -79,7 +79,7 @@ impl Load<'_> {
         }
     }
 
-    /// A socket that waits for nothing longer than it may.
+    /// A socket whose every operation has a time limit.
     fn socket(&self) -> Result<OwnedFd> {
         let socket = rustix::net::socket_with(
             match self.addr {
@@ -96,7 +96,7 @@ impl Load<'_> {
         Ok(socket)
     }
 
-    /// From the connect to the end of the answer, as HAProxy asks.
+    /// Measures from the connect to the end of the answer, with a request like HAProxy's.
     fn ask(&self, socket: OwnedFd, from: Instant) -> Result<(Vec<u8>, Duration)> {
         rustix::net::connect(&socket, &self.addr)?;
         let mut stream = TcpStream::from(socket);
@@ -120,7 +120,7 @@ pub fn bare_server(answer: &'static str) -> Result<SocketAddr> {
     let addr = listener.local_addr()?;
     std::thread::Builder::new().name("bare server".to_owned()).spawn(move || {
         for mut stream in listener.incoming().flatten() {
-            // Whoever leaves early is not measured.
+            // A client that disconnects early is not measured.
             let _ = stream.read(&mut [0; 256]).and_then(|_| stream.write_all(answer.as_bytes()));
         }
     })?;

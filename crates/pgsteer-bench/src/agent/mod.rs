@@ -1,5 +1,5 @@
-//! The agent beside those that it replaces: what HAProxy believes while things go wrong, and what an
-//! answer takes and costs.
+//! The agent beside the programs that it replaces: what HAProxy shows during faults, and the time
+//! and cost of an answer.
 
 mod cost;
 mod crowd;
@@ -23,17 +23,17 @@ use pgsteer_lab::agents::{AgentProcesses, Agents, Fault};
 use pgsteer_lab::{LabOptions, PatroniVersion};
 
 const PER_SECOND: u32 = 1_000;
-/// More than this the blog's daemon does not manage on a small machine.
+/// The blog's daemon cannot answer more than this on a small machine.
 const BLOG_PER_SECOND: u32 = 100;
-/// Says how fast the machine is.
-const BARE: &str = "a bare server in its place";
+/// Shows the speed of the machine.
+const BARE: &str = "a bare server instead";
 const CROWD: usize = 5_000;
 
-/// What is done.
+/// The plan of one run.
 #[derive(Debug)]
 pub struct Plan {
     faults: Vec<Fault>,
-    /// Each measurement of answers.
+    /// The time of each measurement of answers.
     time: Duration,
     rounds: usize,
     rest: Duration,
@@ -45,19 +45,19 @@ impl Plan {
         Self { faults: Fault::ALL.to_vec(), time, rounds: 3, rest }
     }
 
-    /// One fault, and short looks at the rest.
+    /// One fault, and short measurements of the rest.
     pub fn quick() -> Self {
         let (time, rest) = (Duration::from_secs(3), Duration::from_secs(3));
         Self { faults: vec![Fault::Switchover], time, rounds: 1, rest }
     }
 
-    /// No faults at all.
+    /// No faults.
     pub fn answers() -> Self {
         Self { faults: Vec::new(), ..Self::whole() }
     }
 }
 
-/// All that was measured.
+/// All measured figures.
 #[derive(Debug)]
 struct Measured {
     versions: String,
@@ -67,13 +67,13 @@ struct Measured {
     plan: Plan,
 }
 
-/// What answers take and cost.
+/// The times and costs of answers.
 #[derive(Debug)]
 struct Answering {
     answers: Vec<Answers>,
     pgsteer: Vec<Cost>,
     blog: Vec<Cost>,
-    /// By what the stand-in asks Patroni.
+    /// The stand-in's HTTP library, as it prints it.
     blog_words: String,
 }
 
@@ -85,7 +85,7 @@ struct Answers {
     note: String,
 }
 
-/// Runs the benchmark; the text of its section.
+/// Runs the benchmark and returns the text of its section.
 pub fn run(plan: Plan) -> Result<String> {
     let binary = bench_setup::pgsteer_binary()?;
     bench_setup::raise_file_limit();
@@ -101,13 +101,13 @@ pub fn run(plan: Plan) -> Result<String> {
     Ok(report::section(&Measured { versions, rows, answering, rest, plan }))
 }
 
-/// The blog's daemon looks for the role `master`, which Patroni has not said since 4.0.
+/// The blog's daemon expects the role `master`, which Patroni does not report since 4.0.
 fn start_lab(members: usize) -> Result<Lab> {
     let patroni = PatroniVersion::Debian;
     Lab::start(LabOptions { patroni, members, ..LabOptions::default() })
 }
 
-/// One agent that has nothing to do but to watch three members.
+/// One agent that only watches three members.
 fn resting(lab: &Lab, binary: &Path, time: Duration) -> Result<Rest> {
     let mut agents_of_members =
         AgentProcesses::start(lab, "resting", 0, Agents::pgsteer(lab, binary, "", 1.0)?)?;
@@ -124,7 +124,7 @@ fn resting(lab: &Lab, binary: &Path, time: Duration) -> Result<Rest> {
     Ok(rest)
 }
 
-/// What answers take and cost, on a machine with one member, as the agent's is in life.
+/// The times and costs of answers, on a machine with one member, as in production.
 fn answering(lab: &Lab, binary: &Path, plan: &Plan) -> Result<Answering> {
     let primary = lab.primary()?;
     let mut ours = AgentProcesses::start(lab, "agent", 0, Agents::pgsteer(lab, binary, "", 1.0)?)?;
@@ -150,7 +150,7 @@ fn answering(lab: &Lab, binary: &Path, plan: &Plan) -> Result<Answering> {
         ..asking
     };
     let bare = Load { addr: load::bare_server("ready up\n")?, ..asking };
-    let mut answers = vec![measure("with a line", &asking)?, beset(&asking, pid)?];
+    let mut answers = vec![measure("with a line", &asking)?, beside_crowd(&asking, pid)?];
     answers.push(measure("without one, `--line-wait 0`", &unasking)?);
     drop(unasked);
     answers.push(measure(BARE, &bare)?);
@@ -174,9 +174,9 @@ fn measure(name: &'static str, load: &Load<'_>) -> Result<Answers> {
     Ok(Answers { name, latencies: load.run()?, note: String::new() })
 }
 
-/// Answers while a crowd is there.
-fn beset(load: &Load<'_>, pid: u32) -> Result<Answers> {
-    println!("answers: beset by {CROWD}");
+/// Measures answers while a crowd holds connections.
+fn beside_crowd(load: &Load<'_>, pid: u32) -> Result<Answers> {
+    println!("answers: beside a crowd of {CROWD}");
     let crowd = Crowd::gather(load.addr, CROWD)?;
     let (opened, began) = (crowd.opened(), std::time::Instant::now());
     ensure!(crowd.held() == CROWD, "only {} connections could be made", crowd.held());
@@ -185,7 +185,7 @@ fn beset(load: &Load<'_>, pid: u32) -> Result<Answers> {
     ensure!(crowd.held() == CROWD, "the crowd has shrunk to {}", crowd.held());
     let at_hand = std::fs::read_dir(format!("/proc/{pid}/fd"))?.count();
     let note = format!(
-        "{per_second:.0} of the crowd a second come anew; {at_hand} files were open in the agent at the end"
+        "{per_second:.0} of these clients a second connect again; the agent had {at_hand} open files at the end"
     );
-    Ok(Answers { name: "with a line, beset by 5,000", latencies, note })
+    Ok(Answers { name: "with a line, beside 5,000 clients", latencies, note })
 }

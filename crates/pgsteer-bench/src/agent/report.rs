@@ -10,7 +10,7 @@ use crate::clock::today;
 use crate::table::{Table, median, span};
 use pgsteer_lab::agents::{Assessment, Fault, LOOK_EVERY};
 
-/// What agents are promised to need beyond the interval of the checks.
+/// The time that agents may take beyond the interval of the checks.
 const GRACE: Duration = Duration::from_millis(100);
 
 pub fn section(measured: &Measured) -> String {
@@ -18,7 +18,7 @@ pub fn section(measured: &Measured) -> String {
     // Writing to a String cannot fail.
     let _ = writeln!(text, "`make bench-agent`, {}.\n\n{}\n", today(), measured.versions);
     let _ = writeln!(text, "### The bars\n\n{}", bars(measured));
-    let _ = writeln!(text, "### What HAProxy believes\n\n{}", faults(&measured.rows));
+    let _ = writeln!(text, "### The state that HAProxy shows\n\n{}", faults(&measured.rows));
     let _ = writeln!(text, "{}", HOW_FAULTS.replace("{look}", &ms(LOOK_EVERY)));
     let _ = writeln!(text, "### Answers\n\n{}", answers(&measured.answering.answers));
     let _ = writeln!(text, "### Cost\n\n{}", costs(measured));
@@ -26,29 +26,33 @@ pub fn section(measured: &Measured) -> String {
 }
 
 const HOW_FAULTS: &str = "\
-One cluster of three members, one HAProxy with four backends, and every agent on the address of its
-member; `agent-inter 500ms` for all. *pgsteer* is docs/haproxy/recommended.cfg, with agents that have a
-login for checks, look at PgBouncer's path (`-r`), and take a server for hung after 500 ms. *pgsteer, happac's line* asks the same agents by
-scenario B's lines, where only a TCP check stands beside the agent. *happac* (scenario B) and *blog's
-daemon* (the blog's backend, with its check of Patroni beside the agent) are stand-ins, written for this
-from the description of what those do, not from their code; they stand before Debian's Patroni 3.0.2,
-because the blog's daemon looks for the role `master`, which Patroni 4 does not say any more: there it
-has every node in maintenance for ever. All servers are the members' PgBouncers.
+One cluster of three members, one HAProxy with four backends, and each agent on the address of its
+member; `agent-inter 500ms` for all.
 
-The time is that from the moment at which the truth changed to the moment since which HAProxy was right,
-seen in `show stat` every {look}. When a member takes writes, and when it ceases, is known from direct
-connections to each. *Always* means that HAProxy was right when it had to be and stayed so.
+- *pgsteer* is docs/haproxy/recommended.cfg. Its agents have a check login, check the path through
+  PgBouncer (`-r`), and count a server as hung after 500 ms.
+- *pgsteer, happac's line* uses the same agents with the lines of scenario B, where only a TCP check stands
+  beside the agent.
+- *happac* (scenario B) and *blog's daemon* (the blog's backend, with its check of Patroni beside the
+  agent) are stand-ins. They are written from the description of those programs, not from their code.
+  They use Debian's Patroni 3.0.2, because the blog's daemon expects the role `master`. Patroni 4 does not
+  report that role, so with it the daemon keeps every node in maintenance.
 
-- *another is promoted*: the leader lock runs out, and the old primary's PostgreSQL goes on to take writes
-  without knowing, because its Patroni cannot tell it.
-- *PostgreSQL hung*: nothing but time tells a hang from a slow answer. The next question comes within 250 ms,
-  `timeout_seconds` of `[check]`, here 500 ms, has to pass, and then comes the next agent-check.
-- *led to a replica by a reload*: PgBouncer leaves the sessions that are there where they are, that of
-  pgsteer as well. A fresh login through it is tried every 5 to 5.5 s, and only that one tells.
-- *agent killed*: the agents of all four backends. HAProxy keeps what it last heard of each; that is its
-  rule, and right for as long as nothing changes. In the next row something does. What helps is a check
-  that does not hang on the same process, as in recommended.cfg, and a supervisor that starts the agent
-  again.
+All servers are the members' PgBouncers.
+
+Each time starts when the correct state changes, and ends when HAProxy shows the correct state, as read
+from `show stat` every {look}. Direct connections to each member show when it starts and stops to take
+writes. *Always* means that HAProxy showed the correct state from the start and kept it.
+
+- *another is promoted*: the leader lock expires. The old primary's PostgreSQL keeps taking writes, because
+  its Patroni cannot report the loss of the lock.
+- *PostgreSQL hung*: only time distinguishes a hang from a slow answer. The next probe starts within 250 ms,
+  `timeout_seconds` of `[check]` (here 500 ms) has to pass, and then the next agent-check follows.
+- *led to a replica by a reload*: PgBouncer keeps existing sessions on their server, pgsteer's session
+  included. pgsteer logs in again every 5 to 5.5 s, and only the new session shows the change.
+- *agent killed*: the agents of all four backends. HAProxy keeps the last answer of each agent. That is
+  correct while no role changes; in the next row a role changes. A health check by another process helps,
+  as in recommended.cfg, and so does a supervisor that restarts the agent.
 ";
 
 fn bars(measured: &Measured) -> String {
@@ -57,25 +61,25 @@ fn bars(measured: &Measured) -> String {
     let right = ours().filter(|(_, assessed)| assessed.is_right()).count();
     let all = measured.rows.len();
     let words = (format!("{right} of {all}"), right == all && all > 0);
-    bars.add("rows of the fault table in which HAProxy is right in the end", "all", Some(words));
+    bars.add("rows of the fault table with the correct state at the end", "all", Some(words));
     let worst = |of: &dyn Fn(Fault) -> bool| {
         let rows = ours().filter(|(row, _)| of(row.fault));
         rows.map(|(_, assessed)| time(assessed)).max()
     };
-    let told = |worst: Option<Duration>, bar: Duration| {
+    let figure_of = |worst: Option<Duration>, bar: Duration| {
         worst.filter(|time| *time < Duration::MAX).map(|time| (ms(time), time <= bar))
     };
     let bar = AGENT_INTER + GRACE;
     let plain = worst(&|fault| fault.notice(TIMEOUT).is_zero());
-    bars.add("the latest of them, but for the next three", &ms(bar), told(plain, bar));
+    bars.add("slowest row, except for the next three", &ms(bar), figure_of(plain, bar));
     for (fault, after) in [
-        (Fault::AgentKilled, "then the check beside it, `inter 1s fall 2`"),
-        (Fault::PostgresHung, "the next question, its timeout"),
-        (Fault::PoolerReloaded, "the next fresh login"),
+        (Fault::AgentKilled, "then the health check beside it, `inter 1s fall 2`"),
+        (Fault::PostgresHung, "the next probe, its timeout"),
+        (Fault::PoolerReloaded, "the next login"),
     ] {
         let bar = bar + fault.notice(TIMEOUT);
-        let figure = format!("{fault}: {after}, and then the same");
-        bars.add(&figure, &ms(bar), told(worst(&|of| of == fault), bar));
+        let figure = format!("{fault}: {after}, then the agent-check");
+        bars.add(&figure, &ms(bar), figure_of(worst(&|of| of == fault), bar));
     }
     let is_ours = |each: &&Answers| each.name != BARE && !each.name.contains("blog");
     for each in measured.answering.answers.iter().filter(is_ours) {
@@ -87,7 +91,11 @@ fn bars(measured: &Measured) -> String {
     }
     let ratio = ratio(measured);
     let words = ratio.map(|ratio| (format!("1/{:.0}", 1.0 / ratio), ratio <= 1.0 / 20.0));
-    bars.add("CPU of all who take part per check, of that with the blog's daemon", "1/20", words);
+    bars.add(
+        "CPU of all processes per check, as a share of that with the blog's daemon",
+        "1/20",
+        words,
+    );
     let rest = measured.rest;
     let cpu = (format!("{:.2} %", rest.cores * 100.0), rest.cores <= 0.005);
     bars.add("at rest: of one core", "0.5 %", Some(cpu));
@@ -97,7 +105,7 @@ fn bars(measured: &Measured) -> String {
 }
 
 fn faults(rows: &[Row]) -> String {
-    let mut head = vec!["what happens to the primary's node", "right is"];
+    let mut head = vec!["fault at the primary's node", "correct state"];
     head.extend(BACKENDS.map(|(_, name)| name));
     let mut table = Table::new(&head);
     for row in rows {
@@ -132,13 +140,13 @@ fn answers(all: &[Answers]) -> String {
         .filter(|each| !each.note.is_empty())
         .fold(String::new(), |notes, each| notes + &format!("- *{}*: {}.\n", each.name, each.note));
     format!(
-        "{PER_SECOND} checks a second, each a connection of its own, from the connect to the end of the \
-         answer, as an open loop: a\ncheck that starts late because of those before it is counted from \
-         its own moment. The one who asks, the agent\nand a cluster of one member share the machine. *{BARE}* does nothing but take in, \
-         read, answer and close,\nand says what the machine itself takes.\n\n{}\n{notes}\
-         - The {CROWD} are, in equal parts: half a line without an end, nothing at all, a question whose \
+        "{PER_SECOND} checks a second, each with its own connection, from the connect to the end of the \
+         answer, as an open loop: a\ncheck that starts late because of earlier ones counts from its \
+         scheduled time. The client, the agent and a cluster of\none member share the machine. *{BARE}* \
+         only accepts, reads, answers and closes; its times are\nthe machine's share.\n\n{}\n{notes}\
+         - The {CROWD} clients are, in equal parts: half a line without an end, no data, a request whose \
          answer is never\n  read, and 64 kB of garbage. Each holds its connection for two seconds and \
-         comes again. Its\n  thread is at nice 19, for elsewhere it has a machine of its own.\n",
+         connects again. Their\n  thread runs at nice 19, because in production they are on other machines.\n",
         table.text()
     )
 }
@@ -146,9 +154,9 @@ fn answers(all: &[Answers]) -> String {
 fn costs(measured: &Measured) -> String {
     let mut table = Table::new(&[
         "round",
-        "pgsteer: all who take part",
+        "pgsteer: all processes",
         "the agent",
-        "blog's daemon: all who take part",
+        "blog's daemon: all processes",
         "the daemon",
     ]);
     for (round, (ours, blog)) in
@@ -164,21 +172,22 @@ fn costs(measured: &Measured) -> String {
     let (cores, mib) =
         (measured.rest.cores * 100.0, measured.rest.resident_bytes as f64 / 1048576.0);
     let rest = format!(
-        "At rest, with three members to watch and a login for checks, an agent takes {cores:.2} % of a core \
-         and {mib:.1} MB,\nwatched for {} s.\n",
+        "At rest, with three members and a check login, an agent uses {cores:.2} % of a core \
+         and {mib:.1} MB,\nover {} s.\n",
         measured.plan.rest.as_secs()
     );
     format!(
-        "CPU per check of all processes that take part (whoever asks, the agent, Patroni, PostgreSQL, etcd) \
-         beyond what they\ntake without checks (but with the asker's clock, which wakes it as often), and of the process that answers; by the scheduler's own \
-         account, because /proc/stat counts by\nticks, between which such short work falls. {PER_SECOND} \
-         checks a second for pgsteer, {BLOG_PER_SECOND} for the blog's daemon\n({}), {secs} s each.\n\n{}\n{rest}",
+        "CPU per check of all processes (the client, the agent, Patroni, PostgreSQL, etcd), less their \
+         use without checks\nbut with the client's timer running, and of the agent alone. The figures \
+         come from the scheduler's accounting, because\n/proc/stat counts ticks, and such short work falls \
+         between them. {PER_SECOND} checks a second for pgsteer, {BLOG_PER_SECOND} for the\nblog's daemon \
+         ({}), {secs} s each.\n\n{}\n{rest}",
         measured.answering.blog_words,
         table.text()
     )
 }
 
-/// Medians of the rounds.
+/// The ratio of the medians over all rounds.
 fn ratio(measured: &Measured) -> Option<f64> {
     let middle = |costs: &[Cost]| {
         let all: Vec<f64> = costs.iter().map(|cost| cost.taking_part.as_secs_f64()).collect();

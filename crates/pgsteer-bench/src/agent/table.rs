@@ -1,4 +1,4 @@
-//! The fault table: what HAProxy believes, by whom it is told, fault by fault.
+//! The fault table: the state that HAProxy shows with each kind of agent, fault by fault.
 
 use std::path::Path;
 use std::time::Duration;
@@ -16,19 +16,19 @@ const RECOMMENDED: &str = include_str!("../../../../docs/haproxy/recommended.cfg
 const SCENARIO_B: &str = include_str!("../../../../docs/haproxy/scenario-b.cfg");
 const BLOG: &str = include_str!("../../../../docs/haproxy/blog.cfg");
 
-/// The same for all.
+/// The same interval for all agents.
 pub const AGENT_INTER: Duration = Duration::from_millis(500);
 
-/// A server that hangs is taken for one after so long.
+/// A server that does not answer within this time counts as hung.
 pub const TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Longer than the slowest of the checks that stand beside the agents: happac's `inter 3s fall 3`.
+/// Longer than the slowest health check beside an agent: happac's `inter 3s fall 3`.
 const PATIENCE: Patience =
     Patience { least: Duration::from_secs(6), most: Duration::from_secs(12) };
 
 const SETTLE_LIMIT: Duration = Duration::from_secs(90);
 
-/// The backends of the one HAProxy, as the table heads its columns.
+/// The backends of the one HAProxy, with the column headings of the table.
 pub const BACKENDS: [(&str, &str); 4] = [
     ("write", "pgsteer"),
     ("same_line", "pgsteer, happac's line"),
@@ -41,14 +41,14 @@ pub const BACKENDS: [(&str, &str); 4] = [
 pub struct Row {
     pub fault: Fault,
     pub phase: &'static str,
-    /// What is right.
+    /// The correct state.
     pub right: String,
-    /// How long it was looked at.
+    /// The time of the observation.
     pub looked: Duration,
     pub judgements: Vec<Assessment>,
 }
 
-/// All faults, one after the other.
+/// Runs all faults, one after the other.
 pub fn measure(lab: &Lab, binary: &Path, faults: &[Fault]) -> Result<Vec<Row>> {
     let timeout = TIMEOUT.as_secs_f64();
     let ours = Agents::pgsteer(lab, binary, "vocabulary = 'admin'", timeout)?.pooled();
@@ -81,14 +81,14 @@ pub fn measure(lab: &Lab, binary: &Path, faults: &[Fault]) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// The blog's servers are PostgreSQL itself; here all backends stand before the same PgBouncers.
+/// The blog's servers are PostgreSQL itself; here all backends use the same PgBouncers.
 fn through_poolers(lab: &Lab, text: String) -> String {
     lab.members().iter().fold(text, |text, member| {
         text.replace(&member.postgres_addr().to_string(), &member.pgbouncer_addr().to_string())
     })
 }
 
-/// Servers bear the members' names, and every agent is asked as often as the others.
+/// Gives the servers the members' names, and every agent the same interval.
 fn named(text: &str) -> String {
     let inter = format!("agent-inter {}ms", AGENT_INTER.as_millis());
     let mut text = text

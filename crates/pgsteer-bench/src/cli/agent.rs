@@ -1,4 +1,4 @@
-//! `pgsteer-bench agent`: the agent beside those that it replaces.
+//! `pgsteer-bench agent`: the agent beside the programs that it replaces.
 
 use std::path::PathBuf;
 
@@ -8,13 +8,13 @@ use pgsteer_bench::{agent, write_section};
 
 #[derive(Debug, Args)]
 pub struct Agent {
-    /// One fault, short looks at the rest, and nothing written.
+    /// One fault, short measurements of the rest, and no file written.
     #[arg(long)]
     quick: bool,
-    /// No faults, and nothing written.
+    /// No faults, and no file written.
     #[arg(long, conflicts_with = "quick")]
     answers: bool,
-    /// Whose section bench-agent is written.
+    /// The file whose section bench-agent is written.
     #[arg(long, default_value = "docs/AGENT.md")]
     out: PathBuf,
 }

@@ -1,4 +1,4 @@
-//! `pgsteer-bench failover`: what a client sees of a failover, door by door.
+//! `pgsteer-bench failover`: what a client sees of a failover, on four paths to the primary.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,17 +9,17 @@ use pgsteer_bench::{failover, write_section};
 
 #[derive(Debug, Args)]
 pub struct Failover {
-    /// How many switchovers, before one each of crash, freeze and partition [default: 5, or 1]
+    /// The number of switchovers, before one crash, one freeze and one partition [default: 5, or 1]
     #[arg(long)]
     switchovers: Option<usize>,
-    /// Milliseconds between two new connections at one door; 20, or 40 on less than four cores,
-    /// where PostgreSQL cannot start as many sessions as four doors want every 20.
+    /// Milliseconds between two new connections on one path; 20, or 40 on less than four cores,
+    /// where PostgreSQL cannot start as many sessions as four paths need every 20 ms.
     #[arg(long)]
     every: Option<u64>,
-    /// Switchovers only, a short look at rest, and nothing written.
+    /// Switchovers only, a short measurement at rest, and no file written.
     #[arg(long)]
     quick: bool,
-    /// Whose section bench-failover is written.
+    /// The file whose section bench-failover is written.
     #[arg(long, default_value = "docs/BENCHMARKS.md")]
     out: PathBuf,
 }

@@ -1,4 +1,4 @@
-//! `pgsteer-bench proxy`: what a transaction costs in the proxy, pgsteer and HAProxy in turns.
+//! `pgsteer-bench proxy`: the cost of a transaction in the proxy, pgsteer and HAProxy in turn.
 
 use std::path::PathBuf;
 
@@ -8,16 +8,16 @@ use pgsteer_bench::{proxy, write_section};
 
 #[derive(Debug, Args)]
 pub struct Proxy {
-    /// How many pairs of runs the main figure is taken from.
+    /// The number of pairs of runs for the main figure.
     #[arg(long, default_value_t = 7)]
     pairs: usize,
-    /// How long each run of a pair is, in seconds.
+    /// The seconds of each run of a pair.
     #[arg(long, default_value_t = 6)]
     seconds: u64,
-    /// Two short pairs, no other shapes, and nothing written.
+    /// Two short pairs, no other shapes, and no file written.
     #[arg(long)]
     quick: bool,
-    /// Whose section bench-proxy is written.
+    /// The file whose section bench-proxy is written.
     #[arg(long, default_value = "docs/BENCHMARKS.md")]
     out: PathBuf,
 }

@@ -8,10 +8,10 @@ use pgsteer_bench::{render, write_section};
 
 #[derive(Debug, Args)]
 pub struct Render {
-    /// One start, one switchover, and nothing written.
+    /// One start, one switchover, and no file written.
     #[arg(long)]
     quick: bool,
-    /// Whose section bench-render is written.
+    /// The file whose section bench-render is written.
     #[arg(long, default_value = "docs/RENDER.md")]
     out: PathBuf,
 }

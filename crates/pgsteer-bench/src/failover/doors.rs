@@ -1,4 +1,4 @@
-//! The four doors, side by side on one cluster.
+//! The four paths to the primary, side by side on one cluster.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::bench_setup::{HaproxyWish, Pgsteer, start_haproxy, start_pgsteer, wai
 use pgsteer_lab::Lab;
 use pgsteer_lab::Spawned;
 
-/// A way to the primary.
+/// A path to the primary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Door {
     Pgsteer,
@@ -35,7 +35,7 @@ impl Door {
     }
 }
 
-/// As in Patroni's documentation, but for `maxconn`: its 100 would turn clients away by itself.
+/// As in Patroni's documentation, except for `maxconn`: its 100 would itself refuse clients.
 const TEMPLATE: HaproxyWish<'_> = HaproxyWish {
     name: "haproxy-template",
     timeouts: "    retries 2\n    timeout client 30m\n    timeout connect 4s\n    \
@@ -43,7 +43,7 @@ const TEMPLATE: HaproxyWish<'_> = HaproxyWish {
     checks: "inter 3s fall 3 rise 2 on-marked-down shutdown-sessions",
 };
 
-/// As quick as one would dare: every half second, one answer counts.
+/// As quick as an operator would dare: a check every half second, and one answer counts.
 const TUNED: HaproxyWish<'_> = HaproxyWish {
     name: "haproxy-tuned",
     timeouts: "    retries 2\n    option redispatch\n    timeout client 30m\n    \
@@ -52,7 +52,7 @@ const TUNED: HaproxyWish<'_> = HaproxyWish {
              on-marked-down shutdown-sessions",
 };
 
-/// The three that are processes; libpq needs none.
+/// The three processes; libpq needs none.
 #[derive(Debug)]
 pub struct Doors {
     pub pgsteer: Pgsteer,
@@ -63,7 +63,7 @@ pub struct Doors {
 }
 
 impl Doors {
-    /// Starts them and waits until each lets a client in.
+    /// Starts them and waits until each serves a client.
     pub fn open(lab: &Lab, pgsteer: &Path) -> Result<Self> {
         let pgsteer = start_pgsteer(lab, pgsteer, "pgsteer")?;
         let (template, template_addr) = start_haproxy(lab, &TEMPLATE)?;
@@ -74,7 +74,7 @@ impl Doors {
         Ok(Self { pgsteer, template, tuned, template_addr, tuned_addr })
     }
 
-    /// Traffic at all four.
+    /// Starts the traffic on all four paths.
     pub fn traffic(&self, lab: &Lab, every: Duration) -> Result<AllTraffic> {
         Ok(AllTraffic {
             pgsteer: Traffic::start("pgsteer's door", self.pgsteer.write, every)?,
@@ -85,7 +85,7 @@ impl Doors {
     }
 }
 
-/// The traffic of all doors.
+/// The traffic of all paths.
 #[derive(Debug)]
 pub struct AllTraffic {
     pgsteer: Traffic,
@@ -95,7 +95,7 @@ pub struct AllTraffic {
 }
 
 impl AllTraffic {
-    /// Ends it; what each door's clients have seen, in the order of [`Door::ALL`].
+    /// Ends it. Returns what the clients of each path saw, in the order of [`Door::ALL`].
     pub fn stop(self) -> Result<Vec<(Door, Log)>> {
         Ok(vec![
             (Door::Pgsteer, self.pgsteer.stop()?),

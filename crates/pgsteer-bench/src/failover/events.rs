@@ -1,4 +1,4 @@
-//! What is done to the cluster, and when it was writable again.
+//! The event on the cluster, and the time at which the cluster was writable again.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,14 +11,14 @@ use pgsteer_lab::Member;
 use pgsteer_lab::wait_for;
 use pgsteer_lab::{Truth, TruthEvent};
 
-/// Patroni's template needs six seconds to see a new primary, and stragglers have twelve.
+/// Patroni's template needs six seconds to find a new primary, and the slowest clients need twelve.
 const TRAFFIC_AFTER: Duration = Duration::from_secs(9);
-/// Between two events.
+/// The pause between two events.
 const QUIET: Duration = Duration::from_secs(3);
-/// The leader lock lives for twenty seconds.
+/// The ttl of the leader lock is twenty seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How a primary is lost.
+/// How the primary is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     Switchover,
@@ -27,7 +27,7 @@ pub enum Kind {
     Partition,
 }
 
-/// One loss of the primary, as it really was.
+/// One loss of the primary, with its measured times.
 #[derive(Debug, Clone)]
 pub struct Event {
     pub kind: Kind,
@@ -35,11 +35,11 @@ pub struct Event {
     pub new: String,
     pub new_ip: String,
     pub began_us: u64,
-    /// When the new primary took writes, by the truth observer.
+    /// The time at which the new primary took writes, according to the observer.
     pub writable_us: u64,
-    /// When the mending of the cluster began; what ends later may have been ended by that.
+    /// The start of the repair of the cluster. What ends later may have been ended by the repair.
     pub mended_us: u64,
-    /// Whatever ends up to here is this event's.
+    /// Everything that ends before this time belongs to this event.
     pub until_us: u64,
 }
 
@@ -49,7 +49,7 @@ impl Event {
     }
 }
 
-/// Loses the primary, waits for the next one, lets the traffic run on, and mends the cluster.
+/// Loses the primary, waits for the next one, lets the traffic continue, and repairs the cluster.
 pub fn happen(lab: &Lab, truth: &Truth, kind: Kind) -> Result<Event> {
     let old = the_primary(lab)?;
     let began_us = now_us();

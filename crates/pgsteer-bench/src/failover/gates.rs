@@ -1,4 +1,4 @@
-//! When pgsteer opened its write gates, from its own log.
+//! The times at which pgsteer opened its write gates, read from its log.
 
 use serde_json::Value;
 
@@ -11,8 +11,8 @@ pub struct Opened {
     pub at_us: u64,
 }
 
-/// All openings that the log tells of, in their order. The line is written just before the proxy
-/// is told, so the moment is, if anything, early.
+/// All openings in the log, in their order. pgsteer writes the line just before the proxy gets the
+/// Snapshot, so the time is early if anything.
 pub fn openings(log: &str) -> Vec<Opened> {
     log.lines().filter_map(opening).collect()
 }
@@ -20,7 +20,7 @@ pub fn openings(log: &str) -> Vec<Opened> {
 fn opening(line: &str) -> Option<Opened> {
     let line: Value = serde_json::from_str(line).ok()?;
     let words = line.pointer("/fields/message")?.as_str()?;
-    // There may be a reservation behind it.
+    // A reservation may follow.
     let (member, _) = words.strip_prefix("write gate of ")?.split_once(" is open")?;
     let at = humantime::parse_rfc3339(line.get("timestamp")?.as_str()?).ok()?;
     Some(Opened { member: member.to_owned(), at_us: to_us(at) })

@@ -1,6 +1,6 @@
-//! libpq's door: no door at all, but a list of hosts and `target_session_attrs=read-write`.
+//! libpq's path: no proxy, but a list of hosts and `target_session_attrs=read-write`.
 //!
-//! It is the real libpq, by way of Python's psycopg2, in a process of its own.
+//! It is the real libpq, through Python's psycopg2, in a separate process.
 
 use std::process::Command;
 use std::time::Duration;
@@ -17,13 +17,13 @@ use pgsteer_lab::Lab;
 use pgsteer_lab::Spawned;
 
 const SCRIPT: &str = include_str!("libpq.py");
-/// The system's, which has psycopg2 by apt.
+/// The system's Python, which has psycopg2 from apt.
 const PYTHON: &str = "/usr/bin/python3";
 
-/// Starts the script, and the traffic with it.
+/// Starts the script and its traffic.
 pub fn start(lab: &Lab, every: Duration) -> Result<Spawned> {
     let file = lab.folder().join("libpq.py");
-    std::fs::write(&file, SCRIPT).context("cannot write the script of libpq's door")?;
+    std::fs::write(&file, SCRIPT).context("cannot write the script of libpq's path")?;
     let limits = json!({
         "every_seconds": every.as_secs_f64(),
         "ping_seconds": PING_EVERY.as_secs_f64(),
@@ -36,15 +36,15 @@ pub fn start(lab: &Lab, every: Duration) -> Result<Spawned> {
     lab.spawn("libpq", command)
 }
 
-/// Ends the traffic, and reads what it has written down.
+/// Ends the traffic and reads its records.
 pub fn stop(mut script: Spawned) -> Result<Log> {
-    script.terminate(Duration::from_secs(20)).context("the script of libpq's door")?;
+    script.terminate(Duration::from_secs(20)).context("the script of libpq's path")?;
     let mut log = Log::default();
     for line in script.log().lines() {
         match serde_json::from_str(line) {
             Ok(Line::Try(tried)) => log.tries.push(tried),
             Ok(Line::Kept(kept)) => log.kept.push(kept),
-            Err(_) => eprintln!("libpq's door says: {line}"),
+            Err(_) => eprintln!("the script of libpq's path printed: {line}"),
         }
     }
     log.tries.sort_by_key(|tried| tried.start_us);

@@ -1,5 +1,5 @@
-//! What a client sees of a failover: four doors side by side on one cluster, the same traffic at
-//! each, and the cluster's primary lost again and again.
+//! What a client sees of a failover: four paths side by side on one cluster, with the same traffic
+//! on each, while the cluster loses its primary again and again.
 
 mod doors;
 mod events;
@@ -24,20 +24,20 @@ use pgsteer_lab::Lab;
 use pgsteer_lab::Network;
 use pgsteer_lab::Truth;
 
-/// The traffic flows undisturbed for so long before the first event, and what fails then is told.
+/// The time without an event before the first one. Tries that fail in it are reported.
 const UNDISTURBED: Duration = Duration::from_secs(5);
 
 const MEMBERS: usize = 3;
 
-/// Between two tries at one door, on a machine that is large enough.
+/// The time between two tries on one path, on a machine that is large enough.
 const WANTED_STEP: Duration = Duration::from_millis(20);
 
-/// What is done.
+/// The plan of one run.
 #[derive(Debug)]
 pub struct Plan {
     events: Vec<Kind>,
     rest: Duration,
-    /// Between two tries at one door.
+    /// The time between two tries on one path.
     every: Duration,
 }
 
@@ -53,30 +53,30 @@ impl Plan {
     }
 }
 
-/// Between two tries at one door. A new session costs PostgreSQL some 5 ms of CPU, and libpq takes
-/// up to three for each of its own, so that on a small machine four doors at 50 a second would
-/// measure nothing but the lack of CPU.
+/// The time between two tries on one path. A new session costs PostgreSQL about 5 ms of CPU, and
+/// libpq opens up to three for each of its own. On a small machine four paths at 50 a second would
+/// therefore measure only the lack of CPU.
 pub fn affordable_step() -> Duration {
     const CORES_WANTED: usize = 4;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     if cores < CORES_WANTED { 2 * WANTED_STEP } else { WANTED_STEP }
 }
 
-/// All that was measured.
+/// All measured figures.
 #[derive(Debug)]
 struct Measured {
     versions: String,
     every: Duration,
     rest: Duration,
     at_rest: Vec<(Door, Rest)>,
-    /// Tries that failed before anything was done to the cluster, by door.
+    /// Tries that failed before the first event, by path.
     failed_undisturbed: Vec<(Door, usize)>,
     events: Vec<Event>,
     logs: Vec<(Door, Log)>,
     openings: Vec<Opened>,
 }
 
-/// Runs the benchmark; the text of its section.
+/// Runs the benchmark and returns the text of its section.
 pub fn run(plan: &Plan) -> Result<String> {
     let binary = bench_setup::pgsteer_binary()?;
     let lab = bench_setup::start_lab(best_network(), MEMBERS)?;
@@ -125,7 +125,7 @@ fn all_events(lab: &Lab, truth: &Truth, kinds: &[Kind]) -> Result<Vec<Event>> {
     let mut events = Vec::new();
     for kind in kinds {
         if *kind == Kind::Partition && lab.options().network != Network::Namespaces {
-            println!("{kind}: left out, it needs root");
+            println!("{kind}: skipped, because it needs root");
             continue;
         }
         events.push(happen(lab, truth, *kind)?);

@@ -1,6 +1,6 @@
-//! What the traffic writes down: every try, and every kept session.
+//! The records of the traffic: every try, and every kept session.
 //!
-//! Times are microseconds since 1970. The script of libpq's door writes the same as JSON.
+//! Times are microseconds since 1970. The script of libpq's path writes the same records as JSON.
 
 use serde::Deserialize;
 
@@ -8,45 +8,45 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Deserialize)]
 pub struct Try {
     pub start_us: u64,
-    /// When the login was done, if it ever was.
+    /// The end of the login, if it succeeded.
     pub login_us: Option<u64>,
     pub end_us: u64,
     pub outcome: Outcome,
 }
 
-/// How a try ended.
+/// The outcome of a try.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// The INSERT was acknowledged by this server.
+    /// This server acknowledged the INSERT.
     Done(Server),
-    /// Nobody let the client log in; with the reason in a word.
+    /// The client could not log in; with the reason as a short label.
     NoConnection(String),
-    /// The INSERT was answered by a member that takes no writes.
+    /// A member that takes no writes answered the INSERT.
     ReadOnly,
-    /// The client was logged in, and the session was ended before the INSERT was answered.
+    /// The client was logged in, and the session ended before the answer to the INSERT.
     Cut(String),
     /// Any other answer to the INSERT.
     Failed(String),
 }
 
-/// Who answered.
+/// The server that answered.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Server {
     pub ip: String,
     pub timeline: u32,
 }
 
-/// A session that is kept, with an INSERT now and then.
+/// A kept session, with an INSERT at intervals.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Kept {
     pub opened_us: u64,
     pub server: Server,
-    /// When the client saw its end, if it did.
+    /// The time at which the client saw its end, if it did.
     pub closed_us: Option<u64>,
 }
 
-/// All that happened at one door.
+/// All records of one path.
 #[derive(Debug, Clone, Default)]
 pub struct Log {
     pub tries: Vec<Try>,
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_lines_of_the_script_are_understood() {
+    fn the_lines_of_the_script_are_parsed() {
         let tried = r#"{"try": {"start_us": 1, "login_us": 2, "end_us": 3,
             "outcome": {"done": {"ip": "127.0.7.1", "timeline": 2}}}}"#;
         let Line::Try(tried) = serde_json::from_str(tried).unwrap() else { panic!("not a try") };

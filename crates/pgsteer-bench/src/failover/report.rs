@@ -1,4 +1,4 @@
-//! The section of docs/BENCHMARKS.md: how it was measured, the bars, and a table per kind of event.
+//! The section of docs/BENCHMARKS.md: the method, the bars, and a table per kind of event.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -12,30 +12,34 @@ use crate::clock::today;
 use crate::table::{Table, median, span};
 
 const HOW: &str = "\
-One cluster of three members. Four doors stand on it at the same time: pgsteer (`[check]` login,
-`[etcd]` watch, hold 30 s), HAProxy with the checks of Patroni's template, HAProxy with checks as
-quick as one would dare, and libpq's own host list with `target_session_attrs=read-write`
-(psycopg2). At each door a client
-opens a new connection every {every} ms, logs in by SCRAM, and does one INSERT. A try starts on time,
-whatever has become of those before it; it has 10 s to log in and 12 s in all. Five more sessions per
-door are kept, with an INSERT every 50 ms.
+One cluster of three members. Four paths lead to its primary at the same time: pgsteer (`[check]` login,
+`[etcd]` watch, hold 30 s), HAProxy with the checks of Patroni's template, HAProxy with checks as quick as
+an operator would dare, and libpq's own host list with `target_session_attrs=read-write` (psycopg2). On each
+path a client opens a new connection every {every} ms, logs in by SCRAM, and runs one INSERT. A try starts on
+time, whatever the outcome of earlier ones; it has 10 s to log in and 12 s in all. Five more sessions per
+path are kept open, with an INSERT every 50 ms.
 
-Who takes writes, and since when, is known from direct connections to each member, asked every
-millisecond. *Wait* is the time from that moment to the first INSERT that the new primary acknowledged
-to a client of the door. *Slowest* is the longest that any client which got through waited after that
-moment. *No connection* counts clients that were not let in, *cut* those that were logged in and lost
-their session before the answer to their INSERT. *Old sessions* is how long a kept session to the old
-primary outlived that moment; its end counts when the client sees it. Whatever ends between the order
-and the next event counts, the mending of the cluster included. No client repeats anything.
+Direct connections probe each member every millisecond, and so show which member takes writes since when.
 
-The SCRAM secret has one round of hashing instead of 4,096, and `max_connections` is 1,500, so that on
-one small machine neither the clients' hashing nor PostgreSQL's limit is what is measured.";
+- *Wait*: from the new primary's first writable moment to the first INSERT that it acknowledged to a client
+  of the path.
+- *Slowest*: the longest wait after that moment of any client that was served.
+- *No connection*: clients that could not log in.
+- *Cut*: clients that were logged in and lost their session before the answer to their INSERT.
+- *Old sessions*: how long a kept session to the old primary continued after that moment, until the client
+  saw its end.
+
+Everything that ends between the event and the next one counts, the repair of the cluster included. No
+client repeats a statement.
+
+The SCRAM secret has one round of hashing instead of 4,096, and `max_connections` is 1,500. Otherwise one
+small machine would measure the clients' hashing, or PostgreSQL's limit.";
 
 const SLOWER: &str = "
 
-A connection every 20 ms at each door was wanted. A new session costs PostgreSQL some 5 ms of CPU here,
-and libpq takes up to three of them for each of its own, so four doors would want more than the machine
-has; hence the longer step.";
+The planned step was a connection every 20 ms on each path. A new session costs PostgreSQL about 5 ms of CPU
+here, and libpq opens up to three for each of its own. Four paths would need more than this machine has, so
+the step is longer.";
 
 pub fn section(measured: &Measured) -> String {
     let mut text = String::from("## What a client sees of a failover\n\n");
@@ -54,7 +58,7 @@ pub fn section(measured: &Measured) -> String {
     text
 }
 
-/// A step that is longer than the wanted one is owned up to.
+/// The report explains a step that is longer than the planned one.
 fn how(measured: &Measured) -> String {
     let mut text = HOW.replace("{every}", &measured.every.as_millis().to_string());
     if measured.every > WANTED_STEP {
@@ -93,7 +97,7 @@ fn bars(measured: &Measured) -> String {
     bars.text()
 }
 
-/// Unknown unless pgsteer's log tells of the opening in every event.
+/// Unknown unless pgsteer's log contains the opening for every event.
 fn alive(measured: &Measured) -> Option<(String, bool)> {
     let (_, log) = measured.logs.iter().find(|(door, _)| *door == Door::Pgsteer)?;
     let each = measured.events.iter();
@@ -104,7 +108,7 @@ fn alive(measured: &Measured) -> Option<(String, bool)> {
 
 fn switchovers(measured: &Measured) -> String {
     let mut table = Table::new(&[
-        "door",
+        "path",
         "wait, median",
         "wait, worst",
         "slowest",
@@ -127,7 +131,7 @@ fn switchovers(measured: &Measured) -> String {
         measured.events.iter().filter(|event| event.kind == Kind::Switchover).collect();
     let gates: Vec<String> = events.iter().map(|event| gate(measured, event)).collect();
     format!(
-        "{} of them; counts are over all. pgsteer opened its gate after {}.\n\n{}",
+        "{} switchovers; the counts are their sums. pgsteer opened its gate after {}.\n\n{}",
         events.len(),
         gates.join(", "),
         table.text()
@@ -156,15 +160,16 @@ fn others(measured: &Measured) -> String {
         }
         let took = span(event.writable_us.saturating_sub(event.began_us));
         let gate = gate(measured, event);
-        let head =
-            format!("The next primary took writes {took} after it; the gate opened {gate} later.");
+        let head = format!(
+            "The next primary took writes {took} after the event; pgsteer's gate opened {gate} later."
+        );
         let _ = writeln!(text, "{head}\n\n{}", table.text());
     }
     text
 }
 
-/// How long after the member took writes pgsteer's gate opened. The observer may be the later of
-/// the two by a millisecond.
+/// The time between the member's first write and the opening of pgsteer's gate. The observer may be
+/// up to a millisecond later than pgsteer.
 fn gate(measured: &Measured, event: &Event) -> String {
     let opened = opening(event, &measured.openings);
     opened
@@ -197,7 +202,7 @@ fn reasons(measured: &Measured) -> String {
         for event in &measured.events {
             let figures = figures(log, event);
             let of_kind = all.entry(event.kind).or_default();
-            add(of_kind, "not let in: ", &figures.unconnected);
+            add(of_kind, "no connection: ", &figures.unconnected);
             add(of_kind, "cut: ", &figures.cut);
             add(of_kind, "INSERT failed: ", &figures.failed);
             let lost = [("acknowledged by the old primary".to_owned(), figures.two_primaries)];
@@ -215,7 +220,7 @@ fn reasons(measured: &Measured) -> String {
 }
 
 fn rest(measured: &Measured) -> String {
-    let mut table = Table::new(&["door", "of one core", "memory"]);
+    let mut table = Table::new(&["path", "of one core", "memory"]);
     for (door, rest) in &measured.at_rest {
         let cells = [door.name().to_owned(), percent(rest.cores), mib(rest.resident_bytes)];
         table.row(cells.to_vec());

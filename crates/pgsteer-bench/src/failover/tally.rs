@@ -1,4 +1,4 @@
-//! From records to figures: what one door's clients saw of one event.
+//! Computes figures from records: what one path's clients saw of one event.
 
 use std::collections::BTreeMap;
 
@@ -6,16 +6,17 @@ use super::events::Event;
 use super::gates::Opened;
 use super::record::{Kept, Log, Outcome, Try};
 
-/// A session to the old primary has this long to be gone after the new gate has opened.
+/// The time after the opening of the new gate within which sessions to the old primary must be
+/// gone.
 const GRACE_US: u64 = 10_000;
 
-/// What one door's clients saw of one event.
+/// What one path's clients saw of one event.
 #[derive(Debug, Clone, Default)]
 pub struct Figures {
     pub tries: usize,
-    /// From the moment the new primary took writes to the first INSERT that it acknowledged.
+    /// From the new primary's first write to the first INSERT that it acknowledged.
     pub wait_us: Option<u64>,
-    /// The longest that one successful try waited after that moment.
+    /// The longest wait of one successful try after that time.
     pub slowest_us: Option<u64>,
     /// Clients that could not log in, by reason.
     pub unconnected: BTreeMap<String, usize>,
@@ -24,12 +25,12 @@ pub struct Figures {
     pub cut: BTreeMap<String, usize>,
     /// Other answers to the INSERT, by SQLSTATE.
     pub failed: BTreeMap<String, usize>,
-    /// INSERTs that the old primary acknowledged when the new one already took writes.
+    /// INSERTs that the old primary acknowledged while the new one already took writes.
     pub two_primaries: usize,
     pub old_sessions: OldSessions,
 }
 
-/// How long sessions to the old primary outlived the moment from which the new one took writes.
+/// How long sessions to the old primary continued after the new one's first write.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum OldSessions {
     #[default]
@@ -37,7 +38,7 @@ pub enum OldSessions {
     Gone {
         after_us: u64,
     },
-    /// At least one never ended while it was watched.
+    /// At least one did not end during the observation.
     Stayed {
         at_least_us: u64,
     },
@@ -66,8 +67,8 @@ pub fn figures(log: &Log, event: &Event) -> Figures {
 
 impl Figures {
     fn success(&mut self, tried: &Try, event: &Event) {
-        // It cannot have succeeded before the member took writes; the observer looks once a
-        // millisecond, and may be the later of the two.
+        // A try cannot succeed before the member takes writes. The observer probes once a
+        // millisecond, so its time may be the later one.
         let wait = tried.end_us.saturating_sub(event.writable_us);
         let waited = tried.end_us.saturating_sub(tried.start_us.max(event.writable_us));
         self.wait_us = Some(self.wait_us.map_or(wait, |least| least.min(wait)));
@@ -75,9 +76,9 @@ impl Figures {
     }
 }
 
-/// pgsteer only: when its gate opened, and how many sessions to the old primary its clients still
-/// had ten milliseconds later. A try that was logged in before the gate opened and ends later than
-/// that counts as well: it can only have been at the old primary.
+/// For pgsteer only: the number of sessions to the old primary that its clients still had ten
+/// milliseconds after the gate opened. A try that logged in before the gate opened and ends later
+/// than that counts as well: it can only have been at the old primary.
 pub fn alive_after_gate(log: &Log, event: &Event, openings: &[Opened]) -> Option<usize> {
     let opened = opening(event, openings)?;
     let limit_us = opened.at_us + GRACE_US;
@@ -90,12 +91,12 @@ pub fn alive_after_gate(log: &Log, event: &Event, openings: &[Opened]) -> Option
     Some(kept.count() + tried.count())
 }
 
-/// The opening of the gate that the event brought about.
+/// The opening of the gate that belongs to this event.
 pub fn opening<'a>(event: &Event, openings: &'a [Opened]) -> Option<&'a Opened> {
     openings.iter().find(|opened| opened.member == event.new && event.owns(opened.at_us))
 }
 
-/// Opened before the event, and still there when it began.
+/// Returns whether the session was opened before the event and still existed at its start.
 fn is_of_old(kept: &Kept, event: &Event) -> bool {
     kept.server.ip == event.old_ip
         && kept.opened_us < event.writable_us
@@ -105,7 +106,7 @@ fn is_of_old(kept: &Kept, event: &Event) -> bool {
 fn outlived(kept: &Kept, event: &Event) -> OldSessions {
     match kept.closed_us {
         Some(closed) if closed <= event.writable_us => OldSessions::Gone { after_us: 0 },
-        // Later it was the mending of the cluster that ended it.
+        // A later end may come from the repair of the cluster.
         Some(closed) if closed <= event.mended_us => {
             OldSessions::Gone { after_us: closed - event.writable_us }
         }
@@ -117,7 +118,7 @@ fn count(counts: &mut BTreeMap<String, usize>, why: &str) {
     *counts.entry(why.to_owned()).or_default() += 1;
 }
 
-/// Tries that ended before this moment and were not served.
+/// Tries that ended before this time and were not served.
 pub fn failed_before(log: &Log, us: u64) -> usize {
     let failed = |tried: &&Try| !matches!(tried.outcome, Outcome::Done(_));
     log.tries.iter().filter(|tried| tried.end_us < us).filter(failed).count()
@@ -129,7 +130,7 @@ mod tests {
     use super::super::record::Server;
     use super::*;
 
-    /// Lost at 100, writable at 200, mended from 900 on; in milliseconds.
+    /// Lost at 100, writable at 200, repaired from 900 on; in milliseconds.
     fn event() -> Event {
         Event {
             kind: Kind::Freeze,
@@ -184,13 +185,13 @@ mod tests {
     }
 
     #[test]
-    fn what_the_old_primary_still_acknowledges_is_told() {
+    fn inserts_that_the_old_primary_still_acknowledges_are_counted() {
         let log = Log { tries: vec![tried(190, Some(195), 250, by("old"))], ..Log::default() };
         assert_eq!(figures(&log, &event()).two_primaries, 1);
     }
 
     #[test]
-    fn old_sessions_live_until_the_client_sees_their_end_or_the_mending() {
+    fn old_sessions_last_until_the_client_sees_their_end_or_the_repair() {
         let of = |kept: Vec<Kept>| figures(&Log { kept, ..Log::default() }, &event()).old_sessions;
         assert_eq!(of(vec![kept(5, Some(50))]), OldSessions::None);
         assert_eq!(of(vec![kept(5, Some(150))]), OldSessions::Gone { after_us: 0 });

@@ -1,7 +1,7 @@
-//! The traffic at one door: new connections with an INSERT each, at even steps, and kept sessions.
+//! The traffic on one path: new connections with an INSERT each, at even steps, and kept sessions.
 //!
-//! The tries are an open loop: each starts on time, whatever has become of those before it. One
-//! thread per door, so that a door's clients never wait for another's.
+//! The tries are an open loop: each starts on time, whatever the outcome of earlier ones. Each path
+//! has a thread, so that its clients never wait for those of another path.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -21,22 +21,22 @@ use pgsteer_lab::scram_client::{Client, Failure, Row};
 
 pub const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 pub const TRY_LIMIT: Duration = Duration::from_secs(12);
-/// Far more than can be waiting within the limits; a client that is lost must not fill the memory.
+/// Far more than can wait within the limits. A client that is lost must not fill the memory.
 pub const OUTSTANDING_MAX: usize = 1_500;
 pub const KEPT_SESSIONS: usize = 5;
 pub const PING_EVERY: Duration = Duration::from_millis(50);
 
-/// What a try does, and what tells who answered. Kept simple, because what a new backend has to
-/// look up for it costs more than the INSERT.
+/// The statement of a try; its answer names the server. It is simple, because the catalog lookups
+/// of a new backend cost more than the INSERT.
 pub const INSERT: &str = "INSERT INTO tries DEFAULT VALUES \
      RETURNING inet_server_addr(), pg_walfile_name(pg_current_wal_insert_lsn())";
 pub const PING: &str = "INSERT INTO pings DEFAULT VALUES \
      RETURNING inet_server_addr(), pg_walfile_name(pg_current_wal_insert_lsn())";
-/// The tables of the two.
+/// The tables of both statements.
 pub const TABLES: &str = "CREATE TABLE tries (n int DEFAULT 1); CREATE TABLE pings (n int DEFAULT 1); \
      ALTER TABLE tries OWNER TO app; ALTER TABLE pings OWNER TO app";
 
-/// Traffic that flows until it is stopped.
+/// Traffic that runs until it is stopped.
 #[derive(Debug)]
 pub struct Traffic {
     stop: Arc<AtomicBool>,
@@ -55,7 +55,7 @@ impl Traffic {
         Ok(Self { stop, log, thread })
     }
 
-    /// Starts no more tries, lets those that are out end, and gives back all that happened.
+    /// Starts no more tries, waits for those in progress, and returns all records.
     pub fn stop(self) -> Result<Log> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().map_err(|_| anyhow!("a thread of the traffic has died"))??;
@@ -120,12 +120,12 @@ impl Flow {
         let login_us = Some(now_us());
         let answer = timeout_at(began + TRY_LIMIT, client.ask(INSERT)).await;
         let end_us = now_us();
-        let outcome = answer.map_or(Outcome::Cut("timeout".to_owned()), judge);
+        let outcome = answer.map_or(Outcome::Cut("timeout".to_owned()), outcome);
         self.note(Try { start_us, login_us, end_us, outcome });
         client.leave().await;
     }
 
-    /// Keeps one session, and opens another whenever it is lost.
+    /// Keeps one session, and opens another when it is lost.
     async fn keep(self) {
         loop {
             if let Ok(Ok(client)) = timeout(CONNECT_LIMIT, Client::login(self.door)).await {
@@ -144,7 +144,7 @@ impl Flow {
             log.kept.len() - 1
         });
         loop {
-            // Between two pings it listens, so that the end is seen when it comes.
+            // Between two pings it reads, so that it sees the end at once.
             if timeout(PING_EVERY, client.ended()).await.is_ok() || client.ask(PING).await.is_err()
             {
                 break;
@@ -163,11 +163,11 @@ impl Flow {
     }
 }
 
-fn judge(answer: Result<Row, Failure>) -> Outcome {
+fn outcome(answer: Result<Row, Failure>) -> Outcome {
     match answer {
         Ok(row) => server(row).map_or(Outcome::Failed("no row".to_owned()), Outcome::Done),
         Err(Failure::Sqlstate(code)) if code == "25006" => Outcome::ReadOnly,
-        // Class 57 is the operator's intervention, and 08 a lost connection.
+        // Class 57 is operator intervention, and class 08 a lost connection.
         Err(Failure::Sqlstate(code)) if !code.starts_with("57P") && !code.starts_with("08") => {
             Outcome::Failed(code)
         }

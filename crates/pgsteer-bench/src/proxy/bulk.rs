@@ -1,4 +1,4 @@
-//! Much at once: some 200 MB by COPY, out of the database and into it.
+//! Bulk transfer: about 200 MB by COPY, out of the database and into it.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -33,7 +33,7 @@ pub struct Bulk {
     pub haproxy: Flow,
 }
 
-/// What it came to through one proxy; medians.
+/// The figures of one proxy; medians.
 #[derive(Debug)]
 pub struct Flow {
     pub mb_per_s: f64,
@@ -77,7 +77,7 @@ impl Copy<'_> {
         })
     }
 
-    /// Seconds that passed, and seconds of CPU in the proxy.
+    /// The elapsed seconds, and the proxy's seconds of CPU.
     fn through(&self, bench: &Bench<'_>, contender: Contender) -> Result<(f64, f64)> {
         let before = cpu(contender.pid)?;
         let seconds = self.seconds(bench.lab, contender.addr)?;

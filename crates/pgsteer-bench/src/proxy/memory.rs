@@ -1,4 +1,4 @@
-//! Memory per client: sessions that are idle, and clients on hold while nobody takes writes.
+//! Memory per client: idle sessions, and clients on hold while no member takes writes.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
@@ -20,13 +20,13 @@ pub const IDLE_SESSIONS: usize = 400;
 pub const HELD_CLIENTS: usize = 2_000;
 const HELD_WATCHED: Duration = Duration::from_secs(5);
 
-/// What clients cost that do nothing.
+/// The memory of clients that do nothing.
 #[derive(Debug)]
 pub struct Memory {
     pub pgsteer: Grown,
     pub haproxy: Grown,
     pub held: Grown,
-    /// While they were on hold, with the cluster asked again and again for a primary.
+    /// The use during the hold, while pgsteer probes the cluster for a primary.
     pub held_rest: Rest,
 }
 
@@ -69,7 +69,7 @@ fn idle(contender: Contender) -> Result<Grown> {
     Ok(Grown { before_bytes, after_bytes, clients: sessions.len() })
 }
 
-/// In a pgsteer of its own that has not served anybody, before a member that is frozen.
+/// Uses a new pgsteer that has served no client, in front of a frozen member.
 fn held(bench: &Bench<'_>, binary: &Path) -> Result<(Grown, Rest)> {
     let primary = bench.lab.primary()?.name.clone();
     let fresh = start_pgsteer(bench.lab, binary, "pgsteer-hold")?;
@@ -85,9 +85,9 @@ fn held(bench: &Bench<'_>, binary: &Path) -> Result<(Grown, Rest)> {
     })?;
     let before_bytes = resident_bytes(pid)?;
     let clients: Vec<TcpStream> =
-        (0..HELD_CLIENTS).map(|_| knock(fresh.write)).collect::<Result<_>>()?;
+        (0..HELD_CLIENTS).map(|_| start_client(fresh.write)).collect::<Result<_>>()?;
     let rest = at_rest(&[pid], HELD_WATCHED)?;
-    let rest = rest.first().copied().context("nothing was watched")?;
+    let rest = rest.first().copied().context("no process was measured")?;
     let grown = Grown { before_bytes, after_bytes: rest.resident_bytes, clients: clients.len() };
     println!("{} clients on hold: {before_bytes} to {} bytes", clients.len(), grown.after_bytes);
     drop(clients);
@@ -95,8 +95,8 @@ fn held(bench: &Bench<'_>, binary: &Path) -> Result<(Grown, Rest)> {
     Ok((grown, rest))
 }
 
-/// A client that says who it is and waits.
-fn knock(addr: SocketAddr) -> Result<TcpStream> {
+/// A client that sends its startup packet and waits.
+fn start_client(addr: SocketAddr) -> Result<TcpStream> {
     let mut stream = TcpStream::connect(addr).context("pgsteer does not accept")?;
     let mut startup = BytesMut::new();
     frontend::startup_message([("user", APP), ("database", APP)], &mut startup)?;

@@ -1,4 +1,5 @@
-//! What a transaction costs in the proxy: pgsteer and HAProxy before the same primary, in turns.
+//! The cost of a transaction in the proxy: pgsteer and HAProxy in front of the same primary, in
+//! turn.
 
 mod bulk;
 mod memory;
@@ -22,13 +23,13 @@ use crate::versions;
 use pgsteer_lab::Lab;
 use pgsteer_lab::Network;
 
-/// A run before the first pair, whose figures are thrown away.
+/// A run before the first pair; its figures are not used.
 const WARM_UP: Duration = Duration::from_secs(3);
-/// The other shapes are for information; so many pairs, so long each.
+/// The number and time of pairs for the other shapes, which are for information.
 const OTHER_PAIRS: usize = 3;
 const OTHER_RUN: Duration = Duration::from_secs(5);
 
-/// HAProxy as one would set it up: a layer 4 proxy with a thread per core.
+/// HAProxy in a usual setup: a layer 4 proxy with a thread per core.
 const HAPROXY: HaproxyWish<'_> = HaproxyWish {
     name: "haproxy",
     timeouts: "    timeout client 30m\n    timeout connect 4s\n    timeout server 30m\n    \
@@ -36,7 +37,7 @@ const HAPROXY: HaproxyWish<'_> = HaproxyWish {
     checks: "inter 3s fall 3 rise 2 on-marked-down shutdown-sessions",
 };
 
-/// What is done.
+/// The plan of one run.
 #[derive(Debug)]
 pub struct Plan {
     pairs: usize,
@@ -54,14 +55,14 @@ impl Plan {
     }
 }
 
-/// A proxy that is measured.
+/// A proxy under measurement.
 #[derive(Debug, Clone, Copy)]
 struct Contender {
     pid: u32,
     addr: SocketAddr,
 }
 
-/// Everything that stands while it is measured.
+/// Everything that runs during the measurement.
 #[derive(Debug)]
 struct Bench<'a> {
     lab: &'a Lab,
@@ -70,7 +71,7 @@ struct Bench<'a> {
     direct: SocketAddr,
 }
 
-/// All that was measured.
+/// All measured figures.
 #[derive(Debug)]
 struct Measured {
     versions: String,
@@ -81,10 +82,10 @@ struct Measured {
     memory: Option<Memory>,
 }
 
-/// Runs the benchmark; the text of its section.
+/// Runs the benchmark and returns the text of its section.
 pub fn run(plan: &Plan) -> Result<String> {
     let binary = pgsteer_binary()?;
-    // Loopback is the shortest way there is, so that the proxy is the largest part of it.
+    // Loopback is the shortest network path, so that the proxy is the largest part of it.
     let lab = start_lab(Network::Loopback, 1)?;
     let pgsteer = start_pgsteer(&lab, &binary, "pgsteer")?;
     let (haproxy, haproxy_addr) = start_haproxy(&lab, &HAPROXY)?;
@@ -102,7 +103,7 @@ pub fn run(plan: &Plan) -> Result<String> {
 
 impl Bench<'_> {
     fn measure(&self, plan: &Plan, binary: &std::path::Path) -> Result<Measured> {
-        // First, because it wants processes that have not done anything yet.
+        // First, because it needs processes that have not done anything yet.
         let memory = plan.others.then(|| memory::measure(self, binary)).transpose()?;
         shape::fill(self)?;
         for addr in [self.pgsteer.addr, self.haproxy.addr] {

@@ -1,5 +1,5 @@
 //! Pairs: the same run through pgsteer and through HAProxy, one right after the other, so that
-//! whatever else the machine does befalls both.
+//! other load on the machine affects both.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::{Bench, Contender};
 use crate::table::median;
 use crate::usage::cpu;
 
-/// What one run through one proxy came to.
+/// The figures of one run through one proxy.
 #[derive(Debug, Clone, Copy)]
 pub struct Run {
     pub tps: f64,
@@ -19,7 +19,7 @@ pub struct Run {
     pub cpu_us: f64,
 }
 
-/// One run through each.
+/// One run through each proxy.
 #[derive(Debug, Clone, Copy)]
 pub struct Pair {
     pub pgsteer: Run,
@@ -31,7 +31,7 @@ pub struct Pair {
 pub struct Pairs {
     pub shape: &'static str,
     pub pairs: Vec<Pair>,
-    /// Transactions per second without any proxy.
+    /// Transactions per second without a proxy.
     pub direct_tps: f64,
 }
 
@@ -43,7 +43,8 @@ pub struct Spread {
     pub most: f64,
 }
 
-/// Measures one shape. Every other pair is turned round, so that neither is always the first.
+/// Measures one shape. Every other pair runs in the opposite order, so that neither proxy is always
+/// first.
 pub fn measure(bench: &Bench<'_>, shape: &Shape, count: usize, time: Duration) -> Result<Pairs> {
     let mut pairs = Vec::new();
     for number in 0..count {
@@ -90,7 +91,7 @@ impl Pair {
 }
 
 impl Pairs {
-    /// None without a pair.
+    /// None if there is no pair.
     pub fn spread(&self, figure: impl Fn(&Pair) -> f64) -> Option<Spread> {
         let values: Vec<f64> = self.pairs.iter().map(figure).collect();
         Some(Spread {

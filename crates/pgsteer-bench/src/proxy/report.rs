@@ -10,12 +10,12 @@ use crate::clock::today;
 use crate::table::Table;
 
 const HOW: &str = "\
-A cluster of one member on loopback, the shortest way there is, so that the proxy is as large a part of
-it as can be. pgsteer (write service, a worker per core) and HAProxy (`mode tcp`, `nbthread` = cores)
-stand before the same primary. The same run goes through the one and then through the other; every
-other pair is turned round. CPU is user and system of all threads of the proxy, by the scheduler's own
-account, over the transactions that pgbench counts. The ratio is taken pair by pair, since whatever
-else the machine does then befalls both. *Direct* is without a proxy.";
+A cluster of one member on loopback, the shortest network path, so that the proxy is as large a part of it
+as possible. pgsteer (write service, a worker per core) and HAProxy (`mode tcp`, `nbthread` = cores) stand in
+front of the same primary. The same run goes through one and then through the other; every other pair runs in
+the opposite order. CPU is user and system time of all threads of the proxy, from the scheduler's accounting,
+divided by the transactions that pgbench counts. The ratio is computed for each pair, because other load on
+the machine affects both of its runs. *Direct* is without a proxy.";
 
 const BAR: f64 = 0.9;
 
@@ -27,7 +27,7 @@ pub fn section(measured: &Measured) -> String {
     let _ = writeln!(text, "{}", every_pair(measured));
     if !measured.others.is_empty() {
         let _ = writeln!(text, "### All shapes\n\n{}", shapes(measured));
-        let _ = writeln!(text, "### Much at once\n\n{}", bulk(measured));
+        let _ = writeln!(text, "### Bulk transfer\n\n{}", bulk(measured));
     }
     if let Some(memory) = &measured.memory {
         let _ = writeln!(text, "### Memory\n\n{}", memory_text(memory));
@@ -43,7 +43,7 @@ fn bar(main: &Pairs) -> String {
         let all = format!("{:.3} ({:.3} to {:.3})", ratio.median, ratio.least, ratio.most);
         (all, ratio.median <= BAR)
     });
-    let figure = format!("{}: CPU per transaction over HAProxy's", main.shape);
+    let figure = format!("{}: CPU per transaction, divided by HAProxy's", main.shape);
     bars.add(&figure, "0.9", words);
     bars.text()
 }
@@ -95,7 +95,7 @@ fn shapes(measured: &Measured) -> String {
         ]);
     }
     format!(
-        "Medians; ratios are pgsteer's over HAProxy's, with least and most.\n\n{}",
+        "Medians. A ratio is pgsteer's figure divided by HAProxy's, with its minimum and maximum.\n\n{}",
         table.text()
     )
 }
@@ -138,7 +138,7 @@ fn memory_text(memory: &Memory) -> String {
         ]);
     }
     let cores = memory.held_rest.cores * 100.0;
-    format!("{}\nWith the clients on hold pgsteer took {cores:.2} % of a core.\n", table.text())
+    format!("{}\nWith the clients on hold pgsteer used {cores:.2} % of a core.\n", table.text())
 }
 
 fn ratio(spread: Option<Spread>) -> String {

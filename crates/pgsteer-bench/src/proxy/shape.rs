@@ -1,4 +1,4 @@
-//! The shapes of load, each a way to call pgbench.
+//! The shapes of load, each with its arguments of pgbench.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -10,14 +10,14 @@ use super::Bench;
 use pgsteer_lab::APP;
 use pgsteer_lab::Lab;
 
-/// A way to call pgbench.
+/// The arguments of pgbench for one load.
 #[derive(Debug)]
 pub struct Shape {
     pub name: &'static str,
     arguments: &'static [&'static str],
 }
 
-/// The one that has a bar.
+/// The shape that has a bar.
 pub const MAIN: Shape = Shape {
     name: "pgbench -S -M prepared -c 4",
     arguments: &["-S", "-M", "prepared", "-c", "4", "-j", "2"],
@@ -40,7 +40,7 @@ pub const OTHERS: [Shape; 4] = [
     },
 ];
 
-/// What pgbench says of one run.
+/// pgbench's figures of one run.
 #[derive(Debug, Clone, Copy)]
 pub struct Outcome {
     pub transactions: u64,
@@ -48,7 +48,7 @@ pub struct Outcome {
     pub latency_ms: f64,
 }
 
-/// Makes pgbench's tables: a million rows, which is more than a read of one row can notice.
+/// Fills pgbench's tables: a million rows, so many that reads of one row do not collide.
 pub fn fill(bench: &Bench<'_>) -> Result<()> {
     pgbench(bench.lab, bench.direct, &["-i", "-q", "-s", "10"]).map(|_| ())
 }
@@ -57,7 +57,7 @@ pub fn fill(bench: &Bench<'_>) -> Result<()> {
 pub fn run(lab: &Lab, addr: SocketAddr, shape: &Shape, time: Duration) -> Result<Outcome> {
     let seconds = time.as_secs().to_string();
     let text = pgbench(lab, addr, &[shape.arguments, &["-n", "-T", &seconds]].concat())?;
-    outcome(&text).with_context(|| format!("cannot understand pgbench: {text}"))
+    outcome(&text).with_context(|| format!("cannot parse the output of pgbench: {text}"))
 }
 
 fn pgbench(lab: &Lab, addr: SocketAddr, arguments: &[&str]) -> Result<String> {
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pgbench_is_understood() {
+    fn the_output_of_pgbench_is_parsed() {
         let text = "transaction type: <builtin: select only>\n\
             number of transactions actually processed: 121\n\
             number of failed transactions: 0 (0.000%)\n\

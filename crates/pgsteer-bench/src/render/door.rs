@@ -1,9 +1,9 @@
-//! Two HAProxys that ask PostgreSQL itself: with the rendered file, and with the check of
+//! Two HAProxys that check PostgreSQL itself: one with the rendered file, one with the check of
 //! haproxy-postgresql.
 //!
-//! The latter is a stand-in, written from the description of what that check says and expects, and
-//! with its timings. It leaves out the second Terminate, behind the answer, which may show a healthy
-//! primary as broken: that is in its favour.
+//! The latter is a stand-in. It is written from the description of what that check sends and
+//! expects, with its timings. It leaves out the second Terminate after the answer, which can show a
+//! healthy primary as failed; this is in its favour.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -23,7 +23,7 @@ use pgsteer_lab::suited;
 const START_LIMIT: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// The timings of the check of haproxy-postgresql, and what it does when a server is lost.
+/// The timings of the check of haproxy-postgresql, and its action when a server is lost.
 const OTHER_TIMES: &str =
     "inter 5s fastinter 2s downinter 5s rise 2 fall 3 on-marked-down shutdown-sessions";
 const OTHER_TIMEOUTS: &str = "    retries 3\n    option redispatch\n    timeout connect 1s\n    \
@@ -31,23 +31,23 @@ const OTHER_TIMEOUTS: &str = "    retries 3\n    option redispatch\n    timeout 
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// `pgsteer render haproxy --profile sql`, as it comes.
+    /// The unchanged output of `pgsteer render haproxy --profile sql`.
     Rendered,
     /// The stand-in.
     Other,
 }
 
-/// A HAProxy that runs. Dropping it kills it.
+/// A running HAProxy. Dropping it kills it.
 #[derive(Debug)]
 pub struct Door {
     pub write: SocketAddr,
-    /// How long after its start it knew every standby as one.
+    /// The time from its start until it recognised every standby.
     pub standbys_known: Duration,
     _process: Spawned,
 }
 
 impl Door {
-    /// Returns when it knows the primary and the standbys.
+    /// Returns when it has recognised the primary and the standbys.
     pub fn open(lab: &Lab, pgsteer: &Path, kind: Kind) -> Result<Self> {
         let (write, socket) = (free_address()?, free_address()?);
         let (name, backend, text) = match kind {
@@ -85,7 +85,7 @@ fn rendered(lab: &Lab, pgsteer: &Path, write: SocketAddr) -> Result<String> {
     }
     let output = command.output().context("cannot run pgsteer")?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).context("a strange file")
+    String::from_utf8(output.stdout).context("the rendered file is not UTF-8")
 }
 
 fn other(lab: &Lab, write: SocketAddr) -> String {
@@ -115,7 +115,7 @@ fn other(lab: &Lab, write: SocketAddr) -> String {
     text
 }
 
-/// In hex, behind a length that counts itself.
+/// The bytes in hex, after a length that includes itself.
 fn with_length(body: &[u8]) -> String {
     let length = u32::try_from(body.len() + 4).unwrap_or(u32::MAX);
     let bytes = length.to_be_bytes().into_iter().chain(body.iter().copied());
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_question_has_the_length_that_is_described() {
+    fn the_query_has_the_documented_length() {
         assert!(with_length(b"select pg_is_in_recovery();\0").starts_with("0000002073656c656374"));
     }
 }

@@ -1,5 +1,5 @@
-//! Profile `sql` beside the check that it replaces: how soon a standby is known as one, and how long
-//! clients wait for a new primary.
+//! Profile `sql` beside the check that it replaces: how soon HAProxy recognises a standby, and how
+//! long clients wait for a new primary.
 
 mod door;
 mod prober;
@@ -10,16 +10,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use self::door::{Door, Kind};
-use self::prober::{Prober, Told};
+use self::prober::{Observation, Prober};
 use crate::{bench_setup, versions};
 use pgsteer_lab::Lab;
 use pgsteer_lab::LabOptions;
 use pgsteer_lab::Truth;
 
-/// How long a door may take until it leads to the new primary.
+/// The longest time until a HAProxy routes to the new primary.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// What is done.
+/// The plan of one run.
 #[derive(Debug)]
 pub struct Plan {
     starts: usize,
@@ -42,7 +42,7 @@ impl Plan {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Event {
     Switchover,
-    /// There is no Patroni; it dies, and a person promotes a standby at once.
+    /// No Patroni runs; the primary is killed, and an operator promotes a standby at once.
     Crash,
 }
 
@@ -55,7 +55,7 @@ impl Event {
     }
 }
 
-/// A time for each of the two doors.
+/// A value for each of the two HAProxys.
 #[derive(Debug, Clone, Copy)]
 struct Pair<T> {
     rendered: T,
@@ -66,19 +66,19 @@ struct Pair<T> {
 #[derive(Debug)]
 struct Failover {
     event: Event,
-    told: Pair<Told>,
+    observed: Pair<Observation>,
 }
 
-/// All that was measured.
+/// All measured figures.
 #[derive(Debug)]
 struct Measured {
     versions: String,
-    /// From HAProxy's start until it knew every standby as one.
+    /// The time from HAProxy's start until it recognised every standby.
     standbys_known: Vec<Pair<Duration>>,
     failovers: Vec<Failover>,
 }
 
-/// Runs the benchmark; the text of its section.
+/// Runs the benchmark and returns the text of its section.
 pub fn run(plan: &Plan) -> Result<String> {
     let binary = bench_setup::pgsteer_binary()?;
     bench_setup::raise_file_limit();
@@ -104,7 +104,7 @@ pub fn run(plan: &Plan) -> Result<String> {
     Ok(report::section(&Measured { versions, standbys_known, failovers }))
 }
 
-/// Lets it happen under the eyes of a client at each door, and heals the cluster.
+/// Runs one event while a client connects to each HAProxy, and repairs the cluster.
 fn happen(lab: &Lab, doors: Pair<&Door>, event: Event) -> Result<Failover> {
     lab.reset()?;
     let truth = Truth::watch(lab)?;
@@ -128,17 +128,19 @@ fn happen(lab: &Lab, doors: Pair<&Door>, event: Event) -> Result<Failover> {
     }
     let writable = truth.wait_for_successor(&old, LIMIT)?.at;
     wait_until_served(&both, writable)?;
-    let told =
-        Pair { rendered: clients.rendered.told(writable)?, other: clients.other.told(writable)? };
-    Ok(Failover { event, told })
+    let observed = Pair {
+        rendered: clients.rendered.observed(writable)?,
+        other: clients.other.observed(writable)?,
+    };
+    Ok(Failover { event, observed })
 }
 
-/// Waits until each of them was served after this moment.
+/// Waits until each client was served after this time.
 fn wait_until_served(clients: &[&Prober], from: Instant) -> Result<()> {
     let deadline = Instant::now() + LIMIT;
     while clients.iter().any(|client| client.served_since(from).is_none()) {
         if Instant::now() > deadline {
-            bail!("a door leads nobody to a primary for {LIMIT:?}");
+            bail!("a HAProxy served no writer for {LIMIT:?}");
         }
         std::thread::sleep(Duration::from_millis(20));
     }

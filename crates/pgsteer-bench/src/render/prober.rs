@@ -1,4 +1,4 @@
-//! A client that connects again and again, and writes down what came of it.
+//! A client that connects again and again, and records each outcome.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,12 +11,12 @@ use anyhow::{Context, Result};
 use pgsteer_lab::SUPERUSER;
 use pgsteer_lab::Session;
 
-/// Between two tries.
+/// The time between two tries.
 pub const EVERY: Duration = Duration::from_millis(20);
-/// A door that says nothing is given up after this.
+/// A connection without an answer is given up after this time.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 
-/// What one try came to.
+/// The outcome of one try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     Served,
@@ -24,14 +24,14 @@ enum Outcome {
     Failed,
 }
 
-/// What the client had to tell of an event.
+/// What the client saw of an event.
 #[derive(Debug, Clone, Copy)]
-pub struct Told {
-    /// From the moment when the new primary took writes to the first session there.
+pub struct Observation {
+    /// From the new primary's first write to the first session there.
     pub wait: Duration,
     /// Tries that failed, from the first of the event on.
     pub failed: usize,
-    /// Those that came to a member which takes no writes.
+    /// Tries that reached a member which takes no writes.
     pub read_only: usize,
 }
 
@@ -45,7 +45,7 @@ pub struct Prober {
 #[derive(Debug, Default)]
 struct Shared {
     ended: AtomicBool,
-    /// When each try was over.
+    /// The end of each try.
     log: Mutex<Vec<(Instant, Outcome)>>,
 }
 
@@ -63,18 +63,18 @@ impl Prober {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// When it was served for the first time at or after this moment.
+    /// The first time at or after `from` at which the client was served.
     pub fn served_since(&self, from: Instant) -> Option<Instant> {
         let log = self.shared.log();
         log.iter().find(|(at, it)| *at >= from && *it == Outcome::Served).map(|(at, _)| *at)
     }
 
-    /// What it saw up to the first session after the new primary took writes.
-    pub fn told(&self, writable: Instant) -> Result<Told> {
+    /// What the client saw up to the first session after the new primary took writes.
+    pub fn observed(&self, writable: Instant) -> Result<Observation> {
         let served = self.served_since(writable).context("it was not served yet")?;
         let log = self.shared.log();
         let count = |outcome| log.iter().filter(|(at, it)| *at < served && *it == outcome).count();
-        Ok(Told {
+        Ok(Observation {
             wait: served - writable,
             failed: count(Outcome::Failed),
             read_only: count(Outcome::ReadOnly),
@@ -100,7 +100,7 @@ impl Drop for Prober {
     fn drop(&mut self) {
         self.shared.ended.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // One that died has said so on stderr.
+            // If the thread panicked, its message is already on stderr.
             let _ = thread.join();
         }
     }

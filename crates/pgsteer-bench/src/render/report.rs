@@ -8,9 +8,9 @@ use crate::bars::Bars;
 use crate::clock::today;
 use crate::table::{Table, median, span};
 
-/// `inter` of the rendered file, which has the usual `--detect`.
+/// `inter` of the rendered file, which has the default `--detect`.
 const INTERVAL: Duration = Duration::from_millis(814);
-/// How much faster than the other check it has to be.
+/// The factor by which it must be faster than the other check.
 const RATIO: f64 = 5.0;
 
 pub fn section(measured: &Measured) -> String {
@@ -18,13 +18,13 @@ pub fn section(measured: &Measured) -> String {
     let mut bars = Bars::new();
     let worst = standbys_known.iter().map(|pair| pair.rendered).max();
     bars.add(
-        "a standby is known as one after HAProxy's start, slowest",
+        "time from HAProxy's start until every standby is known, worst",
         &format!("one check interval, {}", shown(INTERVAL)),
         worst.map(|it| (shown(it), it <= INTERVAL)),
     );
     for event in [Event::Switchover, Event::Crash] {
         let ratio = ratio(failovers, event).map(|it| (format!("{it:.1} times"), it >= RATIO));
-        let figure = format!("failover beside the other check, medians: {}", event.name());
+        let figure = format!("median wait compared with the other check: {}", event.name());
         bars.add(&figure, &format!("{RATIO} times faster"), ratio);
     }
     format!(
@@ -38,19 +38,20 @@ pub fn section(measured: &Measured) -> String {
 }
 
 const NOTES: &str = "\
-One cluster of three members and two HAProxys before it at the same time: one with the file of `pgsteer
-render haproxy --profile sql` as it comes (`--detect 3s`), and one with the check of haproxy-postgresql: a
-stand-in, written for this from the description of what that check says and expects, with its timings
+One cluster of three members, and two HAProxys in front of it at the same time. One has the unchanged file of
+`pgsteer render haproxy --profile sql` (`--detect 3s`). The other has the check of haproxy-postgresql: a
+stand-in, written from the description of what that check sends and expects, with its timings
 (`inter 5s fastinter 2s downinter 5s rise 2 fall 3`, 2 s for a check) and its rule that connections are
-rejected unless exactly one server is UP. Left out is its second Terminate, which comes when the server has
-closed already and can only make it worse.
+rejected unless exactly one server is UP. Its second Terminate is left out: it comes when the server has
+already closed, and can only make the result worse.
 
-*Standbys known* is the time from the start of HAProxy's process to the moment when exactly one server is UP.
-The wait is that of a client which tries to log in every TRY_EVERY, from the moment when the new primary took
-writes, known from a direct session, to the end of its first login there. *Failed* and *read-only* are its
-tries up to then. In the event by hand no Patroni runs, and the standby is promoted as soon as the
-primary is dead; a check of the dead one has to fail first, because two that may be primaries are one too
-many.";
+- *Standbys known*: from the start of HAProxy's process to the moment when exactly one server is UP.
+- *Wait*: a client tries to log in every TRY_EVERY. Its wait starts when the new primary takes writes, as a
+  direct session shows, and ends with its first login there.
+- *Failed* and *read-only*: the client's tries up to then.
+
+In the promotion by hand no Patroni runs, and the standby is promoted as soon as the primary is dead. A check
+of the dead primary has to fail first, because HAProxy admits no writer while two servers may be primary.";
 
 fn starts(starts: &[Pair<Duration>]) -> String {
     let mut table = Table::new(&["start", "profile sql: standbys known", "other check"]);
@@ -62,7 +63,7 @@ fn starts(starts: &[Pair<Duration>]) -> String {
 
 fn waits(failovers: &[Failover]) -> String {
     let mut table = Table::new(&[
-        "the primary is lost by",
+        "event",
         "profile sql: wait",
         "failed",
         "read-only",
@@ -70,21 +71,25 @@ fn waits(failovers: &[Failover]) -> String {
         "failed",
         "read-only",
     ]);
-    for Failover { event, told } in failovers {
+    for Failover { event, observed } in failovers {
         let mut row = vec![event.name().to_owned()];
-        for told in [told.rendered, told.other] {
-            row.extend([shown(told.wait), told.failed.to_string(), told.read_only.to_string()]);
+        for observed in [observed.rendered, observed.other] {
+            row.extend([
+                shown(observed.wait),
+                observed.failed.to_string(),
+                observed.read_only.to_string(),
+            ]);
         }
         table.row(row);
     }
     table.text()
 }
 
-/// How many times as long the median wait at the other door is.
+/// The other check's median wait, divided by that of profile sql.
 fn ratio(failovers: &[Failover], event: Event) -> Option<f64> {
     let of_event = || failovers.iter().filter(|failover| failover.event == event);
-    let ours: Vec<f64> = of_event().map(|it| it.told.rendered.wait.as_secs_f64()).collect();
-    let theirs: Vec<f64> = of_event().map(|it| it.told.other.wait.as_secs_f64()).collect();
+    let ours: Vec<f64> = of_event().map(|it| it.observed.rendered.wait.as_secs_f64()).collect();
+    let theirs: Vec<f64> = of_event().map(|it| it.observed.other.wait.as_secs_f64()).collect();
     Some(median(&theirs)? / median(&ours)?)
 }
 
@@ -94,15 +99,16 @@ fn shown(time: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::prober::Told;
+    use super::super::prober::Observation;
     use super::*;
 
     #[test]
     fn the_ratio_is_that_of_the_medians_of_one_kind_of_event() {
-        let told = |ms| Told { wait: Duration::from_millis(ms), failed: 0, read_only: 0 };
+        let observed =
+            |ms| Observation { wait: Duration::from_millis(ms), failed: 0, read_only: 0 };
         let of = |event, rendered, other| Failover {
             event,
-            told: Pair { rendered: told(rendered), other: told(other) },
+            observed: Pair { rendered: observed(rendered), other: observed(other) },
         };
         let all = [
             of(Event::Switchover, 100, 900),

@@ -24,7 +24,7 @@ try:
     def fetch():
         return requests.get(PATRONI_URL).text
 
-    print("asks Patroni by requests", requests.__version__, flush=True)
+    print("HTTP library: requests", requests.__version__, flush=True)
 except ImportError:
     import urllib.error
     import urllib.request
@@ -35,7 +35,7 @@ except ImportError:
         except urllib.error.HTTPError as answer:
             return answer.read()
 
-    print("asks Patroni by the standard library", flush=True)
+    print("HTTP library: the standard library", flush=True)
 
 
 def role():
