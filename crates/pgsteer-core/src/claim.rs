@@ -175,6 +175,26 @@ pub struct PatroniFacts {
 }
 
 impl PatroniFacts {
+    /// Facts of a member in this state and role; all else is absent.
+    pub fn new(state: &str, role: Role) -> PatroniFacts {
+        PatroniFacts {
+            holds_lock: false,
+            state: state.to_owned(),
+            role,
+            timeline: None,
+            location: None,
+            replayed_location: None,
+            replication_state: None,
+            standby: Standby::default(),
+            tags: Tags::new(),
+            flags: TagFlags::default(),
+            paused: false,
+            name: None,
+            scope: None,
+            system_identifier: None,
+        }
+    }
+
     /// PostgreSQL runs and answers Patroni's queries.
     pub fn is_running(&self) -> bool {
         self.state == "running"

@@ -126,7 +126,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::wire::patroni::parse_status;
+    use crate::claim::{PatroniFacts, Role};
 
     const FRESHNESS: Freshness = Freshness {
         patroni: Duration::from_millis(2_500),
@@ -137,8 +137,8 @@ mod tests {
     };
 
     fn answer(asked_ms: u64) -> Answer {
-        let said = parse_status(true, br#"{"state": "running"}"#);
-        Heard { asked_at: Moment::from_millis(asked_ms), said: Ok(said.unwrap()) }
+        let facts = PatroniFacts::new("running", Role::Unknown);
+        Heard { asked_at: Moment::from_millis(asked_ms), said: Ok(facts) }
     }
 
     fn took(millis: u64) -> Lateness {

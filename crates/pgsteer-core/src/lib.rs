@@ -35,5 +35,4 @@ pub mod snapshot;
 pub mod text;
 pub mod time;
 mod view;
-pub mod wire;
 mod write_head;

@@ -13,7 +13,7 @@ use hyper::StatusCode;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use pgsteer_core::probe::{Probe, ProbeError};
 use pgsteer_core::text::clean_to;
-use pgsteer_core::wire::patroni::parse_status;
+use pgsteer_wire::patroni::parse_status;
 
 use crate::ask::{Answered, Target};
 use crate::complaint::in_one_line;

@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Context as _;
 use pgsteer_core::config::{ClusterConfig, StateDirectory};
 use pgsteer_core::identity::{Memory, Remembered};
-use pgsteer_core::wire::memory::{MEMORY_BYTES_MAX, memory_text, parse_memory};
+use pgsteer_wire::memory::{MEMORY_BYTES_MAX, memory_text, parse_memory};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use pgsteer_core::claim::{
     Fact, Failure, Found, News, Order, PatroniFacts, PoolerFacts, Progress, Role, ServerStart,
-    Standby, TagFlags, Tags, TetherFacts, Unlisted,
+    Standby, TetherFacts, Unlisted,
 };
 use pgsteer_core::config::{ClusterConfig, Membership, OnPromotion, PoolerDown, ServiceConfig};
 use pgsteer_core::identity::{About, Identity, Memory, Remembered};
@@ -68,22 +68,7 @@ pub fn fact(name: &MemberName, source: Source, tokens: &[&str]) -> Result<Fact, 
 }
 
 fn patroni(tokens: &[&str]) -> Result<PatroniFacts, String> {
-    let mut facts = PatroniFacts {
-        holds_lock: false,
-        state: "running".to_owned(),
-        role: Role::Unknown,
-        timeline: None,
-        location: None,
-        replayed_location: None,
-        replication_state: None,
-        standby: Standby::Async,
-        tags: Tags::new(),
-        flags: TagFlags::default(),
-        paused: false,
-        name: None,
-        scope: None,
-        system_identifier: None,
-    };
+    let mut facts = PatroniFacts::new("running", Role::Unknown);
     for token in tokens {
         let (key, value) = token.split_once('=').unwrap_or((token, ""));
         match key {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pgsteer_core::claim::{
     Claim, Fact, Failure, Found, News, Notice, Order, PatroniFacts, PoolerFacts, Progress, Report,
-    Role, ServerStart, Standby, TagFlags, Tags, TetherFacts, Topology,
+    Role, ServerStart, TagFlags, Tags, TetherFacts, Topology,
 };
 use pgsteer_core::config::{Config, Membership, PoolerDown, SplitBrain};
 use pgsteer_core::engine::Engine;
@@ -165,19 +165,9 @@ fn patroni() -> impl Strategy<Value = PatroniFacts> {
 fn facts(role: Role, location: u64) -> PatroniFacts {
     PatroniFacts {
         holds_lock: role == Role::Primary,
-        state: "running".to_owned(),
-        role,
-        timeline: None,
         location: (role == Role::Primary).then_some(location),
         replayed_location: (role != Role::Primary).then_some(location),
-        replication_state: None,
-        standby: Standby::Async,
-        tags: Tags::new(),
-        flags: TagFlags::default(),
-        paused: false,
-        name: None,
-        scope: None,
-        system_identifier: None,
+        ..PatroniFacts::new("running", role)
     }
 }
 

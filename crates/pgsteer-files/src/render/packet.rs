@@ -54,7 +54,7 @@ mod tests {
 
     use super::*;
     use pgsteer_core::config::limits::LOGIN_NAME_BYTES_MAX;
-    use pgsteer_core::wire::startup::{First, first, user_and_database};
+    use pgsteer_wire::startup::{First, first, user_and_database};
 
     fn bytes(hex: &str) -> Vec<u8> {
         let pair = |at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();

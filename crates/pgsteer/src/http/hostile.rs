@@ -9,9 +9,9 @@ use pgsteer_core::engine::Engine;
 use pgsteer_core::snapshot::Snapshot;
 use pgsteer_core::text::is_hidden;
 use pgsteer_core::time::Moment;
-use pgsteer_core::wire::error::{ErrorFields, read_error};
-use pgsteer_core::wire::excerpt::excerpt;
-use pgsteer_core::wire::patroni::{parse_cluster, parse_status};
+use pgsteer_wire::error::{ErrorFields, read_error};
+use pgsteer_wire::excerpt::excerpt;
+use pgsteer_wire::patroni::{parse_cluster, parse_status};
 use proptest::prelude::*;
 use serde_json::json;
 

@@ -3,8 +3,8 @@
 use std::io;
 use std::time::Duration;
 
-use pgsteer_core::wire::error::ErrorFields;
-use pgsteer_core::wire::startup::{CancelKey, First, StartupError, first, is_whole_hello};
+use pgsteer_wire::error::ErrorFields;
+use pgsteer_wire::startup::{CancelKey, First, StartupError, first, is_whole_hello};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use pgsteer_core::config::Stick;
 use pgsteer_core::names::MemberName;
-use pgsteer_core::wire::error::ErrorFields;
+use pgsteer_wire::error::ErrorFields;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 

@@ -12,8 +12,8 @@ use std::time::Instant;
 
 use pgsteer_core::claim::Role;
 use pgsteer_core::text::clean;
-use pgsteer_core::wire::error::{ErrorFields, is_server_full, sqlstate};
-use pgsteer_core::wire::startup::{CancelKey, SSL_REQUEST_PACKET, user_and_database};
+use pgsteer_wire::error::{ErrorFields, is_server_full, sqlstate};
+use pgsteer_wire::startup::{CancelKey, SSL_REQUEST_PACKET, user_and_database};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::spawn_local;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pgsteer_core::wire::error::sqlstate;
+use pgsteer_wire::error::sqlstate;
 use tokio::time::Instant;
 
 use super::Service;

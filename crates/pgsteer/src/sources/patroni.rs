@@ -1,7 +1,7 @@
 //! Patroni's word on one member: `GET /primary` of the member's own REST API.
 //!
 //! One request tells both the leader lock and PostgreSQL's condition; the source of that
-//! fact is at [`pgsteer_core::wire::patroni`].
+//! fact is at [`pgsteer_wire::patroni`].
 
 use std::mem::discriminant;
 use std::net::IpAddr;
@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use pgsteer_core::claim::{Fact, Failure, PatroniFacts};
 use pgsteer_core::pace::patroni_gap;
 use pgsteer_core::plan::Ask;
-use pgsteer_core::wire::excerpt::excerpt;
-use pgsteer_core::wire::patroni::parse_status;
+use pgsteer_wire::excerpt::excerpt;
+use pgsteer_wire::patroni::parse_status;
 use tokio::time::timeout;
 use tracing::{info, trace, warn};
 

@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use pgsteer_core::wire::error::read_error;
+use pgsteer_wire::error::read_error;
 use socket2::{Domain, Socket, Type};
 
 use crate::wire;

@@ -9,8 +9,8 @@ mod relay;
 use std::cell::Cell;
 use std::time::Duration;
 
-use pgsteer_core::wire::login::is_repeatable;
-use pgsteer_core::wire::startup::CancelKey;
+use pgsteer_wire::login::is_repeatable;
+use pgsteer_wire::startup::CancelKey;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
@@ -206,7 +206,7 @@ mod tests {
     use pgsteer_core::claim::Role;
     use pgsteer_core::config::ServiceConfig;
     use pgsteer_core::names::{Endpoint, MemberName, ServiceName};
-    use pgsteer_core::wire::error::ErrorFields;
+    use pgsteer_wire::error::ErrorFields;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 

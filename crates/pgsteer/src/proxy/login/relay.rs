@@ -9,8 +9,8 @@ use std::cell::Cell;
 use std::future::pending;
 
 use pgsteer_core::claim::Role;
-use pgsteer_core::wire::error::{is_server_full, sqlstate};
-use pgsteer_core::wire::login::{
+use pgsteer_wire::error::{is_server_full, sqlstate};
+use pgsteer_wire::login::{
     LOGIN_BYTES_MAX, LoginError, LoginWatch, Progress, Ready, SYNC, answer_len,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

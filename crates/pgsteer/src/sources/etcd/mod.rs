@@ -17,7 +17,7 @@ use anyhow::anyhow;
 use pgsteer_core::claim::{Failure, News, Notice, Report};
 use pgsteer_core::config::EtcdConfig;
 use pgsteer_core::plan::Plan;
-use pgsteer_core::wire::etcd::{
+use pgsteer_wire::etcd::{
     BadAnswer, Entry, Found, Heard, Keys, Meaning, complaint, login_request, parse_range,
     parse_token, parse_watch,
 };

@@ -8,7 +8,7 @@ use std::future::pending;
 use std::time::{Duration, SystemTime};
 
 use pgsteer_core::claim::{News, Order};
-use pgsteer_core::wire::etcd::Ordered;
+use pgsteer_wire::etcd::Ordered;
 use tokio::time::sleep;
 
 /// An order is told so much before its time, because no two clocks agree.

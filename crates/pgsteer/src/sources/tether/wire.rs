@@ -8,8 +8,8 @@ use bytes::BytesMut;
 use fallible_iterator::FallibleIterator;
 use pgsteer_core::claim::Failure;
 use pgsteer_core::text::clean;
-use pgsteer_core::wire::error::sqlstate;
-use pgsteer_core::wire::excerpt::excerpt;
+use pgsteer_wire::error::sqlstate;
+use pgsteer_wire::excerpt::excerpt;
 use postgres_protocol::message::backend::{ErrorResponseBody, Header, Message};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 

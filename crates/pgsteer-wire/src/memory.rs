@@ -8,10 +8,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::claim::Found;
-use crate::config::limits::MEMBERS_MAX;
-use crate::identity::{Identity, Memory};
-use crate::names::{Endpoint, MemberName};
+use pgsteer_core::claim::Found;
+use pgsteer_core::config::limits::MEMBERS_MAX;
+use pgsteer_core::identity::{Identity, Memory};
+use pgsteer_core::names::{Endpoint, MemberName};
 
 /// The most bytes of such a file.
 pub const MEMORY_BYTES_MAX: usize = 256 * 1024;
@@ -88,7 +88,7 @@ pub fn parse_memory(text: &[u8]) -> Result<(Memory, u64), BadMemory> {
         let postgres = Endpoint::new(&member.host, member.port)?;
         Ok(Found { name, postgres, patroni_url: member.patroni_url.map(Arc::from) })
     };
-    let members: Result<Vec<Found>, crate::names::NameError> =
+    let members: Result<Vec<Found>, pgsteer_core::names::NameError> =
         body.members.into_iter().map(member).collect();
     let members = members.map_err(|error| BadMemory::Member(error.to_string()))?;
     let (scope, group, system_identifier) = (body.scope, body.group, body.system_identifier);

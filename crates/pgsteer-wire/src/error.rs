@@ -3,7 +3,7 @@
 //! Sources: PostgreSQL documentation, "Error and Notice Message Fields" and "PostgreSQL Error
 //! Codes".
 
-use crate::text::{clean, clean_to};
+use pgsteer_core::text::{clean, clean_to};
 
 /// The most characters of one field of an error that pgsteer sends. libpq refuses a message of more
 /// than 30,000 bytes before the login has ended.

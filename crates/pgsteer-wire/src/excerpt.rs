@@ -1,6 +1,6 @@
 //! The beginning of what somebody sent, as it can stand in a message or a log.
 
-use crate::text::is_hidden;
+use pgsteer_core::text::is_hidden;
 
 /// The most characters of an excerpt.
 const EXCERPT_CHARS_MAX: usize = 80;

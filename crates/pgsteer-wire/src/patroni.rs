@@ -26,10 +26,10 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::claim::{Found, PatroniFacts, Role, Standby, TagFlags, Tags};
-use crate::names::{Endpoint, MemberName, POSTGRES_PORT};
-use crate::text::{OutsideText, clean, clean_to};
-use crate::wire::excerpt::excerpt;
+use crate::excerpt::excerpt;
+use pgsteer_core::claim::{Found, PatroniFacts, Role, Standby, TagFlags, Tags};
+use pgsteer_core::names::{Endpoint, MemberName, POSTGRES_PORT};
+use pgsteer_core::text::{OutsideText, clean, clean_to};
 
 /// The most characters of a tag's name and of its value.
 pub const TAG_CHARS_MAX: usize = 64;

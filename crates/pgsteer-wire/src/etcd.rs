@@ -18,10 +18,10 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 use thiserror::Error;
 
-use crate::claim::Order;
-use crate::names::MemberName;
-use crate::text::clean;
-use crate::wire::excerpt::excerpt;
+use crate::excerpt::excerpt;
+use pgsteer_core::claim::Order;
+use pgsteer_core::names::MemberName;
+use pgsteer_core::text::clean;
 
 /// Why an answer is not etcd's.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]

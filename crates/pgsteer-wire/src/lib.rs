@@ -1,0 +1,15 @@
+//! The byte formats of pgsteer, without IO: startup packets and cancel requests, the messages of a
+//! login, the errors of PostgreSQL, the JSON of Patroni and of etcd, and the state file.
+//!
+//! Everything here reads bytes of a peer, which may be hostile: no input panics, and what is kept
+//! of an input is bounded. The types that the decision needs are in `pgsteer_core`.
+
+#![warn(missing_docs)]
+
+pub mod error;
+pub mod etcd;
+pub mod excerpt;
+pub mod login;
+pub mod memory;
+pub mod patroni;
+pub mod startup;
