@@ -5,7 +5,7 @@ LAB   := $(CARGO) run --quiet -p pgsteer-lab --
 BENCH := $(CARGO) run --quiet --release -p pgsteer-bench --
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint words unit e2e story build install-lab lab bench bench-failover bench-proxy bench-agent bench-render deny clean
+.PHONY: help demo test lint words cycles unit e2e story build install-lab lab bench bench-failover bench-proxy bench-agent bench-render deny clean
 
 help: ## List what can be done here
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -23,6 +23,9 @@ lint: cargo ## Format, clippy with warnings as errors, documentation
 
 words: ## Count the words in comments that make a component a person (at most 0.2 %)
 	@python3 scripts/words.py
+
+cycles: ## List modules that depend on each other in a circle; fails on a new cycle
+	@python3 scripts/cycles.py
 
 unit: cargo ## Unit, scenario, property and protocol tests, licences and advisories
 	$(CARGO) test --workspace --locked --lib --bins --test '*' --exclude pgsteer-lab

@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::complaint::Complaint;
+use crate::diagnostic::Diagnostic;
 
 /// The most bytes of an answer: the document of a hundred members is a tenth of it.
 const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -101,9 +101,9 @@ impl Target {
     }
 
     /// What to say when `error` shows that this was the wrong place to ask.
-    pub fn not_asked(&self, error: &anyhow::Error) -> Complaint {
+    pub fn not_asked(&self, error: &anyhow::Error) -> Diagnostic {
         let what = format!("cannot ask http://{}: {error:#}", self.authority);
-        Complaint::new(what, Some(REMEDY.to_owned()))
+        Diagnostic::new(what, Some(REMEDY.to_owned()))
     }
 
     async fn exchange(&self, path: &str) -> Result<Answered> {
@@ -148,7 +148,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::complaint::in_one_line;
+    use crate::diagnostic::in_one_line;
 
     #[test]
     fn an_address_is_read_with_and_without_its_scheme() {

@@ -16,7 +16,7 @@ use pgsteer_core::text::clean_to;
 use pgsteer_wire::patroni::parse_status;
 
 use crate::ask::{Answered, Target};
-use crate::complaint::in_one_line;
+use crate::diagnostic::in_one_line;
 use crate::http::UNKNOWN_HEADER;
 
 /// What is asked for where nothing else is said.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use pgsteer::check::Question;
 use pgsteer::cli::{self, Command, LogFormat, StartArgs};
-use pgsteer::complaint::{complain, complain_of_all};
+use pgsteer::diagnostic::{report, report_all};
 use pgsteer::log::{self, Shape};
 use pgsteer::run::Outputs;
 use pgsteer_core::config::Config;
@@ -49,12 +49,12 @@ fn run(
     let config = match load() {
         Ok(config) => config,
         Err(errors) => {
-            complain_of_all(&errors, errors.len(), "started");
+            report_all(&errors, errors.len(), "started");
             return ExitCode::from(cli::EXIT_WRONG_CONFIG);
         }
     };
     if let Err(error) = pgsteer::run::check_files(&config) {
-        complain(&error, "started");
+        report(&error, "started");
         return ExitCode::from(cli::EXIT_WRONG_CONFIG);
     }
     if start.check_config {

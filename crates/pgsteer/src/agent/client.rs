@@ -1,4 +1,4 @@
-//! Who asks the agent, and who is known to send lines.
+//! The clients of the agent, and the memory of those that send lines.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -7,76 +7,83 @@ use std::net::{IpAddr, TcpStream};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long somebody is waited for who sent a line before: long enough for TCP to repeat a packet
-/// that was lost (200 ms at least). To take its silence for a question without a line would answer
-/// it about another member.
+/// The wait for the line of a client whose address has sent a line before: long enough for TCP to
+/// repeat a lost packet (200 ms at least). A shorter wait could take a late line for a check without
+/// a line, and the answer would be about another member.
 const SENDER_WAIT: Duration = Duration::from_millis(300);
 
-/// How long it is remembered. HAProxy sends its line with every check; somebody who tries the port
-/// by hand from the same machine is no reason to keep those waiting for ever that send none.
+/// How long an address counts as a sender of lines after its last line. HAProxy sends its line with
+/// every check. A person who tries the port once must not delay the other clients of that machine
+/// for ever.
 const SENDER_MEMORY: Duration = Duration::from_secs(60);
 
-/// Addresses that are known to send lines. For one more the one goes that was heard longest ago.
+/// Addresses that are remembered as senders. At the limit the one with the oldest line is removed.
 const SENDERS_MAX: usize = 1_024;
 
-/// A thread that has not looked at the clock for longer was stopped (a signal, a frozen cgroup, a host
-/// that has no time for its guest). All that is known is too old then, and no member has anything wrong
-/// with it. The clock is the monotonic one: while the machine itself is suspended it stands still.
+/// A thread that has not read the clock for longer than this was stopped (by a signal, a frozen
+/// cgroup or a paused virtual machine). The Snapshot is then out of date although every member may be
+/// healthy. The clock is monotonic: it stands still while the machine itself is suspended.
 pub const STALL: Duration = Duration::from_secs(3);
 
-/// A client, and what it has said so far. Its socket does not block.
+/// A connected client and the bytes that it has sent so far. Its socket does not block.
 pub struct Client {
     pub stream: TcpStream,
-    pub from: IpAddr,
-    pub came: Instant,
-    pub said: Vec<u8>,
+    pub address: IpAddr,
+    pub connected_at: Instant,
+    pub received: Vec<u8>,
 }
 
-/// When a thread last looked at the clock.
-pub struct Awake(Instant);
+/// Detects that its thread was stopped.
+pub struct StallDetector {
+    last_read: Instant,
+}
 
-/// Who has sent a line, and when the last.
+/// The addresses that have sent a line, each with the time of the last one.
 #[derive(Default)]
 pub struct Senders(Mutex<BTreeMap<IpAddr, Instant>>);
 
-impl Awake {
-    pub fn since(now: Instant) -> Awake {
-        Awake(now)
+impl StallDetector {
+    /// A detector that starts at `now`.
+    pub fn new(now: Instant) -> StallDetector {
+        StallDetector { last_read: now }
     }
 
-    /// Whether the thread was stopped since it last asked this. Every [`STALL`] it has to ask.
+    /// Returns true if the thread was stopped since the last call. It has to be called at least once
+    /// in [`STALL`].
     pub fn has_stalled(&mut self, now: Instant) -> bool {
-        now.saturating_duration_since(mem::replace(&mut self.0, now)) > STALL
+        now.saturating_duration_since(mem::replace(&mut self.last_read, now)) > STALL
     }
 }
 
 impl Senders {
-    pub fn note(&self, from: IpAddr, now: Instant) {
+    /// Notes that `address` has sent a line.
+    pub fn note(&self, address: IpAddr, now: Instant) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= SENDERS_MAX && !known.contains_key(&from) {
-            let oldest = known.iter().min_by_key(|(_, heard)| **heard).map(|(from, _)| *from);
+        if known.len() >= SENDERS_MAX && !known.contains_key(&address) {
+            let oldest = known.iter().min_by_key(|(_, last)| **last).map(|(address, _)| *address);
             oldest.and_then(|oldest| known.remove(&oldest));
         }
-        known.insert(from, now);
+        known.insert(address, now);
     }
 
-    /// How long to wait for the line of somebody who says nothing yet.
-    pub fn wait(&self, from: IpAddr, line_wait: Duration, now: Instant) -> Duration {
+    /// How long to wait for the line of a client that has sent nothing yet.
+    pub fn wait(&self, address: IpAddr, line_wait: Duration, now: Instant) -> Duration {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let heard = known.get(&from);
-        match heard.is_some_and(|heard| now.saturating_duration_since(*heard) < SENDER_MEMORY) {
-            true => line_wait.max(SENDER_WAIT),
-            false => line_wait,
+        let last = known.get(&address);
+        if last.is_some_and(|last| now.saturating_duration_since(*last) < SENDER_MEMORY) {
+            line_wait.max(SENDER_WAIT)
+        } else {
+            line_wait
         }
     }
 }
 
-/// Reads what a client has sent beyond its line, a little of it: a socket that is closed with bytes
-/// unread tears the connection down, and the answer may be lost with it.
-pub fn take_the_rest(mut stream: &TcpStream) {
-    let mut rest = [0; 4_096];
+/// Reads up to 16 KB that a client has sent behind its line: closing a socket with unread bytes resets
+/// the connection, and the answer may be lost with it.
+pub fn discard_unread(mut stream: &TcpStream) {
+    let mut unread = [0; 4_096];
     for _ in 0..4 {
-        if !stream.read(&mut rest).is_ok_and(|count| count == rest.len()) {
+        if !stream.read(&mut unread).is_ok_and(|count| count == unread.len()) {
             return;
         }
     }
@@ -97,15 +104,15 @@ mod tests {
     #[test]
     fn a_stall_is_noticed_once() {
         let start = Instant::now();
-        let mut awake = Awake::since(start);
-        assert!(!awake.has_stalled(start + STALL));
-        assert!(!awake.has_stalled(start + STALL * 2));
-        assert!(awake.has_stalled(start + STALL * 4));
-        assert!(!awake.has_stalled(start + STALL * 4));
+        let mut detector = StallDetector::new(start);
+        assert!(!detector.has_stalled(start + STALL));
+        assert!(!detector.has_stalled(start + STALL * 2));
+        assert!(detector.has_stalled(start + STALL * 4));
+        assert!(!detector.has_stalled(start + STALL * 4));
     }
 
     #[test]
-    fn whoever_sends_lines_is_given_more_time_for_a_while() {
+    fn an_address_that_sends_lines_gets_more_time_for_a_while() {
         let (senders, start) = (Senders::default(), Instant::now());
         assert_eq!(senders.wait(address(1), WAIT, start), WAIT);
         senders.note(address(1), start);
@@ -115,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn the_one_heard_longest_ago_makes_room() {
+    fn the_address_with_the_oldest_line_is_removed_at_the_limit() {
         let (senders, start) = (Senders::default(), Instant::now());
         for number in 0..=SENDERS_MAX {
             senders.note(address(number), start + Duration::from_micros(number as u64));

@@ -1,13 +1,13 @@
-//! The agent: answers HAProxy's agent-checks from memory, on threads of its own.
+//! The agent: answers HAProxy's agent-checks from the newest Snapshot, on two threads of its own.
 //!
-//! Threads of its own, because a check must be answered within a millisecond whatever the
-//! engine, the pages and the proxy have to do, and because a crowd that comes to this port shall
-//! cost nobody else anything. Two of them: one is the door, which waits for nobody, and one waits
-//! for those who are slow. What is said, [`pgsteer_core::agent`] decides.
+//! A check has to be answered within a millisecond, whatever the engine, the pages and the proxy do.
+//! A flood of connections to this port must not delay the engine or the sessions. The acceptor's
+//! thread answers clients that send their line at once and never waits for a slow client. The second
+//! thread waits for the slow clients. [`pgsteer_core::agent`] decides what an answer contains.
 
+mod acceptor;
 mod client;
-mod door;
-mod room;
+mod slow_clients;
 #[cfg(test)]
 mod tests;
 
@@ -16,7 +16,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use pgsteer_core::agent;
 use pgsteer_core::answer::Objection;
 use pgsteer_core::config::AgentConfig;
@@ -25,51 +25,48 @@ use pgsteer_core::snapshot::Snapshot;
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
+use self::acceptor::Acceptor;
 use self::client::Senders;
-use self::door::Door;
 use crate::clock::Clock;
 use crate::heartbeat::Heartbeat;
-use crate::listen;
+use crate::listen::{self, ListenError};
 
-/// All that the answers are made of.
+/// All inputs of an answer.
 #[derive(Clone, Debug)]
-pub struct Desk {
-    /// What is wanted; another one after a reload.
+pub struct AgentState {
+    /// The configuration; a reload replaces it.
     pub config: watch::Receiver<AgentConfig>,
     /// The newest Snapshot.
     pub snapshot: watch::Receiver<Arc<Snapshot>>,
     /// The clock of the heartbeat.
     pub clock: Clock,
-    /// Whether the engine is alive.
+    /// The time of the engine's last turn.
     pub heartbeat: Arc<Heartbeat>,
 }
 
-/// The running agent. Dropping it ends it, and frees its port a moment later.
+/// The running agent. Dropping it stops it; its port is free a moment later.
 #[derive(Debug)]
 pub struct Agent {
-    /// While this is open the door stays so.
-    _stay: UnixStream,
+    /// The acceptor stops when this is closed.
+    _stop: UnixStream,
     config: watch::Sender<AgentConfig>,
-    door: JoinHandle<()>,
-    waiting_room: JoinHandle<()>,
+    acceptor: JoinHandle<()>,
+    slow_clients: JoinHandle<()>,
 }
 
-/// Binds the agent's port, early, so that one that is taken ends the start and not the run.
+/// Binds the agent's port.
 ///
 /// # Errors
-/// The address cannot be had.
-pub fn bind(listen: SocketAddr) -> anyhow::Result<TcpListener> {
-    listen::bind(listen).map_err(|error| {
-        let remedy = listen::remedy(&error, listen);
-        anyhow!("the agent cannot listen on {listen}: {error}{remedy}")
-    })
+/// The address cannot be bound.
+pub fn bind(address: SocketAddr) -> Result<TcpListener, ListenError> {
+    listen::bind(address, "the agent", "--agent or `listen` in [agent]")
 }
 
 impl Agent {
-    /// Starts to answer at a socket of [`bind`].
+    /// Starts to answer on a socket of [`bind`].
     ///
     /// # Errors
-    /// The system has no thread for it.
+    /// A thread or a runtime cannot be started.
     pub fn start(
         listener: TcpListener,
         config: AgentConfig,
@@ -77,36 +74,37 @@ impl Agent {
         clock: Clock,
         heartbeat: Arc<Heartbeat>,
     ) -> anyhow::Result<Agent> {
-        let (config, wanted) = watch::channel(config);
-        let desk = Desk { config: wanted, snapshot, clock, heartbeat };
-        listener.set_nonblocking(true).context("cannot wait for the agent's clients")?;
-        let (room, words) = mpsc::channel(room::WORDS_MAX);
+        let (config, current) = watch::channel(config);
+        let state = AgentState { config: current, snapshot, clock, heartbeat };
+        listener.set_nonblocking(true).context("cannot make the agent's socket non-blocking")?;
+        let (handovers, received) = mpsc::channel(slow_clients::HANDOVERS_MAX);
         let senders = Arc::<Senders>::default();
-        let (of_room, known) = (desk.clone(), Arc::clone(&senders));
+        let (slow_state, slow_senders) = (state.clone(), Arc::clone(&senders));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.context("cannot start the waiting room of the agent")?;
-        let waiting_room = thread("pgsteer-agent-w", move || {
-            LocalSet::new().block_on(&runtime, room::serve_all(words, of_room, known));
+        let runtime = runtime.context("cannot start the agent's runtime for slow clients")?;
+        let slow_clients = thread("pgsteer-agent-w", move || {
+            let serving = slow_clients::serve_all(received, slow_state, slow_senders);
+            LocalSet::new().block_on(&runtime, serving);
         })?;
-        let (stay, leave) = UnixStream::pair().context("cannot make a pair of sockets")?;
-        let door = Door { listener, leave, desk, senders, room };
-        let door = thread("pgsteer-agent", move || door.keep())?;
-        Ok(Agent { _stay: stay, config, door, waiting_room })
+        let (stop, stopped) = UnixStream::pair().context("cannot create a pair of sockets")?;
+        let acceptor = Acceptor { listener, stopped, state, senders, handovers };
+        let acceptor = thread("pgsteer-agent", move || acceptor.run())?;
+        Ok(Agent { _stop: stop, config, acceptor, slow_clients })
     }
 
-    /// Where it listens.
+    /// The address of the agent's port.
     pub fn listen(&self) -> SocketAddr {
         self.config.borrow().listen
     }
 
-    /// Goes on with other words. Where it listens does not change.
+    /// Replaces the configuration. The address of the port does not change.
     pub fn change(&self, config: AgentConfig) {
         self.config.send_replace(config);
     }
 
-    /// It has ended although nobody told it to.
+    /// Returns true if a thread has ended although the agent was not stopped.
     pub fn has_failed(&self) -> bool {
-        self.door.is_finished() || self.waiting_room.is_finished()
+        self.acceptor.is_finished() || self.slow_clients.is_finished()
     }
 }
 
@@ -115,30 +113,30 @@ fn thread<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> anyhow::Result<JoinHandle<T>> {
     let builder = std::thread::Builder::new().name(name.to_owned());
-    builder.spawn(work).context("cannot start a thread of the agent")
+    builder.spawn(work).with_context(|| format!("cannot start the agent's thread {name}"))
 }
 
-impl Desk {
-    /// The answer to what a client has said: a line, or nothing. What is behind the line counts for
-    /// nothing.
-    fn answer_to(&self, said: &[u8]) -> String {
-        let line = said.split(|byte| *byte == b'\n').next().unwrap_or_default();
+impl AgentState {
+    /// The answer to the bytes that a client has sent: a line, or nothing. Bytes behind the first
+    /// line are ignored.
+    fn answer_to(&self, received: &[u8]) -> String {
+        let line = received.split(|byte| *byte == b'\n').next().unwrap_or_default();
         let text = String::from_utf8_lossy(line);
         self.answer(Ok((!text.is_empty()).then_some(&*text)))
     }
 
-    /// The answer to what is no line.
+    /// The answer to bytes that are not a whole line.
     fn refuse(&self, unclear: &Unclear) -> String {
         self.answer(Err(unclear))
     }
 
     fn answer(&self, line: Result<Option<&str>, &Unclear>) -> String {
         let config = self.config.borrow();
-        // What nobody keeps up to date lets nobody in.
+        // The Snapshot is out of date while the engine is stuck.
         if self.heartbeat.age(self.clock.now()) >= Heartbeat::STUCK_AFTER {
             return agent::refusal(&config, &Objection::Stuck);
         }
-        // Nobody who publishes one waits for an answer to be written.
+        // The lock is released before the answer is written, so that the engine can publish.
         let snapshot = Arc::clone(&self.snapshot.borrow());
         match line {
             // The connection is closed without an answer, which changes nothing for HAProxy.

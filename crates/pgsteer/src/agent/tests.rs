@@ -1,4 +1,4 @@
-//! The agent over real sockets: lines whole, in pieces and none, and a crowd that says nothing.
+//! The agent over real sockets: whole lines, lines in pieces, no line, and many slow clients.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpStream};
@@ -12,12 +12,12 @@ use super::*;
 use crate::http::sample;
 
 const LINE_WAIT: Duration = Duration::from_millis(50);
-/// Nothing here takes so long, however busy the machine is.
+/// Longer than any step here takes, on a busy machine too.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 const PROMOTING: &str =
     "ready down #promotion under way: it holds the leader lock and is still in recovery\n";
-const NOBODY: &str =
+const NO_LOCAL_MEMBER: &str =
     "ready down #no member is known to run on this machine: set `local` in [cluster]; or --local\n";
 
 struct Asked {
@@ -67,54 +67,55 @@ fn rest_of(stream: &mut TcpStream) -> String {
 }
 
 #[test]
-fn a_line_is_answered_by_a_line_and_the_end() {
+fn a_line_is_answered_by_a_line_and_the_end_of_the_connection() {
     let asked = asked();
     assert_eq!(asked.ask("write n2\n"), PROMOTING);
     assert_eq!(asked.ask("write n2\r\n"), PROMOTING);
     assert_eq!(asked.ask("write n2\nread n1\n"), PROMOTING);
-    assert_eq!(asked.ask("\n"), NOBODY);
+    assert_eq!(asked.ask("\n"), NO_LOCAL_MEMBER);
     assert!(asked.ask("GET / HTTP/1.1\r\n").starts_with("ready down #"));
 }
 
 #[test]
-fn whoever_says_nothing_is_told_of_the_default() {
+fn a_client_that_sends_nothing_gets_the_default_answer() {
     let asked = asked();
     let began = Instant::now();
-    assert_eq!(rest_of(&mut asked.connect()), NOBODY);
+    assert_eq!(rest_of(&mut asked.connect()), NO_LOCAL_MEMBER);
     assert!(began.elapsed() >= LINE_WAIT, "it might still have sent a line");
     let mut silent = asked.connect();
     silent.shutdown(Shutdown::Write).unwrap();
-    assert_eq!(rest_of(&mut silent), NOBODY);
+    assert_eq!(rest_of(&mut silent), NO_LOCAL_MEMBER);
 }
 
 #[test]
-fn where_nobody_sends_a_line_nobody_is_waited_for() {
+fn without_a_line_wait_every_answer_comes_at_once() {
     let asked = asked();
     asked.agent.change(AgentConfig { line_wait: Duration::ZERO, ..asked.config.clone() });
     let began = Instant::now();
     for _ in 0..100 {
-        assert_eq!(rest_of(&mut asked.connect()), NOBODY);
+        assert_eq!(rest_of(&mut asked.connect()), NO_LOCAL_MEMBER);
     }
-    println!("100 answers in {:?}", began.elapsed());
+    // With the wait of the other tests it would take 100 of them.
+    assert!(began.elapsed() < 50 * LINE_WAIT, "{:?}", began.elapsed());
     let mut ended = asked.connect();
     ended.shutdown(Shutdown::Write).unwrap();
-    assert_eq!(rest_of(&mut ended), NOBODY);
+    assert_eq!(rest_of(&mut ended), NO_LOCAL_MEMBER);
 }
 
-/// A packet that is lost comes again after 200 ms, and the default is about another member.
+/// TCP repeats a lost packet after 200 ms, and the default answer is about another member.
 #[test]
-fn who_has_sent_a_line_before_is_given_time_for_the_next() {
+fn an_address_that_has_sent_a_line_gets_time_for_the_next_one() {
     let asked = asked();
     assert_eq!(asked.ask("write n2\n"), PROMOTING);
     let mut late = asked.connect();
     std::thread::sleep(4 * LINE_WAIT);
     late.write_all(b"write n2\n").unwrap();
     assert_eq!(rest_of(&mut late), PROMOTING);
-    assert_eq!(rest_of(&mut asked.connect()), NOBODY, "but not for ever");
+    assert_eq!(rest_of(&mut asked.connect()), NO_LOCAL_MEMBER, "but not for ever");
 }
 
 #[test]
-fn a_line_may_come_in_pieces_but_has_to_end() {
+fn a_line_may_arrive_in_pieces_but_must_have_an_end() {
     let asked = asked();
     let mut slow = asked.connect();
     for piece in ["wri", "te n", "2\n"] {
@@ -131,7 +132,7 @@ fn a_line_may_come_in_pieces_but_has_to_end() {
 }
 
 #[test]
-fn a_crowd_that_begins_a_line_and_never_ends_it_holds_nobody_up() {
+fn a_thousand_clients_that_never_end_their_line_delay_no_other_client() {
     let asked = asked();
     let crowd: Vec<TcpStream> = (0..1_000)
         .map(|_| {
@@ -140,7 +141,7 @@ fn a_crowd_that_begins_a_line_and_never_ends_it_holds_nobody_up() {
             stream
         })
         .collect();
-    // If it took them one after the other, they would be over in a quarter of an hour.
+    // One after the other, the slow clients would take a quarter of an hour.
     for _ in 0..100 {
         assert_eq!(asked.ask("write n2\n"), PROMOTING);
     }
@@ -149,21 +150,21 @@ fn a_crowd_that_begins_a_line_and_never_ends_it_holds_nobody_up() {
 }
 
 #[test]
-fn a_reload_changes_the_words() {
+fn a_reload_changes_the_answer() {
     let asked = asked();
     asked.agent.change(AgentConfig { vocabulary: Vocabulary::Admin, ..asked.config.clone() });
     assert_eq!(asked.ask("write n2\n"), PROMOTING.replace("ready", "maint"));
 }
 
 #[test]
-fn a_stuck_engine_lets_nobody_in() {
+fn while_the_engine_is_stuck_every_answer_is_down() {
     let (_config, wanted) = watch::channel(asked().config);
     let (_snapshot, snapshot) = watch::channel(Arc::new(sample::calm()));
     let clock = Clock::start();
     let heartbeat = Arc::<Heartbeat>::default();
-    let desk = Desk { config: wanted, snapshot, clock, heartbeat };
-    assert_ne!(desk.answer(Ok(Some("write n2"))), "ready down #the engine of pgsteer is stuck\n");
+    let state = AgentState { config: wanted, snapshot, clock, heartbeat };
+    assert_ne!(state.answer(Ok(Some("write n2"))), "ready down #the engine of pgsteer is stuck\n");
     let start = Instant::now().checked_sub(2 * Heartbeat::STUCK_AFTER).unwrap();
-    let late = Desk { clock: Clock::since(start), ..desk };
+    let late = AgentState { clock: Clock::since(start), ..state };
     assert_eq!(late.answer(Ok(Some("write n2"))), "ready down #the engine of pgsteer is stuck\n");
 }

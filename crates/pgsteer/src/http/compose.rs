@@ -16,11 +16,11 @@ use pgsteer_core::reason::Reason;
 use pgsteer_core::skew::ClockOffset;
 use pgsteer_core::snapshot::{EtcdState, MemberState, PoolerState, ServiceState, Snapshot};
 
-use super::document::{
+use crate::stats::{MemberStats, ServiceStats, Stats};
+use crate::status::document::{
     Cause, Cluster, Document, Event, Gate, Member, OtherCluster, Pooler, Service,
 };
-use super::stamp::Now;
-use crate::stats::{MemberStats, ServiceStats, Stats};
+use crate::status::stamp::Now;
 
 /// The document that shows `snapshot` and `stats` at `now`.
 pub fn compose(snapshot: &Snapshot, stats: &Stats, now: &Now) -> Document {

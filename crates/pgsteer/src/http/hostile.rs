@@ -18,7 +18,8 @@ use serde_json::json;
 use super::compose::compose;
 use super::metrics::{self, Facts};
 use super::sample;
-use crate::status::picture::{Ink, draw};
+use crate::status::picture::draw;
+use crate::status::table::Ink;
 
 /// A text with whatever may be in one, and with what must not come out.
 fn hostile() -> impl Strategy<Value = String> {

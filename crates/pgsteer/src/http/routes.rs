@@ -13,12 +13,13 @@ use super::Pages;
 use super::answer::{Page, body_refused, broken, not_allowed, plain, text};
 use super::check;
 use super::compose::compose;
-use super::document::Document;
 use super::metrics::{self, Facts};
 use super::ready::Version;
-use super::stamp::Now;
 use crate::heartbeat::Heartbeat;
-use crate::status::picture::{Ink, draw};
+use crate::status::document::Document;
+use crate::status::picture::draw;
+use crate::status::stamp::Now;
+use crate::status::table::Ink;
 
 /// The paths there are, each with what it shows.
 const PATHS: [(&str, &str, Show); 4] = [

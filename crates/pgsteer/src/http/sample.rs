@@ -20,9 +20,9 @@ use pgsteer_core::snapshot::{
 use pgsteer_core::time::Moment;
 
 use super::compose::compose;
-use super::document::Document;
-use super::stamp::Now;
 use crate::stats::Stats;
+use crate::status::document::Document;
+use crate::status::stamp::Now;
 
 /// A name that would break out of a label if it were written as it is.
 pub const HOSTILE: &str = "n3\\\"} 1";

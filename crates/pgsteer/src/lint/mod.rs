@@ -16,7 +16,7 @@ use pgsteer_files::render::HaproxyVersion;
 
 use self::files::Input;
 use crate::cli::{self, LintArgs, LintFormat};
-use crate::complaint::{Complaint, complain};
+use crate::diagnostic::{Diagnostic, report};
 
 /// What is said when errors were found.
 const EXIT_ERRORS: u8 = 1;
@@ -30,7 +30,7 @@ pub fn run(args: &LintArgs) -> ExitCode {
     if let Some(id) = &args.explain {
         return match rule::find(id) {
             Some(rule) => print(rule.page, ExitCode::SUCCESS),
-            None => wrong(Complaint::new(
+            None => wrong(Diagnostic::new(
                 format!("--explain: there is no rule `{id}`"),
                 Some("--list names them".to_owned()),
             )),
@@ -38,7 +38,7 @@ pub fn run(args: &LintArgs) -> ExitCode {
     }
     let options = match options(args) {
         Ok(options) => options,
-        Err(complaint) => return wrong(complaint),
+        Err(diagnostic) => return wrong(diagnostic),
     };
     let files = judge(files::read(&args.files), args.kind, &options);
     let shown = match args.format {
@@ -49,11 +49,11 @@ pub fn run(args: &LintArgs) -> ExitCode {
     print(&shown, exit_code(&files))
 }
 
-fn options(args: &LintArgs) -> Result<Options, Complaint> {
+fn options(args: &LintArgs) -> Result<Options, Diagnostic> {
     let haproxy = match &args.haproxy_version {
         None => HaproxyVersion::OLDEST,
         Some(text) => HaproxyVersion::read(text).map_err(|refusal| {
-            Complaint::new(format!("--haproxy-version: {refusal}"), refusal.remedy())
+            Diagnostic::new(format!("--haproxy-version: {refusal}"), refusal.remedy())
         })?,
     };
     Ok(Options { haproxy, postgres: args.postgres_version, max_connections: args.max_connections })
@@ -123,7 +123,7 @@ fn print(text: &str, code: ExitCode) -> ExitCode {
     code
 }
 
-fn wrong(complaint: Complaint) -> ExitCode {
-    complain(&complaint.into(), "looked at");
+fn wrong(diagnostic: Diagnostic) -> ExitCode {
+    report(&diagnostic.into(), "looked at");
     ExitCode::from(cli::EXIT_WRONG_CONFIG)
 }

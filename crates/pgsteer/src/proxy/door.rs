@@ -48,15 +48,14 @@ pub fn bind_all(
 ) -> anyhow::Result<BTreeMap<SocketAddr, TcpListener>> {
     let (mut listeners, mut errors) = (BTreeMap::new(), Vec::new());
     for (name, service) in services.iter().filter(|(_, service)| !is_bound(service.listen)) {
-        match listen::bind(service.listen).and_then(TcpListener::from_std) {
+        let user = format!("service {name}");
+        let option = format!("`listen` in [services.{name}]");
+        let bound = listen::bind(service.listen, &user, &option).map_err(anyhow::Error::from);
+        match bound.and_then(|listener| Ok(TcpListener::from_std(listener)?)) {
             Ok(listener) => {
                 listeners.insert(service.listen, listener);
             }
-            Err(error) => {
-                let remedy = listen::remedy(&error, service.listen);
-                let address = service.listen;
-                errors.push(format!("service {name} cannot listen on {address}: {error}{remedy}"));
-            }
+            Err(error) => errors.push(error.to_string()),
         }
     }
     if errors.is_empty() { Ok(listeners) } else { bail!(errors.join("\n")) }

@@ -15,7 +15,7 @@ use pgsteer_files::render::refusal::Refusal;
 use pgsteer_files::render::{HaproxyVersion, StatsLogin, Wishes};
 
 use crate::cli::{self, RenderArgs};
-use crate::complaint::Complaint;
+use crate::diagnostic::Diagnostic;
 use crate::sources;
 
 /// The password for the statistics, where no file is named.
@@ -97,17 +97,17 @@ fn detect(text: &str) -> anyhow::Result<Duration> {
         Ok(LagLimit::Time(time)) => Ok(time),
         // It is a time, and one that no lag may have is out of this range, too.
         Err(Problem::OutOfRange { .. }) => {
-            Err(Complaint::new(Refusal::Detect.to_string(), None).into())
+            Err(Diagnostic::new(Refusal::Detect.to_string(), None).into())
         }
         _ => {
             let remedy = Some("as 3s or 700ms".to_owned());
-            Err(Complaint::new(format!("--detect: `{text}` is not a time"), remedy).into())
+            Err(Diagnostic::new(format!("--detect: `{text}` is not a time"), remedy).into())
         }
     }
 }
 
 fn stats_listen(text: &str) -> anyhow::Result<SocketAddr> {
-    let wrong = |problem: Problem| Complaint::new(problem.to_string(), problem.remedy());
+    let wrong = |problem: Problem| Diagnostic::new(problem.to_string(), problem.remedy());
     address::listen(text).map_err(wrong).context("--stats-listen")
 }
 
@@ -123,7 +123,7 @@ fn stats_login(args: &RenderArgs) -> anyhow::Result<Option<StatsLogin>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::complaint::in_lines;
+    use crate::diagnostic::in_lines;
 
     #[test]
     fn a_time_to_detect_is_told_its_range_and_a_word_how_a_time_looks() {

@@ -15,7 +15,7 @@ use pgsteer_files::render::refusal::Refusal;
 use pgsteer_files::render::{Kind, Profile, Rendered, Request, render};
 
 use crate::cli::{self, RenderArgs};
-use crate::complaint::{Complaint, complain, complain_of_all};
+use crate::diagnostic::{Diagnostic, report, report_all};
 
 use self::set::{Set, State};
 
@@ -33,16 +33,16 @@ pub fn run(args: &RenderArgs) -> ExitCode {
     }
     let Some(kind) = args.kind else {
         let remedy = Some("--list explains them".to_owned());
-        return wrong(&Complaint::new("which kind?", remedy).into());
+        return wrong(&Diagnostic::new("which kind?", remedy).into());
     };
     if args.check_password_file.is_some() {
         let what = "--check-password-file: no file that is rendered has the password of the checks";
-        return wrong(&Complaint::new(what, Some("leave it out".to_owned())).into());
+        return wrong(&Diagnostic::new(what, Some("leave it out".to_owned())).into());
     }
     let config = match cli::load_render(args) {
         Ok(config) => config,
         Err(errors) => {
-            complain_of_all(&errors, errors.len(), UNDONE);
+            report_all(&errors, errors.len(), UNDONE);
             return ExitCode::from(cli::EXIT_WRONG_CONFIG);
         }
     };
@@ -64,7 +64,7 @@ fn made(args: &RenderArgs, kind: Kind, config: &Config) -> anyhow::Result<Vec<Re
         made_from: &made_from,
         template: template.as_deref(),
     };
-    let refused = |refusal: Refusal| Complaint::new(refusal.to_string(), refusal.remedy()).into();
+    let refused = |refusal: Refusal| Diagnostic::new(refusal.to_string(), refusal.remedy()).into();
     render(kind, &request).map_err(refused)
 }
 
@@ -114,10 +114,10 @@ fn list() -> ExitCode {
 }
 
 fn wrong(error: &anyhow::Error) -> ExitCode {
-    complain(error, UNDONE);
+    report(error, UNDONE);
     ExitCode::from(cli::EXIT_WRONG_CONFIG)
 }
 
 fn read_text(file: &Path) -> anyhow::Result<String> {
-    std::fs::read_to_string(file).map_err(|error| Complaint::unreadable(file, &error).into())
+    std::fs::read_to_string(file).map_err(|error| Diagnostic::unreadable(file, &error).into())
 }

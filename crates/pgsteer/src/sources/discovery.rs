@@ -24,7 +24,7 @@ use super::base::Base;
 use super::http::Client;
 use super::{Gone, Hint, dial};
 use crate::clock::Clock;
-use crate::complaint::Complaint;
+use crate::diagnostic::Diagnostic;
 
 /// The time from one question to the next to a URL that has not returned a list. It is doubled
 /// with each failure, because a Patroni whose DCS is down keeps a thread busy with each question.
@@ -264,7 +264,7 @@ pub async fn ask_once(http: &Client, seeds: &[Base]) -> anyhow::Result<Cluster> 
     let remedy = "name one that answers, as --patroni URL; or the members themselves, as --member \
                   n1=HOST:PORT, and --patroni-port 8008 where there is Patroni";
     let what = format!("no Patroni lists the members: {}", failures.join("; "));
-    Err(Complaint::new(what, Some(remedy.to_owned())).into())
+    Err(Diagnostic::new(what, Some(remedy.to_owned())).into())
 }
 
 /// Waits until the pace of some member is shorter than when the plan was `seen` last, or `last`

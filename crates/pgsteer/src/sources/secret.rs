@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::bail;
 use tracing::warn;
 
-use crate::complaint::Complaint;
+use crate::diagnostic::Diagnostic;
 
 /// The most bytes that a password file may have.
 const SECRET_BYTES_MAX: u64 = 4096;
@@ -34,7 +34,7 @@ impl Secret {
                 mode = opened.metadata()?.permissions().mode();
                 opened.take(SECRET_BYTES_MAX + 1).read_to_end(&mut bytes)
             })
-            .map_err(|error| Complaint::unreadable(file, &error))?;
+            .map_err(|error| Diagnostic::unreadable(file, &error))?;
         if let Some(readers) = readers(mode) {
             warn!(
                 "{name}: {readers} may read this password (mode {:04o}): chmod 600 {name}, with pgsteer's user \

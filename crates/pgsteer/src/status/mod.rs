@@ -1,8 +1,10 @@
 //! `pgsteer status`: asks a running pgsteer for its status document and shows it to people.
 
+pub mod document;
 mod human;
 pub mod picture;
-mod table;
+pub mod stamp;
+pub mod table;
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -14,10 +16,11 @@ use pgsteer_core::text::{SENTENCE_CHARS_MAX, clean_to, json_escaped};
 use serde_json::Value;
 use tokio::time::{MissedTickBehavior, interval};
 
-use self::picture::{Ink, draw};
+use self::document::Document;
+use self::picture::draw;
+use self::table::Ink;
 use crate::ask::Target;
-use crate::complaint::{complain, in_lines};
-use crate::http::document::Document;
+use crate::diagnostic::{in_lines, report};
 
 /// How often `--watch` draws anew.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
@@ -66,7 +69,7 @@ pub fn run(http_url: &str, json: bool, watch: bool) -> ExitCode {
     match ask_and_print(http_url, json, watch) {
         Ok(outcome) => outcome.into(),
         Err(error) => {
-            complain(&error, "shown");
+            report(&error, "shown");
             Outcome::NotAsked.into()
         }
     }

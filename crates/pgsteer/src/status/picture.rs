@@ -4,24 +4,15 @@ use std::time::Duration;
 
 use pgsteer_core::snapshot::NO_FAILOVER;
 
+use super::document::{Cause, Cluster, Document, Gate, Member, Service};
 use super::human::{age, printable, size};
-use super::table::{Cell, Paint, Table, paint};
-use crate::http::document::{Cause, Cluster, Document, Gate, Member, Service};
+use super::table::{Cell, Ink, Paint, Table, paint};
 
 /// How many events are shown. The document has more.
 const EVENTS_SHOWN: usize = 10;
 
 /// From which offset on a clock is worth a remark. A second falsifies a lag limit noticeably.
 const CLOCK_SHOWN_FROM: Duration = Duration::from_secs(1);
-
-/// Whether colours are used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ink {
-    /// None: for files, pipes and browsers.
-    Plain,
-    /// For a terminal.
-    Colour,
-}
 
 /// `document` as tables.
 pub fn draw(document: &Document, ink: Ink) -> String {
@@ -283,7 +274,7 @@ mod tests {
         let cluster = &mut document.clusters[0];
         let first = cluster.events[0].clone();
         for number in 0..20 {
-            cluster.events.push(crate::http::document::Event {
+            cluster.events.push(crate::status::document::Event {
                 text: format!("event {number}"),
                 ..first.clone()
             });

@@ -1,10 +1,18 @@
 //! Tables: columns as wide as their widest cell, with colour where there are eyes for it.
 
 use super::human::printable;
-use super::picture::Ink;
 
 /// Two blanks, so that a column with blanks in its cells is still told from the next.
 const GAP: &str = "  ";
+
+/// Whether colours are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ink {
+    /// None: for files, pipes and browsers.
+    Plain,
+    /// For a terminal.
+    Colour,
+}
 
 /// How a cell looks at a terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

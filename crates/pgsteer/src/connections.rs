@@ -1,0 +1,94 @@
+//! A bounded list of open connections. At the limit the oldest connection is closed.
+//!
+//! The connections listed here are answered within milliseconds, so the oldest one is idle, slow or
+//! hostile. A client that opens many connections closes its own.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+
+use rustix::process::{Resource, getrlimit};
+use tokio::task::AbortHandle;
+
+/// The tasks of the open connections, oldest first. Aborting a task closes its connection.
+#[derive(Debug)]
+pub struct Connections {
+    connections_max: usize,
+    open: Mutex<VecDeque<AbortHandle>>,
+}
+
+impl Connections {
+    /// A list of `connections_max` connections at most.
+    pub fn new(connections_max: usize) -> Connections {
+        Connections { connections_max, open: Mutex::default() }
+    }
+
+    /// Adds a connection. At the limit it closes the oldest one and returns true.
+    pub fn add(&self, connection: AbortHandle) -> bool {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        remove_closed_in_front(&mut open);
+        if open.len() >= self.connections_max {
+            // Connections behind an open one may be closed as well.
+            open.retain(|connection| !connection.is_finished());
+        }
+        let is_full = open.len() >= self.connections_max;
+        if is_full && let Some(oldest) = open.pop_front() {
+            oldest.abort();
+        }
+        open.push_back(connection);
+        is_full
+    }
+
+    /// Closes the oldest open connection.
+    pub fn close_oldest(&self) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        remove_closed_in_front(&mut open);
+        if let Some(oldest) = open.pop_front() {
+            oldest.abort();
+        }
+    }
+}
+
+fn remove_closed_in_front(open: &mut VecDeque<AbortHandle>) {
+    while open.front().is_some_and(AbortHandle::is_finished) {
+        open.pop_front();
+    }
+}
+
+/// The smaller of `connections_max` and one `divisor`th of the limit of open files, at least 1.
+/// Sessions and sources need the other files.
+pub fn affordable(connections_max: usize, divisor: u64) -> usize {
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let share = usize::try_from(files / divisor).unwrap_or(usize::MAX);
+    connections_max.min(share).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use tokio::task::{JoinHandle, yield_now};
+
+    use super::*;
+
+    fn connection() -> JoinHandle<()> {
+        tokio::spawn(pending())
+    }
+
+    #[tokio::test]
+    async fn the_oldest_open_connection_is_closed_at_the_limit() {
+        let connections = Connections::new(2);
+        let tasks = [connection(), connection(), connection(), connection()];
+        assert!(!connections.add(tasks[0].abort_handle()));
+        assert!(!connections.add(tasks[1].abort_handle()));
+        // The second one closes by itself, so the third one takes its place.
+        tasks[1].abort();
+        yield_now().await;
+        assert!(!connections.add(tasks[2].abort_handle()));
+        assert!(connections.add(tasks[3].abort_handle()));
+        yield_now().await;
+        assert_eq!(tasks.each_ref().map(JoinHandle::is_finished), [true, true, false, false]);
+        connections.close_oldest();
+        yield_now().await;
+        assert_eq!(tasks.each_ref().map(JoinHandle::is_finished), [true, true, true, false]);
+    }
+}
