@@ -300,6 +300,17 @@ pub enum Failure {
         /// The time it had.
         limit: Duration,
     },
+    /// No connection within the limit: no packet came back.
+    #[error(
+        "no connection to {} within {limit:?}: the host is down, or a firewall drops the packets",
+        Cleaned(.peer)
+    )]
+    Unreachable {
+        /// Where to.
+        peer: Arc<str>,
+        /// The time it had.
+        limit: Duration,
+    },
     /// Patroni has not answered within `timeout_seconds`.
     #[error(
         "no answer from {} within {waited:?}; [patroni] timeout_seconds is {}",
@@ -320,20 +331,24 @@ pub enum Failure {
     /// Any other error of the network.
     #[error("{}", Cleaned(.0))]
     Network(Arc<str>),
-    /// PostgreSQL says that it is shutting down, starting up or in recovery without hot
-    /// standby (57P01, 57P02, 57P03).
-    #[error("PostgreSQL says: {} ({})", Cleaned(.message), Cleaned(.sqlstate))]
+    /// The server reports that it is shutting down, starting up or in recovery without hot
+    /// standby (57P01, 57P02, 57P03); or a pooler reports that it cannot reach its server.
+    #[error("{by} reports: {} ({})", Cleaned(.message), Cleaned(.sqlstate))]
     Unavailable {
+        /// What reports it.
+        by: Speaker,
         /// SQLSTATE.
         sqlstate: Arc<str>,
         /// The server's message.
         message: Arc<str>,
     },
-    /// PostgreSQL is alive and refuses this login or query: a wrong password (28P01), no line
+    /// The server is alive and refuses this login or query: a wrong password (28P01), no line
     /// in `pg_hba.conf` (28000), no such database (3D000), too many clients (53300). It tells
     /// nothing of the role, but it is no sign of a dead server either.
-    #[error("PostgreSQL refuses the check login: {} ({})", Cleaned(.message), Cleaned(.sqlstate))]
+    #[error("{by} refuses the check login: {} ({})", Cleaned(.message), Cleaned(.sqlstate))]
     LoginRefused {
+        /// What refuses it.
+        by: Speaker,
         /// SQLSTATE.
         sqlstate: Arc<str>,
         /// The server's message.
@@ -370,7 +385,56 @@ pub enum Failure {
     },
 }
 
+/// A program that answers in PostgreSQL's protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// The server itself.
+    PostgreSql,
+    /// The pooler before it.
+    PgBouncer,
+}
+
+/// The program that an error message comes from, and its address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Speaker {
+    /// The program.
+    pub program: Program,
+    /// Its address, as `HOST:PORT`.
+    pub at: Arc<str>,
+}
+
+impl Speaker {
+    /// The PostgreSQL at `HOST:PORT`.
+    pub fn postgres(at: impl Into<Arc<str>>) -> Speaker {
+        Speaker { program: Program::PostgreSql, at: at.into() }
+    }
+
+    /// The PgBouncer at `HOST:PORT`.
+    pub fn pgbouncer(at: impl Into<Arc<str>>) -> Speaker {
+        Speaker { program: Program::PgBouncer, at: at.into() }
+    }
+}
+
+impl fmt::Display for Speaker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let program = match self.program {
+            Program::PostgreSql => "PostgreSQL",
+            Program::PgBouncer => "PgBouncer",
+        };
+        write!(f, "{program} at {}", Cleaned(&self.at))
+    }
+}
+
 impl Failure {
+    /// The same failure, reported by PgBouncer: an error message that came through it is taken for
+    /// one of PostgreSQL's where it is read.
+    pub fn of_pgbouncer(mut self) -> Failure {
+        if let Failure::LoginRefused { by, .. } | Failure::Unavailable { by, .. } = &mut self {
+            by.program = Program::PgBouncer;
+        }
+        self
+    }
+
     /// The peer is there and speaks, but not to us: its role stays unknown.
     pub fn is_login_refused(&self) -> bool {
         matches!(self, Failure::LoginRefused { .. } | Failure::LoginDeclined(_))

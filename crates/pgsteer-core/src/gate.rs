@@ -419,7 +419,8 @@ mod tests {
         let silent =
             || Verdict::Keep { reason: Reason::Silent(Duration::from_secs(1)), grace: GRACE };
         let closed = Failure::Closed(Arc::from("n1:8008"));
-        let lost = || Verdict::Keep { reason: Reason::PatroniLost(closed.clone()), grace: GRACE };
+        let lost =
+            || Verdict::Keep { reason: Reason::PatroniLost(closed.clone(), GRACE), grace: GRACE };
         let open = Gate::new(Moment::START).next(turn(fit(true), 0, 0));
         let mut gate = open.next(turn(silent(), 1, 1_000));
         for at_ms in (2_000..61_000).step_by(1_000) {

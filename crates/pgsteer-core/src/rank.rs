@@ -68,6 +68,7 @@ impl Reason {
             Reason::WrongRole { .. } | Reason::AwaitingOthers(_) => Rank::Role,
             Reason::NoAddress(_) => Rank::Address,
             Reason::PoolerUnheard { .. }
+            | Reason::PoolerNotAsked { .. }
             | Reason::PoolerDown { .. }
             | Reason::PoolerNowhere { .. }
             | Reason::PoolerPutsOff { .. }
@@ -79,7 +80,7 @@ impl Reason {
             Reason::NotStreaming(_) => Rank::Stream,
             Reason::PoolerBypassed(_) => Rank::Detour,
             Reason::SwitchoverPlanned => Rank::Order,
-            Reason::PatroniLost(_) => Rank::Doubt,
+            Reason::PatroniLost(..) => Rank::Doubt,
             Reason::NotListed(_) => Rank::Missing,
             Reason::TetherRefused(_) | Reason::SqlSuffices(_) | Reason::PatroniSlow { .. } => {
                 Rank::Reservation

@@ -30,9 +30,12 @@ pub enum Reason {
     /// Patroni, the only source for this member, does not answer.
     #[error("Patroni does not answer: {0}")]
     PatroniDown(Failure),
-    /// Patroni does not answer, but the tether goes on: what was open stays open for a while.
-    #[error("Patroni does not answer ({0}), and PostgreSQL's word alone lasts for a while only")]
-    PatroniLost(Failure),
+    /// Patroni does not answer, but the tether does: an open gate stays open for the time given
+    /// (`patroni_loss_grace_seconds`).
+    #[error(
+        "Patroni does not answer ({0}); by SQL alone an open gate stays open for {1:?} at most"
+    )]
+    PatroniLost(Failure, Duration),
     /// Patroni does not answer, but SQL tells all that matters of a replica: it is one, and it streams.
     #[error("Patroni does not answer ({0}); by SQL it is a replica that streams, so it serves")]
     SqlSuffices(Failure),
@@ -135,9 +138,19 @@ pub enum Reason {
     /// The fallback ended: a replica is open again.
     #[error("a replica is open again, the primary need not stand in")]
     FallbackOver,
-    /// The pooler beside it has said nothing yet, or nothing since the member took its role.
-    #[error("nothing heard of PgBouncer on port {port} lately")]
+    /// The pooler has not answered yet, or not since the member took its role; or its last answer
+    /// is too old.
+    #[error("{}", no_answer(*.port, *.for_more_than))]
     PoolerUnheard {
+        /// The pooler's port.
+        port: u16,
+        /// The age of its last answer is above this.
+        for_more_than: Option<Duration>,
+    },
+    /// The pooler is not asked, because the PostgreSQL behind it cannot be used: PgBouncer would
+    /// put off later logins for `server_login_retry`.
+    #[error("PgBouncer on port {port} is not asked until its PostgreSQL can be used again")]
+    PoolerNotAsked {
         /// The pooler's port.
         port: u16,
     },
@@ -150,7 +163,7 @@ pub enum Reason {
         failure: Failure,
     },
     /// The pooler answers, and a session through it comes to nothing.
-    #[error("PgBouncer on port {port} is up and leads nowhere: {failure}")]
+    #[error("PgBouncer on port {port} is up, but opens no session to its PostgreSQL: {failure}")]
     PoolerNowhere {
         /// The pooler's port.
         port: u16,
@@ -240,7 +253,7 @@ codes! {
     Reason::Down(_) => "down",
     Reason::NotRunning(_) => "not_running",
     Reason::PatroniDown(_) => "patroni_down",
-    Reason::PatroniLost(_) => "patroni_lost",
+    Reason::PatroniLost(..) => "patroni_lost",
     Reason::SqlSuffices(_) => "sql_suffices",
     Reason::PatroniSlow { .. } => "patroni_slow",
     Reason::TetherRefused(_) => "tether_refused",
@@ -265,6 +278,7 @@ codes! {
     Reason::Fallback => "fallback",
     Reason::FallbackOver => "fallback_over",
     Reason::PoolerUnheard { .. } => "pooler_unheard",
+    Reason::PoolerNotAsked { .. } => "pooler_not_asked",
     Reason::PoolerDown { .. } => "pooler_down",
     Reason::PoolerNowhere { .. } => "pooler_nowhere",
     Reason::PoolerPutsOff { .. } => "pooler_puts_off",
@@ -288,6 +302,7 @@ impl Reason {
         matches!(
             self,
             Reason::PoolerUnheard { .. }
+                | Reason::PoolerNotAsked { .. }
                 | Reason::PoolerDown { .. }
                 | Reason::PoolerNowhere { .. }
                 | Reason::PoolerPutsOff { .. }
@@ -310,6 +325,13 @@ fn not_leader(leader: &Option<MemberName>, writer: &Option<Writer>) -> String {
             "{member} still takes writes, {leader} holds the leader lock: \
              stop PostgreSQL on {member} unless its Patroni does so in a few seconds"
         ),
+    }
+}
+
+fn no_answer(port: u16, for_more_than: Option<Duration>) -> String {
+    match for_more_than {
+        Some(limit) => format!("no answer from PgBouncer on port {port} for more than {limit:?}"),
+        None => format!("no answer from PgBouncer on port {port} yet"),
     }
 }
 

@@ -160,7 +160,7 @@ impl PoolerView {
             (Ok(PoolerFacts::LeadsNowhere(_)), Some(own)) => led_before
                 .filter(|led_at| heard.asked_at < own.first_asked.max(*led_at) + POOLER_RETRY),
             // Too slow to answer it is still the same that it was.
-            (Ok(_) | Err(Failure::Timeout { .. }), _) => led_before,
+            (Ok(_) | Err(Failure::Timeout { .. } | Failure::Unreachable { .. }), _) => led_before,
             (Err(_), _) => None,
         };
         Some(PoolerView { heard, same_since, wait, led_here })
@@ -481,6 +481,7 @@ impl Fact {
             failure,
             Some(
                 Failure::Timeout { .. }
+                    | Failure::Unreachable { .. }
                     | Failure::Late { .. }
                     | Failure::Network(_)
                     | Failure::Unresolved(_)

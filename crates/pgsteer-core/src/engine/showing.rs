@@ -208,7 +208,7 @@ impl Engine {
 
     fn is_patroni_lost(&self, name: &MemberName) -> bool {
         let trust = self.standings.get(name).map(|standing| &standing.trust);
-        matches!(trust, Some(Trust::AsItWas(Reason::PatroniLost(_))))
+        matches!(trust, Some(Trust::AsItWas(Reason::PatroniLost(..))))
     }
 
     /// What the Snapshot shows of the cluster's identity.

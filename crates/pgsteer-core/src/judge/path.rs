@@ -79,7 +79,10 @@ pub fn path(
     rules: &Rules,
     now: Moment,
 ) -> Path {
-    let awaited = || Path::Awaited(Reason::PoolerUnheard { port });
+    if role == Role::Unknown && rules.has_tether {
+        return Path::Wrong(Reason::PoolerNotAsked { port });
+    }
+    let awaited = || Path::Awaited(Reason::PoolerUnheard { port, for_more_than: None });
     let wrong = |reason| match member.view.pooler_asked_at(port) < Some(role_since) {
         true => awaited(),
         false => Path::Wrong(reason),
@@ -92,7 +95,10 @@ pub fn path(
             let was_over = |asked_at| asked_at + rules.freshness.pooler <= role_since;
             match member.view.pooler_asked_at(port).is_none_or(was_over) {
                 true => awaited(),
-                false => Path::Wrong(Reason::PoolerUnheard { port }),
+                false => Path::Wrong(Reason::PoolerUnheard {
+                    port,
+                    for_more_than: Some(rules.freshness.pooler),
+                }),
             }
         }
         // This is about the pooler itself, whatever its server is.

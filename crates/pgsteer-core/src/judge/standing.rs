@@ -390,7 +390,10 @@ impl<'a> Bench<'a> {
 
     fn trust_without_patroni(&self, lost: Word<'_, PatroniFacts>) -> Trust {
         match lost {
-            Word::Failed(failure) => Trust::AsItWas(lost_patroni(failure, Reason::PatroniLost)),
+            Word::Failed(failure) => {
+                let lost = |failure| Reason::PatroniLost(failure, self.rules.patroni_loss_grace);
+                Trust::AsItWas(lost_patroni(failure, lost))
+            }
             Word::Expired => Trust::AsItWas(Reason::Silent(self.rules.freshness.patroni)),
             Word::Unheard | Word::Said(_) => Trust::Refused(Reason::Unheard),
         }
@@ -398,7 +401,7 @@ impl<'a> Bench<'a> {
 }
 
 /// The reason of a Patroni that does not answer, or answers as another member.
-fn lost_patroni(failure: &Failure, silent: fn(Failure) -> Reason) -> Reason {
+fn lost_patroni(failure: &Failure, silent: impl Fn(Failure) -> Reason) -> Reason {
     match failure {
         Failure::OtherMember { name, .. } => Reason::OtherMember(name.clone()),
         failure => silent(failure.clone()),

@@ -331,7 +331,9 @@ impl<'a> Oracle<'a> {
     fn pooler_may_be_put_off(&self, name: &MemberName) -> bool {
         let of_pooler = |fact: &Fact| match fact {
             Fact::Pooler { said: Ok(PoolerFacts::Leads { .. }), .. } => true,
-            Fact::Pooler { said: Err(failure), .. } => !matches!(failure, Failure::Timeout { .. }),
+            Fact::Pooler { said: Err(failure), .. } => {
+                !matches!(failure, Failure::Timeout { .. } | Failure::Unreachable { .. })
+            }
             _ => false,
         };
         let Some(last) = self.newest(name, of_pooler) else { return false };
@@ -403,7 +405,7 @@ impl<'a> Oracle<'a> {
             | Fact::Tether(Err(failure))
             | Fact::NewSessions(Err(failure))
             | Fact::Pooler { said: Err(failure), .. } => {
-                !matches!(failure, Failure::Timeout { .. })
+                !matches!(failure, Failure::Timeout { .. } | Failure::Unreachable { .. })
             }
             Fact::PatroniLate(_) => false,
             _ => true,

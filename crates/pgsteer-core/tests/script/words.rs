@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use pgsteer_core::claim::{
     Fact, Failure, Found, News, Order, PatroniFacts, PoolerFacts, Progress, Role, ServerStart,
-    Standby, TetherFacts, Unlisted,
+    Speaker, Standby, TetherFacts, Unlisted,
 };
 use pgsteer_core::config::{ClusterConfig, Membership, OnPromotion, PoolerDown, ServiceConfig};
 use pgsteer_core::identity::{About, Identity, Memory, Remembered};
@@ -188,6 +188,10 @@ fn failure(name: &MemberName, source: Source, kind: &str) -> Result<Failure, Str
         _ => 5432,
     };
     let peer: Arc<str> = Arc::from(format!("{name}:{port}"));
+    let speaker = match source {
+        Source::Pooler => Speaker::pgbouncer(peer.clone()),
+        _ => Speaker::postgres(peer.clone()),
+    };
     let message = |sqlstate: &str| {
         Arc::from(match sqlstate {
             "28P01" => "password authentication failed for user \"pgcheck\"",
@@ -201,6 +205,7 @@ fn failure(name: &MemberName, source: Source, kind: &str) -> Result<Failure, Str
     Ok(match kind.split_once(':').unwrap_or((kind, "")) {
         ("refused", _) => Failure::Refused(peer),
         ("timeout", _) => Failure::Timeout { peer, limit: ANSWER_TIMEOUT },
+        ("unreachable", _) => Failure::Unreachable { peer, limit: ANSWER_TIMEOUT },
         ("closed", _) => Failure::Closed(peer),
         ("network", _) => Failure::Network(Arc::from("no route to host")),
         ("too_large", _) => Failure::TooLarge { peer, bytes_max: 1_048_576 },
@@ -208,10 +213,10 @@ fn failure(name: &MemberName, source: Source, kind: &str) -> Result<Failure, Str
         ("tls", _) => Failure::Tls(Arc::from("certificate has expired")),
         ("unresolved", _) => Failure::Unresolved(Arc::from(name.as_str())),
         ("login", code) => {
-            Failure::LoginRefused { sqlstate: Arc::from(code), message: message(code) }
+            Failure::LoginRefused { by: speaker, sqlstate: Arc::from(code), message: message(code) }
         }
         ("unavailable", code) => {
-            Failure::Unavailable { sqlstate: Arc::from(code), message: message(code) }
+            Failure::Unavailable { by: speaker, sqlstate: Arc::from(code), message: message(code) }
         }
         _ => return Err(format!("nothing fails like this: {kind}")),
     })

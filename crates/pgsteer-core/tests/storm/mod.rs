@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pgsteer_core::claim::{
     Claim, Fact, Failure, Found, News, Notice, Order, PatroniFacts, PoolerFacts, Progress, Report,
-    Role, ServerStart, TagFlags, Tags, TetherFacts, Topology,
+    Role, ServerStart, Speaker, TagFlags, Tags, TetherFacts, Topology,
 };
 use pgsteer_core::config::{Config, Membership, PoolerDown, SplitBrain};
 use pgsteer_core::engine::Engine;
@@ -209,7 +209,12 @@ fn failure() -> impl Strategy<Value = Failure> {
         Just(Failure::Refused(peer())),
         Just(Failure::Closed(peer())),
         Just(Failure::Timeout { peer: peer(), limit: cluster::ANSWER_TIMEOUT }),
-        Just(Failure::LoginRefused { sqlstate: Arc::from("53300"), message: Arc::from("full") }),
+        Just(Failure::Unreachable { peer: peer(), limit: cluster::ANSWER_TIMEOUT }),
+        Just(Failure::LoginRefused {
+            by: Speaker::postgres(peer()),
+            sqlstate: Arc::from("53300"),
+            message: Arc::from("full")
+        }),
     ]
 }
 

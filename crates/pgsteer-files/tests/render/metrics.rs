@@ -41,7 +41,8 @@ fn asked(query: &str) -> Vec<&str> {
 /// The labels in braces, as `service` of `{service="write"}`, and those behind `by`.
 fn selected(query: &str) -> Vec<&str> {
     let in_braces = query.split('{').skip(1).filter_map(|it| it.split('}').next());
-    let matched = in_braces.flat_map(|it| it.split(',')).filter_map(|it| it.split('=').next());
+    let matched =
+        in_braces.flat_map(|it| it.split(',')).filter_map(|it| it.split(['!', '=']).next());
     let behind_by = query.split("by (").skip(1).filter_map(|it| it.split(')').next());
     matched.chain(behind_by.flat_map(|it| it.split(','))).map(str::trim).collect()
 }

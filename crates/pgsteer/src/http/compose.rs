@@ -280,7 +280,7 @@ mod tests {
             post: Post::Pooled(Role::Primary),
             member: MemberName::new("n1").unwrap(),
             now: gate::GateState::Shut,
-            reason: Some(Reason::PoolerUnheard { port: 6432 }),
+            reason: Some(Reason::PoolerUnheard { port: 6432, for_more_than: None }),
         };
         let shown = event(&event::Event { at: Moment::START, kind }, &sample::now());
         assert_eq!((shown.member.as_deref(), shown.service), (Some("n1"), None));

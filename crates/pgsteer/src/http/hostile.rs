@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgsteer_core::claim::{Claim, Fact, Failure, Report, Topology, Unlisted};
+use pgsteer_core::claim::{Claim, Fact, Failure, Report, Speaker, Topology, Unlisted};
 use pgsteer_core::config::{Config, file};
 use pgsteer_core::engine::Engine;
 use pgsteer_core::snapshot::Snapshot;
@@ -86,7 +86,11 @@ fn refused(text: &str) -> Failure {
     let body = format!("SFATAL\0C{}\0M{}\0\0", text.replace('\0', ""), text.replace('\0', ""));
     let (sqlstate, message) = read_error(body.as_bytes());
     assert!(sqlstate.len() <= 800 && message.len() <= 800, "at most 200 characters");
-    Failure::LoginRefused { sqlstate: sqlstate.into(), message: message.into() }
+    Failure::LoginRefused {
+        by: Speaker::postgres("n1:5432"),
+        sqlstate: sqlstate.into(),
+        message: message.into(),
+    }
 }
 
 /// All that pgsteer shows of `snapshot`.

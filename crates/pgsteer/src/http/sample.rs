@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, UNIX_EPOCH};
 
-use pgsteer_core::claim::{Failure, Role, Tags};
+use pgsteer_core::claim::{Failure, Role, Speaker, Tags};
 use pgsteer_core::engine::MembersFrom;
 use pgsteer_core::event::{Event, EventKind};
 use pgsteer_core::gate::{Gate, GateState, Note, Sessions, Way};
@@ -108,6 +108,7 @@ fn service(name: &str) -> ServiceName {
 
 fn refused() -> Failure {
     Failure::Unavailable {
+        by: Speaker::postgres("10.0.0.11:5432"),
         sqlstate: Arc::from("57P01"),
         message: Arc::from("terminating\nconnection \"now\"\u{1b}[31m"),
     }
@@ -197,7 +198,10 @@ fn write() -> ServiceState {
 }
 
 fn read() -> ServiceState {
-    let lost = Reason::PatroniLost(Failure::Refused(Arc::from("http://fd00::12:8008")));
+    let lost = Reason::PatroniLost(
+        Failure::Refused(Arc::from("http://fd00::12:8008")),
+        Duration::from_secs(60),
+    );
     let gates = [
         (member("n1"), Gate::Probation { since: at(3_725_200) }),
         (

@@ -30,7 +30,7 @@ pub async fn connect(
     let addresses: Vec<SocketAddr> =
         addresses.iter().map(|address| SocketAddr::new(*address, port)).collect();
     let failed = |err: io::Error| match err.kind() {
-        ErrorKind::TimedOut => timed_out(peer, limit),
+        ErrorKind::TimedOut => Failure::Unreachable { peer: peer.clone(), limit },
         _ => failure(&err, peer),
     };
     let stream = crate::dial::connect(&addresses, limit).await.map_err(failed)?;
@@ -77,6 +77,9 @@ pub fn failure(err: &io::Error, peer: &Arc<str>) -> Failure {
         | ErrorKind::BrokenPipe
         | ErrorKind::UnexpectedEof
         | ErrorKind::WriteZero => Failure::Closed(peer.clone()),
+        ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => Failure::Network(Arc::from(
+            format!("no route to {peer}: its host or network is down, or a firewall rejects it"),
+        )),
         _ => Failure::Network(Arc::from(format!("{peer}: {err}"))),
     }
 }

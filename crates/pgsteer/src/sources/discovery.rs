@@ -308,7 +308,8 @@ async fn ask(http: &Client, base: &Base) -> Answered {
 
 async fn ask_for_itself(http: &Client, base: &Base) -> Result<About, Failure> {
     const PATH: &str = "/patroni";
-    let answer = http.get(base, &[], PATH).await.map_err(|failure| at(base, PATH, failure))?;
+    let answer = http.get_or_name(base, &[], PATH).await;
+    let answer = answer.map_err(|failure| at(base, PATH, failure))?;
     // Patroni answers 503 here where PostgreSQL does not run.
     let facts = parse_status(false, &answer.body).map_err(|bad| {
         let how = format!("status {}, {bad}", answer.status);
@@ -319,7 +320,15 @@ async fn ask_for_itself(http: &Client, base: &Base) -> Result<About, Failure> {
 
 async fn ask_for_list(http: &Client, base: &Base) -> Result<Told, Failure> {
     const PATH: &str = "/cluster";
-    let answer = http.get(base, &[], PATH).await.map_err(|failure| at(base, PATH, failure))?;
+    let answer = http.get(base, &[], PATH).await.map_err(|failure| match failure {
+        // Patroni's handler ends by an exception where it cannot read the DCS.
+        Failure::Closed(_) => Failure::Network(Arc::from(format!(
+            "{}{PATH} closed the connection without an answer; Patroni does so while it cannot read \
+             its DCS (etcd, Consul, ...)",
+            base.url()
+        ))),
+        failure => at(base, PATH, failure),
+    })?;
     if answer.status != 200 {
         let how = format!("status {}, `{}`", answer.status, excerpt(&answer.body));
         return Err(unlike(base, PATH, &how));
@@ -336,6 +345,7 @@ fn at(base: &Base, path: &str, failure: Failure) -> Failure {
         Failure::Refused(_) => Failure::Refused(peer),
         Failure::Closed(_) => Failure::Closed(peer),
         Failure::Timeout { limit, .. } => Failure::Timeout { peer, limit },
+        Failure::Unreachable { limit, .. } => Failure::Unreachable { peer, limit },
         Failure::TooLarge { bytes_max, .. } => Failure::TooLarge { peer, bytes_max },
         other => other,
     }
@@ -444,7 +454,9 @@ mod tests {
         let _task = Task::spawn(discovery.run());
         let Some(Report::Unlisted(unlisted)) = reports.recv().await else { panic!() };
         assert_eq!(unlisted.asked, *url.url());
-        assert_eq!(unlisted.failure, Failure::Closed(Arc::from(format!("{}/cluster", url.url()))));
+        let sentence = unlisted.failure.to_string();
+        let path = format!("{}/cluster closed the connection", url.url());
+        assert!(sentence.starts_with(&path) && sentence.contains("its DCS"), "{sentence}");
         let about = unlisted.about.unwrap();
         assert_eq!(about.identity.scope.as_deref(), Some("demo"));
         loop {

@@ -23,6 +23,7 @@ use pgsteer_core::claim::Failure;
 use pgsteer_core::config::Verify;
 use rustls::ClientConfig;
 use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -45,6 +46,9 @@ const LINE_BYTES_MAX: usize = 1024 * 1024;
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 const KEEPALIVE_PROBES: u32 = 3;
+
+/// How long a server that closed the connection is looked at.
+const LOOK_LIMIT: Duration = Duration::from_millis(250);
 
 /// What is trusted unless files say otherwise.
 const SYSTEM: Trust<'static> = Trust { verify: Verify::Full, ca_file: None };
@@ -161,6 +165,35 @@ impl Client {
         let request = request.body(Full::default());
         let addresses = addresses(base, known).await?;
         self.within_limit(base, self.exchange(base, &addresses, request)).await
+    }
+
+    /// As [`Client::get`]. If the server closes the connection without an answer, it is asked whether
+    /// it speaks PostgreSQL's protocol: the two ports of a member are easily taken for each other.
+    pub async fn get_or_name(
+        &self,
+        base: &Base,
+        known: &[IpAddr],
+        path: &str,
+    ) -> Result<Answer, Failure> {
+        let failure = match self.get(base, known, path).await {
+            Err(failure @ Failure::Closed(_)) => failure,
+            other => return other,
+        };
+        let limit = self.connect_limit.min(LOOK_LIMIT);
+        let looking = async {
+            let addresses = addresses(base, known).await.ok()?;
+            let port = base.endpoint().port();
+            let stream = dial::connect(&addresses, port, base.url(), limit).await.ok()?;
+            speaks_postgresql(stream).await.ok()
+        };
+        match tokio::time::timeout(limit, looking).await {
+            Ok(Some(true)) => Err(Failure::Malformed(Arc::from(format!(
+                "{} answers as PostgreSQL or PgBouncer: give the port of Patroni's REST API there \
+                 (8008 unless it was changed)",
+                base.url()
+            )))),
+            Ok(_) | Err(_) => Err(failure),
+        }
     }
 
     /// Posts a question as JSON to `path` below `base`. `token` tells who asks.
@@ -327,6 +360,12 @@ fn addressed(
     let host = HeaderValue::from_str(&base.endpoint().to_string());
     request.headers_mut().insert(HOST, host.map_err(|err| wrong(err.into()))?);
     Ok(request)
+}
+
+/// An SSLRequest (PostgreSQL documentation, "SSL Session Encryption"), which is answered by one byte.
+async fn speaks_postgresql(mut stream: TcpStream) -> io::Result<bool> {
+    stream.write_all(&[0, 0, 0, 8, 4, 210, 22, 47]).await?;
+    Ok(matches!(stream.read_u8().await?, b'S' | b'N'))
 }
 
 async fn whole(body: Incoming, base: &Base) -> Result<Bytes, Failure> {

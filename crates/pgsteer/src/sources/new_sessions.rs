@@ -55,7 +55,7 @@ async fn until_accepted(
         let said = login.knock(&postgres, &addresses).await;
         match &said {
             // A lost packet must not shut the gate of a healthy member.
-            Err(Failure::Timeout { .. }) if !timed_out_before => {
+            Err(Failure::Timeout { .. } | Failure::Unreachable { .. }) if !timed_out_before => {
                 timed_out_before = true;
                 continue;
             }

@@ -99,7 +99,7 @@ async fn question(http: &Client, url: &str, ask: &Ask) -> (Instant, Result<Patro
         Ok(base) => base,
         Err(why) => return (started, Err(Failure::Malformed(Arc::from(why)))),
     };
-    match http.get(&base, known(&base, ask), "/primary").await {
+    match http.get_or_name(&base, known(&base, ask), "/primary").await {
         Ok(answer) => (answer.asked, read(&base, &answer)),
         Err(failure) => (started, Err(failure)),
     }
@@ -164,7 +164,7 @@ mod tests {
     use pgsteer_core::claim::{Report, Role};
     use pgsteer_core::names::{Endpoint, MemberName};
     use pgsteer_core::plan::Pace;
-    use tokio::io::AsyncWriteExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::sync::{mpsc, watch};
 
     use super::*;
@@ -234,6 +234,24 @@ mod tests {
         })
         .await;
         assert_eq!(asked(address).await.unwrap().role, Role::Primary);
+    }
+
+    /// PostgreSQL closes a connection that begins with anything but a startup packet.
+    #[tokio::test]
+    async fn postgresqls_port_in_place_of_patronis_is_called_so() {
+        let address = fake::server(|mut stream, _| async move {
+            let mut first = [0; 8];
+            let _ = stream.read_exact(&mut first).await;
+            if first == [0, 0, 0, 8, 4, 210, 22, 47] {
+                let _ = stream.write_all(b"N").await;
+            }
+        })
+        .await;
+        let sentence = asked(address).await.unwrap_err().to_string();
+        let what = format!("http://{address} answers as PostgreSQL or PgBouncer: give the port");
+        assert!(sentence.starts_with(&what), "{sentence}");
+        let closes = fake::server(|stream, _| async move { drop(stream) }).await;
+        assert!(matches!(asked(closes).await, Err(Failure::Closed(_))));
     }
 
     #[tokio::test]

@@ -16,7 +16,7 @@ use postgres_protocol::message::frontend;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
-use super::wire::{Connection, Refusal};
+use super::wire::Connection;
 use crate::sources::secret::Secret;
 
 /// The most SCRAM iterations that a server may ask for. PostgreSQL has 4,096 unless
@@ -65,7 +65,7 @@ impl Authentication<'_> {
                     connection.send(|buf| frontend::password_message(hash.as_bytes(), buf)).await?;
                 }
                 Message::AuthenticationSasl(body) => self.scram(connection, &body).await?,
-                Message::ErrorResponse(body) => return Err(Refusal::of(&body).into()),
+                Message::ErrorResponse(body) => return Err(connection.refused(&body)),
                 Message::NoticeResponse(_) => {
                     answer = connection.receive().await?;
                     continue;
@@ -106,7 +106,7 @@ impl Authentication<'_> {
                     .await
                     .map_err(|err| connection.nonsense(&err.to_string()))?
             }
-            Message::ErrorResponse(body) => return Err(Refusal::of(&body).into()),
+            Message::ErrorResponse(body) => return Err(connection.refused(&body)),
             _ => return Err(connection.nonsense("SCRAM without its second step")),
         };
         connection.send(|buf| frontend::sasl_response(scram.message(), buf)).await?;
@@ -114,7 +114,7 @@ impl Authentication<'_> {
             Message::AuthenticationSaslFinal(body) => scram
                 .finish(body.data())
                 .map_err(|_| connection.nonsense("its proof of knowing the password is wrong")),
-            Message::ErrorResponse(body) => Err(Refusal::of(&body).into()),
+            Message::ErrorResponse(body) => Err(connection.refused(&body)),
             _ => Err(connection.nonsense("SCRAM without its last step")),
         }
     }

@@ -102,7 +102,10 @@ impl Fresh {
             let (asked, kind, result) = (*asked, *kind, attempt.await);
             self.attempt = None;
             match result {
-                Err(Missed { failure: Failure::Timeout { .. }, .. }) if !self.timed_out_before => {
+                Err(Missed {
+                    failure: Failure::Timeout { .. } | Failure::Unreachable { .. },
+                    ..
+                }) if !self.timed_out_before => {
                     self.timed_out_before = true;
                 }
                 result => {

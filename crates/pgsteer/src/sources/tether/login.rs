@@ -18,7 +18,7 @@ use tokio_rustls::TlsConnector;
 
 use super::authentication::Authentication;
 use super::session::Session;
-use super::wire::{Connection, Refusal, nonsense};
+use super::wire::{Connection, END_OF_LINE, http, is_http, nonsense};
 use crate::sources::dial::{self, Transport};
 use crate::sources::secret::Secret;
 use crate::tls::{self, Trust};
@@ -181,7 +181,7 @@ impl Login {
         let deadline = tokio::time::Instant::now() + self.limit;
         let looking = async {
             let mut stream = dial::connect(addresses, postgres.port(), &peer, self.limit).await?;
-            ask_for_tls(&mut stream, &peer).await
+            ask_for_tls(&mut stream, &peer, self.late()).await
         };
         self.within(deadline, &peer, looking).await.map(drop)
     }
@@ -193,6 +193,11 @@ impl Login {
         let deadline = tokio::time::Instant::now() + self.limit;
         let knocking = self.knocked(postgres, addresses, &peer);
         self.within(deadline, &peer, knocking).await.map(drop)
+    }
+
+    /// When nine tenths of the limit are over, counted from now.
+    fn late(&self) -> tokio::time::Instant {
+        tokio::time::Instant::now() + self.limit * 9 / 10
     }
 
     async fn within<T>(
@@ -229,9 +234,9 @@ impl Login {
             ("client_encoding", "UTF8"),
         ];
         connection.send(|buf| frontend::startup_message(parameters, buf)).await?;
-        let answer = connection.receive().await?;
+        let answer = connection.receive_or_end_line(self.late()).await?;
         if let Message::ErrorResponse(body) = &answer {
-            let failure = Failure::from(Refusal::of(body));
+            let failure = connection.refused(body);
             if matches!(failure, Failure::Unavailable { .. }) {
                 return Err(failure);
             }
@@ -243,7 +248,13 @@ impl Login {
         let Knocked { asked, mut connection, answer } = knocked;
         let Login { user, password, require_auth, .. } = self;
         let authentication = Authentication { user, password: password.as_ref(), require_auth };
-        authentication.run(&mut connection, answer).await?;
+        let authenticated = authentication.run(&mut connection, answer).await;
+        authenticated.map_err(|failure| match failure {
+            Failure::LoginDeclined(why) => {
+                Failure::LoginDeclined(Arc::from(format!("{}: {why}", connection.peer())))
+            }
+            other => other,
+        })?;
         let reported = welcome(&mut connection).await?;
         Ok(LoggedIn { asked, session: Session::new(connection, &reported) })
     }
@@ -262,10 +273,11 @@ impl Login {
         let refused = |why: &str| Failure::Tls(Arc::from(format!("{peer}: {why}")));
         // Not one byte more than the answer is read: whatever came behind it unencrypted
         // would have been slipped in, and the handshake fails on it.
-        match ask_for_tls(&mut stream, peer).await? {
+        match ask_for_tls(&mut stream, peer, self.late()).await? {
             TLS_OFFERED => {}
             TLS_NOT_OFFERED if is_needed => return Err(refused("the server offers none")),
             TLS_NOT_OFFERED => return Ok(Box::new(stream)),
+            other if is_http(&[other]) => return Err(http(peer)),
             other => {
                 let how = format!("`{}` to a request for TLS", other.escape_ascii());
                 return Err(nonsense(peer, &how));
@@ -284,11 +296,21 @@ impl Login {
     }
 }
 
-async fn ask_for_tls(stream: &mut TcpStream, peer: &Arc<str>) -> Result<u8, Failure> {
+/// Asks for TLS. If there is no answer by `late`, a server for HTTP is made to answer, which would
+/// wait for the end of a line; PostgreSQL would not have been done with the login in time.
+async fn ask_for_tls(
+    stream: &mut TcpStream,
+    peer: &Arc<str>,
+    late: tokio::time::Instant,
+) -> Result<u8, Failure> {
     let mut request = bytes::BytesMut::new();
     frontend::ssl_request(&mut request);
     let asking = async {
         stream.write_all(&request).await?;
+        if let Ok(answer) = tokio::time::timeout_at(late, stream.read_u8()).await {
+            return answer;
+        }
+        stream.write_all(END_OF_LINE).await?;
         stream.read_u8().await
     };
     asking.await.map_err(|err| dial::failure(&err, peer))
@@ -308,7 +330,7 @@ async fn welcome(connection: &mut Connection) -> Result<BTreeMap<String, String>
                 }
             }
             Message::BackendKeyData(_) | Message::NoticeResponse(_) => {}
-            Message::ErrorResponse(body) => return Err(Refusal::of(&body).into()),
+            Message::ErrorResponse(body) => return Err(connection.refused(&body)),
             _ => return Err(connection.nonsense("no end of the login")),
         }
     }

@@ -98,7 +98,8 @@ impl Session {
         match self.recovery {
             Recovery::Reported(_) => self.sync().await,
             Recovery::Asked => {
-                let row = self.query(progress::RECOVERY).await??;
+                let row = self.query(progress::RECOVERY).await?;
+                let row = row.map_err(|refusal| self.connection.failed(refusal))?;
                 // Through a pooler each answer may come from another server.
                 self.started_at = progress::started_at(&row);
                 match row.first().and_then(progress::is_true) {
@@ -153,7 +154,7 @@ impl Session {
                     }
                 }
                 Message::NoticeResponse(_) | Message::NotificationResponse(_) => {}
-                Message::ErrorResponse(body) => return Err(Refusal::of(&body).into()),
+                Message::ErrorResponse(body) => return Err(self.connection.refused(&body)),
                 _ => return Err(self.connection.nonsense("an answer without a question")),
             }
         }
@@ -172,7 +173,7 @@ impl Session {
             })
             .await?;
         if let Some(refusal) = self.rest().await?.refusal {
-            return Err(refusal.into());
+            return Err(self.connection.failed(refusal));
         }
         match self.recovery {
             Recovery::Reported(in_recovery) => Ok(self.facts(in_recovery)),
@@ -207,7 +208,7 @@ impl Session {
                 Message::ErrorResponse(body) => {
                     let refusal = Refusal::of(&body);
                     if refusal.is_fatal {
-                        return Err(refusal.into());
+                        return Err(self.connection.failed(refusal));
                     }
                     rest.refusal = Some(refusal);
                 }

@@ -90,7 +90,9 @@ impl Subject {
     pub fn failure(self, failure: Failure, stage: Stage) -> Fact {
         match self {
             Subject::Server => Fact::Tether(Err(failure)),
-            Subject::Pooler { port } => Fact::Pooler { port, said: of_pooler(failure, stage) },
+            Subject::Pooler { port } => {
+                Fact::Pooler { port, said: of_pooler(failure.of_pgbouncer(), stage) }
+            }
         }
     }
 
@@ -142,14 +144,28 @@ fn of_pooler(failure: Failure, stage: Stage) -> Result<PoolerFacts, Failure> {
 /// same SQLSTATE. Only its words tell that it has no server to lead to.
 fn of_refused(failure: Failure) -> PoolerFacts {
     match &failure {
-        Failure::LoginRefused { message, .. } if has_waited_in_vain(message) => {
-            PoolerFacts::Busy(Failure::Network(message.clone()))
-        }
-        Failure::LoginRefused { message, .. } if has_no_server(message) => {
-            PoolerFacts::LeadsNowhere(Failure::Network(message.clone()))
+        Failure::LoginRefused { by, sqlstate, message } => {
+            let unavailable = || Failure::Unavailable {
+                by: by.clone(),
+                sqlstate: sqlstate.clone(),
+                message: message.clone(),
+            };
+            if has_waited_in_vain(message) {
+                PoolerFacts::Busy(unavailable())
+            } else if has_no_server(message) || is_system_error(sqlstate) {
+                PoolerFacts::LeadsNowhere(unavailable())
+            } else {
+                PoolerFacts::RefusesLogin(failure)
+            }
         }
         _ => PoolerFacts::RefusesLogin(failure),
     }
+}
+
+/// The class of SQLSTATEs for errors outside of PostgreSQL, as a connection to it that failed. That of
+/// connections (08) does not tell: PgBouncer gives 08P01 to nearly all of its errors.
+fn is_system_error(sqlstate: &str) -> bool {
+    sqlstate.starts_with("58")
 }
 
 /// Its words for that, in all versions (1.18: `src/objects.c`, `src/janitor.c`, `src/server.c`). A
@@ -182,10 +198,18 @@ fn has_waited_in_vain(message: &str) -> bool {
 mod tests {
     use std::sync::Arc;
 
+    use pgsteer_core::claim::Speaker;
+
     use super::*;
 
     fn refused(message: &str) -> Failure {
-        Failure::LoginRefused { sqlstate: Arc::from("08P01"), message: Arc::from(message) }
+        let by = Speaker::pgbouncer("n1:6432");
+        Failure::LoginRefused { by, sqlstate: Arc::from("08P01"), message: Arc::from(message) }
+    }
+
+    fn unavailable(message: &str) -> Failure {
+        let by = Speaker::pgbouncer("n1:6432");
+        Failure::Unavailable { by, sqlstate: Arc::from("08P01"), message: Arc::from(message) }
     }
 
     #[test]
@@ -198,7 +222,7 @@ mod tests {
             "server conn crashed?",
         ] {
             let said = of_pooler(refused(message), Stage::Entering);
-            let nowhere = PoolerFacts::LeadsNowhere(Failure::Network(Arc::from(message)));
+            let nowhere = PoolerFacts::LeadsNowhere(unavailable(message));
             assert_eq!(said, Ok(nowhere));
         }
         for message in [
@@ -223,8 +247,7 @@ mod tests {
         assert_eq!(of_pooler(timeout.clone(), Stage::Entering), Ok(nowhere));
         assert_eq!(of_pooler(timeout.clone(), Stage::Knocking), Err(timeout));
         let said = of_pooler(refused("query_wait_timeout"), Stage::Kept);
-        let words = Failure::Network(Arc::from("query_wait_timeout"));
-        assert_eq!(said, Ok(PoolerFacts::Busy(words)));
+        assert_eq!(said, Ok(PoolerFacts::Busy(unavailable("query_wait_timeout"))));
     }
 
     #[test]

@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use fallible_iterator::FallibleIterator;
-use pgsteer_core::claim::Failure;
+use pgsteer_core::claim::{Failure, Speaker};
 use pgsteer_core::text::clean;
 use pgsteer_wire::error::sqlstate;
 use pgsteer_wire::excerpt::excerpt;
 use postgres_protocol::message::backend::{ErrorResponseBody, Header, Message};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{Instant, timeout_at};
 
 use crate::sources::dial::{self, Transport};
 
@@ -66,6 +67,17 @@ impl Connection {
         }
     }
 
+    /// The next message, as [`Connection::receive`]. If none has come by `late`, a server for HTTP is
+    /// made to answer, which would wait for the end of a line.
+    pub async fn receive_or_end_line(&mut self, late: Instant) -> Result<Message, Failure> {
+        if let Ok(received) = timeout_at(late, self.receive()).await {
+            return received;
+        }
+        let written = self.transport.write_all(END_OF_LINE).await;
+        written.map_err(|err| dial::failure(&err, &self.peer))?;
+        self.receive().await
+    }
+
     /// Says goodbye. The server would notice anyway; this spares it a line in its log.
     pub async fn close(mut self) {
         let goodbye = self.send(|buf| {
@@ -79,6 +91,16 @@ impl Connection {
     /// Who is at the other end, as `HOST:PORT`.
     pub fn peer(&self) -> &str {
         &self.peer
+    }
+
+    /// The failure that an ErrorResponse of the peer is.
+    pub fn refused(&self, body: &ErrorResponseBody) -> Failure {
+        self.failed(Refusal::of(body))
+    }
+
+    /// The failure that a refusal of the peer is.
+    pub fn failed(&self, refusal: Refusal) -> Failure {
+        refusal.of_server(self.peer.clone())
     }
 
     /// The peer answers, but not as PostgreSQL does.
@@ -103,8 +125,28 @@ impl Connection {
     }
 
     fn garbage(&self, err: &dyn fmt::Display) -> Failure {
+        if is_http(&self.incoming) {
+            return http(&self.peer);
+        }
         self.nonsense(&format!("{err}, `{}`", excerpt(&self.incoming)))
     }
+}
+
+/// Ends a line of HTTP. A server for HTTP waits for it before it answers what is no request.
+pub const END_OF_LINE: &[u8] = b"\r\n\r\n";
+
+/// `bytes` are the beginning of an answer of HTTP; of the old 0.9, as Python's server sends it to
+/// what is no request, the page itself.
+pub fn is_http(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"H") || bytes.starts_with(b"<")
+}
+
+/// `peer` is a server for HTTP.
+pub fn http(peer: &Arc<str>) -> Failure {
+    Failure::Malformed(Arc::from(format!(
+        "{peer} answers as an HTTP server: give the port of PostgreSQL or PgBouncer there, not that of \
+         Patroni's REST API"
+    )))
 }
 
 /// `peer` answers, but not as PostgreSQL does.
@@ -148,15 +190,17 @@ impl fmt::Display for Refusal {
     }
 }
 
-impl From<Refusal> for Failure {
-    fn from(refusal: Refusal) -> Failure {
-        let state = Arc::from(refusal.sqlstate);
-        let message = Arc::from(refusal.message);
+impl Refusal {
+    /// The failure that it is, of the server at `HOST:PORT`.
+    pub fn of_server(self, at: Arc<str>) -> Failure {
+        let by = Speaker::postgres(at);
+        let state = Arc::from(self.sqlstate);
+        let message = Arc::from(self.message);
         match &*state {
             sqlstate::ADMIN_SHUTDOWN | sqlstate::CRASH_SHUTDOWN | sqlstate::CANNOT_CONNECT_NOW => {
-                Failure::Unavailable { sqlstate: state, message }
+                Failure::Unavailable { by, sqlstate: state, message }
             }
-            _ => Failure::LoginRefused { sqlstate: state, message },
+            _ => Failure::LoginRefused { by, sqlstate: state, message },
         }
     }
 }

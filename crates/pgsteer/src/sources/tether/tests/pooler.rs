@@ -96,7 +96,10 @@ async fn a_pooler_that_lets_nobody_through_is_up_and_leads_nowhere() {
         fake::write(&mut stream, &fake::error("FATAL", "08P01", words)).await;
     });
     let said = Rig::at_pooler(failing.await, 5).of_pooler().await;
-    assert!(matches!(said, Ok(PoolerFacts::LeadsNowhere(Failure::Network(_)))), "{said:?}");
+    let Ok(PoolerFacts::LeadsNowhere(failure)) = said else { panic!("{said:?}") };
+    let sentence = failure.to_string();
+    assert!(sentence.starts_with("PgBouncer at 127.0.0.1:"), "{sentence}");
+    assert!(sentence.contains(" reports: server login has been failing"), "{sentence}");
 }
 
 #[tokio::test]
@@ -126,7 +129,10 @@ async fn a_pooler_that_lets_in_and_then_fails_the_question_is_logged_once() {
 async fn a_pooler_that_refuses_the_login_is_up_and_one_that_says_nothing_is_not() {
     let refused = fake::error("FATAL", "08P01", "no such user: pgcheck");
     let said = Rig::at_pooler(fake::answering_login(refused).await, 5).of_pooler().await;
-    assert!(matches!(said, Ok(PoolerFacts::RefusesLogin(_))), "{said:?}");
+    let Ok(PoolerFacts::RefusesLogin(failure)) = said else { panic!("{said:?}") };
+    let sentence = failure.to_string();
+    assert!(sentence.starts_with("PgBouncer at 127.0.0.1:"), "{sentence}");
+    assert!(sentence.contains(" refuses the check login: no such user"), "{sentence}");
     let starting = fake::error("FATAL", "57P03", "the database system is starting up");
     let said = Rig::at_pooler(fake::answering_login(starting).await, 5).of_pooler().await;
     assert!(matches!(said, Err(Failure::Unavailable { .. })), "{said:?}");

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use tokio::io::AsyncReadExt;
 
 use pgsteer_core::claim::{Claim, Fact, Failure, Report, ServerStart, TetherFacts};
 use pgsteer_core::names::Endpoint;
@@ -122,8 +123,7 @@ async fn a_silent_server_times_out_in_the_login_and_after_it() {
 #[tokio::test]
 async fn whoever_is_not_postgresql_is_told_apart() {
     for (garbage, how) in [
-        (&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], "`HTTP/1.1 400 Bad Request....`"),
-        (b"SSH-2.0-OpenSSH_9.2\r\n", "`SSH-2.0-OpenSSH_9.2..`"),
+        (&b"SSH-2.0-OpenSSH_9.2\r\n"[..], "`SSH-2.0-OpenSSH_9.2..`"),
         (b"\0\0\0\0\0\0\0\0\0", "length"),
         (b"R\xff\xff\xff\xff", "length"),
         (b"R\0\0\0\x04", "fill"),
@@ -137,6 +137,30 @@ async fn whoever_is_not_postgresql_is_told_apart() {
         let start = format!("{address} answers, but not as PostgreSQL does: ");
         assert!(matches!(failure, Failure::Malformed(_)), "{failure:?}");
         assert!(sentence.starts_with(&start) && sentence.contains(how), "{sentence}");
+    }
+}
+
+/// As Python's server, and so Patroni's, which waits for the end of a line and answers what is no
+/// request with the page alone.
+#[tokio::test]
+async fn patronis_port_in_place_of_postgresqls_is_called_so() {
+    let address = fake::server(|mut stream, _| async move {
+        let mut received = Vec::new();
+        while !received.ends_with(b"\r\n\r\n") {
+            match stream.read_u8().await {
+                Ok(byte) => received.push(byte),
+                Err(_) => return,
+            }
+        }
+        fake::write(&mut stream, b"<!DOCTYPE HTML>").await;
+    })
+    .await;
+    let sentence = refusal(address).await.to_string();
+    let what = format!("{address} answers as an HTTP server: give the port of PostgreSQL");
+    assert!(sentence.starts_with(&what), "{sentence}");
+    for answer in [&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], b"<!DOCTYPE HTML>"] {
+        let sentence = refusal(fake::answering_login(answer).await).await.to_string();
+        assert!(sentence.contains("answers as an HTTP server"), "{sentence}");
     }
 }
 
