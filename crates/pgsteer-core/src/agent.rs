@@ -8,10 +8,10 @@
 use std::fmt::{self, Write as _};
 
 use crate::answer::Answer;
-use crate::config::{AgentConfig, Vocabulary, Weight};
 use crate::names::ServiceName;
 use crate::question::{Asked, Question, Unclear};
 use crate::reason::Reason;
+use crate::settings::{AgentConfig, Vocabulary, Weight};
 use crate::snapshot::{MemberState, Snapshot};
 
 /// The most bytes of a reason in an answer. HAProxy cuts its column off at 128.

@@ -88,12 +88,16 @@ name! {
 }
 
 /// Names in a sentence.
-pub(crate) fn listed(names: &[MemberName]) -> String {
+pub fn listed(names: &[MemberName]) -> String {
     let names: Vec<&str> = names.iter().map(MemberName::as_str).collect();
     names.join(", ")
 }
 
-pub(crate) fn check_name(text: &str) -> Result<(), NameError> {
+/// Checks what every name has to be: not empty, not too long, and without hidden characters.
+///
+/// # Errors
+/// The text is no name.
+pub fn check_name(text: &str) -> Result<(), NameError> {
     if text.is_empty() {
         return Err(NameError::Empty);
     }

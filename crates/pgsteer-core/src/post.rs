@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::claim::Role;
-use crate::config::{Config, ServiceConfig, limits};
 use crate::names::ServiceName;
+use crate::settings::defaults::NOWHERE;
+use crate::settings::{Config, ServiceConfig};
 
 /// What a gate stands before: a service of the configuration, or a plain role.
 ///
@@ -49,5 +50,5 @@ pub(crate) fn posts(config: &Config) -> BTreeMap<Post, ServiceConfig> {
 
 /// Nobody waits at a plain role: whoever asks for its health has no hold of ours.
 fn plain(role: Role) -> ServiceConfig {
-    ServiceConfig { hold: Duration::ZERO, ..ServiceConfig::new(limits::NOWHERE, role) }
+    ServiceConfig { hold: Duration::ZERO, ..ServiceConfig::new(NOWHERE, role) }
 }

@@ -10,8 +10,9 @@ use std::fmt;
 
 use thiserror::Error;
 
-use crate::config::units::{lag_bytes, size_text};
+use crate::settings::defaults::LAG_BYTES_MAX;
 use crate::text::clean_to;
+use crate::units::{size, size_text};
 
 /// The longest probe that is read, in bytes.
 pub const PROBE_BYTES_MAX: usize = 512;
@@ -133,9 +134,9 @@ impl Probe {
         let wrong = |name, wanted| ProbeError::Value { name, value: shown(&value), wanted };
         match (name, name.strip_prefix("tag_")) {
             ("lag", _) => {
-                let bytes =
-                    lag_bytes(&value).map_err(|_| wrong("lag", "a size, as in lag=16MB"))?;
-                self.lag_bytes_max = Some(bytes);
+                let bytes = size(&value).filter(|bytes| (1..=LAG_BYTES_MAX).contains(bytes));
+                self.lag_bytes_max =
+                    Some(bytes.ok_or_else(|| wrong("lag", "a size, as in lag=16MB"))?);
             }
             ("replication_state", _) => match value.as_str() {
                 "streaming" => self.streaming = true,

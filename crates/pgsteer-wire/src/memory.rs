@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use pgsteer_core::claim::Found;
-use pgsteer_core::config::limits::MEMBERS_MAX;
 use pgsteer_core::identity::{Identity, Memory};
 use pgsteer_core::names::{Endpoint, MemberName};
+use pgsteer_core::settings::defaults::MEMBERS_MAX;
 
 /// The most bytes of such a file.
 pub const MEMORY_BYTES_MAX: usize = 256 * 1024;

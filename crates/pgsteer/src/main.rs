@@ -8,9 +8,9 @@ use pgsteer::cli::{self, Command, LogFormat, StartArgs};
 use pgsteer::diagnostic::{report, report_all};
 use pgsteer::log::{self, Shape};
 use pgsteer::run::Outputs;
-use pgsteer_core::config::Config;
-use pgsteer_core::config::error::ConfigErrors;
-use pgsteer_core::config::summary::{AgentSummary, Summary};
+use pgsteer_config::error::ConfigErrors;
+use pgsteer_config::summary::{AgentSummary, Summary};
+use pgsteer_core::settings::Config;
 
 /// What those hear who still name the path of pg_isready.
 const NO_PG_ISREADY: &str = "pg_isready is not run any more: pgsteer asks PgBouncer by itself, \

@@ -7,10 +7,10 @@ use super::Engine;
 use super::identity::{START_WAIT, Weighed};
 use super::places::rest_place;
 use crate::claim::{Failure, Found, Topology, Unlisted};
-use crate::config::{ClusterConfig, Membership};
 use crate::event::{EventKind, disputed};
 use crate::identity::{About, Identity, Memory, Remembered};
 use crate::names::{Endpoint, MemberName, POSTGRES_PORT};
+use crate::settings::{ClusterConfig, Membership};
 use crate::time::Moment;
 
 /// How often an unchanged member list is stored again, so that its age is known.

@@ -22,8 +22,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::claim::{Failure, Report, Role};
-use crate::config::limits::CHECK_TIMEOUT;
-use crate::config::{ClusterConfig, Config, Membership, ServiceConfig, SplitBrain};
 use crate::event::{Event, EventKind};
 use crate::gate::Gate;
 use crate::identity::{Memory, Remembered};
@@ -35,6 +33,8 @@ use crate::names::MemberName;
 use crate::pace::{self, SEARCH_LASTS};
 use crate::plan::Plan;
 use crate::post::{Post, posts};
+use crate::settings::defaults::CHECK_TIMEOUT;
+use crate::settings::{ClusterConfig, Config, Membership, ServiceConfig, SplitBrain};
 use crate::skew::ClockOffset;
 use crate::snapshot::Snapshot;
 use crate::time::Moment;
@@ -410,7 +410,7 @@ fn rules(cluster: &ClusterConfig) -> Rules {
     };
     let check_timeout = cluster.check.as_ref().map(|check| check.timeout);
     let tether_timeout = check_timeout.unwrap_or_default();
-    let pooler_timeout = check_timeout.unwrap_or(CHECK_TIMEOUT.usual());
+    let pooler_timeout = check_timeout.unwrap_or(CHECK_TIMEOUT);
     Rules {
         has_patroni,
         has_tether: cluster.check.is_some(),

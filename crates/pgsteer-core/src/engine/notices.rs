@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use super::Engine;
 use crate::claim::{Failure, News, Notice, Order, Role};
-use crate::config::ServiceConfig;
 use crate::event::EventKind;
 use crate::names::MemberName;
+use crate::settings::ServiceConfig;
 use crate::snapshot::EtcdState;
 use crate::time::Moment;
 

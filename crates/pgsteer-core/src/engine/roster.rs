@@ -6,11 +6,11 @@ use std::mem;
 use super::LEFT_MEMORY;
 use super::places::{is_same_place, twins};
 use crate::claim::{Claim, Fact, Failure, Found, Topology};
-use crate::config::limits::MEMBERS_MAX;
 use crate::event::EventKind;
 use crate::identity::Identity;
 use crate::judge::{Member, Members};
 use crate::names::MemberName;
+use crate::settings::defaults::MEMBERS_MAX;
 use crate::time::Moment;
 use crate::view::View;
 

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Engine, Gates};
 use crate::claim::Role;
-use crate::config::{OnPromotion, ServiceConfig};
 use crate::gate::{Gate, Sessions, Turn};
 use crate::judge::fitness::Case;
 use crate::judge::verdict::Verdict;
 use crate::names::MemberName;
 use crate::post::Post;
 use crate::reason::Reason;
+use crate::settings::{OnPromotion, ServiceConfig};
 use crate::time::Moment;
 
 impl Engine {

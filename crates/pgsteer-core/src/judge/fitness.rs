@@ -7,10 +7,10 @@ use super::path::{Path, PutOff, Wait, path};
 use super::verdict::Verdict;
 use super::{Member, Rules, Standing, Trust, is_rogue};
 use crate::claim::{Role, TagFlags};
-use crate::config::{PoolerDown, ServiceConfig};
 use crate::gate::Way;
 use crate::rank::{left, stronger};
 use crate::reason::Reason;
+use crate::settings::{PoolerDown, ServiceConfig};
 use crate::time::Moment;
 use crate::view::Word;
 

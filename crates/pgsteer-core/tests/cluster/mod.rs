@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgsteer_core::claim::{Found, Role, Topology};
-use pgsteer_core::config::{
+use pgsteer_core::identity::About;
+use pgsteer_core::names::{ClusterName, Endpoint, MemberName, ServiceName};
+use pgsteer_core::settings::{
     CheckConfig, ClusterConfig, Config, Membership, PatroniConfig, PoolerDown, ProxyConfig,
     RequireAuth, ServiceConfig, SplitBrain, SslMode,
 };
-use pgsteer_core::identity::About;
-use pgsteer_core::names::{ClusterName, Endpoint, MemberName, ServiceName};
 use pgsteer_core::time::Moment;
 
 /// How long one answer of Patroni or of the tether may take.
@@ -27,7 +27,7 @@ pub fn config() -> Config {
             split_brain: SplitBrain::Block,
             patroni_loss_grace: Duration::from_secs(60),
             silence: Duration::from_secs(30),
-            here: pgsteer_core::config::Here::default(),
+            here: pgsteer_core::settings::Here::default(),
         },
         services: BTreeMap::new(),
         http: None,

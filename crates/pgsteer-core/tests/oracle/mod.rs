@@ -9,8 +9,8 @@ use pgsteer_core::claim::{
     Claim, Fact, Failure, News, Notice, PatroniFacts, PoolerFacts, Report, Role, TetherFacts,
     Topology,
 };
-use pgsteer_core::config::{Config, Membership, SplitBrain};
 use pgsteer_core::names::{Endpoint, MemberName};
+use pgsteer_core::settings::{Config, Membership, SplitBrain};
 use pgsteer_core::time::Moment;
 
 /// The pace at rest, the time for an answer (for two, of a pooler), and half a second.

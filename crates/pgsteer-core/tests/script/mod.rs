@@ -51,8 +51,8 @@ pub mod words;
 use std::sync::Arc;
 
 use pgsteer_core::claim::Topology;
-use pgsteer_core::config::{Config, Membership, SplitBrain};
 use pgsteer_core::identity::Remembered;
+use pgsteer_core::settings::{Config, Membership, SplitBrain};
 
 use crate::cluster::{self, found, member, service_name};
 use driver::{Driver, Source};

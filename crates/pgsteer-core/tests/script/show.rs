@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use pgsteer_core::agent::answer;
-use pgsteer_core::config::limits::NOWHERE;
-use pgsteer_core::config::{AgentConfig, Vocabulary, Weight, words};
 use pgsteer_core::gate::Gate;
 use pgsteer_core::names::MemberName;
 use pgsteer_core::plan::{Ask, Plan};
 use pgsteer_core::question::Question;
 use pgsteer_core::reason::Reason;
+use pgsteer_core::settings::defaults::NOWHERE;
+use pgsteer_core::settings::{AgentConfig, Vocabulary, Weight};
 use pgsteer_core::skew::ClockOffset;
 use pgsteer_core::snapshot::{EtcdState, MemberState, PoolerState, Snapshot};
 
@@ -42,7 +42,8 @@ pub fn agent(driver: &Driver, vocabulary: &str, line: &str) -> String {
         Some("sessions") => Weight::Sessions,
         Some(other) => panic!("no agent: {other}"),
     };
-    let vocabulary = words::vocabulary(vocabulary).unwrap();
+    let all = [Vocabulary::Health, Vocabulary::Admin];
+    let vocabulary = all.into_iter().find(|it| it.as_str() == vocabulary).unwrap();
     let config = AgentConfig { vocabulary, weight, ..agent_config(None) };
     let line = Some(line).filter(|line| !line.is_empty());
     answer(&config, &driver.engine.snapshot(), line)

@@ -8,9 +8,9 @@ use pgsteer_core::claim::{
     Claim, Fact, Failure, Found, News, Notice, Order, PatroniFacts, PoolerFacts, Progress, Report,
     Role, ServerStart, Speaker, TagFlags, Tags, TetherFacts, Topology,
 };
-use pgsteer_core::config::{Config, Membership, PoolerDown, SplitBrain};
 use pgsteer_core::engine::Engine;
 use pgsteer_core::names::MemberName;
+use pgsteer_core::settings::{Config, Membership, PoolerDown, SplitBrain};
 use pgsteer_core::snapshot::Snapshot;
 use pgsteer_core::time::Moment;
 use proptest::collection::vec;

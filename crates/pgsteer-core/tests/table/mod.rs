@@ -2,9 +2,9 @@
 //! scenario reached it.
 
 use pgsteer_core::claim::Role;
-use pgsteer_core::config::{Config, Membership, SplitBrain};
 use pgsteer_core::gate::Gate;
 use pgsteer_core::reason::Reason;
+use pgsteer_core::settings::{Config, Membership, SplitBrain};
 use pgsteer_core::snapshot::Snapshot;
 
 pub struct Row {

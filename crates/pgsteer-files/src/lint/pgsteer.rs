@@ -2,8 +2,9 @@
 
 use super::finding::{Finding, Findings, Place};
 use super::rule::{Look, Rule, rule};
-use pgsteer_core::config::error::{self, ConfigErrors};
-use pgsteer_core::config::{Config, Membership, file};
+use pgsteer_config::error::{self, ConfigErrors};
+use pgsteer_config::file;
+use pgsteer_core::settings::{Config, Membership};
 
 /// All of them.
 pub static RULES: &[&Rule] = &[&CONFIG_REFUSED, &ONE_PATRONI_ADDRESS, &NO_CHECK_LOGIN];

@@ -8,10 +8,10 @@ use super::host::{bracketed, is_network};
 use super::label::labels;
 use super::refusal::Refusal;
 use super::{Kind, Rendered, Request, haproxy, paper};
+use pgsteer_config::limits::HTTP_LISTEN;
 use pgsteer_core::claim::Role;
-use pgsteer_core::config::limits::HTTP_LISTEN;
-use pgsteer_core::config::{Config, ServiceConfig};
 use pgsteer_core::names::ServiceName;
+use pgsteer_core::settings::{Config, ServiceConfig};
 
 /// The highest priority of keepalived that is given; 255 is for the owner of the address.
 const PRIORITY_MAX: usize = 200;

@@ -18,11 +18,11 @@ pub mod timing;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use pgsteer_config::conflict::Conflict;
+use pgsteer_config::purpose::Purpose;
 use pgsteer_core::claim::{Found, Role};
-use pgsteer_core::config::Config;
-use pgsteer_core::config::conflict::Conflict;
-use pgsteer_core::config::purpose::Purpose;
 use pgsteer_core::names::{Endpoint, MemberName};
+use pgsteer_core::settings::Config;
 
 use self::host::is_host;
 pub use self::profile::{HaproxyVersion, Profile};
@@ -226,7 +226,7 @@ fn check_members(request: &Request<'_>) -> Result<(), Refusal> {
         [only] => only,
         _ => return Ok(()),
     };
-    let is_vain = |service: &pgsteer_core::config::ServiceConfig| {
+    let is_vain = |service: &pgsteer_core::settings::ServiceConfig| {
         service.role == Role::Replica && !service.fallback_primary
     };
     match request.config.services.values().any(is_vain) {

@@ -53,7 +53,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use pgsteer_core::config::limits::LOGIN_NAME_BYTES_MAX;
+    use pgsteer_config::limits::LOGIN_NAME_BYTES_MAX;
     use pgsteer_wire::startup::{First, first, user_and_database};
 
     fn bytes(hex: &str) -> Vec<u8> {

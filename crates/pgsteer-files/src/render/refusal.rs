@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use super::timing::DETECT_MS;
 use super::{Kind, Profile};
-use pgsteer_core::config::conflict::Conflict;
+use pgsteer_config::conflict::Conflict;
 use pgsteer_core::names::{MemberName, ServiceName};
 
 /// Why something is not rendered.

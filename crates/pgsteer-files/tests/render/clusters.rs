@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use pgsteer_config::file;
 use pgsteer_core::claim::Found;
-use pgsteer_core::config::{Config, file};
 use pgsteer_core::names::{Endpoint, MemberName};
+use pgsteer_core::settings::Config;
 use pgsteer_files::lint::{self, Options, lint};
 use pgsteer_files::render::refusal::Refusal;
 use pgsteer_files::render::{Kind, Profile, Rendered, Request, Wishes, render};

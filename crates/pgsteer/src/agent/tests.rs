@@ -4,8 +4,8 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
-use pgsteer_core::config::{Vocabulary, Weight};
 use pgsteer_core::question::Question;
+use pgsteer_core::settings::{Vocabulary, Weight};
 use pgsteer_core::time::Moment;
 
 use super::*;

@@ -4,16 +4,17 @@
 
 use std::net::IpAddr;
 
+use pgsteer_config::conflict::Conflict;
+use pgsteer_config::draft::{Draft, Field, Given, MemberDraft, ServiceDraft};
+use pgsteer_config::error::{ConfigErrors, Place};
+use pgsteer_config::lag::{LagLimit, lag};
+use pgsteer_config::limits::{HOLD, LINE_WAIT};
+use pgsteer_config::problem::{Problem, Shown};
+use pgsteer_config::purpose::Purpose;
+use pgsteer_config::{address, file, plain, words};
 use pgsteer_core::claim::{Found, Role};
-use pgsteer_core::config::conflict::Conflict;
-use pgsteer_core::config::draft::{Draft, Field, Given, MemberDraft, ServiceDraft};
-use pgsteer_core::config::error::{ConfigErrors, Place};
-use pgsteer_core::config::limits::{HOLD, LINE_WAIT};
-use pgsteer_core::config::problem::{Problem, Shown};
-use pgsteer_core::config::purpose::Purpose;
-use pgsteer_core::config::units::{LagLimit, lag};
-use pgsteer_core::config::{Config, address, file, plain, words};
 use pgsteer_core::names::{MemberName, ServiceName};
+use pgsteer_core::settings::Config;
 
 use super::{AgentArgs, CheckLoginArgs, RenderArgs, RunArgs};
 
@@ -335,7 +336,7 @@ fn replica_services(draft: &mut Draft) -> impl Iterator<Item = &mut ServiceDraft
 mod tests {
     use clap::Parser;
 
-    use pgsteer_core::config::summary::{AgentSummary, Summary};
+    use pgsteer_config::summary::{AgentSummary, Summary};
 
     use super::*;
     use crate::cli::{Cli, Command};

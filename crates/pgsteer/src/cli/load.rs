@@ -4,10 +4,10 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use pgsteer_core::config::Config;
-use pgsteer_core::config::error::ConfigErrors;
-use pgsteer_core::config::limits::FILE_BYTES_MAX;
-use pgsteer_core::config::problem::Problem;
+use pgsteer_config::error::ConfigErrors;
+use pgsteer_config::limits::FILE_BYTES_MAX;
+use pgsteer_config::problem::Problem;
+use pgsteer_core::settings::Config;
 
 use super::flags::{ConfigFile, agent_config, config, render_config};
 use super::{AgentArgs, RenderArgs, RunArgs};

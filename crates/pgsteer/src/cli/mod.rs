@@ -13,7 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use flags::listed;
 pub use lint::{LintArgs, LintFormat};
 pub use load::{load, load_agent, load_render};
-use pgsteer_core::config::limits::ASK_TIMEOUT;
+use pgsteer_config::limits::ASK_TIMEOUT;
 pub use render::RenderArgs;
 pub use typed::typed;
 

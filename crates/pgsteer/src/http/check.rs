@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering;
 
 use hyper::header::HeaderValue;
 use hyper::{Method, StatusCode, Uri};
+use pgsteer_config::problem::Shown;
 use pgsteer_core::answer::{Answer, Objection};
-use pgsteer_core::config::problem::Shown;
 use pgsteer_core::names::{MemberName, ServiceName};
 use pgsteer_core::question::{self, Question, Unclear};
 use pgsteer_core::snapshot::Snapshot;

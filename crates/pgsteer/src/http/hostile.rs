@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use pgsteer_config::file;
 use pgsteer_core::claim::{Claim, Fact, Failure, Report, Speaker, Topology, Unlisted};
-use pgsteer_core::config::{Config, file};
 use pgsteer_core::engine::Engine;
+use pgsteer_core::settings::Config;
 use pgsteer_core::snapshot::Snapshot;
 use pgsteer_core::text::is_hidden;
 use pgsteer_core::time::Moment;

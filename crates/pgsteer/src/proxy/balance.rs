@@ -113,8 +113,8 @@ pub fn addresses(snapshot: &Snapshot, service: &Service, member: &MemberName) ->
 
 #[cfg(test)]
 mod tests {
-    use pgsteer_core::config::ServiceConfig;
     use pgsteer_core::reason::Reason;
+    use pgsteer_core::settings::ServiceConfig;
 
     use super::*;
     use crate::http::sample;

@@ -8,8 +8,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
-use pgsteer_core::config::ServiceConfig;
 use pgsteer_core::names::ServiceName;
+use pgsteer_core::settings::ServiceConfig;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use pgsteer_core::config::Stick;
 use pgsteer_core::names::MemberName;
+use pgsteer_core::settings::Stick;
 use pgsteer_wire::error::ErrorFields;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -543,8 +543,8 @@ mod tests {
     use std::task::{Context, Poll, Waker};
 
     use pgsteer_core::claim::Role;
-    use pgsteer_core::config::ServiceConfig;
     use pgsteer_core::names::ServiceName;
+    use pgsteer_core::settings::ServiceConfig;
     use tokio::sync::watch;
 
     use super::*;

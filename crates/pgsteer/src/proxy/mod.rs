@@ -34,8 +34,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use pgsteer_core::config::{Config, ProxyConfig, ServiceConfig};
 use pgsteer_core::names::ServiceName;
+use pgsteer_core::settings::{Config, ProxyConfig, ServiceConfig};
 use pgsteer_core::snapshot::Snapshot;
 use rustix::process::{Resource, getrlimit};
 use tokio::net::TcpListener;

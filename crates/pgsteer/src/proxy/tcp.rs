@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use pgsteer_core::config::ProxyConfig;
+use pgsteer_core::settings::ProxyConfig;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 

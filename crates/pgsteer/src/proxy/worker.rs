@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use pgsteer_core::config::ProxyConfig;
 use pgsteer_core::gate::Gate;
 use pgsteer_core::names::{MemberName, ServiceName};
+use pgsteer_core::settings::ProxyConfig;
 use pgsteer_core::snapshot::Snapshot;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, watch};

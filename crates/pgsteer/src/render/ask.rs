@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use pgsteer_config::address;
+use pgsteer_config::lag::{LagLimit, lag};
+use pgsteer_config::problem::Problem;
 use pgsteer_core::claim::Found;
-use pgsteer_core::config::address;
-use pgsteer_core::config::problem::Problem;
-use pgsteer_core::config::units::{LagLimit, lag};
-use pgsteer_core::config::{Membership, PatroniConfig};
 use pgsteer_core::names::Endpoint;
+use pgsteer_core::settings::{Membership, PatroniConfig};
 use pgsteer_files::render::refusal::Refusal;
 use pgsteer_files::render::{HaproxyVersion, StatsLogin, Wishes};
 

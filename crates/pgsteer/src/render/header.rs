@@ -1,6 +1,6 @@
 //! What a rendered file says of itself: from what it was made, and how to make it again.
 
-use pgsteer_core::config::Config;
+use pgsteer_core::settings::Config;
 
 /// The header's text. It is the same for the same command, so that `--check` finds what differs in
 /// the file and not when it was made.

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use pgsteer_core::claim::Found;
-use pgsteer_core::config::Config;
+use pgsteer_core::settings::Config;
 use pgsteer_files::render::refusal::Refusal;
 use pgsteer_files::render::{Kind, Profile, Rendered, Request, render};
 

@@ -4,13 +4,13 @@ use std::future::pending;
 use std::sync::Arc;
 
 use pgsteer_core::claim::Report;
-use pgsteer_core::config::Config;
 use pgsteer_core::engine::Engine;
 use pgsteer_core::event::{Event, EventKind};
 use pgsteer_core::gate::GateState;
 use pgsteer_core::identity::{Memory, Remembered};
 use pgsteer_core::plan::Plan;
 use pgsteer_core::reason::Reason;
+use pgsteer_core::settings::Config;
 use pgsteer_core::snapshot::Snapshot;
 use pgsteer_core::time::Moment;
 use tokio::sync::{mpsc, watch};
@@ -180,11 +180,11 @@ mod tests {
     use std::time::Duration;
 
     use pgsteer_core::claim::{Claim, Fact, Failure, Found, Role, Topology};
-    use pgsteer_core::config::{
-        ClusterConfig, Membership, PatroniConfig, ProxyConfig, ServiceConfig, SplitBrain,
-    };
     use pgsteer_core::gate::Gate;
     use pgsteer_core::names::{ClusterName, Endpoint, MemberName, ServiceName};
+    use pgsteer_core::settings::{
+        ClusterConfig, Membership, PatroniConfig, ProxyConfig, ServiceConfig, SplitBrain,
+    };
 
     use super::*;
 
@@ -201,7 +201,7 @@ mod tests {
                 split_brain: SplitBrain::Block,
                 patroni_loss_grace: Duration::from_secs(60),
                 silence: SILENCE,
-                here: pgsteer_core::config::Here::default(),
+                here: pgsteer_core::settings::Here::default(),
             },
             services: [(ServiceName::new("write").unwrap(), write)].into(),
             http: None,

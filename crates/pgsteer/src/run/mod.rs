@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use pgsteer_core::claim::Report;
-use pgsteer_core::config::{AgentConfig, Config};
+use pgsteer_core::settings::{AgentConfig, Config};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -367,10 +367,10 @@ mod tests {
     use std::net::TcpStream;
 
     use pgsteer_core::claim::{Found, Role};
-    use pgsteer_core::config::{
+    use pgsteer_core::names::{ClusterName, Endpoint, MemberName, ServiceName};
+    use pgsteer_core::settings::{
         ClusterConfig, Membership, ProxyConfig, ServiceConfig, SplitBrain, Vocabulary, Weight,
     };
-    use pgsteer_core::names::{ClusterName, Endpoint, MemberName, ServiceName};
 
     use super::*;
 
@@ -396,7 +396,7 @@ mod tests {
                 split_brain: SplitBrain::Block,
                 patroni_loss_grace: Duration::from_secs(60),
                 silence: Duration::from_secs(30),
-                here: pgsteer_core::config::Here::default(),
+                here: pgsteer_core::settings::Here::default(),
             },
             services: [(
                 ServiceName::new("write").unwrap(),

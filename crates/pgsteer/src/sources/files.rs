@@ -4,7 +4,7 @@ use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 
-use pgsteer_core::config::{CheckConfig, ClusterConfig, EtcdConfig, Membership, PatroniConfig};
+use pgsteer_core::settings::{CheckConfig, ClusterConfig, EtcdConfig, Membership, PatroniConfig};
 
 /// What was in the files, as a number that changes with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

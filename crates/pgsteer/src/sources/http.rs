@@ -20,7 +20,7 @@ use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{Request, Version};
 use hyper_util::rt::TokioIo;
 use pgsteer_core::claim::Failure;
-use pgsteer_core::config::Verify;
+use pgsteer_core::settings::Verify;
 use rustls::ClientConfig;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

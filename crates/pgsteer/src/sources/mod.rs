@@ -30,10 +30,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail};
 use pgsteer_core::claim::{Claim, Fact, Found, Report};
-use pgsteer_core::config::{ClusterConfig, Membership, PatroniConfig, Verify};
 use pgsteer_core::lateness::RUN_ON;
 use pgsteer_core::names::MemberName;
 use pgsteer_core::plan::Plan;
+use pgsteer_core::settings::{ClusterConfig, Membership, PatroniConfig, Verify};
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::clock::Clock;
@@ -212,9 +212,9 @@ impl Reporter {
 
 #[cfg(test)]
 mod tests {
-    use pgsteer_core::config::{CheckConfig, RequireAuth, SplitBrain, SslMode};
     use pgsteer_core::names::{ClusterName, Endpoint};
     use pgsteer_core::plan::{Ask, Pace};
+    use pgsteer_core::settings::{CheckConfig, RequireAuth, SplitBrain, SslMode};
 
     use super::*;
 
@@ -243,7 +243,7 @@ mod tests {
             split_brain: SplitBrain::Block,
             patroni_loss_grace: Duration::from_secs(1),
             silence: Duration::from_secs(1),
-            here: pgsteer_core::config::Here::default(),
+            here: pgsteer_core::settings::Here::default(),
         }
     }
 

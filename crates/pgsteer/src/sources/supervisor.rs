@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use pgsteer_core::claim::Report;
-use pgsteer_core::config::limits::CHECK_TIMEOUT;
 use pgsteer_core::names::MemberName;
 use pgsteer_core::plan::{Ask, Plan};
+use pgsteer_core::settings::defaults::CHECK_TIMEOUT;
 use tokio::sync::{mpsc, watch};
 use tracing::debug;
 
@@ -111,7 +111,7 @@ impl Supervisor {
                 Task::keep(format!("the tether of {name}"), tether, Tether::run)
             }
             None => {
-                let nobody = Arc::new(Login::of_nobody(CHECK_TIMEOUT.usual()));
+                let nobody = Arc::new(Login::of_nobody(CHECK_TIMEOUT));
                 Task::keep(
                     format!("what tries new sessions at {name}"),
                     (ask, nobody, reporter, doubt),
@@ -141,7 +141,7 @@ impl Supervisor {
                 Task::keep(what, tether, Tether::run)
             }
             None => {
-                let nobody = Arc::new(Login::of_nobody(CHECK_TIMEOUT.usual()));
+                let nobody = Arc::new(Login::of_nobody(CHECK_TIMEOUT));
                 Task::keep(what, (beat, nobody, reporter), move |(beat, nobody, reporter)| {
                     pooler::run(port, beat, nobody, reporter)
                 })

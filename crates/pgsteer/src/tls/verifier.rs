@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use pgsteer_core::config::Verify;
+use pgsteer_core::settings::Verify;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::{

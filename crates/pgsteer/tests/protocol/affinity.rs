@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use pgsteer_core::config::Stick;
+use pgsteer_core::settings::Stick;
 
 use crate::client::Client;
 use crate::fake_server::FakeServer;

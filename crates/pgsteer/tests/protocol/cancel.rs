@@ -194,7 +194,7 @@ fn neither_a_cancel_request_nor_a_login_goes_to_pgsteer_itself() {
 fn a_request_that_comes_back_again_and_again_is_dropped() {
     let (first, second) = (FakeServer::absent().address, FakeServer::absent());
     let at = |address| {
-        move |config: &mut pgsteer_core::config::Config| {
+        move |config: &mut pgsteer_core::settings::Config| {
             config.services.get_mut("read").unwrap().listen = address;
         }
     };

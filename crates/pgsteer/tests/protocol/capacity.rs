@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use pgsteer_core::config::Config;
+use pgsteer_core::settings::Config;
 
 use crate::client::{Client, eventually};
 use crate::fake_server::FakeServer;

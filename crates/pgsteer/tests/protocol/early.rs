@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use pgsteer_core::config::Config;
 use pgsteer_core::names::ServiceName;
+use pgsteer_core::settings::Config;
 
 use crate::client::{Client, eventually};
 use crate::fake_server::{FakeServer, Talk};

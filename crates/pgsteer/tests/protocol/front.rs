@@ -11,12 +11,12 @@ use pgsteer::heartbeat::{Heartbeat, Pulse};
 use pgsteer::proxy::Proxy;
 use pgsteer::stats::Stats;
 use pgsteer_core::claim::{Role, Tags};
-use pgsteer_core::config::{
-    ClusterConfig, Config, Membership, ProxyConfig, ServiceConfig, SplitBrain,
-};
 use pgsteer_core::gate::{Gate, Sessions, Way};
 use pgsteer_core::names::{ClusterName, Endpoint, MemberName, ServiceName};
 use pgsteer_core::reason::Reason;
+use pgsteer_core::settings::{
+    ClusterConfig, Config, Membership, ProxyConfig, ServiceConfig, SplitBrain,
+};
 use pgsteer_core::snapshot::{Health, MemberState, ServiceState, Snapshot};
 use pgsteer_core::time::Moment;
 use tokio::runtime::Builder;
@@ -246,7 +246,7 @@ fn config(write: SocketAddr, read: SocketAddr) -> Config {
         split_brain: SplitBrain::Block,
         patroni_loss_grace: Duration::from_secs(60),
         silence: Duration::from_secs(30),
-        here: pgsteer_core::config::Here::default(),
+        here: pgsteer_core::settings::Here::default(),
     };
     let services = BTreeMap::from([
         (ServiceName::new("write").unwrap(), service(write, Role::Primary)),

@@ -4,8 +4,8 @@ use std::io::Read;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use pgsteer_core::config::Config;
 use pgsteer_core::names::ServiceName;
+use pgsteer_core::settings::Config;
 
 use crate::client::{Client, eventually};
 use crate::fake_server::FakeServer;

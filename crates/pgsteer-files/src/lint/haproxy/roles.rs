@@ -6,7 +6,7 @@ use super::checks::{
 use super::lines::Line;
 use super::patroni::{self, Answer, is_patroni_path, is_patroni_port};
 use super::proxy::Proxy;
-use pgsteer_core::config::limits::HTTP_LISTEN;
+use pgsteer_config::limits::HTTP_LISTEN;
 
 /// A role of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::{Refused, options};
 use crate::lint::finding::Place;
 use crate::lint::word_shown;
-use pgsteer_core::config::suggest::nearest;
+use pgsteer_config::suggest::nearest;
 
 const TYPES: [&str; 6] = ["local", "host", "hostssl", "hostnossl", "hostgssenc", "hostnogssenc"];
 const METHODS: [&str; 15] = [

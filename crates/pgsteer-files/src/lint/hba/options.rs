@@ -1,7 +1,7 @@
 //! What may stand behind the method of a line (`parse_hba_auth_opt` and `parse_hba_line` in hba.c).
 
 use crate::lint::word_shown;
-use pgsteer_core::config::suggest::nearest;
+use pgsteer_config::suggest::nearest;
 
 /// The options, each with the methods that take it; none where any method does.
 const OPTIONS: [(&str, &[&str]); 29] = [

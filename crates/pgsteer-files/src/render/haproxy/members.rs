@@ -9,10 +9,10 @@ use crate::render::host::bracketed;
 use crate::render::label::labels;
 use crate::render::refusal::Refusal;
 use crate::render::{Profile, Request, escape};
+use pgsteer_config::limits::HTTP_LISTEN;
 use pgsteer_core::claim::Found;
-use pgsteer_core::config::limits::HTTP_LISTEN;
-use pgsteer_core::config::{Membership, PatroniConfig, Verify};
 use pgsteer_core::names::Endpoint;
+use pgsteer_core::settings::{Membership, PatroniConfig, Verify};
 
 /// A member as the templates see it.
 #[derive(Clone, Serialize)]

@@ -14,9 +14,9 @@ use super::label::labels;
 use super::refusal::Refusal;
 use super::timing::Timing;
 use super::{HaproxyVersion, Profile, Rendered, Request, StatsLogin, is_member, packet, paper};
-use pgsteer_core::config::limits::{AGENT_LISTEN, HTTP_LISTEN};
-use pgsteer_core::config::{CheckConfig, Config, SslMode, Vocabulary};
+use pgsteer_config::limits::{AGENT_LISTEN, HTTP_LISTEN};
 use pgsteer_core::names::{Endpoint, MemberName};
+use pgsteer_core::settings::{CheckConfig, Config, SslMode, Vocabulary};
 
 /// What the templates of HAProxy are told.
 #[derive(Serialize)]

@@ -7,8 +7,8 @@ use crate::render::label::labels;
 use crate::render::refusal::Refusal;
 use crate::render::{Profile, escape};
 use pgsteer_core::claim::Role;
-use pgsteer_core::config::{Config, PoolerDown, ServiceConfig};
 use pgsteer_core::names::ServiceName;
+use pgsteer_core::settings::{Config, PoolerDown, ServiceConfig};
 
 /// A service as the templates see it.
 #[derive(Serialize)]
@@ -145,5 +145,5 @@ fn probe(service: &ServiceConfig) -> String {
 }
 
 fn lag_text(bytes: u64) -> String {
-    pgsteer_core::config::units::size_text(bytes)
+    pgsteer_core::units::size_text(bytes)
 }

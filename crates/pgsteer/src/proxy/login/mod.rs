@@ -204,8 +204,8 @@ mod tests {
     use std::sync::Arc;
 
     use pgsteer_core::claim::Role;
-    use pgsteer_core::config::ServiceConfig;
     use pgsteer_core::names::{Endpoint, MemberName, ServiceName};
+    use pgsteer_core::settings::ServiceConfig;
     use pgsteer_wire::error::ErrorFields;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;

@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use pgsteer_core::claim::{Failure, News, Notice, Report};
-use pgsteer_core::config::EtcdConfig;
 use pgsteer_core::plan::Plan;
+use pgsteer_core::settings::EtcdConfig;
 use pgsteer_wire::etcd::{
     BadAnswer, Entry, Found, Heard, Keys, Meaning, complaint, login_request, parse_range,
     parse_token, parse_watch,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use fallible_iterator::FallibleIterator;
 use pgsteer_core::claim::Failure;
-use pgsteer_core::config::{AuthMethod, RequireAuth};
+use pgsteer_core::settings::{AuthMethod, RequireAuth};
 use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
 use postgres_protocol::message::backend::{AuthenticationSaslBody, Message};

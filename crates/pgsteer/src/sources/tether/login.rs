@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pgsteer_core::claim::Failure;
-use pgsteer_core::config::{CheckConfig, RequireAuth, SslMode, Verify};
 use pgsteer_core::names::Endpoint;
+use pgsteer_core::settings::{CheckConfig, RequireAuth, SslMode, Verify};
 use postgres_protocol::message::backend::Message;
 use postgres_protocol::message::frontend;
 use rustls::ClientConfig;
@@ -136,7 +136,7 @@ impl Login {
     /// The same with other methods of authentication.
     #[cfg(test)]
     pub fn requiring(self, require_auth: &str) -> Login {
-        Login { require_auth: RequireAuth::parse(require_auth).unwrap(), ..self }
+        Login { require_auth: pgsteer_config::words::require_auth(require_auth).unwrap(), ..self }
     }
 
     /// Logs in at the first of `addresses` that accepts a connection.

@@ -9,7 +9,7 @@ use crate::lint::haproxy::words;
 use crate::lint::rule::{Look, rule};
 use crate::lint::word_shown;
 use crate::render::HaproxyVersion;
-use pgsteer_core::config::suggest::nearest;
+use pgsteer_config::suggest::nearest;
 
 rule! {
     /// No HAProxy knows it.

@@ -6,10 +6,11 @@ mod cluster;
 mod listeners;
 mod services;
 
+use pgsteer_core::settings::{Config, HttpConfig, ProxyConfig};
+
 use super::draft::{Draft, Field, ProxyDraft};
 use super::error::ConfigErrors;
-use super::limits::HTTP_LISTEN;
-use super::{Config, HttpConfig, ProxyConfig};
+use crate::limits::HTTP_LISTEN;
 
 impl Draft {
     /// Fills in the defaults and checks that all fits together. `errors` are those found

@@ -1,9 +1,15 @@
 //! The words that stand for a choice: roles, TLS modes, policies.
 
-use super::problem::{Problem, Shown};
-use super::suggest::nearest;
-use super::{OnPromotion, PoolerDown, SplitBrain, SslMode, Stick, Verify, Vocabulary, Weight};
-use crate::claim::Role;
+use std::collections::BTreeSet;
+
+use pgsteer_core::claim::Role;
+use pgsteer_core::settings::{
+    AuthMethod, OnPromotion, PoolerDown, RequireAuth, SplitBrain, SslMode, Stick, Verify,
+    Vocabulary, Weight,
+};
+
+use crate::problem::{Problem, Shown};
+use crate::suggest::nearest;
 
 /// Reads the role that a service wants.
 ///
@@ -112,6 +118,41 @@ pub fn weight(text: &str) -> Result<Weight, Problem> {
     choose(text, &[Weight::Unsaid, Weight::Lag, Weight::Sessions], Weight::as_str, &[])
 }
 
+/// Reads a list of methods, or of methods with `!` in front of each that are not accepted
+/// (PostgreSQL documentation, "Parameter Key Words", `require_auth`).
+///
+/// # Errors
+/// A word that is no method, a list that mixes both, or one that leaves no method to pgsteer.
+pub fn require_auth(text: &str) -> Result<RequireAuth, Problem> {
+    /// Methods of libpq that pgsteer does not have.
+    const OTHERS: [&str; 2] = ["gss", "sspi"];
+    let words: Vec<&str> = text.split(',').map(str::trim).collect();
+    let are_negated = words.iter().filter(|word| word.starts_with('!')).count();
+    if are_negated != 0 && are_negated != words.len() {
+        return Err(Problem::AuthMixed(Shown::of(text)));
+    }
+    let mut named = BTreeSet::new();
+    for word in words.iter().map(|word| word.trim_start_matches('!')) {
+        match AuthMethod::ALL.iter().find(|method| method.as_str() == word) {
+            Some(method) => _ = named.insert(*method),
+            None if OTHERS.contains(&word) => {}
+            None => {
+                let words: Vec<&str> = AuthMethod::ALL.map(AuthMethod::as_str).into();
+                return Err(Problem::UnknownWord {
+                    found: Shown::of(word),
+                    near: nearest(word, &words),
+                    words,
+                });
+            }
+        }
+    }
+    if are_negated != 0 {
+        let all = AuthMethod::ALL.into_iter();
+        named = all.filter(|method| !named.contains(method)).collect();
+    }
+    RequireAuth::of(named).ok_or_else(|| Problem::AuthUnsupported(Shown::of(text)))
+}
+
 fn choose<T: Copy>(
     text: &str,
     all: &[T],
@@ -133,6 +174,24 @@ fn choose<T: Copy>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lists_are_read_as_libpq_reads_them() {
+        for (text, methods) in [
+            ("scram-sha-256", "scram-sha-256"),
+            ("md5, scram-sha-256", "md5,scram-sha-256"),
+            ("gss,none", "none"),
+            ("!password,!md5", "scram-sha-256,none"),
+            ("!none", "password,md5,scram-sha-256"),
+        ] {
+            assert_eq!(require_auth(text).unwrap().to_string(), methods, "{text}");
+        }
+        for text in
+            ["", "scram", "password,!md5", "gss", "gss,sspi", "!password,!md5,!none,!scram-sha-256"]
+        {
+            assert!(require_auth(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn every_word_reads_back() {

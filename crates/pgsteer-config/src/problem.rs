@@ -4,16 +4,17 @@
 
 use std::fmt;
 
+use pgsteer_core::names::NameError;
+use pgsteer_core::probe::ProbeError;
+use pgsteer_core::question::Unclear;
+use pgsteer_core::settings::defaults::LAG_BYTES_MAX;
+use pgsteer_core::text::is_hidden;
+use pgsteer_core::units::size_text;
 use thiserror::Error;
 
-use super::address::Api;
-use super::conflict::Conflict;
-use super::limits::{FILE_BYTES_MAX, LOGIN_NAME_BYTES_MAX, PATH_BYTES_MAX, PORT, Seconds, Whole};
-use super::units::size_text;
-use crate::names::NameError;
-use crate::probe::ProbeError;
-use crate::question::Unclear;
-use crate::text::is_hidden;
+use crate::address::Api;
+use crate::conflict::Conflict;
+use crate::limits::{FILE_BYTES_MAX, LOGIN_NAME_BYTES_MAX, PATH_BYTES_MAX, PORT, Seconds, Whole};
 
 /// What is wrong with one value.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -247,7 +248,7 @@ impl Problem {
             }
             Problem::Size { near: None, .. } => format!(
                 "a whole number with B, kB, MB, GB or TB, up to {}, as \"16MB\"",
-                size_text(super::limits::LAG_BYTES_MAX)
+                size_text(LAG_BYTES_MAX)
             ),
             Problem::Lag { near: None, .. } => "as 16MB (B, kB, MB, GB, TB) or 10s (ms, s, min, h, d)".into(),
             Problem::Question(_) => {

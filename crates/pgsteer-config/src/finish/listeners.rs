@@ -2,11 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::config::conflict::Conflict;
-use crate::config::draft::{Draft, Given};
-use crate::config::error::{ConfigErrors, Place};
-use crate::config::limits::{AGENT_LISTEN, HTTP_LISTEN, SERVICES_MAX};
-use crate::config::purpose::Purpose;
+use crate::conflict::Conflict;
+use crate::draft::{Draft, Given};
+use crate::error::{ConfigErrors, Place};
+use crate::limits::{AGENT_LISTEN, HTTP_LISTEN, SERVICES_MAX};
+use crate::purpose::Purpose;
 
 /// Reports each listener that finds its address and port taken by another one.
 pub fn check(draft: &Draft, errors: &mut ConfigErrors) {

@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use super::units::{seconds_text, size_text};
-use super::{
+use pgsteer_core::claim::Found;
+use pgsteer_core::names::ServiceName;
+use pgsteer_core::settings::{
     AgentConfig, CheckConfig, ClusterConfig, Config, EtcdConfig, Membership, OnPromotion,
     PatroniConfig, PoolerDown, ServiceConfig, Stick, Verify, Weight,
 };
-use crate::claim::Found;
-use crate::names::ServiceName;
+use pgsteer_core::units::{seconds_text, size_text};
 
 /// Shows what was understood of a configuration, one fact a line.
 pub struct Summary<'a>(pub &'a Config);

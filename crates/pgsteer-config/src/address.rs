@@ -2,9 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::limits::{ETCD_PORT, PATRONI_PORT};
-use super::problem::{Problem, Shown};
-use crate::names::{Endpoint, POSTGRES_PORT};
+use pgsteer_core::names::{Endpoint, POSTGRES_PORT};
+
+use crate::limits::{ETCD_PORT, PATRONI_PORT};
+use crate::problem::{Problem, Shown};
 
 /// The longest host name that DNS knows, in bytes.
 const HOST_BYTES_MAX: usize = 253;

@@ -4,11 +4,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use pgsteer_core::units::{near_time, seconds_text};
+
 use super::reader::{Value, kind};
-use crate::config::limits::{PORT, Seconds, Whole};
-use crate::config::problem::Problem;
-use crate::config::units::{lag_bytes, lag_bytes_in_range, near_time, seconds_text};
-use crate::config::{address, plain};
+use crate::address;
+use crate::lag::{lag_bytes, lag_bytes_in_range};
+use crate::limits::{PORT, Seconds, Whole};
+use crate::plain;
+use crate::problem::Problem;
 
 /// A string that `make` understands; `example` is shown where there is another type.
 pub fn text<T>(

@@ -2,20 +2,22 @@
 
 use std::collections::BTreeMap;
 
+use pgsteer_core::names::{ClusterName, MemberName, ServiceName};
 use toml::de::DeTable;
 
 use super::reader::{Entry, Reader, Section};
 use super::values::{bytes, listen, listen_or_none, login, path, port, seconds, tag, text, whole};
-use crate::config::conflict::Conflict;
-use crate::config::draft::{
+use crate::address;
+use crate::conflict::Conflict;
+use crate::draft::{
     AgentDraft, CheckDraft, ClusterDraft, Draft, EtcdDraft, Field, Given, MemberDraft,
     PatroniDraft, ProxyDraft, ServiceDraft, Services,
 };
-use crate::config::limits::{self, TAGS_MAX};
-use crate::config::problem::Problem;
-use crate::config::purpose::Purpose;
-use crate::config::{RequireAuth, address, plain, words};
-use crate::names::{ClusterName, MemberName, ServiceName};
+use crate::limits::{self, TAGS_MAX};
+use crate::plain;
+use crate::problem::Problem;
+use crate::purpose::Purpose;
+use crate::words;
 
 /// The whole file.
 pub fn draft(reader: &Reader, table: &DeTable<'_>) -> Draft {
@@ -148,7 +150,7 @@ fn check(s: &mut Section<'_, '_>) -> CheckDraft {
         password_file: s.read("password_file", path),
         sslmode: s.read("sslmode", text("sslmode = \"prefer\"", words::sslmode)),
         require_auth: s
-            .read("require_auth", text("require_auth = \"scram-sha-256\"", RequireAuth::parse)),
+            .read("require_auth", text("require_auth = \"scram-sha-256\"", words::require_auth)),
         ca_file: s.read("ca_file", path),
         timeout: s.read("timeout_seconds", seconds(limits::CHECK_TIMEOUT)),
     }

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use super::StateDirectory;
-use super::limits::{LOGIN_NAME_BYTES_MAX, PATH_BYTES_MAX};
-use super::problem::{Problem, Shown};
-use crate::names::check_name;
-use crate::question::LINE_BYTES_MAX;
+use pgsteer_core::names::check_name;
+use pgsteer_core::question::LINE_BYTES_MAX;
+use pgsteer_core::settings::StateDirectory;
+
+use crate::limits::{LOGIN_NAME_BYTES_MAX, PATH_BYTES_MAX};
+use crate::problem::{Problem, Shown};
 
 /// Reads a user or database name of PostgreSQL.
 ///

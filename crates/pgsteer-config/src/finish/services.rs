@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use pgsteer_core::claim::Role;
+use pgsteer_core::names::{MemberName, ServiceName};
+use pgsteer_core::settings::ServiceConfig;
+
 use super::count;
-use crate::claim::Role;
-use crate::config::ServiceConfig;
-use crate::config::conflict::Conflict;
-use crate::config::draft::{Draft, Field, ServiceDraft};
-use crate::config::error::{ConfigErrors, Place};
-use crate::config::limits::SERVICES_MAX;
-use crate::names::{MemberName, ServiceName};
+use crate::conflict::Conflict;
+use crate::draft::{Draft, Field, ServiceDraft};
+use crate::error::{ConfigErrors, Place};
+use crate::limits::SERVICES_MAX;
 
 /// The services as meant; nothing where an error keeps one from being known.
 pub fn finish(

@@ -1,25 +1,9 @@
-//! The configuration as meant: complete, checked, with every default filled in.
+//! The settings: what one pgsteer process does, complete and checked, as plain data.
 //!
-//! What people write is a [`draft`]: [`mod@file`] makes one of a TOML text, the shell puts the
-//! flags on top, and [`draft::Draft::finish`] makes the [`Config`] of it, or reports all
-//! that is wrong at once. Nothing else in pgsteer sees that text. The shell reads the files
-//! that the configuration names.
+//! Files, flags and the environment are read elsewhere; nothing here parses a text.
 
-pub mod address;
 mod auth;
-pub mod conflict;
-pub mod draft;
-pub mod error;
-pub mod file;
-mod finish;
-pub mod limits;
-pub mod plain;
-pub mod problem;
-pub mod purpose;
-pub mod suggest;
-pub mod summary;
-pub mod units;
-pub mod words;
+pub mod defaults;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -32,7 +16,7 @@ use crate::identity::Identity;
 use crate::names::{ClusterName, MemberName, ServiceName};
 use crate::question::Question;
 
-/// Everything that one pgsteer process is told.
+/// All settings of one pgsteer process.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// The cluster it is the front door of.
@@ -284,14 +268,14 @@ impl ServiceConfig {
         ServiceConfig {
             listen,
             role,
-            hold: limits::hold_default(role),
+            hold: defaults::hold(role),
             lag_bytes_max: None,
             lag_max: None,
             fallback_primary: false,
             tags: BTreeMap::new(),
             pooler_port: None,
             pooler_down: PoolerDown::Shut,
-            connect_timeout: limits::CONNECT_TIMEOUT.usual(),
+            connect_timeout: defaults::CONNECT_TIMEOUT,
             member_sessions_max: None,
             sessions_max: None,
             stick: Stick::None,
@@ -451,12 +435,12 @@ impl Default for ProxyConfig {
     fn default() -> ProxyConfig {
         ProxyConfig {
             workers: None,
-            sessions_max: limits::SESSIONS_DEFAULT,
+            sessions_max: defaults::SESSIONS_MAX,
             sessions_per_address_max: None,
-            login_timeout: limits::LOGIN_TIMEOUT.usual(),
-            shutdown_grace: limits::SHUTDOWN_GRACE.usual(),
-            keepalive: limits::KEEPALIVE.usual(),
-            user_timeout: limits::USER_TIMEOUT.usual(),
+            login_timeout: defaults::LOGIN_TIMEOUT,
+            shutdown_grace: defaults::SHUTDOWN_GRACE,
+            keepalive: defaults::KEEPALIVE,
+            user_timeout: defaults::USER_TIMEOUT,
         }
     }
 }

@@ -3,9 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use insta::assert_snapshot;
-use pgsteer_core::config::error::ConfigErrors;
-use pgsteer_core::config::file;
-use pgsteer_core::config::{Config, Weight};
+use pgsteer_config::error::ConfigErrors;
+use pgsteer_config::file;
+use pgsteer_core::settings::{Config, Weight};
 use proptest::prelude::*;
 
 fn read(text: &str) -> Result<Config, ConfigErrors> {

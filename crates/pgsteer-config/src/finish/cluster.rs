@@ -5,17 +5,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::claim::Found;
-use crate::config::conflict::Conflict;
-use crate::config::draft::{CheckDraft, Draft, EtcdDraft, Field, Given, MemberDraft, PatroniDraft};
-use crate::config::error::{ConfigErrors, Place};
-use crate::config::limits::{self, MEMBERS_MAX};
-use crate::config::{
+use pgsteer_core::claim::Found;
+use pgsteer_core::identity::Identity;
+use pgsteer_core::names::ClusterName;
+use pgsteer_core::settings::defaults::MEMBERS_MAX;
+use pgsteer_core::settings::{
     CheckConfig, ClusterConfig, EtcdConfig, Here, Membership, PatroniConfig, RequireAuth,
     SplitBrain, SslMode, StateDirectory, Verify,
 };
-use crate::identity::Identity;
-use crate::names::ClusterName;
+
+use crate::conflict::Conflict;
+use crate::draft::{CheckDraft, Draft, EtcdDraft, Field, Given, MemberDraft, PatroniDraft};
+use crate::error::{ConfigErrors, Place};
+use crate::limits;
 
 /// The cluster as meant; nothing where an error keeps it from being known.
 pub fn finish(draft: &Draft, errors: &mut ConfigErrors) -> Option<ClusterConfig> {

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use pgsteer_core::claim::Role;
+use pgsteer_core::names::{MemberName, listed};
+use pgsteer_core::settings::SslMode;
+use pgsteer_core::units::seconds_text;
 use thiserror::Error;
 
-use super::SslMode;
-use super::error::Place;
-use super::purpose::Purpose;
-use super::units::seconds_text;
-use crate::claim::Role;
-use crate::names::{MemberName, listed};
+use crate::error::Place;
+use crate::purpose::Purpose;
 
 /// Values that do not fit together, or one that is missing.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]

@@ -10,11 +10,11 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::config::draft::Field;
-use crate::config::error::{ConfigErrors, Place};
-use crate::config::limits::FILE_BYTES_MAX;
-use crate::config::problem::{Problem, key_text};
-use crate::config::suggest::nearest;
+use crate::draft::Field;
+use crate::error::{ConfigErrors, Place};
+use crate::limits::FILE_BYTES_MAX;
+use crate::problem::{Problem, key_text};
+use crate::suggest::nearest;
 
 /// A value as the parser gives it.
 pub type Value<'t> = DeValue<'t>;

@@ -4,8 +4,6 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use super::SslMode;
-use super::problem::{Problem, Shown};
-use super::suggest::nearest;
 
 /// A way in which a server may authenticate the check login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,7 +19,8 @@ pub enum AuthMethod {
 }
 
 impl AuthMethod {
-    const ALL: [AuthMethod; 4] =
+    /// All of them.
+    pub const ALL: [AuthMethod; 4] =
         [AuthMethod::Password, AuthMethod::Md5, AuthMethod::ScramSha256, AuthMethod::None];
 
     /// The word used in configuration, which is libpq's.
@@ -51,42 +50,9 @@ impl RequireAuth {
         }
     }
 
-    /// Reads a list of methods, or of methods with `!` in front of each that are not accepted
-    /// (PostgreSQL documentation, "Parameter Key Words", `require_auth`).
-    ///
-    /// # Errors
-    /// A word that is no method, a list that mixes both, or one that leaves no method to pgsteer.
-    pub fn parse(text: &str) -> Result<RequireAuth, Problem> {
-        /// Methods of libpq that pgsteer does not have.
-        const OTHERS: [&str; 2] = ["gss", "sspi"];
-        let words: Vec<&str> = text.split(',').map(str::trim).collect();
-        let are_negated = words.iter().filter(|word| word.starts_with('!')).count();
-        if are_negated != 0 && are_negated != words.len() {
-            return Err(Problem::AuthMixed(Shown::of(text)));
-        }
-        let mut named = BTreeSet::new();
-        for word in words.iter().map(|word| word.trim_start_matches('!')) {
-            match AuthMethod::ALL.iter().find(|method| method.as_str() == word) {
-                Some(method) => _ = named.insert(*method),
-                None if OTHERS.contains(&word) => {}
-                None => {
-                    let words: Vec<&str> = AuthMethod::ALL.map(AuthMethod::as_str).into();
-                    return Err(Problem::UnknownWord {
-                        found: Shown::of(word),
-                        near: nearest(word, &words),
-                        words,
-                    });
-                }
-            }
-        }
-        if are_negated != 0 {
-            let all = AuthMethod::ALL.into_iter();
-            named = all.filter(|method| !named.contains(method)).collect();
-        }
-        if named.is_empty() {
-            return Err(Problem::AuthUnsupported(Shown::of(text)));
-        }
-        Ok(RequireAuth(named))
+    /// These methods; none if the set is empty.
+    pub fn of(methods: BTreeSet<AuthMethod>) -> Option<RequireAuth> {
+        (!methods.is_empty()).then_some(RequireAuth(methods))
     }
 
     /// The check login accepts this method.
@@ -113,24 +79,6 @@ impl fmt::Display for RequireAuth {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lists_are_read_as_libpq_reads_them() {
-        for (text, methods) in [
-            ("scram-sha-256", "scram-sha-256"),
-            ("md5, scram-sha-256", "md5,scram-sha-256"),
-            ("gss,none", "none"),
-            ("!password,!md5", "scram-sha-256,none"),
-            ("!none", "password,md5,scram-sha-256"),
-        ] {
-            assert_eq!(RequireAuth::parse(text).unwrap().to_string(), methods, "{text}");
-        }
-        for text in
-            ["", "scram", "password,!md5", "gss", "gss,sspi", "!password,!md5,!none,!scram-sha-256"]
-        {
-            assert!(RequireAuth::parse(text).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn a_password_is_given_to_nobody_whose_certificate_is_not_verified() {

@@ -2,7 +2,7 @@
 //!
 //! Each value is checked by itself, nothing is filled in yet, and a value that was wrong is
 //! remembered as such, so that nobody complains later that it is missing.
-//! [`Draft::finish`] makes a [`Config`](super::Config) of it.
+//! [`Draft::finish`] makes a [`Config`](pgsteer_core::settings::Config) of it.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,15 +10,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::error::Place;
-use super::limits::{READ_LISTEN, WRITE_LISTEN};
-use super::purpose::Purpose;
-use super::{
+use pgsteer_core::claim::Role;
+use pgsteer_core::names::{ClusterName, Endpoint, MemberName, ServiceName};
+use pgsteer_core::settings::{
     OnPromotion, PoolerDown, RequireAuth, SplitBrain, SslMode, StateDirectory, Stick, Verify,
     Vocabulary, Weight,
 };
-use crate::claim::Role;
-use crate::names::{ClusterName, Endpoint, MemberName, ServiceName};
+
+use crate::error::Place;
+use crate::limits::{READ_LISTEN, WRITE_LISTEN};
+use crate::purpose::Purpose;
 
 /// A value and where it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]

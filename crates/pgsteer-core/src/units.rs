@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use super::limits::{LAG_BYTES_MAX, LAG_SECONDS};
-use super::problem::{Problem, Shown};
+use crate::settings::defaults::LAG_BYTES_MAX;
 
 /// PostgreSQL's units of size, largest first. They are powers of 1024 there, too.
 const SIZES: [(&str, u64); 5] =
@@ -19,61 +18,14 @@ const TIMES: [(&str, u64); 6] = [
     ("us", 1),
 ];
 
-/// How far a replica may be behind: in bytes or in time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LagLimit {
-    /// Bytes of WAL.
-    Bytes(u64),
-    /// Time since the last transaction that was replayed.
-    Time(Duration),
+/// Reads a size, as `16MB`.
+pub fn size(text: &str) -> Option<u64> {
+    amount(text, &SIZES)
 }
 
-/// Reads a lag limit in bytes, as `16MB`.
-///
-/// # Errors
-/// No whole number with a unit, zero, or more than [`LAG_BYTES_MAX`].
-pub fn lag_bytes(text: &str) -> Result<u64, Problem> {
-    let wrong = || Problem::Size { found: Shown::of(text), near: near_size(text) };
-    let bytes = amount(text, &SIZES).ok_or_else(wrong)?;
-    lag_bytes_in_range(bytes, text)
-}
-
-/// Checks a lag limit in bytes that was written as `text`.
-///
-/// # Errors
-/// Zero, or more than [`LAG_BYTES_MAX`].
-pub fn lag_bytes_in_range(bytes: u64, text: &str) -> Result<u64, Problem> {
-    if (1..=LAG_BYTES_MAX).contains(&bytes) {
-        return Ok(bytes);
-    }
-    Err(Problem::OutOfRange {
-        found: Shown::of(text),
-        range: format!(
-            "from 1B to {}; without the key there is no limit",
-            size_text(LAG_BYTES_MAX)
-        ),
-    })
-}
-
-/// Reads a lag limit of either kind: `16MB` or `10s`.
-///
-/// # Errors
-/// Neither a size nor a time, or one out of its range.
-pub fn lag(text: &str) -> Result<LagLimit, Problem> {
-    if amount(text, &SIZES).is_some() {
-        return lag_bytes(text).map(LagLimit::Bytes);
-    }
-    // A bare number may be either.
-    let has_unit = text.trim().parse::<f64>().is_err();
-    let time = || near_time(text).filter(|_| has_unit).map(time_text);
-    let near = || near_size(text).or_else(time);
-    let wrong = || Problem::Lag { found: Shown::of(text), near: near() };
-    let micros = amount(text, &TIMES).ok_or_else(wrong)?;
-    let time = Duration::from_micros(micros);
-    if LAG_SECONDS.contains(time) {
-        return Ok(LagLimit::Time(time));
-    }
-    Err(Problem::OutOfRange { found: Shown::of(text), range: LAG_SECONDS.to_string() })
+/// Reads a time, as `500ms`.
+pub fn time(text: &str) -> Option<Duration> {
+    amount(text, &TIMES).map(Duration::from_micros)
 }
 
 /// The size that `text` was probably meant to be: in another spelling of a unit, or with a fraction.
@@ -155,15 +107,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_spelled_as_postgresql_does() {
-        assert_eq!(lag_bytes("16MB").unwrap(), 16 * 1024 * 1024);
-        assert_eq!(lag_bytes(" 1 kB ").unwrap(), 1024);
-        for wrong in ["", "MB", "16", "16mb", "16MiB", "1.5GB", "-1MB", "16 M B"] {
-            assert!(matches!(lag_bytes(wrong), Err(Problem::Size { .. })), "{wrong}");
-        }
-    }
-
-    #[test]
     fn another_spelling_of_a_unit_finds_what_was_meant() {
         for (text, meant) in [
             ("16mb", Some("16MB")),
@@ -184,42 +127,18 @@ mod tests {
         {
             assert_eq!(near_time(text).map(time_text).as_deref(), meant, "{text}");
         }
-        assert_eq!(lag("16mb").unwrap_err().remedy().unwrap(), "did you mean 16MB?");
-        assert_eq!(lag("10sec").unwrap_err().remedy().unwrap(), "did you mean 10s?");
-        assert!(lag("10").unwrap_err().remedy().unwrap().starts_with("as 16MB"));
-    }
-
-    #[test]
-    fn sizes_out_of_range_are_refused_without_overflow() {
-        for wrong in ["0B", "1025TB"] {
-            let problem = lag_bytes(wrong).unwrap_err();
-            assert!(matches!(problem, Problem::OutOfRange { .. }), "{wrong}");
-        }
-        for wrong in ["99999999TB", "18446744073709551616B"] {
-            assert!(lag_bytes(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn a_lag_is_a_size_or_a_time() {
-        assert_eq!(lag("16MB").unwrap(), LagLimit::Bytes(16 << 20));
-        assert_eq!(lag("10s").unwrap(), LagLimit::Time(Duration::from_secs(10)));
-        assert_eq!(lag("2min").unwrap(), LagLimit::Time(Duration::from_secs(120)));
-        for wrong in ["10", "10x", "s", "", "1us", "2d"] {
-            assert!(lag(wrong).is_err(), "{wrong}");
-        }
     }
 
     proptest! {
         #[test]
         fn a_size_reads_back_as_it_was_spelled(bytes in 1..=LAG_BYTES_MAX) {
-            prop_assert_eq!(lag_bytes(&size_text(bytes)).unwrap(), bytes);
+            prop_assert_eq!(size(&size_text(bytes)), Some(bytes));
         }
 
         #[test]
         fn a_time_reads_back_as_it_was_spelled(millis in 100u64..=86_400_000) {
             let time = Duration::from_millis(millis);
-            prop_assert_eq!(lag(&time_text(time)).unwrap(), LagLimit::Time(time));
+            prop_assert_eq!(super::time(&time_text(time)), Some(time));
         }
 
         #[test]

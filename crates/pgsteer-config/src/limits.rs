@@ -1,20 +1,18 @@
 //! The limits and the defaults of the configuration, in one place.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::problem::{Problem, Shown};
-use super::units::{near_time, seconds_text};
-use crate::claim::Role;
+use pgsteer_core::settings::defaults::{self, everywhere};
+use pgsteer_core::units::{near_time, seconds_text};
+
+use crate::problem::{Problem, Shown};
 
 /// The largest configuration file that is read, in bytes.
 pub const FILE_BYTES_MAX: usize = 1024 * 1024;
 /// How many errors are kept; the rest is only counted.
 pub const ERRORS_MAX: usize = 100;
-/// The most members that a cluster may have, listed or found, and the most addresses of Patroni
-/// and of etcd.
-pub const MEMBERS_MAX: usize = 64;
 /// The most services.
 pub const SERVICES_MAX: usize = 64;
 /// The most tags that a service may ask for.
@@ -23,8 +21,6 @@ pub const TAGS_MAX: usize = 64;
 pub const PATH_BYTES_MAX: usize = 4096;
 /// The longest user or database name, in bytes: PostgreSQL cuts off what is longer.
 pub const LOGIN_NAME_BYTES_MAX: usize = 63;
-/// The largest lag limit in bytes: 1024TB.
-pub const LAG_BYTES_MAX: u64 = 1 << 50;
 
 /// Patroni's own port, for addresses that name none.
 pub const PATRONI_PORT: u16 = 8008;
@@ -40,8 +36,6 @@ pub const READ_LISTEN: SocketAddr = everywhere(5001);
 pub const AGENT_LISTEN: SocketAddr = everywhere(5555);
 /// Where the status pages are unless told otherwise.
 pub const HTTP_LISTEN: SocketAddr = everywhere(7000);
-/// Where nothing listens: the address of what is judged and not served.
-pub const NOWHERE: SocketAddr = everywhere(0);
 /// The cluster's name unless told otherwise.
 pub const CLUSTER_NAME: &str = "main";
 /// What the agent answers a client that sends no line, unless told otherwise.
@@ -52,13 +46,14 @@ pub const CHECK_DBNAME: &str = "postgres";
 /// How long a client waits for a gate to open.
 pub const HOLD: Seconds = Seconds::within(0, 3_600_000);
 /// How long one member has to accept a connection.
-pub const CONNECT_TIMEOUT: Seconds = Seconds::within(100, 60_000).or(2_000);
+pub const CONNECT_TIMEOUT: Seconds =
+    Seconds::within(100, 60_000).or_default(defaults::CONNECT_TIMEOUT);
 /// How long Patroni has for one answer.
 pub const PATRONI_TIMEOUT: Seconds = Seconds::within(100, 60_000).or(1_000);
 /// How long etcd has for one answer.
 pub const ETCD_TIMEOUT: Seconds = Seconds::within(100, 60_000).or(2_000);
 /// How long PostgreSQL has for one answer to the tether.
-pub const CHECK_TIMEOUT: Seconds = Seconds::within(100, 60_000).or(1_000);
+pub const CHECK_TIMEOUT: Seconds = Seconds::within(100, 60_000).or_default(defaults::CHECK_TIMEOUT);
 /// How long `pgsteer check` waits for one answer.
 pub const ASK_TIMEOUT: Seconds = Seconds::within(100, 60_000).or(2_000);
 /// How long an open gate outlives the silence of its member's Patroni.
@@ -68,13 +63,15 @@ pub const SILENCE: Seconds = Seconds::within(1_000, 3_600_000).or(30_000);
 /// The lag in time above which a replica is drained.
 pub const LAG_SECONDS: Seconds = Seconds::within(100, 86_400_000);
 /// How long a login may take.
-pub const LOGIN_TIMEOUT: Seconds = Seconds::within(1_000, 600_000).or(60_000);
+pub const LOGIN_TIMEOUT: Seconds =
+    Seconds::within(1_000, 600_000).or_default(defaults::LOGIN_TIMEOUT);
 /// How long sessions may go on after SIGTERM.
-pub const SHUTDOWN_GRACE: Seconds = Seconds::within(0, 86_400_000).or(30_000);
+pub const SHUTDOWN_GRACE: Seconds =
+    Seconds::within(0, 86_400_000).or_default(defaults::SHUTDOWN_GRACE);
 /// Idle time before TCP keepalive probes.
-pub const KEEPALIVE: Seconds = Seconds::within(1_000, 7_200_000).or(30_000);
+pub const KEEPALIVE: Seconds = Seconds::within(1_000, 7_200_000).or_default(defaults::KEEPALIVE);
 /// How long a client may leave bytes unacknowledged or unread; zero is as long as the system says.
-pub const USER_TIMEOUT: Seconds = Seconds::within(0, 3_600_000).or(0);
+pub const USER_TIMEOUT: Seconds = Seconds::within(0, 3_600_000).or_default(defaults::USER_TIMEOUT);
 
 /// How long a client of the agent may take for its line.
 pub const LINE_WAIT: Seconds = Seconds::within(0, 5_000).or(50);
@@ -87,27 +84,12 @@ pub const GROUP: Whole = Whole::within(0, 2_147_483_647);
 pub const PORT: Whole = Whole::within(1, 65_535);
 /// Worker threads.
 pub const WORKERS: Whole = Whole::within(1, 256);
-/// Client connections at once, unless told otherwise.
-pub const SESSIONS_DEFAULT: usize = 10_000;
 /// Client connections at once.
-pub const SESSIONS: Whole = Whole::within(1, 1_000_000).or(SESSIONS_DEFAULT as u64);
+pub const SESSIONS: Whole = Whole::within(1, 1_000_000).or(defaults::SESSIONS_MAX as u64);
 /// Sessions of one service, in all or at one member.
 pub const SERVICE_SESSIONS: Whole = Whole::within(1, 1_000_000);
 /// Client connections of one address at once.
 pub const SESSIONS_PER_ADDRESS: Whole = Whole::within(1, 1_000_000);
-
-/// The hold of a service that says nothing of it: writers wait for the failover to end,
-/// readers mostly have another replica to go to.
-pub const fn hold_default(role: Role) -> Duration {
-    match role {
-        Role::Replica => Duration::from_secs(10),
-        Role::Primary | Role::StandbyLeader | Role::Unknown => Duration::from_secs(30),
-    }
-}
-
-const fn everywhere(port: u16) -> SocketAddr {
-    SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port)
-}
 
 fn out_of_range(text: &str, range: &impl fmt::Display) -> Problem {
     Problem::OutOfRange { found: Shown::of(text), range: range.to_string() }
@@ -131,7 +113,11 @@ impl Seconds {
     }
 
     const fn or(self, default_millis: u64) -> Seconds {
-        Seconds { default: Some(Duration::from_millis(default_millis)), ..self }
+        self.or_default(Duration::from_millis(default_millis))
+    }
+
+    const fn or_default(self, default: Duration) -> Seconds {
+        Seconds { default: Some(default), ..self }
     }
 
     /// Reads a number of seconds.

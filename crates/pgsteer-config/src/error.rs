@@ -4,9 +4,9 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
-use super::draft::Field;
-use super::limits::ERRORS_MAX;
-use super::problem::Problem;
+use crate::draft::Field;
+use crate::limits::ERRORS_MAX;
+use crate::problem::Problem;
 
 /// Where something was written.
 #[derive(Clone, Debug, PartialEq, Eq)]

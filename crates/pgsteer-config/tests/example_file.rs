@@ -4,11 +4,11 @@
 
 use std::collections::BTreeSet;
 
-use pgsteer_core::config::draft::Draft;
-use pgsteer_core::config::error::{ConfigErrors, Place};
-use pgsteer_core::config::file;
-use pgsteer_core::config::problem::Problem;
-use pgsteer_core::config::{Config, Membership};
+use pgsteer_config::draft::Draft;
+use pgsteer_config::error::{ConfigErrors, Place};
+use pgsteer_config::file;
+use pgsteer_config::problem::Problem;
+use pgsteer_core::settings::{Config, Membership};
 
 const EXAMPLE: &str = include_str!("../../../pgsteer.example.toml");
 

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::conflict::Conflict;
-use crate::config::draft::{AgentDraft, Draft, Field};
-use crate::config::error::{ConfigErrors, Place};
-use crate::config::limits::{AGENT_DEFAULT, AGENT_LISTEN, LINE_WAIT};
-use crate::config::problem::Problem;
-use crate::config::{AgentConfig, ServiceConfig, Vocabulary, Weight};
-use crate::names::ServiceName;
-use crate::question::Question;
+use pgsteer_core::names::ServiceName;
+use pgsteer_core::question::Question;
+use pgsteer_core::settings::{AgentConfig, ServiceConfig, Vocabulary, Weight};
+
+use crate::conflict::Conflict;
+use crate::draft::{AgentDraft, Draft, Field};
+use crate::error::{ConfigErrors, Place};
+use crate::limits::{AGENT_DEFAULT, AGENT_LISTEN, LINE_WAIT};
+use crate::problem::Problem;
 
 /// The agent as meant; nothing where there is none.
 pub fn finish(

@@ -1,0 +1,42 @@
+//! The defaults of the settings, and the limits that the decision needs.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use crate::claim::Role;
+
+/// The most members that a cluster may have, listed or found, and the most addresses of Patroni
+/// and of etcd.
+pub const MEMBERS_MAX: usize = 64;
+/// The largest lag limit in bytes: 1024TB.
+pub const LAG_BYTES_MAX: u64 = 1 << 50;
+/// The address of a service that is judged and does not listen.
+pub const NOWHERE: SocketAddr = everywhere(0);
+/// Client connections at once.
+pub const SESSIONS_MAX: usize = 10_000;
+/// The time that one member has to accept a connection.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// The time that PostgreSQL has for one answer to the tether.
+pub const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+/// The time that a login may take.
+pub const LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
+/// The time that sessions may go on after SIGTERM.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
+/// Idle time before TCP keepalive probes.
+pub const KEEPALIVE: Duration = Duration::from_secs(30);
+/// The time that a client may leave bytes unacknowledged or unread; zero leaves it to the system.
+pub const USER_TIMEOUT: Duration = Duration::ZERO;
+
+/// The hold of a service without `hold_seconds`: clients that write wait until the failover ends,
+/// clients that read mostly find another replica.
+pub const fn hold(role: Role) -> Duration {
+    match role {
+        Role::Replica => Duration::from_secs(10),
+        Role::Primary | Role::StandbyLeader | Role::Unknown => Duration::from_secs(30),
+    }
+}
+
+/// All IPv4 addresses of this machine.
+pub const fn everywhere(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port)
+}
