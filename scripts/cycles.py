@@ -14,7 +14,6 @@ import sys
 
 # Modules whose children still have cycles. Remove a module when its cycles are gone.
 KNOWN = {
-    "pgsteer::proxy",
     "pgsteer-core",
     "pgsteer-core::config",
     "pgsteer-files::lint",

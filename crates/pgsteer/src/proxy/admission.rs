@@ -1,10 +1,10 @@
-//! Admission: which client connections are let in, and which one gives way to a new one.
+//! Admission: which client connections are accepted, and which one is closed for a new one.
 //!
-//! There are two limits: one for all client connections, and one for those of a single address.
-//! A connection is *silent* until its client has sent the whole first packet that the proxy waits
-//! for. At a limit the oldest connection that has been silent for [`SILENT_MIN`] is closed and the
-//! new one takes its place, so that connections which send nothing cannot lock out clients that
-//! do. Without such a connection the new client is refused, with the name of the limit.
+//! There are two limits: one for all client connections, and one for those of a single address. A
+//! connection is *silent* until its client has sent the whole packet that the proxy waits for. At a
+//! limit the oldest connection that has been silent for [`SILENT_MIN`] is closed and the new one is
+//! admitted, so that connections that send nothing cannot lock out clients that do. If there is no such
+//! connection, the new client is refused with the name of the limit.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -12,31 +12,32 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use pgsteer_wire::error::{ErrorFields, sqlstate};
 use tokio::sync::oneshot;
 
 use crate::stats::Stats;
 
-/// How many connections that are being refused may wait for the first packet of their client.
+/// The maximum number of refused connections that wait for the first packet of their client.
 const REFUSED_MAX: usize = 64;
 
-/// How many connections may have been told to close and not be closed yet. A worker closes them
-/// within milliseconds.
+/// The maximum number of connections that are about to be closed. A worker closes them within
+/// milliseconds.
 const CLOSING_MAX: usize = 36;
 
-/// How many connections may exist above the limit.
+/// The maximum number of connections above the limit.
 pub const EXCESS_MAX: usize = REFUSED_MAX + CLOSING_MAX;
 
-/// How long a connection has to be silent before it may have to give way. The packet of a client
-/// that has just connected is still under way.
+/// A connection is closed for a new one only after it has been silent for this long. The packet of a
+/// client that has just connected is still on the network.
 const SILENT_MIN: Duration = Duration::from_secs(1);
 
-/// How many of the oldest connections are looked at for one that has been silent so long. An old
-/// connection may be silent anew, for example after its client has asked for TLS.
+/// How many of the oldest connections are checked for one that has been silent for long enough. The
+/// silence of an old connection may be new, for example after a request for TLS.
 const LOOK_AT_MAX: usize = 8;
 
-/// The part of all connections that is kept free of any single address, unless the operator sets
-/// a limit: a tenth.
-const OTHERS_PART: usize = 10;
+/// One tenth of all connections is reserved for other addresses than any single one, unless
+/// `sessions_per_address_max` is set.
+const OTHERS_DIVISOR: usize = 10;
 
 /// A limit that a new connection exceeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,16 +48,43 @@ pub enum Limit {
     Address(usize),
 }
 
-/// What becomes of a new connection.
+impl Limit {
+    /// The error that a client above the limit receives.
+    pub fn refusal(self) -> Vec<u8> {
+        let (message, hint) = match self {
+            Limit::All(max) => (
+                format!("pgsteer has {max} clients already, its limit (sessions_max)"),
+                "Raise sessions_max under [proxy], or use a connection pool.",
+            ),
+            Limit::Address(max) => (
+                format!(
+                    "pgsteer has {max} clients of this address already, its limit \
+                     (sessions_per_address_max)"
+                ),
+                "Raise sessions_per_address_max under [proxy], or use a connection pool.",
+            ),
+        };
+        let fields = ErrorFields {
+            sqlstate: sqlstate::TOO_MANY_CONNECTIONS,
+            message: &message,
+            detail: "",
+            hint,
+        };
+        fields.to_fatal()
+    }
+}
+
+/// The decision on a new connection.
 #[derive(Debug)]
 pub enum Decision {
-    /// It is let in.
-    LetIn(Ticket),
-    /// It exceeds a limit. It may log in nowhere, but it may read why, and it may cancel.
+    /// It is admitted.
+    Admit(Ticket),
+    /// It exceeds a limit. The client cannot log in; it receives the reason, and its cancel request is
+    /// sent.
     Refuse(Ticket, Limit),
-    /// It exceeds a limit, and too many others are being refused at this moment.
+    /// It exceeds a limit, and [`REFUSED_MAX`] others are being refused at this moment.
     RefuseAtOnce(Limit),
-    /// A place will be free as soon as a worker has closed a connection: try again.
+    /// A worker is closing connections, and then there is space: try again.
     TryAgain,
 }
 
@@ -71,11 +99,11 @@ pub struct Admission {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Connections that were let in, those that are closing included.
-    let_in: usize,
+    /// Admitted connections, those that are closing included.
+    admitted: usize,
     /// Connections that are being refused.
     refused: usize,
-    /// Numbers of the connections that gave way and are not closed yet.
+    /// The numbers of the connections that are closing.
     closing: BTreeSet<u64>,
     /// The silent connections, in the order of their arrival.
     silent: BTreeMap<u64, Silent>,
@@ -91,15 +119,15 @@ struct Silent {
     give_way: oneshot::Sender<()>,
 }
 
-/// What is known of a client address; forgotten with its last connection.
+/// The connections of a client address. Removed with the last one.
 #[derive(Debug, Default)]
 struct Address {
-    /// Connections that were let in and are not closing.
+    /// Admitted connections that are not closing.
     connections: usize,
     silent: BTreeSet<u64>,
 }
 
-/// A connection that is counted as long as this lives.
+/// A connection, which is counted until this is dropped.
 #[derive(Debug)]
 pub struct Ticket {
     admission: Arc<Admission>,
@@ -108,7 +136,7 @@ pub struct Ticket {
     is_refused: bool,
 }
 
-/// The silence of one connection, from its start to [`Silence::end`].
+/// The silence of one connection, up to [`Silence::end`].
 #[derive(Debug)]
 pub struct Silence<'a> {
     ticket: &'a Ticket,
@@ -116,9 +144,9 @@ pub struct Silence<'a> {
 }
 
 impl Admission {
-    /// `address_max` is nine tenths of `all_max` unless it is given.
+    /// Limits without connections. `address_max` is nine tenths of `all_max` unless it is given.
     pub fn new(all_max: usize, address_max: Option<usize>, stats: Arc<Stats>) -> Admission {
-        let address_max = address_max.unwrap_or(all_max - all_max / OTHERS_PART);
+        let address_max = address_max.unwrap_or(all_max - all_max / OTHERS_DIVISOR);
         Admission { all_max, address_max, stats, state: Mutex::default() }
     }
 
@@ -126,7 +154,7 @@ impl Admission {
     pub fn decide(self: &Arc<Admission>, address: IpAddr, now: Instant) -> Decision {
         let address = address.to_canonical();
         let mut state = self.lock();
-        let exceeded = match self.make_room(&mut state, address, now) {
+        let exceeded = match self.make_space(&mut state, address, now) {
             Ok(limit) => limit,
             Err(Busy) => return Decision::TryAgain,
         };
@@ -137,7 +165,7 @@ impl Admission {
             }
             state.refused += 1;
         } else {
-            state.let_in += 1;
+            state.admitted += 1;
             state.addresses.entry(address).or_default().connections += 1;
         }
         let number = state.next;
@@ -148,18 +176,18 @@ impl Admission {
         let ticket = Ticket { admission: Arc::clone(self), number, address, is_refused };
         match exceeded {
             Some(limit) => Decision::Refuse(ticket, limit),
-            None => Decision::LetIn(ticket),
+            None => Decision::Admit(ticket),
         }
     }
 
-    /// Finds room for one more connection from `address`. Returns the limit that leaves none.
-    fn make_room(
+    /// Makes space for one more connection from `address`. Returns the limit that prevents it.
+    fn make_space(
         &self,
         state: &mut State,
         address: IpAddr,
         now: Instant,
     ) -> Result<Option<Limit>, Busy> {
-        // With an equal limit for all there is none for one address.
+        // A limit that is not below that of all connections is no limit for one address.
         let is_limited = self.address_max < self.all_max;
         if is_limited && state.connections_of(address) >= self.address_max {
             let known = state.addresses.get(&address);
@@ -169,7 +197,7 @@ impl Admission {
             };
             self.give_way(state, oldest)?;
         }
-        if state.let_in - state.closing.len() >= self.all_max {
+        if state.admitted - state.closing.len() >= self.all_max {
             let Some(oldest) = state.first_silent(state.silent.keys(), now) else {
                 return Ok(Some(Limit::All(self.all_max)));
             };
@@ -178,7 +206,7 @@ impl Admission {
         Ok(None)
     }
 
-    /// Has the silent connection `number` closed by its worker.
+    /// Requests the worker of the silent connection `number` to close it.
     fn give_way(&self, state: &mut State, number: u64) -> Result<(), Busy> {
         if state.closing.len() >= CLOSING_MAX {
             return Err(Busy);
@@ -187,7 +215,7 @@ impl Admission {
             state.closing.insert(number);
             state.leave(silent.address, number);
             self.stats.silent_closed.fetch_add(1, Ordering::Relaxed);
-            // The receiver lives as long as the entry that was just removed.
+            // The receiver exists as long as the entry that was just removed.
             let _ = silent.give_way.send(());
         }
         Ok(())
@@ -198,7 +226,7 @@ impl Admission {
     }
 }
 
-/// As many connections as may be closing are closing.
+/// [`CLOSING_MAX`] connections are closing.
 #[derive(Debug)]
 struct Busy;
 
@@ -220,7 +248,7 @@ impl State {
         self.addresses.get(&address).map_or(0, |known| known.connections)
     }
 
-    /// A connection of `address` counts no more.
+    /// Removes a connection from the counters of `address`.
     fn leave(&mut self, address: IpAddr, number: u64) {
         if let Some(known) = self.addresses.get_mut(&address) {
             known.silent.remove(&number);
@@ -238,8 +266,8 @@ impl Ticket {
         self.address
     }
 
-    /// Begins a time in which the connection may have to give way. A connection that is being
-    /// refused takes no room and never has to.
+    /// Begins a silence, during which the connection may be closed for a new one. A refused connection
+    /// is above the limit and is not closed for others.
     pub fn silence(&self, now: Instant) -> Silence<'_> {
         let (give_way, gives_way) = oneshot::channel();
         if !self.is_refused {
@@ -260,8 +288,8 @@ impl Drop for Ticket {
         if self.is_refused {
             state.refused -= 1;
         } else {
-            state.let_in -= 1;
-            // Where it has given way already, its address does not count it any more.
+            state.admitted -= 1;
+            // A closing connection was removed from its address before.
             if !state.closing.remove(&self.number) {
                 state.leave(self.address, self.number);
             }
@@ -272,14 +300,14 @@ impl Drop for Ticket {
 }
 
 impl Silence<'_> {
-    /// Waits until the connection has to give way.
+    /// Waits until the connection has to be closed for a new one.
     pub async fn gives_way(&mut self) {
         if self.ticket.is_refused || (&mut self.gives_way).await.is_err() {
             std::future::pending().await
         }
     }
 
-    /// The client has sent its packet. Returns false if the connection had to give way before.
+    /// Ends the silence: the client has sent its packet. Returns false if the connection has to be closed.
     pub fn end(self) -> bool {
         self.forget() || self.ticket.is_refused
     }
@@ -311,14 +339,14 @@ mod tests {
         Arc::new(Admission::new(all_max, address_max, Arc::default()))
     }
 
-    /// Long after all that is silent has begun to be so.
+    /// A time at which every silent connection has been silent for long enough.
     fn later() -> Instant {
         Instant::now() + SILENT_MIN
     }
 
-    fn let_in(admission: &Arc<Admission>, address: IpAddr) -> Ticket {
+    fn admit(admission: &Arc<Admission>, address: IpAddr) -> Ticket {
         match admission.decide(address, later()) {
-            Decision::LetIn(ticket) => ticket,
+            Decision::Admit(ticket) => ticket,
             other => panic!("{other:?}"),
         }
     }
@@ -335,85 +363,85 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_has_just_connected_does_not_give_way() {
+    fn a_client_that_has_just_connected_is_not_closed() {
         let admission = admission(1, None);
-        let ticket = let_in(&admission, HERE);
+        let ticket = admit(&admission, HERE);
         let mut silence = silence(&ticket);
         assert!(matches!(admission.decide(HERE, Instant::now()), Decision::Refuse(..)));
-        assert!(!has_to_go(&mut silence));
-        assert!(matches!(admission.decide(HERE, later()), Decision::LetIn(_)));
-        assert!(has_to_go(&mut silence));
+        assert!(!has_to_close(&mut silence));
+        assert!(matches!(admission.decide(HERE, later()), Decision::Admit(_)));
+        assert!(has_to_close(&mut silence));
     }
 
-    fn has_to_go(silence: &mut Silence<'_>) -> bool {
+    fn has_to_close(silence: &mut Silence<'_>) -> bool {
         silence.gives_way.try_recv().is_ok()
     }
 
     #[test]
-    fn the_oldest_silent_connection_gives_way_and_a_client_that_has_spoken_does_not() {
+    fn the_oldest_silent_connection_is_closed_and_one_that_has_sent_its_packet_is_not() {
         let admission = admission(3, Some(3));
-        let tickets: Vec<Ticket> = (0..3).map(|_| let_in(&admission, HERE)).collect();
+        let tickets: Vec<Ticket> = (0..3).map(|_| admit(&admission, HERE)).collect();
         let mut silences: Vec<Silence<'_>> = tickets.iter().map(silence).collect();
         assert!(silences.remove(0).end());
-        let _new = let_in(&admission, THERE);
-        assert!(has_to_go(&mut silences[0]), "the second is the oldest that is silent");
-        assert!(!has_to_go(&mut silences[1]));
-        assert!(!silences.remove(0).end(), "its place is taken");
+        let _new = admit(&admission, THERE);
+        assert!(has_to_close(&mut silences[0]), "the second is the oldest that is silent");
+        assert!(!has_to_close(&mut silences[1]));
+        assert!(!silences.remove(0).end(), "it has to be closed");
         assert!(silences.remove(0).end());
         let (_kept, limit) = refused(&admission, THERE);
         assert_eq!(limit, Limit::All(3));
     }
 
     #[test]
-    fn an_address_at_its_limit_takes_no_place_of_others() {
+    fn an_address_at_its_limit_closes_no_connection_of_others() {
         let admission = admission(3, Some(2));
-        let other = let_in(&admission, THERE);
+        let other = admit(&admission, THERE);
         let mut silent = silence(&other);
-        let tickets = [let_in(&admission, HERE), let_in(&admission, HERE)];
+        let tickets = [admit(&admission, HERE), admit(&admission, HERE)];
         let (_kept, limit) = refused(&admission, HERE);
         assert_eq!(limit, Limit::Address(2));
         let mut own = silence(&tickets[1]);
-        let _new = let_in(&admission, HERE);
-        assert!(has_to_go(&mut own));
-        assert!(!has_to_go(&mut silent));
+        let _new = admit(&admission, HERE);
+        assert!(has_to_close(&mut own));
+        assert!(!has_to_close(&mut silent));
     }
 
     #[test]
-    fn one_address_leaves_a_tenth_to_the_others() {
+    fn one_address_leaves_a_tenth_to_other_addresses() {
         let admission = admission(20, None);
-        let _tickets: Vec<Ticket> = (0..18).map(|_| let_in(&admission, HERE)).collect();
+        let _tickets: Vec<Ticket> = (0..18).map(|_| admit(&admission, HERE)).collect();
         assert_eq!(refused(&admission, HERE).1, Limit::Address(18));
         let mapped = std::net::Ipv4Addr::new(10, 0, 0, 1).to_ipv6_mapped().into();
         assert_eq!(refused(&admission, mapped).1, Limit::Address(18));
-        let _others = [let_in(&admission, THERE), let_in(&admission, THERE)];
+        let _others = [admit(&admission, THERE), admit(&admission, THERE)];
     }
 
     /// A refused client may stay silent until the login timeout.
     #[test]
-    fn refused_clients_that_send_nothing_keep_no_silent_connection_open() {
+    fn silent_connections_are_closed_although_refused_clients_send_nothing() {
         let admission = admission(200, Some(200));
-        let tickets: Vec<Ticket> = (0..200).map(|_| let_in(&admission, HERE)).collect();
+        let tickets: Vec<Ticket> = (0..200).map(|_| admit(&admission, HERE)).collect();
         let _refused: Vec<_> = (0..REFUSED_MAX).map(|_| refused(&admission, HERE)).collect();
         let _silences: Vec<Silence<'_>> = tickets.iter().map(silence).collect();
-        let _new: Vec<Ticket> = (0..CLOSING_MAX).map(|_| let_in(&admission, THERE)).collect();
+        let _new: Vec<Ticket> = (0..CLOSING_MAX).map(|_| admit(&admission, THERE)).collect();
     }
 
     #[test]
     fn what_is_above_the_limit_is_bounded_and_nothing_stays_counted() {
         let admission = admission(200, Some(200));
-        let tickets: Vec<Ticket> = (0..200).map(|_| let_in(&admission, HERE)).collect();
+        let tickets: Vec<Ticket> = (0..200).map(|_| admit(&admission, HERE)).collect();
         let silences: Vec<Silence<'_>> = tickets.iter().map(silence).collect();
-        let new: Vec<Ticket> = (0..CLOSING_MAX).map(|_| let_in(&admission, THERE)).collect();
+        let new: Vec<Ticket> = (0..CLOSING_MAX).map(|_| admit(&admission, THERE)).collect();
         assert!(matches!(admission.decide(THERE, later()), Decision::TryAgain));
         drop(silences);
         drop((new, tickets));
-        let tickets: Vec<Ticket> = (0..200).map(|_| let_in(&admission, HERE)).collect();
+        let tickets: Vec<Ticket> = (0..200).map(|_| admit(&admission, HERE)).collect();
         let refusals: Vec<_> = (0..REFUSED_MAX).map(|_| refused(&admission, HERE)).collect();
         let decision = admission.decide(HERE, later());
         assert!(matches!(decision, Decision::RefuseAtOnce(Limit::All(200))));
         drop((tickets, refusals));
         let state = admission.lock();
-        assert_eq!((state.let_in, state.refused), (0, 0));
+        assert_eq!((state.admitted, state.refused), (0, 0));
         assert!(state.addresses.is_empty() && state.silent.is_empty() && state.closing.is_empty());
         assert_eq!(admission.stats.clients.load(Ordering::Relaxed), 0);
     }

@@ -1,11 +1,11 @@
-//! Affinity: the member to which a client address is led for a reason of its own.
+//! Affinity: the preferred member of a client address.
 //!
 //! With `stick = "address"` all connections of an address go to one member while its gate is open.
-//! Without it they are spread by the number of sessions, and only a new *opaque* connection may
-//! have a preference. Opaque is a connection with TLS: it may bring a cancel request, which looks
-//! like any other. A cancel request makes sense at a member that is busy for the same address. So
-//! if exactly one member is, the connection goes there, unless the member has many more sessions
-//! than another: an application behind one address must not gather at one member.
+//! Otherwise connections are distributed by the number of sessions, and only an *opaque* connection can
+//! have a preferred member. An opaque connection uses TLS, so it may contain a cancel request that
+//! pgsteer cannot read. A cancel request belongs to a member that is busy for the same address. If
+//! exactly one member is busy, the connection goes there, unless that member has many more sessions than
+//! another: otherwise all sessions of an application behind one address would be at one member.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -18,7 +18,8 @@ use pgsteer_core::names::MemberName;
 /// How long an address without sessions keeps its member.
 const STICK_IDLE: Duration = Duration::from_secs(600);
 
-/// Addresses without sessions that are remembered; the one idle for longest is forgotten first.
+/// The maximum number of remembered addresses without sessions. At the limit the address that has been
+/// idle for longest is removed.
 const STICK_IDLE_MAX: usize = 10_000;
 
 /// How many more sessions than the least busy member a preferred one may have.
@@ -27,12 +28,12 @@ pub const IMBALANCE_MAX: usize = 16;
 /// An address with more opaque sessions than this has no preference.
 const OPAQUE_SESSIONS_MAX: usize = 256;
 
-/// A session that is younger than this is in its handshake or its login. Otherwise the connections
-/// that a pool opens at once would follow the first of them.
+/// A younger session is in its handshake or its login and does not count as busy. Otherwise the
+/// connections that a pool opens at once would all follow the first one.
 const LOGIN: Duration = Duration::from_millis(50);
 
-/// A session that is older than this and got bytes from its server within the last second may be
-/// receiving a long result.
+/// A session that is older than `SETTLED` and has received bytes within `RECENT` may be receiving a
+/// long result, and counts as busy.
 const SETTLED: Duration = Duration::from_secs(2);
 const RECENT: Duration = Duration::from_secs(1);
 
@@ -51,25 +52,25 @@ struct Stuck {
     used: Instant,
 }
 
-/// A session of an address that sticks to its member.
+/// A session of an address with a fixed member. The address keeps the member until this is dropped.
 #[derive(Debug)]
 pub struct Sticking {
     affinity: Arc<Affinity>,
     address: IpAddr,
 }
 
-/// What can be seen of a session whose bytes cannot be read.
+/// The activity of a session whose bytes cannot be read.
 #[derive(Debug)]
 pub struct Opaque {
     member: MemberName,
     began: Instant,
-    /// The client has sent bytes since the server last did.
+    /// The client has sent bytes, and the server has sent none since.
     waits: AtomicBool,
-    /// When the server last sent bytes, in milliseconds from the beginning.
-    heard_ms: AtomicU64,
+    /// When the server last sent bytes, in milliseconds after `began`.
+    answered_ms: AtomicU64,
 }
 
-/// An opaque session, known as long as this lives.
+/// An opaque session. It is removed from the list when this is dropped.
 #[derive(Debug)]
 pub struct OpaqueSession {
     affinity: Arc<Affinity>,
@@ -78,8 +79,8 @@ pub struct OpaqueSession {
 }
 
 impl Affinity {
-    /// The member of `address`, which is one of `open`, best first. An address whose member is not
-    /// among them gets the first one and keeps that. None if `open` is empty.
+    /// The member of `address` out of `open`, which is sorted best first. An address whose member is not
+    /// in `open` gets the first one and keeps it. None if `open` is empty.
     pub fn stick(&self, address: IpAddr, open: &[MemberName], now: Instant) -> Option<MemberName> {
         let first = open.first()?;
         let mut stuck = lock(&self.stuck);
@@ -99,7 +100,7 @@ impl Affinity {
         Some(member)
     }
 
-    /// Counts a session of `address`, whose member is kept as long as it has one.
+    /// Counts a session of `address`. An address with sessions keeps its member.
     pub fn sticking(self: &Arc<Self>, address: IpAddr) -> Sticking {
         if let Some(known) = lock(&self.stuck).get_mut(&address) {
             known.sessions += 1;
@@ -119,43 +120,43 @@ impl Affinity {
         busy.all(|other| other.member == first.member).then(|| first.member.clone())
     }
 
-    /// Notes that an opaque session of `address` begins at `member`.
+    /// Adds an opaque session of `address` at `member`.
     pub fn opaque(
         self: &Arc<Self>,
         address: IpAddr,
         member: MemberName,
         now: Instant,
     ) -> OpaqueSession {
-        let (waits, heard_ms) = (AtomicBool::new(true), AtomicU64::new(0));
-        let opaque = Arc::new(Opaque { member, began: now, waits, heard_ms });
+        let (waits, answered_ms) = (AtomicBool::new(true), AtomicU64::new(0));
+        let opaque = Arc::new(Opaque { member, began: now, waits, answered_ms });
         lock(&self.opaque).entry(address).or_default().push(Arc::clone(&opaque));
         OpaqueSession { affinity: Arc::clone(self), address, opaque }
     }
 }
 
 impl Opaque {
-    /// The client has sent bytes.
+    /// Notes that the client has sent bytes.
     pub fn asked(&self) {
         self.waits.store(true, Ordering::Relaxed);
     }
 
-    /// The server has sent bytes.
+    /// Notes that the server has sent bytes.
     pub fn answered(&self, now: Instant) {
         let age = now.duration_since(self.began).as_millis();
-        self.heard_ms.store(u64::try_from(age).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.answered_ms.store(u64::try_from(age).unwrap_or(u64::MAX), Ordering::Relaxed);
         self.waits.store(false, Ordering::Relaxed);
     }
 
     fn is_busy(&self, now: Instant) -> bool {
         let age = now.duration_since(self.began);
-        let heard = Duration::from_millis(self.heard_ms.load(Ordering::Relaxed));
+        let answered = Duration::from_millis(self.answered_ms.load(Ordering::Relaxed));
         let waits = self.waits.load(Ordering::Relaxed);
-        (waits && age >= LOGIN) || (age >= SETTLED && age.saturating_sub(heard) < RECENT)
+        (waits && age >= LOGIN) || (age >= SETTLED && age.saturating_sub(answered) < RECENT)
     }
 }
 
 impl OpaqueSession {
-    /// What is seen of it.
+    /// Its activity.
     pub fn opaque(&self) -> &Opaque {
         &self.opaque
     }
@@ -185,8 +186,8 @@ impl Drop for Sticking {
     }
 }
 
-/// Makes room for one more address: those go that have been idle for too long, or the one that has
-/// been idle for longest. Addresses with sessions stay; they are as few as the sessions.
+/// Makes space for one more address: removes those that have been idle for [`STICK_IDLE`], or the one
+/// that has been idle for longest. Addresses with sessions stay; the sessions are limited.
 fn forget_idle(stuck: &mut HashMap<IpAddr, Stuck>, now: Instant) {
     stuck.retain(|_, known| known.sessions > 0 || now.duration_since(known.used) < STICK_IDLE);
     if stuck.len() >= STICK_IDLE_MAX {
@@ -214,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_keeps_its_member_while_that_is_open_and_for_a_while_without_sessions() {
+    fn an_address_keeps_its_member_while_the_gate_is_open_and_for_a_while_without_sessions() {
         let affinity = Arc::new(Affinity::default());
         let mut now = Instant::now();
         let stick = |open: &[&str], now| affinity.stick(HERE, &names(open), now).unwrap();
@@ -233,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn the_addresses_that_are_remembered_are_bounded() {
+    fn the_number_of_remembered_addresses_is_limited() {
         let affinity = Arc::new(Affinity::default());
         let (open, start) = (names(&["n2"]), Instant::now());
         affinity.stick(HERE, &open, start);
@@ -245,7 +246,7 @@ mod tests {
         let stuck = lock(&affinity.stuck);
         assert_eq!(stuck.len(), STICK_IDLE_MAX);
         assert!(stuck.contains_key(&HERE));
-        assert!(!stuck.contains_key(&IpAddr::from([0, 0, 0, 1])), "the oldest goes first");
+        assert!(!stuck.contains_key(&IpAddr::from([0, 0, 0, 1])), "the oldest is removed first");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Which of the open members a new session goes to: the one with the fewest sessions. And which
-//! of the shut ones an early login goes to.
+//! The choice of a member: for a new session the open member with the fewest sessions, for an early
+//! login the member that is being promoted.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -10,32 +10,31 @@ use pgsteer_core::gate::Gate;
 use pgsteer_core::names::{Endpoint, MemberName, ServiceName};
 use pgsteer_core::snapshot::Snapshot;
 
-use super::Service;
 use super::affinity::IMBALANCE_MAX;
+use super::service::Service;
 
-/// A member that may be dialled.
+/// A member that can be dialled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// Its name.
     pub member: MemberName,
-    /// Where its PostgreSQL listens.
+    /// The endpoint of its PostgreSQL.
     pub postgres: Endpoint,
-    /// Where to dial, best first; never empty.
+    /// The addresses to dial, best first; never empty.
     pub addresses: Vec<SocketAddr>,
-    /// The Snapshot on which all workers must have acted first.
+    /// The Snapshot that all workers must have acted on before.
     pub generation: u64,
-    /// Sessions of the service there.
+    /// The sessions of the service at this member.
     pub sessions: usize,
 }
 
-/// The open members of `service` that are not in `tried`, those with the fewest sessions first.
-///
-/// `turn` breaks ties, so that equals take turns.
+/// The open members of `service` that are not in `tried`, the one with the fewest sessions first.
+/// `rotation` chooses among members with equally few sessions.
 pub fn targets(
     snapshot: &Snapshot,
     service: &Service,
     tried: &BTreeSet<MemberName>,
-    turn: usize,
+    rotation: usize,
 ) -> Vec<Target> {
     let Some(state) = snapshot.services.get(&service.name) else { return Vec::new() };
     let gates = &state.gates;
@@ -56,12 +55,12 @@ pub fn targets(
     targets.sort_by_key(|target| target.sessions);
     let fewest = targets.iter().take_while(|target| target.sessions == targets[0].sessions).count();
     if fewest > 0 {
-        targets[..fewest].rotate_left(turn % fewest);
+        targets[..fewest].rotate_left(rotation % fewest);
     }
     targets
 }
 
-/// Puts `member` in front, unless it has many more sessions than the least busy one.
+/// Moves `member` to the front, unless it has many more sessions than the first one.
 pub fn prefer(targets: &mut [Target], member: &MemberName) {
     let fewest = targets.first().map_or(0, |target| target.sessions);
     let preferred = targets.iter().position(|target| target.member == *member);
@@ -70,18 +69,18 @@ pub fn prefer(targets: &mut [Target], member: &MemberName) {
     }
 }
 
-/// The member at which clients of `service` may log in before its gate is open: the one that is
-/// being promoted. A pooler in between would not say of its server that it was promoted, and one
-/// that will be no member for this service is of no use to it.
+/// The member at which clients of `service` may log in before its gate is open: the one that is being
+/// promoted. None for a service with a pooler, which does not report the promotion of its server, and
+/// none if the tags of the service exclude the member.
 pub fn pick_early(snapshot: &Snapshot, service: &Service) -> Option<Target> {
     if service.config.role != Role::Primary || service.config.pooler_port.is_some() {
         return None;
     }
     let member = snapshot.promoting(&service.name)?;
     let state = snapshot.members.get(member)?;
-    let suits = |(name, wanted): (&String, &String)| state.tags.get(name) == Some(wanted);
+    let matches = |(name, wanted): (&String, &String)| state.tags.get(name) == Some(wanted);
     let addresses = addresses(snapshot, service, member);
-    if addresses.is_empty() || !service.config.tags.iter().all(suits) {
+    if addresses.is_empty() || !service.config.tags.iter().all(matches) {
         return None;
     }
     let (member, postgres) = (member.clone(), state.postgres.clone());
@@ -100,7 +99,7 @@ pub fn opened_in(snapshot: &Snapshot, service: &ServiceName, member: &MemberName
     }
 }
 
-/// Where a member's server is to be dialled, or the pooler beside it unless that is bypassed.
+/// The addresses of a member's server, or of the pooler beside it unless the pooler is bypassed.
 pub fn addresses(snapshot: &Snapshot, service: &Service, member: &MemberName) -> Vec<SocketAddr> {
     let Some(state) = snapshot.members.get(member) else { return Vec::new() };
     let gate = snapshot.services.get(&service.name).and_then(|service| service.gates.get(member));
@@ -119,14 +118,14 @@ mod tests {
     use super::*;
     use crate::http::sample;
 
-    fn service(wish: impl FnOnce(&mut ServiceConfig)) -> Service {
+    fn service(change: impl FnOnce(&mut ServiceConfig)) -> Service {
         let name = ServiceName::new("write").unwrap();
         let mut config = ServiceConfig::new(([127, 0, 0, 1], 0).into(), Role::Primary);
-        wish(&mut config);
+        change(&mut config);
         Service::alone(name, config)
     }
 
-    /// Nobody is open for writes, and one member is promoting.
+    /// No write gate is open, and one member is promoting.
     fn promotion() -> (Snapshot, MemberName) {
         let mut snapshot = sample::calm();
         let name = ServiceName::new("write").unwrap();
@@ -148,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn equals_take_turns_and_a_preferred_member_comes_first_unless_it_is_far_ahead() {
+    fn a_preferred_member_comes_first_unless_it_has_many_more_sessions() {
         let named = |name: &str, sessions| Target {
             member: MemberName::new(name).unwrap(),
             postgres: Endpoint::new(name, 5432).unwrap(),
@@ -165,9 +164,9 @@ mod tests {
     }
 
     #[test]
-    fn no_login_is_early_that_could_not_be_used() {
+    fn no_login_is_early_at_a_member_that_the_service_cannot_use() {
         let (snapshot, _) = promotion();
-        let early = |wish: fn(&mut ServiceConfig)| pick_early(&snapshot, &service(wish));
+        let early = |change: fn(&mut ServiceConfig)| pick_early(&snapshot, &service(change));
         assert_eq!(early(|config| config.role = Role::Replica), None);
         assert_eq!(early(|config| config.pooler_port = Some(6432)), None);
         let tag = |config: &mut ServiceConfig| {

@@ -1,25 +1,25 @@
-//! The barrier of invariant 7: nobody goes to the new primary before every worker has ended
-//! its sessions to the old one.
+//! The barrier of invariant 7: no session begins at the new primary before every worker has ended its
+//! sessions to the old one.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Notify;
 
-/// How far each worker has acted on the Snapshots.
+/// The newest Snapshot that each worker has acted on.
 #[derive(Debug)]
 pub struct Barrier {
-    /// Per worker, the generation of the newest Snapshot it has acted on.
+    /// For each worker, the generation of that Snapshot.
     acted: Box<[AtomicU64]>,
     moved: Notify,
 }
 
 impl Barrier {
-    /// A barrier for so many workers, none of which has acted on anything.
+    /// A barrier for `workers` workers, none of which has acted on a Snapshot.
     pub fn new(workers: usize) -> Barrier {
         Barrier { acted: (0..workers).map(|_| AtomicU64::new(0)).collect(), moved: Notify::new() }
     }
 
-    /// Worker number `worker` has ended all sessions that the Snapshot wants ended.
+    /// Notes that worker number `worker` has ended all sessions that the Snapshot `generation` ends.
     pub fn acknowledge(&self, worker: usize, generation: u64) {
         if let Some(acted) = self.acted.get(worker) {
             acted.store(generation, Ordering::Release);
@@ -27,17 +27,17 @@ impl Barrier {
         self.moved.notify_waiters();
     }
 
-    /// Every worker has acted on the Snapshot of this generation, or on a newer one.
+    /// Returns true if every worker has acted on the Snapshot `generation` or on a newer one.
     pub fn is_passed(&self, generation: u64) -> bool {
         self.acted.iter().all(|acted| acted.load(Ordering::Acquire) >= generation)
     }
 
-    /// Waits until that is so.
+    /// Waits until [`Barrier::is_passed`] returns true.
     pub async fn wait(&self, generation: u64) {
         loop {
             let moved = self.moved.notified();
             tokio::pin!(moved);
-            // From here on a notification is not missed.
+            // A notification after this line is not missed.
             moved.as_mut().enable();
             if self.is_passed(generation) {
                 return;
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn it_opens_when_the_last_worker_has_acted() {
+    async fn it_is_passed_when_the_last_worker_has_acted() {
         let barrier = Barrier::new(2);
         barrier.acknowledge(0, 5);
         assert!(!barrier.is_passed(5));

@@ -1,15 +1,15 @@
-//! Cancel requests: each goes to the member that runs the query it means.
+//! Cancel requests: each is sent to the member that runs the query.
 //!
-//! A cancel request comes on a connection of its own and carries nothing but the key that the
-//! server gave out in the login. A key that is not known here belongs to a session of another
-//! pgsteer, or to one whose login went through as TLS; such a request is sent to every member,
-//! and the one that knows the key acts on it. So several front doors need no shared state.
+//! A cancel request arrives on a connection of its own and contains only the key that the server issued
+//! in the login. An unknown key belongs to a session of another pgsteer, or to a session with TLS. Such
+//! a request is sent to every member, and the member that knows the key acts on it. So several pgsteers
+//! need no shared state.
 //!
-//! Any client can send unknown keys, so the connections for them come out of one small pool that
-//! is a part of the budget of open files. A request that finds no place in it for a second is
-//! dropped and counted. A server that does not answer keeps its own share of the pool occupied,
-//! and no more. A request that comes back to pgsteer, because a member's address leads to another
-//! pgsteer or to this one, is dropped when the same key is under way too often.
+//! Any client can send unknown keys. Their connections come from one small pool, which is a part of the
+//! reserved open files. A request that gets no connection within [`POOL_TIMEOUT`] is dropped and
+//! counted. A server that does not answer occupies its own share of the pool only. A request can return
+//! to pgsteer if the address of a member leads to another pgsteer or to this one. Such a loop ends when
+//! [`SAME_KEY_MAX`] requests with one key are under way.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -24,29 +24,31 @@ use tokio::time::timeout;
 
 use crate::by_name::ByName;
 
-/// Connections of the pool, over all servers.
+/// The maximum number of pool connections.
 pub const CONNECTIONS_MAX: usize = 32;
 
-/// Connections of the pool to one server.
+/// The maximum number of pool connections to one server.
 const SERVER_CONNECTIONS_MAX: usize = 8;
 
-/// Requests that wait for the pool or use it. One client connection stands behind each.
+/// The maximum number of requests that wait for the pool or use it. Each belongs to one client
+/// connection.
 const POOLED_REQUESTS_MAX: usize = 256;
 
 /// How long a request waits for a connection of the pool.
 const POOL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Requests with one key at the same time. A client may repeat its request while the first one is
-/// under way; a loop repeats it until it is stopped.
+/// The maximum number of concurrent requests with one key. A client may repeat its request while the
+/// first one is under way; a loop repeats it until it is stopped.
 const SAME_KEY_MAX: usize = 4;
 
-/// How long a server has to take a cancel request and to close the connection after it.
+/// The time limit for a server to receive a cancel request and to close the connection.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Whose file the connection for a cancel request is.
+/// The budget that the connection of a cancel request is counted in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Budget {
-    /// That of the client's session: it goes to one server, and has no other server connection.
+    /// That of the client's session: the request goes to one server, and its client has no other server
+    /// connection.
     Session,
     /// That of the pool.
     Pool,
@@ -67,14 +69,14 @@ pub struct Cancels {
 #[derive(Debug)]
 struct OfServer(Semaphore);
 
-/// A session's entry, taken out when the session ends.
+/// The key of a session. It is removed when this is dropped.
 #[derive(Debug)]
 pub struct Registered {
     cancels: Arc<Cancels>,
     key: CancelKey,
 }
 
-/// A request under way, counted.
+/// A request under way. It is counted until this is dropped.
 struct UnderWay<'a> {
     cancels: &'a Cancels,
     key: &'a CancelKey,
@@ -99,22 +101,22 @@ impl Default for OfServer {
 }
 
 impl Cancels {
-    /// Remembers that the server at `server` gave out `key`.
+    /// Adds `key`, which the server at `server` has issued.
     pub fn register(self: &Arc<Self>, key: CancelKey, server: SocketAddr) -> Registered {
         lock(&self.servers).insert(key.clone(), server);
         Registered { cancels: Arc::clone(self), key }
     }
 
-    /// The server that gave out `key`, if that is known.
+    /// The server that has issued `key`, if it is known.
     pub fn server_of(&self, key: &CancelKey) -> Option<SocketAddr> {
         lock(&self.servers).get(key).copied()
     }
 
-    /// Sends the request to each of `servers` at once, and returns when all have taken it. Returns
-    /// false if it was not sent to all of them for lack of room.
+    /// Sends the request to each of `servers` concurrently, and returns when all have closed the
+    /// connection. Returns false if a limit prevented a request.
     ///
-    /// The client waits for its connection to close before it goes on, and so do we: otherwise its
-    /// next query could be the one that is cancelled.
+    /// The client waits until its connection is closed. pgsteer waits for the servers before it closes
+    /// that connection: otherwise the server could cancel the next query of the client.
     pub async fn send(
         self: &Arc<Self>,
         key: &CancelKey,
@@ -150,7 +152,7 @@ impl Cancels {
         is_sent
     }
 
-    /// Counts one more request with `key`. None if there are too many.
+    /// Counts one more request with `key`. None if [`SAME_KEY_MAX`] are under way.
     fn begin<'a>(&'a self, key: &'a CancelKey) -> Option<UnderWay<'a>> {
         let mut under_way = lock(&self.under_way);
         let count = under_way.entry(key.clone()).or_default();
@@ -200,7 +202,7 @@ async fn send_within(request: &[u8], server: SocketAddr) {
 async fn send_one(request: &[u8], server: SocketAddr) -> std::io::Result<()> {
     let mut stream = TcpStream::connect(server).await?;
     stream.write_all(request).await?;
-    // The server says nothing and closes when it has acted.
+    // The server sends nothing, and closes the connection when it has acted.
     stream.read(&mut [0; 1]).await.map(drop)
 }
 

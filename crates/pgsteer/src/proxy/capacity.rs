@@ -1,16 +1,16 @@
 //! Capacity: how many sessions a service may have, in all and at each member, and the queue for
 //! them.
 //!
-//! A client takes a permit before it is connected, and gives it back when its session ends. A client
-//! that gets none waits in one queue per service, over all workers, in the order of arrival. A client
-//! that is on hold because no gate is open has a position in it too. When a gate opens, a client takes
-//! no permit for that member before all clients ahead of it have looked at a Snapshot with that gate
-//! open: each worker wakes its own clients, and one worker may be quicker than another.
+//! A client takes a permit before it is connected, and returns it when its session ends. A client
+//! without a permit waits in one queue per service, over all workers, in the order of arrival. A client
+//! on hold without an open gate has a position in it too. When a gate opens, a client takes a permit for
+//! that member only after all clients ahead of it have read a Snapshot with that gate open: each worker
+//! wakes its own clients, and one worker may be quicker than another.
 //!
-//! A member that refuses a login because it has no connection left (53300), or because it accepts
-//! none at present (57P03), gets a *ceiling*: as many permits as it has sessions. The ceiling rises
-//! by one every [`PROBE_PAUSE`] while clients wait, and with every login that succeeds. So the
-//! member is tried at a bounded rate, and a connection that it has is used at once.
+//! A member that refuses a login because it has no free connection (53300), or because it accepts none
+//! at present (57P03), gets a *ceiling*: as many permits as it has sessions. The ceiling rises by one
+//! every [`PROBE_PAUSE`] while clients wait, and with every login that succeeds. So the member is tried
+//! at a bounded rate, and a free connection is used at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -63,9 +63,9 @@ struct State {
     limits: CapacityLimits,
     taken: usize,
     members: BTreeMap<MemberName, Member>,
-    /// The clients without a permit, by their tickets.
+    /// The clients without a permit, by ticket.
     waiting: BTreeMap<u64, Waiter>,
-    /// The tickets of those that wait, by the Snapshot that they have looked at.
+    /// The tickets of the waiting clients, by the Snapshot that they have read.
     looks: BTreeMap<u64, BTreeSet<u64>>,
 }
 
@@ -93,29 +93,29 @@ pub struct Choice {
 /// A client without a permit.
 #[derive(Debug)]
 struct Waiter {
-    /// The Snapshot that it has looked at.
+    /// The Snapshot that it has read.
     seen: u64,
-    /// The members that it would go to, best first; none while no gate is open.
+    /// The members that it can use, best first; none while no gate is open.
     choices: Vec<Choice>,
     grant: Option<oneshot::Sender<Permit>>,
 }
 
-/// A permit for one session at a member, given back when it is dropped.
+/// A permit for one session at a member. Dropping it returns it.
 #[derive(Debug)]
 pub struct Permit {
     capacity: Arc<Capacity>,
     member: MemberName,
 }
 
-/// A position in the queue, left when it is dropped.
+/// A position in the queue. Dropping it leaves the queue.
 #[derive(Debug)]
 pub struct Position {
     capacity: Arc<Capacity>,
     ticket: u64,
 }
 
-/// A permit that will be granted in its turn. When it is dropped the client keeps its position, and
-/// gets no permit before it looks again.
+/// A permit that will be granted in the order of the queue. Dropping it keeps the position; the client
+/// gets no permit before it calls [`Capacity::take`] again.
 #[derive(Debug)]
 pub struct Waiting {
     capacity: Arc<Capacity>,
@@ -123,7 +123,7 @@ pub struct Waiting {
     granted: oneshot::Receiver<Permit>,
 }
 
-/// Permits that were just taken for waiting clients; to be sent without the lock.
+/// Permits for waiting clients. They are sent after the lock is released.
 type Grants = Vec<(oneshot::Sender<Permit>, Permit)>;
 
 /// All tickets.
@@ -138,8 +138,8 @@ impl Capacity {
         });
     }
 
-    /// Takes a permit for the first of `choices` that has one, or the position of `ticket` in the queue.
-    /// `seen` is the Snapshot in which the choices are open.
+    /// Takes a permit for the first of `choices` with a free one, or enters the queue at the position of
+    /// `ticket`. `seen` is the Snapshot in which the choices are open.
     ///
     /// # Errors
     /// The permit to come, if there is none now. [`Capacity::position`] keeps the position.
@@ -152,34 +152,34 @@ impl Capacity {
         let (grant, granted) = oneshot::channel();
         let waiter = Waiter { seen, choices: choices.to_vec(), grant: Some(grant) };
         self.change(usize::MAX, |state| state.put(ticket, waiter));
-        // All that is free has been handed out, in the order of the queue.
+        // All free permits have been granted, in the order of the queue.
         let mut waiting = Waiting { capacity: Arc::clone(self), ticket, granted };
         waiting.granted_now().ok_or(waiting)
     }
 
-    /// The position of `ticket`, for as long as the result lives.
+    /// The position of `ticket` in the queue.
     pub fn position(self: &Arc<Self>, ticket: u64) -> Position {
         Position { capacity: Arc::clone(self), ticket }
     }
 
-    /// Notes that a client has looked at the Snapshot `seen`, in which no gate is open for it.
+    /// Notes that a client has read the Snapshot `seen`, in which no gate is open for it.
     pub fn look(self: &Arc<Self>, ticket: u64, seen: u64) {
         let waiter = Waiter { seen, choices: Vec::new(), grant: None };
         self.change(usize::MAX, |state| state.put(ticket, waiter));
     }
 
-    /// Takes a permit for `member` if there is one, past clients on hold. An early login does so:
-    /// those before it cannot log in early or have a permit already.
+    /// Takes a free permit for `member`, ahead of clients on hold. It is for early logins: the clients ahead
+    /// cannot log in early, or have a permit already.
     pub fn take_early(self: &Arc<Self>, member: &MemberName) -> Option<Permit> {
         let mut state = self.lock();
-        if state.is_full() || !state.has_room_at(member) {
+        if state.is_full() || !state.has_space_at(member) {
             return None;
         }
         state.count(member);
         Some(Permit { capacity: Arc::clone(self), member: member.clone() })
     }
 
-    /// Why none of `choices` has a permit.
+    /// Why none of `choices` has a free permit.
     pub fn shortage(&self, choices: &[Choice]) -> Option<Shortage> {
         let state = self.lock();
         if let Some(max) = state.limits.service_max.filter(|max| state.taken >= *max) {
@@ -193,8 +193,8 @@ impl Capacity {
         state.limits.member_max.map(Shortage::Member)
     }
 
-    /// Lets one more client try a member that has refused a login. Returns false if no client waits
-    /// for it any more; then its ceiling is gone.
+    /// Lets one more client try a member that has refused a login. Returns false if no client waits for
+    /// it any more; its ceiling is removed then.
     pub fn probe(self: &Arc<Self>, member: &MemberName) -> bool {
         let mut goes_on = false;
         self.change(1, |state| {
@@ -211,8 +211,8 @@ impl Capacity {
         goes_on
     }
 
-    /// Changes the state, and hands out the permits that are free after that: `freed_max` at most.
-    /// The change returns the tickets of those that may get one.
+    /// Changes the state, and grants the permits that are free after that: `freed_max` at most. `change`
+    /// returns the tickets that may get one.
     fn change(
         self: &Arc<Self>,
         freed_max: usize,
@@ -223,12 +223,12 @@ impl Capacity {
         let grants = self.grants(&mut state, tickets, freed_max);
         drop(state);
         for (grant, permit) in grants {
-            // A client that has just left gives its permit back here.
+            // The permit of a client that has just left is returned here.
             let _ = grant.send(permit);
         }
     }
 
-    /// Takes permits for those of `tickets` that wait, in their order.
+    /// Takes permits for waiting clients with `tickets`, in order.
     fn grants(
         self: &Arc<Self>,
         state: &mut State,
@@ -245,8 +245,8 @@ impl Capacity {
             from = ticket + 1;
             let choice = state.first_free(ticket, &waiter.choices).cloned();
             let Some(Choice { member, .. }) = choice else { continue };
-            // The client keeps its position until it knows that the gate is still open.
-            let grant = state.waiting.get_mut(&ticket).and_then(Waiter::rest);
+            // The client keeps its position until it has checked the gate again.
+            let grant = state.waiting.get_mut(&ticket).and_then(Waiter::stop_waiting);
             if let Some(grant) = grant {
                 state.count(&member);
                 grants.push((grant, Permit { capacity: Arc::clone(self), member }));
@@ -265,28 +265,28 @@ impl State {
         self.limits.service_max.is_some_and(|max| self.taken >= max)
     }
 
-    fn has_room_at(&self, name: &MemberName) -> bool {
+    fn has_space_at(&self, name: &MemberName) -> bool {
         let member = self.members.get(name);
         let taken = member.map_or(0, |member| member.taken);
         let ceiling = member.and_then(|member| member.ceiling).map(|ceiling| ceiling.max);
         [self.limits.member_max, ceiling].into_iter().flatten().all(|max| taken < max)
     }
 
-    /// The first of `choices` that has a permit for `ticket`.
+    /// The first of `choices` with a free permit for `ticket`.
     fn first_free<'a>(&self, ticket: u64, choices: &'a [Choice]) -> Option<&'a Choice> {
         choices.iter().find(|choice| {
-            self.has_room_at(&choice.member) && !self.has_unseen_ahead(ticket, choice.generation)
+            self.has_space_at(&choice.member) && !self.has_unseen_ahead(ticket, choice.generation)
         })
     }
 
-    /// A client ahead of `ticket` has not looked at the Snapshot `generation` yet.
+    /// Returns true if a client ahead of `ticket` has not read the Snapshot `generation` yet.
     fn has_unseen_ahead(&self, ticket: u64, generation: u64) -> bool {
         let mut older = self.looks.range(..generation).map(|(_, tickets)| tickets);
         older.any(|tickets| tickets.first().is_some_and(|first| *first < ticket))
     }
 
-    /// Puts a client into the queue, in the place of what is known of it. Returns the tickets of those
-    /// that may have a permit after that, itself included.
+    /// Puts a client into the queue, and replaces its previous entry. Returns the tickets that may get a
+    /// permit after that, its own included.
     fn put(&mut self, ticket: u64, waiter: Waiter) -> RangeInclusive<u64> {
         let unblocked = self.remove(ticket);
         self.looks.entry(waiter.seen).or_default().insert(ticket);
@@ -294,8 +294,8 @@ impl State {
         unblocked
     }
 
-    /// Takes a client out of the queue. Returns the tickets of those that it kept waiting: up to the
-    /// next client that has looked at no newer Snapshot.
+    /// Removes a client from the queue. Returns the tickets that it kept waiting: up to the next client
+    /// that has read no newer Snapshot.
     fn remove(&mut self, ticket: u64) -> RangeInclusive<u64> {
         let Some(waiter) = self.waiting.remove(&ticket) else { return ticket..=ticket };
         let tickets = self.looks.entry(waiter.seen).or_default();
@@ -323,13 +323,13 @@ impl State {
 }
 
 impl Permit {
-    /// The member that it is for.
+    /// The member.
     pub fn member(&self) -> &MemberName {
         &self.member
     }
 
-    /// The member has refused the login of this session. Returns true if [`Capacity::probe`] has to be
-    /// called every [`PROBE_PAUSE`] from now on, until it returns false.
+    /// Notes that the member has refused the login of this session. Returns true if the caller has to
+    /// call [`Capacity::probe`] every [`PROBE_PAUSE`] until it returns false.
     pub fn refused(&self, cause: Refusal) -> bool {
         let mut state = self.capacity.lock();
         let member = state.members.entry(self.member.clone()).or_default();
@@ -339,9 +339,9 @@ impl Permit {
         is_new
     }
 
-    /// The login of this session has succeeded.
+    /// Notes that the login of this session has succeeded.
     pub fn accepted(&self) {
-        // A member that starts accepting has room for more; a full one has room for this one.
+        // A member that begins to accept logins accepts several; a full one had one free connection.
         let growth = |cause| match cause {
             Refusal::Full => 1,
             Refusal::Unavailable => 4,
@@ -362,7 +362,7 @@ impl Permit {
         }
     }
 
-    /// The capacity that it is a part of.
+    /// The capacity of its service.
     pub fn capacity(&self) -> &Arc<Capacity> {
         &self.capacity
     }
@@ -382,9 +382,8 @@ impl Drop for Permit {
 }
 
 impl Waiter {
-    /// It keeps its position and gets no permit before it looks again. Returns what would have
-    /// brought the permit.
-    fn rest(&mut self) -> Option<oneshot::Sender<Permit>> {
+    /// Stops waiting for a permit and keeps the position. Returns the sender for the permit.
+    fn stop_waiting(&mut self) -> Option<oneshot::Sender<Permit>> {
         self.choices.clear();
         self.grant.take()
     }
@@ -411,9 +410,9 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        // A permit that was granted meanwhile is given back with the receiver.
+        // A permit that was granted meanwhile is returned with the receiver.
         if let Some(waiter) = self.capacity.lock().waiting.get_mut(&self.ticket) {
-            drop(waiter.rest());
+            drop(waiter.stop_waiting());
         }
     }
 }

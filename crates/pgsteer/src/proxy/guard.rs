@@ -1,30 +1,30 @@
 //! The guard: nothing is sent to a write member while the engine's heartbeat is old.
 //!
-//! After the process was stopped (a signal, a frozen cgroup, a host that has no time for its guest)
-//! the workers and the engine go on in any order. A worker that comes first follows the Snapshot
-//! from before the stop, and would dial the old primary or send it statements, although another
-//! member has been the primary for a long time.
+//! After the process was stopped (by a signal, a frozen cgroup or a paused virtual machine) the workers
+//! and the engine continue in any order. A worker that continues first follows the Snapshot from before
+//! the stop. It would dial the old primary or send it statements, although another member may have been
+//! the primary for a long time.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use pgsteer_core::claim::Role;
 
-use super::Service;
+use super::service::Service;
 use super::worker::Worker;
 
-/// What stands between a client and its member; nothing for a service that does not write.
+/// The guard of one member; none for a service that does not write.
 #[derive(Clone, Copy, Debug)]
 pub struct Guard<'a>(Option<&'a Worker>);
 
-/// A guard that can be polled, before every write.
+/// A guard that is polled before every write.
 pub struct PolledGuard<'a> {
     guard: Guard<'a>,
     waiting: Option<Pin<Box<dyn Future<Output = ()> + 'a>>>,
 }
 
 impl<'a> Guard<'a> {
-    /// Lets all bytes pass.
+    /// A guard that permits all bytes.
     pub const NONE: Guard<'static> = Guard(None);
 
     /// The guard of the members of `service`.
@@ -37,8 +37,7 @@ impl<'a> Guard<'a> {
         self.0.is_none_or(Worker::is_current)
     }
 
-    /// Waits until bytes may be sent to the member. Also wait for the seat to be ended, where there
-    /// is one.
+    /// Waits until bytes may be sent to the member. A caller with a seat has to wait for its end as well.
     pub async fn pass(self) {
         if let Some(worker) = self.0 {
             worker.current().await;
@@ -47,7 +46,7 @@ impl<'a> Guard<'a> {
 }
 
 impl<'a> PolledGuard<'a> {
-    /// Ready if bytes may be sent now. Otherwise the task is woken when they may.
+    /// Ready if bytes may be sent now. Otherwise the task is woken later.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let guard = self.guard;
         while !guard.lets_pass() {

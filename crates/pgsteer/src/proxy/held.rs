@@ -1,13 +1,13 @@
-//! Clients on hold, and those of them that wait for a permit, as the pages count them.
+//! The counters of clients on hold, and of those that wait for a permit.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 
-use super::Service;
+use super::service::Service;
 
-/// A client on hold, counted.
+/// A client on hold. It is counted until this is dropped.
 #[derive(Debug)]
 pub struct Held {
     service: Arc<Service>,
@@ -15,7 +15,7 @@ pub struct Held {
 }
 
 impl Held {
-    /// Counts one more, from now on.
+    /// Counts one more client, from now on.
     pub fn new(service: &Arc<Service>) -> Held {
         service.stats.held.fetch_add(1, Ordering::Relaxed);
         Held { service: Arc::clone(service), since: Instant::now() }
@@ -31,12 +31,12 @@ impl Drop for Held {
     }
 }
 
-/// A client that waits for a permit, counted.
+/// A client that waits for a permit. It is counted until this is dropped.
 #[derive(Debug)]
 pub struct Queued(Arc<Service>);
 
 impl Queued {
-    /// Counts one more.
+    /// Counts one more client.
     pub fn new(service: &Arc<Service>) -> Queued {
         service.stats.queued.fetch_add(1, Ordering::Relaxed);
         Queued(Arc::clone(service))

@@ -1,10 +1,12 @@
-//! The proxy: clients come in, a member serves them, the Snapshot decides which.
+//! The proxy: it connects clients to members, as the Snapshot permits.
 //!
-//! An acceptor per service hands each connection to a worker that has few; a worker is a thread
-//! with a runtime of its own, and a session never leaves it. One listening socket per service
-//! instead of one per worker: a port that another process holds is noticed (with SO_REUSEPORT it
-//! would be shared in silence), and we choose who shares a worker, not a hash.
+//! One acceptor per service passes each connection to the worker with the fewest clients. A worker is
+//! a thread with its own runtime, and a session stays on its worker. Each service has one listening
+//! socket instead of one per worker with SO_REUSEPORT, for two reasons. A port that another process
+//! uses is then an error instead of being shared silently. And pgsteer chooses the worker, where the
+//! kernel would choose by a hash.
 
+mod acceptor;
 mod admission;
 mod affinity;
 mod balance;
@@ -12,192 +14,54 @@ mod barrier;
 mod cancel;
 mod capacity;
 mod client;
-mod door;
+mod connected;
 mod guard;
 mod held;
-mod hold;
+mod hold_error;
 mod login;
 mod own;
 mod pump;
 mod queue;
+mod search;
 mod seat;
+mod service;
 mod session;
+mod shared;
 mod tcp;
-mod vain;
 mod worker;
+mod worker_thread;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context as _;
-use pgsteer_core::names::ServiceName;
-use pgsteer_core::settings::{Config, ProxyConfig, ServiceConfig};
+use pgsteer_core::settings::{Config, ProxyConfig};
 use pgsteer_core::snapshot::Snapshot;
 use rustix::process::{Resource, getrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
-use self::admission::{Admission, EXCESS_MAX, Limit, Silence, Ticket};
-use self::affinity::Affinity;
-use self::barrier::Barrier;
-use self::cancel::Cancels;
-use self::capacity::{Capacity, CapacityLimits};
-use self::door::Door;
-use self::own::OwnAddresses;
-use self::queue::Queues;
-use crate::by_name::ByName;
+use self::acceptor::Acceptor;
+use self::admission::EXCESS_MAX;
+use self::capacity::CapacityLimits;
+use self::service::Service;
+use self::shared::Shared;
+use self::worker_thread::Job;
 use crate::heartbeat::Pulse;
-use crate::stats::{ServiceStats, Stats};
+use crate::stats::Stats;
 
-/// Connections that wait to be taken over by a worker.
+/// The maximum number of jobs in a worker's queue.
 const JOBS_MAX: usize = 1_024;
 
-/// How often a stopping proxy looks whether the last client has gone.
-const STOP_LOOK: Duration = Duration::from_millis(50);
+/// How often a stopping proxy checks whether the last client has disconnected.
+const STOP_POLL: Duration = Duration::from_millis(50);
 
-/// How long the clients of sessions that were ended may take to read why.
-const LAST_WORD: Duration = Duration::from_secs(1);
-
-/// One service, as the sessions that came in by it see it.
-#[derive(Debug)]
-pub struct Service {
-    /// Its name.
-    pub name: ServiceName,
-    /// Its wishes at the time the session began.
-    pub config: ServiceConfig,
-    /// What is counted of it.
-    pub stats: Arc<ServiceStats>,
-    /// How many sessions it may have, and the queue for them. It outlives a reload.
-    capacity: Arc<Capacity>,
-    /// Which member a client address is led to. It outlives a reload.
-    affinity: Arc<Affinity>,
-}
-
-#[cfg(test)]
-impl Service {
-    /// A service of its own, in a test.
-    fn alone(name: ServiceName, config: ServiceConfig) -> Service {
-        let stats = Arc::default();
-        Service { name, config, stats, capacity: Arc::default(), affinity: Arc::default() }
-    }
-}
-
-/// What all workers share.
-#[derive(Debug)]
-pub struct Shared {
-    limits: ProxyConfig,
-    stats: Arc<Stats>,
-    snapshots: watch::Receiver<Arc<Snapshot>>,
-    pulse: Pulse,
-    barrier: Barrier,
-    admission: Arc<Admission>,
-    own: OwnAddresses,
-    cancels: Arc<Cancels>,
-    queues: Queues,
-    capacities: ByName<ServiceName, Capacity>,
-    affinities: ByName<ServiceName, Affinity>,
-    /// How many clients have asked for a member.
-    arrivals: AtomicU64,
-    loads: Box<[AtomicUsize]>,
-}
-
-impl Shared {
-    /// The position of a client in the order of arrival, over all workers.
-    fn next_ticket(&self) -> u64 {
-        self.arrivals.fetch_add(1, Ordering::Relaxed)
-    }
-}
-
-#[cfg(test)]
-impl Shared {
-    /// What so many workers share in a test, none of which has acted on anything.
-    fn of_workers(workers: usize, snapshots: watch::Receiver<Arc<Snapshot>>) -> Arc<Shared> {
-        let limits = ProxyConfig::default();
-        let stats = Arc::default();
-        let admission = Admission::new(limits.sessions_max, None, Arc::clone(&stats));
-        Arc::new(Shared {
-            limits,
-            stats,
-            snapshots,
-            pulse: Pulse::new(Arc::default(), crate::clock::Clock::start()),
-            barrier: Barrier::new(workers),
-            admission: Arc::new(admission),
-            own: OwnAddresses::default(),
-            cancels: Arc::default(),
-            queues: Queues::default(),
-            capacities: ByName::default(),
-            affinities: ByName::default(),
-            arrivals: AtomicU64::new(0),
-            loads: Box::default(),
-        })
-    }
-}
-
-/// Whether new sessions are still wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// They are.
-    Serving,
-    /// pgsteer is shutting down.
-    Stopping,
-}
-
-/// What a worker is told.
-#[derive(Debug)]
-enum Job {
-    /// Serve a client.
-    Client { stream: TcpStream, service: Arc<Service>, admitted: Admitted },
-    /// Take no more clients out of the hold.
-    Stop,
-    /// End all sessions.
-    EndAll,
-}
-
-/// A client that is counted, by the process and by its worker, as long as this lives.
-#[derive(Debug)]
-pub struct Admitted {
-    shared: Arc<Shared>,
-    worker: usize,
-    ticket: Ticket,
-    exceeded: Option<Limit>,
-}
-
-impl Admitted {
-    fn new(
-        shared: &Arc<Shared>,
-        worker: usize,
-        ticket: Ticket,
-        exceeded: Option<Limit>,
-    ) -> Admitted {
-        shared.loads[worker].fetch_add(1, Ordering::Relaxed);
-        Admitted { shared: Arc::clone(shared), worker, ticket, exceeded }
-    }
-
-    /// The limit that the client exceeds: it may not log in, but it may read why, and cancel.
-    pub fn exceeded(&self) -> Option<Limit> {
-        self.exceeded
-    }
-
-    /// The address of the client; an IPv4 address in IPv6 is an IPv4 address.
-    pub fn address(&self) -> IpAddr {
-        self.ticket.address()
-    }
-
-    /// Begins a time in which the client has to send something, and may have to give way.
-    pub fn silence(&self) -> Silence<'_> {
-        self.ticket.silence(Instant::now())
-    }
-}
-
-impl Drop for Admitted {
-    fn drop(&mut self) {
-        self.shared.loads[self.worker].fetch_sub(1, Ordering::Relaxed);
-    }
-}
+/// How long clients of ended sessions may take to read the reason.
+const LAST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The running proxy.
 #[derive(Debug)]
@@ -205,93 +69,82 @@ pub struct Proxy {
     shared: Arc<Shared>,
     jobs: Vec<mpsc::Sender<Job>>,
     threads: Vec<JoinHandle<std::io::Result<()>>>,
-    /// By the address they listen on.
-    doors: BTreeMap<SocketAddr, Door>,
+    /// The acceptors by the address of their listener.
+    acceptors: BTreeMap<SocketAddr, Acceptor>,
 }
 
 impl Proxy {
-    /// Binds every port and starts the workers. Nothing is accepted before this is done.
+    /// Binds every port and starts the workers. It accepts connections only after both have succeeded.
     ///
     /// # Errors
-    /// All ports that cannot be had, each with the service that needs it.
+    /// All ports that cannot be bound, each with its service.
     pub fn start(
         config: &Config,
         stats: &Arc<Stats>,
         snapshots: watch::Receiver<Arc<Snapshot>>,
         pulse: Pulse,
     ) -> anyhow::Result<Proxy> {
-        let listeners = door::bind_all(&config.services, |_| false)?;
+        let listeners = acceptor::bind_all(&config.services, |_| false)?;
         let workers = config.proxy.workers.unwrap_or_else(cores);
         let limits = affordable(&config.proxy);
-        let (all_max, address_max) = (limits.sessions_max, limits.sessions_per_address_max);
-        let shared = Arc::new(Shared {
-            limits,
-            admission: Arc::new(Admission::new(all_max, address_max, Arc::clone(stats))),
-            own: OwnAddresses::default(),
-            stats: Arc::clone(stats),
-            snapshots,
-            pulse,
-            barrier: Barrier::new(workers),
-            cancels: Arc::default(),
-            queues: Queues::default(),
-            capacities: ByName::default(),
-            affinities: ByName::default(),
-            arrivals: AtomicU64::new(0),
-            loads: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
-        });
+        let shared = Arc::new(Shared::new(limits, workers, Arc::clone(stats), snapshots, pulse));
         let (mut jobs, mut threads) = (Vec::new(), Vec::new());
         for index in 0..workers {
             let (sender, receiver) = mpsc::channel(JOBS_MAX);
             let shared = Arc::clone(&shared);
             let thread = std::thread::Builder::new()
                 .name(format!("pgsteer-w{index}"))
-                .spawn(move || worker::run(index, shared, receiver))
+                .spawn(move || worker_thread::run(index, shared, receiver))
                 .context("cannot start a worker thread")?;
             jobs.push(sender);
             threads.push(thread);
         }
-        let mut proxy = Proxy { shared, jobs, threads, doors: BTreeMap::new() };
-        proxy.open_doors(config, listeners);
+        let mut proxy = Proxy { shared, jobs, threads, acceptors: BTreeMap::new() };
+        proxy.open_services(config, listeners);
         Ok(proxy)
     }
 
-    /// Goes on with other services. Sessions of services that stay are not touched; those of
-    /// services that go are ended by the Snapshot that has them no more.
+    /// Replaces the services. Sessions of services that stay go on. Sessions of removed services are
+    /// ended by the next Snapshot, which does not contain these services.
     ///
     /// # Errors
-    /// A new port that cannot be had; then nothing has changed.
+    /// A new port cannot be bound. Nothing has changed then.
     pub fn reload(&mut self, config: &Config) -> anyhow::Result<()> {
-        let listeners =
-            door::bind_all(&config.services, |address| self.doors.contains_key(&address))?;
+        let is_bound = |address| self.acceptors.contains_key(&address);
+        let listeners = acceptor::bind_all(&config.services, is_bound)?;
         let listens = |address: &SocketAddr| {
             config.services.values().any(|service| service.listen == *address)
         };
-        self.doors.retain(|address, _| listens(address));
-        self.open_doors(config, listeners);
+        self.acceptors.retain(|address, _| listens(address));
+        self.open_services(config, listeners);
         Ok(())
     }
 
-    /// A worker has ended although nobody told it to. No write gate is passed any more then: the
-    /// barrier would wait for that worker for ever.
+    /// Returns true if a worker has ended although the proxy was not stopped. The barrier would wait
+    /// for that worker for ever, so no client could reach a write member.
     pub fn has_failed(&self) -> bool {
         self.threads.iter().any(JoinHandle::is_finished)
     }
 
-    /// Stops accepting, lets the sessions end by themselves for `grace`, then ends them.
+    /// Stops accepting, waits for the sessions to end for `grace` at most, then ends the others.
     pub async fn stop(mut self, grace: Duration) {
-        self.doors.clear();
-        self.tell_all(|| Job::Stop).await;
+        self.acceptors.clear();
+        self.send_to_all(|| Job::Stop).await;
         let clients = || self.shared.stats.clients.load(Ordering::Relaxed);
-        let all_gone = || async {
+        let all_closed = || async {
             while clients() > 0 {
-                tokio::time::sleep(STOP_LOOK).await;
+                tokio::time::sleep(STOP_POLL).await;
             }
         };
-        if tokio::time::timeout(grace, all_gone()).await.is_err() {
-            tracing::warn!(clients = clients(), "the grace is over, ending the sessions");
-            self.tell_all(|| Job::EndAll).await;
-            // Time for the last word to each client; who is still there then is in no session.
-            let _ = tokio::time::timeout(LAST_WORD, all_gone()).await;
+        if tokio::time::timeout(grace, all_closed()).await.is_err() {
+            tracing::warn!(
+                clients = clients(),
+                ?grace,
+                "the time to stop is over, ending the sessions"
+            );
+            self.send_to_all(|| Job::EndAll).await;
+            // Each client receives the reason. A client that is connected after that has no session.
+            let _ = tokio::time::timeout(LAST_MESSAGE_TIMEOUT, all_closed()).await;
         }
         self.jobs.clear();
         for thread in self.threads.drain(..) {
@@ -299,15 +152,15 @@ impl Proxy {
         }
     }
 
-    async fn tell_all(&self, job: impl Fn() -> Job) {
+    async fn send_to_all(&self, job: impl Fn() -> Job) {
         for worker in &self.jobs {
-            // A worker that is gone has no sessions left.
+            // A worker that has ended has no sessions.
             let _ = worker.send(job()).await;
         }
     }
 
-    /// Gives every service its door: one that is open already, or a new one.
-    fn open_doors(&mut self, config: &Config, mut listeners: BTreeMap<SocketAddr, TcpListener>) {
+    /// Gives the acceptor of each service its new configuration; starts it for a new service.
+    fn open_services(&mut self, config: &Config, mut listeners: BTreeMap<SocketAddr, TcpListener>) {
         for (name, service) in &config.services {
             let (address, config) = (service.listen, service.clone());
             let stats = self.shared.stats.service(name);
@@ -320,24 +173,24 @@ impl Proxy {
             let affinity = self.shared.affinities.of(name);
             let name = name.clone();
             let service = Arc::new(Service { name, config, stats, capacity, affinity });
-            if let Some(door) = self.doors.get(&address) {
-                door.change(service);
+            if let Some(acceptor) = self.acceptors.get(&address) {
+                acceptor.change(service);
             } else if let Some(listener) = listeners.remove(&address) {
                 let shared = Arc::clone(&self.shared);
-                let door = Door::open(listener, service, shared, self.jobs.clone());
-                self.doors.insert(address, door);
+                let acceptor = Acceptor::start(listener, service, shared, self.jobs.clone());
+                self.acceptors.insert(address, acceptor);
             }
         }
-        self.shared.own.set(self.doors.keys().copied().collect());
+        self.shared.own.set(self.acceptors.keys().copied().collect());
     }
 }
 
-/// Files that are not sessions: sources, status pages, listening sockets, connections above the
-/// limit, and connections for cancel requests.
+/// Files that sessions cannot use: those of sources, status pages and listeners, of connections above
+/// the limit, and of connections for cancel requests.
 const FILES_RESERVED: usize = 64 + EXCESS_MAX + cancel::CONNECTIONS_MAX;
 
-/// As many sessions as the limit of open files allows. Without that the sources would be out of
-/// files as well, and a healthy cluster would look dead from here.
+/// The configuration with `sessions_max` reduced to what the limit of open files permits. Otherwise
+/// the sources could find no free file, and pgsteer would report a healthy cluster as dead.
 fn affordable(proxy: &ProxyConfig) -> ProxyConfig {
     const FILES_PER_SESSION: usize = 2;
     let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
@@ -348,8 +201,8 @@ fn affordable(proxy: &ProxyConfig) -> ProxyConfig {
     }
     let sessions_max = sessions_max.max(1);
     tracing::warn!(
-        "at most {sessions_max} sessions instead of {}: a session takes two files, and the limit of \
-         open files is {files} (LimitNOFILE in systemd, ulimit -n in a shell)",
+        "at most {sessions_max} sessions instead of {} (sessions_max): a session takes two files, and \
+         the limit of open files is {files} (raise LimitNOFILE in systemd, ulimit -n in a shell)",
         proxy.sessions_max
     );
     ProxyConfig { sessions_max, ..proxy.clone() }

@@ -1,5 +1,5 @@
-//! The proxy's own addresses: a member whose address is one of them would lead every connection
-//! back to the proxy, again and again.
+//! The addresses of the proxy's own listeners. A member with such an address would return every
+//! connection to the proxy in a loop.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 pub struct OwnAddresses(Mutex<Vec<SocketAddr>>);
 
 impl OwnAddresses {
-    /// Replaces them, at the start and at a reload.
+    /// Replaces the addresses.
     pub fn set(&self, listeners: Vec<SocketAddr>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = listeners;
     }
@@ -25,14 +25,17 @@ impl OwnAddresses {
         })
     }
 
-    /// The same as an error that names the address.
+    /// Checks that `address` is not one of them.
+    ///
+    /// # Errors
+    /// An error that names the address.
     pub fn check(&self, address: SocketAddr) -> io::Result<()> {
-        match self.contain(address) {
-            false => Ok(()),
-            true => Err(io::Error::other(format!(
+        if self.contain(address) {
+            return Err(io::Error::other(format!(
                 "{address} is an address of pgsteer itself; give the member PostgreSQL's address"
-            ))),
+            )));
         }
+        Ok(())
     }
 }
 
@@ -44,18 +47,18 @@ fn is_of_this_machine(ip: IpAddr) -> bool {
     if UdpSocket::bind((ip, 0)).is_err() {
         return false;
     }
-    // With net.ipv4.ip_nonlocal_bind every address can be bound, so that alone proves nothing.
-    !may_bind_any(ip) || route_begins(ip).is_ok_and(|begins| begins == ip)
+    // With net.ipv4.ip_nonlocal_bind every address can be bound, also one of another machine.
+    !can_bind_any(ip) || source_address(ip).is_ok_and(|source| source == ip)
 }
 
-fn may_bind_any(ip: IpAddr) -> bool {
+fn can_bind_any(ip: IpAddr) -> bool {
     let family = if ip.is_ipv4() { "ipv4" } else { "ipv6" };
     let setting = std::fs::read_to_string(format!("/proc/sys/net/{family}/ip_nonlocal_bind"));
     setting.is_ok_and(|value| value.trim() != "0")
 }
 
-/// The address from which packets to `ip` are sent.
-fn route_begins(ip: IpAddr) -> io::Result<IpAddr> {
+/// The source address of packets to `ip`.
+fn source_address(ip: IpAddr) -> io::Result<IpAddr> {
     const ANY_PORT: u16 = 9;
     let from: IpAddr = match ip {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),

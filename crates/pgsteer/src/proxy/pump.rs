@@ -1,8 +1,8 @@
-//! Bytes from one side to the other, both ways, until one of them or the gate ends it.
+//! The pump: moves bytes in both directions until the client, the server or the gate ends the session.
 //!
-//! Bytes are read into a scratch buffer that all sessions of a worker share and are written on
-//! at once. Only what the other side does not take is kept in a buffer of the session's own, so
-//! an idle session has none.
+//! Bytes are read into a scratch buffer that all sessions of a worker share, and are written at once.
+//! Bytes that the other side does not accept are copied to a buffer of the session, so an idle session
+//! has no buffer.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -21,19 +21,18 @@ use super::affinity::Opaque;
 use super::guard::{Guard, PolledGuard};
 use super::seat::{Ending, Seat};
 
-/// One read takes at most this much: what a COPY or a dump fills, and small enough to stay in
-/// the processor's cache.
+/// The maximum size of one read: large enough for COPY and dumps, small enough for the CPU's cache.
 const SCRATCH_BYTES: usize = 64 * 1024;
 
 thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice());
 }
 
-/// A whole ReadyForQuery is `Z`, the length 5, and the state of the transaction.
+/// ReadyForQuery consists of `Z`, the length 5, and the state of the transaction.
 const READY_FOR_QUERY: [u8; 5] = [b'Z', 0, 0, 0, 5];
 const TAIL_BYTES: usize = READY_FOR_QUERY.len() + 1;
 
-/// The last bytes that a server said; zeroes where there are none that could be read.
+/// The last bytes of a server; zeroes if they cannot be read.
 pub type Tail = [u8; TAIL_BYTES];
 
 /// The last of `bytes`.
@@ -44,23 +43,23 @@ pub fn tail(bytes: &[u8]) -> Tail {
 /// How a session ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum End {
-    /// The server has said its last word, and the client has it.
+    /// The server has closed its side, and the client has received all bytes.
     Finished,
-    /// One of the connections broke.
+    /// One of the connections is broken.
     Broken(io::ErrorKind),
-    /// It was told to end.
-    Told {
-        /// Why.
+    /// The worker has ended the session.
+    Ordered {
+        /// The reason.
         ending: Ending,
-        /// The server's last word was ReadyForQuery and the client has it: a message may be
-        /// put behind it without breaking the protocol.
+        /// The last bytes of the server were ReadyForQuery, and the client has received them: an error
+        /// message can follow without violating the protocol.
         at_boundary: bool,
     },
 }
 
-/// Moves bytes between `client` and `server` until the end, those to the server as `guard` lets them
-/// pass. `tail` is what the server sent last. Where the bytes cannot be read, `opaque` is told who
-/// has sent some.
+/// Moves bytes between `client` and `server` until the end of the session. Bytes to the server wait for
+/// `guard`. `tail` contains the last bytes of the server. `opaque` records who sends, if the bytes
+/// cannot be read.
 pub async fn pump(
     client: &mut TcpStream,
     server: &mut TcpStream,
@@ -76,7 +75,7 @@ pub async fn pump(
     let (mut guard_up, mut guard_down) = (PolledGuard::from(guard), PolledGuard::from(Guard::NONE));
     let end = poll_fn(|cx| {
         if let Poll::Ready(ending) = seat.poll_ending(cx) {
-            return Poll::Ready(End::Told { ending, at_boundary: down.is_at_boundary() });
+            return Poll::Ready(End::Ordered { ending, at_boundary: down.is_at_boundary() });
         }
         let upward = up.poll(cx, &mut client_read, &mut server_write, &mut guard_up);
         let downward = down.poll(cx, &mut server_read, &mut client_write, &mut guard_down);
@@ -85,14 +84,14 @@ pub async fn pump(
             if answered {
                 opaque.answered(Instant::now());
             }
-            // A client that sends at the same time has most likely the answer already.
+            // Recorded last: a client that sends now has probably received the answer already.
             if asked {
                 opaque.asked();
             }
         }
         match (upward, downward) {
-            // A session is over when the server has said its last word, whatever the client
-            // may still want to say.
+            // The session is over when the server has closed its side, although the client may still
+            // send bytes.
             (_, Poll::Ready(Ok(()))) => Poll::Ready(End::Finished),
             (Poll::Ready(Err(error)), _) | (_, Poll::Ready(Err(error))) => {
                 Poll::Ready(End::Broken(error.kind()))
@@ -101,9 +100,9 @@ pub async fn pump(
         }
     })
     .await;
-    if let End::Told { ending: Ending::Gate(_), .. } = end {
-        // What was sent and has not arrived shall not: a member that was out of reach would get it
-        // when it is back, after the sessions to the next one have begun.
+    if let End::Ordered { ending: Ending::Gate(_), .. } = end {
+        // Discards the bytes in the socket's buffer. Otherwise a member that was unreachable could
+        // receive them after the sessions at the next primary have begun.
         let _ = SockRef::from(&*server).set_linger(Some(Duration::ZERO));
     }
     end
@@ -112,17 +111,17 @@ pub async fn pump(
 /// One direction.
 #[derive(Debug, Default)]
 struct Pipe {
-    /// What was read and not yet taken by the other side.
+    /// Bytes that were read and that the other side has not accepted.
     pending: Vec<u8>,
-    /// How much of it was taken.
-    taken: usize,
-    /// The reading side has ended.
+    /// How many of them were written.
+    written: usize,
+    /// The reading side is closed.
     ended: bool,
-    /// That end was passed on.
+    /// The writing side was closed after that.
     closed: bool,
     /// The last bytes that were read.
     tail: Tail,
-    /// Bytes were read since this was last looked at.
+    /// Bytes were read since the last check.
     has_read: bool,
 }
 
@@ -140,7 +139,7 @@ impl Pipe {
                 return Poll::Ready(Ok(()));
             }
             if self.ended {
-                // A peer that is gone already need not be told.
+                // An error means that the peer has closed the connection already.
                 let _ = ready!(Pin::new(&mut *to).poll_shutdown(cx));
                 self.closed = true;
                 continue;
@@ -151,27 +150,27 @@ impl Pipe {
         }
     }
 
-    /// Writes what is left over from an earlier read.
+    /// Writes the bytes that are left of an earlier read.
     fn poll_pending(
         &mut self,
         cx: &mut Context<'_>,
         to: &mut WriteHalf<'_>,
         guard: &mut PolledGuard<'_>,
     ) -> Poll<io::Result<()>> {
-        while self.taken < self.pending.len() {
+        while self.written < self.pending.len() {
             ready!(guard.poll(cx));
-            let rest = &self.pending[self.taken..];
-            self.taken += positive(ready!(Pin::new(&mut *to).poll_write(cx, rest))?)?;
+            let rest = &self.pending[self.written..];
+            self.written += positive(ready!(Pin::new(&mut *to).poll_write(cx, rest))?)?;
         }
         if !self.pending.is_empty() {
-            // Given back, so that a session that once was slow is not large for ever.
+            // Freed, so that a session that was slow once does not keep the memory.
             self.pending = Vec::new();
-            self.taken = 0;
+            self.written = 0;
         }
         Poll::Ready(Ok(()))
     }
 
-    /// Reads once, and writes as much of it as the other side takes.
+    /// Reads once, and writes as many bytes as the other side accepts.
     fn poll_chunk(
         &mut self,
         cx: &mut Context<'_>,
@@ -230,7 +229,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
-    use super::super::seat::{Place, Registry};
+    use super::super::seat::{Assignment, Registry};
     use super::*;
 
     const PAUSE: Duration = Duration::from_millis(500);
@@ -242,25 +241,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_lost_member_has_not_received_it_never_will() {
+    async fn bytes_that_a_lost_member_has_not_received_are_discarded() {
         let ((mut client, mut ours), (mut server, mut member)) = (pair().await, pair().await);
-        let place = Place {
+        let assignment = Assignment {
             service: ServiceName::new("write").unwrap(),
             member: MemberName::new("n1").unwrap(),
             postgres: Endpoint::new("n1", 5432).unwrap(),
         };
         let registry = Rc::new(Registry::default());
-        let seat = registry.take(place, Arc::default());
-        let lose = async {
-            // More than the member's buffer holds, so that the rest waits on this side.
+        let seat = registry.take(assignment, Arc::default());
+        let losing = async {
+            // More than the member's buffer holds, so that the rest stays in the proxy's socket.
             let _ = tokio::time::timeout(PAUSE, client.write_all(&vec![0; 64 << 20])).await;
             registry.end(|_, _| Some(Ending::Gate(None)));
         };
         let (end, ()) = tokio::join!(
             pump(&mut ours, &mut server, &seat, Guard::NONE, Tail::default(), None),
-            lose
+            losing
         );
-        assert!(matches!(end, End::Told { .. }), "{end:?}");
+        assert!(matches!(end, End::Ordered { .. }), "{end:?}");
         drop(server);
         let rest = member.read_to_end(&mut Vec::new()).await;
         assert_eq!(rest.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
@@ -280,12 +279,12 @@ mod tests {
     }
 
     #[test]
-    fn a_server_whose_words_cannot_be_read_is_at_no_boundary() {
+    fn a_server_whose_bytes_cannot_be_read_is_at_no_boundary() {
         let of = |tail| Pipe { tail, ..Pipe::default() }.is_at_boundary();
         assert!(of(tail(b"K\0\0\0\x0c12345678Z\0\0\0\x05I")));
-        // A notification behind it has begun.
+        // A notification has begun behind it.
         assert!(!of(tail(b"Z\0\0\0\x05IA\0\0")));
-        // TLS, in which a word in clear would be garbage.
+        // TLS, in which an unencrypted message would be garbage.
         assert!(!of(Tail::default()));
     }
 }

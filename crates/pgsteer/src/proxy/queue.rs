@@ -1,18 +1,18 @@
-//! The queue before each member: a crowd that comes off the hold is let in with a slow start.
+//! The login queue of each member: many clients that leave the hold at once connect with a slow start.
 //!
-//! When a gate opens, all clients on hold go through it. A server that is asked for a hundred
-//! sessions at once forks for all of them before it finishes the first, and all its other clients
-//! wait too, pgsteer's own tether included. So a client needs a slot to connect. A slot is held
-//! until the member's first answer, or for [`SLOT_HOLD`] if no answer comes. The queue starts with
-//! few slots and adds one for each slot that falls free while all are held, up to a limit.
+//! When a gate opens, all clients on hold connect. A server that receives a hundred connections at once
+//! forks for all of them before it completes the first login, and delays its other clients and
+//! pgsteer's own tether. So a client needs a slot to connect. It keeps the slot until the member's first
+//! answer, or for [`SLOT_HOLD`] without an answer. The queue starts with few slots. It adds one for each
+//! slot that is released while all slots are occupied, up to a limit.
 //!
-//! An answer ends the slot, and not the end of the login: what follows is as slow as the client,
-//! and a slow client must not keep others waiting. Nor must a server that is slow to refuse one
-//! client (auth_delay, ident, a dead name server): forking took its few milliseconds long before
-//! [`SLOT_HOLD`] was over. How many logins wait for a first answer at one member, with a slot or
-//! without, is limited by [`UNDER_WAY_MAX`].
+//! The first answer releases the slot, not the end of the login: the rest of the login depends on the
+//! client, and a slow client must not delay others. A server that is slow to refuse one client
+//! (auth_delay, ident, a dead name server) must not delay others either: it has forked long before
+//! [`SLOT_HOLD`] is over. [`UNDER_WAY_MAX`] limits the logins that wait for a first answer of one
+//! member, with a slot or without one.
 //!
-//! An early login holds its slot until the gate opens, so that there are few of them.
+//! An early login keeps its slot until the gate opens, so there are few early logins.
 
 use std::collections::BTreeMap;
 use std::future::pending;
@@ -25,47 +25,47 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::by_name::ByName;
 
-/// Slots of a member when a crowd begins to be let in, and when the member has proven that it
-/// keeps up.
+/// The slots of a member at the start, and after it has answered quickly enough.
 const SLOTS_FIRST: usize = 4;
 const SLOTS_MAX: usize = 64;
 
-/// How long a slot is held without an answer. A fork takes a few milliseconds; a server that has
-/// not answered after this waits for something else.
+/// How long a slot is occupied without an answer. A fork takes a few milliseconds; a server that has
+/// not answered by then waits for something else.
 const SLOT_HOLD: Duration = Duration::from_millis(250);
 
-/// Logins that wait for the first answer of one member. PostgreSQL keeps a process for each of
-/// them; its own limit is `max_connections`, which pgsteer does not know.
+/// The maximum number of logins that wait for the first answer of one member. PostgreSQL has a process
+/// for each of them. Its own limit is `max_connections`, which pgsteer does not know.
 const UNDER_WAY_MAX: usize = 256;
 
-/// The queues before all members, over all workers and services.
+/// The queues of all members, over all workers and services.
 pub type Queues = ByName<MemberName, Queue>;
 
-/// The queue before one member: first come, first served.
+/// The queue of one member, in the order of arrival.
 #[derive(Debug)]
 pub struct Queue {
     state: Mutex<State>,
-    /// Held by the client at the head of the queue, the only one that waits for a slot. The lock
-    /// is fair: it is the queue.
+    /// Locked by the client at the head of the queue, the only one that waits for a slot. The lock is
+    /// fair, so it is the queue.
     head: tokio::sync::Mutex<()>,
-    /// Stores one permit, so the head misses nothing between its look and its wait.
+    /// Stores one permit, so the head misses no release between its check and its wait.
     freed: Notify,
 }
 
 #[derive(Debug)]
 struct State {
-    /// How many slots there are, held or free.
+    /// The number of slots, occupied or free.
     slots: usize,
-    /// The slots that are held, and when each falls free although no answer has come; never if
-    /// the login is early.
-    held: BTreeMap<u64, Option<Instant>>,
-    /// Logins without an answer, whether they still hold a slot or not.
+    /// The occupied slots, each with the time at which it is released without an answer; none for an
+    /// early login.
+    occupied: BTreeMap<u64, Option<Instant>>,
+    /// The logins without an answer, with a slot or without one.
     under_way: usize,
     /// The number of the next login.
     next: u64,
 }
 
-/// The right to connect and to wait for the first answer. Dropping it ends the login's count.
+/// The permission to connect and to wait for the first answer. The login is counted until this is
+/// dropped.
 #[derive(Debug)]
 pub struct Slot {
     queue: Arc<Queue>,
@@ -74,7 +74,7 @@ pub struct Slot {
 
 impl Default for Queue {
     fn default() -> Queue {
-        let state = State { slots: SLOTS_FIRST, held: BTreeMap::new(), under_way: 0, next: 0 };
+        let state = State { slots: SLOTS_FIRST, occupied: BTreeMap::new(), under_way: 0, next: 0 };
         Queue {
             state: Mutex::new(state),
             head: tokio::sync::Mutex::default(),
@@ -84,30 +84,31 @@ impl Default for Queue {
 }
 
 impl Queue {
-    /// Waits for a slot, behind all that came before.
+    /// Waits for a slot, behind all clients that arrived before.
     pub async fn slot(self: Arc<Self>) -> Slot {
         let _head = self.head.lock().await;
         loop {
-            let falls_free = match self.state().take(Instant::now()) {
+            let released_at = match self.state().take(Instant::now()) {
                 Ok(number) => return Slot { queue: Arc::clone(&self), number },
-                Err(falls_free) => falls_free,
+                Err(released_at) => released_at,
             };
             tokio::select! {
                 () = self.freed.notified() => {}
-                () = until(falls_free) => {}
+                () = until(released_at) => {}
             }
         }
     }
 
-    /// A slot for an early login, if one of the first is free. It does not fall free by itself.
+    /// A slot for an early login, if one of the first slots is free. It is released only when it is
+    /// dropped.
     pub fn early_slot(self: Arc<Self>) -> Option<Slot> {
         let number = {
             let mut state = self.state();
             state.start_slowly_if_empty();
-            if state.held.len() >= SLOTS_FIRST {
+            if state.occupied.len() >= SLOTS_FIRST {
                 return None;
             }
-            state.hold(None)
+            state.occupy(None)
         };
         Some(Slot { queue: self, number })
     }
@@ -118,38 +119,40 @@ impl Queue {
 }
 
 impl State {
-    /// Holds a free slot and returns the number of the login. If there is none, returns when the
-    /// next one falls free by itself, which is later than `now`.
+    /// Occupies a free slot and returns the number of the login.
+    ///
+    /// # Errors
+    /// No slot is free: the time at which the next one is released without an answer.
     fn take(&mut self, now: Instant) -> Result<u64, Option<Instant>> {
         self.start_slowly_if_empty();
-        while self.held.len() >= self.slots {
+        while self.occupied.len() >= self.slots {
             let Some(number) = self.first_due(now) else { break };
-            self.held.remove(&number);
+            self.occupied.remove(&number);
             self.add_slot();
         }
-        if self.held.len() >= self.slots {
-            return Err(self.held.values().flatten().min().copied());
+        if self.occupied.len() >= self.slots {
+            return Err(self.occupied.values().flatten().min().copied());
         }
         if self.under_way >= UNDER_WAY_MAX {
             return Err(None);
         }
-        Ok(self.hold(Some(now + SLOT_HOLD)))
+        Ok(self.occupy(Some(now + SLOT_HOLD)))
     }
 
-    fn hold(&mut self, falls_free: Option<Instant>) -> u64 {
+    fn occupy(&mut self, released_at: Option<Instant>) -> u64 {
         let number = self.next;
         self.next += 1;
-        self.held.insert(number, falls_free);
+        self.occupied.insert(number, released_at);
         self.under_way += 1;
         number
     }
 
     fn first_due(&self, now: Instant) -> Option<u64> {
-        let is_due = |falls_free: &Option<Instant>| falls_free.is_some_and(|at| at <= now);
-        self.held.iter().find(|(_, falls_free)| is_due(falls_free)).map(|(number, _)| *number)
+        let is_due = |released_at: &Option<Instant>| released_at.is_some_and(|at| at <= now);
+        self.occupied.iter().find(|(_, released_at)| is_due(released_at)).map(|(number, _)| *number)
     }
 
-    /// Without a login under way the last crowd is over.
+    /// Returns to the first slots when no login is under way.
     fn start_slowly_if_empty(&mut self) {
         if self.under_way == 0 {
             self.slots = SLOTS_FIRST;
@@ -162,10 +165,10 @@ impl State {
 }
 
 impl Slot {
-    /// The member has sent its first answer.
+    /// Notes that the member has sent its first answer.
     pub fn answered(self) {
         let mut state = self.queue.state();
-        if state.held.len() >= state.slots {
+        if state.occupied.len() >= state.slots {
             state.add_slot();
         }
     }
@@ -175,14 +178,14 @@ impl Drop for Slot {
     fn drop(&mut self) {
         {
             let mut state = self.queue.state();
-            state.held.remove(&self.number);
+            state.occupied.remove(&self.number);
             state.under_way -= 1;
         }
         self.queue.freed.notify_one();
     }
 }
 
-/// Waits until then; for ever if there is no such time.
+/// Waits until `instant`; does not return if there is none.
 async fn until(instant: Option<Instant>) {
     match instant {
         Some(instant) => sleep_until(instant).await,
@@ -201,7 +204,7 @@ mod tests {
 
     use super::*;
 
-    /// A slot if it can be had at once.
+    /// A slot, if one is free.
     fn take(queue: &Arc<Queue>) -> Option<Slot> {
         let waiting = pin!(unconstrained(Arc::clone(queue).slot()));
         match waiting.poll(&mut Context::from_waker(Waker::noop())) {
@@ -215,7 +218,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_crowd_is_let_in_slowly_then_quicker_and_slowly_again_next_time() {
+    async fn the_number_of_slots_grows_with_answers_and_starts_again_after_a_pause() {
         let queue = Arc::new(Queue::default());
         let mut slots = take_all(&queue);
         assert_eq!(slots.len(), SLOTS_FIRST);
@@ -234,7 +237,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn early_logins_are_as_few_as_the_first_and_let_others_in_when_they_are_over() {
+    async fn early_logins_occupy_the_first_slots_only_and_release_them_with_an_answer() {
         let queue = Arc::new(Queue::default());
         let early = || Arc::clone(&queue).early_slot();
         let mut slots: Vec<Slot> = std::iter::from_fn(early).collect();
@@ -249,7 +252,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_slot_without_an_answer_falls_free_after_a_while_and_not_before() {
+    async fn a_slot_without_an_answer_is_released_after_a_while_and_not_before() {
         let queue = Arc::new(Queue::default());
         let slots = take_all(&queue);
         advance(SLOT_HOLD - Duration::from_millis(1)).await;
@@ -257,15 +260,14 @@ mod tests {
         let began = Instant::now();
         let next = Arc::clone(&queue).slot().await;
         assert_eq!(began.elapsed(), Duration::from_millis(1), "the head of the queue wakes up");
-        // The slots that were silent are all free now, and each has added one.
+        // The slots without an answer are free now, and each has added one.
         let more = take_all(&queue);
         assert_eq!(more.len() + 1, SLOTS_FIRST * 2);
         drop((slots, next, more));
         assert_eq!(queue.state().under_way, 0);
     }
 
-    /// Clients come much faster than the server answers. A server that answers nothing at all
-    /// gets no more than the limit.
+    /// A server that sends no answer receives no more logins than the limit.
     #[tokio::test(start_paused = true)]
     async fn logins_without_an_answer_are_limited() {
         let queue = Arc::new(Queue::default());
@@ -279,15 +281,15 @@ mod tests {
         assert!(take(&queue).is_some());
     }
 
-    /// 20 strangers a second whose refusal takes 10 s, and a client that is answered at once.
+    /// 20 clients in a second whose refusal takes 10 s, and a client that is answered at once.
     #[tokio::test(start_paused = true)]
     async fn a_client_does_not_wait_behind_slow_refusals() {
         let queue = Arc::new(Queue::default());
         let mut waits = Vec::new();
         for round in 0..400 {
-            let stranger = Arc::clone(&queue);
+            let refused = Arc::clone(&queue);
             tokio::spawn(async move {
-                let slot = stranger.slot().await;
+                let slot = refused.slot().await;
                 tokio::time::sleep(Duration::from_secs(10)).await;
                 slot.answered();
             });
@@ -302,7 +304,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_first_to_come_is_the_first_to_be_served() {
+    async fn clients_get_slots_in_the_order_of_arrival() {
         let queue = Arc::new(Queue::default());
         let _held = take_all(&queue);
         let served = Arc::new(Mutex::new(Vec::new()));
@@ -323,7 +325,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_leaves_the_head_of_the_queue_keeps_nobody_waiting() {
+    async fn a_client_that_leaves_the_head_of_the_queue_delays_no_other() {
         let queue = Arc::new(Queue::default());
         let mut held = take_all(&queue);
         let head = tokio::spawn(Arc::clone(&queue).slot());

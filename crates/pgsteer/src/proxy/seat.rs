@@ -1,11 +1,11 @@
-//! Seats: every session that goes to a member holds one, so that it can be ended.
+//! Seats: each session at a member has one, by which it can be ended.
 //!
-//! An early login takes one as well, before the gate of its member is open. It is no session then,
-//! and is ended by other rules, until it is admitted.
+//! An early login has a seat too, before the gate of its member is open. It is not a session then, and
+//! other rules end it, until it is admitted.
 //!
-//! A worker has one registry; sessions and registry live on the worker's one thread. A session
-//! that is told to end drops its server connection before it gives back its seat, so a registry
-//! in which nobody is ending any more proves that the connections are closed.
+//! A worker has one registry, on the same thread as its sessions. A session that is ended drops its
+//! server connection before its seat. So when no ended session has a seat any more, all their
+//! connections are closed.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -24,25 +24,25 @@ use crate::stats::MemberStats;
 /// Why a session is ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// The gate of its member says so; with the reason, if the gate is still there to give one.
+    /// The gate of its member ends it, with the reason; none if the gate does not exist any more.
     Gate(Option<Reason>),
-    /// A reload took its service away.
-    ServiceGone,
-    /// pgsteer stops and the grace is over.
+    /// A reload has removed its service.
+    ServiceRemoved,
+    /// pgsteer is shutting down, and the time to stop is over.
     Shutdown,
 }
 
 impl Ending {
-    /// The cause in one word: that of the gate's reason, or of pgsteer's own.
+    /// The code of the reason, for the log.
     pub fn code(&self) -> &'static str {
         match self {
             Ending::Gate(reason) => reason.as_ref().map_or("forgotten", Reason::code),
-            Ending::ServiceGone => "service_gone",
+            Ending::ServiceRemoved => "service_gone",
             Ending::Shutdown => "shutdown",
         }
     }
 
-    /// The sentence that the client reads.
+    /// The error message that the client receives.
     pub fn message(&self, member: &MemberName) -> String {
         match self {
             Ending::Gate(Some(reason)) => format!(
@@ -51,7 +51,7 @@ impl Ending {
             Ending::Gate(None) => {
                 format!("pgsteer ended this session: member {member} may not serve it any more")
             }
-            Ending::ServiceGone => {
+            Ending::ServiceRemoved => {
                 "pgsteer ended this session: its service was removed from the configuration"
                     .to_owned()
             }
@@ -63,127 +63,127 @@ impl Ending {
 /// All seats of one worker.
 #[derive(Debug, Default)]
 pub struct Registry {
-    seats: RefCell<Slab<Rc<Taken>>>,
-    /// How many sessions were told to end and still hold their seat.
+    seats: RefCell<Slab<Rc<Entry>>>,
+    /// How many ended sessions still have their seat.
     ending: Cell<usize>,
     all_ended: Notify,
 }
 
-/// Where a seat is.
+/// The service and the member of a seat.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// The service that the client came in by.
+pub struct Assignment {
+    /// The service that the client uses.
     pub service: ServiceName,
-    /// The member that serves it.
+    /// The member.
     pub member: MemberName,
-    /// Where the member's PostgreSQL listened when it was dialed.
+    /// The endpoint of the member's PostgreSQL when it was dialled.
     pub postgres: Endpoint,
 }
 
-/// What a seat is for.
+/// The purpose of a seat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// A login of a client that is still on hold: the gate is not open yet.
+    /// A login whose client is on hold: the gate is not open yet.
     EarlyLogin,
-    /// A session, from before its login on.
+    /// A session, its login included.
     Session,
 }
 
-/// What the registry knows of a seat.
+/// The registry's entry of a seat.
 #[derive(Debug)]
-struct Taken {
-    place: Place,
+struct Entry {
+    assignment: Assignment,
     purpose: Cell<Purpose>,
     ending: RefCell<Option<Ending>>,
     waker: RefCell<Option<Waker>>,
 }
 
-/// A session's hold on a member.
+/// The seat of a session. Dropping it gives it back.
 #[derive(Debug)]
 pub struct Seat {
     registry: Rc<Registry>,
     index: usize,
-    taken: Rc<Taken>,
+    entry: Rc<Entry>,
     stats: Arc<MemberStats>,
 }
 
 impl Registry {
     /// Takes a seat for a session.
-    pub fn take(self: &Rc<Self>, place: Place, stats: Arc<MemberStats>) -> Seat {
-        let seat = self.take_early(place, stats);
+    pub fn take(self: &Rc<Self>, assignment: Assignment, stats: Arc<MemberStats>) -> Seat {
+        let seat = self.take_early(assignment, stats);
         seat.admit();
         seat
     }
 
     /// Takes a seat for an early login.
-    pub fn take_early(self: &Rc<Self>, place: Place, stats: Arc<MemberStats>) -> Seat {
-        let taken = Rc::new(Taken {
-            place,
+    pub fn take_early(self: &Rc<Self>, assignment: Assignment, stats: Arc<MemberStats>) -> Seat {
+        let entry = Rc::new(Entry {
+            assignment,
             purpose: Cell::new(Purpose::EarlyLogin),
             ending: RefCell::new(None),
             waker: RefCell::new(None),
         });
-        let index = self.seats.borrow_mut().insert(Rc::clone(&taken));
-        Seat { registry: Rc::clone(self), index, taken, stats }
+        let index = self.seats.borrow_mut().insert(Rc::clone(&entry));
+        Seat { registry: Rc::clone(self), index, entry, stats }
     }
 
-    /// Tells everybody for whom `why` has an answer to end, and how many were told.
-    pub fn end(&self, mut why: impl FnMut(&Place, Purpose) -> Option<Ending>) -> usize {
-        let mut told = 0;
-        for (_, taken) in self.seats.borrow().iter() {
-            if taken.ending.borrow().is_some() {
+    /// Ends every session for which `why` returns a reason. Returns how many were ended.
+    pub fn end(&self, mut why: impl FnMut(&Assignment, Purpose) -> Option<Ending>) -> usize {
+        let mut ended = 0;
+        for (_, entry) in self.seats.borrow().iter() {
+            if entry.ending.borrow().is_some() {
                 continue;
             }
-            if let Some(ending) = why(&taken.place, taken.purpose.get()) {
-                *taken.ending.borrow_mut() = Some(ending);
-                told += 1;
-                if let Some(waker) = taken.waker.borrow_mut().take() {
+            if let Some(ending) = why(&entry.assignment, entry.purpose.get()) {
+                *entry.ending.borrow_mut() = Some(ending);
+                ended += 1;
+                if let Some(waker) = entry.waker.borrow_mut().take() {
                     waker.wake();
                 }
             }
         }
-        self.ending.set(self.ending.get() + told);
-        told
+        self.ending.set(self.ending.get() + ended);
+        ended
     }
 
-    /// Waits until every session that was told to end has closed its server connection.
+    /// Waits until every ended session has closed its server connection.
     pub async fn ended(&self) {
         while self.ending.get() > 0 {
-            // One thread: nothing can happen between the look and the wait.
+            // On one thread no seat can be dropped between the check and the wait.
             self.all_ended.notified().await;
         }
     }
 }
 
 impl Seat {
-    /// The member it is at.
+    /// The member.
     pub fn member(&self) -> &MemberName {
-        &self.taken.place.member
+        &self.entry.assignment.member
     }
 
-    /// What is counted of its member.
+    /// The counters of the member.
     pub fn stats(&self) -> &MemberStats {
         &self.stats
     }
 
-    /// Its member's gate is open: from now on it is the seat of a session.
+    /// Admits an early login: the gate of its member is open, and the seat is that of a session.
     pub fn admit(&self) {
-        if self.taken.purpose.replace(Purpose::Session) == Purpose::EarlyLogin {
+        if self.entry.purpose.replace(Purpose::Session) == Purpose::EarlyLogin {
             self.stats.sessions.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// It is the seat of an early login.
+    /// Returns true if this is the seat of an early login.
     pub fn is_early(&self) -> bool {
-        self.taken.purpose.get() == Purpose::EarlyLogin
+        self.entry.purpose.get() == Purpose::EarlyLogin
     }
 
-    /// Why the session has to end, if it has; the task is woken when it has to.
+    /// Ready with the reason if the session has to end. Otherwise the task is woken later.
     pub fn poll_ending(&self, cx: &mut Context<'_>) -> Poll<Ending> {
-        if let Some(ending) = self.taken.ending.borrow().as_ref() {
+        if let Some(ending) = self.entry.ending.borrow().as_ref() {
             return Poll::Ready(ending.clone());
         }
-        let mut waker = self.taken.waker.borrow_mut();
+        let mut waker = self.entry.waker.borrow_mut();
         match waker.as_mut() {
             Some(waker) => waker.clone_from(cx.waker()),
             None => *waker = Some(cx.waker().clone()),
@@ -201,8 +201,8 @@ impl Drop for Seat {
     fn drop(&mut self) {
         let counted = usize::from(!self.is_early());
         self.stats.sessions.fetch_sub(counted, Ordering::Relaxed);
-        let taken = self.registry.seats.borrow_mut().remove(self.index);
-        if taken.ending.borrow().is_some() {
+        let entry = self.registry.seats.borrow_mut().remove(self.index);
+        if entry.ending.borrow().is_some() {
             self.stats.ended_total.fetch_add(u64::from(!self.is_early()), Ordering::Relaxed);
             self.registry.ending.set(self.registry.ending.get() - 1);
             if self.registry.ending.get() == 0 {
@@ -216,8 +216,8 @@ impl Drop for Seat {
 mod tests {
     use super::*;
 
-    fn place(member: &str) -> Place {
-        Place {
+    fn assignment(member: &str) -> Assignment {
+        Assignment {
             service: ServiceName::new("write").unwrap(),
             member: MemberName::new(member).unwrap(),
             postgres: Endpoint::new(member, 5432).unwrap(),
@@ -225,12 +225,12 @@ mod tests {
     }
 
     #[test]
-    fn an_early_login_is_no_session_until_it_is_admitted() {
+    fn an_early_login_is_not_a_session_until_it_is_admitted() {
         let registry = Rc::new(Registry::default());
         let stats = Arc::new(MemberStats::default());
         let sessions = || stats.sessions.load(Ordering::Relaxed);
-        let seat = registry.take_early(place("n1"), Arc::clone(&stats));
-        let in_vain = registry.take_early(place("n1"), Arc::clone(&stats));
+        let seat = registry.take_early(assignment("n1"), Arc::clone(&stats));
+        let not_admitted = registry.take_early(assignment("n1"), Arc::clone(&stats));
         assert_eq!(
             registry.end(|_, purpose| (purpose == Purpose::Session).then_some(Ending::Shutdown)),
             0
@@ -239,19 +239,19 @@ mod tests {
         assert_eq!(sessions(), 0);
         seat.admit();
         assert_eq!(sessions(), 1);
-        drop((seat, in_vain));
+        drop((seat, not_admitted));
         assert_eq!(sessions(), 0);
         assert_eq!(stats.ended_total.load(Ordering::Relaxed), 1);
     }
 
     #[tokio::test]
-    async fn only_the_sessions_meant_are_told_and_all_are_waited_for() {
+    async fn only_matching_sessions_are_ended_and_all_of_them_are_waited_for() {
         let registry = Rc::new(Registry::default());
         let stats = Arc::new(MemberStats::default());
-        let first = registry.take(place("n1"), Arc::clone(&stats));
-        let second = registry.take(place("n2"), Arc::clone(&stats));
-        let why = |place: &Place, _| {
-            (place.member.as_str() == "n1").then_some(Ending::Gate(Some(Reason::Left(None))))
+        let first = registry.take(assignment("n1"), Arc::clone(&stats));
+        let second = registry.take(assignment("n2"), Arc::clone(&stats));
+        let why = |assignment: &Assignment, _| {
+            (assignment.member.as_str() == "n1").then_some(Ending::Gate(Some(Reason::Left(None))))
         };
         assert_eq!(registry.end(why), 1);
         assert_eq!(registry.end(why), 0);

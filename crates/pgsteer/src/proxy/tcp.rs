@@ -8,19 +8,22 @@ use pgsteer_core::settings::ProxyConfig;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
-/// Probes of keepalive before a connection is given up, and one every so many parts of the
-/// idle time.
+/// Keepalive probes without an answer before the kernel closes a connection. The interval between them
+/// is the idle time divided by this number.
 const KEEPALIVE_PROBES: u32 = 3;
 
-/// The kernel counts in whole seconds and takes none for an error.
+/// The kernel accepts whole seconds only, and at least one.
 const KEEPALIVE_INTERVAL_MIN: Duration = Duration::from_secs(1);
 
-/// Sets what every connection of the proxy has: no delay, and keepalive, which ends idle
-/// connections to hosts that are gone and say nothing.
+/// Sets the options of every connection: no delay, and keepalive, which closes idle connections to
+/// hosts that do not answer any more.
 ///
-/// No end to waiting for acknowledgements: with `TCP_USER_TIMEOUT` the kernel gives up a peer that
-/// acknowledges everything and only has not read for so long, as a server does whose COPY waits
-/// for a lock (Linux, `tcp_probe_timer`). Of members that are gone the gates know.
+/// `TCP_USER_TIMEOUT` is not set: the kernel applies it also to a peer that acknowledges all packets but
+/// does not read, as a server whose COPY waits for a lock (Linux, `tcp_probe_timer`). The gates end
+/// sessions to members that do not answer.
+///
+/// # Errors
+/// The kernel refuses an option.
 pub fn tune(stream: &TcpStream, proxy: &ProxyConfig) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let keepalive = TcpKeepalive::new()
@@ -30,13 +33,19 @@ pub fn tune(stream: &TcpStream, proxy: &ProxyConfig) -> io::Result<()> {
     SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }
 
-/// The same for a client, who may have such an end if the operator wants one.
+/// Same as [`tune`], and sets `TCP_USER_TIMEOUT` to `user_timeout_seconds` of the configuration.
+///
+/// # Errors
+/// The kernel refuses an option.
 pub fn tune_client(stream: &TcpStream, proxy: &ProxyConfig) -> io::Result<()> {
     tune(stream, proxy)?;
     SockRef::from(stream).set_tcp_user_timeout(Some(proxy.user_timeout))
 }
 
 /// Connects to the first of `addresses` that accepts within `limit`.
+///
+/// # Errors
+/// No address accepts a connection.
 pub async fn dial(
     addresses: &[SocketAddr],
     limit: Duration,
@@ -54,7 +63,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn who_reads_nothing_for_a_while_keeps_the_connection() {
+    async fn a_peer_that_reads_nothing_for_a_while_keeps_the_connection() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let proxy = ProxyConfig { user_timeout: Duration::from_secs(1), ..ProxyConfig::default() };

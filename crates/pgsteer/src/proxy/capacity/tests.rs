@@ -1,4 +1,4 @@
-//! The queue of one service, in order and in disorder.
+//! The queue of one service: its order, its limits, and random steps of clients, members and reloads.
 
 use proptest::prelude::*;
 
@@ -34,7 +34,7 @@ fn permits_are_given_in_the_order_of_arrival() {
 }
 
 #[test]
-fn a_client_goes_to_the_first_of_its_members_that_has_room() {
+fn a_client_gets_a_permit_for_its_first_member_with_space() {
     let capacity = limited(Some(3), Some(1));
     let both = open(&["n1", "n2"]);
     let first = capacity.take(0, 1, &both).unwrap();
@@ -52,14 +52,14 @@ fn a_client_on_hold_is_not_overtaken_when_a_gate_opens() {
     let _first = capacity.position(1);
     capacity.look(1, 4);
     let mut later = capacity.take(2, 5, &n1).unwrap_err();
-    assert!(later.granted_now().is_none(), "the first has not looked yet");
+    assert!(later.granted_now().is_none(), "the first has not read the Snapshot yet");
     let permit = capacity.take(1, 5, &n1).unwrap();
     drop(permit);
     assert!(later.granted_now().is_some());
-    // A client that has looked and found nothing for it keeps nobody waiting.
+    // A client that has read the Snapshot and has no choice delays no other client.
     capacity.look(1, 5);
     assert!(capacity.take(3, 6, &n1).is_ok());
-    // Nor does one that leaves.
+    // A client that leaves delays no other either.
     let position = capacity.position(4);
     capacity.look(4, 4);
     let mut later = capacity.take(6, 5, &n1).unwrap_err();
@@ -77,7 +77,7 @@ fn a_client_in_the_queue_of_one_member_is_not_overtaken_when_another_opens() {
     let first = capacity.take(1, 1, &open(&["n1"])).unwrap_err();
     let mut second = capacity.take(2, 7, &n2).unwrap_err();
     assert!(second.granted_now().is_none());
-    // It wakes up, and has not looked yet: its session may end meanwhile.
+    // It has been woken and has not read the Snapshot yet; a session ends meanwhile.
     drop(first);
     drop(session);
     assert!(second.granted_now().is_none());
@@ -88,7 +88,7 @@ fn a_client_in_the_queue_of_one_member_is_not_overtaken_when_another_opens() {
 }
 
 #[test]
-fn a_permit_for_one_client_lets_those_behind_it_have_theirs() {
+fn a_permit_for_one_client_does_not_block_the_clients_behind_it() {
     let capacity = limited(None, None);
     let n1 = open(&["n1"]);
     let n2 = [Choice { member: member("n2"), generation: 7 }];
@@ -97,16 +97,16 @@ fn a_permit_for_one_client_lets_those_behind_it_have_theirs() {
     let position = capacity.position(1);
     let mut first = capacity.take(1, 1, &n1).unwrap_err();
     let mut second = capacity.take(2, 7, &n2).unwrap_err();
-    assert!(second.granted_now().is_none(), "the first has not looked yet");
+    assert!(second.granted_now().is_none(), "the first has not read the Snapshot yet");
     assert!(capacity.probe(&n1[0].member));
     assert!(first.granted_now().is_some());
-    assert!(second.granted_now().is_none(), "the first may have to look again");
+    assert!(second.granted_now().is_none(), "the first has to check its gate again");
     drop(position);
     assert!(second.granted_now().is_some());
 }
 
 #[test]
-fn limits_may_rise_fall_and_go() {
+fn limits_can_rise_fall_and_be_removed() {
     let (capacity, n1) = (limited(None, Some(1)), open(&["n1"]));
     let first = capacity.take(0, 1, &n1).unwrap();
     let mut waiting: Vec<Waiting> =
@@ -132,14 +132,14 @@ fn a_member_that_refuses_is_tried_again_at_a_bounded_rate() {
     let mut waiting: Vec<Waiting> =
         (4..8).map(|ticket| capacity.take(ticket, 1, &n1).unwrap_err()).collect();
     assert_eq!(capacity.shortage(&n1), Some(Shortage::Refused(Refusal::Full)));
-    // One at a time is let through to try.
+    // One client at a time may try the member.
     assert!(capacity.probe(&n1[0].member));
     let tried = waiting[0].granted_now().unwrap();
     assert!(waiting[1].granted_now().is_none());
     assert!(!tried.refused(Refusal::Full), "it is probed already");
     drop(tried);
     assert!(waiting[1].granted_now().is_none());
-    // A session that ends leaves its permit at once, and a success lets one more try.
+    // The permit of an ended session is free at once, and a success permits one more try.
     drop(sessions);
     let permit = waiting[1].granted_now().unwrap();
     permit.accepted();
@@ -153,12 +153,12 @@ fn a_member_that_refuses_is_tried_again_at_a_bounded_rate() {
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// A new client takes a permit for these members; a client on hold looks again.
+    /// A new client takes a permit for these members, or a client on hold does so again.
     Take {
         members: u8,
         again: Option<usize>,
     },
-    /// A client looks, and no gate is open.
+    /// A client reads a Snapshot in which no gate is open.
     Look(Option<usize>),
     /// A gate opens in a new Snapshot.
     Open(usize),
@@ -186,7 +186,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What the clients and the members do, over one capacity.
+/// The clients and members of one capacity.
 #[derive(Default)]
 struct World {
     capacity: Arc<Capacity>,
@@ -198,7 +198,7 @@ struct World {
 }
 
 impl World {
-    fn play(&mut self, step: Step) {
+    fn apply(&mut self, step: Step) {
         let (held, waiting) = (self.held.len().max(1), self.waiting.len().max(1));
         match step {
             Step::Take { members, again } => self.take(members, again),
@@ -260,7 +260,7 @@ impl World {
                 held.extend(granted);
                 is_waiting
             });
-            // A client that leaves the queue with its permit may let the next one have one.
+            // A client that leaves the queue with its permit may unblock the next one.
             if self.held.len() == before {
                 return;
             }
@@ -273,15 +273,15 @@ fn name(index: usize) -> MemberName {
 }
 
 proptest! {
-    /// Whatever clients, members and reloads do: no permit is lost or given twice, none that a
-    /// waiting client may have stays free, and in the end nothing is counted.
+    /// For all steps of clients, members and reloads: no permit is lost or granted twice, no permit stays
+    /// free while a client may have it, and in the end all counters are zero.
     #[test]
-    fn no_permit_is_lost_or_given_twice(
+    fn no_permit_is_lost_or_granted_twice(
         steps in proptest::collection::vec(step(), 1..120)
     ) {
         let mut world = World::default();
         for step in steps {
-            world.play(step);
+            world.apply(step);
             world.receive();
             let state = world.capacity.lock();
             prop_assert_eq!(state.taken, world.held.len());

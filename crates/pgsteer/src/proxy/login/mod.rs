@@ -1,88 +1,80 @@
-//! The login: a client and a member agree, watched, and repeatable elsewhere while it can be.
-//!
-//! An early login runs at a member that is still promoting. The client is on hold meanwhile: what
-//! the server says last is held back until the gate opens, and then until the server has told,
-//! asked by a Sync, that it is promoted.
+//! The login of a client at a member. pgsteer reads it, and can repeat it at another member while the
+//! client has received nothing that differs there.
 
+mod early;
 mod relay;
 
-use std::cell::Cell;
-use std::time::Duration;
-
+use pgsteer_core::claim::Role;
+use pgsteer_wire::error::sqlstate;
 use pgsteer_wire::login::is_repeatable;
 use pgsteer_wire::startup::CancelKey;
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
-use tokio::time::sleep;
 
-use self::relay::Relay;
-use super::Service;
+pub use self::early::GateWatch;
+use self::relay::{Refused, Relay, RelayError, Rules};
 use super::capacity::Refusal;
 use super::client::Client;
+use super::connected::Connected;
 use super::guard::Guard;
-use super::hold::Connected;
+use super::hold_error::HoldError;
 use super::pump::Tail;
-use super::vain::Vain;
+use super::service::Service;
+
+/// The time limit for the first answer of a member, in multiples of `connect_timeout`. It is long: with
+/// `trust` the first answer is ReadyForQuery, and a backend may wait for a lock before it. A member that
+/// is frozen is given up earlier, as soon as its gate is shut.
+const FIRST_ANSWER_TIMEOUTS: u32 = 5;
 
 /// One client's login, over as many members as it takes.
 #[derive(Debug)]
 pub struct Login {
     startup: Vec<u8>,
-    /// What the client has sent behind its startup packet: answers, and what it sent ahead of time.
-    said: Vec<u8>,
-    /// What the client was shown of a server's answers.
-    shown: Vec<u8>,
-    /// It cannot go on at another member, whatever was shown.
+    /// The bytes of the client behind its startup packet: answers, and bytes sent ahead of time.
+    client_bytes: Vec<u8>,
+    /// The bytes of servers that the client has received.
+    forwarded: Vec<u8>,
+    /// The login cannot be repeated at another member, whatever `forwarded` contains.
     is_bound: bool,
 }
 
-/// How one attempt ended.
+/// The end of one attempt at one member.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The client is logged in, and has the server's burst.
+    /// The client is logged in, and has received the server's burst.
     Ready {
-        /// The key for cancelling its queries.
+        /// The key that cancels its queries.
         key: Option<CancelKey>,
         /// The end of the burst.
         tail: Tail,
     },
-    /// The server refused the login. `raw` is its answer, of which nothing has gone out.
+    /// The server has refused the login. The client has received nothing of `raw`.
     Refused {
-        /// What the server sent.
+        /// The bytes of the server.
         raw: Vec<u8>,
-        /// Another member may well accept: why this one does not.
+        /// The reason to try another member, if there is one.
         retry: Option<String>,
     },
-    /// This member will not do, or not any more; with the reason.
-    Elsewhere(String),
-    /// The member takes no more sessions at present, and the client has seen nothing of that.
+    /// This member cannot be used, with the reason.
+    MemberFailed(String),
+    /// The member accepts no more sessions at present, and the client has received nothing of that.
     Full {
-        /// How it refuses.
+        /// How the member refuses logins.
         cause: Refusal,
-        /// In its own words.
+        /// The member's message.
         why: String,
     },
-    /// The client was on hold with an early login, and in vain.
-    Vain(Vain),
-    /// The client went away, broke the protocol, or took too long.
-    Over,
-}
-
-/// When an early login is one no more.
-#[derive(Debug)]
-pub struct Opening<O, S> {
-    /// Ends when the gate of the member is open to all workers.
-    pub opened: O,
-    /// Ends when it is open no more; waited for from then on.
-    pub deserted: S,
-    /// How long the login may take from then on.
-    pub limit: Duration,
+    /// The hold of the client has ended during an early login.
+    HoldEnded(HoldError),
+    /// The client has disconnected, has violated the protocol, takes too long, or cannot receive an
+    /// error any more.
+    Abandoned,
 }
 
 impl Login {
     /// A login with this startup packet.
     pub fn new(startup: Vec<u8>) -> Login {
-        Login { startup, said: Vec::new(), shown: Vec::new(), is_bound: false }
+        let (client_bytes, forwarded) = (Vec::new(), Vec::new());
+        Login { startup, client_bytes, forwarded, is_bound: false }
     }
 
     /// The startup packet.
@@ -90,111 +82,90 @@ impl Login {
         &self.startup
     }
 
-    /// The client has seen nothing that another member would not say as well.
+    /// Returns true if every byte that the client has received is the same at any member.
     pub fn can_start_again(&self) -> bool {
-        !self.is_bound && is_repeatable(&self.shown)
+        !self.is_bound && is_repeatable(&self.forwarded)
     }
 
-    /// Tries to log the client in at the member that it is connected to. `deserted` ends when
-    /// that member is none to begin with any more: as long as it has not said a word, the client
-    /// is then better off elsewhere.
+    /// Tries to log the client in at the connected member. `gate_shut` completes when the gate of the
+    /// member is shut; the client then leaves a member that has sent nothing yet.
     pub async fn attempt(
         &mut self,
         service: &Service,
         guard: Guard<'_>,
         client: &mut Client,
         connected: &mut Connected,
-        deserted: impl Future<Output = ()>,
+        gate_shut: impl Future<Output = ()>,
     ) -> Outcome {
         let Connected { server, seat, slot, .. } = connected;
-        let mut relay = self.relay(service, guard, client, server, false);
+        self.client_bytes.append(&mut client.ahead);
+        let rules = Rules {
+            refuses_standby: service.config.role == Role::Primary && !is_pooler(service, server),
+            ends_client_input: false,
+            first_answer_limit: service.config.connect_timeout * FIRST_ANSWER_TIMEOUTS,
+        };
+        let mut relay = Relay::new(self, guard, rules);
         let logging_in = async {
-            match relay.run(client, server, slot, deserted).await {
-                Ok(ready) => relay.deliver(ready, client, server).await,
-                Err(outcome) => outcome,
-            }
+            let ready = relay.run(client, server, slot, gate_shut).await?;
+            Ok(relay.deliver(ready, client, server).await)
         };
-        tokio::select! {
+        let ended = tokio::select! {
             biased;
-            _ = seat.ending() => self.left("its gate was shut during the login"),
-            outcome = logging_in => outcome,
-        }
-    }
-
-    /// The same at a member whose gate is not open yet.
-    pub async fn attempt_early(
-        &mut self,
-        service: &Service,
-        guard: Guard<'_>,
-        client: &mut Client,
-        connected: &mut Connected,
-        opening: Opening<impl Future<Output = Result<(), Vain>>, impl Future<Output = ()>>,
-    ) -> Outcome {
-        let Connected { server, seat, slot, held, .. } = connected;
-        let mut relay = self.relay(service, guard, client, server, true);
-        let Opening { opened, deserted, limit } = opening;
-        let (slot, is_logged_in) = (Cell::new(slot.take()), Cell::new(false));
-        let (open, is_open) = oneshot::channel();
-        let until_given_up = async {
-            if let Err(vain) = opened.await {
-                return Some(Outcome::Vain(vain));
-            }
-            seat.admit();
-            *held = None;
-            // A slow client must not keep others waiting.
-            if !is_logged_in.get() {
-                drop(slot.take());
-            }
-            let _ = open.send(());
-            tokio::select! {
-                () = sleep(limit) => Some(Outcome::Over),
-                () = deserted => None,
-            }
+            _ = seat.ending() => None,
+            ended = logging_in => Some(ended),
         };
-        let logging_in = async {
-            match relay.run_early(client, server, &is_logged_in, is_open).await {
-                Ok(ready) => {
-                    if let Some(slot) = slot.take() {
-                        slot.answered();
-                    }
-                    relay.deliver(ready, client, server).await
-                }
-                Err(outcome) => outcome,
+        match ended {
+            None => self.leave("its gate was shut during the login"),
+            Some(Ok(outcome)) => outcome,
+            Some(Err(RelayError::Refused(refused))) => self.refused(service, refused),
+            Some(Err(RelayError::Closed)) => {
+                Outcome::MemberFailed("it closed the connection during the login".to_owned())
             }
-        };
-        tokio::select! {
-            biased;
-            _ = seat.ending() => self.left("it did not become the primary"),
-            outcome = until_given_up => {
-                outcome.unwrap_or_else(|| self.left("its gate was shut during the login"))
-            }
-            outcome = logging_in => outcome,
+            Some(Err(RelayError::Failed(why))) => Outcome::MemberFailed(why),
+            Some(Err(RelayError::Abandoned)) => Outcome::Abandoned,
         }
     }
 
-    fn relay<'a>(
-        &'a mut self,
-        service: &'a Service,
-        guard: Guard<'a>,
-        client: &mut Client,
-        server: &TcpStream,
-        is_early: bool,
-    ) -> Relay<'a> {
-        self.said.append(&mut client.ahead);
-        // A pooler's word on the role is as old as its own connection.
-        let is_pooler = |port| server.peer_addr().is_ok_and(|address| address.port() == port);
-        let believed = !service.config.pooler_port.is_some_and(is_pooler);
-        Relay::new(self, service, guard, believed, is_early)
-    }
-
-    /// The client had to leave the member.
-    fn left(&self, why: &str) -> Outcome {
-        match self.is_bound {
-            // It has a part of the burst, which no word of ours can follow.
-            true => Outcome::Over,
-            false => Outcome::Elsewhere(why.to_owned()),
+    /// The outcome of a refused login: the client receives the error, waits, or tries another member.
+    fn refused(&self, service: &Service, refused: Refused) -> Outcome {
+        let Refused { sqlstate: state, message, raw, is_full } = refused;
+        let why = format!("{message} ({state})");
+        let can_start_again = self.can_start_again();
+        match &*state {
+            sqlstate::CANNOT_CONNECT_NOW if can_start_again => {
+                Outcome::Full { cause: Refusal::Unavailable, why }
+            }
+            sqlstate::CANNOT_CONNECT_NOW | sqlstate::ADMIN_SHUTDOWN | sqlstate::CRASH_SHUTDOWN => {
+                Outcome::MemberFailed(why)
+            }
+            // The limit of a user or of a database is the operator's, so the client receives the error.
+            sqlstate::TOO_MANY_CONNECTIONS if is_full && can_start_again => {
+                Outcome::Full { cause: Refusal::Full, why }
+            }
+            // Another replica may have a free connection.
+            sqlstate::TOO_MANY_CONNECTIONS if service.config.role == Role::Replica => {
+                Outcome::Refused { raw, retry: can_start_again.then_some(why) }
+            }
+            _ => Outcome::Refused { raw, retry: None },
         }
     }
+
+    /// The outcome of a login that has to leave its member.
+    fn leave(&self, why: &str) -> Outcome {
+        if self.is_bound {
+            // The client has received a part of the burst, and no error can follow that.
+            Outcome::Abandoned
+        } else {
+            Outcome::MemberFailed(why.to_owned())
+        }
+    }
+}
+
+/// Returns true if `server` is the pooler of the service. The role in its login is as old as its own
+/// server connection.
+fn is_pooler(service: &Service, server: &TcpStream) -> bool {
+    let is_port = |port| server.peer_addr().is_ok_and(|address| address.port() == port);
+    service.config.pooler_port.is_some_and(is_port)
 }
 
 #[cfg(test)]
@@ -202,21 +173,22 @@ mod tests {
     use std::future::pending;
     use std::rc::Rc;
     use std::sync::Arc;
+    use std::time::Duration;
 
-    use pgsteer_core::claim::Role;
-    use pgsteer_core::names::{Endpoint, MemberName, ServiceName};
     use pgsteer_core::settings::ServiceConfig;
+    use pgsteer_core::names::{Endpoint, MemberName, ServiceName};
     use pgsteer_wire::error::ErrorFields;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
+    use tokio::time::sleep;
 
     use super::*;
-    use crate::proxy::seat::{Ending, Place, Registry};
+    use crate::proxy::seat::{Assignment, Ending, Registry};
     use crate::stats::MemberStats;
 
     const LIMIT: Duration = Duration::from_secs(5);
 
-    /// A client in its login, and a member that has answered in one piece.
+    /// A client that logs in, and its service.
     struct Rig {
         login: Login,
         service: Service,
@@ -262,17 +234,17 @@ mod tests {
             }
         }
 
-        /// An attempt at a member that says `answer` and closes, told to end after `patience`.
+        /// An attempt at a member that sends `answer` and closes the connection. The seat is ended after `patience`.
         async fn attempt(&mut self, answer: &[u8], patience: Duration) -> Outcome {
             let (mut member, server) = pair().await;
             member.write_all(answer).await.unwrap();
             member.shutdown().await.unwrap();
-            let place = Place {
+            let assignment = Assignment {
                 service: self.service.name.clone(),
                 member: MemberName::new("n1").unwrap(),
                 postgres: Endpoint::new("n1", 5432).unwrap(),
             };
-            let seat = self.registry.take(place, Arc::new(MemberStats::default()));
+            let seat = self.registry.take(assignment, Arc::new(MemberStats::default()));
             let capacity = &self.service.capacity;
             let permit = capacity.take_early(seat.member()).unwrap();
             let (slot, sticking, held) = (None, None, None);
@@ -288,52 +260,52 @@ mod tests {
             }
         }
 
-        async fn shown(mut self) -> Vec<u8> {
+        async fn received(mut self) -> Vec<u8> {
             drop(self.ours);
-            let mut shown = Vec::new();
-            self.client.read_to_end(&mut shown).await.unwrap();
-            shown
+            let mut received = Vec::new();
+            self.client.read_to_end(&mut received).await.unwrap();
+            received
         }
     }
 
     #[tokio::test]
-    async fn a_question_known_from_another_member_is_not_repeated_whatever_it_comes_with() {
+    async fn a_request_of_an_earlier_member_is_not_forwarded_again() {
         for (answer, expected) in [
             (burst(), [cleartext(), burst()].concat()),
             (refusal("28P01"), [cleartext(), refusal("28P01")].concat()),
         ] {
             let mut rig = Rig::new().await;
-            assert!(matches!(rig.attempt(&cleartext(), LIMIT).await, Outcome::Elsewhere(_)));
+            assert!(matches!(rig.attempt(&cleartext(), LIMIT).await, Outcome::MemberFailed(_)));
             assert!(rig.login.can_start_again());
             match rig.attempt(&[cleartext(), answer].concat(), LIMIT).await {
                 Outcome::Ready { key: None, tail } => assert_eq!(&tail, b"Z\0\0\0\x05I"),
-                Outcome::Refused { raw, retry: None } => rig.ours.pass_on_refusal(&raw).await,
+                Outcome::Refused { raw, retry: None } => rig.ours.send_refusal(&raw).await,
                 other => panic!("{other:?}"),
             }
-            assert_eq!(rig.shown().await, expected);
+            assert_eq!(rig.received().await, expected);
         }
     }
 
     #[tokio::test]
-    async fn a_client_that_answers_another_question_has_to_begin_anew() {
+    async fn a_client_that_answers_another_request_has_to_connect_again() {
         for other in
             [message(b'R', b"\0\0\0\x0aSCRAM-SHA-256\0\0"), message(b'R', b"\0\0"), burst()]
         {
             let mut rig = Rig::new().await;
             rig.attempt(&cleartext(), LIMIT).await;
-            assert!(matches!(rig.attempt(&other, LIMIT).await, Outcome::Elsewhere(_)));
+            assert!(matches!(rig.attempt(&other, LIMIT).await, Outcome::MemberFailed(_)));
             assert!(!rig.login.can_start_again());
-            assert_eq!(rig.shown().await, cleartext());
+            assert_eq!(rig.received().await, cleartext());
         }
     }
 
     #[tokio::test]
-    async fn a_client_that_has_a_part_of_the_burst_is_not_led_elsewhere() {
+    async fn a_client_that_has_received_a_part_of_the_burst_goes_to_no_other_member() {
         let mut rig = Rig::new().await;
-        // A client that reads nothing, and whose buffers have room for the beginning at most.
+        // A client that reads nothing, and whose buffers are almost full.
         while rig.ours.stream.try_write(&[0; 4096]).is_ok() {}
         let outcome = rig.attempt(&burst(), Duration::from_millis(300)).await;
-        assert_eq!(outcome, Outcome::Over);
+        assert_eq!(outcome, Outcome::Abandoned);
         assert!(!rig.login.can_start_again());
     }
 }

@@ -1,84 +1,105 @@
-//! The relay of one attempt at one member: what client and server send, and where it goes.
+//! The relay of one login between a client and one member.
 //!
-//! A server receives the startup packet and one answer to each of its requests for authentication,
-//! and nothing else before the login is done. Clients may send more ahead of time, a query even. A
-//! server that executed it and then broke off would leave pgsteer unable to start the login again
-//! elsewhere without executing it twice.
+//! The server receives the startup packet and one answer to each of its authentication requests, and
+//! nothing else before the login is complete. A client may send more ahead of time, a query even. If
+//! the server executed it and then closed the connection, pgsteer could not repeat the login at
+//! another member without executing the query twice.
 
-use std::cell::Cell;
-use std::future::pending;
+use std::time::Duration;
 
-use pgsteer_core::claim::Role;
-use pgsteer_wire::error::{is_server_full, sqlstate};
+use pgsteer_wire::error::is_server_full;
 use pgsteer_wire::login::{
     LOGIN_BYTES_MAX, LoginError, LoginWatch, Progress, Ready, SYNC, answer_len,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
 use super::{Login, Outcome};
-use crate::proxy::Service;
-use crate::proxy::capacity::Refusal;
 use crate::proxy::client::Client;
 use crate::proxy::guard::Guard;
 use crate::proxy::pump::tail;
 use crate::proxy::queue::Slot;
 
-/// A member has so many times the time for a connection to say its first word. It is generous:
-/// with `trust` that word is ReadyForQuery, and a backend may wait for a lock before it. A member
-/// that is frozen is left earlier, as soon as its gate is shut.
-const FIRST_WORD_TIMEOUTS: u32 = 5;
-
 const READ_BYTES: usize = 8 * 1024;
 
-/// One attempt at one member.
+/// The relay of one login.
 pub struct Relay<'a> {
     login: &'a mut Login,
-    service: &'a Service,
     guard: Guard<'a>,
-    /// What it says of its role in the login is true.
-    believed: bool,
+    rules: Rules,
     watch: LoginWatch,
-    /// How much of what the client was shown this server has said as well.
-    echoed: usize,
-    /// It began before the gate was open.
-    is_early: bool,
-    /// How many of the client's bytes behind the startup packet this server was sent.
+    /// How many of the bytes that the client has received this server has sent too.
+    matched: usize,
+    /// How many of the client's bytes behind the startup packet this server has received.
     sent: usize,
-    /// How many answers to its requests are in them.
+    /// How many answers to authentication requests these bytes contain.
     answers: usize,
 }
 
+/// The rules of one relay.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// A server that reports a standby in its login is refused.
+    pub refuses_standby: bool,
+    /// Bytes of the client stay in its socket after the server has accepted it.
+    pub ends_client_input: bool,
+    /// The time limit for the first answer of the server.
+    pub first_answer_limit: Duration,
+}
+
+/// Why a relay has ended before the server was ready.
+#[derive(Debug)]
+pub enum RelayError {
+    /// The server has refused the login.
+    Refused(Refused),
+    /// The server has closed the connection.
+    Closed,
+    /// The server cannot be used, with the reason.
+    Failed(String),
+    /// The client has disconnected, has violated the protocol, or cannot receive an error any more.
+    Abandoned,
+}
+
+/// A login that the server has refused.
+#[derive(Debug)]
+pub struct Refused {
+    /// The SQLSTATE.
+    pub sqlstate: String,
+    /// The message.
+    pub message: String,
+    /// All bytes of the server that the client has not received; the error is at their end.
+    pub raw: Vec<u8>,
+    /// The server has no free connection at all, not only for this user or this database.
+    pub is_full: bool,
+}
+
 impl<'a> Relay<'a> {
-    /// A relay of `login` to a member whose word on its role is `believed`. If it `is_early` the
-    /// gate of the member is not open yet.
-    pub fn new(
-        login: &'a mut Login,
-        service: &'a Service,
-        guard: Guard<'a>,
-        believed: bool,
-        is_early: bool,
-    ) -> Relay<'a> {
+    /// A relay of `login` to a member that has received nothing yet.
+    pub fn new(login: &'a mut Login, guard: Guard<'a>, rules: Rules) -> Relay<'a> {
         let watch = LoginWatch::default();
-        Relay { login, service, guard, believed, watch, echoed: 0, is_early, sent: 0, answers: 0 }
+        Relay { login, guard, rules, watch, matched: 0, sent: 0, answers: 0 }
     }
 
-    /// Passes on what client and server say, until the server is ready.
+    /// Relays the login until the server is ready. `slot` is released at the server's first answer.
+    /// `gate_shut` completes when the gate of the member is shut; a server that has sent nothing by
+    /// then is given up, because another member may answer sooner.
+    ///
+    /// # Errors
+    /// The server does not become ready.
     pub async fn run(
         &mut self,
         client: &mut Client,
         server: &mut TcpStream,
         slot: &mut Option<Slot>,
-        deserted: impl Future<Output = ()>,
-    ) -> Result<Ready, Outcome> {
+        gate_shut: impl Future<Output = ()>,
+    ) -> Result<Ready, RelayError> {
         self.guard.pass().await;
-        server.write_all(&self.login.startup).await.map_err(broken)?;
-        let first_word_limit = self.service.config.connect_timeout * FIRST_WORD_TIMEOUTS;
-        let first_word_by = Instant::now() + first_word_limit;
-        tokio::pin!(deserted);
-        let mut has_spoken = false;
+        server.write_all(&self.login.startup).await?;
+        let first_answer_limit = self.rules.first_answer_limit;
+        let first_answer_by = Instant::now() + first_answer_limit;
+        tokio::pin!(gate_shut);
+        let mut has_answered = false;
         let (mut from_server, mut from_client) = (Vec::new(), Vec::new());
         loop {
             from_server.clear();
@@ -87,213 +108,199 @@ impl<'a> Relay<'a> {
             from_client.reserve(READ_BYTES);
             tokio::select! {
                 read = server.read_buf(&mut from_server) => {
-                    has_spoken = true;
+                    has_answered = true;
                     if let Some(slot) = slot.take() {
                         slot.answered();
                     }
-                    if read.map_err(broken)? == 0 {
-                        return Err(self.closed());
+                    if read? == 0 {
+                        return Err(RelayError::Closed);
                     }
-                    if let Some(ready) = self.on_server(&from_server, client).await? {
+                    if let Some(ready) = self.handle_server(&from_server, client).await? {
                         return Ok(ready);
                     }
                     self.send_answers(server).await?;
                 }
-                read = client.stream.read_buf(&mut from_client), if self.may_talk() => {
+                read = client.stream.read_buf(&mut from_client), if self.reads_client() => {
                     if !matches!(read, Ok(1..)) {
-                        return Err(Outcome::Over);
+                        return Err(RelayError::Abandoned);
                     }
-                    self.login.said.extend_from_slice(&from_client);
-                    if self.login.said.len() > LOGIN_BYTES_MAX {
-                        return Err(Outcome::Over);
+                    self.login.client_bytes.extend_from_slice(&from_client);
+                    if self.login.client_bytes.len() > LOGIN_BYTES_MAX {
+                        return Err(RelayError::Abandoned);
                     }
                     self.send_answers(server).await?;
                 }
-                () = sleep_until(first_word_by), if !has_spoken => {
-                    let why = format!("no answer to the login within {first_word_limit:?}");
-                    return Err(Outcome::Elsewhere(why));
+                () = sleep_until(first_answer_by), if !has_answered => {
+                    let why = format!("no answer to the login within {first_answer_limit:?}");
+                    return Err(RelayError::Failed(why));
                 }
-                () = &mut deserted, if !has_spoken => {
+                () = &mut gate_shut, if !has_answered => {
                     let why = "its gate was shut before it answered the login";
-                    return Err(Outcome::Elsewhere(why.to_owned()));
+                    return Err(RelayError::Failed(why.to_owned()));
                 }
             }
         }
     }
 
-    /// Logs the client in, waits until the gate is open, and asks the server once more.
-    pub async fn run_early(
+    /// Holds back the burst of a server that is ready, without its ReadyForQuery. The next
+    /// ReadyForQuery ends the login. Messages that followed the first one are handled here.
+    ///
+    /// # Errors
+    /// These messages end the login.
+    pub async fn hold_back(&mut self, ready: Ready, client: &mut Client) -> Result<(), RelayError> {
+        let (watch, rest) = ready.hold_back();
+        self.watch = watch;
+        self.handle_unrequested(&rest, client).await
+    }
+
+    /// Reads the next bytes of a server whose burst is held back. Safe to cancel.
+    ///
+    /// # Errors
+    /// The connection is closed or broken.
+    pub async fn read(server: &mut TcpStream) -> Result<Vec<u8>, RelayError> {
+        let mut read = Vec::with_capacity(READ_BYTES);
+        match server.read_buf(&mut read).await? {
+            0 => Err(RelayError::Closed),
+            _ => Ok(read),
+        }
+    }
+
+    /// Handles bytes that the server has sent while its burst is held back and no Sync was sent.
+    ///
+    /// # Errors
+    /// The server has refused the session, or has sent ReadyForQuery without a Sync.
+    pub async fn handle_unrequested(
+        &mut self,
+        bytes: &[u8],
+        client: &mut Client,
+    ) -> Result<(), RelayError> {
+        match self.handle_server(bytes, client).await? {
+            Some(_) => Err(RelayError::Abandoned),
+            None => Ok(()),
+        }
+    }
+
+    /// Sends a Sync to a server whose burst is held back, and waits for its ReadyForQuery. A server that
+    /// was promoted reports that in front of it.
+    ///
+    /// # Errors
+    /// The server does not become ready.
+    pub async fn synchronize(
         &mut self,
         client: &mut Client,
         server: &mut TcpStream,
-        is_logged_in: &Cell<bool>,
-        is_open: oneshot::Receiver<()>,
-    ) -> Result<Ready, Outcome> {
-        let ready = self.run(client, server, &mut None, pending()).await?;
-        let (watch, mut heard) = ready.hold_back();
-        self.watch = watch;
-        is_logged_in.set(true);
-        tokio::pin!(is_open);
-        // As long as the gate is shut. That it is ready nobody has asked the server meanwhile.
-        loop {
-            if self.on_server(&heard, client).await?.is_some() {
-                return Err(Outcome::Over);
-            }
-            heard = tokio::select! {
-                biased;
-                _ = &mut is_open => break,
-                () = client.gone() => return Err(Outcome::Over),
-                heard = self.hear(server) => heard?,
-            };
-        }
+    ) -> Result<Ready, RelayError> {
         self.guard.pass().await;
-        server.write_all(&SYNC).await.map_err(broken)?;
+        server.write_all(&SYNC).await?;
         loop {
-            let heard = self.hear(server).await?;
-            if let Some(ready) = self.on_server(&heard, client).await? {
+            let read = Relay::read(server).await?;
+            if let Some(ready) = self.handle_server(&read, client).await? {
                 return Ok(ready);
             }
         }
     }
 
-    /// Sends the server the client's answer to each of its requests, and no byte more.
-    async fn send_answers(&mut self, server: &mut TcpStream) -> Result<(), Outcome> {
-        while self.answers < self.watch.requests()
-            && let Some(len) = answer_len(&self.login.said[self.sent..])
-        {
-            self.guard.pass().await;
-            let answer = &self.login.said[self.sent..self.sent + len];
-            server.write_all(answer).await.map_err(broken)?;
-            self.sent += len;
-            self.answers += 1;
-        }
-        Ok(())
-    }
-
-    /// What the server says next.
-    async fn hear(&self, server: &mut TcpStream) -> Result<Vec<u8>, Outcome> {
-        let mut heard = Vec::with_capacity(READ_BYTES);
-        match server.read_buf(&mut heard).await.map_err(broken)? {
-            0 => Err(self.closed()),
-            _ => Ok(heard),
-        }
-    }
-
-    fn closed(&self) -> Outcome {
-        let when = if self.is_early { "before it was the primary" } else { "during the login" };
-        Outcome::Elsewhere(format!("it closed the connection {when}"))
-    }
-
-    /// The client may have to answer a request. An early login that is accepted waits for its gate,
-    /// and what the client sends meanwhile stays in its socket.
-    fn may_talk(&self) -> bool {
-        !(self.is_early && self.watch.is_authenticated())
-    }
-
-    async fn on_server(
-        &mut self,
-        bytes: &[u8],
-        client: &mut Client,
-    ) -> Result<Option<Ready>, Outcome> {
-        match self.watch.take(bytes) {
-            Ok(Progress::Going { forward }) => {
-                self.show(&forward, client).await?;
-                Ok(None)
-            }
-            Ok(Progress::Refused { sqlstate, message, raw }) => {
-                Err(self.refused(&sqlstate, &message, raw))
-            }
-            Ok(Progress::Ready(ready)) => Ok(Some(ready)),
-            Err(LoginError::OutOfTurn) => Err(Outcome::Over),
-            Err(error) => Err(Outcome::Elsewhere(error.to_string())),
-        }
-    }
-
-    /// Shows the client what the server says, unless it has seen it from another one.
-    async fn show(&mut self, forward: &[u8], client: &mut Client) -> Result<(), Outcome> {
-        let Some(new) = self.unseen(forward) else { return Err(self.asks_otherwise()) };
-        if new.is_empty() {
-            return Ok(());
-        }
-        self.login.shown.extend_from_slice(new);
-        self.echoed += new.len();
-        client.stream.write_all(new).await.map_err(|_| Outcome::Over)
-    }
-
-    /// What the client has not seen yet of `bytes`; none if it was shown something else.
-    fn unseen<'b>(&mut self, bytes: &'b [u8]) -> Option<&'b [u8]> {
-        let known = &self.login.shown[self.echoed..];
-        let (echo, new) = bytes.split_at(known.len().min(bytes.len()));
-        if !known.starts_with(echo) {
-            return None;
-        }
-        self.echoed += echo.len();
-        Some(new)
-    }
-
-    /// The client has begun to answer a question that this member does not ask. It would be the
-    /// same at every further try, so the client has to begin anew.
-    fn asks_otherwise(&mut self) -> Outcome {
-        self.login.is_bound = true;
-        Outcome::Elsewhere("it asks for another authentication than the member before".to_owned())
-    }
-
-    fn refused(&mut self, state: &str, message: &str, raw: Vec<u8>) -> Outcome {
-        let why = || format!("{message} ({state})");
-        // The question and the refusal of its answer may come in one piece.
-        let is_full = is_server_full(&raw);
-        let raw = self.unseen(&raw).map(<[u8]>::to_vec).unwrap_or(raw);
-        match state {
-            sqlstate::CANNOT_CONNECT_NOW if !self.is_early && self.login.can_start_again() => {
-                Outcome::Full { cause: Refusal::Unavailable, why: why() }
-            }
-            sqlstate::CANNOT_CONNECT_NOW | sqlstate::ADMIN_SHUTDOWN | sqlstate::CRASH_SHUTDOWN => {
-                Outcome::Elsewhere(why())
-            }
-            // What a standby refuses the primary that it will be may not.
-            _ if self.is_early => Outcome::Elsewhere(why()),
-            // A limit of the user or of the database is the operator's own, and the client reads it.
-            sqlstate::TOO_MANY_CONNECTIONS if is_full && self.login.can_start_again() => {
-                Outcome::Full { cause: Refusal::Full, why: why() }
-            }
-            // A full replica is no reason to turn a reader away while another has room.
-            sqlstate::TOO_MANY_CONNECTIONS if self.service.config.role == Role::Replica => {
-                let retry = self.login.can_start_again().then(why);
-                Outcome::Refused { raw, retry }
-            }
-            _ => Outcome::Refused { raw, retry: None },
-        }
-    }
-
-    /// Shows the client that the server is ready, if it is one for it. Then the server receives what
-    /// the client has sent ahead of time.
+    /// Forwards the burst to the client, if this server is permitted. After that the server receives the
+    /// bytes that the client has sent ahead of time.
     pub async fn deliver(
         &mut self,
         ready: Ready,
         client: &mut Client,
         server: &mut TcpStream,
     ) -> Outcome {
-        let wants_primary = self.service.config.role == Role::Primary;
-        if wants_primary && self.believed && ready.in_hot_standby == Some(true) {
-            return Outcome::Elsewhere("its login says that it is a standby".to_owned());
+        if self.rules.refuses_standby && ready.in_hot_standby == Some(true) {
+            return Outcome::MemberFailed("its login reports that it is a standby".to_owned());
         }
-        let new = self.unseen(&ready.burst);
-        let Some(new) = new.filter(|_| self.echoed == self.login.shown.len()) else {
-            return self.asks_otherwise();
+        let new = self.not_forwarded(&ready.burst);
+        let Some(new) = new.filter(|_| self.matched == self.login.forwarded.len()) else {
+            self.login.is_bound = true;
+            return Outcome::MemberFailed(OTHER_AUTHENTICATION.to_owned());
         };
         self.login.is_bound = true;
         let delivered = async {
             client.stream.write_all(new).await?;
             self.guard.pass().await;
-            server.write_all(&self.login.said[self.sent..]).await
+            server.write_all(&self.login.client_bytes[self.sent..]).await
         };
         match delivered.await {
             Ok(()) => Outcome::Ready { key: ready.key, tail: tail(new) },
-            Err(_) => Outcome::Over,
+            Err(_) => Outcome::Abandoned,
         }
+    }
+
+    fn reads_client(&self) -> bool {
+        !(self.rules.ends_client_input && self.watch.is_authenticated())
+    }
+
+    /// Sends the client's answer to each authentication request, and nothing else.
+    async fn send_answers(&mut self, server: &mut TcpStream) -> Result<(), RelayError> {
+        while self.answers < self.watch.requests()
+            && let Some(len) = answer_len(&self.login.client_bytes[self.sent..])
+        {
+            self.guard.pass().await;
+            let answer = &self.login.client_bytes[self.sent..self.sent + len];
+            server.write_all(answer).await?;
+            self.sent += len;
+            self.answers += 1;
+        }
+        Ok(())
+    }
+
+    async fn handle_server(
+        &mut self,
+        bytes: &[u8],
+        client: &mut Client,
+    ) -> Result<Option<Ready>, RelayError> {
+        match self.watch.take(bytes) {
+            Ok(Progress::Going { forward }) => {
+                self.forward(&forward, client).await?;
+                Ok(None)
+            }
+            Ok(Progress::Refused { sqlstate, message, raw }) => {
+                // The request and the refusal of its answer may arrive together.
+                let is_full = is_server_full(&raw);
+                let raw = self.not_forwarded(&raw).map(<[u8]>::to_vec).unwrap_or(raw);
+                Err(RelayError::Refused(Refused { sqlstate, message, raw, is_full }))
+            }
+            Ok(Progress::Ready(ready)) => Ok(Some(ready)),
+            Err(LoginError::OutOfTurn) => Err(RelayError::Abandoned),
+            Err(error) => Err(RelayError::Failed(error.to_string())),
+        }
+    }
+
+    /// Forwards `bytes` to the client, without those that it has received from another server.
+    async fn forward(&mut self, bytes: &[u8], client: &mut Client) -> Result<(), RelayError> {
+        let Some(new) = self.not_forwarded(bytes) else {
+            // The client answers a request that this member does not send. No other try would differ, so
+            // the client has to connect again.
+            self.login.is_bound = true;
+            return Err(RelayError::Failed(OTHER_AUTHENTICATION.to_owned()));
+        };
+        if new.is_empty() {
+            return Ok(());
+        }
+        self.login.forwarded.extend_from_slice(new);
+        self.matched += new.len();
+        client.stream.write_all(new).await.map_err(|_| RelayError::Abandoned)
+    }
+
+    /// The part of `bytes` that the client has not received; none if it has received other bytes.
+    fn not_forwarded<'b>(&mut self, bytes: &'b [u8]) -> Option<&'b [u8]> {
+        let forwarded = &self.login.forwarded[self.matched..];
+        let (known, new) = bytes.split_at(forwarded.len().min(bytes.len()));
+        if !forwarded.starts_with(known) {
+            return None;
+        }
+        self.matched += known.len();
+        Some(new)
     }
 }
 
-fn broken(error: std::io::Error) -> Outcome {
-    Outcome::Elsewhere(error.to_string())
+const OTHER_AUTHENTICATION: &str =
+    "it requests another authentication method than the member before it";
+
+impl From<std::io::Error> for RelayError {
+    fn from(error: std::io::Error) -> RelayError {
+        RelayError::Failed(error.to_string())
+    }
 }

@@ -1,4 +1,4 @@
-//! A door: one service's listening socket, and the task that takes its connections in.
+//! The acceptor of one service: accepts its connections and passes each to a worker.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -15,33 +15,33 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
 use super::admission::{Decision, Limit, Ticket};
-use super::session::no_room;
-use super::{Admitted, Job, Service, Shared};
+use super::service::Service;
+use super::shared::{Admitted, Shared};
+use super::worker_thread::Job;
 use crate::listen;
 
-/// The pause after an accept that failed, mostly for want of file descriptors: without it the
-/// same connection would fail again and again as fast as the processor goes.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often, and at which interval, the acceptor asks for admission again while a worker closes a
+/// connection. The kernel queues new connections meanwhile.
+const ADMISSION_TRIES: u32 = 50;
+const ADMISSION_PAUSE: Duration = Duration::from_millis(1);
 
-/// How often, and after which time, the acceptor asks again for the place of a connection that a
-/// worker is about to close. The kernel keeps new connections meanwhile.
-const PLACE_TRIES: u32 = 50;
-const PLACE_PAUSE: Duration = Duration::from_millis(1);
-
-/// An open door. Dropping it closes the socket.
+/// A running acceptor. Dropping it closes the socket.
 #[derive(Debug)]
-pub struct Door {
+pub struct Acceptor {
     service: watch::Sender<Arc<Service>>,
     task: AbortHandle,
 }
 
-impl Drop for Door {
+impl Drop for Acceptor {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-/// Binds the address of every service that is not bound already, or none at all.
+/// Binds the address of every service for which `is_bound` returns false.
+///
+/// # Errors
+/// All addresses that cannot be bound. No address is bound then.
 pub fn bind_all(
     services: &BTreeMap<ServiceName, ServiceConfig>,
     is_bound: impl Fn(SocketAddr) -> bool,
@@ -61,20 +61,20 @@ pub fn bind_all(
     if errors.is_empty() { Ok(listeners) } else { bail!(errors.join("\n")) }
 }
 
-impl Door {
-    /// Starts to take connections in.
-    pub(super) fn open(
+impl Acceptor {
+    /// Starts to accept connections.
+    pub fn start(
         listener: TcpListener,
         service: Arc<Service>,
         shared: Arc<Shared>,
         workers: Vec<mpsc::Sender<Job>>,
-    ) -> Door {
+    ) -> Acceptor {
         let (sender, receiver) = watch::channel(service);
         let task = tokio::spawn(accept_all(listener, receiver, shared, workers)).abort_handle();
-        Door { service: sender, task }
+        Acceptor { service: sender, task }
     }
 
-    /// New sessions find another service, or another configuration of it.
+    /// Replaces the service for new sessions.
     pub fn change(&self, service: Arc<Service>) {
         self.service.send_replace(service);
     }
@@ -87,20 +87,16 @@ async fn accept_all(
     workers: Vec<mpsc::Sender<Job>>,
 ) {
     loop {
-        let (stream, peer) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                let service = service.borrow().name.clone();
-                tracing::warn!(%service, %error, "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
+        let (stream, peer) = listen::accept(&listener, |error| {
+            let service = service.borrow().name.clone();
+            tracing::warn!(%service, %error, "cannot accept a connection");
+        })
+        .await;
         let Ok(stream) = stream.into_std() else { continue };
-        let (ticket, exceeded) = match decide(&shared, peer.ip()).await {
+        let (ticket, exceeded) = match admit(&shared, peer.ip()).await {
             Ok(admitted) => admitted,
             Err(limit) => {
-                turn_away_unheard(stream, limit);
+                refuse_at_once(stream, limit);
                 continue;
             }
         };
@@ -108,42 +104,44 @@ async fn accept_all(
         let admitted = Admitted::new(&shared, worker, ticket, exceeded);
         let service = Arc::clone(&service.borrow());
         if workers[worker].send(Job::Client { stream, service, admitted }).await.is_err() {
-            tracing::error!(worker, "a worker is gone, its clients are turned away");
+            tracing::error!(worker, "a worker thread has ended, its clients are refused");
         }
     }
 }
 
-/// Lets a connection in, with the limit that it exceeds if it may only be refused. Returns that
-/// limit as an error if it has to be refused at once.
-async fn decide(shared: &Shared, address: IpAddr) -> Result<(Ticket, Option<Limit>), Limit> {
-    for _ in 0..PLACE_TRIES {
+/// Admits a connection, with the limit that it exceeds if the connection has to be refused later.
+///
+/// # Errors
+/// The limit, if the connection has to be refused at once.
+async fn admit(shared: &Shared, address: IpAddr) -> Result<(Ticket, Option<Limit>), Limit> {
+    for _ in 0..ADMISSION_TRIES {
         match shared.admission.decide(address, Instant::now()) {
-            Decision::LetIn(ticket) => return Ok((ticket, None)),
+            Decision::Admit(ticket) => return Ok((ticket, None)),
             Decision::Refuse(ticket, limit) => return Ok((ticket, Some(limit))),
             Decision::RefuseAtOnce(limit) => return Err(limit),
-            Decision::TryAgain => tokio::time::sleep(PLACE_PAUSE).await,
+            Decision::TryAgain => tokio::time::sleep(ADMISSION_PAUSE).await,
         }
     }
     shared.stats.turned_away.fetch_add(1, Ordering::Relaxed);
     Err(Limit::All(shared.limits.sessions_max))
 }
 
-/// Refuses a client without waiting for its first packet. Nothing here waits: a new connection
-/// has room for a few bytes, and bytes that the client has sent already are read first, because
-/// closing on unread bytes would reset the connection.
-fn turn_away_unheard(mut stream: TcpStream, limit: Limit) {
+/// Refuses a client without waiting for its first packet. Both calls return at once: the buffer of a
+/// new connection has space for the message. Bytes that have arrived are read first, because closing a
+/// socket with unread bytes resets the connection.
+fn refuse_at_once(mut stream: TcpStream, limit: Limit) {
     let _ = stream.read(&mut [0; 1024]);
-    let _ = stream.write(&no_room(limit));
+    let _ = stream.write(&limit.refusal());
 }
 
-/// Which worker takes the next client: the one with the fewest, counted in clumps.
+/// The worker for the next client: the one with the fewest clients, counted in groups.
 ///
-/// A worker that is awake for one session serves the next event of another without being woken
-/// for it, and being woken is a large part of what a small transaction costs. So a handful of
-/// sessions stays together, and only whole clumps are spread.
+/// A worker that is awake for one session handles the next event of another session without a wake-up,
+/// and the wake-up is a large part of the cost of a small transaction. So a few sessions stay together
+/// on one worker, and only whole groups are distributed.
 fn least_busy(loads: impl Iterator<Item = usize>) -> usize {
-    const CLUMP: usize = 4;
-    loads.enumerate().min_by_key(|(_, load)| load / CLUMP).map_or(0, |(worker, _)| worker)
+    const GROUP: usize = 4;
+    loads.enumerate().min_by_key(|(_, load)| load / GROUP).map_or(0, |(worker, _)| worker)
 }
 
 #[cfg(test)]
@@ -151,15 +149,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clients_fill_the_workers_clump_by_clump() {
+    fn clients_fill_the_workers_group_by_group() {
         let mut loads = [0; 3];
-        let mut taken = Vec::new();
+        let mut chosen = Vec::new();
         for _ in 0..16 {
             let worker = least_busy(loads.iter().copied());
             loads[worker] += 1;
-            taken.push(worker);
+            chosen.push(worker);
         }
-        assert_eq!(taken, [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 0, 0, 0, 0]);
+        assert_eq!(chosen, [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 0, 0, 0, 0]);
         loads[1] = 1;
         assert_eq!(least_busy(loads.iter().copied()), 1);
     }

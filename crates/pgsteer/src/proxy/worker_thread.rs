@@ -1,0 +1,173 @@
+//! The thread of a worker: it starts sessions, and acts on each Snapshot.
+
+use std::collections::BTreeMap;
+use std::net::TcpStream;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use pgsteer_core::gate::Gate;
+use pgsteer_core::names::{MemberName, ServiceName};
+use pgsteer_core::snapshot::Snapshot;
+use tokio::sync::{mpsc, watch};
+use tokio::task::LocalSet;
+
+use super::seat::{Assignment, Ending, Purpose};
+use super::service::{Context, Service};
+use super::session;
+use super::shared::{Admitted, Phase, Shared};
+use super::worker::Worker;
+
+/// A message to a worker.
+#[derive(Debug)]
+pub enum Job {
+    /// Serve a client.
+    Client {
+        /// Its connection.
+        stream: TcpStream,
+        /// The service whose port it has connected to.
+        service: Arc<Service>,
+        /// Its entry in the counters.
+        admitted: Admitted,
+    },
+    /// Refuse clients on hold, and hold no further ones.
+    Stop,
+    /// End all sessions.
+    EndAll,
+}
+
+/// Runs a worker on the calling thread until the channel of `jobs` is closed.
+///
+/// # Errors
+/// The runtime cannot be started.
+pub fn run(index: usize, shared: Arc<Shared>, jobs: mpsc::Receiver<Job>) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let worker = Rc::new(Worker::new(index, shared));
+    let tasks = LocalSet::new();
+    // In a task of its own: `LocalSet::block_on` polls its future whenever any session has work.
+    let working = tasks.spawn_local(async move { work(&worker, jobs).await });
+    let _ = tasks.block_on(&runtime, working);
+    Ok(())
+}
+
+async fn work(worker: &Rc<Worker>, mut jobs: mpsc::Receiver<Job>) {
+    let mut snapshots = worker.shared().snapshots.clone();
+    // The worker has not acted on the first Snapshot either.
+    snapshots.mark_changed();
+    loop {
+        tokio::select! {
+            biased;
+            changed = snapshots.changed() => match changed {
+                Ok(()) => act_on(worker, &mut snapshots).await,
+                Err(_) => break,
+            },
+            job = jobs.recv() => match job {
+                Some(job) => start(worker, job).await,
+                None => break,
+            },
+        }
+    }
+}
+
+/// Makes new sessions follow the newest Snapshot, and ends the sessions that it ends.
+async fn act_on(worker: &Worker, snapshots: &mut watch::Receiver<Arc<Snapshot>>) {
+    let snapshot = snapshots.borrow_and_update().clone();
+    // Before the sessions end: a session that begins meanwhile must follow the new Snapshot. By the old
+    // one it could take a seat at a member whose sessions have just been ended.
+    worker.follow(Arc::clone(&snapshot));
+    end_sessions(worker, |assignment, purpose| ending(&snapshot, assignment, purpose)).await;
+    worker.acknowledge(snapshot.generation);
+}
+
+async fn end_sessions(worker: &Worker, why: impl Fn(&Assignment, Purpose) -> Option<Ending>) {
+    let mut ended: BTreeMap<(ServiceName, MemberName, &'static str), usize> = BTreeMap::new();
+    let count = worker.registry().end(|assignment, purpose| {
+        let ending = why(assignment, purpose)?;
+        if purpose == Purpose::Session {
+            let Assignment { service, member, .. } = assignment;
+            *ended.entry((service.clone(), member.clone(), ending.code())).or_default() += 1;
+        }
+        Some(ending)
+    });
+    if count > 0 {
+        worker.registry().ended().await;
+    }
+    for ((service, member, reason), sessions) in ended {
+        tracing::info!(%service, %member, reason, sessions, "sessions ended");
+    }
+}
+
+async fn start(worker: &Rc<Worker>, job: Job) {
+    match job {
+        Job::Client { stream, service, admitted } => {
+            let Ok(stream) = tokio::net::TcpStream::from_std(stream) else { return };
+            let context = Context { worker: Rc::clone(worker), service };
+            tokio::task::spawn_local(session::serve(context, stream, admitted));
+        }
+        Job::Stop => worker.enter(Phase::Stopping),
+        Job::EndAll => end_sessions(worker, |_, _| Some(Ending::Shutdown)).await,
+    }
+}
+
+/// Why `snapshot` ends the session or the early login with this assignment; none if it goes on.
+fn ending(snapshot: &Snapshot, assignment: &Assignment, purpose: Purpose) -> Option<Ending> {
+    let Assignment { service, member, postgres } = assignment;
+    let ends = match purpose {
+        Purpose::EarlyLogin => snapshot.ends_early_login(service, member, postgres),
+        Purpose::Session => snapshot.ends_session(service, member, postgres),
+    };
+    if !ends {
+        return None;
+    }
+    let Some(service) = snapshot.services.get(service) else {
+        return Some(Ending::ServiceRemoved);
+    };
+    let reason = service.gates.get(member).and_then(Gate::reason);
+    Some(Ending::Gate(reason.cloned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use pgsteer_core::gate::Sessions;
+    use pgsteer_core::reason::Reason;
+    use pgsteer_core::time::Moment;
+
+    use super::*;
+    use crate::http::sample;
+    use crate::stats::MemberStats;
+
+    #[tokio::test]
+    async fn a_client_that_connects_while_sessions_end_follows_the_snapshot_that_ends_them() {
+        let open = Snapshot { generation: 43, ..sample::calm() };
+        let mut shut = Snapshot { generation: 44, ..sample::calm() };
+        let (service, gates) =
+            shut.services.iter_mut().find(|(name, _)| name.as_str() == "write").unwrap();
+        let (member, gate) = gates.gates.iter_mut().find(|(_, gate)| gate.is_open()).unwrap();
+        *gate = Gate::Shut {
+            reason: Reason::Left(None),
+            since: Moment::START,
+            sessions: Sessions::End,
+        };
+        let assignment = Assignment {
+            service: service.clone(),
+            member: member.clone(),
+            postgres: shut.members[member].postgres.clone(),
+        };
+        let (publish, snapshots) = watch::channel(Arc::new(open));
+        let worker = Rc::new(Worker::new(0, Shared::of_workers(1, snapshots)));
+        let (_jobs, receiver) = mpsc::channel(1);
+        let seat = worker.registry().take(assignment, Arc::new(MemberStats::default()));
+        let session = async {
+            worker.barrier().wait(43).await;
+            publish.send_replace(Arc::new(shut));
+            seat.ending().await;
+            assert_eq!(worker.snapshot().generation, 44, "a new session follows this Snapshot");
+            assert!(!worker.barrier().is_passed(44), "while the old session has its seat");
+            drop(seat);
+            worker.barrier().wait(44).await;
+        };
+        tokio::select! {
+            () = work(&worker, receiver) => panic!("its channels are open"),
+            () = session => {}
+        }
+    }
+}
