@@ -1,9 +1,9 @@
-//! Health checks by Patroni's paths, for whoever asks Patroni's REST API today: `option httpchk`,
-//! the balancers of a cloud, Kubernetes' probes.
+//! Health checks with the paths of Patroni's REST API, for HAProxy's `option httpchk`, the load balancers
+//! of cloud providers, and Kubernetes' probes.
 //!
-//! `/primary` is the local member's, `/members/NAME/primary` that of any. `/services/write` tells
-//! whether anybody is there for a service, `/members/NAME/services/write` whether that member is.
-//! 200 or 503, and the reason in the body.
+//! `/primary` checks the local member, `/members/NAME/primary` any member. `/services/write` checks
+//! whether a service has an open gate, `/members/NAME/services/write` whether that member's gate is open.
+//! The status is 200 or 503, and the body contains the reason.
 
 use std::sync::atomic::Ordering;
 
@@ -19,28 +19,28 @@ use super::answer::{Page, not_allowed, plain};
 use super::{Pages, UNKNOWN_HEADER};
 use crate::heartbeat::Heartbeat;
 
-/// What the list of pages says of these.
+/// The health checks in the list of pages.
 pub const PATHS_HELP: &str =
     "  /primary, ...   200 or 503, by the paths of Patroni's health checks, for the local member:
                   /replica?lag=16MB, /read-only, /sync, /async, /leader, /health, /readiness, ...
   /members/NAME/primary, ...
                   the same for any member
   /services/write, /members/NAME/services/write, ...
-                  whether anybody, or that member, is there for a service
+                  200 while the service has an open gate, or that member's gate to it is open
 ";
 
-/// What a path asks.
-pub enum Asked {
-    /// Something of one member.
+/// The check of a path.
+pub enum HealthCheck {
+    /// A question about one member.
     OfMember(Result<Question, Unclear>),
-    /// Whether anybody is there for this service.
+    /// Has this service an open gate?
     OfService(ServiceName),
-    /// Something of a service that there is not.
+    /// A question about a service that does not exist.
     NoService(String),
 }
 
-/// The question that stands in a path; none if the path is none of ours.
-pub fn asked(uri: &Uri, snapshot: &Snapshot) -> Option<Asked> {
+/// The check that `uri` requests; none if its path is not that of a check.
+pub fn parse(uri: &Uri, snapshot: &Snapshot) -> Option<HealthCheck> {
     let path = uri.path().strip_prefix('/')?;
     let (member, rest) = match path.strip_prefix("members/") {
         Some(of_member) => {
@@ -50,7 +50,7 @@ pub fn asked(uri: &Uri, snapshot: &Snapshot) -> Option<Asked> {
         None => (None, path),
     };
     if let Some(service) = rest.strip_prefix("services/") {
-        return Some(asked_of_service(member, unescaped(service), snapshot));
+        return Some(check_of_service(member, unescaped(service), snapshot));
     }
     let of = match uri.query() {
         Some(query) => format!("{rest}?{query}"),
@@ -58,40 +58,42 @@ pub fn asked(uri: &Uri, snapshot: &Snapshot) -> Option<Asked> {
     };
     match Question::read(&of, |_| false) {
         Ok(None) | Err(Unclear::Neither(_)) => None,
-        Ok(Some(question)) => Some(Asked::OfMember(Ok(Question { member, ..question }))),
-        Err(unclear) => Some(Asked::OfMember(Err(unclear))),
+        Ok(Some(question)) => Some(HealthCheck::OfMember(Ok(Question { member, ..question }))),
+        Err(unclear) => Some(HealthCheck::OfMember(Err(unclear))),
     }
 }
 
-fn asked_of_service(member: Option<String>, named: String, snapshot: &Snapshot) -> Asked {
+fn check_of_service(member: Option<String>, named: String, snapshot: &Snapshot) -> HealthCheck {
     match (snapshot.services.get_key_value(named.as_str()), member) {
-        (None, _) => Asked::NoService(named),
-        (Some((name, _)), None) => Asked::OfService(name.clone()),
+        (None, _) => HealthCheck::NoService(named),
+        (Some((name, _)), None) => HealthCheck::OfService(name.clone()),
         (Some((name, _)), member) => {
             let of = question::Asked::Service(name.clone());
-            Asked::OfMember(Ok(Question { of, member }))
+            HealthCheck::OfMember(Ok(Question { of, member }))
         }
     }
 }
 
-/// Answers such a question by `snapshot`, as Patroni does: GET, HEAD and OPTIONS alike.
-pub fn answer(pages: &Pages, snapshot: &Snapshot, method: &Method, asked: Asked) -> Page {
+/// Answers a check by `snapshot`. GET, HEAD and OPTIONS get the same answer, as from Patroni.
+pub fn answer(pages: &Pages, snapshot: &Snapshot, method: &Method, check: HealthCheck) -> Page {
     if !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
         return not_allowed("GET, HEAD, OPTIONS");
     }
     if pages.heartbeat.age(pages.clock.now()) >= Heartbeat::STUCK_AFTER {
         return unknown(format!("{}\n", Objection::Stuck));
     }
-    match asked {
-        Asked::OfMember(Ok(question)) => of_member(&question, snapshot),
-        Asked::OfMember(Err(unclear)) => plain(StatusCode::BAD_REQUEST, format!("{unclear}\n")),
-        Asked::OfService(_) if pages.stats.stopping.load(Ordering::Relaxed) => stopping(),
-        Asked::OfService(name) => of_service(&name, snapshot),
-        Asked::NoService(named) => of_no_service(&named, snapshot),
+    match check {
+        HealthCheck::OfMember(Ok(question)) => of_member(&question, snapshot),
+        HealthCheck::OfMember(Err(unclear)) => {
+            plain(StatusCode::BAD_REQUEST, format!("{unclear}\n"))
+        }
+        HealthCheck::OfService(_) if pages.stats.stopping.load(Ordering::Relaxed) => stopping(),
+        HealthCheck::OfService(name) => of_service(&name, snapshot),
+        HealthCheck::NoService(named) => of_no_service(&named, snapshot),
     }
 }
 
-/// The doors are shut, whatever the gates say.
+/// 503: the listeners are closed, although gates may be open.
 pub fn stopping() -> Page {
     plain(StatusCode::SERVICE_UNAVAILABLE, "pgsteer is shutting down\n".to_owned())
 }
@@ -139,14 +141,14 @@ fn of_member(question: &Question, snapshot: &Snapshot) -> Page {
     }
 }
 
-/// 503 for a balancer, with a header by which `pgsteer check` tells it from a no.
+/// 503 with a header by which `pgsteer check` reports "unknown" instead of "no".
 fn unknown(body: String) -> Page {
     let mut page = plain(StatusCode::SERVICE_UNAVAILABLE, body);
     page.headers_mut().insert(UNKNOWN_HEADER, HeaderValue::from_static("unknown"));
     page
 }
 
-/// A segment of a path as it was meant, for names with spaces or other letters.
+/// A segment of a path without its percent-encoding.
 fn unescaped(text: &str) -> String {
     percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
 }

@@ -1,4 +1,4 @@
-//! Composes the status document: a pure function of the Snapshot, the counters and the time.
+//! The status document as a pure function of the Snapshot, the counters and the time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::status::document::{
 };
 use crate::status::stamp::Now;
 
-/// The document that shows `snapshot` and `stats` at `now`.
+/// The document of `snapshot` and `stats` at `now`.
 pub fn compose(snapshot: &Snapshot, stats: &Stats, now: &Now) -> Document {
     Document {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -56,7 +56,7 @@ fn cluster(snapshot: &Snapshot, stats: &Stats, now: &Now) -> Cluster {
         other_clusters: other_clusters(snapshot),
         paused: snapshot.paused,
         no_failover: services.values().any(|service| snapshot.awaits_resume(service)),
-        etcd: etcd.map(|etcd| etcd_word(etcd).to_owned()),
+        etcd: etcd.map(|etcd| etcd_state(etcd).to_owned()),
         etcd_trouble: etcd.and_then(|etcd| Some(etcd.watch.as_ref().err()?.to_string())),
         etcd_behind: etcd.map(|etcd| etcd.is_behind),
         etcd_events_total: etcd.map(|etcd| etcd.events),
@@ -70,7 +70,7 @@ fn cluster(snapshot: &Snapshot, stats: &Stats, now: &Now) -> Cluster {
             .iter()
             .map(|(name, state)| service(name, state, &stats.service(name)))
             .collect(),
-        events: snapshot.events.iter().map(|happened| event(happened, now)).collect(),
+        events: snapshot.events.iter().map(|occurred| event(occurred, now)).collect(),
     }
 }
 
@@ -93,7 +93,7 @@ fn other_clusters(snapshot: &Snapshot) -> Vec<OtherCluster> {
     strangers.map(other).collect()
 }
 
-fn etcd_word(etcd: &EtcdState) -> &'static str {
+fn etcd_state(etcd: &EtcdState) -> &'static str {
     match etcd.watch {
         Ok(()) => "watched",
         Err(_) => "lost",
@@ -173,12 +173,12 @@ fn service(name: &ServiceName, state: &ServiceState, stats: &ServiceStats) -> Se
     }
 }
 
-fn event(happened: &event::Event, now: &Now) -> Event {
-    let (member, service, reason) = subjects(&happened.kind);
+fn event(occurred: &event::Event, now: &Now) -> Event {
+    let (member, service, reason) = subjects(&occurred.kind);
     Event {
-        at: now.stamp(happened.at),
-        kind: word(&happened.kind).to_owned(),
-        text: happened.kind.to_string(),
+        at: now.stamp(occurred.at),
+        kind: code(&occurred.kind).to_owned(),
+        text: occurred.kind.to_string(),
         member: member.map(ToString::to_string),
         service: service.map(ToString::to_string),
         reason: reason.map(cause),
@@ -219,7 +219,7 @@ fn service_of(post: &Post) -> Option<&ServiceName> {
     }
 }
 
-fn word(kind: &EventKind) -> &'static str {
+fn code(kind: &EventKind) -> &'static str {
     match kind {
         EventKind::Gate { .. } => "gate",
         EventKind::Role { .. } => "role",

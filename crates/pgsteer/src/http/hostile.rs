@@ -1,4 +1,4 @@
-//! Hostile peers: whatever they send, no output has a hidden character or an unbounded text of it.
+//! Hostile peers: no output contains a hidden character or an unbounded text from them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use super::sample;
 use crate::status::picture::draw;
 use crate::status::table::Ink;
 
-/// A text with whatever may be in one, and with what must not come out.
+/// A text with any characters, and with those that no output may contain.
 fn hostile() -> impl Strategy<Value = String> {
     let forged = "\n2026-11-27T14:42:22Z  WARN gate of n1 is open \u{1b}[31m\u{202e}\u{feff}\u{85}";
     (any::<String>(), any::<char>(), prop_oneof![Just(1), Just(1_000)])
@@ -35,7 +35,7 @@ fn config() -> Config {
     draft.finish(errors).unwrap()
 }
 
-/// What an engine publishes that hears of hostile peers only.
+/// The Snapshot of an engine whose reports all come from hostile peers.
 fn published(text: &str) -> Arc<Snapshot> {
     let mut engine = Engine::new(&config(), Moment::START);
     let at = |ms| Moment::from_millis(ms);
@@ -94,7 +94,7 @@ fn refused(text: &str) -> Failure {
     }
 }
 
-/// All that pgsteer shows of `snapshot`.
+/// All outputs of `snapshot`.
 fn outputs(snapshot: &Arc<Snapshot>) -> Vec<(&'static str, String)> {
     let document = compose(snapshot, &sample::stats(), &sample::now());
     let facts = Facts {

@@ -1,7 +1,7 @@
-//! Ready pages: the last text of each page, kept for a moment, and the memory of all that are being sent.
+//! The last text of each page, which is kept for a moment, and the memory of all texts.
 //!
-//! A page of a large cluster takes milliseconds to write and can have a megabyte. Clients that ask at
-//! the same moment share one text, so neither time nor memory grows with their number.
+//! The page of a large cluster takes milliseconds to write and can have a megabyte. Clients with
+//! concurrent requests share one text, so neither time nor memory grows with their number.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use hyper::body::Bytes;
 
-/// How long a page is shown again. The counters on it are this old at most; a change of the Snapshot
-/// makes a new page at once.
+/// How long a text is used again. This is the maximum age of the counters in it. A change of the
+/// Snapshot makes a new text at once.
 const FRESH: Duration = Duration::from_millis(100);
 
-/// The texts of the pages.
+/// The texts of all pages.
 #[derive(Debug, Default)]
 pub struct ReadyPages {
     pages: Mutex<Vec<Ready>>,
@@ -28,7 +28,7 @@ struct Ready {
     text: Bytes,
 }
 
-/// What makes a page another one, apart from its counters.
+/// The inputs of a page, apart from its counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Version {
     /// The generation of the Snapshot.
@@ -38,7 +38,7 @@ pub struct Version {
 }
 
 impl ReadyPages {
-    /// The text of the page at `path`, written by `write` unless there is a fresh one.
+    /// The text of the page at `path`. `write` is called if there is no fresh one.
     ///
     /// # Errors
     /// Those of `write`.
@@ -64,13 +64,13 @@ impl ReadyPages {
         Ok(text)
     }
 
-    /// The bytes of all texts that are kept or still being sent.
+    /// The size of all texts in memory, those that are being sent included.
     pub fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
 }
 
-/// A text whose bytes are counted as long as it lives.
+/// A text. Its size is counted until it is dropped.
 struct Counted {
     text: String,
     bytes: Arc<AtomicUsize>,
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_is_written_once_for_all_who_ask_at_the_same_moment() {
+    fn a_page_is_written_once_for_concurrent_requests() {
         let pages = ReadyPages::default();
         let get = |generation, text: &str| {
             pages.get("/", version(generation), || Ok::<_, Infallible>(text.to_owned())).unwrap()
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_are_counted_until_the_last_client_has_them() {
+    fn the_bytes_are_counted_until_the_last_client_has_received_them() {
         let pages = ReadyPages::default();
         let get = |generation, text: &str| {
             pages.get("/", version(generation), || Ok::<_, Infallible>(text.to_owned())).unwrap()

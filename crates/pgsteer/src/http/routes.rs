@@ -1,4 +1,4 @@
-//! The routes: which path shows what. A request carries nothing else that matters.
+//! The routes: the page of each path.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::status::picture::draw;
 use crate::status::stamp::Now;
 use crate::status::table::Ink;
 
-/// The paths there are, each with what it shows.
+/// The paths, each with its description.
 const PATHS: [(&str, &str, Show); 4] = [
     ("/", "the tables of `pgsteer status`", table),
     ("/api/v1/status", "the same as JSON", status),
@@ -34,11 +34,11 @@ type Show = fn(&Pages) -> Page;
 /// Answers `request`.
 pub fn answer<B: Body>(pages: &Pages, request: &Request<B>) -> Page {
     let Some((_, _, show)) = PATHS.iter().find(|(path, ..)| *path == request.uri().path()) else {
-        // One look for question and answer. A second one while the first is held would wait for
-        // ever if the engine published between them.
+        // The Snapshot is read once and the lock released. A second read with the lock held would deadlock
+        // if the engine published between the two.
         let snapshot = Arc::clone(&pages.snapshot.borrow());
-        return match check::asked(request.uri(), &snapshot) {
-            Some(asked) => check::answer(pages, &snapshot, request.method(), asked),
+        return match check::parse(request.uri(), &snapshot) {
+            Some(check) => check::answer(pages, &snapshot, request.method(), check),
             None => not_found(),
         };
     };
@@ -100,14 +100,14 @@ fn health_at(heartbeat: &Heartbeat, now: Moment) -> Page {
         return plain(StatusCode::OK, "ok\n".to_owned());
     }
     let body = format!(
-        "the engine is stuck: it last gave a sign of life {:.1} s ago, {} s is too long\n",
+        "the engine is stuck: its last turn was {:.1} s ago, the limit is {} s\n",
         age.as_secs_f64(),
         Heartbeat::STUCK_AFTER.as_secs()
     );
     plain(StatusCode::SERVICE_UNAVAILABLE, body)
 }
 
-/// The page at `path`, written by `write` unless it was written a moment ago.
+/// The text of the page at `path`. `write` is called if there is no fresh one.
 fn ready<E>(
     pages: &Pages,
     path: &'static str,
@@ -127,7 +127,7 @@ fn not_found() -> Page {
     let list: Vec<String> =
         PATHS.iter().map(|(path, what, _)| format!("  {path:<16}{what}\n")).collect();
     let body =
-        format!("There is no such page. These there are:\n{}{}", list.concat(), check::PATHS_HELP);
+        format!("This page does not exist. The pages are:\n{}{}", list.concat(), check::PATHS_HELP);
     plain(StatusCode::NOT_FOUND, body)
 }
 
@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn health_turns_to_503_once_the_last_beat_is_five_seconds_old() {
+    fn health_is_503_from_five_seconds_after_the_last_heartbeat() {
         let heartbeat = Heartbeat::default();
         heartbeat.beat(Moment::from_millis(1_000));
         let status = |millis| health_at(&heartbeat, Moment::from_millis(millis)).status();

@@ -1,4 +1,4 @@
-//! A cluster made by hand, for the tests of the pages: a switchover that is not over yet.
+//! A hand-made cluster for tests, in the middle of a switchover.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::stats::Stats;
 use crate::status::document::Document;
 use crate::status::stamp::Now;
 
-/// A name that would break out of a label if it were written as it is.
+/// A name that would end its label if it were not escaped.
 pub const HOSTILE: &str = "n3\\\"} 1";
 
 pub fn now() -> Now {
@@ -76,12 +76,12 @@ pub fn stats() -> Stats {
     stats
 }
 
-/// The document that shows `snapshot`, by a version that no release changes.
+/// The document of `snapshot`, with a fixed version.
 pub fn document_of(snapshot: &Snapshot) -> Document {
     Document { version: "1.2.3".to_owned(), ..compose(snapshot, &stats(), &now()) }
 }
 
-/// The same cluster with its new primary.
+/// The same cluster after the switchover.
 pub fn calm() -> Snapshot {
     let mut snapshot = snapshot();
     snapshot.paused = false;

@@ -1,4 +1,4 @@
-//! The pages over real sockets: what clients get, and what slow and hostile ones cannot do.
+//! The pages over real sockets: the responses, and the limits for slow and hostile clients.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use pgsteer_core::time::Moment;
 use super::connections::{Limits, accept_all};
 use super::*;
 
-/// Longer than anything here may take, so that a test that hangs fails.
+/// Longer than any step here takes, so that a test that hangs fails.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 const SHORT: Limits = Limits {
@@ -54,13 +54,13 @@ fn sample_pages() -> (watch::Sender<Arc<Snapshot>>, Pages) {
         heartbeat: Arc::default(),
         ready: ReadyPages::default(),
     };
-    // However long the test takes.
+    // Later than the end of the test.
     pages.heartbeat.beat(Moment::from_millis(1_000_000));
     (sender, pages)
 }
 
-/// The pages have a thread of their own: a page that looked at the Snapshot again while it held its
-/// first look would wait for the engine, and the engine for the page.
+/// The pages have a thread of their own. A page that locked the Snapshot twice would wait for the engine,
+/// and the engine for the page.
 #[test]
 fn pages_and_an_engine_that_publishes_all_the_time_do_not_block_each_other() {
     const ANSWERS: usize = 20_000;
@@ -106,10 +106,12 @@ impl Served {
     }
 }
 
-/// All that still comes, until the other side closes. A reset is an end as well.
+/// All bytes up to the end of the connection, which may be a reset.
 async fn rest_of(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
-    let _ = timeout(PATIENCE, stream.read_to_end(&mut bytes)).await.expect("it stays open");
+    let _ = timeout(PATIENCE, stream.read_to_end(&mut bytes))
+        .await
+        .expect("the connection is not closed");
     String::from_utf8(bytes).unwrap()
 }
 
@@ -135,7 +137,7 @@ async fn each_page_is_served_with_its_media_type() {
 }
 
 #[tokio::test]
-async fn head_tells_the_length_and_sends_no_body() {
+async fn head_has_the_length_and_no_body() {
     let served = served(Limits::default());
     let whole = served.get("/healthz").await;
     let head = served.talk("HEAD /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
@@ -145,7 +147,7 @@ async fn head_tells_the_length_and_sends_no_body() {
 }
 
 #[tokio::test]
-async fn an_unknown_path_lists_those_there_are() {
+async fn an_unknown_path_gets_the_list_of_pages() {
     let answer = served(Limits::default()).get("/api/v1/stat").await;
     assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
     for path in ["/api/v1/status", "/metrics", "/healthz"] {
@@ -154,7 +156,7 @@ async fn an_unknown_path_lists_those_there_are() {
 }
 
 #[tokio::test]
-async fn other_methods_are_told_which_are_allowed() {
+async fn other_methods_get_the_list_of_allowed_ones() {
     let served = served(Limits::default());
     for method in ["POST", "DELETE", "OPTIONS", "BREW"] {
         let answer = served.talk(&format!("{method} /metrics HTTP/1.1\r\nhost: x\r\n\r\n")).await;
@@ -164,7 +166,7 @@ async fn other_methods_are_told_which_are_allowed() {
 }
 
 #[tokio::test]
-async fn a_request_with_a_body_is_refused_and_nobody_waits_for_the_body() {
+async fn a_request_with_a_body_is_refused_at_once() {
     let served = served(Limits::default());
     for length in ["content-length: 1000000000", "transfer-encoding: chunked"] {
         let answer = served.talk(&format!("GET / HTTP/1.1\r\nhost: x\r\n{length}\r\n\r\n")).await;
@@ -182,7 +184,7 @@ async fn garbage_and_an_endless_head_are_refused() {
 }
 
 #[tokio::test]
-async fn a_client_that_says_nothing_or_a_byte_at_a_time_loses_its_connection() {
+async fn a_client_that_sends_nothing_or_a_byte_at_a_time_loses_its_connection() {
     let served = served(SHORT);
     let started = Instant::now();
     assert_eq!(served.talk("").await, "");
@@ -199,14 +201,14 @@ async fn a_client_that_says_nothing_or_a_byte_at_a_time_loses_its_connection() {
 }
 
 #[tokio::test]
-async fn silent_connections_do_not_keep_others_out() {
+async fn silent_connections_do_not_lock_out_others() {
     let limits = Limits { head: PATIENCE * 2, keep_alive: PATIENCE * 2, ..SHORT };
     let served = served(limits);
     let mut silent = Vec::new();
     for _ in 0..SHORT.connections_max {
         silent.push(served.connect().await);
     }
-    // The newcomer finds the house full, and the one that has been there longest goes.
+    // The limit is reached, so the oldest connection is closed.
     assert!(served.get("/healthz").await.contains(" 200 "));
     assert_eq!(rest_of(&mut silent[0]).await, "");
     let last = silent.last_mut().unwrap();
@@ -220,13 +222,17 @@ async fn a_client_that_never_reads_its_answers_loses_its_connection() {
     let mut greedy = served.connect().await;
     let request = "GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n".repeat(100);
     let started = Instant::now();
-    while timeout(PATIENCE, greedy.write_all(request.as_bytes())).await.expect("stuck").is_ok() {
+    while timeout(PATIENCE, greedy.write_all(request.as_bytes()))
+        .await
+        .expect("the connection hangs")
+        .is_ok()
+    {
         assert!(started.elapsed() < PATIENCE);
     }
     assert!(served.get("/healthz").await.contains(" 200 "));
 }
 
-/// A cluster whose pages have some hundred kilobytes.
+/// A cluster with pages of several hundred kilobytes.
 fn large(generation: u64) -> Arc<Snapshot> {
     let mut snapshot = sample::snapshot();
     snapshot.generation = generation;
@@ -238,23 +244,23 @@ fn large(generation: u64) -> Arc<Snapshot> {
 }
 
 #[tokio::test]
-async fn pages_that_nobody_reads_take_bounded_memory() {
+async fn pages_that_are_not_read_take_bounded_memory() {
     let limits = Limits { connections_max: 64, head: PATIENCE, keep_alive: PATIENCE, ..SHORT };
     let limits = Limits { stall: PATIENCE, page_bytes_max: 2 * 1024 * 1024, ..limits };
     let served = served(limits);
     let mut greedy = Vec::new();
     let mut most = 0;
     for generation in 100..140 {
-        // Each asks for a page of its own, as the Snapshot has changed.
+        // Each client gets a page of its own, because the Snapshot has changed.
         served.snapshot.send_replace(large(generation));
         let socket = TcpSocket::new_v4().unwrap();
-        // So that little of the answer fits into the buffers of the system.
+        // Only a small part of the answer fits into this buffer.
         socket.set_recv_buffer_size(4_096).unwrap();
         let mut stream = socket.connect(served.address).await.unwrap();
         let request = "GET /api/v1/status HTTP/1.1\r\nhost: x\r\n\r\n".repeat(300);
         stream.write_all(request.as_bytes()).await.unwrap();
         greedy.push(stream);
-        // The first ones are waited for, however busy the machine is.
+        // Waits for the first pages, on a busy machine too.
         let expected = if greedy.len() <= 8 { most + 100_000 } else { 0 };
         let began = Instant::now();
         while served.pages.ready.bytes() < expected && began.elapsed() < PATIENCE {
@@ -264,18 +270,18 @@ async fn pages_that_nobody_reads_take_bounded_memory() {
         most = most.max(served.pages.ready.bytes());
     }
     let page = served.get("/api/v1/status").await.len();
-    assert!(page > 100_000, "{page} bytes, too small to tell anything");
-    assert!(most > page * 3, "only {most} bytes were unread, too few to tell anything");
+    assert!(page > 100_000, "{page} bytes, too small for this test");
+    assert!(most > page * 3, "only {most} bytes were unread, too few for this test");
     assert!(most <= limits.page_bytes_max + 2 * page, "{most} bytes, {page} each");
 }
 
 #[tokio::test]
-async fn requests_that_come_at_once_are_answered_in_turn_with_those_of_others() {
+async fn many_requests_of_one_client_do_not_delay_those_of_another() {
     let limits = Limits { head: PATIENCE, keep_alive: PATIENCE, farewell: PATIENCE, ..SHORT };
     let served = served(limits);
     served.snapshot.send_replace(large(1));
     let mut greedy = served.connect().await;
-    // More than a thousand answers, each of some bytes, so that none waits for its reader.
+    // Small answers, which all fit into the buffers.
     let request = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n".repeat(400);
     greedy.write_all(request.as_bytes()).await.unwrap();
     let mut other = served.connect().await;
@@ -311,7 +317,7 @@ async fn a_busy_connection_is_kept_alive_for_a_while_and_then_closed_after_an_an
     let mut answers = 0;
     let mut answer = vec![0; 4_096];
     while stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.is_ok() {
-        match timeout(PATIENCE, stream.read(&mut answer)).await.expect("stuck") {
+        match timeout(PATIENCE, stream.read(&mut answer)).await.expect("the connection hangs") {
             Ok(bytes) if bytes > 0 => answers += 1,
             _ => break,
         }
@@ -322,7 +328,7 @@ async fn a_busy_connection_is_kept_alive_for_a_while_and_then_closed_after_an_an
 }
 
 #[test]
-fn a_port_that_is_taken_is_named_with_who_needs_it_and_how_to_find_the_other() {
+fn the_error_for_a_port_in_use_names_the_port_its_user_and_a_remedy() {
     let holder = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = holder.local_addr().unwrap();
     let error = bind(address).unwrap_err().to_string();
@@ -333,7 +339,7 @@ fn a_port_that_is_taken_is_named_with_who_needs_it_and_how_to_find_the_other() {
 }
 
 #[tokio::test]
-async fn health_checks_are_asked_by_patronis_paths() {
+async fn health_checks_have_the_paths_of_patroni() {
     let served = served(Limits::default());
     for (path, status, body) in [
         ("/members/n1/primary", 503, "n1: nothing heard of it yet\n"),

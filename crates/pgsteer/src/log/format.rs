@@ -1,4 +1,4 @@
-//! How the fields of a line are written: clean, each on the one line that it has.
+//! The format of the fields of a line: clean, and without line breaks.
 
 use std::fmt::{self, Debug};
 use std::io;
@@ -9,10 +9,10 @@ use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FormatFields, MakeWriter};
 
-/// The most characters of one field.
+/// The maximum length of one field.
 const FIELD_CHARS_MAX: usize = 2_000;
 
-/// Writes fields as tracing does (`message name=value`), cleaned.
+/// Writes fields in the format of tracing (`message name=value`), cleaned.
 pub struct CleanFields;
 
 impl<'writer> FormatFields<'writer> for CleanFields {
@@ -46,7 +46,7 @@ impl Visit for CleanVisitor<'_> {
     }
 }
 
-/// A writer of JSON lines: hidden characters become JSON's own escapes.
+/// A writer of JSON lines: it replaces hidden characters by JSON's escapes.
 pub struct JsonLines<W>(pub W);
 
 impl<'a, W: MakeWriter<'a>> MakeWriter<'a> for JsonLines<W> {
@@ -57,7 +57,7 @@ impl<'a, W: MakeWriter<'a>> MakeWriter<'a> for JsonLines<W> {
     }
 }
 
-/// One line. The format writes it as a whole.
+/// The writer of one line, which is written in one call.
 pub struct JsonLine<W>(W);
 
 impl<W: io::Write> io::Write for JsonLine<W> {

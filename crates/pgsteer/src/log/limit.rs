@@ -1,10 +1,10 @@
-//! The limit of log lines: what a peer can repeat at will fills no log.
+//! The limit of log lines, so that a peer that repeats an action does not fill the log.
 //!
-//! Lines are of one kind if the same place in the code wrote them about the same service and member.
-//! Within a second ([`WINDOW`]) a line is written once, and so are the first few different lines of
-//! its kind. The others are counted. When the second is over the last of them is written, with the
-//! count as `repeated`. Lines about pgsteer's own decisions ([`DECISIONS`]) have a wider limit. Lines
-//! at debug and trace level have none.
+//! Lines are of one kind if the same statement of the code wrote them about the same service and member.
+//! Within one second ([`WINDOW`]) equal lines are written once, and only the first few different lines of
+//! a kind are written. The others are counted. At the end of the second the last of them is written, with
+//! the count as `repeated`. Lines about pgsteer's decisions ([`DECISIONS`]) have a higher limit. Lines at
+//! debug and trace level have no limit.
 
 use std::collections::HashMap;
 use std::fmt::{Debug, Write as _};
@@ -23,37 +23,37 @@ use tracing_subscriber::layer::{Context, Layer};
 /// Equal lines are written once in this time.
 pub const WINDOW: Duration = Duration::from_secs(1);
 
-/// The target of lines about pgsteer's own decisions and about orders of the operator. No peer can
-/// repeat them at will, and a cluster with many members has many at once.
+/// The target of lines about pgsteer's decisions and about orders of the operator. A peer cannot cause
+/// them at any rate, and a cluster with many members has many of them at once.
 pub const DECISIONS: &str = "pgsteer::decisions";
 
-/// What is written within [`WINDOW`] of lines that a peer can trigger.
+/// The limit within [`WINDOW`] of lines that a peer can cause.
 const OF_PEERS: Limit = Limit { lines_max: 5, equal_max: 1 };
 
-/// What is written within [`WINDOW`] of [`DECISIONS`].
+/// The limit within [`WINDOW`] of [`DECISIONS`].
 const OF_DECISIONS: Limit = Limit { lines_max: 250, equal_max: 5 };
 
-/// The kinds of lines that are kept count of. Further ones count as one kind per place in the code.
+/// The maximum number of kinds. Above it all lines of one statement are of one kind.
 const KINDS_MAX: usize = 1_024;
 
-/// The target of a line with a count, which has no limit itself.
+/// The target of a line with a count. It has no limit.
 const COUNTED: &str = "pgsteer::repeated";
 
-/// The layer that stops lines above the limit. Its clones share one state.
+/// The layer that drops lines above the limit. Its clones share one state.
 #[derive(Clone, Default)]
 pub struct LineLimit(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
-    /// Signalled when a line has been stopped, and when it is time to end.
+    /// Signalled when a line was dropped, and at the end.
     is_due: Condvar,
 }
 
 #[derive(Default)]
 struct State {
     kinds: HashMap<Kind, Count>,
-    /// Counts of windows that ended before they were written.
+    /// Counts that were not written before the next window began.
     ended: Vec<Repeated>,
     is_over: bool,
 }
@@ -61,17 +61,17 @@ struct State {
 /// How many lines of one kind are written within [`WINDOW`].
 #[derive(Clone, Copy)]
 struct Limit {
-    /// In all.
+    /// All lines.
     lines_max: usize,
-    /// Of equal ones.
+    /// Equal lines.
     equal_max: usize,
 }
 
-/// What lines of one kind have in common.
+/// A kind of lines.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Kind {
-    place: Identifier,
-    /// A hash of the service and the member; none for all of those that found no room.
+    callsite: Identifier,
+    /// A hash of the service and the member; none above [`KINDS_MAX`].
     about: Option<u64>,
 }
 
@@ -80,10 +80,10 @@ struct Count {
     began: Instant,
     /// Hashes of the lines that were written.
     written: Vec<u64>,
-    stopped: Option<Repeated>,
+    dropped: Option<Repeated>,
 }
 
-/// Lines that were stopped: the last one, and how many.
+/// Dropped lines: the last one, and their number.
 #[derive(Clone, Debug, PartialEq)]
 struct Repeated {
     level: Level,
@@ -91,7 +91,7 @@ struct Repeated {
     count: u64,
 }
 
-/// A line, as far as the limit looks at it.
+/// The parts of a line that the limit uses.
 struct Line {
     kind: Kind,
     level: Level,
@@ -118,13 +118,13 @@ impl LineLimit {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes all counts, those of windows that have not ended included.
+    /// Writes all counts, also those of windows that have not ended.
     pub fn flush_all(&self) {
         let repeated = self.state().take(None);
         write(repeated);
     }
 
-    /// Waits for counts, and writes each when its window has ended, until it is over.
+    /// Waits for counts and writes each at the end of its window, until the log ends.
     fn flush_always(&self) {
         let mut state = self.state();
         while !state.is_over {
@@ -139,7 +139,7 @@ impl LineLimit {
                     None => self.0.is_due.wait(state).unwrap_or_else(PoisonError::into_inner),
                 };
             } else {
-                // The lines pass this layer again.
+                // These lines pass this layer again, which locks the state.
                 drop(state);
                 write(repeated);
                 state = self.state();
@@ -148,7 +148,7 @@ impl LineLimit {
     }
 }
 
-/// The least wait, so that rounding cannot make the thread spin.
+/// The minimum wait, so that rounding cannot make the thread loop without a pause.
 const MIN_WAIT: Duration = Duration::from_millis(1);
 
 impl State {
@@ -156,15 +156,15 @@ impl State {
     fn admit(&mut self, line: Line, now: Instant) -> bool {
         let Line { mut kind, level, text, limit } = line;
         if self.kinds.len() >= KINDS_MAX && !self.kinds.contains_key(&kind) {
-            self.kinds.retain(|_, count| count.stopped.is_some() || !count.has_ended(now));
+            self.kinds.retain(|_, count| count.dropped.is_some() || !count.has_ended(now));
             if self.kinds.len() >= KINDS_MAX {
                 kind.about = None;
             }
         }
-        let new = || Count { began: now, written: Vec::new(), stopped: None };
+        let new = || Count { began: now, written: Vec::new(), dropped: None };
         let count = self.kinds.entry(kind).or_insert_with(new);
         if count.has_ended(now) {
-            self.ended.extend(std::mem::replace(count, new()).stopped);
+            self.ended.extend(std::mem::replace(count, new()).dropped);
         }
         let hash = hash_of(&text);
         let equal = count.written.iter().filter(|written| **written == hash).count();
@@ -172,22 +172,22 @@ impl State {
             count.written.push(hash);
             return true;
         }
-        let before = count.stopped.take().map_or(0, |stopped| stopped.count);
-        count.stopped = Some(Repeated { level, text, count: before + 1 });
+        let before = count.dropped.take().map_or(0, |dropped| dropped.count);
+        count.dropped = Some(Repeated { level, text, count: before + 1 });
         false
     }
 
-    /// Takes the counts of all windows that have ended by `now`; all if there is no `now`.
+    /// Takes the counts of the windows that have ended by `now`; all counts if there is no `now`.
     fn take(&mut self, now: Option<Instant>) -> Vec<Repeated> {
         let ended =
             self.kinds.values_mut().filter(|count| now.is_none_or(|now| count.has_ended(now)));
-        let stopped: Vec<Repeated> = ended.filter_map(|count| count.stopped.take()).collect();
-        self.ended.drain(..).chain(stopped).collect()
+        let dropped: Vec<Repeated> = ended.filter_map(|count| count.dropped.take()).collect();
+        self.ended.drain(..).chain(dropped).collect()
     }
 
-    /// When the next window ends that has a count.
+    /// The end of the next window with a count.
     fn next_end(&self) -> Option<Instant> {
-        let counts = self.kinds.values().filter(|count| count.stopped.is_some());
+        let counts = self.kinds.values().filter(|count| count.dropped.is_some());
         counts.map(|count| count.began + WINDOW).min()
     }
 }
@@ -205,7 +205,7 @@ impl Line {
         event.record(&mut reader);
         let text = clean_to(&reader.text, SENTENCE_CHARS_MAX).into_owned();
         Line {
-            kind: Kind { place: metadata.callsite(), about: Some(hash_of(&reader.about)) },
+            kind: Kind { callsite: metadata.callsite(), about: Some(hash_of(&reader.about)) },
             level: *metadata.level(),
             text,
             limit: match metadata.target() {
@@ -225,7 +225,7 @@ struct Reader {
 
 impl Visit for Reader {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        // Writing to a text cannot fail.
+        // Writing to a String cannot fail.
         let _ = match field.name() {
             "message" if self.text.is_empty() => write!(self.text, "{value:?}"),
             "message" => write!(self.text, " {value:?}"),
@@ -253,7 +253,7 @@ fn write(repeated: Vec<Repeated>) {
     }
 }
 
-/// The thread that writes the counts. Dropping it writes the rest.
+/// The thread that writes the counts. Dropping it writes the remaining ones.
 pub struct Flusher {
     limit: LineLimit,
     thread: Option<JoinHandle<()>>,
@@ -263,7 +263,7 @@ impl Flusher {
     /// Starts the thread, which writes to the log of the process.
     ///
     /// # Errors
-    /// The system has no thread for it.
+    /// The thread cannot be started.
     pub fn start(limit: LineLimit) -> io::Result<Flusher> {
         let flushed = limit.clone();
         let thread = std::thread::Builder::new()
@@ -278,7 +278,7 @@ impl Drop for Flusher {
         self.limit.state().is_over = true;
         self.limit.0.is_due.notify_one();
         if let Some(thread) = self.thread.take() {
-            // A panic in it was reported by itself.
+            // A panic of the thread was logged by the thread.
             let _ = thread.join();
         }
         self.limit.flush_all();
@@ -290,17 +290,16 @@ mod tests {
     use super::*;
 
     fn line(about: u64, text: &str) -> Line {
-        // Any place will do.
-        struct Place;
-        impl tracing::Callsite for Place {
+        struct Callsite;
+        impl tracing::Callsite for Callsite {
             fn set_interest(&self, _: tracing::subscriber::Interest) {}
             fn metadata(&self) -> &tracing::Metadata<'_> {
-                unreachable!("never asked for")
+                unreachable!("the limit does not read it")
             }
         }
-        static PLACE: Place = Place;
+        static CALLSITE: Callsite = Callsite;
         Line {
-            kind: Kind { place: Identifier(&PLACE), about: Some(about) },
+            kind: Kind { callsite: Identifier(&CALLSITE), about: Some(about) },
             level: Level::INFO,
             text: text.to_owned(),
             limit: OF_PEERS,
@@ -308,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_lasts_a_second_and_its_count_is_written_when_it_has_ended() {
+    fn the_count_of_a_window_is_written_when_the_window_has_ended() {
         let (mut state, start) = (State::default(), Instant::now());
         assert!(state.admit(line(1, "a"), start));
         assert!(!state.admit(line(1, "a"), start + WINDOW / 2));
@@ -334,11 +333,11 @@ mod tests {
     }
 
     #[test]
-    fn kinds_without_end_take_bounded_memory_and_bounded_lines() {
+    fn an_unlimited_number_of_kinds_takes_bounded_memory_and_bounded_lines() {
         let (mut state, start) = (State::default(), Instant::now());
         let written = (0..100_000).filter(|about| state.admit(line(*about, "a"), start)).count();
         assert!(state.kinds.len() <= KINDS_MAX + 1, "{}", state.kinds.len());
         assert!(written <= KINDS_MAX + 1, "{written}");
-        assert!(state.admit(line(1 << 40, "a"), start + WINDOW), "room again");
+        assert!(state.admit(line(1 << 40, "a"), start + WINDOW), "the next window");
     }
 }

@@ -1,8 +1,8 @@
-//! The log: lines on stderr, written by a thread of their own, cleaned and limited.
+//! The log: lines on stderr, written by a thread of its own, cleaned and limited.
 //!
-//! Peers can trigger lines and have their texts in them. So each field is cleaned
-//! ([`pgsteer_core::text`]), and equal lines are counted ([`limit`]). Both hold for all lines: the code
-//! that logs does not have to think of it.
+//! Peers can cause lines, and their texts appear in lines. So each field is cleaned
+//! ([`pgsteer_core::text`]), and equal lines are counted ([`limit`]). Both apply to every line; the code
+//! that logs does not take care of it.
 
 mod format;
 pub mod limit;
@@ -21,21 +21,21 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use self::format::{CleanFields, JsonLines};
 use self::limit::{Flusher, LineLimit};
 
-/// How long the end of the process waits for the rest of its log to be written.
+/// How long the end of the process waits until its log is written.
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);
 
-/// Lines of the log that may wait for stderr.
+/// The maximum number of lines that wait for stderr.
 const LINES_MAX: usize = 10_000;
 
-/// How the lines look.
+/// The format of the lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
-    /// Text, for people.
+    /// Text.
     Text {
         /// With colours.
         ansi: bool,
     },
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -46,14 +46,14 @@ impl Shape {
     }
 }
 
-/// The running log. Dropping it writes the rest, if that does not take longer than `FLUSH_LIMIT`.
+/// The running log. Dropping it writes the rest, for `FLUSH_LIMIT` at most.
 pub struct Log {
     flusher: Option<Flusher>,
     writer: Option<WorkerGuard>,
 }
 
-/// Starts the log on stderr, from `info` on unless `RUST_LOG` says otherwise. A thread writes it, so
-/// that a reader of stderr that stands still delays nothing; the lines beyond `LINES_MAX` are lost.
+/// Starts the log on stderr, with level `info` unless `RUST_LOG` sets another. A thread writes it, so that
+/// a reader of stderr that does not read delays nothing. Lines beyond `LINES_MAX` are lost.
 pub fn start(shape: Shape) -> Log {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let (stderr, writer) = NonBlockingBuilder::default()
@@ -65,7 +65,7 @@ pub fn start(shape: Shape) -> Log {
     Log { flusher: Flusher::start(limit).ok(), writer: Some(writer) }
 }
 
-/// All that a line passes: the filter by level, the limit, the format.
+/// The layers of a line: the filter by level, the limit, the format.
 fn subscriber<W>(
     shape: Shape,
     filter: EnvFilter,
@@ -93,7 +93,7 @@ impl Drop for Log {
         let flush = move || {
             drop(flusher);
             drop(writer);
-            // The receiver is gone if it took too long.
+            // The receiver does not exist any more after `FLUSH_LIMIT`.
             let _ = done.send(());
         };
         if std::thread::Builder::new().spawn(flush).is_ok() {
@@ -114,7 +114,7 @@ mod tests {
 
     use super::*;
 
-    /// What was logged.
+    /// The written bytes.
     #[derive(Clone, Default)]
     struct Captured(Arc<Mutex<Vec<u8>>>);
 
@@ -139,7 +139,7 @@ mod tests {
         String::from_utf8(bytes).unwrap()
     }
 
-    /// The most windows that can have begun since `began`.
+    /// The maximum number of windows that can have begun since `began`.
     fn windows(began: Instant) -> usize {
         usize::try_from(began.elapsed().as_secs()).unwrap() + 1
     }
@@ -163,7 +163,7 @@ mod tests {
             let whole = counted.iter().filter(|line| line.contains("client refused")).count();
             assert!(!counted.is_empty() && whole == counted.len(), "{log}");
             assert_eq!(lines.iter().filter(|line| line.contains("read")).count(), 1, "{log}");
-            // Each line that is written begins another window, on a machine that is busy.
+            // On a busy machine each written line may begin another window.
             assert!(lines.len() <= 1 + 2 * windows(began), "{log}");
             let is_written = |line: &&&str| line.contains("write") && !line.contains("repeated");
             let written = lines.iter().filter(is_written).count();
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn the_engines_decisions_are_all_written() {
+    fn all_decisions_of_the_engine_are_written() {
         let limit = LineLimit::default();
         let log = captured(SHAPES[0], &limit, || {
             for member in 0..200 {
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_looks_as_usual() {
+    fn a_line_has_the_usual_format() {
         let log = captured(SHAPES[0], &LineLimit::default(), || {
             tracing::info!(service = "write", sessions = 3, member = %"n1", "sessions ended");
         });

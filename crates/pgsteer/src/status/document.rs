@@ -1,7 +1,7 @@
 //! The status document: the shape of `/api/v1/status`, described in docs/status.md.
 //!
-//! Fields are only ever added, so a reader must let through what it does not know; `pgsteer
-//! status` reads it with these same types.
+//! Later versions only add fields, so a reader has to ignore unknown ones. `pgsteer status` reads the
+//! document with these types.
 
 use std::collections::BTreeMap;
 
@@ -9,49 +9,49 @@ use serde::{Deserialize, Serialize};
 
 use super::stamp::Stamp;
 
-/// All that one pgsteer tells of itself.
+/// The state of one pgsteer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Document {
     /// The version of pgsteer.
     pub version: String,
-    /// When the document was made.
+    /// The time of the document.
     pub now: Stamp,
-    /// How long pgsteer has been running, in whole seconds.
+    /// The time since the start of pgsteer, in whole seconds.
     pub uptime_seconds: u64,
-    /// It is stopping: sessions go on for a while, and nobody is let in.
+    /// pgsteer is shutting down: sessions go on for a while, and no new ones begin.
     #[serde(default)]
     pub stopping: bool,
-    /// The number of the Snapshot that the document shows; it grows with every change.
+    /// The generation of the Snapshot; it grows with every change.
     pub generation: u64,
-    /// The clusters, at present always one.
+    /// The clusters; at present there is always one.
     pub clusters: Vec<Cluster>,
     /// Client connections now, over all services and in any state.
     pub clients: u64,
-    /// Client connections turned away because there were too many.
+    /// Client connections refused because a limit of connections was reached.
     pub clients_turned_away_total: u64,
-    /// Client connections without a first packet that were closed to make room for others.
+    /// Client connections without a first packet that were closed for new ones.
     #[serde(default)]
     pub clients_silent_closed_total: u64,
-    /// Cancel requests taken.
+    /// Cancel requests received.
     pub cancels_total: u64,
     /// Cancel requests that were dropped because too many were under way.
     #[serde(default)]
     pub cancels_dropped_total: u64,
-    /// Client connections whose first packet was no PostgreSQL.
+    /// Client connections whose first packet was not of the PostgreSQL protocol.
     pub garbage_total: u64,
 }
 
 /// One cluster.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Cluster {
-    /// The operator's name for it.
+    /// The configured name.
     pub name: String,
-    /// Patroni's scope, where it says so.
+    /// Patroni's scope, if it is known.
     pub scope: Option<String>,
-    /// Its database system identifier, where known.
+    /// The database system identifier, if it is known.
     #[serde(default)]
     pub system_identifier: Option<String>,
-    /// Where the member list comes from: `cluster`, `stored`, `urls` or `configuration`.
+    /// The source of the member list: `cluster`, `stored`, `urls` or `configuration`.
     #[serde(default)]
     pub members_from: String,
     /// The age of the stored member list in seconds, while it is used.
@@ -60,34 +60,34 @@ pub struct Cluster {
     /// The URLs whose Patroni belongs to another cluster.
     #[serde(default)]
     pub other_clusters: Vec<OtherCluster>,
-    /// It is in maintenance mode.
+    /// The cluster is in maintenance mode.
     pub paused: bool,
-    /// It is in maintenance mode, and some service has no primary: no failover is going to happen.
+    /// The cluster is in maintenance mode, and a service has no primary: Patroni will not fail over.
     #[serde(default)]
     pub no_failover: bool,
-    /// Whether etcd is watched for switchovers: `watched` or `lost`; null where it is not configured.
+    /// The watch of etcd for switchovers: `watched` or `lost`; null if it is not configured.
     #[serde(default)]
     pub etcd: Option<String>,
     /// Why etcd is not watched, if it is lost.
     #[serde(default)]
     pub etcd_trouble: Option<String>,
-    /// The last read of etcd found what the watch has not told; null where it is not configured.
+    /// The last read of etcd found a change that the watch had not reported; null if it is not configured.
     #[serde(default)]
     pub etcd_behind: Option<bool>,
-    /// Keys that were written since the start, as the watch told.
+    /// Writes of keys that the watch has reported since the start.
     #[serde(default)]
     pub etcd_events_total: Option<u64>,
-    /// When the keys were last read beside the watch.
+    /// The time of the last read of the keys beside the watch.
     #[serde(default)]
     pub etcd_read_at: Option<Stamp>,
     /// Why no member list can be read, while none is known.
     #[serde(default)]
     pub members_trouble: Option<String>,
-    /// Its members, by name.
+    /// The members, by name.
     pub members: Vec<Member>,
-    /// Its services, by name.
+    /// The services, by name.
     pub services: Vec<Service>,
-    /// What happened, oldest first.
+    /// The events, oldest first.
     pub events: Vec<Event>,
 }
 
@@ -105,9 +105,9 @@ pub struct OtherCluster {
 /// One member.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Member {
-    /// Patroni's name for it.
+    /// Patroni's name of the member.
     pub name: String,
-    /// The host of its PostgreSQL, as Patroni or the configuration tells it.
+    /// The host of its PostgreSQL, from Patroni or the configuration.
     pub host: String,
     /// The port of its PostgreSQL.
     pub port: u16,
@@ -116,27 +116,27 @@ pub struct Member {
     pub same_as: Option<String>,
     /// `primary`, `replica`, `standby_leader` or `unknown`.
     pub role: String,
-    /// Its timeline, where known.
+    /// Its timeline, if it is known.
     pub timeline: Option<u32>,
     /// How far its replay is behind, in bytes of WAL.
     pub lag_bytes: Option<u64>,
     /// How far its replay is behind, in seconds.
     pub lag_seconds: Option<f64>,
-    /// How many of the sessions that it may have are taken, in percent, in steps of 10.
+    /// The used part of its session limit in percent, in steps of 10.
     #[serde(default)]
     pub load_percent: Option<u8>,
     /// How far its clock is ahead of that of pgsteer's machine, in seconds and in steps of 0.1.
     #[serde(default)]
     pub clock_offset_seconds: Option<f64>,
-    /// What is wrong with it, if something is.
+    /// Its trouble, if there is one.
     pub trouble: Option<Cause>,
-    /// Patroni, or the configuration, lists it.
+    /// Patroni or the configuration lists the member.
     #[serde(default = "yes")]
     pub listed: bool,
-    /// It takes writes although another member holds the leader lock, or takes writes as well.
+    /// The member accepts writes although another member holds the leader lock or accepts writes too.
     #[serde(default)]
     pub rogue: bool,
-    /// The poolers beside it that are watched, by port.
+    /// The watched poolers beside it, by port.
     #[serde(default)]
     pub poolers: Vec<Pooler>,
     /// Patroni's tags.
@@ -158,28 +158,28 @@ fn yes() -> bool {
 pub struct Pooler {
     /// Its port on the member's host.
     pub port: u16,
-    /// `primary` or `replica`: what is at the other end, where a query has told.
+    /// `primary` or `replica`: the role of its server, if a query has returned it.
     pub leads_to: Option<String>,
-    /// What keeps it from leading to its member, or from being known to.
+    /// Why the pooler does not lead to its member, or why that is unknown.
     pub trouble: Option<Cause>,
 }
 
-/// The gate of one member to one service, and what went through it.
+/// The gate of one member to one service, with its counters.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Gate {
     /// `open`, `probation`, `draining` or `shut`.
     pub gate: String,
-    /// Why it is not open, or what is not well although it is.
+    /// Why the gate is not open, or the note on an open gate.
     pub reason: Option<Cause>,
-    /// Since when it has been in this state.
+    /// The time of the last change of the state.
     pub since: Stamp,
     /// Sessions now.
     pub sessions: u64,
-    /// Sessions that ever began.
+    /// Sessions that have begun since the start.
     pub sessions_total: u64,
-    /// Sessions that were ended because the gate said so.
+    /// Sessions that the gate has ended.
     pub sessions_ended_total: u64,
-    /// Connections and logins that failed and were tried elsewhere.
+    /// Connections and logins that have failed and were tried at another member.
     pub failed_total: u64,
 }
 
@@ -188,51 +188,51 @@ pub struct Gate {
 pub struct Service {
     /// Its name.
     pub name: String,
-    /// The role it wants.
+    /// The role that it requires.
     pub role: String,
     /// Clients on hold now.
     pub held: u64,
-    /// Those of them that wait for a place because of a limit on sessions.
+    /// Clients on hold that wait because of a limit on sessions.
     #[serde(default)]
     pub queued: u64,
-    /// The most sessions of the service; null without a limit.
+    /// The maximum number of sessions of the service; null without a limit.
     #[serde(default)]
     pub sessions_max: Option<u64>,
-    /// The most sessions of the service at one member; null without a limit.
+    /// The maximum number of sessions of the service at one member; null without a limit.
     #[serde(default)]
     pub member_sessions_max: Option<u64>,
-    /// Clients that were ever on hold.
+    /// Clients that have been on hold since the start.
     pub held_total: u64,
-    /// The time that clients spent on hold, in seconds, over all of them.
+    /// The time on hold of all clients together, in seconds.
     pub held_seconds_total: f64,
-    /// Clients that were told that nobody is there for them.
+    /// Clients that were refused because no member was available.
     pub refused_total: u64,
     /// The members whose gate is open.
     pub open: Vec<String>,
 }
 
-/// Something that happened.
+/// An event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Event {
-    /// When.
+    /// The time.
     pub at: Stamp,
-    /// What, in one word that does not change.
+    /// The code of the kind, which does not change.
     pub kind: String,
-    /// What, in a sentence, the reason included.
+    /// A sentence, the reason included.
     pub text: String,
-    /// The member it is about.
+    /// The member.
     pub member: Option<String>,
-    /// The service it is about; none where it is about a gate of the agent.
+    /// The service; none for a gate of the agent.
     pub service: Option<String>,
-    /// Why.
+    /// The reason.
     pub reason: Option<Cause>,
 }
 
-/// Why something is as it is.
+/// A reason.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Cause {
-    /// A word that does not change, for alerts.
+    /// The code, which does not change, for alerts.
     pub code: String,
-    /// A sentence for people.
+    /// A sentence for readers.
     pub text: String,
 }

@@ -1,8 +1,8 @@
-//! Human words: sizes and ages at a glance, and texts of others made safe to print.
+//! Sizes and ages in short form, and texts of servers made safe to print.
 
 use std::time::Duration;
 
-/// Sizes in PostgreSQL's units, as the configuration writes them too.
+/// PostgreSQL's units of size, as in the configuration.
 const SIZES: [(&str, u64); 4] =
     [("TB", 1 << 40), ("GB", 1 << 30), ("MB", 1 << 20), ("kB", 1 << 10)];
 
@@ -11,7 +11,7 @@ pub fn size(bytes: u64) -> String {
     let Some((unit, factor)) = SIZES.into_iter().find(|(_, factor)| bytes >= *factor) else {
         return format!("{bytes}B");
     };
-    // Cut off, not rounded: 1023.9kB is not yet 1024kB.
+    // Truncated: 1023.9kB is shown as 1023kB.
     let (whole, rest) = (bytes / factor, bytes % factor);
     match whole {
         0..10 if rest * 10 / factor > 0 => format!("{whole}.{}{unit}", rest * 10 / factor),
@@ -31,8 +31,8 @@ pub fn age(age: Duration) -> String {
     }
 }
 
-/// `text` on one line and without anything that could steer a terminal or turn the order of
-/// the letters around. Names and messages come from servers that we do not own.
+/// `text` on one line, without characters that control a terminal or change the order of the letters.
+/// Names and messages come from servers.
 pub fn printable(text: &str) -> String {
     text.chars()
         .flat_map(|letter| {
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_steer_a_terminal_is_printed_as_its_code() {
+    fn control_characters_are_printed_as_their_codes() {
         assert_eq!(printable("a\u{1b}[31m\nb"), "a\\u{1b}[31m\\nb");
         assert_eq!(printable("n\u{202e}x\u{9b}"), "n\\u{202e}x\\u{9b}");
         assert_eq!(printable("zürich \"1\""), "zürich \"1\"");

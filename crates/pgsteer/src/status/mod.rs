@@ -1,4 +1,4 @@
-//! `pgsteer status`: asks a running pgsteer for its status document and shows it to people.
+//! `pgsteer status`: requests the status document of a running pgsteer and prints it.
 
 pub mod document;
 mod human;
@@ -22,35 +22,35 @@ use self::table::Ink;
 use crate::ask::Target;
 use crate::diagnostic::{in_lines, report};
 
-/// How often `--watch` draws anew.
+/// How often `--watch` prints the document.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 
 const PATH: &str = "/api/v1/status";
 
 const NO_DOCUMENT: &str =
-    "the answer is no status document, so it is no pgsteer or another version";
+    "the answer is not a status document: it is not from pgsteer, or from another version";
 
-/// The time for the whole exchange.
+/// The time limit of one request.
 const ASK_LIMIT: Duration = Duration::from_secs(5);
 
-/// What a running pgsteer told.
+/// The answer of a running pgsteer.
 #[derive(Debug)]
-struct Asked {
-    /// The document as it came, with hidden characters escaped.
+struct Received {
+    /// The text of the document, with hidden characters escaped.
     text: String,
-    /// The same, read.
+    /// The document.
     document: Document,
 }
 
-/// What the exit code tells.
+/// The meaning of the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
-    /// Every service has an open gate, and no member takes writes that it must not take.
+    /// Every service has an open gate, and no member accepts writes that it must not accept.
     AllWell,
-    /// Some service has no open gate, so its clients wait; or there is a rogue primary.
+    /// A service has no open gate, so its clients wait; or there is a rogue primary.
     Trouble,
-    /// Nobody could be asked.
-    NotAsked,
+    /// There is no answer.
+    NoAnswer,
 }
 
 impl From<Outcome> for ExitCode {
@@ -58,19 +58,19 @@ impl From<Outcome> for ExitCode {
         ExitCode::from(match outcome {
             Outcome::AllWell => 0,
             Outcome::Trouble => 1,
-            Outcome::NotAsked => 2,
+            Outcome::NoAnswer => 2,
         })
     }
 }
 
-/// Asks the pgsteer whose pages are at `http_url` and prints what it tells: as tables, with
-/// `json` as the document itself, with `watch` anew every second until Ctrl-C.
+/// Requests the document at `http_url` and prints it: as tables, with `json` as JSON, with `watch` every
+/// second until Ctrl-C.
 pub fn run(http_url: &str, json: bool, watch: bool) -> ExitCode {
     match ask_and_print(http_url, json, watch) {
         Ok(outcome) => outcome.into(),
         Err(error) => {
             report(&error, "shown");
-            Outcome::NotAsked.into()
+            Outcome::NoAnswer.into()
         }
     }
 }
@@ -80,7 +80,7 @@ fn ask_and_print(http_url: &str, json: bool, watch: bool) -> Result<Outcome> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .context("starting the runtime")?;
+        .context("cannot start the runtime")?;
     let outcome = runtime.block_on(async {
         match watch {
             true => watch_until_interrupted(&target, json).await,
@@ -92,20 +92,23 @@ fn ask_and_print(http_url: &str, json: bool, watch: bool) -> Result<Outcome> {
     outcome
 }
 
-async fn ask(target: &Target) -> Result<Asked> {
+async fn ask(target: &Target) -> Result<Received> {
     let answered = target.get(PATH, ASK_LIMIT).await?;
     read(answered.status, &answered.body).map_err(|error| target.not_asked(&error).into())
 }
 
-fn read(status: StatusCode, body: &[u8]) -> Result<Asked> {
+fn read(status: StatusCode, body: &[u8]) -> Result<Received> {
     if status != StatusCode::OK {
-        bail!("the answer to {PATH} is {status}, so it is no pgsteer or a very old one");
+        bail!(
+            "the answer to {PATH} is {status}: it is not from pgsteer, or from a very old version"
+        );
     }
-    let text = std::str::from_utf8(body).context("the answer is no text, so it is no pgsteer")?;
+    let text =
+        std::str::from_utf8(body).context("the answer is not text, so it is not from pgsteer")?;
     let value: Value = serde_json::from_str(text).context(NO_DOCUMENT)?;
-    // What answers there may be anything, and its texts are shown on a terminal.
+    // The answer may come from any program, and its texts are printed on a terminal.
     let document = serde_json::from_value(cleaned(value)).context(NO_DOCUMENT)?;
-    Ok(Asked { text: json_escaped(text).into_owned(), document })
+    Ok(Received { text: json_escaped(text).into_owned(), document })
 }
 
 /// `value` with all its texts cleaned, the keys included.
@@ -120,26 +123,26 @@ fn cleaned(value: Value) -> Value {
 }
 
 async fn show_once(target: &Target, json: bool) -> Result<Outcome> {
-    let asked = ask(target).await?;
-    print(&shown(&asked, json, ink()))?;
-    Ok(outcome(&asked.document))
+    let received = ask(target).await?;
+    print(&shown(&received, json, ink()))?;
+    Ok(outcome(&received.document))
 }
 
 async fn watch_until_interrupted(target: &Target, json: bool) -> Result<Outcome> {
     let mut ticks = interval(WATCH_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut last = Outcome::NotAsked;
+    let mut last = Outcome::NoAnswer;
     let redrawing = async {
         loop {
             ticks.tick().await;
-            // A pgsteer that is being started again comes back, so the watch goes on.
+            // The watch goes on: a pgsteer that is restarted answers again.
             let page = match ask(target).await {
-                Ok(asked) => {
-                    last = outcome(&asked.document);
-                    shown(&asked, json, ink())
+                Ok(received) => {
+                    last = outcome(&received.document);
+                    shown(&received, json, ink())
                 }
                 Err(error) => {
-                    last = Outcome::NotAsked;
+                    last = Outcome::NoAnswer;
                     format!("{}\n", in_lines(&error))
                 }
             };
@@ -150,24 +153,23 @@ async fn watch_until_interrupted(target: &Target, json: bool) -> Result<Outcome>
     };
     tokio::select! {
         () = redrawing => {}
-        interrupted = tokio::signal::ctrl_c() => interrupted.context("waiting for Ctrl-C")?,
+        interrupted = tokio::signal::ctrl_c() => interrupted.context("cannot wait for Ctrl-C")?,
     }
     Ok(last)
 }
 
-fn shown(asked: &Asked, json: bool, ink: Ink) -> String {
+fn shown(received: &Received, json: bool, ink: Ink) -> String {
     match json {
-        true => format!("{}\n", asked.text.trim_end()),
-        false => draw(&asked.document, ink),
+        true => format!("{}\n", received.text.trim_end()),
+        false => draw(&received.document, ink),
     }
 }
 
-/// The page in the place of the last one; on something that is no terminal, or as JSON, below
-/// it.
+/// The page with what places it over the last one. In a file, a pipe or as JSON it follows the last one.
 fn redrawn(page: &str, json: bool) -> String {
     match (io::stdout().is_terminal(), json) {
-        // Home, the page with what is left of each old line erased, and the rest below it.
-        // Erasing first would make the picture flicker.
+        // Moves the cursor home, erases the rest of each line, and then the lines below the page. To erase
+        // the screen first would make it flicker.
         (true, false) => format!("\x1b[H{}\x1b[J", page.replace('\n', "\x1b[K\n")),
         (_, true) => page.to_owned(),
         (false, false) => format!("{page}\n"),
@@ -184,7 +186,7 @@ fn outcome(document: &Document) -> Outcome {
     }
 }
 
-/// Colour is for eyes at a terminal that did not decline it (no-color.org).
+/// Colours on a terminal, unless NO_COLOR is set (no-color.org).
 fn ink() -> Ink {
     let is_declined = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     match io::stdout().is_terminal() && !is_declined {
@@ -196,7 +198,7 @@ fn ink() -> Ink {
 fn print(page: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(page.as_bytes()).and_then(|()| out.flush()) {
-        // `pgsteer status | head` has seen enough.
+        // The reader has closed the pipe, as in `pgsteer status | head`.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written,
     }
@@ -214,45 +216,45 @@ mod tests {
     use crate::http::{self, Pages, sample};
 
     #[test]
-    fn the_exit_code_tells_whether_every_service_has_an_open_gate() {
+    fn the_exit_code_is_0_if_every_service_has_an_open_gate() {
         assert_eq!(outcome(&sample::document_of(&sample::snapshot())), Outcome::Trouble);
         assert_eq!(outcome(&sample::document_of(&sample::calm())), Outcome::AllWell);
     }
 
     #[test]
-    fn the_exit_code_tells_of_a_rogue_primary_although_every_service_has_an_open_gate() {
+    fn the_exit_code_is_1_if_there_is_a_rogue_primary() {
         let mut snapshot = sample::calm();
         snapshot.members.values_mut().next().unwrap().rogue = true;
         assert_eq!(outcome(&sample::document_of(&snapshot)), Outcome::Trouble);
     }
 
     #[test]
-    fn an_answer_that_is_no_document_is_named_as_such() {
+    fn an_answer_that_is_not_a_document_is_an_error() {
         let why = |status, body| format!("{:#}", read(status, body).unwrap_err());
         assert!(why(StatusCode::NOT_FOUND, b"").contains("404"));
-        assert!(why(StatusCode::OK, b"<html>").contains("no status document"));
-        assert!(why(StatusCode::OK, b"\xff").contains("no text"));
+        assert!(why(StatusCode::OK, b"<html>").contains("not a status document"));
+        assert!(why(StatusCode::OK, b"\xff").contains("not text"));
     }
 
     #[test]
-    fn what_an_impostor_sends_cannot_drive_the_terminal() {
+    fn control_characters_in_an_answer_do_not_reach_the_terminal() {
         let mut document = sample::document_of(&sample::snapshot());
         let forged = "\u{1b}[2Jall is well\n\u{202e}";
         document.version = forged.to_owned();
         document.clusters[0].members[0].name = forged.to_owned();
         document.clusters[0].events[0].text = forged.repeat(100_000);
-        let asked = read(StatusCode::OK, &serde_json::to_vec(&document).unwrap()).unwrap();
+        let received = read(StatusCode::OK, &serde_json::to_vec(&document).unwrap()).unwrap();
         let is_forged = |c: char| c != '\n' && pgsteer_core::text::is_hidden(c);
         for json in [true, false] {
-            let page = shown(&asked, json, Ink::Plain);
+            let page = shown(&received, json, Ink::Plain);
             assert!(!page.contains(is_forged), "json {json}: {page:?}");
         }
-        assert_eq!(serde_json::from_str::<Document>(&asked.text).unwrap(), document);
-        assert_eq!(asked.document.version, "\\u{1b}[2Jall is well\\n\\u{202e}");
+        assert_eq!(serde_json::from_str::<Document>(&received.text).unwrap(), document);
+        assert_eq!(received.document.version, "\\u{1b}[2Jall is well\\n\\u{202e}");
     }
 
     #[tokio::test]
-    async fn a_running_pgsteer_tells_what_its_pages_serve() {
+    async fn the_document_of_a_running_pgsteer_is_read() {
         let listener = http::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let target = Target::parse(&listener.local_addr().unwrap().to_string()).unwrap();
         let (_keep, snapshot) = watch::channel(Arc::new(sample::snapshot()));
@@ -265,7 +267,7 @@ mod tests {
         };
         tokio::spawn(http::serve(listener, pages));
         let asked = ask(&target).await.unwrap();
-        assert_eq!(asked.document.generation, 42);
-        assert_eq!(serde_json::from_str::<Document>(&asked.text).unwrap(), asked.document);
+        assert_eq!(received.document.generation, 42);
+        assert_eq!(serde_json::from_str::<Document>(&received.text).unwrap(), received.document);
     }
 }

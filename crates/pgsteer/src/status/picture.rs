@@ -1,4 +1,4 @@
-//! The picture: the status document as tables for people.
+//! The status document as tables.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use super::document::{Cause, Cluster, Document, Gate, Member, Service};
 use super::human::{age, printable, size};
 use super::table::{Cell, Ink, Paint, Table, paint};
 
-/// How many events are shown. The document has more.
+/// How many events are shown. The document contains more.
 const EVENTS_SHOWN: usize = 10;
 
-/// From which offset on a clock is worth a remark. A second falsifies a lag limit noticeably.
+/// The clock offset from which on it is shown: a second distorts a lag limit noticeably.
 const CLOCK_SHOWN_FROM: Duration = Duration::from_secs(1);
 
 /// `document` as tables.
@@ -37,7 +37,7 @@ pub fn draw(document: &Document, ink: Ink) -> String {
 
 fn headline(document: &Document, ink: Ink) -> String {
     let stopping = match document.stopping {
-        true => format!(", {}", paint("stopping: no new clients", Paint::Doubtful, ink)),
+        true => format!(", {}", paint("stopping: no new clients", Paint::Warning, ink)),
         false => String::new(),
     };
     format!(
@@ -57,11 +57,11 @@ fn cluster_line(cluster: &Cluster, ink: Ink) -> String {
     let members = u64::try_from(cluster.members.len()).unwrap_or(u64::MAX);
     let members = plural(members, "member");
     let mode = match cluster.paused {
-        true => format!(", {}", paint("in maintenance mode", Paint::Doubtful, ink)),
+        true => format!(", {}", paint("in maintenance mode", Paint::Warning, ink)),
         false => String::new(),
     };
     let etcd = match cluster.etcd.as_deref() {
-        Some("lost") => format!(", {}", paint("etcd is not watched", Paint::Doubtful, ink)),
+        Some("lost") => format!(", {}", paint("etcd is not watched", Paint::Warning, ink)),
         _ => String::new(),
     };
     let mut line = format!("cluster {}{scope}, {members}{mode}{etcd}\n", printable(&cluster.name));
@@ -86,7 +86,7 @@ fn cluster_line(cluster: &Cluster, ink: Ink) -> String {
             of.map(|(part, value)| format!("{part} {}", printable(value))).collect();
         let (url, of) = (printable(&other.url), of.join(", "));
         let what = format!("{url} belongs to another cluster and is ignored: {of}");
-        line.push_str(&format!("{}\n", paint(&what, Paint::Doubtful, ink)));
+        line.push_str(&format!("{}\n", paint(&what, Paint::Warning, ink)));
     }
     line
 }
@@ -96,7 +96,7 @@ fn members(cluster: &Cluster) -> Table {
     for member in &cluster.members {
         table.row([
             Cell::from(&member.name),
-            place(member).into(),
+            endpoint(member).into(),
             Cell::from(&member.role),
             member.timeline.map_or("-".to_owned(), |timeline| timeline.to_string()).into(),
             lag(member).into(),
@@ -106,7 +106,7 @@ fn members(cluster: &Cluster) -> Table {
     table
 }
 
-fn place(member: &Member) -> String {
+fn endpoint(member: &Member) -> String {
     match member.host.contains(':') {
         true => format!("[{}]:{}", member.host, member.port),
         false => format!("{}:{}", member.host, member.port),
@@ -115,7 +115,7 @@ fn place(member: &Member) -> String {
 
 fn lag(member: &Member) -> String {
     let bytes = member.lag_bytes.map(size);
-    // A document from elsewhere may say anything, and no negative time is a Duration.
+    // The number may be negative in a document from another program.
     let time = member.lag_seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     let known: Vec<String> = bytes.into_iter().chain(time.map(age)).collect();
     match (known.is_empty(), member.role.as_str()) {
@@ -127,20 +127,21 @@ fn lag(member: &Member) -> String {
 
 fn trouble(member: &Member) -> Cell {
     let clock = member.clock_offset_seconds.and_then(clock);
-    // The reason `no_address` has the failed lookup in its text already.
-    let is_said = |why: &String| member.trouble.as_ref().is_some_and(|own| own.text.contains(why));
-    let address = member.address_trouble.iter().filter(|why| !is_said(why)).cloned();
-    let doubts: Vec<String> = address.chain(clock).collect();
+    // The text of the reason `no_address` contains the failed lookup already.
+    let is_contained =
+        |why: &String| member.trouble.as_ref().is_some_and(|own| own.text.contains(why));
+    let address = member.address_trouble.iter().filter(|why| !is_contained(why)).cloned();
+    let notes: Vec<String> = address.chain(clock).collect();
     match &member.trouble {
-        None => Cell::painted(&doubts.join("; "), Paint::Doubtful),
+        None => Cell::painted(&notes.join("; "), Paint::Warning),
         Some(own) => {
-            let all: Vec<String> = std::iter::once(own.text.clone()).chain(doubts).collect();
+            let all: Vec<String> = std::iter::once(own.text.clone()).chain(notes).collect();
             Cell::painted(&all.join("; "), Paint::Bad)
         }
     }
 }
 
-/// What is to be said of a clock that is wrong by a second or more.
+/// The note on a clock that is wrong by a second or more.
 fn clock(offset_seconds: f64) -> Option<String> {
     let offset = Duration::try_from_secs_f64(offset_seconds.abs()).ok()?;
     let direction = if offset_seconds > 0.0 { "ahead of" } else { "behind" };
@@ -148,7 +149,7 @@ fn clock(offset_seconds: f64) -> Option<String> {
         .then(|| format!("its clock is {} {direction} pgsteer's", age(offset)))
 }
 
-/// The poolers beside the members; none if none is used.
+/// The poolers beside the members; none without poolers.
 fn poolers(cluster: &Cluster) -> Option<Table> {
     let mut table = Table::new(["POOLER OF", "PORT", "LEADS TO", "TROUBLE"]);
     let of_each = cluster.members.iter();
@@ -186,10 +187,10 @@ fn gates(document: &Document, cluster: &Cluster) -> Table {
 fn gate_paint(gate: &Gate) -> Paint {
     match (gate.gate.as_str(), &gate.reason) {
         ("open", None) => Paint::Good,
-        // A replica does not serve writes: that is how it should be.
+        // The gate of a replica to the write service is shut in a healthy cluster.
         (_, Some(cause)) if cause.code == "wrong_role" => Paint::None,
         ("shut", _) => Paint::Bad,
-        _ => Paint::Doubtful,
+        _ => Paint::Warning,
     }
 }
 
@@ -198,11 +199,11 @@ fn reason(cause: Option<&Cause>) -> &str {
 }
 
 fn services(cluster: &Cluster) -> Table {
-    let mut table = Table::new(["SERVICE", "WANTS", "ON HOLD", "QUEUED", "REFUSED", "OPEN TO"]);
+    let mut table = Table::new(["SERVICE", "ROLE", "ON HOLD", "QUEUED", "REFUSED", "OPEN TO"]);
     for service in &cluster.services {
         let held = match service.held {
             0 => Paint::None,
-            _ => Paint::Doubtful,
+            _ => Paint::Warning,
         };
         table.row([
             Cell::from(&service.name),
@@ -218,7 +219,7 @@ fn services(cluster: &Cluster) -> Table {
 
 fn open_to(service: &Service) -> Cell {
     match service.open.is_empty() {
-        true => Cell::painted("nobody", Paint::Bad),
+        true => Cell::painted("no member", Paint::Bad),
         false => service.open.join(", ").into(),
     }
 }
@@ -247,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pgsteer_that_is_stopping_says_so_in_its_first_line() {
+    fn the_first_line_shows_that_pgsteer_is_stopping() {
         let mut document = sample::document_of(&sample::calm());
         let first = |document: &Document| {
             draw(document, Ink::Plain).lines().next().map(str::to_owned).unwrap()
@@ -258,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nobody_lists_the_members_it_says_why() {
+    fn the_reason_is_shown_if_no_member_list_can_be_read() {
         let mut snapshot = sample::calm();
         snapshot.members.clear();
         let url = std::sync::Arc::<str>::from("http://10.0.0.11:8008");

@@ -1,4 +1,4 @@
-//! Stamps: times of day as the pages write them, and how they are made from moments.
+//! Times of day in the pages, and their conversion from moments.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -25,13 +25,13 @@ pub struct Now {
 }
 
 impl Stamp {
-    /// The stamp of `wall`. What RFC 3339 cannot write goes to its nearest end, because a
-    /// machine whose clock is not set yet must still have its pages.
+    /// The stamp of `wall`. A time that RFC 3339 cannot express becomes the nearest one that it can: a
+    /// machine whose clock is not set yet needs its pages too.
     pub fn new(wall: SystemTime) -> Stamp {
         Stamp(wall.clamp(UNIX_EPOCH, UNIX_EPOCH + LAST))
     }
 
-    /// How long after `earlier` it lies; zero if it lies before it.
+    /// The time since `earlier`; zero if this is before it.
     pub fn since(self, earlier: Stamp) -> Duration {
         self.0.duration_since(earlier.0).unwrap_or_default()
     }
@@ -43,9 +43,8 @@ impl Now {
         Now { at: clock.now(), wall: SystemTime::now() }
     }
 
-    /// The time of day of `moment`. It is counted back from the present and not forward from the
-    /// start, because the time of day may have been set since; and all stamps of one page keep
-    /// their distances.
+    /// The time of day of `moment`. It is counted back from the present, because the clock may have been set
+    /// since the start. All stamps of one page keep their distances.
     pub fn stamp(&self, moment: Moment) -> Stamp {
         let wall = self
             .wall
@@ -80,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_moment_before_now_is_that_much_earlier_on_the_wall() {
+    fn a_moment_before_now_is_that_much_earlier_in_the_day() {
         let now = Now {
             at: Moment::from_millis(10_000),
             wall: UNIX_EPOCH + Duration::from_secs(1_783_166_400),

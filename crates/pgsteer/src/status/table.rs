@@ -1,29 +1,29 @@
-//! Tables: columns as wide as their widest cell, with colour where there are eyes for it.
+//! Tables: columns as wide as their widest cell, with or without colours.
 
 use super::human::printable;
 
-/// Two blanks, so that a column with blanks in its cells is still told from the next.
+/// Two blanks: cells may contain single blanks.
 const GAP: &str = "  ";
 
-/// Whether colours are used.
+/// Whether a table has colours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ink {
-    /// None: for files, pipes and browsers.
+    /// No colours, for files, pipes and browsers.
     Plain,
-    /// For a terminal.
+    /// Colours, for a terminal.
     Colour,
 }
 
-/// How a cell looks at a terminal.
+/// The colour of a cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Paint {
-    /// As it is.
+    /// No colour.
     None,
-    /// Nothing to do here.
+    /// A good state.
     Good,
-    /// Look twice.
-    Doubtful,
-    /// This is what hurts.
+    /// A state to check.
+    Warning,
+    /// A bad state.
     Bad,
     /// A heading.
     Head,
@@ -84,26 +84,26 @@ impl Table {
 
 fn line(row: &[Cell], widths: &[usize], ink: Ink) -> String {
     let mut line = String::new();
-    let mut owed = 0;
+    let mut padding = 0;
     for (cell, width) in row.iter().zip(widths) {
-        // The padding comes with the next cell that has text, so no line ends in blanks.
+        // The padding is written before the next cell with text, so no line ends in blanks.
         if !cell.text.is_empty() {
-            line.extend(std::iter::repeat_n(' ', owed));
+            line.extend(std::iter::repeat_n(' ', padding));
             line.push_str(&paint(&cell.text, cell.paint, ink));
-            owed = 0;
+            padding = 0;
         }
-        owed += width - cell.width() + GAP.len();
+        padding += width - cell.width() + GAP.len();
     }
     line.push('\n');
     line
 }
 
-/// `text` as it looks at a terminal. The text itself must be safe to print.
+/// `text` in its colour. The text must be safe to print.
 pub fn paint(text: &str, paint: Paint, ink: Ink) -> String {
     let code = match (ink, paint) {
         (Ink::Plain, _) | (_, Paint::None) => return text.to_owned(),
         (Ink::Colour, Paint::Good) => "32",
-        (Ink::Colour, Paint::Doubtful) => "33",
+        (Ink::Colour, Paint::Warning) => "33",
         (Ink::Colour, Paint::Bad) => "31",
         (Ink::Colour, Paint::Head) => "1",
     };

@@ -1,7 +1,7 @@
 //! The public key of a certificate of any version, as DER.
 //!
-//! webpki reads version 3 only, and `openssl x509 -req` makes version 1 unless it is given extensions.
-//! Nothing is verified here.
+//! webpki reads version 3 only, and `openssl x509 -req` without extensions creates version 1. This module
+//! verifies nothing.
 
 use rustls::pki_types::SubjectPublicKeyInfoDer;
 
@@ -10,7 +10,7 @@ const INTEGER: u8 = 0x02;
 /// `[0] EXPLICIT`, the version; absent from version 1.
 const VERSION: u8 = 0xa0;
 
-/// The SubjectPublicKeyInfo of the certificate (RFC 5280, section 4.1); none if it is no certificate.
+/// The SubjectPublicKeyInfo of the certificate (RFC 5280, section 4.1); none if the bytes are not a certificate.
 pub fn public_key(certificate: &[u8]) -> Option<SubjectPublicKeyInfoDer<'_>> {
     let (certificate, _) = element(certificate, SEQUENCE)?;
     let (mut rest, _) = element(certificate.content, SEQUENCE).map(|(tbs, _)| (tbs.content, ()))?;
@@ -30,7 +30,7 @@ struct Element<'a> {
     content: &'a [u8],
 }
 
-/// The first element of `bytes` if it has this tag, and what is behind it.
+/// The first element of `bytes` and the bytes behind it, if the element has this tag.
 fn element(bytes: &[u8], tag: u8) -> Option<(Element<'_>, &[u8])> {
     let (&first, rest) = bytes.split_first()?;
     if first != tag {
@@ -61,7 +61,7 @@ mod tests {
     const V1: &[u8] = include_bytes!("../../tests/certificates/v1.crt");
 
     #[test]
-    fn certificates_of_one_key_have_one_public_key_whatever_their_version() {
+    fn certificates_of_one_key_have_one_public_key_in_every_version() {
         let [good, v1] = [GOOD, V1].map(|pem| CertificateDer::from_pem_slice(pem).unwrap());
         let key = public_key(&good).unwrap();
         assert_eq!(Some(&key), public_key(&v1).as_ref());
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_off_or_garbled_is_no_certificate() {
+    fn truncated_or_invalid_bytes_are_not_a_certificate() {
         let good = CertificateDer::from_pem_slice(GOOD).unwrap();
         for end in 0..good.len() {
             assert_eq!(public_key(&good[..end]), None, "{end}");

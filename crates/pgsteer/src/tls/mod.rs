@@ -1,4 +1,4 @@
-//! TLS towards servers: which certificates are accepted, and which one is shown.
+//! TLS to servers: which certificates are accepted, and which client certificate is sent.
 
 mod der;
 mod sentence;
@@ -23,32 +23,32 @@ use self::verifier::Verifier;
 /// Which certificates of servers are accepted.
 #[derive(Clone, Copy, Debug)]
 pub struct Trust<'a> {
-    /// How far they are verified.
+    /// What is verified.
     pub verify: Verify,
-    /// The PEM file of the authorities, or of the servers' own certificates; without one the trust
+    /// The PEM file of the authorities, or of the certificates of the servers. The default is the trust
     /// store of the system.
     pub ca_file: Option<&'a Path>,
 }
 
 #[cfg(test)]
 impl Trust<'_> {
-    /// Any certificate: the connection is encrypted, and may lead to anybody.
+    /// Any certificate: the connection is encrypted, but the server is not verified.
     pub const ANY: Trust<'static> = Trust { verify: Verify::None, ca_file: None };
 }
 
-/// The certificate and the key that are shown to a server.
+/// The client certificate and its key.
 #[derive(Clone, Copy, Debug)]
 pub struct Identity<'a> {
-    /// PEM file with the certificate and those between it and its authority.
+    /// The PEM file with the certificate and the intermediate certificates.
     pub cert_file: &'a Path,
-    /// PEM file with its key.
+    /// The PEM file with the key.
     pub key_file: &'a Path,
 }
 
-/// Reads the files and makes a client's configuration of them.
+/// The TLS configuration of a client with these files.
 ///
 /// # Errors
-/// A file that cannot be read or holds something else than it should; the message names it.
+/// A file cannot be read or has the wrong content; the message names it.
 pub fn client_config(
     trust: Trust<'_>,
     identity: Option<Identity<'_>>,
@@ -68,7 +68,7 @@ pub fn client_config(
     };
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .context("TLS cannot be set up")?
+        .context("cannot configure TLS")?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier));
     Ok(Arc::new(match own_key {
@@ -77,13 +77,14 @@ pub fn client_config(
     }))
 }
 
-/// The name that a server's certificate has to bear: a host name or an address.
+/// The name that the certificate of a server has to contain: a host name or an address.
 ///
 /// # Errors
 /// `host` is neither.
 pub fn server_name(host: &str) -> anyhow::Result<ServerName<'static>> {
-    ServerName::try_from(host.to_owned())
-        .map_err(|_| anyhow!("`{host}` is no name that a certificate could bear"))
+    ServerName::try_from(host.to_owned()).map_err(|_| {
+        anyhow!("`{host}` is neither a host name nor an address, so no certificate can contain it")
+    })
 }
 
 fn system_roots() -> anyhow::Result<RootCertStore> {
@@ -94,7 +95,7 @@ fn system_roots() -> anyhow::Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(found.certs);
     if roots.is_empty() {
-        bail!("the system's trust store has no certificates; name a file with `ca_file`");
+        bail!("the system's trust store has no certificates: set `ca_file`");
     }
     Ok(roots)
 }
@@ -111,8 +112,8 @@ fn roots(certs: &[CertificateDer<'static>], file: &Path) -> anyhow::Result<RootC
 
 type Chain = Vec<CertificateDer<'static>>;
 
-/// The certificate and key of `identity`. Whether a server accepts them is the server's decision: it
-/// may accept an X.509 version 1 certificate, which rustls itself would not parse.
+/// The certificate and key of `identity`. The server decides whether it accepts them: it may accept an X.509
+/// version 1 certificate, which rustls cannot parse.
 fn read_identity(
     identity: Identity<'_>,
     provider: &rustls::crypto::CryptoProvider,

@@ -1,14 +1,14 @@
-//! Errors of TLS as sentences that say what to do.
+//! TLS errors as sentences with a remedy.
 
 use std::time::{Duration, UNIX_EPOCH};
 
 use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError, Error};
 
-/// Names of a certificate that are shown.
+/// The maximum number of names of a certificate in an error.
 const NAMES_SHOWN_MAX: usize = 5;
 
-/// What is wrong, and what would be right. The peer is named by the caller.
+/// The cause of `error` and a remedy. The caller names the peer.
 pub fn sentence(error: &Error) -> String {
     match error {
         Error::InvalidCertificate(error) => of_certificate(error),
@@ -65,7 +65,7 @@ fn of_certificate(error: &CertificateError) -> String {
 const NAME_REMEDY: &str = "connect by a name in it, issue it with that name as subjectAltName, or \
                            verify the authority alone (verify = \"ca\"; sslmode = \"verify-ca\" in [check])";
 
-/// webpki's errors that rustls passes on under their names.
+/// Errors of webpki, which rustls returns as text.
 fn of_other(text: &str) -> String {
     if text.contains("UnsupportedCertVersion") {
         "its certificate is X.509 version 1, which cannot be verified: issue it as version 3, as openssl \

@@ -1,4 +1,4 @@
-//! Handshakes with certificates as tutorials make them (`tests/certificates`).
+//! Handshakes with certificates like those of tutorials (`tests/certificates`).
 
 use std::io;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ fn file(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/certificates").join(name)
 }
 
-/// A server that shows `cert`, of any version, and may require a client certificate.
+/// A server with the certificate `cert` of any version. It may require a client certificate.
 fn server_config(cert: &str, requires_client: bool) -> Arc<ServerConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let chain = read_certs(&file(cert)).unwrap();
@@ -38,7 +38,7 @@ fn server_config(cert: &str, requires_client: bool) -> Arc<ServerConfig> {
     Arc::new(builder.with_cert_resolver(Arc::new(resolver)))
 }
 
-/// What comes of a handshake and the first byte behind it; an error as the sentence for it.
+/// The result of a handshake and of the first byte behind it, with the error as its sentence.
 async fn handshake(server: Arc<ServerConfig>, client: Arc<ClientConfig>) -> Result<(), String> {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -70,14 +70,14 @@ async fn verified(cert: &str, ca_file: &str, verify: Verify) -> Result<(), Strin
 }
 
 #[tokio::test]
-async fn certificates_are_accepted_as_far_as_they_are_verified() {
+async fn certificates_are_accepted_according_to_the_verification_mode() {
     for (cert, ca_file, verify) in [
         ("good.crt", "ca.crt", Verify::Full),
         ("own-san.crt", "own-san.crt", Verify::Full),
         ("own.crt", "own.crt", Verify::Ca),
         ("elsewhere.crt", "ca.crt", Verify::Ca),
         ("nameless.crt", "ca.crt", Verify::Ca),
-        // Not its authority's, but this very certificate.
+        // The certificate itself is in the file, and not its authority.
         ("good.crt", "good.crt", Verify::Full),
         ("v1.crt", "", Verify::None),
         ("expired.crt", "", Verify::None),
@@ -92,7 +92,7 @@ async fn certificates_are_accepted_as_far_as_they_are_verified() {
 }
 
 #[tokio::test]
-async fn an_error_says_what_is_wrong_and_what_to_do() {
+async fn an_error_names_the_cause_and_a_remedy() {
     for (cert, ca_file, verify, words) in [
         (
             "own.crt",
@@ -122,7 +122,7 @@ async fn an_error_says_what_is_wrong_and_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_client_certificate_is_shown_whatever_its_version_and_a_missing_one_is_named() {
+async fn a_client_certificate_of_any_version_is_sent_and_a_missing_one_is_an_error() {
     let ca_file = file("ca.crt");
     let trust = Trust { verify: Verify::Full, ca_file: Some(&ca_file) };
     let key_file = file("leaf.key");
@@ -135,7 +135,7 @@ async fn a_client_certificate_is_shown_whatever_its_version_and_a_missing_one_is
     assert_eq!(handshake(server(), with("good.crt")).await, Ok(()));
     let none = handshake(server(), client_config(trust, None).unwrap()).await.unwrap_err();
     assert!(none.contains("requires a client certificate: set cert_file"), "{none}");
-    // This server refuses it, as rustls does; OpenSSL accepts it.
+    // rustls refuses it, and so does this server; OpenSSL accepts it.
     let old = handshake(server(), with("v1.crt")).await.unwrap_err();
     assert!(old.contains("the server refuses the client certificate"), "{old}");
 }

@@ -1,10 +1,10 @@
-//! The verification of a server's certificate: whole, without its names, or none.
+//! The verification of a server's certificate: complete, without the name, or none.
 //!
-//! This is the only use of rustls' `danger` interface. Two things differ from rustls' own verifier.
-//! A certificate that stands in `ca_file` itself is accepted although it is that of an authority:
-//! `openssl req -x509` makes such, and libpq and curl accept them. And names, or all, can be left
-//! unverified if the operator says so. The handshake's signature is always verified, so the server
-//! has the key of the certificate that it shows.
+//! This is the only use of rustls' `danger` interface. There are two differences to the verifier of
+//! rustls. A certificate in `ca_file` itself is accepted although it is that of an authority: `openssl req
+//! -x509` creates such certificates, and libpq and curl accept them. And the operator can turn off the
+//! verification of the name, or of the whole certificate. The signature of the handshake is always
+//! verified, so the server has the key of its certificate.
 
 use std::sync::Arc;
 
@@ -21,18 +21,18 @@ use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, Sign
 
 use super::der;
 
-/// Verifies servers' certificates.
+/// Verifies the certificates of servers.
 #[derive(Debug)]
 pub struct Verifier {
     verify: Verify,
     roots: RootCertStore,
-    /// The certificates of `ca_file`, each of which may be a server's own.
+    /// The certificates of `ca_file`, each of which may be that of a server.
     own: Vec<CertificateDer<'static>>,
     provider: Arc<CryptoProvider>,
 }
 
 impl Verifier {
-    /// Certificates that lead to one of `roots`, or that are one of `own`.
+    /// Accepts certificates that one of `roots` has issued, and those in `own`.
     pub fn new(
         verify: Verify,
         roots: RootCertStore,
@@ -42,13 +42,13 @@ impl Verifier {
         Verifier { verify, roots, own, provider }
     }
 
-    /// Any certificate, as libpq does for `sslmode=require`.
+    /// Accepts any certificate, as libpq does with `sslmode=require`.
     pub fn of_nothing(provider: Arc<CryptoProvider>) -> Verifier {
         Verifier::new(Verify::None, RootCertStore::empty(), Vec::new(), provider)
     }
 
-    /// The certificate leads to a trusted one, or is one. webpki looks at its dates before it looks at
-    /// the rest, so that one in `ca_file` has to be valid now as well.
+    /// Verifies the issuer, or that the certificate is in `ca_file`. webpki checks the dates first, so a
+    /// certificate in `ca_file` has to be valid now as well.
     fn verify_origin(
         &self,
         server: &CertificateDer<'_>,
@@ -109,7 +109,7 @@ impl ServerCertVerifier for Verifier {
     ) -> Result<HandshakeSignatureValid, Error> {
         let algorithms = &self.provider.signature_verification_algorithms;
         match der::public_key(cert) {
-            // A certificate of version 1 can be left unverified, but not parsed.
+            // A certificate of version 1 cannot be parsed, so its key is read separately.
             Some(key) if self.verify == Verify::None => {
                 verify_tls13_signature_with_raw_key(message, &key, dss, algorithms)
             }

@@ -1,7 +1,7 @@
-//! The metrics: the Snapshot and the counters as Prometheus reads them.
+//! The metrics: the Snapshot and the counters in the format of Prometheus.
 //!
-//! Nothing is kept for them. Each scrape reads what the proxy and the core keep anyway. The
-//! table in docs/status.md lists them all.
+//! Each scrape reads the Snapshot and the counters of the proxy; no other state exists. The table in
+//! docs/status.md lists all metrics.
 
 mod page;
 
@@ -28,14 +28,14 @@ pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; chars
 
 const ROLES: [Role; 4] = [Role::Primary, Role::Replica, Role::StandbyLeader, Role::Unknown];
 
-/// What one scrape reads.
+/// The inputs of one scrape.
 #[derive(Debug)]
 pub struct Facts {
     /// The state of the cluster.
     pub snapshot: Arc<Snapshot>,
     /// The counters of the proxy.
     pub stats: Arc<Stats>,
-    /// How long pgsteer has been running.
+    /// The time since the start of pgsteer.
     pub uptime: Duration,
     /// The age of the engine's last beat.
     pub heartbeat_age: Duration,
@@ -71,17 +71,17 @@ impl Facts {
         let stats = &self.stats;
         page.gauge_alone(
             "pgsteer_uptime_seconds",
-            "How long pgsteer has been running.",
+            "The time since the start of pgsteer.",
             self.uptime.as_secs_f64(),
         )?;
         page.gauge_alone(
             "pgsteer_heartbeat_age_seconds",
-            "How long ago the engine last gave a sign of life. /healthz fails from 5 on.",
+            "The time since the engine's last turn. /healthz fails from 5 on.",
             self.heartbeat_age.as_secs_f64(),
         )?;
         page.counter_alone(
             "pgsteer_snapshots",
-            "Changes of the state that all outputs show.",
+            "Changes of the Snapshot.",
             self.snapshot.generation,
         )?;
         page.gauge_alone(
@@ -91,17 +91,17 @@ impl Facts {
         )?;
         page.counter_alone(
             "pgsteer_clients_turned_away",
-            "Client connections turned away because there were too many.",
+            "Client connections refused because a limit of connections was reached.",
             stats.turned_away.load(Relaxed),
         )?;
         page.counter_alone(
             "pgsteer_clients_silent_closed",
-            "Client connections without a first packet that were closed to make room for others.",
+            "Client connections without a first packet that were closed for new ones.",
             stats.silent_closed.load(Relaxed),
         )?;
         page.counter_alone(
             "pgsteer_cancels",
-            "Cancel requests taken.",
+            "Cancel requests received.",
             stats.cancels.load(Relaxed),
         )?;
         page.counter_alone(
@@ -111,7 +111,7 @@ impl Facts {
         )?;
         page.counter_alone(
             "pgsteer_garbage",
-            "Client connections whose first packet was no PostgreSQL.",
+            "Client connections whose first packet was not of the PostgreSQL protocol.",
             stats.garbage.load(Relaxed),
         )
     }
@@ -126,17 +126,17 @@ impl Facts {
         )?;
         page.gauge(
             "pgsteer_etcd_behind",
-            "1 if the last read of the keys found what the watch has not told.",
+            "1 if the last read of the keys found a change that the watch had not reported.",
             etcd().map(|etcd| (cluster(), u64::from(etcd.is_behind))),
         )?;
         page.counter(
             "pgsteer_etcd_events",
-            "Keys that were written, as the watch told.",
+            "Writes of keys that the watch has reported.",
             etcd().map(|etcd| (cluster(), etcd.events)),
         )?;
         page.gauge(
             "pgsteer_etcd_read_age_seconds",
-            "How long ago the keys were last read beside the watch, which happens every 5.",
+            "The time since the keys were last read beside the watch; they are read every 5.",
             etcd().filter_map(|etcd| {
                 let age = self.uptime.saturating_sub(etcd.read_at?.since_start());
                 Some((cluster(), age.as_secs_f64()))
@@ -163,7 +163,7 @@ impl Facts {
         )?;
         page.gauge(
             "pgsteer_member_trouble",
-            "1 with the reason of what is wrong with the member; no sample if nothing is.",
+            "1 with the reason of the member's trouble; no sample without trouble.",
             members().filter_map(|(name, state)| {
                 let trouble = state.trouble.as_ref()?;
                 Some(((self.member(name), [("reason", trouble.code())]), 1_u64))
@@ -200,7 +200,7 @@ impl Facts {
         )?;
         page.gauge(
             "pgsteer_member_load_percent",
-            "How many of the sessions that it may have are taken, in steps of 10.",
+            "The used part of the member's session limit, in steps of 10.",
             members().filter_map(|(name, state): (_, &MemberState)| {
                 Some((self.member(name), u64::from(state.load_percent?)))
             }),
@@ -217,7 +217,7 @@ impl Facts {
     fn poolers(&self, page: &mut Page<'_>) -> fmt::Result {
         page.gauge(
             "pgsteer_pooler_well",
-            "1 if the pooler beside the member leads to it, as far as anybody can tell.",
+            "1 unless the pooler beside the member is known to fail or to lead elsewhere.",
             self.each_pooler().map(|(member, port, state)| {
                 let labels = (self.member(member), [("port", port)]);
                 (labels, u64::from(state.trouble.is_none()))
@@ -225,7 +225,7 @@ impl Facts {
         )?;
         page.gauge(
             "pgsteer_pooler_trouble",
-            "1 with the reason of what is wrong with the pooler; no sample if nothing is.",
+            "1 with the reason of the pooler's trouble; no sample without trouble.",
             self.each_pooler().filter_map(|(member, port, state)| {
                 let reason = [("reason", state.trouble.as_ref()?.code())];
                 Some(((self.member(member), ([("port", port)], reason)), 1_u64))
@@ -246,7 +246,7 @@ impl Facts {
         )?;
         page.gauge(
             "pgsteer_gate_reason",
-            "1 with the reason why the gate is not open, or what is not well although it is.",
+            "1 with the reason of a gate that is not open, or of the note on an open gate.",
             self.each_gate().filter_map(|(service, member, gate)| {
                 let reason = ("reason", gate.reason()?.code());
                 Some(((self.gate(service, member), [reason]), 1_u64))
@@ -254,7 +254,7 @@ impl Facts {
         )?;
         page.gauge(
             "pgsteer_service_open_gates",
-            "Members that the service lets new sessions go to. With 0, its clients wait.",
+            "Members with an open gate. While it is 0, the clients of the service wait.",
             self.each_service()
                 .map(|(name, service)| (self.service(name), count(service.open().count()))),
         )

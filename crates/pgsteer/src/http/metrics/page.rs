@@ -1,4 +1,4 @@
-//! The page of metrics as it is written: one family after the other, each with its samples.
+//! The writer of the metrics: one family after the other, each with its samples.
 
 use std::fmt;
 
@@ -9,13 +9,13 @@ use prometheus_client::metrics::gauge::ConstGauge;
 /// A label. The library escapes the value.
 pub type Label<'a> = (&'static str, &'a str);
 
-/// Writes families.
+/// Writes metric families.
 pub struct Page<'a> {
     encoder: DescriptorEncoder<'a>,
 }
 
 impl Page<'_> {
-    /// A page that is written by `encoder`.
+    /// A page that uses `encoder`.
     pub fn new(encoder: DescriptorEncoder<'_>) -> Page<'_> {
         Page { encoder }
     }
@@ -73,7 +73,7 @@ impl Page<'_> {
         samples: impl Iterator<Item = (L, M)>,
     ) -> fmt::Result {
         let mut samples = samples.peekable();
-        // A family without samples says nothing, so it is left out with its description.
+        // A family without samples is omitted with its description.
         let Some((_, first)) = samples.peek() else { return Ok(()) };
         let mut family = self.encoder.encode_descriptor(name, help, None, first.metric_type())?;
         for (labels, metric) in samples {
