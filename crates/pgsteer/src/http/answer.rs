@@ -31,8 +31,7 @@ pub fn broken<E: std::error::Error>(error: &E) -> Page {
     plain(StatusCode::INTERNAL_SERVER_ERROR, format!("the page cannot be written: {error}\n"))
 }
 
-/// `answer` with the end of the connection behind it, because a body may follow the request
-/// that nobody is going to read.
+/// `answer`, after which the connection is closed: a body may follow the request, and no page reads it.
 fn closing(mut answer: Page) -> Page {
     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     answer

@@ -3,8 +3,8 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use pgsteer_core::settings::ServiceConfig;
 use pgsteer_core::names::ServiceName;
+use pgsteer_core::settings::ServiceConfig;
 
 use super::affinity::Affinity;
 use super::capacity::Capacity;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
-use pgsteer_core::settings::ProxyConfig;
 use pgsteer_core::names::ServiceName;
+use pgsteer_core::settings::ProxyConfig;
 use pgsteer_core::snapshot::Snapshot;
 use tokio::sync::watch;
 

@@ -266,7 +266,7 @@ mod tests {
             ready: http::ReadyPages::default(),
         };
         tokio::spawn(http::serve(listener, pages));
-        let asked = ask(&target).await.unwrap();
+        let received = ask(&target).await.unwrap();
         assert_eq!(received.document.generation, 42);
         assert_eq!(serde_json::from_str::<Document>(&received.text).unwrap(), received.document);
     }

@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn every_sample_is_whole_told_once_and_belongs_to_the_family_above_it() {
+    fn every_sample_is_complete_and_unique_and_belongs_to_the_family_above_it() {
         let page = page();
         let mut samples = BTreeSet::new();
         let mut family = "";
@@ -408,13 +408,13 @@ mod tests {
             assert!(name.starts_with(family) && name.starts_with("pgsteer_"), "{line}");
             assert!(value.parse::<f64>().is_ok(), "{line}");
             assert!(labels.ends_with('}'), "{line}");
-            assert!(samples.insert(sample), "told twice: {line}");
+            assert!(samples.insert(sample), "repeated: {line}");
         }
         assert!(page.ends_with("# EOF\n"));
     }
 
     #[test]
-    fn a_label_cannot_be_broken_out_of() {
+    fn a_hostile_name_does_not_end_its_label() {
         assert!(page().contains("member=\"n3\\\\\\\"} 1\""));
     }
 

@@ -264,8 +264,8 @@ mod tests {
     use std::sync::atomic::Ordering;
 
     use pgsteer_core::claim::Role;
-    use pgsteer_core::settings::ServiceConfig;
     use pgsteer_core::names::ServiceName;
+    use pgsteer_core::settings::ServiceConfig;
 
     use super::*;
     use crate::proxy::queue::Queue;

@@ -175,8 +175,8 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use pgsteer_core::settings::ServiceConfig;
     use pgsteer_core::names::{Endpoint, MemberName, ServiceName};
+    use pgsteer_core::settings::ServiceConfig;
     use pgsteer_wire::error::ErrorFields;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;

@@ -97,8 +97,8 @@ mod tests {
     use std::time::Duration;
 
     use pgsteer_core::claim::Role;
-    use pgsteer_core::settings::ServiceConfig;
     use pgsteer_core::names::ServiceName;
+    use pgsteer_core::settings::ServiceConfig;
     use tokio::sync::watch;
 
     use super::*;

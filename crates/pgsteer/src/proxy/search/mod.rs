@@ -13,8 +13,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use pgsteer_core::settings::Stick;
 use pgsteer_core::names::MemberName;
+use pgsteer_core::settings::Stick;
 use pgsteer_wire::error::ErrorFields;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
