@@ -1,4 +1,4 @@
-//! A gallery of wrong configuration files, each with all that is said of it.
+//! Invalid configuration files, each with all errors that pgsteer reports.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -13,28 +13,28 @@ fn read(text: &str) -> Result<Config, ConfigErrors> {
     draft.finish(errors)
 }
 
-/// Everything that is said of the file.
+/// All errors of the file.
 fn wrong(text: &str) -> String {
     read(text).unwrap_err().to_string()
 }
 
-/// What becomes of a file that has Patroni and this besides.
+/// The result for a file with Patroni and this text.
 fn read_beside_patroni(text: &str) -> Result<Config, ConfigErrors> {
     read(&format!("[patroni]\nurls = ['http://pg1']\n{text}"))
 }
 
-/// Everything that is said of a file that has Patroni and this besides.
+/// All errors of a file with Patroni and this text.
 fn wrong_beside_patroni(text: &str) -> String {
     read_beside_patroni(text).unwrap_err().to_string()
 }
 
-/// Everything that is said of a file that has members, a login and this besides.
+/// All errors of a file with members, a check login and this text.
 fn wrong_beside_members(text: &str) -> String {
     wrong(&format!("check.user = 'pgcheck'\nmembers.a.postgres = 'pg1'\n{text}"))
 }
 
 #[test]
-fn an_empty_file_names_no_member() {
+fn an_empty_file_has_no_member() {
     assert_snapshot!(wrong(""), @"
     configuration: no member is named, neither by Patroni's address nor one by one
         help: the shortest that works is: pgsteer run --patroni http://10.0.0.11:8008, or pgsteer agent -h 10.0.0.11 (or [patroni] with urls in pgsteer.toml)
@@ -96,7 +96,7 @@ max_sessions = 3
 }
 
 #[test]
-fn a_value_of_another_type_is_told_what_is_expected() {
+fn an_error_for_a_wrong_type_names_the_expected_one() {
     let text = r#"
 cluster = "main"
 [patroni]
@@ -152,7 +152,7 @@ sessions_max = 2026-01-01
 }
 
 #[test]
-fn a_number_out_of_range_is_told_the_range() {
+fn an_error_for_a_number_out_of_range_names_the_range() {
     let text = "
 cluster.patroni_loss_grace_seconds = -1
 cluster.silence_seconds = 0.1
@@ -207,7 +207,7 @@ proxy.user_timeout_seconds = -1
 }
 
 #[test]
-fn a_word_that_is_none_is_told_the_words() {
+fn an_error_for_an_unknown_word_lists_the_valid_ones() {
     let text = "
 [cluster]
 split_brain = 'ignore'
@@ -242,7 +242,7 @@ fallback = 'yes'
 }
 
 #[test]
-fn an_address_that_is_none_is_told_how_one_looks() {
+fn an_error_for_an_invalid_address_shows_a_valid_one() {
     let text = "
 members.a.postgres = '10.0.0.1:99999'
 members.b.postgres = '/run/postgresql'
@@ -272,7 +272,7 @@ http.listen = 0
 }
 
 #[test]
-fn a_url_that_is_none_is_told_how_one_looks() {
+fn an_error_for_an_invalid_url_shows_a_valid_one() {
     let text = "
 [patroni]
 urls = [
@@ -336,7 +336,7 @@ fn a_lone_member_has_no_replica() {
 }
 
 #[test]
-fn sql_alone_knows_neither_tags_nor_standby_leaders() {
+fn without_patroni_there_are_neither_tags_nor_standby_leaders() {
     let text = "
 members.b.postgres = 'pg2'
 services.dr = { listen = 5002, role = 'standby_leader' }
@@ -351,7 +351,7 @@ services.read.tags = { region = 'west' }
 }
 
 #[test]
-fn what_has_no_default_must_be_there() {
+fn keys_without_a_default_are_required() {
     let text = "
 [patroni]
 [members.a]
@@ -375,7 +375,7 @@ fn what_has_no_default_must_be_there() {
 }
 
 #[test]
-fn empty_sections_are_no_answer() {
+fn empty_sections_are_refused() {
     assert_snapshot!(wrong("[patroni]\nurls = []\n[services]"), @r#"
     pgsteer.toml:2:1: patroni.urls: it is empty
         help: as in urls = ["http://10.0.0.11:8008"]
@@ -433,7 +433,7 @@ on_promotion = 'end'
 }
 
 #[test]
-fn authorities_are_of_no_use_where_nothing_is_verified() {
+fn a_ca_file_without_verification_is_refused() {
     let text = "verify = 'none'\nca_file = 'ca.pem'\n[check]\nuser = 'x'\nrequire_auth = 'gss'";
     assert_snapshot!(wrong_beside_patroni(text), @r#"
     pgsteer.toml:4:11: patroni.ca_file: it is not looked at with verify = "none"
@@ -480,7 +480,7 @@ sessions_per_address_max = 0
 }
 
 #[test]
-fn certificates_come_with_their_keys() {
+fn a_certificate_needs_its_key() {
     let text = "
 cert_file = 'client.pem'
 [check]
@@ -500,7 +500,7 @@ ca_file = 'ca.pem'
 }
 
 #[test]
-fn etcd_is_watched_with_all_that_it_takes() {
+fn etcd_settings_must_be_complete() {
     let text = "
 [etcd]
 urls = ['http://pg1', 'pg2', 'http://a:geheim@pg3', 'http://pg4/v3']
@@ -567,7 +567,7 @@ fn etcd_has_patronis_own_defaults() {
 }
 
 #[test]
-fn a_policy_for_life_without_patroni_needs_no_patroni() {
+fn the_split_brain_policy_is_refused_with_patroni() {
     assert_snapshot!(wrong_beside_patroni("[cluster]\nsplit_brain = 'highest_timeline'"), @"
     pgsteer.toml:4:15: cluster.split_brain: with Patroni the leader lock decides, not the timeline
         help: remove it
@@ -575,7 +575,7 @@ fn a_policy_for_life_without_patroni_needs_no_patroni() {
 }
 
 #[test]
-fn what_to_do_without_a_pooler_needs_a_pooler() {
+fn pooler_down_needs_a_pooler_port() {
     let text = "
 [services.write]
 pooler_down = 'bypass'
@@ -598,7 +598,7 @@ fn a_lag_limit_in_time_needs_a_login() {
     "#);
     assert!(read_beside_patroni(&format!("{read}[check]\nuser = 'pgcheck'\n")).is_ok());
     assert!(read_beside_patroni("[services.read]\nlag_bytes_max = '16MB'\n").is_ok());
-    // One missing login is one error.
+    // A missing login is reported once.
     let listed = format!("members.a.postgres = 'pg1'\nmembers.b.postgres = 'pg2'\n{read}");
     assert_snapshot!(wrong(&listed), @r#"
     pgsteer.toml:1:1: members: members that are listed one by one are judged by SQL, and there is no login for it
@@ -613,19 +613,19 @@ fn the_local_member_is_one_of_those_that_are_listed() {
     pgsteer.toml:4:17: cluster.local: no member is called c
         help: one of a, b
     ");
-    // Who the members are, Patroni tells later.
+    // Patroni lists the members only at run time.
     assert!(read("cluster.local = 'c'\npatroni.urls = ['http://pg1']\n").is_ok());
 }
 
 #[test]
-fn a_health_check_with_a_mistake_is_told_from_a_word_that_is_none() {
+fn a_health_check_with_a_mistake_differs_from_an_unknown_word() {
     let default = |text: &str| wrong_beside_patroni(&format!("[agent]\ndefault = '{text}'\n"));
     assert_snapshot!(default("replica?lag=x"), @"pgsteer.toml:4:11: agent.default: `x` is no value for lag: a size, as in lag=16MB");
     assert_snapshot!(default("replcia"), @"
     pgsteer.toml:4:11: agent.default: `replcia` is neither a service nor one of Patroni's health checks
         help: the name of a service, or as primary, replica?lag=16MB, read-only, sync; then the member, if it is not the local one
     ");
-    // What may be a secret is not shown.
+    // A text that may be a secret is not shown.
     assert_snapshot!(default("replica?lag=a@b"), @"
     pgsteer.toml:4:11: agent.default: what is written (not shown, it may hold a secret) is neither a service nor one of Patroni's health checks
         help: the name of a service, or as primary, replica?lag=16MB, read-only, sync; then the member, if it is not the local one
@@ -653,7 +653,7 @@ fn silence_is_longer_than_an_answer_may_take() {
 }
 
 #[test]
-fn the_same_address_of_patroni_twice_is_an_oversight() {
+fn a_repeated_patroni_url_is_refused() {
     assert_snapshot!(wrong("patroni.urls = ['http://pg1', 'http://pg1:8008/']"), @"
     pgsteer.toml:1:31: patroni.urls: http://pg1:8008 is named already: pgsteer.toml:1:17: patroni.urls
         help: remove one of them
@@ -713,7 +713,7 @@ fn too_many_of_anything_are_refused() {
 }
 
 #[test]
-fn a_file_that_is_too_large_is_not_looked_at() {
+fn a_file_that_is_too_large_is_not_read() {
     assert_snapshot!(wrong(&"#".repeat(1024 * 1024 + 1)), @"
     pgsteer.toml: the file is larger than 1MB
         help: is it really a configuration of pgsteer?
@@ -730,7 +730,7 @@ fn a_flood_of_errors_is_cut_off_and_counted() {
 }
 
 #[test]
-fn strange_names_are_shown_harmlessly() {
+fn control_characters_in_names_are_escaped() {
     let long = "n".repeat(300);
     let text =
         format!("[services.\"a\\nb\"]\n[members.{long}]\n[members.\"\"]\n\"\\u001b[31m\" = 1");
@@ -745,7 +745,7 @@ fn strange_names_are_shown_harmlessly() {
     "#);
 }
 
-/// A secret may stand in any wrong place; wherever it stands, nobody repeats it.
+/// A secret may be in any wrong place of the file. No error repeats it.
 #[test]
 fn secrets_are_never_repeated() {
     for text in [
@@ -772,7 +772,7 @@ fn secrets_are_never_repeated() {
     "#);
 }
 
-/// Lines that are TOML, or nearly, and have to do with the configuration, or nearly.
+/// Lines that are valid or almost valid TOML, with keys that exist or almost exist.
 fn line() -> impl Strategy<Value = String> {
     let key = prop::sample::select(vec![
         "urls",
@@ -854,7 +854,7 @@ fn a_missing_quote_is_named_once_by_the_line_that_lacks_it() {
 }
 
 #[test]
-fn what_was_probably_meant_by_units_and_addresses_is_named() {
+fn errors_for_units_and_addresses_suggest_the_right_form() {
     let text = "
 [patroni]
 urls = ['http://fd00::1:8008']

@@ -1,4 +1,4 @@
-//! The example file is true: it parses, its defaults are the defaults, and no key is missing.
+//! The example file is correct: it parses, its defaults are the defaults, and no key is missing.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -17,18 +17,18 @@ fn read(text: &str) -> Result<Config, ConfigErrors> {
     draft.finish(errors)
 }
 
-/// What the shortest file means, all else being default.
+/// The configuration of the shortest file; all other keys have their defaults.
 fn shortest() -> Config {
     read("[patroni]\nurls = ['http://10.0.0.11:8008']").unwrap()
 }
 
-/// A line that is a setting behind its `#`.
+/// Returns the setting in a commented line.
 fn setting(line: &str) -> Option<&str> {
     let setting = line.strip_prefix('#')?;
     setting.starts_with(|c: char| c.is_ascii_lowercase() || c == '[').then_some(setting)
 }
 
-/// The example with those settings in force that `wanted` picks.
+/// The example, with the settings uncommented that `wanted` selects.
 fn with_settings(wanted: impl Fn(&str) -> bool) -> String {
     EXAMPLE
         .lines()
@@ -77,7 +77,7 @@ fn members_in_the_example_can_take_the_place_of_patroni() {
     assert!(matches!(config.cluster.members, Membership::Listed(m) if m.len() == 2));
 }
 
-/// The reader itself says which keys it knows, when it finds one that it does not.
+/// The reader lists its keys in the error for an unknown key.
 #[test]
 fn every_key_is_in_the_example() {
     let sections = [

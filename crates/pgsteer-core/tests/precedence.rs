@@ -1,5 +1,5 @@
-//! Of two things that are wrong with a member, the more important one is named, and what the more
-//! serious one does to the gate is done. All pairs are tried in a cluster of three.
+//! Of two faults of a member, pgsteer names the more important one, and the gate follows the more
+//! serious one. All pairs are tried in a cluster of three.
 
 // Helpers of tests stand outside the functions that clippy knows to be tests.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::panic, dead_code)]
@@ -14,12 +14,12 @@ use pgsteer_core::rank::Rank;
 use pgsteer_core::reason::Reason;
 use pgsteer_core::snapshot::Snapshot;
 
-/// Something that is wrong with n3, a replica that is well otherwise.
+/// A fault of n3, a replica that is healthy otherwise.
 struct Fault {
     name: &'static str,
-    /// The lines of the script; a source that is named here says this from then on.
+    /// The lines of the script. A source that they name reports this from then on.
     lines: &'static [&'static str],
-    /// Words that replace those of its Patroni's answer.
+    /// Words that replace the ones in its Patroni's answer.
     patroni: &'static [&'static str],
     topology: bool,
 }
@@ -52,15 +52,15 @@ const USUAL: [&str; 6] =
     ["running", "replica", "timeline=1", "replayed=1000", "replication=streaming", "tag.zone=a"];
 
 impl Fault {
-    /// The source whose answer the fault replaces, as `n3 tether`.
+    /// The source whose answer the fault replaces, such as `n3 tether`.
     fn sources(&self) -> Vec<String> {
         let of_line = |line: &&str| line.split(' ').take(2).collect::<Vec<_>>().join(" ");
         let patroni = (!self.patroni.is_empty()).then(|| "n3 patroni".to_owned());
         self.lines.iter().map(of_line).chain(patroni).collect()
     }
 
-    /// Both cannot be at once: they say different things of one source. The words of one answer of
-    /// Patroni go together unless they are about the same.
+    /// Returns whether both faults cannot occur together, because they give different answers of
+    /// one source. The words of one Patroni answer can be combined unless they have the same key.
     fn excludes(&self, other: &Fault) -> bool {
         let key = |word: &&&str| word.split('=').next().unwrap_or_default().to_owned();
         let words: Vec<String> = self.patroni.iter().map(|word| key(&word)).collect();
@@ -110,14 +110,14 @@ fn world(faults: &[&Fault]) -> std::sync::Arc<Snapshot> {
     outcome.driver.engine.snapshot()
 }
 
-/// What one place shows of n3: how shut it is, and by which reason.
+/// The state and reason of n3 in its two places: how far its gate is shut, and why.
 fn shown(snapshot: &Snapshot) -> [(GateState, Option<Reason>); 2] {
     let gate = &snapshot.services["read"].gates["n3"];
     let trouble = snapshot.members["n3"].trouble.clone();
     [(gate.state(), gate.reason().cloned()), (GateState::Open, trouble)]
 }
 
-/// The rank of the most important thing that the reason names.
+/// The rank of the most important fault that the reason names.
 fn rank(reason: &Option<Reason>) -> Rank {
     let named = match reason {
         Some(Reason::Left(Some(other))) => [Some(Rank::Membership), Some(other.rank())],
@@ -144,7 +144,7 @@ fn of_every_two_faults_the_more_important_one_is_named() {
                 let what =
                     format!("{} and {}: {state} {reason:?}, alone {pair:?}", one.name, other.name);
                 assert!(*state >= strictest, "{what}");
-                // Of what the strictest does, the most important reason.
+                // Among the faults with the strictest gate state, the most important reason.
                 let of_strictest = pair.iter().filter(|(state, _)| *state == strictest);
                 let wanted = of_strictest.map(|(_, reason)| rank(reason)).min().unwrap();
                 assert!(rank(reason) <= wanted, "{what}");

@@ -1,7 +1,7 @@
 //! The invariants of ARCHITECTURE.md over random storms of claims: late, out of order, contradictory.
 
 // The bans on panics are for the core itself. Helpers of tests stand outside the functions that
-// clippy knows to be tests.
+// clippy recognises as tests.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod cluster;
@@ -23,7 +23,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use storm::{Frame, GRACE, LAG_BYTES_MAX, Run, SILENCE, storms};
 
-/// A failure prints its storm in full, which belongs into a scenario rather than a file of seeds.
+/// A failure prints its storm in full. It belongs into a scenario rather than into a file of seeds.
 fn config(cases: u32) -> ProptestConfig {
     ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases) }
 }
@@ -59,7 +59,7 @@ proptest! {
         }
     }
 
-    /// Invariant 7: the workers' barrier goes by this number.
+    /// Invariant 7: the workers' barrier uses this number.
     #[test]
     fn a_gate_that_opens_bears_the_number_of_its_snapshot(storm in storms()) {
         let run = storm.run();
@@ -73,7 +73,7 @@ proptest! {
         }
     }
 
-    /// The number grows by one with every difference, and only then; events are bounded.
+    /// The generation grows by one with every difference, and only then. The events are bounded.
     #[test]
     fn every_difference_is_published_once(storm in storms()) {
         let run = storm.run();
@@ -111,9 +111,9 @@ proptest! {
         }
     }
 
-    /// Invariant 4. No gate is open longer than the longest life of a claim, that of an answer that was
-    /// slow, after the last report; after 30 s of silence all sessions are ended; and once all that left are
-    /// forgotten there is nothing left to wait for.
+    /// Invariant 4. After the last report no gate is open longer than the longest lifetime of a
+    /// claim, which is that of a slow answer. After 30 s of silence all sessions are ended. Once
+    /// all departed members are forgotten, no timer is left.
     #[test]
     fn silence_shuts_all_gates_and_then_nothing_stirs(storm in storms()) {
         let (run, last_report) = storm.run_into_silence();
@@ -124,17 +124,17 @@ proptest! {
             prop_assert!(quiet < SILENCE || gates().all(Gate::ends_sessions));
         }
         let in_silence = run.frames.iter().filter(|frame| frame.now > last_report);
-        // Each member's four sources expire, a late question is in doubt and given up, the member falls
-        // silent, has no excuse for not being listed, and is forgotten; the search calms down, a grace
-        // ends, and what was written in etcd ceases to count.
+        // For each member: its four sources expire, a late request becomes doubtful and is given
+        // up, the member becomes silent, its grace for not being listed ends, and it is forgotten.
+        // In addition the search slows down, a grace ends, and the content of etcd expires.
         prop_assert!(in_silence.count() <= storm.members * 9 + 7);
         let last = run.frames.last().map_or(Duration::ZERO, |frame| frame.now.since(last_report));
         // One that left and takes writes is remembered from the end of its last claim on.
         prop_assert!(last <= LEFT_MEMORY + SLOW_LIVES_MAX, "stirs after {last:?}");
     }
 
-    /// Invariant 5: only the facts of the table open a write gate. One that an order holds back is
-    /// open but for the order, when it begins to be held back and when the order is over.
+    /// Invariant 5: only the facts of the table open a write gate. A gate that an order holds back
+    /// counts as open when the order begins and when it ends.
     #[test]
     fn a_write_gate_opens_on_the_facts_of_the_table_only(storm in storms()) {
         let run = storm.run();
@@ -151,8 +151,8 @@ proptest! {
         }
     }
 
-    /// Invariant 5: bad news acts at once, so an open write gate is never at odds with the last
-    /// claims; and without Patroni's word it lives for the grace at most.
+    /// Invariant 5: bad news acts at once, so an open write gate never contradicts the last claims.
+    /// Without Patroni's answer it stays open for the grace at most.
     #[test]
     fn an_open_write_gate_is_never_at_odds_with_the_last_claims(storm in storms()) {
         let run = storm.run();
@@ -172,8 +172,8 @@ proptest! {
         }
     }
 
-    /// A member that is not listed gets no new sessions, unless it is a replica that is well and was
-    /// listed not long ago.
+    /// A member that is not listed gets no new sessions, unless it is a healthy replica and was
+    /// listed recently.
     #[test]
     fn nobody_is_led_to_a_member_that_has_left(storm in storms()) {
         let run = storm.run();
@@ -200,8 +200,8 @@ proptest! {
         }
     }
 
-    /// Bad news of a pooler acts at once, on the services that use it: none of their clients is led
-    /// to one that is down, leads nowhere, or leads to a server in another role.
+    /// Bad news of a pooler acts at once on the services that use it: their clients are not sent to
+    /// a pooler that is down, leads to no server, or leads to a server in another role.
     #[test]
     fn nobody_is_led_to_a_pooler_that_does_not_lead_to_its_member(storm in storms()) {
         let run = storm.run();
@@ -217,8 +217,8 @@ proptest! {
         }
     }
 
-    /// An order holds new sessions back and does nothing else, at the leader only, and not for
-    /// long: the services of a storm have a hold of ten seconds, of which half may pass.
+    /// An order only holds back new sessions, at the leader only, and not for long: the services of
+    /// a storm have a hold of ten seconds, of which half may pass.
     #[test]
     fn an_order_drains_the_leader_for_a_while_and_no_more(storm in storms()) {
         let run = storm.run();
@@ -238,7 +238,7 @@ proptest! {
     }
 
     /// The other side of the table: a lock without rivals on a server that takes writes opens the
-    /// gate in that very turn, unless it is about to be handed over.
+    /// gate in the same turn, unless a switchover is about to begin.
     #[test]
     fn a_primary_without_rivals_is_open_at_once(storm in storms()) {
         let run = storm.run();
@@ -258,7 +258,7 @@ proptest! {
     }
 
     /// Invariant 5: good news must be confirmed. One source is not enough for a replica, nor for a
-    /// primary without Patroni, unless it says so twice.
+    /// primary without Patroni, unless it answers so twice.
     #[test]
     fn news_of_one_source_opens_a_gate_by_a_second_answer_only(storm in storms()) {
         let run = storm.run();
@@ -279,8 +279,8 @@ proptest! {
         }
     }
 
-    /// Invariant 6: the member says that it is no primary, another is open, two are at odds, or
-    /// it has been silent for long. Nothing else ends a session.
+    /// Invariant 6: the member reports that it is not primary, another gate is open, two members
+    /// contradict each other, or the member has been silent for long. Nothing else ends a session.
     #[test]
     fn sessions_end_only_on_proof(storm in storms()) {
         let run = storm.run();
@@ -292,12 +292,12 @@ proptest! {
                     continue;
                 }
                 let role = after.snapshot.services[service].role;
-                // A member may be the primary, and its service shut for the pooler alone.
+                // A member may be the primary while its gate is shut because of the pooler alone.
                 let another_is_open = gates_of(&after.snapshot, role)
                     .map(|(_, _, gate)| gate)
                     .chain(after.snapshot.members.values().filter_map(|it| it.health.roles.get(&role)))
                     .any(Gate::is_open);
-                // One of two that take writes may have left the list as well.
+                // One of two members that take writes may also have left the list.
                 let split = matches!(gate.reason(), Some(Reason::SplitBrain(_) | Reason::Left(_)));
                 let proof = match role {
                     Role::Primary => another_is_open
@@ -313,8 +313,8 @@ proptest! {
     }
 }
 
-/// The storms are worth their name: without this the other properties could hold for want of
-/// anything that happens.
+/// The storms are strong enough. Without this test the other properties could hold because nothing
+/// happens.
 #[test]
 fn storms_open_and_shut_gates_of_all_kinds() {
     let mut runner = TestRunner::deterministic();
@@ -370,7 +370,7 @@ fn oracle_at<'a>(run: &'a Run, frame: &Frame) -> Oracle<'a> {
     Oracle { config: &run.config, reports: &run.reports[..frame.reports], now: frame.now }
 }
 
-/// Every frame with the oracle of its moment.
+/// Every frame, with the oracle at its time.
 fn judged(run: &Run) -> impl Iterator<Item = (Oracle<'_>, &Frame)> {
     run.frames.iter().map(|frame| (oracle_at(run, frame), frame))
 }

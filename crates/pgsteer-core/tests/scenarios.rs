@@ -1,12 +1,12 @@
-//! Every scenario in `tests/scenarios/` does what is written beneath its lines, and all of them
-//! together reach every row of the decision table and every reason.
+//! Every scenario in `tests/scenarios/` behaves as its file says, and all of them together reach
+//! every row of the decision table and every reason.
 //!
-//! Each file is a test of its own name: `cargo test -p pgsteer-core --test scenarios switchover`.
-//! After a wanted change of behaviour run `SCENARIOS=update cargo test -p pgsteer-core --test
-//! scenarios` and read the difference.
+//! Each file is a test with the file's name: `cargo test -p pgsteer-core --test scenarios
+//! switchover`. After an intended change of behaviour run `SCENARIOS=update cargo test -p
+//! pgsteer-core --test scenarios` and read the difference.
 
 // The bans on files, the environment and panics are for the core itself. Helpers of tests stand
-// outside the functions that clippy knows to be tests.
+// outside the functions that clippy recognises as tests.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::panic)]
 
 mod cluster;
@@ -22,7 +22,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use pgsteer_core::reason::Reason;
 use script::{Outcome, run};
 
-/// One file of `tests/scenarios/`, played at its first use.
+/// One file of `tests/scenarios/`. It runs at its first use.
 struct Scenario {
     name: String,
     path: PathBuf,
@@ -42,7 +42,7 @@ impl Scenario {
         outcome.as_ref().map_err(|err| format!("{}: {err}", self.path.display()).into())
     }
 
-    /// The scenario does what is written in it, or is written anew.
+    /// Fails if the outcome differs from the file, or updates the file.
     fn goes_as_written(&self) -> Result<(), Failed> {
         let outcome = self.outcome()?;
         if outcome.text == self.written {
@@ -107,14 +107,14 @@ fn reach_every_row(scenarios: &[Scenario]) -> Result<(), Failed> {
         })
     };
     let rows = table::ROWS.iter().filter(|row| !is_reached(row));
-    let unseen: Vec<_> = rows.map(|row| row.says).collect();
+    let unseen: Vec<_> = rows.map(|row| row.text).collect();
     match unseen.is_empty() {
         true => Ok(()),
         false => Err(format!("no scenario reaches {unseen:#?}").into()),
     }
 }
 
-/// The lines that differ, with the last line before them that is the same.
+/// The lines that differ, with the last equal line before them.
 fn difference(written: &str, found: &str) -> String {
     let (written, found): (Vec<_>, Vec<_>) = (written.lines().collect(), found.lines().collect());
     let same = written.iter().zip(&found).take_while(|(a, b)| a == b).count();

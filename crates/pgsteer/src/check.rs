@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_health_check_with_a_mistake_is_told_from_a_word_that_is_none() {
+    fn a_health_check_with_a_mistake_differs_from_an_unknown_word() {
         let why = |of: &str| Question { of: vec![of.to_owned()], member: None }.why_no_page();
         assert_eq!(why("replica?lag=x"), "`x` is no value for lag: a size, as in lag=16MB");
         assert!(why("/replica?lga=1MB").starts_with("`lga` is no parameter"));

@@ -1,4 +1,4 @@
-//! What the tests of the core share: a configuration to begin with, and short names.
+//! Shared helpers of the core's tests: a base configuration, and short constructors.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use pgsteer_core::settings::{
 };
 use pgsteer_core::time::Moment;
 
-/// How long one answer of Patroni or of the tether may take.
+/// The time limit of one answer of Patroni or of the tether.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A cluster with Patroni and a login for the tether, and no services yet.
+/// A cluster with Patroni and a check login, without services.
 pub fn config() -> Config {
     Config {
         cluster: ClusterConfig {
@@ -49,7 +49,7 @@ pub fn patroni_at(url: &str) -> Membership {
     patroni_at_any(&[url])
 }
 
-/// The same, by any of several.
+/// Members that are discovered through the first Patroni of `urls` that answers.
 pub fn patroni_at_any(urls: &[&str]) -> Membership {
     Membership::Patroni(PatroniConfig {
         urls: urls.iter().map(|url| (*url).to_owned()).collect(),
@@ -62,7 +62,7 @@ pub fn patroni_at_any(urls: &[&str]) -> Membership {
     })
 }
 
-/// A list of no member yet, by the first configured URL, whose Patroni reports nothing of itself.
+/// An empty member list from the first configured URL, whose Patroni reports nothing of itself.
 pub fn topology(asked_at: Moment) -> Topology {
     Topology {
         asked_at,
@@ -75,7 +75,7 @@ pub fn topology(asked_at: Moment) -> Topology {
     }
 }
 
-/// A login for the tether.
+/// A check login for the tether.
 pub fn check() -> CheckConfig {
     CheckConfig {
         user: "pgcheck".to_owned(),
@@ -88,7 +88,7 @@ pub fn check() -> CheckConfig {
     }
 }
 
-/// A service without any wish beside the role.
+/// A service with defaults in all but the role.
 pub fn service(role: Role) -> ServiceConfig {
     ServiceConfig {
         listen: ([127, 0, 0, 1], 5000).into(),
@@ -105,7 +105,7 @@ pub fn service(role: Role) -> ServiceConfig {
     }
 }
 
-/// A member at `postgres`, or at its name and PostgreSQL's usual port.
+/// A member at `postgres`, or at its name and PostgreSQL's default port.
 pub fn found(name: &str, postgres: Option<&str>) -> Found {
     Found {
         name: member(name),

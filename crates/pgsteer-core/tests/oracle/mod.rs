@@ -1,7 +1,7 @@
-//! The oracle: what the decision table allows, worked out from the bare list of reports.
+//! The oracle: what the decision table allows, computed from the bare list of reports.
 //!
-//! It shares nothing with the judge. It keeps no view and no memory, but reads all reports anew
-//! for every question, in the words of the table.
+//! It shares no code with the judge. It keeps no view and no memory, but reads all reports again
+//! for every question, with the rules of the table.
 
 use std::time::Duration;
 
@@ -13,20 +13,21 @@ use pgsteer_core::names::{Endpoint, MemberName};
 use pgsteer_core::settings::{Config, Membership, SplitBrain};
 use pgsteer_core::time::Moment;
 
-/// The pace at rest, the time for an answer (for two, of a pooler), and half a second.
+/// The probe interval at rest, the time limit of an answer (of two, for a pooler), and half a
+/// second.
 pub const PATRONI_LIVES: Duration = Duration::from_millis(1_000 + 2_000 + 500);
-/// The longest life of an answer that took longer than the 2 s that it may take: after the 5.5 s of the
-/// longest request it is asked again 8.25 s later, and then has 5 s and a half.
+/// The longest lifetime of an answer that took longer than its limit of 2 s. After the 5.5 s of the
+/// longest request Patroni is probed again 8.25 s later, and that probe may take 5.5 s.
 pub const SLOW_LIVES_MAX: Duration = Duration::from_millis(8_250 + 5_000 + 500);
-/// How long a replica that is well serves without being listed: ttl and `loop_wait`.
+/// How long a healthy replica serves without being listed: ttl and `loop_wait`.
 const MISSING_LASTS: Duration = Duration::from_secs(40);
 pub const TETHER_LIVES: Duration = Duration::from_millis(250 + 2_000 + 500);
 const POOLER_LIVES: Duration = Duration::from_millis(1_000 + 2 * 2_000 + 500);
 const PROGRESS_LIVES: Duration = Duration::from_secs(5);
-/// PgBouncer's `server_login_retry`, and two more questions.
+/// PgBouncer's `server_login_retry`, and two more probes.
 const PUT_OFF_LASTS: Duration = Duration::from_secs(17);
 
-/// All that was reported up to a moment.
+/// All reports up to a moment.
 #[derive(Clone, Copy)]
 pub struct Oracle<'a> {
     pub config: &'a Config,
@@ -43,7 +44,7 @@ impl<'a> Oracle<'a> {
         self.config.cluster.check.is_some()
     }
 
-    /// The topologies that were not older than one before, each with its place among the reports.
+    /// The topologies that were not older than one before, each with its index in the reports.
     fn topologies(&self) -> impl Iterator<Item = (usize, &'a Topology)> {
         let mut newest = Moment::START;
         self.reports.iter().enumerate().filter_map(move |(index, (_, report))| match report {
@@ -59,7 +60,7 @@ impl<'a> Oracle<'a> {
     pub fn is_listed(&self, name: &MemberName) -> bool {
         match &self.config.cluster.members {
             Membership::Listed(found) => found.iter().any(|found| found.name == *name),
-            // In maintenance mode who was listed stays.
+            // In maintenance mode a member that was listed stays listed.
             Membership::Patroni(_) => self.topologies().fold(false, |was_listed, (_, topology)| {
                 let is_listed = topology.members.iter().any(|found| found.name == *name);
                 is_listed || (topology.paused && was_listed)
@@ -67,7 +68,8 @@ impl<'a> Oracle<'a> {
         }
     }
 
-    /// It was listed not long ago, and its own Patroni says that it is a running replica.
+    /// Returns whether the member was listed recently, and its own Patroni reports a running
+    /// replica.
     pub fn may_miss_its_key(&self, name: &MemberName) -> bool {
         let mut last_listed = self.reports.iter().enumerate().filter(|(index, _)| {
             Oracle { reports: &self.reports[..*index], ..*self }.is_listed(name)
@@ -79,7 +81,8 @@ impl<'a> Oracle<'a> {
             && says.is_some_and(|facts| facts.state == "running" && facts.role == Role::Replica)
     }
 
-    /// From which report and time on the member has been known at the place where it is.
+    /// The index and time of the report since which the member has been known at its current
+    /// endpoint.
     fn known_from(&self, name: &MemberName) -> Option<(usize, Moment)> {
         if !self.has_patroni() {
             return self.is_listed(name).then_some((0, Moment::START));
@@ -96,7 +99,7 @@ impl<'a> Oracle<'a> {
         place.map(|(index, _)| (index, self.reports[index].0))
     }
 
-    /// What was said of the member where it is now, by sources for which `wanted` is true.
+    /// The claims on the member at its current endpoint, from sources for which `wanted` is true.
     fn said(
         &self,
         name: &MemberName,
@@ -116,7 +119,7 @@ impl<'a> Oracle<'a> {
         })
     }
 
-    /// The answer to the newest question.
+    /// The answer to the newest probe.
     fn newest(&self, name: &MemberName, wanted: impl Fn(&Fact) -> bool) -> Option<&'a Claim> {
         self.said(name, wanted).max_by_key(|claim| claim.asked_at)
     }
@@ -125,7 +128,7 @@ impl<'a> Oracle<'a> {
         self.said(name, |_| true).next().is_some()
     }
 
-    /// There is an answer to a question that was sent after `since`.
+    /// Returns whether a probe that was sent after `since` succeeded.
     pub fn was_asked_with_success_after(&self, name: &MemberName, since: Moment) -> bool {
         let answers = |fact: &Fact| matches!(fact, Fact::Patroni(Ok(_)) | Fact::Tether(Ok(_)));
         self.said(name, answers).any(|claim| claim.asked_at > since)
@@ -135,7 +138,7 @@ impl<'a> Oracle<'a> {
         self.now.since(claim.asked_at) < lives
     }
 
-    /// How long the newest answer of Patroni took, and what it was.
+    /// The duration of Patroni's newest answer, and the answer.
     fn newest_of_patroni(&self, name: &MemberName) -> Option<(Duration, &'a Claim)> {
         let claim = self.newest(name, |fact| matches!(fact, Fact::Patroni(_)))?;
         let is_it =
@@ -144,7 +147,7 @@ impl<'a> Oracle<'a> {
         Some((received.since(claim.asked_at), claim))
     }
 
-    /// A question of Patroni that is late, and was sent after the newest answer.
+    /// A request to Patroni that is late, and was sent after the newest answer.
     fn late_question(&self, name: &MemberName) -> Option<Moment> {
         let late = self.newest(name, |fact| matches!(fact, Fact::PatroniLate(_)))?.asked_at;
         let answered = self.newest_of_patroni(name).map(|(_, claim)| claim.asked_at);
@@ -169,7 +172,7 @@ impl<'a> Oracle<'a> {
         }
     }
 
-    /// What Patroni answered last, while the next answer is late and may still come.
+    /// Patroni's last answer, while the next one is late and may still arrive.
     fn patroni_before_late(&self, name: &MemberName) -> Option<&'a PatroniFacts> {
         let late = self.late_question(name)?;
         let may_come = self.now.since(late) < Duration::from_millis(5_500);
@@ -179,18 +182,18 @@ impl<'a> Oracle<'a> {
         }
     }
 
-    /// Patroni's last good word, while it is fresh.
+    /// Patroni's last successful answer, while it is fresh.
     pub fn patroni_says(&self, name: &MemberName) -> Option<&'a PatroniFacts> {
         self.patroni(name)?.as_ref().ok()
     }
 
-    /// When the last question was sent to which Patroni answered properly.
+    /// The time at which the last request was sent that Patroni answered successfully.
     pub fn patroni_answered(&self, name: &MemberName) -> Option<Moment> {
         let answers = self.said(name, |fact| matches!(fact, Fact::Patroni(Ok(_))));
         answers.map(|claim| claim.asked_at).max()
     }
 
-    /// PostgreSQL is known to take writes (`Some(true)`) or to be in recovery (`Some(false)`).
+    /// Returns whether PostgreSQL takes writes (`Some(true)`) or is in recovery (`Some(false)`).
     pub fn takes_writes(&self, name: &MemberName) -> Option<bool> {
         let tether = self.newest(name, |fact| matches!(fact, Fact::Tether(_)));
         match tether.map(|claim| (&claim.fact, self.is_fresh(claim, TETHER_LIVES))) {
@@ -203,7 +206,7 @@ impl<'a> Oracle<'a> {
         }
     }
 
-    /// The newest attempt to open a session there, if any, did not fail.
+    /// Returns whether the newest attempt to open a session there, if any, did not fail.
     pub fn accepts_new_sessions(&self, name: &MemberName) -> bool {
         let newest = self.newest(name, |fact| matches!(fact, Fact::NewSessions(_)));
         !newest.is_some_and(|claim| matches!(claim.fact, Fact::NewSessions(Err(_))))
@@ -222,8 +225,8 @@ impl<'a> Oracle<'a> {
         }
     }
 
-    /// When each question was sent to which a Patroni answered that it leads, at whatever place
-    /// it was then.
+    /// The times of the requests to which this member's Patroni answered that it has the lock, at
+    /// any of its endpoints.
     fn lead_claims(&self, name: &MemberName) -> impl Iterator<Item = Moment> {
         self.reports.iter().enumerate().filter_map(move |(index, (_, report))| match report {
             Report::Claim(claim) if claim.member == *name && leads(&claim.fact) => {
@@ -252,8 +255,8 @@ impl<'a> Oracle<'a> {
         self.names().into_iter().filter(|other| other != name).collect()
     }
 
-    /// "The leader lock is the member's and the tether says it is not in recovery", or what takes
-    /// the place of that without the one or the other.
+    /// "The leader lock is the member's and the tether reports that it is not in recovery", or the
+    /// corresponding row without Patroni or without a tether.
     pub fn may_open_for_writes(&self, name: &MemberName) -> bool {
         let takes_writes = self.takes_writes(name) == Some(true);
         if !self.is_listed(name) || !takes_writes || !self.accepts_new_sessions(name) {
@@ -268,8 +271,8 @@ impl<'a> Oracle<'a> {
         has_lock && !self.others(name).iter().any(later)
     }
 
-    /// The same, and nobody else has ever claimed the lock: then there is no excuse for a gate
-    /// that is not open.
+    /// As [`Oracle::may_open_for_writes`], and no other member ever claimed the lock: then the gate
+    /// must be open.
     pub fn must_be_open_for_writes(&self, name: &MemberName) -> bool {
         let rivals = |other: &MemberName| self.lead_claims(other).next().is_some();
         self.has_patroni()
@@ -288,7 +291,7 @@ impl<'a> Oracle<'a> {
         others.iter().all(harmless)
     }
 
-    /// All other listed members have been asked, without Patroni.
+    /// Returns whether all listed members were probed, without Patroni.
     pub fn all_were_asked(&self) -> bool {
         let tethered =
             |name: &MemberName| self.newest(name, |fact| matches!(fact, Fact::Tether(_))).is_some();
@@ -307,7 +310,7 @@ impl<'a> Oracle<'a> {
         }
     }
 
-    /// Nothing that its pooler said last speaks against clients who want a primary there, or a
+    /// Returns whether the last answer of its pooler allows clients that need a primary, or a
     /// replica.
     pub fn pooler_may_lead_to(&self, name: &MemberName, primary: bool) -> bool {
         let newest = self.newest(name, |fact| matches!(fact, Fact::Pooler { .. }));
@@ -326,8 +329,9 @@ impl<'a> Oracle<'a> {
         }
     }
 
-    /// Its pooler led to a server that told its start, and was not seen to be gone since; the member's
-    /// own was out of reach since or started anew, and is back for less long than PgBouncer waits.
+    /// Returns whether its pooler led to a server of known start and has not been down since, while
+    /// the member's own server was unreachable or restarted since, and has been back for less time
+    /// than PgBouncer waits before a retry.
     fn pooler_may_be_put_off(&self, name: &MemberName) -> bool {
         let of_pooler = |fact: &Fact| match fact {
             Fact::Pooler { said: Ok(PoolerFacts::Leads { .. }), .. } => true,
@@ -347,7 +351,7 @@ impl<'a> Oracle<'a> {
             .is_some_and(|since| since > last.asked_at && self.now.since(since) < PUT_OFF_LASTS)
     }
 
-    /// Since when the tether has had answers of one and the same server, by its start.
+    /// Since when the tether has had answers of the same server, identified by its start time.
     fn tether_run(&self, name: &MemberName) -> Option<Moment> {
         let mut newest = Moment::START;
         let mut run = None;
@@ -371,12 +375,12 @@ impl<'a> Oracle<'a> {
         run.map(|(_, since)| since)
     }
 
-    /// "The member says it is not primary any more", by the best source for it.
+    /// "The member reports that it is not primary", by the best source for it.
     pub fn denies_being_primary(&self, name: &MemberName) -> bool {
         self.takes_writes(name) == Some(false)
     }
 
-    /// When a switchover was last ordered, unless there is no order any more.
+    /// The time of the last switchover order, unless it was withdrawn.
     pub fn last_ordered(&self) -> Option<Moment> {
         let orders = self.reports.iter().rev().filter_map(|(_, report)| match report {
             Report::Notice(Notice { heard_at, news: News::Ordered(_) }) => Some(Some(*heard_at)),
@@ -386,7 +390,7 @@ impl<'a> Oracle<'a> {
         orders.into_iter().next().flatten()
     }
 
-    /// Two members take writes at the same time, or say so of their lock.
+    /// Returns whether two members take writes at the same time, or two claim the lock.
     pub fn is_split(&self) -> bool {
         let names = self.names();
         let writers = names.iter().filter(|name| self.takes_writes(name) == Some(true)).count();
@@ -398,7 +402,7 @@ impl<'a> Oracle<'a> {
         writers >= 2 || holders.count() >= 2
     }
 
-    /// For how long its host has given no sign of life.
+    /// The time since the last sign of life of its host.
     pub fn silent_for(&self, name: &MemberName) -> Duration {
         let is_sign = |fact: &Fact| match fact {
             Fact::Patroni(Err(failure))
@@ -415,7 +419,7 @@ impl<'a> Oracle<'a> {
         self.now.since(since)
     }
 
-    /// It has told no WAL position lately that a lag could be computed from.
+    /// Returns whether no recent WAL position is known from which a lag could be computed.
     pub fn position_is_unknown(&self, name: &MemberName) -> bool {
         let progress = self.newest(name, |fact| matches!(fact, Fact::Progress(_)));
         let by_sql = progress.is_some_and(|claim| self.is_fresh(claim, PROGRESS_LIVES));

@@ -1,8 +1,8 @@
 //! A shell for the engine without a clock or a socket.
 //!
-//! It does what the real one does: sources that ask at the pace of the plan, a timer that is
-//! set to `poll_timeout`, and a look at the Snapshot after every step. Answers take no time
-//! unless a test says so.
+//! It does the same as the real shell: sources that probe at the intervals of the plan, a timer
+//! that follows `poll_timeout`, and a read of the Snapshot after every step. Answers take no time
+//! unless a test says otherwise.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use pgsteer_core::settings::Config;
 use pgsteer_core::snapshot::Snapshot;
 use pgsteer_core::time::Moment;
 
-/// More steps than any test needs in one wait: beyond it the engine runs in circles.
+/// More steps than any test needs in one wait. Beyond it the engine loops.
 const STEPS_MAX: usize = 200_000;
 
-/// Who speaks of a member.
+/// A source of claims on a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
     Patroni,
@@ -57,12 +57,12 @@ impl Source {
     }
 }
 
-/// A source that gives one and the same answer until told otherwise.
+/// A source that gives the same answer until the script changes it.
 struct Habit {
     fact: Fact,
     asked_at: Moment,
     pace: Duration,
-    /// The pace became shorter, so the next question is sent now.
+    /// The interval became shorter, so the next probe is sent now.
     hurried: bool,
 }
 
@@ -95,25 +95,25 @@ impl Driver {
         driver
     }
 
-    /// A source says `fact` now, and again whenever it is asked.
-    pub fn says(&mut self, member: &MemberName, fact: Fact) {
+    /// The source reports `fact` now, and again at each probe.
+    pub fn answers(&mut self, member: &MemberName, fact: Fact) {
         let source = Source::of(&fact);
         let pace =
             self.engine.plan().members.get(member).map_or(Duration::MAX, |ask| source.pace(ask));
         let habit = Habit { fact: fact.clone(), asked_at: self.now, pace, hurried: false };
         self.habits.insert((member.clone(), source), habit);
-        self.says_once(member, fact, self.now);
+        self.answers_once(member, fact, self.now);
     }
 
-    /// A source answers a single question, that was sent at `asked_at`.
-    pub fn says_once(&mut self, member: &MemberName, fact: Fact, asked_at: Moment) {
+    /// The source answers one probe that was sent at `asked_at`.
+    pub fn answers_once(&mut self, member: &MemberName, fact: Fact, asked_at: Moment) {
         let claim = Claim { member: member.clone(), asked_at, fact };
         self.engine.handle_report(Report::Claim(claim), self.now);
         self.look();
     }
 
-    /// The sources of a member say nothing any more: all of them, or one.
-    pub fn hush(&mut self, member: &MemberName, source: Option<Source>) {
+    /// All sources of a member, or one, stop answering.
+    pub fn silence(&mut self, member: &MemberName, source: Option<Source>) {
         self.habits.retain(|(name, habit), _| {
             name != member || source.is_some_and(|source| *habit != source)
         });
@@ -129,7 +129,7 @@ impl Driver {
         self.look();
     }
 
-    /// The watch of etcd tells something.
+    /// The etcd watch reports `news`.
     pub fn notice(&mut self, news: News) {
         let notice = Notice { heard_at: self.now, news };
         self.engine.handle_report(Report::Notice(notice), self.now);
@@ -142,7 +142,7 @@ impl Driver {
         self.look();
     }
 
-    /// Lets time pass up to `until`: timers go off and sources are asked as they fall due.
+    /// Lets time pass up to `until`: timers fire, and sources are probed when they are due.
     pub fn advance(&mut self, until: Moment) {
         for _ in 0..STEPS_MAX {
             let timeout = self.engine.poll_timeout(self.now);
@@ -165,7 +165,7 @@ impl Driver {
         panic!("the engine runs in circles before {until}");
     }
 
-    /// Time passes and nobody, not even the timer, is attended to: the process was stopped.
+    /// Lets time pass without a timer or a probe, as if the process was stopped.
     pub fn stall(&mut self, until: Moment) {
         self.now = self.now.max(until);
         for habit in self.habits.values_mut() {
@@ -191,11 +191,11 @@ impl Driver {
             habit.asked_at = now;
             habit.hurried = false;
             let fact = habit.fact.clone();
-            self.says_once(&key.0, fact, now);
+            self.answers_once(&key.0, fact, now);
         }
     }
 
-    /// What the shell does after every step: events, Snapshot, plan.
+    /// The shell's work after every step: events, Snapshot, plan.
     fn look(&mut self) {
         while let Some(event) = self.engine.poll_event() {
             self.events.push(event);

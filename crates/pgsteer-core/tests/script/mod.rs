@@ -1,48 +1,48 @@
-//! Scenarios: a script of what the sources say, with what the engine made of it beneath.
+//! Scenarios: a script of the sources' answers, with the engine's output below each line.
 //!
-//! A line that begins in the first column is the script's; the indented ones beneath it are
-//! what happened, and are compared with what happens now. The words of the script:
+//! A line that begins in the first column belongs to the script. The indented lines below it are
+//! the expected output, which the test compares with the actual output. The lines of a script:
 //!
 //! | line | meaning |
 //! |---|---|
-//! | `# ...` | a remark |
-//! | `cluster patroni`, `listed n1 n2 ...` | where the members come from |
-//! | `patroni URL ...` | the same as the first, with URLs of its own |
+//! | `# ...` | a comment |
+//! | `cluster patroni`, `listed n1 n2 ...` | the source of the member list |
+//! | `patroni URL ...` | as `cluster patroni`, with these URLs |
 //! | `pin [scope=S] [group=N] [system=N]` | the identity that is configured |
 //! | `stored n1 n2=host:port ... [scope=S] [system=N] [age=60s]` | what an earlier run stored |
-//! | `check`, `no check` | whether there is a login for the tether |
+//! | `check`, `no check` | whether there is a check login |
 //! | `split_brain block`, `split_brain highest_timeline` | the policy without Patroni |
 //! | `patroni_loss_grace 60s`, `silence 30s` | limits |
 //! | `service NAME ROLE [lag_bytes_max=N] [lag_max=5s] [hold=30s] [fallback] [pooler] [bypass] [tag.NAME=VALUE]` | a service |
-//! | `no service NAME` | takes it away again |
-//! | `agent pooler`, `agent no pooler` | whether the agent's clients have to take the pooler |
-//! | `start` | ends the head: from here on the engine runs |
+//! | `no service NAME` | removes the service |
+//! | `agent pooler`, `agent no pooler` | whether the agent's clients must use the pooler |
+//! | `start` | ends the configuration: from here on the engine runs |
 //! | `reload LINE` | one of the lines above, while the engine runs |
-//! | `topology n1 n2=host:port ... [scope=S] [asked=T] [paused] [skipped=NAME]` | what `/cluster` tells |
-//! | `... [from=NAME] [as=NAME] [about.scope=S] [system=N]` | by whose URL, and what that Patroni reports of itself |
-//! | `n1 unlisted KIND [as=NAME] [about.scope=S] [system=N]` | n1 is asked for `/cluster` and fails so |
+//! | `topology n1 n2=host:port ... [scope=S] [asked=T] [paused] [skipped=NAME]` | the answer of `/cluster` |
+//! | `... [from=NAME] [as=NAME] [about.scope=S] [system=N]` | the member whose URL answered, and what its Patroni reports of itself |
+//! | `n1 unlisted KIND [as=NAME] [about.scope=S] [system=N]` | the request for n1's `/cluster` fails with this |
 //! | `n1 patroni [lock] STATE ROLE [timeline=N] [location=N] [replayed=N] ...` | see [`words`] |
-//! | `n1 patroni late` | the same has not been answered in time, and runs on; with `asked=T` or `once` |
-//! | `n1 tether primary/recovery [started=N]` | what the tether feels |
-//! | `n1 progress primary/recovery [location=N] [timeline=N] [streaming] [age=2s] [ahead=-1s] [sessions=NOW/MAX]` | by SQL |
-//! | `n1 pooler primary/recovery [started=N]`, `n1 pooler answers/refuses/nowhere/busy` | what is at the other end of port 6432 |
-//! | `n1 addresses 10.0.0.1 ...` | what the host name stands for |
-//! | `n1 patroni/tether/pooler/addresses failed KIND` | the same, but there is no answer |
+//! | `n1 patroni late` | the request is late and still runs; with `asked=T` or `once` |
+//! | `n1 tether primary/recovery [started=N]` | the role that the tether reports |
+//! | `n1 progress primary/recovery [location=N] [timeline=N] [streaming] [age=2s] [ahead=-1s] [sessions=NOW/MAX]` | the answer of the progress query |
+//! | `n1 pooler primary/recovery [started=N]`, `n1 pooler answers/refuses/nowhere/busy` | what a query through port 6432 reaches |
+//! | `n1 addresses 10.0.0.1 ...` | the addresses of the host name |
+//! | `n1 patroni/tether/pooler/addresses failed KIND` | the probe fails |
 //! | `etcd watched`, `etcd lost` | whether etcd is watched |
-//! | `etcd order [n1] [to n2]`, `etcd no order` | the key `failover` as the watch tells it |
-//! | `etcd written 3`, `etcd read [behind]` | so many events; a read beside the watch |
-//! | `etcd leader n1` | the key `leader`, the same |
-//! | `n1 silent`, `n1 tether silent` | from here on no answer, and no failure either |
+//! | `etcd order [n1] [to n2]`, `etcd no order` | the key `failover` as the watch reports it |
+//! | `etcd written 3`, `etcd read [behind]` | this number of events; a read beside the watch |
+//! | `etcd leader n1` | the key `leader` as the watch reports it |
+//! | `n1 silent`, `n1 tether silent` | from here on neither an answer nor a failure |
 //! | `wait 5s`, `t=12.5` | time passes |
-//! | `stall 90s` | time passes, but nobody wakes the engine: the process was stopped |
-//! | `local NAME` | the member on whose machine pgsteer runs |
+//! | `stall 90s` | time passes without a call of the engine: the process was stopped |
+//! | `local NAME` | the member on pgsteer's own machine |
 //! | `show` | prints the Snapshot and the plan |
-//! | `settled` | whether everybody has been heard |
-//! | `agent health/admin[/sessions] [LINE]` | prints what HAProxy's agent-check is answered |
+//! | `settled` | whether every member has answered |
+//! | `agent health/admin[/sessions] [LINE]` | prints the answer to HAProxy's agent-check |
 //!
-//! What a source says it goes on saying whenever the plan has it asked, until another line
-//! of the same member and source comes. `once` at the end makes it a single answer, and
-//! `asked=T` a single answer to a question that was sent at T.
+//! A source repeats its answer at each probe of the plan, until another line of the same member
+//! and source. `once` at the end makes it a single answer, and `asked=T` makes it a single answer
+//! to a probe that was sent at T.
 
 pub mod driver;
 pub mod show;
@@ -57,19 +57,20 @@ use pgsteer_core::settings::{Config, Membership, SplitBrain};
 use crate::cluster::{self, found, member, service_name};
 use driver::{Driver, Source};
 
-/// What a script did: its text with the outcome beneath each line, and the engine's traces.
+/// The outcome of a script: its text with the output below each line, and the engine's traces.
 pub struct Outcome {
     pub text: String,
     pub config: Config,
     pub driver: Driver,
 }
 
-/// Runs a script; the indented lines in it are left out.
+/// Runs a script and ignores the indented lines in it.
 ///
 /// # Errors
-/// A line that cannot be read, with its number.
+/// A line that is not valid, with its number.
 pub fn run(script: &str) -> Result<Outcome, String> {
-    let mut play = Play { config: cluster::config(), stored: None, driver: None, events_told: 0 };
+    let mut play =
+        Play { config: cluster::config(), stored: None, driver: None, events_printed: 0 };
     let mut text = String::new();
     for (index, line) in script.lines().enumerate() {
         if line.starts_with(' ') {
@@ -92,7 +93,7 @@ struct Play {
     config: Config,
     stored: Option<Remembered>,
     driver: Option<Driver>,
-    events_told: usize,
+    events_printed: usize,
 }
 
 impl Play {
@@ -135,19 +136,19 @@ impl Play {
         Ok(self.news())
     }
 
-    /// The events that nobody has been told of yet.
+    /// The events that have not been printed yet.
     fn news(&mut self) -> Vec<String> {
         let Some(driver) = &self.driver else {
             return Vec::new();
         };
-        let news = driver.events[self.events_told..].iter();
+        let news = driver.events[self.events_printed..].iter();
         let news = news.map(|event| format!("{} {}", event.at, event.kind)).collect();
-        self.events_told = driver.events.len();
+        self.events_printed = driver.events.len();
         news
     }
 }
 
-/// A line of the head: something of the configuration.
+/// A line of the configuration, before `start`.
 fn head(config: &mut Config, tokens: &[&str]) -> Result<(), String> {
     let cluster = &mut config.cluster;
     match tokens {
@@ -173,12 +174,12 @@ fn head(config: &mut Config, tokens: &[&str]) -> Result<(), String> {
         ["no", "service", name] => {
             config.services.remove(&service_name(name));
         }
-        other => return Err(format!("no line of the head: {}", other.join(" "))),
+        other => return Err(format!("not valid before `start`: {}", other.join(" "))),
     }
     Ok(())
 }
 
-/// A line of the play.
+/// A line after `start`.
 fn act(driver: &mut Driver, tokens: &[&str]) -> Result<(), String> {
     match tokens {
         ["wait", text] => driver.advance(driver.now + words::duration(text)?),
@@ -191,16 +192,16 @@ fn act(driver: &mut Driver, tokens: &[&str]) -> Result<(), String> {
             driver.unlisted(words::unlisted(name, kind, about)?);
         }
         ["etcd", rest @ ..] => driver.notice(words::news(rest)?),
-        [name, "silent"] => driver.hush(&member(name), None),
-        [name, source, "silent"] => driver.hush(&member(name), Some(words::source(source)?)),
+        [name, "silent"] => driver.silence(&member(name), None),
+        [name, source, "silent"] => driver.silence(&member(name), Some(words::source(source)?)),
         [time] if time.starts_with("t=") => driver.advance(words::moment(&time[2..])?),
-        [name, source, rest @ ..] => speak(driver, name, words::source(source)?, rest)?,
-        other => return Err(format!("no line of the play: {}", other.join(" "))),
+        [name, source, rest @ ..] => report(driver, name, words::source(source)?, rest)?,
+        other => return Err(format!("not valid after `start`: {}", other.join(" "))),
     }
     Ok(())
 }
 
-fn speak(driver: &mut Driver, name: &str, source: Source, rest: &[&str]) -> Result<(), String> {
+fn report(driver: &mut Driver, name: &str, source: Source, rest: &[&str]) -> Result<(), String> {
     let name = member(name);
     let (asked_at, once, rest) = match rest {
         [rest @ .., "once"] => (driver.now, true, rest),
@@ -211,8 +212,8 @@ fn speak(driver: &mut Driver, name: &str, source: Source, rest: &[&str]) -> Resu
     };
     let fact = words::fact(&name, source, rest)?;
     match once {
-        true => driver.says_once(&name, fact, asked_at),
-        false => driver.says(&name, fact),
+        true => driver.answers_once(&name, fact, asked_at),
+        false => driver.answers(&name, fact),
     }
     Ok(())
 }

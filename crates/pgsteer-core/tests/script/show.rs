@@ -1,4 +1,4 @@
-//! What `show` prints: the Snapshot and the plan, for a person to read.
+//! The output of `show`: the Snapshot and the plan, in readable form.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ pub fn show(driver: &Driver) -> Vec<String> {
     lines
 }
 
-/// What a client of the agent is answered; an empty line is one that was never sent.
+/// The agent's answer to a client. An empty line means that the client sent none.
 pub fn agent(driver: &Driver, vocabulary: &str, line: &str) -> String {
     let mut words_of_it = vocabulary.split('/');
     let vocabulary = words_of_it.next().unwrap_or_default();
@@ -49,7 +49,7 @@ pub fn agent(driver: &Driver, vocabulary: &str, line: &str) -> String {
     answer(&config, &driver.engine.snapshot(), line)
 }
 
-/// An agent that nobody listens to.
+/// The configuration of an agent without clients.
 pub fn agent_config(pooler_port: Option<u16>) -> AgentConfig {
     AgentConfig {
         listen: NOWHERE,
@@ -119,7 +119,7 @@ fn with_code(reason: &Reason) -> String {
     format!("[{}] {reason}", reason.code())
 }
 
-/// How often each member is asked, in one line for those that are asked alike.
+/// The probe intervals of the members. Members with equal intervals share a line.
 fn paces(plan: &Plan) -> Vec<String> {
     let mut lines: Vec<(String, Vec<String>)> = Vec::new();
     for (name, ask) in &plan.members {

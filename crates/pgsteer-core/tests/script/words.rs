@@ -1,9 +1,9 @@
-//! The words of a scenario: how claims, services, failures and times are written.
+//! The words of a scenario: the notation of claims, services, failures and times.
 //!
 //! `n1 patroni lock running primary timeline=1 location=1000` is an answer of Patroni. Its words
-//! are `lock` (the answer was 200), a state (`running`, `starting`, `stopped`, ...), a role as
-//! Patroni says it, `paused`, and `timeline=`, `location=`, `replayed=`, `replication=`, `scope=`,
-//! `system=`, `as=` (the member name that it reports) and `tag.NAME=`.
+//! are `lock` (the status was 200), a state (`running`, `starting`, `stopped`, ...), a role as
+//! Patroni reports it, `paused`, and `timeline=`, `location=`, `replayed=`, `replication=`,
+//! `scope=`, `system=`, `as=` (the member name that it reports) and `tag.NAME=`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use pgsteer_core::time::Moment;
 use super::driver::Source;
 use crate::cluster::{ANSWER_TIMEOUT, found, member, service as plain_service};
 
-/// Where the poolers of a script are.
+/// The port of the poolers of a script.
 pub const POOLER_PORT: u16 = 6432;
 
 pub fn source(word: &str) -> Result<Source, String> {
@@ -93,7 +93,7 @@ fn patroni(tokens: &[&str]) -> Result<PatroniFacts, String> {
                     facts.flags.no_stream |= tag == "nostream" && value == "true";
                     facts.tags.insert(tag.to_owned(), value.to_owned());
                 }
-                None => return Err(format!("Patroni does not say: {token}")),
+                None => return Err(format!("not a word of Patroni's answer: {token}")),
             },
         }
     }
@@ -104,7 +104,7 @@ fn tether(tokens: &[&str]) -> Result<TetherFacts, String> {
     let in_recovery = |word: &str| match word {
         "primary" => Ok(false),
         "recovery" => Ok(true),
-        other => Err(format!("a tether does not say: {other}")),
+        other => Err(format!("not a word of the tether: {other}")),
     };
     match tokens {
         [role] => Ok(TetherFacts { in_recovery: in_recovery(role)?, started_at: None }),
@@ -112,7 +112,7 @@ fn tether(tokens: &[&str]) -> Result<TetherFacts, String> {
             let started_at = Some(started(start)?);
             Ok(TetherFacts { in_recovery: in_recovery(role)?, started_at })
         }
-        other => Err(format!("a tether does not say: {}", other.join(" "))),
+        other => Err(format!("not a word of the tether: {}", other.join(" "))),
     }
 }
 
@@ -127,11 +127,11 @@ fn pooler(name: &MemberName, tokens: &[&str]) -> Result<Result<PoolerFacts, Fail
         ["refuses"] => PoolerFacts::RefusesLogin(failure("login:28P01")?),
         ["busy"] => PoolerFacts::Busy(failure("timeout")?),
         ["nowhere"] => PoolerFacts::LeadsNowhere(failure("timeout")?),
-        other => return Err(format!("a pooler does not say: {}", other.join(" "))),
+        other => return Err(format!("not a word of the pooler: {}", other.join(" "))),
     }))
 }
 
-/// `started=7`: at some time of the server's clock.
+/// Parses `started=7`, a time of the server's clock.
 fn started(token: &str) -> Result<ServerStart, String> {
     let text = token.strip_prefix("started=").ok_or("expects started=NUMBER")?;
     number(text).map(ServerStart)
@@ -159,13 +159,13 @@ fn progress(tokens: &[&str]) -> Result<Progress, String> {
                 progress.clock_offset = Some(ClockOffset::from_micros(micros(value)?));
             }
             ("sessions", value) => progress.load = Some(load(value)?),
-            _ => return Err(format!("progress does not say: {token}")),
+            _ => return Err(format!("not a word of the progress query: {token}")),
         }
     }
     Ok(progress)
 }
 
-/// `2s`, or `-3600s`, in microseconds.
+/// Parses `2s` or `-3600s` into microseconds.
 fn micros(text: &str) -> Result<i64, String> {
     let micros = |text| Ok(i64::try_from(duration(text)?.as_micros()).unwrap_or(i64::MAX));
     match text.strip_prefix('-') {
@@ -174,13 +174,13 @@ fn micros(text: &str) -> Result<i64, String> {
     }
 }
 
-/// `12/97`: so many sessions of so many.
+/// Parses `12/97`: the number of sessions and its maximum.
 fn load(text: &str) -> Result<Load, String> {
     let (backends, max) = text.split_once('/').ok_or("expects sessions=NOW/MAX")?;
     Ok(Load { backends: number(backends)?, backends_max: number(max)? })
 }
 
-/// Why there is no answer; `login:28P01` and `unavailable:57P03` carry their SQLSTATE.
+/// The failure of a probe. `login:28P01` and `unavailable:57P03` contain their SQLSTATE.
 fn failure(name: &MemberName, source: Source, kind: &str) -> Result<Failure, String> {
     let port = match source {
         Source::Patroni => 8008,
@@ -218,7 +218,7 @@ fn failure(name: &MemberName, source: Source, kind: &str) -> Result<Failure, Str
         ("unavailable", code) => {
             Failure::Unavailable { by: speaker, sqlstate: Arc::from(code), message: message(code) }
         }
-        _ => return Err(format!("nothing fails like this: {kind}")),
+        _ => return Err(format!("no such failure: {kind}")),
     })
 }
 
@@ -239,13 +239,13 @@ pub fn unlisted(name: &str, kind: &str, about_words: &[&str]) -> Result<Unlisted
     Ok(Unlisted { asked: url(name), about: of_itself, failure })
 }
 
-/// One word of what a Patroni reports of itself.
+/// One item of what a Patroni reports of itself.
 pub fn about(about: &mut About, key: &str, value: &str) -> Result<(), String> {
     match key {
         "as" => about.name = Some(value.to_owned()),
         "about.scope" => about.identity.scope = Some(value.to_owned()),
         "system" => about.identity.system_identifier = Some(value.to_owned()),
-        _ => return Err(format!("Patroni does not report of itself: {key}")),
+        _ => return Err(format!("not an item that Patroni reports of itself: {key}")),
     }
     Ok(())
 }
@@ -283,7 +283,7 @@ pub fn stored(tokens: &[&str]) -> Result<Remembered, String> {
     Ok(stored)
 }
 
-/// What the watch of etcd tells.
+/// The news of the etcd watch.
 pub fn news(tokens: &[&str]) -> Result<News, String> {
     let order = |leader: Option<&str>, candidate: Option<&str>| {
         News::Ordered(Order { leader: leader.map(member), candidate: candidate.map(member) })
@@ -299,7 +299,7 @@ pub fn news(tokens: &[&str]) -> Result<News, String> {
         ["order", "to", candidate] => order(None, Some(candidate)),
         ["order", leader, "to", candidate] => order(Some(leader), Some(candidate)),
         ["leader", name] => News::Leader(member(name)),
-        other => return Err(format!("etcd does not tell: {}", other.join(" "))),
+        other => return Err(format!("not a word of etcd: {}", other.join(" "))),
     })
 }
 
@@ -319,7 +319,7 @@ pub fn service(role: &str, wishes: &[&str]) -> Result<ServiceConfig, String> {
                 Some(tag) => {
                     service.tags.insert(tag.to_owned(), value.to_owned());
                 }
-                None => return Err(format!("a service cannot wish for: {wish}")),
+                None => return Err(format!("not an option of a service: {wish}")),
             },
         }
     }
@@ -337,7 +337,7 @@ pub fn members(tokens: &[&str]) -> Result<Vec<Found>, String> {
 
 /// `250ms`, `5s`, `1.5s`.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    let bad = || format!("no duration: {text}");
+    let bad = || format!("not a duration: {text}");
     let (digits, unit) = match text.strip_suffix("ms") {
         Some(digits) => (digits, 0.001),
         None => (text.strip_suffix('s').ok_or_else(bad)?, 1.0),

@@ -1,4 +1,4 @@
-//! Storms: random claims, late and out of order, and what the engine made of each.
+//! Storms: random claims, late and out of order, and the engine's state after each.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub const SILENCE: Duration = Duration::from_secs(30);
 pub const POOLER_PORT: u16 = 6432;
 pub const LAG_BYTES_MAX: u64 = 50;
 
-/// A cluster and what happens to it.
+/// A cluster and the steps that happen to it.
 #[derive(Clone, Debug)]
 pub struct Storm {
     pub members: usize,
@@ -35,15 +35,15 @@ pub struct Storm {
 
 #[derive(Clone, Debug)]
 pub enum Step {
-    /// A source of the member with this number answers a question that is this old.
+    /// A source of the member with this number answers a probe of this age.
     Says { member: usize, age_ms: u64, fact: Fact },
-    /// The member with this number is what it says with one voice.
+    /// All sources of the member with this number report this role.
     Is { member: usize, role: Role },
-    /// Time passes, and the timer of the engine is attended to.
+    /// Time passes, and the engine's timer fires.
     Wait { ms: u64 },
-    /// The watch of etcd tells something.
+    /// The etcd watch reports `news`.
     Notice { news: News },
-    /// The members whose bit is set are listed; those of the second set at another place.
+    /// The members whose bit in `present` is set are listed; those in `moved` at another endpoint.
     Listed { present: u8, moved: u8, paused: bool, age_ms: u64 },
 }
 
@@ -52,11 +52,11 @@ pub enum Step {
 pub struct Frame {
     pub now: Moment,
     pub snapshot: Arc<Snapshot>,
-    /// How many of the reports had been made by then.
+    /// The number of reports up to then.
     pub reports: usize,
 }
 
-/// All that was reported, and every frame.
+/// All reports, and every frame.
 #[derive(Clone, Debug)]
 pub struct Run {
     pub config: Config,
@@ -93,7 +93,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => news().prop_map(|news| Step::Notice { news }),
         1 => (any::<u8>(), 0..32_u8, any::<bool>(), age_ms()).prop_map(
             |(present, moved, paused, age_ms)| {
-                // Mostly all are there, and none has moved.
+                // In most steps all are listed, and none has moved.
                 let present = if present < 64 { present } else { u8::MAX };
                 let moved = if moved < 4 { moved } else { 0 };
                 Step::Listed { present, moved, paused, age_ms }
@@ -185,7 +185,7 @@ fn progress() -> impl Strategy<Value = Progress> {
     )
 }
 
-/// Servers are few, and some do not tell.
+/// A few servers; some do not report their start.
 fn start() -> impl Strategy<Value = Option<ServerStart>> {
     prop_oneof![2 => Just(None), 3 => (1..3_u64).prop_map(|start| Some(ServerStart(start)))]
 }
@@ -219,7 +219,7 @@ fn failure() -> impl Strategy<Value = Failure> {
 }
 
 impl Storm {
-    /// Lets it happen to an engine.
+    /// Runs the storm on an engine.
     pub fn run(&self) -> Run {
         let config = self.config();
         let mut play = Play {
@@ -236,7 +236,7 @@ impl Storm {
         play.run
     }
 
-    /// The same, and then nobody says anything any more.
+    /// Runs the storm, and then all sources stop.
     pub fn run_into_silence(&self) -> (Run, Moment) {
         let mut storm = self.clone();
         storm.steps.push(Step::Wait { ms: 1_000_000 });
@@ -279,7 +279,7 @@ impl Storm {
     fn say(&self, member: MemberName, asked_at: Moment, fact: Fact, play: &mut Play) {
         let has_source = match fact {
             Fact::Patroni(_) | Fact::PatroniLate(_) => self.has_patroni,
-            // Without a check login the first answer to a login is enough to know.
+            // Without a check login the first answer to a login is enough.
             Fact::Pooler { .. } | Fact::NewSessions(_) => true,
             _ => self.has_tether,
         };
@@ -338,7 +338,7 @@ impl Storm {
     }
 }
 
-/// The name of the member with this number; the last number is a member nobody lists.
+/// The name of the member with this number. The last number is a member that is never listed.
 fn name(index: usize) -> MemberName {
     member(&format!("n{}", index + 1))
 }

@@ -1,5 +1,4 @@
-//! The rows of the decision table "Who is primary", each with the sight that proves that a
-//! scenario reached it.
+//! The rows of the decision table "Who is primary", each with the check that a scenario reached it.
 
 use pgsteer_core::claim::Role;
 use pgsteer_core::gate::Gate;
@@ -8,25 +7,25 @@ use pgsteer_core::settings::{Config, Membership, SplitBrain};
 use pgsteer_core::snapshot::Snapshot;
 
 pub struct Row {
-    /// The row in words.
-    pub says: &'static str,
-    /// Whether this Snapshot shows it.
+    /// The row as text.
+    pub text: &'static str,
+    /// Returns whether this Snapshot shows it.
     pub seen: fn(&Config, &Snapshot) -> bool,
 }
 
 pub const ROWS: &[Row] = &[
     Row {
-        says: "lock and state agree: open",
+        text: "lock and state agree: open",
         seen: |config, snapshot| {
             has_patroni(config) && has_check(config) && any_write(snapshot, is_open_without_note)
         },
     },
     Row {
-        says: "lock, but still in recovery: shut, promoting",
+        text: "lock, but still in recovery: shut, promoting",
         seen: |_, snapshot| any_write(snapshot, |gate| is_shut(gate, "promoting")),
     },
     Row {
-        says: "not in recovery, lock is another's: shut, not_leader",
+        text: "not in recovery, lock is another's: shut, not_leader",
         seen: |_, snapshot| {
             any_write(snapshot, |gate| {
                 let reason = gate.reason();
@@ -35,41 +34,41 @@ pub const ROWS: &[Row] = &[
         },
     },
     Row {
-        says: "Patroni unreachable, tether says primary, no rival: open stays open",
+        text: "Patroni unreachable, tether reports primary, no rival: an open gate stays open",
         seen: |_, snapshot| {
             any_write(snapshot, |gate| gate.is_open() && has_code(gate, "patroni_lost"))
         },
     },
     Row {
-        says: "Patroni unreachable, tether says primary, no rival: shut stays shut",
+        text: "Patroni unreachable, tether reports primary, no rival: a shut gate stays shut",
         seen: |_, snapshot| any_write(snapshot, |gate| is_shut(gate, "patroni_lost")),
     },
     Row {
-        says: "no SQL login, running, primary and lock: open",
+        text: "no SQL login, running, primary and lock: open",
         seen: |config, snapshot| {
             has_patroni(config) && !has_check(config) && any_write(snapshot, is_open_without_note)
         },
     },
     Row {
-        says: "SQL only, exactly one not in recovery: open",
+        text: "SQL only, exactly one not in recovery: open",
         seen: |config, snapshot| !has_patroni(config) && any_write(snapshot, is_open_without_note),
     },
     Row {
-        says: "SQL only, two not in recovery: all shut, sessions ended",
+        text: "SQL only, two not in recovery: all shut, sessions ended",
         seen: |config, snapshot| {
             let shut = |gate: &Gate| is_shut(gate, "split_brain") && gate.ends_sessions();
             !has_patroni(config) && count_write(snapshot, shut) >= 2
         },
     },
     Row {
-        says: "SQL only, two not in recovery, policy highest_timeline: one open",
+        text: "SQL only, two not in recovery, policy highest_timeline: one open",
         seen: |config, snapshot| {
             config.cluster.split_brain == SplitBrain::HighestTimeline
                 && any_write(snapshot, |gate| gate.is_open() && has_code(gate, "split_brain"))
         },
     },
     Row {
-        says: "standby cluster: its leader is no write target",
+        text: "standby cluster: its leader is no write target",
         seen: |_, snapshot| {
             any_write(snapshot, |gate| {
                 let leader = Role::StandbyLeader;
@@ -78,15 +77,15 @@ pub const ROWS: &[Row] = &[
         },
     },
     Row {
-        says: "standby cluster: its leader serves the service that asks for that role",
+        text: "standby cluster: its leader serves the service that requires that role",
         seen: |_, snapshot| any_gate(snapshot, Role::StandbyLeader, Gate::is_open),
     },
     Row {
-        says: "pause: the lock decides",
+        text: "pause: the lock decides",
         seen: |_, snapshot| snapshot.paused && any_write(snapshot, is_open_without_note),
     },
     Row {
-        says: "pooler down, nowhere or astray, policy shut: shut, sessions go on",
+        text: "pooler down, nowhere or astray, policy shut: shut, sessions continue",
         seen: |_, snapshot| {
             ["pooler_down", "pooler_nowhere", "pooler_astray"].iter().any(|code| {
                 any_write(snapshot, |gate| is_shut(gate, code) && !gate.ends_sessions())
@@ -94,7 +93,7 @@ pub const ROWS: &[Row] = &[
         },
     },
     Row {
-        says: "pooler paused or full: open stays open for a while, and nobody is led past it",
+        text: "pooler paused or full: an open gate stays open for two minutes, without a bypass",
         seen: |_, snapshot| {
             let busy = |gate: &Gate| gate.is_open() && has_code(gate, "pooler_busy");
             any_write(snapshot, |gate| busy(gate) && !gate.bypasses_pooler())
@@ -102,35 +101,35 @@ pub const ROWS: &[Row] = &[
         },
     },
     Row {
-        says: "the same after two minutes, or when it never was open: shut",
+        text: "pooler paused or full for two minutes, or before the gate was open: shut",
         seen: |_, snapshot| any_write(snapshot, |gate| is_shut(gate, "pooler_busy")),
     },
     Row {
-        says: "the same of a replica",
+        text: "pooler of a replica leads to another server: shut",
         seen: |_, snapshot| {
             any_gate(snapshot, Role::Replica, |gate| is_shut(gate, "pooler_astray"))
         },
     },
     Row {
-        says: "the same, policy bypass: open, past the pooler",
+        text: "pooler down, nowhere or astray, policy bypass: open, past the pooler",
         seen: |_, snapshot| {
             any_write(snapshot, |gate| gate.bypasses_pooler() && has_code(gate, "pooler_bypassed"))
         },
     },
     Row {
-        says: "pooler refuses the check login: open, with a reservation",
+        text: "pooler refuses the check login: open, with a reservation",
         seen: |_, snapshot| {
             any_write(snapshot, |gate| gate.is_open() && has_code(gate, "pooler_unproven"))
         },
     },
     Row {
-        says: "pooler that led there puts logins off since its server was away: open, with a reservation",
+        text: "pooler that led to the member delays logins since its server was away: open, with a reservation",
         seen: |_, snapshot| {
             any_write(snapshot, |gate| gate.is_open() && has_code(gate, "pooler_puts_off"))
         },
     },
     Row {
-        says: "no word of the pooler since the member has its role: shut until it comes",
+        text: "no answer of the pooler since the member has its role: shut until it answers",
         seen: |_, snapshot| any_write(snapshot, |gate| is_shut(gate, "pooler_unheard")),
     },
 ];

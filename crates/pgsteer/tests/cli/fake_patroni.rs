@@ -1,11 +1,11 @@
-//! A fake Patroni: HTTP that says whatever a test wants.
+//! A fake Patroni: an HTTP server whose answers the test chooses.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Gives the path of the question and the connection to answer it on.
+/// Gets the path of the request and the connection for the answer.
 type Handler = dyn Fn(&str, &mut TcpStream) + Send + Sync;
 
 pub struct FakePatroni {
@@ -26,7 +26,7 @@ impl FakePatroni {
         FakePatroni { address }
     }
 
-    /// The Patroni of a healthy primary `n1` at `postgres`, in a cluster with `others` beside it.
+    /// The Patroni of a healthy primary `n1` at `postgres`, in a cluster with `others`.
     pub fn of_primary(ip: IpAddr, postgres: SocketAddr, others: Vec<(String, SocketAddr)>) -> Self {
         FakePatroni::new(ip, move |path, stream| {
             let own = stream.local_addr().unwrap();
@@ -41,7 +41,7 @@ impl FakePatroni {
                 }
                 _ => PRIMARY.to_owned(),
             };
-            say(stream, "200 OK", &body);
+            respond(stream, "200 OK", &body);
         })
     }
 
@@ -62,8 +62,8 @@ fn member(name: &str, role: &str, patroni: SocketAddr, postgres: SocketAddr) -> 
     )
 }
 
-/// A whole answer.
-pub fn say(stream: &mut TcpStream, status: &str, body: &str) {
+/// Sends a complete answer.
+pub fn respond(stream: &mut TcpStream, status: &str, body: &str) {
     let head = format!("HTTP/1.0 {status}\r\nContent-Type: application/json\r\n\r\n");
     let _ = stream.write_all(head.as_bytes());
     let _ = stream.write_all(body.as_bytes());

@@ -1,4 +1,4 @@
-//! Wrong input: everything that is wrong at once, exit code 2, and nothing is started.
+//! Wrong input: all errors at once, exit code 2, and nothing starts.
 
 use std::net::TcpListener;
 use std::process::Output;
@@ -13,10 +13,10 @@ fn is_refused(words: &[&str]) -> String {
 }
 
 #[test]
-fn all_wrong_flags_are_told_at_once() {
-    let told =
+fn all_wrong_flags_are_reported_at_once() {
+    let stderr =
         is_refused(&["run", "--patroni", "pg1:8008", "--hold", "-1", "--write", "0.0.0.0:x"]);
-    insta::assert_snapshot!(told, @"
+    insta::assert_snapshot!(stderr, @"
     --patroni: `pg1:8008` does not start with http:// or https://
         help: did you mean http://pg1:8008?
     --write: `x` is not a port
@@ -28,12 +28,12 @@ fn all_wrong_flags_are_told_at_once() {
 }
 
 #[test]
-fn all_wrong_keys_of_a_file_are_told_at_once_with_their_lines() {
+fn all_wrong_keys_of_a_file_are_reported_at_once_with_their_lines() {
     let text = "[patroni]\nurl = 'http://pg1'\n\n[services.read]\nlisten = 5001\nrole = 'slave'\n\
                 lag_bytes_max = 16\n";
     let name = file("wrong.toml", text);
-    let told = is_refused(&["run", "--config", &name]).replace(&name, "wrong.toml");
-    insta::assert_snapshot!(told, @r#"
+    let stderr = is_refused(&["run", "--config", &name]).replace(&name, "wrong.toml");
+    insta::assert_snapshot!(stderr, @r#"
     wrong.toml:1:2: patroni: `urls` is missing
         help: as in urls = ["http://10.0.0.11:8008"]
     wrong.toml:2:1: patroni.url: there is no key `url` in [patroni]
@@ -45,10 +45,10 @@ fn all_wrong_keys_of_a_file_are_told_at_once_with_their_lines() {
 }
 
 #[test]
-fn a_file_that_is_no_toml_is_told_with_the_place() {
+fn an_invalid_toml_file_is_reported_with_line_and_column() {
     let name = file("broken.toml", "[patroni\nurls = []\n");
-    let told = is_refused(&["run", "--config", &name]).replace(&name, "broken.toml");
-    insta::assert_snapshot!(told, @"
+    let stderr = is_refused(&["run", "--config", &name]).replace(&name, "broken.toml");
+    insta::assert_snapshot!(stderr, @"
     broken.toml:1:9: not valid TOML: unclosed table, expected `]`
     broken.toml:2:1: urls: there is no key `urls` at the top of the file
         help: known here: cluster, patroni, members, etcd, check, services, http, agent, proxy
@@ -57,20 +57,20 @@ fn a_file_that_is_no_toml_is_told_with_the_place() {
 }
 
 #[test]
-fn a_file_that_is_not_there_is_told() {
-    let told = is_refused(&["run", "--config", "/nonexistent/pgsteer.toml"]);
-    assert!(told.contains("/nonexistent/pgsteer.toml: cannot read the file"), "{told}");
+fn a_missing_file_is_reported() {
+    let stderr = is_refused(&["run", "--config", "/nonexistent/pgsteer.toml"]);
+    assert!(stderr.contains("/nonexistent/pgsteer.toml: cannot read the file"), "{stderr}");
 }
 
 #[test]
-fn a_folder_instead_of_a_file_is_told() {
-    let told = is_refused(&["run", "--config", "/tmp"]);
-    assert!(told.contains("/tmp: cannot read the file"), "{told}");
+fn a_folder_instead_of_a_file_is_reported() {
+    let stderr = is_refused(&["run", "--config", "/tmp"]);
+    assert!(stderr.contains("/tmp: cannot read the file"), "{stderr}");
 }
 
 #[test]
 fn files_that_the_configuration_names_are_read_before_anything_is_started() {
-    let told = is_refused(&[
+    let stderr = is_refused(&[
         "run",
         "--patroni",
         "http://pg1",
@@ -79,20 +79,20 @@ fn files_that_the_configuration_names_are_read_before_anything_is_started() {
         "--check-password-file",
         "/nonexistent/password",
     ]);
-    assert!(told.contains("/nonexistent/password: cannot be read"), "{told}");
+    assert!(stderr.contains("/nonexistent/password: cannot be read"), "{stderr}");
 }
 
 #[test]
-fn an_unknown_flag_and_no_words_at_all_are_refused() {
+fn an_unknown_flag_and_an_empty_command_line_are_refused() {
     assert!(is_refused(&["run", "--nonsense"]).contains("--nonsense"));
     assert!(is_refused(&["jump"]).contains("jump"));
     assert!(is_refused(&[]).contains("Usage: pgsteer"));
     assert!(is_refused(&["run"]).contains("no member is named"));
 }
 
-/// Whatever is wrong, no port is opened first.
+/// No port is opened before the input is checked.
 #[test]
-fn render_wants_no_password_of_the_checks_and_leads_nobody_to_another_flag() {
+fn render_refuses_the_password_flag_of_the_check_login() {
     let words = ["render", "haproxy", "--member", "n1=pg1", "--check-password-file", "/etc/x"];
     assert_eq!(
         is_refused(&words),
@@ -104,11 +104,11 @@ fn render_wants_no_password_of_the_checks_and_leads_nobody_to_another_flag() {
 #[test]
 fn wrong_input_opens_no_port() {
     let ip = own_address();
-    // It would fail at the port, with another exit code, if it came so far.
+    // With an open port check it would fail here with another exit code.
     let _taken = TcpListener::bind((ip, 5000)).unwrap();
     let write = format!("{ip}:5000");
-    let told = is_refused(&["run", "--patroni", "http://pg1", "--write", &write, "--hold", "x"]);
-    assert!(told.contains("--hold") && !told.contains("listen"), "{told}");
+    let stderr = is_refused(&["run", "--patroni", "http://pg1", "--write", &write, "--hold", "x"]);
+    assert!(stderr.contains("--hold") && !stderr.contains("listen"), "{stderr}");
 }
 
 fn check(words: &[&str]) -> Output {
@@ -116,17 +116,17 @@ fn check(words: &[&str]) -> Output {
 }
 
 #[test]
-fn a_check_of_what_is_right_shows_what_it_means() {
+fn a_check_of_a_right_configuration_shows_its_meaning() {
     let name = file("right.toml", "[patroni]\nurls = ['http://pg1:8008']\n");
     let output = check(&["--config", &name, "--write", "127.0.0.1:6000"]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    let told = String::from_utf8(output.stdout).unwrap();
-    assert!(told.contains("members from Patroni at http://pg1:8008"), "{told}");
-    assert!(told.contains("write on 127.0.0.1:6000"), "{told}");
+    let stderr = String::from_utf8(output.stdout).unwrap();
+    assert!(stderr.contains("members from Patroni at http://pg1:8008"), "{stderr}");
+    assert!(stderr.contains("write on 127.0.0.1:6000"), "{stderr}");
 }
 
 #[test]
-fn a_check_of_what_is_wrong_says_so() {
+fn a_check_of_a_wrong_configuration_fails() {
     let name = file("checked.toml", "[patroni]\nurls = []\n");
     let output = check(&["--config", &name]);
     assert_eq!(output.status.code(), Some(2), "{output:?}");

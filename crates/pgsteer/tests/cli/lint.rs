@@ -1,4 +1,4 @@
-//! `pgsteer lint` as it is typed: exit codes, and what HAProxy itself says of the good examples.
+//! `pgsteer lint` from the command line: exit codes, and HAProxy's own check of the good examples.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ fn exit_code(words: &[&str]) -> Option<i32> {
 }
 
 #[test]
-fn the_exit_code_tells_how_bad_it_is() {
+fn the_exit_code_shows_the_severity() {
     let clean = file("lint-clean.cfg", CLEAN);
     let warned = file("lint-warned.cfg", &CLEAN.replace("inter 1s", "inter 5s"));
     let wrong = file("lint-wrong.cfg", &CLEAN.replace("on-marked-down shutdown-sessions", ""));
@@ -44,18 +44,18 @@ fn the_exit_code_tells_how_bad_it_is() {
 }
 
 #[test]
-fn a_version_and_a_limit_are_heard() {
+fn the_haproxy_version_and_a_limit_are_used() {
     let new = file("lint-new.cfg", &CLEAN.replace("fall 2", "fall 2 init-state down"));
     assert_eq!(exit_code(&[&new]), Some(1));
     assert_eq!(exit_code(&["--haproxy-version", "3.1", &new]), Some(0));
     let many = file("lint-many.cfg", &CLEAN.replace("check", "maxconn 200 check"));
-    let told = |words: &[&str]| String::from_utf8_lossy(&run(words).stdout).into_owned();
-    assert!(told(&["lint", "--max-connections", "100", &many]).contains("maxconn-beyond"));
-    assert!(!told(&["lint", &many]).contains("maxconn-beyond"));
+    let output = |words: &[&str]| String::from_utf8_lossy(&run(words).stdout).into_owned();
+    assert!(output(&["lint", "--max-connections", "100", &many]).contains("maxconn-beyond"));
+    assert!(!output(&["lint", &many]).contains("maxconn-beyond"));
 }
 
 #[test]
-fn a_version_of_postgresql_is_heard() {
+fn the_postgresql_version_is_used() {
     let hba = file("lint-oauth_pg_hba.conf", "host all all 10.0.0.0/8 oauth issuer=x scope=y\n");
     assert_eq!(exit_code(&[&hba]), Some(0));
     assert_eq!(exit_code(&["--postgres-version", "17.2", &hba]), Some(1));
@@ -74,16 +74,16 @@ fn stdin_is_a_file() {
     child.stdin.take().unwrap().write_all(CLEAN.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success());
-    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(told["files"][0]["name"], "(stdin)");
-    assert_eq!(told["files"][0]["detection"].as_array().unwrap().len(), 2);
+    let output: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(output["files"][0]["name"], "(stdin)");
+    assert_eq!(output["files"][0]["detection"].as_array().unwrap().len(), 2);
 }
 
-/// What examples take from the environment.
+/// The variables that the examples use.
 const VARIABLES: [(&str, &str); 3] =
     [("PATRONI_PORT", "8008"), ("HOST1", "10.0.0.11"), ("HOST2", "10.0.0.12")];
 
-/// HAProxy's own opinion of the examples that begin so; none on a machine without it.
+/// HAProxy's own check of the examples after this fence; none on a machine without HAProxy.
 fn haproxy_says(of: &Rule, fence: &str) -> Option<Vec<bool>> {
     let examples = of.page.split(fence).skip(1).filter_map(|rest| rest.split("```").next());
     let verdict = |text: &str| {
@@ -99,9 +99,9 @@ fn haproxy_says(of: &Rule, fence: &str) -> Option<Vec<bool>> {
     examples.map(verdict).collect()
 }
 
-/// Those with words that came after 2.6 say so in their first line, and are not looked at.
+/// Examples with keywords newer than 2.6 have a note in their first line, and are skipped.
 #[test]
-fn haproxy_takes_the_good_examples() {
+fn haproxy_accepts_the_good_examples() {
     for rule in rules() {
         let Some(verdicts) = haproxy_says(rule, "\n```haproxy good\n") else { return };
         assert!(verdicts.iter().all(|is_taken| *is_taken), "{}", rule.id);
@@ -109,16 +109,16 @@ fn haproxy_takes_the_good_examples() {
 }
 
 #[test]
-fn haproxy_refuses_what_we_say_it_refuses() {
+fn haproxy_refuses_the_bad_examples_of_rules_that_claim_it() {
     let refused = |rule: &&Rule| rule.costs == "HAProxy refuses the file.";
-    // What a version does not know, the one that is installed may know.
+    // The installed version may know a keyword that an older version does not.
     for rule in rules().filter(refused).filter(|rule| rule.id != "word-not-in-version") {
         let Some(verdicts) = haproxy_says(rule, "\n```haproxy bad\n") else { return };
         assert!(!verdicts.is_empty() && !verdicts.contains(&true), "{}", rule.id);
     }
 }
 
-/// The files in a folder of the core's tests of lint, without the findings beside them.
+/// The files in a folder of lint's tests, without the expected findings beside them.
 fn cases(folder: &str) -> Vec<PathBuf> {
     let folder = format!("{}/../pgsteer-files/tests/lint/{folder}", env!("CARGO_MANIFEST_DIR"));
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
@@ -128,7 +128,8 @@ fn cases(folder: &str) -> Vec<PathBuf> {
     cases
 }
 
-/// Whether HAProxy takes a file; none on a machine without HAProxy 2.6, which the cases are for.
+/// Returns whether HAProxy accepts a file; none on a machine without HAProxy 2.6, for which the
+/// cases are written.
 fn is_taken(path: &str) -> Option<bool> {
     static IS_THERE: OnceLock<bool> = OnceLock::new();
     let is_there = *IS_THERE.get_or_init(|| {
@@ -143,9 +144,10 @@ fn is_taken(path: &str) -> Option<bool> {
     Some(output.status.success())
 }
 
-/// What HAProxy 2.6 refuses is an error in lint, and what people run is taken by it.
+/// A file that HAProxy 2.6 refuses has an error in lint, and HAProxy accepts the files of real
+/// users.
 #[test]
-fn what_haproxy_refuses_is_an_error() {
+fn a_file_that_haproxy_refuses_has_an_error() {
     let mut looked_at = 0;
     for path in cases("corpus").into_iter().chain(cases("faults")) {
         let (text, path) = (std::fs::read_to_string(&path).unwrap(), path.to_str().unwrap());
@@ -164,7 +166,7 @@ fn what_haproxy_refuses_is_an_error() {
     assert!(looked_at >= 60, "{looked_at}");
 }
 
-/// The same for the bad examples of all pages, whatever their rules are about.
+/// Same check for the bad examples of all pages, whatever their rules are about.
 #[test]
 fn a_bad_example_that_haproxy_refuses_has_an_error() {
     for rule in rules() {
@@ -172,14 +174,14 @@ fn a_bad_example_that_haproxy_refuses_has_an_error() {
         for (at, text) in examples.filter_map(|rest| rest.split("```").next()).enumerate() {
             let path = file(&format!("lint-bad-{}-{at}.cfg", rule.id), text);
             let Some(is_taken) = is_taken(&path) else { return };
-            // Exit 2 is for a file in which HAProxy has no section.
+            // Exit code 2 means that the file has no HAProxy section.
             let has_errors = exit_code(&[&path]) != Some(0);
             assert!(is_taken || has_errors, "{}: {text}", rule.id);
         }
     }
 }
 
-/// One line at a time that HAProxy 2.6 refuses.
+/// Each of these lines alone, which HAProxy 2.6 refuses.
 #[test]
 fn a_line_that_haproxy_refuses_is_an_error() {
     const LINES: [&str; 34] = [
@@ -243,26 +245,26 @@ fn several_files_are_one_configuration() {
     std::fs::write(path("10-pg.cfg"), &listen).unwrap();
     std::fs::write(path("ignored.conf"), "listen x\n timeout client 99d\n").unwrap();
     std::fs::write(path(".hidden.cfg"), "listen x\n timeout client 99d\n").unwrap();
-    let told = |names: &[&str]| {
+    let output = |names: &[&str]| {
         let output = run(&[&["lint"], names].concat());
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
-    // `inter 9s` of the first file counts in the second one.
+    // `inter 9s` of the first file applies in the second one.
     let (main, pg) = (path("00-main.cfg"), path("10-pg.cfg"));
     let slow = "10-pg.cfg:6:1: warning[slow-detection]";
-    assert!(!told(&[&pg]).contains("slow-detection"));
-    assert!(told(&[&main, &pg]).contains(slow), "{}", told(&[&main, &pg]));
-    let of_folder = told(&[folder.to_str().unwrap()]);
+    assert!(!output(&[&pg]).contains("slow-detection"));
+    assert!(output(&[&main, &pg]).contains(slow), "{}", output(&[&main, &pg]));
+    let of_folder = output(&[folder.to_str().unwrap()]);
     assert!(of_folder.contains(slow) && !of_folder.contains("99d"), "{of_folder}");
-    // A second `global` is another machine.
+    // A second `global` belongs to another machine.
     let other = path("other");
     std::fs::write(&other, format!("global\n{CLEAN}")).unwrap();
-    let apart = told(&["--kind", "haproxy", &other, &main, &other]);
+    let apart = output(&["--kind", "haproxy", &other, &main, &other]);
     assert!(!apart.contains("name-twice"), "{apart}");
-    let joined = told(&[&main, &pg, &pg]);
+    let joined = output(&[&main, &pg, &pg]);
     assert!(joined.contains("name-twice") && joined.contains("line 1 of "), "{joined}");
     std::fs::write(path("20-piece.cfg"), " server n9 10.0.0.19:5432 check\n").unwrap();
-    assert!(told(&[folder.to_str().unwrap()]).contains("before the first section"));
+    assert!(output(&[folder.to_str().unwrap()]).contains("before the first section"));
     std::fs::remove_dir_all(&folder).unwrap();
     assert_eq!(exit_code(&[folder.to_str().unwrap()]), Some(2));
 }

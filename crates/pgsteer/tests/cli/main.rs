@@ -1,4 +1,5 @@
-//! The program as it is typed: wrong flags and files, taken ports, strange Patronis. No cluster needed.
+//! The program from the command line: wrong flags and files, taken ports, unexpected answers
+//! instead of Patroni's. No cluster is needed.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
 

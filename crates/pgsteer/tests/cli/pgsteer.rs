@@ -12,12 +12,12 @@ use rustix::pipe::fcntl_setpipe_size;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-/// More than any line of a log.
+/// Longer than any line of the log.
 const LINE_BYTES: usize = 500;
 
 const LIMIT: Duration = Duration::from_secs(15);
 
-/// Runs it to its end, which has to come by itself.
+/// Runs pgsteer until it ends by itself.
 pub fn run(words: &[&str]) -> Output {
     let mut child = command(words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let deadline = Instant::now() + LIMIT;
@@ -31,12 +31,12 @@ pub fn run(words: &[&str]) -> Output {
     child.wait_with_output().unwrap()
 }
 
-/// What it wrote to stderr.
+/// Its output on stderr.
 pub fn complaint(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// A pgsteer that goes on. It is killed at the end of the test.
+/// A running pgsteer. It is killed at the end of the test.
 pub struct Running {
     child: Child,
     http: SocketAddr,
@@ -45,18 +45,18 @@ pub struct Running {
 }
 
 impl Running {
-    /// With its three doors at `ip`.
+    /// Starts it with its three listeners at `ip`.
     pub fn start(ip: IpAddr, words: &[&str]) -> Running {
         let log = scratch(&format!("pgsteer-{ip}.log"));
         let stderr = std::fs::File::create(&log).unwrap();
         Running::begin(ip, words, |command| command.stderr(stderr))
     }
 
-    /// One whose log goes to a pipe of that size, and nobody reads it.
+    /// Starts it with a pipe of this size for its log, which is not read.
     pub fn start_unread(ip: IpAddr, pipe_bytes: usize, words: &[&str]) -> Running {
         let (reader, writer) = std::io::pipe().unwrap();
         fcntl_setpipe_size(&writer, pipe_bytes).unwrap();
-        // Lines of level trace are not counted together, so that they fill the pipe.
+        // Lines of level trace are not summarised, so they fill the pipe.
         let mut running =
             Running::begin(ip, words, |command| command.env("RUST_LOG", "trace").stderr(writer));
         running.unread = Some(reader);
@@ -78,7 +78,7 @@ impl Running {
         running
     }
 
-    /// The status document, if it is to be had.
+    /// The status document, if it is available.
     pub fn status(&mut self) -> Option<Value> {
         assert_eq!(self.child.try_wait().unwrap(), None, "pgsteer has ended: {}", self.log());
         let mut stream = TcpStream::connect(self.http).ok()?;
@@ -88,7 +88,7 @@ impl Running {
         serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
     }
 
-    /// State of a gate, and the reason if there is one.
+    /// The state of a gate, and its reason if it has one.
     pub fn gate(&mut self, service: &str, member: &str) -> Option<(String, String)> {
         let status = self.status()?;
         let members = status["clusters"][0]["members"].as_array()?;
@@ -98,7 +98,7 @@ impl Running {
         Some((gate["gate"].as_str()?.to_owned(), reason.to_owned()))
     }
 
-    /// Looks until there is an answer.
+    /// Repeats `look` until it returns a value.
     pub fn wait_for<T>(&mut self, what: &str, look: impl Fn(&mut Running) -> Option<T>) -> T {
         let deadline = Instant::now() + LIMIT;
         loop {
@@ -112,18 +112,19 @@ impl Running {
         }
     }
 
-    /// Asks it to stop, and returns its exit code.
+    /// Sends SIGTERM and returns the exit code.
     pub fn stop(mut self) -> Option<i32> {
         self.signal(Signal::TERM);
         self.child.wait().unwrap().code()
     }
 
-    /// Has it read its file again.
+    /// Makes it reload its file.
     pub fn reload(&self) {
         self.signal(Signal::HUP);
     }
 
-    /// So much of its log waits to be read, or hardly less: a line is written whole or not at all.
+    /// Returns whether at least this much of its log waits in the pipe, less one line: a line is
+    /// written whole or not at all.
     pub fn is_unread(&self, bytes: usize) -> bool {
         let waiting = self.unread.as_ref().map(|pipe| ioctl_fionread(pipe).unwrap());
         waiting.is_some_and(|waiting| waiting as usize + LINE_BYTES > bytes)
@@ -149,12 +150,12 @@ impl Drop for Running {
 fn command(words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pgsteer"));
     command.args(words).stdin(Stdio::null()).env_remove("RUST_LOG");
-    // What one test stores is not there for the next one.
+    // No test finds the stored state of another one.
     command.env_remove("STATE_DIRECTORY").env_remove("XDG_STATE_HOME").env_remove("HOME");
     command
 }
 
-/// An address of this machine on which nobody else listens.
+/// An address of this machine without other listeners.
 pub fn own_address() -> IpAddr {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let [high, low] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
@@ -162,12 +163,12 @@ pub fn own_address() -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(127, process, high, low + 1))
 }
 
-/// A file in cargo's folder for the files of tests.
+/// A path in cargo's folder for test files.
 pub fn scratch(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name)
 }
 
-/// The same, with a text in it.
+/// Writes a file there and returns its name.
 pub fn file(name: &str, text: &str) -> String {
     let path = scratch(name);
     std::fs::write(&path, text).unwrap();

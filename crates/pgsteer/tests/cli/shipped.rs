@@ -1,12 +1,11 @@
-//! The files in `dist/`: what systemd says of its units, and that every word in them is one that
-//! the program knows.
+//! The files in `dist/`: systemd accepts the units, and the program knows every option in them.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 const UNITS: [&str; 2] = ["pgsteer.service", "pgsteer-agent.service"];
 
-/// `systemd-analyze security` counts from 0 to 10; tenths of it.
+/// `systemd-analyze security` rates from 0 to 10; this is in tenths.
 const EXPOSURE_MAX: &str = "20";
 
 fn dist() -> PathBuf {
@@ -17,7 +16,7 @@ fn read(name: &str) -> String {
     std::fs::read_to_string(dist().join(name)).unwrap()
 }
 
-/// systemd's own opinion; none on a machine without it.
+/// systemd's own check; none on a machine without systemd.
 fn systemd_analyze(arguments: &[&str], unit: &Path) -> Option<Output> {
     match Command::new("systemd-analyze").args(arguments).arg(unit).output() {
         Ok(output) => Some(output),
@@ -34,15 +33,15 @@ fn the_units_are_hardened() {
         let threshold = format!("--threshold={EXPOSURE_MAX}");
         let arguments = ["security", "--offline=yes", "--no-pager", &threshold];
         let Some(output) = systemd_analyze(&arguments, &dist().join(unit)) else { return };
-        let told = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success(), "{unit}: {told}");
-        println!("{}", told.lines().last().unwrap_or_default());
+        let printed = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{unit}: {printed}");
+        println!("{}", printed.lines().last().unwrap_or_default());
     }
 }
 
-/// The program of this build stands in for the one that is not installed yet.
+/// Another program stands in for the one that is not installed yet.
 #[test]
-fn the_units_are_understood() {
+fn systemd_accepts_the_units() {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("units");
     std::fs::create_dir_all(&folder).unwrap();
     for unit in UNITS {
@@ -50,9 +49,9 @@ fn the_units_are_understood() {
         let text = read(unit).replace("/usr/bin/pgsteer", env!("CARGO_BIN_EXE_pgsteer"));
         std::fs::write(&path, text).unwrap();
         let Some(output) = systemd_analyze(&["verify", "--man=no"], &path) else { return };
-        let told = String::from_utf8_lossy(&output.stderr);
-        let of_unit: Vec<&str> = told.lines().filter(|line| line.contains(unit)).collect();
-        assert!(of_unit.is_empty(), "{told}");
+        let printed = String::from_utf8_lossy(&output.stderr);
+        let of_unit: Vec<&str> = printed.lines().filter(|line| line.contains(unit)).collect();
+        assert!(of_unit.is_empty(), "{printed}");
     }
 }
 
@@ -75,10 +74,13 @@ fn the_environment_file_has_the_names_that_the_agent_reads() {
             .unwrap()
     };
     let output = understood(&settings);
-    let told = String::from_utf8_lossy(&output.stdout);
+    let printed = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(told.contains("http://127.0.0.1:8008") && told.contains("0.0.0.0:5555"), "{told}");
-    // Each of them counts: with a wrong value nothing starts.
+    assert!(
+        printed.contains("http://127.0.0.1:8008") && printed.contains("0.0.0.0:5555"),
+        "{printed}"
+    );
+    // Each variable is used: with a wrong value nothing starts.
     for (name, _) in settings.iter().filter(|(name, _)| name != "PGSTEER_AGENT_OPTIONS") {
         let mut wrong = settings.clone();
         wrong
@@ -90,9 +92,10 @@ fn the_environment_file_has_the_names_that_the_agent_reads() {
 }
 
 #[test]
-fn the_consul_file_is_json_and_asks_pages_that_there_are() {
+fn the_consul_file_is_json_and_uses_existing_pages() {
     let consul: serde_json::Value = serde_json::from_str(&read("consul-pgsteer.json")).unwrap();
     let text = consul.to_string();
-    // Not whether there is a primary: clients that wait for one must not be sent away.
+    // The check does not depend on a primary, because clients that wait for one must not be sent
+    // away.
     assert_eq!(text.matches("http://127.0.0.1:7000/healthz").count(), 2, "{text}");
 }

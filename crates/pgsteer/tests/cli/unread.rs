@@ -1,4 +1,4 @@
-//! A log that nobody reads.
+//! A log that is not read.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -8,15 +8,15 @@ use crate::pgsteer::{Running, own_address};
 
 const PIPE_BYTES: usize = 4_096;
 const FILLED_WITHIN: Duration = Duration::from_secs(60);
-/// Reloads while the pipe is full.
+/// The number of reloads while the pipe is full.
 const RELOADS: usize = 100;
 
 #[test]
-fn a_log_that_nobody_reads_holds_nobody_up() {
+fn a_log_that_is_not_read_does_not_block_pgsteer() {
     let ip = own_address();
     let patroni = FakePatroni::of_primary(ip, SocketAddr::new(ip, 5432), Vec::new());
     let mut pgsteer = Running::start_unread(ip, PIPE_BYTES, &["--patroni", &patroni.url()]);
-    // Equal lines are counted, so that a reload is worth five lines a second.
+    // Equal lines are summarised, so a reload writes about five lines a second.
     let deadline = Instant::now() + FILLED_WITHIN;
     while !pgsteer.is_unread(PIPE_BYTES) {
         assert!(Instant::now() < deadline, "there is room for more of the log");

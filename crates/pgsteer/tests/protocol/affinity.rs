@@ -1,4 +1,4 @@
-//! Which member a client address is led to: by its cancel requests inside TLS, or by `stick`.
+//! The member for a client address: by its cancel requests inside TLS, or by `stick`.
 
 use std::io::{Read, Write};
 use std::net::IpAddr;
@@ -13,7 +13,7 @@ use crate::wire;
 
 const HELLO: &[u8] = b"\x16\x03\x01\0\x05hello";
 
-/// A server that agrees to TLS. It answers the hello by its name, and every `?` by a `!`.
+/// A server that accepts TLS. It answers the hello with its name, and every `?` with a `!`.
 fn opaque(name: u8) -> FakeServer {
     FakeServer::raw(move |mut stream| {
         let mut request = [0; 8];
@@ -55,7 +55,7 @@ fn a_connection_inside_tls_goes_to_the_member_that_is_busy_for_its_address() {
     for _ in 0..6 {
         let (mut busy, name) = session(&front);
         ask(&mut busy);
-        // A query that takes long: the client waits, the server is silent.
+        // A long query: the client waits, and the server is silent.
         busy.send(b".");
         std::thread::sleep(Duration::from_millis(100));
         let (_cancel, reached) = session(&front);
@@ -78,7 +78,8 @@ fn idle_sessions_and_those_that_open_at_once_are_spread() {
     assert_eq!(spread(&sessions), (4, 4));
     std::thread::sleep(Duration::from_millis(100));
     sessions.iter_mut().for_each(|(client, _)| ask(client));
-    // All at one member are busy, and none at the other: the member fills up only so far.
+    // All sessions at one member are busy, and none at the other: the busy member gets only a
+    // limited number.
     sessions.iter_mut().filter(|(_, name)| *name == b'1').for_each(|(client, _)| client.send(b"."));
     std::thread::sleep(Duration::from_millis(100));
     sessions.extend((0..40).map(|_| session(&front)));
@@ -109,7 +110,7 @@ fn connections_of_one_address_stick_to_one_member_while_it_is_open() {
     front.shut("read", own);
     sessions.push(log_in([127, 0, 0, 1]));
     assert_eq!(front.sessions("read", other).1, 6);
-    // It stays there when the first one is open again.
+    // It stays there when the first gate is open again.
     front.open("read", own);
     sessions.push(log_in([127, 0, 0, 1]));
     assert_eq!(front.sessions("read", other).1, 7);

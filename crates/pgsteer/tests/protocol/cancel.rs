@@ -1,4 +1,4 @@
-//! Cancel requests find the server that runs the query.
+//! Cancel requests reach the server that runs the query.
 
 use std::io::Read;
 use std::sync::atomic::Ordering;
@@ -24,14 +24,14 @@ fn ask_to_cancel(front: &Front, key: &[u8]) {
     client.read_end();
 }
 
-/// Protocol 3.0 has 4 bytes, PostgreSQL 18 gives out 32, and 3.2 allows 256.
+/// Protocol 3.0 has 4 bytes, PostgreSQL 18 issues 32, and protocol 3.2 allows 256.
 #[test]
-fn keys_of_every_length_lead_to_the_server_that_gave_them_out() {
+fn keys_of_every_length_reach_the_server_that_issued_them() {
     for secret_bytes in [4, 32, 256] {
         let keys = [key(secret_bytes, 1), key(secret_bytes, 2)];
         let servers = [FakeServer::with_key("on", &keys[0]), FakeServer::with_key("on", &keys[1])];
         let front = Front::of(&[&servers[0], &servers[1]]);
-        // The second session goes where the first did not.
+        // The second session goes to the other server.
         let _sessions = [Client::log_in(front.read), Client::log_in(front.read)];
         for (server, key) in servers.iter().zip(&keys) {
             ask_to_cancel(&front, key);
@@ -41,12 +41,12 @@ fn keys_of_every_length_lead_to_the_server_that_gave_them_out() {
     }
 }
 
-/// It was given out through another pgsteer, or inside of TLS.
+/// Another pgsteer handled its login, or the login was inside TLS.
 #[test]
-fn a_key_that_nobody_here_knows_is_sent_to_all_members() {
+fn a_cancel_request_with_an_unknown_key_goes_to_all_members() {
     let servers = [FakeServer::welcoming("on"), FakeServer::welcoming("on")];
     let front = Front::of(&[&servers[0], &servers[1]]);
-    // A shut gate is no reason: the query may have begun before it was shut.
+    // A shut gate does not matter: the query may have begun before.
     front.shut("read", "n2");
     ask_to_cancel(&front, &key(4, 9));
     for server in &servers {
@@ -65,9 +65,9 @@ fn a_key_is_forgotten_with_its_session() {
     assert_eq!((cancels(&servers[0]).len(), cancels(&servers[1]).len()), (1, 1));
 }
 
-/// Otherwise the client's next query could be the one that is cancelled.
+/// Otherwise the request could cancel the client's next query.
 #[test]
-fn the_client_waits_until_the_server_has_acted() {
+fn the_cancelling_client_waits_until_the_server_has_acted() {
     let server = FakeServer::new(|talk| {
         std::thread::sleep(Duration::from_millis(300));
         let _ = talk.stream.shutdown(std::net::Shutdown::Both);
@@ -79,7 +79,7 @@ fn the_client_waits_until_the_server_has_acted() {
 }
 
 #[test]
-fn keys_that_no_server_gives_out_are_refused() {
+fn keys_that_no_server_issues_are_refused() {
     let server = FakeServer::welcoming("on");
     let front = Front::of(&[&server]);
     for secret_bytes in [0, 257] {
@@ -90,9 +90,9 @@ fn keys_that_no_server_gives_out_are_refused() {
     assert_eq!(server.connections(), 0);
 }
 
-/// Who is full needs it most.
+/// Cancel requests matter most when the limit is reached.
 #[test]
-fn a_query_can_be_cancelled_when_there_is_no_room_for_more_clients() {
+fn a_query_can_be_cancelled_at_the_limit_of_clients() {
     let server = FakeServer::with_key("on", &key(4, 1));
     let front = Front::wanting(&[&server], |config| config.proxy.sessions_max = 1);
     let mut session = Client::log_in(front.read);
@@ -101,9 +101,10 @@ fn a_query_can_be_cancelled_when_there_is_no_room_for_more_clients() {
     session.ask();
 }
 
-/// libpq from 17 on asks for TLS before it cancels, and goes on in clear if that is denied.
+/// libpq from version 17 on requests TLS before it cancels, and continues without TLS if that is
+/// denied.
 #[test]
-fn a_cancel_request_may_come_behind_a_denied_request_for_tls() {
+fn a_cancel_request_may_follow_a_denied_request_for_tls() {
     let server = FakeServer::with_key("on", &key(4, 1));
     let front = Front::wanting(&[&server], |config| {
         for service in config.services.values_mut() {
@@ -120,7 +121,7 @@ fn a_cancel_request_may_come_behind_a_denied_request_for_tls() {
     };
     cancel_behind_tls();
     assert_eq!(cancels(&server).len(), 1);
-    // Nobody is open for new sessions any more, but the query goes on.
+    // No gate is open for new sessions, but the query continues.
     front.shut("read", "n1");
     cancel_behind_tls();
     assert_eq!(cancels(&server).len(), 2);
@@ -128,7 +129,7 @@ fn a_cancel_request_may_come_behind_a_denied_request_for_tls() {
 }
 
 #[test]
-fn a_server_that_does_not_answer_a_cancel_request_holds_nobody_up_for_ever() {
+fn a_server_that_does_not_answer_a_cancel_request_blocks_no_client_for_ever() {
     let server = FakeServer::raw(|mut stream| {
         let _ = stream.read_to_end(&mut Vec::new());
     });
@@ -139,7 +140,7 @@ fn a_server_that_does_not_answer_a_cancel_request_holds_nobody_up_for_ever() {
     eventually("its connection is closed", || server.connections_open() == 0);
 }
 
-/// Unknown keys cost a bounded number of connections, and do not keep known ones from their server.
+/// Unknown keys cost a bounded number of connections, and do not delay requests with known keys.
 #[test]
 fn a_flood_of_unknown_keys_is_bounded_and_counted() {
     let silent = FakeServer::raw(|mut stream| {
@@ -168,7 +169,7 @@ fn a_flood_of_unknown_keys_is_bounded_and_counted() {
     front.wait_until_empty();
 }
 
-/// A member's address may be one of pgsteer's own, by mistake.
+/// By mistake a member's address may be one of pgsteer's own.
 #[test]
 fn neither_a_cancel_request_nor_a_login_goes_to_pgsteer_itself() {
     let itself = FakeServer::absent();
@@ -182,23 +183,23 @@ fn neither_a_cancel_request_nor_a_login_goes_to_pgsteer_itself() {
     client.read_end();
     assert_eq!(cancels(&server).len(), 1);
     assert_eq!(front.stats.cancels.load(Ordering::Relaxed), 1);
-    // The read service goes on to the next member, and the write service has none.
+    // The read service tries the next member, and the write service has none.
     Client::log_in(own).ask();
-    let refusal = Client::knock(written).read_refusal();
+    let refusal = Client::start(written).read_refusal();
     assert!(refusal.text.contains("is an address of pgsteer itself"), "{}", refusal.text);
     front.wait_until_empty();
 }
 
-/// Two pgsteers may be members of each other by mistake, and a request would go round for ever.
+/// By mistake two pgsteers may be members of each other, and a request would circulate for ever.
 #[test]
-fn a_request_that_comes_back_again_and_again_is_dropped() {
+fn a_request_that_circulates_is_dropped() {
     let (first, second) = (FakeServer::absent().address, FakeServer::absent());
     let at = |address| {
         move |config: &mut pgsteer_core::settings::Config| {
             config.services.get_mut("read").unwrap().listen = address;
         }
     };
-    // Each is known to the other by an address that it does not have itself.
+    // Each one has an address for the other that is not one of its own.
     let relay = FakeServer::raw(move |mut stream| {
         let mut other = std::net::TcpStream::connect(first).unwrap();
         let mut request = [0; 16];

@@ -1,4 +1,4 @@
-//! Limits on sessions: who waits for a place, in which order, and that no place is lost.
+//! Limits on sessions: clients wait in the order of arrival, and no place is lost.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,7 +11,7 @@ use crate::fake_server::FakeServer;
 use crate::front::Front;
 use crate::wire;
 
-/// A configuration in which the service `write` has at most so many sessions at a member.
+/// A configuration that limits the sessions of service `write` at a member.
 fn at_most(member_sessions_max: usize) -> impl Fn(&mut Config) {
     move |config| {
         let write = config.services.get_mut("write").unwrap();
@@ -20,8 +20,8 @@ fn at_most(member_sessions_max: usize) -> impl Fn(&mut Config) {
     }
 }
 
-/// A client with a name of its own that has sent its startup packet.
-fn knock(front: &Front, number: usize) -> Client {
+/// A client with its own user name that has sent its startup packet.
+fn start_client(front: &Front, number: usize) -> Client {
     let mut client = Client::connect(front.write);
     let body = format!("user\0app{number}\0\0");
     client.send(&wire::packet(3 << 16, body.as_bytes()));
@@ -33,7 +33,7 @@ fn crowd(front: &Front, count: usize) -> Vec<Client> {
     let before = front.held("write");
     (0..count)
         .map(|number| {
-            let client = knock(front, number);
+            let client = start_client(front, number);
             front.wait_until_held("write", before + number + 1);
             client
         })
@@ -58,12 +58,12 @@ fn a_client_beyond_the_limit_waits_for_its_turn() {
     let mut sessions = vec![Client::log_in(front.write), Client::log_in(front.write)];
     let mut waiting = crowd(&front, 3);
     assert_eq!(front.queued("write"), 3);
-    waiting[0].hears_nothing();
+    waiting[0].expect_silence();
     for _ in 0..3 {
         leave(sessions.remove(0));
         let mut next = waiting.remove(0);
         served(&mut next);
-        waiting.iter_mut().for_each(Client::hears_nothing);
+        waiting.iter_mut().for_each(Client::expect_silence);
         sessions.push(next);
     }
     assert_eq!(server.connections_open(), 2);
@@ -83,7 +83,7 @@ fn the_wait_ends_with_the_hold_and_the_error_names_the_limit() {
         config.services.get_mut("write").unwrap().sessions_max = Some(1);
     });
     let _readers = [Client::log_in(front.read), Client::log_in(front.read)];
-    let refusal = Client::knock(front.read).read_refusal();
+    let refusal = Client::start(front.read).read_refusal();
     assert_eq!(refusal.sqlstate, "53300");
     assert!(
         refusal.message.starts_with(
@@ -98,14 +98,14 @@ fn the_wait_ends_with_the_hold_and_the_error_names_the_limit() {
         (write.hold, write.sessions_max) = (Duration::ZERO, Some(1));
     });
     let _writer = Client::log_in(front.write);
-    let refusal = Client::knock(front.write).read_refusal();
+    let refusal = Client::start(front.write).read_refusal();
     assert_eq!(
         (refusal.sqlstate.as_str(), refusal.message.as_str()),
         ("53300", "service write has 1 sessions already, its sessions_max (waited 0.0 s)")
     );
 }
 
-/// Over two workers, each of which wakes its own clients.
+/// With two workers, each of which wakes its own clients.
 #[test]
 fn clients_on_hold_are_served_in_the_order_of_arrival_when_a_gate_opens() {
     let server = FakeServer::welcoming("off");
@@ -124,8 +124,8 @@ fn clients_on_hold_are_served_in_the_order_of_arrival_when_a_gate_opens() {
     }
 }
 
-/// Serves all of them, in whatever order: a client that was on its way to the old primary when that
-/// was lost comes back to the queue a moment later.
+/// Serves all of them, in any order: a client on its way to the old primary when that was lost
+/// returns to the queue a moment later.
 fn all_served(clients: Vec<Client>) {
     std::thread::scope(|scope| {
         for mut client in clients {
@@ -145,7 +145,7 @@ fn clients_that_leave_the_queue_and_a_gate_that_shuts_lose_no_place() {
         let sessions = [Client::log_in(front.write), Client::log_in(front.write)];
         let mut waiting = crowd(&front, 6);
         drop(waiting.drain(..3));
-        // The sessions to the old primary end, and those that wait go on to the new one.
+        // The sessions to the old primary end, and waiting clients get the new one.
         front.move_primary(from, to);
         all_served(waiting);
         drop(sessions);
@@ -167,30 +167,30 @@ fn a_reload_may_raise_lower_and_remove_the_limits() {
     let mut waiting = crowd(&front, 4);
     front.reload(at_most(2));
     served(&mut waiting[0]);
-    waiting[1].hears_nothing();
-    // Two sessions go on; one has to end before there is one too few.
+    waiting[1].expect_silence();
+    // Two sessions continue; the next client gets a place only when both have ended.
     front.reload(at_most(1));
     leave(first);
-    waiting[1].hears_nothing();
+    waiting[1].expect_silence();
     leave(waiting.remove(0));
     served(&mut waiting[0]);
-    waiting[1].hears_nothing();
+    waiting[1].expect_silence();
     front.reload(|config| config.services.get_mut("write").unwrap().hold = Duration::from_secs(30));
     waiting[1..].iter_mut().for_each(served);
     Client::log_in(front.write).ask();
     waiting.iter_mut().for_each(Client::ask);
 }
 
-/// A server that has so many connections and refuses the others, as PostgreSQL does.
+/// A server that accepts this number of connections and refuses others, as PostgreSQL does.
 fn full_after(max: usize, sqlstate: &'static str) -> (FakeServer, Arc<AtomicUsize>) {
     let (sessions, refused) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let counted = Arc::clone(&refused);
     let server = FakeServer::new(move |talk| {
         if sessions.fetch_add(1, Ordering::SeqCst) >= max {
             counted.fetch_add(1, Ordering::SeqCst);
-            talk.say(&wire::fatal(sqlstate, "sorry, too many clients already"));
+            talk.send(&wire::fatal(sqlstate, "sorry, too many clients already"));
         } else {
-            talk.say(&wire::burst("off", &[0, 0, 0, 7, 1, 2, 3, 4]));
+            talk.send(&wire::burst("off", &[0, 0, 0, 7, 1, 2, 3, 4]));
             talk.answer_queries();
         }
         sessions.fetch_sub(1, Ordering::SeqCst);
@@ -198,8 +198,8 @@ fn full_after(max: usize, sqlstate: &'static str) -> (FakeServer, Arc<AtomicUsiz
     (server, refused)
 }
 
-/// 60 clients at once on a server with 20 connections: none reads 53300, and all are served as
-/// sessions end. The server is not asked in a busy loop.
+/// 60 clients at once on a server with 20 connections: no client gets 53300, and all are served as
+/// sessions end. pgsteer does not retry in a busy loop.
 #[test]
 fn clients_that_a_full_server_refuses_wait_and_are_served_as_sessions_end() {
     let (server, refused) = full_after(20, "53300");
@@ -236,17 +236,17 @@ fn a_full_server_that_stays_full_is_tried_ten_times_a_second_at_most() {
         config.services.get_mut("write").unwrap().hold = Duration::from_secs(2);
     });
     let began = Instant::now();
-    let clients: Vec<Client> = (0..50).map(|number| knock(&front, number)).collect();
+    let clients: Vec<Client> = (0..50).map(|number| start_client(&front, number)).collect();
     let mut quoted = 0;
     for mut client in clients {
         let refusal = client.read_refusal();
         assert_eq!(refusal.sqlstate, "53300");
-        // A client that waited all the time without a try of its own has nothing to quote.
+        // A client that never had a try of its own has no server error to show.
         quoted += usize::from(refusal.text.contains("sorry, too many clients already"));
     }
     let refused = refused.load(Ordering::SeqCst);
     assert!(quoted > 0);
-    // Each client once at the beginning, before the first refusal, and then ten a second.
+    // Each client once at the start, before the first refusal, and then ten a second.
     let most = 50 + 20 + 10 * usize::try_from(began.elapsed().as_secs()).unwrap();
     assert!((10..most).contains(&refused), "{refused} in {:?}", began.elapsed());
 }
@@ -257,16 +257,16 @@ fn a_server_that_starts_up_gets_its_clients_when_it_accepts_them() {
     let state = Arc::clone(&accepts);
     let server = FakeServer::new(move |talk| {
         if state.load(Ordering::SeqCst) {
-            talk.say(&wire::burst("off", &[0, 0, 0, 7, 1, 2, 3, 4]));
+            talk.send(&wire::burst("off", &[0, 0, 0, 7, 1, 2, 3, 4]));
             talk.answer_queries();
         } else {
-            talk.say(&wire::fatal("57P03", "the database system is starting up"));
+            talk.send(&wire::fatal("57P03", "the database system is starting up"));
         }
     });
     let front = Front::wanting(&[&server], |config| {
         config.services.get_mut("write").unwrap().hold = Duration::from_secs(20);
     });
-    let mut clients: Vec<Client> = (0..40).map(|number| knock(&front, number)).collect();
+    let mut clients: Vec<Client> = (0..40).map(|number| start_client(&front, number)).collect();
     front.wait_until_held("write", 40);
     std::thread::sleep(Duration::from_millis(500));
     let before = server.connections();
@@ -277,15 +277,15 @@ fn a_server_that_starts_up_gets_its_clients_when_it_accepts_them() {
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 }
 
-/// The limit of a user or of a database is no reason to hold others, nor this client.
+/// The limit of a user or of a database is no reason to hold other clients, nor this one.
 #[test]
 fn the_connection_limit_of_a_user_is_passed_on() {
     let limit = b"SFATAL\0VFATAL\0C53300\0Mtoo many connections for role \"app\"\0\
                   RInitializeSessionUserId\0\0";
     let server =
-        FakeServer::saying([wire::authentication(0, b""), wire::message(b'E', limit)].concat());
+        FakeServer::sending([wire::authentication(0, b""), wire::message(b'E', limit)].concat());
     let front = Front::of(&[&server]);
-    let mut client = Client::knock(front.write);
+    let mut client = Client::start(front.write);
     assert_eq!(client.read_message().0, b'R');
     assert_eq!(client.read_refusal().message, "too many connections for role \"app\"");
     eventually("it was asked once", || server.connections() == 1);

@@ -1,4 +1,4 @@
-//! A client that says exactly what a test wants it to say.
+//! A client that sends exactly the bytes that a test chooses.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
@@ -9,7 +9,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::wire;
 
-/// Nothing in these tests takes so long, however busy the machine is.
+/// Longer than any step of these tests takes, however busy the machine is.
 pub const LIMIT: Duration = Duration::from_secs(10);
 
 pub struct Client {
@@ -21,7 +21,7 @@ pub struct Client {
 pub struct Refusal {
     pub sqlstate: String,
     pub message: String,
-    /// All its fields, as they came.
+    /// All its fields, unchanged.
     pub text: String,
 }
 
@@ -33,7 +33,7 @@ impl Client {
         Client { stream }
     }
 
-    /// The same, from this address of the machine.
+    /// Connects from this address of the machine.
     pub fn connect_from(from: IpAddr, to: SocketAddr) -> Client {
         let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).unwrap();
         socket.bind(&SocketAddr::new(from, 0).into()).unwrap();
@@ -44,8 +44,8 @@ impl Client {
         Client { stream }
     }
 
-    /// A client that has said its startup packet.
-    pub fn knock(to: SocketAddr) -> Client {
+    /// A client that has sent its startup packet.
+    pub fn start(to: SocketAddr) -> Client {
         let mut client = Client::connect(to);
         client.send(&wire::startup(0));
         client
@@ -53,7 +53,7 @@ impl Client {
 
     /// A client that is logged in.
     pub fn log_in(to: SocketAddr) -> Client {
-        let mut client = Client::knock(to);
+        let mut client = Client::start(to);
         client.read_burst();
         client
     }
@@ -62,7 +62,7 @@ impl Client {
         self.stream.write_all(bytes).unwrap();
     }
 
-    /// Sends what the other side may not want to have.
+    /// Sends bytes that the other side may refuse.
     pub fn try_to_send(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes);
     }
@@ -73,14 +73,14 @@ impl Client {
         bytes
     }
 
-    /// Kind and body of the next message.
+    /// The type and body of the next message.
     pub fn read_message(&mut self) -> (u8, Vec<u8>) {
         let header = self.read(5);
         let length = u32::from_be_bytes(header[1..].try_into().unwrap());
         (header[0], self.read(usize::try_from(length).unwrap() - 4))
     }
 
-    /// All messages up to ReadyForQuery, which has to come.
+    /// All messages up to ReadyForQuery, which must come.
     pub fn read_burst(&mut self) -> Vec<(u8, Vec<u8>)> {
         let mut messages = Vec::new();
         loop {
@@ -93,7 +93,7 @@ impl Client {
         }
     }
 
-    /// The error that has to come, and the end of the connection behind it.
+    /// The error that must come, and the end of the connection after it.
     pub fn read_refusal(&mut self) -> Refusal {
         let (kind, body) = self.read_message();
         assert_eq!(kind, b'E', "not an error: {:?}", String::from_utf8_lossy(&body));
@@ -102,7 +102,7 @@ impl Client {
         Refusal { sqlstate, message, text: String::from_utf8_lossy(&body).into_owned() }
     }
 
-    /// The end of the connection, and nothing before it.
+    /// The end of the connection, without a message before it.
     pub fn read_end(&mut self) {
         let mut rest = Vec::new();
         match self.stream.read_to_end(&mut rest) {
@@ -113,15 +113,15 @@ impl Client {
         assert!(rest.is_empty(), "before the end came {:?}", String::from_utf8_lossy(&rest));
     }
 
-    /// A query and its empty answer, so the session is alive.
+    /// Runs a query with an empty answer, and so proves that the session works.
     pub fn ask(&mut self) {
         self.send(&wire::query("SELECT"));
         assert_eq!(self.read_message().0, b'C');
         assert_eq!(self.read_message().0, b'Z');
     }
 
-    /// Nothing comes, and no end either, for some time.
-    pub fn hears_nothing(&mut self) {
+    /// Fails if a byte or the end of the connection arrives within 150 ms.
+    pub fn expect_silence(&mut self) {
         self.stream.set_read_timeout(Some(Duration::from_millis(150))).unwrap();
         let heard = self.stream.read(&mut [0; 1]);
         self.stream.set_read_timeout(Some(LIMIT)).unwrap();
@@ -131,13 +131,13 @@ impl Client {
         }
     }
 
-    /// Ends its own side and goes on to listen.
+    /// Shuts its sending side down and keeps reading.
     pub fn end_its_side(&mut self) {
         self.stream.shutdown(Shutdown::Write).unwrap();
     }
 }
 
-/// Looks until it is so.
+/// Repeats the check until it holds.
 pub fn eventually(what: &str, check: impl Fn() -> bool) {
     let deadline = Instant::now() + LIMIT;
     while !check() {

@@ -1,4 +1,5 @@
-//! A crowd that comes off the hold is let in one after the other, and nobody is forgotten.
+//! A crowd of clients leaves the hold: they are connected one after the other, and no client is
+//! forgotten.
 
 use std::time::Duration;
 
@@ -7,17 +8,17 @@ use crate::fake_server::FakeServer;
 use crate::front::Front;
 
 const CROWD: usize = 40;
-/// How many a member is asked for at once before it has said a word.
+/// The number of logins at a member at once before its first answer.
 const TURNS: usize = 4;
 
 fn crowd(front: &Front) -> Vec<Client> {
-    let clients: Vec<Client> = (0..CROWD).map(|_| Client::knock(front.write)).collect();
+    let clients: Vec<Client> = (0..CROWD).map(|_| Client::start(front.write)).collect();
     front.wait_until_held("write", CROWD);
     clients
 }
 
 #[test]
-fn everybody_is_let_in() {
+fn all_clients_are_served() {
     let server = FakeServer::welcoming("off");
     let front = Front::of(&[&server]);
     front.shut("write", "n1");
@@ -31,7 +32,7 @@ fn everybody_is_let_in() {
 }
 
 #[test]
-fn a_member_that_says_nothing_is_not_asked_by_all() {
+fn a_silent_member_gets_a_limited_number_of_logins() {
     let silent = FakeServer::new(|talk| talk.stay_silent());
     let front = Front::of(&[&silent]);
     front.shut("write", "n1");
@@ -45,7 +46,7 @@ fn a_member_that_says_nothing_is_not_asked_by_all() {
 }
 
 #[test]
-fn nobody_queues_for_a_gate_that_is_shut() {
+fn clients_leave_the_queue_of_a_gate_that_shuts() {
     let (silent, other) =
         (FakeServer::new(|talk| talk.stay_silent()), FakeServer::welcoming("off"));
     let front = Front::of(&[&silent, &other]);
@@ -53,7 +54,7 @@ fn nobody_queues_for_a_gate_that_is_shut() {
     let mut clients = crowd(&front);
     front.open("write", "n1");
     eventually("the first are there", || silent.connections() == TURNS);
-    // Nothing proves that the silent one is not the primary any more: its sessions may go on.
+    // Nothing proves that the silent member is not the primary any more: its sessions may continue.
     front.shut("write", "n1");
     front.open("write", "n2");
     for client in &mut clients {

@@ -1,5 +1,5 @@
-//! Early logins: while a member is promoting the first clients on hold are logged in there, and
-//! are served as soon as its gate opens.
+//! Early logins: while a member is promoting, the first clients on hold log in there, and are
+//! served as soon as its gate opens.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,10 +14,11 @@ use crate::front::Front;
 use crate::wire;
 
 const KEY: [u8; 8] = [0, 0, 0, 7, 1, 2, 3, 4];
-/// How many may log in early.
+/// The limit of early logins.
 const TURNS: usize = 4;
 
-/// A standby that can be promoted, and says so as PostgreSQL does: before the next ReadyForQuery.
+/// A standby that can be promoted. It reports that as PostgreSQL does: before the next
+/// ReadyForQuery.
 struct Standby {
     server: FakeServer,
     state: Arc<State>,
@@ -28,17 +29,17 @@ struct State {
     is_promoted: AtomicBool,
     logins: AtomicUsize,
     asked: AtomicUsize,
-    /// Queries that came before it was promoted.
+    /// Queries that arrived before its promotion.
     early_queries: AtomicUsize,
 }
 
 impl Standby {
-    /// It lets everybody in.
+    /// Accepts every client.
     fn new() -> Standby {
         Standby::asking(|_| true)
     }
 
-    /// It lets in whoever comes through `authentication`.
+    /// Accepts the clients that pass `authentication`.
     fn asking(authentication: impl Fn(&mut Talk) -> bool + Send + Sync + 'static) -> Standby {
         let state = Arc::new(State::default());
         let shared = Arc::clone(&state);
@@ -58,36 +59,36 @@ impl Standby {
         self.state.logins.load(Ordering::SeqCst)
     }
 
-    /// Waits until so many have had its whole burst.
+    /// Waits until this number of clients got its whole burst.
     fn wait_for_logins(&self, count: usize) {
         eventually(&format!("{count} early logins"), || self.logins() == count);
     }
 }
 
 impl State {
-    fn word(&self) -> &'static str {
+    fn role(&self) -> &'static str {
         if self.is_promoted.load(Ordering::SeqCst) { "off" } else { "on" }
     }
 
     fn serve(&self, talk: &mut Talk) {
-        let mut told = self.word();
-        talk.say(&wire::burst(told, &KEY));
+        let mut reported = self.role();
+        talk.send(&wire::burst(reported, &KEY));
         self.logins.fetch_add(1, Ordering::SeqCst);
-        while let Some(message) = talk.hear() {
-            let word = self.word();
-            if word != std::mem::replace(&mut told, word) {
-                talk.say(&wire::parameter("in_hot_standby", word));
+        while let Some(message) = talk.receive() {
+            let role = self.role();
+            if role != std::mem::replace(&mut reported, role) {
+                talk.send(&wire::parameter("in_hot_standby", role));
             }
             match message[0] {
                 b'S' => {
                     self.asked.fetch_add(1, Ordering::SeqCst);
-                    talk.say(&wire::ready());
+                    talk.send(&wire::ready());
                 }
                 b'Q' => {
-                    if word == "on" {
+                    if role == "on" {
                         self.early_queries.fetch_add(1, Ordering::SeqCst);
                     }
-                    talk.say(&wire::done());
+                    talk.send(&wire::done());
                 }
                 _ => return,
             }
@@ -95,19 +96,19 @@ impl State {
     }
 }
 
-/// A challenge of the server's own, and whatever the client answers.
+/// Sends the server's own challenge, and reads any answer.
 fn challenge(talk: &mut Talk) -> bool {
-    talk.say(&wire::authentication(5, b"salt"));
-    talk.hear().is_some()
+    talk.send(&wire::authentication(5, b"salt"));
+    talk.receive().is_some()
 }
 
 fn hold(config: &mut Config, hold: Duration) {
     config.services.get_mut(&ServiceName::new("write").unwrap()).unwrap().hold = hold;
 }
 
-fn roles_told(messages: &[(u8, Vec<u8>)]) -> Vec<&[u8]> {
-    let told = messages.iter().filter(|(kind, _)| *kind == b'S');
-    told.filter_map(|(_, body)| body.strip_prefix(b"in_hot_standby\0")).collect()
+fn reported_roles(messages: &[(u8, Vec<u8>)]) -> Vec<&[u8]> {
+    let reported = messages.iter().filter(|(kind, _)| *kind == b'S');
+    reported.filter_map(|(_, body)| body.strip_prefix(b"in_hot_standby\0")).collect()
 }
 
 #[test]
@@ -115,18 +116,18 @@ fn a_client_is_logged_in_before_the_gate_opens_and_served_when_it_does() {
     let standby = Standby::new();
     let front = Front::of(&[&standby.server, &FakeServer::absent()]);
     front.promote("n1");
-    let mut client = Client::knock(front.write);
+    let mut client = Client::start(front.write);
     standby.wait_for_logins(1);
-    // Snapshots come and go meanwhile, and say that sessions at this member have to end.
+    // Snapshots change meanwhile, and require that sessions at this member end.
     front.shut("read", "n2");
-    client.hears_nothing();
+    client.expect_silence();
     assert_eq!(front.held("write"), 1, "it is still on hold");
     assert_eq!(front.sessions("write", "n1"), (0, 0));
     assert_eq!(standby.state.asked.load(Ordering::SeqCst), 0);
     standby.is_promoted();
     front.open("write", "n1");
     let messages = client.read_burst();
-    assert_eq!(roles_told(&messages), [b"on\0".as_slice(), b"off\0"]);
+    assert_eq!(reported_roles(&messages), [b"on\0".as_slice(), b"off\0"]);
     client.ask();
     assert_eq!(standby.server.connections(), 1);
     assert_eq!(front.held("write"), 0);
@@ -136,24 +137,24 @@ fn a_client_is_logged_in_before_the_gate_opens_and_served_when_it_does() {
 }
 
 #[test]
-fn what_a_client_sends_behind_its_password_waits_for_the_gate() {
+fn data_sent_after_the_password_waits_for_the_gate() {
     let standby = Standby::asking(|talk| {
-        talk.say(&wire::authentication(3, b""));
-        talk.hear().is_some_and(|answer| answer[0] == b'p')
+        talk.send(&wire::authentication(3, b""));
+        talk.receive().is_some_and(|answer| answer[0] == b'p')
     });
     let front = Front::of(&[&standby.server]);
     front.promote("n1");
-    let mut client = Client::knock(front.write);
+    let mut client = Client::start(front.write);
     assert_eq!(client.read_message().0, b'R');
     let query = wire::message(b'Q', b"DELETE FROM t\0");
     client.send(&[wire::message(b'p', b"geheim\0"), query].concat());
     standby.wait_for_logins(1);
-    client.hears_nothing();
+    client.expect_silence();
     assert_eq!(standby.state.early_queries.load(Ordering::SeqCst), 0);
     standby.is_promoted();
     front.open("write", "n1");
     client.read_burst();
-    // What it asked then is answered now.
+    // The early query is answered now.
     assert_eq!(client.read_message().0, b'C');
     assert_eq!(client.read_message().0, b'Z');
     client.ask();
@@ -165,11 +166,11 @@ fn a_challenge_is_answered_while_the_client_is_on_hold() {
     let standby = Standby::asking(challenge);
     let front = Front::of(&[&standby.server]);
     front.promote("n1");
-    let mut client = Client::knock(front.write);
+    let mut client = Client::start(front.write);
     assert_eq!(client.read_message().0, b'R');
     client.send(&wire::message(b'p', b"md5\0"));
     standby.wait_for_logins(1);
-    client.hears_nothing();
+    client.expect_silence();
     standby.is_promoted();
     front.open("write", "n1");
     client.read_burst();
@@ -181,23 +182,23 @@ fn a_client_already_on_hold_logs_in_as_soon_as_the_promotion_is_seen() {
     let standby = Standby::new();
     let front = Front::of(&[&standby.server]);
     front.shut("write", "n1");
-    let mut client = Client::knock(front.write);
+    let mut client = Client::start(front.write);
     front.wait_until_held("write", 1);
     assert_eq!(standby.server.connections(), 0);
     front.promote("n1");
     standby.wait_for_logins(1);
-    client.hears_nothing();
+    client.expect_silence();
 }
 
 #[test]
-fn an_open_gate_is_not_enough_as_long_as_the_server_says_that_it_is_a_standby() {
+fn an_open_gate_is_not_enough_while_the_server_reports_a_standby() {
     let standby = Standby::new();
     let front = Front::of(&[&standby.server]);
     front.promote("n1");
-    let mut client = Client::knock(front.write);
+    let mut client = Client::start(front.write);
     standby.wait_for_logins(1);
     front.open("write", "n1");
-    client.hears_nothing();
+    client.expect_silence();
     standby.is_promoted();
     client.read_burst();
     client.ask();
@@ -205,12 +206,12 @@ fn an_open_gate_is_not_enough_as_long_as_the_server_says_that_it_is_a_standby() 
 }
 
 #[test]
-fn few_log_in_early_and_nobody_is_forgotten() {
+fn few_clients_log_in_early_and_all_are_served() {
     const CROWD: usize = 40;
     let standby = Standby::new();
     let front = Front::of(&[&standby.server]);
     front.promote("n1");
-    let mut clients: Vec<Client> = (0..CROWD).map(|_| Client::knock(front.write)).collect();
+    let mut clients: Vec<Client> = (0..CROWD).map(|_| Client::start(front.write)).collect();
     front.wait_until_held("write", CROWD);
     standby.wait_for_logins(TURNS);
     std::thread::sleep(Duration::from_millis(100));
@@ -225,7 +226,7 @@ fn few_log_in_early_and_nobody_is_forgotten() {
 }
 
 #[test]
-fn clients_that_are_slow_in_their_early_login_keep_nobody_waiting() {
+fn clients_that_are_slow_in_their_early_login_delay_no_other_client() {
     let slow = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&slow);
     let standby = Standby::asking(move |talk| {
@@ -234,40 +235,40 @@ fn clients_that_are_slow_in_their_early_login_keep_nobody_waiting() {
     });
     let front = Front::of(&[&standby.server]);
     front.promote("n1");
-    let _slow: Vec<Client> = (0..TURNS).map(|_| Client::knock(front.write)).collect();
+    let _slow: Vec<Client> = (0..TURNS).map(|_| Client::start(front.write)).collect();
     eventually("all of them are asked", || slow.load(Ordering::SeqCst) == TURNS);
     standby.is_promoted();
     front.open("write", "n1");
-    let mut client = Client::knock(front.write);
+    let mut client = Client::start(front.write);
     assert_eq!(client.read_message().0, b'R');
     client.send(&wire::message(b'p', b"md5\0"));
     client.read_burst();
 }
 
 #[test]
-fn when_another_becomes_the_primary_the_client_is_served_there() {
+fn when_another_member_is_promoted_the_client_is_served_there() {
     let (standby, primary) = (Standby::new(), FakeServer::welcoming("off"));
     let front = Front::of(&[&standby.server, &primary]);
     front.promote("n1");
-    let mut client = Client::knock(front.write);
+    let mut client = Client::start(front.write);
     standby.wait_for_logins(1);
     front.move_primary("n1", "n2");
     let messages = client.read_burst();
-    assert_eq!(roles_told(&messages), [b"off\0"]);
+    assert_eq!(reported_roles(&messages), [b"off\0"]);
     client.ask();
     assert_eq!(standby.server.connections_open(), 0);
     assert_eq!(front.sessions("write", "n1"), (0, 0));
 }
 
-/// The salt was the one server's own, so the client has to begin anew, and libpq does.
+/// The salt belongs to the one server, so the client has to start again, and libpq does.
 #[test]
-fn when_another_becomes_the_primary_a_challenged_client_hears_that_it_has_to_begin_anew() {
+fn when_another_member_is_promoted_a_challenged_client_must_start_again() {
     let (standby, primary) = (Standby::asking(challenge), FakeServer::welcoming("off"));
     for answers in [false, true] {
         let front = Front::of(&[&standby.server, &primary]);
         let logins = standby.logins();
         front.promote("n1");
-        let mut client = Client::knock(front.write);
+        let mut client = Client::start(front.write);
         assert_eq!(client.read_message().0, b'R');
         if answers {
             client.send(&wire::message(b'p', b"md5\0"));
@@ -286,14 +287,14 @@ fn a_promotion_that_fails_leaves_its_clients_on_hold_and_the_member_to_its_reade
     let (standby, primary) = (Standby::new(), FakeServer::welcoming("off"));
     let front = Front::of(&[&standby.server, &primary]);
     front.promote("n1");
-    let mut clients: Vec<Client> = (0..TURNS).map(|_| Client::knock(front.write)).collect();
+    let mut clients: Vec<Client> = (0..TURNS).map(|_| Client::start(front.write)).collect();
     standby.wait_for_logins(TURNS);
     front.shut("read", "n2");
     front.demote("n1");
     eventually("the standby is left", || standby.server.connections_open() == 0);
     Client::log_in(front.read);
     front.wait_until_held("write", TURNS);
-    // Each of them has been early once. That is enough.
+    // Each client has logged in early once, which is the limit.
     front.promote("n1");
     std::thread::sleep(Duration::from_millis(100));
     assert_eq!(standby.server.connections_open(), 0);
@@ -304,38 +305,38 @@ fn a_promotion_that_fails_leaves_its_clients_on_hold_and_the_member_to_its_reade
 }
 
 #[test]
-fn a_server_that_dies_in_its_promotion_costs_the_client_nothing() {
+fn a_server_that_crashes_during_its_promotion_does_not_fail_the_client() {
     let standby = Standby::asking(|talk| {
         let fatal = wire::fatal("57P01", "terminating connection");
-        talk.say(&[wire::burst("on", &KEY), fatal].concat());
+        talk.send(&[wire::burst("on", &KEY), fatal].concat());
         false
     });
     let primary = FakeServer::welcoming("off");
     let front = Front::of(&[&standby.server, &primary]);
     front.promote("n1");
-    let mut client = Client::knock(front.write);
+    let mut client = Client::start(front.write);
     eventually("it was there", || standby.server.connections() == 1);
-    client.hears_nothing();
+    client.expect_silence();
     assert_eq!(front.held("write"), 1);
     front.move_primary("n1", "n2");
     client.read_burst();
 }
 
 #[test]
-fn what_a_standby_refuses_the_primary_decides() {
+fn a_login_that_a_standby_refuses_is_tried_at_the_primary() {
     let refuses = Arc::new(AtomicBool::new(true));
     let refusing = Arc::clone(&refuses);
     let standby = Standby::asking(move |talk| {
         if refusing.load(Ordering::SeqCst) {
-            talk.say(&wire::fatal("28000", "role \"app\" does not exist"));
+            talk.send(&wire::fatal("28000", "role \"app\" does not exist"));
         }
         !refusing.load(Ordering::SeqCst)
     });
     let front = Front::of(&[&standby.server]);
     front.promote("n1");
-    let mut client = Client::knock(front.write);
+    let mut client = Client::start(front.write);
     eventually("it was refused", || standby.server.connections() == 1);
-    client.hears_nothing();
+    client.expect_silence();
     refuses.store(false, Ordering::SeqCst);
     standby.is_promoted();
     front.open("write", "n1");
@@ -347,21 +348,21 @@ fn a_client_that_vanishes_is_noticed_and_its_connection_ended() {
     let standby = Standby::new();
     let front = Front::of(&[&standby.server]);
     front.promote("n1");
-    let client = Client::knock(front.write);
+    let client = Client::start(front.write);
     standby.wait_for_logins(1);
     drop(client);
     eventually("the standby is left", || standby.server.connections_open() == 0);
     front.wait_until_empty();
 }
 
-/// The time for a login is for what the client and the server need, not for the promotion.
+/// The limit of a login covers the client's and the server's time, not the promotion.
 #[test]
 fn a_promotion_may_take_longer_than_a_login() {
     let standby = Standby::new();
     let limit = Duration::from_millis(200);
     let front = Front::wanting(&[&standby.server], |config| config.proxy.login_timeout = limit);
     front.promote("n1");
-    let mut client = Client::knock(front.write);
+    let mut client = Client::start(front.write);
     standby.wait_for_logins(1);
     std::thread::sleep(3 * limit);
     standby.is_promoted();
@@ -370,12 +371,12 @@ fn a_promotion_may_take_longer_than_a_login() {
 }
 
 #[test]
-fn a_client_hears_the_reason_when_its_time_is_up() {
+fn a_client_gets_the_reason_at_the_end_of_the_hold() {
     let standby = Standby::asking(challenge);
     let time = Duration::from_millis(500);
     let front = Front::wanting(&[&standby.server], |config| hold(config, time));
     front.promote("n1");
-    let mut client = Client::knock(front.write);
+    let mut client = Client::start(front.write);
     assert_eq!(client.read_message().0, b'R');
     client.send(&wire::message(b'p', b"md5\0"));
     let refusal = client.read_refusal();
@@ -386,17 +387,17 @@ fn a_client_hears_the_reason_when_its_time_is_up() {
 }
 
 #[test]
-fn a_client_hears_at_once_that_pgsteer_stops() {
+fn a_client_gets_an_error_at_once_when_pgsteer_stops() {
     let standby = Standby::new();
     let mut front = Front::of(&[&standby.server]);
     front.promote("n1");
-    let mut client = Client::knock(front.write);
+    let mut client = Client::start(front.write);
     standby.wait_for_logins(1);
     front.stop(Duration::from_secs(5));
     assert_eq!(client.read_refusal().message, "pgsteer is shutting down");
 }
 
-/// Its bytes cannot be read, so nothing of them could be held back.
+/// Its bytes are encrypted, so pgsteer cannot hold a part of them back.
 #[test]
 fn a_client_that_asks_for_tls_waits_for_the_gate() {
     let standby = Standby::new();
@@ -407,7 +408,7 @@ fn a_client_that_asks_for_tls_waits_for_the_gate() {
     let mut direct = Client::connect(front.write);
     direct.send(b"\x16\x03\x01\0\x05hello");
     front.wait_until_held("write", 2);
-    asking.hears_nothing();
+    asking.expect_silence();
     assert_eq!(standby.server.connections(), 0);
     standby.is_promoted();
     front.open("write", "n1");
@@ -415,25 +416,25 @@ fn a_client_that_asks_for_tls_waits_for_the_gate() {
 }
 
 #[test]
-fn a_client_that_asks_before_it_is_its_turn_waits_for_the_gate() {
+fn a_client_that_sends_a_query_too_early_waits_for_the_gate() {
     let standby = Standby::new();
     let front = Front::of(&[&standby.server]);
     front.promote("n1");
     let mut client = Client::connect(front.write);
     client.send(&[wire::startup(0), wire::query("INSERT")].concat());
     front.wait_until_held("write", 1);
-    client.hears_nothing();
+    client.expect_silence();
     assert_eq!(standby.server.connections(), 0);
 }
 
-/// Its connection is under way when the gate opens, and is given up later. The change that it waits
-/// for from then on has happened long ago.
+/// Its connection attempt is in progress when the gate opens, and is given up later. The change
+/// that it waits for then has already happened.
 #[test]
 fn an_early_login_that_does_not_connect_finds_the_open_gate() {
     let (server, wake) = FakeServer::asleep("off");
     let front = Front::of(&[&server]);
     front.promote("n1");
-    let mut client = Client::knock(front.write);
+    let mut client = Client::start(front.write);
     front.wait_until_held("write", 1);
     std::thread::sleep(Duration::from_millis(100));
     front.open("write", "n1");
@@ -444,20 +445,21 @@ fn an_early_login_that_does_not_connect_finds_the_open_gate() {
     client.ask();
 }
 
-/// Before PostgreSQL 14 no server says it, and the gate's word has to do, as in any login.
+/// Servers before PostgreSQL 14 do not report the role, and the gate alone decides, as in any
+/// login.
 #[test]
-fn a_server_that_does_not_tell_its_role_is_taken_at_the_word_of_its_gate() {
+fn a_server_that_does_not_report_its_role_serves_by_its_gate_alone() {
     let old = FakeServer::new(|talk| {
-        talk.say(&[wire::authentication(0, b""), wire::ready()].concat());
-        while let Some(message) = talk.hear() {
-            talk.say(&if message[0] == b'Q' { wire::done() } else { wire::ready() });
+        talk.send(&[wire::authentication(0, b""), wire::ready()].concat());
+        while let Some(message) = talk.receive() {
+            talk.send(&if message[0] == b'Q' { wire::done() } else { wire::ready() });
         }
     });
     let front = Front::of(&[&old]);
     front.promote("n1");
-    let mut client = Client::knock(front.write);
+    let mut client = Client::start(front.write);
     eventually("it is there", || old.connections() == 1);
-    client.hears_nothing();
+    client.expect_silence();
     front.open("write", "n1");
     client.read_burst();
     client.ask();

@@ -1,4 +1,4 @@
-//! Out of files: the process lives on, and so do its sessions.
+//! Out of file descriptors: the process and its sessions continue.
 
 use std::fs::File;
 use std::net::{SocketAddr, TcpStream};
@@ -11,7 +11,7 @@ use crate::fake_patroni::FakePatroni;
 use crate::fake_server::{FakeServer, own_address};
 use crate::wire;
 
-/// A pgsteer process that may open few files.
+/// A pgsteer process with a low limit of open files.
 struct Poor {
     child: Child,
     write: SocketAddr,
@@ -39,16 +39,16 @@ impl Poor {
         poor
     }
 
-    /// There is room for one, and it takes a moment until those before are seen to have left.
+    /// Waits for the one free place: the end of earlier connections takes a moment to be noticed.
     fn first_to_get_in(&self) -> Client {
         let deadline = Instant::now() + LIMIT;
         loop {
-            let mut client = Client::knock(self.write);
+            let mut client = Client::start(self.write);
             if client.read_message().0 == b'R' {
                 client.read_burst();
                 return client;
             }
-            assert!(Instant::now() < deadline, "nobody gets in: {}", self.log());
+            assert!(Instant::now() < deadline, "no client is served: {}", self.log());
         }
     }
 
@@ -69,14 +69,14 @@ impl Drop for Poor {
     }
 }
 
-/// What clients may take is limited so that there is always something left for the sources.
+/// The files for clients are limited, so that some are always left for the sources.
 #[test]
 fn a_crowd_does_not_take_the_files_that_the_sources_need() {
     let server = FakeServer::welcoming("off");
     let mut poor = Poor::start(&server, 300);
     let mut kept = Client::log_in(poor.write);
-    let mut crowd: Vec<Client> = (0..200).map(|_| Client::knock(poor.write)).collect();
-    // Long enough for several questions to Patroni.
+    let mut crowd: Vec<Client> = (0..200).map(|_| Client::start(poor.write)).collect();
+    // Long enough for several requests to Patroni.
     std::thread::sleep(Duration::from_secs(4));
     kept.ask();
     assert!(crowd.drain(150..).all(|mut client| client.read_refusal().sqlstate == "53300"));
@@ -88,9 +88,9 @@ fn a_crowd_does_not_take_the_files_that_the_sources_need() {
     poor.first_to_get_in().ask();
 }
 
-/// Even where that limit comes too late, it is only a matter of waiting.
+/// Even if that limit comes too late, the process only waits.
 #[test]
-fn a_process_out_of_files_comes_back_when_there_are_some_again() {
+fn a_process_out_of_files_recovers_when_files_are_free() {
     let server = FakeServer::welcoming("off");
     let mut poor = Poor::start(&server, 60);
     let mut kept = poor.first_to_get_in();

@@ -15,39 +15,39 @@ const LIMIT: Duration = Duration::from_secs(30);
 const CANCEL: [u8; 4] = 80_877_102_u32.to_be_bytes();
 const SSL: [u8; 4] = 80_877_103_u32.to_be_bytes();
 
-/// A server that does not exist.
+/// A fake server.
 pub struct FakeServer {
     pub address: SocketAddr,
-    told: Arc<Mutex<Told>>,
+    received: Arc<Mutex<Received>>,
 }
 
-/// What clients have told a server.
+/// What a server received from clients.
 #[derive(Default)]
-struct Told {
-    /// Startup packets, cancel requests and requests for encryption, as they came.
+struct Received {
+    /// Startup packets, cancel requests and requests for encryption, unchanged.
     packets: Vec<Vec<u8>>,
-    /// Our side of every connection, in the order in which they came.
+    /// The server's side of every connection, in the order of arrival.
     connections: Vec<TcpStream>,
 }
 
 /// One connection of the fake server.
 pub struct Talk {
     pub stream: TcpStream,
-    /// The client's first packet that was no request for encryption.
+    /// The client's first packet after requests for encryption.
     pub packet: Vec<u8>,
 }
 
 impl FakeServer {
-    /// Follows `script` once the startup packet is there. TLS is not to be had.
+    /// Runs `script` after the startup packet. TLS is denied.
     pub fn new(script: impl Fn(&mut Talk) + Send + Sync + 'static) -> FakeServer {
         FakeServer::listening(listen(), script)
     }
 
-    /// On the same host as `other`, on another port: a pooler that lets everybody in.
+    /// On the same host as `other` with another port: a pooler that accepts every client.
     pub fn beside(other: &FakeServer, in_hot_standby: &'static str) -> FakeServer {
         let listener = TcpListener::bind((other.address.ip(), 0)).unwrap();
         FakeServer::listening(listener, move |talk| {
-            talk.say(&wire::burst(in_hot_standby, &[0, 0, 0, 7, 1, 2, 3, 4]));
+            talk.send(&wire::burst(in_hot_standby, &[0, 0, 0, 7, 1, 2, 3, 4]));
             talk.answer_queries();
         })
     }
@@ -56,8 +56,8 @@ impl FakeServer {
         listener: TcpListener,
         script: impl Fn(&mut Talk) + Send + Sync + 'static,
     ) -> FakeServer {
-        let told = Arc::new(Mutex::new(Told::default()));
-        let seen = Arc::clone(&told);
+        let received = Arc::new(Mutex::new(Received::default()));
+        let seen = Arc::clone(&received);
         let address = serve(listener, move |mut stream| {
             seen.lock().unwrap().connections.push(stream.try_clone().unwrap());
             loop {
@@ -70,104 +70,103 @@ impl FakeServer {
                 stream.write_all(b"N").ok()?;
             }
         });
-        FakeServer { address, told }
+        FakeServer { address, received }
     }
 
-    /// Leaves requests for a connection unanswered until it is woken, and lets everybody in from then
-    /// on.
+    /// Leaves connection requests unanswered until it is woken, and then accepts every client.
     pub fn asleep(in_hot_standby: &'static str) -> (FakeServer, impl FnOnce()) {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.bind(&SocketAddr::new(own_address(), 0).into()).unwrap();
         socket.listen(0).unwrap();
         let address = socket.local_addr().unwrap().as_socket().unwrap();
-        // There is room for one connection that is not accepted.
+        // The backlog has room for one connection that is not accepted.
         let only = TcpStream::connect(address).unwrap();
         let wake = move || {
             drop(only);
             serve(socket.into(), move |mut stream| {
                 let packet = read_packet(&mut stream)?;
                 let mut talk = Talk { stream, packet };
-                talk.say(&wire::burst(in_hot_standby, &[0, 0, 0, 7, 1, 2, 3, 4]));
+                talk.send(&wire::burst(in_hot_standby, &[0, 0, 0, 7, 1, 2, 3, 4]));
                 talk.answer_queries();
                 Some(())
             });
         };
-        (FakeServer { address, told: Arc::default() }, wake)
+        (FakeServer { address, received: Arc::default() }, wake)
     }
 
-    /// Lets everybody in, and answers every query with nothing.
+    /// Accepts every client, and answers every query with an empty result.
     pub fn welcoming(in_hot_standby: &'static str) -> FakeServer {
         FakeServer::with_key(in_hot_standby, &[0, 0, 0, 7, 1, 2, 3, 4])
     }
 
-    /// The same, with this key to cancel by.
+    /// Same, with this cancel key.
     pub fn with_key(in_hot_standby: &'static str, key: &[u8]) -> FakeServer {
         let key = key.to_vec();
         FakeServer::new(move |talk| {
             if talk.packet[4..8] != CANCEL {
-                talk.say(&wire::burst(in_hot_standby, &key));
+                talk.send(&wire::burst(in_hot_standby, &key));
                 talk.answer_queries();
             }
         })
     }
 
-    /// Says this instead of a login, and closes.
-    pub fn saying(words: Vec<u8>) -> FakeServer {
-        FakeServer::new(move |talk| talk.say(&words))
+    /// Sends these bytes instead of a login, and closes.
+    pub fn sending(words: Vec<u8>) -> FakeServer {
+        FakeServer::new(move |talk| talk.send(&words))
     }
 
-    /// Does with the connection what `script` does, from its first byte on.
+    /// Runs `script` on the connection, from its first byte on.
     pub fn raw(script: impl Fn(TcpStream) + Send + Sync + 'static) -> FakeServer {
-        let told = Arc::new(Mutex::new(Told::default()));
-        let seen = Arc::clone(&told);
+        let received = Arc::new(Mutex::new(Received::default()));
+        let seen = Arc::clone(&received);
         let address = serve(listen(), move |stream| {
             seen.lock().unwrap().connections.push(stream.try_clone().ok()?);
             script(stream);
             Some(())
         });
-        FakeServer { address, told }
+        FakeServer { address, received }
     }
 
-    /// Nobody listens there.
+    /// An address without a listener.
     pub fn absent() -> FakeServer {
         let listener = listen();
         let address = listener.local_addr().unwrap();
-        FakeServer { address, told: Arc::default() }
+        FakeServer { address, received: Arc::default() }
     }
 
     /// The first packets of all clients so far.
     pub fn packets(&self) -> Vec<Vec<u8>> {
-        self.told.lock().unwrap().packets.clone()
+        self.received.lock().unwrap().packets.clone()
     }
 
-    /// How many connections it has had.
+    /// The number of its connections so far.
     pub fn connections(&self) -> usize {
-        self.told.lock().unwrap().connections.len()
+        self.received.lock().unwrap().connections.len()
     }
 
-    /// How many of its connections the other side has not ended yet.
+    /// The number of its connections that the other side has not ended yet.
     pub fn connections_open(&self) -> usize {
-        let told = self.told.lock().unwrap();
-        told.connections.iter().filter(|stream| is_open(stream)).count()
+        let received = self.received.lock().unwrap();
+        received.connections.iter().filter(|stream| is_open(stream)).count()
     }
 }
 
 impl Drop for FakeServer {
     fn drop(&mut self) {
-        for stream in &self.told.lock().unwrap().connections {
+        for stream in &self.received.lock().unwrap().connections {
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
 }
 
 impl Talk {
-    /// Says it, to a client that may be gone.
-    pub fn say(&mut self, words: &[u8]) {
+    /// Sends bytes to a client that may be gone.
+    pub fn send(&mut self, words: &[u8]) {
         let _ = self.stream.write_all(words);
     }
 
-    /// The client's next message, with kind and length; None if it is gone.
-    pub fn hear(&mut self) -> Option<Vec<u8>> {
+    /// The client's next message, with type and length; None if the client is gone.
+    pub fn receive(&mut self) -> Option<Vec<u8>> {
         let mut header = [0; 5];
         self.stream.read_exact(&mut header).ok()?;
         let length = u32::from_be_bytes(header[1..].try_into().unwrap());
@@ -176,24 +175,24 @@ impl Talk {
         Some([&header[..], &body].concat())
     }
 
-    /// Answers every query with nothing, until the client goes.
+    /// Answers every query with an empty result, until the client disconnects.
     pub fn answer_queries(&mut self) {
-        while let Some(message) = self.hear() {
+        while let Some(message) = self.receive() {
             match message[0] {
-                b'Q' => self.say(&wire::done()),
+                b'Q' => self.send(&wire::done()),
                 b'X' => return,
                 _ => {}
             }
         }
     }
 
-    /// Waits until the client goes, and says nothing.
+    /// Waits until the client disconnects, without an answer.
     pub fn stay_silent(&mut self) {
         let _ = std::io::copy(&mut self.stream, &mut std::io::sink());
     }
 }
 
-/// An address of our own for everything that listens, so that ports cannot collide.
+/// An unused address for each listener, so that ports cannot collide.
 pub fn own_address() -> IpAddr {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let [high, low] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
@@ -219,7 +218,7 @@ fn serve(
             std::thread::spawn(move || {
                 let ours = stream.try_clone();
                 script(stream);
-                // Closing it would not end it: the list of connections has it as well.
+                // Dropping it would not end it, because the list of connections holds a copy.
                 ours.and_then(|ours| ours.shutdown(Shutdown::Both))
             });
         }
@@ -227,7 +226,7 @@ fn serve(
     address
 }
 
-/// Looks at a connection without waiting, and without disturbing whoever reads from it.
+/// Peeks at a connection without waiting, and without an effect on its reader.
 fn is_open(stream: &TcpStream) -> bool {
     const PEEK_AND_DO_NOT_WAIT: i32 = 0x02 | 0x40;
     let mut byte = [MaybeUninit::uninit(); 1];

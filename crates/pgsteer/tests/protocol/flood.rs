@@ -1,4 +1,4 @@
-//! A flood of refused clients: the log of the whole program stays short, and nothing in it is forged.
+//! A flood of refused clients: the program's log stays short, and contains no forged line.
 
 use std::fs::File;
 use std::net::{SocketAddr, TcpStream};
@@ -26,7 +26,7 @@ fn a_flood_of_refused_clients_fills_no_log_and_forges_no_line() {
     // PostgreSQL repeats the client's user name in many of its errors.
     let server = FakeServer::new(move |talk| {
         let text = format!("not yet, user \"x\"\n{forged}");
-        talk.say(&wire::fatal("57P03", &text));
+        talk.send(&wire::fatal("57P03", &text));
     });
     let ip = own_address();
     let patroni = FakePatroni::of_primary(ip, server.address, Vec::new());
@@ -44,7 +44,7 @@ fn a_flood_of_refused_clients_fills_no_log_and_forges_no_line() {
     eventually("pgsteer listens", || TcpStream::connect(write).is_ok());
     eventually("the gate opens", || log().contains("write gate of n1 is open"));
 
-    let crowd: Vec<Client> = (0..300).map(|_| Client::knock(write)).collect();
+    let crowd: Vec<Client> = (0..300).map(|_| Client::start(write)).collect();
     for mut client in crowd {
         assert_eq!(client.read_refusal().sqlstate, "57P03");
     }
@@ -56,6 +56,6 @@ fn a_flood_of_refused_clients_fills_no_log_and_forges_no_line() {
         "{log}"
     );
     assert!(!log.contains(['\u{1b}', '\u{202e}']), "{log}");
-    // How long each has waited is in the line, so there are some different ones.
+    // The line contains each client's waiting time, so some lines differ.
     assert!(log.lines().count() < 60, "{} lines: {log}", log.lines().count());
 }

@@ -1,4 +1,4 @@
-//! The front: a real proxy before fake servers, whose gates are opened and shut by hand.
+//! The front: a real proxy in front of fake servers. The test opens and shuts the gates.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -33,20 +33,20 @@ pub struct Front {
     pub read: SocketAddr,
     pub stats: Arc<Stats>,
     snapshots: watch::Sender<Arc<Snapshot>>,
-    /// The heart of the engine that there is none of.
+    /// The heartbeat of the engine, which the test does not run.
     beats: Arc<AtomicBool>,
     reloads: mpsc::Sender<(Config, std::sync::mpsc::Sender<()>)>,
-    /// Ends the proxy, with this grace; dropping it ends it without.
+    /// Ends the proxy with this grace; dropping it ends it without a grace.
     stop: Option<oneshot::Sender<Duration>>,
 }
 
 impl Front {
-    /// `n1` is open for writes, and all are open for reads.
+    /// A front with `n1` open for writes, and all members open for reads.
     pub fn of(servers: &[&FakeServer]) -> Front {
         Front::wanting(servers, |_| {})
     }
 
-    /// The same, with other wishes than the usual.
+    /// Same, with changes of the configuration.
     pub fn wanting(servers: &[&FakeServer], wish: impl FnOnce(&mut Config)) -> Front {
         let ip = own_address();
         let (write, read) = (SocketAddr::new(ip, 5000), SocketAddr::new(ip, 5001));
@@ -94,18 +94,18 @@ impl Front {
         Front { write, read, stats, snapshots, beats, reloads, stop: Some(stop) }
     }
 
-    /// The engine does not run any more, and this has been so for a while.
+    /// Stops the heartbeat, and waits until the stall is noticed.
     pub fn stall(&self) {
         self.beats.store(false, Ordering::SeqCst);
         std::thread::sleep(Heartbeat::OLD_AFTER + BEAT * 5);
     }
 
-    /// The engine runs again.
+    /// Starts the heartbeat again.
     pub fn run_again(&self) {
         self.beats.store(true, Ordering::SeqCst);
     }
 
-    /// Reloads it with these wishes in the place of those from before.
+    /// Reloads with these changes instead of the earlier ones.
     pub fn reload(&self, wish: impl FnOnce(&mut Config)) {
         let mut config = config(self.write, self.read);
         wish(&mut config);
@@ -114,7 +114,7 @@ impl Front {
         is_done.recv().unwrap();
     }
 
-    /// Opens the gate of a member, and shuts no other.
+    /// Opens the gate of a member, and shuts no other one.
     pub fn open(&self, service: &str, member: &str) {
         self.change(|snapshot| {
             let generation = snapshot.generation;
@@ -123,7 +123,7 @@ impl Front {
         });
     }
 
-    /// Has new sessions to a member go past its pooler.
+    /// Makes new sessions to a member bypass its pooler.
     pub fn bypass(&self, service: &str, member: &str) {
         self.change(|snapshot| {
             let (generation, way) = (snapshot.generation, Way::PastPooler);
@@ -132,7 +132,7 @@ impl Front {
         });
     }
 
-    /// Shuts the gate of a member; its sessions may go on.
+    /// Shuts the gate of a member; its sessions may continue.
     pub fn shut(&self, service: &str, member: &str) {
         self.change(|snapshot| put(snapshot, service, member, shut(Sessions::Keep)));
     }
@@ -142,7 +142,8 @@ impl Front {
         self.change(|snapshot| put(snapshot, service, member, shut(Sessions::End)));
     }
 
-    /// Shuts one and opens another in the same Snapshot, as the engine does when the primary moves.
+    /// Shuts one gate and opens another in the same Snapshot, as the engine does when the primary
+    /// changes.
     pub fn move_primary(&self, from: &str, to: &str) {
         self.change(|snapshot| {
             let generation = snapshot.generation;
@@ -152,7 +153,8 @@ impl Front {
         });
     }
 
-    /// The member has the leader lock, and is in recovery still: it serves nobody.
+    /// Marks the member as promoting: it has the leader lock, is still in recovery, and serves no
+    /// client.
     pub fn promote(&self, member: &str) {
         self.change(|snapshot| {
             put(snapshot, "write", member, shut(Sessions::End));
@@ -161,7 +163,7 @@ impl Front {
         });
     }
 
-    /// The promotion has failed, and the member is a replica again.
+    /// Marks the promotion as failed: the member is a replica again.
     pub fn demote(&self, member: &str) {
         self.change(|snapshot| {
             let generation = snapshot.generation;
@@ -171,7 +173,7 @@ impl Front {
         });
     }
 
-    /// The engine's part of a reload that takes the service away.
+    /// The engine's part of a reload that removes the service.
     pub fn forget(&self, service: &str) {
         self.change(|snapshot| drop(snapshot.services.remove(service)));
     }
@@ -190,7 +192,7 @@ impl Front {
         self.stop.take().unwrap().send(grace).unwrap();
     }
 
-    /// Sessions that were ever served at a member, and those that are there now.
+    /// The total number of sessions at a member, and the current number.
     pub fn sessions(&self, service: &str, member: &str) -> (u64, usize) {
         let stats = self.stats.service(&ServiceName::new(service).unwrap());
         let stats = stats.member(&MemberName::new(member).unwrap());
@@ -202,18 +204,18 @@ impl Front {
         self.stats.service(&name).held.load(Ordering::Relaxed)
     }
 
-    /// Clients on hold that wait because sessions are limited.
+    /// Clients on hold because of a limit on sessions.
     pub fn queued(&self, service: &str) -> usize {
         let name = ServiceName::new(service).unwrap();
         self.stats.service(&name).queued.load(Ordering::Relaxed)
     }
 
-    /// Waits until so many clients are on hold.
+    /// Waits until this number of clients is on hold.
     pub fn wait_until_held(&self, service: &str, count: usize) {
         eventually(&format!("{count} clients on hold"), || self.held(service) == count);
     }
 
-    /// Waits until the last client is gone, from all counters.
+    /// Waits until the last client has disappeared from all counters.
     pub fn wait_until_empty(&self) {
         eventually("no client is left", || read(&self.stats.clients) == 0);
         for service in ["write", "read"] {
@@ -231,7 +233,7 @@ fn read(counter: &AtomicUsize) -> usize {
     counter.load(Ordering::Relaxed)
 }
 
-/// Short times, so that a test of a limit need not wait long for it.
+/// Short limits, so that their tests take little time.
 fn config(write: SocketAddr, read: SocketAddr) -> Config {
     let service = |listen, role| ServiceConfig {
         hold: Duration::from_secs(5),

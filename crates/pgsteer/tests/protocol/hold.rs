@@ -1,4 +1,4 @@
-//! The hold: a client waits, promised nothing, until a gate opens or its time is up.
+//! The hold: a client waits, with no answer sent yet, until a gate opens or its time is over.
 
 use std::io::Read;
 use std::sync::atomic::Ordering;
@@ -21,9 +21,9 @@ fn a_client_on_hold_is_let_in_when_a_gate_opens() {
     let server = FakeServer::welcoming("off");
     let front = Front::of(&[&server]);
     front.shut("write", "n1");
-    let mut client = Client::knock(front.write);
+    let mut client = Client::start(front.write);
     front.wait_until_held("write", 1);
-    client.hears_nothing();
+    client.expect_silence();
     assert_eq!(server.connections(), 0);
     front.open("write", "n1");
     client.read_burst();
@@ -32,15 +32,15 @@ fn a_client_on_hold_is_let_in_when_a_gate_opens() {
 }
 
 #[test]
-fn a_client_hears_the_reason_when_its_time_is_up() {
+fn a_client_gets_the_reason_at_the_end_of_the_hold() {
     let server = FakeServer::welcoming("off");
     let time = Duration::from_millis(500);
     let front = Front::wanting(&[&server], |config| hold(config, time));
     front.shut("write", "n1");
     let began = Instant::now();
-    let refusal = Client::knock(front.write).read_refusal();
+    let refusal = Client::start(front.write).read_refusal();
     assert!(began.elapsed() >= time);
-    // libpq goes on to its next host on this one only.
+    // libpq tries its next host for this SQLSTATE only.
     assert_eq!(refusal.sqlstate, "57P03");
     assert!(refusal.message.starts_with("pgsteer has no primary for service write"), "{refusal:?}");
     assert!(refusal.text.contains("n1: promotion under way"), "{refusal:?}");
@@ -48,11 +48,11 @@ fn a_client_hears_the_reason_when_its_time_is_up() {
 }
 
 #[test]
-fn without_a_hold_a_client_hears_at_once() {
+fn without_a_hold_a_client_gets_its_error_at_once() {
     let server = FakeServer::welcoming("off");
     let front = Front::wanting(&[&server], |config| hold(config, Duration::ZERO));
     front.shut("write", "n1");
-    assert_eq!(Client::knock(front.write).read_refusal().sqlstate, "57P03");
+    assert_eq!(Client::start(front.write).read_refusal().sqlstate, "57P03");
 }
 
 #[test]
@@ -60,22 +60,22 @@ fn a_client_that_vanishes_while_on_hold_is_noticed() {
     let server = FakeServer::welcoming("off");
     let front = Front::wanting(&[&server], |config| hold(config, Duration::from_secs(600)));
     front.shut("write", "n1");
-    let quiet = Client::knock(front.write);
-    let mut chatty = Client::knock(front.write);
+    let quiet = Client::start(front.write);
+    let mut chatty = Client::start(front.write);
     chatty.send(&wire::message(b'p', b"secret\0"));
     front.wait_until_held("write", 2);
     drop(quiet);
     front.wait_until_held("write", 1);
-    // Its end is hidden behind the bytes that nobody has read yet.
+    // The end of the stream follows bytes that pgsteer has not read yet.
     drop(chatty);
     front.wait_until_held("write", 0);
     front.wait_until_empty();
     assert_eq!(server.connections(), 0);
 }
 
-/// libpq takes an error in answer to its request for the end of all tries.
+/// libpq ends all tries if the answer to its request for TLS is an error.
 #[test]
-fn a_client_that_asks_for_tls_while_nobody_is_there_hears_the_reason_in_clear() {
+fn a_client_that_requests_tls_without_an_open_gate_gets_the_reason_without_tls() {
     let server = FakeServer::welcoming("off");
     let front = Front::wanting(&[&server], |config| hold(config, Duration::from_millis(300)));
     front.shut("write", "n1");
@@ -88,7 +88,7 @@ fn a_client_that_asks_for_tls_while_nobody_is_there_hears_the_reason_in_clear() 
 }
 
 #[test]
-fn a_client_that_asks_for_tls_waits_for_the_gate_as_well() {
+fn a_client_that_requests_tls_waits_for_the_gate_as_well() {
     let server = FakeServer::welcoming("off");
     let front = Front::of(&[&server]);
     front.shut("write", "n1");
@@ -102,7 +102,7 @@ fn a_client_that_asks_for_tls_waits_for_the_gate_as_well() {
 }
 
 #[test]
-fn a_gate_that_shuts_while_a_client_thinks_about_the_denied_tls_costs_it_nothing() {
+fn a_gate_that_shuts_after_tls_was_denied_does_not_fail_the_client() {
     let (old, new) = (FakeServer::welcoming("off"), FakeServer::welcoming("off"));
     let front = Front::of(&[&old, &new]);
     let mut client = Client::connect(front.write);
@@ -116,11 +116,11 @@ fn a_gate_that_shuts_while_a_client_thinks_about_the_denied_tls_costs_it_nothing
 }
 
 #[test]
-fn clients_on_hold_hear_at_once_that_pgsteer_stops() {
+fn clients_on_hold_get_an_error_at_once_when_pgsteer_stops() {
     let server = FakeServer::welcoming("off");
     let mut front = Front::of(&[&server]);
     front.shut("write", "n1");
-    let mut client = Client::knock(front.write);
+    let mut client = Client::start(front.write);
     front.wait_until_held("write", 1);
     front.stop(Duration::from_secs(5));
     let refusal = client.read_refusal();
@@ -132,7 +132,7 @@ fn refused(front: &Front) -> u64 {
     front.stats.service(&ServiceName::new("write").unwrap()).refused_total.load(Ordering::Relaxed)
 }
 
-/// Its own error says that the server does not support TLS. Only the log has the reason.
+/// The client's own error is that the server does not support TLS. Only the log has the reason.
 #[test]
 fn a_client_that_requires_tls_is_counted_as_refused() {
     let server = FakeServer::welcoming("off");
@@ -146,13 +146,14 @@ fn a_client_that_requires_tls_is_counted_as_refused() {
     assert_eq!(refused(&front), 1);
 }
 
-/// However long its hello is: it is read, or the connection would be reset before the alert.
+/// For a hello of any length: pgsteer reads it, because otherwise a reset would arrive before the
+/// alert.
 #[test]
 fn a_client_that_starts_tls_at_once_gets_an_alert() {
     let server = FakeServer::welcoming("off");
     let front = Front::wanting(&[&server], |config| hold(config, Duration::from_millis(300)));
     front.shut("write", "n1");
-    // The hello is whole with its first record of 10 bytes.
+    // The hello is complete with its first record of 10 bytes.
     for length in [10, 517, 1_800, 16_000] {
         let mut client = Client::connect(front.write);
         client.send(&[&[0x16, 3, 1, 0, 5][..], &vec![0; length - 5]].concat());

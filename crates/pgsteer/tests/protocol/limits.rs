@@ -1,4 +1,4 @@
-//! Limits: what happens when there are too many, and that the others do not suffer.
+//! Limits: the excess clients are refused, and the others are not affected.
 
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -11,14 +11,14 @@ use crate::front::Front;
 use crate::wire;
 
 #[test]
-fn one_client_too_many_is_told_so_and_the_next_finds_room_again() {
+fn a_client_beyond_the_limit_is_refused_and_a_later_one_is_served() {
     let server = FakeServer::welcoming("off");
     let front = Front::wanting(&[&server], |config| config.proxy.sessions_max = 3);
     let mut sessions: Vec<Client> = (0..3).map(|_| Client::log_in(front.write)).collect();
-    let refusal = Client::knock(front.write).read_refusal();
+    let refusal = Client::start(front.write).read_refusal();
     assert_eq!(refusal.sqlstate, "53300");
     assert_eq!(refusal.message, "pgsteer has 3 clients already, its limit (sessions_max)");
-    // Somebody who asks for TLS first has to be told in clear.
+    // A client that requests TLS first must get its error without TLS.
     let mut client = Client::connect(front.write);
     client.send(&wire::ssl_request());
     assert_eq!(client.read(1), b"N");
@@ -32,7 +32,7 @@ fn one_client_too_many_is_told_so_and_the_next_finds_room_again() {
 }
 
 #[test]
-fn those_above_the_limit_who_say_nothing_do_not_pile_up() {
+fn silent_clients_above_the_limit_do_not_accumulate() {
     let server = FakeServer::welcoming("off");
     let front = Front::wanting(&[&server], |config| config.proxy.sessions_max = 1);
     let mut session = Client::log_in(front.write);
@@ -40,14 +40,14 @@ fn those_above_the_limit_who_say_nothing_do_not_pile_up() {
         (0..300).map(|_| TcpStream::connect(front.write).unwrap()).collect();
     eventually("all are counted", || front.stats.turned_away.load(Ordering::Relaxed) == 300);
     assert!(front.stats.clients.load(Ordering::Relaxed) <= 101);
-    // Nobody hears what these want, but they hear why.
+    // pgsteer does not read the requests of these clients, but they get the reason.
     for _ in 0..50 {
-        assert_eq!(Client::knock(front.write).read_refusal().sqlstate, "53300");
+        assert_eq!(Client::start(front.write).read_refusal().sqlstate, "53300");
     }
     session.ask();
 }
 
-/// The connections that a client leaves without a whole first packet.
+/// Connections without a complete first packet.
 fn silent(to: SocketAddr) -> [Client; 3] {
     [&b""[..], &wire::startup(0)[..9], b"\x16\x03\x01\0\x06hel"].map(|bytes| {
         let mut client = Client::connect(to);
@@ -67,16 +67,16 @@ fn silent_connections_give_way_oldest_first_and_sessions_do_not() {
     let mut session = Client::log_in(front.write);
     let mut silent = silent(front.write);
     clients(4);
-    // A client that has just connected does not give way.
-    assert_eq!(Client::knock(front.write).read_refusal().sqlstate, "53300");
+    // A client that has just connected is not dropped for a new one.
+    assert_eq!(Client::start(front.write).read_refusal().sqlstate, "53300");
     std::thread::sleep(Duration::from_millis(1_200));
     let mut sessions = vec![Client::log_in(front.write)];
     silent[0].read_end();
-    silent[1].hears_nothing();
+    silent[1].expect_silence();
     sessions.extend([Client::log_in(front.write), Client::log_in(front.write)]);
     silent[1].read_end();
     silent[2].read_end();
-    assert_eq!(Client::knock(front.write).read_refusal().sqlstate, "53300");
+    assert_eq!(Client::start(front.write).read_refusal().sqlstate, "53300");
     sessions.iter_mut().chain([&mut session]).for_each(Client::ask);
     assert_eq!(front.stats.silent_closed.load(Ordering::Relaxed), 3);
     assert_eq!(front.stats.turned_away.load(Ordering::Relaxed), 2);
@@ -106,7 +106,7 @@ fn a_client_that_sends_no_hello_after_its_request_for_tls_gives_way() {
     std::thread::sleep(Duration::from_millis(1_200));
     let _third = tls(b"");
     half.read_end();
-    whole.hears_nothing();
+    whole.expect_silence();
     eventually("its server connection is closed", || server.connections_open() == 2);
 }
 
@@ -134,20 +134,20 @@ fn a_hello_that_never_completes_ends_with_the_login_timeout() {
 }
 
 #[test]
-fn one_address_cannot_take_every_place() {
+fn one_client_address_cannot_use_up_the_limit() {
     let server = FakeServer::with_key("off", &[0, 0, 0, 7, 1, 2, 3, 4]);
     let front = Front::wanting(&[&server], |config| {
         config.proxy.sessions_max = 10;
         config.proxy.sessions_per_address_max = Some(2);
     });
     let _sessions = [Client::log_in(front.write), Client::log_in(front.write)];
-    let refusal = Client::knock(front.write).read_refusal();
+    let refusal = Client::start(front.write).read_refusal();
     assert_eq!(refusal.sqlstate, "53300");
     assert_eq!(
         refusal.message,
         "pgsteer has 2 clients of this address already, its limit (sessions_per_address_max)"
     );
-    // It needs its cancel requests all the same.
+    // Its cancel requests must still work.
     let mut cancel = Client::connect(front.write);
     cancel.send(&wire::cancel_request(&[0, 0, 0, 7, 1, 2, 3, 4]));
     cancel.read_end();
@@ -157,7 +157,7 @@ fn one_address_cannot_take_every_place() {
     other.read_burst();
 }
 
-/// 2,000 connections that say nothing, half of something, or nonsense again and again.
+/// 2,000 connections that repeatedly send nothing, half a packet, or garbage.
 #[test]
 fn a_crowd_of_idle_and_hostile_clients_does_not_slow_a_good_one() {
     let server = FakeServer::welcoming("off");

@@ -1,4 +1,4 @@
-//! The login: what a server may do wrong in it, and what the client sees of that.
+//! The login: faults of a server during it, and what the client sees of them.
 
 use std::time::{Duration, Instant};
 
@@ -14,12 +14,12 @@ fn sasl() -> Vec<u8> {
     wire::authentication(10, b"SCRAM-SHA-256\0\0")
 }
 
-/// Whichever of two replicas a client is led to first, in the end it has one session, at the good one.
+/// In either order of two replicas, the client gets one session in the end, at the good one.
 fn is_passed_over(bad: &FakeServer) {
     let good = FakeServer::welcoming("on");
     let front = Front::of(&[bad, &good]);
     for _ in 0..4 {
-        let mut client = Client::knock(front.read);
+        let mut client = Client::start(front.read);
         let messages = client.read_burst();
         let keys = messages.iter().filter(|(kind, _)| *kind == b'K');
         assert_eq!(keys.count(), 1, "{messages:?}");
@@ -35,7 +35,7 @@ fn a_server_that_is_not_there_is_passed_over() {
 }
 
 #[test]
-fn a_server_that_accepts_and_says_nothing_is_passed_over() {
+fn a_server_that_accepts_and_sends_nothing_is_passed_over() {
     let mute = FakeServer::new(|talk| talk.stay_silent());
     is_passed_over(&mute);
     assert!(mute.connections() > 0);
@@ -49,51 +49,51 @@ fn a_server_that_closes_at_once_is_passed_over() {
 #[test]
 fn a_server_that_closes_in_the_middle_of_its_burst_is_passed_over() {
     let burst = wire::burst("on", &KEY);
-    is_passed_over(&FakeServer::saying(burst[..burst.len() - 3].to_vec()));
+    is_passed_over(&FakeServer::sending(burst[..burst.len() - 3].to_vec()));
 }
 
 #[test]
 fn a_server_that_starts_or_stops_is_passed_over() {
     for sqlstate in ["57P01", "57P02", "57P03"] {
-        is_passed_over(&FakeServer::saying(wire::fatal(sqlstate, "not now")));
+        is_passed_over(&FakeServer::sending(wire::fatal(sqlstate, "not now")));
     }
 }
 
 #[test]
-fn a_server_that_stops_behind_its_own_welcome_is_passed_over() {
+fn a_server_that_stops_after_authentication_is_passed_over() {
     let words = [wire::authentication(0, b""), wire::fatal("57P01", "shutting down")].concat();
-    is_passed_over(&FakeServer::saying(words));
+    is_passed_over(&FakeServer::sending(words));
 }
 
 #[test]
 fn a_replica_that_is_full_is_passed_over() {
-    is_passed_over(&FakeServer::saying(wire::fatal("53300", "too many clients already")));
+    is_passed_over(&FakeServer::sending(wire::fatal("53300", "too many clients already")));
 }
 
 #[test]
 fn a_burst_without_an_end_is_given_up() {
     let endless = wire::parameter("x", &"y".repeat(8_000)).repeat(1_250);
-    is_passed_over(&FakeServer::saying([wire::authentication(0, b""), endless].concat()));
+    is_passed_over(&FakeServer::sending([wire::authentication(0, b""), endless].concat()));
     let one_message = wire::message(b'S', &[b'x'; 10_000_000]);
-    is_passed_over(&FakeServer::saying([wire::authentication(0, b""), one_message].concat()));
+    is_passed_over(&FakeServer::sending([wire::authentication(0, b""), one_message].concat()));
 }
 
 #[test]
 fn a_server_of_another_protocol_is_passed_over() {
-    is_passed_over(&FakeServer::saying(b"SSH-2.0-OpenSSH_9.2\r\n".to_vec()));
-    is_passed_over(&FakeServer::saying(vec![b'R', 0, 0, 0, 3]));
+    is_passed_over(&FakeServer::sending(b"SSH-2.0-OpenSSH_9.2\r\n".to_vec()));
+    is_passed_over(&FakeServer::sending(vec![b'R', 0, 0, 0, 3]));
 }
 
 #[test]
 fn a_server_that_stays_full_is_quoted_when_the_hold_ends() {
-    let full = FakeServer::saying(wire::fatal("53300", "too many clients already"));
+    let full = FakeServer::sending(wire::fatal("53300", "too many clients already"));
     let front = Front::wanting(&[&full], |config| {
         for service in config.services.values_mut() {
             service.hold = Duration::from_millis(500);
         }
     });
     for door in [front.write, front.read] {
-        let refusal = Client::knock(door).read_refusal();
+        let refusal = Client::start(door).read_refusal();
         assert_eq!(refusal.sqlstate, "53300");
         assert!(refusal.message.starts_with("no member has a free connection for service "));
         assert!(refusal.text.contains("n1: too many clients already (53300)"), "{}", refusal.text);
@@ -103,14 +103,14 @@ fn a_server_that_stays_full_is_quoted_when_the_hold_ends() {
 #[test]
 fn a_wrong_password_is_the_servers_own_answer() {
     let strict = FakeServer::new(|talk| {
-        talk.say(&wire::authentication(3, b""));
-        talk.hear();
-        talk.say(&wire::fatal("28P01", "password authentication failed"));
+        talk.send(&wire::authentication(3, b""));
+        talk.receive();
+        talk.send(&wire::fatal("28P01", "password authentication failed"));
     });
     let other = FakeServer::welcoming("on");
     let front = Front::of(&[&strict, &other]);
     front.shut("read", "n2");
-    let mut client = Client::knock(front.read);
+    let mut client = Client::start(front.read);
     assert_eq!(client.read_message(), (b'R', vec![0, 0, 0, 3]));
     client.send(&wire::message(b'p', b"wrong\0"));
     front.open("read", "n2");
@@ -118,14 +118,14 @@ fn a_wrong_password_is_the_servers_own_answer() {
     assert_eq!(other.connections(), 0);
 }
 
-/// Role proven in the login: a standby never reaches a client that wants to write.
+/// The role is proven in the login: a client of the write service never reaches a standby.
 #[test]
-fn a_standby_never_shows_itself_to_a_writer() {
+fn a_writer_never_reaches_a_standby() {
     let standby = FakeServer::welcoming("on");
     let primary = FakeServer::welcoming("off");
     let front = Front::of(&[&standby, &primary]);
-    let mut client = Client::knock(front.write);
-    client.hears_nothing();
+    let mut client = Client::start(front.write);
+    client.expect_silence();
     front.move_primary("n1", "n2");
     let messages = client.read_burst();
     let standby_words = b"in_hot_standby\0on\0";
@@ -135,23 +135,23 @@ fn a_standby_never_shows_itself_to_a_writer() {
 }
 
 #[test]
-fn a_standby_that_becomes_primary_lets_the_waiting_client_in() {
+fn a_standby_that_becomes_primary_serves_the_waiting_client() {
     let began = Instant::now();
     let promoted = FakeServer::new(move |talk| {
         let is_promoted = began.elapsed() > Duration::from_millis(500);
-        talk.say(&wire::burst(if is_promoted { "off" } else { "on" }, &KEY));
+        talk.send(&wire::burst(if is_promoted { "off" } else { "on" }, &KEY));
         talk.answer_queries();
     });
     let front = Front::of(&[&promoted]);
-    let mut client = Client::knock(front.write);
+    let mut client = Client::start(front.write);
     client.read_burst();
     client.ask();
     assert!(began.elapsed() > Duration::from_millis(500));
 }
 
-/// What a pooler tells of the role is cached. What the server tells past it is true.
+/// A pooler sends a cached role. The server itself sends the current one.
 #[test]
-fn a_pooler_is_not_believed_to_be_a_standby_and_a_server_past_it_is() {
+fn the_role_of_a_poolers_login_is_ignored_and_that_of_a_server_is_used() {
     let standby = FakeServer::welcoming("on");
     let pooler = FakeServer::beside(&standby, "on");
     let front = Front::wanting(&[&standby], |config| {
@@ -159,12 +159,12 @@ fn a_pooler_is_not_believed_to_be_a_standby_and_a_server_past_it_is() {
             service.pooler_port = Some(pooler.address.port());
         }
     });
-    let mut pooled = Client::knock(front.write);
+    let mut pooled = Client::start(front.write);
     pooled.read_burst();
     assert_eq!((pooler.connections(), standby.connections()), (1, 0));
     front.bypass("write", "n1");
-    let mut past = Client::knock(front.write);
-    past.hears_nothing();
+    let mut past = Client::start(front.write);
+    past.expect_silence();
     assert_eq!(pooler.connections(), 1);
     assert!(standby.connections() > 0);
     pooled.ask();
@@ -173,25 +173,26 @@ fn a_pooler_is_not_believed_to_be_a_standby_and_a_server_past_it_is() {
     past.ask();
 }
 
-/// The list of mechanisms is the same everywhere, so nobody notices that it was another who made it.
+/// The list of SASL mechanisms is the same at every server, so the client does not notice the
+/// change of server.
 #[test]
 fn a_login_starts_again_elsewhere_after_the_list_of_mechanisms() {
     let dying = FakeServer::new(|talk| {
-        talk.say(&sasl());
-        talk.hear();
+        talk.send(&sasl());
+        talk.receive();
     });
     let good = FakeServer::new(|talk| {
-        talk.say(&sasl());
-        assert_eq!(talk.hear().unwrap(), wire::message(b'p', b"first"));
-        talk.say(&wire::authentication(11, b"nonce of the good one"));
-        assert_eq!(talk.hear().unwrap(), wire::message(b'p', b"final"));
-        talk.say(&wire::authentication(12, b"signature"));
-        talk.say(&wire::burst("on", &KEY));
+        talk.send(&sasl());
+        assert_eq!(talk.receive().unwrap(), wire::message(b'p', b"first"));
+        talk.send(&wire::authentication(11, b"nonce of the good one"));
+        assert_eq!(talk.receive().unwrap(), wire::message(b'p', b"final"));
+        talk.send(&wire::authentication(12, b"signature"));
+        talk.send(&wire::burst("on", &KEY));
         talk.answer_queries();
     });
     let front = Front::of(&[&dying, &good]);
     for _ in 0..2 {
-        let mut client = Client::knock(front.read);
+        let mut client = Client::start(front.read);
         assert_eq!(client.read(sasl().len()), sasl());
         client.send(&wire::message(b'p', b"first"));
         let (_, body) = client.read_message();
@@ -206,17 +207,17 @@ fn a_login_starts_again_elsewhere_after_the_list_of_mechanisms() {
 #[test]
 fn a_login_starts_again_when_the_primary_moves_in_the_middle_of_it() {
     let slow = FakeServer::new(|talk| {
-        talk.say(&sasl());
+        talk.send(&sasl());
         talk.stay_silent();
     });
     let new = FakeServer::new(|talk| {
-        talk.say(&sasl());
-        talk.hear();
-        talk.say(&wire::burst("off", &KEY));
+        talk.send(&sasl());
+        talk.receive();
+        talk.send(&wire::burst("off", &KEY));
         talk.answer_queries();
     });
     let front = Front::of(&[&slow, &new]);
-    let mut client = Client::knock(front.write);
+    let mut client = Client::start(front.write);
     assert_eq!(client.read(sasl().len()), sasl());
     front.move_primary("n1", "n2");
     client.send(&wire::message(b'p', b"first"));
@@ -224,16 +225,16 @@ fn a_login_starts_again_when_the_primary_moves_in_the_middle_of_it() {
     client.ask();
 }
 
-/// The salt is the one server's own, so the client's answer is of no use to another.
+/// The salt belongs to the one server, so the client's answer is of no use at another.
 #[test]
 fn a_login_that_cannot_start_again_is_refused_so_that_libpq_moves_on() {
     let dying = FakeServer::new(|talk| {
-        talk.say(&wire::authentication(5, &SALT));
-        talk.hear();
+        talk.send(&wire::authentication(5, &SALT));
+        talk.receive();
     });
     let front = Front::of(&[&dying, &FakeServer::welcoming("on")]);
     front.shut("read", "n2");
-    let mut client = Client::knock(front.read);
+    let mut client = Client::start(front.read);
     assert_eq!(client.read_message().1[4..], SALT);
     front.open("read", "n2");
     client.send(&wire::message(b'p', b"md5\0"));
@@ -246,13 +247,13 @@ fn a_login_that_cannot_start_again_is_refused_so_that_libpq_moves_on() {
 #[test]
 fn a_login_that_takes_too_long_is_ended() {
     let server = FakeServer::new(|talk| {
-        talk.say(&sasl());
+        talk.send(&sasl());
         talk.stay_silent();
     });
     let limit = Duration::from_secs(1);
     let front = Front::wanting(&[&server], |config| config.proxy.login_timeout = limit);
     let began = Instant::now();
-    let mut client = Client::knock(front.write);
+    let mut client = Client::start(front.write);
     assert_eq!(client.read(sasl().len()), sasl());
     client.read_end();
     assert!(began.elapsed() >= limit);
@@ -260,28 +261,28 @@ fn a_login_that_takes_too_long_is_ended() {
 }
 
 #[test]
-fn a_client_that_talks_without_end_in_its_login_is_let_go() {
+fn a_client_that_sends_without_end_in_its_login_is_disconnected() {
     let server = FakeServer::new(|talk| {
-        talk.say(&sasl());
+        talk.send(&sasl());
         talk.stay_silent();
     });
     let front = Front::of(&[&server]);
-    let mut client = Client::knock(front.write);
+    let mut client = Client::start(front.write);
     assert_eq!(client.read(sasl().len()), sasl());
     client.try_to_send(&vec![b'p'; 1_000_000]);
     client.read_end();
     front.wait_until_empty();
 }
 
-/// None of them is kept, and the client does not receive them without end.
+/// pgsteer keeps none of them, and the client does not receive them without end.
 #[test]
 fn messages_without_end_before_the_authentication_are_given_up() {
     let notice = wire::message(b'N', &[b'x'; 8_000]).repeat(1_000);
     let request = wire::authentication(5, &SALT).repeat(100_000);
     for (endless, why) in [(notice, "longer than 65536 bytes"), (request, "more than 32 times")] {
-        let server = FakeServer::saying(endless);
+        let server = FakeServer::sending(endless);
         let front = Front::of(&[&server]);
-        let mut client = Client::knock(front.write);
+        let mut client = Client::start(front.write);
         let mut received = 0;
         let refusal = loop {
             match client.read_message() {

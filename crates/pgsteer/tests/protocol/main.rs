@@ -1,7 +1,7 @@
 //! The protocol: what clients and servers can do to each other and to the proxy, without a cluster.
 //!
-//! The proxy is the real one, with a Snapshot made by hand. Servers are fakes, because a real one
-//! cannot be made to misbehave in the right place.
+//! The proxy is real, with a Snapshot from the test. The servers are fakes, because a real server
+//! cannot be made to fail at a chosen byte.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
 

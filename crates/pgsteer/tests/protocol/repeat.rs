@@ -1,5 +1,5 @@
-//! A statement that a client sends ahead of its login is never executed twice, wherever in its
-//! answers a server breaks off.
+//! A statement that a client sends before the end of its login is never executed twice, at whatever
+//! byte of its answers a server breaks off.
 
 use std::io::Read;
 use std::net::Shutdown;
@@ -19,15 +19,16 @@ const NEVER: usize = usize::MAX;
 /// One step of a server in its login.
 #[derive(Clone)]
 enum Step {
-    Say(Vec<u8>),
-    Hear,
+    Send(Vec<u8>),
+    Receive,
 }
 
-/// A server whose next connection breaks off after so many bytes, and whose others are whole.
+/// A server whose next connection breaks off after this number of bytes. Its other connections are
+/// complete.
 struct Breaking {
     server: FakeServer,
     break_at: Arc<AtomicUsize>,
-    /// Statements that were received on connections whose login was not done.
+    /// Statements that arrived on connections whose login was not finished.
     too_early: Arc<AtomicUsize>,
     statements: Arc<AtomicUsize>,
 }
@@ -41,24 +42,24 @@ impl Breaking {
             let mut left = break_at.swap(NEVER, Ordering::SeqCst);
             for step in &login {
                 match step {
-                    Step::Say(bytes) if left < bytes.len() => {
-                        talk.say(&bytes[..left]);
+                    Step::Send(bytes) if left < bytes.len() => {
+                        talk.send(&bytes[..left]);
                         let count = statements_left(talk);
                         too_early.fetch_add(count, Ordering::SeqCst);
                         statements.fetch_add(count, Ordering::SeqCst);
                         return;
                     }
-                    Step::Say(bytes) => {
-                        talk.say(bytes);
+                    Step::Send(bytes) => {
+                        talk.send(bytes);
                         left = left.saturating_sub(bytes.len());
                     }
-                    Step::Hear => assert_eq!(talk.hear().map(|answer| answer[0]), Some(b'p')),
+                    Step::Receive => assert_eq!(talk.receive().map(|answer| answer[0]), Some(b'p')),
                 }
             }
-            while let Some(message) = talk.hear() {
+            while let Some(message) = talk.receive() {
                 if message[0] == b'Q' {
                     statements.fetch_add(1, Ordering::SeqCst);
-                    talk.say(&wire::done());
+                    talk.send(&wire::done());
                 }
             }
         });
@@ -67,7 +68,7 @@ impl Breaking {
     }
 }
 
-/// Ends the server's side, and counts the statements in all that the proxy has sent.
+/// Ends the server's side, and counts the statements in all that the proxy sent.
 fn statements_left(talk: &mut Talk) -> usize {
     let _ = talk.stream.shutdown(Shutdown::Write);
     let mut sent = Vec::new();
@@ -75,12 +76,12 @@ fn statements_left(talk: &mut Talk) -> usize {
     sent.windows(6).filter(|bytes| *bytes == b"INSERT").count()
 }
 
-/// A client sends all that it will ever send at once. The server breaks off after every possible
-/// number of bytes. Returns how many clients were served and how many were refused.
+/// A client sends all its bytes at once. The server breaks off after every possible number of
+/// bytes. Returns the number of clients that were served and of those that were refused.
 fn tries(login: Vec<Step>) -> (usize, usize) {
-    let answers = login.iter().filter(|step| matches!(step, Step::Hear)).count();
-    let said = |step: &Step| if let Step::Say(bytes) = step { bytes.len() } else { 0 };
-    let positions: usize = login.iter().map(said).sum();
+    let answers = login.iter().filter(|step| matches!(step, Step::Receive)).count();
+    let sent = |step: &Step| if let Step::Send(bytes) = step { bytes.len() } else { 0 };
+    let positions: usize = login.iter().map(sent).sum();
     let breaking = Breaking::new(login);
     let front = Front::of(&[&breaking.server]);
     let answer = wire::message(b'p', b"secret\0");
@@ -108,12 +109,12 @@ fn tries(login: Vec<Step>) -> (usize, usize) {
 }
 
 fn asks(code: u32, rest: &[u8]) -> Step {
-    Step::Say(wire::authentication(code, rest))
+    Step::Send(wire::authentication(code, rest))
 }
 
 #[test]
 fn a_statement_behind_the_startup_packet_is_executed_once() {
-    let login = vec![Step::Say(wire::burst("off", &KEY))];
+    let login = vec![Step::Send(wire::burst("off", &KEY))];
     let (served, refused) = tries(login);
     assert!(served > 50, "{served}");
     assert_eq!(refused, 0);
@@ -121,21 +122,21 @@ fn a_statement_behind_the_startup_packet_is_executed_once() {
 
 #[test]
 fn a_statement_behind_a_password_is_executed_once() {
-    let login = vec![asks(3, b""), Step::Hear, Step::Say(wire::burst("off", &KEY))];
+    let login = vec![asks(3, b""), Step::Receive, Step::Send(wire::burst("off", &KEY))];
     let (served, refused) = tries(login);
     assert!(served > 50, "{served}");
     assert_eq!(refused, 0);
 }
 
-/// After the nonce has been shown the login cannot start again, and the client is refused.
+/// After the server's nonce was sent the login cannot start again, and the client is refused.
 #[test]
 fn a_statement_behind_a_challenge_is_executed_once_or_not_at_all() {
     let login = vec![
         asks(10, b"SCRAM-SHA-256\0\0"),
-        Step::Hear,
+        Step::Receive,
         asks(11, b"nonce"),
-        Step::Hear,
-        Step::Say([wire::authentication(12, b"sig"), wire::burst("off", &KEY)].concat()),
+        Step::Receive,
+        Step::Send([wire::authentication(12, b"sig"), wire::burst("off", &KEY)].concat()),
     ];
     let (served, refused) = tries(login);
     assert!(served > 20, "{served}");

@@ -1,4 +1,4 @@
-//! Sessions that are logged in: how they go on, and how they end.
+//! Logged-in sessions: how they continue, and how they end.
 
 use std::io::{Read, Write};
 use std::sync::mpsc;
@@ -12,19 +12,19 @@ use crate::wire;
 const KEY: [u8; 8] = [0, 0, 0, 7, 1, 2, 3, 4];
 
 #[test]
-fn a_gate_that_shuts_softly_keeps_its_sessions_and_lets_nobody_in() {
+fn a_gate_that_shuts_and_keeps_sessions_refuses_new_ones() {
     let server = FakeServer::welcoming("off");
     let front = Front::of(&[&server]);
     let mut old = Client::log_in(front.write);
     front.shut("write", "n1");
-    let mut new = Client::knock(front.write);
+    let mut new = Client::start(front.write);
     front.wait_until_held("write", 1);
     old.ask();
-    new.hears_nothing();
+    new.expect_silence();
 }
 
 #[test]
-fn a_session_that_has_to_end_is_told_why() {
+fn a_session_that_must_end_gets_the_reason() {
     let server = FakeServer::welcoming("off");
     let front = Front::of(&[&server]);
     let mut client = Client::log_in(front.write);
@@ -39,13 +39,13 @@ fn a_session_that_has_to_end_is_told_why() {
     eventually("the server's side is closed", || server.connections_open() == 0);
 }
 
-/// A message inside of another one would be taken for data.
+/// The client would take a message inside another one for data.
 #[test]
-fn a_session_in_the_middle_of_a_result_ends_without_a_word() {
+fn a_session_in_the_middle_of_a_result_ends_without_a_message() {
     let server = FakeServer::new(|talk| {
-        talk.say(&wire::burst("off", &KEY));
-        talk.hear();
-        talk.say(&[b'D', 0, 0, 1, 0, 0, 1]);
+        talk.send(&wire::burst("off", &KEY));
+        talk.receive();
+        talk.send(&[b'D', 0, 0, 1, 0, 0, 1]);
         talk.stay_silent();
     });
     let front = Front::of(&[&server]);
@@ -56,26 +56,26 @@ fn a_session_in_the_middle_of_a_result_ends_without_a_word() {
     client.read_end();
 }
 
-/// Invariant 7, by the kernel's own word: when the new primary gets its first session, the old one
-/// has none left.
+/// Invariant 7, checked with the kernel's list of connections: when the new primary gets its first
+/// session, the old one has none left.
 #[test]
 fn no_session_is_left_at_the_old_primary_when_the_new_one_gets_its_first() {
     for _ in 0..20 {
-        let (told, counts) = mpsc::channel();
+        let (reported, counts) = mpsc::channel();
         let (ask, asked) = mpsc::channel::<()>();
         let asked = std::sync::Mutex::new(asked);
         let old = FakeServer::welcoming("off");
         let new = FakeServer::new(move |talk| {
-            told.send(()).unwrap();
-            // The login goes on when the test has looked.
+            reported.send(()).unwrap();
+            // The login continues when the test has read the list.
             asked.lock().unwrap().recv().unwrap();
-            talk.say(&wire::burst("off", &KEY));
+            talk.send(&wire::burst("off", &KEY));
             talk.answer_queries();
         });
         let front = Front::of(&[&old, &new]);
         let mut kept: Vec<Client> = (0..40).map(|_| Client::log_in(front.write)).collect();
         front.shut("write", "n1");
-        let mut waiting = Client::knock(front.write);
+        let mut waiting = Client::start(front.write);
         front.wait_until_held("write", 1);
         assert_eq!(old.connections_open(), 40);
         front.move_primary("n1", "n2");
@@ -89,25 +89,25 @@ fn no_session_is_left_at_the_old_primary_when_the_new_one_gets_its_first() {
     }
 }
 
-/// A client that reads nothing must not hold up a failover.
+/// A client that reads nothing must not delay a failover.
 #[test]
-fn a_session_ends_at_once_even_if_its_client_does_not_listen() {
+fn a_session_ends_at_once_even_if_its_client_does_not_read() {
     let talkative = FakeServer::new(|talk| {
-        talk.say(&wire::burst("off", &KEY));
+        talk.send(&wire::burst("off", &KEY));
         let row = wire::message(b'D', &[7; 8_000]);
         while talk.stream.write_all(&row).is_ok() {}
     });
     let new = FakeServer::welcoming("off");
     let front = Front::of(&[&talkative, &new]);
     let _deaf = Client::log_in(front.write);
-    // Until all buffers between them are full.
+    // Long enough to fill all buffers in between.
     std::thread::sleep(Duration::from_millis(300));
     front.move_primary("n1", "n2");
     Client::log_in(front.write).ask();
     assert_eq!(talkative.connections_open(), 0);
 }
 
-/// One that came in just while its service was removed.
+/// For a session that begins while its service is removed.
 #[test]
 fn no_session_outlives_its_service() {
     let server = FakeServer::welcoming("off");
@@ -120,7 +120,7 @@ fn no_session_outlives_its_service() {
     reader.ask();
 }
 
-/// Keepalive and the limit on unacknowledged data are for peers that are gone.
+/// Keepalive and the limit on unacknowledged data apply to peers that are gone.
 #[test]
 fn an_idle_session_is_kept() {
     let server = FakeServer::welcoming("off");
@@ -138,12 +138,12 @@ fn an_idle_session_is_kept() {
 fn a_large_result_arrives_whole_at_a_slow_client() {
     const ROWS: usize = 4_000;
     let server = FakeServer::new(|talk| {
-        talk.say(&wire::burst("off", &KEY));
-        talk.hear();
+        talk.send(&wire::burst("off", &KEY));
+        talk.receive();
         for number in 0..ROWS {
-            talk.say(&row(number));
+            talk.send(&row(number));
         }
-        talk.say(&wire::done());
+        talk.send(&wire::done());
         talk.answer_queries();
     });
     let front = Front::of(&[&server]);
@@ -166,13 +166,13 @@ fn row(number: usize) -> Vec<u8> {
 }
 
 #[test]
-fn a_client_that_ends_its_side_still_hears_the_answer() {
+fn a_client_that_shuts_its_sending_side_down_still_gets_the_answer() {
     let server = FakeServer::new(|talk| {
-        talk.say(&wire::burst("off", &KEY));
+        talk.send(&wire::burst("off", &KEY));
         let mut query = Vec::new();
         talk.stream.read_to_end(&mut query).unwrap();
         assert_eq!(query, wire::query("SELECT"));
-        talk.say(&wire::done());
+        talk.send(&wire::done());
     });
     let front = Front::of(&[&server]);
     let mut client = Client::log_in(front.write);
@@ -187,9 +187,9 @@ fn a_client_that_ends_its_side_still_hears_the_answer() {
 #[test]
 fn a_server_that_ends_a_session_ends_it_for_the_client_too() {
     let server = FakeServer::new(|talk| {
-        talk.say(&wire::burst("off", &KEY));
-        talk.hear();
-        talk.say(&wire::fatal("57P01", "terminating connection"));
+        talk.send(&wire::burst("off", &KEY));
+        talk.receive();
+        talk.send(&wire::fatal("57P01", "terminating connection"));
     });
     let front = Front::of(&[&server]);
     let mut client = Client::log_in(front.write);

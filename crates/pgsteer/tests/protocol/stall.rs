@@ -1,4 +1,4 @@
-//! A stall: while the engine does not run nothing is sent to a write member.
+//! A stall: while the engine does not run, pgsteer sends nothing to a write member.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,11 +17,11 @@ fn counting() -> (FakeServer, Arc<AtomicUsize>) {
     let counted = Arc::clone(&count);
     let server = FakeServer::new(move |talk| {
         let key = wire::message(b'K', &KEY);
-        talk.say(&[wire::authentication(0, b""), key, wire::ready()].concat());
-        while let Some(message) = talk.hear() {
+        talk.send(&[wire::authentication(0, b""), key, wire::ready()].concat());
+        while let Some(message) = talk.receive() {
             if message[0] == b'Q' {
                 counted.fetch_add(1, Ordering::SeqCst);
-                talk.say(&wire::done());
+                talk.send(&wire::done());
             }
         }
     });
@@ -36,7 +36,7 @@ fn statements_wait_for_the_engine_and_are_not_lost() {
     client.ask();
     front.stall();
     client.send(&wire::query("INSERT"));
-    client.hears_nothing();
+    client.expect_silence();
     assert_eq!(statements.load(Ordering::SeqCst), 1);
     front.run_again();
     assert_eq!(client.read_message().0, b'C');
@@ -67,7 +67,7 @@ fn no_writer_is_connected_while_the_engine_does_not_run() {
     let mut direct = Client::connect(front.write);
     direct.send(&[0x16, 3, 1, 0, 5]);
     for client in [&mut client, &mut asking, &mut direct] {
-        client.hears_nothing();
+        client.expect_silence();
     }
     assert_eq!(server.connections(), 0);
     front.run_again();
@@ -76,7 +76,7 @@ fn no_writer_is_connected_while_the_engine_does_not_run() {
     assert_eq!(statements.load(Ordering::SeqCst), 1);
 }
 
-/// The worker and the engine go on at the same time, and the worker is the first.
+/// The worker and the engine continue at the same time, and the worker is first.
 #[test]
 fn nothing_reaches_the_old_primary_after_the_stall() {
     let (old, statements) = counting();
@@ -87,7 +87,7 @@ fn nothing_reaches_the_old_primary_after_the_stall() {
     for client in &mut clients {
         client.send(&wire::query("INSERT"));
     }
-    let mut late = Client::knock(front.write);
+    let mut late = Client::start(front.write);
     std::thread::sleep(Duration::from_millis(100));
     front.move_primary("n1", "n2");
     eventually("the sessions to the old primary are ended", || old.connections_open() == 0);
@@ -103,20 +103,20 @@ fn a_login_that_has_begun_does_not_go_on_while_the_engine_does_not_run() {
     let (asked, answered) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let (asking, answering) = (Arc::clone(&asked), Arc::clone(&answered));
     let server = FakeServer::new(move |talk| {
-        talk.say(&wire::authentication(3, b""));
+        talk.send(&wire::authentication(3, b""));
         asking.fetch_add(1, Ordering::SeqCst);
-        if talk.hear().is_some() {
+        if talk.receive().is_some() {
             answering.fetch_add(1, Ordering::SeqCst);
-            talk.say(&wire::burst("off", &KEY));
+            talk.send(&wire::burst("off", &KEY));
             talk.answer_queries();
         }
     });
     let front = Front::of(&[&server]);
-    let mut client = Client::knock(front.write);
+    let mut client = Client::start(front.write);
     assert_eq!(client.read_message().0, b'R');
     front.stall();
     client.send(&wire::message(b'p', b"secret\0"));
-    client.hears_nothing();
+    client.expect_silence();
     assert_eq!((asked.load(Ordering::SeqCst), answered.load(Ordering::SeqCst)), (1, 0));
     front.run_again();
     client.read_burst();

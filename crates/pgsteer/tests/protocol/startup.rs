@@ -11,8 +11,7 @@ use crate::wire;
 
 const PROTOCOL_VIOLATION: &str = "08P01";
 
-/// What is refused is answered in PostgreSQL's words, costs the server nothing, and leaves the door
-/// open for others.
+/// A refusal is a PostgreSQL error, costs the server nothing, and does not affect other clients.
 fn is_refused(bytes: &[u8]) -> String {
     let server = FakeServer::welcoming("off");
     let front = Front::of(&[&server]);
@@ -27,7 +26,7 @@ fn is_refused(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn a_browser_is_told_that_this_is_no_web_server() {
+fn a_browser_gets_an_error_that_names_postgresql() {
     let message = is_refused(b"GET / HTTP/1.1\r\nHost: db\r\nUser-Agent: x\r\n\r\n");
     assert_eq!(message, "these are no PostgreSQL client's first bytes");
 }
@@ -41,7 +40,7 @@ fn a_flood_of_garbage_is_refused_by_its_first_byte() {
 fn a_packet_above_the_limit_is_refused_by_its_length() {
     let mut packet = wire::packet(3 << 16, &[b'x'; 20_000]);
     assert!(is_refused(&packet).ends_with("this one says 20008"));
-    // A length that only just goes too far, and nothing behind it.
+    // A length just above the limit, without a body.
     packet.truncate(8);
     packet[..4].copy_from_slice(&10_001_u32.to_be_bytes());
     is_refused(&packet);
@@ -89,7 +88,7 @@ fn newer_and_invented_minor_versions_go_through_untouched() {
     let negotiation = wire::message(b'v', &[0, 3, 0, 2, 0, 0, 0, 0]);
     let words = [negotiation.clone(), wire::burst("off", &[0, 0, 0, 1, 9, 9, 9, 9])].concat();
     let server = FakeServer::new(move |talk| {
-        talk.say(&words);
+        talk.send(&words);
         talk.stay_silent();
     });
     let front = Front::of(&[&server]);
@@ -102,9 +101,9 @@ fn newer_and_invented_minor_versions_go_through_untouched() {
     assert_eq!(server.packets(), [wire::startup(2), wire::startup(9999)]);
 }
 
-/// Whoever says nothing, or not enough, is let go when its time is up.
+/// A client that sends nothing, or too little, is disconnected at its time limit.
 #[test]
-fn a_client_that_does_not_come_to_the_point_is_let_go() {
+fn a_client_without_a_complete_startup_packet_is_disconnected() {
     let server = FakeServer::welcoming("off");
     let limit = Duration::from_secs(1);
     let front = Front::wanting(&[&server], |config| config.proxy.login_timeout = limit);
@@ -144,21 +143,22 @@ fn a_client_may_ask_for_both_encryptions_and_go_on_in_clear() {
 }
 
 #[test]
-fn asking_for_encryption_again_and_again_is_refused() {
+fn repeated_requests_for_encryption_are_refused() {
     let server = FakeServer::welcoming("off");
     let front = Front::of(&[&server]);
     for request in [wire::gssenc_request(), wire::ssl_request()] {
         let mut client = Client::connect(front.write);
         client.send(&request);
         assert_eq!(client.read(1), b"N");
-        // PostgreSQL takes none a second time either.
+        // PostgreSQL accepts no second request either.
         client.send(&request);
         assert_eq!(client.read_refusal().sqlstate, PROTOCOL_VIOLATION);
     }
     front.wait_until_empty();
 }
 
-/// Somebody on the way may have put them there, to be taken for the client's own after encryption.
+/// A third party may have inserted them, so that they seem to come from the client after
+/// encryption.
 #[test]
 fn bytes_behind_a_request_for_encryption_are_refused() {
     is_refused(&[wire::ssl_request(), wire::startup(0)].concat());
@@ -166,7 +166,7 @@ fn bytes_behind_a_request_for_encryption_are_refused() {
 }
 
 #[test]
-fn what_is_agreed_on_as_tls_is_passed_on_and_not_looked_at() {
+fn bytes_inside_tls_are_passed_on_unread() {
     let server = FakeServer::raw(|mut stream| {
         let mut request = [0; 8];
         stream.read_exact(&mut request).unwrap();
@@ -187,7 +187,7 @@ fn what_is_agreed_on_as_tls_is_passed_on_and_not_looked_at() {
 }
 
 #[test]
-fn tls_without_asking_reaches_the_server_from_its_first_byte() {
+fn direct_tls_reaches_the_server_from_its_first_byte() {
     let server = FakeServer::raw(|mut stream| {
         let mut hello = [0; 11];
         stream.read_exact(&mut hello).unwrap();
@@ -202,7 +202,7 @@ fn tls_without_asking_reaches_the_server_from_its_first_byte() {
 }
 
 #[test]
-fn a_server_that_answers_nonsense_to_a_request_for_tls_is_passed_over() {
+fn a_server_with_an_invalid_answer_to_a_request_for_tls_is_passed_over() {
     let answers = [&b"?"[..], b"E", b""];
     for answer in answers {
         let strange = FakeServer::raw(move |mut stream| {
@@ -211,7 +211,7 @@ fn a_server_that_answers_nonsense_to_a_request_for_tls_is_passed_over() {
         });
         let good = FakeServer::welcoming("on");
         let front = Front::of(&[&strange, &good]);
-        // Both are as good as each other, so the strange one is met by one of two clients.
+        // Both servers are equally good, so one of two clients meets the faulty one.
         for _ in 0..4 {
             let mut client = Client::connect(front.read);
             client.send(&wire::ssl_request());
@@ -224,11 +224,11 @@ fn a_server_that_answers_nonsense_to_a_request_for_tls_is_passed_over() {
 }
 
 #[test]
-fn what_a_client_says_ahead_of_time_is_kept_in_order() {
+fn data_sent_before_the_login_is_kept_in_order() {
     let server = FakeServer::new(|talk| {
-        talk.say(&wire::authentication(3, b""));
-        assert_eq!(talk.hear().unwrap(), wire::message(b'p', b"secret\0"));
-        talk.say(&wire::burst("off", &[0, 0, 0, 1, 9, 9, 9, 9]));
+        talk.send(&wire::authentication(3, b""));
+        assert_eq!(talk.receive().unwrap(), wire::message(b'p', b"secret\0"));
+        talk.send(&wire::burst("off", &[0, 0, 0, 1, 9, 9, 9, 9]));
         talk.answer_queries();
     });
     let front = Front::of(&[&server]);

@@ -1,6 +1,7 @@
 //! Messages of the PostgreSQL protocol, as bytes.
 
-/// `ReadyForQuery` and all else that a server says of a session: who it is, and the key to cancel it.
+/// `ReadyForQuery` and all messages that a server sends before it: its parameters and the cancel
+/// key.
 pub fn burst(in_hot_standby: &str, key: &[u8]) -> Vec<u8> {
     [
         authentication(0, b""),
@@ -12,13 +13,13 @@ pub fn burst(in_hot_standby: &str, key: &[u8]) -> Vec<u8> {
     .concat()
 }
 
-/// A message with its kind and length in front.
+/// A message with its type and length.
 pub fn message(kind: u8, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len() + 4).unwrap();
     [&[kind][..], &length.to_be_bytes(), body].concat()
 }
 
-/// A request for authentication; 0 says that it has succeeded.
+/// A request for authentication; code 0 means success.
 pub fn authentication(code: u32, rest: &[u8]) -> Vec<u8> {
     message(b'R', &[&code.to_be_bytes(), rest].concat())
 }
@@ -39,18 +40,18 @@ pub fn query(sql: &str) -> Vec<u8> {
     message(b'Q', format!("{sql}\0").as_bytes())
 }
 
-/// What a server answers to a query that returns nothing.
+/// A server's answer to a query without rows.
 pub fn done() -> Vec<u8> {
     [message(b'C', b"SELECT 0\0"), ready()].concat()
 }
 
-/// A packet without a kind, as clients send them at first.
+/// A packet without a type, as clients send it first.
 pub fn packet(code: u32, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len() + 8).unwrap();
     [&length.to_be_bytes(), &code.to_be_bytes(), body].concat()
 }
 
-/// A login as user `app`, in protocol 3 with this minor version.
+/// The startup packet of user `app`, in protocol 3 with this minor version.
 pub fn startup(minor: u32) -> Vec<u8> {
     packet((3 << 16) + minor, b"user\0app\0database\0shop\0\0")
 }
