@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Writes dependencies.toml anew from a checkout of the RustSec advisory database.
+"""Rewrites dependencies.toml from a checkout of the RustSec advisory database.
 
     python3 scripts/advisories.py PATH_OF_THE_CHECKOUT
 
-For each crate of Cargo.lock it finds the lowest version from which on no advisory applies. A crate
+For each crate of Cargo.lock it finds the lowest version without an applicable advisory. A crate
 without an advisory is listed as clear. The licences and the comments above them are kept.
 """
 

@@ -1,10 +1,10 @@
 #!/bin/sh
 # Installs what the lab needs: PostgreSQL, Patroni, etcd, PgBouncer, HAProxy and a few tools by apt, and a
-# second, newer Patroni in a Python environment of its own. Starts no service and creates no database
-# cluster on this machine. It may be run as often as one likes; when nothing is missing it only looks.
+# second, newer Patroni in a separate Python environment. It starts no service and creates no database
+# cluster on this machine. It may run repeatedly; if nothing is missing it only checks.
 #
-# With the word `readers` it also installs the programs that the tests hold the files of `pgsteer render`
-# against, and clients of other languages: nobody needs them who wants a cluster to play with.
+# With the argument `readers` it also installs the programs that check the files of `pgsteer render` in the
+# tests, and clients of other languages. The demo does not need them.
 set -eu
 umask 022
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
@@ -42,7 +42,7 @@ say() { echo "install-lab: $*" >&2; }
 
 # ---- What is missing ----------------------------------------------------------------------------
 
-# Answers by looking at files only, because this runs at every start of the demo and the tests.
+# Checks files only, because this runs at every start of the demo and the tests.
 have_postgres() {
     for bin in /usr/lib/postgresql/*/bin; do
         major=${bin#/usr/lib/postgresql/}
@@ -63,7 +63,7 @@ have_module() {
     return 1
 }
 
-# Prints one line per missing thing: the Debian package, a tab, and the thing in words.
+# Prints one line per missing program: the Debian package, a tab, and a description.
 missing() {
     need() { printf '%s\t%s\n' "$1" "$2"; }
     have_postgres || need postgresql "PostgreSQL $POSTGRES_MIN or later (looked for /usr/lib/postgresql/*/bin/postgres)"
@@ -86,7 +86,7 @@ missing() {
     have_command systemd-analyze || need systemd "systemd's own opinion (the command systemd-analyze)"
     have_command node || need nodejs 'Node.js (the command node)'
     have_command npm || need npm 'the package manager of Node.js (the command npm)'
-    # Java itself is large, and only where it is there anyway JDBC is tried.
+    # Java itself is large, so JDBC is tested only if Java is installed.
     ! have_command java || [ -r /usr/share/java/postgresql.jar ] || need libpostgresql-jdbc-java 'the JDBC driver'
 }
 
@@ -112,7 +112,7 @@ POLICY_SAVED=$POLICY.before-pgsteer-lab
 NO_CLUSTER=/etc/postgresql-common/createcluster.d/pgsteer-lab.conf
 MARK='made by install-lab.sh of pgsteer, removed when it ends'
 
-# Takes back what keep_quiet did. It also repairs after a run that was killed in the middle.
+# Undoes keep_quiet, also after a run that was killed in the middle.
 unquiet() {
     $AS_ROOT rm -f $NO_CLUSTER
     if grep -qs "$MARK" $POLICY; then $AS_ROOT rm -f $POLICY; fi
@@ -137,8 +137,8 @@ apt_install() {
         --no-install-recommends -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "$@"
 }
 
-# A service that came with a package of ours must not start at the next boot either. One whose package
-# was there before is its owner's business.
+# A service of a package that this script installed must not start at the next boot either. Services of
+# other packages stay unchanged.
 disable_services() {
     have_command update-rc.d || return 0
     for package in "$@"; do
@@ -157,7 +157,7 @@ install_packages() {
     say 'installing' $packages
     keep_quiet
     log=$(mktemp)
-    # The list of packages may be old or absent, so a failure is tried once more with a new list.
+    # The list of packages may be old or missing, so a failure is retried once with a new list.
     if ! apt_install $packages >"$log" 2>&1; then
         $AS_ROOT apt-get update -q >>"$log" 2>&1 || true
         if ! apt_install $packages >>"$log" 2>&1; then
@@ -177,7 +177,7 @@ install_missing_packages() {
     [ -n "$found" ] || return 0
     if ! have_command apt-get; then
         echo "$found" | while IFS="$(printf '\t')" read -r _ words; do say "missing: $words."; done
-        say 'this system has no apt; please install the above with its own means.'
+        say 'this system has no apt; install the above with its own package manager.'
         exit 1
     fi
     packages=$(echo "$found" | cut -f1 | sort -u | paste -sd ' ' -)
@@ -195,8 +195,8 @@ install_missing_packages() {
 
 # ---- The newer Patroni --------------------------------------------------------------------------
 
-# The environment is made by the Python of the system, since user postgres must be able to run it, and a
-# Python of somebody's home folder cannot be read by others.
+# The system's Python makes the environment, because user postgres must be able to run it and cannot read
+# a Python in another user's home folder.
 install_venv() {
     say "making $VENV with $PATRONI_PIP"
     log=$(mktemp)
@@ -212,9 +212,9 @@ install_venv() {
     stamp_text >"$STAMP"
 }
 
-# ---- Clients of other languages, and what reads the dashboard -----------------------------------
+# ---- Clients of other languages, and the compiler for the dashboard's types -----------------------------------
 
-# Beside the environment, so that a new one of those costs nothing here. It has psycopg already.
+# In a separate folder, so that a rebuild of the Python environment keeps it. That one has psycopg already.
 install_clients() {
     say "making $CLIENTS with $SQLALCHEMY_PIP and $NPM"
     log=$(mktemp)
@@ -234,11 +234,11 @@ install_clients() {
 
 if [ -z "$(missing)" ] && have_venv && have_clients; then exit 0; fi
 mkdir -p "$CACHE"
-# Two runs at once wait for each other; the lock goes with the process. Without flock (it is one of the
-# things that may be missing) there is nobody to wait for yet.
+# Two runs at once wait for each other; the lock ends with the process. Without flock, which may be missing
+# before the first run, they do not wait.
 exec 9>"$CACHE/install.lock"
 if have_command flock; then flock 9; fi
 install_missing_packages
 have_venv || install_venv
 have_clients || install_clients
-say 'everything is there'
+say 'everything is installed'

@@ -18,9 +18,9 @@ use pgsteer_lab::{LabOptions, Network};
 /// seconds of waiting clients.
 const CONNECTIONS_MAX: u32 = 1_500;
 
-/// Password `app` as SCRAM-SHA-256 with one round of hashing instead of 4,096: what clients of
-/// all doors would spend on it is theirs, on other machines, and would only take CPU from the
-/// cluster on this one. The messages of the login are the same.
+/// Password `app` as SCRAM-SHA-256 with one round of hashing instead of 4,096. In production the
+/// clients hash on other machines; here their hashing would only take CPU from the cluster. The
+/// messages of the login are the same.
 const APP_VERIFIER: &str = "SCRAM-SHA-256$1:cGdzdGVlci1sYWItc2FsdA==\
     $meXcmKs/qh9FnOvlaNIoT9ENgIzTMfBQKmiT79HFtjE=:R03cc78SouDYGWCX6fj54Vk706C8rFQg3oItAUQ3ZDc=";
 

@@ -168,7 +168,7 @@ fn each_fault_alone_has_its_own_reason() {
 }
 
 #[test]
-fn no_health_check_leads_to_a_rogue_primary_whatever_else_is_wrong_with_it() {
+fn no_health_check_admits_a_rogue_primary_with_any_second_fault() {
     let (rogue, rest) = FAULTS.split_first().unwrap();
     for other in rest.iter().filter(|other| !rogue.excludes(other)) {
         let snapshot = world(&[rogue, other]);
@@ -182,7 +182,7 @@ fn no_health_check_leads_to_a_rogue_primary_whatever_else_is_wrong_with_it() {
 }
 
 #[test]
-fn what_is_wrong_with_a_member_that_left_is_told_as_well() {
+fn the_fault_of_a_member_that_left_is_shown_as_well() {
     let fault = |name: &str| FAULTS.iter().find(|fault| fault.name == name).unwrap();
     let snapshot = world(&[fault("left"), fault("down")]);
     let trouble = snapshot.members["n3"].trouble.clone().unwrap();

@@ -43,7 +43,7 @@ proptest! {
 
     /// Invariants 2 and 7.
     #[test]
-    fn one_member_at_most_is_written_to_and_sessions_to_all_others_end(storm in storms()) {
+    fn at_most_one_write_gate_is_open_and_sessions_to_all_others_end(storm in storms()) {
         for Frame { snapshot, .. } in storm.run().frames {
             for role in [Role::Primary, Role::StandbyLeader] {
                 let gates = || gates_of(&snapshot, role);
@@ -61,7 +61,7 @@ proptest! {
 
     /// Invariant 7: the workers' barrier uses this number.
     #[test]
-    fn a_gate_that_opens_bears_the_number_of_its_snapshot(storm in storms()) {
+    fn a_gate_that_opens_has_the_generation_of_its_snapshot(storm in storms()) {
         let run = storm.run();
         for (before, after) in pairs(&run) {
             for (service, name, gate) in all_gates(&after.snapshot) {
@@ -87,7 +87,7 @@ proptest! {
 
     /// Invariant 3.
     #[test]
-    fn who_was_never_heard_is_never_open(storm in storms()) {
+    fn a_member_without_a_claim_is_never_open(storm in storms()) {
         let run = storm.run();
         for (oracle, frame) in judged(&run) {
             for (_, name, gate) in all_gates(&frame.snapshot) {
@@ -115,7 +115,7 @@ proptest! {
     /// claim, which is that of a slow answer. After 30 s of silence all sessions are ended. Once
     /// all departed members are forgotten, no timer is left.
     #[test]
-    fn silence_shuts_all_gates_and_then_nothing_stirs(storm in storms()) {
+    fn silence_shuts_all_gates_and_leaves_no_timer(storm in storms()) {
         let (run, last_report) = storm.run_into_silence();
         for frame in &run.frames {
             let quiet = frame.now.since(last_report);
@@ -136,7 +136,7 @@ proptest! {
     /// Invariant 5: only the facts of the table open a write gate. A gate that an order holds back
     /// counts as open when the order begins and when it ends.
     #[test]
-    fn a_write_gate_opens_on_the_facts_of_the_table_only(storm in storms()) {
+    fn only_the_facts_of_the_table_open_a_write_gate(storm in storms()) {
         let run = storm.run();
         let is_open = |gate: &Gate| gate.is_open() || matches!(gate, Gate::HeldBack { .. });
         for (before, after) in pairs(&run) {
@@ -154,7 +154,7 @@ proptest! {
     /// Invariant 5: bad news acts at once, so an open write gate never contradicts the last claims.
     /// Without Patroni's answer it stays open for the grace at most.
     #[test]
-    fn an_open_write_gate_is_never_at_odds_with_the_last_claims(storm in storms()) {
+    fn an_open_write_gate_never_contradicts_the_last_claims(storm in storms()) {
         let run = storm.run();
         for (oracle, frame) in judged(&run) {
             for (_, name, gate) in gates_of(&frame.snapshot, Role::Primary) {
@@ -175,7 +175,7 @@ proptest! {
     /// A member that is not listed gets no new sessions, unless it is a healthy replica and was
     /// listed recently.
     #[test]
-    fn nobody_is_led_to_a_member_that_has_left(storm in storms()) {
+    fn a_member_that_has_left_gets_no_new_session(storm in storms()) {
         let run = storm.run();
         for (oracle, frame) in judged(&run) {
             for (service, name, gate) in all_gates(&frame.snapshot) {
@@ -203,7 +203,7 @@ proptest! {
     /// Bad news of a pooler acts at once on the services that use it: their clients are not sent to
     /// a pooler that is down, leads to no server, or leads to a server in another role.
     #[test]
-    fn nobody_is_led_to_a_pooler_that_does_not_lead_to_its_member(storm in storms()) {
+    fn a_pooler_that_does_not_lead_to_its_member_gets_no_new_session(storm in storms()) {
         let run = storm.run();
         for (oracle, frame) in judged(&run) {
             for (service, name, gate) in all_gates(&frame.snapshot) {
@@ -220,7 +220,7 @@ proptest! {
     /// An order only holds back new sessions, at the leader only, and not for long: the services of
     /// a storm have a hold of ten seconds, of which half may pass.
     #[test]
-    fn an_order_drains_the_leader_for_a_while_and_no_more(storm in storms()) {
+    fn an_order_drains_the_leader_for_a_limited_time_only(storm in storms()) {
         let run = storm.run();
         for (oracle, frame) in judged(&run) {
             for (service, name, gate) in all_gates(&frame.snapshot) {
@@ -260,7 +260,7 @@ proptest! {
     /// Invariant 5: good news must be confirmed. One source is not enough for a replica, nor for a
     /// primary without Patroni, unless it answers so twice.
     #[test]
-    fn news_of_one_source_opens_a_gate_by_a_second_answer_only(storm in storms()) {
+    fn one_source_alone_opens_a_gate_only_with_a_second_answer(storm in storms()) {
         let run = storm.run();
         for (before, after) in pairs(&run) {
             let oracle = oracle_at(&run, after);
@@ -316,7 +316,7 @@ proptest! {
 /// The storms are strong enough. Without this test the other properties could hold because nothing
 /// happens.
 #[test]
-fn storms_open_and_shut_gates_of_all_kinds() {
+fn storms_open_and_shut_gates_of_every_role() {
     let mut runner = TestRunner::deterministic();
     let mut seen: BTreeMap<(&str, GateState), usize> = BTreeMap::new();
     let mut orders = 0;

@@ -1,15 +1,17 @@
-# The guardian of one lab. Its standard input is a pipe whose other end only the lab holds, so the end of
-# that file means the lab has ended, however it ended. Then everything of the lab is killed and removed.
-# Arguments: the lab's id, its folder, and a folder to copy the logs to (or nothing).
+# The guardian of one lab. Its standard input is a pipe whose other end only the lab holds. So the
+# end of that input means that the lab has ended, for whatever reason. The guardian then kills and
+# removes everything of the lab. Arguments: the lab's id, its folder, and a folder to copy the logs
+# to (or nothing).
 id=$1 folder=$2 keep=$3
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-# A terminal that closes or a Ctrl-C must not end the one who cleans up.
+# A terminal that closes or a Ctrl-C must not end the guardian.
 trap '' HUP INT QUIT TERM PIPE
 
 cat >/dev/null
 
-# Processes started by the lab carry its id in their environment. The children of a postmaster overwrite
-# theirs with their title; they are known by their program and by the folder they work in.
+# Processes started by the lab carry its id in their environment. The children of a postmaster
+# overwrite their environment with their title; their program and their working folder identify
+# them.
 lab_processes() {
     grep -lzxF "PGSTEER_LAB=$id" /proc/[0-9]*/environ 2>/dev/null | cut -d/ -f3
     find /proc/[0-9]*/cwd -maxdepth 0 -lname "$folder/*" 2>/dev/null |
@@ -20,7 +22,8 @@ lab_processes() {
         done
 }
 
-# Killing is repeated until two looks in a row find nothing, because a process may fork while we look.
+# Repeats the kill until two searches in a row find no process, because a process may fork in
+# between.
 kill_all() {
     quiet=0
     for _ in $(seq 500); do
@@ -37,7 +40,7 @@ kill_all() {
     return 1
 }
 
-# A postmaster that was killed leaves its System V segment behind; its pid file says which one.
+# A killed postmaster leaves its System V shared memory segment; line 7 of its pid file has the id.
 remove_shared_memory() {
     for pidfile in "$folder"/*/data/postmaster.pid; do
         [ -f "$pidfile" ] || continue

@@ -113,8 +113,8 @@ impl Load<'_> {
     }
 }
 
-/// The least that a server can do: take one in, read, answer, close. What such a one takes is the
-/// machine's share of every figure. It lives as long as the process.
+/// A server that does the least possible: accept, read, answer, close. Its times are the machine's
+/// share of every figure. It runs as long as the process.
 pub fn bare_server(answer: &'static str) -> Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let addr = listener.local_addr()?;

@@ -1,4 +1,4 @@
-"""The same traffic as the other doors', by the real libpq: a host list and target_session_attrs.
+"""The same traffic as on the other paths, with the real libpq: a host list and target_session_attrs.
 
 Arguments: the DSN, the two statements, and the limits as JSON. Writes one JSON object per line.
 """
@@ -26,10 +26,10 @@ def write(kind, what):
         sys.stdout.write(json.dumps({kind: what}) + "\n")
 
 
-def word(error):
-    """Why libpq came to nothing: what it says of the last host."""
+def label(error):
+    """The reason of libpq's failure, from its message on the last host."""
     text = str(error)
-    for sign, said in [
+    for sign, meaning in [
         ("session is read-only", "no host is writable"),
         ("timeout expired", "timeout"),
         ("starting up", "57P03"),
@@ -40,7 +40,7 @@ def word(error):
         ("unexpectedly", "closed"),
     ]:
         if sign in text:
-            return said
+            return meaning
     return "other: " + text.strip().splitlines()[-1][:60]
 
 
@@ -75,9 +75,9 @@ def try_once(room):
         tried["login_us"] = now_us()
         outcome = {"done": ask(session, insert)}
     except psycopg2.Error as error:
-        outcome = outcome_of(error) if session else {"no_connection": word(error)}
+        outcome = outcome_of(error) if session else {"no_connection": label(error)}
     tried["end_us"] = now_us()
-    # libpq's limit is per host; the whole try has one as well.
+    # libpq's limit applies to each host; the whole try has a limit as well.
     if tried["end_us"] - tried["start_us"] > limits["try_seconds"] * 1_000_000:
         outcome = {"cut": "timeout"} if session else {"no_connection": "timeout"}
     tried["outcome"] = outcome
@@ -94,7 +94,7 @@ def keep(number):
             kept = {"opened_us": now_us(), "server": ask(session, ping), "closed_us": None}
             kept_open[number] = kept
             while True:
-                # Between two pings it listens, so that the end is seen when it comes.
+                # Between two pings it reads, so that it sees the end at once.
                 select.select([session.fileno()], [], [], limits["ping_seconds"])
                 ask(session, ping)
         except psycopg2.Error:

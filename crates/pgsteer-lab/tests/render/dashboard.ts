@@ -1,5 +1,5 @@
-// The dashboard behind the last line, held against Grafana's own types. They have a few words as enums,
-// for which a plain string will do, if it is one of them.
+// Checks the dashboard, which the test appends to the last line, against Grafana's own types. Where
+// a type has an enum, one of its values as a plain string is valid as well.
 import type { Dashboard } from "@grafana/schema";
 
 type Plain<T> = T extends (infer Each)[]

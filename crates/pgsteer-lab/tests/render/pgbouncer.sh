@@ -1,5 +1,6 @@
-# A PostgreSQL on a socket alone, a PgBouncer before it whose file comes on stdin, and a query through
-# both. Wants $bin, $home, $port and $pgbouncer; prints what the query says and nothing else.
+# Starts a PostgreSQL that listens on a socket only and a PgBouncer in front of it, with the file
+# from stdin, and runs a query through both. Needs $bin, $home, $port and $pgbouncer. Prints only
+# the answer.
 set -eu
 rm -rf "$home"
 mkdir -m 700 "$home"

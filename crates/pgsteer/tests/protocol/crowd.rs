@@ -39,6 +39,8 @@ fn a_silent_member_gets_a_limited_number_of_logins() {
     let clients = crowd(&front);
     front.open("write", "n1");
     eventually("the first are there", || silent.connections() == TURNS);
+    // The gate has opened for all of them, as the first connections show: without the limit the
+    // others would connect at once, too.
     std::thread::sleep(Duration::from_millis(100));
     assert_eq!(silent.connections(), TURNS);
     drop(clients);

@@ -1,13 +1,12 @@
 #!/usr/bin/env python3
 """A stand-in for the blog's agent daemon, for pgsteer's lab.
 
-Written from the description of what the daemon does, not from its code: one thread, which for each
-connection asks Patroni for its role, without a timeout. The wanted role makes `READY`, anything
-else makes `MAINT`, a Patroni that cannot be reached as well. An answer that is no JSON ends the
-daemon.
+It is written from the description of the daemon, not from its code: one thread, which requests the
+role from Patroni for each connection, without a timeout. The expected role gives `READY`. Any other
+role, and a Patroni that is unreachable, give `MAINT`. An answer that is not JSON ends the daemon.
 
-The daemon uses Python's `requests`; where that is not to be had, the standard library has to do,
-which is cheaper. Which of them it is, the first line of the log tells.
+The daemon uses Python's `requests`. Without that package it uses the standard library, which needs
+less CPU. The first line of the log names the one in use.
 
     blog_daemon.py LISTEN_IP LISTEN_PORT PATRONI_URL ROLE
 """

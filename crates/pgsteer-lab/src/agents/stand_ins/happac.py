@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """A stand-in for happac, for pgsteer's lab.
 
-Written from the description of what happac does, not from its code: for each connection one GET of
-an endpoint of Patroni, without a timeout, and one run of pg_isready. Status 200 and exit code 0
-make `up`, anything else makes `down`; where either cannot be had, nothing is said at all.
+It is written from the description of happac, not from its code: for each connection one GET of an
+endpoint of Patroni, without a timeout, and one run of pg_isready. Status 200 and exit code 0 give
+`up`, any other result gives `down`. If either step fails, the connection closes without an answer.
 
     happac.py LISTEN_IP LISTEN_PORT PATRONI_HOST PATRONI_PORT ENDPOINT PG_ISREADY PG_HOST PG_PORT
 """
@@ -16,7 +16,7 @@ import sys
 LISTEN_IP, LISTEN_PORT, PATRONI_HOST, PATRONI_PORT, ENDPOINT, PG_ISREADY, PG_HOST, PG_PORT = sys.argv[1:]
 
 
-def patroni_agrees():
+def patroni_answers_200():
     patroni = http.client.HTTPConnection(PATRONI_HOST, int(PATRONI_PORT))
     try:
         patroni.request("GET", "/" + ENDPOINT)
@@ -33,7 +33,7 @@ def is_ready():
 class Check(socketserver.BaseRequestHandler):
     def handle(self):
         try:
-            answer = b"up\n" if patroni_agrees() and is_ready() else b"down\n"
+            answer = b"up\n" if patroni_answers_200() and is_ready() else b"down\n"
         except (OSError, http.client.HTTPException):
             return
         self.request.sendall(answer)
@@ -44,7 +44,7 @@ class Agent(socketserver.ThreadingTCPServer):
     daemon_threads = True
 
     def handle_error(self, request, client_address):
-        """HAProxy may have left; that is nobody's business."""
+        """HAProxy may have closed the connection, which is no error."""
 
 
 Agent((LISTEN_IP, int(LISTEN_PORT)), Check).serve_forever()

@@ -131,8 +131,8 @@ pub fn the_weight_falls_as_sessions_open(lab: &Lab) -> Result<()> {
     let half = (0..max / 2).map(|_| Kept::open(replica.postgres_addr()));
     let mut half: Vec<Kept> = half.collect::<Result<_>>()?;
     answers("ready up 50%")?;
-    // A small change of the count keeps the weight. The agent counts the sessions in every answer's
-    // Snapshot, so an answer after this sleep uses the new count.
+    // A change of 4 % is less than half a step, so the weight stays. pgsteer reads the number of
+    // sessions every second, so it has read the new one after two.
     half.truncate(max / 2 - max / 25);
     std::thread::sleep(Duration::from_secs(2));
     ensure!(ask(agent, &line)?.trim_end() == "ready up 50%");

@@ -1,6 +1,6 @@
 import java.sql.DriverManager;
 
-/** Asks at each of these URLs whether it is a standby, in one line. */
+/** Prints for each of these URLs whether the server is a standby, in one line. */
 class Ask {
     public static void main(String[] urls) throws Exception {
         var answers = new java.util.StringJoiner(" ");

@@ -1,4 +1,4 @@
-"""Ten queries at once through one door; each is cancelled alone, and the others sleep on."""
+"""Ten queries at once through one service; each is cancelled alone, and the others continue."""
 
 import threading
 
@@ -8,7 +8,7 @@ SLEEPERS = 10
 
 
 class Sleeper:
-    """A session whose query takes for ever, in a thread of its own."""
+    """A session with a query that does not end by itself, in its own thread."""
 
     def __init__(self):
         self.connection = psycopg.connect(autocommit=True)
@@ -29,12 +29,12 @@ class Sleeper:
 
 
 def wait_until_asleep(sleepers):
-    """A request that comes before the query has begun would cancel nothing."""
+    """Waits, because a request before the start of the query would cancel nothing."""
     pids = [sleeper.connection.info.backend_pid for sleeper in sleepers]
     sql = "SELECT count(*) FROM pg_stat_activity WHERE pid = ANY(%s) AND wait_event = 'PgSleep'"
     asleep = set()
     while len(asleep) < len(sleepers):
-        # Both members are looked at in turn, since connections are spread.
+        # New connections alternate between the members, so both are checked.
         with psycopg.connect(autocommit=True) as connection:
             for pid in pids:
                 if connection.execute(sql, ([pid],)).fetchone()[0]:
@@ -44,7 +44,8 @@ def wait_until_asleep(sleepers):
 sleepers = [Sleeper() for _ in range(SLEEPERS)]
 wait_until_asleep(sleepers)
 for number, sleeper in enumerate(sleepers):
-    # The old way and the new one, which has a connection with TLS negotiation of its own.
+    # In turn: the old function, and the new one, which opens a connection with its own TLS
+    # negotiation.
     if number % 2:
         sleeper.connection.cancel()
     else:

@@ -1,4 +1,4 @@
-"""One query at a time, inside TLS. Its cancel request comes inside TLS as well (libpq 17)."""
+"""One query at a time, inside TLS. libpq 17 sends its cancel request inside TLS as well."""
 
 import threading
 

@@ -1,4 +1,4 @@
-"""COPY of some 50 MB into a table and out of it again, compared by checksum."""
+"""COPY of about 50 MB into a table and out of it again, compared by checksum."""
 
 import hashlib
 import random

@@ -20,7 +20,7 @@ with psycopg.connect(autocommit=True) as connection:
             connection.execute("SELECT 2")
     except psycopg.errors.UniqueViolation:
         errors += 1
-    # The session is as good as before.
+    # The session still works after the error.
     assert connection.execute("SELECT max(n) FROM piped").fetchone()[0] == ROWS - 1
 
 print(f"{ROWS} rows by a pipeline, {errors} error in its place")
