@@ -1,4 +1,4 @@
-# `make` or `make help` lists what can be done here.
+# `make` or `make help` lists the commands.
 
 CARGO ?= cargo
 LAB   := $(CARGO) run --quiet -p pgsteer-lab --
@@ -7,10 +7,10 @@ BENCH := $(CARGO) run --quiet --release -p pgsteer-bench --
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint words cycles unit e2e story build install-lab lab bench bench-failover bench-proxy bench-agent bench-render deny clean
 
-help: ## List what can be done here
+help: ## List the commands
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-demo: install-lab ## A real cluster, pgsteer in front of it, a switchover under load (ONCE=1 ends after the story)
+demo: install-lab ## A real cluster, pgsteer in front of it, a switchover under load (ONCE=1 ends after the demo)
 	$(CARGO) build --quiet -p pgsteer -p pgsteer-lab
 	$(LAB) demo $(if $(ONCE),--once) $(ARGS)
 
@@ -21,10 +21,10 @@ lint: cargo ## Format, clippy with warnings as errors, documentation
 	$(CARGO) clippy --quiet --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --quiet --workspace --no-deps --locked
 
-words: ## Count the words in comments that make a component a person (at most 0.2 %)
+words: ## Count the words in comments that personify a component (at most 0.2 %)
 	@python3 scripts/words.py
 
-cycles: ## List modules that depend on each other in a circle; fails on a new cycle
+cycles: ## List cycles between modules; fails on a new one
 	@python3 scripts/cycles.py
 
 unit: cargo ## Unit, scenario, property and protocol tests, licences and advisories
@@ -41,12 +41,12 @@ story: ## The demo once, with and without a login for the tether
 build: cargo ## The debug build that tests and demo use
 	$(CARGO) build --quiet --locked -p pgsteer -p pgsteer-lab
 
-lab: install-lab ## A real cluster to play with, until Ctrl-C (ARGS='--network namespaces --patroni debian')
+lab: install-lab ## A real cluster for your own trials, until Ctrl-C (ARGS='--network namespaces --patroni debian')
 	$(LAB) up $(ARGS)
 
 bench: bench-failover bench-proxy bench-agent bench-render ## All benchmarks; they write docs/BENCHMARKS.md, docs/AGENT.md and docs/RENDER.md
 
-bench-failover: install-lab ## Failover seen by clients: pgsteer, HAProxy twice, libpq, side by side
+bench-failover: install-lab ## What clients see of a failover: pgsteer, HAProxy twice, libpq, side by side
 	$(CARGO) build --quiet --release -p pgsteer -p pgsteer-bench
 	$(BENCH) failover --out docs/BENCHMARKS.md $(ARGS)
 
@@ -65,15 +65,15 @@ bench-render: install-lab ## HAProxy with profile sql beside the check that it r
 install-lab: cargo
 	@sh scripts/install-lab.sh
 
-# What reads the files of `pgsteer render`, too.
+# Also the programs that check the files of `pgsteer render`.
 install-readers: cargo
 	@sh scripts/install-lab.sh readers
 .PHONY: install-readers
 
-deny: ## Licences and advisories by cargo-deny, if you have it and its download
+deny: ## Licences and advisories by cargo-deny (needs cargo-deny and a download)
 	$(CARGO) deny check
 
-clean: ## Remove what was built
+clean: ## Remove the build
 	$(CARGO) clean
 
 cargo:
