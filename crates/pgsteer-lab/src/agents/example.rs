@@ -33,7 +33,7 @@ pub struct Example {
 }
 
 impl Example {
-    /// `text` with the lab's addresses. `addresses_of` returns the addresses of a member's agent,
+    /// `text` with the lab's addresses. `addresses` returns the addresses of a member's agent,
     /// `front` has the addresses of the agent beside HAProxy.
     pub fn of(
         text: &str,
