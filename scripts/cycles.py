@@ -15,7 +15,7 @@ import sys
 # Modules whose children still have cycles. Remove a module when its cycles are gone.
 KNOWN = {
     "pgsteer-core",
-    "pgsteer-core::config",
+    "pgsteer-config",
     "pgsteer-files::lint",
     "pgsteer-files::lint::haproxy",
     "pgsteer-files::lint::haproxy::rules",

@@ -1,4 +1,4 @@
-//! Asking: one bounded HTTP question to a running pgsteer, for the commands that do.
+//! The HTTP client of the commands: one bounded request to a running pgsteer.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -15,28 +15,28 @@ use tokio::time::timeout;
 
 use crate::diagnostic::Diagnostic;
 
-/// The most bytes of an answer: the document of a hundred members is a tenth of it.
+/// The maximum size of an answer. The document of a hundred members has a tenth of it.
 const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// The most bytes of an answer's head.
+/// The maximum size of the head of an answer.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
-/// What the operator can do when the question fails.
+/// The remedy for a failed request.
 const REMEDY: &str = "is `pgsteer run` up there, and is this the address of its --http? \
                       Name another by --http http://HOST:PORT";
 
-/// Where a pgsteer has its pages.
+/// The address of the pages of a pgsteer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     host: String,
     port: u16,
-    /// Host and port as the request names them.
+    /// Host and port for the Host header.
     authority: String,
-    /// What stands before every path of pgsteer's own.
+    /// The prefix of every path.
     base: String,
 }
 
-/// What a page answered.
+/// The answer of a page.
 #[derive(Debug)]
 pub struct Answered {
     /// The status.
@@ -51,8 +51,8 @@ impl Target {
     /// Reads `http://HOST[:PORT]`, the scheme being optional.
     ///
     /// # Errors
-    /// A sentence on what is wrong with it. It does not repeat an address with a user in it,
-    /// because a password may stand there too.
+    /// The reason in one sentence. An address with a user name is not repeated, because it may contain a
+    /// password too.
     pub fn parse(url: &str) -> Result<Target> {
         ensure!(!url.contains('@'), "--http: an address must not name a user");
         let whole = match url.contains("://") {
@@ -88,10 +88,10 @@ impl Target {
         })
     }
 
-    /// Asks for a page.
+    /// Requests a page.
     ///
     /// # Errors
-    /// Nobody answers within `limit`; the message says what to do.
+    /// There is no answer within `limit`. The message contains a remedy.
     pub async fn get(&self, path: &str, limit: Duration) -> Result<Answered> {
         let answer = match timeout(limit, self.exchange(path)).await {
             Ok(answer) => answer,
@@ -100,7 +100,7 @@ impl Target {
         answer.map_err(|error| self.not_asked(&error).into())
     }
 
-    /// What to say when `error` shows that this was the wrong place to ask.
+    /// The diagnostic for `error`, with a remedy for a wrong address.
     pub fn not_asked(&self, error: &anyhow::Error) -> Diagnostic {
         let what = format!("cannot ask http://{}: {error:#}", self.authority);
         Diagnostic::new(what, Some(REMEDY.to_owned()))
@@ -126,8 +126,8 @@ impl Target {
     }
 }
 
-/// Lets the connection work until the answer is there. It may end before the last bytes of
-/// the answer have been taken from it.
+/// Drives the connection until the answer is complete. The connection may end before the last bytes of
+/// the answer are read.
 async fn drive<T>(
     connection: impl Future<Output = hyper::Result<()>>,
     answering: impl Future<Output = Result<T>>,
@@ -136,7 +136,7 @@ async fn drive<T>(
     tokio::select! {
         biased;
         answer = &mut answering => return answer,
-        // Its error reaches whoever waits for the answer as well.
+        // `answering` returns the error too.
         _ = &mut connection => {}
     }
     answering.await
@@ -180,10 +180,10 @@ mod tests {
         assert!(!format!("{error:#}").contains("s3cret"));
     }
 
-    /// Nothing here takes so long, however busy the machine is.
+    /// Longer than any step here takes, on a busy machine too.
     const PATIENCE: Duration = Duration::from_secs(60);
 
-    /// A server that takes one connection in and answers `answer`, again and again if `endless`.
+    /// A server that accepts one connection and sends `answer`, repeatedly if `endless`.
     async fn server(answer: &'static [u8], is_endless: bool) -> Target {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target = Target::parse(&listener.local_addr().unwrap().to_string()).unwrap();

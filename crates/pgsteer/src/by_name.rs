@@ -1,13 +1,13 @@
-//! Things that there are one of for each name, of a member or a service, made when first asked for.
+//! A map from a name, of a member or a service, to a shared value that is created on first use.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Beyond so many, those go that nobody holds. A cluster has a few members and services; in a long
-/// life under an operator that gives each new member a new name there are many that were.
+/// Above this number of names, unused values are removed. A cluster has a few members and services, but
+/// some orchestrators give each new member a new name.
 const NAMES_MAX: usize = 256;
 
-/// One `T` for each name.
+/// One shared `T` for each name.
 #[derive(Debug)]
 pub struct ByName<N, T>(Mutex<BTreeMap<N, Arc<T>>>);
 
@@ -18,14 +18,14 @@ impl<N, T> Default for ByName<N, T> {
 }
 
 impl<N: Ord + Clone, T: Default> ByName<N, T> {
-    /// That of one name.
+    /// The value of `name`.
     pub fn of(&self, name: &N) -> Arc<T> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(its) = all.get(name) {
-            return Arc::clone(its);
+        if let Some(value) = all.get(name) {
+            return Arc::clone(value);
         }
         if all.len() >= NAMES_MAX {
-            all.retain(|_, its| Arc::strong_count(its) > 1);
+            all.retain(|_, value| Arc::strong_count(value) > 1);
         }
         Arc::clone(all.entry(name.clone()).or_default())
     }
@@ -42,7 +42,7 @@ mod tests {
     }
 
     #[test]
-    fn everybody_gets_the_same_and_whom_nobody_holds_is_forgotten_in_the_end() {
+    fn a_name_has_one_value_and_unused_values_are_removed_above_the_limit() {
         let all = ByName::<_, Mutex<u32>>::default();
         let held = all.of(&member(0));
         *held.lock().unwrap() = 7;

@@ -1,7 +1,7 @@
-//! `pgsteer check`: one question to a running pgsteer, one line, one exit code.
+//! `pgsteer check`: one health check of a running pgsteer, as one line and one exit code.
 //!
-//! For keepalived's `vrrp_script`, Consul, HAProxy's `external-check` and shells. The answer is that
-//! of the health pages, so it is there in milliseconds and cannot differ from theirs.
+//! It is for keepalived's `vrrp_script`, Consul, HAProxy's `external-check` and shells. It requests the
+//! health pages, so it takes milliseconds and returns their answer.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -19,31 +19,30 @@ use crate::ask::{Answered, Target};
 use crate::diagnostic::in_one_line;
 use crate::http::UNKNOWN_HEADER;
 
-/// What is asked for where nothing else is said.
-const USUAL: &str = "primary";
+/// The default check.
+const DEFAULT: &str = "primary";
 
-/// The most characters of the answer that is printed.
+/// The maximum number of printed characters of the answer.
 const LINE_CHARS_MAX: usize = 2_000;
 
-/// What HAProxy passes where a server has no such address.
+/// The argument of HAProxy for a server without an address.
 const NOT_USED: &str = "NOT_USED";
 
 /// One question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
-    /// What the member should be fit for, in the order in which it is looked for: the name of a
-    /// service, or one of Patroni's health checks.
+    /// The name of a service or one of Patroni's health checks. The first one that exists is used.
     pub of: Vec<String>,
-    /// The member by name or address; the local one if none is named.
+    /// The member by name or address; the default is the local one.
     pub member: Option<String>,
 }
 
-/// What came of it.
+/// The result.
 #[derive(Debug)]
 enum Outcome {
     Yes(String),
     No(String),
-    /// Nobody could tell.
+    /// The answer is not known.
     Unknown(String),
 }
 
@@ -68,9 +67,9 @@ impl fmt::Display for Outcome {
 }
 
 impl Question {
-    /// The question that HAProxy's `external-check` asks by its arguments (proxy address and port,
-    /// server address and port) and its environment. The proxy's name says what for, if it is
-    /// that of a service or of a health check.
+    /// The question of HAProxy's `external-check`, from its arguments (proxy address and port, server
+    /// address and port) and its environment. The name of the proxy is used if it is that of a service or of
+    /// a health check.
     pub fn of_haproxy(
         arguments: &[String],
         environment: impl Fn(&str) -> Option<String>,
@@ -78,14 +77,14 @@ impl Question {
         let [_, _, server, _] = arguments else { return None };
         let proxy = environment("HAPROXY_PROXY_NAME");
         Some(Question {
-            of: proxy.into_iter().chain([USUAL.to_owned()]).collect(),
+            of: proxy.into_iter().chain([DEFAULT.to_owned()]).collect(),
             member: Some(server.clone())
                 .filter(|server| server != NOT_USED)
                 .or_else(|| environment("HAPROXY_SERVER_NAME")),
         })
     }
 
-    /// The pages that may have the answer. The first that there is has it.
+    /// The paths of the possible pages. The first page that exists has the answer.
     fn paths(&self) -> Vec<String> {
         let of_member = self.member.as_ref().map_or_else(String::new, |member| {
             format!("/members/{}", utf8_percent_encode(member, NON_ALPHANUMERIC))
@@ -99,7 +98,7 @@ impl Question {
         each.flatten().collect()
     }
 
-    /// Why nobody has the answer.
+    /// Why no page has the answer.
     fn why_no_page(&self) -> String {
         let mistake = |of: &String| match Probe::read(of.trim_start_matches('/')) {
             Ok(_) | Err(ProbeError::Path(_)) => None,
@@ -112,13 +111,13 @@ impl Question {
     }
 }
 
-/// Asks the pgsteer whose pages are at `http_url`, and prints the answer in one line.
+/// Requests the check at `http_url`, and prints the answer in one line.
 pub fn run(http_url: &str, question: &Question, limit: Duration) -> ExitCode {
     let outcome = match ask(http_url, question, limit) {
         Ok(outcome) => outcome,
         Err(error) => Outcome::Unknown(in_one_line(&error)),
     };
-    // Whoever does not read it has the exit code.
+    // If stdout is closed the exit code is the only answer.
     let _ = writeln!(io::stdout(), "{outcome}");
     ExitCode::from(&outcome)
 }
@@ -128,11 +127,11 @@ fn ask(http_url: &str, question: &Question, limit: Duration) -> Result<Outcome> 
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .context("starting the runtime")?;
+        .context("cannot start the runtime")?;
     let asking = async {
         for path in question.paths() {
             let Answered { status, headers, body } = target.get(&path, limit).await?;
-            // It answers any path, and what it means by it is not what is asked here.
+            // This is Patroni, which answers any path, and its answer has another meaning.
             if parse_status(false, &body).is_ok() {
                 let why = anyhow!("a Patroni answers there, not a pgsteer");
                 return Err(target.not_asked(&why).into());

@@ -1,7 +1,7 @@
-//! Doubts: the proxy's hints to the sources that a member refused a connection or a login.
+//! Doubts: hints from the proxy to the sources that a member has refused a connection or a login.
 //!
-//! A hint decides nothing. It makes the tether of that member open a fresh session at once, and only
-//! what comes of that counts. Hints do not queue up, and one without a reader costs nothing.
+//! A hint decides nothing. It makes the tether of that member open a new session at once, and the result
+//! of that is a claim. Hints are not queued, and a hint without a reader has no effect.
 
 use std::sync::Arc;
 

@@ -27,7 +27,7 @@ pub struct Pulse {
 }
 
 impl Heartbeat {
-    /// It beats at least this often.
+    /// The maximum time between two beats.
     pub const INTERVAL: Duration = Duration::from_millis(250);
 
     /// After this long without a beat the process was stopped, and the newest Snapshot is old.
@@ -38,14 +38,14 @@ impl Heartbeat {
     /// After this long without a beat the engine is stuck.
     pub const STUCK_AFTER: Duration = Duration::from_secs(5);
 
-    /// The engine runs now.
+    /// Notes that the engine runs at `now`.
     pub fn beat(&self, now: Moment) {
         let millis = u64::try_from(now.since_start().as_millis()).unwrap_or(u64::MAX);
         self.last_ms.store(millis, Ordering::Release);
         self.beaten.notify_waiters();
     }
 
-    /// How long ago the engine ran.
+    /// The time since the engine last ran.
     pub fn age(&self, now: Moment) -> Duration {
         now.since(Moment::from_millis(self.last_ms.load(Ordering::Acquire)))
     }
@@ -57,21 +57,21 @@ impl Pulse {
         Pulse { heartbeat, clock }
     }
 
-    /// The engine ran at `now`, and has published the Snapshot of this generation.
+    /// Notes that the engine runs at `now` and has published the Snapshot `generation`.
     pub fn beat(&self, now: Moment, generation: u64) {
         self.heartbeat.generation.store(generation, Ordering::Relaxed);
         self.heartbeat.beat(now);
     }
 
     /// Returns true if the last beat is recent, and a worker that has acted on the Snapshot of
-    /// generation `acted` has acted on all that was published before that beat.
+    /// generation `acted` has acted on every Snapshot that was published before that beat.
     pub fn is_current(&self, acted: u64) -> bool {
         // In this order: the generation is at least that of the beat that was read.
         self.heartbeat.age(self.clock.now()) < Heartbeat::OLD_AFTER
             && self.heartbeat.generation.load(Ordering::Relaxed) <= acted
     }
 
-    /// Ends at the next beat after this call, whenever it is first polled.
+    /// Completes at the next beat after this call, also if it is polled later.
     pub fn next_beat(&self) -> Notified<'_> {
         self.heartbeat.beaten.notified()
     }
