@@ -87,6 +87,14 @@ impl Api {
         }
     }
 
+    /// Reads a base address of it, and gives it with its port.
+    ///
+    /// # Errors
+    /// As [`patroni_url`].
+    pub fn url(self, text: &str) -> Result<String, Problem> {
+        base_url(text, self)
+    }
+
     /// How an address of it looks.
     pub(super) fn example(self) -> &'static str {
         match self {

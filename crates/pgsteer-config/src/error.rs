@@ -4,9 +4,9 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::draft::Field;
 use crate::limits::ERRORS_MAX;
 use crate::problem::Problem;
+use crate::written::Field;
 
 /// Where something was written.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,7 +14,8 @@ use thiserror::Error;
 
 use crate::address::Api;
 use crate::conflict::Conflict;
-use crate::limits::{FILE_BYTES_MAX, LOGIN_NAME_BYTES_MAX, PATH_BYTES_MAX, PORT, Seconds, Whole};
+use crate::limits::{FILE_BYTES_MAX, LOGIN_NAME_BYTES_MAX, PATH_BYTES_MAX, PORT};
+use crate::range::{Seconds, Whole};
 
 /// What is wrong with one value.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]

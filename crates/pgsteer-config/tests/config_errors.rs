@@ -87,7 +87,7 @@ max_sessions = 3
     pgsteer.toml:14:1: services.read.max_lag: there is no key `max_lag` in [services.read]
         help: did you mean `lag_bytes_max`?
     pgsteer.toml:15:1: services.read.balance: there is no key `balance` in [services.read]
-        help: known here: listen, role, hold_seconds, lag_bytes_max, lag_seconds_max, fallback, tags, pooler_port, pooler_down, connect_timeout_seconds, member_sessions_max, sessions_max, stick, on_promotion
+        help: known here: listen, role, hold_seconds, connect_timeout_seconds, member_sessions_max, sessions_max, pooler_port, pooler_down, lag_bytes_max, lag_seconds_max, fallback, stick, on_promotion, tags
     pgsteer.toml:17:1: http.port: there is no key `port` in [http]
         help: known here: listen
     pgsteer.toml:19:1: proxy.max_sessions: there is no key `max_sessions` in [proxy]
@@ -127,7 +127,7 @@ sessions_max = 2026-01-01
     pgsteer.toml:5:19: patroni.timeout_seconds: expects a number of seconds, found a string
         help: did you mean 1? A bare number from 0.1 to 60 seconds; the default is 1
     pgsteer.toml:6:13: patroni.cert_file: expects a string, found a boolean
-        help: as in "/etc/pgsteer/ca.pem"
+        help: as in cert_file = "/etc/pgsteer/client.pem"
     pgsteer.toml:8:9: services.other: expects a table, found a whole number
         help: as in [services.other]
     pgsteer.toml:10:10: services.write.listen: expects an address to listen on, found a number with a fraction
@@ -137,7 +137,7 @@ sessions_max = 2026-01-01
     pgsteer.toml:12:15: services.write.pooler_port: expects a whole number, found a string
         help: a bare number from 1 to 65535
     pgsteer.toml:14:8: services.read.tags: expects a table, found a string
-        help: as in [services.read.tags]
+        help: as in tags = { region = "west" }
     pgsteer.toml:15:17: services.read.lag_bytes_max: expects a size, found a number with a fraction
         help: as in lag_bytes_max = "16MB"
     pgsteer.toml:16:12: services.read.fallback: expects a string, found a boolean
@@ -239,6 +239,21 @@ fallback = 'yes'
     pgsteer.toml:16:12: services.read.fallback: `yes` is not one of the possible words
         help: one of primary, none
     ");
+}
+
+#[test]
+fn words_of_other_programs_are_refused_with_the_right_one() {
+    for (section, written, meant) in [
+        ("services.write", "role = 'slave'", "replica"),
+        ("services.read", "stick = 'source'", "address"),
+        ("services.read", "fallback = 'master'", "primary"),
+        ("cluster", "split_brain = 'higest_timeline'", "highest_timeline"),
+        ("etcd", "verify = 'verify-full'", "full"),
+        ("agent", "vocabulary = 'maint'", "admin"),
+    ] {
+        let errors = wrong_beside_patroni(&format!("[{section}]\n{written}"));
+        assert!(errors.contains(&format!("did you mean `{meant}`?")), "{errors}");
+    }
 }
 
 #[test]

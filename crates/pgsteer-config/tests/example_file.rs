@@ -1,13 +1,14 @@
-//! The example file is correct: it parses, its defaults are the defaults, and no key is missing.
+//! The example file and the reference are generated, and true: the example parses, its defaults are the
+//! defaults, and no key is missing. `make docs` writes both.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
-use std::collections::BTreeSet;
+use std::path::Path;
 
-use pgsteer_config::draft::Draft;
-use pgsteer_config::error::{ConfigErrors, Place};
+use pgsteer_config::document;
+use pgsteer_config::error::ConfigErrors;
 use pgsteer_config::file;
-use pgsteer_config::problem::Problem;
+use pgsteer_config::sections::SECTIONS;
 use pgsteer_core::settings::{Config, Membership};
 
 const EXAMPLE: &str = include_str!("../../../pgsteer.example.toml");
@@ -77,35 +78,48 @@ fn members_in_the_example_can_take_the_place_of_patroni() {
     assert!(matches!(config.cluster.members, Membership::Listed(m) if m.len() == 2));
 }
 
-/// The reader lists its keys in the error for an unknown key.
 #[test]
-fn every_key_is_in_the_example() {
-    let sections = [
-        "cluster",
-        "patroni",
-        "etcd",
-        "members.n1",
-        "check",
-        "services.write",
-        "http",
-        "agent",
-        "proxy",
-    ];
-    let strange: String =
-        sections.iter().map(|section| format!("[{section}]\nqqq = 1\n")).collect();
-    let (_, errors): (Draft, ConfigErrors) = file::read(&strange, "x");
-    let mut sections_seen = BTreeSet::new();
-    for error in errors.iter() {
-        let (Problem::UnknownKey { known, table, .. }, Place::File { .. }) =
-            (&error.problem, &error.place)
-        else {
-            panic!("{error}");
-        };
-        sections_seen.insert(table.as_str());
-        for key in known {
-            let shown = |line: &str| setting(line).unwrap_or(line).starts_with(&format!("{key} ="));
-            assert!(EXAMPLE.lines().any(shown), "{table}.{key}");
+fn every_key_is_in_the_example_with_a_value_that_it_accepts() {
+    for section in SECTIONS {
+        for key in section.keys {
+            let (name, section) = (key.name(), section.name);
+            assert!(!key.help().is_empty(), "{section}.{name}: no help");
+            let shown =
+                |line: &str| setting(line).unwrap_or(line).starts_with(&format!("{name} ="));
+            assert!(EXAMPLE.lines().any(shown), "{section}.{name}");
+            let values = key.default_text().into_iter();
+            let examples = Some(key.example().to_owned()).filter(|text| !text.is_empty());
+            let accepts = key.accepts();
+            let words = accepts.split('`').skip(1).step_by(2).filter(|_| accepts.starts_with('`'));
+            let words = words.map(|word| format!("'{word}'"));
+            for value in values.chain(examples).chain(words) {
+                let table = match section {
+                    "members" | "services" => format!("{section}.x"),
+                    section => section.to_owned(),
+                };
+                let (_, errors) = file::read(&format!("[{table}]\n{name} = {value}\n"), "x");
+                assert!(errors.is_empty(), "{errors}");
+            }
         }
     }
-    assert_eq!(sections_seen.len(), sections.len());
+}
+
+/// Compares a file of the repository with what it must be, or writes it.
+fn is_current(path: &str, wanted: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path);
+    if std::env::var("CONFIG_DOCS").is_ok_and(|word| word == "update") {
+        std::fs::write(&path, wanted).unwrap();
+    }
+    let found = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(found == wanted, "{} is out of date: `make docs` writes it", path.display());
+}
+
+#[test]
+fn the_example_file_is_what_the_table_of_keys_says() {
+    is_current("pgsteer.example.toml", &document::example_file());
+}
+
+#[test]
+fn the_reference_is_what_the_table_of_keys_says() {
+    is_current("docs/CONFIGURATION.md", &document::reference());
 }

@@ -1,12 +1,10 @@
 //! The configuration file: TOML text in, a [`Draft`] and all errors out.
 
 mod reader;
-mod sections;
-mod values;
 
-use super::draft::Draft;
-use super::error::ConfigErrors;
-use reader::Reader;
+use self::reader::Reader;
+use crate::error::ConfigErrors;
+use crate::written::Draft;
 
 /// Reads the text of a configuration file; `file_name` is what errors call it.
 ///
@@ -14,8 +12,7 @@ use reader::Reader;
 /// put on top of it and their errors reported together with those of the file.
 pub fn read(text: &str, file_name: &str) -> (Draft, ConfigErrors) {
     let reader = Reader::new(text, file_name);
-    let draft = reader
-        .parse(text)
-        .map_or_else(Draft::default, |table| sections::draft(&reader, table.get_ref()));
+    let table = reader.parse(text);
+    let draft = table.map_or_else(Draft::default, |table| reader.draft(table.get_ref()));
     (draft, reader.into_errors())
 }

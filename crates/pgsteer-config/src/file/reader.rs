@@ -1,23 +1,21 @@
-//! A typed reader over a TOML table that collects errors instead of stopping at the first.
-//!
-//! Sections are asked for each key that they may have; what nobody asked for is unknown.
+//! Reads a TOML text by the tables of keys, and collects all errors instead of stopping at the first.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
+use pgsteer_core::names::{MemberName, ServiceName};
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeString, DeTable, DeValue};
 
-use crate::draft::Field;
 use crate::error::{ConfigErrors, Place};
+use crate::key::SectionKeys;
 use crate::limits::FILE_BYTES_MAX;
 use crate::problem::{Problem, key_text};
+use crate::sections::SECTIONS;
 use crate::suggest::nearest;
-
-/// A value as the parser gives it.
-pub type Value<'t> = DeValue<'t>;
+use crate::written::{Draft, Field, Given, Leaf, Raw, Section, Services};
 
 /// Knows the file and collects what is wrong with it.
 pub struct Reader {
@@ -46,11 +44,6 @@ impl Reader {
             text: Arc::from(text),
             findings: RefCell::default(),
         }
-    }
-
-    /// What errors call the file.
-    pub fn file_name(&self) -> Arc<str> {
-        self.file_name.clone()
     }
 
     /// The table of the whole file, as far as it is TOML; nothing if it is too large.
@@ -95,11 +88,153 @@ impl Reader {
     }
 
     fn report(&self, span: Range<usize>, key: &str, problem: Problem) {
-        let place = self.place(&span, key);
+        self.report_at(self.place(&span, key), problem);
+    }
+
+    fn report_at(&self, place: Place, problem: Problem) {
         let mut findings = self.findings.borrow_mut();
-        if !findings.broken_lines.contains(&self.position(span.start).0) {
+        let is_broken = |line: &usize| findings.broken_lines.contains(line);
+        if !matches!(&place, Place::File { line, .. } if is_broken(line)) {
             findings.errors.push(place, problem);
         }
+    }
+
+    /// Reads the whole file.
+    pub fn draft(&self, table: &DeTable<'_>) -> Draft {
+        let mut draft = Draft { file: Some(self.file_name.clone()), ..Draft::default() };
+        let known = SECTIONS.map(|section| section.name);
+        for (key, value) in table.iter() {
+            let entry = Entry { key, value, path: path_of("", key.get_ref()) };
+            match SECTIONS.iter().find(|section| section.name == key.get_ref().as_ref()) {
+                None => self.unknown(&entry, "", &known),
+                Some(keys) if keys.name == "members" => draft.members = self.members(&entry, keys),
+                Some(keys) if keys.name == "services" => {
+                    draft.services = self.services(&entry, keys);
+                }
+                Some(keys) => {
+                    let section = self.section(&entry, keys);
+                    let section = section.map_or_else(Field::wrong, |section| {
+                        Field::new(section, self.key_place(&entry))
+                    });
+                    draft.sections.insert(keys.name, section);
+                }
+            }
+        }
+        draft
+    }
+
+    fn members(
+        &self,
+        entry: &Entry<'_>,
+        keys: &SectionKeys,
+    ) -> Field<Vec<(MemberName, Given<Section>)>> {
+        let Some(table) = self.table(entry) else {
+            return Field::wrong();
+        };
+        let mut members = Vec::new();
+        for member in entries(entry, table) {
+            let value = self.section(&member, keys).unwrap_or_else(Section::wrong);
+            match MemberName::new(member.key.get_ref()) {
+                Ok(name) => members.push((name, Given { value, place: self.key_place(&member) })),
+                Err(error) => self.report(member.key.span(), &member.path, error.into()),
+            }
+        }
+        if members.len() < table.len() {
+            // One could not be named. How many there are decides what else is right.
+            return Field::wrong();
+        }
+        Field::new(members, self.key_place(entry))
+    }
+
+    fn services(&self, entry: &Entry<'_>, keys: &SectionKeys) -> Field<Services> {
+        let Some(table) = self.table(entry) else {
+            return Field::wrong();
+        };
+        let mut services = Services::new();
+        for service in entries(entry, table) {
+            let section = self.section(&service, keys);
+            let name = ServiceName::new(service.key.get_ref());
+            let name =
+                name.map_err(|error| self.report(service.key.span(), &service.path, error.into()));
+            if let (Ok(name), Some(value)) = (name, section) {
+                services.insert(name, Given { value, place: self.key_place(&service) });
+            }
+        }
+        if services.is_empty() && !table.is_empty() {
+            return Field::wrong();
+        }
+        Field::new(services, self.key_place(entry))
+    }
+
+    /// One table with known keys: each value is checked by its key.
+    fn section(&self, entry: &Entry<'_>, keys: &SectionKeys) -> Option<Section> {
+        let table = self.table(entry)?;
+        let mut section = Section::default();
+        for entry in entries(entry, table) {
+            let Some(key) = keys.keys.iter().find(|key| key.name() == entry.key.get_ref().as_ref())
+            else {
+                let parent = entry.path.strip_suffix(&key_text(entry.key.get_ref()));
+                let parent = parent.and_then(|parent| parent.strip_suffix('.'));
+                self.unknown(&entry, parent.unwrap_or_default(), &keys.names());
+                continue;
+            };
+            let value = self.raw(entry.value, &entry.path);
+            let leaf = Leaf { key: self.key_place(&entry), value };
+            key.check(&leaf, &mut |place, problem| self.report_at(place, problem));
+            section.write(key.name(), leaf);
+        }
+        Some(section)
+    }
+
+    fn table<'t>(&self, entry: &Entry<'t>) -> Option<&'t DeTable<'t>> {
+        match entry.value.get_ref() {
+            DeValue::Table(table) => Some(table),
+            other => {
+                let problem = Problem::WrongType {
+                    wants: "a table",
+                    example: format!("[{}]", entry.path),
+                    found: untyped(other).kind(),
+                };
+                self.report(entry.value.span(), &entry.path, problem);
+                None
+            }
+        }
+    }
+
+    fn unknown(&self, entry: &Entry<'_>, table: &str, known: &[&'static str]) {
+        let key: &str = entry.key.get_ref();
+        let problem = match holds_secret(key) {
+            true => Problem::PasswordInFile,
+            false => Problem::UnknownKey {
+                key: key_text(key),
+                table: table.to_owned(),
+                near: nearest(key, known),
+                known: known.to_vec(),
+            },
+        };
+        self.report(entry.key.span(), &entry.path, problem);
+    }
+
+    fn key_place(&self, entry: &Entry<'_>) -> Place {
+        self.place(&entry.key.span(), &entry.path)
+    }
+
+    /// A value with the places of all that is in it.
+    fn raw(&self, value: &Spanned<DeValue<'_>>, path: &str) -> Given<Raw> {
+        let raw = match value.get_ref() {
+            DeValue::Array(items) => {
+                Raw::List(items.iter().map(|item| self.raw(item, path)).collect())
+            }
+            DeValue::Table(table) => {
+                let entries = table.iter().map(|(key, value)| {
+                    let path = path_of(path, key.get_ref());
+                    (key.get_ref().to_string(), self.raw(value, &path))
+                });
+                Raw::Table(entries.collect())
+            }
+            single => untyped(single),
+        };
+        Given { value: raw, place: self.place(&value.span(), path) }
     }
 
     /// Line and column, both from 1, of a byte of the text.
@@ -111,161 +246,46 @@ impl Reader {
     }
 }
 
-/// One entry of a table: a key that somebody chose, with its value.
-pub struct Entry<'r, 't> {
-    /// The key.
-    pub key: &'t str,
-    reader: &'r Reader,
-    path: String,
-    key_span: Range<usize>,
+/// One entry of a table.
+struct Entry<'t> {
+    key: &'t Spanned<DeString<'t>>,
     value: &'t Spanned<DeValue<'t>>,
-}
-
-impl<'r, 't> Entry<'r, 't> {
-    /// Where the key stands.
-    pub fn place(&self) -> Place {
-        self.reader.place(&self.key_span, &self.path)
-    }
-
-    /// Reports that something is wrong with the key.
-    pub fn report_key(&self, problem: impl Into<Problem>) {
-        self.reader.report(self.key_span.clone(), &self.path, problem.into());
-    }
-
-    /// The value, made by `make`.
-    pub fn read<T>(&self, make: impl FnOnce(&Value<'t>) -> Result<T, Problem>) -> Field<T> {
-        match make(self.value.get_ref()) {
-            Ok(value) => Field::new(value, self.reader.place(&self.value.span(), &self.path)),
-            Err(problem) => self.wrong(problem),
-        }
-    }
-
-    /// The value as a table with known keys, made by `make`.
-    pub fn section<T>(&self, make: impl FnOnce(&mut Section<'r, 't>) -> T) -> Field<T> {
-        let DeValue::Table(table) = self.value.get_ref() else {
-            return self.wrong(self.not_a_table());
-        };
-        let mut section = Section::new(self.reader, &self.path, table);
-        let made = make(&mut section);
-        section.finish();
-        Field::new(made, self.place())
-    }
-
-    /// The entries of the value, a table whose keys people choose.
-    pub fn entries(&self) -> Field<Vec<Entry<'r, 't>>> {
-        let DeValue::Table(table) = self.value.get_ref() else {
-            return self.wrong(self.not_a_table());
-        };
-        let section = Section::new(self.reader, &self.path, table);
-        let entries = table.iter().map(|(key, value)| section.entry(key, value));
-        Field::new(entries.collect(), self.place())
-    }
-
-    /// The items of the value, a list.
-    pub fn items(&self, example: &'static str) -> Field<Vec<Entry<'r, 't>>> {
-        let DeValue::Array(items) = self.value.get_ref() else {
-            return self.wrong(Problem::WrongType {
-                wants: "a list",
-                example: example.to_owned(),
-                found: kind(self.value.get_ref()),
-            });
-        };
-        let entries = items.iter().map(|value| Entry {
-            key: self.key,
-            reader: self.reader,
-            path: self.path.clone(),
-            key_span: value.span(),
-            value,
-        });
-        Field::new(entries.collect(), self.place())
-    }
-
-    fn not_a_table(&self) -> Problem {
-        Problem::WrongType {
-            wants: "a table",
-            example: format!("[{}]", self.path),
-            found: kind(self.value.get_ref()),
-        }
-    }
-
-    fn wrong<T>(&self, problem: Problem) -> Field<T> {
-        self.reader.report(self.value.span(), &self.path, problem);
-        Field::wrong()
-    }
-}
-
-/// A table with known keys.
-pub struct Section<'r, 't> {
-    reader: &'r Reader,
     path: String,
-    table: &'t DeTable<'t>,
-    known: Vec<&'static str>,
 }
 
-impl<'r, 't> Section<'r, 't> {
-    /// The table at `path`; empty for the whole file.
-    pub fn new(reader: &'r Reader, path: &str, table: &'t DeTable<'t>) -> Section<'r, 't> {
-        Section { reader, path: path.to_owned(), table, known: Vec::new() }
-    }
+fn entries<'t>(
+    of: &Entry<'_>,
+    table: &'t DeTable<'t>,
+) -> impl Iterator<Item = Entry<'t>> + use<'t> {
+    let parent = of.path.clone();
+    table.iter().map(move |(key, value)| {
+        let path = path_of(&parent, key.get_ref());
+        Entry { key, value, path }
+    })
+}
 
-    /// The entry of a key, if it is there. From now on the key is known.
-    pub fn find(&mut self, key: &'static str) -> Option<Entry<'r, 't>> {
-        self.known.push(key);
-        let (found, value) = self.table.get_key_value(key)?;
-        Some(self.entry(found, value))
+fn path_of(parent: &str, key: &str) -> String {
+    match parent {
+        "" => key_text(key),
+        parent => format!("{parent}.{}", key_text(key)),
     }
+}
 
-    /// The value of a key, made by `make`. From now on the key is known.
-    pub fn read<T>(
-        &mut self,
-        key: &'static str,
-        make: impl FnOnce(&Value<'t>) -> Result<T, Problem>,
-    ) -> Field<T> {
-        self.find(key).map_or_else(Field::default, |entry| entry.read(make))
-    }
-
-    /// Reports all keys that nobody asked for.
-    pub fn finish(self) {
-        for (key, _) in self.table.iter() {
-            let text: &str = key.get_ref();
-            if self.known.contains(&text) {
-                continue;
-            }
-            let problem =
-                if holds_secret(text) { Problem::PasswordInFile } else { self.unknown(text) };
-            self.reader.report(key.span(), &self.path_of(text), problem);
+/// A single value; a list or a table without what is in it.
+fn untyped(value: &DeValue<'_>) -> Raw {
+    match value {
+        DeValue::String(text) => Raw::Text(text.to_string()),
+        // TOML also has hexadecimal, octal and binary numbers.
+        DeValue::Integer(number) if number.radix() != 10 => {
+            let decimal = u64::from_str_radix(number.as_str(), number.radix());
+            Raw::Whole(decimal.map_or_else(|_| number.to_string(), |number| number.to_string()))
         }
-    }
-
-    fn unknown(&self, key: &str) -> Problem {
-        Problem::UnknownKey {
-            key: key_text(key),
-            table: self.path.clone(),
-            near: nearest(key, &self.known),
-            known: self.known.clone(),
-        }
-    }
-
-    fn entry(
-        &self,
-        key: &'t Spanned<toml::de::DeString<'t>>,
-        value: &'t Spanned<DeValue<'t>>,
-    ) -> Entry<'r, 't> {
-        Entry {
-            key: key.get_ref(),
-            reader: self.reader,
-            path: self.path_of(key.get_ref()),
-            key_span: key.span(),
-            value,
-        }
-    }
-
-    fn path_of(&self, key: &str) -> String {
-        if self.path.is_empty() {
-            key_text(key)
-        } else {
-            format!("{}.{}", self.path, key_text(key))
-        }
+        DeValue::Integer(number) => Raw::Whole(number.as_str().to_owned()),
+        DeValue::Float(number) => Raw::Fraction(number.as_str().to_owned()),
+        DeValue::Boolean(flag) => Raw::Boolean(*flag),
+        DeValue::Datetime(_) => Raw::Date,
+        DeValue::Array(_) => Raw::List(Vec::new()),
+        DeValue::Table(_) => Raw::Table(Vec::new()),
     }
 }
 
@@ -286,17 +306,4 @@ fn holds_secret(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
     let names = ["pass", "passphrase", "secret", "pwd"];
     names.contains(&&*key) || (key.contains("passw") && !key.ends_with("file"))
-}
-
-/// The type of a value in words.
-pub fn kind(value: &Value<'_>) -> &'static str {
-    match value {
-        DeValue::String(_) => "a string",
-        DeValue::Integer(_) => "a whole number",
-        DeValue::Float(_) => "a number with a fraction",
-        DeValue::Boolean(_) => "a boolean",
-        DeValue::Datetime(_) => "a date or time",
-        DeValue::Array(_) => "a list",
-        DeValue::Table(_) => "a table",
-    }
 }

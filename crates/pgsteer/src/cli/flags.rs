@@ -5,18 +5,20 @@
 use std::net::IpAddr;
 
 use pgsteer_config::conflict::Conflict;
-use pgsteer_config::draft::{Draft, Field, Given, MemberDraft, ServiceDraft};
 use pgsteer_config::error::{ConfigErrors, Place};
 use pgsteer_config::lag::{LagLimit, lag};
-use pgsteer_config::limits::{HOLD, LINE_WAIT};
 use pgsteer_config::problem::{Problem, Shown};
 use pgsteer_config::purpose::Purpose;
-use pgsteer_config::{address, file, plain, words};
+use pgsteer_config::sections::{agent, etcd, http, members, patroni, services};
+use pgsteer_config::written::{Draft, Field, Given, Raw, Section};
+use pgsteer_config::{address, file};
 use pgsteer_core::claim::{Found, Role};
-use pgsteer_core::names::{MemberName, ServiceName};
+use pgsteer_core::names::{Endpoint, MemberName, ServiceName};
 use pgsteer_core::settings::Config;
+use pgsteer_core::units::seconds_text;
 
-use super::{AgentArgs, CheckLoginArgs, RenderArgs, RunArgs};
+use super::keys::KeyFlags;
+use super::{AgentArgs, RenderArgs, RunArgs};
 
 /// The configuration file, as far as it could be read.
 #[derive(Clone, Debug)]
@@ -44,19 +46,20 @@ pub fn config(args: &RunArgs, file: Option<&ConfigFile>) -> Result<Config, Confi
 pub fn agent_config(args: &AgentArgs, file: Option<&ConfigFile>) -> Result<Config, ConfigErrors> {
     let (mut draft, mut errors) = file.map_or_else(Default::default, written);
     draft.purpose = Purpose::Answer;
-    // On a machine whose HAProxy shows its own page on 7000, nobody wants ours there unasked.
-    if draft.http.is_absent() {
-        draft.http = Field::new(None, Place::Default("http.listen".to_owned()));
+    // HAProxy often shows its own page on port 7000, so the agent has pages only if they are written.
+    if draft.get(&http::LISTEN).is_absent() {
+        let place = Place::Default("http.listen".to_owned());
+        draft.put(&http::LISTEN, Raw::Boolean(false), place, &mut errors);
     }
-    let run = RunArgs {
-        http: args.http.clone(),
-        local: args.local.clone(),
-        check: args.check.clone(),
-        ..RunArgs::default()
-    };
-    put_on_top(&run, &mut draft, &mut errors);
     let local_url = put_patroni(args, &mut draft, &mut errors);
-    put_agent_wishes(args, &mut draft, &mut errors);
+    draft.section_mut(agent::SECTION, Place::Flag("agent"));
+    if let Some(port) = &args.port {
+        match address::listen(port) {
+            Ok(_) => draft.put(&agent::LISTEN, Raw::Flag(port.clone()), PORT, &mut errors),
+            Err(problem) => errors.push(PORT, problem),
+        }
+    }
+    args.keys.put(&mut draft, &mut errors);
     let mut config = draft.finish(errors)?;
     config.cluster.here.patroni_url = local_url;
     Ok(config)
@@ -71,25 +74,22 @@ pub fn agent_config(args: &AgentArgs, file: Option<&ConfigFile>) -> Result<Confi
 pub fn render_config(args: &RenderArgs, file: Option<&ConfigFile>) -> Result<Config, ConfigErrors> {
     let (mut draft, mut errors) = file.map_or_else(Default::default, written);
     draft.purpose = Purpose::Render;
-    let mut run = RunArgs {
-        patroni: args.patroni.clone(),
-        local: args.local.clone(),
-        check: CheckLoginArgs {
-            check_user: args.check_user.clone(),
-            check_dbname: args.check_dbname.clone(),
-            check_password_file: None,
-        },
-        ..RunArgs::default()
-    };
-    match args.patroni_port {
-        Some(port) if run.patroni.is_empty() => {
-            let members = each(&args.member, &Place::Flag("--member"), &mut errors, member);
-            let members = members.into_iter().flatten().filter_map(|it| it.value.postgres.value());
-            run.patroni = members.map(|at| format!("http://{}", at.with_port(port))).collect();
-        }
-        _ => run.member.clone_from(&args.member),
+    let mut urls = args.patroni.clone();
+    let mut listed = args.member.clone();
+    if let (Some(port), true) = (args.patroni_port, urls.is_empty()) {
+        let members = members(&listed, &mut errors).unwrap_or_default();
+        let members = members.iter().filter_map(|(_, member)| {
+            member.value.get(&members::POSTGRES).value().map(|at| at.with_port(port))
+        });
+        urls = members.map(|at| format!("http://{at}")).collect();
+        listed = Vec::new();
     }
-    put_on_top(&run, &mut draft, &mut errors);
+    let keys = KeyFlags::default()
+        .with("--patroni", urls)
+        .with("--local", args.local.clone())
+        .with("--check-user", args.check_user.clone())
+        .with("--check-dbname", args.check_dbname.clone());
+    put_on_top(&RunArgs { keys, member: listed, ..RunArgs::default() }, &mut draft, &mut errors);
     draft.finish(errors)
 }
 
@@ -98,21 +98,17 @@ pub fn render_config(args: &RenderArgs, file: Option<&ConfigFile>) -> Result<Con
 /// # Errors
 /// A text that is no member.
 pub fn listed(texts: &[String]) -> Result<Vec<Found>, Problem> {
-    let mut all = Vec::new();
-    for text in texts {
-        let MemberDraft { name, postgres, .. } = member(text)?;
-        let postgres = postgres.value();
-        all.extend(postgres.map(|postgres| Found { name, postgres, patroni_url: None }));
-    }
-    Ok(all)
+    let members = texts.iter().map(|text| {
+        let (name, postgres) = member(text)?;
+        Ok(Found { name, postgres, patroni_url: None })
+    });
+    members.collect()
 }
 
 // What happac's environment says as well.
 const HOST: Place = Place::FlagOrVariable("--patroni-host", "PATRONI_HOST");
 const PORT_OF_PATRONI: Place = Place::FlagOrVariable("--patroni-port", "PATRONI_API_PORT");
-const HEALTHCHECK: Place = Place::FlagOrVariable("--patroni-healthcheck", "PATRONI_ENDPOINT");
 const PORT: Place = Place::FlagOrVariable("--port", "AGENT_PORT");
-const PORT_OF_POOLER: Place = Place::FlagOrVariable("--pgisready-port", "PGISREADY_PORT");
 
 /// The one Patroni that happac's flags name; its address as the members' addresses look.
 fn put_patroni(args: &AgentArgs, draft: &mut Draft, errors: &mut ConfigErrors) -> Option<String> {
@@ -122,35 +118,13 @@ fn put_patroni(args: &AgentArgs, draft: &mut Draft, errors: &mut ConfigErrors) -
         Ok(IpAddr::V6(ip)) => format!("[{ip}]"),
         _ => host.to_owned(),
     };
-    let port = args.patroni_port.as_deref();
-    let port = port.and_then(|port| errors.field(PORT_OF_PATRONI, address::port(port)).value());
+    let port = args.patroni_port.as_deref().map(address::port).transpose();
+    let port = port.map_err(|problem| errors.push(PORT_OF_PATRONI, problem)).ok().flatten();
     let port = port.map(|port| format!(":{port}")).unwrap_or_default();
-    let url = errors.field(HOST, address::patroni_url(&format!("{scheme}{host}{port}")));
-    let urls = match url.given() {
-        Some(given) => Field::new(vec![given.clone()], HOST),
-        None => Field::wrong(),
-    };
-    draft.patroni.get_or_insert(Default::default, HOST).urls = urls;
-    url.value()
-}
-
-fn put_agent_wishes(args: &AgentArgs, draft: &mut Draft, errors: &mut ConfigErrors) {
-    let agent = draft.agent.get_or_insert(Default::default, Place::Flag("agent"));
-    if let Some(port) = &args.port {
-        agent.listen = errors.field(PORT, address::listen(port)).map(Some);
-    }
-    if let Some(check) = &args.patroni_healthcheck {
-        agent.default = errors.field(HEALTHCHECK, plain::question(check));
-    }
-    if let Some(port) = &args.pgisready_port {
-        agent.pooler_port = errors.field(PORT_OF_POOLER, address::port(port));
-    }
-    if let Some(vocabulary) = &args.vocabulary {
-        agent.vocabulary = errors.field(Place::Flag("--vocabulary"), words::vocabulary(vocabulary));
-    }
-    if let Some(wait) = &args.line_wait {
-        agent.line_wait = errors.field(Place::Flag("--line-wait"), LINE_WAIT.read(wait));
-    }
+    let url = format!("{scheme}{host}{port}");
+    let listed = Raw::List(vec![Given { value: Raw::Flag(url.clone()), place: HOST }]);
+    draft.put(&patroni::URLS, listed, HOST, errors);
+    address::patroni_url(&url).ok()
 }
 
 fn written(file: &ConfigFile) -> (Draft, ConfigErrors) {
@@ -166,113 +140,56 @@ fn written(file: &ConfigFile) -> (Draft, ConfigErrors) {
 
 fn put_on_top(args: &RunArgs, draft: &mut Draft, errors: &mut ConfigErrors) {
     put_members(args, draft, errors);
-    put_etcd(args, draft, errors);
-    put_check(&args.check, draft, errors);
-    put_listeners(args, draft, errors);
-    put_local(args, draft, errors);
+    args.keys.put(draft, errors);
+    put_service("write", "--write", args.write.as_deref(), draft, errors);
+    put_service("read", "--read", args.read.as_deref(), draft, errors);
     put_hold(args, draft, errors);
     put_max_lag(args, draft, errors);
 }
 
 /// Either flag answers where the members come from, whatever the file says of it.
 fn put_members(args: &RunArgs, draft: &mut Draft, errors: &mut ConfigErrors) {
-    let place = Place::Flag("--patroni");
-    if !args.patroni.is_empty() {
+    let has_patroni = !args.keys.texts("--patroni").is_empty();
+    if has_patroni {
         draft.members = Field::default();
-        let urls = each(&args.patroni, &place, errors, address::patroni_url);
-        let patroni = draft.patroni.get_or_insert(Default::default, place.clone());
-        patroni.urls = urls.map_or_else(Field::wrong, |urls| Field::new(urls, place));
     }
-    let place = Place::Flag("--member");
     if !args.member.is_empty() {
-        if args.patroni.is_empty() {
-            draft.patroni = Field::default();
-            draft.etcd = Field::default();
+        if !has_patroni {
+            draft.forget(patroni::SECTION);
+            draft.forget(etcd::SECTION);
         }
-        let members = each(&args.member, &place, errors, member);
-        draft.members = members.map_or_else(Field::wrong, |members| {
-            let members = members.into_iter().map(|given| given.value).collect();
-            Field::new(members, place)
-        });
+        let members = members(&args.member, errors);
+        draft.members = members
+            .map_or_else(Field::wrong, |members| Field::new(members, Place::Flag("--member")));
     }
 }
 
-/// All values of a repeated flag; nothing if one of them is wrong.
-fn each<T>(
+/// The members of the flags; nothing if one of them is wrong.
+fn members(
     texts: &[String],
-    place: &Place,
     errors: &mut ConfigErrors,
-    make: impl Fn(&str) -> Result<T, Problem>,
-) -> Option<Vec<Given<T>>> {
-    let fields: Vec<Field<T>> =
-        texts.iter().map(|text| errors.field(place.clone(), make(text))).collect();
-    let mut all = Vec::new();
-    for field in fields {
-        let value = field.value()?;
-        let place = place.clone();
-        all.push(Given { value, place });
+) -> Option<Vec<(MemberName, Given<Section>)>> {
+    let place = Place::Flag("--member");
+    let mut members = Vec::new();
+    for text in texts {
+        match member(text) {
+            Ok((name, postgres)) => {
+                let mut value = Section::default();
+                let raw = Raw::Flag(postgres.to_string());
+                value.put(&members::POSTGRES, raw, place.clone(), errors);
+                members.push((name, Given { value, place: place.clone() }));
+            }
+            Err(problem) => errors.push(place.clone(), problem),
+        }
     }
-    Some(all)
+    (members.len() == texts.len()).then_some(members)
 }
 
-fn member(text: &str) -> Result<MemberDraft, Problem> {
+fn member(text: &str) -> Result<(MemberName, Endpoint), Problem> {
     let Some((name, address)) = text.split_once('=') else {
         return Err(Problem::Member(Shown::of(text)));
     };
-    let place = Place::Flag("--member");
-    Ok(MemberDraft {
-        name: MemberName::new(name)?,
-        postgres: Field::new(address::postgres(address)?, place.clone()),
-        place,
-    })
-}
-
-fn put_etcd(args: &RunArgs, draft: &mut Draft, errors: &mut ConfigErrors) {
-    let place = Place::Flag("--etcd");
-    if !args.etcd.is_empty() {
-        let urls = each(&args.etcd, &place, errors, address::etcd_url);
-        let etcd = draft.etcd.get_or_insert(Default::default, place.clone());
-        etcd.urls = urls.map_or_else(Field::wrong, |urls| Field::new(urls, place));
-    }
-}
-
-fn put_check(args: &CheckLoginArgs, draft: &mut Draft, errors: &mut ConfigErrors) {
-    if let Some(user) = &args.check_user {
-        let place = Place::Flag("--check-user");
-        let user = errors.field(place.clone(), plain::login(user));
-        draft.check.get_or_insert(Default::default, place).user = user;
-    }
-    if let Some(dbname) = &args.check_dbname {
-        let place = Place::Flag("--check-dbname");
-        let dbname = errors.field(place.clone(), plain::login(dbname));
-        draft.check.get_or_insert(Default::default, place).dbname = dbname;
-    }
-    if let Some(file) = &args.check_password_file {
-        let place = Place::Flag("--check-password-file");
-        let file = errors.field(place.clone(), plain::path(file));
-        let check = draft.check.get_or_insert(Default::default, place);
-        check.password_file = file;
-    }
-}
-
-fn put_local(args: &RunArgs, draft: &mut Draft, errors: &mut ConfigErrors) {
-    if let Some(local) = &args.local {
-        let name = MemberName::new(local).map_err(Problem::from);
-        draft.cluster.local = errors.field(Place::Flag("--local"), name);
-    }
-}
-
-fn put_listeners(args: &RunArgs, draft: &mut Draft, errors: &mut ConfigErrors) {
-    put_service("write", "--write", args.write.as_deref(), draft, errors);
-    put_service("read", "--read", args.read.as_deref(), draft, errors);
-    if let Some(http) = &args.http {
-        draft.http = errors.field(Place::Flag("--http"), address::listen_or_none(http));
-    }
-    if let Some(agent) = &args.agent {
-        let place = Place::Flag("--agent");
-        let listen = errors.field(place.clone(), address::listen_or_none(agent));
-        draft.agent.get_or_insert(Default::default, place).listen = listen;
-    }
+    Ok((MemberName::new(name)?, address::postgres(address)?))
 }
 
 /// The flag moves the service of that name, or adds it to those of the file.
@@ -287,18 +204,22 @@ fn put_service(
         return;
     };
     let place = Place::Flag(flag);
-    let service =
-        draft.services_mut().entry(name).or_insert_with(|| ServiceDraft::new(place.clone()));
-    service.listen = errors.field(place, address::listen(listen));
+    let empty = Given { value: Section::default(), place: place.clone() };
+    let service = draft.services_mut().entry(name).or_insert(empty);
+    service.value.put(&services::LISTEN, Raw::Flag(listen.to_owned()), place, errors);
 }
 
 fn put_hold(args: &RunArgs, draft: &mut Draft, errors: &mut ConfigErrors) {
     let Some(hold) = &args.hold else {
         return;
     };
-    let hold = errors.field(Place::Flag("--hold"), HOLD.read(hold));
+    let place = Place::Flag("--hold");
+    // An error in it is one error, however many services there are.
+    let mut once = Section::default();
+    once.put(&services::HOLD, Raw::Flag(hold.clone()), place.clone(), errors);
     for service in draft.services_mut().values_mut() {
-        service.hold = hold.clone();
+        let raw = Raw::Flag(hold.clone());
+        service.value.put(&services::HOLD, raw, place.clone(), &mut ConfigErrors::default());
     }
 }
 
@@ -307,15 +228,22 @@ fn put_max_lag(args: &RunArgs, draft: &mut Draft, errors: &mut ConfigErrors) {
         return;
     };
     let place = Place::Flag("--max-lag");
-    let Some(lag) = errors.field(place.clone(), lag(text)).value() else {
-        return;
+    let lag = match lag(text) {
+        Ok(lag) => lag,
+        Err(problem) => return errors.push(place, problem),
     };
     let mut found = false;
     for service in replica_services(draft) {
         found = true;
         match lag {
-            LagLimit::Bytes(bytes) => service.lag_bytes = Field::new(bytes, place.clone()),
-            LagLimit::Time(time) => service.lag = Field::new(time, place.clone()),
+            LagLimit::Bytes(bytes) => {
+                let raw = Raw::Whole(bytes.to_string());
+                service.put(&services::LAG_BYTES, raw, place.clone(), errors);
+            }
+            LagLimit::Time(time) => {
+                let raw = Raw::Fraction(seconds_text(time));
+                service.put(&services::LAG, raw, place.clone(), errors);
+            }
         }
     }
     // Where something else is wrong, that may be what hides the service.
@@ -324,12 +252,12 @@ fn put_max_lag(args: &RunArgs, draft: &mut Draft, errors: &mut ConfigErrors) {
     }
 }
 
-fn replica_services(draft: &mut Draft) -> impl Iterator<Item = &mut ServiceDraft> {
+fn replica_services(draft: &mut Draft) -> impl Iterator<Item = &mut Section> {
     draft
         .services_mut()
         .iter_mut()
-        .filter(|(name, service)| service.role_meant(name) == Some(Role::Replica))
-        .map(|(_, service)| service)
+        .filter(|(name, it)| services::role_meant(name, &it.value) == Some(Role::Replica))
+        .map(|(_, service)| &mut service.value)
 }
 
 #[cfg(test)]
@@ -589,10 +517,10 @@ mod tests {
         help: did you mean `hold_seconds`?
     --patroni: `pg1:8008` does not start with http:// or https://
         help: did you mean http://pg1:8008?
-    --write: `x` is not a port
-        help: a number from 1 to 65535
     --http: `host:1` is not an address to listen on
         help: write ADDRESS:PORT with an address of this machine, as 0.0.0.0:5000, 127.0.0.1:5000 or [::]:5000; a port alone means all IPv4 addresses
+    --write: `x` is not a port
+        help: a number from 1 to 65535
     --hold: `-1` is out of range
         help: from 0 to 3600 seconds
     --max-lag: `16` is neither a size nor a time

@@ -10,6 +10,7 @@ use pgsteer_config::problem::Problem;
 use pgsteer_core::settings::Config;
 
 use super::flags::{ConfigFile, agent_config, config, render_config};
+use super::keys::KeyFlags;
 use super::{AgentArgs, RenderArgs, RunArgs};
 
 /// The file that is read when no other is named.
@@ -27,7 +28,7 @@ fn source(args: &RunArgs, exists: impl Fn(&Path) -> bool) -> Option<PathBuf> {
         return args.config.clone();
     }
     let file = PathBuf::from(CONFIG_FILE);
-    let complete = !args.patroni.is_empty() || !args.member.is_empty();
+    let complete = !args.keys.texts("--patroni").is_empty() || !args.member.is_empty();
     (!complete && exists(&file)).then_some(file)
 }
 
@@ -63,7 +64,7 @@ pub fn load_agent(args: &AgentArgs) -> Result<Config, ConfigErrors> {
 pub fn load_render(args: &RenderArgs) -> Result<Config, ConfigErrors> {
     let run = RunArgs {
         config: args.config.clone(),
-        patroni: args.patroni.clone(),
+        keys: KeyFlags::default().with("--patroni", args.patroni.clone()),
         member: args.member.clone(),
         ..RunArgs::default()
     };
@@ -101,7 +102,8 @@ mod tests {
     fn args(config: Option<&str>, patroni: &[&str]) -> RunArgs {
         RunArgs {
             config: config.map(PathBuf::from),
-            patroni: patroni.iter().map(|url| (*url).to_owned()).collect(),
+            keys: KeyFlags::default()
+                .with("--patroni", patroni.iter().map(|url| (*url).to_owned())),
             ..RunArgs::default()
         }
     }

@@ -1,6 +1,7 @@
 //! The command line: what one can type, and the help that one reads at night.
 
 mod flags;
+mod keys;
 mod lint;
 mod load;
 mod render;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use flags::listed;
+use keys::KeyFlags;
 pub use lint::{LintArgs, LintFormat};
 pub use load::{load, load_agent, load_render};
 use pgsteer_config::limits::ASK_TIMEOUT;
@@ -74,17 +76,13 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// REST API of any one Patroni; the members are found through it. May be repeated
-    #[arg(long, value_name = "URL")]
-    pub patroni: Vec<String>,
+    /// The flags of keys.
+    #[command(flatten)]
+    pub keys: KeyFlags<keys::Run>,
 
     /// A member of a cluster without Patroni, judged by SQL. May be repeated
     #[arg(long, value_name = "NAME=HOST:PORT")]
     pub member: Vec<String>,
-
-    /// An etcd of Patroni, to know of a switchover before it begins. May be repeated
-    #[arg(long, value_name = "URL")]
-    pub etcd: Vec<String>,
 
     /// Where clients that write connect [default: 0.0.0.0:5000]
     #[arg(long, value_name = "ADDR")]
@@ -94,19 +92,6 @@ pub struct RunArgs {
     #[arg(long, value_name = "ADDR")]
     pub read: Option<String>,
 
-    /// Where status, health and metrics are, or `none` [default: 0.0.0.0:7000]
-    #[arg(long, value_name = "ADDR")]
-    pub http: Option<String>,
-
-    /// Where HAProxy's agent-checks are answered, or `none` [default: none; 0.0.0.0:5555 where
-    /// the file has `[agent]`]
-    #[arg(long, value_name = "ADDR")]
-    pub agent: Option<String>,
-
-    /// The member that runs on this machine [default: found by its address]
-    #[arg(long, value_name = "NAME")]
-    pub local: Option<String>,
-
     /// How long a client waits for a member that is fit [default: 30 for writes, 10 for reads]
     #[arg(long, value_name = "SECONDS", allow_hyphen_values = true)]
     pub hold: Option<String>,
@@ -115,29 +100,9 @@ pub struct RunArgs {
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     pub max_lag: Option<String>,
 
-    /// `[check]`.
-    #[command(flatten)]
-    pub check: CheckLoginArgs,
-
     /// How it starts.
     #[command(flatten)]
     pub start: StartArgs,
-}
-
-/// The login of the checks, as written.
-#[derive(Clone, Debug, Default, Args)]
-pub struct CheckLoginArgs {
-    /// PostgreSQL user for checks; it needs no rights [default: no checks, Patroni alone decides]
-    #[arg(long, value_name = "NAME")]
-    pub check_user: Option<String>,
-
-    /// Database for checks [default: postgres]
-    #[arg(long, value_name = "NAME")]
-    pub check_dbname: Option<String>,
-
-    /// File that holds the password for checks [default: no password]
-    #[arg(long, value_name = "FILE")]
-    pub check_password_file: Option<String>,
 }
 
 /// How a process starts that goes on until it is told to stop.
@@ -186,19 +151,9 @@ pub struct AgentArgs {
     #[arg(short = 'o', long, value_name = "PORT", env = "PATRONI_API_PORT", hide_env = true)]
     pub patroni_port: Option<String>,
 
-    /// What a client is told that asks nothing: a service, or a health check of Patroni with its
-    /// parameters [default: primary]
-    #[arg(short = 'k', long, value_name = "CHECK", env = "PATRONI_ENDPOINT", hide_env = true)]
-    pub patroni_healthcheck: Option<String>,
-
     /// Port to answer at [default: 5555]
     #[arg(short = 'p', long, value_name = "PORT", env = "AGENT_PORT", hide_env = true)]
     pub port: Option<String>,
-
-    /// Port of the PgBouncer that the member must be reached through [default: none]
-    #[arg(short = 'r', long, visible_alias = "pg-is-ready-port", value_name = "PORT")]
-    #[arg(env = "PGISREADY_PORT", hide_env = true)]
-    pub pgisready_port: Option<String>,
 
     /// No longer needed: pgsteer asks by itself what pg_isready asks
     #[arg(short = 'x', long, visible_alias = "pg-is-ready-path", value_name = "PATH")]
@@ -209,25 +164,9 @@ pub struct AgentArgs {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// The member that runs on this machine [default: found by -h, or by its address]
-    #[arg(long, value_name = "NAME")]
-    pub local: Option<String>,
-
-    /// Words for yes and no: `health` (up, down) or `admin` (ready, maint) [default: health]
-    #[arg(long, value_name = "WORDS")]
-    pub vocabulary: Option<String>,
-
-    /// How long to wait for the line of a client that may send one [default: 0.05]
-    #[arg(long, value_name = "SECONDS", allow_hyphen_values = true)]
-    pub line_wait: Option<String>,
-
-    /// Where status, health and metrics are [default: none]
-    #[arg(long, value_name = "ADDR")]
-    pub http: Option<String>,
-
-    /// `[check]`.
+    /// The flags of keys.
     #[command(flatten)]
-    pub check: CheckLoginArgs,
+    pub keys: KeyFlags<keys::Agent>,
 
     /// How it starts.
     #[command(flatten)]

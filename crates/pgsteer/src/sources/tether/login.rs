@@ -136,7 +136,10 @@ impl Login {
     /// The same with other methods of authentication.
     #[cfg(test)]
     pub fn requiring(self, require_auth: &str) -> Login {
-        Login { require_auth: pgsteer_config::words::require_auth(require_auth).unwrap(), ..self }
+        Login {
+            require_auth: pgsteer_config::sections::check::require_auth(require_auth).unwrap(),
+            ..self
+        }
     }
 
     /// Logs in at the first of `addresses` that accepts a connection.

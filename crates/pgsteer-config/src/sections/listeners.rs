@@ -2,11 +2,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::{agent, http, services};
 use crate::conflict::Conflict;
-use crate::draft::{Draft, Given};
 use crate::error::{ConfigErrors, Place};
-use crate::limits::{AGENT_LISTEN, HTTP_LISTEN, SERVICES_MAX};
+use crate::key::Key;
+use crate::kinds::ListenOrNone;
+use crate::limits::SERVICES_MAX;
 use crate::purpose::Purpose;
+use crate::written::{Draft, Given};
 
 /// Reports each listener that finds its address and port taken by another one.
 pub fn check(draft: &Draft, errors: &mut ConfigErrors) {
@@ -34,24 +37,24 @@ fn services(draft: &Draft) -> impl Iterator<Item = Given<SocketAddr>> {
     let services = draft.services.given().into_iter();
     services
         .flat_map(|given| &given.value)
-        .filter_map(|(name, service)| service.listen_meant(name))
+        .filter_map(|(name, service)| services::listen_meant(name, &service.value))
         .take(SERVICES_MAX)
 }
 
 fn http(draft: &Draft) -> Option<Given<SocketAddr>> {
-    if draft.http.is_absent() {
-        let place = Place::Default("http.listen".to_owned());
-        return Some(Given { value: HTTP_LISTEN, place });
-    }
-    let given = draft.http.given()?;
-    given.value.map(|value| Given { value, place: given.place.clone() })
+    listener(draft, &http::LISTEN)
 }
 
 fn agent(draft: &Draft) -> Option<Given<SocketAddr>> {
-    let listen = &draft.agent.given()?.value.listen;
+    draft.section(agent::SECTION).given()?;
+    listener(draft, &agent::LISTEN)
+}
+
+fn listener(draft: &Draft, key: &Key<ListenOrNone>) -> Option<Given<SocketAddr>> {
+    let listen = draft.get(key);
     if listen.is_absent() {
-        let place = Place::Default("agent.listen".to_owned());
-        return Some(Given { value: AGENT_LISTEN, place });
+        let place = Place::Default(format!("{}.{}", key.section, key.name));
+        return Some(Given { value: key.kind.usual, place });
     }
     let given = listen.given()?;
     given.value.map(|value| Given { value, place: given.place.clone() })

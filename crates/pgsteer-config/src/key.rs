@@ -1,0 +1,272 @@
+//! One key of the configuration: its name, what it accepts, its default and its help.
+//!
+//! The reader of the file, the flags, the example file, the reference and "did you mean" are made
+//! of these. A new key is an entry in the file of its section.
+
+use crate::error::Place;
+use crate::problem::Problem;
+use crate::written::{Leaf, Raw};
+
+/// Receives what is wrong, with its place.
+pub type Report<'r> = dyn FnMut(Place, Problem) + 'r;
+
+/// What a key accepts.
+pub trait Kind: Copy + Sync + 'static {
+    /// The value.
+    type Out;
+
+    /// Reads a single value; `example` shows in errors what a right one looks like.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    fn scalar(&self, example: &str, raw: &Raw) -> Result<Self::Out, Problem>;
+
+    /// Reads a value, and reports all that is wrong with it.
+    fn read(&self, example: &str, leaf: &Leaf, report: &mut Report<'_>) -> Option<Self::Out> {
+        let read = self.scalar(example, &leaf.value.value);
+        read.map_err(|problem| report(leaf.value.place.clone(), problem)).ok()
+    }
+
+    /// The place that later errors about the value name.
+    fn place<'l>(&self, leaf: &'l Leaf) -> &'l Place {
+        &leaf.value.place
+    }
+
+    /// What is accepted, in words.
+    fn accepts(&self) -> String;
+
+    /// The default as it is written in a file, where there is a fixed one.
+    fn default_text(&self) -> Option<String> {
+        None
+    }
+}
+
+/// A kind with a default.
+pub trait Usual: Kind {
+    /// The value of a key that is not written.
+    fn usual(&self) -> Self::Out;
+}
+
+/// One key.
+#[derive(Clone, Copy, Debug)]
+pub struct Key<K> {
+    /// The section, as `proxy`; `services` and `members` for those of all services and members.
+    pub section: &'static str,
+    /// The name.
+    pub name: &'static str,
+    /// What it accepts.
+    pub kind: K,
+    /// A value that is accepted, as it is written in a file.
+    pub example: &'static str,
+    /// What holds without the key, where that is no fixed value.
+    pub unset: Option<&'static str>,
+    /// What it does, in whole sentences.
+    pub help: &'static str,
+    /// The flags of the command line that set it.
+    pub flags: &'static [Flag],
+    /// It is for services of replicas: the example file shows it at one.
+    pub for_replicas: bool,
+}
+
+/// A flag of the command line that sets a key.
+#[derive(Clone, Copy, Debug)]
+pub struct Flag {
+    /// The command that has it.
+    pub command: Command,
+    /// The flag, with its dashes.
+    pub long: &'static str,
+    /// The letter, if it has one.
+    pub short: Option<char>,
+    /// The environment variable that says the same.
+    pub variable: Option<&'static str>,
+    /// The name of its value in the help.
+    pub value: &'static str,
+    /// The help.
+    pub help: &'static str,
+    /// Another spelling.
+    pub alias: Option<&'static str>,
+    /// It may be given several times.
+    pub repeated: bool,
+}
+
+impl Flag {
+    /// A flag of `command`; what it lacks is added by the functions below.
+    pub const fn new(command: Command, long: &'static str, value: &'static str) -> Flag {
+        let (short, variable, alias) = (None, None, None);
+        Flag { command, long, short, variable, value, help: "", alias, repeated: false }
+    }
+
+    /// The help.
+    pub const fn help(self, help: &'static str) -> Flag {
+        Flag { help, ..self }
+    }
+
+    /// The letter.
+    pub const fn short(self, short: char) -> Flag {
+        Flag { short: Some(short), ..self }
+    }
+
+    /// The environment variable that says the same.
+    pub const fn variable(self, variable: &'static str) -> Flag {
+        Flag { variable: Some(variable), ..self }
+    }
+
+    /// Another spelling.
+    pub const fn alias(self, alias: &'static str) -> Flag {
+        Flag { alias: Some(alias), ..self }
+    }
+
+    /// The place that errors about its value name.
+    pub fn place(&self) -> Place {
+        match self.variable {
+            Some(variable) => Place::FlagOrVariable(self.long, variable),
+            None => Place::Flag(self.long),
+        }
+    }
+
+    /// It may be given several times.
+    pub const fn repeated(self) -> Flag {
+        Flag { repeated: true, ..self }
+    }
+}
+
+/// The commands that have flags for keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// `pgsteer run`.
+    Run,
+    /// `pgsteer agent`.
+    Agent,
+    /// Both.
+    Both,
+}
+
+impl Command {
+    /// `other` is this command, or one of both.
+    pub fn includes(self, other: Command) -> bool {
+        self == Command::Both || self == other
+    }
+}
+
+impl<K: Kind> Key<K> {
+    /// A key; what it lacks is added by the functions below.
+    pub const fn new(section: &'static str, name: &'static str, kind: K) -> Key<K> {
+        let (unset, for_replicas) = (None, false);
+        Key { section, name, kind, example: "", unset, help: "", flags: &[], for_replicas }
+    }
+
+    /// A value that is accepted, as it is written in a file.
+    pub const fn example(self, example: &'static str) -> Key<K> {
+        Key { example, ..self }
+    }
+
+    /// What holds without the key, where that is no fixed value.
+    pub const fn unset(self, unset: &'static str) -> Key<K> {
+        Key { unset: Some(unset), ..self }
+    }
+
+    /// It is for services of replicas.
+    pub const fn for_replicas(self) -> Key<K> {
+        Key { for_replicas: true, ..self }
+    }
+
+    /// What it does.
+    pub const fn help(self, help: &'static str) -> Key<K> {
+        Key { help, ..self }
+    }
+
+    /// The flags that set it.
+    pub const fn flags(self, flags: &'static [Flag]) -> Key<K> {
+        Key { flags, ..self }
+    }
+
+    /// Reads what was written, and reports all that is wrong with it.
+    pub fn read(&self, leaf: &Leaf, report: &mut Report<'_>) -> Option<K::Out> {
+        self.kind.read(&format!("{} = {}", self.name, self.example), leaf, report)
+    }
+}
+
+/// A key of any kind.
+pub trait AnyKey: Sync {
+    /// Its section.
+    fn section(&self) -> &'static str;
+    /// Its name.
+    fn name(&self) -> &'static str;
+    /// What it does.
+    fn help(&self) -> &'static str;
+    /// Its flags.
+    fn flags(&self) -> &'static [Flag];
+    /// What it accepts, in words.
+    fn accepts(&self) -> String;
+    /// A value that is accepted, as it is written in a file.
+    fn example(&self) -> &'static str;
+    /// The default as it is written in a file.
+    fn default_text(&self) -> Option<String>;
+    /// What holds without the key, where that is no fixed value.
+    fn unset(&self) -> Option<&'static str>;
+    /// It is for services of replicas.
+    fn for_replicas(&self) -> bool;
+    /// Reports all that is wrong with what was written.
+    fn check(&self, leaf: &Leaf, report: &mut Report<'_>);
+}
+
+impl<K: Kind> AnyKey for Key<K> {
+    fn section(&self) -> &'static str {
+        self.section
+    }
+
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn help(&self) -> &'static str {
+        self.help
+    }
+
+    fn flags(&self) -> &'static [Flag] {
+        self.flags
+    }
+
+    fn accepts(&self) -> String {
+        self.kind.accepts()
+    }
+
+    fn example(&self) -> &'static str {
+        self.example
+    }
+
+    fn default_text(&self) -> Option<String> {
+        self.kind.default_text().filter(|_| self.unset.is_none())
+    }
+
+    fn unset(&self) -> Option<&'static str> {
+        self.unset
+    }
+
+    fn for_replicas(&self) -> bool {
+        self.for_replicas
+    }
+
+    fn check(&self, leaf: &Leaf, report: &mut Report<'_>) {
+        self.read(leaf, report);
+    }
+}
+
+/// A section: its name, what it is for, and its keys in the order in which people read them.
+pub struct SectionKeys {
+    /// The name, as `proxy`.
+    pub name: &'static str,
+    /// What it is for.
+    pub help: &'static str,
+    /// Its keys.
+    pub keys: &'static [&'static dyn AnyKey],
+    /// A change takes effect when pgsteer starts, not by a reload.
+    pub at_restart: bool,
+}
+
+impl SectionKeys {
+    /// The names of the keys.
+    pub fn names(&self) -> Vec<&'static str> {
+        self.keys.iter().map(|key| key.name()).collect()
+    }
+}

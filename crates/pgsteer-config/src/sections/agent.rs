@@ -1,0 +1,169 @@
+//! `[agent]`: the answers to HAProxy's agent-checks.
+
+use std::collections::BTreeMap;
+
+use pgsteer_core::names::ServiceName;
+use pgsteer_core::question::Question;
+use pgsteer_core::settings::{AgentConfig, ServiceConfig, Vocabulary, Weight};
+
+use super::check;
+use crate::conflict::Conflict;
+use crate::error::{ConfigErrors, Place};
+use crate::key::{Command, Flag, Key, SectionKeys, Usual};
+use crate::kinds::{Choice, ListenOrNone, Port, Text};
+use crate::limits::AGENT_LISTEN;
+use crate::plain;
+use crate::problem::Problem;
+use crate::range::{Seconds, Whole};
+use crate::written::{Draft, Field};
+
+/// The section.
+pub static KEYS: SectionKeys = SectionKeys {
+    name: SECTION,
+    help: "Answers to HAProxy's agent-checks. Without this section there are none. HAProxy sends the \
+           service and the member in a line, by `agent-send \"read n2\\n\"`.",
+    keys: &[&LISTEN, &VOCABULARY, &DEFAULT, &POOLER_PORT, &LINE_WAIT, &WEIGHT, &MAXCONN],
+    at_restart: false,
+};
+
+/// The name of the section.
+pub const SECTION: &str = "agent";
+
+/// Where it listens.
+pub static LISTEN: Key<ListenOrNone> =
+    Key::new(SECTION, "listen", ListenOrNone { usual: AGENT_LISTEN })
+        .example("\"0.0.0.0:5555\"")
+        .help("Where HAProxy's agent-checks are answered.")
+        .flags(&[Flag::new(Command::Run, "--agent", "ADDR").help(
+            "Where HAProxy's agent-checks are answered, or `none` [default: none; 0.0.0.0:5555 \
+                 where the file has `[agent]`]",
+        )]);
+
+static VOCABULARY: Key<Choice<Vocabulary>> = Key::new(
+    SECTION,
+    "vocabulary",
+    Choice {
+        others: &[("up", "health"), ("maint", "admin")],
+        ..Choice::new(
+            Vocabulary::Health,
+            &[Vocabulary::Health, Vocabulary::Admin],
+            Vocabulary::as_str,
+        )
+    },
+)
+.example("\"admin\"")
+.help(
+    "`health` says up and down; `admin` says ready and maint, so that a replica behind the write \
+     port is shown as in maintenance, not as DOWN.",
+)
+.flags(&[Flag::new(Command::Agent, "--vocabulary", "WORDS").help(
+    "Words for yes and no: `health` (up, down) or `admin` (ready, maint) [default: health]",
+)]);
+
+/// The question of a client that sends none.
+pub static DEFAULT: Key<Text<String>> = Key::new(
+    SECTION,
+    "default",
+    Text::new("service or health check", plain::question).or("primary"),
+)
+.example("\"replica?lag=16MB\"")
+.help(
+    "What is answered where HAProxy sends no line: a service, or a health check of Patroni as \
+     `primary` or `replica?lag=16MB`. `none`: every client has to send a line.",
+)
+.flags(&[Flag::new(Command::Agent, "--patroni-healthcheck", "CHECK")
+    .short('k')
+    .variable("PATRONI_ENDPOINT")
+    .help(
+        "The answer to a client that sends no line: a service, or a health check of Patroni with \
+         its parameters [default: primary]",
+    )]);
+
+static POOLER_PORT: Key<Port> = Key::new(SECTION, "pooler_port", Port)
+    .example("6432")
+    .unset("no pooler")
+    .help(
+        "The PgBouncer beside each member that must lead to it, or a health check is answered no. A \
+         service has its own pooler_port.",
+    )
+    .flags(&[Flag::new(Command::Agent, "--pgisready-port", "PORT")
+        .short('r')
+        .alias("pg-is-ready-port")
+        .variable("PGISREADY_PORT")
+        .help("Port of the PgBouncer that the member must be reached through [default: none]")]);
+
+static LINE_WAIT: Key<Seconds> = Key::new(
+    SECTION,
+    "line_wait_seconds",
+    Seconds::within(0, 5_000).or(50),
+)
+.help(
+    "The time that a client has for its line. After that it is answered as if it sends none. \
+             0 is for clients that never send one.",
+)
+.flags(&[Flag::new(Command::Agent, "--line-wait", "SECONDS")
+    .help("How long to wait for the line of a client that may send one [default: 0.05]")]);
+
+static WEIGHT: Key<Choice<Weight>> = Key::new(
+    SECTION,
+    "weight",
+    Choice::new(Weight::Unsaid, &[Weight::Unsaid, Weight::Lag, Weight::Sessions], Weight::as_str),
+)
+.example("\"lag\"")
+.help(
+    "The weight of a server: `none` says none; `lag` goes from 100 % down to 1 % at the lag limit, \
+     and `sessions` from 100 % for an idle server down to 1 % for a full one, which needs [check].",
+);
+
+static MAXCONN: Key<Whole> = Key::new(SECTION, "maxconn", Whole::within(1, 1_000_000))
+    .example("100")
+    .unset("HAProxy's own")
+    .help("The maxconn of a server, where HAProxy shall be told one.");
+
+/// The settings of the section; nothing where there is none.
+pub fn finish(
+    draft: &Draft,
+    services: &BTreeMap<ServiceName, ServiceConfig>,
+    errors: &mut ConfigErrors,
+) -> Option<AgentConfig> {
+    let keys = &draft.section(SECTION).given()?.value;
+    let listen = keys.or_usual(&LISTEN)?;
+    if draft.section(check::SECTION).is_absent() {
+        check_weight(&keys.get(&WEIGHT), errors);
+    }
+    Some(AgentConfig {
+        listen,
+        vocabulary: keys.or_usual(&VOCABULARY),
+        default: default(keys.get(&DEFAULT), services, errors),
+        pooler_port: keys.get(&POOLER_PORT).value(),
+        line_wait: keys.or_usual(&LINE_WAIT),
+        weight: keys.or_usual(&WEIGHT),
+        maxconn: keys.get(&MAXCONN).value().and_then(|max| u32::try_from(max).ok()),
+    })
+}
+
+fn check_weight(weight: &Field<Weight>, errors: &mut ConfigErrors) {
+    if let Some(given) = weight.given().filter(|given| given.value == Weight::Sessions) {
+        errors.push(given.place.clone(), Conflict::SessionsWithoutLogin);
+    }
+}
+
+/// The answer to a client that sends no line; `none` makes every client send one.
+fn default(
+    draft: Field<String>,
+    services: &BTreeMap<ServiceName, ServiceConfig>,
+    errors: &mut ConfigErrors,
+) -> Option<Question> {
+    let place = draft.given().map_or(Place::Whole, |given| given.place.clone());
+    let text = draft.or(DEFAULT.kind.usual());
+    if text == "none" {
+        return None;
+    }
+    match Question::read(&text, |name| services.contains_key(name)) {
+        Ok(Some(question)) => Some(question),
+        read => {
+            errors.push(place, Problem::of_question(&text, read.err()));
+            None
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! `[cluster]`: the cluster as a whole, and where its members come from.
+
+use std::time::Duration;
+
+use pgsteer_core::names::{ClusterName, MemberName};
+use pgsteer_core::settings::{ClusterConfig, Here, Membership, SplitBrain, StateDirectory};
+
+use super::{check, etcd, members, patroni};
+use crate::conflict::Conflict;
+use crate::error::{ConfigErrors, Place};
+use crate::key::{Command, Flag, Key, SectionKeys};
+use crate::kinds::{Choice, Text};
+use crate::plain;
+use crate::range::Seconds;
+use crate::written::{Draft, Field};
+
+/// The section.
+pub static KEYS: SectionKeys = SectionKeys {
+    name: SECTION,
+    help: "The cluster as a whole.",
+    keys: &[&NAME, &PATRONI_LOSS_GRACE, &SILENCE, &LOCAL, &STATE_DIRECTORY, &SPLIT_BRAIN],
+    at_restart: false,
+};
+
+const SECTION: &str = "cluster";
+
+/// The name of a cluster without `name`.
+const NAME_USUAL: &str = "main";
+
+static NAME: Key<Text<ClusterName>> = Key::new(
+    SECTION,
+    "name",
+    Text::new("name", |text| Ok(ClusterName::new(text)?)).unset(NAME_USUAL),
+)
+.example("\"main\"")
+.help("The name in pages, metrics and logs.");
+
+static PATRONI_LOSS_GRACE: Key<Seconds> = Key::new(
+    SECTION,
+    "patroni_loss_grace_seconds",
+    Seconds::within(0, 86_400_000).or(60_000),
+)
+.help(
+    "While the Patroni of the primary does not answer, but PostgreSQL does and no other member is a \
+     primary, writes go on for so long.",
+);
+
+static SILENCE: Key<Seconds> =
+    Key::new(SECTION, "silence_seconds", Seconds::within(1_000, 3_600_000).or(30_000))
+        .help("Sessions to a member that no source has an answer from for so long are ended.");
+
+/// The member that runs here.
+pub static LOCAL: Key<Text<MemberName>> =
+    Key::new(SECTION, "local", Text::new("name", |text| Ok(MemberName::new(text)?)))
+        .example("\"n1\"")
+        .unset("the only member with an address of this machine")
+        .help("The member that runs on this machine, for the agent and the health pages.")
+        .flags(&[
+            Flag::new(Command::Run, "--local", "NAME")
+                .help("The member that runs on this machine [default: found by its address]"),
+            Flag::new(Command::Agent, "--local", "NAME").help(
+                "The member that runs on this machine [default: found by -h, or by its address]",
+            ),
+        ]);
+
+static STATE_DIRECTORY: Key<Text<StateDirectory>> = Key::new(
+    SECTION,
+    "state_directory",
+    Text::new("path of a directory, or `none`", plain::state_directory),
+)
+.example("\"/var/lib/pgsteer\"")
+.unset("systemd's state directory, else `$XDG_STATE_HOME/pgsteer` or `~/.local/state/pgsteer`")
+.help(
+    "Where the last member list is stored, for a start while no Patroni can return one (an etcd \
+     that is down). \"none\" stores nothing.",
+);
+
+static SPLIT_BRAIN: Key<Choice<SplitBrain>> = Key::new(
+    SECTION,
+    "split_brain",
+    Choice::new(
+        SplitBrain::Block,
+        &[SplitBrain::Block, SplitBrain::HighestTimeline],
+        SplitBrain::as_str,
+    ),
+)
+.help(
+    "Without Patroni only: what to do when two members accept writes. `block` shuts them both until \
+     a person has decided; `highest_timeline` opens the one that was promoted last.",
+);
+
+/// The cluster; nothing where an error keeps it from being known.
+pub fn finish(draft: &Draft, errors: &mut ConfigErrors) -> Option<ClusterConfig> {
+    check_split_brain(draft, errors);
+    check_silence(draft, errors);
+    check_local(draft, errors);
+    let members = membership(draft, errors);
+    let check = match draft.section(check::SECTION).given() {
+        Some(given) => Some(check::finish(given, errors)?),
+        None => None,
+    };
+    let etcd = match draft.section(etcd::SECTION).given() {
+        Some(given) => Some(etcd::finish(draft, given, errors)?),
+        None => None,
+    };
+    let keys = draft.keys(SECTION);
+    let name = keys.get(&NAME).value().or_else(|| ClusterName::new(NAME_USUAL).ok());
+    Some(ClusterConfig {
+        name: name?,
+        members: members?,
+        check,
+        etcd,
+        split_brain: keys.or_usual(&SPLIT_BRAIN),
+        patroni_loss_grace: keys.or_usual(&PATRONI_LOSS_GRACE),
+        silence: keys.or_usual(&SILENCE),
+        here: Here {
+            name: keys.get(&LOCAL).value(),
+            patroni_url: None,
+            state_directory: keys.get(&STATE_DIRECTORY).or(StateDirectory::Usual),
+        },
+    })
+}
+
+fn membership(draft: &Draft, errors: &mut ConfigErrors) -> Option<Membership> {
+    let patroni = draft.section(patroni::SECTION);
+    if patroni.is_absent() && draft.members.is_absent() {
+        let (purpose, file) = (draft.purpose, draft.file.clone());
+        errors.push(Place::Whole, Conflict::NoMembers { purpose, file });
+        return None;
+    }
+    if let (Some(patroni), Some(members)) = (patroni.given(), draft.members.given()) {
+        let patroni = patroni.place.clone();
+        let both = Conflict::PatroniAndMembers { patroni };
+        errors.push(members.place.clone(), both);
+    }
+    if draft.is_listed() && draft.section(check::SECTION).is_absent() {
+        let place = draft.members.given().map(|given| given.place.clone());
+        errors.push(place.unwrap_or(Place::Whole), Conflict::NoCheckLogin(draft.purpose));
+    }
+    let listed = draft.members.given().map(|given| members::finish(given, errors));
+    let patroni = patroni.given().map(|given| patroni::finish(given, errors));
+    match (patroni, listed) {
+        (Some(patroni), _) => patroni.map(Membership::Patroni),
+        (None, Some(listed)) => listed.map(Membership::Listed),
+        (None, None) => None,
+    }
+}
+
+fn check_split_brain(draft: &Draft, errors: &mut ConfigErrors) {
+    let policy = draft.get(&SPLIT_BRAIN);
+    let highest = policy.given().filter(|given| given.value == SplitBrain::HighestTimeline);
+    if let (Some(given), false) = (highest, draft.section(patroni::SECTION).is_absent()) {
+        errors.push(given.place.clone(), Conflict::HighestTimelineWithPatroni);
+    }
+}
+
+/// Where the members are listed it is known which ones can run here; the engine finds the others.
+fn check_local(draft: &Draft, errors: &mut ConfigErrors) {
+    let local = draft.get(&LOCAL);
+    let (Some(local), Some(members)) = (local.given(), draft.members.given()) else {
+        return;
+    };
+    let names = || members.value.iter().map(|(name, _)| name);
+    if draft.is_listed() && !names().any(|name| *name == local.value) {
+        let unknown = Conflict::UnknownLocal(local.value.clone(), names().cloned().collect());
+        errors.push(local.place.clone(), unknown);
+    }
+}
+
+/// Sessions must not be ended for silence while the answer may still come in time.
+fn check_silence(draft: &Draft, errors: &mut ConfigErrors) {
+    let written: Field<Duration> = draft.get(&SILENCE);
+    let silence = draft.keys(SECTION).or_usual(&SILENCE);
+    let answers = [
+        ("Patroni's answer", draft.get(&patroni::TIMEOUT)),
+        ("a check's answer", draft.get(&check::TIMEOUT)),
+    ];
+    for (of, timeout) in answers {
+        let Some(timeout) = timeout.value().filter(|timeout| silence < *timeout) else {
+            continue;
+        };
+        let place = written.given().map_or_else(
+            || Place::Default("cluster.silence_seconds".to_owned()),
+            |given| given.place.clone(),
+        );
+        errors.push(place, Conflict::SilenceTooShort { timeout, of });
+    }
+}

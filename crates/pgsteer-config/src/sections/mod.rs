@@ -1,0 +1,87 @@
+//! The sections: each with its keys, its settings, and the checks between its values.
+
+pub mod agent;
+pub mod check;
+pub mod cluster;
+pub mod etcd;
+pub mod http;
+pub mod listeners;
+pub mod members;
+pub mod patroni;
+pub mod proxy;
+pub mod services;
+
+use std::fmt;
+use std::path::PathBuf;
+
+use pgsteer_core::settings::Verify;
+use pgsteer_core::settings::defaults::MEMBERS_MAX;
+
+use crate::conflict::Conflict;
+use crate::error::{ConfigErrors, Place};
+use crate::key::SectionKeys;
+use crate::written::Field;
+
+/// All sections, in the order in which people read them.
+pub static SECTIONS: [&SectionKeys; 9] = [
+    &cluster::KEYS,
+    &patroni::KEYS,
+    &etcd::KEYS,
+    &members::KEYS,
+    &check::KEYS,
+    &services::KEYS,
+    &http::KEYS,
+    &agent::KEYS,
+    &proxy::KEYS,
+];
+
+/// A number as a size of this machine, if it was given.
+fn count(field: &Field<u64>) -> Option<usize> {
+    usize::try_from(field.given()?.value).ok()
+}
+
+/// Reports certificate authorities that are not used, because nothing is verified.
+fn check_ca_file(verify: &Field<Verify>, ca_file: &Field<PathBuf>, errors: &mut ConfigErrors) {
+    let verifies_nothing = verify.given().is_some_and(|given| given.value == Verify::None);
+    if let (Some(ca), true) = (ca_file.given(), verifies_nothing) {
+        errors.push(ca.place.clone(), Conflict::CaFileWithoutVerify);
+    }
+}
+
+/// A client certificate needs its key, and the key its certificate; a user and a password alike.
+fn check_pair<A, B>(
+    (one_key, one): (&'static str, &Field<A>),
+    (other_key, other): (&'static str, &Field<B>),
+    errors: &mut ConfigErrors,
+) {
+    if let (Some(given), true) = (one.given(), other.is_absent()) {
+        errors.push(given.place.clone(), Conflict::WithoutPartner(other_key));
+    }
+    if let (Some(given), true) = (other.given(), one.is_absent()) {
+        errors.push(given.place.clone(), Conflict::WithoutPartner(one_key));
+    }
+}
+
+fn check_count(found: usize, place: &Place, example: &'static str, errors: &mut ConfigErrors) {
+    let max = MEMBERS_MAX;
+    if found == 0 {
+        errors.push(place.clone(), Conflict::Empty { example });
+    }
+    if found > max {
+        errors.push(place.clone(), Conflict::TooMany { found, max });
+    }
+}
+
+fn check_distinct<'a, T: PartialEq + fmt::Display + 'a>(
+    all: impl Iterator<Item = (&'a T, &'a Place)>,
+    errors: &mut ConfigErrors,
+) {
+    let mut seen: Vec<(&T, &Place)> = Vec::new();
+    for (value, place) in all.take(MEMBERS_MAX) {
+        if let Some((_, other)) = seen.iter().find(|(earlier, _)| *earlier == value) {
+            let (what, other) = (value.to_string(), (*other).clone());
+            errors.push(place.clone(), Conflict::Same { what, other });
+        }
+        seen.push((value, place));
+    }
+}
