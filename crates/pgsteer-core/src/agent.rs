@@ -11,6 +11,7 @@ use crate::answer::Answer;
 use crate::names::ServiceName;
 use crate::question::{Asked, Question, Unclear};
 use crate::reason::Reason;
+use crate::route::{Bypass, PoolerFault, Route};
 use crate::settings::{AgentConfig, Vocabulary, Weight};
 use crate::snapshot::{MemberState, Snapshot};
 
@@ -30,7 +31,7 @@ pub fn answer(config: &AgentConfig, snapshot: &Snapshot, line: Option<&str>) -> 
         Err(unclear) => return refusal(config, &unclear),
     };
     match answer_through_pooler(&question, snapshot) {
-        Answer::Yes(note) => {
+        Answer::Yes { note, .. } => {
             let mut words = "ready up".to_owned();
             if let Some(percent) = percent(config.weight, &question, snapshot) {
                 let _ = write!(words, " {percent}%");
@@ -53,9 +54,11 @@ fn answer_through_pooler(question: &Question, snapshot: &Snapshot) -> Answer {
     };
     match answer {
         // HAProxy's server line names one port, and it is the pooler's: it cannot go past it.
-        Answer::Yes(Some(Reason::PoolerBypassed(why))) => match *why {
-            why @ Reason::PoolerPutsOff { .. } => Answer::Yes(Some(why)),
-            why => Answer::No(Reason::PoolerBypassed(Box::new(why)).into()),
+        Answer::Yes { route: Route::PastPooler(Bypass { fault, reason }), .. } => match fault {
+            PoolerFault::RetriesSoon => {
+                Answer::Yes { note: Some(reason), route: Route::Configured }
+            }
+            PoolerFault::Unusable => Answer::No(Reason::PoolerBypassed(Box::new(reason)).into()),
         },
         other => other,
     }

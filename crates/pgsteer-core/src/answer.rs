@@ -9,20 +9,27 @@ use std::net::IpAddr;
 use thiserror::Error;
 
 use crate::claim::{Role, Standby};
-use crate::gate::Gate;
+use crate::gate::{Gate, OpenGate};
 use crate::names::MemberName;
 use crate::probe::{Path, Probe};
 use crate::question::{Asked, Question};
 use crate::reason::Reason;
+use crate::route::Route;
 use crate::snapshot::{MemberState, Snapshot};
 use crate::text::Cleaned;
+use crate::verdict::Cause;
 
 /// Whether a member may serve.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// It may serve; with a reservation, if there is one.
-    Yes(Option<Reason>),
-    /// Nobody new, while those who are there may stay.
+    /// It may serve.
+    Yes {
+        /// A reservation, if there is one.
+        note: Option<Reason>,
+        /// How new sessions reach it.
+        route: Route,
+    },
+    /// No new sessions; the existing ones may stay.
     Drain(Objection),
     /// It may not serve.
     No(Objection),
@@ -59,31 +66,45 @@ impl Objection {
 }
 
 impl Answer {
-    /// It may serve.
+    /// Returns true if the member may serve.
     pub fn is_yes(&self) -> bool {
-        matches!(self, Answer::Yes(_))
+        matches!(self, Answer::Yes { .. })
     }
 
     /// What an open, draining or shut gate comes to.
     pub fn of_gate(gate: &Gate) -> Answer {
         let reason = || gate.reason().cloned().unwrap_or(Reason::Unheard);
         match gate {
-            Gate::Open { note, .. } => Answer::Yes(note.as_ref().map(|note| note.reason.clone())),
-            // Nobody there is cut off yet, and whoever asks has no other place to go to.
-            Gate::HeldBack { instead, .. } => match instead.reason() {
-                Some(past @ Reason::PoolerBypassed(_)) => Answer::Yes(Some(past.clone())),
-                _ => Answer::Yes(Some(Reason::SwitchoverPlanned)),
-            },
+            Gate::Open(open) => Answer::of_open(open, open.reason().cloned()),
+            // The sessions there still work, and the client that asks has no other member.
+            Gate::HeldBack { instead, .. } => {
+                Answer::of_open(instead, Some(Reason::SwitchoverPlanned))
+            }
             Gate::Draining { .. } => Answer::Drain(reason().into()),
             Gate::Shut { .. } | Gate::Probation { .. } => Answer::No(reason().into()),
         }
     }
 
-    /// The same, unless it is no no: then it is one for this reason. What has to be left goes before
-    /// what may only get nobody new.
+    /// PostgreSQL runs, whatever new sessions would find.
+    fn runs(note: Option<Reason>) -> Answer {
+        Answer::Yes { note, route: Route::Configured }
+    }
+
+    fn of_open(open: &OpenGate, note: Option<Reason>) -> Answer {
+        let note = match &open.route {
+            Route::PastPooler(bypass) => {
+                let past = Reason::PoolerBypassed(Box::new(bypass.reason.clone()));
+                Some(note.map_or(past.clone(), |note| note.or_stronger(past)))
+            }
+            Route::Configured => note,
+        };
+        Answer::Yes { note, route: open.route.clone() }
+    }
+
+    /// This refusal, or one for `objection`. A refusal goes before an answer that ends no sessions.
     fn and(self, objection: Objection) -> Answer {
         match self {
-            Answer::Yes(_) | Answer::Drain(_) => Answer::No(objection),
+            Answer::Yes { .. } | Answer::Drain(_) => Answer::No(objection),
             no @ Answer::No(_) => no,
         }
     }
@@ -169,7 +190,7 @@ impl Probe {
 
     fn leader_or(&self, gates: Gates<'_>, replica: Answer) -> Answer {
         match (gates.leader(), self.refusal_by_tags(gates.state)) {
-            (Answer::Yes(_), Some(reason)) => Answer::Drain(reason.into()),
+            (Answer::Yes { .. }, Some(reason)) => Answer::Drain(reason.into()),
             (verdict, _) if gates.leads() => verdict,
             _ => replica,
         }
@@ -179,9 +200,9 @@ impl Probe {
         let refusal =
             || self.refusal_by_tags(gates.state).or_else(|| self.refusal_by_lag(gates.state));
         match gates.role(Role::Replica) {
-            Answer::Yes(note) => match refusal() {
+            yes @ Answer::Yes { .. } => match refusal() {
                 Some(reason) => Answer::Drain(reason.into()),
-                None => Answer::Yes(note),
+                None => yes,
             },
             other => other,
         }
@@ -247,20 +268,24 @@ impl Gates<'_> {
     /// there; of any other member the answer says what is wrong beside that.
     fn healthy(self) -> Answer {
         match (self.running(&self.state.health.postgres_trouble), &self.state.trouble) {
-            (Answer::Yes(_), Some(reason)) if self.state.rogue => Answer::No(reason.clone().into()),
-            (Answer::Yes(_), reason) => Answer::Yes(reason.clone()),
+            (Answer::Yes { .. }, Some(reason)) if self.state.rogue => {
+                Answer::No(reason.clone().into())
+            }
+            (Answer::Yes { .. }, reason) => Answer::runs(reason.clone()),
             (no, _) => no,
         }
     }
 
-    /// Whatever its role is, it runs, and who is to come by a pooler gets there.
+    /// PostgreSQL runs, whatever its role, and the pooler leads there if clients have to use it.
     fn running(self, trouble: &Option<Reason>) -> Answer {
         if let Some(reason) = trouble {
             return Answer::No(reason.clone().into());
         }
-        match self.role(self.state.role) {
-            Answer::No(Objection::Gate(reason)) if reason.is_pooler() => Answer::No(reason.into()),
-            _ => Answer::Yes(None),
+        match self.of_roles.get(&self.state.role) {
+            Some(Gate::Shut { cause: Cause::Pooler, reason, .. }) => {
+                Answer::No(reason.clone().into())
+            }
+            _ => Answer::runs(None),
         }
     }
 }

@@ -1,70 +1,78 @@
 //! Gates: the memory per service and member.
 //!
-//! The judge forms an opinion from nothing but the view; the gate remembers. Bad news acts
-//! at once, good news waits for a confirmation, and "as it was" needs somebody who knows
-//! how it was.
+//! The judge concludes from the view alone; the gate remembers. Bad news acts at once, good news
+//! needs a confirmation, and a verdict of [`Verdict::Keep`] needs the state before it.
 
 use std::fmt;
 use std::time::Duration;
 
-use crate::judge::verdict::Verdict;
 use crate::reason::Reason;
+use crate::route::Route;
 use crate::time::Moment;
+use crate::verdict::{Cause, Refusal, Verdict};
 
 /// The memory of one member's fitness for one service.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Gate {
-    /// No new sessions; what becomes of the old ones is said by `sessions`.
+    /// No new sessions. `sessions` decides about the existing ones.
     Shut {
+        /// What the refusal is about.
+        cause: Cause,
         /// Why.
         reason: Reason,
         /// Since when.
         since: Moment,
-        /// What becomes of the sessions that still go there.
+        /// What happens to the sessions at the member.
         sessions: Sessions,
     },
-    /// No new sessions, and nothing wrong with the old ones: they go on.
+    /// No new sessions. The existing ones are healthy and go on.
     Draining {
+        /// What the refusal is about.
+        cause: Cause,
         /// Why.
         reason: Reason,
         /// Since when.
         since: Moment,
     },
-    /// No new sessions for a moment, although it would be open: a switchover has been ordered, and
-    /// whoever logs in now is cut off by it.
+    /// No new sessions although the gate would be open: a switchover has been ordered, and it would
+    /// end a session that begins now.
     HeldBack {
         /// Since when.
         since: Moment,
-        /// What it is but for the order, an open gate.
-        instead: Box<Gate>,
+        /// The open gate that it is without the order.
+        instead: OpenGate,
     },
-    /// It looks good; one more answer has to say so.
+    /// The member looks fit; one more answer has to confirm it.
     Probation {
         /// Since when.
         since: Moment,
     },
-    /// New sessions are let in.
-    Open {
-        /// Since when.
-        since: Moment,
-        /// The Snapshot in which it opened. A proxy worker takes no session to this member
-        /// before every worker has acted on that Snapshot (invariant 7).
-        generation: u64,
-        /// Which way new sessions take.
-        way: Way,
-        /// A reservation: it is open, but not all is well.
-        note: Option<Note>,
-    },
+    /// New sessions may begin.
+    Open(OpenGate),
 }
 
-/// The state of a gate, as the log, the pages and the metrics tell it.
+/// A gate at which new sessions may begin.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OpenGate {
+    /// Since when.
+    pub since: Moment,
+    /// The Snapshot in which it opened. A proxy worker takes no session to this member before every
+    /// worker has acted on that Snapshot (invariant 7).
+    pub generation: u64,
+    /// How new sessions reach the member.
+    pub route: Route,
+    /// A reservation: it is open, but not all is well.
+    pub note: Option<Note>,
+}
+
+/// The state of a gate as log, pages and metrics show it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum GateState {
-    /// New sessions are let in.
+    /// New sessions may begin.
     Open,
-    /// It looks good; one more answer has to say so.
+    /// The member looks fit; one more answer has to confirm it.
     Probation,
-    /// No new sessions; the old ones go on.
+    /// No new sessions; the existing ones go on.
     Draining,
     /// No new sessions.
     Shut,
@@ -75,7 +83,7 @@ impl GateState {
     pub const ALL: [GateState; 4] =
         [GateState::Open, GateState::Probation, GateState::Draining, GateState::Shut];
 
-    /// The word in the log, on the pages and in the metrics.
+    /// The name in log, pages and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             GateState::Open => "open",
@@ -92,15 +100,6 @@ impl fmt::Display for GateState {
     }
 }
 
-/// Which way sessions take from the service to the member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
-    /// As the service is configured: through the pooler if it uses one.
-    Usual,
-    /// To PostgreSQL itself, past the pooler.
-    PastPooler,
-}
-
 /// A reservation of an open gate.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Note {
@@ -108,52 +107,52 @@ pub struct Note {
     pub reason: Reason,
     /// Since when.
     pub since: Moment,
-    /// When the gate shuts if the doubt is not gone by then; none if it is no doubt.
+    /// When the gate shuts unless the cause is gone by then; none if it does not shut for it.
     pub expires: Option<Moment>,
 }
 
-/// What becomes of the sessions behind a gate that is shut.
+/// What happens to the sessions behind a gate that is shut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sessions {
-    /// They go on: there is no proof that they are lost.
+    /// They go on: nothing proves that they are lost.
     Keep,
-    /// They are ended now (invariant 6 says on what proof).
+    /// They are ended now (invariant 6 lists the proofs).
     End,
 }
 
 impl Gate {
-    /// New sessions may go there.
+    /// Returns true if new sessions may begin.
     pub fn is_open(&self) -> bool {
-        matches!(self, Gate::Open { .. })
+        matches!(self, Gate::Open(_))
     }
 
-    /// New sessions are led to PostgreSQL itself, past the pooler that the service uses.
+    /// Returns true if new sessions go to PostgreSQL itself, past the pooler that the service uses.
     pub fn bypasses_pooler(&self) -> bool {
-        matches!(self, Gate::Open { way: Way::PastPooler, .. })
+        matches!(self, Gate::Open(open) if open.bypasses_pooler())
     }
 
-    /// Sessions that go there have to be ended.
+    /// Returns true if the sessions at the member have to end.
     pub fn ends_sessions(&self) -> bool {
         matches!(self, Gate::Shut { sessions: Sessions::End, .. })
     }
 
-    /// Its state, without reason and time. One that is held back is draining to whoever looks on.
+    /// Its state, without reason and time. A gate that is held back counts as draining.
     pub fn state(&self) -> GateState {
         match self {
             Gate::Shut { .. } => GateState::Shut,
             Gate::Draining { .. } | Gate::HeldBack { .. } => GateState::Draining,
             Gate::Probation { .. } => GateState::Probation,
-            Gate::Open { .. } => GateState::Open,
+            Gate::Open(_) => GateState::Open,
         }
     }
 
-    /// Why it is not open, or what the reservation is if it is.
+    /// Why it is not open; the reservation if it is open.
     pub fn reason(&self) -> Option<&Reason> {
         match self {
             Gate::Shut { reason, .. } | Gate::Draining { reason, .. } => Some(reason),
             Gate::HeldBack { .. } => Some(&Reason::SwitchoverPlanned),
             Gate::Probation { .. } => Some(&Reason::Confirming),
-            Gate::Open { note, .. } => note.as_ref().map(|note| &note.reason),
+            Gate::Open(open) => open.reason(),
         }
     }
 
@@ -164,22 +163,30 @@ impl Gate {
             | Gate::Draining { since, .. }
             | Gate::HeldBack { since, .. }
             | Gate::Probation { since }
-            | Gate::Open { since, .. } => *since,
+            | Gate::Open(OpenGate { since, .. }) => *since,
+        }
+    }
+
+    /// The open gate that it is, or would be without the order of a switchover.
+    pub(crate) fn open_but_for_order(&self) -> Option<&OpenGate> {
+        match self {
+            Gate::Open(open) | Gate::HeldBack { instead: open, .. } => Some(open),
+            Gate::Shut { .. } | Gate::Draining { .. } | Gate::Probation { .. } => None,
         }
     }
 }
 
-/// What a gate is told when it has to decide on its next state.
+/// The facts from which a gate decides its next state.
 #[derive(Clone, Debug)]
-pub(crate) struct Turn {
-    /// The judge's word.
+pub(crate) struct GateInput {
+    /// The judge's conclusion.
     pub verdict: Verdict,
-    /// When the newest answer on which the verdict rests was asked for.
+    /// When the newest answer on which the verdict rests was requested.
     pub evidence_asked_at: Moment,
-    /// What becomes of the sessions if the gate is shut.
+    /// What happens to the sessions if the gate is shut.
     pub sessions: Sessions,
-    /// Which way new sessions take if it is open.
-    pub way: Way,
+    /// How new sessions reach the member if it is open.
+    pub route: Route,
     /// A switchover away from the member has been ordered, and clients can wait for it.
     pub held_back: bool,
     /// The number of the Snapshot that is being made.
@@ -189,53 +196,50 @@ pub(crate) struct Turn {
 }
 
 impl Gate {
-    /// A gate that nobody has judged yet.
+    /// The gate of a member that was not judged yet.
     pub(crate) fn new(now: Moment) -> Gate {
-        Gate::Shut { reason: Reason::Unheard, since: now, sessions: Sessions::Keep }
-    }
-
-    /// What it is, or would be but for an order.
-    pub(crate) fn without_order(&self) -> &Gate {
-        match self {
-            Gate::HeldBack { instead, .. } => instead,
-            other => other,
+        Gate::Shut {
+            cause: Cause::Member,
+            reason: Reason::Unheard,
+            since: now,
+            sessions: Sessions::Keep,
         }
     }
 
-    /// The state after `turn`. An order holds back what would be open, and changes nothing else: when
-    /// it is over, carried out or not, the gate is what it would be without it.
-    pub(crate) fn next(&self, turn: Turn) -> Gate {
-        let would_be = self.without_order().judged(&turn);
+    /// The state after `input`. An order holds back what would be open and changes nothing else: when
+    /// the order ends, carried out or not, the gate is what it would be without it.
+    pub(crate) fn next(&self, input: GateInput) -> Gate {
+        let would_be = self.judged(&input);
         match (self, would_be) {
-            // Held back are the new; there is proof that the old are lost.
-            (_, Gate::Open { .. }) if turn.held_back && turn.sessions == Sessions::End => {
-                self.to_shut(&turn, &Reason::SwitchoverPlanned)
+            // New sessions are held back; the existing ones are proven to be lost.
+            (_, Gate::Open(_)) if input.held_back && input.sessions == Sessions::End => {
+                self.to_shut(&input, &Reason::SwitchoverPlanned.into())
             }
-            (_, instead @ Gate::Open { .. }) if turn.held_back => {
+            (_, Gate::Open(instead)) if input.held_back => {
                 let since = match self {
                     Gate::HeldBack { since, .. } => *since,
-                    _ => turn.now,
+                    _ => input.now,
                 };
-                Gate::HeldBack { since, instead: Box::new(instead) }
+                Gate::HeldBack { since, instead }
             }
-            (Gate::HeldBack { .. }, Gate::Open { way, note, .. }) => {
-                Gate::Open { since: turn.now, generation: turn.generation, way, note }
+            (Gate::HeldBack { .. }, Gate::Open(OpenGate { route, note, .. })) => {
+                Gate::Open(OpenGate { since: input.now, generation: input.generation, route, note })
             }
             (_, would_be) => would_be,
         }
     }
 
-    fn judged(&self, turn: &Turn) -> Gate {
-        match &turn.verdict {
-            Verdict::Fit { note, confirmed } => self.on_good_news(turn, note, *confirmed),
-            Verdict::Keep { reason, grace } => self.on_doubt(turn, reason, *grace),
-            Verdict::Drain(reason) => self.to_draining(turn, reason),
-            Verdict::Shut(reason) => self.to_shut(turn, reason),
+    fn judged(&self, input: &GateInput) -> Gate {
+        match &input.verdict {
+            Verdict::Fit { note, confirmed } => self.on_fit(input, note, *confirmed),
+            Verdict::Keep { reason, grace } => self.on_keep(input, reason, *grace),
+            Verdict::Drain(refusal) => self.to_draining(input, refusal),
+            Verdict::Shut(refusal) => self.to_shut(input, refusal),
         }
     }
 
-    /// The same gate, shut because another is open: by its own reason, or by `rivalry`. `old` is
-    /// what it was before this turn.
+    /// The same gate, shut because another one is open: with its own reason, or with `rivalry`.
+    /// `old` is the gate before this turn.
     pub(crate) fn outdone(
         &self,
         old: Option<&Gate>,
@@ -247,98 +251,111 @@ impl Gate {
             Some(Gate::Shut { since, .. }) => *since,
             _ => now,
         };
-        Gate::Shut { reason, since, sessions: Sessions::End }
+        let cause = match (rivalry, self) {
+            (None, Gate::Shut { cause, .. } | Gate::Draining { cause, .. }) => *cause,
+            _ => Cause::Member,
+        };
+        Gate::Shut { cause, reason, since, sessions: Sessions::End }
     }
 
-    /// The moment at which the grace of a doubtful open gate ends.
+    /// The moment at which an open gate shuts because of its reservation.
     pub(crate) fn grace_ends(&self) -> Option<Moment> {
-        match self {
-            Gate::Open { note: Some(note), .. } => note.expires,
-            Gate::HeldBack { instead, .. } => instead.grace_ends(),
-            _ => None,
-        }
+        self.open_but_for_order()?.note.as_ref()?.expires
     }
 
-    fn on_good_news(&self, turn: &Turn, note: &Option<Reason>, confirmed: bool) -> Gate {
+    fn on_fit(&self, input: &GateInput, note: &Option<Reason>, confirmed: bool) -> Gate {
+        if let Some(open) = self.open_but_for_order() {
+            let note = note.as_ref().map(|reason| open.note(input, reason, None));
+            return Gate::Open(OpenGate { route: input.route.clone(), note, ..*open });
+        }
         match self {
-            Gate::Open { since, generation, .. } => Gate::Open {
-                since: *since,
-                generation: *generation,
-                way: turn.way,
-                note: note.as_ref().map(|reason| self.note(turn, reason, None)),
-            },
-            Gate::Probation { since } if turn.evidence_asked_at <= *since && !confirmed => {
+            Gate::Probation { since } if input.evidence_asked_at <= *since && !confirmed => {
                 self.clone()
             }
-            Gate::Probation { .. } => Gate::open(turn, note),
-            _ if confirmed => Gate::open(turn, note),
-            _ => Gate::Probation { since: turn.now },
+            Gate::Probation { .. } => Gate::open(input, note),
+            _ if confirmed => Gate::open(input, note),
+            _ => Gate::Probation { since: input.now },
         }
     }
 
-    fn on_doubt(&self, turn: &Turn, reason: &Reason, grace: Duration) -> Gate {
-        match self {
-            Gate::Open { since, generation, .. } => {
-                let note = self.note(turn, reason, Some(turn.now + grace));
-                match note.expires.is_some_and(|expires| turn.now < expires) {
-                    true => Gate::Open {
-                        since: *since,
-                        generation: *generation,
-                        way: turn.way,
-                        note: Some(note),
-                    },
-                    false => self.to_shut(turn, reason),
+    fn on_keep(&self, input: &GateInput, reason: &Reason, grace: Duration) -> Gate {
+        let refusal = Refusal::from(reason.clone());
+        match (self.open_but_for_order(), self) {
+            (Some(open), _) => {
+                let note = open.note(input, reason, Some(input.now + grace));
+                match note.expires.is_some_and(|expires| input.now < expires) {
+                    true => {
+                        let route = input.route.clone();
+                        Gate::Open(OpenGate { route, note: Some(note), ..*open })
+                    }
+                    false => self.to_shut(input, &refusal),
                 }
             }
-            Gate::Draining { .. } => self.to_draining(turn, reason),
-            _ => self.to_shut(turn, reason),
+            (None, Gate::Draining { .. }) => self.to_draining(input, &refusal),
+            (None, _) => self.to_shut(input, &refusal),
         }
     }
 
-    fn open(turn: &Turn, note: &Option<Reason>) -> Gate {
-        Gate::Open {
-            since: turn.now,
-            generation: turn.generation,
-            way: turn.way,
-            note: note.clone().map(|reason| Note { reason, since: turn.now, expires: None }),
-        }
+    fn open(input: &GateInput, note: &Option<Reason>) -> Gate {
+        let note = note.clone().map(|reason| Note { reason, since: input.now, expires: None });
+        Gate::Open(OpenGate {
+            since: input.now,
+            generation: input.generation,
+            route: input.route.clone(),
+            note,
+        })
     }
 
-    fn to_shut(&self, turn: &Turn, reason: &Reason) -> Gate {
+    fn to_shut(&self, input: &GateInput, refusal: &Refusal) -> Gate {
         let (since, sessions) = match self {
-            // Sessions that were ended do not come back, and whoever missed the Snapshot that
-            // said so shall find it in the next.
+            // Sessions that were ended do not come back. An output that missed the Snapshot which
+            // ended them finds it in the next one.
             Gate::Shut { since, sessions: Sessions::End, .. } => (*since, Sessions::End),
-            Gate::Shut { since, .. } => (*since, turn.sessions),
-            _ => (turn.now, turn.sessions),
+            Gate::Shut { since, .. } => (*since, input.sessions),
+            _ => (input.now, input.sessions),
         };
-        Gate::Shut { reason: reason.clone(), since, sessions }
+        let Refusal { cause, reason } = refusal.clone();
+        Gate::Shut { cause, reason, since, sessions }
     }
 
-    fn to_draining(&self, turn: &Turn, reason: &Reason) -> Gate {
-        // Draining spares the old sessions, unless there is proof that they are lost.
-        if turn.sessions == Sessions::End {
-            return self.to_shut(turn, reason);
+    fn to_draining(&self, input: &GateInput, refusal: &Refusal) -> Gate {
+        // Draining keeps the existing sessions, unless they are proven to be lost.
+        if input.sessions == Sessions::End {
+            return self.to_shut(input, refusal);
         }
         let since = match self {
             Gate::Draining { since, .. } => *since,
-            _ => turn.now,
+            _ => input.now,
         };
-        Gate::Draining { reason: reason.clone(), since }
+        let Refusal { cause, reason } = refusal.clone();
+        Gate::Draining { cause, reason, since }
+    }
+}
+
+impl OpenGate {
+    /// A gate that opens now, without a reservation.
+    pub const fn new(since: Moment, generation: u64) -> OpenGate {
+        OpenGate { since, generation, route: Route::Configured, note: None }
     }
 
-    /// The reservation, dated from when a reservation of its kind was first made. One doubt after
-    /// another gets no more time than the first that runs out.
-    fn note(&self, turn: &Turn, reason: &Reason, expires: Option<Moment>) -> Note {
-        let old = match self {
-            Gate::Open { note: Some(old), .. } if old.expires.is_some() == expires.is_some() => {
-                Some(old)
-            }
-            _ => None,
-        };
+    /// Returns true if new sessions go past the pooler that the service uses.
+    pub fn bypasses_pooler(&self) -> bool {
+        matches!(self.route, Route::PastPooler(_))
+    }
+
+    /// The reservation, if there is one.
+    pub fn reason(&self) -> Option<&Reason> {
+        self.note.as_ref().map(|note| &note.reason)
+    }
+
+    /// The reservation for `reason`, dated from the first one of its kind. A second reservation with
+    /// an end does not get more time than the first.
+    fn note(&self, input: &GateInput, reason: &Reason, expires: Option<Moment>) -> Note {
+        let same_kind = |old: &&Note| old.expires.is_some() == expires.is_some();
+        let old = self.note.as_ref().filter(same_kind);
         Note {
             reason: reason.clone(),
-            since: old.map_or(turn.now, |old| old.since),
+            since: old.map_or(input.now, |old| old.since),
             expires: old.and_then(|old| old.expires).into_iter().chain(expires).min(),
         }
     }
@@ -352,12 +369,12 @@ mod tests {
 
     const GRACE: Duration = Duration::from_secs(60);
 
-    fn turn(verdict: Verdict, asked_ms: u64, now_ms: u64) -> Turn {
-        Turn {
+    fn input(verdict: Verdict, asked_ms: u64, now_ms: u64) -> GateInput {
+        GateInput {
             verdict,
             evidence_asked_at: Moment::from_millis(asked_ms),
             sessions: Sessions::Keep,
-            way: Way::Usual,
+            route: Route::Configured,
             held_back: false,
             generation: 7,
             now: Moment::from_millis(now_ms),
@@ -370,48 +387,50 @@ mod tests {
 
     #[test]
     fn unconfirmed_good_news_waits_for_an_answer_asked_after_it() {
-        let gate = Gate::new(Moment::START).next(turn(fit(false), 10, 11));
+        let gate = Gate::new(Moment::START).next(input(fit(false), 10, 11));
         assert_eq!(gate.state(), GateState::Probation);
-        assert_eq!(gate.next(turn(fit(false), 11, 12)).state(), GateState::Probation);
-        assert_eq!(gate.next(turn(fit(false), 12, 13)).state(), GateState::Open);
+        assert_eq!(gate.next(input(fit(false), 11, 12)).state(), GateState::Probation);
+        assert_eq!(gate.next(input(fit(false), 12, 13)).state(), GateState::Open);
     }
 
     #[test]
     fn confirmed_good_news_opens_at_once_and_remembers_the_snapshot() {
-        let gate = Gate::new(Moment::START).next(turn(fit(true), 10, 11));
-        assert!(matches!(gate, Gate::Open { generation: 7, .. }));
+        let gate = Gate::new(Moment::START).next(input(fit(true), 10, 11));
+        assert!(matches!(gate, Gate::Open(OpenGate { generation: 7, .. })));
     }
 
     #[test]
     fn doubt_keeps_what_was_open_until_the_grace_is_over() {
         let doubt =
             || Verdict::Keep { reason: Reason::Silent(Duration::from_secs(1)), grace: GRACE };
-        let open = Gate::new(Moment::START).next(turn(fit(true), 0, 0));
-        let kept = open.next(turn(doubt(), 1, 1_000)).next(turn(doubt(), 1, 60_999));
+        let open = Gate::new(Moment::START).next(input(fit(true), 0, 0));
+        let kept = open.next(input(doubt(), 1, 1_000)).next(input(doubt(), 1, 60_999));
         assert!(kept.is_open());
         assert_eq!(kept.grace_ends(), Some(Moment::from_millis(61_000)));
-        assert_eq!(kept.next(turn(doubt(), 1, 61_000)).state(), GateState::Shut);
-        assert_eq!(Gate::new(Moment::START).next(turn(doubt(), 1, 1)).state(), GateState::Shut);
+        assert_eq!(kept.next(input(doubt(), 1, 61_000)).state(), GateState::Shut);
+        assert_eq!(Gate::new(Moment::START).next(input(doubt(), 1, 1)).state(), GateState::Shut);
     }
 
     #[test]
     fn draining_gives_way_to_proof_that_the_sessions_are_lost() {
-        let open = Gate::new(Moment::START).next(turn(fit(true), 0, 0));
-        let drained = open.next(turn(Verdict::Drain(Reason::Left(None)), 1, 1));
+        let open = Gate::new(Moment::START).next(input(fit(true), 0, 0));
+        let drained = open.next(input(Verdict::drain(Reason::Left(None)), 1, 1));
         assert_eq!(drained.state(), GateState::Draining);
-        let proof =
-            Turn { sessions: Sessions::End, ..turn(Verdict::Drain(Reason::Left(None)), 1, 1) };
+        let proof = GateInput {
+            sessions: Sessions::End,
+            ..input(Verdict::drain(Reason::Left(None)), 1, 1)
+        };
         assert!(open.next(proof).ends_sessions());
     }
 
     #[test]
     fn sessions_that_were_ended_stay_ended_until_the_gate_opens_again() {
-        let open = Gate::new(Moment::START).next(turn(fit(true), 0, 0));
+        let open = Gate::new(Moment::START).next(input(fit(true), 0, 0));
         let proof =
-            Turn { sessions: Sessions::End, ..turn(Verdict::Shut(Reason::Left(None)), 1, 1) };
+            GateInput { sessions: Sessions::End, ..input(Verdict::shut(Reason::Left(None)), 1, 1) };
         let ended = open.next(proof);
-        assert!(ended.next(turn(Verdict::Shut(Reason::Promoting), 2, 2)).ends_sessions());
-        assert!(!ended.next(turn(fit(true), 3, 3)).ends_sessions());
+        assert!(ended.next(input(Verdict::shut(Reason::Promoting), 2, 2)).ends_sessions());
+        assert!(!ended.next(input(fit(true), 3, 3)).ends_sessions());
     }
 
     #[test]
@@ -421,14 +440,14 @@ mod tests {
         let closed = Failure::Closed(Arc::from("n1:8008"));
         let lost =
             || Verdict::Keep { reason: Reason::PatroniLost(closed.clone(), GRACE), grace: GRACE };
-        let open = Gate::new(Moment::START).next(turn(fit(true), 0, 0));
-        let mut gate = open.next(turn(silent(), 1, 1_000));
+        let open = Gate::new(Moment::START).next(input(fit(true), 0, 0));
+        let mut gate = open.next(input(silent(), 1, 1_000));
         for at_ms in (2_000..61_000).step_by(1_000) {
-            gate = gate.next(turn(if at_ms % 2_000 == 0 { lost() } else { silent() }, 1, at_ms));
+            gate = gate.next(input(if at_ms % 2_000 == 0 { lost() } else { silent() }, 1, at_ms));
         }
         assert!(gate.is_open());
-        assert_eq!(gate.next(turn(lost(), 1, 61_000)).state(), GateState::Shut);
-        let reassured = gate.next(turn(fit(true), 60_500, 60_500));
-        assert!(reassured.next(turn(lost(), 1, 61_000)).is_open());
+        assert_eq!(gate.next(input(lost(), 1, 61_000)).state(), GateState::Shut);
+        let reassured = gate.next(input(fit(true), 60_500, 60_500));
+        assert!(reassured.next(input(lost(), 1, 61_000)).is_open());
     }
 }

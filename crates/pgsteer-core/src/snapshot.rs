@@ -100,6 +100,8 @@ pub struct MemberState {
     pub role: Role,
     /// What keeps it from that role's duty or from being known: `promoting`, `down`, ...
     pub trouble: Option<Reason>,
+    /// It holds the leader lock and is still in recovery.
+    pub promoting: bool,
     /// Patroni, or the configuration, lists the member.
     pub listed: bool,
     /// It takes writes although another member holds the leader lock, or takes writes as well.
@@ -275,7 +277,7 @@ impl Snapshot {
         }
         state.gates.keys().find(|name| {
             let member = self.members.get(*name);
-            member.is_some_and(|member| member.trouble == Some(Reason::Promoting))
+            member.is_some_and(|member| member.promoting)
         })
     }
 
@@ -352,7 +354,8 @@ impl ServiceState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gate::{Sessions, Way};
+    use crate::gate::{OpenGate, Sessions};
+    use crate::verdict::Cause;
 
     fn snapshot(role: Role, gate: Gate) -> Snapshot {
         let n1 = MemberName::new("n1").unwrap();
@@ -364,6 +367,7 @@ mod tests {
             address_failure: None,
             role: Role::Unknown,
             trouble: None,
+            promoting: false,
             listed: true,
             rogue: false,
             timeline: None,
@@ -399,11 +403,15 @@ mod tests {
         snapshot.ends_session(&service, &MemberName::new(member).unwrap(), &dialled)
     }
 
-    const OPEN: Gate =
-        Gate::Open { since: Moment::START, generation: 1, way: Way::Usual, note: None };
+    const OPEN: Gate = Gate::Open(OpenGate::new(Moment::START, 1));
 
     fn shut(sessions: Sessions) -> Gate {
-        Gate::Shut { reason: Reason::Left(None), since: Moment::START, sessions }
+        Gate::Shut {
+            cause: Cause::Member,
+            reason: Reason::Left(None),
+            since: Moment::START,
+            sessions,
+        }
     }
 
     #[test]
@@ -428,7 +436,7 @@ mod tests {
         let n2 = MemberName::new("n2").unwrap();
         let member = snapshot.members.values_mut().next().unwrap();
         let replica = member.clone();
-        member.trouble = Some(Reason::Promoting);
+        member.promoting = true;
         snapshot.members.insert(n2.clone(), replica);
         let write = snapshot.services.values_mut().next().unwrap();
         write.gates.insert(n2.clone(), shut(Sessions::End));

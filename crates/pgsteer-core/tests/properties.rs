@@ -14,7 +14,7 @@ use std::time::Duration;
 use oracle::{Oracle, SLOW_LIVES_MAX};
 use pgsteer_core::claim::Role;
 use pgsteer_core::engine::{EVENTS_MAX, LEFT_MEMORY};
-use pgsteer_core::gate::{Gate, GateState};
+use pgsteer_core::gate::{Gate, GateState, OpenGate};
 use pgsteer_core::names::{MemberName, ServiceName};
 use pgsteer_core::reason::Reason;
 use pgsteer_core::snapshot::Snapshot;
@@ -65,7 +65,7 @@ proptest! {
         let run = storm.run();
         for (before, after) in pairs(&run) {
             for (service, name, gate) in all_gates(&after.snapshot) {
-                let Gate::Open { generation, .. } = gate else { continue };
+                let Gate::Open(OpenGate { generation, .. }) = gate else { continue };
                 let opens = !gate_of(&before.snapshot, service, name).is_some_and(Gate::is_open);
                 prop_assert_eq!(opens, *generation == after.snapshot.generation
                     && before.snapshot.generation != after.snapshot.generation);

@@ -5,7 +5,7 @@
 //! [`Engine::plan`], [`Engine::poll_event`] and [`Engine::poll_timeout`].
 //!
 //! The roster knows who is there, the notices what is written in etcd, the turning moves the gates,
-//! the showing makes the Snapshot.
+//! publishing makes the Snapshot, planning decides what the sources ask.
 
 mod history;
 mod identity;
@@ -13,8 +13,9 @@ mod measure;
 mod members;
 mod notices;
 mod places;
+mod planning;
+mod publish;
 mod roster;
-mod showing;
 mod turning;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +27,7 @@ use crate::event::{Event, EventKind};
 use crate::gate::Gate;
 use crate::identity::{Memory, Remembered};
 use crate::judge::listing::MISSING_GRACE;
+use crate::judge::pooler_path::{PoolerPath, PutOff, Wait, pooler_path};
 use crate::judge::standing::standings;
 use crate::judge::{Member, Rules, Standing, is_rogue};
 use crate::lateness::SLACK;
@@ -44,8 +46,8 @@ use history::History;
 use identity::Knowledge;
 pub use members::MembersFrom;
 use notices::Notices;
+use publish::empty_snapshot;
 use roster::Roster;
-use showing::empty_snapshot;
 use turning::is_news;
 
 /// How many events a Snapshot remembers.
@@ -84,6 +86,8 @@ pub struct Engine {
     unlisted: BTreeMap<Arc<str>, Failure>,
     notices: Notices,
     standings: BTreeMap<MemberName, Standing>,
+    /// The path through each pooler that the configuration names, by member and port.
+    paths: BTreeMap<MemberName, BTreeMap<u16, PoolerPath>>,
     /// Since when each member has been in the role that it has.
     roles_since: BTreeMap<MemberName, Moment>,
     gates: BTreeMap<Post, Gates>,
@@ -135,6 +139,7 @@ impl Engine {
             unlisted: BTreeMap::new(),
             notices: Notices::default(),
             standings: BTreeMap::new(),
+            paths: BTreeMap::new(),
             roles_since: BTreeMap::new(),
             gates: BTreeMap::new(),
             write_head: WriteHead::default(),
@@ -213,7 +218,7 @@ impl Engine {
                 member.left_at.map(|left_at| left_at + LEFT_MEMORY),
             ]
         });
-        let of_poolers = self.waits_end(now);
+        let of_poolers = self.waits_end();
         let gates = self.gates.values().flat_map(BTreeMap::values);
         let of_gates = gates.map(|gate| gate.grace_ends());
         let of_search = self.primary_missing_since.map(|since| since + SEARCH_LASTS);
@@ -302,7 +307,32 @@ impl Engine {
         self.roles_since.retain(|name, _| concluded.contains_key(name));
         self.remember_rogues(&concluded, now);
         self.standings = concluded;
+        self.paths = self.pooler_paths(now);
         self.record(events, now);
+    }
+
+    /// The path through every pooler, for the standings as they are.
+    fn pooler_paths(&self, now: Moment) -> BTreeMap<MemberName, BTreeMap<u16, PoolerPath>> {
+        let of_member = |(name, member): (&MemberName, &Member)| {
+            let role = (self.standings[name].role, self.role_since(name));
+            let path = |port: &u16| (*port, pooler_path(member, *port, role, &self.rules, now));
+            (name.clone(), self.pooler_ports.iter().map(path).collect())
+        };
+        self.roster.members().iter().map(of_member).collect()
+    }
+
+    fn path(&self, name: &MemberName, port: u16) -> Option<&PoolerPath> {
+        self.paths.get(name)?.get(&port)
+    }
+
+    /// When the clients that wait in poolers are better served elsewhere.
+    fn waits_end(&self) -> impl Iterator<Item = Moment> {
+        self.paths.values().flat_map(BTreeMap::values).filter_map(|path| match path {
+            PoolerPath::Busy(Wait { until, .. }) | PoolerPath::PutsOff(PutOff { until, .. }) => {
+                Some(*until)
+            }
+            _ => None,
+        })
     }
 
     /// A member that left is forgotten after [`LEFT_MEMORY`]. A rogue primary is not: the operator has

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Engine, Gates};
 use crate::claim::Role;
-use crate::gate::{Gate, Sessions, Turn};
+use crate::gate::{Gate, GateInput, OpenGate, Sessions};
 use crate::judge::fitness::Case;
-use crate::judge::verdict::Verdict;
 use crate::names::MemberName;
 use crate::post::Post;
 use crate::reason::Reason;
 use crate::settings::{OnPromotion, ServiceConfig};
 use crate::time::Moment;
+use crate::verdict::{Cause, Verdict};
 
 impl Engine {
     /// The gates of all posts after this turn.
@@ -59,7 +59,7 @@ impl Turning<'_> {
             let old = self.old_gate(name);
             let case = self.case(name, &old);
             let verdict = self.unreachable(&case).unwrap_or_else(|| case.verdict());
-            gates.insert(name.clone(), old.next(self.turn(&case, &old, verdict)));
+            gates.insert(name.clone(), old.next(self.input(&case, &old, verdict)));
         }
         if self.service.fallback_primary {
             self.stand_in(&mut gates);
@@ -81,19 +81,19 @@ impl Turning<'_> {
             let old = self.old_gate(name);
             let case = self.case(name, &old);
             let verdict = match old.is_open() {
-                true if replica_serves => Verdict::Drain(Reason::FallbackOver),
+                true if replica_serves => Verdict::drain(Reason::FallbackOver),
                 // Who stands in goes on until a replica is open, and nobody starts shortly before.
                 false if replica_serves || replica_comes => continue,
                 _ => case.verdict_as_stand_in(),
             };
-            gates.insert(name.clone(), old.next(self.turn(&case, &old, verdict)));
+            gates.insert(name.clone(), old.next(self.input(&case, &old, verdict)));
         }
     }
 
     /// No client can be led to a server whose port is unknown. A health check can be answered.
     fn unreachable(&self, case: &Case<'_>) -> Option<Verdict> {
         let is_service = matches!(self.post, Post::Service(_));
-        (case.member.is_url_only && is_service).then_some(Verdict::Shut(Reason::PortUnknown))
+        (case.member.is_url_only && is_service).then_some(Verdict::shut(Reason::PortUnknown))
     }
 
     fn old_gate(&self, name: &MemberName) -> Gate {
@@ -107,11 +107,12 @@ impl Turning<'_> {
             wants: self.service.role,
             member,
             standing: &self.engine.standings[name],
+            path: self.service.pooler_port.and_then(|port| self.engine.path(name, port)),
             role_since: self.engine.role_since(name),
             lag: self.engine.lag(member, self.now),
             has_source: self.engine.has_source(),
-            drained_for_lag: matches!(old, Gate::Draining { reason, .. } if reason.is_lag()),
-            is_bypassed: old.without_order().bypasses_pooler(),
+            drained_for_lag: matches!(old, Gate::Draining { cause: Cause::Lag, .. }),
+            is_bypassed: old.open_but_for_order().is_some_and(OpenGate::bypasses_pooler),
             rules: &self.engine.rules,
             now: self.now,
         }
@@ -127,20 +128,20 @@ impl Turning<'_> {
             && !case.standing.trust.is_refused()
             && matches!(verdict, Verdict::Shut(_))
             && match old {
-                Gate::Open { since, .. } => *since < case.role_since,
+                Gate::Open(open) => open.since < case.role_since,
                 other => other.since() <= case.role_since,
             }
     }
 
-    fn turn(&self, case: &Case<'_>, old: &Gate, verdict: Verdict) -> Turn {
+    fn input(&self, case: &Case<'_>, old: &Gate, verdict: Verdict) -> GateInput {
         let (engine, member) = (self.engine, case.member);
         let silent = self.now.since(engine.quiet_since(member)) >= engine.cluster.silence;
         let lost = self.service.role == Role::Primary && case.standing.is_proof_against_writes();
         let ended = self.ends_on_promotion(case, old, &verdict);
-        Turn {
+        GateInput {
             verdict,
             evidence_asked_at: member.view.evidence_asked_at(self.service.pooler_port),
-            way: case.way(),
+            route: case.route(),
             held_back: engine.is_handing_over(&member.found.name, self.service, self.now),
             sessions: if silent || lost || ended { Sessions::End } else { Sessions::Keep },
             generation: self.generation,
@@ -214,12 +215,11 @@ fn is_change_of_path(old: Option<&Gate>, new: &Gate) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gate::Way;
     use crate::names::ServiceName;
 
     fn gates(open: &[&str], shut: &[&str]) -> Gates {
         let now = Moment::START;
-        let open_gate = Gate::Open { since: now, generation: 1, way: Way::Usual, note: None };
+        let open_gate = Gate::Open(OpenGate::new(now, 1));
         let named = |gate: Gate| move |name: &&str| (MemberName::new(name).unwrap(), gate.clone());
         open.iter().map(named(open_gate)).chain(shut.iter().map(named(Gate::new(now)))).collect()
     }

@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use super::listing::{Listing, MISSING_GRACE, listing};
-use super::path::{Path, PutOff, Wait, path};
-use super::verdict::Verdict;
+use super::pooler_path::{PoolerPath, PutOff, Wait};
 use super::{Member, Rules, Standing, Trust, is_rogue};
 use crate::claim::{Role, TagFlags};
-use crate::gate::Way;
 use crate::rank::{left, stronger};
 use crate::reason::Reason;
+use crate::route::{Bypass, PoolerFault, Route};
 use crate::settings::{PoolerDown, ServiceConfig};
 use crate::time::Moment;
+use crate::verdict::{Cause, Refusal, Verdict};
 use crate::view::Word;
 
 /// How far a member's replay is behind the primary.
@@ -23,20 +23,22 @@ pub struct Lag {
     pub time: Option<Duration>,
 }
 
-/// How a service gets to a member.
+/// What the pooler means for new sessions of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Route {
-    /// As it is configured.
-    Usual {
+enum ByPooler {
+    /// They go as the service is configured.
+    Usable {
         /// A reservation.
         note: Option<Reason>,
     },
-    /// Past the pooler, for this reason.
-    Past(Reason),
-    /// The next word on the pooler will tell.
+    /// They go past the pooler.
+    Bypassed(Bypass),
+    /// The next answer about the pooler decides.
     Awaited(Reason),
-    /// Into the pooler, to wait there, if that is where clients are led anyway.
+    /// They wait in the pooler, as long as clients are sent there anyway.
     Busy(Wait),
+    /// There is no route to the member.
+    NoRoute(Reason),
 }
 
 /// One member before the judge, for one service.
@@ -50,6 +52,8 @@ pub struct Case<'a> {
     pub member: &'a Member,
     /// What it was concluded to be.
     pub standing: &'a Standing,
+    /// The path through the service's pooler to it; none without a pooler.
+    pub path: Option<&'a PoolerPath>,
     /// Since when it has been in its role.
     pub role_since: Moment,
     /// How far it is behind.
@@ -96,9 +100,9 @@ impl Case<'_> {
             }
             (Listing::Missing, verdict) => verdict,
             (Listing::Left, verdict) if is_rogue(self.member, self.standing, self.rules) => verdict,
-            (Listing::Left, Verdict::Shut(reason)) => Verdict::Shut(left(Some(&reason))),
-            (Listing::Left, Verdict::Keep { reason, .. }) => Verdict::Drain(left(Some(&reason))),
-            (Listing::Left, Verdict::Fit { .. } | Verdict::Drain(_)) => Verdict::Drain(left(None)),
+            (Listing::Left, Verdict::Shut(refusal)) => Verdict::shut(left(Some(&refusal.reason))),
+            (Listing::Left, Verdict::Keep { reason, .. }) => Verdict::drain(left(Some(&reason))),
+            (Listing::Left, Verdict::Fit { .. } | Verdict::Drain(_)) => Verdict::drain(left(None)),
         }
     }
 
@@ -110,11 +114,11 @@ impl Case<'_> {
 
     fn verdict_as_if_listed(&self) -> Verdict {
         if let (true, Some(reason)) = (self.standing.trust.is_refused(), self.standing.trouble()) {
-            return Verdict::Shut(reason.clone());
+            return Verdict::shut(reason.clone());
         }
         if self.standing.role != self.wants {
             let (is, wants) = (self.standing.role, self.wants);
-            return Verdict::Shut(Reason::WrongRole { is, wants });
+            return Verdict::shut(Reason::WrongRole { is, wants });
         }
         self.verdict_on_its_role()
     }
@@ -136,7 +140,7 @@ impl Case<'_> {
     /// Its old sessions go on, and the tether is one of them: what it reports is still true.
     fn by_new_sessions(&self) -> Option<Verdict> {
         let failure = self.member.view.new_sessions_refused()?;
-        Some(Verdict::Shut(Reason::NoNewSessions(failure.clone())))
+        Some(Verdict::shut(Reason::NoNewSessions(failure.clone())))
     }
 
     fn by_trust(&self) -> Verdict {
@@ -145,11 +149,12 @@ impl Case<'_> {
         match &self.standing.trust {
             Trust::Full => Verdict::Fit { note: None, confirmed },
             Trust::Noted(reason) => Verdict::Fit { note: Some(reason.clone()), confirmed },
-            Trust::AsItWas(reason) => {
+            Trust::AsItWas(reason) | Trust::PatroniLost(reason) => {
                 Verdict::Keep { reason: reason.clone(), grace: self.rules.patroni_loss_grace }
             }
+            Trust::Promoting => Verdict::shut(Reason::Promoting),
             Trust::Refused(reason) | Trust::LockElsewhere(reason) | Trust::Split(reason) => {
-                Verdict::Shut(reason.clone())
+                Verdict::shut(reason.clone())
             }
         }
     }
@@ -157,16 +162,16 @@ impl Case<'_> {
     fn by_address(&self) -> Option<Verdict> {
         let view = &self.member.view;
         let failure = view.address_failure().filter(|_| view.addresses().is_empty())?;
-        Some(Verdict::Shut(Reason::NoAddress(failure.clone())))
+        Some(Verdict::shut(Reason::NoAddress(failure.clone())))
     }
 
     fn by_tags(&self) -> Option<Verdict> {
-        self.refusal_by_tags().map(Verdict::Drain)
+        self.refusal_by_tags().map(Verdict::drain)
     }
 
     fn by_lag(&self) -> Option<Verdict> {
         let reason = (self.wants == Role::Replica).then(|| self.refusal_by_lag()).flatten()?;
-        Some(Verdict::Drain(reason))
+        Some(Verdict::Drain(Refusal { cause: Cause::Lag, reason }))
     }
 
     fn by_stream(&self) -> Option<Verdict> {
@@ -177,65 +182,72 @@ impl Case<'_> {
     fn by_route(&self) -> Option<Verdict> {
         // The path adds no proof of the member's role.
         let noted = |reason| Verdict::Fit { note: Some(reason), confirmed: true };
-        match self.route() {
-            Err(reason) => Some(Verdict::Shut(reason)),
-            Ok(Route::Awaited(reason)) => Some(Verdict::Keep { reason, grace: POOLER_GRACE }),
-            Ok(Route::Busy(Wait { reason, until, .. })) => {
+        match self.by_pooler() {
+            ByPooler::NoRoute(reason) => {
+                Some(Verdict::Shut(Refusal { cause: Cause::Pooler, reason }))
+            }
+            ByPooler::Awaited(reason) => Some(Verdict::Keep { reason, grace: POOLER_GRACE }),
+            ByPooler::Busy(Wait { reason, until, .. }) => {
                 Some(Verdict::Keep { reason, grace: until.since(self.now) })
             }
-            Ok(Route::Past(reason)) => Some(noted(Reason::PoolerBypassed(Box::new(reason)))),
-            Ok(Route::Usual { note }) => note.map(noted),
+            ByPooler::Bypassed(Bypass { reason, .. }) => {
+                Some(noted(Reason::PoolerBypassed(Box::new(reason))))
+            }
+            ByPooler::Usable { note } => note.map(noted),
         }
     }
 
-    /// Which way new sessions take to it.
-    pub fn way(&self) -> Way {
-        match self.route() {
-            Ok(Route::Past(_)) => Way::PastPooler,
-            Ok(Route::Usual { .. } | Route::Awaited(_) | Route::Busy(_)) | Err(_) => Way::Usual,
+    /// How new sessions reach the member.
+    pub fn route(&self) -> Route {
+        match self.by_pooler() {
+            ByPooler::Bypassed(bypass) => Route::PastPooler(bypass),
+            ByPooler::Usable { .. }
+            | ByPooler::Awaited(_)
+            | ByPooler::Busy(_)
+            | ByPooler::NoRoute(_) => Route::Configured,
         }
     }
 
-    /// How the service gets to it, or why it does not at all.
-    fn route(&self) -> Result<Route, Reason> {
-        let Some(port) = self.service.pooler_port else {
-            return Ok(Route::Usual { note: None });
+    /// What the service's pooler means for its new sessions.
+    fn by_pooler(&self) -> ByPooler {
+        let Some((port, path)) = self.service.pooler_port.zip(self.path) else {
+            return ByPooler::Usable { note: None };
         };
-        let role = (self.standing.role, self.role_since);
-        let path = path(self.member, port, role, self.rules, self.now);
         let may_bypass = self.service.pooler_down == PoolerDown::Bypass;
-        Ok(match path {
-            Path::Wrong(reason) if may_bypass => Route::Past(reason),
-            Path::Wrong(reason) => return Err(reason),
-            // Who goes past it goes on so until the pooler has been well for a while.
-            Path::Awaited(reason) | Path::Busy(Wait { reason, .. })
+        let bypassed =
+            |fault, reason: &Reason| ByPooler::Bypassed(Bypass { fault, reason: reason.clone() });
+        let unusable = |reason: &Reason| match may_bypass {
+            true => bypassed(PoolerFault::Unusable, reason),
+            false => ByPooler::NoRoute(reason.clone()),
+        };
+        let returns_too_soon =
+            || self.is_bypassed && self.member.view.pooler_steady_for(port) < POOLER_RETURN;
+        match path {
+            PoolerPath::Wrong(reason) => unusable(reason),
+            // Sessions that go past the pooler do so until it has been well for a while.
+            PoolerPath::Awaited(reason) | PoolerPath::Busy(Wait { reason, .. })
                 if may_bypass && self.is_bypassed =>
             {
-                Route::Past(reason)
+                unusable(reason)
             }
-            Path::Busy(Wait { reason, until, .. }) if self.now >= until => match may_bypass {
-                true => Route::Past(reason),
-                false => return Err(reason),
-            },
-            Path::Right | Path::Noted(_)
-                if may_bypass
-                    && self.is_bypassed
-                    && self.member.view.pooler_steady_for(port) < POOLER_RETURN =>
-            {
-                Route::Past(Reason::Confirming)
+            PoolerPath::Busy(Wait { reason, until, .. }) if self.now >= *until => unusable(reason),
+            PoolerPath::Right | PoolerPath::Noted(_) if may_bypass && returns_too_soon() => {
+                unusable(&Reason::Confirming)
             }
-            Path::Awaited(reason) => Route::Awaited(reason),
-            // Past it would defeat the one who paused it, and what a full one is there for.
-            Path::Busy(Wait { reason, leads_there: true, .. }) => {
-                Route::Usual { note: Some(reason) }
+            PoolerPath::Awaited(reason) => ByPooler::Awaited(reason.clone()),
+            // A pooler is paused by its operator and full by its limits: sessions do not bypass that.
+            PoolerPath::Busy(Wait { reason, leads_there: true, .. }) => {
+                ByPooler::Usable { note: Some(reason.clone()) }
             }
-            Path::Busy(wait) => Route::Busy(wait),
-            Path::PutsOff(PutOff { reason, .. }) if may_bypass => Route::Past(reason),
-            Path::PutsOff(PutOff { reason, .. }) | Path::Noted(reason) => {
-                Route::Usual { note: Some(reason) }
+            PoolerPath::Busy(wait) => ByPooler::Busy(wait.clone()),
+            PoolerPath::PutsOff(PutOff { reason, .. }) if may_bypass => {
+                bypassed(PoolerFault::RetriesSoon, reason)
             }
-            Path::Right => Route::Usual { note: None },
-        })
+            PoolerPath::PutsOff(PutOff { reason, .. }) | PoolerPath::Noted(reason) => {
+                ByPooler::Usable { note: Some(reason.clone()) }
+            }
+            PoolerPath::Right => ByPooler::Usable { note: None },
+        }
     }
 
     fn refusal_by_tags(&self) -> Option<Reason> {

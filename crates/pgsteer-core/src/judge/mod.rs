@@ -1,15 +1,14 @@
 //! The judge: what each member is, and what it is fit for. Pure opinion, no memory.
 //!
 //! [`standing`] weighs what the sources say of all members against each other and concludes
-//! a role for each; [`fitness`] holds one member against the wishes of one service; [`path`] tells
-//! whether the pooler beside it leads there.
+//! a role for each; [`fitness`] holds one member against the wishes of one service; [`pooler_path`]
+//! judges whether the pooler beside it leads there.
 
 pub mod fitness;
 pub mod listing;
-pub mod path;
+pub mod pooler_path;
 pub mod sight;
 pub mod standing;
-pub mod verdict;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -91,9 +90,13 @@ pub enum Trust {
     Full,
     /// It may be relied on, but not all is well.
     Noted(Reason),
-    /// Nothing speaks against it, but one of the sources is gone: whoever relied on it may
-    /// go on for a while, nobody new may start.
+    /// Nothing contradicts it, but a fact is missing: an open gate stays open for a limited time, a
+    /// gate that is not open stays as it is.
     AsItWas(Reason),
+    /// The same, because its Patroni does not answer.
+    PatroniLost(Reason),
+    /// It holds the leader lock and is still in recovery: it must not be relied on yet.
+    Promoting,
     /// It must not be relied on.
     Refused(Reason),
     /// It takes writes, or leads a standby cluster, while another member holds the leader lock. It
@@ -105,9 +108,12 @@ pub enum Trust {
 }
 
 impl Trust {
-    /// The member must not be relied on.
+    /// Returns true if the member must not be relied on.
     pub fn is_refused(&self) -> bool {
-        matches!(self, Trust::Refused(_) | Trust::LockElsewhere(_) | Trust::Split(_))
+        matches!(
+            self,
+            Trust::Promoting | Trust::Refused(_) | Trust::LockElsewhere(_) | Trust::Split(_)
+        )
     }
 }
 
@@ -124,8 +130,10 @@ impl Standing {
     pub fn trouble(&self) -> Option<&Reason> {
         match &self.trust {
             Trust::Full => None,
+            Trust::Promoting => Some(&Reason::Promoting),
             Trust::Noted(reason)
             | Trust::AsItWas(reason)
+            | Trust::PatroniLost(reason)
             | Trust::Refused(reason)
             | Trust::LockElsewhere(reason)
             | Trust::Split(reason) => Some(reason),

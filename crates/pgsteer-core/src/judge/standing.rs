@@ -24,10 +24,10 @@ pub fn standings(
 ) -> BTreeMap<MemberName, Standing> {
     let states: BTreeMap<&MemberName, State> =
         members.iter().map(|(name, member)| (name, state(member, identity, rules, now))).collect();
-    let bench = Bench { members, identity, states: &states, rules, now };
+    let evidence = Evidence { members, identity, states: &states, rules, now };
     let judged = |name: &MemberName, member: &Member| match rules.has_patroni {
-        true => with_patroni(&bench, name, member),
-        false => by_sql_alone(&bench, name, member),
+        true => with_patroni(&evidence, name, member),
+        false => by_sql_alone(&evidence, name, member),
     };
     members.iter().map(|(name, member)| (name.clone(), judged(name, member))).collect()
 }
@@ -39,7 +39,9 @@ enum State {
     Writable { note: Option<Reason> },
     /// It is in recovery.
     InRecovery { note: Option<Reason> },
-    /// Nobody can tell, or it is down.
+    /// No source was asked yet, or its host name has no address.
+    NeverAsked(Reason),
+    /// It is down, or its state is not known.
     Unusable(Reason),
 }
 
@@ -52,8 +54,8 @@ enum Objection {
     LockElsewhere,
 }
 
-/// All that lies before the judge in one sitting.
-struct Bench<'a> {
+/// What the judge concludes from.
+struct Evidence<'a> {
     members: &'a Members,
     identity: &'a Identity,
     states: &'a BTreeMap<&'a MemberName, State>,
@@ -89,7 +91,7 @@ fn state(member: &Member, identity: &Identity, rules: &Rules, now: Moment) -> St
         Word::Expired => State::Unusable(Reason::Silent(rules.freshness.tether)),
         // Its first answer by SQL comes in a moment, and until then nothing is worse than before.
         Word::Unheard if member.was_url_only => state_by_patroni(member, rules, now, None),
-        Word::Unheard => State::Unusable(never_asked(member)),
+        Word::Unheard => State::NeverAsked(never_asked(member)),
     }
 }
 
@@ -105,14 +107,17 @@ fn state_by_patroni(member: &Member, rules: &Rules, now: Moment, note: Option<Re
     match member.view.patroni(now, &rules.freshness) {
         Word::Said(facts) => state_of(facts, note),
         Word::Failed(Failure::Unresolved(_)) if never_asked(member) != Reason::Unheard => {
-            State::Unusable(never_asked(member))
+            State::NeverAsked(never_asked(member))
         }
         Word::Failed(failure) => match member.view.patroni_before_late(now) {
             Some(facts) => state_of(facts, note),
-            None => State::Unusable(lost_patroni(failure, Reason::PatroniDown)),
+            None => State::Unusable(match failure {
+                Failure::OtherMember { name, .. } => Reason::OtherMember(name.clone()),
+                failure => Reason::PatroniDown(failure.clone()),
+            }),
         },
         Word::Expired => State::Unusable(Reason::Silent(rules.freshness.patroni)),
-        Word::Unheard => State::Unusable(never_asked(member)),
+        Word::Unheard => State::NeverAsked(never_asked(member)),
     }
 }
 
@@ -130,35 +135,39 @@ fn state_of(facts: &PatroniFacts, note: Option<Reason>) -> State {
     }
 }
 
-fn with_patroni(bench: &Bench<'_>, name: &MemberName, member: &Member) -> Standing {
-    let patroni = member.view.patroni(bench.now, &bench.rules.freshness);
-    let holder = bench.lock_holder();
-    match (&bench.states[name], patroni) {
-        (State::Unusable(reason), _) => Standing::out(Role::Unknown, reason.clone()),
-        (State::Writable { note }, Word::Said(facts)) => {
-            let note = note.clone().or_else(|| bench.slowness(member));
-            bench.writable(name, facts.holds_lock, holder, &note)
+fn with_patroni(evidence: &Evidence<'_>, name: &MemberName, member: &Member) -> Standing {
+    let patroni = member.view.patroni(evidence.now, &evidence.rules.freshness);
+    let holder = evidence.lock_holder();
+    match (&evidence.states[name], patroni) {
+        (State::NeverAsked(reason) | State::Unusable(reason), _) => {
+            Standing::out(Role::Unknown, reason.clone())
         }
-        (State::Writable { .. }, lost) => bench.writable_without_patroni(name, holder, lost),
+        (State::Writable { note }, Word::Said(facts)) => {
+            let note = note.clone().or_else(|| evidence.slowness(member));
+            evidence.writable(name, facts.holds_lock, holder, &note)
+        }
+        (State::Writable { .. }, lost) => evidence.writable_without_patroni(name, holder, lost),
         (State::InRecovery { note }, Word::Said(facts)) => {
-            let note = note.clone().or_else(|| bench.slowness(member));
-            bench.in_recovery(name, facts, holder, &note)
+            let note = note.clone().or_else(|| evidence.slowness(member));
+            evidence.in_recovery(name, facts, holder, &note)
         }
         (State::InRecovery { .. }, lost) => {
-            bench.in_recovery_without_patroni(name, member, holder, lost)
+            evidence.in_recovery_without_patroni(name, member, holder, lost)
         }
     }
 }
 
-fn by_sql_alone(bench: &Bench<'_>, name: &MemberName, member: &Member) -> Standing {
-    match &bench.states[name] {
-        State::Unusable(reason) => Standing::out(Role::Unknown, reason.clone()),
+fn by_sql_alone(evidence: &Evidence<'_>, name: &MemberName, member: &Member) -> Standing {
+    match &evidence.states[name] {
+        State::NeverAsked(reason) | State::Unusable(reason) => {
+            Standing::out(Role::Unknown, reason.clone())
+        }
         State::InRecovery { .. } => Standing::sure(Role::Replica),
-        State::Writable { .. } => bench.lone_primary(name, member),
+        State::Writable { .. } => evidence.lone_primary(name, member),
     }
 }
 
-impl<'a> Bench<'a> {
+impl<'a> Evidence<'a> {
     /// The member whose Patroni was the last to claim the lock, if it still does.
     ///
     /// An older claim of another does not come into its own again when the newer one ends: the
@@ -275,7 +284,7 @@ impl<'a> Bench<'a> {
             return Standing { role: Role::StandbyLeader, trust };
         }
         match promoting {
-            true => Standing::out(Role::Replica, Reason::Promoting),
+            true => Standing { role: Role::Replica, trust: Trust::Promoting },
             false => Standing { role: Role::Replica, trust: full_or(note) },
         }
     }
@@ -346,9 +355,7 @@ impl<'a> Bench<'a> {
                 },
             };
         }
-        let was_never_asked = |state: &State| {
-            matches!(state, State::Unusable(Reason::Unheard | Reason::NoAddress(_)))
-        };
+        let was_never_asked = |state: &State| matches!(state, State::NeverAsked(_));
         let missing: Vec<MemberName> = self
             .states
             .iter()
@@ -390,21 +397,16 @@ impl<'a> Bench<'a> {
 
     fn trust_without_patroni(&self, lost: Word<'_, PatroniFacts>) -> Trust {
         match lost {
+            Word::Failed(Failure::OtherMember { name, .. }) => {
+                Trust::AsItWas(Reason::OtherMember(name.clone()))
+            }
             Word::Failed(failure) => {
-                let lost = |failure| Reason::PatroniLost(failure, self.rules.patroni_loss_grace);
-                Trust::AsItWas(lost_patroni(failure, lost))
+                let grace = self.rules.patroni_loss_grace;
+                Trust::PatroniLost(Reason::PatroniLost(failure.clone(), grace))
             }
             Word::Expired => Trust::AsItWas(Reason::Silent(self.rules.freshness.patroni)),
             Word::Unheard | Word::Said(_) => Trust::Refused(Reason::Unheard),
         }
-    }
-}
-
-/// The reason of a Patroni that does not answer, or answers as another member.
-fn lost_patroni(failure: &Failure, silent: impl Fn(Failure) -> Reason) -> Reason {
-    match failure {
-        Failure::OtherMember { name, .. } => Reason::OtherMember(name.clone()),
-        failure => silent(failure.clone()),
     }
 }
 

@@ -108,7 +108,7 @@ fn describe_pooler(port: u16, pooler: &PoolerState) -> String {
 fn describe_gate(gate: &Gate) -> String {
     let sessions = match gate {
         Gate::Shut { .. } if gate.ends_sessions() => ", sessions end",
-        Gate::Open { .. } if gate.bypasses_pooler() => ", past the pooler",
+        Gate::Open(_) if gate.bypasses_pooler() => ", past the pooler",
         _ => "",
     };
     let reason = gate.reason().map(|reason| format!(": {}", with_code(reason))).unwrap_or_default();

@@ -123,8 +123,10 @@ fn of_member(question: &Question, snapshot: &Snapshot) -> Page {
     let answer = question.answer(snapshot);
     let of = question.member(snapshot).map(|name| format!("{name}: ")).unwrap_or_default();
     match answer {
-        Answer::Yes(None) => plain(StatusCode::OK, format!("{of}ok\n")),
-        Answer::Yes(Some(note)) => plain(StatusCode::OK, format!("{of}ok, but {note}\n")),
+        Answer::Yes { note: None, .. } => plain(StatusCode::OK, format!("{of}ok\n")),
+        Answer::Yes { note: Some(note), .. } => {
+            plain(StatusCode::OK, format!("{of}ok, but {note}\n"))
+        }
         Answer::No(Objection::NoSuchMember(_)) => {
             let names: Vec<&str> = snapshot.members.keys().map(MemberName::as_str).collect();
             let are = match names.is_empty() {

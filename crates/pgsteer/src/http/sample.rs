@@ -8,7 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use pgsteer_core::claim::{Failure, Role, Speaker, Tags};
 use pgsteer_core::engine::MembersFrom;
 use pgsteer_core::event::{Event, EventKind};
-use pgsteer_core::gate::{Gate, GateState, Note, Sessions, Way};
+use pgsteer_core::gate::{Gate, GateState, Note, OpenGate, Sessions};
 use pgsteer_core::identity::Identity;
 use pgsteer_core::names::{ClusterName, Endpoint, MemberName, ServiceName};
 use pgsteer_core::post::Post;
@@ -18,6 +18,7 @@ use pgsteer_core::snapshot::{
     EtcdState, Health, IdentityState, MemberState, PoolerState, ServiceState, Snapshot,
 };
 use pgsteer_core::time::Moment;
+use pgsteer_core::verdict::Cause;
 
 use super::compose::compose;
 use crate::stats::Stats;
@@ -86,10 +87,7 @@ pub fn calm() -> Snapshot {
     let mut snapshot = snapshot();
     snapshot.paused = false;
     if let Some(write) = snapshot.services.get_mut("write") {
-        write.gates.insert(
-            member("n2"),
-            Gate::Open { since: at(3_725_100), generation: 43, way: Way::Usual, note: None },
-        );
+        write.gates.insert(member("n2"), Gate::Open(OpenGate::new(at(3_725_100), 43)));
     }
     snapshot
 }
@@ -141,6 +139,7 @@ fn state(host: &str, role: Role) -> MemberState {
         address_failure: None,
         role,
         trouble: None,
+        promoting: false,
         listed: true,
         rogue: false,
         timeline: None,
@@ -159,6 +158,7 @@ fn members() -> BTreeMap<MemberName, MemberState> {
         MemberState { trouble: Some(Reason::Down(refused())), ..state("10.0.0.11", Role::Unknown) };
     let new = MemberState {
         trouble: Some(Reason::Promoting),
+        promoting: true,
         timeline: Some(4),
         lag_bytes: Some(1_258_291),
         lag: Some(Duration::from_millis(340)),
@@ -181,7 +181,8 @@ fn members() -> BTreeMap<MemberName, MemberState> {
 }
 
 fn write() -> ServiceState {
-    let shut = |reason, since, sessions| Gate::Shut { reason, since: at(since), sessions };
+    let cause = Cause::Member;
+    let shut = |reason, since, sessions| Gate::Shut { cause, reason, since: at(since), sessions };
     let gates = [
         (member("n1"), shut(Reason::Down(refused()), 3_725_000, Sessions::End)),
         (member("n2"), shut(Reason::Promoting, 3_724_900, Sessions::Keep)),
@@ -206,14 +207,15 @@ fn read() -> ServiceState {
         (member("n1"), Gate::Probation { since: at(3_725_200) }),
         (
             member("n2"),
-            Gate::Open {
-                since: at(65_250),
-                generation: 2,
-                way: Way::Usual,
+            Gate::Open(OpenGate {
                 note: Some(Note { reason: lost, since: at(3_700_000), expires: None }),
-            },
+                ..OpenGate::new(at(65_250), 2)
+            }),
         ),
-        (member(HOSTILE), Gate::Draining { reason: Reason::LagUnknown, since: at(3_662_250) }),
+        (
+            member(HOSTILE),
+            Gate::Draining { cause: Cause::Lag, reason: Reason::LagUnknown, since: at(3_662_250) },
+        ),
     ];
     ServiceState { role: Role::Replica, lag_bytes_max: None, gates: gates.into() }
 }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
 use pgsteer_core::claim::Role;
-use pgsteer_core::gate::Gate;
+use pgsteer_core::gate::{Gate, OpenGate};
 use pgsteer_core::names::{Endpoint, MemberName, ServiceName};
 use pgsteer_core::snapshot::Snapshot;
 
@@ -39,7 +39,9 @@ pub fn targets(
     let Some(state) = snapshot.services.get(&service.name) else { return Vec::new() };
     let gates = &state.gates;
     let open = gates.iter().filter_map(|(name, gate)| match gate {
-        Gate::Open { generation, .. } if !tried.contains(name) => Some((name, *generation)),
+        Gate::Open(OpenGate { generation, .. }) if !tried.contains(name) => {
+            Some((name, *generation))
+        }
         _ => None,
     });
     let mut targets: Vec<Target> = open
@@ -91,7 +93,7 @@ pub fn pick_early(snapshot: &Snapshot, service: &Service) -> Option<Target> {
 /// The Snapshot in which the gate of `member` opened, if it is open.
 pub fn opened_in(snapshot: &Snapshot, service: &ServiceName, member: &MemberName) -> Option<u64> {
     match snapshot.services.get(service)?.gates.get(member)? {
-        Gate::Open { generation, .. } => Some(*generation),
+        Gate::Open(OpenGate { generation, .. }) => Some(*generation),
         Gate::Shut { .. }
         | Gate::Draining { .. }
         | Gate::HeldBack { .. }

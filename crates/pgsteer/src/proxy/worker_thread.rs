@@ -130,6 +130,7 @@ mod tests {
     use pgsteer_core::gate::Sessions;
     use pgsteer_core::reason::Reason;
     use pgsteer_core::time::Moment;
+    use pgsteer_core::verdict::Cause;
 
     use super::*;
     use crate::http::sample;
@@ -143,6 +144,7 @@ mod tests {
             shut.services.iter_mut().find(|(name, _)| name.as_str() == "write").unwrap();
         let (member, gate) = gates.gates.iter_mut().find(|(_, gate)| gate.is_open()).unwrap();
         *gate = Gate::Shut {
+            cause: Cause::Member,
             reason: Reason::Left(None),
             since: Moment::START,
             sessions: Sessions::End,

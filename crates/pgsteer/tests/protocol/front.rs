@@ -11,14 +11,16 @@ use pgsteer::heartbeat::{Heartbeat, Pulse};
 use pgsteer::proxy::Proxy;
 use pgsteer::stats::Stats;
 use pgsteer_core::claim::{Role, Tags};
-use pgsteer_core::gate::{Gate, Sessions, Way};
+use pgsteer_core::gate::{Gate, OpenGate, Sessions};
 use pgsteer_core::names::{ClusterName, Endpoint, MemberName, ServiceName};
 use pgsteer_core::reason::Reason;
+use pgsteer_core::route::{Bypass, PoolerFault, Route};
 use pgsteer_core::settings::{
     ClusterConfig, Config, Membership, ProxyConfig, ServiceConfig, SplitBrain,
 };
 use pgsteer_core::snapshot::{Health, MemberState, ServiceState, Snapshot};
 use pgsteer_core::time::Moment;
+use pgsteer_core::verdict::Cause;
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -118,7 +120,7 @@ impl Front {
     pub fn open(&self, service: &str, member: &str) {
         self.change(|snapshot| {
             let generation = snapshot.generation;
-            let gate = Gate::Open { since: Moment::START, generation, way: Way::Usual, note: None };
+            let gate = open_gate(generation, Route::Configured);
             put(snapshot, service, member, gate);
         });
     }
@@ -126,8 +128,8 @@ impl Front {
     /// Makes new sessions to a member bypass its pooler.
     pub fn bypass(&self, service: &str, member: &str) {
         self.change(|snapshot| {
-            let (generation, way) = (snapshot.generation, Way::PastPooler);
-            let gate = Gate::Open { since: Moment::START, generation, way, note: None };
+            let bypass = Bypass { fault: PoolerFault::Unusable, reason: Reason::Unheard };
+            let gate = open_gate(snapshot.generation, Route::PastPooler(bypass));
             put(snapshot, service, member, gate);
         });
     }
@@ -147,7 +149,7 @@ impl Front {
     pub fn move_primary(&self, from: &str, to: &str) {
         self.change(|snapshot| {
             let generation = snapshot.generation;
-            let open = Gate::Open { since: Moment::START, generation, way: Way::Usual, note: None };
+            let open = open_gate(generation, Route::Configured);
             put(snapshot, "write", from, shut(Sessions::End));
             put(snapshot, "write", to, open);
         });
@@ -167,7 +169,7 @@ impl Front {
     pub fn demote(&self, member: &str) {
         self.change(|snapshot| {
             let generation = snapshot.generation;
-            let open = Gate::Open { since: Moment::START, generation, way: Way::Usual, note: None };
+            let open = open_gate(generation, Route::Configured);
             put(snapshot, "read", member, open);
             trouble(snapshot, member, None);
         });
@@ -264,7 +266,7 @@ fn snapshot(servers: &[&FakeServer]) -> Snapshot {
     for (number, server) in (1..).zip(servers) {
         let name = MemberName::new(&format!("n{number}")).unwrap();
         members.insert(name.clone(), member(server));
-        let open = Gate::Open { since: Moment::START, generation: 1, way: Way::Usual, note: None };
+        let open = open_gate(1, Route::Configured);
         read.insert(name.clone(), open.clone());
         write.insert(name, if number == 1 { open } else { shut(Sessions::End) });
     }
@@ -299,6 +301,7 @@ fn member(server: &FakeServer) -> MemberState {
         address_failure: None,
         role: Role::Unknown,
         trouble: None,
+        promoting: false,
         listed: true,
         rogue: false,
         timeline: None,
@@ -312,13 +315,19 @@ fn member(server: &FakeServer) -> MemberState {
     }
 }
 
+fn open_gate(generation: u64, route: Route) -> Gate {
+    Gate::Open(OpenGate { route, ..OpenGate::new(Moment::START, generation) })
+}
+
 fn shut(sessions: Sessions) -> Gate {
-    Gate::Shut { reason: Reason::Promoting, since: Moment::START, sessions }
+    Gate::Shut { cause: Cause::Member, reason: Reason::Promoting, since: Moment::START, sessions }
 }
 
 fn trouble(snapshot: &mut Snapshot, member: &str, trouble: Option<Reason>) {
     let member = MemberName::new(member).unwrap();
-    snapshot.members.get_mut(&member).unwrap().trouble = trouble;
+    let state = snapshot.members.get_mut(&member).unwrap();
+    state.promoting = trouble == Some(Reason::Promoting);
+    state.trouble = trouble;
 }
 
 fn put(snapshot: &mut Snapshot, service: &str, member: &str, gate: Gate) {

@@ -1,19 +1,12 @@
-//! Showing: the Snapshot for the outputs, and the plan for the sources.
-
-use std::collections::BTreeSet;
-use std::sync::Arc;
+//! Publishing: the Snapshot for the outputs.
 
 use super::Engine;
-use super::members::MembersFrom;
 use crate::claim::{PoolerFacts, Role};
-use crate::gate::Gate;
-use crate::judge::fitness::{Lag, POOLER_GRACE, stall};
+use crate::judge::fitness::{Lag, stall};
 use crate::judge::listing::{Listing, MISSING_GRACE, listing};
-use crate::judge::path::{Path, PutOff, Wait, leads_to, path};
+use crate::judge::pooler_path::{PoolerPath, leads_to};
 use crate::judge::{Member, Standing, Trust, is_rogue};
 use crate::names::MemberName;
-use crate::pace::Need;
-use crate::plan::{Ask, Lister, Plan, When};
 use crate::post::{Post, ROLES};
 use crate::rank::{left, stronger};
 use crate::reason::Reason;
@@ -63,13 +56,14 @@ impl Engine {
         let refused = member.view.new_sessions_refused();
         let no_new_sessions = refused.map(|failure| Reason::NoNewSessions(failure.clone()));
         let trouble = stronger(standing.trouble().cloned(), no_new_sessions);
-        let trouble = match listing(member, standing, streams, &self.rules, now) {
+        let listing = listing(member, standing, streams, &self.rules, now);
+        let trouble = match listing {
             Listing::Left if !rogue => Some(left(trouble.as_ref())),
             Listing::Missing => stronger(Some(Reason::NotListed(MISSING_GRACE)), trouble),
             Listing::Listed | Listing::Left => trouble,
         };
         let poolers = self.pooler_ports.iter().map(|port| {
-            let trouble = self.path(name, member, *port, now).trouble().cloned();
+            let trouble = self.path(name, *port).and_then(PoolerPath::trouble).cloned();
             let leads_to = match member.view.pooler(*port, now, &self.rules.freshness) {
                 Word::Said(PoolerFacts::Leads { in_recovery, .. }) => Some(leads_to(*in_recovery)),
                 _ => None,
@@ -84,6 +78,7 @@ impl Engine {
             address_failure: member.view.address_failure().cloned(),
             role: standing.role,
             trouble,
+            promoting: standing.trust == Trust::Promoting && listing != Listing::Left,
             listed: member.left_at.is_none(),
             rogue,
             timeline: self.timeline(member, now),
@@ -161,56 +156,6 @@ impl Engine {
         only(&is_asked).or_else(|| only(&|member| member.view.is_here()))
     }
 
-    fn path(&self, name: &MemberName, member: &Member, port: u16, now: Moment) -> Path {
-        let role = (self.standings[name].role, self.role_since(name));
-        path(member, port, role, &self.rules, now)
-    }
-
-    /// When it ceases to make sense to wait in the poolers that are paused or full, or put off.
-    pub(super) fn waits_end(&self, now: Moment) -> impl Iterator<Item = Moment> {
-        let ports = |(name, member)| self.pooler_ports.iter().map(move |port| (name, member, port));
-        self.roster.members().iter().flat_map(ports).filter_map(move |(name, member, port)| {
-            match self.path(name, member, *port, now) {
-                Path::Busy(Wait { until, .. }) | Path::PutsOff(PutOff { until, .. }) => Some(until),
-                _ => None,
-            }
-        })
-    }
-
-    /// The member may be relied on, and only the next word on one of its poolers is missing since
-    /// it took its role, or since its server was started. That word comes soon or tells nothing: a
-    /// pooler that leads here and there is not asked in haste for ever.
-    fn is_pooler_behind(&self, name: &MemberName, member: &Member, now: Moment) -> bool {
-        let ran_since = member.view.server_run().map_or(Moment::START, |run| run.first_asked);
-        let began = self.role_since(name).max(ran_since);
-        let is_awaited =
-            |port: &u16| matches!(self.path(name, member, *port, now), Path::Awaited(_));
-        now.since(began) < POOLER_GRACE
-            && !self.standings[name].trust.is_refused()
-            && self.pooler_ports.iter().any(is_awaited)
-    }
-
-    /// Nobody goes through a pooler to a server that is down: PgBouncer puts off whoever tries, and
-    /// all who come after, for as long as `server_login_retry` says. A knock does not get so far.
-    fn poolers_to_ask(&self, name: &MemberName) -> BTreeSet<u16> {
-        match self.rules.has_tether && self.standings[name].role == Role::Unknown {
-            true => BTreeSet::new(),
-            false => self.pooler_ports.clone(),
-        }
-    }
-
-    /// Writers are led to a member whose Patroni does not answer.
-    fn is_primary_in_doubt(&self) -> bool {
-        let of_writers = self.posts.iter().filter(|(_, wishes)| wishes.role == Role::Primary);
-        let mut gates = of_writers.flat_map(|(post, _)| &self.gates[post]);
-        gates.any(|(name, gate)| gate.without_order().is_open() && self.is_patroni_lost(name))
-    }
-
-    fn is_patroni_lost(&self, name: &MemberName) -> bool {
-        let trust = self.standings.get(name).map(|standing| &standing.trust);
-        matches!(trust, Some(Trust::AsItWas(Reason::PatroniLost(..))))
-    }
-
     /// What the Snapshot shows of the cluster's identity.
     fn identity_state(&self) -> IdentityState {
         let strangers = self.knowledge.strangers();
@@ -219,93 +164,6 @@ impl Engine {
             members_from: self.members_from,
             strangers: strangers.map(|(url, found)| (url.clone(), found.clone())).collect(),
             dispute: self.dispute(),
-        }
-    }
-
-    /// The URLs that are asked for the member list: members first, then those that left, then the
-    /// configured ones. URLs of another cluster come last.
-    fn listers(&self) -> Vec<Lister> {
-        if !self.rules.has_patroni {
-            return Vec::new();
-        }
-        let has_list = self.members_from == MembersFrom::Cluster;
-        let seeds = self.cluster.seeds();
-        let seeds = seeds.iter().map(|url| Arc::from(url.trim_end_matches('/')));
-        let asked = self.roster.members().values().filter(|member| member.same_as.is_none());
-        let of_members = |is_listed: bool| {
-            let members = asked.clone().filter(move |member| member.is_listed() == is_listed);
-            members.filter_map(|member| member.found.patroni_url.clone())
-        };
-        let urls = of_members(true).chain(of_members(false)).chain(seeds.clone());
-        let mut listers: Vec<Lister> = Vec::new();
-        let mut known: BTreeSet<Arc<str>> = BTreeSet::new();
-        for url in urls {
-            if !known.insert(url.clone()) {
-                continue;
-            }
-            let is_unheard =
-                || !self.knowledge.was_heard(&url) && seeds.clone().any(|it| it == url);
-            let when = match self.knowledge.is_stranger(&url) {
-                _ if !has_list || is_unheard() => When::Always,
-                true => When::Last,
-                false => When::InTurn,
-            };
-            listers.push(Lister { url, when });
-        }
-        listers.sort_by_key(|lister| lister.when);
-        listers
-    }
-
-    /// The scope as Patroni's keys in etcd have it: with the group of a Citus cluster.
-    fn scope_in_etcd(&self) -> Option<Arc<str>> {
-        let known = self.knowledge.identity();
-        let scope = known.scope.as_deref()?;
-        Some(match known.group {
-            Some(group) => Arc::from(format!("{scope}/{group}")),
-            None => Arc::from(scope),
-        })
-    }
-
-    /// Whom the sources ask, and how often, as things are.
-    pub(super) fn make_plan(&self, now: Moment) -> Plan {
-        let is_promoting =
-            |name: &MemberName| self.standings[name].trouble() == Some(&Reason::Promoting);
-        let promoting = self.roster.members().keys().find(|name| is_promoting(name));
-        let in_doubt = self.is_primary_in_doubt();
-        let ask = |(name, member): (&MemberName, &Member)| {
-            let gates = || self.gates.values().filter_map(|gates| gates.get(name));
-            let need = Need {
-                // A lock that has moved, and nobody here has said so yet, is worth the same haste.
-                primary_missing: self
-                    .primary_missing_since
-                    .or_else(|| self.lock_moved_at(now))
-                    .map(|since| now.since(since)),
-                promoting: is_promoting(name),
-                other_promoting: promoting.is_some_and(|promoting| promoting != name),
-                in_doubt,
-                in_probation: gates().any(|gate| matches!(gate, Gate::Probation { .. })),
-                has_tether: self.rules.has_tether,
-                pooler_behind: self.is_pooler_behind(name, member, now),
-            };
-            // A server that has two names is asked under one of them.
-            let is_asked = member.same_as.is_none();
-            let ask = Ask {
-                postgres: member.found.postgres.clone(),
-                addresses: member.view.addresses().to_vec(),
-                patroni_url: member.found.patroni_url.clone().filter(|_| is_asked),
-                poolers: match is_asked && !member.is_url_only {
-                    true => self.poolers_to_ask(name),
-                    false => BTreeSet::new(),
-                },
-                has_tether: is_asked && !member.is_url_only,
-                pace: need.pace(),
-            };
-            (name.clone(), ask)
-        };
-        Plan {
-            members: self.roster.members().iter().map(ask).collect(),
-            listers: self.listers(),
-            scope: self.scope_in_etcd(),
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::view::{POOLER_RETRY, View, Word};
 
 /// What is known of the path through one pooler.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Path {
+pub enum PoolerPath {
     /// It leads there, as far as anybody can tell.
     Right,
     /// No fact contradicts it, but no query has shown which server it leads to.
@@ -53,16 +53,16 @@ pub struct PutOff {
 /// those who come wait here, or go to another member.
 const BUSY_GRACE: Duration = Duration::from_secs(120);
 
-impl Path {
+impl PoolerPath {
     /// What keeps it from being right.
     pub fn trouble(&self) -> Option<&Reason> {
         match self {
-            Path::Right => None,
-            Path::Noted(reason)
-            | Path::Awaited(reason)
-            | Path::Busy(Wait { reason, .. })
-            | Path::PutsOff(PutOff { reason, .. })
-            | Path::Wrong(reason) => Some(reason),
+            PoolerPath::Right => None,
+            PoolerPath::Noted(reason)
+            | PoolerPath::Awaited(reason)
+            | PoolerPath::Busy(Wait { reason, .. })
+            | PoolerPath::PutsOff(PutOff { reason, .. })
+            | PoolerPath::Wrong(reason) => Some(reason),
         }
     }
 }
@@ -72,20 +72,20 @@ impl Path {
 /// What was said of the server at the other end before the member had that role is out of date:
 /// right after a promotion, or when it has just come back. So bad news of it count only if they
 /// were asked for since.
-pub fn path(
+pub fn pooler_path(
     member: &Member,
     port: u16,
     (role, role_since): (Role, Moment),
     rules: &Rules,
     now: Moment,
-) -> Path {
+) -> PoolerPath {
     if role == Role::Unknown && rules.has_tether {
-        return Path::Wrong(Reason::PoolerNotAsked { port });
+        return PoolerPath::Wrong(Reason::PoolerNotAsked { port });
     }
-    let awaited = || Path::Awaited(Reason::PoolerUnheard { port, for_more_than: None });
+    let awaited = || PoolerPath::Awaited(Reason::PoolerUnheard { port, for_more_than: None });
     let wrong = |reason| match member.view.pooler_asked_at(port) < Some(role_since) {
         true => awaited(),
-        false => Path::Wrong(reason),
+        false => PoolerPath::Wrong(reason),
     };
     match member.view.pooler(port, now, &rules.freshness) {
         Word::Unheard => awaited(),
@@ -95,28 +95,30 @@ pub fn path(
             let was_over = |asked_at| asked_at + rules.freshness.pooler <= role_since;
             match member.view.pooler_asked_at(port).is_none_or(was_over) {
                 true => awaited(),
-                false => Path::Wrong(Reason::PoolerUnheard {
+                false => PoolerPath::Wrong(Reason::PoolerUnheard {
                     port,
                     for_more_than: Some(rules.freshness.pooler),
                 }),
             }
         }
         // This is about the pooler itself, whatever its server is.
-        Word::Failed(failure) => Path::Wrong(Reason::PoolerDown { port, failure: failure.clone() }),
-        Word::Said(PoolerFacts::Answers) => Path::Right,
+        Word::Failed(failure) => {
+            PoolerPath::Wrong(Reason::PoolerDown { port, failure: failure.clone() })
+        }
+        Word::Said(PoolerFacts::Answers) => PoolerPath::Right,
         Word::Said(PoolerFacts::RefusesLogin(failure)) => {
-            Path::Noted(Reason::PoolerUnproven { port, failure: failure.clone() })
+            PoolerPath::Noted(Reason::PoolerUnproven { port, failure: failure.clone() })
         }
         Word::Said(PoolerFacts::Busy(failure)) => {
             let reason = Reason::PoolerBusy { port, failure: failure.clone() };
-            Path::Busy(wait(&member.view, port, role_since, reason))
+            PoolerPath::Busy(wait(&member.view, port, role_since, reason))
         }
         Word::Said(PoolerFacts::LeadsNowhere(failure)) => {
             match put_off_until(&member.view, port, now) {
                 // A replica has others beside it: it waits until there is a session again.
                 Some(until) if role != Role::Replica => {
                     let reason = Reason::PoolerPutsOff { port, failure: failure.clone() };
-                    Path::PutsOff(PutOff { reason, until })
+                    PoolerPath::PutsOff(PutOff { reason, until })
                 }
                 _ => wrong(Reason::PoolerNowhere { port, failure: failure.clone() }),
             }
@@ -124,12 +126,12 @@ pub fn path(
         Word::Said(PoolerFacts::Leads { in_recovery, started_at }) => {
             let is_right_role = *in_recovery == is_in_recovery(role);
             match (role, compare(&member.view, port, *started_at)) {
-                (Role::Unknown, _) => Path::Right,
+                (Role::Unknown, _) => PoolerPath::Right,
                 (is, Server::Another) if is_right_role => {
                     wrong(Reason::PoolerAstray { port, leads_to: is, is })
                 }
                 (_, Server::Awaited) if is_right_role => awaited(),
-                _ if is_right_role => Path::Right,
+                _ if is_right_role => PoolerPath::Right,
                 (is, _) => {
                     wrong(Reason::PoolerAstray { port, leads_to: leads_to(*in_recovery), is })
                 }

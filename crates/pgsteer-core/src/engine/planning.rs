@@ -1,0 +1,138 @@
+//! Planning: which members and URLs the sources ask, and how often.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::Engine;
+use super::members::MembersFrom;
+use crate::claim::Role;
+use crate::gate::Gate;
+use crate::judge::fitness::POOLER_GRACE;
+use crate::judge::pooler_path::PoolerPath;
+use crate::judge::{Member, Trust};
+use crate::names::MemberName;
+use crate::pace::Need;
+use crate::plan::{Ask, Lister, Plan, When};
+use crate::time::Moment;
+
+impl Engine {
+    /// Whom the sources ask, and how often, as things are.
+    pub(super) fn make_plan(&self, now: Moment) -> Plan {
+        let is_promoting = |name: &MemberName| self.standings[name].trust == Trust::Promoting;
+        let promoting = self.roster.members().keys().find(|name| is_promoting(name));
+        let in_doubt = self.is_primary_in_doubt();
+        let ask = |(name, member): (&MemberName, &Member)| {
+            let gates = || self.gates.values().filter_map(|gates| gates.get(name));
+            let need = Need {
+                // A lock that has moved, and nobody here has said so yet, is worth the same haste.
+                primary_missing: self
+                    .primary_missing_since
+                    .or_else(|| self.lock_moved_at(now))
+                    .map(|since| now.since(since)),
+                promoting: is_promoting(name),
+                other_promoting: promoting.is_some_and(|promoting| promoting != name),
+                in_doubt,
+                in_probation: gates().any(|gate| matches!(gate, Gate::Probation { .. })),
+                has_tether: self.rules.has_tether,
+                pooler_behind: self.is_pooler_behind(name, member, now),
+            };
+            // A server that has two names is asked under one of them.
+            let is_asked = member.same_as.is_none();
+            let ask = Ask {
+                postgres: member.found.postgres.clone(),
+                addresses: member.view.addresses().to_vec(),
+                patroni_url: member.found.patroni_url.clone().filter(|_| is_asked),
+                poolers: match is_asked && !member.is_url_only {
+                    true => self.poolers_to_ask(name),
+                    false => BTreeSet::new(),
+                },
+                has_tether: is_asked && !member.is_url_only,
+                pace: need.pace(),
+            };
+            (name.clone(), ask)
+        };
+        Plan {
+            members: self.roster.members().iter().map(ask).collect(),
+            listers: self.listers(),
+            scope: self.scope_in_etcd(),
+        }
+    }
+
+    /// The URLs that are asked for the member list: members first, then those that left, then the
+    /// configured ones. URLs of another cluster come last.
+    fn listers(&self) -> Vec<Lister> {
+        if !self.rules.has_patroni {
+            return Vec::new();
+        }
+        let has_list = self.members_from == MembersFrom::Cluster;
+        let seeds = self.cluster.seeds();
+        let seeds = seeds.iter().map(|url| Arc::from(url.trim_end_matches('/')));
+        let asked = self.roster.members().values().filter(|member| member.same_as.is_none());
+        let of_members = |is_listed: bool| {
+            let members = asked.clone().filter(move |member| member.is_listed() == is_listed);
+            members.filter_map(|member| member.found.patroni_url.clone())
+        };
+        let urls = of_members(true).chain(of_members(false)).chain(seeds.clone());
+        let mut listers: Vec<Lister> = Vec::new();
+        let mut known: BTreeSet<Arc<str>> = BTreeSet::new();
+        for url in urls {
+            if !known.insert(url.clone()) {
+                continue;
+            }
+            let is_unheard =
+                || !self.knowledge.was_heard(&url) && seeds.clone().any(|it| it == url);
+            let when = match self.knowledge.is_stranger(&url) {
+                _ if !has_list || is_unheard() => When::Always,
+                true => When::Last,
+                false => When::InTurn,
+            };
+            listers.push(Lister { url, when });
+        }
+        listers.sort_by_key(|lister| lister.when);
+        listers
+    }
+
+    /// The scope as Patroni's keys in etcd have it: with the group of a Citus cluster.
+    fn scope_in_etcd(&self) -> Option<Arc<str>> {
+        let known = self.knowledge.identity();
+        let scope = known.scope.as_deref()?;
+        Some(match known.group {
+            Some(group) => Arc::from(format!("{scope}/{group}")),
+            None => Arc::from(scope),
+        })
+    }
+
+    /// The member may be relied on, and only the next word on one of its poolers is missing since
+    /// it took its role, or since its server was started. That word comes soon or tells nothing: a
+    /// pooler that leads here and there is not asked in haste for ever.
+    fn is_pooler_behind(&self, name: &MemberName, member: &Member, now: Moment) -> bool {
+        let ran_since = member.view.server_run().map_or(Moment::START, |run| run.first_asked);
+        let began = self.role_since(name).max(ran_since);
+        let is_awaited =
+            |port: &u16| matches!(self.path(name, *port), Some(PoolerPath::Awaited(_)));
+        now.since(began) < POOLER_GRACE
+            && !self.standings[name].trust.is_refused()
+            && self.pooler_ports.iter().any(is_awaited)
+    }
+
+    /// Nobody goes through a pooler to a server that is down: PgBouncer puts off whoever tries, and
+    /// all who come after, for as long as `server_login_retry` says. A knock does not get so far.
+    fn poolers_to_ask(&self, name: &MemberName) -> BTreeSet<u16> {
+        match self.rules.has_tether && self.standings[name].role == Role::Unknown {
+            true => BTreeSet::new(),
+            false => self.pooler_ports.clone(),
+        }
+    }
+
+    /// Writers are led to a member whose Patroni does not answer.
+    fn is_primary_in_doubt(&self) -> bool {
+        let of_writers = self.posts.iter().filter(|(_, wishes)| wishes.role == Role::Primary);
+        let mut gates = of_writers.flat_map(|(post, _)| &self.gates[post]);
+        gates.any(|(name, gate)| gate.open_but_for_order().is_some() && self.is_patroni_lost(name))
+    }
+
+    fn is_patroni_lost(&self, name: &MemberName) -> bool {
+        let trust = self.standings.get(name).map(|standing| &standing.trust);
+        matches!(trust, Some(Trust::PatroniLost(_)))
+    }
+}
