@@ -5,7 +5,7 @@ LAB   := $(CARGO) run --quiet -p pgsteer-lab --
 BENCH := $(CARGO) run --quiet --release -p pgsteer-bench --
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint words cycles unit e2e story build install-lab lab bench bench-failover bench-proxy bench-agent bench-render deny clean
+.PHONY: help demo test check docs lint words cycles unit e2e story build install-lab lab bench bench-failover bench-proxy bench-agent bench-render deny clean
 
 help: ## List the commands
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -14,7 +14,12 @@ demo: install-lab ## A real cluster, pgsteer in front of it, a switchover under 
 	$(CARGO) build --quiet -p pgsteer -p pgsteer-lab
 	$(LAB) demo $(if $(ONCE),--once) $(ARGS)
 
-test: install-readers lint unit e2e story ## Everything that CI checks, about 10 minutes on two cores
+test: install-readers lint unit e2e story ## Everything that CI checks, about 20 minutes on two cores
+
+check: cargo ## Format, clippy, documentation, unit tests, module cycles; under 3 minutes when warm
+	$(MAKE) --no-print-directory lint cycles
+	$(CARGO) test --quiet --workspace --locked --lib --bins
+	$(CARGO) test --quiet -p pgsteer-core --locked --test scenarios
 
 lint: cargo ## Format, clippy with warnings as errors, documentation
 	$(CARGO) fmt --all --check
