@@ -10,10 +10,11 @@ use hyper::client::conn::http1;
 use hyper::header::{HOST, HeaderMap};
 use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::net::lookup_host;
 use tokio::time::timeout;
 
 use crate::diagnostic::Diagnostic;
+use crate::dial;
 
 /// The maximum size of an answer. The document of a hundred members has a tenth of it.
 const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -93,7 +94,7 @@ impl Target {
     /// # Errors
     /// There is no answer within `limit`. The message contains a remedy.
     pub async fn get(&self, path: &str, limit: Duration) -> Result<Answered> {
-        let answer = match timeout(limit, self.exchange(path)).await {
+        let answer = match timeout(limit, self.exchange(path, limit)).await {
             Ok(answer) => answer,
             Err(_) => Err(anyhow!("no whole answer within {} s", limit.as_secs_f64())),
         };
@@ -106,8 +107,9 @@ impl Target {
         Diagnostic::new(what, Some(REMEDY.to_owned()))
     }
 
-    async fn exchange(&self, path: &str) -> Result<Answered> {
-        let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
+    async fn exchange(&self, path: &str, limit: Duration) -> Result<Answered> {
+        let addresses = lookup_host((self.host.as_str(), self.port)).await?;
+        let stream = dial::connect(&addresses.collect::<Vec<_>>(), limit).await?;
         let (mut sender, connection) = http1::Builder::new()
             .max_buf_size(HEAD_BYTES_MAX)
             .handshake(TokioIo::new(stream))
