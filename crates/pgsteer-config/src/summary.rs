@@ -61,7 +61,7 @@ impl fmt::Display for AgentSummary<'_> {
 }
 
 fn cluster_lines(f: &mut fmt::Formatter<'_>, cluster: &ClusterConfig) -> fmt::Result {
-    write!(f, "cluster {}: ", cluster.name)?;
+    write!(f, "cluster {}: ", cluster.label())?;
     match &cluster.members {
         Membership::Patroni(patroni) => members_found(f, patroni)?,
         Membership::Listed(members) => members_listed(f, members)?,

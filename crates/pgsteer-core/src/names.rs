@@ -33,6 +33,9 @@ pub enum NameError {
     Port(String),
 }
 
+/// What a cluster is called without a configured name and without a scope.
+pub const CLUSTER_NAME: &str = "main";
+
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -85,6 +88,13 @@ name! {
 name! {
     /// The cluster, by the operator's name for it.
     ClusterName
+}
+
+/// The name of a cluster that has none, until its scope is known.
+impl Default for ClusterName {
+    fn default() -> ClusterName {
+        ClusterName(Arc::from(CLUSTER_NAME))
+    }
 }
 
 /// Names in a sentence.

@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use crate::settings::defaults::LAG_BYTES_MAX;
 use crate::text::clean_to;
-use crate::units::{size, size_text};
+use crate::units::{near_size, size, size_text};
 
 /// The longest probe that is read, in bytes.
 pub const PROBE_BYTES_MAX: usize = 512;
@@ -81,7 +81,7 @@ pub enum ProbeError {
     #[error("`{0}` is no parameter of a health check (lag, tag_NAME, replication_state, mode)")]
     Parameter(String),
     /// The value of a parameter makes no sense.
-    #[error("`{value}` is no value for {name}: {wanted}")]
+    #[error("`{value}` is no value for {name}: {wanted}{}", did_you_mean(.near))]
     Value {
         /// The parameter.
         name: &'static str,
@@ -89,6 +89,8 @@ pub enum ProbeError {
         value: String,
         /// What would be right.
         wanted: &'static str,
+        /// What was probably meant.
+        near: Option<String>,
     },
     /// It is longer than [`PROBE_BYTES_MAX`].
     #[error("a health check of {0} bytes is too long")]
@@ -131,12 +133,17 @@ impl Probe {
     }
 
     fn take(&mut self, name: &str, value: String) -> Result<(), ProbeError> {
-        let wrong = |name, wanted| ProbeError::Value { name, value: shown(&value), wanted };
+        let wrong =
+            |name, wanted| ProbeError::Value { name, value: shown(&value), wanted, near: None };
         match (name, name.strip_prefix("tag_")) {
             ("lag", _) => {
                 let bytes = size(&value).filter(|bytes| (1..=LAG_BYTES_MAX).contains(bytes));
-                self.lag_bytes_max =
-                    Some(bytes.ok_or_else(|| wrong("lag", "a size, as in lag=16MB"))?);
+                self.lag_bytes_max = Some(bytes.ok_or_else(|| ProbeError::Value {
+                    name: "lag",
+                    value: shown(&value),
+                    wanted: "a size, as in lag=16MB",
+                    near: near_size(&value),
+                })?);
             }
             ("replication_state", _) => match value.as_str() {
                 "streaming" => self.streaming = true,
@@ -159,6 +166,10 @@ impl Probe {
             _ => self.lag_bytes_max,
         }
     }
+}
+
+fn did_you_mean(near: &Option<String>) -> String {
+    near.as_ref().map(|near| format!("; did you mean {near}?")).unwrap_or_default()
 }
 
 /// What somebody wrote, short enough for a message and without what would break a line.

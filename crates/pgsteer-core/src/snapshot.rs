@@ -29,7 +29,7 @@ pub struct Snapshot {
     pub generation: u64,
     /// When it was made.
     pub at: Moment,
-    /// The operator's name for the cluster.
+    /// The operator's name for the cluster, else Patroni's scope.
     pub cluster: ClusterName,
     /// Patroni's scope, where it says so.
     pub scope: Option<String>,
@@ -41,6 +41,8 @@ pub struct Snapshot {
     pub etcd: Option<EtcdState>,
     /// Why no member list can be read, by the address that was asked; empty once one is known.
     pub unlisted: BTreeMap<Arc<str>, Failure>,
+    /// Why a configured URL of Patroni returns no member list although another one does.
+    pub url_troubles: BTreeMap<Arc<str>, Failure>,
     /// The member on whose machine this pgsteer runs, if it is on one and that is known.
     pub local: Option<MemberName>,
     /// All members known, in the order of their names.
@@ -172,6 +174,7 @@ impl Snapshot {
             paused,
             etcd,
             unlisted,
+            url_troubles,
             local,
             members,
             services,
@@ -182,6 +185,7 @@ impl Snapshot {
             || *paused != other.paused
             || *etcd != other.etcd
             || *unlisted != other.unlisted
+            || *url_troubles != other.url_troubles
             || *events != other.events
             || *scope != other.scope
             || *identity != other.identity
@@ -390,11 +394,27 @@ mod tests {
             paused: false,
             etcd: None,
             unlisted: BTreeMap::new(),
+            url_troubles: BTreeMap::new(),
             local: None,
             members: BTreeMap::from([(n1, member)]),
             services: BTreeMap::from([(ServiceName::new("write").unwrap(), state)]),
             events: VecDeque::new(),
         }
+    }
+
+    #[test]
+    fn in_maintenance_mode_a_service_without_a_primary_is_told_that_no_failover_happens() {
+        let shut =
+            Gate::Shut { reason: Reason::Unheard, since: Moment::START, sessions: Sessions::Keep };
+        let mut snapshot = snapshot(Role::Primary, shut);
+        let write = ServiceName::new("write").unwrap();
+        assert!(!snapshot.why_shut(&write).contains(NO_FAILOVER));
+        snapshot.paused = true;
+        assert!(snapshot.why_shut(&write).ends_with(NO_FAILOVER));
+        if let Some(state) = snapshot.services.get_mut("write") {
+            state.role = Role::Replica;
+        }
+        assert!(!snapshot.why_shut(&write).contains(NO_FAILOVER), "a replica is not promoted");
     }
 
     fn ends(snapshot: &Snapshot, service: &str, member: &str, dialled: &str) -> bool {

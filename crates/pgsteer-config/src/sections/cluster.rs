@@ -24,16 +24,11 @@ pub static KEYS: SectionKeys = SectionKeys {
 
 const SECTION: &str = "cluster";
 
-/// The name of a cluster without `name`.
-const NAME_USUAL: &str = "main";
-
-static NAME: Key<Text<ClusterName>> = Key::new(
-    SECTION,
-    "name",
-    Text::new("name", |text| Ok(ClusterName::new(text)?)).unset(NAME_USUAL),
-)
-.example("\"main\"")
-.help("The name in pages, metrics and logs.");
+static NAME: Key<Text<ClusterName>> =
+    Key::new(SECTION, "name", Text::new("name", |text| Ok(ClusterName::new(text)?)))
+        .example("\"main\"")
+        .unset("Patroni's scope, and `main` until that is known")
+        .help("The name in pages, in logs and in the label `cluster` of the metrics.");
 
 static PATRONI_LOSS_GRACE: Key<Seconds> = Key::new(
     SECTION,
@@ -104,9 +99,9 @@ pub fn finish(draft: &Draft, errors: &mut ConfigErrors) -> Option<ClusterConfig>
         None => None,
     };
     let keys = draft.keys(SECTION);
-    let name = keys.get(&NAME).value().or_else(|| ClusterName::new(NAME_USUAL).ok());
+    let name = keys.get(&NAME).value();
     Some(ClusterConfig {
-        name: name?,
+        name,
         members: members?,
         check,
         etcd,

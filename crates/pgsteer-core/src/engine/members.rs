@@ -46,6 +46,7 @@ impl Engine {
             self.take_list_without_addresses(topology);
             return Vec::new();
         }
+        self.failing_seeds.remove(&topology.url);
         match self.knowledge.weigh(&topology, self.roster.members(), now) {
             Weighed::Accepted => self.accept(topology, now),
             Weighed::Refused(event) => event.into_iter().collect(),
@@ -111,6 +112,9 @@ impl Engine {
     pub(super) fn take_unlisted(&mut self, unlisted: Unlisted, now: Moment) -> Vec<EventKind> {
         let Unlisted { asked, about, failure } = unlisted;
         let has_list = matches!(self.members_from, MembersFrom::Cluster);
+        if self.cluster.seeds().iter().any(|seed| seed.trim_end_matches('/') == &*asked) {
+            self.failing_seeds.insert(asked.clone(), failure.clone());
+        }
         if !has_list {
             self.unlisted.insert(asked.clone(), failure);
         }

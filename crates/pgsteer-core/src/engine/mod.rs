@@ -84,6 +84,8 @@ pub struct Engine {
     started_at: Moment,
     /// Why no member list can be read, by whom was asked; nothing once there is a member.
     unlisted: BTreeMap<Arc<str>, Failure>,
+    /// Why a configured URL of Patroni returned no member list when it was last asked.
+    failing_seeds: BTreeMap<Arc<str>, Failure>,
     notices: Notices,
     standings: BTreeMap<MemberName, Standing>,
     /// The path through each pooler that the configuration names, by member and port.
@@ -137,6 +139,7 @@ impl Engine {
             memory: None,
             started_at: now,
             unlisted: BTreeMap::new(),
+            failing_seeds: BTreeMap::new(),
             notices: Notices::default(),
             standings: BTreeMap::new(),
             paths: BTreeMap::new(),
@@ -182,6 +185,14 @@ impl Engine {
         self.turn(now);
     }
 
+    /// This process was stopped until `now`: no member was silent in that time, we did not listen. So
+    /// the sessions at a member go on until it has been silent for `silence_seconds` from now.
+    pub fn note_stall(&mut self, now: Moment) {
+        self.listening_since = now;
+        // The turn that fell due in that time is not a second stall.
+        self.due = None;
+    }
+
     /// Goes on with another configuration. What has been heard is kept.
     pub fn handle_config(&mut self, config: &Config, now: Moment) {
         if self.cluster.members != config.cluster.members {
@@ -197,6 +208,7 @@ impl Engine {
             // The sources begin anew.
             self.notices = Notices::default();
             self.unlisted.clear();
+            self.failing_seeds.clear();
         }
         self.cluster = config.cluster.clone();
         self.posts = posts(config);

@@ -84,6 +84,7 @@ impl Engine {
             let when = match self.knowledge.is_stranger(&url) {
                 _ if !has_list || is_unheard() => When::Always,
                 true => When::Last,
+                false if self.is_wrong_seed(&url) => When::Always,
                 false => When::InTurn,
             };
             listers.push(Lister { url, when });

@@ -1,12 +1,16 @@
 //! Publishing: the Snapshot for the outputs.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use super::Engine;
-use crate::claim::{PoolerFacts, Role};
+use super::members::MembersFrom;
+use crate::claim::{Failure, PoolerFacts, Role};
 use crate::judge::fitness::{Lag, stall};
 use crate::judge::listing::{Listing, MISSING_GRACE, listing};
 use crate::judge::pooler_path::{PoolerPath, leads_to};
 use crate::judge::{Member, Standing, Trust, is_rogue};
-use crate::names::MemberName;
+use crate::names::{ClusterName, MemberName};
 use crate::post::{Post, ROLES};
 use crate::rank::{left, stronger};
 use crate::reason::Reason;
@@ -32,17 +36,25 @@ impl Engine {
         Snapshot {
             generation,
             at: now,
-            cluster: self.cluster.name.clone(),
+            cluster: self.cluster_name(),
             scope: self.knowledge.identity().scope.clone(),
             identity: self.identity_state(),
             paused: self.paused,
             etcd: self.notices.etcd().cloned(),
             unlisted: self.unlisted.clone(),
+            url_troubles: self.url_troubles(),
             local: self.local(now),
             members: members.collect(),
             services: services.collect(),
             events: self.history.events().clone(),
         }
+    }
+
+    /// The configured name, else Patroni's scope once that is known.
+    fn cluster_name(&self) -> ClusterName {
+        let scope = || ClusterName::new(self.knowledge.identity().scope.as_deref()?).ok();
+        let given = self.cluster.name.clone();
+        given.or_else(scope).unwrap_or_default()
     }
 
     fn member_state(&self, name: &MemberName, member: &Member, now: Moment) -> MemberState {
@@ -166,6 +178,22 @@ impl Engine {
             dispute: self.dispute(),
         }
     }
+
+    /// The configured URLs that return no member list although another URL does. The URL of a listed
+    /// member is none of them: its Patroni is asked as that of the member, and its trouble is shown there.
+    fn url_troubles(&self) -> BTreeMap<Arc<str>, Failure> {
+        if self.members_from != MembersFrom::Cluster {
+            return BTreeMap::new();
+        }
+        let failing = self.failing_seeds.iter().filter(|(url, _)| self.is_wrong_seed(url));
+        failing.map(|(url, failure)| (url.clone(), failure.clone())).collect()
+    }
+
+    pub(super) fn is_wrong_seed(&self, url: &Arc<str>) -> bool {
+        let mut urls =
+            self.roster.members().values().filter_map(|member| member.found.patroni_url.as_ref());
+        self.failing_seeds.contains_key(url) && !urls.any(|of_member| of_member == url)
+    }
 }
 
 /// A Snapshot in which nothing is known yet.
@@ -173,12 +201,13 @@ pub(super) fn empty_snapshot(config: &Config, now: Moment) -> Snapshot {
     Snapshot {
         generation: 0,
         at: now,
-        cluster: config.cluster.name.clone(),
+        cluster: config.cluster.label(),
         scope: None,
         identity: IdentityState::default(),
         paused: false,
         etcd: None,
         unlisted: Default::default(),
+        url_troubles: Default::default(),
         local: None,
         members: Default::default(),
         services: Default::default(),

@@ -42,8 +42,8 @@ impl Config {
 /// The cluster and how to learn about it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClusterConfig {
-    /// The operator's name for it.
-    pub name: ClusterName,
+    /// The operator's name for it. Without one it is called by Patroni's scope.
+    pub name: Option<ClusterName>,
     /// Where the members come from.
     pub members: Membership,
     /// The login of the tether; without it Patroni's word alone has to do.
@@ -59,6 +59,13 @@ pub struct ClusterConfig {
     pub silence: Duration,
     /// Where we are, as far as it is known.
     pub here: Here,
+}
+
+impl ClusterConfig {
+    /// The configured name, else the one that every cluster has until its scope is known.
+    pub fn label(&self) -> ClusterName {
+        self.name.clone().unwrap_or_default()
+    }
 }
 
 /// What tells which member runs on this machine.

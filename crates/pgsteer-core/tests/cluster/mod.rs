@@ -20,7 +20,7 @@ pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 pub fn config() -> Config {
     Config {
         cluster: ClusterConfig {
-            name: ClusterName::new("demo").unwrap(),
+            name: Some(ClusterName::new("demo").unwrap()),
             members: patroni_at("http://n1:8008"),
             check: Some(check()),
             etcd: None,

@@ -21,6 +21,8 @@ pub fn show(driver: &Driver) -> Vec<String> {
     for (name, member) in &snapshot.members {
         lines.push(format!("{name:<6} {}", describe(name, member)));
     }
+    let wrong = snapshot.url_troubles.iter();
+    lines.extend(wrong.map(|(url, failure)| format!("url    {url}: {failure}")));
     lines.extend(paces(&plan));
     let nobody = snapshot.members.is_empty();
     let unserved = snapshot.services.keys().filter(|_| nobody);

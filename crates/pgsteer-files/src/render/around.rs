@@ -26,7 +26,7 @@ const LAG_BYTES: u64 = 64 << 20;
 #[derive(Serialize)]
 struct Page<'a> {
     made_from: &'a str,
-    cluster: &'a str,
+    cluster: String,
     method: &'static str,
     repmgr: bool,
     http_port: u16,
@@ -202,7 +202,7 @@ fn page<'a>(kind: Kind, request: &Request<'a>) -> Result<Page<'a>, Refusal> {
     let lag = config.services.values().filter_map(|service| service.lag_bytes_max).min();
     Ok(Page {
         made_from,
-        cluster: config.cluster.name.as_str(),
+        cluster: config.cluster.label().to_string(),
         method: if wishes.trust { "trust" } else { "scram-sha-256" },
         repmgr: wishes.repmgr,
         http_port: config.http.as_ref().map_or(HTTP_LISTEN, |http| http.listen).port(),

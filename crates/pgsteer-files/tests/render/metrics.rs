@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use pgsteer_core::reason::Reason;
 use pgsteer_files::render::Kind;
 use serde_json::Value;
 
@@ -13,6 +14,8 @@ use crate::clusters::three;
 const PAGE: &str = include_str!(
     "../../../pgsteer/src/http/metrics/snapshots/pgsteer__http__metrics__tests__the_metrics_of_a_cluster_in_the_middle_of_a_switchover.snap"
 );
+/// The page that pgsteer's own tests compare with the status document.
+const STATUS: &str = include_str!("../../../../docs/status.md");
 /// What Prometheus adds to every sample.
 const ADDED: [&str; 2] = ["instance", "job"];
 
@@ -74,6 +77,62 @@ fn the_alerts_ask_for_metrics_that_there_are() {
         count += 1;
     }
     assert_eq!(count, rules.matches("- alert:").count());
+}
+
+/// The fields of the status document that show a degraded state, each with the alert for it.
+const DEGRADED: [(&str, &str); 11] = [
+    ("clock_offset_seconds", "PgsteerClockOffset"),
+    ("etcd_behind", "PgsteerEtcdLost"),
+    ("etcd_trouble", "PgsteerEtcdLost"),
+    ("members_age_seconds", "PgsteerNoMemberList"),
+    ("members_trouble", "PgsteerNoMemberList"),
+    ("no_failover", "PgsteerWriteUnserved"),
+    ("other_clusters", "PgsteerWrongUrl"),
+    ("paused", "PgsteerMaintenanceMode"),
+    ("rogue", "PgsteerRoguePrimary"),
+    ("trouble", "PgsteerMemberTrouble"),
+    ("url_troubles", "PgsteerWrongUrl"),
+];
+
+/// No alert: the last addresses are used, and a host without one is the member's `trouble`.
+const NO_ALERT: &str = "address_trouble";
+
+/// The document's fields whose name says that something is wrong are all in the list above.
+#[test]
+fn there_is_an_alert_for_each_degraded_state_of_the_status_document() {
+    let rules = &made(Kind::Prometheus, &three(), &doors())[0].text;
+    for (field, alert) in DEGRADED {
+        let line = format!("- alert: {alert}");
+        let quoted = format!("- alert: \"{alert}\"");
+        assert!(rules.contains(&line) || rules.contains(&quoted), "{field}: no {alert}");
+        assert!(STATUS.contains(&format!("| `{field}` |")), "there is no field {field}");
+    }
+    for row in STATUS.lines().filter_map(|line| line.strip_prefix("| `")) {
+        let field = row.split('`').next().unwrap();
+        let is_metric = field.starts_with("pgsteer_");
+        let is_listed = is_metric || DEGRADED.iter().any(|(listed, _)| *listed == field);
+        assert!(
+            is_listed || field == NO_ALERT || !field.contains("trouble"),
+            "no alert is named for {field}"
+        );
+    }
+}
+
+/// A member's reason raises the general alert unless it has one of its own; a pooler's likewise.
+#[test]
+fn there_is_an_alert_for_each_reason() {
+    let rules = &made(Kind::Prometheus, &three(), &doors())[0].text;
+    let expressions: Vec<&str> =
+        rules.lines().filter_map(|line| line.trim().strip_prefix("expr: ")).collect();
+    let general = "pgsteer_member_trouble == 1 unless pgsteer_member_trouble{reason=~";
+    let general = expressions.iter().find(|it| it.contains(general)).unwrap();
+    for code in Reason::CODES {
+        let own = format!("pgsteer_member_trouble{{reason=\"{code}\"}} == 1");
+        let is_excepted = general.split(['"', '|']).any(|word| word == *code);
+        assert_eq!(is_excepted, expressions.contains(&&*own), "{code}");
+    }
+    // What is said of a pooler only while its server is unusable is the server's alert.
+    assert!(expressions.contains(&"pgsteer_pooler_trouble{reason!=\"pooler_not_asked\"} == 1"));
 }
 
 fn dashboard() -> Value {

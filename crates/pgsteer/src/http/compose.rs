@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 
+use pgsteer_core::claim::Failure;
 use pgsteer_core::engine::MembersFrom;
 use pgsteer_core::event::{self, EventKind};
 use pgsteer_core::gate;
@@ -18,7 +19,7 @@ use pgsteer_core::snapshot::{EtcdState, MemberState, PoolerState, ServiceState, 
 
 use crate::stats::{MemberStats, ServiceStats, Stats};
 use crate::status::document::{
-    Cause, Cluster, Document, Event, Gate, Member, OtherCluster, Pooler, Service,
+    Cause, Cluster, Document, Event, Gate, Member, OtherCluster, Pooler, Service, UrlTrouble,
 };
 use crate::status::stamp::Now;
 
@@ -62,6 +63,7 @@ fn cluster(snapshot: &Snapshot, stats: &Stats, now: &Now) -> Cluster {
         etcd_events_total: etcd.map(|etcd| etcd.events),
         etcd_read_at: etcd.and_then(|etcd| Some(now.stamp(etcd.read_at?))),
         members_trouble: snapshot.why_unlisted(),
+        url_troubles: url_troubles(snapshot),
         members: members
             .iter()
             .map(|(name, state)| member(name, state, gates(name, services, stats, now)))
@@ -91,6 +93,14 @@ fn other_clusters(snapshot: &Snapshot) -> Vec<OtherCluster> {
         system_identifier: found.system_identifier.clone(),
     };
     strangers.map(other).collect()
+}
+
+fn url_troubles(snapshot: &Snapshot) -> Vec<UrlTrouble> {
+    let trouble = |(url, failure): (&Arc<str>, &Failure)| UrlTrouble {
+        url: url.to_string(),
+        text: failure.to_string(),
+    };
+    snapshot.url_troubles.iter().map(trouble).collect()
 }
 
 fn etcd_state(etcd: &EtcdState) -> &'static str {

@@ -45,6 +45,10 @@ pub fn snapshot() -> Snapshot {
         paused: true,
         etcd: Some(EtcdState { events: 3, read_at: Some(at(3_722_750)), ..EtcdState::default() }),
         unlisted: BTreeMap::new(),
+        url_troubles: BTreeMap::from([(
+            Arc::from("http://10.0.0.11:5432"),
+            Failure::Closed(Arc::from("http://10.0.0.11:5432/patroni")),
+        )]),
         local: None,
         members: members(),
         services: [(service("write"), write()), (service("read"), read())].into(),

@@ -5,7 +5,7 @@ use pgsteer_core::settings::Config;
 /// The header's text. It is the same for the same command, so that `--check` finds what differs in
 /// the file and not when it was made.
 pub fn text(config: &Config, arguments: impl Iterator<Item = String>) -> String {
-    let name = &config.cluster.name;
+    let name = config.cluster.label();
     let command = command(arguments);
     format!(
         "Made for the cluster {name} by pgsteer. What is changed here is lost when it is made again:\n{command}"

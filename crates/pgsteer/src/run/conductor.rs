@@ -2,6 +2,7 @@
 
 use std::future::pending;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pgsteer_core::claim::Report;
 use pgsteer_core::engine::Engine;
@@ -32,7 +33,13 @@ pub struct Conductor {
     memories: watch::Sender<Option<Arc<Memory>>>,
     /// When the engine last turned.
     turned_at: Moment,
+    /// When this last had a look at the clock.
+    looked_at: Moment,
 }
+
+/// A look at the clock comes every [`Heartbeat::INTERVAL`] at least. After this time without one the
+/// process was stopped.
+const STOPPED_AFTER: Duration = Duration::from_millis(600);
 
 /// Where the engine's decisions are to be had.
 #[derive(Clone, Debug)]
@@ -65,8 +72,17 @@ impl Conductor {
         };
         let pulse = Pulse::new(heartbeat, clock);
         let stalls = Stalls::new(config.cluster.check.is_some());
-        let conductor =
-            Conductor { engine, clock, pulse, stalls, snapshots, plans, memories, turned_at };
+        let conductor = Conductor {
+            engine,
+            clock,
+            pulse,
+            stalls,
+            snapshots,
+            plans,
+            memories,
+            turned_at,
+            looked_at: turned_at,
+        };
         (conductor, published)
     }
 
@@ -104,7 +120,7 @@ impl Conductor {
 
     /// Beats, unless what was published is older than a stall of the process.
     fn beat(&mut self) {
-        let now = self.clock.now();
+        let now = self.look();
         let newest = Arc::clone(&self.snapshots.borrow());
         if self.stalls.are_over(now, &newest) {
             self.pulse.beat(now, newest.generation);
@@ -112,8 +128,18 @@ impl Conductor {
     }
 
     fn turn(&mut self, turn: impl FnOnce(&mut Engine, Moment)) {
-        self.turned_at = self.clock.now();
+        self.turned_at = self.look();
         turn(&mut self.engine, self.turned_at);
+    }
+
+    /// The time. The engine learns of a stop of the process before it turns.
+    fn look(&mut self) -> Moment {
+        let now = self.clock.now();
+        if now.since(self.looked_at) >= STOPPED_AFTER {
+            self.engine.note_stall(now);
+        }
+        self.looked_at = now;
+        now
     }
 
     /// Waits for what falls due after the last turn. It may have done so by now already: asked by
@@ -177,8 +203,6 @@ fn log(event: &Event) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use pgsteer_core::claim::{Claim, Fact, Failure, Found, Role, Topology};
     use pgsteer_core::gate::Gate;
     use pgsteer_core::names::{ClusterName, Endpoint, MemberName, ServiceName};
@@ -194,7 +218,7 @@ mod tests {
         let write = ServiceConfig::new(([127, 0, 0, 1], 5000).into(), Role::Primary);
         Config {
             cluster: ClusterConfig {
-                name: ClusterName::new("demo").unwrap(),
+                name: Some(ClusterName::new("demo").unwrap()),
                 members,
                 check: None,
                 etcd: None,
@@ -237,6 +261,29 @@ mod tests {
             seen = snapshots.wait_for(ended) => assert!(seen.is_ok()),
             () = tokio::time::sleep(Duration::from_secs(3)) => panic!("nobody noticed"),
         }
+    }
+
+    /// The stop is longer than `silence_seconds` and shorter than what the engine notices by itself.
+    #[tokio::test]
+    async fn a_stop_of_this_process_is_no_silence_of_a_member() {
+        let mut config = config(Membership::Listed(vec![found()]));
+        config.cluster.silence = Duration::from_millis(900);
+        let (conductor, published) = Conductor::new(&config, None, Clock::start(), Arc::default());
+        let (_reports, reports) = mpsc::channel(1);
+        let (_configs, configs) = mpsc::channel(1);
+        let conducting = tokio::spawn(conductor.run(reports, configs));
+        let pause = |millis| tokio::time::sleep(Duration::from_millis(millis));
+        let is_ended = || {
+            let snapshot = published.snapshots.borrow();
+            snapshot.services.values().flat_map(|it| it.gates.values()).all(Gate::ends_sessions)
+        };
+        pause(100).await;
+        std::thread::sleep(Duration::from_millis(1_200));
+        pause(300).await;
+        assert!(!is_ended(), "the process was stopped, the member need not have been silent");
+        pause(1_500).await;
+        assert!(is_ended(), "the member has been silent since");
+        conducting.abort();
     }
 
     /// The test stops the thread, as a signal would.

@@ -389,7 +389,7 @@ mod tests {
         let name = MemberName::new("n1").unwrap();
         Config {
             cluster: ClusterConfig {
-                name: ClusterName::new("demo").unwrap(),
+                name: Some(ClusterName::new("demo").unwrap()),
                 members: Membership::Listed(vec![Found { name, postgres, patroni_url: None }]),
                 check: None,
                 etcd: None,

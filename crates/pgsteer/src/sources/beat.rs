@@ -4,6 +4,8 @@
 //! does a member that has moved. While all is calm, everybody is asked at the same moments: the
 //! process then wakes up four times a second and not for each member and source by itself.
 
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,7 +33,12 @@ pub struct Beat {
     place: Place,
     /// When the last question was due; none before the first.
     last: Option<Instant>,
+    /// Gaps are shorter by chance.
+    has_jitter: bool,
 }
+
+/// Chance makes a gap shorter by up to this part of it.
+const JITTER_PART: u64 = 10;
 
 /// Where a member is asked.
 #[derive(Clone, PartialEq, Eq)]
@@ -45,7 +52,13 @@ impl Beat {
     pub fn new(mut ask: watch::Receiver<Ask>, of: fn(&Pace) -> Duration, clock: Clock) -> Beat {
         let now = ask.borrow_and_update().clone();
         let pace = of(&now.pace).max(PACE_MIN);
-        Beat { ask, of, clock, pace, place: Place::of(&now), last: None }
+        Beat { ask, of, clock, pace, place: Place::of(&now), last: None, has_jitter: false }
+    }
+
+    /// The same with gaps that are up to a tenth shorter by chance, and that end at no common moment:
+    /// for questions to a program that several pgsteers ask.
+    pub fn with_jitter(self) -> Beat {
+        Beat { has_jitter: true, ..self }
     }
 
     /// What the plan says of the member now.
@@ -102,10 +115,11 @@ impl Beat {
     }
 
     async fn wait(&mut self, gap: impl Fn(Duration) -> Duration) -> Result<(), Gone> {
+        let chance = RandomState::new().build_hasher().finish();
         while !self.look() {
             let Some(last) = self.last else { break };
             tokio::select! {
-                () = sleep_until(self.after(last, gap(self.pace))) => break,
+                () = sleep_until(self.after(last, gap(self.pace), chance)) => break,
                 changed = self.ask.changed() => changed.map_err(|_| Gone)?,
             }
         }
@@ -114,8 +128,12 @@ impl Beat {
     }
 
     /// When a gap is over.
-    fn after(&self, last: Instant, gap: Duration) -> Instant {
+    fn after(&self, last: Instant, gap: Duration, chance: u64) -> Instant {
         let due = last + gap;
+        if self.has_jitter {
+            let most = u64::try_from(gap.as_micros()).unwrap_or(u64::MAX) / JITTER_PART;
+            return due - Duration::from_micros(chance % (most + 1));
+        }
         if gap < TOGETHER {
             return due;
         }
@@ -174,6 +192,23 @@ mod tests {
         let start = Instant::now();
         beat.due().await.unwrap();
         start.elapsed().as_millis()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn with_jitter_gaps_are_up_to_a_tenth_shorter_and_differ() {
+        let (_plan, seen) = watch::channel(ask(1_000));
+        let mut beat = Beat::new(seen, |pace| pace.tether, Clock::start()).with_jitter();
+        let mut gaps = std::collections::BTreeSet::new();
+        beat.due().await.unwrap();
+        for _ in 0..20 {
+            let before = Instant::now();
+            beat.due().await.unwrap();
+            let gap = before.elapsed();
+            // The clock of the tests goes in steps of a millisecond.
+            assert!((900..=1_001).contains(&gap.as_millis()), "{gap:?}");
+            gaps.insert(gap);
+        }
+        assert!(gaps.len() > 5, "{gaps:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -33,6 +33,9 @@ const SEARCH: Duration = Duration::from_millis(200);
 /// The time from one question to the next while all is well, and the most that [`SEARCH`] grows to.
 const REST: Duration = Duration::from_secs(10);
 
+/// What a start or a restart resolves within this time is not worth a warning.
+const SETTLES: Duration = Duration::from_secs(1);
+
 /// The least time to the next question, however much is hinted.
 const HURRY: Duration = Duration::from_secs(2);
 
@@ -72,6 +75,10 @@ struct Attempt {
     due: Option<Instant>,
     pause: Duration,
     failure: Option<Failure>,
+    /// Since when each answer has been a failure.
+    failing_since: Option<Instant>,
+    /// The last failure that went to the log.
+    logged: Option<Failure>,
 }
 
 impl Discovery {
@@ -131,8 +138,11 @@ impl Discovery {
         };
         attempt.pause = (attempt.pause * 2).clamp(SEARCH, REST);
         attempt.due = Some(Instant::now() + attempt.pause);
-        if is_other_kind(&failure, attempt.failure.as_ref()) {
-            warn!("no member list: {failure}");
+        let failing_since = *attempt.failing_since.get_or_insert_with(Instant::now);
+        let has_lasted = failing_since.elapsed() >= SETTLES;
+        if has_lasted && is_other_kind(&failure, attempt.logged.as_ref()) {
+            warn!(url = %answered.by.url(), "this URL of Patroni returns no member list: {failure}");
+            attempt.logged = Some(failure.clone());
         }
         let is_news = attempt.failure.as_ref() != Some(&failure) || answered.about.is_some();
         attempt.failure = Some(failure.clone());
@@ -308,7 +318,7 @@ async fn ask(http: &Client, base: &Base) -> Answered {
 
 async fn ask_for_itself(http: &Client, base: &Base) -> Result<About, Failure> {
     const PATH: &str = "/patroni";
-    let answer = http.get_or_name(base, &[], PATH).await;
+    let answer = http.get_or_name_at_leisure(base, PATH).await;
     let answer = answer.map_err(|failure| at(base, PATH, failure))?;
     // Patroni answers 503 here where PostgreSQL does not run.
     let facts = parse_status(false, &answer.body).map_err(|bad| {
@@ -320,7 +330,7 @@ async fn ask_for_itself(http: &Client, base: &Base) -> Result<About, Failure> {
 
 async fn ask_for_list(http: &Client, base: &Base) -> Result<Told, Failure> {
     const PATH: &str = "/cluster";
-    let answer = http.get(base, &[], PATH).await.map_err(|failure| match failure {
+    let answer = http.get_at_leisure(base, PATH).await.map_err(|failure| match failure {
         // Patroni's handler ends by an exception where it cannot read the DCS.
         Failure::Closed(_) => Failure::Network(Arc::from(format!(
             "{}{PATH} closed the connection without an answer; Patroni does so while it cannot read \
@@ -360,12 +370,14 @@ fn unlike(base: &Base, path: &str, how: &str) -> Failure {
 mod tests {
     use std::net::SocketAddr;
     use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use pgsteer_core::names::{Endpoint, MemberName};
     use pgsteer_core::plan::{Ask, Lister, Pace};
     use tokio::io::AsyncWriteExt;
 
     use super::*;
+    use crate::sources::http::TURN_WAIT;
     use crate::sources::{Task, fake};
 
     const CLUSTER: &str = "HTTP/1.0 200 OK\r\n\r\n{\"scope\": \"demo\", \"members\": \
@@ -466,6 +478,55 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
+    }
+
+    /// Patroni has five threads, and a question for the list may take one of them for long.
+    #[tokio::test]
+    async fn the_list_and_the_role_are_not_asked_for_at_the_same_time() {
+        static NOW: AtomicUsize = AtomicUsize::new(0);
+        static MOST: AtomicUsize = AtomicUsize::new(0);
+        let address = fake::server(|mut stream, _| async move {
+            MOST.fetch_max(NOW.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            let head = fake::read_head(&mut stream).await;
+            sleep(Duration::from_millis(20)).await;
+            let answer = if head.starts_with("GET /cluster ") { CLUSTER } else { PATRONI };
+            NOW.fetch_sub(1, Ordering::SeqCst);
+            let _ = stream.write_all(answer.as_bytes()).await;
+        });
+        let (base, http) = (base(address.await), Client::new(Duration::from_secs(5), None));
+        let roles = async {
+            for _ in 0..8 {
+                assert!(http.get(&base, &[], "/primary").await.is_ok());
+            }
+        };
+        let lists = async {
+            for _ in 0..4 {
+                assert!(ask(&http, &base).await.list.is_ok());
+            }
+        };
+        tokio::join!(roles, lists);
+        assert_eq!(MOST.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn a_list_that_hangs_does_not_keep_the_question_for_the_role_waiting() {
+        let address = fake::server(|mut stream, _| async move {
+            match fake::read_head(&mut stream).await.starts_with("GET /cluster ") {
+                true => sleep(Duration::from_secs(60)).await,
+                false => drop(stream.write_all(PATRONI.as_bytes()).await),
+            }
+        });
+        let (base, http) = (base(address.await), Client::new(Duration::from_secs(5), None));
+        let started = Instant::now();
+        tokio::select! {
+            _ = http.get_at_leisure(&base, "/cluster") => panic!("it hangs"),
+            answer = async {
+                sleep(Duration::from_millis(50)).await;
+                http.get(&base, &[], "/primary").await
+            } => assert!(answer.is_ok()),
+        }
+        let took = started.elapsed();
+        assert!(took >= TURN_WAIT && took < TURN_WAIT * 10, "{took:?}");
     }
 
     #[tokio::test]

@@ -20,6 +20,7 @@ use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{Request, Version};
 use hyper_util::rt::TokioIo;
 use pgsteer_core::claim::Failure;
+use pgsteer_core::names::Endpoint;
 use pgsteer_core::settings::Verify;
 use rustls::ClientConfig;
 use socket2::{SockRef, TcpKeepalive};
@@ -31,6 +32,7 @@ use super::base::{Base, strange};
 use super::dial::{self, Transport};
 use super::prompt::Prompt;
 use super::{Gone, Task};
+use crate::by_name::ByName;
 use crate::tls::{self, Trust};
 
 /// The most bytes of an answer's body.
@@ -50,6 +52,9 @@ const KEEPALIVE_PROBES: u32 = 3;
 /// How long a server that closed the connection is looked at.
 const LOOK_LIMIT: Duration = Duration::from_millis(250);
 
+/// How long the question for a member's role waits for another question to the same Patroni.
+pub const TURN_WAIT: Duration = Duration::from_millis(200);
+
 /// What is trusted unless files say otherwise.
 const SYSTEM: Trust<'static> = Trust { verify: Verify::Full, ca_file: None };
 
@@ -63,7 +68,12 @@ pub struct Client {
     /// Made from the configured files at the start; without files made of the system's trust
     /// store when the first `https` address is asked, because reading it costs time and memory.
     tls: OnceLock<Result<Arc<ClientConfig>, Arc<str>>>,
+    /// One lock for each endpoint, held while a question by [`Client::get`] is under way there. Patroni
+    /// answers from five threads, and several pgsteers may ask it.
+    turns: Arc<ByName<Endpoint, Turn>>,
 }
+
+type Turn = tokio::sync::Mutex<()>;
 
 /// What came back.
 #[derive(Debug)]
@@ -145,7 +155,7 @@ impl Client {
             // A new cell is empty, so this cannot fail.
             let _ = cell.set(Ok(config));
         }
-        Client { limit, connect_limit: limit, tls: cell }
+        Client { limit, connect_limit: limit, tls: cell, turns: Arc::default() }
     }
 
     /// The same client with a shorter limit for the connection.
@@ -160,7 +170,27 @@ impl Client {
 
     /// Asks for `path` below `base`. `known` are the addresses of its host, if a lookup has found
     /// them already; else it is looked up here, which the limit does not count.
+    ///
+    /// Another question to the same endpoint is waited for, [`TURN_WAIT`] at most: a list that hangs
+    /// with its DCS must not delay the question for the role.
     pub async fn get(&self, base: &Base, known: &[IpAddr], path: &str) -> Result<Answer, Failure> {
+        self.get_in_turn(base, known, path, TURN_WAIT).await
+    }
+
+    /// As [`Client::get`], for a question without haste: it waits for the whole of another one.
+    pub async fn get_at_leisure(&self, base: &Base, path: &str) -> Result<Answer, Failure> {
+        self.get_in_turn(base, &[], path, self.limit).await
+    }
+
+    async fn get_in_turn(
+        &self,
+        base: &Base,
+        known: &[IpAddr],
+        path: &str,
+        wait: Duration,
+    ) -> Result<Answer, Failure> {
+        let turn = self.turns.of(base.endpoint());
+        let _turn = tokio::time::timeout(wait, turn.lock()).await;
         let request = Request::get(base.path_to(path)).version(Version::HTTP_10);
         let request = request.body(Full::default());
         let addresses = addresses(base, known).await?;
@@ -175,7 +205,23 @@ impl Client {
         known: &[IpAddr],
         path: &str,
     ) -> Result<Answer, Failure> {
-        let failure = match self.get(base, known, path).await {
+        let answer = self.get(base, known, path).await;
+        self.named(base, known, answer).await
+    }
+
+    /// As [`Client::get_or_name`], for a question without haste.
+    pub async fn get_or_name_at_leisure(&self, base: &Base, path: &str) -> Result<Answer, Failure> {
+        let answer = self.get_at_leisure(base, path).await;
+        self.named(base, &[], answer).await
+    }
+
+    async fn named(
+        &self,
+        base: &Base,
+        known: &[IpAddr],
+        answer: Result<Answer, Failure>,
+    ) -> Result<Answer, Failure> {
+        let failure = match answer {
             Err(failure @ Failure::Closed(_)) => failure,
             other => return other,
         };

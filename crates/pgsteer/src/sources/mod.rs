@@ -220,7 +220,7 @@ mod tests {
 
     fn cluster(urls: &[&str], password_file: Option<PathBuf>) -> ClusterConfig {
         ClusterConfig {
-            name: ClusterName::new("demo").unwrap(),
+            name: Some(ClusterName::new("demo").unwrap()),
             members: Membership::Patroni(PatroniConfig {
                 urls: urls.iter().map(|url| (*url).to_owned()).collect(),
                 verify: Default::default(),

@@ -80,7 +80,7 @@ impl Supervisor {
             |(ask, reporter, unreachable)| resolver::run(ask, reporter, unreachable),
         )];
         if let Some(http) = &self.http {
-            let beat = Beat::new(ask_rx, |pace| pace.patroni, self.clock);
+            let beat = Beat::new(ask_rx, |pace| pace.patroni, self.clock).with_jitter();
             tasks.push(Task::keep(
                 format!("what asks the Patroni of {name}"),
                 (beat, http.clone(), reporter.clone(), self.hint.clone()),

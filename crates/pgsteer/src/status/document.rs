@@ -83,12 +83,24 @@ pub struct Cluster {
     /// Why no member list can be read, while none is known.
     #[serde(default)]
     pub members_trouble: Option<String>,
+    /// The configured URLs of Patroni that return no member list although another one does.
+    #[serde(default)]
+    pub url_troubles: Vec<UrlTrouble>,
     /// The members, by name.
     pub members: Vec<Member>,
     /// The services, by name.
     pub services: Vec<Service>,
     /// The events, oldest first.
     pub events: Vec<Event>,
+}
+
+/// A configured URL that returns no member list.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UrlTrouble {
+    /// The base URL.
+    pub url: String,
+    /// Why there is no list.
+    pub text: String,
 }
 
 /// A URL whose Patroni belongs to another cluster. Its member list is ignored.

@@ -79,6 +79,11 @@ fn cluster_line(cluster: &Cluster, ink: Ink) -> String {
         );
         line.push_str(&format!("{}\n", paint(&why, Paint::Bad, ink)));
     }
+    for wrong in &cluster.url_troubles {
+        let (url, text) = (printable(&wrong.url), printable(&wrong.text));
+        let what = format!("{url} of [patroni] urls returns no member list: {text}");
+        line.push_str(&format!("{}\n", paint(&what, Paint::Doubtful, ink)));
+    }
     for other in &cluster.other_clusters {
         let of = [("scope", &other.scope), ("system identifier", &other.system_identifier)];
         let of = of.into_iter().filter_map(|(part, value)| Some((part, value.as_deref()?)));

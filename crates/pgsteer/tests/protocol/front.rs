@@ -243,7 +243,7 @@ fn config(write: SocketAddr, read: SocketAddr) -> Config {
         ..ServiceConfig::new(listen, role)
     };
     let cluster = ClusterConfig {
-        name: ClusterName::new("test").unwrap(),
+        name: Some(ClusterName::new("test").unwrap()),
         members: Membership::Listed(Vec::new()),
         check: None,
         etcd: None,
@@ -284,6 +284,7 @@ fn snapshot(servers: &[&FakeServer]) -> Snapshot {
         paused: false,
         etcd: None,
         unlisted: BTreeMap::new(),
+        url_troubles: Default::default(),
         local: None,
         members,
         services,

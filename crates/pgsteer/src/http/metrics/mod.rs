@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use pgsteer_core::claim::Role;
+use pgsteer_core::engine::MembersFrom;
 use pgsteer_core::gate::{Gate, GateState};
 use pgsteer_core::names::{MemberName, ServiceName};
 use pgsteer_core::snapshot::{MemberState, PoolerState, ServiceState, Snapshot};
@@ -150,6 +151,20 @@ impl Facts {
             "pgsteer_cluster_paused",
             "1 if the cluster is in maintenance mode.",
             [([("cluster", self.cluster())], u64::from(self.snapshot.paused))],
+        )?;
+        let identity = &self.snapshot.identity;
+        let is_stored = matches!(identity.members_from, MembersFrom::Stored { .. });
+        let has_list = !is_stored && self.snapshot.why_unlisted().is_none();
+        page.gauge(
+            "pgsteer_member_list_read",
+            "1 if the member list is read from Patroni or the configuration, 0 while none can be read.",
+            [([("cluster", self.cluster())], u64::from(has_list))],
+        )?;
+        let wrong_urls = self.snapshot.url_troubles.len() + identity.strangers.len();
+        page.gauge(
+            "pgsteer_patroni_urls_wrong",
+            "URLs of Patroni that return no member list of this cluster although another one does.",
+            [([("cluster", self.cluster())], u64::try_from(wrong_urls).unwrap_or(u64::MAX))],
         )?;
         page.gauge(
             "pgsteer_member_role",
