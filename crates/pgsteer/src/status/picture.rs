@@ -82,7 +82,7 @@ fn cluster_line(cluster: &Cluster, ink: Ink) -> String {
     for wrong in &cluster.url_troubles {
         let (url, text) = (printable(&wrong.url), printable(&wrong.text));
         let what = format!("{url} of [patroni] urls returns no member list: {text}");
-        line.push_str(&format!("{}\n", paint(&what, Paint::Doubtful, ink)));
+        line.push_str(&format!("{}\n", paint(&what, Paint::Warning, ink)));
     }
     for other in &cluster.other_clusters {
         let of = [("scope", &other.scope), ("system identifier", &other.system_identifier)];
