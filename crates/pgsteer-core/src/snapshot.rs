@@ -404,8 +404,7 @@ mod tests {
 
     #[test]
     fn in_maintenance_mode_a_service_without_a_primary_is_told_that_no_failover_happens() {
-        let shut =
-            Gate::Shut { reason: Reason::Unheard, since: Moment::START, sessions: Sessions::Keep };
+        let shut = Gate::new(Moment::START);
         let mut snapshot = snapshot(Role::Primary, shut);
         let write = ServiceName::new("write").unwrap();
         assert!(!snapshot.why_shut(&write).contains(NO_FAILOVER));
