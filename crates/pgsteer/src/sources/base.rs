@@ -1,4 +1,5 @@
-//! Base addresses: where Patroni or etcd answers, as the configuration or Patroni itself names it.
+//! Base addresses: the URLs of Patroni and etcd, from the configuration or from Patroni's member
+//! list.
 
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use hyper::http::uri::Scheme;
 use pgsteer_core::claim::Failure;
 use pgsteer_core::names::Endpoint;
 
-/// Who answers at an address.
+/// The kind of server at a base address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
     /// Patroni's REST API.
@@ -36,19 +37,17 @@ pub struct Base {
 }
 
 impl Base {
-    /// Reads a base address of Patroni. The port is the scheme's own unless named.
+    /// Parses a base address of Patroni. Without a port the scheme's default port is used.
     ///
-    /// # Errors
-    /// A sentence on what is wrong with it. It does not repeat an address with a user in
-    /// it, because a password may stand there too.
+    /// # Errors Returns a sentence that describes the problem. It does not repeat an address that
+    /// contains a user, because the address may contain a password too.
     pub fn parse(url: &str) -> Result<Base, String> {
         Base::of(Peer::Patroni, url)
     }
 
-    /// The same, of somebody else.
+    /// Same as [`Base::parse`], for the given kind of server.
     ///
-    /// # Errors
-    /// As [`Base::parse`].
+    /// # Errors Same as [`Base::parse`].
     pub fn of(peer: Peer, url: &str) -> Result<Base, String> {
         if url.contains('@') {
             return Err("an address must not name a user".to_owned());
@@ -73,7 +72,7 @@ impl Base {
         })
     }
 
-    /// The address as written, without a slash at the end.
+    /// The address as written, without a trailing slash.
     pub fn url(&self) -> &Arc<str> {
         &self.url
     }
@@ -83,23 +82,23 @@ impl Base {
         self.endpoint.host()
     }
 
-    /// It is asked by TLS.
+    /// Returns true if requests to this address use TLS.
     pub fn is_https(&self) -> bool {
         self.https
     }
 
-    /// Where it listens.
+    /// The host and port to connect to.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
 
-    /// The path of a request for `path` below it.
+    /// The request path for `path` below this base address.
     pub fn path_to(&self, path: &str) -> String {
         format!("{}{path}", self.path)
     }
 }
 
-/// Whoever answers there, it is not who it should be.
+/// The failure for a server that answers, but is not the expected kind of server.
 pub fn strange(base: &Base, how: &str) -> Failure {
     let (url, peer) = (&base.url, base.peer.name());
     Failure::Malformed(Arc::from(format!("{url} answers, but not as {peer} does: {how}")))

@@ -1,8 +1,9 @@
-//! The beat of a source: when its next question is due.
+//! The probe timer of a source: when its next request is due.
 //!
-//! The engine sets the pace in the plan. A pace that becomes shorter means "ask now", and so
-//! does a member that has moved. While all is calm, everybody is asked at the same moments: the
-//! process then wakes up four times a second and not for each member and source by itself.
+//! The engine sets the pace in the plan. A shorter pace or a new address of the member makes the
+//! next request due at once. While all members are healthy, requests to all members are due at the
+//! same moments. The process then wakes up four times a second and not once for each member and
+//! source.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -17,13 +18,14 @@ use tokio::time::{Instant, sleep_until};
 use super::Gone;
 use crate::clock::Clock;
 
-/// No pace makes a source ask in a closed loop.
+/// The shortest pace, so that no pace makes a source send requests in a closed loop.
 const PACE_MIN: Duration = Duration::from_millis(1);
 
-/// Gaps of this length and longer end at whole multiples of it, so a little early at first.
+/// Intervals of at least this length end at whole multiples of it, so the first one is a little
+/// shorter.
 const TOGETHER: Duration = Duration::from_millis(250);
 
-/// Waits for the next question of one source to one member.
+/// Waits until the next request of one source to one member is due.
 #[derive(Clone)]
 pub struct Beat {
     ask: watch::Receiver<Ask>,
@@ -31,16 +33,16 @@ pub struct Beat {
     clock: Clock,
     pace: Duration,
     place: Place,
-    /// When the last question was due; none before the first.
+    /// When the last request was due; none before the first.
     last: Option<Instant>,
-    /// Gaps are shorter by chance.
+    /// Intervals are shortened at random.
     has_jitter: bool,
 }
 
-/// Chance makes a gap shorter by up to this part of it.
+/// Jitter shortens an interval by up to this part of it.
 const JITTER_PART: u64 = 10;
 
-/// Where a member is asked.
+/// The addresses of a member.
 #[derive(Clone, PartialEq, Eq)]
 struct Place {
     postgres: Endpoint,
@@ -48,48 +50,49 @@ struct Place {
 }
 
 impl Beat {
-    /// The beat of the source whose pace is `of` the plan's.
+    /// The timer of the source whose pace `of` reads from the plan.
     pub fn new(mut ask: watch::Receiver<Ask>, of: fn(&Pace) -> Duration, clock: Clock) -> Beat {
         let now = ask.borrow_and_update().clone();
         let pace = of(&now.pace).max(PACE_MIN);
         Beat { ask, of, clock, pace, place: Place::of(&now), last: None, has_jitter: false }
     }
 
-    /// The same with gaps that are up to a tenth shorter by chance, and that end at no common moment:
-    /// for questions to a program that several pgsteers ask.
+    /// Same as [`Beat::new`], with intervals that are randomly up to a tenth shorter and do not end
+    /// at common moments. For requests to a server that several pgsteers probe.
     pub fn with_jitter(self) -> Beat {
         Beat { has_jitter: true, ..self }
     }
 
-    /// What the plan says of the member now.
+    /// The current entry of the plan for the member.
     pub fn ask(&self) -> Ask {
         self.ask.borrow().clone()
     }
 
-    /// The pace as last seen.
+    /// The pace as last read from the plan.
     pub fn pace(&self) -> Duration {
         self.pace
     }
 
-    /// Waits until the next question is due: one pace after the last one, or at once if the
-    /// plan hastens it. Losing the race of a `select!` loses nothing.
+    /// Waits until the next request is due: one pace after the last one, or at once if the plan
+    /// hastens it. Cancel safe.
     pub async fn due(&mut self) -> Result<(), Gone> {
         self.wait(|pace| pace).await
     }
 
-    /// As [`Beat::due`], but `gap` after the last question instead of one pace.
+    /// Same as [`Beat::due`], with `gap` instead of the pace.
     pub async fn due_after(&mut self, gap: Duration) -> Result<(), Gone> {
         self.wait(|_| gap).await
     }
 
-    /// As [`Beat::due`], but at least `gap` after the last question if that is longer than the pace.
+    /// Same as [`Beat::due`], but at least `gap` after the last request if `gap` is longer than the
+    /// pace.
     pub async fn due_no_sooner_than(&mut self, gap: Duration) -> Result<(), Gone> {
-        // A long gap ends up to this much early.
+        // Rounding ends a long interval up to this much early.
         let rounded = if gap < TOGETHER { gap } else { gap + TOGETHER };
         self.wait(|pace| if gap > pace { rounded } else { pace }).await
     }
 
-    /// Waits until the member is elsewhere than at the last question.
+    /// Waits until the member's address differs from the address at the last request.
     pub async fn moved(&mut self) -> Result<(), Gone> {
         while self.place.is_of(&self.ask.borrow_and_update()) {
             self.ask.changed().await.map_err(|_| Gone)?;
@@ -97,7 +100,7 @@ impl Beat {
         Ok(())
     }
 
-    /// Waits until `until`, whatever the plan says meanwhile.
+    /// Waits until `until` and ignores changes of the plan.
     pub async fn pause(&mut self, until: Instant) -> Result<(), Gone> {
         let gone = async { while self.ask.changed().await.is_ok() {} };
         tokio::select! {
@@ -106,7 +109,7 @@ impl Beat {
         }
     }
 
-    /// Waits until the plan says something new of the member; the next question is then due.
+    /// Waits until the plan changes for this member; the next request is then due.
     pub async fn changed(&mut self) -> Result<(), Gone> {
         self.ask.changed().await.map_err(|_| Gone)?;
         self.look();
@@ -127,7 +130,7 @@ impl Beat {
         Ok(())
     }
 
-    /// When a gap is over.
+    /// Returns the end of an interval.
     fn after(&self, last: Instant, gap: Duration, chance: u64) -> Instant {
         let due = last + gap;
         if self.has_jitter {
@@ -141,7 +144,7 @@ impl Beat {
         due - Duration::from_nanos(u64::try_from(over).unwrap_or(0))
     }
 
-    /// Takes over what the plan says, and tells whether it hastens the next question.
+    /// Reads the plan. Returns true if it hastens the next request.
     fn look(&mut self) -> bool {
         let ask = self.ask.borrow_and_update();
         let pace = (self.of)(&ask.pace).max(PACE_MIN);
@@ -204,7 +207,7 @@ mod tests {
             let before = Instant::now();
             beat.due().await.unwrap();
             let gap = before.elapsed();
-            // The clock of the tests goes in steps of a millisecond.
+            // The paused clock of the tests advances in steps of a millisecond.
             assert!((900..=1_001).contains(&gap.as_millis()), "{gap:?}");
             gaps.insert(gap);
         }

@@ -1,4 +1,4 @@
-//! Dialling for the sources: connections and their errors in the core's words.
+//! Dialling for the sources: connections, and their errors as the core's failures.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
@@ -38,8 +38,8 @@ pub async fn connect(
     Ok(stream)
 }
 
-/// The addresses of `endpoint`'s host to dial now: itself if it is one, else by a lookup that may go
-/// on after this has returned.
+/// Returns the addresses of `endpoint`'s host to dial now: the host itself if it is an address,
+/// else the result of a lookup. The lookup may continue after this function has returned.
 pub async fn resolve(endpoint: &Endpoint) -> Result<Vec<IpAddr>, Failure> {
     match endpoint.ip() {
         Some(address) => Ok(vec![address]),
@@ -47,7 +47,7 @@ pub async fn resolve(endpoint: &Endpoint) -> Result<Vec<IpAddr>, Failure> {
     }
 }
 
-/// As [`resolve`], but waits for the end of a lookup, however late.
+/// Same as [`resolve`], but waits for the end of a lookup, even of a late one.
 pub async fn look_up(endpoint: &Endpoint) -> Result<Vec<IpAddr>, Failure> {
     match endpoint.ip() {
         Some(address) => Ok(vec![address]),
@@ -59,11 +59,11 @@ fn named(endpoint: &Endpoint, answer: lookup::Answer) -> Result<Vec<IpAddr>, Fai
     answer.map_err(|why| Failure::Unresolved(Arc::from(format!("{}: {why}", endpoint.host()))))
 }
 
-/// An error of a socket, or of TLS over one, in the core's words.
+/// Converts an error of a socket, or of TLS over a socket, to a failure.
 pub fn failure(err: &io::Error, peer: &Arc<str>) -> Failure {
     let tls = err.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match tls {
-        // What came is no record of TLS at all.
+        // The received bytes are not a TLS record.
         Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) => {
             return Failure::Tls(Arc::from(format!("{peer} does not seem to speak TLS")));
         }
@@ -84,7 +84,7 @@ pub fn failure(err: &io::Error, peer: &Arc<str>) -> Failure {
     }
 }
 
-/// `peer` did not answer within `limit`.
+/// The failure for a `peer` that did not answer within `limit`.
 pub fn timed_out(peer: &Arc<str>, limit: Duration) -> Failure {
     Failure::Timeout { peer: peer.clone(), limit }
 }

@@ -1,9 +1,9 @@
-//! Discovery: the member lists that the Patronis return at `GET /cluster`.
+//! Discovery: the member lists that Patroni returns at `GET /cluster`.
 //!
-//! The plan names the URLs that are asked, and the core decides which list it accepts. A Patroni is
-//! asked for itself first (`GET /patroni`), because its list counts only if it belongs to the
-//! cluster. `/cluster` costs Patroni a read of the DCS, so it is asked seldom, and of one URL only
-//! once a list is known.
+//! The plan contains the URLs to ask, and the core decides which list it accepts. Discovery first
+//! asks a Patroni about itself (`GET /patroni`), because its list counts only if it belongs to the
+//! cluster. `/cluster` costs Patroni a read of the DCS. So it is requested rarely, and from one URL
+//! only once a list is known.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::discriminant;
@@ -26,63 +26,64 @@ use super::{Gone, Hint, dial};
 use crate::clock::Clock;
 use crate::diagnostic::Diagnostic;
 
-/// The time from one question to the next to a URL that has not returned a list. It is doubled
-/// with each failure, because a Patroni whose DCS is down keeps a thread busy with each question.
+/// The time between two requests to a URL that has not returned a list. It doubles with each
+/// failure, because each request occupies a thread of a Patroni whose DCS is down.
 const SEARCH: Duration = Duration::from_millis(200);
 
-/// The time from one question to the next while all is well, and the most that [`SEARCH`] grows to.
+/// The time between two requests while a URL returns lists, and the maximum of [`SEARCH`]'s
+/// backoff.
 const REST: Duration = Duration::from_secs(10);
 
-/// What a start or a restart resolves within this time is not worth a warning.
+/// A failure that ends within this time after a start or restart is not logged as a warning.
 const SETTLES: Duration = Duration::from_secs(1);
 
-/// The least time to the next question, however much is hinted.
+/// The minimum time to the next request, even after a hint.
 const HURRY: Duration = Duration::from_secs(2);
 
-/// Asks for the member lists.
+/// Requests the member lists.
 #[derive(Clone)]
 pub struct Discovery {
     /// Sends the requests.
     pub http: Arc<Client>,
-    /// Names the URLs.
+    /// Contains the URLs.
     pub plan: watch::Receiver<Arc<Plan>>,
-    /// Given when a member's Patroni fails.
+    /// Notified when a request to a member's Patroni fails.
     pub hint: Hint,
-    /// Turns instants into moments.
+    /// Converts instants to the core's moments.
     pub clock: Clock,
     /// Where the lists are reported.
     pub reports: mpsc::Sender<Report>,
 }
 
-/// What one URL answered.
+/// The answer of one URL.
 struct Answered {
     by: Base,
-    /// What the Patroni there reports of itself, if it does.
+    /// What Patroni reports about itself; none if it does not.
     about: Option<About>,
     list: Result<Told, Failure>,
 }
 
-/// A member list, and when it was asked for.
+/// A member list, and when it was requested.
 struct Told {
     asked: Instant,
     cluster: Cluster,
 }
 
-/// When the search asks one URL again, and what it failed by last.
+/// When the search sends the next request to one URL, and the URL's last failure.
 #[derive(Default)]
 struct Attempt {
     is_running: bool,
     due: Option<Instant>,
     pause: Duration,
     failure: Option<Failure>,
-    /// Since when each answer has been a failure.
+    /// Since when every answer has been a failure.
     failing_since: Option<Instant>,
-    /// The last failure that went to the log.
+    /// The last failure that was logged.
     logged: Option<Failure>,
 }
 
 impl Discovery {
-    /// Asks the URLs of the plan for ever.
+    /// Asks the URLs of the plan until the plan ends.
     pub async fn run(self) -> Gone {
         let turns = self.clone();
         tokio::select! {
@@ -91,7 +92,7 @@ impl Discovery {
         }
     }
 
-    /// Asks the URLs that are always asked, all at the same time, each again and again.
+    /// Asks the URLs that are always asked, concurrently and repeatedly.
     async fn search(mut self) -> Gone {
         let mut attempts: BTreeMap<Arc<str>, Attempt> = BTreeMap::new();
         let mut asking = JoinSet::new();
@@ -112,7 +113,7 @@ impl Discovery {
             let due = waiting.filter_map(|attempt| attempt.due).min();
             tokio::select! {
                 Some(done) = asking.join_next() => {
-                    // A task that was cut short had nothing to say.
+                    // A cancelled task has no answer.
                     let Ok((url, answered)) = done else { continue };
                     let attempt = attempts.entry(url).or_default();
                     if let Err(gone) = self.take(answered, attempt).await {
@@ -125,7 +126,8 @@ impl Discovery {
         }
     }
 
-    /// Reports an answer of the search. A failure is reported when it is another one than before.
+    /// Reports an answer of the search. A failure is reported only if it differs from the one
+    /// before.
     async fn take(&self, answered: Answered, attempt: &mut Attempt) -> Result<(), Gone> {
         attempt.is_running = false;
         let failure = match answered.list {
@@ -154,7 +156,7 @@ impl Discovery {
         self.reports.send(Report::Unlisted(unlisted)).await.map_err(|_| Gone)
     }
 
-    /// Once a list is known, asks one URL after the other until one returns a list, at a calm pace.
+    /// Once a list is known, asks one URL after the other until one returns a list, at a slow pace.
     async fn take_turns(mut self) -> Gone {
         let mut lost: Option<Failure> = None;
         let mut last: Option<Arc<str>> = None;
@@ -188,8 +190,8 @@ impl Discovery {
         }
     }
 
-    /// Asks one URL after the other, from the one that answered last. Those of another cluster come
-    /// last, and all of them are asked then.
+    /// Asks one URL after the other, starting with the one that answered last. The URLs of another
+    /// cluster come last, and then all of them are asked.
     async fn turn(&self, last: Option<&Arc<str>>) -> Result<Result<Arc<str>, Failure>, Gone> {
         let mut urls = self.urls(|when| when == When::InTurn);
         urls.sort_by_key(|url| Some(url) != last);
@@ -219,7 +221,7 @@ impl Discovery {
         listers.map(|lister| lister.url.clone()).collect()
     }
 
-    /// Waits for the next turn: some time, or less if something may have changed.
+    /// Waits for the next turn. The wait is shorter if the cluster may have changed.
     async fn wait(&mut self, seen: &mut Arc<Plan>, last: Option<&str>) -> Result<(), Gone> {
         sleep(HURRY).await;
         let hint = self.hint.clone();
@@ -259,12 +261,12 @@ async fn until(due: Option<Instant>) {
 
 /// Asks one URL after the other for the member list, once.
 ///
-/// # Errors
-/// No URL returns a list; the message has every failure.
+/// # Errors No URL returns a list; the message contains every failure.
 pub async fn ask_once(http: &Client, seeds: &[Base]) -> anyhow::Result<Cluster> {
     let mut failures = Vec::new();
     for seed in seeds {
-        // A command asks once, so it waits for a slow lookup. A failed one is reported by the question.
+        // A command asks once, so it waits for a slow lookup. The request below reports a failed
+        // lookup.
         let _ = dial::look_up(seed.endpoint()).await;
         match ask_for_list(http, seed).await {
             Ok(told) => return Ok(told.cluster),
@@ -277,8 +279,8 @@ pub async fn ask_once(http: &Client, seeds: &[Base]) -> anyhow::Result<Cluster> 
     Err(Diagnostic::new(what, Some(remedy.to_owned())).into())
 }
 
-/// Waits until the pace of some member is shorter than when the plan was `seen` last, or `last`
-/// belongs to another cluster.
+/// Waits until the pace of a member is shorter than in `seen`, or until `last` belongs to another
+/// cluster.
 async fn quickened(
     plan: &mut watch::Receiver<Arc<Plan>>,
     seen: &mut Arc<Plan>,
@@ -305,7 +307,7 @@ fn is_other_kind(failure: &Failure, last: Option<&Failure>) -> bool {
     last.is_none_or(|last| discriminant(last) != discriminant(failure))
 }
 
-/// Asks one Patroni for itself and then for the member list.
+/// Asks one Patroni about itself and then for the member list.
 async fn ask(http: &Client, base: &Base) -> Answered {
     match ask_for_itself(http, base).await {
         Ok(about) => {
@@ -320,7 +322,7 @@ async fn ask_for_itself(http: &Client, base: &Base) -> Result<About, Failure> {
     const PATH: &str = "/patroni";
     let answer = http.get_or_name_at_leisure(base, PATH).await;
     let answer = answer.map_err(|failure| at(base, PATH, failure))?;
-    // Patroni answers 503 here where PostgreSQL does not run.
+    // Patroni answers 503 here if PostgreSQL is not running.
     let facts = parse_status(false, &answer.body).map_err(|bad| {
         let how = format!("status {}, {bad}", answer.status);
         unlike(base, PATH, &how)
@@ -331,7 +333,8 @@ async fn ask_for_itself(http: &Client, base: &Base) -> Result<About, Failure> {
 async fn ask_for_list(http: &Client, base: &Base) -> Result<Told, Failure> {
     const PATH: &str = "/cluster";
     let answer = http.get_at_leisure(base, PATH).await.map_err(|failure| match failure {
-        // Patroni's handler ends by an exception where it cannot read the DCS.
+        // Patroni's handler raises an exception if it cannot read the DCS, which closes the
+        // connection.
         Failure::Closed(_) => Failure::Network(Arc::from(format!(
             "{}{PATH} closed the connection without an answer; Patroni does so while it cannot read \
              its DCS (etcd, Consul, ...)",
@@ -348,7 +351,7 @@ async fn ask_for_list(http: &Client, base: &Base) -> Result<Told, Failure> {
     Ok(Told { asked: answer.asked, cluster })
 }
 
-/// The failure of a request for `path`, which it names.
+/// Adds the URL of `path` to a failure of its request.
 fn at(base: &Base, path: &str, failure: Failure) -> Failure {
     let peer: Arc<str> = Arc::from(format!("{}{path}", base.url()));
     match failure {
@@ -390,7 +393,7 @@ mod tests {
         Base::parse(&format!("http://{address}")).unwrap()
     }
 
-    /// A Patroni that answers `/cluster` with `list`, from the given question for it on.
+    /// A fake Patroni that answers `/cluster` with `list` from request number `from` on.
     async fn patroni_from(from: usize, list: &'static str) -> Base {
         let asked = Arc::new(Mutex::new(0));
         let address = fake::server(move |mut stream, _| {
@@ -480,7 +483,7 @@ mod tests {
         }
     }
 
-    /// Patroni has five threads, and a question for the list may take one of them for long.
+    /// Patroni has five threads, and a request for the list may occupy one of them for long.
     #[tokio::test]
     async fn the_list_and_the_role_are_not_asked_for_at_the_same_time() {
         static NOW: AtomicUsize = AtomicUsize::new(0);
@@ -550,7 +553,7 @@ mod tests {
         let Some(Report::Topology(topology)) = reports.recv().await else { panic!() };
         assert_eq!(topology.url, *member.url());
         assert_eq!(asking.await.unwrap().unwrap().ok(), Some(member.url().clone()));
-        // Nothing else answers: then it is asked, and is no answer all the same.
+        // No other URL answers. The URL of another cluster is then asked, and its list is rejected.
         let listers = [(&gone, When::InTurn), (&stranger, When::Last)];
         let (asker, mut reports, _planned) = discovery(plan_of(&listers));
         let asking = tokio::spawn(async move { asker.turn(None).await });

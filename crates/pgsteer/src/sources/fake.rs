@@ -1,4 +1,4 @@
-//! Fake servers for tests: they do with a connection what a test tells them. And a log to look into.
+//! Fake servers for tests, which run the test's code on each connection, and a log for assertions.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Listens on loopback and does with each connection, one after the other, what `act` says.
-/// The number is that of the connection, from 0.
+/// Listens on loopback and runs `act` on each connection, one after the other. The argument is the
+/// number of the connection, from 0.
 pub async fn server<F, Fut>(act: F) -> SocketAddr
 where
     F: Fn(TcpStream, usize) -> Fut + Send + 'static,
@@ -33,14 +33,14 @@ pub async fn http_server(answer: impl Into<Vec<u8>>) -> SocketAddr {
         let answer = answer.clone();
         async move {
             read_head(&mut stream).await;
-            // Who has had enough closes before all is written.
+            // The client may close before all is written.
             let _ = stream.write_all(&answer).await;
         }
     })
     .await
 }
 
-/// Reads up to the empty line that ends the head of a request.
+/// Reads up to the empty line that ends a request's head.
 pub async fn read_head(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -52,7 +52,7 @@ pub async fn read_head(stream: &mut TcpStream) -> String {
     String::from_utf8(head).unwrap()
 }
 
-/// Writes one byte at a time, each in a packet of its own.
+/// Writes one byte at a time, each in its own packet.
 pub async fn drip(stream: &mut TcpStream, bytes: &[u8]) {
     for byte in bytes {
         if stream.write_all(&[*byte]).await.is_err() {
@@ -62,12 +62,12 @@ pub async fn drip(stream: &mut TcpStream, bytes: &[u8]) {
     }
 }
 
-/// What the current thread logs.
+/// The log lines of the current thread.
 #[derive(Clone, Default)]
 pub struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Log {
-    /// Takes in what is logged from now on, for as long as the guard lives.
+    /// Records log lines until the guard is dropped.
     pub fn listen(&self) -> tracing::subscriber::DefaultGuard {
         let writer = Mutex::new(self.clone());
         tracing::subscriber::set_default(
@@ -75,7 +75,7 @@ impl Log {
         )
     }
 
-    /// All that was logged, a line each.
+    /// The recorded log, one entry a line.
     pub fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }

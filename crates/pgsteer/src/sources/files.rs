@@ -6,12 +6,13 @@ use std::path::PathBuf;
 
 use pgsteer_core::settings::{CheckConfig, ClusterConfig, EtcdConfig, Membership, PatroniConfig};
 
-/// What was in the files, as a number that changes with it.
+/// A hash of the files' contents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Contents(u64);
 
 impl Contents {
-    /// Reads them. One that cannot be read is as good as empty here: whoever uses it says so.
+    /// Reads the files. An unreadable file counts as empty here; the code that uses the file
+    /// reports it.
     pub fn of(cluster: &ClusterConfig) -> Contents {
         let mut hasher = DefaultHasher::new();
         for file in named(cluster) {

@@ -1,8 +1,8 @@
-//! One bounded HTTP question: connect, ask, read the whole answer, close. Or, for a watch, an
-//! answer that goes on and on, line by line.
+//! One bounded HTTP request: connect, send, read the whole answer, close. Or, for a watch, a
+//! streamed answer that is read line by line.
 //!
-//! Patroni speaks HTTP/1.0 and closes after each answer (Python's `BaseHTTPRequestHandler`),
-//! so there is no connection to keep. etcd is asked seldom.
+//! Patroni speaks HTTP/1.0 and closes after each answer (Python's `BaseHTTPRequestHandler`), so
+//! there is no connection to keep. Requests to etcd are rare.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -35,47 +35,50 @@ use super::{Gone, Task};
 use crate::by_name::ByName;
 use crate::tls::{self, Trust};
 
-/// The most bytes of an answer's body.
+/// The maximum size of an answer's body in bytes.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 
-/// The most bytes of an answer's head.
+/// The maximum size of an answer's head in bytes.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 
-/// The most bytes of one line of an answer that goes on.
+/// The maximum size of one line of a streamed answer in bytes.
 const LINE_BYTES_MAX: usize = 1024 * 1024;
 
-/// A host that is gone without a word is noticed by the kernel within the sum of these.
+/// The kernel detects a host that went down without closing its connections within the sum of
+/// these.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 const KEEPALIVE_PROBES: u32 = 3;
 
-/// How long a server that closed the connection is looked at.
+/// The time limit for the check of a server that closed the connection without an answer.
 const LOOK_LIMIT: Duration = Duration::from_millis(250);
 
-/// How long the question for a member's role waits for another question to the same Patroni.
+/// The maximum time that the request for a member's role waits for another request to the same
+/// Patroni.
 pub const TURN_WAIT: Duration = Duration::from_millis(200);
 
-/// What is trusted unless files say otherwise.
+/// The certificates that are trusted unless files are configured.
 const SYSTEM: Trust<'static> = Trust { verify: Verify::Full, ca_file: None };
 
-/// Asks, within a limit.
+/// Sends requests with a time limit.
 #[derive(Clone)]
 pub struct Client {
     limit: Duration,
-    /// How long a connection may take, and how long what was sent may stay without an
-    /// acknowledgement: a server that is slow to answer is told from a host that is gone.
+    /// The time limit for a connection, and for the acknowledgement of sent data. It distinguishes
+    /// a host that is down from a server that is slow to answer.
     connect_limit: Duration,
-    /// Made from the configured files at the start; without files made of the system's trust
-    /// store when the first `https` address is asked, because reading it costs time and memory.
+    /// The TLS configuration. It is built at the start from the configured files. Without files it
+    /// is built from the system's trust store at the first request to an `https` address, because
+    /// reading the store costs time and memory.
     tls: OnceLock<Result<Arc<ClientConfig>, Arc<str>>>,
-    /// One lock for each endpoint, held while a question by [`Client::get`] is under way there. Patroni
-    /// answers from five threads, and several pgsteers may ask it.
+    /// One lock for each endpoint, held while a request by [`Client::get`] is under way there.
+    /// Patroni answers with five threads, and several pgsteers may send it requests.
     turns: Arc<ByName<Endpoint, Turn>>,
 }
 
 type Turn = tokio::sync::Mutex<()>;
 
-/// What came back.
+/// An HTTP answer.
 #[derive(Debug)]
 pub struct Answer {
     /// When the request was sent.
@@ -86,11 +89,11 @@ pub struct Answer {
     pub body: Bytes,
 }
 
-/// An answer that goes on, if it is one.
+/// The answer to a request for a stream.
 pub enum Following {
-    /// It goes on.
+    /// The stream.
     Lines(Lines),
-    /// The question was refused, with the whole body.
+    /// The server refused the request.
     Refused {
         /// The status code, not 200.
         status: u16,
@@ -99,22 +102,21 @@ pub enum Following {
     },
 }
 
-/// An answer that goes on, line by line.
+/// A streamed answer, read line by line.
 pub struct Lines {
     body: Incoming,
     unread: BytesMut,
-    /// How much of it is known to have no end of a line.
+    /// How many bytes of it are known to contain no line end.
     looked_at: usize,
     base: Base,
-    /// Ends with this.
+    /// Drives the connection. Dropped together with the stream.
     _connection: Task,
 }
 
 impl Lines {
-    /// Waits for the next line, as long as it takes. May be dropped while it waits: nothing is lost.
+    /// Waits for the next line, without a time limit. Cancel safe.
     ///
-    /// # Errors
-    /// The connection is broken, the answer has ended, or the line is too long.
+    /// # Errors The connection failed, the answer has ended, or the line is too long.
     pub async fn next(&mut self) -> Result<Vec<u8>, Failure> {
         loop {
             if let Some(line) = self.take_line() {
@@ -141,14 +143,14 @@ impl Lines {
             return None;
         };
         self.looked_at = 0;
-        // Without a copy of the rest, so that many short lines take no longer than one long one.
+        // Does not copy the rest, so that many short lines take no longer than one long line.
         Some(self.unread.split_to(end + 1).to_vec())
     }
 }
 
 impl Client {
-    /// A client whose answers have to be complete within `limit`. `tls` is what the configured
-    /// files say; none means the system's trust store, if it is ever needed.
+    /// A client whose answers have to be complete within `limit`. `tls` is the TLS configuration
+    /// from the configured files; without it the system's trust store is used.
     pub fn new(limit: Duration, tls: Option<Arc<ClientConfig>>) -> Client {
         let cell = OnceLock::new();
         if let Some(config) = tls {
@@ -163,21 +165,22 @@ impl Client {
         Client { connect_limit, ..self }
     }
 
-    /// After how long a request counts as late.
+    /// The time after which a request counts as late.
     pub fn late_after(&self) -> Duration {
         self.connect_limit
     }
 
-    /// Asks for `path` below `base`. `known` are the addresses of its host, if a lookup has found
-    /// them already; else it is looked up here, which the limit does not count.
+    /// Requests `path` below `base`. `known` are the addresses of its host if a lookup has already
+    /// found them. Otherwise the host is looked up here, and the limit does not include the lookup.
     ///
-    /// Another question to the same endpoint is waited for, [`TURN_WAIT`] at most: a list that hangs
-    /// with its DCS must not delay the question for the role.
+    /// Waits for another request to the same endpoint, [`TURN_WAIT`] at most: a member list that
+    /// hangs with its DCS must not delay the request for the role.
     pub async fn get(&self, base: &Base, known: &[IpAddr], path: &str) -> Result<Answer, Failure> {
         self.get_in_turn(base, known, path, TURN_WAIT).await
     }
 
-    /// As [`Client::get`], for a question without haste: it waits for the whole of another one.
+    /// Same as [`Client::get`], for a request that is not urgent: waits until the other request
+    /// ends.
     pub async fn get_at_leisure(&self, base: &Base, path: &str) -> Result<Answer, Failure> {
         self.get_in_turn(base, &[], path, self.limit).await
     }
@@ -197,8 +200,8 @@ impl Client {
         self.within_limit(base, self.exchange(base, &addresses, request)).await
     }
 
-    /// As [`Client::get`]. If the server closes the connection without an answer, it is asked whether
-    /// it speaks PostgreSQL's protocol: the two ports of a member are easily taken for each other.
+    /// Same as [`Client::get`]. If the server closes the connection without an answer, checks
+    /// whether it speaks PostgreSQL's protocol: the two ports of a member are easily confused.
     pub async fn get_or_name(
         &self,
         base: &Base,
@@ -209,7 +212,7 @@ impl Client {
         self.named(base, known, answer).await
     }
 
-    /// As [`Client::get_or_name`], for a question without haste.
+    /// Same as [`Client::get_or_name`], for a request that is not urgent.
     pub async fn get_or_name_at_leisure(&self, base: &Base, path: &str) -> Result<Answer, Failure> {
         let answer = self.get_at_leisure(base, path).await;
         self.named(base, &[], answer).await
@@ -242,7 +245,7 @@ impl Client {
         }
     }
 
-    /// Posts a question as JSON to `path` below `base`. `token` tells who asks.
+    /// Posts a request as JSON to `path` below `base`. `token` authenticates it.
     pub async fn post(
         &self,
         base: &Base,
@@ -255,7 +258,7 @@ impl Client {
         self.within_limit(base, self.exchange(base, &addresses, request)).await
     }
 
-    /// The same, where the answer goes on for as long as the connection lives.
+    /// Same as [`Client::post`], for an answer that is streamed while the connection lives.
     pub async fn follow(
         &self,
         base: &Base,
@@ -306,7 +309,7 @@ impl Client {
         let (mut sender, connection) = self.connect(base, addresses).await?;
         let request = addressed(request, base)?;
         let connection = Task::spawn(async {
-            // Its error reaches whoever reads the answer as well.
+            // The reader of the answer gets this error too.
             let _ = connection.await;
             Gone
         });
@@ -337,7 +340,7 @@ impl Client {
     async fn open(&self, base: &Base, addresses: &[IpAddr]) -> Result<Box<dyn Transport>, Failure> {
         let port = base.endpoint().port();
         let stream = dial::connect(addresses, port, base.url(), self.connect_limit).await?;
-        // Without it all works, only that a host that is gone is noticed later.
+        // Without keepalive everything works, but a host that is down is detected later.
         let _ = keep_alive(&stream);
         if self.connect_limit < self.limit {
             let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(self.connect_limit));
@@ -366,8 +369,8 @@ impl Client {
     }
 }
 
-/// Where to connect: the addresses that are `known`, else those of a lookup, which is no part of
-/// what a server may take for its answer.
+/// The addresses to connect to: `known`, or else the result of a lookup. The server's time limit
+/// does not include the lookup.
 async fn addresses<'a>(base: &Base, known: &'a [IpAddr]) -> Result<Cow<'a, [IpAddr]>, Failure> {
     match known {
         [] => dial::resolve(base.endpoint()).await.map(Cow::Owned),
@@ -395,7 +398,7 @@ fn posted(
     Ok(request)
 }
 
-/// The request, if it is one, with the host that it is for.
+/// Builds the request, with its `Host` header.
 fn addressed(
     request: hyper::http::Result<Request<Full<Bytes>>>,
     base: &Base,
@@ -408,7 +411,8 @@ fn addressed(
     Ok(request)
 }
 
-/// An SSLRequest (PostgreSQL documentation, "SSL Session Encryption"), which is answered by one byte.
+/// Sends an SSLRequest (PostgreSQL documentation, "SSL Session Encryption"). Returns true if the
+/// server answers with one byte.
 async fn speaks_postgresql(mut stream: TcpStream) -> io::Result<bool> {
     stream.write_all(&[0, 0, 0, 8, 4, 210, 22, 47]).await?;
     Ok(matches!(stream.read_u8().await?, b'S' | b'N'))
@@ -427,8 +431,8 @@ fn keep_alive(stream: &TcpStream) -> io::Result<()> {
     SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }
 
-/// Lets the connection work for as long as somebody waits for its answer. When the server
-/// closes, the connection is done before the last bytes have been read from it.
+/// Runs the connection while its answer is awaited. If the server closes, the connection ends
+/// before its last bytes have been read.
 async fn drive<T>(
     connection: impl Future<Output = hyper::Result<()>>,
     answering: impl Future<Output = T>,
@@ -438,7 +442,7 @@ async fn drive<T>(
     loop {
         tokio::select! {
             answer = &mut answering => return answer,
-            // Its error reaches whoever waits for the answer as well.
+            // The receiver of the answer gets this error too.
             _ = &mut connection, if !is_done => is_done = true,
         }
     }

@@ -1,9 +1,9 @@
-//! The watch of etcd: what Patroni writes there about a switchover is heard of at once.
+//! The watch of etcd: reports at once what Patroni writes there about a switchover.
 //!
-//! First a question for the keys as they are, then a watch of all that is written after it; when
-//! that breaks, the same at the next address. Beside the watch goes a look every few seconds: an
-//! etcd that is frozen, or cut off from the others, keeps the watch and says nothing, but a read
-//! of the leader key needs all of it.
+//! The source first reads the current keys and then watches all later writes. If the watch fails,
+//! the source does the same at the next address. Beside the watch it reads the leader key every few
+//! seconds: an etcd that is frozen or partitioned keeps the watch open and sends nothing, but a
+//! read of the leader key needs a quorum.
 
 mod schedule;
 #[cfg(test)]
@@ -33,21 +33,21 @@ use super::{Gone, http_client};
 use crate::clock::Clock;
 use crate::tls::Trust;
 
-/// The time from one look to the next.
+/// The time between two reads of the leader key.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// A watch that breaks sooner than this has never been one.
+/// A watch that fails sooner than this counts as never established.
 const STEADY: Duration = Duration::from_secs(1);
 
-/// When no address does, the next round starts after this, then after twice that, up to the
-/// longest.
+/// If no address works, the next round starts after this time. The wait then doubles up to the
+/// maximum.
 const RETRY_FIRST: Duration = Duration::from_millis(250);
 const RETRY_LONGEST: Duration = Duration::from_secs(10);
 
-/// How long nobody need worry that no Patroni has told its scope yet.
+/// How long the source waits for a Patroni to report its scope before it logs a warning.
 const SCOPE_PATIENCE: Duration = Duration::from_secs(30);
 
-/// What the configuration says, read and checked.
+/// The settings of the configuration, parsed and checked.
 pub struct Settings {
     http: Client,
     bases: Vec<Base>,
@@ -59,15 +59,14 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Reads the addresses, and the files that are named.
+    /// Parses the addresses and reads the configured files.
     ///
-    /// # Errors
-    /// An address or a file that cannot be used. The message names it and shows no secret.
+    /// # Errors An address or a file that cannot be used. The message names it and shows no secret.
     pub fn read(config: &EtcdConfig) -> anyhow::Result<Settings> {
         let base = |url: &String| Base::of(Peer::Etcd, url).map_err(|why| anyhow!("etcd: {why}"));
         let login = match (&config.username, &config.password_file) {
             (Some(name), Some(file)) => Some((name.clone(), Secret::read(file)?)),
-            // The configuration has either both or none.
+            // The configuration has both or neither.
             _ => None,
         };
         let EtcdConfig { verify, ca_file, cert_file, key_file, timeout, .. } = config;
@@ -88,7 +87,7 @@ impl Settings {
     }
 }
 
-/// The password goes over the network as it is where an etcd is asked by http.
+/// Warns that the password is sent in clear if an etcd address uses http.
 fn warn_of_clear_password(bases: &[Base]) {
     for base in bases.iter().filter(|base| !base.is_https() && !base.endpoint().is_loopback()) {
         warn!(
@@ -98,24 +97,24 @@ fn warn_of_clear_password(bases: &[Base]) {
     }
 }
 
-/// Watches, wherever it can.
+/// Watches the keys at the first etcd that works.
 #[derive(Clone)]
 pub struct Watcher {
-    /// What the configuration says.
+    /// The parsed configuration.
     pub settings: Arc<Settings>,
-    /// Tells the scope.
+    /// Contains the scope.
     pub plan: watch::Receiver<Arc<Plan>>,
-    /// Turns instants into moments.
+    /// Converts instants to the core's moments.
     pub clock: Clock,
-    /// Where it is reported.
+    /// Where events are reported.
     pub reports: mpsc::Sender<Report>,
 }
 
-/// Why a watch is over.
+/// Why a watch ended.
 enum End {
-    /// Nobody listens any more.
+    /// The receiver of the reports is gone.
     Gone,
-    /// It broke, or did not come about.
+    /// It failed, or was never established.
     Failed(Failure),
 }
 
@@ -131,7 +130,7 @@ impl From<Failure> for End {
     }
 }
 
-/// One etcd, with the token for it.
+/// One etcd, with its authentication token.
 #[derive(Clone, Copy)]
 struct Place<'a> {
     base: &'a Base,
@@ -139,35 +138,36 @@ struct Place<'a> {
     token: Option<&'a str>,
 }
 
-/// What is remembered from one watch to the next.
+/// State that is kept from one watch to the next.
 #[derive(Default)]
 struct Known {
-    /// Since when there is a watch.
+    /// Since when a watch is established.
     watching_since: Option<Instant>,
-    /// The newest revision of anything. None before the first answer: what lay there before us is
-    /// no news.
+    /// The newest revision of any key. None before the first answer: keys that existed before the
+    /// start are not events.
     newest: Option<u64>,
-    /// That of the leader key. The look compares with it.
+    /// The revision of the leader key. The periodic read compares with it.
     leader: AtomicU64,
 }
 
 impl Known {
-    /// The revision of an etcd never falls, but when it was restored from a backup or made anew:
-    /// those that are remembered mean nothing there.
+    /// Forgets the revisions if `revision` is lower than the newest. The revision of an etcd falls
+    /// only if it was restored from a backup or created anew, and the old revisions mean nothing
+    /// there.
     fn forget_if_restored(&mut self, revision: u64) {
         if self.newest.is_some_and(|newest| revision < newest) {
             *self = Known::default();
         }
     }
 
-    /// Whether the watch that is over was one.
+    /// Returns true if the watch that ended had been established.
     fn was_steady(&mut self) -> bool {
         self.watching_since.take().is_some_and(|since| since.elapsed() >= STEADY)
     }
 }
 
 impl Watcher {
-    /// Watches until nobody listens any more.
+    /// Watches until the receiver of the reports is gone.
     pub async fn run(mut self) -> Gone {
         let mut known = Known::default();
         let (mut place, mut failures) = (0, 0);
@@ -193,7 +193,7 @@ impl Watcher {
         }
     }
 
-    /// After a round in which no address did: says so, and waits before the next.
+    /// Logs a round in which no address worked, and waits before the next round.
     async fn pause(&self, failures: usize, failure: Failure) -> Result<(), Gone> {
         let addresses = self.settings.bases.len();
         if failures == 0 || !failures.is_multiple_of(addresses) {
@@ -206,7 +206,7 @@ impl Watcher {
         Ok(())
     }
 
-    /// The scope: as configured, or as soon as the members tell it.
+    /// Returns the scope: as configured, or as soon as a member reports it.
     async fn scope(&mut self) -> Result<Arc<str>, Gone> {
         let patience = sleep(SCOPE_PATIENCE);
         tokio::pin!(patience);
@@ -226,7 +226,7 @@ impl Watcher {
         }
     }
 
-    /// One watch at one etcd, from the login to its end.
+    /// Runs one watch at one etcd, from the login to its end.
     async fn watch(&self, base: &Base, keys: &Keys, known: &mut Known) -> Result<(), End> {
         let token = self.log_in(base).await?;
         let place = Place { base, keys, token: token.as_deref() };
@@ -257,7 +257,7 @@ impl Watcher {
                         *newest = (*newest).max(Some(entry.revision));
                         self.tell(keys, entry, true, &mut schedule, leader).await?;
                     }
-                    // Whoever has to act on it has it by now.
+                    // All events of these entries have been reported by now.
                     let count = u64::try_from(entries.len()).unwrap_or(u64::MAX);
                     self.report(News::Written(count)).await?;
                 }
@@ -288,7 +288,7 @@ impl Watcher {
         }
     }
 
-    /// Opens the watch and waits until it is there.
+    /// Opens the watch and waits until etcd confirms it.
     async fn follow(&self, place: Place<'_>, start_revision: u64) -> Result<Lines, Failure> {
         let Place { base, keys, token } = place;
         let question = keys.watch_request(start_revision);
@@ -306,8 +306,8 @@ impl Watcher {
         }
     }
 
-    /// Looks at the leader key again and again; ends when that fails, or when the watch has not
-    /// told what a look has seen twice.
+    /// Reads the leader key periodically. Ends when a read fails, or when two reads have returned a
+    /// revision that the watch has not sent.
     async fn look_again(&self, place: Place<'_>, heard: &AtomicU64) -> End {
         let mut unheard = None;
         loop {
@@ -328,7 +328,7 @@ impl Watcher {
         }
     }
 
-    /// Reports what an entry means. An order that is no news has had its time.
+    /// Reports the event of an entry. The time of an order that causes no event is over.
     async fn tell(
         &self,
         keys: &Keys,
@@ -368,7 +368,7 @@ fn scope_of(plan: &Plan, settings: &Settings) -> Option<Arc<str>> {
     settings.scope.clone().or_else(|| plan.scope.clone())
 }
 
-/// Waits until the scope is another than `scope`.
+/// Waits until the scope differs from `scope`.
 async fn other_scope(
     plan: &mut watch::Receiver<Arc<Plan>>,
     settings: &Settings,

@@ -1,8 +1,8 @@
-//! Switchovers that are ordered for a time of day.
+//! Switchovers that are scheduled for a time of day.
 //!
-//! Patroni leaves the order where it is and sleeps until its time (`should_run_scheduled_action`),
-//! so nothing is written when that has come. The core knows no time of day; here it is told when
-//! it is now.
+//! Patroni keeps the order in its key and sleeps until its time (`should_run_scheduled_action`). So
+//! Patroni writes nothing when the time comes. The core knows no time of day; this module reports
+//! the order when it is due.
 
 use std::future::pending;
 use std::time::{Duration, SystemTime};
@@ -11,13 +11,13 @@ use pgsteer_core::claim::{News, Order};
 use pgsteer_wire::etcd::Ordered;
 use tokio::time::sleep;
 
-/// An order is told so much before its time, because no two clocks agree.
+/// An order is reported this much before its time, because no two clocks agree.
 const EARLY: Duration = Duration::from_millis(500);
 
-/// An order whose time has been over for so long is none any more.
+/// An order whose time passed longer ago than this is ignored.
 const STALE: Duration = Duration::from_secs(5);
 
-/// The clock of the machine may be set, so it is looked at that often.
+/// The wait is split into pieces of this length, because an operator may set the machine's clock.
 const CLOCK_LOOK: Duration = Duration::from_secs(5);
 
 /// An order whose time has not come yet.
@@ -25,7 +25,8 @@ const CLOCK_LOOK: Duration = Duration::from_secs(5);
 pub struct Schedule(Option<(SystemTime, Order)>);
 
 impl Schedule {
-    /// Takes in what is ordered now, which replaces whatever was. Gives what is to be told at once.
+    /// Replaces the pending order with the current one. Returns the event to report at once, if
+    /// any.
     pub fn set(&mut self, ordered: Option<Ordered>) -> Option<News> {
         self.set_at(ordered, SystemTime::now())
     }
@@ -43,7 +44,7 @@ impl Schedule {
         Some(News::NoOrder)
     }
 
-    /// Waits for the time of the order, and gives it then. May be dropped while it waits.
+    /// Waits for the time of the order and returns the order. Cancel safe.
     pub async fn due(&mut self) -> Order {
         loop {
             let Some((at, _)) = &self.0 else {
@@ -59,8 +60,8 @@ impl Schedule {
     }
 }
 
-/// Reads a time as Python's `isoformat` writes it: `2026-01-14T10:09:57.139400+02:00`. Patroni
-/// refuses one without an offset.
+/// Parses a time as Python's `isoformat` writes it: `2026-01-14T10:09:57.139400+02:00`. Patroni
+/// refuses a time without an offset.
 fn time_of_day(text: &str) -> Option<SystemTime> {
     const STAMP_BYTES: usize = "2026-01-14T10:09:57".len();
     let split = text.char_indices().skip(STAMP_BYTES).find(|(_, c)| matches!(c, '+' | '-' | 'Z'));
@@ -70,7 +71,7 @@ fn time_of_day(text: &str) -> Option<SystemTime> {
         return (offset == "Z").then_some(time);
     };
     let seconds = |digits: &str, unit: u64| Some(u64::from(digits.parse::<u8>().ok()?) * unit);
-    // Python writes seconds behind it where an offset has some, which none of today has.
+    // Python appends seconds if an offset has some. No time zone of today has any.
     let minutes = minutes.split(':').next()?;
     let ahead = Duration::from_secs(seconds(hours, 3_600)? + seconds(minutes, 60)?);
     match offset.starts_with('+') {

@@ -1,4 +1,4 @@
-//! The watch against fake etcds that do what real ones do, and worse.
+//! The watch against fake etcds that behave correctly, and against faulty ones.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -24,22 +24,22 @@ const AWAY_FROM_N1: &str = "eyJsZWFkZXIiOiJuMSJ9";
 /// `{}`
 const NOTHING: &str = "e30=";
 
-/// What a fake was asked.
+/// A request that the fake received.
 struct Asked {
     path: String,
     body: String,
     token: Option<String>,
 }
 
-/// What it does then.
+/// The fake's reaction to a request.
 enum Act {
-    /// A whole answer.
+    /// A complete answer.
     Answer(u16, String),
-    /// Pieces of a stream, which then goes on in silence.
+    /// Chunks of a stream that stays open and silent afterwards.
     Stream(Vec<Vec<u8>>),
-    /// Pieces of a stream, which then ends in the middle.
+    /// Chunks of a stream that then ends in the middle.
     Cut(Vec<Vec<u8>>),
-    /// Nothing at all.
+    /// No answer.
     Silence,
 }
 
@@ -79,7 +79,7 @@ async fn serve(mut stream: TcpStream, act: impl Fn(Asked) -> Act) {
     }
     for piece in pieces {
         let chunk = [format!("{:x}\r\n", piece.len()).as_bytes(), &piece[..], b"\r\n"].concat();
-        // Who has had enough closes before all is written.
+        // The client may close before all is written.
         let _ = stream.write_all(&chunk).await;
         tokio::task::yield_now().await;
     }
@@ -125,7 +125,7 @@ fn settings_within(timeout: Duration, urls: &[SocketAddr]) -> Settings {
     Settings { look: Duration::from_millis(100), ..Settings::read(&config).unwrap() }
 }
 
-/// What a watch reports, for as long as this lives.
+/// A running watch and its reports. The watch ends when this is dropped.
 struct Hearing {
     reports: mpsc::Receiver<Report>,
     plan: watch::Sender<Arc<Plan>>,
@@ -142,7 +142,7 @@ impl Hearing {
         Hearing { reports, plan, _task: Task::spawn(watcher.run()) }
     }
 
-    /// The next news of what is written there; how the watch itself is, `any` tells.
+    /// The next event about the keys. `any` returns events about the watch itself too.
     async fn next(&mut self) -> News {
         loop {
             match self.any().await {
@@ -180,7 +180,7 @@ fn ordered() -> News {
     News::Ordered(Order { leader: Some(n1()), candidate: None })
 }
 
-/// A fake that shows the leader, and has this watch.
+/// A fake that returns the leader key and streams `pieces` as its watch.
 async fn watched(pieces: Vec<Vec<u8>>) -> SocketAddr {
     etcd(move |asked| match asked.path.as_str() {
         RANGE => range(10, &[kv(LEADER, N1, 7)]),
@@ -194,7 +194,7 @@ async fn how_the_watch_is_it_tells_itself() {
     let address = etcd(|asked| match asked.path.as_str() {
         WATCH => Act::Stream(vec![line(CREATED), line(&event(&kv(LEADER, N1, 11)))]),
         _ if asked.body.contains("range_end") => range(10, &[]),
-        // The watch says nothing of this.
+        // The watch does not send this revision.
         _ => range(12, &[kv(LEADER, N1, 12)]),
     })
     .await;
@@ -290,7 +290,7 @@ async fn one_that_speaks_nonsense_or_without_end_is_left_for_the_next() {
 async fn nobody_at_any_address_is_told_once_a_round() {
     let silent = etcd(|_| Act::Silence).await;
     let refusing = etcd(|_| Act::Answer(404, "404 page not found".to_owned())).await;
-    // Waiting for an answer is no watch, however long it takes.
+    // A wait for the answer does not count as a watch, even a long one.
     let long = STEADY + Duration::from_millis(100);
     let mut hearing = Hearing::of(settings_within(long, &[silent, refusing]));
     let why = format!("http://{refusing} refuses: 404 page not found (status 404)");
