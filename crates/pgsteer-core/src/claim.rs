@@ -1,6 +1,6 @@
-//! Claims: what one source said of one member, and when it was asked.
+//! Claims: what one source reported of one member, and when it was asked.
 //!
-//! A failed probe is a claim too: that nobody answered is something to judge by.
+//! A failed probe is a claim too: the judge uses the fact that there was no answer.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,42 +17,41 @@ use crate::skew::ClockOffset;
 use crate::text::Cleaned;
 use crate::time::Moment;
 
-/// What a source reports: of one member, of which members there are, or of what is written in
-/// etcd.
+/// What a source reports: about one member, about the list of members, or about keys in etcd.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Report {
-    /// Something of one member.
+    /// About one member.
     Claim(Claim),
-    /// Which members there are.
+    /// The list of members.
     Topology(Topology),
-    /// That somebody who was asked for it did not tell.
+    /// A Patroni that was asked for the list did not return one.
     Unlisted(Unlisted),
     /// What Patroni has written in etcd.
     Notice(Notice),
 }
 
-/// What one source said of one member.
+/// What one source reported of one member.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Claim {
-    /// The member spoken of.
+    /// The member that it is about.
     pub member: MemberName,
-    /// When the question was sent. An answer is no newer than its question: a reply that
-    /// lay in a frozen host for a minute speaks of what was true a minute ago.
+    /// When the question was sent. An answer is as old as its question: a reply that waited in a
+    /// frozen host for a minute describes the state of a minute ago.
     pub asked_at: Moment,
-    /// What was said.
+    /// What was reported.
     pub fact: Fact,
 }
 
 /// The content of a claim, by source.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fact {
-    /// The member's own Patroni, asked at `GET /primary`: the status code tells of the
-    /// leader lock, the body is that of `/patroni`.
+    /// The member's own Patroni, asked at `GET /primary`: the status code shows who has the leader
+    /// lock, the body is that of `/patroni`.
     Patroni(Result<PatroniFacts, Failure>),
-    /// The same question has not been answered within `[patroni] timeout_seconds`. The request runs
-    /// on, and its answer still counts.
+    /// The same question was not answered within `[patroni] timeout_seconds`. The request
+    /// continues, and its answer still counts.
     PatroniLate(Failure),
-    /// The kept SQL connection: is the server in recovery?
+    /// The kept SQL connection: whether the server is in recovery.
     Tether(Result<TetherFacts, Failure>),
     /// The query for WAL positions, over the same connection.
     Progress(Progress),
@@ -60,21 +59,21 @@ pub enum Fact {
     Pooler {
         /// Its port.
         port: u16,
-        /// What it said. A failure means that it is down.
+        /// Its answer. A failure means that it is down.
         said: Result<PoolerFacts, Failure>,
     },
-    /// The addresses that the member's host name stands for.
+    /// The addresses to which the member's host name resolves.
     Addresses(Result<Vec<IpAddr>, Failure>),
-    /// Whether one of them is an address of this machine, loopback aside.
+    /// Whether one of them is an address of this machine, loopback excluded.
     Here(bool),
-    /// Whether the server accepts new sessions, as a fresh connection showed. A server in a smart
-    /// shutdown, or whose postmaster hangs, refuses them while its old sessions go on.
+    /// Whether the server accepts new sessions, by the result of a fresh connection. A server in a
+    /// smart shutdown, or whose postmaster hangs, refuses them while its old sessions continue.
     NewSessions(Result<(), Failure>),
 }
 
 /// The role of a member.
 ///
-/// Patroni below 4.0 says `master` for the primary; that is read, never written.
+/// Patroni below 4.0 reports `master` for the primary; pgsteer reads that and never writes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
     /// Takes writes.
@@ -83,12 +82,12 @@ pub enum Role {
     Replica,
     /// Leads a standby cluster: in recovery, streaming from another cluster.
     StandbyLeader,
-    /// Nobody has said, or what was said is no role.
+    /// No source has reported a role, or the reported one is unknown to pgsteer.
     Unknown,
 }
 
 impl Role {
-    /// The word used in configuration, pages and metrics.
+    /// The name used in the configuration, on pages and in metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Role::Primary => "primary",
@@ -98,7 +97,7 @@ impl Role {
         }
     }
 
-    /// Reads Patroni's word, old (`master`) and new.
+    /// Parses Patroni's name of a role, old (`master`) and new.
     pub fn from_patroni(word: &str) -> Role {
         match word {
             "primary" | "master" | "leader" => Role::Primary,
@@ -115,40 +114,41 @@ impl fmt::Display for Role {
     }
 }
 
-/// What a replica's stream means to the commits of the primary, by Patroni's `sync_standby` and
+/// Whether commits on the primary wait for a replica, by Patroni's `sync_standby` and
 /// `quorum_standby`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Standby {
-    /// No commit waits for it, or it is no replica.
+    /// No commit waits for it, or it is not a replica.
     #[default]
     Async,
     /// Commits wait for it.
     Sync,
-    /// Commits wait for some of its kind; Patroni 4.0 and later.
+    /// Commits wait for a number of such replicas; Patroni 4.0 and later.
     Quorum,
 }
 
-/// Patroni's tags: a name and the value as text (`true`, `100`, `fast`). They are clean; their
-/// length and number are limited where Patroni's answer is read.
+/// Patroni's tags: a name and the value as text (`true`, `100`, `fast`). They contain no control
+/// characters. The code that reads Patroni's answer limits their length and number.
 pub type Tags = BTreeMap<String, String>;
 
 /// The tags on which both Patroni and pgsteer act, as Patroni converts their values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TagFlags {
-    /// `noloadbalance`: the replica takes no readers.
+    /// `noloadbalance`: the replica gets no read sessions.
     pub no_load_balance: bool,
-    /// `nostream`: the replica reads its WAL from the archive, by intention. Patroni 4.0 and later.
+    /// `nostream`: the replica is configured to read its WAL from the archive. Patroni 4.0 and
+    /// later.
     pub no_stream: bool,
 }
 
-/// What a member's Patroni says of it at `GET /primary`.
+/// What a member's Patroni reports at `GET /primary`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PatroniFacts {
     /// The answer was 200: Patroni holds the leader lock and its local expiry has not passed.
     pub holds_lock: bool,
     /// Patroni's `state`: `running`, `starting`, `stopping`, `stopped`, ...
     pub state: String,
-    /// The role that PostgreSQL itself has, as Patroni asked it.
+    /// The role of PostgreSQL, by Patroni's own query.
     pub role: Role,
     /// PostgreSQL's timeline.
     pub timeline: Option<u32>,
@@ -158,24 +158,24 @@ pub struct PatroniFacts {
     pub replayed_location: Option<u64>,
     /// Patroni 3.0.4 and later: `streaming`, `in archive recovery`, ...
     pub replication_state: Option<String>,
-    /// What its stream means to the commits of the primary.
+    /// Whether commits on the primary wait for it.
     pub standby: Standby,
     /// The member's tags.
     pub tags: Tags,
-    /// The tags that Patroni itself acts on.
+    /// The tags on which Patroni itself acts.
     pub flags: TagFlags,
     /// The cluster is in maintenance mode.
     pub paused: bool,
     /// The member name that the answering Patroni reports of itself; Patroni 4 and later.
     pub name: Option<String>,
-    /// Patroni's scope, to notice a member of another cluster.
+    /// Patroni's scope, to detect a member of another cluster.
     pub scope: Option<String>,
-    /// The cluster's database system identifier, for the same.
+    /// The cluster's database system identifier, for the same purpose.
     pub system_identifier: Option<String>,
 }
 
 impl PatroniFacts {
-    /// Facts of a member in this state and role; all else is absent.
+    /// Returns the facts of a member in this state and role; all else is absent.
     pub fn new(state: &str, role: Role) -> PatroniFacts {
         PatroniFacts {
             holds_lock: false,
@@ -195,13 +195,13 @@ impl PatroniFacts {
         }
     }
 
-    /// PostgreSQL runs and answers Patroni's queries.
+    /// Returns true if PostgreSQL runs and answers Patroni's queries.
     pub fn is_running(&self) -> bool {
         self.state == "running"
     }
 
-    /// It says that it leads its cluster. The leader of a standby cluster holds the lock as well,
-    /// but `/primary` answers 503 there, so that its role has to tell.
+    /// Returns true if the answer claims the lead of the cluster. The leader of a standby cluster
+    /// holds the lock as well, but its `/primary` answers 503, so its role decides.
     pub fn leads(&self) -> bool {
         self.holds_lock || self.leads_standby()
     }
@@ -220,84 +220,84 @@ impl PatroniFacts {
         }
     }
 
-    /// It leads a standby cluster.
+    /// Returns true if the role is that of the leader of a standby cluster.
     pub fn leads_standby(&self) -> bool {
         self.role == Role::StandbyLeader
     }
 }
 
-/// What the tether feels.
+/// What the tether reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TetherFacts {
-    /// The server is in recovery, that is not writable.
+    /// The server is in recovery, that is, read-only.
     pub in_recovery: bool,
-    /// When the server was started, if that has been asked.
+    /// When the server was started; none if that has not been asked yet.
     pub started_at: Option<ServerStart>,
 }
 
 /// When a server was started, in microseconds since 1970 by its own clock
-/// (`pg_postmaster_start_time()`). It tells one server from another, and one run of it from the
-/// next, and anybody may ask it, through a pooler as well.
+/// (`pg_postmaster_start_time()`). It distinguishes two servers, and two runs of one server. Every
+/// user may query it, also through a pooler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ServerStart(pub u64);
 
-/// What a pooler that is up says of the path through it.
+/// What a pooler that is up shows about the path through it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PoolerFacts {
-    /// It answers; without a login nobody can ask it further.
+    /// It accepts connections; without a login pgsteer can ask no more.
     Answers,
-    /// It answers and refuses the check login, so nobody can tell where it leads.
+    /// It answers and refuses the check login, so the server behind it is unknown.
     RefusesLogin(Failure),
-    /// A query went through it and back.
+    /// A query through it was answered.
     Leads {
-        /// The server at the other end is in recovery. By a query, never by `in_hot_standby` in
-        /// the pooler's welcome: that is as old as the pooler's own connection.
+        /// The server behind the pooler is in recovery. This is the result of a query and never
+        /// `in_hot_standby` of the pooler's login: that is as old as the pooler's own connection.
         in_recovery: bool,
-        /// When the server at the other end was started, if it tells.
+        /// When the server behind the pooler was started; none if unknown.
         started_at: Option<ServerStart>,
     },
-    /// It answers, and a session through it comes to nothing.
+    /// It answers, but a session through it fails.
     LeadsNowhere(Failure),
-    /// It answers, and keeps a query waiting: it is paused, or all of its sessions are taken.
+    /// It answers, and keeps a query waiting: it is paused, or all of its sessions are in use.
     Busy(Failure),
 }
 
-/// WAL positions and replication state, as SQL tells them.
+/// WAL positions and replication state, by SQL.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Progress {
     /// The server was in recovery when it answered.
     pub in_recovery: bool,
     /// A primary's write position or a replica's replay position, in bytes.
     pub location: Option<u64>,
-    /// A primary's timeline. On a replica that of its last checkpoint, which may lag.
+    /// A primary's timeline. On a replica the timeline of its last checkpoint, which may lag.
     pub timeline: Option<u32>,
-    /// A WAL receiver is running. Of no meaning on a primary.
+    /// A WAL receiver is running. Without meaning on a primary.
     pub streaming: bool,
-    /// How long ago the last replayed transaction was committed, in microseconds: by the clock of
-    /// the replica now, and by that of the primary then. None on a primary.
+    /// How long ago the last replayed transaction was committed, in microseconds: the replica's
+    /// clock now, minus the primary's clock at the commit. None on a primary.
     pub replay_age_micros: Option<i64>,
     /// How far the server's clock is ahead of ours.
     pub clock_offset: Option<ClockOffset>,
-    /// How full it is.
+    /// How full the server is.
     pub load: Option<Load>,
 }
 
 /// Why a source has no answer.
 ///
-/// The text of the server or the library goes into reasons and pages, so it must never
-/// contain a secret: the code that builds a failure removes it. How a failure is displayed is
-/// clean, whatever the text contains.
+/// The text of the server or the library goes into reasons and pages, so it must never contain a
+/// secret: the code that builds a failure removes it. `Display` removes control characters from
+/// every text.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Failure {
-    /// Nobody listens there.
+    /// No process listens at that address.
     #[error("connection refused by {}", Cleaned(.0))]
     Refused(Arc<str>),
     /// No answer within the limit.
     #[error("no answer from {} within {limit:?}", Cleaned(.peer))]
     Timeout {
-        /// Who was asked.
+        /// The peer that was asked.
         peer: Arc<str>,
-        /// The time it had.
+        /// The limit.
         limit: Duration,
     },
     /// No connection within the limit: no packet came back.
@@ -306,9 +306,9 @@ pub enum Failure {
         Cleaned(.peer)
     )]
     Unreachable {
-        /// Where to.
+        /// The peer.
         peer: Arc<str>,
-        /// The time it had.
+        /// The limit.
         limit: Duration,
     },
     /// Patroni has not answered within `timeout_seconds`.
@@ -325,10 +325,10 @@ pub enum Failure {
         /// How long the request has run.
         waited: Duration,
     },
-    /// The peer ended the connection.
+    /// The peer closed the connection.
     #[error("connection closed by {}", Cleaned(.0))]
     Closed(Arc<str>),
-    /// Any other error of the network.
+    /// Any other network error.
     #[error("{}", Cleaned(.0))]
     Network(Arc<str>),
     /// The server reports that it is shutting down, starting up or in recovery without hot
@@ -342,9 +342,9 @@ pub enum Failure {
         /// The server's message.
         message: Arc<str>,
     },
-    /// The server is alive and refuses this login or query: a wrong password (28P01), no line
-    /// in `pg_hba.conf` (28000), no such database (3D000), too many clients (53300). It tells
-    /// nothing of the role, but it is no sign of a dead server either.
+    /// The server is alive and refuses this login or query: a wrong password (28P01), no line in
+    /// `pg_hba.conf` (28000), no such database (3D000), too many clients (53300). This shows
+    /// nothing about the role, but it does not mean that the server is dead.
     #[error("{by} refuses the check login: {} ({})", Cleaned(.message), Cleaned(.sqlstate))]
     LoginRefused {
         /// What refuses it.
@@ -354,28 +354,28 @@ pub enum Failure {
         /// The server's message.
         message: Arc<str>,
     },
-    /// The server is alive, and pgsteer does not complete the login: it asks for a method that
-    /// `require_auth` excludes, for a password where none is configured, or for too much work.
+    /// The server is alive, and pgsteer does not complete the login: the server asks for a method
+    /// that `require_auth` excludes, for a password where none is configured, or for too much work.
     #[error("the check login was not completed: {0}")]
     LoginDeclined(Arc<str>),
-    /// The answer is larger than anything the peer should say.
+    /// The answer is larger than any valid answer of the peer.
     #[error("{} answers more than {bytes_max} bytes", Cleaned(.peer))]
     TooLarge {
-        /// Who was asked.
+        /// The peer that was asked.
         peer: Arc<str>,
-        /// The limit that was passed.
+        /// The limit that was exceeded.
         bytes_max: usize,
     },
-    /// The answer makes no sense.
+    /// The answer cannot be parsed.
     #[error("{}", Cleaned(.0))]
     Malformed(Arc<str>),
-    /// TLS could not be agreed on.
+    /// The TLS handshake failed.
     #[error("TLS: {}", Cleaned(.0))]
     Tls(Arc<str>),
-    /// The name stands for no address.
+    /// The name resolves to no address.
     #[error("cannot resolve {}", Cleaned(.0))]
     Unresolved(Arc<str>),
-    /// The Patroni that answers is another member's.
+    /// The Patroni that answers belongs to another member.
     #[error("the Patroni that answers there is that of member {name}")]
     OtherMember {
         /// The name that it reports.
@@ -390,7 +390,7 @@ pub enum Failure {
 pub enum Program {
     /// The server itself.
     PostgreSql,
-    /// The pooler before it.
+    /// The pooler in front of it.
     PgBouncer,
 }
 
@@ -426,8 +426,8 @@ impl fmt::Display for Speaker {
 }
 
 impl Failure {
-    /// The same failure, reported by PgBouncer: an error message that came through it is taken for
-    /// one of PostgreSQL's where it is read.
+    /// Returns the same failure, reported by PgBouncer. The code that reads an error message
+    /// assumes that it is PostgreSQL's, also if it came through PgBouncer.
     pub fn of_pgbouncer(mut self) -> Failure {
         if let Failure::LoginRefused { by, .. } | Failure::Unavailable { by, .. } = &mut self {
             by.program = Program::PgBouncer;
@@ -435,7 +435,8 @@ impl Failure {
         self
     }
 
-    /// The peer is there and speaks, but not to us: its role stays unknown.
+    /// Returns true if the peer answers but does not complete the check login, so its role stays
+    /// unknown.
     pub fn is_login_refused(&self) -> bool {
         matches!(self, Failure::LoginRefused { .. } | Failure::LoginDeclined(_))
     }
@@ -448,7 +449,7 @@ pub struct Topology {
     pub asked_at: Moment,
     /// The base URL that returned the list.
     pub url: Arc<str>,
-    /// What the same Patroni reported of itself just before.
+    /// What the same Patroni reported of itself just before the list.
     pub about: About,
     /// The scope that the list names (Patroni 4.0 and later).
     pub scope: Option<String>,
@@ -473,13 +474,13 @@ impl Topology {
 pub struct Unlisted {
     /// The base URL that was asked.
     pub asked: Arc<str>,
-    /// What the same Patroni reported of itself, if it did.
+    /// What the same Patroni reported of itself; none if it did not answer.
     pub about: Option<About>,
     /// Why there is no list.
     pub failure: Failure,
 }
 
-/// What the watch of etcd saw, or that it sees nothing.
+/// What the watch of etcd saw, or that it was lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
     /// When it came in. An event that etcd sends by itself answers no question.
@@ -491,36 +492,36 @@ pub struct Notice {
 /// The content of a notice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
-    /// From here on whatever is written is heard of at once.
+    /// The watch is active: every write to the keys is reported at once.
     Watching,
-    /// Nothing is heard of any more.
+    /// The watch has ended: nothing is reported any more.
     Lost(Failure),
-    /// A switchover is to be done now.
+    /// A switchover was requested, to be carried out now.
     Ordered(Order),
-    /// No order is left: it has been carried out, refused or taken back.
+    /// No switchover request is left: it was carried out, refused or cancelled.
     NoOrder,
-    /// The leader lock is this member's.
+    /// This member holds the leader lock.
     Leader(MemberName),
-    /// So many keys were written, as the watch told.
+    /// The watch reported writes of this many keys.
     Written(u64),
-    /// The keys have been read, by a question of its own.
+    /// The keys were read by a separate query.
     Read {
-        /// There was something that the watch has not told, at least not yet.
+        /// The query found a change that the watch has not reported, at least not yet.
         is_behind: bool,
     },
 }
 
-/// Patroni's order for a planned switchover.
+/// Patroni's request for a planned switchover.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Order {
-    /// The member that is to give up the lead. A manual failover names none, and means whoever
-    /// leads.
+    /// The member that has to give up the lead. A manual failover names none and means the present
+    /// leader.
     pub leader: Option<MemberName>,
-    /// The member that is to lead; none leaves the choice to Patroni.
+    /// The member that has to lead; none leaves the choice to Patroni.
     pub candidate: Option<MemberName>,
 }
 
-/// One member as `/cluster` or the configuration names it.
+/// One member as listed by `/cluster` or the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     /// Its name.

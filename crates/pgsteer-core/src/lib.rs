@@ -1,13 +1,13 @@
-//! The pure heart of pgsteer: who is primary, which gate is open, and why.
+//! The decision of pgsteer, without IO: which member is the primary, which gates are open, and why.
 //!
-//! Sources say what they saw ([`claim`]); the view keeps the newest word of each; the judge
-//! concludes what each member is and what it is fit for; a [`gate`] per service and member
-//! remembers; the [`engine`] turns all of it and publishes a [`snapshot`], which is all that
-//! the outputs ever see. View and judge are private, and only the engine turns a gate: whoever
-//! is outside cannot hold an opinion.
+//! Sources report what they observed ([`claim`]). The view keeps the newest claim of each source.
+//! The judge concludes the role of each member and which services it can serve. A [`gate`] per
+//! service and member keeps the state. The [`engine`] drives all of these and publishes a
+//! [`snapshot`], which is all that the outputs read. View and judge are private, and only the
+//! engine changes a gate, so no source and no output can decide anything.
 //!
 //! Nothing here reads a clock, a socket, a file or the environment. Time comes in as a
-//! [`time::Moment`]; the same claims in the same order give the same Snapshots.
+//! [`time::Moment`]. The same claims in the same order give the same Snapshots.
 
 #![warn(missing_docs)]
 

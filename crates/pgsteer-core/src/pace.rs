@@ -1,48 +1,54 @@
-//! How often the sources ask: seldom at rest, quickly while it matters.
+//! How often the sources send queries: seldom while all is well, often during a failover.
 //!
-//! The tether is cheap (a Sync costs the server some 20 microseconds), so it beats often.
-//! Patroni answers in Python and asks PostgreSQL for every answer, so it is asked quickly only
-//! while a write service has nobody to go to, and less so once that has lasted.
+//! A tether query is cheap (a Sync costs the server some 20 microseconds), so it is sent often.
+//! Patroni is written in Python and queries PostgreSQL for every answer, so it is asked often only
+//! while a write service has no open member, and less often after a minute of that.
 
 use std::time::Duration;
 
 use crate::plan::Pace;
 
-/// The pace while all is well. No question to one source comes later than this after the one before,
-/// or after its answer if that takes longer, so it tells when claims expire.
+/// The pace while all is well. The next query to a source is sent at most this long after the
+/// previous one, or after its answer if that takes longer. The lifetime of claims therefore depends
+/// on it.
 pub const REST: Pace = pace(250, 1_000);
-/// The primary's Patroni is silent. Its own server will be the last to hear of a successor, so the
-/// others are felt for one. An agent-check every half second leaves 100 ms for that.
+/// The pace while the primary's Patroni does not answer. The primary's own server is the last to
+/// show that another member was promoted, so pgsteer queries the other members for a new primary.
+/// An agent-check every half second leaves 100 ms for that.
 const DOUBT: Pace = pace(50, 1_000);
 const CONFIRM: Pace = pace(10, 100);
-/// A member holds the lock and its promotion may end any moment.
+/// The pace of a member that holds the lock: its promotion may end at any moment.
 const PROMOTING: Pace = pace(2, 50);
-/// The same after a minute: Patroni has had its say, only PostgreSQL can tell any news.
+/// The pace of a promotion that has lasted a minute: Patroni has already reported the lock, and
+/// only PostgreSQL can report the end of the promotion.
 const LONG_PROMOTION: Pace = pace(5, 1_000);
 const SEARCH: Pace = pace(10, 50);
-/// Another member is promoting: to ask all others quickly would take from it what it needs. They
-/// are still asked more often than at rest, and as in any search once it has the lock no more.
+/// The pace while another member is promoting. Frequent queries to all other members would take CPU
+/// time from the promotion. They are still sent more often than at rest, and at the pace of a
+/// search once that member has lost the lock.
 const BESIDE_A_PROMOTION: Pace = pace(10, 250);
-/// Patroni is all there is, so it has to tell of the promotion itself.
+/// The pace of a search without a tether: Patroni is the only source, so it has to report the
+/// promotion.
 const SEARCH_BY_PATRONI: Pace = pace(10, 25);
 const LONG_SEARCH: Pace = pace(100, 250);
 
 /// How long a service may be without a primary before the search calms down.
 pub const SEARCH_LASTS: Duration = Duration::from_secs(60);
 
-/// Without a login a pooler can only be knocked at, and each knock leaves a line in its log.
+/// Without a login pgsteer can only open a connection to a pooler, and each one leaves a line in
+/// the pooler's log.
 pub const KNOCK: Duration = Duration::from_secs(1);
 
-/// Somebody waits for the next word of a pooler.
+/// The interval while a decision waits for the pooler's next answer.
 const POOLER_BEHIND: Duration = Duration::from_millis(2);
 
-/// The least time from one question to Patroni to the next, after an answer that took so long: a
+/// The least time from one question to Patroni to the next, after an answer that took `took`. A
 /// Patroni that answers slowly is idle for at least a third of the time.
 pub fn patroni_gap(took: Duration) -> Duration {
     took + took / 2
 }
 
-/// A pooler is asked as often as the tether, through which its server is asked.
+/// Returns a pace in which a pooler is asked as often as the tether.
 const fn pace(tether_ms: u64, patroni_ms: u64) -> Pace {
     let tether = Duration::from_millis(tether_ms);
     Pace { tether, patroni: Duration::from_millis(patroni_ms), pooler: tether }
@@ -51,25 +57,25 @@ const fn pace(tether_ms: u64, patroni_ms: u64) -> Pace {
 /// What the pace of one member depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct Need {
-    /// For how long some service has been without a primary; none if all have one.
+    /// How long some service has been without a primary; none if all have one.
     pub primary_missing: Option<Duration>,
-    /// The member holds the lock and is on its way to become writable.
+    /// The member holds the lock and is being promoted.
     pub promoting: bool,
-    /// Another member is.
+    /// Another member is being promoted.
     pub other_promoting: bool,
-    /// Whoever writes goes to a member whose Patroni is silent.
+    /// The open write gate is that of a member whose Patroni does not answer.
     pub in_doubt: bool,
     /// One of its gates waits for a confirmation.
     pub in_probation: bool,
     /// There is a tether.
     pub has_tether: bool,
-    /// The next word of a pooler of its is awaited: it has said nothing yet, or what it said is older
-    /// than its role.
+    /// A decision waits for the next answer of one of the member's poolers: it has not answered
+    /// yet, or its answer is older than the member's role.
     pub pooler_behind: bool,
 }
 
 impl Need {
-    /// The pace that fits.
+    /// Returns the pace for this need.
     pub fn pace(self) -> Pace {
         let pace = self.pace_of_the_server();
         let pooler = match (self.has_tether, self.pooler_behind) {

@@ -1,4 +1,4 @@
-//! Reasons: every shut gate says why, in one code and one sentence.
+//! Reasons: why a gate is shut, as one code and one sentence.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,20 +11,20 @@ use crate::names::{MemberName, listed};
 
 /// Why a gate is not open, or is open with a reservation.
 ///
-/// [`Reason::code`] is for machines (metrics, alerts) and never changes; the sentence is
-/// for people.
+/// [`Reason::code`] is for machines (metrics, alerts) and never changes; the sentence is for
+/// people.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Reason {
-    /// No source has spoken of the member since it became known.
+    /// No source has reported on the member since it became known.
     #[error("nothing heard of it yet")]
     Unheard,
-    /// What was said is too old to act on.
+    /// The newest claims are too old to act on.
     #[error("nothing heard of it for more than {0:?}")]
     Silent(Duration),
     /// PostgreSQL does not answer, or does not let the check in.
     #[error("PostgreSQL cannot be asked: {0}")]
     Down(Failure),
-    /// Patroni says that its PostgreSQL is not running.
+    /// Patroni reports that its PostgreSQL is not running.
     #[error("Patroni says that PostgreSQL is {0}")]
     NotRunning(String),
     /// Patroni, the only source for this member, does not answer.
@@ -36,10 +36,11 @@ pub enum Reason {
         "Patroni does not answer ({0}); by SQL alone an open gate stays open for {1:?} at most"
     )]
     PatroniLost(Failure, Duration),
-    /// Patroni does not answer, but SQL tells all that matters of a replica: it is one, and it streams.
+    /// Patroni does not answer, but SQL reports all that a replica needs: the server is in recovery
+    /// and streams.
     #[error("Patroni does not answer ({0}); by SQL it is a replica that streams, so it serves")]
     SqlSuffices(Failure),
-    /// Patroni answers, and takes longer than it should.
+    /// Patroni answers later than `timeout_seconds`.
     #[error(
         "Patroni answers after {took:?}; [patroni] timeout_seconds is {}",
         .limit.as_secs_f64()
@@ -50,7 +51,7 @@ pub enum Reason {
         /// `timeout_seconds`.
         limit: Duration,
     },
-    /// The login for the tether is refused, so Patroni's word alone has to do.
+    /// PostgreSQL refuses the login of the tether, so Patroni is the only source.
     #[error("only Patroni vouches for it: {0}")]
     TetherRefused(Failure),
     /// It holds the leader lock and is not writable yet.
@@ -64,24 +65,24 @@ pub enum Reason {
         /// The member itself, if its PostgreSQL still takes writes.
         writer: Option<Writer>,
     },
-    /// A service, or a health check, wants another role.
+    /// A service, or a health check, requires another role.
     #[error("it is a {is}, wanted is a {wants}")]
     WrongRole {
-        /// What it is.
+        /// The role of the member.
         is: Role,
-        /// What is wanted.
+        /// The required role.
         wants: Role,
     },
     /// Two members or more take writes, or hold the lock, at the same time.
     #[error("split brain: {} take writes at the same time", listed(.0))]
     SplitBrain(Vec<MemberName>),
-    /// Without Patroni a lone primary proves nothing until all others have been asked.
+    /// Without Patroni a single primary is accepted only after all other members have been asked.
     #[error("not all members have been asked yet: {} missing", listed(.0))]
     AwaitingOthers(Vec<MemberName>),
     /// A replica that does not stream.
     #[error("it does not stream from the primary{}", in_state(.0))]
     NotStreaming(Option<String>),
-    /// A lag limit is set and nobody knows the lag.
+    /// A lag limit is set and the lag is unknown.
     #[error("its lag is unknown, and there is a limit")]
     LagUnknown,
     /// The lag in bytes is above the limit.
@@ -95,7 +96,7 @@ pub enum Reason {
     /// The lag in time is above the limit.
     #[error("its lag of {lag:?} is above the limit of {lag_max:?}")]
     LagTime {
-        /// The lag as last told.
+        /// The lag as last reported.
         lag: Duration,
         /// The limit.
         lag_max: Duration,
@@ -103,18 +104,18 @@ pub enum Reason {
     /// Patroni's tag `noloadbalance`.
     #[error("its tag noloadbalance is set")]
     NoLoadBalance,
-    /// A tag that is asked for is missing or differs.
+    /// A required tag is missing or has another value.
     #[error("wanted is the tag {name}={wanted}")]
     TagMismatch {
         /// The tag.
         name: String,
-        /// The value that is wanted.
+        /// The required value.
         wanted: String,
     },
     /// Neither `/cluster` nor the configuration lists the member any more.
     #[error("it is not listed as a member any more{}", and_also(.0))]
     Left(Option<Box<Reason>>),
-    /// `/cluster` does not list it for the time being, and it is well.
+    /// `/cluster` does not list the member at present, but the member itself is healthy.
     #[error("/cluster does not list it; its own Patroni reports a replica, so it serves for {0:?}")]
     NotListed(Duration),
     /// Its Patroni belongs to another cluster.
@@ -129,7 +130,7 @@ pub enum Reason {
     /// Only the URL of its Patroni is known, because no member list can be read.
     #[error("the port of its PostgreSQL is unknown until a member list can be read")]
     PortUnknown,
-    /// Good news must be confirmed by another answer.
+    /// A good result must be confirmed by a second answer.
     #[error("looks good, waiting for a second answer that says so")]
     Confirming,
     /// A fallback: no replica is open, so the primary serves reads.
@@ -138,7 +139,7 @@ pub enum Reason {
     /// The fallback ended: a replica is open again.
     #[error("a replica is open again, the primary need not stand in")]
     FallbackOver,
-    /// The pooler has not answered yet, or not since the member took its role; or its last answer
+    /// The pooler has not answered yet, or not since the member took its role, or its last answer
     /// is too old.
     #[error("{}", no_answer(*.port, *.for_more_than))]
     PoolerUnheard {
@@ -147,14 +148,14 @@ pub enum Reason {
         /// The age of its last answer is above this.
         for_more_than: Option<Duration>,
     },
-    /// The pooler is not asked, because the PostgreSQL behind it cannot be used: PgBouncer would
-    /// put off later logins for `server_login_retry`.
+    /// The pooler is not asked, because the PostgreSQL behind it cannot be used: after a failed
+    /// login PgBouncer would refuse later ones for `server_login_retry`.
     #[error("PgBouncer on port {port} is not asked until its PostgreSQL can be used again")]
     PoolerNotAsked {
         /// The pooler's port.
         port: u16,
     },
-    /// The pooler beside it does not answer.
+    /// The pooler on the member's host does not answer.
     #[error("PgBouncer on port {port} cannot be asked: {failure}")]
     PoolerDown {
         /// The pooler's port.
@@ -162,23 +163,23 @@ pub enum Reason {
         /// Why there is no answer.
         failure: Failure,
     },
-    /// The pooler answers, and a session through it comes to nothing.
+    /// The pooler answers, but a session through it fails.
     #[error("PgBouncer on port {port} is up, but opens no session to its PostgreSQL: {failure}")]
     PoolerNowhere {
         /// The pooler's port.
         port: u16,
-        /// What came of the session.
+        /// How the session failed.
         failure: Failure,
     },
-    /// The pooler answers and led here; since its server was away it lets nobody through.
+    /// The pooler answers and led to this member; since its server was away it refuses logins.
     #[error("PgBouncer on port {port} puts logins off since its server was away: {failure}")]
     PoolerPutsOff {
         /// The pooler's port.
         port: u16,
-        /// What came of the last session.
+        /// How the last session failed.
         failure: Failure,
     },
-    /// The pooler answers, and keeps whoever comes waiting.
+    /// The pooler answers, and keeps clients waiting.
     #[error("PgBouncer on port {port} is up and keeps queries waiting, paused or full: {failure}")]
     PoolerBusy {
         /// The pooler's port.
@@ -186,14 +187,15 @@ pub enum Reason {
         /// How long a query has waited, or what ended it.
         failure: Failure,
     },
-    /// The pooler leads to a server that is not in the member's role, or to another in the same.
+    /// The pooler leads to a server that has another role than the member, or to another server of
+    /// the same role.
     #[error("PgBouncer on port {port} leads to {}", astray(*.leads_to, *.is))]
     PoolerAstray {
         /// The pooler's port.
         port: u16,
         /// What is at the other end: a primary, or a replica.
         leads_to: Role,
-        /// What the member is.
+        /// The role of the member.
         is: Role,
     },
     /// The pooler is up and refuses the check login.
@@ -203,19 +205,20 @@ pub enum Reason {
     PoolerUnproven {
         /// The pooler's port.
         port: u16,
-        /// Its refusal.
+        /// The pooler's refusal.
         failure: Failure,
     },
-    /// New sessions are led past the pooler, to PostgreSQL itself.
+    /// New sessions are routed past the pooler, to PostgreSQL itself.
     #[error("clients are led past its pooler: {0}")]
     PoolerBypassed(Box<Reason>),
-    /// Patroni has been told to hand the lead over, so whoever logs in there now is cut off soon.
+    /// A switchover away from this member was requested from Patroni, so new sessions there would
+    /// soon be cut off.
     #[error("a switchover away from it has been ordered")]
     SwitchoverPlanned,
-    /// PostgreSQL refuses new sessions, or does not answer them, while old ones go on.
+    /// PostgreSQL refuses new sessions, or does not answer them, while old sessions continue.
     #[error("PostgreSQL accepts no new sessions: {0}")]
     NoNewSessions(Failure),
-    /// Its host name stands for no address.
+    /// The member's host name does not resolve to an address.
     #[error("no address to dial: {0}")]
     NoAddress(Failure),
 }
@@ -225,19 +228,19 @@ pub enum Reason {
 pub struct Writer {
     /// Its name.
     pub member: MemberName,
-    /// Its Patroni answers, so that it can demote PostgreSQL.
+    /// Its Patroni answers, so Patroni can demote PostgreSQL.
     pub has_patroni: bool,
 }
 
-/// Makes of one table both the code of every reason and the list of all codes, so that the list
-/// cannot be short of one.
+/// Generates the code of every reason and the list of all codes from one table, so that the list is
+/// complete.
 macro_rules! codes {
     ($($variant:pat => $code:literal,)*) => {
         impl Reason {
-            /// All codes there are.
+            /// All codes.
             pub const CODES: &[&str] = &[$($code),*];
 
-            /// A short word that does not change with the details: for metrics, alerts and tests.
+            /// A short name that does not change with the details: for metrics, alerts and tests.
             pub const fn code(&self) -> &'static str {
                 match self {
                     $($variant => $code,)*
@@ -292,12 +295,12 @@ codes! {
 }
 
 impl Reason {
-    /// It is about lag.
+    /// Returns true if the reason is about lag.
     pub fn is_lag(&self) -> bool {
         matches!(self, Reason::LagUnknown | Reason::LagBytes { .. } | Reason::LagTime { .. })
     }
 
-    /// It is about whether a pooler leads to its member.
+    /// Returns true if the reason is about whether a pooler leads to its member.
     pub fn is_pooler(&self) -> bool {
         matches!(
             self,

@@ -1,7 +1,4 @@
-//! The Snapshot: all that the outputs may know, decided.
-//!
-//! Every output is a function of the Snapshot, so the agent, the health page, the proxy and
-//! the dashboard can never disagree (invariant 8).
+//! The Snapshot: the whole decision, which is all that the outputs read.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -18,7 +15,7 @@ use crate::reason::Reason;
 use crate::skew::ClockOffset;
 use crate::time::Moment;
 
-/// What clients and operators have to know of maintenance mode while there is no primary.
+/// The message to clients and operators about maintenance mode while there is no primary.
 pub const NO_FAILOVER: &str = "Patroni is in maintenance mode: no failover happens until it ends \
                                (patronictl resume)";
 
@@ -31,19 +28,19 @@ pub struct Snapshot {
     pub at: Moment,
     /// The operator's name for the cluster, else Patroni's scope.
     pub cluster: ClusterName,
-    /// Patroni's scope, where it says so.
+    /// Patroni's scope; none if Patroni does not report it.
     pub scope: Option<String>,
     /// What is known of the cluster's identity, and where the member list comes from.
     pub identity: IdentityState,
     /// The cluster is in maintenance mode.
     pub paused: bool,
-    /// Whether Patroni's keys in etcd are watched; none where nobody is told to, or not yet.
+    /// The watch of Patroni's keys in etcd; none if it is not configured or has not started yet.
     pub etcd: Option<EtcdState>,
-    /// Why no member list can be read, by the address that was asked; empty once one is known.
+    /// Why no member list can be read, by the URL that was asked; empty once a member is known.
     pub unlisted: BTreeMap<Arc<str>, Failure>,
     /// Why a configured URL of Patroni returns no member list although another one does.
     pub url_troubles: BTreeMap<Arc<str>, Failure>,
-    /// The member on whose machine this pgsteer runs, if it is on one and that is known.
+    /// The member on whose machine this pgsteer runs; none if there is none or it is unknown.
     pub local: Option<MemberName>,
     /// All members known, in the order of their names.
     pub members: BTreeMap<MemberName, MemberState>,
@@ -56,13 +53,13 @@ pub struct Snapshot {
 /// The watch of Patroni's keys in etcd as the Snapshot shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EtcdState {
-    /// Whether there is one, and if not, why.
+    /// Whether the watch is active; if not, the reason.
     pub watch: Result<(), Failure>,
-    /// The last read found what the watch has not told.
+    /// The last read found a change that the watch has not reported.
     pub is_behind: bool,
-    /// How many keys were written since the start, as the watch told.
+    /// How many key writes the watch has reported since the start.
     pub events: u64,
-    /// When the keys were last read beside it.
+    /// When the keys were last read by a separate query.
     pub read_at: Option<Moment>,
 }
 
@@ -75,7 +72,7 @@ impl Default for EtcdState {
 /// The identity of the cluster as the Snapshot shows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IdentityState {
-    /// What is known.
+    /// The identity as far as it is known.
     pub known: Identity,
     /// Where the member list comes from.
     pub members_from: MembersFrom,
@@ -92,21 +89,22 @@ pub struct MemberState {
     pub postgres: Endpoint,
     /// The base of its Patroni's REST API.
     pub patroni_url: Option<Arc<str>>,
-    /// The member of another name that is the same server, and is asked and served in its place.
+    /// The member of another name that is the same server and is used in place of this one.
     pub same_as: Option<MemberName>,
-    /// The addresses of its host, best first. Kept when the name stops resolving.
+    /// The addresses of its host, best first. They are kept when the name no longer resolves.
     pub addresses: Vec<IpAddr>,
-    /// Why the addresses are not fresh, if they are not.
+    /// Why the addresses could not be refreshed; none if they are fresh.
     pub address_failure: Option<Failure>,
     /// The role that the judge concluded.
     pub role: Role,
-    /// What keeps it from that role's duty or from being known: `promoting`, `down`, ...
+    /// What keeps it from serving in its role, or its role from being known: `promoting`, `down`,
+    /// ...
     pub trouble: Option<Reason>,
     /// It holds the leader lock and is still in recovery.
     pub promoting: bool,
     /// Patroni, or the configuration, lists the member.
     pub listed: bool,
-    /// It takes writes although another member holds the leader lock, or takes writes as well.
+    /// It takes writes although another member holds the leader lock or takes writes as well.
     pub rogue: bool,
     /// Its timeline.
     pub timeline: Option<u32>,
@@ -114,8 +112,8 @@ pub struct MemberState {
     pub lag_bytes: Option<u64>,
     /// How far its replay is behind in time; none on a leader or if unknown.
     pub lag: Option<Duration>,
-    /// How many of the sessions that it may have are taken, in percent and in steps; none if
-    /// nobody counts them.
+    /// How many of its allowed sessions are in use, in percent and in steps; none if they are not
+    /// counted.
     pub load_percent: Option<u8>,
     /// How far its clock is ahead of ours, in steps of 0.1 s; none if it is not known.
     pub clock_offset: Option<ClockOffset>,
@@ -123,31 +121,31 @@ pub struct MemberState {
     pub poolers: BTreeMap<u16, PoolerState>,
     /// Patroni's tags.
     pub tags: Tags,
-    /// What Patroni's health checks ask for.
+    /// The results for Patroni's health checks.
     pub health: Health,
 }
 
-/// What Patroni's health checks ask of a member, answered. [`crate::probe`] reads it.
+/// The results for Patroni's health checks on a member. [`crate::probe`] reads them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Health {
-    /// Its gate for each of [`crate::post::ROLES`], with no wish beside the role.
+    /// Its gate for each of [`crate::post::ROLES`], with no condition except the role.
     pub roles: BTreeMap<Role, Gate>,
-    /// The same through the pooler that the agent's clients have to take; empty if they need not.
+    /// The same through the pooler that the agent's clients use; empty if they use none.
     pub pooled: BTreeMap<Role, Gate>,
-    /// What its stream means to the commits of the primary.
+    /// Whether commits on the primary wait for it.
     pub standby: Standby,
-    /// Why its PostgreSQL is not known to run, if so.
+    /// Why its PostgreSQL is not known to run; none if it runs.
     pub postgres_trouble: Option<Reason>,
-    /// Why its Patroni is not known to run, if so.
+    /// Why its Patroni is not known to run; none if it runs.
     pub patroni_trouble: Option<Reason>,
 }
 
-/// A pooler beside a member as the Snapshot shows it.
+/// A pooler on a member's host as the Snapshot shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolerState {
-    /// What is at the other end: a primary, or a replica. None if nobody can tell.
+    /// What is behind it: a primary or a replica; none if unknown.
     pub leads_to: Option<Role>,
-    /// What keeps the path through it from leading to its member, or from being known to.
+    /// Why the path through it does not lead to its member, or is not known to.
     pub trouble: Option<Reason>,
 }
 
@@ -163,7 +161,7 @@ pub struct ServiceState {
 }
 
 impl Snapshot {
-    /// Something else than its number and its time differs from `other`.
+    /// Returns true if anything except the generation and the time differs from `other`.
     pub fn differs_from(&self, other: &Snapshot) -> bool {
         let Snapshot {
             generation: _,
@@ -193,8 +191,8 @@ impl Snapshot {
             || *local != other.local
     }
 
-    /// Every member has been asked, and so has its pooler, and has answered or failed to; and nobody
-    /// waits for a second answer: what is told from here on is knowledge and not the lack of it.
+    /// Returns true if every member and its poolers answered or failed to, and no gate waits for a
+    /// second answer. From then on a shut gate means a fact and not a missing answer.
     pub fn is_settled(&self) -> bool {
         let is_unheard = |reason: &Reason| {
             matches!(reason, Reason::Unheard | Reason::PoolerUnheard { .. } | Reason::Confirming)
@@ -210,7 +208,7 @@ impl Snapshot {
             && !of_services.any(|gate| gate.reason().is_some_and(is_unheard))
     }
 
-    /// Why nobody is open to `service`, in one line: each member with its reason. Empty where there
+    /// Why no member is open to `service`, in one line: each member with its reason. Empty if there
     /// is no such service.
     pub fn why_shut(&self, service: &ServiceName) -> String {
         let Some(state) = self.services.get(service) else {
@@ -230,14 +228,15 @@ impl Snapshot {
         }
     }
 
-    /// The service has no primary, and in maintenance mode none is going to be promoted.
+    /// Returns true if the service has no primary and maintenance mode prevents a promotion.
     pub fn awaits_resume(&self, service: &ServiceState) -> bool {
         let leads = matches!(service.role, Role::Primary | Role::StandbyLeader);
         self.paused && leads && service.open().next().is_none()
     }
 
-    /// Nothing is known of the members: no list can be read, and none of the URLs is known to be
-    /// down. A health check that says no would be about pgsteer and not about the member.
+    /// Returns true if nothing is known of the members: no list can be read, and not all of the
+    /// URLs refuse connections. A failed health check would then describe pgsteer and not the
+    /// member.
     pub fn is_blind(&self) -> bool {
         let is_refused = |failure: &Failure| matches!(failure, Failure::Refused(_));
         let all_refused = !self.unlisted.is_empty() && self.unlisted.values().all(is_refused);
@@ -251,11 +250,11 @@ impl Snapshot {
         (!failures.is_empty()).then(|| failures.join("; "))
     }
 
-    /// Whether a session of `service` to `member`, dialled at `dialled`, has to end now.
+    /// Returns true if a session of `service` to `member`, dialled at `dialled`, has to end now.
     ///
-    /// Most of it the gate says. But a member that left long ago has no gate any more, and nobody
-    /// would notice its death; and a member that moved is open at another place than the one where
-    /// the old sessions go on writing.
+    /// The gate decides this in most cases. There are two exceptions. A member that left long ago
+    /// has no gate any more, so pgsteer would not detect its death. A member that moved has an open
+    /// gate for its new endpoint, while the old sessions write at the old one.
     pub fn ends_session(
         &self,
         service: &ServiceName,
@@ -272,8 +271,8 @@ impl Snapshot {
         gate.ends_sessions() || (state.role != Role::Replica && gate.is_open() && moved())
     }
 
-    /// The member that is about to be the primary that `service` waits for: it holds the leader
-    /// lock, is still in recovery, and nobody else serves.
+    /// The member whose promotion `service` waits for: it holds the leader lock and is still in
+    /// recovery, and no other member is open.
     pub fn promoting(&self, service: &ServiceName) -> Option<&MemberName> {
         let state = self.services.get(service)?;
         if state.role != Role::Primary || state.open().next().is_some() {
@@ -285,11 +284,12 @@ impl Snapshot {
         })
     }
 
-    /// Whether an early login of `service` at `member`, dialled at `dialled`, has to end now.
+    /// Returns true if an early login of `service` at `member`, dialled at `dialled`, has to end
+    /// now.
     ///
-    /// It began while the member was promoting, by when all sessions there had to end. It costs
-    /// nobody anything, so it outlasts a doubt about the promotion, and ends when somebody else
-    /// serves in the member's stead, or the member serves as something else.
+    /// An early login begins while the member is promoting, when all older sessions there had to
+    /// end already. It harms no client, so uncertainty about the promotion does not end it. It ends
+    /// when another member serves in place of this one, or this one serves in another role.
     pub fn ends_early_login(
         &self,
         service: &ServiceName,
@@ -311,8 +311,8 @@ impl Snapshot {
             || self.services.values().any(serves)
     }
 
-    /// The gate of the server that was dialled as `member` at `dialled`. A server that is known by
-    /// another name since then is found by its endpoint.
+    /// The gate of the server that was dialled as `member` at `dialled`. If the server has another
+    /// name since then, it is found by its endpoint.
     fn gate_of<'a>(
         &'a self,
         state: &'a ServiceState,
@@ -344,7 +344,7 @@ impl ServiceState {
         self.gates.iter().filter(|(_, gate)| gate.is_open()).map(|(name, _)| name)
     }
 
-    /// Each member with the reason of its gate, in one line.
+    /// Returns each member with the reason of its gate, in one line.
     fn reasons(&self) -> Option<String> {
         let each: Vec<String> = self
             .gates

@@ -1,4 +1,4 @@
-//! The view: the newest word of each source on one member, and how old it is.
+//! The view: the newest claim of each source on one member, and its age.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -10,22 +10,22 @@ use crate::claim::{
 use crate::lateness::Lateness;
 use crate::time::Moment;
 
-/// How long each kind of claim may be acted on, from the moment its question was sent.
+/// How long each kind of claim may be used, from the moment its question was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Freshness {
-    /// For what Patroni says.
+    /// For Patroni's answers.
     pub patroni: Duration,
     /// How long Patroni may take for an answer before it counts as slow: `timeout_seconds`.
     pub patroni_limit: Duration,
-    /// For what the tether feels.
+    /// For the tether's answers.
     pub tether: Duration,
     /// For WAL positions.
     pub progress: Duration,
-    /// For what is said of a pooler.
+    /// For answers about a pooler.
     pub pooler: Duration,
 }
 
-/// A word and when its question was sent.
+/// An answer, and when its question was sent.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Heard<T> {
     /// When the question was sent.
@@ -34,59 +34,60 @@ pub struct Heard<T> {
     pub said: T,
 }
 
-/// What a source's newest word is worth now.
+/// The state of a source's newest answer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Word<'a, T> {
-    /// The source has not spoken yet.
+    /// The source has not answered yet.
     Unheard,
-    /// It has, but too long ago to act on.
+    /// Its newest answer is too old to act on.
     Expired,
-    /// It could not tell.
+    /// Its newest question failed.
     Failed(&'a Failure),
-    /// It said so.
+    /// Its newest answer is usable.
     Said(&'a T),
 }
 
-/// An unbroken run of answers in which Patroni claimed the leader lock.
+/// An unbroken series of answers in which Patroni claimed the leader lock.
 ///
-/// The lock is exclusive, so of two members whose runs overlap one is wrong. A failure does not
-/// break the run: a host that was frozen may not know yet that the lock has moved meanwhile.
+/// The lock is exclusive, so if the runs of two members overlap, one member is wrong. A failure
+/// does not break the run: a host that was frozen may not know yet that the lock has moved
+/// meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LockRun {
-    /// When the first of these answers came in: by then the lock was the member's.
+    /// When the first of these answers came in: the member held the lock by then.
     pub first_heard: Moment,
-    /// When the last of these questions was sent: until then it still was.
+    /// When the last of these questions was sent: the member held the lock until then.
     pub last_asked: Moment,
 }
 
 impl LockRun {
-    /// Both members claimed the lock before and after one and the same moment.
+    /// Returns true if both members claimed the lock before and after the same moment.
     pub fn overlaps(&self, other: &LockRun) -> bool {
         self.last_asked > other.first_heard && other.last_asked > self.first_heard
     }
 }
 
-/// An unbroken run of answers of one and the same server, as the tether got them.
+/// An unbroken series of the tether's answers from one run of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServerRun {
     /// When the server was started.
     pub started_at: ServerStart,
     /// When the first of the questions was sent.
     pub first_asked: Moment,
-    /// When the last of them was.
+    /// When the last of them was sent.
     pub last_asked: Moment,
 }
 
 impl ServerRun {
-    /// The run after another answer; none after a failure, because the next may come of a server
-    /// that was started anew.
+    /// Returns the run after another answer; none after a failure, because the next answer may come
+    /// from a server that was restarted.
     fn after(
         old: Option<ServerRun>,
         said: &Result<TetherFacts, Failure>,
         asked_at: Moment,
     ) -> Option<ServerRun> {
         let facts = said.as_ref().ok()?;
-        // A session that has just begun does not know yet when its server did.
+        // A new session does not know yet when its server was started.
         let Some(started_at) = facts.started_at else { return old };
         let same = old.filter(|old| old.started_at == started_at);
         let first_asked = same.map_or(asked_at, |old| old.first_asked);
@@ -94,36 +95,37 @@ impl ServerRun {
     }
 }
 
-/// For how long PgBouncer does not try its server again after a login there has failed
-/// (`server_login_retry`, 15 s unless told otherwise), and for two questions that make it try.
+/// How long PgBouncer does not retry its server after a failed login there (`server_login_retry`,
+/// 15 s by default), plus the time of two questions that make it retry.
 pub const POOLER_RETRY: Duration = Duration::from_secs(17);
 
-/// What has been said of one pooler.
+/// What is known of one pooler.
 #[derive(Clone, Debug, PartialEq)]
 struct PoolerView {
     heard: Heard<Result<PoolerFacts, Failure>>,
-    /// When the first of the questions was sent that have had the same answer ever since.
+    /// When the first question was sent that got the present answer; all later ones got the same.
     same_since: Moment,
     /// Set while it keeps queries waiting.
     wait: Option<PoolerWait>,
-    /// When the last question was sent to which it led to the server that the tether was tied to. None
-    /// again as soon as it leads elsewhere, or has been seen to be gone, because whoever starts it may
-    /// have changed its file; or if it leads nowhere while that server is there.
+    /// When the last question was sent that showed that it leads to the server of the tether. Reset
+    /// to none when it leads to another server, or when it was down, because its configuration may
+    /// have changed before the restart. Also reset when it reaches no server for `POOLER_RETRY`
+    /// although the server of the tether is up.
     led_here: Option<Moment>,
 }
 
 /// A pooler that keeps queries waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolerWait {
-    /// When the first of the questions was sent that have been kept waiting ever since.
+    /// When the first question was sent that was kept waiting; all later ones were, too.
     pub since: Moment,
-    /// When the server was started that it led to by its last word before, if it told.
+    /// When the server behind it was started, by its last answer before the wait; none if unknown.
     pub led_to: Option<ServerStart>,
 }
 
 impl PoolerWait {
-    /// What is known of the wait after another word. Waiting tells nothing of where a pooler leads,
-    /// so what it said before remains; any other word takes its place.
+    /// Returns the wait after another answer. A wait does not show where a pooler leads, so the
+    /// last answer before it still counts. Any other answer ends the wait.
     fn after(
         old: Option<&PoolerView>,
         heard: &Heard<Result<PoolerFacts, Failure>>,
@@ -139,8 +141,8 @@ impl PoolerWait {
 }
 
 impl PoolerView {
-    /// What is known after another word, unless that is older than the last. `own` is the run of the
-    /// server that the tether is tied to.
+    /// Returns the state after another answer; none if that is older than the last. `own` is the
+    /// run of the tether's server.
     fn after(
         old: Option<&PoolerView>,
         heard: Heard<Result<PoolerFacts, Failure>>,
@@ -159,7 +161,7 @@ impl PoolerView {
             }
             (Ok(PoolerFacts::LeadsNowhere(_)), Some(own)) => led_before
                 .filter(|led_at| heard.asked_at < own.first_asked.max(*led_at) + POOLER_RETRY),
-            // Too slow to answer it is still the same that it was.
+            // A pooler that is too slow to answer still has the same configuration.
             (Ok(_) | Err(Failure::Timeout { .. } | Failure::Unreachable { .. }), _) => led_before,
             (Err(_), _) => None,
         };
@@ -167,7 +169,7 @@ impl PoolerView {
     }
 }
 
-/// All that has been said of one member.
+/// What all sources reported of one member.
 #[derive(Clone, Debug, PartialEq)]
 pub struct View {
     known_since: Moment,
@@ -175,7 +177,7 @@ pub struct View {
     patroni_facts: Option<Heard<PatroniFacts>>,
     lateness: Lateness,
     lock_run: Option<LockRun>,
-    /// When the newest of the questions was sent to which Patroni answered that it leads.
+    /// When the newest question was sent whose answer was that Patroni leads.
     lock_claimed_at: Option<Moment>,
     tether: Option<Heard<Result<TetherFacts, Failure>>>,
     server_run: Option<ServerRun>,
@@ -188,12 +190,12 @@ pub struct View {
     address_failure: Option<Failure>,
     is_here: bool,
     last_sign_of_life: Moment,
-    /// The name that the Patroni there reported last, with the time of the question.
+    /// The name that the Patroni at this URL reported last, with the time of the question.
     reported_name: Option<(Moment, String)>,
 }
 
 impl View {
-    /// A view of a member that has just become known.
+    /// Returns an empty view of a member that has just become known.
     pub fn new(now: Moment) -> View {
         View {
             known_since: now,
@@ -215,16 +217,16 @@ impl View {
         }
     }
 
-    /// A view of the same member at another place: what was said was said of the old one. Only
-    /// that the lock was there is still true.
+    /// Returns a view of the same member at another endpoint. The claims were about the old one.
+    /// Only the time of the last lock claim is kept.
     pub fn of_another_place(&self, now: Moment) -> View {
         View { lock_claimed_at: self.lock_claimed_at, ..View::new(now) }
     }
 
-    /// Takes a claim in, unless a newer one of the same source is already here, or the question
-    /// was sent before the member became known: it went to another place then.
+    /// Applies a claim. A claim is ignored if a newer one of the same source is known, or if its
+    /// question was sent before the member became known: that question went to another endpoint.
     pub fn apply(&mut self, claim: Claim, now: Moment) {
-        // An answer from the future would shut out all that come after it.
+        // A date in the future would make all later answers look old.
         let asked_at = claim.asked_at.min(now);
         if asked_at < self.known_since {
             return;
@@ -233,7 +235,7 @@ impl View {
             self.last_sign_of_life = self.last_sign_of_life.max(asked_at);
         }
         if claim.fact.claims_lock() {
-            // Even an answer that comes too late to count tells that the lock was here.
+            // An answer that is too old to apply still shows that the member had the lock.
             self.lock_claimed_at = self.lock_claimed_at.max(Some(asked_at));
         }
         match claim.fact {
@@ -262,7 +264,7 @@ impl View {
             }
             Fact::Addresses(Ok(addresses)) => {
                 if self.addresses.iter().any(|old| !addresses.contains(old)) {
-                    // Whatever is there now is another pooler.
+                    // The new address may be that of another pooler.
                     self.poolers.values_mut().for_each(|pooler| pooler.led_here = None);
                 }
                 self.addresses = addresses;
@@ -277,7 +279,7 @@ impl View {
         }
     }
 
-    /// Notes the name that the Patroni there reports of itself.
+    /// Notes the name that the Patroni at this URL reports of itself.
     pub fn note_reported_name(&mut self, name: Option<&str>, asked_at: Moment) {
         let is_newer = self.reported_name.as_ref().is_none_or(|(at, _)| *at <= asked_at);
         if let (Some(name), true) = (name, is_newer && asked_at >= self.known_since) {
@@ -285,7 +287,7 @@ impl View {
         }
     }
 
-    /// The name that the Patroni there reported last, with the time of the question.
+    /// The name that the Patroni at this URL reported last, with the time of the question.
     pub fn reported_name(&self) -> Option<(Moment, &String)> {
         self.reported_name.as_ref().map(|(at, name)| (*at, name))
     }
@@ -300,14 +302,14 @@ impl View {
         self.patroni.as_ref().is_some_and(|heard| heard.said.is_ok())
     }
 
-    /// Forgets what Patroni answered last, if it does not answer any more.
+    /// Forgets Patroni's last answer, if it no longer answers.
     pub fn forget_last_facts(&mut self) {
         if !self.patroni_answers() {
             self.patroni_facts = None;
         }
     }
 
-    /// Forgets all poolers but those on `ports`: the others are not asked any more.
+    /// Forgets all poolers except those on `ports`: the others are not asked any more.
     pub fn keep_poolers(&mut self, ports: &BTreeSet<u16>) {
         self.poolers.retain(|port, _| ports.contains(port));
     }
@@ -317,12 +319,12 @@ impl View {
         self.lock_run = leads.then_some(LockRun { last_asked: asked_at, ..run });
     }
 
-    /// What Patroni's newest word is worth.
+    /// The state of Patroni's newest answer.
     pub fn patroni(&self, now: Moment, freshness: &Freshness) -> Word<'_, PatroniFacts> {
         self.lateness.word(self.patroni.as_ref(), now, freshness)
     }
 
-    /// What Patroni answered last, while a later question is late and runs on.
+    /// Patroni's last answer, while a later question is late and still running.
     pub fn patroni_before_late(&self, now: Moment) -> Option<&PatroniFacts> {
         self.lateness.before_late(self.patroni.as_ref(), now)
     }
@@ -332,12 +334,12 @@ impl View {
         self.lateness.slow(freshness)
     }
 
-    /// What the tether's newest word is worth.
+    /// The state of the tether's newest answer.
     pub fn tether(&self, now: Moment, freshness: &Freshness) -> Word<'_, TetherFacts> {
         word(self.tether.as_ref(), now, freshness.tether)
     }
 
-    /// The run of the server that the tether is tied to, if it has told.
+    /// The run of the tether's server; none if its start is unknown.
     pub fn server_run(&self) -> Option<ServerRun> {
         self.server_run
     }
@@ -348,12 +350,13 @@ impl View {
     }
 
     /// Why the server refuses new sessions, by the newest attempt; none if that succeeded or if no
-    /// attempt was made. A refusal does not expire: its source repeats the attempt until it succeeds.
+    /// attempt was made. A refusal does not expire: its source repeats the attempt until it
+    /// succeeds.
     pub fn new_sessions_refused(&self) -> Option<&Failure> {
         self.new_sessions.as_ref().and_then(|heard| heard.said.as_ref().err())
     }
 
-    /// What the newest word on the pooler on `port` is worth.
+    /// The state of the newest answer of the pooler on `port`.
     pub fn pooler(&self, port: u16, now: Moment, freshness: &Freshness) -> Word<'_, PoolerFacts> {
         let heard = self.poolers.get(&port).map(|pooler| &pooler.heard);
         word(heard, now, freshness.pooler)
@@ -364,35 +367,36 @@ impl View {
         self.poolers.get(&port).map(|pooler| pooler.heard.asked_at)
     }
 
-    /// When the first of the questions was sent to which the pooler on `port` has given the same
-    /// answer ever since.
+    /// When the first question was sent that got the present answer of the pooler on `port`.
     pub fn pooler_same_since(&self, port: u16) -> Option<Moment> {
         self.poolers.get(&port).map(|pooler| pooler.same_since)
     }
 
-    /// Since when the pooler on `port` has kept queries waiting, if its last word was that.
+    /// Since when the pooler on `port` has kept queries waiting; none if its last answer was
+    /// another.
     pub fn pooler_wait(&self, port: u16) -> Option<PoolerWait> {
         self.poolers.get(&port).and_then(|pooler| pooler.wait)
     }
 
-    /// When the pooler on `port` last led to the server that the tether was tied to then, unless it
-    /// led elsewhere or was gone since.
+    /// When the pooler on `port` last led to the server of the tether; none if it led to another
+    /// server or was down since.
     pub fn pooler_led_here(&self, port: u16) -> Option<Moment> {
         self.poolers.get(&port).and_then(|pooler| pooler.led_here)
     }
 
-    /// For how long the pooler on `port` has said one and the same.
+    /// How long the pooler on `port` has given the same answer.
     pub fn pooler_steady_for(&self, port: u16) -> Duration {
         let steady = |pooler: &PoolerView| pooler.heard.asked_at.since(pooler.same_since);
         self.poolers.get(&port).map_or(Duration::ZERO, steady)
     }
 
-    /// What Patroni last said when it spoke, however long ago: for tags and the page.
+    /// Patroni's last successful answer, of any age: for tags and the page.
     pub fn patroni_facts(&self) -> Option<&Heard<PatroniFacts>> {
         self.patroni_facts.as_ref()
     }
 
-    /// The run in which Patroni claims the lock, while its last word is a fresh claim of it.
+    /// The run in which Patroni claims the lock; none unless its newest answer is a fresh claim of
+    /// it.
     pub fn lock_run(&self, now: Moment, freshness: &Freshness) -> Option<LockRun> {
         match self.patroni(now, freshness) {
             Word::Said(facts) if facts.leads() => self.lock_run,
@@ -400,14 +404,14 @@ impl View {
         }
     }
 
-    /// When the newest of the questions was sent to which Patroni answered that it leads, however
-    /// long ago and whatever it said since.
+    /// When the newest question was sent whose answer was that Patroni leads, of any age and
+    /// whatever it answered since.
     pub fn lock_claimed_at(&self) -> Option<Moment> {
         self.lock_claimed_at
     }
 
-    /// When the tether or Patroni, whichever was later, was last asked with success; and where the
-    /// way there is through a pooler, the query through it as well.
+    /// When the tether or Patroni, whichever was later, was last asked with success. With a pooler
+    /// in the path, at most the time of the last query through it.
     pub fn evidence_asked_at(&self, pooler_port: Option<u16>) -> Moment {
         let tether = self.tether.as_ref().filter(|heard| heard.said.is_ok());
         let patroni = self.patroni.as_ref().filter(|heard| heard.said.is_ok());
@@ -419,32 +423,32 @@ impl View {
             Some(Heard { asked_at, said: Ok(PoolerFacts::Leads { .. }) }) => {
                 of_member.min(*asked_at)
             }
-            // A mere knock adds nothing to what is known of the member.
+            // An answer without a query adds nothing to what is known of the member.
             _ => of_member,
         }
     }
 
-    /// The addresses its host was last resolved to.
+    /// The addresses to which the member's host was last resolved.
     pub fn addresses(&self) -> &[IpAddr] {
         &self.addresses
     }
 
-    /// Its host is this machine.
+    /// Returns true if the member's host is this machine.
     pub fn is_here(&self) -> bool {
         self.is_here
     }
 
-    /// Why the addresses could not be refreshed, if so.
+    /// Why the addresses could not be refreshed; none if they are fresh.
     pub fn address_failure(&self) -> Option<&Failure> {
         self.address_failure.as_ref()
     }
 
-    /// When its host last gave any sign of life: an answer, a refusal, a closed connection.
+    /// When the member's host last gave a sign of life: an answer, a refusal, a closed connection.
     pub fn last_sign_of_life(&self) -> Moment {
         self.last_sign_of_life
     }
 
-    /// The next moment at which something said expires.
+    /// The next moment at which a claim expires.
     pub fn next_expiry(&self, now: Moment, freshness: &Freshness) -> Option<Moment> {
         let poolers = self.poolers.values();
         [
@@ -465,7 +469,8 @@ impl Fact {
         matches!(self, Fact::Patroni(Ok(facts)) if facts.leads())
     }
 
-    /// The host of the member did something: silence is the absence of this.
+    /// Returns true if the fact shows that the member's host is alive. A member without such facts
+    /// is silent.
     fn is_sign_of_life(&self) -> bool {
         let failure = match self {
             Fact::Patroni(said) => said.as_ref().err(),
@@ -474,7 +479,7 @@ impl Fact {
             Fact::Pooler { said, .. } => said.as_ref().err(),
             Fact::NewSessions(said) => said.as_ref().err(),
             Fact::Progress(_) => None,
-            // What a name server says is no sign of the member.
+            // The answer of a name server is no sign of the member.
             Fact::Addresses(_) | Fact::Here(_) => return false,
         };
         !matches!(
@@ -501,7 +506,7 @@ fn word<T>(
 ) -> Word<'_, T> {
     match heard {
         None => Word::Unheard,
-        // A failure does not go stale: it stays true until the source speaks again.
+        // A failure does not go stale: it counts until the source answers again.
         Some(Heard { said: Err(failure), .. }) => Word::Failed(failure),
         Some(heard) if now.since(heard.asked_at) >= lifetime => Word::Expired,
         Some(Heard { said: Ok(said), .. }) => Word::Said(said),

@@ -1,4 +1,4 @@
-//! Who is fit for what: one member against the wishes of one service.
+//! Fitness: compares one member with the requirements of one service.
 
 use std::time::Duration;
 
@@ -19,38 +19,38 @@ use crate::view::Word;
 pub struct Lag {
     /// In bytes of WAL.
     pub bytes: Option<u64>,
-    /// In time: how long ago the primary had passed what the member has replayed.
+    /// In time: how long ago the primary passed the position that the member has replayed.
     pub time: Option<Duration>,
 }
 
-/// What the pooler means for new sessions of a service.
+/// How new sessions of a service use the pooler.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum ByPooler {
-    /// They go as the service is configured.
+    /// They use the configured route.
     Usable {
         /// A reservation.
         note: Option<Reason>,
     },
-    /// They go past the pooler.
+    /// They bypass the pooler.
     Bypassed(Bypass),
     /// The next answer about the pooler decides.
     Awaited(Reason),
-    /// They wait in the pooler, as long as clients are sent there anyway.
+    /// They wait in the pooler: clients are routed there although it keeps them waiting.
     Busy(Wait),
     /// There is no route to the member.
     NoRoute(Reason),
 }
 
-/// One member before the judge, for one service.
+/// One member and one service, as the input of the judge.
 #[derive(Clone, Copy, Debug)]
 pub struct Case<'a> {
-    /// The service and its wishes.
+    /// The service and its requirements.
     pub service: &'a ServiceConfig,
-    /// The role that is asked for: the service's own, or the primary as a stand-in.
+    /// The role that is required: the service's own, or the primary as a fallback.
     pub wants: Role,
-    /// The member and what was said of it.
+    /// The member and the claims about it.
     pub member: &'a Member,
-    /// What it was concluded to be.
+    /// The conclusion about its role.
     pub standing: &'a Standing,
     /// The path through the service's pooler to it; none without a pooler.
     pub path: Option<&'a PoolerPath>,
@@ -58,11 +58,11 @@ pub struct Case<'a> {
     pub role_since: Moment,
     /// How far it is behind.
     pub lag: Lag,
-    /// There is a primary, or the leader of a standby cluster, that replicas can stream from.
+    /// There is a primary, or a standby leader, from which replicas can stream.
     pub has_source: bool,
-    /// Its gate is draining for its lag just now.
+    /// Its gate is draining because of its lag at present.
     pub drained_for_lag: bool,
-    /// New sessions are led past its pooler just now.
+    /// New sessions bypass its pooler at present.
     pub is_bypassed: bool,
     /// The rules of the cluster.
     pub rules: &'a Rules,
@@ -70,26 +70,28 @@ pub struct Case<'a> {
     pub now: Moment,
 }
 
-/// How long a replica may be without a stream while there is somebody to stream from. After a
+/// How long a replica may go without a stream while there is a member to stream from. After a
 /// switchover it needs some seconds to find the new primary (`wal_retrieve_retry_interval` is 5 s
-/// by default); what it misses meanwhile the lag limits judge.
+/// by default). The lag limits still apply in that time.
 pub const STALL_GRACE: Duration = Duration::from_secs(15);
 
-/// How long an open gate waits for the first word on a pooler. Some attempts at a login fit into it.
+/// How long an open gate waits for the first answer of a pooler. It is enough for several login
+/// attempts.
 pub const POOLER_GRACE: Duration = Duration::from_secs(5);
 
-/// How long a pooler that was bypassed must be well before it is used again, so that one that
-/// dies as often as it is started does not flap.
+/// How long a bypassed pooler must be healthy before it is used again, so that a pooler that
+/// crashes after each start does not flap.
 const POOLER_RETURN: Duration = Duration::from_secs(1);
 
-/// A replica drained for its lag comes back at this part of the limit, so that one that
-/// hovers around it does not flap.
+/// A replica that was drained for its lag comes back at this part of the limit, so that a replica
+/// whose lag is near the limit does not flap.
 const RETURN_NUMERATOR: u32 = 3;
 const RETURN_DENOMINATOR: u32 = 4;
 
 impl Case<'_> {
-    /// Is the member fit for the service? One that has left gets no new sessions in any case. The
-    /// old ones are fine as long as it would be fit without that: it may as well have died.
+    /// Judges whether the member is fit for the service. A member that has left gets no new
+    /// sessions. Its old sessions stay as long as the member would be fit if it were listed,
+    /// because otherwise it may be dead.
     pub fn verdict(&self) -> Verdict {
         let verdict = self.verdict_as_if_listed();
         let not_listed = || Some(Reason::NotListed(MISSING_GRACE));
@@ -106,7 +108,7 @@ impl Case<'_> {
         }
     }
 
-    /// How the member stands to the newest member list.
+    /// Compares the member with the newest member list.
     pub fn listing(&self) -> Listing {
         let streams = self.stall().is_none();
         listing(self.member, self.standing, streams, self.rules, self.now)
@@ -123,13 +125,13 @@ impl Case<'_> {
         self.verdict_on_its_role()
     }
 
-    /// Is the primary fit to stand in for replicas?
+    /// Judges whether the primary is fit to serve in place of the replicas.
     pub fn verdict_as_stand_in(&self) -> Verdict {
         let stands_in = Verdict::Fit { note: Some(Reason::Fallback), confirmed: true };
         (Case { wants: Role::Primary, ..*self }).verdict().or_stronger(stands_in)
     }
 
-    /// All that speaks for and against it; [`Verdict::or_stronger`] says what counts.
+    /// Combines all verdicts for and against it; [`Verdict::or_stronger`] decides which one counts.
     fn verdict_on_its_role(&self) -> Verdict {
         let shut = [self.by_address(), self.by_new_sessions(), self.by_route()];
         let others = [self.by_tags(), self.by_lag(), self.by_stream()];
@@ -137,14 +139,14 @@ impl Case<'_> {
         objections.fold(self.by_trust(), Verdict::or_stronger)
     }
 
-    /// Its old sessions go on, and the tether is one of them: what it reports is still true.
+    /// The old sessions continue, and the tether is one of them, so its answers still count.
     fn by_new_sessions(&self) -> Option<Verdict> {
         let failure = self.member.view.new_sessions_refused()?;
         Some(Verdict::shut(Reason::NoNewSessions(failure.clone())))
     }
 
     fn by_trust(&self) -> Verdict {
-        // A primary with Patroni is confirmed by the lock and the state, which agree.
+        // A primary with Patroni is confirmed by two facts that agree: the lock and the state.
         let confirmed = self.rules.has_patroni && self.wants != Role::Replica;
         match &self.standing.trust {
             Trust::Full => Verdict::Fit { note: None, confirmed },
@@ -197,7 +199,7 @@ impl Case<'_> {
         }
     }
 
-    /// How new sessions reach the member.
+    /// Returns the route of new sessions to the member.
     pub fn route(&self) -> Route {
         match self.by_pooler() {
             ByPooler::Bypassed(bypass) => Route::PastPooler(bypass),
@@ -208,7 +210,7 @@ impl Case<'_> {
         }
     }
 
-    /// What the service's pooler means for its new sessions.
+    /// Returns how the service's new sessions use its pooler.
     fn by_pooler(&self) -> ByPooler {
         let Some((port, path)) = self.service.pooler_port.zip(self.path) else {
             return ByPooler::Usable { note: None };
@@ -224,7 +226,7 @@ impl Case<'_> {
             || self.is_bypassed && self.member.view.pooler_steady_for(port) < POOLER_RETURN;
         match path {
             PoolerPath::Wrong(reason) => unusable(reason),
-            // Sessions that go past the pooler do so until it has been well for a while.
+            // Sessions that bypass the pooler do so until it has been healthy for a while.
             PoolerPath::Awaited(reason) | PoolerPath::Busy(Wait { reason, .. })
                 if may_bypass && self.is_bypassed =>
             {
@@ -235,7 +237,8 @@ impl Case<'_> {
                 unusable(&Reason::Confirming)
             }
             PoolerPath::Awaited(reason) => ByPooler::Awaited(reason.clone()),
-            // A pooler is paused by its operator and full by its limits: sessions do not bypass that.
+            // The operator paused the pooler, or its limits are reached: sessions must not bypass
+            // that.
             PoolerPath::Busy(Wait { reason, leads_there: true, .. }) => {
                 ByPooler::Usable { note: Some(reason.clone()) }
             }
@@ -298,12 +301,13 @@ fn flags(member: &Member) -> TagFlags {
     member.view.patroni_facts().map(|heard| heard.said.flags).unwrap_or_default()
 }
 
-/// Why the replica does not stream, if so. `has_source` is whether there is a member to stream from.
+/// Why the replica does not stream; none if it does. `has_source` is true if there is a member to
+/// stream from.
 ///
-/// Patroni tells from 3.0.4 on, SQL always, and the bad news of either counts; where neither
-/// tells, a running replica is taken at its word, as Patroni's own `/replica` does. While there is
-/// no source, no replica can stream, and none is to blame. With the tag `nostream` a replica reads
-/// the archive by intention, so only the limits of lag count.
+/// Patroni reports the replication state from 3.0.4 on, SQL always, and a bad report of either
+/// counts. If neither reports it, a running replica counts as streaming, as in Patroni's own
+/// `/replica`. While there is no source, no replica can stream, so that is no fault. With the tag
+/// `nostream` a replica reads the archive by configuration, so only the lag limits count.
 pub fn stall(member: &Member, has_source: bool, rules: &Rules, now: Moment) -> Option<Reason> {
     if !has_source || flags(member).no_stream {
         return None;

@@ -1,8 +1,9 @@
-//! The judge: what each member is, and what it is fit for. Pure opinion, no memory.
+//! The judge: the role of each member, and which services it can serve. It is pure and keeps no
+//! state.
 //!
-//! [`standing`] weighs what the sources say of all members against each other and concludes
-//! a role for each; [`fitness`] holds one member against the wishes of one service; [`pooler_path`]
-//! judges whether the pooler beside it leads there.
+//! [`standing`] compares the claims about all members and concludes a role for each. [`fitness`]
+//! compares one member with the requirements of one service. [`pooler_path`] judges whether the
+//! pooler on the member's host leads to the member.
 
 pub mod fitness;
 pub mod listing;
@@ -20,20 +21,20 @@ use crate::reason::Reason;
 use crate::time::Moment;
 use crate::view::{Freshness, View};
 
-/// A member as the judge sees it.
+/// A member as the input of the judge.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Member {
-    /// Its name, and where it listens.
+    /// Its name and its endpoints.
     pub found: Found,
     /// Since when `/cluster` does not list it any more.
     pub left_at: Option<Moment>,
-    /// The member of another name that is the same server. Only that one is asked and served.
+    /// The member of another name that is the same server. Only that member is asked and serves.
     pub same_as: Option<MemberName>,
-    /// It is known by the URL of its Patroni only, so that the port of its PostgreSQL is unknown.
+    /// Only the URL of its Patroni is known, so the port of its PostgreSQL is unknown.
     pub is_url_only: bool,
-    /// It was known by that URL only, and was served by Patroni's answers alone.
+    /// Only that URL was known before, and the member served by Patroni's answers alone.
     pub was_url_only: bool,
-    /// What has been said of it.
+    /// All claims about it.
     pub view: View,
 }
 
@@ -41,7 +42,7 @@ pub struct Member {
 pub type Members = BTreeMap<MemberName, Member>;
 
 impl Member {
-    /// How its Patroni contradicts `identity`, if it does.
+    /// How its Patroni's answer contradicts `identity`; none if it does not.
     pub fn contradicts(&self, identity: &Identity) -> Option<Contradiction> {
         identity.contradiction(&self.view.patroni_facts()?.said.identity())
     }
@@ -52,33 +53,33 @@ impl Member {
     }
 }
 
-/// The rules of the cluster by which the judge goes.
+/// The rules of the cluster that the judge applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
-    /// Patroni is asked; without it only SQL is.
+    /// Patroni is asked; if false, only SQL is.
     pub has_patroni: bool,
-    /// There is a login for the tether; without it Patroni's word alone has to do.
+    /// There is a login for the tether; without it Patroni is the only source.
     pub has_tether: bool,
-    /// Without Patroni, of several primaries the one with the highest timeline wins.
+    /// Without Patroni, if several members are primaries, the one with the highest timeline wins.
     pub highest_timeline_wins: bool,
-    /// How long claims may be acted on.
+    /// How long claims may be used.
     pub freshness: Freshness,
-    /// How long an open gate outlives the silence of its member's Patroni.
+    /// How long an open gate stays open after its member's Patroni stopped answering.
     pub patroni_loss_grace: Duration,
 }
 
-/// What the judge concludes of a member.
+/// The judge's conclusion about a member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
-    /// Its role, as far as anyone knows.
+    /// Its role, as far as it is known.
     pub role: Role,
-    /// Whether that role may be relied on.
+    /// Whether that role can be relied on.
     pub trust: Trust,
 }
 
-/// The member is a rogue primary ([`Standing::is_rogue_primary`]), whether the list names it or not.
-/// Without Patroni the operator's list decides what is in the cluster, so a server that was taken
-/// off it is none.
+/// Returns true if the member is a rogue primary ([`Standing::is_rogue_primary`]), listed or not.
+/// Without Patroni the operator's list defines the cluster, so a server that was removed from it is
+/// none.
 pub fn is_rogue(member: &Member, standing: &Standing, rules: &Rules) -> bool {
     standing.is_rogue_primary() && (rules.has_patroni || member.left_at.is_none())
 }
@@ -90,10 +91,10 @@ pub enum Trust {
     Full,
     /// It may be relied on, but not all is well.
     Noted(Reason),
-    /// Nothing contradicts it, but a fact is missing: an open gate stays open for a limited time, a
-    /// gate that is not open stays as it is.
+    /// Nothing contradicts it, but a fact is missing: an open gate stays open for a limited time,
+    /// and a gate that is not open stays as it is.
     AsItWas(Reason),
-    /// The same, because its Patroni does not answer.
+    /// The same as above, because its Patroni does not answer.
     PatroniLost(Reason),
     /// It holds the leader lock and is still in recovery: it must not be relied on yet.
     Promoting,
@@ -126,7 +127,7 @@ impl Standing {
         Standing { role, trust: Trust::Refused(reason) }
     }
 
-    /// What keeps the member from full trust.
+    /// The reason why the member does not have full trust.
     pub fn trouble(&self) -> Option<&Reason> {
         match &self.trust {
             Trust::Full => None,
@@ -140,16 +141,16 @@ impl Standing {
         }
     }
 
-    /// It takes writes that the cluster's primary does not have: another member holds the leader
-    /// lock, or takes writes as well. Membership, Patroni's answers and the list play no part in
-    /// this: such a server is dangerous as long as clients can reach it.
+    /// Returns true if the member takes writes that the cluster's primary does not have: another
+    /// member holds the leader lock, or takes writes as well. Membership, Patroni's answers and the
+    /// list do not matter here: such a server is dangerous as long as clients can reach it.
     pub fn is_rogue_primary(&self) -> bool {
         self.role == Role::Primary
             && matches!(self.trust, Trust::LockElsewhere(_) | Trust::Split(_))
     }
 
-    /// The member itself says that it is no primary, so a write session there is lost; or it is
-    /// one of several and did not win.
+    /// Returns true if write sessions at the member are lost: the member itself reports that it is
+    /// not a primary, or it is one of several primaries and did not win.
     pub fn is_proof_against_writes(&self) -> bool {
         matches!(self.role, Role::Replica | Role::StandbyLeader)
             || matches!(self.trust, Trust::Split(_))

@@ -1,4 +1,4 @@
-//! The path through a pooler: does it lead to its member, in the role that the member has?
+//! The path through a pooler: whether it leads to its member, in the role of that member.
 
 use std::time::Duration;
 
@@ -11,50 +11,51 @@ use crate::view::{POOLER_RETRY, View, Word};
 /// What is known of the path through one pooler.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PoolerPath {
-    /// It leads there, as far as anybody can tell.
+    /// It leads to the member, as far as that is known.
     Right,
     /// No fact contradicts it, but no query has shown which server it leads to.
     Noted(Reason),
-    /// The next word on it will tell.
+    /// The next answer of the pooler decides.
     Awaited(Reason),
-    /// It is there, and whoever comes has to wait in it.
+    /// The pooler is up and keeps clients waiting.
     Busy(Wait),
-    /// It is there, led here, and may not have tried its server again since that came back.
+    /// The pooler is up and led to the member, and may not have retried its server since that
+    /// returned.
     PutsOff(PutOff),
-    /// It does not lead there.
+    /// It does not lead to the member.
     Wrong(Reason),
 }
 
-/// What waits in a pooler that is paused or full.
+/// A pooler that is paused or full, so that clients wait in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wait {
-    /// That it does.
+    /// Why clients wait.
     pub reason: Reason,
-    /// Until when whoever comes may still hope to be served.
+    /// Until when a waiting client can still expect a server connection.
     pub until: Moment,
-    /// Its last word before was that it leads to the very server which the member still runs: a
-    /// promotion does not start a server anew. Otherwise where it leads it led before, as far as
-    /// anybody can tell.
+    /// Its last answer before the wait showed that it leads to the run of the server that the
+    /// member still has: a promotion does not restart a server. If false, only earlier answers can
+    /// show where it leads.
     pub leads_there: bool,
 }
 
-/// What is known of a pooler that puts its clients off.
+/// A pooler that refuses its clients for a while.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PutOff {
-    /// That it does.
+    /// Why it does.
     pub reason: Reason,
-    /// Until when it may do so for no better reason than that its server was away.
+    /// Until when it may do so only because its server was away.
     pub until: Moment,
 }
 
-/// How long clients are led into a pooler that keeps them waiting: as long as PgBouncer lets one
-/// wait unless told otherwise (`query_wait_timeout`), for until then everybody may still be served,
-/// in a `PAUSE` for a switchover above all. After that the first have been turned away there, so
-/// those who come wait here, or go to another member.
+/// How long clients are routed into a pooler that keeps them waiting: PgBouncer's default limit for
+/// a waiting client (`query_wait_timeout`). Until then every client can still be served, above all
+/// in a `PAUSE` for a switchover. After that PgBouncer has disconnected the first clients, so new
+/// ones wait in pgsteer, or are routed to another member.
 const BUSY_GRACE: Duration = Duration::from_secs(120);
 
 impl PoolerPath {
-    /// What keeps it from being right.
+    /// The reason why the path is not `Right`.
     pub fn trouble(&self) -> Option<&Reason> {
         match self {
             PoolerPath::Right => None,
@@ -67,11 +68,12 @@ impl PoolerPath {
     }
 }
 
-/// The path through the pooler on `port` to a member that has been a `role` since `role_since`.
+/// Judges the path through the pooler on `port` to a member that has been a `role` since
+/// `role_since`.
 ///
-/// What was said of the server at the other end before the member had that role is out of date:
-/// right after a promotion, or when it has just come back. So bad news of it count only if they
-/// were asked for since.
+/// Answers about the server behind the pooler from before the member had that role are out of date:
+/// right after a promotion, or when the member has just returned. So bad results count only if
+/// their questions were sent since.
 pub fn pooler_path(
     member: &Member,
     port: u16,
@@ -89,8 +91,8 @@ pub fn pooler_path(
     };
     match member.view.pooler(port, now, &rules.freshness) {
         Word::Unheard => awaited(),
-        // A gate may stand open by what the word was as long as it lasted. One that was over before
-        // the member had this role cannot have opened anything.
+        // A gate may be open because of this answer while it was fresh. An answer that expired
+        // before the member had this role cannot have opened a gate.
         Word::Expired => {
             let was_over = |asked_at| asked_at + rules.freshness.pooler <= role_since;
             match member.view.pooler_asked_at(port).is_none_or(was_over) {
@@ -101,7 +103,7 @@ pub fn pooler_path(
                 }),
             }
         }
-        // This is about the pooler itself, whatever its server is.
+        // This failure is about the pooler itself and does not depend on its server.
         Word::Failed(failure) => {
             PoolerPath::Wrong(Reason::PoolerDown { port, failure: failure.clone() })
         }
@@ -115,7 +117,8 @@ pub fn pooler_path(
         }
         Word::Said(PoolerFacts::LeadsNowhere(failure)) => {
             match put_off_until(&member.view, port, now) {
-                // A replica has others beside it: it waits until there is a session again.
+                // A service has other replicas: this one is unused until a session through its
+                // pooler succeeds.
                 Some(until) if role != Role::Replica => {
                     let reason = Reason::PoolerPutsOff { port, failure: failure.clone() };
                     PoolerPath::PutsOff(PutOff { reason, until })
@@ -140,20 +143,20 @@ pub fn pooler_path(
     }
 }
 
-/// Until when nothing follows of it that a session through the pooler comes to nothing.
+/// Until when a failed session through the pooler is ignored; none if it counts.
 ///
-/// A login at a server that is being stopped fails, and PgBouncer does not try again for a while:
-/// whoever comes meanwhile is put off, though the server be back long since. Other pools of it, those
-/// of clients, may well have sessions. So it counts only once the server that the tether is tied to
-/// has been there for as long, if the pooler was known to lead here before.
+/// A login at a server that is being stopped fails, and PgBouncer does not retry for a while: it
+/// refuses new clients in that time, even if the server is back. Other pools of the same PgBouncer,
+/// those of clients, may have sessions. So the failure counts only once the tether's server has
+/// been up for that time, if the pooler was known to lead to it before.
 fn put_off_until(view: &View, port: u16, now: Moment) -> Option<Moment> {
     let came_back = view.server_run()?.first_asked;
     let until = came_back + POOLER_RETRY;
     (view.pooler_led_here(port)? < came_back && now < until).then_some(until)
 }
 
-/// What becomes of who waits. Those who come for a role have not waited since before the member had
-/// it.
+/// How long the clients in the pooler wait. Clients that require a role cannot have waited since
+/// before the member had it.
 fn wait(view: &View, port: u16, role_since: Moment, reason: Reason) -> Wait {
     let wait = view.pooler_wait(port);
     let since = wait.map_or(role_since, |wait| wait.since).max(role_since);
@@ -162,20 +165,20 @@ fn wait(view: &View, port: u16, role_since: Moment, reason: Reason) -> Wait {
     Wait { reason, until: since + BUSY_GRACE, leads_there: led_to.is_some() && led_to == own }
 }
 
-/// Which server a pooler leads to, by the moment at which that was started.
+/// Which server a pooler leads to, by the time at which that server was started.
 enum Server {
-    /// The member's own, as far as anybody can tell.
+    /// The member's own, as far as that is known.
     Own,
-    /// Perhaps another, or the own one before or after a restart.
+    /// Perhaps another server, or the member's own before or after a restart.
     Awaited,
-    /// Another.
+    /// Another server.
     Another,
 }
 
-/// Holds the start of the server behind the pooler on `port` against that of the server which the
-/// tether is tied to. They contradict each other only if the pooler said so while the tether's
-/// server ran: after its first answer, and before its last. Otherwise there may have been a restart
-/// between the two.
+/// Compares the start time of the server behind the pooler on `port` with that of the tether's
+/// server. A difference is a contradiction only if the pooler's answer falls into the run of the
+/// tether's server: after its first answer, and before its last. Otherwise there may have been a
+/// restart between the two.
 fn compare(view: &View, port: u16, started_at: Option<ServerStart>) -> Server {
     let (Some(theirs), Some(own)) = (started_at, view.server_run()) else {
         return Server::Own;
@@ -191,7 +194,7 @@ fn compare(view: &View, port: u16, started_at: Option<ServerStart>) -> Server {
     }
 }
 
-/// What a server is, as far as recovery alone tells.
+/// Returns the role of a server, by its recovery state alone.
 pub fn leads_to(in_recovery: bool) -> Role {
     if in_recovery { Role::Replica } else { Role::Primary }
 }

@@ -1,4 +1,4 @@
-//! Sight: whether a member may be a primary that no source sees.
+//! Sight: whether a member may be a primary although no source reports it.
 
 use super::{Member, Rules};
 use crate::claim::{Failure, PatroniFacts, Role};
@@ -6,8 +6,8 @@ use crate::time::Moment;
 use crate::view::Word;
 
 /// Returns true if the member certainly takes no writes: a source reports that PostgreSQL is in
-/// recovery, that it refuses connections, or that it does not run, and none contradicts. A member
-/// that is silent, cut off or has not been asked yet may take writes with others.
+/// recovery, that it refuses connections, or that it does not run, and no source contradicts. A
+/// member that is silent, cut off or has not been asked yet may take writes of other clients.
 ///
 /// A server that shuts down (57P03) may still take the writes of its old sessions.
 pub fn takes_no_writes(member: &Member, rules: &Rules, now: Moment) -> bool {
@@ -24,8 +24,8 @@ pub fn takes_no_writes(member: &Member, rules: &Rules, now: Moment) -> bool {
     answers.contains(&Some(true)) && !answers.contains(&Some(false))
 }
 
-/// The states in which no PostgreSQL runs, or none that lets a client in. `stopping` is not among
-/// them.
+/// Returns true in the states in which PostgreSQL does not run, or admits no client. `stopping` is
+/// not one of them.
 fn takes_none_by_patroni(facts: &PatroniFacts) -> Option<bool> {
     match (facts.state.as_str(), facts.role) {
         ("stopped" | "crashed" | "start failed" | "starting" | "creating replica", _) => Some(true),

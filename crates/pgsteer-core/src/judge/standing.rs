@@ -1,8 +1,8 @@
-//! Who is what: the decision table of primaries and replicas.
+//! Standings: the decision table of primaries and replicas.
 //!
-//! Two kinds of facts are weighed. The lock: which member's Patroni claims to be the leader.
-//! The state: whether PostgreSQL itself is in recovery, told by the tether, or by Patroni
-//! where there is no login for a tether. A primary needs both.
+//! It uses two kinds of facts. The lock: which member's Patroni claims to be the leader. The state:
+//! whether PostgreSQL itself is in recovery, reported by the tether, or by Patroni if there is no
+//! login for a tether. A primary needs both.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -32,7 +32,7 @@ pub fn standings(
     members.iter().map(|(name, member)| (name.clone(), judged(name, member))).collect()
 }
 
-/// What PostgreSQL itself is, by the best source there is for it.
+/// The state of PostgreSQL itself, by the best available source.
 #[derive(Clone, Debug, PartialEq)]
 enum State {
     /// It takes writes.
@@ -45,7 +45,7 @@ enum State {
     Unusable(Reason),
 }
 
-/// What speaks against a member that claims to be the leader.
+/// Why a member that claims to be the leader is not accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Objection {
     /// These members, itself among them, hold the lock at the same time.
@@ -54,7 +54,7 @@ enum Objection {
     LockElsewhere,
 }
 
-/// What the judge concludes from.
+/// The facts from which the judge concludes.
 struct Evidence<'a> {
     members: &'a Members,
     identity: &'a Identity,
@@ -89,13 +89,14 @@ fn state(member: &Member, identity: &Identity, rules: &Rules, now: Moment) -> St
         }
         Word::Failed(failure) => State::Unusable(Reason::Down(failure.clone())),
         Word::Expired => State::Unusable(Reason::Silent(rules.freshness.tether)),
-        // Its first answer by SQL comes in a moment, and until then nothing is worse than before.
+        // The first answer by SQL follows in a moment; until then Patroni's answers count as
+        // before.
         Word::Unheard if member.was_url_only => state_by_patroni(member, rules, now, None),
         Word::Unheard => State::NeverAsked(never_asked(member)),
     }
 }
 
-/// Why a member was never asked. A host name without an address is the reason where there is one.
+/// Why a member was never asked: its host name has no address, or no source has asked it yet.
 fn never_asked(member: &Member) -> Reason {
     match (member.view.address_failure(), member.view.addresses()) {
         (Some(failure), []) => Reason::NoAddress(failure.clone()),
@@ -170,7 +171,7 @@ fn by_sql_alone(evidence: &Evidence<'_>, name: &MemberName, member: &Member) -> 
 impl<'a> Evidence<'a> {
     /// The member whose Patroni was the last to claim the lock, if it still does.
     ///
-    /// An older claim of another does not come into its own again when the newer one ends: the
+    /// An older claim of another member does not become valid again when the newer one ends: the
     /// lock has moved since.
     fn lock_holder(&self) -> Option<&'a MemberName> {
         let claims = self.own_members().filter_map(|(name, member)| {
@@ -181,7 +182,7 @@ impl<'a> Evidence<'a> {
         member.view.lock_run(self.now, &self.rules.freshness).map(|_| name)
     }
 
-    /// The members that are of this cluster: the lock of another is none here.
+    /// The members of this cluster: the lock of another cluster does not count here.
     fn own_members(&self) -> impl Iterator<Item = (&'a MemberName, &'a Member)> {
         let identity = self.identity;
         let is_own = move |member: &Member| {
@@ -196,7 +197,7 @@ impl<'a> Evidence<'a> {
             .filter_map(move |(name, member)| Some((name, member.view.lock_run(now, &freshness)?)))
     }
 
-    /// The members that hold the lock at the same time as `name` does, it included.
+    /// The members that hold the lock at the same time as `name`, including `name`.
     fn co_holders(&self, name: &MemberName) -> Vec<MemberName> {
         let own = self.members[name].view.lock_run(self.now, &self.rules.freshness);
         let shares = |run: &LockRun| own.is_some_and(|own| own.overlaps(run));
@@ -206,7 +207,7 @@ impl<'a> Evidence<'a> {
             .collect()
     }
 
-    /// PostgreSQL takes writes and Patroni speaks: the lock decides.
+    /// PostgreSQL takes writes and Patroni answers: the lock decides.
     fn writable(
         &self,
         name: &MemberName,
@@ -223,7 +224,7 @@ impl<'a> Evidence<'a> {
         Standing { role: Role::Primary, trust }
     }
 
-    /// Why a member that claims the lock is not believed, if so.
+    /// Why a member that claims the lock is not accepted; none if it is.
     fn objection_to_leader(
         &self,
         name: &MemberName,
@@ -237,7 +238,7 @@ impl<'a> Evidence<'a> {
     }
 
     /// The trust in a member that does not hold the lock. `writes` is set if its PostgreSQL takes
-    /// writes, and says then whether its Patroni answers.
+    /// writes; its value is true if the member's Patroni answers.
     fn lock_elsewhere(
         &self,
         name: &MemberName,
@@ -251,7 +252,8 @@ impl<'a> Evidence<'a> {
         if is_elsewhere { Trust::LockElsewhere(reason) } else { Trust::Refused(reason) }
     }
 
-    /// PostgreSQL takes writes and its Patroni is gone: fine while nobody rivals it.
+    /// PostgreSQL takes writes and its Patroni does not answer: trusted as before while no other
+    /// member holds the lock or takes writes.
     fn writable_without_patroni(
         &self,
         name: &MemberName,
@@ -289,8 +291,8 @@ impl<'a> Evidence<'a> {
         }
     }
 
-    /// PostgreSQL is in recovery and its Patroni is gone: it is what it was, and the leader of a
-    /// standby cluster only while nobody else is.
+    /// PostgreSQL is in recovery and its Patroni does not answer: its role stays as before. A
+    /// standby leader keeps that role only while no other member holds the lock.
     fn in_recovery_without_patroni(
         &self,
         name: &MemberName,
@@ -319,8 +321,8 @@ impl<'a> Evidence<'a> {
         }
     }
 
-    /// SQL reports that the replica streams, or it need not; and its tags are known. Its lag is
-    /// compared with the limits in any case.
+    /// Returns true if SQL reports that the replica streams, or its tags show that it need not; the
+    /// tags must be known. Its lag is compared with the limits in any case.
     fn is_vouched_for_by_sql(&self, member: &Member) -> bool {
         let Some(facts) = member.view.patroni_facts() else { return false };
         let progress = member.view.progress(self.now, &self.rules.freshness);
@@ -330,7 +332,7 @@ impl<'a> Evidence<'a> {
         })
     }
 
-    /// That its Patroni answers slowly, if it does.
+    /// The reason that its Patroni answers slowly; none if it does not.
     fn slowness(&self, member: &Member) -> Option<Reason> {
         let took = member.view.patroni_slow(&self.rules.freshness)?;
         let tenths = took.as_millis().div_ceil(100);
@@ -340,7 +342,8 @@ impl<'a> Evidence<'a> {
 
     fn lone_primary(&self, name: &MemberName, member: &Member) -> Standing {
         let mut writable = self.writable_members();
-        // Whom the operator took off the list is no rival of those on it, nor waited for.
+        // A member that the operator removed from the list is not a rival of listed ones, and its
+        // answer is not awaited.
         let is_listed = |name: &MemberName| self.members[name].left_at.is_none();
         writable.retain(|rival| rival == name || is_listed(rival));
         if writable.len() > 1 {
@@ -364,7 +367,8 @@ impl<'a> Evidence<'a> {
             .collect();
         match missing.is_empty() {
             true => Standing::sure(Role::Primary),
-            // Whoever serves goes on: that a member has just been added says nothing against it.
+            // A member that serves continues to: the addition of another member does not contradict
+            // it.
             false => {
                 let trust = Trust::AsItWas(Reason::AwaitingOthers(missing));
                 Standing { role: Role::Primary, trust }
@@ -378,8 +382,8 @@ impl<'a> Evidence<'a> {
         writable.map(|(name, _)| (*name).clone()).collect()
     }
 
-    /// Its timeline is above that of every other primary. One that nobody knows wins against
-    /// nobody, and nobody wins against it.
+    /// Returns true if its timeline is above that of every other primary. A member with an unknown
+    /// timeline does not win, and no member wins against it.
     fn has_highest_timeline(&self, member: &Member) -> bool {
         let timeline = |member: &Member| {
             let progress = member.view.progress(self.now, &self.rules.freshness)?;

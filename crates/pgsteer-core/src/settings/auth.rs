@@ -1,4 +1,4 @@
-//! How the check login may log in: libpq's `require_auth`.
+//! How the check login may authenticate: libpq's `require_auth`.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -12,7 +12,7 @@ pub enum AuthMethod {
     Password,
     /// A hash of the password that is worth as much as the password.
     Md5,
-    /// SCRAM-SHA-256: the server learns nothing of the password, and proves that it knows it.
+    /// SCRAM-SHA-256: the server does not learn the password, and proves that it knows it.
     ScramSha256,
     /// The server asks for nothing, as with `trust` in `pg_hba.conf`.
     None,
@@ -23,7 +23,7 @@ impl AuthMethod {
     pub const ALL: [AuthMethod; 4] =
         [AuthMethod::Password, AuthMethod::Md5, AuthMethod::ScramSha256, AuthMethod::None];
 
-    /// The word used in configuration, which is libpq's.
+    /// The name used in the configuration, which is libpq's.
     pub const fn as_str(self) -> &'static str {
         match self {
             AuthMethod::Password => "password",
@@ -39,8 +39,8 @@ impl AuthMethod {
 pub struct RequireAuth(BTreeSet<AuthMethod>);
 
 impl RequireAuth {
-    /// The methods accepted if nothing is said: those that give no password away to a server whose
-    /// certificate is not verified; all to one whose certificate is.
+    /// The methods accepted by default: all if the server's certificate is verified, else those
+    /// that do not reveal the password to the server.
     pub fn usual(sslmode: SslMode) -> RequireAuth {
         match sslmode {
             SslMode::VerifyCa | SslMode::VerifyFull => RequireAuth(AuthMethod::ALL.into()),
@@ -55,12 +55,12 @@ impl RequireAuth {
         (!methods.is_empty()).then_some(RequireAuth(methods))
     }
 
-    /// The check login accepts this method.
+    /// Returns true if the check login accepts this method.
     pub fn allows(&self, method: AuthMethod) -> bool {
         self.0.contains(&method)
     }
 
-    /// The value that accepts `method` as well.
+    /// Returns a value that accepts `method` as well.
     #[must_use]
     pub fn with(&self, method: AuthMethod) -> RequireAuth {
         let mut methods = self.0.clone();

@@ -10,7 +10,7 @@ use crate::claim::Role;
 pub const MEMBERS_MAX: usize = 64;
 /// The largest lag limit in bytes: 1024TB.
 pub const LAG_BYTES_MAX: u64 = 1 << 50;
-/// The address of a service that is judged and does not listen.
+/// The listen address of a service that is judged and does not listen.
 pub const NOWHERE: SocketAddr = everywhere(0);
 /// Client connections at once.
 pub const SESSIONS_MAX: usize = 10_000;
@@ -27,7 +27,7 @@ pub const KEEPALIVE: Duration = Duration::from_secs(30);
 /// The time that a client may leave bytes unacknowledged or unread; zero leaves it to the system.
 pub const USER_TIMEOUT: Duration = Duration::ZERO;
 
-/// The hold of a service without `hold_seconds`: clients that write wait until the failover ends,
+/// The hold of a service without `hold_seconds`. Clients that write wait until the failover ends;
 /// clients that read mostly find another replica.
 pub const fn hold(role: Role) -> Duration {
     match role {

@@ -1,6 +1,6 @@
 //! The settings: what one pgsteer process does, complete and checked, as plain data.
 //!
-//! Files, flags and the environment are read elsewhere; nothing here parses a text.
+//! Other crates read files, flags and the environment; nothing here parses text.
 
 mod auth;
 pub mod defaults;
@@ -19,59 +19,59 @@ use crate::question::Question;
 /// All settings of one pgsteer process.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// The cluster it is the front door of.
+    /// The cluster that this process serves.
     pub cluster: ClusterConfig,
     /// Its services by name; at least one.
     pub services: BTreeMap<ServiceName, ServiceConfig>,
-    /// Where the status pages are, if anywhere.
+    /// Where the status pages listen; none if they are off.
     pub http: Option<HttpConfig>,
-    /// What HAProxy's agent-checks are answered, if they are.
+    /// The answers to HAProxy's agent-checks; none if they are off.
     pub agent: Option<AgentConfig>,
     /// How the proxy treats connections.
     pub proxy: ProxyConfig,
 }
 
 impl Config {
-    /// The ports of the poolers that are watched beside every member.
+    /// The ports of the poolers that are checked on every member's host.
     pub fn pooler_ports(&self) -> BTreeSet<u16> {
         let of_services = self.services.values().filter_map(|service| service.pooler_port);
         of_services.chain(self.agent.as_ref().and_then(|agent| agent.pooler_port)).collect()
     }
 }
 
-/// The cluster and how to learn about it.
+/// The cluster, and the sources that observe it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClusterConfig {
-    /// The operator's name for it. Without one it is called by Patroni's scope.
+    /// The operator's name for the cluster. Without one, Patroni's scope is its name.
     pub name: Option<ClusterName>,
     /// Where the members come from.
     pub members: Membership,
-    /// The login of the tether; without it Patroni's word alone has to do.
+    /// The login of the tether; without it Patroni is the only source.
     pub check: Option<CheckConfig>,
-    /// Where Patroni's keys are watched, if anywhere.
+    /// How Patroni's keys in etcd are watched; none if they are not.
     pub etcd: Option<EtcdConfig>,
-    /// What to do when two members take writes and there is no Patroni to say who is right.
+    /// What to do when two members take writes and no Patroni decides which one leads.
     pub split_brain: SplitBrain,
-    /// How long an open gate outlives the silence of its member's Patroni, while the tether
-    /// says that all is well and nobody rivals it.
+    /// How long an open gate stays open after the member's Patroni stopped answering, while the
+    /// tether still reports the member's role and no other member claims the lead.
     pub patroni_loss_grace: Duration,
-    /// After how long without a word from any source the sessions to a member are ended.
+    /// How long a member may be silent, over all sources, before its sessions are ended.
     pub silence: Duration,
-    /// Where we are, as far as it is known.
+    /// What is known of the machine on which this process runs.
     pub here: Here,
 }
 
 impl ClusterConfig {
-    /// The configured name, else the one that every cluster has until its scope is known.
+    /// Returns the configured name, else the name that every cluster has until its scope is known.
     pub fn label(&self) -> ClusterName {
         self.name.clone().unwrap_or_default()
     }
 }
 
-/// What tells which member runs on this machine.
+/// The settings that show which member runs on this machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Here {
-    /// The operator says so.
+    /// The member's name, if the operator configured it.
     pub name: Option<MemberName>,
     /// The REST API of the local Patroni, as `http://10.0.0.11:8008`.
     pub patroni_url: Option<String>,
@@ -82,7 +82,7 @@ pub struct Here {
 /// Where the last member list is stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum StateDirectory {
-    /// Where the system says: the shell looks into its environment.
+    /// The system's usual place: the binary reads it from the environment.
     #[default]
     Usual,
     /// Nowhere.
@@ -94,20 +94,20 @@ pub enum StateDirectory {
 /// Where the members come from.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Membership {
-    /// Any one of Patroni's REST APIs is enough: the others are found through `/cluster`.
+    /// Through Patroni's REST APIs. One of them is enough: `/cluster` lists the others.
     Patroni(PatroniConfig),
-    /// No Patroni: the members as listed, judged by SQL alone.
+    /// Without Patroni: the members as listed, judged by SQL alone.
     Listed(Vec<Found>),
 }
 
-/// How to talk to Patroni.
+/// How to query Patroni.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PatroniConfig {
     /// Base addresses, as `http://10.0.0.11:8008`; at least one.
     pub urls: Vec<String>,
-    /// How far the certificates of https servers are verified.
+    /// What is verified of the certificates of https servers.
     pub verify: Verify,
-    /// Certificates of the authorities to trust, PEM; the system's if none is given.
+    /// Certificates of the trusted authorities, PEM; the system's if none is given.
     pub ca_file: Option<PathBuf>,
     /// Client certificate, PEM, for `verify_client: required`.
     pub cert_file: Option<PathBuf>,
@@ -115,7 +115,7 @@ pub struct PatroniConfig {
     pub key_file: Option<PathBuf>,
     /// How long one answer may take.
     pub timeout: Duration,
-    /// The identity that the cluster must have, where it is configured.
+    /// The identity that the cluster must have, as far as it is configured.
     pub pins: Identity,
 }
 
@@ -124,17 +124,17 @@ pub struct PatroniConfig {
 pub struct EtcdConfig {
     /// Base addresses, as `http://10.0.0.11:2379`; at least one.
     pub urls: Vec<String>,
-    /// Patroni's namespace: a slash in front and none behind, empty for the root.
+    /// Patroni's namespace: with a leading slash and without a trailing one; empty for the root.
     pub namespace: String,
-    /// Patroni's scope; what the members tell if none is given.
+    /// Patroni's scope; if none is given, the scope that the members report.
     pub scope: Option<String>,
     /// User name, for an etcd with authentication.
     pub username: Option<String>,
     /// File that holds the password.
     pub password_file: Option<PathBuf>,
-    /// How far the certificates of https servers are verified.
+    /// What is verified of the certificates of https servers.
     pub verify: Verify,
-    /// Certificates of the authorities to trust, PEM; the system's if none is given.
+    /// Certificates of the trusted authorities, PEM; the system's if none is given.
     pub ca_file: Option<PathBuf>,
     /// Client certificate, PEM.
     pub cert_file: Option<PathBuf>,
@@ -153,11 +153,11 @@ pub struct CheckConfig {
     pub dbname: String,
     /// File that holds the password; without one only `trust` and certificates can work.
     pub password_file: Option<PathBuf>,
-    /// How TLS is asked for.
+    /// Whether TLS is requested and verified.
     pub sslmode: SslMode,
     /// How the server may authenticate the login.
     pub require_auth: RequireAuth,
-    /// Certificates of the authorities to trust, PEM, for `verify-ca` and `verify-full`.
+    /// Certificates of the trusted authorities, PEM, for `verify-ca` and `verify-full`.
     pub ca_file: Option<PathBuf>,
     /// How long one answer may take.
     pub timeout: Duration,
@@ -168,19 +168,18 @@ pub struct CheckConfig {
 pub enum SslMode {
     /// Never.
     Disable,
-    /// If the server offers it, whoever it is.
+    /// If the server offers it; its identity is not verified.
     Prefer,
-    /// Always, whoever the server is.
+    /// Always; the server's identity is not verified.
     Require,
     /// Always, from a server whose certificate is signed by a trusted authority.
     VerifyCa,
-    /// Always, from a server whose certificate is signed by a trusted authority and
-    /// names the host.
+    /// Always, from a server whose certificate is signed by a trusted authority and names the host.
     VerifyFull,
 }
 
 impl SslMode {
-    /// The word used in configuration, which is libpq's.
+    /// The name used in the configuration, which is libpq's.
     pub const fn as_str(self) -> &'static str {
         match self {
             SslMode::Disable => "disable",
@@ -192,7 +191,7 @@ impl SslMode {
     }
 }
 
-/// How far the certificate of a server is verified that is asked by https.
+/// What is verified of the certificate of an https server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Verify {
     /// It is signed by a trusted authority and names the host.
@@ -200,12 +199,12 @@ pub enum Verify {
     Full,
     /// It is signed by a trusted authority.
     Ca,
-    /// Not at all: the connection is encrypted, and may lead to anybody.
+    /// Nothing: the connection is encrypted, and the peer may be any server.
     None,
 }
 
 impl Verify {
-    /// The word used in configuration.
+    /// The name used in the configuration.
     pub const fn as_str(self) -> &'static str {
         match self {
             Verify::Full => "full",
@@ -218,14 +217,14 @@ impl Verify {
 /// What to do when two members take writes and there is no Patroni.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SplitBrain {
-    /// Nobody is written to until a person has decided.
+    /// All write gates stay shut until the operator has decided.
     Block,
-    /// The one with the highest timeline wins, if there is exactly one.
+    /// The member with the highest timeline wins, if there is exactly one.
     HighestTimeline,
 }
 
 impl SplitBrain {
-    /// The word used in configuration.
+    /// The name used in the configuration.
     pub const fn as_str(self) -> &'static str {
         match self {
             SplitBrain::Block => "block",
@@ -234,14 +233,14 @@ impl SplitBrain {
     }
 }
 
-/// One service: a listening port and the role it wants.
+/// One service: a listening port and the role it requires.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServiceConfig {
     /// Where it listens.
     pub listen: SocketAddr,
-    /// The role it wants: `Primary`, `Replica` or `StandbyLeader`.
+    /// The role it requires: `Primary`, `Replica` or `StandbyLeader`.
     pub role: Role,
-    /// How long a client waits, parked, for a gate to open. Zero: it hears at once.
+    /// How long a client waits, parked, for a gate to open. Zero: the client is refused at once.
     pub hold: Duration,
     /// The lag in bytes above which a replica is drained.
     pub lag_bytes_max: Option<u64>,
@@ -251,13 +250,13 @@ pub struct ServiceConfig {
     pub fallback_primary: bool,
     /// Tags that a member must have, beside an unset `noloadbalance`.
     pub tags: BTreeMap<String, String>,
-    /// The port to dial on the member instead of PostgreSQL's own: a PgBouncer beside it.
-    /// What a pooler says of the role in the login is cached, so it is not believed.
+    /// The port to dial on the member instead of PostgreSQL's own: that of a PgBouncer on the same
+    /// host. The role that a pooler reports in the login is cached, so it is ignored.
     pub pooler_port: Option<u16>,
-    /// What becomes of new clients while that pooler does not lead to its member.
+    /// What happens to new clients while that pooler does not lead to its member.
     pub pooler_down: PoolerDown,
-    /// How long one member has to accept a connection. To say its first word in the login it has
-    /// five times as long, or until its gate is shut.
+    /// How long one member has to accept a connection. The first message of the login may take five
+    /// times as long, or until the gate is shut.
     pub connect_timeout: Duration,
     /// Sessions of the service at one member. A client beyond it waits for a place.
     pub member_sessions_max: Option<usize>,
@@ -265,12 +264,12 @@ pub struct ServiceConfig {
     pub sessions_max: Option<usize>,
     /// Which connections go to one member.
     pub stick: Stick,
-    /// What becomes of the sessions at a replica that is promoted.
+    /// What happens to the sessions at a replica that is promoted.
     pub on_promotion: OnPromotion,
 }
 
 impl ServiceConfig {
-    /// A service with all else at its default.
+    /// Returns a service whose other settings are at their defaults.
     pub fn new(listen: SocketAddr, role: Role) -> ServiceConfig {
         ServiceConfig {
             listen,
@@ -301,7 +300,7 @@ pub enum Stick {
 }
 
 impl Stick {
-    /// The word used in configuration.
+    /// The name used in the configuration.
     pub const fn as_str(self) -> &'static str {
         match self {
             Stick::None => "none",
@@ -310,17 +309,17 @@ impl Stick {
     }
 }
 
-/// What becomes of the sessions of a service for replicas at a member that becomes the primary.
+/// What happens to the sessions of a replica service when their member becomes the primary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnPromotion {
-    /// They go on at the primary.
+    /// They continue at the primary.
     Keep,
     /// They are ended, so that the clients connect to a replica again.
     End,
 }
 
 impl OnPromotion {
-    /// The word used in configuration.
+    /// The name used in the configuration.
     pub const fn as_str(self) -> &'static str {
         match self {
             OnPromotion::Keep => "keep",
@@ -329,17 +328,17 @@ impl OnPromotion {
     }
 }
 
-/// What becomes of new clients while a member's pooler is down, or leads somewhere else.
+/// What happens to new clients while a member's pooler is down, or leads to another server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PoolerDown {
-    /// The member gets none: they wait, or go to another one.
+    /// The member gets none: clients wait, or are routed to another member.
     Shut,
-    /// They are led to PostgreSQL itself, past the pooler.
+    /// They are routed to PostgreSQL itself, past the pooler.
     Bypass,
 }
 
 impl PoolerDown {
-    /// The word used in configuration.
+    /// The name used in the configuration.
     pub const fn as_str(self) -> &'static str {
         match self {
             PoolerDown::Shut => "shut",
@@ -360,33 +359,33 @@ pub struct HttpConfig {
 pub struct AgentConfig {
     /// Where it listens.
     pub listen: SocketAddr,
-    /// The words for yes and no.
+    /// The words that mean fit and unfit.
     pub vocabulary: Vocabulary,
-    /// What a client that sends no line is answered: a service or one of Patroni's paths, and of
-    /// which member if not of the local one.
+    /// The question assumed for a client that sends no line: a service or one of Patroni's paths,
+    /// with the member's name unless the local member is meant.
     pub default: Option<Question>,
-    /// The port of the PgBouncer that a member must be reached through when it is asked by a health
-    /// check. A service has a port of its own.
+    /// The port of the PgBouncer through which a member must be reachable, for health-check
+    /// questions. A service has a port of its own.
     pub pooler_port: Option<u16>,
-    /// How long a client may take for its line. Whoever has sent none by then sends none.
+    /// How long the agent waits for a client's line. After that it answers the default question.
     pub line_wait: Duration,
-    /// What decides on the weight that goes with a yes.
+    /// How the weight in an answer of "fit" is computed.
     pub weight: Weight,
-    /// The `maxconn` that goes with a yes.
+    /// The `maxconn` in an answer of "fit".
     pub maxconn: Option<u32>,
 }
 
-/// The words of the agent for yes and no.
+/// The agent's words for fit and unfit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Vocabulary {
-    /// `up` and `down`: whoever is not fit is shown as DOWN.
+    /// `up` and `down`: HAProxy shows an unfit server as DOWN.
     Health,
-    /// `ready` and `maint`: whoever is not fit is shown as in maintenance, and nobody is paged.
+    /// `ready` and `maint`: HAProxy shows an unfit server as in maintenance, which raises no alert.
     Admin,
 }
 
 impl Vocabulary {
-    /// The word used in configuration.
+    /// The name used in the configuration.
     pub const fn as_str(self) -> &'static str {
         match self {
             Vocabulary::Health => "health",
@@ -395,19 +394,19 @@ impl Vocabulary {
     }
 }
 
-/// What decides on the weight that the agent gives a server.
+/// How the weight that the agent sends for a server is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weight {
-    /// The agent does not speak of it.
+    /// The agent sends no weight.
     Unsaid,
-    /// How much of the lag limit is used up.
+    /// From the share of the lag limit that is used up.
     Lag,
-    /// How many of the sessions that the server may have are taken.
+    /// From the share of the server's sessions that are in use.
     Sessions,
 }
 
 impl Weight {
-    /// The word used in configuration.
+    /// The name used in the configuration.
     pub const fn as_str(self) -> &'static str {
         match self {
             Weight::Unsaid => "none",
@@ -417,24 +416,24 @@ impl Weight {
     }
 }
 
-/// Limits and habits of the proxy.
+/// The proxy's limits and its treatment of connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProxyConfig {
-    /// Worker threads; one per core unless said otherwise.
+    /// Worker threads; one per core by default.
     pub workers: Option<usize>,
     /// Client connections at once, over all services.
     pub sessions_max: usize,
-    /// Client connections of one address at once; nine tenths of `sessions_max` unless given.
+    /// Client connections of one address at once; by default nine tenths of `sessions_max`.
     pub sessions_per_address_max: Option<usize>,
-    /// How long a client may take for its startup packet, and how long a login may take
-    /// from there to the first ReadyForQuery.
+    /// How long a client may take for its startup packet, and how long a login may take from there
+    /// to the first ReadyForQuery.
     pub login_timeout: Duration,
-    /// How long sessions may go on after SIGTERM.
+    /// How long sessions may continue after SIGTERM.
     pub shutdown_grace: Duration,
     /// Idle time after which TCP keepalive probes start, on both sides.
     pub keepalive: Duration,
-    /// How long bytes may stay unacknowledged by a client, or unread by one that is alive, before
-    /// its connection is given up. Zero: as long as the system says.
+    /// How long data may stay unacknowledged by a client, or unread by a client that is alive,
+    /// before the proxy closes its connection. Zero: the system's default.
     pub user_timeout: Duration,
 }
 
