@@ -1,8 +1,9 @@
-//! Sources: they report what they see of each member, and hold no opinion.
+//! Sources: they report their observations of each member and decide nothing.
 //!
-//! A supervisor follows the plan and keeps, per member in it, one task each for Patroni, the
-//! tether, every pooler and the resolver; discovery and the watch of etcd go by themselves. All of
-//! them speak into one bounded channel, and begin anew if they fail. They know neither the core's
+//! A supervisor follows the plan. For each member in the plan it runs one task each for Patroni,
+//! the tether, every pooler and the resolver. Discovery and the watch of etcd run independently of
+//! it. All sources report into one bounded channel and restart after a panic. They know neither the
+//! core's decisions nor the outputs; the plan is their only input from the core.
 //! verdicts nor the outputs; the plan is the only word that comes back to them.
 
 mod base;
@@ -49,14 +50,14 @@ use self::supervisor::Supervisor;
 use self::task::{Gone, Task};
 use self::tether::Login;
 
-/// All sources of a cluster, for as long as this lives: dropping it ends every task.
+/// All sources of a cluster. Dropping it ends every task.
 #[derive(Debug)]
 pub struct Sources {
     files: Contents,
     _tasks: Vec<Task>,
 }
 
-/// What the sources of a cluster need of the file system, read and checked.
+/// The files and addresses that the sources of a cluster need, read and checked.
 pub struct Prepared {
     files: Contents,
     patroni: Option<Arc<Client>>,
@@ -64,11 +65,10 @@ pub struct Prepared {
     etcd: Option<etcd::Settings>,
 }
 
-/// Reads the files that the configuration of `cluster` names, and its addresses.
+/// Reads the files that the configuration of `cluster` names, and parses its addresses.
 ///
-/// # Errors
-/// A password, certificate or key file that cannot be used, or an address of Patroni that is
-/// none. The message names the file or the address and never shows a secret.
+/// # Errors A password, certificate or key file that cannot be used, or an invalid address of
+/// Patroni. The message names the file or the address and never shows a secret.
 pub fn prepare(cluster: &ClusterConfig) -> anyhow::Result<Prepared> {
     let patroni = match &cluster.members {
         Membership::Patroni(patroni) => {
@@ -121,29 +121,27 @@ impl Prepared {
 }
 
 impl Sources {
-    /// The files had in them what they have now.
+    /// Returns true if the files had the same contents at the start of these sources.
     pub fn know_the_files_of(&self, prepared: &Prepared) -> bool {
         self.files == prepared.files
     }
 }
 
-/// The members that Patroni lists at this moment, for whoever does not follow them.
+/// Returns the members that Patroni lists now, for callers that do not follow the cluster.
 ///
-/// # Errors
-/// Nobody tells, or a file or an address that cannot be used.
+/// # Errors No Patroni returns a list, or a file or an address cannot be used.
 pub async fn find_members(patroni: &PatroniConfig) -> anyhow::Result<Vec<Found>> {
     let cluster = discovery::ask_once(&client(patroni)?, &seeds(patroni)?).await?;
     match cluster.skipped.as_slice() {
         [] => Ok(cluster.members),
-        // Files that leave a member out in silence would be wrong for as long as they live.
+        // Rendered files that silently omit a member would stay wrong.
         skipped => bail!("not all members have an address yet: {}", skipped.join("; ")),
     }
 }
 
-/// The password in the first line of `file`.
+/// Returns the password in the first line of `file`.
 ///
-/// # Errors
-/// A file that cannot be used; the message names it and shows nothing of what is in it.
+/// # Errors A file that cannot be used; the message names it and shows nothing of its contents.
 pub fn read_secret(file: &Path) -> anyhow::Result<String> {
     Secret::read(file).map(|secret| secret.expose().to_owned())
 }
@@ -163,7 +161,7 @@ fn http_client(
 ) -> anyhow::Result<Client> {
     let identity = match (cert_file, key_file) {
         (Some(cert_file), Some(key_file)) => Some(Identity { cert_file, key_file }),
-        // The configuration has either both or none.
+        // The configuration has both or neither.
         _ => None,
     };
     let is_usual = trust.verify == Verify::Full && trust.ca_file.is_none() && identity.is_none();
@@ -179,8 +177,8 @@ fn seeds(patroni: &PatroniConfig) -> anyhow::Result<Vec<Base>> {
         .collect()
 }
 
-/// Tells another source that a look is worth its while: a failed Patroni tells discovery, a
-/// failed tether the resolver. Hints do not queue up.
+/// Asks another source to probe early: a failed request to Patroni notifies discovery, a failed
+/// tether notifies the resolver. Hints do not queue up.
 #[derive(Clone, Debug, Default)]
 struct Hint(Arc<Notify>);
 
@@ -194,7 +192,7 @@ impl Hint {
     }
 }
 
-/// Where the sources of one member say what they saw.
+/// Reports the observations of one member's sources.
 #[derive(Clone, Debug)]
 struct Reporter {
     member: MemberName,
@@ -306,7 +304,7 @@ mod tests {
         while kinds.contains(&false) {
             let claim = match received.recv().await {
                 Some(Report::Claim(claim)) => claim,
-                // Nobody lists the members meanwhile.
+                // No Patroni returns a list meanwhile.
                 Some(Report::Unlisted(_)) => continue,
                 other => panic!("{other:?}"),
             };
@@ -324,7 +322,7 @@ mod tests {
 
         plan.send_replace(Arc::new(Plan::default()));
         let quiet = async {
-            // What was under way may still come in.
+            // Reports that were already under way may still arrive.
             while let Ok(report) =
                 tokio::time::timeout(Duration::from_millis(200), received.recv()).await
             {

@@ -1,9 +1,10 @@
 //! New sessions without a check login: does the server still accept them?
 //!
-//! Where there is a check login the tether answers that. Without one, Patroni's word is all there is,
-//! and a server in a smart shutdown is well by it. So a client's refusal makes this source connect,
-//! as `pg_isready` does, and repeat that until the server accepts again. Without such a hint it sends
-//! nothing: each connection of an unknown user may leave a line in the server's log.
+//! With a check login the tether answers that question. Without one, the only evidence is Patroni's
+//! report, and Patroni reports a server in a smart shutdown as healthy. So a refused client makes
+//! this source connect, as `pg_isready` does, and repeat that until the server accepts again.
+//! Without such a hint it sends nothing: each connection of an unknown user may leave a line in the
+//! server's log.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,17 +17,18 @@ use tokio::time::sleep;
 use super::tether::Login;
 use super::{Gone, Reporter};
 
-/// The time from one attempt to the next, while the server refuses and after it accepted.
+/// The time between two attempts, while the server refuses and after it has accepted.
 const PACE: Duration = Duration::from_millis(500);
 
-/// Waits for a doubt, and tries until the server accepts a session.
+/// Waits for a hint that the member refused a client, and then tries until the server accepts a
+/// session.
 pub async fn run(
     mut ask: watch::Receiver<Ask>,
     login: Arc<Login>,
     reporter: Reporter,
     doubt: Arc<Notify>,
 ) -> Gone {
-    // A refusal that was reported before this source was started anew has nothing that takes it back.
+    // This source may have restarted after it reported a refusal. This claim withdraws the refusal.
     if let Err(gone) = reporter.claim(Instant::now(), Fact::NewSessions(Ok(()))).await {
         return gone;
     }
@@ -54,12 +56,12 @@ async fn until_accepted(
         let asked = Instant::now();
         let said = login.knock(&postgres, &addresses).await;
         match &said {
-            // A lost packet must not shut the gate of a healthy member.
+            // A single lost packet must not close the gate of a healthy member.
             Err(Failure::Timeout { .. } | Failure::Unreachable { .. }) if !timed_out_before => {
                 timed_out_before = true;
                 continue;
             }
-            // The resolver reports that.
+            // The resolver reports this failure.
             Err(Failure::Unresolved(_)) => return Ok(()),
             _ => {}
         }
@@ -72,7 +74,7 @@ async fn until_accepted(
     }
 }
 
-/// Waits until the plan is gone.
+/// Waits until the plan ends.
 async fn gone(ask: &mut watch::Receiver<Ask>) -> Gone {
     while ask.changed().await.is_ok() {}
     Gone

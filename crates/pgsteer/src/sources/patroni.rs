@@ -1,7 +1,7 @@
-//! Patroni's word on one member: `GET /primary` of the member's own REST API.
+//! Patroni's report about one member: `GET /primary` of the member's own REST API.
 //!
-//! One request tells both the leader lock and PostgreSQL's condition; the source of that
-//! fact is at [`pgsteer_wire::patroni`].
+//! One request returns both the leader lock and PostgreSQL's condition; the source of that fact is
+//! at [`pgsteer_wire::patroni`].
 
 use std::mem::discriminant;
 use std::net::IpAddr;
@@ -22,7 +22,7 @@ use super::beat::Beat;
 use super::http::{Answer, Client};
 use super::{Gone, Hint, Reporter};
 
-/// How the last question went.
+/// The time and duration of the last request.
 #[derive(Default)]
 struct Last {
     condition: Condition,
@@ -30,7 +30,7 @@ struct Last {
     took: Duration,
 }
 
-/// The last outcome that went to the log.
+/// The last outcome that was logged.
 #[derive(Default)]
 enum Condition {
     #[default]
@@ -39,8 +39,8 @@ enum Condition {
     Failed(Failure),
 }
 
-/// Asks at the pace of `beat`, one question at a time, and less often if the answers take long. A
-/// failure is hinted to discovery.
+/// Sends requests at the pace of `beat`, one at a time, and less often if the answers take long. A
+/// failure notifies discovery.
 pub async fn run(mut beat: Beat, http: Arc<Client>, reporter: Reporter, hint: Hint) -> Gone {
     let mut last = Last::default();
     loop {
@@ -75,7 +75,7 @@ async fn step(
             reporter.claim(started, Fact::PatroniLate(late)).await?;
             tokio::select! {
                 done = &mut asking => done,
-                // The member is asked at its new place at once.
+                // A member with a new address is asked there at once.
                 moved = beat.moved() => return moved,
             }
         }
@@ -105,7 +105,8 @@ async fn question(http: &Client, url: &str, ask: &Ask) -> (Instant, Result<Patro
     }
 }
 
-/// Patroni mostly lives on the host of its PostgreSQL, whose addresses the plan knows.
+/// Returns the addresses of Patroni's host if the plan knows them. Patroni usually runs on the host
+/// of its PostgreSQL.
 fn known<'a>(base: &Base, ask: &'a Ask) -> &'a [IpAddr] {
     if base.host() == ask.postgres.host() { &ask.addresses } else { &[] }
 }
@@ -122,8 +123,8 @@ fn read(base: &Base, answer: &Answer) -> Result<PatroniFacts, Failure> {
     parse_status(holds_lock, &answer.body).map_err(|bad| strange(base, &bad.to_string()))
 }
 
-/// Logs an outcome of another kind than the one before. `time` is how long the answer took, and after
-/// how long it counts as slow.
+/// Logs an outcome if its kind differs from the one before. `time` is how long the answer took, and
+/// after how long it counts as slow.
 fn note(
     reporter: &Reporter,
     condition: &mut Condition,
@@ -192,7 +193,7 @@ mod tests {
         }
     }
 
-    /// What the member at `address` is found to say within half a second.
+    /// Returns what is reported of the member at `address` within half a second.
     async fn asked(address: SocketAddr) -> Result<PatroniFacts, Failure> {
         asked_within(Duration::from_secs(60), address).await
     }
@@ -307,14 +308,14 @@ mod tests {
             let failure = asked(fake::http_server(&whole[..length]).await).await.unwrap_err();
             assert!(matches!(failure, Failure::Closed(_)), "{length}: {failure:?}");
         }
-        // Without a length only the JSON tells that something is missing.
+        // Without a Content-Length only the JSON shows that the body is incomplete.
         let open_ended = response("200 OK", BODY);
         let cut = &open_ended[..open_ended.len() - 1];
         let failure = asked(fake::http_server(cut).await).await.unwrap_err();
         assert!(matches!(failure, Failure::Malformed(_)), "{failure:?}");
     }
 
-    /// The facts that are reported of a Patroni which waits before each answer.
+    /// The facts that are reported for a Patroni that waits before each answer.
     async fn reported(wait: Duration, run_on: Duration, count: usize) -> Vec<(Fact, Instant)> {
         let address = fake::server(move |mut stream, _| async move {
             fake::read_head(&mut stream).await;
@@ -351,7 +352,7 @@ mod tests {
         assert_eq!((limit.as_millis(), waited.as_millis()), (100, 100));
         assert!(matches!(answer.0, Fact::Patroni(Ok(_))), "{answer:?}");
         assert!(answer.1 >= late.1 && answer.1.duration_since(started) < wait, "{answer:?}");
-        // The next question is sent when half of the time of that answer has passed.
+        // The next request is sent after half of the duration of that answer.
         assert!(matches!(facts[3].0, Fact::Patroni(Ok(_))), "{:?}", facts[3]);
         assert!(facts[3].1.duration_since(answer.1) >= wait * 3 / 2, "{facts:?}");
     }

@@ -1,7 +1,7 @@
-//! The pooler beside a member, where there is no login to ask through it: is it up?
+//! The pooler beside a member, without a check login: is it up?
 //!
-//! The question of `pg_isready`, asked without a process of its own. With a login a tether goes
-//! through the pooler instead, and shows where it leads.
+//! This sends the same request as `pg_isready`, without a process. With a check login a tether
+//! connects through the pooler instead and shows where the pooler leads.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,7 +13,7 @@ use super::beat::Beat;
 use super::tether::Login;
 use super::{Gone, Reporter};
 
-/// Knocks at the pooler on `port` at the pace of `beat`, until nobody listens any more.
+/// Probes the pooler on `port` at the pace of `beat`, until the receiver of the reports is gone.
 pub async fn run(port: u16, mut beat: Beat, login: Arc<Login>, reporter: Reporter) -> Gone {
     let mut is_up = true;
     loop {
@@ -35,7 +35,7 @@ async fn knock(
     let ask = beat.ask();
     let addresses = ask.postgres.ip().map_or(ask.addresses, |address| vec![address]);
     if addresses.is_empty() {
-        // The resolver has not spoken yet, and it is the one to report a failure.
+        // The resolver has not answered yet, and it reports a failed lookup itself.
         return beat.changed().await;
     }
     let asked = Instant::now();

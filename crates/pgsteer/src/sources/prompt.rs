@@ -1,9 +1,9 @@
-//! A socket that acknowledges what it receives at once.
+//! A socket that acknowledges received data at once.
 //!
-//! Patroni writes the head and the body of an answer apart, and its kernel holds the body
-//! back until the head is acknowledged (RFC 896). Over TLS the handshake has put our side
-//! into the mode where acknowledgements wait for 40 ms (tcp(7), `TCP_QUICKACK`), so every
-//! answer took 44 ms. With this it takes 3. The kernel forgets the option, hence once a read.
+//! Patroni writes the head and the body of an answer separately, and its kernel holds the body back
+//! until the head is acknowledged (RFC 896). Over TLS the handshake puts our side into the mode
+//! that delays acknowledgements by 40 ms (tcp(7), `TCP_QUICKACK`), so every answer took 44 ms. With
+//! this socket it takes 3. The kernel resets the option, so it is set at each read.
 
 use std::io;
 use std::pin::Pin;
@@ -21,7 +21,7 @@ impl AsyncRead for Prompt {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        // Without it all works, only later.
+        // Without the option everything works, but slower.
         #[cfg(target_os = "linux")]
         let _ = self.0.set_quickack(true);
         Pin::new(&mut self.0).poll_read(context, buffer)

@@ -1,4 +1,4 @@
-//! The resolver of one member: the addresses that its host name stands for.
+//! The resolver of one member: looks up the addresses of its host name.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::pin::pin;
@@ -15,14 +15,14 @@ use tracing::{info, warn};
 use super::{Gone, Hint, Reporter, dial};
 use crate::lookup::PATIENCE;
 
-/// The time from one answer to the next while all is well.
+/// The time between two lookups while they succeed.
 const REST: Duration = Duration::from_secs(30);
 
-/// The time to the next question after a failure, and the least after a hint.
+/// The time to the next lookup after a failure, and the minimum after a hint.
 const HURRY: Duration = Duration::from_secs(2);
 
-/// Reports the addresses of the host in `ask`: those of a name again and again, a literal
-/// address once. `unreachable` is given when nobody answered at the known addresses.
+/// Reports the addresses of the host in `ask`: those of a name repeatedly, a literal address once.
+/// `unreachable` is notified if no server answers at the known addresses.
 pub async fn run(mut ask: watch::Receiver<Ask>, reporter: Reporter, unreachable: Hint) -> Gone {
     loop {
         let postgres = ask.borrow_and_update().postgres.clone();
@@ -62,19 +62,19 @@ async fn follow(postgres: &Endpoint, reporter: &Reporter, unreachable: &Hint) ->
         reporter.claim(asked, Fact::Addresses(answer)).await?;
         reporter.claim(asked, Fact::Here(is_here)).await?;
         if postgres.ip().is_some() {
-            // An address stands for itself for ever.
+            // A literal address never changes.
             return std::future::pending().await;
         }
         tokio::time::sleep(HURRY).await;
         if is_resolved {
-            // A hint that came in the meantime counts as well.
+            // A hint that arrived in the meantime counts too.
             let _ = timeout(REST - HURRY, unreachable.given()).await;
         }
     }
 }
 
-/// The answer of a lookup, however late. Where no address is known it is reported that there is none
-/// yet, so that an operator reads why.
+/// Returns the result of a lookup, even of a late one. If no address is known and the lookup is late,
+/// a failure is reported first, so that an operator sees the reason.
 async fn answer(
     postgres: &Endpoint,
     asked: Instant,
@@ -98,10 +98,11 @@ async fn answer(
     Ok(answer)
 }
 
-/// It is an address of this machine: the way there begins at itself. Loopback is everybody's.
+/// Returns true if the address belongs to this machine, so that a connection to it stays here.
+/// Loopback is excluded, because every machine has it.
 ///
-/// Nothing is sent: connecting a UDP socket only looks up the route. To bind to the address would
-/// prove nothing where keepalived wants `net.ipv4.ip_nonlocal_bind`.
+/// Nothing is sent: connecting a UDP socket only looks up the route. Binding to the address would
+/// prove nothing where keepalived needs `net.ipv4.ip_nonlocal_bind`.
 fn is_ours(address: &IpAddr) -> bool {
     const ANY_PORT: u16 = 9;
     let from: IpAddr = match address {

@@ -11,7 +11,7 @@ use tracing::warn;
 
 use crate::diagnostic::Diagnostic;
 
-/// The most bytes that a password file may have.
+/// The maximum size of a password file in bytes.
 const SECRET_BYTES_MAX: u64 = 4096;
 
 /// A password.
@@ -19,12 +19,11 @@ const SECRET_BYTES_MAX: u64 = 4096;
 pub struct Secret(String);
 
 impl Secret {
-    /// Reads the first line of `file`. One that others than its owner may read is taken, and the log
-    /// warns of it.
+    /// Reads the first line of `file`. A file that other users than its owner may read is accepted
+    /// with a warning in the log.
     ///
-    /// # Errors
-    /// A file that cannot be read, is empty, too large or no UTF-8; the message names the
-    /// file and shows nothing of what is in it.
+    /// # Errors A file that cannot be read, is empty, too large or not UTF-8; the message names the
+    /// file and shows nothing of its contents.
     pub fn read(file: &Path) -> anyhow::Result<Secret> {
         let name = file.display();
         let mut bytes = Vec::new();
@@ -54,13 +53,13 @@ impl Secret {
         }
     }
 
-    /// The password itself, for the one place that has to send it.
+    /// The password itself, for the one place that sends it.
     pub fn expose(&self) -> &str {
         &self.0
     }
 }
 
-/// Who may read a file with this mode, its owner aside.
+/// Returns which users besides the owner may read a file with this mode.
 fn readers(mode: u32) -> Option<&'static str> {
     match (mode & 0o004, mode & 0o040) {
         (0, 0) => None,

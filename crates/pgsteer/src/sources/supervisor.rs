@@ -1,4 +1,4 @@
-//! The supervisor: keeps the tasks of the members in the plan, and only theirs.
+//! The supervisor: runs the tasks of the members in the plan, and of no others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,35 +17,35 @@ use super::{Gone, Hint, Reporter, Task, new_sessions, patroni, pooler, resolver}
 use crate::clock::Clock;
 use crate::doubts::Doubts;
 
-/// Starts and ends the sources of single members.
+/// Starts and ends the sources of the members.
 #[derive(Clone)]
 pub struct Supervisor {
-    /// Asks Patroni; none without Patroni.
+    /// The client for Patroni; none without Patroni.
     pub http: Option<Arc<Client>>,
     /// The login of the tether; none without one.
     pub login: Option<Arc<Login>>,
-    /// Given when a member's Patroni fails.
+    /// Notified when a request to a member's Patroni fails.
     pub hint: Hint,
-    /// Members that refused a client.
+    /// The members that refused a client.
     pub doubts: Arc<Doubts>,
-    /// Turns instants into moments.
+    /// Converts instants to the core's moments.
     pub clock: Clock,
     /// Where the sources report.
     pub reports: mpsc::Sender<Report>,
-    /// Whom to ask.
+    /// The members and endpoints to probe.
     pub plan: watch::Receiver<Arc<Plan>>,
 }
 
-/// The tasks of one member, and the word that they are fed with.
+/// The tasks of one member, and the channel with its part of the plan.
 struct Watched {
     ask: watch::Sender<Ask>,
     _tasks: Vec<Task>,
-    /// What asks its server; none while that is not asked.
+    /// The task that probes its server; none while the server is not probed.
     server: Option<Task>,
-    /// By port.
+    /// The poolers' tasks, by port.
     poolers: BTreeMap<u16, Task>,
     reporter: Reporter,
-    /// Given when the tether finds nothing at the known addresses.
+    /// Notified when the tether reaches no server at the known addresses.
     unreachable: Hint,
 }
 
@@ -91,8 +91,8 @@ impl Supervisor {
         Watched { ask: ask_tx, _tasks: tasks, server: None, poolers, reporter, unreachable }
     }
 
-    /// Starts or ends what asks the server of a member: the tether, or without a login what tries
-    /// new sessions.
+    /// Starts or ends the task that probes a member's server: the tether, or without a login the
+    /// source of new sessions.
     fn watch_server(&self, watched: &mut Watched, is_wanted: bool) {
         if !is_wanted {
             watched.server = None;
@@ -123,7 +123,7 @@ impl Supervisor {
         });
     }
 
-    /// Makes the poolers that are watched beside a member those on `ports`.
+    /// Starts and ends tasks so that the watched poolers of a member are those on `ports`.
     fn watch_poolers(&self, watched: &mut Watched, ports: &BTreeSet<u16>) {
         watched.poolers.retain(|port, _| ports.contains(port));
         for port in ports {

@@ -1,4 +1,4 @@
-//! Tasks: what runs beside its owner, ends with it, and goes on after a panic.
+//! Tasks that run beside their owner, end with it, and restart after a panic.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -7,26 +7,27 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tracing::error;
 
-/// How long a source that has failed is left alone. One that fails again and again takes no more
-/// than a start, and a line in the log, in this time.
+/// The pause before a failed source restarts. A source that fails repeatedly costs at most one
+/// start and one log line in this time.
 const REST: Duration = Duration::from_secs(1);
 
-/// Whoever a source works for has ended, so it ends too.
+/// The receiver of a source's reports has ended, so the source ends too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gone;
 
-/// A task that ends with its owner.
+/// A task that ends when its owner drops it.
 #[derive(Debug)]
 pub struct Task(JoinHandle<Gone>);
 
 impl Task {
-    /// Runs `work` until nobody listens to it any more, or until this is dropped.
+    /// Runs `work` until it ends, or until the returned task is dropped.
     pub fn spawn(work: impl Future<Output = Gone> + Send + 'static) -> Task {
         Task(tokio::spawn(work))
     }
 
-    /// The same for the source that the log calls `what`: if it panics, it runs anew from a copy of
-    /// `source` after a pause. What it said before grows old meanwhile, as if it had fallen silent.
+    /// Same as [`Task::spawn`], for a source that the log calls `what`. If the source panics, it
+    /// restarts from a copy of `source` after a pause. Its reports grow stale meanwhile, as those
+    /// of a silent source.
     pub fn keep<S, R, W>(what: impl Display + Send + 'static, source: S, run: R) -> Task
     where
         S: Clone + Send + 'static,
@@ -65,7 +66,7 @@ mod tests {
     use super::*;
     use crate::sources::fake::Log;
 
-    /// A source that tells of its start and then does what `act` says.
+    /// A source that reports its start and then runs `act`.
     fn source(act: fn() -> Gone) -> (Task, mpsc::UnboundedReceiver<Instant>) {
         let (started, starts) = mpsc::unbounded_channel();
         let run = move |started: mpsc::UnboundedSender<Instant>| async move {

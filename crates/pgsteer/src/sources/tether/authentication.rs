@@ -1,7 +1,8 @@
 //! The authentication of the check login, by the methods that `require_auth` accepts.
 //!
-//! A server that asks for the password in clear, or for a hash of it, gets neither unless the operator
-//! says so or its certificate is verified: everything on the way could read it.
+//! A server may request the password in clear or as a hash. It gets neither unless the
+//! configuration allows the method or the server's certificate is verified: every host on the path
+//! could read it.
 
 use std::io;
 use std::sync::Arc;
@@ -19,28 +20,29 @@ use tokio::task::spawn_blocking;
 use super::wire::Connection;
 use crate::sources::secret::Secret;
 
-/// The most SCRAM iterations that a server may ask for. PostgreSQL has 4,096 unless
-/// `scram_iterations` says otherwise (16 and later). Each 100,000 take about 30 ms of a core.
+/// The maximum SCRAM iterations that a server may request. PostgreSQL's default is 4,096; the
+/// setting `scram_iterations` changes it (16 and later). Each 100,000 take about 30 ms of a core.
 const SCRAM_ITERATIONS_MAX: u32 = 100_000;
 
-/// Passwords that are hashed at once, each on a thread where it keeps nothing else waiting.
+/// Limits how many passwords are hashed at once. Each is hashed on a thread of its own for blocking
+/// work.
 static HASHING: Semaphore = Semaphore::const_new(2);
 
-/// The check login, as far as it has to prove who it is.
+/// The credentials of the check login.
 pub struct Authentication<'a> {
     /// The user.
     pub user: &'a str,
     /// The password, if one is configured.
     pub password: Option<&'a Secret>,
-    /// The methods that are accepted.
+    /// The accepted methods.
     pub require_auth: &'a RequireAuth,
 }
 
 impl Authentication<'_> {
     /// Authenticates, from the server's first answer to AuthenticationOk.
     ///
-    /// # Errors
-    /// The server refuses, breaks the protocol, or asks for what is not accepted.
+    /// # Errors The server refuses the login, violates the protocol, or requests a method that is
+    /// not accepted.
     pub async fn run(
         self,
         connection: &mut Connection,
@@ -81,8 +83,8 @@ impl Authentication<'_> {
         }
     }
 
-    /// SCRAM-SHA-256 (RFC 7677) without channel binding: the server's proof at the end shows
-    /// that it knows the password too, whoever carries the bytes.
+    /// Runs SCRAM-SHA-256 (RFC 7677) without channel binding. The server's final proof shows that
+    /// it knows the password too, even if a proxy relays the bytes.
     async fn scram(
         &self,
         connection: &mut Connection,
@@ -145,8 +147,8 @@ impl Authentication<'_> {
     }
 }
 
-/// Refuses a challenge (`r=...,s=...,i=4096`, RFC 5802) that asks for too much work. One that does not
-/// say how much is refused behind this.
+/// Refuses a challenge (`r=...,s=...,i=4096`, RFC 5802) that requests too much work. A challenge
+/// without an iteration count is refused later.
 fn check_iterations(challenge: &[u8]) -> Result<(), Failure> {
     let text = String::from_utf8_lossy(challenge);
     let iterations = text.split(',').find_map(|part| part.strip_prefix("i="));
@@ -159,8 +161,8 @@ fn check_iterations(challenge: &[u8]) -> Result<(), Failure> {
     }
 }
 
-/// The exchange after the challenge. To hash a password takes milliseconds, in which the engine would
-/// stand still.
+/// Runs the exchange after the challenge. Hashing a password takes milliseconds, which would block
+/// the engine.
 async fn hashed(mut scram: ScramSha256, challenge: Vec<u8>) -> io::Result<ScramSha256> {
     let permit = HASHING.acquire().await.map_err(io::Error::other)?;
     let hashing = spawn_blocking(move || {

@@ -1,47 +1,47 @@
-//! The wait before the next login: none at first, then doubling up to a bound.
+//! The wait before the next login: none at first, then doubling up to a maximum.
 
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_millis(5);
 
-/// The bound is the pace, but within these: a quick pace must not flood a server with
-/// logins, and a slow one must not make a server wait that is back.
+/// The maximum is the pace, but within these limits: a fast pace must not flood a server with
+/// logins, and a slow pace must not delay the login to a server that has recovered.
 const BOUND_MIN: Duration = Duration::from_millis(25);
 const BOUND_MAX: Duration = Duration::from_secs(1);
 
-/// Longer than the plan needs to follow the tether.
+/// Longer than the plan needs to react to the tether's report.
 pub const HOLD_OFF: Duration = Duration::from_millis(250);
 
-/// How long to wait before the next login.
+/// The wait before the next login.
 #[derive(Clone, Debug, Default)]
 pub struct Backoff(Duration);
 
 impl Backoff {
-    /// The wait, from the last login to the next.
+    /// Returns the time from the last login to the next.
     pub fn wait(&self) -> Duration {
         self.0
     }
 
-    /// The next login may come at once.
+    /// Allows the next login at once.
     pub fn reset(&mut self) {
         self.0 = Duration::ZERO;
     }
 
-    /// A login failed while questions came at `pace`.
+    /// Increases the wait after a failed login at `pace`.
     pub fn grow(&mut self, pace: Duration) {
         let bound = pace.clamp(BOUND_MIN, BOUND_MAX);
         self.0 = (self.0 * 2).clamp(FIRST, bound);
     }
 
-    /// There is no server behind a pooler, or it has just gone away. Whoever asks for it at once is
-    /// put off for longer than it may take to come back, and by then the plan says whether it is to
-    /// be asked at all.
+    /// Sets the wait for a pooler without a server, or whose server has just closed. The
+    /// pooler would delay an immediate login for longer than the server may need to recover. After
+    /// this wait the plan shows whether to ask the pooler at all.
     pub fn hold_off(&mut self) {
         self.0 = HOLD_OFF;
     }
 
-    /// A login was refused by a server that is well. Each one leaves a line in its log, so
-    /// urgency does not count.
+    /// Increases the wait after a healthy server refused a login. Each refusal leaves a line in the
+    /// server's log, so the pace does not shorten the wait.
     pub fn grow_at_rest(&mut self) {
         self.grow(BOUND_MAX);
     }

@@ -1,4 +1,4 @@
-//! A fake PostgreSQL for tests: the server's half of the protocol, message by message.
+//! A fake PostgreSQL for tests: the server's side of the protocol, message by message.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,13 +8,13 @@ use tokio::net::TcpStream;
 
 pub use crate::sources::fake::{drip, server};
 
-/// A message of the server: its tag and what follows the length.
+/// A message of the server: its tag, and the body after the length.
 pub fn message(tag: u8, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len() + 4).unwrap();
     [&[tag][..], &length.to_be_bytes(), body].concat()
 }
 
-/// A demand for authentication, or with code 0 its success.
+/// A request for authentication, or with code 0 its success.
 pub fn authentication(code: u32, rest: &[u8]) -> Vec<u8> {
     message(b'R', &[&code.to_be_bytes(), rest].concat())
 }
@@ -45,7 +45,7 @@ pub fn row(columns: &[&str]) -> Vec<u8> {
     message(b'D', &body)
 }
 
-/// All that follows a login: success, `parameters`, ReadyForQuery.
+/// All messages after a login: success, `parameters`, ReadyForQuery.
 pub fn welcome(parameters: &[(&str, &str)]) -> Vec<u8> {
     let mut bytes = authentication(0, &[]);
     for (name, value) in parameters {
@@ -56,7 +56,7 @@ pub fn welcome(parameters: &[(&str, &str)]) -> Vec<u8> {
     bytes
 }
 
-/// All that answers a query: one row of texts, and ReadyForQuery.
+/// The answer to a query: one row of texts, and ReadyForQuery.
 pub fn answer(columns: &[&str]) -> Vec<u8> {
     [message(b'T', &[0, 0]), row(columns), message(b'C', b"SELECT 1\0"), ready()].concat()
 }
@@ -67,7 +67,7 @@ pub async fn read_startup(stream: &mut TcpStream) -> Vec<u8> {
     read(stream, length - 4).await
 }
 
-/// Reads a message of the client: its tag, 0 if there is none any more, and its body.
+/// Reads a message of the client: its tag, 0 after the end of the connection, and its body.
 pub async fn read_message(stream: &mut TcpStream) -> (u8, Vec<u8>) {
     let Ok(tag) = stream.read_u8().await else { return (0, Vec::new()) };
     let length = stream.read_u32().await.unwrap_or(4);
@@ -76,17 +76,17 @@ pub async fn read_message(stream: &mut TcpStream) -> (u8, Vec<u8>) {
 
 async fn read(stream: &mut TcpStream, length: u32) -> Vec<u8> {
     let mut body = vec![0; usize::try_from(length).unwrap()];
-    // A client that has gone away leaves zeros.
+    // A client that has disconnected leaves zeros.
     let _ = stream.read_exact(&mut body).await;
     body
 }
 
-/// Writes, whether anybody still listens or not.
+/// Writes, and ignores a closed connection.
 pub async fn write(stream: &mut TcpStream, bytes: &[u8]) {
     let _ = stream.write_all(bytes).await;
 }
 
-/// Says nothing any more, and stays.
+/// Sends nothing more, and keeps the connection open.
 pub async fn forever(stream: TcpStream) {
     tokio::time::sleep(Duration::from_secs(60)).await;
     drop(stream);
@@ -105,7 +105,7 @@ pub async fn answering_login(answer: impl Into<Vec<u8>>) -> SocketAddr {
     .await
 }
 
-/// Serves a standby: logs in, and answers every Sync with what `at_sync` gives for its number.
+/// Acts as a standby: accepts the login, and answers every Sync with `at_sync` of its number.
 pub async fn standby(mut stream: TcpStream, at_sync: impl Fn(usize) -> Vec<u8>) {
     read_startup(&mut stream).await;
     write(&mut stream, &welcome(&[("in_hot_standby", "on"), ("server_version", "9.6")])).await;

@@ -1,10 +1,10 @@
-//! The attempts to open a new session beside the kept one: whether one still can.
+//! New sessions beside the kept one: does the server still accept them?
 //!
-//! A server in a smart shutdown, or whose postmaster hangs, keeps its old sessions, so the kept one
-//! proves nothing about new ones. A server is tried every two seconds by a connection that ends with
-//! the first answer to its startup packet, which is before the authentication and leaves no line in
-//! the log but with `log_connections`; now and then by a whole login; and by a whole login at once
-//! after a doubt.
+//! A server keeps its old sessions during a smart shutdown or while its postmaster hangs. So the
+//! kept session proves nothing about new ones. Every two seconds a connection is opened and closed
+//! again after the first answer to its startup packet. That is before the authentication and leaves
+//! no line in the server's log except with `log_connections`. A whole login is tried at a slower
+//! pace, and at once after a doubt.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -19,30 +19,30 @@ use super::Place;
 use super::login::{LoggedIn, Login, Missed};
 use super::subject::Subject;
 
-/// Chance adds up to this part of the pace, so that many pgsteers do not log in all at once.
+/// Jitter adds up to this part of the pace, so that many pgsteers do not log in at the same time.
 const JITTER_PART: u64 = 10;
 
-/// The time from the end of one attempt to the next, while the server refuses them.
+/// The time from the end of one attempt to the next while the server refuses new sessions.
 const REFUSED_PACE: Duration = Duration::from_millis(500);
 
-/// The least time from the end of one attempt to the next, whatever the doubts.
+/// The minimum time from the end of one attempt to the next, even after a doubt.
 const DOUBT_PACE: Duration = Duration::from_millis(250);
 
 type Attempt = Pin<Box<dyn Future<Output = Result<Accepted, Missed>> + Send>>;
 
-/// An attempt that succeeded.
+/// A successful attempt.
 pub enum Accepted {
     /// A whole login.
     LoggedIn(Box<LoggedIn>),
-    /// The server answered the startup packet; that was all it was asked for.
+    /// The server answered the startup packet, and the connection was closed after that.
     Answered,
 }
 
-/// What came of one attempt.
+/// The outcome of one attempt.
 pub struct Outcome {
     /// When it began.
     pub asked: Instant,
-    /// What came of it.
+    /// Its result.
     pub result: Result<Accepted, Missed>,
 }
 
@@ -52,11 +52,11 @@ enum Kind {
     Login,
 }
 
-/// The next attempt, due or under way.
+/// The next attempt, waiting or under way.
 pub struct Fresh {
     subject: Subject,
     login_due: Instant,
-    /// None where only a whole login tells anything.
+    /// None where only a whole login proves anything.
     knock_due: Option<Instant>,
     last_end: Option<Instant>,
     attempt: Option<(Instant, Kind, Attempt)>,
@@ -64,7 +64,7 @@ pub struct Fresh {
 }
 
 impl Fresh {
-    /// Attempts at the paces of `subject`; the first of each is due one pace from now.
+    /// Attempts at the pace of `subject`. The first attempt of each kind is due one pace from now.
     pub fn of(subject: Subject) -> Fresh {
         Fresh {
             subject,
@@ -76,21 +76,21 @@ impl Fresh {
         }
     }
 
-    /// Makes a whole login due now, or shortly after the attempt before.
+    /// Makes a whole login due now, or shortly after the previous attempt.
     pub fn hurry(&mut self) {
         let now = Instant::now();
         let due = self.last_end.map_or(now, |end| now.max(end + DOUBT_PACE));
         self.login_due = self.login_due.min(due);
     }
 
-    /// The server refuses: the next attempt comes soon.
+    /// Makes the next attempt due soon, because the server refuses new sessions.
     pub fn repeat_soon(&mut self) {
         self.knock_due = Some(Instant::now() + REFUSED_PACE);
     }
 
-    /// Waits for the next attempt and its outcome. One that times out is repeated once
-    /// before it counts: a single lost packet must not shut the gate of a healthy member
-    /// whose kept session answers. Losing the race of a `select!` loses nothing.
+    /// Waits for the next attempt and its outcome. An attempt that times out is repeated once
+    /// before it counts: a single lost packet must not close the gate of a healthy member whose
+    /// kept session answers. Cancel safe.
     pub async fn outcome(&mut self, login: &Arc<Login>, place: &Place) -> Outcome {
         loop {
             if self.attempt.is_none() {

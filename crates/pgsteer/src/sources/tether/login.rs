@@ -23,11 +23,12 @@ use crate::sources::dial::{self, Transport};
 use crate::sources::secret::Secret;
 use crate::tls::{self, Trust};
 
-/// An SSLRequest is answered by one byte (PostgreSQL documentation, "SSL Session Encryption").
+/// The positive answer to an SSLRequest, which is one byte (PostgreSQL documentation, "SSL Session
+/// Encryption").
 const TLS_OFFERED: u8 = b'S';
 const TLS_NOT_OFFERED: u8 = b'N';
 
-/// How to log in, read and checked.
+/// The parameters of a login, read and checked.
 #[derive(Debug)]
 pub struct Login {
     user: String,
@@ -35,44 +36,44 @@ pub struct Login {
     password: Option<Secret>,
     require_auth: RequireAuth,
     encryption: Encryption,
-    /// How long a login, and any other answer, may take.
+    /// The time limit for a login, and for any other answer.
     pub limit: Duration,
 }
 
 #[derive(Debug)]
 enum Encryption {
     Never,
-    /// If the server offers it and it can be agreed on.
+    /// TLS if the server offers it and the handshake succeeds.
     Preferred(Arc<ClientConfig>),
     Always(Arc<ClientConfig>),
 }
 
-/// A login that came to nothing.
+/// A failed login.
 #[derive(Debug)]
 pub struct Missed {
-    /// Why.
+    /// The reason.
     pub failure: Failure,
-    /// The other side had said something by then, other than that it is not there for anybody.
+    /// The server had sent an answer by then, other than that it accepts no connections.
     pub was_answered: bool,
 }
 
 impl Missed {
-    /// Whoever is there will let us in, or not; it has not said so in time.
+    /// Returns true if the server answered, but did not accept or refuse the login in time.
     pub fn is_put_off(&self) -> bool {
         self.was_answered && matches!(self.failure, Failure::Timeout { .. })
     }
 }
 
-/// A connection on which the other side has given its first answer to the startup packet.
+/// A connection on which the server has sent its first answer to the startup packet.
 struct Knocked {
     asked: Instant,
     connection: Connection,
     answer: Message,
 }
 
-/// A login that succeeded.
+/// A successful login.
 pub struct LoggedIn {
-    /// When it was asked for.
+    /// When the login was started.
     pub asked: Instant,
     /// The session.
     pub session: Session,
@@ -81,8 +82,7 @@ pub struct LoggedIn {
 impl Login {
     /// Reads the files that `check` names.
     ///
-    /// # Errors
-    /// A file that cannot be used; the message names it and shows no secret.
+    /// # Errors A file that cannot be used; the message names it and shows no secret.
     pub fn read(check: &CheckConfig) -> anyhow::Result<Login> {
         let config = |verify| {
             let trust = Trust { verify, ca_file: check.ca_file.as_deref() };
@@ -108,7 +108,8 @@ impl Login {
         })
     }
 
-    /// A login with which nobody means to get in. It shows what `pg_isready` would.
+    /// A login for a probe that is not meant to authenticate. It shows what `pg_isready` would
+    /// show.
     pub fn of_nobody(limit: Duration) -> Login {
         Login {
             user: "pgsteer".to_owned(),
@@ -133,7 +134,7 @@ impl Login {
         }
     }
 
-    /// The same with other methods of authentication.
+    /// The same with other authentication methods.
     #[cfg(test)]
     pub fn requiring(self, require_auth: &str) -> Login {
         Login {
@@ -157,8 +158,8 @@ impl Login {
         self.within(deadline, &peer, entering).await.map_err(missed(true))
     }
 
-    /// The same where the answer may be late for good reasons: as long as PgBouncer has no session
-    /// to its server it cannot greet anybody. Halfway it is asked whether it is there itself.
+    /// Same as [`Login::log_in`], for a PgBouncer, which sends no answer while it has no session to
+    /// its server. After half of the limit this checks whether the pooler itself answers.
     pub async fn log_in_or_look(
         &self,
         postgres: &Endpoint,
@@ -177,8 +178,9 @@ impl Login {
         })
     }
 
-    /// Asks whether anybody is there at all, by a request for TLS: whoever speaks PostgreSQL's
-    /// protocol answers that at once and by itself.
+    /// Checks with a request for TLS whether a server listens. Every server that speaks
+    /// PostgreSQL's protocol answers that request at once, and a pooler answers it without its
+    /// server.
     pub async fn look(&self, postgres: &Endpoint, addresses: &[IpAddr]) -> Result<(), Failure> {
         let peer: Arc<str> = Arc::from(postgres.to_string());
         let deadline = tokio::time::Instant::now() + self.limit;
@@ -189,8 +191,9 @@ impl Login {
         self.within(deadline, &peer, looking).await.map(drop)
     }
 
-    /// Asks whether anybody is there, as `pg_isready` does: a request for authentication, or any
-    /// error but that the server is starting up or shutting down, is a yes. Nobody gets in.
+    /// Checks whether a server accepts connections, as `pg_isready` does. A request for
+    /// authentication means yes, and so does any error except that the server is starting up or
+    /// shutting down. The connection is never authenticated.
     pub async fn knock(&self, postgres: &Endpoint, addresses: &[IpAddr]) -> Result<(), Failure> {
         let peer: Arc<str> = Arc::from(postgres.to_string());
         let deadline = tokio::time::Instant::now() + self.limit;
@@ -198,7 +201,7 @@ impl Login {
         self.within(deadline, &peer, knocking).await.map(drop)
     }
 
-    /// When nine tenths of the limit are over, counted from now.
+    /// Returns the time when nine tenths of the limit are over, counted from now.
     fn late(&self) -> tokio::time::Instant {
         tokio::time::Instant::now() + self.limit * 9 / 10
     }
@@ -224,7 +227,7 @@ impl Login {
         let dialling = || dial::connect(addresses, postgres.port(), peer, self.limit);
         let transport =
             match (self.encrypt(dialling().await?, postgres, peer).await, &self.encryption) {
-                // As libpq does: who would have been content without TLS gets on without it.
+                // As libpq does: if TLS is only preferred and fails, connect without TLS.
                 (Err(Failure::Tls(_)), Encryption::Preferred(_)) => Box::new(dialling().await?),
                 (transport, _) => transport?,
             };
@@ -274,8 +277,8 @@ impl Login {
             Encryption::Always(config) => (config, true),
         };
         let refused = |why: &str| Failure::Tls(Arc::from(format!("{peer}: {why}")));
-        // Not one byte more than the answer is read: whatever came behind it unencrypted
-        // would have been slipped in, and the handshake fails on it.
+        // Reads exactly the one byte of the answer. Unencrypted bytes after it would have been
+        // injected, and they make the handshake fail.
         match ask_for_tls(&mut stream, peer, self.late()).await? {
             TLS_OFFERED => {}
             TLS_NOT_OFFERED if is_needed => return Err(refused("the server offers none")),
@@ -292,15 +295,16 @@ impl Login {
             Ok(stream) => Ok(Box::new(stream)),
             Err(err) => Err(match dial::failure(&err, peer) {
                 tls @ Failure::Tls(_) => tls,
-                // Whatever ended it, it was the handshake that it ended.
+                // Every other error is a failed handshake.
                 _ => refused(&format!("the handshake failed: {err}")),
             }),
         }
     }
 }
 
-/// Asks for TLS. If there is no answer by `late`, a server for HTTP is made to answer, which would
-/// wait for the end of a line; PostgreSQL would not have been done with the login in time.
+/// Requests TLS. If no answer has arrived by `late`, sends the end of a line, because an HTTP
+/// server waits for it before it answers. PostgreSQL would not have completed the login in time
+/// anyway.
 async fn ask_for_tls(
     stream: &mut TcpStream,
     peer: &Arc<str>,
@@ -319,9 +323,9 @@ async fn ask_for_tls(
     asking.await.map_err(|err| dial::failure(&err, peer))
 }
 
-/// Reads from AuthenticationOk to the first ReadyForQuery, and keeps what is reported.
+/// Reads from AuthenticationOk to the first ReadyForQuery, and returns the reported parameters.
 async fn welcome(connection: &mut Connection) -> Result<BTreeMap<String, String>, Failure> {
-    /// The most parameters that are kept; PostgreSQL 18 reports 15.
+    /// The maximum number of parameters that are kept; PostgreSQL 18 reports 15.
     const REPORTED_MAX: usize = 100;
     let mut reported = BTreeMap::new();
     loop {

@@ -1,4 +1,4 @@
-//! The looks at a pooler that keeps a query waiting: is it there itself?
+//! Checks of a pooler that delays a query: does the pooler itself answer?
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,41 +10,41 @@ use tokio::time::{Instant, sleep_until};
 use super::Place;
 use super::login::Login;
 
-/// The time from one look to the next at most. A word of a pooler lasts longer than that by what an
-/// answer may take, and a little (`Freshness` in the core).
+/// The maximum time between two checks. A report about a pooler expires later than that: after this
+/// time, the time limit of an answer, and some slack (`Freshness` in the core).
 const PACE_MAX: Duration = Duration::from_secs(1);
 
 type Attempt = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>;
 
-/// The next look, due or under way.
+/// The next check, waiting or under way.
 pub struct Looks {
-    /// From here on an answer is late.
+    /// From this time on the query's answer is late.
     late_at: Instant,
     due: Instant,
-    /// With when it began.
+    /// The check under way, with its start.
     attempt: Option<(Instant, Attempt)>,
 }
 
-/// What came of one look.
+/// The outcome of one check.
 pub struct Looked {
-    /// When it began.
+    /// When it started.
     pub asked: Instant,
-    /// The query has waited for longer than an answer may take by now.
+    /// True if the query has now waited for longer than an answer may take.
     pub is_late: bool,
-    /// It is there, or not.
+    /// Whether the pooler answered.
     pub outcome: Result<(), Failure>,
 }
 
 impl Looks {
-    /// Looks beside a query that is sent now and may take `limit`: one halfway, one when it is late,
-    /// and then one after the other.
+    /// Checks beside a query that is sent now and may take `limit`: one after half of the limit,
+    /// one when the query is late, and then one after the other.
     pub fn beside_a_query(limit: Duration) -> Looks {
         let now = Instant::now();
         Looks { late_at: now + limit, due: now + limit / 2, attempt: None }
     }
 
-    /// Waits for the next look and its outcome. Losing the race of a `select!` loses nothing: what
-    /// else happens meanwhile puts no look off.
+    /// Waits for the next check and its outcome. Cancel safe: other events of a `select!` delay no
+    /// check.
     pub async fn outcome(&mut self, login: &Arc<Login>, place: &Place) -> Looked {
         if self.attempt.is_none() {
             sleep_until(self.due).await;

@@ -1,10 +1,10 @@
-//! The tether: the kept SQL connection to a member through which pgsteer feels its role; and
-//! another one through each pooler beside it, which shows where that leads.
+//! The tether: a kept SQL connection to a member that shows the member's role, and one through each
+//! pooler beside it that shows where the pooler leads.
 //!
-//! Two states. Apart: no session, a login is tried again and again. Tied: a session is
-//! asked at the plan's pace, and watched in between, because its end is the quickest word
-//! there is of a demotion or a crash. Beside a kept session a new one is tried every two seconds:
-//! a server can refuse those, or its postmaster can hang, while its old sessions go on.
+//! It has two states. Apart: there is no session, and logins are tried repeatedly. Tied: the
+//! session is queried at the plan's pace and watched in between, because its end is the earliest
+//! sign of a demotion or a crash. Beside a kept session a new one is tried every two seconds: a
+//! server can refuse new sessions, or its postmaster can hang, while its old sessions continue.
 
 mod authentication;
 mod backoff;
@@ -42,16 +42,15 @@ use self::looks::{Looked, Looks};
 use self::session::Session;
 use self::subject::{Stage, Subject};
 
-/// The least time from one progress query to the next.
+/// The minimum time between two progress queries.
 const PROGRESS_PACE: Duration = Duration::from_secs(1);
 
-/// How long the kept session outlives the first 57P03 to a new one. A smart shutdown waits for the end
-/// of all sessions, and this one must not be what it waits for.
+/// How long the kept session stays open after the first 57P03 to a new one. A smart shutdown waits
+/// for the end of all sessions, and this session must not delay it.
 const REFUSED_KEEP: Duration = Duration::from_secs(5);
 
-/// A session that ends younger than this was not worth much: the next login has to wait as
-/// if there had been none. Otherwise a server that ends every session at once would be
-/// dialled in a closed loop.
+/// A session that ends at a younger age than this counts as a failed login for the backoff.
+/// Otherwise a server that ends every session at once would be dialled in a closed loop.
 const SESSION_AGE_MIN: Duration = Duration::from_secs(1);
 
 /// The tether of one member.
@@ -61,17 +60,18 @@ pub struct Tether {
     beat: Beat,
     login: Arc<Login>,
     reporter: Reporter,
-    /// Given when nobody answers at the known addresses. A pooler that does not tells nothing of
-    /// them.
+    /// Notified if no server answers at the known addresses. A failure of a pooler is no evidence
+    /// about the addresses, so its tether has none.
     unreachable: Option<Hint>,
-    /// Given when the member refused a client. It says nothing of a pooler.
+    /// Notified when the member refused a client. None for a pooler, because a refusal is no
+    /// evidence about it.
     doubt: Option<Arc<Notify>>,
     backoff: Backoff,
-    /// No login before.
+    /// No login is tried before this time.
     held_off_until: Option<Instant>,
-    /// The last failure that went to the log, until a session answers again.
+    /// The last failure that was logged, until a session answers again.
     logged: Option<Failure>,
-    /// Why the server refuses new sessions beside the kept one, as it went to the log.
+    /// The logged reason why the server refuses new sessions beside the kept one.
     refuses_new: Option<Failure>,
 }
 
@@ -84,23 +84,23 @@ struct Tied {
     session: Session,
     place: Place,
     since: Instant,
-    /// It has answered, which went to the log. A session that never does is no news.
+    /// The session has answered, which was logged. A session that never answers is not logged.
     has_answered: bool,
     fresh: Fresh,
-    /// Since when the server has said that it accepts no new sessions.
+    /// Since when the server has refused new sessions.
     refused_since: Option<Instant>,
-    /// When the progress was asked for last.
+    /// When the last progress query was sent.
     progress: Option<Instant>,
 }
 
-/// Where a session goes to.
+/// The address of a session.
 #[derive(Clone, PartialEq, Eq)]
 struct Place {
     postgres: Endpoint,
     addresses: Vec<IpAddr>,
 }
 
-/// What ends the watch over a kept session.
+/// An event that ends the wait on a kept session.
 enum Felt {
     Unasked(Result<TetherFacts, Failure>),
     Fresh(fresh::Outcome),
@@ -108,7 +108,7 @@ enum Felt {
     Due,
 }
 
-/// What came of a question that may take long.
+/// The outcome of a query that may take long.
 enum Waited {
     Answer(Result<TetherFacts, Failure>),
     Missed(Missed),
@@ -116,7 +116,7 @@ enum Waited {
 }
 
 impl Tether {
-    /// The tether that asks at the pace of `beat`.
+    /// A tether that queries at the pace of `beat`.
     pub fn new(
         beat: Beat,
         login: Arc<Login>,
@@ -128,7 +128,7 @@ impl Tether {
         Tether { unreachable: Some(unreachable), doubt: Some(doubt), ..tether }
     }
 
-    /// The same through the pooler on `port` of the member's host.
+    /// Same as [`Tether::new`], through the pooler on `port` of the member's host.
     pub fn through_pooler(port: u16, beat: Beat, login: Arc<Login>, reporter: Reporter) -> Tether {
         Tether::tied_to(Subject::Pooler { port }, beat, login, reporter)
     }
@@ -148,7 +148,7 @@ impl Tether {
         }
     }
 
-    /// Works until nobody listens any more.
+    /// Runs until the receiver of the reports is gone.
     pub async fn run(mut self) -> Gone {
         let mut state = State::Apart;
         loop {
@@ -163,14 +163,14 @@ impl Tether {
         }
     }
 
-    /// Tries one login, when its time has come.
+    /// Tries one login when it is due.
     async fn apart(&mut self) -> Result<State, Gone> {
         if let Some(until) = self.held_off_until.take() {
             self.beat.pause(until.into()).await?;
         }
         self.beat.due_after(self.backoff.wait()).await?;
         let Some(place) = self.place() else {
-            // The resolver has not spoken yet, and it is the one to report a failure.
+            // The resolver has not answered yet, and it reports a failed lookup itself.
             self.beat.changed().await?;
             return Ok(State::Apart);
         };
@@ -195,7 +195,7 @@ impl Tether {
         }
     }
 
-    /// Watches over the session, and asks it when a question is due.
+    /// Watches the session, and queries it when a query is due.
     async fn tied(&mut self, mut tied: Box<Tied>) -> Result<State, Gone> {
         let felt = tokio::select! {
             biased;
@@ -225,7 +225,7 @@ impl Tether {
         }
     }
 
-    /// Asks for the role, and for the progress if that is due too. `stage` is that of a failure.
+    /// Queries the role, and the progress if that is due too. A failure is reported with `stage`.
     async fn ask(&mut self, mut tied: Box<Tied>, stage: Stage) -> Result<State, Gone> {
         if let Subject::Pooler { .. } = self.subject {
             return self.ask_pooler(tied, stage).await;
@@ -242,12 +242,12 @@ impl Tether {
         if is_due { self.ask_progress(tied).await } else { Ok(State::Tied(tied)) }
     }
 
-    /// Asks where a pooler leads, however long that takes.
+    /// Queries where a pooler leads, without a time limit.
     async fn ask_pooler(&mut self, mut tied: Box<Tied>, stage: Stage) -> Result<State, Gone> {
         loop {
             let asked = Instant::now();
             match self.outwait(&mut tied).await? {
-                // What was so when it began to wait may not be so any more, but that it had to.
+                // The answer may be out of date by now, but it shows that the query had to wait.
                 Waited::Answer(Ok(_)) if asked.elapsed() > self.login.limit => {
                     self.note_wait(Instant::now(), &tied.place).await?;
                 }
@@ -268,10 +268,11 @@ impl Tether {
         }
     }
 
-    /// Waits for the answer of a pooler for as long as that is there itself: while it is paused, or
-    /// all its sessions are taken, a query waits in it as those of its clients do. Once it is late
-    /// fresh logins go on, because those who wait are not told that the server is gone. Until then
-    /// they wait for the answer: one that is let in takes the place of this session.
+    /// Waits for the answer of a pooler while the pooler itself answers. A paused pooler, or one
+    /// without a free session, delays this query as it delays those of its clients. Once the answer
+    /// is late, fresh logins are tried, because PgBouncer does not tell waiting clients that the
+    /// server is down. Before that, due logins wait for the answer, because a successful login
+    /// replaces this session.
     async fn outwait(&self, tied: &mut Tied) -> Result<Waited, Gone> {
         let Tied { session, place, fresh, .. } = tied;
         let mut looks = Looks::beside_a_query(self.login.limit);
@@ -301,7 +302,7 @@ impl Tether {
         Ok(Waited::Moved)
     }
 
-    /// The pooler was there at that time, and kept a query waiting for too long.
+    /// Reports that the pooler answered at `asked` but delayed a query for too long.
     async fn note_wait(&self, asked: Instant, place: &Place) -> Result<(), Gone> {
         let late = dial::timed_out(&Arc::from(place.postgres.to_string()), self.login.limit);
         self.report(asked, self.subject.failure(late, Stage::Waiting)).await
@@ -322,7 +323,7 @@ impl Tether {
         Ok(State::Tied(tied))
     }
 
-    /// Takes the fresh login in place of the kept session, or its failure for what it says.
+    /// Replaces the kept session by the fresh login, or handles the login's failure.
     async fn refresh(
         &mut self,
         mut tied: Box<Tied>,
@@ -342,14 +343,15 @@ impl Tether {
                 let old = std::mem::replace(&mut tied.session, new);
                 old.close().await;
                 let asked = Instant::now();
-                // It may be another server, and what it says must not be taken for the old one's.
+                // It may be another server, so its answers must not be reported as those of the old
+                // one.
                 if let Err(failure) = self.bounded(&tied.place, tied.session.prepare()).await {
                     return self.lose(tied.since, asked, failure, Stage::Entering).await;
                 }
-                // The login may be older than the last answer of the session before it.
+                // The login may have started before the last answer of the session before it.
                 self.ask(tied, Stage::Entering).await
             }
-            // A changed password, or no free connection: the server is there and answers.
+            // A changed password, or no free connection: the server is up and answers.
             Err(Missed { failure, .. })
                 if failure.is_login_refused() && self.subject == Subject::Server =>
             {
@@ -367,8 +369,8 @@ impl Tether {
         }
     }
 
-    /// Reports that the server accepts no new sessions. The role is still what the kept session says;
-    /// that one is given up only if a shutdown waits for it.
+    /// Reports that the server accepts no new sessions. The kept session still shows the role. It
+    /// is closed only if a shutdown waits for it.
     async fn refuse(
         &mut self,
         mut tied: Box<Tied>,
@@ -389,7 +391,7 @@ impl Tether {
         self.transition_to_apart(Instant::now(), failure, Stage::Knocking).await
     }
 
-    /// Reports whether the server accepts new sessions. Of a pooler its sessions tell.
+    /// Reports whether the server accepts new sessions. For a pooler its sessions show that.
     async fn note_new_sessions(
         &mut self,
         asked: Instant,
@@ -483,7 +485,8 @@ impl Tether {
         }
     }
 
-    /// Whoever lets us in and then fails the question is as it was.
+    /// Logs the first answer of a session. A login whose first query fails changes nothing in the
+    /// log.
     fn note_answer(&mut self, tied: &mut Tied) {
         if !tied.has_answered {
             tied.has_answered = true;
@@ -514,7 +517,7 @@ impl Tether {
         }
     }
 
-    /// Where to log in; none while the addresses are unknown.
+    /// The address to log in to; none while the addresses are unknown.
     fn place(&self) -> Option<Place> {
         let ask = self.beat.ask();
         let addresses = match ask.postgres.ip() {
@@ -525,8 +528,8 @@ impl Tether {
         (!addresses.is_empty()).then_some(Place { postgres, addresses })
     }
 
-    /// The session may go to another place than the one that clients are led to: the member is
-    /// listed elsewhere, or an address that its name stood for is gone.
+    /// Returns true if the session may go to another server than new clients do: the member is
+    /// listed with another address, or an address of its name is gone.
     fn has_moved(&self, place: &Place) -> bool {
         if self.subject.endpoint(&self.beat.ask().postgres) != place.postgres {
             return true;

@@ -1,10 +1,10 @@
-//! The progress query: WAL positions and replication state, as SQL tells them.
+//! The progress query: WAL positions and replication state from SQL.
 //!
-//! One statement serves primaries and replicas of PostgreSQL 10 to 18, and asks for nothing
-//! that a login without any privilege may not see. Functions that raise an error on the
-//! other kind of server stand behind a CASE; they are volatile, so the planner does not run
-//! them ahead (PostgreSQL documentation, "Expression Evaluation Rules"). A server can only
-//! leave recovery, so what was true for the CASE is true for the function behind it.
+//! One statement works on primaries and replicas of PostgreSQL 10 to 18, and reads nothing that
+//! requires a privilege. Functions that raise an error on the other kind of server are behind a
+//! CASE. They are volatile, so the planner does not evaluate them early (PostgreSQL documentation,
+//! "Expression Evaluation Rules"). A server can only leave recovery, so a condition that was true
+//! for the CASE is true for the function behind it.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -12,17 +12,17 @@ use pgsteer_core::claim::{Progress, ServerStart};
 use pgsteer_core::load::Load;
 use pgsteer_core::skew::ClockOffset;
 
-/// The columns: in recovery, location in bytes, timeline as the first 8 hexadecimal digits
-/// of a WAL file's name, WAL receiver, age of the last replayed commit in microseconds, the server's
-/// clock in microseconds since 1970, backends, the most of them, timeline of the last checkpoint.
+/// The columns: in recovery, location in bytes, timeline as the first 8 hexadecimal digits of a WAL
+/// file's name, WAL receiver, age of the last replayed commit in microseconds, the server's clock
+/// in microseconds since 1970, backends, the maximum of backends, timeline of the last checkpoint.
 ///
-/// Backends are those with a database, which leaves out WAL senders and PostgreSQL's own: that
-/// much everybody may see, while `pg_stat_activity` shows its kinds to few. With a hundred of them
-/// it takes 0.1 ms. `reserved_connections` is there since PostgreSQL 16.
+/// Backends are those with a database, which excludes WAL senders and PostgreSQL's own processes.
+/// Every user may see that much, while `pg_stat_activity` shows the kinds of backends to few users.
+/// With a hundred of them it takes 0.1 ms. `reserved_connections` exists since PostgreSQL 16.
 ///
-/// `pg_stat_wal_receiver` has a row exactly while a WAL receiver has reached its upstream;
-/// without `pg_monitor` all its columns but `pid` are NULL, so only the row counts. OFFSET 0
-/// keeps the subquery from being merged, so recovery is asked for once.
+/// `pg_stat_wal_receiver` has a row exactly while a WAL receiver is connected to its upstream.
+/// Without `pg_monitor` all its columns except `pid` are NULL, so only the row counts. OFFSET 0
+/// keeps the subquery from being merged, so the recovery state is read once.
 const QUERY: &str = "\
 SELECT r.in_recovery,
        pg_wal_lsn_diff(CASE WHEN r.in_recovery THEN pg_last_wal_replay_lsn()
@@ -45,9 +45,9 @@ const TIMELINE_SHOWN: &str =
     "CASE WHEN r.in_recovery THEN (SELECT timeline_id FROM pg_control_checkpoint()) END";
 const FROM: &str = " FROM (SELECT pg_is_in_recovery() AS in_recovery OFFSET 0) r";
 
-/// Once a session: whether the login may see the last checkpoint, and when the server was started.
-/// PostgreSQL checks the right to a function when the statement starts, behind a CASE or not, so
-/// this has to be known before.
+/// Sent once a session: whether the login may see the last checkpoint, and when the server was
+/// started. PostgreSQL checks the privilege for a function when the statement starts, even behind a
+/// CASE, so this has to be known before.
 pub const FIRST: &str = "\
 SELECT has_function_privilege('pg_catalog.pg_control_checkpoint()', 'EXECUTE'),
        (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint";
@@ -56,12 +56,12 @@ SELECT has_function_privilege('pg_catalog.pg_control_checkpoint()', 'EXECUTE'),
 pub const RECOVERY: &str = "\
 SELECT pg_is_in_recovery(), (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint";
 
-/// Reads the second column of either.
+/// Parses the second column of [`FIRST`] or [`RECOVERY`].
 pub fn started_at(row: &[Option<String>]) -> Option<ServerStart> {
     text(row.get(1)?)?.parse().ok().map(ServerStart)
 }
 
-/// The statement for a login that may or may not see the last checkpoint.
+/// Returns the statement for a login with or without the privilege for the last checkpoint.
 pub fn query(may_see_checkpoint: bool) -> String {
     let timeline = match may_see_checkpoint {
         true => TIMELINE_SHOWN,
@@ -70,8 +70,8 @@ pub fn query(may_see_checkpoint: bool) -> String {
     format!("{QUERY}{timeline}{FROM}")
 }
 
-/// Reads the one row of the answer, which was underway from `asked` to `answered` by our own clock;
-/// none if it has not the shape of one.
+/// Parses the one row of the answer. The query took from `asked` to `answered` by our own clock.
+/// Returns none if the row has the wrong shape.
 pub fn read(row: &[Option<String>], asked: SystemTime, answered: SystemTime) -> Option<Progress> {
     let [in_recovery, location, wal_file, receiver, age, clock, backends, max, checkpoint] = row
     else {
@@ -94,12 +94,12 @@ pub fn read(row: &[Option<String>], asked: SystemTime, answered: SystemTime) -> 
     })
 }
 
-/// How far `clock`, read by the server at the middle of question and answer, is ahead of ours.
+/// Returns how far `clock` is ahead of ours. The server read it at the middle of query and answer.
 fn clock_offset(clock: i64, asked: SystemTime, answered: SystemTime) -> Option<ClockOffset> {
     let micros =
         |time: SystemTime| i64::try_from(time.duration_since(UNIX_EPOCH).ok()?.as_micros()).ok();
     let (asked, answered) = (micros(asked)?, micros(answered)?);
-    // Our clock was set meanwhile.
+    // Negative if our clock was set back meanwhile.
     let underway = answered.checked_sub(asked).filter(|micros| *micros >= 0)?;
     Some(ClockOffset::from_micros(clock.saturating_sub(asked + underway / 2)))
 }

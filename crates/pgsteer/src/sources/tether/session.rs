@@ -1,4 +1,4 @@
-//! A session of the tether: logged in, and asked again and again.
+//! A session of the tether: logged in, and queried repeatedly.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -11,44 +11,44 @@ use postgres_protocol::message::frontend;
 use super::progress;
 use super::wire::{Connection, Refusal};
 
-/// PostgreSQL 10 gave the functions of the progress query the names that they have now.
+/// PostgreSQL 10 introduced the present names of the progress query's functions.
 const PROGRESS_SINCE: u32 = 10;
 
-/// The parameter that tells a standby, PostgreSQL 14 and later.
+/// The parameter that identifies a standby, PostgreSQL 14 and later.
 const IN_HOT_STANDBY: &str = "in_hot_standby";
 
-/// Logged in.
+/// A session after the login.
 pub struct Session {
     connection: Connection,
     recovery: Recovery,
     progress: ProgressQuery,
-    /// When the server was started, once it has told.
+    /// When the server was started; none before the server has reported it.
     started_at: Option<ServerStart>,
 }
 
-/// How this server tells whether it is in recovery.
+/// How this server reports whether it is in recovery.
 #[derive(Clone, Copy)]
 enum Recovery {
-    /// By the parameter `in_hot_standby`, as last reported (PostgreSQL 14 and later). It is
-    /// reported in the login, and again before the ReadyForQuery that follows a promotion
-    /// (`ReportChangedGUCOptions` in `src/backend/utils/misc/guc.c`). A server that goes
-    /// back into recovery restarts, so it does so over the dead body of this session.
+    /// By the parameter `in_hot_standby`, as last reported (PostgreSQL 14 and later). The server
+    /// reports it in the login, and again before the ReadyForQuery that follows a promotion
+    /// (`ReportChangedGUCOptions` in `src/backend/utils/misc/guc.c`). A server that returns to
+    /// recovery restarts, which ends this session.
     Reported(bool),
-    /// Only when asked with a query (PostgreSQL 13 and earlier).
+    /// Only by a query (PostgreSQL 13 and earlier).
     Asked,
 }
 
-/// What is known of the progress query on this server.
+/// The state of the progress query on this server.
 enum ProgressQuery {
-    /// What is asked once is still to be asked.
+    /// [`Session::prepare`] has not run yet.
     Unprepared,
     /// The statement.
     Ready(String),
-    /// This server refuses it. Asking again would only fill its log.
+    /// This server refuses it. Repeating it would only fill the server's log.
     Refused,
 }
 
-/// The rest of an answer up to ReadyForQuery.
+/// The remaining messages of an answer up to ReadyForQuery.
 #[derive(Default)]
 struct Rest {
     row: Option<Vec<Option<String>>>,
@@ -56,7 +56,7 @@ struct Rest {
 }
 
 impl Session {
-    /// The session behind a login that `reported` these parameters.
+    /// The session after a login in which the server reported these parameters.
     pub fn new(connection: Connection, reported: &BTreeMap<String, String>) -> Session {
         let recovery = match reported.get(IN_HOT_STANDBY).map(String::as_str) {
             Some(value) => Recovery::Reported(value != "off"),
@@ -70,13 +70,13 @@ impl Session {
         Session { connection, recovery, progress, started_at: None }
     }
 
-    /// The same session, but nothing that it reports unasked is believed: a pooler reports what its
-    /// own connection once heard.
+    /// The same session, but its unsolicited reports are ignored: a pooler reports what its own
+    /// connection once received.
     pub fn through_pooler(self) -> Session {
         Session { recovery: Recovery::Asked, progress: ProgressQuery::Refused, ..self }
     }
 
-    /// What the login itself told of the role; nothing on a server before PostgreSQL 14.
+    /// The role that the login itself reported; none on a server before PostgreSQL 14.
     pub fn told_in_login(&self) -> Option<TetherFacts> {
         match self.recovery {
             Recovery::Reported(in_recovery) => Some(self.facts(in_recovery)),
@@ -84,7 +84,7 @@ impl Session {
         }
     }
 
-    /// When the server was started, once it has told.
+    /// When the server was started; none before the server has reported it.
     pub fn started_at(&self) -> Option<ServerStart> {
         self.started_at
     }
@@ -93,7 +93,8 @@ impl Session {
         TetherFacts { in_recovery, started_at: self.started_at }
     }
 
-    /// Asks for the role: a Sync, the smallest question there is, or a query if it must be.
+    /// Queries the role: a Sync, which is the smallest request, or a query where a Sync is not
+    /// enough.
     pub async fn role(&mut self) -> Result<TetherFacts, Failure> {
         match self.recovery {
             Recovery::Reported(_) => self.sync().await,
@@ -110,7 +111,7 @@ impl Session {
         }
     }
 
-    /// Asks what need be asked only once.
+    /// Queries the facts that need to be queried only once.
     pub async fn prepare(&mut self) -> Result<(), Failure> {
         let ProgressQuery::Unprepared = self.progress else { return Ok(()) };
         let row = self.query(progress::FIRST).await?.unwrap_or_default();
@@ -120,7 +121,7 @@ impl Session {
         Ok(())
     }
 
-    /// Asks for the progress; none if this server refuses to tell.
+    /// Queries the progress; none if this server refuses the query.
     pub async fn progress(&mut self) -> Result<Option<Progress>, Failure> {
         self.prepare().await?;
         let ProgressQuery::Ready(statement) = &self.progress else {
@@ -142,8 +143,8 @@ impl Session {
         }
     }
 
-    /// Waits for what the server says unasked: nothing, mostly. An end of the session is
-    /// felt here. Losing the race of a `select!` loses nothing.
+    /// Waits for unsolicited messages of the server, which are rare. Returns an error when the
+    /// session ends. Cancel safe.
     pub async fn unasked(&mut self) -> Result<TetherFacts, Failure> {
         loop {
             match self.connection.receive().await? {
@@ -181,7 +182,7 @@ impl Session {
         }
     }
 
-    /// The row of a statement that gives one, or why there is none.
+    /// Returns the row of a statement that returns one, or the failure.
     async fn query(
         &mut self,
         statement: &str,

@@ -1,7 +1,7 @@
-//! Whom a tether is tied to: the member's server, or the pooler beside it.
+//! The subject of a tether: the member's server, or a pooler beside it.
 //!
-//! To a pooler there are two questions: is it up, and does it lead to the server? So a failure is
-//! read by how far the tether had come.
+//! A pooler has to answer two questions: is it up, and does it lead to the server? So the meaning
+//! of a failure depends on how far the tether had come.
 
 use std::time::Duration;
 
@@ -27,19 +27,19 @@ pub enum Subject {
 /// How far a tether had come when it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Nobody had answered.
+    /// There was no answer yet.
     Knocking,
-    /// Somebody had: it is the session behind that comes to nothing.
+    /// There was an answer, and the session behind it failed.
     Entering,
-    /// It had let us in, which PgBouncer does once it has had a session to its server as that is
-    /// configured, and is there itself: it is paused, or all of its sessions are taken.
+    /// The login had succeeded, which PgBouncer allows once it has had a session to its configured
+    /// server, and the pooler itself answers: it is paused, or all of its sessions are in use.
     Waiting,
-    /// The session had served before.
+    /// The session had answered queries before.
     Kept,
 }
 
 impl Subject {
-    /// Where it is, beside the member's PostgreSQL.
+    /// Its endpoint, derived from the endpoint of the member's PostgreSQL.
     pub fn endpoint(self, postgres: &Endpoint) -> Endpoint {
         match self {
             Subject::Server => postgres.clone(),
@@ -47,10 +47,10 @@ impl Subject {
         }
     }
 
-    /// The time from one fresh login beside a kept session to the next.
+    /// The time between two fresh logins beside a kept session.
     ///
-    /// A server's old sessions go on while it can take no new ones, which is rare. Those of a pooler
-    /// go on to where it once led, whenever somebody has it lead elsewhere.
+    /// A server rarely refuses new sessions while its old ones continue. The old sessions of a
+    /// pooler continue to its old server whenever an operator points the pooler to another server.
     pub fn fresh_pace(self) -> Duration {
         match self {
             Subject::Server => Duration::from_secs(30),
@@ -58,8 +58,8 @@ impl Subject {
         }
     }
 
-    /// The time from one attempt to connect beside a kept session to the next. A pooler answers
-    /// by itself, so there only a whole login tells anything.
+    /// The time between two attempts to connect beside a kept session. A pooler answers these
+    /// itself, so only a whole login proves anything about it.
     pub fn knock_pace(self) -> Option<Duration> {
         match self {
             Subject::Server => Some(Duration::from_secs(2)),
@@ -67,7 +67,7 @@ impl Subject {
         }
     }
 
-    /// What a session behind a login is good for.
+    /// The session to use after a login.
     pub fn session(self, logged_in: LoggedIn) -> Session {
         match self {
             Subject::Server => logged_in.session,
@@ -75,7 +75,7 @@ impl Subject {
         }
     }
 
-    /// What its answer says.
+    /// The fact that its answer shows.
     pub fn answer(self, facts: TetherFacts) -> Fact {
         match self {
             Subject::Server => Fact::Tether(Ok(facts)),
@@ -86,7 +86,7 @@ impl Subject {
         }
     }
 
-    /// What it says that there is no answer.
+    /// The fact that a missing answer shows.
     pub fn failure(self, failure: Failure, stage: Stage) -> Fact {
         match self {
             Subject::Server => Fact::Tether(Err(failure)),
@@ -96,13 +96,14 @@ impl Subject {
         }
     }
 
-    /// It is there itself, and there is no server behind it.
+    /// Returns true if the pooler itself answers, but has no server.
     pub fn leads_nowhere(self, failure: &Failure, stage: Stage) -> bool {
         let Subject::Pooler { .. } = self else { return false };
         matches!(of_pooler(failure.clone(), stage), Ok(PoolerFacts::LeadsNowhere(_)))
     }
 
-    /// Logs in. What is to be known of a pooler whose answer is late is whether it is there itself.
+    /// Logs in. For a pooler whose answer is late, this also checks whether the pooler itself
+    /// answers.
     pub async fn log_in(self, login: &Login, place: &Place) -> Result<LoggedIn, Missed> {
         match self {
             Subject::Server => login.log_in(&place.postgres, &place.addresses).await,
@@ -110,7 +111,7 @@ impl Subject {
         }
     }
 
-    /// The word for it in the log.
+    /// The name for the log.
     pub fn as_str(self) -> &'static str {
         match self {
             Subject::Server => "tether",
@@ -130,7 +131,7 @@ fn of_pooler(failure: Failure, stage: Stage) -> Result<PoolerFacts, Failure> {
         (Failure::Malformed(_) | Failure::TooLarge { .. }, _) => Err(failure),
         (Failure::LoginRefused { .. }, _) => Ok(of_refused(failure)),
         (Failure::LoginDeclined(_), _) => Ok(PoolerFacts::RefusesLogin(failure)),
-        // It answered the request for TLS.
+        // The pooler answered the request for TLS.
         (Failure::Tls(_), _) => Ok(PoolerFacts::RefusesLogin(failure)),
         (Failure::Timeout { .. }, Stage::Waiting) => Ok(PoolerFacts::Busy(failure)),
         (_, Stage::Entering) | (Failure::Unavailable { .. }, Stage::Waiting | Stage::Kept) => {
@@ -140,8 +141,8 @@ fn of_pooler(failure: Failure, stage: Stage) -> Result<PoolerFacts, Failure> {
     }
 }
 
-/// PgBouncer refuses in its own name and passes on refusals of the server, mostly with one and the
-/// same SQLSTATE. Only its words tell that it has no server to lead to.
+/// Classifies a refusal. PgBouncer sends its own refusals and forwards those of the server, mostly
+/// with the same SQLSTATE. Only its message shows that it has no server.
 fn of_refused(failure: Failure) -> PoolerFacts {
     match &failure {
         Failure::LoginRefused { by, sqlstate, message } => {
@@ -162,16 +163,18 @@ fn of_refused(failure: Failure) -> PoolerFacts {
     }
 }
 
-/// The class of SQLSTATEs for errors outside of PostgreSQL, as a connection to it that failed. That of
-/// connections (08) does not tell: PgBouncer gives 08P01 to nearly all of its errors.
+/// Returns true for the class of SQLSTATEs for errors outside of PostgreSQL, such as a failed
+/// connection to it. The class of connection errors (08) proves nothing: PgBouncer uses 08P01 for
+/// nearly all of its errors.
 fn is_system_error(sqlstate: &str) -> bool {
     sqlstate.starts_with("58")
 }
 
-/// Its words for that, in all versions (1.18: `src/objects.c`, `src/janitor.c`, `src/server.c`). A
-/// login that the server itself refused may stand behind "server login has been failing" as well;
-/// since 1.24 it tells which, in the server's own words but without their SQLSTATE. Those of one that
-/// is starting or stopping are known here as they are in English (`lc_messages`).
+/// Returns true if PgBouncer's message means that it has no server. The texts are those of all
+/// versions (1.18: `src/objects.c`, `src/janitor.c`, `src/server.c`). "server login has been
+/// failing" may also mean a login that the server itself refused. Since 1.24 the message contains
+/// the server's own message for that, without its SQLSTATE. The messages of a server that is
+/// starting or stopping are known here only in English (`lc_messages`).
 fn has_no_server(message: &str) -> bool {
     const WORDS: [&str; 9] = [
         "server login has been failing, try again later",
@@ -188,8 +191,8 @@ fn has_no_server(message: &str) -> bool {
     WORDS.iter().any(|words| cause.contains(words))
 }
 
-/// PgBouncer ends whoever has waited for so long. By itself that is no word on the server: to those
-/// who come after, it tells that nobody can be had.
+/// Returns true if PgBouncer closed a client because of `query_wait_timeout`. That alone is no
+/// evidence about the server: PgBouncer tells later clients if it has no server.
 fn has_waited_in_vain(message: &str) -> bool {
     message.contains("query_wait_timeout")
 }

@@ -1,4 +1,4 @@
-//! The tether's side of the wire: whole messages out, whole messages in, all of it bounded.
+//! The tether's side of the protocol: sends and receives whole messages, all bounded.
 
 use std::fmt;
 use std::io;
@@ -16,14 +16,16 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::sources::dial::{self, Transport};
 
-/// The most bytes of one message. What the tether asks for has less than a hundred.
+/// The maximum size of one message in bytes. The answers to the tether's queries have less than a
+/// hundred.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 
-/// The least length that four bytes of text make when they are read as one. A protocol that
-/// greets in text, as HTTP and SSH do, is told from a message that is merely large by that.
+/// The minimum length that four bytes of text yield when they are read as a length. It
+/// distinguishes a protocol that greets in text, as HTTP and SSH do, from a message that is only
+/// large.
 const TEXT_LENGTH_MIN: i32 = 0x2020_2020;
 
-/// A connection on which both sides speak PostgreSQL's protocol.
+/// A connection that speaks PostgreSQL's protocol.
 pub struct Connection {
     transport: Box<dyn Transport>,
     peer: Arc<str>,
@@ -32,12 +34,12 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// The connection over `transport` to `peer`.
+    /// The connection to `peer` over `transport`.
     pub fn new(transport: Box<dyn Transport>, peer: Arc<str>) -> Connection {
         Connection { transport, peer, incoming: BytesMut::new(), outgoing: BytesMut::new() }
     }
 
-    /// Sends what `build` writes.
+    /// Sends the messages that `build` writes.
     pub async fn send(
         &mut self,
         build: impl FnOnce(&mut BytesMut) -> io::Result<()>,
@@ -52,7 +54,7 @@ impl Connection {
         written.map_err(|err| dial::failure(&err, &self.peer))
     }
 
-    /// The next message, whatever it is. Losing the race of a `select!` loses nothing.
+    /// Returns the next message of any kind. Cancel safe.
     pub async fn receive(&mut self) -> Result<Message, Failure> {
         loop {
             if let Some(message) = self.parse()? {
@@ -67,8 +69,8 @@ impl Connection {
         }
     }
 
-    /// The next message, as [`Connection::receive`]. If none has come by `late`, a server for HTTP is
-    /// made to answer, which would wait for the end of a line.
+    /// Same as [`Connection::receive`]. If no message has arrived by `late`, sends the end of a
+    /// line, because an HTTP server waits for it before it answers.
     pub async fn receive_or_end_line(&mut self, late: Instant) -> Result<Message, Failure> {
         if let Ok(received) = timeout_at(late, self.receive()).await {
             return received;
@@ -78,32 +80,32 @@ impl Connection {
         self.receive().await
     }
 
-    /// Says goodbye. The server would notice anyway; this spares it a line in its log.
+    /// Sends Terminate and closes. Without Terminate the server would log a line.
     pub async fn close(mut self) {
         let goodbye = self.send(|buf| {
             postgres_protocol::message::frontend::terminate(buf);
             Ok(())
         });
-        // Whether it was heard makes no difference any more.
+        // Errors are ignored, because the connection is closed anyway.
         let _ = goodbye.await;
     }
 
-    /// Who is at the other end, as `HOST:PORT`.
+    /// The server's address, as `HOST:PORT`.
     pub fn peer(&self) -> &str {
         &self.peer
     }
 
-    /// The failure that an ErrorResponse of the peer is.
+    /// Converts an ErrorResponse of the peer to a failure.
     pub fn refused(&self, body: &ErrorResponseBody) -> Failure {
         self.failed(Refusal::of(body))
     }
 
-    /// The failure that a refusal of the peer is.
+    /// Converts a refusal of the peer to a failure.
     pub fn failed(&self, refusal: Refusal) -> Failure {
         refusal.of_server(self.peer.clone())
     }
 
-    /// The peer answers, but not as PostgreSQL does.
+    /// The failure for a peer that answers, but violates PostgreSQL's protocol.
     pub fn nonsense(&self, how: &str) -> Failure {
         nonsense(&self.peer, how)
     }
@@ -132,16 +134,17 @@ impl Connection {
     }
 }
 
-/// Ends a line of HTTP. A server for HTTP waits for it before it answers what is no request.
+/// The end of an HTTP request line. An HTTP server waits for it before it answers an invalid
+/// request.
 pub const END_OF_LINE: &[u8] = b"\r\n\r\n";
 
-/// `bytes` are the beginning of an answer of HTTP; of the old 0.9, as Python's server sends it to
-/// what is no request, the page itself.
+/// Returns true if `bytes` are the beginning of an HTTP answer. For HTTP 0.9, which Python's server
+/// uses to answer an invalid request, that is the page itself.
 pub fn is_http(bytes: &[u8]) -> bool {
     bytes.starts_with(b"H") || bytes.starts_with(b"<")
 }
 
-/// `peer` is a server for HTTP.
+/// The failure for a `peer` that is an HTTP server.
 pub fn http(peer: &Arc<str>) -> Failure {
     Failure::Malformed(Arc::from(format!(
         "{peer} answers as an HTTP server: give the port of PostgreSQL or PgBouncer there, not that of \
@@ -149,15 +152,15 @@ pub fn http(peer: &Arc<str>) -> Failure {
     )))
 }
 
-/// `peer` answers, but not as PostgreSQL does.
+/// The failure for a `peer` that answers, but violates PostgreSQL's protocol.
 pub fn nonsense(peer: &Arc<str>, how: &str) -> Failure {
     Failure::Malformed(Arc::from(format!("{peer} answers, but not as PostgreSQL does: {how}")))
 }
 
-/// What an ErrorResponse says.
+/// The content of an ErrorResponse.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// SQLSTATE; empty if the server tells none.
+    /// SQLSTATE; empty if the server sends none.
     sqlstate: String,
     message: String,
     /// The server ends the session.
@@ -173,7 +176,7 @@ impl Refusal {
         while let Ok(Some(field)) = fields.next() {
             let text = String::from_utf8_lossy(field.value_bytes());
             match field.type_() {
-                // `V` is never translated; it is sent since 9.6.
+                // `V` is never translated; servers send it since 9.6.
                 b'V' => refusal.is_fatal = matches!(&*text, "FATAL" | "PANIC"),
                 b'C' => refusal.sqlstate = clean(&text).into_owned(),
                 b'M' => refusal.message = clean(&text).into_owned(),
@@ -191,7 +194,7 @@ impl fmt::Display for Refusal {
 }
 
 impl Refusal {
-    /// The failure that it is, of the server at `HOST:PORT`.
+    /// Converts it to the failure of the server at `HOST:PORT`.
     pub fn of_server(self, at: Arc<str>) -> Failure {
         let by = Speaker::postgres(at);
         let state = Arc::from(self.sqlstate);

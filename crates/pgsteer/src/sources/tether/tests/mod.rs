@@ -1,4 +1,4 @@
-//! The tether against fakes: what it claims of servers and of poolers, and when.
+//! The tether against fakes: its claims about servers and poolers, and their times.
 
 mod pooler;
 mod server;
@@ -21,7 +21,7 @@ use crate::sources::{Reporter, Task};
 
 const LIMIT: Duration = Duration::from_millis(500);
 
-/// A tether at work, and its claims.
+/// A running tether, and its claims.
 struct Rig {
     plan: watch::Sender<Ask>,
     reports: mpsc::Receiver<Report>,
@@ -35,7 +35,7 @@ impl Rig {
         Rig::tied_to(Subject::Server, address, pace_ms)
     }
 
-    /// At the pooler on this address. The member's server is said to listen elsewhere.
+    /// A tether through the pooler at this address. The member's server listens on another port.
     fn at_pooler(address: SocketAddr, pace_ms: u64) -> Rig {
         Rig::tied_to(Subject::Pooler { port: address.port() }, address, pace_ms)
     }
@@ -69,7 +69,7 @@ impl Rig {
         Rig { plan, reports, clock, doubt, _task: Task::spawn(tether.run()) }
     }
 
-    /// The next claim other than that the server accepts new sessions.
+    /// The next claim, without claims that the server accepts new sessions.
     async fn next_claim(&mut self) -> Claim {
         loop {
             match self.reports.recv().await {
@@ -101,7 +101,7 @@ fn endpoint(address: SocketAddr) -> Endpoint {
     Endpoint::new(&address.ip().to_string(), address.port()).unwrap()
 }
 
-/// What a session asks that was not told its role.
+/// The query of a session that does not know its role from the login.
 fn recovery_question() -> Vec<u8> {
     [progress::RECOVERY.as_bytes(), b"\0"].concat()
 }

@@ -16,7 +16,7 @@ use crate::sources::tether::fake::{self, forever, welcome};
 use crate::sources::tether::login::Login;
 use crate::sources::tether::subject::Subject;
 
-/// The answer to the question for the role, without the second column.
+/// The answer to the query for the role, without the second column.
 fn recovery(answer: &str) -> Vec<u8> {
     fake::answer(&[answer])
 }
@@ -81,7 +81,7 @@ async fn a_pooler_that_dies_is_felt_without_a_question() {
 async fn a_pooler_that_lets_nobody_through_is_up_and_leads_nowhere() {
     let silent = fake::server(|mut stream, _| async move {
         fake::read_startup(&mut stream).await;
-        // As PgBouncer does as long as it has never had a connection to its server.
+        // As PgBouncer does while it has never had a connection to its server.
         fake::write(&mut stream, &fake::authentication(0, &[])).await;
         forever(stream).await;
     });
@@ -141,7 +141,8 @@ async fn a_pooler_that_refuses_the_login_is_up_and_one_that_says_nothing_is_not(
     assert!(matches!(said, Err(Failure::Timeout { .. })), "{said:?}");
 }
 
-/// Answers requests for TLS and logins, and the query `number` of each session as told.
+/// Answers requests for TLS and logins, and answers query number N of each session with
+/// `answer(N)`.
 async fn pooler_at(mut stream: TcpStream, answer: impl AsyncFn(usize) -> Option<Vec<u8>>) {
     while fake::read_startup(&mut stream).await[..4] == *b"\x04\xd2\x16\x2f" {
         fake::write(&mut stream, b"N").await;
@@ -186,7 +187,7 @@ async fn a_query_that_waits_in_a_pooler_is_waited_for_as_long_as_it_is_there() {
     assert!((LIMIT * 2..LIMIT * 5).contains(&waited), "resumed after {waited:?}");
 }
 
-/// As PgBouncer does by `trust` as long as it has no session to its server: not one byte.
+/// As PgBouncer with `trust` while it has no session to its server: it sends no byte.
 #[tokio::test]
 async fn a_pooler_that_greets_nobody_and_answers_a_request_for_tls_is_up() {
     let address = fake::server(|mut stream, _| async move {
@@ -219,7 +220,7 @@ async fn a_pooler_that_stops_while_a_query_waits_in_it_is_down() {
     assert!(tokio::time::timeout(LIMIT * 6, down).await.is_ok());
 }
 
-/// Fresh logins go on all the while, every five seconds.
+/// Fresh logins continue meanwhile, every five seconds.
 #[tokio::test]
 async fn that_a_pooler_keeps_a_query_waiting_is_said_again_before_it_expires() {
     const LONG: Duration = Duration::from_secs(3);
@@ -229,7 +230,7 @@ async fn that_a_pooler_keeps_a_query_waiting_is_said_again_before_it_expires() {
     .await;
     let subject = Subject::Pooler { port: address.port() };
     let mut rig = Rig::with_limit(LONG, subject, address, 250);
-    // As the engine has it: the pace of a knock, the limit, and some slack.
+    // As the engine computes it: the pace of a knock, the limit, and some slack.
     let lifetime = Duration::from_millis(1500) + LONG;
     let started = Instant::now();
     let mut last = None;
@@ -297,7 +298,7 @@ async fn one_that_waits_in_a_pooler_hears_from_a_fresh_login_that_the_server_is_
     assert!(tokio::time::timeout(Duration::from_secs(8), nowhere).await.is_ok());
 }
 
-/// Somebody had the pooler lead elsewhere. The old session goes on to where it led.
+/// An operator pointed the pooler to another server. The old session still goes to the old server.
 #[tokio::test]
 async fn a_fresh_login_beside_a_query_under_way_takes_its_place_all_the_same() {
     let address = fake::server(|stream, number| {
@@ -316,7 +317,7 @@ async fn a_fresh_login_beside_a_query_under_way_takes_its_place_all_the_same() {
             }
         }
     };
-    // One is due every five seconds, and a little.
+    // A login is due every five seconds, plus jitter.
     assert!(tokio::time::timeout(Duration::from_secs(9), leads_elsewhere).await.is_ok());
 }
 

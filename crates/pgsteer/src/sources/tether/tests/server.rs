@@ -1,4 +1,4 @@
-//! Servers: their login, their role, and its changes.
+//! Servers: their login, their role, and changes of the role.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -140,7 +140,7 @@ async fn whoever_is_not_postgresql_is_told_apart() {
     }
 }
 
-/// As Python's server, and so Patroni's, which waits for the end of a line and answers what is no
+/// As Python's server, and so Patroni's: it waits for the end of a line and answers an invalid
 /// request with the page alone.
 #[tokio::test]
 async fn patronis_port_in_place_of_postgresqls_is_called_so() {
@@ -353,7 +353,7 @@ async fn a_server_that_ends_every_session_is_not_dialled_in_a_closed_loop() {
     assert!((2..=8).contains(&logins), "{logins}");
 }
 
-/// A standby whose first session lives on. How it answers all others is said by `refusing`.
+/// A standby that keeps its first session. It answers all others according to `refusing`.
 async fn stopping(refusing: Arc<AtomicBool>) -> SocketAddr {
     fake::server(move |mut stream, number| {
         let refusing = refusing.clone();
@@ -476,7 +476,7 @@ async fn a_progress_query_that_is_refused_is_not_repeated() {
             assert_eq!(fake::read_message(&mut stream).await.0, b'Q');
             fake::write(&mut stream, &[answer, fake::ready()].concat()).await;
         }
-        // The next question is the Sync again.
+        // The next request is the Sync again.
         assert_eq!(fake::read_message(&mut stream).await.0, b'S');
         fake::write(&mut stream, &fake::ready()).await;
         forever(stream).await;
@@ -535,7 +535,7 @@ async fn a_server_tells_once_a_session_when_it_was_started() {
         }
     });
     let mut rig = Rig::new(server.await, 5);
-    // The role is not kept waiting for it.
+    // The role does not wait for it.
     assert_eq!(rig.answer().await, Ok(PRIMARY));
     assert!(matches!(
         rig.reports.recv().await,
