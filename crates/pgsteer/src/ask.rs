@@ -26,7 +26,7 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 const REMEDY: &str = "is `pgsteer run` up there, and is this the address of its --http? \
                       Name another by --http http://HOST:PORT";
 
-/// The address of the pages of a pgsteer.
+/// The address of a pgsteer's pages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     host: String,

@@ -1,10 +1,10 @@
-//! The clock: the one place that turns the machine's time into the core's [`Moment`].
+//! The clock: the one place that converts the machine's time to the core's [`Moment`].
 
 use std::time::{Duration, Instant};
 
 use pgsteer_core::time::Moment;
 
-/// The anchor of all moments of one process. Make one, early, and hand out copies.
+/// The anchor of all moments of one process. Create one early and copy it.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     start: Instant,
@@ -22,18 +22,18 @@ impl Clock {
         Clock { start }
     }
 
-    /// Now, as the core sees it.
+    /// The current moment.
     pub fn now(&self) -> Moment {
         self.moment(Instant::now())
     }
 
-    /// The moment of `instant`; one before the start counts as the start.
+    /// The moment of `instant`; an instant before the start counts as the start.
     pub fn moment(&self, instant: Instant) -> Moment {
         Moment::after_start(instant.saturating_duration_since(self.start))
     }
 
-    /// The instant of `moment`, to sleep until it. One too far away for the machine's clock,
-    /// which is centuries, is taken for a year from the start.
+    /// The instant of `moment`, to sleep until it. A moment that is out of the machine clock's
+    /// range, which is centuries, becomes a year after the start.
     pub fn instant(&self, moment: Moment) -> Instant {
         const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
         self.start.checked_add(moment.since_start()).unwrap_or_else(|| self.start + FAR)

@@ -1,8 +1,8 @@
-//! Connecting to one of several addresses of a host, as RFC 8305 ("happy eyeballs") has it: first
-//! the address that worked last, the next one 250 ms later or as soon as the one before has failed.
+//! Connects to one of several addresses of a host, as in RFC 8305 ("happy eyeballs"): first to the
+//! address that worked last, to the next one 250 ms later or as soon as the previous attempt fails.
 //!
-//! All that pgsteer connects to goes through here: Patroni, etcd, members, poolers, the sessions of
-//! clients. So an address that is dead, as an IPv6 address without a route often is, costs 250 ms
+//! All outgoing connections use this module: to Patroni, etcd, members, poolers, and for the
+//! sessions of clients. So a dead address, such as an IPv6 address without a route, costs 250 ms
 //! once and not at each connection.
 
 use std::cmp::Reverse;
@@ -16,16 +16,17 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
-/// The time from one attempt to the next, while neither has an outcome.
+/// The time between two attempts while none has an outcome.
 const NEXT_AFTER: Duration = Duration::from_millis(250);
 
-/// Addresses that are remembered to have worked. Only hosts with several addresses take part.
+/// The maximum number of working addresses that are remembered. Only hosts with several addresses
+/// count.
 const REMEMBERED_MAX: usize = 1_024;
 
 static WORKED: Mutex<Worked> = Mutex::new(Worked { order: BTreeMap::new(), newest: 0 });
 
-/// Connects to the first of `addresses` that accepts. The error is that of the last attempt that
-/// failed, or [`ErrorKind::TimedOut`] if none has by the end of `limit`.
+/// Connects to the first of `addresses` that accepts. The error is that of the last failed attempt,
+/// or [`ErrorKind::TimedOut`] if no attempt has failed by the end of `limit`.
 pub async fn connect(addresses: &[SocketAddr], limit: Duration) -> io::Result<TcpStream> {
     match addresses {
         [] => Err(ErrorKind::AddrNotAvailable.into()),

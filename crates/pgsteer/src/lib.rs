@@ -1,4 +1,4 @@
-//! The binary's parts: sources, outputs, and `run`, which alone knows both.
+//! The parts of the binary: sources, outputs, and `run`, the only module that knows both.
 
 mod agent;
 mod ask;

@@ -1,9 +1,9 @@
-//! Lookups of host names: one at a time for each name, each on a thread of its own.
+//! Lookups of host names: one at a time for each name, each on its own thread.
 //!
 //! The system's resolver cannot be interrupted and may take long: glibc waits 5 s for a name server
-//! that does not answer before it asks the next. So a lookup runs on behind the back of its callers,
-//! none of whose own limits it uses up, and its late answer counts. While a name cannot be looked up
-//! its last good addresses stay.
+//! that does not answer before it asks the next. So a lookup runs independently of its callers and
+//! does not count against their time limits, and its late answer counts. While a name cannot be
+//! looked up, its last good addresses stay in use.
 
 use std::net::{IpAddr, ToSocketAddrs};
 use std::sync::{Arc, LazyLock};
@@ -14,40 +14,41 @@ use tokio::time::timeout;
 
 use crate::by_name::ByName;
 
-/// How long a lookup may take before it counts as failed, and another may begin.
+/// How long a lookup may take before it counts as failed and another one may start.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// How long a caller waits that has no address at all.
+/// How long a caller waits if no address is known.
 pub const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long a caller waits for a newer answer that has an older one.
+/// How long a caller waits for a newer answer if an older one is known.
 const PATIENCE_FOR_NEWER: Duration = Duration::from_millis(250);
 
-/// For how long an answer is used without another lookup.
+/// How long an answer is used without another lookup.
 const FRESH: Duration = Duration::from_secs(2);
 
-/// Lookups at once, over all names. A thread is taken until the system's resolver returns.
+/// The maximum number of concurrent lookups, over all names. A thread is occupied until the
+/// system's resolver returns.
 const THREADS_MAX: usize = 32;
 
-/// The most addresses of one host. A name server may return thousands.
+/// The maximum number of addresses of one host. A name server may return thousands.
 const ADDRESSES_MAX: usize = 16;
 
-/// The addresses of a name, each once, in the order of the resolver; or why there are none.
+/// The addresses of a name, each once, in the resolver's order; or the reason for the failure.
 pub type Answer = Result<Vec<IpAddr>, Arc<str>>;
 
-/// What asks the system: a function, so that tests can put another in its place.
+/// The function that asks the system. Tests replace it.
 type Resolver = fn(&str) -> Answer;
 
 /// The lookups of this process.
 static LOOKUPS: LazyLock<Lookups> = LazyLock::new(|| Lookups::new(ask_system));
 
-/// The addresses of `host` to dial now. Waits for a lookup for [`PATIENCE`] at most; one that takes
-/// longer goes on, and its answer is there for the next call.
+/// Returns the addresses of `host` to dial now. Waits for a lookup for [`PATIENCE`] at most. A
+/// slower lookup continues, and the next call returns its answer.
 pub async fn addresses(host: &str) -> Answer {
     LOOKUPS.addresses(host).await
 }
 
-/// The answer of a lookup of `host` that ends from now on, however late.
+/// Returns the answer of the next lookup of `host` that ends, even of a late one.
 pub async fn look_up(host: &str) -> Answer {
     LOOKUPS.look_up(host).await
 }
@@ -58,19 +59,19 @@ struct Lookups {
     resolver: Resolver,
 }
 
-/// What is known of one name.
+/// The state of one name.
 #[derive(Debug, Default)]
 struct Name(watch::Sender<State>);
 
 #[derive(Clone, Debug, Default)]
 struct State {
-    /// The addresses of the last lookup that found some.
+    /// The addresses of the last successful lookup.
     good: Vec<IpAddr>,
     /// The last answer, and when it came.
     last: Option<(Instant, Answer)>,
-    /// When the lookup that is under way began.
+    /// When the current lookup began.
     began: Option<Instant>,
-    /// Lookups that have ended.
+    /// The number of lookups that have ended.
     ended: u64,
 }
 
@@ -115,7 +116,7 @@ impl Lookups {
         timeout(LIMIT, ending).await.unwrap_or_else(|_| Err(late(LIMIT)))
     }
 
-    /// Begins a lookup unless one is under way, and gives what waits for its end.
+    /// Starts a lookup unless one is under way. Returns a future that waits for its end.
     fn begin(&self, host: &str, name: &Arc<Name>) -> impl Future<Output = Answer> + use<> {
         let mut states = name.0.subscribe();
         let ended = states.borrow_and_update().ended;

@@ -1,4 +1,4 @@
-//! The program `pgsteer`: from the command line to what it asks for, and the exit code.
+//! The program `pgsteer`: parses the command line, runs the command, and returns the exit code.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -12,7 +12,7 @@ use pgsteer_config::error::ConfigErrors;
 use pgsteer_config::summary::{AgentSummary, Summary};
 use pgsteer_core::settings::Config;
 
-/// What those hear who still name the path of pg_isready.
+/// The message for users who still pass the path of pg_isready.
 const NO_PG_ISREADY: &str = "pg_isready is not run any more: pgsteer asks PgBouncer by itself, \
                              so -x (PGISREADY_PATH) may be left out";
 
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What `--check-config` leaves to the start.
+/// The note of `--check-config` that it tries no connection.
 const NOT_TRIED: &str = "the configuration is valid; no connection was tried";
 
 fn run(
@@ -58,7 +58,7 @@ fn run(
         return ExitCode::from(cli::EXIT_WRONG_CONFIG);
     }
     if start.check_config {
-        // A reader that has gone away is no reason to fail.
+        // A closed stdout is not an error.
         let _ = match outputs {
             Outputs::All => writeln!(io::stdout(), "{}\n{NOT_TRIED}", Summary(&config)),
             Outputs::AnswersOnly => {

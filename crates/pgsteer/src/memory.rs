@@ -1,8 +1,8 @@
 //! The stored member list: a small file in the state directory.
 //!
-//! It is read once at the start and written when the list changes, by a temporary file that takes
-//! the place of the old one. A directory or a file that cannot be used is a warning: pgsteer runs
-//! without it, but a restart while no member list can be read then knows no member.
+//! It is read once at the start and rewritten when the list changes, by a temporary file that
+//! replaces the old one. A directory or a file that cannot be used is only a warning. But without
+//! the file a restart knows no member while no Patroni returns a member list.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -25,9 +25,8 @@ pub struct Store {
 }
 
 impl Store {
-    /// The store that the configuration names; none without Patroni, or where there is no
-    /// directory. Each set of URLs has a file of its own, so that two clusters can share a
-    /// directory.
+    /// The store that the configuration names; none without Patroni, or without a directory. Each
+    /// set of URLs has its own file, so that two clusters can share a directory.
     pub fn of(cluster: &ClusterConfig) -> Option<Store> {
         let seeds = cluster.seeds();
         if seeds.is_empty() {
@@ -41,7 +40,7 @@ impl Store {
         Some(Store { file: directory.join(file_name(&seeds)) })
     }
 
-    /// What an earlier run stored, if it can be used.
+    /// The list that an earlier run stored, if it can be used.
     pub fn read(&self) -> Option<Remembered> {
         match self.read_text().and_then(|text| text.map(|text| self.parse(&text)).transpose()) {
             Ok(remembered) => remembered,
@@ -76,10 +75,9 @@ impl Store {
         Ok(Remembered { memory, age })
     }
 
-    /// Writes `memory` in the place of what was stored before.
+    /// Replaces the stored list by `memory`.
     ///
-    /// # Errors
-    /// The directory or the file cannot be written; the message names it.
+    /// # Errors The directory or the file cannot be written; the message names it.
     pub fn write(&self, memory: &Memory) -> anyhow::Result<()> {
         let directory = self.file.parent().unwrap_or(Path::new("/"));
         let mut builder = DirBuilder::new();
@@ -107,7 +105,7 @@ fn replace(file: &Path, temporary: &Path, directory: &Path, text: &[u8]) -> io::
     File::open(directory)?.sync_all()
 }
 
-/// systemd's `StateDirectory=` first, then the user's own directory for such files.
+/// systemd's `StateDirectory=` first, then the user's own directory for state files.
 fn usual_directory(variable: impl Fn(&str) -> Option<std::ffi::OsString>) -> Option<PathBuf> {
     let path = |name: &str| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let of_systemd = variable("STATE_DIRECTORY").and_then(|all| {
@@ -119,7 +117,7 @@ fn usual_directory(variable: impl Fn(&str) -> Option<std::ffi::OsString>) -> Opt
         .or_else(|| path("HOME").map(|home| home.join(".local/state/pgsteer")))
 }
 
-/// The same for the same URLs in any order (FNV-1a, 64 bits).
+/// Returns the same name for the same URLs in any order (FNV-1a, 64 bits).
 fn file_name(seeds: &[String]) -> String {
     let mut sorted: Vec<&str> = seeds.iter().map(|seed| seed.trim_end_matches('/')).collect();
     sorted.sort_unstable();
@@ -134,13 +132,13 @@ fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-/// Writes what is to be stored whenever that changes. None where there is no store.
+/// Writes the member list whenever it changes. None without a store.
 pub fn keep(
     store: Option<Store>,
     mut memories: watch::Receiver<Option<Arc<Memory>>>,
 ) -> Option<JoinHandle<()>> {
     let store = store?;
-    // What was known under an earlier configuration is not of this store.
+    // A list from an earlier configuration does not belong in this store.
     memories.mark_unchanged();
     Some(tokio::spawn(async move {
         let mut last_error = None;

@@ -14,7 +14,7 @@ pub struct Stats {
     services: ByName<ServiceName, ServiceStats>,
     /// Hints to the sources about members that have refused a client.
     pub doubts: Arc<Doubts>,
-    /// pgsteer is shutting down: sessions go on for a while, and no new ones begin.
+    /// True while pgsteer is shutting down: sessions continue for a while, and no new ones begin.
     pub stopping: AtomicBool,
     /// Client connections now, over all services and in any state.
     pub clients: AtomicUsize,
@@ -58,9 +58,9 @@ pub struct MemberStats {
     pub sessions: AtomicUsize,
     /// Sessions since the start that have reached ReadyForQuery, or that use TLS.
     pub sessions_total: AtomicU64,
-    /// Sessions that the gate has ended.
+    /// Sessions that the gate has closed.
     pub ended_total: AtomicU64,
-    /// Connections and logins that have failed and were tried at another member.
+    /// Connections and logins that have failed and were retried at another member.
     pub failed_total: AtomicU64,
 }
 

@@ -1,6 +1,6 @@
-//! Flags on top of the file: what `pgsteer run` was told, as one configuration.
+//! Flags on top of the file: merges both into one configuration.
 //!
-//! Everything here is pure. Whoever has read the file can ask again after a SIGHUP.
+//! Everything here is pure. The caller reads the file, and can merge again after a SIGHUP.
 
 use std::net::IpAddr;
 
@@ -23,30 +23,29 @@ use super::{AgentArgs, RenderArgs, RunArgs};
 /// The configuration file, as far as it could be read.
 #[derive(Clone, Debug)]
 pub struct ConfigFile {
-    /// What errors call it.
+    /// Its name in errors.
     pub name: String,
-    /// Its text, or why there is none.
+    /// Its text, or the reason why it could not be read.
     pub text: Result<String, Problem>,
 }
 
-/// What the flags and the file, if there is one, mean together. Flags win.
+/// Merges the flags with the file, if there is one. Flags win.
 ///
-/// # Errors
-/// All that is wrong in either of them, and between them.
+/// # Errors All errors in the flags, in the file, and between the two.
 pub fn config(args: &RunArgs, file: Option<&ConfigFile>) -> Result<Config, ConfigErrors> {
     let (mut draft, mut errors) = file.map_or_else(Default::default, written);
     put_on_top(args, &mut draft, &mut errors);
     draft.finish(errors)
 }
 
-/// What the flags of `pgsteer agent` and the file, if there is one, mean together. Flags win.
+/// Merges the flags of `pgsteer agent` with the file, if there is one. Flags win.
 ///
-/// # Errors
-/// All that is wrong in either of them, and between them.
+/// # Errors All errors in the flags, in the file, and between the two.
 pub fn agent_config(args: &AgentArgs, file: Option<&ConfigFile>) -> Result<Config, ConfigErrors> {
     let (mut draft, mut errors) = file.map_or_else(Default::default, written);
     draft.purpose = Purpose::Answer;
-    // HAProxy often shows its own page on port 7000, so the agent has pages only if they are written.
+    // HAProxy often has its own page on port 7000, so the agent has pages only if they are
+    // configured.
     if draft.get(&http::LISTEN).is_absent() {
         let place = Place::Default("http.listen".to_owned());
         draft.put(&http::LISTEN, Raw::Boolean(false), place, &mut errors);
@@ -65,12 +64,10 @@ pub fn agent_config(args: &AgentArgs, file: Option<&ConfigFile>) -> Result<Confi
     Ok(config)
 }
 
-/// What the flags of `pgsteer render` and the file, if there is one, mean together. Flags win.
-/// Members that are listed with the port of their Patroni are a cluster with Patroni, whose
-/// addresses are known by that.
+/// Merges the flags of `pgsteer render` with the file, if there is one. Flags win. Members that are
+/// listed with the port of their Patroni form a cluster with Patroni whose addresses are known.
 ///
-/// # Errors
-/// All that is wrong in either of them, and between them.
+/// # Errors All errors in the flags, in the file, and between the two.
 pub fn render_config(args: &RenderArgs, file: Option<&ConfigFile>) -> Result<Config, ConfigErrors> {
     let (mut draft, mut errors) = file.map_or_else(Default::default, written);
     draft.purpose = Purpose::Render;
@@ -93,10 +90,9 @@ pub fn render_config(args: &RenderArgs, file: Option<&ConfigFile>) -> Result<Con
     draft.finish(errors)
 }
 
-/// The members that these flags list.
+/// Parses the members that these flags list.
 ///
-/// # Errors
-/// A text that is no member.
+/// # Errors A text that is not a member.
 pub fn listed(texts: &[String]) -> Result<Vec<Found>, Problem> {
     let members = texts.iter().map(|text| {
         let (name, postgres) = member(text)?;
@@ -105,12 +101,13 @@ pub fn listed(texts: &[String]) -> Result<Vec<Found>, Problem> {
     members.collect()
 }
 
-// What happac's environment says as well.
+// happac also reads this from the environment.
 const HOST: Place = Place::FlagOrVariable("--patroni-host", "PATRONI_HOST");
 const PORT_OF_PATRONI: Place = Place::FlagOrVariable("--patroni-port", "PATRONI_API_PORT");
 const PORT: Place = Place::FlagOrVariable("--port", "AGENT_PORT");
 
-/// The one Patroni that happac's flags name; its address as the members' addresses look.
+/// Adds the one Patroni of happac's flags. Returns its address in the form of the members'
+/// addresses.
 fn put_patroni(args: &AgentArgs, draft: &mut Draft, errors: &mut ConfigErrors) -> Option<String> {
     let host = args.patroni_host.as_deref()?;
     let scheme = if host.contains("://") { "" } else { "http://" };
@@ -147,7 +144,7 @@ fn put_on_top(args: &RunArgs, draft: &mut Draft, errors: &mut ConfigErrors) {
     put_max_lag(args, draft, errors);
 }
 
-/// Either flag answers where the members come from, whatever the file says of it.
+/// Adds the source of the members. Either flag replaces the source in the file.
 fn put_members(args: &RunArgs, draft: &mut Draft, errors: &mut ConfigErrors) {
     let has_patroni = !args.keys.texts("--patroni").is_empty();
     if has_patroni {
@@ -164,7 +161,7 @@ fn put_members(args: &RunArgs, draft: &mut Draft, errors: &mut ConfigErrors) {
     }
 }
 
-/// The members of the flags; nothing if one of them is wrong.
+/// Returns the members of the flags; none if one of them is invalid.
 fn members(
     texts: &[String],
     errors: &mut ConfigErrors,
@@ -192,7 +189,7 @@ fn member(text: &str) -> Result<(MemberName, Endpoint), Problem> {
     Ok((MemberName::new(name)?, address::postgres(address)?))
 }
 
-/// The flag moves the service of that name, or adds it to those of the file.
+/// Changes the address of the service with that name, or adds the service to those of the file.
 fn put_service(
     name: &str,
     flag: &'static str,
@@ -214,7 +211,7 @@ fn put_hold(args: &RunArgs, draft: &mut Draft, errors: &mut ConfigErrors) {
         return;
     };
     let place = Place::Flag("--hold");
-    // An error in it is one error, however many services there are.
+    // An error in the section is reported once, however many services there are.
     let mut once = Section::default();
     once.put(&services::HOLD, Raw::Flag(hold.clone()), place.clone(), errors);
     for service in draft.services_mut().values_mut() {
@@ -246,7 +243,7 @@ fn put_max_lag(args: &RunArgs, draft: &mut Draft, errors: &mut ConfigErrors) {
             }
         }
     }
-    // Where something else is wrong, that may be what hides the service.
+    // Another error may be the reason why the service was not found.
     if !found && errors.is_empty() {
         errors.push(place, Conflict::NoReplicaService);
     }
@@ -269,7 +266,7 @@ mod tests {
     use super::*;
     use crate::cli::{Cli, Command};
 
-    /// The arguments of `pgsteer run` as clap reads them.
+    /// Parses the arguments of `pgsteer run` with clap.
     fn args(line: &str) -> RunArgs {
         let words = ["pgsteer", "run"].into_iter().chain(line.split_whitespace());
         match Cli::try_parse_from(words).unwrap().command {

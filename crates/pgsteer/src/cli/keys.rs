@@ -1,4 +1,4 @@
-//! The flags that set keys of the configuration, made of the table of keys.
+//! The flags that set configuration keys, generated from the table of keys.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -9,9 +9,9 @@ use pgsteer_config::key::{AnyKey, Command, Flag};
 use pgsteer_config::sections::SECTIONS;
 use pgsteer_config::written::{Draft, Given, Raw};
 
-/// The command whose flags they are.
+/// The command that the flags belong to.
 pub trait Of {
-    /// It.
+    /// The command.
     const COMMAND: Command;
 }
 
@@ -39,13 +39,13 @@ pub struct KeyFlags<C> {
 }
 
 impl<C> KeyFlags<C> {
-    /// The texts of a flag; none if it was not typed.
+    /// The texts of a flag; none if it was not given.
     pub fn texts(&self, long: &str) -> &[String] {
         let found = self.typed.iter().find(|(name, _)| *name == long);
         found.map(|(_, texts)| texts.as_slice()).unwrap_or_default()
     }
 
-    /// The same as if it had been typed like this; nothing changes without a text.
+    /// Adds texts as if the flag had been given; without a text nothing changes.
     pub fn with(mut self, long: &'static str, texts: impl IntoIterator<Item = String>) -> Self {
         let texts: Vec<String> = texts.into_iter().collect();
         if !texts.is_empty() {
@@ -56,7 +56,7 @@ impl<C> KeyFlags<C> {
 }
 
 impl<C: Of> KeyFlags<C> {
-    /// Writes them into the draft, and reports what is wrong with them.
+    /// Writes the flags into the draft, and reports their errors.
     pub fn put(&self, draft: &mut Draft, errors: &mut ConfigErrors) {
         for (key, flag) in flags(C::COMMAND) {
             let texts = self.texts(flag.long);
@@ -76,7 +76,7 @@ impl<C: Of> KeyFlags<C> {
     }
 }
 
-/// All flags of a command, with their keys.
+/// Returns all flags of a command, with their keys.
 fn flags(of: Command) -> impl Iterator<Item = (&'static dyn AnyKey, &'static Flag)> {
     let keys = SECTIONS.iter().flat_map(|section| section.keys.iter().copied());
     keys.flat_map(|key| key.flags().iter().map(move |flag| (key, flag)))

@@ -1,14 +1,14 @@
-//! `pgsteer lint` as one types it.
+//! The flags of `pgsteer lint`.
 
 use clap::{Args, ValueEnum};
 use pgsteer_files::lint::Kind;
 
 use super::one_of;
 
-/// The most that PostgreSQL takes.
+/// The maximum that PostgreSQL accepts.
 const MAX_CONNECTIONS_MAX: u64 = 262_143;
 
-/// The versions of PostgreSQL that rules may be asked about.
+/// The range of PostgreSQL versions that rules can be selected for.
 const POSTGRES_MIN: u16 = 9;
 const POSTGRES_MAX: u16 = 99;
 

@@ -1,4 +1,4 @@
-//! Reading the configuration file: the only IO of the configuration.
+//! Reads the configuration file: the only IO of the configuration.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -13,13 +13,13 @@ use super::flags::{ConfigFile, agent_config, config, render_config};
 use super::keys::KeyFlags;
 use super::{AgentArgs, RenderArgs, RunArgs};
 
-/// The file that is read when no other is named.
+/// The file that is read if no other file is named.
 pub const CONFIG_FILE: &str = "/etc/pgsteer/pgsteer.toml";
 
-/// The file that these flags ask for, if any: the one they name, or [`CONFIG_FILE`] if it
-/// is there and the flags do not say by themselves where the members come from.
+/// Returns the file that these flags require, if any: the named file, or [`CONFIG_FILE`] if it
+/// exists and the flags do not define the source of the members.
 fn config_source(args: &RunArgs) -> Option<PathBuf> {
-    // Where one may not even look, opening the file will tell why.
+    // If the existence cannot be checked, opening the file will return the reason.
     source(args, |path| path.try_exists().unwrap_or(true))
 }
 
@@ -32,20 +32,18 @@ fn source(args: &RunArgs, exists: impl Fn(&Path) -> bool) -> Option<PathBuf> {
     (!complete && exists(&file)).then_some(file)
 }
 
-/// Reads the file that the flags ask for and merges both. At the start and after a SIGHUP.
+/// Reads the file that the flags require and merges both. Used at the start and after a SIGHUP.
 ///
-/// # Errors
-/// All that is wrong in flags and file; also a file that cannot be read.
+/// # Errors All errors in flags and file, and a file that cannot be read.
 pub fn load(args: &RunArgs) -> Result<Config, ConfigErrors> {
     let file = config_source(args)
         .map(|path| ConfigFile { name: path.display().to_string(), text: read(&path) });
     config(args, file.as_ref())
 }
 
-/// The same for `pgsteer agent`. Without a host a file is meant.
+/// Same as [`load`], for `pgsteer agent`. Without a Patroni host the file is read.
 ///
-/// # Errors
-/// All that is wrong in flags and file; also a file that cannot be read.
+/// # Errors All errors in flags and file, and a file that cannot be read.
 pub fn load_agent(args: &AgentArgs) -> Result<Config, ConfigErrors> {
     let usual = || (args.patroni_host.is_none()).then(|| PathBuf::from(CONFIG_FILE));
     let path = args
@@ -57,10 +55,9 @@ pub fn load_agent(args: &AgentArgs) -> Result<Config, ConfigErrors> {
     agent_config(args, file.as_ref())
 }
 
-/// The same for `pgsteer render`.
+/// Same as [`load`], for `pgsteer render`.
 ///
-/// # Errors
-/// All that is wrong in flags and file; also a file that cannot be read.
+/// # Errors All errors in flags and file, and a file that cannot be read.
 pub fn load_render(args: &RenderArgs) -> Result<Config, ConfigErrors> {
     let run = RunArgs {
         config: args.config.clone(),
@@ -88,7 +85,7 @@ fn read(path: &Path) -> Result<String, Problem> {
 }
 
 fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
-    // One byte more than is allowed shows that the file is too large.
+    // One byte more than the limit shows that the file is too large.
     let bytes_max = FILE_BYTES_MAX as u64 + 1;
     let mut bytes = Vec::new();
     File::open(path)?.take(bytes_max).read_to_end(&mut bytes)?;

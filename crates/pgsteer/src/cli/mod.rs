@@ -1,4 +1,4 @@
-//! The command line: what one can type, and the help that one reads at night.
+//! The command line: commands, flags and their help.
 
 mod flags;
 mod keys;
@@ -21,7 +21,7 @@ pub use typed::typed;
 
 /// The exit code of a process that failed while it ran.
 pub const EXIT_FAILED: u8 = 1;
-/// The exit code of a process that was told something wrong, by flag or by file.
+/// The exit code of a process with an invalid flag or file.
 pub const EXIT_WRONG_CONFIG: u8 = 2;
 
 /// The front door of a highly available PostgreSQL cluster.
@@ -215,14 +215,14 @@ pub struct CheckArgs {
 }
 
 fn check_timeout(text: &str) -> Result<Duration, String> {
-    // clap has one line for what is wrong, and no place for the remedy below it.
+    // clap shows one line for an error, and has no place for the remedy below it.
     ASK_TIMEOUT.read(text).map_err(|problem| match problem.remedy() {
         Some(remedy) => format!("{problem}: {remedy}"),
         None => problem.to_string(),
     })
 }
 
-/// The one that goes by the name of `text`, or all names that there are.
+/// Returns the value with the name `text`, or an error with all names.
 fn one_of<T: Copy>(text: &str, all: &[(&str, T)]) -> Result<T, String> {
     let found = all.iter().find(|(word, _)| *word == text);
     let words: Vec<&str> = all.iter().map(|(word, _)| *word).collect();

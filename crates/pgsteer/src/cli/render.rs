@@ -1,4 +1,4 @@
-//! `pgsteer render` as one types it.
+//! The flags of `pgsteer render`.
 
 use std::path::PathBuf;
 
@@ -137,8 +137,8 @@ pub struct RenderArgs {
     #[arg(long, value_name = "NAME")]
     pub check_dbname: Option<String>,
 
-    /// Known to be refused: clap would take it for a slip of --stats-password-file, and the password
-    /// of the checks would stand in haproxy.cfg.
+    /// Defined so that it is refused: clap would suggest --stats-password-file, and the password of
+    /// the checks would be written to haproxy.cfg.
     #[arg(long, value_name = "FILE", hide = true)]
     pub check_password_file: Option<PathBuf>,
 }

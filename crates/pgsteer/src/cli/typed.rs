@@ -1,4 +1,4 @@
-//! What was typed, and by which name the program was called.
+//! Parses the command line, according to the name by which the program was called.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -8,18 +8,18 @@ use clap::{Command, CommandFactory, FromArgMatches};
 
 use super::{AGENT_EXAMPLES, Cli};
 
-/// What HAProxy types, and what a person may.
+/// The arguments that HAProxy passes, and the form for a person.
 const CHECK_USAGE: &str = "pgsteer-check PROXY_ADDRESS PROXY_PORT SERVER_ADDRESS SERVER_PORT
        pgsteer check [OPTIONS] [CHECK]";
 
-/// By what name the program was called, which says a part of what is wanted.
+/// The name by which the program was called, which selects a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Name {
-    /// Its own.
+    /// The program's own name.
     Pgsteer,
-    /// `happac`: it is the agent.
+    /// `happac`: the agent.
     Happac,
-    /// `pgsteer-check`: it is what HAProxy's external-check runs, which gives no flags.
+    /// `pgsteer-check`: the command of HAProxy's external-check, which passes no flags.
     Check,
 }
 
@@ -32,8 +32,8 @@ impl Name {
         }
     }
 
-    /// The words that are not typed under this name, before those that are. Who gives `pgsteer-check`
-    /// a flag is not HAProxy.
+    /// The words that this name puts before the typed ones. A flag shows that the caller of
+    /// `pgsteer-check` is not HAProxy.
     fn implied(self, typed: &[OsString]) -> &'static [&'static str] {
         let is_flag = |word: &OsString| word.as_encoded_bytes().starts_with(b"-");
         match self {
@@ -44,7 +44,7 @@ impl Name {
         }
     }
 
-    /// What is wrong with the number of words that are typed under this name.
+    /// Returns the error if the number of typed words is wrong for this name.
     fn miscounted(self, typed: &[OsString]) -> Option<clap::Error> {
         let is_external = self.implied(typed).contains(&"--external");
         (is_external && typed.len() != 4).then(|| {
@@ -57,7 +57,7 @@ impl Name {
         })
     }
 
-    /// All commands, with the help that shows what is typed under this name.
+    /// All commands, with the help for the syntax under this name.
     fn command(self) -> Command {
         match self {
             Name::Pgsteer => Cli::command(),
@@ -72,10 +72,9 @@ impl Name {
     }
 }
 
-/// Reads the command line, the program's name first.
+/// Parses the command line, which begins with the program's name.
 ///
-/// # Errors
-/// It is wrong, or it asks for help or the version.
+/// # Errors The command line is invalid, or it requests help or the version.
 pub fn typed(line: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
     let mut words: Vec<OsString> = line.into_iter().collect();
     let name = Name::of(words.first());

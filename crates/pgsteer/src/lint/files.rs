@@ -1,4 +1,4 @@
-//! Reads the files that lint judges.
+//! Reads the files to lint.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -8,21 +8,21 @@ use pgsteer_files::lint::{FILE_BYTES_MAX, text};
 
 /// The name that stands for stdin.
 const STDIN: &str = "-";
-/// The most files of one directory. HAProxy itself has no limit.
+/// The maximum number of files of one directory. HAProxy itself has no limit.
 const FILES_MAX: usize = 1_000;
 
-/// A file to judge.
+/// A file to lint.
 pub struct Input {
-    /// The name as it is shown.
+    /// Its name in the output.
     pub name: String,
-    /// The text, or why there is none.
+    /// Its text, or the reason why it could not be read.
     pub text: Result<String, String>,
-    /// The directory that the file belongs to, by its place among the arguments.
+    /// The directory that contains the file, by its index among the arguments.
     pub group: Option<usize>,
 }
 
-/// Reads the files of these names. Of a directory that is each file that HAProxy reads: those whose
-/// names end in `.cfg` and do not begin with a dot, in the order of their bytes.
+/// Reads the named files. Of a directory it reads the files that HAProxy reads: those whose names
+/// end in `.cfg` and do not begin with a dot, in byte order.
 pub fn read(names: &[String]) -> Vec<Input> {
     let each = names.iter().enumerate().flat_map(|(at, name)| match Path::new(name).is_dir() {
         true => directory(at, name),
@@ -72,7 +72,7 @@ fn file(name: &str, group: Option<usize>) -> Input {
 }
 
 fn bytes(name: &str) -> io::Result<Vec<u8>> {
-    // One byte more than is allowed shows that the file is too large.
+    // One byte more than the limit shows that the file is too large.
     let bytes_max = FILE_BYTES_MAX as u64 + 1;
     let mut bytes = Vec::new();
     match name {

@@ -1,4 +1,4 @@
-//! `pgsteer lint`: reads the files, and prints what the core finds in them.
+//! `pgsteer lint`: reads the files, and prints the findings of the core.
 
 mod files;
 
@@ -18,11 +18,11 @@ use self::files::Input;
 use crate::cli::{self, LintArgs, LintFormat};
 use crate::diagnostic::{Diagnostic, report};
 
-/// What is said when errors were found.
+/// The exit code if errors were found.
 const EXIT_ERRORS: u8 = 1;
 
-/// Judges the files that `args` name. Exit 0: no errors. 1: errors. 2: a file that cannot be read or
-/// understood, or wrong flags.
+/// Lints the files that `args` name. Exit 0: no errors. 1: errors. 2: a file that cannot be read or
+/// parsed, or invalid flags.
 pub fn run(args: &LintArgs) -> ExitCode {
     if args.list {
         return print(&show::list(), ExitCode::SUCCESS);
@@ -59,8 +59,8 @@ fn options(args: &LintArgs) -> Result<Options, Diagnostic> {
     Ok(Options { haproxy, postgres: args.postgres_version, max_connections: args.max_connections })
 }
 
-/// Judges the files. Those of HAProxy are one configuration, as HAProxy reads them with several
-/// `-f`, unless more than one has a `global`: then each file, or each directory, is one.
+/// Lints the files. HAProxy's files form one configuration, as with several `-f` of HAProxy. If
+/// more than one has a `global` section, each file or each directory is a configuration.
 fn judge(files: Vec<Input>, kind: Option<Kind>, options: &Options) -> Vec<Looked> {
     let is_haproxy = |file: &Input| {
         let text = file.text.as_deref().unwrap_or_default();
@@ -118,7 +118,7 @@ fn exit_code(files: &[Looked]) -> ExitCode {
 }
 
 fn print(text: &str, code: ExitCode) -> ExitCode {
-    // Whoever does not read it has the exit code.
+    // If stdout is closed, the exit code is the only answer.
     let _ = io::stdout().write_all(text.as_bytes());
     code
 }

@@ -1,4 +1,4 @@
-//! What is asked before anything is rendered: who the members are, and what the flags wish.
+//! The inputs of rendering: the members, and the options from the flags.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,13 +18,12 @@ use crate::cli::{self, RenderArgs};
 use crate::diagnostic::Diagnostic;
 use crate::sources;
 
-/// The password for the statistics, where no file is named.
+/// The environment variable with the password for the statistics, if no file is named.
 const STATS_PASSWORD: &str = "PGSTEER_STATS_PASSWORD";
 
-/// The members, by name: listed, or as Patroni tells.
+/// Returns the members by name: as listed, or as Patroni reports them.
 ///
-/// # Errors
-/// Nobody tells.
+/// # Errors No Patroni returns a list.
 pub fn members(args: &RenderArgs, of: &Membership) -> anyhow::Result<Vec<Found>> {
     let mut members = match of {
         Membership::Listed(members) => members.clone(),
@@ -35,7 +34,7 @@ pub fn members(args: &RenderArgs, of: &Membership) -> anyhow::Result<Vec<Found>>
     Ok(members)
 }
 
-/// Listed members that have Patroni beside them.
+/// The listed members that have Patroni beside them.
 fn listed_with_patroni(args: &RenderArgs) -> anyhow::Result<Vec<Found>> {
     let scheme =
         if args.patroni.iter().any(|url| url.starts_with("https:")) { "https" } else { "http" };
@@ -54,15 +53,14 @@ fn found(patroni: &PatroniConfig) -> anyhow::Result<Vec<Found>> {
         .build()
         .context("starting the runtime")?;
     let found = runtime.block_on(sources::find_members(patroni));
-    // A name that is still being resolved must not keep the command from ending.
+    // A lookup that is still under way must not keep the command from ending.
     runtime.shutdown_background();
     found
 }
 
-/// What the flags wish.
+/// Converts the flags to options.
 ///
-/// # Errors
-/// All but one of them is right.
+/// # Errors A flag is invalid.
 pub fn wishes(args: &RenderArgs) -> anyhow::Result<Wishes> {
     let usual = Wishes::default();
     Ok(Wishes {
@@ -95,7 +93,7 @@ pub fn wishes(args: &RenderArgs) -> anyhow::Result<Wishes> {
 fn detect(text: &str) -> anyhow::Result<Duration> {
     match lag(text) {
         Ok(LagLimit::Time(time)) => Ok(time),
-        // It is a time, and one that no lag may have is out of this range, too.
+        // It is a time, but it is also outside of the range for a lag.
         Err(Problem::OutOfRange { .. }) => {
             Err(Diagnostic::new(Refusal::Detect.to_string(), None).into())
         }

@@ -1,9 +1,9 @@
-//! What a rendered file says of itself: from what it was made, and how to make it again.
+//! The header of a rendered file: its sources, and the command that renders it again.
 
 use pgsteer_core::settings::Config;
 
-/// The header's text. It is the same for the same command, so that `--check` finds what differs in
-/// the file and not when it was made.
+/// Returns the header's text. The same command yields the same text, so that `--check` reports
+/// changes of the file and not of its time.
 pub fn text(config: &Config, arguments: impl Iterator<Item = String>) -> String {
     let name = config.cluster.label();
     let command = command(arguments);
@@ -12,7 +12,7 @@ pub fn text(config: &Config, arguments: impl Iterator<Item = String>) -> String 
     )
 }
 
-/// The command line without what does not change the files.
+/// The command line without the flags that do not change the files.
 fn command(arguments: impl Iterator<Item = String>) -> String {
     let mut words = vec!["pgsteer".to_owned()];
     let mut arguments = arguments.skip(1);
@@ -27,7 +27,7 @@ fn command(arguments: impl Iterator<Item = String>) -> String {
     words.join(" ")
 }
 
-/// A word as a shell reads it.
+/// Quotes a word for a shell.
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@+%".contains(c);
     if !word.is_empty() && word.chars().all(plain) {

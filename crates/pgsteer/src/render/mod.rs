@@ -1,4 +1,4 @@
-//! `pgsteer render`: reads what the core needs, and writes what it makes of it.
+//! `pgsteer render`: reads the core's inputs, and writes the rendered files.
 
 mod ask;
 mod header;
@@ -19,14 +19,14 @@ use crate::diagnostic::{Diagnostic, report, report_all};
 
 use self::set::{Set, State};
 
-/// What `--check` says when a file differs.
+/// The exit code of `--check` if a file differs.
 const EXIT_DIFFERS: u8 = 1;
 
-/// What is not done where something is wrong.
+/// The action that an error prevents.
 const UNDONE: &str = "written";
 
-/// Renders what `args` ask for. Exit 0: done, or nothing differs. 1: something differs from what
-/// is there. 2: it makes no sense or could not be done, and nothing was written.
+/// Renders what `args` request. Exit 0: done, or no file differs. 1: a file differs from the
+/// existing one. 2: the request is invalid or failed, and nothing was written.
 pub fn run(args: &RenderArgs) -> ExitCode {
     if args.list {
         return list();
@@ -80,14 +80,14 @@ fn put(args: &RenderArgs, files: Vec<Rendered>) -> anyhow::Result<ExitCode> {
     }
     let mut out = io::stdout();
     for (path, state) in set.states() {
-        // A reader that has gone away changes nothing about the files.
+        // A closed stdout does not affect the files.
         let _ = writeln!(out, "{:<10} {}", state.word(args.check), path.display());
     }
     let code = if args.check && differs { EXIT_DIFFERS } else { 0 };
     Ok(ExitCode::from(code))
 }
 
-/// One file as it is, several with their names above them.
+/// Prints one file as it is, or several files with their names above them.
 fn print(files: &[Rendered]) -> io::Result<()> {
     let mut out = io::stdout().lock();
     for file in files {

@@ -1,8 +1,8 @@
-//! A set of files: compared with what is there, and written all or none.
+//! A set of files: compared with the existing files, and written all or none.
 //!
-//! Every file is first written beside its place under another name. Only when all of them are on
-//! the disk they are renamed, so that nobody ever reads half a file, and an error before that
-//! changes nothing.
+//! Every file is first written beside its place under another name. The files are renamed only
+//! after all of them are on the disk. So no process ever reads half a file, and an error before
+//! that changes nothing.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -12,24 +12,24 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use pgsteer_files::render::Rendered;
 
-/// Readable for everybody, since none of it is a secret.
+/// Readable for every user, because the files contain no secret.
 const MODE_PLAIN: u32 = 0o644;
-/// A file with a password is its owner's alone. HAProxy reads its file before it drops root.
+/// Only the owner may read a file with a password. HAProxy reads its file before it drops root.
 const MODE_SECRET: u32 = 0o600;
 
-/// What becomes of a file.
+/// The state of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// It is not there yet.
+    /// The file does not exist yet.
     Missing,
-    /// Another one is there.
+    /// A different file exists.
     Other,
-    /// It is there already.
+    /// The same file exists.
     Same,
 }
 
 impl State {
-    /// The word for it: of a file that is looked at, or of one that is written.
+    /// The word for it: for a file that is checked, or for one that is written.
     pub const fn word(self, is_check: bool) -> &'static str {
         match (self, is_check) {
             (State::Same, _) => "unchanged",
@@ -41,15 +41,14 @@ impl State {
     }
 }
 
-/// Files with their places, and what is there now.
+/// Files with their places, and their present states.
 #[derive(Debug)]
 pub struct Set(Vec<(PathBuf, Rendered, State)>);
 
 impl Set {
-    /// Looks what is at the places of `files` below `folder`.
+    /// Compares `files` with the existing files below `folder`.
     ///
-    /// # Errors
-    /// Something that is there and cannot be read.
+    /// # Errors An existing file cannot be read.
     pub fn compare(folder: &Path, files: Vec<Rendered>) -> anyhow::Result<Set> {
         let compared = files.into_iter().map(|file| {
             let path = folder.join(&file.path);
@@ -59,15 +58,15 @@ impl Set {
         compared.collect::<anyhow::Result<_>>().map(Set)
     }
 
-    /// Each place, and what is there.
+    /// Each place, and its state.
     pub fn states(&self) -> impl Iterator<Item = (&Path, State)> {
         self.0.iter().map(|(path, _, state)| (path.as_path(), *state))
     }
 
-    /// Writes those that are not there as they should be.
+    /// Writes the files that are missing or differ.
     ///
-    /// # Errors
-    /// One of them cannot be written. Then none has taken its place, unless a rename itself fails.
+    /// # Errors One of them cannot be written. Then no file is replaced, unless a rename itself
+    /// fails.
     pub fn write(&self) -> anyhow::Result<()> {
         let mut drafts = Vec::new();
         for (path, file, state) in &self.0 {
@@ -93,7 +92,7 @@ fn state(path: &Path, text: &str) -> anyhow::Result<State> {
     }
 }
 
-/// A file that waits beside its place. It is removed if nothing becomes of it.
+/// A file beside its place, before the rename. It is removed if it is not renamed.
 struct Draft {
     place: PathBuf,
     waiting: PathBuf,
@@ -119,7 +118,7 @@ impl Draft {
     fn publish(mut self) -> std::io::Result<()> {
         fs::rename(&self.waiting, &self.place)?;
         self.is_published = true;
-        // So that the new name is on the disk as well.
+        // Syncs the folder, so that the new name is on the disk too.
         let folder = self.place.parent().filter(|folder| !folder.as_os_str().is_empty());
         File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
     }
@@ -128,7 +127,7 @@ impl Draft {
 impl Drop for Draft {
     fn drop(&mut self) {
         if !self.is_published {
-            // There is nobody to tell, and the error that led here is told.
+            // The error that led here is already reported.
             let _ = fs::remove_file(&self.waiting);
         }
     }

@@ -1,4 +1,4 @@
-//! The conductor: the one task that owns the engine, and publishes what it decides.
+//! The conductor: the one task that owns the engine. It publishes the engine's decisions.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -31,29 +31,29 @@ pub struct Conductor {
     snapshots: watch::Sender<Arc<Snapshot>>,
     plans: watch::Sender<Arc<Plan>>,
     memories: watch::Sender<Option<Arc<Memory>>>,
-    /// When the engine last turned.
+    /// When the engine last ran.
     turned_at: Moment,
-    /// When this last had a look at the clock.
+    /// When the conductor last read the clock.
     looked_at: Moment,
 }
 
-/// A look at the clock comes every [`Heartbeat::INTERVAL`] at least. After this time without one the
-/// process was stopped.
+/// The conductor reads the clock every [`Heartbeat::INTERVAL`] at least. If it has not done so for
+/// this time, the process was stopped.
 const STOPPED_AFTER: Duration = Duration::from_millis(600);
 
-/// Where the engine's decisions are to be had.
+/// The receivers of the engine's decisions.
 #[derive(Clone, Debug)]
 pub struct Published {
     /// For the outputs.
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     /// For the sources.
     pub plans: watch::Receiver<Arc<Plan>>,
-    /// What is to be stored.
+    /// The member list to store.
     pub memories: watch::Receiver<Option<Arc<Memory>>>,
 }
 
 impl Conductor {
-    /// A conductor whose engine has heard nothing yet.
+    /// A conductor whose engine has received no report yet.
     pub fn new(
         config: &Config,
         stored: Option<Remembered>,
@@ -86,7 +86,7 @@ impl Conductor {
         (conductor, published)
     }
 
-    /// Turns the engine for ever, on reports, on configurations and on time.
+    /// Runs the engine on reports, on new configurations and on timeouts, without an end.
     pub async fn run(
         mut self,
         mut reports: mpsc::Receiver<Report>,
@@ -97,8 +97,8 @@ impl Conductor {
             self.beat();
             tokio::select! {
                 Some(config) = configs.recv() => {
-                    // What the sources of the old configuration have said counts under that one:
-                    // the members of another cluster must not be taken for those of the new.
+                    // Reports of the old configuration's sources count under the old configuration:
+                    // the members of another cluster must not be taken for members of the new one.
                     while let Ok(report) = reports.try_recv() {
                         self.handle_report(report);
                     }
@@ -107,7 +107,7 @@ impl Conductor {
                 }
                 Some(report) = reports.recv() => self.handle_report(report),
                 () = self.timeout() => self.turn(Engine::handle_timeout),
-                // A beat even when nothing is heard and nothing expires.
+                // The heartbeat beats even if no report arrives and nothing expires.
                 () = tokio::time::sleep(Heartbeat::INTERVAL) => {}
             }
         }
@@ -118,7 +118,7 @@ impl Conductor {
         self.turn(|engine, now| engine.handle_report(report, now));
     }
 
-    /// Beats, unless what was published is older than a stall of the process.
+    /// Beats, unless the published Snapshot is older than a stall of the process.
     fn beat(&mut self) {
         let now = self.look();
         let newest = Arc::clone(&self.snapshots.borrow());
@@ -132,7 +132,7 @@ impl Conductor {
         turn(&mut self.engine, self.turned_at);
     }
 
-    /// The time. The engine learns of a stop of the process before it turns.
+    /// Returns the time. The engine is informed of a stop of the process before it runs.
     fn look(&mut self) -> Moment {
         let now = self.clock.now();
         if now.since(self.looked_at) >= STOPPED_AFTER {
@@ -142,8 +142,8 @@ impl Conductor {
         now
     }
 
-    /// Waits for what falls due after the last turn. It may have done so by now already: asked by
-    /// the clock the engine would pass it over.
+    /// Waits for the first timeout after the last run. It may have passed by now, so it is computed
+    /// from the time of that run: from the current time the engine would skip it.
     async fn timeout(&self) {
         match self.engine.poll_timeout(self.turned_at) {
             Some(moment) => tokio::time::sleep_until(self.clock.instant(moment).into()).await,
@@ -174,13 +174,13 @@ fn replace_if_other<T>(published: &watch::Sender<Arc<T>>, newest: Arc<T>) {
     });
 }
 
-/// Bad news at warn, the rest at info; a probation is too short-lived to be news.
+/// Logs failures at warn and other events at info. A probation is too short to be logged.
 fn log(event: &Event) {
     match &event.kind {
         EventKind::Gate { now: GateState::Probation, .. } => {
             tracing::debug!(target: DECISIONS, "{}", event.kind)
         }
-        // A member with another role is no trouble.
+        // A member with another role is not a failure.
         EventKind::Gate { reason: Some(Reason::WrongRole { .. }), .. } => {
             tracing::info!(target: DECISIONS, "{}", event.kind);
         }
@@ -251,7 +251,8 @@ mod tests {
                 .flat_map(|state| state.gates.values())
                 .all(Gate::ends_sessions)
         };
-        // Nothing else ever happens: the silence of the member is over before anybody waits for it.
+        // No other event ends this wait: the member has been silent for too long before the test
+        // waits.
         std::thread::sleep(SILENCE * 2);
         let (_reports, reports) = mpsc::channel(1);
         let (_configs, configs) = mpsc::channel(1);
@@ -263,7 +264,8 @@ mod tests {
         }
     }
 
-    /// The stop is longer than `silence_seconds` and shorter than what the engine notices by itself.
+    /// The stop is longer than `silence_seconds` and shorter than the stop that the engine detects
+    /// itself.
     #[tokio::test]
     async fn a_stop_of_this_process_is_no_silence_of_a_member() {
         let mut config = config(Membership::Listed(vec![found()]));
@@ -286,7 +288,7 @@ mod tests {
         conducting.abort();
     }
 
-    /// The test stops the thread, as a signal would.
+    /// The test blocks the thread, as a signal would stop the process.
     #[tokio::test]
     async fn after_a_stall_the_heart_beats_again_when_the_members_were_asked_anew() {
         let config = config(Membership::Listed(vec![found()]));

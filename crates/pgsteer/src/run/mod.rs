@@ -1,4 +1,4 @@
-//! `pgsteer run`: the one place that knows both the sources and the outputs.
+//! `pgsteer run`: the one module that knows both the sources and the outputs.
 
 mod conductor;
 mod signals;
@@ -28,25 +28,23 @@ use crate::proxy::Proxy;
 use crate::sources::{self, Sources};
 use crate::stats::Stats;
 
-/// Reports that wait for the engine. It takes microseconds for each, so a full channel means
-/// that the engine is stuck, and then the sources have to wait too.
+/// The maximum number of reports that wait for the engine. It takes microseconds for each, so a
+/// full channel means that the engine is stuck, and then the sources have to wait too.
 const REPORTS_MAX: usize = 1_024;
 
-/// How often it is looked whether all parts are still there.
+/// The interval of the check that all parts still run.
 const LOOK_AFTER_PARTS: Duration = Duration::from_millis(500);
 
-/// Tries whether the files that the configuration names can be used, and starts nothing.
+/// Checks that the files of the configuration can be used, and starts nothing.
 ///
-/// # Errors
-/// The first file that cannot; the message names it and never shows a secret.
+/// # Errors The first file that cannot be used; the message names it and never shows a secret.
 pub fn check_files(config: &Config) -> anyhow::Result<()> {
     sources::prepare(&config.cluster).map(drop)
 }
 
-/// Runs until SIGTERM or SIGINT. `reread` gives the configuration anew at SIGHUP.
+/// Runs until SIGTERM or SIGINT. `reread` returns the new configuration at SIGHUP.
 ///
-/// # Errors
-/// A port that is taken, a file that cannot be read: whatever keeps it from starting.
+/// # Errors pgsteer cannot start, for example because a port is taken or a file cannot be read.
 pub fn run(
     config: Config,
     outputs: Outputs,
@@ -73,7 +71,8 @@ async fn serve(
                 Order::Reload => running.reload(reread()).await,
                 Order::Stop => break,
             },
-            // Whoever started us starts us again; as we are, nobody would be served any more.
+            // The process manager restarts the process. Without this part no client would be
+            // served.
             part = running.failed() => bail!("{part} has failed, and nothing works without it"),
         }
     }
@@ -85,7 +84,7 @@ async fn serve(
     Ok(())
 }
 
-/// Everything that runs.
+/// All running parts.
 struct Running {
     config: Config,
     clock: Clock,
@@ -96,21 +95,21 @@ struct Running {
     published: Published,
     sources: Sources,
     conductor: JoinHandle<()>,
-    /// Stores the member list; none where that is not wanted or not possible.
+    /// Stores the member list; none if that is disabled or impossible.
     keeper: Option<JoinHandle<()>>,
-    /// None where pgsteer only answers.
+    /// None in the agent, which only answers checks.
     proxy: Option<Proxy>,
     agent: Option<Agent>,
-    /// None where no port is configured for them.
+    /// None if no port is configured for the pages.
     pages: Option<PagesThread>,
 }
 
-/// Which of the outputs are wanted, of those that the configuration describes.
+/// The outputs to start, out of the configured ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outputs {
     /// All of them.
     All,
-    /// All but the proxy: the agent of a machine on which others take the clients in.
+    /// All but the proxy: the agent on a machine where another program accepts the clients.
     AnswersOnly,
 }
 
@@ -125,7 +124,8 @@ impl Running {
         let keeper = memory::keep(store, published.memories.clone());
         let (reports, reports_heard) = mpsc::channel(REPORTS_MAX);
         let (configs, configs_heard) = mpsc::channel(1);
-        // Files and ports first: what cannot be had is known before anything is started.
+        // Reads the files and binds the ports first, so that an error occurs before any part is
+        // started.
         let sources = sources::prepare(&config.cluster)?;
         let proxy = match outputs {
             Outputs::All => Some({
@@ -173,7 +173,7 @@ impl Running {
         })
     }
 
-    /// Goes on with another configuration, or with the old one if the new one cannot be had.
+    /// Applies another configuration, or keeps the old one if the new one cannot be applied.
     async fn reload(&mut self, reread: anyhow::Result<Config>) {
         let changed = match reread {
             Ok(config) => self.change(config).await,
@@ -186,7 +186,7 @@ impl Running {
     }
 
     async fn change(&mut self, config: Config) -> anyhow::Result<()> {
-        // Also if nothing else has changed: a password may have, in its file.
+        // Also if the configuration is unchanged: a password in a file may have changed.
         let prepared = sources::prepare(&config.cluster)?;
         let is_same =
             config.cluster == self.config.cluster && self.sources.know_the_files_of(&prepared);
@@ -209,7 +209,7 @@ impl Running {
         Ok(())
     }
 
-    /// Stores the member list elsewhere from now on, if the configuration says so.
+    /// Changes where the member list is stored, if the configuration changes that.
     fn change_store(&mut self, config: &Config) {
         let store = Store::of(&config.cluster);
         if store == Store::of(&self.config.cluster) {
@@ -221,7 +221,7 @@ impl Running {
         self.keeper = memory::keep(store, self.published.memories.clone());
     }
 
-    /// Where clients find us from now on, as far as that has changed.
+    /// Logs the new addresses for clients, as far as they have changed.
     fn log_moved_doors(&self, config: &Config) {
         if self.proxy.is_none() {
             return;
@@ -237,7 +237,7 @@ impl Running {
         }
     }
 
-    /// Starts an agent that there was none of, or that listens elsewhere from now on.
+    /// Starts an agent if there was none, or if its address has changed.
     fn new_agent(&self, config: &Config) -> anyhow::Result<Option<Agent>> {
         let Some(wanted) = &config.agent else { return Ok(None) };
         match self.agent.as_ref().map(Agent::listen) {
@@ -252,7 +252,7 @@ impl Running {
         start_agent(door, wanted, &self.published, self.clock, &self.heartbeat).map(Some)
     }
 
-    /// Lets the agent go on or end as `config` says, or `new` take its place.
+    /// Keeps the agent, stops it, or replaces it by `new`, according to `config`.
     fn change_agent(&mut self, config: &Config, new: Option<Agent>) {
         match (&config.agent, new) {
             (None, _) => {
@@ -269,7 +269,7 @@ impl Running {
         }
     }
 
-    /// Waits until a part that should work for ever has come to its end, and says which.
+    /// Waits until a part that should run forever has ended, and returns its name.
     async fn failed(&self) -> &'static str {
         loop {
             if self.conductor.is_finished() {
@@ -289,7 +289,7 @@ impl Running {
     }
 
     async fn stop(self) {
-        // Before the doors close, so that whoever sends clients here can send them elsewhere.
+        // Set before the listeners close, so that load balancers can send clients elsewhere.
         self.stats.stopping.store(true, Ordering::Relaxed);
         let Some(proxy) = self.proxy else {
             tracing::info!("stopping: no answers any more");
@@ -301,7 +301,7 @@ impl Running {
     }
 }
 
-/// Where clients and readers of the pages find us. The agent's door says so itself.
+/// Logs the addresses for clients and for readers of the pages. The agent logs its own address.
 fn log_doors(config: &Config, outputs: Outputs) {
     for (name, service) in config.services.iter().filter(|_| outputs == Outputs::All) {
         tracing::info!("service {name} listens on {}", service.listen);
@@ -324,7 +324,7 @@ fn start_agent(
     Agent::start(listener, wanted, snapshots, clock, Arc::clone(heartbeat))
 }
 
-/// Logs each error of a configuration in a line of its own, together with its remedy.
+/// Logs each error of a configuration on its own line, with its remedy.
 fn log_not_reloaded(error: &anyhow::Error) {
     let text = format!("{error:#}");
     let mut errors: Vec<String> = Vec::new();
@@ -346,12 +346,13 @@ fn log_not_reloaded(error: &anyhow::Error) {
     }
 }
 
-/// Nobody can listen on both.
+/// Returns true if it is impossible to listen on both addresses.
 fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     one.port() == other.port() && (one.ip().is_unspecified() || other.ip().is_unspecified())
 }
 
-/// Every session takes two file descriptors, and the usual soft limit is 1,024.
+/// Raises the limit of open files. Every session uses two file descriptors, and the usual soft
+/// limit is 1,024.
 fn raise_file_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
@@ -422,7 +423,7 @@ mod tests {
         Config { agent: Some(agent), ..config.clone() }
     }
 
-    /// The first word of the agent's answer; none if nobody is there.
+    /// Returns the first word of the agent's answer; none if no agent listens.
     fn first_word(agent: SocketAddr) -> Option<String> {
         let mut stream = TcpStream::connect(agent).ok()?;
         let mut answer = String::new();
@@ -455,7 +456,7 @@ mod tests {
         running.change(with_agent(&without, there, Vocabulary::Admin)).await.unwrap();
         eventually(there, Some("maint")).await;
         eventually(here, None).await;
-        // A port that somebody else has changes nothing.
+        // A port that another process uses leaves the configuration unchanged.
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let elsewhere = with_agent(&without, taken.local_addr().unwrap(), Vocabulary::Health);
         assert!(running.change(elsewhere).await.is_err());

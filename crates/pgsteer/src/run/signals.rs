@@ -1,10 +1,10 @@
-//! Signals: what an operator asks of a running pgsteer.
+//! Signals: an operator's orders to a running pgsteer.
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::warn;
 
-/// What is asked.
+/// An order.
 pub enum Order {
     /// Read the configuration again: SIGHUP.
     Reload,
@@ -12,20 +12,20 @@ pub enum Order {
     Stop,
 }
 
-/// The signals that pgsteer listens for.
+/// The signals that pgsteer handles.
 pub struct Signals {
     hangup: Signal,
     terminate: Signal,
     interrupt: Signal,
-    /// They mean something to HAProxy and to PgBouncer. Here they would end the process at once.
+    /// Signals with a meaning for HAProxy and PgBouncer. Without a handler they would end the
+    /// process.
     users: [Signal; 2],
 }
 
 impl Signals {
-    /// Listens from now on; until then the system's defaults hold.
+    /// Installs the handlers. Until then the system's default actions apply.
     ///
-    /// # Errors
-    /// The system does not let it.
+    /// # Errors The system refuses a handler.
     pub fn listen() -> anyhow::Result<Signals> {
         let listen = |kind| signal(kind).context("cannot listen for signals");
         Ok(Signals {
@@ -50,7 +50,7 @@ impl Signals {
         }
     }
 
-    /// Waits until somebody asks to stop, reloads being over.
+    /// Waits for an order to stop. Reloads are ignored by now.
     pub async fn stop_again(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}

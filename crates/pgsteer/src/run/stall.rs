@@ -1,7 +1,7 @@
-//! A stall: the process was stopped for a while, and all that is known may be untrue by now.
+//! A stall: the process was stopped for a while, and its knowledge may be out of date.
 //!
-//! After it the heartbeat stays silent until every member was asked anew, so that nothing reaches a
-//! write member by what was known before the stall.
+//! After a stall the heartbeat does not beat until every member was asked again. So no client is
+//! sent to a write member because of knowledge from before the stall.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,19 +13,19 @@ use pgsteer_core::time::Moment;
 
 use crate::heartbeat::Heartbeat;
 
-/// How long the heartbeat waits for the answers of all members. A member that does not answer
-/// must not keep writers waiting for ever.
+/// How long the heartbeat waits for the answers of all members. A member that does not answer must
+/// not block writers forever.
 const ANSWERS_WAIT: Duration = Duration::from_millis(1_500);
 
-/// A source may ask before the stall is noticed. What it asked so shortly before counts.
+/// A source may send a request before the stall is detected. A request this shortly before counts.
 const NOTICE_DELAY: Duration = Duration::from_millis(100);
 
-/// Notices stalls, and what has been asked since.
+/// Detects stalls, and tracks which members were asked since.
 #[derive(Debug)]
 pub struct Stalls {
     /// None before the first.
     last_look: Option<Moment>,
-    /// Whether the members are asked by SQL.
+    /// True if the members are asked by SQL.
     has_check: bool,
     stall: Option<Stall>,
 }
@@ -33,7 +33,7 @@ pub struct Stalls {
 #[derive(Debug)]
 struct Stall {
     noticed_at: Moment,
-    /// Sources that have not reported anything that was asked after the stall.
+    /// Sources that have not yet reported the answer to a request after the stall.
     missing: BTreeSet<(MemberName, Source)>,
 }
 
@@ -44,18 +44,18 @@ enum Source {
 }
 
 impl Stalls {
-    /// None has been noticed.
+    /// A tracker without a stall.
     pub fn new(has_check: bool) -> Stalls {
         Stalls { last_look: None, has_check, stall: None }
     }
 
-    /// Other sources report from now on.
+    /// Sets whether the members are asked by SQL after a reload.
     pub fn reconfigure(&mut self, has_check: bool) {
         self.has_check = has_check;
         self.stall = None;
     }
 
-    /// Notices a stall since the last look, and returns true if there is none or if every member of
+    /// Detects a stall since the last call. Returns true if there is none or if every member of
     /// `snapshot` was asked since. Call it once every [`Heartbeat::INTERVAL`] at least.
     pub fn are_over(&mut self, now: Moment, snapshot: &Snapshot) -> bool {
         let gap = now.since(self.last_look.replace(now).unwrap_or(now));
@@ -74,7 +74,7 @@ impl Stalls {
         self.stall.is_none()
     }
 
-    /// Takes note of what a source has reported.
+    /// Records that a source has reported.
     pub fn note(&mut self, report: &Report) {
         let (Some(stall), Report::Claim(Claim { member, asked_at, fact })) =
             (&mut self.stall, report)
@@ -134,7 +134,7 @@ mod tests {
         assert!(!stalls.are_over(at(5_000), &snapshot));
         let down = || Failure::Refused(Arc::from("n1"));
         for member in snapshot.members.keys() {
-            // Answers to what was asked before it say nothing.
+            // Answers to requests before the stall do not count.
             stalls.note(&report(member, 4_800, Fact::Patroni(Err(down()))));
             stalls.note(&report(member, 4_999, Fact::Tether(Err(down()))));
         }

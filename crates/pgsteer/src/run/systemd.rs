@@ -1,6 +1,6 @@
-//! What systemd is told: that pgsteer is ready, how it stands, and that it is alive.
+//! Notifications to systemd: that pgsteer is ready, its status, and that it is alive.
 //!
-//! Where systemd has not started the process nobody listens, and nothing here costs anything.
+//! If systemd did not start the process there is no receiver, and this module costs nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,20 +14,18 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use crate::clock::Clock;
 use crate::heartbeat::Heartbeat;
 
-/// How long it is waited for the first word of every source. Then systemd hears that pgsteer is
-/// ready all the same: its ports are open and say what is wrong, and a start that is given up
-/// would help nobody.
+/// How long to wait for the first report of every source. After that systemd is notified that
+/// pgsteer is ready anyway: its ports are open and report the problem, and a failed start would
+/// help no client.
 const FIRST_WORD: Duration = Duration::from_secs(20);
 
-/// How often it is looked whether there is something to tell, unless the watchdog wants to hear
-/// more often.
+/// The interval of the check for a changed status, unless the watchdog needs a shorter one.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Tells systemd, for ever, on a thread of its own: a systemd that does not listen must hold up
-/// nothing but this.
+/// Notifies systemd until the process ends, on its own thread: a systemd that does not read must
+/// block nothing else.
 ///
-/// # Errors
-/// The system has no thread for it.
+/// # Errors The system cannot start the thread.
 pub fn tell_always(
     snapshots: watch::Receiver<Arc<Snapshot>>,
     clock: Clock,
@@ -50,7 +48,8 @@ async fn tell(
     heartbeat: Arc<Heartbeat>,
 ) {
     let watchdog = sd_notify::watchdog_enabled();
-    // Half of it, as sd_watchdog_enabled(3) has it, so that one delay does not kill.
+    // Half of the limit, as sd_watchdog_enabled(3) recommends, so that one delay does not kill the
+    // process.
     let look = watchdog.map_or(LOOK, |limit| LOOK.min(limit / 2)).max(Duration::from_millis(1));
     let mut ticks = interval(look);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -80,7 +79,7 @@ async fn tell(
     }
 }
 
-/// Tells systemd that pgsteer stops by itself.
+/// Notifies systemd that pgsteer is stopping on its own.
 pub fn tell_stopping() {
     notify(NotifyState::Stopping);
 }
@@ -91,7 +90,7 @@ fn notify(state: NotifyState<'_>) {
     }
 }
 
-/// Where clients are led, as `systemctl status` shows it.
+/// Returns where clients are routed, for `systemctl status`.
 fn standing(snapshot: &Snapshot) -> String {
     let each = snapshot.services.iter().map(|(name, service)| {
         let open: Vec<&str> = service.open().map(|member| member.as_str()).collect();

@@ -4,7 +4,6 @@
 //! the tether, every pooler and the resolver. Discovery and the watch of etcd run independently of
 //! it. All sources report into one bounded channel and restart after a panic. They know neither the
 //! core's decisions nor the outputs; the plan is their only input from the core.
-//! verdicts nor the outputs; the plan is the only word that comes back to them.
 
 mod base;
 mod beat;

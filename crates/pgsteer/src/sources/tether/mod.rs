@@ -270,8 +270,8 @@ impl Tether {
 
     /// Waits for the answer of a pooler while the pooler itself answers. A paused pooler, or one
     /// without a free session, delays this query as it delays those of its clients. Once the answer
-    /// is late, fresh logins are tried, because PgBouncer does not tell waiting clients that the
-    /// server is down. Before that, due logins wait for the answer, because a successful login
+    /// is late, fresh logins are tried, because PgBouncer does not report a server that is down
+    /// to waiting clients. Before that, due logins wait for the answer, because a successful login
     /// replaces this session.
     async fn outwait(&self, tied: &mut Tied) -> Result<Waited, Gone> {
         let Tied { session, place, fresh, .. } = tied;

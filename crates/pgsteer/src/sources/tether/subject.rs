@@ -192,7 +192,7 @@ fn has_no_server(message: &str) -> bool {
 }
 
 /// Returns true if PgBouncer closed a client because of `query_wait_timeout`. That alone is no
-/// evidence about the server: PgBouncer tells later clients if it has no server.
+/// evidence about the server: if it has no server, PgBouncer reports that to later clients.
 fn has_waited_in_vain(message: &str) -> bool {
     message.contains("query_wait_timeout")
 }
