@@ -1,9 +1,10 @@
-//! The agent: the one line that HAProxy's agent-checks are answered.
+//! The agent: the line that answers HAProxy's agent-checks.
 //!
-//! The line is what HAProxy's configuration manual says under `agent-check`: words apart by
-//! spaces, of which each sets one thing and what is not mentioned stays as it was. So every answer
-//! has the words that undo those of any other. What follows `#` is shown on HAProxy's page, if it
-//! comes behind `up` or `down` (tried with 2.6: behind `maint` alone it is dropped).
+//! The format is that of HAProxy's configuration manual, `agent-check`: words separated by spaces,
+//! each of which sets one property; properties that are not mentioned keep their value. So every
+//! answer contains the words that reset those of every other answer. HAProxy shows the text after
+//! `#` on its page if it follows `up` or `down` (tested with 2.6: after `maint` alone it is
+//! dropped).
 
 use std::fmt::{self, Write as _};
 
@@ -15,11 +16,11 @@ use crate::route::{Bypass, PoolerFault, Route};
 use crate::settings::{AgentConfig, Vocabulary, Weight};
 use crate::snapshot::{MemberState, Snapshot};
 
-/// The most bytes of a reason in an answer. HAProxy cuts its column off at 128.
+/// The most bytes of a reason in an answer. HAProxy truncates its column at 128.
 const REASON_BYTES_MAX: usize = 120;
 
-/// The line that answers a client's line. `line` is none if nothing was sent; an empty one asks the
-/// same.
+/// Returns the line that answers a client's line. `line` is none if the client sent nothing; an
+/// empty line means the same.
 pub fn answer(config: &AgentConfig, snapshot: &Snapshot, line: Option<&str>) -> String {
     let is_service = |name: &ServiceName| snapshot.services.contains_key(name);
     let question = match line.map_or(Ok(None), |line| Question::read(line, is_service)) {
@@ -46,14 +47,15 @@ pub fn answer(config: &AgentConfig, snapshot: &Snapshot, line: Option<&str>) -> 
     }
 }
 
-/// Whether the member may serve, through its pooler if it has to.
+/// Judges whether the member may serve, through its pooler if it has one.
 fn answer_through_pooler(question: &Question, snapshot: &Snapshot) -> Answer {
     let answer = match (&question.of, question.member(snapshot)) {
         (Asked::Probe(probe), Ok(member)) => probe.answer_through_pooler(snapshot, member),
         _ => question.answer(snapshot),
     };
     match answer {
-        // HAProxy's server line names one port, and it is the pooler's: it cannot go past it.
+        // HAProxy's server line has one port, which is the pooler's, so HAProxy cannot bypass the
+        // pooler.
         Answer::Yes { route: Route::PastPooler(Bypass { fault, reason }), .. } => match fault {
             PoolerFault::RetriesSoon => {
                 Answer::Yes { note: Some(reason), route: Route::Configured }
@@ -64,7 +66,7 @@ fn answer_through_pooler(question: &Question, snapshot: &Snapshot) -> Answer {
     }
 }
 
-/// The line for whoever cannot be given any other answer. It lets nobody in.
+/// Returns the line for a client that can get no other answer. It makes the server unusable.
 pub fn refusal(config: &AgentConfig, why: &dyn fmt::Display) -> String {
     line_of(no(config.vocabulary), Some(&why.to_string()))
 }
@@ -72,13 +74,13 @@ pub fn refusal(config: &AgentConfig, why: &dyn fmt::Display) -> String {
 fn no(vocabulary: Vocabulary) -> &'static str {
     match vocabulary {
         Vocabulary::Health => "ready down",
-        // Only behind a word of health is the reason shown; MAINT is what counts.
+        // HAProxy shows the reason only after `up` or `down`; `maint` decides.
         Vocabulary::Admin => "maint down",
     }
 }
 
-/// The weight, in percent; at least 1, because 0 is HAProxy's word for drain. None if there is
-/// nothing to be said of it: then HAProxy keeps what it heard last.
+/// Returns the weight in percent, at least 1, because 0 means drain to HAProxy. None if the weight
+/// is unknown or not sent: HAProxy then keeps the last one.
 fn percent(weight: Weight, question: &Question, snapshot: &Snapshot) -> Option<u64> {
     let member = question.member(snapshot).ok().and_then(|name| snapshot.members.get(name));
     let left = match weight {
@@ -89,8 +91,7 @@ fn percent(weight: Weight, question: &Question, snapshot: &Snapshot) -> Option<u
     Some(left.max(1))
 }
 
-/// How much of the room below the lag limit is left, in percent. All of it for a leader, or where
-/// there is no limit.
+/// Returns how much of the lag limit is unused, in percent: 100 for a leader, or without a limit.
 fn lag_left(question: &Question, snapshot: &Snapshot, member: Option<&MemberState>) -> u64 {
     let lag_bytes_max = match &question.of {
         Asked::Probe(probe) => probe.lag_bytes_max(),
@@ -116,8 +117,8 @@ fn line_of(words: &str, reason: Option<&str>) -> String {
     line
 }
 
-/// One line of ASCII is what HAProxy reads, and a comma would end a column of its CSV for
-/// whoever splits it without looking.
+/// Replaces characters that are unsafe in an answer. HAProxy reads one line of ASCII, and a comma
+/// would end a column of its CSV for a reader that does not parse quotes.
 fn plain(c: char) -> char {
     match c {
         ' '..='~' if c != ',' => c,

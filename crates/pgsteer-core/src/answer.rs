@@ -1,7 +1,7 @@
 //! Answers: whether a member may serve, read from the Snapshot.
 //!
-//! To a health check it is Patroni's answer (see [`crate::probe`]), by the gates of the plain roles; to
-//! a question about a service it is what the service's gate says.
+//! For a health check it is Patroni's answer (see [`crate::probe`]), by the gates of the plain
+//! roles. For a question about a service it is the state of the service's gate.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -24,9 +24,9 @@ use crate::verdict::Cause;
 pub enum Answer {
     /// It may serve.
     Yes {
-        /// A reservation, if there is one.
+        /// A reservation; none if nothing is wrong.
         note: Option<Reason>,
-        /// How new sessions reach it.
+        /// The route of new sessions to it.
         route: Route,
     },
     /// No new sessions; the existing ones may stay.
@@ -35,31 +35,31 @@ pub enum Answer {
     No(Objection),
 }
 
-/// Why not.
+/// Why a member may not serve.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Objection {
-    /// Its gate says so.
+    /// The reason of its gate.
     #[error(transparent)]
     Gate(#[from] Reason),
-    /// Nobody knows such a member.
+    /// No member of that name or address is known.
     #[error("there is no member {}", Cleaned(.0))]
     NoSuchMember(String),
-    /// The local member was meant, and nobody knows which that is.
+    /// The question is about the local member, which is unknown.
     #[error("no member is known to run on this machine: set `local` in [cluster], or --local")]
     NoLocalMember,
-    /// Commits of the primary do not wait for it.
+    /// Commits on the primary do not wait for it.
     #[error("it is no {0} standby")]
     NotSynchronous(&'static str),
-    /// Commits of the primary wait for it.
+    /// Commits on the primary wait for it.
     #[error("it is a synchronous standby")]
     Synchronous,
-    /// Nothing has turned the engine for a while, so nothing that is known may be relied on.
+    /// The engine has not run for a while, so its state is out of date.
     #[error("the engine of pgsteer is stuck")]
     Stuck,
 }
 
 impl Objection {
-    /// It is not the member that was judged, but the question that cannot be answered.
+    /// Returns true if the question cannot be answered: the objection is not about a known member.
     pub fn is_unknown(&self) -> bool {
         matches!(self, Objection::NoSuchMember(_) | Objection::NoLocalMember | Objection::Stuck)
     }
@@ -71,12 +71,12 @@ impl Answer {
         matches!(self, Answer::Yes { .. })
     }
 
-    /// What an open, draining or shut gate comes to.
+    /// Returns the answer for the state of a gate.
     pub fn of_gate(gate: &Gate) -> Answer {
         let reason = || gate.reason().cloned().unwrap_or(Reason::Unheard);
         match gate {
             Gate::Open(open) => Answer::of_open(open, open.reason().cloned()),
-            // The sessions there still work, and the client that asks has no other member.
+            // The sessions there still work, and the client has no other member to use.
             Gate::HeldBack { instead, .. } => {
                 Answer::of_open(instead, Some(Reason::SwitchoverPlanned))
             }
@@ -85,7 +85,7 @@ impl Answer {
         }
     }
 
-    /// PostgreSQL runs, whatever new sessions would find.
+    /// The answer that PostgreSQL runs, without regard to the result of new sessions.
     fn runs(note: Option<Reason>) -> Answer {
         Answer::Yes { note, route: Route::Configured }
     }
@@ -101,7 +101,8 @@ impl Answer {
         Answer::Yes { note, route: open.route.clone() }
     }
 
-    /// This refusal, or one for `objection`. A refusal goes before an answer that ends no sessions.
+    /// Returns this answer if it is a refusal, else a refusal for `objection`. A refusal replaces
+    /// `Drain`.
     fn and(self, objection: Objection) -> Answer {
         match self {
             Answer::Yes { .. } | Answer::Drain(_) => Answer::No(objection),
@@ -111,7 +112,7 @@ impl Answer {
 }
 
 impl Question {
-    /// Whether the member that is meant may serve, as the Snapshot has it.
+    /// Returns whether the member of the question may serve, by the Snapshot.
     pub fn answer(&self, snapshot: &Snapshot) -> Answer {
         let member = match self.member(snapshot) {
             Ok(member) => member,
@@ -130,10 +131,10 @@ impl Question {
         }
     }
 
-    /// The member that is meant.
+    /// Returns the member of the question.
     ///
     /// # Errors
-    /// There is none.
+    /// The member is unknown.
     pub fn member<'a>(&self, snapshot: &'a Snapshot) -> Result<&'a MemberName, Objection> {
         match &self.member {
             None => snapshot.local.as_ref().ok_or(Objection::NoLocalMember),
@@ -145,7 +146,7 @@ impl Question {
 }
 
 impl Probe {
-    /// Whether the member passes.
+    /// Returns whether the member passes the check.
     pub fn answer(&self, snapshot: &Snapshot, member: &MemberName) -> Answer {
         match snapshot.members.get(member) {
             Some(state) => self.answer_by(snapshot, Gates { state, of_roles: &state.health.roles }),
@@ -153,7 +154,7 @@ impl Probe {
         }
     }
 
-    /// Whether it passes for those who have to take the agent's pooler, if there is one.
+    /// Returns whether the member passes for clients of the agent's pooler, if one is configured.
     pub fn answer_through_pooler(&self, snapshot: &Snapshot, member: &MemberName) -> Answer {
         let pooled = snapshot.members.get(member).filter(|state| !state.health.pooled.is_empty());
         match pooled {
@@ -241,7 +242,7 @@ impl Probe {
     }
 }
 
-/// A member with its gates for the plain roles, by one way or the other.
+/// A member with its gates for the plain roles, either direct or through the pooler.
 #[derive(Clone, Copy)]
 struct Gates<'a> {
     state: &'a MemberState,
@@ -264,8 +265,8 @@ impl Gates<'_> {
         matches!(self.state.role, Role::Primary | Role::StandbyLeader)
     }
 
-    /// PostgreSQL runs, in whatever role. A rogue primary runs as well, but no client may be led
-    /// there; of any other member the answer says what is wrong beside that.
+    /// PostgreSQL runs, in any role. A rogue primary runs as well, but no client may be routed
+    /// there. For other members the note has the reason of their trouble.
     fn healthy(self) -> Answer {
         match (self.running(&self.state.health.postgres_trouble), &self.state.trouble) {
             (Answer::Yes { .. }, Some(reason)) if self.state.rogue => {
@@ -276,7 +277,7 @@ impl Gates<'_> {
         }
     }
 
-    /// PostgreSQL runs, whatever its role, and the pooler leads there if clients have to use it.
+    /// PostgreSQL runs, in any role, and its pooler leads to it if clients have to use the pooler.
     fn running(self, trouble: &Option<Reason>) -> Answer {
         if let Some(reason) = trouble {
             return Answer::No(reason.clone().into());
@@ -290,7 +291,7 @@ impl Gates<'_> {
     }
 }
 
-/// The member of that name, or else the only one whose PostgreSQL is at that host or address.
+/// Returns the member of that name, or else the only one whose PostgreSQL has that host or address.
 pub fn find<'a>(snapshot: &'a Snapshot, named: &str) -> Option<&'a MemberName> {
     if let Some((name, _)) = snapshot.members.get_key_value(named) {
         return Some(name);
@@ -300,7 +301,7 @@ pub fn find<'a>(snapshot: &'a Snapshot, named: &str) -> Option<&'a MemberName> {
         state.postgres.host() == named
             || address.is_some_and(|address| state.addresses.contains(&address))
     };
-    // One that was made anew under another name has the address of the one that left.
+    // A member that left may have the address of the one that replaced it under another name.
     let is_member = |state: &MemberState| state.listed;
     let mut found = snapshot.members.iter().filter(|(_, it)| is_there(it) && is_member(it));
     let (name, _) = found.next()?;

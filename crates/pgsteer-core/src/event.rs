@@ -1,4 +1,4 @@
-//! Events: what happened, in a sentence each for the log and the pages.
+//! Events: what happened, as one sentence each for the log and the pages.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::post::Post;
 use crate::reason::Reason;
 use crate::time::Moment;
 
-/// Something that happened, with its reason.
+/// A change, with its reason.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
     /// When.
@@ -21,27 +21,27 @@ pub struct Event {
     pub kind: EventKind,
 }
 
-/// What can happen.
+/// The kinds of events.
 #[derive(Clone, Debug, PartialEq)]
 pub enum EventKind {
-    /// A gate went to another state.
+    /// A gate has a new state.
     Gate {
-        /// What it stands before: a service, or a role at the end of the agent's pooler.
+        /// What the gate is for: a service, or a role behind the agent's pooler.
         post: Post,
         /// The member.
         member: MemberName,
         /// The new state.
         now: GateState,
-        /// Why it is not open, or what the reservation is.
+        /// Why it is not open, or its reservation.
         reason: Option<Reason>,
     },
-    /// A member was concluded to have another role.
+    /// The judge concluded another role for a member.
     Role {
         /// The member.
         member: MemberName,
-        /// What it was.
+        /// The role before.
         was: Role,
-        /// What it is.
+        /// The role now.
         is: Role,
         /// Its timeline, where known.
         timeline: Option<u32>,
@@ -53,16 +53,16 @@ pub enum EventKind {
         /// Where its PostgreSQL listens.
         postgres: Endpoint,
     },
-    /// A member is not listed any more.
+    /// The list does not name a member any more.
     Left {
         /// The member.
         member: MemberName,
     },
-    /// The member that is to run on this machine is none of those that there are.
+    /// The configured local member is not one of the known members.
     LocalUnknown {
-        /// What the configuration calls it.
+        /// The configured name.
         local: MemberName,
-        /// Those that there are.
+        /// The known members.
         members: Vec<MemberName>,
     },
     /// A member's host or port changed.
@@ -83,8 +83,8 @@ pub enum EventKind {
     },
     /// Patroni's keys in etcd are watched.
     EtcdWatched,
-    /// Patroni's keys in etcd cannot be watched. Nothing depends on it but how early a planned
-    /// switchover is known.
+    /// Patroni's keys in etcd cannot be watched. The only effect is that planned switchovers are
+    /// not known in advance.
     EtcdLost {
         /// Why.
         failure: Failure,
@@ -100,14 +100,14 @@ pub enum EventKind {
     SameServer {
         /// The member that is not asked.
         member: MemberName,
-        /// The member that is.
+        /// The member that is asked.
         same_as: MemberName,
     },
-    /// A server that was listed under one name is listed under another.
+    /// A server is listed under another name than before.
     Renamed {
         /// The old name.
         was: MemberName,
-        /// The new one.
+        /// The new name.
         member: MemberName,
     },
     /// A member list has two entries of one name with different endpoints.
@@ -116,7 +116,7 @@ pub enum EventKind {
         member: MemberName,
         /// The PostgreSQL endpoint that is used.
         taken: Endpoint,
-        /// The one that is not.
+        /// The endpoint that is ignored.
         ignored: Endpoint,
     },
     /// A Patroni belongs to another cluster; its member list was ignored.
@@ -128,8 +128,8 @@ pub enum EventKind {
         /// This cluster.
         expected: Identity,
     },
-    /// At the start the URLs of Patroni belong to different clusters, and nothing decides which
-    /// one is meant.
+    /// At the start the URLs of Patroni belong to different clusters, and no setting decides which
+    /// one is correct.
     Disputed {
         /// Each URL with its cluster.
         answers: Vec<(Arc<str>, Identity)>,
@@ -141,7 +141,7 @@ pub enum EventKind {
         /// The identity now.
         is: Identity,
     },
-    /// No member list can be read, so that the stored one is used.
+    /// No member list can be read, so the stored one is used.
     Remembered {
         /// How many members it has.
         members: usize,
@@ -218,7 +218,7 @@ impl fmt::Display for EventKind {
 }
 
 impl EventKind {
-    /// The events of [`crate::identity`] and of names.
+    /// Writes the events about identities and names.
     fn write_identity(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             EventKind::FoundByUrl { member, url } => {
@@ -260,7 +260,7 @@ impl EventKind {
     }
 }
 
-/// Which URLs belong to which clusters, and what decides.
+/// Returns the sentence that lists the URLs with their clusters, and how to resolve the dispute.
 pub(crate) fn disputed(answers: &[(Arc<str>, Identity)]) -> String {
     let each: Vec<String> =
         answers.iter().map(|(url, identity)| format!("{url} is of {identity}")).collect();

@@ -1,7 +1,7 @@
-//! Gates: the memory per service and member.
+//! Gates: the state per service and member.
 //!
-//! The judge concludes from the view alone; the gate remembers. Bad news acts at once, good news
-//! needs a confirmation, and a verdict of [`Verdict::Keep`] needs the state before it.
+//! The judge concludes from the view alone; the gate keeps the state. A bad verdict acts at once, a
+//! good one needs a confirmation. [`Verdict::Keep`] depends on the previous state.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use crate::route::Route;
 use crate::time::Moment;
 use crate::verdict::{Cause, Refusal, Verdict};
 
-/// The memory of one member's fitness for one service.
+/// The state of one member for one service.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Gate {
-    /// No new sessions. `sessions` decides about the existing ones.
+    /// No new sessions. `sessions` shows whether the existing ones end.
     Shut {
         /// What the refusal is about.
         cause: Cause,
@@ -25,7 +25,7 @@ pub enum Gate {
         /// What happens to the sessions at the member.
         sessions: Sessions,
     },
-    /// No new sessions. The existing ones are healthy and go on.
+    /// No new sessions. The existing ones are healthy and continue.
     Draining {
         /// What the refusal is about.
         cause: Cause,
@@ -34,12 +34,12 @@ pub enum Gate {
         /// Since when.
         since: Moment,
     },
-    /// No new sessions although the gate would be open: a switchover has been ordered, and it would
-    /// end a session that begins now.
+    /// No new sessions although the gate would be open: a switchover was requested, which would end
+    /// a session that begins now.
     HeldBack {
         /// Since when.
         since: Moment,
-        /// The open gate that it is without the order.
+        /// The open gate without that request.
         instead: OpenGate,
     },
     /// The member looks fit; one more answer has to confirm it.
@@ -56,12 +56,12 @@ pub enum Gate {
 pub struct OpenGate {
     /// Since when.
     pub since: Moment,
-    /// The Snapshot in which it opened. A proxy worker takes no session to this member before every
-    /// worker has acted on that Snapshot (invariant 7).
+    /// The generation of the Snapshot in which it opened. A proxy worker routes no session to this
+    /// member before every worker has applied that Snapshot (invariant 7).
     pub generation: u64,
-    /// How new sessions reach the member.
+    /// The route of new sessions to the member.
     pub route: Route,
-    /// A reservation: it is open, but not all is well.
+    /// A reservation: the gate is open, but something is wrong.
     pub note: Option<Note>,
 }
 
@@ -72,7 +72,7 @@ pub enum GateState {
     Open,
     /// The member looks fit; one more answer has to confirm it.
     Probation,
-    /// No new sessions; the existing ones go on.
+    /// No new sessions; the existing ones continue.
     Draining,
     /// No new sessions.
     Shut,
@@ -103,18 +103,18 @@ impl fmt::Display for GateState {
 /// A reservation of an open gate.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Note {
-    /// What is not well.
+    /// What is wrong.
     pub reason: Reason,
     /// Since when.
     pub since: Moment,
-    /// When the gate shuts unless the cause is gone by then; none if it does not shut for it.
+    /// When the gate shuts unless the cause is gone by then; none if the cause does not shut it.
     pub expires: Option<Moment>,
 }
 
-/// What happens to the sessions behind a gate that is shut.
+/// What happens to the sessions at a member whose gate is shut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sessions {
-    /// They go on: nothing proves that they are lost.
+    /// They continue: nothing proves that they are lost.
     Keep,
     /// They are ended now (invariant 6 lists the proofs).
     End,
@@ -126,7 +126,7 @@ impl Gate {
         matches!(self, Gate::Open(_))
     }
 
-    /// Returns true if new sessions go to PostgreSQL itself, past the pooler that the service uses.
+    /// Returns true if new sessions bypass the service's pooler and go to PostgreSQL itself.
     pub fn bypasses_pooler(&self) -> bool {
         matches!(self, Gate::Open(open) if open.bypasses_pooler())
     }
@@ -136,7 +136,7 @@ impl Gate {
         matches!(self, Gate::Shut { sessions: Sessions::End, .. })
     }
 
-    /// Its state, without reason and time. A gate that is held back counts as draining.
+    /// Returns the state without reason and time. A gate that is held back counts as draining.
     pub fn state(&self) -> GateState {
         match self {
             Gate::Shut { .. } => GateState::Shut,
@@ -146,7 +146,7 @@ impl Gate {
         }
     }
 
-    /// Why it is not open; the reservation if it is open.
+    /// Why the gate is not open; if it is open, its reservation.
     pub fn reason(&self) -> Option<&Reason> {
         match self {
             Gate::Shut { reason, .. } | Gate::Draining { reason, .. } => Some(reason),
@@ -156,7 +156,7 @@ impl Gate {
         }
     }
 
-    /// Since when it has been in this state.
+    /// Since when the gate has been in this state.
     pub fn since(&self) -> Moment {
         match self {
             Gate::Shut { since, .. }
@@ -167,7 +167,7 @@ impl Gate {
         }
     }
 
-    /// The open gate that it is, or would be without the order of a switchover.
+    /// The open gate, also if a switchover request holds it back.
     pub(crate) fn open_but_for_order(&self) -> Option<&OpenGate> {
         match self {
             Gate::Open(open) | Gate::HeldBack { instead: open, .. } => Some(open),
@@ -185,18 +185,18 @@ pub(crate) struct GateInput {
     pub evidence_asked_at: Moment,
     /// What happens to the sessions if the gate is shut.
     pub sessions: Sessions,
-    /// How new sessions reach the member if it is open.
+    /// The route of new sessions to the member if the gate is open.
     pub route: Route,
-    /// A switchover away from the member has been ordered, and clients can wait for it.
+    /// A switchover away from the member was requested, and clients can wait for it.
     pub held_back: bool,
-    /// The number of the Snapshot that is being made.
+    /// The generation of the Snapshot that is being made.
     pub generation: u64,
     /// Now.
     pub now: Moment,
 }
 
 impl Gate {
-    /// The gate of a member that was not judged yet.
+    /// Returns the gate of a member that was not judged yet.
     pub(crate) fn new(now: Moment) -> Gate {
         Gate::Shut {
             cause: Cause::Member,
@@ -206,8 +206,9 @@ impl Gate {
         }
     }
 
-    /// The state after `input`. An order holds back what would be open and changes nothing else: when
-    /// the order ends, carried out or not, the gate is what it would be without it.
+    /// Returns the state after `input`. A switchover request holds back a gate that would be open
+    /// and has no other effect. When the request ends, carried out or not, the gate has the state
+    /// that it would have without it.
     pub(crate) fn next(&self, input: GateInput) -> Gate {
         let would_be = self.judged(&input);
         match (self, would_be) {
@@ -238,8 +239,8 @@ impl Gate {
         }
     }
 
-    /// The same gate, shut because another one is open: with its own reason, or with `rivalry`.
-    /// `old` is the gate before this turn.
+    /// Returns the same gate, shut because another one is open: with its own reason, or with
+    /// `rivalry`. `old` is the gate before this turn.
     pub(crate) fn outdone(
         &self,
         old: Option<&Gate>,
@@ -308,8 +309,8 @@ impl Gate {
 
     fn to_shut(&self, input: &GateInput, refusal: &Refusal) -> Gate {
         let (since, sessions) = match self {
-            // Sessions that were ended do not come back. An output that missed the Snapshot which
-            // ended them finds it in the next one.
+            // Sessions that were ended do not return. An output that missed the Snapshot which
+            // ended them still finds `End` in the next one.
             Gate::Shut { since, sessions: Sessions::End, .. } => (*since, Sessions::End),
             Gate::Shut { since, .. } => (*since, input.sessions),
             _ => (input.now, input.sessions),
@@ -333,23 +334,23 @@ impl Gate {
 }
 
 impl OpenGate {
-    /// A gate that opens now, without a reservation.
+    /// Returns a gate that opens at `since`, without a reservation.
     pub const fn new(since: Moment, generation: u64) -> OpenGate {
         OpenGate { since, generation, route: Route::Configured, note: None }
     }
 
-    /// Returns true if new sessions go past the pooler that the service uses.
+    /// Returns true if new sessions bypass the service's pooler.
     pub fn bypasses_pooler(&self) -> bool {
         matches!(self.route, Route::PastPooler(_))
     }
 
-    /// The reservation, if there is one.
+    /// The reservation; none if there is none.
     pub fn reason(&self) -> Option<&Reason> {
         self.note.as_ref().map(|note| &note.reason)
     }
 
-    /// The reservation for `reason`, dated from the first one of its kind. A second reservation with
-    /// an end does not get more time than the first.
+    /// Returns the reservation for `reason`. Its start is that of the first reservation of the same
+    /// kind, with or without an end. A second reservation with an end does not extend the first.
     fn note(&self, input: &GateInput, reason: &Reason, expires: Option<Moment>) -> Note {
         let same_kind = |old: &&Note| old.expires.is_some() == expires.is_some();
         let old = self.note.as_ref().filter(same_kind);

@@ -73,7 +73,7 @@ pub struct Remembered {
 }
 
 impl Identity {
-    /// The identity of a scope alone.
+    /// Returns the identity of a scope alone.
     pub fn of_scope(scope: &str) -> Identity {
         Identity { scope: Some(scope.to_owned()), ..Identity::default() }
     }
@@ -83,9 +83,10 @@ impl Identity {
         *self == Identity::default()
     }
 
-    /// The first part of `found` that differs from this identity. Unknown parts differ from nothing.
+    /// Returns the first part of `found` that differs from this identity; unknown parts never
+    /// differ. None if no part differs.
     pub fn contradiction(&self, found: &Identity) -> Option<Contradiction> {
-        // Mostly nothing differs, and nothing is copied then.
+        // In most cases nothing differs, and nothing is copied.
         if differs(&self.scope, &found.scope) {
             return contradiction(Part::Scope, &found.scope, &self.scope);
         }
@@ -109,7 +110,7 @@ impl Identity {
         !differs(&self.scope, &other.scope) && !differs(&self.group, &other.group)
     }
 
-    /// This identity, with the parts of `other` where this has none.
+    /// Returns this identity, with the parts of `other` where this one has none.
     pub fn or(&self, other: &Identity) -> Identity {
         Identity {
             scope: self.scope.clone().or_else(|| other.scope.clone()),
@@ -138,7 +139,7 @@ fn contradiction<T: ToString>(
 impl About {
     /// Returns true if this Patroni reports another member's name.
     pub fn is_other_than(&self, member: &MemberName) -> bool {
-        // A reported name was cleaned and cut.
+        // A reported name was cleaned and cut, so the own name is cleaned before the comparison.
         self.name.as_deref().is_some_and(|name| name != clean(member.as_str()))
     }
 }

@@ -1,9 +1,10 @@
-//! Lateness: how long a member's Patroni takes to answer, and what its answers are worth then.
+//! Lateness: how long a member's Patroni takes to answer, and how long its answers stay usable.
 //!
-//! A request that is not answered within `[patroni] timeout_seconds` is marked and runs on. Its
-//! answer counts when it comes, dated by its question. A Patroni that has been quick and is late is in
-//! doubt at once. One that is known to be slow is in doubt only when it takes much longer than before:
-//! else each of its answers would be followed by a doubt.
+//! A request that is not answered within `[patroni] timeout_seconds` is marked as late and
+//! continues. Its answer counts when it comes, dated by its question. If a Patroni that was fast is
+//! late, its newest answer is unusable at once. If a Patroni is known to be slow, its answer is
+//! unusable only when the next one takes much longer than before. Otherwise every slow answer would
+//! become unusable before the next one.
 
 use std::time::Duration;
 
@@ -12,19 +13,19 @@ use crate::pace;
 use crate::time::Moment;
 use crate::view::{Freshness, Heard, Word};
 
-/// How long a request to Patroni may take in all, unless `timeout_seconds` is longer.
+/// How long a request to Patroni may take in total, unless `timeout_seconds` is longer.
 pub const RUN_ON: Duration = Duration::from_secs(5);
 
-/// How much later than promised an answer may be before it counts as missing.
+/// How late an answer may be before it counts as missing.
 pub const SLACK: Duration = Duration::from_millis(500);
 
-/// The newest answer of Patroni, or its failure.
+/// Patroni's newest answer or failure.
 type Answer = Heard<Result<PatroniFacts, Failure>>;
 
-/// How the answers of one Patroni come.
+/// The response times of one Patroni.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Lateness {
-    /// How long the newest answer took, from its question until it was known here.
+    /// How long the newest answer took, from its question until it was applied.
     took: Duration,
     /// The newest question that was not answered in time.
     late: Option<Heard<Failure>>,
@@ -36,7 +37,7 @@ impl Lateness {
         self.took = took;
     }
 
-    /// Notes that the question of `asked_at` has not been answered in time, and runs on.
+    /// Notes that the question of `asked_at` was not answered in time and continues.
     pub fn note_late(&mut self, asked_at: Moment, failure: Failure) {
         if self.late.as_ref().is_none_or(|old| old.asked_at <= asked_at) {
             self.late = Some(Heard { asked_at, said: failure });
@@ -45,12 +46,12 @@ impl Lateness {
 
     /// How long the newest answer took, if that is longer than `timeout_seconds`.
     pub fn slow(&self, freshness: &Freshness) -> Option<Duration> {
-        // An answer that took longer than a request may was held up by a stop of this process.
+        // An answer that took longer than a request can take was delayed by a stop of this process.
         let may_take = RUN_ON + SLACK;
         (self.took > freshness.patroni_limit && self.took <= may_take).then_some(self.took)
     }
 
-    /// What `newest` is worth now.
+    /// The state of Patroni's newest answer.
     pub fn word<'a>(
         &'a self,
         newest: Option<&'a Answer>,
@@ -62,14 +63,14 @@ impl Lateness {
         match (late, newest) {
             (Some(late), _) => Word::Failed(&late.said),
             (None, None) => Word::Unheard,
-            // A failure does not go stale: it stays true until the source speaks again.
+            // A failure does not go stale: it counts until the source answers again.
             (None, Some(Heard { said: Err(failure), .. })) => Word::Failed(failure),
             (None, Some(answer)) if now >= self.expires(answer, freshness) => Word::Expired,
             (None, Some(Heard { said: Ok(said), .. })) => Word::Said(said),
         }
     }
 
-    /// What Patroni answered last, while a later question is late and runs on.
+    /// Patroni's last answer, while a later question is late and continues.
     pub fn before_late<'a>(
         &'a self,
         newest: Option<&'a Answer>,
@@ -79,7 +80,7 @@ impl Lateness {
         newest.filter(|_| now < runs_until(late))?.said.as_ref().ok()
     }
 
-    /// The moments at which one of the above changes by itself.
+    /// The moments at which one of the above results changes without a report.
     pub fn expiries(
         &self,
         newest: Option<&Answer>,
@@ -91,14 +92,14 @@ impl Lateness {
         of_late.into_iter().flatten().chain(of_answer)
     }
 
-    /// The question that is late, unless a question that was sent after it has been answered.
+    /// The question that is late; none if a question that was sent after it was answered.
     fn late_after(&self, newest: Option<&Answer>) -> Option<&Heard<Failure>> {
         let is_open =
             |late: &&Heard<Failure>| newest.is_none_or(|newest| newest.asked_at < late.asked_at);
         self.late.as_ref().filter(is_open)
     }
 
-    /// From when on the lateness is a doubt.
+    /// From when on a late question makes the newest answer unusable.
     fn in_doubt_from(&self, late: &Heard<Failure>, freshness: &Freshness) -> Moment {
         late.asked_at + self.slow(freshness).map_or(Duration::ZERO, patience)
     }
@@ -112,7 +113,7 @@ impl Lateness {
     }
 }
 
-/// How long an answer may take after one that took so long.
+/// How long an answer may take after one that took `took`.
 fn patience(took: Duration) -> Duration {
     (took * 2).min(RUN_ON)
 }
@@ -159,7 +160,7 @@ mod tests {
     fn a_slow_answer_is_good_until_the_next_one_can_be_here() {
         for took_ms in [1_001, 1_200, 1_500, 3_000, 4_900] {
             let (lateness, first) = (took(took_ms), answer(0));
-            // It is asked again after the gap, and answers as late as before.
+            // It is asked again after the gap, and takes as long as before.
             let next_ms = 1_000.max(took_ms * 3 / 2) + took_ms;
             assert!(is_said(&lateness, &first, took_ms), "on arrival: {took_ms}");
             assert!(is_said(&lateness, &first, next_ms), "until the next: {took_ms}");

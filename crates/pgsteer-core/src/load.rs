@@ -1,11 +1,11 @@
-//! How full a server is, in steps, so that whoever weighs servers by it does not do so anew at
-//! every session that comes or goes.
+//! Load: how full a server is, in steps. With steps the weights in HAProxy do not change at every
+//! session that begins or ends.
 
-/// The sessions of a server, and how many there may be.
+/// The sessions of a server and their limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Load {
-    /// Server processes that are connected to a database: clients, and PostgreSQL's own helpers
-    /// there, as parallel workers.
+    /// Server processes that are connected to a database: clients, and PostgreSQL's own helpers,
+    /// such as parallel workers.
     pub backends: u32,
     /// How many clients without special rights may connect.
     pub backends_max: u32,
@@ -14,12 +14,12 @@ pub struct Load {
 /// The size of a step, in percent.
 const STEP: u8 = 10;
 
-/// How far the load goes away from a step before it is shown as another, in percent: half of the
-/// way to the next and a little more, so that a load between two steps does not flap.
+/// How far the load may move from the shown step before another one is shown, in percent. It is a
+/// little more than half of a step, so that a load between two steps does not flap.
 const STEP_HOLDS: u8 = 7;
 
 impl Load {
-    /// The load in percent, 0 to 100. Whoever may have nobody is full.
+    /// Returns the load in percent, 0 to 100. A server that allows no sessions is full.
     pub fn percent(&self) -> u8 {
         let used = u64::from(self.backends.min(self.backends_max)) * 100;
         used.checked_div(u64::from(self.backends_max))
@@ -27,7 +27,7 @@ impl Load {
             .unwrap_or(100)
     }
 
-    /// The step to be shown, in percent, after `shown`.
+    /// Returns the step to show after `shown`, in percent.
     pub fn step(&self, shown: Option<u8>) -> u8 {
         let percent = self.percent();
         match shown.filter(|shown| shown.abs_diff(percent) <= STEP_HOLDS) {

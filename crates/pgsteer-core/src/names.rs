@@ -12,7 +12,7 @@ use crate::text::{clean, is_hidden};
 /// The longest name of a member, a service or a cluster, in bytes.
 pub const NAME_BYTES_MAX: usize = 255;
 
-/// PostgreSQL's own port, for members of which only the host is told.
+/// PostgreSQL's default port, for members whose host alone is known.
 pub const POSTGRES_PORT: u16 = 5432;
 
 /// Why a text cannot be a name or an address.
@@ -25,7 +25,7 @@ pub enum NameError {
     #[error("a name has at most {NAME_BYTES_MAX} bytes, this one has {0}")]
     TooLong(usize),
     /// The text has a control or invisible character ([`is_hidden`]). It would break log lines and
-    /// pages, or let two names look alike.
+    /// pages, or make two names look alike.
     #[error("a name must not contain control characters or invisible characters")]
     Control,
     /// The port is missing or not a number from 1 to 65535.
@@ -33,7 +33,7 @@ pub enum NameError {
     Port(String),
 }
 
-/// What a cluster is called without a configured name and without a scope.
+/// The name of a cluster without a configured name and without a scope.
 pub const CLUSTER_NAME: &str = "main";
 
 macro_rules! name {
@@ -43,10 +43,11 @@ macro_rules! name {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Checks `text` and makes a name of it.
+            /// Checks `text` and converts it to a name.
             ///
             /// # Errors
-            /// An empty text, one above [`NAME_BYTES_MAX`], or one with a control character or an invisible one.
+            /// The text is empty, longer than [`NAME_BYTES_MAX`], or has a control or invisible
+            /// character.
             pub fn new(text: &str) -> Result<$name, NameError> {
                 check_name(text).map(|()| $name(Arc::from(text)))
             }
@@ -82,7 +83,7 @@ name! {
     MemberName
 }
 name! {
-    /// A service: one listening port and the role it wants.
+    /// A service: one listening port and the role it requires.
     ServiceName
 }
 name! {
@@ -90,23 +91,23 @@ name! {
     ClusterName
 }
 
-/// The name of a cluster that has none, until its scope is known.
+/// The name of a cluster without a configured name, until its scope is known.
 impl Default for ClusterName {
     fn default() -> ClusterName {
         ClusterName(Arc::from(CLUSTER_NAME))
     }
 }
 
-/// Names in a sentence.
+/// Returns the names separated by commas.
 pub fn listed(names: &[MemberName]) -> String {
     let names: Vec<&str> = names.iter().map(MemberName::as_str).collect();
     names.join(", ")
 }
 
-/// Checks what every name has to be: not empty, not too long, and without hidden characters.
+/// Checks that a name is not empty, not too long, and without hidden characters.
 ///
 /// # Errors
-/// The text is no name.
+/// The text is not a name.
 pub fn check_name(text: &str) -> Result<(), NameError> {
     if text.is_empty() {
         return Err(NameError::Empty);
@@ -120,7 +121,7 @@ pub fn check_name(text: &str) -> Result<(), NameError> {
     Ok(())
 }
 
-/// Where something listens: a host name or address, and a port.
+/// Where a server listens: a host name or address, and a port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Endpoint {
     host: Arc<str>,
@@ -128,10 +129,10 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// An endpoint of a bare host (no brackets around IPv6) and a port.
+    /// Returns the endpoint of a bare host (no brackets around IPv6) and a port.
     ///
     /// # Errors
-    /// A host that is no name, or port 0.
+    /// The host is not a name, or the port is 0.
     pub fn new(host: &str, port: u16) -> Result<Endpoint, NameError> {
         check_name(host)?;
         if port == 0 {
@@ -140,11 +141,12 @@ impl Endpoint {
         Ok(Endpoint { host: Arc::from(host), port })
     }
 
-    /// Reads `host:port`, `1.2.3.4:5432` or `[::1]:5432`; `port_default` stands
-    /// in where the text names none.
+    /// Parses `host:port`, `1.2.3.4:5432` or `[::1]:5432`. If the text has no port, `port_default`
+    /// is used.
     ///
     /// # Errors
-    /// A host that is no name, a port that is no number from 1 to 65535, or no port at all.
+    /// The host is not a name, the port is not a number from 1 to 65535, or there is no port at
+    /// all.
     pub fn parse(text: &str, port_default: Option<u16>) -> Result<Endpoint, NameError> {
         let bad = || NameError::Port(clean(text).into_owned());
         let (host, port) = match text.strip_prefix('[') {
@@ -156,7 +158,7 @@ impl Endpoint {
                     None => return Err(bad()),
                 }
             }
-            // A bare IPv6 address has more than one colon and names no port.
+            // A bare IPv6 address has more than one colon and has no port.
             None if text.matches(':').count() > 1 => (text, None),
             None => match text.split_once(':') {
                 Some((host, port)) => (host, Some(port)),
@@ -183,19 +185,20 @@ impl Endpoint {
         self.port
     }
 
-    /// The same host with another port.
+    /// Returns the same host with another port.
     pub fn with_port(&self, port: u16) -> Endpoint {
         Endpoint { host: self.host.clone(), port }
     }
 
-    /// The address, if the host is one rather than a name that has to be resolved.
+    /// The address, if the host is an address and not a name.
     pub fn ip(&self) -> Option<IpAddr> {
         self.host.parse().ok()
     }
 }
 
 impl Endpoint {
-    /// It is on this machine: what goes there does not leave it.
+    /// Returns true if the host is the loopback interface, so the traffic does not leave this
+    /// machine.
     pub fn is_loopback(&self) -> bool {
         &*self.host == "localhost" || self.ip().is_some_and(|address| address.is_loopback())
     }

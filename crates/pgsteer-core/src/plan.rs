@@ -1,7 +1,7 @@
-//! The plan: whom the sources ask, where, and how often.
+//! The plan: which members the sources ask, at which addresses, and how often.
 //!
-//! It is the one word that goes back from the core to the sources. They obey it and hold no
-//! opinion of their own on what is urgent.
+//! It is the only thing that the core returns to the sources. The sources follow it and decide
+//! nothing about urgency themselves.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use crate::names::{Endpoint, MemberName};
 
-/// What to ask.
+/// Which members and URLs to ask.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// The members. One that is not in it is not asked any more.
+    /// The members. A member that is missing here is not asked any more.
     pub members: BTreeMap<MemberName, Ask>,
-    /// The URLs that are asked for the member list, each with when.
+    /// The URLs that are asked for the member list, and when.
     pub listers: Vec<Lister>,
-    /// Patroni's scope as the members tell it, by which its keys in etcd are named.
+    /// Patroni's scope as the members report it; it is part of the names of the keys in etcd.
     pub scope: Option<Arc<str>>,
 }
 
@@ -35,9 +35,9 @@ pub struct Lister {
 pub enum When {
     /// In each round: no list has been accepted yet, or this URL never answered.
     Always,
-    /// If none before it returned a list in this round.
+    /// If no URL before it returned a list in this round.
     InTurn,
-    /// As the last ones: it answered for another cluster.
+    /// After all others: it answered for another cluster.
     Last,
 }
 
@@ -46,19 +46,19 @@ pub enum When {
 pub struct Ask {
     /// Where its PostgreSQL listens.
     pub postgres: Endpoint,
-    /// The addresses its host was last resolved to; empty until the first answer.
+    /// The addresses to which its host was last resolved; empty until the first answer.
     pub addresses: Vec<IpAddr>,
     /// The base of its REST API, as `http://10.0.0.11:8008`; none without Patroni.
     pub patroni_url: Option<Arc<str>>,
-    /// The ports on its host on which poolers are asked now.
+    /// The ports of poolers on its host that are asked now.
     pub poolers: BTreeSet<u16>,
     /// Its server is asked by SQL. False if it is asked under another name, or its port is unknown.
     pub has_tether: bool,
-    /// How often.
+    /// The time between its questions.
     pub pace: Pace,
 }
 
-/// The time from one question to the next. A change to a shorter one means: ask now.
+/// The time from one question to the next. When it becomes shorter, the source asks at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
     /// For the tether.

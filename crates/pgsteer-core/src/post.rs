@@ -1,4 +1,4 @@
-//! Posts: what a member may be fit for.
+//! Posts: what a gate is for.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,26 +8,26 @@ use crate::names::ServiceName;
 use crate::settings::defaults::NOWHERE;
 use crate::settings::{Config, ServiceConfig};
 
-/// What a gate stands before: a service of the configuration, or a plain role.
+/// What a gate is for: a service of the configuration, or a plain role.
 ///
-/// The plain roles are what Patroni's health checks ask for. Their gates are kept beside those of
-/// the services, by the same rules, so that no health page can say another thing than the proxy.
+/// Patroni's health checks ask for the plain roles. Their gates are kept beside those of the
+/// services, by the same rules, so that a health page cannot contradict the proxy.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Post {
-    /// A role, with no wish beside it.
+    /// A role, without any other requirement.
     Role(Role),
-    /// The same, through the pooler that the agent's clients have to take.
+    /// The same through the pooler that the agent's clients use.
     Pooled(Role),
-    /// A service, with all its wishes.
+    /// A service, with all its requirements.
     Service(ServiceName),
 }
 
-/// The roles that every member has a gate for.
+/// The roles for which every member has a gate.
 pub const ROLES: [Role; 3] = [Role::Primary, Role::Replica, Role::StandbyLeader];
 
 impl Post {
-    /// The post whose gates those of this one begin as when it is new: whoever was there without a
-    /// pooler stays until the first word of that.
+    /// Returns the post from which a new post takes its gates: when a pooler is configured, members
+    /// that serve without it continue until its first answer.
     pub(crate) fn forerunner(&self) -> Option<Post> {
         match self {
             Post::Pooled(role) => Some(Post::Role(*role)),
@@ -36,7 +36,7 @@ impl Post {
     }
 }
 
-/// All posts there are, with the wishes of each.
+/// Returns all posts, with the requirements of each.
 pub(crate) fn posts(config: &Config) -> BTreeMap<Post, ServiceConfig> {
     let roles = ROLES.map(|role| (Post::Role(role), plain(role)));
     let pooler_port = config.agent.as_ref().and_then(|agent| agent.pooler_port);
@@ -48,7 +48,7 @@ pub(crate) fn posts(config: &Config) -> BTreeMap<Post, ServiceConfig> {
     roles.into_iter().chain(pooled).chain(services).collect()
 }
 
-/// Nobody waits at a plain role: whoever asks for its health has no hold of ours.
+/// Returns a plain role. No client waits there, because a health check is answered at once.
 fn plain(role: Role) -> ServiceConfig {
     ServiceConfig { hold: Duration::ZERO, ..ServiceConfig::new(NOWHERE, role) }
 }

@@ -1,9 +1,9 @@
 //! Probes: Patroni's health checks.
 //!
 //! Paths, parameters and meanings are those of Patroni's REST API (`api.py`, `do_GET`, read in
-//! 3.0.2 and 4.1.5), so that whoever asks Patroni today can ask pgsteer instead. Two things differ:
-//! a path has to be written as documented (Patroni takes any that contains the word), and a
-//! parameter that makes no sense is an error (Patroni takes `lag=16XB` for no limit).
+//! 3.0.2 and 4.1.5), so a client of Patroni can use pgsteer instead. There are two differences. A
+//! path has to be written as documented; Patroni accepts any path that contains the name. An
+//! invalid parameter is an error; Patroni treats `lag=16XB` as no limit.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,10 +14,10 @@ use crate::settings::defaults::LAG_BYTES_MAX;
 use crate::text::clean_to;
 use crate::units::{near_size, size, size_text};
 
-/// The longest probe that is read, in bytes.
+/// The longest probe that is accepted, in bytes.
 pub const PROBE_BYTES_MAX: usize = 512;
 
-/// The lag that `/readiness` allows unless told otherwise: Patroni's `maximum_lag_on_failover`.
+/// The lag limit of `/readiness` by default: Patroni's `maximum_lag_on_failover`.
 const READINESS_LAG_BYTES: u64 = 1024 * 1024;
 
 /// One of Patroni's health checks, with its parameters.
@@ -29,7 +29,7 @@ pub struct Probe {
     streaming: bool,
 }
 
-/// What is asked for.
+/// The health check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Path {
     Primary,
@@ -47,7 +47,7 @@ pub(crate) enum Path {
     Readiness,
 }
 
-/// Every path, with Patroni's other spellings of it.
+/// Every path, with Patroni's alternative spellings.
 const PATHS: [(&str, Path); 20] = [
     ("primary", Path::Primary),
     ("master", Path::Primary),
@@ -71,25 +71,25 @@ const PATHS: [(&str, Path); 20] = [
     ("readiness", Path::Readiness),
 ];
 
-/// Why a text is no probe.
+/// Why a text is not a probe.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum ProbeError {
     /// Patroni has no such path.
     #[error("`{0}` is none of Patroni's health checks (primary, replica, read-only, sync, ...)")]
     Path(String),
-    /// Patroni has no such parameter there.
+    /// Patroni's health checks have no such parameter.
     #[error("`{0}` is no parameter of a health check (lag, tag_NAME, replication_state, mode)")]
     Parameter(String),
-    /// The value of a parameter makes no sense.
+    /// The value of a parameter is invalid.
     #[error("`{value}` is no value for {name}: {wanted}{}", did_you_mean(.near))]
     Value {
         /// The parameter.
         name: &'static str,
         /// What was given.
         value: String,
-        /// What would be right.
+        /// What is accepted.
         wanted: &'static str,
-        /// What was probably meant.
+        /// The value that was probably meant.
         near: Option<String>,
     },
     /// It is longer than [`PROBE_BYTES_MAX`].
@@ -98,7 +98,7 @@ pub enum ProbeError {
 }
 
 impl fmt::Display for Probe {
-    /// As it stands in a URL, without its slash.
+    /// Writes the probe as in a URL, without the leading slash.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = PATHS.iter().find(|(_, path)| *path == self.path).map_or("", |(name, _)| name);
         let lag = self.lag_bytes_max.map(|bytes| format!("lag={}", size_text(bytes)));
@@ -111,10 +111,10 @@ impl fmt::Display for Probe {
 }
 
 impl Probe {
-    /// Reads a probe as it stands in a URL, with or without its slash: `replica?lag=16MB`.
+    /// Parses a probe as written in a URL, with or without the leading slash: `replica?lag=16MB`.
     ///
     /// # Errors
-    /// A path or a parameter that Patroni does not have, or a value that makes no sense.
+    /// The path or a parameter is not one of Patroni's, or a value is invalid.
     pub fn read(text: &str) -> Result<Probe, ProbeError> {
         if text.len() > PROBE_BYTES_MAX {
             return Err(ProbeError::TooLong(text.len()));
@@ -149,8 +149,8 @@ impl Probe {
                 "streaming" => self.streaming = true,
                 _ => return Err(wrong("replication_state", "only streaming")),
             },
-            // What was received and not replayed yet is not told apart here: replay is the
-            // stricter of the two.
+            // The two modes give the same result here: WAL that was received and not replayed
+            // counts as lag. That is the stricter mode.
             ("mode", _) if matches!(value.as_str(), "apply" | "write") => {}
             ("mode", _) => return Err(wrong("mode", "apply or write")),
             (_, Some(tag)) if !tag.is_empty() => drop(self.tags.insert(tag.to_owned(), value)),
@@ -172,12 +172,12 @@ fn did_you_mean(near: &Option<String>) -> String {
     near.as_ref().map(|near| format!("; did you mean {near}?")).unwrap_or_default()
 }
 
-/// What somebody wrote, short enough for a message and without what would break a line.
+/// Returns a text from a client, cut for a message and without control characters.
 fn shown(text: &str) -> String {
     clean_to(text, 60).into_owned()
 }
 
-/// A part of a query string as it was meant.
+/// Decodes a part of a query string.
 fn decoded(text: &str) -> String {
     let spaced = text.replace('+', " ");
     percent_encoding::percent_decode_str(&spaced).decode_utf8_lossy().into_owned()

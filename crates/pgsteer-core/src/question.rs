@@ -1,4 +1,4 @@
-//! Questions: what a member is asked to be fit for, in a line to the agent or in the path of a page.
+//! Questions: what a client asks about a member, in a line to the agent or in the path of a page.
 
 use std::fmt;
 
@@ -10,16 +10,16 @@ use crate::probe::{Probe, ProbeError};
 /// The longest line that a client may send, in bytes.
 pub const LINE_BYTES_MAX: usize = 1_024;
 
-/// What a client asks.
+/// A client's question.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Question {
-    /// What the member should be fit for.
+    /// The service or health check.
     pub of: Asked,
-    /// The member by name or address; the local one if none is named.
+    /// The member by name or address; the local one if none is given.
     pub member: Option<String>,
 }
 
-/// What a member may be asked to be fit for.
+/// What a client can ask about a member.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Asked {
     /// A service of the configuration.
@@ -28,22 +28,22 @@ pub enum Asked {
     Probe(Probe),
 }
 
-/// Why a line is no question.
+/// Why a line is not a question.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Unclear {
-    /// Neither a service nor a health check.
+    /// It is neither a service nor a health check.
     #[error("{0}, and no service has that name")]
     Neither(ProbeError),
-    /// It is a health check, with a mistake.
+    /// It is a health check with an error.
     #[error(transparent)]
     Probe(ProbeError),
     /// More than two words.
     #[error("expects SERVICE or SERVICE MEMBER, as in `write n2`")]
     Words,
-    /// Nothing was sent, and there is no default.
+    /// The client sent nothing, and there is no default.
     #[error("expects agent-send \"SERVICE MEMBER\\n\", as in `write n2`")]
     Nothing,
-    /// It began and did not end in time.
+    /// The line was not complete in time.
     #[error("the line has no end")]
     Unfinished,
     /// No end of line within [`LINE_BYTES_MAX`].
@@ -52,11 +52,12 @@ pub enum Unclear {
 }
 
 impl Question {
-    /// Reads a line: a service or a health check, then the member if it is not the local one.
-    /// None for an empty line. A service goes before a health check of the same name.
+    /// Parses a line: a service or a health check, then the member if it is not the local one.
+    /// Returns none for an empty line. A service has precedence over a health check of the same
+    /// name.
     ///
     /// # Errors
-    /// Anything else.
+    /// The line is anything else.
     pub fn read(
         line: &str,
         is_service: impl Fn(&ServiceName) -> bool,
@@ -80,7 +81,7 @@ impl Question {
 }
 
 impl fmt::Display for Question {
-    /// In words: what is asked, and of whom.
+    /// Writes the question in words: the service or health check, and the member.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.of {
             Asked::Service(service) => write!(f, "{service}")?,

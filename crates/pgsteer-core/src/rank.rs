@@ -1,47 +1,47 @@
-//! The rank of reasons: which of several things that are wrong with a member is named.
+//! The rank of reasons: which one is shown if several apply to a member.
 //!
 //! A gate, a member and a health check show one reason each. The order of [`Rank`] is the only
-//! place that says which one: another cluster's server is none of ours; after that what endangers
-//! data goes before the list of members, that before the state of the server, and that before a
-//! reservation. What a verdict *does* (shut, drain, keep, open) is decided by its kind first. So of
-//! two verdicts of one kind the reason is never replaced by one of a lower rank.
+//! place that decides which one. A server of another cluster comes first. Then come risks for the
+//! data, the member list, the state of the server, and reservations. The effect of a verdict (shut,
+//! drain, keep, open) is decided by its kind first. So if two verdicts have the same kind, the
+//! reason of the higher rank is shown.
 
 use crate::reason::Reason;
 
 /// How important a reason is, the most important first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rank {
-    /// The server belongs to another cluster: whatever else it is or does, it is none of ours.
+    /// The server belongs to another cluster, so nothing else about it matters.
     Identity,
     /// Two members take writes or hold the lock, or one takes writes that the primary does not have.
     Danger,
-    /// The member is not listed any more. [`Reason::Left`] carries what else is wrong.
+    /// The member is not listed any more. [`Reason::Left`] contains what else is wrong.
     Membership,
     /// The server cannot be used, or nothing is known of it.
     Server,
-    /// The server is well and has another role, or its role is not settled yet.
+    /// The server is healthy and has another role, or its role is not settled yet.
     Role,
-    /// The replica receives nothing.
+    /// The replica does not stream.
     Stream,
-    /// Patroni is silent: what was open stays open for a limited time.
+    /// Patroni does not answer: an open gate stays open for a limited time.
     Doubt,
-    /// New connections do not get there.
+    /// New connections cannot reach the server.
     Address,
-    /// The pooler before the server does not lead there.
+    /// The pooler in front of the server does not lead to it.
     Pooler,
-    /// The operator keeps clients away, by tags.
+    /// The operator excludes the member by tags.
     Tags,
-    /// The replica is behind.
+    /// The replica is above a lag limit, or its lag is unknown.
     Lag,
-    /// New sessions go past the pooler.
+    /// New sessions bypass the pooler.
     Detour,
-    /// An order of the operator is under way.
+    /// A switchover was requested.
     Order,
-    /// The primary stands in for replicas.
+    /// The primary serves in place of the replicas.
     StandIn,
-    /// The list does not name it for the time being.
+    /// The list does not name the member at present.
     Missing,
-    /// A source is missing or slow, the others suffice.
+    /// A source is missing or slow, but the others are sufficient.
     Reservation,
     /// Nothing is wrong: the next answer decides.
     Confirming,
@@ -90,13 +90,13 @@ impl Reason {
         }
     }
 
-    /// The reason of the higher rank; of two of the same rank this one.
+    /// Returns the reason of the higher rank; this one if both have the same.
     pub fn or_stronger(self, other: Reason) -> Reason {
         if other.rank() < self.rank() { other } else { self }
     }
 }
 
-/// The stronger one of two reasons that may be missing.
+/// Returns the stronger of two optional reasons.
 pub(crate) fn stronger(one: Option<Reason>, other: Option<Reason>) -> Option<Reason> {
     match (one, other) {
         (Some(one), Some(other)) => Some(one.or_stronger(other)),
@@ -104,8 +104,8 @@ pub(crate) fn stronger(one: Option<Reason>, other: Option<Reason>) -> Option<Rea
     }
 }
 
-/// What a member is that has left the list: the reason names what else is wrong with it, so that a
-/// host that died is not taken for one that was removed on purpose.
+/// Returns the reason for a member that left the list. It contains what else is wrong, so that a
+/// dead host is not taken for one that was removed on purpose.
 pub(crate) fn left(other: Option<&Reason>) -> Reason {
     let other =
         other.filter(|other| other.rank() == Rank::Server || other.rank() == Rank::Identity);

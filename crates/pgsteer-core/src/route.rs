@@ -11,21 +11,21 @@ pub enum Route {
     PastPooler(Bypass),
 }
 
-/// Why new sessions go past a pooler.
+/// Why new sessions bypass a pooler.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bypass {
-    /// What is wrong with the pooler. Outputs decide by this.
+    /// The fault of the pooler. Outputs act on this.
     pub fault: PoolerFault,
     /// The explanation for people.
     pub reason: Reason,
 }
 
-/// What is wrong with a pooler that is bypassed.
+/// The fault of a pooler that is bypassed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PoolerFault {
     /// The pooler is up and leads to the member, and refuses logins until it connects to its server
     /// again (`server_login_retry`). Clients that have no other route may use it.
     RetriesSoon,
-    /// The pooler is down, leads to another server, or is not known to be well again.
+    /// The pooler is down, leads to another server, or is not known to be healthy again.
     Unusable,
 }

@@ -6,37 +6,37 @@
 
 use std::time::Duration;
 
-/// By how much the offset moves before another one is shown. A Snapshot shall not change because
-/// an answer took a little longer.
+/// How far the offset must move before another one is shown. A Snapshot must not change only
+/// because an answer took a little longer.
 const SHOWN_STEP_MICROS: i64 = 100_000;
 
-/// How far a server's clock is ahead of pgsteer's, in microseconds; negative if it is behind.
-/// Measured at the middle of a question and its answer, so it is wrong by half of their time at most.
+/// How far a server's clock is ahead of pgsteer's, in microseconds; negative if it is behind. It is
+/// measured at the middle between question and answer, so its error is at most half of that time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ClockOffset {
     micros: i64,
 }
 
 impl ClockOffset {
-    /// The offset of this many microseconds.
+    /// Returns the offset of this many microseconds.
     pub const fn from_micros(micros: i64) -> ClockOffset {
         ClockOffset { micros }
     }
 
-    /// The offset in seconds.
+    /// Returns the offset in seconds.
     pub fn as_secs_f64(self) -> f64 {
-        // No clock is wrong by more than a double holds exactly, which is 285 years.
+        // A double is exact up to an offset of 285 years.
         self.micros as f64 / 1e6
     }
 
-    /// `age`, which a server with this offset computed from a time that a server with the offset
-    /// `stamped_by` wrote, without the difference of their clocks.
+    /// Returns `age` without the difference of two clocks. A server with this offset computed `age`
+    /// from a time that a server with the offset `stamped_by` wrote.
     pub fn correct(self, age: i64, stamped_by: ClockOffset) -> Duration {
         let ahead = self.micros.saturating_sub(stamped_by.micros);
         Duration::from_micros(u64::try_from(age.saturating_sub(ahead)).unwrap_or(0))
     }
 
-    /// The offset to show after `shown`, in whole steps of 0.1 s.
+    /// Returns the offset to show after `shown`, in steps of 0.1 s.
     pub fn step(self, shown: Option<ClockOffset>) -> ClockOffset {
         match shown.filter(|shown| shown.micros.abs_diff(self.micros) <= SHOWN_STEP_MICROS as u64) {
             Some(shown) => shown,

@@ -1,8 +1,8 @@
 //! Text from outside: what a peer sent, made safe for logs, pages, terminals and error packets.
 //!
-//! A control character can forge a log line or drive a terminal, a bidirectional or invisible
-//! character can hide a part of a text, and a long text can fill a log. So each text of a peer
-//! passes [`clean`] where it enters, and [`Cleaned`] where it is shown with other words.
+//! A control character can forge a log line or control a terminal. A bidirectional or invisible
+//! character can hide a part of a text. A long text can fill a log. So each text of a peer passes
+//! [`clean`] where it enters, and [`Cleaned`] where it is shown in a sentence.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,10 +12,10 @@ use serde::{Deserialize, Deserializer};
 /// The most characters of one text from outside.
 pub const TEXT_CHARS_MAX: usize = 200;
 
-/// The most characters of a sentence that pgsteer composes of such texts and its own words.
+/// The most characters of a sentence that pgsteer composes from such texts and its own.
 pub const SENTENCE_CHARS_MAX: usize = 500;
 
-/// The mark behind a text that was cut. It counts as a part of the text.
+/// The mark after a text that was cut. It counts as a part of the text.
 const CUT_MARK: &str = "...";
 
 /// Returns true if `c` is not shown as a character of its own: a control character (C0, DEL, C1), a
@@ -36,8 +36,8 @@ pub fn is_hidden(c: char) -> bool {
         )
 }
 
-/// `text` on one line, with each hidden character as a visible escape (`\n`, `\u{1b}`), cut to
-/// [`TEXT_CHARS_MAX`] characters. Cleaning twice changes nothing.
+/// Returns `text` on one line, with each hidden character as a visible escape (`\n`, `\u{1b}`), cut
+/// to [`TEXT_CHARS_MAX`] characters. Cleaning twice changes nothing.
 pub fn clean(text: &str) -> Cow<'_, str> {
     clean_to(text, TEXT_CHARS_MAX)
 }
@@ -51,7 +51,7 @@ pub fn clean_to(text: &str, chars_max: usize) -> Cow<'_, str> {
     }
     let mut cleaned = String::new();
     let mut room = chars_max;
-    // Where to cut, should the text turn out too long.
+    // Where to cut if the text is too long.
     let mut cut_at = 0;
     for c in text.chars() {
         let escaped: Option<String> = is_hidden(c).then(|| c.escape_default().collect());
@@ -73,8 +73,8 @@ pub fn clean_to(text: &str, chars_max: usize) -> Cow<'_, str> {
     Cow::Owned(cleaned)
 }
 
-/// `json`, a whole JSON text, with each hidden character in its strings as JSON's own escape, so that
-/// it means the same. Line feeds between its values stay.
+/// Returns `json`, a whole JSON text, with each hidden character in its strings as JSON's own
+/// escape, so its value is the same. Line feeds between its values stay.
 pub fn json_escaped(json: &str) -> Cow<'_, str> {
     let is_bad = |c: char| c != '\n' && is_hidden(c);
     if !json.contains(is_bad) {
@@ -83,7 +83,7 @@ pub fn json_escaped(json: &str) -> Cow<'_, str> {
     let mut escaped = String::with_capacity(json.len());
     for c in json.chars() {
         match c {
-            // In no string, where they have to be escaped already.
+            // These are outside of strings: inside they have to be escaped already.
             '\t' | '\r' => escaped.push(' '),
             c if is_bad(c) => {
                 for unit in c.encode_utf16(&mut [0; 2]) {
@@ -96,7 +96,7 @@ pub fn json_escaped(json: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// Shows a sentence that may contain texts from outside: cleaned, cut to [`SENTENCE_CHARS_MAX`].
+/// Displays a sentence that may contain texts from outside: cleaned, cut to [`SENTENCE_CHARS_MAX`].
 pub struct Cleaned<'a>(pub &'a str);
 
 impl fmt::Display for Cleaned<'_> {
@@ -105,8 +105,8 @@ impl fmt::Display for Cleaned<'_> {
     }
 }
 
-/// A text of a peer's JSON. It is cleaned when it is read, so a parser that has it in its body type
-/// cannot forget to.
+/// A text of a peer's JSON. It is cleaned when it is parsed, so a parser that uses this type cannot
+/// skip that.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OutsideText(String);
 

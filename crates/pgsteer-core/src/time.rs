@@ -1,13 +1,13 @@
-//! Time as the core sees it: an argument, never a clock.
+//! Time in the core: an argument, never a clock.
 
 use std::fmt;
 use std::ops::Add;
 use std::time::Duration;
 
-/// A point in time, measured from the start of whoever drives the engine.
+/// A point in time, measured from the start of the process that drives the engine.
 ///
-/// The shell makes it from a monotonic clock, a test from a number. Two moments
-/// of different drivers cannot be compared, and none of them is a time of day.
+/// The shell makes it from a monotonic clock, a test from a number. Two moments of different
+/// drivers cannot be compared, and neither is a time of day.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Moment(Duration);
 
@@ -15,22 +15,22 @@ impl Moment {
     /// The driver's own start.
     pub const START: Moment = Moment(Duration::ZERO);
 
-    /// The moment that lies `elapsed` after the driver's start.
+    /// Returns the moment that is `elapsed` after the driver's start.
     pub const fn after_start(elapsed: Duration) -> Moment {
         Moment(elapsed)
     }
 
-    /// The moment that lies `millis` milliseconds after the driver's start.
+    /// Returns the moment that is `millis` milliseconds after the driver's start.
     pub const fn from_millis(millis: u64) -> Moment {
         Moment(Duration::from_millis(millis))
     }
 
-    /// How long after the driver's start this moment lies.
+    /// Returns how long after the driver's start this moment is.
     pub const fn since_start(self) -> Duration {
         self.0
     }
 
-    /// How long after `earlier` this moment lies; zero if it lies before it.
+    /// Returns how long after `earlier` this moment is; zero if it is before it.
     pub fn since(self, earlier: Moment) -> Duration {
         self.0.saturating_sub(earlier.0)
     }

@@ -1,10 +1,10 @@
-//! Sizes and times as PostgreSQL spells them: `16MB`, `500ms`.
+//! Sizes and times in PostgreSQL's units: `16MB`, `500ms`.
 
 use std::time::Duration;
 
 use crate::settings::defaults::LAG_BYTES_MAX;
 
-/// PostgreSQL's units of size, largest first. They are powers of 1024 there, too.
+/// PostgreSQL's units of size, largest first. They are powers of 1024, as in PostgreSQL.
 const SIZES: [(&str, u64); 5] =
     [("TB", 1 << 40), ("GB", 1 << 30), ("MB", 1 << 20), ("kB", 1 << 10), ("B", 1)];
 
@@ -18,17 +18,17 @@ const TIMES: [(&str, u64); 6] = [
     ("us", 1),
 ];
 
-/// Reads a size, as `16MB`.
+/// Parses a size, as `16MB`.
 pub fn size(text: &str) -> Option<u64> {
     amount(text, &SIZES)
 }
 
-/// Reads a time, as `500ms`.
+/// Parses a time, as `500ms`.
 pub fn time(text: &str) -> Option<Duration> {
     amount(text, &TIMES).map(Duration::from_micros)
 }
 
-/// The size that `text` was probably meant to be: in another spelling of a unit, or with a fraction.
+/// Returns the size that `text` probably means: another spelling of a unit, or a fraction.
 pub fn near_size(text: &str) -> Option<String> {
     let (number, unit) = number_and_unit(text)?;
     let name = match unit.to_ascii_lowercase().as_str() {
@@ -43,7 +43,7 @@ pub fn near_size(text: &str) -> Option<String> {
     (bytes >= 1.0 && bytes <= LAG_BYTES_MAX as f64).then(|| size_text(bytes as u64))
 }
 
-/// The time that `text` was probably meant to be, in any usual spelling of its unit.
+/// Returns the time that `text` probably means, with any common spelling of its unit.
 pub fn near_time(text: &str) -> Option<Duration> {
     let (number, unit) = number_and_unit(text)?;
     let name = match unit.to_ascii_lowercase().as_str() {
@@ -69,17 +69,18 @@ fn number_and_unit(text: &str) -> Option<(f64, &str)> {
     Some((number.parse().ok()?, unit.trim_start()))
 }
 
-/// A size in the largest unit that needs no fraction.
+/// Returns a size in the largest unit that needs no fraction.
 pub fn size_text(bytes: u64) -> String {
     spell(bytes, &SIZES, "0B")
 }
 
-/// A time in seconds, without needless digits: `30`, `0.5`.
+/// Returns a time in seconds, without trailing zeros: `30`, `0.5`.
 pub fn seconds_text(time: Duration) -> String {
     time.as_secs_f64().to_string()
 }
 
-/// A time in the largest unit that needs no fraction; what is below a microsecond is lost.
+/// Returns a time in the largest unit that needs no fraction; the part below a microsecond is
+/// dropped.
 pub fn time_text(time: Duration) -> String {
     let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     spell(micros, &TIMES, "0s")

@@ -1,4 +1,4 @@
-//! Verdict: what the judge concludes for one member and one service.
+//! Verdict: the judge's conclusion for one member and one service.
 
 use std::time::Duration;
 
@@ -17,12 +17,12 @@ pub enum Verdict {
     },
     /// An open gate stays open for a limited time; a gate that is not open stays as it is.
     Keep {
-        /// What is missing or contradicted.
+        /// The fact that is missing or contradicted.
         reason: Reason,
-        /// How long the gate stays open, from the first such verdict on.
+        /// How long the gate stays open, counted from the first such verdict.
         grace: Duration,
     },
-    /// No new sessions; existing sessions go on.
+    /// No new sessions; existing sessions continue.
     Drain(Refusal),
     /// No new sessions.
     Shut(Refusal),
@@ -31,7 +31,7 @@ pub enum Verdict {
 /// Why a member gets no new sessions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// What the refusal is about. The engine decides by this.
+    /// What the refusal is about. The engine acts on this.
     pub cause: Cause,
     /// The explanation for people.
     pub reason: Reason,
@@ -42,9 +42,9 @@ pub struct Refusal {
 pub enum Cause {
     /// The member: its role, state, tags, address, or what is known of it.
     Member,
-    /// The lag of a replica: it returns below a part of the limit only.
+    /// The lag of a replica, which returns only below a part of the limit.
     Lag,
-    /// The pooler before the member.
+    /// The pooler in front of the member.
     Pooler,
 }
 
@@ -55,25 +55,25 @@ impl From<Reason> for Refusal {
 }
 
 impl Refusal {
-    /// The refusal whose reason has the higher rank; of two with the same rank this one.
+    /// Returns the refusal whose reason has the higher rank; this one if both have the same.
     fn or_stronger(self, other: Refusal) -> Refusal {
         if other.reason.rank() < self.reason.rank() { other } else { self }
     }
 }
 
 impl Verdict {
-    /// A verdict that shuts the gate because of the member.
+    /// Returns a verdict that shuts the gate because of the member.
     pub fn shut(reason: Reason) -> Verdict {
         Verdict::Shut(reason.into())
     }
 
-    /// A verdict that drains the gate because of the member.
+    /// Returns a verdict that drains the gate because of the member.
     pub fn drain(reason: Reason) -> Verdict {
         Verdict::Drain(reason.into())
     }
 
-    /// The verdict that keeps more clients away. Of two that do the same, the one whose reason has
-    /// the higher rank.
+    /// Returns the verdict that excludes more clients. If both have the same effect, the reason of
+    /// the higher rank is used.
     pub fn or_stronger(self, other: Verdict) -> Verdict {
         match (self, other) {
             (Verdict::Shut(one), Verdict::Shut(other)) => Verdict::Shut(one.or_stronger(other)),

@@ -1,11 +1,11 @@
-//! The write head: how far the primary has written, and when it had written so far.
+//! The write head: the primary's WAL write positions over time.
 //!
 //! A replica's position is compared with what the primary had written *before* the replica was
-//! asked. Compared with a later position, a replica that keeps up perfectly would seem to lag by
-//! all that was written between the two questions.
+//! asked. Compared with a later position, a replica without lag would seem to lag by all that was
+//! written between the two questions.
 //!
 //! The positions are dated by pgsteer's own clock, so a lag in time that is measured against them
-//! depends on no clock of a server.
+//! does not depend on any server's clock.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -13,36 +13,36 @@ use std::time::Duration;
 use crate::names::MemberName;
 use crate::time::Moment;
 
-/// How many positions are remembered. The newest half of them is kept as it came; the older ones
-/// are thinned out, the further apart the older they are. So the memory is bounded, reaches back
-/// for a day, and a lag is too high by a tenth or two at most.
+/// How many positions are kept. The newest half is complete. The older half is thinned out: the
+/// older two positions are, the further apart they may be. So the memory is bounded and reaches
+/// back for a day, and a lag is too high by 10 to 20 % at most.
 const SAMPLES_MAX: usize = 192;
 
-/// How far apart two remembered positions are at least. The newest half reaches further back than
-/// any claim lives.
+/// The minimum time between two kept positions. The newest half reaches further back than any claim
+/// lives.
 const SAMPLES_APART: Duration = Duration::from_millis(250);
 
-/// How long the last position stays valid once a primary may exist that no source sees: longer
-/// than Patroni needs to notice a failure and to elect another primary, ttl and all.
+/// How long the last position stays valid when a primary may exist that no source sees. It is
+/// longer than Patroni needs to detect a failure and to elect another primary, including `ttl`.
 const MEMORY: Duration = Duration::from_secs(60);
 
-/// How old the newest position of a living primary may be for a replica that has replayed it to
-/// count as up to date. It is asked for once a second.
+/// How old the newest position of a running primary may be, so that a replica which has replayed it
+/// counts as up to date. The position is asked for once a second.
 const RECENT: Duration = Duration::from_secs(5);
 
 /// The primary's write positions, oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WriteHead {
     samples: VecDeque<Sample>,
-    /// Whose positions are noted.
+    /// The primary whose positions are noted.
     primary: Option<MemberName>,
     /// The last moment at which the newest position was certainly the last one written.
     sure_until: Moment,
-    /// While no primary is in sight: the last moment of that kind.
+    /// While no primary is seen: the last moment of that kind.
     held_until: Option<Moment>,
 }
 
-/// The primary had written up to `location`, no less and no more, from `first_seen` to `last_seen`.
+/// The primary had written exactly up to `location` from `first_seen` to `last_seen`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Sample {
     location: u64,
@@ -57,9 +57,10 @@ impl Sample {
 }
 
 impl WriteHead {
-    /// Notes that `primary` is the primary now. If another member was it before, only the positions
-    /// up to `replayed` remain, which is what the new primary had replayed when it was last asked as
-    /// a replica: what the old one wrote beyond that may be lost, and the new timeline begins there.
+    /// Notes that `primary` is the primary now. If another member was the primary before, only the
+    /// positions up to `replayed` are kept. That is the position that the new primary had replayed
+    /// when it was last asked as a replica. What the old primary wrote beyond it may be lost, and
+    /// the new timeline begins there.
     pub fn follow(&mut self, primary: &MemberName, replayed: Option<(Moment, u64)>) {
         if self.primary.as_ref() == Some(primary) {
             return;
@@ -82,7 +83,7 @@ impl WriteHead {
         self.sure_until = self.sure_until.max(asked_at);
         let held_until = self.held_until.take();
         if let Some(newest) = self.samples.back_mut() {
-            // Between its last position and its return nothing was written.
+            // The primary wrote nothing between its last position and its return.
             newest.last_seen = newest.last_seen.max(held_until.unwrap_or_default());
             if newest.location == location {
                 newest.last_seen = newest.last_seen.max(asked_at);
@@ -92,16 +93,16 @@ impl WriteHead {
                 return;
             }
             if newest.location > location {
-                // A server that was restored begins below its old end.
+                // A restored server begins below its old end.
                 self.samples.clear();
             }
         }
         self.push(Sample::at(asked_at, location));
     }
 
-    /// Notes that no primary is in sight. Without a primary nothing is written, so the last position
-    /// stays valid for as long as none can exist out of sight (`is_sure`), and for [`MEMORY`] more.
-    /// Then it is forgotten for good: what was written meanwhile, if anything, is not known.
+    /// Notes that no primary is seen. Without a primary nothing is written, so the last position
+    /// stays valid while no unseen primary can exist (`is_sure`), and for [`MEMORY`] after that.
+    /// Then it is dropped for good, because it is unknown whether anything was written meanwhile.
     pub fn hold(&mut self, now: Moment, is_sure: bool) {
         if now.since(self.sure_until) >= MEMORY {
             self.samples.clear();
@@ -111,16 +112,16 @@ impl WriteHead {
         self.held_until = Some(now);
     }
 
-    /// How many bytes `location`, told by a replica asked at `asked_at`, is behind; none if it is not
-    /// known how far the primary has written.
+    /// Returns how many bytes `location` is behind; none if the primary's position is unknown. A
+    /// replica reported `location` when it was asked at `asked_at`.
     pub fn lag_bytes(&self, asked_at: Moment, location: u64, now: Moment) -> Option<u64> {
         let before = self.samples.iter().rev().find(|sample| sample.first_seen < asked_at);
         let sample = before.or_else(|| self.samples.front()).filter(|_| self.is_valid(now))?;
         Some(sample.location.saturating_sub(location))
     }
 
-    /// How long ago, when the replica was asked, the primary had passed `location`; zero if it had
-    /// not. While no primary is in sight the time stands still at the last position.
+    /// Returns how long ago, when the replica was asked, the primary had passed `location`; zero if
+    /// it had not. While no primary is seen, time stands still at the last position.
     pub fn lag_time(&self, asked_at: Moment, location: u64, now: Moment) -> LagTime {
         let Some(newest) = self.samples.back().filter(|_| self.is_valid(now)) else {
             return LagTime::NoHead;
@@ -153,8 +154,8 @@ impl WriteHead {
         }
     }
 
-    /// Forgets the one of the older positions that is missed least: the one whose neighbours are
-    /// nearest to each other, measured by their age.
+    /// Drops one of the older positions: the one whose neighbours are nearest to each other in
+    /// relation to their age.
     fn thin_out(&mut self, now: Moment) {
         let older = self.samples.len() - SAMPLES_MAX / 2;
         let gap_to_age = |index: &usize| {
@@ -162,7 +163,7 @@ impl WriteHead {
             let after = self.samples.get(index + 1);
             let gap = match (before, after) {
                 (Some(before), Some(after)) => after.first_seen.since(before.last_seen),
-                // The oldest one is missed only when all others are far apart.
+                // The oldest one is dropped only when all others are far apart.
                 _ => now.since(Moment::START) / 2,
             };
             let age = self.samples.get(*index).map_or(Duration::ZERO, |it| now.since(it.last_seen));
@@ -174,14 +175,14 @@ impl WriteHead {
     }
 }
 
-/// A lag in time as far as the positions tell it.
+/// A lag in time, as far as the kept positions show it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LagTime {
-    /// So long.
+    /// The lag.
     Known(Duration),
-    /// The replica is behind all positions that are remembered.
+    /// The replica is behind all kept positions.
     BeforeMemory,
-    /// It is not known how far the primary has written.
+    /// The primary's position is unknown.
     NoHead,
 }
 

@@ -1,4 +1,4 @@
-//! What happened: the newest events, for the Snapshot and for whoever polls them.
+//! History: the newest events, for the Snapshot and for the shell that polls them.
 
 use std::collections::VecDeque;
 
@@ -6,7 +6,7 @@ use super::EVENTS_MAX;
 use crate::event::{Event, EventKind};
 use crate::time::Moment;
 
-/// The newest events, oldest first, and how many of them nobody has polled yet.
+/// The newest events, oldest first, and how many of them have not been polled yet.
 #[derive(Debug, Default)]
 pub(super) struct History {
     events: VecDeque<Event>,
@@ -14,7 +14,7 @@ pub(super) struct History {
 }
 
 impl History {
-    /// Remembers an event; the oldest gives way to it.
+    /// Records an event. Above [`EVENTS_MAX`] the oldest one is dropped.
     pub(super) fn record(&mut self, kind: EventKind, now: Moment) {
         self.events.push_back(Event { at: now, kind });
         self.unpolled += 1;
@@ -24,7 +24,7 @@ impl History {
         }
     }
 
-    /// The oldest event that has not been polled yet.
+    /// Returns the oldest event that has not been polled yet.
     pub(super) fn poll(&mut self) -> Option<Event> {
         let index = self.events.len().checked_sub(self.unpolled)?;
         let event = self.events.get(index)?.clone();
@@ -32,7 +32,7 @@ impl History {
         Some(event)
     }
 
-    /// All that is remembered.
+    /// All recorded events.
     pub(super) fn events(&self) -> &VecDeque<Event> {
         &self.events
     }

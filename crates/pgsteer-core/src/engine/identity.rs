@@ -1,8 +1,9 @@
 //! Which cluster this is: which member lists are accepted, and when the known identity changes.
 //!
 //! A list is accepted if the Patroni that returned it does not contradict the known identity, and
-//! shares the system identifier or a member with it. At the start nothing is known, so that all
-//! configured URLs are compared first. The members' own answers vote:
+//! shares the system identifier or a member with it. At the start nothing is known, so all
+//! configured URLs are compared first. After that the identity changes only by a vote of the
+//! members' own answers:
 //!
 //! - *Renamed* (the same system identifier, another scope): more than half of the members report
 //!   the new scope; or a list of known places only, all of whose members report it, and one of
@@ -12,11 +13,12 @@
 //!   majority, and a list of theirs; or fewer for [`REMADE_WAIT`], if their list has known places
 //!   only, one of them is a primary that holds the lock, and no member reported the old identifier
 //!   for [`VOTE_LASTS`].
-//! - *Both differ*: as a remade cluster, by a majority of two members at least, for
+//! - *Both differ*: the same as for a remade cluster, by a majority of at least two members, for
 //!   [`REMADE_WAIT`].
 //!
 //! A known place is a member's name at its endpoint. A cluster that lists other places than ours is
-//! foreign and is never taken for ours, even if all other members are silent. A pinned part never changes.
+//! foreign and is never accepted as ours, even if all other members are silent. A pinned part never
+//! changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -29,20 +31,21 @@ use crate::judge::{Member, Members};
 use crate::names::MemberName;
 use crate::time::Moment;
 
-/// How long the last answer of a member that is silent counts against another identity that fewer
-/// than half of the members report.
+/// How long the last answer of a silent member counts against another identity that fewer than half
+/// of the members report.
 pub const VOTE_LASTS: Duration = Duration::from_secs(30);
 
-/// How long the members must agree on another identity, where a majority alone is not enough.
+/// How long the members must report another identity, where a majority alone is not enough.
 pub const REMADE_WAIT: Duration = Duration::from_secs(30);
 
-/// How long the start waits for URLs that do not answer, from the first answer on.
+/// How long the start waits for URLs that do not answer, counted from the first answer.
 pub const START_WAIT: Duration = Duration::from_secs(1);
 
 /// How long the last answer of a member counts against a majority.
 const CURRENT: Duration = Duration::from_secs(5);
 
-/// The URLs of other clusters that are remembered. There are no more members and seeds to ask.
+/// The maximum number of remembered URLs of other clusters. There are no more members and seeds to
+/// ask.
 const STRANGERS_MAX: usize = 256;
 
 /// What is known of the cluster's identity.
@@ -50,9 +53,9 @@ const STRANGERS_MAX: usize = 256;
 pub(super) struct Knowledge {
     pins: Identity,
     known: Identity,
-    /// A member list, or what the URLs report of themselves, has been accepted.
+    /// A member list, or the identity that the URLs report of themselves, has been accepted.
     is_settled: bool,
-    /// What the URLs answered before that.
+    /// The URLs' answers before that.
     answers: BTreeMap<Arc<str>, Answer>,
     /// The URLs that answered or failed to.
     heard: BTreeSet<Arc<str>>,
@@ -77,27 +80,27 @@ struct Stranger {
     list: Vec<Found>,
 }
 
-/// Another identity that some members report, and that waits for its time.
+/// Another identity that some members report, and that is not accepted yet.
 #[derive(Clone, Debug)]
 struct Claimant {
     identity: Identity,
     since: Moment,
-    /// When it is accepted if nothing changes.
+    /// When it is accepted if no report changes that.
     due: Moment,
 }
 
-/// What becomes of a member list.
+/// The result of weighing a member list.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Weighed {
     /// It is this cluster's.
     Accepted,
-    /// It is another cluster's; with the event if that is new.
+    /// It is another cluster's; with an event if that was not known before.
     Refused(Option<EventKind>),
-    /// The other URLs are waited for.
+    /// It has to wait for the other URLs.
     Waits,
 }
 
-/// What the URLs agree on at the start.
+/// The result on which the URLs agree at the start.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Agreed {
     /// The newest list, if there is one.
@@ -106,7 +109,7 @@ pub(super) struct Agreed {
     pub urls: Vec<(Arc<str>, About)>,
 }
 
-/// How many members report another identity, and on what terms.
+/// How many members report another identity, and whether a primary is among them.
 struct Vote {
     identity: Identity,
     count: usize,
@@ -114,7 +117,7 @@ struct Vote {
 }
 
 impl Knowledge {
-    /// Nothing is known but what is pinned and what was stored.
+    /// Returns the knowledge at the start: the pinned and the stored identity.
     pub(super) fn new(pins: Identity, stored: Option<&Identity>) -> Knowledge {
         let stored = stored.filter(|stored| pins.contradiction(stored).is_none());
         let known = stored.map_or_else(|| pins.clone(), |stored| pins.or(stored));
@@ -131,7 +134,7 @@ impl Knowledge {
         self.strangers.contains_key(url)
     }
 
-    /// The URLs of other clusters, with what they report.
+    /// The URLs of other clusters, with the identity that each reports.
     pub(super) fn strangers(&self) -> impl Iterator<Item = (&Arc<str>, &Identity)> {
         self.strangers.iter().map(|(url, stranger)| (url, &stranger.identity))
     }
@@ -153,7 +156,7 @@ impl Knowledge {
         self.heard.insert(url.clone());
     }
 
-    /// Weighs what a Patroni without a member list reports of itself.
+    /// Weighs the identity that a Patroni without a member list reports of itself.
     pub(super) fn weigh_about(&mut self, url: &Arc<str>, about: &About, now: Moment) -> Weighed {
         self.heard.insert(url.clone());
         let identity = about.identity.clone();
@@ -203,8 +206,8 @@ impl Knowledge {
         }
     }
 
-    /// Where the system identifiers cannot be compared, the list must have a member in common with
-    /// the known ones: by name and endpoint, or by either while no identifier is known at all.
+    /// Returns true if the list shares a member with the known ones, where the system identifiers
+    /// cannot be compared: by name and endpoint, or by either while no identifier is known.
     fn is_akin(&self, list: &[Found], members: &Members) -> bool {
         let is_strict = self.known.system_identifier.is_some();
         let is_same = |found: &Found, member: &Member| match is_strict {
@@ -235,7 +238,7 @@ impl Knowledge {
         let is_news = known != Some(&found);
         let has_room = self.strangers.len() < STRANGERS_MAX || known.is_some();
         if has_room {
-            // One that reports itself and no list any more had a list before.
+            // A URL that reports itself without a list now may have returned a list before.
             let old = self.strangers.get(url).filter(|_| !is_news && list.is_empty());
             let list = old.map_or(list, |old| old.list.clone());
             self.strangers.insert(url.clone(), Stranger { identity: found.clone(), list });
@@ -245,8 +248,8 @@ impl Knowledge {
         Weighed::Refused((is_news && has_room).then_some(event))
     }
 
-    /// What the URLs agree on, once all of `seeds` answered or failed to, or [`START_WAIT`] is over.
-    /// With the event of a new disagreement.
+    /// Returns the result on which the URLs agree, once all of `seeds` answered or failed to, or
+    /// [`START_WAIT`] is over; and the event of a new disagreement.
     pub(super) fn settle_start(
         &mut self,
         seeds: &[String],
@@ -280,7 +283,8 @@ impl Knowledge {
         (Some(Agreed { list, urls }), None)
     }
 
-    /// Learns what the members have in common, and whether that is another identity than before.
+    /// Updates the identity from the members' answers. Returns the event if it is another one than
+    /// before.
     pub(super) fn learn(&mut self, members: &Members, now: Moment) -> Option<EventKind> {
         let present = || members.values().filter(|member| is_voter(member));
         if self.known.scope.is_none() || self.known.system_identifier.is_none() {
@@ -296,7 +300,7 @@ impl Knowledge {
         Some(EventKind::IdentityChanged { was, is: self.known.clone() })
     }
 
-    /// Takes what more than half of the members report for a part that is not known yet.
+    /// Sets each unknown part to the value that more than half of the members report.
     fn fill_in<'a>(&mut self, present: impl Iterator<Item = &'a Member>, now: Moment) {
         let reported = present.filter_map(|member| {
             let heard = member.view.patroni_facts()?;
@@ -313,7 +317,8 @@ impl Knowledge {
         }
     }
 
-    /// Another identity that the members report and that is accepted now, or waits.
+    /// Returns another identity that the members report: one that is accepted now, or one that has
+    /// to wait.
     fn other_identity(
         &self,
         members: &Members,
@@ -338,8 +343,8 @@ impl Knowledge {
         (None, None)
     }
 
-    /// When a member last reported the known identity; of those that still answer only, where the
-    /// data is the same.
+    /// When a member last reported the known identity. If `if_it_answers` is set (the data is the
+    /// same), only members that still answer count.
     fn newest_own_vote(&self, members: &Members, if_it_answers: bool) -> Option<Moment> {
         let counts = |member: &Member| !if_it_answers || member.view.patroni_answers();
         let voters = members.values().filter(|member| is_voter(member) && counts(member));
@@ -348,7 +353,8 @@ impl Knowledge {
         own.map(|heard| heard.asked_at).max()
     }
 
-    /// A member that is made anew reports no identifier for a while, which counts for neither.
+    /// Returns true if the identity is the known one. A member that is being initialized reports no
+    /// identifier for a while; it counts neither way.
     fn is_own(&self, identity: &Identity) -> bool {
         self.known.contradiction(identity).is_none()
             && (self.known.system_identifier.is_none() || self.known.has_system_of(identity))
@@ -379,7 +385,7 @@ impl Knowledge {
         votes
     }
 
-    /// How long another identity has to wait; none if it is not this cluster's by any rule.
+    /// How long another identity has to wait; none if no rule accepts it as this cluster's.
     fn terms(&self, vote: &Vote, members: &Members, present: usize, now: Moment) -> Option<Terms> {
         let lists = || {
             let of_it = self.strangers.values().filter(|it| it.identity == vote.identity);
@@ -414,7 +420,7 @@ impl Knowledge {
         }
     }
 
-    /// When something here changes if no report comes before.
+    /// When the state changes next if no report comes before.
     pub(super) fn next_change(&self) -> impl Iterator<Item = Moment> {
         let start = self.first_answer_at.filter(|_| !self.is_settled && !self.disputed);
         let of_start = start.map(|at| at + START_WAIT);
@@ -425,9 +431,9 @@ impl Knowledge {
 /// How long another identity has to wait.
 #[derive(Clone, Copy)]
 struct Terms {
-    /// From its first report on.
+    /// Counted from its first report.
     agreed_for: Duration,
-    /// From the last report of the old one on.
+    /// Counted from the last report of the old identity.
     own_votes_last: Duration,
 }
 
@@ -448,7 +454,7 @@ fn reports(member: &Member, identity: &Identity, now: Moment) -> bool {
     })
 }
 
-/// The member is listed by that name at the endpoint where it is known.
+/// Returns true if the list names the member at its known endpoint.
 fn is_place_of(found: &Found, member: &Member) -> bool {
     let is_endpoint = member.is_url_only || found.postgres == member.found.postgres;
     found.name == member.found.name && is_endpoint
@@ -459,7 +465,7 @@ fn is_known_place(found: &Found, members: &Members) -> bool {
     known.is_some_and(|member| is_place_of(found, member))
 }
 
-/// What more than half of them say.
+/// Returns the value that more than half of the reports contain.
 fn majority<'a>(told: impl Iterator<Item = &'a String>) -> Option<String> {
     let mut votes: BTreeMap<&String, usize> = BTreeMap::new();
     for word in told {

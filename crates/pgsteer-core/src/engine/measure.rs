@@ -1,4 +1,4 @@
-//! Measures: how far each member is behind, how full it is, on which timeline, and how its clock goes.
+//! Measures: each member's lag, load, timeline and clock offset.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::view::Word;
 use crate::write_head::LagTime;
 
 impl Engine {
-    /// Remembers how far the primary has written; in a standby cluster how far its leader is.
+    /// Notes the write position of the primary; in a standby cluster the position of its leader.
     pub(super) fn note_write_head(&mut self, now: Moment) {
         let Some((name, in_recovery)) = self.leader() else {
             let is_sure = self.no_primary_is_hidden(now);
@@ -30,8 +30,8 @@ impl Engine {
         }
     }
 
-    /// The member that leads, and whether it is in recovery as the leader of a standby cluster. A
-    /// reservation against serving writes is none against its position.
+    /// The member that leads, and whether it is in recovery as a standby leader. A member that
+    /// leads with a reservation still counts here.
     fn leader(&self) -> Option<(MemberName, bool)> {
         self.standings.iter().find_map(|(name, standing)| {
             let in_recovery = match standing.role {
@@ -55,7 +55,7 @@ impl Engine {
         })
     }
 
-    /// Remembers how full each member is, and how its clock goes, as far as was measured lately.
+    /// Notes how full each member is and its clock offset, as far as recent measurements exist.
     pub(super) fn note_measures(&mut self, now: Moment) {
         let members = self.roster.members().iter();
         let freshness = &self.rules.freshness;
@@ -104,15 +104,15 @@ impl Engine {
             LagTime::BeforeMemory => self.replay_age(member, now),
             LagTime::NoHead => None,
         };
-        // No position is dated more exactly than that.
+        // Positions are dated to the millisecond at best.
         let whole_millis = |lag: Duration| {
             Duration::from_millis(u64::try_from(lag.as_millis()).unwrap_or(u64::MAX))
         };
         Lag { bytes, time: time.map(whole_millis) }
     }
 
-    /// How long ago the primary committed what the member replayed last, by SQL. It is the lag at
-    /// most: the primary may have been quiet since.
+    /// How long ago the primary committed the transaction that the member replayed last, by SQL.
+    /// The lag is at most that: the primary may have written nothing since.
     fn replay_age(&self, member: &Member, now: Moment) -> Option<Duration> {
         let of = |member: &Member| {
             let progress = &member.view.progress(now, &self.rules.freshness)?.said;
@@ -128,7 +128,7 @@ impl Engine {
         Some(offset.correct(age_micros?, stamped_by))
     }
 
-    /// The timeline of a member, by the best source there is for it.
+    /// The timeline of a member, by the best available source.
     pub(super) fn timeline(&self, member: &Member, now: Moment) -> Option<u32> {
         let by_patroni = match member.view.patroni(now, &self.rules.freshness) {
             Word::Said(facts) => facts.timeline,

@@ -1,4 +1,4 @@
-//! Members: where the member list comes from, and what becomes of one.
+//! Members: where the member list comes from, and how it is applied.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,24 +24,24 @@ pub enum MembersFrom {
     Configuration,
     /// A Patroni returned it.
     Cluster,
-    /// It was stored by an earlier run. The age is that at the start of the engine.
+    /// An earlier run stored it.
     Stored {
-        /// From its writing to the start of the engine.
+        /// The time from the writing of the list to the start of the engine.
         age: Duration,
     },
-    /// The URLs of Patroni are all that is known.
+    /// Only the URLs of Patroni are known.
     Urls,
 }
 
 impl Engine {
-    /// What is to be stored; the same `Arc` as long as nothing is to be stored anew.
+    /// The content to store; the same `Arc` as long as it need not be stored again.
     pub fn memory(&self) -> Option<Arc<Memory>> {
         self.memory.as_ref().map(|(memory, _)| Arc::clone(memory))
     }
 
-    /// Takes in the member list that a Patroni returned.
+    /// Applies the member list that a Patroni returned.
     pub(super) fn take_topology(&mut self, topology: Topology, now: Moment) -> Vec<EventKind> {
-        // A running Patroni lists itself at least: an empty list is a fault of the asked one.
+        // A running Patroni lists itself at least, so an empty list is an error of that Patroni.
         if topology.members.is_empty() {
             self.take_list_without_addresses(topology);
             return Vec::new();
@@ -54,7 +54,7 @@ impl Engine {
         }
     }
 
-    /// A list whose members have no address yet is of no use, and says why.
+    /// Notes why a list without any address cannot be used.
     fn take_list_without_addresses(&mut self, topology: Topology) {
         self.knowledge.note_silence(&topology.url);
         if !self.roster.members().is_empty() {
@@ -81,8 +81,8 @@ impl Engine {
         events
     }
 
-    /// Asks a member by https that a list names with http, where the same endpoint is configured
-    /// with https; else reports what is asked without TLS although an https URL listed it.
+    /// Changes the URL of a listed member from http to https, if the same endpoint is configured
+    /// with https. Reports other http URLs that an https URL listed.
     fn with_tls_of_seeds(&self, topology: &mut Topology) -> Vec<EventKind> {
         let seeds = self.cluster.seeds();
         let secure: Vec<&str> =
@@ -107,8 +107,8 @@ impl Engine {
         events
     }
 
-    /// A Patroni was asked for the list and returned none. Of one that reports itself the URL is
-    /// known at least.
+    /// Notes that a Patroni was asked for the list and returned none. If that Patroni reports
+    /// itself, it becomes a member that is known by its URL.
     pub(super) fn take_unlisted(&mut self, unlisted: Unlisted, now: Moment) -> Vec<EventKind> {
         let Unlisted { asked, about, failure } = unlisted;
         let has_list = matches!(self.members_from, MembersFrom::Cluster);
@@ -130,7 +130,7 @@ impl Engine {
     }
 
     fn enlist_url(&mut self, url: &Arc<str>, about: &About, now: Moment) -> Vec<EventKind> {
-        // A stored list knows more.
+        // A stored list has more information.
         if self.remembered.is_some() {
             return Vec::new();
         }
@@ -141,13 +141,13 @@ impl Engine {
         self.roster.enlist_url(found, now)
     }
 
-    /// When the stored list is taken, if nothing else happens before.
+    /// When the stored list is used, if no other list comes before.
     pub(super) fn remembered_due(&self) -> Option<Moment> {
         self.remembered.as_ref().map(|_| self.started_at + START_WAIT)
     }
 
-    /// Settles the start, learns from the members which cluster this is, and takes the stored list
-    /// where no other can be had.
+    /// Settles the start, updates the identity from the members' answers, and uses the stored list
+    /// if no other can be read.
     pub(super) fn note_identity(&mut self, now: Moment) {
         if !self.rules.has_patroni {
             return;
@@ -179,7 +179,7 @@ impl Engine {
         }
     }
 
-    /// Takes the stored list once all URLs failed to return one, or [`START_WAIT`] is over.
+    /// Uses the stored list once all URLs failed to return one, or [`START_WAIT`] is over.
     fn take_remembered(&mut self, seeds: &[String], now: Moment) {
         let all_heard =
             || seeds.iter().all(|seed| self.knowledge.was_heard(seed.trim_end_matches('/')));
@@ -195,7 +195,7 @@ impl Engine {
         self.record(events, now);
     }
 
-    /// Notes what is to be stored: only what a Patroni returned.
+    /// Notes the content to store: only what a Patroni returned.
     fn note_memory(&mut self, now: Moment) {
         if self.members_from != MembersFrom::Cluster {
             return;
@@ -214,7 +214,7 @@ impl Engine {
         }
     }
 
-    /// The server is known by another name: its gates and its role go on under that.
+    /// Moves the gates and the role of a renamed server to its new name.
     fn rename(&mut self, old: &MemberName, new: &MemberName) {
         for gates in self.gates.values_mut() {
             if let Some(gate) = gates.remove(old) {
@@ -232,13 +232,13 @@ impl Engine {
         }
     }
 
-    /// Why no member list is accepted, while the URLs disagree.
+    /// Why no member list is accepted; none unless the URLs disagree.
     pub(super) fn dispute(&self) -> Option<String> {
         self.knowledge.dispute().map(|answers| disputed(&answers))
     }
 }
 
-/// A member at the host of a URL. The port of its PostgreSQL is not known, so that the one given
+/// Returns a member at the host of a URL. The port of its PostgreSQL is unknown; the port given
 /// here is never used.
 fn found_by_url(url: &Arc<str>, about: &About) -> Option<Found> {
     let place = rest_place(url).split('/').next()?;

@@ -1,11 +1,11 @@
-//! The engine: takes reports in, lets the judge conclude, turns the gates, publishes.
+//! The engine: applies reports, runs the judge, updates the gates and publishes the Snapshot.
 //!
 //! A state machine without IO. The shell calls [`Engine::handle_report`] and
-//! [`Engine::handle_timeout`], and after each of them looks at [`Engine::snapshot`],
-//! [`Engine::plan`], [`Engine::poll_event`] and [`Engine::poll_timeout`].
+//! [`Engine::handle_timeout`]. After each call it reads [`Engine::snapshot`], [`Engine::plan`],
+//! [`Engine::poll_event`] and [`Engine::poll_timeout`].
 //!
-//! The roster knows who is there, the notices what is written in etcd, the turning moves the gates,
-//! publishing makes the Snapshot, planning decides what the sources ask.
+//! The modules: `roster` keeps the members, `notices` what is written in etcd, `turning` updates
+//! the gates, `publish` builds the Snapshot, and `planning` decides what the sources ask.
 
 mod history;
 mod identity;
@@ -50,65 +50,67 @@ use publish::empty_snapshot;
 use roster::Roster;
 use turning::is_news;
 
-/// How many events a Snapshot remembers.
+/// How many events a Snapshot keeps.
 pub const EVENTS_MAX: usize = 100;
 
-/// How long a member that is not listed any more is remembered.
+/// How long a member is remembered after it left the list.
 pub const LEFT_MEMORY: Duration = Duration::from_secs(600);
 
-/// How much later than promised the shell may call: beyond it the process must have been stopped,
-/// and the silence that it finds is its own.
+/// How late the shell may call after the time that [`Engine::poll_timeout`] returned. A later call
+/// means that this process was stopped and received nothing, so the members' silence until then
+/// does not count.
 const CALL_SLACK: Duration = Duration::from_secs(1);
 
-/// How long the positions of one progress query may be used. It comes once a second.
+/// How long the positions of one progress query may be used. The query is sent once a second.
 const PROGRESS_LIFETIME: Duration = Duration::from_secs(5);
 
 type Gates = BTreeMap<MemberName, Gate>;
 
-/// Everything that pgsteer knows and remembers of one cluster.
+/// The state of one cluster.
 #[derive(Debug)]
 pub struct Engine {
     cluster: ClusterConfig,
     posts: BTreeMap<Post, ServiceConfig>,
-    /// The ports of the poolers that are watched beside every member.
+    /// The ports of the poolers that are checked on every member's host.
     pooler_ports: BTreeSet<u16>,
     rules: Rules,
     roster: Roster,
     knowledge: Knowledge,
     /// Where the member list comes from.
     members_from: MembersFrom,
-    /// The stored list, until a list can be read or this one is taken.
+    /// The stored list, until a list can be read or this one is used.
     remembered: Option<Remembered>,
-    /// What is to be stored, and when it was read.
+    /// The content to store, and when it was read.
     memory: Option<(Arc<Memory>, Moment)>,
     started_at: Moment,
-    /// Why no member list can be read, by whom was asked; nothing once there is a member.
+    /// Why no member list can be read, by the URL that was asked; empty once a member is known.
     unlisted: BTreeMap<Arc<str>, Failure>,
     /// Why a configured URL of Patroni returned no member list when it was last asked.
     failing_seeds: BTreeMap<Arc<str>, Failure>,
     notices: Notices,
     standings: BTreeMap<MemberName, Standing>,
-    /// The path through each pooler that the configuration names, by member and port.
+    /// The path through each configured pooler, by member and port.
     paths: BTreeMap<MemberName, BTreeMap<u16, PoolerPath>>,
-    /// Since when each member has been in the role that it has.
+    /// Since when each member has been in its present role.
     roles_since: BTreeMap<MemberName, Moment>,
     gates: BTreeMap<Post, Gates>,
     write_head: WriteHead,
-    /// The highest timeline of a primary so far.
+    /// The highest timeline of any primary so far.
     head_timeline: Option<u32>,
     /// How full each member is, in percent and in steps, as last shown.
     loads: BTreeMap<MemberName, u8>,
     /// How far each member's clock is ahead of ours, in steps, as last shown.
     clock_offsets: BTreeMap<MemberName, ClockOffset>,
-    /// The local member that was looked for in vain, and among whom.
+    /// The local member that is configured but not found, and the members that were present.
     local_missing: Option<(MemberName, Vec<MemberName>)>,
-    /// The cluster is in maintenance mode, as far as was last heard.
+    /// The cluster is in maintenance mode, by the last report.
     paused: bool,
     /// Since when some service has been without a primary.
     primary_missing_since: Option<Moment>,
-    /// When [`Engine::handle_timeout`] was promised to be called at the latest.
+    /// The latest time at which the shell has to call [`Engine::handle_timeout`].
     due: Option<Moment>,
-    /// Since when we have been listening without a break. Nobody's silence counts from before.
+    /// Since when this process has run without a stop. A member's silence before that does not
+    /// count.
     listening_since: Moment,
     history: History,
     snapshot: Arc<Snapshot>,
@@ -116,12 +118,12 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine that has heard nothing yet: all gates are shut.
+    /// Returns an engine without any claim: all gates are shut.
     pub fn new(config: &Config, now: Moment) -> Engine {
         Engine::with_memory(config, None, now)
     }
 
-    /// The same, with the identity and the member list of an earlier run.
+    /// Returns an engine with the identity and the member list of an earlier run.
     pub fn with_memory(config: &Config, stored: Option<Remembered>, now: Moment) -> Engine {
         let pins = config.cluster.pins();
         let of_pins = |it: &Remembered| pins.contradiction(&it.memory.identity).is_none();
@@ -163,7 +165,7 @@ impl Engine {
         engine
     }
 
-    /// Takes in what a source reports.
+    /// Applies the report of a source.
     pub fn handle_report(&mut self, report: Report, now: Moment) {
         let events = match report {
             Report::Claim(claim) => self.roster.take_claim(claim, self.knowledge.identity(), now),
@@ -180,23 +182,24 @@ impl Engine {
         self.turn(now);
     }
 
-    /// Lets time have its say: claims expire, a grace ends.
+    /// Applies the passage of time: claims expire, a grace ends.
     pub fn handle_timeout(&mut self, now: Moment) {
         self.turn(now);
     }
 
-    /// This process was stopped until `now`: no member was silent in that time, we did not listen. So
-    /// the sessions at a member go on until it has been silent for `silence_seconds` from now.
+    /// Notes that this process was stopped until `now`: it received nothing in that time, so no
+    /// member was silent. The sessions at a member continue until it has been silent for
+    /// `silence_seconds` from now.
     pub fn note_stall(&mut self, now: Moment) {
         self.listening_since = now;
-        // The turn that fell due in that time is not a second stall.
+        // The late call of that time is not a second stop.
         self.due = None;
     }
 
-    /// Goes on with another configuration. What has been heard is kept.
+    /// Replaces the configuration. The claims are kept.
     pub fn handle_config(&mut self, config: &Config, now: Moment) {
         if self.cluster.members != config.cluster.members {
-            // The configuration names another place to learn it from.
+            // The cluster may be another one.
             self.knowledge = Knowledge::new(config.cluster.pins(), None);
             self.roster.forget_lists();
             self.remembered = None;
@@ -205,7 +208,7 @@ impl Engine {
             self.started_at = now;
         }
         if self.cluster != config.cluster {
-            // The sources begin anew.
+            // The sources restart.
             self.notices = Notices::default();
             self.unlisted.clear();
             self.failing_seeds.clear();
@@ -220,7 +223,7 @@ impl Engine {
         self.turn(now);
     }
 
-    /// When [`Engine::handle_timeout`] has to be called, if nothing else happens before.
+    /// When [`Engine::handle_timeout`] has to be called, if no report comes before.
     pub fn poll_timeout(&self, now: Moment) -> Option<Moment> {
         let of_members = self.roster.members().values().flat_map(|member| {
             [
@@ -247,17 +250,17 @@ impl Engine {
             .min()
     }
 
-    /// The next event that has not been polled yet, oldest first.
+    /// Returns the oldest event that has not been polled yet.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.history.poll()
     }
 
-    /// The newest Snapshot.
+    /// Returns the newest Snapshot.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.snapshot)
     }
 
-    /// Whom the sources ask, and how often.
+    /// Returns which members the sources ask, and how often.
     pub fn plan(&self) -> Arc<Plan> {
         Arc::clone(&self.plan)
     }
@@ -269,7 +272,7 @@ impl Engine {
         }
     }
 
-    /// One turn of the engine: conclude, turn the gates, publish what changed.
+    /// One turn of the engine: conclude, update the gates, publish the changes.
     fn turn(&mut self, now: Moment) {
         if self.due.is_some_and(|due| now.since(due) > CALL_SLACK) {
             self.listening_since = now;
@@ -294,7 +297,7 @@ impl Engine {
         self.due = self.poll_timeout(now);
     }
 
-    /// Since when a member has given no sign of life that we could have heard.
+    /// Since when a member has given no sign of life that this process could have received.
     fn quiet_since(&self, member: &Member) -> Moment {
         member.view.last_sign_of_life().max(self.listening_since)
     }
@@ -323,7 +326,7 @@ impl Engine {
         self.record(events, now);
     }
 
-    /// The path through every pooler, for the standings as they are.
+    /// Returns the path through every pooler, for the present standings.
     fn pooler_paths(&self, now: Moment) -> BTreeMap<MemberName, BTreeMap<u16, PoolerPath>> {
         let of_member = |(name, member): (&MemberName, &Member)| {
             let role = (self.standings[name].role, self.role_since(name));
@@ -337,7 +340,7 @@ impl Engine {
         self.paths.get(name)?.get(&port)
     }
 
-    /// When the clients that wait in poolers are better served elsewhere.
+    /// When clients that wait in poolers have to be routed elsewhere.
     fn waits_end(&self) -> impl Iterator<Item = Moment> {
         self.paths.values().flat_map(BTreeMap::values).filter_map(|path| match path {
             PoolerPath::Busy(Wait { until, .. }) | PoolerPath::PutsOff(PutOff { until, .. }) => {
@@ -347,8 +350,8 @@ impl Engine {
         })
     }
 
-    /// A member that left is forgotten after [`LEFT_MEMORY`]. A rogue primary is not: the operator has
-    /// to see it for as long as it takes writes, and for that time after it.
+    /// A member that left is forgotten after [`LEFT_MEMORY`]. A rogue primary is kept for as long
+    /// as it takes writes, and for that time after it, because the operator has to see it.
     fn remember_rogues(&mut self, concluded: &BTreeMap<MemberName, Standing>, now: Moment) {
         for (name, standing) in concluded {
             let member = self.roster.members().get(name);
@@ -358,12 +361,13 @@ impl Engine {
         }
     }
 
-    /// Since when a member has been in its role, if it ever had one.
+    /// Since when a member has been in its role; the start if it never had one.
     fn role_since(&self, name: &MemberName) -> Moment {
         self.roles_since.get(name).copied().unwrap_or(Moment::START)
     }
 
-    /// Maintenance mode, as long as any member says so. If nobody speaks it stays as it was.
+    /// Notes maintenance mode if any member reports it. Without any report the state stays as it
+    /// was.
     fn note_pause(&mut self, now: Moment) {
         let present = self.roster.members().values().filter(|member| member.left_at.is_none());
         let said =
@@ -378,8 +382,8 @@ impl Engine {
         }
     }
 
-    /// Says once that the member that the configuration calls the local one is not there, and again
-    /// when others are there. Before anybody is there it may still come.
+    /// Reports once that the configured local member does not exist, and again when the member list
+    /// changes. Nothing is reported while no member is known, because the local one may still come.
     fn note_local(&mut self, now: Moment) {
         let members = self.roster.members();
         let local = self.cluster.here.name.as_ref().filter(|name| !members.contains_key(*name));
@@ -394,7 +398,8 @@ impl Engine {
         }
     }
 
-    /// Without a single service it is the agent or the health pages that want to know.
+    /// Notes since when a service has had no primary. Without any service the plain roles count,
+    /// because the agent or the health pages need them.
     fn note_missing_primary(&mut self, now: Moment) {
         let has_services = self.posts.keys().any(|post| matches!(post, Post::Service(_)));
         let counts = |post: &Post| match post {
@@ -429,7 +434,7 @@ impl Engine {
     }
 }
 
-/// What an operator wants to read about the gates of one post after a turn.
+/// The events that the gates of one post produce after a turn.
 fn gate_news<'a>(
     post: &'a Post,
     old: Option<&'a Gates>,
@@ -462,7 +467,7 @@ fn rules(cluster: &ClusterConfig) -> Rules {
             patroni_limit: patroni_timeout,
             tether: pace::REST.tether + tether_timeout + SLACK,
             progress: PROGRESS_LIFETIME,
-            // A login that comes to nothing is told when it is given up, and so is the next.
+            // A failed login is reported when it is given up, and so is the next one.
             pooler: pace::KNOCK + 2 * pooler_timeout + SLACK,
         },
         patroni_loss_grace: cluster.patroni_loss_grace,

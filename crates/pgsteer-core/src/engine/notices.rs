@@ -1,8 +1,8 @@
-//! Notices: what Patroni has written in etcd, and what follows from it.
+//! Notices: what Patroni has written in etcd, and how the engine uses it.
 //!
-//! They make the engine act earlier and never otherwise: an order for a switchover holds new
-//! sessions back for a while, a lock that has moved makes the sources ask. Who serves is decided
-//! by the members' own words alone.
+//! Notices only make the engine act earlier. A switchover request holds new sessions back for a
+//! while. A moved lock makes the sources send queries. Only the members' own answers decide which
+//! one serves.
 
 use std::time::Duration;
 
@@ -14,25 +14,25 @@ use crate::settings::ServiceConfig;
 use crate::snapshot::EtcdState;
 use crate::time::Moment;
 
-/// How long an order holds new sessions back, unless it is taken back before. Patroni carries it
-/// out within a second, but it makes a checkpoint first, and that may take long.
+/// How long a switchover request holds new sessions back, unless it is cancelled before. Patroni
+/// carries it out within a second, but it makes a checkpoint first, which may take long.
 const ORDER_LASTS: Duration = Duration::from_secs(10);
 
-/// How long the members are asked in haste for a lock that has moved.
+/// How long the members are asked often after the lock has moved.
 const MOVE_LASTS: Duration = Duration::from_secs(10);
 
 /// What is known from etcd.
 #[derive(Debug, Default)]
 pub(super) struct Notices {
     etcd: Option<EtcdState>,
-    /// What has been ordered, and when.
+    /// The switchover request, and when it came in.
     order: Option<(Order, Moment)>,
-    /// Whose the lock is now, and since when.
+    /// The holder of the lock, and since when.
     lock: Option<(MemberName, Moment)>,
 }
 
 impl Notices {
-    /// How the watch is; none where nobody is told to, or not yet.
+    /// The state of the watch; none if it is not configured or has not started yet.
     pub(super) fn etcd(&self) -> Option<&EtcdState> {
         self.etcd.as_ref()
     }
@@ -57,7 +57,7 @@ impl Notices {
 }
 
 impl Engine {
-    /// Takes in what the watch of etcd saw.
+    /// Applies an event of the etcd watch.
     pub(super) fn take_notice(&mut self, notice: Notice, now: Moment) -> Option<EventKind> {
         let heard_at = notice.heard_at.min(now);
         match notice.news {
@@ -75,7 +75,8 @@ impl Engine {
         None
     }
 
-    /// Whoever leads its cluster, by its own words. Two are a split brain, and trusted by nobody.
+    /// The members that lead by their own answers. Two leaders are a split brain, and are not
+    /// trusted.
     fn leaders(&self) -> impl Iterator<Item = &MemberName> {
         let leads = |role: Role| matches!(role, Role::Primary | Role::StandbyLeader);
         self.standings
@@ -84,11 +85,11 @@ impl Engine {
             .map(|(name, _)| name)
     }
 
-    /// The member, which leads, has been ordered to hand the lead over, and clients of the service
-    /// can wait for that.
+    /// Returns true if a switchover away from `leader` was requested, and clients of the service
+    /// can wait for it.
     ///
-    /// An order that names another leader, or a candidate that nobody knows or that leads already,
-    /// is one that Patroni refuses.
+    /// Patroni refuses a request that names another leader, or a candidate that is unknown or
+    /// already leads.
     pub(super) fn is_handing_over(
         &self,
         leader: &MemberName,
@@ -106,15 +107,15 @@ impl Engine {
             && now < *at + held_back(service)
     }
 
-    /// Since when the lock has been somebody's who does not lead by its own words; none if there
-    /// is no such news.
+    /// When the lock moved to a member that does not lead yet by its own answers; none if that is
+    /// not so.
     pub(super) fn lock_moved_at(&self, now: Moment) -> Option<Moment> {
         let (holder, at) = self.notices.lock.as_ref()?;
         let is_news = now < *at + MOVE_LASTS && self.leaders().all(|leader| leader != holder);
         is_news.then_some(*at)
     }
 
-    /// When what has been noticed ceases to count.
+    /// When the notices stop having an effect.
     pub(super) fn notices_run_out(&self) -> impl Iterator<Item = Moment> {
         let ordered_at = self.notices.order.as_ref().map(|(_, at)| *at);
         let of_services = self.posts.values().filter_map(move |service| {
@@ -126,8 +127,9 @@ impl Engine {
     }
 }
 
-/// How long an order holds the new sessions of a service back. Nobody is refused for an order that
-/// comes to nothing: half of the time that a client waits is left then.
+/// How long a switchover request holds back the new sessions of a service: at most half of the hold
+/// time. If the switchover does not happen, waiting clients still have the other half, so none is
+/// refused because of it.
 fn held_back(service: &ServiceConfig) -> Duration {
     match service.role {
         Role::Primary | Role::StandbyLeader => ORDER_LASTS.min(service.hold / 2),

@@ -1,7 +1,7 @@
-//! Places: which members are one and the same server (invariant 12).
+//! Places: which members are the same server (invariant 12).
 //!
-//! A server is its endpoint, not its name. Two members are one server if they have the PostgreSQL
-//! endpoint or the REST endpoint in common, by the host as written or by a resolved address.
+//! A server is its endpoint, not its name. Two members are the same server if they share the
+//! PostgreSQL endpoint or the REST endpoint. Hosts are compared as written and by resolved address.
 
 use std::collections::BTreeMap;
 
@@ -21,13 +21,13 @@ pub(super) fn is_same_place(one: &Found, other: &Found, ports_known: bool) -> bo
     postgres || rest
 }
 
-/// What follows the scheme of a base URL: host, port and path.
+/// Returns what follows the scheme of a base URL: host, port and path.
 pub(super) fn rest_place(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     rest.trim_end_matches('/')
 }
 
-/// Host of a base URL, and what follows it: port and path.
+/// Returns the host of a base URL, and its port and path.
 fn rest_host_and_rest(url: &str) -> Option<(&str, &str)> {
     let place = rest_place(url);
     let authority_end = place.find('/').unwrap_or(place.len());
@@ -36,7 +36,7 @@ fn rest_host_and_rest(url: &str) -> Option<(&str, &str)> {
     Some((host, &place[colon + 1..]))
 }
 
-/// Returns true if both members are one server.
+/// Returns true if both members are the same server.
 pub(super) fn is_same_server(one: &Member, other: &Member) -> bool {
     let ports_known = !one.is_url_only && !other.is_url_only;
     is_same_place(&one.found, &other.found, ports_known)
@@ -50,8 +50,8 @@ fn shares_address(one: &Member, other: &Member) -> bool {
     one.iter().any(|address| other.contains(address))
 }
 
-/// Returns true if both REST endpoints are on the host of the member's PostgreSQL, on the same port
-/// and below the same path. Behind a gateway the path alone tells two members apart.
+/// Returns true if both REST endpoints are on the host of their member's PostgreSQL, on the same
+/// port and below the same path. Behind a gateway only the path distinguishes two members.
 fn has_rest_port_of(one: &Member, other: &Member) -> bool {
     let port_and_path = |member: &Member| {
         let (host, rest) = rest_host_and_rest(member.found.patroni_url.as_deref()?)?;
@@ -62,7 +62,7 @@ fn has_rest_port_of(one: &Member, other: &Member) -> bool {
 
 /// The members that are the same server as another one, each with the name of that one.
 ///
-/// Of the members of a group the listed one is taken, then the one whose name the Patroni there
+/// Within a group the preferred member is the listed one, then the one whose name the Patroni there
 /// reports, then the one that was asked before, then the first by name.
 pub(super) fn twins(members: &Members) -> BTreeMap<MemberName, MemberName> {
     let mut twins = BTreeMap::new();

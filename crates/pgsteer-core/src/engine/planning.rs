@@ -16,7 +16,7 @@ use crate::plan::{Ask, Lister, Plan, When};
 use crate::time::Moment;
 
 impl Engine {
-    /// Whom the sources ask, and how often, as things are.
+    /// Returns which members the sources ask now, and how often.
     pub(super) fn make_plan(&self, now: Moment) -> Plan {
         let is_promoting = |name: &MemberName| self.standings[name].trust == Trust::Promoting;
         let promoting = self.roster.members().keys().find(|name| is_promoting(name));
@@ -24,7 +24,7 @@ impl Engine {
         let ask = |(name, member): (&MemberName, &Member)| {
             let gates = || self.gates.values().filter_map(|gates| gates.get(name));
             let need = Need {
-                // A lock that has moved, and nobody here has said so yet, is worth the same haste.
+                // A moved lock that no member has reported yet needs the same pace.
                 primary_missing: self
                     .primary_missing_since
                     .or_else(|| self.lock_moved_at(now))
@@ -36,7 +36,7 @@ impl Engine {
                 has_tether: self.rules.has_tether,
                 pooler_behind: self.is_pooler_behind(name, member, now),
             };
-            // A server that has two names is asked under one of them.
+            // A server with two names is asked under one of them.
             let is_asked = member.same_as.is_none();
             let ask = Ask {
                 postgres: member.found.postgres.clone(),
@@ -58,8 +58,8 @@ impl Engine {
         }
     }
 
-    /// The URLs that are asked for the member list: members first, then those that left, then the
-    /// configured ones. URLs of another cluster come last.
+    /// The URLs that are asked for the member list: those of members first, then those of members
+    /// that left, then the configured ones. URLs of another cluster come last.
     fn listers(&self) -> Vec<Lister> {
         if !self.rules.has_patroni {
             return Vec::new();
@@ -93,7 +93,7 @@ impl Engine {
         listers
     }
 
-    /// The scope as Patroni's keys in etcd have it: with the group of a Citus cluster.
+    /// The scope as in Patroni's keys in etcd: with the group of a Citus cluster.
     fn scope_in_etcd(&self) -> Option<Arc<str>> {
         let known = self.knowledge.identity();
         let scope = known.scope.as_deref()?;
@@ -103,9 +103,10 @@ impl Engine {
         })
     }
 
-    /// The member may be relied on, and only the next word on one of its poolers is missing since
-    /// it took its role, or since its server was started. That word comes soon or tells nothing: a
-    /// pooler that leads here and there is not asked in haste for ever.
+    /// Returns true if the member is trusted, and only the answer of one of its poolers is missing
+    /// since the member took its role or its server was started. The fast pace ends after
+    /// [`POOLER_GRACE`]: a pooler that alternates between two servers must not be asked at that
+    /// pace for ever.
     fn is_pooler_behind(&self, name: &MemberName, member: &Member, now: Moment) -> bool {
         let ran_since = member.view.server_run().map_or(Moment::START, |run| run.first_asked);
         let began = self.role_since(name).max(ran_since);
@@ -116,8 +117,9 @@ impl Engine {
             && self.pooler_ports.iter().any(is_awaited)
     }
 
-    /// Nobody goes through a pooler to a server that is down: PgBouncer puts off whoever tries, and
-    /// all who come after, for as long as `server_login_retry` says. A knock does not get so far.
+    /// Returns the ports of the poolers to ask. Poolers of a server that is down are not asked:
+    /// after a failed login PgBouncer refuses all clients for `server_login_retry`. A connection
+    /// without a login does not have that effect.
     fn poolers_to_ask(&self, name: &MemberName) -> BTreeSet<u16> {
         match self.rules.has_tether && self.standings[name].role == Role::Unknown {
             true => BTreeSet::new(),
@@ -125,7 +127,7 @@ impl Engine {
         }
     }
 
-    /// Writers are led to a member whose Patroni does not answer.
+    /// Returns true if a write gate is open for a member whose Patroni does not answer.
     fn is_primary_in_doubt(&self) -> bool {
         let of_writers = self.posts.iter().filter(|(_, wishes)| wishes.role == Role::Primary);
         let mut gates = of_writers.flat_map(|(post, _)| &self.gates[post]);

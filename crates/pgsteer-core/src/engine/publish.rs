@@ -20,7 +20,7 @@ use crate::time::Moment;
 use crate::view::Word;
 
 impl Engine {
-    /// All that there is to show, as the Snapshot of that number.
+    /// Returns the Snapshot with that number.
     pub(super) fn make_snapshot(&self, generation: u64, now: Moment) -> Snapshot {
         let members = self
             .roster
@@ -121,9 +121,9 @@ impl Engine {
         Health {
             roles: gates(Post::Role),
             pooled: gates(Post::Pooled),
-            // While its Patroni is silent it is what it was, as its tags are.
+            // While its Patroni does not answer, the last answer counts, as with its tags.
             standby: facts.map(|heard| heard.said.standby).unwrap_or_default(),
-            // A member with a role answers, at least its old sessions.
+            // A member with a role answers, at least in its old sessions.
             postgres_trouble: match standing.role {
                 Role::Unknown => Some(standing.trouble().cloned().unwrap_or(Reason::Unheard)),
                 Role::Primary | Role::Replica | Role::StandbyLeader => member
@@ -140,8 +140,8 @@ impl Engine {
         }
     }
 
-    /// The member on whose machine we are: the one that the configuration names, or the only one
-    /// whose host is this machine.
+    /// The member on whose machine this process runs: the configured one, or the only one whose
+    /// host is this machine.
     fn local(&self, now: Moment) -> Option<MemberName> {
         let is_listed = |member: &Member| member.left_at.is_none();
         let may_miss_its_key = |member: &Member| {
@@ -168,7 +168,7 @@ impl Engine {
         only(&is_asked).or_else(|| only(&|member| member.view.is_here()))
     }
 
-    /// What the Snapshot shows of the cluster's identity.
+    /// Returns the cluster's identity as the Snapshot shows it.
     fn identity_state(&self) -> IdentityState {
         let strangers = self.knowledge.strangers();
         IdentityState {
@@ -179,8 +179,9 @@ impl Engine {
         }
     }
 
-    /// The configured URLs that return no member list although another URL does. The URL of a listed
-    /// member is none of them: its Patroni is asked as that of the member, and its trouble is shown there.
+    /// The configured URLs that return no member list although another URL does. The URL of a
+    /// listed member is excluded: its Patroni is asked as that member's, and the failure is shown
+    /// at the member.
     fn url_troubles(&self) -> BTreeMap<Arc<str>, Failure> {
         if self.members_from != MembersFrom::Cluster {
             return BTreeMap::new();
@@ -196,7 +197,7 @@ impl Engine {
     }
 }
 
-/// A Snapshot in which nothing is known yet.
+/// Returns a Snapshot in which nothing is known yet.
 pub(super) fn empty_snapshot(config: &Config, now: Moment) -> Snapshot {
     Snapshot {
         generation: 0,

@@ -1,4 +1,4 @@
-//! The roster: which members there are, and what has been said of each.
+//! The roster: the members and the claims about each.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
@@ -18,21 +18,21 @@ use crate::view::View;
 #[derive(Debug, Default)]
 pub(super) struct Roster {
     members: Members,
-    /// When the question was sent to the newest answer of `/cluster`.
+    /// When the newest answer of `/cluster` was asked for.
     topology_asked_at: Option<Moment>,
-    /// The servers that have another name since the engine last looked, as (old, new).
+    /// The servers that were renamed since the engine last asked, as (old, new).
     renamed: Vec<(MemberName, MemberName)>,
 }
 
 impl Roster {
-    /// All members, those that left not long ago included.
+    /// All members, including those that left recently.
     pub(super) fn members(&self) -> &Members {
         &self.members
     }
 
-    /// Takes in what a source said of a member; of one that is not known it is ignored.
+    /// Applies a claim about a member; a claim about an unknown member is ignored.
     ///
-    /// What the Patroni of another member answers is not a claim about this one.
+    /// If another member's Patroni answers at this member's URL, the claim becomes a failure.
     pub(super) fn take_claim(
         &mut self,
         mut claim: Claim,
@@ -65,9 +65,9 @@ impl Roster {
         events
     }
 
-    /// Takes in a member list that has been accepted.
+    /// Applies an accepted member list.
     pub(super) fn take_topology(&mut self, topology: Topology, now: Moment) -> Vec<EventKind> {
-        // Two members may be asked in turn, and the slower answer may be the older one.
+        // Two members may be asked one after the other, and the slower answer may be the older one.
         if self.topology_asked_at.is_some_and(|newest| topology.asked_at < newest) {
             return Vec::new();
         }
@@ -79,9 +79,9 @@ impl Roster {
         self.enlist(listed, now)
     }
 
-    /// The members that an answer does not list. In maintenance mode a Patroni may be stopped while
-    /// its PostgreSQL goes on, and its key in etcd ends some seconds later: it has not left, unless
-    /// the server is listed under another name.
+    /// The present members that a list does not name. In maintenance mode a Patroni may be stopped
+    /// while its PostgreSQL continues. Its key in etcd expires some seconds later, but the member
+    /// has not left, unless the list names its server under another name.
     fn unlisted(&self, listed: &[Found]) -> Vec<Found> {
         let present = self.members.values().filter(|member| member.is_listed());
         let is_listed = |member: &Member| {
@@ -94,15 +94,15 @@ impl Roster {
         unlisted.map(|member| member.found.clone()).collect()
     }
 
-    /// Makes the roster what `found` says: the others have left. Those beyond [`MEMBERS_MAX`], in
-    /// the order of `/cluster`, are ignored.
+    /// Sets the members to `found`: all others have left. Entries beyond [`MEMBERS_MAX`], in the
+    /// order of `/cluster`, are ignored.
     pub(super) fn enlist(&mut self, found: Vec<Found>, now: Moment) -> Vec<EventKind> {
         let mut events = Vec::new();
         let found = self.without_duplicates(found, &mut events);
         for (name, member) in &mut self.members {
             if member.is_listed() && !found.contains_key(name) {
                 member.left_at = Some(now);
-                // A member that is known by its URL only never served.
+                // A member with a known URL only never served.
                 if !member.is_url_only {
                     events.push(EventKind::Left { member: name.clone() });
                 }
@@ -130,7 +130,7 @@ impl Roster {
         vec![EventKind::FoundByUrl { member: name, url }]
     }
 
-    /// Of two entries of one name the one is taken whose endpoint is known, else the first.
+    /// Removes duplicate names: the entry with the known endpoint is kept, else the first.
     fn without_duplicates(
         &self,
         found: Vec<Found>,
@@ -159,8 +159,8 @@ impl Roster {
         by_name
     }
 
-    /// Forgets those that left first, where names come and go faster than they are forgotten: as
-    /// many that have left are remembered as there may be members.
+    /// Limits the number of members that have left to [`MEMBERS_MAX`]. The oldest are forgotten
+    /// first, in case names come and go faster than they expire.
     fn forget_beyond_limit(&mut self) {
         let left = self.members.iter().filter_map(|(name, member)| Some((member.left_at?, name)));
         let mut left: Vec<_> = left.map(|(left_at, name)| (left_at, name.clone())).collect();
@@ -170,20 +170,20 @@ impl Roster {
         }
     }
 
-    /// Forgets in which order the lists came: another cluster's list may follow.
+    /// Forgets when the last list was asked for: a list of another cluster may follow.
     pub(super) fn forget_lists(&mut self) {
         self.topology_asked_at = None;
     }
 
-    /// The scope has another name: what members that are silent reported last says nothing against
-    /// them.
+    /// Forgets the last answers of members that do not answer now: the scope has been renamed, so
+    /// their old scope is no contradiction.
     pub(super) fn forget_last_facts(&mut self) {
         for member in self.members.values_mut() {
             member.view.forget_last_facts();
         }
     }
 
-    /// Forgets what was said of poolers that are not on `ports`.
+    /// Forgets the answers of poolers that are not on `ports`.
     pub(super) fn keep_poolers(&mut self, ports: &BTreeSet<u16>) {
         for member in self.members.values_mut() {
             member.view.keep_poolers(ports);
@@ -196,7 +196,7 @@ impl Roster {
             self.members.insert(name.clone(), new_member(found, now));
             return Some(EventKind::Joined { member: name, postgres });
         };
-        // The first list names the PostgreSQL endpoint of a member that was known by its URL.
+        // The first list contains the PostgreSQL endpoint of a member that was known by its URL.
         let was_url_only = mem::take(&mut member.is_url_only);
         member.was_url_only |= was_url_only;
         let moved = !was_url_only && member.found.postgres != found.postgres;
@@ -212,8 +212,8 @@ impl Roster {
         }
     }
 
-    /// Finds the members that are one server, and forgets those that left and whose place belongs
-    /// to a listed one.
+    /// Finds the members that are one server. A member that left is forgotten if its endpoint
+    /// belongs to a listed one.
     fn find_twins(&mut self, now: Moment) -> Vec<EventKind> {
         let twins = twins(&self.members);
         let mut events = Vec::new();
@@ -237,7 +237,8 @@ impl Roster {
         events
     }
 
-    /// What is known of the server is known of it under its new name, unless that was asked already.
+    /// Moves the claims about a server to its new name, unless a member of that name was already
+    /// asked.
     fn hand_over(&mut self, old: &MemberName, new: &MemberName, now: Moment) -> Option<EventKind> {
         let from = self.members.get(old)?;
         let to = self.members.get(new)?;
@@ -258,19 +259,19 @@ impl Roster {
         was_left.then(|| EventKind::Renamed { was: old.clone(), member: new.clone() })
     }
 
-    /// The servers that have another name since this was last called, as (old, new).
+    /// Returns the servers that were renamed since the last call, as (old, new).
     pub(super) fn take_renamed(&mut self) -> Vec<(MemberName, MemberName)> {
         mem::take(&mut self.renamed)
     }
 
-    /// Forgets those that left long ago.
+    /// Forgets the members that left long ago.
     pub(super) fn forget_the_gone(&mut self, now: Moment) {
         self.members.retain(|_, member| {
             member.left_at.is_none_or(|left_at| now.since(left_at) < LEFT_MEMORY)
         });
     }
 
-    /// The time after which a member that left is forgotten starts again.
+    /// Restarts the time after which a member that left is forgotten.
     pub(super) fn remember(&mut self, name: &MemberName, now: Moment) {
         if let Some(Member { left_at: Some(left_at), .. }) = self.members.get_mut(name) {
             *left_at = now;

@@ -1,4 +1,4 @@
-//! Turning the gates: what the verdicts make of them, and of each other.
+//! Turning: updates the gates from the verdicts, and closes gates that exclude each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ use crate::time::Moment;
 use crate::verdict::{Cause, Verdict};
 
 impl Engine {
-    /// The gates of all posts after this turn.
+    /// Returns the gates of all posts after this turn.
     pub(super) fn turn_all_gates(&self, generation: u64, now: Moment) -> BTreeMap<Post, Gates> {
         let none = Gates::new();
         let turned = self.posts.iter().map(|(post, service)| {
@@ -31,7 +31,7 @@ impl Engine {
         turned
     }
 
-    /// Somebody is there that replicas can stream from.
+    /// Returns true if there is a member from which replicas can stream.
     pub(super) fn has_source(&self) -> bool {
         self.standings.values().any(|standing| {
             matches!(standing.role, Role::Primary | Role::StandbyLeader)
@@ -52,7 +52,7 @@ struct Turning<'a> {
 }
 
 impl Turning<'_> {
-    /// The gates of the post after this turn.
+    /// Returns the gates of the post after this turn.
     fn gates(&self) -> Gates {
         let mut gates = Gates::new();
         for name in self.engine.roster.members().keys() {
@@ -67,7 +67,7 @@ impl Turning<'_> {
         gates
     }
 
-    /// Lets the primary serve a read service while no replica is open.
+    /// Opens the primary for a read service while no replica is open.
     fn stand_in(&self, gates: &mut Gates) {
         let is_primary = |name: &MemberName| self.engine.standings[name].role == Role::Primary;
         let replica_is = |state: fn(&Gate) -> bool| {
@@ -82,7 +82,8 @@ impl Turning<'_> {
             let case = self.case(name, &old);
             let verdict = match old.is_open() {
                 true if replica_serves => Verdict::drain(Reason::FallbackOver),
-                // Who stands in goes on until a replica is open, and nobody starts shortly before.
+                // An open fallback continues until a replica is open. A new one does not start if a
+                // replica is about to open.
                 false if replica_serves || replica_comes => continue,
                 _ => case.verdict_as_stand_in(),
             };
@@ -90,7 +91,8 @@ impl Turning<'_> {
         }
     }
 
-    /// No client can be led to a server whose port is unknown. A health check can be answered.
+    /// Returns the verdict for a server whose port is unknown: clients cannot be routed to it, but
+    /// health checks can be answered.
     fn unreachable(&self, case: &Case<'_>) -> Option<Verdict> {
         let is_service = matches!(self.post, Post::Service(_));
         (case.member.is_url_only && is_service).then_some(Verdict::shut(Reason::PortUnknown))
@@ -118,9 +120,9 @@ impl Turning<'_> {
         }
     }
 
-    /// The sessions are at a member that was promoted and serves the service no more. Those that
-    /// began while a primary stood in for the replicas are not meant: its gate is younger than
-    /// its role.
+    /// Returns true if the sessions of a replica service are at a member that was promoted and no
+    /// longer serves that service. Sessions that began while the primary was the fallback are
+    /// excluded: their gate is younger than the role.
     fn ends_on_promotion(&self, case: &Case<'_>, old: &Gate, verdict: &Verdict) -> bool {
         self.service.role == Role::Replica
             && self.service.on_promotion == OnPromotion::End
@@ -150,9 +152,9 @@ impl Turning<'_> {
     }
 }
 
-/// Invariant 2: of several open gates none is right; beside one that is open, the sessions of
-/// all others are ended. It holds over all posts that want the role together: a session that
-/// writes to the old primary does so by whatever port it came.
+/// Enforces invariant 2: if the gates of several members are open, all are shut. If one member's
+/// gate is open, the sessions at all others are ended. This covers all posts with the same role
+/// together, because a session on any port can write to the old primary.
 fn exclude_rivals(
     turned: &mut BTreeMap<Post, Gates>,
     old: &BTreeMap<Post, Gates>,
@@ -178,8 +180,8 @@ fn exclude_rivals(
     }
 }
 
-/// A change of a gate that an operator wants to read about. The gates of the plain roles have no
-/// lines of their own: the members' roles and the gates of the services tell the same.
+/// Returns true if a change of a gate is reported to the operator. The gates of the plain roles
+/// have no log lines of their own: the members' roles and the gates of the services show the same.
 pub(super) fn is_news(post: &Post, old: Option<&Gate>, new: &Gate) -> bool {
     match post {
         Post::Service(_) => is_change(old, new),
@@ -188,8 +190,8 @@ pub(super) fn is_news(post: &Post, old: Option<&Gate>, new: &Gate) -> bool {
     }
 }
 
-/// That a member is what it always was and therefore not for this post is no change, nor that the
-/// first word on it is still to come.
+/// Returns true if the gate has changed. A shut gate is no change if the member always had another
+/// role, or if its first answer is still to come.
 fn is_change(old: Option<&Gate>, new: &Gate) -> bool {
     let code = |gate: &Gate| gate.reason().map(Reason::code);
     let expected = matches!(
@@ -203,8 +205,9 @@ fn is_change(old: Option<&Gate>, new: &Gate) -> bool {
     }
 }
 
-/// The same behind a pooler, where a member has a gate for every role: one that stays as it is has
-/// a new reason worth a line only if that or the old one is about the pooler.
+/// Returns true if the gate of a pooled role has changed. Every member has such a gate for every
+/// role. If only the reason changes, that counts only if the old or the new reason is about the
+/// pooler.
 fn is_change_of_path(old: Option<&Gate>, new: &Gate) -> bool {
     let is_of_pooler = |gate: &Gate| gate.reason().is_some_and(Reason::is_pooler);
     let has_turned = old.map_or(new.is_open(), |old| old.state() != new.state());

@@ -1,7 +1,7 @@
-//! Listing: whether a member that `/cluster` does not list has left, or only misses its key.
+//! Listing: whether a member that `/cluster` does not list has left, or only its key is missing.
 //!
-//! A member's key in the DCS expires ttl after the DCS went away, and is written again up to
-//! `loop_wait` after it is back, while the member is well all the time.
+//! A member's key in the DCS expires `ttl` after the DCS failed. Patroni writes it again up to
+//! `loop_wait` after the DCS is back, while the member is healthy all the time.
 
 use std::time::Duration;
 
@@ -10,25 +10,25 @@ use crate::claim::Role;
 use crate::time::Moment;
 use crate::view::Word;
 
-/// How long a replica that is well serves although `/cluster` does not list it: `ttl` and `loop_wait`
-/// with Patroni's defaults of 30 and 10 seconds. Patroni is not asked for the configured values, since
-/// `loop_wait` alone is what a key needs to come back, and few clusters exceed 40 seconds with it.
+/// How long a healthy replica serves although `/cluster` does not list it: `ttl` and `loop_wait`
+/// with Patroni's defaults of 30 and 10 seconds. Patroni is not asked for the configured values,
+/// because the key comes back within `loop_wait`, and few clusters exceed 40 seconds with it.
 pub const MISSING_GRACE: Duration = Duration::from_secs(40);
 
-/// How a member stands to the newest member list.
+/// Whether the newest member list names a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listing {
     /// The list names it.
     Listed,
-    /// The list does not name it for the time being: its own Patroni answers that it is a replica, and
-    /// nothing speaks against its stream.
+    /// The list does not name it at present, but its own Patroni reports a replica, and nothing
+    /// shows that its stream has stopped.
     Missing,
     /// It has left.
     Left,
 }
 
-/// How `member` stands to the newest member list. `streams` is whether nothing speaks against its
-/// stream.
+/// Compares `member` with the newest member list. `streams` is false if its stream is known to have
+/// stopped.
 pub fn listing(
     member: &Member,
     standing: &Standing,
