@@ -127,8 +127,8 @@ pub enum Standby {
     Quorum,
 }
 
-/// Patroni's tags: a name and the value as text (`true`, `100`, `fast`). They contain no control
-/// characters. The code that reads Patroni's answer limits their length and number.
+/// Patroni's tags: a name and the value as text (`true`, `100`, `fast`). Both are cleaned
+/// ([`crate::text::clean`]). The code that reads Patroni's answer limits their length and number.
 pub type Tags = BTreeMap<String, String>;
 
 /// The tags on which both Patroni and pgsteer act, as Patroni converts their values.
@@ -285,7 +285,7 @@ pub struct Progress {
 /// Why a source has no answer.
 ///
 /// The text of the server or the library goes into reasons and pages, so it must never contain a
-/// secret: the code that builds a failure removes it. `Display` removes control characters from
+/// secret: the code that builds a failure removes it. `Display` escapes the hidden characters of
 /// every text.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Failure {

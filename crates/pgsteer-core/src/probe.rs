@@ -172,7 +172,7 @@ fn did_you_mean(near: &Option<String>) -> String {
     near.as_ref().map(|near| format!("; did you mean {near}?")).unwrap_or_default()
 }
 
-/// Returns a text from a client, cut for a message and without control characters.
+/// Returns a text from a client, cut for a message and with its hidden characters escaped.
 fn shown(text: &str) -> String {
     clean_to(text, 60).into_owned()
 }

@@ -152,7 +152,7 @@ pub struct PoolerState {
 /// A service as the Snapshot shows it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServiceState {
-    /// The role it wants.
+    /// The role it requires.
     pub role: Role,
     /// The lag in bytes above which it drains a replica.
     pub lag_bytes_max: Option<u64>,

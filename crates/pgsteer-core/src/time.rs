@@ -4,10 +4,10 @@ use std::fmt;
 use std::ops::Add;
 use std::time::Duration;
 
-/// A point in time, measured from the start of the process that drives the engine.
+/// A point in time, measured from the start of the engine's driver.
 ///
-/// The shell makes it from a monotonic clock, a test from a number. Two moments of different
-/// drivers cannot be compared, and neither is a time of day.
+/// The driver is the shell, which uses a monotonic clock, or a test, which uses numbers. Two
+/// moments of different drivers cannot be compared, and neither is a time of day.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Moment(Duration);
 

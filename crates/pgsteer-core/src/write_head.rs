@@ -15,7 +15,7 @@ use crate::time::Moment;
 
 /// How many positions are kept. The newest half is complete. The older half is thinned out: the
 /// older two positions are, the further apart they may be. So the memory is bounded and reaches
-/// back for a day, and a lag is too high by 10 to 20 % at most.
+/// back for a day, and a lag is too high by 20 % at most.
 const SAMPLES_MAX: usize = 192;
 
 /// The minimum time between two kept positions. The newest half reaches further back than any claim

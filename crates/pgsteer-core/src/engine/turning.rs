@@ -1,4 +1,4 @@
-//! Turning: updates the gates from the verdicts, and closes gates that exclude each other.
+//! Turning: updates the gates from the verdicts, and shuts gates that exclude each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 

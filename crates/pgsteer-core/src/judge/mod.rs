@@ -79,7 +79,7 @@ pub struct Standing {
 
 /// Returns true if the member is a rogue primary ([`Standing::is_rogue_primary`]), listed or not.
 /// Without Patroni the operator's list defines the cluster, so a server that was removed from it is
-/// none.
+/// not a rogue primary.
 pub fn is_rogue(member: &Member, standing: &Standing, rules: &Rules) -> bool {
     standing.is_rogue_primary() && (rules.has_patroni || member.left_at.is_none())
 }
@@ -89,7 +89,7 @@ pub fn is_rogue(member: &Member, standing: &Standing, rules: &Rules) -> bool {
 pub enum Trust {
     /// Its sources agree.
     Full,
-    /// It may be relied on, but not all is well.
+    /// It may be relied on, but something is wrong.
     Noted(Reason),
     /// Nothing contradicts it, but a fact is missing: an open gate stays open for a limited time,
     /// and a gate that is not open stays as it is.

@@ -7,7 +7,8 @@ use crate::view::Word;
 
 /// Returns true if the member certainly takes no writes: a source reports that PostgreSQL is in
 /// recovery, that it refuses connections, or that it does not run, and no source contradicts. A
-/// member that is silent, cut off or has not been asked yet may take writes of other clients.
+/// member that is silent, cut off or has not been asked yet may take writes from clients that reach
+/// it.
 ///
 /// A server that shuts down (57P03) may still take the writes of its old sessions.
 pub fn takes_no_writes(member: &Member, rules: &Rules, now: Moment) -> bool {

@@ -20,7 +20,7 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 pub const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 /// The time that a login may take.
 pub const LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
-/// The time that sessions may go on after SIGTERM.
+/// The time that sessions may continue after SIGTERM.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
 /// Idle time before TCP keepalive probes.
 pub const KEEPALIVE: Duration = Duration::from_secs(30);

@@ -248,15 +248,15 @@ pub struct ServiceConfig {
     pub lag_max: Option<Duration>,
     /// The primary serves reads while no replica is open.
     pub fallback_primary: bool,
-    /// Tags that a member must have, beside an unset `noloadbalance`.
+    /// Tags that a member must have, in addition to an unset `noloadbalance`.
     pub tags: BTreeMap<String, String>,
     /// The port to dial on the member instead of PostgreSQL's own: that of a PgBouncer on the same
     /// host. The role that a pooler reports in the login is cached, so it is ignored.
     pub pooler_port: Option<u16>,
     /// What happens to new clients while that pooler does not lead to its member.
     pub pooler_down: PoolerDown,
-    /// How long one member has to accept a connection. The first message of the login may take five
-    /// times as long, or until the gate is shut.
+    /// How long one member has to accept a connection. The server's first message of the login may
+    /// take five times as long, or until the gate is shut.
     pub connect_timeout: Duration,
     /// Sessions of the service at one member. A client beyond it waits for a place.
     pub member_sessions_max: Option<usize>,
@@ -367,7 +367,8 @@ pub struct AgentConfig {
     /// The port of the PgBouncer through which a member must be reachable, for health-check
     /// questions. A service has a port of its own.
     pub pooler_port: Option<u16>,
-    /// How long the agent waits for a client's line. After that it answers the default question.
+    /// How long the agent waits for a client's line. A client that has sent nothing by then gets
+    /// the answer to the default question.
     pub line_wait: Duration,
     /// How the weight in an answer of "fit" is computed.
     pub weight: Weight,
