@@ -1,4 +1,4 @@
-//! Addresses as people write them: to listen on, of a member, of Patroni.
+//! Addresses as users write them: of a listener, of a member, of Patroni, of etcd.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -7,14 +7,13 @@ use pgsteer_core::names::{Endpoint, POSTGRES_PORT};
 use crate::limits::{ETCD_PORT, PATRONI_PORT};
 use crate::problem::{Problem, Shown};
 
-/// The longest host name that DNS knows, in bytes.
+/// The maximum length of a host name in DNS, in bytes.
 const HOST_BYTES_MAX: usize = 253;
 
-/// Reads where to listen: `0.0.0.0:5000`, `[::]:5000`, or `5000`, `:5000` and `*:5000` for
-/// all IPv4 addresses.
+/// Parses a listen address: `0.0.0.0:5000`, `[::]:5000`, or `5000`, `:5000` and `*:5000` for all
+/// IPv4 addresses.
 ///
-/// # Errors
-/// A host name (whose address may change under a listener), or a port that is none.
+/// # Errors A host name (its address may change while the listener runs), or an invalid port.
 pub fn listen(text: &str) -> Result<SocketAddr, Problem> {
     if let Ok(addr) = text.parse::<SocketAddr>() {
         return port(&addr.port().to_string()).map(|_| addr);
@@ -33,10 +32,9 @@ pub fn listen(text: &str) -> Result<SocketAddr, Problem> {
     }
 }
 
-/// Reads where the status pages listen, or `none` to switch them off.
+/// Parses the listen address of the status pages, or `none` to disable them.
 ///
-/// # Errors
-/// As [`listen`].
+/// # Errors Same as [`listen`].
 pub fn listen_or_none(text: &str) -> Result<Option<SocketAddr>, Problem> {
     match text {
         "none" | "off" | "false" => Ok(None),
@@ -44,33 +42,30 @@ pub fn listen_or_none(text: &str) -> Result<Option<SocketAddr>, Problem> {
     }
 }
 
-/// Reads where a member's PostgreSQL listens: `10.0.0.11:5432`, `pg1.example`.
+/// Parses the address of a member's PostgreSQL: `10.0.0.11:5432`, `pg1.example`.
 ///
-/// # Errors
-/// No host name or address, a port that is none, or an address that stands for all.
+/// # Errors No host name or address, an invalid port, or an address that means all addresses.
 pub fn postgres(text: &str) -> Result<Endpoint, Problem> {
     endpoint(text, POSTGRES_PORT)
 }
 
-/// Reads the base address of Patroni's REST API and gives it with its port: from
-/// `http://pg1` comes `http://pg1:8008`.
+/// Parses the base address of Patroni's REST API and returns it with its port: `http://pg1` becomes
+/// `http://pg1:8008`.
 ///
-/// # Errors
-/// Another scheme, a path, credentials (which are not repeated), or no host.
+/// # Errors Another scheme, a path, credentials (which are not repeated), or no host.
 pub fn patroni_url(text: &str) -> Result<String, Problem> {
     base_url(text, Api::Patroni)
 }
 
-/// Reads the base address of an etcd and gives it with its port: from `http://pg1` comes
+/// Parses the base address of an etcd and returns it with its port: `http://pg1` becomes
 /// `http://pg1:2379`.
 ///
-/// # Errors
-/// As [`patroni_url`].
+/// # Errors Same as [`patroni_url`].
 pub fn etcd_url(text: &str) -> Result<String, Problem> {
     base_url(text, Api::Etcd)
 }
 
-/// Whose address it is.
+/// The kind of server at a base address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Api {
     /// Patroni's REST API.
@@ -87,15 +82,14 @@ impl Api {
         }
     }
 
-    /// Reads a base address of it, and gives it with its port.
+    /// Parses a base address of this kind, and returns it with its port.
     ///
-    /// # Errors
-    /// As [`patroni_url`].
+    /// # Errors Same as [`patroni_url`].
     pub fn url(self, text: &str) -> Result<String, Problem> {
         base_url(text, self)
     }
 
-    /// How an address of it looks.
+    /// An example of an address.
     pub(super) fn example(self) -> &'static str {
         match self {
             Api::Patroni => "http://10.0.0.11:8008",
@@ -103,7 +97,7 @@ impl Api {
         }
     }
 
-    /// Whose paths they are that an address must not have.
+    /// The name of the program that chooses the paths, for the error about a path in an address.
     pub(super) fn owner(self) -> &'static str {
         match self {
             Api::Patroni => "Patroni",
@@ -139,10 +133,9 @@ fn base_url(text: &str, api: Api) -> Result<String, Problem> {
     }
 }
 
-/// Reads a TCP port.
+/// Parses a TCP port.
 ///
-/// # Errors
-/// No number from 1 to 65535.
+/// # Errors Not a number from 1 to 65535.
 pub fn port(digits: &str) -> Result<u16, Problem> {
     match digits.parse() {
         Ok(port) if port > 0 => Ok(port),
@@ -160,16 +153,16 @@ fn no_scheme(text: &str, rest: &str, api: Api) -> Problem {
     }
 }
 
-/// Whether an address stands in a URL, where an IPv6 address has brackets in any case (RFC 3986).
+/// Whether an address is part of a URL, where an IPv6 address always needs brackets (RFC 3986).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Url {
     Yes,
     No,
 }
 
-/// What was probably meant by an IPv6 address without brackets, if they are needed. What could be a
-/// port of four or five digits behind it is taken for one; outside of a URL an address without such
-/// an end needs no brackets.
+/// Returns the probably intended form of an IPv6 address without the brackets that it needs. Four
+/// or five digits at its end that can be a port count as the port. Outside of a URL an address
+/// without such an end needs no brackets.
 fn brackets_missing(text: &str, port_default: u16, url: Url) -> Option<String> {
     let is_ipv6 = |host: &str| host.parse::<Ipv6Addr>().is_ok();
     let split = text.rsplit_once(':');

@@ -1,4 +1,4 @@
-//! What can be wrong between values that are right by themselves.
+//! Conflicts between values that are valid individually.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,127 +12,127 @@ use thiserror::Error;
 use crate::error::Place;
 use crate::purpose::Purpose;
 
-/// Values that do not fit together, or one that is missing.
+/// Values that conflict, or a missing value.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Conflict {
-    /// Neither Patroni nor members.
+    /// Neither Patroni nor members are configured.
     #[error("no member is named, neither by Patroni's address nor one by one")]
     NoMembers {
-        /// What was to be made of it.
+        /// The command that needs them.
         purpose: Purpose,
-        /// The file that was read, if there was one.
+        /// The file that was read, if any.
         file: Option<Arc<str>>,
     },
-    /// Patroni and members.
+    /// Both Patroni and members are configured.
     #[error("members are listed, and Patroni is named as well ({patroni})")]
     PatroniAndMembers {
-        /// Where Patroni is named.
+        /// The place of Patroni's key.
         patroni: Place,
     },
-    /// A key that has no default is missing.
+    /// A key without a default is missing.
     #[error("`{key}` is missing")]
     Missing {
         /// The key.
         key: &'static str,
-        /// How it looks.
+        /// A valid value.
         example: &'static str,
     },
-    /// A section that must have at least one entry has none.
+    /// A section is empty but needs at least one entry.
     #[error("it is empty")]
     Empty {
-        /// How it looks.
+        /// An example of an entry.
         example: &'static str,
     },
-    /// More entries than there may be.
+    /// There are more entries than allowed.
     #[error("{found} of them are too many")]
     TooMany {
-        /// How many there are.
+        /// The number of entries.
         found: usize,
-        /// How many there may be.
+        /// The maximum.
         max: usize,
     },
-    /// Members without Patroni and without a login.
+    /// There are members without Patroni and without a check login.
     #[error("members that are listed one by one are judged by SQL, and there is no login for it")]
     NoCheckLogin(Purpose),
-    /// Two members have one name or one address, or two addresses of Patroni are the same.
+    /// Two members have the same name or address, or two addresses of Patroni are the same.
     #[error("{what} is named already: {other}")]
     Same {
         /// The name or address.
         what: String,
-        /// Where it stands already.
+        /// The place of the first one.
         other: Place,
     },
-    /// Two listeners on one address and port.
+    /// Two listeners have the same address and port.
     #[error("the same address and port as {other}")]
     SameListen {
-        /// Who listens there already.
+        /// The other listener.
         other: Place,
     },
-    /// The member that runs here is none of the members.
+    /// The local member is not one of the members.
     #[error("no member is called {0}")]
     UnknownLocal(MemberName, Vec<MemberName>),
-    /// A service for replicas of a cluster that can have none.
+    /// A service requires replicas, but the cluster cannot have any.
     #[error("{only} is the only member, so there is no replica to read from")]
     NoReplica {
         /// The only member.
         only: MemberName,
     },
-    /// A lag limit on a service that has no replicas.
+    /// A lag limit on a service for another role than replicas.
     #[error("a lag limit has no meaning on a service with role {0}")]
     LagOnRole(Role),
-    /// A limit by what only a login can tell.
+    /// A lag limit in time, which only a check login can measure.
     #[error(
         "without a check login nobody knows how far a replica is behind in time, so none would ever serve"
     )]
     LagTimeWithoutLogin,
-    /// A fallback on a service that has no replicas.
+    /// A fallback on a service for another role than replicas.
     #[error("falling back to the primary has no meaning on a service with role {0}")]
     FallbackOnRole(Role),
-    /// A policy for the promotion of replicas on a service that has none.
+    /// A policy for the promotion of replicas on a service for another role.
     #[error("what happens to sessions on a promotion has no meaning on a service with role {0}")]
     PromotionOnRole(Role),
-    /// A policy for a pooler that there is none of.
+    /// A policy for a pooler, but no pooler is configured.
     #[error("without `pooler_port` the service uses no pooler")]
     PoolerDownWithoutPort,
-    /// A weight by what only a login can tell.
+    /// A weight by sessions, which only a check login can count.
     #[error("without a check login nobody counts the sessions of a member")]
     SessionsWithoutLogin,
-    /// `--max-lag`, and no service that it could apply to.
+    /// `--max-lag`, but no service that it could apply to.
     #[error("no service has role replica")]
     NoReplicaService,
-    /// A standby leader is Patroni's notion.
+    /// The standby leader role without Patroni, which defines it.
     #[error("without Patroni nobody can tell a standby leader from a replica")]
     StandbyLeaderWithoutPatroni,
-    /// Tags are Patroni's notion.
+    /// Tags without Patroni, which defines them.
     #[error("members that are listed one by one have no tags, so nobody would serve")]
     TagsWithoutPatroni,
-    /// What is watched in etcd is Patroni's.
+    /// A watch of etcd without Patroni, which writes the keys.
     #[error("without Patroni there is nothing in etcd to watch")]
     EtcdWithoutPatroni,
-    /// The policy for life without Patroni, with Patroni.
+    /// The policy for clusters without Patroni, but Patroni is configured.
     #[error("with Patroni the leader lock decides, not the timeline")]
     HighestTimelineWithPatroni,
-    /// A certificate without its key, a user without a password, or the other way round.
+    /// A certificate without its key, a user without a password, or the reverse.
     #[error("it is of no use without {0}")]
     WithoutPartner(&'static str),
-    /// A CA that would not be looked at.
+    /// A CA file that this SSL mode does not use.
     #[error("it is not looked at with sslmode {}", .0.as_str())]
     CaFileUnused(SslMode),
-    /// The same, where nothing is verified.
+    /// A CA file, but verification is disabled.
     #[error("it is not looked at with verify = \"none\"")]
     CaFileWithoutVerify,
-    /// Sessions would be ended while an answer is still in time.
+    /// Sessions would be closed although an answer may still arrive in time.
     #[error("shorter than the {} seconds that {of} may take", seconds_text(*.timeout))]
     SilenceTooShort {
-        /// The time that one answer may take.
+        /// The time limit of one answer.
         timeout: Duration,
-        /// Whose.
+        /// The program that answers.
         of: &'static str,
     },
 }
 
 impl Conflict {
-    /// What would be right, as one finished phrase.
+    /// Returns the remedy as a complete phrase.
     pub fn remedy(&self) -> String {
         match self {
             Conflict::NoMembers { purpose: Purpose::Render, file: None } => {

@@ -1,11 +1,11 @@
-//! What is written of the table of keys: the example file and the reference.
+//! Documents generated from the table of keys: the example file and the reference.
 
 use std::fmt::Write;
 
 use crate::key::{AnyKey, Command, SectionKeys};
 use crate::sections::{SECTIONS, services};
 
-/// The longest line of a comment in the example file, in characters.
+/// The maximum length of a comment line in the example file, in characters.
 const LINE_CHARS_MAX: usize = 98;
 /// The column at which `# example` begins.
 const EXAMPLE_COLUMN: usize = 48;
@@ -25,10 +25,10 @@ const EXAMPLE_HEAD: &str = "\
 # \"[::]:5000\"; a port alone means all IPv4 addresses.
 ";
 
-/// The sections that a file need not have, and that change something by being there.
+/// The sections that are optional and change something if they are present.
 const OPTIONAL: [&str; 4] = ["etcd", "members", "check", "agent"];
 
-/// The example file.
+/// Returns the example file.
 pub fn example_file() -> String {
     let mut text = EXAMPLE_HEAD.to_owned();
     for section in SECTIONS {
@@ -107,7 +107,7 @@ fn usual_services(text: &mut String, section: &SectionKeys) {
     }
 }
 
-/// The help, with what is accepted and what holds without the key.
+/// The help, with the accepted values and the default.
 fn help(key: &dyn AnyKey) -> String {
     let unset = key.unset().map(|unset| format!(" Without it: {unset}.")).unwrap_or_default();
     let accepts = key.accepts();
@@ -118,7 +118,7 @@ fn help(key: &dyn AnyKey) -> String {
     format!("{}{accepts}{unset}", key.help())
 }
 
-/// A setting that is no default.
+/// Adds a setting that is not a default.
 fn example(text: &mut String, setting: &str) {
     let _ = writeln!(text, "{:<EXAMPLE_COLUMN$} # example", format!("#{setting}"));
 }
@@ -147,7 +147,7 @@ once. A SIGHUP reads the file again; sections that are marked \"at the next star
 until then. A file with an error is not used, and the old settings stay in force.
 ";
 
-/// The reference, in Markdown.
+/// Returns the reference, in Markdown.
 pub fn reference() -> String {
     let mut text = REFERENCE_HEAD.to_owned();
     for section in SECTIONS {

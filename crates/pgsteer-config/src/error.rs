@@ -1,4 +1,4 @@
-//! Errors of the configuration: all of them at once, each with its place and its remedy.
+//! Errors of the configuration: all of them at once, each with its place and remedy.
 
 use std::error::Error;
 use std::fmt;
@@ -8,19 +8,19 @@ use crate::limits::ERRORS_MAX;
 use crate::problem::Problem;
 use crate::written::Field;
 
-/// Where something was written.
+/// The place of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     /// In the configuration file.
     File {
-        /// The file's name as the operator gave it; empty where no other file can be meant.
+        /// The file's name as the operator gave it; empty if only one file is possible.
         name: Arc<str>,
         /// Line, from 1.
         line: usize,
         /// Column in characters, from 1.
         column: usize,
-        /// The key with its tables, as `services.write.hold_seconds`; empty where the text
-        /// is no TOML.
+        /// The key with its tables, as `services.write.hold_seconds`; empty if the text is not
+        /// TOML.
         key: String,
     },
     /// In the configuration file as a whole.
@@ -29,9 +29,9 @@ pub enum Place {
     Flag(&'static str),
     /// On the command line by the flag, or in the environment by the variable.
     FlagOrVariable(&'static str, &'static str),
-    /// Nowhere: the default of this key.
+    /// In no text: the default of this key.
     Default(String),
-    /// Nowhere in particular: something is missing.
+    /// No place: something is missing.
     Whole,
 }
 
@@ -69,12 +69,12 @@ impl fmt::Display for Place {
     }
 }
 
-/// One error: where, what, and what would be right.
+/// One error: its place, the problem, and the remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    /// Where.
+    /// The place.
     pub place: Place,
-    /// What, with the remedy.
+    /// The problem, with the remedy.
     pub problem: Problem,
 }
 
@@ -88,10 +88,10 @@ impl fmt::Display for ConfigError {
     }
 }
 
-/// All errors of a configuration, file and flags together.
+/// All errors of a configuration, of file and flags together.
 ///
-/// At most [`ERRORS_MAX`] are kept; the others are counted. It displays as one entry per
-/// error, the file's in the order of their lines, and never carries a secret.
+/// At most [`ERRORS_MAX`] are kept; the others are only counted. It displays one entry per error,
+/// those of the file in the order of their lines, and never contains a secret.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConfigErrors {
     errors: Vec<ConfigError>,
@@ -99,7 +99,7 @@ pub struct ConfigErrors {
 }
 
 impl ConfigErrors {
-    /// Notes one more error.
+    /// Adds an error.
     pub fn push(&mut self, place: Place, problem: impl Into<Problem>) {
         if self.errors.len() >= ERRORS_MAX {
             self.dropped = self.dropped.saturating_add(1);
@@ -107,12 +107,12 @@ impl ConfigErrors {
         }
         let problem = problem.into();
         let order = place.order();
-        // Errors come nearly sorted, and those of equal place keep their order.
+        // Errors arrive nearly sorted. Errors with the same place keep their order.
         let at = self.errors.partition_point(|e| e.place.order() <= order);
         self.errors.insert(at, ConfigError { place, problem });
     }
 
-    /// Makes a field of a value that was read at `place`, and notes the error if it is none.
+    /// Converts a value from `place` to a field, and adds its error if it is invalid.
     pub fn field<T>(&mut self, place: Place, value: Result<T, Problem>) -> Field<T> {
         match value {
             Ok(value) => Field::new(value, place),
@@ -123,17 +123,17 @@ impl ConfigErrors {
         }
     }
 
-    /// There is none.
+    /// Returns true if there are no errors.
     pub fn is_empty(&self) -> bool {
         self.errors.is_empty()
     }
 
-    /// How many there are, the dropped ones included.
+    /// Returns the number of errors, including the dropped ones.
     pub fn len(&self) -> usize {
         self.errors.len().saturating_add(self.dropped)
     }
 
-    /// The errors that were kept, the file's first.
+    /// Returns the errors that were kept, those of the file first.
     pub fn iter(&self) -> impl Iterator<Item = &ConfigError> {
         self.errors.iter()
     }

@@ -1,5 +1,4 @@
-//! From what was written to the settings: defaults filled in, and values that do not fit together
-//! reported.
+//! Converts the written values to the settings: adds the defaults and reports conflicts.
 
 use pgsteer_core::settings::Config;
 
@@ -8,16 +7,15 @@ use crate::sections::{agent, cluster, http, listeners, patroni, proxy, services}
 use crate::written::Draft;
 
 impl Draft {
-    /// Fills in the defaults and checks that all fits together. `errors` are those found
-    /// so far in file and flags; with any of them there is no configuration.
+    /// Adds the defaults and checks for conflicts. `errors` are the errors found so far in file and
+    /// flags. With any error there is no configuration.
     ///
-    /// # Errors
-    /// All of `errors`, and all that is missing or does not fit together.
+    /// # Errors All of `errors`, all missing values, and all conflicts.
     pub fn finish(mut self, mut errors: ConfigErrors) -> Result<Config, ConfigErrors> {
         if errors.iter().any(|error| error.problem.hides_the_rest()) {
             return Err(errors);
         }
-        // Where none were written, the usual two are there from here on.
+        // If no services were written, the two usual ones exist from here on.
         self.services_mut();
         listeners::check(&self, &mut errors);
         let cluster = cluster::finish(&self, &mut errors);
@@ -33,7 +31,7 @@ impl Draft {
         Ok(Config { cluster, services, http, agent, proxy })
     }
 
-    /// The members are listed one by one, so SQL alone decides on their roles.
+    /// Returns true if the members are listed one by one, so that SQL alone decides on their roles.
     pub(crate) fn is_listed(&self) -> bool {
         !self.members.is_absent() && self.section(patroni::SECTION).is_absent()
     }

@@ -1,41 +1,40 @@
-//! One key of the configuration: its name, what it accepts, its default and its help.
+//! One key of the configuration: its name, accepted values, default and help.
 //!
-//! The reader of the file, the flags, the example file, the reference and "did you mean" are made
-//! of these. A new key is an entry in the file of its section.
+//! The reader of the file, the flags, the example file, the reference and "did you mean" are
+//! generated from these. To add a key, add an entry to the file of its section.
 
 use crate::error::Place;
 use crate::problem::Problem;
 use crate::written::{Leaf, Raw};
 
-/// Receives what is wrong, with its place.
+/// Receives each problem, with its place.
 pub type Report<'r> = dyn FnMut(Place, Problem) + 'r;
 
-/// What a key accepts.
+/// The kind of values that a key accepts.
 pub trait Kind: Copy + Sync + 'static {
     /// The value.
     type Out;
 
-    /// Reads a single value; `example` shows in errors what a right one looks like.
+    /// Reads a single value; errors show `example` as a valid one.
     ///
-    /// # Errors
-    /// What is wrong with it.
+    /// # Errors The problem of the value.
     fn scalar(&self, example: &str, raw: &Raw) -> Result<Self::Out, Problem>;
 
-    /// Reads a value, and reports all that is wrong with it.
+    /// Reads a value, and reports all its problems.
     fn read(&self, example: &str, leaf: &Leaf, report: &mut Report<'_>) -> Option<Self::Out> {
         let read = self.scalar(example, &leaf.value.value);
         read.map_err(|problem| report(leaf.value.place.clone(), problem)).ok()
     }
 
-    /// The place that later errors about the value name.
+    /// The place that later errors about the value refer to.
     fn place<'l>(&self, leaf: &'l Leaf) -> &'l Place {
         &leaf.value.place
     }
 
-    /// What is accepted, in words.
+    /// The accepted values, in words.
     fn accepts(&self) -> String;
 
-    /// The default as it is written in a file, where there is a fixed one.
+    /// The default as it is written in a file, if it is fixed.
     fn default_text(&self) -> Option<String> {
         None
     }
@@ -43,7 +42,7 @@ pub trait Kind: Copy + Sync + 'static {
 
 /// A kind with a default.
 pub trait Usual: Kind {
-    /// The value of a key that is not written.
+    /// The value of a key that is absent.
     fn usual(&self) -> Self::Out;
 }
 
@@ -54,17 +53,17 @@ pub struct Key<K> {
     pub section: &'static str,
     /// The name.
     pub name: &'static str,
-    /// What it accepts.
+    /// The accepted values.
     pub kind: K,
     /// A value that is accepted, as it is written in a file.
     pub example: &'static str,
-    /// What holds without the key, where that is no fixed value.
+    /// The behaviour without the key, if there is no fixed default.
     pub unset: Option<&'static str>,
     /// What it does, in whole sentences.
     pub help: &'static str,
     /// The flags of the command line that set it.
     pub flags: &'static [Flag],
-    /// It is for services of replicas: the example file shows it at one.
+    /// The key is for services of replicas; the example file shows it at one.
     pub for_replicas: bool,
 }
 
@@ -77,7 +76,7 @@ pub struct Flag {
     pub long: &'static str,
     /// The letter, if it has one.
     pub short: Option<char>,
-    /// The environment variable that says the same.
+    /// The environment variable that sets the same.
     pub variable: Option<&'static str>,
     /// The name of its value in the help.
     pub value: &'static str,
@@ -85,38 +84,38 @@ pub struct Flag {
     pub help: &'static str,
     /// Another spelling.
     pub alias: Option<&'static str>,
-    /// It may be given several times.
+    /// The flag may be repeated.
     pub repeated: bool,
 }
 
 impl Flag {
-    /// A flag of `command`; what it lacks is added by the functions below.
+    /// A flag of `command`; the functions below add the other parts.
     pub const fn new(command: Command, long: &'static str, value: &'static str) -> Flag {
         let (short, variable, alias) = (None, None, None);
         Flag { command, long, short, variable, value, help: "", alias, repeated: false }
     }
 
-    /// The help.
+    /// Sets the help.
     pub const fn help(self, help: &'static str) -> Flag {
         Flag { help, ..self }
     }
 
-    /// The letter.
+    /// Sets the letter.
     pub const fn short(self, short: char) -> Flag {
         Flag { short: Some(short), ..self }
     }
 
-    /// The environment variable that says the same.
+    /// Sets the environment variable.
     pub const fn variable(self, variable: &'static str) -> Flag {
         Flag { variable: Some(variable), ..self }
     }
 
-    /// Another spelling.
+    /// Sets the other spelling.
     pub const fn alias(self, alias: &'static str) -> Flag {
         Flag { alias: Some(alias), ..self }
     }
 
-    /// The place that errors about its value name.
+    /// The place that errors about the flag's value refer to.
     pub fn place(&self) -> Place {
         match self.variable {
             Some(variable) => Place::FlagOrVariable(self.long, variable),
@@ -124,7 +123,7 @@ impl Flag {
         }
     }
 
-    /// It may be given several times.
+    /// Allows the flag several times.
     pub const fn repeated(self) -> Flag {
         Flag { repeated: true, ..self }
     }
@@ -142,45 +141,45 @@ pub enum Command {
 }
 
 impl Command {
-    /// `other` is this command, or one of both.
+    /// Returns true if `other` is this command, or this is both.
     pub fn includes(self, other: Command) -> bool {
         self == Command::Both || self == other
     }
 }
 
 impl<K: Kind> Key<K> {
-    /// A key; what it lacks is added by the functions below.
+    /// A key; the functions below add the other parts.
     pub const fn new(section: &'static str, name: &'static str, kind: K) -> Key<K> {
         let (unset, for_replicas) = (None, false);
         Key { section, name, kind, example: "", unset, help: "", flags: &[], for_replicas }
     }
 
-    /// A value that is accepted, as it is written in a file.
+    /// Sets the example, as it is written in a file.
     pub const fn example(self, example: &'static str) -> Key<K> {
         Key { example, ..self }
     }
 
-    /// What holds without the key, where that is no fixed value.
+    /// Sets the behaviour without the key, if there is no fixed default.
     pub const fn unset(self, unset: &'static str) -> Key<K> {
         Key { unset: Some(unset), ..self }
     }
 
-    /// It is for services of replicas.
+    /// Marks the key as one for services of replicas.
     pub const fn for_replicas(self) -> Key<K> {
         Key { for_replicas: true, ..self }
     }
 
-    /// What it does.
+    /// Sets the help.
     pub const fn help(self, help: &'static str) -> Key<K> {
         Key { help, ..self }
     }
 
-    /// The flags that set it.
+    /// Sets the flags.
     pub const fn flags(self, flags: &'static [Flag]) -> Key<K> {
         Key { flags, ..self }
     }
 
-    /// Reads what was written, and reports all that is wrong with it.
+    /// Reads the written value, and reports all its problems.
     pub fn read(&self, leaf: &Leaf, report: &mut Report<'_>) -> Option<K::Out> {
         self.kind.read(&format!("{} = {}", self.name, self.example), leaf, report)
     }
@@ -196,17 +195,17 @@ pub trait AnyKey: Sync {
     fn help(&self) -> &'static str;
     /// Its flags.
     fn flags(&self) -> &'static [Flag];
-    /// What it accepts, in words.
+    /// The accepted values, in words.
     fn accepts(&self) -> String;
-    /// A value that is accepted, as it is written in a file.
+    /// A valid value, as it is written in a file.
     fn example(&self) -> &'static str;
     /// The default as it is written in a file.
     fn default_text(&self) -> Option<String>;
-    /// What holds without the key, where that is no fixed value.
+    /// The behaviour without the key, if there is no fixed default.
     fn unset(&self) -> Option<&'static str>;
-    /// It is for services of replicas.
+    /// Returns true if the key is for services of replicas.
     fn for_replicas(&self) -> bool;
-    /// Reports all that is wrong with what was written.
+    /// Reports all problems of the written value.
     fn check(&self, leaf: &Leaf, report: &mut Report<'_>);
 }
 
@@ -252,15 +251,15 @@ impl<K: Kind> AnyKey for Key<K> {
     }
 }
 
-/// A section: its name, what it is for, and its keys in the order in which people read them.
+/// A section: its name, its purpose, and its keys in the order of the documents.
 pub struct SectionKeys {
     /// The name, as `proxy`.
     pub name: &'static str,
-    /// What it is for.
+    /// Its purpose.
     pub help: &'static str,
     /// Its keys.
     pub keys: &'static [&'static dyn AnyKey],
-    /// A change takes effect when pgsteer starts, not by a reload.
+    /// A change takes effect at a restart of pgsteer, not at a reload.
     pub at_restart: bool,
 }
 

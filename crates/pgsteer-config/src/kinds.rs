@@ -1,4 +1,4 @@
-//! What keys accept: times, numbers, words, addresses, files, lists.
+//! The kinds of values: times, numbers, words, addresses, files, lists.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -77,7 +77,7 @@ impl Kind for Whole {
     }
 }
 
-/// A string that a function reads.
+/// A string that a function parses.
 pub struct Text<T: 'static> {
     read: fn(&str) -> Result<T, Problem>,
     accepts: &'static str,
@@ -93,12 +93,12 @@ impl<T> Clone for Text<T> {
 impl<T> Copy for Text<T> {}
 
 impl<T> Text<T> {
-    /// A string that `read` understands; `accepts` says in words what that is.
+    /// A string that `read` parses; `accepts` describes the valid strings.
     pub const fn new(accepts: &'static str, read: fn(&str) -> Result<T, Problem>) -> Text<T> {
         Text { read, accepts, usual: None }
     }
 
-    /// The same with the text of the default, which the section fills in.
+    /// The same with the text of the default, which the section sets.
     pub const fn unset(self, usual: &'static str) -> Text<T> {
         Text { read: self.read, accepts: self.accepts, usual: Some(usual) }
     }
@@ -146,16 +146,16 @@ impl Usual for Text<String> {
 pub struct Choice<T: 'static> {
     /// The value without the key.
     pub usual: T,
-    /// All that can be chosen.
+    /// All choices.
     pub all: &'static [T],
     /// The word of each.
     pub word: fn(T) -> &'static str,
-    /// Words of other programs, each with the word that was probably meant.
+    /// Words of other programs, each with the word that was probably intended.
     pub others: &'static [(&'static str, &'static str)],
 }
 
 impl<T: Copy + 'static> Choice<T> {
-    /// Words, of which `usual` holds without the key.
+    /// Words, with the default `usual`.
     pub const fn new(usual: T, all: &'static [T], word: fn(T) -> &'static str) -> Choice<T> {
         Choice { usual, all, word, others: &[] }
     }
@@ -261,7 +261,7 @@ impl Kind for Listen {
 /// An address to listen on, or `false` or `"none"`.
 #[derive(Clone, Copy)]
 pub struct ListenOrNone {
-    /// Where it listens without the key.
+    /// The address without the key.
     pub usual: SocketAddr,
 }
 

@@ -1,4 +1,4 @@
-//! Limits of lag: in bytes or in time.
+//! Lag limits: in bytes or in time.
 
 use std::time::Duration;
 
@@ -8,19 +8,18 @@ use pgsteer_core::units::{near_size, near_time, size, size_text, time, time_text
 use crate::limits::LAG_SECONDS;
 use crate::problem::{Problem, Shown};
 
-/// How far a replica may be behind: in bytes or in time.
+/// The maximum lag of a replica: in bytes or in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LagLimit {
     /// Bytes of WAL.
     Bytes(u64),
-    /// Time since the last transaction that was replayed.
+    /// Time since the last replayed transaction.
     Time(Duration),
 }
 
-/// Reads a lag limit in bytes, as `16MB`.
+/// Parses a lag limit in bytes, as `16MB`.
 ///
-/// # Errors
-/// No whole number with a unit, zero, or more than [`LAG_BYTES_MAX`].
+/// # Errors Not a whole number with a unit, zero, or more than [`LAG_BYTES_MAX`].
 pub fn lag_bytes(text: &str) -> Result<u64, Problem> {
     let wrong = || Problem::Size { found: Shown::of(text), near: near_size(text) };
     let bytes = size(text).ok_or_else(wrong)?;
@@ -44,15 +43,14 @@ pub fn lag_bytes_in_range(bytes: u64, text: &str) -> Result<u64, Problem> {
     })
 }
 
-/// Reads a lag limit of either kind: `16MB` or `10s`.
+/// Parses a lag limit of either kind: `16MB` or `10s`.
 ///
-/// # Errors
-/// Neither a size nor a time, or one out of its range.
+/// # Errors Neither a size nor a time, or a value out of its range.
 pub fn lag(text: &str) -> Result<LagLimit, Problem> {
     if size(text).is_some() {
         return lag_bytes(text).map(LagLimit::Bytes);
     }
-    // A bare number may be either.
+    // A number without a unit may be either.
     let has_unit = text.trim().parse::<f64>().is_err();
     let near_time = || near_time(text).filter(|_| has_unit).map(time_text);
     let near = || near_size(text).or_else(near_time);

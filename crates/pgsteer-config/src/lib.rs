@@ -1,13 +1,13 @@
-//! The configuration as people write it: a file, flags and the environment in; [`Config`] or all
-//! errors at once out.
+//! The configuration as users write it: converts a file, flags and the environment to a [`Config`],
+//! or reports all errors at once.
 //!
-//! Each [`key`] is one entry in the file of its section ([`sections`]): name, what it accepts, default,
-//! help, flags. The reader of the [`mod@file`], the flags, the example file and the reference are made
-//! of these entries.
+//! Each [`key`] is one entry in the file of its section ([`sections`]): name, accepted values,
+//! default, help, flags. The reader of the [`mod@file`], the flags, the example file and the
+//! reference are generated from these entries.
 //!
-//! The text becomes a [`written::Draft`], the shell puts the flags on top, and
-//! [`written::Draft::finish`] makes the [`Config`] of it, or reports all that is wrong at once. The
-//! shell reads the files that the configuration names.
+//! The text becomes a [`written::Draft`], the shell adds the flags, and [`written::Draft::finish`]
+//! converts it to the [`Config`] or reports all errors at once. The shell reads the files that the
+//! configuration names.
 //!
 //! [`Config`]: pgsteer_core::settings::Config
 

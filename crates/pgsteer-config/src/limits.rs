@@ -1,4 +1,4 @@
-//! Limits of the configuration, and the ports that several sections know.
+//! Limits of the configuration, and the default ports that several sections use.
 
 use std::net::SocketAddr;
 
@@ -6,30 +6,30 @@ use pgsteer_core::settings::defaults::everywhere;
 
 use crate::range::{Seconds, Whole};
 
-/// The largest configuration file that is read, in bytes.
+/// The maximum size of a configuration file, in bytes.
 pub const FILE_BYTES_MAX: usize = 1024 * 1024;
-/// How many errors are kept; the rest is only counted.
+/// The maximum number of errors that are kept; the rest is only counted.
 pub const ERRORS_MAX: usize = 100;
-/// The most services.
+/// The maximum number of services.
 pub const SERVICES_MAX: usize = 64;
-/// The most tags that a service may ask for.
+/// The maximum number of tags that a service may require.
 pub const TAGS_MAX: usize = 64;
-/// The longest path of a file, in bytes.
+/// The maximum length of a file's path, in bytes.
 pub const PATH_BYTES_MAX: usize = 4096;
-/// The longest user or database name, in bytes: PostgreSQL cuts off what is longer.
+/// The maximum length of a user or database name, in bytes: PostgreSQL truncates longer names.
 pub const LOGIN_NAME_BYTES_MAX: usize = 63;
 
-/// Patroni's own port, for addresses that name none.
+/// Patroni's default port, for addresses without a port.
 pub const PATRONI_PORT: u16 = 8008;
-/// etcd's own port, for addresses that name none.
+/// etcd's default port, for addresses without a port.
 pub const ETCD_PORT: u16 = 2379;
-/// Where the service `write` listens unless told otherwise.
+/// The default address of the service `write`.
 pub const WRITE_LISTEN: SocketAddr = everywhere(5000);
-/// Where the service `read` listens unless told otherwise.
+/// The default address of the service `read`.
 pub const READ_LISTEN: SocketAddr = everywhere(5001);
-/// Where the agent listens unless told otherwise.
+/// The default address of the agent.
 pub const AGENT_LISTEN: SocketAddr = everywhere(5555);
-/// Where the status pages are unless told otherwise.
+/// The default address of the status pages.
 pub const HTTP_LISTEN: SocketAddr = everywhere(7000);
 
 /// The time that `pgsteer check` waits for one answer.

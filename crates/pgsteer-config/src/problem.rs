@@ -1,6 +1,6 @@
-//! What can be wrong with one value, in words, and what would be right.
+//! The problems of a single value, in words, with their remedies.
 //!
-//! A problem never carries a secret: what people wrote is shown through [`Shown`] only.
+//! A problem never contains a secret: users' texts are shown only through [`Shown`].
 
 use std::fmt;
 
@@ -17,19 +17,19 @@ use crate::conflict::Conflict;
 use crate::limits::{FILE_BYTES_MAX, LOGIN_NAME_BYTES_MAX, PATH_BYTES_MAX, PORT};
 use crate::range::{Seconds, Whole};
 
-/// What is wrong with one value.
+/// A problem of one value.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Problem {
-    /// The text is no TOML here.
+    /// The text is not TOML here.
     #[error("not valid TOML: {0}")]
     Syntax(String),
-    /// The file cannot be had; the text is the system's.
+    /// The file cannot be read; the text is the system's.
     #[error("cannot read the file: {0}")]
     Unreadable(String),
-    /// There is no file of that name, but a directory.
+    /// There is a directory with that name, and no file.
     #[error("cannot read the file: it is a directory")]
     Directory,
-    /// The file has bytes that are no UTF-8.
+    /// The file contains bytes that are not UTF-8.
     #[error("the file is no text: line {line} is not UTF-8")]
     NoText {
         /// The line of the first such byte, from 1.
@@ -38,114 +38,114 @@ pub enum Problem {
     /// The file is larger than [`FILE_BYTES_MAX`].
     #[error("the file is larger than {}", size_text(FILE_BYTES_MAX as u64))]
     TooLarge,
-    /// No such key.
+    /// The key does not exist.
     #[error("there is no key `{key}` {}", in_table(.table))]
     UnknownKey {
-        /// The key as written, fit to be shown.
+        /// The key as written, safe to show.
         key: String,
-        /// The table that it stands in; empty at the top.
+        /// The table that contains it; empty at the top level.
         table: String,
-        /// The key that was probably meant.
+        /// The key that was probably intended.
         near: Option<&'static str>,
-        /// The keys that there are.
+        /// The existing keys.
         known: Vec<&'static str>,
     },
-    /// A secret stands where it does not belong.
+    /// A secret is in the file, but belongs elsewhere.
     #[error("a password does not belong in this file (its value is not shown)")]
     PasswordInFile,
-    /// A value of another type.
+    /// The value has the wrong type.
     #[error("expects {wants}, found {found}")]
     WrongType {
-        /// What is expected.
+        /// The expected type.
         wants: &'static str,
-        /// How it looks.
+        /// A valid value.
         example: String,
-        /// What was found.
+        /// The type that was found.
         found: &'static str,
     },
-    /// Not a time in seconds.
+    /// The value is not a time in seconds.
     #[error("expects a number of seconds, found {found}")]
     NotSeconds {
-        /// What was found.
+        /// The text that was found.
         found: String,
-        /// What is accepted.
+        /// The accepted range.
         range: Seconds,
-        /// The number that was probably meant.
+        /// The number that was probably intended.
         near: Option<String>,
     },
-    /// Not a whole number.
+    /// The value is not a whole number.
     #[error("expects a whole number, found {found}")]
     NotWhole {
-        /// What was found.
+        /// The text that was found.
         found: String,
-        /// What is accepted.
+        /// The accepted range.
         range: Whole,
     },
-    /// A number outside of its range.
+    /// The number is out of its range.
     #[error("{found} is out of range")]
     OutOfRange {
         /// The number as written.
         found: Shown,
-        /// What is accepted.
+        /// The accepted range.
         range: String,
     },
-    /// None of the words that are possible here.
+    /// The word is not one of the accepted words.
     #[error("{found} is not one of the possible words")]
     UnknownWord {
         /// The word as written.
         found: Shown,
-        /// The word that was probably meant.
+        /// The word that was probably intended.
         near: Option<&'static str>,
-        /// The words that there are.
+        /// The accepted words.
         words: Vec<&'static str>,
     },
-    /// No address to listen on.
+    /// Not an address to listen on.
     #[error("{0} is not an address to listen on")]
     Listen(Shown),
-    /// No host and port to connect to.
+    /// Not a host and port to connect to.
     #[error("{0} is not HOST:PORT")]
     Endpoint(Shown),
-    /// A port that is none.
+    /// An invalid port.
     #[error("{0} is not a port")]
     Port(Shown),
-    /// An IPv6 address with a port behind it, and no brackets that tell one from the other.
+    /// An IPv6 address with a port, but without the brackets that separate the two.
     #[error("{found}: an IPv6 address needs brackets: {meant}")]
     Brackets {
-        /// What was written.
+        /// The text as written.
         found: Shown,
-        /// What was probably meant.
+        /// The form that was probably intended.
         meant: String,
     },
-    /// An address that means "all addresses", where one of them is needed.
+    /// An address that means all addresses, where one address is needed.
     #[error("{0} stands for all addresses of a machine, so nobody can connect to it")]
     Unspecified(Shown),
     /// Not `NAME=HOST:PORT`.
     #[error("{0} is not NAME=HOST:PORT")]
     Member(Shown),
-    /// A URL of another scheme, or none.
+    /// A URL with another scheme, or with none.
     #[error("{found} does not start with http:// or https://")]
     UrlScheme {
         /// The text as written.
         found: Shown,
-        /// What was probably meant.
+        /// The URL that was probably intended.
         meant: Option<String>,
-        /// Whose address it should be.
+        /// The expected server.
         api: Api,
     },
     /// A URL without a host and port to connect to.
     #[error("{found} is not HOST:PORT")]
     UrlHost {
-        /// What stands in their place.
+        /// The text in their place.
         found: Shown,
-        /// Whose address it should be.
+        /// The expected server.
         api: Api,
     },
     /// A URL with a path, a query or a fragment.
     #[error("the URL has more than scheme, host and port (it is not shown)")]
     UrlPath {
-        /// What remains without the path.
+        /// The URL without the path.
         meant: String,
-        /// Whose address it is.
+        /// The expected server.
         api: Api,
     },
     /// A URL with a user name or password in it.
@@ -160,17 +160,17 @@ pub enum Problem {
     /// Not a size.
     #[error("{found} is not a size")]
     Size {
-        /// What was written.
+        /// The text as written.
         found: Shown,
-        /// The size that was probably meant.
+        /// The size that was probably intended.
         near: Option<String>,
     },
     /// Not a lag: neither size nor time.
     #[error("{found} is neither a size nor a time")]
     Lag {
-        /// What was written.
+        /// The text as written.
         found: Shown,
-        /// The size or time that was probably meant.
+        /// The size or time that was probably intended.
         near: Option<String>,
     },
     /// Not a name.
@@ -179,22 +179,22 @@ pub enum Problem {
     /// Not a user or database name.
     #[error("not a user or database name of PostgreSQL: it is empty, too long or has a NUL")]
     Login,
-    /// Methods of authentication that are accepted and methods that are not, in one list.
+    /// Accepted and excluded authentication methods in one list.
     #[error("{0} mixes methods that are accepted with methods that are not")]
     AuthMixed(Shown),
-    /// No method of authentication that pgsteer has.
+    /// An authentication method that pgsteer does not support.
     #[error("{0} leaves no method of authentication that pgsteer has")]
     AuthUnsupported(Shown),
     /// Not a path.
     #[error("not a path of a file: it is empty, too long or has a NUL")]
     Path,
-    /// Values that are right by themselves and wrong together.
+    /// Values that are valid individually and conflict.
     #[error(transparent)]
     Conflict(#[from] Conflict),
 }
 
 impl Problem {
-    /// What is wrong with `text`, which is no question to the agent.
+    /// Returns the problem of `text`, which is not a question to the agent.
     pub fn of_question(text: &str, unclear: Option<Unclear>) -> Problem {
         match unclear {
             Some(Unclear::Probe(error)) if !Shown::hides(text) => Problem::Probe(error),
@@ -202,7 +202,7 @@ impl Problem {
         }
     }
 
-    /// What would be right, as one finished phrase.
+    /// Returns the remedy as a complete phrase.
     pub fn remedy(&self) -> Option<String> {
         Some(match self {
             Problem::Syntax(_)
@@ -265,8 +265,8 @@ impl Problem {
         })
     }
 
-    /// The rest of the file has not been read as it was meant, so what seems to be missing
-    /// may stand there.
+    /// Returns true if the rest of the file was misread because of this problem, so that keys that
+    /// seem to be missing may be there.
     pub(super) fn hides_the_rest(&self) -> bool {
         matches!(
             self,
@@ -290,17 +290,16 @@ fn meant_or_list(near: Option<&'static str>, all: &[&'static str], lead: &str) -
     }
 }
 
-/// A piece of what people wrote, fit to be shown: quoted, short, on one line, and without
-/// secrets.
+/// A part of a user's text that is safe to show: quoted, short, on one line, and without secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shown(String);
 
 impl Shown {
-    /// The most characters that are shown.
+    /// The maximum number of characters that are shown.
     const CHARS_MAX: usize = 64;
 
-    /// Takes over `text` unless it may hold a secret: a URL or connection string with a
-    /// password in it is the usual thing that lands in a wrong place.
+    /// Copies `text` unless it may contain a secret: a URL or connection string with a password is
+    /// the text that most often ends up in a wrong place.
     pub fn of(text: &str) -> Shown {
         if Shown::hides(text) {
             return Shown("what is written (not shown, it may hold a secret)".to_owned());
@@ -322,7 +321,7 @@ impl fmt::Display for Shown {
     }
 }
 
-/// A key as it stands in a path of keys, quoted where TOML wants it quoted.
+/// A key as part of a path of keys, quoted if TOML requires it.
 pub(super) fn key_text(key: &str) -> String {
     let bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
     if key.contains('@') {

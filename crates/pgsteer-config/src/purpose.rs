@@ -1,13 +1,13 @@
-//! Purposes: which command wants the configuration.
+//! Purposes: the command that needs the configuration.
 
-/// What a configuration is wanted for, which makes a difference to what would be right.
+/// The command that needs a configuration, on which some remedies depend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Purpose {
-    /// To be the front door.
+    /// The proxy.
     #[default]
     Run,
-    /// To answer as the agent alone, which opens no port of a service.
+    /// The agent alone, which opens no port of a service.
     Answer,
-    /// To write files.
+    /// Rendering of files.
     Render,
 }

@@ -11,7 +11,7 @@ fn out_of_range(text: &str, range: &impl fmt::Display) -> Problem {
     Problem::OutOfRange { found: Shown::of(text), range: range.to_string() }
 }
 
-/// The range of a time, and its default where there is one.
+/// The range of a time, and its default if there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seconds {
     min: Duration,
@@ -20,7 +20,7 @@ pub struct Seconds {
 }
 
 impl Seconds {
-    /// From `min_millis` to `max_millis`.
+    /// A range from `min_millis` to `max_millis`.
     pub const fn within(min_millis: u64, max_millis: u64) -> Seconds {
         Seconds {
             min: Duration::from_millis(min_millis),
@@ -39,10 +39,9 @@ impl Seconds {
         Seconds { default: Some(default), ..self }
     }
 
-    /// Reads a number of seconds.
+    /// Parses a number of seconds.
     ///
-    /// # Errors
-    /// No number, or one outside of the range.
+    /// # Errors Not a number, or one out of the range.
     pub fn read(&self, text: &str) -> Result<Duration, Problem> {
         let number: f64 = text.parse().map_err(|_| Problem::NotSeconds {
             found: Shown::of(text).to_string(),
@@ -55,12 +54,12 @@ impl Seconds {
             .ok_or_else(|| out_of_range(text, self))
     }
 
-    /// `time` lies in the range.
+    /// Returns true if `time` is in the range.
     pub fn contains(&self, time: Duration) -> bool {
         (self.min..=self.max).contains(&time)
     }
 
-    /// The default, if there is a fixed one.
+    /// The default, if it is fixed.
     pub fn default(&self) -> Option<Duration> {
         self.default
     }
@@ -70,7 +69,7 @@ impl Seconds {
         format!("from {} to {} seconds", seconds_text(self.min), seconds_text(self.max))
     }
 
-    /// The default; the minimum where there is no fixed one.
+    /// The default; the minimum if there is no fixed default.
     pub fn usual(&self) -> Duration {
         self.default.unwrap_or(self.min)
     }
@@ -86,7 +85,7 @@ impl fmt::Display for Seconds {
     }
 }
 
-/// The range of a whole number, and its default where there is one.
+/// The range of a whole number, and its default if there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Whole {
     min: u64,
@@ -95,7 +94,7 @@ pub struct Whole {
 }
 
 impl Whole {
-    /// From `min` to `max`.
+    /// A range from `min` to `max`.
     pub const fn within(min: u64, max: u64) -> Whole {
         Whole { min, max, default: None }
     }
@@ -105,10 +104,9 @@ impl Whole {
         Whole { default: Some(default), ..self }
     }
 
-    /// Reads a whole number.
+    /// Parses a whole number.
     ///
-    /// # Errors
-    /// No whole number, or one outside of the range.
+    /// # Errors Not a whole number, or one out of the range.
     pub fn read(&self, text: &str) -> Result<u64, Problem> {
         let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
         if digits.is_empty() || !digits.chars().all(|c| c.is_ascii_digit()) {
@@ -120,7 +118,7 @@ impl Whole {
             .ok_or_else(|| out_of_range(text, self))
     }
 
-    /// The default, if there is a fixed one.
+    /// The default, if it is fixed.
     pub fn default(&self) -> Option<u64> {
         self.default
     }

@@ -1,12 +1,13 @@
-//! "Did you mean ...?": the nearest of the names that there are.
+//! "Did you mean ...?": the known name that is nearest to a text.
 
-/// Names longer than this are no typing errors, and would be costly to compare.
+/// Longer names are not typing errors, and would be expensive to compare.
 const BYTES_MAX: usize = 64;
 
-/// The one of `known` that `written` was probably meant to be.
+/// Returns the one of `known` that was probably intended by `written`.
 ///
-/// That is one that has all words of `written`, as `lag_bytes_max` has those of `max_lag`;
-/// or else the one with the fewest typing errors, at most one in three characters.
+/// That is a name that contains all words of `written`, as `lag_bytes_max` contains those of
+/// `max_lag`. Otherwise it is the name with the fewest typing errors, at most one in three
+/// characters.
 pub fn nearest(written: &str, known: &[&'static str]) -> Option<&'static str> {
     if written.is_empty() || written.len() > BYTES_MAX {
         return None;

@@ -1,4 +1,4 @@
-//! The configuration in a few lines that a person can check at a glance.
+//! The configuration in a few lines that a person can check quickly.
 
 use std::fmt;
 
@@ -10,11 +10,11 @@ use pgsteer_core::settings::{
 };
 use pgsteer_core::units::{seconds_text, size_text};
 
-/// Shows what was understood of a configuration, one fact a line.
+/// Displays a configuration, one fact a line.
 pub struct Summary<'a>(pub &'a Config);
 
-/// The same for an agent that does nothing else: it answers for the services, and listens nowhere
-/// for their clients.
+/// The same for an agent without a proxy: it answers for the services, and does not listen for
+/// their clients.
 pub struct AgentSummary<'a>(pub &'a Config);
 
 impl fmt::Display for Summary<'_> {
@@ -76,7 +76,7 @@ fn cluster_lines(f: &mut fmt::Formatter<'_>, cluster: &ClusterConfig) -> fmt::Re
     }
 }
 
-/// The services, those that write first.
+/// The services, write services first.
 fn sorted(config: &Config) -> Vec<(&ServiceName, &ServiceConfig)> {
     let mut services: Vec<_> = config.services.iter().collect();
     services.sort_by_key(|(name, service)| (service.role, *name));
@@ -132,7 +132,7 @@ fn members_listed(f: &mut fmt::Formatter<'_>, members: &[Found]) -> fmt::Result 
     writeln!(f, "no Patroni, members {}", each.join(", "))
 }
 
-/// What is not verified of certificates.
+/// The part of a certificate that is not verified.
 fn unverified(verify: Verify) -> &'static str {
     match verify {
         Verify::Full => "",

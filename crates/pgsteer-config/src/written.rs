@@ -1,7 +1,7 @@
-//! The configuration as written: what the file and the flags say, and where they say it.
+//! The configuration as written: the values of the file and the flags, with their places.
 //!
-//! A value that was wrong when it was read has been reported already. It is remembered as wrong, so
-//! that no later check reports it as missing. [`Draft::finish`] makes the settings of it.
+//! An invalid value has already been reported when it was read. It is kept as invalid, so that no
+//! later check reports it as missing. [`Draft::finish`] converts it to the settings.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,16 +12,16 @@ use crate::error::{ConfigErrors, Place};
 use crate::key::{AnyKey, Key, Kind, Usual};
 use crate::purpose::Purpose;
 
-/// A value and where it was written.
+/// A value and its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Given<T> {
     /// The value.
     pub value: T,
-    /// Where it was written.
+    /// Its place.
     pub place: Place,
 }
 
-/// What was written for one key: nothing, a value, or something wrong that has been reported.
+/// The written value of one key: none, a valid value, or an invalid one that has been reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Field<T> {
     given: Option<Given<T>>,
@@ -40,47 +40,47 @@ impl<T> Field<T> {
         Field { given: Some(Given { value, place }), wrong: false }
     }
 
-    /// Something wrong, which has been reported.
+    /// An invalid value, which has been reported.
     pub fn wrong() -> Field<T> {
         Field { given: None, wrong: true }
     }
 
-    /// Nothing was written.
+    /// Returns true if nothing was written.
     pub fn is_absent(&self) -> bool {
         self.given.is_none() && !self.wrong
     }
 
-    /// Something wrong was written, and has been reported.
+    /// Returns true if an invalid value was written and reported.
     pub fn is_wrong(&self) -> bool {
         self.wrong
     }
 
-    /// The value with its place, if there is a right one.
+    /// The value with its place, if it is valid.
     pub fn given(&self) -> Option<&Given<T>> {
         self.given.as_ref()
     }
 
-    /// The value, if there is a right one.
+    /// The value, if it is valid.
     pub fn value(self) -> Option<T> {
         self.given.map(|given| given.value)
     }
 
-    /// The value, or `default` if there is no right one.
+    /// The value, or `default` if there is no valid one.
     pub fn or(self, default: T) -> T {
         self.value().unwrap_or(default)
     }
 
-    /// The value to change; `empty` written at `place` if there is none yet.
+    /// Returns the value to change; adds `empty` with the place `place` if there is none yet.
     pub fn get_or_insert(&mut self, empty: impl FnOnce() -> T, place: Place) -> &mut T {
         let given = self.given.get_or_insert_with(|| Given { value: empty(), place });
         &mut given.value
     }
 }
 
-/// A value as written, before its key has read it.
+/// A value as written, before its key has parsed it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Raw {
-    /// The text of a flag or an environment variable: any type.
+    /// The text of a flag or an environment variable, which may have any type.
     Flag(String),
     /// A string.
     Text(String),
@@ -116,7 +116,7 @@ impl Raw {
 /// A value as written, with the place of its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leaf {
-    /// Where the key stands.
+    /// The place of the key.
     pub key: Place,
     /// The value.
     pub value: Given<Raw>,
@@ -130,7 +130,7 @@ pub struct Section {
 }
 
 impl Section {
-    /// What was written for `key`.
+    /// Returns the written value of `key`.
     pub fn get<K: Kind>(&self, key: &Key<K>) -> Field<K::Out> {
         let Some(leaf) = self.leaves.get(key.name) else {
             return if self.wrong { Field::wrong() } else { Field::default() };
@@ -146,17 +146,17 @@ impl Section {
         self.get(key).or(key.kind.usual())
     }
 
-    /// A section that is no table, which has been reported: all its keys are wrong.
+    /// A section that is not a table, which has been reported: all its keys are invalid.
     pub fn wrong() -> Section {
         Section { leaves: BTreeMap::new(), wrong: true }
     }
 
-    /// Writes a value. The caller reports what is wrong with it.
+    /// Adds a value. The caller reports its problems.
     pub fn write(&mut self, key: &'static str, leaf: Leaf) {
         self.leaves.insert(key, leaf);
     }
 
-    /// Writes the text of a flag, and reports what is wrong with it.
+    /// Adds the text of a flag, and reports its problems.
     pub fn put(&mut self, key: &dyn AnyKey, value: Raw, place: Place, errors: &mut ConfigErrors) {
         let leaf = Leaf { key: place.clone(), value: Given { value, place } };
         key.check(&leaf, &mut |place, problem| errors.push(place, problem));
@@ -167,18 +167,18 @@ impl Section {
 /// The services by name.
 pub type Services = BTreeMap<ServiceName, Given<Section>>;
 
-/// All that was written.
+/// All written values.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Draft {
-    /// The command that needs the configuration. It is in no text.
+    /// The command that needs the configuration. It is not part of the text.
     pub purpose: Purpose,
-    /// What errors call the file that was read; none where there is no file.
+    /// The name of the file in errors; none without a file.
     pub file: Option<Arc<str>>,
     /// The sections with fixed names.
     pub(crate) sections: BTreeMap<&'static str, Field<Section>>,
     /// `[members]`.
     pub members: Field<Vec<(MemberName, Given<Section>)>>,
-    /// `[services]`. Where it is absent, there are the services `write` and `read`.
+    /// `[services]`. If it is absent, the services `write` and `read` exist.
     pub services: Field<Services>,
 }
 
@@ -196,27 +196,27 @@ impl Draft {
         self.section(name).given().map_or(&EMPTY, |given| &given.value)
     }
 
-    /// What was written for a key of a section with a fixed name.
+    /// Returns the written value of a key in a section with a fixed name.
     pub fn get<K: Kind>(&self, key: &Key<K>) -> Field<K::Out> {
         self.keys(key.section).get(key)
     }
 
-    /// Writes the text of a flag, and reports what is wrong with it. The section exists from then on.
+    /// Adds the text of a flag, and reports its problems. Adds the section if it is absent.
     pub fn put(&mut self, key: &dyn AnyKey, value: Raw, place: Place, errors: &mut ConfigErrors) {
         self.section_mut(key.section(), place.clone()).put(key, value, place, errors);
     }
 
-    /// A section with a fixed name, written at `place` if it is not there yet.
+    /// Returns a section with a fixed name; adds it with the place `place` if it is absent.
     pub fn section_mut(&mut self, name: &'static str, place: Place) -> &mut Section {
         self.sections.entry(name).or_default().get_or_insert(Section::default, place)
     }
 
-    /// The section as if it had not been written.
+    /// Removes the section.
     pub fn forget(&mut self, name: &str) {
         self.sections.remove(name);
     }
 
-    /// The services as written, or `write` and `read` where nothing was.
+    /// Returns the services as written, or adds `write` and `read` if there are none.
     pub fn services_mut(&mut self) -> &mut Services {
         let default = Place::Default("services".to_owned());
         self.services.get_or_insert(default_services, default)

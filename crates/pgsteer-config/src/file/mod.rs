@@ -1,4 +1,4 @@
-//! The configuration file: TOML text in, a [`Draft`] and all errors out.
+//! The configuration file: converts TOML text to a [`Draft`] and all its errors.
 
 mod reader;
 
@@ -6,10 +6,10 @@ use self::reader::Reader;
 use crate::error::ConfigErrors;
 use crate::written::Draft;
 
-/// Reads the text of a configuration file; `file_name` is what errors call it.
+/// Parses the text of a configuration file; errors call the file `file_name`.
 ///
-/// The draft has all that could be understood, also where there are errors: flags can be
-/// put on top of it and their errors reported together with those of the file.
+/// The draft contains all values that could be parsed, even if there are errors. The caller can add
+/// the flags to it and report their errors together with those of the file.
 pub fn read(text: &str, file_name: &str) -> (Draft, ConfigErrors) {
     let reader = Reader::new(text, file_name);
     let table = reader.parse(text);

@@ -1,4 +1,5 @@
-//! Reads a TOML text by the tables of keys, and collects all errors instead of stopping at the first.
+//! Reads TOML text according to the tables of keys, and collects all errors instead of stopping at
+//! the first.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -17,7 +18,7 @@ use crate::sections::SECTIONS;
 use crate::suggest::nearest;
 use crate::written::{Draft, Field, Given, Leaf, Raw, Section, Services};
 
-/// Knows the file and collects what is wrong with it.
+/// Reads the file and collects its errors.
 pub struct Reader {
     file_name: Arc<str>,
     line_starts: Vec<usize>,
@@ -28,13 +29,13 @@ pub struct Reader {
 #[derive(Default)]
 struct Findings {
     errors: ConfigErrors,
-    /// Lines that are no TOML. What the parser makes of them is a guess, so nothing else is
-    /// said of them.
+    /// Lines that are not valid TOML. The parser's values on them are guesses, so no other error is
+    /// reported there.
     broken_lines: BTreeSet<usize>,
 }
 
 impl Reader {
-    /// A reader of `text`, which errors call `file_name`.
+    /// A reader of `text`. Errors call the file `file_name`.
     pub fn new(text: &str, file_name: &str) -> Reader {
         let text = if text.len() > FILE_BYTES_MAX { "" } else { text };
         let breaks = text.match_indices('\n').map(|(at, _)| at + 1);
@@ -46,7 +47,7 @@ impl Reader {
         }
     }
 
-    /// The table of the whole file, as far as it is TOML; nothing if it is too large.
+    /// Returns the table of the whole file, as far as it is TOML; none if the file is too large.
     pub fn parse<'t>(&self, text: &'t str) -> Option<Spanned<DeTable<'t>>> {
         if text.len() > FILE_BYTES_MAX {
             let place = Place::Document(self.file_name.clone());
@@ -58,15 +59,16 @@ impl Reader {
         let is_unclosed = errors.iter().any(|error| unclosed_string(error.message()).is_some());
         for error in errors {
             let mut at = error.span().unwrap_or(0..0).start;
-            // The error's own text would quote the line, and with it any secret.
+            // The error's own text would quote the line, and with it any secret in it.
             let mut message = error.message().to_owned();
             if let Some(quote) = unclosed_string(&message) {
-                // One of several lines ends where the file does; it is named by its begin.
+                // A string of several lines ends where the file does; the error names its first
+                // line.
                 at = if quote.len() > 1 { text.rfind(quote).unwrap_or(at) } else { at };
                 message = format!("a string has no closing {quote}");
             }
-            // One slip often makes the parser complain several times in a line, and a missing quote
-            // makes it take each line that follows for an item of a list.
+            // One mistake often makes the parser report several errors in a line. A missing quote
+            // makes it report each following line as an item of a list.
             let is_next_item = message.starts_with("missing comma between array elements");
             let is_new_line = broken_lines.insert(self.position(at).0);
             if is_new_line && !(is_unclosed && is_next_item) {
@@ -77,7 +79,7 @@ impl Reader {
         Some(table)
     }
 
-    /// All that was found to be wrong.
+    /// Returns all errors.
     pub fn into_errors(self) -> ConfigErrors {
         self.findings.into_inner().errors
     }
@@ -99,7 +101,7 @@ impl Reader {
         }
     }
 
-    /// Reads the whole file.
+    /// Converts the whole file.
     pub fn draft(&self, table: &DeTable<'_>) -> Draft {
         let mut draft = Draft { file: Some(self.file_name.clone()), ..Draft::default() };
         let known = SECTIONS.map(|section| section.name);
@@ -140,7 +142,7 @@ impl Reader {
             }
         }
         if members.len() < table.len() {
-            // One could not be named. How many there are decides what else is right.
+            // A member's name was invalid. Other checks depend on the number of members.
             return Field::wrong();
         }
         Field::new(members, self.key_place(entry))
@@ -166,7 +168,7 @@ impl Reader {
         Field::new(services, self.key_place(entry))
     }
 
-    /// One table with known keys: each value is checked by its key.
+    /// Reads one table with known keys: each key checks its value.
     fn section(&self, entry: &Entry<'_>, keys: &SectionKeys) -> Option<Section> {
         let table = self.table(entry)?;
         let mut section = Section::default();
@@ -219,7 +221,7 @@ impl Reader {
         self.place(&entry.key.span(), &entry.path)
     }
 
-    /// A value with the places of all that is in it.
+    /// Returns a value with the places of everything in it.
     fn raw(&self, value: &Spanned<DeValue<'_>>, path: &str) -> Given<Raw> {
         let raw = match value.get_ref() {
             DeValue::Array(items) => {
@@ -237,7 +239,7 @@ impl Reader {
         Given { value: raw, place: self.place(&value.span(), path) }
     }
 
-    /// Line and column, both from 1, of a byte of the text.
+    /// Returns line and column, both from 1, of a byte of the text.
     fn position(&self, at: usize) -> (usize, usize) {
         let line = self.line_starts.partition_point(|start| *start <= at);
         let start = self.line_starts.get(line.saturating_sub(1));
@@ -271,7 +273,7 @@ fn path_of(parent: &str, key: &str) -> String {
     }
 }
 
-/// A single value; a list or a table without what is in it.
+/// Converts a single value. For a list or a table the contents are dropped.
 fn untyped(value: &DeValue<'_>) -> Raw {
     match value {
         DeValue::String(text) => Raw::Text(text.to_string()),
@@ -289,7 +291,7 @@ fn untyped(value: &DeValue<'_>) -> Raw {
     }
 }
 
-/// The quote that is missing, if the parser's message is about a string without an end.
+/// Returns the missing quote if the parser's message is about an unterminated string.
 fn unclosed_string(message: &str) -> Option<&'static str> {
     let of_kind = message.strip_prefix("invalid ")?.split_once(" string, expected ")?.0;
     match of_kind {
@@ -301,7 +303,7 @@ fn unclosed_string(message: &str) -> Option<&'static str> {
     }
 }
 
-/// The key is one that people put a password into.
+/// Returns true if users commonly put a password into this key.
 fn holds_secret(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
     let names = ["pass", "passphrase", "secret", "pwd"];

@@ -29,7 +29,7 @@ pub static KEYS: SectionKeys = SectionKeys {
 /// The name of the section.
 pub const SECTION: &str = "agent";
 
-/// Where it listens.
+/// The address of the agent.
 pub static LISTEN: Key<ListenOrNone> =
     Key::new(SECTION, "listen", ListenOrNone { usual: AGENT_LISTEN })
         .example("\"0.0.0.0:5555\"")
@@ -60,7 +60,7 @@ static VOCABULARY: Key<Choice<Vocabulary>> = Key::new(
     "Words for yes and no: `health` (up, down) or `admin` (ready, maint) [default: health]",
 )]);
 
-/// The question of a client that sends none.
+/// The default question, for a client that sends none.
 pub static DEFAULT: Key<Text<String>> = Key::new(
     SECTION,
     "default",
@@ -120,7 +120,7 @@ static MAXCONN: Key<Whole> = Key::new(SECTION, "maxconn", Whole::within(1, 1_000
     .unset("HAProxy's own")
     .help("The maxconn of a server, where HAProxy shall be told one.");
 
-/// The settings of the section; nothing where there is none.
+/// Returns the settings of the section; none if it is absent.
 pub fn finish(
     draft: &Draft,
     services: &BTreeMap<ServiceName, ServiceConfig>,
@@ -148,7 +148,7 @@ fn check_weight(weight: &Field<Weight>, errors: &mut ConfigErrors) {
     }
 }
 
-/// The answer to a client that sends no line; `none` makes every client send one.
+/// The default question for a client that sends no line; `none` requires every client to send one.
 fn default(
     draft: Field<String>,
     services: &BTreeMap<ServiceName, ServiceConfig>,

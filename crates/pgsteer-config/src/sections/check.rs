@@ -1,4 +1,4 @@
-//! `[check]`: the login of the tether.
+//! `[check]`: the check login of the tether.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -88,7 +88,7 @@ static DBNAME: Key<Text<String>> =
         .flags(&[Flag::new(Command::Both, "--check-dbname", "NAME")
             .help("Database for checks [default: postgres]")]);
 
-/// The time that PostgreSQL has for one answer.
+/// The time limit of one answer of PostgreSQL.
 pub static TIMEOUT: Key<Seconds> = Key::new(
     SECTION,
     "timeout_seconds",
@@ -96,7 +96,7 @@ pub static TIMEOUT: Key<Seconds> = Key::new(
 )
 .help("The time that PostgreSQL, or PgBouncer, has for one answer.");
 
-/// The settings of the section; nothing where an error keeps them from being known.
+/// Returns the settings of the section; none if an error makes them unknown.
 pub fn finish(given: &Given<Section>, errors: &mut ConfigErrors) -> Option<CheckConfig> {
     let keys = &given.value;
     let (user, ca_file, mode) = (keys.get(&USER), keys.get(&CA_FILE), keys.get(&SSLMODE));
@@ -122,13 +122,13 @@ pub fn finish(given: &Given<Section>, errors: &mut ConfigErrors) -> Option<Check
     })
 }
 
-/// Reads a list of methods, or of methods with `!` in front of each that are not accepted
-/// (PostgreSQL documentation, "Parameter Key Words", `require_auth`).
+/// Parses a list of methods, or a list with `!` before each method that is excluded (PostgreSQL
+/// documentation, "Parameter Key Words", `require_auth`).
 ///
-/// # Errors
-/// A word that is no method, a list that mixes both, or one that leaves no method to pgsteer.
+/// # Errors A word that is not a method, a list that mixes both forms, or one that leaves no
+/// supported method.
 pub fn require_auth(text: &str) -> Result<RequireAuth, Problem> {
-    /// Methods of libpq that pgsteer does not have.
+    /// Methods of libpq that pgsteer does not support.
     const OTHERS: [&str; 2] = ["gss", "sspi"];
     let words: Vec<&str> = text.split(',').map(str::trim).collect();
     let are_negated = words.iter().filter(|word| word.starts_with('!')).count();

@@ -1,4 +1,4 @@
-//! `[cluster]`: the cluster as a whole, and where its members come from.
+//! `[cluster]`: the cluster as a whole, and the source of its members.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ static SILENCE: Key<Seconds> =
     Key::new(SECTION, "silence_seconds", Seconds::within(1_000, 3_600_000).or(30_000))
         .help("Sessions to a member that no source has an answer from for so long are ended.");
 
-/// The member that runs here.
+/// The local member.
 pub static LOCAL: Key<Text<MemberName>> =
     Key::new(SECTION, "local", Text::new("name", |text| Ok(MemberName::new(text)?)))
         .example("\"n1\"")
@@ -84,7 +84,7 @@ static SPLIT_BRAIN: Key<Choice<SplitBrain>> = Key::new(
      a person has decided; `highest_timeline` opens the one that was promoted last.",
 );
 
-/// The cluster; nothing where an error keeps it from being known.
+/// Returns the settings of the cluster; none if an error makes them unknown.
 pub fn finish(draft: &Draft, errors: &mut ConfigErrors) -> Option<ClusterConfig> {
     check_split_brain(draft, errors);
     check_silence(draft, errors);
@@ -149,7 +149,7 @@ fn check_split_brain(draft: &Draft, errors: &mut ConfigErrors) {
     }
 }
 
-/// Where the members are listed it is known which ones can run here; the engine finds the others.
+/// Checks the local member against listed members. With Patroni the engine finds the members later.
 fn check_local(draft: &Draft, errors: &mut ConfigErrors) {
     let local = draft.get(&LOCAL);
     let (Some(local), Some(members)) = (local.given(), draft.members.given()) else {
@@ -162,7 +162,7 @@ fn check_local(draft: &Draft, errors: &mut ConfigErrors) {
     }
 }
 
-/// Sessions must not be ended for silence while the answer may still come in time.
+/// Checks that sessions are not closed for silence while an answer may still arrive in time.
 fn check_silence(draft: &Draft, errors: &mut ConfigErrors) {
     let written: Field<Duration> = draft.get(&SILENCE);
     let silence = draft.keys(SECTION).or_usual(&SILENCE);

@@ -1,4 +1,4 @@
-//! `[etcd]`: where Patroni's keys are watched.
+//! `[etcd]`: the watch of Patroni's keys.
 
 use std::path::PathBuf;
 
@@ -90,7 +90,7 @@ static TIMEOUT: Key<Seconds> =
     Key::new(SECTION, "timeout_seconds", Seconds::within(100, 60_000).or(2_000))
         .help("The time that etcd has for one answer.");
 
-/// The settings of the section; nothing where an error keeps them from being known.
+/// Returns the settings of the section; none if an error makes them unknown.
 pub fn finish(
     draft: &Draft,
     given: &Given<Section>,

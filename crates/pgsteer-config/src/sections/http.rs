@@ -17,7 +17,7 @@ pub static KEYS: SectionKeys = SectionKeys {
 
 const SECTION: &str = "http";
 
-/// Where the pages listen.
+/// The address of the pages.
 pub static LISTEN: Key<ListenOrNone> =
     Key::new(SECTION, "listen", ListenOrNone { usual: HTTP_LISTEN })
         .example("\"0.0.0.0:7000\"")
@@ -30,7 +30,7 @@ pub static LISTEN: Key<ListenOrNone> =
                 .help("Where status, health and metrics are [default: none]"),
         ]);
 
-/// The settings of the section; none where it is switched off.
+/// Returns the settings of the section; none if it is disabled.
 pub fn finish(draft: &Draft) -> Option<HttpConfig> {
     draft.get(&LISTEN).or(Some(HTTP_LISTEN)).map(|listen| HttpConfig { listen })
 }

@@ -1,4 +1,4 @@
-//! Listeners: no two of them on one address and port.
+//! Listeners: checks that no two use the same address and port.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,7 +11,7 @@ use crate::limits::SERVICES_MAX;
 use crate::purpose::Purpose;
 use crate::written::{Draft, Given};
 
-/// Reports each listener that finds its address and port taken by another one.
+/// Reports each listener whose address and port another listener already uses.
 pub fn check(draft: &Draft, errors: &mut ConfigErrors) {
     let mut seen: Vec<Given<SocketAddr>> = Vec::new();
     let doors = services(draft).filter(|_| draft.purpose != Purpose::Answer);
@@ -23,7 +23,8 @@ pub fn check(draft: &Draft, errors: &mut ConfigErrors) {
     }
 }
 
-/// What was written is to be changed, not a default; so the error stands there.
+/// Reports a conflict at the written address and not at a default, because the operator can change
+/// it.
 fn report(one: &Given<SocketAddr>, other: &Given<SocketAddr>, errors: &mut ConfigErrors) {
     let (at, with) = match one.place {
         Place::Default(_) => (other, one),
@@ -60,7 +61,7 @@ fn listener(draft: &Draft, key: &Key<ListenOrNone>) -> Option<Given<SocketAddr>>
     given.value.map(|value| Given { value, place: given.place.clone() })
 }
 
-/// The kernel would give the port to one of the two only. `[::]` takes IPv4 as well.
+/// Returns true if the kernel would give the port to only one of the two. `[::]` includes IPv4.
 fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     let covers =
         |all: IpAddr, one: IpAddr| all.is_unspecified() && (all.is_ipv6() || one.is_ipv4());

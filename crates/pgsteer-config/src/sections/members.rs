@@ -1,4 +1,4 @@
-//! `[members.NAME]`: the members one by one, where there is no Patroni.
+//! `[members.NAME]`: the members one by one, for a cluster without Patroni.
 
 use std::sync::Arc;
 
@@ -23,13 +23,13 @@ pub static KEYS: SectionKeys = SectionKeys {
     at_restart: false,
 };
 
-/// Where PostgreSQL listens.
+/// The address of PostgreSQL.
 pub static POSTGRES: Key<Text<Endpoint>> =
     Key::new("members", "postgres", Text::new("HOST:PORT", address::postgres))
         .example("\"10.0.0.11:5432\"")
         .help("Where the member's PostgreSQL listens.");
 
-/// The members as listed; nothing where an error keeps them from being known.
+/// Returns the listed members; none if an error makes them unknown.
 pub fn finish(
     given: &Given<Vec<(MemberName, Given<Section>)>>,
     errors: &mut ConfigErrors,

@@ -22,7 +22,7 @@ use crate::error::{ConfigErrors, Place};
 use crate::key::SectionKeys;
 use crate::written::Field;
 
-/// All sections, in the order in which people read them.
+/// All sections, in the order of the documents.
 pub static SECTIONS: [&SectionKeys; 9] = [
     &cluster::KEYS,
     &patroni::KEYS,
@@ -35,12 +35,12 @@ pub static SECTIONS: [&SectionKeys; 9] = [
     &proxy::KEYS,
 ];
 
-/// A number as a size of this machine, if it was given.
+/// A number as a `usize`, if it was given.
 fn count(field: &Field<u64>) -> Option<usize> {
     usize::try_from(field.given()?.value).ok()
 }
 
-/// Reports certificate authorities that are not used, because nothing is verified.
+/// Reports a CA file that is not used because verification is disabled.
 fn check_ca_file(verify: &Field<Verify>, ca_file: &Field<PathBuf>, errors: &mut ConfigErrors) {
     let verifies_nothing = verify.given().is_some_and(|given| given.value == Verify::None);
     if let (Some(ca), true) = (ca_file.given(), verifies_nothing) {
@@ -48,7 +48,8 @@ fn check_ca_file(verify: &Field<Verify>, ca_file: &Field<PathBuf>, errors: &mut 
     }
 }
 
-/// A client certificate needs its key, and the key its certificate; a user and a password alike.
+/// Reports one of a pair without the other: a client certificate and its key, or a user and a
+/// password.
 fn check_pair<A, B>(
     (one_key, one): (&'static str, &Field<A>),
     (other_key, other): (&'static str, &Field<B>),

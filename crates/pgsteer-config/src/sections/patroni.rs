@@ -1,4 +1,4 @@
-//! `[patroni]`: where the members come from.
+//! `[patroni]`: the source of the members.
 
 use std::path::PathBuf;
 
@@ -51,7 +51,7 @@ static VERIFY: Key<Choice<Verify>> = Key::new(SECTION, "verify", VERIFIES).help(
      names the host; `ca`, the first alone; `none`, nothing.",
 );
 
-/// How far a certificate is verified.
+/// How much of a certificate is verified.
 pub const VERIFIES: Choice<Verify> = Choice {
     others: &[
         ("verify-full", "full"),
@@ -79,7 +79,7 @@ static KEY_FILE: Key<Text<PathBuf>> = Key::new(SECTION, "key_file", Text::<PathB
     .example("\"/etc/pgsteer/client.key\"")
     .help("Key of the client certificate, PEM.");
 
-/// The time that Patroni has for one answer.
+/// The time limit of one answer of Patroni.
 pub static TIMEOUT: Key<Seconds> =
     Key::new(SECTION, "timeout_seconds", Seconds::within(100, 60_000).or(1_000)).help(
         "The time after which an answer of Patroni is late. A late answer is marked, and still \
@@ -104,7 +104,7 @@ static SYSTEM_IDENTIFIER: Key<Text<String>> =
              one scope (the groups of a Citus cluster): Patroni's REST API does not report the group.",
         );
 
-/// The settings of the section; nothing where an error keeps them from being known.
+/// Returns the settings of the section; none if an error makes them unknown.
 pub fn finish(given: &Given<Section>, errors: &mut ConfigErrors) -> Option<PatroniConfig> {
     let keys = &given.value;
     let (cert_file, key_file) = (keys.get(&CERT_FILE), keys.get(&KEY_FILE));

@@ -83,7 +83,7 @@ static USER_TIMEOUT: Key<Seconds> = Key::new(
      clients that are alive and read nothing for so long; 0 leaves it to the system.",
 );
 
-/// The settings of the section.
+/// Returns the settings of the section.
 pub fn finish(draft: &Draft) -> ProxyConfig {
     let keys = draft.keys(SECTION);
     ProxyConfig {

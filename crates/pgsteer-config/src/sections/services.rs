@@ -46,13 +46,13 @@ pub static KEYS: SectionKeys = SectionKeys {
 
 const SECTION: &str = "services";
 
-/// The services that are there without any `[services]`, with what their names imply.
+/// The services that exist without any `[services]`, with the values that their names imply.
 pub static USUAL: [(&str, &[(&str, &str)]); 2] = [
     ("write", &[("listen", "\"0.0.0.0:5000\""), ("role", "\"primary\""), ("hold_seconds", "30")]),
     ("read", &[("listen", "\"0.0.0.0:5001\""), ("role", "\"replica\""), ("hold_seconds", "10")]),
 ];
 
-/// Where the service listens.
+/// The address of the service.
 pub static LISTEN: Key<Listen> = Key::new(SECTION, "listen", Listen)
     .example("\"0.0.0.0:5000\"")
     .unset("0.0.0.0:5000 for `write`, 0.0.0.0:5001 for `read`")
@@ -81,7 +81,7 @@ pub static ROLE: Key<Choice<Role>> = Key::new(
 .unset("`primary` for `write`, `replica` for `read`")
 .help("The role that a member must have.");
 
-/// How long a client waits.
+/// The maximum time that a client waits for a member.
 pub static HOLD: Key<Seconds> = Key::new(SECTION, "hold_seconds", Seconds::within(0, 3_600_000))
     .example("30")
     .unset("30 for writes, 10 for reads")
@@ -94,7 +94,7 @@ static CONNECT_TIMEOUT: Key<Seconds> = Key::new(
 )
 .help("The time that a member has to accept a connection, before the next one is tried.");
 
-/// Sessions of one service, in all or at one member.
+/// The range of limits on sessions of one service, in total or at one member.
 const SESSIONS: Whole = Whole::within(1, 1_000_000);
 
 static MEMBER_SESSIONS_MAX: Key<Whole> = Key::new(SECTION, "member_sessions_max", SESSIONS)
@@ -197,7 +197,7 @@ static TAGS: Key<Tags> = Key::new(SECTION, "tags", Tags)
     .help("Only members with these tags in their Patroni configuration.")
     .for_replicas();
 
-/// The role as written, or the one that the name `write` or `read` implies.
+/// Returns the role as written, or the one that the name `write` or `read` implies.
 pub fn role_meant(name: &ServiceName, service: &Section) -> Option<Role> {
     let role = service.get(&ROLE);
     match (role.given(), name.as_str()) {
@@ -209,7 +209,7 @@ pub fn role_meant(name: &ServiceName, service: &Section) -> Option<Role> {
     }
 }
 
-/// Where it listens, and the place that says so; `write` and `read` have an address of their own.
+/// Returns the address and its place; `write` and `read` have a default address.
 pub fn listen_meant(name: &ServiceName, service: &Section) -> Option<Given<SocketAddr>> {
     let listen = service.get(&LISTEN);
     let default = match name.as_str() {
@@ -223,7 +223,7 @@ pub fn listen_meant(name: &ServiceName, service: &Section) -> Option<Given<Socke
     Some(Given { value: default, place: Place::Default(format!("services.{name}.listen")) })
 }
 
-/// The services as meant; nothing where an error keeps one from being known.
+/// Returns the services with their defaults; none if an error makes one unknown.
 pub fn finish(
     draft: &Draft,
     errors: &mut ConfigErrors,
@@ -292,7 +292,7 @@ fn check_count(found: usize, place: &Place, errors: &mut ConfigErrors) {
     }
 }
 
-/// Lag and fallback have a meaning for replicas only.
+/// Checks that lag limits and fallbacks are only at services for replicas.
 fn check_role_fits(name: &ServiceName, service: &Section, errors: &mut ConfigErrors) {
     let Some(role) = role_meant(name, service).filter(|role| *role != Role::Replica) else {
         return;
@@ -310,8 +310,9 @@ fn check_role_fits(name: &ServiceName, service: &Section, errors: &mut ConfigErr
     }
 }
 
-/// SQL alone reports how far a replica is behind in time, so without a login the limit would shut
-/// the service for ever. That listed members need a login is an error of its own.
+/// Checks that a lag limit in time can be measured. Only SQL measures the lag in time, so without a
+/// check login the limit would exclude every replica. Another check reports listed members without
+/// a login.
 fn check_lag_can_be_known(
     draft: &Draft,
     name: &ServiceName,
@@ -326,7 +327,7 @@ fn check_lag_can_be_known(
     }
 }
 
-/// `pooler_down` needs a pooler.
+/// Checks that `pooler_down` has a pooler.
 fn check_pooler(service: &Section, errors: &mut ConfigErrors) {
     let down = service.get(&POOLER_DOWN);
     if let (Some(given), true) = (down.given(), service.get(&POOLER_PORT).is_absent()) {
@@ -334,7 +335,7 @@ fn check_pooler(service: &Section, errors: &mut ConfigErrors) {
     }
 }
 
-/// SQL distinguishes primary and replica, and nothing more.
+/// Checks the role of a service with listed members: SQL distinguishes only primary and replica.
 fn check_listed(
     draft: &Draft,
     name: &ServiceName,
