@@ -1,17 +1,17 @@
-//! ErrorResponse: how pgsteer tells a client in PostgreSQL's own words, and reads a server's.
+//! ErrorResponse: builds pgsteer's errors for a client, and parses a server's.
 //!
 //! Sources: PostgreSQL documentation, "Error and Notice Message Fields" and "PostgreSQL Error
 //! Codes".
 
 use pgsteer_core::text::{clean, clean_to};
 
-/// The most characters of one field of an error that pgsteer sends. libpq refuses a message of more
-/// than 30,000 bytes before the login has ended.
+/// The maximum number of characters of one field of an error that pgsteer sends. libpq refuses a
+/// message of more than 30,000 bytes before the login has ended.
 const FIELD_CHARS_MAX: usize = 2_000;
 
 /// SQLSTATEs that pgsteer uses or reads.
 pub mod sqlstate {
-    /// `cannot_connect_now`: libpq goes on to its next host on this one only.
+    /// `cannot_connect_now`: the only SQLSTATE after which libpq tries its next host.
     pub const CANNOT_CONNECT_NOW: &str = "57P03";
     /// `admin_shutdown`: the session was ended.
     pub const ADMIN_SHUTDOWN: &str = "57P01";
@@ -32,17 +32,17 @@ pub mod sqlstate {
 pub struct ErrorFields<'a> {
     /// SQLSTATE, 5 characters.
     pub sqlstate: &'a str,
-    /// One sentence: what is wrong.
+    /// The problem in one sentence.
     pub message: &'a str,
-    /// Why, in full; empty for none.
+    /// The reason in full; empty for none.
     pub detail: &'a str,
-    /// What to do; empty for none.
+    /// The remedy; empty for none.
     pub hint: &'a str,
 }
 
 impl ErrorFields<'_> {
-    /// The whole message as a server would send it, with severity FATAL. Each field is cleaned and
-    /// limited to `FIELD_CHARS_MAX` characters.
+    /// Builds the whole message as a server sends it, with severity FATAL. Each field is cleaned
+    /// and limited to `FIELD_CHARS_MAX` characters.
     pub fn to_fatal(&self) -> Vec<u8> {
         let mut body = Vec::with_capacity(128 + self.message.len() + self.detail.len());
         let fields = [
@@ -55,7 +55,7 @@ impl ErrorFields<'_> {
         ];
         for (kind, text) in fields.into_iter().filter(|(_, text)| !text.is_empty()) {
             body.push(kind);
-            // Without hidden characters, so without the zero byte that would end the field.
+            // Cleaned text has no zero byte, which would end the field.
             body.extend(clean_to(text, FIELD_CHARS_MAX).bytes());
             body.push(0);
         }
@@ -69,7 +69,8 @@ impl ErrorFields<'_> {
     }
 }
 
-/// SQLSTATE and message in the body of an ErrorResponse, cleaned; each empty if it is not there.
+/// Returns SQLSTATE and message of an ErrorResponse's body, cleaned; each is empty if it is
+/// missing.
 pub fn read_error(body: &[u8]) -> (String, String) {
     let field = |wanted: u8| {
         body.split(|byte| *byte == 0)
@@ -80,9 +81,9 @@ pub fn read_error(body: &[u8]) -> (String, String) {
     (field(b'C'), field(b'M'))
 }
 
-/// A refusal because the server has no connection left for anyone. `CONNECTION LIMIT` of a user or
-/// of a database has the same SQLSTATE; the name of the function that reports it tells them apart, which
-/// PostgreSQL does not translate (src/backend/utils/init).
+/// Returns true if the server refused because it has no free connection for any client. The
+/// `CONNECTION LIMIT` of a user or of a database has the same SQLSTATE. The name of the reporting
+/// function distinguishes them, because PostgreSQL does not translate it (src/backend/utils/init).
 ///
 /// `messages` end with an ErrorResponse.
 pub fn is_server_full(messages: &[u8]) -> bool {
@@ -94,7 +95,7 @@ pub fn is_server_full(messages: &[u8]) -> bool {
     })
 }
 
-/// The body of the ErrorResponse in `messages`.
+/// Returns the body of the ErrorResponse in `messages`.
 fn error_in(messages: &[u8]) -> Option<&[u8]> {
     let mut rest = messages;
     while let [kind, a, b, c, d, ..] = *rest {

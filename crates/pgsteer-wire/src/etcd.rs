@@ -1,16 +1,16 @@
 //! etcd's JSON, and what Patroni writes there: the keys `failover` and `leader` of its scope.
 //!
 //! The v3 API over HTTP is a gateway that writes the gRPC messages as JSON: bytes in base64, 64-bit
-//! numbers as text, and what is zero or empty left out (etcd's `api_grpc_gateway.md`; seen on
+//! numbers as text, and zero or empty fields omitted (etcd's `api_grpc_gateway.md`; observed on
 //! 3.4.23). A watch is a stream of such messages, one a line, each in an envelope `result` or
 //! `error`.
 //!
 //! What Patroni writes (`dcs/__init__.py` of 4.1.5, `Failover` and `manual_failover`; `ha.py`):
-//! - `failover` is `{"leader":"n1","member":"n2","scheduled_at":"..."}`, each part only where it was
-//!   given: the leader in a switchover only, the time of a scheduled one only. The key is not
-//!   deleted when all is done or refused, but overwritten with `{}`.
-//! - `leader` is the bare name of who holds the lock. It is written once and kept alive by a lease,
-//!   which makes no event; it is deleted when the lock is given up or runs out.
+//! - `failover` is `{"leader":"n1","member":"n2","scheduled_at":"..."}`, each part only if it was
+//!   given: the leader only in a switchover, the time only in a scheduled one. After the order is
+//!   done or refused, the key is not deleted but overwritten with `{}`.
+//! - `leader` is the bare name of the member that holds the lock. It is written once and kept alive
+//!   by a lease, which causes no event. It is deleted when the lock is released or expires.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -23,18 +23,18 @@ use pgsteer_core::claim::Order;
 use pgsteer_core::names::MemberName;
 use pgsteer_core::text::clean;
 
-/// Why an answer is not etcd's.
+/// The reason why an answer is not a valid answer of etcd.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum BadAnswer {
-    /// It is no JSON of the expected shape.
+    /// It is not JSON of the expected shape.
     #[error("{error}, in `{excerpt}`")]
     NotJson {
-        /// What the parser says.
+        /// The parser's message.
         error: String,
-        /// How the answer begins.
+        /// The beginning of the answer.
         excerpt: String,
     },
-    /// A key or a value is no base64.
+    /// A key or a value is not base64.
     #[error("a key or a value that is no base64")]
     NotBase64,
     /// The answer to a login has no token.
@@ -49,7 +49,7 @@ pub struct Keys {
     leader: String,
 }
 
-/// One key as it is now.
+/// The current state of one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The key.
@@ -60,52 +60,54 @@ pub struct Entry {
     pub revision: u64,
 }
 
-/// The answer to a question for keys.
+/// The answer to a range request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// The revision of the store that the answer shows.
+    /// The revision of the store at the time of the answer.
     pub revision: u64,
-    /// The keys that are there.
+    /// The keys that exist.
     pub entries: Vec<Entry>,
 }
 
 /// One message of a watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Heard {
-    /// The watch is there.
+    /// The watch is established.
     Created,
-    /// Something was written; nothing in a sign of life.
+    /// Keys were written; empty for a keepalive message.
     Written(Vec<Entry>),
-    /// There will be no more, for this reason.
+    /// The watch has ended, with this reason.
     Ended(String),
 }
 
-/// What an entry means.
+/// The meaning of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Meaning {
     /// The order for a switchover, if there is one.
     Order(Option<Ordered>),
-    /// Who holds the leader lock.
+    /// The holder of the leader lock.
     Leader(Option<MemberName>),
 }
 
-/// An order, and when it is to be carried out.
+/// An order, and its time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ordered {
     /// The order.
     pub order: Order,
-    /// The time of day as Patroni writes it (Python's `isoformat`, with an offset); at once if none.
+    /// The time of day as Patroni writes it (Python's `isoformat`, with an offset); none means at
+    /// once.
     pub scheduled_at: Option<String>,
 }
 
 impl Keys {
-    /// The keys below `namespace`, which has a slash in front and none behind.
+    /// The keys below `namespace`, which has a leading slash and no trailing one.
     pub fn new(namespace: &str, scope: &str) -> Keys {
         let key = |name: &str| format!("{namespace}/{scope}/{name}");
         Keys { failover: key("failover"), leader: key("leader") }
     }
 
-    /// What to post to `/v3/kv/range` for both keys. Some others lie between them, all small.
+    /// The body to post to `/v3/kv/range` for both keys. The range includes some other keys, all
+    /// small.
     pub fn range_request(&self) -> String {
         json!({ "key": base64(&self.failover), "range_end": self.range_end() }).to_string()
     }
@@ -115,7 +117,7 @@ impl Keys {
         json!({ "key": base64(&self.leader) }).to_string()
     }
 
-    /// What to post to `/v3/watch` for all that is written from this revision on.
+    /// The body to post to `/v3/watch` for all writes from this revision on.
     pub fn watch_request(&self, start_revision: u64) -> String {
         let request = json!({
             "key": base64(&self.failover),
@@ -125,12 +127,12 @@ impl Keys {
         json!({ "create_request": request }).to_string()
     }
 
-    /// Whether an entry is the key `failover`.
+    /// Returns true if an entry is the key `failover`.
     pub fn is_order(&self, entry: &Entry) -> bool {
         entry.key == self.failover.as_bytes()
     }
 
-    /// What an entry means; none if it is another key. An order that makes no sense is none.
+    /// Returns the meaning of an entry; none for another key. An invalid order counts as no order.
     pub fn meaning(&self, entry: &Entry) -> Option<Meaning> {
         let value = entry.value.as_deref();
         if self.is_order(entry) {
@@ -141,33 +143,31 @@ impl Keys {
         is_leader.then(|| Meaning::Leader(value.and_then(name)))
     }
 
-    /// The first key behind the leader key, which is the last of both in the order of etcd.
+    /// Returns the first key after the leader key, which is the last of both in etcd's order.
     fn range_end(&self) -> String {
         base64(&format!("{}\0", self.leader))
     }
 }
 
-/// What to post to `/v3/auth/authenticate`.
+/// The body to post to `/v3/auth/authenticate`.
 pub fn login_request(name: &str, password: &str) -> String {
     json!({ "name": name, "password": password }).to_string()
 }
 
-/// Reads the token that a login is answered with. It is a secret, and so is the whole answer.
+/// Returns the token from the answer to a login. The token is a secret, and so is the whole answer.
 ///
-/// # Errors
-/// There is none.
+/// # Errors The answer has no token.
 pub fn parse_token(body: &[u8]) -> Result<String, BadAnswer> {
     let answer: Value = serde_json::from_slice(body).map_err(|_| BadAnswer::NoToken)?;
     let token = answer.get("token").and_then(Value::as_str);
-    // It goes into a header.
+    // The token becomes the value of a header.
     let is_plain = |token: &&str| !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic());
     token.filter(is_plain).map(str::to_owned).ok_or(BadAnswer::NoToken)
 }
 
-/// Reads the answer to a question for keys.
+/// Parses the answer to a range request.
 ///
-/// # Errors
-/// The body is no JSON of that shape.
+/// # Errors The body is not JSON of that shape.
 pub fn parse_range(body: &[u8]) -> Result<Found, BadAnswer> {
     let answer: RangeBody = from_json(body)?;
     let revision = answer.header.revision.0;
@@ -175,10 +175,9 @@ pub fn parse_range(body: &[u8]) -> Result<Found, BadAnswer> {
     Ok(Found { revision, entries })
 }
 
-/// Reads one line of a watch.
+/// Parses one line of a watch.
 ///
-/// # Errors
-/// The line is no JSON of that shape.
+/// # Errors The line is not JSON of that shape.
 pub fn parse_watch(line: &[u8]) -> Result<Heard, BadAnswer> {
     let envelope: Envelope = from_json(line)?;
     let Some(said) = envelope.result else {
@@ -199,7 +198,7 @@ pub fn parse_watch(line: &[u8]) -> Result<Heard, BadAnswer> {
     Ok(Heard::Written(entries.collect::<Result<_, _>>()?))
 }
 
-/// What etcd complains of in an answer that is an error, in one line.
+/// Returns etcd's error message from an error answer, in one line.
 pub fn complaint(body: &[u8]) -> String {
     let said: Value = serde_json::from_slice(body).unwrap_or_default();
     let texts = ["/message", "/error/message", "/error"];
@@ -209,7 +208,7 @@ pub fn complaint(body: &[u8]) -> String {
 
 fn parse_failover(value: &[u8]) -> Option<Ordered> {
     let written: FailoverBody = serde_json::from_slice(value).ok()?;
-    // As in Patroni, an empty text is none.
+    // As in Patroni, an empty text means none.
     let given = |text: Option<String>| text.filter(|text| !text.is_empty());
     let name = |text: Option<String>| given(text).map(|text| MemberName::new(&text)).transpose();
     let order = Order { leader: name(written.leader).ok()?, candidate: name(written.member).ok()? };
@@ -272,7 +271,7 @@ struct KeyValue {
     mod_revision: Number,
 }
 
-/// A number that stands there as text, or as a number.
+/// A number, encoded as text or as a number.
 #[derive(Clone, Copy, Debug, Default)]
 struct Number(u64);
 
@@ -303,7 +302,7 @@ fn base64(text: &str) -> String {
 
 fn from_json<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, BadAnswer> {
     serde_json::from_slice(body).map_err(|error| BadAnswer::NotJson {
-        // The parser's message can repeat a whole text of the body.
+        // The parser's message may repeat a whole text of the body.
         error: clean(&error.to_string()).into_owned(),
         excerpt: excerpt(body),
     })

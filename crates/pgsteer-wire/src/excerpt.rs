@@ -1,13 +1,13 @@
-//! The beginning of what somebody sent, as it can stand in a message or a log.
+//! The beginning of received bytes, in a form that is safe for a message or a log.
 
 use pgsteer_core::text::is_hidden;
 
-/// The most characters of an excerpt.
+/// The maximum number of characters of an excerpt.
 const EXCERPT_CHARS_MAX: usize = 80;
 
-/// The beginning of `bytes` as it can stand in a message: printable, on one line, bounded.
+/// Returns the beginning of `bytes` for a message: printable, on one line, bounded.
 pub fn excerpt(bytes: &[u8]) -> String {
-    // A character has at most four bytes, so there is no need to look at more of them.
+    // A character has at most four bytes, so more bytes are not needed.
     let head = &bytes[..bytes.len().min(4 * EXCERPT_CHARS_MAX)];
     let text = String::from_utf8_lossy(head);
     let printable = |c: char| if is_hidden(c) { '.' } else { c };

@@ -1,13 +1,13 @@
-//! The server's side of a login, watched: what may go to the client, and when.
+//! The server's side of a login: which of its messages may go to the client, and when.
 //!
-//! Up to AuthenticationOk the server's messages go through one by one. From there on its burst
-//! (parameters, cancel key) is held back up to ReadyForQuery: it says whether the server is in
-//! recovery (`in_hot_standby`, PostgreSQL 14 and later), and it has the cancel key. So a
-//! standby never reaches a client of the write service, and a login that fails late can start
-//! again at another member as long as the client has not seen anything that differs there.
+//! Up to AuthenticationOk the server's messages are forwarded one by one. From there on its burst
+//! (parameters, cancel key) is held back up to ReadyForQuery: it shows whether the server is in
+//! recovery (`in_hot_standby`, PostgreSQL 14 and later), and it contains the cancel key. So a
+//! client of the write service is never connected to a standby. A login that fails late can start
+//! again at another member, as long as the client has received nothing that differs there.
 //!
-//! At a standby that is about to be promoted the burst may be held back for longer: the server
-//! tells of its promotion in front of the next ReadyForQuery, and a Sync makes it send one.
+//! At a standby that is about to be promoted the burst may be held back for longer. The server
+//! reports its promotion before the next ReadyForQuery, and a Sync makes it send one.
 //!
 //! Source: PostgreSQL documentation, "Frontend/Backend Protocol", "Start-up", and "Message
 //! Formats".
@@ -19,13 +19,14 @@ use thiserror::Error;
 use super::error::read_error;
 use super::startup::CancelKey;
 
-/// All that a server may send in a login, in bytes. PostgreSQL sends about 500.
+/// The maximum that a server may send in a login, in bytes. PostgreSQL sends about 500.
 pub const LOGIN_BYTES_MAX: usize = 65_536;
 
-/// How many messages a server may send in a login. PostgreSQL sends about 20.
+/// The maximum number of messages of a server in a login. PostgreSQL sends about 20.
 pub const LOGIN_MESSAGES_MAX: usize = 1_000;
 
-/// How many answers a server may request in a login. SCRAM takes two, GSSAPI a few.
+/// The maximum number of answers that a server may request in a login. SCRAM needs two, GSSAPI a
+/// few.
 pub const LOGIN_REQUESTS_MAX: usize = 32;
 
 const HEADER_BYTES: usize = 5;
@@ -34,58 +35,58 @@ const AUTHENTICATION_CLEARTEXT: u32 = 3;
 const AUTHENTICATION_SASL: u32 = 10;
 const AUTHENTICATION_SASL_FINAL: u32 = 12;
 
-/// Makes a server that has nothing to do say ReadyForQuery once more.
+/// A Sync. An idle server answers it with another ReadyForQuery.
 pub const SYNC: [u8; 5] = [b'S', 0, 0, 0, 4];
 
-/// Watches one login at one server.
+/// The state of one login at one server.
 #[derive(Debug, Default)]
 pub struct LoginWatch {
-    /// Bytes of the server that were not passed on yet.
+    /// Bytes of the server that were not forwarded yet.
     inbox: Vec<u8>,
-    /// How much of `inbox` has been looked at.
+    /// How many bytes of `inbox` were examined.
     seen: usize,
-    /// How many bytes of the server were passed on.
+    /// How many bytes of the server were forwarded.
     passed_on: usize,
     /// How many messages the server has sent.
     messages: usize,
     authenticated: bool,
-    /// How many answers the server has requested of the client.
+    /// How many answers the server has requested from the client.
     requests: usize,
-    /// The whole burst has been here before; only the newest word is missing.
+    /// The whole burst was complete before; only the answer to the newest Sync is missing.
     held_back: bool,
     in_hot_standby: Option<bool>,
     key: Option<CancelKey>,
 }
 
-/// What has come of the bytes so far.
+/// The result of the bytes so far.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// More has to come. `forward` may go to the client now (often empty).
+    /// The login is not complete. `forward` may go to the client now (often empty).
     Going {
         /// Whole messages of the authentication.
         forward: Vec<u8>,
     },
-    /// The server refused. Nothing of `raw` has gone to the client.
+    /// The server refused the login. The client has received nothing of `raw`.
     Refused {
         /// SQLSTATE of its ErrorResponse.
         sqlstate: String,
         /// Its message.
         message: String,
-        /// All that it sent and that was not passed on, the ErrorResponse last.
+        /// All its bytes that were not forwarded, the ErrorResponse last.
         raw: Vec<u8>,
     },
     /// The session is ready.
     Ready(Ready),
 }
 
-/// A login that came to its end.
+/// A completed login.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Ready {
-    /// All that was held back, with what came behind ReadyForQuery.
+    /// All bytes that were held back, including any after ReadyForQuery.
     pub burst: Vec<u8>,
-    /// Where in the burst ReadyForQuery is.
+    /// The position of ReadyForQuery in the burst.
     pub ready_at: Range<usize>,
-    /// What the server says of itself; none before PostgreSQL 14.
+    /// The server's own report; none before PostgreSQL 14.
     pub in_hot_standby: Option<bool>,
     /// The key for cancelling queries of this session.
     pub key: Option<CancelKey>,
@@ -93,31 +94,32 @@ pub struct Ready {
     messages: usize,
 }
 
-/// Why a server's bytes are no login.
+/// The reason why a server's bytes are not a login.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum LoginError {
-    /// A message, or all of them together, are too long.
+    /// A message, or all of them together, exceed the limit.
     #[error("the server's answer to the login is longer than {LOGIN_BYTES_MAX} bytes")]
     TooLong,
-    /// Messages without end.
+    /// There are too many messages.
     #[error("the server sent more than {LOGIN_MESSAGES_MAX} messages in the login")]
     TooManyMessages,
-    /// Requests for authentication without end.
+    /// There are too many requests for authentication.
     #[error(
         "the server requested authentication more than {LOGIN_REQUESTS_MAX} times in the login"
     )]
     TooManyRequests,
-    /// A length word below its own size.
+    /// A message's length is smaller than the length word itself.
     #[error("the server's answer to the login is not of the PostgreSQL protocol")]
     Malformed,
-    /// An answer to a question that the client cannot have asked yet, if it waits for its turn.
+    /// An answer to a request that the client cannot have sent yet, because it has to wait for its
+    /// turn.
     #[error("the server answers what the client asked before it was its turn")]
     OutOfTurn,
 }
 
-/// How long the answer is with which `said` begins, in bytes; none if it begins with anything else,
-/// or if a part of the answer is still to come. All answers of a client in its login are messages of
-/// one kind (PasswordMessage, SASLInitialResponse, SASLResponse, GSSResponse).
+/// Returns the length of the answer at the beginning of `said`, in bytes; none if it is not an
+/// answer or is incomplete. All answers of a client in its login are messages of one kind
+/// (PasswordMessage, SASLInitialResponse, SASLResponse, GSSResponse).
 pub fn answer_len(said: &[u8]) -> Option<usize> {
     let [b'p', len @ ..] = said.get(..HEADER_BYTES)? else { return None };
     let len = u32::from_be_bytes(len.try_into().ok()?);
@@ -126,8 +128,8 @@ pub fn answer_len(said: &[u8]) -> Option<usize> {
 }
 
 impl Ready {
-    /// Holds the burst back for longer, without its ReadyForQuery: the next one ends it. With the
-    /// watch comes what the server has said since, for the watch to take.
+    /// Holds the burst back for longer, without its ReadyForQuery: the next one completes it. Also
+    /// returns the bytes that the server has sent since, to be passed to [`LoginWatch::take`].
     pub fn hold_back(mut self) -> (LoginWatch, Vec<u8>) {
         let since = self.burst.split_off(self.ready_at.end);
         self.burst.truncate(self.ready_at.start);
@@ -147,20 +149,19 @@ impl Ready {
 }
 
 impl LoginWatch {
-    /// The server has accepted the client, and asks it nothing more.
+    /// Returns true if the server has accepted the client and requests nothing more of it.
     pub fn is_authenticated(&self) -> bool {
         self.authenticated
     }
 
-    /// How many answers the server has requested of the client before it accepted it.
+    /// Returns how many answers the server requested before it accepted the client.
     pub fn requests(&self) -> usize {
         self.requests
     }
 
-    /// Takes in what the server sent.
+    /// Processes bytes of the server.
     ///
-    /// # Errors
-    /// A message that is too long or malformed, or more messages than a login has.
+    /// # Errors A message that is too long or malformed, or more messages than a login has.
     pub fn take(&mut self, bytes: &[u8]) -> Result<Progress, LoginError> {
         self.inbox.extend_from_slice(bytes);
         while let Some((kind, end)) = self.next_message()? {
@@ -185,7 +186,7 @@ impl LoginWatch {
                 b'K' => self.key = CancelKey::new(&self.inbox[body]),
                 b'E' => return Ok(self.refused(body)),
                 b'Z' if self.authenticated => return Ok(Progress::Ready(self.ready(end))),
-                // Notices and notifications may come at any time.
+                // Notices and notifications may arrive at any time.
                 b'N' | b'A' => {}
                 _ if self.held_back => return Err(LoginError::OutOfTurn),
                 _ => {}
@@ -198,7 +199,7 @@ impl LoginWatch {
         Ok(Progress::Going { forward: self.drain() })
     }
 
-    /// Takes out all messages that were looked at, to be passed on.
+    /// Removes and returns all examined messages, to be forwarded.
     fn drain(&mut self) -> Vec<u8> {
         self.passed_on += self.seen;
         self.inbox.drain(..std::mem::take(&mut self.seen)).collect()
@@ -212,7 +213,7 @@ impl LoginWatch {
         Ok(())
     }
 
-    /// What is left of `take` after a part of the bytes could be passed on.
+    /// The rest of `take` after a part of the bytes could be forwarded.
     fn go_on(&mut self, forward: Vec<u8>) -> Result<Progress, LoginError> {
         match self.take(&[])? {
             Progress::Going { .. } => Ok(Progress::Going { forward }),
@@ -228,7 +229,7 @@ impl LoginWatch {
         }
     }
 
-    /// Kind and end of the next message that is there as a whole.
+    /// Returns kind and end of the next complete message.
     fn next_message(&self) -> Result<Option<(u8, usize)>, LoginError> {
         let Some(header) = self.inbox.get(self.seen..self.seen + HEADER_BYTES) else {
             return Ok(None);
@@ -277,11 +278,11 @@ impl LoginWatch {
     }
 }
 
-/// Every server that is asked with the same startup packet answers these bytes alike, so a
-/// client that has seen nothing else can be moved to another member in the middle of its login.
+/// Returns true if every server answers the same startup packet with these same bytes. A client
+/// that has received nothing else can be moved to another member in the middle of its login.
 ///
-/// That is so for the list of SASL mechanisms and for the request of a cleartext password; a
-/// salt or a nonce is the one server's own.
+/// This is true for the list of SASL mechanisms and for the request of a cleartext password. A salt
+/// or a nonce differs on each server.
 pub fn is_repeatable(forwarded: &[u8]) -> bool {
     let mut rest = forwarded;
     while let Some((header, tail)) = rest.split_at_checked(HEADER_BYTES) {
@@ -440,7 +441,7 @@ mod tests {
         assert_eq!(LoginWatch::default().take(&[b'S', 0, 0, 0, 3]), Err(LoginError::Malformed));
     }
 
-    /// The bytes that went to the client before the error, and the error.
+    /// Returns the bytes that the client received before the error, and the error.
     fn endless(message: &[u8], in_one_piece: usize) -> (usize, LoginError) {
         let (mut watch, mut forwarded) = (LoginWatch::default(), 0);
         let chunk = message.repeat(in_one_piece);

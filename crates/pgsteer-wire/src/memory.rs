@@ -13,25 +13,25 @@ use pgsteer_core::identity::{Identity, Memory};
 use pgsteer_core::names::{Endpoint, MemberName};
 use pgsteer_core::settings::defaults::MEMBERS_MAX;
 
-/// The most bytes of such a file.
+/// The maximum size of such a file in bytes.
 pub const MEMORY_BYTES_MAX: usize = 256 * 1024;
 
-/// The version that is written, and the only one that is read.
+/// The version that is written, and the only one that is accepted.
 const VERSION: u32 = 1;
 
-/// Why a file is not used.
+/// The reason why a file is not used.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum BadMemory {
-    /// It is no JSON of this shape.
+    /// It is not JSON of this shape.
     #[error("it is not as pgsteer writes it: {0}")]
     NotJson(String),
-    /// It is of another version.
+    /// It has another version.
     #[error("it is of version {0}, and version {VERSION} is read")]
     Version(u32),
     /// It has too many members.
     #[error("it has {0} members, and a cluster has at most {MEMBERS_MAX}")]
     TooMany(usize),
-    /// A member in it has no name or endpoint that can be used.
+    /// A member in it has no usable name or endpoint.
     #[error("a member in it: {0}")]
     Member(String),
 }
@@ -55,7 +55,7 @@ struct MemberBody {
     patroni_url: Option<String>,
 }
 
-/// The text of the file. `written_at` is in seconds since 1970.
+/// Returns the text of the file. `written_at` is in seconds since 1970.
 pub fn memory_text(memory: &Memory, written_at: u64) -> String {
     let Identity { scope, group, system_identifier } = memory.identity.clone();
     let member = |found: &Found| MemberBody {
@@ -66,14 +66,13 @@ pub fn memory_text(memory: &Memory, written_at: u64) -> String {
     };
     let members = memory.members.iter().map(member).collect();
     let body = Body { version: VERSION, written_at, scope, group, system_identifier, members };
-    // A struct of texts and numbers can always be written.
+    // Serializing a struct of texts and numbers cannot fail.
     serde_json::to_string_pretty(&body).unwrap_or_default()
 }
 
-/// Reads the text of the file: the memory, and when it was written.
+/// Parses the text of the file. Returns the memory and the time when it was written.
 ///
-/// # Errors
-/// The text is not such a file, or of another version.
+/// # Errors The text is not such a file, or has another version.
 pub fn parse_memory(text: &[u8]) -> Result<(Memory, u64), BadMemory> {
     let body: Body =
         serde_json::from_slice(text).map_err(|error| BadMemory::NotJson(error.to_string()))?;

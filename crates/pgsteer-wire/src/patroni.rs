@@ -1,23 +1,23 @@
 //! Patroni's JSON: the bodies of `GET /primary` and `GET /cluster`.
 //!
-//! One request tells two facts. Patroni answers every health endpoint through one method
-//! that writes the same body as `/patroni`, and only the status code depends on the path
-//! (`api.py`, `do_GET` and `_write_status_response`; read in 3.0.2 and 4.1.5, and compared
-//! with what both say on a running cluster). So `GET /primary` has the leader lock in its
-//! status code and PostgreSQL's condition in its body.
+//! One request returns two facts. Patroni answers every health endpoint through one method that
+//! writes the same body as `/patroni`, and only the status code depends on the path (`api.py`,
+//! `do_GET` and `_write_status_response`; read in 3.0.2 and 4.1.5, and compared with both answers
+//! on a running cluster). So `GET /primary` returns the leader lock in its status code and
+//! PostgreSQL's condition in its body.
 //!
-//! What the status code is worth (`do_GET`, same versions):
-//! - 200 if Patroni holds the leader lock by its own clock (`ha.is_leader`) and the cluster
-//!   is no standby cluster. PostgreSQL itself is not asked: 200 goes on while it is down.
-//! - In maintenance mode without a DCS there is no lock to ask for: 200 if the role in the
-//!   body is the primary's. That role is Patroni's memory when PostgreSQL is down.
+//! The meaning of the status code (`do_GET`, same versions):
+//! - 200 if Patroni holds the leader lock by its own clock (`ha.is_leader`) and the cluster is not
+//!   a standby cluster. Patroni does not check PostgreSQL for this: it returns 200 even while
+//!   PostgreSQL is down.
+//! - In maintenance mode without a DCS there is no lock to check: 200 if the role in the body is
+//!   the primary's. Patroni remembers that role from before if PostgreSQL is down.
 //! - 503 otherwise, also on the leader of a standby cluster.
 //!
-//! What the body is worth (`get_postgresql_status`): if PostgreSQL answered Patroni's query,
-//! the body has `xlog`, and `role` is what `pg_is_in_recovery()` said. If not, `role` is the
-//! last one that Patroni remembers, a stopped primary's is still `master` or `primary`, and
-//! there is no `xlog`. A remembered role is no fact about PostgreSQL, so it is
-//! [`Role::Unknown`] here.
+//! The meaning of the body (`get_postgresql_status`): if PostgreSQL answered Patroni's query, the
+//! body has `xlog`, and `role` is the result of `pg_is_in_recovery()`. If not, `role` is the last
+//! one that Patroni remembers, which is `master` or `primary` for a stopped primary, and there is
+//! no `xlog`. A remembered role is not a fact about PostgreSQL, so it is [`Role::Unknown`] here.
 
 use std::sync::Arc;
 
@@ -31,16 +31,16 @@ use pgsteer_core::claim::{Found, PatroniFacts, Role, Standby, TagFlags, Tags};
 use pgsteer_core::names::{Endpoint, MemberName, POSTGRES_PORT};
 use pgsteer_core::text::{OutsideText, clean, clean_to};
 
-/// The most characters of a tag's name and of its value.
+/// The maximum number of characters of a tag's name and of its value.
 pub const TAG_CHARS_MAX: usize = 64;
 
-/// The most tags of one member.
+/// The maximum number of tags of one member.
 pub const TAGS_MAX: usize = 64;
 
-/// The most characters of a REST address.
+/// The maximum number of characters of a REST address.
 const URL_CHARS_MAX: usize = 512;
 
-/// The tags that mean something to Patroni itself (documentation, "YAML Configuration", `tags`).
+/// The tags with a meaning for Patroni itself (documentation, "YAML Configuration", `tags`).
 const PATRONI_TAGS: [&str; 8] = [
     "clonefrom",
     "failover_priority",
@@ -52,15 +52,15 @@ const PATRONI_TAGS: [&str; 8] = [
     "sync_priority",
 ];
 
-/// Why a body is not Patroni's.
+/// The reason why a body is not Patroni's.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum BadBody {
-    /// It is no JSON object of the expected shape.
+    /// It is not a JSON object of the expected shape.
     #[error("{error}, in `{excerpt}`")]
     NotJson {
-        /// What the parser says.
+        /// The parser's message.
         error: String,
-        /// How the body begins.
+        /// The beginning of the body.
         excerpt: String,
     },
     /// It has no `state`.
@@ -71,27 +71,26 @@ pub enum BadBody {
     NoMembers(String),
 }
 
-/// The members that `/cluster` lists, and those that it lists without an address.
+/// The members that `/cluster` lists, with and without an address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cluster {
     /// Patroni's scope; 4.0 and later.
     pub scope: Option<String>,
     /// Patroni is in maintenance mode.
     pub paused: bool,
-    /// The members that can be asked.
+    /// The members with an address.
     pub members: Vec<Found>,
-    /// Members that cannot be asked, each with the reason: one that has just joined tells
-    /// no `conn_url` yet, so it has no host.
+    /// The members without an address, each with the reason: a member that has just joined has
+    /// reported no `conn_url` yet, so it has no host.
     pub skipped: Vec<String>,
 }
 
-/// Reads the body of `GET /primary`; `holds_lock` is whether the status was 200.
+/// Parses the body of `GET /primary`; `holds_lock` is true if the status was 200.
 ///
-/// What is missing or of an unexpected type is unknown, never an error, except `state`:
-/// every Patroni tells it, and it is what makes the body Patroni's.
+/// A field that is missing or has an unexpected type is unknown and not an error. The exception is
+/// `state`: every Patroni returns it, and it identifies the body as Patroni's.
 ///
-/// # Errors
-/// The body is no JSON object, or has no `state`.
+/// # Errors The body is not a JSON object, or has no `state`.
 pub fn parse_status(holds_lock: bool, body: &[u8]) -> Result<PatroniFacts, BadBody> {
     let status: StatusBody = from_json(body)?;
     let state = status.state.ok_or_else(|| BadBody::NoState(excerpt(body)))?;
@@ -124,10 +123,9 @@ pub fn parse_status(holds_lock: bool, body: &[u8]) -> Result<PatroniFacts, BadBo
     })
 }
 
-/// Reads the body of `GET /cluster` (`cluster_as_json` of Patroni's `utils.py`).
+/// Parses the body of `GET /cluster` (`cluster_as_json` of Patroni's `utils.py`).
 ///
-/// # Errors
-/// The body is no JSON object, or has no list of `members`.
+/// # Errors The body is not a JSON object, or has no list of `members`.
 pub fn parse_cluster(body: &[u8]) -> Result<Cluster, BadBody> {
     let listed: ClusterBody = from_json(body)?;
     let members = listed.members.ok_or_else(|| BadBody::NoMembers(excerpt(body)))?;
@@ -207,7 +205,7 @@ struct MemberBody {
     api_url: Option<String>,
 }
 
-/// A value of the wrong type is as good as a missing one.
+/// Treats a value of the wrong type as a missing one.
 fn lenient<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -226,10 +224,10 @@ where
 }
 
 fn from_json<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, BadBody> {
-    // serde reads a struct from a JSON list as well, which no Patroni ever sends.
+    // serde also reads a struct from a JSON list, which Patroni never sends.
     let is_object = body.trim_ascii_start().first() == Some(&b'{');
     let not_json = |error: &str| {
-        // The parser's message can repeat a whole text of the body.
+        // The parser's message may repeat a whole text of the body.
         BadBody::NotJson { error: clean(error).into_owned(), excerpt: excerpt(body) }
     };
     if !is_object {
@@ -247,17 +245,19 @@ fn found(member: MemberBody) -> Result<Found, String> {
     Ok(Found { name, postgres, patroni_url: member.api_url.as_deref().map(base_url) })
 }
 
-/// `api_url` names the path `/patroni`; the base is what stands before it. A URL is cleaned and cut
-/// like any text: what had to be cleaned is no URL that could be asked, and is reported as that.
+/// Returns the base of `api_url`, which ends with the path `/patroni`. A URL is cleaned and
+/// truncated like any text. A URL that had to be cleaned cannot be requested, and the request
+/// reports that.
 fn base_url(api_url: &str) -> Arc<str> {
     let base = api_url.trim_end_matches('/');
     let base = base.strip_suffix("/patroni").unwrap_or(base);
     Arc::from(clean_to(base.trim_end_matches('/'), URL_CHARS_MAX))
 }
 
-/// The flags among the tags, converted as Patroni converts them (`tags.py`, read in 4.1.5; the
-/// older versions differ in nothing that matters here): `noloadbalance` by Python's `bool`, so that
-/// `1`, `"yes"` and even `"false"` set it; the newer `nostream` by Patroni's own `parse_bool`.
+/// Returns the flags among the tags, converted as Patroni converts them (`tags.py`, read in 4.1.5;
+/// older versions differ in nothing that matters here). `noloadbalance` is converted by Python's
+/// `bool`, so that `1`, `"yes"` and even `"false"` set it; the newer `nostream` by Patroni's own
+/// `parse_bool`.
 fn flags(tags: &serde_json::Map<String, Value>) -> TagFlags {
     TagFlags {
         no_load_balance: tags.get("noloadbalance").is_some_and(is_truthy),
@@ -265,7 +265,7 @@ fn flags(tags: &serde_json::Map<String, Value>) -> TagFlags {
     }
 }
 
-/// Python's `bool(value)` of a value that came as JSON.
+/// Python's `bool(value)` of a JSON value.
 fn is_truthy(value: &Value) -> bool {
     match value {
         Value::Null => false,
@@ -277,7 +277,7 @@ fn is_truthy(value: &Value) -> bool {
     }
 }
 
-/// Patroni's `parse_bool(value)` (`utils.py`), where anything but these four words is false.
+/// Patroni's `parse_bool(value)` (`utils.py`): everything except these four words is false.
 fn is_on(value: &Value) -> bool {
     let text = match value {
         Value::String(text) => text.to_lowercase(),
@@ -286,11 +286,11 @@ fn is_on(value: &Value) -> bool {
     matches!(text.as_str(), "on" | "true" | "yes" | "1")
 }
 
-/// Tag values as the text that Patroni itself compares with a `tag_...` of a query: a
+/// Returns tag values as the text that Patroni itself compares with a `tag_...` of a query: a
 /// number or `true` as JSON writes it (`api.py`, end of `do_GET`).
 ///
-/// A name and a value have at most [`TAG_CHARS_MAX`] characters. Of more than [`TAGS_MAX`] tags those
-/// that mean something to Patroni are kept, then the first by name.
+/// A name and a value have at most [`TAG_CHARS_MAX`] characters. Of more than [`TAGS_MAX`] tags,
+/// those with a meaning for Patroni are kept, then the first by name.
 fn tags(map: serde_json::Map<String, Value>) -> Tags {
     let texts = map.into_iter().filter_map(|(name, value)| match value {
         Value::String(text) => Some((name, text)),
@@ -308,7 +308,7 @@ fn tags(map: serde_json::Map<String, Value>) -> Tags {
 mod tests {
     use super::*;
 
-    /// Bodies as a running cluster gave them; the version is Patroni's.
+    /// Bodies from a running cluster; the version is Patroni's.
     macro_rules! body {
         ($name:literal) => {
             include_bytes!(concat!("bodies/", $name, ".json"))
@@ -398,7 +398,7 @@ mod tests {
         for neither in ["false", "0", "0.0", "-0.0", "\"\"", "null", "[]", "{}"] {
             assert_eq!(flags(neither), (false, false), "{neither}");
         }
-        // Any text that is not empty is true to Python, and "no" is a word for false to Patroni.
+        // Python treats any text that is not empty as true, and Patroni treats "no" as false.
         for differs in
             ["\"false\"", "\"no\"", "\"off\"", "\"0\"", "2", "-1", "[0]", "{\"a\": 0}", "\" \""]
         {

@@ -4,19 +4,20 @@
 //! "SSL Session Encryption", "GSSAPI Session Encryption" and "Message Formats"; the limit is
 //! `MAX_STARTUP_PACKET_LENGTH` of the server.
 //!
-//! Only what the proxy needs is understood. A startup packet of a protocol that does not exist
-//! yet goes to the server as it is.
+//! Only the parts that the proxy needs are parsed. A startup packet of an unknown future protocol
+//! is sent to the server unchanged.
 
 use thiserror::Error;
 
-/// The longest startup packet that a server takes, in bytes, its length word included.
+/// The maximum length of a startup packet that a server accepts, in bytes, including its length
+/// word.
 pub const STARTUP_BYTES_MAX: usize = 10_000;
 
-/// The first byte of a TLS handshake record: a client that does not ask first.
+/// The first byte of a TLS handshake record, sent by a client without an SSLRequest.
 const TLS_HANDSHAKE: u8 = 0x16;
 
-/// A TLS record is its type, its version, its length in two bytes, and at most so many bytes.
-/// Source: RFC 8446, section 5.1.
+/// A TLS record consists of its type, its version, its length in two bytes, and at most this many
+/// bytes. Source: RFC 8446, section 5.1.
 const TLS_HEADER_BYTES: usize = 5;
 const TLS_RECORD_BYTES_MAX: usize = 1 << 14;
 
@@ -26,28 +27,28 @@ const GSSENC_REQUEST: u32 = 80_877_104;
 const CANCEL_REQUEST: u32 = 80_877_102;
 const MAJOR_VERSION: u32 = 3;
 
-/// A whole SSLRequest, to be sent on.
+/// A whole SSLRequest.
 pub const SSL_REQUEST_PACKET: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 
 /// A cancel key is 4 bytes in protocol 3.0 and up to 256 in 3.2.
 const CANCEL_KEY_BYTES_MAX: usize = 256;
 const CANCEL_PID_BYTES: usize = 4;
 
-/// What a client's first bytes are.
+/// The kind of a client's first bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum First {
-    /// Not enough yet: at least this many bytes in all are needed.
+    /// The packet is incomplete: at least this many bytes in total are needed.
     Incomplete(usize),
-    /// TLS without asking (PostgreSQL 17 and later), and the whole first record of the client's
-    /// hello. Nothing of it can be read.
+    /// TLS without an SSLRequest (PostgreSQL 17 and later), and the whole first record of the
+    /// client's hello. The proxy cannot read any of it.
     DirectTls,
-    /// The client asks whether the server does TLS. 8 bytes.
+    /// The client requests TLS. 8 bytes.
     SslRequest,
-    /// The client asks whether the server does GSSAPI encryption. 8 bytes.
+    /// The client requests GSSAPI encryption. 8 bytes.
     GssEncRequest,
-    /// The client wants a query of another connection cancelled.
+    /// The client requests to cancel a query of another connection.
     Cancel {
-        /// Process id and secret key, as the server gave them out in BackendKeyData.
+        /// Process id and secret key, as the server sent them in BackendKeyData.
         key: CancelKey,
         /// Length of the whole packet in bytes.
         len: usize,
@@ -59,7 +60,7 @@ pub enum First {
     },
 }
 
-/// Process id and secret of a server process: 8 to 260 bytes as they stand in the packet.
+/// Process id and secret key of a server process: 8 to 260 bytes, as in the packet.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CancelKey(Box<[u8]>);
 
@@ -88,7 +89,7 @@ impl std::fmt::Debug for CancelKey {
     }
 }
 
-/// Why first bytes are refused.
+/// The reason why first bytes are refused.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum StartupError {
     /// The length word is out of bounds.
@@ -97,18 +98,17 @@ pub enum StartupError {
     /// A request code or protocol that PostgreSQL has never had.
     #[error("unsupported frontend protocol {}.{}: pgsteer passes on 3.x", .0 >> 16, .0 & 0xffff)]
     Protocol(u32),
-    /// A CancelRequest with a key that no server gives out.
+    /// A CancelRequest with a key of a length that no server uses.
     #[error("a cancel request has a key of 1 to {CANCEL_KEY_BYTES_MAX} bytes, this one has {0}")]
     CancelKey(usize),
-    /// What cannot be one at all, as a client of another protocol sends it.
+    /// Bytes of another protocol.
     #[error("these are no PostgreSQL client's first bytes")]
     NotPostgres,
 }
 
-/// Reads a client's first bytes. Nothing is consumed; `bytes` may be longer than the packet.
+/// Parses a client's first bytes. Nothing is consumed; `bytes` may be longer than the packet.
 ///
-/// # Errors
-/// Bytes that can never become a packet the proxy knows what to do with.
+/// # Errors Bytes that can never become a packet that the proxy can handle.
 pub fn first(bytes: &[u8]) -> Result<First, StartupError> {
     match bytes.first() {
         None => return Ok(First::Incomplete(1)),
@@ -122,7 +122,7 @@ pub fn first(bytes: &[u8]) -> Result<First, StartupError> {
                 None => Ok(First::Incomplete(TLS_HEADER_BYTES)),
             };
         }
-        // The limit on the length keeps the first two bytes at zero.
+        // The limit on the length requires the first two bytes to be zero.
         Some(0) => {}
         Some(_) => return Err(StartupError::NotPostgres),
     }
@@ -148,7 +148,7 @@ pub fn first(bytes: &[u8]) -> Result<First, StartupError> {
     }
 }
 
-/// Returns true if `bytes` hold the first record of a client's TLS hello, or what is none.
+/// Returns true if `bytes` contain the whole first record of a client's TLS hello, or are not TLS.
 pub fn is_whole_hello(bytes: &[u8]) -> bool {
     match (bytes.first(), hello_len(bytes)) {
         (Some(&TLS_HANDSHAKE), Some(len)) => {
@@ -159,7 +159,7 @@ pub fn is_whole_hello(bytes: &[u8]) -> bool {
     }
 }
 
-/// The length of the first TLS record, as its header says.
+/// The length of the first TLS record, from its header.
 fn hello_len(bytes: &[u8]) -> Option<usize> {
     let length: [u8; 2] = bytes.get(3..TLS_HEADER_BYTES)?.try_into().ok()?;
     Some(TLS_HEADER_BYTES + usize::from(u16::from_be_bytes(length)))
@@ -170,7 +170,7 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_be_bytes(word))
 }
 
-/// The user and database that a startup packet names, for log lines; either may be missing.
+/// Returns the user and database of a startup packet, for log lines; either may be missing.
 pub fn user_and_database(packet: &[u8]) -> (Option<&str>, Option<&str>) {
     let mut words = packet.get(LENGTH_AND_CODE..).unwrap_or_default().split(|byte| *byte == 0);
     let (mut user, mut database) = (None, None);
@@ -223,7 +223,7 @@ mod tests {
             assert!(!is_whole_hello(&hello[..len]), "{len}");
         }
         assert!(is_whole_hello(hello) && is_whole_hello(b"\x16\x03\x01\0\x02hi there"));
-        // The server refuses what is no TLS.
+        // The server refuses bytes that are not TLS.
         assert!(is_whole_hello(b"G"));
         assert_eq!(first(b"\x16\x03\x01\xff\xff"), Err(StartupError::NotPostgres));
     }
