@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pgsteer_core::settings::defaults::LAG_BYTES_MAX;
+use pgsteer_core::units::LAG_BYTES_MAX;
 use pgsteer_core::units::{near_size, near_time, size, size_text, time, time_text};
 
 use crate::limits::LAG_SECONDS;

@@ -7,8 +7,8 @@ use std::fmt;
 use pgsteer_core::names::NameError;
 use pgsteer_core::probe::ProbeError;
 use pgsteer_core::question::Unclear;
-use pgsteer_core::settings::defaults::LAG_BYTES_MAX;
 use pgsteer_core::text::is_hidden;
+use pgsteer_core::units::LAG_BYTES_MAX;
 use pgsteer_core::units::size_text;
 use thiserror::Error;
 

@@ -19,7 +19,6 @@ pub mod event;
 pub mod gate;
 pub mod identity;
 mod judge;
-pub mod lateness;
 pub mod load;
 pub mod names;
 pub mod pace;

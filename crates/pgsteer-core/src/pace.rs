@@ -8,10 +8,16 @@ use std::time::Duration;
 
 use crate::plan::Pace;
 
+/// How long a request to Patroni may take in total, unless `timeout_seconds` is longer.
+pub const RUN_ON: Duration = Duration::from_secs(5);
+
+/// How late an answer may be before it counts as missing.
+pub const SLACK: Duration = Duration::from_millis(500);
+
 /// The pace while all is well. The next query to a source is sent at most this long after the
 /// previous one, or after its answer if that takes longer. The lifetime of claims therefore depends
 /// on it.
-pub const REST: Pace = pace(250, 1_000);
+pub const CALM: Pace = pace(250, 1_000);
 /// The pace while the primary's Patroni does not answer. The primary's own server is the last to
 /// show that another member was promoted, so pgsteer queries the other members for a new primary.
 /// An agent-check every half second leaves 100 ms for that.
@@ -103,7 +109,7 @@ impl Need {
             _ if self.in_probation => CONFIRM,
             Some(_) => LONG_SEARCH,
             None if self.in_doubt => DOUBT,
-            None => REST,
+            None => CALM,
         }
     }
 }
@@ -155,18 +161,18 @@ mod tests {
         let by_patroni = Need { has_tether: false, ..need }.pace();
         assert_eq!(by_patroni.patroni, SEARCH_BY_PATRONI.patroni);
         assert_eq!(Need { other_promoting: false, ..need }.pace(), SEARCH);
-        assert!(BESIDE_A_PROMOTION.patroni < REST.patroni);
+        assert!(BESIDE_A_PROMOTION.patroni < CALM.patroni);
     }
 
     #[test]
     fn who_has_a_primary_asks_seldom_unless_somebody_waits_for_a_second_answer() {
-        assert_eq!(NO_NEED.pace(), REST);
+        assert_eq!(NO_NEED.pace(), CALM);
         assert_eq!(Need { in_probation: true, ..NO_NEED }.pace(), CONFIRM);
     }
 
     #[test]
     fn a_successor_of_a_primary_without_patroni_is_felt_before_the_next_agent_check() {
         let doubt = Need { in_doubt: true, ..NO_NEED }.pace();
-        assert!(doubt.tether <= Duration::from_millis(50) && doubt.patroni == REST.patroni);
+        assert!(doubt.tether <= Duration::from_millis(50) && doubt.patroni == CALM.patroni);
     }
 }

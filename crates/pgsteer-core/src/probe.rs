@@ -10,8 +10,8 @@ use std::fmt;
 
 use thiserror::Error;
 
-use crate::settings::defaults::LAG_BYTES_MAX;
 use crate::text::clean_to;
+use crate::units::LAG_BYTES_MAX;
 use crate::units::{near_size, size, size_text};
 
 /// The longest probe that is accepted, in bytes.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::claim::{Failure, Role, Standby, Tags};
-use crate::engine::MembersFrom;
 use crate::event::Event;
 use crate::gate::Gate;
 use crate::identity::Identity;
@@ -14,6 +13,9 @@ use crate::names::{ClusterName, Endpoint, MemberName, ServiceName};
 use crate::reason::Reason;
 use crate::skew::ClockOffset;
 use crate::time::Moment;
+
+/// The number of events that a Snapshot keeps.
+pub const EVENTS_MAX: usize = 100;
 
 /// The message to clients and operators about maintenance mode while there is no primary.
 pub const NO_FAILOVER: &str = "Patroni is in maintenance mode: no failover happens until it ends \
@@ -46,7 +48,7 @@ pub struct Snapshot {
     pub members: BTreeMap<MemberName, MemberState>,
     /// All services, each with one gate per member.
     pub services: BTreeMap<ServiceName, ServiceState>,
-    /// The newest events, oldest first, at most [`crate::engine::EVENTS_MAX`].
+    /// The newest events, oldest first, at most [`EVENTS_MAX`].
     pub events: VecDeque<Event>,
 }
 
@@ -67,6 +69,23 @@ impl Default for EtcdState {
     fn default() -> EtcdState {
         EtcdState { watch: Ok(()), is_behind: false, events: 0, read_at: None }
     }
+}
+
+/// Where the member list comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MembersFrom {
+    /// There is none yet, or the configuration lists the members.
+    #[default]
+    Configuration,
+    /// A Patroni returned it.
+    Cluster,
+    /// An earlier run stored it.
+    Stored {
+        /// The time from the writing of the list to the start of the engine.
+        age: Duration,
+    },
+    /// Only the URLs of Patroni are known.
+    Urls,
 }
 
 /// The identity of the cluster as the Snapshot shows it.

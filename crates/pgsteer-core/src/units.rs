@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::settings::defaults::LAG_BYTES_MAX;
+/// The largest lag limit in bytes: 1024TB.
+pub const LAG_BYTES_MAX: u64 = 1 << 50;
 
 /// PostgreSQL's units of size, largest first. They are powers of 1024, as in PostgreSQL.
 const SIZES: [(&str, u64); 5] =

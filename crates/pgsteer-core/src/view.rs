@@ -1,5 +1,7 @@
 //! The view: the newest claim of each source on one member, and its age.
 
+mod lateness;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -7,8 +9,8 @@ use std::time::Duration;
 use crate::claim::{
     Claim, Fact, Failure, PatroniFacts, PoolerFacts, Progress, ServerStart, TetherFacts,
 };
-use crate::lateness::Lateness;
 use crate::time::Moment;
+use lateness::Lateness;
 
 /// How long each kind of claim may be used, from the moment its question was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use oracle::{Oracle, SLOW_LIVES_MAX};
 use pgsteer_core::claim::Role;
-use pgsteer_core::engine::{EVENTS_MAX, LEFT_MEMORY};
+use pgsteer_core::engine::LEFT_MEMORY;
 use pgsteer_core::gate::{Gate, GateState, OpenGate};
 use pgsteer_core::names::{MemberName, ServiceName};
 use pgsteer_core::reason::Reason;
-use pgsteer_core::snapshot::Snapshot;
+use pgsteer_core::snapshot::{EVENTS_MAX, Snapshot};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use super::EVENTS_MAX;
 use crate::event::{Event, EventKind};
+use crate::snapshot::EVENTS_MAX;
 use crate::time::Moment;
 
 /// The newest events, oldest first, and how many of them have not been polled yet.

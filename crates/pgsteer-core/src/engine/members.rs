@@ -11,27 +11,11 @@ use crate::event::{EventKind, disputed};
 use crate::identity::{About, Identity, Memory, Remembered};
 use crate::names::{Endpoint, MemberName, POSTGRES_PORT};
 use crate::settings::{ClusterConfig, Membership};
+use crate::snapshot::MembersFrom;
 use crate::time::Moment;
 
 /// How often an unchanged member list is stored again, so that its age is known.
 const STORE_AGAIN: Duration = Duration::from_secs(600);
-
-/// Where the member list comes from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum MembersFrom {
-    /// There is none yet, or the configuration lists the members.
-    #[default]
-    Configuration,
-    /// A Patroni returned it.
-    Cluster,
-    /// An earlier run stored it.
-    Stored {
-        /// The time from the writing of the list to the start of the engine.
-        age: Duration,
-    },
-    /// Only the URLs of Patroni are known.
-    Urls,
-}
 
 impl Engine {
     /// The content to store; the same `Arc` as long as it need not be stored again.

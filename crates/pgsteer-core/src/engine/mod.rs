@@ -30,28 +30,23 @@ use crate::judge::listing::MISSING_GRACE;
 use crate::judge::pooler_path::{PoolerPath, PutOff, Wait, pooler_path};
 use crate::judge::standing::standings;
 use crate::judge::{Member, Rules, Standing, is_rogue};
-use crate::lateness::SLACK;
 use crate::names::MemberName;
-use crate::pace::{self, SEARCH_LASTS};
+use crate::pace::{self, SEARCH_LASTS, SLACK};
 use crate::plan::Plan;
 use crate::post::{Post, posts};
 use crate::settings::defaults::CHECK_TIMEOUT;
 use crate::settings::{ClusterConfig, Config, Membership, ServiceConfig, SplitBrain};
 use crate::skew::ClockOffset;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{MembersFrom, Snapshot};
 use crate::time::Moment;
 use crate::view::{Freshness, Word};
 use crate::write_head::WriteHead;
 use history::History;
 use identity::Knowledge;
-pub use members::MembersFrom;
 use notices::Notices;
 use publish::empty_snapshot;
 use roster::Roster;
 use turning::is_news;
-
-/// How many events a Snapshot keeps.
-pub const EVENTS_MAX: usize = 100;
 
 /// How long a member is remembered after it left the list.
 pub const LEFT_MEMORY: Duration = Duration::from_secs(600);
@@ -463,9 +458,9 @@ fn rules(cluster: &ClusterConfig) -> Rules {
         has_tether: cluster.check.is_some(),
         highest_timeline_wins: cluster.split_brain == SplitBrain::HighestTimeline,
         freshness: Freshness {
-            patroni: pace::REST.patroni + patroni_timeout + SLACK,
+            patroni: pace::CALM.patroni + patroni_timeout + SLACK,
             patroni_limit: patroni_timeout,
-            tether: pace::REST.tether + tether_timeout + SLACK,
+            tether: pace::CALM.tether + tether_timeout + SLACK,
             progress: PROGRESS_LIFETIME,
             // A failed login is reported when it is given up, and so is the next one.
             pooler: pace::KNOCK + 2 * pooler_timeout + SLACK,

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Engine;
-use super::members::MembersFrom;
 use crate::claim::Role;
 use crate::gate::Gate;
 use crate::judge::fitness::POOLER_GRACE;
@@ -13,6 +12,7 @@ use crate::judge::{Member, Trust};
 use crate::names::MemberName;
 use crate::pace::Need;
 use crate::plan::{Ask, Lister, Plan, When};
+use crate::snapshot::MembersFrom;
 use crate::time::Moment;
 
 impl Engine {

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Engine;
-use super::members::MembersFrom;
 use crate::claim::{Failure, PoolerFacts, Role};
 use crate::judge::fitness::{Lag, stall};
 use crate::judge::listing::{Listing, MISSING_GRACE, listing};
@@ -15,7 +14,9 @@ use crate::post::{Post, ROLES};
 use crate::rank::{left, stronger};
 use crate::reason::Reason;
 use crate::settings::{Config, ServiceConfig};
-use crate::snapshot::{Health, IdentityState, MemberState, PoolerState, ServiceState, Snapshot};
+use crate::snapshot::{
+    Health, IdentityState, MemberState, MembersFrom, PoolerState, ServiceState, Snapshot,
+};
 use crate::time::Moment;
 use crate::view::Word;
 

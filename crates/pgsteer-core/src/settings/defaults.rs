@@ -8,8 +8,6 @@ use crate::claim::Role;
 /// The most members that a cluster may have, listed or found, and the most addresses of Patroni
 /// and of etcd.
 pub const MEMBERS_MAX: usize = 64;
-/// The largest lag limit in bytes: 1024TB.
-pub const LAG_BYTES_MAX: u64 = 1 << 50;
 /// The listen address of a service that is judged and does not listen.
 pub const NOWHERE: SocketAddr = everywhere(0);
 /// Client connections at once.

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 
 use pgsteer_core::claim::Failure;
-use pgsteer_core::engine::MembersFrom;
 use pgsteer_core::event::{self, EventKind};
 use pgsteer_core::gate;
 use pgsteer_core::identity::Identity;
@@ -15,6 +14,7 @@ use pgsteer_core::names::{MemberName, ServiceName};
 use pgsteer_core::post::Post;
 use pgsteer_core::reason::Reason;
 use pgsteer_core::skew::ClockOffset;
+use pgsteer_core::snapshot::MembersFrom;
 use pgsteer_core::snapshot::{EtcdState, MemberState, PoolerState, ServiceState, Snapshot};
 
 use crate::stats::{MemberStats, ServiceStats, Stats};

@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, UNIX_EPOCH};
 
 use pgsteer_core::claim::{Failure, Role, Speaker, Tags};
-use pgsteer_core::engine::MembersFrom;
 use pgsteer_core::event::{Event, EventKind};
 use pgsteer_core::gate::{Gate, GateState, Note, OpenGate, Sessions};
 use pgsteer_core::identity::Identity;
@@ -14,6 +13,7 @@ use pgsteer_core::names::{ClusterName, Endpoint, MemberName, ServiceName};
 use pgsteer_core::post::Post;
 use pgsteer_core::reason::Reason;
 use pgsteer_core::skew::ClockOffset;
+use pgsteer_core::snapshot::MembersFrom;
 use pgsteer_core::snapshot::{
     EtcdState, Health, IdentityState, MemberState, PoolerState, ServiceState, Snapshot,
 };

@@ -30,8 +30,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail};
 use pgsteer_core::claim::{Claim, Fact, Found, Report};
-use pgsteer_core::lateness::RUN_ON;
 use pgsteer_core::names::MemberName;
+use pgsteer_core::pace::RUN_ON;
 use pgsteer_core::plan::Plan;
 use pgsteer_core::settings::{ClusterConfig, Membership, PatroniConfig, Verify};
 use tokio::sync::{Notify, mpsc, watch};

@@ -11,9 +11,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use pgsteer_core::claim::Role;
-use pgsteer_core::engine::MembersFrom;
 use pgsteer_core::gate::{Gate, GateState};
 use pgsteer_core::names::{MemberName, ServiceName};
+use pgsteer_core::snapshot::MembersFrom;
 use pgsteer_core::snapshot::{MemberState, PoolerState, ServiceState, Snapshot};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;

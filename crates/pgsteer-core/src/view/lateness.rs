@@ -8,23 +8,17 @@
 
 use std::time::Duration;
 
+use super::{Freshness, Heard, Word};
 use crate::claim::{Failure, PatroniFacts};
-use crate::pace;
+use crate::pace::{self, RUN_ON, SLACK};
 use crate::time::Moment;
-use crate::view::{Freshness, Heard, Word};
-
-/// How long a request to Patroni may take in total, unless `timeout_seconds` is longer.
-pub const RUN_ON: Duration = Duration::from_secs(5);
-
-/// How late an answer may be before it counts as missing.
-pub const SLACK: Duration = Duration::from_millis(500);
 
 /// Patroni's newest answer or failure.
 type Answer = Heard<Result<PatroniFacts, Failure>>;
 
 /// The response times of one Patroni.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Lateness {
+pub(super) struct Lateness {
     /// How long the newest answer took, from its question until it was applied.
     took: Duration,
     /// The newest question that was not answered in time.
@@ -106,7 +100,7 @@ impl Lateness {
 
     fn expires(&self, answer: &Answer, freshness: &Freshness) -> Moment {
         let lifetime = match self.slow(freshness) {
-            Some(took) => pace::REST.patroni.max(pace::patroni_gap(took)) + patience(took) + SLACK,
+            Some(took) => pace::CALM.patroni.max(pace::patroni_gap(took)) + patience(took) + SLACK,
             None => freshness.patroni,
         };
         answer.asked_at + lifetime
