@@ -13,7 +13,8 @@ const HOST_BYTES_MAX: usize = 253;
 /// Parses a listen address: `0.0.0.0:5000`, `[::]:5000`, or `5000`, `:5000` and `*:5000` for all
 /// IPv4 addresses.
 ///
-/// # Errors A host name (its address may change while the listener runs), or an invalid port.
+/// # Errors
+/// A host name (its address may change while the listener runs), or an invalid port.
 pub fn listen(text: &str) -> Result<SocketAddr, Problem> {
     if let Ok(addr) = text.parse::<SocketAddr>() {
         return port(&addr.port().to_string()).map(|_| addr);
@@ -34,7 +35,8 @@ pub fn listen(text: &str) -> Result<SocketAddr, Problem> {
 
 /// Parses the listen address of the status pages, or `none` to disable them.
 ///
-/// # Errors Same as [`listen`].
+/// # Errors
+/// Same as [`listen`].
 pub fn listen_or_none(text: &str) -> Result<Option<SocketAddr>, Problem> {
     match text {
         "none" | "off" | "false" => Ok(None),
@@ -44,7 +46,8 @@ pub fn listen_or_none(text: &str) -> Result<Option<SocketAddr>, Problem> {
 
 /// Parses the address of a member's PostgreSQL: `10.0.0.11:5432`, `pg1.example`.
 ///
-/// # Errors No host name or address, an invalid port, or an address that means all addresses.
+/// # Errors
+/// No host name or address, an invalid port, or an address that means all addresses.
 pub fn postgres(text: &str) -> Result<Endpoint, Problem> {
     endpoint(text, POSTGRES_PORT)
 }
@@ -52,7 +55,8 @@ pub fn postgres(text: &str) -> Result<Endpoint, Problem> {
 /// Parses the base address of Patroni's REST API and returns it with its port: `http://pg1` becomes
 /// `http://pg1:8008`.
 ///
-/// # Errors Another scheme, a path, credentials (which are not repeated), or no host.
+/// # Errors
+/// Another scheme, a path, credentials (which are not repeated), or no host.
 pub fn patroni_url(text: &str) -> Result<String, Problem> {
     base_url(text, Api::Patroni)
 }
@@ -60,7 +64,8 @@ pub fn patroni_url(text: &str) -> Result<String, Problem> {
 /// Parses the base address of an etcd and returns it with its port: `http://pg1` becomes
 /// `http://pg1:2379`.
 ///
-/// # Errors Same as [`patroni_url`].
+/// # Errors
+/// Same as [`patroni_url`].
 pub fn etcd_url(text: &str) -> Result<String, Problem> {
     base_url(text, Api::Etcd)
 }
@@ -84,7 +89,8 @@ impl Api {
 
     /// Parses a base address of this kind, and returns it with its port.
     ///
-    /// # Errors Same as [`patroni_url`].
+    /// # Errors
+    /// Same as [`patroni_url`].
     pub fn url(self, text: &str) -> Result<String, Problem> {
         base_url(text, self)
     }
@@ -135,7 +141,8 @@ fn base_url(text: &str, api: Api) -> Result<String, Problem> {
 
 /// Parses a TCP port.
 ///
-/// # Errors Not a number from 1 to 65535.
+/// # Errors
+/// Not a number from 1 to 65535.
 pub fn port(digits: &str) -> Result<u16, Problem> {
     match digits.parse() {
         Ok(port) if port > 0 => Ok(port),

@@ -10,7 +10,8 @@ impl Draft {
     /// Adds the defaults and checks for conflicts. `errors` are the errors found so far in file and
     /// flags. With any error there is no configuration.
     ///
-    /// # Errors All of `errors`, all missing values, and all conflicts.
+    /// # Errors
+    /// All of `errors`, all missing values, and all conflicts.
     pub fn finish(mut self, mut errors: ConfigErrors) -> Result<Config, ConfigErrors> {
         if errors.iter().any(|error| error.problem.hides_the_rest()) {
             return Err(errors);

@@ -17,7 +17,8 @@ pub trait Kind: Copy + Sync + 'static {
 
     /// Reads a single value; errors show `example` as a valid one.
     ///
-    /// # Errors The problem of the value.
+    /// # Errors
+    /// The problem of the value.
     fn scalar(&self, example: &str, raw: &Raw) -> Result<Self::Out, Problem>;
 
     /// Reads a value, and reports all its problems.

@@ -19,7 +19,8 @@ pub enum LagLimit {
 
 /// Parses a lag limit in bytes, as `16MB`.
 ///
-/// # Errors Not a whole number with a unit, zero, or more than [`LAG_BYTES_MAX`].
+/// # Errors
+/// Not a whole number with a unit, zero, or more than [`LAG_BYTES_MAX`].
 pub fn lag_bytes(text: &str) -> Result<u64, Problem> {
     let wrong = || Problem::Size { found: Shown::of(text), near: near_size(text) };
     let bytes = size(text).ok_or_else(wrong)?;
@@ -45,7 +46,8 @@ pub fn lag_bytes_in_range(bytes: u64, text: &str) -> Result<u64, Problem> {
 
 /// Parses a lag limit of either kind: `16MB` or `10s`.
 ///
-/// # Errors Neither a size nor a time, or a value out of its range.
+/// # Errors
+/// Neither a size nor a time, or a value out of its range.
 pub fn lag(text: &str) -> Result<LagLimit, Problem> {
     if size(text).is_some() {
         return lag_bytes(text).map(LagLimit::Bytes);

@@ -11,8 +11,9 @@ use crate::problem::{Problem, Shown};
 
 /// Checks a user or database name of PostgreSQL.
 ///
-/// # Errors An empty text, one longer than [`LOGIN_NAME_BYTES_MAX`], or one with a NUL, which would
-/// end it early in the startup packet.
+/// # Errors
+/// An empty text, one longer than [`LOGIN_NAME_BYTES_MAX`], or one with a NUL, which would end it
+/// early in the startup packet.
 pub fn login(text: &str) -> Result<String, Problem> {
     let fits = is_within(text, LOGIN_NAME_BYTES_MAX);
     fits.then(|| text.to_owned()).ok_or(Problem::Login)
@@ -20,7 +21,8 @@ pub fn login(text: &str) -> Result<String, Problem> {
 
 /// Checks a part of the name of a key in etcd: Patroni's scope, the name of a user.
 ///
-/// # Errors A text that is not a name.
+/// # Errors
+/// A text that is not a name.
 pub fn name(text: &str) -> Result<String, Problem> {
     check_name(text).map(|()| text.to_owned()).map_err(Problem::Name)
 }
@@ -28,7 +30,8 @@ pub fn name(text: &str) -> Result<String, Problem> {
 /// Parses Patroni's namespace as Patroni does (`dcs/__init__.py`, `_base_path`): leading and
 /// trailing slashes are ignored. `/` is the root.
 ///
-/// # Errors A text that is not a name.
+/// # Errors
+/// A text that is not a name.
 pub fn namespace(text: &str) -> Result<String, Problem> {
     let text = name(text)?;
     let parts = text.split('/').filter(|part| !part.is_empty());
@@ -37,7 +40,8 @@ pub fn namespace(text: &str) -> Result<String, Problem> {
 
 /// Checks the path of a file. The shell checks whether the file exists.
 ///
-/// # Errors An empty text, one longer than [`PATH_BYTES_MAX`], or one with a NUL.
+/// # Errors
+/// An empty text, one longer than [`PATH_BYTES_MAX`], or one with a NUL.
 pub fn path(text: &str) -> Result<PathBuf, Problem> {
     let fits = is_within(text, PATH_BYTES_MAX);
     fits.then(|| PathBuf::from(text)).ok_or(Problem::Path)
@@ -45,7 +49,8 @@ pub fn path(text: &str) -> Result<PathBuf, Problem> {
 
 /// Parses the directory of the stored member list, or `none`.
 ///
-/// # Errors A text that is not a path.
+/// # Errors
+/// A text that is not a path.
 pub fn state_directory(text: &str) -> Result<StateDirectory, Problem> {
     match text {
         "none" => Ok(StateDirectory::Never),
@@ -55,7 +60,8 @@ pub fn state_directory(text: &str) -> Result<StateDirectory, Problem> {
 
 /// Checks a question for the agent. Its meaning depends on the services.
 ///
-/// # Errors A text that cannot be sent as a line.
+/// # Errors
+/// A text that cannot be sent as a line.
 pub fn question(text: &str) -> Result<String, Problem> {
     let fits = is_within(text, LINE_BYTES_MAX) && !text.contains(['\n', '\r']);
     fits.then(|| text.to_owned()).ok_or(Problem::Question(Shown::of(text)))

@@ -41,7 +41,8 @@ impl Seconds {
 
     /// Parses a number of seconds.
     ///
-    /// # Errors Not a number, or one out of the range.
+    /// # Errors
+    /// Not a number, or one out of the range.
     pub fn read(&self, text: &str) -> Result<Duration, Problem> {
         let number: f64 = text.parse().map_err(|_| Problem::NotSeconds {
             found: Shown::of(text).to_string(),
@@ -106,7 +107,8 @@ impl Whole {
 
     /// Parses a whole number.
     ///
-    /// # Errors Not a whole number, or one out of the range.
+    /// # Errors
+    /// Not a whole number, or one out of the range.
     pub fn read(&self, text: &str) -> Result<u64, Problem> {
         let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
         if digits.is_empty() || !digits.chars().all(|c| c.is_ascii_digit()) {

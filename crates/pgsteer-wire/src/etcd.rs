@@ -156,7 +156,8 @@ pub fn login_request(name: &str, password: &str) -> String {
 
 /// Returns the token from the answer to a login. The token is a secret, and so is the whole answer.
 ///
-/// # Errors The answer has no token.
+/// # Errors
+/// The answer has no token.
 pub fn parse_token(body: &[u8]) -> Result<String, BadAnswer> {
     let answer: Value = serde_json::from_slice(body).map_err(|_| BadAnswer::NoToken)?;
     let token = answer.get("token").and_then(Value::as_str);
@@ -167,7 +168,8 @@ pub fn parse_token(body: &[u8]) -> Result<String, BadAnswer> {
 
 /// Parses the answer to a range request.
 ///
-/// # Errors The body is not JSON of that shape.
+/// # Errors
+/// The body is not JSON of that shape.
 pub fn parse_range(body: &[u8]) -> Result<Found, BadAnswer> {
     let answer: RangeBody = from_json(body)?;
     let revision = answer.header.revision.0;
@@ -177,7 +179,8 @@ pub fn parse_range(body: &[u8]) -> Result<Found, BadAnswer> {
 
 /// Parses one line of a watch.
 ///
-/// # Errors The line is not JSON of that shape.
+/// # Errors
+/// The line is not JSON of that shape.
 pub fn parse_watch(line: &[u8]) -> Result<Heard, BadAnswer> {
     let envelope: Envelope = from_json(line)?;
     let Some(said) = envelope.result else {

@@ -161,7 +161,8 @@ impl LoginWatch {
 
     /// Processes bytes of the server.
     ///
-    /// # Errors A message that is too long or malformed, or more messages than a login has.
+    /// # Errors
+    /// A message that is too long or malformed, or more messages than a login has.
     pub fn take(&mut self, bytes: &[u8]) -> Result<Progress, LoginError> {
         self.inbox.extend_from_slice(bytes);
         while let Some((kind, end)) = self.next_message()? {

@@ -72,7 +72,8 @@ pub fn memory_text(memory: &Memory, written_at: u64) -> String {
 
 /// Parses the text of the file. Returns the memory and the time when it was written.
 ///
-/// # Errors The text is not such a file, or has another version.
+/// # Errors
+/// The text is not such a file, or has another version.
 pub fn parse_memory(text: &[u8]) -> Result<(Memory, u64), BadMemory> {
     let body: Body =
         serde_json::from_slice(text).map_err(|error| BadMemory::NotJson(error.to_string()))?;

@@ -90,7 +90,8 @@ pub struct Cluster {
 /// A field that is missing or has an unexpected type is unknown and not an error. The exception is
 /// `state`: every Patroni returns it, and it identifies the body as Patroni's.
 ///
-/// # Errors The body is not a JSON object, or has no `state`.
+/// # Errors
+/// The body is not a JSON object, or has no `state`.
 pub fn parse_status(holds_lock: bool, body: &[u8]) -> Result<PatroniFacts, BadBody> {
     let status: StatusBody = from_json(body)?;
     let state = status.state.ok_or_else(|| BadBody::NoState(excerpt(body)))?;
@@ -125,7 +126,8 @@ pub fn parse_status(holds_lock: bool, body: &[u8]) -> Result<PatroniFacts, BadBo
 
 /// Parses the body of `GET /cluster` (`cluster_as_json` of Patroni's `utils.py`).
 ///
-/// # Errors The body is not a JSON object, or has no list of `members`.
+/// # Errors
+/// The body is not a JSON object, or has no list of `members`.
 pub fn parse_cluster(body: &[u8]) -> Result<Cluster, BadBody> {
     let listed: ClusterBody = from_json(body)?;
     let members = listed.members.ok_or_else(|| BadBody::NoMembers(excerpt(body)))?;

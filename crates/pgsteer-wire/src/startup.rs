@@ -108,7 +108,8 @@ pub enum StartupError {
 
 /// Parses a client's first bytes. Nothing is consumed; `bytes` may be longer than the packet.
 ///
-/// # Errors Bytes that can never become a packet that the proxy can handle.
+/// # Errors
+/// Bytes that can never become a packet that the proxy can handle.
 pub fn first(bytes: &[u8]) -> Result<First, StartupError> {
     match bytes.first() {
         None => return Ok(First::Incomplete(1)),

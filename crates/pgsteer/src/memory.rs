@@ -77,7 +77,8 @@ impl Store {
 
     /// Replaces the stored list by `memory`.
     ///
-    /// # Errors The directory or the file cannot be written; the message names it.
+    /// # Errors
+    /// The directory or the file cannot be written; the message names it.
     pub fn write(&self, memory: &Memory) -> anyhow::Result<()> {
         let directory = self.file.parent().unwrap_or(Path::new("/"));
         let mut builder = DirBuilder::new();

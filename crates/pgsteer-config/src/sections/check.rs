@@ -125,8 +125,9 @@ pub fn finish(given: &Given<Section>, errors: &mut ConfigErrors) -> Option<Check
 /// Parses a list of methods, or a list with `!` before each method that is excluded (PostgreSQL
 /// documentation, "Parameter Key Words", `require_auth`).
 ///
-/// # Errors A word that is not a method, a list that mixes both forms, or one that leaves no
-/// supported method.
+/// # Errors
+/// A word that is not a method, a list that mixes both forms, or one that leaves no supported
+/// method.
 pub fn require_auth(text: &str) -> Result<RequireAuth, Problem> {
     /// Methods of libpq that pgsteer does not support.
     const OTHERS: [&str; 2] = ["gss", "sspi"];

@@ -31,7 +31,8 @@ pub struct ConfigFile {
 
 /// Merges the flags with the file, if there is one. Flags win.
 ///
-/// # Errors All errors in the flags, in the file, and between the two.
+/// # Errors
+/// All errors in the flags, in the file, and between the two.
 pub fn config(args: &RunArgs, file: Option<&ConfigFile>) -> Result<Config, ConfigErrors> {
     let (mut draft, mut errors) = file.map_or_else(Default::default, written);
     put_on_top(args, &mut draft, &mut errors);
@@ -40,7 +41,8 @@ pub fn config(args: &RunArgs, file: Option<&ConfigFile>) -> Result<Config, Confi
 
 /// Merges the flags of `pgsteer agent` with the file, if there is one. Flags win.
 ///
-/// # Errors All errors in the flags, in the file, and between the two.
+/// # Errors
+/// All errors in the flags, in the file, and between the two.
 pub fn agent_config(args: &AgentArgs, file: Option<&ConfigFile>) -> Result<Config, ConfigErrors> {
     let (mut draft, mut errors) = file.map_or_else(Default::default, written);
     draft.purpose = Purpose::Answer;
@@ -67,7 +69,8 @@ pub fn agent_config(args: &AgentArgs, file: Option<&ConfigFile>) -> Result<Confi
 /// Merges the flags of `pgsteer render` with the file, if there is one. Flags win. Members that are
 /// listed with the port of their Patroni form a cluster with Patroni whose addresses are known.
 ///
-/// # Errors All errors in the flags, in the file, and between the two.
+/// # Errors
+/// All errors in the flags, in the file, and between the two.
 pub fn render_config(args: &RenderArgs, file: Option<&ConfigFile>) -> Result<Config, ConfigErrors> {
     let (mut draft, mut errors) = file.map_or_else(Default::default, written);
     draft.purpose = Purpose::Render;
@@ -92,7 +95,8 @@ pub fn render_config(args: &RenderArgs, file: Option<&ConfigFile>) -> Result<Con
 
 /// Parses the members that these flags list.
 ///
-/// # Errors A text that is not a member.
+/// # Errors
+/// A text that is not a member.
 pub fn listed(texts: &[String]) -> Result<Vec<Found>, Problem> {
     let members = texts.iter().map(|text| {
         let (name, postgres) = member(text)?;

@@ -34,7 +34,8 @@ fn source(args: &RunArgs, exists: impl Fn(&Path) -> bool) -> Option<PathBuf> {
 
 /// Reads the file that the flags require and merges both. Used at the start and after a SIGHUP.
 ///
-/// # Errors All errors in flags and file, and a file that cannot be read.
+/// # Errors
+/// All errors in flags and file, and a file that cannot be read.
 pub fn load(args: &RunArgs) -> Result<Config, ConfigErrors> {
     let file = config_source(args)
         .map(|path| ConfigFile { name: path.display().to_string(), text: read(&path) });
@@ -43,7 +44,8 @@ pub fn load(args: &RunArgs) -> Result<Config, ConfigErrors> {
 
 /// Same as [`load`], for `pgsteer agent`. Without a Patroni host the file is read.
 ///
-/// # Errors All errors in flags and file, and a file that cannot be read.
+/// # Errors
+/// All errors in flags and file, and a file that cannot be read.
 pub fn load_agent(args: &AgentArgs) -> Result<Config, ConfigErrors> {
     let usual = || (args.patroni_host.is_none()).then(|| PathBuf::from(CONFIG_FILE));
     let path = args
@@ -57,7 +59,8 @@ pub fn load_agent(args: &AgentArgs) -> Result<Config, ConfigErrors> {
 
 /// Same as [`load`], for `pgsteer render`.
 ///
-/// # Errors All errors in flags and file, and a file that cannot be read.
+/// # Errors
+/// All errors in flags and file, and a file that cannot be read.
 pub fn load_render(args: &RenderArgs) -> Result<Config, ConfigErrors> {
     let run = RunArgs {
         config: args.config.clone(),

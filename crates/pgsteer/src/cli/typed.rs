@@ -74,7 +74,8 @@ impl Name {
 
 /// Parses the command line, which begins with the program's name.
 ///
-/// # Errors The command line is invalid, or it requests help or the version.
+/// # Errors
+/// The command line is invalid, or it requests help or the version.
 pub fn typed(line: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
     let mut words: Vec<OsString> = line.into_iter().collect();
     let name = Name::of(words.first());

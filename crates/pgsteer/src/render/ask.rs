@@ -23,7 +23,8 @@ const STATS_PASSWORD: &str = "PGSTEER_STATS_PASSWORD";
 
 /// Returns the members by name: as listed, or as Patroni reports them.
 ///
-/// # Errors No Patroni returns a list.
+/// # Errors
+/// No Patroni returns a list.
 pub fn members(args: &RenderArgs, of: &Membership) -> anyhow::Result<Vec<Found>> {
     let mut members = match of {
         Membership::Listed(members) => members.clone(),
@@ -60,7 +61,8 @@ fn found(patroni: &PatroniConfig) -> anyhow::Result<Vec<Found>> {
 
 /// Converts the flags to options.
 ///
-/// # Errors A flag is invalid.
+/// # Errors
+/// A flag is invalid.
 pub fn wishes(args: &RenderArgs) -> anyhow::Result<Wishes> {
     let usual = Wishes::default();
     Ok(Wishes {

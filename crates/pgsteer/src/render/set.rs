@@ -48,7 +48,8 @@ pub struct Set(Vec<(PathBuf, Rendered, State)>);
 impl Set {
     /// Compares `files` with the existing files below `folder`.
     ///
-    /// # Errors An existing file cannot be read.
+    /// # Errors
+    /// An existing file cannot be read.
     pub fn compare(folder: &Path, files: Vec<Rendered>) -> anyhow::Result<Set> {
         let compared = files.into_iter().map(|file| {
             let path = folder.join(&file.path);
@@ -65,8 +66,8 @@ impl Set {
 
     /// Writes the files that are missing or differ.
     ///
-    /// # Errors One of them cannot be written. Then no file is replaced, unless a rename itself
-    /// fails.
+    /// # Errors
+    /// One of them cannot be written. Then no file is replaced, unless a rename itself fails.
     pub fn write(&self) -> anyhow::Result<()> {
         let mut drafts = Vec::new();
         for (path, file, state) in &self.0 {

@@ -37,14 +37,16 @@ const LOOK_AFTER_PARTS: Duration = Duration::from_millis(500);
 
 /// Checks that the files of the configuration can be used, and starts nothing.
 ///
-/// # Errors The first file that cannot be used; the message names it and never shows a secret.
+/// # Errors
+/// The first file that cannot be used; the message names it and never shows a secret.
 pub fn check_files(config: &Config) -> anyhow::Result<()> {
     sources::prepare(&config.cluster).map(drop)
 }
 
 /// Runs until SIGTERM or SIGINT. `reread` returns the new configuration at SIGHUP.
 ///
-/// # Errors pgsteer cannot start, for example because a port is taken or a file cannot be read.
+/// # Errors
+/// pgsteer cannot start, for example because a port is taken or a file cannot be read.
 pub fn run(
     config: Config,
     outputs: Outputs,

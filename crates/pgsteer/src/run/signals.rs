@@ -25,7 +25,8 @@ pub struct Signals {
 impl Signals {
     /// Installs the handlers. Until then the system's default actions apply.
     ///
-    /// # Errors The system refuses a handler.
+    /// # Errors
+    /// The system refuses a handler.
     pub fn listen() -> anyhow::Result<Signals> {
         let listen = |kind| signal(kind).context("cannot listen for signals");
         Ok(Signals {

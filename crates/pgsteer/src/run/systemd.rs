@@ -25,7 +25,8 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Notifies systemd until the process ends, on its own thread: a systemd that does not read must
 /// block nothing else.
 ///
-/// # Errors The system cannot start the thread.
+/// # Errors
+/// The system cannot start the thread.
 pub fn tell_always(
     snapshots: watch::Receiver<Arc<Snapshot>>,
     clock: Clock,

@@ -39,15 +39,17 @@ pub struct Base {
 impl Base {
     /// Parses a base address of Patroni. Without a port the scheme's default port is used.
     ///
-    /// # Errors Returns a sentence that describes the problem. It does not repeat an address that
-    /// contains a user, because the address may contain a password too.
+    /// # Errors
+    /// Returns a sentence that describes the problem. It does not repeat an address that contains a
+    /// user, because the address may contain a password too.
     pub fn parse(url: &str) -> Result<Base, String> {
         Base::of(Peer::Patroni, url)
     }
 
     /// Same as [`Base::parse`], for the given kind of server.
     ///
-    /// # Errors Same as [`Base::parse`].
+    /// # Errors
+    /// Same as [`Base::parse`].
     pub fn of(peer: Peer, url: &str) -> Result<Base, String> {
         if url.contains('@') {
             return Err("an address must not name a user".to_owned());

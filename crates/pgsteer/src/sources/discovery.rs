@@ -261,7 +261,8 @@ async fn until(due: Option<Instant>) {
 
 /// Asks one URL after the other for the member list, once.
 ///
-/// # Errors No URL returns a list; the message contains every failure.
+/// # Errors
+/// No URL returns a list; the message contains every failure.
 pub async fn ask_once(http: &Client, seeds: &[Base]) -> anyhow::Result<Cluster> {
     let mut failures = Vec::new();
     for seed in seeds {

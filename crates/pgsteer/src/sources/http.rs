@@ -116,7 +116,8 @@ pub struct Lines {
 impl Lines {
     /// Waits for the next line, without a time limit. Cancel safe.
     ///
-    /// # Errors The connection failed, the answer has ended, or the line is too long.
+    /// # Errors
+    /// The connection failed, the answer has ended, or the line is too long.
     pub async fn next(&mut self) -> Result<Vec<u8>, Failure> {
         loop {
             if let Some(line) = self.take_line() {

@@ -66,8 +66,9 @@ pub struct Prepared {
 
 /// Reads the files that the configuration of `cluster` names, and parses its addresses.
 ///
-/// # Errors A password, certificate or key file that cannot be used, or an invalid address of
-/// Patroni. The message names the file or the address and never shows a secret.
+/// # Errors
+/// A password, certificate or key file that cannot be used, or an invalid address of Patroni. The
+/// message names the file or the address and never shows a secret.
 pub fn prepare(cluster: &ClusterConfig) -> anyhow::Result<Prepared> {
     let patroni = match &cluster.members {
         Membership::Patroni(patroni) => {
@@ -128,7 +129,8 @@ impl Sources {
 
 /// Returns the members that Patroni lists now, for callers that do not follow the cluster.
 ///
-/// # Errors No Patroni returns a list, or a file or an address cannot be used.
+/// # Errors
+/// No Patroni returns a list, or a file or an address cannot be used.
 pub async fn find_members(patroni: &PatroniConfig) -> anyhow::Result<Vec<Found>> {
     let cluster = discovery::ask_once(&client(patroni)?, &seeds(patroni)?).await?;
     match cluster.skipped.as_slice() {
@@ -140,7 +142,8 @@ pub async fn find_members(patroni: &PatroniConfig) -> anyhow::Result<Vec<Found>>
 
 /// Returns the password in the first line of `file`.
 ///
-/// # Errors A file that cannot be used; the message names it and shows nothing of its contents.
+/// # Errors
+/// A file that cannot be used; the message names it and shows nothing of its contents.
 pub fn read_secret(file: &Path) -> anyhow::Result<String> {
     Secret::read(file).map(|secret| secret.expose().to_owned())
 }

@@ -22,8 +22,9 @@ impl Secret {
     /// Reads the first line of `file`. A file that other users than its owner may read is accepted
     /// with a warning in the log.
     ///
-    /// # Errors A file that cannot be read, is empty, too large or not UTF-8; the message names the
-    /// file and shows nothing of its contents.
+    /// # Errors
+    /// A file that cannot be read, is empty, too large or not UTF-8; the message names the file and
+    /// shows nothing of its contents.
     pub fn read(file: &Path) -> anyhow::Result<Secret> {
         let name = file.display();
         let mut bytes = Vec::new();

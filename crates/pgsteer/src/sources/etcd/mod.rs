@@ -61,7 +61,8 @@ pub struct Settings {
 impl Settings {
     /// Parses the addresses and reads the configured files.
     ///
-    /// # Errors An address or a file that cannot be used. The message names it and shows no secret.
+    /// # Errors
+    /// An address or a file that cannot be used. The message names it and shows no secret.
     pub fn read(config: &EtcdConfig) -> anyhow::Result<Settings> {
         let base = |url: &String| Base::of(Peer::Etcd, url).map_err(|why| anyhow!("etcd: {why}"));
         let login = match (&config.username, &config.password_file) {

@@ -41,8 +41,9 @@ pub struct Authentication<'a> {
 impl Authentication<'_> {
     /// Authenticates, from the server's first answer to AuthenticationOk.
     ///
-    /// # Errors The server refuses the login, violates the protocol, or requests a method that is
-    /// not accepted.
+    /// # Errors
+    /// The server refuses the login, violates the protocol, or requests a method that is not
+    /// accepted.
     pub async fn run(
         self,
         connection: &mut Connection,

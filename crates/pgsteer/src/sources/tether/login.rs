@@ -82,7 +82,8 @@ pub struct LoggedIn {
 impl Login {
     /// Reads the files that `check` names.
     ///
-    /// # Errors A file that cannot be used; the message names it and shows no secret.
+    /// # Errors
+    /// A file that cannot be used; the message names it and shows no secret.
     pub fn read(check: &CheckConfig) -> anyhow::Result<Login> {
         let config = |verify| {
             let trust = Trust { verify, ca_file: check.ca_file.as_deref() };
