@@ -119,8 +119,14 @@ pub enum Reason {
     #[error("/cluster does not list it; its own Patroni reports a replica, so it serves for {0:?}")]
     NotListed(Duration),
     /// Its Patroni belongs to another cluster.
-    #[error("it belongs to another cluster: {0}")]
-    OtherCluster(Contradiction),
+    #[error("it belongs to another cluster: {contradiction}{}", remedy_if_remade(*.may_be_remade))]
+    OtherCluster {
+        /// What differs.
+        contradiction: Contradiction,
+        /// It has a new system identifier and holds the leader lock under the member's own name:
+        /// either the cluster was made anew, or another cluster has the member's address.
+        may_be_remade: bool,
+    },
     /// The Patroni at its address is that of another member.
     #[error("the Patroni at its address is that of member {0}")]
     OtherMember(Arc<str>),
@@ -273,7 +279,7 @@ codes! {
     Reason::TagMismatch { .. } => "tag_mismatch",
     Reason::Left(_) => "left",
     Reason::NotListed(_) => "not_listed",
-    Reason::OtherCluster(_) => "other_cluster",
+    Reason::OtherCluster { .. } => "other_cluster",
     Reason::OtherMember(_) => "other_member",
     Reason::SameServer(_) => "same_server",
     Reason::PortUnknown => "port_unknown",
@@ -346,6 +352,16 @@ fn astray(leads_to: Role, is: Role) -> String {
     match leads_to == is {
         true => format!("another server than the member, which is a {is} as well"),
         false => format!("a {leads_to}, and the member is a {is}"),
+    }
+}
+
+fn remedy_if_remade(may_be_remade: bool) -> &'static str {
+    match may_be_remade {
+        true => {
+            "; it leads: if this cluster was made anew, set system_identifier in [patroni], or \
+             remove the state file and restart pgsteer"
+        }
+        false => "",
     }
 }
 

@@ -10,20 +10,22 @@
 //!   them is a primary that holds the lock. No member that answers reported the old scope for
 //!   [`CURRENT`].
 //! - *Remade* (the same scope, another system identifier: `pg_upgrade`, a new `initdb`): the same
-//!   majority, and a list of theirs; or fewer for [`REMADE_WAIT`], if their list has known places
-//!   only, one of them is a primary that holds the lock, and no member reported the old identifier
-//!   for [`VOTE_LASTS`].
+//!   majority, and a list of theirs; or fewer, but at least two, for [`REMADE_WAIT`], if their list
+//!   has known places only, one of them is a primary that holds the lock, and no member reported
+//!   the old identifier for [`VOTE_LASTS`]. One member of several is never enough: another cluster
+//!   that took over its address under its name looks the same.
 //! - *Both differ*: the same as for a remade cluster, by a majority of at least two members, for
 //!   [`REMADE_WAIT`].
 //!
-//! A known place is a member's name at its endpoint. A cluster that lists other places than ours is
-//! foreign and is never accepted as ours, even if all other members are silent. A pinned part never
-//! changes.
+//! A known place is a member's name at its endpoint, of PostgreSQL or of its REST API. A cluster that
+//! lists other places than ours is foreign and is never accepted as ours, even if all other members
+//! are silent. A pinned part never changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::places::is_same_place;
 use crate::claim::{Found, Role, Topology};
 use crate::event::EventKind;
 use crate::identity::{About, Identity};
@@ -77,7 +79,17 @@ struct Answer {
 #[derive(Clone, Debug)]
 struct Stranger {
     identity: Identity,
-    list: Vec<Found>,
+    list: Option<Topology>,
+}
+
+/// Another identity that is the cluster's from now on.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Adopted {
+    /// What is reported of it.
+    pub event: EventKind,
+    /// A member list of that identity, which was refused before. It is taken in the same turn: the
+    /// members may have other endpoints than the known ones.
+    pub list: Option<Topology>,
 }
 
 /// Another identity that some members report, and that is not accepted yet.
@@ -161,7 +173,7 @@ impl Knowledge {
         self.heard.insert(url.clone());
         let identity = about.identity.clone();
         if self.known.contradiction(&identity).is_some() {
-            return self.refuse(url, identity, Vec::new());
+            return self.refuse(url, identity, None);
         }
         if self.is_settled || self.known.has_system_of(&identity) {
             self.is_settled = true;
@@ -181,11 +193,7 @@ impl Knowledge {
             .iter()
             .any(|found| self.known.contradiction(found).is_some());
         if contradicts {
-            return self.refuse(
-                url,
-                topology.about.identity.or(&identity),
-                topology.members.clone(),
-            );
+            return self.refuse(url, topology.about.identity.or(&identity), Some(topology.clone()));
         }
         if self.known.has_system_of(&identity) {
             self.accept(url, &identity);
@@ -202,7 +210,7 @@ impl Knowledge {
                 self.accept(url, &identity);
                 Weighed::Accepted
             }
-            false => self.refuse(url, identity, topology.members.clone()),
+            false => self.refuse(url, identity, Some(topology.clone())),
         }
     }
 
@@ -233,14 +241,14 @@ impl Knowledge {
         self.known = self.known.or(identity);
     }
 
-    fn refuse(&mut self, url: &Arc<str>, found: Identity, list: Vec<Found>) -> Weighed {
+    fn refuse(&mut self, url: &Arc<str>, found: Identity, list: Option<Topology>) -> Weighed {
         let known = self.strangers.get(url).map(|stranger| &stranger.identity);
         let is_news = known != Some(&found);
         let has_room = self.strangers.len() < STRANGERS_MAX || known.is_some();
         if has_room {
             // A URL that reports itself without a list now may have returned a list before.
-            let old = self.strangers.get(url).filter(|_| !is_news && list.is_empty());
-            let list = old.map_or(list, |old| old.list.clone());
+            let old = self.strangers.get(url).filter(|_| !is_news);
+            let list = list.or_else(|| old.and_then(|old| old.list.clone()));
             self.strangers.insert(url.clone(), Stranger { identity: found.clone(), list });
         }
         let (url, expected) = (url.clone(), self.known.clone());
@@ -283,9 +291,8 @@ impl Knowledge {
         (Some(Agreed { list, urls }), None)
     }
 
-    /// Updates the identity from the members' answers. Returns the event if it is another one than
-    /// before.
-    pub(super) fn learn(&mut self, members: &Members, now: Moment) -> Option<EventKind> {
+    /// Updates the identity from the members' answers. Returns the other identity if it changes.
+    pub(super) fn learn(&mut self, members: &Members, now: Moment) -> Option<Adopted> {
         let present = || members.values().filter(|member| is_voter(member));
         if self.known.scope.is_none() || self.known.system_identifier.is_none() {
             self.fill_in(present(), now);
@@ -294,10 +301,12 @@ impl Knowledge {
         let (adopted, claimant) = self.other_identity(members, now);
         self.claimant = claimant;
         let is = adopted?;
+        let list = self.lists_of(&is).max_by_key(|list| list.asked_at).cloned();
         self.known = self.pins.or(&is).or(&self.known);
         self.claimant = None;
         self.strangers.retain(|_, stranger| self.known.contradiction(&stranger.identity).is_some());
-        Some(EventKind::IdentityChanged { was, is: self.known.clone() })
+        let event = EventKind::IdentityChanged { was, is: self.known.clone() };
+        Some(Adopted { event, list })
     }
 
     /// Sets each unknown part to the value that more than half of the members report.
@@ -387,10 +396,7 @@ impl Knowledge {
 
     /// How long another identity has to wait; none if no rule accepts it as this cluster's.
     fn terms(&self, vote: &Vote, members: &Members, present: usize, now: Moment) -> Option<Terms> {
-        let lists = || {
-            let of_it = self.strangers.values().filter(|it| it.identity == vote.identity);
-            of_it.map(|stranger| &stranger.list).filter(|list| !list.is_empty())
-        };
+        let lists = || self.lists_of(&vote.identity).map(|list| &list.members);
         let is_foreign = |list: &Vec<Found>| {
             let known = list.iter().filter(|found| is_known_place(found, members)).count();
             known < list.len() && known * 2 <= present
@@ -412,12 +418,18 @@ impl Knowledge {
         match (same_system, same_scope) {
             (true, _) if is_majority || (is_ours() && all_report()) => Some(Terms::AT_ONCE),
             (_, true) if is_majority && has_list => Some(Terms::AT_ONCE),
-            (_, true) if is_ours() => Some(Terms::FEW),
+            (_, true) if vote.count >= 2 && is_ours() => Some(Terms::FEW),
             (false, false) if is_majority && has_list && vote.count >= 2 => {
                 Some(Terms::BOTH_DIFFER)
             }
             _ => None,
         }
+    }
+
+    /// The refused lists of that identity.
+    fn lists_of<'a>(&'a self, identity: &'a Identity) -> impl Iterator<Item = &'a Topology> {
+        let of_it = self.strangers.values().filter(move |it| it.identity == *identity);
+        of_it.filter_map(|stranger| stranger.list.as_ref())
     }
 
     /// When the state changes next if no report comes before.
@@ -454,9 +466,9 @@ fn reports(member: &Member, identity: &Identity, now: Moment) -> bool {
     })
 }
 
-/// Returns true if the list names the member at its known endpoint.
+/// Returns true if the list names the member at its known endpoint, of PostgreSQL or of its REST API.
 fn is_place_of(found: &Found, member: &Member) -> bool {
-    let is_endpoint = member.is_url_only || found.postgres == member.found.postgres;
+    let is_endpoint = member.is_url_only || is_same_place(found, &member.found, true);
     found.name == member.found.name && is_endpoint
 }
 

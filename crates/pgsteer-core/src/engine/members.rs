@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Engine;
-use super::identity::{START_WAIT, Weighed};
+use super::identity::{Adopted, START_WAIT, Weighed};
 use super::places::rest_place;
 use crate::claim::{Failure, Found, Topology, Unlisted};
 use crate::event::{EventKind, disputed};
@@ -150,16 +150,28 @@ impl Engine {
             self.record(events, now);
         }
         self.take_remembered(&seeds, now);
-        let learned = self.knowledge.learn(self.roster.members(), now);
-        if let Some(EventKind::IdentityChanged { was, is }) = &learned {
-            if was.has_system_of(is) {
-                self.roster.forget_last_facts();
-            }
-            self.record(learned, now);
-            self.note_memory(now);
+        if let Some(adopted) = self.knowledge.learn(self.roster.members(), now) {
+            self.adopt(adopted, now);
         }
         for (old, new) in self.roster.take_renamed() {
             self.rename(&old, &new);
+        }
+    }
+
+    /// Continues with another identity of the cluster.
+    fn adopt(&mut self, Adopted { event, list }: Adopted, now: Moment) {
+        if let EventKind::IdentityChanged { was, is } = &event
+            && was.has_system_of(is)
+        {
+            self.roster.forget_last_facts();
+        }
+        self.record([event], now);
+        match list {
+            Some(list) => {
+                let events = self.accept(list, now);
+                self.record(events, now);
+            }
+            None => self.note_memory(now),
         }
     }
 

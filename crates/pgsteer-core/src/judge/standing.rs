@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::{Member, Members, Rules, Standing, Trust};
 use crate::claim::{Failure, PatroniFacts, Progress, Role};
-use crate::identity::Identity;
+use crate::identity::{Identity, Part};
 use crate::names::MemberName;
 use crate::reason::{Reason, Writer};
 use crate::time::Moment;
@@ -70,7 +70,9 @@ fn state(member: &Member, identity: &Identity, rules: &Rules, now: Moment) -> St
     if rules.has_patroni
         && let Some(contradiction) = member.contradicts(identity)
     {
-        return State::Unusable(Reason::OtherCluster(contradiction));
+        let may_be_remade =
+            contradiction.part == Part::SystemIdentifier && leads_by_name(member, rules, now);
+        return State::Unusable(Reason::OtherCluster { contradiction, may_be_remade });
     }
     if let Word::Failed(Failure::OtherMember { name, is_of_cluster: false }) =
         member.view.patroni(now, &rules.freshness)
@@ -93,6 +95,14 @@ fn state(member: &Member, identity: &Identity, rules: &Rules, now: Moment) -> St
         // before.
         Word::Unheard if member.was_url_only => state_by_patroni(member, rules, now, None),
         Word::Unheard => State::NeverAsked(never_asked(member)),
+    }
+}
+
+/// The Patroni at its address reports this member's name, or none, and holds the lock.
+fn leads_by_name(member: &Member, rules: &Rules, now: Moment) -> bool {
+    match member.view.patroni(now, &rules.freshness) {
+        Word::Said(facts) => facts.holds_lock && !facts.about().is_other_than(&member.found.name),
+        _ => false,
     }
 }
 
