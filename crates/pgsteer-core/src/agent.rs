@@ -21,6 +21,9 @@ const REASON_BYTES_MAX: usize = 120;
 
 /// Returns the line that answers a client's line. `line` is none if the client sent nothing; an
 /// empty line means the same.
+///
+/// The answer is empty while no member is known and no Patroni is known to be down: the connection is
+/// then closed without an answer, which changes nothing for HAProxy.
 pub fn answer(config: &AgentConfig, snapshot: &Snapshot, line: Option<&str>) -> String {
     let is_service = |name: &ServiceName| snapshot.services.contains_key(name);
     let question = match line.map_or(Ok(None), |line| Question::read(line, is_service)) {
@@ -31,6 +34,9 @@ pub fn answer(config: &AgentConfig, snapshot: &Snapshot, line: Option<&str>) -> 
         },
         Err(unclear) => return refusal(config, &unclear),
     };
+    if snapshot.is_blind() {
+        return String::new();
+    }
     match answer_through_pooler(&question, snapshot) {
         Answer::Yes { note, .. } => {
             let mut words = "ready up".to_owned();

@@ -139,8 +139,6 @@ impl AgentState {
         // The lock is released before the answer is written, so that the engine can publish.
         let snapshot = Arc::clone(&self.snapshot.borrow());
         match line {
-            // The connection is closed without an answer, which changes nothing for HAProxy.
-            Ok(_) if snapshot.is_blind() => String::new(),
             Ok(line) => agent::answer(&config, &snapshot, line),
             Err(unclear) => agent::refusal(&config, unclear),
         }
