@@ -108,6 +108,22 @@ impl Lab {
         if gone { Ok(()) } else { Err(last) }
     }
 
+    /// Sets `failsafe_mode` and returns when each Patroni acts by it.
+    pub fn set_failsafe_mode(&self, wanted: bool) -> Result<()> {
+        let url = format!("{}/config", self.primary()?.patroni_url());
+        rest::patch(&url, &json!({ "failsafe_mode": wanted }), Duration::from_secs(5))?
+            .accepted("a change of failsafe_mode")?;
+        wait_for("Patroni to take note", Duration::from_secs(30), || {
+            let is_set = |member: &Member| {
+                // 502 while the mode is off.
+                let asked = rest::get(&format!("{}/failsafe", member.patroni_url()), ANSWER_LIMIT);
+                asked.and_then(|answer| answer.accepted("a look at failsafe mode")).is_ok()
+            };
+            let late = self.members().iter().find(|member| is_set(member) != wanted);
+            late.map_or(Ok(()), |member| Err(format!("{} has not", member.name)))
+        })
+    }
+
     fn set_pause(&self, wanted: bool) -> Result<()> {
         let order = if wanted { "a pause" } else { "a resume" };
         let body = json!({ "pause": if wanted { Value::Bool(true) } else { Value::Null } });

@@ -34,6 +34,17 @@ impl Lab {
         self.continue_parts(name, &Part::ALL_BUT_ETCD, "thaw")
     }
 
+    /// Kills the etcd of each member. Its data stays.
+    pub fn stop_etcd(&self) -> Result<()> {
+        let mut members = self.members().iter();
+        members.try_for_each(|member| self.kill_parts(&member.name, &[Part::Etcd], "stop etcd"))
+    }
+
+    /// Starts the etcd of each member again.
+    pub fn start_etcd(&self) -> Result<()> {
+        self.members().iter().try_for_each(|member| self.start_part(&member.name, Part::Etcd))
+    }
+
     pub fn stop_pgbouncer(&self, name: &str) -> Result<()> {
         self.kill_parts(name, &[Part::PgBouncer], "stop PgBouncer")
     }

@@ -6,6 +6,7 @@ mod capacity;
 mod crash;
 mod drivers;
 mod etcd;
+mod failsafe;
 mod faults;
 mod newcomer;
 mod orders;
@@ -100,6 +101,7 @@ pub fn all() -> Vec<Case> {
             switchover::no_client_is_refused,
             etcd::logins_are_held_back_before_the_old_primary_stops,
             etcd::an_unreachable_etcd_changes_nothing,
+            failsafe::a_restart_while_etcd_is_down_refuses_no_client,
             replicas::a_lagging_replica_is_drained_and_returns,
             replicas::a_replica_that_left_the_member_list_is_drained_and_returns,
             replicas::a_crash_of_a_replica_refuses_no_reader,
