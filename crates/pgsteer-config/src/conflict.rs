@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgsteer_core::claim::Role;
+use pgsteer_core::identity::Contradiction;
 use pgsteer_core::names::{MemberName, listed};
 use pgsteer_core::settings::SslMode;
 use pgsteer_core::units::seconds_text;
@@ -109,6 +110,9 @@ pub enum Conflict {
     /// A watch of etcd without Patroni, which writes the keys.
     #[error("without Patroni there is nothing in etcd to watch")]
     EtcdWithoutPatroni,
+    /// Two scopes, or groups, of one cluster.
+    #[error("it contradicts [patroni]: {0}")]
+    OtherScope(Contradiction),
     /// The policy for clusters without Patroni, but Patroni is configured.
     #[error("with Patroni the leader lock decides, not the timeline")]
     HighestTimelineWithPatroni,
@@ -181,6 +185,9 @@ impl Conflict {
             Conflict::TagsWithoutPatroni => "remove tags".into(),
             Conflict::HighestTimelineWithPatroni => "remove it".into(),
             Conflict::EtcdWithoutPatroni => "remove it".into(),
+            Conflict::OtherScope(_) => {
+                "remove it: scope and group of [patroni] are used for etcd too".into()
+            }
             Conflict::WithoutPartner("username" | "password_file") => {
                 "give both username and password_file, or none".into()
             }

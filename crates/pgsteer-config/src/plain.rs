@@ -47,6 +47,15 @@ pub fn path(text: &str) -> Result<PathBuf, Problem> {
     fits.then(|| PathBuf::from(text)).ok_or(Problem::Path)
 }
 
+/// Parses a database system identifier: a whole number of 64 bits, which TOML cannot always hold.
+///
+/// # Errors
+/// A text that is not such a number.
+pub fn system_identifier(text: &str) -> Result<String, Problem> {
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u64>().is_ok();
+    is_number.then(|| text.to_owned()).ok_or_else(|| Problem::SystemIdentifier(Shown::of(text)))
+}
+
 /// Parses the directory of the stored member list, or `none`.
 ///
 /// # Errors

@@ -185,6 +185,9 @@ pub enum Problem {
     /// An authentication method that pgsteer does not support.
     #[error("{0} leaves no method of authentication that pgsteer has")]
     AuthUnsupported(Shown),
+    /// Not a system identifier.
+    #[error("{0} is not a system identifier")]
+    SystemIdentifier(Shown),
     /// Not a path.
     #[error("not a path of a file: it is empty, too long or has a NUL")]
     Path,
@@ -260,6 +263,9 @@ impl Problem {
                 "either the methods that are accepted, or each that is not with `!` in front".into()
             }
             Problem::AuthUnsupported(_) => "pgsteer has password, md5, scram-sha-256 and none".into(),
+            Problem::SystemIdentifier(_) => {
+                "a number as pg_controldata shows it, in quotes: system_identifier = \"7710713066760545906\"".into()
+            }
             Problem::Path => format!("1 to {PATH_BYTES_MAX} bytes"),
             Problem::Conflict(conflict) => conflict.remedy(),
         })

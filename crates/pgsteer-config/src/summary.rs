@@ -6,7 +6,7 @@ use pgsteer_core::claim::Found;
 use pgsteer_core::names::ServiceName;
 use pgsteer_core::settings::{
     AgentConfig, CheckConfig, ClusterConfig, Config, EtcdConfig, Membership, OnPromotion,
-    PatroniConfig, PoolerDown, ServiceConfig, Stick, Verify, Weight,
+    PatroniConfig, PoolerDown, ServiceConfig, StateDirectory, Stick, Verify, Weight,
 };
 use pgsteer_core::units::{seconds_text, size_text};
 
@@ -65,6 +65,15 @@ fn cluster_lines(f: &mut fmt::Formatter<'_>, cluster: &ClusterConfig) -> fmt::Re
     match &cluster.members {
         Membership::Patroni(patroni) => members_found(f, patroni)?,
         Membership::Listed(members) => members_listed(f, members)?,
+    }
+    if matches!(cluster.members, Membership::Patroni(_)) {
+        match &cluster.here.state_directory {
+            StateDirectory::Usual => {}
+            StateDirectory::Never => writeln!(f, "the member list is not stored")?,
+            StateDirectory::At(directory) => {
+                writeln!(f, "the member list is stored in {}", directory.display())?;
+            }
+        }
     }
     match &cluster.check {
         Some(check) => login(f, check)?,

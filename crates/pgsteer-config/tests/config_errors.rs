@@ -574,6 +574,70 @@ cert_file = 'client.pem'
 }
 
 #[test]
+fn the_identity_and_its_directory_are_checked() {
+    let text =
+        "scope = \"a\\nb\"\ngroup = -1\nsystem_identifier = 'pg1'\n[cluster]\nstate_directory = ''";
+    assert_snapshot!(wrong_beside_patroni(text), @r#"
+    pgsteer.toml:3:9: patroni.scope: a name must not contain control characters or invisible characters
+    pgsteer.toml:4:9: patroni.group: `-1` is out of range
+        help: from 0 to 2147483647
+    pgsteer.toml:5:21: patroni.system_identifier: `pg1` is not a system identifier
+        help: a number as pg_controldata shows it, in quotes: system_identifier = "7710713066760545906"
+    pgsteer.toml:7:19: cluster.state_directory: not a path of a file: it is empty, too long or has a NUL
+        help: 1 to 4096 bytes
+    "#);
+    let text = "scope = 1\ngroup = '0'\nsystem_identifier = 7710713066760545906\n[cluster]\nstate_directory = false";
+    assert_snapshot!(wrong_beside_patroni(text), @r#"
+    pgsteer.toml:3:9: patroni.scope: expects a string, found a whole number
+        help: as in scope = "batman"
+    pgsteer.toml:4:9: patroni.group: expects a whole number, found a string
+        help: a bare number from 0 to 2147483647
+    pgsteer.toml:5:21: patroni.system_identifier: expects a string, found a whole number
+        help: as in system_identifier = "7710713066760545906"
+    pgsteer.toml:7:19: cluster.state_directory: expects a string, found a boolean
+        help: as in state_directory = "/var/lib/pgsteer"
+    "#);
+    let text =
+        "system_identifier = '99999999999999999999'\nsystem_id = '1'\n[cluster]\nstate_dir = '/x'";
+    assert_snapshot!(wrong_beside_patroni(text), @r#"
+    pgsteer.toml:3:21: patroni.system_identifier: `99999999999999999999` is not a system identifier
+        help: a number as pg_controldata shows it, in quotes: system_identifier = "7710713066760545906"
+    pgsteer.toml:4:1: patroni.system_id: there is no key `system_id` in [patroni]
+        help: known here: urls, verify, ca_file, cert_file, key_file, timeout_seconds, scope, group, system_identifier
+    pgsteer.toml:6:1: cluster.state_dir: there is no key `state_dir` in [cluster]
+        help: known here: name, patroni_loss_grace_seconds, silence_seconds, local, state_directory, split_brain
+    "#);
+}
+
+#[test]
+fn the_scope_of_etcd_and_that_of_patroni_are_one() {
+    let both = |patroni: &str, etcd: &str| {
+        read_beside_patroni(&format!("{patroni}\n[etcd]\nurls = ['http://pg1']\n{etcd}"))
+    };
+    let meant = |patroni, etcd| {
+        let cluster = both(patroni, etcd).unwrap().cluster;
+        (cluster.pins().to_string(), cluster.etcd.unwrap().scope)
+    };
+    let own = |text: &str| Some(text.to_owned());
+    assert_eq!(meant("", ""), ("unknown".to_owned(), None));
+    assert_eq!(meant("scope = 'a'", ""), ("scope a".to_owned(), own("a")));
+    assert_eq!(meant("", "scope = 'a'"), ("scope a".to_owned(), own("a")));
+    let grouped = ("scope a, group 0".to_owned(), own("a/0"));
+    assert_eq!(meant("scope = 'a'\ngroup = 0", "scope = 'a'"), grouped);
+    assert_eq!(meant("", "scope = 'a/0'"), grouped);
+    assert_eq!(meant("group = 0", "scope = 'a'"), grouped);
+    let wrong = |patroni, etcd| both(patroni, etcd).unwrap_err().to_string();
+    assert_snapshot!(wrong("scope = 'a'", "scope = 'b'"), @"
+    pgsteer.toml:6:9: etcd.scope: it contradicts [patroni]: scope b, expected a
+        help: remove it: scope and group of [patroni] are used for etcd too
+    ");
+    assert_snapshot!(wrong("scope = 'a'\ngroup = 1", "scope = 'a/0'"), @"
+    pgsteer.toml:7:9: etcd.scope: it contradicts [patroni]: group 0, expected 1
+        help: remove it: scope and group of [patroni] are used for etcd too
+    ");
+}
+
+#[test]
 fn etcd_has_patronis_own_defaults() {
     let text = "[patroni]\nurls = ['http://pg1']\n[etcd]\nurls = ['https://pg1', 'http://pg2:1']";
     let etcd = read(text).unwrap().cluster.etcd.unwrap();

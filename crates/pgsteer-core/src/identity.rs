@@ -110,6 +110,25 @@ impl Identity {
         !differs(&self.scope, &other.scope) && !differs(&self.group, &other.group)
     }
 
+    /// Reads the scope as Patroni's keys in etcd have it: `demo`, or `demo/0` for a Citus group.
+    pub fn of_scope_in_etcd(text: &str) -> Identity {
+        let grouped = text.rsplit_once('/');
+        let grouped = grouped.and_then(|(scope, group)| Some((scope, group.parse().ok()?)));
+        match grouped {
+            Some((scope, group)) => Identity { group: Some(group), ..Identity::of_scope(scope) },
+            None => Identity::of_scope(text),
+        }
+    }
+
+    /// The scope as Patroni's keys in etcd have it: `demo`, or `demo/0` for a Citus group.
+    pub fn scope_in_etcd(&self) -> Option<String> {
+        let scope = self.scope.as_deref()?;
+        Some(match self.group {
+            Some(group) => format!("{scope}/{group}"),
+            None => scope.to_owned(),
+        })
+    }
+
     /// Returns this identity, with the parts of `other` where this one has none.
     pub fn or(&self, other: &Identity) -> Identity {
         Identity {
@@ -200,6 +219,18 @@ mod tests {
         assert_eq!(differs(identity(None, Some("1"))), "system identifier 1, expected 7001");
         let group = |group| Identity { group: Some(group), ..own.clone() };
         assert_eq!(group(0).contradiction(&group(1)).unwrap().part, Part::Group);
+    }
+
+    #[test]
+    fn the_scope_in_etcd_has_the_group_of_a_citus_cluster() {
+        for (text, scope, group) in
+            [("demo", "demo", None), ("demo/0", "demo", Some(0)), ("a/b", "a/b", None)]
+        {
+            let identity = Identity::of_scope_in_etcd(text);
+            assert_eq!((identity.scope.as_deref(), identity.group), (Some(scope), group));
+            assert_eq!(identity.scope_in_etcd().as_deref(), Some(text));
+        }
+        assert_eq!(Identity::default().scope_in_etcd(), None);
     }
 
     #[test]

@@ -124,7 +124,7 @@ pub enum Reason {
         /// What differs.
         contradiction: Contradiction,
         /// It has a new system identifier and holds the leader lock under the member's own name:
-        /// either the cluster was made anew, or another cluster has the member's address.
+        /// either the cluster was rebuilt, or another cluster has the member's address.
         may_be_remade: bool,
     },
     /// The Patroni at its address is that of another member.
@@ -358,7 +358,7 @@ fn astray(leads_to: Role, is: Role) -> String {
 fn remedy_if_remade(may_be_remade: bool) -> &'static str {
     match may_be_remade {
         true => {
-            "; it leads: if this cluster was made anew, set system_identifier in [patroni], or \
+            "; it leads: if this cluster was rebuilt, set system_identifier in [patroni], or \
              remove the state file and restart pgsteer"
         }
         false => "",

@@ -87,13 +87,17 @@ impl Store {
             .mode(0o700)
             .create(directory)
             .with_context(|| format!("cannot make the state directory {}", directory.display()))?;
-        let temporary = self.file.with_extension(format!("{}.tmp", std::process::id()));
+        let temporary = self.temporary();
         let text = memory_text(memory, now().as_secs());
         let written = replace(&self.file, &temporary, directory, text.as_bytes());
         if written.is_err() {
             let _ = fs::remove_file(&temporary);
         }
         written.with_context(|| format!("cannot write {}", self.file.display()))
+    }
+
+    fn temporary(&self) -> PathBuf {
+        self.file.with_extension(format!("{}.tmp", std::process::id()))
     }
 }
 
@@ -134,13 +138,20 @@ fn now() -> Duration {
 }
 
 /// Writes the member list whenever it changes. None without a store.
+///
+/// `is_moved`: the store has another place than an earlier one of the same URLs, so the present list is
+/// written at once. Otherwise the present list belongs to another configuration and is not written.
 pub fn keep(
     store: Option<Store>,
     mut memories: watch::Receiver<Option<Arc<Memory>>>,
+    is_moved: bool,
 ) -> Option<JoinHandle<()>> {
     let store = store?;
-    // A list from an earlier configuration does not belong in this store.
-    memories.mark_unchanged();
+    tracing::info!("the member list is stored in {}", store.file.display());
+    match is_moved {
+        true => memories.mark_changed(),
+        false => memories.mark_unchanged(),
+    }
     Some(tokio::spawn(async move {
         let mut last_error = None;
         while memories.changed().await.is_ok() {
@@ -209,6 +220,68 @@ mod tests {
         assert_eq!(store.read(), None);
         let error = format!("{:#}", store.write(&memory("one")).unwrap_err());
         assert!(error.contains("members.json"), "{error}");
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_made_is_an_error_that_names_it() {
+        let store = store("unwritable");
+        let directory = store.file.parent().unwrap();
+        fs::create_dir_all(directory.parent().unwrap()).unwrap();
+        // Not even root can make a directory below a file.
+        fs::write(directory, "").unwrap();
+        assert_eq!(store.read(), None);
+        let error = format!("{:#}", store.write(&memory("one")).unwrap_err());
+        let expected = format!("cannot make the state directory {}", directory.display());
+        assert!(error.starts_with(&expected), "{error}");
+    }
+
+    #[test]
+    fn a_full_disk_is_an_error_and_the_old_list_stays() {
+        let store = store("full");
+        store.write(&memory("one")).unwrap();
+        // Each write to this device fails with ENOSPC.
+        let temporary = store.temporary();
+        std::os::unix::fs::symlink("/dev/full", &temporary).unwrap();
+        let error = format!("{:#}", store.write(&memory("two")).unwrap_err());
+        assert!(error.starts_with("cannot write ") && error.contains("No space left"), "{error}");
+        assert_eq!(store.read().unwrap().memory, memory("one"));
+        assert!(fs::symlink_metadata(&temporary).is_err(), "the temporary file is removed");
+        store.write(&memory("two")).unwrap();
+        assert_eq!(store.read().unwrap().memory, memory("two"));
+    }
+
+    #[test]
+    fn two_clusters_share_a_directory_and_not_a_file() {
+        let one = store("shared");
+        let other = Store { file: one.file.with_file_name(file_name(&["http://b:1".to_owned()])) };
+        one.write(&memory("one")).unwrap();
+        assert_eq!(other.read(), None);
+        other.write(&memory("other")).unwrap();
+        assert_eq!(one.read().unwrap().memory, memory("one"));
+        assert_eq!(other.read().unwrap().memory, memory("other"));
+    }
+
+    #[tokio::test]
+    async fn a_store_that_moves_gets_what_is_known_and_another_configurations_does_not() {
+        let (memories, known) = watch::channel(Some(Arc::new(memory("one"))));
+        let wait_for = async |store: &Store, scope: &str| {
+            for _ in 0..1_000 {
+                if store.read().is_some_and(|read| read.memory == memory(scope)) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            panic!("{scope} is not stored");
+        };
+        let moved = store("moved");
+        let keeper = keep(Some(moved.clone()), known.clone(), true).unwrap();
+        wait_for(&moved, "one").await;
+        keeper.abort();
+        let other = store("other");
+        let _keeper = keep(Some(other.clone()), known, false).unwrap();
+        memories.send_replace(Some(Arc::new(memory("two"))));
+        wait_for(&other, "two").await;
+        assert_eq!(moved.read().unwrap().memory, memory("one"));
     }
 
     #[test]

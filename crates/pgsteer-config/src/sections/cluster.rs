@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use pgsteer_core::identity::Identity;
 use pgsteer_core::names::{ClusterName, MemberName};
-use pgsteer_core::settings::{ClusterConfig, Here, Membership, SplitBrain, StateDirectory};
+use pgsteer_core::settings::{
+    ClusterConfig, EtcdConfig, Here, Membership, SplitBrain, StateDirectory,
+};
 
 use super::{check, etcd, members, patroni};
 use crate::conflict::Conflict;
@@ -68,7 +71,11 @@ static STATE_DIRECTORY: Key<Text<StateDirectory>> = Key::new(
 .help(
     "Where the last member list is stored, for a start while no Patroni can return one (an etcd \
      that is down). \"none\" stores nothing.",
-);
+)
+.flags(&[Flag::new(Command::Both, "--state-directory", "DIR").help(
+    "Directory of the stored member list, or `none` [default: $STATE_DIRECTORY, \
+     $XDG_STATE_HOME/pgsteer or ~/.local/state/pgsteer]",
+)]);
 
 static SPLIT_BRAIN: Key<Choice<SplitBrain>> = Key::new(
     SECTION,
@@ -89,15 +96,18 @@ pub fn finish(draft: &Draft, errors: &mut ConfigErrors) -> Option<ClusterConfig>
     check_split_brain(draft, errors);
     check_silence(draft, errors);
     check_local(draft, errors);
-    let members = membership(draft, errors);
+    let mut members = membership(draft, errors);
     let check = match draft.section(check::SECTION).given() {
         Some(given) => Some(check::finish(given, errors)?),
         None => None,
     };
-    let etcd = match draft.section(etcd::SECTION).given() {
+    let mut etcd = match draft.section(etcd::SECTION).given() {
         Some(given) => Some(etcd::finish(draft, given, errors)?),
         None => None,
     };
+    if let (Some(Membership::Patroni(patroni)), Some(etcd)) = (&mut members, &mut etcd) {
+        join_scopes(draft, &mut patroni.pins, etcd, errors);
+    }
     let keys = draft.keys(SECTION);
     let name = keys.get(&NAME).value();
     Some(ClusterConfig {
@@ -114,6 +124,27 @@ pub fn finish(draft: &Draft, errors: &mut ConfigErrors) -> Option<ClusterConfig>
             state_directory: keys.get(&STATE_DIRECTORY).or(StateDirectory::Usual),
         },
     })
+}
+
+/// The scope of `[etcd]` and the pinned one are the same fact, which has the group of a Citus cluster
+/// behind it in etcd. Either of them sets both.
+fn join_scopes(
+    draft: &Draft,
+    pins: &mut Identity,
+    etcd: &mut EtcdConfig,
+    errors: &mut ConfigErrors,
+) {
+    let in_etcd = etcd.scope.as_deref().map(Identity::of_scope_in_etcd).unwrap_or_default();
+    let scope = draft.get(&etcd::SCOPE);
+    match (pins.contradiction(&in_etcd), scope.given()) {
+        (Some(contradiction), Some(given)) => {
+            errors.push(given.place.clone(), Conflict::OtherScope(contradiction));
+        }
+        _ => {
+            *pins = pins.or(&in_etcd);
+            etcd.scope = pins.scope_in_etcd();
+        }
+    }
 }
 
 fn membership(draft: &Draft, errors: &mut ConfigErrors) -> Option<Membership> {

@@ -55,10 +55,14 @@ static NAMESPACE: Key<Text<String>> =
         .example("\"/service\"")
         .help("As in patroni.yml.");
 
-static SCOPE: Key<Text<String>> = Key::new(SECTION, "scope", Text::new("name", plain::name))
+/// The scope, with the group of a Citus cluster behind it.
+pub static SCOPE: Key<Text<String>> = Key::new(SECTION, "scope", Text::new("name", plain::name))
     .example("\"batman\"")
-    .unset("the scope that Patroni reports")
-    .help("As in patroni.yml; `batman/0` for a group of a Citus cluster.");
+    .unset("the scope of [patroni], else the one that Patroni reports")
+    .help(
+        "As in patroni.yml; `batman/0` for a group of a Citus cluster. It is the scope of [patroni] \
+         too, so it pins the identity of the cluster.",
+    );
 
 static USERNAME: Key<Text<String>> =
     Key::new(SECTION, "username", Text::new("name", plain::name)).example("\"pgsteer\"").help(

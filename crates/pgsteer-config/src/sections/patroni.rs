@@ -86,23 +86,36 @@ pub static TIMEOUT: Key<Seconds> =
          counts if it comes within five seconds, or within this time if that is longer.",
     );
 
-static SCOPE: Key<Text<String>> =
-    Key::new(SECTION, "scope", Text::new("name", plain::name)).example("\"batman\"").help(
+static SCOPE: Key<Text<String>> = Key::new(SECTION, "scope", Text::new("name", plain::name))
+    .example("\"batman\"")
+    .help(
         "The scope that the cluster must have. The pinned identity decides over what the URLs and \
-         the stored list report, and never changes by itself.",
-    );
+             the stored list report, and never changes by itself. It is the scope of [etcd] too.",
+    )
+    .flags(&[Flag::new(Command::Both, "--scope", "NAME").help(
+        "Patroni's scope that the cluster must have [default: the scope that the members report]",
+    )]);
 
 static GROUP: Key<Whole> = Key::new(SECTION, "group", Whole::within(0, 2_147_483_647))
     .example("0")
-    .help("The Citus group that the cluster must have.");
+    .help("The Citus group that the cluster must have.")
+    .flags(&[Flag::new(Command::Both, "--group", "NUMBER")
+        .help("Citus group that the cluster must have [default: any]")]);
 
-static SYSTEM_IDENTIFIER: Key<Text<String>> =
-    Key::new(SECTION, "system_identifier", Text::new("name", plain::name))
-        .example("\"7710713066760545906\"")
-        .help(
-            "The system identifier that the cluster must have. Set it where several clusters have \
-             one scope (the groups of a Citus cluster): Patroni's REST API does not report the group.",
-        );
+static SYSTEM_IDENTIFIER: Key<Text<String>> = Key::new(
+    SECTION,
+    "system_identifier",
+    Text::new("number", plain::system_identifier),
+)
+.example("\"7710713066760545906\"")
+.help(
+    "The system identifier that the cluster must have, as pg_controldata shows it. Set it \
+             where several clusters have one scope (the groups of a Citus cluster): Patroni's REST \
+             API does not report the group.",
+)
+.flags(&[Flag::new(Command::Both, "--system-identifier", "NUMBER").help(
+    "System identifier that the cluster must have [default: the one that the members report]",
+)]);
 
 /// Returns the settings of the section; none if an error makes them unknown.
 pub fn finish(given: &Given<Section>, errors: &mut ConfigErrors) -> Option<PatroniConfig> {

@@ -54,7 +54,7 @@ impl Engine {
         Plan {
             members: self.roster.members().iter().map(ask).collect(),
             listers: self.listers(),
-            scope: self.scope_in_etcd(),
+            scope: self.knowledge.identity().scope_in_etcd().map(Arc::from),
         }
     }
 
@@ -91,16 +91,6 @@ impl Engine {
         }
         listers.sort_by_key(|lister| lister.when);
         listers
-    }
-
-    /// The scope as in Patroni's keys in etcd: with the group of a Citus cluster.
-    fn scope_in_etcd(&self) -> Option<Arc<str>> {
-        let known = self.knowledge.identity();
-        let scope = known.scope.as_deref()?;
-        Some(match known.group {
-            Some(group) => Arc::from(format!("{scope}/{group}")),
-            None => Arc::from(scope),
-        })
     }
 
     /// Returns true if the member is trusted, and only the answer of one of its poolers is missing

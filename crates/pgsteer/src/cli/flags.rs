@@ -317,6 +317,22 @@ mod tests {
     ");
     }
 
+    #[test]
+    fn the_identity_is_set_by_flags_and_by_the_file_and_flags_win() {
+        let first = |text: String| text.lines().take(3).collect::<Vec<_>>().join("\n");
+        let file = "[patroni]\nurls = ['http://a']\nscope = 'a'\nsystem_identifier = '1'\n\
+                    [cluster]\nstate_directory = 'none'";
+        insta::assert_snapshot!(first(meant("", file)), @"");
+        let line = "--scope b --group 0 --system-identifier 2 --state-directory /var/lib/x";
+        insta::assert_snapshot!(first(meant(line, file)), @"");
+        let agent = format!("-h 10.0.0.11 {line}");
+        let meant = AgentSummary(&agent_told(&agent, "").unwrap()).to_string();
+        insta::assert_snapshot!(first(meant), @"");
+        let line = "--scope= --group -1 --system-identifier x --state-directory=";
+        insta::assert_snapshot!(wrong(line, file), @"");
+        insta::assert_snapshot!(wrong("--scope x --member n1=a --check-user b", ""), @"");
+    }
+
     fn agent_told(line: &str, file: &str) -> Result<Config, ConfigErrors> {
         let words = ["pgsteer", "agent"].into_iter().chain(line.split_whitespace());
         let Command::Agent(args) = Cli::try_parse_from(words).unwrap().command else {

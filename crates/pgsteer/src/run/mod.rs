@@ -123,7 +123,7 @@ impl Running {
         let store = Store::of(&config.cluster);
         let stored = store.as_ref().and_then(Store::read);
         let (conductor, published) = Conductor::new(&config, stored, clock, Arc::clone(&heartbeat));
-        let keeper = memory::keep(store, published.memories.clone());
+        let keeper = memory::keep(store, published.memories.clone(), false);
         let (reports, reports_heard) = mpsc::channel(REPORTS_MAX);
         let (configs, configs_heard) = mpsc::channel(1);
         // Reads the files and binds the ports first, so that an error occurs before any part is
@@ -220,7 +220,8 @@ impl Running {
         if let Some(keeper) = self.keeper.take() {
             keeper.abort();
         }
-        self.keeper = memory::keep(store, self.published.memories.clone());
+        let is_moved = config.cluster.members == self.config.cluster.members;
+        self.keeper = memory::keep(store, self.published.memories.clone(), is_moved);
     }
 
     /// Logs the new addresses for clients, as far as they have changed.
