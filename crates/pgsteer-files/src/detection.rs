@@ -1,10 +1,10 @@
-//! HAProxy's health checks: how long until a server is DOWN, and until it is UP again.
+//! HAProxy's health checks: the time until a server is DOWN, and until it is UP again.
 //!
-//! One place for the arithmetic, for the files that render writes and for those that lint reads.
-//! After a check has ended the next one starts `inter` later while the server is well, `downinter`
-//! later while it is DOWN with no success yet, and `fastinter` later in between (configuration
-//! manual, 5.2 "inter"). A check may take `inter` as a whole; with `timeout check` set it has
-//! min(`timeout connect`, `inter`) to connect and `timeout check` to be answered (4.2 "timeout
+//! This is the one place for the arithmetic, for the files that render writes and for those that
+//! lint reads. After a check has ended the next one starts `inter` later while the server is
+//! healthy, `downinter` later while it is DOWN without a success, and `fastinter` later in between
+//! (configuration manual, 5.2 "inter"). A whole check may take `inter`. With `timeout check` set it
+//! has min(`timeout connect`, `inter`) to connect and `timeout check` for the answer (4.2 "timeout
 //! check").
 
 use serde::Serialize;
@@ -12,41 +12,41 @@ use serde::Serialize;
 /// The timings of one server, complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CheckTimes {
-    /// Between checks of a server that is well.
+    /// The interval between checks of a healthy server.
     pub inter_ms: u64,
-    /// Between checks of one that is on its way down or up.
+    /// The interval between checks of a server in transition to DOWN or UP.
     pub fastinter_ms: u64,
-    /// Between checks of one that is down.
+    /// The interval between checks of a server that is DOWN.
     pub downinter_ms: u64,
-    /// Successes until it is UP.
+    /// The number of successes until it is UP.
     pub rise: u64,
-    /// Failures until it is DOWN.
+    /// The number of failures until it is DOWN.
     pub fall: u64,
-    /// How long a check waits for a connection.
+    /// The time limit of a check for the connection.
     pub connect_ms: u64,
-    /// How long it waits for an answer.
+    /// The time limit of a check for the answer.
     pub answer_ms: u64,
-    /// By how much every interval may be shorter or longer, in percent (`spread-checks`).
+    /// The jitter of every interval, in percent (`spread-checks`).
     pub spread_percent: u64,
 }
 
-/// From the best case to the worst.
+/// The range from the best case to the worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Wait {
-    /// In milliseconds: it happened just before a check.
+    /// The minimum in milliseconds: the failure occurred just before a check.
     pub least_ms: u64,
-    /// In milliseconds: it happened just after one.
+    /// The maximum in milliseconds: the failure occurred just after a check.
     pub most_ms: u64,
 }
 
 impl CheckTimes {
-    /// Until a member that refuses connections, or says no, is DOWN.
+    /// The time until a member that refuses connections, or fails the check, is DOWN.
     pub fn refused(&self) -> Wait {
         self.steps(self.inter_ms, self.fall)
     }
 
-    /// Until a member that says nothing any more is DOWN: one that is cut off, which does not even
-    /// connect, or one that hangs, which does not answer.
+    /// The time until a silent member is DOWN: a partitioned host, which does not accept a
+    /// connection, or a hanging one, which does not answer.
     pub fn silent(&self) -> Wait {
         let Wait { least_ms, most_ms } = self.refused();
         let each = |ms: u64| self.fall.saturating_mul(ms);
@@ -56,12 +56,12 @@ impl CheckTimes {
         }
     }
 
-    /// Until one that is DOWN and says yes is UP.
+    /// The time until a server that is DOWN and passes its checks is UP.
     pub fn up(&self) -> Wait {
         self.steps(self.downinter_ms, self.rise)
     }
 
-    /// Up to `first_ms` until the next check, and then `fastinter` between each two of `count`.
+    /// Up to `first_ms` until the next check, and then `fastinter` between the `count` checks.
     fn steps(&self, first_ms: u64, count: u64) -> Wait {
         let between = self.fastinter_ms.saturating_mul(count.saturating_sub(1));
         let spread = |ms: u64, percent: u64| ms.saturating_mul(percent) / 100;

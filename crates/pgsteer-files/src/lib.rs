@@ -1,6 +1,6 @@
 //! The files around a cluster, without IO. [`render`] writes configuration files from pgsteer's own
-//! configuration; [`lint`] finds faults in files that exist; [`detection`] computes from HAProxy's
-//! timings how soon a failure is detected.
+//! configuration; [`lint`] finds faults in existing files; [`detection`] computes from HAProxy's
+//! timings how fast a failure is detected.
 
 #![warn(missing_docs)]
 

@@ -1,5 +1,5 @@
-//! Comments by which somebody says that a finding is meant to be:
-//! `# pgsteer-lint: allow(rule-id) reason`, at the end of its line or on the line before.
+//! Comments that allow a finding: `# pgsteer-lint: allow(rule-id) reason`, at the end of its line
+//! or on the line before.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use super::rule::{Look, find, rule};
 const MARK: &str = "pgsteer-lint:";
 
 rule! {
-    /// A comment that allows nothing.
+    /// A comment that allows no finding.
     ALLOW_WRONG = "allow-wrong", Warning, Look::Text,
     title: "a pgsteer-lint comment that allows nothing",
     costs: "It looks as if somebody had decided something here, and the next reader has to guess what.",
@@ -28,9 +28,9 @@ struct Allowance {
 /// The comments of a file.
 #[derive(Debug, Default)]
 pub struct Allowances {
-    /// By the line that they are about.
+    /// By the line that they apply to.
     by_line: BTreeMap<usize, Vec<Allowance>>,
-    /// Those that make no sense.
+    /// Invalid comments.
     wrong: Vec<(usize, String)>,
 }
 
@@ -43,7 +43,7 @@ impl Allowances {
             let comment = comment(line);
             let before = comment.map_or(line, |(before, _)| before);
             waiting.extend(comment.map(|(_, said)| (number, said)));
-            // A comment of its own is about the next line that says something.
+            // A comment on its own line applies to the next line with content.
             if !matches!(before.trim_start().chars().next(), None | Some('#')) {
                 for (written_at, said) in waiting.drain(..) {
                     allowances.note(number, written_at, said);
@@ -79,7 +79,7 @@ impl Allowances {
         }
     }
 
-    /// It is allowed. That is remembered.
+    /// Returns true if the finding is allowed, and marks the comment as used.
     pub fn allow(&self, finding: &Finding) -> bool {
         let on_line = self.by_line.get(&finding.place.line);
         let allowance = on_line.and_then(|all| all.iter().find(|it| it.rule == finding.rule.id));
@@ -89,7 +89,7 @@ impl Allowances {
         allowance.is_some()
     }
 
-    /// Comments that make no sense, or that nothing was found for.
+    /// Returns findings for invalid comments and for those that were not used.
     pub fn wrong(self) -> Vec<Finding> {
         let unused = self.by_line.into_values().flatten().filter(|it| !it.was_used.get());
         let unused = unused.map(|it| (it.written_at, format!("`{}` finds nothing here", it.rule)));
@@ -101,7 +101,7 @@ impl Allowances {
     }
 }
 
-/// What stands before such a comment in a line, and what it says.
+/// Returns the text before such a comment in a line, and the comment's text.
 fn comment(line: &str) -> Option<(&str, &str)> {
     line.match_indices(MARK).find_map(|(at, _)| {
         let (before, said) = line.split_at(at);

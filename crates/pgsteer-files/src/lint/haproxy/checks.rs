@@ -1,34 +1,34 @@
-//! What the checks of a proxy ask, and where they ask it.
+//! The health checks of a proxy: their requests, and their ports.
 
 use super::lines::{Line, Word};
 use super::proxy::Proxy;
 use super::server::Server;
 use super::values::number;
 
-/// How the servers of a proxy are checked.
+/// The kind of health check of a proxy.
 #[derive(Clone, Debug)]
 pub enum Check<'a> {
-    /// Can a connection be opened?
+    /// Opens a connection.
     Connect,
     /// `option httpchk`.
     Http {
         /// The option.
         line: &'a Line,
     },
-    /// `option tcp-check` with rules of its own.
+    /// `option tcp-check` with its own rules.
     Tcp(Vec<&'a Line>),
-    /// `option pgsql-check`: does PostgreSQL answer a startup packet?
+    /// `option pgsql-check`: sends a startup packet to PostgreSQL.
     Pgsql,
-    /// `option external-check`: a program on this machine decides.
+    /// `option external-check`: runs a program on this machine.
     Script {
         /// The option.
         line: &'a Line,
-        /// The program; empty if the environment decides, or another file.
+        /// The program; empty if the environment or another file decides.
         command: &'a str,
     },
-    /// Something else.
+    /// Another kind of check.
     Other,
-    /// None that this file has; another file may have one.
+    /// No check in this file; another file may have one.
     Unknown,
 }
 
@@ -45,10 +45,11 @@ const OPTIONS: [&str; 9] = [
 ];
 
 impl<'a> Check<'a> {
-    /// The check of `proxy`.
+    /// Returns the check of `proxy`.
     pub fn of(proxy: &Proxy<'a>) -> Check<'a> {
         let chosen = OPTIONS.into_iter().filter_map(|name| Some((name, proxy.option(name)?)));
-        // Each replaces the one before; a later line is nearer, because `defaults` come first.
+        // Each option replaces the one before. A later line has priority, because `defaults` come
+        // first.
         match chosen.max_by_key(|(_, line)| line.number) {
             None if proxy.is_piece => Check::Unknown,
             None => Check::Connect,
@@ -72,7 +73,7 @@ impl<'a> Check<'a> {
 /// A request of an HTTP check, by `option httpchk`, `http-check send` or `tcp-check send`.
 #[derive(Clone, Debug)]
 pub struct Request<'a> {
-    /// Where it is written.
+    /// Its line.
     pub line: &'a Line,
     /// `GET`, `OPTIONS`, ...; empty if the environment decides.
     pub method: String,
@@ -87,7 +88,7 @@ impl<'a> Request<'a> {
     }
 }
 
-/// The requests that the check of `proxy` sends, in their order. A check that sends none has no
+/// Returns the requests that the check of `proxy` sends, in order. A check without requests has no
 /// entry.
 pub fn requests<'a>(proxy: &Proxy<'a>) -> Vec<Request<'a>> {
     match Check::of(proxy) {
@@ -114,7 +115,7 @@ fn of_option(line: &Line) -> Request<'_> {
     }
 }
 
-/// `http-check send meth METHOD uri URI`. Without `uri` it adds to the request of the option.
+/// `http-check send meth METHOD uri URI`. Without `uri` it extends the request of the option.
 fn sent(line: &Line) -> Option<Request<'_>> {
     let behind = |names: [&str; 2]| {
         let at = line.words.iter().position(|word| names.iter().any(|name| word.is(name)))?;
@@ -124,7 +125,7 @@ fn sent(line: &Line) -> Option<Request<'_>> {
     Some(Request::new(line, known(behind(["meth", "meth"]), "OPTIONS"), known(Some(path), "")))
 }
 
-/// A request that a tcp-check sends as text, or in hexadecimal.
+/// A request that a tcp-check sends as text or in hexadecimal.
 fn in_bytes(line: &Line) -> Option<Request<'_>> {
     let text = text_sent(line)?;
     let mut words = text.split_ascii_whitespace();
@@ -133,7 +134,7 @@ fn in_bytes(line: &Line) -> Option<Request<'_>> {
     Some(Request::new(line, method, path))
 }
 
-/// The text that a rule of a tcp-check sends, if it is text.
+/// Returns the text that a tcp-check rule sends, if it is text.
 pub fn text_sent(line: &Line) -> Option<String> {
     match line.word(1) {
         "send" | "send-lf" => Some(line.words.get(2)?.known()?.to_owned()),
@@ -145,16 +146,16 @@ pub fn text_sent(line: &Line) -> Option<String> {
     }
 }
 
-/// The methods of HTTP.
+/// HTTP's methods.
 pub const METHODS: [&str; 9] =
     ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"];
 
-/// The ports that the check of `server` connects to; nothing where that cannot be told.
+/// Returns the ports that the check of `server` connects to; empty if they are unknown.
 pub fn checked_ports(proxy: &Proxy<'_>, server: &Server<'_>) -> Vec<u16> {
     let rules = match Check::of(proxy) {
         Check::Http { .. } => proxy.nearest("http-check"),
         Check::Tcp(rules) => rules,
-        // A check that connects and nothing more may do so by rules, too.
+        // A check that only connects may do so by rules too.
         _ if proxy.option("tcp-check").is_some() => proxy.nearest("tcp-check"),
         _ => Vec::new(),
     };
@@ -170,7 +171,7 @@ pub fn checked_ports(proxy: &Proxy<'_>, server: &Server<'_>) -> Vec<u16> {
     connects.iter().filter_map(port).collect()
 }
 
-/// The rules by which the check of `proxy` judges an answer.
+/// Returns the rules for the answer to the check of `proxy`.
 pub fn expectations<'a>(proxy: &Proxy<'a>) -> Vec<Expectation<'a>> {
     let rules = match Check::of(proxy) {
         Check::Http { .. } => proxy.nearest("http-check"),
@@ -189,7 +190,7 @@ pub struct Expectation<'a> {
     pub kind: &'a str,
     /// It is fulfilled by an answer that does not match.
     pub is_negated: bool,
-    /// What the answer is compared with; empty if the environment decides.
+    /// The expected value; empty if the environment decides.
     pub pattern: &'a str,
 }
 
@@ -220,7 +221,8 @@ impl<'a> Expectation<'a> {
         Expectation { line, kind, is_negated, pattern: line.word(at + 1) }
     }
 
-    /// The status codes from 100 to 599 that fulfil it; none if it is about something else.
+    /// Returns the status codes from 100 to 599 that fulfil it; none if it does not test the
+    /// status.
     pub fn statuses(&self) -> Option<Vec<u64>> {
         let matches: Box<dyn Fn(u64) -> Option<bool>> = match self.kind {
             "status" => Box::new(|code| {
@@ -233,7 +235,7 @@ impl<'a> Expectation<'a> {
                     Some(any || (from..=to).contains(&code))
                 })
             }),
-            // `^2`, `^(2|3)[0-9][0-9]`, `(2|3)..`: by its first digits.
+            // `^2`, `^(2|3)[0-9][0-9]`, `(2|3)..`: matched by their first digits.
             "rstatus" => Box::new(|code| {
                 let pattern = self.pattern.trim_start_matches('^').trim_end_matches('$');
                 starts_so(pattern, &code.to_string())
@@ -247,7 +249,7 @@ impl<'a> Expectation<'a> {
     }
 }
 
-/// Whether `code` begins as a simple pattern says; none for other patterns.
+/// Returns true if `code` begins as a simple pattern requires; none for other patterns.
 fn starts_so(pattern: &str, code: &str) -> Option<bool> {
     let (heads, rest) = match pattern.strip_prefix(['(', '[']) {
         Some(inner) => {
@@ -271,7 +273,7 @@ fn starts_so(pattern: &str, code: &str) -> Option<bool> {
     is_simple.then(|| heads.iter().any(|head| code.starts_with(head.as_str())))
 }
 
-/// `23` or `2-3`, as it stands in brackets.
+/// Parses `23` or `2-3` from a pair of brackets.
 fn set_of(inner: &str) -> Option<Vec<String>> {
     if let Some((from, to)) = inner.split_once('-') {
         let (from, to) = (number(from)?, number(to)?);
@@ -280,7 +282,7 @@ fn set_of(inner: &str) -> Option<Vec<String>> {
     Some(inner.chars().map(String::from).collect())
 }
 
-/// The words of a line behind `at`, in hexadecimal, if they are that.
+/// Parses the words of a line after `at` as hexadecimal, if they are.
 pub fn hex(word: Option<&Word>) -> Option<Vec<u8>> {
     let text = word?.known()?;
     let digits: Option<Vec<u8>> =

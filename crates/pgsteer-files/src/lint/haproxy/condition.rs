@@ -1,11 +1,11 @@
-//! Conditions: what stands behind `if` and `unless`, with the ACLs that it names (configuration
-//! manual, 7 "Using ACLs and fetching samples").
+//! Conditions: the part after `if` and `unless`, with the ACLs that it names (configuration manual,
+//! 7 "Using ACLs and fetching samples").
 
 use super::lines::{Line, Word};
 use super::proxy::Proxy;
 use super::values::number;
 
-/// ACLs that HAProxy has by itself (configuration manual, 7.4 "Pre-defined ACLs").
+/// HAProxy's predefined ACLs (configuration manual, 7.4 "Pre-defined ACLs").
 pub const PREDEFINED: [&str; 20] = [
     "FALSE",
     "HTTP",
@@ -30,43 +30,43 @@ pub const PREDEFINED: [&str; 20] = [
 ];
 const PREDEFINED_TOO: [&str; 3] = ["REQ_CONTENT", "TRUE", "WAIT_END"];
 
-/// HAProxy has this ACL by itself.
+/// Returns true if HAProxy defines this ACL.
 pub fn is_predefined(name: &str) -> bool {
     PREDEFINED.contains(&name) || PREDEFINED_TOO.contains(&name)
 }
 
-/// One part of a condition: a name, or an expression in braces, maybe with `!` in front of it.
+/// One part of a condition: a name, or an expression in braces, optionally with a leading `!`.
 #[derive(Clone, Debug)]
 pub struct Term<'a> {
-    /// It counts the other way round.
+    /// It is negated.
     pub is_negated: bool,
-    /// What it is.
+    /// Its content.
     pub of: Of<'a>,
 }
 
-/// What a term asks.
+/// The content of a term.
 #[derive(Clone, Debug)]
 pub enum Of<'a> {
     /// The ACL of this name.
     Named(&'a Word),
-    /// An expression: a sample fetch, and what stands behind it.
+    /// An expression: a sample fetch, and the words after it.
     Written(&'a [Word]),
 }
 
-/// Terms that have to be true together; behind `||` or `or` come others.
+/// Terms that all have to be true; `||` or `or` separates alternatives.
 pub type Alternative<'a> = Vec<Term<'a>>;
 
-/// What stands behind `if` or `unless` of a line.
+/// The part after `if` or `unless` of a line.
 #[derive(Clone, Debug)]
 pub struct Condition<'a> {
-    /// It says `unless`.
+    /// It begins with `unless`.
     pub is_unless: bool,
     /// One of these has to be true.
     pub alternatives: Vec<Alternative<'a>>,
 }
 
 impl<'a> Condition<'a> {
-    /// The condition of `line`; none if it has none.
+    /// Returns the condition of `line`, if any.
     pub fn of(line: &'a Line) -> Option<Condition<'a>> {
         let at = line.words.iter().position(|word| word.is("if") || word.is("unless"))?;
         let is_unless = line.word(at) == "unless";
@@ -100,8 +100,8 @@ impl<'a> Condition<'a> {
         Some(Condition { is_unless, alternatives })
     }
 
-    /// What becomes of it if `value` tells what is known of each expression; none if that is not
-    /// enough.
+    /// Evaluates the condition with the known values of expressions from `value`; none if they do
+    /// not decide it.
     pub fn comes_to(
         &self,
         proxy: &Proxy<'a>,
@@ -119,20 +119,20 @@ impl<'a> Condition<'a> {
             };
             said.map(|said| said != term.is_negated)
         };
-        // All of them are true if none is untrue.
+        // All terms are true if none is false.
         let all = |terms: &Alternative<'a>| {
             any(terms.iter().map(|term| of_term(term).map(|said| !said))).map(|said| !said)
         };
         any(self.alternatives.iter().map(all)).map(|said| said != self.is_unless)
     }
 
-    /// All its terms.
+    /// Returns all its terms.
     pub fn terms(&self) -> impl Iterator<Item = &Term<'a>> {
         self.alternatives.iter().flatten()
     }
 }
 
-/// One of them is true; none if that cannot be told.
+/// Returns true if one of them is true; none if that is unknown.
 fn any(all: impl Iterator<Item = Option<bool>>) -> Option<bool> {
     let mut any = Some(false);
     for it in all {
@@ -145,7 +145,7 @@ fn any(all: impl Iterator<Item = Option<bool>>) -> Option<bool> {
     any
 }
 
-/// The expressions of a term: its own, or those of the ACLs of its name in `proxy`.
+/// Returns the expressions of a term: its own, or those of the ACLs with its name in `proxy`.
 pub fn expressions<'a>(term: &Term<'a>, proxy: &Proxy<'a>) -> Vec<&'a [Word]> {
     match &term.of {
         Of::Written(words) => vec![words],
@@ -156,40 +156,40 @@ pub fn expressions<'a>(term: &Term<'a>, proxy: &Proxy<'a>) -> Vec<&'a [Word]> {
     }
 }
 
-/// How a number is compared.
+/// A comparison of numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compare {
-    /// It is one of the numbers.
+    /// Equal to one of the numbers.
     Eq,
-    /// It is at least as large.
+    /// Greater or equal.
     Ge,
-    /// It is larger.
+    /// Greater.
     Gt,
-    /// It is at most as large.
+    /// Less or equal.
     Le,
-    /// It is smaller.
+    /// Less.
     Lt,
 }
 
-/// `nbsrv(BACKEND) eq 1`: how many servers are UP.
+/// `nbsrv(BACKEND) eq 1`: the number of servers that are UP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Count<'a> {
-    /// The backend; empty for the proxy that asks.
+    /// The backend; empty for the proxy itself.
     pub backend: &'a str,
-    /// How it is compared.
+    /// The comparison.
     pub compare: Compare,
-    /// With which numbers.
+    /// The numbers to compare with.
     pub numbers: Vec<u64>,
 }
 
 impl<'a> Count<'a> {
-    /// Reads the words of an expression.
+    /// Parses the words of an expression.
     pub fn read(words: &'a [Word]) -> Option<Count<'a>> {
         let (fetch, rest) = words.split_first()?;
         let fetch = fetch.known()?.strip_prefix("nbsrv")?;
         let backend = match fetch {
             "" => "",
-            // What stands behind a comma makes another number of it.
+            // A converter after a comma changes the number.
             fetch => {
                 let inner = fetch.strip_prefix('(')?.strip_suffix(')')?.trim();
                 (!inner.contains([')', ','])).then_some(inner)?
@@ -212,7 +212,7 @@ impl<'a> Count<'a> {
         (!numbers.is_empty()).then_some(Count { backend, compare, numbers })
     }
 
-    /// It is true of this many.
+    /// Returns true if this count fulfils the condition.
     pub fn holds(&self, count: u64) -> bool {
         self.numbers.iter().any(|&number| match self.compare {
             Compare::Eq => count == number,

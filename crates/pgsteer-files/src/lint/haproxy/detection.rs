@@ -1,4 +1,4 @@
-//! How long HAProxy takes to notice, by server line.
+//! HAProxy's detection time of a failure, by server line.
 
 use super::proxy::{Model, Proxy};
 use super::server::Server;
@@ -9,10 +9,10 @@ use crate::detection::{CheckTimes, Wait};
 pub const INTER_MS: u64 = 2_000;
 const RISE: u64 = 2;
 const FALL: u64 = 3;
-/// How many `track` may stand behind each other.
+/// The maximum length of a chain of `track`.
 const TRACK_MAX: usize = 8;
 
-/// What one server line comes to.
+/// The result for one server line.
 #[derive(Clone, Debug)]
 pub struct Row {
     /// The line, from 1.
@@ -21,24 +21,24 @@ pub struct Row {
     pub proxy: String,
     /// The server.
     pub server: String,
-    /// What its health check comes to.
+    /// The result of its health check.
     pub check: Given<Times>,
-    /// How often an agent is asked, in milliseconds.
+    /// The interval of its agent check, in milliseconds.
     pub agent_ms: Given<u64>,
 }
 
-/// The three answers.
+/// The three detection times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Times {
-    /// Until a member that refuses, or says no, is DOWN.
+    /// The time until a member that refuses, or fails the check, is DOWN.
     pub refused: Wait,
-    /// Until one that says nothing any more is DOWN.
+    /// The time until a silent member is DOWN.
     pub silent: Wait,
-    /// Until one that says yes again is UP.
+    /// The time until a member that passes its checks again is UP.
     pub up: Wait,
 }
 
-/// All server lines outside of HTTP that are checked, or that an agent is asked about.
+/// Returns a row for every server line outside of HTTP that has a health check or an agent check.
 pub fn table(model: &Model<'_>) -> Vec<Row> {
     let rows = model
         .proxies
@@ -65,7 +65,7 @@ fn row(model: &Model<'_>, proxy: &Proxy<'_>, server: &Server<'_>) -> Option<Row>
     })
 }
 
-/// The server whose health check counts: this one, or the one that it tracks.
+/// Returns the server whose health check applies: this one, or the one that it tracks.
 fn tracked<'m, 'a>(
     model: &'m Model<'a>,
     proxy: &'m Proxy<'a>,
@@ -88,7 +88,7 @@ fn tracked<'m, 'a>(
     None
 }
 
-/// The timings of the health check of `server`; none where the environment decides.
+/// Returns the timings of the health check of `server`; none if the environment decides.
 pub fn check_times(
     model: &Model<'_>,
     proxy: &Proxy<'_>,
@@ -100,7 +100,7 @@ pub fn check_times(
     }
     let (check_timeout, _) = proxy.timeout("check");
     let (connect_timeout, _) = proxy.timeout("connect");
-    // What a piece does not set, `defaults` in another file may.
+    // `defaults` in another file may set what a piece does not set.
     let is_set = ["inter", "rise", "fall"].into_iter().all(|name| settings.has(name));
     let is_timed = check_timeout != Given::Absent && connect_timeout != Given::Absent;
     if proxy.is_piece && !(is_set && is_timed) {

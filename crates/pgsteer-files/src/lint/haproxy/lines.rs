@@ -1,43 +1,43 @@
-//! A text in HAProxy's language, cut into lines and words (configuration manual, 2.2 "Quoting and
+//! Splits a text in HAProxy's language into lines and words (configuration manual, 2.2 "Quoting and
 //! escaping", 2.3 "Environment variables").
 
 use crate::lint::finding::Place;
 use crate::lint::kind::without_byte_order_mark;
 
-/// HAProxy refuses lines of more words (`MAX_LINE_ARGS`).
+/// The maximum number of words of a line (`MAX_LINE_ARGS`). HAProxy refuses longer lines.
 const WORDS_MAX: usize = 64;
-/// Longer lines are none that a person or a template wrote.
+/// The maximum length of a line. Neither a person nor a template writes longer lines.
 const LINE_BYTES_MAX: usize = 64 << 10;
 
-/// One word, as HAProxy gets it: without quotes and escapes.
+/// One word as HAProxy receives it: without quotes and escapes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Word {
     text: String,
-    /// An environment variable is part of it, so that only HAProxy knows what it says.
+    /// The word contains an environment variable, so only HAProxy knows its value.
     has_variable: bool,
-    /// A `$NAME` stands in it outside double quotes, where HAProxy replaces it in addresses alone.
+    /// The word contains a `$NAME` outside double quotes, which HAProxy replaces only in addresses.
     has_bare_variable: bool,
-    /// Where it stands.
+    /// Its place.
     pub place: Place,
 }
 
 impl Word {
-    /// What it says; none if that depends on the environment.
+    /// The value; none if it depends on the environment.
     pub fn known(&self) -> Option<&str> {
         (!self.has_variable).then_some(self.text.as_str())
     }
 
-    /// It says just this.
+    /// Returns true if the value is exactly this text.
     pub fn is(&self, text: &str) -> bool {
         self.known() == Some(text)
     }
 
-    /// HAProxy takes a `$NAME` in it literally.
+    /// Returns true if HAProxy takes a `$NAME` in it literally.
     pub fn has_literal_variable(&self) -> bool {
         self.has_bare_variable && !self.has_variable
     }
 
-    /// Some text to show: what it says, with the variables as they are written.
+    /// The text to show: the value, with variables as they are written.
     pub fn shown(&self) -> &str {
         &self.text
     }
@@ -46,26 +46,27 @@ impl Word {
 /// A line that is not empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
-    /// From 1.
+    /// The number, from 1.
     pub number: usize,
-    /// At least one.
+    /// The words, at least one.
     pub words: Vec<Word>,
-    /// It stands between `.if` and `.endif`, so that another one may count in its place.
+    /// The line is between `.if` and `.endif`, so another line may apply instead.
     pub is_conditional: bool,
 }
 
 impl Line {
-    /// What the word at `at` says; nothing if there is none, or if the environment decides.
+    /// Returns the word at `at`; empty if there is none, or if it depends on the environment.
     pub fn word(&self, at: usize) -> &str {
         self.words.get(at).and_then(Word::known).unwrap_or_default()
     }
 
-    /// The line begins with these words.
+    /// Returns true if the line begins with these words.
     pub fn begins(&self, words: &[&str]) -> bool {
         words.len() <= self.words.len() && words.iter().zip(&self.words).all(|(a, b)| b.is(a))
     }
 
-    /// HAProxy replaces variables in addresses, with quotes or without (`str2sa_range`).
+    /// Marks the variables in addresses, which HAProxy replaces with or without quotes
+    /// (`str2sa_range`).
     fn expand_addresses(&mut self) {
         let first = match self.word(0) {
             "bind" | "dispatch" | "log" | "source" => Some(1),
@@ -86,17 +87,17 @@ impl Line {
         }
     }
 
-    /// The words from `at` on.
+    /// Returns the words from `at` on.
     pub fn from(&self, at: usize) -> &[Word] {
         self.words.get(at..).unwrap_or_default()
     }
 
-    /// The place of the word at `at`, or else of the whole line.
+    /// Returns the place of the word at `at`, or of the whole line if there is none.
     pub fn place_of(&self, at: usize) -> Place {
         self.words.get(at).map_or(self.place(), |word| word.place)
     }
 
-    /// From its first word to its last.
+    /// Returns the place from its first word to its last.
     pub fn place(&self) -> Place {
         let column = self.words.first().map_or(1, |word| word.place.column);
         let column_end = self.words.last().map_or(1, |word| word.place.column_end);
@@ -104,18 +105,18 @@ impl Line {
     }
 }
 
-/// A line that HAProxy cannot read.
+/// A line that HAProxy cannot parse.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// Where.
+    /// Its place.
     pub place: Place,
-    /// Why.
+    /// The reason.
     pub why: &'static str,
-    /// The first word of the line, as it is written.
+    /// The first word of the line, as written.
     pub begins: String,
 }
 
-/// The lines of `text` that say something, and those that cannot be read. The first line has the
+/// Splits `text` into the lines with words, and those that cannot be parsed. The first line has the
 /// number `first`.
 pub fn lines(text: &str, first: usize) -> (Vec<Line>, Vec<Fault>) {
     let (mut lines, mut faults) = (Vec::new(), Vec::new());
@@ -143,8 +144,8 @@ pub fn lines(text: &str, first: usize) -> (Vec<Line>, Vec<Fault>) {
     (lines, faults)
 }
 
-/// The fault of a last line without a line break. HAProxy takes such a file for a truncated one,
-/// whatever the line says (`readcfgfile`: "Missing LF on last line").
+/// Returns the fault of a last line without a line break. HAProxy treats such a file as truncated,
+/// whatever the line contains (`readcfgfile`: "Missing LF on last line").
 fn unended(text: &str, first: usize) -> Option<Fault> {
     let last = text.lines().next_back().filter(|_| !text.ends_with('\n'))?;
     let number = first + text.lines().count() - 1;
@@ -160,13 +161,13 @@ enum Quote {
     Strong,
 }
 
-/// Reads one line, character by character.
+/// Parses one line, character by character.
 struct Reader {
     number: usize,
     chars: Vec<char>,
     at: usize,
     quote: Quote,
-    /// The word that is being read; none between words.
+    /// The current word; none between words.
     text: Option<String>,
     has_variable: bool,
     started_at: usize,
@@ -225,7 +226,7 @@ impl Reader {
         Fault { place, why, begins: String::new() }
     }
 
-    /// The word that is being read, begun here if there is none.
+    /// Returns the current word, and begins one here if there is none.
     fn word(&mut self) -> &mut String {
         if self.text.is_none() {
             self.started_at = self.at;
@@ -238,7 +239,7 @@ impl Reader {
     }
 
     fn turn(&mut self, quote: Quote) {
-        // An empty pair of quotes is a word, too.
+        // An empty pair of quotes is a word too.
         self.word();
         self.quote = quote;
     }
@@ -252,7 +253,7 @@ impl Reader {
         self.words.push(Word { text, has_variable, has_bare_variable, place });
     }
 
-    /// Behind a backslash. What is no escape stays as it is written.
+    /// Parses the rest of an escape. A backslash that begins no escape stays as written.
     fn escape(&mut self) -> Result<(), Fault> {
         let next = self.chars.get(self.at + 1).copied();
         let meant = match next {
@@ -283,7 +284,7 @@ impl Reader {
         Ok(())
     }
 
-    /// `$NAME` or `${NAME...}`: kept as written, and remembered as unknown.
+    /// Parses `$NAME` or `${NAME...}`: keeps it as written, and marks the word as unknown.
     fn variable(&mut self) -> Result<(), Fault> {
         let is_braced = self.chars.get(self.at + 1) == Some(&'{');
         let name = self.at + 1 + usize::from(is_braced);
@@ -311,8 +312,8 @@ impl Reader {
     }
 }
 
-/// `${NAME}`, or a `$NAME` in capitals, as variables are mostly called: a lone `$` may be the end of
-/// a pattern or a part of a password.
+/// Returns true for `${NAME}`, and for `$NAME` in capitals, which is the usual form of variables: a
+/// lone `$` may be the end of a pattern or a part of a password.
 fn holds_variable(text: &str) -> bool {
     text.match_indices('$').any(|(at, _)| {
         let name = text.get(at + 1..).unwrap_or_default();

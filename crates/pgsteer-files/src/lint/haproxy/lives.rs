@@ -1,41 +1,41 @@
-//! The versions of HAProxy that know a word: since when, and until when.
+//! The HAProxy versions that support a word: the first one and the last one.
 //!
-//! From the sources of the versions 2.6 to 3.4 and the changelog of 3.5. A version in which a word is
-//! refused counts as the end of it.
+//! From the sources of the versions 2.6 to 3.4 and the changelog of 3.5. A version that refuses a
+//! word counts as the end of its support.
 
 use crate::render::HaproxyVersion;
 
-/// Where a word stands.
+/// The place of a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Where {
     /// In `global`.
     Global,
-    /// At the start of a line of a proxy.
+    /// The first word of a line of a proxy.
     Proxy,
-    /// Behind `option`.
+    /// After `option`.
     Option,
-    /// Behind `timeout`.
+    /// After `timeout`.
     Timeout,
     /// On a server line.
     Server,
     /// On a bind line.
     Bind,
-    /// At the start of a section.
+    /// The first word of a section.
     Section,
 }
 
-/// The versions that know a word, where not all do.
+/// The versions that support a word, if not all do.
 #[derive(Clone, Copy, Debug)]
 pub struct Life {
-    /// Where it stands.
+    /// Its place.
     pub place: Where,
     /// The word.
     pub word: &'static str,
-    /// The first version that knows it.
+    /// The first version that supports it.
     pub since: Option<HaproxyVersion>,
     /// The first version that refuses it.
     pub until: Option<HaproxyVersion>,
-    /// What to write instead; empty if there is nothing.
+    /// The replacement; empty if there is none.
     pub instead: &'static str,
 }
 
@@ -55,7 +55,8 @@ const fn until(
     Life { place, word, since: None, until, instead }
 }
 
-/// Words that came or went. HAProxy before 2.6 is not asked for, so what is older is always there.
+/// Words that were added or removed. Versions before 2.6 are not supported, so older words are
+/// always known.
 #[rustfmt::skip]
 const LIVES: &[Life] = &[
     since(Where::Server, "cc", 3, 3),
@@ -196,7 +197,7 @@ const LIVES: &[Life] = &[
     until(Where::Proxy, "rsprep", 2, 1, "`http-response`"),
 ];
 
-/// The versions that know this word, if not all do.
+/// Returns the versions that support this word, if not all do.
 pub fn life(place: Where, word: &str) -> Option<&'static Life> {
     LIVES.iter().find(|life| life.place == place && life.word == word)
 }

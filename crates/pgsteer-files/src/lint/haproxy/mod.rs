@@ -1,4 +1,4 @@
-//! HAProxy's configuration: what it says, what it comes to, and what is wrong with it.
+//! HAProxy's configuration: its model, its timings, and its faults.
 
 pub mod checks;
 pub mod condition;
@@ -21,22 +21,22 @@ use super::{Judged, Options, Source, Unreadable};
 
 pub use self::rules::RULES;
 
-/// What the rules look at.
+/// The input of the rules.
 #[derive(Debug)]
 pub struct Haproxy<'a> {
     /// The file.
     pub model: Model<'a>,
-    /// What lint was told.
+    /// The options of lint.
     pub options: &'a Options,
 }
 
-/// The text has a `global` section: it is a configuration, or the main file of one.
+/// Returns true if the text has a `global` section: it is a configuration, or its main file.
 pub fn has_global(text: &str) -> bool {
     text.lines().any(|line| line.split_whitespace().next() == Some("global"))
 }
 
-/// What is found in the files of one configuration, and how long HAProxy takes to notice. The result
-/// has an entry for each file.
+/// Lints the files of one configuration, and computes HAProxy's detection times. The result has an
+/// entry for each file.
 pub(super) fn judge(sources: &[Source<'_>], options: &Options) -> Result<Vec<Judged>, Unreadable> {
     let file = File::join(sources);
     if !file.sections.iter().any(|section| section.kind != Kind::Other) {

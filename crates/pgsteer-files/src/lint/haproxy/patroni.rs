@@ -1,24 +1,25 @@
-//! What Patroni's REST API answers to a health check (`patroni/api.py`).
+//! The answers of Patroni's REST API to health checks (`patroni/api.py`).
 //!
-//! A request of GET is answered by its exact path if there is one for it, as `/cluster`. All others
-//! go by words that the path contains, in a fixed order. An unknown path is answered with 503.
+//! A GET request is answered by its exact path if there is a handler for it, such as `/cluster`.
+//! All other requests are answered by words that the path contains, in a fixed order. An unknown
+//! path is answered with 503.
 
 use std::ops::RangeInclusive;
 
 use super::roles::Role;
 
-/// The default port of Patroni, and those beside it where several run on one machine.
+/// Patroni's default port, and the next ones for several Patronis on one machine.
 const PORTS: RangeInclusive<u16> = 8008..=8018;
 
 /// The status codes of health checks.
 pub const STATUSES: [u64; 2] = [200, 503];
 
-/// Patroni listens there, by custom.
+/// Returns true if Patroni usually listens on this port.
 pub fn is_patroni_port(port: u16) -> bool {
     PORTS.contains(&port)
 }
 
-/// Paths that no other program has: the check goes to Patroni, or to a program in its place.
+/// Paths that only Patroni has: the check goes to Patroni, or to a program that replaces it.
 const PATHS: [&str; 18] = [
     "primary",
     "master",
@@ -40,27 +41,27 @@ const PATHS: [&str; 18] = [
     "failsafe",
 ];
 
-/// Resources that are there for GET alone, and tell no role by their status code.
+/// Resources for GET alone, whose status code shows no role.
 const FOR_GET: [&str; 8] =
     ["patroni", "cluster", "history", "config", "metrics", "liveness", "readiness", "failsafe"];
 
-/// The path is one of Patroni's own.
+/// Returns true if the path is one of Patroni's own.
 pub fn is_patroni_path(path: &str) -> bool {
     PATHS.contains(&path.trim_matches('/'))
 }
 
-/// What the status code of an answer says.
+/// The meaning of an answer's status code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// 200 if the member has this role.
     Role(Role),
-    /// 200 whatever the role of the member is.
+    /// 200 for a member with any role.
     NoRole,
-    /// 503 at any time.
+    /// Always 503.
     Unknown,
 }
 
-/// The answer of Patroni to a request.
+/// Returns Patroni's answer to a request.
 pub fn answer(method: &str, path: &str) -> Answer {
     let own = path.trim_start_matches('/').split('/').next().unwrap_or_default();
     if method == "GET" && FOR_GET.contains(&own) {

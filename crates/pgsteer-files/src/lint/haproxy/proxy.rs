@@ -10,25 +10,25 @@ use super::sections::{File, Kind, Section};
 use super::server::{Server, Settings};
 use super::values::{Address, Given, number, time_ms};
 
-/// Ports that stand for PostgreSQL itself.
+/// Usual ports of PostgreSQL.
 const POSTGRES_PORTS: std::ops::RangeInclusive<u16> = 5432..=5439;
-/// Ports that stand for PgBouncer.
+/// Usual ports of PgBouncer.
 const POOLER_PORTS: [u16; 2] = [6432, 6433];
 
 /// One proxy.
 #[derive(Clone, Debug)]
 pub struct Proxy<'a> {
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
     /// Its name; empty if the environment decides.
     pub name: &'a str,
     /// Its first line.
     pub head: &'a Line,
-    /// Its servers, in their order.
+    /// Its servers, in order.
     pub servers: Vec<Server<'a>>,
-    /// It is in a piece of a configuration, so that what seems to be missing may be in another file.
+    /// It is in a piece of a configuration, so another file may have what seems to be missing.
     pub is_piece: bool,
-    /// `default-server` lines that stand below a server, which does not get them.
+    /// `default-server` lines after a server, which does not inherit them.
     pub late_defaults: Vec<&'a Line>,
     /// Its section, and the `defaults` that it inherits from, nearest first.
     chain: Vec<&'a Section>,
@@ -85,14 +85,14 @@ impl<'a> Proxy<'a> {
         self.chain.first().into_iter().flat_map(move |section| section.lines_of(word))
     }
 
-    /// The last line that begins so, its own or the nearest that it inherits.
+    /// Returns the last line that begins so, its own or the nearest inherited one.
     pub fn last(&self, words: &[&str]) -> Option<&'a Line> {
         let first = words.first().copied().unwrap_or_default();
         let of = |section: &&'a Section| section.lines_of(first).rfind(|line| line.begins(words));
         self.chain.iter().find_map(of)
     }
 
-    /// The lines that begin with this word, of the nearest section that has any.
+    /// Returns the lines that begin with this word, from the nearest section that has any.
     pub fn nearest(&self, word: &str) -> Vec<&'a Line> {
         let of = |section: &&'a Section| section.lines_of(word).collect::<Vec<_>>();
         self.chain.iter().map(of).find(|lines| !lines.is_empty()).unwrap_or_default()
@@ -103,19 +103,19 @@ impl<'a> Proxy<'a> {
         self.acls.get(name).map_or(&[], Vec::as_slice)
     }
 
-    /// `tcp` or `http`; none if the environment decides, or another file.
+    /// `tcp` or `http`; none if the environment or another file decides.
     pub fn mode(&self) -> Option<&'a str> {
         let default = (!self.is_piece).then_some("tcp");
         self.last(&["mode"]).map_or(default, |line| line.words.get(1)?.known())
     }
 
-    /// It is switched off in the file.
+    /// Returns true if the file disables it.
     pub fn is_disabled(&self) -> bool {
         let (off, on) = (self.last(&["disabled"]), self.last(&["enabled"]));
         off.is_some_and(|off| on.is_none_or(|on| on.number < off.number))
     }
 
-    /// The line that switches this option on, unless another one switches it off again.
+    /// Returns the line that enables this option, unless another line disables it again.
     pub fn option(&self, name: &str) -> Option<&'a Line> {
         let decides = |line: &&Line| {
             let at = usize::from(line.word(0) != "option");
@@ -128,7 +128,7 @@ impl<'a> Proxy<'a> {
         self.chain.iter().find_map(of).filter(|line| line.word(0) == "option")
     }
 
-    /// A timeout in milliseconds, and where it is written.
+    /// Returns a timeout in milliseconds, and its line.
     pub fn timeout(&self, name: &str) -> (Given<u64>, Option<&'a Line>) {
         let line = self.last(&["timeout", name]);
         let given =
@@ -139,7 +139,7 @@ impl<'a> Proxy<'a> {
         (given, line)
     }
 
-    /// Its `bind` lines with each address that they name, if it can be told.
+    /// Returns its `bind` lines with each of their addresses, if the address is known.
     pub fn binds(&self) -> impl Iterator<Item = (&'a Line, Option<Address>)> {
         self.lines_of("bind").flat_map(|line| {
             let addresses = line.words.get(1).and_then(|word| word.known()).unwrap_or("@");
@@ -147,22 +147,22 @@ impl<'a> Proxy<'a> {
         })
     }
 
-    /// Servers that take part, and of which the file tells all.
+    /// Returns the enabled servers that the file defines completely.
     pub fn members(&self) -> impl Iterator<Item = &Server<'a>> {
         let is_clear = |server: &&Server<'a>| !server.settings.is_unclear();
         self.servers.iter().filter(|server| !server.is_disabled()).filter(is_clear)
     }
 
-    /// How many take part: all, or those that are no backups. A template counts as one if its number
-    /// cannot be told.
+    /// Returns the number of enabled servers, with or without backups. A template with an unknown
+    /// number counts as one.
     pub fn count(&self, with_backups: bool) -> u64 {
         let servers = self.servers.iter().filter(|server| !server.is_disabled());
         let counted = servers.filter(|server| with_backups || !server.is_backup());
         counted.fold(0, |sum, server| sum.saturating_add(server.count.unwrap_or(1)))
     }
 
-    /// The most that `nbsrv` can count: the active ones, or else the backups, of which one serves
-    /// unless all do. None if it cannot be told, as of servers that are added while HAProxy runs.
+    /// Returns the maximum of `nbsrv`: the active servers, or else the backups, of which one serves
+    /// unless all do. None if it is unknown, as for servers that are added at runtime.
     pub fn most_up(&self) -> Option<u64> {
         let sum = |is_backup: bool| {
             let counted = self.servers.iter().filter(|server| server.is_backup() == is_backup);
@@ -178,10 +178,11 @@ impl<'a> Proxy<'a> {
         Some(active.max(if all_serve { backups } else { backups.min(1) }))
     }
 
-    /// It leads to PostgreSQL: by its ports, its pooler's, or that of Patroni beside it.
+    /// Returns true if it leads to PostgreSQL, according to its ports, its pooler's, or that of
+    /// Patroni beside it.
     pub fn is_postgres(&self) -> bool {
         match self.last(&["mode"]) {
-            // Whatever mode another file says, nothing else is at these ports.
+            // In whatever mode, only PostgreSQL and its pooler use these ports.
             None if self.is_piece => {
                 self.servers.iter().any(|server| self.is_surely_postgres(server))
             }
@@ -189,7 +190,8 @@ impl<'a> Proxy<'a> {
         }
     }
 
-    /// It has the port of PostgreSQL or PgBouncer, and nothing that only HTTP has.
+    /// Returns true if it has the port of PostgreSQL or PgBouncer, and no setting that only HTTP
+    /// has.
     pub fn is_surely_postgres(&self, server: &Server<'a>) -> bool {
         let has_cookie = self.last(&["cookie"]).is_some() || server.settings.has("cookie");
         let is_http = self.option("httpchk").is_some() && server.is_checked_where_it_serves();
@@ -197,7 +199,7 @@ impl<'a> Proxy<'a> {
         (matches!(server.port(), Some(5432 | 6432)) || is_beside_patroni) && !has_cookie && !is_http
     }
 
-    /// The same, in whatever mode.
+    /// The same, in any mode.
     pub fn leads_to_postgres(&self) -> bool {
         let is_one = |server: &Server<'a>| {
             server.port().is_some_and(|port| is_postgres_port(port) || is_pooler_port(port))
@@ -206,8 +208,8 @@ impl<'a> Proxy<'a> {
         self.servers.iter().any(is_one) || self.is_checked_like_postgres()
     }
 
-    /// Its check shows what is behind it, whatever the ports are: it asks for one of Patroni's paths
-    /// beside the port of the service, or it begins a login.
+    /// Returns true if its check shows the server behind it, whatever the ports: it requests one of
+    /// Patroni's paths on another port than the service's, or it begins a login.
     fn is_checked_like_postgres(&self) -> bool {
         let is_beside = |server: &Server<'a>| {
             let is_other = |port: &u16| Some(*port) != server.port();
@@ -224,17 +226,17 @@ impl<'a> Proxy<'a> {
         }
     }
 
-    /// Clients come to it by themselves, and are led no further.
+    /// Returns true if clients connect to it directly, and it does not lead to another proxy.
     pub fn is_door(&self) -> bool {
         self.kind == Kind::Listen && self.binds().next().is_some()
     }
 
-    /// The lines that lead its clients to a backend.
+    /// Returns the lines that lead its clients to a backend.
     pub fn ways(&self) -> impl Iterator<Item = &'a Line> {
         self.lines_of("use_backend").chain(self.last(&["default_backend"]))
     }
 
-    /// The rules by which it turns clients away, each perhaps on a condition.
+    /// Returns the rules by which it refuses clients, each with or without a condition.
     pub fn refusals(&self) -> impl Iterator<Item = &'a Line> {
         let is_refusal =
             |word: &Word| ["reject", "silent-drop", "deny"].iter().any(|it| word.is(it));
@@ -242,12 +244,12 @@ impl<'a> Proxy<'a> {
         rules.filter(move |line| line.words.iter().any(is_refusal))
     }
 
-    /// The line of the `defaults` that it inherits from.
+    /// Returns the line of the `defaults` that it inherits from.
     pub fn parent(&self) -> Option<usize> {
         self.chain.get(1).map(|section| section.head.number)
     }
 
-    /// How it is called in a message.
+    /// Returns its name for a message.
     pub fn title(&self) -> String {
         format!("{} `{}`", self.head.word(0), self.shown_name())
     }
@@ -258,12 +260,12 @@ impl<'a> Proxy<'a> {
     }
 }
 
-/// PostgreSQL listens there, by custom.
+/// Returns true if PostgreSQL usually listens on this port.
 pub fn is_postgres_port(port: u16) -> bool {
     POSTGRES_PORTS.contains(&port)
 }
 
-/// PgBouncer listens there, by custom.
+/// Returns true if PgBouncer usually listens on this port.
 pub fn is_pooler_port(port: u16) -> bool {
     POOLER_PORTS.contains(&port)
 }
@@ -271,11 +273,11 @@ pub fn is_pooler_port(port: u16) -> bool {
 /// A file with its proxies.
 #[derive(Clone, Debug)]
 pub struct Model<'a> {
-    /// The text in sections.
+    /// The sections of the text.
     pub file: &'a File,
-    /// In their order.
+    /// The proxies in order.
     pub proxies: Vec<Proxy<'a>>,
-    /// By how much checks may come earlier or later (`spread-checks`).
+    /// The jitter of checks (`spread-checks`).
     pub spread_percent: Given<u64>,
     by_name: BTreeMap<&'a str, usize>,
     routes: BTreeMap<&'a str, Vec<(usize, &'a Line)>>,
@@ -283,7 +285,7 @@ pub struct Model<'a> {
 }
 
 impl<'a> Model<'a> {
-    /// Reads the sections.
+    /// Builds the model from the sections.
     pub fn new(file: &'a File) -> Model<'a> {
         let sections = file.sections.iter().filter(|section| section.kind.is_proxy());
         let proxies: Vec<Proxy<'a>> = sections.map(|section| Proxy::read(file, section)).collect();
@@ -297,7 +299,7 @@ impl<'a> Model<'a> {
                 routes.entry(line.word(1)).or_default().push((at, line));
             }
         }
-        // A way that is made when a client comes may lead anywhere.
+        // A route that is computed for each client may lead to any backend.
         let is_dynamic = |name: &&str| name.is_empty() || name.contains('%');
         let has_dynamic_routes = routes.keys().any(is_dynamic);
         let spread = file.global("spread-checks");
@@ -306,35 +308,35 @@ impl<'a> Model<'a> {
         Model { file, proxies, spread_percent, by_name, routes, has_dynamic_routes }
     }
 
-    /// The `backend` or `listen` of this name.
+    /// Returns the `backend` or `listen` with this name.
     pub fn backend(&self, name: &str) -> Option<&Proxy<'a>> {
         self.by_name.get(name).and_then(|at| self.proxies.get(*at))
     }
 
-    /// The ways that lead to this backend, each with the proxy that it starts from.
+    /// Returns the routes to this backend, each with the proxy that it starts from.
     pub fn routes_to(&self, name: &str) -> impl Iterator<Item = (&Proxy<'a>, &'a Line)> {
         let routes = self.routes.get(name).into_iter().flatten();
         routes.filter_map(|(at, line)| Some((self.proxies.get(*at)?, *line)))
     }
 
-    /// Those that lead to PostgreSQL.
+    /// Returns the proxies that lead to PostgreSQL.
     pub fn postgres(&self) -> impl Iterator<Item = &Proxy<'a>> {
         self.proxies.iter().filter(|proxy| proxy.is_postgres())
     }
 
-    /// The proxies that `proxy` leads to.
+    /// Returns the proxies that `proxy` leads to.
     pub fn led_to(&self, proxy: &Proxy<'a>) -> Vec<&Proxy<'a>> {
         proxy.ways().filter_map(|line| self.backend(line.word(1))).collect()
     }
 
-    /// Its clients are PostgreSQL's.
+    /// Returns true if its clients are PostgreSQL's.
     pub fn is_way_to_postgres(&self, proxy: &Proxy<'a>) -> bool {
         let is_led = || self.led_to(proxy).into_iter().any(Proxy::is_postgres);
         proxy.is_postgres()
             || proxy.mode() != Some("http") && proxy.kind != Kind::Backend && is_led()
     }
 
-    /// Clients may get to it. A backend that nobody is led to is only there to be counted.
+    /// Returns true if clients may reach it. A backend without a route is only there to be counted.
     pub fn has_clients(&self, proxy: &Proxy<'a>) -> bool {
         !self.file.has_all_sections()
             || proxy.is_door()

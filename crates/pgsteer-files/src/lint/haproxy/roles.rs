@@ -1,4 +1,4 @@
-//! The role that clients of a proxy need, and from what it is known.
+//! The role that the clients of a proxy need, and the evidence for it.
 
 use super::checks::{
     Check, Expectation, Request, checked_ports, expectations, requests, text_sent,
@@ -11,16 +11,16 @@ use pgsteer_config::limits::HTTP_LISTEN;
 /// A role of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// The member that takes writes.
+    /// The member that accepts writes.
     Primary,
     /// Any member that is fit to read from.
     Replica,
-    /// The leader of a standby cluster, which takes no writes.
+    /// The leader of a standby cluster, which accepts no writes.
     StandbyLeader,
 }
 
 impl Role {
-    /// The members of this role, as a message names them.
+    /// The members of this role, for a message.
     pub const fn plural(self) -> &'static str {
         match self {
             Role::Primary => "the primary",
@@ -30,41 +30,41 @@ impl Role {
     }
 }
 
-/// From what the role is known.
+/// The evidence for the role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// The health check asks for it over HTTP, as Patroni answers it.
+    /// The health check requests it over HTTP, as Patroni answers it.
     Http,
-    /// The health check asks PostgreSQL for it.
+    /// The health check queries it from PostgreSQL.
     Sql,
-    /// The health check runs a program that is named after it.
+    /// The health check runs a program with the role in its name.
     Script,
-    /// The agent is asked for it.
+    /// The agent check requests it.
     AgentSend,
-    /// The proxy is named after it, and nothing else tells.
+    /// The proxy has the role in its name, and there is no other evidence.
     Name,
 }
 
 impl Source {
-    /// The health check asks for the role.
+    /// Returns true if the health check tests the role.
     pub const fn is_check(self) -> bool {
         matches!(self, Source::Http | Source::Sql | Source::Script)
     }
 }
 
-/// What is known of the role that clients of a proxy need.
+/// The role that the clients of a proxy need, with its evidence.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted {
     /// The role.
     pub role: Role,
-    /// From what it is known.
+    /// The evidence.
     pub source: Source,
-    /// A pgsteer judges the cluster as a whole, and says yes for one primary alone.
+    /// A pgsteer decides for the whole cluster, and answers yes for at most one primary.
     pub is_judged: bool,
 }
 
 impl Wanted {
-    /// The role that clients of `proxy` need, as far as the file shows it.
+    /// Returns the role that clients of `proxy` need, if the file shows it.
     pub fn of(proxy: &Proxy<'_>) -> Option<Wanted> {
         let is_judged = is_question_for_pgsteer(proxy);
         let wanted = |role, source| Wanted { role, source, is_judged };
@@ -80,7 +80,7 @@ impl Wanted {
             Check::Tcp(rules) => of_rules(proxy, &rules),
             Check::Script { command, .. } => {
                 let file = command.rsplit_once('/').map_or(command, |(_, file)| file);
-                // Otherwise the name of the proxy says what the program is there for.
+                // Otherwise the name of the proxy shows the purpose of the program.
                 let role = role_of_name(file).or_else(|| role_of_name(proxy.name))?;
                 Some((role, Source::Script))
             }
@@ -93,17 +93,17 @@ impl Wanted {
         Some(wanted(role, source))
     }
 
-    /// Clients need the primary.
+    /// Returns true if the clients need the primary.
     pub fn is_primary(proxy: &Proxy<'_>) -> bool {
         Wanted::of(proxy).is_some_and(|wanted| wanted.role == Role::Primary)
     }
 }
 
-/// What an HTTP check asks for.
+/// The condition that an HTTP check tests.
 enum Asked {
-    /// A role; and whether a page of pgsteer is asked, which Patroni does not have.
+    /// A role; true if the path is a page of pgsteer, which Patroni does not have.
     For(Role, bool),
-    /// A server is UP whatever its role is.
+    /// A server is UP with any role.
     NoRole,
     /// The file does not show it.
     Unclear,
@@ -136,7 +136,7 @@ fn of_http(proxy: &Proxy<'_>) -> Asked {
     }
 }
 
-/// A request whose answer depends on the role.
+/// Returns the role of a request whose answer depends on the role.
 fn role_of_request(proxy: &Proxy<'_>, request: &Request<'_>) -> Option<Role> {
     match request.path.as_str() {
         "/" | "OPTIONS/" => is_at_patroni(proxy).then_some(Role::Primary),
@@ -150,7 +150,7 @@ fn role_of_request(proxy: &Proxy<'_>, request: &Request<'_>) -> Option<Role> {
     }
 }
 
-/// Text of an answer that names a role, as `"role": "primary"`.
+/// Returns the role in an expected text, such as `"role": "primary"`.
 fn role_of_pattern(expected: &Expectation<'_>) -> Option<Role> {
     let is_text = ["string", "rstring", "string-lf"].contains(&expected.kind);
     let names = |word: &str| {
@@ -166,13 +166,13 @@ fn role_of_pattern(expected: &Expectation<'_>) -> Option<Role> {
     }
 }
 
-/// The check goes to a port of Patroni, where no path is that of the primary.
+/// Returns true if the check goes to a port of Patroni and no path is that of the primary.
 pub fn is_at_patroni(proxy: &Proxy<'_>) -> bool {
     let asks = |server| checked_ports(proxy, server).into_iter().any(is_patroni_port);
     !proxy.is_piece && proxy.members().any(asks)
 }
 
-/// The check asks for one of Patroni's paths, at whatever port.
+/// Returns true if the check requests one of Patroni's paths, on any port.
 pub fn asks_like_patroni(proxy: &Proxy<'_>) -> bool {
     requests(proxy).iter().any(|request| is_patroni_path(glued(&request.path)))
 }
@@ -182,8 +182,8 @@ fn glued(path: &str) -> &str {
     path.trim_start_matches(|c: char| c.is_ascii_uppercase())
 }
 
-/// The check asks Patroni for something that tells no role by its status code, and does not look
-/// into the answer.
+/// Returns true if the check requests a path of Patroni whose status code shows no role, and does
+/// not check the answer's body.
 pub fn asks_patroni_no_role(proxy: &Proxy<'_>) -> bool {
     let is_role_free =
         |request: &Request<'_>| patroni::answer(&request.method, &request.path) == Answer::NoRole;
@@ -196,8 +196,8 @@ pub fn asks_patroni_no_role(proxy: &Proxy<'_>) -> bool {
         && expectations(proxy).iter().all(is_status)
 }
 
-/// A server is UP by an answer of 200, and not by 503 or by one that the file does not show. Text
-/// that has to be in the answer narrows it further.
+/// Returns true if a server is UP with the answer 200, and not with 503 or an unknown one. A
+/// required text in the answer is a further restriction.
 fn is_yes(expected: &Expectation<'_>) -> bool {
     match expected.kind {
         "status" | "rstatus" => {
@@ -208,19 +208,19 @@ fn is_yes(expected: &Expectation<'_>) -> bool {
     }
 }
 
-/// The first word of what an agent is asked.
+/// Returns the first word that the agent check sends.
 fn agent_question<'a>(proxy: &Proxy<'a>) -> Option<&'a str> {
     agent_words(proxy).first().copied()
 }
 
-/// What the first agent that is asked anything is asked.
+/// Returns the words that the first agent check with a question sends.
 fn agent_words<'a>(proxy: &Proxy<'a>) -> Vec<&'a str> {
     let asked = proxy.servers.iter().filter(|server| server.has_agent());
     let asked = asked.map(|server| server.settings.text("agent-send").split_whitespace().collect());
     asked.into_iter().find(|words: &Vec<&str>| !words.is_empty()).unwrap_or_default()
 }
 
-/// It is asked what pgsteer's agent answers: for a role, or for a member of some service.
+/// Returns true for a question to pgsteer's agent: for a role, or for a member of a service.
 fn is_question_for_pgsteer(proxy: &Proxy<'_>) -> bool {
     match agent_words(proxy).as_slice() {
         [role] => role_of_word(role).is_some(),
@@ -229,14 +229,14 @@ fn is_question_for_pgsteer(proxy: &Proxy<'_>) -> bool {
     }
 }
 
-/// The checks go to the port of pgsteer's pages.
+/// Returns true if the checks go to the port of pgsteer's pages.
 fn is_at_pgsteer(proxy: &Proxy<'_>) -> bool {
     let mut members = proxy.members().peekable();
     members.peek().is_some()
         && members.all(|server| server.check_port() == Some(HTTP_LISTEN.port()))
 }
 
-/// One of the pages of pgsteer that Patroni has not.
+/// Returns true for a page of pgsteer that Patroni does not have.
 fn is_page_of_pgsteer(path: &str) -> bool {
     path.starts_with("/members/") || path.starts_with("/services/")
 }
@@ -260,8 +260,8 @@ fn role_of_word(word: &str) -> Option<Role> {
     }
 }
 
-/// What a tcp-check asks for: a request over HTTP, `select pg_is_in_recovery()` and what it has to
-/// be, or text that names a role.
+/// Returns the role that a tcp-check tests: by an HTTP request, by `select pg_is_in_recovery()` and
+/// its expected result, or by a text that names a role.
 fn of_rules(proxy: &Proxy<'_>, rules: &[&Line]) -> Option<(Role, Source)> {
     let expected = expectations(proxy);
     let is_no = |it: &Expectation<'_>| it.pattern.contains("503") != it.is_negated;
@@ -282,7 +282,7 @@ fn is_sql(text: &str) -> bool {
     text.to_ascii_lowercase().contains("select")
 }
 
-/// `select pg_is_in_recovery()` and what it has to be.
+/// `select pg_is_in_recovery()` and its expected result.
 fn role_of_rows(rules: &[&Line]) -> Option<Role> {
     let wanted: String = rules
         .iter()
@@ -297,7 +297,8 @@ fn role_of_rows(rules: &[&Line]) -> Option<Role> {
     }
 }
 
-/// The role that a proxy, a host or a program is named after. A name with both tells nothing.
+/// Returns the role in the name of a proxy, a host or a program. A name with both roles proves
+/// nothing.
 pub fn role_of_name(name: &str) -> Option<Role> {
     let name = name.to_ascii_lowercase();
     let parts = || name.split(|c: char| !c.is_ascii_alphanumeric());
@@ -314,8 +315,8 @@ pub fn role_of_name(name: &str) -> Option<Role> {
     }
 }
 
-/// Several of its servers are primaries at once, each of its own group: the workers of Citus, or
-/// shards.
+/// Returns true if several of its servers are primaries at the same time, each of its own group:
+/// the workers of Citus, or shards.
 pub fn has_several_primaries(proxy: &Proxy<'_>) -> bool {
     let name = proxy.name.to_ascii_lowercase();
     let mut parts = name.split(|c: char| !c.is_ascii_alphabetic());
@@ -323,7 +324,7 @@ pub fn has_several_primaries(proxy: &Proxy<'_>) -> bool {
     if parts.any(|part| of_groups.contains(&part)) {
         return true;
     }
-    // `g1-a`, `g1-b`, `g2-a`: groups by number, some with more than one member.
+    // `g1-a`, `g1-b`, `g2-a`: groups by number, some with several members.
     let groups: Option<Vec<u64>> =
         proxy.servers.iter().map(|server| group_of(server.name)).collect();
     let mut groups = groups.unwrap_or_default();
@@ -333,7 +334,7 @@ pub fn has_several_primaries(proxy: &Proxy<'_>) -> bool {
     groups.len() >= 2 && members > groups.len()
 }
 
-/// The number of the group in a name like `work1-2` or `shard_3_a`.
+/// Returns the number of the group in a name like `work1-2` or `shard_3_a`.
 fn group_of(name: &str) -> Option<u64> {
     let name = name.to_ascii_lowercase();
     let letters = name.find(|c: char| !c.is_ascii_alphabetic())?;
