@@ -1,4 +1,4 @@
-//! What a file is: by its name, or by what is in it.
+//! The kind of a file: by its name, or by its contents.
 
 /// The kinds of files that lint reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ impl Kind {
         }
     }
 
-    /// The kind of a file of this name with this text in it.
+    /// Returns the kind of a file with this name and text.
     pub fn of(name: &str, text: &str) -> Option<Kind> {
         Kind::of_name(name).or_else(|| Kind::of_text(text))
     }
@@ -65,7 +65,7 @@ impl Kind {
     }
 }
 
-/// A text without the mark that some editors put in front of it, and whether there is one.
+/// Returns a text without its byte order mark, and whether it had one.
 pub fn without_byte_order_mark(text: &str) -> (&str, bool) {
     text.strip_prefix('\u{feff}').map_or((text, false), |text| (text, true))
 }

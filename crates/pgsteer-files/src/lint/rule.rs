@@ -1,4 +1,4 @@
-//! What a rule is, and all rules that there are.
+//! The type of a rule, and the list of all rules.
 
 use super::finding::{Findings, Severity};
 use super::haproxy::Haproxy;
@@ -10,21 +10,21 @@ use super::pgsteer::Pgsteer;
 pub struct Rule {
     /// Its name, as in `allow(...)`.
     pub id: &'static str,
-    /// How much its findings matter.
+    /// The severity of its findings.
     pub severity: Severity,
-    /// What it is about, in one line.
+    /// Its subject, in one line.
     pub title: &'static str,
-    /// What becomes of clients, or of the cluster.
+    /// The effect on clients, or on the cluster.
     pub costs: &'static str,
-    /// What to do.
+    /// The remedy.
     pub remedy: &'static str,
     /// Its page: `docs/lint/ID.md`.
     pub page: &'static str,
-    /// What it looks at.
+    /// Its input.
     pub look: Look,
 }
 
-/// What a rule looks at, and how.
+/// The input of a rule, and its function.
 #[derive(Clone, Copy, Debug)]
 pub enum Look {
     /// A haproxy.cfg.
@@ -37,7 +37,7 @@ pub enum Look {
     Text,
 }
 
-/// Makes a rule. Its page is part of the program.
+/// Defines a rule. Its page is part of the program.
 macro_rules! rule {
     (
         $(#[$doc:meta])*
@@ -65,7 +65,7 @@ macro_rules! rule {
 }
 pub(crate) use rule;
 
-/// Every rule, by its subject.
+/// Returns every rule, by subject.
 pub fn rules() -> impl Iterator<Item = &'static Rule> {
     super::haproxy::RULES
         .iter()
@@ -75,7 +75,7 @@ pub fn rules() -> impl Iterator<Item = &'static Rule> {
         .chain([&super::template::TEMPLATE_NOT_RENDERED, &super::allow::ALLOW_WRONG])
 }
 
-/// The rule of this name.
+/// Returns the rule with this name.
 pub fn find(id: &str) -> Option<&'static Rule> {
     rules().find(|rule| rule.id == id)
 }

@@ -1,20 +1,20 @@
-//! A template in place of the file that is made from it.
+//! A template instead of the file that is rendered from it.
 
 use super::finding::{Finding, Findings, Place};
 use super::rule::{Look, rule};
 
 rule! {
-    /// The text is no configuration yet.
+    /// The text is not a configuration yet.
     TEMPLATE_NOT_RENDERED = "template-not-rendered", Error, Look::Text,
     title: "the file is a template, and not the configuration that is made from it",
     costs: "HAProxy, PostgreSQL and pgsteer refuse it. What the template makes cannot be judged here, so nothing else is said about the file.",
     remedy: "Run lint on the result: the file on the machine, or what confd, consul-template, Ansible or Helm writes.",
 }
 
-/// What opens a piece of a template, and what closes it: Jinja, Go, Mustache, Helm; ERB.
+/// The start and end marks of template expressions: Jinja, Go, Mustache, Helm; ERB.
 const MARKS: [(&str, &str); 3] = [("{{", "}}"), ("{%", "%}"), ("<%", "%>")];
 
-/// The finding of a text that is a template; none of any other text.
+/// Returns the finding for a text that is a template; none for other texts.
 pub(super) fn judge(text: &str) -> Option<Vec<Finding>> {
     let mut marked =
         (1..).zip(text.lines()).filter_map(|(number, line)| Some((number, mark(line)?)));
@@ -31,19 +31,19 @@ pub(super) fn judge(text: &str) -> Option<Vec<Finding>> {
     Some(findings.into_all())
 }
 
-/// The first mark of a line that is no comment, and its column.
+/// Returns the first mark of a line that is not a comment, and its column.
 fn mark(line: &str) -> Option<(usize, &'static str)> {
     let code = line.split('#').next().unwrap_or_default();
     MARKS.into_iter().find_map(|(open, close)| {
         let at = code.find(open)?;
         let behind = code.get(at + open.len()..)?;
-        // `{%[src]}` and `{%ci}` are HAProxy's: formats of log lines.
+        // `{%[src]}` and `{%ci}` are HAProxy's log formats.
         let is_format =
             open == "{%" && !behind.trim_start_matches(['-', '+']).starts_with([' ', '\t']);
         if is_format {
             return None;
         }
-        // An expression may go on in the next line, but then nothing else stands behind its mark.
+        // An expression may continue on the next line, but then only one word follows its mark.
         let is_one = behind.contains(close) || behind.split_whitespace().count() <= 1;
         is_one.then(|| (code.get(..at).unwrap_or_default().chars().count() + 1, open))
     })

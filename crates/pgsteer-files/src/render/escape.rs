@@ -1,10 +1,10 @@
-//! How a text is written so that the other program reads it back as it was: one function per
-//! format. They are the filters of the templates.
+//! Escapes a text so that the other program reads back the same text: one function per format. They
+//! are the filters of the templates.
 
 use std::fmt::Write as _;
 
-/// A word of HAProxy's configuration (manual, 2.2 "Quoting and escaping"): as it is if nothing in
-/// it means anything, else in double quotes.
+/// A word of HAProxy's configuration (manual, 2.2 "Quoting and escaping"): unchanged if it has no
+/// special characters, else in double quotes.
 pub fn haproxy(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-:/@+,=?&[]".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
@@ -14,7 +14,7 @@ pub fn haproxy(text: &str) -> String {
 }
 
 /// A value of pg_hba.conf: in double quotes, so that no name is a keyword. A quote in it is
-/// written twice.
+/// doubled.
 pub fn hba(text: &str) -> String {
     format!("\"{}\"", text.replace('"', "\"\""))
 }
@@ -24,9 +24,9 @@ pub fn sql_name(text: &str) -> String {
     format!("\"{}\"", text.replace('"', "\"\""))
 }
 
-/// A string of JSON, which is one of YAML and JavaScript as well.
+/// A JSON string, which is also a string of YAML and JavaScript.
 pub fn json(text: &str) -> String {
-    // A string can always be written.
+    // Serializing a string cannot fail.
     serde_json::to_string(text).unwrap_or_default()
 }
 
@@ -39,22 +39,22 @@ pub fn uri(text: &str) -> String {
         .replace("%5F", "_")
 }
 
-/// A string of Prometheus' label matchers inside of a YAML string.
+/// A string in Prometheus' label matchers inside a YAML string.
 pub fn promql(text: &str) -> String {
     quoted(text, &['\\', '"'])
 }
 
-/// The lines of a text behind `#`.
+/// The lines of a text as comments with `#`.
 pub fn comment(text: &str) -> String {
     each_line(text, "# ")
 }
 
-/// The lines of a text behind `;`, for ini files.
+/// The lines of a text as comments with `;`, for ini files.
 pub fn semicolons(text: &str) -> String {
     each_line(text, "; ")
 }
 
-/// The lines of a text as they stand in a code block of Markdown.
+/// The lines of a text for a code block of Markdown.
 pub fn block(text: &str) -> String {
     each_line(text, "    ")
 }
@@ -64,7 +64,8 @@ fn each_line(text: &str, before: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Milliseconds as people say them: `300 ms`, `2.6 s`. Rounded up: nobody is promised too much.
+/// Formats milliseconds for a person: `300 ms`, `2.6 s`. Rounded up, so that the real time is not
+/// longer.
 pub fn time(ms: u64) -> String {
     if ms < 1_000 {
         return format!("{ms} ms");

@@ -1,13 +1,14 @@
-//! Labels: members and services as HAProxy's configuration may name them.
+//! Labels: the names of members and services in HAProxy's configuration.
 
 use std::collections::BTreeSet;
 
-/// HAProxy allows letters, digits, `_`, `-`, `.` and `:` in the names of proxies and servers. The
-/// colon is left for names that are made here, so that those never meet one of the operator's.
+/// Converts names to labels. HAProxy allows letters, digits, `_`, `-`, `.` and `:` in the names of
+/// proxies and servers. The colon is reserved for names that are generated here, so those never
+/// equal the operator's.
 pub fn labels<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     let mut taken = BTreeSet::new();
     let names: Vec<&str> = names.into_iter().collect();
-    // A name that needs no change keeps it, whoever comes before.
+    // A name that is already valid is kept, whatever names come before it.
     taken.extend(names.iter().filter(|name| plain(name) == **name).map(ToString::to_string));
     names
         .iter()

@@ -2,11 +2,11 @@
 
 use std::fmt::Write as _;
 
-/// What the sessions of the checks are called in `pg_stat_activity` and in the log.
+/// The name of the checks' sessions in `pg_stat_activity` and in the log.
 const APPLICATION_NAME: &str = "haproxy-check";
 const PROTOCOL_3_0: u32 = 196_608;
 
-/// Asks for the role; its answer is one of [`TAKES_WRITES`] and [`IN_RECOVERY`].
+/// Queries the role; its answer is [`TAKES_WRITES`] or [`IN_RECOVERY`].
 pub const QUESTION: &str = "select pg_is_in_recovery()";
 /// AuthenticationOk: length 8, code 0.
 pub const LET_IN: &str = "520000000800000000";
@@ -15,7 +15,7 @@ pub const TAKES_WRITES: &str = "440000000b00010000000166";
 /// The same with `t`.
 pub const IN_RECOVERY: &str = "440000000b00010000000174";
 
-/// The startup packet of `user` to `dbname`.
+/// Returns the startup packet of `user` to `dbname`.
 pub fn startup(user: &str, dbname: &str) -> String {
     let mut body = PROTOCOL_3_0.to_be_bytes().to_vec();
     for text in ["user", user, "database", dbname, "application_name", APPLICATION_NAME] {
@@ -26,8 +26,8 @@ pub fn startup(user: &str, dbname: &str) -> String {
     hex(&with_length(&body))
 }
 
-/// A query and the farewell. Sent at once: the server closes behind its answer, so that a wrong
-/// answer is seen as such when the connection ends, and not after a timeout.
+/// Returns a query and a Terminate. Both are sent together: the server closes after its answer, so
+/// a wrong answer is detected at the end of the connection, and not after a timeout.
 pub fn question_and_farewell() -> String {
     let mut query = QUESTION.as_bytes().to_vec();
     query.push(0);
@@ -35,7 +35,7 @@ pub fn question_and_farewell() -> String {
     hex(&parts.concat())
 }
 
-/// The length counts itself.
+/// Adds the length, which includes itself.
 fn with_length(body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len() + 4).unwrap_or(u32::MAX);
     [&length.to_be_bytes(), body].concat()
@@ -69,7 +69,7 @@ mod tests {
     }
 
     proptest! {
-        /// The reader of startup packets is another piece of code than the writer above.
+        /// The parser of startup packets is different code than the writer above.
         #[test]
         fn a_startup_packet_reads_back_for_any_name(user in name(), dbname in name()) {
             let packet = bytes(&startup(&user, &dbname));

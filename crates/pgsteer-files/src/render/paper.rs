@@ -1,4 +1,4 @@
-//! The templates and what they are filled in with.
+//! The templates, and the code that fills them in.
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
@@ -14,7 +14,7 @@ macro_rules! templates {
     };
 }
 
-/// Every template that is built in, by its name.
+/// Every built-in template, by its name.
 const TEMPLATES: &[(&str, &str)] = templates![
     "around/ansible/handlers.yml",
     "around/ansible/site.yml",
@@ -39,11 +39,11 @@ const TEMPLATES: &[(&str, &str)] = templates![
     "haproxy/sql.cfg",
 ];
 
-/// Fills in the template `name`, or the operator's own in its place. What is not defined is an
-/// error, and a value is written as it is: the template says by a filter how to escape it.
+/// Fills in the template `name`, or the operator's own instead. An undefined variable is an error.
+/// Values are not escaped automatically: the template selects a filter for that.
 ///
 /// # Errors
-/// A template that cannot be read or filled in.
+/// A template that cannot be parsed or filled in.
 pub fn fill(name: &str, own: Option<&str>, context: &impl Serialize) -> Result<String, Refusal> {
     let mut paper = Environment::new();
     paper.set_undefined_behavior(UndefinedBehavior::Strict);

@@ -1,26 +1,26 @@
-//! What the operator says of HAProxy: its profile, and its version.
+//! The operator's choices for HAProxy: its profile, and its version.
 
 use super::refusal::Refusal;
 
-/// How HAProxy learns who is primary.
+/// How HAProxy finds the primary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
-    /// It asks Patroni's REST API.
+    /// HAProxy checks Patroni's REST API.
     Httpchk,
-    /// pgsteer tells it, by agent-checks.
+    /// pgsteer answers HAProxy's agent checks.
     Agent,
-    /// The same, and a pooler that is down is led past.
+    /// The same, and a pooler that is down is bypassed.
     AgentBypass,
-    /// It asks PostgreSQL, by a login that needs no password.
+    /// HAProxy checks PostgreSQL, with a login that needs no password.
     Sql,
-    /// It stands where clients know an old primary, and leads them to the right one.
+    /// HAProxy runs at the address of an old primary, and routes clients to the new one.
     Redirect,
-    /// It stands in front of several pgsteers and knows nothing of members.
+    /// HAProxy runs in front of several pgsteers and has no members.
     Pgsteer,
 }
 
 impl Profile {
-    /// Every profile, in the order in which they are explained.
+    /// Every profile, in the order of their descriptions.
     pub const ALL: [Profile; 6] = [
         Profile::Httpchk,
         Profile::Agent,
@@ -30,7 +30,7 @@ impl Profile {
         Profile::Pgsteer,
     ];
 
-    /// The word on the command line.
+    /// The name on the command line.
     pub const fn as_str(self) -> &'static str {
         match self {
             Profile::Httpchk => "httpchk",
@@ -42,7 +42,7 @@ impl Profile {
         }
     }
 
-    /// What it is, in one line.
+    /// The description in one line.
     pub const fn about(self) -> &'static str {
         match self {
             Profile::Httpchk => "HAProxy asks Patroni's REST API who is primary",
@@ -67,26 +67,26 @@ pub struct HaproxyVersion {
 }
 
 impl HaproxyVersion {
-    /// The oldest one that the files are for.
+    /// The oldest supported version.
     pub const OLDEST: HaproxyVersion = HaproxyVersion { major: 2, minor: 6 };
-    /// The first in which a server need not count as UP before its first check (`init-state`).
+    /// The first version in which a server need not be UP before its first check (`init-state`).
     pub(crate) const INIT_STATE: HaproxyVersion = HaproxyVersion { major: 3, minor: 1 };
 
-    /// A client that is retried while its server becomes DOWN may hang for ever (seen with 3.0.11, and
-    /// not with 2.6.12 and 3.2.26).
+    /// Returns true if a client that is retried while its server becomes DOWN may hang forever
+    /// (observed with 3.0.11, and not with 2.6.12 and 3.2.26).
     pub(crate) fn hangs_in_retries(self) -> bool {
         self >= HaproxyVersion::new(3, 0) && self < HaproxyVersion::INIT_STATE
     }
 
-    /// A version by its first two numbers.
+    /// Creates a version from its first two numbers.
     pub(crate) const fn new(major: u16, minor: u16) -> HaproxyVersion {
         HaproxyVersion { major, minor }
     }
 
-    /// Reads `2.6`, or `3.1.5`, whose last number does not matter.
+    /// Parses `2.6`, or `3.1.5`, whose last number is ignored.
     ///
     /// # Errors
-    /// No version, or one before [`HaproxyVersion::OLDEST`].
+    /// Not a version, or one before [`HaproxyVersion::OLDEST`].
     pub fn read(text: &str) -> Result<HaproxyVersion, Refusal> {
         let wrong = || Refusal::HaproxyVersion(text.to_owned());
         let mut numbers = text.split('.').map(|number| number.parse::<u16>().map_err(|_| wrong()));

@@ -1,31 +1,31 @@
-//! The sections of a file, and which `defaults` each of them inherits from.
+//! The sections of a file, and the `defaults` that each of them inherits from.
 
 use std::collections::BTreeMap;
 
 use super::lines::{Fault, Line, lines};
 use crate::lint::Source;
 
-/// How many `defaults` may stand behind each other by `from`.
+/// The maximum length of a chain of `defaults` by `from`.
 const FROM_MAX: usize = 32;
 
-/// What a section is.
+/// The kind of a section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// The process.
+    /// Settings of the process.
     Global,
-    /// Settings for the sections below it.
+    /// Settings for the sections after it.
     Defaults,
-    /// Where clients come in.
+    /// A listener for clients.
     Frontend,
-    /// Where they are led to.
+    /// A group of servers.
     Backend,
     /// Both in one.
     Listen,
-    /// Anything else: resolvers, userlist, peers, ...
+    /// Any other kind: resolvers, userlist, peers, ...
     Other,
 }
 
-/// Sections that are none of traffic.
+/// Sections without traffic.
 pub const OTHERS: [&str; 16] = [
     "acme",
     "cache",
@@ -46,7 +46,7 @@ pub const OTHERS: [&str; 16] = [
 ];
 
 impl Kind {
-    /// The kind of section that this word opens.
+    /// Returns the kind of section that this word begins.
     pub fn of(word: &str) -> Option<Kind> {
         match word {
             "global" => Some(Kind::Global),
@@ -58,7 +58,7 @@ impl Kind {
         }
     }
 
-    /// It carries traffic.
+    /// Returns true if it carries traffic.
     pub const fn is_proxy(self) -> bool {
         matches!(self, Kind::Frontend | Kind::Backend | Kind::Listen)
     }
@@ -67,15 +67,15 @@ impl Kind {
 /// One section.
 #[derive(Clone, Debug)]
 pub struct Section {
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
     /// Its first line.
     pub head: Line,
-    /// All others.
+    /// Its other lines.
     pub body: Vec<Line>,
-    /// The `defaults` that it inherits from; always one further up.
+    /// The `defaults` that it inherits from; always an earlier section.
     parent: Option<usize>,
-    /// Places in the body, by the first word of the line.
+    /// Positions in the body, by the first word of the line.
     by_word: BTreeMap<String, Vec<usize>>,
 }
 
@@ -100,37 +100,37 @@ impl Section {
         self.body.push(line);
     }
 
-    /// The name of the `defaults` that it wants, if it says so.
+    /// Returns the name of the `defaults` after `from`, if it is given.
     fn from(&self) -> Option<&str> {
         let at = self.head.words.iter().position(|word| word.is("from"))?;
         self.head.words.get(at + 1).and_then(|word| word.known())
     }
 }
 
-/// A configuration, cut into sections: one file, or several that HAProxy reads one after the other.
-/// The numbers of its lines go on from one file to the next.
+/// A configuration, split into sections: one file, or several that HAProxy reads in order. The line
+/// numbers continue from one file to the next.
 #[derive(Clone, Debug, Default)]
 pub struct File {
     /// The names of the files, each with the number of its first line.
     files: Vec<(String, usize)>,
-    /// In their order.
+    /// The sections in order.
     pub sections: Vec<Section>,
-    /// Lines before the first one.
+    /// Lines before the first section.
     pub strays: Vec<Line>,
-    /// Lines that cannot be read.
+    /// Lines that cannot be parsed.
     pub faults: Vec<Fault>,
-    /// Some of them begin a section, of which nothing is known then.
+    /// Some of those begin a section, which is unknown then.
     pub has_broken_heads: bool,
 }
 
 impl File {
-    /// Reads a text.
+    /// Parses a text.
     pub fn read(text: &str) -> File {
         File::join(&[Source { name: "", text }])
     }
 
-    /// Reads several texts as HAProxy does with several `-f`: `defaults` count for the files behind
-    /// them, and each file begins with a section of its own.
+    /// Parses several texts as HAProxy does with several `-f`: `defaults` apply to the later files,
+    /// and each file begins a new section.
     pub fn join(sources: &[Source<'_>]) -> File {
         let mut file = File::default();
         let mut first = 1;
@@ -142,14 +142,14 @@ impl File {
         file
     }
 
-    /// The file that a line stands in, by its place in the order, and its number there.
+    /// Returns the file of a line, by its index, and the line's number there.
     pub fn origin(&self, number: usize) -> (usize, usize) {
         let at = self.files.iter().rposition(|(_, first)| *first <= number).unwrap_or(0);
         let first = self.files.get(at).map_or(1, |(_, first)| *first);
         (at, number - first + 1)
     }
 
-    /// The number of a line as a message names it.
+    /// Returns the number of a line for a message.
     pub fn line_shown(&self, number: usize) -> String {
         let (at, number) = self.origin(number);
         match (self.files.as_slice(), self.files.get(at)) {
@@ -168,7 +168,7 @@ impl File {
         let mut depth = 0_usize;
         let sections_before = self.sections.len();
         for mut line in lines {
-            // `.if` and its like are for the preprocessor. Both ways are looked at.
+            // `.if` and similar words are for the preprocessor. Both branches are checked.
             match line.word(0) {
                 ".if" => depth += 1,
                 ".endif" => depth = depth.saturating_sub(1),
@@ -178,7 +178,7 @@ impl File {
                 continue;
             }
             line.is_conditional = depth > 0;
-            // Of a section whose first line cannot be read nothing is judged.
+            // A section with an unparsable first line is not checked.
             while let Some(number) = heads.next_if(|number| *number < line.number) {
                 let head = Line { number, words: Vec::new(), is_conditional: false };
                 self.open(Kind::Other, head);
@@ -203,35 +203,35 @@ impl File {
         self.sections.push(section);
     }
 
-    /// The last `defaults` so far that is wanted.
+    /// Returns the last `defaults` so far that matches.
     fn defaults(&self, is_wanted: impl Fn(&Section) -> bool) -> Option<usize> {
         let is_wanted = |section: &Section| section.kind == Kind::Defaults && is_wanted(section);
         self.sections.iter().rposition(is_wanted)
     }
 
-    /// The section, and the `defaults` that it inherits from, nearest first.
+    /// Returns the section, and the `defaults` that it inherits from, nearest first.
     pub fn chain<'a>(&'a self, section: &'a Section) -> Vec<&'a Section> {
         let parent = |section: &&'a Section| section.parent.and_then(|at| self.sections.get(at));
         std::iter::successors(Some(section), parent).take(FROM_MAX).collect()
     }
 
-    /// It is a piece of a configuration: what its sections do not say, `defaults` in another file may.
-    /// Where it has its own, those count and no others.
+    /// Returns true if it is a piece of a configuration: `defaults` in another file may set what
+    /// its sections do not set. If it has its own `defaults`, only those apply.
     pub fn is_piece(&self) -> bool {
         self.has_broken_heads || !self.has(Kind::Global) && !self.has(Kind::Defaults)
     }
 
-    /// It has every section that there is. Without `global`, that one at least is in another file.
+    /// Returns true if it has all sections. Without `global`, at least that one is in another file.
     pub fn has_all_sections(&self) -> bool {
         self.has(Kind::Global) && !self.has_broken_heads
     }
 
-    /// The file has a section of this kind.
+    /// Returns true if the file has a section of this kind.
     pub fn has(&self, kind: Kind) -> bool {
         self.sections.iter().any(|section| section.kind == kind)
     }
 
-    /// The last line of `global` that begins so.
+    /// Returns the last line of `global` that begins so.
     pub fn global(&self, word: &str) -> Option<&Line> {
         let globals = self.sections.iter().filter(|section| section.kind == Kind::Global);
         globals.flat_map(|section| section.lines_of(word)).last()

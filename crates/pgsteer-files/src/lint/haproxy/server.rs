@@ -1,4 +1,4 @@
-//! A server line with all that it inherits from `default-server`.
+//! A server line with everything that it inherits from `default-server`.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -9,28 +9,28 @@ use super::roles::role_of_name;
 use super::values::{Address, Given, number, time_ms};
 use super::words;
 
-/// The settings of one server, the last word first.
+/// The settings of one server; the last word has priority.
 #[derive(Clone, Debug, Default)]
 pub struct Settings<'a>(BTreeMap<&'a str, Setting<'a>>);
 
-/// One setting, and where it is written.
+/// One setting, and its position.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting<'a> {
     /// The line.
     pub line: &'a Line,
-    /// Which word of it.
+    /// Its index among the words.
     pub at: usize,
 }
 
 impl<'a> Setting<'a> {
-    /// The word behind it.
+    /// Returns the word after it.
     pub fn value(&self) -> Option<&'a Word> {
         self.line.words.get(self.at + 1)
     }
 }
 
 impl<'a> Settings<'a> {
-    /// Adds those that stand in `line` from the word at `at` on.
+    /// Adds the settings in `line` from the word at `at` on.
     pub fn add(&mut self, line: &'a Line, mut at: usize) {
         while let Some(word) = line.words.get(at) {
             let name = word.known().unwrap_or_default();
@@ -45,33 +45,34 @@ impl<'a> Settings<'a> {
         }
     }
 
-    /// The setting of this name.
+    /// Returns the setting with this name.
     pub fn get(&self, name: &str) -> Option<Setting<'a>> {
         self.0.get(name).copied()
     }
 
-    /// It is there.
+    /// Returns true if the setting is present.
     pub fn has(&self, name: &str) -> bool {
         self.0.contains_key(name)
     }
 
-    /// The word behind it; empty if there is none or if the environment decides.
+    /// Returns the word after it; empty if there is none or if the environment decides.
     pub fn text(&self, name: &str) -> &'a str {
         let value = self.get(name).and_then(|setting| setting.value());
         value.and_then(Word::known).unwrap_or_default()
     }
 
-    /// A word of it depends on the environment, so that what seems to be missing may be there.
+    /// Returns true if one of its words depends on the environment, so a setting may only seem to
+    /// be missing.
     pub fn is_unclear(&self) -> bool {
         self.0.contains_key("")
     }
 
-    /// A time in milliseconds.
+    /// Returns a time in milliseconds.
     pub fn time(&self, name: &str) -> Given<u64> {
         self.read(name, time_ms)
     }
 
-    /// A whole number.
+    /// Returns a whole number.
     pub fn number(&self, name: &str) -> Given<u64> {
         self.read(name, number)
     }
@@ -87,23 +88,23 @@ impl<'a> Settings<'a> {
     }
 }
 
-/// One `server`, or all those of one `server-template`.
+/// One `server`, or all servers of one `server-template`.
 #[derive(Clone, Debug)]
 pub struct Server<'a> {
     /// Its line.
     pub line: &'a Line,
     /// Its name; for a template, the prefix.
     pub name: &'a str,
-    /// Where it is, if that can be told.
+    /// Its address, if known.
     pub address: Option<Address>,
-    /// How many there are of it, if that can be told.
+    /// The number of servers, if known.
     pub count: Option<u64>,
-    /// All that is set for it.
+    /// Its settings, including the inherited ones.
     pub settings: Settings<'a>,
 }
 
 impl<'a> Server<'a> {
-    /// Reads a line that begins with `server` or `server-template`.
+    /// Parses a line that begins with `server` or `server-template`.
     pub fn read(line: &'a Line, inherited: &Settings<'a>) -> Server<'a> {
         let is_template = line.word(0) == "server-template";
         let address_at = if is_template { 3 } else { 2 };
@@ -121,12 +122,12 @@ impl<'a> Server<'a> {
         Server { line, name: line.word(1), address, count, settings }
     }
 
-    /// The port that clients are led to.
+    /// Returns the port for clients.
     pub fn port(&self) -> Option<u16> {
         self.address.as_ref()?.port
     }
 
-    /// The port that is checked.
+    /// Returns the port of the health check.
     pub fn check_port(&self) -> Option<u16> {
         match self.settings.number("port") {
             Given::Is(port) => u16::try_from(port).ok(),
@@ -138,53 +139,55 @@ impl<'a> Server<'a> {
         }
     }
 
-    /// Patroni is asked about it.
+    /// Returns true if its check goes to Patroni.
     pub fn is_checked_at_patroni(&self) -> bool {
         self.check_port().is_some_and(is_patroni_port) && !self.port().is_some_and(is_patroni_port)
     }
 
-    /// The check goes where the clients go.
+    /// Returns true if its check goes to the port for clients.
     pub fn is_checked_where_it_serves(&self) -> bool {
         !self.settings.has("addr")
             && self.check_port().is_some_and(|port| Some(port) == self.port())
     }
 
-    /// It is checked.
+    /// Returns true if it has a health check.
     pub fn is_checked(&self) -> bool {
         self.settings.has("check")
     }
 
-    /// An agent is asked about it.
+    /// Returns true if it has an agent check.
     pub fn has_agent(&self) -> bool {
         self.settings.has("agent-check")
     }
 
-    /// DNS decides which members there are: by a name for the role, or by the records of a name.
+    /// Returns true if DNS selects the members: by a name for the role, or by the records of a
+    /// name.
     pub fn is_chosen_by_name(&self) -> bool {
         let is_template = self.line.word(0) == "server-template";
         is_template && self.settings.has("resolvers") || self.is_named_after_role()
     }
 
-    /// Its host name names a role, as `master.pg.service.consul` does.
+    /// Returns true if its host name contains a role, as `master.pg.service.consul` does.
     pub fn is_named_after_role(&self) -> bool {
         let host = self.address.as_ref().map_or("", |address| address.host.as_str());
         let is_name = host.contains('.') && host.parse::<IpAddr>().is_err();
         is_name && role_of_name(host).is_some()
     }
 
-    /// The host name that HAProxy has to resolve; none for an address, a socket or this machine.
+    /// Returns the host name that HAProxy has to resolve; none for an address, a socket or this
+    /// machine.
     pub fn host_name(&self) -> Option<&str> {
         let host = self.address.as_ref()?.host.as_str();
         let is_address = host.is_empty() || host == "*" || host.parse::<IpAddr>().is_ok();
         (!is_address && host != "localhost").then_some(host)
     }
 
-    /// It serves only while no other does.
+    /// Returns true if it serves only while no other server does.
     pub fn is_backup(&self) -> bool {
         self.settings.has("backup")
     }
 
-    /// It is switched off in the file.
+    /// Returns true if the file disables it.
     pub fn is_disabled(&self) -> bool {
         self.settings.has("disabled")
     }

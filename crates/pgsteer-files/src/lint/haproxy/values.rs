@@ -1,22 +1,22 @@
-//! Values in HAProxy's words: times, numbers, addresses.
+//! Values in HAProxy's syntax: times, numbers, addresses.
 
 use std::net::IpAddr;
 
 use super::lines::Word;
 
-/// What is known of a setting.
+/// The value of a setting, as far as the file shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Given<T> {
-    /// It is not there, so HAProxy's default counts.
+    /// It is absent, so HAProxy's default applies.
     Absent,
-    /// It is there, and cannot be told from the file.
+    /// It is present, and the file does not show its value.
     Unknown,
-    /// It is this.
+    /// The value.
     Is(T),
 }
 
 impl<T> Given<T> {
-    /// The value that counts; none if it cannot be told.
+    /// Returns the effective value; none if it is unknown.
     pub fn or(self, default: T) -> Option<T> {
         match self {
             Given::Absent => Some(default),
@@ -25,7 +25,7 @@ impl<T> Given<T> {
         }
     }
 
-    /// The value, if it is given and known.
+    /// Returns the value, if it is present and known.
     pub fn known(self) -> Option<T> {
         match self {
             Given::Is(value) => Some(value),
@@ -33,7 +33,7 @@ impl<T> Given<T> {
         }
     }
 
-    /// What there is of it, as far as that can be told.
+    /// Converts a setting: none for an absent one, and none inside for an unknown value.
     pub fn told(there: Option<Option<T>>) -> Given<T> {
         match there {
             None => Given::Absent,
@@ -42,7 +42,7 @@ impl<T> Given<T> {
         }
     }
 
-    /// What `read` makes of a word that is there.
+    /// Parses a present word with `read`.
     pub fn read(word: Option<&Word>, read: impl Fn(&str) -> Option<T>) -> Given<T> {
         match word {
             None => Given::Absent,
@@ -51,7 +51,8 @@ impl<T> Given<T> {
     }
 }
 
-/// A time in milliseconds; a bare number has that unit (configuration manual, 2.5 "Time format").
+/// Parses a time in milliseconds; a number without a unit is in that unit (configuration manual,
+/// 2.5 "Time format").
 pub fn time_ms(text: &str) -> Option<u64> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at_checked(digits)?;
@@ -67,12 +68,12 @@ pub fn time_ms(text: &str) -> Option<u64> {
     }
 }
 
-/// A whole number.
+/// Parses a whole number.
 pub fn number(text: &str) -> Option<u64> {
     text.parse().ok()
 }
 
-/// A time as a person says it.
+/// Formats a time for a person.
 pub fn time_text(ms: u64) -> String {
     match ms {
         ms if ms >= 86_400_000 && ms % 86_400_000 == 0 => format!("{} d", ms / 86_400_000),
@@ -84,19 +85,19 @@ pub fn time_text(ms: u64) -> String {
     }
 }
 
-/// Where a server is.
+/// The address of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
-    /// Host name or address, without brackets; empty for "all".
+    /// Host name or address, without brackets; empty for all addresses.
     pub host: String,
-    /// `ipv4@` or `ipv6@`, if that is said.
+    /// `ipv4@` or `ipv6@`, if present.
     pub family: &'static str,
-    /// The port; none if there is none, or if it is added to the client's.
+    /// The port; none if absent, or if it is added to the client's port.
     pub port: Option<u16>,
 }
 
 impl Address {
-    /// Reads `host:port`; none for sockets and for what only HAProxy can resolve.
+    /// Parses `host:port`; none for sockets and for forms that only HAProxy can resolve.
     pub fn read(text: &str) -> Option<Address> {
         let family = ["ipv4@", "ipv6@"].into_iter().find(|kind| text.starts_with(kind));
         let family = family.unwrap_or("");
@@ -106,7 +107,7 @@ impl Address {
         }
         let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
             Some((host, rest)) => (host, rest.strip_prefix(':')),
-            // HAProxy takes the last colon for that of the port, also in IPv6.
+            // HAProxy takes the last colon as that of the port, also in IPv6.
             None => text.rsplit_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
         };
         let port = port.filter(|port| port.bytes().all(|byte| byte.is_ascii_digit()));
@@ -114,13 +115,13 @@ impl Address {
         Some(Address { host: host.to_owned(), family, port })
     }
 
-    /// Only this machine reaches it.
+    /// Returns true if only this machine can reach it.
     pub fn is_loopback(&self) -> bool {
         let ip = self.host.parse::<IpAddr>();
         ip.is_ok_and(|ip| ip.is_loopback()) || self.host == "localhost"
     }
 
-    /// It stands for all addresses of the machine.
+    /// Returns true if it means all addresses of the machine.
     pub fn is_any(&self) -> bool {
         matches!(self.host.as_str(), "" | "*" | "::" | "0.0.0.0")
     }

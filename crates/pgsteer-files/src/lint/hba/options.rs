@@ -1,9 +1,9 @@
-//! What may stand behind the method of a line (`parse_hba_auth_opt` and `parse_hba_line` in hba.c).
+//! The options after the method of a line (`parse_hba_auth_opt` and `parse_hba_line` in hba.c).
 
 use crate::lint::word_shown;
 use pgsteer_config::suggest::nearest;
 
-/// The options, each with the methods that take it; none where any method does.
+/// The options, each with the methods that accept it; empty if every method does.
 const OPTIONS: [(&str, &[&str]); 29] = [
     ("map", &["ident", "peer", "gss", "sspi", "cert", "oauth"]),
     ("clientcert", &[]),
@@ -36,13 +36,13 @@ const OPTIONS: [(&str, &[&str]); 29] = [
     ("delegate_ident_mapping", &["oauth"]),
 ];
 
-/// The first version in which `clientcert` takes words alone.
+/// The first version in which `clientcert` accepts only keywords.
 const CLIENTCERT_WORDS: u16 = 14;
 
-/// Why PostgreSQL refuses one option of a line.
+/// Returns the reason why PostgreSQL refuses one option of a line.
 pub fn refusal(kind: &str, method: &str, option: &str, postgres: Option<u16>) -> Option<String> {
     let Some((name, value)) = option.split_once('=') else {
-        // It may be a password that a space cut off from its name, so it is not shown.
+        // It may be a password that a space separated from its name, so it is not shown.
         return Some("what stands behind the method is no option: those are NAME=VALUE".to_owned());
     };
     let Some((_, methods)) = OPTIONS.iter().find(|(known, _)| *known == name) else {
@@ -80,7 +80,7 @@ pub fn refusal(kind: &str, method: &str, option: &str, postgres: Option<u16>) ->
     }
 }
 
-/// Why PostgreSQL refuses the options of a line together.
+/// Returns the reason why PostgreSQL refuses the options of a line together.
 pub fn refusal_of_all(method: &str, options: &[&str]) -> Option<&'static str> {
     let has =
         |name: &str| options.iter().any(|it| it.split_once('=').is_some_and(|(it, _)| it == name));
@@ -113,7 +113,7 @@ pub fn refusal_of_all(method: &str, options: &[&str]) -> Option<&'static str> {
     }
 }
 
-/// The first version that knows this word of a line; none for words that all versions know.
+/// Returns the first version that supports this word; none for words that all versions support.
 pub fn since(word: &str) -> Option<u16> {
     match word {
         "oauth" => Some(18),

@@ -1,4 +1,4 @@
-//! How a report is shown: as text for people, as JSON for programs, as SARIF for code review.
+//! Formats of a report: text for people, JSON for programs, SARIF for code review.
 
 mod json;
 mod sarif;
@@ -10,14 +10,14 @@ pub use self::text::{list, text};
 
 use super::{Report, Unreadable};
 
-/// A file that was looked at.
+/// A file that was linted.
 #[derive(Debug)]
 pub struct Looked {
-    /// Its name, as it was given.
+    /// Its name, as given.
     pub name: String,
     /// Its text, to show lines of it.
     pub source: String,
-    /// What was found, or why nothing could be.
+    /// The report, or the reason why there is none.
     pub outcome: Result<Report, String>,
 }
 

@@ -15,7 +15,7 @@ use crate::lint::haproxy::values::number;
 use crate::lint::rule::{Look, rule};
 
 rule! {
-    /// All servers have to be UP.
+    /// The condition requires all servers to be UP.
     NBSRV_COUNTS_ALL = "nbsrv-counts-all", Error, Look::Haproxy(counts_all),
     title: "a condition holds only while every single server is UP",
     costs: "The first one that is down turns it over, which is the moment it was made for: clients are led another way, or nowhere, while the others are well.",
@@ -23,7 +23,7 @@ rule! {
 }
 
 rule! {
-    /// It is never true.
+    /// The ACL is never true.
     ACL_CANNOT_MATCH = "acl-cannot-match", Error, Look::Haproxy(cannot_match),
     title: "a condition that can never be true",
     costs: "What stands behind it never happens, and nobody is told.",
@@ -39,14 +39,14 @@ rule! {
 }
 
 rule! {
-    /// Somebody meant something by it.
+    /// The ACL has no effect.
     ACL_UNUSED = "acl-unused", Note, Look::Haproxy(unused),
     title: "an ACL that no condition names",
     costs: "It decides nothing. If it was meant as a guard, there is none.",
     remedy: "Use it, or remove it.",
 }
 
-/// Directives whose lines may end in a condition.
+/// Directives whose lines may end with a condition.
 const CONDITIONAL: [&str; 13] = [
     "force-persist",
     "http-after-response",
@@ -67,7 +67,7 @@ fn is_conditional(line: &Line) -> bool {
     CONDITIONAL.contains(&line.word(0))
 }
 
-/// An `nbsrv` in `words`, with its backend and how many servers of it there are to count.
+/// Returns an `nbsrv` in `words`, with its backend and the number of servers that it can count.
 fn counted<'m, 'a>(
     words: &'a [Word],
     proxy: &Proxy<'a>,
@@ -79,7 +79,7 @@ fn counted<'m, 'a>(
     Some((count, backend, backend.most_up()?))
 }
 
-/// Every expression of a proxy: those of its ACLs, and those that stand in conditions.
+/// Returns every expression of a proxy: those of its ACLs, and those in conditions.
 fn written<'a>(proxy: &Proxy<'a>) -> Vec<&'a [Word]> {
     let acls = proxy.lines_of("acl").map(|line| line.from(2));
     let conditions = proxy.lines().filter(|line| is_conditional(line)).filter_map(Condition::of);
@@ -93,11 +93,11 @@ fn written<'a>(proxy: &Proxy<'a>) -> Vec<&'a [Word]> {
 
 fn counts_all(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     let model = &haproxy.model;
-    // Whoever leads to several web servers may well want all of them.
+    // For web servers the condition on all servers may be intended.
     for proxy in model.proxies.iter().filter(|proxy| model.is_way_to_postgres(proxy)) {
         for words in written(proxy) {
             let Some((count, backend, most)) = counted(words, proxy, model) else { continue };
-            // Of those that ask for the primary, two that are UP are another matter.
+            // Of the servers that test for the primary, two being UP is a different problem.
             let is_of_roles = Wanted::is_primary(backend);
             if !is_of_roles && most >= 2 && count.holds(most) && !holds_below(&count, most) {
                 findings.add(
@@ -112,9 +112,9 @@ fn counts_all(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     }
 }
 
-/// It is true of some number below `most`.
+/// Returns true if the condition is true for a count below `most`.
 fn holds_below(count: &Count<'_>, most: u64) -> bool {
-    // Only next to the numbers that it names it can change.
+    // The result can change only next to the numbers that it names.
     let near = count
         .numbers
         .iter()
@@ -145,7 +145,7 @@ fn cannot_match(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     }
 }
 
-/// `dst_port 5000` in a proxy that listens elsewhere.
+/// `dst_port 5000` in a proxy that listens on another port.
 fn other_port(words: &[Word], proxy: &Proxy<'_>) -> Option<String> {
     let (fetch, rest) = words.split_first()?;
     let ports: Option<Vec<u64>> = rest.iter().map(|word| word.known().and_then(number)).collect();
@@ -156,7 +156,7 @@ fn other_port(words: &[Word], proxy: &Proxy<'_>) -> Option<String> {
     let bound: Option<BTreeSet<u64>> =
         proxy.binds().map(|(_, address)| address?.port.map(u64::from)).collect();
     let bound = bound.filter(|bound| !bound.is_empty())?;
-    // `set-dst-port` and transparent proxying change what a client seems to come to.
+    // `set-dst-port` and transparent proxying change the client's destination.
     let is_plain = proxy.lines_of("bind").all(|line| {
         !line.words.iter().any(|word| word.is("transparent") || word.is("accept-proxy"))
     });
@@ -164,7 +164,7 @@ fn other_port(words: &[Word], proxy: &Proxy<'_>) -> Option<String> {
     is_out.then(|| format!("{} listens on no such port", proxy.title()))
 }
 
-/// Two counts of the same backend that exclude each other, in one condition.
+/// Reports two counts of the same backend that exclude each other, in one condition.
 fn contradictions(line: &Line, proxy: &Proxy<'_>, model: &Model<'_>, findings: &mut Findings) {
     let Some(condition) = Condition::of(line) else { return };
     for alternative in &condition.alternatives {
@@ -182,7 +182,7 @@ fn contradicted<'a>(
 ) -> Option<&'a str> {
     let mut by_backend: BTreeMap<&str, Vec<(Count<'_>, bool)>> = BTreeMap::new();
     for term in alternative {
-        // An ACL of several lines is true if one of them is: that is not followed here.
+        // An ACL of several lines is true if one of them is. This check does not follow that.
         if let [words] = expressions(term, proxy).as_slice()
             && let Some(count) = Count::read(words)
         {
@@ -201,7 +201,7 @@ fn contradicted<'a>(
 fn unknown(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     for proxy in &haproxy.model.proxies {
         let is_known = |name: &str| !proxy.acl(name).is_empty() || is_predefined(name);
-        // The name of one depends on the environment.
+        // The name of an ACL depends on the environment.
         let is_unclear = !proxy.acl("").is_empty();
         for line in proxy.lines().filter(|line| is_conditional(line)) {
             let Some(condition) = Condition::of(line) else { continue };
@@ -222,7 +222,7 @@ fn unused(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     for proxy in &haproxy.model.proxies {
         let words = proxy.lines().filter(|line| line.word(0) != "acl").flat_map(|line| &line.words);
         let words = words.filter_map(Word::known).map(|word| word.trim_start_matches('!'));
-        // `acl(NAME,!NAME)` is a fetch that asks others.
+        // `acl(NAME,!NAME)` is a fetch that evaluates other ACLs.
         let fetched = proxy.lines_of("acl").map(|line| line.word(2));
         let fetched = fetched.filter_map(|fetch| fetch.strip_prefix("acl(")?.strip_suffix(')'));
         let fetched = fetched.flat_map(|names| names.split([',', '!']).map(str::trim));

@@ -1,4 +1,4 @@
-//! Agent-checks: what HAProxy hears from a program beside each member.
+//! Agent-checks: the answers of a program beside each member.
 
 use crate::lint::finding::Findings;
 use crate::lint::haproxy::Haproxy;
@@ -11,7 +11,7 @@ use crate::lint::listed;
 use crate::lint::rule::{Look, rule};
 
 rule! {
-    /// An agent that is silent changes nothing.
+    /// A silent agent changes nothing.
     AGENT_WITHOUT_CHECK = "agent-without-check", Error, Look::Haproxy(without_check),
     title: "an agent is asked, and no health check stands beside it",
     costs: "An agent that refuses, is silent or says nothing that HAProxy knows changes nothing: a member that died with its agent stays UP.",
@@ -19,7 +19,7 @@ rule! {
 }
 
 rule! {
-    /// The check beside the agent knows no role.
+    /// The check beside the agent tests no role.
     AGENT_BESIDE_BARE_CHECK = "agent-beside-bare-check", Warning, Look::Haproxy(bare_check),
     title: "the check beside an agent only connects",
     costs: "While the agent is silent HAProxy keeps what it heard last, and a check that only connects does not contradict it: an old primary stays UP as long as it listens.",
@@ -27,7 +27,7 @@ rule! {
 }
 
 rule! {
-    /// Words need other words to be taken back.
+    /// Some words are undone only by other words.
     AGENT_UNDO_WORDS = "agent-undo-words", Note, Look::Haproxy(undo_words),
     title: "an agent is asked nothing, so it is one with words of its own",
     costs: "What an agent says stays until it says the opposite: `down` until `up`, `maint` and `drain` until `ready`, and silence changes nothing. One that says `up` after `maint` leaves the server in maintenance.",
@@ -43,14 +43,14 @@ rule! {
 }
 
 rule! {
-    /// Another program is asked.
+    /// The agent check goes to another program.
     AGENT_PORT_MISSING = "agent-port-missing", Error, Look::Haproxy(port_missing),
     title: "`agent-check` without `agent-port`",
     costs: "HAProxy asks the agent at the port of the health check, where something else answers, and keeps what it believed; without a `port` it refuses the file.",
     remedy: "`agent-port 5555`, or whatever the agent listens on.",
 }
 
-/// Servers that an agent is asked about and that `is_wrong`, one finding for each proxy.
+/// Reports the servers with an agent check that `is_wrong`, one finding for each proxy.
 fn each(
     haproxy: &Haproxy<'_>,
     findings: &mut Findings,
@@ -68,8 +68,8 @@ fn each(
     }
 }
 
-/// What an agent means to other servers than PostgreSQL is not for us to say, and what is missing
-/// may stand in another file.
+/// Returns true if the proxy leads to PostgreSQL and is not a piece. The meaning of other agents is
+/// unknown, and another file may have what is missing in a piece.
 fn postgres(proxy: &Proxy<'_>) -> bool {
     proxy.is_postgres() && !proxy.is_piece
 }

@@ -1,4 +1,4 @@
-//! Checks that Patroni never answers with yes, and services whose role nothing asks for.
+//! Checks that Patroni never answers with 200, and services whose role is not tested.
 
 use crate::lint::finding::Findings;
 use crate::lint::haproxy::Haproxy;
@@ -45,7 +45,7 @@ fn never(haproxy: &Haproxy<'_>, findings: &mut Findings) {
                 && !is_of_pgsteer
                 && patroni::answer(&it.method, &it.path) == Answer::Unknown
         };
-        // A path that is known by luck has a finding of its own.
+        // A path that matches by accident has its own finding.
         if let Some(request) = requests.iter().find(is_unknown) {
             let what = format!("{} {}", word_shown(&request.method), word_shown(&request.path));
             let message = format!("Patroni answers `{what}` of {} with 503", proxy.title());
@@ -65,7 +65,7 @@ fn never(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     }
 }
 
-/// Why Patroni never fulfils what is expected.
+/// Returns the reason why Patroni never fulfils the expectation.
 fn impossible(expected: &Expectation<'_>, requests: &[Request<'_>]) -> Option<String> {
     if let Some(statuses) = expected.statuses() {
         let is_possible = STATUSES.iter().any(|status| statuses.contains(status));
@@ -80,7 +80,8 @@ fn impossible(expected: &Expectation<'_>, requests: &[Request<'_>]) -> Option<St
         .then(|| "Patroni sends text with GET alone, and the method is another".to_owned())
 }
 
-/// Servers at PostgreSQL itself whose check tells no role, in a proxy of which nothing tells it.
+/// Returns the servers of PostgreSQL itself whose check tests no role, if nothing else in the proxy
+/// does.
 fn unasked<'m, 'a>(proxy: &'m Proxy<'a>) -> Vec<&'m Server<'a>> {
     let is_bare =
         matches!(Check::of(proxy), Check::Connect | Check::Pgsql) || asks_patroni_no_role(proxy);

@@ -1,4 +1,4 @@
-//! How many connections HAProxy lets through, and how soon.
+//! The number of connections that HAProxy forwards, and how fast it accepts them.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +30,7 @@ rule! {
 }
 
 rule! {
-    /// The process is full before its servers are.
+    /// The process reaches its limit before its servers do.
     MAXCONN_BELOW_SERVERS = "maxconn-below-servers", Warning, Look::Haproxy(below),
     title: "HAProxy takes fewer clients than its servers may have",
     costs: "The limit of the process or of the proxy is reached first. Clients beyond it are not accepted: they wait in the kernel without any answer, checks and statistics of the other services with them.",
@@ -58,7 +58,7 @@ fn slowstart(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     }
 }
 
-/// The `maxconn` of the servers of a proxy, without those that have none.
+/// Returns the `maxconn` of the servers of a proxy, without servers that have none.
 fn maxconns(proxy: &Proxy<'_>) -> Vec<u64> {
     let maxconns = proxy.members().filter_map(|server| server.settings.number("maxconn").known());
     maxconns.filter(|maxconn| *maxconn > 0).collect()
@@ -75,11 +75,11 @@ fn below(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     for proxy in model.postgres() {
         let maxconns = maxconns(proxy);
         let Some(most) = maxconns.iter().copied().max() else { continue };
-        // One member at a time is the primary; replicas share their clients.
+        // Only one member at a time is the primary; replicas share their clients.
         let all = if Wanted::is_primary(proxy) { most } else { maxconns.iter().sum() };
         sum = sum.saturating_add(all);
         largest = largest.filter(|(other, _)| *other >= most).or(Some((most, proxy)));
-        // Of a backend the limit is that of its frontends.
+        // The limit of a backend is that of its frontends.
         let line = (proxy.kind == Kind::Listen).then(|| proxy.last(&["maxconn"])).flatten();
         if let (Some(line), Some(limit)) = (line, limit(line).filter(|it| (1..most).contains(it))) {
             let title = proxy.title();
@@ -99,7 +99,7 @@ fn below(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     }
 }
 
-/// What is let through to one member.
+/// The sum of the limits for one member.
 #[derive(Default)]
 struct Sum<'a> {
     total: u64,
@@ -107,7 +107,7 @@ struct Sum<'a> {
     last: Option<&'a Line>,
 }
 
-/// Server lines without a `maxconn`, and poolers, which let clients wait by themselves, do not count.
+/// Ignores server lines without a `maxconn`, and poolers, which queue clients themselves.
 fn beyond(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     let Some(max_connections) = haproxy.options.max_connections else { return };
     let mut sums: BTreeMap<(String, u16), Sum<'_>> = BTreeMap::new();

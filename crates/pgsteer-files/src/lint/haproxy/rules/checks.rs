@@ -1,4 +1,4 @@
-//! Health checks that ask the wrong question, or none.
+//! Health checks that test the wrong condition, or none.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +22,7 @@ rule! {
 }
 
 rule! {
-    /// HTTP is spoken to PostgreSQL.
+    /// The check sends HTTP to PostgreSQL.
     HTTPCHK_ASKS_POSTGRES = "httpchk-asks-postgres", Error, Look::Haproxy(asks_postgres),
     title: "an HTTP check goes to PostgreSQL's own port",
     costs: "PostgreSQL does not speak HTTP: no server is ever UP, and the log of PostgreSQL fills with invalid packets.",
@@ -38,7 +38,7 @@ rule! {
 }
 
 rule! {
-    /// A pooler answers for itself.
+    /// The check tests only the pooler.
     CHECK_ON_POOLER_ONLY = "check-on-pooler-only", Error, Look::Haproxy(pooler_only),
     title: "the only check connects to the pooler",
     costs: "PgBouncer listens on every member, also while the PostgreSQL behind it is down or a replica.",
@@ -46,7 +46,7 @@ rule! {
 }
 
 rule! {
-    /// Patroni answers for another program.
+    /// Patroni's answer does not include the pooler.
     POOLER_UNCHECKED = "pooler-unchecked", Warning, Look::Haproxy(pooler_unchecked),
     title: "the check asks Patroni alone, and clients are led to the pooler",
     costs: "Where PgBouncer is down, the server stays UP as long as Patroni answers, and clients are led to a closed port.",
@@ -54,7 +54,7 @@ rule! {
 }
 
 rule! {
-    /// A listening port is no role.
+    /// An open port shows no role.
     CHECK_TELLS_NO_ROLE = "check-tells-no-role", Error, Look::Haproxy(no_role),
     title: "the check cannot tell a primary from a replica",
     costs: "Every member that listens is UP, whatever its role, and clients get to the wrong ones.",
@@ -62,7 +62,7 @@ rule! {
 }
 
 rule! {
-    /// The name says one thing and the check another.
+    /// The name and the check have different roles.
     CHECK_OF_THE_OTHER_ROLE = "check-of-the-other-role", Warning, Look::Haproxy(other_role),
     title: "the check asks for another role than the name of the proxy says",
     costs: "Readers load the primary, or writers get read-only errors.",
@@ -70,7 +70,7 @@ rule! {
 }
 
 rule! {
-    /// A server that is never DOWN.
+    /// A server is never DOWN.
     CHECK_MISSING = "check-missing", Error, Look::Haproxy(missing),
     title: "a server among others is not checked",
     costs: "It is UP for ever: clients are led to it when it is dead, and whatever its role is.",
@@ -78,7 +78,7 @@ rule! {
 }
 
 rule! {
-    /// Rules of a check that is not switched on.
+    /// The rules of a check that is not enabled.
     CHECK_RULES_UNUSED = "check-rules-unused", Warning, Look::Haproxy(unused_rules),
     title: "rules for a kind of check that is not switched on",
     costs: "HAProxy ignores them, and the check asks less than it seems to.",
@@ -86,7 +86,7 @@ rule! {
 }
 
 rule! {
-    /// `default-server` counts from its line on.
+    /// `default-server` applies from its line on.
     DEFAULT_SERVER_TOO_LATE = "default-server-too-late", Warning, Look::Haproxy(too_late),
     title: "`default-server` stands below the servers",
     costs: "It is for the servers below it, and there is none: none of its settings is in force.",
@@ -100,7 +100,7 @@ fn glued(haproxy: &Haproxy<'_>, findings: &mut Findings) {
         if let Some((method, path)) = word.split_once('/')
             && METHODS.contains(&method)
         {
-            // A query may have a token in it.
+            // A query string may contain a token.
             let path = path.split('?').next().unwrap_or_default();
             findings.add(
                 line.place_of(2),
@@ -135,12 +135,12 @@ fn asks_postgres(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     }
 }
 
-/// A check that opens a connection, and asks nothing that tells a role.
+/// Returns true for a check that opens a connection and tests no role.
 fn is_bare(proxy: &Proxy<'_>) -> bool {
     matches!(Check::of(proxy), Check::Connect | Check::Pgsql)
 }
 
-/// Servers with a check of their own and no agent.
+/// Returns the servers with their own check and no agent.
 fn checked_alone<'m, 'a>(proxy: &'m Proxy<'a>) -> impl Iterator<Item = &'m Server<'a>> {
     let has_own = |server: &&Server<'_>| {
         server.is_checked() && !server.has_agent() && !server.settings.has("healthcheck")
@@ -166,7 +166,7 @@ fn pooler_only(haproxy: &Haproxy<'_>, findings: &mut Findings) {
                 && server.is_checked_where_it_serves()
                 && server.check_port().is_some_and(is_pooler_port)
         };
-        // Two poolers in front of one database have no role to be asked for.
+        // Two poolers in front of one database have no role to test.
         if let (Some(server), Some(_)) = (proxy.members().find(at_pooler), Wanted::of(proxy)) {
             let port = server.check_port().unwrap_or_default();
             let message =
@@ -177,7 +177,7 @@ fn pooler_only(haproxy: &Haproxy<'_>, findings: &mut Findings) {
 }
 
 fn pooler_unchecked(haproxy: &Haproxy<'_>, findings: &mut Findings) {
-    // One finding for all services: their checks are mostly the same.
+    // One finding for all services, because their checks are usually the same.
     let mut first: Option<&Line> = None;
     let (mut names, mut titles) = (BTreeSet::new(), Vec::new());
     for proxy in haproxy.model.postgres().filter(|proxy| !proxy.is_piece) {
@@ -229,7 +229,7 @@ fn other_role(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     for proxy in haproxy.model.postgres() {
         let Some(named) = role_of_name(proxy.name) else { continue };
         let wanted = Wanted::of(proxy).filter(|wanted| wanted.source != Source::Name);
-        // The leader of a standby cluster is both: a primary to its replicas, and a standby.
+        // The leader of a standby cluster is both: a primary for its replicas, and a standby.
         let wanted = wanted.map(|wanted| wanted.role).filter(|role| *role != Role::StandbyLeader);
         if let Some(role) = wanted.filter(|role| *role != named) {
             let message = format!("the check of {} asks for {}", proxy.title(), role.plural());

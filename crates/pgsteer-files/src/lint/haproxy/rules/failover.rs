@@ -1,4 +1,4 @@
-//! How soon a lost member is noticed, and what becomes of the sessions to it.
+//! The detection time of a lost member, and the sessions to it.
 
 use crate::detection::Wait;
 use crate::lint::finding::Findings;
@@ -15,17 +15,18 @@ use crate::lint::listed;
 use crate::lint::rule::{Look, rule};
 use crate::render::HaproxyVersion;
 
-/// Longer than this nobody waits for a member that refuses to be DOWN.
+/// The maximum time until a member that refuses connections is DOWN.
 const REFUSED_MS_MAX: u64 = 5_000;
-/// The same for one that says nothing any more.
+/// The maximum time until a silent member is DOWN.
 const SILENT_MS_MAX: u64 = 10_000;
-/// Checks that come more often than this do not spread the others (HAProxy's `SRV_CHK_INTER_THRES`).
+/// Checks with a shorter interval than this do not spread the others (HAProxy's
+/// `SRV_CHK_INTER_THRES`).
 const AT_ONCE_MS: u64 = 1_000;
-/// A first check that comes so late is too late.
+/// A first check after this time is too late.
 const LATE_MS: u64 = 500;
 
 rule! {
-    /// A lost member is noticed late.
+    /// A lost member is detected late.
     SLOW_DETECTION = "slow-detection", Warning, Look::Haproxy(slow),
     title: "a lost member is DOWN late",
     costs: "Until it is DOWN, clients are led to a member that is gone, or that is no primary any more.",
@@ -33,7 +34,7 @@ rule! {
 }
 
 rule! {
-    /// Sessions to a member that is DOWN go on.
+    /// Sessions to a member that is DOWN continue.
     NO_SHUTDOWN_SESSIONS = "no-shutdown-sessions", Error, Look::Haproxy(no_shutdown),
     title: "sessions to a primary that is DOWN are kept",
     costs: "Whoever was connected stays with the old primary: a read-only error for every write, or silence in a partition.",
@@ -41,7 +42,7 @@ rule! {
 }
 
 rule! {
-    /// NOLB ends no session.
+    /// NOLB closes no session.
     NOLB_STRANDS_SESSIONS = "nolb-strands-sessions", Error, Look::Haproxy(nolb),
     title: "a primary that says no becomes NOLB, which ends no session",
     costs: "NOLB takes no new sessions and keeps those there are, so writers stay with a member that is a replica now; `on-marked-down` does not act.",
@@ -49,7 +50,7 @@ rule! {
 }
 
 rule! {
-    /// Servers are UP until somebody looks.
+    /// Servers are UP until their first check.
     FIRST_CHECK_LATE = "first-check-late", Warning, Look::Haproxy(first_check),
     title: "after a start all members count as primary until their first check",
     costs: "A server is UP until its first check, and the first checks are spread over `inter`: writers reach replicas, or with a guard nobody.",
@@ -57,14 +58,14 @@ rule! {
 }
 
 rule! {
-    /// The same for versions that can do better.
+    /// The same for versions with a better setting.
     SERVERS_START_UP = "servers-start-up", Warning, Look::Haproxy(start_up),
     title: "after a start all members count as primary until their first check",
     costs: "A server is UP until its first check: writers reach replicas, or with a guard nobody.",
     remedy: "`init-state down` in `default-server`: this HAProxy knows it.",
 }
 
-/// The slowest server of a proxy, and what is late about it.
+/// The slowest server of a proxy, and its late detection.
 struct Late<'m, 'a> {
     proxy: &'m Proxy<'a>,
     server: &'m Server<'a>,
@@ -73,7 +74,7 @@ struct Late<'m, 'a> {
 }
 
 fn slow(haproxy: &Haproxy<'_>, findings: &mut Findings) {
-    // Proxies whose checks come to the same times are one finding.
+    // Proxies with equal detection times are one finding.
     let mut by_times: BTreeMap<[u64; 4], Vec<Late<'_, '_>>> = BTreeMap::new();
     for proxy in haproxy.model.postgres().filter(|proxy| !proxy.is_piece) {
         let checked = proxy.members().filter(|server| server.is_checked());
@@ -83,7 +84,7 @@ fn slow(haproxy: &Haproxy<'_>, findings: &mut Findings) {
             let is_late = refused.most_ms > REFUSED_MS_MAX || silent.most_ms > SILENT_MS_MAX;
             is_late.then_some(Late { proxy, server, refused, silent })
         });
-        // The first of the slowest speaks for the others, which are mostly the same.
+        // The finding names the first of the slowest servers; the others are usually equal.
         let slowest = late.reduce(|slowest, other| {
             if other.silent.most_ms > slowest.silent.most_ms { other } else { slowest }
         });
@@ -175,9 +176,9 @@ fn first_check(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     }
 }
 
-/// When the first check of each server begins, in milliseconds after the start, by its line. HAProxy
-/// spreads them over the servers of all proxies, each over the larger of its own `inter` and the
-/// smallest `inter` of at least a second (`start_checks` in check.c).
+/// Returns the start of each server's first check, in milliseconds after the process start, by its
+/// line. HAProxy spreads them over the servers of all proxies, each over the larger of its own
+/// `inter` and the smallest `inter` of at least a second (`start_checks` in check.c).
 fn first_checks(model: &Model<'_>, spread: Given<u64>) -> BTreeMap<usize, u64> {
     let mut checked: Vec<(usize, u64)> = Vec::new();
     for proxy in &model.proxies {
@@ -214,7 +215,7 @@ fn start_up(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     }
 }
 
-/// A check of `proxy` asks for the primary; that it is called so is not enough.
+/// Returns true if a check of `proxy` tests for the primary; the name alone is not enough.
 fn is_asked_for_primary(proxy: &Proxy<'_>) -> bool {
     Wanted::is_primary(proxy) && Wanted::of(proxy).is_some_and(|it| it.source.is_check())
 }

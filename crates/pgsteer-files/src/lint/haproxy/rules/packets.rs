@@ -1,5 +1,5 @@
-//! PostgreSQL's messages in a `tcp-check`: lengths, and who speaks when. (PostgreSQL manual, "Message
-//! Formats".)
+//! PostgreSQL's messages in a `tcp-check`: lengths, and the order of messages. (PostgreSQL manual,
+//! "Message Formats".)
 
 use crate::lint::finding::{Findings, Place};
 use crate::lint::haproxy::Haproxy;
@@ -9,7 +9,8 @@ use crate::lint::haproxy::proxy::Proxy;
 use crate::lint::rule::{Look, rule};
 
 rule! {
-    /// The server waits for bytes that never come, or takes the next message for a part of this one.
+    /// The server waits for bytes that never arrive, or takes the next message for a part of this
+    /// one.
     TCP_CHECK_LENGTH = "tcp-check-length", Error, Look::Haproxy(length),
     title: "a message of PostgreSQL says another length than it has",
     costs: "The server waits for bytes that never come, or reads the next message in the wrong place: the check fails, and the server is DOWN for ever.",
@@ -17,7 +18,7 @@ rule! {
 }
 
 rule! {
-    /// The server is gone by then.
+    /// The server has closed the connection by then.
     TCP_CHECK_SENDS_AFTER_END = "tcp-check-sends-after-end", Error, Look::Haproxy(after_end),
     title: "something is sent after the session was ended",
     costs: "The server has closed by then, and a healthy primary is shown as SOCKERR, DOWN.",
@@ -25,19 +26,19 @@ rule! {
 }
 
 rule! {
-    /// A wrong answer is seen by a timeout alone.
+    /// A wrong answer is detected only by a timeout.
     TCP_CHECK_WAITS = "tcp-check-waits", Warning, Look::Haproxy(waits),
     title: "a wrong answer is only seen when the check runs out of time",
     costs: "The server says `t` where `f` is expected, and keeps the connection open: each failed check takes the whole timeout, `fall` times. With 5 s and three of them a failover took 16 s.",
     remedy: "Send Terminate (`5800000004`) right behind the query: the server closes after its answer, and a wrong one is seen at once.",
 }
 
-/// HAProxy's buffer: nobody sends more at once.
+/// HAProxy's buffer: no peer sends more at once.
 const RUN_BYTES_MAX: usize = 16 << 10;
 const PROTOCOL_3: [u8; 2] = [0, 3];
-/// What a client may begin a message with, after the login.
+/// The first bytes of a client's messages after the login.
 const OF_CLIENTS: &[u8] = b"BCDEFHPQSXcdfp";
-/// What a server may begin one with.
+/// The first bytes of a server's messages.
 const OF_SERVERS: &[u8] = b"123ACDEGHIKNRSTVWZcdnst";
 
 /// One step of a check: bytes with their places.
@@ -45,7 +46,7 @@ enum Step {
     Connect,
     Send(Vec<(u8, Place)>),
     Expect(Vec<(u8, Place)>),
-    /// Something whose bytes cannot be told.
+    /// A step with unknown bytes.
     Unclear,
 }
 
@@ -70,12 +71,12 @@ fn step(line: &Line) -> Option<Step> {
 /// A run of the same kind of steps, as one stream of bytes.
 enum Run {
     Send(Vec<(u8, Place)>),
-    /// Each expectation by itself: HAProxy looks for each of them anywhere in the answer.
+    /// Each expectation on its own: HAProxy searches for each of them anywhere in the answer.
     Expect(Vec<Vec<(u8, Place)>>),
 }
 
-/// The talk of a check with PostgreSQL, one for each connection; none that is not with it, or whose
-/// bytes cannot be told.
+/// Returns the dialogue of a check with PostgreSQL, one for each connection; none if it is with
+/// another server, or if its bytes are unknown.
 fn talks(proxy: &Proxy<'_>) -> Vec<Vec<Run>> {
     let Check::Tcp(rules) = Check::of(proxy) else { return Vec::new() };
     let mut talks: Vec<Vec<Run>> = vec![Vec::new()];
@@ -101,13 +102,13 @@ fn talks(proxy: &Proxy<'_>) -> Vec<Vec<Run>> {
     talks
 }
 
-/// A message that a client sends.
+/// A message of a client.
 struct Message {
-    /// 0 for the startup packet, which has none.
+    /// 0 for the startup packet, which has no tag.
     tag: u8,
     place: Place,
     said: usize,
-    /// The length that it has, where that can be told from its bytes.
+    /// The actual length, if its bytes show it.
     has: usize,
 }
 
@@ -122,7 +123,7 @@ impl Message {
     }
 }
 
-/// Reads one message; none if there are not even tag and length.
+/// Parses one message; none if tag and length are incomplete.
 fn message(bytes: &[(u8, Place)], has_tag: bool) -> Option<Message> {
     let (tag, rest) = match has_tag {
         true => bytes.split_first().map(|(first, rest)| (first.0, rest))?,
@@ -132,7 +133,7 @@ fn message(bytes: &[(u8, Place)], has_tag: bool) -> Option<Message> {
     let length: [u8; 4] = raw.get(..4)?.try_into().ok()?;
     let said = usize::try_from(u32::from_be_bytes(length)).ok()?;
     let has = match tag {
-        // Pairs of texts, and a last zero behind that of the last text.
+        // Pairs of texts, and a final zero after that of the last text.
         0 => raw.windows(2).skip(8).position(|pair| pair == [0, 0]).map(|at| at + 10),
         b'Q' => raw.iter().skip(4).position(|byte| *byte == 0).map(|at| at + 5),
         b'X' => Some(4),
@@ -172,7 +173,7 @@ fn length(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     }
 }
 
-/// The first message that does not have the length it says.
+/// Returns the first message whose length differs from its length word.
 fn wrong_message(mut bytes: &[(u8, Place)], mut has_tag: bool) -> Option<Message> {
     while !bytes.is_empty() {
         let message = message(bytes, has_tag)?;
@@ -191,13 +192,14 @@ fn wrong_message(mut bytes: &[(u8, Place)], mut has_tag: bool) -> Option<Message
     None
 }
 
-/// An expected message that is longer than it says.
+/// Returns an expected message that is longer than its length word.
 fn wrong_answer(bytes: &[(u8, Place)]) -> Option<(Place, String)> {
     let (first, rest) = bytes.split_first()?;
     let raw: Vec<u8> = rest.iter().map(|byte| byte.0).collect();
     let length: [u8; 4] = raw.get(..4)?.try_into().ok()?;
     let said = usize::try_from(u32::from_be_bytes(length)).ok()?;
-    // Only what looks like a whole message is one: HAProxy may look for any piece of an answer.
+    // Only bytes that look like a whole message count: HAProxy may search for any part of an
+    // answer.
     if !OF_SERVERS.contains(&first.0) || !(4..=1_000).contains(&said) || raw.len() <= said {
         return None;
     }

@@ -1,4 +1,4 @@
-//! The process: names that it resolves, its log, its admin socket, and how it hangs.
+//! The process: its name resolution, its log, its admin socket, and a hang.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use crate::lint::listed;
 use crate::lint::rule::{Look, rule};
 
 rule! {
-    /// An address of yesterday.
+    /// The address may be out of date.
     NAME_RESOLVED_ONCE = "name-resolved-once", Warning, Look::Haproxy(once),
     title: "a host name without `resolvers`, which is resolved once",
     costs: "HAProxy resolves it at its start. A member that comes back with another address, as containers do, stays DOWN until HAProxy is reloaded; with `init-addr none` so does a name that was not there yet.",
@@ -29,7 +29,7 @@ rule! {
 }
 
 rule! {
-    /// The socket switches servers off and more.
+    /// The socket can disable servers and more.
     ADMIN_SOCKET_OPEN = "admin-socket-open", Error, Look::Haproxy(socket),
     title: "HAProxy's socket is open to others",
     costs: "The socket asks for no password. At `level admin` each client of it can take servers out of service, change their addresses and end sessions; below that it can read names, addresses and sessions.",
@@ -37,7 +37,7 @@ rule! {
 }
 
 rule! {
-    /// A fault of HAProxy 3.0.
+    /// A bug of HAProxy 3.0.
     CLIENTS_HANG = "clients-hang", Warning, Look::Haproxy(hang),
     title: "clients that come during a failover may hang for ever",
     costs: "HAProxy 3.0 (seen with 3.0.11 of Debian 13, not with 2.6 and 3.2): a client whose server goes away between its shutdown and DOWN is retried and then forgotten, if `retries` meets `on-marked-down shutdown-sessions` and long timeouts.",
@@ -46,7 +46,7 @@ rule! {
 
 fn once(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     let model = &haproxy.model;
-    // One finding for all: the same members are mostly in several proxies.
+    // One finding for all, because several proxies usually have the same members.
     let mut hosts: BTreeSet<&str> = BTreeSet::new();
     let mut first: Option<&Line> = None;
     let mut titles: Vec<String> = Vec::new();
@@ -98,13 +98,13 @@ fn socket(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     }
 }
 
-/// The kind of client that reaches a socket beside its owner; none for a socket that is closed.
+/// Returns which clients besides the owner can connect to a socket; none for a protected socket.
 fn open_to(address: &str, mode: &str) -> Option<&'static str> {
     let is_path =
         address.starts_with('/') || address.starts_with("unix@") || address.starts_with('.');
     if is_path {
         let others = mode.chars().next_back().and_then(|c| c.to_digit(8))?;
-        // Write permission is what connects to a socket.
+        // Connecting to a socket needs write permission.
         return (others & 2 != 0).then_some("every user of the machine");
     }
     let address =

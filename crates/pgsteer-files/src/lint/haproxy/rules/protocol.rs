@@ -1,4 +1,4 @@
-//! Bytes in front of PostgreSQL's own protocol: PROXY headers and TLS.
+//! Bytes before PostgreSQL's own protocol: PROXY headers and TLS.
 
 use crate::lint::finding::Findings;
 use crate::lint::haproxy::Haproxy;
@@ -9,7 +9,7 @@ use crate::lint::listed;
 use crate::lint::rule::{Look, rule};
 
 rule! {
-    /// PostgreSQL reads no header.
+    /// PostgreSQL does not parse the header.
     SEND_PROXY_TO_POSTGRES = "send-proxy-to-postgres", Error, Look::Haproxy(send_proxy),
     title: "a PROXY header is sent to PostgreSQL",
     costs: "PostgreSQL and PgBouncer read no PROXY header: they take it for a broken startup packet and close every connection.",
@@ -17,14 +17,14 @@ rule! {
 }
 
 rule! {
-    /// PostgreSQL begins TLS in another way.
+    /// PostgreSQL negotiates TLS differently.
     TLS_AT_HAPROXY = "tls-at-haproxy", Error, Look::Haproxy(tls),
     title: "HAProxy speaks TLS where PostgreSQL's clients or servers ask for it first",
     costs: "PostgreSQL's TLS begins with an SSLRequest in clear. HAProxy's `ssl` begins at once: each connection fails, unless both sides are of PostgreSQL 17 or later and use direct TLS.",
     remedy: "Leave `ssl` out: TLS passes through HAProxy from the client to PostgreSQL. For direct TLS write `alpn postgresql`, and let clients use `sslnegotiation=direct`.",
 }
 
-/// The first version that takes TLS without a question.
+/// The first version that accepts TLS without an SSLRequest.
 const DIRECT_TLS: u16 = 17;
 /// The name of the protocol in direct TLS.
 const ALPN: &str = "postgresql";

@@ -7,7 +7,7 @@ use crate::lint::haproxy::words;
 use crate::lint::word_shown;
 use crate::render::HaproxyVersion;
 
-/// Looks at a `server`, a `server-template` or a `default-server`.
+/// Checks a `server`, a `server-template` or a `default-server`.
 pub fn server_values(line: &Line, version: HaproxyVersion, tell: Tell<'_>) {
     let Some(at) = first_setting(line, tell) else { return };
     let mut at = at;
@@ -24,7 +24,7 @@ pub fn server_values(line: &Line, version: HaproxyVersion, tell: Tell<'_>) {
     }
 }
 
-/// Looks at what stands in front of the settings. Returns the place of the first one.
+/// Checks the words before the settings. Returns the position of the first setting.
 fn first_setting(line: &Line, tell: Tell<'_>) -> Option<usize> {
     let (address_at, form) = match line.word(0) {
         "default-server" => return Some(1),

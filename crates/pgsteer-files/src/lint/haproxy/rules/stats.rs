@@ -1,4 +1,4 @@
-//! The statistics page: who sees it, and who may switch servers on it.
+//! The statistics page: who can see it, and who can disable servers on it.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,7 @@ rule! {
 }
 
 rule! {
-    /// Anybody sees it.
+    /// Every client can see it.
     STATS_OPEN = "stats-open", Warning, Look::Haproxy(open),
     title: "the statistics page is open to whoever reaches it",
     costs: "It tells names, addresses, versions and the state of every member.",
@@ -27,7 +27,7 @@ rule! {
 }
 
 rule! {
-    /// Anybody changes it.
+    /// Every client can change servers on it.
     STATS_ADMIN_OPEN = "stats-admin-open", Error, Look::Haproxy(admin_open),
     title: "whoever reaches the statistics page may switch servers off",
     costs: "One click by anybody in the network takes the primary out of service.",
@@ -58,7 +58,7 @@ fn credentials(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     }
 }
 
-/// The lists of users that the statistics page of `proxy` asks, by `http_auth(LIST)`.
+/// Returns the user lists that the statistics page of `proxy` checks, by `http_auth(LIST)`.
 fn userlists<'a>(proxy: &Proxy<'a>) -> impl Iterator<Item = &'a str> {
     let has_page = ["enable", "uri"].iter().any(|word| proxy.last(&["stats", word]).is_some());
     let lines = ["stats", "http-request", "acl"].into_iter().flat_map(|word| proxy.nearest(word));
@@ -70,7 +70,8 @@ fn userlists<'a>(proxy: &Proxy<'a>) -> impl Iterator<Item = &'a str> {
     })
 }
 
-/// The page is shown, on an address that others reach, and nobody is asked who they are.
+/// Returns true if the page has no authentication and listens on an address that other machines
+/// reach.
 fn is_open(proxy: &Proxy<'_>) -> bool {
     let has = |second| proxy.last(&["stats", second]).is_some();
     let asks_who = |line: &Line| line.words.iter().any(|word| word.is("auth"));

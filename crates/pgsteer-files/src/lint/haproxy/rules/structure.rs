@@ -1,4 +1,4 @@
-//! Names, addresses and places of lines.
+//! Names, addresses and positions of lines.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -53,14 +53,14 @@ rule! {
 }
 
 rule! {
-    /// It stands in a section of another kind.
+    /// The word is in a section of another kind.
     MISPLACED_WORD = "misplaced-word", Error, Look::Haproxy(misplaced),
     title: "a line stands in a section that has no use for it",
     costs: "HAProxy ignores it with a warning, or refuses the file: nobody listens, or nobody is led.",
     remedy: "Move it: `bind`, `use_backend` and `default_backend` into a frontend, `server` and `balance` into a backend, or make a `listen` of the section.",
 }
 
-/// Words of a bind line that make the same port another one.
+/// Settings of a bind line that make the same port a different one.
 const APART: [&str; 4] = ["interface", "namespace", "process", "thread"];
 
 fn bind_twice(haproxy: &Haproxy<'_>, findings: &mut Findings) {
@@ -71,7 +71,7 @@ fn bind_twice(haproxy: &Haproxy<'_>, findings: &mut Findings) {
             let is_apart = line.words.iter().any(|word| APART.iter().any(|it| word.is(it)));
             let Some(address) = address.filter(|_| !is_apart) else { continue };
             let Some(port) = address.port else { continue };
-            // A name may have an address of either family.
+            // A host name may have an address of either family.
             let host = match (address.host.as_str(), address.family) {
                 ("" | "*" | "::", "ipv6@") | ("::", _) => "::".to_owned(),
                 ("" | "*" | "0.0.0.0", _) => "*".to_owned(),
@@ -149,7 +149,7 @@ fn address_twice(haproxy: &Haproxy<'_>, findings: &mut Findings) {
 
 fn unknown_backend(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     let model = &haproxy.model;
-    // Whoever has the frontends in one file may have the backends in another.
+    // If this file has only frontends, another file may have the backends.
     let has_backends = model.proxies.iter().any(|proxy| proxy.kind == Kind::Backend);
     if !model.file.has_all_sections() || !has_backends {
         return;
@@ -158,7 +158,7 @@ fn unknown_backend(haproxy: &Haproxy<'_>, findings: &mut Findings) {
         let ways = proxy.lines_of("use_backend").chain(proxy.lines_of("default_backend"));
         for line in ways {
             let name = line.word(1);
-            // `%[...]` is made when a client comes.
+            // `%[...]` is computed for each client.
             if !name.is_empty() && !name.contains('%') && model.backend(name).is_none() {
                 findings
                     .add(line.place_of(1), format!("there is no backend `{name}` in this file"));

@@ -1,4 +1,4 @@
-//! Timeouts of sessions, and how dead peers are found.
+//! Timeouts of sessions, and the detection of dead peers.
 
 use std::collections::BTreeMap;
 
@@ -11,13 +11,13 @@ use crate::lint::haproxy::values::{Given, time_text};
 use crate::lint::listed;
 use crate::lint::rule::{Look, rule};
 
-/// Pools keep idle connections for half an hour and longer.
+/// Connection pools keep idle connections for half an hour and longer.
 const IDLE_MS_MIN: u64 = 7_200_000;
-/// Sessions that live so long need a keepalive.
+/// Sessions with timeouts of this length need a keepalive.
 const LONG_MS: u64 = 3_600_000;
 
 rule! {
-    /// Idle sessions are cut.
+    /// Idle sessions are closed.
     TIMEOUT_CUTS_IDLE_SESSIONS = "timeout-cuts-idle-sessions", Warning, Look::Haproxy(cuts_idle),
     title: "a timeout cuts sessions that are merely idle",
     costs: "A pool's idle connections are closed under it, and the next query on one of them fails; so does a query that runs longer than that without a row.",
@@ -25,7 +25,7 @@ rule! {
 }
 
 rule! {
-    /// A silent member holds clients up.
+    /// A silent member delays clients.
     CONNECT_TIMEOUT_MISSING = "connect-timeout-missing", Warning, Look::Haproxy(no_connect_timeout),
     title: "no `timeout connect`",
     costs: "A client that is led to a member that does not answer waits as long as the kernel tries, two minutes by default.",
@@ -33,14 +33,14 @@ rule! {
 }
 
 rule! {
-    /// Whoever is gone is never found.
+    /// A dead peer is never detected.
     NO_KEEPALIVE = "no-keepalive", Warning, Look::Haproxy(no_keepalive),
     title: "long sessions without a keepalive",
     costs: "A client that is gone without a word keeps its session, and its connection to PostgreSQL, until the timeout.",
     remedy: "`option clitcpka` and `option srvtcpka` (or `option tcpka`) in `defaults`.",
 }
 
-/// `timeout tunnel` takes the place of the others as soon as a session is established.
+/// Returns true if `timeout tunnel` replaces the other timeouts once a session is established.
 fn has_tunnel<'a>(model: &Model<'a>, proxy: &Proxy<'a>) -> bool {
     let is_set = |proxy: &Proxy<'_>| proxy.timeout("tunnel").0 != Given::Absent;
     is_set(proxy) || model.led_to(proxy).into_iter().any(is_set)

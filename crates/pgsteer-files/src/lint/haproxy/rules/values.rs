@@ -1,4 +1,4 @@
-//! Values that HAProxy refuses: times, numbers, words with a fixed set, what is missing or too much.
+//! Values that HAProxy refuses: times, numbers, keywords, missing and surplus words.
 
 use crate::lint::finding::{Findings, Place};
 use crate::lint::haproxy::Haproxy;
@@ -11,14 +11,14 @@ use crate::lint::word_shown;
 use crate::render::HaproxyVersion;
 
 rule! {
-    /// HAProxy does not take it.
+    /// HAProxy refuses the value.
     VALUE_REFUSED = "value-refused", Error, Look::Haproxy(refused),
     title: "a value that HAProxy refuses",
     costs: "HAProxy refuses the file.",
     remedy: "Correct it as the message says; `haproxy -c -f FILE` checks the result.",
 }
 
-/// The longest time of HAProxy: 2^31 - 1 ms, about 24.8 days.
+/// HAProxy's maximum time: 2^31 - 1 ms, about 24.8 days.
 const TIME_MS_MAX: u64 = i32::MAX as u64;
 
 fn refused(haproxy: &Haproxy<'_>, findings: &mut Findings) {
@@ -34,10 +34,10 @@ fn refused(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     }
 }
 
-/// Takes a place and what is wrong there.
+/// Receives the place and the fault.
 pub type Tell<'a> = &'a mut dyn FnMut(Place, String);
 
-/// The first line of a section. Returns true if HAProxy ignores the section for it.
+/// Checks the first line of a section. Returns true if HAProxy ignores the section because of it.
 fn head(section: &Section, findings: &mut Findings) -> bool {
     let head = &section.head;
     if !section.kind.is_proxy() || head.words.is_empty() {
@@ -91,7 +91,7 @@ fn of_line(section: &Section, line: &Line, version: HaproxyVersion, tell: Tell<'
 }
 
 fn timeout(line: &Line, tell: Tell<'_>) {
-    // Another rule reports a word of another kind.
+    // Another rule reports a word with another place.
     if line.words.len() == 2 {
         tell(line.place(), format!("`timeout {}` has no value", line.word(1)));
     } else {
@@ -100,7 +100,7 @@ fn timeout(line: &Line, tell: Tell<'_>) {
     }
 }
 
-/// Something stands behind the last word that is read.
+/// Reports words after the last one that HAProxy reads.
 fn surplus(line: &Line, at: usize, tell: Tell<'_>) {
     if let Some(word) = line.words.get(at) {
         let shown = word_shown(word.shown());
@@ -115,7 +115,7 @@ fn single(line: &Line, tell: Tell<'_>) {
     }
 }
 
-/// A time at `at`: HAProxy reads digits, and one of its units behind them.
+/// Checks the time at `at`: HAProxy reads digits, followed by one of its units.
 pub fn time(line: &Line, at: usize, tell: Tell<'_>) {
     let Some(word) = line.words.get(at).filter(|word| !word.has_literal_variable()) else { return };
     let Some(text) = word.known() else { return };
@@ -124,7 +124,7 @@ pub fn time(line: &Line, at: usize, tell: Tell<'_>) {
     }
 }
 
-/// Why HAProxy refuses a time (`parse_time_err`).
+/// Returns the reason why HAProxy refuses a time (`parse_time_err`).
 fn why_no_time(text: &str) -> Option<&'static str> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (digits, unit) = text.split_at_checked(digits)?;
@@ -146,7 +146,7 @@ fn why_no_time(text: &str) -> Option<&'static str> {
     is_long.then_some("is more than HAProxy can count: 2147483647 ms, about 24.8 days")
 }
 
-/// A number at `at` that has to be in a range.
+/// Checks that the number at `at` is in a range.
 pub fn range(line: &Line, at: usize, allowed: std::ops::RangeInclusive<u64>, tell: Tell<'_>) {
     let Some(word) = line.words.get(at) else { return };
     let Some(value) = word.known().and_then(number).filter(|value| !allowed.contains(value)) else {
@@ -160,7 +160,7 @@ pub fn range(line: &Line, at: usize, allowed: std::ops::RangeInclusive<u64>, tel
     tell(word.place, message);
 }
 
-/// The word behind `name`, which has to be one of `known`.
+/// Checks that the word after `name` is one of `known`.
 fn one_of(line: &Line, name: &str, known: &[&str], tell: Tell<'_>) {
     match line.words.get(1) {
         None => tell(line.place(), format!("`{name}` has no value")),
@@ -171,7 +171,7 @@ fn one_of(line: &Line, name: &str, known: &[&str], tell: Tell<'_>) {
     }
 }
 
-/// A word that has to be one of `known`.
+/// Checks that a word is one of `known`.
 pub fn is_one_of(word: &Word, name: &str, known: &[&str], tell: Tell<'_>) {
     if let Some(text) = word.known().filter(|text| !known.contains(text)) {
         let message =
@@ -216,14 +216,14 @@ fn balance(line: &Line, version: HaproxyVersion, tell: Tell<'_>) {
     };
     let Some(text) = word.known() else { return };
     let name = text.split('(').next().unwrap_or(text);
-    // Later versions may know more.
+    // Later versions may have more.
     let is_later = version > HaproxyVersion::new(3, 4);
     if !is_later && !BALANCES.contains(&name) && name != "url_param" {
         tell(word.place, format!("there is no `balance {}`", word_shown(text)));
     }
 }
 
-/// Options that stand alone.
+/// Options without arguments.
 const BARE_OPTIONS: [&str; 26] = [
     "abortonclose",
     "allbackups",
@@ -282,7 +282,7 @@ fn bind(line: &Line, tell: Tell<'_>) {
     }
 }
 
-/// What `http-check expect` and `tcp-check expect` look at.
+/// The tests of `http-check expect` and `tcp-check expect`.
 const EXPECTED: [&str; 11] = [
     "binary",
     "binary-lf",
@@ -296,7 +296,7 @@ const EXPECTED: [&str; 11] = [
     "string-lf",
     "custom",
 ];
-/// Words in front of that, with a value each.
+/// Words before the test, with a value each.
 const EXPECT_LEADS: [&str; 9] = [
     "comment",
     "min-recv",

@@ -9,7 +9,7 @@ use crate::lint::listed;
 use crate::lint::rule::{Look, rule};
 
 rule! {
-    /// It stays as it is written.
+    /// The variable is not replaced.
     VARIABLE_UNQUOTED = "variable-unquoted", Error, Look::Haproxy(unquoted),
     title: "an environment variable outside double quotes",
     costs: "HAProxy replaces variables in double quotes, and outside of them in addresses alone. Elsewhere the text itself counts: a number becomes 0, so `check port ${PORT}` checks the port of the service, and a password is the name of the variable.",
@@ -17,15 +17,15 @@ rule! {
 }
 
 fn unquoted(haproxy: &Haproxy<'_>, findings: &mut Findings) {
-    // One finding for each variable, at the first line that has it.
+    // One finding for each variable, at its first line.
     let mut found: BTreeMap<String, (&Word, Vec<usize>)> = BTreeMap::new();
     for section in &haproxy.model.file.sections {
-        // A hash of a password has such signs in it.
+        // A password hash contains `$`.
         if section.head.word(0) == "userlist" {
             continue;
         }
         for line in std::iter::once(&section.head).chain(&section.body) {
-            // The word may be a password with such a sign in it: `pa$SWORD`.
+            // The word may be a password that contains `$`: `pa$SWORD`.
             let is_secret = line.words.iter().any(|word| word.is("auth"));
             for word in line.words.iter().filter(|word| word.has_literal_variable()) {
                 let what = match is_secret {
@@ -50,7 +50,7 @@ fn unquoted(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     }
 }
 
-/// The variable in a word, and nothing of what stands around it.
+/// Returns the variable in a word, without the text around it.
 fn shown(text: &str) -> String {
     let Some((_, behind)) = text.split_once('$') else { return String::new() };
     let (open, behind) = match behind.strip_prefix('{') {
