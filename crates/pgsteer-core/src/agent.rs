@@ -46,10 +46,17 @@ pub fn answer(config: &AgentConfig, snapshot: &Snapshot, line: Option<&str>) -> 
             if let Some(maxconn) = config.maxconn {
                 let _ = write!(words, " maxconn:{maxconn}");
             }
-            line_of(&words, note.map(|note| note.to_string()).as_deref())
+            line_of(config.vocabulary, &words, note.as_ref().map(|note| note as &dyn fmt::Display))
         }
-        Answer::Drain(objection) => line_of("drain up", Some(&objection.to_string())),
-        Answer::No(objection) => line_of(no(config.vocabulary), Some(&objection.to_string())),
+        Answer::Drain(objection) => line_of(
+            config.vocabulary,
+            match config.vocabulary {
+                Vocabulary::Health | Vocabulary::Admin => "drain up",
+                Vocabulary::Bare => "drain",
+            },
+            Some(&objection),
+        ),
+        Answer::No(objection) => refusal(config, &objection),
     }
 }
 
@@ -74,15 +81,12 @@ fn answer_through_pooler(question: &Question, snapshot: &Snapshot) -> Answer {
 
 /// Returns the line for a client that can get no other answer. It makes the server unusable.
 pub fn refusal(config: &AgentConfig, why: &dyn fmt::Display) -> String {
-    line_of(no(config.vocabulary), Some(&why.to_string()))
-}
-
-fn no(vocabulary: Vocabulary) -> &'static str {
-    match vocabulary {
-        Vocabulary::Health => "ready down",
+    let words = match config.vocabulary {
+        Vocabulary::Health | Vocabulary::Bare => "ready down",
         // HAProxy shows the reason only after `up` or `down`; `maint` decides.
         Vocabulary::Admin => "maint down",
-    }
+    };
+    line_of(config.vocabulary, words, Some(why))
 }
 
 /// Returns the weight in percent, at least 1, because 0 means drain to HAProxy. None if the weight
@@ -113,11 +117,11 @@ fn lag_left(question: &Question, snapshot: &Snapshot, member: Option<&MemberStat
     u64::try_from(100 - used).unwrap_or(0)
 }
 
-fn line_of(words: &str, reason: Option<&str>) -> String {
+fn line_of(vocabulary: Vocabulary, words: &str, reason: Option<&dyn fmt::Display>) -> String {
     let mut line = words.to_owned();
-    if let Some(reason) = reason {
+    if let Some(reason) = reason.filter(|_| vocabulary != Vocabulary::Bare) {
         line.push_str(" #");
-        line.extend(reason.chars().map(plain).take(REASON_BYTES_MAX));
+        line.extend(reason.to_string().chars().map(plain).take(REASON_BYTES_MAX));
     }
     line.push('\n');
     line
@@ -139,7 +143,8 @@ mod tests {
 
     #[test]
     fn a_line_is_plain_ascii_and_short() {
-        let line = line_of("ready down", Some(&"größer,\n\u{1b}[31m".repeat(40)));
+        let reason = "größer,\n\u{1b}[31m".repeat(40);
+        let line = line_of(Vocabulary::Health, "ready down", Some(&reason));
         assert!(line.is_ascii() && line.len() < 150, "{line}");
         assert_eq!(line.matches(['\n', '\u{1b}', ',']).count(), 1, "{line}");
     }

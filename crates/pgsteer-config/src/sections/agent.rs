@@ -39,14 +39,15 @@ pub static LISTEN: Key<ListenOrNone> =
                  where the file has `[agent]`]",
         )]);
 
-static VOCABULARY: Key<Choice<Vocabulary>> = Key::new(
+/// The words of the answers.
+pub static VOCABULARY: Key<Choice<Vocabulary>> = Key::new(
     SECTION,
     "vocabulary",
     Choice {
         others: &[("up", "health"), ("maint", "admin")],
         ..Choice::new(
             Vocabulary::Health,
-            &[Vocabulary::Health, Vocabulary::Admin],
+            &[Vocabulary::Health, Vocabulary::Admin, Vocabulary::Bare],
             Vocabulary::as_str,
         )
     },
@@ -54,10 +55,13 @@ static VOCABULARY: Key<Choice<Vocabulary>> = Key::new(
 .example("\"admin\"")
 .help(
     "`health` says up and down; `admin` says ready and maint, so that a replica behind the write \
-     port is shown as in maintenance, not as DOWN.",
+     port is shown as in maintenance, not as DOWN; `bare` is `health` without reasons, for scripts \
+     that search the answer for `up`. The default is `health`, and `bare` where happac's -h or \
+     PATRONI_HOST is given.",
 )
 .flags(&[Flag::new(Command::Agent, "--vocabulary", "WORDS").help(
-    "Words for yes and no: `health` (up, down) or `admin` (ready, maint) [default: health]",
+    "Words of the answers: `health` (up, down), `admin` (ready, maint) or `bare` (up, down, without \
+     reasons) [default: bare with --patroni-host, else health]",
 )]);
 
 /// The default question, for a client that sends none.

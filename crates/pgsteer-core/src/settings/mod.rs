@@ -383,6 +383,9 @@ pub enum Vocabulary {
     Health,
     /// `ready` and `maint`: HAProxy shows an unfit server as in maintenance, which raises no alert.
     Admin,
+    /// As [`Vocabulary::Health`], without reasons, for scripts that search the answer for `up`, as
+    /// happac's check for Consul does: no refusal contains that word.
+    Bare,
 }
 
 impl Vocabulary {
@@ -391,6 +394,7 @@ impl Vocabulary {
         match self {
             Vocabulary::Health => "health",
             Vocabulary::Admin => "admin",
+            Vocabulary::Bare => "bare",
         }
     }
 }

@@ -14,7 +14,7 @@ use pgsteer_config::written::{Draft, Field, Given, Raw, Section};
 use pgsteer_config::{address, file};
 use pgsteer_core::claim::{Found, Role};
 use pgsteer_core::names::{Endpoint, MemberName, ServiceName};
-use pgsteer_core::settings::Config;
+use pgsteer_core::settings::{Config, Vocabulary};
 use pgsteer_core::units::seconds_text;
 
 use super::keys::KeyFlags;
@@ -61,6 +61,11 @@ pub fn agent_config(args: &AgentArgs, file: Option<&ConfigFile>) -> Result<Confi
         }
     }
     args.keys.put(&mut draft, &mut errors);
+    if args.patroni_host.is_some() && draft.get(&agent::VOCABULARY).is_absent() {
+        // happac's flags: scripts that were written for happac search its answer for `up`.
+        let bare = Raw::Flag(Vocabulary::Bare.as_str().to_owned());
+        draft.put(&agent::VOCABULARY, bare, HOST, &mut errors);
+    }
     let mut config = draft.finish(errors)?;
     config.cluster.here.patroni_url = local_url;
     Ok(config)
@@ -344,6 +349,18 @@ mod tests {
 
     fn agent_meant(line: &str, file: &str) -> String {
         AgentSummary(&agent_told(line, file).unwrap()).to_string()
+    }
+
+    #[test]
+    fn happacs_host_makes_the_answers_bare_unless_a_vocabulary_is_given() {
+        let words = |line: &str, file: &str| {
+            agent_told(line, file).unwrap().agent.map(|agent| agent.vocabulary)
+        };
+        let file = "[patroni]\nurls = ['http://10.0.0.11:8008']\n";
+        assert_eq!(words("-h 10.0.0.11", ""), Some(Vocabulary::Bare));
+        assert_eq!(words("-h 10.0.0.11 --vocabulary health", ""), Some(Vocabulary::Health));
+        assert_eq!(words("-h n1", "[agent]\nvocabulary = 'admin'\n"), Some(Vocabulary::Admin));
+        assert_eq!(words("", file), Some(Vocabulary::Health));
     }
 
     #[test]

@@ -49,7 +49,8 @@ const WRITE: ExpectedBackend =
     ExpectedBackend { backend: "", server: "n{n}", others: Others::Down, read: false, agent: true };
 
 pub fn happacs_scenarios_work_with_pgsteer_as_the_agent(lab: &Lab) -> Result<()> {
-    let agents_of_members = start_agents(lab, "agent", 0, "")?;
+    // Without a vocabulary in the file happac's flags make the answers bare, without reasons.
+    let agents_of_members = start_agents(lab, "agent", 0, "vocabulary = 'health'")?;
     let addresses = |member: &Member| agents_of_members.addresses(lab, member);
     let example = |text: &str| Ok::<_, Error>(Example::of(text, lab, addresses, None)?.quicker());
     let named = |name: &'static str| [("listen master\n", name)];
