@@ -72,7 +72,11 @@ fn haproxy_accepts_every_profile_for_any_members() {
     assert_eq!(ODD_USER.len(), 63);
     let folder = folder("haproxy");
     let file = folder.join("pgsteer.toml");
-    std::fs::write(&file, "[services.write]\npooler_port = 6432\n[services.read]\npooler_port = 6432\nfallback = 'primary'\n").unwrap();
+    // Front doors and members have addresses of both kinds.
+    let services = "[services.write]\nlisten = '[::]:5000'\npooler_port = 6432\n\
+                    [services.read]\nlisten = '[::]:5001'\npooler_port = 6432\nfallback = 'primary'\n\
+                    [http]\nlisten = '[::]:7000'\n";
+    std::fs::write(&file, services).unwrap();
     let kinds: [fn(usize) -> String; 3] = [
         |n| format!("10.0.0.{}", 10 + n),
         |n| format!("[fd00::{n}]:6000"),
@@ -106,6 +110,31 @@ fn haproxy_accepts_every_profile_for_any_members() {
         }
     }
     assert_eq!(count, PROFILES.len() * SIZES.len() * kinds.len());
+}
+
+/// Where HAProxy looks for the key of a client certificate: `render` refuses it in any other file.
+#[test]
+fn haproxy_looks_for_a_key_in_the_certificates_file_and_beside_it() {
+    let folder = folder("client-certificate");
+    let [cert, beside, both, apart] =
+        ["c.pem", "c.pem.key", "both.pem", "c.key"].map(|name| folder.join(name));
+    let subject = ["req", "-x509", "-nodes", "-newkey", "rsa:2048", "-days", "2", "-subj", "/CN=c"];
+    let mut openssl = Command::new("openssl");
+    let made = openssl.args(subject).arg("-keyout").arg(&beside).arg("-out").arg(&cert).output();
+    assert!(made.unwrap().status.success());
+    let text = [&cert, &beside].map(|file| std::fs::read_to_string(file).unwrap()).concat();
+    std::fs::write(&both, text).unwrap();
+    render(&folder, &words(&format!("haproxy {THREE} --patroni https://10.0.0.11:8008")));
+    let rendered = folder.join("haproxy.cfg");
+    let plain = std::fs::read_to_string(&rendered).unwrap();
+    let takes = |cert: &Path| {
+        let with = format!("check-ssl crt {} ", cert.display());
+        std::fs::write(&rendered, plain.replace("check-ssl ", &with)).unwrap();
+        verdict("haproxy", &["-c", "-f"], &rendered).0
+    };
+    assert!(plain.contains("check-ssl ") && takes(&cert) && takes(&both));
+    std::fs::rename(&beside, &apart).unwrap();
+    assert!(!takes(&cert), "HAProxy takes c.key for c.pem");
 }
 
 const THREE: &str =
@@ -186,13 +215,20 @@ fn keepalived_accepts_its_files() {
     let interfaces = std::fs::read_dir("/sys/class/net").unwrap();
     let interfaces = interfaces.map(|it| it.unwrap().file_name().into_string().unwrap());
     let interface = interfaces.filter(|name| name != "lo").min().unwrap();
+    // Clients come to IPv6 as well.
+    let file = folder.with_extension("toml");
+    let both = "[services.write]\nlisten = '[::]:5000'\n[services.read]\nlisten = '[::]:5001'\n";
+    std::fs::write(&file, both).unwrap();
+    let config = format!("--config {}", file.display());
     for (vip, doors) in
         [("10.0.0.20/24", "10.0.0.21 10.0.0.22"), ("fd00::20/64", "fd00::21 fd00::22")]
     {
         let doors: String = doors.split(' ').map(|door| format!(" --door {door}")).collect();
         render(
             &folder,
-            &words(&format!("keepalived {THREE} --vip {vip} --interface {interface}{doors}")),
+            &words(&format!(
+                "keepalived {THREE} {config} --vip {vip} --interface {interface}{doors}"
+            )),
         );
     }
     let mut count = 0;
@@ -351,7 +387,7 @@ fn postgresql_accepts_every_line_of_pg_hba() {
     );
     let printed = single_user(&rules, &query);
     assert!(printed.contains(&format!("role {ODD_USER}")), "{printed}");
-    assert_eq!(printed.matches("fine {").count(), 3 + 2 * 6, "{printed}");
+    assert_eq!(printed.matches("fine {").count(), 3 + 2 * 6 + 3, "{printed}");
     assert!(printed.contains("größe"), "{printed}");
 }
 

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::host::{bracketed, is_network};
 use super::label::labels;
+use super::reach;
 use super::refusal::Refusal;
 use super::{Kind, Rendered, Request, haproxy, paper};
 use pgsteer_config::limits::HTTP_LISTEN;
@@ -30,6 +31,10 @@ struct Page<'a> {
     method: &'static str,
     repmgr: bool,
     http_port: u16,
+    /// pgsteer's pages, for a program on the same machine: `127.0.0.1:7000`.
+    pages: String,
+    /// A service leads through PgBouncer.
+    is_pooled: bool,
     sessions_max: usize,
     check: Login<'a>,
     members: Vec<Place>,
@@ -198,6 +203,8 @@ fn page<'a>(kind: Kind, request: &Request<'a>) -> Result<Page<'a>, Refusal> {
         Some(vip) => places(&[vip_address(vip, &doors)?.to_string().as_str()]),
         None => doors.clone(),
     };
+    check_reach(kind, config, &doors, &hosts)?;
+    let pages = config.http.as_ref().map_or(HTTP_LISTEN, |http| http.listen);
     let hold = config.services.values().map(|service| service.hold.as_secs()).max();
     let lag = config.services.values().filter_map(|service| service.lag_bytes_max).min();
     Ok(Page {
@@ -205,7 +212,9 @@ fn page<'a>(kind: Kind, request: &Request<'a>) -> Result<Page<'a>, Refusal> {
         cluster: config.cluster.label().to_string(),
         method: if wishes.trust { "trust" } else { "scram-sha-256" },
         repmgr: wishes.repmgr,
-        http_port: config.http.as_ref().map_or(HTTP_LISTEN, |http| http.listen).port(),
+        http_port: pages.port(),
+        pages: reach::locally(pages).to_string(),
+        is_pooled: config.services.values().any(|service| service.pooler_port.is_some()),
         sessions_max: config.proxy.sessions_max,
         check: login(kind, config)?,
         services: services(config, &tried(&hosts)),
@@ -218,6 +227,34 @@ fn page<'a>(kind: Kind, request: &Request<'a>) -> Result<Page<'a>, Refusal> {
         lag_bytes: lag.unwrap_or(LAG_BYTES),
         panels: &PANELS,
     })
+}
+
+/// Clients and programs are sent to listeners of pgsteer only where they answer.
+fn check_reach(
+    kind: Kind,
+    config: &Config,
+    doors: &[Place],
+    hosts: &[Place],
+) -> Result<(), Refusal> {
+    fn names(places: &[Place]) -> impl Iterator<Item = &str> + Clone {
+        places.iter().map(|place| place.name.as_str())
+    }
+    if matches!(kind, Kind::Prometheus | Kind::Consul | Kind::Keepalived) && config.http.is_none() {
+        let needs = "the pages of pgsteer: `listen` in [http]";
+        return Err(Refusal::KindNeeds { kind, needs });
+    }
+    if kind == Kind::Prometheus
+        && let Some(http) = &config.http
+    {
+        reach::check("[http]", http.listen, "Prometheus", names(doors))?;
+    }
+    if matches!(kind, Kind::Clients | Kind::Keepalived) {
+        for (name, service) in &config.services {
+            let what = format!("service {name}");
+            reach::check(&what, service.listen, "a client", names(hosts))?;
+        }
+    }
+    Ok(())
 }
 
 /// The hosts as a client's list has them. A single one stands there twice: whoever is told that nobody
@@ -316,6 +353,8 @@ fn keepalived(request: &Request<'_>, page: &Page<'_>) -> Result<Vec<Rendered>, R
         #[serde(flatten)]
         page: &'a Page<'a>,
         door: &'a Place,
+        /// pgsteer's pages, as this door itself reaches them.
+        door_pages: String,
         service: &'a str,
         interface: &'a str,
         router_id: u8,
@@ -348,11 +387,30 @@ fn keepalived(request: &Request<'_>, page: &Page<'_>) -> Result<Vec<Rendered>, R
         .iter()
         .map(|door| {
             let router_id = wishes.router_id;
-            let door_page = Door { page, door, service: service.as_str(), interface, router_id };
+            let door_page = Door {
+                page,
+                door,
+                door_pages: door_pages(request.config, page, door),
+                service: service.as_str(),
+                interface,
+                router_id,
+            };
             let text = paper::fill("around/keepalived.conf", request.template, &door_page)?;
             Ok(plain(&format!("keepalived-{}.conf", door.label), text))
         })
         .collect()
+}
+
+/// A listener on the address of one door stands for the same on each of them.
+fn door_pages(config: &Config, page: &Page<'_>, door: &Place) -> String {
+    let listens_on = |place: &Place| {
+        let own = config.http.as_ref().map(|http| http.listen.ip());
+        own.is_some_and(|own| place.name.parse() == Ok(own))
+    };
+    match page.doors.iter().any(listens_on) {
+        true => format!("{}:{}", door.host, page.http_port),
+        false => page.pages.clone(),
+    }
 }
 
 fn pgbouncer(request: &Request<'_>, page: &Page<'_>) -> Result<Rendered, Refusal> {

@@ -12,6 +12,7 @@ mod label;
 pub mod packet;
 mod paper;
 mod profile;
+mod reach;
 pub mod refusal;
 pub mod timing;
 

@@ -51,6 +51,39 @@ pub enum Refusal {
     /// A service without a pooler where one is meant to be led past it.
     #[error("no service has a pooler_port that could be led past")]
     NoPooler,
+    /// Clients are to go past a pooler that is down, and HAProxy's server lines have one port.
+    #[error(
+        "service {service}: profile {} cannot lead past a pooler that is down (pooler_down = \"bypass\")",
+        .profile.as_str()
+    )]
+    NoWayPast {
+        /// The service.
+        service: ServiceName,
+        /// The profile.
+        profile: Profile,
+    },
+    /// Clients or programs are sent to an address where nothing listens.
+    #[error("{what} listens on {listen}, and {who} connects to {target}, where nothing answers")]
+    Unreachable {
+        /// What listens, with its key.
+        what: String,
+        /// Where.
+        listen: std::net::SocketAddr,
+        /// What connects.
+        who: &'static str,
+        /// Where it connects to.
+        target: String,
+    },
+    /// A client certificate whose key HAProxy does not find.
+    #[error(
+        "HAProxy reads the key of {cert} from that file or from {cert}.key, and key_file is {key}"
+    )]
+    KeyElsewhere {
+        /// `cert_file`.
+        cert: String,
+        /// `key_file`.
+        key: String,
+    },
     /// Health checks of the agent ask the pooler too, so nothing tells of PostgreSQL alone.
     #[error("service {0}: nothing tells whether its members are fit without their pooler")]
     NoDirectQuestion(ServiceName),
@@ -112,6 +145,17 @@ impl Refusal {
             }
             Refusal::CannotTell { .. } => {
                 "use --profile agent or pgsteer, or remove it from the service".into()
+            }
+            Refusal::NoWayPast { .. } => {
+                "use --profile agent-bypass, or set pooler_down = \"shut\"".into()
+            }
+            Refusal::Unreachable { .. } => {
+                "set `listen` to an address that is reached there, as 0.0.0.0 or [::]; or name the \
+                 hosts where pgsteer runs by --door (--door 127.0.0.1 if that is the same machine)"
+                    .into()
+            }
+            Refusal::KeyElsewhere { cert, .. } => {
+                format!("link the key to {cert}.key and set key_file to that")
             }
             Refusal::NoPooler => "set pooler_port in [services.write]".into(),
             Refusal::NoDirectQuestion(_) => {

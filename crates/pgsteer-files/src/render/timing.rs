@@ -29,6 +29,8 @@ pub struct Timing {
     pub silent_ms: u64,
     /// The longest time until one that refuses, or says no, is DOWN.
     pub told_ms: u64,
+    /// The shortest time until one that refuses is DOWN: one that is back within it is not noticed.
+    pub told_least_ms: u64,
     /// The longest time until one that says yes is UP.
     pub up_ms: u64,
     /// Between questions to an agent.
@@ -78,6 +80,7 @@ impl Timing {
             guard_ms,
             silent_ms: times.silent().most_ms + guard_ms,
             told_ms: times.refused().most_ms + guard_ms,
+            told_least_ms: times.refused().least_ms,
             up_ms: times.up().most_ms + guard_ms,
             agent_ms: (detect_ms / 10).clamp(100, 1_000),
         })

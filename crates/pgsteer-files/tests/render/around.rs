@@ -9,8 +9,9 @@ use crate::clusters::{PATRONI, config, files, lint_finds_nothing, members, three
 /// A cluster with everything, its front doors on two machines of their own.
 fn toml() -> String {
     format!(
-        "{PATRONI}[check]\nuser = 'pgcheck'\n[services.write]\npooler_port = 6432\n\
-         [services.read]\npooler_port = 6432\nlag_bytes_max = '16MB'\n"
+        "{PATRONI}[check]\nuser = 'pgcheck'\n[services.write]\nlisten = '[::]:5000'\n\
+         pooler_port = 6432\n[services.read]\nlisten = '[::]:5001'\npooler_port = 6432\n\
+         lag_bytes_max = '16MB'\n"
     )
 }
 
@@ -99,6 +100,48 @@ fn clients_try_a_single_host_twice() {
 }
 
 #[test]
+fn where_nothing_answers_nobody_is_sent() {
+    let refused = |kind, more: &str, wishes: &Wishes| {
+        let refusal = files(kind, &config(&format!("{PATRONI}{more}")), &three(), wishes);
+        let refusal = refusal.unwrap_err();
+        format!("{refusal}: {}", refusal.remedy().unwrap_or_default())
+    };
+    let (http, services) =
+        ("[http]\nlisten = '127.0.0.1:7000'\n", "[services.read]\nlisten = '[::1]:5001'\n");
+    let specific = "[services.write]\nlisten = '10.0.0.21:5000'\n";
+    let members = Wishes::default();
+    let v6 = Wishes { vip: None, doors: vec!["fd00::21".to_owned()], ..doors() };
+    let off = "[http]\nlisten = false\n";
+    let all = [
+        refused(Kind::Prometheus, http, &doors()),
+        refused(Kind::Prometheus, http, &members),
+        refused(Kind::Prometheus, off, &doors()),
+        refused(Kind::Consul, off, &doors()),
+        refused(Kind::Keepalived, off, &doors()),
+        refused(Kind::Clients, services, &members),
+        refused(Kind::Clients, "", &v6),
+        refused(Kind::Clients, specific, &members),
+        // The address that moves is not the one of the door.
+        refused(Kind::Clients, specific, &doors()),
+    ];
+    insta::assert_snapshot!(all.join("\n"));
+    let made = |kind, more: &str, wishes: &Wishes| {
+        let made = files(kind, &config(&format!("{PATRONI}{more}")), &three(), wishes);
+        shown(&made.unwrap_or_else(|refusal| panic!("{refusal}")))
+    };
+    let here = Wishes { doors: vec!["127.0.0.1".to_owned()], ..Wishes::default() };
+    assert!(made(Kind::Prometheus, http, &here).contains("127.0.0.1:7000"));
+    let apart = Wishes { vip: None, ..doors() };
+    assert!(made(Kind::Clients, specific, &apart).contains("10.0.0.22:5000"));
+    // A program on the same machine asks where the pages are.
+    let http = "[http]\nlisten = '10.0.0.21:7000'\n";
+    assert!(made(Kind::Consul, http, &apart).contains("http://10.0.0.21:7000/healthz"));
+    let keepalived = made(Kind::Keepalived, http, &doors());
+    assert!(keepalived.contains("http://10.0.0.21:7000 "), "{keepalived}");
+    assert!(keepalived.contains("http://10.0.0.22:7000 "), "{keepalived}");
+}
+
+#[test]
 fn consul_and_grafana_are_json() {
     let members = three();
     for kind in [Kind::Consul, Kind::Grafana] {
@@ -107,6 +150,20 @@ fn consul_and_grafana_are_json() {
         }
     }
     insta::assert_snapshot!(shown(&made(Kind::Consul, &members, &doors())));
+}
+
+/// Consul does not start with a check by a script unless scripts are enabled.
+#[test]
+fn the_shipped_services_of_consul_are_checked_by_http() {
+    let shipped = include_str!("../../../../dist/consul-pgsteer.json");
+    let shipped: serde_json::Value = serde_json::from_str(shipped).unwrap();
+    let services = shipped["services"].as_array().unwrap();
+    let checks: Vec<_> = services.iter().map(|service| &service["check"]).collect();
+    assert_eq!(checks.len(), 3);
+    for check in checks {
+        let keys: Vec<&String> = check.as_object().unwrap().keys().collect();
+        assert_eq!(keys, ["http", "interval", "name", "timeout"]);
+    }
 }
 
 #[test]

@@ -39,10 +39,100 @@ fn httpchk_asks_patroni() {
 fn httpchk_asks_the_pooler_too() {
     let toml = format!("{PATRONI}[services.write]\npooler_port = 6432\n[services.read]\n");
     let text = text(&toml, &three(), &wishes(Profile::Httpchk));
-    let write = text.split("\nlisten ").find(|it| it.starts_with("write")).unwrap();
-    let read = text.split("\nlisten ").find(|it| it.starts_with("read")).unwrap();
+    let [write, read] = ["write", "read"].map(|name| section(&text, name));
     assert!(write.contains("http-check connect port 6432"), "{write}");
     assert!(!read.contains("http-check connect port 6432"), "{read}");
+}
+
+/// The lines of the proxy of this name.
+fn section<'a>(text: &'a str, name: &str) -> &'a str {
+    text.split("\nlisten ").find(|it| it.starts_with(name)).unwrap()
+}
+
+/// PostgreSQL's answer says nothing of the pooler that the clients are led to.
+#[test]
+fn sql_asks_the_pooler_too() {
+    let services = "[services.write]\npooler_port = 6432\n[services.read]\npooler_port = 6433\n";
+    let toml = format!("{PATRONI}{services}[check]\nuser = 'pgcheck'\n");
+    let text = text(&toml, &three(), &wishes(Profile::Sql));
+    let [write, read] = ["write", "read"].map(|name| section(&text, name));
+    assert!(write.contains("http-check connect addr abns@pgsteer-guard\n"), "{write}");
+    assert!(write.contains("http-check connect port 6432\n"), "{write}");
+    assert!(!write.contains("check addr"), "the pooler would be asked at HAProxy: {write}");
+    assert!(read.contains("tcp-check connect port 6433\n"), "{read}");
+    let primary = text.split("\nbackend pgsteer:primary").nth(1).unwrap();
+    let primary = primary.split("\nfrontend ").next().unwrap();
+    assert!(!primary.contains("connect port"), "it counts primaries, not poolers: {primary}");
+}
+
+#[test]
+fn one_file_serves_clients_of_pgsteer_and_profile_agent_bypass() {
+    let of = |down: &str| {
+        let services = format!("[services.write]\npooler_port = 6432\npooler_down = '{down}'\n");
+        let toml = format!("{PATRONI}[agent]\nvocabulary = 'admin'\n{services}[services.read]\n");
+        text(&toml, &three(), &wishes(Profile::AgentBypass))
+    };
+    assert_eq!(of("shut"), of("bypass"));
+}
+
+#[test]
+fn one_front_door_answers_for_all_members() {
+    let doors = vec!["10.0.0.21".to_owned()];
+    let wishes = Wishes { doors, ..wishes(Profile::Agent) };
+    let text = text(&format!("{PATRONI}[agent]\nlisten = 5556\n"), &three(), &wishes);
+    assert_eq!(text.matches("agent-check agent-addr 10.0.0.21 agent-port 5556 ").count(), 6);
+}
+
+#[test]
+fn where_nothing_answers_nobody_is_sent() {
+    let door = |profile, door: &str| Wishes { doors: vec![door.to_owned()], ..wishes(profile) };
+    let agent = "[agent]\nlisten = '127.0.0.1:5555'\n";
+    let (services, http) =
+        ("[services.write]\nlisten = '127.0.0.1:5000'\n", "[http]\nlisten = '127.0.0.1:7000'\n");
+    let toml = |more: &str| format!("{PATRONI}{more}");
+    let without = without_patroni(three());
+    let v6 = members(&["fd00::11", "fd00::12"]);
+    let all = [
+        refused(&toml(agent), &three(), &wishes(Profile::Agent)),
+        refused(&toml(agent), &three(), &door(Profile::Agent, "10.0.0.21")),
+        refused(&toml("[agent]\n"), &v6, &wishes(Profile::Agent)),
+        refused(&toml(http), &without, &wishes(Profile::Agent)),
+        refused(&toml(services), &three(), &door(Profile::Pgsteer, "10.0.0.21")),
+        refused(&toml(http), &three(), &door(Profile::Pgsteer, "10.0.0.21")),
+    ];
+    insta::assert_snapshot!(all.join("\n"));
+    // On this machine it answers, and another agent than that of the file may be named.
+    let here = text(&toml(agent), &three(), &door(Profile::Agent, "127.0.0.1"));
+    assert!(here.contains("agent-addr 127.0.0.1 "), "{here}");
+    text(&toml(services), &three(), &door(Profile::Pgsteer, "localhost"));
+    let agent_elsewhere = Endpoint::new("10.0.0.9", 5555).ok();
+    text(&toml(agent), &three(), &Wishes { agent: agent_elsewhere, ..wishes(Profile::Agent) });
+    // Where the agent has no file yet, the note says how it has to listen.
+    let guessed = text(PATRONI, &v6, &wishes(Profile::Agent));
+    assert!(guessed.contains("`pgsteer agent --vocabulary admin --port [::]:5555`"), "{guessed}");
+}
+
+#[test]
+fn the_key_of_a_client_certificate_is_where_haproxy_looks_for_it() {
+    let toml = |key: &str| {
+        format!(
+            "[patroni]\nurls = ['https://10.0.0.11:8008']\ncert_file = '/etc/c.pem'\n\
+             key_file = '{key}'\n"
+        )
+    };
+    let mut members = three();
+    for member in &mut members {
+        let url = format!("https://{}:8008", member.postgres.host());
+        member.patroni_url = Some(url.into());
+    }
+    for key in ["/etc/c.pem", "/etc/c.pem.key"] {
+        text(&toml(key), &members, &wishes(Profile::Httpchk));
+    }
+    assert_eq!(
+        refused(&toml("/etc/c.key"), &members, &wishes(Profile::Httpchk)),
+        "HAProxy reads the key of /etc/c.pem from that file or from /etc/c.pem.key, and key_file is \
+         /etc/c.key: link the key to /etc/c.pem.key and set key_file to that"
+    );
 }
 
 /// HAProxy 3.0 forgets clients in retries.
@@ -100,7 +190,11 @@ fn redirect_leads_everybody_but_those_who_are_named() {
 fn pgsteer_stands_behind() {
     let doors = vec!["10.0.0.21".to_owned(), "fd00::22".to_owned(), "door-3.example".to_owned()];
     let wishes = Wishes { doors, resolve: true, ..wishes(Profile::Pgsteer) };
-    insta::assert_snapshot!(text(PATRONI, &three(), &wishes));
+    let toml = format!(
+        "{PATRONI}[http]\nlisten = '[::]:7000'\n[services.write]\nlisten = '[::]:5000'\n\
+         [services.read]\nlisten = '[::]:5001'\n"
+    );
+    insta::assert_snapshot!(text(&toml, &three(), &wishes));
 }
 
 /// The lines of a file that differ from another's.
@@ -142,7 +236,7 @@ fn members_are_written_as_haproxy_reads_them() {
     odd[1].patroni_url = Some("https://patroni-2.example:8009".into());
     odd[2].postgres = Endpoint::new("10.0.0.13", 6000).unwrap();
     let toml = "[patroni]\nurls = ['https://10.0.0.11:8008']\nca_file = '/etc/my ca.pem'\n\
-                cert_file = '/etc/c.pem'\nkey_file = '/etc/c.key'\n[services.write]\n\
+                cert_file = '/etc/c.pem'\nkey_file = '/etc/c.pem.key'\n[services.write]\n\
                 [services.\"lese dienst\"]\nlisten = '[::]:5009'\nrole = 'replica'\n\
                 tags = { region = 'a&b' }\nlag_bytes_max = '16MB'\n[proxy]\nuser_timeout_seconds = 9";
     let text = text(toml, &odd, &wishes(Profile::Httpchk));

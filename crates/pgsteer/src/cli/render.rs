@@ -96,8 +96,8 @@ pub struct RenderArgs {
     #[arg(long)]
     pub resolve: bool,
 
-    /// A host where pgsteer runs. May be repeated [default: the members; keepalived and profile
-    /// pgsteer want it said]
+    /// A host where pgsteer runs; a single one is the agent of profiles agent and agent-bypass. May be
+    /// repeated [default: the members; keepalived and profile pgsteer need it]
     #[arg(long, value_name = "HOST")]
     pub door: Vec<String>,
 

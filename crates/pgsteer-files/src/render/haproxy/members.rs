@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{agent_listen, is_word};
+use super::{agent_listen, agent_of_all, is_word};
 use crate::render::host::bracketed;
 use crate::render::label::labels;
 use crate::render::refusal::Refusal;
@@ -37,20 +37,32 @@ pub struct Member {
     asked_as: String,
 }
 
+impl Member {
+    /// Its host is an IPv6 address.
+    pub fn is_v6(&self) -> bool {
+        self.host.starts_with('[')
+    }
+}
+
 /// All members, each with a label of its own.
 pub fn members(request: &Request<'_>) -> Result<Vec<Member>, Refusal> {
     let names = request.members.iter().map(|member| member.name.as_str());
+    let agent = agent_of_all(request)?;
     request
         .members
         .iter()
         .zip(labels(names))
-        .map(|(found, label)| member(request, found, label))
+        .map(|(found, label)| member(request, found, label, agent.as_ref()))
         .collect()
 }
 
-fn member(request: &Request<'_>, found: &Found, label: String) -> Result<Member, Refusal> {
+fn member(
+    request: &Request<'_>,
+    found: &Found,
+    label: String,
+    agent: Option<&Endpoint>,
+) -> Result<Member, Refusal> {
     let postgres = &found.postgres;
-    let agent = request.wishes.agent.as_ref();
     let profile = request.wishes.profile;
     let patroni = match (&found.patroni_url, &request.config.cluster.members) {
         (Some(url), Membership::Patroni(patroni)) => Some(patroni_check(url, postgres, patroni)?),
@@ -116,6 +128,7 @@ fn patroni_check(
             (_, None) => "check-ssl verify required ca-file @system-ca".to_owned(),
         });
         if let Some(file) = &patroni.cert_file {
+            check_key(file, patroni.key_file.as_deref())?;
             words.push(format!("crt {}", path(file)?));
         }
         if api.ip().is_none() {
@@ -127,6 +140,20 @@ fn patroni_check(
         }
     }
     Ok(words.join(" "))
+}
+
+/// HAProxy has no word for the key: it stands in the file of the certificate, or beside it
+/// (HAProxy's manual, `ssl-load-extra-files`).
+fn check_key(cert: &Path, key: Option<&Path>) -> Result<(), Refusal> {
+    let mut beside = cert.as_os_str().to_owned();
+    beside.push(".key");
+    match key {
+        Some(key) if key != cert && key.as_os_str() != beside => Err(Refusal::KeyElsewhere {
+            cert: cert.to_string_lossy().into_owned(),
+            key: key.to_string_lossy().into_owned(),
+        }),
+        _ => Ok(()),
+    }
 }
 
 fn path(file: &Path) -> Result<String, Refusal> {

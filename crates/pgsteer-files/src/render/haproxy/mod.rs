@@ -11,6 +11,7 @@ use self::members::{Member, by_name, members};
 use self::services::{Service, check_services, services};
 use super::host::{bracketed, is_network};
 use super::label::labels;
+use super::reach;
 use super::refusal::Refusal;
 use super::timing::Timing;
 use super::{HaproxyVersion, Profile, Rendered, Request, StatsLogin, is_member, packet, paper};
@@ -25,7 +26,8 @@ struct Page<'a> {
     profile: &'a str,
     about: &'a str,
     cluster: String,
-    sessions_max: usize,
+    /// Open files of HAProxy at most.
+    files_max: usize,
     keepalive_s: u64,
     user_timeout_ms: u64,
     /// This HAProxy has the fault that `retries 0` is for.
@@ -59,6 +61,8 @@ struct Agent {
     port: u16,
     /// `pgsteer agent` has to be told so, for want of a file.
     is_guessed: bool,
+    /// It has to listen on IPv6.
+    is_v6: bool,
     vocabulary: &'static str,
     /// The check beside the agent asks Patroni; without it, pgsteer's pages.
     has_patroni: bool,
@@ -99,6 +103,7 @@ fn page<'a>(request: &Request<'a>) -> Result<Page<'a>, Refusal> {
     let Request { config, wishes, .. } = *request;
     let profile = wishes.profile;
     check_services(config, profile)?;
+    check_reach(request)?;
     let members = members(request)?;
     let has_guard = profile == Profile::Sql || !has_patroni(request) && is_redirect(profile);
     let t = match has_guard {
@@ -115,7 +120,7 @@ fn page<'a>(request: &Request<'a>) -> Result<Page<'a>, Refusal> {
         profile: profile.as_str(),
         about: profile.about(),
         cluster: config.cluster.label().to_string(),
-        sessions_max: config.proxy.sessions_max,
+        files_max: files_max(config, members.len()),
         keepalive_s: config.proxy.keepalive.as_secs(),
         user_timeout_ms: millis(config.proxy.user_timeout),
         hangs_in_retries: wishes.haproxy.hangs_in_retries(),
@@ -132,6 +137,14 @@ fn page<'a>(request: &Request<'a>) -> Result<Page<'a>, Refusal> {
         members,
         services,
     })
+}
+
+/// Two for each client, and some for the listeners, the threads, and each server's checks.
+fn files_max(config: &Config, members: usize) -> usize {
+    const OTHERS: usize = 100;
+    /// Up to two backends for each service, and a health check and an agent check for each server.
+    const PER_SERVER: usize = 4;
+    2 * config.proxy.sessions_max + OTHERS + PER_SERVER * members * config.services.len()
 }
 
 fn is_redirect(profile: Profile) -> bool {
@@ -151,19 +164,69 @@ fn agent_listen(config: &Config) -> SocketAddr {
     config.agent.as_ref().map_or(AGENT_LISTEN, |agent| agent.listen)
 }
 
+/// The one agent that answers for all members: as named, or that of the only front door.
+fn agent_of_all(request: &Request<'_>) -> Result<Option<Endpoint>, Refusal> {
+    let wishes = request.wishes;
+    match (&wishes.agent, wishes.doors.as_slice()) {
+        (Some(agent), _) => Ok(Some(agent.clone())),
+        (None, [door]) if asks_agent(wishes.profile) => {
+            door_endpoint(door, agent_listen(request.config).port()).map(Some)
+        }
+        (None, _) => Ok(None),
+    }
+}
+
+fn asks_agent(profile: Profile) -> bool {
+    matches!(profile, Profile::Agent | Profile::AgentBypass)
+}
+
+fn door_endpoint(host: &str, port: u16) -> Result<Endpoint, Refusal> {
+    let wrong = Refusal::Unwritable { what: "a front door", why: "it is no host" };
+    Endpoint::new(host, port).map_err(|_| wrong)
+}
+
+/// HAProxy is sent to listeners of pgsteer only where they answer.
+fn check_reach(request: &Request<'_>) -> Result<(), Refusal> {
+    const HAPROXY: &str = "HAProxy";
+    let Request { config, wishes, .. } = *request;
+    let pages = config.http.as_ref().map(|http| http.listen);
+    if wishes.profile == Profile::Pgsteer {
+        let doors = || wishes.doors.iter().map(String::as_str);
+        for (name, service) in &config.services {
+            reach::check(&format!("service {name}"), service.listen, HAPROXY, doors())?;
+        }
+        return pages.map_or(Ok(()), |pages| reach::check("[http]", pages, HAPROXY, doors()));
+    }
+    // An agent that is named may be another pgsteer's.
+    if !asks_agent(wishes.profile) || wishes.agent.is_some() {
+        return Ok(());
+    }
+    let hosts: Vec<&str> = match wishes.doors.as_slice() {
+        [door] => vec![door],
+        _ => request.members.iter().map(|member| member.postgres.host()).collect(),
+    };
+    if let Some(agent) = &config.agent {
+        reach::check("[agent]", agent.listen, HAPROXY, hosts.iter().copied())?;
+    }
+    match pages.filter(|_| !has_patroni(request)) {
+        Some(pages) => reach::check("[http]", pages, HAPROXY, hosts.iter().copied()),
+        None => Ok(()),
+    }
+}
+
 fn agent(request: &Request<'_>, members: &[Member]) -> Result<Agent, Refusal> {
     let Request { config, wishes, .. } = *request;
     let profile = wishes.profile;
-    let asks = matches!(profile, Profile::Agent | Profile::AgentBypass);
     let is_patroni = has_patroni(request);
-    if asks && !is_patroni && config.http.is_none() {
+    if asks_agent(profile) && !is_patroni && config.http.is_none() {
         let needs = "a check beside the agent: Patroni, or [http] of pgsteer";
         return Err(Refusal::ProfileNeeds { profile, needs });
     }
     let vocabulary = config.agent.as_ref().map_or(Vocabulary::Admin, |agent| agent.vocabulary);
     Ok(Agent {
-        port: wishes.agent.as_ref().map_or(agent_listen(config).port(), Endpoint::port),
+        port: agent_of_all(request)?.map_or(agent_listen(config).port(), |agent| agent.port()),
         is_guessed: config.agent.is_none(),
+        is_v6: agent_of_all(request)?.is_none() && members.iter().any(Member::is_v6),
         vocabulary: vocabulary.as_str(),
         has_patroni: is_patroni,
         reaches_pooler: is_patroni && members.iter().all(|member| member.is_patroni_here),
@@ -223,8 +286,7 @@ fn doors(request: &Request<'_>) -> Result<Vec<Door>, Refusal> {
     }
     let names = labels(wishes.doors.iter().map(|door| door.as_str()));
     let door = |(host, label): (&String, String)| -> Result<Door, Refusal> {
-        let wrong = Refusal::Unwritable { what: "a front door", why: "it is no host" };
-        let endpoint = Endpoint::new(host, http.listen.port()).map_err(|_| wrong)?;
+        let endpoint = door_endpoint(host, http.listen.port())?;
         Ok(Door {
             label,
             host: bracketed(host),

@@ -33,11 +33,10 @@ pub struct Service {
 /// Refuses what a profile cannot tell, instead of leaving it out in silence.
 pub fn check_services(config: &Config, profile: Profile) -> Result<(), Refusal> {
     for (name, service) in &config.services {
-        let asks_agent = matches!(profile, Profile::Agent | Profile::AgentBypass);
-        if asks_agent && service.pooler_port.is_some() && service.pooler_down == PoolerDown::Bypass
-        {
-            let needs = "pooler_down = \"shut\" in [services]: HAProxy cannot be led past a pooler by a yes; profile agent-bypass does it by itself";
-            return Err(Refusal::ProfileNeeds { profile, needs });
+        let goes_past = service.pooler_port.is_some() && service.pooler_down == PoolerDown::Bypass;
+        // Behind profile `pgsteer` it is pgsteer that leads past the pooler.
+        if goes_past && !matches!(profile, Profile::AgentBypass | Profile::Pgsteer) {
+            return Err(Refusal::NoWayPast { service: name.clone(), profile });
         }
         let refuse = |what| Refusal::CannotTell { service: name.clone(), profile, what };
         let is_limited = service.lag_bytes_max.is_some() || service.lag_max.is_some();
