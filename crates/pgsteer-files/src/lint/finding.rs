@@ -1,5 +1,6 @@
 //! What lint found: the finding, and how much it matters.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use super::rule::Rule;
@@ -61,6 +62,8 @@ pub struct Finding {
     pub place: Place,
     /// What is wrong there, with its names and numbers.
     pub message: String,
+    /// What to do, with the names of this place if the rule has a placeholder for them.
+    pub remedy: Cow<'static, str>,
 }
 
 /// Takes the findings of one rule.
@@ -91,7 +94,15 @@ impl Findings {
         let (place, message) = (place.into(), harmless(message.as_ref()));
         // The most severe comes first in the order.
         let severity = severity.max(self.rule.severity);
-        self.all.push(Finding { rule: self.rule, severity, place, message });
+        let remedy = Cow::Borrowed(self.rule.remedy);
+        self.all.push(Finding { rule: self.rule, severity, place, message, remedy });
+    }
+
+    /// Puts `name` in the place of `placeholder` in the remedy of the finding that was added last.
+    pub fn name_in_remedy(&mut self, placeholder: &str, name: &str) {
+        if let Some(finding) = self.all.last_mut() {
+            finding.remedy = Cow::Owned(harmless(&finding.rule.remedy.replace(placeholder, name)));
+        }
     }
 
     /// What there is.

@@ -21,7 +21,9 @@ use thiserror::Error;
 
 use self::finding::{Finding, Findings, Place, Severity};
 use self::haproxy::detection::Row;
+pub use self::hba::CheckLogin;
 pub use self::kind::Kind;
+pub use self::pgsteer::check_login;
 use self::rule::{Look, Rule};
 use crate::render::HaproxyVersion;
 
@@ -45,6 +47,13 @@ impl Default for Options {
     fn default() -> Options {
         Options { haproxy: HaproxyVersion::OLDEST, postgres: None, max_connections: None }
     }
+}
+
+/// What other files of the same cluster say, as far as rules need it.
+#[derive(Clone, Debug, Default)]
+pub struct Beside {
+    /// The check login of the pgsteer.toml.
+    pub check_login: Option<CheckLogin>,
 }
 
 /// The text of a file with its name, as messages about other files name it.
@@ -149,6 +158,19 @@ fn says_nothing(text: &str) -> bool {
 /// # Errors
 /// A text that is not of this kind, as far as one can tell.
 pub fn lint(kind: Kind, text: &str, options: &Options) -> Result<Report, Unreadable> {
+    lint_beside(kind, text, options, &Beside::default())
+}
+
+/// Judges the text of a file, which is of this kind, with what is known from other files.
+///
+/// # Errors
+/// A text that is not of this kind, as far as one can tell.
+pub fn lint_beside(
+    kind: Kind,
+    text: &str,
+    options: &Options,
+    beside: &Beside,
+) -> Result<Report, Unreadable> {
     if says_nothing(text) {
         return Err(Unreadable::Empty);
     }
@@ -160,7 +182,7 @@ pub fn lint(kind: Kind, text: &str, options: &Options) -> Result<Report, Unreada
             let source = Source { name: "", text };
             haproxy::judge(&[source], options)?.pop().ok_or(Unreadable::NoSection)?
         }
-        Kind::PgHba => hba::judge(text, options)?.into(),
+        Kind::PgHba => hba::judge(text, options, beside.check_login.as_ref())?.into(),
         Kind::Pgsteer => pgsteer::judge(text).into(),
     };
     Ok(finish(kind, text, judged))

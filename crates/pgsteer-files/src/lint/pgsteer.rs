@@ -1,13 +1,14 @@
 //! pgsteer.toml: what its own reader says of it, and what is allowed but rarely meant.
 
-use super::finding::{Finding, Findings, Place};
+use super::finding::{Finding, Findings, Place, Severity};
+use super::hba::CheckLogin;
 use super::rule::{Look, Rule, rule};
 use pgsteer_config::error::{self, ConfigErrors};
 use pgsteer_config::file;
 use pgsteer_core::settings::{Config, Membership};
 
 /// All of them.
-pub static RULES: &[&Rule] = &[&CONFIG_REFUSED, &ONE_PATRONI_ADDRESS, &NO_CHECK_LOGIN];
+pub static RULES: &[&Rule] = &[&CONFIG_REFUSED, &ONE_PATRONI_ADDRESS, &NO_CHECK_LOGIN, &PAGE_OPEN];
 
 rule! {
     /// pgsteer does not start with it.
@@ -33,17 +34,43 @@ rule! {
     remedy: "`[check]` with a login that has no rights; `pgsteer render pg_hba` writes its lines.",
 }
 
+rule! {
+    /// The pages are on all addresses.
+    PAGE_OPEN = "page-open", Warning, Look::Pgsteer(page_open),
+    title: "pgsteer's pages are open to whoever reaches the machine",
+    costs: "They show names, addresses, versions and the state of every member, to all networks of the machine and without a password.",
+    remedy: "`listen` in `[http]` on 127.0.0.1, or on the address of the network from which HAProxy and Prometheus ask.",
+}
+
 /// The file as its rules see it.
 #[derive(Debug)]
 pub struct Pgsteer {
     read: Result<Config, ConfigErrors>,
+    /// The heads of its sections, with their lines.
+    heads: Vec<(usize, String)>,
 }
 
 impl Pgsteer {
     fn read(text: &str) -> Pgsteer {
         let (draft, errors) = file::read(text, "");
-        Pgsteer { read: draft.finish(errors) }
+        let head = |(number, line): (usize, &str)| {
+            let name = line.trim().strip_prefix('[')?.split_once(']')?.0;
+            Some((number, name.trim().to_owned()))
+        };
+        let heads = (1..).zip(text.lines()).filter_map(head).collect();
+        Pgsteer { read: draft.finish(errors), heads }
     }
+
+    /// Where a section begins, if it is in the file.
+    fn section(&self, name: &str) -> Option<Place> {
+        let head = self.heads.iter().find(|(_, head)| head == name)?;
+        Some(Place::line(head.0))
+    }
+}
+
+/// The check login that a text describes; none without `[check]`, or in a file that is refused.
+pub fn check_login(text: &str) -> Option<CheckLogin> {
+    Pgsteer::read(text).read.ok()?.cluster.check.as_ref().map(CheckLogin::from)
 }
 
 /// What is found in a text.
@@ -85,5 +112,19 @@ fn no_check(pgsteer: &Pgsteer, findings: &mut Findings) {
     let Ok(config) = &pgsteer.read else { return };
     if matches!(config.cluster.members, Membership::Patroni(_)) && config.cluster.check.is_none() {
         findings.add(Place::line(1), "there is no [check]");
+    }
+}
+
+fn page_open(pgsteer: &Pgsteer, findings: &mut Findings) {
+    let Ok(config) = &pgsteer.read else { return };
+    if let Some(http) = config.http.as_ref().filter(|http| http.listen.ip().is_unspecified()) {
+        let head = pgsteer.section("http");
+        let message = format!("they are on {}", http.listen);
+        match head {
+            Some(head) => findings.add(head, message),
+            None => {
+                findings.add_as(Severity::Note, Place::line(1), format!("{message} by default"));
+            }
+        }
     }
 }

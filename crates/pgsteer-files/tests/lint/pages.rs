@@ -4,10 +4,10 @@
 use std::path::PathBuf;
 
 use pgsteer_files::lint::rule::{Rule, rules};
-use pgsteer_files::lint::{Kind, Options};
+use pgsteer_files::lint::{Beside, Kind, Options, check_login, lint_beside};
 use pgsteer_files::render::HaproxyVersion;
 
-use crate::{ids, judged};
+use crate::ids;
 
 /// One fenced block of a page.
 struct Example {
@@ -15,15 +15,22 @@ struct Example {
     is_good: bool,
     options: Options,
     text: String,
+    /// What a file beside it says.
+    beside: Beside,
 }
 
 fn examples(rule: &Rule) -> Vec<Example> {
     let mut examples = Vec::new();
+    let mut beside = Beside::default();
     let mut rest = rule.page;
     while let Some((_, behind)) = rest.split_once("\n```") {
         let (info, behind) = behind.split_once('\n').unwrap();
         let (text, behind) = behind.split_once("```").unwrap();
-        examples.push(example(rule, info, text));
+        if info == "pgsteer beside" {
+            beside.check_login = check_login(text);
+        } else {
+            examples.push(Example { beside: beside.clone(), ..example(rule, info, text) });
+        }
         rest = behind;
     }
     examples
@@ -50,7 +57,7 @@ fn example(rule: &Rule, info: &str, text: &str) -> Example {
             other => panic!("{}: {other:?}", rule.id),
         }
     }
-    Example { kind, is_good, options, text: text.to_owned() }
+    Example { kind, is_good, options, text: text.to_owned(), beside: Beside::default() }
 }
 
 #[test]
@@ -59,8 +66,9 @@ fn every_bad_example_shows_its_fault_and_every_good_one_none() {
         let examples = examples(rule);
         assert!(examples.iter().any(|it| it.is_good), "{}: no good example", rule.id);
         assert!(examples.iter().any(|it| !it.is_good), "{}: no bad example", rule.id);
-        for Example { kind, is_good, options, text } in examples {
-            let report = judged(kind, &text, &options);
+        for Example { kind, is_good, options, text, beside } in examples {
+            let report = lint_beside(kind, &text, &options, &beside);
+            let report = report.unwrap_or_else(|why| panic!("{}: {why}", rule.id));
             let ids = ids(&report);
             match is_good {
                 true => assert!(ids.is_empty(), "{}, good: {:#?}", rule.id, report.findings),

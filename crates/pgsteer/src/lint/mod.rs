@@ -10,7 +10,8 @@ use pgsteer_files::lint::finding::Severity;
 use pgsteer_files::lint::haproxy::has_global;
 use pgsteer_files::lint::show::{self, Looked};
 use pgsteer_files::lint::{
-    Kind, Options, Report, Source, Unreadable, lint, lint_joined, lint_named, rule,
+    Beside, Kind, Options, Report, Source, Unreadable, check_login, lint_beside, lint_joined,
+    lint_named, rule,
 };
 use pgsteer_files::render::HaproxyVersion;
 
@@ -90,19 +91,37 @@ fn judge(files: Vec<Input>, kind: Option<Kind>, options: &Options) -> Vec<Looked
             Err(why) => judged.extend(group.into_iter().map(|at| (at, Err(why.clone())))),
         }
     }
+    let beside = beside(&files, kind);
     let looked =
         files.into_iter().enumerate().map(|(at, file)| match (judged.remove(&at), file.text) {
             (_, Err(why)) => Looked { name: file.name, source: String::new(), outcome: Err(why) },
             (Some(outcome), Ok(text)) => Looked::new(file.name, text, outcome),
             (None, Ok(text)) => {
-                let outcome = match kind.or(file.group.map(|_| Kind::Haproxy)) {
-                    Some(kind) => lint(kind, &text, options),
+                let of_directory = file.group.map(|_| Kind::Haproxy);
+                let of_file = || Kind::of(&file.name, &text);
+                let outcome = match kind.or(of_directory).or_else(of_file) {
+                    Some(kind) => lint_beside(kind, &text, options, &beside),
                     None => lint_named(&file.name, &text, options),
                 };
                 Looked::new(file.name, text, outcome)
             }
         });
     looked.collect()
+}
+
+/// What the files say about each other. Of several pgsteer.toml it is not known which one belongs to
+/// a pg_hba.conf.
+fn beside(files: &[Input], kind: Option<Kind>) -> Beside {
+    let text = |file: &Input| {
+        let text = file.text.as_deref().ok()?;
+        let is_its = kind.or_else(|| Kind::of(&file.name, text)) == Some(Kind::Pgsteer);
+        is_its.then(|| text.to_owned())
+    };
+    let texts: Vec<String> = files.iter().filter_map(text).collect();
+    match texts.as_slice() {
+        [only] => Beside { check_login: check_login(only) },
+        _ => Beside::default(),
+    }
 }
 
 fn exit_code(files: &[Looked]) -> ExitCode {

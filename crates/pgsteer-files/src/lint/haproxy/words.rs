@@ -69,6 +69,12 @@ pub const TCP_CHECK: [&str; 10] = [
     "set-var", "set-var-fmt", "unset-var",
 ];
 
+/// What may stand behind `http-check connect` and `tcp-check connect`, with a value.
+pub const CONNECT_WITH_VALUE: [&str; 6] = ["addr", "alpn", "comment", "port", "proto", "sni"];
+
+/// The same without a value.
+pub const CONNECT_ALONE: [&str; 5] = ["default", "linger", "send-proxy", "ssl", "via-socks4"];
+
 /// What may stand behind `stats` in a proxy.
 #[rustfmt::skip]
 pub const STATS: [&str; 14] = [

@@ -6,10 +6,14 @@ use super::entry::{Entry, From, Item, bits_of};
 
 /// Every login that `later` is for is taken by `earlier`.
 pub fn covers(earlier: &Entry, later: &Entry) -> bool {
-    kind(&earlier.kind, &later.kind)
+    covers_origin(earlier, later)
         && databases(&earlier.databases, &later.databases)
         && users(&earlier.users, &later.users)
-        && from(&earlier.from, &later.from)
+}
+
+/// Every connection that `later` is for, `earlier` is for as well, whatever the login.
+pub fn covers_origin(earlier: &Entry, later: &Entry) -> bool {
+    kind(&earlier.kind, &later.kind) && from(&earlier.from, &later.from)
 }
 
 fn kind(earlier: &str, later: &str) -> bool {

@@ -113,6 +113,13 @@ pub struct Logical {
     text: String,
 }
 
+impl Logical {
+    /// It leads to another file.
+    pub fn is_include(&self) -> bool {
+        self.text.split_whitespace().next().is_some_and(|word| INCLUDES.contains(&word))
+    }
+}
+
 /// Lines that say something; a backslash at the end continues one.
 pub fn logical_lines(text: &str) -> Vec<Logical> {
     let mut lines: Vec<Logical> = Vec::new();

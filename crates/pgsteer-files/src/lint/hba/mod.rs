@@ -3,6 +3,7 @@
 
 mod cover;
 mod entry;
+mod login;
 mod options;
 mod rules;
 
@@ -12,6 +13,7 @@ use super::kind::without_byte_order_mark;
 use super::rule::Look;
 use super::{Options, Unreadable};
 
+pub use self::login::CheckLogin;
 pub use self::rules::RULES;
 
 /// A line that PostgreSQL refuses.
@@ -32,6 +34,10 @@ pub struct Hba {
     entries: Vec<Entry>,
     /// Those that were not.
     refused: Vec<Refused>,
+    /// Lines may stand in other files as well.
+    has_includes: bool,
+    /// The check login, if a pgsteer.toml is known.
+    login: Option<CheckLogin>,
 }
 
 impl Hba {
@@ -47,7 +53,7 @@ impl Hba {
         for line in entry::logical_lines(text) {
             match Entry::read(&line, postgres) {
                 Ok(Some(entry)) => hba.entries.push(entry),
-                Ok(None) => {}
+                Ok(None) => hba.has_includes |= line.is_include(),
                 Err(refused) => hba.refused.push(refused),
             }
         }
@@ -56,8 +62,13 @@ impl Hba {
 }
 
 /// What is found in a text.
-pub(super) fn judge(text: &str, options: &Options) -> Result<Vec<Finding>, Unreadable> {
-    let hba = Hba::read(text, options.postgres);
+pub(super) fn judge(
+    text: &str,
+    options: &Options,
+    login: Option<&CheckLogin>,
+) -> Result<Vec<Finding>, Unreadable> {
+    let mut hba = Hba::read(text, options.postgres);
+    hba.login = login.cloned();
     // A few lines among others are mistakes, most of them are another kind of text.
     let strange = hba.refused.iter().filter(|refused| refused.is_strange).count();
     if strange > hba.entries.len() + hba.refused.len() - strange {

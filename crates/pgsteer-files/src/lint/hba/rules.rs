@@ -3,6 +3,7 @@
 use super::Hba;
 use super::cover::{covers, is_everybody, is_loopback, is_one_host};
 use super::entry::{Entry, From};
+use super::login::check_login;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::lint::finding::{Findings, Severity};
@@ -17,6 +18,7 @@ pub static RULES: &[&Rule] = &[
     &HBA_IDENT,
     &HBA_OCTAL_ADDRESS,
     &HBA_LOCKS_OUT,
+    &HBA_CHECK_LOGIN,
     &HBA_REPLICATION_LOCAL,
     &HBA_MD5,
     &HBA_REPLICATION_OPEN,
@@ -73,6 +75,14 @@ rule! {
     title: "a line keeps logins out that others are there for",
     costs: "The first line that fits decides. Behind a `reject` the lines for the replication user, repmgr or the check login are never reached: standbys lose their primary, and a health check calls the member DOWN.",
     remedy: "Put the `reject` below the lines of those who may log in.",
+}
+
+rule! {
+    /// pgsteer's own login.
+    HBA_CHECK_LOGIN = "hba-check-login", Error, Look::PgHba(check_login),
+    title: "the check login of pgsteer.toml does not get in",
+    costs: "pgsteer learns of a failover from Patroni alone, and later. Without Patroni no member is known to be the primary, and all services stay shut.",
+    remedy: "A line for the login from each address where pgsteer runs, by a method that `require_auth` of `[check]` allows.",
 }
 
 rule! {

@@ -51,7 +51,7 @@ fn of_finding(finding: &Finding) -> Value {
         "title": finding.rule.title,
         "message": finding.message,
         "costs": finding.rule.costs,
-        "remedy": finding.rule.remedy,
+        "remedy": finding.remedy,
     })
 }
 

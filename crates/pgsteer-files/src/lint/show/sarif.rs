@@ -80,7 +80,7 @@ fn of_finding(name: &str, finding: &Finding, rules: &[&Rule]) -> Value {
         "ruleIndex": index,
         "level": finding.severity.as_str(),
         "message": {
-            "text": format!("{}: {}. {}", finding.rule.title, finding.message, finding.rule.remedy),
+            "text": format!("{}: {}. {}", finding.rule.title, finding.message, finding.remedy),
         },
         "locations": [{ "physicalLocation": {
             "artifactLocation": { "uri": uri(name) },

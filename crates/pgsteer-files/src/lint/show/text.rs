@@ -61,7 +61,7 @@ fn of_finding(out: &mut String, name: &str, finding: &Finding, line: &str) -> st
     }
     writeln!(out, "    here:   {}", finding.message)?;
     writeln!(out, "    costs:  {}", rule.costs)?;
-    writeln!(out, "    remedy: {}\n", rule.remedy)
+    writeln!(out, "    remedy: {}\n", finding.remedy)
 }
 
 /// What stands around a secret, in lower case.

@@ -46,6 +46,8 @@ fn unknown(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     }
     let sections = |kind: &str| -> BTreeSet<&str> {
         let named = model.file.sections.iter().filter(|section| section.head.word(0) == kind);
+        // A `defaults` without a name cannot be named.
+        let named = named.filter(|section| section.head.words.len() > 1);
         named.map(|section| section.head.word(1)).collect()
     };
     let (resolvers, mailers, peers, lists) =

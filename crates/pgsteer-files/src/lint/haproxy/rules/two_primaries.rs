@@ -55,6 +55,7 @@ fn no_guard(haproxy: &Haproxy<'_>, findings: &mut Findings) {
                 }
                 Source::Sql | Source::AgentSend | Source::Name => findings.add(proxy.head, message),
             }
+            findings.name_in_remedy("BACKEND", proxy.name);
         }
     }
 }

@@ -43,12 +43,22 @@ struct Asked<'a> {
     word: &'a Word,
 }
 
-fn asked(haproxy: &Haproxy<'_>, mut ask: impl FnMut(&Asked<'_>)) {
+/// Which lines are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lines {
+    All,
+    /// Those outside `.if` and `.endif`: which lines count there, the version itself may decide.
+    Unconditional,
+}
+
+fn asked(haproxy: &Haproxy<'_>, lines: Lines, mut ask: impl FnMut(&Asked<'_>)) {
+    let is_looked_at = |line: &&Line| lines == Lines::All || !line.is_conditional;
     for section in &haproxy.model.file.sections {
-        if let Some(word) = section.head.words.first() {
+        let head = Some(&section.head).filter(is_looked_at);
+        if let Some(word) = head.and_then(|head| head.words.first()) {
             ask(&Asked { place: Where::Section, lead: "", word });
         }
-        for line in &section.body {
+        for line in section.body.iter().filter(is_looked_at) {
             of_line(section, line, &mut ask);
         }
     }
@@ -147,7 +157,7 @@ fn unknown(haproxy: &Haproxy<'_>, findings: &mut Findings) {
         let message = format!("`{}` stands before the first section", word_shown(line.word(0)));
         findings.add(line.place_of(0), message);
     }
-    asked(haproxy, |asked| {
+    asked(haproxy, Lines::All, |asked| {
         let Some(text) = asked.word.known() else { return };
         if !asked.is_known(text) {
             let meant = asked.near(text).filter(|near| *near != text);
@@ -163,6 +173,33 @@ fn unknown(haproxy: &Haproxy<'_>, findings: &mut Findings) {
         ("stats", &words::STATS[..]),
     ] {
         second_words(haproxy, rules, known, findings);
+    }
+    for rules in ["http-check", "tcp-check"] {
+        connect_words(haproxy, rules, findings);
+    }
+}
+
+/// Words behind `http-check connect` and `tcp-check connect`.
+fn connect_words(haproxy: &Haproxy<'_>, rules: &str, findings: &mut Findings) {
+    let sections = haproxy.model.file.sections.iter();
+    let sections = sections.filter(|it| it.kind.is_proxy() || it.kind == Kind::Defaults);
+    let lines = sections.flat_map(|section| &section.body);
+    for line in lines.filter(|line| line.begins(&[rules, "connect"])) {
+        let mut at = 2;
+        while let Some(text) = line.words.get(at).and_then(Word::known) {
+            let has_value = words::CONNECT_WITH_VALUE.contains(&text);
+            if !has_value && !words::CONNECT_ALONE.contains(&text) {
+                let hint = match words::is_server_word(text) {
+                    true => "; it belongs on the server line, as does all that is verified",
+                    false => "",
+                };
+                let word = word_shown(text);
+                let message = format!("there is no `{rules} connect ... {word}`{hint}");
+                findings.add(line.place_of(at), message);
+                break;
+            }
+            at += 1 + usize::from(has_value);
+        }
     }
 }
 
@@ -194,7 +231,7 @@ fn second_words(
 
 fn not_in_version(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     let version = haproxy.options.haproxy;
-    asked(haproxy, |asked| {
+    asked(haproxy, Lines::Unconditional, |asked| {
         let Some(text) = asked.word.known() else { return };
         if let Some(message) = out_of_time(asked, text, version) {
             findings.add(asked.word.place, message);
