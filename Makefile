@@ -70,6 +70,10 @@ bench-render: install-lab ## HAProxy with profile sql beside the check that it r
 	$(CARGO) build --quiet --release -p pgsteer -p pgsteer-bench
 	$(BENCH) render --out docs/RENDER.md $(ARGS)
 
+profiles: install-readers build ## Every profile of render through switchovers on HAProxy 2.6 and 3.0; writes docs/RENDER.md
+	PGSTEER_PROFILES_OUT=$(CURDIR)/docs/RENDER.md $(CARGO) test -p pgsteer-lab --locked --test e2e -- profiles::no_client_hangs
+.PHONY: profiles
+
 install-lab: cargo
 	@sh scripts/install-lab.sh
 

@@ -103,6 +103,9 @@ have_clients() {
     [ -z "$READERS" ] || { [ -r "$CLIENTS_STAMP" ] && [ "$(cat "$CLIENTS_STAMP")" = "$(clients_text)" ]; }
 }
 
+# HAProxy 3.0 unpacked beside the system's; a system without the packages goes on without it.
+have_haproxy() { [ -z "$READERS" ] || [ -x "$CACHE/haproxy-3.0/haproxy" ]; }
+
 clients_text() { printf '%s\n%s\n' "$SQLALCHEMY_PIP" "$NPM"; }
 
 # ---- Installing by apt --------------------------------------------------------------------------
@@ -232,7 +235,7 @@ install_clients() {
 
 # ---- All together -------------------------------------------------------------------------------
 
-if [ -z "$(missing)" ] && have_venv && have_clients; then exit 0; fi
+if [ -z "$(missing)" ] && have_venv && have_clients && have_haproxy; then exit 0; fi
 mkdir -p "$CACHE"
 # Two runs at once wait for each other; the lock ends with the process. Without flock, which may be missing
 # before the first run, they do not wait.
@@ -241,4 +244,5 @@ if have_command flock; then flock 9; fi
 install_missing_packages
 have_venv || install_venv
 have_clients || install_clients
+have_haproxy || sh "${0%/*}/install-haproxy-3.0.sh" "$CACHE"
 say 'everything is installed'

@@ -44,10 +44,15 @@ impl Lab {
     pub fn haproxy(&self, name: &str, configuration: &str) -> Result<Spawned> {
         let haproxy =
             which("haproxy").context("there is no haproxy; run scripts/install-lab.sh")?;
+        self.haproxy_of(&haproxy, name, configuration)
+    }
+
+    /// The same with the HAProxy at this path.
+    pub fn haproxy_of(&self, haproxy: &Path, name: &str, configuration: &str) -> Result<Spawned> {
         let file = self.folder.join(format!("{name}.cfg"));
         std::fs::write(&file, configuration)
             .with_context(|| format!("cannot write {}", file.display()))?;
-        let check = Command::new(&haproxy)
+        let check = Command::new(haproxy)
             .args(["-c", "-f"])
             .arg(&file)
             .output()

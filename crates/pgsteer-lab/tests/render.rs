@@ -124,15 +124,15 @@ fn haproxy_looks_for_a_key_in_the_certificates_file_and_beside_it() {
     assert!(made.unwrap().status.success());
     let text = [&cert, &beside].map(|file| std::fs::read_to_string(file).unwrap()).concat();
     std::fs::write(&both, text).unwrap();
-    render(&folder, &words(&format!("haproxy {THREE} --patroni https://10.0.0.11:8008")));
+    render(&folder, &words(&format!("haproxy {THREE}")));
     let rendered = folder.join("haproxy.cfg");
     let plain = std::fs::read_to_string(&rendered).unwrap();
     let takes = |cert: &Path| {
-        let with = format!("check-ssl crt {} ", cert.display());
-        std::fs::write(&rendered, plain.replace("check-ssl ", &with)).unwrap();
+        let with = format!("check check-ssl verify none crt {} port", cert.display());
+        std::fs::write(&rendered, plain.replace("check port", &with)).unwrap();
         verdict("haproxy", &["-c", "-f"], &rendered).0
     };
-    assert!(plain.contains("check-ssl ") && takes(&cert) && takes(&both));
+    assert!(plain.contains(" check port") && takes(&cert) && takes(&both));
     std::fs::rename(&beside, &apart).unwrap();
     assert!(!takes(&cert), "HAProxy takes c.key for c.pem");
 }

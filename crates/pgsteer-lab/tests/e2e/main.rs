@@ -7,6 +7,7 @@
 mod binary;
 mod cases;
 mod clients;
+mod crowd;
 mod installed;
 mod kept;
 mod rendered;
@@ -45,8 +46,12 @@ fn trial(case: Case) -> Trial {
             .map_err(|error| Failed::from(format!("{error:#}")))
     });
     let needs_root = case.needs_cables && case.cluster.network() != Cluster::CABLES;
-    match needs_root {
-        true => trial.with_kind("skipped: needs root").with_ignored_flag(true),
-        false => trial,
+    if needs_root {
+        trial.with_kind("skipped: needs root").with_ignored_flag(true)
+    } else if case.needs_haproxy_3_0 && !cases::has_haproxy_3_0() {
+        let kind = "skipped: needs scripts/install-haproxy-3.0.sh";
+        trial.with_kind(kind).with_ignored_flag(true)
+    } else {
+        trial
     }
 }

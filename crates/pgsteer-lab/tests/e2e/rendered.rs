@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,19 @@ pub const SOON: Duration = Duration::from_secs(10);
 const SHIFT: u16 = 200;
 const SHIFT_OF_PROFILE: u16 = 20;
 const PROFILES: [&str; 6] = ["httpchk", "agent", "agent-bypass", "sql", "redirect", "pgsteer"];
+
+/// The HAProxy that reads the file.
+#[derive(Debug, Clone)]
+pub struct Version {
+    /// As `--haproxy-version` has it; for a file of another version the word of that one.
+    pub of_file: &'static str,
+    /// The program; that of the system unless it is named.
+    pub program: Option<PathBuf>,
+}
+
+impl Version {
+    const SYSTEM: Version = Version { of_file: "2.6", program: None };
+}
 
 /// A HAProxy with a rendered file. Dropping it kills it.
 pub struct Rendered {
@@ -52,16 +66,31 @@ impl Rendered {
 
     /// Returns when HAProxy runs.
     pub fn launch(lab: &Lab, profile: &str, words: &[&str]) -> Result<Rendered> {
+        Rendered::launch_of(lab, &Version::SYSTEM, profile, words)
+    }
+
+    /// The same with this HAProxy.
+    pub fn launch_of(
+        lab: &Lab,
+        version: &Version,
+        profile: &str,
+        words: &[&str],
+    ) -> Result<Rendered> {
         let at = PROFILES.iter().position(|it| *it == profile).context("no such profile")?;
         let shift = SHIFT + SHIFT_OF_PROFILE * u16::try_from(at)?;
-        let text = text(lab, profile, words, shift)?;
+        let words = [words, &["--haproxy-version", version.of_file]].concat();
+        let text = text(lab, profile, &words, shift)?;
         let (inner, Doors { write, read, .. }) = (Doors::new(lab, 0), Doors::new(lab, shift));
         let socket = SocketAddr::new(write.ip(), 9000 + shift);
         // The pgsteer behind it has the usual ports.
         let text = suited(&text, socket, &format!("{}-{profile}", lab.id()))
             .replace(&format!("bind {}", inner.write), &format!("bind {write}"))
             .replace(&format!("bind {}", inner.read), &format!("bind {read}"));
-        let process = lab.haproxy(&format!("rendered-{profile}"), &text)?;
+        let name = format!("rendered-{profile}");
+        let process = match &version.program {
+            Some(program) => lab.haproxy_of(program, &name, &text)?,
+            None => lab.haproxy(&name, &text)?,
+        };
         Ok(Rendered { write, read, profile: profile.to_owned(), socket, process })
     }
 

@@ -15,6 +15,7 @@ mod pages;
 mod patroni;
 mod pooler;
 mod postgres;
+mod profiles;
 mod rendered;
 mod replicas;
 mod several;
@@ -38,6 +39,8 @@ pub struct Case {
     pub play: Play,
     /// The test pulls cables, which needs network namespaces and therefore root.
     pub needs_cables: bool,
+    /// It takes the HAProxy 3.0 that is unpacked beside the system's.
+    pub needs_haproxy_3_0: bool,
 }
 
 /// `cluster: module::test, ...`, with the names as in the code.
@@ -48,6 +51,7 @@ macro_rules! cases {
             name: stringify!($name),
             play: $name,
             needs_cables: false,
+            needs_haproxy_3_0: false,
         }),+),+]
     };
 }
@@ -119,6 +123,7 @@ pub fn all() -> Vec<Case> {
             patroni::writes_continue_without_patroni_until_another_has_the_lock,
             crash::clients_wait_for_the_new_primary,
             rendered::httpchk_follows_a_switchover,
+            profiles::no_client_hangs_with_haproxy_3_0,
             rendered::agent_follows_a_switchover_and_no_server_is_down,
             rendered::sql_recognises_a_standby_within_one_check,
             rendered::sql_follows_a_switchover_and_blocks_two_primaries,
@@ -126,11 +131,18 @@ pub fn all() -> Vec<Case> {
             outage::clients_get_the_reason_and_are_served_after_the_outage,
             sql_only::two_primaries_are_both_shut_until_one_is_left;
     };
-    cases.into_iter().map(note_cables).collect()
+    cases.into_iter().map(note_needs).collect()
 }
 
-fn note_cables(case: Case) -> Case {
-    Case { needs_cables: case.name.contains("pulled_cable"), ..case }
+fn note_needs(case: Case) -> Case {
+    let (needs_cables, needs_haproxy_3_0) =
+        (case.name.contains("pulled_cable"), case.name.contains("haproxy_3_0"));
+    Case { needs_cables, needs_haproxy_3_0, ..case }
+}
+
+/// Whether the HAProxy 3.0 is there.
+pub fn has_haproxy_3_0() -> bool {
+    crate::installed::installed(profiles::HAPROXY_3_0).is_ok()
 }
 
 /// Joins a thread and returns its result.
