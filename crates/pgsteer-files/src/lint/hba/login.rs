@@ -1,6 +1,6 @@
 //! Whether the check login of a pgsteer.toml gets in, where both files are given.
 
-use pgsteer_core::config::{AuthMethod, CheckConfig, RequireAuth, SslMode};
+use pgsteer_core::settings::{AuthMethod, CheckConfig, RequireAuth, SslMode};
 
 use super::Hba;
 use super::cover::{covers_origin, is_loopback};
