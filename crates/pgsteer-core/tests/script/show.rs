@@ -44,7 +44,7 @@ pub fn agent(driver: &Driver, vocabulary: &str, line: &str) -> String {
         Some("sessions") => Weight::Sessions,
         Some(other) => panic!("no agent: {other}"),
     };
-    let all = [Vocabulary::Health, Vocabulary::Admin];
+    let all = [Vocabulary::Health, Vocabulary::Admin, Vocabulary::Bare];
     let vocabulary = all.into_iter().find(|it| it.as_str() == vocabulary).unwrap();
     let config = AgentConfig { vocabulary, weight, ..agent_config(None) };
     let line = Some(line).filter(|line| !line.is_empty());
