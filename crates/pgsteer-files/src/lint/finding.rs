@@ -1,23 +1,23 @@
-//! What lint found: the finding, and how much it matters.
+//! Findings of lint, and their severity.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use super::rule::Rule;
 
-/// How much a finding matters.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// Clients go wrong, somebody gets in who should not, or the program refuses the file.
+    /// Clients fail, an unauthorized client gets access, or the program refuses the file.
     Error,
-    /// It is slower or more fragile than it has to be.
+    /// It is slower or less robust than necessary.
     Warning,
-    /// Worth knowing; the file alone cannot tell whether it is wrong.
+    /// Information; the file alone does not show whether it is wrong.
     Note,
 }
 
 impl Severity {
-    /// The word for it, which is also SARIF's `level`.
+    /// The name, which is also SARIF's `level`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Severity::Error => "error",
@@ -33,40 +33,40 @@ impl fmt::Display for Severity {
     }
 }
 
-/// A place in a file: one line, and columns in characters from 1. The last one is not part of it.
+/// A place in a file: one line, and columns in characters from 1. The end column is exclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     /// Line, from 1.
     pub line: usize,
     /// The first column.
     pub column: usize,
-    /// The column behind the last one.
+    /// The column after the last one.
     pub column_end: usize,
 }
 
 impl Place {
-    /// The line as such.
+    /// The whole line.
     pub const fn line(line: usize) -> Place {
         Place { line, column: 1, column_end: 1 }
     }
 }
 
-/// One finding with the rule that made it.
+/// One finding with its rule.
 #[derive(Clone, Debug)]
 pub struct Finding {
     /// The rule.
     pub rule: &'static Rule,
-    /// How much it matters: as much as the rule says, or less where the file shows why.
+    /// Its severity: that of the rule, or less if the file shows a reason for that.
     pub severity: Severity,
-    /// Where.
+    /// Its place.
     pub place: Place,
-    /// What is wrong there, with its names and numbers.
+    /// The fault, with its names and numbers.
     pub message: String,
     /// What to do, with the names of this place if the rule has a placeholder for them.
     pub remedy: Cow<'static, str>,
 }
 
-/// Takes the findings of one rule.
+/// Collects the findings of one rule.
 #[derive(Debug)]
 pub struct Findings {
     rule: &'static Rule,
@@ -74,7 +74,7 @@ pub struct Findings {
 }
 
 impl Findings {
-    /// None yet.
+    /// No findings yet.
     pub const fn of(rule: &'static Rule) -> Findings {
         Findings { rule, all: Vec::new() }
     }
@@ -84,7 +84,7 @@ impl Findings {
         self.add_as(self.rule.severity, place, message);
     }
 
-    /// Adds a finding with a severity of its own, which is at most that of the rule.
+    /// Adds a finding with its own severity, which is at most that of the rule.
     pub fn add_as(
         &mut self,
         severity: Severity,
@@ -92,7 +92,7 @@ impl Findings {
         message: impl AsRef<str>,
     ) {
         let (place, message) = (place.into(), harmless(message.as_ref()));
-        // The most severe comes first in the order.
+        // The most severe one is first in the order.
         let severity = severity.max(self.rule.severity);
         let remedy = Cow::Borrowed(self.rule.remedy);
         self.all.push(Finding { rule: self.rule, severity, place, message, remedy });
@@ -105,13 +105,13 @@ impl Findings {
         }
     }
 
-    /// What there is.
+    /// Returns all findings.
     pub fn into_all(self) -> Vec<Finding> {
         self.all
     }
 }
 
-/// A text of which nothing acts on a terminal, or turns what stands beside it.
+/// Escapes characters that affect a terminal, or the direction of the text beside them.
 pub fn harmless(text: &str) -> String {
     let mut harmless = String::with_capacity(text.len());
     for c in text.chars() {
@@ -123,7 +123,8 @@ pub fn harmless(text: &str) -> String {
     harmless
 }
 
-/// Characters that are not seen and change how others are (Unicode, "Bidirectional Algorithm").
+/// Returns true for invisible characters that change how others are shown (Unicode, "Bidirectional
+/// Algorithm").
 const fn acts_on_text(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }

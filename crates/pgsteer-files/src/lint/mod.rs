@@ -1,8 +1,8 @@
-//! Lint: reads somebody's haproxy.cfg, pg_hba.conf or pgsteer.toml, and says what is wrong with it.
+//! Lint: reads a haproxy.cfg, pg_hba.conf or pgsteer.toml, and reports its faults.
 //!
-//! Text in, findings out. A [`rule::Rule`] has a name, a severity, what it costs and what to do, and
-//! a page in `docs/lint`. It says something only where the file alone proves it: what depends on the
-//! environment or on another file is not guessed.
+//! Text in, findings out. A [`rule::Rule`] has a name, a severity, its effect, a remedy, and a page
+//! in `docs/lint`. It reports only what the file alone proves: it does not guess what depends on
+//! the environment or on another file.
 
 pub mod allow;
 pub mod finding;
@@ -27,12 +27,12 @@ pub use self::pgsteer::check_login;
 use self::rule::{Look, Rule};
 use crate::render::HaproxyVersion;
 
-/// A larger file is none of those that are read here.
+/// The maximum size of a file. No file of these kinds is larger.
 pub const FILE_BYTES_MAX: usize = 4 << 20;
-/// The most findings of one rule that are shown of one file.
+/// The maximum number of findings of one rule that are shown for one file.
 pub const FINDINGS_MAX: usize = 100;
 
-/// Settings of lint beside the file.
+/// Options of lint besides the file.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// The HAProxy that reads the file.
@@ -65,62 +65,64 @@ pub struct Source<'a> {
     pub text: &'a str,
 }
 
-/// Why a file cannot be judged at all.
+/// The reason why a file cannot be linted at all.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Unreadable {
     /// Larger than [`FILE_BYTES_MAX`].
     #[error("is larger than 4 MiB")]
     TooLarge,
-    /// Not a text.
+    /// Not text.
     #[error("is no text: there is a byte {byte:#04x} in line {line}")]
     NoText {
         /// The line, from 1.
         line: usize,
-        /// A byte that no text has.
+        /// A byte that text cannot contain.
         byte: u8,
     },
-    /// Nothing in it.
+    /// It is empty.
     #[error("says nothing: there are only comments and empty lines in it, if that")]
     Empty,
-    /// None of the kinds.
+    /// Its kind is unknown.
     #[error("looks like none of haproxy.cfg, pg_hba.conf and pgsteer.toml; --kind says what it is")]
     NoKind,
-    /// No sections of HAProxy.
+    /// It has no section of HAProxy.
     #[error("has no section that HAProxy knows (global, defaults, frontend, backend, listen)")]
     NoSection,
-    /// Hardly a line of pg_hba.conf.
+    /// Most lines are not lines of pg_hba.conf.
     #[error("has hardly a line that begins like one of pg_hba.conf (local, host, hostssl, ...)")]
     NoLines,
 }
 
-/// What was found in one file.
+/// The result for one file.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// What the file is.
+    /// The kind of the file.
     pub kind: Kind,
-    /// The findings, by their place.
+    /// The findings, ordered by place.
     pub findings: Vec<Finding>,
-    /// How many more there are that a comment in the file allows.
+    /// The number of further findings that a comment in the file allows.
     pub allowed: usize,
-    /// How many more there are of rules with more than [`FINDINGS_MAX`] findings.
+    /// The number of further findings of rules with more than [`FINDINGS_MAX`] findings.
     pub left_out: usize,
-    /// How long HAProxy takes to notice, by server line.
+    /// HAProxy's detection times, by server line.
     pub detection: Vec<Row>,
-    /// It is a piece of a configuration, of which nothing is missed that may be in another file.
+    /// It is a piece of a configuration, so nothing is reported as missing that another file may
+    /// have.
     pub is_piece: bool,
 }
 
 impl Report {
-    /// How many findings there are of this severity.
+    /// Returns the number of findings with this severity.
     pub fn count(&self, severity: Severity) -> usize {
         self.findings.iter().filter(|finding| finding.severity == severity).count()
     }
 }
 
-/// The text of a file. What is not UTF-8 is shown as such, since comments may be in Latin-1.
+/// Decodes the text of a file. Bytes that are not UTF-8 are replaced, since comments may be in
+/// Latin-1.
 ///
 /// # Errors
-/// No text, or too much of it.
+/// The file is not text, or is too large.
 pub fn text(bytes: &[u8]) -> Result<Cow<'_, str>, Unreadable> {
     if bytes.len() > FILE_BYTES_MAX {
         return Err(Unreadable::TooLarge);
@@ -136,10 +138,10 @@ pub fn text(bytes: &[u8]) -> Result<Cow<'_, str>, Unreadable> {
     }
 }
 
-/// Judges the text of a file. Its kind is told by its name, or by the text.
+/// Lints the text of a file. Its name or the text determines its kind.
 ///
 /// # Errors
-/// A text that is none of the kinds, as far as one can tell.
+/// The text is recognizably of no supported kind.
 pub fn lint_named(name: &str, text: &str, options: &Options) -> Result<Report, Unreadable> {
     match Kind::of(name, text) {
         _ if says_nothing(text) => Err(Unreadable::Empty),
@@ -153,10 +155,10 @@ fn says_nothing(text: &str) -> bool {
     text.lines().all(is_comment)
 }
 
-/// Judges the text of a file, which is of this kind.
+/// Lints the text of a file of this kind.
 ///
 /// # Errors
-/// A text that is not of this kind, as far as one can tell.
+/// The text is recognizably not of this kind.
 pub fn lint(kind: Kind, text: &str, options: &Options) -> Result<Report, Unreadable> {
     lint_beside(kind, text, options, &Beside::default())
 }
@@ -188,8 +190,8 @@ pub fn lint_beside(
     Ok(finish(kind, text, judged))
 }
 
-/// Judges several files of HAProxy as the one configuration that it reads from them with several
-/// `-f`, in this order. Returns a report for each file.
+/// Lints several files of HAProxy as one configuration, as HAProxy reads them with several `-f`, in
+/// this order. Returns a report for each file.
 ///
 /// # Errors
 /// None of the texts has a section.
@@ -207,7 +209,7 @@ pub fn lint_joined(sources: &[Source<'_>], options: &Options) -> Result<Vec<Repo
     Ok(each.map(|(source, judged)| finish(Kind::Haproxy, source.text, judged)).collect())
 }
 
-/// The report on a text: findings that a comment allows are counted and not shown.
+/// Builds the report for a text: findings that a comment allows are counted and not shown.
 fn finish(kind: Kind, text: &str, judged: Judged) -> Report {
     let Judged { mut findings, detection, is_piece } = judged;
     let allowances = allow::Allowances::read(text);
@@ -222,7 +224,7 @@ fn finish(kind: Kind, text: &str, judged: Judged) -> Report {
     Report { kind, findings, allowed, left_out, detection, is_piece }
 }
 
-/// What was found before anybody allowed anything.
+/// The findings before the comments in the file are applied.
 struct Judged {
     findings: Vec<Finding>,
     detection: Vec<Row>,
@@ -235,7 +237,7 @@ impl From<Vec<Finding>> for Judged {
     }
 }
 
-/// Keeps the first [`FINDINGS_MAX`] of each rule, and says how many there were beside them.
+/// Keeps the first [`FINDINGS_MAX`] findings of each rule, and returns the number of the others.
 fn leave_out(findings: &mut Vec<Finding>) -> usize {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     let all = findings.len();
@@ -247,7 +249,7 @@ fn leave_out(findings: &mut Vec<Finding>) -> usize {
     all - findings.len()
 }
 
-/// What the rules among `rules` find that look in this way.
+/// Returns the findings of the rules among `rules` whose input is of this kind.
 fn looked(rules: &[&'static Rule], look: impl Fn(&Look, &mut Findings)) -> Vec<Finding> {
     let found = |rule: &&'static Rule| {
         let mut findings = Findings::of(rule);
@@ -257,7 +259,7 @@ fn looked(rules: &[&'static Rule], look: impl Fn(&Look, &mut Findings)) -> Vec<F
     rules.iter().flat_map(found).collect()
 }
 
-/// The names of `all`, as a sentence has them; the first few if there are many.
+/// Joins the names of `all` for a sentence; only the first few if there are many.
 fn listed<'a>(all: impl IntoIterator<Item = &'a str>) -> String {
     const SHOWN_MAX: usize = 5;
     let all: Vec<&str> = all.into_iter().collect();
@@ -271,7 +273,8 @@ fn listed<'a>(all: impl IntoIterator<Item = &'a str>) -> String {
     }
 }
 
-/// A word of a file, as a message may repeat it: what stands behind a `:` or a `=` may be a password.
+/// Returns a word of a file for a message: the part after a `:` or a `=` may be a password and is
+/// omitted.
 fn word_shown(text: &str) -> String {
     const CHARS_MAX: usize = 40;
     let end = text.find([':', '=']).map_or(text.len(), |at| at + 1);

@@ -1,4 +1,4 @@
-//! pgsteer.toml: what its own reader says of it, and what is allowed but rarely meant.
+//! pgsteer.toml: errors of its own parser, and valid settings that are rarely intended.
 
 use super::finding::{Finding, Findings, Place, Severity};
 use super::hba::CheckLogin;
@@ -19,7 +19,7 @@ rule! {
 }
 
 rule! {
-    /// One machine decides about the start.
+    /// The start depends on one machine.
     ONE_PATRONI_ADDRESS = "one-patroni-address", Note, Look::Pgsteer(one_address),
     title: "one address of Patroni only",
     costs: "While that machine is down a pgsteer that starts anew cannot find the members, and stays shut although the others are well.",
@@ -27,7 +27,7 @@ rule! {
 }
 
 rule! {
-    /// A failover is felt late.
+    /// A failover is detected late.
     NO_CHECK_LOGIN = "no-check-login", Note, Look::Pgsteer(no_check),
     title: "no login for the checks",
     costs: "Without a connection of its own pgsteer hears of a failover when it asks Patroni the next time, and not within milliseconds.",
@@ -73,7 +73,7 @@ pub fn check_login(text: &str) -> Option<CheckLogin> {
     Pgsteer::read(text).read.ok()?.cluster.check.as_ref().map(CheckLogin::from)
 }
 
-/// What is found in a text.
+/// Returns the findings for a text.
 pub(super) fn judge(text: &str) -> Vec<Finding> {
     let pgsteer = Pgsteer::read(text);
     super::looked(RULES, |look, findings| {

@@ -1,4 +1,4 @@
-//! The other files around the cluster: what each kind needs, and what its templates are told.
+//! The other files around the cluster: the inputs of each kind, and the variables of its templates.
 
 use std::net::IpAddr;
 
@@ -14,16 +14,16 @@ use pgsteer_core::claim::Role;
 use pgsteer_core::names::ServiceName;
 use pgsteer_core::settings::{Config, ServiceConfig};
 
-/// The highest priority of keepalived that is given; 255 is for the owner of the address.
+/// The highest priority of keepalived that is used; 255 is for the owner of the address.
 const PRIORITY_MAX: usize = 200;
-/// The longest name that Linux gives an interface.
+/// The maximum length of an interface name in Linux.
 const INTERFACE_MAX: usize = 15;
-/// The most front doors that share an address.
+/// The maximum number of front doors that share an address.
 const DOORS_MAX: usize = 64;
-/// The lag that is worth an alert where no service has a limit.
+/// The lag for an alert if no service has a limit.
 const LAG_BYTES: u64 = 64 << 20;
 
-/// What the templates are told.
+/// The variables of the templates.
 #[derive(Serialize)]
 struct Page<'a> {
     made_from: &'a str,
@@ -38,15 +38,15 @@ struct Page<'a> {
     sessions_max: usize,
     check: Login<'a>,
     members: Vec<Place>,
-    /// Where pgsteer runs; on the members if no other place is named.
+    /// The hosts of pgsteer; the members if no other hosts are configured.
     doors: Vec<Place>,
-    /// No other place is named.
+    /// True if no other hosts are configured.
     on_members: bool,
     services: Vec<Service>,
     vip: Option<&'a str>,
-    /// What clients connect to.
+    /// The hosts that clients connect to.
     hosts: Vec<Place>,
-    /// How long clients wait, in seconds.
+    /// The maximum time that clients wait, in seconds.
     wait: u64,
     lag_bytes: u64,
     panels: &'a [Panel],
@@ -60,12 +60,12 @@ struct Login<'a> {
 
 #[derive(Clone, Serialize)]
 struct Place {
-    /// The host as it is.
+    /// The host as written.
     name: String,
     label: String,
-    /// The host in front of a port.
+    /// The host as written before a port.
     host: String,
-    /// The host in pg_hba.conf: an address with all its bits, or a name.
+    /// The host in pg_hba.conf: an address with its full prefix length, or a name.
     network: String,
     priority: usize,
 }
@@ -156,7 +156,7 @@ const PGSTEER_SERVICE: &str = include_str!("../../../../dist/pgsteer.service");
 const AGENT_SERVICE: &str = include_str!("../../../../dist/pgsteer-agent.service");
 const AGENT_ENV: &str = include_str!("../../../../dist/agent.env");
 
-/// The files of any kind but HAProxy's.
+/// Renders the files of any kind except HAProxy's.
 pub fn render(kind: Kind, request: &Request<'_>) -> Result<Vec<Rendered>, Refusal> {
     let page = page(kind, request)?;
     let one = |path: &str, template: &str, own: Option<&str>| -> Result<Rendered, Refusal> {
@@ -279,7 +279,8 @@ fn places(hosts: &[&str]) -> Vec<Place> {
     hosts.iter().zip(labels(hosts.iter().copied())).enumerate().map(place).collect()
 }
 
-/// The address that moves: one that a machine can have, and that no front door has for itself.
+/// Parses the virtual address: one that a machine can have, and that is not a front door's own
+/// address.
 fn vip_address(text: &str, doors: &[Place]) -> Result<IpAddr, Refusal> {
     let refuse = |why| Refusal::Vip { text: text.to_owned(), why };
     let (ip, bits) = text.split_once('/').map_or((text, None), |(ip, bits)| (ip, Some(bits)));
@@ -337,7 +338,7 @@ fn of_clients(name: &ServiceName, service: &ServiceConfig, hosts: &[Place]) -> S
     }
 }
 
-/// A part of an alert's name.
+/// Formats a part of an alert's name.
 fn title(name: &str) -> String {
     let word = |word: &str| {
         let (first, rest) = word.split_at(word.chars().next().map_or(0, char::len_utf8));
@@ -346,7 +347,7 @@ fn title(name: &str) -> String {
     name.split(|c: char| !c.is_ascii_alphanumeric()).map(word).collect()
 }
 
-/// One file for each front door.
+/// Renders one file for each front door.
 fn keepalived(request: &Request<'_>, page: &Page<'_>) -> Result<Vec<Rendered>, Refusal> {
     #[derive(Serialize)]
     struct Door<'a> {
@@ -447,7 +448,7 @@ fn pgbouncer(request: &Request<'_>, page: &Page<'_>) -> Result<Rendered, Refusal
     Ok(plain("pgbouncer.ini", text))
 }
 
-/// A role with HAProxy's file in it, which it puts in place only if HAProxy takes it.
+/// Renders a role with HAProxy's file, which it installs only if HAProxy accepts the file.
 fn ansible(request: &Request<'_>) -> Result<Vec<Rendered>, Refusal> {
     #[derive(Serialize)]
     struct RoleFiles<'a> {

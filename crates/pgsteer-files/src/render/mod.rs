@@ -1,8 +1,7 @@
-//! Render: the files around the cluster, from one configuration and the members there are.
+//! Render: the files around the cluster, from one configuration and the members.
 //!
-//! Text in, text out. The members come with the question, listed or found by the shell, and so do
-//! the texts of files that the operator names. What makes no sense is refused before anything is
-//! written.
+//! Text in, text out. The caller passes the members, listed or found by the shell, and the texts of
+//! files that the operator names. Invalid inputs are refused before any file is written.
 
 mod around;
 pub mod escape;
@@ -29,16 +28,16 @@ use self::host::is_host;
 pub use self::profile::{HaproxyVersion, Profile};
 use self::refusal::Refusal;
 
-/// What can be rendered.
+/// The kinds of files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// HAProxy's configuration.
     Haproxy,
-    /// The lines that let the checks in, and their login.
+    /// The lines of pg_hba.conf for the checks, and their login.
     PgHba,
-    /// One address that moves between front doors.
+    /// A virtual address that moves between front doors.
     Keepalived,
-    /// The units.
+    /// The units of systemd.
     Systemd,
     /// The pooler beside each member.
     Pgbouncer,
@@ -46,7 +45,7 @@ pub enum Kind {
     Prometheus,
     /// A dashboard.
     Grafana,
-    /// How applications connect.
+    /// The connection settings of applications.
     Clients,
     /// A role for HAProxy.
     Ansible,
@@ -55,7 +54,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Every kind, in the order in which they are explained.
+    /// Every kind, in the order of their descriptions.
     pub const ALL: [Kind; 10] = [
         Kind::Haproxy,
         Kind::PgHba,
@@ -69,7 +68,7 @@ impl Kind {
         Kind::Consul,
     ];
 
-    /// The word on the command line.
+    /// The name on the command line.
     pub const fn as_str(self) -> &'static str {
         match self {
             Kind::Haproxy => "haproxy",
@@ -85,7 +84,7 @@ impl Kind {
         }
     }
 
-    /// What it is, in one line.
+    /// The description in one line.
     pub const fn about(self) -> &'static str {
         match self {
             Kind::Haproxy => "haproxy.cfg for HAProxy 2.6 and later, by profile",
@@ -110,51 +109,51 @@ impl Kind {
     }
 }
 
-/// What is rendered, and from what.
+/// The inputs of rendering.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     /// The configuration.
     pub config: &'a Config,
     /// The members, listed or found.
     pub members: &'a [Found],
-    /// What the operator wants of the files.
+    /// The operator's options for the files.
     pub wishes: &'a Wishes,
-    /// From what they are made and by which command, for their headers.
+    /// The sources and the command, for the headers of the files.
     pub made_from: &'a str,
-    /// The operator's own template in the place of the first file's.
+    /// The operator's own template, which replaces that of the first file.
     pub template: Option<&'a str>,
 }
 
-/// What the operator wants of the files, beyond what the configuration says.
+/// The operator's options for the files, beyond the configuration.
 #[derive(Clone, Debug)]
 pub struct Wishes {
-    /// How HAProxy learns who is primary.
+    /// How HAProxy finds the primary.
     pub profile: Profile,
     /// The HAProxy that reads the file.
     pub haproxy: HaproxyVersion,
-    /// How soon a lost member is to be noticed.
+    /// The maximum time to detect a lost member.
     pub detect: Duration,
-    /// Where HAProxy shows its statistics, if not at the usual place.
+    /// The address of HAProxy's statistics, if not the default.
     pub stats_listen: Option<SocketAddr>,
-    /// Who may see them; without it, this machine alone.
+    /// The login for the statistics; without it, only this machine can see them.
     pub stats_login: Option<StatsLogin>,
-    /// Where the agent answers; beside each member if none is named.
+    /// The address of the agent; beside each member if none is given.
     pub agent: Option<Endpoint>,
-    /// Host names are resolved again and again by DNS, not only at HAProxy's start.
+    /// Host names are resolved repeatedly by DNS, not only at HAProxy's start.
     pub resolve: bool,
-    /// The hosts of the front doors: where pgsteer runs.
+    /// The hosts of the front doors, where pgsteer runs.
     pub doors: Vec<String>,
-    /// Source addresses and networks that are let pass to the local member.
+    /// Source addresses and networks that are routed to the local member.
     pub pass: Vec<String>,
-    /// The login of the checks needs no password.
+    /// The check login needs no password.
     pub trust: bool,
-    /// repmgr gets its lines in pg_hba.conf.
+    /// pg_hba.conf contains lines for repmgr.
     pub repmgr: bool,
     /// The address that moves between the front doors.
     pub vip: Option<String>,
-    /// The interface that it moves on.
+    /// The interface of that address.
     pub interface: Option<String>,
-    /// The number by which keepalived knows its own.
+    /// The number that identifies the group of keepalived instances.
     pub router_id: u8,
 }
 
@@ -179,7 +178,7 @@ impl Default for Wishes {
     }
 }
 
-/// Who may see HAProxy's statistics. The password is not shown by `Debug`.
+/// The login for HAProxy's statistics. `Debug` does not show the password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct StatsLogin {
     /// User name.
@@ -194,21 +193,21 @@ impl std::fmt::Debug for StatsLogin {
     }
 }
 
-/// A file that was rendered.
+/// A rendered file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rendered {
-    /// Where it belongs, relative to the folder of the set.
+    /// Its path, relative to the folder of the set.
     pub path: String,
-    /// What is in it.
+    /// Its text.
     pub text: String,
-    /// It holds a password, so that nobody else may read it.
+    /// It contains a password, so only its owner may read it.
     pub is_secret: bool,
 }
 
-/// The files of `kind`.
+/// Renders the files of `kind`.
 ///
 /// # Errors
-/// A configuration or a wish that makes no sense. Then there is no file at all.
+/// An invalid configuration or option. Then no file is returned.
 pub fn render(kind: Kind, request: &Request<'_>) -> Result<Vec<Rendered>, Refusal> {
     check_members(request)?;
     check_hosts(request)?;
@@ -218,7 +217,7 @@ pub fn render(kind: Kind, request: &Request<'_>) -> Result<Vec<Rendered>, Refusa
     }
 }
 
-/// What the configuration could not know before the members were found.
+/// Checks what the configuration could not check before the members were found.
 fn check_members(request: &Request<'_>) -> Result<(), Refusal> {
     let only = match request.members {
         [] => {
@@ -236,7 +235,7 @@ fn check_members(request: &Request<'_>) -> Result<(), Refusal> {
     }
 }
 
-/// Hosts are written as they are, and each member and each front door has one of its own.
+/// Checks that the hosts are valid, and that members and front doors have different hosts.
 fn check_hosts(request: &Request<'_>) -> Result<(), Refusal> {
     let names: Vec<&str> = request.members.iter().map(|member| member.name.as_str()).collect();
     ensure_once("member", &names)?;

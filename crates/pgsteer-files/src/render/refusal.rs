@@ -1,4 +1,4 @@
-//! Why something is not rendered, and what would be right.
+//! The reasons why a file is not rendered, with their remedies.
 
 use thiserror::Error;
 
@@ -7,48 +7,48 @@ use super::{Kind, Profile};
 use pgsteer_config::conflict::Conflict;
 use pgsteer_core::names::{MemberName, ServiceName};
 
-/// Why something is not rendered.
+/// The reason why a file is not rendered.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Refusal {
-    /// The configuration makes no sense with the members that were found.
+    /// The configuration conflicts with the members that were found.
     #[error(transparent)]
     Config(#[from] Conflict),
-    /// No time in which HAProxy's checks could notice anything.
+    /// The detection time is out of the range of HAProxy's checks.
     #[error("--detect is not between {} ms and {} s", DETECT_MS.start(), DETECT_MS.end() / 1000)]
     Detect,
-    /// A HAProxy that nobody should run any more.
+    /// The HAProxy version is too old or not a version.
     #[error("`{0}` is no version of HAProxy from 2.6 on")]
     HaproxyVersion(String),
-    /// Something that this profile needs was not said.
+    /// An option that this profile needs is missing.
     #[error("profile {} needs {needs}", .profile.as_str())]
     ProfileNeeds {
         /// The profile.
         profile: Profile,
-        /// What it needs, with the flag or key by which it is said.
+        /// The missing option, with its flag or key.
         needs: &'static str,
     },
-    /// Something that this kind needs was not said.
+    /// An option that this kind needs is missing.
     #[error("{} needs {needs}", .kind.as_str())]
     KindNeeds {
         /// The kind.
         kind: Kind,
-        /// What it needs, with the flag or key by which it is said.
+        /// The missing option, with its flag or key.
         needs: &'static str,
     },
-    /// The Patroni of a member is asked, and nobody said where it is.
+    /// The member's Patroni is needed for a check, but its address is not configured.
     #[error("where the Patroni of {0} listens is not known")]
     NoPatroni(MemberName),
-    /// A service asks for something that this profile's checks cannot tell.
+    /// A service requires a condition that this profile's checks cannot test.
     #[error("service {service}: profile {} cannot tell {what}", .profile.as_str())]
     CannotTell {
         /// The service.
         service: ServiceName,
         /// The profile.
         profile: Profile,
-        /// What it cannot tell.
+        /// The condition.
         what: &'static str,
     },
-    /// A service without a pooler where one is meant to be led past it.
+    /// The profile bypasses a pooler, but the service has none.
     #[error("no service has a pooler_port that could be led past")]
     NoPooler,
     /// Clients are to go past a pooler that is down, and HAProxy's server lines have one port.
@@ -87,56 +87,56 @@ pub enum Refusal {
     /// Health checks of the agent ask the pooler too, so nothing tells of PostgreSQL alone.
     #[error("service {0}: nothing tells whether its members are fit without their pooler")]
     NoDirectQuestion(ServiceName),
-    /// A host that is none.
+    /// Not a host.
     #[error("host `{0}` is no address and no name")]
     Host(String),
-    /// The same is said twice.
+    /// A duplicate.
     #[error("{what} {text} is named twice")]
     Twice {
-        /// What.
+        /// The kind of thing.
         what: &'static str,
         /// Its name or address.
         text: String,
     },
-    /// An address that keepalived could not move, or that clients could not use.
+    /// An address that keepalived cannot move, or that clients cannot use.
     #[error("--vip {text}: {why}")]
     Vip {
-        /// As it was written.
+        /// The address as written.
         text: String,
-        /// Why not.
+        /// The reason.
         why: &'static str,
     },
-    /// No member of that name.
+    /// There is no member with that name.
     #[error("there is no member {0}")]
     NoSuchMember(MemberName),
-    /// Statistics for everybody.
+    /// The statistics would be open to every client.
     #[error("statistics on {0} without a password would be open to the world")]
     OpenStats(std::net::SocketAddr),
-    /// Two listeners of the rendered file on one port.
+    /// Two listeners of the rendered file have the same port.
     #[error("{what} on port {port}, where {other} listens")]
     PortTaken {
-        /// Who comes second.
+        /// The second listener.
         what: String,
         /// The port.
         port: u16,
-        /// Who is there.
+        /// The first listener.
         other: String,
     },
-    /// A text that cannot stand in the file that it is meant for.
+    /// A text that cannot be written in its file.
     #[error("{what} cannot be written there: {why}")]
     Unwritable {
-        /// What.
+        /// The kind of text.
         what: &'static str,
-        /// Why not.
+        /// The reason.
         why: &'static str,
     },
-    /// The template is wrong.
+    /// The template has an error.
     #[error("template: {0}")]
     Template(String),
 }
 
 impl Refusal {
-    /// What would be right, if there is more to say.
+    /// Returns the remedy, if there is one.
     pub fn remedy(&self) -> Option<String> {
         Some(match self {
             Refusal::Config(conflict) => conflict.remedy(),

@@ -1,4 +1,5 @@
-//! From one wish, how soon a lost member must be noticed, to the timings of HAProxy's checks.
+//! Computes the timings of HAProxy's checks from one option: the maximum time to detect a lost
+//! member.
 
 use std::time::Duration;
 
@@ -7,54 +8,55 @@ use serde::Serialize;
 use super::refusal::Refusal;
 use crate::detection::CheckTimes;
 
-/// The shortest and the longest time that may be wished for.
+/// The range of the detection time.
 pub const DETECT_MS: std::ops::RangeInclusive<u64> = 500..=60_000;
-/// The time to notice a lost member, unless told otherwise.
+/// The default detection time.
 pub const DETECT_DEFAULT: Duration = Duration::from_secs(3);
 
-/// HAProxy's timings of one server, in milliseconds, with what they come to.
+/// HAProxy's timings of one server in milliseconds, with the resulting detection times.
 ///
-/// What they come to, [`CheckTimes`] tells. A check has `inter` for itself, because `timeout check`
-/// is not set. `fall` is 2, so that one lost answer ends no session.
+/// [`CheckTimes`] computes the detection times. A check may take all of `inter`, because `timeout
+/// check` is not set. `fall` is 2, so that one lost answer closes no session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Timing {
-    /// Between checks, and for each of them.
+    /// The interval between checks, and the time limit of each.
     pub inter_ms: u64,
-    /// Between the first failed check and the second, and between those of a server that is down.
+    /// The interval between the first failed check and the second, and between checks of a server
+    /// that is down.
     pub fastinter_ms: u64,
-    /// A second check asks HAProxy itself whether there is exactly one primary, so often; 0 where
-    /// there is no such check.
+    /// The interval of a second check, which tests in HAProxy itself whether there is exactly one
+    /// primary; 0 if there is no such check.
     pub guard_ms: u64,
-    /// The longest time until a member that says nothing any more is DOWN.
+    /// The maximum time until a silent member is DOWN.
     pub silent_ms: u64,
-    /// The longest time until one that refuses, or says no, is DOWN.
+    /// The maximum time until a member that refuses, or fails the check, is DOWN.
     pub told_ms: u64,
     /// The shortest time until one that refuses is DOWN: one that is back within it is not noticed.
     pub told_least_ms: u64,
     /// The longest time until one that says yes is UP.
     pub up_ms: u64,
-    /// Between questions to an agent.
+    /// The interval between agent checks.
     pub agent_ms: u64,
 }
 
 impl Timing {
-    /// Timings by which a lost member is DOWN within `detect`.
+    /// Returns timings by which a lost member is DOWN within `detect`.
     ///
     /// # Errors
-    /// A wish outside of [`DETECT_MS`].
+    /// A detection time outside of [`DETECT_MS`].
     pub fn within(detect: Duration) -> Result<Timing, Refusal> {
         Timing::new(detect, 0)
     }
 
-    /// The same, with a second check of HAProxy itself behind the first.
+    /// The same, with a second check of HAProxy itself after the first.
     ///
     /// # Errors
-    /// A wish outside of [`DETECT_MS`].
+    /// A detection time outside of [`DETECT_MS`].
     pub fn guarded_within(detect: Duration) -> Result<Timing, Refusal> {
         Timing::new(detect, 20)
     }
 
-    /// `guard_part` of the time is the second check's; none if it is 0.
+    /// `guard_part` of the time is for the second check; 0 for no second check.
     fn new(detect: Duration, guard_part: u64) -> Result<Timing, Refusal> {
         let detect_ms = u64::try_from(detect.as_millis()).unwrap_or(u64::MAX);
         if !DETECT_MS.contains(&detect_ms) {

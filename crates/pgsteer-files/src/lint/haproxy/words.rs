@@ -1,7 +1,7 @@
-//! The words that HAProxy knows, and since when: of its sections, options, timeouts and servers.
+//! The words that HAProxy supports in its sections, options, timeouts and servers.
 //!
-//! From the manuals of the versions 1.9 to 3.4. A version in which a word is refused counts as the
-//! end of it, even if it is still known well enough to be told so.
+//! From the manuals of the versions 1.9 to 3.4. A version that refuses a word counts as the end of
+//! its support, even if it recognizes the word for its error message.
 
 /// The first words of lines in `defaults`, `frontend`, `listen` and `backend`.
 #[rustfmt::skip]
@@ -28,7 +28,7 @@ pub const PROXY: [&str; 119] = [
     "use_backend", "usesrc",
 ];
 
-/// What may stand behind `option`.
+/// The words after `option`.
 #[rustfmt::skip]
 pub const OPTIONS: [&str; 67] = [
     "abortonclose", "accept-invalid-http-request", "accept-invalid-http-response",
@@ -48,21 +48,21 @@ pub const OPTIONS: [&str; 67] = [
     "tcp-smart-connect", "tcpka", "tcplog", "transparent", "use-small-buffers",
 ];
 
-/// What may stand behind `timeout`.
+/// The words after `timeout`.
 #[rustfmt::skip]
 pub const TIMEOUTS: [&str; 12] = [
     "check", "client", "client-fin", "client-hs", "connect", "http-keep-alive", "http-request",
     "queue", "server", "server-fin", "tarpit", "tunnel",
 ];
 
-/// What may stand behind `http-check`.
+/// The words after `http-check`.
 #[rustfmt::skip]
 pub const HTTP_CHECK: [&str; 9] = [
     "comment", "connect", "disable-on-404", "expect", "send", "send-state", "set-var",
     "set-var-fmt", "unset-var",
 ];
 
-/// What may stand behind `tcp-check`.
+/// The words after `tcp-check`.
 #[rustfmt::skip]
 pub const TCP_CHECK: [&str; 10] = [
     "comment", "connect", "expect", "send", "send-binary", "send-binary-lf", "send-lf",
@@ -82,7 +82,7 @@ pub const STATS: [&str; 14] = [
     "show-desc", "show-legends", "show-modules", "show-node", "show-version", "uri",
 ];
 
-/// The first words of lines in `global`, without those that have a dot.
+/// The first words of lines in `global`, without those that contain a dot.
 #[rustfmt::skip]
 pub const GLOBAL: [&str; 148] = [
     "51degrees-allow-unmatched", "51degrees-cache-size", "51degrees-data-file",
@@ -123,7 +123,7 @@ pub const GLOBAL: [&str; 148] = [
     "zero-warning",
 ];
 
-/// What stands on a server line with one value behind it.
+/// The words of a server line with one value.
 #[rustfmt::skip]
 pub const SERVER_WITH_VALUE: [&str; 72] = [
     "addr", "agent-addr", "agent-inter", "agent-port", "agent-send", "alpn", "ca-file", "cc",
@@ -139,7 +139,7 @@ pub const SERVER_WITH_VALUE: [&str; 72] = [
     "weight", "ws",
 ];
 
-/// What stands on a server line by itself; most of it also as `no-...`.
+/// The words of a server line without a value; most of them also exist as `no-...`.
 #[rustfmt::skip]
 pub const SERVER_ALONE: [&str; 31] = [
     "agent-check", "allow-0rtt", "backup", "check", "check-reuse-pool", "check-send-proxy",
@@ -150,16 +150,16 @@ pub const SERVER_ALONE: [&str; 31] = [
     "tls-tickets", "usesrc",
 ];
 
-/// How many values follow this word on a server line.
+/// Returns the number of values after this word on a server line.
 pub fn values_of_server_word(word: &str) -> usize {
     match word {
-        // `source ADDR` and `usesrc WHOM` behind it.
+        // `source ADDR`, optionally followed by `usesrc WHOM`.
         "source" | "usesrc" | "interface" => 1,
         word => usize::from(is_tlv(word) || SERVER_WITH_VALUE.contains(&word)),
     }
 }
 
-/// The word may stand on a server line.
+/// Returns true if the word is allowed on a server line.
 pub fn is_server_word(word: &str) -> bool {
     let positive = word.strip_prefix("no-").unwrap_or(word);
     ["source", "interface"].contains(&word)
@@ -169,16 +169,16 @@ pub fn is_server_word(word: &str) -> bool {
         || NEGATIVE.contains(&word)
 }
 
-/// Those that are there as `no-...` alone.
+/// Words that exist only as `no-...`.
 const NEGATIVE: [&str; 6] =
     ["no-sslv3", "no-tlsv10", "no-tlsv11", "no-tlsv12", "no-tlsv13", "no-tls-tickets"];
 
-/// Its value is part of it: `set-proxy-v2-tlv-fmt(0xE1)`.
+/// Returns true if the value is part of the word: `set-proxy-v2-tlv-fmt(0xE1)`.
 fn is_tlv(word: &str) -> bool {
     word.starts_with("set-proxy-v2-tlv-fmt(")
 }
 
-/// What stands on a bind line with one value behind it.
+/// The words of a bind line with one value.
 #[rustfmt::skip]
 pub const BIND_WITH_VALUE: [&str; 55] = [
     "accept-netscaler-cip", "alpn", "backlog", "ca-file", "ca-ignore-err", "ca-sign-file",
@@ -191,7 +191,7 @@ pub const BIND_WITH_VALUE: [&str; 55] = [
     "thread", "tls-ticket-keys", "uid", "user", "verify",
 ];
 
-/// What stands on a bind line by itself.
+/// The words of a bind line without a value.
 #[rustfmt::skip]
 pub const BIND_ALONE: [&str; 28] = [
     "accept-proxy", "allow-0rtt", "defer-accept", "force-sslv3", "force-tlsv10",

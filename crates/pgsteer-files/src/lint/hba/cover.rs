@@ -1,10 +1,10 @@
-//! Whether one line takes every login that another one is for.
+//! Tests whether one line matches every login that another line matches.
 
 use std::net::IpAddr;
 
 use super::entry::{Entry, From, Item, bits_of};
 
-/// Every login that `later` is for is taken by `earlier`.
+/// Returns true if `earlier` matches every login that `later` matches.
 pub fn covers(earlier: &Entry, later: &Entry) -> bool {
     covers_origin(earlier, later)
         && databases(&earlier.databases, &later.databases)
@@ -20,7 +20,7 @@ fn kind(earlier: &str, later: &str) -> bool {
     earlier == later || earlier == "host" && later.starts_with("host")
 }
 
-/// `all` is every database, but not replication.
+/// `all` matches every database, but not replication.
 fn databases(earlier: &[Item], later: &[Item]) -> bool {
     let is_taken = |name: &Item| {
         earlier.contains(name) || !name.is("replication") && earlier.iter().any(|it| it.is("all"))
@@ -56,7 +56,7 @@ fn contains(net: IpAddr, bits: u8, address: IpAddr) -> bool {
     (net ^ address).checked_shr(host_bits).unwrap_or(0) == 0
 }
 
-/// It is one address, or this machine's own.
+/// Returns true for one address, or for this machine.
 pub fn is_one_host(from: &From) -> bool {
     match from {
         From::Local | From::SameHost => true,
@@ -67,7 +67,7 @@ pub fn is_one_host(from: &From) -> bool {
     }
 }
 
-/// It is this machine.
+/// Returns true for this machine.
 pub fn is_loopback(from: &From) -> bool {
     match from {
         From::Local | From::SameHost => true,
@@ -78,7 +78,7 @@ pub fn is_loopback(from: &From) -> bool {
     }
 }
 
-/// It is everybody, of one family at least.
+/// Returns true for all addresses of at least one family.
 pub fn is_everybody(from: &From) -> bool {
     matches!(from, From::All | From::Network(_, 0))
 }

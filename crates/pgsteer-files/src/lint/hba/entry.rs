@@ -25,31 +25,31 @@ const METHODS: [&str; 15] = [
     "pam",
     "bsd",
 ];
-/// `include` and its like lead to other files.
+/// `include` and similar words refer to other files.
 const INCLUDES: [&str; 3] = ["include", "include_if_exists", "include_dir"];
 
 /// A word, with or without quotes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
-    /// What it says.
+    /// The text without quotes.
     pub text: String,
-    /// In quotes a keyword is a name.
+    /// A quoted keyword is a name.
     pub is_quoted: bool,
 }
 
 impl Item {
-    /// It is this keyword.
+    /// Returns true if it is this keyword.
     pub fn is(&self, keyword: &str) -> bool {
         !self.is_quoted && self.text == keyword
     }
 }
 
-/// A field: one or more words with commas between them.
+/// A field: one or more words separated by commas.
 #[derive(Clone, Debug)]
 pub struct Field {
     /// The words.
     pub items: Vec<Item>,
-    /// Where it stands.
+    /// Its place.
     pub place: Place,
 }
 
@@ -59,23 +59,23 @@ impl Field {
     }
 }
 
-/// From where a login comes.
+/// The origin of a login.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum From {
-    /// From this machine, by a socket.
+    /// This machine, through a socket.
     Local,
-    /// From anywhere.
+    /// Any address.
     All,
-    /// From an address of this machine.
+    /// An address of this machine.
     SameHost,
-    /// From a network that it is in.
+    /// A network of this machine.
     SameNet,
-    /// From this network.
+    /// This network.
     Network(IpAddr, u8),
-    /// From this host, or from all of a domain if it begins with a dot.
+    /// This host, or all hosts of a domain if it begins with a dot.
     Name(String),
-    /// From numbers that PostgreSQL takes and nothing is concluded from here: an address with a zone,
-    /// a mask with gaps.
+    /// An address that PostgreSQL accepts and lint does not evaluate: an address with a zone, or a
+    /// mask with gaps.
     Other(String),
 }
 
@@ -88,27 +88,27 @@ pub struct Entry {
     pub databases: Vec<Item>,
     /// The users.
     pub users: Vec<Item>,
-    /// From where.
+    /// The origin.
     pub from: From,
-    /// How they prove who they are.
+    /// The authentication method.
     pub method: String,
-    /// The client shows a certificate that is its own (`clientcert=verify-full`).
+    /// The client needs a certificate of its own (`clientcert=verify-full`).
     pub has_certificate: bool,
     /// PostgreSQL sends the password to an LDAP server in clear.
     pub asks_in_clear: bool,
-    /// The address as it is written, if a number in it is taken for an octal one.
+    /// The address as written, if a number in it is read as octal.
     pub octal: Option<String>,
-    /// Where the address stands; for `local` the whole line.
+    /// The place of the address; for `local` the whole line.
     pub from_place: Place,
-    /// Where the method stands.
+    /// The place of the method.
     pub method_place: Place,
     /// The whole line.
     pub place: Place,
 }
 
-/// A line with those that continue it.
+/// A line with its continuation lines.
 pub struct Logical {
-    /// From 1.
+    /// The number, from 1.
     number: usize,
     text: String,
 }
@@ -136,7 +136,7 @@ pub fn logical_lines(text: &str) -> Vec<Logical> {
 }
 
 impl Entry {
-    /// Reads a line; none if it says nothing, or leads to another file.
+    /// Parses a line; none if it is empty, or includes another file.
     pub fn read(line: &Logical, postgres: Option<u16>) -> Result<Option<Entry>, Refused> {
         let fields = fields(line)?;
         let Some(first) = fields.first() else { return Ok(None) };
@@ -208,12 +208,12 @@ impl Entry {
         }))
     }
 
-    /// It names this database by a keyword, or by its name.
+    /// Returns true if it lists this database by a keyword or by its name.
     pub fn is_for_database(&self, name: &str) -> bool {
         self.databases.iter().any(|item| item.is(name))
     }
 
-    /// As the line says it.
+    /// The origin as written in the line.
     pub fn origin(&self) -> String {
         match &self.from {
             From::Local => "this machine".to_owned(),
@@ -227,7 +227,8 @@ impl Entry {
     }
 }
 
-/// Why PostgreSQL refuses a method with this type of connection (`parse_hba_line` in hba.c).
+/// Returns the reason why PostgreSQL refuses a method with this connection type (`parse_hba_line`
+/// in hba.c).
 fn mismatch(kind: &str, method: &str) -> Option<&'static str> {
     match (kind, method) {
         ("local", "gss" | "sspi") => Some("there is no `gss` or `sspi` on a `local` socket"),
@@ -238,7 +239,7 @@ fn mismatch(kind: &str, method: &str) -> Option<&'static str> {
     }
 }
 
-/// A field that takes one word (hba.c: "multiple values specified for ...").
+/// Refuses several words in a field for one (hba.c: "multiple values specified for ...").
 fn single(field: &Field, what: &str) -> Result<(), Refused> {
     match field.items.len() {
         0 | 1 => Ok(()),
@@ -250,7 +251,7 @@ fn single(field: &Field, what: &str) -> Result<(), Refused> {
     }
 }
 
-/// A word that a later PostgreSQL than this one brought.
+/// Refuses a word that only later versions of PostgreSQL support.
 fn too_new(field: &Field, postgres: Option<u16>) -> Result<(), Refused> {
     let since = options::since(field.text());
     match (since, postgres) {
@@ -265,7 +266,7 @@ fn too_new(field: &Field, postgres: Option<u16>) -> Result<(), Refused> {
     }
 }
 
-/// The password goes to the LDAP server without TLS.
+/// Returns true if the password goes to the LDAP server without TLS.
 fn asks_in_clear(method: &str, options: &[&str]) -> bool {
     let is_safe = |option: &&str| {
         matches!(*option, "ldaptls=1" | "ldapscheme=ldaps") || option.starts_with("ldapurl=ldaps:")
@@ -273,7 +274,7 @@ fn asks_in_clear(method: &str, options: &[&str]) -> bool {
     method == "ldap" && !options.iter().any(is_safe)
 }
 
-/// The text of an address in which a number with a leading zero is another one than it seems.
+/// Returns the text of an address in which a number with a leading zero is octal.
 fn octal_of(text: &str) -> Option<String> {
     let address = text.split('/').next().unwrap_or(text);
     let is_other = |part: &str| {
@@ -286,7 +287,7 @@ fn end_of(fields: &[Field]) -> usize {
     fields.last().map_or(1, |field| field.place.column_end)
 }
 
-/// The address, with the mask that may stand in a field of its own.
+/// Parses the address, with the mask that may be in its own field.
 fn from<'a>(
     field: &Field,
     rest: &mut (impl Iterator<Item = &'a Field> + Clone),
@@ -330,7 +331,8 @@ fn from<'a>(
     }
 }
 
-/// A number of an address: decimal, octal with a leading zero, or hexadecimal with `0x` (inet_aton).
+/// Parses a number of an address: decimal, octal with a leading zero, or hexadecimal with `0x`
+/// (inet_aton).
 fn part_of_address(part: &str) -> Option<u32> {
     let is_plain = part.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'x');
     let (digits, radix) = match part.strip_prefix("0x") {
@@ -341,8 +343,8 @@ fn part_of_address(part: &str) -> Option<u32> {
     u32::from_str_radix(digits, radix).ok().filter(|_| is_plain)
 }
 
-/// An address in numbers, also one of fewer than four: `10.1` is 10.0.0.1, and `0` is 0.0.0.0
-/// (inet_aton).
+/// Parses a numeric address, also with fewer than four numbers: `10.1` is 10.0.0.1, and `0` is
+/// 0.0.0.0 (inet_aton).
 fn numeric(text: &str) -> Option<IpAddr> {
     if let Ok(address) = text.parse() {
         return Some(address);
@@ -364,13 +366,14 @@ fn is_zoned(address: &str) -> bool {
     address.split_once('%').is_some_and(|(address, _)| address.parse::<Ipv6Addr>().is_ok())
 }
 
-/// What looks like an address is one, whatever colons it has.
+/// Returns the text for a message. A text with several colons that looks like an address is shown
+/// whole.
 fn address_shown(text: &str) -> String {
     let is_part = |c: char| c.is_ascii_hexdigit() || ":./%".contains(c);
     if text.len() <= 60 && text.chars().all(is_part) { text.to_owned() } else { word_shown(text) }
 }
 
-/// How many bits an address of this family has.
+/// Returns the number of bits of an address of this family.
 pub const fn bits_of(address: IpAddr) -> u8 {
     match address {
         IpAddr::V4(_) => 32,
@@ -394,7 +397,7 @@ fn bits_of_mask(mask: IpAddr) -> Option<u8> {
     u8::try_from(ones).ok().filter(|_| back == mask)
 }
 
-/// Cuts a line into fields.
+/// Splits a line into fields.
 fn fields(line: &Logical) -> Result<Vec<Field>, Refused> {
     let mut fields: Vec<Field> = Vec::new();
     let mut reader = Reader { chars: line.text.chars().collect(), at: 0, number: line.number };
@@ -415,7 +418,7 @@ impl Reader {
         self.chars.get(self.at).copied()
     }
 
-    /// The next field; words that have a comma between them are one.
+    /// Returns the next field; words that are separated by a comma are one field.
     fn field(&mut self) -> Result<Option<Field>, Refused> {
         while self.peek().is_some_and(|c| c.is_whitespace() || c == ',') {
             self.at += 1;
@@ -424,7 +427,7 @@ impl Reader {
         let mut items = Vec::new();
         while let Some(item) = self.item()? {
             items.push(item);
-            // `a, b`: a comma binds what follows it, also behind spaces.
+            // `a, b`: a comma joins the next word, even after spaces.
             if self.peek() != Some(',') {
                 break;
             }

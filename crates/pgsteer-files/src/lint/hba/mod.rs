@@ -1,5 +1,5 @@
-//! pg_hba.conf: who may log in to PostgreSQL, and how (PostgreSQL manual, 20.1 "The pg_hba.conf
-//! File").
+//! pg_hba.conf: the logins that PostgreSQL accepts, and their methods (PostgreSQL manual, 20.1 "The
+//! pg_hba.conf File").
 
 mod cover;
 mod entry;
@@ -19,20 +19,20 @@ pub use self::rules::RULES;
 /// A line that PostgreSQL refuses.
 #[derive(Clone, Debug)]
 pub struct Refused {
-    /// Where.
+    /// Its place.
     pub place: Place,
-    /// Why.
+    /// The reason.
     pub why: String,
-    /// It does not even begin like one of this file.
+    /// It does not even begin like a line of pg_hba.conf.
     is_strange: bool,
 }
 
-/// The file as its rules see it.
+/// The input of the rules.
 #[derive(Debug, Default)]
 pub struct Hba {
-    /// Lines that were understood, in their order.
+    /// The parsed lines, in order.
     entries: Vec<Entry>,
-    /// Those that were not.
+    /// The lines that PostgreSQL refuses.
     refused: Vec<Refused>,
     /// Lines may stand in other files as well.
     has_includes: bool,
@@ -41,7 +41,7 @@ pub struct Hba {
 }
 
 impl Hba {
-    /// Reads a text.
+    /// Parses a text.
     pub fn read(text: &str, postgres: Option<u16>) -> Hba {
         let mut hba = Hba::default();
         let (text, has_mark) = without_byte_order_mark(text);

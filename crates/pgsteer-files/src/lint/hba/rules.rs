@@ -26,11 +26,11 @@ pub static RULES: &[&Rule] = &[
     &HBA_LINE_REFUSED,
 ];
 
-/// Comparing every line with every other one has an end.
+/// The limit for comparing every line with every other one.
 const SHADOWED_LINES_MAX: usize = 2_000;
 
 rule! {
-    /// Nobody has to prove anything.
+    /// No authentication is required.
     HBA_TRUST_WIDE = "hba-trust-wide", Error, Look::PgHba(trust_wide),
     title: "`trust` for more than one address",
     costs: "Whoever has an address of that network logs in as anybody the line names, without a password.",
@@ -38,7 +38,7 @@ rule! {
 }
 
 rule! {
-    /// An address is no proof.
+    /// An address is not an authentication.
     HBA_TRUST_POWERFUL = "hba-trust-powerful", Warning, Look::PgHba(trust_powerful),
     title: "`trust` from another machine for a login that may do everything",
     costs: "Every user and every program on that machine, and whoever takes its address, is superuser or copies the whole cluster.",
@@ -46,7 +46,7 @@ rule! {
 }
 
 rule! {
-    /// Everybody on the way reads it.
+    /// Every host on the path can read it.
     HBA_PASSWORD_IN_CLEAR = "hba-password-in-clear", Error, Look::PgHba(clear),
     title: "the password crosses the network in clear",
     costs: "With the methods `password`, `ldap`, `pam`, `radius` and `bsd` the client sends the password as it is, and the line allows that without TLS.",
@@ -54,7 +54,7 @@ rule! {
 }
 
 rule! {
-    /// The machine of the client names the user.
+    /// The client's machine reports the user name.
     HBA_IDENT = "hba-ident", Warning, Look::PgHba(ident),
     title: "`ident` over the network",
     costs: "PostgreSQL asks the machine of the client who the user is. That machine, or one that takes its address, can name any user of the line.",
@@ -62,7 +62,7 @@ rule! {
 }
 
 rule! {
-    /// A leading zero.
+    /// A number has a leading zero.
     HBA_OCTAL_ADDRESS = "hba-octal-address", Error, Look::PgHba(octal),
     title: "an address with a leading zero, which is an octal number",
     costs: "PostgreSQL reads `010` as 8: the line lets another network in, and keeps the one that is meant out.",
@@ -70,7 +70,7 @@ rule! {
 }
 
 rule! {
-    /// It comes too late.
+    /// The line comes too late.
     HBA_LOCKS_OUT = "hba-locks-out", Error, Look::PgHba(locks_out),
     title: "a line keeps logins out that others are there for",
     costs: "The first line that fits decides. Behind a `reject` the lines for the replication user, repmgr or the check login are never reached: standbys lose their primary, and a health check calls the member DOWN.",
@@ -94,7 +94,7 @@ rule! {
 }
 
 rule! {
-    /// It is going away.
+    /// The method is deprecated.
     HBA_MD5 = "hba-md5", Note, Look::PgHba(md5),
     title: "method `md5`",
     costs: "A hash of it that is stolen logs in like the password itself; PostgreSQL 18 warns of it and a later version drops it.",
@@ -102,7 +102,7 @@ rule! {
 }
 
 rule! {
-    /// Everybody may ask for a copy.
+    /// Every client may request a copy.
     HBA_REPLICATION_OPEN = "hba-replication-open", Warning, Look::PgHba(replication),
     title: "replication is open to every address",
     costs: "Only the login stands between the network and a copy of everything, and with it every replication slot and walsender.",
@@ -110,7 +110,7 @@ rule! {
 }
 
 rule! {
-    /// It is never reached.
+    /// The line is never reached.
     HBA_LINE_SHADOWED = "hba-line-shadowed", Warning, Look::PgHba(shadowed),
     title: "a line that can never be reached",
     costs: "The first line that fits decides alone: what this one says, be it a password or a rejection, is never asked.",
@@ -118,14 +118,14 @@ rule! {
 }
 
 rule! {
-    /// It stops the whole file.
+    /// The line invalidates the whole file.
     HBA_LINE_REFUSED = "hba-line-refused", Error, Look::PgHba(refused),
     title: "a line that PostgreSQL refuses",
     costs: "At a reload the whole file is ignored and the old one stays in force; at a start PostgreSQL does not come up.",
     remedy: "Correct it; `select * from pg_hba_file_rules where error is not null` shows what PostgreSQL thinks.",
 }
 
-/// Nobody has to prove anything: neither by a password nor by a certificate.
+/// Returns true if no authentication is required: neither a password nor a certificate.
 fn trusts(entry: &&Entry) -> bool {
     entry.method == "trust" && !entry.has_certificate
 }
@@ -155,7 +155,7 @@ fn trust_powerful(hba: &Hba, findings: &mut Findings) {
     }
 }
 
-/// Methods by which the client sends the password itself.
+/// Methods with which the client sends the password itself.
 const PASSWORD_METHODS: [&str; 5] = ["password", "ldap", "pam", "radius", "bsd"];
 
 fn clear(hba: &Hba, findings: &mut Findings) {
@@ -188,7 +188,8 @@ fn octal(hba: &Hba, findings: &mut Findings) {
     }
 }
 
-/// Lines that are there to let in what an earlier line rejects, by the number of the earlier line.
+/// Returns the lines that allow logins which an earlier line rejects, by the number of the earlier
+/// line.
 fn locked_out(hba: &Hba) -> BTreeMap<usize, (&Entry, Vec<&Entry>)> {
     let mut by_reject: BTreeMap<usize, (&Entry, Vec<&Entry>)> = BTreeMap::new();
     let entries = hba.entries.get(..SHADOWED_LINES_MAX).unwrap_or(&hba.entries);
@@ -216,7 +217,7 @@ fn locks_out(hba: &Hba, findings: &mut Findings) {
     repmgr(hba, findings);
 }
 
-/// repmgr logs in to its own database, and for replication.
+/// Checks the lines for repmgr, which logs in to its own database and for replication.
 fn repmgr(hba: &Hba, findings: &mut Findings) {
     const NAME: &str = "repmgr";
     let is_its = |entry: &&Entry| entry.users.iter().any(|user| user.text == NAME);
@@ -246,7 +247,7 @@ fn replication_local(hba: &Hba, findings: &mut Findings) {
     let lines: Vec<_> =
         hba.entries.iter().filter(|entry| entry.is_for_database("replication")).collect();
     let is_local = |entry: &&Entry| is_loopback(&entry.from) || entry.method == "reject";
-    // Other logins come from other machines, so this is no machine for development.
+    // Other lines accept logins from other machines, so this is not a development machine.
     let is_served =
         hba.entries.iter().any(|entry| !is_loopback(&entry.from) && entry.method != "reject");
     if let Some(first) = lines.first().filter(|_| is_served && lines.iter().all(is_local)) {
@@ -274,7 +275,7 @@ fn shadowed(hba: &Hba, findings: &mut Findings) {
     for (at, later) in entries.iter().enumerate() {
         let before = entries.iter().take(at);
         let earlier = before.into_iter().find(|earlier| covers(earlier, later));
-        // `hba-locks-out` reports rejected logins, once, at the line that rejects them.
+        // `hba-locks-out` reports rejected logins once, at the line that rejects them.
         let is_told = |earlier: &&Entry| earlier.method == "reject" && later.method != "reject";
         if let Some(earlier) = earlier.filter(|earlier| !is_told(earlier)) {
             let line = earlier.place.line;

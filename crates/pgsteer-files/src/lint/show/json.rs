@@ -1,4 +1,4 @@
-//! For programs. Keys are added to it, and none is renamed or removed while `version` is 1.
+//! JSON for programs. Keys may be added; none is renamed or removed while `version` is 1.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use crate::lint::finding::{Finding, Severity};
 use crate::lint::haproxy::detection::Row;
 use crate::lint::haproxy::values::Given;
 
-/// Everything that was found in these files.
+/// Returns all results for these files.
 pub fn json(files: &[Looked]) -> String {
     let count = |severity| -> usize {
         let reports = files.iter().filter_map(|file| file.outcome.as_ref().ok());
@@ -55,7 +55,7 @@ fn of_finding(finding: &Finding) -> Value {
     })
 }
 
-/// `check` is null where there is none, and `{}` where the environment decides.
+/// `check` is null without a health check, and `{}` if the environment decides.
 fn of_row(row: &Row) -> Value {
     let check = match row.check {
         Given::Absent => Value::Null,

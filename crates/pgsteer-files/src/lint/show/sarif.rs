@@ -1,4 +1,4 @@
-//! For code review: SARIF 2.1.0 (OASIS, "Static Analysis Results Interchange Format").
+//! SARIF 2.1.0 for code review (OASIS, "Static Analysis Results Interchange Format").
 
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::{Value, json};
@@ -9,11 +9,11 @@ use crate::lint::rule::{Rule, rules};
 
 const SCHEMA: &str = "https://json.schemastore.org/sarif-2.1.0.json";
 
-/// What stands for something else in a reference by path.
+/// Characters with a special meaning in a relative reference.
 const NOT_IN_PATHS: &AsciiSet =
     &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'<').add(b'>').add(b'?').add(b':');
 
-/// Everything that was found in these files.
+/// Returns all results for these files.
 pub fn sarif(files: &[Looked], version: &str) -> String {
     let rules: Vec<&Rule> = rules().collect();
     let results = files.iter().flat_map(|file| {
@@ -89,7 +89,7 @@ fn of_finding(name: &str, finding: &Finding, rules: &[&Rule]) -> Value {
     })
 }
 
-/// The name of a file as a relative reference.
+/// Returns the name of a file as a relative reference.
 fn uri(name: &str) -> String {
     utf8_percent_encode(name, NOT_IN_PATHS).to_string()
 }

@@ -1,4 +1,4 @@
-//! For people: like a compiler's.
+//! Text for people, in the style of a compiler.
 
 use std::fmt::Write as _;
 
@@ -12,19 +12,19 @@ use crate::lint::kind::Kind;
 use crate::lint::rule::{Look, rules};
 use crate::lint::word_shown;
 
-/// The most characters of a line that are shown.
+/// The maximum number of characters of a line that are shown.
 const LINE_CHARS_MAX: usize = 100;
 
-/// What is said of a piece.
+/// The note for a piece of a configuration.
 const PIECE: &str = "is judged as a piece (it has neither `global` nor `defaults`, or a section \
                      with a broken head): sections that are not in it may be in another file, and what \
                      they would say is not missed";
 
-/// Everything that was found in these files.
+/// Returns all results for these files.
 pub fn text(files: &[Looked]) -> String {
     let mut out = String::new();
     for file in files {
-        // Writing to a text does not fail.
+        // Writing to a string cannot fail.
         let _ = of_file(&mut out, file);
     }
     let _ = summary(&mut out, files);
@@ -64,7 +64,7 @@ fn of_finding(out: &mut String, name: &str, finding: &Finding, line: &str) -> st
     writeln!(out, "    remedy: {}\n", finding.remedy)
 }
 
-/// What stands around a secret, in lower case.
+/// Words that occur near a secret, in lower case.
 const NEAR_SECRETS: [&str; 7] = ["auth", "secret", "token", "pass", "send", "hdr", "setenv"];
 
 fn is_near_secret(text: &str) -> bool {
@@ -72,13 +72,13 @@ fn is_near_secret(text: &str) -> bool {
     NEAR_SECRETS.iter().any(|word| text.contains(word))
 }
 
-/// The line of a finding, as far as it may be repeated: where a secret may stand in it, that is the
-/// word that the finding is about, and no more. Of a file that pgsteer refuses nothing is.
+/// Returns the part of a finding's line that is safe to show. If the line may contain a secret,
+/// that is only the word of the finding. Of a file that pgsteer refuses, nothing is shown.
 fn quoted(finding: &Finding, line: &str) -> Option<String> {
     if matches!(finding.rule.look, Look::Pgsteer(_)) || line.trim().is_empty() {
         return None;
     }
-    // A login of the statistics, also where `auth` is misspelt.
+    // A login of the statistics, even if `auth` is misspelt.
     let is_login = line.trim_start().starts_with("stats") && line.contains(':');
     if !is_login && !is_near_secret(line) {
         return Some(shortened(line.trim()));
@@ -101,7 +101,7 @@ fn shortened(line: &str) -> String {
     format!("{}{more}", harmless(&text))
 }
 
-/// Lines that come to the same stand together.
+/// Groups lines with equal detection times.
 fn detection(out: &mut String, name: &str, rows: &[Row]) -> std::fmt::Result {
     writeln!(out, "How long HAProxy takes to notice, by the server lines of {name}:")?;
     let mut groups: Vec<(&Row, Vec<String>)> = Vec::new();
@@ -170,7 +170,7 @@ fn summary(out: &mut String, files: &[Looked]) -> std::fmt::Result {
     writeln!(out, "{of}: {errors}, {warnings}, {notes}{left_out}{allowed}{unread}")
 }
 
-/// Every rule in one line, by what it looks at.
+/// Returns every rule in one line, by its input.
 pub fn list() -> String {
     let mut out = String::new();
     for kind in Kind::ALL.into_iter().map(Some).chain([None]) {

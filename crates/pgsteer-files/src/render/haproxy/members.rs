@@ -1,4 +1,4 @@
-//! The members, as HAProxy's servers: where they are, and how they are checked.
+//! The members as HAProxy's servers: their addresses, and their checks.
 
 use std::path::Path;
 
@@ -14,26 +14,27 @@ use pgsteer_core::claim::Found;
 use pgsteer_core::names::Endpoint;
 use pgsteer_core::settings::{Membership, PatroniConfig, Verify};
 
-/// A member as the templates see it.
+/// A member for the templates.
 #[derive(Clone, Serialize)]
 pub struct Member {
-    /// What the cluster calls it.
+    /// Its name in the cluster.
     pub name: String,
     label: String,
-    /// The host as it stands in front of a port.
+    /// The host as written before a port.
     host: String,
     port: u16,
-    /// What makes a server line of a host name safe.
+    /// The settings that a server line with a host name needs.
     by_name: String,
-    /// `port 8008` and whatever else leads a check to the member's Patroni; none without it.
+    /// `port 8008` and other settings that send a check to the member's Patroni; none without
+    /// Patroni.
     patroni: Option<String>,
-    /// Patroni is on the host of its PostgreSQL.
+    /// True if Patroni is on the host of its PostgreSQL.
     pub is_patroni_here: bool,
-    /// What asks the agent of this member, without the question.
+    /// The settings of this member's agent check, without the question.
     agent: String,
-    /// What leads a check to the pages of the pgsteer that is the agent.
+    /// The settings that send a check to the pages of the pgsteer that is the agent.
     page: String,
-    /// How the agent calls the member.
+    /// The name of the member in questions to the agent.
     asked_as: String,
 }
 
@@ -90,13 +91,14 @@ fn member(
     })
 }
 
-/// The agent's line has words, so a name of more than one stands back behind the host.
+/// Returns the name for the agent, whose line consists of words: a name of several words is
+/// replaced by the host.
 fn asked_as(found: &Found) -> String {
     let name = found.name.as_str();
     if is_word(name) { name.to_owned() } else { found.postgres.host().to_owned() }
 }
 
-/// What makes a server line of a host name safe, and is empty for an address.
+/// Returns the settings that a server line with a host name needs; empty for an address.
 pub fn by_name(endpoint: &Endpoint, resolve: bool) -> String {
     match (endpoint.ip(), resolve) {
         (Some(_), _) => String::new(),
@@ -105,7 +107,7 @@ pub fn by_name(endpoint: &Endpoint, resolve: bool) -> String {
     }
 }
 
-/// How a check gets to the Patroni at `url`.
+/// Returns the settings that send a check to the Patroni at `url`.
 fn patroni_check(
     url: &str,
     postgres: &Endpoint,

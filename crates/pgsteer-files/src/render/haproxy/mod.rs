@@ -1,4 +1,4 @@
-//! HAProxy's configuration, in six profiles: what each needs, and what its template is told.
+//! HAProxy's configuration, in six profiles: the inputs of each, and the variables of its template.
 
 mod members;
 mod services;
@@ -19,7 +19,7 @@ use pgsteer_config::limits::{AGENT_LISTEN, HTTP_LISTEN};
 use pgsteer_core::names::{Endpoint, MemberName};
 use pgsteer_core::settings::{CheckConfig, Config, SslMode, Vocabulary};
 
-/// What the templates of HAProxy are told.
+/// The variables of HAProxy's templates.
 #[derive(Serialize)]
 struct Page<'a> {
     made_from: &'a str,
@@ -30,9 +30,9 @@ struct Page<'a> {
     files_max: usize,
     keepalive_s: u64,
     user_timeout_ms: u64,
-    /// This HAProxy has the fault that `retries 0` is for.
+    /// This HAProxy version has the bug that `retries 0` avoids.
     hangs_in_retries: bool,
-    /// What comes behind the settings of every server that is checked.
+    /// The settings at the end of every server line with a check.
     server_tail: String,
     detect_ms: u64,
     t: Timing,
@@ -52,21 +52,21 @@ struct Stats {
     listen: String,
     /// `user:password`.
     login: Option<String>,
-    /// A pgsteer that has its part in this has its pages on the same port.
+    /// A pgsteer that takes part has its pages on the same port.
     meets_pages: bool,
 }
 
 #[derive(Serialize)]
 struct Agent {
     port: u16,
-    /// `pgsteer agent` has to be told so, for want of a file.
+    /// `pgsteer agent` needs flags for this, because there is no configuration file.
     is_guessed: bool,
     /// It has to listen on IPv6.
     is_v6: bool,
     vocabulary: &'static str,
-    /// The check beside the agent asks Patroni; without it, pgsteer's pages.
+    /// The check beside the agent goes to Patroni; without Patroni, to pgsteer's pages.
     has_patroni: bool,
-    /// That check can look at the pooler as well, because it is on the same host.
+    /// That check can test the pooler too, because it is on the same host.
     reaches_pooler: bool,
 }
 
@@ -90,7 +90,7 @@ struct Door {
     http_port: u16,
 }
 
-/// The one file of this kind.
+/// Renders the one file of this kind.
 pub fn render(request: &Request<'_>) -> Result<Vec<Rendered>, Refusal> {
     let page = page(request)?;
     let template = format!("haproxy/{}.cfg", page.profile);
@@ -155,7 +155,7 @@ fn has_patroni(request: &Request<'_>) -> bool {
     request.members.iter().all(|member| member.patroni_url.is_some())
 }
 
-/// The agent's question has words: whether this can be one.
+/// Returns true if the text can be a word of a question to the agent.
 fn is_word(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"\\$".contains(&byte))
 }
@@ -233,7 +233,8 @@ fn agent(request: &Request<'_>, members: &[Member]) -> Result<Agent, Refusal> {
     })
 }
 
-/// HAProxy's tcp-check has no password to give and asks for no TLS.
+/// Builds the inputs of the SQL checks. HAProxy's tcp-check can send no password and does not
+/// request TLS.
 fn sql(config: &Config, profile: Profile, is_asked: bool) -> Result<Option<Sql>, Refusal> {
     if !is_asked {
         return Ok(None);
@@ -265,7 +266,7 @@ fn sql(config: &Config, profile: Profile, is_asked: bool) -> Result<Option<Sql>,
     }))
 }
 
-/// For a comment, which ends with its line.
+/// Makes a text safe for a comment, which ends with its line.
 fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
@@ -346,7 +347,7 @@ fn stats(request: &Request<'_>) -> Result<Stats, Refusal> {
     Ok(Stats { listen: listen.to_string(), login, meets_pages })
 }
 
-/// A pgsteer has its part in what HAProxy does, maybe on the same machine.
+/// Returns true if a pgsteer takes part in HAProxy's routing, possibly on the same machine.
 fn has_pgsteer(profile: Profile) -> bool {
     match profile {
         Profile::Agent | Profile::AgentBypass | Profile::Pgsteer => true,

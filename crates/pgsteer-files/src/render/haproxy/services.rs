@@ -1,4 +1,4 @@
-//! The services, as HAProxy's frontends: what each asks of a member, and what a profile cannot tell.
+//! The services as HAProxy's frontends: their conditions for a member, and the limits of a profile.
 
 use serde::Serialize;
 
@@ -10,7 +10,7 @@ use pgsteer_core::claim::Role;
 use pgsteer_core::names::ServiceName;
 use pgsteer_core::settings::{Config, PoolerDown, ServiceConfig};
 
-/// A service as the templates see it.
+/// A service for the templates.
 #[derive(Serialize)]
 pub struct Service {
     name: String,
@@ -22,15 +22,15 @@ pub struct Service {
     pooler_port: Option<u16>,
     /// Patroni's health check.
     probe: String,
-    /// What asks the agent whether a member is fit although its pooler is not.
+    /// The question to the agent whether a member is fit although its pooler is down.
     direct: String,
-    /// The service that takes over while there is no replica.
+    /// The service that is used while there is no replica.
     fallback: Option<String>,
     /// That service has a pooler.
     fallback_pooled: bool,
 }
 
-/// Refuses what a profile cannot tell, instead of leaving it out in silence.
+/// Refuses conditions that a profile cannot test, instead of silently omitting them.
 pub fn check_services(config: &Config, profile: Profile) -> Result<(), Refusal> {
     for (name, service) in &config.services {
         let goes_past = service.pooler_port.is_some() && service.pooler_down == PoolerDown::Bypass;
@@ -55,7 +55,7 @@ pub fn check_services(config: &Config, profile: Profile) -> Result<(), Refusal> 
     Ok(())
 }
 
-/// All services that `profile` can tell, those of the primary first.
+/// Returns all services that `profile` supports, those of the primary first.
 pub fn services(config: &Config, profile: Profile) -> Result<Vec<Service>, Refusal> {
     let mut services: Vec<(&ServiceName, &ServiceConfig)> = config.services.iter().collect();
     services.sort_by_key(|(name, service)| (service.role, *name));
@@ -108,8 +108,8 @@ pub fn services(config: &Config, profile: Profile) -> Result<Vec<Service>, Refus
         .collect()
 }
 
-/// What the agent is asked of a member whose pooler is down: another service of that role without
-/// a pooler, or Patroni's health check of that meaning.
+/// Returns the question to the agent about a member whose pooler is down: another service of that
+/// role without a pooler, or the corresponding health check of Patroni.
 fn direct(config: &Config, name: &ServiceName, service: &ServiceConfig) -> Result<String, Refusal> {
     let is_twin = |other: &ServiceConfig| {
         (other.role, other.pooler_port) == (service.role, None)
@@ -127,7 +127,7 @@ fn direct(config: &Config, name: &ServiceName, service: &ServiceConfig) -> Resul
     Ok(probe(service).trim_start_matches('/').to_owned())
 }
 
-/// Patroni's health check for what the service wants.
+/// Returns Patroni's health check for the condition of the service.
 fn probe(service: &ServiceConfig) -> String {
     let path = match service.role {
         Role::Primary | Role::Unknown => "/primary",

@@ -1,5 +1,4 @@
-//! Names of other parts of the configuration that are not there, and what has to be switched on
-//! elsewhere.
+//! Names of missing parts of the configuration, and features that have to be enabled elsewhere.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +14,7 @@ use crate::lint::rule::{Look, rule};
 use crate::lint::word_shown;
 
 rule! {
-    /// HAProxy looks for it in vain.
+    /// The name is not defined.
     REFERENCE_UNKNOWN = "reference-unknown", Error, Look::Haproxy(unknown),
     title: "a name of something that is not in the configuration",
     costs: "HAProxy refuses the file.",
@@ -23,7 +22,7 @@ rule! {
 }
 
 rule! {
-    /// A certificate is checked against nothing.
+    /// No CA verifies the certificate.
     TLS_WITHOUT_CA = "tls-without-ca", Error, Look::Haproxy(without_ca),
     title: "TLS to a server without a CA to verify its certificate",
     costs: "HAProxy refuses the file.",
@@ -31,7 +30,7 @@ rule! {
 }
 
 rule! {
-    /// HAProxy may not start programs.
+    /// HAProxy is not allowed to start programs.
     EXTERNAL_CHECK_OFF = "external-check-off", Error, Look::Haproxy(external),
     title: "checks by a program, which `global` does not allow",
     costs: "HAProxy refuses the file.",
@@ -40,7 +39,7 @@ rule! {
 
 fn unknown(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     let model = &haproxy.model;
-    // What is not in this file may be in another one.
+    // Another file may have what is not in this one.
     if !model.file.has_all_sections() {
         return;
     }
@@ -81,7 +80,7 @@ fn unknown(haproxy: &Haproxy<'_>, findings: &mut Findings) {
 
 fn look_up(line: &Line, at: usize, kind: &str, there: &BTreeSet<&str>, findings: &mut Findings) {
     let name = line.word(at);
-    // A section with a name that the environment decides may be this one.
+    // A section whose name depends on the environment may be this one.
     if !name.is_empty() && !there.contains(name) && !there.contains("") {
         let message = format!("there is no section `{kind} {}`", word_shown(name));
         findings.add(line.place_of(at), message);
@@ -120,7 +119,7 @@ fn of_server(
     }
 }
 
-/// `nbsrv(BACKEND)` and `http_auth(LIST)` in conditions and ACLs.
+/// Checks `nbsrv(BACKEND)` and `http_auth(LIST)` in conditions and ACLs.
 fn of_condition(
     haproxy: &Haproxy<'_>,
     proxy: &Proxy<'_>,

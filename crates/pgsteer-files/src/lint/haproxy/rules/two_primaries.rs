@@ -1,4 +1,4 @@
-//! Two members that take writes at once.
+//! Two members that accept writes at the same time.
 
 use crate::lint::finding::{Findings, Severity};
 use crate::lint::haproxy::Haproxy;
@@ -11,7 +11,7 @@ use crate::lint::listed;
 use crate::lint::rule::{Look, rule};
 
 rule! {
-    /// Writers go to two primaries in turn.
+    /// Writers alternate between two primaries.
     NO_GUARD = "no-guard-against-two-primaries", Error, Look::Haproxy(no_guard),
     title: "nothing keeps writers out while two members say that they are the primary",
     costs: "In a split brain HAProxy takes both for the primary, and what was written to one of them is lost.",
@@ -19,7 +19,7 @@ rule! {
 }
 
 rule! {
-    /// A guard that counts does not see a backup.
+    /// A guard by a count does not include a backup.
     GUARD_BLIND_TO_BACKUP = "guard-blind-to-backup", Error, Look::Haproxy(blind),
     title: "a guard counts servers with nbsrv, and does not see those that are `backup`",
     costs: "nbsrv counts the active servers alone while one of them is UP. Two primaries, one of them a backup, count as one, and writers are let in.",
@@ -31,7 +31,7 @@ fn no_guard(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     for proxy in model.postgres().filter(|proxy| proxy.count(false) >= 2) {
         let Some(wanted) = Wanted::of(proxy) else { continue };
         let has_agent = proxy.servers.iter().any(|server| server.has_agent());
-        // A name alone says what is wanted, but not that anything asks for it.
+        // A name alone shows the intended role, but no check for it.
         let is_asked = wanted.source != Source::Name || has_agent;
         let is_other = wanted.is_judged || asks_itself(proxy) || has_several_primaries(proxy);
         let is_dns = proxy.servers.iter().any(Server::is_named_after_role);
@@ -47,7 +47,7 @@ fn no_guard(haproxy: &Haproxy<'_>, findings: &mut Findings) {
             };
             let message =
                 format!("{} lets writers in while more than one of {names} is UP", proxy.title());
-            // Patroni answers 200 on the member alone that holds the lock, until the lock expires.
+            // Patroni answers 200 only on the member that holds the lock, until the lock expires.
             match wanted.source {
                 Source::Http | Source::Script => {
                     let message = format!("{message}; Patroni's lock makes that rare");
@@ -60,7 +60,7 @@ fn no_guard(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     }
 }
 
-/// A count of its servers keeps clients out of `proxy` while two of them are UP.
+/// Returns true if a count of its servers excludes clients from `proxy` while two of them are UP.
 pub fn is_guarded(model: &Model<'_>, proxy: &Proxy<'_>) -> bool {
     matches!(guard(model, proxy, &counted(proxy)), Some(Guard::Counts | Guard::Unclear))
 }
@@ -84,51 +84,52 @@ fn blind(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     }
 }
 
-/// Its checks go to HAProxy itself, which then decides about all of them together.
+/// Returns true if its checks go to HAProxy itself, which then decides about all of them together.
 fn asks_itself(proxy: &Proxy<'_>) -> bool {
     proxy.members().any(|server| server.settings.text("addr").starts_with("abns@"))
 }
 
-/// What keeps clients out of a backend while more than one server of it is UP.
+/// The guard that excludes clients from a backend while more than one of its servers is UP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Guard {
-    /// Nothing.
+    /// There is none.
     Missing,
-    /// Something that may count, too. Somebody has thought of it; how well cannot be told.
+    /// A condition that may count too; the file does not show how well.
     Unclear,
     /// A count by `nbsrv`.
     Counts,
 }
 
-/// The backends whose servers are as many as those of `proxy`: itself, and those that it tracks.
+/// Returns the backends with as many servers as `proxy`: itself, and those that it tracks.
 fn counted<'a>(proxy: &Proxy<'a>) -> Vec<&'a str> {
     let tracked = |server: &Server<'a>| Some(server.settings.text("track").split_once('/')?.0);
     std::iter::once(proxy.name).chain(proxy.servers.iter().filter_map(tracked)).collect()
 }
 
-/// The guard of `proxy`, by a count of one of `names`; none if nobody in this file leads clients
-/// there.
+/// Returns the guard of `proxy`, by a count of one of `names`; none if this file has no route to
+/// it.
 fn guard(model: &Model<'_>, proxy: &Proxy<'_>, names: &[&str]) -> Option<Guard> {
     let own = turns_away(proxy, proxy.name, names);
     if own != Guard::Missing || proxy.is_door() {
         return Some(own);
     }
-    // A chain of ways is as good as its weakest.
+    // The weakest guard of a chain of routes counts.
     let of_way = |(from, line): (&Proxy<'_>, &Line)| {
         turns_away(from, proxy.name, names).max(keeps_out(line, from, names, false))
     };
     model.routes_to(proxy.name).map(of_way).min()
 }
 
-/// `proxy` refuses clients, or leads them elsewhere than to `backend`, depending on how many are UP.
+/// Returns the guard by which `proxy` refuses clients, or routes them to other backends than
+/// `backend`, depending on the number of servers that are UP.
 fn turns_away(proxy: &Proxy<'_>, backend: &str, names: &[&str]) -> Guard {
     let elsewhere = proxy.nearest("use_backend").into_iter().filter(|line| line.word(1) != backend);
     let guards = proxy.refusals().chain(elsewhere).map(|line| keeps_out(line, proxy, names, true));
     guards.max().unwrap_or(Guard::Missing)
 }
 
-/// Whether a line keeps clients out while two servers are UP, and lets them in while one is. It
-/// keeps them out while its condition holds, or lets them in.
+/// Returns the guard of one line: whether it excludes clients while two servers are UP, and admits
+/// them while one is. The line either excludes clients while its condition is true, or admits them.
 fn keeps_out(line: &Line, proxy: &Proxy<'_>, names: &[&str], is_refusal: bool) -> Guard {
     let Some(condition) = Condition::of(line) else { return Guard::Missing };
     let mut expressions = condition.terms().flat_map(|term| expressions(term, proxy));
@@ -142,12 +143,12 @@ fn keeps_out(line: &Line, proxy: &Proxy<'_>, names: &[&str], is_refusal: bool) -
     match (is_out(1), is_out(2)) {
         (_, Some(false)) => Guard::Missing,
         (Some(false) | None, Some(true)) => Guard::Counts,
-        // Nobody gets in, or more than the file decides about it.
+        // No client is admitted, or the file does not decide it alone.
         _ => Guard::Unclear,
     }
 }
 
-/// A count of the servers of one of `names`.
+/// Returns a count of the servers of one of `names`.
 fn count_of<'a>(words: &'a [Word], proxy: &Proxy<'a>, names: &[&str]) -> Option<Count<'a>> {
     let is_its = |count: &Count<'_>| match count.backend {
         "" => names.contains(&proxy.name),
@@ -156,7 +157,7 @@ fn count_of<'a>(words: &'a [Word], proxy: &Proxy<'a>, names: &[&str]) -> Option<
     Count::read(words).filter(is_its)
 }
 
-/// It counts, or may.
+/// Returns true if the expression counts, or may count.
 fn is_count(words: &[Word], proxy: &Proxy<'_>, names: &[&str]) -> bool {
     if Count::read(words).is_some() {
         return count_of(words, proxy, names).is_some();

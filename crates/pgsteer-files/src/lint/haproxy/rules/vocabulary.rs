@@ -1,4 +1,4 @@
-//! Words that HAProxy does not know: not at all, or not in this version.
+//! Words that HAProxy does not support: in no version, or not in this one.
 
 use crate::lint::finding::Findings;
 use crate::lint::haproxy::Haproxy;
@@ -12,7 +12,7 @@ use crate::render::HaproxyVersion;
 use pgsteer_config::suggest::nearest;
 
 rule! {
-    /// No HAProxy knows it.
+    /// No version of HAProxy supports it.
     UNKNOWN_WORD = "unknown-word", Error, Look::Haproxy(unknown),
     title: "a word that no HAProxy knows",
     costs: "HAProxy refuses the file.",
@@ -20,7 +20,7 @@ rule! {
 }
 
 rule! {
-    /// Another HAProxy knows it.
+    /// Another version of HAProxy supports it.
     WORD_NOT_IN_VERSION = "word-not-in-version", Error, Look::Haproxy(not_in_version),
     title: "a word that this version of HAProxy does not know",
     costs: "HAProxy refuses the file.",
@@ -28,17 +28,17 @@ rule! {
 }
 
 rule! {
-    /// The line itself is broken.
+    /// The line itself is malformed.
     LINE_NOT_UNDERSTOOD = "line-not-understood", Error, Look::Haproxy(not_understood),
     title: "a line that HAProxy cannot read",
     costs: "HAProxy refuses the file.",
     remedy: "Close the quote, or escape the character with a backslash; end the last line with a line break.",
 }
 
-/// Words of the file that stand where HAProxy looks for one that it knows.
+/// Words of the file at positions where HAProxy requires a keyword.
 struct Asked<'a> {
     place: Where,
-    /// What stands in front of it, as `option`.
+    /// The word before it, such as `option`.
     lead: &'static str,
     word: &'a Word,
 }
@@ -93,7 +93,7 @@ fn of_line<'a>(section: &Section, line: &'a Line, ask: &mut impl FnMut(&Asked<'a
 
 fn server_words<'a>(line: &'a Line, mut at: usize, ask: &mut impl FnMut(&Asked<'a>)) {
     while let Some(word) = line.words.get(at) {
-        // Behind a variable nobody knows which word is a value.
+        // After a variable it is unknown which word is a value.
         let Some(text) = word.known() else { return };
         ask(&Asked { place: Where::Server, lead: "", word });
         if !words::is_server_word(text) {
@@ -119,7 +119,7 @@ impl Asked<'_> {
     fn is_known(&self, text: &str) -> bool {
         match self.place {
             Where::Section => true,
-            // Modules and builds add words to it; only what looks like a typing error is one.
+            // Modules and builds add words, so only a probable typing error is reported.
             Where::Global => {
                 words::GLOBAL.contains(&text)
                     || text.contains('.')
@@ -203,7 +203,7 @@ fn connect_words(haproxy: &Haproxy<'_>, rules: &str, findings: &mut Findings) {
     }
 }
 
-/// Words behind `http-check` and its like.
+/// Words after `http-check` and similar words.
 fn second_words(
     haproxy: &Haproxy<'_>,
     first: &str,
@@ -214,10 +214,10 @@ fn second_words(
     let sections = sections.filter(|it| it.kind.is_proxy() || it.kind == Kind::Defaults);
     for line in sections.flat_map(|section| &section.body).filter(|line| line.word(0) == first) {
         let Some(text) = line.words.get(1).and_then(Word::known) else { continue };
-        // `set-var(...)`, whose argument is part of it.
+        // `set-var(...)`, whose argument is part of the word.
         let bare = text.split('(').next().unwrap_or(text);
         if !known.contains(&bare) {
-            // `admin:...` is not meant to be `admin`.
+            // `admin:...` is not a misspelt `admin`.
             let near = nearest(bare, known).filter(|near| !bare.starts_with(near));
             let meant =
                 near.map_or(String::new(), |near| format!("; did you mean `{first} {near}`?"));
