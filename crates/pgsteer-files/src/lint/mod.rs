@@ -49,14 +49,14 @@ impl Default for Options {
     }
 }
 
-/// What other files of the same cluster say, as far as rules need it.
+/// The settings in other files of the same cluster that rules need.
 #[derive(Clone, Debug, Default)]
 pub struct Beside {
     /// The check login of the pgsteer.toml.
     pub check_login: Option<CheckLogin>,
 }
 
-/// The text of a file with its name, as messages about other files name it.
+/// The text of a file, with its name for messages about other files.
 #[derive(Clone, Copy, Debug)]
 pub struct Source<'a> {
     /// The name of the file.

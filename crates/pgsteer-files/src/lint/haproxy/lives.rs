@@ -1,16 +1,16 @@
-//! The HAProxy versions that support a word: the first one and the last one.
+//! The HAProxy versions that support a keyword: the first one and the last one.
 //!
 //! From the sources of the versions 2.6 to 3.4 and the changelog of 3.5. A version that refuses a
 //! word counts as the end of its support.
 
 use crate::render::HaproxyVersion;
 
-/// The place of a word.
+/// The place of a keyword.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Where {
     /// In `global`.
     Global,
-    /// The first word of a line of a proxy.
+    /// The first keyword of a line of a proxy.
     Proxy,
     /// After `option`.
     Option,
@@ -20,16 +20,16 @@ pub enum Where {
     Server,
     /// On a bind line.
     Bind,
-    /// The first word of a section.
+    /// The first keyword of a section.
     Section,
 }
 
-/// The versions that support a word, if not all do.
+/// The versions that support a keyword, if not all do.
 #[derive(Clone, Copy, Debug)]
 pub struct Life {
     /// Its place.
     pub place: Where,
-    /// The word.
+    /// The keyword.
     pub word: &'static str,
     /// The first version that supports it.
     pub since: Option<HaproxyVersion>,
@@ -197,7 +197,7 @@ const LIVES: &[Life] = &[
     until(Where::Proxy, "rsprep", 2, 1, "`http-response`"),
 ];
 
-/// Returns the versions that support this word, if not all do.
+/// Returns the versions that support this keyword, if not all do.
 pub fn life(place: Where, word: &str) -> Option<&'static Life> {
     LIVES.iter().find(|life| life.place == place && life.word == word)
 }

@@ -46,7 +46,7 @@ pub const OTHERS: [&str; 16] = [
 ];
 
 impl Kind {
-    /// Returns the kind of section that this word begins.
+    /// Returns the kind of section that this keyword begins.
     pub fn of(word: &str) -> Option<Kind> {
         match word {
             "global" => Some(Kind::Global),
@@ -75,7 +75,7 @@ pub struct Section {
     pub body: Vec<Line>,
     /// The `defaults` that it inherits from; always an earlier section.
     parent: Option<usize>,
-    /// Positions in the body, by the first word of the line.
+    /// Positions in the body, by the first keyword of the line.
     by_word: BTreeMap<String, Vec<usize>>,
 }
 
@@ -88,7 +88,7 @@ impl Section {
         }
     }
 
-    /// The lines that begin with this word.
+    /// The lines that begin with this keyword.
     pub fn lines_of(&self, word: &str) -> impl DoubleEndedIterator<Item = &Line> {
         let places = self.by_word.get(word).into_iter().flatten();
         places.filter_map(|at| self.body.get(*at))

@@ -9,7 +9,7 @@ use super::roles::role_of_name;
 use super::values::{Address, Given, number, time_ms};
 use super::words;
 
-/// The settings of one server; the last word has priority.
+/// The settings of one server; the last keyword has priority.
 #[derive(Clone, Debug, Default)]
 pub struct Settings<'a>(BTreeMap<&'a str, Setting<'a>>);
 
@@ -23,14 +23,14 @@ pub struct Setting<'a> {
 }
 
 impl<'a> Setting<'a> {
-    /// Returns the word after it.
+    /// Returns the keyword after it.
     pub fn value(&self) -> Option<&'a Word> {
         self.line.words.get(self.at + 1)
     }
 }
 
 impl<'a> Settings<'a> {
-    /// Adds the settings in `line` from the word at `at` on.
+    /// Adds the settings in `line` from the keyword at `at` on.
     pub fn add(&mut self, line: &'a Line, mut at: usize) {
         while let Some(word) = line.words.get(at) {
             let name = word.known().unwrap_or_default();
@@ -55,7 +55,7 @@ impl<'a> Settings<'a> {
         self.0.contains_key(name)
     }
 
-    /// Returns the word after it; empty if there is none or if the environment decides.
+    /// Returns the keyword after it; empty if there is none or if the environment decides.
     pub fn text(&self, name: &str) -> &'a str {
         let value = self.get(name).and_then(|setting| setting.value());
         value.and_then(Word::known).unwrap_or_default()

@@ -1,7 +1,7 @@
 //! The words that HAProxy supports in its sections, options, timeouts and servers.
 //!
-//! From the manuals of the versions 1.9 to 3.4. A version that refuses a word counts as the end of
-//! its support, even if it recognizes the word for its error message.
+//! From the manuals of the versions 1.9 to 3.4. A version that refuses a keyword counts as the end of
+//! its support, even if it recognizes the keyword for its error message.
 
 /// The first words of lines in `defaults`, `frontend`, `listen` and `backend`.
 #[rustfmt::skip]
@@ -69,13 +69,13 @@ pub const TCP_CHECK: [&str; 10] = [
     "set-var", "set-var-fmt", "unset-var",
 ];
 
-/// What may stand behind `http-check connect` and `tcp-check connect`, with a value.
+/// The keywords after `http-check connect` and `tcp-check connect` with a value.
 pub const CONNECT_WITH_VALUE: [&str; 6] = ["addr", "alpn", "comment", "port", "proto", "sni"];
 
 /// The same without a value.
 pub const CONNECT_ALONE: [&str; 5] = ["default", "linger", "send-proxy", "ssl", "via-socks4"];
 
-/// What may stand behind `stats` in a proxy.
+/// The keywords after `stats` in a proxy.
 #[rustfmt::skip]
 pub const STATS: [&str; 14] = [
     "admin", "auth", "enable", "hide-version", "http-request", "realm", "refresh", "scope",
@@ -150,7 +150,7 @@ pub const SERVER_ALONE: [&str; 31] = [
     "tls-tickets", "usesrc",
 ];
 
-/// Returns the number of values after this word on a server line.
+/// Returns the number of values after this keyword on a server line.
 pub fn values_of_server_word(word: &str) -> usize {
     match word {
         // `source ADDR`, optionally followed by `usesrc WHOM`.
@@ -159,7 +159,7 @@ pub fn values_of_server_word(word: &str) -> usize {
     }
 }
 
-/// Returns true if the word is allowed on a server line.
+/// Returns true if the keyword is allowed on a server line.
 pub fn is_server_word(word: &str) -> bool {
     let positive = word.strip_prefix("no-").unwrap_or(word);
     ["source", "interface"].contains(&word)
@@ -173,7 +173,7 @@ pub fn is_server_word(word: &str) -> bool {
 const NEGATIVE: [&str; 6] =
     ["no-sslv3", "no-tlsv10", "no-tlsv11", "no-tlsv12", "no-tlsv13", "no-tls-tickets"];
 
-/// Returns true if the value is part of the word: `set-proxy-v2-tlv-fmt(0xE1)`.
+/// Returns true if the value is part of the keyword: `set-proxy-v2-tlv-fmt(0xE1)`.
 fn is_tlv(word: &str) -> bool {
     word.starts_with("set-proxy-v2-tlv-fmt(")
 }

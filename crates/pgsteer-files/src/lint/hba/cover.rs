@@ -11,7 +11,7 @@ pub fn covers(earlier: &Entry, later: &Entry) -> bool {
         && users(&earlier.users, &later.users)
 }
 
-/// Every connection that `later` is for, `earlier` is for as well, whatever the login.
+/// Returns true if `earlier` matches every connection that `later` matches, with any login.
 pub fn covers_origin(earlier: &Entry, later: &Entry) -> bool {
     kind(&earlier.kind, &later.kind) && from(&earlier.from, &later.from)
 }

@@ -114,13 +114,13 @@ pub struct Logical {
 }
 
 impl Logical {
-    /// It leads to another file.
+    /// Returns true if it includes another file.
     pub fn is_include(&self) -> bool {
         self.text.split_whitespace().next().is_some_and(|word| INCLUDES.contains(&word))
     }
 }
 
-/// Lines that say something; a backslash at the end continues one.
+/// Returns the lines with content; a backslash at the end continues a line.
 pub fn logical_lines(text: &str) -> Vec<Logical> {
     let mut lines: Vec<Logical> = Vec::new();
     let mut is_continued = false;

@@ -1,4 +1,4 @@
-//! Whether the check login of a pgsteer.toml gets in, where both files are given.
+//! Tests whether pg_hba.conf admits the check login of a pgsteer.toml, if both files are given.
 
 use pgsteer_core::settings::{AuthMethod, CheckConfig, RequireAuth, SslMode};
 
@@ -38,13 +38,13 @@ enum Holds {
     Yes,
 }
 
-/// What becomes of the login at a line that is for it.
+/// The result of the login at a line that matches it.
 enum Outcome {
-    /// It gets in.
+    /// The login is admitted.
     LetIn,
-    /// That depends on what the file does not show.
+    /// The file does not show the result.
     Unclear,
-    /// It does not get in, for this reason.
+    /// The login is refused, for this reason.
     Refused(String),
 }
 

@@ -34,7 +34,7 @@ pub struct Hba {
     entries: Vec<Entry>,
     /// The lines that PostgreSQL refuses.
     refused: Vec<Refused>,
-    /// Lines may stand in other files as well.
+    /// Other files may contain further lines.
     has_includes: bool,
     /// The check login, if a pgsteer.toml is known.
     login: Option<CheckLogin>,
@@ -61,7 +61,7 @@ impl Hba {
     }
 }
 
-/// What is found in a text.
+/// Returns the findings for a text.
 pub(super) fn judge(
     text: &str,
     options: &Options,
@@ -69,7 +69,7 @@ pub(super) fn judge(
 ) -> Result<Vec<Finding>, Unreadable> {
     let mut hba = Hba::read(text, options.postgres);
     hba.login = login.cloned();
-    // A few lines among others are mistakes, most of them are another kind of text.
+    // A few refused lines are mistakes. If most are refused, the text is of another kind.
     let strange = hba.refused.iter().filter(|refused| refused.is_strange).count();
     if strange > hba.entries.len() + hba.refused.len() - strange {
         return Err(Unreadable::NoLines);

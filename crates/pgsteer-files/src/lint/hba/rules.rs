@@ -86,7 +86,7 @@ rule! {
 }
 
 rule! {
-    /// initdb's lines and no others.
+    /// Only the lines of initdb.
     HBA_REPLICATION_LOCAL = "hba-replication-local", Note, Look::PgHba(replication_local),
     title: "replication from this machine only",
     costs: "A standby on another machine cannot connect. After a failover this member, as the primary, has no replicas.",

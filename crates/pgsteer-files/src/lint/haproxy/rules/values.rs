@@ -91,7 +91,7 @@ fn of_line(section: &Section, line: &Line, version: HaproxyVersion, tell: Tell<'
 }
 
 fn timeout(line: &Line, tell: Tell<'_>) {
-    // Another rule reports a word with another place.
+    // Another rule reports a keyword with another place.
     if line.words.len() == 2 {
         tell(line.place(), format!("`timeout {}` has no value", line.word(1)));
     } else {
@@ -160,7 +160,7 @@ pub fn range(line: &Line, at: usize, allowed: std::ops::RangeInclusive<u64>, tel
     tell(word.place, message);
 }
 
-/// Checks that the word after `name` is one of `known`.
+/// Checks that the keyword after `name` is one of `known`.
 fn one_of(line: &Line, name: &str, known: &[&str], tell: Tell<'_>) {
     match line.words.get(1) {
         None => tell(line.place(), format!("`{name}` has no value")),
@@ -171,7 +171,7 @@ fn one_of(line: &Line, name: &str, known: &[&str], tell: Tell<'_>) {
     }
 }
 
-/// Checks that a word is one of `known`.
+/// Checks that a keyword is one of `known`.
 pub fn is_one_of(word: &Word, name: &str, known: &[&str], tell: Tell<'_>) {
     if let Some(text) = word.known().filter(|text| !known.contains(text)) {
         let message =

@@ -38,7 +38,7 @@ rule! {
 /// Words of the file at positions where HAProxy requires a keyword.
 struct Asked<'a> {
     place: Where,
-    /// The word before it, such as `option`.
+    /// The keyword before it, such as `option`.
     lead: &'static str,
     word: &'a Word,
 }
@@ -93,7 +93,7 @@ fn of_line<'a>(section: &Section, line: &'a Line, ask: &mut impl FnMut(&Asked<'a
 
 fn server_words<'a>(line: &'a Line, mut at: usize, ask: &mut impl FnMut(&Asked<'a>)) {
     while let Some(word) = line.words.get(at) {
-        // After a variable it is unknown which word is a value.
+        // After a variable it is unknown which keyword is a value.
         let Some(text) = word.known() else { return };
         ask(&Asked { place: Where::Server, lead: "", word });
         if !words::is_server_word(text) {
@@ -214,7 +214,7 @@ fn second_words(
     let sections = sections.filter(|it| it.kind.is_proxy() || it.kind == Kind::Defaults);
     for line in sections.flat_map(|section| &section.body).filter(|line| line.word(0) == first) {
         let Some(text) = line.words.get(1).and_then(Word::known) else { continue };
-        // `set-var(...)`, whose argument is part of the word.
+        // `set-var(...)`, whose argument is part of the keyword.
         let bare = text.split('(').next().unwrap_or(text);
         if !known.contains(&bare) {
             // `admin:...` is not a misspelt `admin`.
