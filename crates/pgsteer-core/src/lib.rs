@@ -32,6 +32,7 @@ pub mod route;
 pub mod settings;
 pub mod skew;
 pub mod snapshot;
+mod sql_server;
 pub mod text;
 pub mod time;
 pub mod units;

@@ -331,23 +331,20 @@ impl Snapshot {
     }
 
     /// The gate of the server that was dialled as `member` at `dialled`. If the server has another
-    /// name since then, it is found by its endpoint.
+    /// name since then, it is found by its endpoint, also where its old name moved elsewhere.
     fn gate_of<'a>(
         &'a self,
         state: &'a ServiceState,
         member: &'a MemberName,
         dialled: &Endpoint,
     ) -> Option<(&'a MemberName, &'a Gate)> {
+        let is_there = |it: &MemberState| it.postgres == *dialled;
         let known = self.members.get_key_value(member);
-        let name = match known {
-            Some((name, MemberState { same_as: None, .. })) => name,
-            Some((_, MemberState { same_as: Some(name), .. })) => name,
-            None => {
-                let is_there = |(_, it): &(&MemberName, &MemberState)| {
-                    it.postgres == *dialled && it.same_as.is_none()
-                };
-                self.members.iter().find(is_there)?.0
-            }
+        let others = || self.members.iter().find(|(_, it)| is_there(it) && it.same_as.is_none());
+        let found = known.filter(|(_, it)| is_there(it)).or_else(others).or(known)?;
+        let name = match found {
+            (name, MemberState { same_as: None, .. }) => name,
+            (_, MemberState { same_as: Some(name), .. }) => name,
         };
         Some((name, state.gates.get(name)?))
     }

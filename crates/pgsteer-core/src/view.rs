@@ -9,6 +9,8 @@ use std::time::Duration;
 use crate::claim::{
     Claim, Fact, Failure, PatroniFacts, PoolerFacts, Progress, ServerStart, TetherFacts,
 };
+use crate::identity::Identity;
+use crate::sql_server::SqlServer;
 use crate::time::Moment;
 use lateness::Lateness;
 
@@ -179,10 +181,12 @@ pub struct View {
     patroni_facts: Option<Heard<PatroniFacts>>,
     lateness: Lateness,
     lock_run: Option<LockRun>,
-    /// When the newest question was sent whose answer was that Patroni leads.
-    lock_claimed_at: Option<Moment>,
+    /// When the newest of the questions was sent to which Patroni answered that it leads, and the
+    /// cluster of which it reported that.
+    lock_claim: Option<(Moment, Identity)>,
     tether: Option<Heard<Result<TetherFacts, Failure>>>,
     server_run: Option<ServerRun>,
+    sql_server: SqlServer,
     progress: Option<Heard<Progress>>,
     /// Whether the server accepts new sessions.
     new_sessions: Option<Heard<Result<(), Failure>>>,
@@ -205,9 +209,10 @@ impl View {
             patroni_facts: None,
             lateness: Lateness::default(),
             lock_run: None,
-            lock_claimed_at: None,
+            lock_claim: None,
             tether: None,
             server_run: None,
+            sql_server: SqlServer::default(),
             progress: None,
             new_sessions: None,
             poolers: BTreeMap::new(),
@@ -222,7 +227,7 @@ impl View {
     /// Returns a view of the same member at another endpoint. The claims were about the old one.
     /// Only the time of the last lock claim is kept.
     pub fn of_another_place(&self, now: Moment) -> View {
-        View { lock_claimed_at: self.lock_claimed_at, ..View::new(now) }
+        View { lock_claim: self.lock_claim.clone(), ..View::new(now) }
     }
 
     /// Applies a claim. A claim is ignored if a newer one of the same source is known, or if its
@@ -236,9 +241,12 @@ impl View {
         if claim.fact.is_sign_of_life() {
             self.last_sign_of_life = self.last_sign_of_life.max(asked_at);
         }
-        if claim.fact.claims_lock() {
+        if let Fact::Patroni(Ok(facts)) = &claim.fact
+            && facts.leads()
+            && self.lock_claim.as_ref().is_none_or(|(newest, _)| *newest <= asked_at)
+        {
             // An answer that is too old to apply still shows that the member had the lock.
-            self.lock_claimed_at = self.lock_claimed_at.max(Some(asked_at));
+            self.lock_claim = Some((asked_at, facts.identity()));
         }
         match claim.fact {
             Fact::Patroni(said) if is_newer(&self.patroni, asked_at) => {
@@ -252,6 +260,7 @@ impl View {
             Fact::PatroniLate(failure) => self.lateness.note_late(asked_at, failure),
             Fact::Tether(said) if is_newer(&self.tether, asked_at) => {
                 self.server_run = ServerRun::after(self.server_run, &said, asked_at);
+                self.sql_server.note(&said, asked_at);
                 self.tether = Some(Heard { asked_at, said });
             }
             Fact::Progress(said) if is_newer(&self.progress, asked_at) => {
@@ -279,6 +288,7 @@ impl View {
             }
             Fact::Patroni(_) | Fact::Tether(_) | Fact::Progress(_) | Fact::NewSessions(_) => {}
         }
+        self.sql_server.note_patroni(self.patroni_facts.as_ref().map(|heard| heard.asked_at));
     }
 
     /// Notes the name that the Patroni at this URL reports of itself.
@@ -406,10 +416,24 @@ impl View {
         }
     }
 
-    /// When the newest question was sent whose answer was that Patroni leads, of any age and
-    /// whatever it answered since.
-    pub fn lock_claimed_at(&self) -> Option<Moment> {
-        self.lock_claimed_at
+    /// Returns true if the newest answer of Patroni is about the server that the check login reaches.
+    pub fn is_sql_server_identified(&self) -> bool {
+        let asked_at = self.patroni_facts.as_ref().map(|heard| heard.asked_at);
+        self.sql_server.is_identified(asked_at)
+    }
+
+    /// Returns true if Patroni has neither answered nor failed to since the check login reached another
+    /// server, and that server is not known.
+    pub fn awaits_identification(&self) -> bool {
+        let asked_at = self.patroni.as_ref().map(|heard| heard.asked_at);
+        !self.is_sql_server_identified() && self.sql_server.awaits_patroni(asked_at)
+    }
+
+    /// When the newest of the questions was sent to which a Patroni of the cluster `identity` answered
+    /// that it leads, however long ago and whatever it reported since.
+    pub fn lock_claimed_at(&self, identity: &Identity) -> Option<Moment> {
+        let claim = self.lock_claim.as_ref();
+        claim.filter(|(_, of)| identity.contradiction(of).is_none()).map(|(at, _)| *at)
     }
 
     /// When the tether or Patroni, whichever was later, was last asked with success. With a pooler
@@ -467,12 +491,7 @@ impl View {
 }
 
 impl Fact {
-    fn claims_lock(&self) -> bool {
-        matches!(self, Fact::Patroni(Ok(facts)) if facts.leads())
-    }
-
-    /// Returns true if the fact shows that the member's host is alive. A member without such facts
-    /// is silent.
+    /// The host of the member did something: silence is the absence of this.
     fn is_sign_of_life(&self) -> bool {
         let failure = match self {
             Fact::Patroni(said) => said.as_ref().err(),

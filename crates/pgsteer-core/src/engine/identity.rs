@@ -59,6 +59,8 @@ pub(super) struct Knowledge {
     is_settled: bool,
     /// The URLs' answers before that.
     answers: BTreeMap<Arc<str>, Answer>,
+    /// The clusters of which URLs reported no list, or that they reported before.
+    former: Vec<(Arc<str>, Identity)>,
     /// The URLs that answered or failed to.
     heard: BTreeSet<Arc<str>>,
     first_answer_at: Option<Moment>,
@@ -158,8 +160,9 @@ impl Knowledge {
 
     /// The URLs with their clusters, while they disagree at the start.
     pub(super) fn dispute(&self) -> Option<Vec<(Arc<str>, Identity)>> {
-        let answers = self.answers.iter();
-        let each = || answers.map(|(url, answer)| (url.clone(), answer.identity.clone()));
+        let answers = self.answers.iter().map(|(url, answer)| (url, &answer.identity));
+        let former = self.former.iter().map(|(url, identity)| (url, identity));
+        let each = || answers.chain(former).map(|(url, identity)| (url.clone(), identity.clone()));
         self.disputed.then(|| each().collect())
     }
 
@@ -226,8 +229,22 @@ impl Knowledge {
             || list.iter().any(|found| members.values().any(|member| is_same(found, member)))
     }
 
+    /// Notes that `url` reported this cluster at the start, without a list that counts.
+    pub(super) fn note_cluster(&mut self, url: &Arc<str>, identity: Identity) {
+        let reported = (url.clone(), identity);
+        let is_news = !reported.1.is_unknown() && !self.former.contains(&reported);
+        if !self.is_settled && is_news && self.former.len() < STRANGERS_MAX {
+            self.former.push(reported);
+        }
+    }
+
     fn note_answer(&mut self, url: &Arc<str>, answer: Answer, now: Moment) {
         self.first_answer_at.get_or_insert(now);
+        // An address may change hands before it is known which of both clusters is meant.
+        let old = self.answers.get(url).map(|old| old.identity.clone());
+        if let Some(old) = old.filter(|old| old.contradiction(&answer.identity).is_some()) {
+            self.note_cluster(url, old);
+        }
         if self.answers.len() < STRANGERS_MAX || self.answers.contains_key(url) {
             self.answers.insert(url.clone(), answer);
         }
@@ -237,6 +254,7 @@ impl Knowledge {
         self.strangers.remove(url);
         self.is_settled = true;
         self.answers.clear();
+        self.former.clear();
         self.disputed = false;
         self.known = self.known.or(identity);
     }
@@ -266,7 +284,8 @@ impl Knowledge {
         let Some(first_at) = self.first_answer_at.filter(|_| !self.is_settled) else {
             return (None, None);
         };
-        let mut identities = self.answers.values().map(|answer| &answer.identity);
+        let former = self.former.iter().map(|(_, identity)| identity);
+        let mut identities = self.answers.values().map(|answer| &answer.identity).chain(former);
         let first = identities.next().cloned().unwrap_or_default();
         let common = identities.try_fold(first, |common, identity| {
             common.contradiction(identity).is_none().then(|| common.or(identity))

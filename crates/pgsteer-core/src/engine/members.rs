@@ -41,6 +41,7 @@ impl Engine {
     /// Notes why a list without any address cannot be used.
     fn take_list_without_addresses(&mut self, topology: Topology) {
         self.knowledge.note_silence(&topology.url);
+        self.knowledge.note_cluster(&topology.url, topology.identity());
         if !self.roster.members().is_empty() {
             return;
         }

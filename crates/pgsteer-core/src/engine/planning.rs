@@ -32,7 +32,8 @@ impl Engine {
                 promoting: is_promoting(name),
                 other_promoting: promoting.is_some_and(|promoting| promoting != name),
                 in_doubt,
-                in_probation: gates().any(|gate| matches!(gate, Gate::Probation { .. })),
+                in_probation: (self.rules.has_patroni && member.view.awaits_identification())
+                    || gates().any(|gate| matches!(gate, Gate::Probation { .. })),
                 has_tether: self.rules.has_tether,
                 pooler_behind: self.is_pooler_behind(name, member, now),
             };

@@ -201,14 +201,29 @@ impl Roster {
         member.was_url_only |= was_url_only;
         let moved = !was_url_only && member.found.postgres != found.postgres;
         let returned = member.left_at.take().is_some();
+        let was_at = mem::replace(&mut member.found, found);
         if moved {
-            member.view = member.view.of_another_place(now);
+            let new = member.view.of_another_place(now);
+            let view = mem::replace(&mut member.view, new);
+            self.leave_behind(&name, &was_at, view);
         }
-        member.found = found;
         match (moved, returned || was_url_only) {
             (true, _) => Some(EventKind::Moved { member: name, postgres }),
             (false, true) => Some(EventKind::Joined { member: name, postgres }),
             (false, false) => None,
+        }
+    }
+
+    /// `name` moved away from the endpoint `was_at`. If a member was the same server and is still there,
+    /// the server continues under the name of that member.
+    fn leave_behind(&mut self, name: &MemberName, was_at: &Found, view: View) {
+        let mut members = self.members.values_mut();
+        let heir = members.find(|member| {
+            member.same_as.as_ref() == Some(name) && member.found.postgres == was_at.postgres
+        });
+        if let Some(heir) = heir {
+            heir.view = view;
+            self.renamed.push((name.clone(), heir.found.name.clone()));
         }
     }
 

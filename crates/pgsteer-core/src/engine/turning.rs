@@ -196,7 +196,12 @@ fn is_change(old: Option<&Gate>, new: &Gate) -> bool {
     let code = |gate: &Gate| gate.reason().map(Reason::code);
     let expected = matches!(
         new.reason(),
-        Some(Reason::WrongRole { .. } | Reason::Unheard | Reason::PoolerUnheard { .. })
+        Some(
+            Reason::WrongRole { .. }
+                | Reason::Unheard
+                | Reason::PoolerUnheard { .. }
+                | Reason::Confirming
+        )
     );
     match old {
         Some(old) if old.state() == new.state() => code(old) != code(new) && !expected,

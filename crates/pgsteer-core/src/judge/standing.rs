@@ -149,7 +149,7 @@ fn state_of(facts: &PatroniFacts, note: Option<Reason>) -> State {
 fn with_patroni(evidence: &Evidence<'_>, name: &MemberName, member: &Member) -> Standing {
     let patroni = member.view.patroni(evidence.now, &evidence.rules.freshness);
     let holder = evidence.lock_holder();
-    match (&evidence.states[name], patroni) {
+    let standing = match (&evidence.states[name], patroni) {
         (State::NeverAsked(reason) | State::Unusable(reason), _) => {
             Standing::out(Role::Unknown, reason.clone())
         }
@@ -164,6 +164,26 @@ fn with_patroni(evidence: &Evidence<'_>, name: &MemberName, member: &Member) -> 
         }
         (State::InRecovery { .. }, lost) => {
             evidence.in_recovery_without_patroni(name, member, holder, lost)
+        }
+    };
+    match member.view.is_sql_server_identified() {
+        true => standing,
+        false => of_unidentified_server(standing),
+    }
+}
+
+/// What is concluded of a server that the check login reached after Patroni had answered: it may be
+/// another cluster's. It serves when Patroni answers again.
+fn of_unidentified_server(standing: Standing) -> Standing {
+    match standing.trust {
+        Trust::Full => Standing::out(standing.role, Reason::Confirming),
+        Trust::Noted(Reason::SqlSuffices(failure)) => {
+            Standing::out(standing.role, Reason::PatroniDown(failure))
+        }
+        Trust::Noted(_) => Standing::out(standing.role, Reason::Confirming),
+        Trust::AsItWas(reason) | Trust::PatroniLost(reason) => Standing::out(standing.role, reason),
+        Trust::Promoting | Trust::Refused(_) | Trust::LockElsewhere(_) | Trust::Split(_) => {
+            standing
         }
     }
 }
@@ -185,7 +205,7 @@ impl<'a> Evidence<'a> {
     /// lock has moved since.
     fn lock_holder(&self) -> Option<&'a MemberName> {
         let claims = self.own_members().filter_map(|(name, member)| {
-            let claimed_at = member.view.lock_claimed_at()?;
+            let claimed_at = member.view.lock_claimed_at(self.identity)?;
             Some((claimed_at, name, member))
         });
         let (_, name, member) = claims.max_by_key(|(claimed_at, ..)| *claimed_at)?;
@@ -270,10 +290,16 @@ impl<'a> Evidence<'a> {
         holder: Option<&MemberName>,
         lost: Word<'_, PatroniFacts>,
     ) -> Standing {
-        let writable = self.writable_members();
+        // A server that was just reached may be another cluster's, which its Patroni reports soon.
+        let awaits = |of: &MemberName| self.members[of].view.awaits_identification();
+        let mut writable = self.writable_members();
+        writable
+            .retain(|rival| rival == name || !(self.is_one_server(name, rival) || awaits(rival)));
         let trust = match holder {
             Some(_) => self.lock_elsewhere(name, holder, Some(false)),
-            None if writable.len() > 1 => Trust::Split(Reason::SplitBrain(writable)),
+            None if writable.len() > 1 && !awaits(name) => {
+                Trust::Split(Reason::SplitBrain(writable))
+            }
             None => self.trust_without_patroni(lost),
         };
         Standing { role: Role::Primary, trust }
@@ -384,6 +410,17 @@ impl<'a> Evidence<'a> {
                 Standing { role: Role::Primary, trust }
             }
         }
+    }
+
+    /// The Patroni of one member reports the name of the other, so that both are one server, which no
+    /// list shows yet.
+    fn is_one_server(&self, one: &MemberName, other: &MemberName) -> bool {
+        let reports = |member: &MemberName, name: &MemberName| {
+            let word = self.members[member].view.patroni(self.now, &self.rules.freshness);
+            matches!(word, Word::Failed(Failure::OtherMember { name: reported, .. })
+                if **reported == *name.as_str())
+        };
+        reports(one, other) || reports(other, one)
     }
 
     fn writable_members(&self) -> Vec<MemberName> {

@@ -1,5 +1,8 @@
 //! Shared helpers of the core's tests: a base configuration, and short constructors.
 
+// Each test binary uses a part of it.
+#![allow(dead_code)]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;

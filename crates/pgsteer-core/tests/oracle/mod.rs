@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use pgsteer_core::claim::{
-    Claim, Fact, Failure, News, Notice, PatroniFacts, PoolerFacts, Report, Role, TetherFacts,
-    Topology,
+    Claim, Fact, Failure, News, Notice, PatroniFacts, PoolerFacts, Report, Role, ServerStart,
+    TetherFacts, Topology,
 };
 use pgsteer_core::names::{Endpoint, MemberName};
 use pgsteer_core::settings::{Config, Membership, SplitBrain};
@@ -277,7 +277,25 @@ impl<'a> Oracle<'a> {
         let rivals = |other: &MemberName| self.lead_claims(other).next().is_some();
         self.has_patroni()
             && self.may_open_for_writes(name)
+            && self.is_certainly_identified(name)
             && !self.others(name).iter().any(rivals)
+    }
+
+    /// Patroni was asked since the check login reached the server. Where it never lost one, and never
+    /// reached another, that is not needed.
+    fn is_certainly_identified(&self, name: &MemberName) -> bool {
+        let tether = |fact: &Fact| matches!(fact, Fact::Tether(_));
+        let start = |claim: &Claim| match &claim.fact {
+            Fact::Tether(Ok(facts)) => facts.started_at,
+            _ => None,
+        };
+        let was_lost =
+            self.said(name, tether).any(|claim| matches!(claim.fact, Fact::Tether(Err(_))));
+        let mut starts: Vec<ServerStart> = self.said(name, tether).filter_map(start).collect();
+        starts.sort();
+        starts.dedup();
+        let newest = self.newest(name, tether).map(|claim| claim.asked_at);
+        (!was_lost && starts.len() < 2) || self.patroni_answered(name) >= newest
     }
 
     fn is_lone_primary(&self, name: &MemberName) -> bool {
