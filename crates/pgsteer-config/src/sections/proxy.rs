@@ -1,7 +1,6 @@
 //! `[proxy]`: limits and timeouts of the proxy.
 
 use pgsteer_core::settings::ProxyConfig;
-use pgsteer_core::settings::defaults;
 
 use super::count;
 use crate::key::{Key, SectionKeys};
@@ -26,17 +25,16 @@ pub static KEYS: SectionKeys = SectionKeys {
 
 const SECTION: &str = "proxy";
 
+const USUAL: ProxyConfig = ProxyConfig::DEFAULT;
+
 static WORKERS: Key<Whole> = Key::new(SECTION, "workers", Whole::within(1, 256))
     .example("2")
     .unset("one per core")
     .help("Threads that serve clients.");
 
-static SESSIONS_MAX: Key<Whole> = Key::new(
-    SECTION,
-    "sessions_max",
-    Whole::within(1, 1_000_000).or(defaults::SESSIONS_MAX as u64),
-)
-.help("Client connections at once, over all services.");
+static SESSIONS_MAX: Key<Whole> =
+    Key::new(SECTION, "sessions_max", Whole::within(1, 1_000_000).or(USUAL.sessions_max as u64))
+        .help("Client connections at once, over all services.");
 
 static SESSIONS_PER_ADDRESS_MAX: Key<Whole> =
     Key::new(SECTION, "sessions_per_address_max", Whole::within(1, 1_000_000))
@@ -51,7 +49,7 @@ static SESSIONS_PER_ADDRESS_MAX: Key<Whole> =
 static LOGIN_TIMEOUT: Key<Seconds> = Key::new(
     SECTION,
     "login_timeout_seconds",
-    Seconds::within(1_000, 600_000).or_default(defaults::LOGIN_TIMEOUT),
+    Seconds::within(1_000, 600_000).or_default(USUAL.login_timeout),
 )
 .help(
     "The time that a client has for its startup packet or its TLS hello, and for its login. At \
@@ -62,21 +60,21 @@ static LOGIN_TIMEOUT: Key<Seconds> = Key::new(
 static SHUTDOWN_GRACE: Key<Seconds> = Key::new(
     SECTION,
     "shutdown_grace_seconds",
-    Seconds::within(0, 86_400_000).or_default(defaults::SHUTDOWN_GRACE),
+    Seconds::within(0, 86_400_000).or_default(USUAL.shutdown_grace),
 )
 .help("The time that sessions may go on after SIGTERM.");
 
 static KEEPALIVE: Key<Seconds> = Key::new(
     SECTION,
     "keepalive_seconds",
-    Seconds::within(1_000, 7_200_000).or_default(defaults::KEEPALIVE),
+    Seconds::within(1_000, 7_200_000).or_default(USUAL.keepalive),
 )
 .help("Idle time before TCP keepalive probes, towards clients and members.");
 
 static USER_TIMEOUT: Key<Seconds> = Key::new(
     SECTION,
     "user_timeout_seconds",
-    Seconds::within(0, 3_600_000).or_default(defaults::USER_TIMEOUT),
+    Seconds::within(0, 3_600_000).or_default(USUAL.user_timeout),
 )
 .help(
     "The time that a client may leave data unacknowledged. It also closes the connections of \
@@ -88,7 +86,7 @@ pub fn finish(draft: &Draft) -> ProxyConfig {
     let keys = draft.keys(SECTION);
     ProxyConfig {
         workers: count(&keys.get(&WORKERS)),
-        sessions_max: count(&keys.get(&SESSIONS_MAX)).unwrap_or(defaults::SESSIONS_MAX),
+        sessions_max: count(&keys.get(&SESSIONS_MAX)).unwrap_or(USUAL.sessions_max),
         sessions_per_address_max: count(&keys.get(&SESSIONS_PER_ADDRESS_MAX)),
         login_timeout: keys.or_usual(&LOGIN_TIMEOUT),
         shutdown_grace: keys.or_usual(&SHUTDOWN_GRACE),

@@ -10,20 +10,10 @@ use crate::claim::Role;
 pub const MEMBERS_MAX: usize = 64;
 /// The listen address of a service that is judged and does not listen.
 pub const NOWHERE: SocketAddr = everywhere(0);
-/// Client connections at once.
-pub const SESSIONS_MAX: usize = 10_000;
 /// The time that one member has to accept a connection.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The time that PostgreSQL has for one answer to the tether.
 pub const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
-/// The time that a login may take.
-pub const LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
-/// The time that sessions may continue after SIGTERM.
-pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
-/// Idle time before TCP keepalive probes.
-pub const KEEPALIVE: Duration = Duration::from_secs(30);
-/// The time that a client may leave bytes unacknowledged or unread; zero leaves it to the system.
-pub const USER_TIMEOUT: Duration = Duration::ZERO;
 
 /// The hold of a service without `hold_seconds`. Clients that write wait until the failover ends;
 /// clients that read mostly find another replica.

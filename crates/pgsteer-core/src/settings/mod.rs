@@ -442,16 +442,21 @@ pub struct ProxyConfig {
     pub user_timeout: Duration,
 }
 
+impl ProxyConfig {
+    /// The settings of a proxy of which nothing is written.
+    pub const DEFAULT: ProxyConfig = ProxyConfig {
+        workers: None,
+        sessions_max: 10_000,
+        sessions_per_address_max: None,
+        login_timeout: Duration::from_secs(60),
+        shutdown_grace: Duration::from_secs(30),
+        keepalive: Duration::from_secs(30),
+        user_timeout: Duration::ZERO,
+    };
+}
+
 impl Default for ProxyConfig {
     fn default() -> ProxyConfig {
-        ProxyConfig {
-            workers: None,
-            sessions_max: defaults::SESSIONS_MAX,
-            sessions_per_address_max: None,
-            login_timeout: defaults::LOGIN_TIMEOUT,
-            shutdown_grace: defaults::SHUTDOWN_GRACE,
-            keepalive: defaults::KEEPALIVE,
-            user_timeout: defaults::USER_TIMEOUT,
-        }
+        ProxyConfig::DEFAULT
     }
 }

@@ -35,15 +35,7 @@ pub fn config() -> Config {
         services: BTreeMap::new(),
         http: None,
         agent: None,
-        proxy: ProxyConfig {
-            workers: None,
-            sessions_max: 1_000,
-            sessions_per_address_max: None,
-            login_timeout: Duration::from_secs(60),
-            shutdown_grace: Duration::from_secs(60),
-            keepalive: Duration::from_secs(60),
-            user_timeout: Duration::from_secs(30),
-        },
+        proxy: ProxyConfig::default(),
     }
 }
 
