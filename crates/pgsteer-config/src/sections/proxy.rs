@@ -18,6 +18,7 @@ pub static KEYS: SectionKeys = SectionKeys {
         &LOGIN_TIMEOUT,
         &SHUTDOWN_GRACE,
         &KEEPALIVE,
+        &KEEPALIVE_INTERVAL,
         &USER_TIMEOUT,
     ],
     at_restart: true,
@@ -71,6 +72,18 @@ static KEEPALIVE: Key<Seconds> = Key::new(
 )
 .help("Idle time before TCP keepalive probes, towards clients and members.");
 
+static KEEPALIVE_INTERVAL: Key<Seconds> = Key::new(
+    SECTION,
+    "keepalive_interval_seconds",
+    Seconds::within(1_000, 600_000),
+)
+.example("5")
+.unset("a third of `keepalive_seconds`")
+.help(
+    "Time between TCP keepalive probes. A connection to a host that does not answer is closed \
+             after keepalive_seconds and three probes.",
+);
+
 static USER_TIMEOUT: Key<Seconds> = Key::new(
     SECTION,
     "user_timeout_seconds",
@@ -91,6 +104,7 @@ pub fn finish(draft: &Draft) -> ProxyConfig {
         login_timeout: keys.or_usual(&LOGIN_TIMEOUT),
         shutdown_grace: keys.or_usual(&SHUTDOWN_GRACE),
         keepalive: keys.or_usual(&KEEPALIVE),
+        keepalive_interval: keys.get(&KEEPALIVE_INTERVAL).value(),
         user_timeout: keys.or_usual(&USER_TIMEOUT),
     }
 }

@@ -437,6 +437,8 @@ pub struct ProxyConfig {
     pub shutdown_grace: Duration,
     /// Idle time after which TCP keepalive probes start, on both sides.
     pub keepalive: Duration,
+    /// Time between two keepalive probes. Without it: a third of `keepalive`.
+    pub keepalive_interval: Option<Duration>,
     /// How long data may stay unacknowledged by a client, or unread by a client that is alive,
     /// before the proxy closes its connection. Zero: the system's default.
     pub user_timeout: Duration,
@@ -451,6 +453,7 @@ impl ProxyConfig {
         login_timeout: Duration::from_secs(60),
         shutdown_grace: Duration::from_secs(30),
         keepalive: Duration::from_secs(30),
+        keepalive_interval: None,
         user_timeout: Duration::ZERO,
     };
 }

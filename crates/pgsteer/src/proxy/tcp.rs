@@ -9,7 +9,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
 /// Keepalive probes without an answer before the kernel closes a connection. The interval between them
-/// is the idle time divided by this number.
+/// is the idle time divided by this number unless the configuration has one.
 const KEEPALIVE_PROBES: u32 = 3;
 
 /// The kernel accepts whole seconds only, and at least one.
@@ -26,9 +26,10 @@ const KEEPALIVE_INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// The kernel refuses an option.
 pub fn tune(stream: &TcpStream, proxy: &ProxyConfig) -> io::Result<()> {
     stream.set_nodelay(true)?;
+    let interval = proxy.keepalive_interval.unwrap_or(proxy.keepalive / KEEPALIVE_PROBES);
     let keepalive = TcpKeepalive::new()
         .with_time(proxy.keepalive)
-        .with_interval((proxy.keepalive / KEEPALIVE_PROBES).max(KEEPALIVE_INTERVAL_MIN))
+        .with_interval(interval.max(KEEPALIVE_INTERVAL_MIN))
         .with_retries(KEEPALIVE_PROBES);
     SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }
@@ -61,6 +62,19 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+
+    #[tokio::test]
+    async fn keepalive_probes_have_the_configured_interval_or_a_third_of_the_idle_time() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        for (keepalive_interval, seconds) in [(None, 20), (Some(Duration::from_secs(7)), 7)] {
+            let keepalive = Duration::from_secs(60);
+            let proxy = ProxyConfig { keepalive, keepalive_interval, ..ProxyConfig::default() };
+            let stream = dial(&[address], Duration::from_secs(5), &proxy).await.unwrap();
+            let interval = SockRef::from(&stream).tcp_keepalive_interval().unwrap();
+            assert_eq!(interval, Duration::from_secs(seconds));
+        }
+    }
 
     #[tokio::test]
     async fn a_peer_that_reads_nothing_for_a_while_keeps_the_connection() {
