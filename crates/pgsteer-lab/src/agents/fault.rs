@@ -104,7 +104,7 @@ impl Fault {
     }
 
     /// Causes the fault on a healthy cluster whose states HAProxy shows correctly. [`Lab::reset`]
-    /// and [`AgentProcesses::restart`] undo it.
+    /// and [`AgentProcesses::restart_stopped`] undo it.
     pub fn happen(
         self,
         scene: &Scene<'_>,
