@@ -66,7 +66,7 @@ fn agrees(lab: &Lab, steer: &Steer, primary: &str, writers: u64) -> Result<()> {
         ensure!(services["write"]["sessions"] == expected, "{member}");
     }
     let metrics = steer.page("/metrics")?;
-    let service = "cluster=\"main\",service=\"write\"";
+    let service = "cluster=\"lab\",service=\"write\"";
     let line = format!("pgsteer_sessions{{{service},member=\"{primary}\"}} {writers}");
     ensure!(metrics.lines().any(|each| each == line), "no line {line}: {metrics}");
     let line = format!("pgsteer_service_open_gates{{{service}}} 1");
