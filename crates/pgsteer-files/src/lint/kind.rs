@@ -15,7 +15,7 @@ impl Kind {
     /// Every kind.
     pub const ALL: [Kind; 3] = [Kind::Haproxy, Kind::PgHba, Kind::Pgsteer];
 
-    /// The word on the command line.
+    /// The name on the command line.
     pub const fn as_str(self) -> &'static str {
         match self {
             Kind::Haproxy => "haproxy",

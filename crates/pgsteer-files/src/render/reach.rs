@@ -59,7 +59,7 @@ pub fn locally(listen: SocketAddr) -> SocketAddr {
 fn reach(listen: IpAddr, host: &str) -> Reach {
     let is_reached = match (host.parse::<IpAddr>(), listen) {
         (Ok(host), listen) if host == listen => true,
-        // `[::]` takes IPv4 as well, unless the system says otherwise.
+        // `[::]` includes IPv4, unless the system is configured otherwise.
         (Ok(host), listen) if listen.is_unspecified() => host.is_ipv4() || listen.is_ipv6(),
         (Ok(_), _) => false,
         (Err(_), listen) if host == "localhost" => listen.is_loopback() || listen.is_unspecified(),

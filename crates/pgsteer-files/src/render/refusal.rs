@@ -84,7 +84,7 @@ pub enum Refusal {
         /// `key_file`.
         key: String,
     },
-    /// Health checks of the agent ask the pooler too, so nothing tells of PostgreSQL alone.
+    /// The agent's health checks include the pooler, so no question tests PostgreSQL alone.
     #[error("service {0}: nothing tells whether its members are fit without their pooler")]
     NoDirectQuestion(ServiceName),
     /// Not a host.

@@ -33,7 +33,7 @@ pub struct Timing {
     pub told_ms: u64,
     /// The shortest time until one that refuses is DOWN: one that is back within it is not noticed.
     pub told_least_ms: u64,
-    /// The longest time until one that says yes is UP.
+    /// The maximum time until a member that passes its checks is UP.
     pub up_ms: u64,
     /// The interval between agent checks.
     pub agent_ms: u64,
