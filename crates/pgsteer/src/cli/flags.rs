@@ -327,15 +327,40 @@ mod tests {
         let first = |text: String| text.lines().take(3).collect::<Vec<_>>().join("\n");
         let file = "[patroni]\nurls = ['http://a']\nscope = 'a'\nsystem_identifier = '1'\n\
                     [cluster]\nstate_directory = 'none'";
-        insta::assert_snapshot!(first(meant("", file)), @"");
+        insta::assert_snapshot!(first(meant("", file)), @"
+        cluster main: members from Patroni at http://a:8008
+        only the cluster of scope a, system identifier 1 is served
+        the member list is not stored
+        ");
         let line = "--scope b --group 0 --system-identifier 2 --state-directory /var/lib/x";
-        insta::assert_snapshot!(first(meant(line, file)), @"");
+        insta::assert_snapshot!(first(meant(line, file)), @"
+        cluster main: members from Patroni at http://a:8008
+        only the cluster of scope b, group 0, system identifier 2 is served
+        the member list is stored in /var/lib/x
+        ");
         let agent = format!("-h 10.0.0.11 {line}");
         let meant = AgentSummary(&agent_told(&agent, "").unwrap()).to_string();
-        insta::assert_snapshot!(first(meant), @"");
+        insta::assert_snapshot!(first(meant), @"
+        cluster main: members from Patroni at http://10.0.0.11:8008
+        only the cluster of scope b, group 0, system identifier 2 is served
+        the member list is stored in /var/lib/x
+        ");
         let line = "--scope= --group -1 --system-identifier x --state-directory=";
-        insta::assert_snapshot!(wrong(line, file), @"");
-        insta::assert_snapshot!(wrong("--scope x --member n1=a --check-user b", ""), @"");
+        insta::assert_snapshot!(wrong(line, file), @r#"
+        --state-directory: not a path of a file: it is empty, too long or has a NUL
+            help: 1 to 4096 bytes
+        --scope: a name must not be empty
+        --group: `-1` is out of range
+            help: from 0 to 2147483647
+        --system-identifier: `x` is not a system identifier
+            help: a number as pg_controldata shows it, in quotes: system_identifier = "7710713066760545906"
+        "#);
+        insta::assert_snapshot!(wrong("--scope x --member n1=a --check-user b", ""), @r#"
+        --member: members are listed, and Patroni is named as well (--scope)
+            help: keep Patroni, it finds the members by itself; list them only where there is no Patroni
+        --scope: `urls` is missing
+            help: as in urls = ["http://10.0.0.11:8008"]
+        "#);
     }
 
     fn agent_told(line: &str, file: &str) -> Result<Config, ConfigErrors> {
@@ -392,7 +417,7 @@ mod tests {
         insta::assert_snapshot!(agent_meant("-h 10.0.0.11", ""), @"
         cluster main: members from Patroni at http://10.0.0.11:8008
         no check login: Patroni's word alone decides
-        agent-checks on 0.0.0.0:5555, answered in words of health
+        agent-checks on 0.0.0.0:5555, answered in words of bare
         asked for nothing: primary of the local member
         asked for a health check: as Patroni
         asked for write: a primary
@@ -405,7 +430,7 @@ mod tests {
         insta::assert_snapshot!(agent_meant(line, file), @"
         cluster main: members from Patroni at http://10.0.0.11:8008
         check login pgcheck to database postgres, no password, sslmode prefer
-        agent-checks on 0.0.0.0:5555, answered in words of health, weight by sessions, maxconn 90
+        agent-checks on 0.0.0.0:5555, answered in words of bare, weight by sessions, maxconn 90
         asked for nothing: replica?lag=16MB&tag_zone=a of the local member
         asked for a health check: as Patroni, through the pooler on port 6432
         asked for write: a primary
