@@ -113,13 +113,8 @@ impl Lab {
         let url = format!("{}/config", self.primary()?.patroni_url());
         rest::patch(&url, &json!({ "failsafe_mode": wanted }), Duration::from_secs(5))?
             .accepted("a change of failsafe_mode")?;
-        wait_for("Patroni to take note", Duration::from_secs(30), || {
-            let is_set = |member: &Member| {
-                // 502 while the mode is off.
-                let asked = rest::get(&format!("{}/failsafe", member.patroni_url()), ANSWER_LIMIT);
-                asked.and_then(|answer| answer.accepted("a look at failsafe mode")).is_ok()
-            };
-            let late = self.members().iter().find(|member| is_set(member) != wanted);
+        wait_for("Patroni to apply failsafe_mode", Duration::from_secs(30), || {
+            let late = self.members().iter().find(|member| !shows_failsafe_mode(member, wanted));
             late.map_or(Ok(()), |member| Err(format!("{} has not", member.name)))
         })
     }
@@ -205,4 +200,19 @@ fn status_of(member: &Member) -> Result<Value> {
 
 fn is_paused(status: &Value) -> bool {
     status.get("pause").and_then(Value::as_bool).unwrap_or(false)
+}
+
+/// Returns true if the member's Patroni shows the mode. The key `/failsafe` stays in etcd after the
+/// mode was switched off, so that only the configuration shows that.
+fn shows_failsafe_mode(member: &Member, wanted: bool) -> bool {
+    let get = |path: &str| {
+        let asked = rest::get(&format!("{}{path}", member.patroni_url()), ANSWER_LIMIT);
+        asked.and_then(|answer| answer.accepted("a look at failsafe mode"))
+    };
+    match wanted {
+        true => get("/failsafe").is_ok(),
+        false => get("/config")
+            .and_then(|answer| answer.json())
+            .is_ok_and(|config| config["failsafe_mode"] == false),
+    }
 }
