@@ -27,8 +27,8 @@
 //! What no program can tell apart ends a world and is counted:
 //!
 //! - At a start without memory, only another cluster answers, and no pin contradicts it.
-//! - Another cluster has the names of more than half of our members at their addresses; or, for a cluster
-//!   with our scope or our system identifier, the name of one.
+//! - Another cluster has the names of more than half of our members at their addresses, or of two if it
+//!   has our scope, or of one if it has our system identifier.
 //!
 //! Not modelled: PostgreSQL and Patroni of one member at different hosts, and an address that moves
 //! between the two requests for one list.

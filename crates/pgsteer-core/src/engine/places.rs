@@ -1,7 +1,8 @@
 //! Places: which members are the same server (invariant 12).
 //!
 //! A server is its endpoint, not its name. Two members are the same server if they share the
-//! PostgreSQL endpoint or the REST endpoint. Hosts are compared as written and by resolved address.
+//! PostgreSQL endpoint or the REST endpoint. Hosts are compared as written and by
+//! their resolved addresses.
 
 use std::collections::BTreeMap;
 
@@ -40,14 +41,17 @@ fn rest_host_and_rest(url: &str) -> Option<(&str, &str)> {
 pub(super) fn is_same_server(one: &Member, other: &Member) -> bool {
     let ports_known = !one.is_url_only && !other.is_url_only;
     is_same_place(&one.found, &other.found, ports_known)
-        || (shares_address(one, other)
+        || (has_addresses_of(one, other)
             && ((ports_known && one.found.postgres.port() == other.found.postgres.port())
                 || has_rest_port_of(one, other)))
 }
 
-fn shares_address(one: &Member, other: &Member) -> bool {
+/// Returns true if each address of one host is also an address of the other. One address in common is
+/// not enough: two hosts may share a dead or local one (`::1`) and differ in the one that works.
+fn has_addresses_of(one: &Member, other: &Member) -> bool {
     let (one, other) = (one.view.addresses(), other.view.addresses());
-    one.iter().any(|address| other.contains(address))
+    let (few, many) = if one.len() <= other.len() { (one, other) } else { (other, one) };
+    !few.is_empty() && few.iter().all(|address| many.contains(address))
 }
 
 /// Returns true if both REST endpoints are on the host of their member's PostgreSQL, on the same
@@ -126,8 +130,9 @@ mod tests {
         twins.into_iter().map(|(one, main)| (one.to_string(), main.to_string())).collect()
     }
 
-    fn resolved(mut member: Member, address: &str) -> Member {
-        let fact = Fact::Addresses(Ok(vec![address.parse().unwrap()]));
+    fn resolved(mut member: Member, addresses: &str) -> Member {
+        let addresses = addresses.split(' ').map(|address| address.parse().unwrap());
+        let fact = Fact::Addresses(Ok(addresses.collect()));
         let claim = Claim { member: member.found.name.clone(), asked_at: Moment::START, fact };
         member.view.apply(claim, Moment::START);
         member
@@ -144,6 +149,21 @@ mod tests {
         assert_eq!(pair("h2:5432", "https://H1:8008/"), one);
         assert_eq!(pair("h1:5433", "http://h1:8009"), []);
         assert_eq!(pair("h2:5432", "http://h1:8008/b"), []);
+    }
+
+    #[test]
+    fn hosts_that_differ_in_an_address_are_two_servers() {
+        let pair = |of_a: &str, of_b: &str| {
+            twins_of(vec![
+                resolved(member("a", "h1:5432", "http://h1:8008"), of_a),
+                resolved(member("b", "h2:5432", "http://h2:8008"), of_b),
+            ])
+        };
+        let one = vec![("b".to_owned(), "a".to_owned())];
+        assert_eq!(pair("::1 10.0.0.1", "::1 10.0.0.2"), []);
+        assert_eq!(pair("::1 10.0.0.1", "10.0.0.1 ::1"), one);
+        assert_eq!(pair("fd00::1 10.0.0.1", "10.0.0.1"), one);
+        assert_eq!(pair("10.0.0.1", "10.0.0.2"), []);
     }
 
     #[test]

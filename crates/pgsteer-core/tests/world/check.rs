@@ -257,10 +257,12 @@ impl Check {
                 })
             };
             let places = self.told.iter().filter(is_at_place).count();
-            let is_akin = of.system == truth.clusters[OWN].system
-                || known.system_identifier == Some(of.system.to_string())
-                || known.scope.as_deref() == Some(of.scope.as_str());
-            if places * 2 > self.told.len() || (places > 0 && is_akin) {
+            // A clone looks like a renamed scope. A cluster with our scope looks like ours made anew
+            // where it has two members.
+            let is_clone = of.system == truth.clusters[OWN].system
+                || known.system_identifier == Some(of.system.to_string());
+            let is_remade = places >= 2 && known.scope.as_deref() == Some(of.scope.as_str());
+            if places * 2 > self.told.len() || (places > 0 && is_clone) || is_remade {
                 self.is_undecidable = true;
                 self.count("undecidable: another cluster has the names at the addresses");
                 return;
