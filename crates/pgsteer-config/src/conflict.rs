@@ -10,7 +10,7 @@ use pgsteer_core::settings::SslMode;
 use pgsteer_core::units::seconds_text;
 use thiserror::Error;
 
-use crate::error::Place;
+use crate::error::Origin;
 use crate::purpose::Purpose;
 
 /// Values that conflict, or a missing value.
@@ -28,7 +28,7 @@ pub enum Conflict {
     #[error("members are listed, and Patroni is named as well ({patroni})")]
     PatroniAndMembers {
         /// The place of Patroni's key.
-        patroni: Place,
+        patroni: Origin,
     },
     /// A key without a default is missing.
     #[error("`{key}` is missing")]
@@ -61,13 +61,13 @@ pub enum Conflict {
         /// The name or address.
         what: String,
         /// The place of the first one.
-        other: Place,
+        other: Origin,
     },
     /// Two listeners have the same address and port.
     #[error("the same address and port as {other}")]
     SameListen {
         /// The other listener.
-        other: Place,
+        other: Origin,
     },
     /// The local member is not one of the members.
     #[error("no member is called {0}")]

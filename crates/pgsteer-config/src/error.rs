@@ -10,7 +10,7 @@ use crate::written::Field;
 
 /// The place of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Origin {
     /// In the configuration file.
     File {
         /// The file's name as the operator gave it; empty if only one file is possible.
@@ -35,22 +35,22 @@ pub enum Place {
     Whole,
 }
 
-impl Place {
+impl Origin {
     fn order(&self) -> (bool, usize, usize) {
         match self {
-            Place::File { line, column, .. } => (false, *line, *column),
-            Place::Document(_) => (false, 0, 0),
-            Place::Flag(_) | Place::FlagOrVariable(..) | Place::Default(_) | Place::Whole => {
+            Origin::File { line, column, .. } => (false, *line, *column),
+            Origin::Document(_) => (false, 0, 0),
+            Origin::Flag(_) | Origin::FlagOrVariable(..) | Origin::Default(_) | Origin::Whole => {
                 (true, 0, 0)
             }
         }
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Place::File { name, line, column, key } => {
+            Origin::File { name, line, column, key } => {
                 match name.is_empty() {
                     true => write!(f, "line {line}")?,
                     false => write!(f, "{name}:{line}:{column}")?,
@@ -60,11 +60,11 @@ impl fmt::Display for Place {
                 }
                 write!(f, ": {key}")
             }
-            Place::Document(name) => f.write_str(name),
-            Place::Flag(flag) => f.write_str(flag),
-            Place::FlagOrVariable(flag, variable) => write!(f, "{flag} or {variable}"),
-            Place::Default(key) => write!(f, "{key} (by default)"),
-            Place::Whole => f.write_str("configuration"),
+            Origin::Document(name) => f.write_str(name),
+            Origin::Flag(flag) => f.write_str(flag),
+            Origin::FlagOrVariable(flag, variable) => write!(f, "{flag} or {variable}"),
+            Origin::Default(key) => write!(f, "{key} (by default)"),
+            Origin::Whole => f.write_str("configuration"),
         }
     }
 }
@@ -73,14 +73,14 @@ impl fmt::Display for Place {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     /// The place.
-    pub place: Place,
+    pub origin: Origin,
     /// The problem, with the remedy.
     pub problem: Problem,
 }
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.place, self.problem)?;
+        write!(f, "{}: {}", self.origin, self.problem)?;
         match self.problem.remedy() {
             Some(remedy) => write!(f, "\n    help: {remedy}"),
             None => Ok(()),
@@ -100,24 +100,24 @@ pub struct ConfigErrors {
 
 impl ConfigErrors {
     /// Adds an error.
-    pub fn push(&mut self, place: Place, problem: impl Into<Problem>) {
+    pub fn push(&mut self, origin: Origin, problem: impl Into<Problem>) {
         if self.errors.len() >= ERRORS_MAX {
             self.dropped = self.dropped.saturating_add(1);
             return;
         }
         let problem = problem.into();
-        let order = place.order();
+        let order = origin.order();
         // Errors arrive nearly sorted. Errors with the same place keep their order.
-        let at = self.errors.partition_point(|e| e.place.order() <= order);
-        self.errors.insert(at, ConfigError { place, problem });
+        let at = self.errors.partition_point(|e| e.origin.order() <= order);
+        self.errors.insert(at, ConfigError { origin, problem });
     }
 
     /// Converts a value from `place` to a field, and adds its error if it is invalid.
-    pub fn field<T>(&mut self, place: Place, value: Result<T, Problem>) -> Field<T> {
+    pub fn field<T>(&mut self, origin: Origin, value: Result<T, Problem>) -> Field<T> {
         match value {
-            Ok(value) => Field::new(value, place),
+            Ok(value) => Field::new(value, origin),
             Err(problem) => {
-                self.push(place, problem);
+                self.push(origin, problem);
                 Field::wrong()
             }
         }

@@ -3,12 +3,12 @@
 //! The reader of the file, the flags, the example file, the reference and "did you mean" are
 //! generated from these. To add a key, add an entry to the file of its section.
 
-use crate::error::Place;
+use crate::error::Origin;
 use crate::problem::Problem;
 use crate::written::{Leaf, Raw};
 
 /// Receives each problem, with its place.
-pub type Report<'r> = dyn FnMut(Place, Problem) + 'r;
+pub type Report<'r> = dyn FnMut(Origin, Problem) + 'r;
 
 /// The kind of values that a key accepts.
 pub trait Kind: Copy + Sync + 'static {
@@ -24,12 +24,12 @@ pub trait Kind: Copy + Sync + 'static {
     /// Reads a value, and reports all its problems.
     fn read(&self, example: &str, leaf: &Leaf, report: &mut Report<'_>) -> Option<Self::Out> {
         let read = self.scalar(example, &leaf.value.value);
-        read.map_err(|problem| report(leaf.value.place.clone(), problem)).ok()
+        read.map_err(|problem| report(leaf.value.origin.clone(), problem)).ok()
     }
 
     /// The place that later errors about the value refer to.
-    fn place<'l>(&self, leaf: &'l Leaf) -> &'l Place {
-        &leaf.value.place
+    fn origin<'l>(&self, leaf: &'l Leaf) -> &'l Origin {
+        &leaf.value.origin
     }
 
     /// The accepted values, in words.
@@ -117,10 +117,10 @@ impl Flag {
     }
 
     /// The place that errors about the flag's value refer to.
-    pub fn place(&self) -> Place {
+    pub fn origin(&self) -> Origin {
         match self.variable {
-            Some(variable) => Place::FlagOrVariable(self.long, variable),
-            None => Place::Flag(self.long),
+            Some(variable) => Origin::FlagOrVariable(self.long, variable),
+            None => Origin::Flag(self.long),
         }
     }
 

@@ -9,7 +9,7 @@ use pgsteer_core::units::{near_time, seconds_text};
 
 use crate::address::{self, Api};
 use crate::conflict::Conflict;
-use crate::error::Place;
+use crate::error::Origin;
 use crate::key::{Kind, Report, Usual};
 use crate::lag::{lag_bytes, lag_bytes_in_range};
 use crate::limits::{PORT, TAGS_MAX};
@@ -314,7 +314,7 @@ impl Kind for Urls {
         report: &mut Report<'_>,
     ) -> Option<Vec<Given<String>>> {
         let Raw::List(items) = &leaf.value.value else {
-            report(leaf.value.place.clone(), wrong_type("a list", example, &leaf.value.value));
+            report(leaf.value.origin.clone(), wrong_type("a list", example, &leaf.value.value));
             return None;
         };
         let mut urls = Vec::new();
@@ -324,14 +324,14 @@ impl Kind for Urls {
                 other => Err(wrong_type("a string", example, other)),
             };
             match url {
-                Ok(value) => urls.push(Given { value, place: item.place.clone() }),
-                Err(problem) => report(item.place.clone(), problem),
+                Ok(value) => urls.push(Given { value, origin: item.origin.clone() }),
+                Err(problem) => report(item.origin.clone(), problem),
             }
         }
         (urls.len() == items.len()).then_some(urls)
     }
 
-    fn place<'l>(&self, leaf: &'l Leaf) -> &'l Place {
+    fn origin<'l>(&self, leaf: &'l Leaf) -> &'l Origin {
         &leaf.key
     }
 
@@ -358,7 +358,7 @@ impl Kind for Tags {
         report: &mut Report<'_>,
     ) -> Option<BTreeMap<String, String>> {
         let Raw::Table(entries) = &leaf.value.value else {
-            report(leaf.value.place.clone(), wrong_type("a table", example, &leaf.value.value));
+            report(leaf.value.origin.clone(), wrong_type("a table", example, &leaf.value.value));
             return None;
         };
         let found = entries.len();
@@ -375,14 +375,14 @@ impl Kind for Tags {
                 Raw::Boolean(flag) => drop(tags.insert(name.clone(), flag.to_string())),
                 other => {
                     let wants = "a string, a number or a boolean";
-                    report(given.place.clone(), wrong_type(wants, example, other));
+                    report(given.origin.clone(), wrong_type(wants, example, other));
                 }
             }
         }
         Some(tags)
     }
 
-    fn place<'l>(&self, leaf: &'l Leaf) -> &'l Place {
+    fn origin<'l>(&self, leaf: &'l Leaf) -> &'l Origin {
         &leaf.key
     }
 

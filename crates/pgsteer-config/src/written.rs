@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use pgsteer_core::names::{MemberName, ServiceName};
 
-use crate::error::{ConfigErrors, Place};
+use crate::error::{ConfigErrors, Origin};
 use crate::key::{AnyKey, Key, Kind, Usual};
 use crate::purpose::Purpose;
 
@@ -18,7 +18,7 @@ pub struct Given<T> {
     /// The value.
     pub value: T,
     /// Its place.
-    pub place: Place,
+    pub origin: Origin,
 }
 
 /// The written value of one key: none, a valid value, or an invalid one that has been reported.
@@ -36,8 +36,8 @@ impl<T> Default for Field<T> {
 
 impl<T> Field<T> {
     /// A value written at `place`.
-    pub fn new(value: T, place: Place) -> Field<T> {
-        Field { given: Some(Given { value, place }), wrong: false }
+    pub fn new(value: T, origin: Origin) -> Field<T> {
+        Field { given: Some(Given { value, origin }), wrong: false }
     }
 
     /// An invalid value, which has been reported.
@@ -71,8 +71,8 @@ impl<T> Field<T> {
     }
 
     /// Returns the value to change; adds `empty` with the place `place` if there is none yet.
-    pub fn get_or_insert(&mut self, empty: impl FnOnce() -> T, place: Place) -> &mut T {
-        let given = self.given.get_or_insert_with(|| Given { value: empty(), place });
+    pub fn get_or_insert(&mut self, empty: impl FnOnce() -> T, origin: Origin) -> &mut T {
+        let given = self.given.get_or_insert_with(|| Given { value: empty(), origin });
         &mut given.value
     }
 }
@@ -117,7 +117,7 @@ impl Raw {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leaf {
     /// The place of the key.
-    pub key: Place,
+    pub key: Origin,
     /// The value.
     pub value: Given<Raw>,
 }
@@ -136,7 +136,7 @@ impl Section {
             return if self.wrong { Field::wrong() } else { Field::default() };
         };
         match key.read(leaf, &mut |_, _| {}) {
-            Some(value) => Field::new(value, key.kind.place(leaf).clone()),
+            Some(value) => Field::new(value, key.kind.origin(leaf).clone()),
             None => Field::wrong(),
         }
     }
@@ -157,9 +157,9 @@ impl Section {
     }
 
     /// Adds the text of a flag, and reports its problems.
-    pub fn put(&mut self, key: &dyn AnyKey, value: Raw, place: Place, errors: &mut ConfigErrors) {
-        let leaf = Leaf { key: place.clone(), value: Given { value, place } };
-        key.check(&leaf, &mut |place, problem| errors.push(place, problem));
+    pub fn put(&mut self, key: &dyn AnyKey, value: Raw, origin: Origin, errors: &mut ConfigErrors) {
+        let leaf = Leaf { key: origin.clone(), value: Given { value, origin } };
+        key.check(&leaf, &mut |origin, problem| errors.push(origin, problem));
         self.write(key.name(), leaf);
     }
 }
@@ -202,13 +202,13 @@ impl Draft {
     }
 
     /// Adds the text of a flag, and reports its problems. Adds the section if it is absent.
-    pub fn put(&mut self, key: &dyn AnyKey, value: Raw, place: Place, errors: &mut ConfigErrors) {
-        self.section_mut(key.section(), place.clone()).put(key, value, place, errors);
+    pub fn put(&mut self, key: &dyn AnyKey, value: Raw, origin: Origin, errors: &mut ConfigErrors) {
+        self.section_mut(key.section(), origin.clone()).put(key, value, origin, errors);
     }
 
     /// Returns a section with a fixed name; adds it with the place `place` if it is absent.
-    pub fn section_mut(&mut self, name: &'static str, place: Place) -> &mut Section {
-        self.sections.entry(name).or_default().get_or_insert(Section::default, place)
+    pub fn section_mut(&mut self, name: &'static str, origin: Origin) -> &mut Section {
+        self.sections.entry(name).or_default().get_or_insert(Section::default, origin)
     }
 
     /// Removes the section.
@@ -218,7 +218,7 @@ impl Draft {
 
     /// Returns the services as written, or adds `write` and `read` if there are none.
     pub fn services_mut(&mut self) -> &mut Services {
-        let default = Place::Default("services".to_owned());
+        let default = Origin::Default("services".to_owned());
         self.services.get_or_insert(default_services, default)
     }
 }
@@ -227,8 +227,8 @@ fn default_services() -> Services {
     let names = ["write", "read"].into_iter().filter_map(|name| ServiceName::new(name).ok());
     names
         .map(|name| {
-            let place = Place::Default(format!("services.{name}"));
-            (name, Given { value: Section::default(), place })
+            let origin = Origin::Default(format!("services.{name}"));
+            (name, Given { value: Section::default(), origin })
         })
         .collect()
 }

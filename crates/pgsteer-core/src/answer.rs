@@ -11,7 +11,7 @@ use thiserror::Error;
 use crate::claim::{Role, Standby};
 use crate::gate::{Gate, OpenGate};
 use crate::names::MemberName;
-use crate::probe::{Path, Probe};
+use crate::probe::{Probe, ProbePath};
 use crate::question::{Asked, Question};
 use crate::reason::Reason;
 use crate::route::Route;
@@ -168,24 +168,24 @@ impl Probe {
     fn answer_by(&self, snapshot: &Snapshot, gates: Gates<'_>) -> Answer {
         let health = &gates.state.health;
         match self.path {
-            Path::Primary => gates.role(Role::Primary),
-            Path::StandbyLeader => gates.role(Role::StandbyLeader),
-            Path::Leader => gates.leader(),
-            Path::Replica => self.replica(gates),
-            Path::ReadOnly => self.leader_or(gates, self.replica(gates)),
-            Path::Sync => self.synchronous(gates),
-            Path::Async => match health.standby {
+            ProbePath::Primary => gates.role(Role::Primary),
+            ProbePath::StandbyLeader => gates.role(Role::StandbyLeader),
+            ProbePath::Leader => gates.leader(),
+            ProbePath::Replica => self.replica(gates),
+            ProbePath::ReadOnly => self.leader_or(gates, self.replica(gates)),
+            ProbePath::Sync => self.synchronous(gates),
+            ProbePath::Async => match health.standby {
                 Standby::Async => self.replica(gates),
                 _ => self.replica(gates).and(Objection::Synchronous),
             },
-            Path::Quorum => self.quorum(gates),
-            Path::ReadOnlySync => self.leader_or(gates, self.synchronous(gates)),
-            Path::ReadOnlyQuorum => self.leader_or(gates, self.quorum(gates)),
-            Path::Health => gates.healthy(),
-            Path::Liveness if snapshot.paused => gates.running(&None),
-            Path::Liveness => gates.running(&health.patroni_trouble),
-            Path::Readiness if gates.leads() => gates.leader(),
-            Path::Readiness => self.replica(gates),
+            ProbePath::Quorum => self.quorum(gates),
+            ProbePath::ReadOnlySync => self.leader_or(gates, self.synchronous(gates)),
+            ProbePath::ReadOnlyQuorum => self.leader_or(gates, self.quorum(gates)),
+            ProbePath::Health => gates.healthy(),
+            ProbePath::Liveness if snapshot.paused => gates.running(&None),
+            ProbePath::Liveness => gates.running(&health.patroni_trouble),
+            ProbePath::Readiness if gates.leads() => gates.leader(),
+            ProbePath::Readiness => self.replica(gates),
         }
     }
 

@@ -60,7 +60,7 @@ pub enum Fact {
         /// Its port.
         port: u16,
         /// Its answer. A failure means that it is down.
-        said: Result<PoolerFacts, Failure>,
+        answer: Result<PoolerFacts, Failure>,
     },
     /// The addresses to which the member's host name resolves.
     Addresses(Result<Vec<IpAddr>, Failure>),

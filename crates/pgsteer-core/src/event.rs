@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use crate::claim::{Failure, Role};
 use crate::gate::GateState;
+use crate::gate_key::GateKey;
 use crate::identity::Identity;
 use crate::names::{Endpoint, MemberName, listed};
-use crate::post::Post;
 use crate::reason::Reason;
 use crate::time::Moment;
 
@@ -27,7 +27,7 @@ pub enum EventKind {
     /// A gate has a new state.
     Gate {
         /// What the gate is for: a service, or a role behind the agent's pooler.
-        post: Post,
+        key: GateKey,
         /// The member.
         member: MemberName,
         /// The new state.
@@ -162,8 +162,8 @@ pub enum EventKind {
 impl fmt::Display for EventKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            EventKind::Gate { post, member, now, reason } => {
-                write_gate(f, post, member)?;
+            EventKind::Gate { key, member, now, reason } => {
+                write_gate(f, key, member)?;
                 write!(f, " is {now}")?;
                 match reason {
                     Some(reason) if *now == GateState::Open => {
@@ -271,11 +271,11 @@ pub(crate) fn disputed(answers: &[(Arc<str>, Identity)]) -> String {
     )
 }
 
-fn write_gate(f: &mut fmt::Formatter<'_>, post: &Post, member: &MemberName) -> fmt::Result {
-    match post {
-        Post::Service(service) => write!(f, "{service} gate of {member}"),
-        Post::Role(role) => write!(f, "gate of {member} as a {role}"),
-        Post::Pooled(role) => write!(
+fn write_gate(f: &mut fmt::Formatter<'_>, key: &GateKey, member: &MemberName) -> fmt::Result {
+    match key {
+        GateKey::Service(service) => write!(f, "{service} gate of {member}"),
+        GateKey::Role(role) => write!(f, "gate of {member} as a {role}"),
+        GateKey::Pooled(role) => write!(
             f,
             "for HAProxy's agent-checks, the path through the pooler on {member} to a {role}"
         ),

@@ -23,7 +23,7 @@ const READINESS_LAG_BYTES: u64 = 1024 * 1024;
 /// One of Patroni's health checks, with its parameters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
-    pub(crate) path: Path,
+    pub(crate) path: ProbePath,
     lag_bytes_max: Option<u64>,
     pub(crate) tags: BTreeMap<String, String>,
     streaming: bool,
@@ -31,7 +31,7 @@ pub struct Probe {
 
 /// The health check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Path {
+pub(crate) enum ProbePath {
     Primary,
     StandbyLeader,
     Leader,
@@ -48,27 +48,27 @@ pub(crate) enum Path {
 }
 
 /// Every path, with Patroni's alternative spellings.
-const PATHS: [(&str, Path); 20] = [
-    ("primary", Path::Primary),
-    ("master", Path::Primary),
-    ("read-write", Path::Primary),
-    ("leader", Path::Leader),
-    ("standby-leader", Path::StandbyLeader),
-    ("standby_leader", Path::StandbyLeader),
-    ("replica", Path::Replica),
-    ("read-only", Path::ReadOnly),
-    ("sync", Path::Sync),
-    ("synchronous", Path::Sync),
-    ("async", Path::Async),
-    ("asynchronous", Path::Async),
-    ("quorum", Path::Quorum),
-    ("read-only-sync", Path::ReadOnlySync),
-    ("read-only-synchronous", Path::ReadOnlySync),
-    ("read-only-quorum", Path::ReadOnlyQuorum),
-    ("health", Path::Health),
-    ("liveness", Path::Liveness),
-    ("liveliness", Path::Liveness),
-    ("readiness", Path::Readiness),
+const PATHS: [(&str, ProbePath); 20] = [
+    ("primary", ProbePath::Primary),
+    ("master", ProbePath::Primary),
+    ("read-write", ProbePath::Primary),
+    ("leader", ProbePath::Leader),
+    ("standby-leader", ProbePath::StandbyLeader),
+    ("standby_leader", ProbePath::StandbyLeader),
+    ("replica", ProbePath::Replica),
+    ("read-only", ProbePath::ReadOnly),
+    ("sync", ProbePath::Sync),
+    ("synchronous", ProbePath::Sync),
+    ("async", ProbePath::Async),
+    ("asynchronous", ProbePath::Async),
+    ("quorum", ProbePath::Quorum),
+    ("read-only-sync", ProbePath::ReadOnlySync),
+    ("read-only-synchronous", ProbePath::ReadOnlySync),
+    ("read-only-quorum", ProbePath::ReadOnlyQuorum),
+    ("health", ProbePath::Health),
+    ("liveness", ProbePath::Liveness),
+    ("liveliness", ProbePath::Liveness),
+    ("readiness", ProbePath::Readiness),
 ];
 
 /// Why a text is not a probe.
@@ -162,7 +162,7 @@ impl Probe {
     /// The lag above which a replica is drained, in bytes.
     pub fn lag_bytes_max(&self) -> Option<u64> {
         match self.path {
-            Path::Readiness => Some(self.lag_bytes_max.unwrap_or(READINESS_LAG_BYTES)),
+            ProbePath::Readiness => Some(self.lag_bytes_max.unwrap_or(READINESS_LAG_BYTES)),
             _ => self.lag_bytes_max,
         }
     }

@@ -147,7 +147,7 @@ pub struct MemberState {
 /// The results for Patroni's health checks on a member. [`crate::probe`] reads them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Health {
-    /// Its gate for each of [`crate::post::ROLES`], with no condition except the role.
+    /// Its gate for each of [`crate::gate_key::ROLES`], with no condition except the role.
     pub roles: BTreeMap<Role, Gate>,
     /// The same through the pooler that the agent's clients use; empty if they use none.
     pub pooled: BTreeMap<Role, Gate>,

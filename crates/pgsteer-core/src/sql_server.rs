@@ -27,8 +27,8 @@ struct Reached {
 
 impl SqlServer {
     /// Notes an answer, or its failure, to the question of `asked_at`.
-    pub fn note(&mut self, said: &Result<TetherFacts, Failure>, asked_at: Moment) {
-        let Ok(TetherFacts { started_at, .. }) = said else {
+    pub fn note(&mut self, answer: &Result<TetherFacts, Failure>, asked_at: Moment) {
+        let Ok(TetherFacts { started_at, .. }) = answer else {
             self.was_lost = true;
             self.reached = None;
             return;

@@ -31,24 +31,24 @@ pub struct Freshness {
 
 /// An answer, and when its question was sent.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Heard<T> {
+pub struct Dated<T> {
     /// When the question was sent.
     pub asked_at: Moment,
     /// The answer.
-    pub said: T,
+    pub answer: T,
 }
 
 /// The state of a source's newest answer.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Word<'a, T> {
+pub enum Reading<'a, T> {
     /// The source has not answered yet.
-    Unheard,
+    Never,
     /// Its newest answer is too old to act on.
-    Expired,
+    Stale,
     /// Its newest question failed.
     Failed(&'a Failure),
     /// Its newest answer is usable.
-    Said(&'a T),
+    Fresh(&'a T),
 }
 
 /// An unbroken series of answers in which Patroni claimed the leader lock.
@@ -87,10 +87,10 @@ impl ServerRun {
     /// from a server that was restarted.
     fn after(
         old: Option<ServerRun>,
-        said: &Result<TetherFacts, Failure>,
+        answer: &Result<TetherFacts, Failure>,
         asked_at: Moment,
     ) -> Option<ServerRun> {
-        let facts = said.as_ref().ok()?;
+        let facts = answer.as_ref().ok()?;
         // A new session does not know yet when its server was started.
         let Some(started_at) = facts.started_at else { return old };
         let same = old.filter(|old| old.started_at == started_at);
@@ -106,7 +106,7 @@ pub const POOLER_RETRY: Duration = Duration::from_secs(17);
 /// What is known of one pooler.
 #[derive(Clone, Debug, PartialEq)]
 struct PoolerView {
-    heard: Heard<Result<PoolerFacts, Failure>>,
+    newest: Dated<Result<PoolerFacts, Failure>>,
     /// When the first question was sent that got the present answer; all later ones got the same.
     same_since: Moment,
     /// Set while it keeps queries waiting.
@@ -132,14 +132,14 @@ impl PoolerWait {
     /// last answer before it still counts. Any other answer ends the wait.
     fn after(
         old: Option<&PoolerView>,
-        heard: &Heard<Result<PoolerFacts, Failure>>,
+        newest: &Dated<Result<PoolerFacts, Failure>>,
     ) -> Option<PoolerWait> {
-        let Ok(PoolerFacts::Busy(_)) = heard.said else { return None };
-        let led_to = match old.map(|old| &old.heard.said) {
+        let Ok(PoolerFacts::Busy(_)) = newest.answer else { return None };
+        let led_to = match old.map(|old| &old.newest.answer) {
             Some(Ok(PoolerFacts::Leads { started_at, .. })) => *started_at,
             _ => None,
         };
-        let begins = PoolerWait { since: heard.asked_at, led_to };
+        let begins = PoolerWait { since: newest.asked_at, led_to };
         Some(old.and_then(|old| old.wait).unwrap_or(begins))
     }
 }
@@ -149,27 +149,27 @@ impl PoolerView {
     /// run of the tether's server.
     fn after(
         old: Option<&PoolerView>,
-        heard: Heard<Result<PoolerFacts, Failure>>,
+        newest: Dated<Result<PoolerFacts, Failure>>,
         own: Option<ServerRun>,
     ) -> Option<Self> {
-        if old.is_some_and(|old| old.heard.asked_at > heard.asked_at) {
+        if old.is_some_and(|old| old.newest.asked_at > newest.asked_at) {
             return None;
         }
-        let same = old.filter(|old| old.heard.said == heard.said);
-        let same_since = same.map_or(heard.asked_at, |old| old.same_since);
-        let wait = PoolerWait::after(old, &heard);
+        let same = old.filter(|old| old.newest.answer == newest.answer);
+        let same_since = same.map_or(newest.asked_at, |old| old.same_since);
+        let wait = PoolerWait::after(old, &newest);
         let led_before = old.and_then(|old| old.led_here);
-        let led_here = match (&heard.said, own) {
+        let led_here = match (&newest.answer, own) {
             (Ok(PoolerFacts::Leads { started_at, .. }), Some(own)) => {
-                (*started_at == Some(own.started_at)).then_some(heard.asked_at)
+                (*started_at == Some(own.started_at)).then_some(newest.asked_at)
             }
             (Ok(PoolerFacts::LeadsNowhere(_)), Some(own)) => led_before
-                .filter(|led_at| heard.asked_at < own.first_asked.max(*led_at) + POOLER_RETRY),
+                .filter(|led_at| newest.asked_at < own.first_asked.max(*led_at) + POOLER_RETRY),
             // A pooler that is too slow to answer still has the same configuration.
             (Ok(_) | Err(Failure::Timeout { .. } | Failure::Unreachable { .. }), _) => led_before,
             (Err(_), _) => None,
         };
-        Some(PoolerView { heard, same_since, wait, led_here })
+        Some(PoolerView { newest, same_since, wait, led_here })
     }
 }
 
@@ -177,19 +177,19 @@ impl PoolerView {
 #[derive(Clone, Debug, PartialEq)]
 pub struct View {
     known_since: Moment,
-    patroni: Option<Heard<Result<PatroniFacts, Failure>>>,
-    patroni_facts: Option<Heard<PatroniFacts>>,
+    patroni: Option<Dated<Result<PatroniFacts, Failure>>>,
+    patroni_facts: Option<Dated<PatroniFacts>>,
     lateness: Lateness,
     lock_run: Option<LockRun>,
     /// When the newest of the questions was sent to which Patroni answered that it leads, and the
     /// cluster of which it reported that.
     lock_claim: Option<(Moment, Identity)>,
-    tether: Option<Heard<Result<TetherFacts, Failure>>>,
+    tether: Option<Dated<Result<TetherFacts, Failure>>>,
     server_run: Option<ServerRun>,
     sql_server: SqlServer,
-    progress: Option<Heard<Progress>>,
+    progress: Option<Dated<Progress>>,
     /// Whether the server accepts new sessions.
-    new_sessions: Option<Heard<Result<(), Failure>>>,
+    new_sessions: Option<Dated<Result<(), Failure>>>,
     /// By port.
     poolers: BTreeMap<u16, PoolerView>,
     addresses: Vec<IpAddr>,
@@ -249,26 +249,26 @@ impl View {
             self.lock_claim = Some((asked_at, facts.identity()));
         }
         match claim.fact {
-            Fact::Patroni(said) if is_newer(&self.patroni, asked_at) => {
-                if let Ok(facts) = &said {
+            Fact::Patroni(answer) if is_newer(&self.patroni, asked_at) => {
+                if let Ok(facts) = &answer {
                     self.note_lock(facts.leads(), asked_at, now);
-                    self.patroni_facts = Some(Heard { asked_at, said: facts.clone() });
+                    self.patroni_facts = Some(Dated { asked_at, answer: facts.clone() });
                 }
                 self.lateness.note_answer(now.since(asked_at));
-                self.patroni = Some(Heard { asked_at, said });
+                self.patroni = Some(Dated { asked_at, answer });
             }
             Fact::PatroniLate(failure) => self.lateness.note_late(asked_at, failure),
-            Fact::Tether(said) if is_newer(&self.tether, asked_at) => {
-                self.server_run = ServerRun::after(self.server_run, &said, asked_at);
-                self.sql_server.note(&said, asked_at);
-                self.tether = Some(Heard { asked_at, said });
+            Fact::Tether(answer) if is_newer(&self.tether, asked_at) => {
+                self.server_run = ServerRun::after(self.server_run, &answer, asked_at);
+                self.sql_server.note(&answer, asked_at);
+                self.tether = Some(Dated { asked_at, answer });
             }
-            Fact::Progress(said) if is_newer(&self.progress, asked_at) => {
-                self.progress = Some(Heard { asked_at, said });
+            Fact::Progress(answer) if is_newer(&self.progress, asked_at) => {
+                self.progress = Some(Dated { asked_at, answer });
             }
-            Fact::Pooler { port, said } => {
+            Fact::Pooler { port, answer } => {
                 let old = self.poolers.get(&port);
-                let new = PoolerView::after(old, Heard { asked_at, said }, self.server_run);
+                let new = PoolerView::after(old, Dated { asked_at, answer }, self.server_run);
                 if let Some(new) = new {
                     self.poolers.insert(port, new);
                 }
@@ -283,12 +283,12 @@ impl View {
             }
             Fact::Addresses(Err(failure)) => self.address_failure = Some(failure),
             Fact::Here(is_here) => self.is_here = is_here,
-            Fact::NewSessions(said) if is_newer(&self.new_sessions, asked_at) => {
-                self.new_sessions = Some(Heard { asked_at, said });
+            Fact::NewSessions(answer) if is_newer(&self.new_sessions, asked_at) => {
+                self.new_sessions = Some(Dated { asked_at, answer });
             }
             Fact::Patroni(_) | Fact::Tether(_) | Fact::Progress(_) | Fact::NewSessions(_) => {}
         }
-        self.sql_server.note_patroni(self.patroni_facts.as_ref().map(|heard| heard.asked_at));
+        self.sql_server.note_patroni(self.patroni_facts.as_ref().map(|newest| newest.asked_at));
     }
 
     /// Notes the name that the Patroni at this URL reports of itself.
@@ -311,7 +311,7 @@ impl View {
 
     /// Returns true if the newest question to Patroni was answered.
     pub fn patroni_answers(&self) -> bool {
-        self.patroni.as_ref().is_some_and(|heard| heard.said.is_ok())
+        self.patroni.as_ref().is_some_and(|newest| newest.answer.is_ok())
     }
 
     /// Forgets Patroni's last answer, if it no longer answers.
@@ -332,8 +332,8 @@ impl View {
     }
 
     /// The state of Patroni's newest answer.
-    pub fn patroni(&self, now: Moment, freshness: &Freshness) -> Word<'_, PatroniFacts> {
-        self.lateness.word(self.patroni.as_ref(), now, freshness)
+    pub fn patroni(&self, now: Moment, freshness: &Freshness) -> Reading<'_, PatroniFacts> {
+        self.lateness.reading(self.patroni.as_ref(), now, freshness)
     }
 
     /// Patroni's last answer, while a later question is late and still running.
@@ -347,8 +347,8 @@ impl View {
     }
 
     /// The state of the tether's newest answer.
-    pub fn tether(&self, now: Moment, freshness: &Freshness) -> Word<'_, TetherFacts> {
-        word(self.tether.as_ref(), now, freshness.tether)
+    pub fn tether(&self, now: Moment, freshness: &Freshness) -> Reading<'_, TetherFacts> {
+        reading(self.tether.as_ref(), now, freshness.tether)
     }
 
     /// The run of the tether's server; none if its start is unknown.
@@ -357,26 +357,31 @@ impl View {
     }
 
     /// The newest WAL positions, while they are fresh.
-    pub fn progress(&self, now: Moment, freshness: &Freshness) -> Option<&Heard<Progress>> {
-        self.progress.as_ref().filter(|heard| now.since(heard.asked_at) < freshness.progress)
+    pub fn progress(&self, now: Moment, freshness: &Freshness) -> Option<&Dated<Progress>> {
+        self.progress.as_ref().filter(|newest| now.since(newest.asked_at) < freshness.progress)
     }
 
     /// Why the server refuses new sessions, by the newest attempt; none if that succeeded or if no
     /// attempt was made. A refusal does not expire: its source repeats the attempt until it
     /// succeeds.
     pub fn new_sessions_refused(&self) -> Option<&Failure> {
-        self.new_sessions.as_ref().and_then(|heard| heard.said.as_ref().err())
+        self.new_sessions.as_ref().and_then(|newest| newest.answer.as_ref().err())
     }
 
     /// The state of the newest answer of the pooler on `port`.
-    pub fn pooler(&self, port: u16, now: Moment, freshness: &Freshness) -> Word<'_, PoolerFacts> {
-        let heard = self.poolers.get(&port).map(|pooler| &pooler.heard);
-        word(heard, now, freshness.pooler)
+    pub fn pooler(
+        &self,
+        port: u16,
+        now: Moment,
+        freshness: &Freshness,
+    ) -> Reading<'_, PoolerFacts> {
+        let newest = self.poolers.get(&port).map(|pooler| &pooler.newest);
+        reading(newest, now, freshness.pooler)
     }
 
     /// When the newest question to the pooler on `port` was sent.
     pub fn pooler_asked_at(&self, port: u16) -> Option<Moment> {
-        self.poolers.get(&port).map(|pooler| pooler.heard.asked_at)
+        self.poolers.get(&port).map(|pooler| pooler.newest.asked_at)
     }
 
     /// When the first question was sent that got the present answer of the pooler on `port`.
@@ -398,12 +403,12 @@ impl View {
 
     /// How long the pooler on `port` has given the same answer.
     pub fn pooler_steady_for(&self, port: u16) -> Duration {
-        let steady = |pooler: &PoolerView| pooler.heard.asked_at.since(pooler.same_since);
+        let steady = |pooler: &PoolerView| pooler.newest.asked_at.since(pooler.same_since);
         self.poolers.get(&port).map_or(Duration::ZERO, steady)
     }
 
     /// Patroni's last successful answer, of any age: for tags and the page.
-    pub fn patroni_facts(&self) -> Option<&Heard<PatroniFacts>> {
+    pub fn patroni_facts(&self) -> Option<&Dated<PatroniFacts>> {
         self.patroni_facts.as_ref()
     }
 
@@ -411,21 +416,21 @@ impl View {
     /// it.
     pub fn lock_run(&self, now: Moment, freshness: &Freshness) -> Option<LockRun> {
         match self.patroni(now, freshness) {
-            Word::Said(facts) if facts.leads() => self.lock_run,
+            Reading::Fresh(facts) if facts.leads() => self.lock_run,
             _ => None,
         }
     }
 
     /// Returns true if the newest answer of Patroni is about the server that the check login reaches.
     pub fn is_sql_server_identified(&self) -> bool {
-        let asked_at = self.patroni_facts.as_ref().map(|heard| heard.asked_at);
+        let asked_at = self.patroni_facts.as_ref().map(|newest| newest.asked_at);
         self.sql_server.is_identified(asked_at)
     }
 
     /// Returns true if Patroni has neither answered nor failed to since the check login reached another
     /// server, and that server is not known.
     pub fn awaits_identification(&self) -> bool {
-        let asked_at = self.patroni.as_ref().map(|heard| heard.asked_at);
+        let asked_at = self.patroni.as_ref().map(|newest| newest.asked_at);
         !self.is_sql_server_identified() && self.sql_server.awaits_patroni(asked_at)
     }
 
@@ -439,14 +444,14 @@ impl View {
     /// When the tether or Patroni, whichever was later, was last asked with success. With a pooler
     /// in the path, at most the time of the last query through it.
     pub fn evidence_asked_at(&self, pooler_port: Option<u16>) -> Moment {
-        let tether = self.tether.as_ref().filter(|heard| heard.said.is_ok());
-        let patroni = self.patroni.as_ref().filter(|heard| heard.said.is_ok());
+        let tether = self.tether.as_ref().filter(|newest| newest.answer.is_ok());
+        let patroni = self.patroni.as_ref().filter(|newest| newest.answer.is_ok());
         let asked = |at: Option<Moment>| at.unwrap_or(Moment::START);
-        let of_member = asked(tether.map(|heard| heard.asked_at))
-            .max(asked(patroni.map(|heard| heard.asked_at)));
+        let of_member = asked(tether.map(|newest| newest.asked_at))
+            .max(asked(patroni.map(|newest| newest.asked_at)));
         let pooler = pooler_port.and_then(|port| self.poolers.get(&port));
-        match pooler.map(|pooler| &pooler.heard) {
-            Some(Heard { asked_at, said: Ok(PoolerFacts::Leads { .. }) }) => {
+        match pooler.map(|pooler| &pooler.newest) {
+            Some(Dated { asked_at, answer: Ok(PoolerFacts::Leads { .. }) }) => {
                 of_member.min(*asked_at)
             }
             // An answer without a query adds nothing to what is known of the member.
@@ -478,12 +483,12 @@ impl View {
     pub fn next_expiry(&self, now: Moment, freshness: &Freshness) -> Option<Moment> {
         let poolers = self.poolers.values();
         [
-            self.tether.as_ref().map(|heard| heard.asked_at + freshness.tether),
-            self.progress.as_ref().map(|heard| heard.asked_at + freshness.progress),
+            self.tether.as_ref().map(|newest| newest.asked_at + freshness.tether),
+            self.progress.as_ref().map(|newest| newest.asked_at + freshness.progress),
         ]
         .into_iter()
         .flatten()
-        .chain(poolers.map(|pooler| pooler.heard.asked_at + freshness.pooler))
+        .chain(poolers.map(|pooler| pooler.newest.asked_at + freshness.pooler))
         .chain(self.lateness.expiries(self.patroni.as_ref(), freshness))
         .filter(|expiry| *expiry > now)
         .min()
@@ -494,11 +499,11 @@ impl Fact {
     /// The host of the member did something: silence is the absence of this.
     fn is_sign_of_life(&self) -> bool {
         let failure = match self {
-            Fact::Patroni(said) => said.as_ref().err(),
+            Fact::Patroni(answer) => answer.as_ref().err(),
             Fact::PatroniLate(failure) => Some(failure),
-            Fact::Tether(said) => said.as_ref().err(),
-            Fact::Pooler { said, .. } => said.as_ref().err(),
-            Fact::NewSessions(said) => said.as_ref().err(),
+            Fact::Tether(answer) => answer.as_ref().err(),
+            Fact::Pooler { answer, .. } => answer.as_ref().err(),
+            Fact::NewSessions(answer) => answer.as_ref().err(),
             Fact::Progress(_) => None,
             // The answer of a name server is no sign of the member.
             Fact::Addresses(_) | Fact::Here(_) => return false,
@@ -516,20 +521,20 @@ impl Fact {
     }
 }
 
-fn is_newer<T>(old: &Option<Heard<T>>, asked_at: Moment) -> bool {
+fn is_newer<T>(old: &Option<Dated<T>>, asked_at: Moment) -> bool {
     old.as_ref().is_none_or(|old| old.asked_at <= asked_at)
 }
 
-fn word<T>(
-    heard: Option<&Heard<Result<T, Failure>>>,
+fn reading<T>(
+    newest: Option<&Dated<Result<T, Failure>>>,
     now: Moment,
     lifetime: Duration,
-) -> Word<'_, T> {
-    match heard {
-        None => Word::Unheard,
+) -> Reading<'_, T> {
+    match newest {
+        None => Reading::Never,
         // A failure does not go stale: it counts until the source answers again.
-        Some(Heard { said: Err(failure), .. }) => Word::Failed(failure),
-        Some(heard) if now.since(heard.asked_at) >= lifetime => Word::Expired,
-        Some(Heard { said: Ok(said), .. }) => Word::Said(said),
+        Some(Dated { answer: Err(failure), .. }) => Reading::Failed(failure),
+        Some(newest) if now.since(newest.asked_at) >= lifetime => Reading::Stale,
+        Some(Dated { answer: Ok(answer), .. }) => Reading::Fresh(answer),
     }
 }

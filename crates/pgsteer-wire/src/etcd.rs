@@ -183,29 +183,31 @@ pub fn parse_range(body: &[u8]) -> Result<Found, BadAnswer> {
 /// The line is not JSON of that shape.
 pub fn parse_watch(line: &[u8]) -> Result<Heard, BadAnswer> {
     let envelope: Envelope = from_json(line)?;
-    let Some(said) = envelope.result else {
+    let Some(answer) = envelope.result else {
         return Ok(Heard::Ended(complaint(line)));
     };
-    if said.canceled {
-        return Ok(Heard::Ended(match (said.compact_revision.0, said.cancel_reason.as_str()) {
-            (0, "") => "etcd has ended the watch".to_owned(),
-            (0, reason) => excerpt(reason.as_bytes()),
-            _ => "etcd has forgotten what was written meanwhile".to_owned(),
-        }));
+    if answer.canceled {
+        return Ok(Heard::Ended(
+            match (answer.compact_revision.0, answer.cancel_reason.as_str()) {
+                (0, "") => "etcd has ended the watch".to_owned(),
+                (0, reason) => excerpt(reason.as_bytes()),
+                _ => "etcd has forgotten what was written meanwhile".to_owned(),
+            },
+        ));
     }
-    if said.created {
+    if answer.created {
         return Ok(Heard::Created);
     }
     let is_deletion = |event: &EventBody| event.kind.as_deref() == Some("DELETE");
-    let entries = said.events.iter().map(|event| entry(&event.kv, is_deletion(event)));
+    let entries = answer.events.iter().map(|event| entry(&event.kv, is_deletion(event)));
     Ok(Heard::Written(entries.collect::<Result<_, _>>()?))
 }
 
 /// Returns etcd's error message from an error answer, in one line.
 pub fn complaint(body: &[u8]) -> String {
-    let said: Value = serde_json::from_slice(body).unwrap_or_default();
+    let answer: Value = serde_json::from_slice(body).unwrap_or_default();
     let texts = ["/message", "/error/message", "/error"];
-    let text = texts.iter().find_map(|path| said.pointer(path)?.as_str());
+    let text = texts.iter().find_map(|path| answer.pointer(path)?.as_str());
     text.map_or_else(|| excerpt(body), |text| excerpt(text.as_bytes()))
 }
 
@@ -402,8 +404,8 @@ mod tests {
             (r#"{"error":"gone","code":14}"#, "gone"),
             ("{}", "{}"),
         ] {
-            let Ok(Heard::Ended(said)) = parse_watch(line.as_bytes()) else { panic!("{line}") };
-            assert!(said.contains(why), "{said}");
+            let Ok(Heard::Ended(answer)) = parse_watch(line.as_bytes()) else { panic!("{line}") };
+            assert!(answer.contains(why), "{answer}");
         }
     }
 

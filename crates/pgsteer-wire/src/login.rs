@@ -120,11 +120,11 @@ pub enum LoginError {
 /// Returns the length of the answer at the beginning of `said`, in bytes; none if it is not an
 /// answer or is incomplete. All answers of a client in its login are messages of one kind
 /// (PasswordMessage, SASLInitialResponse, SASLResponse, GSSResponse).
-pub fn answer_len(said: &[u8]) -> Option<usize> {
-    let [b'p', len @ ..] = said.get(..HEADER_BYTES)? else { return None };
+pub fn answer_len(answer: &[u8]) -> Option<usize> {
+    let [b'p', len @ ..] = answer.get(..HEADER_BYTES)? else { return None };
     let len = u32::from_be_bytes(len.try_into().ok()?);
     let end = usize::try_from(len).ok()?.checked_add(1)?;
-    (end >= HEADER_BYTES && end <= said.len()).then_some(end)
+    (end >= HEADER_BYTES && end <= answer.len()).then_some(end)
 }
 
 impl Ready {

@@ -136,9 +136,9 @@ fn ask(http_url: &str, question: &Question, limit: Duration) -> Result<Outcome> 
                 let why = anyhow!("a Patroni answers there, not a pgsteer");
                 return Err(target.not_asked(&why).into());
             }
-            let said = String::from_utf8_lossy(&body);
+            let answer = String::from_utf8_lossy(&body);
             let line =
-                clean_to(said.lines().next().unwrap_or_default(), LINE_CHARS_MAX).into_owned();
+                clean_to(answer.lines().next().unwrap_or_default(), LINE_CHARS_MAX).into_owned();
             match status {
                 StatusCode::NOT_FOUND => {}
                 _ if headers.contains_key(UNKNOWN_HEADER) => return Ok(Outcome::Unknown(line)),

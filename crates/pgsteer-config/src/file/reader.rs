@@ -10,7 +10,7 @@ use pgsteer_core::names::{MemberName, ServiceName};
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
-use crate::error::{ConfigErrors, Place};
+use crate::error::{ConfigErrors, Origin};
 use crate::key::SectionKeys;
 use crate::limits::FILE_BYTES_MAX;
 use crate::problem::{Problem, key_text};
@@ -50,8 +50,8 @@ impl Reader {
     /// Returns the table of the whole file, as far as it is TOML; none if the file is too large.
     pub fn parse<'t>(&self, text: &'t str) -> Option<Spanned<DeTable<'t>>> {
         if text.len() > FILE_BYTES_MAX {
-            let place = Place::Document(self.file_name.clone());
-            self.findings.borrow_mut().errors.push(place, Problem::TooLarge);
+            let origin = Origin::Document(self.file_name.clone());
+            self.findings.borrow_mut().errors.push(origin, Problem::TooLarge);
             return None;
         }
         let (table, errors) = DeTable::parse_recoverable(text);
@@ -84,20 +84,20 @@ impl Reader {
         self.findings.into_inner().errors
     }
 
-    fn place(&self, span: &Range<usize>, key: &str) -> Place {
+    fn origin(&self, span: &Range<usize>, key: &str) -> Origin {
         let (line, column) = self.position(span.start);
-        Place::File { name: self.file_name.clone(), line, column, key: key.to_owned() }
+        Origin::File { name: self.file_name.clone(), line, column, key: key.to_owned() }
     }
 
     fn report(&self, span: Range<usize>, key: &str, problem: Problem) {
-        self.report_at(self.place(&span, key), problem);
+        self.report_at(self.origin(&span, key), problem);
     }
 
-    fn report_at(&self, place: Place, problem: Problem) {
+    fn report_at(&self, origin: Origin, problem: Problem) {
         let mut findings = self.findings.borrow_mut();
         let is_broken = |line: &usize| findings.broken_lines.contains(line);
-        if !matches!(&place, Place::File { line, .. } if is_broken(line)) {
-            findings.errors.push(place, problem);
+        if !matches!(&origin, Origin::File { line, .. } if is_broken(line)) {
+            findings.errors.push(origin, problem);
         }
     }
 
@@ -137,7 +137,7 @@ impl Reader {
         for member in entries(entry, table) {
             let value = self.section(&member, keys).unwrap_or_else(Section::wrong);
             match MemberName::new(member.key.get_ref()) {
-                Ok(name) => members.push((name, Given { value, place: self.key_place(&member) })),
+                Ok(name) => members.push((name, Given { value, origin: self.key_place(&member) })),
                 Err(error) => self.report(member.key.span(), &member.path, error.into()),
             }
         }
@@ -159,7 +159,7 @@ impl Reader {
             let name =
                 name.map_err(|error| self.report(service.key.span(), &service.path, error.into()));
             if let (Ok(name), Some(value)) = (name, section) {
-                services.insert(name, Given { value, place: self.key_place(&service) });
+                services.insert(name, Given { value, origin: self.key_place(&service) });
             }
         }
         if services.is_empty() && !table.is_empty() {
@@ -182,7 +182,7 @@ impl Reader {
             };
             let value = self.raw(entry.value, &entry.path);
             let leaf = Leaf { key: self.key_place(&entry), value };
-            key.check(&leaf, &mut |place, problem| self.report_at(place, problem));
+            key.check(&leaf, &mut |origin, problem| self.report_at(origin, problem));
             section.write(key.name(), leaf);
         }
         Some(section)
@@ -217,8 +217,8 @@ impl Reader {
         self.report(entry.key.span(), &entry.path, problem);
     }
 
-    fn key_place(&self, entry: &Entry<'_>) -> Place {
-        self.place(&entry.key.span(), &entry.path)
+    fn key_place(&self, entry: &Entry<'_>) -> Origin {
+        self.origin(&entry.key.span(), &entry.path)
     }
 
     /// Returns a value with the places of everything in it.
@@ -236,7 +236,7 @@ impl Reader {
             }
             single => untyped(single),
         };
-        Given { value: raw, place: self.place(&value.span(), path) }
+        Given { value: raw, origin: self.origin(&value.span(), path) }
     }
 
     /// Returns line and column, both from 1, of a byte of the text.

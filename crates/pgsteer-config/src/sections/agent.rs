@@ -8,7 +8,7 @@ use pgsteer_core::settings::{AgentConfig, ServiceConfig, Vocabulary, Weight};
 
 use super::check;
 use crate::conflict::Conflict;
-use crate::error::{ConfigErrors, Place};
+use crate::error::{ConfigErrors, Origin};
 use crate::key::{Command, Flag, Key, SectionKeys, Usual};
 use crate::kinds::{Choice, ListenOrNone, Port, Text};
 use crate::limits::AGENT_LISTEN;
@@ -148,7 +148,7 @@ pub fn finish(
 
 fn check_weight(weight: &Field<Weight>, errors: &mut ConfigErrors) {
     if let Some(given) = weight.given().filter(|given| given.value == Weight::Sessions) {
-        errors.push(given.place.clone(), Conflict::SessionsWithoutLogin);
+        errors.push(given.origin.clone(), Conflict::SessionsWithoutLogin);
     }
 }
 
@@ -158,7 +158,7 @@ fn default(
     services: &BTreeMap<ServiceName, ServiceConfig>,
     errors: &mut ConfigErrors,
 ) -> Option<Question> {
-    let place = draft.given().map_or(Place::Whole, |given| given.place.clone());
+    let origin = draft.given().map_or(Origin::Whole, |given| given.origin.clone());
     let text = draft.or(DEFAULT.kind.usual());
     if text == "none" {
         return None;
@@ -166,7 +166,7 @@ fn default(
     match Question::read(&text, |name| services.contains_key(name)) {
         Ok(Some(question)) => Some(question),
         read => {
-            errors.push(place, Problem::of_question(&text, read.err()));
+            errors.push(origin, Problem::of_question(&text, read.err()));
             None
         }
     }

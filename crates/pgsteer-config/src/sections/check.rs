@@ -105,11 +105,11 @@ pub fn finish(given: &Given<Section>, errors: &mut ConfigErrors) -> Option<Check
     if let (Some(ca), false) = (ca_file.given(), is_wrong)
         && !matches!(sslmode, SslMode::VerifyCa | SslMode::VerifyFull)
     {
-        errors.push(ca.place.clone(), Conflict::CaFileUnused(sslmode));
+        errors.push(ca.origin.clone(), Conflict::CaFileUnused(sslmode));
     }
     if user.is_absent() {
         let example = "user = \"pgcheck\", or --check-user pgcheck";
-        errors.push(given.place.clone(), Conflict::Missing { key: "user", example });
+        errors.push(given.origin.clone(), Conflict::Missing { key: "user", example });
     }
     Some(CheckConfig {
         user: user.value()?,

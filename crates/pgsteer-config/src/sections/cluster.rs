@@ -10,7 +10,7 @@ use pgsteer_core::settings::{
 
 use super::{check, etcd, members, patroni};
 use crate::conflict::Conflict;
-use crate::error::{ConfigErrors, Place};
+use crate::error::{ConfigErrors, Origin};
 use crate::key::{Command, Flag, Key, SectionKeys};
 use crate::kinds::{Choice, Text};
 use crate::plain;
@@ -138,7 +138,7 @@ fn join_scopes(
     let scope = draft.get(&etcd::SCOPE);
     match (pins.contradiction(&in_etcd), scope.given()) {
         (Some(contradiction), Some(given)) => {
-            errors.push(given.place.clone(), Conflict::OtherScope(contradiction));
+            errors.push(given.origin.clone(), Conflict::OtherScope(contradiction));
         }
         _ => {
             *pins = pins.or(&in_etcd);
@@ -151,17 +151,17 @@ fn membership(draft: &Draft, errors: &mut ConfigErrors) -> Option<Membership> {
     let patroni = draft.section(patroni::SECTION);
     if patroni.is_absent() && draft.members.is_absent() {
         let (purpose, file) = (draft.purpose, draft.file.clone());
-        errors.push(Place::Whole, Conflict::NoMembers { purpose, file });
+        errors.push(Origin::Whole, Conflict::NoMembers { purpose, file });
         return None;
     }
     if let (Some(patroni), Some(members)) = (patroni.given(), draft.members.given()) {
-        let patroni = patroni.place.clone();
+        let patroni = patroni.origin.clone();
         let both = Conflict::PatroniAndMembers { patroni };
-        errors.push(members.place.clone(), both);
+        errors.push(members.origin.clone(), both);
     }
     if draft.is_listed() && draft.section(check::SECTION).is_absent() {
-        let place = draft.members.given().map(|given| given.place.clone());
-        errors.push(place.unwrap_or(Place::Whole), Conflict::NoCheckLogin(draft.purpose));
+        let origin = draft.members.given().map(|given| given.origin.clone());
+        errors.push(origin.unwrap_or(Origin::Whole), Conflict::NoCheckLogin(draft.purpose));
     }
     let listed = draft.members.given().map(|given| members::finish(given, errors));
     let patroni = patroni.given().map(|given| patroni::finish(given, errors));
@@ -176,7 +176,7 @@ fn check_split_brain(draft: &Draft, errors: &mut ConfigErrors) {
     let policy = draft.get(&SPLIT_BRAIN);
     let highest = policy.given().filter(|given| given.value == SplitBrain::HighestTimeline);
     if let (Some(given), false) = (highest, draft.section(patroni::SECTION).is_absent()) {
-        errors.push(given.place.clone(), Conflict::HighestTimelineWithPatroni);
+        errors.push(given.origin.clone(), Conflict::HighestTimelineWithPatroni);
     }
 }
 
@@ -189,7 +189,7 @@ fn check_local(draft: &Draft, errors: &mut ConfigErrors) {
     let names = || members.value.iter().map(|(name, _)| name);
     if draft.is_listed() && !names().any(|name| *name == local.value) {
         let unknown = Conflict::UnknownLocal(local.value.clone(), names().cloned().collect());
-        errors.push(local.place.clone(), unknown);
+        errors.push(local.origin.clone(), unknown);
     }
 }
 
@@ -205,10 +205,10 @@ fn check_silence(draft: &Draft, errors: &mut ConfigErrors) {
         let Some(timeout) = timeout.value().filter(|timeout| silence < *timeout) else {
             continue;
         };
-        let place = written.given().map_or_else(
-            || Place::Default("cluster.silence_seconds".to_owned()),
-            |given| given.place.clone(),
+        let origin = written.given().map_or_else(
+            || Origin::Default("cluster.silence_seconds".to_owned()),
+            |given| given.origin.clone(),
         );
-        errors.push(place, Conflict::SilenceTooShort { timeout, of });
+        errors.push(origin, Conflict::SilenceTooShort { timeout, of });
     }
 }

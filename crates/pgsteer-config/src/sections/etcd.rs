@@ -102,7 +102,7 @@ pub fn finish(
 ) -> Option<EtcdConfig> {
     let keys = &given.value;
     if draft.is_listed() {
-        errors.push(given.place.clone(), Conflict::EtcdWithoutPatroni);
+        errors.push(given.origin.clone(), Conflict::EtcdWithoutPatroni);
     }
     let (cert_file, key_file) = (keys.get(&CERT_FILE), keys.get(&KEY_FILE));
     let (username, password_file) = (keys.get(&USERNAME), keys.get(&PASSWORD_FILE));
@@ -113,11 +113,11 @@ pub fn finish(
     let urls = keys.get(&URLS);
     if urls.is_absent() {
         let missing = Conflict::Missing { key: "urls", example: URLS_EXAMPLE };
-        errors.push(given.place.clone(), missing);
+        errors.push(given.origin.clone(), missing);
     }
     let urls = urls.given()?;
-    check_count(urls.value.len(), &urls.place, URLS_EXAMPLE, errors);
-    check_distinct(urls.value.iter().map(|url| (&url.value, &url.place)), errors);
+    check_count(urls.value.len(), &urls.origin, URLS_EXAMPLE, errors);
+    check_distinct(urls.value.iter().map(|url| (&url.value, &url.origin)), errors);
     Some(EtcdConfig {
         urls: urls.value.iter().map(|url| url.value.clone()).collect(),
         namespace: keys.or_usual(&NAMESPACE),

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::{agent, http, services};
 use crate::conflict::Conflict;
-use crate::error::{ConfigErrors, Place};
+use crate::error::{ConfigErrors, Origin};
 use crate::key::Key;
 use crate::kinds::ListenOrNone;
 use crate::limits::SERVICES_MAX;
@@ -26,12 +26,12 @@ pub fn check(draft: &Draft, errors: &mut ConfigErrors) {
 /// Reports a conflict at the written address and not at a default, because the operator can change
 /// it.
 fn report(one: &Given<SocketAddr>, other: &Given<SocketAddr>, errors: &mut ConfigErrors) {
-    let (at, with) = match one.place {
-        Place::Default(_) => (other, one),
+    let (at, with) = match one.origin {
+        Origin::Default(_) => (other, one),
         _ => (one, other),
     };
-    let other = with.place.clone();
-    errors.push(at.place.clone(), Conflict::SameListen { other });
+    let other = with.origin.clone();
+    errors.push(at.origin.clone(), Conflict::SameListen { other });
 }
 
 fn services(draft: &Draft) -> impl Iterator<Item = Given<SocketAddr>> {
@@ -54,11 +54,11 @@ fn agent(draft: &Draft) -> Option<Given<SocketAddr>> {
 fn listener(draft: &Draft, key: &Key<ListenOrNone>) -> Option<Given<SocketAddr>> {
     let listen = draft.get(key);
     if listen.is_absent() {
-        let place = Place::Default(format!("{}.{}", key.section, key.name));
-        return Some(Given { value: key.kind.usual, place });
+        let origin = Origin::Default(format!("{}.{}", key.section, key.name));
+        return Some(Given { value: key.kind.usual, origin });
     }
     let given = listen.given()?;
-    given.value.map(|value| Given { value, place: given.place.clone() })
+    given.value.map(|value| Given { value, origin: given.origin.clone() })
 }
 
 /// Returns true if the kernel would give the port to only one of the two. `[::]` includes IPv4.

@@ -36,19 +36,19 @@ pub fn finish(
 ) -> Option<Vec<Found>> {
     let members = &given.value;
     let example = "[members.n1] with postgres = \"10.0.0.11:5432\"";
-    check_count(members.len(), &given.place, example, errors);
+    check_count(members.len(), &given.origin, example, errors);
     let addresses: Vec<Field<Endpoint>> =
         members.iter().map(|(_, section)| section.value.get(&POSTGRES)).collect();
     for ((_, section), address) in members.iter().zip(&addresses) {
         if address.is_absent() {
             let example = "postgres = \"10.0.0.11:5432\"";
-            let place = section.place.clone();
-            errors.push(place, Conflict::Missing { key: "postgres", example });
+            let origin = section.origin.clone();
+            errors.push(origin, Conflict::Missing { key: "postgres", example });
         }
     }
-    check_distinct(members.iter().map(|(name, section)| (name, &section.place)), errors);
+    check_distinct(members.iter().map(|(name, section)| (name, &section.origin)), errors);
     let given = addresses.iter().filter_map(Field::given);
-    check_distinct(given.map(|given| (&given.value, &given.place)), errors);
+    check_distinct(given.map(|given| (&given.value, &given.origin)), errors);
     let found = members.iter().zip(addresses).map(|((name, _), address)| {
         let postgres = address.value()?;
         Some(Found { name: name.clone(), postgres, patroni_url: None::<Arc<str>> })

@@ -18,7 +18,7 @@ use pgsteer_core::settings::Verify;
 use pgsteer_core::settings::defaults::MEMBERS_MAX;
 
 use crate::conflict::Conflict;
-use crate::error::{ConfigErrors, Place};
+use crate::error::{ConfigErrors, Origin};
 use crate::key::SectionKeys;
 use crate::written::Field;
 
@@ -44,7 +44,7 @@ fn count(field: &Field<u64>) -> Option<usize> {
 fn check_ca_file(verify: &Field<Verify>, ca_file: &Field<PathBuf>, errors: &mut ConfigErrors) {
     let verifies_nothing = verify.given().is_some_and(|given| given.value == Verify::None);
     if let (Some(ca), true) = (ca_file.given(), verifies_nothing) {
-        errors.push(ca.place.clone(), Conflict::CaFileWithoutVerify);
+        errors.push(ca.origin.clone(), Conflict::CaFileWithoutVerify);
     }
 }
 
@@ -56,33 +56,33 @@ fn check_pair<A, B>(
     errors: &mut ConfigErrors,
 ) {
     if let (Some(given), true) = (one.given(), other.is_absent()) {
-        errors.push(given.place.clone(), Conflict::WithoutPartner(other_key));
+        errors.push(given.origin.clone(), Conflict::WithoutPartner(other_key));
     }
     if let (Some(given), true) = (other.given(), one.is_absent()) {
-        errors.push(given.place.clone(), Conflict::WithoutPartner(one_key));
+        errors.push(given.origin.clone(), Conflict::WithoutPartner(one_key));
     }
 }
 
-fn check_count(found: usize, place: &Place, example: &'static str, errors: &mut ConfigErrors) {
+fn check_count(found: usize, origin: &Origin, example: &'static str, errors: &mut ConfigErrors) {
     let max = MEMBERS_MAX;
     if found == 0 {
-        errors.push(place.clone(), Conflict::Empty { example });
+        errors.push(origin.clone(), Conflict::Empty { example });
     }
     if found > max {
-        errors.push(place.clone(), Conflict::TooMany { found, max });
+        errors.push(origin.clone(), Conflict::TooMany { found, max });
     }
 }
 
 fn check_distinct<'a, T: PartialEq + fmt::Display + 'a>(
-    all: impl Iterator<Item = (&'a T, &'a Place)>,
+    all: impl Iterator<Item = (&'a T, &'a Origin)>,
     errors: &mut ConfigErrors,
 ) {
-    let mut seen: Vec<(&T, &Place)> = Vec::new();
-    for (value, place) in all.take(MEMBERS_MAX) {
+    let mut seen: Vec<(&T, &Origin)> = Vec::new();
+    for (value, origin) in all.take(MEMBERS_MAX) {
         if let Some((_, other)) = seen.iter().find(|(earlier, _)| *earlier == value) {
             let (what, other) = (value.to_string(), (*other).clone());
-            errors.push(place.clone(), Conflict::Same { what, other });
+            errors.push(origin.clone(), Conflict::Same { what, other });
         }
-        seen.push((value, place));
+        seen.push((value, origin));
     }
 }

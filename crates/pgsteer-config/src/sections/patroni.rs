@@ -127,11 +127,11 @@ pub fn finish(given: &Given<Section>, errors: &mut ConfigErrors) -> Option<Patro
     let urls = keys.get(&URLS);
     if urls.is_absent() {
         let missing = Conflict::Missing { key: "urls", example: URLS_EXAMPLE };
-        errors.push(given.place.clone(), missing);
+        errors.push(given.origin.clone(), missing);
     }
     let urls = urls.given()?;
-    check_count(urls.value.len(), &urls.place, URLS_EXAMPLE, errors);
-    check_distinct(urls.value.iter().map(|url| (&url.value, &url.place)), errors);
+    check_count(urls.value.len(), &urls.origin, URLS_EXAMPLE, errors);
+    check_distinct(urls.value.iter().map(|url| (&url.value, &url.origin)), errors);
     Some(PatroniConfig {
         urls: urls.value.iter().map(|url| url.value.clone()).collect(),
         verify: keys.or_usual(&VERIFY),

@@ -10,7 +10,7 @@ use pgsteer_core::settings::{OnPromotion, PoolerDown, ServiceConfig, Stick};
 
 use super::{check, count};
 use crate::conflict::Conflict;
-use crate::error::{ConfigErrors, Place};
+use crate::error::{ConfigErrors, Origin};
 use crate::key::{Key, SectionKeys};
 use crate::kinds::{Bytes, Choice, Listen, Port, Tags};
 use crate::limits::{LAG_SECONDS, READ_LISTEN, SERVICES_MAX, WRITE_LISTEN};
@@ -220,7 +220,7 @@ pub fn listen_meant(name: &ServiceName, service: &Section) -> Option<Given<Socke
     if !listen.is_absent() {
         return listen.given().cloned();
     }
-    Some(Given { value: default, place: Place::Default(format!("services.{name}.listen")) })
+    Some(Given { value: default, origin: Origin::Default(format!("services.{name}.listen")) })
 }
 
 /// Returns the services with their defaults; none if an error makes one unknown.
@@ -229,7 +229,7 @@ pub fn finish(
     errors: &mut ConfigErrors,
 ) -> Option<BTreeMap<ServiceName, ServiceConfig>> {
     let given = draft.services.given()?;
-    check_count(given.value.len(), &given.place, errors);
+    check_count(given.value.len(), &given.origin, errors);
     let mut services = BTreeMap::new();
     let mut complete = true;
     for (name, service) in &given.value {
@@ -256,12 +256,12 @@ fn finish_one(
     let listen = listen_meant(name, keys);
     if listen.is_none() && keys.get(&LISTEN).is_absent() {
         let example = "listen = \"0.0.0.0:5002\"";
-        errors.push(given.place.clone(), Conflict::Missing { key: "listen", example });
+        errors.push(given.origin.clone(), Conflict::Missing { key: "listen", example });
     }
     let role = role_meant(name, keys);
     if role.is_none() && keys.get(&ROLE).is_absent() {
         let example = "role = \"replica\"";
-        errors.push(given.place.clone(), Conflict::Missing { key: "role", example });
+        errors.push(given.origin.clone(), Conflict::Missing { key: "role", example });
     }
     let default = ServiceConfig::new(listen?.value, role?);
     Some(ServiceConfig {
@@ -281,14 +281,14 @@ fn finish_one(
     })
 }
 
-fn check_count(found: usize, place: &Place, errors: &mut ConfigErrors) {
+fn check_count(found: usize, origin: &Origin, errors: &mut ConfigErrors) {
     let max = SERVICES_MAX;
     if found == 0 {
         let example = "[services.write]; without [services] there are write and read";
-        errors.push(place.clone(), Conflict::Empty { example });
+        errors.push(origin.clone(), Conflict::Empty { example });
     }
     if found > max {
-        errors.push(place.clone(), Conflict::TooMany { found, max });
+        errors.push(origin.clone(), Conflict::TooMany { found, max });
     }
 }
 
@@ -297,16 +297,16 @@ fn check_role_fits(name: &ServiceName, service: &Section, errors: &mut ConfigErr
     let Some(role) = role_meant(name, service).filter(|role| *role != Role::Replica) else {
         return;
     };
-    let lag_bytes = service.get(&LAG_BYTES).given().map(|given| given.place.clone());
-    let lag = service.get(&LAG).given().map(|given| given.place.clone());
-    for place in [lag_bytes, lag].into_iter().flatten() {
-        errors.push(place, Conflict::LagOnRole(role));
+    let lag_bytes = service.get(&LAG_BYTES).given().map(|given| given.origin.clone());
+    let lag = service.get(&LAG).given().map(|given| given.origin.clone());
+    for origin in [lag_bytes, lag].into_iter().flatten() {
+        errors.push(origin, Conflict::LagOnRole(role));
     }
     if let Some(fallback) = service.get(&FALLBACK).given().filter(|given| given.value) {
-        errors.push(fallback.place.clone(), Conflict::FallbackOnRole(role));
+        errors.push(fallback.origin.clone(), Conflict::FallbackOnRole(role));
     }
     if let Some(given) = service.get(&ON_PROMOTION).given() {
-        errors.push(given.place.clone(), Conflict::PromotionOnRole(role));
+        errors.push(given.origin.clone(), Conflict::PromotionOnRole(role));
     }
 }
 
@@ -323,7 +323,7 @@ fn check_lag_can_be_known(
     let lacks_login = draft.section(check::SECTION).is_absent() && !draft.is_listed();
     let lag = service.get(&LAG);
     if let Some(given) = lag.given().filter(|_| is_for_replicas && lacks_login) {
-        errors.push(given.place.clone(), Conflict::LagTimeWithoutLogin);
+        errors.push(given.origin.clone(), Conflict::LagTimeWithoutLogin);
     }
 }
 
@@ -331,7 +331,7 @@ fn check_lag_can_be_known(
 fn check_pooler(service: &Section, errors: &mut ConfigErrors) {
     let down = service.get(&POOLER_DOWN);
     if let (Some(given), true) = (down.given(), service.get(&POOLER_PORT).is_absent()) {
-        errors.push(given.place.clone(), Conflict::PoolerDownWithoutPort);
+        errors.push(given.origin.clone(), Conflict::PoolerDownWithoutPort);
     }
 }
 
@@ -345,16 +345,16 @@ fn check_listed(
     let keys = &service.value;
     let role = role_meant(name, keys);
     if let (Some(Role::StandbyLeader), Some(given)) = (role, keys.get(&ROLE).given()) {
-        errors.push(given.place.clone(), Conflict::StandbyLeaderWithoutPatroni);
+        errors.push(given.origin.clone(), Conflict::StandbyLeaderWithoutPatroni);
     }
     if let Some(tags) = keys.get(&TAGS).given().filter(|given| !given.value.is_empty()) {
-        errors.push(tags.place.clone(), Conflict::TagsWithoutPatroni);
+        errors.push(tags.origin.clone(), Conflict::TagsWithoutPatroni);
     }
     let falls_back = |fallback: Field<bool>| fallback.is_wrong() || fallback.or(false);
     if let (Some(Role::Replica), Some(only)) = (role, only_member(draft))
         && !falls_back(keys.get(&FALLBACK))
     {
-        errors.push(service.place.clone(), Conflict::NoReplica { only });
+        errors.push(service.origin.clone(), Conflict::NoReplica { only });
     }
 }
 

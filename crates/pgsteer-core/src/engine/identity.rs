@@ -62,7 +62,7 @@ pub(super) struct Knowledge {
     /// The clusters of which URLs reported no list, or that they reported before.
     former: Vec<(Arc<str>, Identity)>,
     /// The URLs that answered or failed to.
-    heard: BTreeSet<Arc<str>>,
+    answered: BTreeSet<Arc<str>>,
     first_answer_at: Option<Moment>,
     disputed: bool,
     strangers: BTreeMap<Arc<str>, Stranger>,
@@ -155,7 +155,7 @@ impl Knowledge {
 
     /// Returns true if `url` answered, or failed to, since the start.
     pub(super) fn was_heard(&self, url: &str) -> bool {
-        self.heard.contains(url)
+        self.answered.contains(url)
     }
 
     /// The URLs with their clusters, while they disagree at the start.
@@ -168,12 +168,12 @@ impl Knowledge {
 
     /// Notes that `url` failed to answer.
     pub(super) fn note_silence(&mut self, url: &Arc<str>) {
-        self.heard.insert(url.clone());
+        self.answered.insert(url.clone());
     }
 
     /// Weighs the identity that a Patroni without a member list reports of itself.
     pub(super) fn weigh_about(&mut self, url: &Arc<str>, about: &About, now: Moment) -> Weighed {
-        self.heard.insert(url.clone());
+        self.answered.insert(url.clone());
         let identity = about.identity.clone();
         if self.known.contradiction(&identity).is_some() {
             return self.refuse(url, identity, None);
@@ -190,7 +190,7 @@ impl Knowledge {
     /// Weighs a member list.
     pub(super) fn weigh(&mut self, topology: &Topology, members: &Members, now: Moment) -> Weighed {
         let url = &topology.url;
-        self.heard.insert(url.clone());
+        self.answered.insert(url.clone());
         let identity = topology.identity();
         let contradicts = [&identity, &topology.about.identity]
             .iter()
@@ -331,8 +331,8 @@ impl Knowledge {
     /// Sets each unknown part to the value that more than half of the members report.
     fn fill_in<'a>(&mut self, present: impl Iterator<Item = &'a Member>, now: Moment) {
         let reported = present.filter_map(|member| {
-            let heard = member.view.patroni_facts()?;
-            (now.since(heard.asked_at) < VOTE_LASTS).then(|| heard.said.identity())
+            let newest = member.view.patroni_facts()?;
+            (now.since(newest.asked_at) < VOTE_LASTS).then(|| newest.answer.identity())
         });
         let own: Vec<Identity> =
             reported.filter(|identity| self.known.contradiction(identity).is_none()).collect();
@@ -376,9 +376,9 @@ impl Knowledge {
     fn newest_own_vote(&self, members: &Members, if_it_answers: bool) -> Option<Moment> {
         let counts = |member: &Member| !if_it_answers || member.view.patroni_answers();
         let voters = members.values().filter(|member| is_voter(member) && counts(member));
-        let heard = voters.filter_map(|member| member.view.patroni_facts());
-        let own = heard.filter(|heard| self.is_own(&heard.said.identity()));
-        own.map(|heard| heard.asked_at).max()
+        let newest = voters.filter_map(|member| member.view.patroni_facts());
+        let own = newest.filter(|newest| self.is_own(&newest.answer.identity()));
+        own.map(|newest| newest.asked_at).max()
     }
 
     /// Returns true if the identity is the known one. A member that is being initialized reports no
@@ -391,9 +391,9 @@ impl Knowledge {
     fn votes_for_others(&self, members: &Members, now: Moment) -> Vec<Vote> {
         let mut votes: Vec<Vote> = Vec::new();
         for member in members.values().filter(|member| is_voter(member)) {
-            let Some(heard) = member.view.patroni_facts() else { continue };
-            let (facts, identity) = (&heard.said, heard.said.identity());
-            let is_recent = now.since(heard.asked_at) < CURRENT;
+            let Some(newest) = member.view.patroni_facts() else { continue };
+            let (facts, identity) = (&newest.answer, newest.answer.identity());
+            let is_recent = now.since(newest.asked_at) < CURRENT;
             if !is_recent
                 || facts.about().is_other_than(&member.found.name)
                 || self.known.contradiction(&identity).is_none()
@@ -479,9 +479,9 @@ fn is_voter(member: &Member) -> bool {
 }
 
 fn reports(member: &Member, identity: &Identity, now: Moment) -> bool {
-    let heard = member.view.patroni_facts();
-    heard.is_some_and(|heard| {
-        now.since(heard.asked_at) < CURRENT && heard.said.identity() == *identity
+    let newest = member.view.patroni_facts();
+    newest.is_some_and(|newest| {
+        now.since(newest.asked_at) < CURRENT && newest.answer.identity() == *identity
     })
 }
 
@@ -497,13 +497,13 @@ fn is_known_place(found: &Found, members: &Members) -> bool {
 }
 
 /// Returns the value that more than half of the reports contain.
-fn majority<'a>(told: impl Iterator<Item = &'a String>) -> Option<String> {
+fn majority<'a>(values: impl Iterator<Item = &'a String>) -> Option<String> {
     let mut votes: BTreeMap<&String, usize> = BTreeMap::new();
-    for word in told {
-        *votes.entry(word).or_default() += 1;
+    for value in values {
+        *votes.entry(value).or_default() += 1;
     }
     let all: usize = votes.values().sum();
-    votes.into_iter().find(|(_, votes)| votes * 2 > all).map(|(word, _)| word.clone())
+    votes.into_iter().find(|(_, votes)| votes * 2 > all).map(|(value, _)| value.clone())
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::judge::fitness::Lag;
 use crate::judge::sight::takes_no_writes;
 use crate::names::MemberName;
 use crate::time::Moment;
-use crate::view::Word;
+use crate::view::Reading;
 use crate::write_head::LagTime;
 
 impl Engine {
@@ -59,8 +59,9 @@ impl Engine {
     pub(super) fn note_measures(&mut self, now: Moment) {
         let members = self.roster.members().iter();
         let freshness = &self.rules.freshness;
-        let measured = members
-            .filter_map(|(name, member)| Some((name, &member.view.progress(now, freshness)?.said)));
+        let measured = members.filter_map(|(name, member)| {
+            Some((name, &member.view.progress(now, freshness)?.answer))
+        });
         let (mut loads, mut clock_offsets) = (BTreeMap::new(), BTreeMap::new());
         for (name, progress) in measured {
             if let Some(load) = progress.load {
@@ -80,12 +81,12 @@ impl Engine {
         let by_sql = member
             .view
             .progress(now, freshness)
-            .filter(|heard| heard.said.in_recovery == in_recovery)
-            .and_then(|heard| Some((heard.asked_at, heard.said.location?)));
+            .filter(|newest| newest.answer.in_recovery == in_recovery)
+            .and_then(|newest| Some((newest.asked_at, newest.answer.location?)));
         let by_patroni = match member.view.patroni(now, freshness) {
-            Word::Said(facts) => {
+            Reading::Fresh(facts) => {
                 let location = if in_recovery { facts.replayed_location } else { facts.location };
-                let asked_at = member.view.patroni_facts().map(|heard| heard.asked_at);
+                let asked_at = member.view.patroni_facts().map(|newest| newest.asked_at);
                 asked_at.zip(location)
             }
             _ => None,
@@ -115,7 +116,7 @@ impl Engine {
     /// The lag is at most that: the primary may have written nothing since.
     fn replay_age(&self, member: &Member, now: Moment) -> Option<Duration> {
         let of = |member: &Member| {
-            let progress = &member.view.progress(now, &self.rules.freshness)?.said;
+            let progress = &member.view.progress(now, &self.rules.freshness)?.answer;
             Some((
                 progress.replay_age_micros.filter(|_| progress.in_recovery),
                 progress.clock_offset,
@@ -131,12 +132,12 @@ impl Engine {
     /// The timeline of a member, by the best available source.
     pub(super) fn timeline(&self, member: &Member, now: Moment) -> Option<u32> {
         let by_patroni = match member.view.patroni(now, &self.rules.freshness) {
-            Word::Said(facts) => facts.timeline,
+            Reading::Fresh(facts) => facts.timeline,
             _ => None,
         };
         let by_sql = || {
             let progress = member.view.progress(now, &self.rules.freshness)?;
-            progress.said.timeline
+            progress.answer.timeline
         };
         by_patroni.or_else(by_sql)
     }

@@ -25,6 +25,7 @@ use std::time::Duration;
 use crate::claim::{Failure, Report, Role};
 use crate::event::{Event, EventKind};
 use crate::gate::Gate;
+use crate::gate_key::{GateKey, gate_keys};
 use crate::identity::{Memory, Remembered};
 use crate::judge::listing::MISSING_GRACE;
 use crate::judge::pooler_path::{PoolerPath, PutOff, Wait, pooler_path};
@@ -33,13 +34,12 @@ use crate::judge::{Member, Rules, Standing, is_rogue};
 use crate::names::MemberName;
 use crate::pace::{self, SEARCH_LASTS, SLACK};
 use crate::plan::Plan;
-use crate::post::{Post, posts};
 use crate::settings::defaults::CHECK_TIMEOUT;
 use crate::settings::{ClusterConfig, Config, Membership, ServiceConfig, SplitBrain};
 use crate::skew::ClockOffset;
 use crate::snapshot::{MembersFrom, Snapshot};
 use crate::time::Moment;
-use crate::view::{Freshness, Word};
+use crate::view::{Freshness, Reading};
 use crate::write_head::WriteHead;
 use history::History;
 use identity::Knowledge;
@@ -65,7 +65,7 @@ type Gates = BTreeMap<MemberName, Gate>;
 #[derive(Debug)]
 pub struct Engine {
     cluster: ClusterConfig,
-    posts: BTreeMap<Post, ServiceConfig>,
+    gate_configs: BTreeMap<GateKey, ServiceConfig>,
     /// The ports of the poolers that are checked on every member's host.
     pooler_ports: BTreeSet<u16>,
     rules: Rules,
@@ -88,7 +88,7 @@ pub struct Engine {
     paths: BTreeMap<MemberName, BTreeMap<u16, PoolerPath>>,
     /// Since when each member has been in its present role.
     roles_since: BTreeMap<MemberName, Moment>,
-    gates: BTreeMap<Post, Gates>,
+    gates: BTreeMap<GateKey, Gates>,
     write_head: WriteHead,
     /// The highest timeline of any primary so far.
     head_timeline: Option<u32>,
@@ -126,7 +126,7 @@ impl Engine {
         let identity = remembered.as_ref().map(|it| &it.memory.identity);
         let mut engine = Engine {
             cluster: config.cluster.clone(),
-            posts: posts(config),
+            gate_configs: gate_keys(config),
             pooler_ports: config.pooler_ports(),
             rules: rules(&config.cluster),
             roster: Roster::default(),
@@ -209,7 +209,7 @@ impl Engine {
             self.failing_seeds.clear();
         }
         self.cluster = config.cluster.clone();
-        self.posts = posts(config);
+        self.gate_configs = gate_keys(config);
         self.pooler_ports = config.pooler_ports();
         self.roster.keep_poolers(&self.pooler_ports);
         self.rules = rules(&config.cluster);
@@ -281,8 +281,8 @@ impl Engine {
         self.note_local(now);
         let generation = self.snapshot.generation + 1;
         let turned = self.turn_all_gates(generation, now);
-        for (post, gates) in &turned {
-            for event in gate_news(post, self.gates.get(post), gates) {
+        for (key, gates) in &turned {
+            for event in gate_news(key, self.gates.get(key), gates) {
                 self.history.record(event, now);
             }
         }
@@ -365,12 +365,12 @@ impl Engine {
     /// was.
     fn note_pause(&mut self, now: Moment) {
         let present = self.roster.members().values().filter(|member| member.left_at.is_none());
-        let said =
+        let answer =
             present.filter_map(|member| match member.view.patroni(now, &self.rules.freshness) {
-                Word::Said(facts) => Some(facts.paused),
+                Reading::Fresh(facts) => Some(facts.paused),
                 _ => None,
             });
-        let paused = said.reduce(|one, other| one || other).unwrap_or(self.paused);
+        let paused = answer.reduce(|one, other| one || other).unwrap_or(self.paused);
         if paused != self.paused {
             self.paused = paused;
             self.history.record(EventKind::Paused(paused), now);
@@ -396,18 +396,18 @@ impl Engine {
     /// Notes since when a service has had no primary. Without any service the plain roles count,
     /// because the agent or the health pages need them.
     fn note_missing_primary(&mut self, now: Moment) {
-        let has_services = self.posts.keys().any(|post| matches!(post, Post::Service(_)));
-        let counts = |post: &Post| match post {
-            Post::Service(_) => has_services,
-            Post::Role(_) => !has_services,
-            Post::Pooled(_) => false,
+        let has_services = self.gate_configs.keys().any(|key| matches!(key, GateKey::Service(_)));
+        let counts = |key: &GateKey| match key {
+            GateKey::Service(_) => has_services,
+            GateKey::Role(_) => !has_services,
+            GateKey::Pooled(_) => false,
         };
-        let lacks = |(post, wishes): (&Post, &ServiceConfig)| {
-            wishes.role == Role::Primary
-                && counts(post)
-                && !self.gates[post].values().any(Gate::is_open)
+        let lacks = |(key, required): (&GateKey, &ServiceConfig)| {
+            required.role == Role::Primary
+                && counts(key)
+                && !self.gates[key].values().any(Gate::is_open)
         };
-        let missing = self.posts.iter().any(lacks);
+        let missing = self.gate_configs.iter().any(lacks);
         self.primary_missing_since = missing.then(|| self.primary_missing_since.unwrap_or(now));
     }
 
@@ -429,16 +429,16 @@ impl Engine {
     }
 }
 
-/// The events that the gates of one post produce after a turn.
+/// The events that the gates of one key produce after a turn.
 fn gate_news<'a>(
-    post: &'a Post,
+    key: &'a GateKey,
     old: Option<&'a Gates>,
     new: &'a Gates,
 ) -> impl Iterator<Item = EventKind> + 'a {
     let was = move |member: &MemberName| old.and_then(|gates| gates.get(member));
-    let news = new.iter().filter(move |(member, gate)| is_news(post, was(member), gate));
+    let news = new.iter().filter(move |(member, gate)| is_news(key, was(member), gate));
     news.map(|(member, gate)| EventKind::Gate {
-        post: post.clone(),
+        key: key.clone(),
         member: member.clone(),
         now: gate.state(),
         reason: gate.reason().cloned(),

@@ -118,7 +118,7 @@ impl Engine {
     /// When the notices stop having an effect.
     pub(super) fn notices_run_out(&self) -> impl Iterator<Item = Moment> {
         let ordered_at = self.notices.order.as_ref().map(|(_, at)| *at);
-        let of_services = self.posts.values().filter_map(move |service| {
+        let of_services = self.gate_configs.values().filter_map(move |service| {
             let lasts = held_back(service);
             ordered_at.filter(|_| !lasts.is_zero()).map(|at| at + lasts)
         });

@@ -120,8 +120,9 @@ impl Engine {
 
     /// Returns true if a write gate is open for a member whose Patroni does not answer.
     fn is_primary_in_doubt(&self) -> bool {
-        let of_writers = self.posts.iter().filter(|(_, wishes)| wishes.role == Role::Primary);
-        let mut gates = of_writers.flat_map(|(post, _)| &self.gates[post]);
+        let of_writers =
+            self.gate_configs.iter().filter(|(_, required)| required.role == Role::Primary);
+        let mut gates = of_writers.flat_map(|(key, _)| &self.gates[key]);
         gates.any(|(name, gate)| gate.open_but_for_order().is_some() && self.is_patroni_lost(name))
     }
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use super::Engine;
 use crate::claim::{Failure, PoolerFacts, Role};
+use crate::gate_key::{GateKey, ROLES};
 use crate::judge::fitness::{Lag, stall};
 use crate::judge::listing::{Listing, MISSING_GRACE, listing};
 use crate::judge::pooler_path::{PoolerPath, leads_to};
 use crate::judge::{Member, Standing, Trust, is_rogue};
 use crate::names::{ClusterName, MemberName};
-use crate::post::{Post, ROLES};
 use crate::rank::{left, stronger};
 use crate::reason::Reason;
 use crate::settings::{Config, ServiceConfig};
@@ -18,7 +18,7 @@ use crate::snapshot::{
     Health, IdentityState, MemberState, MembersFrom, PoolerState, ServiceState, Snapshot,
 };
 use crate::time::Moment;
-use crate::view::Word;
+use crate::view::Reading;
 
 impl Engine {
     /// Returns the Snapshot with that number.
@@ -28,10 +28,10 @@ impl Engine {
             .members()
             .iter()
             .map(|(name, member)| (name.clone(), self.member_state(name, member, now)));
-        let services = self.posts.iter().filter_map(|(post, wishes)| {
-            let Post::Service(name) = post else { return None };
-            let gates = self.gates[post].clone();
-            let ServiceConfig { role, lag_bytes_max, .. } = *wishes;
+        let services = self.gate_configs.iter().filter_map(|(key, required)| {
+            let GateKey::Service(name) = key else { return None };
+            let gates = self.gates[key].clone();
+            let ServiceConfig { role, lag_bytes_max, .. } = *required;
             Some((name.clone(), ServiceState { role, lag_bytes_max, gates }))
         });
         Snapshot {
@@ -78,7 +78,9 @@ impl Engine {
         let poolers = self.pooler_ports.iter().map(|port| {
             let trouble = self.path(name, *port).and_then(PoolerPath::trouble).cloned();
             let leads_to = match member.view.pooler(*port, now, &self.rules.freshness) {
-                Word::Said(PoolerFacts::Leads { in_recovery, .. }) => Some(leads_to(*in_recovery)),
+                Reading::Fresh(PoolerFacts::Leads { in_recovery, .. }) => {
+                    Some(leads_to(*in_recovery))
+                }
                 _ => None,
             };
             (*port, PoolerState { leads_to, trouble })
@@ -103,16 +105,16 @@ impl Engine {
             tags: member
                 .view
                 .patroni_facts()
-                .map(|heard| heard.said.tags.clone())
+                .map(|newest| newest.answer.tags.clone())
                 .unwrap_or_default(),
             health: self.health(member, standing, now),
         }
     }
 
     fn health(&self, member: &Member, standing: &Standing, now: Moment) -> Health {
-        let gates = |post: fn(Role) -> Post| {
+        let gates = |key: fn(Role) -> GateKey| {
             let gate = |role: Role| {
-                let gate = self.gates.get(&post(role))?.get(&member.found.name)?;
+                let gate = self.gates.get(&key(role))?.get(&member.found.name)?;
                 Some((role, gate.clone()))
             };
             ROLES.into_iter().filter_map(gate).collect()
@@ -120,10 +122,10 @@ impl Engine {
         let patroni = member.view.patroni(now, &self.rules.freshness);
         let facts = member.view.patroni_facts();
         Health {
-            roles: gates(Post::Role),
-            pooled: gates(Post::Pooled),
+            roles: gates(GateKey::Role),
+            pooled: gates(GateKey::Pooled),
             // While its Patroni does not answer, the last answer counts, as with its tags.
-            standby: facts.map(|heard| heard.said.standby).unwrap_or_default(),
+            standby: facts.map(|newest| newest.answer.standby).unwrap_or_default(),
             // A member with a role answers, at least in its old sessions.
             postgres_trouble: match standing.role {
                 Role::Unknown => Some(standing.trouble().cloned().unwrap_or(Reason::Unheard)),
@@ -133,10 +135,10 @@ impl Engine {
                     .map(|failure| Reason::NoNewSessions(failure.clone())),
             },
             patroni_trouble: match patroni {
-                Word::Said(_) => None,
-                Word::Unheard => Some(Reason::Unheard),
-                Word::Expired => Some(Reason::Silent(self.rules.freshness.patroni)),
-                Word::Failed(failure) => Some(Reason::PatroniDown(failure.clone())),
+                Reading::Fresh(_) => None,
+                Reading::Never => Some(Reason::Unheard),
+                Reading::Stale => Some(Reason::Silent(self.rules.freshness.patroni)),
+                Reading::Failed(failure) => Some(Reason::PatroniDown(failure.clone())),
             },
         }
     }

@@ -5,27 +5,27 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Engine, Gates};
 use crate::claim::Role;
 use crate::gate::{Gate, GateInput, OpenGate, Sessions};
+use crate::gate_key::GateKey;
 use crate::judge::fitness::Case;
 use crate::names::MemberName;
-use crate::post::Post;
 use crate::reason::Reason;
 use crate::settings::{OnPromotion, ServiceConfig};
 use crate::time::Moment;
 use crate::verdict::{Cause, Verdict};
 
 impl Engine {
-    /// Returns the gates of all posts after this turn.
-    pub(super) fn turn_all_gates(&self, generation: u64, now: Moment) -> BTreeMap<Post, Gates> {
+    /// Returns the gates of all gate keys after this turn.
+    pub(super) fn turn_all_gates(&self, generation: u64, now: Moment) -> BTreeMap<GateKey, Gates> {
         let none = Gates::new();
-        let turned = self.posts.iter().map(|(post, service)| {
-            let forerunner = || self.gates.get(&post.forerunner()?);
-            let old = self.gates.get(post).or_else(forerunner).unwrap_or(&none);
-            let turning = Turning { engine: self, post, service, old, generation, now };
-            (post.clone(), turning.gates())
+        let turned = self.gate_configs.iter().map(|(key, service)| {
+            let predecessor = || self.gates.get(&key.predecessor()?);
+            let old = self.gates.get(key).or_else(predecessor).unwrap_or(&none);
+            let turning = Turning { engine: self, key, service, old, generation, now };
+            (key.clone(), turning.gates())
         });
         let mut turned = turned.collect();
         for role in [Role::Primary, Role::StandbyLeader] {
-            let wants_role = |post: &Post| self.posts[post].role == role;
+            let wants_role = |key: &GateKey| self.gate_configs[key].role == role;
             exclude_rivals(&mut turned, &self.gates, wants_role, now);
         }
         turned
@@ -40,10 +40,10 @@ impl Engine {
     }
 }
 
-/// One post in one turn.
+/// The gates of one key in one turn.
 struct Turning<'a> {
     engine: &'a Engine,
-    post: &'a Post,
+    key: &'a GateKey,
     service: &'a ServiceConfig,
     /// Its gates before this turn.
     old: &'a Gates,
@@ -52,7 +52,7 @@ struct Turning<'a> {
 }
 
 impl Turning<'_> {
-    /// Returns the gates of the post after this turn.
+    /// Returns the gates of the key after this turn.
     fn gates(&self) -> Gates {
         let mut gates = Gates::new();
         for name in self.engine.roster.members().keys() {
@@ -94,7 +94,7 @@ impl Turning<'_> {
     /// Returns the verdict for a server whose port is unknown: clients cannot be routed to it, but
     /// health checks can be answered.
     fn unreachable(&self, case: &Case<'_>) -> Option<Verdict> {
-        let is_service = matches!(self.post, Post::Service(_));
+        let is_service = matches!(self.key, GateKey::Service(_));
         (case.member.is_url_only && is_service).then_some(Verdict::shut(Reason::PortUnknown))
     }
 
@@ -153,15 +153,15 @@ impl Turning<'_> {
 }
 
 /// Enforces invariant 2: if the gates of several members are open, all are shut. If one member's
-/// gate is open, the sessions at all others are ended. This covers all posts with the same role
+/// gate is open, the sessions at all others are ended. This covers all gate keys with the same role
 /// together, because a session on any port can write to the old primary.
 fn exclude_rivals(
-    turned: &mut BTreeMap<Post, Gates>,
-    old: &BTreeMap<Post, Gates>,
-    wants_role: impl Fn(&Post) -> bool,
+    turned: &mut BTreeMap<GateKey, Gates>,
+    old: &BTreeMap<GateKey, Gates>,
+    wants_role: impl Fn(&GateKey) -> bool,
     now: Moment,
 ) {
-    let of_role = || turned.iter().filter(|(post, _)| wants_role(post));
+    let of_role = || turned.iter().filter(|(key, _)| wants_role(key));
     let gates = of_role().flat_map(|(_, gates)| gates);
     let open: BTreeSet<MemberName> =
         gates.filter(|(_, gate)| gate.is_open()).map(|(name, _)| name.clone()).collect();
@@ -170,10 +170,10 @@ fn exclude_rivals(
         1 => None,
         _ => Some(Reason::SplitBrain(open.iter().cloned().collect())),
     };
-    for (post, gates) in turned.iter_mut().filter(|(post, _)| wants_role(post)) {
+    for (key, gates) in turned.iter_mut().filter(|(key, _)| wants_role(key)) {
         for (name, gate) in gates.iter_mut() {
             if rivalry.is_some() || !open.contains(name) {
-                let was = old.get(post).and_then(|gates| gates.get(name));
+                let was = old.get(key).and_then(|gates| gates.get(name));
                 *gate = gate.outdone(was, rivalry.as_ref(), now);
             }
         }
@@ -182,11 +182,11 @@ fn exclude_rivals(
 
 /// Returns true if a change of a gate is reported to the operator. The gates of the plain roles
 /// have no log lines of their own: the members' roles and the gates of the services show the same.
-pub(super) fn is_news(post: &Post, old: Option<&Gate>, new: &Gate) -> bool {
-    match post {
-        Post::Service(_) => is_change(old, new),
-        Post::Pooled(_) => is_change_of_path(old, new),
-        Post::Role(_) => false,
+pub(super) fn is_news(key: &GateKey, old: Option<&Gate>, new: &Gate) -> bool {
+    match key {
+        GateKey::Service(_) => is_change(old, new),
+        GateKey::Pooled(_) => is_change_of_path(old, new),
+        GateKey::Role(_) => false,
     }
 }
 
@@ -233,12 +233,12 @@ mod tests {
     }
 
     fn excluded(turned: [(&str, Gates); 2]) -> Vec<String> {
-        let post = |name: &str| Post::Service(ServiceName::new(name).unwrap());
-        let named = |(name, gates): (&str, Gates)| (post(name), gates);
+        let key = |name: &str| GateKey::Service(ServiceName::new(name).unwrap());
+        let named = |(name, gates): (&str, Gates)| (key(name), gates);
         let mut turned = turned.into_iter().map(named).collect();
         exclude_rivals(&mut turned, &BTreeMap::new(), |_| true, Moment::START);
-        let told = |(post, gates): (&Post, &Gates)| {
-            let Post::Service(service) = post else { unreachable!() };
+        let told = |(key, gates): (&GateKey, &Gates)| {
+            let GateKey::Service(service) = key else { unreachable!() };
             let told = |(name, gate): (&MemberName, &Gate)| {
                 let end = if gate.ends_sessions() { " end" } else { "" };
                 format!("{service} {name} {}{end}", gate.state())

@@ -12,7 +12,7 @@ use crate::route::{Bypass, PoolerFault, Route};
 use crate::settings::{PoolerDown, ServiceConfig};
 use crate::time::Moment;
 use crate::verdict::{Cause, Refusal, Verdict};
-use crate::view::Word;
+use crate::view::Reading;
 
 /// How far a member's replay is behind the primary.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -254,7 +254,7 @@ impl Case<'_> {
     }
 
     fn refusal_by_tags(&self) -> Option<Reason> {
-        let tags = self.member.view.patroni_facts().map(|heard| &heard.said.tags);
+        let tags = self.member.view.patroni_facts().map(|newest| &newest.answer.tags);
         let tag = |name: &str| tags.and_then(|tags| tags.get(name)).map(String::as_str);
         if self.wants == Role::Replica && flags(self.member).no_load_balance {
             return Some(Reason::NoLoadBalance);
@@ -298,7 +298,7 @@ impl Case<'_> {
 
 /// The tags that Patroni acts on, as it last reported them.
 fn flags(member: &Member) -> TagFlags {
-    member.view.patroni_facts().map(|heard| heard.said.flags).unwrap_or_default()
+    member.view.patroni_facts().map(|newest| newest.answer.flags).unwrap_or_default()
 }
 
 /// Why the replica does not stream; none if it does. `has_source` is true if there is a member to
@@ -314,13 +314,13 @@ pub fn stall(member: &Member, has_source: bool, rules: &Rules, now: Moment) -> O
     }
     let (view, freshness) = (&member.view, &rules.freshness);
     let by_patroni = match view.patroni(now, freshness) {
-        Word::Said(facts) => facts.replication_state.clone(),
+        Reading::Fresh(facts) => facts.replication_state.clone(),
         _ => None,
     };
     if let Some(state) = by_patroni.filter(|state| state != "streaming") {
         return Some(Reason::NotStreaming(Some(state)));
     }
     let progress = view.progress(now, freshness)?;
-    let stalled = progress.said.in_recovery && !progress.said.streaming;
+    let stalled = progress.answer.in_recovery && !progress.answer.streaming;
     stalled.then_some(Reason::NotStreaming(None))
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{Member, Rules, Standing};
 use crate::claim::Role;
 use crate::time::Moment;
-use crate::view::Word;
+use crate::view::Reading;
 
 /// How long a healthy replica serves although `/cluster` does not list it: `ttl` and `loop_wait`
 /// with Patroni's defaults of 30 and 10 seconds. Patroni is not asked for the configured values,
@@ -38,8 +38,8 @@ pub fn listing(
 ) -> Listing {
     let Some(left_at) = member.left_at else { return Listing::Listed };
     let answers = match member.view.patroni(now, &rules.freshness) {
-        Word::Said(facts) => facts.is_running() && facts.role == Role::Replica,
-        Word::Unheard | Word::Expired | Word::Failed(_) => false,
+        Reading::Fresh(facts) => facts.is_running() && facts.role == Role::Replica,
+        Reading::Never | Reading::Stale | Reading::Failed(_) => false,
     };
     let is_replica = standing.role == Role::Replica && !standing.trust.is_refused();
     let is_well = rules.has_patroni && answers && is_replica && streams;

@@ -44,7 +44,7 @@ pub type Members = BTreeMap<MemberName, Member>;
 impl Member {
     /// How its Patroni's answer contradicts `identity`; none if it does not.
     pub fn contradicts(&self, identity: &Identity) -> Option<Contradiction> {
-        identity.contradiction(&self.view.patroni_facts()?.said.identity())
+        identity.contradiction(&self.view.patroni_facts()?.answer.identity())
     }
 
     /// Returns true if it is in the newest member list.

@@ -6,7 +6,7 @@ use super::{Member, Rules};
 use crate::claim::{PoolerFacts, Role, ServerStart};
 use crate::reason::Reason;
 use crate::time::Moment;
-use crate::view::{POOLER_RETRY, View, Word};
+use crate::view::{POOLER_RETRY, Reading, View};
 
 /// What is known of the path through one pooler.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,10 +90,10 @@ pub fn pooler_path(
         false => PoolerPath::Wrong(reason),
     };
     match member.view.pooler(port, now, &rules.freshness) {
-        Word::Unheard => awaited(),
+        Reading::Never => awaited(),
         // A gate may be open because of this answer while it was fresh. An answer that expired
         // before the member had this role cannot have opened a gate.
-        Word::Expired => {
+        Reading::Stale => {
             let was_over = |asked_at| asked_at + rules.freshness.pooler <= role_since;
             match member.view.pooler_asked_at(port).is_none_or(was_over) {
                 true => awaited(),
@@ -104,18 +104,18 @@ pub fn pooler_path(
             }
         }
         // This failure is about the pooler itself and does not depend on its server.
-        Word::Failed(failure) => {
+        Reading::Failed(failure) => {
             PoolerPath::Wrong(Reason::PoolerDown { port, failure: failure.clone() })
         }
-        Word::Said(PoolerFacts::Answers) => PoolerPath::Right,
-        Word::Said(PoolerFacts::RefusesLogin(failure)) => {
+        Reading::Fresh(PoolerFacts::Answers) => PoolerPath::Right,
+        Reading::Fresh(PoolerFacts::RefusesLogin(failure)) => {
             PoolerPath::Noted(Reason::PoolerUnproven { port, failure: failure.clone() })
         }
-        Word::Said(PoolerFacts::Busy(failure)) => {
+        Reading::Fresh(PoolerFacts::Busy(failure)) => {
             let reason = Reason::PoolerBusy { port, failure: failure.clone() };
             PoolerPath::Busy(wait(&member.view, port, role_since, reason))
         }
-        Word::Said(PoolerFacts::LeadsNowhere(failure)) => {
+        Reading::Fresh(PoolerFacts::LeadsNowhere(failure)) => {
             match put_off_until(&member.view, port, now) {
                 // A service has other replicas: this one is unused until a session through its
                 // pooler succeeds.
@@ -126,7 +126,7 @@ pub fn pooler_path(
                 _ => wrong(Reason::PoolerNowhere { port, failure: failure.clone() }),
             }
         }
-        Word::Said(PoolerFacts::Leads { in_recovery, started_at }) => {
+        Reading::Fresh(PoolerFacts::Leads { in_recovery, started_at }) => {
             let is_right_role = *in_recovery == is_in_recovery(role);
             match (role, compare(&member.view, port, *started_at)) {
                 (Role::Unknown, _) => PoolerPath::Right,

@@ -3,7 +3,7 @@
 use super::{Member, Rules};
 use crate::claim::{Failure, PatroniFacts, Role};
 use crate::time::Moment;
-use crate::view::Word;
+use crate::view::Reading;
 
 /// Returns true if the member certainly takes no writes: a source reports that PostgreSQL is in
 /// recovery, that it refuses connections, or that it does not run, and no source contradicts. A
@@ -13,13 +13,13 @@ use crate::view::Word;
 /// A server that shuts down (57P03) may still take the writes of its old sessions.
 pub fn takes_no_writes(member: &Member, rules: &Rules, now: Moment) -> bool {
     let by_sql = match member.view.tether(now, &rules.freshness) {
-        Word::Said(facts) => Some(facts.in_recovery),
-        Word::Failed(Failure::Refused(_)) => Some(true),
-        Word::Failed(_) | Word::Expired | Word::Unheard => None,
+        Reading::Fresh(facts) => Some(facts.in_recovery),
+        Reading::Failed(Failure::Refused(_)) => Some(true),
+        Reading::Failed(_) | Reading::Stale | Reading::Never => None,
     };
     let by_patroni = match member.view.patroni(now, &rules.freshness) {
-        Word::Said(facts) => takes_none_by_patroni(facts),
-        Word::Failed(_) | Word::Expired | Word::Unheard => None,
+        Reading::Fresh(facts) => takes_none_by_patroni(facts),
+        Reading::Failed(_) | Reading::Stale | Reading::Never => None,
     };
     let answers = [by_sql, by_patroni];
     answers.contains(&Some(true)) && !answers.contains(&Some(false))

@@ -13,7 +13,7 @@ use crate::identity::{Identity, Part};
 use crate::names::MemberName;
 use crate::reason::{Reason, Writer};
 use crate::time::Moment;
-use crate::view::{LockRun, Word};
+use crate::view::{LockRun, Reading};
 
 /// Concludes a standing for every member.
 pub fn standings(
@@ -74,7 +74,7 @@ fn state(member: &Member, identity: &Identity, rules: &Rules, now: Moment) -> St
             contradiction.part == Part::SystemIdentifier && leads_by_name(member, rules, now);
         return State::Unusable(Reason::OtherCluster { contradiction, may_be_remade });
     }
-    if let Word::Failed(Failure::OtherMember { name, is_of_cluster: false }) =
+    if let Reading::Failed(Failure::OtherMember { name, is_of_cluster: false }) =
         member.view.patroni(now, &rules.freshness)
     {
         return State::Unusable(Reason::OtherMember(name.clone()));
@@ -83,25 +83,27 @@ fn state(member: &Member, identity: &Identity, rules: &Rules, now: Moment) -> St
         return state_by_patroni(member, rules, now, None);
     }
     match member.view.tether(now, &rules.freshness) {
-        Word::Said(facts) if facts.in_recovery => State::InRecovery { note: None },
-        Word::Said(_) => State::Writable { note: None },
-        Word::Failed(failure) if failure.is_login_refused() && rules.has_patroni => {
+        Reading::Fresh(facts) if facts.in_recovery => State::InRecovery { note: None },
+        Reading::Fresh(_) => State::Writable { note: None },
+        Reading::Failed(failure) if failure.is_login_refused() && rules.has_patroni => {
             let note = Reason::TetherRefused(failure.clone());
             state_by_patroni(member, rules, now, Some(note))
         }
-        Word::Failed(failure) => State::Unusable(Reason::Down(failure.clone())),
-        Word::Expired => State::Unusable(Reason::Silent(rules.freshness.tether)),
+        Reading::Failed(failure) => State::Unusable(Reason::Down(failure.clone())),
+        Reading::Stale => State::Unusable(Reason::Silent(rules.freshness.tether)),
         // The first answer by SQL follows in a moment; until then Patroni's answers count as
         // before.
-        Word::Unheard if member.was_url_only => state_by_patroni(member, rules, now, None),
-        Word::Unheard => State::NeverAsked(never_asked(member)),
+        Reading::Never if member.was_url_only => state_by_patroni(member, rules, now, None),
+        Reading::Never => State::NeverAsked(never_asked(member)),
     }
 }
 
 /// The Patroni at its address reports this member's name, or none, and holds the lock.
 fn leads_by_name(member: &Member, rules: &Rules, now: Moment) -> bool {
     match member.view.patroni(now, &rules.freshness) {
-        Word::Said(facts) => facts.holds_lock && !facts.about().is_other_than(&member.found.name),
+        Reading::Fresh(facts) => {
+            facts.holds_lock && !facts.about().is_other_than(&member.found.name)
+        }
         _ => false,
     }
 }
@@ -116,19 +118,19 @@ fn never_asked(member: &Member) -> Reason {
 
 fn state_by_patroni(member: &Member, rules: &Rules, now: Moment, note: Option<Reason>) -> State {
     match member.view.patroni(now, &rules.freshness) {
-        Word::Said(facts) => state_of(facts, note),
-        Word::Failed(Failure::Unresolved(_)) if never_asked(member) != Reason::Unheard => {
+        Reading::Fresh(facts) => state_of(facts, note),
+        Reading::Failed(Failure::Unresolved(_)) if never_asked(member) != Reason::Unheard => {
             State::NeverAsked(never_asked(member))
         }
-        Word::Failed(failure) => match member.view.patroni_before_late(now) {
+        Reading::Failed(failure) => match member.view.patroni_before_late(now) {
             Some(facts) => state_of(facts, note),
             None => State::Unusable(match failure {
                 Failure::OtherMember { name, .. } => Reason::OtherMember(name.clone()),
                 failure => Reason::PatroniDown(failure.clone()),
             }),
         },
-        Word::Expired => State::Unusable(Reason::Silent(rules.freshness.patroni)),
-        Word::Unheard => State::NeverAsked(never_asked(member)),
+        Reading::Stale => State::Unusable(Reason::Silent(rules.freshness.patroni)),
+        Reading::Never => State::NeverAsked(never_asked(member)),
     }
 }
 
@@ -153,12 +155,12 @@ fn with_patroni(evidence: &Evidence<'_>, name: &MemberName, member: &Member) -> 
         (State::NeverAsked(reason) | State::Unusable(reason), _) => {
             Standing::out(Role::Unknown, reason.clone())
         }
-        (State::Writable { note }, Word::Said(facts)) => {
+        (State::Writable { note }, Reading::Fresh(facts)) => {
             let note = note.clone().or_else(|| evidence.slowness(member));
             evidence.writable(name, facts.holds_lock, holder, &note)
         }
         (State::Writable { .. }, lost) => evidence.writable_without_patroni(name, holder, lost),
-        (State::InRecovery { note }, Word::Said(facts)) => {
+        (State::InRecovery { note }, Reading::Fresh(facts)) => {
             let note = note.clone().or_else(|| evidence.slowness(member));
             evidence.in_recovery(name, facts, holder, &note)
         }
@@ -288,7 +290,7 @@ impl<'a> Evidence<'a> {
         &self,
         name: &MemberName,
         holder: Option<&MemberName>,
-        lost: Word<'_, PatroniFacts>,
+        lost: Reading<'_, PatroniFacts>,
     ) -> Standing {
         // A server that was just reached may be another cluster's, which its Patroni reports soon.
         let awaits = |of: &MemberName| self.members[of].view.awaits_identification();
@@ -334,9 +336,9 @@ impl<'a> Evidence<'a> {
         name: &MemberName,
         member: &Member,
         holder: Option<&MemberName>,
-        lost: Word<'_, PatroniFacts>,
+        lost: Reading<'_, PatroniFacts>,
     ) -> Standing {
-        let led = member.view.patroni_facts().is_some_and(|heard| heard.said.leads_standby());
+        let led = member.view.patroni_facts().is_some_and(|newest| newest.answer.leads_standby());
         match holder {
             Some(_) if led => Standing {
                 role: Role::StandbyLeader,
@@ -347,7 +349,7 @@ impl<'a> Evidence<'a> {
             }
             _ => {
                 let trust = match lost {
-                    Word::Failed(failure) if self.is_vouched_for_by_sql(member) => {
+                    Reading::Failed(failure) if self.is_vouched_for_by_sql(member) => {
                         Trust::Noted(Reason::SqlSuffices(failure.clone()))
                     }
                     lost => self.trust_without_patroni(lost),
@@ -363,8 +365,8 @@ impl<'a> Evidence<'a> {
         let Some(facts) = member.view.patroni_facts() else { return false };
         let progress = member.view.progress(self.now, &self.rules.freshness);
         progress.is_some_and(|progress| {
-            let Progress { in_recovery, streaming, .. } = progress.said;
-            in_recovery && (streaming || facts.said.flags.no_stream)
+            let Progress { in_recovery, streaming, .. } = progress.answer;
+            in_recovery && (streaming || facts.answer.flags.no_stream)
         })
     }
 
@@ -417,7 +419,7 @@ impl<'a> Evidence<'a> {
     fn is_one_server(&self, one: &MemberName, other: &MemberName) -> bool {
         let reports = |member: &MemberName, name: &MemberName| {
             let word = self.members[member].view.patroni(self.now, &self.rules.freshness);
-            matches!(word, Word::Failed(Failure::OtherMember { name: reported, .. })
+            matches!(word, Reading::Failed(Failure::OtherMember { name: reported, .. })
                 if **reported == *name.as_str())
         };
         reports(one, other) || reports(other, one)
@@ -434,7 +436,7 @@ impl<'a> Evidence<'a> {
     fn has_highest_timeline(&self, member: &Member) -> bool {
         let timeline = |member: &Member| {
             let progress = member.view.progress(self.now, &self.rules.freshness)?;
-            progress.said.timeline.filter(|_| !progress.said.in_recovery)
+            progress.answer.timeline.filter(|_| !progress.answer.in_recovery)
         };
         let Some(own) = timeline(member) else {
             return false;
@@ -446,17 +448,17 @@ impl<'a> Evidence<'a> {
         })
     }
 
-    fn trust_without_patroni(&self, lost: Word<'_, PatroniFacts>) -> Trust {
+    fn trust_without_patroni(&self, lost: Reading<'_, PatroniFacts>) -> Trust {
         match lost {
-            Word::Failed(Failure::OtherMember { name, .. }) => {
+            Reading::Failed(Failure::OtherMember { name, .. }) => {
                 Trust::AsItWas(Reason::OtherMember(name.clone()))
             }
-            Word::Failed(failure) => {
+            Reading::Failed(failure) => {
                 let grace = self.rules.patroni_loss_grace;
                 Trust::PatroniLost(Reason::PatroniLost(failure.clone(), grace))
             }
-            Word::Expired => Trust::AsItWas(Reason::Silent(self.rules.freshness.patroni)),
-            Word::Unheard | Word::Said(_) => Trust::Refused(Reason::Unheard),
+            Reading::Stale => Trust::AsItWas(Reason::Silent(self.rules.freshness.patroni)),
+            Reading::Never | Reading::Fresh(_) => Trust::Refused(Reason::Unheard),
         }
     }
 }

@@ -8,13 +8,13 @@
 
 use std::time::Duration;
 
-use super::{Freshness, Heard, Word};
+use super::{Dated, Freshness, Reading};
 use crate::claim::{Failure, PatroniFacts};
 use crate::pace::{self, RUN_ON, SLACK};
 use crate::time::Moment;
 
 /// Patroni's newest answer or failure.
-type Answer = Heard<Result<PatroniFacts, Failure>>;
+type Answer = Dated<Result<PatroniFacts, Failure>>;
 
 /// The response times of one Patroni.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -22,7 +22,7 @@ pub(super) struct Lateness {
     /// How long the newest answer took, from its question until it was applied.
     took: Duration,
     /// The newest question that was not answered in time.
-    late: Option<Heard<Failure>>,
+    late: Option<Dated<Failure>>,
 }
 
 impl Lateness {
@@ -34,7 +34,7 @@ impl Lateness {
     /// Notes that the question of `asked_at` was not answered in time and continues.
     pub fn note_late(&mut self, asked_at: Moment, failure: Failure) {
         if self.late.as_ref().is_none_or(|old| old.asked_at <= asked_at) {
-            self.late = Some(Heard { asked_at, said: failure });
+            self.late = Some(Dated { asked_at, answer: failure });
         }
     }
 
@@ -46,21 +46,21 @@ impl Lateness {
     }
 
     /// The state of Patroni's newest answer.
-    pub fn word<'a>(
+    pub fn reading<'a>(
         &'a self,
         newest: Option<&'a Answer>,
         now: Moment,
         freshness: &Freshness,
-    ) -> Word<'a, PatroniFacts> {
+    ) -> Reading<'a, PatroniFacts> {
         let late =
             self.late_after(newest).filter(|late| now >= self.in_doubt_from(late, freshness));
         match (late, newest) {
-            (Some(late), _) => Word::Failed(&late.said),
-            (None, None) => Word::Unheard,
+            (Some(late), _) => Reading::Failed(&late.answer),
+            (None, None) => Reading::Never,
             // A failure does not go stale: it counts until the source answers again.
-            (None, Some(Heard { said: Err(failure), .. })) => Word::Failed(failure),
-            (None, Some(answer)) if now >= self.expires(answer, freshness) => Word::Expired,
-            (None, Some(Heard { said: Ok(said), .. })) => Word::Said(said),
+            (None, Some(Dated { answer: Err(failure), .. })) => Reading::Failed(failure),
+            (None, Some(answer)) if now >= self.expires(answer, freshness) => Reading::Stale,
+            (None, Some(Dated { answer: Ok(answer), .. })) => Reading::Fresh(answer),
         }
     }
 
@@ -71,7 +71,7 @@ impl Lateness {
         now: Moment,
     ) -> Option<&'a PatroniFacts> {
         let late = self.late_after(newest)?;
-        newest.filter(|_| now < runs_until(late))?.said.as_ref().ok()
+        newest.filter(|_| now < runs_until(late))?.answer.as_ref().ok()
     }
 
     /// The moments at which one of the above results changes without a report.
@@ -87,14 +87,14 @@ impl Lateness {
     }
 
     /// The question that is late; none if a question that was sent after it was answered.
-    fn late_after(&self, newest: Option<&Answer>) -> Option<&Heard<Failure>> {
+    fn late_after(&self, newest: Option<&Answer>) -> Option<&Dated<Failure>> {
         let is_open =
-            |late: &&Heard<Failure>| newest.is_none_or(|newest| newest.asked_at < late.asked_at);
+            |late: &&Dated<Failure>| newest.is_none_or(|newest| newest.asked_at < late.asked_at);
         self.late.as_ref().filter(is_open)
     }
 
     /// From when on a late question makes the newest answer unusable.
-    fn in_doubt_from(&self, late: &Heard<Failure>, freshness: &Freshness) -> Moment {
+    fn in_doubt_from(&self, late: &Dated<Failure>, freshness: &Freshness) -> Moment {
         late.asked_at + self.slow(freshness).map_or(Duration::ZERO, patience)
     }
 
@@ -112,7 +112,7 @@ fn patience(took: Duration) -> Duration {
     (took * 2).min(RUN_ON)
 }
 
-fn runs_until(late: &Heard<Failure>) -> Moment {
+fn runs_until(late: &Dated<Failure>) -> Moment {
     late.asked_at + RUN_ON + SLACK
 }
 
@@ -133,16 +133,16 @@ mod tests {
 
     fn answer(asked_ms: u64) -> Answer {
         let facts = PatroniFacts::new("running", Role::Unknown);
-        Heard { asked_at: Moment::from_millis(asked_ms), said: Ok(facts) }
+        Dated { asked_at: Moment::from_millis(asked_ms), answer: Ok(facts) }
     }
 
     fn took(millis: u64) -> Lateness {
         Lateness { took: Duration::from_millis(millis), late: None }
     }
 
-    fn is_said(lateness: &Lateness, answer: &Answer, now_ms: u64) -> bool {
-        let word = lateness.word(Some(answer), Moment::from_millis(now_ms), &FRESHNESS);
-        matches!(word, Word::Said(_))
+    fn is_fresh(lateness: &Lateness, answer: &Answer, now_ms: u64) -> bool {
+        let reading = lateness.reading(Some(answer), Moment::from_millis(now_ms), &FRESHNESS);
+        matches!(reading, Reading::Fresh(_))
     }
 
     fn late() -> Failure {
@@ -156,23 +156,23 @@ mod tests {
             let (lateness, first) = (took(took_ms), answer(0));
             // It is asked again after the gap, and takes as long as before.
             let next_ms = 1_000.max(took_ms * 3 / 2) + took_ms;
-            assert!(is_said(&lateness, &first, took_ms), "on arrival: {took_ms}");
-            assert!(is_said(&lateness, &first, next_ms), "until the next: {took_ms}");
-            assert!(!is_said(&lateness, &first, 16_000), "not for ever: {took_ms}");
+            assert!(is_fresh(&lateness, &first, took_ms), "on arrival: {took_ms}");
+            assert!(is_fresh(&lateness, &first, next_ms), "until the next: {took_ms}");
+            assert!(!is_fresh(&lateness, &first, 16_000), "not for ever: {took_ms}");
         }
     }
 
     #[test]
     fn a_quick_patroni_that_is_late_is_in_doubt_at_once_and_its_late_answer_counts() {
         let mut lateness = took(5);
-        assert!(is_said(&lateness, &answer(0), 2_000));
+        assert!(is_fresh(&lateness, &answer(0), 2_000));
         lateness.note_late(Moment::from_millis(1_000), late());
-        assert!(!is_said(&lateness, &answer(0), 2_000));
+        assert!(!is_fresh(&lateness, &answer(0), 2_000));
         let now = Moment::from_millis(2_000);
         assert!(lateness.before_late(Some(&answer(0)), now).is_some());
         assert!(lateness.before_late(Some(&answer(0)), Moment::from_millis(6_500)).is_none());
         lateness.note_answer(Duration::from_millis(1_500));
-        assert!(is_said(&lateness, &answer(1_001), 2_500));
+        assert!(is_fresh(&lateness, &answer(1_001), 2_500));
         assert!(lateness.before_late(Some(&answer(1_001)), now).is_none());
     }
 
@@ -180,12 +180,12 @@ mod tests {
     fn a_slow_patroni_that_is_as_slow_as_before_is_in_no_doubt() {
         let mut lateness = took(1_500);
         lateness.note_late(Moment::from_millis(2_250), late());
-        assert!(is_said(&lateness, &answer(0), 2_250 + 1_500));
-        assert!(!is_said(&lateness, &answer(0), 2_250 + 3_000));
+        assert!(is_fresh(&lateness, &answer(0), 2_250 + 1_500));
+        assert!(!is_fresh(&lateness, &answer(0), 2_250 + 3_000));
     }
 
     #[test]
     fn an_answer_that_took_longer_than_a_request_may_is_as_old_as_it_is() {
-        assert!(!is_said(&took(8_000), &answer(0), 8_000));
+        assert!(!is_fresh(&took(8_000), &answer(0), 8_000));
     }
 }

@@ -100,7 +100,7 @@ impl<'a> Oracle<'a> {
     }
 
     /// The claims on the member at its current endpoint, from sources for which `wanted` is true.
-    fn said(
+    fn answer(
         &self,
         name: &MemberName,
         wanted: impl Fn(&Fact) -> bool,
@@ -121,17 +121,17 @@ impl<'a> Oracle<'a> {
 
     /// The answer to the newest probe.
     fn newest(&self, name: &MemberName, wanted: impl Fn(&Fact) -> bool) -> Option<&'a Claim> {
-        self.said(name, wanted).max_by_key(|claim| claim.asked_at)
+        self.answer(name, wanted).max_by_key(|claim| claim.asked_at)
     }
 
     pub fn was_ever_heard(&self, name: &MemberName) -> bool {
-        self.said(name, |_| true).next().is_some()
+        self.answer(name, |_| true).next().is_some()
     }
 
     /// Returns whether a probe that was sent after `since` succeeded.
     pub fn was_asked_with_success_after(&self, name: &MemberName, since: Moment) -> bool {
         let answers = |fact: &Fact| matches!(fact, Fact::Patroni(Ok(_)) | Fact::Tether(Ok(_)));
-        self.said(name, answers).any(|claim| claim.asked_at > since)
+        self.answer(name, answers).any(|claim| claim.asked_at > since)
     }
 
     fn is_fresh(&self, claim: &Claim, lives: Duration) -> bool {
@@ -167,7 +167,7 @@ impl<'a> Oracle<'a> {
             false => PATRONI_LIVES,
         };
         match &claim.fact {
-            Fact::Patroni(said) if said.is_err() || self.is_fresh(claim, lives) => Some(said),
+            Fact::Patroni(answer) if answer.is_err() || self.is_fresh(claim, lives) => Some(answer),
             _ => None,
         }
     }
@@ -177,7 +177,7 @@ impl<'a> Oracle<'a> {
         let late = self.late_question(name)?;
         let may_come = self.now.since(late) < Duration::from_millis(5_500);
         match &self.newest_of_patroni(name).filter(|_| may_come)?.1.fact {
-            Fact::Patroni(said) => said.as_ref().ok(),
+            Fact::Patroni(answer) => answer.as_ref().ok(),
             _ => None,
         }
     }
@@ -189,7 +189,7 @@ impl<'a> Oracle<'a> {
 
     /// The time at which the last request was sent that Patroni answered successfully.
     pub fn patroni_answered(&self, name: &MemberName) -> Option<Moment> {
-        let answers = self.said(name, |fact| matches!(fact, Fact::Patroni(Ok(_))));
+        let answers = self.answer(name, |fact| matches!(fact, Fact::Patroni(Ok(_))));
         answers.map(|claim| claim.asked_at).max()
     }
 
@@ -214,7 +214,7 @@ impl<'a> Oracle<'a> {
 
     fn patroni_tells_state(&self, name: &MemberName) -> Option<bool> {
         let says = match self.patroni(name) {
-            Some(said) => said.as_ref().ok(),
+            Some(answer) => answer.as_ref().ok(),
             None => self.patroni_before_late(name),
         };
         let facts = says.filter(|facts| facts.state == "running")?;
@@ -290,8 +290,8 @@ impl<'a> Oracle<'a> {
             _ => None,
         };
         let was_lost =
-            self.said(name, tether).any(|claim| matches!(claim.fact, Fact::Tether(Err(_))));
-        let mut starts: Vec<ServerStart> = self.said(name, tether).filter_map(start).collect();
+            self.answer(name, tether).any(|claim| matches!(claim.fact, Fact::Tether(Err(_))));
+        let mut starts: Vec<ServerStart> = self.answer(name, tether).filter_map(start).collect();
         starts.sort();
         starts.dedup();
         let newest = self.newest(name, tether).map(|claim| claim.asked_at);
@@ -336,13 +336,13 @@ impl<'a> Oracle<'a> {
             return false;
         };
         match &claim.fact {
-            Fact::Pooler { said: Ok(PoolerFacts::Leads { in_recovery, .. }), .. } => {
+            Fact::Pooler { answer: Ok(PoolerFacts::Leads { in_recovery, .. }), .. } => {
                 *in_recovery != primary
             }
-            Fact::Pooler { said: Ok(PoolerFacts::LeadsNowhere(_)), .. } => {
+            Fact::Pooler { answer: Ok(PoolerFacts::LeadsNowhere(_)), .. } => {
                 primary && self.pooler_may_be_put_off(name)
             }
-            Fact::Pooler { said: Ok(_), .. } => true,
+            Fact::Pooler { answer: Ok(_), .. } => true,
             _ => false,
         }
     }
@@ -352,14 +352,14 @@ impl<'a> Oracle<'a> {
     /// than PgBouncer waits before a retry.
     fn pooler_may_be_put_off(&self, name: &MemberName) -> bool {
         let of_pooler = |fact: &Fact| match fact {
-            Fact::Pooler { said: Ok(PoolerFacts::Leads { .. }), .. } => true,
-            Fact::Pooler { said: Err(failure), .. } => {
+            Fact::Pooler { answer: Ok(PoolerFacts::Leads { .. }), .. } => true,
+            Fact::Pooler { answer: Err(failure), .. } => {
                 !matches!(failure, Failure::Timeout { .. } | Failure::Unreachable { .. })
             }
             _ => false,
         };
         let Some(last) = self.newest(name, of_pooler) else { return false };
-        let Fact::Pooler { said: Ok(PoolerFacts::Leads { started_at: Some(_), .. }), .. } =
+        let Fact::Pooler { answer: Ok(PoolerFacts::Leads { started_at: Some(_), .. }), .. } =
             &last.fact
         else {
             return false;
@@ -373,7 +373,7 @@ impl<'a> Oracle<'a> {
     fn tether_run(&self, name: &MemberName) -> Option<Moment> {
         let mut newest = Moment::START;
         let mut run = None;
-        for claim in self.said(name, |fact| matches!(fact, Fact::Tether(_))) {
+        for claim in self.answer(name, |fact| matches!(fact, Fact::Tether(_))) {
             if claim.asked_at < newest {
                 continue;
             }
@@ -426,13 +426,13 @@ impl<'a> Oracle<'a> {
             Fact::Patroni(Err(failure))
             | Fact::Tether(Err(failure))
             | Fact::NewSessions(Err(failure))
-            | Fact::Pooler { said: Err(failure), .. } => {
+            | Fact::Pooler { answer: Err(failure), .. } => {
                 !matches!(failure, Failure::Timeout { .. } | Failure::Unreachable { .. })
             }
             Fact::PatroniLate(_) => false,
             _ => true,
         };
-        let last = self.said(name, is_sign).map(|claim| claim.asked_at).max();
+        let last = self.answer(name, is_sign).map(|claim| claim.asked_at).max();
         let since = last.max(self.known_from(name).map(|(_, at)| at)).unwrap_or(Moment::START);
         self.now.since(since)
     }

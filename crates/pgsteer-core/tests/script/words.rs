@@ -58,8 +58,8 @@ pub fn fact(name: &MemberName, source: Source, tokens: &[&str]) -> Result<Fact, 
             Fact::Addresses(Ok(addresses.map_err(|_| "no address".to_owned())?))
         }
         (Source::Pooler, failed) => {
-            let said = failed.map_or_else(|| pooler(name, tokens), |failure| Ok(Err(failure)))?;
-            Fact::Pooler { port: POOLER_PORT, said }
+            let answer = failed.map_or_else(|| pooler(name, tokens), |failure| Ok(Err(failure)))?;
+            Fact::Pooler { port: POOLER_PORT, answer }
         }
         (Source::NewSessions, Some(failure)) => Fact::NewSessions(Err(failure)),
         (Source::NewSessions, None) => Fact::NewSessions(Ok(())),

@@ -130,7 +130,7 @@ fn fact() -> impl Strategy<Value = Fact> {
         }),
         1 => failure().prop_map(|failure| Fact::Tether(Err(failure))),
         2 => progress().prop_map(Fact::Progress),
-        4 => pooler().prop_map(|said| Fact::Pooler { port: POOLER_PORT, said }),
+        4 => pooler().prop_map(|answer| Fact::Pooler { port: POOLER_PORT, answer }),
         1 => Just(Fact::NewSessions(Ok(()))),
         1 => failure().prop_map(|failure| Fact::NewSessions(Err(failure))),
     ]
@@ -258,9 +258,9 @@ impl Storm {
                 let in_recovery = *role != Role::Primary;
                 let tether = Fact::Tether(Ok(TetherFacts { in_recovery, started_at: None }));
                 self.say(name(*member), play.now, Fact::Patroni(Ok(facts(*role, 100))), play);
-                let said = Ok(PoolerFacts::Leads { in_recovery, started_at: None });
+                let answer = Ok(PoolerFacts::Leads { in_recovery, started_at: None });
                 self.say(name(*member), play.now, tether, play);
-                self.say(name(*member), play.now, Fact::Pooler { port: POOLER_PORT, said }, play);
+                self.say(name(*member), play.now, Fact::Pooler { port: POOLER_PORT, answer }, play);
             }
             Step::Wait { ms } => play.wait(Duration::from_millis(*ms)),
             Step::Notice { news } if self.has_patroni => {

@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
-use super::finding::{Finding, Findings, Place};
+use super::finding::{Finding, Findings, Location};
 use super::rule::{Look, find, rule};
 
 const MARK: &str = "pgsteer-lint:";
@@ -95,7 +95,7 @@ impl Allowances {
         let unused = unused.map(|it| (it.written_at, format!("`{}` finds nothing here", it.rule)));
         let mut findings = Findings::of(&ALLOW_WRONG);
         for (line, message) in self.wrong.into_iter().chain(unused) {
-            findings.add(Place::line(line), message);
+            findings.add(Location::line(line), message);
         }
         findings.into_all()
     }

@@ -35,7 +35,7 @@ impl fmt::Display for Severity {
 
 /// A place in a file: one line, and columns in characters from 1. The end column is exclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct Location {
     /// Line, from 1.
     pub line: usize,
     /// The first column.
@@ -44,10 +44,10 @@ pub struct Place {
     pub column_end: usize,
 }
 
-impl Place {
+impl Location {
     /// The whole line.
-    pub const fn line(line: usize) -> Place {
-        Place { line, column: 1, column_end: 1 }
+    pub const fn line(line: usize) -> Location {
+        Location { line, column: 1, column_end: 1 }
     }
 }
 
@@ -59,7 +59,7 @@ pub struct Finding {
     /// Its severity: that of the rule, or less if the file shows a reason for that.
     pub severity: Severity,
     /// Its place.
-    pub place: Place,
+    pub place: Location,
     /// The fault, with its names and numbers.
     pub message: String,
     /// What to do, with the names of this place if the rule has a placeholder for them.
@@ -80,7 +80,7 @@ impl Findings {
     }
 
     /// Adds a finding with the severity of the rule.
-    pub fn add(&mut self, place: impl Into<Place>, message: impl AsRef<str>) {
+    pub fn add(&mut self, place: impl Into<Location>, message: impl AsRef<str>) {
         self.add_as(self.rule.severity, place, message);
     }
 
@@ -88,7 +88,7 @@ impl Findings {
     pub fn add_as(
         &mut self,
         severity: Severity,
-        place: impl Into<Place>,
+        place: impl Into<Location>,
         message: impl AsRef<str>,
     ) {
         let (place, message) = (place.into(), harmless(message.as_ref()));

@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 
 use thiserror::Error;
 
-use self::finding::{Finding, Findings, Place, Severity};
+use self::finding::{Finding, Findings, Location, Severity};
 use self::haproxy::detection::Row;
 pub use self::hba::CheckLogin;
 pub use self::kind::Kind;
@@ -284,8 +284,8 @@ fn word_shown(text: &str) -> String {
     if is_cut { format!("{shown}…") } else { shown }
 }
 
-impl From<&haproxy::lines::Line> for Place {
-    fn from(line: &haproxy::lines::Line) -> Place {
+impl From<&haproxy::lines::Line> for Location {
+    fn from(line: &haproxy::lines::Line) -> Location {
         line.place()
     }
 }

@@ -1,6 +1,6 @@
 //! pgsteer.toml: errors of its own parser, and valid settings that are rarely intended.
 
-use super::finding::{Finding, Findings, Place, Severity};
+use super::finding::{Finding, Findings, Location, Severity};
 use super::hba::CheckLogin;
 use super::rule::{Look, Rule, rule};
 use pgsteer_config::error::{self, ConfigErrors};
@@ -62,9 +62,9 @@ impl Pgsteer {
     }
 
     /// Where a section begins, if it is in the file.
-    fn section(&self, name: &str) -> Option<Place> {
+    fn section(&self, name: &str) -> Option<Location> {
         let head = self.heads.iter().find(|(_, head)| head == name)?;
-        Some(Place::line(head.0))
+        Some(Location::line(head.0))
     }
 }
 
@@ -86,13 +86,13 @@ pub(super) fn judge(text: &str) -> Vec<Finding> {
 fn refused(pgsteer: &Pgsteer, findings: &mut Findings) {
     let Err(errors) = &pgsteer.read else { return };
     for error in errors.iter() {
-        let (place, key) = match &error.place {
-            error::Place::File { line, column, key, .. } => {
-                let place = Place { line: *line, column: *column, column_end: *column };
+        let (place, key) = match &error.origin {
+            error::Origin::File { line, column, key, .. } => {
+                let place = Location { line: *line, column: *column, column_end: *column };
                 (place, if key.is_empty() { String::new() } else { format!("{key}: ") })
             }
-            error::Place::Default(key) => (Place::line(1), format!("{key} (by default): ")),
-            _ => (Place::line(1), String::new()),
+            error::Origin::Default(key) => (Location::line(1), format!("{key} (by default): ")),
+            _ => (Location::line(1), String::new()),
         };
         let remedy = error.problem.remedy().map_or(String::new(), |remedy| format!("; {remedy}"));
         findings.add(place, format!("{key}{}{remedy}", error.problem));
@@ -104,14 +104,14 @@ fn one_address(pgsteer: &Pgsteer, findings: &mut Findings) {
     if let Membership::Patroni(patroni) = &config.cluster.members
         && let [only] = patroni.urls.as_slice()
     {
-        findings.add(Place::line(1), format!("{only} is all that [patroni] names"));
+        findings.add(Location::line(1), format!("{only} is all that [patroni] names"));
     }
 }
 
 fn no_check(pgsteer: &Pgsteer, findings: &mut Findings) {
     let Ok(config) = &pgsteer.read else { return };
     if matches!(config.cluster.members, Membership::Patroni(_)) && config.cluster.check.is_none() {
-        findings.add(Place::line(1), "there is no [check]");
+        findings.add(Location::line(1), "there is no [check]");
     }
 }
 
@@ -123,7 +123,7 @@ fn page_open(pgsteer: &Pgsteer, findings: &mut Findings) {
         match head {
             Some(head) => findings.add(head, message),
             None => {
-                findings.add_as(Severity::Note, Place::line(1), format!("{message} by default"));
+                findings.add_as(Severity::Note, Location::line(1), format!("{message} by default"));
             }
         }
     }

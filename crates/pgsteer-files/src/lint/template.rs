@@ -1,6 +1,6 @@
 //! A template instead of the file that is rendered from it.
 
-use super::finding::{Finding, Findings, Place};
+use super::finding::{Finding, Findings, Location};
 use super::rule::{Look, rule};
 
 rule! {
@@ -26,7 +26,7 @@ pub(super) fn judge(text: &str) -> Option<Vec<Finding>> {
         more => format!("; there are {more} more such lines"),
     };
     let mut findings = Findings::of(&TEMPLATE_NOT_RENDERED);
-    let place = Place { line, column, column_end: column + mark.len() };
+    let place = Location { line, column, column_end: column + mark.len() };
     findings.add(place, format!("`{mark}` opens an expression of a template{others}"));
     Some(findings.into_all())
 }

@@ -37,15 +37,15 @@ struct Page<'a> {
     is_pooled: bool,
     sessions_max: usize,
     check: Login<'a>,
-    members: Vec<Place>,
+    members: Vec<Host>,
     /// The hosts of pgsteer; the members if no other hosts are configured.
-    doors: Vec<Place>,
+    doors: Vec<Host>,
     /// True if no other hosts are configured.
     on_members: bool,
     services: Vec<Service>,
     vip: Option<&'a str>,
     /// The hosts that clients connect to.
-    hosts: Vec<Place>,
+    hosts: Vec<Host>,
     /// The maximum time that clients wait, in seconds.
     wait: u64,
     lag_bytes: u64,
@@ -59,7 +59,7 @@ struct Login<'a> {
 }
 
 #[derive(Clone, Serialize)]
-struct Place {
+struct Host {
     /// The host as written.
     name: String,
     label: String,
@@ -230,13 +230,8 @@ fn page<'a>(kind: Kind, request: &Request<'a>) -> Result<Page<'a>, Refusal> {
 }
 
 /// Clients and programs are sent to listeners of pgsteer only where they answer.
-fn check_reach(
-    kind: Kind,
-    config: &Config,
-    doors: &[Place],
-    hosts: &[Place],
-) -> Result<(), Refusal> {
-    fn names(places: &[Place]) -> impl Iterator<Item = &str> + Clone {
+fn check_reach(kind: Kind, config: &Config, doors: &[Host], hosts: &[Host]) -> Result<(), Refusal> {
+    fn names(places: &[Host]) -> impl Iterator<Item = &str> + Clone {
         places.iter().map(|place| place.name.as_str())
     }
     if matches!(kind, Kind::Prometheus | Kind::Consul | Kind::Keepalived) && config.http.is_none() {
@@ -259,14 +254,14 @@ fn check_reach(
 
 /// The hosts as a client's list has them. A single one stands there twice: whoever is told that nobody
 /// can take him now goes on to the next host, and gives up where there is none.
-fn tried(hosts: &[Place]) -> Vec<Place> {
+fn tried(hosts: &[Host]) -> Vec<Host> {
     match hosts {
         [only] => vec![only.clone(), only.clone()],
         several => several.to_vec(),
     }
 }
 
-fn places(hosts: &[&str]) -> Vec<Place> {
+fn places(hosts: &[&str]) -> Vec<Host> {
     let place = |(at, (host, label)): (usize, (&&str, String))| {
         let network = match host.parse() {
             Ok(IpAddr::V4(ip)) => format!("{ip}/32"),
@@ -274,14 +269,14 @@ fn places(hosts: &[&str]) -> Vec<Place> {
             Err(_) => (*host).to_owned(),
         };
         let priority = PRIORITY_MAX.saturating_sub(at);
-        Place { name: (*host).to_owned(), label, host: bracketed(host), network, priority }
+        Host { name: (*host).to_owned(), label, host: bracketed(host), network, priority }
     };
     hosts.iter().zip(labels(hosts.iter().copied())).enumerate().map(place).collect()
 }
 
 /// Parses the virtual address: one that a machine can have, and that is not a front door's own
 /// address.
-fn vip_address(text: &str, doors: &[Place]) -> Result<IpAddr, Refusal> {
+fn vip_address(text: &str, doors: &[Host]) -> Result<IpAddr, Refusal> {
     let refuse = |why| Refusal::Vip { text: text.to_owned(), why };
     let (ip, bits) = text.split_once('/').map_or((text, None), |(ip, bits)| (ip, Some(bits)));
     let ip: IpAddr = ip.parse().map_err(|_| refuse("it is no address"))?;
@@ -312,15 +307,15 @@ fn login(kind: Kind, config: &Config) -> Result<Login<'_>, Refusal> {
     }
 }
 
-fn services(config: &Config, hosts: &[Place]) -> Vec<Service> {
+fn services(config: &Config, hosts: &[Host]) -> Vec<Service> {
     let mut services: Vec<(&ServiceName, &ServiceConfig)> = config.services.iter().collect();
     services.sort_by_key(|(name, service)| (service.role, *name));
     services.into_iter().map(|(name, service)| of_clients(name, service, hosts)).collect()
 }
 
-fn of_clients(name: &ServiceName, service: &ServiceConfig, hosts: &[Place]) -> Service {
+fn of_clients(name: &ServiceName, service: &ServiceConfig, hosts: &[Host]) -> Service {
     let port = service.listen.port();
-    let join = |each: &dyn Fn(&Place) -> String, by: &str| {
+    let join = |each: &dyn Fn(&Host) -> String, by: &str| {
         hosts.iter().map(each).collect::<Vec<_>>().join(by)
     };
     let authority = join(&|host| format!("{}:{port}", host.host), ",");
@@ -353,7 +348,7 @@ fn keepalived(request: &Request<'_>, page: &Page<'_>) -> Result<Vec<Rendered>, R
     struct Door<'a> {
         #[serde(flatten)]
         page: &'a Page<'a>,
-        door: &'a Place,
+        door: &'a Host,
         /// pgsteer's pages, as this door itself reaches them.
         door_pages: String,
         service: &'a str,
@@ -369,7 +364,7 @@ fn keepalived(request: &Request<'_>, page: &Page<'_>) -> Result<Vec<Rendered>, R
         return Err(refuse("2 to 64 front doors: --door 10.0.0.21 --door 10.0.0.22"));
     }
     let is_of_kind =
-        |door: &Place| door.name.parse::<IpAddr>().is_ok_and(|door| door.is_ipv4() == ip.is_ipv4());
+        |door: &Host| door.name.parse::<IpAddr>().is_ok_and(|door| door.is_ipv4() == ip.is_ipv4());
     if !page.doors.iter().all(is_of_kind) {
         return Err(refuse("front doors by addresses of the same kind as --vip has"));
     }
@@ -403,8 +398,8 @@ fn keepalived(request: &Request<'_>, page: &Page<'_>) -> Result<Vec<Rendered>, R
 }
 
 /// A listener on the address of one door stands for the same on each of them.
-fn door_pages(config: &Config, page: &Page<'_>, door: &Place) -> String {
-    let listens_on = |place: &Place| {
+fn door_pages(config: &Config, page: &Page<'_>, door: &Host) -> String {
+    let listens_on = |place: &Host| {
         let own = config.http.as_ref().map(|http| http.listen.ip());
         own.is_some_and(|own| place.name.parse() == Ok(own))
     };

@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 
 use pgsteer_config::conflict::Conflict;
-use pgsteer_config::error::{ConfigErrors, Place};
+use pgsteer_config::error::{ConfigErrors, Origin};
 use pgsteer_config::lag::{LagLimit, lag};
 use pgsteer_config::problem::{Problem, Shown};
 use pgsteer_config::purpose::Purpose;
@@ -49,11 +49,11 @@ pub fn agent_config(args: &AgentArgs, file: Option<&ConfigFile>) -> Result<Confi
     // HAProxy often has its own page on port 7000, so the agent has pages only if they are
     // configured.
     if draft.get(&http::LISTEN).is_absent() {
-        let place = Place::Default("http.listen".to_owned());
-        draft.put(&http::LISTEN, Raw::Boolean(false), place, &mut errors);
+        let origin = Origin::Default("http.listen".to_owned());
+        draft.put(&http::LISTEN, Raw::Boolean(false), origin, &mut errors);
     }
     let local_url = put_patroni(args, &mut draft, &mut errors);
-    draft.section_mut(agent::SECTION, Place::Flag("agent"));
+    draft.section_mut(agent::SECTION, Origin::Flag("agent"));
     if let Some(port) = &args.port {
         match address::listen(port) {
             Ok(_) => draft.put(&agent::LISTEN, Raw::Flag(port.clone()), PORT, &mut errors),
@@ -111,9 +111,9 @@ pub fn listed(texts: &[String]) -> Result<Vec<Found>, Problem> {
 }
 
 // happac also reads this from the environment.
-const HOST: Place = Place::FlagOrVariable("--patroni-host", "PATRONI_HOST");
-const PORT_OF_PATRONI: Place = Place::FlagOrVariable("--patroni-port", "PATRONI_API_PORT");
-const PORT: Place = Place::FlagOrVariable("--port", "AGENT_PORT");
+const HOST: Origin = Origin::FlagOrVariable("--patroni-host", "PATRONI_HOST");
+const PORT_OF_PATRONI: Origin = Origin::FlagOrVariable("--patroni-port", "PATRONI_API_PORT");
+const PORT: Origin = Origin::FlagOrVariable("--port", "AGENT_PORT");
 
 /// Adds the one Patroni of happac's flags. Returns its address in the form of the members'
 /// addresses.
@@ -128,7 +128,7 @@ fn put_patroni(args: &AgentArgs, draft: &mut Draft, errors: &mut ConfigErrors) -
     let port = port.map_err(|problem| errors.push(PORT_OF_PATRONI, problem)).ok().flatten();
     let port = port.map(|port| format!(":{port}")).unwrap_or_default();
     let url = format!("{scheme}{host}{port}");
-    let listed = Raw::List(vec![Given { value: Raw::Flag(url.clone()), place: HOST }]);
+    let listed = Raw::List(vec![Given { value: Raw::Flag(url.clone()), origin: HOST }]);
     draft.put(&patroni::URLS, listed, HOST, errors);
     address::patroni_url(&url).ok()
 }
@@ -138,7 +138,7 @@ fn written(file: &ConfigFile) -> (Draft, ConfigErrors) {
         Ok(text) => file::read(text, &file.name),
         Err(problem) => {
             let mut errors = ConfigErrors::default();
-            errors.push(Place::Document(file.name.as_str().into()), problem.clone());
+            errors.push(Origin::Document(file.name.as_str().into()), problem.clone());
             (Draft::default(), errors)
         }
     }
@@ -166,7 +166,7 @@ fn put_members(args: &RunArgs, draft: &mut Draft, errors: &mut ConfigErrors) {
         }
         let members = members(&args.member, errors);
         draft.members = members
-            .map_or_else(Field::wrong, |members| Field::new(members, Place::Flag("--member")));
+            .map_or_else(Field::wrong, |members| Field::new(members, Origin::Flag("--member")));
     }
 }
 
@@ -175,17 +175,17 @@ fn members(
     texts: &[String],
     errors: &mut ConfigErrors,
 ) -> Option<Vec<(MemberName, Given<Section>)>> {
-    let place = Place::Flag("--member");
+    let origin = Origin::Flag("--member");
     let mut members = Vec::new();
     for text in texts {
         match member(text) {
             Ok((name, postgres)) => {
                 let mut value = Section::default();
                 let raw = Raw::Flag(postgres.to_string());
-                value.put(&members::POSTGRES, raw, place.clone(), errors);
-                members.push((name, Given { value, place: place.clone() }));
+                value.put(&members::POSTGRES, raw, origin.clone(), errors);
+                members.push((name, Given { value, origin: origin.clone() }));
             }
-            Err(problem) => errors.push(place.clone(), problem),
+            Err(problem) => errors.push(origin.clone(), problem),
         }
     }
     (members.len() == texts.len()).then_some(members)
@@ -209,23 +209,23 @@ fn put_service(
     let (Some(listen), Ok(name)) = (listen, ServiceName::new(name)) else {
         return;
     };
-    let place = Place::Flag(flag);
-    let empty = Given { value: Section::default(), place: place.clone() };
+    let origin = Origin::Flag(flag);
+    let empty = Given { value: Section::default(), origin: origin.clone() };
     let service = draft.services_mut().entry(name).or_insert(empty);
-    service.value.put(&services::LISTEN, Raw::Flag(listen.to_owned()), place, errors);
+    service.value.put(&services::LISTEN, Raw::Flag(listen.to_owned()), origin, errors);
 }
 
 fn put_hold(args: &RunArgs, draft: &mut Draft, errors: &mut ConfigErrors) {
     let Some(hold) = &args.hold else {
         return;
     };
-    let place = Place::Flag("--hold");
+    let origin = Origin::Flag("--hold");
     // An error in the section is reported once, however many services there are.
     let mut once = Section::default();
-    once.put(&services::HOLD, Raw::Flag(hold.clone()), place.clone(), errors);
+    once.put(&services::HOLD, Raw::Flag(hold.clone()), origin.clone(), errors);
     for service in draft.services_mut().values_mut() {
         let raw = Raw::Flag(hold.clone());
-        service.value.put(&services::HOLD, raw, place.clone(), &mut ConfigErrors::default());
+        service.value.put(&services::HOLD, raw, origin.clone(), &mut ConfigErrors::default());
     }
 }
 
@@ -233,10 +233,10 @@ fn put_max_lag(args: &RunArgs, draft: &mut Draft, errors: &mut ConfigErrors) {
     let Some(text) = &args.max_lag else {
         return;
     };
-    let place = Place::Flag("--max-lag");
+    let origin = Origin::Flag("--max-lag");
     let lag = match lag(text) {
         Ok(lag) => lag,
-        Err(problem) => return errors.push(place, problem),
+        Err(problem) => return errors.push(origin, problem),
     };
     let mut found = false;
     for service in replica_services(draft) {
@@ -244,17 +244,17 @@ fn put_max_lag(args: &RunArgs, draft: &mut Draft, errors: &mut ConfigErrors) {
         match lag {
             LagLimit::Bytes(bytes) => {
                 let raw = Raw::Whole(bytes.to_string());
-                service.put(&services::LAG_BYTES, raw, place.clone(), errors);
+                service.put(&services::LAG_BYTES, raw, origin.clone(), errors);
             }
             LagLimit::Time(time) => {
                 let raw = Raw::Fraction(seconds_text(time));
-                service.put(&services::LAG, raw, place.clone(), errors);
+                service.put(&services::LAG, raw, origin.clone(), errors);
             }
         }
     }
     // Another error may be the reason why the service was not found.
     if !found && errors.is_empty() {
-        errors.push(place, Conflict::NoReplicaService);
+        errors.push(origin, Conflict::NoReplicaService);
     }
 }
 

@@ -60,18 +60,19 @@ impl<C: Of> KeyFlags<C> {
     pub fn put(&self, draft: &mut Draft, errors: &mut ConfigErrors) {
         for (key, flag) in flags(C::COMMAND) {
             let texts = self.texts(flag.long);
-            let place = flag.place();
+            let origin = flag.origin();
             let raw = match texts {
                 [] => continue,
                 texts if flag.repeated => {
-                    let each = texts
-                        .iter()
-                        .map(|text| Given { value: Raw::Flag(text.clone()), place: place.clone() });
+                    let each = texts.iter().map(|text| Given {
+                        value: Raw::Flag(text.clone()),
+                        origin: origin.clone(),
+                    });
                     Raw::List(each.collect())
                 }
                 [text, ..] => Raw::Flag(text.clone()),
             };
-            draft.put(key, raw, place, errors);
+            draft.put(key, raw, origin, errors);
         }
     }
 }

@@ -9,9 +9,9 @@ use std::time::Duration;
 use pgsteer_core::claim::Failure;
 use pgsteer_core::event::{self, EventKind};
 use pgsteer_core::gate;
+use pgsteer_core::gate_key::GateKey;
 use pgsteer_core::identity::Identity;
 use pgsteer_core::names::{MemberName, ServiceName};
-use pgsteer_core::post::Post;
 use pgsteer_core::reason::Reason;
 use pgsteer_core::skew::ClockOffset;
 use pgsteer_core::snapshot::MembersFrom;
@@ -197,8 +197,8 @@ fn event(occurred: &event::Event, now: &Now) -> Event {
 
 fn subjects(kind: &EventKind) -> (Option<&MemberName>, Option<&ServiceName>, Option<&Reason>) {
     match kind {
-        EventKind::Gate { post, member, reason, .. } => {
-            (Some(member), service_of(post), reason.as_ref())
+        EventKind::Gate { key, member, reason, .. } => {
+            (Some(member), service_of(key), reason.as_ref())
         }
         EventKind::Role { member, .. }
         | EventKind::Joined { member, .. }
@@ -222,10 +222,10 @@ fn subjects(kind: &EventKind) -> (Option<&MemberName>, Option<&ServiceName>, Opt
     }
 }
 
-fn service_of(post: &Post) -> Option<&ServiceName> {
-    match post {
-        Post::Service(service) => Some(service),
-        Post::Role(_) | Post::Pooled(_) => None,
+fn service_of(key: &GateKey) -> Option<&ServiceName> {
+    match key {
+        GateKey::Service(service) => Some(service),
+        GateKey::Role(_) | GateKey::Pooled(_) => None,
     }
 }
 
@@ -287,7 +287,7 @@ mod tests {
     #[test]
     fn a_path_of_the_agent_is_of_a_member_and_of_no_service() {
         let kind = EventKind::Gate {
-            post: Post::Pooled(Role::Primary),
+            key: GateKey::Pooled(Role::Primary),
             member: MemberName::new("n1").unwrap(),
             now: gate::GateState::Shut,
             reason: Some(Reason::PoolerUnheard { port: 6432, for_more_than: None }),

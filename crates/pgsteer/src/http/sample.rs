@@ -8,9 +8,9 @@ use std::time::{Duration, UNIX_EPOCH};
 use pgsteer_core::claim::{Failure, Role, Speaker, Tags};
 use pgsteer_core::event::{Event, EventKind};
 use pgsteer_core::gate::{Gate, GateState, Note, OpenGate, Sessions};
+use pgsteer_core::gate_key::GateKey;
 use pgsteer_core::identity::Identity;
 use pgsteer_core::names::{ClusterName, Endpoint, MemberName, ServiceName};
-use pgsteer_core::post::Post;
 use pgsteer_core::reason::Reason;
 use pgsteer_core::skew::ClockOffset;
 use pgsteer_core::snapshot::MembersFrom;
@@ -226,7 +226,7 @@ fn read() -> ServiceState {
 
 fn events() -> VecDeque<Event> {
     let gate = |service_name, now, reason| EventKind::Gate {
-        post: Post::Service(service(service_name)),
+        key: GateKey::Service(service(service_name)),
         member: member("n1"),
         now,
         reason,

@@ -171,7 +171,7 @@ impl Discovery {
             if let Err(gone) = self.wait(&mut seen, last.as_deref()).await {
                 return gone;
             }
-            let turn = self.turn(last.as_ref()).await;
+            let turn = self.round(last.as_ref()).await;
             match turn {
                 Err(gone) => return gone,
                 Ok(Ok(by)) => {
@@ -192,7 +192,7 @@ impl Discovery {
 
     /// Asks one URL after the other, starting with the one that answered last. The URLs of another
     /// cluster come last, and then all of them are asked.
-    async fn turn(&self, last: Option<&Arc<str>>) -> Result<Result<Arc<str>, Failure>, Gone> {
+    async fn round(&self, last: Option<&Arc<str>>) -> Result<Result<Arc<str>, Failure>, Gone> {
         let mut urls = self.urls(|when| when == When::InTurn);
         urls.sort_by_key(|url| Some(url) != last);
         let strangers = self.urls(|when| when == When::Last);
@@ -550,14 +550,14 @@ mod tests {
             (patroni(FAILS).await, patroni(CLUSTER).await, patroni(CLUSTER).await);
         let listers = [(&gone, When::InTurn), (&member, When::InTurn), (&stranger, When::Last)];
         let (asker, mut reports, _planned) = discovery(plan_of(&listers));
-        let asking = tokio::spawn(async move { asker.turn(None).await });
+        let asking = tokio::spawn(async move { asker.round(None).await });
         let Some(Report::Topology(topology)) = reports.recv().await else { panic!() };
         assert_eq!(topology.url, *member.url());
         assert_eq!(asking.await.unwrap().unwrap().ok(), Some(member.url().clone()));
         // No other URL answers. The URL of another cluster is then asked, and its list is rejected.
         let listers = [(&gone, When::InTurn), (&stranger, When::Last)];
         let (asker, mut reports, _planned) = discovery(plan_of(&listers));
-        let asking = tokio::spawn(async move { asker.turn(None).await });
+        let asking = tokio::spawn(async move { asker.round(None).await });
         let Some(Report::Topology(topology)) = reports.recv().await else { panic!() };
         assert_eq!(topology.url, *stranger.url());
         assert!(asking.await.unwrap().unwrap().is_err());

@@ -6,7 +6,6 @@
 //! core's decisions nor the outputs; the plan is their only input from the core.
 
 mod base;
-mod beat;
 mod dial;
 mod discovery;
 mod etcd;
@@ -17,6 +16,7 @@ mod http;
 mod new_sessions;
 mod patroni;
 mod pooler;
+mod probe_timer;
 mod prompt;
 mod resolver;
 mod secret;
@@ -317,7 +317,7 @@ mod tests {
                 Fact::Patroni(answer) => kinds[1] = answer.is_err(),
                 Fact::PatroniLate(_) => {}
                 Fact::Tether(answer) => kinds[2] = answer.is_err(),
-                Fact::Pooler { port, said } => kinds[3] = port == 1 && said.is_err(),
+                Fact::Pooler { port, answer } => kinds[3] = port == 1 && answer.is_err(),
                 Fact::Progress(_) => {}
             }
         }

@@ -54,8 +54,8 @@ async fn until_accepted(
         let Ask { postgres, addresses, .. } = ask.borrow().clone();
         let addresses = postgres.ip().map_or(addresses, |address| vec![address]);
         let asked = Instant::now();
-        let said = login.knock(&postgres, &addresses).await;
-        match &said {
+        let answer = login.knock(&postgres, &addresses).await;
+        match &answer {
             // A single lost packet must not close the gate of a healthy member.
             Err(Failure::Timeout { .. } | Failure::Unreachable { .. }) if !timed_out_before => {
                 timed_out_before = true;
@@ -65,8 +65,8 @@ async fn until_accepted(
             Err(Failure::Unresolved(_)) => return Ok(()),
             _ => {}
         }
-        let is_accepted = said.is_ok();
-        reporter.claim(asked, Fact::NewSessions(said)).await?;
+        let is_accepted = answer.is_ok();
+        reporter.claim(asked, Fact::NewSessions(answer)).await?;
         if is_accepted {
             return Ok(());
         }
@@ -97,9 +97,9 @@ mod tests {
     const PASSWORD_REQUEST: &[u8] = b"R\0\0\0\x08\0\0\0\x03";
     const STOPPING: &[u8] = b"E\0\0\0\x1eSFATAL\0VFATAL\0C57P03\0Mno\0\0";
 
-    async fn said(reports: &mut mpsc::Receiver<Report>) -> Result<(), Failure> {
+    async fn answer(reports: &mut mpsc::Receiver<Report>) -> Result<(), Failure> {
         match reports.recv().await {
-            Some(Report::Claim(Claim { fact: Fact::NewSessions(said), .. })) => said,
+            Some(Report::Claim(Claim { fact: Fact::NewSessions(answer), .. })) => answer,
             other => panic!("{other:?}"),
         }
     }
@@ -132,15 +132,15 @@ mod tests {
         let doubt = Arc::<Notify>::default();
         let login = Arc::new(Login::of_nobody(second));
         let _task = Task::spawn(run(ask, login, reporter, doubt.clone()));
-        assert_eq!(said(&mut reports).await, Ok(()), "no refusal is known");
+        assert_eq!(answer(&mut reports).await, Ok(()), "no refusal is known");
         let quiet = tokio::time::timeout(second, reports.recv()).await;
         assert!(quiet.is_err(), "{quiet:?}");
         doubt.notify_one();
         for _ in 0..2 {
-            let said = said(&mut reports).await;
-            assert!(matches!(said, Err(Failure::Unavailable { .. })), "{said:?}");
+            let answer = answer(&mut reports).await;
+            assert!(matches!(answer, Err(Failure::Unavailable { .. })), "{answer:?}");
         }
         refuses.store(false, Ordering::SeqCst);
-        assert_eq!(said(&mut reports).await, Ok(()));
+        assert_eq!(answer(&mut reports).await, Ok(()));
     }
 }

@@ -18,8 +18,8 @@ use tokio::time::timeout;
 use tracing::{info, trace, warn};
 
 use super::base::{Base, strange};
-use super::beat::Beat;
 use super::http::{Answer, Client};
+use super::probe_timer::ProbeTimer;
 use super::{Gone, Hint, Reporter};
 
 /// The time and duration of the last request.
@@ -39,12 +39,12 @@ enum Condition {
     Failed(Failure),
 }
 
-/// Sends requests at the pace of `beat`, one at a time, and less often if the answers take long. A
+/// Sends requests at the pace of `timer`, one at a time, and less often if the answers take long. A
 /// failure notifies discovery.
-pub async fn run(mut beat: Beat, http: Arc<Client>, reporter: Reporter, hint: Hint) -> Gone {
+pub async fn run(mut timer: ProbeTimer, http: Arc<Client>, reporter: Reporter, hint: Hint) -> Gone {
     let mut last = Last::default();
     loop {
-        let done = step(&mut beat, &http, &reporter, &hint, &mut last).await;
+        let done = step(&mut timer, &http, &reporter, &hint, &mut last).await;
         if let Err(gone) = done {
             return gone;
         }
@@ -52,16 +52,16 @@ pub async fn run(mut beat: Beat, http: Arc<Client>, reporter: Reporter, hint: Hi
 }
 
 async fn step(
-    beat: &mut Beat,
+    timer: &mut ProbeTimer,
     http: &Client,
     reporter: &Reporter,
     hint: &Hint,
     last: &mut Last,
 ) -> Result<(), Gone> {
-    beat.due_no_sooner_than(patroni_gap(last.took)).await?;
-    let ask = beat.ask();
+    timer.due_no_sooner_than(patroni_gap(last.took)).await?;
+    let ask = timer.ask();
     let Some(url) = &ask.patroni_url else {
-        return beat.changed().await;
+        return timer.changed().await;
     };
     let (started, limit) = (Instant::now(), http.late_after());
     let mut asking = pin!(question(http, url, &ask));
@@ -76,7 +76,7 @@ async fn step(
             tokio::select! {
                 done = &mut asking => done,
                 // A member with a new address is asked there at once.
-                moved = beat.moved() => return moved,
+                moved = timer.moved() => return moved,
             }
         }
     };
@@ -329,9 +329,9 @@ mod tests {
         let reporter =
             Reporter { member: MemberName::new("pg1").unwrap(), clock, reports: reports_tx };
         let http = Client::new(run_on, None).with_connect_limit(Duration::from_millis(100));
-        let beat = Beat::new(plan_rx, |pace| pace.patroni, clock);
+        let timer = ProbeTimer::new(plan_rx, |pace| pace.patroni, clock);
         let _task =
-            crate::sources::Task::spawn(run(beat, Arc::new(http), reporter, Hint::default()));
+            crate::sources::Task::spawn(run(timer, Arc::new(http), reporter, Hint::default()));
         let mut facts = Vec::new();
         for _ in 0..count {
             let Some(Report::Claim(claim)) = reports.recv().await else { panic!("no claim") };
@@ -372,9 +372,9 @@ mod tests {
             Reporter { member: MemberName::new("pg1").unwrap(), clock, reports: reports_tx };
         let http = Client::new(Duration::from_secs(50), None)
             .with_connect_limit(Duration::from_millis(50));
-        let beat = Beat::new(plan_rx, |pace| pace.patroni, clock);
+        let timer = ProbeTimer::new(plan_rx, |pace| pace.patroni, clock);
         let _task =
-            crate::sources::Task::spawn(run(beat, Arc::new(http), reporter, Hint::default()));
+            crate::sources::Task::spawn(run(timer, Arc::new(http), reporter, Hint::default()));
         let Some(Report::Claim(claim)) = reports.recv().await else { panic!("no claim") };
         assert!(matches!(claim.fact, Fact::PatroniLate(_)), "{claim:?}");
         plan.send_replace(ask(elsewhere));
@@ -411,8 +411,8 @@ mod tests {
             reports: reports_tx,
         };
         let http = Arc::new(Client::new(Duration::from_secs(5), None));
-        let beat = Beat::new(plan_rx, |pace| pace.patroni, Clock::start());
-        let task = tokio::spawn(run(beat, http, reporter, Hint::default()));
+        let timer = ProbeTimer::new(plan_rx, |pace| pace.patroni, Clock::start());
+        let task = tokio::spawn(run(timer, http, reporter, Hint::default()));
         for _ in 0..5 {
             let Some(Report::Claim(claim)) = reports.recv().await else { panic!("no claim") };
             assert!(matches!(claim.fact, Fact::Patroni(Ok(_))), "{claim:?}");

@@ -9,15 +9,15 @@ use std::time::Instant;
 use pgsteer_core::claim::{Fact, PoolerFacts};
 use tracing::{trace, warn};
 
-use super::beat::Beat;
+use super::probe_timer::ProbeTimer;
 use super::tether::Login;
 use super::{Gone, Reporter};
 
-/// Probes the pooler on `port` at the pace of `beat`, until the receiver of the reports is gone.
-pub async fn run(port: u16, mut beat: Beat, login: Arc<Login>, reporter: Reporter) -> Gone {
+/// Probes the pooler on `port` at the pace of `timer`, until the receiver of the reports is gone.
+pub async fn run(port: u16, mut timer: ProbeTimer, login: Arc<Login>, reporter: Reporter) -> Gone {
     let mut is_up = true;
     loop {
-        match knock(port, &mut beat, &login, &reporter, &mut is_up).await {
+        match knock(port, &mut timer, &login, &reporter, &mut is_up).await {
             Ok(()) => {}
             Err(gone) => return gone,
         }
@@ -26,17 +26,17 @@ pub async fn run(port: u16, mut beat: Beat, login: Arc<Login>, reporter: Reporte
 
 async fn knock(
     port: u16,
-    beat: &mut Beat,
+    timer: &mut ProbeTimer,
     login: &Login,
     reporter: &Reporter,
     is_up: &mut bool,
 ) -> Result<(), Gone> {
-    beat.due().await?;
-    let ask = beat.ask();
+    timer.due().await?;
+    let ask = timer.ask();
     let addresses = ask.postgres.ip().map_or(ask.addresses, |address| vec![address]);
     if addresses.is_empty() {
         // The resolver has not answered yet, and it reports a failed lookup itself.
-        return beat.changed().await;
+        return timer.changed().await;
     }
     let asked = Instant::now();
     let answer = login.knock(&ask.postgres.with_port(port), &addresses).await;
@@ -46,6 +46,6 @@ async fn knock(
         answer => trace!(%member, ?answer, "pooler"),
     }
     *is_up = answer.is_ok();
-    let said = answer.map(|()| PoolerFacts::Answers);
-    reporter.claim(asked, Fact::Pooler { port, said }).await
+    let answer = answer.map(|()| PoolerFacts::Answers);
+    reporter.claim(asked, Fact::Pooler { port, answer }).await
 }

@@ -10,8 +10,8 @@ use pgsteer_core::settings::defaults::CHECK_TIMEOUT;
 use tokio::sync::{mpsc, watch};
 use tracing::debug;
 
-use super::beat::Beat;
 use super::http::Client;
+use super::probe_timer::ProbeTimer;
 use super::tether::{Login, Tether};
 use super::{Gone, Hint, Reporter, Task, new_sessions, patroni, pooler, resolver};
 use crate::clock::Clock;
@@ -80,11 +80,11 @@ impl Supervisor {
             |(ask, reporter, unreachable)| resolver::run(ask, reporter, unreachable),
         )];
         if let Some(http) = &self.http {
-            let beat = Beat::new(ask_rx, |pace| pace.patroni, self.clock).with_jitter();
+            let timer = ProbeTimer::new(ask_rx, |pace| pace.patroni, self.clock).with_jitter();
             tasks.push(Task::keep(
                 format!("what asks the Patroni of {name}"),
-                (beat, http.clone(), reporter.clone(), self.hint.clone()),
-                |(beat, http, reporter, hint)| patroni::run(beat, http, reporter, hint),
+                (timer, http.clone(), reporter.clone(), self.hint.clone()),
+                |(timer, http, reporter, hint)| patroni::run(timer, http, reporter, hint),
             ));
         }
         let poolers = BTreeMap::new();
@@ -106,8 +106,8 @@ impl Supervisor {
         let doubt = self.doubts.of(&name);
         watched.server = Some(match &self.login {
             Some(login) => {
-                let beat = Beat::new(ask, |pace| pace.tether, self.clock);
-                let tether = Tether::new(beat, login.clone(), reporter, unreachable, doubt);
+                let timer = ProbeTimer::new(ask, |pace| pace.tether, self.clock);
+                let tether = Tether::new(timer, login.clone(), reporter, unreachable, doubt);
                 Task::keep(format!("the tether of {name}"), tether, Tether::run)
             }
             None => {
@@ -134,16 +134,16 @@ impl Supervisor {
 
     fn watch_pooler(&self, port: u16, ask: watch::Receiver<Ask>, reporter: Reporter) -> Task {
         let what = format!("what asks the pooler of {} on {port}", reporter.member);
-        let beat = Beat::new(ask, |pace| pace.pooler, self.clock);
+        let timer = ProbeTimer::new(ask, |pace| pace.pooler, self.clock);
         match &self.login {
             Some(login) => {
-                let tether = Tether::through_pooler(port, beat, login.clone(), reporter);
+                let tether = Tether::through_pooler(port, timer, login.clone(), reporter);
                 Task::keep(what, tether, Tether::run)
             }
             None => {
                 let nobody = Arc::new(Login::of_nobody(CHECK_TIMEOUT));
-                Task::keep(what, (beat, nobody, reporter), move |(beat, nobody, reporter)| {
-                    pooler::run(port, beat, nobody, reporter)
+                Task::keep(what, (timer, nobody, reporter), move |(timer, nobody, reporter)| {
+                    pooler::run(port, timer, nobody, reporter)
                 })
             }
         }

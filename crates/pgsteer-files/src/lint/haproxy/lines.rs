@@ -1,7 +1,7 @@
 //! Splits a text in HAProxy's language into lines and words (configuration manual, 2.2 "Quoting and
 //! escaping", 2.3 "Environment variables").
 
-use crate::lint::finding::Place;
+use crate::lint::finding::Location;
 use crate::lint::kind::without_byte_order_mark;
 
 /// The maximum number of words of a line (`MAX_LINE_ARGS`). HAProxy refuses longer lines.
@@ -18,7 +18,7 @@ pub struct Word {
     /// The word contains a `$NAME` outside double quotes, which HAProxy replaces only in addresses.
     has_bare_variable: bool,
     /// Its place.
-    pub place: Place,
+    pub place: Location,
 }
 
 impl Word {
@@ -93,15 +93,15 @@ impl Line {
     }
 
     /// Returns the place of the word at `at`, or of the whole line if there is none.
-    pub fn place_of(&self, at: usize) -> Place {
+    pub fn place_of(&self, at: usize) -> Location {
         self.words.get(at).map_or(self.place(), |word| word.place)
     }
 
     /// Returns the place from its first word to its last.
-    pub fn place(&self) -> Place {
+    pub fn place(&self) -> Location {
         let column = self.words.first().map_or(1, |word| word.place.column);
         let column_end = self.words.last().map_or(1, |word| word.place.column_end);
-        Place { line: self.number, column, column_end }
+        Location { line: self.number, column, column_end }
     }
 }
 
@@ -109,7 +109,7 @@ impl Line {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// Its place.
-    pub place: Place,
+    pub place: Location,
     /// The reason.
     pub why: &'static str,
     /// The first word of the line, as written.
@@ -124,7 +124,7 @@ pub fn lines(text: &str, first: usize) -> (Vec<Line>, Vec<Fault>) {
     if has_mark {
         let why =
             "a byte order mark stands in front of it, which HAProxy takes for a part of the word";
-        faults.push(Fault { place: Place::line(first), why, begins: String::new() });
+        faults.push(Fault { place: Location::line(first), why, begins: String::new() });
     }
     for (number, text) in (first..).zip(text.lines()) {
         match Reader::new(text, number).read() {
@@ -150,7 +150,7 @@ fn unended(text: &str, first: usize) -> Option<Fault> {
     let last = text.lines().next_back().filter(|_| !text.ends_with('\n'))?;
     let number = first + text.lines().count() - 1;
     let column_end = last.chars().count() + 1;
-    let place = Place { line: number, column: column_end, column_end };
+    let place = Location { line: number, column: column_end, column_end };
     Some(Fault { place, why: "the last line has no line break at its end", begins: String::new() })
 }
 
@@ -222,7 +222,7 @@ impl Reader {
 
     fn fault(&self, at: usize, why: &'static str) -> Fault {
         let column_end = self.chars.len() + 1;
-        let place = Place { line: self.number, column: at + 1, column_end };
+        let place = Location { line: self.number, column: at + 1, column_end };
         Fault { place, why, begins: String::new() }
     }
 
@@ -248,7 +248,7 @@ impl Reader {
         let Some(text) = self.text.take() else { return };
         let has_variable = std::mem::take(&mut self.has_variable);
         let place =
-            Place { line: self.number, column: self.started_at + 1, column_end: self.at + 1 };
+            Location { line: self.number, column: self.started_at + 1, column_end: self.at + 1 };
         let has_bare_variable = !has_variable && holds_variable(&text);
         self.words.push(Word { text, has_variable, has_bare_variable, place });
     }
@@ -368,8 +368,8 @@ mod tests {
     fn a_place_is_counted_in_characters() {
         let (lines, _) = lines("\n  größe \"a b\"  c\n", 1);
         let place = |at: usize| lines[0].place_of(at);
-        assert_eq!(place(0), Place { line: 2, column: 3, column_end: 8 });
-        assert_eq!(place(1), Place { line: 2, column: 9, column_end: 14 });
+        assert_eq!(place(0), Location { line: 2, column: 3, column_end: 8 });
+        assert_eq!(place(1), Location { line: 2, column: 9, column_end: 14 });
     }
 
     #[test]
@@ -386,7 +386,7 @@ mod tests {
     fn a_last_line_without_an_end_is_a_fault_and_a_line() {
         let (found, faults) = lines("listen x\n bind :1", 1);
         assert_eq!(found.len(), 2);
-        assert_eq!(faults[0].place, Place { line: 2, column: 9, column_end: 9 });
+        assert_eq!(faults[0].place, Location { line: 2, column: 9, column_end: 9 });
         assert!(lines("listen x\n", 1).1.is_empty() && lines("", 1).1.is_empty());
     }
 

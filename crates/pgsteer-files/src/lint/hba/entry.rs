@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Refused, options};
-use crate::lint::finding::Place;
+use crate::lint::finding::Location;
 use crate::lint::word_shown;
 use pgsteer_config::suggest::nearest;
 
@@ -50,7 +50,7 @@ pub struct Field {
     /// The words.
     pub items: Vec<Item>,
     /// Its place.
-    pub place: Place,
+    pub place: Location,
 }
 
 impl Field {
@@ -99,11 +99,11 @@ pub struct Entry {
     /// The address as written, if a number in it is read as octal.
     pub octal: Option<String>,
     /// The place of the address; for `local` the whole line.
-    pub from_place: Place,
+    pub from_place: Location,
     /// The place of the method.
-    pub method_place: Place,
+    pub method_place: Location,
     /// The whole line.
-    pub place: Place,
+    pub place: Location,
 }
 
 /// A line with its continuation lines.
@@ -145,14 +145,14 @@ impl Entry {
             return Ok(None);
         }
         single(first, "the type of connection")?;
-        let refused = |place: Place, why: String| Refused { place, why, is_strange: false };
+        let refused = |place: Location, why: String| Refused { place, why, is_strange: false };
         if !TYPES.contains(&first.text()) {
             let meant = nearest(first.text(), &TYPES);
             let meant = meant.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
             let why = format!("`{}` is no type of connection{meant}", word_shown(first.text()));
             return Err(Refused { place: first.place, why, is_strange: true });
         }
-        let place = Place { column_end: end_of(&fields), ..first.place };
+        let place = Location { column_end: end_of(&fields), ..first.place };
         let missing = |what: &str| refused(place, format!("{what} is missing"));
         let mut rest = fields.iter().skip(1);
         let databases = rest.next().ok_or_else(|| missing("the database"))?.items.clone();
@@ -435,7 +435,7 @@ impl Reader {
                 self.at += 1;
             }
         }
-        let place = Place { line: self.number, column: started_at + 1, column_end: self.at + 1 };
+        let place = Location { line: self.number, column: started_at + 1, column_end: self.at + 1 };
         Ok((!items.is_empty()).then_some(Field { items, place }))
     }
 
@@ -459,7 +459,7 @@ impl Reader {
         }
         if is_open {
             let place =
-                Place { line: self.number, column: started_at + 1, column_end: self.at + 1 };
+                Location { line: self.number, column: started_at + 1, column_end: self.at + 1 };
             return Err(Refused {
                 place,
                 why: "a quote is opened and not closed".to_owned(),

@@ -5,7 +5,7 @@ use pgsteer_core::settings::{AuthMethod, CheckConfig, RequireAuth, SslMode};
 use super::Hba;
 use super::cover::{covers_origin, is_loopback};
 use super::entry::{Entry, Item};
-use crate::lint::finding::{Findings, Place, Severity};
+use crate::lint::finding::{Findings, Location, Severity};
 use crate::lint::word_shown;
 
 /// The check login, as `[check]` of pgsteer.toml describes it.
@@ -79,7 +79,7 @@ pub fn check_login(hba: &Hba, findings: &mut Findings) {
             let message = format!("{named} is let in from this machine alone");
             findings.add_as(Severity::Warning, entry.place, message);
         }
-        _ => findings.add(Place::line(1), format!("no line is for {named}")),
+        _ => findings.add(Location::line(1), format!("no line is for {named}")),
     }
 }
 

@@ -8,7 +8,7 @@ mod options;
 mod rules;
 
 use self::entry::Entry;
-use super::finding::{Finding, Place};
+use super::finding::{Finding, Location};
 use super::kind::without_byte_order_mark;
 use super::rule::Look;
 use super::{Options, Unreadable};
@@ -20,7 +20,7 @@ pub use self::rules::RULES;
 #[derive(Clone, Debug)]
 pub struct Refused {
     /// Its place.
-    pub place: Place,
+    pub place: Location,
     /// The reason.
     pub why: String,
     /// It does not even begin like a line of pg_hba.conf.
@@ -48,7 +48,7 @@ impl Hba {
         if has_mark {
             let why = "a byte order mark stands in front of it, which PostgreSQL takes for a word";
             let why = why.to_owned();
-            hba.refused.push(Refused { place: Place::line(1), why, is_strange: false });
+            hba.refused.push(Refused { place: Location::line(1), why, is_strange: false });
         }
         for line in entry::logical_lines(text) {
             match Entry::read(&line, postgres) {

@@ -338,7 +338,7 @@ impl Facts {
         )?;
         page.counter(
             "pgsteer_sessions_ended",
-            "Sessions that were ended because the gate said so.",
+            "Sessions that a gate ended.",
             each(|stats| stats.ended_total.load(Relaxed)),
         )?;
         page.counter(

@@ -133,7 +133,7 @@ impl From<Failure> for End {
 
 /// One etcd, with its authentication token.
 #[derive(Clone, Copy)]
-struct Place<'a> {
+struct EtcdServer<'a> {
     base: &'a Base,
     keys: &'a Keys,
     token: Option<&'a str>,
@@ -171,11 +171,11 @@ impl Watcher {
     /// Watches until the receiver of the reports is gone.
     pub async fn run(mut self) -> Gone {
         let mut known = Known::default();
-        let (mut place, mut failures) = (0, 0);
+        let (mut address, mut failures) = (0, 0);
         loop {
             let Ok(scope) = self.scope().await else { return Gone };
             let keys = Keys::new(&self.settings.namespace, &scope);
-            let base = &self.settings.bases[place % self.settings.bases.len()];
+            let base = &self.settings.bases[address % self.settings.bases.len()];
             let mut plan = self.plan.clone();
             let end = tokio::select! {
                 end = self.watch(base, &keys, &mut known) => end,
@@ -186,7 +186,7 @@ impl Watcher {
             };
             let Err(End::Failed(failure)) = end else { return Gone };
             debug!(etcd = %base.url(), "the watch is over: {failure}");
-            place += 1;
+            address += 1;
             failures = if known.was_steady() { 0 } else { failures + 1 };
             if self.pause(failures, failure).await.is_err() {
                 return Gone;
@@ -230,10 +230,10 @@ impl Watcher {
     /// Runs one watch at one etcd, from the login to its end.
     async fn watch(&self, base: &Base, keys: &Keys, known: &mut Known) -> Result<(), End> {
         let token = self.log_in(base).await?;
-        let place = Place { base, keys, token: token.as_deref() };
-        let found = self.ask(place, keys.range_request()).await?;
+        let etcd = EtcdServer { base, keys, token: token.as_deref() };
+        let found = self.ask(etcd, keys.range_request()).await?;
         known.forget_if_restored(found.revision);
-        let mut lines = self.follow(place, found.revision + 1).await?;
+        let mut lines = self.follow(etcd, found.revision + 1).await?;
         known.watching_since = Some(Instant::now());
         self.report(News::Watching).await?;
         self.report(News::Read { is_behind: false }).await?;
@@ -248,7 +248,7 @@ impl Watcher {
         known.newest = Some(found.revision);
         let Known { newest, leader, .. } = known;
         let leader = &*leader;
-        let looks = self.look_again(place, leader);
+        let looks = self.look_again(etcd, leader);
         tokio::pin!(looks);
         loop {
             tokio::select! {
@@ -280,8 +280,8 @@ impl Watcher {
         }
     }
 
-    async fn ask(&self, place: Place<'_>, question: String) -> Result<Found, Failure> {
-        let Place { base, token, .. } = place;
+    async fn ask(&self, etcd: EtcdServer<'_>, question: String) -> Result<Found, Failure> {
+        let EtcdServer { base, token, .. } = etcd;
         let answer = self.settings.http.post(base, "/v3/kv/range", question, token).await?;
         match answer.status {
             200 => parse_range(&answer.body).map_err(|bad| not_etcd(base, &bad)),
@@ -290,8 +290,8 @@ impl Watcher {
     }
 
     /// Opens the watch and waits until etcd confirms it.
-    async fn follow(&self, place: Place<'_>, start_revision: u64) -> Result<Lines, Failure> {
-        let Place { base, keys, token } = place;
+    async fn follow(&self, etcd: EtcdServer<'_>, start_revision: u64) -> Result<Lines, Failure> {
+        let EtcdServer { base, keys, token } = etcd;
         let question = keys.watch_request(start_revision);
         let mut lines = match self.settings.http.follow(base, "/v3/watch", question, token).await? {
             Following::Lines(lines) => lines,
@@ -309,18 +309,18 @@ impl Watcher {
 
     /// Reads the leader key periodically. Ends when a read fails, or when two reads have returned a
     /// revision that the watch has not sent.
-    async fn look_again(&self, place: Place<'_>, heard: &AtomicU64) -> End {
+    async fn look_again(&self, etcd: EtcdServer<'_>, newest: &AtomicU64) -> End {
         let mut unheard = None;
         loop {
             sleep(self.settings.look).await;
-            let found = match self.ask(place, place.keys.leader_request()).await {
+            let found = match self.ask(etcd, etcd.keys.leader_request()).await {
                 Ok(found) => found,
                 Err(failure) => return failure.into(),
             };
             let seen = found.entries.first().map(|entry| entry.revision);
-            let missed = seen.filter(|seen| *seen > heard.load(Ordering::Relaxed));
+            let missed = seen.filter(|seen| *seen > newest.load(Ordering::Relaxed));
             if missed.is_some() && missed == unheard {
-                return strange(place.base, "the watch does not tell what is written").into();
+                return strange(etcd.base, "the watch does not tell what is written").into();
             }
             if let Err(gone) = self.report(News::Read { is_behind: missed.is_some() }).await {
                 return gone.into();

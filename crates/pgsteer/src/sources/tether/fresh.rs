@@ -15,7 +15,7 @@ use std::time::Duration;
 use pgsteer_core::claim::Failure;
 use tokio::time::{Instant, sleep_until};
 
-use super::Place;
+use super::ServerAddress;
 use super::login::{LoggedIn, Login, Missed};
 use super::subject::Subject;
 
@@ -91,13 +91,13 @@ impl Fresh {
     /// Waits for the next attempt and its outcome. An attempt that times out is repeated once
     /// before it counts: a single lost packet must not close the gate of a healthy member whose
     /// kept session answers. Cancel safe.
-    pub async fn outcome(&mut self, login: &Arc<Login>, place: &Place) -> Outcome {
+    pub async fn outcome(&mut self, login: &Arc<Login>, address: &ServerAddress) -> Outcome {
         loop {
             if self.attempt.is_none() {
                 sleep_until(self.due()).await;
             }
             let next = self.next();
-            let begin = || (Instant::now(), next, begin(next, self.subject, login, place));
+            let begin = || (Instant::now(), next, begin(next, self.subject, login, address));
             let (asked, kind, attempt) = self.attempt.get_or_insert_with(begin);
             let (asked, kind, result) = (*asked, *kind, attempt.await);
             self.attempt = None;
@@ -142,16 +142,16 @@ fn after(pace: Duration) -> Instant {
     Instant::now() + pace + Duration::from_millis(jitter_ms)
 }
 
-fn begin(kind: Kind, subject: Subject, login: &Arc<Login>, place: &Place) -> Attempt {
-    let (login, place) = (login.clone(), place.clone());
+fn begin(kind: Kind, subject: Subject, login: &Arc<Login>, address: &ServerAddress) -> Attempt {
+    let (login, address) = (login.clone(), address.clone());
     Box::pin(async move {
         match kind {
             Kind::Login => {
-                let logged_in = subject.log_in(&login, &place).await?;
+                let logged_in = subject.log_in(&login, &address).await?;
                 Ok(Accepted::LoggedIn(Box::new(logged_in)))
             }
             Kind::Knock => {
-                let answered = login.knock(&place.postgres, &place.addresses).await;
+                let answered = login.knock(&address.postgres, &address.addresses).await;
                 let missed = |failure| Missed { failure, was_answered: false };
                 answered.map(|()| Accepted::Answered).map_err(missed)
             }
@@ -171,8 +171,8 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_millis(200);
 
-    fn place(address: SocketAddr) -> Place {
-        Place {
+    fn server_address(address: SocketAddr) -> ServerAddress {
+        ServerAddress {
             postgres: Endpoint::new("127.0.0.1", address.port()).unwrap(),
             addresses: vec![address.ip()],
         }
@@ -185,7 +185,7 @@ mod tests {
             Kind::Knock => fresh.knock_due = Some(Instant::now()),
         }
         let login = Arc::new(Login::fake(None, LIMIT));
-        let outcome = fresh.outcome(&login, &place(address)).await;
+        let outcome = fresh.outcome(&login, &server_address(address)).await;
         outcome.result.map_err(|missed| missed.failure)
     }
 

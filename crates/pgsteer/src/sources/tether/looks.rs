@@ -7,7 +7,7 @@ use std::time::Duration;
 use pgsteer_core::claim::Failure;
 use tokio::time::{Instant, sleep_until};
 
-use super::Place;
+use super::ServerAddress;
 use super::login::Login;
 
 /// The maximum time between two checks. A report about a pooler expires later than that: after this
@@ -45,12 +45,12 @@ impl Looks {
 
     /// Waits for the next check and its outcome. Cancel safe: other events of a `select!` delay no
     /// check.
-    pub async fn outcome(&mut self, login: &Arc<Login>, place: &Place) -> Looked {
+    pub async fn outcome(&mut self, login: &Arc<Login>, address: &ServerAddress) -> Looked {
         if self.attempt.is_none() {
             sleep_until(self.due).await;
         }
         let (asked, attempt) =
-            self.attempt.get_or_insert_with(|| (Instant::now(), begin(login, place)));
+            self.attempt.get_or_insert_with(|| (Instant::now(), begin(login, address)));
         let (outcome, asked) = (attempt.await, *asked);
         self.attempt = None;
         let now = Instant::now();
@@ -60,7 +60,7 @@ impl Looks {
     }
 }
 
-fn begin(login: &Arc<Login>, place: &Place) -> Attempt {
-    let (login, place) = (login.clone(), place.clone());
-    Box::pin(async move { login.look(&place.postgres, &place.addresses).await })
+fn begin(login: &Arc<Login>, address: &ServerAddress) -> Attempt {
+    let (login, address) = (login.clone(), address.clone());
+    Box::pin(async move { login.look(&address.postgres, &address.addresses).await })
 }

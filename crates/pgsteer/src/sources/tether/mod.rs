@@ -31,7 +31,7 @@ use pgsteer_core::names::Endpoint;
 use tokio::sync::Notify;
 use tracing::{debug, info, trace, warn};
 
-use super::beat::Beat;
+use super::probe_timer::ProbeTimer;
 use super::{Gone, Hint, Reporter, dial};
 
 use self::backoff::{Backoff, HOLD_OFF};
@@ -57,7 +57,7 @@ const SESSION_AGE_MIN: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Tether {
     subject: Subject,
-    beat: Beat,
+    timer: ProbeTimer,
     login: Arc<Login>,
     reporter: Reporter,
     /// Notified if no server answers at the known addresses. A failure of a pooler is no evidence
@@ -82,7 +82,7 @@ enum State {
 
 struct Tied {
     session: Session,
-    place: Place,
+    address: ServerAddress,
     since: Instant,
     /// The session has answered, which was logged. A session that never answers is not logged.
     has_answered: bool,
@@ -95,7 +95,7 @@ struct Tied {
 
 /// The address of a session.
 #[derive(Clone, PartialEq, Eq)]
-struct Place {
+struct ServerAddress {
     postgres: Endpoint,
     addresses: Vec<IpAddr>,
 }
@@ -116,27 +116,37 @@ enum Waited {
 }
 
 impl Tether {
-    /// A tether that queries at the pace of `beat`.
+    /// A tether that queries at the pace of `timer`.
     pub fn new(
-        beat: Beat,
+        timer: ProbeTimer,
         login: Arc<Login>,
         reporter: Reporter,
         unreachable: Hint,
         doubt: Arc<Notify>,
     ) -> Tether {
-        let tether = Tether::tied_to(Subject::Server, beat, login, reporter);
+        let tether = Tether::tied_to(Subject::Server, timer, login, reporter);
         Tether { unreachable: Some(unreachable), doubt: Some(doubt), ..tether }
     }
 
     /// Same as [`Tether::new`], through the pooler on `port` of the member's host.
-    pub fn through_pooler(port: u16, beat: Beat, login: Arc<Login>, reporter: Reporter) -> Tether {
-        Tether::tied_to(Subject::Pooler { port }, beat, login, reporter)
+    pub fn through_pooler(
+        port: u16,
+        timer: ProbeTimer,
+        login: Arc<Login>,
+        reporter: Reporter,
+    ) -> Tether {
+        Tether::tied_to(Subject::Pooler { port }, timer, login, reporter)
     }
 
-    fn tied_to(subject: Subject, beat: Beat, login: Arc<Login>, reporter: Reporter) -> Tether {
+    fn tied_to(
+        subject: Subject,
+        timer: ProbeTimer,
+        login: Arc<Login>,
+        reporter: Reporter,
+    ) -> Tether {
         Tether {
             subject,
-            beat,
+            timer,
             login,
             reporter,
             unreachable: None,
@@ -166,17 +176,17 @@ impl Tether {
     /// Tries one login when it is due.
     async fn apart(&mut self) -> Result<State, Gone> {
         if let Some(until) = self.held_off_until.take() {
-            self.beat.pause(until.into()).await?;
+            self.timer.pause(until.into()).await?;
         }
-        self.beat.due_after(self.backoff.wait()).await?;
-        let Some(place) = self.place() else {
+        self.timer.due_after(self.backoff.wait()).await?;
+        let Some(address) = self.address() else {
             // The resolver has not answered yet, and it reports a failed lookup itself.
-            self.beat.changed().await?;
+            self.timer.changed().await?;
             return Ok(State::Apart);
         };
         let started = Instant::now();
-        match self.subject.log_in(&self.login, &place).await {
-            Ok(logged_in) => self.transition_to_tied(logged_in, place).await,
+        match self.subject.log_in(&self.login, &address).await {
+            Ok(logged_in) => self.transition_to_tied(logged_in, address).await,
             Err(missed) => {
                 let stage = Stage::from(&missed);
                 if self.subject.leads_nowhere(&missed.failure, stage) {
@@ -185,7 +195,7 @@ impl Tether {
                     self.backoff.grow_at_rest();
                     self.note_new_sessions(started, Ok(())).await?;
                 } else {
-                    self.backoff.grow(self.beat.pace());
+                    self.backoff.grow(self.timer.pace());
                     if let Some(hint) = &self.unreachable {
                         hint.give();
                     }
@@ -200,9 +210,9 @@ impl Tether {
         let felt = tokio::select! {
             biased;
             unasked = tied.session.unasked() => Felt::Unasked(unasked),
-            outcome = tied.fresh.outcome(&self.login, &tied.place) => Felt::Fresh(outcome),
+            outcome = tied.fresh.outcome(&self.login, &tied.address) => Felt::Fresh(outcome),
             () = doubted(self.doubt.as_deref()) => Felt::Doubted,
-            due = self.beat.due() => due.map(|()| Felt::Due)?,
+            due = self.timer.due() => due.map(|()| Felt::Due)?,
         };
         match felt {
             Felt::Unasked(Ok(facts)) => {
@@ -217,7 +227,7 @@ impl Tether {
                 tied.fresh.hurry();
                 Ok(State::Tied(tied))
             }
-            Felt::Due if self.has_moved(&tied.place) => {
+            Felt::Due if self.has_moved(&tied.address) => {
                 tied.session.close().await;
                 Ok(self.transition_to_elsewhere())
             }
@@ -231,7 +241,7 @@ impl Tether {
             return self.ask_pooler(tied, stage).await;
         }
         let asked = Instant::now();
-        match self.bounded(&tied.place, tied.session.role()).await {
+        match self.bounded(&tied.address, tied.session.role()).await {
             Ok(facts) => {
                 self.note_answer(&mut tied);
                 self.claim(asked, facts).await?;
@@ -249,7 +259,7 @@ impl Tether {
             match self.outwait(&mut tied).await? {
                 // The answer may be out of date by now, but it shows that the query had to wait.
                 Waited::Answer(Ok(_)) if asked.elapsed() > self.login.limit => {
-                    self.note_wait(Instant::now(), &tied.place).await?;
+                    self.note_wait(Instant::now(), &tied.address).await?;
                 }
                 Waited::Answer(Ok(facts)) => {
                     self.note_answer(&mut tied);
@@ -274,27 +284,27 @@ impl Tether {
     /// to waiting clients. Before that, due logins wait for the answer, because a successful login
     /// replaces this session.
     async fn outwait(&self, tied: &mut Tied) -> Result<Waited, Gone> {
-        let Tied { session, place, fresh, .. } = tied;
+        let Tied { session, address, fresh, .. } = tied;
         let mut looks = Looks::beside_a_query(self.login.limit);
         let mut answer = pin!(session.role());
         let mut has_to_wait = false;
-        while !self.has_moved(place) {
+        while !self.has_moved(address) {
             tokio::select! {
                 biased;
                 answer = &mut answer => return Ok(Waited::Answer(answer)),
-                outcome = fresh.outcome(&self.login, place), if has_to_wait => match outcome.result {
+                outcome = fresh.outcome(&self.login, address), if has_to_wait => match outcome.result {
                     Ok(Accepted::LoggedIn(logged_in)) => logged_in.session.close().await,
                     Ok(Accepted::Answered) => {}
                     Err(missed) if missed.is_put_off() => {}
                     Err(missed) => return Ok(Waited::Missed(missed)),
                 },
-                Looked { asked, is_late, outcome } = looks.outcome(&self.login, place) => {
+                Looked { asked, is_late, outcome } = looks.outcome(&self.login, address) => {
                     if let Err(failure) = outcome {
                         return Ok(Waited::Missed(Missed { failure, was_answered: false }));
                     }
                     has_to_wait = is_late;
                     if is_late {
-                        self.note_wait(asked.into_std(), place).await?;
+                        self.note_wait(asked.into_std(), address).await?;
                     }
                 }
             }
@@ -303,8 +313,8 @@ impl Tether {
     }
 
     /// Reports that the pooler answered at `asked` but delayed a query for too long.
-    async fn note_wait(&self, asked: Instant, place: &Place) -> Result<(), Gone> {
-        let late = dial::timed_out(&Arc::from(place.postgres.to_string()), self.login.limit);
+    async fn note_wait(&self, asked: Instant, address: &ServerAddress) -> Result<(), Gone> {
+        let late = dial::timed_out(&Arc::from(address.postgres.to_string()), self.login.limit);
         self.report(asked, self.subject.failure(late, Stage::Waiting)).await
     }
 
@@ -312,7 +322,7 @@ impl Tether {
         let asked = Instant::now();
         tied.progress = Some(asked);
         let knew = tied.session.started_at();
-        match self.bounded(&tied.place, tied.session.progress()).await {
+        match self.bounded(&tied.address, tied.session.progress()).await {
             Ok(None) => {}
             Ok(Some(progress)) => self.reporter.claim(asked, Fact::Progress(progress)).await?,
             Err(failure) => return self.lose(tied.since, asked, failure, Stage::Kept).await,
@@ -345,7 +355,7 @@ impl Tether {
                 let asked = Instant::now();
                 // It may be another server, so its answers must not be reported as those of the old
                 // one.
-                if let Err(failure) = self.bounded(&tied.place, tied.session.prepare()).await {
+                if let Err(failure) = self.bounded(&tied.address, tied.session.prepare()).await {
                     return self.lose(tied.since, asked, failure, Stage::Entering).await;
                 }
                 // The login may have started before the last answer of the session before it.
@@ -395,13 +405,13 @@ impl Tether {
     async fn note_new_sessions(
         &mut self,
         asked: Instant,
-        said: Result<(), Failure>,
+        answer: Result<(), Failure>,
     ) -> Result<(), Gone> {
         if self.subject != Subject::Server {
             return Ok(());
         }
         let member = &self.reporter.member;
-        match (&said, &self.refuses_new) {
+        match (&answer, &self.refuses_new) {
             (Ok(()), Some(_)) => info!(%member, "the server accepts new sessions again"),
             (Err(now), Some(was)) if discriminant(now) == discriminant(was) => {}
             (Err(failure), _) => {
@@ -409,8 +419,8 @@ impl Tether {
             }
             (Ok(()), None) => {}
         }
-        self.refuses_new = said.as_ref().err().cloned();
-        self.report(asked, Fact::NewSessions(said)).await
+        self.refuses_new = answer.as_ref().err().cloned();
+        self.report(asked, Fact::NewSessions(answer)).await
     }
 
     async fn lose(
@@ -425,7 +435,7 @@ impl Tether {
         } else if since.elapsed() >= SESSION_AGE_MIN {
             self.backoff.reset();
         } else {
-            self.backoff.grow(self.beat.pace());
+            self.backoff.grow(self.timer.pace());
         }
         self.transition_to_apart(asked, failure, stage).await
     }
@@ -462,13 +472,13 @@ impl Tether {
     async fn transition_to_tied(
         &mut self,
         logged_in: LoggedIn,
-        place: Place,
+        address: ServerAddress,
     ) -> Result<State, Gone> {
         let asked = logged_in.asked;
         self.note_new_sessions(asked, Ok(())).await?;
         let mut tied = Box::new(Tied {
             session: self.subject.session(logged_in),
-            place,
+            address,
             since: Instant::now(),
             has_answered: false,
             fresh: Fresh::of(self.subject),
@@ -492,7 +502,7 @@ impl Tether {
             tied.has_answered = true;
             self.logged = None;
             let (member, subject) = (&self.reporter.member, self.subject.as_str());
-            info!(%member, postgres = %tied.place.postgres, "{subject}: logged in");
+            info!(%member, postgres = %tied.address.postgres, "{subject}: logged in");
         }
     }
 
@@ -507,36 +517,37 @@ impl Tether {
 
     async fn bounded<T>(
         &self,
-        place: &Place,
+        address: &ServerAddress,
         answer: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
         let limit = self.login.limit;
         match tokio::time::timeout(limit, answer).await {
             Ok(answer) => answer,
-            Err(_) => Err(dial::timed_out(&Arc::from(place.postgres.to_string()), limit)),
+            Err(_) => Err(dial::timed_out(&Arc::from(address.postgres.to_string()), limit)),
         }
     }
 
     /// The address to log in to; none while the addresses are unknown.
-    fn place(&self) -> Option<Place> {
-        let ask = self.beat.ask();
+    fn address(&self) -> Option<ServerAddress> {
+        let ask = self.timer.ask();
         let addresses = match ask.postgres.ip() {
             Some(address) => vec![address],
             None => ask.addresses,
         };
         let postgres = self.subject.endpoint(&ask.postgres);
-        (!addresses.is_empty()).then_some(Place { postgres, addresses })
+        (!addresses.is_empty()).then_some(ServerAddress { postgres, addresses })
     }
 
     /// Returns true if the session may go to another server than new clients do: the member is
     /// listed with another address, or an address of its name is gone.
-    fn has_moved(&self, place: &Place) -> bool {
-        if self.subject.endpoint(&self.beat.ask().postgres) != place.postgres {
+    fn has_moved(&self, address: &ServerAddress) -> bool {
+        if self.subject.endpoint(&self.timer.ask().postgres) != address.postgres {
             return true;
         }
-        let is_gone =
-            |now: &Place| place.addresses.iter().any(|address| !now.addresses.contains(address));
-        self.place().as_ref().is_some_and(is_gone)
+        let is_gone = |now: &ServerAddress| {
+            address.addresses.iter().any(|address| !now.addresses.contains(address))
+        };
+        self.address().as_ref().is_some_and(is_gone)
     }
 }
 

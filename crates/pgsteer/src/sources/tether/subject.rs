@@ -8,7 +8,7 @@ use std::time::Duration;
 use pgsteer_core::claim::{Fact, Failure, PoolerFacts, TetherFacts};
 use pgsteer_core::names::Endpoint;
 
-use super::Place;
+use super::ServerAddress;
 use super::login::{LoggedIn, Login, Missed};
 use super::session::Session;
 
@@ -81,7 +81,7 @@ impl Subject {
             Subject::Server => Fact::Tether(Ok(facts)),
             Subject::Pooler { port } => {
                 let TetherFacts { in_recovery, started_at } = facts;
-                Fact::Pooler { port, said: Ok(PoolerFacts::Leads { in_recovery, started_at }) }
+                Fact::Pooler { port, answer: Ok(PoolerFacts::Leads { in_recovery, started_at }) }
             }
         }
     }
@@ -91,7 +91,7 @@ impl Subject {
         match self {
             Subject::Server => Fact::Tether(Err(failure)),
             Subject::Pooler { port } => {
-                Fact::Pooler { port, said: of_pooler(failure.of_pgbouncer(), stage) }
+                Fact::Pooler { port, answer: of_pooler(failure.of_pgbouncer(), stage) }
             }
         }
     }
@@ -104,10 +104,12 @@ impl Subject {
 
     /// Logs in. For a pooler whose answer is late, this also checks whether the pooler itself
     /// answers.
-    pub async fn log_in(self, login: &Login, place: &Place) -> Result<LoggedIn, Missed> {
+    pub async fn log_in(self, login: &Login, address: &ServerAddress) -> Result<LoggedIn, Missed> {
         match self {
-            Subject::Server => login.log_in(&place.postgres, &place.addresses).await,
-            Subject::Pooler { .. } => login.log_in_or_look(&place.postgres, &place.addresses).await,
+            Subject::Server => login.log_in(&address.postgres, &address.addresses).await,
+            Subject::Pooler { .. } => {
+                login.log_in_or_look(&address.postgres, &address.addresses).await
+            }
         }
     }
 
@@ -224,9 +226,9 @@ mod tests {
             "server login has been failing, cached error: terminating connection due to administrator command (server_login_retry)",
             "server conn crashed?",
         ] {
-            let said = of_pooler(refused(message), Stage::Entering);
+            let answer = of_pooler(refused(message), Stage::Entering);
             let nowhere = PoolerFacts::LeadsNowhere(unavailable(message));
-            assert_eq!(said, Ok(nowhere));
+            assert_eq!(answer, Ok(nowhere));
         }
         for message in [
             "SASL authentication failed",
@@ -235,8 +237,8 @@ mod tests {
             "password authentication failed for user \"pgcheck\"",
             "server login has been failing, cached error: password authentication failed",
         ] {
-            let said = of_pooler(refused(message), Stage::Entering);
-            assert_eq!(said, Ok(PoolerFacts::RefusesLogin(refused(message))));
+            let answer = of_pooler(refused(message), Stage::Entering);
+            assert_eq!(answer, Ok(PoolerFacts::RefusesLogin(refused(message))));
         }
     }
 
@@ -249,8 +251,8 @@ mod tests {
         let nowhere = PoolerFacts::LeadsNowhere(timeout.clone());
         assert_eq!(of_pooler(timeout.clone(), Stage::Entering), Ok(nowhere));
         assert_eq!(of_pooler(timeout.clone(), Stage::Knocking), Err(timeout));
-        let said = of_pooler(refused("query_wait_timeout"), Stage::Kept);
-        assert_eq!(said, Ok(PoolerFacts::Busy(unavailable("query_wait_timeout"))));
+        let answer = of_pooler(refused("query_wait_timeout"), Stage::Kept);
+        assert_eq!(answer, Ok(PoolerFacts::Busy(unavailable("query_wait_timeout"))));
     }
 
     #[test]

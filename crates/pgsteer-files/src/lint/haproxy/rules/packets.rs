@@ -1,7 +1,7 @@
 //! PostgreSQL's messages in a `tcp-check`: lengths, and the order of messages. (PostgreSQL manual,
 //! "Message Formats".)
 
-use crate::lint::finding::{Findings, Place};
+use crate::lint::finding::{Findings, Location};
 use crate::lint::haproxy::Haproxy;
 use crate::lint::haproxy::checks::{Check, hex};
 use crate::lint::haproxy::lines::Line;
@@ -44,8 +44,8 @@ const OF_SERVERS: &[u8] = b"123ACDEGHIKNRSTVWZcdnst";
 /// One step of a check: bytes with their places.
 enum Step {
     Connect,
-    Send(Vec<(u8, Place)>),
-    Expect(Vec<(u8, Place)>),
+    Send(Vec<(u8, Location)>),
+    Expect(Vec<(u8, Location)>),
     /// A step with unknown bytes.
     Unclear,
 }
@@ -70,9 +70,9 @@ fn step(line: &Line) -> Option<Step> {
 
 /// A run of the same kind of steps, as one stream of bytes.
 enum Run {
-    Send(Vec<(u8, Place)>),
+    Send(Vec<(u8, Location)>),
     /// Each expectation on its own: HAProxy searches for each of them anywhere in the answer.
-    Expect(Vec<Vec<(u8, Place)>>),
+    Expect(Vec<Vec<(u8, Location)>>),
 }
 
 /// Returns the dialogue of a check with PostgreSQL, one for each connection; none if it is with
@@ -106,7 +106,7 @@ fn talks(proxy: &Proxy<'_>) -> Vec<Vec<Run>> {
 struct Message {
     /// 0 for the startup packet, which has no tag.
     tag: u8,
-    place: Place,
+    place: Location,
     said: usize,
     /// The actual length, if its bytes show it.
     has: usize,
@@ -124,7 +124,7 @@ impl Message {
 }
 
 /// Parses one message; none if tag and length are incomplete.
-fn message(bytes: &[(u8, Place)], has_tag: bool) -> Option<Message> {
+fn message(bytes: &[(u8, Location)], has_tag: bool) -> Option<Message> {
     let (tag, rest) = match has_tag {
         true => bytes.split_first().map(|(first, rest)| (first.0, rest))?,
         false => (0, bytes),
@@ -174,7 +174,7 @@ fn length(haproxy: &Haproxy<'_>, findings: &mut Findings) {
 }
 
 /// Returns the first message whose length differs from its length word.
-fn wrong_message(mut bytes: &[(u8, Place)], mut has_tag: bool) -> Option<Message> {
+fn wrong_message(mut bytes: &[(u8, Location)], mut has_tag: bool) -> Option<Message> {
     while !bytes.is_empty() {
         let message = message(bytes, has_tag)?;
         let whole = message.said + usize::from(has_tag);
@@ -193,7 +193,7 @@ fn wrong_message(mut bytes: &[(u8, Place)], mut has_tag: bool) -> Option<Message
 }
 
 /// Returns an expected message that is longer than its length word.
-fn wrong_answer(bytes: &[(u8, Place)]) -> Option<(Place, String)> {
+fn wrong_answer(bytes: &[(u8, Location)]) -> Option<(Location, String)> {
     let (first, rest) = bytes.split_first()?;
     let raw: Vec<u8> = rest.iter().map(|byte| byte.0).collect();
     let length: [u8; 4] = raw.get(..4)?.try_into().ok()?;
@@ -209,7 +209,7 @@ fn wrong_answer(bytes: &[(u8, Place)]) -> Option<(Place, String)> {
     (!is_next).then(|| (first.1, format!("the answer `{name}` says {said} bytes and has {has}")))
 }
 
-fn has_terminate(bytes: &[(u8, Place)], mut has_tag: bool) -> bool {
+fn has_terminate(bytes: &[(u8, Location)], mut has_tag: bool) -> bool {
     let mut rest = bytes;
     while let Some(message) = message(rest, has_tag) {
         if message.tag == b'X' {

@@ -1,6 +1,6 @@
 //! Values that HAProxy refuses: times, numbers, keywords, missing and surplus words.
 
-use crate::lint::finding::{Findings, Place};
+use crate::lint::finding::{Findings, Location};
 use crate::lint::haproxy::Haproxy;
 use crate::lint::haproxy::lines::{Line, Word};
 use crate::lint::haproxy::rules::server_values::server_values;
@@ -28,14 +28,14 @@ fn refused(haproxy: &Haproxy<'_>, findings: &mut Findings) {
             continue;
         }
         for line in section.body.iter().filter(|_| is_of_ours) {
-            let mut told = |place: Place, message: String| findings.add(place, message);
+            let mut told = |place: Location, message: String| findings.add(place, message);
             of_line(section, line, haproxy.options.haproxy, &mut told);
         }
     }
 }
 
 /// Receives the place and the fault.
-pub type Tell<'a> = &'a mut dyn FnMut(Place, String);
+pub type Tell<'a> = &'a mut dyn FnMut(Location, String);
 
 /// Checks the first line of a section. Returns true if HAProxy ignores the section because of it.
 fn head(section: &Section, findings: &mut Findings) -> bool {

@@ -16,7 +16,7 @@ use super::login::Login;
 use super::subject::Subject;
 use super::{Tether, progress};
 use crate::clock::Clock;
-use crate::sources::beat::Beat;
+use crate::sources::probe_timer::ProbeTimer;
 use crate::sources::{Reporter, Task};
 
 const LIMIT: Duration = Duration::from_millis(500);
@@ -61,10 +61,10 @@ impl Rig {
         let clock = Clock::start();
         let member = MemberName::new("pg1").unwrap();
         let reporter = Reporter { member, clock, reports: reports_tx };
-        let beat = Beat::new(plan_rx, |pace| pace.tether, Clock::start());
+        let timer = ProbeTimer::new(plan_rx, |pace| pace.tether, Clock::start());
         let login = Arc::new(Login::fake(None, limit));
         let doubt = Arc::<Notify>::default();
-        let tether = Tether::tied_to(subject, beat, login, reporter);
+        let tether = Tether::tied_to(subject, timer, login, reporter);
         let tether = Tether { doubt: Some(doubt.clone()), ..tether };
         Rig { plan, reports, clock, doubt, _task: Task::spawn(tether.run()) }
     }
@@ -88,8 +88,8 @@ impl Rig {
 
     async fn of_pooler(&mut self) -> Result<PoolerFacts, Failure> {
         let Some(Report::Claim(claim)) = self.reports.recv().await else { panic!("no claim") };
-        let Fact::Pooler { said, .. } = claim.fact else { panic!("{claim:?}") };
-        said
+        let Fact::Pooler { answer, .. } = claim.fact else { panic!("{claim:?}") };
+        answer
     }
 
     async fn answer(&mut self) -> Result<TetherFacts, Failure> {

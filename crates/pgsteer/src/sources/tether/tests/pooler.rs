@@ -85,9 +85,9 @@ async fn a_pooler_that_lets_nobody_through_is_up_and_leads_nowhere() {
         fake::write(&mut stream, &fake::authentication(0, &[])).await;
         forever(stream).await;
     });
-    let said = Rig::at_pooler(silent.await, 5).of_pooler().await;
-    let nowhere = matches!(said, Ok(PoolerFacts::LeadsNowhere(Failure::Timeout { .. })));
-    assert!(nowhere, "{said:?}");
+    let answer = Rig::at_pooler(silent.await, 5).of_pooler().await;
+    let nowhere = matches!(answer, Ok(PoolerFacts::LeadsNowhere(Failure::Timeout { .. })));
+    assert!(nowhere, "{answer:?}");
     let failing = fake::server(|mut stream, _| async move {
         fake::read_startup(&mut stream).await;
         fake::write(&mut stream, &welcome(&[])).await;
@@ -95,8 +95,8 @@ async fn a_pooler_that_lets_nobody_through_is_up_and_leads_nowhere() {
         let words = "server login has been failing, try again later (server_login_retry)";
         fake::write(&mut stream, &fake::error("FATAL", "08P01", words)).await;
     });
-    let said = Rig::at_pooler(failing.await, 5).of_pooler().await;
-    let Ok(PoolerFacts::LeadsNowhere(failure)) = said else { panic!("{said:?}") };
+    let answer = Rig::at_pooler(failing.await, 5).of_pooler().await;
+    let Ok(PoolerFacts::LeadsNowhere(failure)) = answer else { panic!("{answer:?}") };
     let sentence = failure.to_string();
     assert!(sentence.starts_with("PgBouncer at 127.0.0.1:"), "{sentence}");
     assert!(sentence.contains(" reports: server login has been failing"), "{sentence}");
@@ -128,17 +128,17 @@ async fn a_pooler_that_lets_in_and_then_fails_the_question_is_logged_once() {
 #[tokio::test]
 async fn a_pooler_that_refuses_the_login_is_up_and_one_that_says_nothing_is_not() {
     let refused = fake::error("FATAL", "08P01", "no such user: pgcheck");
-    let said = Rig::at_pooler(fake::answering_login(refused).await, 5).of_pooler().await;
-    let Ok(PoolerFacts::RefusesLogin(failure)) = said else { panic!("{said:?}") };
+    let answer = Rig::at_pooler(fake::answering_login(refused).await, 5).of_pooler().await;
+    let Ok(PoolerFacts::RefusesLogin(failure)) = answer else { panic!("{answer:?}") };
     let sentence = failure.to_string();
     assert!(sentence.starts_with("PgBouncer at 127.0.0.1:"), "{sentence}");
     assert!(sentence.contains(" refuses the check login: no such user"), "{sentence}");
     let starting = fake::error("FATAL", "57P03", "the database system is starting up");
-    let said = Rig::at_pooler(fake::answering_login(starting).await, 5).of_pooler().await;
-    assert!(matches!(said, Err(Failure::Unavailable { .. })), "{said:?}");
+    let answer = Rig::at_pooler(fake::answering_login(starting).await, 5).of_pooler().await;
+    assert!(matches!(answer, Err(Failure::Unavailable { .. })), "{answer:?}");
     let frozen = fake::server(|stream, _| forever(stream)).await;
-    let said = Rig::at_pooler(frozen, 5).of_pooler().await;
-    assert!(matches!(said, Err(Failure::Timeout { .. })), "{said:?}");
+    let answer = Rig::at_pooler(frozen, 5).of_pooler().await;
+    assert!(matches!(answer, Err(Failure::Timeout { .. })), "{answer:?}");
 }
 
 /// Answers requests for TLS and logins, and answers query number N of each session with
@@ -175,12 +175,12 @@ async fn a_query_that_waits_in_a_pooler_is_waited_for_as_long_as_it_is_there() {
         let Some(Report::Claim(Claim { asked_at, fact, .. })) = rig.reports.recv().await else {
             panic!("no claim");
         };
-        let Fact::Pooler { said, .. } = fact else { panic!("{fact:?}") };
+        let Fact::Pooler { answer, .. } = fact else { panic!("{fact:?}") };
         assert!(asked_at >= last, "an answer is as old as its own question");
         last = asked_at;
-        match said {
+        match answer {
             Ok(PoolerFacts::Busy(Failure::Timeout { .. })) => {}
-            said => break assert_eq!(said, leads),
+            answer => break assert_eq!(answer, leads),
         }
     }
     let waited = paused_at.elapsed();
@@ -196,8 +196,8 @@ async fn a_pooler_that_greets_nobody_and_answers_a_request_for_tls_is_up() {
         }
         forever(stream).await;
     });
-    let said = Rig::at_pooler(address.await, 5).of_pooler().await;
-    assert!(matches!(said, Ok(PoolerFacts::LeadsNowhere(_))), "{said:?}");
+    let answer = Rig::at_pooler(address.await, 5).of_pooler().await;
+    assert!(matches!(answer, Ok(PoolerFacts::LeadsNowhere(_))), "{answer:?}");
 }
 
 #[tokio::test]
@@ -239,8 +239,8 @@ async fn that_a_pooler_keeps_a_query_waiting_is_said_again_before_it_expires() {
             panic!("no claim");
         };
         let is_first = last.is_none();
-        let Fact::Pooler { said: Ok(said), .. } = fact else { panic!("{fact:?}") };
-        assert_eq!(matches!(said, PoolerFacts::Leads { .. }), is_first, "{said:?}");
+        let Fact::Pooler { answer: Ok(answer), .. } = fact else { panic!("{fact:?}") };
+        assert_eq!(matches!(answer, PoolerFacts::Leads { .. }), is_first, "{answer:?}");
         let gap = last.map(|last| rig.clock.now().since(last)).unwrap_or_default();
         assert!(gap < lifetime, "{gap:?} after {:?}", started.elapsed());
         last = Some(asked_at);
@@ -334,8 +334,8 @@ async fn a_knock_is_answered_by_any_word_but_that_nobody_can_come_in() {
         assert_eq!(knock(fake::answering_login(answer).await).await, Ok(()));
     }
     let starting = fake::error("FATAL", "57P03", "the database system is starting up");
-    let said = knock(fake::answering_login(starting).await).await;
-    assert!(matches!(said, Err(Failure::Unavailable { .. })), "{said:?}");
-    let said = knock(fake::answering_login([]).await).await;
-    assert!(matches!(said, Err(Failure::Closed(_))), "{said:?}");
+    let answer = knock(fake::answering_login(starting).await).await;
+    assert!(matches!(answer, Err(Failure::Unavailable { .. })), "{answer:?}");
+    let answer = knock(fake::answering_login([]).await).await;
+    assert!(matches!(answer, Err(Failure::Closed(_))), "{answer:?}");
 }

@@ -42,8 +42,8 @@ async fn the_login_tells_the_role_and_a_sync_the_promotion() {
     })
     .await;
     let mut rig = Rig::new(address, 5);
-    let said = [rig.answer().await, rig.answer().await, rig.answer().await];
-    assert_eq!(said, [Ok(STANDBY), Ok(STANDBY), Ok(STANDBY)]);
+    let answer = [rig.answer().await, rig.answer().await, rig.answer().await];
+    assert_eq!(answer, [Ok(STANDBY), Ok(STANDBY), Ok(STANDBY)]);
     assert_eq!(rig.answer().await, Ok(PRIMARY));
     assert_eq!(rig.answer().await, Ok(PRIMARY));
 }
@@ -377,9 +377,9 @@ async fn new_sessions(rig: &mut Rig) -> (Result<(), Failure>, usize) {
     loop {
         let Some(Report::Claim(claim)) = rig.reports.recv().await else { panic!("no claim") };
         match claim.fact {
-            Fact::NewSessions(said) => return (said, answers),
-            Fact::Tether(said) => {
-                assert_eq!(said, Ok(STANDBY), "the kept session goes on");
+            Fact::NewSessions(answer) => return (answer, answers),
+            Fact::Tether(answer) => {
+                assert_eq!(answer, Ok(STANDBY), "the kept session goes on");
                 answers += 1;
             }
             other => panic!("{other:?}"),
@@ -396,8 +396,8 @@ async fn a_server_that_refuses_new_sessions_is_found_out_beside_the_kept_one_whi
     refusing.store(true, Ordering::SeqCst);
     let started = Instant::now();
     for _ in 0..2 {
-        let (said, answers) = new_sessions(&mut rig).await;
-        assert!(matches!(said, Err(Failure::Unavailable { .. })), "{said:?}");
+        let (answer, answers) = new_sessions(&mut rig).await;
+        assert!(matches!(answer, Err(Failure::Unavailable { .. })), "{answer:?}");
         assert!(answers > 10, "{answers}");
     }
     assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
@@ -435,8 +435,8 @@ async fn a_client_that_was_refused_makes_the_tether_try_at_once() {
     refusing.store(true, Ordering::SeqCst);
     let started = Instant::now();
     rig.doubt.notify_one();
-    let (said, _) = new_sessions(&mut rig).await;
-    assert!(matches!(said, Err(Failure::Unavailable { .. })), "{said:?}");
+    let (answer, _) = new_sessions(&mut rig).await;
+    assert!(matches!(answer, Err(Failure::Unavailable { .. })), "{answer:?}");
     assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
 }
 

@@ -1,4 +1,4 @@
-//! Posts: what a gate is for.
+//! Gate keys: what a gate is for.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::settings::{Config, ServiceConfig};
 /// Patroni's health checks ask for the plain roles. Their gates are kept beside those of the
 /// services, by the same rules, so that a health page cannot contradict the proxy.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Post {
+pub enum GateKey {
     /// A role, without any other requirement.
     Role(Role),
     /// The same through the pooler that the agent's clients use.
@@ -25,26 +25,27 @@ pub enum Post {
 /// The roles for which every member has a gate.
 pub const ROLES: [Role; 3] = [Role::Primary, Role::Replica, Role::StandbyLeader];
 
-impl Post {
-    /// Returns the post from which a new post takes its gates: when a pooler is configured, members
+impl GateKey {
+    /// Returns the key from which a new key takes its gates: when a pooler is configured, members
     /// that serve without it continue until its first answer.
-    pub(crate) fn forerunner(&self) -> Option<Post> {
+    pub(crate) fn predecessor(&self) -> Option<GateKey> {
         match self {
-            Post::Pooled(role) => Some(Post::Role(*role)),
-            Post::Role(_) | Post::Service(_) => None,
+            GateKey::Pooled(role) => Some(GateKey::Role(*role)),
+            GateKey::Role(_) | GateKey::Service(_) => None,
         }
     }
 }
 
-/// Returns all posts, with the requirements of each.
-pub(crate) fn posts(config: &Config) -> BTreeMap<Post, ServiceConfig> {
-    let roles = ROLES.map(|role| (Post::Role(role), plain(role)));
+/// Returns all gate keys, with the requirements of each.
+pub(crate) fn gate_keys(config: &Config) -> BTreeMap<GateKey, ServiceConfig> {
+    let roles = ROLES.map(|role| (GateKey::Role(role), plain(role)));
     let pooler_port = config.agent.as_ref().and_then(|agent| agent.pooler_port);
     let pooled =
-        ROLES.map(|role| (Post::Pooled(role), ServiceConfig { pooler_port, ..plain(role) }));
+        ROLES.map(|role| (GateKey::Pooled(role), ServiceConfig { pooler_port, ..plain(role) }));
     let pooled = pooled.into_iter().filter(|_| pooler_port.is_some());
     let services = config.services.iter();
-    let services = services.map(|(name, service)| (Post::Service(name.clone()), service.clone()));
+    let services =
+        services.map(|(name, service)| (GateKey::Service(name.clone()), service.clone()));
     roles.into_iter().chain(pooled).chain(services).collect()
 }
 

@@ -27,12 +27,12 @@ const TOGETHER: Duration = Duration::from_millis(250);
 
 /// Waits until the next request of one source to one member is due.
 #[derive(Clone)]
-pub struct Beat {
+pub struct ProbeTimer {
     ask: watch::Receiver<Ask>,
     of: fn(&Pace) -> Duration,
     clock: Clock,
     pace: Duration,
-    place: Place,
+    address: MemberAddress,
     /// When the last request was due; none before the first.
     last: Option<Instant>,
     /// Intervals are shortened at random.
@@ -44,23 +44,35 @@ const JITTER_PART: u64 = 10;
 
 /// The addresses of a member.
 #[derive(Clone, PartialEq, Eq)]
-struct Place {
+struct MemberAddress {
     postgres: Endpoint,
     patroni_url: Option<Arc<str>>,
 }
 
-impl Beat {
+impl ProbeTimer {
     /// The timer of the source whose pace `of` reads from the plan.
-    pub fn new(mut ask: watch::Receiver<Ask>, of: fn(&Pace) -> Duration, clock: Clock) -> Beat {
+    pub fn new(
+        mut ask: watch::Receiver<Ask>,
+        of: fn(&Pace) -> Duration,
+        clock: Clock,
+    ) -> ProbeTimer {
         let now = ask.borrow_and_update().clone();
         let pace = of(&now.pace).max(PACE_MIN);
-        Beat { ask, of, clock, pace, place: Place::of(&now), last: None, has_jitter: false }
+        ProbeTimer {
+            ask,
+            of,
+            clock,
+            pace,
+            address: MemberAddress::of(&now),
+            last: None,
+            has_jitter: false,
+        }
     }
 
-    /// Same as [`Beat::new`], with intervals that are randomly up to a tenth shorter and do not end
+    /// Same as [`ProbeTimer::new`], with intervals that are randomly up to a tenth shorter and do not end
     /// at common moments. For requests to a server that several pgsteers probe.
-    pub fn with_jitter(self) -> Beat {
-        Beat { has_jitter: true, ..self }
+    pub fn with_jitter(self) -> ProbeTimer {
+        ProbeTimer { has_jitter: true, ..self }
     }
 
     /// The current entry of the plan for the member.
@@ -79,12 +91,12 @@ impl Beat {
         self.wait(|pace| pace).await
     }
 
-    /// Same as [`Beat::due`], with `gap` instead of the pace.
+    /// Same as [`ProbeTimer::due`], with `gap` instead of the pace.
     pub async fn due_after(&mut self, gap: Duration) -> Result<(), Gone> {
         self.wait(|_| gap).await
     }
 
-    /// Same as [`Beat::due`], but at least `gap` after the last request if `gap` is longer than the
+    /// Same as [`ProbeTimer::due`], but at least `gap` after the last request if `gap` is longer than the
     /// pace.
     pub async fn due_no_sooner_than(&mut self, gap: Duration) -> Result<(), Gone> {
         // Rounding ends a long interval up to this much early.
@@ -94,7 +106,7 @@ impl Beat {
 
     /// Waits until the member's address differs from the address at the last request.
     pub async fn moved(&mut self) -> Result<(), Gone> {
-        while self.place.is_of(&self.ask.borrow_and_update()) {
+        while self.address.is_of(&self.ask.borrow_and_update()) {
             self.ask.changed().await.map_err(|_| Gone)?;
         }
         Ok(())
@@ -148,19 +160,19 @@ impl Beat {
     fn look(&mut self) -> bool {
         let ask = self.ask.borrow_and_update();
         let pace = (self.of)(&ask.pace).max(PACE_MIN);
-        let moved = !self.place.is_of(&ask);
+        let moved = !self.address.is_of(&ask);
         let hastened = moved || pace < self.pace;
         self.pace = pace;
         if moved {
-            self.place = Place::of(&ask);
+            self.address = MemberAddress::of(&ask);
         }
         hastened
     }
 }
 
-impl Place {
-    fn of(ask: &Ask) -> Place {
-        Place { postgres: ask.postgres.clone(), patroni_url: ask.patroni_url.clone() }
+impl MemberAddress {
+    fn of(ask: &Ask) -> MemberAddress {
+        MemberAddress { postgres: ask.postgres.clone(), patroni_url: ask.patroni_url.clone() }
     }
 
     fn is_of(&self, ask: &Ask) -> bool {
@@ -191,21 +203,21 @@ mod tests {
         Clock::since(Instant::now().into_std())
     }
 
-    async fn waited(beat: &mut Beat) -> u128 {
+    async fn waited(timer: &mut ProbeTimer) -> u128 {
         let start = Instant::now();
-        beat.due().await.unwrap();
+        timer.due().await.unwrap();
         start.elapsed().as_millis()
     }
 
     #[tokio::test(start_paused = true)]
     async fn with_jitter_gaps_are_up_to_a_tenth_shorter_and_differ() {
         let (_plan, seen) = watch::channel(ask(1_000));
-        let mut beat = Beat::new(seen, |pace| pace.tether, Clock::start()).with_jitter();
+        let mut timer = ProbeTimer::new(seen, |pace| pace.tether, Clock::start()).with_jitter();
         let mut gaps = std::collections::BTreeSet::new();
-        beat.due().await.unwrap();
+        timer.due().await.unwrap();
         for _ in 0..20 {
             let before = Instant::now();
-            beat.due().await.unwrap();
+            timer.due().await.unwrap();
             let gap = before.elapsed();
             // The paused clock of the tests advances in steps of a millisecond.
             assert!((900..=1_001).contains(&gap.as_millis()), "{gap:?}");
@@ -217,18 +229,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_first_question_is_due_at_once_and_the_next_a_pace_later() {
         let (_plan, plan_rx) = watch::channel(ask(250));
-        let mut beat = Beat::new(plan_rx, |pace| pace.tether, clock());
-        assert_eq!(waited(&mut beat).await, 0);
-        assert_eq!(waited(&mut beat).await, 250);
+        let mut timer = ProbeTimer::new(plan_rx, |pace| pace.tether, clock());
+        assert_eq!(waited(&mut timer).await, 0);
+        assert_eq!(waited(&mut timer).await, 250);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn calm_beats_fall_together_and_none_is_late() {
+    async fn calm_intervals_fall_together_and_none_is_late() {
         let clock = clock();
         tokio::time::sleep(Duration::from_millis(90)).await;
         let (_plan, plan_rx) = watch::channel(ask(250));
-        let mut tether = Beat::new(plan_rx.clone(), |pace| pace.tether, clock);
-        let mut patroni = Beat::new(plan_rx, |pace| pace.patroni, clock);
+        let mut tether = ProbeTimer::new(plan_rx.clone(), |pace| pace.tether, clock);
+        let mut patroni = ProbeTimer::new(plan_rx, |pace| pace.patroni, clock);
         waited(&mut tether).await;
         waited(&mut patroni).await;
         assert_eq!(waited(&mut tether).await, 160);
@@ -240,61 +252,61 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_shorter_pace_means_ask_now_and_a_longer_one_does_not() {
         let (plan, plan_rx) = watch::channel(ask(250));
-        let mut beat = Beat::new(plan_rx, |pace| pace.tether, clock());
-        waited(&mut beat).await;
+        let mut timer = ProbeTimer::new(plan_rx, |pace| pace.tether, clock());
+        waited(&mut timer).await;
         plan.send_replace(ask(5));
-        assert_eq!(waited(&mut beat).await, 0);
-        assert_eq!(waited(&mut beat).await, 5);
+        assert_eq!(waited(&mut timer).await, 0);
+        assert_eq!(waited(&mut timer).await, 5);
         plan.send_replace(ask(250));
-        assert_eq!(waited(&mut beat).await, 245);
+        assert_eq!(waited(&mut timer).await, 245);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_pace_that_shortens_while_waiting_ends_the_wait() {
         let (plan, plan_rx) = watch::channel(ask(1000));
-        let mut beat = Beat::new(plan_rx, |pace| pace.tether, clock());
-        waited(&mut beat).await;
+        let mut timer = ProbeTimer::new(plan_rx, |pace| pace.tether, clock());
+        waited(&mut timer).await;
         let hasten = async {
             tokio::time::sleep(Duration::from_millis(100)).await;
             plan.send_replace(ask(5));
         };
-        let (ms, ()) = tokio::join!(waited(&mut beat), hasten);
+        let (ms, ()) = tokio::join!(waited(&mut timer), hasten);
         assert_eq!(ms, 100);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_member_that_moved_is_asked_at_once() {
         let (plan, plan_rx) = watch::channel(ask(250));
-        let mut beat = Beat::new(plan_rx, |pace| pace.tether, clock());
-        waited(&mut beat).await;
+        let mut timer = ProbeTimer::new(plan_rx, |pace| pace.tether, clock());
+        waited(&mut timer).await;
         plan.send_modify(|ask| ask.postgres = ask.postgres.with_port(5433));
-        assert_eq!(waited(&mut beat).await, 0);
+        assert_eq!(waited(&mut timer).await, 0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn no_haste_cuts_a_pause_short() {
         let (plan, plan_rx) = watch::channel(ask(250));
-        let mut beat = Beat::new(plan_rx, |pace| pace.tether, clock());
-        waited(&mut beat).await;
+        let mut timer = ProbeTimer::new(plan_rx, |pace| pace.tether, clock());
+        waited(&mut timer).await;
         let start = Instant::now();
         let hasten = async {
             tokio::time::sleep(Duration::from_millis(100)).await;
             plan.send_replace(ask(5));
         };
-        let (paused, ()) = tokio::join!(beat.pause(start + Duration::from_millis(260)), hasten);
+        let (paused, ()) = tokio::join!(timer.pause(start + Duration::from_millis(260)), hasten);
         assert!(paused.is_ok());
         assert_eq!(start.elapsed().as_millis(), 260);
-        assert_eq!(waited(&mut beat).await, 0);
+        assert_eq!(waited(&mut timer).await, 0);
         drop(plan);
-        assert!(beat.pause(Instant::now() + Duration::from_secs(1)).await.is_err());
+        assert!(timer.pause(Instant::now() + Duration::from_secs(1)).await.is_err());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_plan_that_is_gone_ends_it() {
         let (plan, plan_rx) = watch::channel(ask(250));
-        let mut beat = Beat::new(plan_rx, |pace| pace.tether, clock());
-        waited(&mut beat).await;
+        let mut timer = ProbeTimer::new(plan_rx, |pace| pace.tether, clock());
+        waited(&mut timer).await;
         drop(plan);
-        assert!(beat.due().await.is_err());
+        assert!(timer.due().await.is_err());
     }
 }
