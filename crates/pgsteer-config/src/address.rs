@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use pgsteer_core::names::{Endpoint, POSTGRES_PORT};
 
-use crate::limits::{ETCD_PORT, PATRONI_PORT};
+use crate::api::Api;
 use crate::problem::{Problem, Shown};
 
 /// The maximum length of a host name in DNS, in bytes.
@@ -70,45 +70,13 @@ pub fn etcd_url(text: &str) -> Result<String, Problem> {
     base_url(text, Api::Etcd)
 }
 
-/// The kind of server at a base address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Api {
-    /// Patroni's REST API.
-    Patroni,
-    /// The v3 API of etcd.
-    Etcd,
-}
-
 impl Api {
-    fn port(self) -> u16 {
-        match self {
-            Api::Patroni => PATRONI_PORT,
-            Api::Etcd => ETCD_PORT,
-        }
-    }
-
     /// Parses a base address of this kind, and returns it with its port.
     ///
     /// # Errors
     /// Same as [`patroni_url`].
     pub fn url(self, text: &str) -> Result<String, Problem> {
         base_url(text, self)
-    }
-
-    /// An example of an address.
-    pub(super) fn example(self) -> &'static str {
-        match self {
-            Api::Patroni => "http://10.0.0.11:8008",
-            Api::Etcd => "http://10.0.0.11:2379",
-        }
-    }
-
-    /// The name of the program that chooses the paths, for the error about a path in an address.
-    pub(super) fn owner(self) -> &'static str {
-        match self {
-            Api::Patroni => "Patroni",
-            Api::Etcd => "etcd",
-        }
     }
 }
 

@@ -10,7 +10,7 @@ use pgsteer_core::settings::SslMode;
 use pgsteer_core::units::seconds_text;
 use thiserror::Error;
 
-use crate::error::Origin;
+use crate::origin::Origin;
 use crate::purpose::Purpose;
 
 /// Values that conflict, or a missing value.

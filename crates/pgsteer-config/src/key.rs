@@ -3,9 +3,9 @@
 //! The reader of the file, the flags, the example file, the reference and "did you mean" are
 //! generated from these. To add a key, add an entry to the file of its section.
 
-use crate::error::Origin;
+use crate::field::{Leaf, Raw};
+use crate::origin::Origin;
 use crate::problem::Problem;
-use crate::written::{Leaf, Raw};
 
 /// Receives each problem, with its place.
 pub type Report<'r> = dyn FnMut(Origin, Problem) + 'r;

@@ -7,17 +7,18 @@ use std::time::Duration;
 
 use pgsteer_core::units::{near_time, seconds_text};
 
-use crate::address::{self, Api};
+use crate::address;
+use crate::api::Api;
 use crate::conflict::Conflict;
-use crate::error::Origin;
+use crate::field::{Given, Leaf, Raw};
 use crate::key::{Kind, Report, Usual};
 use crate::lag::{lag_bytes, lag_bytes_in_range};
 use crate::limits::{PORT, TAGS_MAX};
+use crate::origin::Origin;
 use crate::plain;
 use crate::problem::{Problem, Shown};
 use crate::range::{Seconds, Whole};
 use crate::suggest::nearest;
-use crate::written::{Given, Leaf, Raw};
 
 fn wrong_type(wants: &'static str, example: &str, raw: &Raw) -> Problem {
     Problem::WrongType { wants, example: example.to_owned(), found: raw.kind() }

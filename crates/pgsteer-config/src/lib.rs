@@ -14,15 +14,19 @@
 #![warn(missing_docs)]
 
 pub mod address;
+mod api;
 pub mod conflict;
 pub mod document;
 pub mod error;
+pub mod field;
 pub mod file;
 mod finish;
 pub mod key;
 pub mod kinds;
 pub mod lag;
 pub mod limits;
+mod numbers;
+pub mod origin;
 pub mod plain;
 pub mod problem;
 pub mod purpose;

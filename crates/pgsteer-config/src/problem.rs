@@ -12,7 +12,7 @@ use pgsteer_core::units::LAG_BYTES_MAX;
 use pgsteer_core::units::size_text;
 use thiserror::Error;
 
-use crate::address::Api;
+use crate::api::Api;
 use crate::conflict::Conflict;
 use crate::limits::{FILE_BYTES_MAX, LOGIN_NAME_BYTES_MAX, PATH_BYTES_MAX, PORT};
 use crate::range::{Seconds, Whole};

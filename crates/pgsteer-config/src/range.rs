@@ -3,13 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use pgsteer_core::units::{near_time, seconds_text};
-
-use crate::problem::{Problem, Shown};
-
-fn out_of_range(text: &str, range: &impl fmt::Display) -> Problem {
-    Problem::OutOfRange { found: Shown::of(text), range: range.to_string() }
-}
+use pgsteer_core::units::seconds_text;
 
 /// The range of a time, and its default if there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,22 +31,6 @@ impl Seconds {
     /// The same with a default.
     pub const fn or_default(self, default: Duration) -> Seconds {
         Seconds { default: Some(default), ..self }
-    }
-
-    /// Parses a number of seconds.
-    ///
-    /// # Errors
-    /// Not a number, or one out of the range.
-    pub fn read(&self, text: &str) -> Result<Duration, Problem> {
-        let number: f64 = text.parse().map_err(|_| Problem::NotSeconds {
-            found: Shown::of(text).to_string(),
-            range: *self,
-            near: near_time(text).filter(|time| self.contains(*time)).map(seconds_text),
-        })?;
-        Duration::try_from_secs_f64(number)
-            .ok()
-            .filter(|time| self.contains(*time))
-            .ok_or_else(|| out_of_range(text, self))
     }
 
     /// Returns true if `time` is in the range.
@@ -105,19 +83,9 @@ impl Whole {
         Whole { default: Some(default), ..self }
     }
 
-    /// Parses a whole number.
-    ///
-    /// # Errors
-    /// Not a whole number, or one out of the range.
-    pub fn read(&self, text: &str) -> Result<u64, Problem> {
-        let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
-        if digits.is_empty() || !digits.chars().all(|c| c.is_ascii_digit()) {
-            return Err(Problem::NotWhole { found: Shown::of(text).to_string(), range: *self });
-        }
-        text.parse()
-            .ok()
-            .filter(|number| (self.min..=self.max).contains(number))
-            .ok_or_else(|| out_of_range(text, self))
+    /// Returns true if `number` is in the range.
+    pub fn contains(&self, number: u64) -> bool {
+        (self.min..=self.max).contains(&number)
     }
 
     /// The default, if it is fixed.

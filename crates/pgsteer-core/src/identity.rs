@@ -5,9 +5,7 @@
 //! an identifier of its own.
 
 use std::fmt;
-use std::time::Duration;
 
-use crate::claim::Found;
 use crate::names::MemberName;
 use crate::text::clean;
 
@@ -51,25 +49,6 @@ pub enum Part {
     Group,
     /// The database system identifier.
     SystemIdentifier,
-}
-
-/// What is kept on disk of a cluster: its identity and its last member list. Roles, locks and lag
-/// are not part of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Memory {
-    /// The identity.
-    pub identity: Identity,
-    /// The members, in the order of their names.
-    pub members: Vec<Found>,
-}
-
-/// A [`Memory`] that was read from disk, and its age at that time.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Remembered {
-    /// The content.
-    pub memory: Memory,
-    /// The time from its writing to the start of the engine.
-    pub age: Duration,
 }
 
 impl Identity {

@@ -21,6 +21,7 @@ pub mod gate_key;
 pub mod identity;
 mod judge;
 pub mod load;
+pub mod memory;
 pub mod names;
 pub mod pace;
 pub mod plan;

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use pgsteer_core::claim::Found;
-use pgsteer_core::identity::{Identity, Memory};
+use pgsteer_core::identity::Identity;
+use pgsteer_core::memory::Memory;
 use pgsteer_core::names::{Endpoint, MemberName};
 use pgsteer_core::settings::defaults::MEMBERS_MAX;
 

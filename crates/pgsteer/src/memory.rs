@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
-use pgsteer_core::identity::{Memory, Remembered};
+use pgsteer_core::memory::{Memory, Remembered};
 use pgsteer_core::settings::{ClusterConfig, StateDirectory};
 use pgsteer_wire::memory::{MEMORY_BYTES_MAX, memory_text, parse_memory};
 use tokio::sync::watch;

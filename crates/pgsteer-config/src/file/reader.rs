@@ -10,13 +10,15 @@ use pgsteer_core::names::{MemberName, ServiceName};
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
-use crate::error::{ConfigErrors, Origin};
+use crate::error::ConfigErrors;
+use crate::field::{Field, Given, Leaf, Raw};
 use crate::key::SectionKeys;
 use crate::limits::FILE_BYTES_MAX;
+use crate::origin::Origin;
 use crate::problem::{Problem, key_text};
 use crate::sections::SECTIONS;
 use crate::suggest::nearest;
-use crate::written::{Draft, Field, Given, Leaf, Raw, Section, Services};
+use crate::written::{Draft, Section, Services};
 
 /// Reads the file and collects its errors.
 pub struct Reader {

@@ -8,14 +8,16 @@ use pgsteer_core::settings::{AgentConfig, ServiceConfig, Vocabulary, Weight};
 
 use super::check;
 use crate::conflict::Conflict;
-use crate::error::{ConfigErrors, Origin};
+use crate::error::ConfigErrors;
+use crate::field::Field;
 use crate::key::{Command, Flag, Key, SectionKeys, Usual};
 use crate::kinds::{Choice, ListenOrNone, Port, Text};
 use crate::limits::AGENT_LISTEN;
+use crate::origin::Origin;
 use crate::plain;
 use crate::problem::Problem;
 use crate::range::{Seconds, Whole};
-use crate::written::{Draft, Field};
+use crate::written::Draft;
 
 /// The section.
 pub static KEYS: SectionKeys = SectionKeys {

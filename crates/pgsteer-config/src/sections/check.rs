@@ -8,13 +8,14 @@ use pgsteer_core::settings::{AuthMethod, CheckConfig, RequireAuth, SslMode};
 
 use crate::conflict::Conflict;
 use crate::error::ConfigErrors;
+use crate::field::Given;
 use crate::key::{Command, Flag, Key, SectionKeys};
 use crate::kinds::{Choice, Text};
 use crate::plain;
 use crate::problem::{Problem, Shown};
 use crate::range::Seconds;
 use crate::suggest::nearest;
-use crate::written::{Given, Section};
+use crate::written::Section;
 
 /// The section.
 pub static KEYS: SectionKeys = SectionKeys {

@@ -10,12 +10,14 @@ use pgsteer_core::settings::{
 
 use super::{check, etcd, members, patroni};
 use crate::conflict::Conflict;
-use crate::error::{ConfigErrors, Origin};
+use crate::error::ConfigErrors;
+use crate::field::Field;
 use crate::key::{Command, Flag, Key, SectionKeys};
 use crate::kinds::{Choice, Text};
+use crate::origin::Origin;
 use crate::plain;
 use crate::range::Seconds;
-use crate::written::{Draft, Field};
+use crate::written::Draft;
 
 /// The section.
 pub static KEYS: SectionKeys = SectionKeys {

@@ -6,14 +6,15 @@ use pgsteer_core::settings::{EtcdConfig, Verify};
 
 use super::patroni::VERIFIES;
 use super::{check_ca_file, check_count, check_distinct, check_pair};
-use crate::address::Api;
+use crate::api::Api;
 use crate::conflict::Conflict;
 use crate::error::ConfigErrors;
+use crate::field::Given;
 use crate::key::{Command, Flag, Key, SectionKeys};
 use crate::kinds::{Choice, Text, Urls};
 use crate::plain;
 use crate::range::Seconds;
-use crate::written::{Draft, Given, Section};
+use crate::written::{Draft, Section};
 
 /// The section.
 pub static KEYS: SectionKeys = SectionKeys {

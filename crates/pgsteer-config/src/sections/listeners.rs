@@ -4,12 +4,14 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::{agent, http, services};
 use crate::conflict::Conflict;
-use crate::error::{ConfigErrors, Origin};
+use crate::error::ConfigErrors;
+use crate::field::Given;
 use crate::key::Key;
 use crate::kinds::ListenOrNone;
 use crate::limits::SERVICES_MAX;
+use crate::origin::Origin;
 use crate::purpose::Purpose;
-use crate::written::{Draft, Given};
+use crate::written::Draft;
 
 /// Reports each listener whose address and port another listener already uses.
 pub fn check(draft: &Draft, errors: &mut ConfigErrors) {

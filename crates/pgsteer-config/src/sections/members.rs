@@ -9,9 +9,10 @@ use super::{check_count, check_distinct};
 use crate::address;
 use crate::conflict::Conflict;
 use crate::error::ConfigErrors;
+use crate::field::{Field, Given};
 use crate::key::{Key, SectionKeys};
 use crate::kinds::Text;
-use crate::written::{Field, Given, Section};
+use crate::written::Section;
 
 /// The section of each member.
 pub static KEYS: SectionKeys = SectionKeys {

@@ -18,9 +18,10 @@ use pgsteer_core::settings::Verify;
 use pgsteer_core::settings::defaults::MEMBERS_MAX;
 
 use crate::conflict::Conflict;
-use crate::error::{ConfigErrors, Origin};
+use crate::error::ConfigErrors;
+use crate::field::Field;
 use crate::key::SectionKeys;
-use crate::written::Field;
+use crate::origin::Origin;
 
 /// All sections, in the order of the documents.
 pub static SECTIONS: [&SectionKeys; 9] = [

@@ -10,12 +10,14 @@ use pgsteer_core::settings::{OnPromotion, PoolerDown, ServiceConfig, Stick};
 
 use super::{check, count};
 use crate::conflict::Conflict;
-use crate::error::{ConfigErrors, Origin};
+use crate::error::ConfigErrors;
+use crate::field::{Field, Given};
 use crate::key::{Key, SectionKeys};
 use crate::kinds::{Bytes, Choice, Listen, Port, Tags};
 use crate::limits::{LAG_SECONDS, READ_LISTEN, SERVICES_MAX, WRITE_LISTEN};
+use crate::origin::Origin;
 use crate::range::{Seconds, Whole};
-use crate::written::{Draft, Field, Given, Section};
+use crate::written::{Draft, Section};
 
 /// The section of each service.
 pub static KEYS: SectionKeys = SectionKeys {

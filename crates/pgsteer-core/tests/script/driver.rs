@@ -11,7 +11,7 @@ use std::time::Duration;
 use pgsteer_core::claim::{Claim, Fact, News, Notice, Report, Topology, Unlisted};
 use pgsteer_core::engine::Engine;
 use pgsteer_core::event::Event;
-use pgsteer_core::identity::Remembered;
+use pgsteer_core::memory::Remembered;
 use pgsteer_core::names::MemberName;
 use pgsteer_core::plan::Ask;
 use pgsteer_core::settings::Config;

@@ -51,7 +51,7 @@ pub mod words;
 use std::sync::Arc;
 
 use pgsteer_core::claim::Topology;
-use pgsteer_core::identity::Remembered;
+use pgsteer_core::memory::Remembered;
 use pgsteer_core::settings::{Config, Membership, SplitBrain};
 
 use crate::cluster::{self, found, member, service_name};

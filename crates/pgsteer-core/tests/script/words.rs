@@ -12,8 +12,9 @@ use pgsteer_core::claim::{
     Fact, Failure, Found, News, Order, PatroniFacts, PoolerFacts, Progress, Role, ServerStart,
     Speaker, Standby, TetherFacts, Unlisted,
 };
-use pgsteer_core::identity::{About, Identity, Memory, Remembered};
+use pgsteer_core::identity::{About, Identity};
 use pgsteer_core::load::Load;
+use pgsteer_core::memory::{Memory, Remembered};
 use pgsteer_core::names::MemberName;
 use pgsteer_core::settings::{ClusterConfig, Membership, OnPromotion, PoolerDown, ServiceConfig};
 use pgsteer_core::skew::ClockOffset;

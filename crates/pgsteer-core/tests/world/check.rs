@@ -5,7 +5,8 @@ use std::fmt;
 
 use pgsteer_core::claim::{Report, Role};
 use pgsteer_core::gate::Gate;
-use pgsteer_core::identity::{Identity, Remembered};
+use pgsteer_core::identity::Identity;
+use pgsteer_core::memory::Remembered;
 use pgsteer_core::names::{Endpoint, MemberName, ServiceName};
 use pgsteer_core::reason::Reason;
 use pgsteer_core::snapshot::Snapshot;

@@ -13,7 +13,8 @@ use pgsteer_core::claim::{
     Standby, TagFlags, Tags, TetherFacts, Topology, Unlisted,
 };
 use pgsteer_core::engine::Engine;
-use pgsteer_core::identity::{About, Identity, Memory, Remembered};
+use pgsteer_core::identity::{About, Identity};
+use pgsteer_core::memory::{Memory, Remembered};
 use pgsteer_core::names::{Endpoint, MemberName};
 use pgsteer_core::plan::{Ask, Plan, When};
 use pgsteer_core::settings::{Config, Membership};

@@ -3,8 +3,9 @@
 use super::finding::{Finding, Findings, Location, Severity};
 use super::hba::CheckLogin;
 use super::rule::{Look, Rule, rule};
-use pgsteer_config::error::{self, ConfigErrors};
+use pgsteer_config::error::ConfigErrors;
 use pgsteer_config::file;
+use pgsteer_config::origin::Origin;
 use pgsteer_core::settings::{Config, Membership};
 
 /// All of them.
@@ -87,11 +88,11 @@ fn refused(pgsteer: &Pgsteer, findings: &mut Findings) {
     let Err(errors) = &pgsteer.read else { return };
     for error in errors.iter() {
         let (place, key) = match &error.origin {
-            error::Origin::File { line, column, key, .. } => {
+            Origin::File { line, column, key, .. } => {
                 let place = Location { line: *line, column: *column, column_end: *column };
                 (place, if key.is_empty() { String::new() } else { format!("{key}: ") })
             }
-            error::Origin::Default(key) => (Location::line(1), format!("{key} (by default): ")),
+            Origin::Default(key) => (Location::line(1), format!("{key} (by default): ")),
             _ => (Location::line(1), String::new()),
         };
         let remedy = error.problem.remedy().map_or(String::new(), |remedy| format!("; {remedy}"));

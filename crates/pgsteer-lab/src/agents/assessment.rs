@@ -2,8 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use super::fault::Expected;
 use super::server_states::ServerStates;
+
+/// The state that HAProxy must show for one server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expected {
+    /// The member. Each backend of the scene names its servers after the members.
+    pub server: String,
+    pub up: bool,
+    /// The time from which this state is correct.
+    pub from: Instant,
+}
 
 /// The result for one expectation.
 #[derive(Debug, Clone, PartialEq, Eq)]

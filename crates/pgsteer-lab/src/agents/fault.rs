@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use super::agent_processes::AgentProcesses;
-use super::assessment::assess;
+use super::assessment::{Expected, assess};
 use super::fake_patroni::{FakePatroni, INCOMPLETE_JSON};
 use super::server_states::StateWatch;
 use crate::lab::Lab;
@@ -32,16 +32,6 @@ pub enum Fault {
     PoolerReplica,
     PoolerReloaded,
     AgentKilled,
-}
-
-/// The state that HAProxy must show for one server.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Expected {
-    /// The member. Each backend of the scene names its servers after the members.
-    pub server: String,
-    pub up: bool,
-    /// The time from which this state is correct.
-    pub from: Instant,
 }
 
 /// A part of a fault, during which the correct state does not change.

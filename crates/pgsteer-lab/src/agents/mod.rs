@@ -16,6 +16,6 @@ pub use agent_processes::{AgentAddresses, AgentBesideHaproxy, AgentProcesses, Ag
 pub use assessment::{Assessment, assess};
 pub use example::Example;
 pub use fake_patroni::FakePatroni;
-pub use fault::{Expected, Fault, Patience, Phase, Scene};
+pub use fault::{Fault, Patience, Phase, Scene};
 pub use haproxy::Haproxy;
 pub use server_states::{LOOK_EVERY, ServerState, ServerStates, StateWatch};

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::DemoOptions;
-use super::terminal::dsn;
 use crate::lab::Lab;
+use crate::member::APP;
 use crate::member::CHECK;
 use crate::spawned::Spawned;
 
@@ -144,4 +144,9 @@ fn await_ports(pgsteer: &mut Spawned, ports: [u16; 3]) -> Result<()> {
         std::thread::sleep(Duration::from_millis(20));
     }
     Ok(())
+}
+
+/// The application's connection string for a port of pgsteer, with the password.
+pub fn dsn(port: u16) -> String {
+    format!("postgresql://{APP}:{APP}@127.0.0.1:{port}/{APP}")
 }

@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 
 use anyhow::{Context, Result, bail};
 
-use super::stage::Stage;
+use super::stage::{Stage, dsn};
 use crate::member::APP;
 
 /// A stage as a user of psql sees it.
@@ -74,11 +74,6 @@ impl<'a> Terminal<'a> {
         succeeded(&output, sql)?;
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
-}
-
-/// The application's connection string for a port of pgsteer, with the password.
-pub fn dsn(port: u16) -> String {
-    format!("postgresql://{APP}:{APP}@127.0.0.1:{port}/{APP}")
 }
 
 /// A psql that connects to a port of pgsteer as the application, and waits 10 seconds at most

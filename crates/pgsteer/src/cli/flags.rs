@@ -5,12 +5,14 @@
 use std::net::IpAddr;
 
 use pgsteer_config::conflict::Conflict;
-use pgsteer_config::error::{ConfigErrors, Origin};
+use pgsteer_config::error::ConfigErrors;
+use pgsteer_config::field::{Field, Given, Raw};
 use pgsteer_config::lag::{LagLimit, lag};
+use pgsteer_config::origin::Origin;
 use pgsteer_config::problem::{Problem, Shown};
 use pgsteer_config::purpose::Purpose;
 use pgsteer_config::sections::{agent, etcd, http, members, patroni, services};
-use pgsteer_config::written::{Draft, Field, Given, Raw, Section};
+use pgsteer_config::written::{Draft, Section};
 use pgsteer_config::{address, file};
 use pgsteer_core::claim::{Found, Role};
 use pgsteer_core::names::{Endpoint, MemberName, ServiceName};

@@ -5,9 +5,10 @@ use std::marker::PhantomData;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches};
 use pgsteer_config::error::ConfigErrors;
+use pgsteer_config::field::{Given, Raw};
 use pgsteer_config::key::{AnyKey, Command, Flag};
 use pgsteer_config::sections::SECTIONS;
-use pgsteer_config::written::{Draft, Given, Raw};
+use pgsteer_config::written::Draft;
 
 /// The command that the flags belong to.
 pub trait Of {

@@ -8,7 +8,7 @@ use pgsteer_core::claim::Report;
 use pgsteer_core::engine::Engine;
 use pgsteer_core::event::{Event, EventKind};
 use pgsteer_core::gate::GateState;
-use pgsteer_core::identity::{Memory, Remembered};
+use pgsteer_core::memory::{Memory, Remembered};
 use pgsteer_core::plan::Plan;
 use pgsteer_core::reason::Reason;
 use pgsteer_core::settings::Config;
