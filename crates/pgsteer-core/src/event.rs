@@ -8,7 +8,7 @@ use crate::claim::{Failure, Role};
 use crate::gate::GateState;
 use crate::gate_key::GateKey;
 use crate::identity::Identity;
-use crate::names::{Endpoint, MemberName, listed};
+use crate::names::{Endpoint, MemberName, ServiceName, listed};
 use crate::reason::Reason;
 use crate::time::Moment;
 
@@ -218,6 +218,75 @@ impl fmt::Display for EventKind {
 }
 
 impl EventKind {
+    /// The code, for machines. It never changes.
+    pub fn code(&self) -> &'static str {
+        match self {
+            EventKind::Gate { .. } => "gate",
+            EventKind::Role { .. } => "role",
+            EventKind::Joined { .. } => "joined",
+            EventKind::Left { .. } => "left",
+            EventKind::Moved { .. } => "moved",
+            EventKind::LocalUnknown { .. } => "local_unknown",
+            EventKind::Paused(true) => "paused",
+            EventKind::Paused(false) => "resumed",
+            EventKind::AddressLost { .. } => "address_lost",
+            EventKind::EtcdWatched => "etcd_watched",
+            EventKind::EtcdLost { .. } => "etcd_lost",
+            EventKind::StrangeCluster { .. } => "strange_cluster",
+            EventKind::FoundByUrl { .. } => "found_by_url",
+            EventKind::SameServer { .. } => "same_server",
+            EventKind::Renamed { .. } => "renamed",
+            EventKind::DuplicateName { .. } => "duplicate_name",
+            EventKind::Disputed { .. } => "disputed",
+            EventKind::IdentityChanged { .. } => "identity_changed",
+            EventKind::Remembered { .. } => "remembered",
+            EventKind::ListedWithoutTls { .. } => "listed_without_tls",
+            EventKind::Reloaded => "reloaded",
+        }
+    }
+
+    /// The member that the event is about.
+    pub fn member(&self) -> Option<&MemberName> {
+        match self {
+            EventKind::Gate { member, .. }
+            | EventKind::Role { member, .. }
+            | EventKind::Joined { member, .. }
+            | EventKind::Left { member }
+            | EventKind::Moved { member, .. }
+            | EventKind::FoundByUrl { member, .. }
+            | EventKind::SameServer { member, .. }
+            | EventKind::Renamed { member, .. }
+            | EventKind::DuplicateName { member, .. }
+            | EventKind::ListedWithoutTls { member, .. }
+            | EventKind::AddressLost { member, .. } => Some(member),
+            EventKind::Paused(_)
+            | EventKind::LocalUnknown { .. }
+            | EventKind::EtcdWatched
+            | EventKind::EtcdLost { .. }
+            | EventKind::StrangeCluster { .. }
+            | EventKind::Disputed { .. }
+            | EventKind::IdentityChanged { .. }
+            | EventKind::Remembered { .. }
+            | EventKind::Reloaded => None,
+        }
+    }
+
+    /// The service whose gate changed.
+    pub fn service(&self) -> Option<&ServiceName> {
+        match self {
+            EventKind::Gate { key: GateKey::Service(service), .. } => Some(service),
+            _ => None,
+        }
+    }
+
+    /// The reason of a gate.
+    pub fn reason(&self) -> Option<&Reason> {
+        match self {
+            EventKind::Gate { reason, .. } => reason.as_ref(),
+            _ => None,
+        }
+    }
+
     /// Writes the events about identities and names.
     fn write_identity(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

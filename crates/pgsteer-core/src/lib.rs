@@ -11,6 +11,7 @@
 
 #![warn(missing_docs)]
 
+pub mod advice;
 pub mod agent;
 pub mod answer;
 pub mod claim;

@@ -18,6 +18,12 @@ impl<N, T> Default for ByName<N, T> {
 }
 
 impl<N: Ord + Clone, T: Default> ByName<N, T> {
+    /// All values.
+    pub fn all(&self) -> Vec<Arc<T>> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.values().map(Arc::clone).collect()
+    }
+
     /// The value of `name`.
     pub fn of(&self, name: &N) -> Arc<T> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -11,6 +11,7 @@ pub mod diagnostic;
 mod dial;
 mod doubts;
 pub mod heartbeat;
+mod history;
 mod http;
 pub mod lint;
 mod listen;

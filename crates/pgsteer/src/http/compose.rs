@@ -6,10 +6,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 
+use pgsteer_core::advice::advice;
 use pgsteer_core::claim::Failure;
-use pgsteer_core::event::{self, EventKind};
+use pgsteer_core::event;
 use pgsteer_core::gate;
-use pgsteer_core::gate_key::GateKey;
 use pgsteer_core::identity::Identity;
 use pgsteer_core::names::{MemberName, ServiceName};
 use pgsteer_core::reason::Reason;
@@ -17,21 +17,23 @@ use pgsteer_core::skew::ClockOffset;
 use pgsteer_core::snapshot::MembersFrom;
 use pgsteer_core::snapshot::{EtcdState, MemberState, PoolerState, ServiceState, Snapshot};
 
+use crate::history::{Change, Past, Rate};
 use crate::stats::{MemberStats, ServiceStats, Stats};
 use crate::status::document::{
-    Cause, Cluster, Document, Event, Gate, Member, OtherCluster, Pooler, Service, UrlTrouble,
+    self, Cause, Cluster, Document, Event, Gate, Member, OtherCluster, Pooler, Service, Traffic,
+    UrlTrouble,
 };
 use crate::status::stamp::Now;
 
-/// The document of `snapshot` and `stats` at `now`.
-pub fn compose(snapshot: &Snapshot, stats: &Stats, now: &Now) -> Document {
+/// The document of `snapshot`, `stats` and `past` at `now`.
+pub fn compose(snapshot: &Snapshot, stats: &Stats, past: &Past, now: &Now) -> Document {
     Document {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         now: now.stamp(now.at),
         uptime_seconds: now.at.since_start().as_secs(),
         stopping: stats.stopping.load(Relaxed),
         generation: snapshot.generation,
-        clusters: vec![cluster(snapshot, stats, now)],
+        clusters: vec![cluster(snapshot, stats, past, now)],
         clients: count(&stats.clients),
         clients_turned_away_total: total(&stats.turned_away),
         clients_silent_closed_total: total(&stats.silent_closed),
@@ -41,7 +43,7 @@ pub fn compose(snapshot: &Snapshot, stats: &Stats, now: &Now) -> Document {
     }
 }
 
-fn cluster(snapshot: &Snapshot, stats: &Stats, now: &Now) -> Cluster {
+fn cluster(snapshot: &Snapshot, stats: &Stats, past: &Past, now: &Now) -> Cluster {
     let members = &snapshot.members;
     let services = &snapshot.services;
     let etcd = snapshot.etcd.as_ref();
@@ -66,12 +68,13 @@ fn cluster(snapshot: &Snapshot, stats: &Stats, now: &Now) -> Cluster {
         url_troubles: url_troubles(snapshot),
         members: members
             .iter()
-            .map(|(name, state)| member(name, state, gates(name, services, stats, now)))
+            .map(|(name, state)| member(name, state, gates(name, services, (stats, past), now)))
             .collect(),
         services: services
             .iter()
-            .map(|(name, state)| service(name, state, &stats.service(name)))
+            .map(|(name, state)| service(name, state, &stats.service(name), past))
             .collect(),
+        changes: past.changes.all().map(|it| change(it, now)).collect(),
         events: snapshot.events.iter().map(|occurred| event(occurred, now)).collect(),
     }
 }
@@ -123,6 +126,7 @@ fn member(name: &MemberName, state: &MemberState, services: BTreeMap<String, Gat
         load_percent: state.load_percent,
         clock_offset_seconds: state.clock_offset.map(ClockOffset::as_secs_f64),
         trouble: state.trouble.as_ref().map(cause),
+        advice: advice_on(state.trouble.as_ref()),
         listed: state.listed,
         rogue: state.rogue,
         poolers: state.poolers.iter().map(|(port, state)| pooler(*port, state)).collect(),
@@ -138,120 +142,104 @@ fn pooler(port: u16, state: &PoolerState) -> Pooler {
         port,
         leads_to: state.leads_to.map(|role| role.to_string()),
         trouble: state.trouble.as_ref().map(cause),
+        advice: advice_on(state.trouble.as_ref()),
+    }
+}
+
+fn advice_on(reason: Option<&Reason>) -> Option<String> {
+    Some(advice(reason?)?.to_owned())
+}
+
+fn change(change: &Change, now: &Now) -> document::Change {
+    document::Change {
+        kind: change.kind.code().to_owned(),
+        services: change.services.iter().map(ToString::to_string).collect(),
+        from: change.from.as_ref().map(ToString::to_string),
+        to: change.to.as_ref().map(ToString::to_string),
+        at: now.stamp(change.at),
+        until: change.until.map(|until| now.stamp(until)),
+        unserved_seconds: change.unserved(now.at).as_secs_f64(),
+        held: change.seen.held,
+        longest_hold_seconds: change.seen.longest_hold.as_secs_f64(),
+        sessions_ended: change.seen.ended,
+        refused: change.seen.refused,
+        why: change.why.clone(),
+        text: change.text(now.at),
     }
 }
 
 fn gates(
     member: &MemberName,
     services: &BTreeMap<ServiceName, ServiceState>,
-    stats: &Stats,
+    (stats, past): (&Stats, &Past),
     now: &Now,
 ) -> BTreeMap<String, Gate> {
     services
         .iter()
         .filter_map(|(name, service)| {
             let state = service.gates.get(member)?;
-            Some((name.to_string(), gate(state, &stats.service(name).member(member), now)))
+            let rate = past.rates.gate(name, member);
+            Some((name.to_string(), gate(state, &stats.service(name).member(member), rate, now)))
         })
         .collect()
 }
 
-fn gate(state: &gate::Gate, stats: &MemberStats, now: &Now) -> Gate {
+fn gate(state: &gate::Gate, stats: &MemberStats, rate: Rate, now: &Now) -> Gate {
     Gate {
         gate: state.state().to_string(),
         reason: state.reason().map(cause),
+        advice: advice_on(state.reason()),
         since: now.stamp(state.since()),
         sessions: count(&stats.sessions),
         sessions_total: total(&stats.sessions_total),
         sessions_ended_total: total(&stats.ended_total),
         failed_total: total(&stats.failed_total),
+        traffic: traffic([total(&stats.bytes_in), total(&stats.bytes_out)], rate),
     }
 }
 
-fn service(name: &ServiceName, state: &ServiceState, stats: &ServiceStats) -> Service {
+fn traffic([bytes_in_total, bytes_out_total]: [u64; 2], rate: Rate) -> Traffic {
+    Traffic {
+        bytes_in_total,
+        bytes_out_total,
+        bytes_in_per_second: rate.bytes_in,
+        bytes_out_per_second: rate.bytes_out,
+        new_sessions_per_second: rate.sessions,
+    }
+}
+
+fn service(name: &ServiceName, state: &ServiceState, stats: &ServiceStats, past: &Past) -> Service {
+    let members: Vec<_> = state.gates.keys().map(|member| stats.member(member)).collect();
+    let sum = |read: fn(&MemberStats) -> u64| members.iter().map(|it| read(it)).sum::<u64>();
+    let bytes = [sum(|it| total(&it.bytes_in)), sum(|it| total(&it.bytes_out))];
+    let rate = past.rates.service(name);
     Service {
         name: name.to_string(),
         role: state.role.to_string(),
-        held: count(&stats.held),
+        held: u64::try_from(stats.holds.clients()).unwrap_or(u64::MAX),
+        oldest_hold_seconds: stats.holds.oldest().map(|oldest| oldest.as_secs_f64()),
         queued: count(&stats.queued),
+        sessions: sum(|it| count(&it.sessions)),
         sessions_max: Some(count(&stats.sessions_max)).filter(|max| *max > 0),
         member_sessions_max: Some(count(&stats.member_sessions_max)).filter(|max| *max > 0),
-        held_total: total(&stats.held_total),
-        held_seconds_total: Duration::from_millis(total(&stats.held_ms_total)).as_secs_f64(),
+        held_total: total(&stats.holds.clients_total),
+        held_seconds_total: Duration::from_millis(total(&stats.holds.ended_ms_total)).as_secs_f64(),
         refused_total: total(&stats.refused_total),
+        refused_per_second: rate.refused,
+        traffic: traffic(bytes, rate),
         open: state.open().map(ToString::to_string).collect(),
     }
 }
 
 fn event(occurred: &event::Event, now: &Now) -> Event {
-    let (member, service, reason) = subjects(&occurred.kind);
+    let kind = &occurred.kind;
     Event {
         at: now.stamp(occurred.at),
-        kind: code(&occurred.kind).to_owned(),
-        text: occurred.kind.to_string(),
-        member: member.map(ToString::to_string),
-        service: service.map(ToString::to_string),
-        reason: reason.map(cause),
-    }
-}
-
-fn subjects(kind: &EventKind) -> (Option<&MemberName>, Option<&ServiceName>, Option<&Reason>) {
-    match kind {
-        EventKind::Gate { key, member, reason, .. } => {
-            (Some(member), service_of(key), reason.as_ref())
-        }
-        EventKind::Role { member, .. }
-        | EventKind::Joined { member, .. }
-        | EventKind::Left { member }
-        | EventKind::Moved { member, .. }
-        | EventKind::FoundByUrl { member, .. }
-        | EventKind::SameServer { member, .. }
-        | EventKind::Renamed { member, .. }
-        | EventKind::DuplicateName { member, .. }
-        | EventKind::ListedWithoutTls { member, .. }
-        | EventKind::AddressLost { member, .. } => (Some(member), None, None),
-        EventKind::Paused(_)
-        | EventKind::LocalUnknown { .. }
-        | EventKind::EtcdWatched
-        | EventKind::EtcdLost { .. }
-        | EventKind::StrangeCluster { .. }
-        | EventKind::Disputed { .. }
-        | EventKind::IdentityChanged { .. }
-        | EventKind::Remembered { .. }
-        | EventKind::Reloaded => (None, None, None),
-    }
-}
-
-fn service_of(key: &GateKey) -> Option<&ServiceName> {
-    match key {
-        GateKey::Service(service) => Some(service),
-        GateKey::Role(_) | GateKey::Pooled(_) => None,
-    }
-}
-
-fn code(kind: &EventKind) -> &'static str {
-    match kind {
-        EventKind::Gate { .. } => "gate",
-        EventKind::Role { .. } => "role",
-        EventKind::Joined { .. } => "joined",
-        EventKind::Left { .. } => "left",
-        EventKind::Moved { .. } => "moved",
-        EventKind::LocalUnknown { .. } => "local_unknown",
-        EventKind::Paused(true) => "paused",
-        EventKind::Paused(false) => "resumed",
-        EventKind::AddressLost { .. } => "address_lost",
-        EventKind::EtcdWatched => "etcd_watched",
-        EventKind::EtcdLost { .. } => "etcd_lost",
-        EventKind::StrangeCluster { .. } => "strange_cluster",
-        EventKind::FoundByUrl { .. } => "found_by_url",
-        EventKind::SameServer { .. } => "same_server",
-        EventKind::Renamed { .. } => "renamed",
-        EventKind::DuplicateName { .. } => "duplicate_name",
-        EventKind::Disputed { .. } => "disputed",
-        EventKind::IdentityChanged { .. } => "identity_changed",
-        EventKind::Remembered { .. } => "remembered",
-        EventKind::ListedWithoutTls { .. } => "listed_without_tls",
-        EventKind::Reloaded => "reloaded",
+        kind: kind.code().to_owned(),
+        text: kind.to_string(),
+        member: kind.member().map(ToString::to_string),
+        service: kind.service().map(ToString::to_string),
+        reason: kind.reason().map(cause),
     }
 }
 
@@ -270,6 +258,8 @@ fn count(gauge: &AtomicUsize) -> u64 {
 #[cfg(test)]
 mod tests {
     use pgsteer_core::claim::Role;
+    use pgsteer_core::event::EventKind;
+    use pgsteer_core::gate_key::GateKey;
     use pgsteer_core::time::Moment;
     use serde_json::Value;
 

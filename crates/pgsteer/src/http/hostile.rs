@@ -96,7 +96,7 @@ fn refused(text: &str) -> Failure {
 
 /// All outputs of `snapshot`.
 fn outputs(snapshot: &Arc<Snapshot>) -> Vec<(&'static str, String)> {
-    let document = compose(snapshot, &sample::stats(), &sample::now());
+    let document = compose(snapshot, &sample::stats(), &sample::past(), &sample::now());
     let facts = Facts {
         snapshot: Arc::clone(snapshot),
         stats: Arc::new(sample::stats()),
@@ -106,7 +106,7 @@ fn outputs(snapshot: &Arc<Snapshot>) -> Vec<(&'static str, String)> {
     let mut outputs = vec![
         ("status", serde_json::to_string(&document).unwrap()),
         ("page", draw(&document, Ink::Plain)),
-        ("metrics", metrics::exposition(facts).unwrap()),
+        ("metrics", metrics::exposition(facts, metrics::Format::Open).unwrap()),
     ];
     for service in snapshot.services.keys() {
         let detail = snapshot.why_shut(service);

@@ -7,6 +7,7 @@ mod connections;
 #[cfg(test)]
 mod hostile;
 mod metrics;
+mod past;
 mod ready;
 mod routes;
 #[cfg(test)]
@@ -28,6 +29,7 @@ pub use self::ready::ReadyPages;
 pub use self::thread::PagesThread;
 use crate::clock::Clock;
 use crate::heartbeat::Heartbeat;
+use crate::history::History;
 use crate::listen::{self, ListenError};
 use crate::stats::Stats;
 
@@ -46,6 +48,8 @@ pub struct Pages {
     pub clock: Clock,
     /// The time of the engine's last turn.
     pub heartbeat: Arc<Heartbeat>,
+    /// What happened before.
+    pub history: Arc<History>,
     /// The texts of the last pages, which are sent again for a moment.
     pub ready: ReadyPages,
 }

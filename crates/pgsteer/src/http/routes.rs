@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use hyper::body::{Body, Bytes};
+use hyper::header::{ACCEPT, HeaderMap};
 use hyper::{Method, Request, StatusCode};
 use pgsteer_core::snapshot::Snapshot;
 use pgsteer_core::time::Moment;
@@ -13,7 +14,8 @@ use super::Pages;
 use super::answer::{Page, body_refused, broken, not_allowed, plain, text};
 use super::check;
 use super::compose::compose;
-use super::metrics::{self, Facts};
+use super::metrics::{self, Facts, Format};
+use super::past::{self, Range};
 use super::ready::Version;
 use crate::heartbeat::Heartbeat;
 use crate::status::document::Document;
@@ -22,14 +24,28 @@ use crate::status::stamp::Now;
 use crate::status::table::Ink;
 
 /// The paths, each with its description.
-const PATHS: [(&str, &str, Show); 4] = [
+const PATHS: [(&str, &str, Show); 5] = [
     ("/", "the tables of `pgsteer status`", table),
     ("/api/v1/status", "the same as JSON", status),
+    ("/api/v1/history", "what happened, as JSON; ?range=10m, 1h, 6h or 24h", history),
     ("/metrics", "for Prometheus", scrape),
     ("/healthz", "200 while the engine is alive", health),
 ];
 
-type Show = fn(&Pages) -> Page;
+type Show = fn(&Pages, &Asked<'_>) -> Page;
+
+/// The parts of a request that pages read.
+struct Asked<'a> {
+    query: &'a str,
+    headers: &'a HeaderMap,
+}
+
+impl Asked<'_> {
+    /// The Accept header; empty without a readable one.
+    fn accept(&self) -> &str {
+        self.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+}
 
 /// Answers `request`.
 pub fn answer<B: Body>(pages: &Pages, request: &Request<B>) -> Page {
@@ -48,10 +64,11 @@ pub fn answer<B: Body>(pages: &Pages, request: &Request<B>) -> Page {
     if !request.body().is_end_stream() {
         return body_refused();
     }
-    show(pages)
+    let query = request.uri().query().unwrap_or_default();
+    show(pages, &Asked { query, headers: request.headers() })
 }
 
-fn table(pages: &Pages) -> Page {
+fn table(pages: &Pages, _: &Asked<'_>) -> Page {
     let write = |snapshot: &Arc<Snapshot>| {
         Ok::<_, Infallible>(draw(&document(pages, snapshot), Ink::Plain))
     };
@@ -61,7 +78,7 @@ fn table(pages: &Pages) -> Page {
     }
 }
 
-fn status(pages: &Pages) -> Page {
+fn status(pages: &Pages, _: &Asked<'_>) -> Page {
     let write = |snapshot: &Arc<Snapshot>| {
         Ok::<_, serde_json::Error>(serde_json::to_string(&document(pages, snapshot))? + "\n")
     };
@@ -71,23 +88,45 @@ fn status(pages: &Pages) -> Page {
     }
 }
 
-fn scrape(pages: &Pages) -> Page {
+fn scrape(pages: &Pages, asked: &Asked<'_>) -> Page {
+    let (path, format) = match metrics::accepts_open_metrics(asked.accept()) {
+        true => ("/metrics as OpenMetrics", Format::Open),
+        false => ("/metrics", Format::Classic),
+    };
     let write = |snapshot: &Arc<Snapshot>| {
         let now = pages.clock.now();
-        metrics::exposition(Facts {
+        let facts = Facts {
             snapshot: Arc::clone(snapshot),
             stats: pages.stats.clone(),
             uptime: now.since_start(),
             heartbeat_age: pages.heartbeat.age(now),
-        })
+        };
+        metrics::exposition(facts, format)
     };
-    match ready(pages, "/metrics", write) {
-        Ok(page) => text(StatusCode::OK, metrics::MEDIA_TYPE, page),
+    match ready(pages, path, write) {
+        Ok(page) => text(StatusCode::OK, format.media_type(), page),
         Err(error) => broken(&error),
     }
 }
 
-fn health(pages: &Pages) -> Page {
+fn history(pages: &Pages, asked: &Asked<'_>) -> Page {
+    let Some(range) = Range::of_query(asked.query) else {
+        let known: Vec<&str> = Range::ALL.iter().map(|(name, _)| *name).collect();
+        let body = format!("the range is one of {}, as in ?range=1h\n", known.join(", "));
+        return plain(StatusCode::BAD_REQUEST, body);
+    };
+    let write = |_: &Arc<Snapshot>| {
+        let now = Now::of(&pages.clock);
+        let document = past::compose(&pages.history.read(), range, &now);
+        Ok::<_, serde_json::Error>(serde_json::to_string(&document)? + "\n")
+    };
+    match ready(pages, range.path(), write) {
+        Ok(json) => text(StatusCode::OK, "application/json", json),
+        Err(error) => broken(&error),
+    }
+}
+
+fn health(pages: &Pages, _: &Asked<'_>) -> Page {
     if pages.stats.stopping.load(Ordering::Relaxed) {
         return check::stopping();
     }
@@ -120,7 +159,7 @@ fn ready<E>(
 }
 
 fn document(pages: &Pages, snapshot: &Snapshot) -> Document {
-    compose(snapshot, &pages.stats, &Now::of(&pages.clock))
+    compose(snapshot, &pages.stats, &pages.history.read(), &Now::of(&pages.clock))
 }
 
 fn not_found() -> Page {

@@ -21,6 +21,7 @@ use pgsteer_core::time::Moment;
 use pgsteer_core::verdict::Cause;
 
 use super::compose::compose;
+use crate::history::{Counters, Past};
 use crate::stats::Stats;
 use crate::status::document::Document;
 use crate::status::stamp::Now;
@@ -65,11 +66,13 @@ pub fn stats() -> Stats {
     stats.cancels_dropped.store(1, Relaxed);
     stats.garbage.store(1, Relaxed);
     let write = stats.service(&service("write"));
-    write.held.store(4, Relaxed);
+    for _ in 0..4 {
+        write.holds.begin();
+    }
     write.queued.store(3, Relaxed);
     write.set_limits(None, Some(100));
-    write.held_total.store(9, Relaxed);
-    write.held_ms_total.store(1_250, Relaxed);
+    write.holds.clients_total.store(9, Relaxed);
+    write.holds.ended_ms_total.store(1_250, Relaxed);
     write.refused_total.store(1, Relaxed);
     let old = write.member(&member("n1"));
     old.sessions_total.store(120, Relaxed);
@@ -78,12 +81,42 @@ pub fn stats() -> Stats {
     let reader = stats.service(&service("read")).member(&member("n2"));
     reader.sessions.store(7, Relaxed);
     reader.sessions_total.store(70, Relaxed);
+    reader.count_bytes(1_000, 1_000_000);
     stats
+}
+
+/// A switchover an hour ago, and the rates of the last second.
+pub fn past() -> Past {
+    let mut past = Past::default();
+    let (mut before, after) = (snapshot(), calm());
+    let gate = Gate::Open(OpenGate::new(at(0), 1));
+    before.services.get_mut("write").unwrap().gates.insert(member("n1"), gate);
+    let counters = |held: u64| Counters {
+        held,
+        ended: held / 4,
+        longest_hold: Duration::from_millis(200 * held),
+        refused: 0,
+    };
+    past.changes.observe(&before, at(120_000), |_| counters(0));
+    past.changes.observe(&snapshot(), at(125_000), |_| counters(0));
+    past.changes.observe(&after, at(127_400), |_| counters(12));
+    let stats = stats();
+    let reader = stats.service(&service("read")).member(&member("n2"));
+    past.rates.observe(&before, &stats, at(3_724_000));
+    reader.count_bytes(2_000, 150_000);
+    past.rates.observe(&before, &stats, at(3_725_000));
+    past
 }
 
 /// The document of `snapshot`, with a fixed version.
 pub fn document_of(snapshot: &Snapshot) -> Document {
-    Document { version: "1.2.3".to_owned(), ..compose(snapshot, &stats(), &now()) }
+    let mut document = compose(snapshot, &stats(), &past(), &now());
+    document.version = "1.2.3".to_owned();
+    // The clock of the test runs on.
+    for service in document.clusters.iter_mut().flat_map(|cluster| &mut cluster.services) {
+        service.oldest_hold_seconds = service.oldest_hold_seconds.map(|_| 2.5);
+    }
+    document
 }
 
 /// The same cluster after the switchover.

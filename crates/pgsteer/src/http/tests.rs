@@ -52,6 +52,7 @@ fn sample_pages() -> (watch::Sender<Arc<Snapshot>>, Pages) {
         stats: Arc::new(sample::stats()),
         clock: Clock::start(),
         heartbeat: Arc::default(),
+        history: Arc::default(),
         ready: ReadyPages::default(),
     };
     // Later than the end of the test.
@@ -126,7 +127,8 @@ async fn each_page_is_served_with_its_media_type() {
         ("/", "text/plain", "cluster demo (scope batman)"),
         ("/?x=1", "text/plain", "cluster demo (scope batman)"),
         ("/api/v1/status", "application/json", "\"generation\":42"),
-        ("/metrics", "application/openmetrics-text", "# EOF"),
+        ("/api/v1/history?range=1h", "application/json", "\"step_seconds\":60"),
+        ("/metrics", "text/plain; version=0.0.4", "# TYPE pgsteer_holds_total counter"),
         ("/healthz", "text/plain", "ok\n"),
     ] {
         let answer = served.get(path).await;
@@ -134,6 +136,26 @@ async fn each_page_is_served_with_its_media_type() {
         assert!(answer.contains(&format!("content-type: {media_type}")), "{path}: {answer}");
         assert!(body_of(&answer).contains(content), "{path}: {answer}");
     }
+}
+
+#[tokio::test]
+async fn the_format_of_the_metrics_is_the_one_that_the_scraper_accepts() {
+    let served = served(Limits::default());
+    let accept = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5";
+    let request = format!(
+        "GET /metrics HTTP/1.1\r\nhost: x\r\naccept: {accept}\r\nconnection: close\r\n\r\n"
+    );
+    let answer = served.talk(&request).await;
+    assert!(answer.contains("content-type: application/openmetrics-text"), "{answer}");
+    assert!(answer.ends_with("# EOF\n"), "{answer}");
+    assert!(!served.get("/metrics").await.contains("# EOF"));
+}
+
+#[tokio::test]
+async fn an_unknown_range_of_the_history_is_refused_with_the_known_ones() {
+    let answer = served(Limits::default()).get("/api/v1/history?range=2y").await;
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert!(body_of(&answer).contains("10m, 1h, 6h, 24h"), "{answer}");
 }
 
 #[tokio::test]

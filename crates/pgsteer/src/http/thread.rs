@@ -3,12 +3,14 @@
 //! would time out on a busy machine with a lower priority.
 
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use anyhow::Context as _;
 use tokio::sync::oneshot;
 
 use super::{Pages, serve};
+use crate::history::record;
 
 /// The running pages. Dropping it stops them; the port is free a moment later.
 #[derive(Debug)]
@@ -32,7 +34,10 @@ impl PagesThread {
         let thread = std::thread::Builder::new()
             .name("pgsteer-http".to_owned())
             .spawn(move || {
+                let (snapshots, stats) = (pages.snapshot.clone(), Arc::clone(&pages.stats));
+                let recorder = record(Arc::clone(&pages.history), snapshots, stats, pages.clock);
                 runtime.block_on(async {
+                    tokio::spawn(recorder);
                     tokio::select! {
                         Err(error) = serve(listener, pages) => {
                             tracing::error!("the status pages have ended: {error:#}");

@@ -3,31 +3,26 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tokio::time::Instant;
-
 use super::service::Service;
+use crate::stats::Ticket;
 
 /// A client on hold. It is counted until this is dropped.
 #[derive(Debug)]
 pub struct Held {
     service: Arc<Service>,
-    since: Instant,
+    ticket: Ticket,
 }
 
 impl Held {
     /// Counts one more client, from now on.
     pub fn new(service: &Arc<Service>) -> Held {
-        service.stats.held.fetch_add(1, Ordering::Relaxed);
-        Held { service: Arc::clone(service), since: Instant::now() }
+        Held { service: Arc::clone(service), ticket: service.stats.holds.begin() }
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let stats = &self.service.stats;
-        stats.held.fetch_sub(1, Ordering::Relaxed);
-        let millis = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
-        stats.held_ms_total.fetch_add(millis, Ordering::Relaxed);
+        self.service.stats.holds.end(self.ticket);
     }
 }
 

@@ -79,13 +79,14 @@ pub async fn pump(
         }
         let upward = up.poll(cx, &mut client_read, &mut server_write, &mut guard_up);
         let downward = down.poll(cx, &mut server_read, &mut client_write, &mut guard_down);
-        let (asked, answered) = (take(&mut up.has_read), take(&mut down.has_read));
+        let (bytes_in, bytes_out) = (take(&mut up.read_bytes), take(&mut down.read_bytes));
+        seat.stats().count_bytes(bytes_in, bytes_out);
         if let Some(opaque) = opaque {
-            if answered {
+            if bytes_out > 0 {
                 opaque.answered(Instant::now());
             }
             // Recorded last: a client that sends now has probably received the answer already.
-            if asked {
+            if bytes_in > 0 {
                 opaque.asked();
             }
         }
@@ -121,8 +122,8 @@ struct Pipe {
     closed: bool,
     /// The last bytes that were read.
     tail: Tail,
-    /// Bytes were read since the last check.
-    has_read: bool,
+    /// How many bytes were read since the last check.
+    read_bytes: u64,
 }
 
 impl Pipe {
@@ -183,7 +184,7 @@ impl Pipe {
         ready!(Pin::new(&mut *from).poll_read(cx, &mut buffer))?;
         let mut rest = buffer.filled();
         self.ended = rest.is_empty();
-        self.has_read |= !self.ended;
+        self.read_bytes += u64::try_from(rest.len()).unwrap_or(0);
         self.note_tail(rest);
         while !rest.is_empty() {
             if guard.poll(cx).is_pending() {

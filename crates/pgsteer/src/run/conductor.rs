@@ -4,7 +4,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgsteer_core::claim::Report;
+use pgsteer_core::claim::{Claim, Fact, Report};
 use pgsteer_core::engine::Engine;
 use pgsteer_core::event::{Event, EventKind};
 use pgsteer_core::gate::GateState;
@@ -20,6 +20,7 @@ use super::stall::Stalls;
 use crate::clock::Clock;
 use crate::heartbeat::{Heartbeat, Pulse};
 use crate::log::limit::DECISIONS;
+use crate::stats::Stats;
 
 /// Owns the engine.
 #[derive(Debug)]
@@ -28,6 +29,7 @@ pub struct Conductor {
     clock: Clock,
     pulse: Pulse,
     stalls: Stalls,
+    stats: Arc<Stats>,
     snapshots: watch::Sender<Arc<Snapshot>>,
     plans: watch::Sender<Arc<Plan>>,
     memories: watch::Sender<Option<Arc<Memory>>>,
@@ -59,6 +61,7 @@ impl Conductor {
         stored: Option<Remembered>,
         clock: Clock,
         heartbeat: Arc<Heartbeat>,
+        stats: Arc<Stats>,
     ) -> (Conductor, Published) {
         let turned_at = clock.now();
         let engine = Engine::with_memory(config, stored, turned_at);
@@ -77,6 +80,7 @@ impl Conductor {
             clock,
             pulse,
             stalls,
+            stats,
             snapshots,
             plans,
             memories,
@@ -115,7 +119,20 @@ impl Conductor {
 
     fn handle_report(&mut self, report: Report) {
         self.stalls.note(&report);
+        self.count_probe(&report);
         self.turn(|engine, now| engine.handle_report(report, now));
+    }
+
+    /// Counts the time of an answered probe.
+    fn count_probe(&self, report: &Report) {
+        let Report::Claim(Claim { member, asked_at, fact }) = report else { return };
+        let probes = self.stats.probes(member);
+        let times = match fact {
+            Fact::Patroni(Ok(_)) => &probes.patroni,
+            Fact::Tether(Ok(_)) => &probes.sql,
+            _ => return,
+        };
+        times.observe(self.clock.now().since(*asked_at));
     }
 
     /// Beats, unless the published Snapshot is older than a stall of the process.
@@ -154,6 +171,7 @@ impl Conductor {
     fn publish(&mut self) {
         while let Some(event) = self.engine.poll_event() {
             log(&event);
+            self.stats.events.count(&event.kind);
         }
         replace_if_other(&self.snapshots, self.engine.snapshot());
         replace_if_other(&self.plans, self.engine.plan());
@@ -243,7 +261,8 @@ mod tests {
     #[tokio::test]
     async fn what_fell_due_before_the_wait_began_is_not_passed_over() {
         let config = config(Membership::Listed(vec![found()]));
-        let (conductor, published) = Conductor::new(&config, None, Clock::start(), Arc::default());
+        let (conductor, published) =
+            Conductor::new(&config, None, Clock::start(), Arc::default(), Arc::default());
         let ended = |snapshot: &Arc<Snapshot>| {
             snapshot
                 .services
@@ -270,7 +289,8 @@ mod tests {
     async fn a_stop_of_this_process_is_no_silence_of_a_member() {
         let mut config = config(Membership::Listed(vec![found()]));
         config.cluster.silence = Duration::from_millis(900);
-        let (conductor, published) = Conductor::new(&config, None, Clock::start(), Arc::default());
+        let (conductor, published) =
+            Conductor::new(&config, None, Clock::start(), Arc::default(), Arc::default());
         let (_reports, reports) = mpsc::channel(1);
         let (_configs, configs) = mpsc::channel(1);
         let conducting = tokio::spawn(conductor.run(reports, configs));
@@ -293,7 +313,8 @@ mod tests {
     async fn after_a_stall_the_heart_beats_again_when_the_members_were_asked_anew() {
         let config = config(Membership::Listed(vec![found()]));
         let (clock, heartbeat) = (Clock::start(), Arc::<Heartbeat>::default());
-        let (conductor, _published) = Conductor::new(&config, None, clock, Arc::clone(&heartbeat));
+        let (conductor, _published) =
+            Conductor::new(&config, None, clock, Arc::clone(&heartbeat), Arc::default());
         let (tell, reports) = mpsc::channel(8);
         let (_configs, configs) = mpsc::channel(1);
         let conducting = tokio::spawn(conductor.run(reports, configs));
@@ -332,8 +353,13 @@ mod tests {
             }))
         };
         for _ in 0..20 {
-            let (conductor, mut published) =
-                Conductor::new(&patroni("http://old:1"), None, Clock::start(), Arc::default());
+            let (conductor, mut published) = Conductor::new(
+                &patroni("http://old:1"),
+                None,
+                Clock::start(),
+                Arc::default(),
+                Arc::default(),
+            );
             let (tell, reports) = mpsc::channel(8);
             let (change, configs) = mpsc::channel(1);
             let topology = |of: &str| {

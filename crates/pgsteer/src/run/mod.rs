@@ -122,7 +122,8 @@ impl Running {
         let stats = Arc::new(Stats::default());
         let store = Store::of(&config.cluster);
         let stored = store.as_ref().and_then(Store::read);
-        let (conductor, published) = Conductor::new(&config, stored, clock, Arc::clone(&heartbeat));
+        let (conductor, published) =
+            Conductor::new(&config, stored, clock, Arc::clone(&heartbeat), Arc::clone(&stats));
         let keeper = memory::keep(store, published.memories.clone(), false);
         let (reports, reports_heard) = mpsc::channel(REPORTS_MAX);
         let (configs, configs_heard) = mpsc::channel(1);
@@ -154,6 +155,7 @@ impl Running {
             stats: Arc::clone(&stats),
             clock,
             heartbeat: Arc::clone(&heartbeat),
+            history: Arc::default(),
             ready: ReadyPages::default(),
         };
         let pages = pages.map(|listener| PagesThread::start(listener, shown)).transpose()?;

@@ -4,6 +4,7 @@
 //! document with these types.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -90,9 +91,56 @@ pub struct Cluster {
     pub members: Vec<Member>,
     /// The services, by name.
     pub services: Vec<Service>,
+    /// Switchovers, failovers and outages, oldest first.
+    #[serde(default)]
+    pub changes: Vec<Change>,
     /// The events, oldest first.
     pub events: Vec<Event>,
 }
+
+/// A switchover, a failover or an outage, as clients saw it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    /// `switchover`, `failover` or `outage`; while it lasts, as far as is known.
+    pub kind: String,
+    /// The services.
+    pub services: Vec<String>,
+    /// The member that served before; null for a service of replicas.
+    pub from: Option<String>,
+    /// The member that serves now; null while none does.
+    pub to: Option<String>,
+    /// When the last open gate was shut.
+    pub at: Stamp,
+    /// When a gate was open again; null while none is.
+    pub until: Option<Stamp>,
+    /// How long no member was open, in seconds.
+    pub unserved_seconds: f64,
+    /// Clients that were held.
+    pub held: u64,
+    /// The longest hold, in seconds.
+    pub longest_hold_seconds: f64,
+    /// Sessions that a gate ended.
+    pub sessions_ended: u64,
+    /// Clients that were refused.
+    pub refused: u64,
+    /// Why the gate was shut.
+    pub why: Option<String>,
+    /// All of this in one line.
+    pub text: String,
+}
+
+impl Change {
+    /// Returns true if the event is a step of this change: a gate or a role that changed meanwhile.
+    pub fn contains(&self, event: &Event) -> bool {
+        let is_step = matches!(event.kind.as_str(), "gate" | "role");
+        let is_before = self.at.since(event.at) > STEPS_AROUND;
+        let is_after = self.until.is_some_and(|until| event.at.since(until) > STEPS_AROUND);
+        is_step && !is_before && !is_after
+    }
+}
+
+/// The steps of a change are the events from this time before it until this time after it.
+const STEPS_AROUND: Duration = Duration::from_secs(3);
 
 /// A configured URL that returns no member list.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -142,6 +190,9 @@ pub struct Member {
     pub clock_offset_seconds: Option<f64>,
     /// Its trouble, if there is one.
     pub trouble: Option<Cause>,
+    /// What to do about the trouble.
+    #[serde(default)]
+    pub advice: Option<String>,
     /// Patroni or the configuration lists the member.
     #[serde(default = "yes")]
     pub listed: bool,
@@ -174,6 +225,9 @@ pub struct Pooler {
     pub leads_to: Option<String>,
     /// Why the pooler does not lead to its member, or why that is unknown.
     pub trouble: Option<Cause>,
+    /// What to do about it.
+    #[serde(default)]
+    pub advice: Option<String>,
 }
 
 /// The gate of one member to one service, with its counters.
@@ -183,6 +237,9 @@ pub struct Gate {
     pub gate: String,
     /// Why the gate is not open, or the note on an open gate.
     pub reason: Option<Cause>,
+    /// What to do about the reason.
+    #[serde(default)]
+    pub advice: Option<String>,
     /// The time of the last change of the state.
     pub since: Stamp,
     /// Sessions now.
@@ -193,6 +250,25 @@ pub struct Gate {
     pub sessions_ended_total: u64,
     /// Connections and logins that have failed and were tried at another member.
     pub failed_total: u64,
+    /// The bytes of its sessions.
+    #[serde(flatten, default)]
+    pub traffic: Traffic,
+}
+
+/// Bytes and new sessions. The rates are those of the last second.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Traffic {
+    /// Bytes from clients to members since the start, logins excluded.
+    pub bytes_in_total: u64,
+    /// Bytes from members to clients since the start, logins excluded.
+    pub bytes_out_total: u64,
+    /// Bytes from clients per second.
+    pub bytes_in_per_second: f64,
+    /// Bytes to clients per second.
+    pub bytes_out_per_second: f64,
+    /// Sessions that begin per second.
+    pub new_sessions_per_second: f64,
 }
 
 /// One service.
@@ -204,9 +280,15 @@ pub struct Service {
     pub role: String,
     /// Clients on hold now.
     pub held: u64,
+    /// How long the oldest client on hold waits, in seconds; null without one.
+    #[serde(default)]
+    pub oldest_hold_seconds: Option<f64>,
     /// Clients on hold that wait because of a limit on sessions.
     #[serde(default)]
     pub queued: u64,
+    /// Sessions now.
+    #[serde(default)]
+    pub sessions: u64,
     /// The maximum number of sessions of the service; null without a limit.
     #[serde(default)]
     pub sessions_max: Option<u64>,
@@ -219,6 +301,12 @@ pub struct Service {
     pub held_seconds_total: f64,
     /// Clients that were refused because no member was available.
     pub refused_total: u64,
+    /// Clients that are refused per second.
+    #[serde(default)]
+    pub refused_per_second: f64,
+    /// The bytes of its sessions.
+    #[serde(flatten, default)]
+    pub traffic: Traffic,
     /// The members whose gate is open.
     pub open: Vec<String>,
 }

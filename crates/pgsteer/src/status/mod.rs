@@ -263,6 +263,7 @@ mod tests {
             stats: Arc::new(sample::stats()),
             clock: Clock::start(),
             heartbeat: Arc::default(),
+            history: Arc::default(),
             ready: http::ReadyPages::default(),
         };
         tokio::spawn(http::serve(listener, pages));

@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use pgsteer_core::snapshot::NO_FAILOVER;
 
-use super::document::{Cause, Cluster, Document, Gate, Member, Service};
+use super::document::{Cause, Cluster, Document, Event, Gate, Member, Service};
 use super::human::{age, printable, size};
 use super::table::{Cell, Ink, Paint, Table, paint};
 
 /// How many events are shown. The document contains more.
 const EVENTS_SHOWN: usize = 10;
+
+/// How many switchovers, failovers and outages are shown.
+const CHANGES_SHOWN: usize = 5;
 
 /// The clock offset from which on it is shown: a second distorts a lag limit noticeably.
 const CLOCK_SHOWN_FROM: Duration = Duration::from_secs(1);
@@ -25,6 +28,8 @@ pub fn draw(document: &Document, ink: Ink) -> String {
             poolers(cluster),
             Some(gates(document, cluster)),
             Some(services(cluster)),
+            to_do(cluster),
+            changes(cluster),
             Some(events(cluster)),
         ];
         for part in parts.into_iter().flatten() {
@@ -229,10 +234,43 @@ fn open_to(service: &Service) -> Cell {
     }
 }
 
+/// What to do about each state that is not well; none if all is well.
+fn to_do(cluster: &Cluster) -> Option<Table> {
+    let mut lines: Vec<(&str, &str)> = Vec::new();
+    for member in &cluster.members {
+        let gates = member.services.values().filter_map(|gate| gate.advice.as_deref());
+        let poolers = member.poolers.iter().filter_map(|pooler| pooler.advice.as_deref());
+        for advice in member.advice.as_deref().into_iter().chain(gates).chain(poolers) {
+            if !lines.contains(&(&member.name, advice)) {
+                lines.push((&member.name, advice));
+            }
+        }
+    }
+    let mut table = Table::new(["MEMBER", "WHAT TO DO"]);
+    for (member, advice) in &lines {
+        table.row([Cell::from(*member), Cell::from(*advice)]);
+    }
+    (!lines.is_empty()).then_some(table)
+}
+
+/// The newest switchovers, failovers and outages; none if there were none.
+fn changes(cluster: &Cluster) -> Option<Table> {
+    let mut table = Table::new(["TIME", "SWITCHOVER, FAILOVER, OUTAGE"]);
+    let skipped = cluster.changes.len().saturating_sub(CHANGES_SHOWN);
+    for change in cluster.changes.iter().skip(skipped) {
+        let ink = if change.until.is_none() { Paint::Bad } else { Paint::None };
+        table.row([change.at.to_string().into(), Cell::painted(&change.text, ink)]);
+    }
+    (!cluster.changes.is_empty()).then_some(table)
+}
+
+/// The newest events, without the steps of the changes above.
 fn events(cluster: &Cluster) -> Table {
     let mut table = Table::new(["TIME", "EVENT"]);
-    let skipped = cluster.events.len().saturating_sub(EVENTS_SHOWN);
-    for event in cluster.events.iter().skip(skipped) {
+    let is_step = |event: &&Event| cluster.changes.iter().any(|change| change.contains(event));
+    let events: Vec<&Event> = cluster.events.iter().filter(|event| !is_step(event)).collect();
+    let skipped = events.len().saturating_sub(EVENTS_SHOWN);
+    for event in events.into_iter().skip(skipped) {
         table.row([event.at.to_string().into(), Cell::from(&event.text)]);
     }
     table
@@ -280,10 +318,7 @@ mod tests {
         let cluster = &mut document.clusters[0];
         let first = cluster.events[0].clone();
         for number in 0..20 {
-            cluster.events.push(crate::status::document::Event {
-                text: format!("event {number}"),
-                ..first.clone()
-            });
+            cluster.events.push(Event { text: format!("event {number}"), ..first.clone() });
         }
         let page = draw(&document, Ink::Plain);
         assert!(!page.contains("event 9\n") && page.contains("event 10\n"), "{page}");

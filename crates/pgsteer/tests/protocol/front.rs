@@ -203,7 +203,7 @@ impl Front {
 
     pub fn held(&self, service: &str) -> usize {
         let name = ServiceName::new(service).unwrap();
-        self.stats.service(&name).held.load(Ordering::Relaxed)
+        self.stats.service(&name).holds.clients()
     }
 
     /// Clients on hold because of a limit on sessions.
@@ -222,7 +222,7 @@ impl Front {
         eventually("no client is left", || read(&self.stats.clients) == 0);
         for service in ["write", "read"] {
             let stats = self.stats.service(&ServiceName::new(service).unwrap());
-            assert_eq!(read(&stats.held), 0, "{service} has clients on hold");
+            assert_eq!(stats.holds.clients(), 0, "{service} has clients on hold");
             for member in ["n1", "n2"] {
                 let sessions = read(&stats.member(&MemberName::new(member).unwrap()).sessions);
                 assert_eq!(sessions, 0, "{service} has sessions at {member}");

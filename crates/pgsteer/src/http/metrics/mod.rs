@@ -3,7 +3,9 @@
 //! Each scrape reads the Snapshot and the counters of the proxy; no other state exists. The table in
 //! docs/status.md lists all metrics.
 
+mod classic;
 mod page;
+mod traffic;
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,10 +24,28 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use self::page::{Label, Page};
-use crate::stats::{MemberStats, ServiceStats, Stats};
+use crate::stats::Stats;
 
-/// The media type of [`exposition`].
-pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub use self::classic::accepts_open_metrics;
+
+/// A text format of Prometheus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// OpenMetrics.
+    Open,
+    /// The older text format, which every reader understands.
+    Classic,
+}
+
+impl Format {
+    /// The media type.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Format::Open => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Format::Classic => classic::MEDIA_TYPE,
+        }
+    }
+}
 
 const ROLES: [Role; 4] = [Role::Primary, Role::Replica, Role::StandbyLeader, Role::Unknown];
 
@@ -42,15 +62,21 @@ pub struct Facts {
     pub heartbeat_age: Duration,
 }
 
-/// `facts` in the OpenMetrics text format.
-pub fn exposition(facts: Facts) -> Result<String, fmt::Error> {
+/// `facts` as text.
+///
+/// # Errors
+/// Those of the library.
+pub fn exposition(facts: Facts, format: Format) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     let version = [("version", env!("CARGO_PKG_VERSION"))];
     registry.register("pgsteer_build", "The version of pgsteer", Info::new(version));
     registry.register_collector(Box::new(facts));
     let mut text = String::with_capacity(8 * 1024);
     encode(&mut text, &registry)?;
-    Ok(text)
+    Ok(match format {
+        Format::Open => text,
+        Format::Classic => classic::classic(&text),
+    })
 }
 
 impl Collector for Facts {
@@ -63,7 +89,10 @@ impl Collector for Facts {
         self.poolers(&mut page)?;
         self.gates(&mut page)?;
         self.services(&mut page)?;
-        self.sessions(&mut page)
+        self.sessions(&mut page)?;
+        self.times(&mut page)?;
+        self.probes(&mut page)?;
+        self.events(&mut page)
     }
 }
 
@@ -275,79 +304,6 @@ impl Facts {
         )
     }
 
-    fn services(&self, page: &mut Page<'_>) -> fmt::Result {
-        let each = |read: fn(&ServiceStats) -> u64| {
-            self.each_service()
-                .map(move |(name, _)| (self.service(name), read(&self.stats.service(name))))
-        };
-        page.gauge(
-            "pgsteer_held_clients",
-            "Clients on hold now.",
-            each(|stats| count(stats.held.load(Relaxed))),
-        )?;
-        page.gauge(
-            "pgsteer_queued_clients",
-            "Clients on hold that wait for a place because of a limit on sessions.",
-            each(|stats| count(stats.queued.load(Relaxed))),
-        )?;
-        page.gauge(
-            "pgsteer_service_sessions_max",
-            "The most sessions of the service; no sample without a limit.",
-            each(|stats| count(stats.sessions_max.load(Relaxed))).filter(|(_, max)| *max > 0),
-        )?;
-        page.gauge(
-            "pgsteer_member_sessions_max",
-            "The most sessions of the service at one member; no sample without a limit.",
-            each(|stats| count(stats.member_sessions_max.load(Relaxed)))
-                .filter(|(_, max)| *max > 0),
-        )?;
-        page.counter(
-            "pgsteer_holds",
-            "Clients that were ever on hold.",
-            each(|stats| stats.held_total.load(Relaxed)),
-        )?;
-        page.counter(
-            "pgsteer_hold_seconds",
-            "The time that clients spent on hold, over all of them.",
-            each(|stats| stats.held_ms_total.load(Relaxed))
-                .map(|(labels, millis)| (labels, Duration::from_millis(millis).as_secs_f64())),
-        )?;
-        page.counter(
-            "pgsteer_refused_clients",
-            "Clients that were told that nobody is there for them.",
-            each(|stats| stats.refused_total.load(Relaxed)),
-        )
-    }
-
-    fn sessions(&self, page: &mut Page<'_>) -> fmt::Result {
-        let each = |read: fn(&MemberStats) -> u64| {
-            self.each_gate().map(move |(service, member, _)| {
-                let stats = self.stats.service(service).member(member);
-                (self.gate(service, member), read(&stats))
-            })
-        };
-        page.gauge(
-            "pgsteer_sessions",
-            "Sessions now, those in their login included.",
-            each(|stats| count(stats.sessions.load(Relaxed))),
-        )?;
-        page.counter(
-            "pgsteer_sessions_started",
-            "Sessions that ever began.",
-            each(|stats| stats.sessions_total.load(Relaxed)),
-        )?;
-        page.counter(
-            "pgsteer_sessions_ended",
-            "Sessions that a gate ended.",
-            each(|stats| stats.ended_total.load(Relaxed)),
-        )?;
-        page.counter(
-            "pgsteer_logins_failed",
-            "Connections and logins that failed and were tried elsewhere.",
-            each(|stats| stats.failed_total.load(Relaxed)),
-        )
-    }
-
     fn each_service(&self) -> impl Iterator<Item = (&ServiceName, &ServiceState)> {
         self.snapshot.services.iter()
     }
@@ -399,7 +355,14 @@ mod tests {
             uptime: sample::now().at.since_start(),
             heartbeat_age: Duration::from_millis(120),
         };
-        exposition(facts).unwrap()
+        let text = exposition(facts, Format::Open).unwrap();
+        // The clock of the test runs on.
+        let oldest = |line: &str| line.starts_with("pgsteer_oldest_hold_seconds{");
+        let fixed = text.lines().map(|line| match line.rsplit_once(' ') {
+            Some((sample, _)) if oldest(line) => format!("{sample} 2.5\n"),
+            _ => format!("{line}\n"),
+        });
+        fixed.collect()
     }
 
     #[test]
@@ -438,7 +401,9 @@ mod tests {
         let documentation = include_str!("../../../../../docs/status.md");
         for line in page().lines().filter(|line| !line.starts_with('#')) {
             let name = line.split(['{', ' ']).next().unwrap();
-            assert!(documentation.contains(&format!("`{name}`")), "{name}");
+            let base = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
+            let is_listed = |name: &str| documentation.contains(&format!("`{name}`"));
+            assert!(is_listed(name) || base.is_some_and(is_listed), "{name}");
         }
     }
 }

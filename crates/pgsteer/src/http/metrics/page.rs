@@ -5,6 +5,7 @@ use std::fmt;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::histogram::Histogram;
 
 /// A label. The library escapes the value.
 pub type Label<'a> = (&'static str, &'a str);
@@ -47,6 +48,16 @@ impl Page<'_> {
     {
         let samples = samples.into_iter().map(|(labels, value)| (labels, ConstCounter::new(value)));
         self.family(name, help, samples)
+    }
+
+    /// A histogram in seconds with a sample per set of labels.
+    pub fn histogram<L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = (L, Histogram)>,
+    ) -> fmt::Result {
+        self.family(name, help, samples.into_iter())
     }
 
     /// A gauge without labels.

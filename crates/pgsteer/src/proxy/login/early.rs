@@ -261,7 +261,6 @@ impl From<RelayError> for Stop {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::sync::atomic::Ordering;
 
     use pgsteer_core::claim::Role;
     use pgsteer_core::names::ServiceName;
@@ -280,7 +279,7 @@ mod tests {
     async fn the_order_of_gate_and_login_decides_who_keeps_the_slot() {
         let config = ServiceConfig::new(([127, 0, 0, 1], 0).into(), Role::Primary);
         let service = Arc::new(Service::alone(ServiceName::new("write").unwrap(), config));
-        let held = || service.stats.held.load(Ordering::Relaxed);
+        let held = || service.stats.holds.clients();
         let queue = Arc::new(Queue::default());
         // The login is complete first.
         let state = begun(&queue, &service).login_completed();

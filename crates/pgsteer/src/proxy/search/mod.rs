@@ -212,12 +212,13 @@ impl Search {
             self.failed(&seat, "its gate was shut before this client had a slot");
             return Ok(None);
         };
-        let limit = service.config.connect_timeout;
+        let (limit, began) = (service.config.connect_timeout, Instant::now());
         let failure = tokio::select! {
             biased;
             _ = seat.ending() => "its gate was shut before it was connected".to_owned(),
             dialled = dial_member(&worker, &target.addresses, limit) => match dialled {
                 Ok(server) => {
+                    service.stats.dials.observe(began.elapsed());
                     let (slot, held) = (Some(slot), None);
                     return Ok(Some(Connected { server, slot, seat, permit, sticking, held }));
                 }
@@ -232,7 +233,7 @@ impl Search {
     fn hold(&mut self) -> Held {
         let service = &self.context.service;
         if !std::mem::replace(&mut self.was_held, true) {
-            service.stats.held_total.fetch_add(1, Ordering::Relaxed);
+            service.stats.holds.clients_total.fetch_add(1, Ordering::Relaxed);
         }
         Held::new(service)
     }

@@ -28,6 +28,7 @@ impl Session {
         let end = pump(&mut self.client.stream, server, seat, guard, tail, opaque).await;
         let Connected { server, seat, permit, sticking, .. } = connected;
         let member = seat.member().clone();
+        service.stats.sessions.observe(self.since.elapsed());
         drop(server);
         drop(seat);
         drop((permit, sticking));

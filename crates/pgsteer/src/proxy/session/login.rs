@@ -37,6 +37,7 @@ impl Session {
             match self.attempt(&mut login, &mut connected).await {
                 Outcome::Ready { key, tail } => {
                     connected.permit.accepted();
+                    self.context.service.stats.logins.observe(self.since.elapsed());
                     let address = connected.server.peer_addr().ok();
                     let cancels = Arc::clone(&self.context.worker.shared().cancels);
                     let _registered =

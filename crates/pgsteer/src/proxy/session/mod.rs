@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 use pgsteer_wire::error::{ErrorFields, sqlstate};
 use pgsteer_wire::startup::CancelKey;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::admission::Limit;
 use super::balance::addresses;
@@ -36,7 +36,7 @@ pub async fn serve(context: Context, stream: TcpStream, admitted: Admitted) {
     }
     let search = Search::new(context.clone(), admitted.address());
     let (client, exceeded) = (Client::new(stream), admitted.exceeded());
-    let session = Session { context, client, search, admitted };
+    let session = Session { context, client, search, since: Instant::now(), admitted };
     match exceeded {
         Some(limit) => session.refuse_by_limit(limit).await,
         None => session.run().await,
@@ -47,6 +47,8 @@ struct Session {
     context: Context,
     client: Client,
     search: Search,
+    /// When the client connected.
+    since: Instant,
     /// Declared last: the connections are closed before the client is removed from the counters.
     admitted: Admitted,
 }

@@ -1,17 +1,27 @@
-//! The counters of the proxy. The workers write them, and the pages read them.
+//! The counters. The workers and the conductor write them, and the pages read them.
+
+mod events;
+mod holds;
+mod times;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use pgsteer_core::names::{MemberName, ServiceName};
 
+pub use self::events::EventCounts;
+pub use self::holds::{Holds, Ticket};
+pub use self::times::Times;
 use crate::by_name::ByName;
 use crate::doubts::Doubts;
 
-/// The counters of the proxy.
+/// All counters.
 #[derive(Debug, Default)]
 pub struct Stats {
     services: ByName<ServiceName, ServiceStats>,
+    probes: ByName<MemberName, ProbeStats>,
+    /// The events since the start.
+    pub events: EventCounts,
     /// Hints to the sources about members that have refused a client.
     pub doubts: Arc<Doubts>,
     /// True while pgsteer is shutting down: sessions continue for a while, and no new ones begin.
@@ -35,20 +45,23 @@ pub struct Stats {
 #[derive(Debug, Default)]
 pub struct ServiceStats {
     members: ByName<MemberName, MemberStats>,
-    /// Clients on hold now.
-    pub held: AtomicUsize,
+    /// The clients on hold.
+    pub holds: Holds,
     /// Clients on hold that wait because of a limit on sessions.
     pub queued: AtomicUsize,
     /// The limit of sessions of the service; 0 without a limit.
     pub sessions_max: AtomicUsize,
     /// The limit of sessions of the service at one member; 0 without a limit.
     pub member_sessions_max: AtomicUsize,
-    /// Clients that have been on hold since the start.
-    pub held_total: AtomicU64,
-    /// The time on hold of all clients together, in milliseconds.
-    pub held_ms_total: AtomicU64,
     /// Clients that were refused because no member was available.
     pub refused_total: AtomicU64,
+    /// The time from the connection of a client to the end of its login. Logins inside TLS are not
+    /// counted, because they cannot be read.
+    pub logins: Times,
+    /// The length of the sessions that have ended.
+    pub sessions: Times,
+    /// The time until a member accepted a connection.
+    pub dials: Times,
 }
 
 /// The counters of one service at one member.
@@ -62,12 +75,50 @@ pub struct MemberStats {
     pub ended_total: AtomicU64,
     /// Connections and logins that have failed and were retried at another member.
     pub failed_total: AtomicU64,
+    /// Bytes from clients to the member, logins excluded.
+    pub bytes_in: AtomicU64,
+    /// Bytes from the member to clients, logins excluded.
+    pub bytes_out: AtomicU64,
+}
+
+impl MemberStats {
+    /// Counts the bytes that a session has moved.
+    pub fn count_bytes(&self, bytes_in: u64, bytes_out: u64) {
+        for (counter, bytes) in [(&self.bytes_in, bytes_in), (&self.bytes_out, bytes_out)] {
+            if bytes > 0 {
+                counter.fetch_add(bytes, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// The times of the probes of one member.
+#[derive(Debug)]
+pub struct ProbeStats {
+    /// The time until Patroni's answer.
+    pub patroni: Times,
+    /// The time until PostgreSQL's answer to the check login.
+    pub sql: Times,
+    /// The lag of its replay, read once a second.
+    pub lag: Times,
+}
+
+impl Default for ProbeStats {
+    fn default() -> ProbeStats {
+        let (patroni, sql) = (Times::of_probes(), Times::of_probes());
+        ProbeStats { patroni, sql, lag: Times::of_lags() }
+    }
 }
 
 impl Stats {
     /// The counters of one service, created on first use.
     pub fn service(&self, name: &ServiceName) -> Arc<ServiceStats> {
         self.services.of(name)
+    }
+
+    /// The probe times of one member, created on first use.
+    pub fn probes(&self, name: &MemberName) -> Arc<ProbeStats> {
+        self.probes.of(name)
     }
 }
 
@@ -76,6 +127,11 @@ impl ServiceStats {
     pub fn set_limits(&self, sessions_max: Option<usize>, member_sessions_max: Option<usize>) {
         self.sessions_max.store(sessions_max.unwrap_or(0), Ordering::Relaxed);
         self.member_sessions_max.store(member_sessions_max.unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// Sessions that the gates of all members have closed.
+    pub fn ended_total(&self) -> u64 {
+        self.members.all().iter().map(|member| member.ended_total.load(Ordering::Relaxed)).sum()
     }
 
     /// The counters of one member, created on first use.
