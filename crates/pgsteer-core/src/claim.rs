@@ -435,6 +435,19 @@ impl Failure {
         self
     }
 
+    /// Returns true if no sign of the peer came back. A failure of the network, or of this machine,
+    /// is none either.
+    pub fn is_silence(&self) -> bool {
+        matches!(
+            self,
+            Failure::Timeout { .. }
+                | Failure::Unreachable { .. }
+                | Failure::Late { .. }
+                | Failure::Network(_)
+                | Failure::Unresolved(_)
+        )
+    }
+
     /// Returns true if the peer answers but does not complete the check login, so its role stays
     /// unknown.
     pub fn is_login_refused(&self) -> bool {

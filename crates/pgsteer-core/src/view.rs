@@ -508,16 +508,7 @@ impl Fact {
             // The answer of a name server is no sign of the member.
             Fact::Addresses(_) | Fact::Here(_) => return false,
         };
-        !matches!(
-            failure,
-            Some(
-                Failure::Timeout { .. }
-                    | Failure::Unreachable { .. }
-                    | Failure::Late { .. }
-                    | Failure::Network(_)
-                    | Failure::Unresolved(_)
-            )
-        )
+        failure.is_none_or(|failure| !failure.is_silence())
     }
 }
 

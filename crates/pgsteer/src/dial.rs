@@ -105,7 +105,7 @@ impl Worked {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use socket2::{Domain, Socket, Type};
     use tokio::net::TcpListener;
 
@@ -115,11 +115,13 @@ mod tests {
 
     /// An address that does not answer: its queue of connections is full as long as this lives.
     pub struct Silent {
+        /// The address.
         pub address: SocketAddr,
         _socket: Socket,
         _first: TcpStream,
     }
 
+    /// Returns such an address.
     pub async fn silent() -> Silent {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();

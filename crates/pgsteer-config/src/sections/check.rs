@@ -95,7 +95,7 @@ pub static TIMEOUT: Key<Seconds> = Key::new(
     "timeout_seconds",
     Seconds::within(100, 60_000).or_default(defaults::CHECK_TIMEOUT),
 )
-.help("The time that PostgreSQL, or PgBouncer, has for one answer.");
+.help("The time that PostgreSQL, or PgBouncer, has for one answer. After it the member gets no new sessions; a late answer still counts if it comes within five seconds, or within this time if that is longer.");
 
 /// Returns the settings of the section; none if an error makes them unknown.
 pub fn finish(given: &Given<Section>, errors: &mut ConfigErrors) -> Option<CheckConfig> {

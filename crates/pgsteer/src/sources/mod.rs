@@ -5,6 +5,7 @@
 //! it. All sources report into one bounded channel and restart after a panic. They know neither the
 //! core's decisions nor the outputs; the plan is their only input from the core.
 
+mod absence;
 mod base;
 mod dial;
 mod discovery;

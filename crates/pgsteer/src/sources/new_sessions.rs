@@ -14,6 +14,7 @@ use pgsteer_core::plan::Ask;
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 
+use super::absence::Absence;
 use super::tether::Login;
 use super::{Gone, Reporter};
 
@@ -49,24 +50,26 @@ async fn until_accepted(
     login: &Login,
     reporter: &Reporter,
 ) -> Result<(), Gone> {
-    let mut timed_out_before = false;
+    let mut absence = Absence::default();
+    let mut last_address = None;
     loop {
         let Ask { postgres, addresses, .. } = ask.borrow().clone();
         let addresses = postgres.ip().map_or(addresses, |address| vec![address]);
+        let address = (postgres, addresses);
+        if last_address.as_ref() != Some(&address) {
+            absence = Absence::default();
+        }
         let asked = Instant::now();
-        let answer = login.knock(&postgres, &addresses).await;
-        match &answer {
-            // A single lost packet must not close the gate of a healthy member.
-            Err(Failure::Timeout { .. } | Failure::Unreachable { .. }) if !timed_out_before => {
-                timed_out_before = true;
-                continue;
-            }
-            // The resolver reports this failure.
-            Err(Failure::Unresolved(_)) => return Ok(()),
-            _ => {}
+        let answer = login.knock(&address.0, &address.1, login.late_limit()).await;
+        last_address = Some(address);
+        // The resolver reports this failure.
+        if let Err(Failure::Unresolved(_)) = answer {
+            return Ok(());
         }
         let is_accepted = answer.is_ok();
-        reporter.claim(asked, Fact::NewSessions(answer)).await?;
+        if absence.counts(asked.into(), answer.as_ref().err()) {
+            reporter.claim(asked, Fact::NewSessions(answer)).await?;
+        }
         if is_accepted {
             return Ok(());
         }
@@ -82,10 +85,12 @@ async fn gone(ask: &mut watch::Receiver<Ask>) -> Gone {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use pgsteer_core::claim::{Claim, Report};
     use pgsteer_core::names::{Endpoint, MemberName};
+    use pgsteer_core::pace::RUN_ON;
     use pgsteer_core::plan::Pace;
     use tokio::io::AsyncWriteExt;
     use tokio::sync::mpsc;
@@ -104,6 +109,53 @@ mod tests {
         }
     }
 
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A running source, and its claims.
+    struct Rig {
+        _plan: watch::Sender<Ask>,
+        doubt: Arc<Notify>,
+        reports: mpsc::Receiver<Report>,
+        _task: Task,
+    }
+
+    impl Rig {
+        fn new(address: SocketAddr, limit: Duration) -> Rig {
+            let (plan, ask) = watch::channel(Ask {
+                postgres: Endpoint::new("127.0.0.1", address.port()).unwrap(),
+                addresses: Vec::new(),
+                patroni_url: None,
+                poolers: Default::default(),
+                has_tether: true,
+                pace: Pace { tether: SECOND, patroni: SECOND, pooler: SECOND },
+            });
+            let (sender, reports) = mpsc::channel(8);
+            let member = MemberName::new("n1").unwrap();
+            let reporter = Reporter { member, clock: Clock::start(), reports: sender };
+            let doubt = Arc::<Notify>::default();
+            let login = Arc::new(Login::of_nobody(limit));
+            let task = Task::spawn(run(ask, login, reporter, doubt.clone()));
+            Rig { _plan: plan, doubt, reports, _task: task }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_answers_late_does_not_refuse_and_a_silent_one_does_after_five_seconds() {
+        for (pause, is_accepted) in [(SECOND, true), (Duration::from_secs(60), false)] {
+            let address = fake::server(move |mut stream, _| async move {
+                sleep(pause).await;
+                let _ = stream.write_all(PASSWORD_REQUEST).await;
+            });
+            let mut rig = Rig::new(address.await, SECOND / 4);
+            assert_eq!(answer(&mut rig.reports).await, Ok(()));
+            rig.doubt.notify_one();
+            let began = Instant::now();
+            let answer = answer(&mut rig.reports).await;
+            assert_eq!(answer.is_ok(), is_accepted, "{answer:?}");
+            assert!(began.elapsed() >= pause.min(RUN_ON), "{:?}", began.elapsed());
+        }
+    }
+
     #[tokio::test]
     async fn a_doubt_is_looked_into_until_the_server_accepts_and_nothing_is_sent_without_one() {
         let refuses = Arc::new(AtomicBool::new(true));
@@ -117,23 +169,9 @@ mod tests {
             }
         })
         .await;
-        let second = Duration::from_secs(1);
-        let (_plan, ask) = watch::channel(Ask {
-            postgres: Endpoint::new("127.0.0.1", address.port()).unwrap(),
-            addresses: Vec::new(),
-            patroni_url: None,
-            poolers: Default::default(),
-            has_tether: true,
-            pace: Pace { tether: second, patroni: second, pooler: second },
-        });
-        let (sender, mut reports) = mpsc::channel(8);
-        let member = MemberName::new("n1").unwrap();
-        let reporter = Reporter { member, clock: Clock::start(), reports: sender };
-        let doubt = Arc::<Notify>::default();
-        let login = Arc::new(Login::of_nobody(second));
-        let _task = Task::spawn(run(ask, login, reporter, doubt.clone()));
+        let Rig { _plan, doubt, mut reports, _task } = Rig::new(address, SECOND);
         assert_eq!(answer(&mut reports).await, Ok(()), "no refusal is known");
-        let quiet = tokio::time::timeout(second, reports.recv()).await;
+        let quiet = tokio::time::timeout(SECOND, reports.recv()).await;
         assert!(quiet.is_err(), "{quiet:?}");
         doubt.notify_one();
         for _ in 0..2 {

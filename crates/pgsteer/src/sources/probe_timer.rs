@@ -112,6 +112,11 @@ impl ProbeTimer {
         Ok(())
     }
 
+    /// Makes the next request due at once.
+    pub fn hasten(&mut self) {
+        self.last = None;
+    }
+
     /// Waits until `until` and ignores changes of the plan.
     pub async fn pause(&mut self, until: Instant) -> Result<(), Gone> {
         let gone = async { while self.ask.changed().await.is_ok() {} };

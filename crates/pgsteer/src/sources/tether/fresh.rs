@@ -12,12 +12,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgsteer_core::claim::Failure;
 use tokio::time::{Instant, sleep_until};
 
 use super::ServerAddress;
 use super::login::{LoggedIn, Login, Missed};
 use super::subject::Subject;
+use crate::sources::absence::Absence;
 
 /// Jitter adds up to this part of the pace, so that many pgsteers do not log in at the same time.
 const JITTER_PART: u64 = 10;
@@ -60,7 +60,7 @@ pub struct Fresh {
     knock_due: Option<Instant>,
     last_end: Option<Instant>,
     attempt: Option<(Instant, Kind, Attempt)>,
-    timed_out_before: bool,
+    absence: Absence,
 }
 
 impl Fresh {
@@ -72,15 +72,13 @@ impl Fresh {
             knock_due: subject.knock_pace().map(after),
             last_end: None,
             attempt: None,
-            timed_out_before: false,
+            absence: Absence::default(),
         }
     }
 
     /// Makes a whole login due now, or shortly after the previous attempt.
     pub fn hurry(&mut self) {
-        let now = Instant::now();
-        let due = self.last_end.map_or(now, |end| now.max(end + DOUBT_PACE));
-        self.login_due = self.login_due.min(due);
+        self.login_due = self.login_due.min(Instant::now());
     }
 
     /// Makes the next attempt due soon, because the server refuses new sessions.
@@ -88,9 +86,9 @@ impl Fresh {
         self.knock_due = Some(Instant::now() + REFUSED_PACE);
     }
 
-    /// Waits for the next attempt and its outcome. An attempt that times out is repeated once
-    /// before it counts: a single lost packet must not close the gate of a healthy member whose
-    /// kept session answers. Cancel safe.
+    /// Waits for the next attempt and its outcome. One without an answer counts only after some
+    /// seconds of silence, because the kept session may answer: the host may be loaded, or a packet
+    /// may be lost. Cancel safe.
     pub async fn outcome(&mut self, login: &Arc<Login>, address: &ServerAddress) -> Outcome {
         loop {
             if self.attempt.is_none() {
@@ -101,23 +99,18 @@ impl Fresh {
             let (asked, kind, attempt) = self.attempt.get_or_insert_with(begin);
             let (asked, kind, result) = (*asked, *kind, attempt.await);
             self.attempt = None;
-            match result {
-                Err(Missed {
-                    failure: Failure::Timeout { .. } | Failure::Unreachable { .. },
-                    ..
-                }) if !self.timed_out_before => {
-                    self.timed_out_before = true;
-                }
-                result => {
-                    self.note_end(kind);
-                    return Outcome { asked, result };
-                }
+            let failure = result.as_ref().err().map(|missed| &missed.failure);
+            if self.absence.counts(asked, failure) {
+                self.note_end(kind);
+                return Outcome { asked, result };
             }
+            self.last_end = Some(Instant::now());
         }
     }
 
     fn due(&self) -> Instant {
-        self.knock_due.map_or(self.login_due, |knock| knock.min(self.login_due))
+        let due = self.knock_due.map_or(self.login_due, |knock| knock.min(self.login_due));
+        self.last_end.map_or(due, |end| due.max(end + DOUBT_PACE))
     }
 
     fn next(&self) -> Kind {
@@ -129,7 +122,8 @@ impl Fresh {
 
     fn note_end(&mut self, kind: Kind) {
         let login_due = self.login_due;
-        *self = Fresh { last_end: Some(Instant::now()), ..Fresh::of(self.subject) };
+        let (last_end, absence) = (Some(Instant::now()), self.absence);
+        *self = Fresh { last_end, absence, ..Fresh::of(self.subject) };
         if kind == Kind::Knock {
             self.login_due = login_due;
         }
@@ -144,14 +138,15 @@ fn after(pace: Duration) -> Instant {
 
 fn begin(kind: Kind, subject: Subject, login: &Arc<Login>, address: &ServerAddress) -> Attempt {
     let (login, address) = (login.clone(), address.clone());
+    let limit = login.late_limit();
     Box::pin(async move {
         match kind {
             Kind::Login => {
-                let logged_in = subject.log_in(&login, &address).await?;
+                let logged_in = subject.log_in(&login, &address, limit).await?;
                 Ok(Accepted::LoggedIn(Box::new(logged_in)))
             }
             Kind::Knock => {
-                let answered = login.knock(&address.postgres, &address.addresses).await;
+                let answered = login.knock(&address.postgres, &address.addresses, limit).await;
                 let missed = |failure| Missed { failure, was_answered: false };
                 answered.map(|()| Accepted::Answered).map_err(missed)
             }
@@ -164,7 +159,9 @@ mod tests {
     use std::net::SocketAddr;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use pgsteer_core::claim::Failure;
     use pgsteer_core::names::Endpoint;
+    use pgsteer_core::pace::RUN_ON;
 
     use super::super::fake;
     use super::*;
@@ -189,33 +186,55 @@ mod tests {
         outcome.result.map_err(|missed| missed.failure)
     }
 
-    #[tokio::test]
-    async fn a_login_that_times_out_once_and_then_succeeds_is_a_success() {
-        let address = fake::server(|stream, number| async move {
-            match number {
-                0 => tokio::time::sleep(Duration::from_secs(60)).await,
-                _ => fake::standby(stream, |_| fake::ready()).await,
+    /// A server that answers login number N after `pause(N)`, and how many logins there were.
+    async fn slow_server(
+        pause: impl Fn(usize) -> Duration + Send + 'static,
+    ) -> (SocketAddr, Arc<AtomicUsize>) {
+        let attempts = Arc::<AtomicUsize>::default();
+        let count = attempts.clone();
+        let address = fake::server(move |stream, number| {
+            count.fetch_add(1, Ordering::SeqCst);
+            let pause = pause(number);
+            async move {
+                tokio::time::sleep(pause).await;
+                fake::standby(stream, |_| fake::ready()).await;
             }
-        })
-        .await;
-        let outcome = outcome(Kind::Login, address).await;
-        assert!(matches!(outcome, Ok(Accepted::LoggedIn(_))));
+        });
+        (address.await, attempts)
     }
 
     #[tokio::test]
-    async fn an_attempt_that_times_out_twice_is_a_failure() {
-        static ATTEMPTS: AtomicUsize = AtomicUsize::new(0);
-        let address = fake::server(|stream, _| async move {
-            ATTEMPTS.fetch_add(1, Ordering::SeqCst);
-            tokio::time::sleep(Duration::from_secs(60)).await;
-            drop(stream);
-        })
-        .await;
-        for (count, kind) in [(2, Kind::Login), (4, Kind::Knock)] {
-            let outcome = outcome(kind, address).await;
-            assert!(matches!(outcome.err(), Some(Failure::Timeout { .. })));
-            assert_eq!(ATTEMPTS.load(Ordering::SeqCst), count);
+    async fn a_late_answer_counts_and_no_other_attempt_is_made_meanwhile() {
+        let (address, attempts) = slow_server(|_| LIMIT * 5).await;
+        for (count, kind) in [(1, Kind::Login), (2, Kind::Knock)] {
+            let began = Instant::now();
+            assert!(outcome(kind, address).await.is_ok(), "{kind:?}");
+            assert!(began.elapsed() >= LIMIT * 5);
+            assert_eq!(attempts.load(Ordering::SeqCst), count);
         }
+    }
+
+    #[tokio::test]
+    async fn an_attempt_without_an_answer_counts_after_five_seconds() {
+        let (address, attempts) = slow_server(|_| Duration::from_secs(60)).await;
+        for kind in [Kind::Login, Kind::Knock] {
+            let began = Instant::now();
+            let failure = outcome(kind, address).await.err();
+            assert!(matches!(failure, Some(Failure::Timeout { .. })), "{failure:?}");
+            assert!(began.elapsed() >= RUN_ON, "{:?}", began.elapsed());
+        }
+        assert_eq!(attempts.load(Ordering::SeqCst), 2);
+    }
+
+    /// The system takes no more connections for the server: its queue is full.
+    #[tokio::test]
+    async fn attempts_that_get_no_connection_are_repeated_for_five_seconds_before_they_count() {
+        let silent = crate::dial::tests::silent().await;
+        let began = Instant::now();
+        let failure = outcome(Kind::Knock, silent.address).await.err();
+        assert!(matches!(failure, Some(Failure::Unreachable { .. })), "{failure:?}");
+        let took = began.elapsed();
+        assert!(took >= RUN_ON && took < RUN_ON * 2, "{took:?}");
     }
 
     #[tokio::test]

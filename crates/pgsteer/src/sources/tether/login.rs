@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use pgsteer_core::claim::Failure;
 use pgsteer_core::names::Endpoint;
+use pgsteer_core::pace::RUN_ON;
 use pgsteer_core::settings::{CheckConfig, RequireAuth, SslMode, Verify};
 use postgres_protocol::message::backend::Message;
 use postgres_protocol::message::frontend;
@@ -36,7 +37,7 @@ pub struct Login {
     password: Option<Secret>,
     require_auth: RequireAuth,
     encryption: Encryption,
-    /// The time limit for a login, and for any other answer.
+    /// The time limit for a connection. An answer that takes longer is late.
     pub limit: Duration,
 }
 
@@ -144,19 +145,24 @@ impl Login {
         }
     }
 
-    /// Logs in at the first of `addresses` that accepts a connection.
+    /// The time limit of an attempt whose late answer counts.
+    pub fn late_limit(&self) -> Duration {
+        RUN_ON.max(self.limit)
+    }
+
+    /// Logs in within `limit` at the first of `addresses` that accepts a connection.
     pub async fn log_in(
         &self,
         postgres: &Endpoint,
         addresses: &[IpAddr],
+        limit: Duration,
     ) -> Result<LoggedIn, Missed> {
-        let peer: Arc<str> = Arc::from(postgres.to_string());
-        let deadline = tokio::time::Instant::now() + self.limit;
+        let within = Within::new(postgres, limit);
         let missed = |was_answered| move |failure| Missed { failure, was_answered };
-        let knocking = self.knocked(postgres, addresses, &peer);
-        let knocked = self.within(deadline, &peer, knocking).await.map_err(missed(false))?;
+        let knocking = self.knocked(postgres, addresses, &within);
+        let knocked = within.run(knocking).await.map_err(missed(false))?;
         let entering = self.enter(knocked);
-        self.within(deadline, &peer, entering).await.map_err(missed(true))
+        within.run(entering).await.map_err(missed(true))
     }
 
     /// Same as [`Login::log_in`], for a PgBouncer, which sends no answer while it has no session to
@@ -165,9 +171,10 @@ impl Login {
         &self,
         postgres: &Endpoint,
         addresses: &[IpAddr],
+        limit: Duration,
     ) -> Result<LoggedIn, Missed> {
-        let mut logging_in = pin!(self.log_in(postgres, addresses));
-        let half = tokio::time::timeout(self.limit / 2, &mut logging_in);
+        let mut logging_in = pin!(self.log_in(postgres, addresses, limit));
+        let half = tokio::time::timeout(limit / 2, &mut logging_in);
         if let Ok(outcome) = half.await {
             return outcome;
         }
@@ -183,51 +190,38 @@ impl Login {
     /// PostgreSQL's protocol answers that request at once, and a pooler answers it without its
     /// server.
     pub async fn look(&self, postgres: &Endpoint, addresses: &[IpAddr]) -> Result<(), Failure> {
-        let peer: Arc<str> = Arc::from(postgres.to_string());
-        let deadline = tokio::time::Instant::now() + self.limit;
+        let within = Within::new(postgres, self.limit);
+        let Within { peer, .. } = &within;
         let looking = async {
-            let mut stream = dial::connect(addresses, postgres.port(), &peer, self.limit).await?;
-            ask_for_tls(&mut stream, &peer, self.late()).await
+            let mut stream = dial::connect(addresses, postgres.port(), peer, self.limit).await?;
+            ask_for_tls(&mut stream, peer, within.almost_over()).await
         };
-        self.within(deadline, &peer, looking).await.map(drop)
+        within.run(looking).await.map(drop)
     }
 
-    /// Checks whether a server accepts connections, as `pg_isready` does. A request for
-    /// authentication means yes, and so does any error except that the server is starting up or
+    /// Checks within `limit` whether a server accepts connections, as `pg_isready` does. A request
+    /// for authentication means yes, and so does any error except that the server is starting up or
     /// shutting down. The connection is never authenticated.
-    pub async fn knock(&self, postgres: &Endpoint, addresses: &[IpAddr]) -> Result<(), Failure> {
-        let peer: Arc<str> = Arc::from(postgres.to_string());
-        let deadline = tokio::time::Instant::now() + self.limit;
-        let knocking = self.knocked(postgres, addresses, &peer);
-        self.within(deadline, &peer, knocking).await.map(drop)
-    }
-
-    /// Returns the time when nine tenths of the limit are over, counted from now.
-    fn late(&self) -> tokio::time::Instant {
-        tokio::time::Instant::now() + self.limit * 9 / 10
-    }
-
-    async fn within<T>(
+    pub async fn knock(
         &self,
-        deadline: tokio::time::Instant,
-        peer: &Arc<str>,
-        step: impl Future<Output = Result<T, Failure>>,
-    ) -> Result<T, Failure> {
-        match tokio::time::timeout_at(deadline, step).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(dial::timed_out(peer, self.limit)),
-        }
+        postgres: &Endpoint,
+        addresses: &[IpAddr],
+        limit: Duration,
+    ) -> Result<(), Failure> {
+        let within = Within::new(postgres, limit);
+        within.run(self.knocked(postgres, addresses, &within)).await.map(drop)
     }
 
     async fn knocked(
         &self,
         postgres: &Endpoint,
         addresses: &[IpAddr],
-        peer: &Arc<str>,
+        within: &Within,
     ) -> Result<Knocked, Failure> {
+        let Within { peer, .. } = within;
         let dialling = || dial::connect(addresses, postgres.port(), peer, self.limit);
         let transport =
-            match (self.encrypt(dialling().await?, postgres, peer).await, &self.encryption) {
+            match (self.encrypt(dialling().await?, postgres, within).await, &self.encryption) {
                 // As libpq does: if TLS is only preferred and fails, connect without TLS.
                 (Err(Failure::Tls(_)), Encryption::Preferred(_)) => Box::new(dialling().await?),
                 (transport, _) => transport?,
@@ -241,7 +235,7 @@ impl Login {
             ("client_encoding", "UTF8"),
         ];
         connection.send(|buf| frontend::startup_message(parameters, buf)).await?;
-        let answer = connection.receive_or_end_line(self.late()).await?;
+        let answer = connection.receive_or_end_line(within.almost_over()).await?;
         if let Message::ErrorResponse(body) = &answer {
             let failure = connection.refused(body);
             if matches!(failure, Failure::Unavailable { .. }) {
@@ -270,8 +264,9 @@ impl Login {
         &self,
         mut stream: TcpStream,
         postgres: &Endpoint,
-        peer: &Arc<str>,
+        within: &Within,
     ) -> Result<Box<dyn Transport>, Failure> {
+        let Within { peer, .. } = within;
         let (config, is_needed) = match &self.encryption {
             Encryption::Never => return Ok(Box::new(stream)),
             Encryption::Preferred(config) => (config, false),
@@ -280,7 +275,7 @@ impl Login {
         let refused = |why: &str| Failure::Tls(Arc::from(format!("{peer}: {why}")));
         // Reads exactly the one byte of the answer. Unencrypted bytes after it would have been
         // injected, and they make the handshake fail.
-        match ask_for_tls(&mut stream, peer, self.late()).await? {
+        match ask_for_tls(&mut stream, peer, within.almost_over()).await? {
             TLS_OFFERED => {}
             TLS_NOT_OFFERED if is_needed => return Err(refused("the server offers none")),
             TLS_NOT_OFFERED => return Ok(Box::new(stream)),
@@ -299,6 +294,33 @@ impl Login {
                 // Every other error is a failed handshake.
                 _ => refused(&format!("the handshake failed: {err}")),
             }),
+        }
+    }
+}
+
+/// The time limit of an attempt.
+struct Within {
+    peer: Arc<str>,
+    began: tokio::time::Instant,
+    limit: Duration,
+}
+
+impl Within {
+    /// An attempt that begins now.
+    fn new(postgres: &Endpoint, limit: Duration) -> Within {
+        let peer = Arc::from(postgres.to_string());
+        Within { peer, began: tokio::time::Instant::now(), limit }
+    }
+
+    /// The time when nine tenths of the limit are over.
+    fn almost_over(&self) -> tokio::time::Instant {
+        self.began + self.limit * 9 / 10
+    }
+
+    async fn run<T>(&self, step: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        match tokio::time::timeout_at(self.began + self.limit, step).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(dial::timed_out(&self.peer, self.limit)),
         }
     }
 }

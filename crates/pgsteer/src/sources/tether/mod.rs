@@ -13,6 +13,7 @@ mod fake;
 mod fresh;
 mod login;
 mod looks;
+mod patience;
 mod progress;
 mod session;
 mod subject;
@@ -22,7 +23,6 @@ mod wire;
 
 use std::mem::discriminant;
 use std::net::IpAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -32,13 +32,13 @@ use tokio::sync::Notify;
 use tracing::{debug, info, trace, warn};
 
 use super::probe_timer::ProbeTimer;
-use super::{Gone, Hint, Reporter, dial};
+use super::{Gone, Hint, Reporter};
 
 use self::backoff::{Backoff, HOLD_OFF};
 use self::fresh::{Accepted, Fresh};
 pub use self::login::Login;
 use self::login::{LoggedIn, Missed};
-use self::looks::{Looked, Looks};
+use self::patience::Unanswered;
 use self::session::Session;
 use self::subject::{Stage, Subject};
 
@@ -71,6 +71,8 @@ pub struct Tether {
     held_off_until: Option<Instant>,
     /// The last failure that was logged, until a session answers again.
     logged: Option<Failure>,
+    /// The address whose failure was reported last; none after an answer.
+    failed_at: Option<ServerAddress>,
     /// The logged reason why the server refuses new sessions beside the kept one.
     refuses_new: Option<Failure>,
 }
@@ -84,8 +86,10 @@ struct Tied {
     session: Session,
     address: ServerAddress,
     since: Instant,
-    /// The session has answered, which was logged. A session that never answers is not logged.
+    /// A session has answered, which was logged. A session that never answers is not logged.
     has_answered: bool,
+    /// The stage of the present session.
+    stage: Stage,
     fresh: Fresh,
     /// Since when the server has refused new sessions.
     refused_since: Option<Instant>,
@@ -106,13 +110,6 @@ enum Felt {
     Fresh(fresh::Outcome),
     Doubted,
     Due,
-}
-
-/// The outcome of a query that may take long.
-enum Waited {
-    Answer(Result<TetherFacts, Failure>),
-    Missed(Missed),
-    Moved,
 }
 
 impl Tether {
@@ -154,6 +151,7 @@ impl Tether {
             backoff: Backoff::default(),
             held_off_until: None,
             logged: None,
+            failed_at: None,
             refuses_new: None,
         }
     }
@@ -185,7 +183,10 @@ impl Tether {
             return Ok(State::Apart);
         };
         let started = Instant::now();
-        match self.subject.log_in(&self.login, &address).await {
+        let Some(outcome) = self.log_in(&address, started).await? else {
+            return Ok(self.transition_to_elsewhere());
+        };
+        match outcome {
             Ok(logged_in) => self.transition_to_tied(logged_in, address).await,
             Err(missed) => {
                 let stage = Stage::from(&missed);
@@ -200,7 +201,7 @@ impl Tether {
                         hint.give();
                     }
                 }
-                self.transition_to_apart(started, missed.failure, stage).await
+                self.transition_to_apart(started, &address, missed.failure, stage).await
             }
         }
     }
@@ -220,7 +221,7 @@ impl Tether {
                 Ok(State::Tied(tied))
             }
             Felt::Unasked(Err(failure)) => {
-                self.lose(tied.since, Instant::now(), failure, Stage::Kept).await
+                self.lose(tied, Instant::now(), failure, Stage::Kept).await
             }
             Felt::Fresh(outcome) => self.refresh(tied, outcome).await,
             Felt::Doubted => {
@@ -231,106 +232,67 @@ impl Tether {
                 tied.session.close().await;
                 Ok(self.transition_to_elsewhere())
             }
-            Felt::Due => self.ask(tied, Stage::Kept).await,
+            Felt::Due => self.ask(tied).await,
         }
     }
 
-    /// Queries the role, and the progress if that is due too. A failure is reported with `stage`.
-    async fn ask(&mut self, mut tied: Box<Tied>, stage: Stage) -> Result<State, Gone> {
+    /// Queries the role, and the progress if that is due too.
+    async fn ask(&mut self, mut tied: Box<Tied>) -> Result<State, Gone> {
         if let Subject::Pooler { .. } = self.subject {
-            return self.ask_pooler(tied, stage).await;
+            return self.ask_pooler(tied).await;
         }
         let asked = Instant::now();
-        match self.bounded(&tied.address, tied.session.role()).await {
+        let Tied { session, address, fresh, .. } = &mut *tied;
+        match self.outlast(asked, session.prepared_role(), fresh, address).await? {
             Ok(facts) => {
                 self.note_answer(&mut tied);
                 self.claim(asked, facts).await?;
             }
-            Err(failure) => return self.lose(tied.since, asked, failure, stage).await,
+            Err(unanswered) => return self.unanswered(tied, asked, unanswered).await,
         }
         let is_due = tied.progress.is_none_or(|last| last.elapsed() >= PROGRESS_PACE);
         if is_due { self.ask_progress(tied).await } else { Ok(State::Tied(tied)) }
-    }
-
-    /// Queries where a pooler leads, without a time limit.
-    async fn ask_pooler(&mut self, mut tied: Box<Tied>, stage: Stage) -> Result<State, Gone> {
-        loop {
-            let asked = Instant::now();
-            match self.outwait(&mut tied).await? {
-                // The answer may be out of date by now, but it shows that the query had to wait.
-                Waited::Answer(Ok(_)) if asked.elapsed() > self.login.limit => {
-                    self.note_wait(Instant::now(), &tied.address).await?;
-                }
-                Waited::Answer(Ok(facts)) => {
-                    self.note_answer(&mut tied);
-                    self.claim(asked, facts).await?;
-                    return Ok(State::Tied(tied));
-                }
-                Waited::Answer(Err(failure)) => {
-                    return self.lose(tied.since, Instant::now(), failure, stage).await;
-                }
-                Waited::Missed(missed) => {
-                    let stage = Stage::from(&missed);
-                    return self.lose(tied.since, Instant::now(), missed.failure, stage).await;
-                }
-                Waited::Moved => return Ok(self.transition_to_elsewhere()),
-            }
-        }
-    }
-
-    /// Waits for the answer of a pooler while the pooler itself answers. A paused pooler, or one
-    /// without a free session, delays this query as it delays those of its clients. Once the answer
-    /// is late, fresh logins are tried, because PgBouncer does not report a server that is down
-    /// to waiting clients. Before that, due logins wait for the answer, because a successful login
-    /// replaces this session.
-    async fn outwait(&self, tied: &mut Tied) -> Result<Waited, Gone> {
-        let Tied { session, address, fresh, .. } = tied;
-        let mut looks = Looks::beside_a_query(self.login.limit);
-        let mut answer = pin!(session.role());
-        let mut has_to_wait = false;
-        while !self.has_moved(address) {
-            tokio::select! {
-                biased;
-                answer = &mut answer => return Ok(Waited::Answer(answer)),
-                outcome = fresh.outcome(&self.login, address), if has_to_wait => match outcome.result {
-                    Ok(Accepted::LoggedIn(logged_in)) => logged_in.session.close().await,
-                    Ok(Accepted::Answered) => {}
-                    Err(missed) if missed.is_put_off() => {}
-                    Err(missed) => return Ok(Waited::Missed(missed)),
-                },
-                Looked { asked, is_late, outcome } = looks.outcome(&self.login, address) => {
-                    if let Err(failure) = outcome {
-                        return Ok(Waited::Missed(Missed { failure, was_answered: false }));
-                    }
-                    has_to_wait = is_late;
-                    if is_late {
-                        self.note_wait(asked.into_std(), address).await?;
-                    }
-                }
-            }
-        }
-        Ok(Waited::Moved)
-    }
-
-    /// Reports that the pooler answered at `asked` but delayed a query for too long.
-    async fn note_wait(&self, asked: Instant, address: &ServerAddress) -> Result<(), Gone> {
-        let late = dial::timed_out(&Arc::from(address.postgres.to_string()), self.login.limit);
-        self.report(asked, self.subject.failure(late, Stage::Waiting)).await
     }
 
     async fn ask_progress(&mut self, mut tied: Box<Tied>) -> Result<State, Gone> {
         let asked = Instant::now();
         tied.progress = Some(asked);
         let knew = tied.session.started_at();
-        match self.bounded(&tied.address, tied.session.progress()).await {
-            Ok(None) => {}
-            Ok(Some(progress)) => self.reporter.claim(asked, Fact::Progress(progress)).await?,
-            Err(failure) => return self.lose(tied.since, asked, failure, Stage::Kept).await,
+        let Tied { session, address, fresh, .. } = &mut *tied;
+        match self.outlast(asked, session.progress(), fresh, address).await? {
+            Ok(progress) => {
+                self.note_answer(&mut tied);
+                if let Some(progress) = progress {
+                    self.reporter.claim(asked, Fact::Progress(progress)).await?;
+                }
+            }
+            Err(unanswered) => return self.unanswered(tied, asked, unanswered).await,
         }
         if let Some(facts) = tied.session.told_in_login().filter(|now| now.started_at != knew) {
             self.claim(asked, facts).await?;
         }
         Ok(State::Tied(tied))
+    }
+
+    /// Handles a query to the server that has no answer.
+    async fn unanswered(
+        &mut self,
+        tied: Box<Tied>,
+        asked: Instant,
+        unanswered: Unanswered,
+    ) -> Result<State, Gone> {
+        match unanswered {
+            Unanswered::Failed(failure) => {
+                let stage = tied.stage;
+                self.lose(tied, asked, failure, stage).await
+            }
+            Unanswered::Missed(missed) => {
+                let stage = Stage::from(&missed);
+                self.lose(tied, Instant::now(), missed.failure, stage).await
+            }
+            Unanswered::LoggedIn(logged_in) => self.replace(tied, *logged_in).await,
+            Unanswered::Moved => Ok(self.transition_to_elsewhere()),
+        }
     }
 
     /// Replaces the kept session by the fresh login, or handles the login's failure.
@@ -347,19 +309,8 @@ impl Tether {
                 Ok(State::Tied(tied))
             }
             Ok(Accepted::LoggedIn(logged_in)) => {
-                tied.refused_since = None;
                 self.note_new_sessions(asked, Ok(())).await?;
-                let new = self.subject.session(*logged_in);
-                let old = std::mem::replace(&mut tied.session, new);
-                old.close().await;
-                let asked = Instant::now();
-                // It may be another server, so its answers must not be reported as those of the old
-                // one.
-                if let Err(failure) = self.bounded(&tied.address, tied.session.prepare()).await {
-                    return self.lose(tied.since, asked, failure, Stage::Entering).await;
-                }
-                // The login may have started before the last answer of the session before it.
-                self.ask(tied, Stage::Entering).await
+                self.replace(tied, *logged_in).await
             }
             // A changed password, or no free connection: the server is up and answers.
             Err(Missed { failure, .. })
@@ -374,9 +325,20 @@ impl Tether {
             }
             Err(missed) => {
                 let stage = Stage::from(&missed);
-                self.lose(tied.since, Instant::now(), missed.failure, stage).await
+                self.lose(tied, Instant::now(), missed.failure, stage).await
             }
         }
+    }
+
+    /// Replaces the kept session by a new one, and queries that at once: the login may have started
+    /// before the last answer of the old session.
+    async fn replace(&mut self, mut tied: Box<Tied>, logged_in: LoggedIn) -> Result<State, Gone> {
+        tied.refused_since = None;
+        tied.stage = Stage::Entering;
+        let new = self.subject.session(logged_in);
+        std::mem::replace(&mut tied.session, new).close().await;
+        self.timer.hasten();
+        Ok(State::Tied(tied))
     }
 
     /// Reports that the server accepts no new sessions. The kept session still shows the role. It
@@ -397,8 +359,9 @@ impl Tether {
             tied.fresh.repeat_soon();
             return Ok(State::Tied(tied));
         }
-        tied.session.close().await;
-        self.transition_to_apart(Instant::now(), failure, Stage::Knocking).await
+        let Tied { session, address, .. } = *tied;
+        session.close().await;
+        self.transition_to_apart(Instant::now(), &address, failure, Stage::Knocking).await
     }
 
     /// Reports whether the server accepts new sessions. For a pooler its sessions show that.
@@ -425,19 +388,19 @@ impl Tether {
 
     async fn lose(
         &mut self,
-        since: Instant,
+        tied: Box<Tied>,
         asked: Instant,
         failure: Failure,
         stage: Stage,
     ) -> Result<State, Gone> {
         if self.subject.leads_nowhere(&failure, stage) {
             self.hold_off();
-        } else if since.elapsed() >= SESSION_AGE_MIN {
+        } else if tied.since.elapsed() >= SESSION_AGE_MIN {
             self.backoff.reset();
         } else {
             self.backoff.grow(self.timer.pace());
         }
-        self.transition_to_apart(asked, failure, stage).await
+        self.transition_to_apart(asked, &tied.address, failure, stage).await
     }
 
     fn hold_off(&mut self) {
@@ -454,9 +417,22 @@ impl Tether {
     async fn transition_to_apart(
         &mut self,
         asked: Instant,
+        address: &ServerAddress,
         failure: Failure,
         stage: Stage,
     ) -> Result<State, Gone> {
+        self.fail(asked, address, failure, stage).await?;
+        Ok(State::Apart)
+    }
+
+    /// Reports a failure, and logs it if its kind differs from the last one.
+    async fn fail(
+        &mut self,
+        asked: Instant,
+        address: &ServerAddress,
+        failure: Failure,
+        stage: Stage,
+    ) -> Result<(), Gone> {
         let (member, subject) = (&self.reporter.member, self.subject.as_str());
         match &self.logged {
             Some(last) if discriminant(last) == discriminant(&failure) => {
@@ -465,8 +441,8 @@ impl Tether {
             _ => warn!(%member, "{subject}: {failure}"),
         }
         self.logged = Some(failure.clone());
-        self.report(asked, self.subject.failure(failure, stage)).await?;
-        Ok(State::Apart)
+        self.failed_at = Some(address.clone());
+        self.report(asked, self.subject.failure(failure, stage)).await
     }
 
     async fn transition_to_tied(
@@ -481,6 +457,7 @@ impl Tether {
             address,
             since: Instant::now(),
             has_answered: false,
+            stage: Stage::Entering,
             fresh: Fresh::of(self.subject),
             refused_since: None,
             progress: None,
@@ -491,18 +468,21 @@ impl Tether {
                 self.claim(asked, facts).await?;
                 self.ask_progress(tied).await
             }
-            None => self.ask(tied, Stage::Entering).await,
+            None => self.ask(tied).await,
         }
     }
 
-    /// Logs the first answer of a session. A login whose first query fails changes nothing in the
-    /// log.
+    /// Logs the first answer of a session, and the first one after a failure. A login whose first
+    /// query fails changes nothing in the log.
     fn note_answer(&mut self, tied: &mut Tied) {
-        if !tied.has_answered {
-            tied.has_answered = true;
-            self.logged = None;
-            let (member, subject) = (&self.reporter.member, self.subject.as_str());
+        let (member, subject) = (&self.reporter.member, self.subject.as_str());
+        tied.stage = Stage::Kept;
+        self.failed_at = None;
+        let had_failed = self.logged.take().is_some();
+        if !std::mem::replace(&mut tied.has_answered, true) {
             info!(%member, postgres = %tied.address.postgres, "{subject}: logged in");
+        } else if had_failed {
+            info!(%member, "{subject}: answers again");
         }
     }
 
@@ -513,18 +493,6 @@ impl Tether {
     async fn report(&self, asked: Instant, fact: Fact) -> Result<(), Gone> {
         trace!(member = %self.reporter.member, ?fact);
         self.reporter.claim(asked, fact).await
-    }
-
-    async fn bounded<T>(
-        &self,
-        address: &ServerAddress,
-        answer: impl Future<Output = Result<T, Failure>>,
-    ) -> Result<T, Failure> {
-        let limit = self.login.limit;
-        match tokio::time::timeout(limit, answer).await {
-            Ok(answer) => answer,
-            Err(_) => Err(dial::timed_out(&Arc::from(address.postgres.to_string()), limit)),
-        }
     }
 
     /// The address to log in to; none while the addresses are unknown.

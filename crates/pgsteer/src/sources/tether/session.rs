@@ -111,8 +111,16 @@ impl Session {
         }
     }
 
+    /// Same as [`Session::role`], after the facts that are queried once a session. Another server
+    /// may have answered the login, so its answers must not be reported as those of the server of
+    /// an earlier session.
+    pub async fn prepared_role(&mut self) -> Result<TetherFacts, Failure> {
+        self.prepare().await?;
+        self.role().await
+    }
+
     /// Queries the facts that need to be queried only once.
-    pub async fn prepare(&mut self) -> Result<(), Failure> {
+    async fn prepare(&mut self) -> Result<(), Failure> {
         let ProgressQuery::Unprepared = self.progress else { return Ok(()) };
         let row = self.query(progress::FIRST).await?.unwrap_or_default();
         self.started_at = progress::started_at(&row);

@@ -102,14 +102,28 @@ impl Subject {
         matches!(of_pooler(failure.clone(), stage), Ok(PoolerFacts::LeadsNowhere(_)))
     }
 
-    /// Logs in. For a pooler whose answer is late, this also checks whether the pooler itself
-    /// answers.
-    pub async fn log_in(self, login: &Login, address: &ServerAddress) -> Result<LoggedIn, Missed> {
+    /// The time limit of a login while there is no session. A server may take long, and its late
+    /// answer counts. PgBouncer keeps a client waiting while its server is down, so that a late
+    /// answer of a pooler shows nothing about the present.
+    pub fn login_limit(self, login: &Login) -> Duration {
         match self {
-            Subject::Server => login.log_in(&address.postgres, &address.addresses).await,
-            Subject::Pooler { .. } => {
-                login.log_in_or_look(&address.postgres, &address.addresses).await
-            }
+            Subject::Server => login.late_limit(),
+            Subject::Pooler { .. } => login.limit,
+        }
+    }
+
+    /// Logs in within `limit`. For a pooler whose answer is late, this also checks whether the
+    /// pooler itself answers.
+    pub async fn log_in(
+        self,
+        login: &Login,
+        address: &ServerAddress,
+        limit: Duration,
+    ) -> Result<LoggedIn, Missed> {
+        let ServerAddress { postgres, addresses } = address;
+        match self {
+            Subject::Server => login.log_in(postgres, addresses, limit).await,
+            Subject::Pooler { .. } => login.log_in_or_look(postgres, addresses, limit).await,
         }
     }
 

@@ -21,7 +21,7 @@ const STANDBY: TetherFacts = TetherFacts { in_recovery: true, started_at: None }
 
 async fn login(address: SocketAddr, password: Option<&str>) -> Result<Session, Failure> {
     let login = Login::fake(password, LIMIT);
-    let logged_in = login.log_in(&endpoint(address), &[address.ip()]).await;
+    let logged_in = login.log_in(&endpoint(address), &[address.ip()], LIMIT).await;
     logged_in.map(|LoggedIn { session, .. }| session).map_err(|missed| missed.failure)
 }
 
@@ -104,7 +104,10 @@ async fn a_silent_server_times_out_in_the_login_and_after_it() {
     let peer = Arc::from(silent.to_string());
     assert_eq!(refusal(silent).await, Failure::Timeout { peer, limit: LIMIT });
 
-    let falls_silent = fake::server(|mut stream, _| async move {
+    let falls_silent = fake::server(|mut stream, number| async move {
+        if number > 0 {
+            return fake::standby(stream, |_| fake::ready()).await;
+        }
         fake::read_startup(&mut stream).await;
         fake::write(&mut stream, &welcome(&[("in_hot_standby", "off"), ("server_version", "9")]))
             .await;
@@ -117,7 +120,74 @@ async fn a_silent_server_times_out_in_the_login_and_after_it() {
     assert!(matches!(answer, Err(Failure::Timeout { .. })), "{answer:?}");
     let age = rig.clock.now().since(claim.asked_at);
     assert!(age >= LIMIT, "the claim is as old as its question, not {age:?}");
-    assert_eq!(rig.answer().await, Ok(PRIMARY), "a new login was tried");
+    let began = Instant::now();
+    assert_eq!(
+        rig.answer().await,
+        Ok(STANDBY),
+        "a new login takes the place of the silent session"
+    );
+    assert!(began.elapsed() < LIMIT, "{:?}", began.elapsed());
+}
+
+/// A standby that answers the startup packet of its first session after the first pause, and a Sync of
+/// number 3 after the second one. It answers no other session.
+async fn slow_standby(at_login: Duration, at_query: Duration) -> SocketAddr {
+    fake::server(move |mut stream, number| async move {
+        if number > 0 {
+            return forever(stream).await;
+        }
+        fake::read_startup(&mut stream).await;
+        tokio::time::sleep(at_login).await;
+        let reported = welcome(&[("in_hot_standby", "on"), ("server_version", "9")]);
+        fake::write(&mut stream, &reported).await;
+        for sync in 0.. {
+            if fake::read_message(&mut stream).await.0 != b'S' {
+                return;
+            }
+            tokio::time::sleep(if sync == 3 { at_query } else { Duration::ZERO }).await;
+            fake::write(&mut stream, &fake::ready()).await;
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_late_answer_of_the_kept_session_counts_and_is_as_old_as_its_question() {
+    let mut rig = Rig::new(slow_standby(Duration::ZERO, LIMIT * 3).await, 5);
+    let (late, failure) = loop {
+        match rig.claim().await {
+            (_, Ok(facts)) => assert_eq!(facts, STANDBY),
+            (claim, Err(failure)) => break (claim, failure),
+        }
+    };
+    assert!(matches!(failure, Failure::Timeout { .. }), "{failure:?}");
+    let (claim, answer) = rig.claim().await;
+    assert_eq!((claim.asked_at, answer), (late.asked_at, Ok(STANDBY)));
+    assert_eq!(rig.answer().await, Ok(STANDBY), "the session goes on");
+}
+
+#[tokio::test]
+async fn a_login_that_takes_longer_than_the_limit_is_reported_and_succeeds() {
+    let mut rig = Rig::new(slow_standby(LIMIT * 3, Duration::ZERO).await, 5);
+    let answer = rig.answer().await;
+    assert!(matches!(answer, Err(Failure::Timeout { .. })), "{answer:?}");
+    for _ in 0..2 {
+        assert_eq!(rig.answer().await, Ok(STANDBY));
+    }
+}
+
+#[tokio::test]
+async fn a_member_that_moves_during_a_late_login_or_query_is_dialled_at_its_new_address() {
+    let long = Duration::from_secs(60);
+    for (at_login, at_query) in [(long, Duration::ZERO), (Duration::ZERO, long)] {
+        let mut rig = Rig::new(slow_standby(at_login, at_query).await, 5);
+        while rig.answer().await.is_ok() {}
+        let moved = endpoint(slow_standby(Duration::ZERO, Duration::ZERO).await);
+        rig.plan.send_modify(|ask| ask.postgres = moved);
+        let began = Instant::now();
+        assert_eq!(rig.answer().await, Ok(STANDBY));
+        assert!(began.elapsed() < LIMIT, "{:?}", began.elapsed());
+    }
 }
 
 #[tokio::test]
@@ -221,7 +291,7 @@ async fn the_md5_answer_is_the_one_that_the_server_computes() {
     .await;
     let login = async |password: Option<&str>| {
         let login = Login::fake(password, LIMIT).requiring("md5");
-        let outcome = login.log_in(&endpoint(address), &[address.ip()]).await;
+        let outcome = login.log_in(&endpoint(address), &[address.ip()], LIMIT).await;
         outcome.map(drop).map_err(|missed| missed.failure)
     };
     assert_eq!(login(Some("geheim")).await, Ok(()));
@@ -265,7 +335,7 @@ async fn a_server_that_asks_for_no_authentication_is_refused_where_that_is_exclu
     let address = fake::server(|stream, _| fake::standby(stream, |_| fake::ready())).await;
     for (methods, is_let_in) in [("none", true), ("scram-sha-256", false), ("!none", false)] {
         let login = Login::fake(Some("geheim"), LIMIT).requiring(methods);
-        let outcome = login.log_in(&endpoint(address), &[address.ip()]).await;
+        let outcome = login.log_in(&endpoint(address), &[address.ip()], LIMIT).await;
         assert_eq!(outcome.is_ok(), is_let_in, "{methods}");
     }
 }
