@@ -233,6 +233,16 @@ pub struct TetherFacts {
     pub in_recovery: bool,
     /// When the server was started; none if that has not been asked yet.
     pub started_at: Option<ServerStart>,
+    /// The database system identifier; none if that has not been asked yet, or if the check login may
+    /// not read it.
+    pub system_identifier: Option<u64>,
+}
+
+impl TetherFacts {
+    /// Returns the role alone.
+    pub fn of_role(in_recovery: bool) -> TetherFacts {
+        TetherFacts { in_recovery, started_at: None, system_identifier: None }
+    }
 }
 
 /// When a server was started, in microseconds since 1970 by its own clock

@@ -118,7 +118,7 @@ pub enum Reason {
     /// `/cluster` does not list the member at present, but the member itself is healthy.
     #[error("/cluster does not list it; its own Patroni reports a replica, so it serves for {0:?}")]
     NotListed(Duration),
-    /// Its Patroni belongs to another cluster.
+    /// Its Patroni, or its server by SQL, belongs to another cluster.
     #[error("it belongs to another cluster: {contradiction}{}", remedy_if_remade(*.may_be_remade))]
     OtherCluster {
         /// What differs.

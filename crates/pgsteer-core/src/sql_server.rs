@@ -1,8 +1,9 @@
 //! The server that the check login reaches, and whether Patroni's answers are about that server.
 //!
-//! SQL reports the role of a server and not the cluster to which it belongs. Another server may be at
-//! the address when a connection ends: one that was started again, or one of another cluster. Patroni
-//! reports both, so an answer of Patroni counts for the server that was there when Patroni was asked.
+//! SQL reports the role of a server, and its system identifier if the check login may read it, but not
+//! the scope. Another server may be at the address when a connection ends: one that was started again,
+//! or one of another cluster. Patroni reports role and scope, so an answer of Patroni counts for the
+//! server that was there when Patroni was asked.
 
 use crate::claim::{Failure, ServerStart, TetherFacts};
 use crate::time::Moment;
@@ -23,31 +24,42 @@ struct Reached {
     /// When the first question was sent that it answered.
     since: Moment,
     started_at: Option<ServerStart>,
+    system_identifier: Option<u64>,
 }
 
 impl SqlServer {
     /// Notes an answer, or its failure, to the question of `asked_at`.
     pub fn note(&mut self, answer: &Result<TetherFacts, Failure>, asked_at: Moment) {
-        let Ok(TetherFacts { started_at, .. }) = answer else {
+        let Ok(TetherFacts { started_at, system_identifier, .. }) = *answer else {
             self.was_lost = true;
             self.reached = None;
             return;
         };
         let is_same = |old: &Reached| {
-            started_at.is_none() || old.started_at.is_none() || old.started_at == *started_at
+            !differs(old.started_at, started_at)
+                && !differs(old.system_identifier, system_identifier)
         };
-        self.reached = match self.reached.filter(is_same) {
-            Some(old) => Some(Reached { started_at: old.started_at.or(*started_at), ..old }),
+        self.reached = Some(match self.reached.filter(is_same) {
+            Some(old) => Reached {
+                started_at: old.started_at.or(started_at),
+                system_identifier: old.system_identifier.or(system_identifier),
+                ..old
+            },
             None => {
                 self.was_lost |= self.reached.is_some();
-                Some(Reached { since: asked_at, started_at: *started_at })
+                Reached { since: asked_at, started_at, system_identifier }
             }
-        };
+        });
+    }
+
+    /// The system identifier of the server that answers now; none if it is unknown.
+    pub fn system_identifier(&self) -> Option<u64> {
+        self.reached?.system_identifier
     }
 
     /// Notes when Patroni was asked for its newest answer.
     pub fn note_patroni(&mut self, asked_at: Option<Moment>) {
-        if let Some(Reached { since, started_at: Some(started_at) }) = self.reached
+        if let Some(Reached { since, started_at: Some(started_at), .. }) = self.reached
             && asked_at.is_some_and(|asked_at| asked_at >= since)
         {
             self.identified = Some(started_at);
@@ -64,12 +76,17 @@ impl SqlServer {
     /// Returns true if the answer of Patroni to the question of `asked_at` is about the server that
     /// answers now.
     pub fn is_identified(&self, asked_at: Option<Moment>) -> bool {
-        let Some(Reached { since, started_at }) = self.reached.filter(|_| self.was_lost) else {
+        let reached = self.reached.filter(|_| self.was_lost);
+        let Some(Reached { since, started_at, .. }) = reached else {
             return true;
         };
         asked_at.is_some_and(|asked_at| asked_at >= since)
             || (started_at.is_some() && started_at == self.identified)
     }
+}
+
+fn differs<T: PartialEq>(one: Option<T>, other: Option<T>) -> bool {
+    matches!((one, other), (Some(one), Some(other)) if one != other)
 }
 
 #[cfg(test)]
@@ -83,7 +100,7 @@ mod tests {
     }
 
     fn answer(start: Option<u64>) -> Result<TetherFacts, Failure> {
-        Ok(TetherFacts { in_recovery: false, started_at: start.map(ServerStart) })
+        Ok(TetherFacts { started_at: start.map(ServerStart), ..TetherFacts::of_role(false) })
     }
 
     fn closed() -> Result<TetherFacts, Failure> {
@@ -116,5 +133,25 @@ mod tests {
         server.note(&answer(Some(2)), at(23));
         assert!(!server.is_identified(Some(at(22))), "another server without a failure between");
         assert!(server.is_identified(Some(at(23))));
+    }
+
+    #[test]
+    fn the_system_identifier_is_that_of_the_server_that_answers_now() {
+        let identified = |start, system_identifier| {
+            answer(Some(start)).map(|facts| TetherFacts { system_identifier, ..facts })
+        };
+        let mut server = SqlServer::default();
+        server.note(&answer(None), at(10));
+        assert_eq!(server.system_identifier(), None);
+        server.note(&identified(1, Some(7001)), at(11));
+        server.note(&answer(None), at(12));
+        assert_eq!(server.system_identifier(), Some(7001), "an answer without it changes nothing");
+        server.note(&identified(1, Some(9)), at(13));
+        assert_eq!(server.system_identifier(), Some(9));
+        assert!(!server.is_identified(Some(at(12))), "that is another server");
+        server.note(&identified(2, None), at(14));
+        assert_eq!(server.system_identifier(), None, "another server that does not report it");
+        server.note(&closed(), at(15));
+        assert_eq!(server.system_identifier(), None);
     }
 }

@@ -421,6 +421,11 @@ impl View {
         }
     }
 
+    /// The system identifier of the server that the check login reaches, by SQL; none if it is unknown.
+    pub fn sql_system_identifier(&self) -> Option<u64> {
+        self.sql_server.system_identifier()
+    }
+
     /// Returns true if the newest answer of Patroni is about the server that the check login reaches.
     pub fn is_sql_server_identified(&self) -> bool {
         let asked_at = self.patroni_facts.as_ref().map(|newest| newest.asked_at);

@@ -47,6 +47,14 @@ impl Member {
         identity.contradiction(&self.view.patroni_facts()?.answer.identity())
     }
 
+    /// How the server that the check login reaches contradicts `identity`, by SQL; none if it does not.
+    /// It says nothing about its Patroni, whose lock still counts.
+    pub fn sql_contradicts(&self, identity: &Identity) -> Option<Contradiction> {
+        identity.system_identifier.as_ref()?;
+        let system_identifier = Some(self.view.sql_system_identifier()?.to_string());
+        identity.contradiction(&Identity { system_identifier, ..Identity::default() })
+    }
+
     /// Returns true if it is in the newest member list.
     pub fn is_listed(&self) -> bool {
         self.left_at.is_none()

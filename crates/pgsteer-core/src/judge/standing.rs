@@ -74,6 +74,9 @@ fn state(member: &Member, identity: &Identity, rules: &Rules, now: Moment) -> St
             contradiction.part == Part::SystemIdentifier && leads_by_name(member, rules, now);
         return State::Unusable(Reason::OtherCluster { contradiction, may_be_remade });
     }
+    if let Some(contradiction) = member.sql_contradicts(identity) {
+        return State::Unusable(Reason::OtherCluster { contradiction, may_be_remade: false });
+    }
     if let Reading::Failed(Failure::OtherMember { name, is_of_cluster: false }) =
         member.view.patroni(now, &rules.freshness)
     {

@@ -107,21 +107,22 @@ fn tether(tokens: &[&str]) -> Result<TetherFacts, String> {
         "recovery" => Ok(true),
         other => Err(format!("not a word of the tether: {other}")),
     };
-    match tokens {
-        [role] => Ok(TetherFacts { in_recovery: in_recovery(role)?, started_at: None }),
-        [role, start] => {
-            let started_at = Some(started(start)?);
-            Ok(TetherFacts { in_recovery: in_recovery(role)?, started_at })
+    let [role, more @ ..] = tokens else { return Err("a tether without a role".to_owned()) };
+    let mut facts = TetherFacts::of_role(in_recovery(role)?);
+    for token in more {
+        match token.strip_prefix("system=") {
+            Some(text) => facts.system_identifier = Some(number(text)?),
+            None => facts.started_at = Some(started(token)?),
         }
-        other => Err(format!("not a word of the tether: {}", other.join(" "))),
     }
+    Ok(facts)
 }
 
 fn pooler(name: &MemberName, tokens: &[&str]) -> Result<Result<PoolerFacts, Failure>, String> {
     let failure = |kind| failure(name, Source::Pooler, kind);
     Ok(Ok(match tokens {
         ["primary" | "recovery", ..] => {
-            let TetherFacts { in_recovery, started_at } = tether(tokens)?;
+            let TetherFacts { in_recovery, started_at, .. } = tether(tokens)?;
             PoolerFacts::Leads { in_recovery, started_at }
         }
         ["answers"] => PoolerFacts::Answers,

@@ -126,7 +126,7 @@ fn fact() -> impl Strategy<Value = Fact> {
         1 => failure().prop_map(|failure| Fact::Patroni(Err(failure))),
         1 => Just(Fact::PatroniLate(late())),
         6 => (any::<bool>(), start()).prop_map(|(in_recovery, started_at)| {
-            Fact::Tether(Ok(TetherFacts { in_recovery, started_at }))
+            Fact::Tether(Ok(TetherFacts { started_at, ..TetherFacts::of_role(in_recovery) }))
         }),
         1 => failure().prop_map(|failure| Fact::Tether(Err(failure))),
         2 => progress().prop_map(Fact::Progress),
@@ -256,7 +256,7 @@ impl Storm {
             }
             Step::Is { member, role } => {
                 let in_recovery = *role != Role::Primary;
-                let tether = Fact::Tether(Ok(TetherFacts { in_recovery, started_at: None }));
+                let tether = Fact::Tether(Ok(TetherFacts::of_role(in_recovery)));
                 self.say(name(*member), play.now, Fact::Patroni(Ok(facts(*role, 100))), play);
                 let answer = Ok(PoolerFacts::Leads { in_recovery, started_at: None });
                 self.say(name(*member), play.now, tether, play);

@@ -529,7 +529,7 @@ impl<'a> Play<'a> {
         }
         let (in_recovery, cluster) =
             (self.truth.machines[index].in_recovery, self.truth.machines[index].cluster);
-        let facts = TetherFacts { in_recovery, started_at };
+        let facts = TetherFacts { started_at, ..TetherFacts::of_role(in_recovery) };
         self.claim(member, now, Fact::Tether(Ok(facts)));
         if is_due && !self.is_over() && self.asked.contains_key(member) {
             let progress = Progress {

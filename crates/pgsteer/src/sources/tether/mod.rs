@@ -257,7 +257,6 @@ impl Tether {
     async fn ask_progress(&mut self, mut tied: Box<Tied>) -> Result<State, Gone> {
         let asked = Instant::now();
         tied.progress = Some(asked);
-        let knew = tied.session.started_at();
         let Tied { session, address, fresh, .. } = &mut *tied;
         match self.outlast(asked, session.progress(), fresh, address).await? {
             Ok(progress) => {
@@ -267,9 +266,6 @@ impl Tether {
                 }
             }
             Err(unanswered) => return self.unanswered(tied, asked, unanswered).await,
-        }
-        if let Some(facts) = tied.session.told_in_login().filter(|now| now.started_at != knew) {
-            self.claim(asked, facts).await?;
         }
         Ok(State::Tied(tied))
     }
@@ -462,12 +458,13 @@ impl Tether {
             refused_since: None,
             progress: None,
         });
-        match tied.session.told_in_login() {
+        match tied.session.reported_role() {
             Some(facts) => {
                 self.note_answer(&mut tied);
                 self.claim(asked, facts).await?;
                 self.ask_progress(tied).await
             }
+            // The server has to report first which one it is.
             None => self.ask(tied).await,
         }
     }

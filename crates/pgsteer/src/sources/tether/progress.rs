@@ -45,12 +45,17 @@ const TIMELINE_SHOWN: &str =
     "CASE WHEN r.in_recovery THEN (SELECT timeline_id FROM pg_control_checkpoint()) END";
 const FROM: &str = " FROM (SELECT pg_is_in_recovery() AS in_recovery OFFSET 0) r";
 
-/// Sent once a session: whether the login may see the last checkpoint, and when the server was
-/// started. PostgreSQL checks the privilege for a function when the statement starts, even behind a
+/// Sent once a session: whether the login may see the last checkpoint, when the server was started,
+/// and whether the login may see the system identifier. Every user may, unless an administrator
+/// revoked it. PostgreSQL checks the privilege for a function when the statement starts, even behind a
 /// CASE, so this has to be known before.
 pub const FIRST: &str = "\
 SELECT has_function_privilege('pg_catalog.pg_control_checkpoint()', 'EXECUTE'),
-       (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint";
+       (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint,
+       has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')";
+
+/// Sent once a session, if the login may see it.
+pub const IDENTIFIER: &str = "SELECT system_identifier FROM pg_catalog.pg_control_system()";
 
 /// Whether the server is in recovery, and when it was started.
 pub const RECOVERY: &str = "\
@@ -59,6 +64,16 @@ SELECT pg_is_in_recovery(), (extract(epoch FROM pg_postmaster_start_time()) * 10
 /// Parses the second column of [`FIRST`] or [`RECOVERY`].
 pub fn started_at(row: &[Option<String>]) -> Option<ServerStart> {
     text(row.get(1)?)?.parse().ok().map(ServerStart)
+}
+
+/// Parses the row of [`FIRST`]: whether the login may see the system identifier.
+pub fn may_see_identifier(row: &[Option<String>]) -> bool {
+    row.get(2).and_then(is_true) == Some(true)
+}
+
+/// Parses the row of [`IDENTIFIER`]. PostgreSQL returns the unsigned number as a signed one.
+pub fn system_identifier(row: &[Option<String>]) -> Option<u64> {
+    text(row.first()?)?.parse().ok().map(i64::cast_unsigned)
 }
 
 /// Returns the statement for a login with or without the privilege for the last checkpoint.
@@ -158,6 +173,14 @@ mod tests {
         assert_eq!(progress.replay_age_micros, Some(1_500_000));
         assert_eq!(progress.clock_offset, Some(ClockOffset::from_micros(-3_000_000)));
         assert_eq!(progress.load, None);
+    }
+
+    #[test]
+    fn the_system_identifier_is_unsigned() {
+        let identifier = |text: &str| system_identifier(&[Some(text.to_owned())]);
+        assert_eq!(identifier("7713006245330045767"), Some(7_713_006_245_330_045_767));
+        assert_eq!(identifier("-1"), Some(u64::MAX));
+        assert_eq!((identifier("x"), system_identifier(&[None])), (None, None));
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub struct Session {
     progress: ProgressQuery,
     /// When the server was started; none before the server has reported it.
     started_at: Option<ServerStart>,
+    /// The system identifier; none before the server has reported it, or if it does not.
+    system_identifier: Option<u64>,
 }
 
 /// How this server reports whether it is in recovery.
@@ -67,7 +69,7 @@ impl Session {
             Some(version) if version < PROGRESS_SINCE => ProgressQuery::Refused,
             _ => ProgressQuery::Unprepared,
         };
-        Session { connection, recovery, progress, started_at: None }
+        Session { connection, recovery, progress, started_at: None, system_identifier: None }
     }
 
     /// The same session, but its unsolicited reports are ignored: a pooler reports what its own
@@ -76,21 +78,18 @@ impl Session {
         Session { recovery: Recovery::Asked, progress: ProgressQuery::Refused, ..self }
     }
 
-    /// The role that the login itself reported; none on a server before PostgreSQL 14.
-    pub fn told_in_login(&self) -> Option<TetherFacts> {
-        match self.recovery {
-            Recovery::Reported(in_recovery) => Some(self.facts(in_recovery)),
-            Recovery::Asked => None,
+    /// The role that the server reported by itself; none on a server before PostgreSQL 14, and none
+    /// before the server has reported which one it is.
+    pub fn reported_role(&self) -> Option<TetherFacts> {
+        match (self.recovery, &self.progress) {
+            (Recovery::Asked, _) | (_, ProgressQuery::Unprepared) => None,
+            (Recovery::Reported(in_recovery), _) => Some(self.facts(in_recovery)),
         }
     }
 
-    /// When the server was started; none before the server has reported it.
-    pub fn started_at(&self) -> Option<ServerStart> {
-        self.started_at
-    }
-
     fn facts(&self, in_recovery: bool) -> TetherFacts {
-        TetherFacts { in_recovery, started_at: self.started_at }
+        let Session { started_at, system_identifier, .. } = *self;
+        TetherFacts { in_recovery, started_at, system_identifier }
     }
 
     /// Queries the role: a Sync, which is the smallest request, or a query where a Sync is not
@@ -125,6 +124,10 @@ impl Session {
         let row = self.query(progress::FIRST).await?.unwrap_or_default();
         self.started_at = progress::started_at(&row);
         let may_see_checkpoint = row.first().and_then(progress::is_true) == Some(true);
+        if progress::may_see_identifier(&row) {
+            let row = self.query(progress::IDENTIFIER).await?.unwrap_or_default();
+            self.system_identifier = progress::system_identifier(&row);
+        }
         self.progress = ProgressQuery::Ready(progress::query(may_see_checkpoint));
         Ok(())
     }
@@ -158,7 +161,7 @@ impl Session {
             match self.connection.receive().await? {
                 Message::ParameterStatus(body) => {
                     self.note(&body);
-                    if let Some(facts) = self.told_in_login() {
+                    if let Some(facts) = self.reported_role() {
                         return Ok(facts);
                     }
                 }

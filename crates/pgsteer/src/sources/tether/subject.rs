@@ -80,7 +80,7 @@ impl Subject {
         match self {
             Subject::Server => Fact::Tether(Ok(facts)),
             Subject::Pooler { port } => {
-                let TetherFacts { in_recovery, started_at } = facts;
+                let TetherFacts { in_recovery, started_at, .. } = facts;
                 Fact::Pooler { port, answer: Ok(PoolerFacts::Leads { in_recovery, started_at }) }
             }
         }

@@ -16,8 +16,9 @@ use crate::sources::tether::login::{LoggedIn, Login};
 use crate::sources::tether::session::Session;
 use crate::sources::tether::{REFUSED_KEEP, SESSION_AGE_MIN, progress};
 
-const PRIMARY: TetherFacts = TetherFacts { in_recovery: false, started_at: None };
-const STANDBY: TetherFacts = TetherFacts { in_recovery: true, started_at: None };
+const PRIMARY: TetherFacts =
+    TetherFacts { in_recovery: false, started_at: None, system_identifier: None };
+const STANDBY: TetherFacts = TetherFacts { in_recovery: true, ..PRIMARY };
 
 async fn login(address: SocketAddr, password: Option<&str>) -> Result<Session, Failure> {
     let login = Login::fake(password, LIMIT);
@@ -73,12 +74,13 @@ async fn a_server_without_in_hot_standby_is_asked_by_a_query() {
 async fn a_login_of_single_bytes_is_a_login() {
     let address = fake::server(|mut stream, _| async move {
         fake::read_startup(&mut stream).await;
-        fake::drip(&mut stream, &welcome(&[("in_hot_standby", "off")])).await;
+        let reported = welcome(&[("in_hot_standby", "off"), ("server_version", "9")]);
+        fake::drip(&mut stream, &reported).await;
         forever(stream).await;
     })
     .await;
     let session = login(address, None).await.unwrap_or_else(|failure| panic!("{failure}"));
-    assert_eq!(session.told_in_login(), Some(PRIMARY));
+    assert_eq!(session.reported_role(), Some(PRIMARY));
 }
 
 #[tokio::test]
@@ -573,7 +575,8 @@ async fn a_name_that_stands_for_another_address_is_asked_there() {
     let promoted = async {
         let (mut stream, _) = new.accept().await.unwrap();
         fake::read_startup(&mut stream).await;
-        fake::write(&mut stream, &welcome(&[("in_hot_standby", "off")])).await;
+        let reported = welcome(&[("in_hot_standby", "off"), ("server_version", "9")]);
+        fake::write(&mut stream, &reported).await;
         forever(stream).await;
     };
     let seen = async { while rig.answer().await != Ok(PRIMARY) {} };
@@ -585,34 +588,49 @@ async fn a_name_that_stands_for_another_address_is_asked_there() {
     panic!("it is still asked at the old address");
 }
 
+/// The answers of a primary to what is asked once a session.
+fn once(asked: &[u8], may_see: &str) -> Option<Vec<u8>> {
+    let is = |statement: &str| asked.strip_suffix(b"\0") == Some(statement.as_bytes());
+    if is(progress::FIRST) {
+        return Some(fake::answer(&["f", "1000", may_see]));
+    }
+    is(progress::IDENTIFIER).then(|| fake::answer(&["7001"]))
+}
+
 #[tokio::test]
-async fn a_server_tells_once_a_session_when_it_was_started() {
-    let server = fake::server(|mut stream, number| async move {
-        fake::read_startup(&mut stream).await;
-        fake::write(&mut stream, &welcome(&[("in_hot_standby", "off")])).await;
-        loop {
-            let (tag, body) = fake::read_message(&mut stream).await;
-            let started = if number == 0 { "1000" } else { "2000" };
-            let answer = match (tag, &body[..]) {
-                (b'S', _) => fake::ready(),
-                (b'Q', asked) if asked.starts_with(progress::FIRST.as_bytes()) => {
-                    fake::answer(&["f", started])
-                }
-                (b'Q', _) => fake::answer(&["f", "16", "00000001", "f", "", "", "1", "97", ""]),
-                _ => return,
-            };
-            fake::write(&mut stream, &answer).await;
+async fn a_server_reports_its_start_and_its_system_identifier_before_its_role_counts() {
+    for (may_see, system_identifier) in [("t", Some(7001)), ("f", None)] {
+        let server = fake::server(move |mut stream, _| async move {
+            fake::read_startup(&mut stream).await;
+            fake::write(&mut stream, &welcome(&[("in_hot_standby", "off")])).await;
+            let mut asked_once = Vec::new();
+            loop {
+                let (tag, body) = fake::read_message(&mut stream).await;
+                let answer = match (tag, once(&body, may_see)) {
+                    (b'S', _) => fake::ready(),
+                    (b'Q', Some(answer)) => {
+                        assert!(!asked_once.contains(&body), "it is asked once");
+                        asked_once.push(body);
+                        answer
+                    }
+                    (b'Q', None) => {
+                        fake::answer(&["f", "16", "00000001", "f", "", "", "1", "97", ""])
+                    }
+                    _ => return,
+                };
+                fake::write(&mut stream, &answer).await;
+            }
+        });
+        let mut rig = Rig::new(server.await, 5);
+        let started_at = Some(ServerStart(1000));
+        let facts = Ok(TetherFacts { started_at, system_identifier, ..PRIMARY });
+        assert_eq!(rig.answer().await, facts);
+        assert!(matches!(
+            rig.reports.recv().await,
+            Some(Report::Claim(Claim { fact: Fact::Progress(_), .. }))
+        ));
+        for _ in 0..2 {
+            assert_eq!(rig.answer().await, facts);
         }
-    });
-    let mut rig = Rig::new(server.await, 5);
-    // The role does not wait for it.
-    assert_eq!(rig.answer().await, Ok(PRIMARY));
-    assert!(matches!(
-        rig.reports.recv().await,
-        Some(Report::Claim(Claim { fact: Fact::Progress(_), .. }))
-    ));
-    let started_at = Some(ServerStart(1000));
-    for _ in 0..2 {
-        assert_eq!(rig.answer().await, Ok(TetherFacts { started_at, ..PRIMARY }));
     }
 }
