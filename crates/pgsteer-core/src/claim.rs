@@ -369,7 +369,7 @@ pub enum Failure {
     #[error("the check login was not completed: {0}")]
     LoginDeclined(Arc<str>),
     /// The answer is larger than any valid answer of the peer.
-    #[error("{} answers more than {bytes_max} bytes", Cleaned(.peer))]
+    #[error("{} sent more than {bytes_max} bytes", Cleaned(.peer))]
     TooLarge {
         /// The peer that was asked.
         peer: Arc<str>,

@@ -186,7 +186,7 @@ impl fmt::Display for EventKind {
             EventKind::Left { member } => write!(f, "member {member} is not listed any more"),
             EventKind::LocalUnknown { local, members } => write!(
                 f,
-                "no member is called {local}, as the local one is to be; there are {}",
+                "the configured local member {local} does not exist; the members are {}",
                 listed(members)
             ),
             EventKind::Moved { member, postgres } => {
@@ -197,11 +197,9 @@ impl fmt::Display for EventKind {
             EventKind::AddressLost { member, failure } => {
                 write!(f, "the host of {member} does not resolve, last addresses kept: {failure}")
             }
-            EventKind::EtcdWatched => {
-                f.write_str("etcd is watched for switchovers that are ordered")
-            }
+            EventKind::EtcdWatched => f.write_str("etcd is watched for planned switchovers"),
             EventKind::EtcdLost { failure } => {
-                write!(f, "etcd is not watched, switchovers come without notice: {failure}")
+                write!(f, "etcd is not watched, so switchovers are not known in advance: {failure}")
             }
             EventKind::Reloaded => f.write_str("configuration reloaded"),
             EventKind::FoundByUrl { .. }

@@ -16,16 +16,16 @@ use crate::names::{MemberName, listed};
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Reason {
     /// No source has reported on the member since it became known.
-    #[error("nothing heard of it yet")]
+    #[error("no source has reported on it yet")]
     Unheard,
     /// The newest claims are too old to act on.
-    #[error("nothing heard of it for more than {0:?}")]
+    #[error("no answer for more than {0:?}")]
     Silent(Duration),
     /// PostgreSQL does not answer, or does not let the check in.
-    #[error("PostgreSQL cannot be asked: {0}")]
+    #[error("PostgreSQL is not available: {0}")]
     Down(Failure),
     /// Patroni reports that its PostgreSQL is not running.
-    #[error("Patroni says that PostgreSQL is {0}")]
+    #[error("Patroni reports that PostgreSQL is {0}")]
     NotRunning(String),
     /// Patroni, the only source for this member, does not answer.
     #[error("Patroni does not answer: {0}")]
@@ -33,12 +33,12 @@ pub enum Reason {
     /// Patroni does not answer, but the tether does: an open gate stays open for the time given
     /// (`patroni_loss_grace_seconds`).
     #[error(
-        "Patroni does not answer ({0}); by SQL alone an open gate stays open for {1:?} at most"
+        "Patroni does not answer ({0}); on SQL alone an open gate stays open for at most {1:?}"
     )]
     PatroniLost(Failure, Duration),
     /// Patroni does not answer, but SQL reports all that a replica needs: the server is in recovery
     /// and streams.
-    #[error("Patroni does not answer ({0}); by SQL it is a replica that streams, so it serves")]
+    #[error("Patroni does not answer ({0}); SQL shows a streaming replica, so it serves")]
     SqlSuffices(Failure),
     /// Patroni answers later than `timeout_seconds`.
     #[error(
@@ -52,7 +52,7 @@ pub enum Reason {
         limit: Duration,
     },
     /// PostgreSQL refuses the login of the tether, so Patroni is the only source.
-    #[error("only Patroni vouches for it: {0}")]
+    #[error("the check login fails, so Patroni alone decides: {0}")]
     TetherRefused(Failure),
     /// It holds the leader lock and is not writable yet.
     #[error("promotion under way: it holds the leader lock and is still in recovery")]
@@ -66,7 +66,7 @@ pub enum Reason {
         writer: Option<Writer>,
     },
     /// A service, or a health check, requires another role.
-    #[error("it is a {is}, wanted is a {wants}")]
+    #[error("it is a {is}, required is a {wants}")]
     WrongRole {
         /// The role of the member.
         is: Role,
@@ -77,16 +77,16 @@ pub enum Reason {
     #[error("split brain: {} take writes at the same time", listed(.0))]
     SplitBrain(Vec<MemberName>),
     /// Without Patroni a single primary is accepted only after all other members have been asked.
-    #[error("not all members have been asked yet: {} missing", listed(.0))]
+    #[error("members that have not answered yet: {}", listed(.0))]
     AwaitingOthers(Vec<MemberName>),
     /// A replica that does not stream.
     #[error("it does not stream from the primary{}", in_state(.0))]
     NotStreaming(Option<String>),
     /// A lag limit is set and the lag is unknown.
-    #[error("its lag is unknown, and there is a limit")]
+    #[error("its lag is unknown, and a limit is set")]
     LagUnknown,
     /// The lag in bytes is above the limit.
-    #[error("its lag of {lag_bytes} bytes is above the limit of {lag_bytes_max}")]
+    #[error("its lag of {lag_bytes} bytes exceeds the limit of {lag_bytes_max}")]
     LagBytes {
         /// The lag as last computed.
         lag_bytes: u64,
@@ -94,7 +94,7 @@ pub enum Reason {
         lag_bytes_max: u64,
     },
     /// The lag in time is above the limit.
-    #[error("its lag of {lag:?} is above the limit of {lag_max:?}")]
+    #[error("its lag of {lag:?} exceeds the limit of {lag_max:?}")]
     LagTime {
         /// The lag as last reported.
         lag: Duration,
@@ -105,7 +105,7 @@ pub enum Reason {
     #[error("its tag noloadbalance is set")]
     NoLoadBalance,
     /// A required tag is missing or has another value.
-    #[error("wanted is the tag {name}={wanted}")]
+    #[error("required is the tag {name}={wanted}")]
     TagMismatch {
         /// The tag.
         name: String,
@@ -137,13 +137,13 @@ pub enum Reason {
     #[error("the port of its PostgreSQL is unknown until a member list can be read")]
     PortUnknown,
     /// A good result must be confirmed by a second answer.
-    #[error("looks good, waiting for a second answer that says so")]
+    #[error("healthy, waiting for a second answer that confirms it")]
     Confirming,
     /// A fallback: no replica is open, so the primary serves reads.
-    #[error("the primary stands in: no replica is open")]
+    #[error("no replica is open, so the primary serves reads")]
     Fallback,
     /// The fallback ended: a replica is open again.
-    #[error("a replica is open again, the primary need not stand in")]
+    #[error("a replica is open again, so the primary gets no new readers")]
     FallbackOver,
     /// The pooler has not answered yet, or not since the member took its role, or its last answer
     /// is too old.
@@ -156,13 +156,13 @@ pub enum Reason {
     },
     /// The pooler is not asked, because the PostgreSQL behind it cannot be used: after a failed
     /// login PgBouncer would refuse later ones for `server_login_retry`.
-    #[error("PgBouncer on port {port} is not asked until its PostgreSQL can be used again")]
+    #[error("PgBouncer on port {port} is not probed until its PostgreSQL is available")]
     PoolerNotAsked {
         /// The pooler's port.
         port: u16,
     },
     /// The pooler on the member's host does not answer.
-    #[error("PgBouncer on port {port} cannot be asked: {failure}")]
+    #[error("PgBouncer on port {port} does not answer: {failure}")]
     PoolerDown {
         /// The pooler's port.
         port: u16,
@@ -170,7 +170,7 @@ pub enum Reason {
         failure: Failure,
     },
     /// The pooler answers, but a session through it fails.
-    #[error("PgBouncer on port {port} is up, but opens no session to its PostgreSQL: {failure}")]
+    #[error("PgBouncer on port {port} runs, but opens no session to its PostgreSQL: {failure}")]
     PoolerNowhere {
         /// The pooler's port.
         port: u16,
@@ -178,7 +178,7 @@ pub enum Reason {
         failure: Failure,
     },
     /// The pooler answers and led to this member; since its server was away it refuses logins.
-    #[error("PgBouncer on port {port} puts logins off since its server was away: {failure}")]
+    #[error("PgBouncer on port {port} delays logins since its server was unavailable: {failure}")]
     PoolerPutsOff {
         /// The pooler's port.
         port: u16,
@@ -186,7 +186,7 @@ pub enum Reason {
         failure: Failure,
     },
     /// The pooler answers, and keeps clients waiting.
-    #[error("PgBouncer on port {port} is up and keeps queries waiting, paused or full: {failure}")]
+    #[error("PgBouncer on port {port} runs and lets queries wait, paused or full: {failure}")]
     PoolerBusy {
         /// The pooler's port.
         port: u16,
@@ -206,7 +206,7 @@ pub enum Reason {
     },
     /// The pooler is up and refuses the check login.
     #[error(
-        "PgBouncer on port {port} is up, but no query has shown which server it leads to: {failure}"
+        "PgBouncer on port {port} runs, but no query has shown which server it leads to: {failure}"
     )]
     PoolerUnproven {
         /// The pooler's port.
@@ -215,11 +215,11 @@ pub enum Reason {
         failure: Failure,
     },
     /// New sessions are routed past the pooler, to PostgreSQL itself.
-    #[error("clients are led past its pooler: {0}")]
+    #[error("clients bypass its pooler: {0}")]
     PoolerBypassed(Box<Reason>),
     /// A switchover away from this member was requested from Patroni, so new sessions there would
     /// soon be cut off.
-    #[error("a switchover away from it has been ordered")]
+    #[error("a switchover away from it is planned")]
     SwitchoverPlanned,
     /// PostgreSQL refuses new sessions, or does not answer them, while old sessions continue.
     #[error("PostgreSQL accepts no new sessions: {0}")]

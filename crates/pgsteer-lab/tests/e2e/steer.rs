@@ -267,7 +267,7 @@ impl Drop for Steer {
 }
 
 impl Gates {
-    /// Reads a message such as `write gate of n1 is shut: nothing heard of it yet`.
+    /// Reads a message such as `write gate of n1 is shut: no source has reported on it yet`.
     fn apply(&mut self, message: &str) {
         let words = || {
             let (service, rest) = message.split_once(" gate of ")?;

@@ -364,7 +364,7 @@ fn the_error_for_a_port_in_use_names_the_port_its_user_and_a_remedy() {
 async fn health_checks_have_the_paths_of_patroni() {
     let served = served(Limits::default());
     for (path, status, body) in [
-        ("/members/n1/primary", 503, "n1: nothing heard of it yet\n"),
+        ("/members/n1/primary", 503, "n1: no source has reported on it yet\n"),
         (
             "/members/n9/replica?lag=16MB",
             503,

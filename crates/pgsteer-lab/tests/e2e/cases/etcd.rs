@@ -41,7 +41,7 @@ pub fn logins_are_held_back_before_the_old_primary_stops(lab: &Lab) -> Result<()
     let mut messages = steer.messages().into_iter();
     for old in &olds {
         let drained =
-            format!("write gate of {old} is draining: a switchover away from it has been ordered");
+            format!("write gate of {old} is draining: a switchover away from it is planned");
         messages.find(|line| *line == drained).with_context(|| format!("no order for {old}"))?;
         let next = messages.find(|line| line.starts_with(&format!("write gate of {old} is ")));
         let next = next.with_context(|| format!("{old} never stopped"))?;
