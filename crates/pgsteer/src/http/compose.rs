@@ -220,6 +220,7 @@ fn service(name: &ServiceName, state: &ServiceState, stats: &ServiceStats, past:
         oldest_hold_seconds: stats.holds.oldest().map(|oldest| oldest.as_secs_f64()),
         queued: count(&stats.queued),
         sessions: sum(|it| count(&it.sessions)),
+        sessions_total: sum(|it| total(&it.sessions_total)),
         sessions_max: Some(count(&stats.sessions_max)).filter(|max| *max > 0),
         member_sessions_max: Some(count(&stats.member_sessions_max)).filter(|max| *max > 0),
         held_total: total(&stats.holds.clients_total),

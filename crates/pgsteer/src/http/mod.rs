@@ -4,6 +4,7 @@ mod answer;
 mod check;
 mod compose;
 mod connections;
+mod csv;
 #[cfg(test)]
 mod hostile;
 mod metrics;

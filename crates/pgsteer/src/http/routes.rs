@@ -14,6 +14,7 @@ use super::Pages;
 use super::answer::{Page, body_refused, broken, not_allowed, plain, text};
 use super::check;
 use super::compose::compose;
+use super::csv;
 use super::metrics::{self, Facts, Format};
 use super::past::{self, Range};
 use super::ready::Version;
@@ -24,11 +25,12 @@ use crate::status::stamp::Now;
 use crate::status::table::Ink;
 
 /// The paths, each with its description.
-const PATHS: [(&str, &str, Show); 5] = [
+const PATHS: [(&str, &str, Show); 6] = [
     ("/", "the tables of `pgsteer status`", table),
     ("/api/v1/status", "the same as JSON", status),
     ("/api/v1/history", "what happened, as JSON; ?range=10m, 1h, 6h or 24h", history),
     ("/metrics", "for Prometheus", scrape),
+    ("/;csv", "for readers of HAProxy's statistics", csv),
     ("/healthz", "200 while the engine is alive", health),
 ];
 
@@ -123,6 +125,15 @@ fn history(pages: &Pages, asked: &Asked<'_>) -> Page {
     match ready(pages, range.path(), write) {
         Ok(json) => text(StatusCode::OK, "application/json", json),
         Err(error) => broken(&error),
+    }
+}
+
+fn csv(pages: &Pages, _: &Asked<'_>) -> Page {
+    let write =
+        |snapshot: &Arc<Snapshot>| Ok::<_, Infallible>(csv::write(&document(pages, snapshot)));
+    match ready(pages, "/;csv", write) {
+        Ok(page) => text(StatusCode::OK, "text/plain", page),
+        Err(never) => match never {},
     }
 }
 

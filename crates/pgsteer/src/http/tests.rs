@@ -129,6 +129,7 @@ async fn each_page_is_served_with_its_media_type() {
         ("/api/v1/status", "application/json", "\"generation\":42"),
         ("/api/v1/history?range=1h", "application/json", "\"step_seconds\":60"),
         ("/metrics", "text/plain; version=0.0.4", "# TYPE pgsteer_holds_total counter"),
+        ("/;csv", "text/plain", "write,BACKEND,4,"),
         ("/healthz", "text/plain", "ok\n"),
     ] {
         let answer = served.get(path).await;

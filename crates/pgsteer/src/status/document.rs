@@ -289,6 +289,9 @@ pub struct Service {
     /// Sessions now.
     #[serde(default)]
     pub sessions: u64,
+    /// Sessions that have begun since the start.
+    #[serde(default)]
+    pub sessions_total: u64,
     /// The maximum number of sessions of the service; null without a limit.
     #[serde(default)]
     pub sessions_max: Option<u64>,
