@@ -51,6 +51,7 @@ use self::capacity::CapacityLimits;
 use self::service::Service;
 use self::shared::Shared;
 use self::worker_thread::Job;
+use crate::dial::REPEATS_AT_ONCE_MAX;
 use crate::heartbeat::Pulse;
 use crate::stats::Stats;
 
@@ -186,8 +187,8 @@ impl Proxy {
 }
 
 /// Files that sessions cannot use: those of sources, status pages and listeners, of connections above
-/// the limit, and of connections for cancel requests.
-const FILES_RESERVED: usize = 64 + EXCESS_MAX + cancel::CONNECTIONS_MAX;
+/// the limit, of connections for cancel requests, and of repeated attempts to connect.
+const FILES_RESERVED: usize = 64 + EXCESS_MAX + cancel::CONNECTIONS_MAX + REPEATS_AT_ONCE_MAX;
 
 /// The configuration with `sessions_max` reduced to what the limit of open files permits. Otherwise
 /// the sources could find no free file, and pgsteer would report a healthy cluster as dead.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pgsteer_core::names::ServiceName;
 use pgsteer_core::settings::Config;
@@ -447,6 +447,25 @@ fn an_early_login_that_does_not_connect_finds_the_open_gate() {
     std::thread::sleep(Duration::from_millis(1_200));
     wake();
     client.read_burst();
+    client.ask();
+}
+
+/// The packet of its connection attempt is lost. The kernel sends it again after a second, and the
+/// attempt is given up after `connect_timeout`.
+#[test]
+fn a_lost_packet_delays_no_client_once_the_gate_is_open() {
+    let (server, wake) = FakeServer::asleep("off");
+    let front = Front::of(&[&server]);
+    front.promote("n1");
+    let mut client = Client::start(front.write);
+    front.wait_until_held("write", 1);
+    std::thread::sleep(Duration::from_millis(100));
+    let opened = Instant::now();
+    front.open("write", "n1");
+    std::thread::sleep(Duration::from_millis(100));
+    wake();
+    client.read_burst();
+    assert!(opened.elapsed() < Duration::from_millis(900), "{:?}", opened.elapsed());
     client.ask();
 }
 

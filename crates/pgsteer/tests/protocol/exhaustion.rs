@@ -80,7 +80,7 @@ fn a_crowd_does_not_take_the_files_that_the_sources_need() {
     std::thread::sleep(Duration::from_secs(4));
     kept.ask();
     assert!(crowd.drain(150..).all(|mut client| client.read_refusal().sqlstate == "53300"));
-    assert!(poor.log().contains("at most 52 sessions instead of 10000"), "{}", poor.log());
+    assert!(poor.log().contains("at most 44 sessions instead of 10000"), "{}", poor.log());
     assert!(!poor.log().contains("is shut"), "{}", poor.log());
     assert!(!poor.log().contains("cannot accept"), "{}", poor.log());
     poor.ensure_alive();
