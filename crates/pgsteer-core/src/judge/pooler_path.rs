@@ -116,14 +116,18 @@ pub fn pooler_path(
             PoolerPath::Busy(wait(&member.view, port, role_since, reason))
         }
         Reading::Fresh(PoolerFacts::LeadsNowhere(failure)) => {
-            match put_off_until(&member.view, port, now) {
+            let nowhere = Reason::PoolerNowhere { port, failure: failure.clone() };
+            match put_off_until(&member.view, port) {
                 // A service has other replicas: this one is unused until a session through its
                 // pooler succeeds.
-                Some(until) if role != Role::Replica => {
+                _ if role == Role::Replica => wrong(nowhere),
+                Some(until) if now < until => {
                     let reason = Reason::PoolerPutsOff { port, failure: failure.clone() };
                     PoolerPath::PutsOff(PutOff { reason, until })
                 }
-                _ => wrong(Reason::PoolerNowhere { port, failure: failure.clone() }),
+                // A gate may be open in spite of this failure, even if it is older than the role.
+                Some(_) => PoolerPath::Wrong(nowhere),
+                None => wrong(nowhere),
             }
         }
         Reading::Fresh(PoolerFacts::Leads { in_recovery, started_at }) => {
@@ -143,16 +147,15 @@ pub fn pooler_path(
     }
 }
 
-/// Until when a failed session through the pooler is ignored; none if it counts.
+/// Until when a failed session through the pooler is ignored; none if it always counts.
 ///
 /// A login at a server that is being stopped fails, and PgBouncer does not retry for a while: it
 /// refuses new clients in that time, even if the server is back. Other pools of the same PgBouncer,
 /// those of clients, may have sessions. So the failure counts only once the tether's server has
 /// been up for that time, if the pooler was known to lead to it before.
-fn put_off_until(view: &View, port: u16, now: Moment) -> Option<Moment> {
+fn put_off_until(view: &View, port: u16) -> Option<Moment> {
     let came_back = view.server_run()?.first_asked;
-    let until = came_back + POOLER_RETRY;
-    (view.pooler_led_here(port)? < came_back && now < until).then_some(until)
+    (view.pooler_led_here(port)? < came_back).then_some(came_back + POOLER_RETRY)
 }
 
 /// How long the clients in the pooler wait. Clients that require a role cannot have waited since
