@@ -25,10 +25,11 @@ impl Draft {
             return Err(errors);
         };
         let agent = agent::finish(&self, &services, &mut errors);
+        let http = http::finish(&self, &mut errors);
         if !errors.is_empty() {
             return Err(errors);
         }
-        let (http, proxy) = (http::finish(&self), proxy::finish(&self));
+        let proxy = proxy::finish(&self);
         Ok(Config { cluster, services, http, agent, proxy })
     }
 

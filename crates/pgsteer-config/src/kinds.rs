@@ -8,7 +8,6 @@ use std::time::Duration;
 use pgsteer_core::units::{near_time, seconds_text};
 
 use crate::address;
-use crate::api::Api;
 use crate::conflict::Conflict;
 use crate::field::{Given, Leaf, Raw};
 use crate::key::{Kind, Report, Usual};
@@ -297,39 +296,51 @@ impl Usual for ListenOrNone {
     }
 }
 
-/// A list of base URLs, each with its port.
-#[derive(Clone, Copy)]
-pub struct Urls(pub Api);
+/// A list of texts that `read` parses one by one.
+pub struct List<T: 'static> {
+    accepts: &'static str,
+    read: fn(&str) -> Result<T, Problem>,
+}
 
-impl Kind for Urls {
-    type Out = Vec<Given<String>>;
+impl<T> Clone for List<T> {
+    fn clone(&self) -> List<T> {
+        *self
+    }
+}
 
-    fn scalar(&self, example: &str, raw: &Raw) -> Result<Vec<Given<String>>, Problem> {
+impl<T> Copy for List<T> {}
+
+impl<T> List<T> {
+    /// A list of `accepts`, whose items `read` parses.
+    pub const fn new(accepts: &'static str, read: fn(&str) -> Result<T, Problem>) -> List<T> {
+        List { accepts, read }
+    }
+}
+
+impl<T: 'static> Kind for List<T> {
+    type Out = Vec<Given<T>>;
+
+    fn scalar(&self, example: &str, raw: &Raw) -> Result<Vec<Given<T>>, Problem> {
         Err(wrong_type("a list", example, raw))
     }
 
-    fn read(
-        &self,
-        example: &str,
-        leaf: &Leaf,
-        report: &mut Report<'_>,
-    ) -> Option<Vec<Given<String>>> {
+    fn read(&self, example: &str, leaf: &Leaf, report: &mut Report<'_>) -> Option<Vec<Given<T>>> {
         let Raw::List(items) = &leaf.value.value else {
             report(leaf.value.origin.clone(), wrong_type("a list", example, &leaf.value.value));
             return None;
         };
-        let mut urls = Vec::new();
+        let mut values = Vec::new();
         for item in items {
-            let url = match &item.value {
-                Raw::Flag(text) | Raw::Text(text) => self.0.url(text),
+            let value = match &item.value {
+                Raw::Flag(text) | Raw::Text(text) => (self.read)(text),
                 other => Err(wrong_type("a string", example, other)),
             };
-            match url {
-                Ok(value) => urls.push(Given { value, origin: item.origin.clone() }),
+            match value {
+                Ok(value) => values.push(Given { value, origin: item.origin.clone() }),
                 Err(problem) => report(item.origin.clone(), problem),
             }
         }
-        (urls.len() == items.len()).then_some(urls)
+        (values.len() == items.len()).then_some(values)
     }
 
     fn origin<'l>(&self, leaf: &'l Leaf) -> &'l Origin {
@@ -337,7 +348,7 @@ impl Kind for Urls {
     }
 
     fn accepts(&self) -> String {
-        "list of URLs".to_owned()
+        format!("list of {}", self.accepts)
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use pgsteer_core::names::check_name;
 use pgsteer_core::question::LINE_BYTES_MAX;
-use pgsteer_core::settings::StateDirectory;
+use pgsteer_core::settings::{Network, StateDirectory};
 
 use crate::limits::{LOGIN_NAME_BYTES_MAX, PATH_BYTES_MAX};
 use crate::problem::{Problem, Shown};
@@ -45,6 +45,21 @@ pub fn namespace(text: &str) -> Result<String, Problem> {
 pub fn path(text: &str) -> Result<PathBuf, Problem> {
     let fits = is_within(text, PATH_BYTES_MAX);
     fits.then(|| PathBuf::from(text)).ok_or(Problem::Path)
+}
+
+/// Parses a network as `10.0.0.0/8`, or one address.
+///
+/// # Errors
+/// A text that is neither.
+pub fn network(text: &str) -> Result<Network, Problem> {
+    let parsed = match text.split_once('/') {
+        None => text.parse().ok().map(Network::of),
+        Some((address, prefix)) => {
+            let parsed = address.parse().ok().zip(prefix.parse().ok());
+            parsed.and_then(|(address, prefix)| Network::new(address, prefix))
+        }
+    };
+    parsed.ok_or_else(|| Problem::Network(Shown::of(text)))
 }
 
 /// Parses a database system identifier: a whole number of 64 bits, which TOML cannot always hold.

@@ -102,6 +102,9 @@ pub enum Problem {
     /// Not an address to listen on.
     #[error("{0} is not an address to listen on")]
     Listen(Shown),
+    /// Not a network.
+    #[error("{0} is neither a network nor an address")]
+    Network(Shown),
     /// Not a host and port to connect to.
     #[error("{0} is not HOST:PORT")]
     Endpoint(Shown),
@@ -117,7 +120,7 @@ pub enum Problem {
         meant: String,
     },
     /// An address that means all addresses, where one address is needed.
-    #[error("{0} stands for all addresses of a machine, so nobody can connect to it")]
+    #[error("{0} stands for all addresses of a machine, so no connection to it is possible")]
     Unspecified(Shown),
     /// Not `NAME=HOST:PORT`.
     #[error("{0} is not NAME=HOST:PORT")]
@@ -230,6 +233,7 @@ impl Problem {
             Problem::Listen(_) => {
                 "write ADDRESS:PORT with an address of this machine, as 0.0.0.0:5000, 127.0.0.1:5000 or [::]:5000; a port alone means all IPv4 addresses".into()
             }
+            Problem::Network(_) => "as 10.0.0.0/8, 192.168.1.7 or fd00::/8".into(),
             Problem::Endpoint(_) => "as 10.0.0.11:5432, pg1.example:5432 or [fd00::11]:5432".into(),
             Problem::Port(_) => format!("a number {PORT}"),
             Problem::Unspecified(_) => "write the address that the member listens on".into(),

@@ -94,7 +94,7 @@ fn sorted(config: &Config) -> Vec<(&ServiceName, &ServiceConfig)> {
 
 fn pages_line(f: &mut fmt::Formatter<'_>, config: &Config) -> fmt::Result {
     match &config.http {
-        Some(http) => write!(f, "status pages on http://{}", http.listen),
+        Some(http) => write!(f, "status pages on {}://{}", http.scheme(), http.listen),
         None => write!(f, "no status pages"),
     }
 }

@@ -21,6 +21,7 @@ mod memory;
 pub mod proxy;
 pub mod render;
 pub mod run;
+mod secret;
 mod sources;
 pub mod stats;
 pub mod status;

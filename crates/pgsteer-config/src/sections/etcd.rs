@@ -6,12 +6,12 @@ use pgsteer_core::settings::{EtcdConfig, Verify};
 
 use super::patroni::VERIFIES;
 use super::{check_ca_file, check_count, check_distinct, check_pair};
-use crate::api::Api;
+use crate::address::etcd_url;
 use crate::conflict::Conflict;
 use crate::error::ConfigErrors;
 use crate::field::Given;
 use crate::key::{Command, Flag, Key, SectionKeys};
-use crate::kinds::{Choice, Text, Urls};
+use crate::kinds::{Choice, List, Text};
 use crate::plain;
 use crate::range::Seconds;
 use crate::written::{Draft, Section};
@@ -44,7 +44,7 @@ pub const SECTION: &str = "etcd";
 const URLS_EXAMPLE: &str = "urls = [\"http://10.0.0.11:2379\"]";
 
 /// The members of etcd.
-pub static URLS: Key<Urls> = Key::new(SECTION, "urls", Urls(Api::Etcd))
+pub static URLS: Key<List<String>> = Key::new(SECTION, "urls", List::new("URLs", etcd_url))
     .example("[\"http://10.0.0.11:2379\"]")
     .help("The etcd servers.")
     .flags(&[Flag::new(Command::Run, "--etcd", "URL")

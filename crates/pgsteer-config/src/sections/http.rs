@@ -1,17 +1,23 @@
 //! `[http]`: the status pages.
 
-use pgsteer_core::settings::HttpConfig;
+use std::path::PathBuf;
 
-use crate::key::{Command, Flag, Key, SectionKeys};
-use crate::kinds::ListenOrNone;
+use pgsteer_core::settings::{HttpConfig, Network, Protect};
+
+use super::check_pair;
+use crate::error::ConfigErrors;
+use crate::field::{Field, Given};
+use crate::key::{Command, Flag, Key, SectionKeys, Usual as _};
+use crate::kinds::{Choice, List, ListenOrNone, Text};
 use crate::limits::HTTP_LISTEN;
+use crate::plain;
 use crate::written::Draft;
 
 /// The section.
 pub static KEYS: SectionKeys = SectionKeys {
     name: SECTION,
     help: "Status pages, metrics and health checks by HTTP.",
-    keys: &[&LISTEN],
+    keys: &[&LISTEN, &ALLOW, &HOSTS, &LOGIN_FILE, &TOKEN_FILE, &PROTECT, &CERT_FILE, &KEY_FILE],
     at_restart: true,
 };
 
@@ -30,7 +36,70 @@ pub static LISTEN: Key<ListenOrNone> =
                 .help("Where status, health and metrics are [default: none]"),
         ]);
 
+static ALLOW: Key<List<Network>> =
+    Key::new(SECTION, "allow", List::new("networks", plain::network))
+        .example("[\"127.0.0.1\", \"10.0.0.0/8\"]")
+        .unset("all addresses")
+        .help("The networks whose clients get answers; others get 403.");
+
+static HOSTS: Key<List<String>> = Key::new(SECTION, "hosts", List::new("names", plain::name))
+    .example("[\"pgsteer.example\"]")
+    .unset("all names")
+    .help(
+        "The names by which browsers reach the pages. A request for another name gets 403, so that a \
+         foreign web page cannot read them by a name of its own (DNS rebinding). Addresses and \
+         localhost are always accepted.",
+    );
+
+static LOGIN_FILE: Key<Text<PathBuf>> = Key::new(SECTION, "login_file", Text::<PathBuf>::file())
+    .example("\"/etc/pgsteer/http-logins\"")
+    .unset("no login")
+    .help("File with a line `user:password` for each login (basic authentication).");
+
+static TOKEN_FILE: Key<Text<PathBuf>> = Key::new(SECTION, "token_file", Text::<PathBuf>::file())
+    .example("\"/etc/pgsteer/http-token\"")
+    .unset("no token")
+    .help("File whose first line is the token for `Authorization: Bearer`.");
+
+static PROTECT: Key<Choice<Protect>> = Key::new(
+    SECTION,
+    "protect",
+    Choice::new(
+        Protect::Metrics,
+        &[Protect::Pages, Protect::Metrics, Protect::All],
+        Protect::as_str,
+    ),
+)
+.help(
+    "What `allow` and the logins protect: `pages` (status and history), `metrics` (pages and metrics) \
+     or `all` (health checks too).",
+);
+
+static CERT_FILE: Key<Text<PathBuf>> = Key::new(SECTION, "cert_file", Text::<PathBuf>::file())
+    .example("\"/etc/pgsteer/http.pem\"")
+    .unset("plain HTTP")
+    .help("Certificate of the pages, PEM, with the intermediate ones. It needs `key_file`.");
+
+static KEY_FILE: Key<Text<PathBuf>> = Key::new(SECTION, "key_file", Text::<PathBuf>::file())
+    .example("\"/etc/pgsteer/http.key\"")
+    .help("Key of that certificate, PEM.");
+
 /// Returns the settings of the section; none if it is disabled.
-pub fn finish(draft: &Draft) -> Option<HttpConfig> {
-    draft.get(&LISTEN).or(Some(HTTP_LISTEN)).map(|listen| HttpConfig { listen })
+pub fn finish(draft: &Draft, errors: &mut ConfigErrors) -> Option<HttpConfig> {
+    let listen = draft.get(&LISTEN).or(Some(HTTP_LISTEN))?;
+    let (cert, key) = (draft.get(&CERT_FILE), draft.get(&KEY_FILE));
+    check_pair((CERT_FILE.name, &cert), (KEY_FILE.name, &key), errors);
+    Some(HttpConfig {
+        listen,
+        allow: values(draft.get(&ALLOW)),
+        hosts: values(draft.get(&HOSTS)),
+        token_file: draft.get(&TOKEN_FILE).value(),
+        login_file: draft.get(&LOGIN_FILE).value(),
+        protect: draft.get(&PROTECT).or(PROTECT.kind.usual()),
+        tls: cert.value().zip(key.value()),
+    })
+}
+
+fn values<T>(field: Field<Vec<Given<T>>>) -> Vec<T> {
+    field.value().unwrap_or_default().into_iter().map(|given| given.value).collect()
 }

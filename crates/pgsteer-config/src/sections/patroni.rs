@@ -6,12 +6,12 @@ use pgsteer_core::identity::Identity;
 use pgsteer_core::settings::{PatroniConfig, Verify};
 
 use super::{check_ca_file, check_count, check_distinct, check_pair};
-use crate::api::Api;
+use crate::address::patroni_url;
 use crate::conflict::Conflict;
 use crate::error::ConfigErrors;
 use crate::field::Given;
 use crate::key::{Command, Flag, Key, SectionKeys};
-use crate::kinds::{Choice, Text, Urls};
+use crate::kinds::{Choice, List, Text};
 use crate::plain;
 use crate::range::{Seconds, Whole};
 use crate::written::Section;
@@ -40,7 +40,7 @@ pub const SECTION: &str = "patroni";
 const URLS_EXAMPLE: &str = "urls = [\"http://10.0.0.11:8008\"]";
 
 /// The REST APIs.
-pub static URLS: Key<Urls> = Key::new(SECTION, "urls", Urls(Api::Patroni))
+pub static URLS: Key<List<String>> = Key::new(SECTION, "urls", List::new("URLs", patroni_url))
     .example("[\"http://10.0.0.11:8008\"]")
     .help("Any one Patroni is enough; more of them help to start while one is down.")
     .flags(&[Flag::new(Command::Run, "--patroni", "URL")

@@ -4,6 +4,7 @@
 
 mod auth;
 pub mod defaults;
+mod http;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use self::auth::{AuthMethod, RequireAuth};
+pub use self::http::{HttpConfig, Network, Protect};
 use crate::claim::{Found, Role};
 use crate::identity::Identity;
 use crate::names::{ClusterName, MemberName, ServiceName};
@@ -345,13 +347,6 @@ impl PoolerDown {
             PoolerDown::Bypass => "bypass",
         }
     }
-}
-
-/// The status pages.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HttpConfig {
-    /// Where they listen.
-    pub listen: SocketAddr,
 }
 
 /// The answers to HAProxy's agent-checks.

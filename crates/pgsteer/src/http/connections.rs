@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,9 +14,11 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
 use super::Pages;
@@ -77,18 +80,24 @@ impl Limits {
 }
 
 /// Serves `pages` to all clients. Dropping it closes every connection.
-pub async fn accept_all(listener: TcpListener, pages: Arc<Pages>, limits: Limits) -> Infallible {
+pub async fn accept_all(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    pages: Arc<Pages>,
+    limits: Limits,
+) -> Infallible {
     let mut accepted: usize = 0;
     let mut tasks = JoinSet::new();
     let open = Arc::new(Connections::new(limits.connections_max));
     loop {
-        let (stream, _) = listen::accept(&listener, |error| {
+        let (stream, peer) = listen::accept(&listener, |error| {
             warn!(%error, "the status pages cannot accept a connection");
             open.close_oldest();
         })
         .await;
         while tasks.try_join_next().is_some() {}
-        let serving = serve_connection(stream, Arc::clone(&pages), Arc::clone(&open), limits);
+        let connection = Connection { peer: peer.ip(), pages: Arc::clone(&pages), limits };
+        let serving = connection.serve(stream, tls.clone(), Arc::clone(&open));
         if open.add(tasks.spawn(serving)) {
             debug!(
                 limits.connections_max,
@@ -103,40 +112,58 @@ pub async fn accept_all(listener: TcpListener, pages: Arc<Pages>, limits: Limits
     }
 }
 
-async fn serve_connection(
-    stream: TcpStream,
+/// One connection of a client.
+struct Connection {
+    peer: IpAddr,
     pages: Arc<Pages>,
-    open: Arc<Connections>,
     limits: Limits,
-) {
-    // Without this limit a client that reads nothing would keep its connection for `keep_alive`.
-    let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(limits.stall));
-    let show = service_fn(move |request| {
-        let (pages, open) = (Arc::clone(&pages), Arc::clone(&open));
-        async move {
-            // Requests of other connections are answered first.
-            yield_now().await;
-            if pages.ready.bytes() > limits.page_bytes_max {
-                debug!(
-                    limits.page_bytes_max,
-                    "too many bytes of pages are unread, closed the oldest connection"
-                );
-                open.close_oldest();
-            }
-            Ok::<_, Infallible>(answer(&pages, &request))
+}
+
+impl Connection {
+    /// Serves the connection to its end, by TLS if `tls` is given.
+    async fn serve(self, stream: TcpStream, tls: Option<TlsAcceptor>, open: Arc<Connections>) {
+        // Without this limit a client that reads nothing would keep its connection for `keep_alive`.
+        let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(self.limits.stall));
+        let Some(tls) = tls else { return self.serve_http(stream, open).await };
+        match timeout(self.limits.head, tls.accept(stream)).await {
+            Ok(Ok(stream)) => self.serve_http(stream, open).await,
+            Ok(Err(error)) => debug!(peer = %self.peer, %error, "no TLS session for the pages"),
+            Err(_) => debug!(peer = %self.peer, "the TLS handshake for the pages took too long"),
         }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.head)
-        .max_buf_size(HEAD_BYTES_MAX)
-        .max_headers(HEAD_LINES_MAX)
-        .serve_connection(TokioIo::new(stream), show);
-    let mut connection = pin!(connection);
-    // An error of one connection affects its client only.
-    let serving = poll_fn(|context| connection.as_mut().poll(context));
-    if timeout(limits.keep_alive, serving).await.is_err() {
-        connection.as_mut().graceful_shutdown();
-        let _ = timeout(limits.farewell, connection).await;
+    }
+
+    async fn serve_http<S>(self, stream: S, open: Arc<Connections>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let Connection { peer, pages, limits } = self;
+        let show = service_fn(move |request| {
+            let (pages, open) = (Arc::clone(&pages), Arc::clone(&open));
+            async move {
+                // Requests of other connections are answered first.
+                yield_now().await;
+                if pages.ready.bytes() > limits.page_bytes_max {
+                    debug!(
+                        limits.page_bytes_max,
+                        "too many bytes of pages are unread, closed the oldest connection"
+                    );
+                    open.close_oldest();
+                }
+                Ok::<_, Infallible>(answer(&pages, peer, &request))
+            }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.head)
+            .max_buf_size(HEAD_BYTES_MAX)
+            .max_headers(HEAD_LINES_MAX)
+            .serve_connection(TokioIo::new(stream), show);
+        let mut connection = pin!(connection);
+        // An error of one connection affects its client only.
+        let serving = poll_fn(|context| connection.as_mut().poll(context));
+        if timeout(limits.keep_alive, serving).await.is_err() {
+            connection.as_mut().graceful_shutdown();
+            let _ = timeout(limits.farewell, connection).await;
+        }
     }
 }

@@ -1,5 +1,6 @@
-//! The HTTP output: status, metrics and health checks. It is read-only and has no login.
+//! The HTTP output: status, metrics and health checks. It is read-only.
 
+mod access;
 mod answer;
 mod check;
 mod compose;
@@ -22,9 +23,12 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use anyhow::Context;
+use pgsteer_core::settings::HttpConfig;
 use pgsteer_core::snapshot::Snapshot;
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
 
+pub use self::access::Access;
 use self::connections::{Limits, accept_all};
 pub use self::ready::ReadyPages;
 pub use self::thread::PagesThread;
@@ -33,6 +37,7 @@ use crate::heartbeat::Heartbeat;
 use crate::history::History;
 use crate::listen::{self, ListenError};
 use crate::stats::Stats;
+use crate::tls;
 
 /// The header of a health check that has no answer. Its status is 503, which a load balancer
 /// requires; `pgsteer check` reads the header and reports "unknown" instead of "no".
@@ -41,6 +46,8 @@ pub const UNKNOWN_HEADER: &str = "pgsteer-answer";
 /// The data of the pages.
 #[derive(Debug)]
 pub struct Pages {
+    /// Who may read the pages.
+    pub access: Access,
     /// The newest Snapshot.
     pub snapshot: watch::Receiver<Arc<Snapshot>>,
     /// The counters.
@@ -64,12 +71,28 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, ListenError> {
     listen::bind(address, user, "--http or `listen` in [http]")
 }
 
-/// Serves the pages at a socket of [`bind`] on the current runtime, until it is dropped.
+/// The TLS of the pages; none if they are plain HTTP.
+///
+/// # Errors
+/// The certificate or the key cannot be used; the message names the file.
+pub fn acceptor(http: &HttpConfig) -> anyhow::Result<Option<TlsAcceptor>> {
+    let Some((cert_file, key_file)) = &http.tls else { return Ok(None) };
+    let config = tls::server_config(tls::Identity { cert_file, key_file });
+    let config = config.context("[http] cert_file and key_file")?;
+    Ok(Some(TlsAcceptor::from(config)))
+}
+
+/// Serves the pages at a socket of [`bind`] on the current runtime, until it is dropped; with `tls`
+/// by HTTPS.
 ///
 /// # Errors
 /// The socket cannot be registered with the runtime.
-pub async fn serve(listener: TcpListener, pages: Pages) -> anyhow::Result<Infallible> {
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    pages: Pages,
+) -> anyhow::Result<Infallible> {
     let listener = tokio::net::TcpListener::from_std(listener)
         .context("cannot register the socket of the status pages with the runtime")?;
-    Ok(accept_all(listener, Arc::new(pages), Limits::affordable()).await)
+    Ok(accept_all(listener, tls, Arc::new(pages), Limits::affordable()).await)
 }

@@ -1,6 +1,7 @@
 //! The routes: the page of each path.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -11,6 +12,7 @@ use pgsteer_core::snapshot::Snapshot;
 use pgsteer_core::time::Moment;
 
 use super::Pages;
+use super::access::Class;
 use super::answer::{Page, body_refused, broken, not_allowed, plain, text};
 use super::check;
 use super::compose::compose;
@@ -49,9 +51,19 @@ impl Asked<'_> {
     }
 }
 
-/// Answers `request`.
-pub fn answer<B: Body>(pages: &Pages, request: &Request<B>) -> Page {
-    let Some((_, _, show)) = PATHS.iter().find(|(path, ..)| *path == request.uri().path()) else {
+/// Answers `request` of the client at `peer`.
+pub fn answer<B: Body>(pages: &Pages, peer: IpAddr, request: &Request<B>) -> Page {
+    let path = request.uri().path();
+    let found = PATHS.iter().find(|(known, ..)| *known == path);
+    let class = match (found, path) {
+        (None, _) | (_, "/healthz") => Class::Health,
+        (_, "/metrics") => Class::Metrics,
+        (Some(_), _) => Class::Page,
+    };
+    if let Some(refusal) = pages.access.refusal(class, peer, request.headers()) {
+        return refusal;
+    }
+    let Some((_, _, show)) = found else {
         // The Snapshot is read once and the lock released. A second read with the lock held would deadlock
         // if the engine published between the two.
         let snapshot = Arc::clone(&pages.snapshot.borrow());

@@ -48,6 +48,7 @@ impl Drop for Served {
 fn sample_pages() -> (watch::Sender<Arc<Snapshot>>, Pages) {
     let (sender, snapshot) = watch::channel(Arc::new(sample::snapshot()));
     let pages = Pages {
+        access: Access::open(),
         snapshot,
         stats: Arc::new(sample::stats()),
         clock: Clock::start(),
@@ -72,7 +73,7 @@ fn pages_and_an_engine_that_publishes_all_the_time_do_not_block_each_other() {
         let paths = ["/members/n1/primary", "/services/write", "/nowhere"];
         for path in paths.iter().cycle().take(ANSWERS) {
             let request = Request::get(*path).body(Empty::<Bytes>::new()).unwrap();
-            routes::answer(&pages, &request);
+            routes::answer(&pages, Ipv4Addr::LOCALHOST.into(), &request);
         }
         done.send(()).unwrap();
     });
@@ -86,7 +87,7 @@ fn served(limits: Limits) -> Served {
     let listener = tokio::net::TcpListener::from_std(listener).unwrap();
     let (sender, pages) = sample_pages();
     let pages = Arc::new(pages);
-    let task = tokio::spawn(accept_all(listener, Arc::clone(&pages), limits));
+    let task = tokio::spawn(accept_all(listener, None, Arc::clone(&pages), limits));
     Served { address, snapshot: sender, pages, task }
 }
 
@@ -150,6 +151,35 @@ async fn the_format_of_the_metrics_is_the_one_that_the_scraper_accepts() {
     assert!(answer.contains("content-type: application/openmetrics-text"), "{answer}");
     assert!(answer.ends_with("# EOF\n"), "{answer}");
     assert!(!served.get("/metrics").await.contains("# EOF"));
+}
+
+#[tokio::test]
+async fn by_https_the_pages_are_the_same_and_plain_http_gets_nothing() {
+    let file = |name: &str| format!("{}/tests/certificates/{name}", env!("CARGO_MANIFEST_DIR"));
+    let (cert_file, key_file) = (file("good.crt"), file("leaf.key"));
+    let (_snapshot, pages) = sample_pages();
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let config = tls::server_config(tls::Identity {
+        cert_file: cert_file.as_ref(),
+        key_file: key_file.as_ref(),
+    });
+    let acceptor = TlsAcceptor::from(config.unwrap());
+    tokio::spawn(accept_all(listener, Some(acceptor), Arc::new(pages), Limits::default()));
+    let request = b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let mut plain = TcpStream::connect(address).await.unwrap();
+    plain.write_all(request).await.unwrap();
+    let mut bytes = Vec::new();
+    let _ = plain.read_to_end(&mut bytes).await;
+    assert!(!bytes.starts_with(b"HTTP"), "{bytes:?}");
+    let client = tls::client_config(tls::Trust::ANY, None).unwrap();
+    let stream = TcpStream::connect(address).await.unwrap();
+    let name = tls::server_name("localhost").unwrap();
+    let mut secure = tokio_rustls::TlsConnector::from(client).connect(name, stream).await.unwrap();
+    secure.write_all(request).await.unwrap();
+    let mut answer = String::new();
+    let _ = secure.read_to_string(&mut answer).await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
 }
 
 #[tokio::test]
@@ -321,7 +351,7 @@ fn the_thread_of_the_pages_frees_its_port_when_it_is_dropped() {
     let listener = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
     let address = listener.local_addr().unwrap();
     let (_sender, pages) = sample_pages();
-    let thread = PagesThread::start(listener, pages).unwrap();
+    let thread = PagesThread::start(listener, None, pages).unwrap();
     assert!(!thread.has_failed());
     std::net::TcpStream::connect(address).unwrap();
     drop(thread);

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 
 use anyhow::Context as _;
 use tokio::sync::oneshot;
+use tokio_rustls::TlsAcceptor;
 
 use super::{Pages, serve};
 use crate::history::record;
@@ -25,7 +26,11 @@ impl PagesThread {
     ///
     /// # Errors
     /// The thread or the runtime cannot be started.
-    pub fn start(listener: TcpListener, pages: Pages) -> anyhow::Result<PagesThread> {
+    pub fn start(
+        listener: TcpListener,
+        tls: Option<TlsAcceptor>,
+        pages: Pages,
+    ) -> anyhow::Result<PagesThread> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -39,7 +44,7 @@ impl PagesThread {
                 runtime.block_on(async {
                     tokio::spawn(recorder);
                     tokio::select! {
-                        Err(error) = serve(listener, pages) => {
+                        Err(error) = serve(listener, tls, pages) => {
                             tracing::error!("the status pages have ended: {error:#}");
                         }
                         _ = stopped => {}

@@ -21,7 +21,7 @@ use self::signals::{Order, Signals};
 use crate::agent::{self, Agent};
 use crate::clock::Clock;
 use crate::heartbeat::{Heartbeat, Pulse};
-use crate::http::{self, Pages, PagesThread, ReadyPages};
+use crate::http::{self, Access, Pages, PagesThread, ReadyPages};
 use crate::log::limit::DECISIONS;
 use crate::memory::{self, Store};
 use crate::proxy::Proxy;
@@ -139,6 +139,7 @@ impl Running {
         };
         let asked = config.agent.as_ref().map(|agent| agent::bind(agent.listen)).transpose()?;
         let pages = config.http.as_ref().map(|http| http::bind(http.listen)).transpose()?;
+        let tls = config.http.as_ref().map(http::acceptor).transpose()?.flatten();
         let plans = published.plans.clone();
         let sources = sources.start(clock, reports.clone(), plans, &stats.doubts);
         let conductor = tokio::spawn(conductor.run(reports_heard, configs_heard));
@@ -150,15 +151,18 @@ impl Running {
         };
         let snapshots = published.snapshots.clone();
         systemd::tell_always(snapshots, clock, Arc::clone(&heartbeat))?;
-        let shown = Pages {
+        let shown = config.http.as_ref().map(Access::read).transpose()?.map(|access| Pages {
+            access,
             snapshot: published.snapshots.clone(),
             stats: Arc::clone(&stats),
             clock,
             heartbeat: Arc::clone(&heartbeat),
             history: Arc::default(),
             ready: ReadyPages::default(),
-        };
-        let pages = pages.map(|listener| PagesThread::start(listener, shown)).transpose()?;
+        });
+        let pages = pages.zip(shown);
+        let pages = pages.map(|(listener, shown)| PagesThread::start(listener, tls, shown));
+        let pages = pages.transpose()?;
         log_doors(&config, outputs);
         Ok(Running {
             config,
@@ -312,7 +316,7 @@ fn log_doors(config: &Config, outputs: Outputs) {
         tracing::info!("service {name} listens on {}", service.listen);
     }
     match &config.http {
-        Some(http) => tracing::info!("status pages are on http://{}", http.listen),
+        Some(http) => tracing::info!("status pages are on {}://{}", http.scheme(), http.listen),
         None => tracing::info!("there are no status pages"),
     }
 }

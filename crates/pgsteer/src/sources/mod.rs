@@ -11,7 +11,7 @@ mod dial;
 mod discovery;
 mod etcd;
 #[cfg(test)]
-mod fake;
+pub mod fake;
 mod files;
 mod http;
 mod new_sessions;
@@ -20,7 +20,6 @@ mod pooler;
 mod probe_timer;
 mod prompt;
 mod resolver;
-mod secret;
 mod supervisor;
 mod task;
 mod tether;
@@ -39,13 +38,14 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use crate::clock::Clock;
 use crate::doubts::Doubts;
+use crate::secret::Secret;
 use crate::tls::{self, Identity, Trust};
 
 use self::base::Base;
 use self::discovery::Discovery;
 use self::files::Contents;
 use self::http::Client;
-use self::secret::Secret;
+
 use self::supervisor::Supervisor;
 use self::task::{Gone, Task};
 use self::tether::Login;

@@ -259,6 +259,7 @@ mod tests {
         let target = Target::parse(&listener.local_addr().unwrap().to_string()).unwrap();
         let (_keep, snapshot) = watch::channel(Arc::new(sample::snapshot()));
         let pages = Pages {
+            access: http::Access::open(),
             snapshot,
             stats: Arc::new(sample::stats()),
             clock: Clock::start(),
@@ -266,7 +267,7 @@ mod tests {
             history: Arc::default(),
             ready: http::ReadyPages::default(),
         };
-        tokio::spawn(http::serve(listener, pages));
+        tokio::spawn(http::serve(listener, None, pages));
         let received = ask(&target).await.unwrap();
         assert_eq!(received.document.generation, 42);
         assert_eq!(serde_json::from_str::<Document>(&received.text).unwrap(), received.document);

@@ -1,4 +1,5 @@
-//! TLS to servers: which certificates are accepted, and which client certificate is sent.
+//! TLS: which certificates of servers are accepted, which client certificate is sent, and which one
+//! the pages have.
 
 mod der;
 mod sentence;
@@ -14,7 +15,7 @@ use pgsteer_core::settings::Verify;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tracing::warn;
 
 pub use self::sentence::sentence;
@@ -36,7 +37,7 @@ impl Trust<'_> {
     pub const ANY: Trust<'static> = Trust { verify: Verify::None, ca_file: None };
 }
 
-/// The client certificate and its key.
+/// A certificate of ours and its key.
 #[derive(Clone, Copy, Debug)]
 pub struct Identity<'a> {
     /// The PEM file with the certificate and the intermediate certificates.
@@ -75,6 +76,20 @@ pub fn client_config(
         None => builder.with_no_client_auth(),
         Some(key) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key))),
     }))
+}
+
+/// The TLS configuration of a server with this certificate.
+///
+/// # Errors
+/// A file cannot be read or has the wrong content; the message names it.
+pub fn server_config(identity: Identity<'_>) -> anyhow::Result<Arc<ServerConfig>> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let key = read_identity(identity, &provider)?;
+    let builder = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .context("cannot configure TLS")?
+        .with_no_client_auth();
+    Ok(Arc::new(builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(key)))))
 }
 
 /// The name that the certificate of a server has to contain: a host name or an address.

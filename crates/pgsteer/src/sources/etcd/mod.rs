@@ -28,9 +28,9 @@ use tracing::{debug, warn};
 use self::schedule::Schedule;
 use super::base::{Base, Peer, strange};
 use super::http::{Client, Following, Lines};
-use super::secret::Secret;
 use super::{Gone, http_client};
 use crate::clock::Clock;
+use crate::secret::Secret;
 use crate::tls::Trust;
 
 /// The time between two reads of the leader key.

@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 use super::wire::Connection;
-use crate::sources::secret::Secret;
+use crate::secret::Secret;
 
 /// The maximum SCRAM iterations that a server may request. PostgreSQL's default is 4,096; the
 /// setting `scram_iterations` changes it (16 and later). Each 100,000 take about 30 ms of a core.

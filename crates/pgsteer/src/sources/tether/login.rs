@@ -20,8 +20,8 @@ use tokio_rustls::TlsConnector;
 use super::authentication::Authentication;
 use super::session::Session;
 use super::wire::{Connection, END_OF_LINE, http, is_http, nonsense};
+use crate::secret::Secret;
 use crate::sources::dial::{self, Transport};
-use crate::sources::secret::Secret;
 use crate::tls::{self, Trust};
 
 /// The positive answer to an SSLRequest, which is one byte (PostgreSQL documentation, "SSL Session

@@ -6,7 +6,7 @@ use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use tracing::warn;
 
 use crate::diagnostic::Diagnostic;
@@ -26,38 +26,60 @@ impl Secret {
     /// A file that cannot be read, is empty, too large or not UTF-8; the message names the file and
     /// shows nothing of its contents.
     pub fn read(file: &Path) -> anyhow::Result<Secret> {
-        let name = file.display();
-        let mut bytes = Vec::new();
-        let mut mode = 0;
-        let length = File::open(file)
-            .and_then(|opened| {
-                mode = opened.metadata()?.permissions().mode();
-                opened.take(SECRET_BYTES_MAX + 1).read_to_end(&mut bytes)
-            })
-            .map_err(|error| Diagnostic::unreadable(file, &error))?;
-        if let Some(readers) = readers(mode) {
-            warn!(
-                "{name}: {readers} may read this password (mode {:04o}): chmod 600 {name}, with pgsteer's user \
-                 as the owner",
-                mode & 0o7777
-            );
-        }
-        if length as u64 > SECRET_BYTES_MAX {
-            bail!("{name}: a password file has at most {SECRET_BYTES_MAX} bytes");
-        }
-        let Ok(text) = String::from_utf8(bytes) else {
-            bail!("{name}: not UTF-8");
-        };
-        match text.lines().next() {
+        match read(file)?.lines().next() {
             Some(line) if !line.is_empty() => Ok(Secret(line.to_owned())),
-            _ => bail!("{name}: no password in its first line"),
+            _ => bail!("{}: no password in its first line", file.display()),
         }
+    }
+
+    /// Reads all lines of `file` that are not empty.
+    ///
+    /// # Errors
+    /// Same as [`Secret::read`].
+    pub fn read_lines(file: &Path) -> anyhow::Result<Vec<Secret>> {
+        let text = read(file)?;
+        let lines: Vec<Secret> =
+            text.lines().filter(|line| !line.is_empty()).map(Secret::from).collect();
+        if lines.is_empty() {
+            bail!("{}: no password in it", file.display());
+        }
+        Ok(lines)
+    }
+
+    /// Returns true if `given` is this secret. The time does not depend on where they differ.
+    pub fn is(&self, given: &str) -> bool {
+        let (own, given) = (self.0.as_bytes(), given.as_bytes());
+        let differs = own.iter().zip(given).fold(0, |sum, (a, b)| sum | (a ^ b));
+        own.len() == given.len() && differs == 0
     }
 
     /// The password itself, for the one place that sends it.
     pub fn expose(&self) -> &str {
         &self.0
     }
+}
+
+fn read(file: &Path) -> anyhow::Result<String> {
+    let name = file.display();
+    let mut bytes = Vec::new();
+    let mut mode = 0;
+    let length = File::open(file)
+        .and_then(|opened| {
+            mode = opened.metadata()?.permissions().mode();
+            opened.take(SECRET_BYTES_MAX + 1).read_to_end(&mut bytes)
+        })
+        .map_err(|error| Diagnostic::unreadable(file, &error))?;
+    if let Some(readers) = readers(mode) {
+        warn!(
+            "{name}: {readers} may read this password (mode {:04o}): chmod 600 {name}, with pgsteer's user \
+             as the owner",
+            mode & 0o7777
+        );
+    }
+    if length as u64 > SECRET_BYTES_MAX {
+        bail!("{name}: a password file has at most {SECRET_BYTES_MAX} bytes");
+    }
+    String::from_utf8(bytes).map_err(|_| anyhow!("{name}: not UTF-8"))
 }
 
 /// Returns which users besides the owner may read a file with this mode.
