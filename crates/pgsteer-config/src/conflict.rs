@@ -147,7 +147,12 @@ impl Conflict {
             ),
             Conflict::NoMembers { purpose: Purpose::Run | Purpose::Answer, file } => format!(
                 "the shortest that works is: pgsteer run --patroni http://10.0.0.11:8008, or pgsteer agent -h 10.0.0.11 (or [patroni] with urls in {})",
-                file.as_deref().unwrap_or("/etc/pgsteer/pgsteer.toml")
+                match file.as_deref() {
+                    None => "/etc/pgsteer/pgsteer.toml",
+                    // Lint shows the name of the file itself.
+                    Some("") => "this file",
+                    Some(file) => file,
+                }
             ),
             Conflict::PatroniAndMembers { .. } => {
                 "keep Patroni, it finds the members by itself; list them only where there is no Patroni".into()

@@ -1,5 +1,9 @@
 //! The kind of a file: by its name, or by its contents.
 
+/// The sections of pgsteer.toml.
+const SECTIONS: [&str; 9] =
+    ["cluster", "patroni", "etcd", "members", "check", "services", "http", "agent", "proxy"];
+
 /// The kinds of files that lint reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -56,13 +60,21 @@ impl Kind {
                 "global" | "defaults" | "frontend" | "backend" | "listen" if !has_equals => {
                     Some(Kind::Haproxy)
                 }
-                first if first.starts_with('[') && line.trim_end().ends_with(']') => {
+                first if first.starts_with('[') && is_section_of_pgsteer(line) => {
                     Some(Kind::Pgsteer)
                 }
                 _ => None,
             }
         })
     }
+}
+
+/// Returns true for `[patroni]` and `[members.n1]`, and not for the sections of another program.
+fn is_section_of_pgsteer(line: &str) -> bool {
+    let inner = line.split('#').next().unwrap_or_default().trim();
+    let inner = inner.trim_start_matches('[').trim_end_matches(']');
+    let name = inner.split('.').next().unwrap_or_default().trim();
+    SECTIONS.contains(&name)
 }
 
 /// Returns a text without its byte order mark, and whether it had one.
@@ -82,6 +94,8 @@ mod tests {
         assert_eq!(Kind::of("-", "# x\nlisten a\n"), Some(Kind::Haproxy));
         assert_eq!(Kind::of("-", "host all all 0.0.0.0/0 trust\n"), Some(Kind::PgHba));
         assert_eq!(Kind::of("-", "[patroni]\nurls = []\n"), Some(Kind::Pgsteer));
+        assert_eq!(Kind::of("-", "[services.read]\nport = 5001\n"), Some(Kind::Pgsteer));
+        assert_eq!(Kind::of("pgbouncer.ini", "[databases]\n* = host=127.0.0.1\n"), None);
         assert_eq!(Kind::of("-", "Dear all,\nbackend = 3"), None);
     }
 }

@@ -4,27 +4,32 @@
 //! in `docs/lint`. It reports only what the file alone proves: it does not guess what depends on
 //! the environment or on another file.
 
-pub mod allow;
-pub mod finding;
 pub mod haproxy;
 pub mod hba;
 pub mod kind;
+pub mod location;
 pub mod pgsteer;
 pub mod rule;
+pub mod rules;
 pub mod show;
-mod template;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use thiserror::Error;
 
-use self::finding::{Finding, Findings, Location, Severity};
-use self::haproxy::detection::Row;
+use self::haproxy::Haproxy;
+use self::haproxy::detection::{self, Row};
+use self::haproxy::model::Model;
+use self::haproxy::sections::{self, File};
 pub use self::hba::CheckLogin;
+use self::hba::Hba;
 pub use self::kind::Kind;
+use self::location::{Location, Severity};
+use self::pgsteer::Pgsteer;
 pub use self::pgsteer::check_login;
-use self::rule::{Look, Rule};
+use self::rule::{Finding, Findings, Look};
+use self::rules::{allow, rules, template};
 use crate::render::HaproxyVersion;
 
 /// The maximum size of a file. No file of these kinds is larger.
@@ -72,7 +77,7 @@ pub enum Unreadable {
     #[error("is larger than 4 MiB")]
     TooLarge,
     /// Not text.
-    #[error("is no text: there is a byte {byte:#04x} in line {line}")]
+    #[error("is not text: line {line} contains the byte {byte:#04x}")]
     NoText {
         /// The line, from 1.
         line: usize,
@@ -80,16 +85,18 @@ pub enum Unreadable {
         byte: u8,
     },
     /// It is empty.
-    #[error("says nothing: there are only comments and empty lines in it, if that")]
+    #[error("contains only comments and empty lines, or nothing")]
     Empty,
     /// Its kind is unknown.
-    #[error("looks like none of haproxy.cfg, pg_hba.conf and pgsteer.toml; --kind says what it is")]
+    #[error(
+        "is none of haproxy.cfg, pg_hba.conf and pgsteer.toml by its name and its text; --kind sets the kind"
+    )]
     NoKind,
     /// It has no section of HAProxy.
-    #[error("has no section that HAProxy knows (global, defaults, frontend, backend, listen)")]
+    #[error("has none of the sections global, defaults, frontend, backend and listen")]
     NoSection,
     /// Most lines are not lines of pg_hba.conf.
-    #[error("has hardly a line that begins like one of pg_hba.conf (local, host, hostssl, ...)")]
+    #[error("has few lines that begin as in pg_hba.conf (local, host, hostssl, ...)")]
     NoLines,
 }
 
@@ -182,10 +189,17 @@ pub fn lint_beside(
     let judged = match kind {
         Kind::Haproxy => {
             let source = Source { name: "", text };
-            haproxy::judge(&[source], options)?.pop().ok_or(Unreadable::NoSection)?
+            judge_haproxy(&[source], options)?.pop().ok_or(Unreadable::NoSection)?
         }
-        Kind::PgHba => hba::judge(text, options, beside.check_login.as_ref())?.into(),
-        Kind::Pgsteer => pgsteer::judge(text).into(),
+        Kind::PgHba => {
+            let mut hba = Hba::read(text, options.postgres);
+            hba.login = beside.check_login.clone();
+            if hba.is_strange() {
+                return Err(Unreadable::NoLines);
+            }
+            looked(&Input::PgHba(&hba)).into()
+        }
+        Kind::Pgsteer => looked(&Input::Pgsteer(&Pgsteer::read(text))).into(),
     };
     Ok(finish(kind, text, judged))
 }
@@ -204,7 +218,7 @@ pub fn lint_joined(sources: &[Source<'_>], options: &Options) -> Result<Vec<Repo
         });
         return Ok(each.collect());
     }
-    let judged = haproxy::judge(sources, options)?;
+    let judged = judge_haproxy(sources, options)?;
     let each = sources.iter().zip(judged);
     Ok(each.map(|(source, judged)| finish(Kind::Haproxy, source.text, judged)).collect())
 }
@@ -249,14 +263,52 @@ fn leave_out(findings: &mut Vec<Finding>) -> usize {
     all - findings.len()
 }
 
-/// Returns the findings of the rules among `rules` whose input is of this kind.
-fn looked(rules: &[&'static Rule], look: impl Fn(&Look, &mut Findings)) -> Vec<Finding> {
-    let found = |rule: &&'static Rule| {
+/// A file as its rules read it.
+enum Input<'a> {
+    Haproxy(&'a Haproxy<'a>),
+    PgHba(&'a Hba),
+    Pgsteer(&'a Pgsteer),
+}
+
+/// Returns the findings of all rules for this kind of input.
+fn looked(input: &Input<'_>) -> Vec<Finding> {
+    let found = |rule| {
         let mut findings = Findings::of(rule);
-        look(&rule.look, &mut findings);
+        match (&rule.look, input) {
+            (Look::Haproxy(look), Input::Haproxy(haproxy)) => look(haproxy, &mut findings),
+            (Look::PgHba(look), Input::PgHba(hba)) => look(hba, &mut findings),
+            (Look::Pgsteer(look), Input::Pgsteer(pgsteer)) => look(pgsteer, &mut findings),
+            _ => {}
+        }
         findings.into_all()
     };
-    rules.iter().flat_map(found).collect()
+    rules().flat_map(found).collect()
+}
+
+/// Lints the files of one configuration, and computes HAProxy's detection times. The result has an
+/// entry for each file.
+fn judge_haproxy(sources: &[Source<'_>], options: &Options) -> Result<Vec<Judged>, Unreadable> {
+    let file = File::join(sources);
+    if !file.sections.iter().any(|section| section.kind != sections::Kind::Other) {
+        return Err(Unreadable::NoSection);
+    }
+    let haproxy = Haproxy { model: Model::new(&file), options };
+    let findings = looked(&Input::Haproxy(&haproxy));
+    let Haproxy { model, .. } = haproxy;
+    let rows = detection::table(&model);
+    let judged = || Judged { findings: vec![], detection: vec![], is_piece: file.is_piece() };
+    let mut all: Vec<Judged> = sources.iter().map(|_| judged()).collect();
+    for mut finding in findings {
+        let (at, line) = file.origin(finding.place.line);
+        finding.place.line = line;
+        all.get_mut(at).into_iter().for_each(|judged| judged.findings.push(finding.clone()));
+    }
+    for mut row in rows {
+        let (at, line) = file.origin(row.line);
+        row.line = line;
+        all.get_mut(at).into_iter().for_each(|judged| judged.detection.push(row.clone()));
+    }
+    Ok(all)
 }
 
 /// Joins the names of `all` for a sentence; only the first few if there are many.

@@ -1,8 +1,10 @@
-//! The type of a rule, and the list of all rules.
+//! The type of a rule, and its findings.
 
-use super::finding::{Findings, Severity};
+use std::borrow::Cow;
+
 use super::haproxy::Haproxy;
 use super::hba::Hba;
+use super::location::{Location, Severity, harmless};
 use super::pgsteer::Pgsteer;
 
 /// One rule.
@@ -49,7 +51,7 @@ macro_rules! rule {
         $(#[$doc])*
         pub static $name: $crate::lint::rule::Rule = $crate::lint::rule::Rule {
             id: $id,
-            severity: $crate::lint::finding::Severity::$severity,
+            severity: $crate::lint::location::Severity::$severity,
             title: $title,
             costs: $costs,
             remedy: $remedy,
@@ -65,17 +67,62 @@ macro_rules! rule {
 }
 pub(crate) use rule;
 
-/// Returns every rule, by subject.
-pub fn rules() -> impl Iterator<Item = &'static Rule> {
-    super::haproxy::RULES
-        .iter()
-        .chain(super::hba::RULES)
-        .chain(super::pgsteer::RULES)
-        .copied()
-        .chain([&super::template::TEMPLATE_NOT_RENDERED, &super::allow::ALLOW_WRONG])
+/// One finding with its rule.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// The rule.
+    pub rule: &'static Rule,
+    /// Its severity: that of the rule, or less if the file shows a reason for that.
+    pub severity: Severity,
+    /// Its place.
+    pub place: Location,
+    /// The fault, with its names and numbers.
+    pub message: String,
+    /// What to do, with the names of this place if the rule has a placeholder for them.
+    pub remedy: Cow<'static, str>,
 }
 
-/// Returns the rule with this name.
-pub fn find(id: &str) -> Option<&'static Rule> {
-    rules().find(|rule| rule.id == id)
+/// Collects the findings of one rule.
+#[derive(Debug)]
+pub struct Findings {
+    rule: &'static Rule,
+    all: Vec<Finding>,
+}
+
+impl Findings {
+    /// No findings yet.
+    pub const fn of(rule: &'static Rule) -> Findings {
+        Findings { rule, all: Vec::new() }
+    }
+
+    /// Adds a finding with the severity of the rule.
+    pub fn add(&mut self, place: impl Into<Location>, message: impl AsRef<str>) {
+        self.add_as(self.rule.severity, place, message);
+    }
+
+    /// Adds a finding with its own severity, which is at most that of the rule.
+    pub fn add_as(
+        &mut self,
+        severity: Severity,
+        place: impl Into<Location>,
+        message: impl AsRef<str>,
+    ) {
+        let (place, message) = (place.into(), harmless(message.as_ref()));
+        // The most severe one is first in the order.
+        let severity = severity.max(self.rule.severity);
+        let remedy = Cow::Borrowed(self.rule.remedy);
+        self.all.push(Finding { rule: self.rule, severity, place, message, remedy });
+    }
+
+    /// Puts `name` in the place of `placeholder` in the remedy of the finding that was added last.
+    pub fn name_in_remedy(&mut self, placeholder: &str, name: &str) {
+        if let Some(finding) = self.all.last_mut() {
+            finding.remedy = Cow::Owned(harmless(&finding.rule.remedy.replace(placeholder, name)));
+        }
+    }
+
+    /// Returns all findings.
+    pub fn into_all(self) -> Vec<Finding> {
+        self.all
+    }
 }

@@ -14,6 +14,7 @@ mod profile;
 mod reach;
 pub mod refusal;
 pub mod timing;
+mod version;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -25,8 +26,9 @@ use pgsteer_core::names::{Endpoint, MemberName};
 use pgsteer_core::settings::Config;
 
 use self::host::is_host;
-pub use self::profile::{HaproxyVersion, Profile};
+pub use self::profile::Profile;
 use self::refusal::Refusal;
+pub use self::version::HaproxyVersion;
 
 /// The kinds of files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,10 +2,13 @@
 
 use thiserror::Error;
 
-use super::timing::DETECT_MS;
-use super::{Kind, Profile};
+use super::Kind;
+use super::profile::Profile;
 use pgsteer_config::conflict::Conflict;
 use pgsteer_core::names::{MemberName, ServiceName};
+
+/// The range of the detection time in milliseconds.
+pub const DETECT_MS: std::ops::RangeInclusive<u64> = 500..=60_000;
 
 /// The reason why a file is not rendered.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -17,7 +20,7 @@ pub enum Refusal {
     #[error("--detect is not between {} ms and {} s", DETECT_MS.start(), DETECT_MS.end() / 1000)]
     Detect,
     /// The HAProxy version is too old or not a version.
-    #[error("`{0}` is no version of HAProxy from 2.6 on")]
+    #[error("`{0}` is not a version of HAProxy from 2.6 on")]
     HaproxyVersion(String),
     /// An option that this profile needs is missing.
     #[error("profile {} needs {needs}", .profile.as_str())]
@@ -36,10 +39,10 @@ pub enum Refusal {
         needs: &'static str,
     },
     /// The member's Patroni is needed for a check, but its address is not configured.
-    #[error("where the Patroni of {0} listens is not known")]
+    #[error("the address of the Patroni of {0} is unknown")]
     NoPatroni(MemberName),
     /// A service requires a condition that this profile's checks cannot test.
-    #[error("service {service}: profile {} cannot tell {what}", .profile.as_str())]
+    #[error("service {service}: the checks of profile {} cannot test {what}", .profile.as_str())]
     CannotTell {
         /// The service.
         service: ServiceName,
@@ -49,11 +52,11 @@ pub enum Refusal {
         what: &'static str,
     },
     /// The profile bypasses a pooler, but the service has none.
-    #[error("no service has a pooler_port that could be led past")]
+    #[error("no service has a pooler_port to bypass")]
     NoPooler,
     /// Clients are to go past a pooler that is down, and HAProxy's server lines have one port.
     #[error(
-        "service {service}: profile {} cannot lead past a pooler that is down (pooler_down = \"bypass\")",
+        "service {service}: profile {} cannot bypass a pooler that is down (pooler_down = \"bypass\")",
         .profile.as_str()
     )]
     NoWayPast {
@@ -63,7 +66,7 @@ pub enum Refusal {
         profile: Profile,
     },
     /// Clients or programs are sent to an address where nothing listens.
-    #[error("{what} listens on {listen}, and {who} connects to {target}, where nothing answers")]
+    #[error("{what} listens on {listen}, but {who} connects to {target}, where nothing listens")]
     Unreachable {
         /// What listens, with its key.
         what: String,
@@ -76,7 +79,7 @@ pub enum Refusal {
     },
     /// A client certificate whose key HAProxy does not find.
     #[error(
-        "HAProxy reads the key of {cert} from that file or from {cert}.key, and key_file is {key}"
+        "HAProxy reads the key of {cert} from that file or from {cert}.key, but key_file is {key}"
     )]
     KeyElsewhere {
         /// `cert_file`.
@@ -85,10 +88,10 @@ pub enum Refusal {
         key: String,
     },
     /// The agent's health checks include the pooler, so no question tests PostgreSQL alone.
-    #[error("service {0}: nothing tells whether its members are fit without their pooler")]
+    #[error("service {0}: no health check tests its members without their pooler")]
     NoDirectQuestion(ServiceName),
     /// Not a host.
-    #[error("host `{0}` is no address and no name")]
+    #[error("host `{0}` is neither an address nor a name")]
     Host(String),
     /// A duplicate.
     #[error("{what} {text} is named twice")]
@@ -110,10 +113,10 @@ pub enum Refusal {
     #[error("there is no member {0}")]
     NoSuchMember(MemberName),
     /// The statistics would be open to every client.
-    #[error("statistics on {0} without a password would be open to the world")]
+    #[error("statistics on {0} without a password would be open to every host")]
     OpenStats(std::net::SocketAddr),
     /// Two listeners of the rendered file have the same port.
-    #[error("{what} on port {port}, where {other} listens")]
+    #[error("{what} has port {port}, where {other} listens")]
     PortTaken {
         /// The second listener.
         what: String,
@@ -150,8 +153,8 @@ impl Refusal {
                 "use --profile agent-bypass, or set pooler_down = \"shut\"".into()
             }
             Refusal::Unreachable { .. } => {
-                "set `listen` to an address that is reached there, as 0.0.0.0 or [::]; or name the \
-                 hosts where pgsteer runs by --door (--door 127.0.0.1 if that is the same machine)"
+                "set `listen` to an address that the clients reach, as 0.0.0.0 or [::]; or name the \
+                 hosts where pgsteer runs with --door (--door 127.0.0.1 if that is the same machine)"
                     .into()
             }
             Refusal::KeyElsewhere { cert, .. } => {
@@ -162,7 +165,7 @@ impl Refusal {
                 "remove pooler_port from [agent], or add a service of that role without one".into()
             }
             Refusal::OpenStats(_) => {
-                "give --stats-password-file, or an address of this machine alone".into()
+                "give --stats-password-file, or a loopback address".into()
             }
             Refusal::PortTaken { .. } => "give one of them another port".into(),
             Refusal::Host(_) => "as 10.0.0.11 or pg1.example".into(),

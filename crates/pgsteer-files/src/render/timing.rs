@@ -5,11 +5,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::refusal::Refusal;
+use super::refusal::{DETECT_MS, Refusal};
 use crate::detection::CheckTimes;
 
-/// The range of the detection time.
-pub const DETECT_MS: std::ops::RangeInclusive<u64> = 500..=60_000;
 /// The default detection time.
 pub const DETECT_DEFAULT: Duration = Duration::from_secs(3);
 

@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use pgsteer_files::lint::finding::Severity;
+use pgsteer_files::lint::location::Severity;
 use pgsteer_files::lint::{Kind, Options, Report, Source, lint_joined, lint_named};
 use pgsteer_files::render::HaproxyVersion;
 

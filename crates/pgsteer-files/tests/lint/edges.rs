@@ -124,7 +124,7 @@ fn settings_are_inherited() {
     );
     haproxy(&text, &[]);
     let off = text.replace("bind :5000", "bind :5000\nno option httpchk");
-    haproxy(&off, &["patroni-port-without-httpchk"]);
+    haproxy(&off, &["patroni-port-without-httpchk", "value-refused"]);
 }
 
 #[test]
@@ -148,8 +148,8 @@ fn other_servers_are_left_alone() {
         "listen web\nmode http\nbind :80\nserver a 10.0.0.1:8080 check\nserver b 10.0.0.2:8080\n",
         &[],
     );
-    // A sum that is counted differently, a name that DNS gives to whoever is the primary, a check
-    // that wants the opposite, and a path that is Patroni's at its own port alone.
+    // A sum that is counted differently, a name that DNS gives to the primary, and a path
+    // that is Patroni's at its own port alone. 503 is Patroni's answer in many states.
     let whole = "global\nmax-spread-checks 10\ndefaults\nmode tcp\ntimeout connect 1s\ntimeout client 24d\n\
         timeout server 24d\noption tcpka\ndefault-server inter 1s fall 2 on-marked-down shutdown-sessions\n";
     let in_whole = |text: &str, wanted: &[&str]| haproxy(&format!("{whole}{text}"), wanted);
@@ -161,7 +161,7 @@ fn other_servers_are_left_alone() {
         &[],
     );
     let not = "listen x\nbind :1\noption httpchk OPTIONS /master\nhttp-check expect status 503\n";
-    in_whole(&format!("{not}{servers}"), &[]);
+    in_whole(&format!("{not}{servers}"), &["check-tells-no-role"]);
     let elsewhere = "listen x\nbind :1\noption httpchk\nserver a 10.0.0.1:5432 check port 23267\n\
         server b 10.0.0.2:5432 check port 23267\n";
     in_whole(elsewhere, &[]);

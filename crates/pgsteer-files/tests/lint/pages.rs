@@ -3,7 +3,8 @@
 
 use std::path::PathBuf;
 
-use pgsteer_files::lint::rule::{Rule, rules};
+use pgsteer_files::lint::rule::Rule;
+use pgsteer_files::lint::rules::rules;
 use pgsteer_files::lint::{Beside, Kind, Options, check_login, lint_beside};
 use pgsteer_files::render::HaproxyVersion;
 

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use pgsteer_files::lint::show::{Looked, json, sarif, text};
-use pgsteer_files::lint::{Kind, Options, lint, rule};
+use pgsteer_files::lint::{Kind, Options, lint, rules};
 
 /// Everything that lint does with a text.
 fn all(source: &str) {
@@ -17,7 +17,7 @@ fn all(source: &str) {
 
 /// The examples of all pages, one after the other.
 fn real() -> String {
-    rule::rules().map(|rule| rule.page).collect()
+    rules::rules().map(|rule| rule.page).collect()
 }
 
 /// A word or a piece of one, as they stand in such files.
@@ -47,7 +47,7 @@ proptest! {
 
     #[test]
     fn a_real_file_with_something_cut_out_is_judged(
-        page in proptest::sample::select(rule::rules().collect::<Vec<_>>()),
+        page in proptest::sample::select(rules::rules().collect::<Vec<_>>()),
         at in 0..4_000_usize,
         length in 0..60_usize,
     ) {

@@ -1,6 +1,6 @@
 //! How reports look: for people, for programs, for code review.
 
-use pgsteer_files::lint::rule::rules;
+use pgsteer_files::lint::rules::rules;
 use pgsteer_files::lint::show::{Looked, json, list, sarif, text};
 use pgsteer_files::lint::{Kind, Options, Unreadable, lint};
 
@@ -52,9 +52,9 @@ fn a_piece_is_said_to_be_one() {
         text(&[Looked::new("pg.cfg".to_owned(), source.to_owned(), outcome)])
     };
     let piece = "listen x\n    mode http\n";
-    assert!(shown(piece).starts_with("pg.cfg is judged as a piece"), "{}", shown(piece));
+    assert!(shown(piece).starts_with("pg.cfg is judged as a part"), "{}", shown(piece));
     let all = shown(&format!("defaults\n{piece}"));
-    assert!(!all.contains("piece"), "{all}");
+    assert!(!all.contains("is judged"), "{all}");
 }
 
 #[test]

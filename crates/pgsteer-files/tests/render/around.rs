@@ -76,7 +76,7 @@ fn clients_know_several_hosts() {
 #[test]
 fn clients_go_to_the_members_where_no_front_door_is_named() {
     let text = |wishes: &Wishes| shown(&made(Kind::Clients, &three(), wishes));
-    let note = "taken to run on the members";
+    let note = "assumes that pgsteer runs on the members";
     let members = text(&Wishes::default());
     assert!(members.contains(note) && members.contains("10.0.0.11:5000"), "{members}");
     assert!(

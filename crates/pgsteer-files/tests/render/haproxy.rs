@@ -130,7 +130,7 @@ fn the_key_of_a_client_certificate_is_where_haproxy_looks_for_it() {
     }
     assert_eq!(
         refused(&toml("/etc/c.key"), &members, &wishes(Profile::Httpchk)),
-        "HAProxy reads the key of /etc/c.pem from that file or from /etc/c.pem.key, and key_file is \
+        "HAProxy reads the key of /etc/c.pem from that file or from /etc/c.pem.key, but key_file is \
          /etc/c.key: link the key to /etc/c.pem.key and set key_file to that"
     );
 }

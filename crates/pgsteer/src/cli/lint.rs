@@ -13,8 +13,8 @@ const POSTGRES_MIN: u16 = 9;
 const POSTGRES_MAX: u16 = 99;
 
 const LINT_EXAMPLES: &str = "\
-For each finding: the line, what it costs, and what to do. For haproxy.cfg also how long HAProxy
-takes to notice that a member is lost, server by server.
+Each finding has the line, the effect and the remedy. For haproxy.cfg the report also has the time until
+HAProxy detects a lost member, server by server.
 
 Examples:
   pgsteer lint /etc/haproxy/haproxy.cfg
@@ -28,11 +28,10 @@ Several files of HAProxy are read as one configuration, in their order, as `hapr
 reads them; of a directory, those that end in .cfg. If more than one has a `global`, each is judged
 by itself.
 
-What is meant to be, a comment allows, on its line or on the one before:
+A comment allows a finding, on its line or on the line before:
   # pgsteer-lint: allow(stats-open) the network is ours alone
 
-Exit codes: 0 no errors (maybe warnings and notes); 1 errors; 2 a file that cannot be read or
-understood.";
+Exit codes: 0 no errors (maybe warnings and notes); 1 errors; 2 a file that cannot be read.";
 
 /// `pgsteer lint`, as written.
 #[derive(Clone, Debug, Default, Args)]
@@ -46,7 +45,7 @@ pub struct LintArgs {
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     pub format: LintFormat,
 
-    /// What the files are: haproxy, pg-hba or pgsteer [default: told by name or content]
+    /// The kind of the files: haproxy, pg-hba or pgsteer [default: by name or content]
     #[arg(long, value_name = "KIND", value_parser = kind)]
     pub kind: Option<Kind>,
 
@@ -58,7 +57,7 @@ pub struct LintArgs {
     #[arg(long, value_name = "VERSION", value_parser = postgres_version)]
     pub postgres_version: Option<u16>,
 
-    /// max_connections of every member, to hold the `maxconn` of its server lines against
+    /// max_connections of every member, to compare with the `maxconn` of its server lines
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..=MAX_CONNECTIONS_MAX))]
     pub max_connections: Option<u64>,
 

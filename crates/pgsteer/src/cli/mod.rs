@@ -50,7 +50,7 @@ pub enum Command {
     Check(CheckArgs),
     /// Write the files around the cluster: haproxy.cfg and others
     Render(Box<RenderArgs>),
-    /// Read a haproxy.cfg, a pg_hba.conf or a pgsteer.toml, and say what is wrong with it
+    /// Check a haproxy.cfg, a pg_hba.conf or a pgsteer.toml, and report its faults
     Lint(LintArgs),
     /// Show members, gates and sessions of a running pgsteer
     Status(StatusArgs),

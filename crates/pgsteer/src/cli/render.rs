@@ -22,13 +22,13 @@ Examples:
 
 The password for HAProxy's statistics is in --stats-password-file or in the environment, as
 PGSTEER_STATS_PASSWORD. Without one they are for the machine itself.
-Exit codes: 0 done, or nothing differs; 1 with --check: something differs; 2 nothing was written.";
+Exit codes: 0 done, or no difference; 1 with --check: a difference; 2 no file was written.";
 
 /// `pgsteer render`, as written.
 #[derive(Clone, Debug, Default, Args)]
 #[command(after_help = RENDER_EXAMPLES)]
 pub struct RenderArgs {
-    /// What to write; --list explains them
+    /// The kind of file to write; --list explains the kinds
     #[arg(value_name = "KIND", value_parser = kind, required_unless_present = "list")]
     pub kind: Option<Kind>,
 
@@ -40,11 +40,11 @@ pub struct RenderArgs {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// REST API of any one Patroni; it is asked once for the members. May be repeated
+    /// REST API of a Patroni, which returns the members once. May be repeated
     #[arg(long, value_name = "URL")]
     pub patroni: Vec<String>,
 
-    /// A member, if nobody is to be asked. May be repeated
+    /// A member, instead of --patroni. May be repeated
     #[arg(long, value_name = "NAME=HOST:PORT")]
     pub member: Vec<String>,
 
@@ -64,7 +64,7 @@ pub struct RenderArgs {
     #[arg(long, value_name = "FILE")]
     pub template: Option<PathBuf>,
 
-    /// How HAProxy learns who is primary [default: httpchk]
+    /// How HAProxy finds the primary [default: httpchk]
     #[arg(long, value_name = "PROFILE", value_parser = profile)]
     pub profile: Option<Profile>,
 
@@ -72,7 +72,7 @@ pub struct RenderArgs {
     #[arg(long, value_name = "VERSION")]
     pub haproxy_version: Option<String>,
 
-    /// How soon HAProxy is to notice that a member is lost, at worst [default: 3s]
+    /// The maximum time until HAProxy detects a lost member [default: 3s]
     #[arg(long, value_name = "TIME")]
     pub detect: Option<String>,
 
@@ -80,19 +80,19 @@ pub struct RenderArgs {
     #[arg(long, value_name = "ADDR")]
     pub stats_listen: Option<String>,
 
-    /// Who may see them
+    /// The user for the statistics
     #[arg(long, value_name = "NAME", default_value = "admin")]
     pub stats_user: String,
 
-    /// File that holds the password for them
+    /// File with the password for the statistics
     #[arg(long, value_name = "FILE")]
     pub stats_password_file: Option<PathBuf>,
 
-    /// The one agent that answers for all members [default: one beside each member]
+    /// The agent that answers for all members [default: one beside each member]
     #[arg(long, value_name = "HOST:PORT")]
     pub agent: Option<String>,
 
-    /// HAProxy resolves host names again and again, by DNS and not by /etc/hosts
+    /// HAProxy resolves host names repeatedly, with DNS and not with /etc/hosts
     #[arg(long)]
     pub resolve: bool,
 
@@ -101,23 +101,23 @@ pub struct RenderArgs {
     #[arg(long, value_name = "HOST")]
     pub door: Vec<String>,
 
-    /// The address that keepalived moves between them
+    /// The address that keepalived moves between the hosts of --door
     #[arg(long, value_name = "ADDR/BITS")]
     pub vip: Option<String>,
 
-    /// The interface that it moves on [default: eth0]
+    /// The interface of that address [default: eth0]
     #[arg(long, value_name = "NAME")]
     pub interface: Option<String>,
 
-    /// The number by which these keepalived know each other, unique in their network
+    /// The virtual router number of these keepalived, unique in their network
     #[arg(long, value_name = "NUMBER", default_value = "51", value_parser = clap::value_parser!(u8).range(1..))]
     pub router_id: u8,
 
-    /// pg_hba.conf lets the login of the checks in without a password
+    /// pg_hba.conf admits the check login without a password
     #[arg(long)]
     pub trust: bool,
 
-    /// pg_hba.conf has the lines for repmgr, too
+    /// pg_hba.conf has the lines for repmgr too
     #[arg(long)]
     pub repmgr: bool,
 
@@ -125,7 +125,7 @@ pub struct RenderArgs {
     #[arg(long, value_name = "NAME")]
     pub local: Option<String>,
 
-    /// Address or network that profile redirect lets pass to that member. May be repeated
+    /// Address or network whose clients profile redirect routes to that member. May be repeated
     #[arg(long, value_name = "NETWORK")]
     pub pass: Vec<String>,
 

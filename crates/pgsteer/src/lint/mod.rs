@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use pgsteer_files::lint::finding::Severity;
 use pgsteer_files::lint::haproxy::has_global;
+use pgsteer_files::lint::location::Severity;
 use pgsteer_files::lint::show::{self, Looked};
 use pgsteer_files::lint::{
     Beside, Kind, Options, Report, Source, Unreadable, check_login, lint_beside, lint_joined,
-    lint_named, rule,
+    lint_named, rules,
 };
 use pgsteer_files::render::HaproxyVersion;
 
@@ -29,7 +29,7 @@ pub fn run(args: &LintArgs) -> ExitCode {
         return print(&show::list(), ExitCode::SUCCESS);
     }
     if let Some(id) = &args.explain {
-        return match rule::find(id) {
+        return match rules::find(id) {
             Some(rule) => print(rule.page, ExitCode::SUCCESS),
             None => wrong(Diagnostic::new(
                 format!("--explain: there is no rule `{id}`"),

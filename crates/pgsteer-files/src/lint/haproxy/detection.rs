@@ -1,6 +1,7 @@
 //! HAProxy's detection time of a failure, by server line.
 
-use super::proxy::{Model, Proxy};
+use super::model::Model;
+use super::proxy::Proxy;
 use super::server::Server;
 use super::values::Given;
 use crate::detection::{CheckTimes, Wait};
@@ -9,6 +10,10 @@ use crate::detection::{CheckTimes, Wait};
 pub const INTER_MS: u64 = 2_000;
 const RISE: u64 = 2;
 const FALL: u64 = 3;
+/// The maximum time until a member that refuses connections is DOWN.
+const REFUSED_MS_MAX: u64 = 5_000;
+/// The maximum time until a silent member is DOWN.
+const SILENT_MS_MAX: u64 = 10_000;
 /// The maximum length of a chain of `track`.
 const TRACK_MAX: usize = 8;
 
@@ -66,7 +71,7 @@ fn row(model: &Model<'_>, proxy: &Proxy<'_>, server: &Server<'_>) -> Option<Row>
 }
 
 /// Returns the server whose health check applies: this one, or the one that it tracks.
-fn tracked<'m, 'a>(
+pub fn tracked<'m, 'a>(
     model: &'m Model<'a>,
     proxy: &'m Proxy<'a>,
     server: &'m Server<'a>,
@@ -86,6 +91,34 @@ fn tracked<'m, 'a>(
         server = proxy.servers.iter().find(|other| other.name == name && !name.is_empty())?;
     }
     None
+}
+
+/// The server of a proxy that is DOWN last, and its times.
+#[derive(Clone, Copy, Debug)]
+pub struct Slowest<'m, 'a> {
+    /// The first one of the slowest servers.
+    pub server: &'m Server<'a>,
+    /// The time until it is DOWN if it refuses, or fails the check.
+    pub refused: Wait,
+    /// The time until it is DOWN if it is silent.
+    pub silent: Wait,
+}
+
+impl Slowest<'_, '_> {
+    /// Returns true if a lost member is DOWN late.
+    pub const fn is_late(&self) -> bool {
+        self.refused.most_ms > REFUSED_MS_MAX || self.silent.most_ms > SILENT_MS_MAX
+    }
+}
+
+/// Returns the slowest server of a proxy; none if no check of it has known times.
+pub fn slowest<'m, 'a>(model: &Model<'a>, proxy: &'m Proxy<'a>) -> Option<Slowest<'m, 'a>> {
+    let checked = proxy.members().filter(|server| server.is_checked());
+    let all = checked.filter_map(|server| {
+        let times = check_times(model, proxy, server)?;
+        Some(Slowest { server, refused: times.refused(), silent: times.silent() })
+    });
+    all.reduce(|slowest, it| if it.silent.most_ms > slowest.silent.most_ms { it } else { slowest })
 }
 
 /// Returns the timings of the health check of `server`; none if the environment decides.

@@ -1,8 +1,8 @@
 //! Splits a text in HAProxy's language into lines and words (configuration manual, 2.2 "Quoting and
 //! escaping", 2.3 "Environment variables").
 
-use crate::lint::finding::Location;
 use crate::lint::kind::without_byte_order_mark;
+use crate::lint::location::Location;
 
 /// The maximum number of words of a line (`MAX_LINE_ARGS`). HAProxy refuses longer lines.
 const WORDS_MAX: usize = 64;
@@ -207,7 +207,7 @@ impl Reader {
             self.at += 1;
         }
         if self.quote != Quote::None {
-            return Err(self.fault(self.started_at, "a quote is opened and not closed"));
+            return Err(self.fault(self.started_at, "a quote is not closed"));
         }
         self.end_word();
         match self.words.get(WORDS_MAX) {

@@ -6,7 +6,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::roles::Role;
+use super::role::Role;
 
 /// Patroni's default port, and the next ones for several Patronis on one machine.
 const PORTS: RangeInclusive<u16> = 8008..=8018;
@@ -67,6 +67,10 @@ pub fn answer(method: &str, path: &str) -> Answer {
     if method == "GET" && FOR_GET.contains(&own) {
         return Answer::NoRole;
     }
+    // An empty method depends on the environment.
+    if !["", "GET", "HEAD", "OPTIONS"].contains(&method) {
+        return Answer::Unknown;
+    }
     let has = |word: &str| path.contains(word);
     let is_any_read_only = has("read-only") && !has("sync") && !has("quorum");
     let exact = [
@@ -111,9 +115,13 @@ mod tests {
         is("GET", "/health", Answer::NoRole);
         is("GET", "/patroni", Answer::NoRole);
         is("GET", "/cluster", Answer::NoRole);
-        for (method, path) in
-            [("GET", "/slave"), ("GET", "/standby"), ("GET", "/ready"), ("OPTIONS", "/cluster")]
-        {
+        for (method, path) in [
+            ("POST", "/primary"),
+            ("GET", "/slave"),
+            ("GET", "/standby"),
+            ("GET", "/ready"),
+            ("OPTIONS", "/cluster"),
+        ] {
             is(method, path, Answer::Unknown);
         }
     }

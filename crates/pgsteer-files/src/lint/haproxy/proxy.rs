@@ -2,18 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::checks::{Check, checked_ports};
 use super::lines::{Line, Word};
-use super::patroni::is_patroni_port;
-use super::roles::asks_like_patroni;
 use super::sections::{File, Kind, Section};
 use super::server::{Server, Settings};
-use super::values::{Address, Given, number, time_ms};
-
-/// Usual ports of PostgreSQL.
-const POSTGRES_PORTS: std::ops::RangeInclusive<u16> = 5432..=5439;
-/// Usual ports of PgBouncer.
-const POOLER_PORTS: [u16; 2] = [6432, 6433];
+use super::values::{Address, Given, time_ms};
 
 /// One proxy.
 #[derive(Clone, Debug)]
@@ -36,7 +28,8 @@ pub struct Proxy<'a> {
 }
 
 impl<'a> Proxy<'a> {
-    fn read(file: &'a File, section: &'a Section) -> Proxy<'a> {
+    /// Parses a section.
+    pub fn read(file: &'a File, section: &'a Section) -> Proxy<'a> {
         let chain = file.chain(section);
         let mut settings = Settings::default();
         let inherited = chain.iter().skip(1).rev().flat_map(|section| &section.body);
@@ -178,54 +171,6 @@ impl<'a> Proxy<'a> {
         Some(active.max(if all_serve { backups } else { backups.min(1) }))
     }
 
-    /// Returns true if it leads to PostgreSQL, according to its ports, its pooler's, or that of
-    /// Patroni beside it.
-    pub fn is_postgres(&self) -> bool {
-        match self.last(&["mode"]) {
-            // In whatever mode, only PostgreSQL and its pooler use these ports.
-            None if self.is_piece => {
-                self.servers.iter().any(|server| self.is_surely_postgres(server))
-            }
-            _ => self.mode() == Some("tcp") && self.leads_to_postgres(),
-        }
-    }
-
-    /// Returns true if it has the port of PostgreSQL or PgBouncer, and no setting that only HTTP
-    /// has.
-    pub fn is_surely_postgres(&self, server: &Server<'a>) -> bool {
-        let has_cookie = self.last(&["cookie"]).is_some() || server.settings.has("cookie");
-        let is_http = self.option("httpchk").is_some() && server.is_checked_where_it_serves();
-        let is_beside_patroni = server.is_checked_at_patroni() && asks_like_patroni(self);
-        (matches!(server.port(), Some(5432 | 6432)) || is_beside_patroni) && !has_cookie && !is_http
-    }
-
-    /// The same, in any mode.
-    pub fn leads_to_postgres(&self) -> bool {
-        let is_one = |server: &Server<'a>| {
-            server.port().is_some_and(|port| is_postgres_port(port) || is_pooler_port(port))
-                || server.is_checked_at_patroni()
-        };
-        self.servers.iter().any(is_one) || self.is_checked_like_postgres()
-    }
-
-    /// Returns true if its check shows the server behind it, whatever the ports: it requests one of
-    /// Patroni's paths on another port than the service's, or it begins a login.
-    fn is_checked_like_postgres(&self) -> bool {
-        let is_beside = |server: &Server<'a>| {
-            let is_other = |port: &u16| Some(*port) != server.port();
-            server.is_checked()
-                && !server.port().is_some_and(is_patroni_port)
-                && (server.settings.has("addr") || checked_ports(self, server).iter().any(is_other))
-        };
-        match Check::of(self) {
-            Check::Pgsql => self.servers.iter().any(Server::is_checked_where_it_serves),
-            Check::Http { .. } | Check::Tcp(_) => {
-                asks_like_patroni(self) && self.servers.iter().any(is_beside)
-            }
-            _ => false,
-        }
-    }
-
     /// Returns true if clients connect to it directly, and it does not lead to another proxy.
     pub fn is_door(&self) -> bool {
         self.kind == Kind::Listen && self.binds().next().is_some()
@@ -257,90 +202,5 @@ impl<'a> Proxy<'a> {
     /// Its name as written.
     pub fn shown_name(&self) -> &'a str {
         self.head.words.get(1).map_or("", |word| word.shown())
-    }
-}
-
-/// Returns true if PostgreSQL usually listens on this port.
-pub fn is_postgres_port(port: u16) -> bool {
-    POSTGRES_PORTS.contains(&port)
-}
-
-/// Returns true if PgBouncer usually listens on this port.
-pub fn is_pooler_port(port: u16) -> bool {
-    POOLER_PORTS.contains(&port)
-}
-
-/// A file with its proxies.
-#[derive(Clone, Debug)]
-pub struct Model<'a> {
-    /// The sections of the text.
-    pub file: &'a File,
-    /// The proxies in order.
-    pub proxies: Vec<Proxy<'a>>,
-    /// The jitter of checks (`spread-checks`).
-    pub spread_percent: Given<u64>,
-    by_name: BTreeMap<&'a str, usize>,
-    routes: BTreeMap<&'a str, Vec<(usize, &'a Line)>>,
-    has_dynamic_routes: bool,
-}
-
-impl<'a> Model<'a> {
-    /// Builds the model from the sections.
-    pub fn new(file: &'a File) -> Model<'a> {
-        let sections = file.sections.iter().filter(|section| section.kind.is_proxy());
-        let proxies: Vec<Proxy<'a>> = sections.map(|section| Proxy::read(file, section)).collect();
-        let mut by_name = BTreeMap::new();
-        let mut routes: BTreeMap<&'a str, Vec<(usize, &'a Line)>> = BTreeMap::new();
-        for (at, proxy) in proxies.iter().enumerate() {
-            if proxy.kind != Kind::Frontend && !proxy.name.is_empty() {
-                by_name.entry(proxy.name).or_insert(at);
-            }
-            for line in proxy.ways().filter(|_| proxy.kind != Kind::Backend) {
-                routes.entry(line.word(1)).or_default().push((at, line));
-            }
-        }
-        // A route that is computed for each client may lead to any backend.
-        let is_dynamic = |name: &&str| name.is_empty() || name.contains('%');
-        let has_dynamic_routes = routes.keys().any(is_dynamic);
-        let spread = file.global("spread-checks");
-        let spread_percent =
-            spread.map_or(Given::Absent, |line| Given::read(line.words.get(1), number));
-        Model { file, proxies, spread_percent, by_name, routes, has_dynamic_routes }
-    }
-
-    /// Returns the `backend` or `listen` with this name.
-    pub fn backend(&self, name: &str) -> Option<&Proxy<'a>> {
-        self.by_name.get(name).and_then(|at| self.proxies.get(*at))
-    }
-
-    /// Returns the routes to this backend, each with the proxy that it starts from.
-    pub fn routes_to(&self, name: &str) -> impl Iterator<Item = (&Proxy<'a>, &'a Line)> {
-        let routes = self.routes.get(name).into_iter().flatten();
-        routes.filter_map(|(at, line)| Some((self.proxies.get(*at)?, *line)))
-    }
-
-    /// Returns the proxies that lead to PostgreSQL.
-    pub fn postgres(&self) -> impl Iterator<Item = &Proxy<'a>> {
-        self.proxies.iter().filter(|proxy| proxy.is_postgres())
-    }
-
-    /// Returns the proxies that `proxy` leads to.
-    pub fn led_to(&self, proxy: &Proxy<'a>) -> Vec<&Proxy<'a>> {
-        proxy.ways().filter_map(|line| self.backend(line.word(1))).collect()
-    }
-
-    /// Returns true if its clients are PostgreSQL's.
-    pub fn is_way_to_postgres(&self, proxy: &Proxy<'a>) -> bool {
-        let is_led = || self.led_to(proxy).into_iter().any(Proxy::is_postgres);
-        proxy.is_postgres()
-            || proxy.mode() != Some("http") && proxy.kind != Kind::Backend && is_led()
-    }
-
-    /// Returns true if clients may reach it. A backend without a route is only there to be counted.
-    pub fn has_clients(&self, proxy: &Proxy<'a>) -> bool {
-        !self.file.has_all_sections()
-            || proxy.is_door()
-            || self.has_dynamic_routes
-            || self.routes.contains_key(proxy.name)
     }
 }

@@ -6,29 +6,8 @@ use super::checks::{
 use super::lines::Line;
 use super::patroni::{self, Answer, is_patroni_path, is_patroni_port};
 use super::proxy::Proxy;
+use super::role::{Role, role_of_name, role_of_word};
 use pgsteer_config::limits::HTTP_LISTEN;
-
-/// A role of a member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// The member that accepts writes.
-    Primary,
-    /// Any member that is fit to read from.
-    Replica,
-    /// The leader of a standby cluster, which accepts no writes.
-    StandbyLeader,
-}
-
-impl Role {
-    /// The members of this role, for a message.
-    pub const fn plural(self) -> &'static str {
-        match self {
-            Role::Primary => "the primary",
-            Role::Replica => "replicas",
-            Role::StandbyLeader => "the standby leader",
-        }
-    }
-}
 
 /// The evidence for the role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,16 +151,6 @@ pub fn is_at_patroni(proxy: &Proxy<'_>) -> bool {
     !proxy.is_piece && proxy.members().any(asks)
 }
 
-/// Returns true if the check requests one of Patroni's paths, on any port.
-pub fn asks_like_patroni(proxy: &Proxy<'_>) -> bool {
-    requests(proxy).iter().any(|request| is_patroni_path(glued(&request.path)))
-}
-
-/// `OPTIONS/replica`, where the space is missing.
-fn glued(path: &str) -> &str {
-    path.trim_start_matches(|c: char| c.is_ascii_uppercase())
-}
-
 /// Returns true if the check requests a path of Patroni whose status code shows no role, and does
 /// not check the answer's body.
 pub fn asks_patroni_no_role(proxy: &Proxy<'_>) -> bool {
@@ -241,25 +210,6 @@ fn is_page_of_pgsteer(path: &str) -> bool {
     path.starts_with("/members/") || path.starts_with("/services/")
 }
 
-fn role_of_word(word: &str) -> Option<Role> {
-    match word.split('?').next().unwrap_or_default() {
-        "primary" | "master" | "leader" | "read-write" | "write" => Some(Role::Primary),
-        "standby-leader" | "standby_leader" => Some(Role::StandbyLeader),
-        "replica"
-        | "read-only"
-        | "read"
-        | "sync"
-        | "synchronous"
-        | "async"
-        | "asynchronous"
-        | "quorum"
-        | "read-only-sync"
-        | "read-only-synchronous"
-        | "read-only-quorum" => Some(Role::Replica),
-        _ => None,
-    }
-}
-
 /// Returns the role that a tcp-check tests: by an HTTP request, by `select pg_is_in_recovery()` and
 /// its expected result, or by a text that names a role.
 fn of_rules(proxy: &Proxy<'_>, rules: &[&Line]) -> Option<(Role, Source)> {
@@ -291,24 +241,6 @@ fn role_of_rows(rules: &[&Line]) -> Option<Role> {
         .collect();
     let answers = |value: &str| wanted.contains(&format!("000100000001{value}"));
     match (answers("66"), answers("74")) {
-        (true, false) => Some(Role::Primary),
-        (false, true) => Some(Role::Replica),
-        _ => None,
-    }
-}
-
-/// Returns the role in the name of a proxy, a host or a program. A name with both roles proves
-/// nothing.
-pub fn role_of_name(name: &str) -> Option<Role> {
-    let name = name.to_ascii_lowercase();
-    let parts = || name.split(|c: char| !c.is_ascii_alphanumeric());
-    let has = |words: &[&str]| parts().any(|part| words.contains(&part));
-    let primary = ["primary", "master", "leader", "write", "writes", "writer", "rw", "readwrite"];
-    let replica = [
-        "replica", "replicas", "standby", "standbys", "slave", "slaves", "read", "reads", "reader",
-        "readers", "readonly", "ro",
-    ];
-    match (has(&primary), has(&replica)) {
         (true, false) => Some(Role::Primary),
         (false, true) => Some(Role::Replica),
         _ => None,
@@ -350,7 +282,7 @@ fn group_of(name: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lint::haproxy::proxy::Model;
+    use crate::lint::haproxy::model::Model;
     use crate::lint::haproxy::sections::File;
 
     fn wanted(body: &str) -> Option<(Role, Source, bool)> {
@@ -400,15 +332,6 @@ mod tests {
         let agent = "server a 10.0.0.1:5432 check agent-check agent-port 5555 agent-send";
         let asked = format!("{agent} \"read n1\\n\"");
         assert_eq!(wanted(&asked), is(Replica, Source::AgentSend, true));
-    }
-
-    #[test]
-    fn a_name_tells_where_nothing_else_does() {
-        assert_eq!(role_of_name("pg-primary_5000"), Some(Role::Primary));
-        assert_eq!(role_of_name("mast-pgX_psql_readwrite"), Some(Role::Primary));
-        assert_eq!(role_of_name("read"), Some(Role::Replica));
-        assert_eq!(role_of_name("read_write"), None);
-        assert_eq!(role_of_name("bread"), None);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::lines::{Line, Word};
 use super::patroni::is_patroni_port;
-use super::roles::role_of_name;
+use super::role::role_of_name;
 use super::values::{Address, Given, number, time_ms};
 use super::words;
 
@@ -178,7 +178,9 @@ impl<'a> Server<'a> {
     /// machine.
     pub fn host_name(&self) -> Option<&str> {
         let host = self.address.as_ref()?.host.as_str();
-        let is_address = host.is_empty() || host == "*" || host.parse::<IpAddr>().is_ok();
+        // Another rule reports digits and dots that are not an address.
+        let is_number = host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+        let is_address = is_number || host == "*" || host.parse::<IpAddr>().is_ok();
         (!is_address && host != "localhost").then_some(host)
     }
 

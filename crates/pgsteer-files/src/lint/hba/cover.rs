@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use super::entry::{Entry, From, Item, bits_of};
+use super::address::{From, bits_of};
+use super::entry::Entry;
+use super::fields::Item;
 
 /// Returns true if `earlier` matches every login that `later` matches.
 pub fn covers(earlier: &Entry, later: &Entry) -> bool {

@@ -1,20 +1,18 @@
 //! pg_hba.conf: the logins that PostgreSQL accepts, and their methods (PostgreSQL manual, 20.1 "The
 //! pg_hba.conf File").
 
-mod cover;
-mod entry;
+pub mod address;
+pub mod cover;
+pub mod entry;
+pub mod fields;
 mod login;
 mod options;
-mod rules;
 
 use self::entry::Entry;
-use super::finding::{Finding, Location};
 use super::kind::without_byte_order_mark;
-use super::rule::Look;
-use super::{Options, Unreadable};
+use super::location::Location;
 
 pub use self::login::CheckLogin;
-pub use self::rules::RULES;
 
 /// A line that PostgreSQL refuses.
 #[derive(Clone, Debug)]
@@ -31,13 +29,13 @@ pub struct Refused {
 #[derive(Debug, Default)]
 pub struct Hba {
     /// The parsed lines, in order.
-    entries: Vec<Entry>,
+    pub entries: Vec<Entry>,
     /// The lines that PostgreSQL refuses.
-    refused: Vec<Refused>,
+    pub refused: Vec<Refused>,
     /// Other files may contain further lines.
-    has_includes: bool,
+    pub has_includes: bool,
     /// The check login, if a pgsteer.toml is known.
-    login: Option<CheckLogin>,
+    pub login: Option<CheckLogin>,
 }
 
 impl Hba {
@@ -50,7 +48,7 @@ impl Hba {
             let why = why.to_owned();
             hba.refused.push(Refused { place: Location::line(1), why, is_strange: false });
         }
-        for line in entry::logical_lines(text) {
+        for line in fields::logical_lines(text) {
             match Entry::read(&line, postgres) {
                 Ok(Some(entry)) => hba.entries.push(entry),
                 Ok(None) => hba.has_includes |= line.is_include(),
@@ -59,24 +57,11 @@ impl Hba {
         }
         hba
     }
-}
 
-/// Returns the findings for a text.
-pub(super) fn judge(
-    text: &str,
-    options: &Options,
-    login: Option<&CheckLogin>,
-) -> Result<Vec<Finding>, Unreadable> {
-    let mut hba = Hba::read(text, options.postgres);
-    hba.login = login.cloned();
-    // A few refused lines are mistakes. If most are refused, the text is of another kind.
-    let strange = hba.refused.iter().filter(|refused| refused.is_strange).count();
-    if strange > hba.entries.len() + hba.refused.len() - strange {
-        return Err(Unreadable::NoLines);
+    /// Returns true if most lines are refused from their first word on: a few are mistakes, but then
+    /// the text is of another kind.
+    pub fn is_strange(&self) -> bool {
+        let strange = self.refused.iter().filter(|refused| refused.is_strange).count();
+        strange > self.entries.len() + self.refused.len() - strange
     }
-    Ok(super::looked(RULES, |look, findings| {
-        if let Look::PgHba(look) = look {
-            look(&hba, findings);
-        }
-    }))
 }

@@ -43,7 +43,7 @@ const CLIENTCERT_WORDS: u16 = 14;
 pub fn refusal(kind: &str, method: &str, option: &str, postgres: Option<u16>) -> Option<String> {
     let Some((name, value)) = option.split_once('=') else {
         // It may be a password that a space separated from its name, so it is not shown.
-        return Some("what stands behind the method is no option: those are NAME=VALUE".to_owned());
+        return Some("only options may follow the method: NAME=VALUE".to_owned());
     };
     let Some((_, methods)) = OPTIONS.iter().find(|(known, _)| *known == name) else {
         let names: Vec<&'static str> = OPTIONS.iter().map(|(name, _)| *name).collect();

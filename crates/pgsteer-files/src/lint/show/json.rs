@@ -4,9 +4,10 @@ use serde_json::{Value, json};
 
 use super::Looked;
 use crate::lint::Report;
-use crate::lint::finding::{Finding, Severity};
 use crate::lint::haproxy::detection::Row;
 use crate::lint::haproxy::values::Given;
+use crate::lint::location::Severity;
+use crate::lint::rule::Finding;
 
 /// Returns all results for these files.
 pub fn json(files: &[Looked]) -> String {

@@ -4,8 +4,9 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use super::Looked;
-use crate::lint::finding::Finding;
-use crate::lint::rule::{Rule, rules};
+use crate::lint::rule::Finding;
+use crate::lint::rule::Rule;
+use crate::lint::rules::rules;
 
 const SCHEMA: &str = "https://json.schemastore.org/sarif-2.1.0.json";
 

@@ -5,20 +5,22 @@ use std::fmt::Write as _;
 use super::Looked;
 use crate::detection::Wait;
 use crate::lint::Report;
-use crate::lint::finding::{Finding, Severity, harmless};
 use crate::lint::haproxy::detection::{Row, Times};
 use crate::lint::haproxy::values::{Given, time_text};
 use crate::lint::kind::Kind;
-use crate::lint::rule::{Look, rules};
+use crate::lint::location::{Severity, harmless};
+use crate::lint::rule::Finding;
+use crate::lint::rule::Look;
+use crate::lint::rules::rules;
 use crate::lint::word_shown;
 
 /// The maximum number of characters of a line that are shown.
 const LINE_CHARS_MAX: usize = 100;
 
 /// The note for a piece of a configuration.
-const PIECE: &str = "is judged as a piece (it has neither `global` nor `defaults`, or a section \
-                     with a broken head): sections that are not in it may be in another file, and what \
-                     they would say is not missed";
+const PIECE: &str = "is judged as a part of a configuration (it has neither `global` nor `defaults`, or a \
+                     section whose first line cannot be read): nothing is reported as missing that another \
+                     file may contain";
 
 /// Returns all results for these files.
 pub fn text(files: &[Looked]) -> String {
@@ -103,7 +105,7 @@ fn shortened(line: &str) -> String {
 
 /// Groups lines with equal detection times.
 fn detection(out: &mut String, name: &str, rows: &[Row]) -> std::fmt::Result {
-    writeln!(out, "How long HAProxy takes to notice, by the server lines of {name}:")?;
+    writeln!(out, "Detection times of HAProxy, by the server lines of {name}:")?;
     let mut groups: Vec<(&Row, Vec<String>)> = Vec::new();
     for row in rows {
         let server = harmless(&format!("{}/{} ({})", row.proxy, row.server, row.line));
@@ -122,17 +124,19 @@ fn detection(out: &mut String, name: &str, rows: &[Row]) -> std::fmt::Result {
         writeln!(out, "    {}", servers.join(", "))?;
         match row.check {
             Given::Absent => {}
-            Given::Unknown => writeln!(out, "        cannot be told: the environment decides")?,
+            Given::Unknown => writeln!(out, "        unknown: the environment decides")?,
             Given::Is(times) => of_check(out, times)?,
         }
         match row.agent_ms {
             Given::Absent => {}
             Given::Unknown => {
-                writeln!(out, "        the agent is asked as often as the environment says")?
+                writeln!(out, "        the environment decides the interval of the agent check")?
             }
-            Given::Is(ms) => {
-                writeln!(out, "        the agent's word counts after 0 s to {}", time_text(ms))?
-            }
+            Given::Is(ms) => writeln!(
+                out,
+                "        the agent's answer takes effect after 0 s to {}",
+                time_text(ms)
+            )?,
         }
     }
     writeln!(out)
@@ -142,7 +146,7 @@ fn of_check(out: &mut String, times: Times) -> std::fmt::Result {
     let span = |wait: Wait| format!("{} to {}", time_text(wait.least_ms), time_text(wait.most_ms));
     writeln!(
         out,
-        "        refuses or says no: DOWN after {}; says nothing: DOWN after {}; is back: UP after {}",
+        "        refuses, or fails its check: DOWN after {}; silent: DOWN after {}; passes its checks again: UP after {}",
         span(times.refused),
         span(times.silent),
         span(times.up)
@@ -166,7 +170,7 @@ fn summary(out: &mut String, files: &[Looked]) -> std::fmt::Result {
         several => format!("{} files", several.len()),
     };
     let unread = files.iter().filter(|file| file.outcome.is_err()).count();
-    let unread = if unread > 0 { format!(", {unread} not understood") } else { String::new() };
+    let unread = if unread > 0 { format!(", {unread} unreadable") } else { String::new() };
     writeln!(out, "{of}: {errors}, {warnings}, {notes}{left_out}{allowed}{unread}")
 }
 
