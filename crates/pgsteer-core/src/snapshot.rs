@@ -110,6 +110,8 @@ pub struct MemberState {
     pub patroni_url: Option<Arc<str>>,
     /// The member of another name that is the same server and is used in place of this one.
     pub same_as: Option<MemberName>,
+    /// Other spellings of its PostgreSQL endpoint, under which its server was another member's.
+    pub also_at: Vec<Endpoint>,
     /// The addresses of its host, best first. They are kept when the name no longer resolves.
     pub addresses: Vec<IpAddr>,
     /// Why the addresses could not be refreshed; none if they are fresh.
@@ -338,7 +340,7 @@ impl Snapshot {
         member: &'a MemberName,
         dialled: &Endpoint,
     ) -> Option<(&'a MemberName, &'a Gate)> {
-        let is_there = |it: &MemberState| it.postgres == *dialled;
+        let is_there = |it: &MemberState| it.is_at(dialled);
         let known = self.members.get_key_value(member);
         let others = || self.members.iter().find(|(_, it)| is_there(it) && it.same_as.is_none());
         let found = known.filter(|(_, it)| is_there(it)).or_else(others).or(known)?;
@@ -350,7 +352,14 @@ impl Snapshot {
     }
 
     fn is_elsewhere(&self, member: &MemberName, dialled: &Endpoint) -> bool {
-        self.members.get(member).is_none_or(|member| member.postgres != *dialled)
+        self.members.get(member).is_none_or(|member| !member.is_at(dialled))
+    }
+}
+
+impl MemberState {
+    /// Returns true if `endpoint` is the endpoint of its PostgreSQL.
+    fn is_at(&self, endpoint: &Endpoint) -> bool {
+        self.postgres == *endpoint || self.also_at.contains(endpoint)
     }
 }
 
@@ -383,6 +392,7 @@ mod tests {
             postgres: Endpoint::new("here", 5432).unwrap(),
             patroni_url: None,
             same_as: None,
+            also_at: Vec::new(),
             addresses: Vec::new(),
             address_failure: None,
             role: Role::Unknown,
@@ -536,5 +546,15 @@ mod tests {
     fn a_session_that_writes_ends_when_its_member_is_open_at_another_place() {
         assert!(ends(&snapshot(Role::Primary, OPEN), "write", "n1", "there"));
         assert!(!ends(&snapshot(Role::Replica, OPEN), "write", "n1", "there"));
+    }
+
+    #[test]
+    fn a_session_goes_on_when_its_endpoint_is_listed_in_another_spelling() {
+        let mut snapshot = snapshot(Role::Primary, OPEN);
+        snapshot.members.values_mut().next().unwrap().also_at =
+            vec![Endpoint::new("there", 5432).unwrap()];
+        assert!(!ends(&snapshot, "write", "n1", "there"));
+        assert!(!ends(&snapshot, "write", "n2", "there"), "nor if its name is another one");
+        assert!(ends(&snapshot, "write", "n1", "elsewhere"));
     }
 }

@@ -1,8 +1,10 @@
 //! The view: the newest claim of each source on one member, and its age.
 
 mod lateness;
+mod write_run;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use crate::identity::Identity;
 use crate::sql_server::SqlServer;
 use crate::time::Moment;
 use lateness::Lateness;
+use write_run::Writes;
 
 /// How long each kind of claim may be used, from the moment its question was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,18 +189,26 @@ pub struct View {
     lock_claim: Option<(Moment, Identity)>,
     tether: Option<Dated<Result<TetherFacts, Failure>>>,
     server_run: Option<ServerRun>,
+    writes: Writes,
     sql_server: SqlServer,
     progress: Option<Dated<Progress>>,
     /// Whether the server accepts new sessions.
     new_sessions: Option<Dated<Result<(), Failure>>>,
     /// By port.
     poolers: BTreeMap<u16, PoolerView>,
-    addresses: Vec<IpAddr>,
-    address_failure: Option<Failure>,
-    is_here: bool,
+    host: Host,
     last_sign_of_life: Moment,
     /// The name that the Patroni at this URL reported last, with the time of the question.
     reported_name: Option<(Moment, String)>,
+}
+
+/// What is known of the host under the name by which a member is listed. It is not a fact about the server
+/// there, so it stays when a server is found to be another member's.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Host {
+    addresses: Vec<IpAddr>,
+    address_failure: Option<Failure>,
+    is_here: bool,
 }
 
 impl View {
@@ -212,13 +223,12 @@ impl View {
             lock_claim: None,
             tether: None,
             server_run: None,
+            writes: Writes::default(),
             sql_server: SqlServer::default(),
             progress: None,
             new_sessions: None,
             poolers: BTreeMap::new(),
-            addresses: Vec::new(),
-            address_failure: None,
-            is_here: false,
+            host: Host::default(),
             last_sign_of_life: now,
             reported_name: None,
         }
@@ -228,6 +238,21 @@ impl View {
     /// Only the time of the last lock claim is kept.
     pub fn of_another_place(&self, now: Moment) -> View {
         View { lock_claim: self.lock_claim.clone(), ..View::new(now) }
+    }
+
+    /// Returns the view of the server, which is another member's. What remains is the host.
+    pub fn give_up_server(&mut self, now: Moment) -> View {
+        let rest = View { host: self.host.clone(), ..View::new(now) };
+        mem::replace(self, rest)
+    }
+
+    /// Replaces all that is known of the server. The host stays, if it was resolved.
+    pub fn take_over_server(&mut self, server: View) {
+        let host = mem::take(&mut self.host);
+        *self = match host.addresses.is_empty() {
+            true => server,
+            false => View { host, ..server },
+        };
     }
 
     /// Applies a claim. A claim is ignored if a newer one of the same source is known, or if its
@@ -260,6 +285,7 @@ impl View {
             Fact::PatroniLate(failure) => self.lateness.note_late(asked_at, failure),
             Fact::Tether(answer) if is_newer(&self.tether, asked_at) => {
                 self.server_run = ServerRun::after(self.server_run, &answer, asked_at);
+                self.writes.note(&answer, now);
                 self.sql_server.note(&answer, asked_at);
                 self.tether = Some(Dated { asked_at, answer });
             }
@@ -274,15 +300,15 @@ impl View {
                 }
             }
             Fact::Addresses(Ok(addresses)) => {
-                if self.addresses.iter().any(|old| !addresses.contains(old)) {
+                if self.host.addresses.iter().any(|old| !addresses.contains(old)) {
                     // The new address may be that of another pooler.
                     self.poolers.values_mut().for_each(|pooler| pooler.led_here = None);
                 }
-                self.addresses = addresses;
-                self.address_failure = None;
+                self.host.addresses = addresses;
+                self.host.address_failure = None;
             }
-            Fact::Addresses(Err(failure)) => self.address_failure = Some(failure),
-            Fact::Here(is_here) => self.is_here = is_here,
+            Fact::Addresses(Err(failure)) => self.host.address_failure = Some(failure),
+            Fact::Here(is_here) => self.host.is_here = is_here,
             Fact::NewSessions(answer) if is_newer(&self.new_sessions, asked_at) => {
                 self.new_sessions = Some(Dated { asked_at, answer });
             }
@@ -354,6 +380,12 @@ impl View {
     /// The run of the tether's server; none if its start is unknown.
     pub fn server_run(&self) -> Option<ServerRun> {
         self.server_run
+    }
+
+    /// Since when the server is known to take writes in its present run, by the check login; none if it
+    /// takes none or if that is not known.
+    pub fn writes_since(&self) -> Option<Moment> {
+        self.writes.since()
     }
 
     /// The newest WAL positions, while they are fresh.
@@ -466,17 +498,17 @@ impl View {
 
     /// The addresses to which the member's host was last resolved.
     pub fn addresses(&self) -> &[IpAddr] {
-        &self.addresses
+        &self.host.addresses
     }
 
     /// Returns true if the member's host is this machine.
     pub fn is_here(&self) -> bool {
-        self.is_here
+        self.host.is_here
     }
 
     /// Why the addresses could not be refreshed; none if they are fresh.
     pub fn address_failure(&self) -> Option<&Failure> {
-        self.address_failure.as_ref()
+        self.host.address_failure.as_ref()
     }
 
     /// When the member's host last gave a sign of life: an answer, a refusal, a closed connection.

@@ -35,7 +35,7 @@
 //!
 //! `PGSTEER_WORLD_STEPS` is the number of steps (reports, timeouts and events), `PGSTEER_WORLD_SEED` the
 //! first seed, `PGSTEER_WORLD_FAULTS` after how many kinds of faults the test stops. A failure prints a
-//! script that was shortened as far as possible.
+//! script that was shortened as far as possible. With `PGSTEER_WORLD_TRACE` all that happens is printed.
 
 // The bans on the environment and on panics are for the core itself. Helpers of tests stand outside
 // the functions that clippy knows to be tests.

@@ -5,6 +5,7 @@
 //! their resolved addresses.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use crate::claim::Found;
 use crate::judge::{Member, Members};
@@ -41,17 +42,33 @@ fn rest_host_and_rest(url: &str) -> Option<(&str, &str)> {
 pub(super) fn is_same_server(one: &Member, other: &Member) -> bool {
     let ports_known = !one.is_url_only && !other.is_url_only;
     is_same_place(&one.found, &other.found, ports_known)
-        || (has_addresses_of(one, other)
-            && ((ports_known && one.found.postgres.port() == other.found.postgres.port())
-                || has_rest_port_of(one, other)))
+        || is_same_postgres(one, other)
+        || (has_addresses_of(one, other) && has_rest_port_of(one, other))
+}
+
+/// Returns true if both members have the same PostgreSQL endpoint, as written or by its addresses.
+pub(super) fn is_same_postgres(one: &Member, other: &Member) -> bool {
+    let (one_at, other_at) = (&one.found.postgres, &other.found.postgres);
+    !one.is_url_only
+        && !other.is_url_only
+        && one_at.port() == other_at.port()
+        && (one_at.host().eq_ignore_ascii_case(other_at.host()) || has_addresses_of(one, other))
 }
 
 /// Returns true if each address of one host is also an address of the other. One address in common is
 /// not enough: two hosts may share a dead or local one (`::1`) and differ in the one that works.
 fn has_addresses_of(one: &Member, other: &Member) -> bool {
-    let (one, other) = (one.view.addresses(), other.view.addresses());
+    let (one, other) = (addresses(one), addresses(other));
     let (few, many) = if one.len() <= other.len() { (one, other) } else { (other, one) };
     !few.is_empty() && few.iter().all(|address| many.contains(address))
+}
+
+/// The addresses of a member's host. An address needs no lookup.
+fn addresses(member: &Member) -> Vec<IpAddr> {
+    match member.found.postgres.ip() {
+        Some(address) => vec![address],
+        None => member.view.addresses().to_vec(),
+    }
 }
 
 /// Returns true if both REST endpoints are on the host of their member's PostgreSQL, on the same
@@ -118,6 +135,7 @@ mod tests {
             },
             left_at: None,
             same_as: None,
+            also_at: Vec::new(),
             is_url_only: false,
             was_url_only: false,
             view: View::new(Moment::START),

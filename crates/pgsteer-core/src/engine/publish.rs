@@ -89,6 +89,7 @@ impl Engine {
             postgres: member.found.postgres.clone(),
             patroni_url: member.found.patroni_url.clone(),
             same_as: member.same_as.clone(),
+            also_at: member.also_at.clone(),
             addresses: member.view.addresses().to_vec(),
             address_failure: member.view.address_failure().cloned(),
             role: standing.role,

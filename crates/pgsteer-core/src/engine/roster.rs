@@ -4,15 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 
 use super::LEFT_MEMORY;
-use super::places::{is_same_place, twins};
+use super::places::{is_same_place, is_same_postgres, twins};
 use crate::claim::{Claim, Fact, Failure, Found, Topology};
 use crate::event::EventKind;
 use crate::identity::Identity;
 use crate::judge::{Member, Members};
-use crate::names::MemberName;
+use crate::names::{Endpoint, MemberName};
 use crate::settings::defaults::MEMBERS_MAX;
 use crate::time::Moment;
 use crate::view::View;
+
+/// The maximum number of other spellings of one endpoint.
+const SPELLINGS_MAX: usize = 8;
 
 /// The members of the cluster.
 #[derive(Debug, Default)]
@@ -205,7 +208,8 @@ impl Roster {
         if moved {
             let new = member.view.of_another_place(now);
             let view = mem::replace(&mut member.view, new);
-            self.leave_behind(&name, &was_at, view);
+            let also_at = mem::take(&mut member.also_at);
+            self.leave_behind(Member { view, also_at, ..new_member(was_at, now) });
         }
         match (moved, returned || was_url_only) {
             (true, _) => Some(EventKind::Moved { member: name, postgres }),
@@ -214,16 +218,17 @@ impl Roster {
         }
     }
 
-    /// `name` moved away from the endpoint `was_at`. If a member was the same server and is still there,
-    /// the server continues under the name of that member.
-    fn leave_behind(&mut self, name: &MemberName, was_at: &Found, view: View) {
+    /// A member moved away from the endpoint of `was`. If another member was the same server and is still
+    /// there, the server continues under the name of that member.
+    fn leave_behind(&mut self, was: Member) {
         let mut members = self.members.values_mut();
         let heir = members.find(|member| {
-            member.same_as.as_ref() == Some(name) && member.found.postgres == was_at.postgres
+            member.same_as.as_ref() == Some(&was.found.name) && is_same_postgres(member, &was)
         });
         if let Some(heir) = heir {
-            heir.view = view;
-            self.renamed.push((name.clone(), heir.found.name.clone()));
+            heir.view.take_over_server(was.view);
+            note_spellings(heir, was.found.postgres, was.also_at);
+            self.renamed.push((was.found.name, heir.found.name.clone()));
         }
     }
 
@@ -232,12 +237,15 @@ impl Roster {
     fn find_twins(&mut self, now: Moment) -> Vec<EventKind> {
         let twins = twins(&self.members);
         let mut events = Vec::new();
+        let of_before = self.members.iter();
+        let of_before =
+            of_before.filter_map(|(name, it)| Some((name.clone(), it.same_as.clone()?)));
+        let before: BTreeMap<MemberName, MemberName> = of_before.collect();
         for name in self.members.keys().cloned().collect::<Vec<_>>() {
             let main = twins.get(&name);
-            let was = self.members.get(&name).and_then(|member| member.same_as.clone());
-            if let Some(main) = main.filter(|main| was.as_ref() != Some(*main)) {
+            if let Some(main) = main.filter(|main| before.get(&name) != Some(*main)) {
                 let is_listed = self.members.get(&name).is_some_and(Member::is_listed);
-                events.extend(self.hand_over(&name, main, now));
+                events.extend(self.hand_over(&name, main, before.get(main) == Some(&name), now));
                 if is_listed {
                     let (member, same_as) = (name.clone(), main.clone());
                     events.push(EventKind::SameServer { member, same_as });
@@ -253,23 +261,35 @@ impl Roster {
     }
 
     /// Moves the claims about a server to its new name, unless a member of that name was already
-    /// asked.
-    fn hand_over(&mut self, old: &MemberName, new: &MemberName, now: Moment) -> Option<EventKind> {
+    /// asked. `were_twins`: both names were one server before, so the server did not change just now.
+    fn hand_over(
+        &mut self,
+        old: &MemberName,
+        new: &MemberName,
+        were_twins: bool,
+        now: Moment,
+    ) -> Option<EventKind> {
         let from = self.members.get(old)?;
         let to = self.members.get(new)?;
         if from.same_as.is_some() || to.view.was_asked() || !from.view.was_asked() {
             return None;
         }
         let was_left = from.left_at.is_some() && !from.is_url_only;
-        let has_moved = !from.is_url_only && from.found.postgres != to.found.postgres;
+        let is_there =
+            from.found.postgres == to.found.postgres || (were_twins && is_same_postgres(from, to));
+        let has_moved = !from.is_url_only && !is_there;
         let was_url_only = from.is_url_only || from.was_url_only;
-        let view = mem::replace(&mut self.members.get_mut(old)?.view, View::new(now));
+        let (was_at, also_at) = (from.found.postgres.clone(), from.also_at.clone());
+        let view = self.members.get_mut(old)?.view.give_up_server(now);
         let to = self.members.get_mut(new)?;
         to.was_url_only |= was_url_only;
-        to.view = match has_moved {
+        if !has_moved && !was_url_only {
+            note_spellings(to, was_at, also_at);
+        }
+        to.view.take_over_server(match has_moved {
             true => view.of_another_place(now),
             false => view,
-        };
+        });
         self.renamed.push((old.clone(), new.clone()));
         was_left.then(|| EventKind::Renamed { was: old.clone(), member: new.clone() })
     }
@@ -294,11 +314,23 @@ impl Roster {
     }
 }
 
+/// Notes other spellings of a member's endpoint, the newest first.
+fn note_spellings(member: &mut Member, newest: Endpoint, older: Vec<Endpoint>) {
+    let all = [newest].into_iter().chain(older).chain(mem::take(&mut member.also_at));
+    for endpoint in all {
+        let is_known = endpoint == member.found.postgres || member.also_at.contains(&endpoint);
+        if !is_known && member.also_at.len() < SPELLINGS_MAX {
+            member.also_at.push(endpoint);
+        }
+    }
+}
+
 fn new_member(found: Found, now: Moment) -> Member {
     Member {
         found,
         left_at: None,
         same_as: None,
+        also_at: Vec::new(),
         is_url_only: false,
         was_url_only: false,
         view: View::new(now),
@@ -308,7 +340,7 @@ fn new_member(found: Found, now: Moment) -> Member {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::names::Endpoint;
+    use crate::claim::TetherFacts;
 
     fn found(name: &str, host: &str) -> Found {
         Found {
@@ -367,5 +399,32 @@ mod tests {
         roster.enlist(vec![found("n1", "a"), found("new", "b")], Moment::START);
         let names: Vec<&str> = roster.members().keys().map(MemberName::as_str).collect();
         assert_eq!(names, ["n1", "new"]);
+    }
+
+    #[test]
+    fn a_server_whose_name_in_use_leaves_is_known_by_both_spellings_of_its_endpoint() {
+        let mut roster = Roster::default();
+        let now = Moment::from_millis(1);
+        roster.enlist(vec![found("n1", "host-9"), found("n2", "10.0.0.9")], now);
+        let claim = |member: &str, fact| Claim {
+            member: MemberName::new(member).unwrap(),
+            asked_at: now,
+            fact,
+        };
+        let answer = TetherFacts { in_recovery: false, started_at: None, system_identifier: None };
+        for it in [
+            claim("n2", Fact::Tether(Ok(answer))),
+            claim("n1", Fact::Addresses(Ok(vec!["10.0.0.9".parse().unwrap()]))),
+        ] {
+            roster.take_claim(it, &Identity::default(), now);
+        }
+        assert_eq!(roster.members()["n1"].same_as.as_ref().unwrap().as_str(), "n2");
+        roster.enlist(vec![found("n1", "host-9")], Moment::from_millis(2));
+        let n1 = &roster.members()["n1"];
+        assert_eq!(n1.also_at, [Endpoint::new("10.0.0.9", 5432).unwrap()]);
+        assert!(n1.view.was_asked() && !n1.view.addresses().is_empty());
+        assert_eq!(roster.take_renamed().len(), 1);
+        roster.enlist(vec![found("n1", "host-8")], Moment::from_millis(3));
+        assert!(roster.members()["n1"].also_at.is_empty(), "it moved");
     }
 }

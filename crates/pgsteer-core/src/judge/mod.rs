@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use crate::claim::{Found, Role};
 use crate::identity::{Contradiction, Identity};
-use crate::names::MemberName;
+use crate::names::{Endpoint, MemberName};
 use crate::reason::Reason;
 use crate::time::Moment;
 use crate::view::{Freshness, View};
@@ -30,6 +30,8 @@ pub struct Member {
     pub left_at: Option<Moment>,
     /// The member of another name that is the same server. Only that member is asked and serves.
     pub same_as: Option<MemberName>,
+    /// Other spellings of its PostgreSQL endpoint, under which its server was another member's.
+    pub also_at: Vec<Endpoint>,
     /// Only the URL of its Patroni is known, so the port of its PostgreSQL is unknown.
     pub is_url_only: bool,
     /// Only that URL was known before, and the member served by Patroni's answers alone.

@@ -209,12 +209,45 @@ impl<'a> Evidence<'a> {
     /// An older claim of another member does not become valid again when the newer one ends: the
     /// lock has moved since.
     fn lock_holder(&self) -> Option<&'a MemberName> {
+        let (_, name, member) = self.last_lock_claim()?;
+        member.view.lock_run(self.now, &self.rules.freshness).map(|_| name)
+    }
+
+    /// The newest claim of the lock: when that Patroni was asked, and its member.
+    fn last_lock_claim(&self) -> Option<(Moment, &'a MemberName, &'a Member)> {
         let claims = self.own_members().filter_map(|(name, member)| {
             let claimed_at = member.view.lock_claimed_at(self.identity)?;
             Some((claimed_at, name, member))
         });
-        let (_, name, member) = claims.max_by_key(|(claimed_at, ..)| *claimed_at)?;
-        member.view.lock_run(self.now, &self.rules.freshness).map(|_| name)
+        claims.max_by_key(|(claimed_at, ..)| *claimed_at)
+    }
+
+    /// The member that was the last to claim the lock, if `name` became a primary before that claim.
+    /// Such a primary was not promoted after the claim, so it does not contradict it.
+    ///
+    /// The evidence is one of these:
+    /// - The Patroni of `name` answers that it is a primary without the lock.
+    /// - The same run of its server took writes already when the lock was claimed.
+    /// - Its timeline is older than that of the lock holder. Patroni gives the lock to such a primary in
+    ///   maintenance mode only.
+    ///
+    /// A timeline that is not older contradicts the last two.
+    fn last_holder_before(&self, name: &MemberName) -> Option<&'a MemberName> {
+        let (claimed_at, holder, of_holder) = self.last_lock_claim()?;
+        let member = self.members.get(name).filter(|_| holder != name)?;
+        if let Reading::Fresh(facts) = member.view.patroni(self.now, &self.rules.freshness) {
+            return (facts.role == Role::Primary && !facts.holds_lock).then_some(holder);
+        }
+        let wrote_before = member.view.writes_since().is_some_and(|since| since < claimed_at);
+        let by_patroni = of_holder.view.patroni_facts().map(|newest| &newest.answer);
+        let of_holder = by_patroni.and_then(|facts| facts.timeline);
+        let of_holder = of_holder.max(self.timeline_of_writes(holder));
+        let is_past = match (self.timeline_of_writes(name), of_holder) {
+            (Some(own), Some(of_holder)) if own >= of_holder => false,
+            (Some(_), Some(_)) => wrote_before || by_patroni.is_some_and(|facts| !facts.paused),
+            _ => wrote_before,
+        };
+        is_past.then_some(holder)
     }
 
     /// The members of this cluster: the lock of another cluster does not count here.
@@ -251,7 +284,10 @@ impl<'a> Evidence<'a> {
         note: &Option<Reason>,
     ) -> Standing {
         let trust = match self.objection_to_leader(name, holder) {
-            _ if !holds_lock => self.lock_elsewhere(name, holder, Some(true)),
+            _ if !holds_lock => {
+                let holder = holder.or_else(|| self.last_holder_before(name));
+                self.lock_elsewhere(name, holder, Some(true))
+            }
             Some(Objection::Split(members)) => Trust::Split(Reason::SplitBrain(members)),
             Some(Objection::LockElsewhere) => self.lock_elsewhere(name, holder, Some(true)),
             None => full_or(note),
@@ -297,11 +333,13 @@ impl<'a> Evidence<'a> {
     ) -> Standing {
         // A server that was just reached may be another cluster's, which its Patroni reports soon.
         let awaits = |of: &MemberName| self.members[of].view.awaits_identification();
+        let is_no_rival = |of: &MemberName| {
+            self.is_one_server(name, of) || awaits(of) || self.last_holder_before(of).is_some()
+        };
         let mut writable = self.writable_members();
-        writable
-            .retain(|rival| rival == name || !(self.is_one_server(name, rival) || awaits(rival)));
-        let trust = match holder {
-            Some(_) => self.lock_elsewhere(name, holder, Some(false)),
+        writable.retain(|rival| rival == name || !is_no_rival(rival));
+        let trust = match holder.or_else(|| self.last_holder_before(name)) {
+            Some(holder) => self.lock_elsewhere(name, Some(holder), Some(false)),
             None if writable.len() > 1 && !awaits(name) => {
                 Trust::Split(Reason::SplitBrain(writable))
             }
@@ -417,15 +455,20 @@ impl<'a> Evidence<'a> {
         }
     }
 
-    /// The Patroni of one member reports the name of the other, so that both are one server, which no
-    /// list shows yet.
+    /// Two members are one server, which no list shows yet: its address moved. Both have the name that
+    /// Patroni reports there, or the check login reached the same run of a server under both names.
     fn is_one_server(&self, one: &MemberName, other: &MemberName) -> bool {
-        let reports = |member: &MemberName, name: &MemberName| {
-            let word = self.members[member].view.patroni(self.now, &self.rules.freshness);
-            matches!(word, Reading::Failed(Failure::OtherMember { name: reported, .. })
-                if **reported == *name.as_str())
-        };
-        reports(one, other) || reports(other, one)
+        fn name<'b>(evidence: &'b Evidence<'_>, member: &'b MemberName) -> &'b str {
+            let view = &evidence.members[member].view;
+            match view.patroni(evidence.now, &evidence.rules.freshness) {
+                Reading::Failed(Failure::OtherMember { name, .. }) => name,
+                _ => member.as_str(),
+            }
+        }
+        let started =
+            |member: &MemberName| Some(self.members[member].view.server_run()?.started_at);
+        let is_one_run = started(one).is_some() && started(one) == started(other);
+        is_one_run || name(self, one) == name(self, other)
     }
 
     fn writable_members(&self) -> Vec<MemberName> {
@@ -437,18 +480,20 @@ impl<'a> Evidence<'a> {
     /// Returns true if its timeline is above that of every other primary. A member with an unknown
     /// timeline does not win, and no member wins against it.
     fn has_highest_timeline(&self, member: &Member) -> bool {
-        let timeline = |member: &Member| {
-            let progress = member.view.progress(self.now, &self.rules.freshness)?;
-            progress.answer.timeline.filter(|_| !progress.answer.in_recovery)
-        };
-        let Some(own) = timeline(member) else {
+        let Some(own) = self.timeline_of_writes(&member.found.name) else {
             return false;
         };
-        self.writable_members().iter().map(|name| &self.members[name]).all(|rival| {
-            rival.found.name == member.found.name
-                || rival.left_at.is_some()
-                || timeline(rival).is_some_and(|timeline| timeline < own)
+        self.writable_members().iter().all(|rival| {
+            *rival == member.found.name
+                || self.members[rival].left_at.is_some()
+                || self.timeline_of_writes(rival).is_some_and(|timeline| timeline < own)
         })
+    }
+
+    /// The timeline on which a member takes writes, by SQL.
+    fn timeline_of_writes(&self, name: &MemberName) -> Option<u32> {
+        let progress = self.members[name].view.progress(self.now, &self.rules.freshness)?;
+        progress.answer.timeline.filter(|_| !progress.answer.in_recovery)
     }
 
     fn trust_without_patroni(&self, lost: Reading<'_, PatroniFacts>) -> Trust {

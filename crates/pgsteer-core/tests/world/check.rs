@@ -143,16 +143,16 @@ impl Check {
         }
     }
 
-    /// A Patroni, or none, answered a request for the member list.
+    /// A Patroni of the cluster `of`, or none, answered a request for the member list.
     pub fn note_list(
         &mut self,
         truth: &Truth,
-        by: Option<usize>,
+        of: Option<usize>,
         report: &Report,
         known: &Identity,
     ) {
-        let Some(by) = by else { return };
-        if truth.machines[by].cluster != OWN {
+        let Some(of) = of else { return };
+        if of != OWN {
             self.other_answered = true;
             self.count(match report {
                 Report::Topology(_) => "list of another cluster",
@@ -187,12 +187,12 @@ impl Check {
     pub fn compare_members(
         &mut self,
         truth: &Truth,
-        by: Option<usize>,
+        of: Option<usize>,
         before: &Snapshot,
         after: &Snapshot,
         now: u64,
     ) {
-        let is_other = by.is_some_and(|by| truth.machines[by].cluster != OWN);
+        let is_other = of.is_some_and(|of| of != OWN);
         if !is_other || !self.knows_own || self.is_undecidable {
             return;
         }

@@ -95,14 +95,14 @@ struct Question {
     asked: u64,
 }
 
-/// What comes in later.
+/// What comes in later. `of` is the cluster of which the machine that answered was a part then.
 enum Delivery {
     Late { question: Question },
     Answer { question: Question, ip: usize, machine: usize, facts: Option<Box<PatroniFacts>> },
     GivenUp { question: Question },
     Refused { question: Question },
     LoginLate { question: Question },
-    Listed { by: Option<usize>, report: Box<Report>, url: Arc<str>, is_turn: bool },
+    Listed { of: Option<usize>, report: Box<Report>, url: Arc<str>, is_turn: bool },
 }
 
 #[derive(Default)]
@@ -133,6 +133,8 @@ struct Play<'a> {
     counts: BTreeMap<&'static str, u64>,
     sources_started: u64,
     steps: u64,
+    /// Every report and every event is printed.
+    is_traced: bool,
 }
 
 /// The number of the address that a host stands for.
@@ -211,6 +213,7 @@ impl<'a> Play<'a> {
             counts: BTreeMap::new(),
             sources_started: 0,
             steps: 0,
+            is_traced: std::env::var_os("PGSTEER_WORLD_TRACE").is_some(),
         }
     }
 
@@ -233,6 +236,9 @@ impl<'a> Play<'a> {
                 continue;
             }
             *self.counts.entry(event.kind()).or_default() += 1;
+            if self.is_traced {
+                println!("{:>7} ms  {event:?}", self.now);
+            }
             self.truth.settle(self.now);
             if let Some(with_memory) = with_memory {
                 self.restart(with_memory);
@@ -327,6 +333,9 @@ impl<'a> Play<'a> {
 
     fn report(&mut self, report: Report) {
         self.steps += 1;
+        if self.is_traced {
+            println!("{:>7} ms  {report:?}", self.now);
+        }
         self.engine.handle_report(report, moment(self.now));
         self.look();
     }
@@ -337,7 +346,11 @@ impl<'a> Play<'a> {
     }
 
     fn look(&mut self) {
-        while self.engine.poll_event().is_some() {}
+        while let Some(event) = self.engine.poll_event() {
+            if self.is_traced {
+                println!("{:>7} ms    {}", self.now, event.kind);
+            }
+        }
         let memory = self.engine.memory();
         if let Some(memory) = memory
             && self.disk.as_ref().is_none_or(|(old, _)| !Arc::ptr_eq(old, &memory))
@@ -562,7 +575,7 @@ impl<'a> Play<'a> {
         }
         let unlisted =
             |about, failure| Report::Unlisted(Unlisted { asked: url.clone(), about, failure });
-        let (after, by, report) = match self.truth.patroni_at(ip_of_url(url)) {
+        let (after, of, report) = match self.truth.patroni_at(ip_of_url(url)) {
             Peer::Silent => {
                 let limit = Duration::from_millis(GIVE_UP_MS);
                 let failure = Failure::Timeout { peer: url.clone(), limit };
@@ -577,11 +590,11 @@ impl<'a> Play<'a> {
                     None => unlisted(Some(about), Failure::Malformed(Arc::from("status 503"))),
                     Some(list) => Report::Topology(self.topology(url, index, about, list)),
                 };
-                (latency, Some(index), report)
+                (latency, Some(self.truth.machines[index].cluster), report)
             }
         };
         let report = Box::new(report);
-        let delivery = Delivery::Listed { by, report, url: url.clone(), is_turn };
+        let delivery = Delivery::Listed { of, report, url: url.clone(), is_turn };
         self.deliveries.push((now + after, delivery));
     }
 
@@ -667,14 +680,14 @@ impl<'a> Play<'a> {
                 let failure = Failure::Timeout { peer: peer("postgres"), limit };
                 self.claim(&member, asked, Fact::Tether(Err(failure)));
             }
-            Delivery::Listed { by, report, url, is_turn } => {
+            Delivery::Listed { of, report, url, is_turn } => {
                 let is_list = matches!(*report, Report::Topology(_));
                 let before = self.engine.snapshot();
-                self.check.note_list(&self.truth, by, &report, &before.identity.known);
+                self.check.note_list(&self.truth, of, &report, &before.identity.known);
                 self.listed(&url, is_list, is_turn);
                 self.report(*report);
                 let after = self.engine.snapshot();
-                self.check.compare_members(&self.truth, by, &before, &after, now);
+                self.check.compare_members(&self.truth, of, &before, &after, now);
             }
         }
     }

@@ -172,6 +172,7 @@ fn state(host: &str, role: Role) -> MemberState {
         postgres: Endpoint::new(host, 5432).unwrap(),
         patroni_url: Some(Arc::from(format!("http://{host}:8008"))),
         same_as: None,
+        also_at: Vec::new(),
         addresses: host.parse().into_iter().collect(),
         address_failure: None,
         role,

@@ -298,6 +298,7 @@ fn member(server: &FakeServer) -> MemberState {
         postgres: Endpoint::new(&ip.to_string(), port).unwrap(),
         patroni_url: None,
         same_as: None,
+        also_at: Vec::new(),
         addresses: vec![ip],
         address_failure: None,
         role: Role::Unknown,
