@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
 use rustix::process::{Resource, getrlimit};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, Id};
 
 /// The tasks of the open connections, oldest first. Aborting a task closes its connection.
 #[derive(Debug)]
@@ -36,6 +36,13 @@ impl Connections {
         }
         open.push_back(connection);
         is_full
+    }
+
+    /// Takes the connection of `task` out of the list: it is bounded elsewhere from now on.
+    pub fn release(&self, task: Id) -> Option<AbortHandle> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = open.iter().position(|connection| connection.id() == task)?;
+        open.remove(at)
     }
 
     /// Closes the oldest open connection.
@@ -90,5 +97,19 @@ mod tests {
         connections.close_oldest();
         yield_now().await;
         assert_eq!(tasks.each_ref().map(JoinHandle::is_finished), [true, true, true, false]);
+    }
+
+    #[tokio::test]
+    async fn a_released_connection_is_not_counted_and_not_closed() {
+        let connections = Connections::new(1);
+        let tasks = [connection(), connection(), connection()];
+        connections.add(tasks[0].abort_handle());
+        let released = connections.release(tasks[0].abort_handle().id()).unwrap();
+        assert_eq!(released.id(), tasks[0].abort_handle().id());
+        assert!(!connections.add(tasks[1].abort_handle()), "there is room");
+        assert!(connections.add(tasks[2].abort_handle()));
+        yield_now().await;
+        assert_eq!(tasks.each_ref().map(JoinHandle::is_finished), [false, true, false]);
+        assert!(connections.release(tasks[0].abort_handle().id()).is_none());
     }
 }

@@ -22,7 +22,7 @@ pub use self::changes::Counters;
 pub use self::changes::{Change, Changes};
 pub use self::events::Events;
 pub use self::rates::{Rate, Rates};
-pub use self::segments::{Line, Segments, State};
+pub use self::segments::{Line, Segment, Segments, State};
 pub use self::series::{AllSeries, Measure, Subject};
 use crate::clock::Clock;
 use crate::stats::Stats;

@@ -1,6 +1,7 @@
 //! The HTTP server of the pages, with limits on time, memory and connections.
 //!
-//! At the limit of connections the oldest one is closed ([`Connections`]). The task of a connection
+//! At the limit of connections the oldest one is closed ([`Connections`]). A connection with a stream leaves
+//! that list and has a limit of its own ([`super::stream`]). The task of a connection
 //! yields before each answer, so a client that sends many requests at once delays only itself.
 
 use std::convert::Infallible;
@@ -8,6 +9,7 @@ use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -22,7 +24,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
 use super::Pages;
-use super::routes::answer;
+use super::routes;
 use crate::connections::{self, Connections};
 use crate::listen;
 
@@ -137,8 +139,11 @@ impl Connection {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let Connection { peer, pages, limits } = self;
+        let is_stream = Arc::new(AtomicBool::new(false));
+        let has_stream = Arc::clone(&is_stream);
         let show = service_fn(move |request| {
             let (pages, open) = (Arc::clone(&pages), Arc::clone(&open));
+            let is_stream = Arc::clone(&is_stream);
             async move {
                 // Requests of other connections are answered first.
                 yield_now().await;
@@ -149,7 +154,13 @@ impl Connection {
                     );
                     open.close_oldest();
                 }
-                Ok::<_, Infallible>(answer(&pages, peer, &request))
+                let release = || {
+                    is_stream.store(true, Ordering::Relaxed);
+                    tokio::task::try_id().and_then(|task| open.release(task))
+                };
+                let streamed = routes::stream(&pages, peer, &request, limits.stall, release);
+                let answer = || routes::answer(&pages, peer, &request);
+                Ok::<_, Infallible>(streamed.unwrap_or_else(answer))
             }
         });
         let connection = http1::Builder::new()
@@ -162,8 +173,13 @@ impl Connection {
         // An error of one connection affects its client only.
         let serving = poll_fn(|context| connection.as_mut().poll(context));
         if timeout(limits.keep_alive, serving).await.is_err() {
+            // A stream goes on until its reader leaves, and is the last answer of its connection.
             connection.as_mut().graceful_shutdown();
-            let _ = timeout(limits.farewell, connection).await;
+            if has_stream.load(Ordering::Relaxed) {
+                let _ = connection.await;
+            } else {
+                let _ = timeout(limits.farewell, connection).await;
+            }
         }
     }
 }

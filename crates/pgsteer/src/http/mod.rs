@@ -9,11 +9,13 @@ mod csv;
 #[cfg(test)]
 mod hostile;
 mod metrics;
+mod page;
 mod past;
 mod ready;
 mod routes;
 #[cfg(test)]
 pub mod sample;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod thread;
@@ -26,11 +28,14 @@ use anyhow::Context;
 use pgsteer_core::settings::HttpConfig;
 use pgsteer_core::snapshot::Snapshot;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 pub use self::access::Access;
 use self::connections::{Limits, accept_all};
+pub use self::page::ConfigShown;
 pub use self::ready::ReadyPages;
+pub use self::stream::Streams;
 pub use self::thread::PagesThread;
 use crate::clock::Clock;
 use crate::heartbeat::Heartbeat;
@@ -58,6 +63,10 @@ pub struct Pages {
     pub heartbeat: Arc<Heartbeat>,
     /// What happened before.
     pub history: Arc<History>,
+    /// The configuration in force.
+    pub config: watch::Receiver<Arc<ConfigShown>>,
+    /// The readers of the streams.
+    pub streams: Streams,
     /// The texts of the last pages, which are sent again for a moment.
     pub ready: ReadyPages,
 }
@@ -94,5 +103,9 @@ pub async fn serve(
 ) -> anyhow::Result<Infallible> {
     let listener = tokio::net::TcpListener::from_std(listener)
         .context("cannot register the socket of the status pages with the runtime")?;
-    Ok(accept_all(listener, tls, Arc::new(pages), Limits::affordable()).await)
+    let pages = Arc::new(pages);
+    // Ends with this function.
+    let mut writer = JoinSet::new();
+    writer.spawn(stream::write_frames(Arc::clone(&pages)));
+    Ok(accept_all(listener, tls, pages, Limits::affordable()).await)
 }

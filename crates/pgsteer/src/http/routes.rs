@@ -4,22 +4,28 @@ use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use hyper::body::{Body, Bytes};
-use hyper::header::{ACCEPT, HeaderMap};
+use hyper::header::{ACCEPT, HeaderMap, HeaderValue, VARY};
 use hyper::{Method, Request, StatusCode};
 use pgsteer_core::snapshot::Snapshot;
 use pgsteer_core::time::Moment;
+use tokio::task::AbortHandle;
 
 use super::Pages;
 use super::access::Class;
-use super::answer::{Page, body_refused, broken, not_allowed, plain, text};
+use super::answer::{
+    Page, body_refused, broken, events, not_allowed, plain, text, too_many_streams,
+};
 use super::check;
 use super::compose::compose;
 use super::csv;
 use super::metrics::{self, Facts, Format};
+use super::page;
 use super::past::{self, Range};
 use super::ready::Version;
+use super::stream::View;
 use crate::heartbeat::Heartbeat;
 use crate::status::document::Document;
 use crate::status::picture::draw;
@@ -27,10 +33,12 @@ use crate::status::stamp::Now;
 use crate::status::table::Ink;
 
 /// The paths, each with its description.
-const PATHS: [(&str, &str, Show); 6] = [
-    ("/", "the tables of `pgsteer status`", table),
+const PATHS: [(&str, &str, Show); 8] = [
+    ("/", "the page for browsers; the tables for other programs", front),
+    ("/status.txt", "the tables of `pgsteer status`", table),
     ("/api/v1/status", "the same as JSON", status),
     ("/api/v1/history", "what happened, as JSON; ?range=10m, 1h, 6h or 24h", history),
+    (STREAM, "the same, at each change and each second; ?view=page as HTML", stream_head),
     ("/metrics", "for Prometheus", scrape),
     ("/;csv", "for readers of HAProxy's statistics", csv),
     ("/healthz", "200 while the engine is alive", health),
@@ -49,6 +57,38 @@ impl Asked<'_> {
     fn accept(&self) -> &str {
         self.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
+
+    /// Returns true for a browser. Other programs accept everything and get the text.
+    fn wants_html(&self) -> bool {
+        let mut accepted = self.accept().split([',', ';']);
+        accepted.any(|part| part.trim().eq_ignore_ascii_case("text/html"))
+    }
+}
+
+/// The path of the streams.
+const STREAM: &str = "/api/v1/stream";
+
+/// Answers `request` if it is for a stream. `release` takes the connection out of the list of short ones and
+/// returns its task.
+pub fn stream<B: Body>(
+    pages: &Pages,
+    peer: IpAddr,
+    request: &Request<B>,
+    stall: Duration,
+    release: impl FnOnce() -> Option<AbortHandle>,
+) -> Option<Page> {
+    let is_stream = request.uri().path() == STREAM && *request.method() == Method::GET;
+    if !is_stream || !request.body().is_end_stream() {
+        return None;
+    }
+    if let Some(refusal) = pages.access.refusal(Class::Page, peer, request.headers()) {
+        return Some(refusal);
+    }
+    let Some(place) = pages.streams.place() else {
+        return Some(too_many_streams(pages.streams.max()));
+    };
+    let view = View::of_query(request.uri().query().unwrap_or_default());
+    Some(events(pages.streams.subscribe(view, place, release(), stall)))
 }
 
 /// Answers `request` of the client at `peer`.
@@ -82,11 +122,33 @@ pub fn answer<B: Body>(pages: &Pages, peer: IpAddr, request: &Request<B>) -> Pag
     show(pages, &Asked { query, headers: request.headers() })
 }
 
+fn front(pages: &Pages, asked: &Asked<'_>) -> Page {
+    let mut answer = match asked.wants_html() {
+        // A link from somewhere may have any query.
+        true => html(pages, Range::of_query(asked.query).unwrap_or(Range::TenMinutes)),
+        false => table(pages, asked),
+    };
+    answer.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
+    answer
+}
+
+fn html(pages: &Pages, range: Range) -> Page {
+    let write = |snapshot: &Arc<Snapshot>| page::write(pages, snapshot, range);
+    match ready(pages, page::path(range), write) {
+        Ok(html) => {
+            let mut answer = text(StatusCode::OK, "text/html; charset=utf-8", html);
+            page::protect(&mut answer);
+            answer
+        }
+        Err(error) => broken(&error),
+    }
+}
+
 fn table(pages: &Pages, _: &Asked<'_>) -> Page {
     let write = |snapshot: &Arc<Snapshot>| {
         Ok::<_, Infallible>(draw(&document(pages, snapshot), Ink::Plain))
     };
-    match ready(pages, "/", write) {
+    match ready(pages, "/status.txt", write) {
         Ok(page) => plain(StatusCode::OK, page),
         Err(never) => match never {},
     }
@@ -100,6 +162,11 @@ fn status(pages: &Pages, _: &Asked<'_>) -> Page {
         Ok(json) => text(StatusCode::OK, "application/json", json),
         Err(error) => broken(&error),
     }
+}
+
+/// What HEAD gets of a stream.
+fn stream_head(_: &Pages, _: &Asked<'_>) -> Page {
+    text(StatusCode::OK, "text/event-stream", "")
 }
 
 fn scrape(pages: &Pages, asked: &Asked<'_>) -> Page {
@@ -181,7 +248,8 @@ fn ready<E>(
     pages.ready.get(path, version, || write(&snapshot))
 }
 
-fn document(pages: &Pages, snapshot: &Snapshot) -> Document {
+/// The status document of `snapshot`.
+pub fn document(pages: &Pages, snapshot: &Snapshot) -> Document {
     compose(snapshot, &pages.stats, &pages.history.read(), &Now::of(&pages.clock))
 }
 

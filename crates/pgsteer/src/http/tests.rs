@@ -20,9 +20,9 @@ use super::connections::{Limits, accept_all};
 use super::*;
 
 /// Longer than any step here takes, so that a test that hangs fails.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
-const SHORT: Limits = Limits {
+pub const SHORT: Limits = Limits {
     connections_max: 4,
     head: Duration::from_millis(300),
     keep_alive: Duration::from_millis(900),
@@ -31,16 +31,18 @@ const SHORT: Limits = Limits {
     page_bytes_max: 1024 * 1024,
 };
 
-struct Served {
-    address: SocketAddr,
-    snapshot: watch::Sender<Arc<Snapshot>>,
-    pages: Arc<Pages>,
+pub struct Served {
+    pub address: SocketAddr,
+    pub snapshot: watch::Sender<Arc<Snapshot>>,
+    pub pages: Arc<Pages>,
     task: JoinHandle<Infallible>,
+    writer: JoinHandle<()>,
 }
 
 impl Drop for Served {
     fn drop(&mut self) {
         self.task.abort();
+        self.writer.abort();
     }
 }
 
@@ -54,6 +56,8 @@ fn sample_pages() -> (watch::Sender<Arc<Snapshot>>, Pages) {
         clock: Clock::start(),
         heartbeat: Arc::default(),
         history: Arc::default(),
+        config: watch::channel(Arc::default()).1,
+        streams: Streams::affordable(),
         ready: ReadyPages::default(),
     };
     // Later than the end of the test.
@@ -81,29 +85,35 @@ fn pages_and_an_engine_that_publishes_all_the_time_do_not_block_each_other() {
 }
 
 /// Serves the sample cluster on a free port of loopback.
-fn served(limits: Limits) -> Served {
+pub fn served(limits: Limits) -> Served {
+    served_with(limits, Streams::affordable())
+}
+
+/// Same, with other streams.
+pub fn served_with(limits: Limits, streams: Streams) -> Served {
     let listener = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
     let address = listener.local_addr().unwrap();
     let listener = tokio::net::TcpListener::from_std(listener).unwrap();
     let (sender, pages) = sample_pages();
-    let pages = Arc::new(pages);
+    let pages = Arc::new(Pages { streams, ..pages });
     let task = tokio::spawn(accept_all(listener, None, Arc::clone(&pages), limits));
-    Served { address, snapshot: sender, pages, task }
+    let writer = tokio::spawn(stream::write_frames(Arc::clone(&pages)));
+    Served { address, snapshot: sender, pages, task, writer }
 }
 
 impl Served {
-    async fn connect(&self) -> TcpStream {
+    pub async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.address).await.unwrap()
     }
 
     /// Sends one request on a connection of its own and returns all that comes back.
-    async fn talk(&self, request: &str) -> String {
+    pub async fn talk(&self, request: &str) -> String {
         let mut stream = self.connect().await;
         stream.write_all(request.as_bytes()).await.unwrap();
         rest_of(&mut stream).await
     }
 
-    async fn get(&self, path: &str) -> String {
+    pub async fn get(&self, path: &str) -> String {
         self.talk(&format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")).await
     }
 }
@@ -187,6 +197,33 @@ async fn an_unknown_range_of_the_history_is_refused_with_the_known_ones() {
     let answer = served(Limits::default()).get("/api/v1/history?range=2y").await;
     assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
     assert!(body_of(&answer).contains("10m, 1h, 6h, 24h"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_browser_gets_the_page_and_other_programs_get_the_text() {
+    let served = served(Limits::default());
+    let get = |accept: &str, path: &str| {
+        format!("GET {path} HTTP/1.1\r\nhost: x\r\naccept: {accept}\r\nconnection: close\r\n\r\n")
+    };
+    let browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+    let page = served.talk(&get(browser, "/?range=24h")).await;
+    assert!(page.contains("content-type: text/html; charset=utf-8"), "{page}");
+    for header in [
+        "content-security-policy: default-src 'none'",
+        "vary: accept",
+        "no-store",
+        "nosniff",
+        "no-referrer",
+    ] {
+        assert!(page.contains(header), "{header}: {page}");
+    }
+    assert!(page.contains("<h1>demo <small>scope batman</small></h1>"), "{page}");
+    assert!(page.contains("data-range=\"24h\""));
+    for (accept, path) in [("*/*", "/"), ("text/plain", "/"), (browser, "/status.txt")] {
+        let text = served.talk(&get(accept, path)).await;
+        assert!(text.contains("content-type: text/plain"), "{accept} {path}: {text}");
+        assert!(text.contains("cluster demo (scope batman)"), "{text}");
+    }
 }
 
 #[tokio::test]
@@ -286,7 +323,7 @@ async fn a_client_that_never_reads_its_answers_loses_its_connection() {
 }
 
 /// A cluster with pages of several hundred kilobytes.
-fn large(generation: u64) -> Arc<Snapshot> {
+pub fn large(generation: u64) -> Arc<Snapshot> {
     let mut snapshot = sample::snapshot();
     snapshot.generation = generation;
     let one = snapshot.members.values().next().unwrap().clone();

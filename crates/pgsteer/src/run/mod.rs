@@ -11,9 +11,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use pgsteer_config::summary::{AgentSummary, Summary};
 use pgsteer_core::claim::Report;
 use pgsteer_core::settings::{AgentConfig, Config};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use self::conductor::{Conductor, Published};
@@ -21,7 +22,7 @@ use self::signals::{Order, Signals};
 use crate::agent::{self, Agent};
 use crate::clock::Clock;
 use crate::heartbeat::{Heartbeat, Pulse};
-use crate::http::{self, Access, Pages, PagesThread, ReadyPages};
+use crate::http::{self, Access, ConfigShown, Pages, PagesThread, ReadyPages, Streams};
 use crate::log::limit::DECISIONS;
 use crate::memory::{self, Store};
 use crate::proxy::Proxy;
@@ -104,6 +105,9 @@ struct Running {
     agent: Option<Agent>,
     /// None if no port is configured for the pages.
     pages: Option<PagesThread>,
+    outputs: Outputs,
+    /// The configuration as the pages show it.
+    shown_config: watch::Sender<Arc<ConfigShown>>,
 }
 
 /// The outputs to start, out of the configured ones.
@@ -151,6 +155,7 @@ impl Running {
         };
         let snapshots = published.snapshots.clone();
         systemd::tell_always(snapshots, clock, Arc::clone(&heartbeat))?;
+        let shown_config = watch::Sender::new(Arc::new(shown_of(&config, outputs)));
         let shown = config.http.as_ref().map(Access::read).transpose()?.map(|access| Pages {
             access,
             snapshot: published.snapshots.clone(),
@@ -158,6 +163,8 @@ impl Running {
             clock,
             heartbeat: Arc::clone(&heartbeat),
             history: Arc::default(),
+            config: shown_config.subscribe(),
+            streams: Streams::affordable(),
             ready: ReadyPages::default(),
         });
         let pages = pages.zip(shown);
@@ -178,6 +185,8 @@ impl Running {
             proxy,
             agent,
             pages,
+            outputs,
+            shown_config,
         })
     }
 
@@ -213,6 +222,7 @@ impl Running {
         self.configs.send(config.clone()).await.context("the engine is gone")?;
         self.change_store(&config);
         self.change_agent(&config, agent);
+        self.shown_config.send_replace(Arc::new(shown_of(&config, self.outputs)));
         self.config = config;
         Ok(())
     }
@@ -307,6 +317,21 @@ impl Running {
         let grace = self.config.proxy.shutdown_grace;
         tracing::info!("stopping: no new clients, sessions have {} s", grace.as_secs());
         proxy.stop(grace).await;
+    }
+}
+
+/// The configuration as the pages show it, without secrets.
+fn shown_of(config: &Config, outputs: Outputs) -> ConfigShown {
+    let (text, services) = match outputs {
+        Outputs::All => (Summary(config).to_string(), Some(&config.services)),
+        Outputs::AnswersOnly => (AgentSummary(config).to_string(), None),
+    };
+    let listen = services.into_iter().flatten();
+    ConfigShown {
+        lines: text.lines().map(str::to_owned).collect(),
+        listen: listen
+            .map(|(name, service)| (name.to_string(), service.listen.to_string()))
+            .collect(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! `pgsteer status`: requests the status document of a running pgsteer and prints it.
 
 pub mod document;
-mod human;
+pub mod human;
 pub mod picture;
 pub mod stamp;
 pub mod table;
@@ -265,6 +265,8 @@ mod tests {
             clock: Clock::start(),
             heartbeat: Arc::default(),
             history: Arc::default(),
+            config: watch::channel(Arc::default()).1,
+            streams: http::Streams::affordable(),
             ready: http::ReadyPages::default(),
         };
         tokio::spawn(http::serve(listener, None, pages));

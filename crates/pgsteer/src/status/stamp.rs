@@ -31,6 +31,29 @@ impl Stamp {
         Stamp(wall.clamp(UNIX_EPOCH, UNIX_EPOCH + LAST))
     }
 
+    /// The stamp of this time since 1970 in milliseconds.
+    pub fn of_unix_millis(millis: u64) -> Stamp {
+        Stamp::new(
+            UNIX_EPOCH.checked_add(Duration::from_millis(millis)).unwrap_or(UNIX_EPOCH + LAST),
+        )
+    }
+
+    /// The time since 1970 in milliseconds.
+    pub fn unix_millis(self) -> u64 {
+        let since = self.0.duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The time of day to the second, as `12:00:00`.
+    pub fn clock(self) -> String {
+        self.to_string().get(11..19).unwrap_or_default().to_owned()
+    }
+
+    /// The date, as `2026-07-04`.
+    pub fn date(self) -> String {
+        self.to_string().get(..10).unwrap_or_default().to_owned()
+    }
+
     /// The time since `earlier`; zero if this is before it.
     pub fn since(self, earlier: Stamp) -> Duration {
         self.0.duration_since(earlier.0).unwrap_or_default()
@@ -95,6 +118,14 @@ mod tests {
         assert_eq!(now.stamp(Moment::START).to_string(), "1970-01-01T00:00:00.000Z");
         let end = Stamp::new(UNIX_EPOCH + LAST + Duration::from_secs(1));
         assert_eq!(end.to_string(), "9999-12-31T23:59:59.000Z");
+    }
+
+    #[test]
+    fn a_stamp_has_a_date_and_a_time_of_day() {
+        let stamp = Stamp::of_unix_millis(1_783_166_400_123);
+        assert_eq!((stamp.date().as_str(), stamp.clock().as_str()), ("2026-07-04", "12:00:00"));
+        assert_eq!(stamp.unix_millis(), 1_783_166_400_123);
+        assert_eq!(Stamp::of_unix_millis(u64::MAX).date(), "9999-12-31");
     }
 
     #[test]
