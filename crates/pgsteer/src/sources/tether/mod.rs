@@ -286,7 +286,10 @@ impl Tether {
                 let stage = Stage::from(&missed);
                 self.lose(tied, Instant::now(), missed.failure, stage).await
             }
-            Unanswered::LoggedIn(logged_in) => self.replace(tied, *logged_in).await,
+            Unanswered::LoggedIn(logged_in) => {
+                self.note_new_sessions(logged_in.asked, Ok(())).await?;
+                self.replace(tied, *logged_in).await
+            }
             Unanswered::Moved => Ok(self.transition_to_elsewhere()),
         }
     }
