@@ -1,8 +1,6 @@
 //! The kind of a file: by its name, or by its contents.
 
-/// The sections of pgsteer.toml.
-const SECTIONS: [&str; 9] =
-    ["cluster", "patroni", "etcd", "members", "check", "services", "http", "agent", "proxy"];
+use pgsteer_config::sections::SECTIONS;
 
 /// The kinds of files that lint reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +72,7 @@ fn is_section_of_pgsteer(line: &str) -> bool {
     let inner = line.split('#').next().unwrap_or_default().trim();
     let inner = inner.trim_start_matches('[').trim_end_matches(']');
     let name = inner.split('.').next().unwrap_or_default().trim();
-    SECTIONS.contains(&name)
+    SECTIONS.iter().any(|section| section.name == name)
 }
 
 /// Returns a text without its byte order mark, and whether it had one.
