@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Engine;
-use crate::claim::Role;
+use crate::claim::{Failure, Role};
 use crate::gate::Gate;
 use crate::judge::fitness::POOLER_GRACE;
 use crate::judge::pooler_path::PoolerPath;
@@ -14,6 +14,7 @@ use crate::pace::Need;
 use crate::plan::{Ask, Lister, Plan, When};
 use crate::snapshot::MembersFrom;
 use crate::time::Moment;
+use crate::view::Reading;
 
 impl Engine {
     /// Returns which members the sources ask now, and how often.
@@ -54,14 +55,14 @@ impl Engine {
         };
         Plan {
             members: self.roster.members().iter().map(ask).collect(),
-            listers: self.listers(),
+            listers: self.listers(now),
             scope: self.knowledge.identity().scope_in_etcd().map(Arc::from),
         }
     }
 
     /// The URLs that are asked for the member list: those of members first, then those of members
     /// that left, then the configured ones. URLs of another cluster come last.
-    fn listers(&self) -> Vec<Lister> {
+    fn listers(&self, now: Moment) -> Vec<Lister> {
         if !self.rules.has_patroni {
             return Vec::new();
         }
@@ -85,13 +86,26 @@ impl Engine {
             let when = match self.knowledge.is_stranger(&url) {
                 _ if !has_list || is_unheard() => When::Always,
                 true => When::Last,
-                false if self.is_wrong_seed(&url) => When::Always,
+                false if self.is_wrong_seed(&url) || self.is_renamed(&url, now) => When::Always,
                 false => When::InTurn,
             };
             listers.push(Lister { url, when });
         }
         listers.sort_by_key(|lister| lister.when);
         listers
+    }
+
+    /// Returns true if the Patroni at that URL reports a name of this cluster that no list has contained
+    /// yet: it is asked for the list at once, and every 2 s until the list contains the name.
+    fn is_renamed(&self, url: &Arc<str>, now: Moment) -> bool {
+        let members = self.roster.members();
+        let mut of_url = members.values().filter(|it| it.found.patroni_url.as_ref() == Some(url));
+        of_url.any(|member| match member.view.patroni(now, &self.rules.freshness) {
+            Reading::Failed(Failure::OtherMember { name, is_of_cluster: true }) => {
+                member.same_as.is_none() && !members.contains_key(&**name)
+            }
+            _ => false,
+        })
     }
 
     /// Returns true if the member is trusted, and only the answer of one of its poolers is missing

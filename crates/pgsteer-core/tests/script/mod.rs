@@ -37,6 +37,7 @@
 //! | `stall 90s` | time passes without a call of the engine: the process was stopped |
 //! | `local NAME` | the member on pgsteer's own machine |
 //! | `show` | prints the Snapshot and the plan |
+//! | `listers` | prints the URLs that are asked for the member list now, not in turn |
 //! | `settled` | whether every member has answered |
 //! | `agent health/admin[/sessions] [LINE]` | prints the answer to HAProxy's agent-check |
 //!
@@ -118,6 +119,7 @@ impl Play {
         };
         match tokens.as_slice() {
             ["show"] => return Ok(show::show(driver)),
+            ["listers"] => return Ok(vec![show::listers(driver)]),
             ["settled"] => {
                 let is_settled = driver.engine.snapshot().is_settled();
                 return Ok(vec![if is_settled { "yes" } else { "not yet" }.to_owned()]);

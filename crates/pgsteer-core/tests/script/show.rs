@@ -5,7 +5,7 @@ use std::time::Duration;
 use pgsteer_core::agent::answer;
 use pgsteer_core::gate::Gate;
 use pgsteer_core::names::MemberName;
-use pgsteer_core::plan::{Ask, Plan};
+use pgsteer_core::plan::{Ask, Plan, When};
 use pgsteer_core::question::Question;
 use pgsteer_core::reason::Reason;
 use pgsteer_core::settings::defaults::NOWHERE;
@@ -14,6 +14,14 @@ use pgsteer_core::skew::ClockOffset;
 use pgsteer_core::snapshot::{EtcdState, MemberState, PoolerState, Snapshot};
 
 use super::driver::Driver;
+
+/// The URLs that are asked for the member list now, and not in turn.
+pub fn listers(driver: &Driver) -> String {
+    let plan = driver.engine.plan();
+    let always = plan.listers.iter().filter(|lister| lister.when == When::Always);
+    let urls: Vec<String> = always.map(|lister| lister.url.to_string()).collect();
+    if urls.is_empty() { "none".to_owned() } else { urls.join(" ") }
+}
 
 pub fn show(driver: &Driver) -> Vec<String> {
     let (snapshot, plan) = (driver.engine.snapshot(), driver.engine.plan());
