@@ -32,6 +32,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 pub use self::access::Access;
+use self::compose::compose;
 use self::connections::{Limits, accept_all};
 pub use self::page::ConfigShown;
 pub use self::ready::ReadyPages;
@@ -42,6 +43,8 @@ use crate::heartbeat::Heartbeat;
 use crate::history::History;
 use crate::listen::{self, ListenError};
 use crate::stats::Stats;
+use crate::status::document::Document;
+use crate::status::stamp::Now;
 use crate::tls;
 
 /// The header of a health check that has no answer. Its status is 503, which a load balancer
@@ -69,6 +72,13 @@ pub struct Pages {
     pub streams: Streams,
     /// The texts of the last pages, which are sent again for a moment.
     pub ready: ReadyPages,
+}
+
+impl Pages {
+    /// The status document of `snapshot` at present.
+    pub fn document(&self, snapshot: &Snapshot) -> Document {
+        compose(snapshot, &self.stats, &self.history.read(), &Now::of(&self.clock))
+    }
 }
 
 /// Binds the port of the pages.

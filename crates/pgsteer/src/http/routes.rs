@@ -19,7 +19,6 @@ use super::answer::{
     Page, body_refused, broken, events, not_allowed, plain, text, too_many_streams,
 };
 use super::check;
-use super::compose::compose;
 use super::csv;
 use super::metrics::{self, Facts, Format};
 use super::page;
@@ -27,7 +26,6 @@ use super::past::{self, Range};
 use super::ready::Version;
 use super::stream::View;
 use crate::heartbeat::Heartbeat;
-use crate::status::document::Document;
 use crate::status::picture::draw;
 use crate::status::stamp::Now;
 use crate::status::table::Ink;
@@ -145,9 +143,8 @@ fn html(pages: &Pages, range: Range) -> Page {
 }
 
 fn table(pages: &Pages, _: &Asked<'_>) -> Page {
-    let write = |snapshot: &Arc<Snapshot>| {
-        Ok::<_, Infallible>(draw(&document(pages, snapshot), Ink::Plain))
-    };
+    let write =
+        |snapshot: &Arc<Snapshot>| Ok::<_, Infallible>(draw(&pages.document(snapshot), Ink::Plain));
     match ready(pages, "/status.txt", write) {
         Ok(page) => plain(StatusCode::OK, page),
         Err(never) => match never {},
@@ -156,7 +153,7 @@ fn table(pages: &Pages, _: &Asked<'_>) -> Page {
 
 fn status(pages: &Pages, _: &Asked<'_>) -> Page {
     let write = |snapshot: &Arc<Snapshot>| {
-        Ok::<_, serde_json::Error>(serde_json::to_string(&document(pages, snapshot))? + "\n")
+        Ok::<_, serde_json::Error>(serde_json::to_string(&pages.document(snapshot))? + "\n")
     };
     match ready(pages, "/api/v1/status", write) {
         Ok(json) => text(StatusCode::OK, "application/json", json),
@@ -209,7 +206,7 @@ fn history(pages: &Pages, asked: &Asked<'_>) -> Page {
 
 fn csv(pages: &Pages, _: &Asked<'_>) -> Page {
     let write =
-        |snapshot: &Arc<Snapshot>| Ok::<_, Infallible>(csv::write(&document(pages, snapshot)));
+        |snapshot: &Arc<Snapshot>| Ok::<_, Infallible>(csv::write(&pages.document(snapshot)));
     match ready(pages, "/;csv", write) {
         Ok(page) => text(StatusCode::OK, "text/plain", page),
         Err(never) => match never {},
@@ -246,11 +243,6 @@ fn ready<E>(
     let stopping = pages.stats.stopping.load(Ordering::Relaxed);
     let version = Version { generation: snapshot.generation, stopping };
     pages.ready.get(path, version, || write(&snapshot))
-}
-
-/// The status document of `snapshot`.
-pub fn document(pages: &Pages, snapshot: &Snapshot) -> Document {
-    compose(snapshot, &pages.stats, &pages.history.read(), &Now::of(&pages.clock))
 }
 
 fn not_found() -> Page {

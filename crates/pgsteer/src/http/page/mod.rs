@@ -34,6 +34,11 @@ use super::compose::compose;
 use super::past::Range;
 use crate::status::stamp::Now;
 
+/// The style sheet, which the page contains.
+const STYLE: &str = include_str!("page.css");
+/// The script, which the page contains.
+const SCRIPT: &str = include_str!("page.js");
+
 /// The whole page of `snapshot`.
 ///
 /// # Errors

@@ -10,7 +10,7 @@ use hyper::header::{
 };
 use ring::digest::{Context, Digest, SHA256, digest};
 
-use super::render::{SCRIPT, STYLE};
+use super::{SCRIPT, STYLE};
 
 const OPENER: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
 const RESOURCE: HeaderName = HeaderName::from_static("cross-origin-resource-policy");

@@ -8,8 +8,8 @@ use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment, Error, UndefinedBehavior};
 use serde::Serialize;
 
-use super::policy;
 use super::view::View;
+use super::{SCRIPT, STYLE, policy};
 
 macro_rules! parts {
     ($($name:literal),* $(,)?) => {
@@ -25,11 +25,6 @@ const PARTS: &[(&str, &str)] = parts![
 
 const PAGE: &str = include_str!("page.html");
 const MACROS: &str = include_str!("parts/macros.html");
-
-/// The style sheet and the script, which the page contains.
-pub const STYLE: &str = include_str!("page.css");
-/// See [`STYLE`].
-pub const SCRIPT: &str = include_str!("page.js");
 
 /// The compiled templates, or why they do not compile.
 static TEMPLATES: LazyLock<Result<Environment<'static>, Error>> = LazyLock::new(compile);

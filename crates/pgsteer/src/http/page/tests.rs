@@ -121,7 +121,7 @@ fn the_policy_admits_the_inline_texts_by_hash_only() {
     let policy = answer.headers()["content-security-policy"].to_str().unwrap();
     assert!(policy.starts_with("default-src 'none'; style-src 'sha256-"), "{policy}");
     assert!(!policy.contains("unsafe") && !policy.contains('*'), "{policy}");
-    for text in [render::STYLE, render::SCRIPT] {
+    for text in [super::STYLE, super::SCRIPT] {
         assert!(!text.contains("</"), "it would end its element");
         assert!(!text.contains('\r'), "a browser hashes the text with plain line ends");
     }

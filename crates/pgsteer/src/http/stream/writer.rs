@@ -9,7 +9,7 @@ use tracing::error;
 use super::frame::{Frame, event};
 use super::{Streams, View};
 use crate::http::past::Range;
-use crate::http::{Pages, page, routes};
+use crate::http::{Pages, page};
 
 /// The longest time between two frames: the counters change all the time.
 const FRAME_EVERY: Duration = Duration::from_secs(1);
@@ -60,7 +60,7 @@ fn write(pages: &Pages, view: View) {
 
 fn status_frame(pages: &Pages, before: Option<&Frame>) -> anyhow::Result<Frame> {
     let snapshot = Arc::clone(&pages.snapshot.borrow());
-    let json = serde_json::to_string(&routes::document(pages, &snapshot))?;
+    let json = serde_json::to_string(&pages.document(&snapshot))?;
     let number = before.map_or(1, |before| before.number.saturating_add(1));
     Ok(Frame::same(number, event("status", snapshot.generation, &json)))
 }
