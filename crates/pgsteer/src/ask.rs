@@ -24,7 +24,7 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 
 /// The remedy for a failed request.
 const REMEDY: &str = "is `pgsteer run` up there, and is this the address of its --http? \
-                      Name another by --http http://HOST:PORT";
+                      Name another as http://HOST:PORT";
 
 /// The address of a pgsteer's pages.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,12 +55,12 @@ impl Target {
     /// The reason in one sentence. An address with a user name is not repeated, because it may contain a
     /// password too.
     pub fn parse(url: &str) -> Result<Target> {
-        ensure!(!url.contains('@'), "--http: an address must not name a user");
+        ensure!(!url.contains('@'), "the address of a pgsteer must not name a user");
         let whole = match url.contains("://") {
             true => url.to_owned(),
             false => format!("http://{url}"),
         };
-        let bad = |why: &str| anyhow!("--http: `{url}` is no address as http://HOST:PORT: {why}");
+        let bad = |why: &str| anyhow!("`{url}` is no address as http://HOST:PORT: {why}");
         let uri: Uri = whole.parse().map_err(|_| match whole.contains("[") {
             false if whole.matches(':').count() > 2 => {
                 bad("an IPv6 address needs brackets: http://[::1]:7000")

@@ -26,3 +26,4 @@ mod sources;
 pub mod stats;
 pub mod status;
 mod tls;
+pub mod top;

@@ -33,7 +33,8 @@ fn main() -> ExitCode {
         }
         Command::Lint(args) => pgsteer::lint::run(&args),
         Command::Render(args) => pgsteer::render::run(&args),
-        Command::Status(args) => pgsteer::status::run(&args.http, args.json, args.watch),
+        Command::Status(args) => pgsteer::status::run(&args.all_urls(), args.json, args.watch),
+        Command::Top(args) => pgsteer::top::run(&args.url, args.no_color),
     }
 }
 

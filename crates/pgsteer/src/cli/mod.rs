@@ -52,8 +52,10 @@ pub enum Command {
     Render(Box<RenderArgs>),
     /// Check a haproxy.cfg, a pg_hba.conf or a pgsteer.toml, and report its faults
     Lint(LintArgs),
-    /// Show members, gates and sessions of a running pgsteer
+    /// Show members, gates and sessions of a running pgsteer, or several pgsteers as one table
     Status(StatusArgs),
+    /// Show the live state of a running pgsteer in the terminal
+    Top(TopArgs),
 }
 
 const RUN_EXAMPLES: &str = "\
@@ -232,23 +234,68 @@ fn one_of<T: Copy>(text: &str, all: &[(&str, T)]) -> Result<T, String> {
 const STATUS_EXAMPLES: &str = "\
 Examples:
   pgsteer status
-  pgsteer status --http http://10.0.0.20:7000 --watch";
+  pgsteer status http://10.0.0.20:7000 --watch
+  pgsteer status 10.0.0.20:7000 10.0.0.21:7000     one line for each
+
+Exit codes: 0 all services are served, 1 clients of some service wait or there is a rogue primary,
+2 no answer. With several URLs the highest.";
+
+/// The default address of the status pages.
+const HTTP_DEFAULT: &str = "http://127.0.0.1:7000";
 
 /// `pgsteer status`, as written.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = STATUS_EXAMPLES)]
 pub struct StatusArgs {
-    /// Where the running pgsteer has its status pages
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:7000")]
-    pub http: String,
+    /// Where running pgsteers have their status pages [default: http://127.0.0.1:7000]
+    #[arg(value_name = "URL", conflicts_with = "http")]
+    pub urls: Vec<String>,
 
-    /// The whole status as JSON instead of a table
+    /// The same as one URL
+    #[arg(long, value_name = "URL")]
+    pub http: Option<String>,
+
+    /// The whole status as JSON instead of a table; with several URLs a list
     #[arg(long)]
     pub json: bool,
 
     /// Show it again and again until Ctrl-C
     #[arg(long)]
     pub watch: bool,
+}
+
+impl StatusArgs {
+    /// The URLs to ask, at least one.
+    pub fn all_urls(&self) -> Vec<String> {
+        match (&self.http, self.urls.is_empty()) {
+            (Some(http), _) => vec![http.clone()],
+            (None, true) => vec![HTTP_DEFAULT.to_owned()],
+            (None, false) => self.urls.clone(),
+        }
+    }
+}
+
+const TOP_EXAMPLES: &str = "\
+Keys: q quit, arrows or j k select, tab next panel, enter explain, s sort, / filter, e events,
+      p pause, ? help.
+
+Examples:
+  pgsteer top
+  pgsteer top http://10.0.0.20:7000
+
+Without a terminal: pgsteer status.";
+
+/// `pgsteer top`, as written.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = TOP_EXAMPLES)]
+pub struct TopArgs {
+    /// Where the running pgsteer has its status pages
+    #[arg(value_name = "URL", default_value = HTTP_DEFAULT)]
+    pub url: String,
+
+    /// No colours, as with NO_COLOR in the environment
+    #[arg(long)]
+    pub no_color: bool,
 }
 
 #[cfg(test)]
@@ -311,5 +358,23 @@ mod tests {
     #[test]
     fn the_help_of_status_reads_well() {
         insta::assert_snapshot!(help_of("status"));
+    }
+
+    #[test]
+    fn the_help_of_top_reads_well() {
+        insta::assert_snapshot!(help_of("top"));
+    }
+
+    #[test]
+    fn status_takes_urls_or_http_and_has_a_default() {
+        let urls = |words: &[&str]| {
+            let cli = Cli::try_parse_from([&["pgsteer", "status"], words].concat()).ok()?;
+            let Command::Status(status) = cli.command else { return None };
+            Some(status.all_urls())
+        };
+        assert_eq!(urls(&[]).unwrap(), ["http://127.0.0.1:7000"]);
+        assert_eq!(urls(&["--http", "h:1"]).unwrap(), ["h:1"]);
+        assert_eq!(urls(&["a:1", "b:1"]).unwrap(), ["a:1", "b:1"]);
+        assert_eq!(urls(&["a:1", "--http", "b:1"]), None);
     }
 }

@@ -1,8 +1,11 @@
-//! `pgsteer status`: requests the status document of a running pgsteer and prints it.
+//! `pgsteer status`: requests the status document of running pgsteers and prints it.
 
 pub mod document;
 pub mod human;
 pub mod picture;
+pub mod receive;
+pub mod sentence;
+mod several;
 pub mod stamp;
 pub mod table;
 
@@ -10,14 +13,14 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use hyper::StatusCode;
-use pgsteer_core::text::{SENTENCE_CHARS_MAX, clean_to, json_escaped};
-use serde_json::Value;
+use anyhow::{Context, Result, ensure};
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use self::document::Document;
 use self::picture::draw;
+use self::receive::{Received, ask};
+use self::several::Answer;
 use self::table::Ink;
 use crate::ask::Target;
 use crate::diagnostic::{in_lines, report};
@@ -25,25 +28,11 @@ use crate::diagnostic::{in_lines, report};
 /// How often `--watch` prints the document.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 
-const PATH: &str = "/api/v1/status";
+/// The maximum number of URLs. All are asked at the same time.
+const URLS_MAX: usize = 200;
 
-const NO_DOCUMENT: &str =
-    "the answer is not a status document: it is not from pgsteer, or from another version";
-
-/// The time limit of one request.
-const ASK_LIMIT: Duration = Duration::from_secs(5);
-
-/// The answer of a running pgsteer.
-#[derive(Debug)]
-struct Received {
-    /// The text of the document, with hidden characters escaped.
-    text: String,
-    /// The document.
-    document: Document,
-}
-
-/// The meaning of the exit code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The meaning of the exit code, worst last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Outcome {
     /// Every service has an open gate, and no member accepts writes that it must not accept.
     AllWell,
@@ -63,10 +52,39 @@ impl From<Outcome> for ExitCode {
     }
 }
 
-/// Requests the document at `http_url` and prints it: as tables, with `json` as JSON, with `watch` every
-/// second until Ctrl-C.
-pub fn run(http_url: &str, json: bool, watch: bool) -> ExitCode {
-    match ask_and_print(http_url, json, watch) {
+/// The pgsteers that are asked, with their URLs as written.
+#[derive(Debug)]
+enum Targets {
+    One(Target),
+    Several(Vec<(String, Target)>),
+}
+
+impl Targets {
+    fn parse(urls: &[String]) -> Result<Targets> {
+        ensure!(urls.len() <= URLS_MAX, "there are {} URLs, more than {URLS_MAX}", urls.len());
+        let parse = |url: &String| Ok((url.clone(), Target::parse(url)?));
+        let mut all: Vec<(String, Target)> = urls.iter().map(parse).collect::<Result<_>>()?;
+        match (all.len(), all.pop()) {
+            (1, Some((_, only))) => Ok(Targets::One(only)),
+            (_, last) => {
+                all.extend(last);
+                Ok(Targets::Several(all))
+            }
+        }
+    }
+}
+
+/// What is printed.
+#[derive(Debug)]
+struct Page {
+    text: String,
+    outcome: Outcome,
+}
+
+/// Requests the document of each URL and prints it: one as tables, several as one table, with `json` as
+/// JSON, with `watch` every second until Ctrl-C.
+pub fn run(urls: &[String], json: bool, watch: bool) -> ExitCode {
+    match ask_and_print(urls, json, watch) {
         Ok(outcome) => outcome.into(),
         Err(error) => {
             report(&error, "shown");
@@ -75,16 +93,16 @@ pub fn run(http_url: &str, json: bool, watch: bool) -> ExitCode {
     }
 }
 
-fn ask_and_print(http_url: &str, json: bool, watch: bool) -> Result<Outcome> {
-    let target = Target::parse(http_url)?;
+fn ask_and_print(urls: &[String], json: bool, watch: bool) -> Result<Outcome> {
+    let targets = Targets::parse(urls)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
     let outcome = runtime.block_on(async {
         match watch {
-            true => watch_until_interrupted(&target, json).await,
-            false => show_once(&target, json).await,
+            true => watch_until_interrupted(&targets, json).await,
+            false => show_once(&targets, json).await,
         }
     });
     // A name that is still being resolved must not keep the command from ending.
@@ -92,43 +110,51 @@ fn ask_and_print(http_url: &str, json: bool, watch: bool) -> Result<Outcome> {
     outcome
 }
 
-async fn ask(target: &Target) -> Result<Received> {
-    let answered = target.get(PATH, ASK_LIMIT).await?;
-    read(answered.status, &answered.body).map_err(|error| target.not_asked(&error).into())
-}
-
-fn read(status: StatusCode, body: &[u8]) -> Result<Received> {
-    if status != StatusCode::OK {
-        bail!(
-            "the answer to {PATH} is {status}: it is not from pgsteer, or from a very old version"
-        );
-    }
-    let text =
-        std::str::from_utf8(body).context("the answer is not text, so it is not from pgsteer")?;
-    let value: Value = serde_json::from_str(text).context(NO_DOCUMENT)?;
-    // The answer may come from any program, and its texts are printed on a terminal.
-    let document = serde_json::from_value(cleaned(value)).context(NO_DOCUMENT)?;
-    Ok(Received { text: json_escaped(text).into_owned(), document })
-}
-
-/// `value` with all its texts cleaned, the keys included.
-fn cleaned(value: Value) -> Value {
-    let text = |text: String| clean_to(&text, SENTENCE_CHARS_MAX).into_owned();
-    match value {
-        Value::String(own) => Value::String(text(own)),
-        Value::Array(list) => list.into_iter().map(cleaned).collect(),
-        Value::Object(map) => map.into_iter().map(|(key, own)| (text(key), cleaned(own))).collect(),
-        other => other,
+/// Asks the targets. Of several, each one that does not answer has a line in the page.
+async fn page(targets: &Targets, json: bool) -> Result<Page> {
+    match targets {
+        Targets::One(target) => {
+            let received = ask(target).await?;
+            let outcome = outcome(&received.document);
+            Ok(Page { text: shown(&received, json, ink()), outcome })
+        }
+        Targets::Several(targets) => {
+            let answers = ask_all(targets).await?;
+            let outcomes = answers.iter().map(|answer| match &answer.received {
+                Ok(received) => outcome(&received.document),
+                Err(_) => Outcome::NoAnswer,
+            });
+            let outcome = outcomes.max().unwrap_or(Outcome::NoAnswer);
+            let text = match json {
+                true => several::json(&answers),
+                false => several::draw(&answers, ink()),
+            };
+            Ok(Page { text, outcome })
+        }
     }
 }
 
-async fn show_once(target: &Target, json: bool) -> Result<Outcome> {
-    let received = ask(target).await?;
-    print(&shown(&received, json, ink()))?;
-    Ok(outcome(&received.document))
+/// Asks all of them at the same time, each with its own time limit.
+async fn ask_all(targets: &[(String, Target)]) -> Result<Vec<Answer>> {
+    let mut asking = JoinSet::new();
+    for (number, (url, target)) in targets.iter().cloned().enumerate() {
+        asking.spawn(async move { (number, Answer { url, received: ask(&target).await }) });
+    }
+    let mut answers = Vec::new();
+    while let Some(answer) = asking.join_next().await {
+        answers.push(answer.context("a request was aborted")?);
+    }
+    answers.sort_by_key(|(number, _)| *number);
+    Ok(answers.into_iter().map(|(_, answer)| answer).collect())
 }
 
-async fn watch_until_interrupted(target: &Target, json: bool) -> Result<Outcome> {
+async fn show_once(targets: &Targets, json: bool) -> Result<Outcome> {
+    let page = page(targets, json).await?;
+    print(&page.text)?;
+    Ok(page.outcome)
+}
+
+async fn watch_until_interrupted(targets: &Targets, json: bool) -> Result<Outcome> {
     let mut ticks = interval(WATCH_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut last = Outcome::NoAnswer;
@@ -136,17 +162,12 @@ async fn watch_until_interrupted(target: &Target, json: bool) -> Result<Outcome>
         loop {
             ticks.tick().await;
             // The watch goes on: a pgsteer that is restarted answers again.
-            let page = match ask(target).await {
-                Ok(received) => {
-                    last = outcome(&received.document);
-                    shown(&received, json, ink())
-                }
-                Err(error) => {
-                    last = Outcome::NoAnswer;
-                    format!("{}\n", in_lines(&error))
-                }
-            };
-            if print(&redrawn(&page, json)).is_err() {
+            let page = page(targets, json).await.unwrap_or_else(|error| Page {
+                text: format!("{}\n", in_lines(&error)),
+                outcome: Outcome::NoAnswer,
+            });
+            last = page.outcome;
+            if print(&redrawn(&page.text, json)).is_err() {
                 return;
             }
         }
@@ -187,7 +208,7 @@ fn outcome(document: &Document) -> Outcome {
 }
 
 /// Colours on a terminal, unless NO_COLOR is set (no-color.org).
-fn ink() -> Ink {
+pub fn ink() -> Ink {
     let is_declined = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     match io::stdout().is_terminal() && !is_declined {
         true => Ink::Colour,
@@ -206,14 +227,11 @@ fn print(page: &str) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
-    use std::sync::Arc;
+    use hyper::StatusCode;
 
-    use tokio::sync::watch;
-
+    use super::receive::read;
     use super::*;
-    use crate::clock::Clock;
-    use crate::http::{self, Pages, sample};
+    use crate::http::sample;
 
     #[test]
     fn the_exit_code_is_0_if_every_service_has_an_open_gate() {
@@ -226,14 +244,6 @@ mod tests {
         let mut snapshot = sample::calm();
         snapshot.members.values_mut().next().unwrap().rogue = true;
         assert_eq!(outcome(&sample::document_of(&snapshot)), Outcome::Trouble);
-    }
-
-    #[test]
-    fn an_answer_that_is_not_a_document_is_an_error() {
-        let why = |status, body| format!("{:#}", read(status, body).unwrap_err());
-        assert!(why(StatusCode::NOT_FOUND, b"").contains("404"));
-        assert!(why(StatusCode::OK, b"<html>").contains("not a status document"));
-        assert!(why(StatusCode::OK, b"\xff").contains("not text"));
     }
 
     #[test]
@@ -253,25 +263,29 @@ mod tests {
         assert_eq!(received.document.version, "\\u{1b}[2Jall is well\\n\\u{202e}");
     }
 
-    #[tokio::test]
-    async fn the_document_of_a_running_pgsteer_is_read() {
-        let listener = http::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-        let target = Target::parse(&listener.local_addr().unwrap().to_string()).unwrap();
-        let (_keep, snapshot) = watch::channel(Arc::new(sample::snapshot()));
-        let pages = Pages {
-            access: http::Access::open(),
-            snapshot,
-            stats: Arc::new(sample::stats()),
-            clock: Clock::start(),
-            heartbeat: Arc::default(),
-            history: Arc::default(),
-            config: watch::channel(Arc::default()).1,
-            streams: http::Streams::affordable(),
-            ready: http::ReadyPages::default(),
-        };
-        tokio::spawn(http::serve(listener, None, pages));
-        let received = ask(&target).await.unwrap();
-        assert_eq!(received.document.generation, 42);
-        assert_eq!(serde_json::from_str::<Document>(&received.text).unwrap(), received.document);
+    #[test]
+    fn one_url_is_shown_as_tables_and_more_as_one_table() {
+        let urls = |urls: &[&str]| urls.iter().map(|url| (*url).to_owned()).collect::<Vec<_>>();
+        assert!(matches!(Targets::parse(&urls(&["h:7000"])), Ok(Targets::One(_))));
+        let several = Targets::parse(&urls(&["b:7000", "a:7000", "b:7000"])).unwrap();
+        let Targets::Several(all) = several else { panic!("{several:?}") };
+        let names: Vec<&str> = all.iter().map(|(url, _)| url.as_str()).collect();
+        assert_eq!(names, ["b:7000", "a:7000", "b:7000"]);
+        let error = Targets::parse(&urls(&["h:7000"; URLS_MAX + 1])).unwrap_err().to_string();
+        assert!(error.contains("201") && error.contains("200"), "{error}");
+        assert!(Targets::parse(&urls(&["h:7000", "https://h"])).is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn several_are_asked_at_the_same_time_and_the_worst_decides_the_exit_code() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = silent.local_addr().unwrap().to_string();
+        let targets = Targets::parse(&vec![url; 3]).unwrap();
+        let begin = tokio::time::Instant::now();
+        let page = page(&targets, false).await.unwrap();
+        assert!(begin.elapsed() < Duration::from_secs(9), "{:?}", begin.elapsed());
+        assert_eq!(page.outcome, Outcome::NoAnswer);
+        assert_eq!(page.text.matches("no whole answer within 5 s").count(), 3, "{}", page.text);
+        assert!(Outcome::NoAnswer > Outcome::Trouble && Outcome::Trouble > Outcome::AllWell);
     }
 }

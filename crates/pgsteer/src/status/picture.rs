@@ -116,7 +116,8 @@ fn members(cluster: &Cluster) -> Table {
     table
 }
 
-fn endpoint(member: &Member) -> String {
+/// Host and port of a member, an IPv6 address in brackets.
+pub fn endpoint(member: &Member) -> String {
     match member.host.contains(':') {
         true => format!("[{}]:{}", member.host, member.port),
         false => format!("{}:{}", member.host, member.port),

@@ -11,4 +11,6 @@ mod pgsteer;
 mod ports;
 mod shipped;
 mod strange;
+mod terminal;
+mod top;
 mod unread;

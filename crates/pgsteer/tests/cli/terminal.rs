@@ -1,0 +1,122 @@
+//! A program in a terminal of its own: a pseudoterminal that the test reads and types into.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
+use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A program in a terminal of 80 columns and 24 lines.
+pub struct Terminal {
+    child: Child,
+    keyboard: Option<File>,
+    /// What the program sees. It keeps the terminal open after the end of the program.
+    line: OwnedFd,
+    written: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Terminal {
+    pub fn start(words: &[&str]) -> Terminal {
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let screen = openpt(flags).unwrap();
+        grantpt(&screen).unwrap();
+        unlockpt(&screen).unwrap();
+        let line = ioctl_tiocgptpeer(&screen, flags).unwrap();
+        let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&line, size).unwrap();
+        let stdio = || Stdio::from(line.try_clone().unwrap());
+        // `setsid` makes it the controlling terminal, so that its size and its end are those of the test.
+        let child = Command::new("setsid")
+            .args(["--ctty", env!("CARGO_BIN_EXE_pgsteer")])
+            .args(words)
+            .env("TERM", "xterm")
+            .env("LC_ALL", "C.UTF-8")
+            .env_remove("NO_COLOR")
+            .stdin(stdio())
+            .stdout(stdio())
+            .stderr(stdio())
+            .spawn()
+            .unwrap();
+        let keyboard = File::from(screen);
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let (mut reader, copy) = (keyboard.try_clone().unwrap(), Arc::clone(&written));
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4_096];
+            while let Ok(count) = reader.read(&mut bytes) {
+                copy.lock().unwrap_or_else(PoisonError::into_inner).extend(&bytes[..count]);
+            }
+        });
+        Terminal { child, keyboard: Some(keyboard), line, written }
+    }
+
+    /// All that the program has written.
+    pub fn written(&self) -> String {
+        let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&written).into_owned()
+    }
+
+    /// Waits until the program has written `text`.
+    pub fn wait_for(&self, text: &str) {
+        self.wait_after(0, text);
+    }
+
+    /// Presses keys and waits until the program has written `text` after that.
+    pub fn press(&mut self, keys: &str, text: &str) {
+        let before = self.written().len();
+        self.keyboard.as_mut().unwrap().write_all(keys.as_bytes()).unwrap();
+        self.wait_after(before, text);
+    }
+
+    fn wait_after(&self, at: usize, text: &str) {
+        let deadline = Instant::now() + LIMIT;
+        while !self.written().get(at..).is_some_and(|written| written.contains(text)) {
+            assert!(Instant::now() < deadline, "never {text:?} in {:?}", self.written());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Sends keys without waiting for anything.
+    pub fn send(&mut self, keys: &str) {
+        self.keyboard.as_mut().unwrap().write_all(keys.as_bytes()).unwrap();
+    }
+
+    pub fn resize(&self, cells: u16, lines: u16) {
+        let size = Winsize { ws_row: lines, ws_col: cells, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&self.line, size).unwrap();
+    }
+
+    /// Returns true if the terminal shows typed characters and waits for whole lines, as for a shell.
+    pub fn is_in_line_mode(&self) -> bool {
+        let modes = tcgetattr(&self.line).unwrap().local_modes;
+        modes.contains(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for the end of the program.
+    pub fn end(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "it does not end: {:?}", self.written());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
