@@ -66,7 +66,7 @@ pub fn state(document: &Document) -> State {
 }
 
 /// What needs attention in `cluster`.
-pub fn of_cluster(cluster: &Cluster) -> Vec<Finding> {
+fn of_cluster(cluster: &Cluster) -> Vec<Finding> {
     let is_write = |service: &&Service| service.role != "replica";
     let (writes, reads): (Vec<_>, Vec<_>) = cluster.services.iter().partition(is_write);
     let mut findings: Vec<Finding> =
@@ -96,7 +96,7 @@ fn sentence(level: Level, findings: &[Finding]) -> String {
 }
 
 /// A finding as one sentence.
-pub fn in_words(finding: &Finding) -> String {
+fn in_words(finding: &Finding) -> String {
     let Finding { subject, text, .. } = finding;
     let reason = finding.reason.iter().map(|reason| format!(": {reason}"));
     let advice = finding.advice.iter().map(|advice| format!("; {advice}"));
@@ -124,7 +124,7 @@ fn unserved(cluster: &Cluster, service: &Service) -> Option<Finding> {
 }
 
 /// The clients on hold in words; none without clients on hold.
-pub fn waiting(service: &Service) -> Option<String> {
+fn waiting(service: &Service) -> Option<String> {
     let clients = match service.held {
         0 => return None,
         1 => "1 client waits".to_owned(),
@@ -197,10 +197,10 @@ fn waiting_for_place(service: &Service) -> Option<Finding> {
 /// What is wrong with a member and with the poolers beside it.
 fn of_member(member: &Member) -> Vec<Finding> {
     let own = member.trouble.as_ref().map(|cause| (cause, member.advice.as_ref()));
-    let gates = member.services.values().filter(|gate| needs_attention(gate));
-    let of_gate =
-        gates.filter_map(|gate| Some((gate.reason.as_ref()?, gate.advice.as_ref()))).next();
-    let found = own.filter(|_| !member.rogue).or(of_gate.filter(|_| !member.rogue));
+    let mut gates = member.services.values().filter(|gate| needs_attention(gate));
+    let of_gate = gates.find_map(|gate| Some((gate.reason.as_ref()?, gate.advice.as_ref())));
+    // A rogue primary has a finding of its own.
+    let found = own.or(of_gate).filter(|_| !member.rogue);
     let of_member = found.map(|(cause, advice)| Finding {
         advice: advice.cloned(),
         ..note(&member.name, &cause.text)

@@ -234,9 +234,10 @@ impl Page<'_> {
     ) -> Vec<Line<'static>> {
         let fitted = Fitted::new(columns, self.cells);
         let mut lines = vec![fitted.head(self.look)];
-        let window = Window::new(rows, self.state.selected(panel), height.saturating_sub(1));
+        let selected = self.state.selected(panel);
+        let window = Window::new(rows, selected, height.saturating_sub(1));
         for row in window.first..window.end {
-            let is_selected = self.state.focus == panel && row == self.state.selected(panel);
+            let is_selected = self.state.focus == panel && row == selected;
             lines.push(fitted.row(row, is_selected, self.look));
         }
         lines.extend(window.note());
@@ -356,9 +357,14 @@ impl Window {
     }
 
     fn note(&self) -> Option<Line<'static>> {
-        let is_all = self.end - self.first == self.rows;
-        let text = format!(" {} to {} of {}", self.first + 1, self.end, self.rows);
-        (!is_all).then(|| Line::raw(text))
+        match self.end - self.first {
+            shown if shown == self.rows => None,
+            0 => Some(Line::raw(format!(" {} rows", self.rows))),
+            _ => {
+                let (first, end) = (self.first + 1, self.end);
+                Some(Line::raw(format!(" {first} to {end} of {}", self.rows)))
+            }
+        }
     }
 }
 

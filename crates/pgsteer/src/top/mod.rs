@@ -91,7 +91,9 @@ struct Screen {
 
 impl Screen {
     fn open() -> Result<Screen> {
-        Ok(Screen { terminal: ratatui::try_init().context("cannot use the terminal")? })
+        // A part of it may have succeeded.
+        let terminal = ratatui::try_init().inspect_err(|_| ratatui::restore());
+        Ok(Screen { terminal: terminal.context("cannot use the terminal")? })
     }
 }
 

@@ -67,6 +67,38 @@ fn pressed(mut state: State, keys: &[Key]) -> State {
     state
 }
 
+/// The sample with names as they are in practice.
+fn documented() -> State {
+    let mut state = State::default();
+    for second in 0..=100_u32 {
+        let mut document = sample::document_of(&sample::snapshot());
+        let cluster = &mut document.clusters[0];
+        (cluster.paused, cluster.no_failover) = (false, false);
+        cluster.url_troubles.clear();
+        cluster.events.retain(|event| !event.text.contains(['\\', '"']));
+        cluster.members[2].name = "n3".to_owned();
+        for (service, factor) in cluster.services.iter_mut().zip([1.0, 0.0]) {
+            let wave = factor * f64::from(30_u32.abs_diff(second % 60));
+            service.traffic.bytes_out_per_second = 90_000.0 * wave;
+            service.traffic.new_sessions_per_second = wave;
+            service.held =
+                if factor == 0.0 && second > 95 { u64::from(second - 95) * 2 } else { 0 };
+        }
+        state.receive(document, Duration::from_secs(second.into()));
+    }
+    state
+}
+
+/// The picture in docs/status.md.
+#[test]
+fn the_documentation_shows_the_page_as_it_is() {
+    let page = terminal(&documented(), LOOK, NOW, [80, 24]).to_string();
+    let lines = page.lines().map(|line| format!("    {}", line.trim_matches('"').trim_end()));
+    let picture: String = lines.map(|line| format!("{}\n", line.trim_end())).collect();
+    let documentation = include_str!("../../../../../docs/status.md");
+    assert!(documentation.contains(&picture), "docs/status.md has to contain\n{picture}");
+}
+
 #[test]
 fn the_middle_of_a_switchover_in_80x24() {
     insta::assert_snapshot!(page(&state(), [80, 24]));
