@@ -6,6 +6,7 @@ use pgsteer_core::snapshot::NO_FAILOVER;
 
 use super::document::{Cause, Cluster, Document, Event, Gate, Member, Service};
 use super::human::{age, printable, size};
+use super::sentence;
 use super::table::{Cell, Ink, Paint, Table, paint};
 
 /// How many events are shown. The document contains more.
@@ -20,6 +21,8 @@ const CLOCK_SHOWN_FROM: Duration = Duration::from_secs(1);
 /// `document` as tables.
 pub fn draw(document: &Document, ink: Ink) -> String {
     let mut page = headline(document, ink);
+    let state = sentence::state(document);
+    page.push_str(&format!("{}\n", paint(&printable(&state.sentence), state.level.paint(), ink)));
     for cluster in &document.clusters {
         page.push('\n');
         page.push_str(&cluster_line(cluster, ink));

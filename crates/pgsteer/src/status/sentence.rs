@@ -4,6 +4,7 @@ use pgsteer_core::snapshot::NO_FAILOVER;
 use pgsteer_core::text::{SENTENCE_CHARS_MAX, TEXT_CHARS_MAX, clean, clean_to};
 
 use super::document::{Cluster, Document, Gate, Member, Service};
+use super::table::Paint;
 
 /// How urgent something is, worst last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -14,6 +15,17 @@ pub enum Level {
     Note,
     /// Clients wait, or data is in danger.
     Bad,
+}
+
+impl Level {
+    /// Its colour.
+    pub fn paint(self) -> Paint {
+        match self {
+            Level::Well => Paint::Good,
+            Level::Note => Paint::Warning,
+            Level::Bad => Paint::Bad,
+        }
+    }
 }
 
 /// One thing that needs attention.

@@ -6,7 +6,7 @@ use anyhow::{Error, Result};
 
 use super::document::{Cluster, Document, Service};
 use super::receive::Received;
-use super::sentence::{self, Level};
+use super::sentence;
 use super::table::{Cell, Ink, Paint, Table};
 
 /// What became of the request to one URL.
@@ -34,11 +34,6 @@ pub fn draw(answers: &[Answer], ink: Ink) -> String {
 
 fn rows(table: &mut Table, url: &str, document: &Document) {
     let state = sentence::state(document);
-    let paint = match state.level {
-        Level::Well => Paint::Good,
-        Level::Note => Paint::Warning,
-        Level::Bad => Paint::Bad,
-    };
     for cluster in &document.clusters {
         let held: u64 = cluster.services.iter().map(|service| service.held).sum();
         table.row([
@@ -49,7 +44,7 @@ fn rows(table: &mut Table, url: &str, document: &Document) {
             Cell::painted(&held.to_string(), if held > 0 { Paint::Warning } else { Paint::None }),
             oldest(cluster).into(),
             well(cluster).into(),
-            Cell::painted(&state.sentence, paint),
+            Cell::painted(&state.sentence, state.level.paint()),
         ]);
     }
 }

@@ -8,8 +8,8 @@ use ratatui::text::{Line, Span};
 
 use super::columns::{Column, Fitted};
 use super::curve::Reading;
-use super::explain::{Passage, clock, explain, help, seconds};
-use super::look::{Look, paint};
+use super::explain::{Passage, explain, help, seconds};
+use super::look::Look;
 use super::panels;
 use super::state::{Age, Happening, Panel, State, View};
 use super::text::{cut_words, width, wrap};
@@ -115,7 +115,7 @@ impl Page<'_> {
         let version = printable(&document.version);
         let up = age(Duration::from_secs(document.uptime_seconds));
         vec![
-            format!("{} UTC", clock(document.now)),
+            format!("{} UTC", document.now.clock()),
             clients,
             format!("version {version}"),
             format!("up {up}"),
@@ -132,7 +132,7 @@ impl Page<'_> {
             let text = format!("{} {}", self.look.mark(state.level), state.sentence);
             // A good state that is old is not painted as good.
             let is_live = self.state.age(self.now) == Age::Live;
-            (text, if is_live { paint(state.level) } else { Paint::None })
+            (text, if is_live { state.level.paint() } else { Paint::None })
         });
         let lines_max = SENTENCE_LINES[usize::from(lines >= HIGH_FROM)];
         let wrapped = |(text, paint): (String, Paint)| {
@@ -267,7 +267,7 @@ impl Page<'_> {
     fn event(&self, happening: &Happening<'_>, is_selected: bool) -> Line<'static> {
         let is_lasting = matches!(happening, Happening::Change(change) if change.until.is_none());
         let mark = if is_selected { ">" } else { " " };
-        let text = format!("{mark}{}  {}", clock(happening.at()), printable(happening.text()));
+        let text = format!("{mark}{}  {}", happening.at().clock(), printable(happening.text()));
         let line = cut_words(&text, self.cells, self.look.cut_mark());
         let style = self.look.style(if is_lasting { Paint::Bad } else { Paint::None });
         match is_selected {

@@ -221,11 +221,6 @@ pub fn help() -> Vec<Passage> {
     std::iter::once(title).chain(keys).chain([blank(), first, blank(), second]).collect()
 }
 
-/// Returns the time of day without its date, as `12:00:00`.
-pub fn clock(stamp: crate::status::stamp::Stamp) -> String {
-    stamp.to_string().get(11..19).unwrap_or_default().to_owned()
-}
-
 /// The age of an answer in whole seconds.
 pub fn seconds(age: Duration) -> String {
     format!("{} s", age.as_secs())

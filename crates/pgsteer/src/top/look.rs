@@ -73,15 +73,6 @@ impl Look {
     }
 }
 
-/// The paint of a level.
-pub fn paint(level: Level) -> Paint {
-    match level {
-        Level::Well => Paint::Good,
-        Level::Note => Paint::Warning,
-        Level::Bad => Paint::Bad,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

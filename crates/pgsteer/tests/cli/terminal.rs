@@ -12,6 +12,10 @@ use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
+/// The size of the terminal at first.
+const COLUMNS: usize = 80;
+const LINES: usize = 24;
+
 /// A program in a terminal of 80 columns and 24 lines.
 pub struct Terminal {
     child: Child,
@@ -61,24 +65,60 @@ impl Terminal {
         String::from_utf8_lossy(&written).into_owned()
     }
 
-    /// Waits until the program has written `text`.
+    /// The lines of the screen as they are now.
+    pub fn shown(&self) -> Vec<String> {
+        let mut lines = vec![vec![' '; COLUMNS]; LINES];
+        let (mut row, mut column) = (0, 0);
+        let written = self.written();
+        let mut rest = written.chars();
+        while let Some(letter) = rest.next() {
+            if letter != '\u{1b}' {
+                if let Some(cell) = lines.get_mut(row).and_then(|line| line.get_mut(column)) {
+                    *cell = letter;
+                }
+                column += 1;
+                continue;
+            }
+            // A control sequence: `[`, parameters, and a letter that names it.
+            let mut sequence = String::new();
+            for letter in rest.by_ref().skip(1) {
+                sequence.push(letter);
+                if letter.is_ascii_alphabetic() {
+                    break;
+                }
+            }
+            let name = sequence.pop();
+            match name {
+                Some('H') => {
+                    let mut numbers = sequence.split(';').map(|it| it.parse().unwrap_or(1));
+                    row = numbers.next().unwrap_or(1) - 1;
+                    column = numbers.next().unwrap_or(1) - 1;
+                }
+                Some('J') => lines = vec![vec![' '; COLUMNS]; LINES],
+                _ => {}
+            }
+        }
+        lines.into_iter().map(|line| line.into_iter().collect()).collect()
+    }
+
+    /// Waits until the screen shows `text`.
     pub fn wait_for(&self, text: &str) {
-        self.wait_after(0, text);
+        self.wait_until(text, |lines| lines.iter().any(|line| line.contains(text)));
     }
 
-    /// Presses keys and waits until the program has written `text` after that.
-    pub fn press(&mut self, keys: &str, text: &str) {
-        let before = self.written().len();
-        self.keyboard.as_mut().unwrap().write_all(keys.as_bytes()).unwrap();
-        self.wait_after(before, text);
-    }
-
-    fn wait_after(&self, at: usize, text: &str) {
+    /// Waits until the screen is as `is_right` requires.
+    pub fn wait_until(&self, what: &str, is_right: impl Fn(&[String]) -> bool) {
         let deadline = Instant::now() + LIMIT;
-        while !self.written().get(at..).is_some_and(|written| written.contains(text)) {
-            assert!(Instant::now() < deadline, "never {text:?} in {:?}", self.written());
+        while !is_right(&self.shown()) {
+            assert!(Instant::now() < deadline, "never {what:?}:\n{}", self.shown().join("\n"));
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// Presses keys and waits until the screen shows `text`.
+    pub fn press(&mut self, keys: &str, text: &str) {
+        self.send(keys);
+        self.wait_for(text);
     }
 
     /// Sends keys without waiting for anything.
