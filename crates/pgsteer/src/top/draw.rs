@@ -63,6 +63,9 @@ fn place(frame: &mut Frame<'_>, area: Rect, lines: Vec<Line<'_>>) {
     }
 }
 
+/// Reads the value of a curve.
+type ValueOf = fn(&Reading) -> f64;
+
 struct Page<'a> {
     state: &'a State,
     look: Look,
@@ -280,7 +283,7 @@ impl Page<'_> {
     /// fit on one line.
     fn curves(&self, lines: usize) -> Vec<Line<'static>> {
         let last = self.state.readings.last();
-        let curves: [(&str, fn(&Reading) -> f64, String); 3] = [
+        let curves: [(&str, ValueOf, String); 3] = [
             ("held", |it| it.held, format!("{:.0}", last.held)),
             ("bytes/s", |it| it.bytes, panels::bytes(last.bytes)),
             ("new/s", |it| it.new_sessions, panels::rate(last.new_sessions)),

@@ -1,7 +1,7 @@
 //! `pgsteer top`: the live state of a running pgsteer in a terminal.
 //!
 //! This file has the only input and output: the terminal, the requests, the signals and the clock. What is
-//! shown is [`state`], how keys change it is [`keys`], and how it looks is [`draw`]; they are pure.
+//! shown is in `state`, how keys change it in `keys`, and how it looks in `draw`; these are pure.
 
 mod columns;
 mod curve;
