@@ -76,6 +76,14 @@ profiles: install-readers build ## Every profile of render through switchovers o
 	PGSTEER_PROFILES_OUT=$(CURDIR)/docs/RENDER.md $(CARGO) test -p pgsteer-lab --locked --test e2e -- profiles::no_client_hangs
 .PHONY: profiles
 
+pictures: install-readers ## The live page filmed through a switchover, and its figures: pixels, 100 open pages; writes docs/pictures
+	$(CARGO) build --quiet --release --locked -p pgsteer
+	PGSTEER_BIN=$(CURDIR)/target/release/pgsteer PGSTEER_PICTURES_OUT=$(CURDIR)/docs/pictures/all $(CARGO) test -p pgsteer-lab --locked --test e2e -- page::
+	cp docs/pictures/all/well-light.png docs/pictures/well.png
+	cp docs/pictures/all/waiting-dark.png docs/pictures/switchover.png
+	rm -r docs/pictures/all
+.PHONY: pictures
+
 install-lab: cargo
 	@sh scripts/install-lab.sh
 

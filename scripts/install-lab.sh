@@ -12,8 +12,8 @@ PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 PATRONI_PIP='patroni[etcd3,psycopg3]==4.1.5'
 PSYCOPG_PIP='psycopg[binary]>=3.1,<4'
 SQLALCHEMY_PIP='SQLAlchemy>=2,<3'
-# node-postgres, and Grafana's types with their compiler.
-NPM='pg@8 typescript@5 @grafana/schema@13'
+# node-postgres, Grafana's types with their compiler, and what drives and audits the live page in Chromium.
+NPM='pg@8 typescript@5 @grafana/schema@13 playwright-core@1 axe-core@4'
 POSTGRES_MIN=14
 PYTHON=/usr/bin/python3
 
@@ -86,6 +86,7 @@ missing() {
     have_command systemd-analyze || need systemd "systemd's own opinion (the command systemd-analyze)"
     have_command node || need nodejs 'Node.js (the command node)'
     have_command npm || need npm 'the package manager of Node.js (the command npm)'
+    have_command chromium || need chromium "Chromium for the live page (the command chromium)"
     # Java itself is large, so JDBC is tested only if Java is installed.
     ! have_command java || [ -r /usr/share/java/postgresql.jar ] || need libpostgresql-jdbc-java 'the JDBC driver'
 }

@@ -5,6 +5,7 @@
 //! `PGSTEER_TIMES=1` prints the time of each test.
 
 mod binary;
+mod browser;
 mod cases;
 mod clients;
 mod crowd;
@@ -50,6 +51,9 @@ fn trial(case: Case) -> Trial {
         trial.with_kind("skipped: needs root").with_ignored_flag(true)
     } else if case.needs_haproxy_3_0 && !cases::has_haproxy_3_0() {
         let kind = "skipped: needs scripts/install-haproxy-3.0.sh";
+        trial.with_kind(kind).with_ignored_flag(true)
+    } else if case.needs_browser && !browser::is_installed() {
+        let kind = "skipped: needs scripts/install-lab.sh readers";
         trial.with_kind(kind).with_ignored_flag(true)
     } else {
         trial

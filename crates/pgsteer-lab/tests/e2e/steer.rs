@@ -250,6 +250,11 @@ impl Steer {
         outcomes(self).pop().context("the message is gone")
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.program.pid()
+    }
+
     pub fn signal(&mut self, signal: Signal) -> Result<()> {
         self.program.signal(signal)
     }

@@ -11,6 +11,7 @@ mod faults;
 mod newcomer;
 mod orders;
 mod outage;
+mod page;
 mod pages;
 mod patroni;
 mod pooler;
@@ -41,6 +42,8 @@ pub struct Case {
     pub needs_cables: bool,
     /// It takes the HAProxy 3.0 that is unpacked beside the system's.
     pub needs_haproxy_3_0: bool,
+    /// It shows the live page in Chromium.
+    pub needs_browser: bool,
 }
 
 /// `cluster: module::test, ...`, with the names as in the code.
@@ -52,6 +55,7 @@ macro_rules! cases {
             play: $name,
             needs_cables: false,
             needs_haproxy_3_0: false,
+            needs_browser: false,
         }),+),+]
     };
 }
@@ -63,6 +67,10 @@ pub fn all() -> Vec<Case> {
         Old:
             newcomer::one_address_of_patroni_is_enough,
             pages::status_and_metrics_agree_with_the_cluster,
+            page::a_switchover_is_shown_as_it_happens,
+            page::a_page_without_its_pgsteer_is_not_green,
+            page::a_change_of_a_gate_is_painted_at_once,
+            page::a_hundred_open_pages_cost_little,
             switchover::no_client_is_refused,
             drivers::psql_logs_in_by_scram_and_gets_the_servers_own_errors,
             drivers::psycopg_pipelines_copies_and_fails_as_without_a_proxy,
@@ -137,7 +145,8 @@ pub fn all() -> Vec<Case> {
 fn note_needs(case: Case) -> Case {
     let (needs_cables, needs_haproxy_3_0) =
         (case.name.contains("pulled_cable"), case.name.contains("haproxy_3_0"));
-    Case { needs_cables, needs_haproxy_3_0, ..case }
+    let needs_browser = case.name.starts_with("page::");
+    Case { needs_cables, needs_haproxy_3_0, needs_browser, ..case }
 }
 
 /// Whether the HAProxy 3.0 is there.

@@ -24,7 +24,7 @@ use crate::status::human::{age, size};
 const MEMBERS_MAX: usize = 64;
 const GATES_MAX: usize = 16;
 const ALL_GATES_MAX: usize = 40;
-const EVENTS_MAX: usize = 10;
+const EVENTS_MAX: usize = 8;
 const CHANGES_MAX: usize = 8;
 const STEPS_MAX: usize = 24;
 const POOLERS_MAX: usize = 64;
@@ -272,7 +272,6 @@ fn changes(cluster: &Cluster) -> Vec<ChangeRow> {
         ChangeRow {
             id: format!("change-{}", change.at.unix_millis()),
             clock: change.at.clock(),
-            kind: cut(&change.kind, 20),
             text: cut(&change.text, TEXT_CHARS_MAX),
             is_on: change.until.is_none(),
             steps: steps.rows,

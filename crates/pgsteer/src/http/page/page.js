@@ -3,9 +3,10 @@
   "use strict";
   const root = document.documentElement;
   const live = document.getElementById("live");
+  const spoken = document.getElementById("spoken");
   const words = live.querySelector(".words");
   const STALE_AFTER_MS = 2500;
-  let source = null, last = 0, clock = "", zoom = { from: 0, width: 1 };
+  let source = null, last = 0, clock = "", tab = document.title, said = spoken.textContent, zoom = { from: 0, width: 1 };
 
   // Changes `old` into `fresh` in place: focus, scroll, selection and open details stay as they are.
   function morph(old, fresh) {
@@ -29,20 +30,24 @@
     for (const [id, html] of Object.entries(parts)) {
       if (id === "edition") continue;
       if (id === "clock") { clock = html; continue; }
-      if (id === "tab") { document.title = html; continue; }
-      const element = document.getElementById(id);
-      if (id === "spoken") { if (element.textContent !== html) element.textContent = html; continue; }
-      morph(element, new DOMParser().parseFromString(html, "text/html").body);
+      if (id === "tab") { tab = html; continue; }
+      if (id === "spoken") { said = html; continue; }
+      morph(document.getElementById(id), new DOMParser().parseFromString(html, "text/html").body);
       if (id === "timeline") stretch();
     }
   }
 
+  function put(element, text) { if (element.textContent !== text) element.textContent = text; }
+
   function badge() {
     const age = performance.now() - last, stale = age > STALE_AFTER_MS;
+    if (!clock && !stale) return;
     const state = stale ? "stale" : "live";
     if (root.dataset.live !== state) root.dataset.live = state;
-    const text = stale ? `No connection for ${Math.round(age / 1000)} s, retrying` : `Live, ${clock} UTC`;
-    if (words.textContent !== text) words.textContent = text;
+    put(spoken, stale ? "No connection to pgsteer, the page is old" : said);
+    const title = stale ? `\u25cc no connection, ${tab}` : tab;
+    if (document.title !== title) document.title = title;
+    put(words, stale ? `No connection for ${Math.round(age / 1000)} s, retrying` : `Live, ${clock} UTC`);
   }
 
   function connect() {

@@ -41,6 +41,9 @@ pub fn state(document: &Document, engine_age: Duration) -> State {
     let level = lines.iter().map(|line| line.level).max().unwrap_or(Level::Well);
     let shut: Vec<&str> = document.clusters.iter().flat_map(shut_services).collect();
     let (sentence, spoken) = sentences(level, &shut, &lines);
+    if lines.is_empty() {
+        lines.extend(document.clusters.iter().flat_map(served));
+    }
     let cluster = document.clusters.first().map_or("", |cluster| cluster.name.as_str());
     let more = lines.len().saturating_sub(LINES_MAX);
     lines.truncate(LINES_MAX);
@@ -59,6 +62,22 @@ fn shut_services(cluster: &Cluster) -> impl Iterator<Item = &str> {
         .iter()
         .filter(|service| service.open.is_empty())
         .map(|service| service.name.as_str())
+}
+
+/// Who serves each service, writers first.
+fn served(cluster: &Cluster) -> Vec<StateLine> {
+    let mut services: Vec<&Service> = cluster.services.iter().collect();
+    services.sort_by_key(|service| service.role != "primary");
+    let line = |service: &&Service| StateLine {
+        level: Level::Well,
+        subject: cut(&service.name, 40),
+        text: match service.open.as_slice() {
+            few @ ([] | [_] | [_, _] | [_, _, _]) => cut(&few.join(", "), TEXT_CHARS_MAX),
+            many => format!("{} members", many.len()),
+        },
+        advice: None,
+    };
+    services.iter().map(line).collect()
 }
 
 /// The sentence, and the same without figures.

@@ -33,7 +33,7 @@ fn each_scene_has_a_page_of_less_than_a_hundred_kilobytes() {
 #[test]
 fn the_state_says_in_words_what_is_wrong() {
     for (scene, sentence, first) in [
-        (scenes::well(), "All services are served", ""),
+        (scenes::well(), "All services are served", "pg1"),
         (
             scenes::switchover(),
             "write is not served: no member is open",

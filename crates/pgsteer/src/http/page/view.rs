@@ -238,8 +238,6 @@ pub struct ChangeRow {
     pub id: String,
     /// The time of day.
     pub clock: String,
-    /// The kind.
-    pub kind: String,
     /// The sentence.
     pub text: String,
     /// It is still going on.
