@@ -34,7 +34,7 @@ pub fn answer(config: &AgentConfig, snapshot: &Snapshot, line: Option<&str>) -> 
         },
         Err(unclear) => return refusal(config, &unclear),
     };
-    if snapshot.is_blind() {
+    if snapshot.is_blind() || question.awaits_first_report(snapshot) {
         return String::new();
     }
     match answer_through_pooler(&question, snapshot) {

@@ -44,6 +44,9 @@ pub enum Objection {
     /// No member of that name or address is known.
     #[error("there is no member {}", Cleaned(.0))]
     NoSuchMember(String),
+    /// No source has reported on the member yet.
+    #[error("no source has reported on it yet")]
+    NoReport,
     /// The question is about the local member, which is unknown.
     #[error("no member is known to run on this machine: set `local` in [cluster], or --local")]
     NoLocalMember,
@@ -61,7 +64,13 @@ pub enum Objection {
 impl Objection {
     /// Returns true if the question cannot be answered: the objection is not about a known member.
     pub fn is_unknown(&self) -> bool {
-        matches!(self, Objection::NoSuchMember(_) | Objection::NoLocalMember | Objection::Stuck)
+        matches!(
+            self,
+            Objection::NoSuchMember(_)
+                | Objection::NoReport
+                | Objection::NoLocalMember
+                | Objection::Stuck
+        )
     }
 }
 
@@ -118,6 +127,9 @@ impl Question {
             Ok(member) => member,
             Err(objection) => return Answer::No(objection),
         };
+        if self.awaits_first_report(snapshot) {
+            return Answer::No(Objection::NoReport);
+        }
         match &self.of {
             Asked::Probe(probe) => probe.answer(snapshot, member),
             Asked::Service(service) => snapshot
@@ -129,6 +141,12 @@ impl Question {
                     Answer::of_gate,
                 ),
         }
+    }
+
+    /// Returns true if no source has reported on the member of the question yet.
+    pub fn awaits_first_report(&self, snapshot: &Snapshot) -> bool {
+        let state = self.member(snapshot).ok().and_then(|member| snapshot.members.get(member));
+        state.is_some_and(|state| state.awaits_first_report)
     }
 
     /// Returns the member of the question.

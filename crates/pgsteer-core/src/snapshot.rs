@@ -123,6 +123,9 @@ pub struct MemberState {
     pub trouble: Option<Reason>,
     /// It holds the leader lock and is still in recovery.
     pub promoting: bool,
+    /// No source has reported on it yet, well or not. This lasts milliseconds, or until a probe
+    /// times out.
+    pub awaits_first_report: bool,
     /// Patroni, or the configuration, lists the member.
     pub listed: bool,
     /// It takes writes although another member holds the leader lock or takes writes as well.
@@ -398,6 +401,7 @@ mod tests {
             role: Role::Unknown,
             trouble: None,
             promoting: false,
+            awaits_first_report: false,
             listed: true,
             rogue: false,
             timeline: None,

@@ -95,6 +95,7 @@ impl Engine {
             role: standing.role,
             trouble,
             promoting: standing.trust == Trust::Promoting && listing != Listing::Left,
+            awaits_first_report: self.awaits_first_report(member, now),
             listed: member.left_at.is_none(),
             rogue,
             timeline: self.timeline(member, now),
@@ -110,6 +111,16 @@ impl Engine {
                 .unwrap_or_default(),
             health: self.health(member, standing, now),
         }
+    }
+
+    /// Returns true if no source has reported on the member yet. A host without an address cannot be
+    /// asked, which is a report too.
+    fn awaits_first_report(&self, member: &Member, now: Moment) -> bool {
+        let freshness = &self.rules.freshness;
+        matches!(member.view.patroni(now, freshness), Reading::Never)
+            && matches!(member.view.tether(now, freshness), Reading::Never)
+            && member.view.address_failure().is_none()
+            && member.same_as.is_none()
     }
 
     fn health(&self, member: &Member, standing: &Standing, now: Moment) -> Health {

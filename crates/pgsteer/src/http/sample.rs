@@ -178,6 +178,7 @@ fn state(host: &str, role: Role) -> MemberState {
         role,
         trouble: None,
         promoting: false,
+        awaits_first_report: false,
         listed: true,
         rogue: false,
         timeline: None,

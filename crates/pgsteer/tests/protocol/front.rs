@@ -304,6 +304,7 @@ fn member(server: &FakeServer) -> MemberState {
         role: Role::Unknown,
         trouble: None,
         promoting: false,
+        awaits_first_report: false,
         listed: true,
         rogue: false,
         timeline: None,
