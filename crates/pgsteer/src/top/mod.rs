@@ -14,6 +14,7 @@ mod state;
 mod text;
 
 use std::io::{self, IsTerminal};
+use std::mem::ManuallyDrop;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -86,21 +87,29 @@ fn check_terminal() -> Result<()> {
 /// The terminal in raw mode on its alternate screen. It is restored at the end, and before the message
 /// of a panic.
 struct Screen {
-    terminal: DefaultTerminal,
+    /// Its own drop writes an error to standard error, and panics where that terminal is gone.
+    terminal: ManuallyDrop<DefaultTerminal>,
 }
 
 impl Screen {
     fn open() -> Result<Screen> {
         // A part of it may have succeeded.
-        let terminal = ratatui::try_init().inspect_err(|_| ratatui::restore());
-        Ok(Screen { terminal: terminal.context("cannot use the terminal")? })
+        let terminal = ratatui::try_init().inspect_err(|_| restore());
+        let terminal = terminal.context("cannot use the terminal")?;
+        Ok(Screen { terminal: ManuallyDrop::new(terminal) })
     }
 }
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        ratatui::restore();
+        let _ = self.terminal.show_cursor();
+        restore();
     }
+}
+
+fn restore() {
+    // It fails where the terminal is gone, and then there is nothing to restore.
+    let _ = ratatui::try_restore();
 }
 
 /// The signals that end the command.

@@ -27,27 +27,7 @@ pub struct Terminal {
 
 impl Terminal {
     pub fn start(words: &[&str]) -> Terminal {
-        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-        let screen = openpt(flags).unwrap();
-        grantpt(&screen).unwrap();
-        unlockpt(&screen).unwrap();
-        let line = ioctl_tiocgptpeer(&screen, flags).unwrap();
-        let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
-        tcsetwinsize(&line, size).unwrap();
-        let stdio = || Stdio::from(line.try_clone().unwrap());
-        // `setsid` makes it the controlling terminal, so that its size and its end are those of the test.
-        let child = Command::new("setsid")
-            .args(["--ctty", env!("CARGO_BIN_EXE_pgsteer")])
-            .args(words)
-            .env("TERM", "xterm")
-            .env("LC_ALL", "C.UTF-8")
-            .env_remove("NO_COLOR")
-            .stdin(stdio())
-            .stdout(stdio())
-            .stderr(stdio())
-            .spawn()
-            .unwrap();
-        let keyboard = File::from(screen);
+        let (child, keyboard, line) = begin(words);
         let written = Arc::new(Mutex::new(Vec::new()));
         let (mut reader, copy) = (keyboard.try_clone().unwrap(), Arc::clone(&written));
         std::thread::spawn(move || {
@@ -152,6 +132,31 @@ impl Terminal {
             std::thread::sleep(Duration::from_millis(10));
         }
     }
+}
+
+/// Starts the program. Returns it with the two ends of its terminal: the one of the test and its own.
+pub fn begin(words: &[&str]) -> (Child, File, OwnedFd) {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let screen = openpt(flags).unwrap();
+    grantpt(&screen).unwrap();
+    unlockpt(&screen).unwrap();
+    let line = ioctl_tiocgptpeer(&screen, flags).unwrap();
+    let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+    tcsetwinsize(&line, size).unwrap();
+    let stdio = || Stdio::from(line.try_clone().unwrap());
+    // `setsid` makes it the controlling terminal, so that its size and its end are those of the test.
+    let child = Command::new("setsid")
+        .args(["--ctty", env!("CARGO_BIN_EXE_pgsteer")])
+        .args(words)
+        .env("TERM", "xterm")
+        .env("LC_ALL", "C.UTF-8")
+        .env_remove("NO_COLOR")
+        .stdin(stdio())
+        .stdout(stdio())
+        .stderr(stdio())
+        .spawn()
+        .unwrap();
+    (child, File::from(screen), line)
 }
 
 impl Drop for Terminal {

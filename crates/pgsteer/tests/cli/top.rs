@@ -1,11 +1,13 @@
 //! `pgsteer top` in a terminal, and `pgsteer status` of several pgsteers.
 
+use std::io::Read;
+
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::fake_patroni::FakePatroni;
 use crate::pgsteer::{Running, own_address, run};
-use crate::terminal::Terminal;
+use crate::terminal::{Terminal, begin};
 
 /// Enters and leaves the alternate screen, and shows the cursor.
 const ENTER: &str = "\u{1b}[?1049h";
@@ -78,6 +80,17 @@ fn top_restores_the_terminal_at_sigterm() {
     kill_process(pid, Signal::TERM).unwrap();
     assert_eq!(terminal.end().code(), Some(0));
     assert_restored(&terminal);
+}
+
+#[test]
+fn top_ends_when_its_terminal_is_closed() {
+    let (mut child, mut screen, line) = begin(&["top", "http://127.0.0.1:9"]);
+    drop(line);
+    // It has drawn its first page.
+    assert!(screen.read(&mut [0; 4_096]).unwrap() > 0);
+    drop(screen);
+    let status = child.wait().unwrap();
+    assert!(status.code().is_some(), "{status}: no crash");
 }
 
 #[test]
