@@ -81,6 +81,7 @@ pictures: install-readers ## The live page filmed through a switchover, and its 
 	PGSTEER_BIN=$(CURDIR)/target/release/pgsteer PGSTEER_PICTURES_OUT=$(CURDIR)/docs/pictures/all $(CARGO) test -p pgsteer-lab --locked --test e2e -- page::
 	cp docs/pictures/all/well-light.png docs/pictures/well.png
 	cp docs/pictures/all/waiting-dark.png docs/pictures/switchover.png
+	cp docs/pictures/all/waiting-narrow.png docs/pictures/narrow.png
 	rm -r docs/pictures/all
 .PHONY: pictures
 
