@@ -15,7 +15,7 @@ use pgsteer_core::probe::{Probe, ProbeError};
 use pgsteer_core::text::clean_to;
 use pgsteer_wire::patroni::parse_status;
 
-use crate::ask::{Answered, Target};
+use crate::ask::{Answered, Credentials, Target};
 use crate::diagnostic::in_one_line;
 use crate::http::UNKNOWN_HEADER;
 
@@ -112,8 +112,14 @@ impl Question {
 }
 
 /// Requests the check at `http_url`, and prints the answer in one line.
-pub fn run(http_url: &str, question: &Question, limit: Duration) -> ExitCode {
-    let outcome = match ask(http_url, question, limit) {
+pub fn run(
+    http_url: &str,
+    credentials: &Credentials,
+    question: &Question,
+    limit: Duration,
+) -> ExitCode {
+    let target = Target::parse(http_url, credentials);
+    let outcome = match target.and_then(|target| ask(&target, question, limit)) {
         Ok(outcome) => outcome,
         Err(error) => Outcome::Unknown(in_one_line(&error)),
     };
@@ -122,8 +128,7 @@ pub fn run(http_url: &str, question: &Question, limit: Duration) -> ExitCode {
     ExitCode::from(&outcome)
 }
 
-fn ask(http_url: &str, question: &Question, limit: Duration) -> Result<Outcome> {
-    let target = Target::parse(http_url)?;
+fn ask(target: &Target, question: &Question, limit: Duration) -> Result<Outcome> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -1,7 +1,7 @@
 //! The parts of the binary: sources, outputs, and `run`, the only module that knows both.
 
 mod agent;
-mod ask;
+pub mod ask;
 mod by_name;
 pub mod check;
 pub mod cli;

@@ -29,12 +29,15 @@ fn main() -> ExitCode {
             };
             let asked = args.external.as_ref().and_then(of_haproxy);
             let question = asked.unwrap_or(Question { of: vec![args.of], member: args.member });
-            pgsteer::check::run(&args.http, &question, args.timeout)
+            pgsteer::check::run(&args.http, &args.ask.credentials(), &question, args.timeout)
         }
         Command::Lint(args) => pgsteer::lint::run(&args),
         Command::Render(args) => pgsteer::render::run(&args),
-        Command::Status(args) => pgsteer::status::run(&args.all_urls(), args.json, args.watch),
-        Command::Top(args) => pgsteer::top::run(&args.url, args.no_color),
+        Command::Status(args) => {
+            let (urls, json, watch) = (args.all_urls(), args.json, args.watch);
+            pgsteer::status::run(&urls, &args.ask.credentials(), json, watch)
+        }
+        Command::Top(args) => pgsteer::top::run(&args.url, &args.ask.credentials(), args.no_color),
     }
 }
 

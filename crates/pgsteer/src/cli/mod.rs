@@ -10,6 +10,7 @@ mod typed;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::ask::Credentials;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use flags::listed;
 use keys::KeyFlags;
@@ -191,6 +192,30 @@ HAProxy:     external-check command /usr/bin/pgsteer-check
              (a link to pgsteer; the proxy's name is the service, the server's address the member)
 Exit codes: 0 yes, 1 no, 2 nobody can tell.";
 
+/// How `check`, `status` and `top` ask a pgsteer, as written.
+#[derive(Clone, Debug, Default, Args)]
+pub struct AskArgs {
+    /// File whose first line is the token of [http] token_file there
+    #[arg(long, value_name = "FILE", conflicts_with = "login_file")]
+    pub token_file: Option<PathBuf>,
+
+    /// File whose first line is `user:password` of [http] login_file there
+    #[arg(long, value_name = "FILE")]
+    pub login_file: Option<PathBuf>,
+
+    /// The authorities to trust for https, PEM [default: those of the system]
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+}
+
+impl AskArgs {
+    /// The same for the client.
+    pub fn credentials(self) -> Credentials {
+        let AskArgs { token_file, login_file, ca_file } = self;
+        Credentials { token_file, login_file, ca_file }
+    }
+}
+
 /// `pgsteer check`, as written.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = CHECK_EXAMPLES)]
@@ -214,6 +239,10 @@ pub struct CheckArgs {
     /// Take the arguments of HAProxy's external-check
     #[arg(long, hide = true, num_args = 4, conflicts_with_all = ["of", "member"])]
     pub external: Option<Vec<String>>,
+
+    /// How it is asked
+    #[command(flatten)]
+    pub ask: AskArgs,
 }
 
 fn check_timeout(text: &str) -> Result<Duration, String> {
@@ -262,6 +291,10 @@ pub struct StatusArgs {
     /// Show it again and again until Ctrl-C
     #[arg(long)]
     pub watch: bool,
+
+    /// How it is asked
+    #[command(flatten)]
+    pub ask: AskArgs,
 }
 
 impl StatusArgs {
@@ -296,6 +329,10 @@ pub struct TopArgs {
     /// No colours, as with NO_COLOR in the environment
     #[arg(long)]
     pub no_color: bool,
+
+    /// How it is asked
+    #[command(flatten)]
+    pub ask: AskArgs,
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! The pages over real sockets: the responses, and the limits for slow and hostile clients.
 
+use std::fs::Permissions;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,10 +17,13 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use pgsteer_core::names::MemberName;
+use pgsteer_core::settings::Protect;
 use pgsteer_core::time::Moment;
 
 use super::connections::{Limits, accept_all};
 use super::*;
+use crate::ask::{Credentials, Target};
+use crate::diagnostic::in_one_line;
 
 /// Longer than any step here takes, so that a test that hangs fails.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -190,6 +196,45 @@ async fn by_https_the_pages_are_the_same_and_plain_http_gets_nothing() {
     let mut answer = String::new();
     let _ = secure.read_to_string(&mut answer).await;
     assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+}
+
+#[tokio::test]
+async fn the_commands_read_the_pages_by_https_with_a_token_and_say_what_is_missing() {
+    let file = |name: &str| {
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/certificates").join(name)
+    };
+    let token_file = std::env::temp_dir().join(format!("pgsteer-{}-token", std::process::id()));
+    std::fs::write(&token_file, "t0ken\n").unwrap();
+    std::fs::set_permissions(&token_file, Permissions::from_mode(0o600)).unwrap();
+    let (_snapshot, mut pages) = sample_pages();
+    let config = HttpConfig {
+        listen: ([127, 0, 0, 1], 0).into(),
+        allow: Vec::new(),
+        hosts: Vec::new(),
+        token_file: Some(token_file.clone()),
+        login_file: None,
+        protect: Protect::Metrics,
+        tls: Some((file("good.crt"), file("leaf.key"))),
+    };
+    pages.access = Access::read(&config).unwrap();
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let acceptor = acceptor(&config).unwrap();
+    tokio::spawn(accept_all(listener, acceptor, Arc::new(pages), Limits::default()));
+    let ask = async |credentials: &Credentials, path: &str| {
+        let target = Target::parse(&url, credentials).unwrap();
+        let answered = target.get(path, PATIENCE).await;
+        answered.map(|it| it.status.as_u16()).map_err(|error| in_one_line(&error))
+    };
+    let anonymous = Credentials { ca_file: Some(file("ca.crt")), ..Credentials::default() };
+    let known = Credentials { token_file: Some(token_file.clone()), ..anonymous.clone() };
+    assert_eq!(ask(&known, "/api/v1/status").await, Ok(200));
+    assert_eq!(ask(&anonymous, "/healthz").await, Ok(200), "health checks are open");
+    let refused = ask(&anonymous, "/api/v1/status").await.unwrap_err();
+    assert!(refused.contains("(401)") && refused.contains("--token-file"), "{refused}");
+    let untrusted = ask(&Credentials::default(), "/healthz").await.unwrap_err();
+    assert!(untrusted.contains("TLS: "), "{untrusted}");
+    std::fs::remove_file(token_file).unwrap();
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ use self::picture::draw;
 use self::receive::{Received, ask};
 use self::several::Answer;
 use self::table::Ink;
-use crate::ask::Target;
+use crate::ask::{Credentials, Target};
 use crate::diagnostic::{in_lines, report};
 
 /// How often `--watch` prints the document.
@@ -60,9 +60,9 @@ enum Targets {
 }
 
 impl Targets {
-    fn parse(urls: &[String]) -> Result<Targets> {
+    fn parse(urls: &[String], credentials: &Credentials) -> Result<Targets> {
         ensure!(urls.len() <= URLS_MAX, "there are {} URLs, more than {URLS_MAX}", urls.len());
-        let parse = |url: &String| Ok((url.clone(), Target::parse(url)?));
+        let parse = |url: &String| Ok((url.clone(), Target::parse(url, credentials)?));
         let mut all: Vec<(String, Target)> = urls.iter().map(parse).collect::<Result<_>>()?;
         match (all.len(), all.pop()) {
             (1, Some((_, only))) => Ok(Targets::One(only)),
@@ -83,8 +83,9 @@ struct Page {
 
 /// Requests the document of each URL and prints it: one as tables, several as one table, with `json` as
 /// JSON, with `watch` every second until Ctrl-C.
-pub fn run(urls: &[String], json: bool, watch: bool) -> ExitCode {
-    match ask_and_print(urls, json, watch) {
+pub fn run(urls: &[String], credentials: &Credentials, json: bool, watch: bool) -> ExitCode {
+    let targets = Targets::parse(urls, credentials);
+    match targets.and_then(|targets| ask_and_print(&targets, json, watch)) {
         Ok(outcome) => outcome.into(),
         Err(error) => {
             report(&error, "shown");
@@ -93,16 +94,15 @@ pub fn run(urls: &[String], json: bool, watch: bool) -> ExitCode {
     }
 }
 
-fn ask_and_print(urls: &[String], json: bool, watch: bool) -> Result<Outcome> {
-    let targets = Targets::parse(urls)?;
+fn ask_and_print(targets: &Targets, json: bool, watch: bool) -> Result<Outcome> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
     let outcome = runtime.block_on(async {
         match watch {
-            true => watch_until_interrupted(&targets, json).await,
-            false => show_once(&targets, json).await,
+            true => watch_until_interrupted(targets, json).await,
+            false => show_once(targets, json).await,
         }
     });
     // A name that is still being resolved must not keep the command from ending.
@@ -266,21 +266,28 @@ mod tests {
     #[test]
     fn one_url_is_shown_as_tables_and_more_as_one_table() {
         let urls = |urls: &[&str]| urls.iter().map(|url| (*url).to_owned()).collect::<Vec<_>>();
-        assert!(matches!(Targets::parse(&urls(&["h:7000"])), Ok(Targets::One(_))));
-        let several = Targets::parse(&urls(&["b:7000", "a:7000", "b:7000"])).unwrap();
+        assert!(matches!(
+            Targets::parse(&urls(&["h:7000"]), &Credentials::default()),
+            Ok(Targets::One(_))
+        ));
+        let several =
+            Targets::parse(&urls(&["b:7000", "a:7000", "b:7000"]), &Credentials::default())
+                .unwrap();
         let Targets::Several(all) = several else { panic!("{several:?}") };
         let names: Vec<&str> = all.iter().map(|(url, _)| url.as_str()).collect();
         assert_eq!(names, ["b:7000", "a:7000", "b:7000"]);
-        let error = Targets::parse(&urls(&["h:7000"; URLS_MAX + 1])).unwrap_err().to_string();
+        let error = Targets::parse(&urls(&["h:7000"; URLS_MAX + 1]), &Credentials::default())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("201") && error.contains("200"), "{error}");
-        assert!(Targets::parse(&urls(&["h:7000", "https://h"])).is_err());
+        assert!(Targets::parse(&urls(&["h:7000", "ftp://h"]), &Credentials::default()).is_err());
     }
 
     #[tokio::test(start_paused = true)]
     async fn several_are_asked_at_the_same_time_and_the_worst_decides_the_exit_code() {
         let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = silent.local_addr().unwrap().to_string();
-        let targets = Targets::parse(&vec![url; 3]).unwrap();
+        let targets = Targets::parse(&vec![url; 3], &Credentials::default()).unwrap();
         let begin = tokio::time::Instant::now();
         let page = page(&targets, false).await.unwrap();
         assert!(begin.elapsed() < Duration::from_secs(9), "{:?}", begin.elapsed());

@@ -83,7 +83,11 @@ mod tests {
     #[tokio::test]
     async fn the_document_of_a_running_pgsteer_is_read() {
         let listener = http::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-        let target = Target::parse(&listener.local_addr().unwrap().to_string()).unwrap();
+        let target = Target::parse(
+            &listener.local_addr().unwrap().to_string(),
+            &crate::ask::Credentials::default(),
+        )
+        .unwrap();
         let (_keep, snapshot) = watch::channel(Arc::new(sample::snapshot()));
         let pages = Pages {
             access: http::Access::open(),

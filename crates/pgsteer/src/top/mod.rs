@@ -28,7 +28,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use self::keys::{Step, press, read};
 use self::look::Look;
 use self::state::State;
-use crate::ask::Target;
+use crate::ask::{Credentials, Target};
 use crate::diagnostic::{Diagnostic, in_one_line, report};
 use crate::status::receive::{Received, ask};
 
@@ -42,8 +42,8 @@ const EVENTS_MAX: usize = 64;
 const FAILED: u8 = 2;
 
 /// Shows the state of the pgsteer at `url` until `q`, Ctrl-C or a signal.
-pub fn run(url: &str, no_color: bool) -> ExitCode {
-    match show(url, no_color) {
+pub fn run(url: &str, credentials: &Credentials, no_color: bool) -> ExitCode {
+    match show(url, credentials, no_color) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             report(&error, "shown");
@@ -52,8 +52,8 @@ pub fn run(url: &str, no_color: bool) -> ExitCode {
     }
 }
 
-fn show(url: &str, no_color: bool) -> Result<()> {
-    let target = Target::parse(url)?;
+fn show(url: &str, credentials: &Credentials, no_color: bool) -> Result<()> {
+    let target = Target::parse(url, credentials)?;
     check_terminal()?;
     let look = Look::of_environment(no_color);
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -40,10 +40,13 @@ pub fn cut_words(text: &str, cells: usize, mark: &str) -> String {
     let whole = match (rest.starts_with(' '), fitting.rfind(' ')) {
         (true, _) => fitting,
         (false, Some(blank)) => fitting.get(..blank).unwrap_or_default(),
-        // One long word.
-        (false, None) => return cut_name(text, cells, mark),
+        (false, None) => "",
     };
-    format!("{} {mark}", whole.trim_end())
+    match whole.trim_end() {
+        // No whole word fits.
+        "" => cut_name(text.trim_start(), cells, mark),
+        whole => format!("{whole} {mark}"),
+    }
 }
 
 /// `text` in lines of at most `cells`, broken between words. A word that is longer than a line is broken.
@@ -99,6 +102,7 @@ mod tests {
         assert_eq!(cut_words("lag 48 MB exceeds 16 MB", 11, "..."), "lag 48 ...");
         assert_eq!(cut_words("lag 1234567 MB", 10, "..."), "lag ...");
         assert_eq!(cut_words("abcdefghijkl", 6, "..."), "abc...");
+        assert_eq!(cut_words(" A", 1, "..."), "A");
     }
 
     #[test]
