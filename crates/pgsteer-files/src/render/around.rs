@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::host::{bracketed, is_network};
 use super::label::labels;
+use super::panels::{PANELS, Panel};
 use super::reach;
 use super::refusal::Refusal;
 use super::{Kind, Rendered, Request, haproxy, paper};
@@ -82,75 +83,6 @@ struct Service {
     port_list: String,
     hosts_json: String,
 }
-
-/// A panel of the dashboard.
-#[derive(Serialize)]
-struct Panel {
-    title: &'static str,
-    about: &'static str,
-    unit: &'static str,
-    expr: &'static str,
-    legend: &'static str,
-}
-
-const PANELS: [Panel; 8] = [
-    Panel {
-        title: "Who is primary",
-        about: "1 for the member that has the role",
-        unit: "short",
-        expr: "pgsteer_member_role{cluster=~\"$cluster\",role=\"primary\"}",
-        legend: "{{member}}",
-    },
-    Panel {
-        title: "Open gates",
-        about: "Members that a service lets new sessions go to. With 0, its clients wait",
-        unit: "short",
-        expr: "pgsteer_service_open_gates{cluster=~\"$cluster\"}",
-        legend: "{{service}} at {{instance}}",
-    },
-    Panel {
-        title: "Why gates are not open",
-        about: "1 with the reason",
-        unit: "short",
-        expr: "pgsteer_gate_reason{cluster=~\"$cluster\"}",
-        legend: "{{service}} {{member}}: {{reason}}",
-    },
-    Panel {
-        title: "Clients on hold",
-        about: "Clients that wait for a member that is fit",
-        unit: "short",
-        expr: "pgsteer_held_clients{cluster=~\"$cluster\"}",
-        legend: "{{service}} at {{instance}}",
-    },
-    Panel {
-        title: "Sessions",
-        about: "Sessions by service and member",
-        unit: "short",
-        expr: "pgsteer_sessions{cluster=~\"$cluster\"}",
-        legend: "{{service}} {{member}}",
-    },
-    Panel {
-        title: "Lag",
-        about: "How far replay is behind",
-        unit: "bytes",
-        expr: "pgsteer_member_lag_bytes{cluster=~\"$cluster\"}",
-        legend: "{{member}}",
-    },
-    Panel {
-        title: "Sessions ended by pgsteer",
-        about: "Each because its member was not right any more",
-        unit: "cps",
-        expr: "rate(pgsteer_sessions_ended_total{cluster=~\"$cluster\"}[5m])",
-        legend: "{{service}} {{member}}",
-    },
-    Panel {
-        title: "Clients refused",
-        about: "Clients that waited in vain",
-        unit: "cps",
-        expr: "rate(pgsteer_refused_clients_total{cluster=~\"$cluster\"}[5m])",
-        legend: "{{service}}",
-    },
-];
 
 const PGSTEER_SERVICE: &str = include_str!("../../../../dist/pgsteer.service");
 const AGENT_SERVICE: &str = include_str!("../../../../dist/pgsteer-agent.service");

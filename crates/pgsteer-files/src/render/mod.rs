@@ -9,6 +9,7 @@ mod haproxy;
 mod host;
 mod label;
 pub mod packet;
+mod panels;
 mod paper;
 mod profile;
 mod reach;

@@ -195,11 +195,11 @@ Exit codes: 0 yes, 1 no, 2 nobody can tell.";
 /// How `check`, `status` and `top` ask a pgsteer, as written.
 #[derive(Clone, Debug, Default, Args)]
 pub struct AskArgs {
-    /// File whose first line is the token of [http] token_file there
+    /// File whose first line is the token, as in token_file there
     #[arg(long, value_name = "FILE", conflicts_with = "login_file")]
     pub token_file: Option<PathBuf>,
 
-    /// File whose first line is `user:password` of [http] login_file there
+    /// File whose first line is `user:password`, as in login_file there
     #[arg(long, value_name = "FILE")]
     pub login_file: Option<PathBuf>,
 
