@@ -89,7 +89,7 @@ max_sessions = 3
     pgsteer.toml:15:1: services.read.balance: there is no key `balance` in [services.read]
         help: known here: listen, role, hold_seconds, connect_timeout_seconds, member_sessions_max, sessions_max, pooler_port, pooler_down, lag_bytes_max, lag_seconds_max, fallback, stick, on_promotion, tags
     pgsteer.toml:17:1: http.port: there is no key `port` in [http]
-        help: known here: listen
+        help: known here: listen, allow, hosts, login_file, token_file, protect, cert_file, key_file
     pgsteer.toml:19:1: proxy.max_sessions: there is no key `max_sessions` in [proxy]
         help: did you mean `sessions_max`?
     "#);
@@ -273,7 +273,7 @@ http.listen = 0
         help: a number from 1 to 65535
     pgsteer.toml:3:22: members.b.postgres: `/run/postgresql` is not HOST:PORT
         help: as 10.0.0.11:5432, pg1.example:5432 or [fd00::11]:5432
-    pgsteer.toml:4:22: members.c.postgres: `0.0.0.0` stands for all addresses of a machine, so nobody can connect to it
+    pgsteer.toml:4:22: members.c.postgres: `0.0.0.0` stands for all addresses of a machine, so no connection to it is possible
         help: write the address that the member listens on
     pgsteer.toml:5:22: members.d.postgres: an empty text is not HOST:PORT
         help: as 10.0.0.11:5432, pg1.example:5432 or [fd00::11]:5432
