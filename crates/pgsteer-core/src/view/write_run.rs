@@ -1,4 +1,4 @@
-//! Since when a server takes writes, so that a primary of old is told from one that was just promoted.
+//! Since when a server takes writes: this distinguishes an old primary from one that was just promoted.
 
 use crate::claim::{Failure, ServerStart, TetherFacts};
 use crate::time::Moment;

@@ -133,7 +133,7 @@ mod tests {
             let member = MemberName::new("n1").unwrap();
             let reporter = Reporter { member, clock: Clock::start(), reports: sender };
             let doubt = Arc::<Notify>::default();
-            let login = Arc::new(Login::of_nobody(limit));
+            let login = Arc::new(Login::anonymous(limit));
             let task = Task::spawn(run(ask, login, reporter, doubt.clone()));
             Rig { _plan: plan, doubt, reports, _task: task }
         }

@@ -114,7 +114,7 @@ mod tests {
         let member = MemberName::new("n1").unwrap();
         let reporter = Reporter { member, clock, reports: sender };
         let timer = ProbeTimer::new(ask, |pace| pace.pooler, clock);
-        let login = Arc::new(Login::of_nobody(LIMIT));
+        let login = Arc::new(Login::anonymous(LIMIT));
         let _task = Task::spawn(run(address.port(), timer, login, reporter));
         let mut next = async || match reports.recv().await {
             Some(Report::Claim(Claim { asked_at, fact: Fact::Pooler { answer, .. }, .. })) => {

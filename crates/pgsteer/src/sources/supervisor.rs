@@ -111,12 +111,12 @@ impl Supervisor {
                 Task::keep(format!("the tether of {name}"), tether, Tether::run)
             }
             None => {
-                let nobody = Arc::new(Login::of_nobody(CHECK_TIMEOUT));
+                let anonymous = Arc::new(Login::anonymous(CHECK_TIMEOUT));
                 Task::keep(
                     format!("what tries new sessions at {name}"),
-                    (ask, nobody, reporter, doubt),
-                    |(ask, nobody, reporter, doubt)| {
-                        new_sessions::run(ask, nobody, reporter, doubt)
+                    (ask, anonymous, reporter, doubt),
+                    |(ask, anonymous, reporter, doubt)| {
+                        new_sessions::run(ask, anonymous, reporter, doubt)
                     },
                 )
             }
@@ -141,10 +141,14 @@ impl Supervisor {
                 Task::keep(what, tether, Tether::run)
             }
             None => {
-                let nobody = Arc::new(Login::of_nobody(CHECK_TIMEOUT));
-                Task::keep(what, (timer, nobody, reporter), move |(timer, nobody, reporter)| {
-                    pooler::run(port, timer, nobody, reporter)
-                })
+                let anonymous = Arc::new(Login::anonymous(CHECK_TIMEOUT));
+                Task::keep(
+                    what,
+                    (timer, anonymous, reporter),
+                    move |(timer, anonymous, reporter)| {
+                        pooler::run(port, timer, anonymous, reporter)
+                    },
+                )
             }
         }
     }

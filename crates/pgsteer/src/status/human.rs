@@ -19,6 +19,21 @@ pub fn size(bytes: u64) -> String {
     }
 }
 
+/// Bytes per second, as a size.
+pub fn bytes(rate: f64) -> String {
+    // The conversion of a float saturates, and NaN becomes 0.
+    size(rate.round() as u64)
+}
+
+/// Events per second, as `0`, `0.4` or `12`.
+pub fn rate(rate: f64) -> String {
+    match rate {
+        9.95.. => format!("{rate:.0}"),
+        0.05.. => format!("{rate:.1}"),
+        _ => "0".to_owned(),
+    }
+}
+
 /// An age as `340ms`, `12s`, `3m12s`, `5h03m` or `12d04h`.
 pub fn age(age: Duration) -> String {
     let seconds = age.as_secs();
@@ -69,6 +84,16 @@ mod tests {
         ] {
             assert_eq!(size(bytes), text);
         }
+    }
+
+    #[test]
+    fn rates_are_short_and_a_negative_or_absurd_one_from_another_program_is_shown_too() {
+        assert_eq!(
+            [0.0, 0.04, 0.4, 12.3, -1.0, f64::NAN].map(rate),
+            ["0", "0", "0.4", "12", "0", "0"]
+        );
+        assert_eq!([0.0, 1_048_576.0, -5.0].map(bytes), ["0B", "1MB", "0B"]);
+        assert_eq!(bytes(f64::INFINITY), "16777215TB");
     }
 
     #[test]

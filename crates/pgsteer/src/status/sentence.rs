@@ -3,11 +3,14 @@
 use pgsteer_core::snapshot::NO_FAILOVER;
 use pgsteer_core::text::{SENTENCE_CHARS_MAX, TEXT_CHARS_MAX, clean, clean_to};
 
+use serde::Serialize;
+
 use super::document::{Cluster, Document, Gate, Member, Service};
 use super::table::Paint;
 
 /// How urgent something is, worst last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Level {
     /// Nothing needs attention.
     Well,
@@ -86,7 +89,12 @@ fn of_cluster(cluster: &Cluster) -> Vec<Finding> {
     findings.extend(cluster.members.iter().filter_map(rogue));
     findings.extend(of_whole_cluster(cluster));
     findings.extend(cluster.services.iter().filter_map(waiting_for_place));
-    findings.extend(cluster.members.iter().flat_map(of_member));
+    let shut = cluster.services.iter().filter(|service| service.open.is_empty());
+    let explaining = shut.filter_map(|service| explaining_gate(cluster, service));
+    let explained: Vec<&str> = explaining.map(|(member, _)| member.name.as_str()).collect();
+    // The finding of the service has the reason of that member already.
+    let others = cluster.members.iter().filter(|it| !explained.contains(&it.name.as_str()));
+    findings.extend(others.flat_map(of_member));
     findings
 }
 
@@ -160,11 +168,10 @@ fn explaining_gate<'a>(cluster: &'a Cluster, service: &Service) -> Option<(&'a M
     gates.min_by_key(|(_, gate)| rank(gate))
 }
 
-/// Returns true if the gate is not open for a reason other than the member's role, which is different
-/// for some members in every healthy cluster.
-pub fn needs_attention(gate: &Gate) -> bool {
-    let has_other_role = gate.reason.as_ref().is_some_and(|cause| cause.code == "wrong_role");
-    gate.gate != "open" && !has_other_role
+/// Returns true if the gate has a reason, or a reservation while it is open, other than the member's
+/// role, which is different for some members in every healthy cluster.
+fn needs_attention(gate: &Gate) -> bool {
+    gate.reason.as_ref().is_some_and(|cause| cause.code != "wrong_role")
 }
 
 fn rogue(member: &Member) -> Option<Finding> {
@@ -256,7 +263,10 @@ mod tests {
         for member in &mut cluster.members {
             member.trouble = None;
             member.poolers.clear();
-            member.services.values_mut().for_each(|gate| gate.gate = "open".to_owned());
+            for gate in member.services.values_mut() {
+                gate.gate = "open".to_owned();
+                gate.reason = None;
+            }
         }
         document
     }
@@ -284,6 +294,24 @@ mod tests {
         document.clusters[0].members[2].services.insert("write".to_owned(), shut);
         assert_eq!(state(&document).level, Level::Well);
         assert!(is_well(&document.clusters[0].members[2]));
+    }
+
+    #[test]
+    fn a_reservation_of_an_open_gate_needs_attention() {
+        let mut document = healthy();
+        let open = sample::document_of(&sample::snapshot()).clusters[0].members[1].services["read"]
+            .clone();
+        assert_eq!(open.gate, "open");
+        document.clusters[0].members[1].services.insert("read".to_owned(), open);
+        assert_eq!(state(&document).level, Level::Note);
+    }
+
+    #[test]
+    fn the_member_that_explains_why_a_service_is_not_served_has_no_second_finding() {
+        let state = state(&sample::document_of(&sample::snapshot()));
+        let [first, others @ ..] = state.findings.as_slice() else { panic!("{state:?}") };
+        assert!(first.reason.as_ref().unwrap().starts_with("n2: "), "{first:?}");
+        assert!(others.iter().all(|finding| finding.subject != "n2"), "{others:?}");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::panels;
 use super::state::{Age, Happening, Panel, State, View};
 use super::text::{cut_words, width, wrap};
 use crate::status::document::Document;
-use crate::status::human::{age, printable};
+use crate::status::human::{self, age, printable};
 use crate::status::sentence;
 use crate::status::table::Paint;
 
@@ -285,8 +285,8 @@ impl Page<'_> {
         let last = self.state.readings.last();
         let curves: [(&str, ValueOf, String); 3] = [
             ("held", |it| it.held, format!("{:.0}", last.held)),
-            ("bytes/s", |it| it.bytes, panels::bytes(last.bytes)),
-            ("new/s", |it| it.new_sessions, panels::rate(last.new_sessions)),
+            ("bytes/s", |it| it.bytes, human::bytes(last.bytes)),
+            ("new/s", |it| it.new_sessions, human::rate(last.new_sessions)),
         ];
         // Each has a label, a curve, a value and the blanks between them.
         let room = |count: usize| (self.cells.saturating_sub(1) / count).saturating_sub(17);

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::panels::{bytes, lag, of_limit, rate};
+use super::panels::{lag, of_limit};
 use super::state::{Happening, State, Subject};
 use crate::status::document::{Cause, Document, Event, Gate, Member, Service};
-use crate::status::human::{age, size};
+use crate::status::human::{age, bytes, rate, size};
 use crate::status::picture::endpoint;
 use crate::status::table::Paint;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::columns::Column;
 use super::state::{rates, sessions};
 use crate::status::document::{Gate, Member, Service};
-use crate::status::human::{age, size};
+use crate::status::human::{age, bytes, rate, size};
 use crate::status::picture::endpoint;
 use crate::status::table::Paint;
 
@@ -152,21 +152,6 @@ pub fn lag(member: &Member) -> String {
     }
 }
 
-/// Bytes per second.
-pub fn bytes(rate: f64) -> String {
-    // The conversion of a float saturates, and NaN becomes 0.
-    size(rate.round() as u64)
-}
-
-/// Events per second, as `0`, `0.4` or `12`.
-pub fn rate(rate: f64) -> String {
-    match rate {
-        9.95.. => format!("{rate:.0}"),
-        0.05.. => format!("{rate:.1}"),
-        _ => "0".to_owned(),
-    }
-}
-
 /// A number with its limit, if there is one.
 pub fn of_limit(number: u64, limit: Option<u64>) -> String {
     match limit {
@@ -181,13 +166,7 @@ mod tests {
     use crate::http::sample;
 
     #[test]
-    fn rates_are_short_and_a_negative_or_absurd_one_from_another_program_is_shown_too() {
-        assert_eq!(
-            [0.0, 0.04, 0.4, 12.3, -1.0, f64::NAN].map(rate),
-            ["0", "0", "0.4", "12", "0", "0"]
-        );
-        assert_eq!([0.0, 1_048_576.0, -5.0].map(bytes), ["0B", "1MB", "0B"]);
-        assert_eq!(bytes(f64::INFINITY), "16777215TB");
+    fn a_number_has_its_limit_beside_it() {
         assert_eq!((of_limit(7, None), of_limit(7, Some(100))), ("7".into(), "7/100".into()));
     }
 

@@ -432,16 +432,22 @@ fn a_client_that_sends_a_query_too_early_waits_for_the_gate() {
     assert_eq!(standby.server.connections(), 0);
 }
 
+/// A client whose early login waits for the connection to `server`, which is promoting.
+fn while_dialling(server: &FakeServer) -> (Front, Client) {
+    let front = Front::of(&[server]);
+    front.promote("n1");
+    let client = Client::start(front.write);
+    front.wait_until_held("write", 1);
+    std::thread::sleep(Duration::from_millis(100));
+    (front, client)
+}
+
 /// Its connection attempt is in progress when the gate opens, and is given up later. The change
 /// that it waits for then has already happened.
 #[test]
 fn an_early_login_that_does_not_connect_finds_the_open_gate() {
     let (server, wake) = FakeServer::asleep("off");
-    let front = Front::of(&[&server]);
-    front.promote("n1");
-    let mut client = Client::start(front.write);
-    front.wait_until_held("write", 1);
-    std::thread::sleep(Duration::from_millis(100));
+    let (front, mut client) = while_dialling(&server);
     front.open("write", "n1");
     // Longer than `connect_timeout`.
     std::thread::sleep(Duration::from_millis(1_200));
@@ -455,11 +461,7 @@ fn an_early_login_that_does_not_connect_finds_the_open_gate() {
 #[test]
 fn a_lost_packet_delays_no_client_once_the_gate_is_open() {
     let (server, wake) = FakeServer::asleep("off");
-    let front = Front::of(&[&server]);
-    front.promote("n1");
-    let mut client = Client::start(front.write);
-    front.wait_until_held("write", 1);
-    std::thread::sleep(Duration::from_millis(100));
+    let (front, mut client) = while_dialling(&server);
     let opened = Instant::now();
     front.open("write", "n1");
     std::thread::sleep(Duration::from_millis(100));

@@ -1,9 +1,9 @@
 //! Facts about the cluster and pgsteer: identity, sources, counters.
 
-use super::look::Level;
 use super::texts::cut;
 use super::view::Fact;
 use crate::status::document::{Cluster, Document};
+use crate::status::sentence::Level;
 
 const VALUE_CHARS_MAX: usize = 160;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::look::{GateLook, Level, role_class, role_word};
+use super::look::{GateLook, role_class, role_word};
 use super::past::{CURVE_SECONDS, Curves};
 use super::picture::{self, Door, DoorCard, MemberCard, Picture, PictureGate, Place};
 use super::range;
@@ -19,6 +19,7 @@ use crate::status::document::{
     self, Cause, Change, Cluster, Document, Event, Gate, Member, Service,
 };
 use crate::status::human::{age, size};
+use crate::status::sentence::Level;
 
 /// The most rows of each table. A cluster has at most 64 members; /api/v1/status has everything.
 const MEMBERS_MAX: usize = 64;

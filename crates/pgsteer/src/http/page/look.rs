@@ -1,6 +1,6 @@
-//! How a gate, a role and a severity look on the page: a class for the style sheet, a shape and a word.
+//! How a gate and a role look on the page: a class for the style sheet, and a name in words.
 //!
-//! Colour never carries a meaning alone. Each state has a shape and a word of its own.
+//! Colour never carries a meaning alone: each state also has its own shape and its own name.
 
 use serde::Serialize;
 
@@ -65,18 +65,6 @@ impl GateLook {
     pub fn matters(self) -> bool {
         !matches!(self, GateLook::Open | GateLook::Idle)
     }
-}
-
-/// How urgent something is, worst last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Level {
-    /// Nothing to do.
-    Well,
-    /// Everything is served, and something needs attention.
-    Note,
-    /// Clients wait, or data is in danger.
-    Bad,
 }
 
 /// The class of a role.

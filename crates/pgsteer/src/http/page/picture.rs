@@ -5,8 +5,9 @@
 
 use serde::Serialize;
 
-use super::look::{GateLook, Level};
+use super::look::GateLook;
 use super::texts::cut;
+use crate::status::sentence::Level;
 
 /// The heights of the cards: a service, a member with details, a member in one line.
 const DOOR: u32 = 88;

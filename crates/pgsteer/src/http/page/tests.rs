@@ -37,12 +37,12 @@ fn the_state_says_in_words_what_is_wrong() {
         (
             scenes::switchover(),
             "write is not served: no member is open",
-            "12 clients wait, longest 2.1 s. pg2: promotion under way: it holds the leader lock and is still in recovery",
+            "no member is open, 12 clients wait, the oldest for 2.1 s: pg2: promotion under way: it holds the leader lock and is still in recovery",
         ),
         (
             scenes::no_primary(),
             "write is not served: no member is open",
-            "140 clients wait, longest 2.1 s. pg1: PostgreSQL at 10.0.0.11:5432: connection refused",
+            "no member is open, 140 clients wait, the oldest for 2.1 s: pg1: PostgreSQL at 10.0.0.11:5432: connection refused",
         ),
         (
             scenes::lagging(),
@@ -66,7 +66,7 @@ fn a_page_of_an_engine_that_is_stuck_does_not_say_that_all_is_well() {
     let config = scenes::config();
     let input = super::fill::Input { engine_age: Duration::from_secs(7), ..scene.input(&config) };
     let state = view(&input).unwrap().state;
-    assert_eq!(state.level, super::look::Level::Bad);
+    assert_eq!(state.level, crate::status::sentence::Level::Bad);
     assert!(
         state.sentence.starts_with("Danger: the engine last ran 7 s ago"),
         "{}",

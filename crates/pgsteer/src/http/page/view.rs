@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::look::{GateLook, Level};
+use super::look::GateLook;
 use super::picture::Picture;
 use super::range::RangeLink;
 use super::timeline::Timeline;
+use crate::status::sentence::Level;
 
 /// The page.
 #[derive(Debug, Serialize)]

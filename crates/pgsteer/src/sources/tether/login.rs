@@ -112,7 +112,7 @@ impl Login {
 
     /// A login for a probe that is not meant to authenticate. It shows what `pg_isready` would
     /// show.
-    pub fn of_nobody(limit: Duration) -> Login {
+    pub fn anonymous(limit: Duration) -> Login {
         Login {
             user: "pgsteer".to_owned(),
             dbname: "postgres".to_owned(),

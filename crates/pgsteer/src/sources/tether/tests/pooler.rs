@@ -324,7 +324,7 @@ async fn a_fresh_login_beside_a_query_under_way_takes_its_place_all_the_same() {
 #[tokio::test]
 async fn a_knock_is_answered_by_any_word_but_that_nobody_can_come_in() {
     let knock = |address: SocketAddr| async move {
-        Login::of_nobody(LIMIT).knock(&endpoint(address), &[address.ip()], LIMIT).await
+        Login::anonymous(LIMIT).knock(&endpoint(address), &[address.ip()], LIMIT).await
     };
     for answer in [
         fake::authentication(10, b"SCRAM-SHA-256\0\0"),
