@@ -73,7 +73,7 @@ fn film(lab: &Lab, steer: &Steer, browser: &mut Browser) -> Result<String> {
         (0..WAITING).map(|_| std::thread::spawn(move || Kept::open(door).map(drop))).collect();
     let filmed = (|| {
         browser.ask(&["state", UNSERVED])?;
-        browser.ask(&["contains", "state", "5 clients wait, longest"])?;
+        browser.ask(&["contains", "state", "5 clients wait, the oldest for"])?;
         browser.ask(&["shots", "waiting", UNSERVED])
     })();
     names.iter().try_for_each(|name| lab.thaw_patroni(name))?;
