@@ -71,6 +71,11 @@ impl CancelKey {
         (1..=CANCEL_KEY_BYTES_MAX).contains(&secret).then(|| CancelKey(pid_and_secret.into()))
     }
 
+    /// Process id and secret, as in the packet.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// A whole CancelRequest with this key.
     pub fn to_request(&self) -> Vec<u8> {
         let len = LENGTH_AND_CODE + self.0.len();

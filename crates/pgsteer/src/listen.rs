@@ -1,6 +1,7 @@
 //! Listening sockets: how a port is bound, what can be done if it cannot be bound, and how
 //! connections are accepted.
 
+use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
@@ -27,6 +28,28 @@ pub struct ListenError {
     option: String,
     address: SocketAddr,
     cause: io::Error,
+}
+
+/// Listening sockets that exist already: bound before anything else runs, or taken over from another
+/// process of pgsteer. Those that nothing takes are closed with it.
+#[derive(Debug, Default)]
+pub struct Listeners(BTreeMap<SocketAddr, TcpListener>);
+
+impl Listeners {
+    /// Adds a socket that listens on `address`.
+    pub fn add(&mut self, address: SocketAddr, listener: TcpListener) {
+        self.0.insert(address, listener);
+    }
+
+    /// Returns true if a socket for `address` is there.
+    pub fn contain(&self, address: SocketAddr) -> bool {
+        self.0.contains_key(&address)
+    }
+
+    /// Takes the socket that listens on `address`.
+    pub fn take(&mut self, address: SocketAddr) -> Option<TcpListener> {
+        self.0.remove(&address)
+    }
 }
 
 /// Binds `address` for `user`. The error names both, and `option`, which sets the address.

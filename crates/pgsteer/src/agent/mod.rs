@@ -50,6 +50,8 @@ pub struct Agent {
     /// The acceptor stops when this is closed.
     _stop: UnixStream,
     config: watch::Sender<AgentConfig>,
+    /// The listening socket, for a process that takes over.
+    socket: TcpListener,
     acceptor: JoinHandle<()>,
     slow_clients: JoinHandle<()>,
 }
@@ -76,6 +78,7 @@ impl Agent {
     ) -> anyhow::Result<Agent> {
         let (config, current) = watch::channel(config);
         let state = AgentState { config: current, snapshot, clock, heartbeat };
+        let socket = listener.try_clone().context("cannot copy the agent's socket")?;
         listener.set_nonblocking(true).context("cannot make the agent's socket non-blocking")?;
         let (handovers, received) = mpsc::channel(slow_clients::HANDOVERS_MAX);
         let senders = Arc::<Senders>::default();
@@ -89,7 +92,12 @@ impl Agent {
         let (stop, stopped) = UnixStream::pair().context("cannot create a pair of sockets")?;
         let acceptor = Acceptor { listener, stopped, state, senders, handovers };
         let acceptor = thread("pgsteer-agent", move || acceptor.run())?;
-        Ok(Agent { _stop: stop, config, acceptor, slow_clients })
+        Ok(Agent { _stop: stop, config, socket, acceptor, slow_clients })
+    }
+
+    /// The listening socket.
+    pub fn socket(&self) -> &TcpListener {
+        &self.socket
     }
 
     /// The address of the agent's port.

@@ -18,6 +18,8 @@ use crate::history::record;
 pub struct PagesThread {
     /// The thread ends when this is dropped.
     _stop: oneshot::Sender<()>,
+    /// The listening socket, for a process that takes over.
+    socket: TcpListener,
     thread: JoinHandle<()>,
 }
 
@@ -35,6 +37,7 @@ impl PagesThread {
             .enable_all()
             .build()
             .context("cannot start the runtime of the status pages")?;
+        let socket = listener.try_clone().context("cannot copy the socket of the status pages")?;
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new()
             .name("pgsteer-http".to_owned())
@@ -52,7 +55,12 @@ impl PagesThread {
                 });
             })
             .context("cannot start the thread of the status pages")?;
-        Ok(PagesThread { _stop: stop, thread })
+        Ok(PagesThread { _stop: stop, socket, thread })
+    }
+
+    /// The listening socket.
+    pub fn socket(&self) -> &TcpListener {
+        &self.socket
     }
 
     /// Returns true if the thread has ended although the pages were not stopped.

@@ -1,8 +1,8 @@
 //! The acceptor of one service: accepts its connections and passes each to a worker.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 use pgsteer_core::names::ServiceName;
 use pgsteer_core::settings::ServiceConfig;
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
@@ -18,7 +17,7 @@ use super::admission::{Decision, Limit, Ticket};
 use super::service::Service;
 use super::shared::{Admitted, Shared};
 use super::worker_thread::Job;
-use crate::listen;
+use crate::listen::{self, Listeners};
 
 /// How often, and at which interval, the acceptor asks for admission again while a worker closes a
 /// connection. The kernel queues new connections meanwhile.
@@ -30,6 +29,8 @@ const ADMISSION_PAUSE: Duration = Duration::from_millis(1);
 pub struct Acceptor {
     service: watch::Sender<Arc<Service>>,
     task: AbortHandle,
+    /// The same socket, for a process that takes over.
+    socket: TcpListener,
 }
 
 impl Drop for Acceptor {
@@ -45,16 +46,13 @@ impl Drop for Acceptor {
 pub fn bind_all(
     services: &BTreeMap<ServiceName, ServiceConfig>,
     is_bound: impl Fn(SocketAddr) -> bool,
-) -> anyhow::Result<BTreeMap<SocketAddr, TcpListener>> {
-    let (mut listeners, mut errors) = (BTreeMap::new(), Vec::new());
+) -> anyhow::Result<Listeners> {
+    let (mut listeners, mut errors) = (Listeners::default(), Vec::new());
     for (name, service) in services.iter().filter(|(_, service)| !is_bound(service.listen)) {
         let user = format!("service {name}");
         let option = format!("`listen` in [services.{name}]");
-        let bound = listen::bind(service.listen, &user, &option).map_err(anyhow::Error::from);
-        match bound.and_then(|listener| Ok(TcpListener::from_std(listener)?)) {
-            Ok(listener) => {
-                listeners.insert(service.listen, listener);
-            }
+        match listen::bind(service.listen, &user, &option) {
+            Ok(listener) => listeners.add(service.listen, listener),
             Err(error) => errors.push(error.to_string()),
         }
     }
@@ -63,15 +61,25 @@ pub fn bind_all(
 
 impl Acceptor {
     /// Starts to accept connections.
+    ///
+    /// # Errors
+    /// The socket cannot be registered with the runtime.
     pub fn start(
         listener: TcpListener,
         service: Arc<Service>,
         shared: Arc<Shared>,
         workers: Vec<mpsc::Sender<Job>>,
-    ) -> Acceptor {
+    ) -> io::Result<Acceptor> {
         let (sender, receiver) = watch::channel(service);
+        let socket = listener.try_clone()?;
+        let listener = tokio::net::TcpListener::from_std(listener)?;
         let task = tokio::spawn(accept_all(listener, receiver, shared, workers)).abort_handle();
-        Acceptor { service: sender, task }
+        Ok(Acceptor { service: sender, task, socket })
+    }
+
+    /// The listening socket.
+    pub fn socket(&self) -> &TcpListener {
+        &self.socket
     }
 
     /// Replaces the service for new sessions.
@@ -81,7 +89,7 @@ impl Acceptor {
 }
 
 async fn accept_all(
-    listener: TcpListener,
+    listener: tokio::net::TcpListener,
     service: watch::Receiver<Arc<Service>>,
     shared: Arc<Shared>,
     workers: Vec<mpsc::Sender<Job>>,
@@ -139,7 +147,7 @@ fn refuse_at_once(mut stream: TcpStream, limit: Limit) {
 /// A worker that is awake for one session handles the next event of another session without a wake-up,
 /// and the wake-up is a large part of the cost of a small transaction. So a few sessions stay together
 /// on one worker, and only whole groups are distributed.
-fn least_busy(loads: impl Iterator<Item = usize>) -> usize {
+pub fn least_busy(loads: impl Iterator<Item = usize>) -> usize {
     const GROUP: usize = 4;
     loads.enumerate().min_by_key(|(_, load)| load / GROUP).map_or(0, |(worker, _)| worker)
 }

@@ -180,6 +180,20 @@ impl Admission {
         }
     }
 
+    /// Admits a connection that moves here from another process. Limits do not apply: it was admitted
+    /// there.
+    pub fn admit_moved(self: &Arc<Admission>, address: IpAddr) -> Ticket {
+        let address = address.to_canonical();
+        let mut state = self.lock();
+        state.admitted += 1;
+        state.addresses.entry(address).or_default().connections += 1;
+        let number = state.next;
+        state.next += 1;
+        drop(state);
+        self.stats.clients.fetch_add(1, Ordering::Relaxed);
+        Ticket { admission: Arc::clone(self), number, address, is_refused: false }
+    }
+
     /// Makes space for one more connection from `address`. Returns the limit that prevents it.
     fn make_space(
         &self,

@@ -108,6 +108,12 @@ impl Affinity {
         Sticking { affinity: Arc::clone(self), address }
     }
 
+    /// Same as [`Affinity::sticking`], for a session at `member` that arrives from another process.
+    pub fn sticking_to(self: &Arc<Self>, address: IpAddr, member: &MemberName) -> Sticking {
+        self.stick(address, std::slice::from_ref(member), Instant::now());
+        self.sticking(address)
+    }
+
     /// The only member that is busy for opaque sessions of `address`, if there is exactly one.
     pub fn busy_member(&self, address: IpAddr, now: Instant) -> Option<MemberName> {
         let opaque = lock(&self.opaque);

@@ -10,13 +10,20 @@ use tokio::sync::Notify;
 pub struct Barrier {
     /// For each worker, the generation of that Snapshot.
     acted: Box<[AtomicU64]>,
+    /// The newest generation that can be passed. Gates that open later wait while another process still
+    /// has sessions.
+    generation_max: AtomicU64,
     moved: Notify,
 }
 
 impl Barrier {
     /// A barrier for `workers` workers, none of which has acted on a Snapshot.
     pub fn new(workers: usize) -> Barrier {
-        Barrier { acted: (0..workers).map(|_| AtomicU64::new(0)).collect(), moved: Notify::new() }
+        Barrier {
+            acted: (0..workers).map(|_| AtomicU64::new(0)).collect(),
+            generation_max: AtomicU64::new(u64::MAX),
+            moved: Notify::new(),
+        }
     }
 
     /// Notes that worker number `worker` has ended all sessions that the Snapshot `generation` ends.
@@ -27,9 +34,17 @@ impl Barrier {
         self.moved.notify_waiters();
     }
 
+    /// Keeps sessions back from gates that opened after the Snapshot `generation`, because another
+    /// process still has sessions, until it is called with `u64::MAX`.
+    pub fn limit(&self, generation: u64) {
+        self.generation_max.store(generation, Ordering::Release);
+        self.moved.notify_waiters();
+    }
+
     /// Returns true if every worker has acted on the Snapshot `generation` or on a newer one.
     pub fn is_passed(&self, generation: u64) -> bool {
-        self.acted.iter().all(|acted| acted.load(Ordering::Acquire) >= generation)
+        generation <= self.generation_max.load(Ordering::Acquire)
+            && self.acted.iter().all(|acted| acted.load(Ordering::Acquire) >= generation)
     }
 
     /// Waits until [`Barrier::is_passed`] returns true.

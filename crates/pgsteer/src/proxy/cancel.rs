@@ -76,6 +76,13 @@ pub struct Registered {
     key: CancelKey,
 }
 
+impl Registered {
+    /// The key.
+    pub fn key(&self) -> &CancelKey {
+        &self.key
+    }
+}
+
 /// A request under way. It is counted until this is dropped.
 struct UnderWay<'a> {
     cancels: &'a Cancels,

@@ -179,6 +179,13 @@ impl Capacity {
         Some(Permit { capacity: Arc::clone(self), member: member.clone() })
     }
 
+    /// Takes a permit for an established session that moves here from another process. Limits do not
+    /// apply: the session has a permit there.
+    pub fn take_moved(self: &Arc<Self>, member: &MemberName) -> Permit {
+        self.lock().count(member);
+        Permit { capacity: Arc::clone(self), member: member.clone() }
+    }
+
     /// Why none of `choices` has a free permit.
     pub fn shortage(&self, choices: &[Choice]) -> Option<Shortage> {
         let state = self.lock();

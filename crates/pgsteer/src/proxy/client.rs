@@ -28,8 +28,10 @@ pub struct Client {
     pub stream: TcpStream,
     /// Bytes that were read and belong to the next packet.
     pub ahead: Vec<u8>,
-    asked_for_tls: bool,
-    asked_for_gss: bool,
+    /// It has requested TLS.
+    pub asked_for_tls: bool,
+    /// It has requested GSS encryption.
+    pub asked_for_gss: bool,
 }
 
 /// A request of a client.

@@ -18,6 +18,8 @@ pub enum HoldError {
     ClientGone,
     /// pgsteer is shutting down.
     Stopping,
+    /// Another process takes over, and the client continues its hold there.
+    Moves,
 }
 
 const STATUS_HINT: &str = "`pgsteer status` shows every member and why its gate is shut.";
@@ -37,7 +39,7 @@ pub struct ErrorText {
 
 impl HoldError {
     /// The error for a client of `service` that has waited for `waited`, without the detail. None if
-    /// the client has disconnected.
+    /// the client has disconnected or moves to another process.
     pub fn text(&self, service: &Service, waited: Duration) -> Option<ErrorText> {
         let (sqlstate, message, hint) = self.parts(service, waited)?;
         Some(ErrorText { sqlstate, message, detail: String::new(), hint })
@@ -51,7 +53,7 @@ impl HoldError {
         let Service { name, config, .. } = service;
         let waited = format!("(waited {:.1} s)", waited.as_secs_f64());
         let (message, hint) = match self {
-            HoldError::ClientGone => return None,
+            HoldError::ClientGone | HoldError::Moves => return None,
             HoldError::Stopping => {
                 let message = "pgsteer is shutting down".to_owned();
                 return Some((sqlstate::CANNOT_CONNECT_NOW, message, STATUS_HINT));

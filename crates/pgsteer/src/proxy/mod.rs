@@ -9,16 +9,20 @@
 mod acceptor;
 mod admission;
 mod affinity;
+mod arrivals;
 mod balance;
 mod barrier;
 mod cancel;
 mod capacity;
 mod client;
 mod connected;
+pub mod flow;
 mod guard;
 mod held;
 mod hold_error;
+mod leaving;
 mod login;
+pub mod moved;
 mod own;
 mod pump;
 mod queue;
@@ -39,20 +43,23 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use pgsteer_core::names::ServiceName;
 use pgsteer_core::settings::{Config, ProxyConfig};
 use pgsteer_core::snapshot::Snapshot;
 use rustix::process::{Resource, getrlimit};
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
 use self::acceptor::Acceptor;
 use self::admission::EXCESS_MAX;
+pub use self::arrivals::Arrivals;
 use self::capacity::CapacityLimits;
+pub use self::leaving::Leaving;
 use self::service::Service;
 use self::shared::Shared;
 use self::worker_thread::Job;
 use crate::dial::REPEATS_AT_ONCE_MAX;
 use crate::heartbeat::Pulse;
+use crate::listen::Listeners;
 use crate::stats::Stats;
 
 /// The maximum number of jobs in a worker's queue.
@@ -72,23 +79,51 @@ pub struct Proxy {
     threads: Vec<JoinHandle<std::io::Result<()>>>,
     /// The acceptors by the address of their listener.
     acceptors: BTreeMap<SocketAddr, Acceptor>,
+    services: BTreeMap<ServiceName, Arc<Service>>,
+}
+
+/// What a proxy takes over from another process.
+#[derive(Debug, Default)]
+pub struct Inheritance {
+    /// The sockets on which the other process has listened, and those that were bound early.
+    pub listeners: Listeners,
+    /// Gates that open after this Snapshot get no session before the other process has none. None
+    /// without another process.
+    pub generation_max: Option<u64>,
+    /// The positions in the order of arrival begin here.
+    pub first_ticket: u64,
 }
 
 impl Proxy {
-    /// Binds every port and starts the workers. It accepts connections only after both have succeeded.
+    /// Binds every port that `inherited` does not have.
     ///
     /// # Errors
     /// All ports that cannot be bound, each with its service.
+    pub fn bind(
+        config: &Config,
+        is_inherited: impl Fn(SocketAddr) -> bool,
+    ) -> anyhow::Result<Listeners> {
+        acceptor::bind_all(&config.services, is_inherited)
+    }
+
+    /// Starts the workers, then accepts connections at the sockets in `inherited`.
+    ///
+    /// # Errors
+    /// A thread cannot be started, or a socket cannot be used.
     pub fn start(
         config: &Config,
         stats: &Arc<Stats>,
         snapshots: watch::Receiver<Arc<Snapshot>>,
         pulse: Pulse,
+        inherited: &mut Inheritance,
     ) -> anyhow::Result<Proxy> {
-        let listeners = acceptor::bind_all(&config.services, |_| false)?;
         let workers = config.proxy.workers.unwrap_or_else(cores);
         let limits = affordable(&config.proxy);
         let shared = Arc::new(Shared::new(limits, workers, Arc::clone(stats), snapshots, pulse));
+        shared.arrivals.store(inherited.first_ticket, Ordering::Relaxed);
+        if let Some(generation) = inherited.generation_max {
+            shared.barrier.limit(generation);
+        }
         let (mut jobs, mut threads) = (Vec::new(), Vec::new());
         for index in 0..workers {
             let (sender, receiver) = mpsc::channel(JOBS_MAX);
@@ -100,8 +135,9 @@ impl Proxy {
             jobs.push(sender);
             threads.push(thread);
         }
-        let mut proxy = Proxy { shared, jobs, threads, acceptors: BTreeMap::new() };
-        proxy.open_services(config, listeners);
+        let (acceptors, services) = (BTreeMap::new(), BTreeMap::new());
+        let mut proxy = Proxy { shared, jobs, threads, acceptors, services };
+        proxy.open_services(config, &mut inherited.listeners)?;
         Ok(proxy)
     }
 
@@ -112,13 +148,12 @@ impl Proxy {
     /// A new port cannot be bound. Nothing has changed then.
     pub fn reload(&mut self, config: &Config) -> anyhow::Result<()> {
         let is_bound = |address| self.acceptors.contains_key(&address);
-        let listeners = acceptor::bind_all(&config.services, is_bound)?;
+        let mut listeners = acceptor::bind_all(&config.services, is_bound)?;
         let listens = |address: &SocketAddr| {
             config.services.values().any(|service| service.listen == *address)
         };
         self.acceptors.retain(|address, _| listens(address));
-        self.open_services(config, listeners);
-        Ok(())
+        self.open_services(config, &mut listeners)
     }
 
     /// Returns true if a worker has ended although the proxy was not stopped. The barrier would wait
@@ -161,7 +196,8 @@ impl Proxy {
     }
 
     /// Gives the acceptor of each service its new configuration; starts it for a new service.
-    fn open_services(&mut self, config: &Config, mut listeners: BTreeMap<SocketAddr, TcpListener>) {
+    fn open_services(&mut self, config: &Config, listeners: &mut Listeners) -> anyhow::Result<()> {
+        self.services.clear();
         for (name, service) in &config.services {
             let (address, config) = (service.listen, service.clone());
             let stats = self.shared.stats.service(name);
@@ -174,15 +210,18 @@ impl Proxy {
             let affinity = self.shared.affinities.of(name);
             let name = name.clone();
             let service = Arc::new(Service { name, config, stats, capacity, affinity });
+            self.services.insert(service.name.clone(), Arc::clone(&service));
             if let Some(acceptor) = self.acceptors.get(&address) {
                 acceptor.change(service);
-            } else if let Some(listener) = listeners.remove(&address) {
+            } else if let Some(listener) = listeners.take(address) {
                 let shared = Arc::clone(&self.shared);
-                let acceptor = Acceptor::start(listener, service, shared, self.jobs.clone());
+                let acceptor = Acceptor::start(listener, service, shared, self.jobs.clone())
+                    .with_context(|| format!("cannot accept connections on {address}"))?;
                 self.acceptors.insert(address, acceptor);
             }
         }
         self.shared.own.set(self.acceptors.keys().copied().collect());
+        Ok(())
     }
 }
 

@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
 use super::affinity::Opaque;
+use super::flow::{Flow, READY_FOR_QUERY, TAIL_BYTES, Tail};
 use super::guard::{Guard, PolledGuard};
 use super::seat::{Ending, Seat};
 
@@ -28,21 +29,11 @@ thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice());
 }
 
-/// ReadyForQuery consists of `Z`, the length 5, and the state of the transaction.
-const READY_FOR_QUERY: [u8; 5] = [b'Z', 0, 0, 0, 5];
-const TAIL_BYTES: usize = READY_FOR_QUERY.len() + 1;
-
-/// The last bytes of a server; zeroes if they cannot be read.
-pub type Tail = [u8; TAIL_BYTES];
-
-/// The last of `bytes`.
-pub fn tail(bytes: &[u8]) -> Tail {
-    bytes.last_chunk().copied().unwrap_or_default()
-}
-
 /// How a session ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum End {
+    /// The session has to move to another process, and continues there.
+    Moves(Flow),
     /// The server has closed its side, and the client has received all bytes.
     Finished,
     /// One of the connections is broken.
@@ -58,24 +49,27 @@ pub enum End {
 }
 
 /// Moves bytes between `client` and `server` until the end of the session. Bytes to the server wait for
-/// `guard`. `tail` contains the last bytes of the server. `opaque` records who sends, if the bytes
-/// cannot be read.
+/// `guard`. `opaque` records who sends, if the bytes cannot be read.
 pub async fn pump(
     client: &mut TcpStream,
     server: &mut TcpStream,
     seat: &Seat,
     guard: Guard<'_>,
-    tail: Tail,
+    flow: Flow,
     opaque: Option<&Opaque>,
 ) -> End {
     let (mut client_read, mut client_write) = client.split();
     let (mut server_read, mut server_write) = server.split();
-    let mut up = Pipe::default();
-    let mut down = Pipe { tail, ..Pipe::default() };
+    let mut up = Pipe { pending: flow.to_server, ..Pipe::default() };
+    let mut down = Pipe { tail: flow.tail, pending: flow.to_client, ..Pipe::default() };
     let (mut guard_up, mut guard_down) = (PolledGuard::from(guard), PolledGuard::from(Guard::NONE));
     let end = poll_fn(|cx| {
         if let Poll::Ready(ending) = seat.poll_ending(cx) {
             return Poll::Ready(End::Ordered { ending, at_boundary: down.is_at_boundary() });
+        }
+        if seat.is_moving() {
+            let (to_server, to_client) = (up.take_unsent(), down.take_unsent());
+            return Poll::Ready(End::Moves(Flow { tail: down.tail, to_server, to_client }));
         }
         let upward = up.poll(cx, &mut client_read, &mut server_write, &mut guard_up);
         let downward = down.poll(cx, &mut server_read, &mut client_write, &mut guard_down);
@@ -212,6 +206,13 @@ impl Pipe {
         }
     }
 
+    /// Takes the bytes that the other side has not accepted.
+    fn take_unsent(&mut self) -> Vec<u8> {
+        let mut unsent = take(&mut self.pending);
+        unsent.drain(..take(&mut self.written));
+        unsent
+    }
+
     fn is_at_boundary(&self) -> bool {
         self.pending.is_empty() && self.tail.starts_with(&READY_FOR_QUERY)
     }
@@ -230,6 +231,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
+    use super::super::flow::tail;
     use super::super::seat::{Assignment, Registry};
     use super::*;
 
@@ -257,7 +259,7 @@ mod tests {
             registry.end(|_, _| Some(Ending::Gate(None)));
         };
         let (end, ()) = tokio::join!(
-            pump(&mut ours, &mut server, &seat, Guard::NONE, Tail::default(), None),
+            pump(&mut ours, &mut server, &seat, Guard::NONE, Flow::default(), None),
             losing
         );
         assert!(matches!(end, End::Ordered { .. }), "{end:?}");

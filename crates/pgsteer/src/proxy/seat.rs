@@ -14,8 +14,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 
+use pgsteer_core::gate::Gate;
 use pgsteer_core::names::{Endpoint, MemberName, ServiceName};
 use pgsteer_core::reason::Reason;
+use pgsteer_core::snapshot::Snapshot;
 use slab::Slab;
 use tokio::sync::Notify;
 
@@ -33,6 +35,23 @@ pub enum Ending {
 }
 
 impl Ending {
+    /// Why `snapshot` ends the session or the early login with this assignment; none if it goes on.
+    pub fn by(snapshot: &Snapshot, assignment: &Assignment, purpose: Purpose) -> Option<Ending> {
+        let Assignment { service, member, postgres } = assignment;
+        let ends = match purpose {
+            Purpose::EarlyLogin => snapshot.ends_early_login(service, member, postgres),
+            Purpose::Session => snapshot.ends_session(service, member, postgres),
+        };
+        if !ends {
+            return None;
+        }
+        let Some(service) = snapshot.services.get(service) else {
+            return Some(Ending::ServiceRemoved);
+        };
+        let reason = service.gates.get(member).and_then(Gate::reason);
+        Some(Ending::Gate(reason.cloned()))
+    }
+
     /// The code of the reason, for the log.
     pub fn code(&self) -> &'static str {
         match self {
@@ -96,6 +115,18 @@ struct Entry {
     purpose: Cell<Purpose>,
     ending: RefCell<Option<Ending>>,
     waker: RefCell<Option<Waker>>,
+    travel: Cell<Travel>,
+}
+
+/// Whether a session can move to another process, and has to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Travel {
+    /// It is in its login.
+    NotYet,
+    /// It is established and can move.
+    Possible,
+    /// It has to move now.
+    Ordered,
 }
 
 /// The seat of a session. Dropping it gives it back.
@@ -122,6 +153,7 @@ impl Registry {
             purpose: Cell::new(Purpose::EarlyLogin),
             ending: RefCell::new(None),
             waker: RefCell::new(None),
+            travel: Cell::new(Travel::NotYet),
         });
         let index = self.seats.borrow_mut().insert(Rc::clone(&entry));
         Seat { registry: Rc::clone(self), index, entry, stats }
@@ -144,6 +176,34 @@ impl Registry {
         }
         self.ending.set(self.ending.get() + ended);
         ended
+    }
+
+    /// Makes established sessions move to another process until `moving_max` are about to. Returns how
+    /// many established sessions are left.
+    pub fn move_out(&self, moving_max: usize) -> usize {
+        let seats = self.seats.borrow();
+        let of = |travel: Travel| move |entry: &&Rc<Entry>| entry.travel.get() == travel;
+        let entries = || seats.iter().map(|(_, entry)| entry);
+        let moving = entries().filter(of(Travel::Ordered)).count();
+        let waiting = entries().filter(of(Travel::Possible));
+        let mut ordered = 0;
+        for entry in waiting.take(moving_max.saturating_sub(moving)) {
+            ordered += 1;
+            entry.travel.set(Travel::Ordered);
+            if let Some(waker) = entry.waker.borrow_mut().take() {
+                waker.wake();
+            }
+        }
+        moving + ordered + entries().filter(of(Travel::Possible)).count()
+    }
+
+    /// Cancels [`Registry::move_out`] for sessions that have not moved yet.
+    pub fn stay(&self) {
+        for (_, entry) in self.seats.borrow().iter() {
+            if entry.travel.get() == Travel::Ordered {
+                entry.travel.set(Travel::Possible);
+            }
+        }
     }
 
     /// Waits until every ended session has closed its server connection.
@@ -171,6 +231,28 @@ impl Seat {
         if self.entry.purpose.replace(Purpose::Session) == Purpose::EarlyLogin {
             self.stats.sessions.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Ends this session.
+    pub fn end(&self, ending: Ending) {
+        if self.entry.ending.replace(Some(ending)).is_none() {
+            self.registry.ending.set(self.registry.ending.get() + 1);
+        }
+    }
+
+    /// Notes that the session is established, so that it can move to another process.
+    pub fn establish(&self) {
+        self.entry.travel.set(Travel::Possible);
+    }
+
+    /// Returns true if the session has to move to another process now.
+    pub fn is_moving(&self) -> bool {
+        self.entry.travel.get() == Travel::Ordered
+    }
+
+    /// The service, the member and the endpoint.
+    pub fn assignment(&self) -> &Assignment {
+        &self.entry.assignment
     }
 
     /// Returns true if this is the seat of an early login.

@@ -50,6 +50,8 @@ pub struct Shared {
     pub arrivals: AtomicU64,
     /// How many clients each worker has.
     pub loads: Box<[AtomicUsize]>,
+    /// How many established sessions each worker has, while they move to another process.
+    pub leaving: Box<[AtomicUsize]>,
 }
 
 /// Whether the proxy takes new sessions.
@@ -57,6 +59,8 @@ pub struct Shared {
 pub enum Phase {
     /// It does.
     Serving,
+    /// Another process takes over: waiting clients and established sessions move there.
+    Leaving,
     /// pgsteer is shutting down.
     Stopping,
 }
@@ -94,6 +98,7 @@ impl Shared {
             affinities: ByName::default(),
             arrivals: AtomicU64::new(0),
             loads: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
+            leaving: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use pgsteer_core::gate::Gate;
 use pgsteer_core::names::{MemberName, ServiceName};
@@ -11,6 +12,7 @@ use pgsteer_core::snapshot::Snapshot;
 use tokio::sync::Notify;
 
 use super::barrier::Barrier;
+use super::moved::Exit;
 use super::seat::Registry;
 use super::shared::{Phase, Shared};
 
@@ -22,6 +24,8 @@ pub struct Worker {
     /// The newest Snapshot that this worker has read. New sessions follow it.
     snapshot: RefCell<Arc<Snapshot>>,
     phase: Cell<Phase>,
+    /// Where clients and sessions go in [`Phase::Leaving`].
+    exit: RefCell<Option<Exit>>,
     registry: Rc<Registry>,
     /// The generation of the newest Snapshot that this worker has acted on.
     acted_on: Cell<u64>,
@@ -45,6 +49,7 @@ impl Worker {
             shared,
             snapshot: RefCell::new(snapshot),
             phase: Cell::new(Phase::Serving),
+            exit: RefCell::new(None),
             registry: Rc::new(Registry::default()),
             acted_on: Cell::new(0),
             changes: Cell::new(0),
@@ -69,6 +74,49 @@ impl Worker {
     pub fn enter(&self, phase: Phase) {
         self.phase.set(phase);
         self.note_change();
+    }
+
+    /// Enters [`Phase::Leaving`]: clients and sessions go to `exit`.
+    pub fn leave(&self, exit: Exit) {
+        *self.exit.borrow_mut() = Some(exit);
+        self.enter(Phase::Leaving);
+    }
+
+    /// Ends [`Phase::Leaving`], because the takeover has failed.
+    pub fn stay(&self) {
+        *self.exit.borrow_mut() = None;
+        self.registry.stay();
+        self.enter(Phase::Serving);
+    }
+
+    /// Notes how many established sessions have not left yet.
+    pub fn note_leaving(&self, sessions: usize) {
+        self.shared.leaving[self.index].store(sessions, Ordering::Release);
+    }
+
+    /// Where clients and sessions go; none unless they leave.
+    pub fn exit(&self) -> Option<Exit> {
+        self.exit.borrow().clone()
+    }
+
+    /// Waits for [`Phase::Leaving`].
+    pub async fn leaving(&self) {
+        self.until_leaving_is(true).await;
+    }
+
+    /// Waits for the end of [`Phase::Leaving`].
+    pub async fn staying(&self) {
+        self.until_leaving_is(false).await;
+    }
+
+    async fn until_leaving_is(&self, wanted: bool) {
+        loop {
+            let observed = self.observe();
+            if (self.phase() == Phase::Leaving) == wanted {
+                return;
+            }
+            self.changed_since(observed).await;
+        }
     }
 
     /// The newest Snapshot that this worker has read. Other workers may not have acted on it yet

@@ -4,18 +4,25 @@ use std::collections::BTreeMap;
 use std::net::TcpStream;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
-use pgsteer_core::gate::Gate;
 use pgsteer_core::names::{MemberName, ServiceName};
 use pgsteer_core::snapshot::Snapshot;
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
+use super::moved::{Exit, Moved};
 use super::seat::{Assignment, Ending, Purpose};
 use super::service::{Context, Service};
 use super::session;
 use super::shared::{Admitted, Phase, Shared};
 use super::worker::Worker;
+
+/// How many sessions of a worker are on their way to another process at once.
+const MOVING_MAX: usize = 64;
+
+/// The interval at which further sessions are sent.
+const MOVE_INTERVAL: Duration = Duration::from_millis(1);
 
 /// A message to a worker.
 #[derive(Debug)]
@@ -29,6 +36,19 @@ pub enum Job {
         /// Its entry in the counters.
         admitted: Admitted,
     },
+    /// Serve a client or a session that arrives from another process.
+    Arrival {
+        /// The client or the session.
+        moved: Moved,
+        /// Its service.
+        service: Arc<Service>,
+        /// Its entry in the counters.
+        admitted: Admitted,
+    },
+    /// Send waiting clients and established sessions to another process.
+    Leave(Exit),
+    /// Stop sending them there.
+    Stay,
     /// Refuse clients on hold, and hold no further ones.
     Stop,
     /// End all sessions.
@@ -74,7 +94,7 @@ async fn act_on(worker: &Worker, snapshots: &mut watch::Receiver<Arc<Snapshot>>)
     // Before the sessions end: a session that begins meanwhile must follow the new Snapshot. By the old
     // one it could take a seat at a member whose sessions have just been ended.
     worker.follow(Arc::clone(&snapshot));
-    end_sessions(worker, |assignment, purpose| ending(&snapshot, assignment, purpose)).await;
+    end_sessions(worker, |assignment, purpose| Ending::by(&snapshot, assignment, purpose)).await;
     worker.acknowledge(snapshot.generation);
 }
 
@@ -103,31 +123,37 @@ async fn start(worker: &Rc<Worker>, job: Job) {
             let context = Context { worker: Rc::clone(worker), service };
             tokio::task::spawn_local(session::serve(context, stream, admitted));
         }
+        Job::Arrival { moved, service, admitted } => {
+            let context = Context { worker: Rc::clone(worker), service };
+            tokio::task::spawn_local(async move {
+                if let Err(error) = session::arrive(context, moved, admitted).await {
+                    tracing::warn!(%error, "a client of the former process is lost");
+                }
+            });
+        }
+        Job::Leave(exit) => {
+            worker.leave(exit);
+            let worker = Rc::clone(worker);
+            tokio::task::spawn_local(async move { move_out(&worker).await });
+        }
+        Job::Stay => worker.stay(),
         Job::Stop => worker.enter(Phase::Stopping),
         Job::EndAll => end_sessions(worker, |_, _| Some(Ending::Shutdown)).await,
     }
 }
 
-/// Why `snapshot` ends the session or the early login with this assignment; none if it goes on.
-fn ending(snapshot: &Snapshot, assignment: &Assignment, purpose: Purpose) -> Option<Ending> {
-    let Assignment { service, member, postgres } = assignment;
-    let ends = match purpose {
-        Purpose::EarlyLogin => snapshot.ends_early_login(service, member, postgres),
-        Purpose::Session => snapshot.ends_session(service, member, postgres),
-    };
-    if !ends {
-        return None;
+/// Sends the established sessions of this worker to another process, those that are established later
+/// too. They move a few at a time, so that each one stands still for a moment only.
+async fn move_out(worker: &Worker) {
+    while worker.phase() == Phase::Leaving {
+        worker.note_leaving(worker.registry().move_out(MOVING_MAX));
+        tokio::time::sleep(MOVE_INTERVAL).await;
     }
-    let Some(service) = snapshot.services.get(service) else {
-        return Some(Ending::ServiceRemoved);
-    };
-    let reason = service.gates.get(member).and_then(Gate::reason);
-    Some(Ending::Gate(reason.cloned()))
 }
 
 #[cfg(test)]
 mod tests {
-    use pgsteer_core::gate::Sessions;
+    use pgsteer_core::gate::{Gate, Sessions};
     use pgsteer_core::reason::Reason;
     use pgsteer_core::time::Moment;
     use pgsteer_core::verdict::Cause;

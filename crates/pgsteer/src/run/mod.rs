@@ -1,9 +1,12 @@
 //! `pgsteer run`: the one module that knows both the sources and the outputs.
 
 mod conductor;
+mod program;
 mod signals;
 mod stall;
 mod systemd;
+mod takeover;
+mod upgrade;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -18,14 +21,17 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use self::conductor::{Conductor, Published};
+use self::program::Program;
 use self::signals::{Order, Signals};
+use self::upgrade::Successor;
 use crate::agent::{self, Agent};
 use crate::clock::Clock;
 use crate::heartbeat::{Heartbeat, Pulse};
 use crate::http::{self, Access, ConfigShown, Pages, PagesThread, ReadyPages, Streams};
+use crate::listen::Listeners;
 use crate::log::limit::DECISIONS;
 use crate::memory::{self, Store};
-use crate::proxy::Proxy;
+use crate::proxy::{Inheritance, Proxy};
 use crate::sources::{self, Sources};
 use crate::stats::Stats;
 
@@ -66,12 +72,27 @@ async fn serve(
     outputs: Outputs,
     reread: impl Fn() -> anyhow::Result<Config>,
 ) -> anyhow::Result<()> {
+    let program = Program::of_this_process();
     let mut signals = Signals::listen()?;
-    let mut running = Running::start(config, outputs)?;
+    let mut running = match takeover::parent()? {
+        Some(parent) => takeover::start(parent, config, outputs).await?,
+        None => Running::start(config, outputs)?,
+    };
     loop {
         tokio::select! {
             order = signals.next() => match order {
                 Order::Reload => running.reload(reread()).await,
+                Order::Upgrade => match upgrade(&mut running, &program, &mut signals).await {
+                    Upgraded::Done(successor) => {
+                        match running.leave(successor, &mut signals).await? {
+                            Some(resumed) => running = resumed,
+                            None => return Ok(()),
+                        }
+                    }
+                    Upgraded::Failed { reload: true } => running.reload(reread()).await,
+                    Upgraded::Failed { reload: false } => {}
+                    Upgraded::Stopped => break,
+                },
                 Order::Stop => break,
             },
             // The process manager restarts the process. Without this part no client would be
@@ -85,6 +106,101 @@ async fn serve(
         () = signals.stop_again() => tracing::warn!("asked to stop again: not waiting any longer"),
     }
     Ok(())
+}
+
+/// The end of an upgrade.
+enum Upgraded {
+    /// The new process accepts clients.
+    Done(Successor),
+    /// This process goes on. `reload` is set if SIGHUP arrived meanwhile.
+    Failed { reload: bool },
+    /// SIGTERM arrived meanwhile.
+    Stopped,
+}
+
+/// Starts the new process and hands the listening sockets over.
+async fn upgrade(running: &mut Running, program: &Program, signals: &mut Signals) -> Upgraded {
+    let mut reload = false;
+    let upgrading = running.upgrade(program);
+    tokio::pin!(upgrading);
+    loop {
+        tokio::select! {
+            upgraded = &mut upgrading => return match upgraded {
+                Ok(successor) => Upgraded::Done(successor.with_reload(reload)),
+                Err(error) => {
+                    tracing::error!(target: DECISIONS, "not upgraded, this process goes on: {error:#}");
+                    Upgraded::Failed { reload }
+                }
+            },
+            order = signals.next() => match order {
+                Order::Reload => reload = true,
+                Order::Upgrade => tracing::warn!("an upgrade is under way already"),
+                Order::Stop => return Upgraded::Stopped,
+            },
+        }
+    }
+}
+
+/// The sources and the engine: they publish the Snapshots.
+struct Observer {
+    clock: Clock,
+    heartbeat: Arc<Heartbeat>,
+    stats: Arc<Stats>,
+    reports: mpsc::Sender<Report>,
+    configs: mpsc::Sender<Config>,
+    published: Published,
+    sources: Sources,
+    conductor: JoinHandle<()>,
+    keeper: Option<JoinHandle<()>>,
+}
+
+impl Observer {
+    fn start(config: &Config) -> anyhow::Result<Observer> {
+        let clock = Clock::start();
+        let heartbeat = Arc::new(Heartbeat::default());
+        let stats = Arc::new(Stats::default());
+        let store = Store::of(&config.cluster);
+        let stored = store.as_ref().and_then(Store::read);
+        let (conductor, published) =
+            Conductor::new(config, stored, clock, Arc::clone(&heartbeat), Arc::clone(&stats));
+        let keeper = memory::keep(store, published.memories.clone(), false);
+        let (reports, reports_heard) = mpsc::channel(REPORTS_MAX);
+        let (configs, configs_heard) = mpsc::channel(1);
+        let sources = sources::prepare(&config.cluster)?;
+        let plans = published.plans.clone();
+        let sources = sources.start(clock, reports.clone(), plans, &stats.doubts);
+        let conductor = tokio::spawn(conductor.run(reports_heard, configs_heard));
+        Ok(Observer {
+            clock,
+            heartbeat,
+            stats,
+            reports,
+            configs,
+            published,
+            sources,
+            conductor,
+            keeper,
+        })
+    }
+}
+
+/// Binds the ports of `outputs` for which `is_inherited` returns false.
+fn bind_all(
+    config: &Config,
+    outputs: Outputs,
+    is_inherited: impl Fn(SocketAddr) -> bool,
+) -> anyhow::Result<Listeners> {
+    let mut listeners = match outputs {
+        Outputs::All => Proxy::bind(config, &is_inherited)?,
+        Outputs::AnswersOnly => Listeners::default(),
+    };
+    if let Some(agent) = config.agent.as_ref().filter(|agent| !is_inherited(agent.listen)) {
+        listeners.add(agent.listen, agent::bind(agent.listen)?);
+    }
+    if let Some(http) = config.http.as_ref().filter(|http| !is_inherited(http.listen)) {
+        listeners.add(http.listen, http::bind(http.listen)?);
+    }
+    Ok(listeners)
 }
 
 /// All running parts.
@@ -121,32 +237,49 @@ pub enum Outputs {
 
 impl Running {
     fn start(config: Config, outputs: Outputs) -> anyhow::Result<Running> {
-        let clock = Clock::start();
-        let heartbeat = Arc::new(Heartbeat::default());
-        let stats = Arc::new(Stats::default());
-        let store = Store::of(&config.cluster);
-        let stored = store.as_ref().and_then(Store::read);
-        let (conductor, published) =
-            Conductor::new(&config, stored, clock, Arc::clone(&heartbeat), Arc::clone(&stats));
-        let keeper = memory::keep(store, published.memories.clone(), false);
-        let (reports, reports_heard) = mpsc::channel(REPORTS_MAX);
-        let (configs, configs_heard) = mpsc::channel(1);
         // Reads the files and binds the ports first, so that an error occurs before any part is
         // started.
-        let sources = sources::prepare(&config.cluster)?;
+        check_files(&config)?;
+        let listeners = bind_all(&config, outputs, |_| false)?;
+        let observer = Observer::start(&config)?;
+        Running::open(
+            observer,
+            config,
+            outputs,
+            Inheritance { listeners, ..Inheritance::default() },
+        )
+    }
+
+    /// Starts the outputs at the sockets in `inherited`.
+    fn open(
+        observer: Observer,
+        config: Config,
+        outputs: Outputs,
+        mut inherited: Inheritance,
+    ) -> anyhow::Result<Running> {
+        let Observer {
+            clock,
+            heartbeat,
+            stats,
+            reports,
+            configs,
+            published,
+            sources,
+            conductor,
+            keeper,
+        } = observer;
         let proxy = match outputs {
             Outputs::All => Some({
                 let pulse = Pulse::new(Arc::clone(&heartbeat), clock);
-                Proxy::start(&config, &stats, published.snapshots.clone(), pulse)?
+                let snapshots = published.snapshots.clone();
+                Proxy::start(&config, &stats, snapshots, pulse, &mut inherited)?
             }),
             Outputs::AnswersOnly => None,
         };
-        let asked = config.agent.as_ref().map(|agent| agent::bind(agent.listen)).transpose()?;
-        let pages = config.http.as_ref().map(|http| http::bind(http.listen)).transpose()?;
+        let listeners = &mut inherited.listeners;
+        let asked = config.agent.as_ref().and_then(|agent| listeners.take(agent.listen));
+        let pages = config.http.as_ref().and_then(|http| listeners.take(http.listen));
         let tls = config.http.as_ref().map(http::acceptor).transpose()?.flatten();
-        let plans = published.plans.clone();
-        let sources = sources.start(clock, reports.clone(), plans, &stats.doubts);
-        let conductor = tokio::spawn(conductor.run(reports_heard, configs_heard));
         let agent = match (asked, &config.agent) {
             (Some(listener), Some(wanted)) => {
                 Some(start_agent(listener, wanted, &published, clock, &heartbeat)?)

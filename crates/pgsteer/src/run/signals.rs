@@ -8,6 +8,8 @@ use tracing::warn;
 pub enum Order {
     /// Read the configuration again: SIGHUP.
     Reload,
+    /// Start a new process that takes over: SIGUSR2.
+    Upgrade,
     /// Stop: SIGTERM or SIGINT.
     Stop,
 }
@@ -17,9 +19,9 @@ pub struct Signals {
     hangup: Signal,
     terminate: Signal,
     interrupt: Signal,
-    /// Signals with a meaning for HAProxy and PgBouncer. Without a handler they would end the
-    /// process.
-    users: [Signal; 2],
+    upgrade: Signal,
+    /// A signal with a meaning for HAProxy and PgBouncer. Without a handler it would end the process.
+    user: Signal,
 }
 
 impl Signals {
@@ -33,20 +35,23 @@ impl Signals {
             hangup: listen(SignalKind::hangup())?,
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
-            users: [listen(SignalKind::user_defined1())?, listen(SignalKind::user_defined2())?],
+            upgrade: listen(SignalKind::user_defined2())?,
+            user: listen(SignalKind::user_defined1())?,
         })
     }
 
     /// Waits for the next order.
     pub async fn next(&mut self) -> Order {
-        let [first, second] = &mut self.users;
         loop {
             tokio::select! {
                 _ = self.hangup.recv() => return Order::Reload,
                 _ = self.terminate.recv() => return Order::Stop,
                 _ = self.interrupt.recv() => return Order::Stop,
-                _ = first.recv() => tell_unknown("SIGUSR1"),
-                _ = second.recv() => tell_unknown("SIGUSR2"),
+                _ = self.upgrade.recv() => return Order::Upgrade,
+                _ = self.user.recv() => warn!(
+                    "SIGUSR1 means nothing here: SIGHUP reloads the configuration, SIGUSR2 starts a new \
+                     process that takes over, SIGTERM stops"
+                ),
             }
         }
     }
@@ -58,8 +63,4 @@ impl Signals {
             _ = self.interrupt.recv() => {}
         }
     }
-}
-
-fn tell_unknown(signal: &str) {
-    warn!("{signal} means nothing here: SIGHUP reloads the configuration, SIGTERM stops");
 }

@@ -80,6 +80,11 @@ async fn tell(
     }
 }
 
+/// Notifies systemd that the process `pid` has taken over from this one.
+pub fn tell_main_process(pid: u32) {
+    notify(NotifyState::MainPid(pid));
+}
+
 /// Notifies systemd that pgsteer is stopping on its own.
 pub fn tell_stopping() {
     notify(NotifyState::Stopping);

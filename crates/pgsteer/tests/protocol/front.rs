@@ -7,8 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use pgsteer::clock::Clock;
+use pgsteer::handover::channel::{self, Channel};
+use pgsteer::handover::message::{self, ToNew};
 use pgsteer::heartbeat::{Heartbeat, Pulse};
-use pgsteer::proxy::Proxy;
+use pgsteer::listen::Listeners;
+use pgsteer::proxy::moved::Exit;
+use pgsteer::proxy::{Arrivals, Inheritance, Proxy};
 use pgsteer::stats::Stats;
 use pgsteer_core::claim::{Role, Tags};
 use pgsteer_core::gate::{Gate, OpenGate, Sessions};
@@ -37,9 +41,19 @@ pub struct Front {
     snapshots: watch::Sender<Arc<Snapshot>>,
     /// The heartbeat of the engine, which the test does not run.
     beats: Arc<AtomicBool>,
-    reloads: mpsc::Sender<(Config, std::sync::mpsc::Sender<()>)>,
+    commands: mpsc::Sender<Command>,
+    arrivals: Arrivals,
     /// Ends the proxy with this grace; dropping it ends it without a grace.
     stop: Option<oneshot::Sender<Duration>>,
+}
+
+/// A command to the thread of the proxy.
+enum Command {
+    Reload(Config, std::sync::mpsc::Sender<()>),
+    /// Return copies of the listening sockets, and the next position.
+    Sockets(std::sync::mpsc::Sender<(Listeners, u64)>),
+    Leave(Exit),
+    Stay(Config, Listeners),
 }
 
 impl Front {
@@ -54,10 +68,22 @@ impl Front {
         let (write, read) = (SocketAddr::new(ip, 5000), SocketAddr::new(ip, 5001));
         let mut config = config(write, read);
         wish(&mut config);
-        let (snapshots, published) = watch::channel(Arc::new(snapshot(servers)));
+        let listeners = Proxy::bind(&config, |_| false).unwrap();
+        let inherited = Inheritance { listeners, ..Inheritance::default() };
+        Front::start(write, read, config, snapshot(servers), inherited)
+    }
+
+    fn start(
+        write: SocketAddr,
+        read: SocketAddr,
+        config: Config,
+        snapshot: Snapshot,
+        mut inherited: Inheritance,
+    ) -> Front {
+        let (snapshots, published) = watch::channel(Arc::new(snapshot));
         let stats = Arc::new(Stats::default());
         let (stop, mut stopped) = oneshot::channel();
-        let (reloads, mut reloaded) = mpsc::channel::<(Config, std::sync::mpsc::Sender<()>)>(1);
+        let (commands, mut commanded) = mpsc::channel(1);
         let (started, is_started) = std::sync::mpsc::channel();
         let counted = Arc::clone(&stats);
         let (beats, newest) = (Arc::new(AtomicBool::new(true)), published.clone());
@@ -67,7 +93,9 @@ impl Front {
             runtime.block_on(async {
                 let clock = Clock::start();
                 let pulse = Pulse::new(Arc::default(), clock);
-                let mut proxy = Proxy::start(&config, &counted, published, pulse.clone()).unwrap();
+                let mut proxy =
+                    Proxy::start(&config, &counted, published, pulse.clone(), &mut inherited)
+                        .unwrap();
                 tokio::spawn(async move {
                     loop {
                         if is_beating.load(Ordering::SeqCst) {
@@ -77,14 +105,23 @@ impl Front {
                         tokio::time::sleep(BEAT).await;
                     }
                 });
-                started.send(()).unwrap();
+                started.send(proxy.arrivals()).unwrap();
                 let grace = loop {
                     tokio::select! {
                         grace = &mut stopped => break grace,
-                        Some((config, done)) = reloaded.recv() => {
-                            proxy.reload(&config).unwrap();
-                            done.send(()).unwrap();
-                        }
+                        Some(command) = commanded.recv() => match command {
+                            Command::Reload(config, done) => {
+                                proxy.reload(&config).unwrap();
+                                done.send(()).unwrap();
+                            }
+                            Command::Sockets(copies) => {
+                                copies.send(sockets(&proxy)).unwrap();
+                            }
+                            Command::Leave(exit) => proxy.leave(exit).await,
+                            Command::Stay(config, mut sockets) => {
+                                proxy.stay(&config, &mut sockets).await.unwrap();
+                            }
+                        },
                     }
                 };
                 if let Ok(grace) = grace {
@@ -92,8 +129,70 @@ impl Front {
                 }
             });
         });
-        is_started.recv().unwrap();
-        Front { write, read, stats, snapshots, beats, reloads, stop: Some(stop) }
+        let arrivals = is_started.recv().unwrap();
+        Front { write, read, stats, snapshots, beats, commands, arrivals, stop: Some(stop) }
+    }
+
+    /// Hands everything over to another front with the same members and gates, by the messages of a
+    /// real handover.
+    pub fn upgrade(&self) -> Front {
+        self.upgrade_to(|_, _| {})
+    }
+
+    /// Same, with these changes of its configuration and its Snapshot.
+    pub fn upgrade_to(&self, wish: impl FnOnce(&mut Config, &mut Snapshot)) -> Front {
+        let (listeners, first_ticket) = self.sockets();
+        let mut config = config(self.write, self.read);
+        let mut snapshot = Snapshot::clone(&self.snapshots.borrow());
+        wish(&mut config, &mut snapshot);
+        let generation_max = Some(snapshot.generation);
+        let inherited = Inheritance { listeners, generation_max, first_ticket };
+        let new = Front::start(self.write, self.read, config, snapshot, inherited);
+        let (exit, mut moved) = mpsc::channel(64);
+        let arrivals = new.arrivals.clone();
+        std::thread::spawn(move || {
+            let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let (ours, theirs) = channel::pair().unwrap();
+                let (ours, theirs) = (Channel::new(ours).unwrap(), Channel::new(theirs).unwrap());
+                while let Some(next) = moved.recv().await {
+                    let files = message::files_of(&next);
+                    message::send(&ours, &ToNew::of(&next), &files).await.unwrap();
+                    drop(next);
+                    let packet = theirs.receive().await.unwrap().unwrap();
+                    let arrived = match message::read(&packet).unwrap() {
+                        ToNew::Client(client) => client.into_moved(packet.files),
+                        ToNew::Session(session) => session.into_moved(packet.files),
+                        other => panic!("{other:?}"),
+                    };
+                    arrivals.take(arrived.unwrap()).await;
+                }
+            });
+        });
+        self.commands.blocking_send(Command::Leave(exit)).ok().unwrap();
+        new
+    }
+
+    /// Begins a handover to a process that has died, waits for `time`, and goes on.
+    pub fn fail_to_upgrade(&self, time: Duration) {
+        let (listeners, _) = self.sockets();
+        let (exit, _) = mpsc::channel(1);
+        self.commands.blocking_send(Command::Leave(exit)).ok().unwrap();
+        std::thread::sleep(time);
+        let config = config(self.write, self.read);
+        self.commands.blocking_send(Command::Stay(config, listeners)).ok().unwrap();
+    }
+
+    /// Copies of the listening sockets, and the next position.
+    fn sockets(&self) -> (Listeners, u64) {
+        let (copies, copied) = std::sync::mpsc::channel();
+        self.commands.blocking_send(Command::Sockets(copies)).ok().unwrap();
+        copied.recv().unwrap()
+    }
+
+    /// The end of the handover: the former front has no session any more.
+    pub fn complete(&self) {
+        self.arrivals.complete();
     }
 
     /// Stops the heartbeat, and waits until the stall is noticed.
@@ -112,7 +211,7 @@ impl Front {
         let mut config = config(self.write, self.read);
         wish(&mut config);
         let (done, is_done) = std::sync::mpsc::channel();
-        self.reloads.blocking_send((config, done)).unwrap();
+        self.commands.blocking_send(Command::Reload(config, done)).ok().unwrap();
         is_done.recv().unwrap();
     }
 
@@ -229,6 +328,14 @@ impl Front {
             }
         }
     }
+}
+
+fn sockets(proxy: &Proxy) -> (Listeners, u64) {
+    let mut listeners = Listeners::default();
+    for (address, socket) in proxy.listeners() {
+        listeners.add(address, socket.try_clone().unwrap());
+    }
+    (listeners, proxy.next_ticket())
 }
 
 fn read(counter: &AtomicUsize) -> usize {

@@ -24,4 +24,5 @@ mod repeat;
 mod sessions;
 mod stall;
 mod startup;
+mod upgrade;
 mod wire;

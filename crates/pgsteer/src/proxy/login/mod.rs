@@ -15,9 +15,9 @@ use self::relay::{Refused, Relay, RelayError, Rules};
 use super::capacity::Refusal;
 use super::client::Client;
 use super::connected::Connected;
+use super::flow::Tail;
 use super::guard::Guard;
 use super::hold_error::HoldError;
-use super::pump::Tail;
 use super::service::Service;
 
 /// The time limit for the first answer of a member, in multiples of `connect_timeout`. It is long: with
@@ -80,6 +80,11 @@ impl Login {
     /// The startup packet.
     pub fn startup(&self) -> &[u8] {
         &self.startup
+    }
+
+    /// The startup packet, of a login that has not begun.
+    pub fn into_startup(self) -> Vec<u8> {
+        self.startup
     }
 
     /// Returns true if every byte that the client has received is the same at any member.

@@ -17,8 +17,8 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{Login, Outcome};
 use crate::proxy::client::Client;
+use crate::proxy::flow::tail;
 use crate::proxy::guard::Guard;
-use crate::proxy::pump::tail;
 use crate::proxy::queue::Slot;
 
 const READ_BYTES: usize = 8 * 1024;

@@ -27,6 +27,7 @@ use super::held::Held;
 use super::hold_error::{ErrorText, HoldError};
 use super::seat::{Assignment, Seat};
 use super::service::Context;
+use super::shared::Phase;
 use super::tcp::dial;
 use super::worker::Worker;
 
@@ -51,6 +52,8 @@ pub struct Search {
     was_held: bool,
     /// The client may log in early. This is tried once; after a failure the client waits for the gate.
     may_log_in_early: bool,
+    /// The client has received nothing from a member, and can move to another process.
+    may_move: bool,
     last_failure: Option<String>,
 }
 
@@ -68,8 +71,26 @@ impl Search {
             rounds: 0,
             was_held: false,
             may_log_in_early: false,
+            may_move: true,
             last_failure: None,
         }
+    }
+
+    /// The search of a client that another process has begun: the client has been on hold for
+    /// `waited`, and has the position `ticket`.
+    pub fn resume(&mut self, waited: Option<Duration>, ticket: Option<u64>) {
+        self.began = waited.map(|waited| ago(Instant::now(), waited));
+        self.ticket = ticket;
+    }
+
+    /// How long the client has been on hold, and its position.
+    pub fn progress(&self) -> (Option<Duration>, Option<u64>) {
+        (self.began.map(|began| began.elapsed()), self.ticket)
+    }
+
+    /// Notes that a login begins, so the client cannot move to another process before its end.
+    pub fn stays(&mut self) {
+        self.may_move = false;
     }
 
     /// Notes that the client uses TLS.
@@ -148,6 +169,9 @@ impl Search {
         self.began();
         let ticket = *self.ticket.get_or_insert_with(|| worker.shared().next_ticket());
         loop {
+            if self.may_move && worker.phase() == Phase::Leaving {
+                return Err(HoldError::Moves);
+            }
             self.wait_for_guard(client).await?;
             let observed = worker.observe();
             let seen = worker.snapshot().generation;
@@ -260,6 +284,11 @@ impl Search {
         text.detail = detail;
         Some(text)
     }
+}
+
+/// The time `age` before `now`.
+pub fn ago(now: Instant, age: Duration) -> Instant {
+    now.checked_sub(age).unwrap_or(now)
 }
 
 fn choices(targets: &[Target]) -> Vec<Choice> {

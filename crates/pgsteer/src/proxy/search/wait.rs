@@ -31,7 +31,7 @@ impl Search {
     /// The end of the hold.
     ///
     /// # Errors
-    /// The hold is over, or pgsteer is shutting down.
+    /// The hold is over, pgsteer is shutting down, or the client moves to another process.
     pub(super) fn deadline(&self) -> Result<Instant, HoldError> {
         let Context { worker, service } = &self.context;
         let now = Instant::now();
@@ -39,7 +39,8 @@ impl Search {
         match worker.phase() {
             _ if now >= deadline => Err(HoldError::TimedOut),
             Phase::Stopping => Err(HoldError::Stopping),
-            Phase::Serving => Ok(deadline),
+            Phase::Leaving if self.may_move => Err(HoldError::Moves),
+            Phase::Serving | Phase::Leaving => Ok(deadline),
         }
     }
 

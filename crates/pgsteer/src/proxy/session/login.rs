@@ -12,7 +12,9 @@ use tokio::time::{sleep, timeout};
 use super::{RECONNECT_HINT, Session};
 use crate::proxy::capacity::{PROBE_PAUSE, Permit, Refusal};
 use crate::proxy::connected::Connected;
+use crate::proxy::flow::Flow;
 use crate::proxy::guard::Guard;
+use crate::proxy::hold_error::HoldError;
 use crate::proxy::login::{GateWatch, Login, Outcome};
 use crate::proxy::service::Context;
 
@@ -32,17 +34,20 @@ impl Session {
             };
             let mut connected = match found {
                 Ok(connected) => connected,
+                Err(HoldError::Moves) => return self.move_client(login.into_startup()).await,
                 Err(error) => return self.refuse(&error).await,
             };
+            self.search.stays();
             match self.attempt(&mut login, &mut connected).await {
                 Outcome::Ready { key, tail } => {
                     connected.permit.accepted();
                     self.context.service.stats.logins.observe(self.since.elapsed());
                     let address = connected.server.peer_addr().ok();
                     let cancels = Arc::clone(&self.context.worker.shared().cancels);
-                    let _registered =
-                        key.zip(address).map(|(key, address)| cancels.register(key, address));
-                    return self.converse(connected, tail, None).await;
+                    let key = key.zip(address);
+                    let registered = key.map(|(key, address)| cancels.register(key, address));
+                    let flow = Flow::after(tail);
+                    return self.begin(connected, flow, registered, None).await;
                 }
                 Outcome::Refused { raw, retry } => {
                     if let Some(why) = retry {

@@ -7,6 +7,7 @@
 
 mod converse;
 mod login;
+mod moving;
 mod tls;
 
 use std::sync::atomic::Ordering;
@@ -16,6 +17,7 @@ use pgsteer_wire::startup::CancelKey;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
+pub use self::moving::arrive;
 use super::admission::Limit;
 use super::balance::addresses;
 use super::cancel::Budget;
@@ -55,7 +57,13 @@ struct Session {
 
 impl Session {
     async fn run(mut self) {
-        match self.request().await {
+        let worker = self.context.worker.clone();
+        let request = tokio::select! {
+            biased;
+            request = self.request() => request,
+            () = worker.leaving() => return self.move_client(Vec::new()).await,
+        };
+        match request {
             None => {}
             Some(ClientRequest::Cancel(key)) => self.cancel(key).await,
             Some(ClientRequest::Login(startup)) => self.login(startup, None).await,

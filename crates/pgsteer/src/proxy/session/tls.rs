@@ -9,16 +9,24 @@ use tokio::time::timeout;
 use super::Session;
 use crate::proxy::client::ClientRequest;
 use crate::proxy::connected::Connected;
+use crate::proxy::flow::Flow;
 use crate::proxy::guard::Guard;
 use crate::proxy::hold_error::HoldError;
-use crate::proxy::pump::Tail;
 
 impl Session {
     /// Serves a client that requests TLS. The member answers the request.
     pub(super) async fn tls(mut self) {
         self.search.set_opaque();
         loop {
-            let Some(mut connected) = self.connect_for_tls().await else { return };
+            let mut connected = match self.search.connect(&self.client).await {
+                Ok(connected) => connected,
+                Err(HoldError::Moves) => {
+                    // The other process has to answer the request.
+                    self.client.asked_for_tls = false;
+                    return self.move_client(SSL_REQUEST_PACKET.to_vec()).await;
+                }
+                Err(error) => return self.refuse_without_tls(&error).await,
+            };
             let limit = self.context.service.config.connect_timeout;
             let failure = match timeout(limit, request_tls(&mut connected)).await {
                 Ok(Ok(b'S')) => {
@@ -41,24 +49,18 @@ impl Session {
         }
     }
 
-    /// Connects to a member for a client that requests TLS. Without a member the client receives the
-    /// error without TLS: libpq ends all its tries after an error in answer to SSLRequest, but connects
-    /// to its next host after a refused login.
-    async fn connect_for_tls(&mut self) -> Option<Connected> {
-        let error = match self.search.connect(&self.client).await {
-            Ok(connected) => return Some(connected),
-            Err(error) => error,
-        };
-        if error != HoldError::ClientGone && self.client.deny_tls().await.is_ok() {
+    /// Refuses a client that requests TLS, without TLS: libpq ends all its tries after an error in answer
+    /// to SSLRequest, but connects to its next host after a refused login.
+    async fn refuse_without_tls(mut self, error: &HoldError) {
+        if *error != HoldError::ClientGone && self.client.deny_tls().await.is_ok() {
             match self.request().await {
-                Some(ClientRequest::Login(_)) => self.refuse(&error).await,
+                Some(ClientRequest::Login(_)) => self.refuse(error).await,
                 Some(ClientRequest::Cancel(key)) => self.cancel(key).await,
                 // A client that requires TLS closes the connection. Its own error contains no reason, so
                 // the log has to.
-                _ => drop(self.search.note_refusal(&error)),
+                _ => drop(self.search.note_refusal(error)),
             }
         }
-        None
     }
 
     /// The member has denied TLS: the client may log in without it.
@@ -111,6 +113,7 @@ impl Session {
         self.search.set_opaque();
         let connected = match self.search.connect(&self.client).await {
             Ok(connected) => connected,
+            Err(HoldError::Moves) => return self.move_client(Vec::new()).await,
             // The client would read an error without TLS as broken TLS.
             Err(error) => {
                 if self.search.note_refusal(&error).is_some() {
@@ -140,7 +143,7 @@ impl Session {
             let (address, member) = (self.admitted.address(), connected.seat.member().clone());
             let affinity = &context.service.affinity;
             let session = affinity.opaque(address, member, Instant::now());
-            self.converse(connected, Tail::default(), Some(session.opaque())).await;
+            self.begin(connected, Flow::default(), None, Some(session.opaque())).await;
         }
     }
 }

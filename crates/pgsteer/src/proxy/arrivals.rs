@@ -1,0 +1,76 @@
+//! Clients and sessions that arrive from the process that this one replaces.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use pgsteer_core::names::ServiceName;
+use pgsteer_wire::error::{ErrorFields, sqlstate};
+use tokio::sync::mpsc;
+
+use super::Proxy;
+use super::acceptor::least_busy;
+use super::moved::Moved;
+use super::seat::Ending;
+use super::service::Service;
+use super::shared::{Admitted, Shared};
+use super::worker_thread::Job;
+
+/// The workers of a proxy, for clients and sessions that arrive.
+#[derive(Clone, Debug)]
+pub struct Arrivals {
+    shared: Arc<Shared>,
+    jobs: Vec<mpsc::Sender<Job>>,
+    services: BTreeMap<ServiceName, Arc<Service>>,
+}
+
+impl Proxy {
+    /// The workers, for clients and sessions that arrive from another process.
+    pub fn arrivals(&self) -> Arrivals {
+        let (jobs, services) = (self.jobs.clone(), self.services.clone());
+        Arrivals { shared: Arc::clone(&self.shared), jobs, services }
+    }
+}
+
+impl Arrivals {
+    /// Passes `moved` to a worker. Its client receives the reason if its service does not exist here.
+    pub async fn take(&self, moved: Moved) {
+        let Some(service) = self.services.get(moved.service()) else {
+            refuse(moved);
+            return;
+        };
+        let Ok(peer) = moved.client().peer_addr() else { return };
+        let ticket = self.shared.admission.admit_moved(SocketAddr::ip(&peer));
+        let loads = self.shared.loads.iter().map(|load| load.load(Ordering::Relaxed));
+        let worker = least_busy(loads);
+        let admitted = Admitted::new(&self.shared, worker, ticket, None);
+        let service = Arc::clone(service);
+        // A worker that has ended has ended the whole process.
+        let _ = self.jobs[worker].send(Job::Arrival { moved, service, admitted }).await;
+    }
+
+    /// All sessions of the other process have arrived, or it is gone: gates that have opened since get
+    /// sessions now.
+    pub fn complete(&self) {
+        self.shared.barrier.limit(u64::MAX);
+    }
+}
+
+/// Ends a session whose service was removed. A client that waits loses its connection, as with a port
+/// on which nothing listens.
+fn refuse(moved: Moved) {
+    let Moved::Session(session) = moved else { return };
+    if !session.flow.is_at_boundary() {
+        return;
+    }
+    let fields = ErrorFields {
+        sqlstate: sqlstate::ADMIN_SHUTDOWN,
+        message: &Ending::ServiceRemoved.message(&session.member),
+        detail: "",
+        hint: "",
+    };
+    let mut client = session.client;
+    let _ = client.write(&fields.to_fatal());
+}

@@ -1,0 +1,186 @@
+//! The new process of a handover ([`crate::handover`]): it takes over from its parent.
+
+use std::env;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail};
+use pgsteer_core::settings::Config;
+use rustix::net::sockopt::socket_peercred;
+use rustix::process::{getpid, getuid};
+use tokio::time::timeout;
+
+use super::{Observer, Outputs, Running, bind_all, check_files};
+use crate::handover::channel::Channel;
+use crate::handover::message::{self, Offer, Standing, ToNew, ToOld};
+use crate::handover::{VARIABLE, VERSION};
+use crate::listen::Listeners;
+use crate::log::limit::DECISIONS;
+use crate::proxy::{Arrivals, Inheritance};
+
+/// How long the parent may take for its first message.
+const OFFER_LIMIT: Duration = Duration::from_secs(5);
+
+/// The parent process.
+pub struct Parent(Channel);
+
+/// The process that this one has to take over from; none at an ordinary start.
+///
+/// # Errors
+/// The standard input is not the connection to a pgsteer of the same user.
+pub fn parent() -> anyhow::Result<Option<Parent>> {
+    if env::var_os(VARIABLE).is_none_or(|value| value != "stdin") {
+        return Ok(None);
+    }
+    let end = std::io::stdin().as_fd().try_clone_to_owned()?;
+    let Ok(peer) = socket_peercred(&end) else {
+        // A process that this one has started in another way inherits the variable.
+        return Ok(None);
+    };
+    if peer.uid != getuid() || peer.pid == getpid() {
+        bail!(
+            "the standard input is a socket of user {} (process {}); a handover needs one of this user",
+            peer.uid.as_raw(),
+            peer.pid.as_raw_nonzero()
+        );
+    }
+    release_stdin()?;
+    Ok(Some(Parent(Channel::new(end).context("cannot use the connection to the old process")?)))
+}
+
+/// Replaces the standard input, so that the connection ends with the handover.
+fn release_stdin() -> anyhow::Result<()> {
+    let null = std::fs::File::open("/dev/null").context("cannot open /dev/null")?;
+    rustix::stdio::dup2_stdin(OwnedFd::from(null)).context("cannot replace the standard input")
+}
+
+/// Starts the service as the successor of `parent`. The parent gets the reason if that is impossible.
+///
+/// # Errors
+/// This process cannot take over; the parent goes on.
+pub async fn start(parent: Parent, config: Config, outputs: Outputs) -> anyhow::Result<Running> {
+    let Parent(channel) = parent;
+    let started = take_over(&channel, config, outputs).await;
+    match started {
+        Ok((running, arrivals)) => {
+            tokio::spawn(receive_all(channel, arrivals));
+            Ok(running)
+        }
+        Err(error) => {
+            let why = format!("{error:#}");
+            let _ = message::send(&channel, &ToOld::Refusal { why }, &[]).await;
+            Err(error)
+        }
+    }
+}
+
+async fn take_over(
+    channel: &Channel,
+    config: Config,
+    outputs: Outputs,
+) -> anyhow::Result<(Running, Option<Arrivals>)> {
+    let offer = timeout(OFFER_LIMIT, receive(channel)).await;
+    let Some((ToNew::Offer(offer), _)) = offer.context("the old process makes no offer")?? else {
+        bail!("the old process makes no offer");
+    };
+    let Offer { version, addresses, first_ticket } = offer;
+    if version != VERSION {
+        bail!(
+            "the running pgsteer hands over by version {version}, this one takes over by version \
+             {VERSION}: restart pgsteer instead"
+        );
+    }
+    check_files(&config)?;
+    let mut listeners = bind_all(&config, outputs, |address| addresses.contains(&address))?;
+    let observer = Observer::start(&config)?;
+    let generation = agree(channel, &observer, &mut listeners).await?;
+    let generation_max = Some(generation);
+    let inherited = Inheritance { listeners, generation_max, first_ticket };
+    let running = Running::open(observer, config, outputs, inherited)?;
+    message::send(channel, &ToOld::Accepting, &[]).await?;
+    let arrivals = running.proxy.as_ref().map(|proxy| proxy.arrivals());
+    Ok((running, arrivals))
+}
+
+/// Reports each change of the Snapshot until the old process sends its sockets. Returns the generation
+/// of the Snapshot that it has accepted.
+async fn agree(
+    channel: &Channel,
+    observer: &Observer,
+    listeners: &mut Listeners,
+) -> anyhow::Result<u64> {
+    let mut snapshots = observer.published.snapshots.clone();
+    let mut reported = None;
+    loop {
+        let standing = Standing::of(&snapshots.borrow_and_update());
+        if reported.as_ref() != Some(&standing) {
+            message::send(channel, &ToOld::Standing(standing.clone()), &[]).await?;
+            reported = Some(standing);
+        }
+        tokio::select! {
+            changed = snapshots.changed() => changed.context("the engine is gone")?,
+            received = receive(channel) => {
+                let Some((ToNew::Listeners { addresses, generation }, files)) = received? else {
+                    bail!("the old process does not hand over");
+                };
+                if addresses.len() != files.len() {
+                    return Err(anyhow!(
+                        "{} of {} sockets have arrived; the limit of open files may be too low",
+                        files.len(),
+                        addresses.len()
+                    ));
+                }
+                for (address, file) in addresses.into_iter().zip(files) {
+                    listeners.add(address, file.into());
+                }
+                return Ok(generation);
+            }
+        }
+    }
+}
+
+/// Receives clients and sessions until the old process ends.
+async fn receive_all(channel: Channel, arrivals: Option<Arrivals>) {
+    let Some(arrivals) = arrivals else { return };
+    let mut arrived = 0_usize;
+    loop {
+        let moved = match receive(&channel).await {
+            Ok(Some((ToNew::Client(client), files))) => client.into_moved(files),
+            Ok(Some((ToNew::Session(session), files))) => session.into_moved(files),
+            Ok(Some((ToNew::SessionsLeft, _))) => {
+                arrivals.complete();
+                tracing::info!(target: DECISIONS, arrived, "upgrade: all sessions have arrived");
+                continue;
+            }
+            Ok(Some((ToNew::Offer(_) | ToNew::Listeners { .. }, _))) => continue,
+            Ok(None) => break,
+            // The session in the packet is lost; the others go on.
+            Err(error) if error.is::<message::MessageError>() => {
+                tracing::error!(target: DECISIONS, "a session is lost in the upgrade: {error:#}");
+                continue;
+            }
+            Err(error) => {
+                tracing::error!(target: DECISIONS, "the old process is gone: {error:#}");
+                break;
+            }
+        };
+        match moved {
+            Ok(moved) => {
+                arrivals.take(moved).await;
+                arrived += 1;
+            }
+            Err(error) => {
+                tracing::error!(target: DECISIONS, "a session is lost in the upgrade: {error}");
+            }
+        }
+    }
+    // Also if the old process has died: then its sessions have ended with it.
+    arrivals.complete();
+    tracing::info!(target: DECISIONS, arrived, "upgrade: the old process has ended");
+}
+
+async fn receive(channel: &Channel) -> anyhow::Result<Option<(ToNew, Vec<OwnedFd>)>> {
+    let Some(packet) = channel.receive().await? else { return Ok(None) };
+    let message = message::read(&packet)?;
+    Ok(Some((message, packet.files)))
+}

@@ -1,0 +1,398 @@
+//! The old process of a handover ([`crate::handover`]): it starts the new one and hands everything over.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail};
+use pgsteer_core::claim::Role;
+use pgsteer_core::snapshot::Snapshot;
+use pgsteer_core::text::clean_to;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{sleep, timeout};
+
+use super::program::Program;
+use super::signals::Signals;
+use super::{Running, systemd};
+use crate::agent::Agent;
+use crate::handover::channel::{self, Channel};
+use crate::handover::message::{self, Offer, Standing, ToNew, ToOld};
+use crate::handover::{VARIABLE, VERSION};
+use crate::http::PagesThread;
+use crate::listen::Listeners;
+use crate::log::limit::DECISIONS;
+use crate::proxy::Proxy;
+use crate::proxy::moved::Moved;
+
+/// How long the new process may take to know what this one knows. It reads the configuration, connects
+/// to all members and confirms each state, which takes one or two seconds.
+const AGREEMENT_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long the new process may take to accept clients once it has the sockets.
+const ACCEPTING_LIMIT: Duration = Duration::from_secs(5);
+
+/// Clients and sessions that wait to be sent.
+const MOVING_MAX: usize = 256;
+
+/// The interval of the check for clients that are left.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// The longest text of the new process in an error.
+const WHY_CHARS_MAX: usize = 400;
+
+/// The new process, which accepts clients already.
+pub struct Successor {
+    child: Process,
+    channel: Channel,
+    /// SIGHUP arrived during the upgrade.
+    reload: bool,
+}
+
+/// The new process. It is killed unless it has taken over.
+struct Process {
+    child: Child,
+    has_taken_over: bool,
+}
+
+impl Successor {
+    /// The same, with the note that SIGHUP arrived.
+    pub fn with_reload(self, reload: bool) -> Successor {
+        Successor { reload, ..self }
+    }
+}
+
+impl Process {
+    fn start(program: &Program, end: OwnedFd) -> anyhow::Result<Process> {
+        let file = program.file.as_ref().context("the system does not know the program's file")?;
+        let child = Command::new(file)
+            .args(&program.arguments)
+            .env(VARIABLE, "stdin")
+            // systemd's watchdog watches the process that it is told of, whatever its id.
+            .env_remove("WATCHDOG_PID")
+            .stdin(Stdio::from(end))
+            .spawn()
+            .with_context(|| format!("cannot start {}", file.display()))?;
+        Ok(Process { child, has_taken_over: false })
+    }
+
+    /// Why the process has not answered: it has ended, or it has closed its connection.
+    fn why_gone(&mut self) -> anyhow::Error {
+        match self.child.try_wait() {
+            Ok(Some(status)) => {
+                anyhow!("the new process has ended ({status}); its log has the reason")
+            }
+            _ => anyhow!("the new process does not know the handover, or has ended just now"),
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if !self.has_taken_over {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+impl Running {
+    /// Starts `program`, waits until it knows the cluster as this process does, and hands the listening
+    /// sockets over.
+    ///
+    /// # Errors
+    /// The new process cannot take over. This process goes on as before.
+    pub async fn upgrade(&mut self, program: &Program) -> anyhow::Result<Successor> {
+        let (ours, theirs) = channel::pair().context("cannot make a pair of sockets")?;
+        let channel = Channel::new(ours).context("cannot use a pair of sockets")?;
+        let mut child = Process::start(program, theirs)?;
+        let pid = child.child.id();
+        tracing::info!(target: DECISIONS, pid, "upgrade: started a new process");
+        let mut missing = None;
+        let agreed = self.agree(&channel, &mut child, &mut missing);
+        let Ok(generation) = timeout(AGREEMENT_LIMIT, agreed).await else {
+            let why = missing.unwrap_or_else(|| "it does not answer".to_owned());
+            bail!("the new process is not ready within {} s: {why}", AGREEMENT_LIMIT.as_secs());
+        };
+        let generation = generation?;
+        let (addresses, files): (Vec<SocketAddr>, Vec<BorrowedFd<'_>>) =
+            self.sockets().into_iter().unzip();
+        let listeners = ToNew::Listeners { addresses, generation };
+        message::send(&channel, &listeners, &files).await.context("cannot send the sockets")?;
+        match timeout(ACCEPTING_LIMIT, receive(&channel)).await {
+            Ok(Ok(Some(ToOld::Accepting))) => {}
+            Ok(Ok(Some(ToOld::Refusal { why }))) => bail!("the new process refuses: {}", cut(&why)),
+            Ok(Ok(Some(ToOld::Standing(_)))) => bail!("the new process does not know the handover"),
+            Ok(Ok(None)) => return Err(child.why_gone()),
+            Ok(Err(error)) => return Err(error),
+            Err(_) => bail!("the new process does not accept clients within {ACCEPTING_LIMIT:?}"),
+        }
+        child.has_taken_over = true;
+        Ok(Successor { child, channel, reload: false })
+    }
+
+    /// Makes the offer, and waits until both processes have the same members and gates. Returns the
+    /// generation of the new process's Snapshot.
+    async fn agree(
+        &self,
+        channel: &Channel,
+        child: &mut Process,
+        why: &mut Option<String>,
+    ) -> anyhow::Result<u64> {
+        let offer = ToNew::Offer(Offer {
+            version: VERSION,
+            addresses: self.sockets().into_iter().map(|(address, _)| address).collect(),
+            first_ticket: self.proxy.as_ref().map_or(0, Proxy::next_ticket) + TICKETS_BETWEEN,
+        });
+        message::send(channel, &offer, &[]).await.context("the new process reads nothing")?;
+        let mut snapshots = self.published.snapshots.clone();
+        let mut new = None;
+        loop {
+            let snapshot = snapshots.borrow_and_update().clone();
+            *why = missing(&snapshot, new.as_ref());
+            if let (None, Some(Standing { generation, .. })) = (&why, &new) {
+                return Ok(*generation);
+            }
+            tokio::select! {
+                changed = snapshots.changed() => changed.context("the engine is gone")?,
+                answer = receive(channel) => match answer? {
+                    Some(ToOld::Standing(standing)) => new = Some(standing),
+                    Some(ToOld::Refusal { why }) => {
+                        bail!("the new process refuses: {}", cut(&why))
+                    }
+                    Some(ToOld::Accepting) => bail!("the new process does not know the handover"),
+                    None => {
+                        // The exit follows the end of the connection.
+                        sleep(Duration::from_millis(50)).await;
+                        return Err(child.why_gone());
+                    }
+                },
+            }
+        }
+    }
+
+    /// All listening sockets.
+    fn sockets(&self) -> Vec<(SocketAddr, BorrowedFd<'_>)> {
+        let of_proxy = self.proxy.iter().flat_map(Proxy::listeners);
+        let of_agent = self.agent.iter().map(Agent::socket);
+        let of_pages = self.pages.iter().map(PagesThread::socket);
+        let configured = self.config.agent.iter().map(|agent| agent.listen).zip(of_agent);
+        let pages = self.config.http.iter().map(|http| http.listen).zip(of_pages);
+        let all = of_proxy.chain(configured).chain(pages);
+        all.map(|(address, socket)| (address, socket.as_fd())).collect()
+    }
+
+    /// Sends all clients and sessions to the new process, and waits for logins in progress. Returns this
+    /// process's parts if the new process has failed before it had all sessions: the service goes on
+    /// here.
+    ///
+    /// # Errors
+    /// The service cannot go on here.
+    pub async fn leave(
+        mut self,
+        successor: Successor,
+        signals: &mut Signals,
+    ) -> anyhow::Result<Option<Running>> {
+        let Successor { mut child, channel, reload } = successor;
+        let pid = child.child.id();
+        if reload {
+            // The new process may have read the configuration before SIGHUP arrived.
+            let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+            let _ = pid.map(|pid| kill_process(pid, Signal::HUP));
+        }
+        let Some(mut proxy) = self.proxy.take() else {
+            systemd::tell_main_process(pid);
+            return Ok(None);
+        };
+        let mut sockets = Listeners::default();
+        for (address, socket) in proxy.listeners() {
+            sockets.add(address, socket.try_clone().context("cannot copy a listening socket")?);
+        }
+        let (exit, moved) = mpsc::channel(MOVING_MAX);
+        let (mark, marks) = watch::channel(Mark::default());
+        let sender = Sender { channel, moved, marks };
+        let sending = std::thread::Builder::new()
+            .name("pgsteer-handover".to_owned())
+            .spawn(move || sender.run())
+            .context("cannot start the thread of the handover")?;
+        proxy.leave(exit.clone()).await;
+        while proxy.left().sessions != Some(0) && !sending.is_finished() {
+            sleep(LOOK).await;
+        }
+        mark.send_replace(Mark { sessions_left: true });
+        // The sender confirms by dropping its end of the marks.
+        while !mark.is_closed() && !sending.is_finished() {
+            sleep(LOOK).await;
+        }
+        if sending.is_finished() {
+            child.has_taken_over = false;
+            drop((child, exit));
+            let unsent = joined(sending).err();
+            return self.resume(proxy, sockets, unsent).await.map(Some);
+        }
+        drop(sockets);
+        (self.agent, self.pages) = (None, None);
+        systemd::tell_main_process(pid);
+        let grace = self.config.proxy.shutdown_grace;
+        let emptied = async {
+            while proxy.left().clients > 0 {
+                sleep(LOOK).await;
+            }
+        };
+        tokio::select! {
+            emptied = timeout(grace, emptied) => if emptied.is_err() {
+                let clients = proxy.left().clients;
+                tracing::warn!(clients, ?grace, "logins are not complete in time, ending them");
+            },
+            () = signals.stop_again() => tracing::warn!("asked to stop: not waiting any longer"),
+        }
+        proxy.stop(Duration::ZERO).await;
+        drop(exit);
+        match joined(sending) {
+            Ok(sent) => tracing::info!(
+                target: DECISIONS, pid, sent, "upgraded: the new process has taken over"
+            ),
+            Err(Unsent { error, lost, .. }) => tracing::error!(
+                target: DECISIONS, pid, lost = lost.len(),
+                "the new process failed after it had taken over: {error:#}"
+            ),
+        }
+        Ok(None)
+    }
+
+    /// Continues the service here, because the new process has failed.
+    async fn resume(
+        mut self,
+        mut proxy: Proxy,
+        mut sockets: Listeners,
+        unsent: Option<Unsent>,
+    ) -> anyhow::Result<Running> {
+        let (why, lost) = match unsent {
+            Some(Unsent { error, lost }) => (format!("{error:#}"), lost),
+            None => ("its thread has ended".to_owned(), Vec::new()),
+        };
+        tracing::error!(
+            target: DECISIONS,
+            "not upgraded, this process goes on: the new process failed while it took over: {why}"
+        );
+        proxy.stay(&self.config, &mut sockets).await?;
+        let arrivals = proxy.arrivals();
+        for moved in lost {
+            arrivals.take(moved).await;
+        }
+        self.proxy = Some(proxy);
+        Ok(self)
+    }
+}
+
+/// Positions that the old process may give out between the offer and the end of its service.
+const TICKETS_BETWEEN: u64 = 1 << 32;
+
+/// What the sender has to report to the new process.
+#[derive(Clone, Copy, Debug, Default)]
+struct Mark {
+    /// All established sessions are in the queue or sent.
+    sessions_left: bool,
+}
+
+/// Sends clients and sessions, on a thread of its own: it must not wait for the engine.
+struct Sender {
+    channel: Channel,
+    moved: mpsc::Receiver<Moved>,
+    marks: watch::Receiver<Mark>,
+}
+
+/// The sending has failed.
+struct Unsent {
+    error: anyhow::Error,
+    /// Clients and sessions that were not sent.
+    lost: Vec<Moved>,
+}
+
+impl Sender {
+    /// Sends until the proxy has no client any more. Returns how many were sent.
+    fn run(self) -> Result<usize, Unsent> {
+        let Sender { channel, moved, marks } = self;
+        let unsent = |error: anyhow::Error| Unsent { error, lost: Vec::new() };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| unsent(error.into()))?;
+        let end = channel.into_end().map_err(|error| unsent(error.into()))?;
+        runtime.block_on(async {
+            let channel = Channel::new(end).map_err(|error| unsent(error.into()))?;
+            send_all(&channel, moved, marks).await
+        })
+    }
+}
+
+async fn send_all(
+    channel: &Channel,
+    mut moved: mpsc::Receiver<Moved>,
+    marks: watch::Receiver<Mark>,
+) -> Result<usize, Unsent> {
+    let (mut sent, mut marks) = (0, Some(marks));
+    loop {
+        // A session is in the queue before it is counted as left, so the queue comes first.
+        let next = tokio::select! {
+            biased;
+            next = moved.recv() => next,
+            () = all_left(&mut marks) => {
+                if let Err(error) = message::send(channel, &ToNew::SessionsLeft, &[]).await {
+                    return Err(Unsent { error: error.into(), lost: rest(moved, None) });
+                }
+                marks = None;
+                continue;
+            }
+        };
+        let Some(next) = next else { return Ok(sent) };
+        let message = ToNew::of(&next);
+        if let Err(error) = message::send(channel, &message, &message::files_of(&next)).await {
+            return Err(Unsent { error: error.into(), lost: rest(moved, Some(next)) });
+        }
+        sent += 1;
+    }
+}
+
+/// Waits until all established sessions have left; for ever if that was reported already.
+async fn all_left(marks: &mut Option<watch::Receiver<Mark>>) {
+    let is_left = match marks {
+        Some(marks) => marks.wait_for(|mark| mark.sessions_left).await.is_ok(),
+        None => false,
+    };
+    if !is_left {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// What is left in the queue, after `first`.
+fn rest(mut moved: mpsc::Receiver<Moved>, first: Option<Moved>) -> Vec<Moved> {
+    moved.close();
+    first.into_iter().chain(std::iter::from_fn(|| moved.try_recv().ok())).collect()
+}
+
+fn joined(sending: JoinHandle<Result<usize, Unsent>>) -> Result<usize, Unsent> {
+    sending.join().unwrap_or_else(|_| {
+        Err(Unsent { error: anyhow!("the thread of the handover has failed"), lost: Vec::new() })
+    })
+}
+
+async fn receive(channel: &Channel) -> anyhow::Result<Option<ToOld>> {
+    let packet = channel.receive().await.context("the connection to the new process is broken")?;
+    Ok(packet.map(|packet| message::read(&packet)).transpose()?)
+}
+
+/// What the new process does not know yet; none if it can take over.
+fn missing(snapshot: &Arc<Snapshot>, new: Option<&Standing>) -> Option<String> {
+    let Some(new) = new else { return Some("it has not reported its state".to_owned()) };
+    let is_write = |name: &str| {
+        let service = snapshot.services.iter().find(|(service, _)| service.as_str() == name);
+        service.is_some_and(|(_, state)| state.role == Role::Primary)
+    };
+    Standing::of(snapshot).missing_in(new, is_write)
+}
+
+fn cut(why: &str) -> String {
+    clean_to(why, WHY_CHARS_MAX).into_owned()
+}
