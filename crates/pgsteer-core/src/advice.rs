@@ -12,6 +12,7 @@ pub fn advice(reason: &Reason) -> Option<&'static str> {
         | Reason::SwitchoverPlanned
         | Reason::FallbackOver
         | Reason::PoolerUnheard { .. } => return None,
+        Reason::DrainedByOperator(_) => "pgsteer undrain ends the order",
         Reason::Unheard => {
             "if it stays so, check that pgsteer reaches its Patroni and its PostgreSQL"
         }

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use thiserror::Error;
 
 use crate::claim::{Role, Standby};
-use crate::gate::{Gate, OpenGate};
+use crate::gate::{Gate, HeldBy, OpenGate};
 use crate::names::MemberName;
 use crate::probe::{Probe, ProbePath};
 use crate::question::{Asked, Question};
@@ -86,10 +86,12 @@ impl Answer {
         match gate {
             Gate::Open(open) => Answer::of_open(open, open.reason().cloned()),
             // The sessions there still work, and the client has no other member to use.
-            Gate::HeldBack { instead, .. } => {
-                Answer::of_open(instead, Some(Reason::SwitchoverPlanned))
+            Gate::HeldBack { by: HeldBy::Switchover, instead, reason, .. } => {
+                Answer::of_open(instead, Some(reason.clone()))
             }
-            Gate::Draining { .. } => Answer::Drain(reason().into()),
+            Gate::HeldBack { by: HeldBy::Operator, .. } | Gate::Draining { .. } => {
+                Answer::Drain(reason().into())
+            }
             Gate::Shut { .. } | Gate::Probation { .. } => Answer::No(reason().into()),
         }
     }

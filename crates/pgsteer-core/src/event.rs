@@ -9,6 +9,7 @@ use crate::gate::GateState;
 use crate::gate_key::GateKey;
 use crate::identity::Identity;
 use crate::names::{Endpoint, MemberName, ServiceName, listed};
+use crate::orders::{DrainOrder, OrderEnd};
 use crate::reason::Reason;
 use crate::time::Moment;
 
@@ -157,6 +158,18 @@ pub enum EventKind {
     },
     /// The configuration was replaced.
     Reloaded,
+    /// An operator drains a member.
+    Drained {
+        /// The order.
+        order: Arc<DrainOrder>,
+    },
+    /// An order of an operator ended.
+    Undrained {
+        /// The order.
+        order: Arc<DrainOrder>,
+        /// How.
+        end: OrderEnd,
+    },
 }
 
 impl fmt::Display for EventKind {
@@ -202,6 +215,13 @@ impl fmt::Display for EventKind {
                 write!(f, "etcd is not watched, so switchovers are not known in advance: {failure}")
             }
             EventKind::Reloaded => f.write_str("configuration reloaded"),
+            EventKind::Drained { order } => write!(f, "order: {} is {order}", order.target),
+            EventKind::Undrained { order, end: OrderEnd::Expired } => {
+                write!(f, "order expired: {} was {order}", order.target)
+            }
+            EventKind::Undrained { order, end: OrderEnd::Withdrawn { by } } => {
+                write!(f, "order withdrawn by {by}: {} was {order}", order.target)
+            }
             EventKind::FoundByUrl { .. }
             | EventKind::SameServer { .. }
             | EventKind::Renamed { .. }
@@ -240,6 +260,8 @@ impl EventKind {
             EventKind::Remembered { .. } => "remembered",
             EventKind::ListedWithoutTls { .. } => "listed_without_tls",
             EventKind::Reloaded => "reloaded",
+            EventKind::Drained { .. } => "drained",
+            EventKind::Undrained { .. } => "undrained",
         }
     }
 
@@ -257,6 +279,9 @@ impl EventKind {
             | EventKind::DuplicateName { member, .. }
             | EventKind::ListedWithoutTls { member, .. }
             | EventKind::AddressLost { member, .. } => Some(member),
+            EventKind::Drained { order } | EventKind::Undrained { order, .. } => {
+                Some(&order.target.member)
+            }
             EventKind::Paused(_)
             | EventKind::LocalUnknown { .. }
             | EventKind::EtcdWatched
@@ -269,10 +294,13 @@ impl EventKind {
         }
     }
 
-    /// The service whose gate changed.
+    /// The service whose gate changed, or of the order.
     pub fn service(&self) -> Option<&ServiceName> {
         match self {
             EventKind::Gate { key: GateKey::Service(service), .. } => Some(service),
+            EventKind::Drained { order } | EventKind::Undrained { order, .. } => {
+                order.target.service.as_ref()
+            }
             _ => None,
         }
     }

@@ -34,12 +34,15 @@ pub enum Gate {
         /// Since when.
         since: Moment,
     },
-    /// No new sessions although the gate would be open: a switchover was requested, which would end
-    /// a session that begins now.
+    /// No new sessions although the gate would be open.
     HeldBack {
+        /// What holds it back.
+        by: HeldBy,
+        /// The explanation for people.
+        reason: Reason,
         /// Since when.
         since: Moment,
-        /// The open gate without that request.
+        /// The open gate without that.
         instead: OpenGate,
     },
     /// The member looks fit; one more answer has to confirm it.
@@ -49,6 +52,15 @@ pub enum Gate {
     },
     /// New sessions may begin.
     Open(OpenGate),
+}
+
+/// What holds back a gate that would be open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeldBy {
+    /// A switchover was requested, which would end a session that begins now.
+    Switchover,
+    /// An operator drains the member.
+    Operator,
 }
 
 /// A gate at which new sessions may begin.
@@ -149,8 +161,9 @@ impl Gate {
     /// Why the gate is not open; if it is open, its reservation.
     pub fn reason(&self) -> Option<&Reason> {
         match self {
-            Gate::Shut { reason, .. } | Gate::Draining { reason, .. } => Some(reason),
-            Gate::HeldBack { .. } => Some(&Reason::SwitchoverPlanned),
+            Gate::Shut { reason, .. }
+            | Gate::Draining { reason, .. }
+            | Gate::HeldBack { reason, .. } => Some(reason),
             Gate::Probation { .. } => Some(&Reason::Confirming),
             Gate::Open(open) => open.reason(),
         }
@@ -167,8 +180,13 @@ impl Gate {
         }
     }
 
-    /// The open gate, also if a switchover request holds it back.
-    pub(crate) fn open_but_for_order(&self) -> Option<&OpenGate> {
+    /// Returns true if the gate would be open, but an operator drains the member.
+    pub fn is_drained_by_operator(&self) -> bool {
+        matches!(self, Gate::HeldBack { by: HeldBy::Operator, .. })
+    }
+
+    /// The open gate, also if it is held back.
+    pub(crate) fn open_or_held_back(&self) -> Option<&OpenGate> {
         match self {
             Gate::Open(open) | Gate::HeldBack { instead: open, .. } => Some(open),
             Gate::Shut { .. } | Gate::Draining { .. } | Gate::Probation { .. } => None,
@@ -187,8 +205,8 @@ pub(crate) struct GateInput {
     pub sessions: Sessions,
     /// The route of new sessions to the member if the gate is open.
     pub route: Route,
-    /// A switchover away from the member was requested, and clients can wait for it.
-    pub held_back: bool,
+    /// What holds the gate back if it would be open.
+    pub held_back: Option<(HeldBy, Reason)>,
     /// The generation of the Snapshot that is being made.
     pub generation: u64,
     /// Now.
@@ -206,27 +224,27 @@ impl Gate {
         }
     }
 
-    /// Returns the state after `input`. A switchover request holds back a gate that would be open
-    /// and has no other effect. When the request ends, carried out or not, the gate has the state
-    /// that it would have without it.
+    /// Returns the state after `input`. A switchover request and an operator's order hold back a gate that
+    /// would be open and have no other effect. When they end, carried out or not, the gate has the state
+    /// that it would have without them.
     pub(crate) fn next(&self, input: GateInput) -> Gate {
         let would_be = self.judged(&input);
-        match (self, would_be) {
+        match (self, would_be, &input.held_back) {
             // New sessions are held back; the existing ones are proven to be lost.
-            (_, Gate::Open(_)) if input.held_back && input.sessions == Sessions::End => {
-                self.to_shut(&input, &Reason::SwitchoverPlanned.into())
+            (_, Gate::Open(_), Some((_, reason))) if input.sessions == Sessions::End => {
+                self.to_shut(&input, &reason.clone().into())
             }
-            (_, Gate::Open(instead)) if input.held_back => {
+            (_, Gate::Open(instead), Some((by, reason))) => {
                 let since = match self {
-                    Gate::HeldBack { since, .. } => *since,
+                    Gate::HeldBack { since, by: was, .. } if was == by => *since,
                     _ => input.now,
                 };
-                Gate::HeldBack { since, instead }
+                Gate::HeldBack { by: *by, reason: reason.clone(), since, instead }
             }
-            (Gate::HeldBack { .. }, Gate::Open(OpenGate { route, note, .. })) => {
+            (Gate::HeldBack { .. }, Gate::Open(OpenGate { route, note, .. }), None) => {
                 Gate::Open(OpenGate { since: input.now, generation: input.generation, route, note })
             }
-            (_, would_be) => would_be,
+            (_, would_be, _) => would_be,
         }
     }
 
@@ -261,11 +279,11 @@ impl Gate {
 
     /// The moment at which an open gate shuts because of its reservation.
     pub(crate) fn grace_ends(&self) -> Option<Moment> {
-        self.open_but_for_order()?.note.as_ref()?.expires
+        self.open_or_held_back()?.note.as_ref()?.expires
     }
 
     fn on_fit(&self, input: &GateInput, note: &Option<Reason>, confirmed: bool) -> Gate {
-        if let Some(open) = self.open_but_for_order() {
+        if let Some(open) = self.open_or_held_back() {
             let note = note.as_ref().map(|reason| open.note(input, reason, None));
             return Gate::Open(OpenGate { route: input.route.clone(), note, ..*open });
         }
@@ -281,7 +299,7 @@ impl Gate {
 
     fn on_keep(&self, input: &GateInput, reason: &Reason, grace: Duration) -> Gate {
         let refusal = Refusal::from(reason.clone());
-        match (self.open_but_for_order(), self) {
+        match (self.open_or_held_back(), self) {
             (Some(open), _) => {
                 let note = open.note(input, reason, Some(input.now + grace));
                 match note.expires.is_some_and(|expires| input.now < expires) {
@@ -376,7 +394,7 @@ mod tests {
             evidence_asked_at: Moment::from_millis(asked_ms),
             sessions: Sessions::Keep,
             route: Route::Configured,
-            held_back: false,
+            held_back: None,
             generation: 7,
             now: Moment::from_millis(now_ms),
         }
@@ -432,6 +450,47 @@ mod tests {
         let ended = open.next(proof);
         assert!(ended.next(input(Verdict::shut(Reason::Promoting), 2, 2)).ends_sessions());
         assert!(!ended.next(input(fit(true), 3, 3)).ends_sessions());
+    }
+
+    /// An operator drains the member from 1 s on.
+    fn drained(verdict: Verdict, asked_ms: u64, now_ms: u64) -> GateInput {
+        let reason = Reason::Left(None);
+        GateInput {
+            held_back: Some((HeldBy::Operator, reason)),
+            ..input(verdict, asked_ms, now_ms)
+        }
+    }
+
+    #[test]
+    fn a_drained_gate_opens_at_once_when_the_order_ends() {
+        let open = Gate::new(Moment::START).next(input(fit(true), 0, 0));
+        let held = open.next(drained(fit(false), 1, 1)).next(drained(fit(false), 2, 2));
+        assert!(held.is_drained_by_operator());
+        assert_eq!((held.state(), held.since()), (GateState::Draining, Moment::from_millis(1)));
+        let undrained = held.next(GateInput { generation: 9, ..input(fit(false), 2, 3) });
+        assert!(matches!(undrained, Gate::Open(OpenGate { generation: 9, .. })));
+    }
+
+    #[test]
+    fn good_news_is_confirmed_while_the_member_is_drained() {
+        let probation = Gate::new(Moment::START).next(drained(fit(false), 1, 1));
+        assert_eq!(probation.state(), GateState::Probation);
+        assert!(probation.next(drained(fit(false), 2, 2)).is_drained_by_operator());
+    }
+
+    #[test]
+    fn bad_news_acts_on_a_drained_member() {
+        let open = Gate::new(Moment::START).next(input(fit(true), 0, 0));
+        let held = open.next(drained(fit(true), 1, 1));
+        let lost = GateInput {
+            sessions: Sessions::End,
+            ..drained(Verdict::shut(Reason::Promoting), 2, 2)
+        };
+        assert!(held.next(lost).ends_sessions());
+        let doubt = Verdict::Keep { reason: Reason::Silent(Duration::from_secs(1)), grace: GRACE };
+        let kept = held.next(drained(doubt.clone(), 2, 2));
+        assert!(kept.is_drained_by_operator());
+        assert_eq!(kept.next(drained(doubt, 2, 60_002)).state(), GateState::Shut);
     }
 
     #[test]

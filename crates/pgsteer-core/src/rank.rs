@@ -35,7 +35,7 @@ pub enum Rank {
     Lag,
     /// New sessions bypass the pooler.
     Detour,
-    /// A switchover was requested.
+    /// A switchover was requested, or an operator drains the member.
     Order,
     /// The primary serves in place of the replicas.
     StandIn,
@@ -79,7 +79,7 @@ impl Reason {
             Reason::LagUnknown | Reason::LagBytes { .. } | Reason::LagTime { .. } => Rank::Lag,
             Reason::NotStreaming(_) => Rank::Stream,
             Reason::PoolerBypassed(_) => Rank::Detour,
-            Reason::SwitchoverPlanned => Rank::Order,
+            Reason::SwitchoverPlanned | Reason::DrainedByOperator(_) => Rank::Order,
             Reason::PatroniLost(..) => Rank::Doubt,
             Reason::NotListed(_) => Rank::Missing,
             Reason::TetherRefused(_) | Reason::SqlSuffices(_) | Reason::PatroniSlow { .. } => {

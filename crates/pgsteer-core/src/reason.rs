@@ -8,6 +8,7 @@ use thiserror::Error;
 use crate::claim::{Failure, Role};
 use crate::identity::Contradiction;
 use crate::names::{MemberName, listed};
+use crate::orders::DrainOrder;
 
 /// Why a gate is not open, or is open with a reservation.
 ///
@@ -221,6 +222,9 @@ pub enum Reason {
     /// soon be cut off.
     #[error("a switchover away from it is planned")]
     SwitchoverPlanned,
+    /// An operator drains the member (`pgsteer drain`).
+    #[error("{0}")]
+    DrainedByOperator(Arc<DrainOrder>),
     /// PostgreSQL refuses new sessions, or does not answer them, while old sessions continue.
     #[error("PostgreSQL accepts no new sessions: {0}")]
     NoNewSessions(Failure),
@@ -296,6 +300,7 @@ codes! {
     Reason::PoolerUnproven { .. } => "pooler_unproven",
     Reason::PoolerBypassed(_) => "pooler_bypassed",
     Reason::SwitchoverPlanned => "switchover_planned",
+    Reason::DrainedByOperator(_) => "drained_by_operator",
     Reason::NoNewSessions(_) => "no_new_sessions",
     Reason::NoAddress(_) => "no_address",
 }

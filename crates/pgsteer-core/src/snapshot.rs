@@ -10,6 +10,7 @@ use crate::event::Event;
 use crate::gate::Gate;
 use crate::identity::Identity;
 use crate::names::{ClusterName, Endpoint, MemberName, ServiceName};
+use crate::orders::Orders;
 use crate::reason::Reason;
 use crate::skew::ClockOffset;
 use crate::time::Moment;
@@ -50,6 +51,8 @@ pub struct Snapshot {
     pub services: BTreeMap<ServiceName, ServiceState>,
     /// The newest events, oldest first, at most [`EVENTS_MAX`].
     pub events: VecDeque<Event>,
+    /// The orders of operators.
+    pub orders: Orders,
 }
 
 /// The watch of Patroni's keys in etcd as the Snapshot shows it.
@@ -201,6 +204,7 @@ impl Snapshot {
             members,
             services,
             events,
+            orders,
         } = self;
         *members != other.members
             || *services != other.services
@@ -209,6 +213,7 @@ impl Snapshot {
             || *unlisted != other.unlisted
             || *url_troubles != other.url_troubles
             || *events != other.events
+            || *orders != other.orders
             || *scope != other.scope
             || *identity != other.identity
             || *cluster != other.cluster
@@ -292,11 +297,12 @@ impl Snapshot {
             return true;
         };
         let moved = || self.is_elsewhere(member, dialled);
-        gate.ends_sessions() || (state.role != Role::Replica && gate.is_open() && moved())
+        let serves = gate.open_or_held_back().is_some();
+        gate.ends_sessions() || (state.role != Role::Replica && serves && moved())
     }
 
     /// The member whose promotion `service` waits for: it holds the leader lock and is still in
-    /// recovery, and no other member is open.
+    /// recovery, no order drains it, and no other member is open.
     pub fn promoting(&self, service: &ServiceName) -> Option<&MemberName> {
         let state = self.services.get(service)?;
         if state.role != Role::Primary || state.open().next().is_some() {
@@ -305,6 +311,7 @@ impl Snapshot {
         state.gates.keys().find(|name| {
             let member = self.members.get(*name);
             member.is_some_and(|member| member.promoting)
+                && self.orders.draining(name, service, state.role).is_none()
         })
     }
 
@@ -429,6 +436,7 @@ mod tests {
             members: BTreeMap::from([(n1, member)]),
             services: BTreeMap::from([(ServiceName::new("write").unwrap(), state)]),
             events: VecDeque::new(),
+            orders: Orders::default(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The view: the newest claim of each source on one member, and its age.
 
+mod facts;
 mod lateness;
 mod write_run;
 

@@ -16,6 +16,7 @@ use pgsteer_core::claim::Role;
 use pgsteer_core::engine::LEFT_MEMORY;
 use pgsteer_core::gate::{Gate, GateState, OpenGate};
 use pgsteer_core::names::{MemberName, ServiceName};
+use pgsteer_core::orders::Until;
 use pgsteer_core::reason::Reason;
 use pgsteer_core::snapshot::{EVENTS_MAX, Snapshot};
 use proptest::prelude::*;
@@ -127,7 +128,8 @@ proptest! {
         // For each member: its four sources expire, a late request becomes doubtful and is given
         // up, the member becomes silent, its grace for not being listed ends, and it is forgotten.
         // In addition the search slows down, a grace ends, and the content of etcd expires.
-        prop_assert!(in_silence.count() <= storm.members * 9 + 7);
+        // Each order expires once.
+        prop_assert!(in_silence.count() <= storm.members * 9 + 7 + run.orders);
         let last = run.frames.last().map_or(Duration::ZERO, |frame| frame.now.since(last_report));
         // One that left and takes writes is remembered from the end of its last claim on.
         prop_assert!(last <= LEFT_MEMORY + SLOW_LIVES_MAX, "stirs after {last:?}");
@@ -237,8 +239,48 @@ proptest! {
         }
     }
 
+    /// An order of an operator drains its member and no other one: the gate is not open, and it is
+    /// held back only where there is an order.
+    #[test]
+    fn an_operators_order_drains_its_member(storm in storms()) {
+        for Frame { now, snapshot, .. } in storm.run().frames {
+            for (service, name, gate) in all_gates(&snapshot) {
+                let role = snapshot.services[service].role;
+                let order = snapshot.orders.draining(name, service, role);
+                prop_assert!(order.is_none() || !gate.is_open(), "{service} {name} at {now}");
+                prop_assert!(order.is_some() || !gate.is_drained_by_operator());
+                let is_over = |until: &Until| until.at <= now;
+                let until = order.and_then(|order| order.until.as_ref());
+                prop_assert!(!until.is_some_and(is_over), "{service} {name} at {now}");
+            }
+        }
+    }
+
+    /// Good news was confirmed under the order: a gate that an operator held back is open when no order
+    /// drains it any more, unless something else happened in the same turn.
+    #[test]
+    fn a_gate_opens_when_its_order_ends(storm in storms()) {
+        let run = storm.run();
+        for (before, after) in pairs(&run) {
+            // No report came between: only time passed, or an order was given.
+            if before.reports != after.reports || before.now != after.now {
+                continue;
+            }
+            for (service, name, gate) in all_gates(&after.snapshot) {
+                let was_held = gate_of(&before.snapshot, service, name)
+                    .is_some_and(Gate::is_drained_by_operator);
+                let role = after.snapshot.services[service].role;
+                let is_drained = after.snapshot.orders.draining(name, service, role).is_some();
+                let is_open = matches!(gate, Gate::Open(_) | Gate::HeldBack { .. });
+                // A fallback ends when a replica opens.
+                let is_fallback = after.snapshot.members[name].role != role;
+                prop_assert!(!was_held || is_drained || is_open || is_fallback, "{gate:?}");
+            }
+        }
+    }
+
     /// The other side of the table: a lock without rivals on a server that takes writes opens the
-    /// gate in the same turn, unless a switchover is about to begin.
+    /// gate in the same turn, unless a switchover is about to begin, or an operator drains it.
     #[test]
     fn a_primary_without_rivals_is_open_at_once(storm in storms()) {
         let run = storm.run();
@@ -247,9 +289,8 @@ proptest! {
                 if oracle.must_be_open_for_writes(&name) {
                     let write = cluster::service_name("write");
                     let gate = gate_of(&frame.snapshot, &write, &name);
-                    let is_held = gate.is_some_and(|gate| {
-                        gate.reason() == Some(&Reason::SwitchoverPlanned)
-                    });
+                    let is_held =
+                        gate.is_some_and(|gate| matches!(gate, Gate::HeldBack { .. }));
                     let is_open = gate.is_some_and(Gate::is_open);
                     prop_assert!(is_open || is_held, "{name} at {}", frame.now);
                 }
@@ -266,7 +307,9 @@ proptest! {
             let oracle = oracle_at(&run, after);
             for (service, name, gate) in all_gates(&after.snapshot) {
                 let was = gate_of(&before.snapshot, service, name);
-                let opens = gate.is_open() && !was.is_some_and(Gate::is_open);
+                // A gate that is held back was confirmed when that began.
+                let is_open = |gate: &Gate| gate.is_open() || matches!(gate, Gate::HeldBack { .. });
+                let opens = is_open(gate) && !was.is_some_and(is_open);
                 let by_one_source = after.snapshot.members[name].role == Role::Replica
                     || !oracle.has_patroni();
                 if opens && by_one_source {
@@ -319,13 +362,14 @@ proptest! {
 fn storms_open_and_shut_gates_of_every_role() {
     let mut runner = TestRunner::deterministic();
     let mut seen: BTreeMap<(&str, GateState), usize> = BTreeMap::new();
-    let mut orders = 0;
+    let (mut orders, mut drained) = (0, 0);
     for _ in 0..200 {
         let run = storms().new_tree(&mut runner).unwrap().current().run();
         for (before, after) in pairs(&run) {
             for (service, name, gate) in all_gates(&after.snapshot) {
                 let was = gate_of(&before.snapshot, service, name);
                 if was.is_some_and(|was| was.state() != gate.state()) {
+                    drained += usize::from(gate.is_drained_by_operator());
                     orders += usize::from(gate.reason() == Some(&Reason::SwitchoverPlanned));
                     let role = after.snapshot.services[service].role;
                     *seen.entry((role.as_str(), gate.state())).or_default() += 1;
@@ -333,7 +377,8 @@ fn storms_open_and_shut_gates_of_every_role() {
             }
         }
     }
-    assert!(orders >= 20, "{orders} gates were drained by an order");
+    assert!(orders >= 20, "{orders} gates were held back for a switchover");
+    assert!(drained >= 20, "{drained} gates were drained by an operator");
     for (role, enough) in [("primary", 100), ("replica", 100), ("standby_leader", 10)] {
         for state in [GateState::Open, GateState::Shut] {
             assert!(seen.get(&(role, state)).is_some_and(|count| *count >= enough), "{seen:?}");

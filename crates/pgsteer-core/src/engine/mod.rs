@@ -4,14 +4,16 @@
 //! [`Engine::handle_timeout`]. After each call it reads [`Engine::snapshot`], [`Engine::plan`],
 //! [`Engine::poll_event`] and [`Engine::poll_timeout`].
 //!
-//! The modules: `roster` keeps the members, `notices` what is written in etcd, `turning` updates
-//! the gates, `publish` builds the Snapshot, and `planning` decides what the sources ask.
+//! The modules: `roster` keeps the members, `notices` what is written in etcd, `orders` applies those
+//! of an operator, `turning` updates the gates, `publish` builds the Snapshot, and `planning` decides what the sources ask.
 
+mod explain;
 mod history;
 mod identity;
 mod measure;
 mod members;
 mod notices;
+mod orders;
 mod places;
 mod planning;
 mod publish;
@@ -32,6 +34,7 @@ use crate::judge::standing::standings;
 use crate::judge::{Member, Rules, Standing, is_rogue};
 use crate::memory::{Memory, Remembered};
 use crate::names::MemberName;
+use crate::orders::Orders;
 use crate::pace::{self, SEARCH_LASTS, SLACK};
 use crate::plan::Plan;
 use crate::settings::defaults::CHECK_TIMEOUT;
@@ -89,6 +92,8 @@ pub struct Engine {
     /// Since when each member has been in its present role.
     roles_since: BTreeMap<MemberName, Moment>,
     gates: BTreeMap<GateKey, Gates>,
+    /// The orders of operators.
+    orders: Orders,
     write_head: WriteHead,
     /// The highest timeline of any primary so far.
     head_timeline: Option<u32>,
@@ -142,6 +147,7 @@ impl Engine {
             paths: BTreeMap::new(),
             roles_since: BTreeMap::new(),
             gates: BTreeMap::new(),
+            orders: Orders::default(),
             write_head: WriteHead::default(),
             head_timeline: None,
             loads: BTreeMap::new(),
@@ -241,6 +247,7 @@ impl Engine {
             .chain(of_notices)
             .chain(of_poolers)
             .chain(of_identity)
+            .chain(self.orders.next_expiry())
             .filter(|at| *at > now)
             .min()
     }
@@ -272,6 +279,7 @@ impl Engine {
         if self.due.is_some_and(|due| now.since(due) > CALL_SLACK) {
             self.listening_since = now;
         }
+        self.expire_orders(now);
         self.roster.forget_the_gone(now);
         self.note_identity(now);
         self.conclude(now);
@@ -280,7 +288,7 @@ impl Engine {
         self.note_pause(now);
         self.note_local(now);
         let generation = self.snapshot.generation + 1;
-        let turned = self.turn_all_gates(generation, now);
+        let turned = self.turn_all_gates(&self.orders, generation, now);
         for (key, gates) in &turned {
             for event in gate_news(key, self.gates.get(key), gates) {
                 self.history.record(event, now);
@@ -402,10 +410,12 @@ impl Engine {
             GateKey::Role(_) => !has_services,
             GateKey::Pooled(_) => false,
         };
+        // A primary that an operator drains is known: a search would find no other.
+        let is_usable = |gate: &Gate| gate.is_open() || gate.is_drained_by_operator();
         let lacks = |(key, required): (&GateKey, &ServiceConfig)| {
             required.role == Role::Primary
                 && counts(key)
-                && !self.gates[key].values().any(Gate::is_open)
+                && !self.gates[key].values().any(is_usable)
         };
         let missing = self.gate_configs.iter().any(lacks);
         self.primary_missing_since = missing.then(|| self.primary_missing_since.unwrap_or(now));

@@ -137,7 +137,7 @@ impl Engine {
         let of_writers =
             self.gate_configs.iter().filter(|(_, required)| required.role == Role::Primary);
         let mut gates = of_writers.flat_map(|(key, _)| &self.gates[key]);
-        gates.any(|(name, gate)| gate.open_but_for_order().is_some() && self.is_patroni_lost(name))
+        gates.any(|(name, gate)| gate.open_or_held_back().is_some() && self.is_patroni_lost(name))
     }
 
     fn is_patroni_lost(&self, name: &MemberName) -> bool {

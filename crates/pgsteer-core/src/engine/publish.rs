@@ -48,6 +48,7 @@ impl Engine {
             members: members.collect(),
             services: services.collect(),
             events: self.history.events().clone(),
+            orders: self.orders.clone(),
         }
     }
 
@@ -228,5 +229,6 @@ pub(super) fn empty_snapshot(config: &Config, now: Moment) -> Snapshot {
         members: Default::default(),
         services: Default::default(),
         events: Default::default(),
+        orders: Default::default(),
     }
 }

@@ -4,23 +4,29 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Engine, Gates};
 use crate::claim::Role;
-use crate::gate::{Gate, GateInput, OpenGate, Sessions};
+use crate::gate::{Gate, GateInput, HeldBy, OpenGate, Sessions};
 use crate::gate_key::GateKey;
 use crate::judge::fitness::Case;
 use crate::names::MemberName;
+use crate::orders::Orders;
 use crate::reason::Reason;
 use crate::settings::{OnPromotion, ServiceConfig};
 use crate::time::Moment;
 use crate::verdict::{Cause, Verdict};
 
 impl Engine {
-    /// Returns the gates of all gate keys after this turn.
-    pub(super) fn turn_all_gates(&self, generation: u64, now: Moment) -> BTreeMap<GateKey, Gates> {
+    /// Returns the gates of all gate keys after this turn, under `orders`.
+    pub(super) fn turn_all_gates(
+        &self,
+        orders: &Orders,
+        generation: u64,
+        now: Moment,
+    ) -> BTreeMap<GateKey, Gates> {
         let none = Gates::new();
         let turned = self.gate_configs.iter().map(|(key, service)| {
             let predecessor = || self.gates.get(&key.predecessor()?);
             let old = self.gates.get(key).or_else(predecessor).unwrap_or(&none);
-            let turning = Turning { engine: self, key, service, old, generation, now };
+            let turning = Turning { engine: self, orders, key, service, old, generation, now };
             (key.clone(), turning.gates())
         });
         let mut turned = turned.collect();
@@ -43,6 +49,7 @@ impl Engine {
 /// The gates of one key in one turn.
 struct Turning<'a> {
     engine: &'a Engine,
+    orders: &'a Orders,
     key: &'a GateKey,
     service: &'a ServiceConfig,
     /// Its gates before this turn.
@@ -67,14 +74,15 @@ impl Turning<'_> {
         gates
     }
 
-    /// Opens the primary for a read service while no replica is open.
+    /// Opens the primary for a read service while no replica is open. A drained replica counts as absent.
     fn stand_in(&self, gates: &mut Gates) {
         let is_primary = |name: &MemberName| self.engine.standings[name].role == Role::Primary;
-        let replica_is = |state: fn(&Gate) -> bool| {
-            gates.iter().any(|(name, gate)| !is_primary(name) && state(gate))
-        };
-        let replica_serves = replica_is(Gate::is_open);
-        let replica_comes = replica_is(|gate| matches!(gate, Gate::Probation { .. }));
+        let replica_serves = gates.iter().any(|(name, gate)| !is_primary(name) && gate.is_open());
+        let replica_comes = gates.iter().any(|(name, gate)| {
+            matches!(gate, Gate::Probation { .. })
+                && !is_primary(name)
+                && self.drained_by(name).is_none()
+        });
         let has_port = |name: &MemberName| !self.engine.roster.members()[name].is_url_only;
         let primaries = self.engine.roster.members().keys().filter(|name| is_primary(name));
         for name in primaries.filter(|name| has_port(name)) {
@@ -114,7 +122,7 @@ impl Turning<'_> {
             lag: self.engine.lag(member, self.now),
             has_source: self.engine.has_source(),
             drained_for_lag: matches!(old, Gate::Draining { cause: Cause::Lag, .. }),
-            is_bypassed: old.open_but_for_order().is_some_and(OpenGate::bypasses_pooler),
+            is_bypassed: old.open_or_held_back().is_some_and(OpenGate::bypasses_pooler),
             rules: &self.engine.rules,
             now: self.now,
         }
@@ -135,6 +143,20 @@ impl Turning<'_> {
             }
     }
 
+    /// The reason of the order that drains the member for this key.
+    fn drained_by(&self, name: &MemberName) -> Option<Reason> {
+        let order = self.orders.draining_gate(name, self.key, self.service.role)?;
+        Some(Reason::DrainedByOperator(order.clone()))
+    }
+
+    fn held_back(&self, name: &MemberName) -> Option<(HeldBy, Reason)> {
+        let by_operator = self.drained_by(name).map(|reason| (HeldBy::Operator, reason));
+        let is_handing_over = || self.engine.is_handing_over(name, self.service, self.now);
+        by_operator.or_else(|| {
+            is_handing_over().then_some((HeldBy::Switchover, Reason::SwitchoverPlanned))
+        })
+    }
+
     fn input(&self, case: &Case<'_>, old: &Gate, verdict: Verdict) -> GateInput {
         let (engine, member) = (self.engine, case.member);
         let silent = self.now.since(engine.quiet_since(member)) >= engine.cluster.silence;
@@ -144,7 +166,7 @@ impl Turning<'_> {
             verdict,
             evidence_asked_at: member.view.evidence_asked_at(self.service.pooler_port),
             route: case.route(),
-            held_back: engine.is_handing_over(&member.found.name, self.service, self.now),
+            held_back: self.held_back(&member.found.name),
             sessions: if silent || lost || ended { Sessions::End } else { Sessions::Keep },
             generation: self.generation,
             now: self.now,

@@ -13,6 +13,7 @@ use pgsteer_core::engine::Engine;
 use pgsteer_core::event::Event;
 use pgsteer_core::memory::Remembered;
 use pgsteer_core::names::MemberName;
+use pgsteer_core::orders::{DrainOrder, OperatorOrder, OrderError};
 use pgsteer_core::plan::Ask;
 use pgsteer_core::settings::Config;
 use pgsteer_core::snapshot::Snapshot;
@@ -133,6 +134,19 @@ impl Driver {
     pub fn notice(&mut self, news: News) {
         let notice = Notice { heard_at: self.now, news };
         self.engine.handle_report(Report::Notice(notice), self.now);
+        self.look();
+    }
+
+    /// An operator gives an order.
+    pub fn order(&mut self, order: OperatorOrder) -> Result<(), OrderError> {
+        let outcome = self.engine.handle_order(order, self.now);
+        self.look();
+        outcome
+    }
+
+    /// The orders of an earlier run are in force from the start.
+    pub fn restore(&mut self, orders: Vec<DrainOrder>) {
+        self.engine.restore_orders(orders, self.now);
         self.look();
     }
 

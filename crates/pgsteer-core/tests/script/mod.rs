@@ -33,6 +33,7 @@
 //! | `etcd written 3`, `etcd read [behind]` | this number of events; a read beside the watch |
 //! | `etcd leader n1` | the key `leader` as the watch reports it |
 //! | `n1 silent`, `n1 tether silent` | from here on neither an answer nor a failure |
+//! | `order drain n1 [service=S] [until=5s] [why=TEXT] [force]`, `order undrain n1 [service=S]` | an operator's order; before `start`, one of an earlier run |
 //! | `wait 5s`, `t=12.5` | time passes |
 //! | `stall 90s` | time passes without a call of the engine: the process was stopped |
 //! | `local NAME` | the member on pgsteer's own machine |
@@ -53,7 +54,9 @@ use std::sync::Arc;
 
 use pgsteer_core::claim::Topology;
 use pgsteer_core::memory::Remembered;
+use pgsteer_core::orders::DrainOrder;
 use pgsteer_core::settings::{Config, Membership, SplitBrain};
+use pgsteer_core::time::Moment;
 
 use crate::cluster::{self, found, member, service_name};
 use driver::{Driver, Source};
@@ -70,8 +73,13 @@ pub struct Outcome {
 /// # Errors
 /// A line that is not valid, with its number.
 pub fn run(script: &str) -> Result<Outcome, String> {
-    let mut play =
-        Play { config: cluster::config(), stored: None, driver: None, events_printed: 0 };
+    let mut play = Play {
+        config: cluster::config(),
+        stored: None,
+        orders: Vec::new(),
+        driver: None,
+        events_printed: 0,
+    };
     let mut text = String::new();
     for (index, line) in script.lines().enumerate() {
         if line.starts_with(' ') {
@@ -93,6 +101,7 @@ pub fn run(script: &str) -> Result<Outcome, String> {
 struct Play {
     config: Config,
     stored: Option<Remembered>,
+    orders: Vec<DrainOrder>,
     driver: Option<Driver>,
     events_printed: usize,
 }
@@ -108,8 +117,14 @@ impl Play {
                 return Ok(Vec::new());
             }
             ["start"] if self.driver.is_none() => {
-                self.driver = Some(Driver::new(&self.config, self.stored.take()));
+                let mut driver = Driver::new(&self.config, self.stored.take());
+                driver.restore(std::mem::take(&mut self.orders));
+                self.driver = Some(driver);
                 return Ok(self.news());
+            }
+            ["order", "drain", rest @ ..] if self.driver.is_none() => {
+                self.orders.push(words::drain(rest, Moment::START)?);
+                return Ok(Vec::new());
             }
             _ => {}
         }
@@ -132,6 +147,12 @@ impl Play {
                     head(&mut self.config, rest)?;
                 }
                 driver.reload(&self.config);
+            }
+            ["order", rest @ ..] => {
+                let order = words::order(rest, driver.now)?;
+                if let Err(refused) = driver.order(order) {
+                    return Ok(vec![format!("refused: {refused}")]);
+                }
             }
             rest => act(driver, rest)?,
         }

@@ -32,6 +32,8 @@ pub fn show(driver: &Driver) -> Vec<String> {
     let wrong = snapshot.url_troubles.iter();
     lines.extend(wrong.map(|(url, failure)| format!("url    {url}: {failure}")));
     lines.extend(paces(&plan));
+    let orders = snapshot.orders.iter();
+    lines.extend(orders.map(|order| format!("order  {} is {order}", order.target)));
     let nobody = snapshot.members.is_empty();
     let unserved = snapshot.services.keys().filter(|_| nobody);
     lines.extend(unserved.map(|name| format!("{name:<6} {}", snapshot.why_shut(name))));

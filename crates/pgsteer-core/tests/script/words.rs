@@ -16,12 +16,13 @@ use pgsteer_core::identity::{About, Identity};
 use pgsteer_core::load::Load;
 use pgsteer_core::memory::{Memory, Remembered};
 use pgsteer_core::names::MemberName;
+use pgsteer_core::orders::{DrainOrder, DrainTarget, OperatorOrder, OrderText, Until};
 use pgsteer_core::settings::{ClusterConfig, Membership, OnPromotion, PoolerDown, ServiceConfig};
 use pgsteer_core::skew::ClockOffset;
 use pgsteer_core::time::Moment;
 
 use super::driver::Source;
-use crate::cluster::{ANSWER_TIMEOUT, found, member, service as plain_service};
+use crate::cluster::{ANSWER_TIMEOUT, found, member, service as plain_service, service_name};
 
 /// The port of the poolers of a script.
 pub const POOLER_PORT: u16 = 6432;
@@ -303,6 +304,44 @@ pub fn news(tokens: &[&str]) -> Result<News, String> {
         ["leader", name] => News::Leader(member(name)),
         other => return Err(format!("not a word of etcd: {}", other.join(" "))),
     })
+}
+
+/// The words after `order`.
+pub fn order(tokens: &[&str], now: Moment) -> Result<OperatorOrder, String> {
+    match tokens {
+        ["drain", rest @ ..] => drain(rest, now).map(OperatorOrder::Drain),
+        ["undrain", rest @ ..] => {
+            let DrainOrder { target, by, .. } = drain(rest, now)?;
+            Ok(OperatorOrder::Undrain { target, by })
+        }
+        other => Err(format!("not an order: {}", other.join(" "))),
+    }
+}
+
+/// The words after `order drain`.
+pub fn drain(tokens: &[&str], now: Moment) -> Result<DrainOrder, String> {
+    let [name, wishes @ ..] = tokens else { return Err("expects a member".to_owned()) };
+    let mut order = DrainOrder {
+        target: DrainTarget { member: member(name), service: None },
+        until: None,
+        why: None,
+        by: OrderText::new("ann"),
+        since: OrderText::new(&now.to_string()),
+        is_forced: false,
+    };
+    for wish in wishes {
+        match wish.split_once('=').unwrap_or((wish, "")) {
+            ("service", name) => order.target.service = Some(service_name(name)),
+            ("until", text) => {
+                let at = now + duration(text)?;
+                order.until = Some(Until { at, shown: OrderText::new(&at.to_string()) });
+            }
+            ("why", text) => order.why = Some(OrderText::new(text)),
+            ("force", _) => order.is_forced = true,
+            _ => return Err(format!("not an option of an order: {wish}")),
+        }
+    }
+    Ok(order)
 }
 
 pub fn service(role: &str, wishes: &[&str]) -> Result<ServiceConfig, String> {

@@ -10,6 +10,7 @@ use pgsteer_core::claim::{
 };
 use pgsteer_core::engine::Engine;
 use pgsteer_core::names::MemberName;
+use pgsteer_core::orders::{DrainOrder, DrainTarget, OperatorOrder, OrderText, Until};
 use pgsteer_core::settings::{Config, Membership, PoolerDown, SplitBrain};
 use pgsteer_core::snapshot::Snapshot;
 use pgsteer_core::time::Moment;
@@ -45,6 +46,10 @@ pub enum Step {
     Notice { news: News },
     /// The members whose bit in `present` is set are listed; those in `moved` at another endpoint.
     Listed { present: u8, moved: u8, paused: bool, age_ms: u64 },
+    /// An operator drains the member with this number, for one service or for all.
+    Drain { member: usize, of_read: bool, lasts_ms: Option<u64>, is_forced: bool },
+    /// An operator withdraws all orders for it.
+    Undrain { member: usize },
 }
 
 /// The engine after one call.
@@ -63,6 +68,8 @@ pub struct Run {
     pub reports: Vec<(Moment, Report)>,
     pub frames: Vec<Frame>,
     pub events: usize,
+    /// The number of orders that were accepted.
+    pub orders: usize,
 }
 
 pub fn storms() -> impl Strategy<Value = Storm> {
@@ -91,6 +98,12 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..400_u64).prop_map(|ms| Step::Wait { ms }),
         1 => (0..8_000_u64).prop_map(|ms| Step::Wait { ms }),
         2 => news().prop_map(|news| Step::Notice { news }),
+        1 => (0..6_usize, any::<bool>(), prop::option::of(0..60_000_u64), any::<bool>()).prop_map(
+            |(member, of_read, lasts_ms, is_forced)| {
+                Step::Drain { member, of_read, lasts_ms, is_forced }
+            },
+        ),
+        1 => (0..6_usize).prop_map(|member| Step::Undrain { member }),
         1 => (any::<u8>(), 0..32_u8, any::<bool>(), age_ms()).prop_map(
             |(present, moved, paused, age_ms)| {
                 // In most steps all are listed, and none has moved.
@@ -225,7 +238,7 @@ impl Storm {
         let mut play = Play {
             engine: Engine::new(&config, Moment::START),
             now: Moment::START,
-            run: Run { config, reports: Vec::new(), frames: Vec::new(), events: 0 },
+            run: Run { config, reports: Vec::new(), frames: Vec::new(), events: 0, orders: 0 },
         };
         if self.has_patroni {
             play.report(Report::Topology(self.topology(u8::MAX, 0, false, Moment::START)));
@@ -273,6 +286,19 @@ impl Storm {
                 play.report(Report::Topology(topology));
             }
             Step::Notice { .. } | Step::Listed { .. } => {}
+            Step::Drain { member, of_read, lasts_ms, is_forced } => {
+                let lasts = lasts_ms.map(Duration::from_millis);
+                let until = lasts.map(|lasts| Until { at: play.now + lasts, shown: ann() });
+                let target = target(*member, *of_read);
+                let (why, by, since) = (None, ann(), ann());
+                let is_forced = *is_forced;
+                let order = DrainOrder { target, until, why, by, since, is_forced };
+                play.order(OperatorOrder::Drain(order));
+            }
+            Step::Undrain { member } => {
+                let target = target(*member, false);
+                play.order(OperatorOrder::Undrain { target, by: ann() });
+            }
         }
     }
 
@@ -338,6 +364,15 @@ impl Storm {
     }
 }
 
+/// The operator.
+fn ann() -> OrderText {
+    OrderText::new("ann")
+}
+
+fn target(index: usize, of_read: bool) -> DrainTarget {
+    DrainTarget { member: name(index), service: of_read.then(|| service_name("read")) }
+}
+
 /// The name of the member with this number. The last number is a member that is never listed.
 fn name(index: usize) -> MemberName {
     member(&format!("n{}", index + 1))
@@ -353,6 +388,11 @@ impl Play {
     fn report(&mut self, report: Report) {
         self.run.reports.push((self.now, report.clone()));
         self.engine.handle_report(report, self.now);
+        self.look();
+    }
+
+    fn order(&mut self, order: OperatorOrder) {
+        self.run.orders += usize::from(self.engine.handle_order(order, self.now).is_ok());
         self.look();
     }
 

@@ -11,6 +11,7 @@ use pgsteer_core::gate::{Gate, GateState, Note, OpenGate, Sessions};
 use pgsteer_core::gate_key::GateKey;
 use pgsteer_core::identity::Identity;
 use pgsteer_core::names::{ClusterName, Endpoint, MemberName, ServiceName};
+use pgsteer_core::orders::Orders;
 use pgsteer_core::reason::Reason;
 use pgsteer_core::skew::ClockOffset;
 use pgsteer_core::snapshot::MembersFrom;
@@ -54,6 +55,7 @@ pub fn snapshot() -> Snapshot {
         members: members(),
         services: [(service("write"), write()), (service("read"), read())].into(),
         events: events(),
+        orders: Orders::default(),
     }
 }
 

@@ -396,6 +396,7 @@ fn snapshot(servers: &[&FakeServer]) -> Snapshot {
         members,
         services,
         events: VecDeque::new(),
+        orders: Default::default(),
     }
 }
 
