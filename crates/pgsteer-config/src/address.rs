@@ -3,8 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use pgsteer_core::names::{Endpoint, POSTGRES_PORT};
+use pgsteer_core::settings::HaproxySocket;
 
 use crate::api::Api;
+use crate::plain;
 use crate::problem::{Problem, Shown};
 
 /// The maximum length of a host name in DNS, in bytes.
@@ -50,6 +52,19 @@ pub fn listen_or_none(text: &str) -> Result<Option<SocketAddr>, Problem> {
 /// No host name or address, an invalid port, or an address that means all addresses.
 pub fn postgres(text: &str) -> Result<Endpoint, Problem> {
     endpoint(text, POSTGRES_PORT)
+}
+
+/// Parses a socket of HAProxy's Runtime API: the path of a Unix socket, or HOST:PORT.
+///
+/// # Errors
+/// A text that is neither.
+pub fn haproxy_socket(text: &str) -> Result<HaproxySocket, Problem> {
+    let path = text.strip_prefix("unix@").unwrap_or(text);
+    if path.starts_with('/') {
+        return plain::path(path).map(HaproxySocket::Unix);
+    }
+    let endpoint = Endpoint::parse(text.strip_prefix("ipv4@").unwrap_or(text), None);
+    endpoint.map(HaproxySocket::Tcp).map_err(|_| Problem::HaproxySocket(Shown::of(text)))
 }
 
 /// Parses the base address of Patroni's REST API and returns it with its port: `http://pg1` becomes

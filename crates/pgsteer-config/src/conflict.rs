@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use pgsteer_core::claim::Role;
 use pgsteer_core::identity::Contradiction;
-use pgsteer_core::names::{MemberName, listed};
+use pgsteer_core::names::{MemberName, ServiceName, listed};
 use pgsteer_core::settings::SslMode;
 use pgsteer_core::units::seconds_text;
 use thiserror::Error;
 
 use crate::origin::Origin;
+use crate::problem::Shown;
 use crate::purpose::Purpose;
 
 /// Values that conflict, or a missing value.
@@ -95,6 +96,23 @@ pub enum Conflict {
     /// A policy for a pooler, but no pooler is configured.
     #[error("without `pooler_port` the service uses no pooler")]
     PoolerDownWithoutPort,
+    /// A backend for a service that does not exist.
+    #[error("there is no service {0}")]
+    BackendOfNoService(Shown),
+    /// One backend for two services.
+    #[error("backend {backend} is that of service {other} already")]
+    SameBackend {
+        /// The backend.
+        backend: Shown,
+        /// The other service.
+        other: ServiceName,
+    },
+    /// A text that HAProxy does not accept as the name of a backend.
+    #[error("{0} is no name of a HAProxy backend")]
+    NoBackendName(Shown),
+    /// One file for the states of several HAProxys.
+    #[error("one file cannot hold the state of several HAProxys")]
+    StateFileOfSeveral,
     /// A weight by sessions, which only a check login can count.
     #[error("without a check login nobody counts the sessions of a member")]
     SessionsWithoutLogin,
@@ -184,6 +202,16 @@ impl Conflict {
             }
             Conflict::PoolerDownWithoutPort => {
                 "add pooler_port = 6432, or remove pooler_down".into()
+            }
+            Conflict::BackendOfNoService(_) => {
+                "each key of backends is a service, as in backends = { write = \"pg_write\" }".into()
+            }
+            Conflict::SameBackend { .. } => "give each service a backend of its own".into(),
+            Conflict::StateFileOfSeveral => {
+                "run a pgsteer beside each HAProxy, or remove state_file".into()
+            }
+            Conflict::NoBackendName(_) => {
+                "letters, digits, `_`, `-`, `.` and `:`, as HAProxy's configuration has it".into()
             }
             Conflict::NoReplicaService => "remove it, or add a read service".into(),
             Conflict::StandbyLeaderWithoutPatroni => "use role = \"replica\"".into(),

@@ -26,7 +26,7 @@ const EXAMPLE_HEAD: &str = "\
 ";
 
 /// The sections that are optional and change something if they are present.
-const OPTIONAL: [&str; 4] = ["etcd", "members", "check", "agent"];
+const OPTIONAL: [&str; 5] = ["etcd", "members", "check", "agent", "haproxy"];
 
 /// Returns the example file.
 pub fn example_file() -> String {

@@ -3,7 +3,7 @@
 use pgsteer_core::settings::Config;
 
 use crate::error::ConfigErrors;
-use crate::sections::{agent, cluster, http, listeners, patroni, proxy, services};
+use crate::sections::{agent, cluster, haproxy, http, listeners, patroni, proxy, services};
 use crate::written::Draft;
 
 impl Draft {
@@ -26,11 +26,12 @@ impl Draft {
         };
         let agent = agent::finish(&self, &services, &mut errors);
         let http = http::finish(&self, &mut errors);
+        let haproxy = haproxy::finish(&self, &services, &mut errors);
         if !errors.is_empty() {
             return Err(errors);
         }
         let proxy = proxy::finish(&self);
-        Ok(Config { cluster, services, http, agent, proxy })
+        Ok(Config { cluster, services, http, agent, proxy, haproxy })
     }
 
     /// Returns true if the members are listed one by one, so that SQL alone decides on their roles.

@@ -402,3 +402,35 @@ impl Kind for Tags {
         "table of tags".to_owned()
     }
 }
+
+/// A table of names, each with a text.
+#[derive(Clone, Copy)]
+pub struct Names {
+    /// What the texts are, as `backends`.
+    pub of: &'static str,
+}
+
+impl Kind for Names {
+    type Out = BTreeMap<String, String>;
+
+    fn scalar(&self, example: &str, raw: &Raw) -> Result<BTreeMap<String, String>, Problem> {
+        Tags.scalar(example, raw)
+    }
+
+    fn read(
+        &self,
+        example: &str,
+        leaf: &Leaf,
+        report: &mut Report<'_>,
+    ) -> Option<BTreeMap<String, String>> {
+        Tags.read(example, leaf, report)
+    }
+
+    fn origin<'l>(&self, leaf: &'l Leaf) -> &'l Origin {
+        &leaf.key
+    }
+
+    fn accepts(&self) -> String {
+        format!("table of {}", self.of)
+    }
+}

@@ -14,6 +14,8 @@ pub const ERRORS_MAX: usize = 100;
 pub const SERVICES_MAX: usize = 64;
 /// The maximum number of tags that a service may require.
 pub const TAGS_MAX: usize = 64;
+/// The maximum number of HAProxys that are steered.
+pub const HAPROXYS_MAX: usize = 16;
 /// The maximum length of a file's path, in bytes.
 pub const PATH_BYTES_MAX: usize = 4096;
 /// The maximum length of a user or database name, in bytes: PostgreSQL truncates longer names.

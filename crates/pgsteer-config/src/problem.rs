@@ -105,6 +105,9 @@ pub enum Problem {
     /// Not a network.
     #[error("{0} is neither a network nor an address")]
     Network(Shown),
+    /// Not a socket of HAProxy.
+    #[error("{0} is neither the path of a socket nor HOST:PORT")]
+    HaproxySocket(Shown),
     /// Not a host and port to connect to.
     #[error("{0} is not HOST:PORT")]
     Endpoint(Shown),
@@ -234,6 +237,9 @@ impl Problem {
                 "write ADDRESS:PORT with an address of this machine, as 0.0.0.0:5000, 127.0.0.1:5000 or [::]:5000; a port alone means all IPv4 addresses".into()
             }
             Problem::Network(_) => "as 10.0.0.0/8, 192.168.1.7 or fd00::/8".into(),
+            Problem::HaproxySocket(_) => {
+                "as in HAProxy's `stats socket`: \"/run/haproxy/admin.sock\" or \"10.0.0.21:9999\"".into()
+            }
             Problem::Endpoint(_) => "as 10.0.0.11:5432, pg1.example:5432 or [fd00::11]:5432".into(),
             Problem::Port(_) => format!("a number {PORT}"),
             Problem::Unspecified(_) => "write the address that the member listens on".into(),

@@ -31,6 +31,7 @@ impl fmt::Display for Summary<'_> {
         if let Some(agent) = &config.agent {
             agent_lines(f, agent)?;
         }
+        haproxy_lines(f, config)?;
         write!(f, "at most {} sessions", config.proxy.sessions_max)?;
         if let Some(max) = config.proxy.sessions_per_address_max {
             write!(f, ", {max} from one address")?;
@@ -56,8 +57,20 @@ impl fmt::Display for AgentSummary<'_> {
             write!(f, "asked for {name}: a {}", service.role)?;
             wishes(f, service)?;
         }
+        haproxy_lines(f, config)?;
         pages_line(f, config)
     }
+}
+
+fn haproxy_lines(f: &mut fmt::Formatter<'_>, config: &Config) -> fmt::Result {
+    let Some(haproxy) = &config.haproxy else { return Ok(()) };
+    let sockets: Vec<String> = haproxy.sockets.iter().map(ToString::to_string).collect();
+    let backends = sorted(config).into_iter().map(|(service, _)| {
+        let backend = haproxy.backends.get(service).map_or(service.as_str(), String::as_str);
+        format!("{service} in backend {backend}")
+    });
+    let backends: Vec<String> = backends.collect();
+    writeln!(f, "HAProxy at {} is steered: {}", sockets.join(", "), backends.join(", "))
 }
 
 fn cluster_lines(f: &mut fmt::Formatter<'_>, cluster: &ClusterConfig) -> fmt::Result {

@@ -47,6 +47,13 @@ impl Lab {
         self.haproxy_of(&haproxy, name, configuration)
     }
 
+    /// The words that start a program as the user of the members.
+    pub fn as_members(&self, program: &Path) -> Vec<String> {
+        let mut words = self.launcher.account.prefix();
+        words.push(program.display().to_string());
+        words
+    }
+
     /// The same with the HAProxy at this path.
     pub fn haproxy_of(&self, haproxy: &Path, name: &str, configuration: &str) -> Result<Spawned> {
         let file = self.folder.join(format!("{name}.cfg"));
@@ -61,8 +68,7 @@ impl Lab {
             let words = String::from_utf8_lossy(&check.stderr);
             bail!("HAProxy does not accept {name}.cfg: {}", words.trim());
         }
-        let mut words = self.launcher.account.prefix();
-        words.push(haproxy.display().to_string());
+        let words = self.as_members(haproxy);
         let mut command = Command::new(&words[0]);
         // In the foreground, because a daemon would have another process id.
         command.args(&words[1..]).args(["-db", "-f"]).arg(&file);

@@ -11,6 +11,7 @@ pub mod diagnostic;
 mod dial;
 mod doubts;
 pub mod handover;
+mod haproxy;
 pub mod heartbeat;
 mod history;
 mod http;

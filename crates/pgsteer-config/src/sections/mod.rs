@@ -4,6 +4,7 @@ pub mod agent;
 pub mod check;
 pub mod cluster;
 pub mod etcd;
+pub mod haproxy;
 pub mod http;
 pub mod listeners;
 pub mod members;
@@ -24,7 +25,7 @@ use crate::key::SectionKeys;
 use crate::origin::Origin;
 
 /// All sections, in the order of the documents.
-pub static SECTIONS: [&SectionKeys; 9] = [
+pub static SECTIONS: [&SectionKeys; 10] = [
     &cluster::KEYS,
     &patroni::KEYS,
     &etcd::KEYS,
@@ -33,6 +34,7 @@ pub static SECTIONS: [&SectionKeys; 9] = [
     &services::KEYS,
     &http::KEYS,
     &agent::KEYS,
+    &haproxy::KEYS,
     &proxy::KEYS,
 ];
 

@@ -4,6 +4,7 @@
 
 mod auth;
 pub mod defaults;
+mod haproxy;
 mod http;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use self::auth::{AuthMethod, RequireAuth};
+pub use self::haproxy::{HaproxyConfig, HaproxySocket};
 pub use self::http::{HttpConfig, Network, Protect};
 use crate::claim::{Found, Role};
 use crate::identity::Identity;
@@ -31,6 +33,8 @@ pub struct Config {
     pub agent: Option<AgentConfig>,
     /// How the proxy treats connections.
     pub proxy: ProxyConfig,
+    /// The HAProxys that pgsteer steers by their Runtime API; none if there are none.
+    pub haproxy: Option<HaproxyConfig>,
 }
 
 impl Config {

@@ -35,6 +35,7 @@ pub fn config() -> Config {
         services: BTreeMap::new(),
         http: None,
         agent: None,
+        haproxy: None,
         proxy: ProxyConfig::default(),
     }
 }

@@ -35,6 +35,7 @@ const TEMPLATES: &[(&str, &str)] = templates![
     "haproxy/httpchk.cfg",
     "haproxy/parts.cfg",
     "haproxy/pgsteer.cfg",
+    "haproxy/push.cfg",
     "haproxy/redirect.cfg",
     "haproxy/sql.cfg",
 ];

@@ -9,6 +9,8 @@ pub enum Profile {
     Agent,
     /// The same, and a pooler that is down is bypassed.
     AgentBypass,
+    /// pgsteer writes each change to HAProxy's Runtime API, beside the checks of Patroni's REST API.
+    Push,
     /// HAProxy checks PostgreSQL, with a login that needs no password.
     Sql,
     /// HAProxy runs at the address of an old primary, and routes clients to the new one.
@@ -19,10 +21,11 @@ pub enum Profile {
 
 impl Profile {
     /// Every profile, in the order of their descriptions.
-    pub const ALL: [Profile; 6] = [
+    pub const ALL: [Profile; 7] = [
         Profile::Httpchk,
         Profile::Agent,
         Profile::AgentBypass,
+        Profile::Push,
         Profile::Sql,
         Profile::Redirect,
         Profile::Pgsteer,
@@ -34,6 +37,7 @@ impl Profile {
             Profile::Httpchk => "httpchk",
             Profile::Agent => "agent",
             Profile::AgentBypass => "agent-bypass",
+            Profile::Push => "push",
             Profile::Sql => "sql",
             Profile::Redirect => "redirect",
             Profile::Pgsteer => "pgsteer",
@@ -47,6 +51,9 @@ impl Profile {
             Profile::Agent => "pgsteer answers HAProxy's agent checks, beside a health check",
             Profile::AgentBypass => {
                 "the same through PgBouncer, which is bypassed while it is down"
+            }
+            Profile::Push => {
+                "pgsteer writes each change to HAProxy's socket, beside checks of Patroni"
             }
             Profile::Sql => "HAProxy checks PostgreSQL itself; for clusters without Patroni",
             Profile::Redirect => {

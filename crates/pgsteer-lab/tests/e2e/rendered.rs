@@ -23,7 +23,8 @@ pub const SOON: Duration = Duration::from_secs(10);
 /// HAProxy's ports are those of a pgsteer plus this shift, and a further shift for each profile.
 const SHIFT: u16 = 200;
 const SHIFT_OF_PROFILE: u16 = 20;
-const PROFILES: [&str; 6] = ["httpchk", "agent", "agent-bypass", "sql", "redirect", "pgsteer"];
+const PROFILES: [&str; 7] =
+    ["httpchk", "agent", "agent-bypass", "push", "sql", "redirect", "pgsteer"];
 
 /// The HAProxy that reads the file.
 #[derive(Debug, Clone)]
@@ -45,6 +46,10 @@ pub struct Rendered {
     profile: String,
     socket: SocketAddr,
     process: Spawned,
+    /// The program of the process; that of the system unless it is named.
+    program: Option<PathBuf>,
+    /// The processes before a reload. They serve their sessions to the end.
+    old: Vec<Spawned>,
 }
 
 /// A server as HAProxy shows it.
@@ -54,6 +59,16 @@ pub struct Shown {
     /// The result of the last health check, such as `L7OK`, and its duration.
     pub check: String,
     pub check_ms: u64,
+    /// At 0 it gets no new sessions.
+    pub weight: u32,
+    pub sessions: u64,
+}
+
+impl Shown {
+    /// HAProxy sends new sessions to it.
+    pub fn serves(&self) -> bool {
+        self.status.starts_with("UP") && self.weight > 0
+    }
 }
 
 impl Rendered {
@@ -76,22 +91,61 @@ impl Rendered {
         profile: &str,
         words: &[&str],
     ) -> Result<Rendered> {
-        let at = PROFILES.iter().position(|it| *it == profile).context("no such profile")?;
-        let shift = SHIFT + SHIFT_OF_PROFILE * u16::try_from(at)?;
+        let shift = shift_of(profile)?;
         let words = [words, &["--haproxy-version", version.of_file]].concat();
         let text = text(lab, profile, &words, shift)?;
         let (inner, Doors { write, read, .. }) = (Doors::new(lab, 0), Doors::new(lab, shift));
-        let socket = SocketAddr::new(write.ip(), 9000 + shift);
+        let socket = socket_of(lab, profile)?;
         // The pgsteer behind it has the usual ports.
         let text = suited(&text, socket, &format!("{}-{profile}", lab.id()))
             .replace(&format!("bind {}", inner.write), &format!("bind {write}"))
-            .replace(&format!("bind {}", inner.read), &format!("bind {read}"));
+            .replace(&format!("bind {}", inner.read), &format!("bind {read}"))
+            .replace("/run/haproxy/pgsteer-state", &state_file(lab).display().to_string());
         let name = format!("rendered-{profile}");
         let process = match &version.program {
             Some(program) => lab.haproxy_of(program, &name, &text)?,
             None => lab.haproxy(&name, &text)?,
         };
-        Ok(Rendered { write, read, profile: profile.to_owned(), socket, process })
+        let (profile, program) = (profile.to_owned(), version.program.clone());
+        Ok(Rendered { write, read, profile, socket, process, program, old: Vec::new() })
+    }
+
+    /// Starts a new process with the same file, as a reload does: it takes over the ports, and the old
+    /// process goes on with its sessions.
+    pub fn reload(&mut self, lab: &Lab) -> Result<()> {
+        let file = lab.folder().join(format!("rendered-{}.cfg", self.profile));
+        let program = self.program.clone().unwrap_or_else(|| PathBuf::from("/usr/sbin/haproxy"));
+        let mut words = lab.as_members(&program);
+        words.extend(["-db", "-f"].map(str::to_owned));
+        words.push(file.display().to_string());
+        words.extend(["-sf".to_owned(), self.process.pid().to_string()]);
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
+        let new = lab.spawn(&format!("rendered-{}-{}", self.profile, self.old.len()), command)?;
+        self.await_pid(new.pid())?;
+        self.old.push(std::mem::replace(&mut self.process, new));
+        Ok(())
+    }
+
+    /// Waits until this process alone answers.
+    fn await_pid(&self, pid: u32) -> Result<()> {
+        let is_new = || self.ask("show info").is_ok_and(|it| it.contains(&format!("Pid: {pid}\n")));
+        let deadline = Instant::now() + SOON;
+        while !(is_new() && is_new() && is_new()) {
+            ensure!(Instant::now() < deadline, "the new HAProxy does not answer");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
+    /// Writes a command to HAProxy's socket, and returns the answer.
+    pub fn ask(&self, command: &str) -> Result<String> {
+        let mut socket = TcpStream::connect(self.socket)?;
+        socket.set_read_timeout(Some(SOON))?;
+        socket.write_all(format!("{command}\n").as_bytes())?;
+        let mut text = String::new();
+        socket.read_to_string(&mut text)?;
+        Ok(text)
     }
 
     /// Writers reach the primary, and readers another member.
@@ -127,15 +181,13 @@ impl Rendered {
 
     /// Every server, by backend and name.
     pub fn shown(&self) -> Result<BTreeMap<String, Shown>> {
-        let mut socket = TcpStream::connect(self.socket)?;
-        socket.write_all(b"show stat\n")?;
-        let mut text = String::new();
-        socket.read_to_string(&mut text)?;
+        let text = self.ask("show stat")?;
         let mut lines = text.lines().map(|line| line.trim_start_matches("# ").split(',').collect());
         let names: Vec<&str> = lines.next().context("no statistics")?;
         let column = |name| names.iter().position(|it| *it == name).context("a column is missing");
         let (proxy, server, status) = (column("pxname")?, column("svname")?, column("status")?);
         let (check, check_ms) = (column("check_status")?, column("check_duration")?);
+        let (weight, sessions) = (column("weight")?, column("scur")?);
         Ok(lines
             .filter(|row: &Vec<&str>| row.len() > check_ms && row[server].starts_with('n'))
             .map(|row| {
@@ -143,6 +195,8 @@ impl Rendered {
                     status: row[status].to_owned(),
                     check: row[check].to_owned(),
                     check_ms: row[check_ms].parse().unwrap_or_default(),
+                    weight: row[weight].parse().unwrap_or_default(),
+                    sessions: row[sessions].parse().unwrap_or_default(),
                 };
                 (format!("{} {}", row[proxy], row[server]), shown)
             })
@@ -169,6 +223,29 @@ pub fn follows_a_switchover(lab: &Lab, haproxy: &Rendered) -> Result<()> {
 /// The lines of a configuration file that make a pgsteer the agent.
 pub fn agent_section(lab: &Lab) -> String {
     format!("[agent]\nvocabulary = 'admin'\nlisten = '{}'\n", agent(lab))
+}
+
+/// The lines of a configuration file that steer the HAProxy with profile push.
+pub fn push_section(lab: &Lab) -> String {
+    let socket = socket_of(lab, "push").map(|socket| socket.to_string()).unwrap_or_default();
+    let state = state_file(lab);
+    format!("[haproxy]\nsockets = ['{socket}']\nstate_file = '{}'\n", state.display())
+}
+
+/// The state of the servers for a HAProxy that is reloaded.
+fn state_file(lab: &Lab) -> PathBuf {
+    lab.folder().join("haproxy-state")
+}
+
+/// The shift of the ports of a profile.
+fn shift_of(profile: &str) -> Result<u16> {
+    let at = PROFILES.iter().position(|it| *it == profile).context("no such profile")?;
+    Ok(SHIFT + SHIFT_OF_PROFILE * u16::try_from(at)?)
+}
+
+/// The address of the Runtime API.
+fn socket_of(lab: &Lab, profile: &str) -> Result<SocketAddr> {
+    Ok(SocketAddr::from((lab.host_ip(), 9000 + shift_of(profile)?)))
 }
 
 /// The address of that agent.

@@ -17,6 +17,7 @@ use pgsteer_core::skew::ClockOffset;
 use pgsteer_core::snapshot::MembersFrom;
 use pgsteer_core::snapshot::{EtcdState, MemberState, PoolerState, ServiceState, Snapshot};
 
+use super::haproxy::haproxys;
 use crate::history::{Change, Past, Rate};
 use crate::stats::{MemberStats, ServiceStats, Stats};
 use crate::status::document::{
@@ -40,6 +41,7 @@ pub fn compose(snapshot: &Snapshot, stats: &Stats, past: &Past, now: &Now) -> Do
         cancels_total: total(&stats.cancels),
         cancels_dropped_total: total(&stats.cancels_dropped),
         garbage_total: total(&stats.garbage),
+        haproxys: haproxys(stats),
     }
 }
 

@@ -6,6 +6,7 @@ mod check;
 mod compose;
 mod connections;
 mod csv;
+mod haproxy;
 #[cfg(test)]
 mod hostile;
 mod metrics;

@@ -248,6 +248,7 @@ mod tests {
             services: [(ServiceName::new("write").unwrap(), write)].into(),
             http: None,
             agent: None,
+            haproxy: None,
             proxy: ProxyConfig::default(),
         }
     }

@@ -26,6 +26,7 @@ use self::signals::{Order, Signals};
 use self::upgrade::Successor;
 use crate::agent::{self, Agent};
 use crate::clock::Clock;
+use crate::haproxy::{self, Haproxys};
 use crate::heartbeat::{Heartbeat, Pulse};
 use crate::http::{self, Access, ConfigShown, Pages, PagesThread, ReadyPages, Streams};
 use crate::listen::Listeners;
@@ -219,6 +220,8 @@ struct Running {
     /// None in the agent, which only answers checks.
     proxy: Option<Proxy>,
     agent: Option<Agent>,
+    /// None if no HAProxy is steered.
+    haproxys: Option<Haproxys>,
     /// None if no port is configured for the pages.
     pages: Option<PagesThread>,
     outputs: Outputs,
@@ -286,6 +289,7 @@ impl Running {
             }
             _ => None,
         };
+        let haproxys = start_haproxys(&config, &published, clock, &heartbeat, &stats)?;
         let snapshots = published.snapshots.clone();
         systemd::tell_always(snapshots, clock, Arc::clone(&heartbeat))?;
         let shown_config = watch::Sender::new(Arc::new(shown_of(&config, outputs)));
@@ -317,6 +321,7 @@ impl Running {
             keeper,
             proxy,
             agent,
+            haproxys,
             pages,
             outputs,
             shown_config,
@@ -355,6 +360,7 @@ impl Running {
         self.configs.send(config.clone()).await.context("the engine is gone")?;
         self.change_store(&config);
         self.change_agent(&config, agent);
+        self.change_haproxys(&config)?;
         self.shown_config.send_replace(Arc::new(shown_of(&config, self.outputs)));
         self.config = config;
         Ok(())
@@ -421,6 +427,18 @@ impl Running {
         }
     }
 
+    /// Starts the HAProxy output anew if its part of the configuration has changed.
+    fn change_haproxys(&mut self, config: &Config) -> anyhow::Result<()> {
+        let old = &self.config;
+        if config.haproxy == old.haproxy && config.services == old.services {
+            return Ok(());
+        }
+        self.haproxys = None;
+        let (published, clock) = (&self.published, self.clock);
+        self.haproxys = start_haproxys(config, published, clock, &self.heartbeat, &self.stats)?;
+        Ok(())
+    }
+
     /// Waits until a part that should run forever has ended, and returns its name.
     async fn failed(&self) -> &'static str {
         loop {
@@ -432,6 +450,9 @@ impl Running {
             }
             if self.agent.as_ref().is_some_and(Agent::has_failed) {
                 return "the agent";
+            }
+            if self.haproxys.as_ref().is_some_and(Haproxys::has_failed) {
+                return "the output to HAProxy";
             }
             if self.pages.as_ref().is_some_and(PagesThread::has_failed) {
                 return "the thread of the status pages";
@@ -489,6 +510,22 @@ fn start_agent(
     tracing::info!("agent-checks are answered on {}", wanted.listen);
     let (wanted, snapshots) = (wanted.clone(), published.snapshots.clone());
     Agent::start(listener, wanted, snapshots, clock, Arc::clone(heartbeat))
+}
+
+fn start_haproxys(
+    config: &Config,
+    published: &Published,
+    clock: Clock,
+    heartbeat: &Arc<Heartbeat>,
+    stats: &Stats,
+) -> anyhow::Result<Option<Haproxys>> {
+    Haproxys::start(haproxy::Inputs {
+        config: Arc::new(config.clone()),
+        snapshots: published.snapshots.clone(),
+        clock,
+        heartbeat: Arc::clone(heartbeat),
+        views: Arc::clone(&stats.haproxys),
+    })
 }
 
 /// Logs each error of a configuration on its own line, with its remedy.
@@ -573,6 +610,7 @@ mod tests {
             .into(),
             http: None,
             agent: None,
+            haproxy: None,
             proxy: ProxyConfig { workers: Some(2), ..ProxyConfig::default() },
         }
     }

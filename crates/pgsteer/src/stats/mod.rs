@@ -14,6 +14,7 @@ pub use self::holds::{Holds, Ticket};
 pub use self::times::Times;
 use crate::by_name::ByName;
 use crate::doubts::Doubts;
+use crate::haproxy::view::Views;
 
 /// All counters.
 #[derive(Debug, Default)]
@@ -24,6 +25,8 @@ pub struct Stats {
     pub events: EventCounts,
     /// Hints to the sources about members that have refused a client.
     pub doubts: Arc<Doubts>,
+    /// What the steered HAProxys show.
+    pub haproxys: Arc<Views>,
     /// True while pgsteer is shutting down: sessions continue for a while, and no new ones begin.
     pub stopping: AtomicBool,
     /// Client connections now, over all services and in any state.

@@ -40,6 +40,63 @@ pub struct Document {
     pub cancels_dropped_total: u64,
     /// Client connections whose first packet was not of the PostgreSQL protocol.
     pub garbage_total: u64,
+    /// The HAProxys that are steered, by socket.
+    #[serde(default)]
+    pub haproxys: Vec<Haproxy>,
+}
+
+/// A HAProxy that is steered by its Runtime API.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Haproxy {
+    /// Its socket.
+    pub socket: String,
+    /// Why it is not steered, or refuses a command; null if all is well.
+    pub trouble: Option<String>,
+    /// Its version, if it has answered.
+    pub haproxy_version: Option<String>,
+    /// Its process id.
+    pub pid: Option<u32>,
+    /// How long the process runs.
+    pub haproxy_uptime_seconds: Option<u64>,
+    /// What its configuration lacks, one sentence each.
+    pub lacks: Vec<String>,
+    /// Commands sent since the start.
+    pub commands_total: u64,
+    /// The steered servers.
+    pub servers: Vec<HaproxyServer>,
+}
+
+/// A server as HAProxy shows it, beside its order.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HaproxyServer {
+    /// The service.
+    pub service: String,
+    /// The member.
+    pub member: String,
+    /// The backend.
+    pub backend: String,
+    /// The name in the backend.
+    pub server: String,
+    /// The order: `serve`, `pause` (no new sessions) or `end` (no sessions).
+    pub order: String,
+    /// The state in the words of `show stat`.
+    pub status: String,
+    /// What a person has set: `ready`, `drain` or `maint`; `unresolved` without an address.
+    pub admin: String,
+    /// The weight; at 0 there are no new sessions.
+    pub weight: u32,
+    /// The result of HAProxy's last health check; null without a check.
+    pub health_check: Option<String>,
+    /// Sessions now.
+    pub sessions: u64,
+    /// Connections that wait for a place.
+    pub queue: u64,
+    /// The time since it became UP or DOWN.
+    pub changed_seconds: Option<u64>,
+    /// The time since its last session began.
+    pub session_seconds: Option<u64>,
+    /// How state and order have differed for more than two seconds, and what to do.
+    pub difference: Option<String>,
 }
 
 /// One cluster.

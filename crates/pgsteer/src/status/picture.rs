@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pgsteer_core::snapshot::NO_FAILOVER;
 
-use super::document::{Cause, Cluster, Document, Event, Gate, Member, Service};
+use super::document::{Cause, Cluster, Document, Event, Gate, Haproxy, Member, Service};
 use super::human::{age, printable, size};
 use super::sentence;
 use super::table::{Cell, Ink, Paint, Table, paint};
@@ -40,7 +40,49 @@ pub fn draw(document: &Document, ink: Ink) -> String {
             page.push_str(&part.draw(ink));
         }
     }
+    for haproxy in &document.haproxys {
+        page.push_str(&format!("\n{}\n", haproxy_line(haproxy, ink)));
+        if !haproxy.servers.is_empty() {
+            page.push_str(&haproxy_servers(haproxy).draw(ink));
+        }
+    }
     page
+}
+
+fn haproxy_line(haproxy: &Haproxy, ink: Ink) -> String {
+    let socket = printable(&haproxy.socket);
+    let version = haproxy.haproxy_version.as_deref().map(printable).unwrap_or_default();
+    let mut line = format!("HAProxy {version} at {socket}");
+    for text in haproxy.trouble.iter().chain(&haproxy.lacks) {
+        line.push_str(&format!("\n{}", paint(&printable(text), Paint::Warning, ink)));
+    }
+    line
+}
+
+/// The servers as HAProxy shows them, beside the orders for them.
+fn haproxy_servers(haproxy: &Haproxy) -> Table {
+    let columns = ["SERVER", "ORDER", "STATUS", "BY HAND", "CHECK", "SESSIONS", "QUEUE"];
+    let mut table = Table::new(columns);
+    for server in &haproxy.servers {
+        let by_hand = match server.admin.as_str() {
+            "ready" => Cell::from("-"),
+            admin => Cell::painted(admin, Paint::Warning),
+        };
+        let status = match server.difference {
+            Some(_) => Cell::painted(&server.status, Paint::Warning),
+            None => Cell::from(&server.status),
+        };
+        table.row([
+            format!("{}/{}", server.backend, server.server).into(),
+            Cell::from(&server.order),
+            status,
+            by_hand,
+            Cell::from(server.health_check.as_deref().unwrap_or("-")),
+            server.sessions.to_string().into(),
+            server.queue.to_string().into(),
+        ]);
+    }
+    table
 }
 
 fn headline(document: &Document, ink: Ink) -> String {

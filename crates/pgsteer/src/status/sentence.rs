@@ -5,7 +5,7 @@ use pgsteer_core::text::{SENTENCE_CHARS_MAX, TEXT_CHARS_MAX, clean, clean_to};
 
 use serde::Serialize;
 
-use super::document::{Cluster, Document, Gate, Member, Service};
+use super::document::{Cluster, Document, Gate, Haproxy, Member, Service};
 use super::table::Paint;
 
 /// How urgent something is, worst last.
@@ -71,6 +71,7 @@ const EXPLAINING: [&str; 7] = [
 /// The state that `document` shows.
 pub fn state(document: &Document) -> State {
     let mut findings: Vec<Finding> = document.clusters.iter().flat_map(of_cluster).collect();
+    findings.extend(document.haproxys.iter().flat_map(of_haproxy));
     if document.stopping {
         let text = "it is stopping: sessions continue, new clients are refused";
         findings.push(note("pgsteer", text));
@@ -78,6 +79,17 @@ pub fn state(document: &Document) -> State {
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.level));
     let level = findings.iter().map(|finding| finding.level).max().unwrap_or(Level::Well);
     State { level, sentence: sentence(level, &findings), findings }
+}
+
+/// What needs attention at a steered HAProxy. A difference is shown with the member.
+fn of_haproxy(haproxy: &Haproxy) -> Vec<Finding> {
+    let subject = clean(&format!("HAProxy at {}", haproxy.socket)).into_owned();
+    let texts = haproxy.trouble.iter().chain(&haproxy.lacks);
+    let of_servers = haproxy
+        .servers
+        .iter()
+        .filter_map(|server| Some(note(&clean(&server.member), server.difference.as_deref()?)));
+    texts.map(|text| note(&subject, text)).chain(of_servers).collect()
 }
 
 /// What needs attention in `cluster`.

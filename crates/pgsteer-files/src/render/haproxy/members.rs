@@ -69,7 +69,7 @@ fn member(
         (Some(url), Membership::Patroni(patroni)) => Some(patroni_check(url, postgres, patroni)?),
         (Some(_), Membership::Listed(_)) | (None, _) => None,
     };
-    if patroni.is_none() && profile == Profile::Httpchk {
+    if patroni.is_none() && matches!(profile, Profile::Httpchk | Profile::Push) {
         return Err(Refusal::NoPatroni(found.name.clone()));
     }
     let agent_port = agent.map_or(agent_listen(request.config).port(), Endpoint::port);

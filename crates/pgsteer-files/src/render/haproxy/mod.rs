@@ -1,4 +1,4 @@
-//! HAProxy's configuration, in six profiles: the inputs of each, and the variables of its template.
+//! HAProxy's configuration, in seven profiles: the inputs of each, and the variables of its template.
 
 mod members;
 mod services;
@@ -32,6 +32,8 @@ struct Page<'a> {
     user_timeout_ms: u64,
     /// This HAProxy version has the bug that `retries 0` avoids.
     hangs_in_retries: bool,
+    /// pgsteer writes to HAProxy's socket.
+    is_pushed: bool,
     /// The settings at the end of every server line with a check.
     server_tail: String,
     detect_ms: u64,
@@ -124,6 +126,7 @@ fn page<'a>(request: &Request<'a>) -> Result<Page<'a>, Refusal> {
         keepalive_s: config.proxy.keepalive.as_secs(),
         user_timeout_ms: millis(config.proxy.user_timeout),
         hangs_in_retries: wishes.haproxy.hangs_in_retries(),
+        is_pushed: profile == Profile::Push,
         server_tail: if init_state { " init-state down".to_owned() } else { String::new() },
         detect_ms: millis(wishes.detect),
         t,
@@ -350,7 +353,7 @@ fn stats(request: &Request<'_>) -> Result<Stats, Refusal> {
 /// Returns true if a pgsteer takes part in HAProxy's routing, possibly on the same machine.
 fn has_pgsteer(profile: Profile) -> bool {
     match profile {
-        Profile::Agent | Profile::AgentBypass | Profile::Pgsteer => true,
+        Profile::Agent | Profile::AgentBypass | Profile::Push | Profile::Pgsteer => true,
         Profile::Httpchk | Profile::Sql | Profile::Redirect => false,
     }
 }

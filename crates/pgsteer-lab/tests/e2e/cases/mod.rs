@@ -8,6 +8,7 @@ mod drivers;
 mod etcd;
 mod failsafe;
 mod faults;
+mod haproxy;
 mod newcomer;
 mod orders;
 mod outage;
@@ -91,6 +92,11 @@ pub fn all() -> Vec<Case> {
             orders::sigterm_lets_sessions_finish_and_then_ends_them,
             orders::sighup_keeps_sessions_that_the_new_file_still_allows,
             orders::sighup_with_a_broken_file_changes_nothing,
+            haproxy::a_switchover_is_pushed_within_milliseconds,
+            haproxy::what_a_person_has_set_stays,
+            haproxy::a_switchover_amid_reloads_sends_no_session_to_a_wrong_member,
+            haproxy::without_pgsteer_the_health_checks_go_on,
+            haproxy::what_cannot_be_steered_is_named_and_the_rest_goes_on,
             rendered::httpchk_follows_a_switchover,
             rendered::redirect_routes_to_the_right_primary,
             rendered::pgsteer_behind_haproxy_holds_clients_through_a_switchover,
@@ -132,6 +138,7 @@ pub fn all() -> Vec<Case> {
             crash::clients_wait_for_the_new_primary,
             rendered::httpchk_follows_a_switchover,
             profiles::no_client_hangs_with_haproxy_3_0,
+            haproxy::a_switchover_is_pushed_to_haproxy_3_0,
             rendered::agent_follows_a_switchover_and_no_server_is_down,
             rendered::sql_recognises_a_standby_within_one_check,
             rendered::sql_follows_a_switchover_and_blocks_two_primaries,

@@ -21,7 +21,8 @@ const DETECT: &str = "3s";
 const CALM: Duration = Duration::from_secs(1);
 /// The file whose table is written, with all versions and more switchovers.
 const OUT: &str = "PGSTEER_PROFILES_OUT";
-const PROFILES: [&str; 6] = ["httpchk", "agent", "agent-bypass", "sql", "redirect", "pgsteer"];
+const PROFILES: [&str; 7] =
+    ["httpchk", "agent", "agent-bypass", "push", "sql", "redirect", "pgsteer"];
 const SWITCHOVERS: usize = 3;
 const BEGIN: &str = "<!-- profiles:begin -->\n";
 const END: &str = "<!-- profiles:end -->";

@@ -4,6 +4,7 @@
 //! docs/status.md lists all metrics.
 
 mod classic;
+mod haproxy;
 mod page;
 mod traffic;
 
@@ -92,7 +93,8 @@ impl Collector for Facts {
         self.sessions(&mut page)?;
         self.times(&mut page)?;
         self.probes(&mut page)?;
-        self.events(&mut page)
+        self.events(&mut page)?;
+        self.haproxys(&mut page)
     }
 }
 

@@ -1,0 +1,134 @@
+//! `[haproxy]`: the HAProxys that pgsteer steers by their Runtime API.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use pgsteer_core::names::ServiceName;
+use pgsteer_core::settings::{HaproxyConfig, HaproxySocket, ServiceConfig};
+
+use super::check_distinct;
+use crate::address;
+use crate::conflict::Conflict;
+use crate::error::ConfigErrors;
+use crate::field::{Field, Given};
+use crate::key::{Command, Flag, Key, SectionKeys};
+use crate::kinds::{List, Names, Text};
+use crate::limits::HAPROXYS_MAX;
+use crate::problem::Shown;
+use crate::range::Seconds;
+use crate::written::Draft;
+
+/// The section.
+pub static KEYS: SectionKeys = SectionKeys {
+    name: SECTION,
+    help: "The HAProxys that pgsteer steers by their Runtime API (docs/HAPROXY.md). Each change of a \
+           gate is written to their sockets at once: the weight of the server is 0 while the gate is \
+           not open, and sessions end where they have to. HAProxy's own health checks go on, and an \
+           administrator's `maint` and `drain` are not changed. A section that is there needs `sockets`.",
+    keys: &[&SOCKETS, &BACKENDS, &STATE_FILE, &TIMEOUT],
+    at_restart: false,
+};
+
+/// The name of the section.
+pub const SECTION: &str = "haproxy";
+
+const SOCKETS_EXAMPLE: &str = "sockets = [\"/run/haproxy/admin.sock\"]";
+
+static SOCKETS: Key<List<HaproxySocket>> =
+    Key::new(SECTION, "sockets", List::new("paths or HOST:PORT", address::haproxy_socket))
+        .example("[\"/run/haproxy/admin.sock\"]")
+        .help(
+            "The `stats socket` of each HAProxy, with `level admin`: the path of a Unix socket, or \
+             HOST:PORT. At most 16.",
+        )
+        .flags(&[Flag::new(Command::Both, "--haproxy", "SOCKET").repeated().help(
+            "The `stats socket` (level admin) of a HAProxy to steer: a path or HOST:PORT. May be \
+             repeated",
+        )]);
+
+static BACKENDS: Key<Names> = Key::new(SECTION, "backends", Names { of: "backends by service" })
+    .example("{ write = \"pg_write\", read = \"pg_read\" }")
+    .unset("the backend with the name of the service")
+    .help(
+        "The backend (or `listen`) of a service, where it has another name. Its servers are found by \
+         the name of the member, or else by its address.",
+    );
+
+static STATE_FILE: Key<Text<PathBuf>> = Key::new(SECTION, "state_file", Text::<PathBuf>::file())
+    .example("\"/run/haproxy/pgsteer-state\"")
+    .help(
+        "HAProxy's `server-state-file`, where there is one socket: pgsteer keeps it up to date, so that \
+         a HAProxy that is reloaded has all weights before its first client. It is written beside \
+         and renamed, so pgsteer must be able to write to the directory.",
+    );
+
+static TIMEOUT: Key<Seconds> =
+    Key::new(SECTION, "timeout_seconds", Seconds::within(50, 10_000).or(1_000))
+        .help("The time that HAProxy has for one answer.");
+
+/// Returns the settings of the section; none if it is absent or wrong.
+pub fn finish(
+    draft: &Draft,
+    services: &BTreeMap<ServiceName, ServiceConfig>,
+    errors: &mut ConfigErrors,
+) -> Option<HaproxyConfig> {
+    let given = draft.section(SECTION).given()?;
+    let keys = &given.value;
+    let backends = backends(&keys.get(&BACKENDS), services, errors);
+    let sockets = keys.get(&SOCKETS);
+    if sockets.is_absent() {
+        let missing = Conflict::Missing { key: "sockets", example: SOCKETS_EXAMPLE };
+        errors.push(given.origin.clone(), missing);
+    }
+    let sockets = sockets.given()?;
+    let found = sockets.value.len();
+    if found == 0 {
+        errors.push(sockets.origin.clone(), Conflict::Empty { example: SOCKETS_EXAMPLE });
+    }
+    if found > HAPROXYS_MAX {
+        errors.push(sockets.origin.clone(), Conflict::TooMany { found, max: HAPROXYS_MAX });
+    }
+    check_distinct(sockets.value.iter().map(|socket| (&socket.value, &socket.origin)), errors);
+    let state_file = keys.get(&STATE_FILE);
+    if let Some(file) = state_file.given().filter(|_| found > 1) {
+        errors.push(file.origin.clone(), Conflict::StateFileOfSeveral);
+    }
+    Some(HaproxyConfig {
+        sockets: sockets.value.iter().map(|socket| socket.value.clone()).collect(),
+        backends,
+        state_file: state_file.value(),
+        timeout: keys.or_usual(&TIMEOUT),
+    })
+}
+
+fn backends(
+    field: &Field<BTreeMap<String, String>>,
+    services: &BTreeMap<ServiceName, ServiceConfig>,
+    errors: &mut ConfigErrors,
+) -> BTreeMap<ServiceName, String> {
+    let mut backends = BTreeMap::new();
+    let Some(Given { value, origin }) = field.given() else { return backends };
+    for (service, backend) in value {
+        let known = services.keys().find(|name| name.as_str() == service);
+        let other = backends.iter().find(|(_, other)| *other == backend);
+        let conflict = match (known, other) {
+            _ if !is_backend(backend) => Conflict::NoBackendName(Shown::of(backend)),
+            (None, _) => Conflict::BackendOfNoService(Shown::of(service)),
+            (_, Some((other, _))) => {
+                Conflict::SameBackend { backend: Shown::of(backend), other: other.clone() }
+            }
+            (Some(known), None) => {
+                backends.insert(known.clone(), backend.clone());
+                continue;
+            }
+        };
+        errors.push(origin.clone(), conflict);
+    }
+    backends
+}
+
+/// Returns true if HAProxy accepts the text as the name of a proxy. It could not harm a command then.
+fn is_backend(text: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "_-.:".contains(c);
+    (1..=255).contains(&text.len()) && text.chars().all(fits)
+}

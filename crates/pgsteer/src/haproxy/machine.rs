@@ -1,0 +1,258 @@
+//! The state machine of one HAProxy: orders and observations in, commands out. It does no IO.
+//!
+//! A change of an order is sent at once. An observation corrects what differs from the orders: a HAProxy
+//! that was started anew, a server that its health check made UP, a session that is left. Commands in the
+//! safe direction are repeated at each observation. The weight of an open gate is restored with growing
+//! pauses, because another program (a second pgsteer with another view) may have set it to 0.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use pgsteer_core::names::ServiceName;
+use pgsteer_core::time::Moment;
+
+use super::answer::{Process, Server};
+use super::command::{Command, ServerKey};
+use super::order::{Order, Target, Wanted};
+
+/// The first and the longest pause before a weight of 0 that another program has set is undone again.
+const RESTORE_AFTER: Duration = Duration::from_secs(2);
+const RESTORE_AFTER_MAX: Duration = Duration::from_secs(60);
+
+/// What was observed of one HAProxy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// The process.
+    pub process: Process,
+    /// The servers of the backends that exist.
+    pub backends: BTreeMap<String, Vec<Server>>,
+    /// The answers to `show servers state`, in the format of HAProxy's `server-state-file`.
+    pub state: String,
+}
+
+/// The server of a target.
+#[derive(Clone, Debug)]
+pub struct Steered<'a> {
+    /// Its key.
+    pub key: ServerKey,
+    /// The target.
+    pub target: &'a Target,
+    /// Its last observed state.
+    pub server: &'a Server,
+}
+
+/// The state machine.
+#[derive(Debug, Default)]
+pub struct Machine {
+    /// The backend of each service.
+    backends: BTreeMap<ServiceName, String>,
+    /// The orders that were sent, or found to be carried out.
+    sent: BTreeMap<ServerKey, Order>,
+    /// The process that they were sent to.
+    pid: Option<u32>,
+    /// The last observation.
+    observed: Observed,
+    /// When the weight of an open gate may be restored, and the pause after that.
+    restores: BTreeMap<ServerKey, (Moment, Duration)>,
+}
+
+impl Machine {
+    /// A machine that has observed nothing.
+    pub fn new(backends: BTreeMap<ServiceName, String>) -> Machine {
+        Machine { backends, ..Machine::default() }
+    }
+
+    /// The last observation.
+    pub fn observed(&self) -> &Observed {
+        &self.observed
+    }
+
+    /// Notes that commands may have been lost: all orders are sent again after the next observation.
+    pub fn note_loss(&mut self) {
+        self.pid = None;
+    }
+
+    /// The process that has the orders; none if they may have been lost.
+    pub fn pid(&self) -> Option<u32> {
+        self.pid
+    }
+
+    /// The backends of all services.
+    pub fn backends(&self) -> impl Iterator<Item = &String> {
+        self.backends.values()
+    }
+
+    /// Returns the commands for orders that have changed, those for old primaries first.
+    pub fn handle_targets(&mut self, targets: &[Target]) -> Vec<Command> {
+        if self.pid.is_none() {
+            return Vec::new();
+        }
+        let mut changed: Vec<(ServerKey, Order)> = Vec::new();
+        for Steered { key, target, .. } in steered(&self.backends, &self.observed, targets) {
+            if self.sent.get(&key) != Some(&target.order) {
+                changed.push((key, target.order));
+            }
+        }
+        changed.sort_by_key(|(_, order)| order.wanted);
+        let mut commands = Vec::new();
+        for (key, order) in changed {
+            let old = self.sent.insert(key.clone(), order);
+            self.restores.remove(&key);
+            commands.extend(transition(&key, old, order));
+        }
+        commands
+    }
+
+    /// Returns the commands that correct what differs from the orders.
+    pub fn handle_observed(
+        &mut self,
+        observed: Observed,
+        targets: Option<&[Target]>,
+        now: Moment,
+    ) -> Vec<Command> {
+        let is_new = self.pid != Some(observed.process.pid);
+        self.pid = Some(observed.process.pid);
+        self.observed = observed;
+        if is_new {
+            self.sent.clear();
+            self.restores.clear();
+        }
+        let Some(targets) = targets else {
+            // They are sent when pgsteer knows them.
+            self.pid = None;
+            return Vec::new();
+        };
+        let mut found = steered(&self.backends, &self.observed, targets);
+        found.sort_by_key(|steered| steered.target.order.wanted);
+        let mut commands = Vec::new();
+        for Steered { key, target, server } in found {
+            let is_changed = self.sent.insert(key.clone(), target.order) != Some(target.order);
+            let may_restore = is_changed || may_restore(&mut self.restores, &key, server, now);
+            commands.extend(correction(&key, server, target.order, is_changed, may_restore));
+        }
+        commands
+    }
+
+    /// The servers of `targets`.
+    pub fn steered<'a>(&'a self, targets: &'a [Target]) -> Vec<Steered<'a>> {
+        steered(&self.backends, &self.observed, targets)
+    }
+
+    /// What the configuration of HAProxy lacks, one sentence each.
+    pub fn lacks(&self, targets: &[Target]) -> Vec<String> {
+        let mut lacks = Vec::new();
+        for (service, backend) in &self.backends {
+            let Some(servers) = self.observed.backends.get(backend) else {
+                lacks.push(format!(
+                    "HAProxy has no backend {backend} for service {service}: name it in `backends` of [haproxy]"
+                ));
+                continue;
+            };
+            let missing = targets.iter().filter(|target| {
+                target.service == *service && server_of(target, servers).is_none()
+            });
+            lacks.extend(missing.map(|target| {
+                let port = target.ports.first().copied().unwrap_or_default();
+                let member = &target.member;
+                format!(
+                    "backend {backend} of HAProxy has no server for member {member}, by its name or its address and port {port}: add `server {member} ...`"
+                )
+            }));
+        }
+        lacks
+    }
+}
+
+fn steered<'a>(
+    backends: &BTreeMap<ServiceName, String>,
+    observed: &'a Observed,
+    targets: &'a [Target],
+) -> Vec<Steered<'a>> {
+    let server = |target: &'a Target| {
+        let backend = backends.get(&target.service)?;
+        let server = server_of(target, observed.backends.get(backend)?)?;
+        let key = ServerKey { backend: backend.clone(), server: server.name.clone() };
+        Some(Steered { key, target, server })
+    };
+    targets.iter().filter_map(server).collect()
+}
+
+/// The server with the name of the member, as `pgsteer render` writes it; else the one at its address.
+fn server_of<'a>(target: &Target, servers: &'a [Server]) -> Option<&'a Server> {
+    let name = label(target.member.as_str());
+    let is_there = |server: &&Server| {
+        let address = server.address.as_ref();
+        address.is_some_and(|address| target.addresses.contains(address))
+            && target.ports.contains(&server.port)
+    };
+    servers.iter().find(|server| server.name == name).or_else(|| servers.iter().find(is_there))
+}
+
+/// The name as `pgsteer render` writes it in HAProxy's configuration.
+pub fn label(name: &str) -> String {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    name.chars().map(|c| if fits(c) { c } else { '_' }).collect()
+}
+
+/// The commands for a change of an order.
+fn transition(key: &ServerKey, old: Option<Order>, order: Order) -> Vec<Command> {
+    let weight = |is_full| Command::Weight { server: key.clone(), is_full };
+    match order.wanted {
+        Wanted::Serve => vec![Command::HealthUp(key.clone()), weight(true)],
+        Wanted::Pause => vec![weight(false)],
+        // The role is known now: HAProxy's check can keep the server out. An observation shows whether it
+        // does.
+        Wanted::End if old.is_some_and(|old| old.wanted == Wanted::End) && order.has_other_role => {
+            Vec::new()
+        }
+        Wanted::End => vec![weight(false), Command::EndSessions(key.clone())],
+    }
+}
+
+/// The commands that make `server` follow `order`.
+fn correction(
+    key: &ServerKey,
+    server: &Server,
+    order: Order,
+    is_changed: bool,
+    may_restore: bool,
+) -> Vec<Command> {
+    let weight = |is_full| Command::Weight { server: key.clone(), is_full };
+    let mut commands = Vec::new();
+    if order.wanted == Wanted::Serve {
+        if is_changed && !server.is_up {
+            commands.push(Command::HealthUp(key.clone()));
+        }
+        if server.weight == 0 && may_restore {
+            commands.push(weight(true));
+        }
+        return commands;
+    }
+    let is_kept_out = order.has_other_role && !server.is_up && server.check_fails;
+    if is_kept_out == (server.weight == 0) {
+        commands.push(weight(is_kept_out));
+    }
+    if order.wanted == Wanted::End && server.sessions > 0 {
+        commands.push(Command::EndSessions(key.clone()));
+    }
+    commands
+}
+
+/// Returns true if a weight of 0 may be undone now, and notes the next pause.
+fn may_restore(
+    restores: &mut BTreeMap<ServerKey, (Moment, Duration)>,
+    key: &ServerKey,
+    server: &Server,
+    now: Moment,
+) -> bool {
+    if server.weight != 0 {
+        return false;
+    }
+    let (at, pause) = *restores.entry(key.clone()).or_insert((now + RESTORE_AFTER, RESTORE_AFTER));
+    if now < at {
+        return false;
+    }
+    let pause = (pause * 2).min(RESTORE_AFTER_MAX);
+    restores.insert(key.clone(), (now + pause, pause));
+    true
+}
