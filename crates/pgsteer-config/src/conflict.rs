@@ -11,7 +11,6 @@ use pgsteer_core::units::seconds_text;
 use thiserror::Error;
 
 use crate::origin::Origin;
-use crate::problem::Shown;
 use crate::purpose::Purpose;
 
 /// Values that conflict, or a missing value.
@@ -97,19 +96,19 @@ pub enum Conflict {
     #[error("without `pooler_port` the service uses no pooler")]
     PoolerDownWithoutPort,
     /// A backend for a service that does not exist.
-    #[error("there is no service {0}")]
-    BackendOfNoService(Shown),
+    #[error("there is no service `{0}`")]
+    BackendOfNoService(String),
     /// One backend for two services.
-    #[error("backend {backend} is that of service {other} already")]
+    #[error("backend `{backend}` is that of service {other} already")]
     SameBackend {
         /// The backend.
-        backend: Shown,
+        backend: String,
         /// The other service.
         other: ServiceName,
     },
     /// A text that HAProxy does not accept as the name of a backend.
-    #[error("{0} is no name of a HAProxy backend")]
-    NoBackendName(Shown),
+    #[error("`{0}` is no name of a HAProxy backend")]
+    NoBackendName(String),
     /// One file for the states of several HAProxys.
     #[error("one file cannot hold the state of several HAProxys")]
     StateFileOfSeveral,

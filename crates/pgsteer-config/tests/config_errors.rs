@@ -957,3 +957,34 @@ hold_seconds = '30s'
         help: did you mean 30? A bare number from 0 to 3600 seconds
     ");
 }
+
+#[test]
+fn each_mistake_in_haproxy_is_named() {
+    for (text, expected) in [
+        ("[haproxy]", "`sockets` is missing"),
+        ("[haproxy]\nsockets = []", "it is empty"),
+        ("[haproxy]\nsockets = ['x']", "neither the path of a socket nor HOST:PORT"),
+        ("[haproxy]\nsockets = ['/a', '/a']", "/a is named already"),
+        ("[haproxy]\nsockets = ['/a']\nbackends = { wrte = 'b' }", "there is no service `wrte`"),
+        (
+            "[haproxy]\nsockets = ['/a']\nbackends = { write = 'b c' }",
+            "no name of a HAProxy backend",
+        ),
+        (
+            "[haproxy]\nsockets = ['/a']\nbackends = { write = 'b', read = 'b' }",
+            "backend `b` is that of service",
+        ),
+        ("[haproxy]\nsockets = ['/a', 'h:1']\nstate_file = '/f'", "several HAProxys"),
+        ("[haproxy]\nsockets = ['/a']\ntimeout_seconds = 0", "out of range"),
+    ] {
+        let errors = wrong_beside_patroni(text);
+        assert!(errors.contains(expected), "{text}\n{errors}");
+    }
+    let sockets: String = (0..17).map(|n| format!("'/{n}', ")).collect();
+    let errors = wrong_beside_patroni(&format!("[haproxy]\nsockets = [{sockets}]"));
+    assert!(errors.contains("at most 16"), "{errors}");
+    let good = "[haproxy]\nsockets = ['unix@/a', '[::1]:9999']\nbackends = { write = 'pg:w' }";
+    let haproxy = read_beside_patroni(good).unwrap().haproxy.unwrap();
+    let sockets: Vec<String> = haproxy.sockets.iter().map(ToString::to_string).collect();
+    assert_eq!(sockets, ["/a", "[::1]:9999"]);
+}

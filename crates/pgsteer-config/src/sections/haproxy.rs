@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use pgsteer_core::names::ServiceName;
 use pgsteer_core::settings::{HaproxyConfig, HaproxySocket, ServiceConfig};
+use pgsteer_core::text::clean;
 
 use super::check_distinct;
 use crate::address;
@@ -14,7 +15,6 @@ use crate::field::{Field, Given};
 use crate::key::{Command, Flag, Key, SectionKeys};
 use crate::kinds::{List, Names, Text};
 use crate::limits::HAPROXYS_MAX;
-use crate::problem::Shown;
 use crate::range::Seconds;
 use crate::written::Draft;
 
@@ -112,10 +112,10 @@ fn backends(
         let known = services.keys().find(|name| name.as_str() == service);
         let other = backends.iter().find(|(_, other)| *other == backend);
         let conflict = match (known, other) {
-            _ if !is_backend(backend) => Conflict::NoBackendName(Shown::of(backend)),
-            (None, _) => Conflict::BackendOfNoService(Shown::of(service)),
+            _ if !is_backend(backend) => Conflict::NoBackendName(shown(backend)),
+            (None, _) => Conflict::BackendOfNoService(shown(service)),
             (_, Some((other, _))) => {
-                Conflict::SameBackend { backend: Shown::of(backend), other: other.clone() }
+                Conflict::SameBackend { backend: shown(backend), other: other.clone() }
             }
             (Some(known), None) => {
                 backends.insert(known.clone(), backend.clone());
@@ -125,6 +125,11 @@ fn backends(
         errors.push(origin.clone(), conflict);
     }
     backends
+}
+
+/// The text, safe to show.
+fn shown(text: &str) -> String {
+    clean(text).into_owned()
 }
 
 /// Returns true if HAProxy accepts the text as the name of a proxy. It could not harm a command then.

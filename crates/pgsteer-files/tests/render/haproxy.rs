@@ -34,6 +34,13 @@ fn httpchk_asks_patroni() {
     insta::assert_snapshot!(text(PATRONI, &three(), &wishes(Profile::Httpchk)));
 }
 
+#[test]
+fn push_has_the_checks_of_patroni_and_a_socket() {
+    insta::assert_snapshot!(text(PATRONI, &three(), &wishes(Profile::Push)));
+    let refused = refused(PATRONI, &without_patroni(), &wishes(Profile::Push));
+    assert!(refused.contains("Patroni"), "{refused}");
+}
+
 /// Patroni answers for PostgreSQL, not for the pooler that the clients are led to.
 #[test]
 fn httpchk_asks_the_pooler_too() {

@@ -40,7 +40,8 @@ fn out(name: &str) -> Server {
 
 fn observed(pid: u32, servers: &[Server]) -> Observed {
     let process = Process { pid, ..Process::default() };
-    Observed { process, backends: BTreeMap::from([("pg".to_owned(), servers.to_vec())]) }
+    let backends = BTreeMap::from([("pg".to_owned(), servers.to_vec())]);
+    Observed { process, backends, ..Observed::default() }
 }
 
 fn machine() -> Machine {

@@ -234,7 +234,7 @@ impl Running {
             return self.resume(proxy, sockets, unsent).await.map(Some);
         }
         drop(sockets);
-        (self.agent, self.pages) = (None, None);
+        (self.agent, self.pages, self.haproxys) = (None, None, None);
         systemd::tell_main_process(pid);
         let grace = self.config.proxy.shutdown_grace;
         let emptied = async {
