@@ -37,7 +37,7 @@ fn httpchk_asks_patroni() {
 #[test]
 fn push_has_the_checks_of_patroni_and_a_socket() {
     insta::assert_snapshot!(text(PATRONI, &three(), &wishes(Profile::Push)));
-    let refused = refused(PATRONI, &without_patroni(), &wishes(Profile::Push));
+    let refused = refused(PATRONI, &without_patroni(three()), &wishes(Profile::Push));
     assert!(refused.contains("Patroni"), "{refused}");
 }
 

@@ -176,32 +176,34 @@ impl Steering {
             self.commands += part.len() as u64;
             let line = line(part);
             tracing::debug!(haproxy = %self.socket, "{line}");
-            match exchange(&self.socket, self.limit, &line).await {
+            let is_repeated = match exchange(&self.socket, self.limit, &line).await {
                 Ok(answer) => self.note_refusals(&answer),
                 Err(error) => {
                     self.machine.note_loss();
                     self.note_failure(error);
                     return;
                 }
-            }
-            self.servers_due = Instant::now() + AFTER_COMMANDS;
-            self.next = self.next.min(self.servers_due);
+            };
+            let pause = if is_repeated { RETRY_AFTER_MAX } else { AFTER_COMMANDS };
+            self.servers_due = Instant::now() + pause;
+            self.next = self.servers_due;
         }
     }
 
-    /// Logs what HAProxy refuses, once.
-    fn note_refusals(&mut self, answer: &str) {
+    /// Logs what HAProxy refuses, once. Returns true if it has refused the same before.
+    fn note_refusals(&mut self, answer: &str) -> bool {
         let lines = answer.lines().map(str::trim).filter(|line| !line.is_empty());
-        let refusal = lines.filter(|line| !is_expected(line)).map(answer::shown).next();
+        let refusal = lines.filter(|line| !is_expected(line)).map(why_refused).next();
+        let is_repeated = refusal.is_some() && self.refusal == refusal;
         if let Some(refusal) = &refusal {
             // The name of a server may be out of date.
             self.machine.note_loss();
-            if self.refusal.as_ref() != Some(refusal) {
-                let why = answer::refused(refusal).map_or(refusal.clone(), |it| it.to_string());
-                tracing::warn!(target: DECISIONS, "HAProxy at {}: {why}", self.socket);
+            if !is_repeated {
+                tracing::warn!(target: DECISIONS, "HAProxy at {}: {refusal}", self.socket);
             }
         }
         self.refusal = refusal;
+        is_repeated
     }
 
     /// Begins an observation. It goes on beside the commands, so that a slow answer does not delay them.
@@ -326,6 +328,12 @@ async fn finished(look: &mut Option<JoinHandle<Look>>) -> Option<Look> {
 fn is_expected(line: &str) -> bool {
     let line = line.to_ascii_lowercase();
     line.contains("health checks are not enabled") || line.contains("tracking")
+}
+
+/// The refusal of a command as a sentence.
+fn why_refused(line: &str) -> String {
+    let level = answer::refused(line).map(|error| error.to_string());
+    level.unwrap_or_else(|| format!("a command is refused: \"{}\"", answer::shown(line)))
 }
 
 /// Observes HAProxy. If the process is the `known` one, its servers are not read.

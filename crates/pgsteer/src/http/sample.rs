@@ -22,10 +22,6 @@ use pgsteer_core::time::Moment;
 use pgsteer_core::verdict::Cause;
 
 use super::compose::compose;
-use crate::haproxy::answer::{Admin, Process, Server};
-use crate::haproxy::command::ServerKey;
-use crate::haproxy::order::{Order, Wanted};
-use crate::haproxy::view::{Difference, ServerView, View};
 use crate::history::{Counters, Past};
 use crate::stats::Stats;
 use crate::status::document::Document;
@@ -63,33 +59,6 @@ pub fn snapshot() -> Snapshot {
     }
 }
 
-/// A HAProxy in which a person has set the replica to maintenance.
-fn haproxy() -> View {
-    let server = Server {
-        name: "n2".to_owned(),
-        port: 5432,
-        admin: Admin::Maint,
-        weight: 1,
-        status: "MAINT".to_owned(),
-        changed_seconds: Some(30),
-        ..Server::default()
-    };
-    let key = ServerKey { backend: "read".to_owned(), server: "n2".to_owned() };
-    View {
-        process: Some(Process { version: "2.6.12".to_owned(), pid: 17, uptime_seconds: 3_600 }),
-        servers: vec![ServerView {
-            service: "read".to_owned(),
-            member: "n2".to_owned(),
-            key,
-            order: Order { wanted: Wanted::Serve, has_other_role: false },
-            server,
-            difference: Some(Difference::ByHand(Admin::Maint)),
-        }],
-        commands: 4,
-        ..View::default()
-    }
-}
-
 pub fn stats() -> Stats {
     let stats = Stats::default();
     stats.clients.store(11, Relaxed);
@@ -115,7 +84,6 @@ pub fn stats() -> Stats {
     reader.sessions.store(7, Relaxed);
     reader.sessions_total.store(70, Relaxed);
     reader.count_bytes(1_000, 1_000_000);
-    stats.haproxys.put("/run/haproxy/admin.sock", haproxy());
     stats
 }
 
