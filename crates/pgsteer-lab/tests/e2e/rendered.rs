@@ -101,6 +101,8 @@ impl Rendered {
             .replace(&format!("bind {}", inner.write), &format!("bind {write}"))
             .replace(&format!("bind {}", inner.read), &format!("bind {read}"))
             .replace("/run/haproxy/pgsteer-state", &state_file(lab).display().to_string());
+        // An earlier test may have written one.
+        let _ = std::fs::remove_file(state_file(lab));
         let name = format!("rendered-{profile}");
         let process = match &version.program {
             Some(program) => lab.haproxy_of(program, &name, &text)?,
