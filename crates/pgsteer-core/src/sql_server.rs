@@ -5,8 +5,13 @@
 //! or one of another cluster. Patroni reports role and scope, so an answer of Patroni counts for the
 //! server that was there when Patroni was asked.
 
+use std::time::Duration;
+
 use crate::claim::{Failure, ServerStart, TetherFacts};
 use crate::time::Moment;
+
+/// How long the start of a server is awaited. The check login asks for it right after it has connected.
+const START_WAIT: Duration = Duration::from_secs(2);
 
 /// What is known of the server behind the check login.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -73,6 +78,13 @@ impl SqlServer {
         since.is_some_and(|since| asked_at.is_none_or(|asked_at| asked_at < since))
     }
 
+    /// Returns true if a server was reached anew less than [`START_WAIT`] ago and SQL has not reported yet
+    /// when it was started.
+    pub fn awaits_start(&self, now: Moment) -> bool {
+        let reached = self.reached.filter(|reached| self.was_lost && reached.started_at.is_none());
+        reached.is_some_and(|reached| now.since(reached.since) < START_WAIT)
+    }
+
     /// Returns true if the answer of Patroni to the question of `asked_at` is about the server that
     /// answers now.
     pub fn is_identified(&self, asked_at: Option<Moment>) -> bool {
@@ -118,6 +130,9 @@ mod tests {
         assert!(server.awaits_patroni(Some(at(20))) && !server.awaits_patroni(Some(at(22))));
         assert!(!server.is_identified(None));
         assert!(server.is_identified(Some(at(21))));
+        assert!(server.awaits_start(at(22)) && !server.awaits_start(at(2_021)));
+        server.note(&answer(Some(1)), at(22));
+        assert!(!server.awaits_start(at(22)));
     }
 
     #[test]

@@ -472,6 +472,12 @@ impl View {
         !self.is_sql_server_identified() && self.sql_server.awaits_patroni(asked_at)
     }
 
+    /// Returns true if the check login reached another server that is not known, and SQL has not reported
+    /// yet when it was started. Until then it may be the server of another member.
+    pub fn awaits_server_start(&self, now: Moment) -> bool {
+        !self.is_sql_server_identified() && self.sql_server.awaits_start(now)
+    }
+
     /// When the newest of the questions was sent to which a Patroni of the cluster `identity` answered
     /// that it leads, however long ago and whatever it reported since.
     pub fn lock_claimed_at(&self, identity: &Identity) -> Option<Moment> {

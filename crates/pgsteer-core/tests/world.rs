@@ -26,7 +26,8 @@
 //!
 //! What no program can tell apart ends a world and is counted:
 //!
-//! - At a start without memory, only another cluster answers, and no pin contradicts it.
+//! - At a start without memory, only another cluster answers, and no pin contradicts it; or ours answers
+//!   too, but contradicts the pins.
 //! - Another cluster has the names of more than half of our members at their addresses, or of two if it
 //!   has our scope, or of one if it has our system identifier.
 //!

@@ -331,8 +331,12 @@ impl<'a> Evidence<'a> {
         holder: Option<&MemberName>,
         lost: Reading<'_, PatroniFacts>,
     ) -> Standing {
-        // A server that was just reached may be another cluster's, which its Patroni reports soon.
-        let awaits = |of: &MemberName| self.members[of].view.awaits_identification();
+        // A server that was just reached may be another cluster's, which its Patroni reports soon, or that of
+        // another member, which SQL reports soon.
+        let awaits = |of: &MemberName| {
+            let view = &self.members[of].view;
+            view.awaits_identification() || view.awaits_server_start(self.now)
+        };
         let is_no_rival = |of: &MemberName| {
             self.is_one_server(name, of) || awaits(of) || self.last_holder_before(of).is_some()
         };

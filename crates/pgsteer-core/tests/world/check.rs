@@ -68,7 +68,8 @@ pub struct Check {
     told_asked_at: Option<u64>,
     /// Since the start an own Patroni answered, or the stored identity is known.
     knows_own: bool,
-    other_answered: bool,
+    /// The scopes and system identifiers of other clusters that answered since the start.
+    others_answered: BTreeSet<(String, u64)>,
     slow: BTreeSet<usize>,
     /// Since when each machine has been a primary that has to be served and is not, as [`Due`].
     due: BTreeMap<(usize, Due), u64>,
@@ -101,7 +102,7 @@ impl Check {
             told: BTreeMap::new(),
             told_asked_at: None,
             knows_own: false,
-            other_answered: false,
+            others_answered: BTreeSet::new(),
             slow: BTreeSet::new(),
             due: BTreeMap::new(),
             steady: BTreeMap::new(),
@@ -125,7 +126,7 @@ impl Check {
         self.told.clear();
         self.told_asked_at = None;
         self.knows_own = remembered.is_some();
-        self.other_answered = false;
+        self.others_answered.clear();
         if let Some(remembered) = remembered {
             let members = remembered.memory.members.iter();
             self.told =
@@ -153,14 +154,17 @@ impl Check {
     ) {
         let Some(of) = of else { return };
         if of != OWN {
-            self.other_answered = true;
+            self.others_answered
+                .insert((truth.clusters[of].scope.clone(), truth.clusters[of].system));
             self.count(match report {
                 Report::Topology(_) => "list of another cluster",
                 _ => "answer of another cluster without a list",
             });
             return;
         }
-        self.knows_own = true;
+        // A pin that contradicts our own answer decides against our cluster: at a start without memory the
+        // only cluster that fits the pin is then taken, as the operator configured.
+        self.knows_own |= self.pins_allow(truth);
         match report {
             Report::Topology(topology) if topology.members.is_empty() => self.count("empty list"),
             Report::Topology(topology) => {
@@ -294,8 +298,14 @@ impl Check {
     fn note_primaries(&mut self, truth: &Truth, snapshot: &Snapshot, now: u64) {
         let is_right = self.identity_is_right(truth, &snapshot.identity.known);
         let has_majority = self.most_answer(truth);
-        let may_learn = self.pins_allow(truth)
-            && (!snapshot.identity.known.is_unknown() || !self.other_answered);
+        // Another cluster that fits all that is known (a pinned scope, for example) cannot be told from
+        // ours at the start: no list is accepted then until an operator pins the rest.
+        let known = &snapshot.identity.known;
+        let fits = |(scope, system): &(String, u64)| {
+            known.scope.as_ref().is_none_or(|it| it == scope)
+                && known.system_identifier.as_ref().is_none_or(|it| *it == system.to_string())
+        };
+        let may_learn = self.pins_allow(truth) && !self.others_answered.iter().any(fits);
         for (index, machine) in truth.machines.iter().enumerate() {
             if machine.cluster != OWN {
                 for due in [Due::Known, Due::Learned] {
