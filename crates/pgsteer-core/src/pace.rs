@@ -33,10 +33,20 @@ const SEARCH: Pace = pace(10, 50);
 /// time from the promotion. They are still sent more often than at rest, and at the pace of a
 /// search once that member has lost the lock.
 const BESIDE_A_PROMOTION: Pace = pace(10, 250);
-/// The pace of a search without a tether: Patroni is the only source, so it has to report the
-/// promotion.
-const SEARCH_BY_PATRONI: Pace = pace(10, 25);
 const LONG_SEARCH: Pace = pace(100, 250);
+
+/// The interval of a search without a tether: Patroni is the only source, so it has to report the
+/// promotion. Each entry counts from that time of the search on. A race for the leader lock may last for a
+/// minute, and ten pgsteers may watch one cluster: together they send each Patroni 60 requests a second at
+/// most, on average over that minute.
+const SEARCH_BY_PATRONI: [(Duration, Duration); 3] = [
+    (Duration::ZERO, Duration::from_millis(25)),
+    (Duration::from_secs(1), Duration::from_millis(100)),
+    (Duration::from_secs(3), LONG_SEARCH.patroni),
+];
+/// The same for a member that holds the lock, from when it got the lock.
+const PROMOTION_BY_PATRONI: [(Duration, Duration); 2] =
+    [(Duration::ZERO, Duration::from_millis(50)), (Duration::from_secs(2), LONG_SEARCH.patroni)];
 
 /// How long a service may be without a primary before the search calms down.
 pub const SEARCH_LASTS: Duration = Duration::from_secs(60);
@@ -65,8 +75,8 @@ const fn pace(tether_ms: u64, patroni_ms: u64) -> Pace {
 pub struct Need {
     /// How long some service has been without a primary; none if all have one.
     pub primary_missing: Option<Duration>,
-    /// The member holds the lock and is being promoted.
-    pub promoting: bool,
+    /// How long the member has held the lock, if it is being promoted.
+    pub promoting: Option<Duration>,
     /// Another member is being promoted.
     pub other_promoting: bool,
     /// The open write gate is that of a member whose Patroni does not answer.
@@ -93,23 +103,37 @@ impl Need {
     }
 
     fn pace_of_the_server(self) -> Pace {
-        match self.primary_missing {
-            Some(missing) if self.promoting && self.has_tether => match missing < SEARCH_LASTS {
-                true => PROMOTING,
-                false => LONG_PROMOTION,
-            },
-            Some(missing) if missing < SEARCH_LASTS && self.has_tether => {
-                if self.other_promoting {
-                    BESIDE_A_PROMOTION
-                } else {
-                    SEARCH
-                }
-            }
-            Some(missing) if missing < SEARCH_LASTS || self.promoting => SEARCH_BY_PATRONI,
-            _ if self.in_probation => CONFIRM,
-            Some(_) => LONG_SEARCH,
-            None if self.in_doubt => DOUBT,
-            None => CALM,
+        let Some(missing) = self.primary_missing else {
+            return match (self.in_probation, self.in_doubt) {
+                (true, _) => CONFIRM,
+                (false, true) => DOUBT,
+                (false, false) => CALM,
+            };
+        };
+        if !self.has_tether {
+            return self.search_by_patroni(missing);
+        }
+        let is_long = missing >= SEARCH_LASTS;
+        match self.promoting {
+            Some(_) if is_long => LONG_PROMOTION,
+            Some(_) => PROMOTING,
+            None if is_long && self.in_probation => CONFIRM,
+            None if is_long => LONG_SEARCH,
+            None if self.other_promoting => BESIDE_A_PROMOTION,
+            None => SEARCH,
+        }
+    }
+
+    fn search_by_patroni(self, missing: Duration) -> Pace {
+        let (steps, lasted) = match self.promoting {
+            Some(held) => (&PROMOTION_BY_PATRONI[..], held),
+            None => (&SEARCH_BY_PATRONI[..], missing),
+        };
+        let step = steps.iter().rfind(|(from, _)| *from <= lasted);
+        let patroni = step.map_or(LONG_SEARCH.patroni, |(_, interval)| *interval);
+        match self.in_probation {
+            true => Pace { patroni: patroni.min(CONFIRM.patroni), ..SEARCH },
+            false => Pace { patroni, ..SEARCH },
         }
     }
 }
@@ -120,7 +144,7 @@ mod tests {
 
     const NO_NEED: Need = Need {
         primary_missing: None,
-        promoting: false,
+        promoting: None,
         other_promoting: false,
         in_doubt: false,
         in_probation: false,
@@ -131,7 +155,7 @@ mod tests {
 
     #[test]
     fn patroni_is_not_pressed_for_ever() {
-        for promoting in [false, true] {
+        for promoting in [None, MINUTES] {
             let need = Need { primary_missing: MINUTES, promoting, ..NO_NEED };
             assert!(need.pace().patroni >= LONG_SEARCH.patroni, "{need:?}");
         }
@@ -140,26 +164,60 @@ mod tests {
     #[test]
     fn a_promotion_is_felt_within_milliseconds_however_long_it_takes() {
         for primary_missing in [Some(Duration::ZERO), MINUTES] {
-            let need = Need { primary_missing, promoting: true, ..NO_NEED };
+            let need = Need { primary_missing, promoting: Some(Duration::ZERO), ..NO_NEED };
             assert!(need.pace().tether <= Duration::from_millis(5), "{need:?}");
         }
     }
 
     #[test]
     fn a_pooler_is_asked_like_its_server_and_only_knocked_at_without_a_login() {
-        let promoting = Need { primary_missing: MINUTES, promoting: true, ..NO_NEED };
+        let promoting = Need { primary_missing: MINUTES, promoting: MINUTES, ..NO_NEED };
         assert_eq!(promoting.pace().pooler, promoting.pace().tether);
         assert_eq!(Need { pooler_behind: true, ..NO_NEED }.pace().pooler, POOLER_BEHIND);
         assert_eq!(Need { has_tether: false, ..promoting }.pace().pooler, KNOCK);
+    }
+
+    /// The number of requests to one Patroni in the first minute without a primary, with the shortest
+    /// intervals that jitter makes. The member gets the lock after `searched` and is not promoted.
+    fn requests_of_a_minute(searched: Option<Duration>) -> u32 {
+        let (mut at, mut count) = (Duration::ZERO, 0);
+        while at < SEARCH_LASTS {
+            let promoting = searched.and_then(|searched| at.checked_sub(searched));
+            let need = Need { primary_missing: Some(at), promoting, has_tether: false, ..NO_NEED };
+            at += need.pace().patroni * 9 / 10;
+            count += 1;
+        }
+        count
+    }
+
+    #[test]
+    fn ten_pgsteers_without_a_login_send_a_patroni_sixty_requests_a_second() {
+        for searched in [None, Some(0), Some(3), Some(30)] {
+            let count = requests_of_a_minute(searched.map(Duration::from_secs));
+            assert!(count <= 6 * 60, "{searched:?}: {count}");
+        }
+        let late =
+            Need { primary_missing: Some(Duration::from_secs(4)), has_tether: false, ..NO_NEED };
+        assert_eq!(late.pace().patroni, Duration::from_millis(250));
+        assert_eq!(Need { promoting: MINUTES, ..late }.pace().patroni, Duration::from_millis(250));
+    }
+
+    #[test]
+    fn a_promotion_without_a_login_is_noticed_soon() {
+        for missing in [Duration::ZERO, Duration::from_secs(30)] {
+            let need = Need { primary_missing: Some(missing), has_tether: false, ..NO_NEED };
+            let promoting = Need { promoting: Some(Duration::from_secs(1)), ..need };
+            assert!(promoting.pace().patroni <= Duration::from_millis(50));
+        }
     }
 
     #[test]
     fn the_others_leave_a_promotion_the_machine_but_only_where_a_tether_feels_its_end() {
         let need = Need { primary_missing: Some(Duration::ZERO), other_promoting: true, ..NO_NEED };
         assert_eq!(need.pace(), BESIDE_A_PROMOTION);
-        assert_eq!(Need { promoting: true, ..need }.pace(), PROMOTING);
+        assert_eq!(Need { promoting: Some(Duration::ZERO), ..need }.pace(), PROMOTING);
         let by_patroni = Need { has_tether: false, ..need }.pace();
-        assert_eq!(by_patroni.patroni, SEARCH_BY_PATRONI.patroni);
+        assert_eq!(by_patroni.patroni, Duration::from_millis(25));
         assert_eq!(Need { other_promoting: false, ..need }.pace(), SEARCH);
         assert!(BESIDE_A_PROMOTION.patroni < CALM.patroni);
     }

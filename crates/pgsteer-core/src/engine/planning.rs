@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Engine;
 use crate::claim::{Failure, Role};
@@ -30,7 +31,7 @@ impl Engine {
                     .primary_missing_since
                     .or_else(|| self.lock_moved_at(now))
                     .map(|since| now.since(since)),
-                promoting: is_promoting(name),
+                promoting: is_promoting(name).then(|| self.has_held_lock_for(member, now)),
                 other_promoting: promoting.is_some_and(|promoting| promoting != name),
                 in_doubt,
                 in_probation: (self.rules.has_patroni && member.view.awaits_identification())
@@ -58,6 +59,12 @@ impl Engine {
             listers: self.listers(now),
             scope: self.knowledge.identity().scope_in_etcd().map(Arc::from),
         }
+    }
+
+    /// How long the member has claimed the leader lock.
+    fn has_held_lock_for(&self, member: &Member, now: Moment) -> Duration {
+        let run = member.view.lock_run(now, &self.rules.freshness);
+        run.map_or(Duration::ZERO, |run| now.since(run.first_heard))
     }
 
     /// The URLs that are asked for the member list: those of members first, then those of members
