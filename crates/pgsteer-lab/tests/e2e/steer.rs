@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use pgsteer_lab::{CHECK, Lab, Signal, Spawned};
+use rustix::process::{Pid, kill_process};
 use serde_json::Value;
 
 use crate::{binary, stage};
@@ -250,6 +251,31 @@ impl Steer {
         outcomes(self).pop().context("the message is gone")
     }
 
+    /// Starts a new process that takes over, waits until this one has ended, and returns the process id
+    /// of the new one and how long both took.
+    pub fn upgrade(&self, pid: u32) -> Result<(u32, Duration)> {
+        let before = self.upgrades().len();
+        let began = Instant::now();
+        send_signal(pid, Signal::USR2)?;
+        self.wait_for("the new process to have taken over", READY_LIMIT, |steer| {
+            steer.upgrades().len() > before
+        })?;
+        let new = self.upgrades().pop().context("the message is gone")?;
+        Ok((new, began.elapsed()))
+    }
+
+    /// The process ids of all processes that have taken over.
+    fn upgrades(&self) -> Vec<u32> {
+        let taken_over = |line: &str| {
+            let line: Value = serde_json::from_str(line).ok()?;
+            let fields = line.get("fields")?;
+            let message = fields.get("message")?.as_str()?;
+            let pid = fields.get("pid")?.as_u64()?;
+            message.starts_with("upgraded: ").then(|| u32::try_from(pid).ok())?
+        };
+        self.log().lines().filter_map(taken_over).collect()
+    }
+
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.program.pid()
@@ -267,6 +293,10 @@ impl Steer {
 
 impl Drop for Steer {
     fn drop(&mut self) {
+        // A process that has taken over is no child of the test.
+        for pid in self.upgrades() {
+            let _ = send_signal(pid, Signal::KILL);
+        }
         stage::keep_log(&self.name, &self.log());
     }
 }
@@ -304,6 +334,11 @@ fn command() -> Result<Command> {
     // The clusters of two cases have the same URLs.
     command.env_remove("STATE_DIRECTORY").env_remove("XDG_STATE_HOME").env_remove("HOME");
     Ok(command)
+}
+
+fn send_signal(pid: u32, signal: Signal) -> Result<()> {
+    let pid = Pid::from_raw(i32::try_from(pid)?).context("no process id")?;
+    Ok(kill_process(pid, signal)?)
 }
 
 /// The path of the configuration file of a pgsteer with this name.

@@ -105,7 +105,14 @@ impl Channel {
     /// # Errors
     /// The connection is broken.
     pub async fn receive(&self) -> io::Result<Option<Packet>> {
-        self.0.async_io(Interest::READABLE, || Ok(receive(self.0.as_fd())?)).await
+        let receiving = || Ok(receive(self.0.as_fd())?);
+        match self.0.async_io(Interest::READABLE, receiving).await {
+            // The other process has left packets unread. Its own packets can still be read.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                self.0.async_io(Interest::READABLE, receiving).await
+            }
+            received => received,
+        }
     }
 }
 
@@ -170,6 +177,16 @@ mod tests {
         assert_eq!(through, "through");
         drop(old);
         assert!(new.receive().await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn the_last_packet_of_a_process_that_has_read_nothing_arrives() {
+        let (old, new) = channels();
+        old.send(b"unread", &[]).await.unwrap();
+        new.send(b"why", &[]).await.unwrap();
+        drop(new);
+        assert_eq!(old.receive().await.unwrap().unwrap().bytes, b"why");
+        assert!(old.receive().await.unwrap().is_none());
     }
 
     #[tokio::test]

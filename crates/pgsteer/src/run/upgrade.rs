@@ -13,7 +13,7 @@ use pgsteer_core::snapshot::Snapshot;
 use pgsteer_core::text::clean_to;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::program::Program;
 use super::signals::Signals;
@@ -31,6 +31,12 @@ use crate::proxy::moved::Moved;
 /// How long the new process may take to know what this one knows. It reads the configuration, connects
 /// to all members and confirms each state, which takes one or two seconds.
 const AGREEMENT_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long the new process may take to start. It reads its configuration before it answers.
+const FIRST_ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long a process may take from the end of its connection to its exit.
+const EXIT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long the new process may take to accept clients once it has the sockets.
 const ACCEPTING_LIMIT: Duration = Duration::from_secs(5);
@@ -80,7 +86,9 @@ impl Process {
     }
 
     /// Why the process has not answered: it has ended, or it has closed its connection.
-    fn why_gone(&mut self) -> anyhow::Error {
+    async fn why_gone(&mut self) -> anyhow::Error {
+        // The end of the process follows the end of its connection.
+        sleep(EXIT_PAUSE).await;
         match self.child.try_wait() {
             Ok(Some(status)) => {
                 anyhow!("the new process has ended ({status}); its log has the reason")
@@ -126,7 +134,7 @@ impl Running {
             Ok(Ok(Some(ToOld::Accepting))) => {}
             Ok(Ok(Some(ToOld::Refusal { why }))) => bail!("the new process refuses: {}", cut(&why)),
             Ok(Ok(Some(ToOld::Standing(_)))) => bail!("the new process does not know the handover"),
-            Ok(Ok(None)) => return Err(child.why_gone()),
+            Ok(Ok(None)) => return Err(child.why_gone().await),
             Ok(Err(error)) => return Err(error),
             Err(_) => bail!("the new process does not accept clients within {ACCEPTING_LIMIT:?}"),
         }
@@ -147,7 +155,10 @@ impl Running {
             addresses: self.sockets().into_iter().map(|(address, _)| address).collect(),
             first_ticket: self.proxy.as_ref().map_or(0, Proxy::next_ticket) + TICKETS_BETWEEN,
         });
-        message::send(channel, &offer, &[]).await.context("the new process reads nothing")?;
+        if message::send(channel, &offer, &[]).await.is_err() {
+            return Err(child.why_gone().await);
+        }
+        let first_answer_by = Instant::now() + FIRST_ANSWER_LIMIT;
         let mut snapshots = self.published.snapshots.clone();
         let mut new = None;
         loop {
@@ -158,17 +169,17 @@ impl Running {
             }
             tokio::select! {
                 changed = snapshots.changed() => changed.context("the engine is gone")?,
+                () = sleep_until(first_answer_by), if new.is_none() => bail!(
+                    "the new process does not answer within {} s",
+                    FIRST_ANSWER_LIMIT.as_secs()
+                ),
                 answer = receive(channel) => match answer? {
                     Some(ToOld::Standing(standing)) => new = Some(standing),
                     Some(ToOld::Refusal { why }) => {
                         bail!("the new process refuses: {}", cut(&why))
                     }
                     Some(ToOld::Accepting) => bail!("the new process does not know the handover"),
-                    None => {
-                        // The exit follows the end of the connection.
-                        sleep(Duration::from_millis(50)).await;
-                        return Err(child.why_gone());
-                    }
+                    None => return Err(child.why_gone().await),
                 },
             }
         }

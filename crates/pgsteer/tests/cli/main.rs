@@ -14,3 +14,4 @@ mod strange;
 mod terminal;
 mod top;
 mod unread;
+mod upgrade;

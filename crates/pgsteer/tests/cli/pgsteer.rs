@@ -2,7 +2,7 @@
 
 use std::io::{PipeReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
@@ -52,6 +52,13 @@ impl Running {
         Running::begin(ip, words, |command| command.stderr(stderr))
     }
 
+    /// Starts this copy of the program, so that the test can replace it.
+    pub fn start_program(ip: IpAddr, program: &Path, words: &[&str]) -> Running {
+        let log = scratch(&format!("pgsteer-{ip}.log"));
+        let stderr = std::fs::File::create(&log).unwrap();
+        Running::begin_program(ip, program, words, |command| command.stderr(stderr))
+    }
+
     /// Starts it with a pipe of this size for its log, which is not read.
     pub fn start_unread(ip: IpAddr, pipe_bytes: usize, words: &[&str]) -> Running {
         let (reader, writer) = std::io::pipe().unwrap();
@@ -68,10 +75,19 @@ impl Running {
         words: &[&str],
         log_to: impl FnOnce(&mut Command) -> &mut Command,
     ) -> Running {
+        Running::begin_program(ip, Path::new(env!("CARGO_BIN_EXE_pgsteer")), words, log_to)
+    }
+
+    fn begin_program(
+        ip: IpAddr,
+        program: &Path,
+        words: &[&str],
+        log_to: impl FnOnce(&mut Command) -> &mut Command,
+    ) -> Running {
         let at = |port| SocketAddr::new(ip, port).to_string();
         let doors = ["--write", &at(5000), "--read", &at(5001), "--http", &at(7000)];
         let log = scratch(&format!("pgsteer-{ip}.log"));
-        let mut command = command(&[&["run"], words, &doors].concat());
+        let mut command = command_of(program, &[&["run"], words, &doors].concat());
         let child = log_to(&mut command).spawn().unwrap();
         let mut running = Running { child, http: SocketAddr::new(ip, 7000), log, unread: None };
         running.wait_for("its status page", |running| running.status().map(drop));
@@ -118,6 +134,16 @@ impl Running {
         self.child.wait().unwrap().code()
     }
 
+    /// Waits until it has ended by itself, and returns the exit code.
+    pub fn ended(&mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+
+    /// Makes it start a new process that takes over.
+    pub fn upgrade(&self) {
+        self.signal(Signal::USR2);
+    }
+
     /// Makes it reload its file.
     pub fn reload(&self) {
         self.signal(Signal::HUP);
@@ -148,7 +174,12 @@ impl Drop for Running {
 }
 
 fn command(words: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pgsteer"));
+    command_of(Path::new(env!("CARGO_BIN_EXE_pgsteer")), words)
+}
+
+/// A command that starts this copy of the program.
+pub fn command_of(program: &Path, words: &[&str]) -> Command {
+    let mut command = Command::new(program);
     command.args(words).stdin(Stdio::null()).env_remove("RUST_LOG");
     // No test finds the stored state of another one.
     command.env_remove("STATE_DIRECTORY").env_remove("XDG_STATE_HOME").env_remove("HOME");

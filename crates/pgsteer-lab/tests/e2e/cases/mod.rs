@@ -26,6 +26,7 @@ mod sql_only;
 mod strings;
 mod switchover;
 mod tls;
+mod upgrade;
 
 use std::thread::JoinHandle;
 
@@ -68,6 +69,7 @@ pub fn all() -> Vec<Case> {
         Old:
             newcomer::one_address_of_patroni_is_enough,
             pages::status_and_metrics_agree_with_the_cluster,
+            upgrade::no_session_and_no_new_client_notices,
             page::a_switchover_is_shown_as_it_happens,
             page::a_page_without_its_pgsteer_is_not_green,
             page::a_change_of_a_gate_is_painted_at_once,
@@ -117,6 +119,7 @@ pub fn all() -> Vec<Case> {
         New:
             newcomer::one_address_of_patroni_is_enough,
             switchover::no_client_is_refused,
+            upgrade::in_a_switchover_no_client_is_refused,
             etcd::logins_are_held_back_before_the_old_primary_stops,
             etcd::an_unreachable_etcd_changes_nothing,
             failsafe::a_restart_while_etcd_is_down_refuses_no_client,

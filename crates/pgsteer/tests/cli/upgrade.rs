@@ -1,0 +1,144 @@
+//! An upgrade whose new process cannot take over changes nothing, and one that can takes over.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use pgsteer::handover::VERSION;
+use pgsteer::handover::channel::{self, Channel};
+use pgsteer::handover::message::{self, Offer, ToNew, ToOld};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::fake_patroni::FakePatroni;
+use crate::pgsteer::{Running, command_of, own_address, scratch};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_pgsteer");
+
+/// The new programs, the mode of their files, and the text that the log must contain.
+const BROKEN: [(&str, u32, &str); 5] = [
+    ("#!/bin/sh\nexit 3\n", 0o755, "the new process has ended (exit status: 3)"),
+    ("#!/bin/sh\nexec sleep 100 <&-\n", 0o755, "does not know the handover"),
+    ("#!/bin/sh\nexec sleep 100\n", 0o755, "does not answer within 10 s"),
+    ("#!/bin/sh\nexit 0\n", 0o644, "Permission denied"),
+    ("\x7fELF of another machine", 0o755, "Exec format error"),
+];
+
+#[test]
+fn a_program_that_cannot_take_over_changes_nothing() {
+    let ip = own_address();
+    let patroni = FakePatroni::of_primary(ip, (ip, 5432).into(), Vec::new());
+    let program = scratch(&format!("upgrade-{ip}"));
+    let _ = fs::remove_file(&program);
+    symlink(PROGRAM, &program).unwrap();
+    let words = ["--patroni", &patroni.url()];
+    let mut running = Running::start_program(ip, &program, &words);
+    running.wait_for("n1 open", |running| is_open(running).then_some(()));
+    for (text, mode, expected) in BROKEN {
+        fs::remove_file(&program).unwrap();
+        fs::write(&program, text).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(mode)).unwrap();
+        fails(&mut running, expected);
+    }
+    fs::remove_file(&program).unwrap();
+    fails(&mut running, "No such file or directory");
+    symlink(PROGRAM, &program).unwrap();
+    running.upgrade();
+    assert_eq!(running.ended(), Some(0), "{}", running.log());
+    let log = running.log();
+    assert!(log.contains("upgraded: the new process has taken over"), "{log}");
+    end_successor(&log);
+}
+
+/// Asks for an upgrade, which has to fail with `expected`; the gate stays open.
+fn fails(running: &mut Running, expected: &str) {
+    let count = |running: &Running| running.log().matches("not upgraded").count();
+    let before = count(running);
+    running.upgrade();
+    running.wait_for("the upgrade has failed", |running| (count(running) > before).then_some(()));
+    let log = running.log();
+    let line = log.lines().rfind(|line| line.contains("not upgraded")).unwrap();
+    assert!(line.contains("this process goes on"), "{line}");
+    assert!(line.contains(expected), "{line}");
+    assert!(is_open(running), "{log}");
+}
+
+fn is_open(running: &mut Running) -> bool {
+    running.gate("write", "n1").is_some_and(|(gate, _)| gate == "open")
+}
+
+/// Ends the process that has taken over, which is no child of this test.
+fn end_successor(log: &str) {
+    let line = log.lines().rfind(|line| line.contains("upgraded: ")).unwrap();
+    let pid = line.split("pid=").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap();
+    let pid = Pid::from_raw(pid.parse().unwrap()).unwrap();
+    kill_process(pid, Signal::TERM).unwrap();
+    let began = Instant::now();
+    while kill_process(pid, Signal::WINCH).is_ok() && Path::new("/proc").exists() {
+        assert!(began.elapsed() < Duration::from_secs(10), "the successor does not end");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A new process whose old one is the test.
+struct New {
+    child: Child,
+    channel: Channel,
+}
+
+impl New {
+    fn start(patroni: &str) -> New {
+        let (ours, theirs) = channel::pair().unwrap();
+        let ip = own_address();
+        let log = fs::File::create(scratch(&format!("upgrade-{ip}.log"))).unwrap();
+        let (write, read) = (format!("{ip}:5000"), format!("{ip}:5001"));
+        let words = ["run", "--patroni", patroni, "--write", &write, "--read", &read];
+        let mut command = command_of(Path::new(PROGRAM), &words);
+        command.env("PGSTEER_HANDOVER", "stdin").stdin(Stdio::from(theirs)).stderr(log);
+        New { child: command.spawn().unwrap(), channel: Channel::new(ours).unwrap() }
+    }
+
+    /// Waits for the refusal, and for the end of the process.
+    async fn refusal(mut self) -> String {
+        let why = loop {
+            let packet = self.channel.receive().await.unwrap().expect("a refusal");
+            match message::read(&packet).unwrap() {
+                ToOld::Refusal { why } => break why,
+                ToOld::Standing(_) => {}
+                ToOld::Accepting => panic!("it accepts"),
+            }
+        };
+        assert_eq!(self.child.wait().unwrap().code(), Some(1));
+        why
+    }
+}
+
+fn offer(version: u32) -> ToNew {
+    ToNew::Offer(Offer { version, addresses: Vec::new(), first_ticket: 0 })
+}
+
+#[tokio::test]
+async fn another_version_of_the_handover_is_refused() {
+    let patroni = FakePatroni::of_primary(own_address(), (own_address(), 5432).into(), Vec::new());
+    let new = New::start(&patroni.url());
+    message::send(&new.channel, &offer(VERSION + 1), &[]).await.unwrap();
+    let why = new.refusal().await;
+    assert!(why.contains(&format!("version {}", VERSION + 1)), "{why}");
+    assert!(why.contains("restart pgsteer instead"), "{why}");
+}
+
+#[tokio::test]
+async fn messages_that_lie_are_refused() {
+    let patroni = FakePatroni::of_primary(own_address(), (own_address(), 5432).into(), Vec::new());
+    let garbage = New::start(&patroni.url());
+    garbage.channel.send(b"{\"type\":\"offer\",\"version\":", &[]).await.unwrap();
+    assert!(garbage.refusal().await.contains("cannot be read"));
+    let without_sockets = New::start(&patroni.url());
+    message::send(&without_sockets.channel, &offer(VERSION), &[]).await.unwrap();
+    let addresses = vec!["127.0.0.1:5000".parse().unwrap()];
+    let listeners = ToNew::Listeners { addresses, generation: 1 };
+    message::send(&without_sockets.channel, &listeners, &[]).await.unwrap();
+    let why = without_sockets.refusal().await;
+    assert!(why.contains("0 of 1 sockets"), "{why}");
+}
