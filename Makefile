@@ -54,7 +54,7 @@ build: cargo ## The debug build that tests and demo use
 lab: install-lab ## A real cluster for your own trials, until Ctrl-C (ARGS='--network namespaces --patroni debian')
 	$(LAB) up $(ARGS)
 
-bench: bench-failover bench-proxy bench-agent bench-render ## All benchmarks; they write docs/BENCHMARKS.md, docs/AGENT.md and docs/RENDER.md
+bench: bench-failover bench-proxy bench-agent bench-render bench-upgrade ## All benchmarks; they write docs/BENCHMARKS.md, docs/AGENT.md and docs/RENDER.md
 
 bench-failover: install-lab ## What clients see of a failover: pgsteer, HAProxy twice, libpq, side by side
 	$(CARGO) build --quiet --release -p pgsteer -p pgsteer-bench
@@ -71,6 +71,11 @@ bench-agent: install-lab ## The agent beside happac and the blog's daemon: fault
 bench-render: install-lab ## HAProxy with profile sql beside the check that it replaces; writes docs/RENDER.md
 	$(CARGO) build --quiet --release -p pgsteer -p pgsteer-bench
 	$(BENCH) render --out docs/RENDER.md $(ARGS)
+
+bench-upgrade: install-lab ## An upgrade with 10,000 sessions, and HAProxy's reload; writes docs/BENCHMARKS.md
+	$(CARGO) build --quiet --release -p pgsteer -p pgsteer-bench
+	$(BENCH) upgrade --out docs/BENCHMARKS.md $(ARGS)
+.PHONY: bench-upgrade
 
 profiles: install-readers build ## Every profile of render through switchovers on HAProxy 2.6 and 3.0; writes docs/RENDER.md
 	PGSTEER_PROFILES_OUT=$(CURDIR)/docs/RENDER.md $(CARGO) test -p pgsteer-lab --locked --test e2e -- profiles::no_client_hangs

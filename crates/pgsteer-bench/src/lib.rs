@@ -14,6 +14,7 @@ pub mod failover;
 pub mod proxy;
 pub mod render;
 mod table;
+pub mod upgrade;
 mod usage;
 mod versions;
 

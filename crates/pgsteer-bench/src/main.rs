@@ -24,6 +24,8 @@ enum Command {
     Agent(cli::agent::Agent),
     /// How soon HAProxy finds a standby and a new primary: profile sql beside the check it replaces.
     Render(cli::render::Render),
+    /// What sessions and new clients see of an upgrade, beside HAProxy's reload.
+    Upgrade(cli::upgrade::Upgrade),
 }
 
 fn main() -> ExitCode {
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
         Command::Proxy(bench) => bench.run(),
         Command::Agent(bench) => bench.run(),
         Command::Render(bench) => bench.run(),
+        Command::Upgrade(bench) => bench.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

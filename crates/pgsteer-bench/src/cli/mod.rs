@@ -4,3 +4,4 @@ pub mod agent;
 pub mod failover;
 pub mod proxy;
 pub mod render;
+pub mod upgrade;
