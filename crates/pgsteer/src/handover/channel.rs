@@ -3,6 +3,7 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -35,7 +36,11 @@ const REFUSED_PAUSE: Duration = Duration::from_millis(2);
 /// One end of the connection. It is a socket of type SEQPACKET, which keeps packets apart and reports the
 /// end of the other process; tokio waits for it as for a datagram socket.
 #[derive(Debug)]
-pub struct Channel(UnixDatagram);
+pub struct Channel {
+    end: UnixDatagram,
+    /// Where packets are received. Each one is copied out of it, because most are small.
+    buffer: Mutex<Box<[u8]>>,
+}
 
 /// A packet that was received.
 #[derive(Debug)]
@@ -70,7 +75,8 @@ impl Channel {
     pub fn new(end: OwnedFd) -> io::Result<Channel> {
         let end = std::os::unix::net::UnixDatagram::from(end);
         end.set_nonblocking(true)?;
-        Ok(Channel(UnixDatagram::from_std(end)?))
+        let buffer = Mutex::new(vec![0; PACKET_BYTES_MAX].into_boxed_slice());
+        Ok(Channel { end: UnixDatagram::from_std(end)?, buffer })
     }
 
     /// Returns the end, for another runtime.
@@ -78,7 +84,7 @@ impl Channel {
     /// # Errors
     /// The current runtime does not release it.
     pub fn into_end(self) -> io::Result<OwnedFd> {
-        Ok(self.0.into_std()?.into())
+        Ok(self.end.into_std()?.into())
     }
 
     /// Sends one packet.
@@ -92,8 +98,8 @@ impl Channel {
 
     async fn send_at_once(&self, bytes: &[u8], files: &[BorrowedFd<'_>]) -> io::Result<()> {
         loop {
-            let sending = || Ok(send(self.0.as_fd(), bytes, files)?);
-            match self.0.async_io(Interest::WRITABLE, sending).await {
+            let sending = || Ok(send(self.end.as_fd(), bytes, files)?);
+            match self.end.async_io(Interest::WRITABLE, sending).await {
                 Err(error) if is_for_later(&error) => sleep(REFUSED_PAUSE).await,
                 sent => return sent,
             }
@@ -105,11 +111,14 @@ impl Channel {
     /// # Errors
     /// The connection is broken.
     pub async fn receive(&self) -> io::Result<Option<Packet>> {
-        let receiving = || Ok(receive(self.0.as_fd())?);
-        match self.0.async_io(Interest::READABLE, receiving).await {
+        let receiving = || {
+            let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
+            Ok(receive(self.end.as_fd(), &mut buffer)?)
+        };
+        match self.end.async_io(Interest::READABLE, receiving).await {
             // The other process has left packets unread. Its own packets can still be read.
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
-                self.0.async_io(Interest::READABLE, receiving).await
+                self.end.async_io(Interest::READABLE, receiving).await
             }
             received => received,
         }
@@ -134,19 +143,18 @@ fn send(end: BorrowedFd<'_>, bytes: &[u8], files: &[BorrowedFd<'_>]) -> rustix::
     sendmsg(end, &[IoSlice::new(bytes)], &mut ancillary, flags).map(drop)
 }
 
-fn receive(end: BorrowedFd<'_>) -> rustix::io::Result<Option<Packet>> {
+fn receive(end: BorrowedFd<'_>, buffer: &mut [u8]) -> rustix::io::Result<Option<Packet>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FILES_MAX))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let mut bytes = vec![0; PACKET_BYTES_MAX];
     let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-    let received = recvmsg(end, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, flags)?;
+    let received = recvmsg(end, &mut [IoSliceMut::new(buffer)], &mut ancillary, flags)?;
     let rights = ancillary.drain().filter_map(|message| match message {
         RecvAncillaryMessage::ScmRights(files) => Some(files),
         _ => None,
     });
     let files: Vec<OwnedFd> = rights.flatten().collect();
     let is_cut = received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC);
-    bytes.truncate(received.bytes);
+    let bytes = buffer.get(..received.bytes).unwrap_or_default().to_vec();
     Ok((!bytes.is_empty()).then_some(Packet { bytes, files, is_cut }))
 }
 

@@ -62,6 +62,11 @@ pub enum ToOld {
     Standing(Standing),
     /// The new process accepts clients.
     Accepting,
+    /// Clients and sessions go on in the new process.
+    Arrived {
+        /// How many, since the begin.
+        count: usize,
+    },
 }
 
 /// Members and open gates of a Snapshot.

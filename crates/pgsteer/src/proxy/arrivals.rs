@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use pgsteer_core::names::ServiceName;
 use pgsteer_wire::error::{ErrorFields, sqlstate};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::Proxy;
 use super::acceptor::least_busy;
@@ -24,18 +24,24 @@ pub struct Arrivals {
     shared: Arc<Shared>,
     jobs: Vec<mpsc::Sender<Job>>,
     services: BTreeMap<ServiceName, Arc<Service>>,
+    /// A permit for each arrival that no worker has started yet.
+    starting: Arc<Semaphore>,
 }
+
+/// Arrivals that wait for their worker. New clients wait behind them.
+const STARTING_MAX: usize = 16;
 
 impl Proxy {
     /// The workers, for clients and sessions that arrive from another process.
     pub fn arrivals(&self) -> Arrivals {
         let (jobs, services) = (self.jobs.clone(), self.services.clone());
-        Arrivals { shared: Arc::clone(&self.shared), jobs, services }
+        let starting = Arc::new(Semaphore::new(STARTING_MAX));
+        Arrivals { shared: Arc::clone(&self.shared), jobs, services, starting }
     }
 }
 
 impl Arrivals {
-    /// Passes `moved` to a worker. Its client receives the reason if its service does not exist here.
+    /// Passes `moved` to a worker, as soon as the workers have started most of those before it. Its client receives the reason if its service does not exist here.
     pub async fn take(&self, moved: Moved) {
         let Some(service) = self.services.get(moved.service()) else {
             refuse(moved);
@@ -47,8 +53,10 @@ impl Arrivals {
         let worker = least_busy(loads);
         let admitted = Admitted::new(&self.shared, worker, ticket, None);
         let service = Arc::clone(service);
+        // The semaphore is never closed.
+        let starting = Arc::clone(&self.starting).acquire_owned().await.ok();
         // A worker that has ended has ended the whole process.
-        let _ = self.jobs[worker].send(Job::Arrival { moved, service, admitted }).await;
+        let _ = self.jobs[worker].send(Job::Arrival { moved, service, admitted, starting }).await;
     }
 
     /// All sessions of the other process have arrived, or it is gone: gates that have opened since get

@@ -86,6 +86,11 @@ pub struct Registry {
     /// How many ended sessions still have their seat.
     ending: Cell<usize>,
     all_ended: Notify,
+    /// How many sessions are established.
+    established: Cell<usize>,
+    /// How many of these are on their way to another process.
+    moving: Cell<usize>,
+    has_moved: Notify,
 }
 
 /// The service and the member of a seat.
@@ -178,23 +183,38 @@ impl Registry {
         ended
     }
 
-    /// Makes established sessions move to another process until `moving_max` are about to. Returns how
-    /// many established sessions are left.
+    /// Makes established sessions move to another process, until `moving_max` are on their way. Returns
+    /// how many have not left yet.
     pub fn move_out(&self, moving_max: usize) -> usize {
-        let seats = self.seats.borrow();
-        let of = |travel: Travel| move |entry: &&Rc<Entry>| entry.travel.get() == travel;
-        let entries = || seats.iter().map(|(_, entry)| entry);
-        let moving = entries().filter(of(Travel::Ordered)).count();
-        let waiting = entries().filter(of(Travel::Possible));
-        let mut ordered = 0;
-        for entry in waiting.take(moving_max.saturating_sub(moving)) {
-            ordered += 1;
-            entry.travel.set(Travel::Ordered);
-            if let Some(waker) = entry.waker.borrow_mut().take() {
-                waker.wake();
+        // Half of them at once, because finding them takes longer than moving one.
+        if self.moving.get() <= moving_max / 2 {
+            let seats = self.seats.borrow();
+            let waiting = seats.iter().filter(|(_, entry)| entry.travel.get() == Travel::Possible);
+            for (_, entry) in waiting.take(moving_max - self.moving.get()) {
+                entry.travel.set(Travel::Ordered);
+                self.moving.set(self.moving.get() + 1);
+                if let Some(waker) = entry.waker.borrow_mut().take() {
+                    waker.wake();
+                }
             }
         }
-        moving + ordered + entries().filter(of(Travel::Possible)).count()
+        self.established.get()
+    }
+
+    /// Counts a seat that is dropped.
+    fn note_gone(&self, travel: Travel) {
+        if travel != Travel::NotYet {
+            self.established.set(self.established.get() - 1);
+        }
+        if travel == Travel::Ordered {
+            self.moving.set(self.moving.get() - 1);
+            self.has_moved.notify_one();
+        }
+    }
+
+    /// Waits until a session has moved since the last call.
+    pub async fn has_moved(&self) {
+        self.has_moved.notified().await;
     }
 
     /// Cancels [`Registry::move_out`] for sessions that have not moved yet.
@@ -204,6 +224,7 @@ impl Registry {
                 entry.travel.set(Travel::Possible);
             }
         }
+        self.moving.set(0);
     }
 
     /// Waits until every ended session has closed its server connection.
@@ -242,7 +263,9 @@ impl Seat {
 
     /// Notes that the session is established, so that it can move to another process.
     pub fn establish(&self) {
-        self.entry.travel.set(Travel::Possible);
+        if self.entry.travel.replace(Travel::Possible) == Travel::NotYet {
+            self.registry.established.set(self.registry.established.get() + 1);
+        }
     }
 
     /// Returns true if the session has to move to another process now.
@@ -284,6 +307,7 @@ impl Drop for Seat {
         let counted = usize::from(!self.is_early());
         self.stats.sessions.fetch_sub(counted, Ordering::Relaxed);
         let entry = self.registry.seats.borrow_mut().remove(self.index);
+        self.registry.note_gone(entry.travel.get());
         if entry.ending.borrow().is_some() {
             self.stats.ended_total.fetch_add(u64::from(!self.is_early()), Ordering::Relaxed);
             self.registry.ending.set(self.registry.ending.get() - 1);

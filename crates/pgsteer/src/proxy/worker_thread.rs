@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use pgsteer_core::names::{MemberName, ServiceName};
 use pgsteer_core::snapshot::Snapshot;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::LocalSet;
+use tokio::time::timeout;
 
 use super::moved::{Exit, Moved};
 use super::seat::{Assignment, Ending, Purpose};
@@ -19,9 +20,9 @@ use super::shared::{Admitted, Phase, Shared};
 use super::worker::Worker;
 
 /// How many sessions of a worker are on their way to another process at once.
-const MOVING_MAX: usize = 64;
+const MOVING_MAX: usize = 16;
 
-/// The interval at which further sessions are sent.
+/// The longest interval at which further sessions are sent.
 const MOVE_INTERVAL: Duration = Duration::from_millis(1);
 
 /// A message to a worker.
@@ -44,6 +45,8 @@ pub enum Job {
         service: Arc<Service>,
         /// Its entry in the counters.
         admitted: Admitted,
+        /// Dropped when it has been started.
+        starting: Option<OwnedSemaphorePermit>,
     },
     /// Send waiting clients and established sessions to another process.
     Leave(Exit),
@@ -123,9 +126,10 @@ async fn start(worker: &Rc<Worker>, job: Job) {
             let context = Context { worker: Rc::clone(worker), service };
             tokio::task::spawn_local(session::serve(context, stream, admitted));
         }
-        Job::Arrival { moved, service, admitted } => {
+        Job::Arrival { moved, service, admitted, starting } => {
             let context = Context { worker: Rc::clone(worker), service };
             tokio::task::spawn_local(async move {
+                drop(starting);
                 if let Err(error) = session::arrive(context, moved, admitted).await {
                     tracing::warn!(%error, "a client of the former process is lost");
                 }
@@ -147,7 +151,8 @@ async fn start(worker: &Rc<Worker>, job: Job) {
 async fn move_out(worker: &Worker) {
     while worker.phase() == Phase::Leaving {
         worker.note_leaving(worker.registry().move_out(MOVING_MAX));
-        tokio::time::sleep(MOVE_INTERVAL).await;
+        // A session that is established later is found by the timer.
+        let _ = timeout(MOVE_INTERVAL, worker.registry().has_moved()).await;
     }
 }
 

@@ -168,6 +168,8 @@ async fn receive_all(channel: Channel, arrivals: Option<Arrivals>) {
             Ok(moved) => {
                 arrivals.take(moved).await;
                 arrived += 1;
+                // The old process notices by itself that this one does not answer.
+                let _ = message::send(&channel, &ToOld::Arrived { count: arrived }, &[]).await;
             }
             Err(error) => {
                 tracing::error!(target: DECISIONS, "a session is lost in the upgrade: {error}");

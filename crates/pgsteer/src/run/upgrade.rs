@@ -41,8 +41,11 @@ const EXIT_PAUSE: Duration = Duration::from_millis(100);
 /// How long the new process may take to accept clients once it has the sockets.
 const ACCEPTING_LIMIT: Duration = Duration::from_secs(5);
 
-/// Clients and sessions that wait to be sent.
-const MOVING_MAX: usize = 256;
+/// Clients and sessions that wait to be sent. They stand still meanwhile.
+const WAITING_MAX: usize = 8;
+
+/// Clients and sessions that were sent and have not arrived. They stand still too.
+const ON_THE_WAY_MAX: usize = 32;
 
 /// The interval of the check for clients that are left.
 const LOOK: Duration = Duration::from_millis(2);
@@ -133,7 +136,9 @@ impl Running {
         match timeout(ACCEPTING_LIMIT, receive(&channel)).await {
             Ok(Ok(Some(ToOld::Accepting))) => {}
             Ok(Ok(Some(ToOld::Refusal { why }))) => bail!("the new process refuses: {}", cut(&why)),
-            Ok(Ok(Some(ToOld::Standing(_)))) => bail!("the new process does not know the handover"),
+            Ok(Ok(Some(ToOld::Standing(_) | ToOld::Arrived { .. }))) => {
+                bail!("the new process does not know the handover")
+            }
             Ok(Ok(None)) => return Err(child.why_gone().await),
             Ok(Err(error)) => return Err(error),
             Err(_) => bail!("the new process does not accept clients within {ACCEPTING_LIMIT:?}"),
@@ -178,7 +183,7 @@ impl Running {
                     Some(ToOld::Refusal { why }) => {
                         bail!("the new process refuses: {}", cut(&why))
                     }
-                    Some(ToOld::Accepting) => bail!("the new process does not know the handover"),
+                    Some(ToOld::Accepting | ToOld::Arrived { .. }) => bail!("the new process does not know the handover"),
                     None => return Err(child.why_gone().await),
                 },
             }
@@ -222,7 +227,7 @@ impl Running {
         for (address, socket) in proxy.listeners() {
             sockets.add(address, socket.try_clone().context("cannot copy a listening socket")?);
         }
-        let (exit, moved) = mpsc::channel(MOVING_MAX);
+        let (exit, moved) = mpsc::channel(WAITING_MAX);
         let (mark, marks) = watch::channel(Mark::default());
         let sender = Sender { channel, moved, marks };
         let sending = std::thread::Builder::new()
@@ -343,7 +348,7 @@ async fn send_all(
     mut moved: mpsc::Receiver<Moved>,
     marks: watch::Receiver<Mark>,
 ) -> Result<usize, Unsent> {
-    let (mut sent, mut marks) = (0, Some(marks));
+    let (mut sent, mut arrived, mut marks) = (0, 0, Some(marks));
     loop {
         // A session is in the queue before it is counted as left, so the queue comes first.
         let next = tokio::select! {
@@ -363,6 +368,17 @@ async fn send_all(
             return Err(Unsent { error: error.into(), lost: rest(moved, Some(next)) });
         }
         sent += 1;
+        while sent - arrived >= ON_THE_WAY_MAX {
+            match receive(channel).await {
+                Ok(Some(ToOld::Arrived { count })) => arrived = count.min(sent),
+                Ok(Some(_)) => {}
+                Ok(None) => {
+                    let error = anyhow!("the new process has ended");
+                    return Err(Unsent { error, lost: rest(moved, None) });
+                }
+                Err(error) => return Err(Unsent { error, lost: rest(moved, None) }),
+            }
+        }
     }
 }
 
