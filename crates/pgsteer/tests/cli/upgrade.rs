@@ -105,7 +105,7 @@ impl New {
             let packet = self.channel.receive().await.unwrap().expect("a refusal");
             match message::read(&packet).unwrap() {
                 ToOld::Refusal { why } => break why,
-                ToOld::Standing(_) => {}
+                ToOld::Standing(_) | ToOld::Arrived { .. } => {}
                 ToOld::Accepting => panic!("it accepts"),
             }
         };
