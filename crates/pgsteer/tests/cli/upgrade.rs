@@ -92,8 +92,10 @@ impl New {
         let (ours, theirs) = channel::pair().unwrap();
         let ip = own_address();
         let log = fs::File::create(scratch(&format!("upgrade-{ip}.log"))).unwrap();
-        let (write, read) = (format!("{ip}:5000"), format!("{ip}:5001"));
-        let words = ["run", "--patroni", patroni, "--write", &write, "--read", &read];
+        let at = |port| format!("{ip}:{port}");
+        let (write, read, http) = (at(5000), at(5001), at(7000));
+        let doors = ["--write", &write, "--read", &read, "--http", &http];
+        let words = [&["run", "--patroni", patroni][..], &doors].concat();
         let mut command = command_of(Path::new(PROGRAM), &words);
         command.env("PGSTEER_HANDOVER", "stdin").stdin(Stdio::from(theirs)).stderr(log);
         New { child: command.spawn().unwrap(), channel: Channel::new(ours).unwrap() }
