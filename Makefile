@@ -39,7 +39,14 @@ unit: cargo ## Unit, scenario, property and protocol tests, licences and advisor
 	$(CARGO) test -p pgsteer-lab --locked --lib --bins --test dependencies
 
 e2e: install-readers build ## End-to-end tests on real clusters
-	$(CARGO) test -p pgsteer-lab --locked --test lab --test render --test e2e
+	$(CARGO) test -p pgsteer-lab --locked --test lab --test render
+	$(CARGO) test -p pgsteer-lab --locked --test e2e --no-run
+	$(MAKE) --no-print-directory -j2 e2e-old e2e-new
+
+# The tests of each cluster use a third of two cores, so both clusters run side by side.
+e2e-old e2e-new:
+	$(CARGO) test -p pgsteer-lab --locked --test e2e -- $(@:e2e-%=%)::
+.PHONY: e2e-old e2e-new
 
 docs: cargo ## Write what is generated from the table of keys: pgsteer.example.toml and docs/CONFIGURATION.md
 	CONFIG_DOCS=update $(CARGO) test --quiet -p pgsteer-config --test example_file -- _is_what_the_table_of_keys_says
