@@ -3,7 +3,9 @@
 use pgsteer_core::settings::Config;
 
 use crate::error::ConfigErrors;
-use crate::sections::{agent, cluster, haproxy, http, listeners, patroni, proxy, services};
+use crate::sections::{
+    agent, cluster, control, haproxy, http, listeners, patroni, proxy, services,
+};
 use crate::written::Draft;
 
 impl Draft {
@@ -31,7 +33,8 @@ impl Draft {
             return Err(errors);
         }
         let proxy = proxy::finish(&self);
-        Ok(Config { cluster, services, http, agent, proxy, haproxy })
+        let control = control::finish(&self);
+        Ok(Config { cluster, services, http, agent, proxy, haproxy, control })
     }
 
     /// Returns true if the members are listed one by one, so that SQL alone decides on their roles.

@@ -18,6 +18,8 @@ pub const TAGS_MAX: usize = 64;
 pub const HAPROXYS_MAX: usize = 16;
 /// The maximum length of a file's path, in bytes.
 pub const PATH_BYTES_MAX: usize = 4096;
+/// The maximum length of the path of a Unix socket, in bytes: `sun_path` has 108 with its NUL.
+pub const SOCKET_PATH_BYTES_MAX: usize = 107;
 /// The maximum length of a user or database name, in bytes: PostgreSQL truncates longer names.
 pub const LOGIN_NAME_BYTES_MAX: usize = 63;
 

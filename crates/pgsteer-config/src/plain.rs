@@ -6,7 +6,7 @@ use pgsteer_core::names::check_name;
 use pgsteer_core::question::LINE_BYTES_MAX;
 use pgsteer_core::settings::{Network, StateDirectory};
 
-use crate::limits::{LOGIN_NAME_BYTES_MAX, PATH_BYTES_MAX};
+use crate::limits::{LOGIN_NAME_BYTES_MAX, PATH_BYTES_MAX, SOCKET_PATH_BYTES_MAX};
 use crate::problem::{Problem, Shown};
 
 /// Checks a user or database name of PostgreSQL.
@@ -82,6 +82,29 @@ pub fn state_directory(text: &str) -> Result<StateDirectory, Problem> {
     }
 }
 
+/// Parses the path of a Unix socket; an empty text means none.
+///
+/// # Errors
+/// A text that is not an absolute path of at most [`SOCKET_PATH_BYTES_MAX`] bytes.
+pub fn socket(text: &str) -> Result<Option<PathBuf>, Problem> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let fits = is_within(text, SOCKET_PATH_BYTES_MAX) && text.starts_with('/');
+    fits.then(|| Some(PathBuf::from(text))).ok_or_else(|| Problem::SocketPath(Shown::of(text)))
+}
+
+/// Parses the permissions of a file, in octal digits.
+///
+/// # Errors
+/// A text that is not three or four octal digits, or that does not let the owner read and write.
+pub fn mode(text: &str) -> Result<u32, Problem> {
+    let digits = text.strip_prefix('0').filter(|rest| rest.len() == 3).unwrap_or(text);
+    let parsed = u32::from_str_radix(digits, 8).ok().filter(|_| digits.len() == 3);
+    let usable = parsed.filter(|mode| mode & 0o600 == 0o600);
+    usable.ok_or_else(|| Problem::Mode(Shown::of(text)))
+}
+
 /// Checks a question for the agent. Its meaning depends on the services.
 ///
 /// # Errors
@@ -98,6 +121,18 @@ fn is_within(text: &str, bytes_max: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_socket_has_a_short_absolute_path_and_octal_permissions() {
+        assert_eq!(socket(""), Ok(None));
+        assert_eq!(socket("/run/a.sock"), Ok(Some(PathBuf::from("/run/a.sock"))));
+        assert!(socket("run/a.sock").is_err());
+        assert!(socket(&format!("/{}", "x".repeat(SOCKET_PATH_BYTES_MAX))).is_err());
+        assert_eq!((mode("0660"), mode("600")), (Ok(0o660), Ok(0o600)));
+        for wrong in ["", "0", "660 ", "0880", "0060", "00660", "rw"] {
+            assert!(mode(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn a_namespace_is_read_as_patroni_reads_it() {

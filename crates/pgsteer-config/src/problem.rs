@@ -14,7 +14,9 @@ use thiserror::Error;
 
 use crate::api::Api;
 use crate::conflict::Conflict;
-use crate::limits::{FILE_BYTES_MAX, LOGIN_NAME_BYTES_MAX, PATH_BYTES_MAX, PORT};
+use crate::limits::{
+    FILE_BYTES_MAX, LOGIN_NAME_BYTES_MAX, PATH_BYTES_MAX, PORT, SOCKET_PATH_BYTES_MAX,
+};
 use crate::range::{Seconds, Whole};
 
 /// A problem of one value.
@@ -194,6 +196,12 @@ pub enum Problem {
     /// Not a system identifier.
     #[error("{0} is not a system identifier")]
     SystemIdentifier(Shown),
+    /// The text is not the path of a Unix socket.
+    #[error("{0} is not a path of a socket")]
+    SocketPath(Shown),
+    /// The text is not the permissions of a file.
+    #[error("{0} is not a mode of a socket")]
+    Mode(Shown),
     /// Not a path.
     #[error("not a path of a file: it is empty, too long or has a NUL")]
     Path,
@@ -275,6 +283,12 @@ impl Problem {
             Problem::AuthUnsupported(_) => "pgsteer has password, md5, scram-sha-256 and none".into(),
             Problem::SystemIdentifier(_) => {
                 "a number as pg_controldata shows it, in quotes: system_identifier = \"7710713066760545906\"".into()
+            }
+            Problem::SocketPath(_) => {
+                format!("an absolute path of at most {SOCKET_PATH_BYTES_MAX} bytes, or \"\" for none")
+            }
+            Problem::Mode(_) => {
+                "octal digits that let the owner read and write, in quotes: mode = \"0660\"".to_owned()
             }
             Problem::Path => format!("1 to {PATH_BYTES_MAX} bytes"),
             Problem::Conflict(conflict) => conflict.remedy(),

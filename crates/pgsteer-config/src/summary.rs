@@ -5,8 +5,8 @@ use std::fmt;
 use pgsteer_core::claim::Found;
 use pgsteer_core::names::ServiceName;
 use pgsteer_core::settings::{
-    AgentConfig, CheckConfig, ClusterConfig, Config, EtcdConfig, Membership, OnPromotion,
-    PatroniConfig, PoolerDown, ServiceConfig, StateDirectory, Stick, Verify, Weight,
+    AgentConfig, CheckConfig, ClusterConfig, Config, ControlConfig, EtcdConfig, Membership,
+    OnPromotion, PatroniConfig, PoolerDown, ServiceConfig, StateDirectory, Stick, Verify, Weight,
 };
 use pgsteer_core::units::{seconds_text, size_text};
 
@@ -32,6 +32,7 @@ impl fmt::Display for Summary<'_> {
             agent_lines(f, agent)?;
         }
         haproxy_lines(f, config)?;
+        control_line(f, config)?;
         write!(f, "at most {} sessions", config.proxy.sessions_max)?;
         if let Some(max) = config.proxy.sessions_per_address_max {
             write!(f, ", {max} from one address")?;
@@ -58,6 +59,9 @@ impl fmt::Display for AgentSummary<'_> {
             wishes(f, service)?;
         }
         haproxy_lines(f, config)?;
+        if config.control.is_some() {
+            control_line(f, config)?;
+        }
         pages_line(f, config)
     }
 }
@@ -109,6 +113,17 @@ fn pages_line(f: &mut fmt::Formatter<'_>, config: &Config) -> fmt::Result {
     match &config.http {
         Some(http) => write!(f, "status pages on {}://{}", http.scheme(), http.listen),
         None => write!(f, "no status pages"),
+    }
+}
+
+/// Where orders are taken, unless that is the default.
+fn control_line(f: &mut fmt::Formatter<'_>, config: &Config) -> fmt::Result {
+    match &config.control {
+        None => writeln!(f, "no control socket"),
+        Some(control) if *control == ControlConfig::default() => Ok(()),
+        Some(ControlConfig { socket, mode }) => {
+            writeln!(f, "orders at {}, mode {mode:04o}", socket.display())
+        }
     }
 }
 

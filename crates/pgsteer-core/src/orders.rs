@@ -203,6 +203,12 @@ impl DrainOrder {
 }
 
 impl Orders {
+    /// These orders. Above [`ORDERS_MAX`] the rest is dropped.
+    pub fn of(all: impl IntoIterator<Item = DrainOrder>) -> Orders {
+        let named = |order: DrainOrder| (order.target.clone(), Arc::new(order));
+        Orders(all.into_iter().take(ORDERS_MAX).map(named).collect())
+    }
+
     /// All orders, by member and service.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<DrainOrder>> {
         self.0.values()

@@ -7,6 +7,7 @@ pub mod check;
 pub mod cli;
 pub mod clock;
 mod connections;
+pub mod control;
 pub mod diagnostic;
 mod dial;
 mod doubts;

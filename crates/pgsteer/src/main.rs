@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use pgsteer::check::Question;
 use pgsteer::cli::{self, Command, LogFormat, StartArgs};
+use pgsteer::control::commands;
 use pgsteer::diagnostic::{report, report_all};
 use pgsteer::log::{self, Shape};
 use pgsteer::run::Outputs;
@@ -37,6 +38,11 @@ fn main() -> ExitCode {
             let (urls, json, watch) = (args.all_urls(), args.json, args.watch);
             pgsteer::status::run(&urls, &args.ask.credentials(), json, watch)
         }
+        Command::Drain(args) => commands::drain(&args),
+        Command::Undrain(args) => commands::undrain(&args),
+        Command::Sessions(args) => commands::sessions(&args),
+        Command::EndSessions(args) => commands::end_sessions(&args),
+        Command::Explain(args) => commands::explain(&args),
         Command::Top(args) => pgsteer::top::run(&args.url, &args.ask.credentials(), args.no_color),
     }
 }

@@ -32,11 +32,7 @@ impl Store {
         if seeds.is_empty() {
             return None;
         }
-        let directory = match &cluster.here.state_directory {
-            StateDirectory::Never => return None,
-            StateDirectory::At(directory) => directory.clone(),
-            StateDirectory::Usual => usual_directory(|name| std::env::var_os(name))?,
-        };
+        let directory = state_directory(cluster)?;
         Some(Store { file: directory.join(file_name(&seeds)) })
     }
 
@@ -80,25 +76,41 @@ impl Store {
     /// # Errors
     /// The directory or the file cannot be written; the message names it.
     pub fn write(&self, memory: &Memory) -> anyhow::Result<()> {
-        let directory = self.file.parent().unwrap_or(Path::new("/"));
-        let mut builder = DirBuilder::new();
-        builder
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)
-            .with_context(|| format!("cannot make the state directory {}", directory.display()))?;
-        let temporary = self.temporary();
-        let text = memory_text(memory, now().as_secs());
-        let written = replace(&self.file, &temporary, directory, text.as_bytes());
-        if written.is_err() {
-            let _ = fs::remove_file(&temporary);
-        }
-        written.with_context(|| format!("cannot write {}", self.file.display()))
+        write_file(&self.file, memory_text(memory, now().as_secs()).as_bytes())
     }
+}
 
-    fn temporary(&self) -> PathBuf {
-        self.file.with_extension(format!("{}.tmp", std::process::id()))
+/// The directory of all stored files; none if nothing is stored.
+pub fn state_directory(cluster: &ClusterConfig) -> Option<PathBuf> {
+    match &cluster.here.state_directory {
+        StateDirectory::Never => None,
+        StateDirectory::At(directory) => Some(directory.clone()),
+        StateDirectory::Usual => usual_directory(|name| std::env::var_os(name)),
     }
+}
+
+/// Replaces a file of the state directory, by a temporary file that gets its name.
+///
+/// # Errors
+/// The directory or the file cannot be written; the message names it.
+pub fn write_file(file: &Path, text: &[u8]) -> anyhow::Result<()> {
+    let directory = file.parent().unwrap_or(Path::new("/"));
+    let mut builder = DirBuilder::new();
+    builder
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .with_context(|| format!("cannot make the state directory {}", directory.display()))?;
+    let temporary = temporary(file);
+    let written = replace(file, &temporary, directory, text);
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written.with_context(|| format!("cannot write {}", file.display()))
+}
+
+fn temporary(file: &Path) -> PathBuf {
+    file.with_extension(format!("{}.tmp", std::process::id()))
 }
 
 fn replace(file: &Path, temporary: &Path, directory: &Path, text: &[u8]) -> io::Result<()> {
@@ -122,15 +134,19 @@ fn usual_directory(variable: impl Fn(&str) -> Option<std::ffi::OsString>) -> Opt
         .or_else(|| path("HOME").map(|home| home.join(".local/state/pgsteer")))
 }
 
-/// Returns the same name for the same URLs in any order (FNV-1a, 64 bits).
+/// Returns the same name for the same URLs in any order.
 fn file_name(seeds: &[String]) -> String {
     let mut sorted: Vec<&str> = seeds.iter().map(|seed| seed.trim_end_matches('/')).collect();
     sorted.sort_unstable();
-    let bytes = sorted.iter().flat_map(|seed| seed.bytes().chain([b'\n']));
-    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+    format!("members-{:016x}.json", hash(sorted))
+}
+
+/// Returns a number that is the same for the same texts in every version (FNV-1a, 64 bits).
+pub fn hash<'a>(texts: impl IntoIterator<Item = &'a str>) -> u64 {
+    let bytes = texts.into_iter().flat_map(|text| text.bytes().chain([b'\n']));
+    bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    format!("members-{hash:016x}.json")
+    })
 }
 
 fn now() -> Duration {
@@ -240,7 +256,7 @@ mod tests {
         let store = store("full");
         store.write(&memory("one")).unwrap();
         // Each write to this device fails with ENOSPC.
-        let temporary = store.temporary();
+        let temporary = temporary(&store.file);
         std::os::unix::fs::symlink("/dev/full", &temporary).unwrap();
         let error = format!("{:#}", store.write(&memory("two")).unwrap_err());
         assert!(error.starts_with("cannot write ") && error.contains("No space left"), "{error}");

@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod check;
 pub mod cluster;
+pub mod control;
 pub mod etcd;
 pub mod haproxy;
 pub mod http;
@@ -36,6 +37,7 @@ pub static SECTIONS: [&SectionKeys; 10] = [
     &agent::KEYS,
     &haproxy::KEYS,
     &proxy::KEYS,
+    &control::KEYS,
 ];
 
 /// A number as a `usize`, if it was given.

@@ -32,13 +32,10 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes over the orders of an earlier run. They were accepted then, so the cluster's present state
+    /// Replaces all orders by those of an earlier run. They were accepted then, so the cluster's present state
     /// refuses none.
     pub fn restore_orders(&mut self, orders: impl IntoIterator<Item = DrainOrder>, now: Moment) {
-        for order in orders {
-            // Above the limit the rest is dropped; the store has the same limit.
-            let _ = self.orders.insert(order);
-        }
+        self.orders = Orders::of(orders);
         self.turn(now);
     }
 

@@ -3,6 +3,7 @@
 //! Other crates read files, flags and the environment; nothing here parses text.
 
 mod auth;
+mod control;
 pub mod defaults;
 mod haproxy;
 mod http;
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use self::auth::{AuthMethod, RequireAuth};
+pub use self::control::ControlConfig;
 pub use self::haproxy::{HaproxyConfig, HaproxySocket};
 pub use self::http::{HttpConfig, Network, Protect};
 use crate::claim::{Found, Role};
@@ -35,6 +37,8 @@ pub struct Config {
     pub proxy: ProxyConfig,
     /// The HAProxys that pgsteer steers by their Runtime API; none if there are none.
     pub haproxy: Option<HaproxyConfig>,
+    /// The socket for orders of an operator; none if there is none.
+    pub control: Option<ControlConfig>,
 }
 
 impl Config {

@@ -37,6 +37,7 @@ pub fn config() -> Config {
         agent: None,
         haproxy: None,
         proxy: ProxyConfig::default(),
+        control: None,
     }
 }
 

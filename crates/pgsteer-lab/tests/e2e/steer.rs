@@ -101,7 +101,7 @@ impl Steer {
         let doors = Doors::new(lab, 0);
         let patroni = lab.members().first().context("the lab has no member")?.patroni_url();
         let mut command = command()?;
-        command.args(["--patroni", &patroni]);
+        command.args(["--patroni", &patroni, "--control-socket", ""]);
         for (flag, door) in
             [("--write", doors.write), ("--read", doors.read), ("--http", doors.http)]
         {
@@ -373,6 +373,10 @@ fn text(lab: &Lab, wanted: &Wanted<'_>) -> Result<String> {
     writeln!(text, "[http]\nlisten = '{http}'\n[proxy]\n{}", wanted.proxy)?;
     writeln!(text, "[services.write]\nlisten = '{write}'\nrole = 'primary'\n{}", wanted.write)?;
     writeln!(text, "[services.read]\nlisten = '{read}'\nrole = 'replica'\n{}", wanted.read)?;
+    if !wanted.more.contains("[control]") {
+        // The usual path is outside of the lab.
+        writeln!(text, "[control]\nsocket = ''")?;
+    }
     writeln!(text, "{}", wanted.more)?;
     Ok(text)
 }

@@ -11,7 +11,7 @@ use pgsteer_config::lag::{LagLimit, lag};
 use pgsteer_config::origin::Origin;
 use pgsteer_config::problem::{Problem, Shown};
 use pgsteer_config::purpose::Purpose;
-use pgsteer_config::sections::{agent, etcd, http, members, patroni, services};
+use pgsteer_config::sections::{agent, control, etcd, http, members, patroni, services};
 use pgsteer_config::written::{Draft, Section};
 use pgsteer_config::{address, file};
 use pgsteer_core::claim::{Found, Role};
@@ -53,6 +53,11 @@ pub fn agent_config(args: &AgentArgs, file: Option<&ConfigFile>) -> Result<Confi
     if draft.get(&http::LISTEN).is_absent() {
         let origin = Origin::Default("http.listen".to_owned());
         draft.put(&http::LISTEN, Raw::Boolean(false), origin, &mut errors);
+    }
+    // A pgsteer on the same machine has the usual control socket.
+    if draft.get(&control::SOCKET).is_absent() && args.keys.texts("--control-socket").is_empty() {
+        let origin = Origin::Default("control.socket".to_owned());
+        draft.put(&control::SOCKET, Raw::Text(String::new()), origin, &mut errors);
     }
     let local_url = put_patroni(args, &mut draft, &mut errors);
     draft.section_mut(agent::SECTION, Origin::Flag("agent"));

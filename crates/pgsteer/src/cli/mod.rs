@@ -4,6 +4,7 @@ mod flags;
 mod keys;
 mod lint;
 mod load;
+mod orders;
 mod render;
 mod typed;
 
@@ -16,6 +17,9 @@ pub use flags::listed;
 use keys::KeyFlags;
 pub use lint::{LintArgs, LintFormat};
 pub use load::{load, load_agent, load_render};
+pub use orders::{
+    DrainArgs, EndSessionsArgs, ExplainArgs, FilterArgs, SessionsArgs, SocketArgs, UndrainArgs,
+};
 use pgsteer_config::limits::ASK_TIMEOUT;
 pub use render::RenderArgs;
 pub use typed::typed;
@@ -57,6 +61,16 @@ pub enum Command {
     Status(StatusArgs),
     /// Show the live state of a running pgsteer in the terminal
     Top(TopArgs),
+    /// Give a member no new sessions, for a while and with a reason
+    Drain(DrainArgs),
+    /// Withdraw the order that drains a member
+    Undrain(UndrainArgs),
+    /// List the sessions of a running pgsteer
+    Sessions(SessionsArgs),
+    /// End sessions
+    EndSessions(EndSessionsArgs),
+    /// Show why a service uses each member or does not, and the facts behind it
+    Explain(ExplainArgs),
 }
 
 const RUN_EXAMPLES: &str = "\
@@ -400,6 +414,12 @@ mod tests {
     #[test]
     fn the_help_of_top_reads_well() {
         insta::assert_snapshot!(help_of("top"));
+    }
+
+    #[test]
+    fn the_help_of_the_orders_reads_well() {
+        let names = ["drain", "undrain", "sessions", "end-sessions", "explain"];
+        insta::assert_snapshot!(names.map(help_of).join("\n"));
     }
 
     #[test]

@@ -105,6 +105,10 @@ pub struct SessionState {
     tail: Tail,
     to_server: String,
     to_client: String,
+    #[serde(default)]
+    user: Option<Box<str>>,
+    #[serde(default)]
+    database: Option<Box<str>>,
 }
 
 /// A packet that is no message of the handover.
@@ -224,6 +228,8 @@ impl ToNew {
                 tail: session.flow.tail,
                 to_server: STANDARD.encode(&session.flow.to_server),
                 to_client: STANDARD.encode(&session.flow.to_client),
+                user: session.user.clone(),
+                database: session.database.clone(),
             }),
         }
     }
@@ -279,6 +285,8 @@ impl SessionState {
                 to_server: decode(&self.to_server)?,
                 to_client: decode(&self.to_client)?,
             },
+            user: self.user,
+            database: self.database,
         };
         Ok(Moved::Session(Box::new(session)))
     }

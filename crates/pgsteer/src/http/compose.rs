@@ -12,6 +12,7 @@ use pgsteer_core::event;
 use pgsteer_core::gate;
 use pgsteer_core::identity::Identity;
 use pgsteer_core::names::{MemberName, ServiceName};
+use pgsteer_core::orders::DrainOrder;
 use pgsteer_core::reason::Reason;
 use pgsteer_core::skew::ClockOffset;
 use pgsteer_core::snapshot::MembersFrom;
@@ -21,8 +22,8 @@ use super::haproxy::haproxys;
 use crate::history::{Change, Past, Rate};
 use crate::stats::{MemberStats, ServiceStats, Stats};
 use crate::status::document::{
-    self, Cause, Cluster, Document, Event, Gate, Member, OtherCluster, Pooler, Service, Traffic,
-    UrlTrouble,
+    self, Cause, Cluster, Document, Event, Gate, Member, Order, OtherCluster, Pooler, Service,
+    Traffic, UrlTrouble,
 };
 use crate::status::stamp::Now;
 
@@ -78,6 +79,21 @@ fn cluster(snapshot: &Snapshot, stats: &Stats, past: &Past, now: &Now) -> Cluste
             .collect(),
         changes: past.changes.all().map(|it| change(it, now)).collect(),
         events: snapshot.events.iter().map(|occurred| event(occurred, now)).collect(),
+        orders: snapshot.orders.iter().map(|it| order(it, now)).collect(),
+    }
+}
+
+fn order(order: &DrainOrder, now: &Now) -> Order {
+    Order {
+        member: order.target.member.to_string(),
+        service: order.target.service.as_ref().map(ToString::to_string),
+        by: order.by.to_string(),
+        since: order.since.to_string(),
+        until: order.until.as_ref().map(|until| until.shown.to_string()),
+        seconds_left: order.until.as_ref().map(|until| until.at.since(now.at).as_secs()),
+        why: order.why.as_ref().map(ToString::to_string),
+        forced: order.is_forced,
+        text: format!("{} is {order}", order.target),
     }
 }
 

@@ -11,7 +11,7 @@ use pgsteer_core::gate::{Gate, GateState, Note, OpenGate, Sessions};
 use pgsteer_core::gate_key::GateKey;
 use pgsteer_core::identity::Identity;
 use pgsteer_core::names::{ClusterName, Endpoint, MemberName, ServiceName};
-use pgsteer_core::orders::Orders;
+use pgsteer_core::orders::{DrainOrder, DrainTarget, OrderText, Orders, Until};
 use pgsteer_core::reason::Reason;
 use pgsteer_core::skew::ClockOffset;
 use pgsteer_core::snapshot::MembersFrom;
@@ -55,7 +55,7 @@ pub fn snapshot() -> Snapshot {
         members: members(),
         services: [(service("write"), write()), (service("read"), read())].into(),
         events: events(),
-        orders: Orders::default(),
+        orders: orders(),
     }
 }
 
@@ -259,6 +259,19 @@ fn read() -> ServiceState {
         ),
     ];
     ServiceState { role: Role::Replica, lag_bytes_max: None, gates: gates.into() }
+}
+
+fn orders() -> Orders {
+    let order = |name: &str, for_service: Option<&str>, until: Option<Until>| DrainOrder {
+        target: DrainTarget { member: member(name), service: for_service.map(service) },
+        until,
+        why: Some(OrderText::new("new disk")),
+        by: OrderText::new("ann"),
+        since: OrderText::new("2026-07-04T09:00:00Z"),
+        is_forced: false,
+    };
+    let until = Until { at: at(4_000_000), shown: OrderText::new("2026-07-04T10:04:35Z") };
+    Orders::of([order("n4", None, Some(until)), order("n4", Some("read"), None)])
 }
 
 fn events() -> VecDeque<Event> {

@@ -21,11 +21,13 @@ mod guard;
 mod held;
 mod hold_error;
 mod leaving;
+mod listing;
 mod login;
 pub mod moved;
 mod own;
 mod pump;
 mod queue;
+mod roll_call;
 mod search;
 mod seat;
 mod service;
@@ -54,6 +56,8 @@ use self::admission::EXCESS_MAX;
 pub use self::arrivals::Arrivals;
 use self::capacity::CapacityLimits;
 pub use self::leaving::Leaving;
+pub use self::listing::{ClientFacts, ClientFilter, SessionFilter, SessionInfo};
+pub use self::roll_call::{RollCall, SESSIONS_LISTED_MAX};
 use self::service::Service;
 use self::shared::Shared;
 use self::worker_thread::Job;
@@ -154,6 +158,11 @@ impl Proxy {
         };
         self.acceptors.retain(|address, _| listens(address));
         self.open_services(config, &mut listeners)
+    }
+
+    /// The handle by which an operator sees and ends sessions. It does not keep the workers running.
+    pub fn roll_call(&self) -> RollCall {
+        RollCall::new(&self.shared, &self.jobs)
     }
 
     /// Returns true if a worker has ended although the proxy was not stopped. The barrier would wait

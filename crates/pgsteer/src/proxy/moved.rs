@@ -67,6 +67,10 @@ pub struct MovedSession {
     pub key: Option<CancelKey>,
     /// The state of the pump.
     pub flow: Flow,
+    /// The user of its login, if it is known.
+    pub user: Option<Box<str>>,
+    /// The database of its login, if it is known.
+    pub database: Option<Box<str>>,
 }
 
 /// The receiver has gone: the takeover has failed, and the client stays here.

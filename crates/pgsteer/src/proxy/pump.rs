@@ -74,7 +74,7 @@ pub async fn pump(
         let upward = up.poll(cx, &mut client_read, &mut server_write, &mut guard_up);
         let downward = down.poll(cx, &mut server_read, &mut client_write, &mut guard_down);
         let (bytes_in, bytes_out) = (take(&mut up.read_bytes), take(&mut down.read_bytes));
-        seat.stats().count_bytes(bytes_in, bytes_out);
+        seat.count_bytes(bytes_in, bytes_out);
         if let Some(opaque) = opaque {
             if bytes_out > 0 {
                 opaque.answered(Instant::now());

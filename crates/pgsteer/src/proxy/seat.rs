@@ -13,6 +13,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use pgsteer_core::gate::Gate;
 use pgsteer_core::names::{Endpoint, MemberName, ServiceName};
@@ -21,6 +22,7 @@ use pgsteer_core::snapshot::Snapshot;
 use slab::Slab;
 use tokio::sync::Notify;
 
+use super::listing::{Activity, ClientFacts, SessionInfo};
 use crate::stats::MemberStats;
 
 /// Why a session is ended.
@@ -30,6 +32,8 @@ pub enum Ending {
     Gate(Option<Reason>),
     /// A reload has removed its service.
     ServiceRemoved,
+    /// An operator ended it, with the operator's name.
+    Operator(Arc<str>),
     /// pgsteer is shutting down, and the time to stop is over.
     Shutdown,
 }
@@ -57,6 +61,7 @@ impl Ending {
         match self {
             Ending::Gate(reason) => reason.as_ref().map_or("forgotten", Reason::code),
             Ending::ServiceRemoved => "service_gone",
+            Ending::Operator(_) => "operator",
             Ending::Shutdown => "shutdown",
         }
     }
@@ -73,6 +78,9 @@ impl Ending {
             Ending::ServiceRemoved => {
                 "pgsteer ended this session: its service was removed from the configuration"
                     .to_owned()
+            }
+            Ending::Operator(by) => {
+                format!("pgsteer ended this session: it was ended by operator {by}")
             }
             Ending::Shutdown => "pgsteer ended this session: it is shutting down".to_owned(),
         }
@@ -118,6 +126,8 @@ pub enum Purpose {
 struct Entry {
     assignment: Assignment,
     purpose: Cell<Purpose>,
+    client: RefCell<Option<Rc<ClientFacts>>>,
+    activity: Activity,
     ending: RefCell<Option<Ending>>,
     waker: RefCell<Option<Waker>>,
     travel: Cell<Travel>,
@@ -156,6 +166,8 @@ impl Registry {
         let entry = Rc::new(Entry {
             assignment,
             purpose: Cell::new(Purpose::EarlyLogin),
+            client: RefCell::new(None),
+            activity: Activity::new(),
             ending: RefCell::new(None),
             waker: RefCell::new(None),
             travel: Cell::new(Travel::NotYet),
@@ -166,12 +178,46 @@ impl Registry {
 
     /// Ends every session for which `why` returns a reason. Returns how many were ended.
     pub fn end(&self, mut why: impl FnMut(&Assignment, Purpose) -> Option<Ending>) -> usize {
+        self.end_entries(|entry| why(&entry.assignment, entry.purpose.get()))
+    }
+
+    /// Ends every session that `is_meant` selects, by order of `by`. Returns how many were ended.
+    pub fn end_selected(&self, by: &Arc<str>, is_meant: impl Fn(&SessionInfo) -> bool) -> usize {
+        let now = Instant::now();
+        self.end_entries(|entry| {
+            let session = entry.session(now)?;
+            is_meant(&session).then(|| Ending::Operator(Arc::clone(by)))
+        })
+    }
+
+    /// Returns the sessions that `is_meant` selects, and adds at most `max`; the second number is how
+    /// many more there are.
+    pub fn list(
+        &self,
+        max: usize,
+        is_meant: impl Fn(&SessionInfo) -> bool,
+    ) -> (Vec<SessionInfo>, usize) {
+        let now = Instant::now();
+        let seats = self.seats.borrow();
+        let all =
+            seats.iter().filter_map(|(_, entry)| entry.session(now)).filter(|it| is_meant(it));
+        let (mut listed, mut omitted) = (Vec::new(), 0);
+        for session in all {
+            match listed.len() < max {
+                true => listed.push(session),
+                false => omitted += 1,
+            }
+        }
+        (listed, omitted)
+    }
+
+    fn end_entries(&self, mut why: impl FnMut(&Entry) -> Option<Ending>) -> usize {
         let mut ended = 0;
         for (_, entry) in self.seats.borrow().iter() {
             if entry.ending.borrow().is_some() {
                 continue;
             }
-            if let Some(ending) = why(&entry.assignment, entry.purpose.get()) {
+            if let Some(ending) = why(entry) {
                 *entry.ending.borrow_mut() = Some(ending);
                 ended += 1;
                 if let Some(waker) = entry.waker.borrow_mut().take() {
@@ -236,7 +282,33 @@ impl Registry {
     }
 }
 
+impl Entry {
+    /// The session; none for an early login.
+    fn session(&self, now: Instant) -> Option<SessionInfo> {
+        let client = self.client.borrow();
+        let is_session = self.purpose.get() == Purpose::Session;
+        is_session
+            .then(|| SessionInfo::new(&self.assignment, client.as_deref(), &self.activity, now))
+    }
+}
+
 impl Seat {
+    /// Notes the client of the session.
+    pub fn set_client(&self, client: &Rc<ClientFacts>) {
+        *self.entry.client.borrow_mut() = Some(Rc::clone(client));
+    }
+
+    /// The client of the session; none if it is not known.
+    pub fn client(&self) -> Option<Rc<ClientFacts>> {
+        self.entry.client.borrow().clone()
+    }
+
+    /// Counts bytes that the session has moved.
+    pub fn count_bytes(&self, bytes_in: u64, bytes_out: u64) {
+        self.stats.count_bytes(bytes_in, bytes_out);
+        self.entry.activity.count(bytes_in, bytes_out);
+    }
+
     /// The member.
     pub fn member(&self) -> &MemberName {
         &self.entry.assignment.member
@@ -328,6 +400,35 @@ mod tests {
             member: MemberName::new(member).unwrap(),
             postgres: Endpoint::new(member, 5432).unwrap(),
         }
+    }
+
+    #[test]
+    fn an_operator_lists_and_ends_the_sessions_of_a_client() {
+        let registry = Rc::new(Registry::default());
+        let take = |member: &str, user: &str| {
+            let seat = registry.take(assignment(member), Arc::default());
+            seat.set_client(&Rc::new(ClientFacts {
+                address: ([10, 0, 0, 1], 4711).into(),
+                user: Some(user.into()),
+                database: None,
+                is_tls: false,
+            }));
+            seat
+        };
+        let seats = [take("n1", "app"), take("n2", "app"), take("n1", "batch")];
+        let _early = registry.take_early(assignment("n1"), Arc::default());
+        seats[0].count_bytes(3, 5);
+        let is_of = |user: &'static str| {
+            move |session: &SessionInfo| {
+                session.client.as_ref().is_some_and(|client| client.user.as_deref() == Some(user))
+            }
+        };
+        let (listed, omitted) = registry.list(1, is_of("app"));
+        assert_eq!((listed.len(), omitted, listed[0].bytes_out), (1, 1, 5));
+        assert_eq!(registry.list(9, |_| true).0.len(), 3, "an early login is no session");
+        let by = Arc::from("ann");
+        assert_eq!(registry.end_selected(&by, is_of("app")), 2);
+        assert_eq!(registry.end_selected(&by, |_| true), 1, "what ends is not ended twice");
     }
 
     #[test]

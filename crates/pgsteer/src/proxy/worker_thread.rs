@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use pgsteer_core::names::{MemberName, ServiceName};
 use pgsteer_core::snapshot::Snapshot;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::task::LocalSet;
 use tokio::time::timeout;
 
+use super::listing::{SessionFilter, SessionInfo};
 use super::moved::{Exit, Moved};
 use super::seat::{Assignment, Ending, Purpose};
 use super::service::{Context, Service};
@@ -56,6 +57,24 @@ pub enum Job {
     Stop,
     /// End all sessions.
     EndAll,
+    /// List sessions.
+    List {
+        /// Which.
+        filter: SessionFilter,
+        /// At most so many.
+        max: usize,
+        /// Receives them, and how many more there are.
+        reply: oneshot::Sender<(Vec<SessionInfo>, usize)>,
+    },
+    /// End sessions by order of an operator.
+    EndSelected {
+        /// Which.
+        filter: SessionFilter,
+        /// The operator.
+        by: Arc<str>,
+        /// Receives how many were ended, after their connections to members are closed.
+        reply: oneshot::Sender<usize>,
+    },
 }
 
 /// Runs a worker on the calling thread until the channel of `jobs` is closed.
@@ -143,6 +162,15 @@ async fn start(worker: &Rc<Worker>, job: Job) {
         Job::Stay => worker.stay(),
         Job::Stop => worker.enter(Phase::Stopping),
         Job::EndAll => end_sessions(worker, |_, _| Some(Ending::Shutdown)).await,
+        // An operator who does not wait for the reply needs none.
+        Job::List { filter, max, reply } => {
+            let _ = reply.send(worker.registry().list(max, |session| filter.matches(session)));
+        }
+        Job::EndSelected { filter, by, reply } => {
+            let ended = worker.registry().end_selected(&by, |session| filter.matches(session));
+            worker.registry().ended().await;
+            let _ = reply.send(ended);
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use pgsteer_core::engine::Engine;
 use pgsteer_core::event::{Event, EventKind};
 use pgsteer_core::gate::GateState;
 use pgsteer_core::memory::{Memory, Remembered};
+use pgsteer_core::orders::DrainOrder;
 use pgsteer_core::plan::Plan;
 use pgsteer_core::reason::Reason;
 use pgsteer_core::settings::Config;
@@ -18,6 +19,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::stall::Stalls;
 use crate::clock::Clock;
+use crate::control::{Accepted, Call};
 use crate::heartbeat::{Heartbeat, Pulse};
 use crate::log::limit::DECISIONS;
 use crate::stats::Stats;
@@ -33,6 +35,8 @@ pub struct Conductor {
     snapshots: watch::Sender<Arc<Snapshot>>,
     plans: watch::Sender<Arc<Plan>>,
     memories: watch::Sender<Option<Arc<Memory>>>,
+    /// The calls of the control socket; none without one.
+    calls: Option<mpsc::Receiver<Call>>,
     /// When the engine last ran.
     turned_at: Moment,
     /// When the conductor last read the clock.
@@ -84,10 +88,18 @@ impl Conductor {
             snapshots,
             plans,
             memories,
+            calls: None,
             turned_at,
             looked_at: turned_at,
         };
         (conductor, published)
+    }
+
+    /// Takes over the orders of an earlier run, and the calls of the control socket from now on.
+    pub fn take_orders(&mut self, orders: Vec<DrainOrder>, calls: mpsc::Receiver<Call>) {
+        self.turn(|engine, now| engine.restore_orders(orders, now));
+        self.publish();
+        self.calls = Some(calls);
     }
 
     /// Runs the engine on reports, on new configurations and on timeouts, without an end.
@@ -96,6 +108,7 @@ impl Conductor {
         mut reports: mpsc::Receiver<Report>,
         mut configs: mpsc::Receiver<Config>,
     ) {
+        let mut calls = self.calls.take();
         loop {
             self.publish();
             self.beat();
@@ -110,6 +123,7 @@ impl Conductor {
                     self.turn(|engine, now| engine.handle_config(&config, now));
                 }
                 Some(report) = reports.recv() => self.handle_report(report),
+                call = next(&mut calls) => self.handle_call(call),
                 () = self.timeout() => self.turn(Engine::handle_timeout),
                 // The heartbeat beats even if no report arrives and nothing expires.
                 () = tokio::time::sleep(Heartbeat::INTERVAL) => {}
@@ -121,6 +135,29 @@ impl Conductor {
         self.stalls.note(&report);
         self.count_probe(&report);
         self.turn(|engine, now| engine.handle_report(report, now));
+    }
+
+    /// Answers a call. A caller that does not wait for the answer needs none.
+    fn handle_call(&mut self, call: Call) {
+        match call {
+            Call::Order { order, reply } => {
+                let now = self.look();
+                self.turned_at = now;
+                let applied = self.engine.handle_order(order, now);
+                self.publish();
+                let generation = self.engine.snapshot().generation;
+                let _ = reply.send(applied.map(|()| Accepted { generation }));
+            }
+            Call::Restore { orders, reply } => {
+                self.turn(|engine, now| engine.restore_orders(orders, now));
+                self.publish();
+                let _ = reply.send(());
+            }
+            Call::Explain { service, reply } => {
+                let now = self.look();
+                let _ = reply.send(self.engine.explain(&service, now));
+            }
+        }
     }
 
     /// Counts the time of an answered probe.
@@ -184,6 +221,17 @@ impl Conductor {
     }
 }
 
+/// Returns the next call; never without a channel.
+async fn next(calls: &mut Option<mpsc::Receiver<Call>>) -> Call {
+    if let Some(receiver) = calls {
+        match receiver.recv().await {
+            Some(call) => return call,
+            None => *calls = None,
+        }
+    }
+    pending().await
+}
+
 fn replace_if_other<T>(published: &watch::Sender<Arc<T>>, newest: Arc<T>) {
     published.send_if_modified(|current| {
         let is_other = !Arc::ptr_eq(current, &newest);
@@ -208,6 +256,7 @@ fn log(event: &Event) {
         | EventKind::LocalUnknown { .. }
         | EventKind::AddressLost { .. }
         | EventKind::EtcdLost { .. }
+        | EventKind::Drained { .. }
         | EventKind::SameServer { .. }
         | EventKind::DuplicateName { .. }
         | EventKind::Disputed { .. }
@@ -250,6 +299,7 @@ mod tests {
             agent: None,
             haproxy: None,
             proxy: ProxyConfig::default(),
+            control: None,
         }
     }
 

@@ -16,7 +16,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use pgsteer_config::summary::{AgentSummary, Summary};
 use pgsteer_core::claim::Report;
-use pgsteer_core::settings::{AgentConfig, Config};
+use pgsteer_core::settings::{AgentConfig, Config, ControlConfig};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -26,6 +26,7 @@ use self::signals::{Order, Signals};
 use self::upgrade::Successor;
 use crate::agent::{self, Agent};
 use crate::clock::Clock;
+use crate::control::{Calls, Control, ControlSocket, Desk, OrderStore};
 use crate::haproxy::{self, Haproxys};
 use crate::heartbeat::{Heartbeat, Pulse};
 use crate::http::{self, Access, ConfigShown, Pages, PagesThread, ReadyPages, Streams};
@@ -153,17 +154,21 @@ struct Observer {
     sources: Sources,
     conductor: JoinHandle<()>,
     keeper: Option<JoinHandle<()>>,
+    /// None without a control socket.
+    orders: Option<Orders>,
 }
 
 impl Observer {
-    fn start(config: &Config) -> anyhow::Result<Observer> {
+    /// `is_successor`: another process of pgsteer serves, and this one takes over from it.
+    fn start(config: &Config, is_successor: bool) -> anyhow::Result<Observer> {
         let clock = Clock::start();
         let heartbeat = Arc::new(Heartbeat::default());
         let stats = Arc::new(Stats::default());
         let store = Store::of(&config.cluster);
         let stored = store.as_ref().and_then(Store::read);
-        let (conductor, published) =
+        let (mut conductor, published) =
             Conductor::new(config, stored, clock, Arc::clone(&heartbeat), Arc::clone(&stats));
+        let orders = Orders::open(config, &mut conductor, clock, is_successor);
         let keeper = memory::keep(store, published.memories.clone(), false);
         let (reports, reports_heard) = mpsc::channel(REPORTS_MAX);
         let (configs, configs_heard) = mpsc::channel(1);
@@ -181,6 +186,7 @@ impl Observer {
             sources,
             conductor,
             keeper,
+            orders,
         })
     }
 }
@@ -224,6 +230,8 @@ struct Running {
     haproxys: Option<Haproxys>,
     /// None if no port is configured for the pages.
     pages: Option<PagesThread>,
+    /// None without a control socket.
+    control: Option<Control>,
     outputs: Outputs,
     /// The configuration as the pages show it.
     shown_config: watch::Sender<Arc<ConfigShown>>,
@@ -244,7 +252,7 @@ impl Running {
         // started.
         check_files(&config)?;
         let listeners = bind_all(&config, outputs, |_| false)?;
-        let observer = Observer::start(&config)?;
+        let observer = Observer::start(&config, false)?;
         Running::open(
             observer,
             config,
@@ -270,6 +278,7 @@ impl Running {
             sources,
             conductor,
             keeper,
+            orders,
         } = observer;
         let proxy = match outputs {
             Outputs::All => Some({
@@ -279,6 +288,8 @@ impl Running {
             }),
             Outputs::AnswersOnly => None,
         };
+        let control = orders.map(|orders| orders.start(proxy.as_ref(), &published, clock));
+        let control = control.transpose()?;
         let listeners = &mut inherited.listeners;
         let asked = config.agent.as_ref().and_then(|agent| listeners.take(agent.listen));
         let pages = config.http.as_ref().and_then(|http| listeners.take(http.listen));
@@ -323,6 +334,7 @@ impl Running {
             agent,
             haproxys,
             pages,
+            control,
             outputs,
             shown_config,
         })
@@ -354,9 +366,7 @@ impl Running {
             self.sources = prepared.start(self.clock, reports, plans, &self.stats.doubts);
         }
         self.log_moved_doors(&config);
-        if config.http != self.config.http || config.proxy != self.config.proxy {
-            tracing::warn!("changes of [http] and [proxy] take effect at the next start");
-        }
+        self.warn_of_restart(&config);
         self.configs.send(config.clone()).await.context("the engine is gone")?;
         self.change_store(&config);
         self.change_agent(&config, agent);
@@ -364,6 +374,16 @@ impl Running {
         self.shown_config.send_replace(Arc::new(shown_of(&config, self.outputs)));
         self.config = config;
         Ok(())
+    }
+
+    /// Warns of changes that take effect at the next start.
+    fn warn_of_restart(&self, config: &Config) {
+        if config.http != self.config.http || config.proxy != self.config.proxy {
+            tracing::warn!("changes of [http] and [proxy] take effect at the next start");
+        }
+        if config.control != self.config.control {
+            tracing::warn!("changes of [control] take effect at the next start");
+        }
     }
 
     /// Changes where the member list is stored, if the configuration changes that.
@@ -457,6 +477,9 @@ impl Running {
             if self.pages.as_ref().is_some_and(PagesThread::has_failed) {
                 return "the thread of the status pages";
             }
+            if self.control.as_ref().is_some_and(Control::has_failed) {
+                return "the thread of the control socket";
+            }
             tokio::time::sleep(LOOK_AFTER_PARTS).await;
         }
     }
@@ -471,6 +494,49 @@ impl Running {
         let grace = self.config.proxy.shutdown_grace;
         tracing::info!("stopping: no new clients, sessions have {} s", grace.as_secs());
         proxy.stop(grace).await;
+    }
+}
+
+/// The control socket before it accepts requests.
+struct Orders {
+    /// None while the process from which this one takes over listens on it.
+    socket: Option<ControlSocket>,
+    config: ControlConfig,
+    store: Option<OrderStore>,
+    calls: Calls,
+}
+
+impl Orders {
+    /// Listens on the control socket and takes over the stored orders, before the first gate opens. None
+    /// if there is no socket: then no request could withdraw an order.
+    fn open(
+        config: &Config,
+        conductor: &mut Conductor,
+        clock: Clock,
+        is_successor: bool,
+    ) -> Option<Orders> {
+        let control = config.control.as_ref()?;
+        let socket = if is_successor { None } else { Some(ControlSocket::open(control)?) };
+        let store = OrderStore::of(&config.cluster, control);
+        let stored = store.as_ref().map(|store| store.read(&clock)).unwrap_or_default();
+        for order in &stored {
+            tracing::warn!(target: DECISIONS, "order of an earlier run: {} is {order}", order.target);
+        }
+        let (calls, received) = Calls::channel();
+        conductor.take_orders(stored, received);
+        Some(Orders { socket, config: control.clone(), store, calls })
+    }
+
+    fn start(
+        self,
+        proxy: Option<&Proxy>,
+        published: &Published,
+        clock: Clock,
+    ) -> anyhow::Result<Control> {
+        let snapshots = published.snapshots.clone();
+        let sessions = proxy.map(Proxy::roll_call);
+        let desk = Desk::new(self.calls, snapshots, clock, sessions, self.store);
+        Control::start(self.socket, self.config, desk)
     }
 }
 
@@ -612,6 +678,7 @@ mod tests {
             agent: None,
             haproxy: None,
             proxy: ProxyConfig { workers: Some(2), ..ProxyConfig::default() },
+            control: None,
         }
     }
 

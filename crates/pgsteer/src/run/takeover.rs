@@ -92,7 +92,7 @@ async fn take_over(
     }
     check_files(&config)?;
     let mut listeners = bind_all(&config, outputs, |address| addresses.contains(&address))?;
-    let observer = Observer::start(&config)?;
+    let observer = Observer::start(&config, true)?;
     let generation = agree(channel, &observer, &mut listeners).await?;
     let generation_max = Some(generation);
     let inherited = Inheritance { listeners, generation_max, first_ticket };

@@ -153,6 +153,32 @@ pub struct Cluster {
     pub changes: Vec<Change>,
     /// The events, oldest first.
     pub events: Vec<Event>,
+    /// The orders of operators, by member and service.
+    #[serde(default)]
+    pub orders: Vec<Order>,
+}
+
+/// An order of an operator: a member gets no new sessions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Order {
+    /// The member.
+    pub member: String,
+    /// The service; null for all services and the health checks.
+    pub service: Option<String>,
+    /// The operator.
+    pub by: String,
+    /// The time at which it was given.
+    pub since: String,
+    /// The time at which it expires; null if it lasts until it is withdrawn.
+    pub until: Option<String>,
+    /// The time until then, in whole seconds.
+    pub seconds_left: Option<u64>,
+    /// The operator's reason.
+    pub why: Option<String>,
+    /// It also drains the member if it is, or becomes, the primary.
+    pub forced: bool,
+    /// All of this in one line.
+    pub text: String,
 }
 
 /// A switchover, a failover or an outage, as clients saw it.

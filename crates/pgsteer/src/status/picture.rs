@@ -129,6 +129,10 @@ fn cluster_line(cluster: &Cluster, ink: Ink) -> String {
         );
         line.push_str(&format!("{}\n", paint(&why, Paint::Bad, ink)));
     }
+    for order in &cluster.orders {
+        let what = format!("order: {}", printable(&order.text));
+        line.push_str(&format!("{}\n", paint(&what, Paint::Warning, ink)));
+    }
     for wrong in &cluster.url_troubles {
         let (url, text) = (printable(&wrong.url), printable(&wrong.text));
         let what = format!("{url} of [patroni] urls returns no member list: {text}");

@@ -58,9 +58,10 @@ pub struct State {
 }
 
 /// The reasons that explain best why a service has no member, best first.
-const EXPLAINING: [&str; 7] = [
+const EXPLAINING: [&str; 8] = [
     "split_brain",
     "not_leader",
+    "drained_by_operator",
     "switchover_planned",
     "promoting",
     "confirming",
@@ -212,6 +213,11 @@ fn of_whole_cluster(cluster: &Cluster) -> Vec<Finding> {
     }
     for wrong in &cluster.url_troubles {
         findings.push(note(&wrong.url, &format!("it returns no member list: {}", wrong.text)));
+    }
+    // The gates of a known member show its order.
+    let is_known = |name: &String| cluster.members.iter().any(|member| member.name == *name);
+    for order in cluster.orders.iter().filter(|order| !is_known(&order.member)) {
+        findings.push(note(&order.member, &format!("it is not known, and {}", order.text)));
     }
     for other in &cluster.other_clusters {
         findings.push(note(&other.url, "it belongs to another cluster and is ignored"));

@@ -364,7 +364,7 @@ fn config(write: SocketAddr, read: SocketAddr) -> Config {
         (ServiceName::new("read").unwrap(), service(read, Role::Replica)),
     ]);
     let proxy = ProxyConfig { workers: Some(2), ..ProxyConfig::default() };
-    Config { cluster, services, http: None, agent: None, proxy, haproxy: None }
+    Config { cluster, services, http: None, agent: None, proxy, haproxy: None, control: None }
 }
 
 fn snapshot(servers: &[&FakeServer]) -> Snapshot {

@@ -4,6 +4,7 @@ mod agent;
 mod cancel;
 mod capacity;
 mod crash;
+mod drain;
 mod drivers;
 mod etcd;
 mod failsafe;
@@ -120,6 +121,9 @@ pub fn all() -> Vec<Case> {
             newcomer::one_address_of_patroni_is_enough,
             switchover::no_client_is_refused,
             upgrade::in_a_switchover_no_client_is_refused,
+            drain::a_drained_replica_keeps_its_sessions_and_opens_at_once,
+            drain::an_order_survives_a_restart_and_expires,
+            drain::an_order_that_leaves_no_member_is_refused,
             etcd::logins_are_held_back_before_the_old_primary_stops,
             etcd::an_unreachable_etcd_changes_nothing,
             failsafe::a_restart_while_etcd_is_down_refuses_no_client,

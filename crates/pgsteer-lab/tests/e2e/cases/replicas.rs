@@ -22,7 +22,7 @@ fn reads_for(steer: &Steer, time: Duration) -> Result<Tries> {
 }
 
 /// A session of the read service at this member.
-fn reader_at(lab: &Lab, steer: &Steer, member: &str) -> Result<Kept> {
+pub(super) fn reader_at(lab: &Lab, steer: &Steer, member: &str) -> Result<Kept> {
     let ip = lab.member(member)?.ip.to_string();
     let readers = Kept::several(steer.doors.read, 4)?;
     readers
@@ -31,13 +31,19 @@ fn reader_at(lab: &Lab, steer: &Steer, member: &str) -> Result<Kept> {
         .context("no session reached that member")
 }
 
-fn two_replicas(lab: &Lab) -> Result<[String; 2]> {
+pub(super) fn two_replicas(lab: &Lab) -> Result<[String; 2]> {
     let names: Vec<String> = lab.replicas()?.iter().map(|member| member.name.clone()).collect();
     names.try_into().ok().context("the lab has not two replicas")
 }
 
 /// New readers get other members, and old sessions continue.
-fn is_drained(lab: &Lab, steer: &Steer, member: &str, old: &mut Kept, why: &str) -> Result<()> {
+pub(super) fn is_drained(
+    lab: &Lab,
+    steer: &Steer,
+    member: &str,
+    old: &mut Kept,
+    why: &str,
+) -> Result<()> {
     steer.wait_for_gate("read", member, "draining", SOON)?;
     ensure!(steer.gate("read", member)?.is("draining", why), "{:?}", steer.gate("read", member));
     let reads = reads_for(steer, Duration::from_millis(400))?;
@@ -46,7 +52,7 @@ fn is_drained(lab: &Lab, steer: &Steer, member: &str, old: &mut Kept, why: &str)
     old.ensure_alive()
 }
 
-fn is_back(lab: &Lab, steer: &Steer, member: &str, old: &mut Kept) -> Result<()> {
+pub(super) fn is_back(lab: &Lab, steer: &Steer, member: &str, old: &mut Kept) -> Result<()> {
     steer.wait_for_gate("read", member, "open", SOON)?;
     reader_at(lab, steer, member)?.ensure_alive()?;
     old.ensure_alive()

@@ -89,6 +89,7 @@ impl Collector for Facts {
         self.lag(&mut page)?;
         self.poolers(&mut page)?;
         self.gates(&mut page)?;
+        self.orders(&mut page)?;
         self.services(&mut page)?;
         self.sessions(&mut page)?;
         self.times(&mut page)?;
@@ -275,6 +276,28 @@ impl Facts {
             self.each_pooler().filter_map(|(member, port, state)| {
                 let reason = [("reason", state.trouble.as_ref()?.code())];
                 Some(((self.member(member), ([("port", port)], reason)), 1_u64))
+            }),
+        )
+    }
+
+    fn orders(&self, page: &mut Page<'_>) -> fmt::Result {
+        let orders = || {
+            self.snapshot.orders.iter().map(|order| {
+                let service = order.target.service.as_ref().map_or("all", ServiceName::as_str);
+                ((self.member(&order.target.member), [("service", service)]), order)
+            })
+        };
+        page.gauge(
+            "pgsteer_order_in_force",
+            "1 for each order of an operator that drains the member; service is all without one.",
+            orders().map(|(labels, _)| (labels, 1_u64)),
+        )?;
+        page.gauge(
+            "pgsteer_order_seconds_left",
+            "The time until the order expires; no sample if it lasts until it is withdrawn.",
+            orders().filter_map(|(labels, order)| {
+                let until = order.until.as_ref()?.at.since_start();
+                Some((labels, until.saturating_sub(self.uptime).as_secs()))
             }),
         )
     }

@@ -1,5 +1,6 @@
 //! The login of a client whose bytes pgsteer can read.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use pgsteer_core::claim::Role;
@@ -15,6 +16,7 @@ use crate::proxy::connected::Connected;
 use crate::proxy::flow::Flow;
 use crate::proxy::guard::Guard;
 use crate::proxy::hold_error::HoldError;
+use crate::proxy::listing::ClientFacts;
 use crate::proxy::login::{GateWatch, Login, Outcome};
 use crate::proxy::service::Context;
 
@@ -22,6 +24,7 @@ impl Session {
     /// Logs the client in at `connected` or at a member that the search finds, and at the next one as
     /// long as the client cannot notice.
     pub(super) async fn login(mut self, startup: Vec<u8>, mut connected: Option<Connected>) {
+        let facts = self.client_facts(&startup);
         let mut login = Login::new(startup);
         // A client that has sent more than its startup packet may have sent a query.
         if self.client.ahead.is_empty() {
@@ -38,6 +41,9 @@ impl Session {
                 Err(error) => return self.refuse(&error).await,
             };
             self.search.stays();
+            if let Some(facts) = &facts {
+                connected.seat.set_client(facts);
+            }
             match self.attempt(&mut login, &mut connected).await {
                 Outcome::Ready { key, tail } => {
                     connected.permit.accepted();
@@ -81,6 +87,17 @@ impl Session {
                 Outcome::Abandoned => return self.log_abandoned(&login),
             }
         }
+    }
+
+    /// The client by its startup packet; none if it has disconnected.
+    fn client_facts(&self, startup: &[u8]) -> Option<Rc<ClientFacts>> {
+        let (user, database) = user_and_database(startup);
+        let cleaned = |text: &str| Box::from(&*clean(text));
+        let (user, database) = (user.map(cleaned), database.map(cleaned));
+        let address = self.client.stream.peer_addr().ok()?;
+        // PostgreSQL uses the name of the user for a database that is not named.
+        let database = database.or_else(|| user.clone());
+        Some(Rc::new(ClientFacts { address, user, database, is_tls: false }))
     }
 
     /// Tries to log the client in at the connected member, early or not.

@@ -1,6 +1,7 @@
 //! Clients and sessions that move to another process of pgsteer, and those that arrive from one.
 
 use std::io;
+use std::rc::Rc;
 
 use pgsteer_core::settings::Stick;
 use pgsteer_wire::startup::CancelKey;
@@ -11,6 +12,7 @@ use super::Session;
 use crate::proxy::client::Client;
 use crate::proxy::connected::Connected;
 use crate::proxy::flow::Flow;
+use crate::proxy::listing::ClientFacts;
 use crate::proxy::moved::{Moved, MovedClient, MovedSession, NotMoved, send};
 use crate::proxy::search::{Search, ago};
 use crate::proxy::seat::{Assignment, Ending, Purpose};
@@ -49,7 +51,7 @@ async fn arrive_as_session(
     admitted: Admitted,
 ) -> io::Result<()> {
     let Context { worker, service } = context.clone();
-    let MovedSession { member, postgres, age, is_opaque, key, flow, .. } = moved;
+    let MovedSession { member, postgres, age, is_opaque, key, flow, user, database, .. } = moved;
     let (client, server) = (TcpStream::from_std(moved.client)?, TcpStream::from_std(moved.server)?);
     let address = admitted.address();
     let is_sticky = service.config.stick == Stick::Address;
@@ -58,6 +60,9 @@ async fn arrive_as_session(
     let end = Ending::by(&worker.snapshot(), &assignment, Purpose::Session);
     let stats = service.stats.member(&member);
     let seat = worker.registry().take(assignment, stats);
+    if let Ok(address) = client.peer_addr() {
+        seat.set_client(&Rc::new(ClientFacts { address, user, database, is_tls: is_opaque }));
+    }
     // The Snapshot that ends the sessions there may be older than this seat.
     if let Some(end) = end {
         seat.end(end);
@@ -115,8 +120,22 @@ impl Session {
         };
         let Assignment { service, member, postgres } = seat.assignment().clone();
         let age = since.elapsed();
-        let moved =
-            MovedSession { client, server, service, member, postgres, age, is_opaque, key, flow };
+        let facts = seat.client();
+        let (user, database) =
+            facts.map(|facts| (facts.user.clone(), facts.database.clone())).unwrap_or_default();
+        let moved = MovedSession {
+            client,
+            server,
+            service,
+            member,
+            postgres,
+            age,
+            is_opaque,
+            key,
+            flow,
+            user,
+            database,
+        };
         // Its seat keeps the session counted until it is in the queue.
         let counted = (seat, permit, sticking);
         depart(context, Moved::Session(Box::new(moved)), admitted, counted).await;

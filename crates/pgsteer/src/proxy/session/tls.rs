@@ -1,5 +1,6 @@
 //! TLS: the member answers the client's request, and pgsteer cannot read the bytes after that.
 
+use std::rc::Rc;
 use std::time::Instant;
 
 use pgsteer_wire::startup::SSL_REQUEST_PACKET;
@@ -12,6 +13,7 @@ use crate::proxy::connected::Connected;
 use crate::proxy::flow::Flow;
 use crate::proxy::guard::Guard;
 use crate::proxy::hold_error::HoldError;
+use crate::proxy::listing::ClientFacts;
 
 impl Session {
     /// Serves a client that requests TLS. The member answers the request.
@@ -127,6 +129,11 @@ impl Session {
 
     /// Sends the client's ClientHello to the member; then bytes flow in both directions.
     async fn send_hello(mut self, mut connected: Connected) {
+        if let Ok(address) = self.client.stream.peer_addr() {
+            let (user, database) = (None, None);
+            let facts = ClientFacts { address, user, database, is_tls: true };
+            connected.seat.set_client(&Rc::new(facts));
+        }
         let ahead = std::mem::take(&mut self.client.ahead);
         let context = self.context.clone();
         let guard = Guard::of(&context.worker, &context.service);

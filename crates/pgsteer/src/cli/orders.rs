@@ -1,0 +1,197 @@
+//! The flags of the commands of an operator.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use pgsteer_core::settings::ControlConfig;
+
+/// How long an order lasts without `--until` and `--forever`.
+const LASTS_DEFAULT: Duration = Duration::from_secs(3_600);
+
+/// The socket of the running pgsteer.
+#[derive(Clone, Debug, Args)]
+pub struct SocketArgs {
+    /// The control socket of the running pgsteer, as [control] socket there
+    #[arg(long, value_name = "PATH", default_value = ControlConfig::SOCKET)]
+    pub socket: PathBuf,
+}
+
+const DRAIN_EXAMPLES: &str = "\
+Existing sessions continue; `pgsteer end-sessions MEMBER` ends them. An order goes by the member's
+name: a member that leaves and returns is still drained. It survives a restart of pgsteer, and
+expires by itself. See docs/ORDERS.md.
+
+Examples:
+  pgsteer drain n2                                  for one hour
+  pgsteer drain n2 --until 30m --why \"new disk\"
+  pgsteer drain n2 --service read --forever
+  pgsteer drain n1 --until 2m --force               the primary: clients that write wait
+
+Exit codes: 0 in force, 1 refused by pgsteer, 2 wrong usage or no answer.";
+
+/// `pgsteer drain`, as written.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = DRAIN_EXAMPLES)]
+pub struct DrainArgs {
+    /// The member that gets no new sessions
+    #[arg(value_name = "MEMBER")]
+    pub member: String,
+
+    /// For this service only [default: all services and the health checks]
+    #[arg(long, value_name = "SERVICE")]
+    pub service: Option<String>,
+
+    /// How long, as 90s, 10m or 2h30m [default: 1h]
+    #[arg(long, value_name = "TIME", value_parser = lasting)]
+    pub until: Option<Duration>,
+
+    /// Until `pgsteer undrain`
+    #[arg(long, conflicts_with = "until")]
+    pub forever: bool,
+
+    /// The reason, for everyone who looks at the status
+    #[arg(long, value_name = "TEXT")]
+    pub why: Option<String>,
+
+    /// Also if a service then has no member, and also if the member is or becomes the primary
+    #[arg(long)]
+    pub force: bool,
+
+    /// Where it is ordered
+    #[command(flatten)]
+    pub socket: SocketArgs,
+}
+
+impl DrainArgs {
+    /// How long the order lasts, unless it has no end.
+    pub fn lasts(&self) -> Duration {
+        self.until.unwrap_or(LASTS_DEFAULT)
+    }
+}
+
+/// `pgsteer undrain`, as written.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Exit codes: 0 done, 1 refused by pgsteer, 2 wrong usage or no answer.")]
+pub struct UndrainArgs {
+    /// The member
+    #[arg(value_name = "MEMBER")]
+    pub member: String,
+
+    /// The order for this service only [default: all orders for the member]
+    #[arg(long, value_name = "SERVICE")]
+    pub service: Option<String>,
+
+    /// Where it is ordered
+    #[command(flatten)]
+    pub socket: SocketArgs,
+}
+
+/// Which sessions are meant.
+#[derive(Clone, Debug, Args)]
+pub struct FilterArgs {
+    /// Sessions of this service
+    #[arg(long, value_name = "SERVICE")]
+    pub service: Option<String>,
+
+    /// Sessions of this user; those inside TLS have no known user
+    #[arg(long, value_name = "USER")]
+    pub user: Option<String>,
+
+    /// Sessions to this database; those inside TLS have no known database
+    #[arg(long, value_name = "DATABASE")]
+    pub database: Option<String>,
+
+    /// Sessions of this client, as 10.0.0.5 or 10.0.0.5:4711
+    #[arg(long, value_name = "ADDRESS")]
+    pub client: Option<String>,
+
+    /// Sessions that have moved no bytes for longer, as 90s or 10m
+    #[arg(long, value_name = "TIME", value_parser = lasting)]
+    pub idle_longer: Option<Duration>,
+}
+
+/// `pgsteer sessions`, as written.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Exit codes: 0 listed, 1 refused by pgsteer, 2 wrong usage or no answer.")]
+pub struct SessionsArgs {
+    /// Sessions at this member
+    #[arg(long, value_name = "MEMBER")]
+    pub member: Option<String>,
+
+    /// Which sessions
+    #[command(flatten)]
+    pub filter: FilterArgs,
+
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// Where it is asked
+    #[command(flatten)]
+    pub socket: SocketArgs,
+}
+
+const END_EXAMPLES: &str = "\
+A session that waits for a query gets the error 57P01, as from a server that shuts down; another one
+gets only the end of its connection.
+
+Examples:
+  pgsteer end-sessions n2
+  pgsteer end-sessions n2 --idle-longer 1h
+  pgsteer end-sessions --user batch --client 10.0.0.5
+
+Exit codes: 0 done, 1 refused by pgsteer, 2 wrong usage or no answer.";
+
+/// `pgsteer end-sessions`, as written.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = END_EXAMPLES)]
+pub struct EndSessionsArgs {
+    /// Sessions at this member
+    #[arg(value_name = "MEMBER")]
+    pub member: Option<String>,
+
+    /// Which sessions
+    #[command(flatten)]
+    pub filter: FilterArgs,
+
+    /// Where it is ordered
+    #[command(flatten)]
+    pub socket: SocketArgs,
+}
+
+/// `pgsteer explain`, as written.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Exit codes: 0 explained, 1 no such service, 2 wrong usage or no answer.")]
+pub struct ExplainArgs {
+    /// The service
+    #[arg(value_name = "SERVICE")]
+    pub service: String,
+
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// Where it is asked
+    #[command(flatten)]
+    pub socket: SocketArgs,
+}
+
+fn lasting(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is not a time: write 90s, 10m, 2h30m or 1d");
+    let time = humantime::parse_duration(text).map_err(|_| wrong())?;
+    (time >= Duration::from_secs(1)).then_some(time).ok_or_else(|| "at least 1s".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_needs_a_unit() {
+        assert_eq!(lasting("10m"), Ok(Duration::from_secs(600)));
+        assert_eq!(lasting("2h30m"), Ok(Duration::from_secs(9_000)));
+        assert!(lasting("10").unwrap_err().contains("write 90s"));
+        assert!(lasting("0s").is_err() && lasting("-1s").is_err());
+    }
+}

@@ -1,0 +1,119 @@
+//! The stored orders: a small file in the state directory, so that they survive a restart.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use pgsteer_core::orders::{DrainOrder, OrderText, Orders, Until};
+use pgsteer_core::settings::{ClusterConfig, ControlConfig};
+use pgsteer_wire::orders::{ORDERS_BYTES_MAX, StoredOrder, orders_text, parse_orders};
+
+use crate::clock::Clock;
+use crate::memory;
+
+/// The file of the orders that were given through one socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OrderStore {
+    file: PathBuf,
+}
+
+/// Returns a time of day as it is shown.
+pub fn shown_time(at: SystemTime) -> OrderText {
+    OrderText::new(&humantime::format_rfc3339_seconds(at).to_string())
+}
+
+impl OrderStore {
+    /// The store of that control socket; none without a state directory. Each socket has its own file, so
+    /// that two processes can share a directory.
+    pub fn of(cluster: &ClusterConfig, control: &ControlConfig) -> Option<OrderStore> {
+        let directory = memory::state_directory(cluster)?;
+        let socket = control.socket.display().to_string();
+        let hash = memory::hash([socket.as_str()]);
+        Some(OrderStore { file: directory.join(format!("orders-{hash:016x}.json")) })
+    }
+
+    /// The orders of an earlier run that have not expired. A file that cannot be used is a warning.
+    pub fn read(&self, clock: &Clock) -> Vec<DrainOrder> {
+        let orders = self.read_bytes().and_then(|text| Ok(parse_orders(&text)?));
+        match orders {
+            Ok(stored) => {
+                let now = SystemTime::now();
+                stored.into_iter().filter_map(|order| restored(order, clock, now)).collect()
+            }
+            Err(error) => {
+                let is_absent = error
+                    .downcast_ref::<io::Error>()
+                    .is_some_and(|error| error.kind() == io::ErrorKind::NotFound);
+                if !is_absent {
+                    let file = self.file.display();
+                    tracing::warn!(
+                        "the stored orders {file} are not used, so no member is drained: {error:#}"
+                    );
+                }
+                Vec::new()
+            }
+        }
+    }
+
+    fn read_bytes(&self) -> anyhow::Result<Vec<u8>> {
+        let file = File::open(&self.file)?;
+        anyhow::ensure!(file.metadata()?.is_file(), "it is no regular file");
+        let mut text = Vec::new();
+        let limit = u64::try_from(ORDERS_BYTES_MAX).unwrap_or(u64::MAX);
+        file.take(limit + 1).read_to_end(&mut text)?;
+        anyhow::ensure!(
+            text.len() <= ORDERS_BYTES_MAX,
+            "it has more than {ORDERS_BYTES_MAX} bytes"
+        );
+        Ok(text)
+    }
+
+    /// Replaces the stored orders.
+    ///
+    /// # Errors
+    /// The directory or the file cannot be written; the message names it.
+    pub fn write(&self, orders: &Orders, clock: &Clock) -> anyhow::Result<()> {
+        let now = (SystemTime::now(), clock.now());
+        let stored: Vec<StoredOrder> = orders
+            .iter()
+            .map(|order: &Arc<DrainOrder>| {
+                let left = order.until.as_ref().map(|until| until.at.since(now.1));
+                StoredOrder {
+                    target: order.target.clone(),
+                    until_unix_seconds: left.map(|left| unix_seconds(now.0 + left)),
+                    why: order.why.clone(),
+                    by: order.by.clone(),
+                    since: order.since.clone(),
+                    is_forced: order.is_forced,
+                }
+            })
+            .collect();
+        memory::write_file(&self.file, orders_text(&stored).as_bytes())
+    }
+}
+
+fn unix_seconds(at: SystemTime) -> u64 {
+    at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// The order of an earlier run; none if its time is over.
+fn restored(stored: StoredOrder, clock: &Clock, now: SystemTime) -> Option<DrainOrder> {
+    let until = match stored.until_unix_seconds {
+        None => None,
+        Some(seconds) => {
+            let at = UNIX_EPOCH.checked_add(Duration::from_secs(seconds))?;
+            let left = at.duration_since(now).ok().filter(|left| !left.is_zero())?;
+            Some(Until { at: clock.now() + left, shown: shown_time(at) })
+        }
+    };
+    Some(DrainOrder {
+        target: stored.target,
+        until,
+        why: stored.why,
+        by: stored.by,
+        since: stored.since,
+        is_forced: stored.is_forced,
+    })
+}
