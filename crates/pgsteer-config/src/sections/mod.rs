@@ -26,7 +26,7 @@ use crate::key::SectionKeys;
 use crate::origin::Origin;
 
 /// All sections, in the order of the documents.
-pub static SECTIONS: [&SectionKeys; 10] = [
+pub static SECTIONS: [&SectionKeys; 11] = [
     &cluster::KEYS,
     &patroni::KEYS,
     &etcd::KEYS,

@@ -12,7 +12,7 @@ const LASTS_DEFAULT: Duration = Duration::from_secs(3_600);
 /// The socket of the running pgsteer.
 #[derive(Clone, Debug, Args)]
 pub struct SocketArgs {
-    /// The control socket of the running pgsteer, as [control] socket there
+    /// The control socket of the running pgsteer, as `[control] socket` there
     #[arg(long, value_name = "PATH", default_value = ControlConfig::SOCKET)]
     pub socket: PathBuf,
 }
@@ -133,8 +133,8 @@ pub struct SessionsArgs {
 }
 
 const END_EXAMPLES: &str = "\
-A session that waits for a query gets the error 57P01, as from a server that shuts down; another one
-gets only the end of its connection.
+A session that is idle between two queries gets the error 57P01, as from a server that shuts
+down; another one gets only the end of its connection.
 
 Examples:
   pgsteer end-sessions n2

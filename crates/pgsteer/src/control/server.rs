@@ -35,7 +35,7 @@ const TAKEOVER_POLL: Duration = Duration::from_millis(100);
 /// The running control socket. Its file is removed when this is dropped.
 #[derive(Debug)]
 pub struct Control {
-    _socket: SharedSocket,
+    socket: SharedSocket,
     thread: JoinHandle<()>,
 }
 
@@ -74,12 +74,19 @@ impl Control {
                 LocalSet::new().block_on(&runtime, serving);
             })
             .context("cannot start the thread of the control socket")?;
-        Ok(Control { _socket: socket, thread })
+        Ok(Control { socket, thread })
     }
 
     /// Returns true if the thread has ended.
     pub fn has_failed(&self) -> bool {
         self.thread.is_finished()
+    }
+}
+
+impl Drop for Control {
+    /// Removes the file of the socket: the thread runs until the process ends.
+    fn drop(&mut self) {
+        lock(&self.socket).take();
     }
 }
 

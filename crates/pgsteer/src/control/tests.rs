@@ -49,6 +49,7 @@ fn config(name: &str) -> Config {
         services: Default::default(),
         http: None,
         agent: None,
+        haproxy: None,
         proxy: ProxyConfig::default(),
         control: Some(ControlConfig { socket: folder.join("c.sock"), mode: 0o600 }),
     }
@@ -168,6 +169,15 @@ fn what_is_unknown_is_refused_with_what_is_known() {
     let wrong = FilterText { client: Some("x".to_owned()), ..FilterText::default() };
     assert!(error(&Request::Sessions { filter: wrong }).contains("neither an address"));
     assert!(error(&drain("n1", Some(0))).starts_with("an order lasts 1 to "));
+}
+
+#[test]
+fn the_socket_is_removed_at_the_end() {
+    let running = start("end");
+    let socket = running.socket.clone();
+    assert!(socket.exists());
+    drop(running);
+    assert!(!socket.exists());
 }
 
 #[test]

@@ -125,6 +125,7 @@ pub fn document_of(snapshot: &Snapshot) -> Document {
 pub fn calm() -> Snapshot {
     let mut snapshot = snapshot();
     snapshot.paused = false;
+    snapshot.orders = Orders::default();
     if let Some(write) = snapshot.services.get_mut("write") {
         write.gates.insert(member("n2"), Gate::Open(OpenGate::new(at(3_725_100), 43)));
     }
@@ -271,7 +272,7 @@ fn orders() -> Orders {
         is_forced: false,
     };
     let until = Until { at: at(4_000_000), shown: OrderText::new("2026-07-04T10:04:35Z") };
-    Orders::of([order("n4", None, Some(until)), order("n4", Some("read"), None)])
+    Orders::of([order("n2", None, Some(until)), order("n2", Some("read"), None)])
 }
 
 fn events() -> VecDeque<Event> {

@@ -6,8 +6,6 @@ use std::time::{Duration, Instant};
 
 use pgsteer_core::names::{MemberName, ServiceName};
 
-use super::seat::Assignment;
-
 /// The client of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientFacts {
@@ -94,16 +92,16 @@ impl Activity {
 }
 
 impl SessionInfo {
-    /// The session with this seat.
+    /// A session of `service` at `member`.
     pub fn new(
-        assignment: &Assignment,
+        (service, member): (&ServiceName, &MemberName),
         client: Option<&ClientFacts>,
         activity: &Activity,
         now: Instant,
     ) -> SessionInfo {
         SessionInfo {
-            service: assignment.service.clone(),
-            member: assignment.member.clone(),
+            service: service.clone(),
+            member: member.clone(),
             client: client.cloned(),
             age: now.saturating_duration_since(activity.began),
             idle: now.saturating_duration_since(activity.active.get()),

@@ -285,10 +285,12 @@ impl Registry {
 impl Entry {
     /// The session; none for an early login.
     fn session(&self, now: Instant) -> Option<SessionInfo> {
+        if self.purpose.get() != Purpose::Session {
+            return None;
+        }
+        let Assignment { service, member, .. } = &self.assignment;
         let client = self.client.borrow();
-        let is_session = self.purpose.get() == Purpose::Session;
-        is_session
-            .then(|| SessionInfo::new(&self.assignment, client.as_deref(), &self.activity, now))
+        Some(SessionInfo::new((service, member), client.as_deref(), &self.activity, now))
     }
 }
 

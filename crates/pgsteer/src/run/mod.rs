@@ -1,6 +1,7 @@
 //! `pgsteer run`: the one module that knows both the sources and the outputs.
 
 mod conductor;
+mod orders;
 mod program;
 mod signals;
 mod stall;
@@ -16,17 +17,18 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use pgsteer_config::summary::{AgentSummary, Summary};
 use pgsteer_core::claim::Report;
-use pgsteer_core::settings::{AgentConfig, Config, ControlConfig};
+use pgsteer_core::settings::{AgentConfig, Config};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use self::conductor::{Conductor, Published};
+use self::orders::Orders;
 use self::program::Program;
 use self::signals::{Order, Signals};
 use self::upgrade::Successor;
 use crate::agent::{self, Agent};
 use crate::clock::Clock;
-use crate::control::{Calls, Control, ControlSocket, Desk, OrderStore};
+use crate::control::Control;
 use crate::haproxy::{self, Haproxys};
 use crate::heartbeat::{Heartbeat, Pulse};
 use crate::http::{self, Access, ConfigShown, Pages, PagesThread, ReadyPages, Streams};
@@ -494,49 +496,6 @@ impl Running {
         let grace = self.config.proxy.shutdown_grace;
         tracing::info!("stopping: no new clients, sessions have {} s", grace.as_secs());
         proxy.stop(grace).await;
-    }
-}
-
-/// The control socket before it accepts requests.
-struct Orders {
-    /// None while the process from which this one takes over listens on it.
-    socket: Option<ControlSocket>,
-    config: ControlConfig,
-    store: Option<OrderStore>,
-    calls: Calls,
-}
-
-impl Orders {
-    /// Listens on the control socket and takes over the stored orders, before the first gate opens. None
-    /// if there is no socket: then no request could withdraw an order.
-    fn open(
-        config: &Config,
-        conductor: &mut Conductor,
-        clock: Clock,
-        is_successor: bool,
-    ) -> Option<Orders> {
-        let control = config.control.as_ref()?;
-        let socket = if is_successor { None } else { Some(ControlSocket::open(control)?) };
-        let store = OrderStore::of(&config.cluster, control);
-        let stored = store.as_ref().map(|store| store.read(&clock)).unwrap_or_default();
-        for order in &stored {
-            tracing::warn!(target: DECISIONS, "order of an earlier run: {} is {order}", order.target);
-        }
-        let (calls, received) = Calls::channel();
-        conductor.take_orders(stored, received);
-        Some(Orders { socket, config: control.clone(), store, calls })
-    }
-
-    fn start(
-        self,
-        proxy: Option<&Proxy>,
-        published: &Published,
-        clock: Clock,
-    ) -> anyhow::Result<Control> {
-        let snapshots = published.snapshots.clone();
-        let sessions = proxy.map(Proxy::roll_call);
-        let desk = Desk::new(self.calls, snapshots, clock, sessions, self.store);
-        Control::start(self.socket, self.config, desk)
     }
 }
 

@@ -114,8 +114,10 @@ pub fn an_order_survives_a_restart_and_expires(lab: &Lab) -> Result<()> {
     let steer = Steer::start_blind(lab, &setup.wanted())?;
     steer.wait_for_gate("read", &drained, "draining", SOON)?;
     let opened = format!("read gate of {drained} is open");
-    let was_open = || steer.messages().iter().any(|message| *message == opened);
-    ensure!(!was_open(), "the order is in force before the first gate opens");
+    ensure!(
+        !steer.messages().contains(&opened),
+        "the order is in force before the first gate opens"
+    );
     steer.wait_for_log("order expired", SOON)?;
     println!("it expired {:?} after the restart", began.elapsed());
     steer.wait_for_gate("read", &drained, "open", SOON)
