@@ -10,13 +10,15 @@ use rustix::net::sockopt::socket_peercred;
 use rustix::process::{getpid, getuid};
 use tokio::time::timeout;
 
-use super::{Observer, Outputs, Running, bind_all, check_files};
+use super::observer::Observer;
+use super::{Outputs, Running, bind_all};
 use crate::handover::channel::Channel;
 use crate::handover::message::{self, Offer, Standing, ToNew, ToOld};
 use crate::handover::{VARIABLE, VERSION};
 use crate::listen::Listeners;
 use crate::log::limit::DECISIONS;
 use crate::proxy::{Arrivals, Inheritance};
+use crate::sources;
 
 /// How long the parent may take for its first message.
 const OFFER_LIMIT: Duration = Duration::from_secs(5);
@@ -90,9 +92,9 @@ async fn take_over(
              {VERSION}: restart pgsteer instead"
         );
     }
-    check_files(&config)?;
+    let prepared = sources::prepare(&config.cluster)?;
     let mut listeners = bind_all(&config, outputs, |address| addresses.contains(&address))?;
-    let observer = Observer::start(&config, true)?;
+    let observer = Observer::start(&config, prepared, true);
     let generation = agree(channel, &observer, &mut listeners).await?;
     let generation_max = Some(generation);
     let inherited = Inheritance { listeners, generation_max, first_ticket };

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
@@ -12,9 +11,9 @@ use pgsteer_core::claim::Role;
 use pgsteer_core::snapshot::Snapshot;
 use pgsteer_core::text::clean_to;
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::departure::{Departure, Unsent};
 use super::program::Program;
 use super::signals::Signals;
 use super::{Running, systemd};
@@ -26,7 +25,6 @@ use crate::http::PagesThread;
 use crate::listen::Listeners;
 use crate::log::limit::DECISIONS;
 use crate::proxy::Proxy;
-use crate::proxy::moved::Moved;
 
 /// How long the new process may take to know what this one knows. It reads the configuration, connects
 /// to all members and confirms each state, which takes one or two seconds.
@@ -41,11 +39,8 @@ const EXIT_PAUSE: Duration = Duration::from_millis(100);
 /// How long the new process may take to accept clients once it has the sockets.
 const ACCEPTING_LIMIT: Duration = Duration::from_secs(5);
 
-/// Clients and sessions that wait to be sent. They stand still meanwhile.
-const WAITING_MAX: usize = 8;
-
-/// Clients and sessions that were sent and have not arrived. They stand still too.
-const ON_THE_WAY_MAX: usize = 32;
+/// Positions that this process may give out between the offer and the end of its service.
+const TICKETS_BETWEEN: u64 = 1 << 32;
 
 /// The interval of the check for clients that are left.
 const LOOK: Duration = Duration::from_millis(2);
@@ -80,7 +75,7 @@ impl Process {
         let child = Command::new(file)
             .args(&program.arguments)
             .env(VARIABLE, "stdin")
-            // systemd's watchdog watches the process that it is told of, whatever its id.
+            // It names this process: the new one would send the watchdog nothing (sd_watchdog_enabled(3)).
             .env_remove("WATCHDOG_PID")
             .stdin(Stdio::from(end))
             .spawn()
@@ -164,7 +159,7 @@ impl Running {
             return Err(child.why_gone().await);
         }
         let first_answer_by = Instant::now() + FIRST_ANSWER_LIMIT;
-        let mut snapshots = self.published.snapshots.clone();
+        let mut snapshots = self.observer.published.snapshots.clone();
         let mut new = None;
         loop {
             let snapshot = snapshots.borrow_and_update().clone();
@@ -227,28 +222,19 @@ impl Running {
         for (address, socket) in proxy.listeners() {
             sockets.add(address, socket.try_clone().context("cannot copy a listening socket")?);
         }
-        let (exit, moved) = mpsc::channel(WAITING_MAX);
-        let (mark, marks) = watch::channel(Mark::default());
-        let sender = Sender { channel, moved, marks };
-        let sending = std::thread::Builder::new()
-            .name("pgsteer-handover".to_owned())
-            .spawn(move || sender.run())
-            .context("cannot start the thread of the handover")?;
+        let (departure, exit) = Departure::start(channel)?;
         proxy.leave(exit.clone()).await;
-        while proxy.left().sessions != Some(0) && !sending.is_finished() {
+        while proxy.left().sessions != Some(0) && !departure.has_failed() {
             sleep(LOOK).await;
         }
-        mark.send_replace(Mark { sessions_left: true });
-        // The sender confirms by dropping its end of the marks.
-        while !mark.is_closed() && !sending.is_finished() {
-            sleep(LOOK).await;
-        }
-        if sending.is_finished() {
-            child.has_taken_over = false;
-            drop((child, exit));
-            let unsent = joined(sending).err();
-            return self.resume(proxy, sockets, unsent).await.map(Some);
-        }
+        let finishing = match departure.complete().await {
+            Ok(finishing) => finishing,
+            Err(unsent) => {
+                child.has_taken_over = false;
+                drop((child, exit));
+                return self.resume(proxy, sockets, unsent).await.map(Some);
+            }
+        };
         drop(sockets);
         (self.agent, self.pages, self.haproxys) = (None, None, None);
         systemd::tell_main_process(pid);
@@ -267,11 +253,11 @@ impl Running {
         }
         proxy.stop(Duration::ZERO).await;
         drop(exit);
-        match joined(sending) {
+        match finishing.end().await {
             Ok(sent) => tracing::info!(
                 target: DECISIONS, pid, sent, "upgraded: the new process has taken over"
             ),
-            Err(Unsent { error, lost, .. }) => tracing::error!(
+            Err(Unsent { error, lost }) => tracing::error!(
                 target: DECISIONS, pid, lost = lost.len(),
                 "the new process failed after it had taken over: {error:#}"
             ),
@@ -284,15 +270,12 @@ impl Running {
         mut self,
         mut proxy: Proxy,
         mut sockets: Listeners,
-        unsent: Option<Unsent>,
+        unsent: Unsent,
     ) -> anyhow::Result<Running> {
-        let (why, lost) = match unsent {
-            Some(Unsent { error, lost }) => (format!("{error:#}"), lost),
-            None => ("its thread has ended".to_owned(), Vec::new()),
-        };
+        let Unsent { error, lost } = unsent;
         tracing::error!(
             target: DECISIONS,
-            "not upgraded, this process goes on: the new process failed while it took over: {why}"
+            "not upgraded, this process goes on: the new process failed while it took over: {error:#}"
         );
         proxy.stay(&self.config, &mut sockets).await?;
         let arrivals = proxy.arrivals();
@@ -302,107 +285,6 @@ impl Running {
         self.proxy = Some(proxy);
         Ok(self)
     }
-}
-
-/// Positions that the old process may give out between the offer and the end of its service.
-const TICKETS_BETWEEN: u64 = 1 << 32;
-
-/// What the sender has to report to the new process.
-#[derive(Clone, Copy, Debug, Default)]
-struct Mark {
-    /// All established sessions are in the queue or sent.
-    sessions_left: bool,
-}
-
-/// Sends clients and sessions, on a thread of its own: it must not wait for the engine.
-struct Sender {
-    channel: Channel,
-    moved: mpsc::Receiver<Moved>,
-    marks: watch::Receiver<Mark>,
-}
-
-/// The sending has failed.
-struct Unsent {
-    error: anyhow::Error,
-    /// Clients and sessions that were not sent.
-    lost: Vec<Moved>,
-}
-
-impl Sender {
-    /// Sends until the proxy has no client any more. Returns how many were sent.
-    fn run(self) -> Result<usize, Unsent> {
-        let Sender { channel, moved, marks } = self;
-        let unsent = |error: anyhow::Error| Unsent { error, lost: Vec::new() };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| unsent(error.into()))?;
-        let end = channel.into_end().map_err(|error| unsent(error.into()))?;
-        runtime.block_on(async {
-            let channel = Channel::new(end).map_err(|error| unsent(error.into()))?;
-            send_all(&channel, moved, marks).await
-        })
-    }
-}
-
-async fn send_all(
-    channel: &Channel,
-    mut moved: mpsc::Receiver<Moved>,
-    marks: watch::Receiver<Mark>,
-) -> Result<usize, Unsent> {
-    let (mut sent, mut arrived, mut marks) = (0, 0, Some(marks));
-    loop {
-        // A session is in the queue before it is counted as left, so the queue comes first.
-        let next = tokio::select! {
-            biased;
-            next = moved.recv() => next,
-            () = all_left(&mut marks) => {
-                if let Err(error) = message::send(channel, &ToNew::SessionsLeft, &[]).await {
-                    return Err(Unsent { error: error.into(), lost: rest(moved, None) });
-                }
-                marks = None;
-                continue;
-            }
-        };
-        let Some(next) = next else { return Ok(sent) };
-        let message = ToNew::of(&next);
-        if let Err(error) = message::send(channel, &message, &message::files_of(&next)).await {
-            return Err(Unsent { error: error.into(), lost: rest(moved, Some(next)) });
-        }
-        sent += 1;
-        while sent - arrived >= ON_THE_WAY_MAX {
-            match receive(channel).await {
-                Ok(Some(ToOld::Arrived { count })) => arrived = count.min(sent),
-                Ok(Some(_)) => {}
-                Ok(None) => {
-                    let error = anyhow!("the new process has ended");
-                    return Err(Unsent { error, lost: rest(moved, None) });
-                }
-                Err(error) => return Err(Unsent { error, lost: rest(moved, None) }),
-            }
-        }
-    }
-}
-
-/// Waits until all established sessions have left; for ever if that was reported already.
-async fn all_left(marks: &mut Option<watch::Receiver<Mark>>) {
-    let is_left = match marks {
-        Some(marks) => marks.wait_for(|mark| mark.sessions_left).await.is_ok(),
-        None => false,
-    };
-    if !is_left {
-        std::future::pending::<()>().await;
-    }
-}
-
-/// What is left in the queue, after `first`.
-fn rest(mut moved: mpsc::Receiver<Moved>, first: Option<Moved>) -> Vec<Moved> {
-    moved.close();
-    first.into_iter().chain(std::iter::from_fn(|| moved.try_recv().ok())).collect()
-}
-
-fn joined(sending: JoinHandle<Result<usize, Unsent>>) -> Result<usize, Unsent> {
-    sending.join().unwrap_or_else(|_| {
-        Err(Unsent { error: anyhow!("the thread of the handover has failed"), lost: Vec::new() })
-    })
 }
 
 async fn receive(channel: &Channel) -> anyhow::Result<Option<ToOld>> {

@@ -1,0 +1,76 @@
+//! The sources and the engine: they publish the Snapshots that the outputs apply.
+
+use std::sync::Arc;
+
+use pgsteer_core::claim::Report;
+use pgsteer_core::settings::Config;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::conductor::{Conductor, Published};
+use super::orders::Orders;
+use crate::clock::Clock;
+use crate::heartbeat::Heartbeat;
+use crate::memory::{self, Store};
+use crate::sources::{Prepared, Sources};
+use crate::stats::Stats;
+
+/// The maximum number of reports that wait for the engine. It takes microseconds for each, so a
+/// full channel means that the engine is stuck, and then the sources have to wait too.
+const REPORTS_MAX: usize = 1_024;
+
+/// The sources and the engine.
+pub struct Observer {
+    /// The clock of all moments.
+    pub clock: Clock,
+    /// The time of the engine's last turn.
+    pub heartbeat: Arc<Heartbeat>,
+    /// The counters.
+    pub stats: Arc<Stats>,
+    /// Where sources report.
+    pub reports: mpsc::Sender<Report>,
+    /// Where the engine receives another configuration.
+    pub configs: mpsc::Sender<Config>,
+    /// What the engine publishes.
+    pub published: Published,
+    /// The sources.
+    pub sources: Sources,
+    /// The engine.
+    pub conductor: JoinHandle<()>,
+    /// Stores the member list; none if that is disabled or impossible.
+    pub keeper: Option<JoinHandle<()>>,
+    /// The control socket until it accepts requests; none without one.
+    pub orders: Option<Orders>,
+}
+
+impl Observer {
+    /// Starts both. `is_successor`: another process of pgsteer serves, and this one takes over from it.
+    pub fn start(config: &Config, prepared: Prepared, is_successor: bool) -> Observer {
+        let clock = Clock::start();
+        let heartbeat = Arc::new(Heartbeat::default());
+        let stats = Arc::new(Stats::default());
+        let store = Store::of(&config.cluster);
+        let stored = store.as_ref().and_then(Store::read);
+        let (mut conductor, published) =
+            Conductor::new(config, stored, clock, Arc::clone(&heartbeat), Arc::clone(&stats));
+        let orders = Orders::open(config, &mut conductor, clock, is_successor);
+        let keeper = memory::keep(store, published.memories.clone(), false);
+        let (reports, reports_heard) = mpsc::channel(REPORTS_MAX);
+        let (configs, configs_heard) = mpsc::channel(1);
+        let plans = published.plans.clone();
+        let sources = prepared.start(clock, reports.clone(), plans, &stats.doubts);
+        let conductor = tokio::spawn(conductor.run(reports_heard, configs_heard));
+        Observer {
+            clock,
+            heartbeat,
+            stats,
+            reports,
+            configs,
+            published,
+            sources,
+            conductor,
+            keeper,
+            orders,
+        }
+    }
+}
