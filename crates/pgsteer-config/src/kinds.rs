@@ -352,11 +352,14 @@ impl<T: 'static> Kind for List<T> {
     }
 }
 
-/// A table of tags. Patroni's tags may be booleans and numbers; they are compared as text.
+/// A table of texts by name. Patroni's tags may be booleans and numbers; they are compared as text.
 #[derive(Clone, Copy)]
-pub struct Tags;
+pub struct Table {
+    /// What it contains, as `tags`.
+    pub of: &'static str,
+}
 
-impl Kind for Tags {
+impl Kind for Table {
     type Out = BTreeMap<String, String>;
 
     fn scalar(&self, example: &str, raw: &Raw) -> Result<BTreeMap<String, String>, Problem> {
@@ -392,38 +395,6 @@ impl Kind for Tags {
             }
         }
         Some(tags)
-    }
-
-    fn origin<'l>(&self, leaf: &'l Leaf) -> &'l Origin {
-        &leaf.key
-    }
-
-    fn accepts(&self) -> String {
-        "table of tags".to_owned()
-    }
-}
-
-/// A table of names, each with a text.
-#[derive(Clone, Copy)]
-pub struct Names {
-    /// What the texts are, as `backends`.
-    pub of: &'static str,
-}
-
-impl Kind for Names {
-    type Out = BTreeMap<String, String>;
-
-    fn scalar(&self, example: &str, raw: &Raw) -> Result<BTreeMap<String, String>, Problem> {
-        Tags.scalar(example, raw)
-    }
-
-    fn read(
-        &self,
-        example: &str,
-        leaf: &Leaf,
-        report: &mut Report<'_>,
-    ) -> Option<BTreeMap<String, String>> {
-        Tags.read(example, leaf, report)
     }
 
     fn origin<'l>(&self, leaf: &'l Leaf) -> &'l Origin {

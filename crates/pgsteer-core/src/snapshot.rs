@@ -301,6 +301,12 @@ impl Snapshot {
         gate.ends_sessions() || (state.role != Role::Replica && serves && moved())
     }
 
+    /// Returns true if the role of at least one member is known. Otherwise pgsteer may be cut off itself, and
+    /// an output that has other facts should follow those.
+    pub fn knows_a_role(&self) -> bool {
+        self.members.values().any(|member| member.role != Role::Unknown)
+    }
+
     /// The member whose promotion `service` waits for: it holds the leader lock and is still in
     /// recovery, no order drains it, and no other member is open.
     pub fn promoting(&self, service: &ServiceName) -> Option<&MemberName> {
@@ -367,6 +373,16 @@ impl Snapshot {
 }
 
 impl MemberState {
+    /// Returns true if the member is known to have another role than `required`, and to keep it: a member
+    /// that is promoting, that takes writes beside another one, or that has a trouble is not.
+    pub fn is_known_to_lack(&self, required: Role) -> bool {
+        self.role != Role::Unknown
+            && self.role != required
+            && !self.promoting
+            && !self.rogue
+            && self.trouble.is_none()
+    }
+
     /// Returns true if `endpoint` is the endpoint of its PostgreSQL.
     fn is_at(&self, endpoint: &Endpoint) -> bool {
         self.postgres == *endpoint || self.also_at.contains(endpoint)
@@ -395,6 +411,29 @@ mod tests {
     use super::*;
     use crate::gate::{OpenGate, Sessions};
     use crate::verdict::Cause;
+
+    #[test]
+    fn a_member_lacks_a_role_only_if_its_own_is_certain() {
+        let gate = Gate::Probation { since: Moment::START };
+        let mut snapshot = snapshot(Role::Primary, gate);
+        assert!(!snapshot.knows_a_role());
+        let mut lacks = |change: fn(&mut MemberState)| {
+            let member = snapshot.members.values_mut().next().unwrap();
+            *member = MemberState { role: Role::Replica, ..member.clone() };
+            change(member);
+            let (lacks, is_known) =
+                (member.is_known_to_lack(Role::Primary), snapshot.knows_a_role());
+            let member = snapshot.members.values_mut().next().unwrap();
+            (member.promoting, member.rogue, member.trouble) = (false, false, None);
+            (lacks, is_known)
+        };
+        assert_eq!(lacks(|_| {}), (true, true));
+        assert_eq!(lacks(|member| member.role = Role::Primary), (false, true));
+        assert_eq!(lacks(|member| member.role = Role::Unknown), (false, false));
+        assert_eq!(lacks(|member| member.promoting = true), (false, true));
+        assert_eq!(lacks(|member| member.rogue = true), (false, true));
+        assert_eq!(lacks(|member| member.trouble = Some(Reason::Unheard)), (false, true));
+    }
 
     fn snapshot(role: Role, gate: Gate) -> Snapshot {
         let n1 = MemberName::new("n1").unwrap();

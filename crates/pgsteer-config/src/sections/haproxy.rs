@@ -13,7 +13,7 @@ use crate::conflict::Conflict;
 use crate::error::ConfigErrors;
 use crate::field::{Field, Given};
 use crate::key::{Command, Flag, Key, SectionKeys};
-use crate::kinds::{List, Names, Text};
+use crate::kinds::{List, Table, Text};
 use crate::limits::HAPROXYS_MAX;
 use crate::range::Seconds;
 use crate::written::Draft;
@@ -46,7 +46,7 @@ static SOCKETS: Key<List<HaproxySocket>> =
              repeated",
         )]);
 
-static BACKENDS: Key<Names> = Key::new(SECTION, "backends", Names { of: "backends by service" })
+static BACKENDS: Key<Table> = Key::new(SECTION, "backends", Table { of: "backends by service" })
     .example("{ write = \"pg_write\", read = \"pg_read\" }")
     .unset("the backend with the name of the service")
     .help(

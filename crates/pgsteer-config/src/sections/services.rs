@@ -13,7 +13,7 @@ use crate::conflict::Conflict;
 use crate::error::ConfigErrors;
 use crate::field::{Field, Given};
 use crate::key::{Key, SectionKeys};
-use crate::kinds::{Bytes, Choice, Listen, Port, Tags};
+use crate::kinds::{Bytes, Choice, Listen, Port, Table};
 use crate::limits::{LAG_SECONDS, READ_LISTEN, SERVICES_MAX, WRITE_LISTEN};
 use crate::origin::Origin;
 use crate::range::{Seconds, Whole};
@@ -193,7 +193,7 @@ static ON_PROMOTION: Key<Choice<OnPromotion>> = Key::new(
 )
 .for_replicas();
 
-static TAGS: Key<Tags> = Key::new(SECTION, "tags", Tags)
+static TAGS: Key<Table> = Key::new(SECTION, "tags", Table { of: "tags" })
     .example("{ region = \"west\" }")
     .unset("any member")
     .help("Only members with these tags in their Patroni configuration.")

@@ -1,4 +1,4 @@
-//! Labels: the names of members and services in HAProxy's configuration.
+//! Labels: the names of members and services in HAProxy's configuration, as `pgsteer render` writes them.
 
 use std::collections::BTreeSet;
 

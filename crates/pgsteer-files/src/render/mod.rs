@@ -7,7 +7,7 @@ mod around;
 pub mod escape;
 mod haproxy;
 mod host;
-mod label;
+pub mod label;
 pub mod packet;
 mod panels;
 mod paper;

@@ -117,6 +117,13 @@ pub struct Server {
     pub session_seconds: Option<u64>,
 }
 
+impl Server {
+    /// Returns true if HAProxy sends new sessions to it.
+    pub fn gets_sessions(&self) -> bool {
+        self.is_up && self.weight > 0 && self.admin == Admin::Ready
+    }
+}
+
 /// Returns the process that answered `show info`.
 ///
 /// # Errors

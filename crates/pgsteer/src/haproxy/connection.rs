@@ -1,8 +1,8 @@
 //! One exchange with a socket of the Runtime API: a line of commands, and the whole answer.
 //!
 //! Each exchange has a connection of its own. A kept one would stay with the old process after a reload of
-//! HAProxy, and the old process would not end because of it. A new connection to a Unix socket takes some
-//! ten microseconds.
+//! HAProxy, and the old process would not end because of it. A new connection
+//! costs little beside that.
 
 use std::io;
 use std::time::Duration;

@@ -153,9 +153,9 @@ impl Machine {
             });
             lacks.extend(missing.map(|target| {
                 let port = target.ports.first().copied().unwrap_or_default();
-                let member = &target.member;
+                let Target { member, label, .. } = target;
                 format!(
-                    "backend {backend} of HAProxy has no server for member {member}, by its name or its address and port {port}: add `server {member} ...`"
+                    "backend {backend} of HAProxy has no server for member {member}, by its name or its address and port {port}: add `server {label} ...`"
                 )
             }));
         }
@@ -179,19 +179,15 @@ fn steered<'a>(
 
 /// The server with the name of the member, as `pgsteer render` writes it; else the one at its address.
 fn server_of<'a>(target: &Target, servers: &'a [Server]) -> Option<&'a Server> {
-    let name = label(target.member.as_str());
     let is_there = |server: &&Server| {
         let address = server.address.as_ref();
         address.is_some_and(|address| target.addresses.contains(address))
             && target.ports.contains(&server.port)
     };
-    servers.iter().find(|server| server.name == name).or_else(|| servers.iter().find(is_there))
-}
-
-/// The name as `pgsteer render` writes it in HAProxy's configuration.
-pub fn label(name: &str) -> String {
-    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-    name.chars().map(|c| if fits(c) { c } else { '_' }).collect()
+    servers
+        .iter()
+        .find(|server| server.name == target.label)
+        .or_else(|| servers.iter().find(is_there))
 }
 
 /// The commands for a change of an order.

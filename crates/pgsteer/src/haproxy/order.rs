@@ -1,11 +1,12 @@
 //! What each server should do: a function of the Snapshot.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use pgsteer_core::claim::Role;
 use pgsteer_core::names::{MemberName, ServiceName};
-use pgsteer_core::settings::Config;
-use pgsteer_core::snapshot::{MemberState, ServiceState, Snapshot};
+use pgsteer_core::settings::ServiceConfig;
+use pgsteer_core::snapshot::Snapshot;
+use pgsteer_files::render::label::labels;
 
 /// What a server should do with sessions. The order is that in which commands are sent: the server of an
 /// old primary first.
@@ -37,6 +38,8 @@ pub struct Target {
     pub service: ServiceName,
     /// The member.
     pub member: MemberName,
+    /// The name of its server, as `pgsteer render` writes it.
+    pub label: String,
     /// The addresses by which its server is found if no server has its name.
     pub addresses: Vec<IpAddr>,
     /// The ports at which its server may be: of PostgreSQL, and of the service's pooler.
@@ -45,48 +48,75 @@ pub struct Target {
     pub order: Order,
 }
 
-/// Returns the orders of `snapshot`. None if pgsteer knows the role of no member: then it may be cut off
-/// itself, and HAProxy's health checks know more.
-pub fn targets(config: &Config, snapshot: &Snapshot) -> Option<Vec<Target>> {
-    if snapshot.members.values().all(|member| member.role == Role::Unknown) {
+/// Returns the orders of `snapshot`; none if it knows the role of no member.
+pub fn targets(
+    services: &BTreeMap<ServiceName, ServiceConfig>,
+    snapshot: &Snapshot,
+) -> Option<Vec<Target>> {
+    if !snapshot.knows_a_role() {
         return None;
     }
-    let of_service = |(service, state): (&ServiceName, &ServiceState)| {
-        let pooler = config.services.get(service).and_then(|service| service.pooler_port);
-        let service = service.clone();
-        let members = snapshot.members.iter();
-        let targets = members.filter_map(move |(name, member)| {
-            let serving = member.same_as.as_ref().unwrap_or(name);
-            let gate = state.gates.get(serving)?;
+    let labels = labels(snapshot.members.keys().map(MemberName::as_str));
+    let mut targets = Vec::new();
+    for (service, state) in &snapshot.services {
+        let pooler_port = services.get(service).and_then(|service| service.pooler_port);
+        for ((name, member), label) in snapshot.members.iter().zip(&labels) {
+            // Two names of one server have one gate.
+            let Some(gate) = state.gates.get(member.same_as.as_ref().unwrap_or(name)) else {
+                continue;
+            };
             let wanted = match gate.is_open() {
                 true => Wanted::Serve,
                 false if gate.ends_sessions() => Wanted::End,
                 false => Wanted::Pause,
             };
-            let has_other_role = has_other_role(state, member);
-            Some(Target {
+            let has_other_role = member.is_known_to_lack(state.role);
+            targets.push(Target {
                 service: service.clone(),
                 member: name.clone(),
+                label: label.clone(),
                 addresses: member
                     .postgres
                     .ip()
                     .into_iter()
                     .chain(member.addresses.clone())
                     .collect(),
-                ports: pooler.into_iter().chain([member.postgres.port()]).collect(),
+                ports: pooler_port.into_iter().chain([member.postgres.port()]).collect(),
                 order: Order { wanted, has_other_role },
-            })
-        });
-        targets.collect::<Vec<_>>()
-    };
-    Some(snapshot.services.iter().flat_map(of_service).collect())
+            });
+        }
+    }
+    Some(targets)
 }
 
-/// A member that is promoting is about to pass the health check of its next role.
-fn has_other_role(service: &ServiceState, member: &MemberState) -> bool {
-    member.role != Role::Unknown
-        && member.role != service.role
-        && !member.promoting
-        && !member.rogue
-        && member.trouble.is_none()
+#[cfg(test)]
+mod tests {
+    use pgsteer_core::claim::Role;
+    use pgsteer_core::snapshot::MemberState;
+
+    use super::*;
+    use crate::http::sample;
+
+    /// HAProxy does not allow all characters of a name, so two names could become one.
+    #[test]
+    fn members_with_similar_names_have_servers_of_their_own() {
+        let mut snapshot = sample::calm();
+        let (known, state) = snapshot.members.pop_first().unwrap();
+        for name in ["größe", "gr__e"] {
+            let name = MemberName::new(name).unwrap();
+            snapshot
+                .members
+                .insert(name.clone(), MemberState { role: Role::Replica, ..state.clone() });
+            for service in snapshot.services.values_mut() {
+                let gate = service.gates[&known].clone();
+                service.gates.insert(name.clone(), gate);
+            }
+        }
+        let targets = targets(&BTreeMap::new(), &snapshot).unwrap();
+        let label = |name: &str| {
+            let target = targets.iter().find(|target| target.member.as_str() == name);
+            target.unwrap().label.clone()
+        };
+        assert_eq!((label("gr__e"), label("größe")), ("gr__e".to_owned(), "gr__e_2".to_owned()));
+    }
 }

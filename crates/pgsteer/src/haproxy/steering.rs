@@ -8,6 +8,7 @@ use std::time::Duration;
 use pgsteer_core::names::ServiceName;
 use pgsteer_core::settings::{Config, HaproxySocket};
 use pgsteer_core::snapshot::Snapshot;
+use pgsteer_files::render::label::labels;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -15,7 +16,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::answer::{self, AnswerError, Process};
 use super::command::{Command, line};
 use super::connection::{ExchangeError, exchange};
-use super::machine::{Machine, Observed, label};
+use super::machine::{Machine, Observed};
 use super::order::{Target, targets};
 use super::state_file;
 use super::view::{Differences, View, Views};
@@ -108,11 +109,11 @@ impl Steering {
     pub fn new(socket: HaproxySocket, limit: Duration, inputs: Inputs) -> Steering {
         let config = &inputs.config;
         let configured = config.haproxy.as_ref().map(|haproxy| &haproxy.backends);
-        let backend = |service: &ServiceName| {
+        let labels = labels(config.services.keys().map(ServiceName::as_str));
+        let backends = config.services.keys().zip(labels).map(|(service, label)| {
             let named = configured.and_then(|backends| backends.get(service));
-            named.cloned().unwrap_or_else(|| label(service.as_str()))
-        };
-        let backends = config.services.keys().map(|name| (name.clone(), backend(name)));
+            (service.clone(), named.cloned().unwrap_or(label))
+        });
         let machine = Machine::new(backends.collect());
         let now = Instant::now();
         Steering {
@@ -160,7 +161,7 @@ impl Steering {
         let snapshot = Arc::clone(&self.inputs.snapshots.borrow_and_update());
         let Inputs { config, clock, heartbeat, .. } = &self.inputs;
         let is_old = heartbeat.age(clock.now()) >= Heartbeat::OLD_AFTER;
-        targets(config, &snapshot).filter(|_| !is_old)
+        targets(&config.services, &snapshot).filter(|_| !is_old)
     }
 
     /// Sends the orders that have changed.

@@ -24,6 +24,7 @@ fn target(member: &str, wanted: Wanted, has_other_role: bool) -> Target {
     Target {
         service: ServiceName::new("write").unwrap(),
         member: MemberName::new(member).unwrap(),
+        label: member.to_owned(),
         addresses: vec![format!("10.0.0.{host}").parse().unwrap()],
         ports: vec![5432],
         order: Order { wanted, has_other_role },

@@ -119,13 +119,12 @@ pub enum Difference {
 
 /// Returns how `server` differs from `order`.
 pub fn difference(server: &Server, order: Order) -> Option<Difference> {
-    let is_serving = server.is_up && server.weight > 0 && server.admin == Admin::Ready;
     match (order.wanted, server.admin) {
         (Wanted::Serve, Admin::Maint | Admin::Drain) => Some(Difference::ByHand(server.admin)),
         (Wanted::Serve, Admin::Unresolved) => Some(Difference::Unresolved),
         (Wanted::Serve, Admin::Ready) if !server.is_up => Some(Difference::CheckFails),
         (Wanted::Serve, Admin::Ready) if server.weight == 0 => Some(Difference::NoWeight),
-        (Wanted::End | Wanted::Pause, _) if is_serving => Some(Difference::Serves),
+        (Wanted::End | Wanted::Pause, _) if server.gets_sessions() => Some(Difference::Serves),
         (Wanted::End, _) if server.sessions > 0 => Some(Difference::Sessions(server.sessions)),
         _ => None,
     }

@@ -165,15 +165,9 @@ impl Admission {
             }
             state.refused += 1;
         } else {
-            state.admitted += 1;
-            state.addresses.entry(address).or_default().connections += 1;
+            state.admit(address);
         }
-        let number = state.next;
-        state.next += 1;
-        drop(state);
-        self.stats.clients.fetch_add(1, Ordering::Relaxed);
-        let is_refused = exceeded.is_some();
-        let ticket = Ticket { admission: Arc::clone(self), number, address, is_refused };
+        let ticket = self.ticket(state, address, exceeded.is_some());
         match exceeded {
             Some(limit) => Decision::Refuse(ticket, limit),
             None => Decision::Admit(ticket),
@@ -185,13 +179,22 @@ impl Admission {
     pub fn admit_moved(self: &Arc<Admission>, address: IpAddr) -> Ticket {
         let address = address.to_canonical();
         let mut state = self.lock();
-        state.admitted += 1;
-        state.addresses.entry(address).or_default().connections += 1;
+        state.admit(address);
+        self.ticket(state, address, false)
+    }
+
+    /// Counts a client and gives it a number.
+    fn ticket(
+        self: &Arc<Self>,
+        mut state: MutexGuard<'_, State>,
+        address: IpAddr,
+        is_refused: bool,
+    ) -> Ticket {
         let number = state.next;
         state.next += 1;
         drop(state);
         self.stats.clients.fetch_add(1, Ordering::Relaxed);
-        Ticket { admission: Arc::clone(self), number, address, is_refused: false }
+        Ticket { admission: Arc::clone(self), number, address, is_refused }
     }
 
     /// Makes space for one more connection from `address`. Returns the limit that prevents it.
@@ -245,6 +248,12 @@ impl Admission {
 struct Busy;
 
 impl State {
+    /// Counts an admitted connection from `address`.
+    fn admit(&mut self, address: IpAddr) {
+        self.admitted += 1;
+        self.addresses.entry(address).or_default().connections += 1;
+    }
+
     /// The first of `numbers` that has been silent for long enough.
     fn first_silent<'a>(
         &self,

@@ -236,7 +236,8 @@ impl Running {
             }
         };
         drop(sockets);
-        (self.agent, self.pages, self.haproxys) = (None, None, None);
+        // From here on the new process does what these do.
+        (self.agent, self.pages, self.haproxys, self.control) = (None, None, None, None);
         systemd::tell_main_process(pid);
         let grace = self.config.proxy.shutdown_grace;
         let emptied = async {

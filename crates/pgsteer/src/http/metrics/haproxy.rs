@@ -27,11 +27,7 @@ impl Facts {
         page.gauge(
             "pgsteer_haproxy_server_up",
             "1 if HAProxy sends new sessions to this server.",
-            servers().map(|(name, it)| {
-                let server = &it.server;
-                let serves = server.is_up && server.weight > 0 && server.admin == Admin::Ready;
-                (labels(name, it), u64::from(serves))
-            }),
+            servers().map(|(name, it)| (labels(name, it), u64::from(it.server.gets_sessions()))),
         )?;
         page.gauge(
             "pgsteer_haproxy_server_by_hand",
