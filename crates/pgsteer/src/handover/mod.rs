@@ -21,5 +21,9 @@ pub mod message;
 /// The version of the messages. Processes with different versions refuse a handover.
 pub const VERSION: u32 = 1;
 
+/// The new process reports arrivals in steps of this, and the rest after
+/// [`message::ToNew::SessionsLeft`].
+pub const ARRIVALS_AT_ONCE: usize = 8;
+
 /// The environment variable that makes a new process take over from its parent.
 pub const VARIABLE: &str = "PGSTEER_HANDOVER";

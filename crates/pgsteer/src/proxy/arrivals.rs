@@ -29,7 +29,7 @@ pub struct Arrivals {
 }
 
 /// Arrivals that wait for their worker. New clients wait behind them.
-const STARTING_MAX: usize = 16;
+const STARTING_MAX: usize = 8;
 
 impl Proxy {
     /// The workers, for clients and sessions that arrive from another process.

@@ -21,7 +21,7 @@ use super::shared::{Admitted, Phase, Shared};
 use super::worker::Worker;
 
 /// How many sessions of a worker are on their way to another process at once.
-const MOVING_MAX: usize = 16;
+const MOVING_MAX: usize = 8;
 
 /// The longest interval at which further sessions are sent.
 const MOVE_INTERVAL: Duration = Duration::from_millis(1);

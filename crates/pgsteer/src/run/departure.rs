@@ -1,6 +1,7 @@
 //! Sends the clients and sessions of this process to the one that takes over.
 
 use std::future::pending;
+use std::io;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use anyhow::{Context as _, anyhow, bail};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
+use crate::handover::ARRIVALS_AT_ONCE;
 use crate::handover::channel::Channel;
 use crate::handover::message::{self, ToNew, ToOld};
 use crate::proxy::moved::{Exit, Moved};
@@ -16,7 +18,7 @@ use crate::proxy::moved::{Exit, Moved};
 const WAITING_MAX: usize = 8;
 
 /// Clients and sessions that were sent and have not arrived. They stand still too.
-const ON_THE_WAY_MAX: usize = 32;
+const ON_THE_WAY_MAX: usize = 2 * ARRIVALS_AT_ONCE;
 
 /// How long the new process may take until the next one has arrived.
 const ARRIVAL_LIMIT: Duration = Duration::from_secs(5);
@@ -129,9 +131,8 @@ async fn send_all(
             next = moved.recv() => next,
             () = is_all(&mut all_sessions) => {
                 let reporting = async {
-                    wait_for_arrivals(channel, &mut arrived, sent).await?;
-                    message::send(channel, &ToNew::SessionsLeft, &[]).await?;
-                    anyhow::Ok(())
+                    message::send(channel, &ToNew::SessionsLeft, &[]).await.map_err(why)?;
+                    wait_for_arrivals(channel, &mut arrived, sent).await
                 };
                 if let Err(error) = reporting.await {
                     return Err(Unsent { error, lost: rest(moved, None) });
@@ -146,7 +147,7 @@ async fn send_all(
         let Some(next) = next else { return Ok(sent) };
         let message = ToNew::of(&next);
         if let Err(error) = message::send(channel, &message, &message::files_of(&next)).await {
-            return Err(Unsent { error: error.into(), lost: rest(moved, Some(next)) });
+            return Err(Unsent { error: why(error), lost: rest(moved, Some(next)) });
         }
         sent += 1;
         let arrived_min = (sent + 1).saturating_sub(ON_THE_WAY_MAX);
@@ -184,6 +185,14 @@ async fn wait_for_arrivals(
         }
     }
     Ok(())
+}
+
+/// Why the new process takes nothing any more.
+fn why(error: io::Error) -> anyhow::Error {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => anyhow!("it has ended"),
+        _ => error.into(),
+    }
 }
 
 /// What is left in the exit, after `first`.
@@ -237,11 +246,10 @@ mod tests {
         exit.send(client()).await.unwrap();
         exit.send(client()).await.unwrap();
         let arriving = async {
-            for count in 1..=2 {
-                assert!(matches!(next(&new).await, ToNew::Client(_)));
-                arrive(&new, count).await;
-            }
+            assert!(matches!(next(&new).await, ToNew::Client(_)));
+            assert!(matches!(next(&new).await, ToNew::Client(_)));
             assert!(matches!(next(&new).await, ToNew::SessionsLeft));
+            arrive(&new, 2).await;
         };
         let (completed, ()) = tokio::join!(departure.complete(), arriving);
         let finishing = completed.unwrap();

@@ -1,6 +1,7 @@
 //! The new process of a handover ([`crate::handover`]): it takes over from its parent.
 
 use std::env;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -8,13 +9,14 @@ use anyhow::{Context as _, anyhow, bail};
 use pgsteer_core::settings::Config;
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::{getpid, getuid};
+use thiserror::Error;
 use tokio::time::timeout;
 
 use super::observer::Observer;
 use super::{Outputs, Running, bind_all};
 use crate::handover::channel::Channel;
-use crate::handover::message::{self, Offer, Standing, ToNew, ToOld};
-use crate::handover::{VARIABLE, VERSION};
+use crate::handover::message::{self, MessageError, Offer, Standing, ToNew, ToOld};
+use crate::handover::{ARRIVALS_AT_ONCE, VARIABLE, VERSION};
 use crate::listen::Listeners;
 use crate::log::limit::DECISIONS;
 use crate::proxy::{Arrivals, Inheritance};
@@ -34,7 +36,7 @@ pub fn parent() -> anyhow::Result<Option<Parent>> {
     if env::var_os(VARIABLE).is_none_or(|value| value != "stdin") {
         return Ok(None);
     }
-    let end = std::io::stdin().as_fd().try_clone_to_owned()?;
+    let end = io::stdin().as_fd().try_clone_to_owned()?;
     let Ok(peer) = socket_peercred(&end) else {
         // A process that this one has started in another way inherits the variable.
         return Ok(None);
@@ -144,6 +146,7 @@ async fn agree(
 /// Receives clients and sessions until the old process ends.
 async fn receive_all(channel: Channel, arrivals: Option<Arrivals>) {
     let Some(arrivals) = arrivals else { return };
+    // A session that cannot be used is counted too: the old process waits for it.
     let mut arrived = 0_usize;
     loop {
         let moved = match receive(&channel).await {
@@ -151,31 +154,28 @@ async fn receive_all(channel: Channel, arrivals: Option<Arrivals>) {
             Ok(Some((ToNew::Session(session), files))) => session.into_moved(files),
             Ok(Some((ToNew::SessionsLeft, _))) => {
                 arrivals.complete();
+                report_arrivals(&channel, arrived).await;
                 tracing::info!(target: DECISIONS, arrived, "upgrade: all sessions have arrived");
                 continue;
             }
             Ok(Some((ToNew::Offer(_) | ToNew::Listeners { .. }, _))) => continue,
             Ok(None) => break,
-            // The session in the packet is lost; the others go on.
-            Err(error) if error.is::<message::MessageError>() => {
-                tracing::error!(target: DECISIONS, "a session is lost in the upgrade: {error:#}");
-                continue;
-            }
-            Err(error) => {
-                tracing::error!(target: DECISIONS, "the old process is gone: {error:#}");
+            Err(ReceiveError::Message(error)) => Err(error),
+            Err(ReceiveError::Connection(error)) => {
+                tracing::error!(target: DECISIONS, "the old process is gone: {error}");
                 break;
             }
         };
+        arrived += 1;
         match moved {
-            Ok(moved) => {
-                arrivals.take(moved).await;
-                arrived += 1;
-                // The old process notices by itself that this one does not answer.
-                let _ = message::send(&channel, &ToOld::Arrived { count: arrived }, &[]).await;
-            }
+            Ok(moved) => arrivals.take(moved).await,
+            // The others go on.
             Err(error) => {
                 tracing::error!(target: DECISIONS, "a session is lost in the upgrade: {error}");
             }
+        }
+        if arrived.is_multiple_of(ARRIVALS_AT_ONCE) {
+            report_arrivals(&channel, arrived).await;
         }
     }
     // Also if the old process has died: then its sessions have ended with it.
@@ -183,7 +183,23 @@ async fn receive_all(channel: Channel, arrivals: Option<Arrivals>) {
     tracing::info!(target: DECISIONS, arrived, "upgrade: the old process has ended");
 }
 
-async fn receive(channel: &Channel) -> anyhow::Result<Option<(ToNew, Vec<OwnedFd>)>> {
+async fn report_arrivals(channel: &Channel, count: usize) {
+    // The old process notices by itself that this one does not report.
+    let _ = message::send(channel, &ToOld::Arrived { count }, &[]).await;
+}
+
+/// Why no message was received.
+#[derive(Debug, Error)]
+enum ReceiveError {
+    /// The connection is broken.
+    #[error("the connection to the old process is broken: {0}")]
+    Connection(#[from] io::Error),
+    /// The packet is no message.
+    #[error(transparent)]
+    Message(#[from] MessageError),
+}
+
+async fn receive(channel: &Channel) -> Result<Option<(ToNew, Vec<OwnedFd>)>, ReceiveError> {
     let Some(packet) = channel.receive().await? else { return Ok(None) };
     let message = message::read(&packet)?;
     Ok(Some((message, packet.files)))
