@@ -266,14 +266,19 @@ impl Steer {
 
     /// The process ids of all processes that have taken over.
     fn upgrades(&self) -> Vec<u32> {
-        let taken_over = |line: &str| {
+        self.pids_in("upgraded: ")
+    }
+
+    /// The process ids in the messages with this beginning.
+    fn pids_in(&self, beginning: &str) -> Vec<u32> {
+        let pid = |line: &str| {
             let line: Value = serde_json::from_str(line).ok()?;
             let fields = line.get("fields")?;
             let message = fields.get("message")?.as_str()?;
             let pid = fields.get("pid")?.as_u64()?;
-            message.starts_with("upgraded: ").then(|| u32::try_from(pid).ok())?
+            message.starts_with(beginning).then(|| u32::try_from(pid).ok())?
         };
-        self.log().lines().filter_map(taken_over).collect()
+        self.log().lines().filter_map(pid).collect()
     }
 
     /// Its process id.
@@ -293,8 +298,8 @@ impl Steer {
 
 impl Drop for Steer {
     fn drop(&mut self) {
-        // A process that has taken over is no child of the test.
-        for pid in self.upgrades() {
+        // A new process is no child of the test.
+        for pid in self.pids_in("upgrade: started a new process") {
             let _ = send_signal(pid, Signal::KILL);
         }
         stage::keep_log(&self.name, &self.log());

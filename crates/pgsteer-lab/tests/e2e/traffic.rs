@@ -17,10 +17,10 @@ const WHO: &str = "host(inet_server_addr())";
 /// The longest time of a statement once the session is open.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(20);
 
-/// Running traffic.
+/// Running traffic. It ends when this is dropped, so that a failed test leaves none to the next.
 pub struct Traffic {
     ended: Arc<AtomicBool>,
-    thread: JoinHandle<Vec<JoinHandle<Try>>>,
+    thread: Option<JoinHandle<Vec<JoinHandle<Try>>>>,
 }
 
 /// One connection with one statement.
@@ -85,17 +85,31 @@ impl Traffic {
             }
             tries
         });
-        Traffic { ended, thread }
+        Traffic { ended, thread: Some(thread) }
     }
 
     /// Starts no more tries, and waits for those in progress.
-    pub fn finish(self) -> Result<Tries> {
-        self.ended.store(true, Ordering::Relaxed);
+    pub fn finish(mut self) -> Result<Tries> {
         let died = || anyhow!("a thread of the traffic died");
-        let tries = self.thread.join().map_err(|_| died())?;
+        let tries = self.end().ok_or_else(died)?;
         let tries: Result<Vec<Try>> =
             tries.into_iter().map(|each| each.join().map_err(|_| died())).collect();
         Ok(Tries(tries?))
+    }
+
+    /// Starts no more tries, and returns those that were started.
+    fn end(&mut self) -> Option<Vec<JoinHandle<Try>>> {
+        self.ended.store(true, Ordering::Relaxed);
+        self.thread.take()?.join().ok()
+    }
+}
+
+impl Drop for Traffic {
+    fn drop(&mut self) {
+        for each in self.end().into_iter().flatten() {
+            // Its outcome is of no interest any more.
+            let _ = each.join();
+        }
     }
 }
 

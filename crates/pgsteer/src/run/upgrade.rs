@@ -128,13 +128,9 @@ impl Running {
             self.sockets().into_iter().unzip();
         let listeners = ToNew::Listeners { addresses, generation };
         message::send(&channel, &listeners, &files).await.context("cannot send the sockets")?;
-        match timeout(ACCEPTING_LIMIT, receive(&channel)).await {
-            Ok(Ok(Some(ToOld::Accepting))) => {}
-            Ok(Ok(Some(ToOld::Refusal { why }))) => bail!("the new process refuses: {}", cut(&why)),
-            Ok(Ok(Some(ToOld::Standing(_) | ToOld::Arrived { .. }))) => {
-                bail!("the new process does not know the handover")
-            }
-            Ok(Ok(None)) => return Err(child.why_gone().await),
+        match timeout(ACCEPTING_LIMIT, accepts(&channel)).await {
+            Ok(Ok(true)) => {}
+            Ok(Ok(false)) => return Err(child.why_gone().await),
             Ok(Err(error)) => return Err(error),
             Err(_) => bail!("the new process does not accept clients within {ACCEPTING_LIMIT:?}"),
         }
@@ -178,7 +174,9 @@ impl Running {
                     Some(ToOld::Refusal { why }) => {
                         bail!("the new process refuses: {}", cut(&why))
                     }
-                    Some(ToOld::Accepting | ToOld::Arrived { .. }) => bail!("the new process does not know the handover"),
+                    Some(message @ (ToOld::Accepting | ToOld::Arrived { .. })) => {
+                        return Err(unexpected(&message));
+                    }
                     None => return Err(child.why_gone().await),
                 },
             }
@@ -288,6 +286,31 @@ impl Running {
     }
 }
 
+/// Waits until the new process, which has the sockets, accepts clients. Returns false if it has gone.
+async fn accepts(channel: &Channel) -> anyhow::Result<bool> {
+    loop {
+        match receive(channel).await? {
+            Some(ToOld::Accepting) => return Ok(true),
+            // Sent before the sockets arrived. Until this process has no session, no gate opens that was
+            // shut in the accepted state.
+            Some(ToOld::Standing(_)) => {}
+            Some(ToOld::Refusal { why }) => bail!("the new process refuses: {}", cut(&why)),
+            Some(message @ ToOld::Arrived { .. }) => return Err(unexpected(&message)),
+            None => return Ok(false),
+        }
+    }
+}
+
+fn unexpected(message: &ToOld) -> anyhow::Error {
+    let name = match message {
+        ToOld::Refusal { .. } => "refusal",
+        ToOld::Standing(_) => "standing",
+        ToOld::Accepting => "accepting",
+        ToOld::Arrived { .. } => "arrived",
+    };
+    anyhow!("the new process sends the message {name} too early; it is no pgsteer of this version")
+}
+
 async fn receive(channel: &Channel) -> anyhow::Result<Option<ToOld>> {
     let packet = channel.receive().await.context("the connection to the new process is broken")?;
     Ok(packet.map(|packet| message::read(&packet)).transpose()?)
@@ -305,4 +328,25 @@ fn missing(snapshot: &Arc<Snapshot>, new: Option<&Standing>) -> Option<String> {
 
 fn cut(why: &str) -> String {
     clean_to(why, WHY_CHARS_MAX).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The state of the cluster can change between the agreement and the arrival of the sockets.
+    #[tokio::test]
+    async fn a_state_that_crosses_the_sockets_is_no_fault() {
+        let (ours, theirs) = channel::pair().unwrap();
+        let (ours, theirs) = (Channel::new(ours).unwrap(), Channel::new(theirs).unwrap());
+        for message in [ToOld::Standing(Standing::default()), ToOld::Accepting] {
+            message::send(&theirs, &message, &[]).await.unwrap();
+        }
+        assert!(accepts(&ours).await.unwrap());
+        message::send(&theirs, &ToOld::Arrived { count: 1 }, &[]).await.unwrap();
+        let error = accepts(&ours).await.unwrap_err().to_string();
+        assert!(error.contains("arrived too early"), "{error}");
+        drop(theirs);
+        assert!(!accepts(&ours).await.unwrap());
+    }
 }
