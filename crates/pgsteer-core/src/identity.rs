@@ -108,6 +108,16 @@ impl Identity {
         })
     }
 
+    /// Returns this identity without the parts that `other` has.
+    pub fn without_parts_of(&self, other: &Identity) -> Identity {
+        let Identity { scope, group, system_identifier } = self.clone();
+        Identity {
+            scope: scope.filter(|_| other.scope.is_none()),
+            group: group.filter(|_| other.group.is_none()),
+            system_identifier: system_identifier.filter(|_| other.system_identifier.is_none()),
+        }
+    }
+
     /// Returns this identity, with the parts of `other` where this one has none.
     pub fn or(&self, other: &Identity) -> Identity {
         Identity {

@@ -13,6 +13,15 @@ pub struct Memory {
     pub identity: Identity,
     /// The members, in the order of their names.
     pub members: Vec<Found>,
+    /// The configured URLs of Patroni: sorted, each once, without a slash at the end.
+    pub urls: Vec<String>,
+}
+
+impl Memory {
+    /// The number of URLs that are among `urls` as well.
+    pub fn shared_urls(&self, urls: &[String]) -> usize {
+        self.urls.iter().filter(|url| urls.contains(url)).count()
+    }
 }
 
 /// A [`Memory`] that was read from disk, and its age at that time.

@@ -1,7 +1,8 @@
 //! The stored identity and member list, as a small JSON file.
 //!
 //! `{"version": 1, "written_at": 1783166400, "scope": "demo", "system_identifier": "7001",
-//! "members": [{"name": "n1", "host": "10.0.0.11", "port": 5432, "patroni_url": "http://..."}]}`
+//! "urls": ["http://10.0.0.11:8008"], "members": [{"name": "n1", "host": "10.0.0.11", "port": 5432,
+//! "patroni_url": "http://..."}]}`
 
 use std::sync::Arc;
 
@@ -32,6 +33,9 @@ pub enum BadMemory {
     /// It has too many members.
     #[error("it has {0} members, and a cluster has at most {MEMBERS_MAX}")]
     TooMany(usize),
+    /// It has too many URLs.
+    #[error("it has {0} URLs of Patroni, and at most {MEMBERS_MAX} are configured")]
+    TooManyUrls(usize),
     /// A member in it has no usable name or endpoint.
     #[error("a member in it: {0}")]
     Member(String),
@@ -45,6 +49,9 @@ struct Body {
     scope: Option<String>,
     group: Option<u32>,
     system_identifier: Option<String>,
+    /// Missing in files of early versions.
+    #[serde(default)]
+    urls: Vec<String>,
     members: Vec<MemberBody>,
 }
 
@@ -66,7 +73,9 @@ pub fn memory_text(memory: &Memory, written_at: u64) -> String {
         patroni_url: found.patroni_url.as_deref().map(str::to_owned),
     };
     let members = memory.members.iter().map(member).collect();
-    let body = Body { version: VERSION, written_at, scope, group, system_identifier, members };
+    let urls = memory.urls.clone();
+    let body =
+        Body { version: VERSION, written_at, scope, group, system_identifier, urls, members };
     // Serializing a struct of texts and numbers cannot fail.
     serde_json::to_string_pretty(&body).unwrap_or_default()
 }
@@ -84,6 +93,9 @@ pub fn parse_memory(text: &[u8]) -> Result<(Memory, u64), BadMemory> {
     if body.members.len() > MEMBERS_MAX {
         return Err(BadMemory::TooMany(body.members.len()));
     }
+    if body.urls.len() > MEMBERS_MAX {
+        return Err(BadMemory::TooManyUrls(body.urls.len()));
+    }
     let member = |member: MemberBody| {
         let name = MemberName::new(&member.name)?;
         let postgres = Endpoint::new(&member.host, member.port)?;
@@ -94,7 +106,7 @@ pub fn parse_memory(text: &[u8]) -> Result<(Memory, u64), BadMemory> {
     let members = members.map_err(|error| BadMemory::Member(error.to_string()))?;
     let (scope, group, system_identifier) = (body.scope, body.group, body.system_identifier);
     let identity = Identity { scope, group, system_identifier };
-    Ok((Memory { identity, members }, body.written_at))
+    Ok((Memory { identity, members, urls: body.urls }, body.written_at))
 }
 
 #[cfg(test)]
@@ -107,13 +119,25 @@ mod tests {
             postgres: Endpoint::new("::1", 15432).unwrap(),
             patroni_url: Some(Arc::from("http://[::1]:8008")),
         };
-        Memory { identity: Identity::of_scope("demo"), members: vec![found("n1"), found("ü\"2")] }
+        Memory {
+            identity: Identity::of_scope("demo"),
+            members: vec![found("n1"), found("ü\"2")],
+            urls: vec!["http://10.0.0.11:8008".to_owned()],
+        }
     }
 
     #[test]
     fn what_is_written_reads_back() {
         let text = memory_text(&memory(), 1_783_166_400);
         assert_eq!(parse_memory(text.as_bytes()), Ok((memory(), 1_783_166_400)));
+    }
+
+    #[test]
+    fn a_file_without_urls_is_read() {
+        let text = memory_text(&Memory { urls: Vec::new(), ..memory() }, 1);
+        let old = text.replace("\"urls\": [],", "");
+        assert_ne!(old, text);
+        assert_eq!(parse_memory(old.as_bytes()).unwrap().0.urls, Vec::<String>::new());
     }
 
     #[test]
@@ -135,5 +159,8 @@ mod tests {
         let many = memory_text(&many, 1);
         assert_eq!(parse_memory(many.as_bytes()), Err(BadMemory::TooMany(MEMBERS_MAX + 1)));
         assert!(many.len() < MEMORY_BYTES_MAX);
+        let urls = vec!["http://10.0.0.11:8008".to_owned(); MEMBERS_MAX + 1];
+        let many = memory_text(&Memory { urls, ..memory() }, 1);
+        assert_eq!(parse_memory(many.as_bytes()), Err(BadMemory::TooManyUrls(MEMBERS_MAX + 1)));
     }
 }

@@ -138,6 +138,31 @@ impl Knowledge {
         Knowledge { pins, known, ..Knowledge::default() }
     }
 
+    /// Continues with other pins. Parts that only the old pins contain are learnt from the members again.
+    ///
+    /// Returns false, and changes nothing, if the members reported no part of the identity or one that
+    /// contradicts the new pins.
+    pub(super) fn change_pins(&mut self, pins: Identity) -> bool {
+        let learned = match pins == self.pins {
+            true => self.known.clone(),
+            false => self.known.without_parts_of(&self.pins),
+        };
+        if learned.is_unknown() || pins.contradiction(&learned).is_some() {
+            return false;
+        }
+        self.known = pins.or(&learned);
+        self.pins = pins;
+        self.claimant = None;
+        if !self.is_settled {
+            // The URLs are asked again.
+            self.answers.clear();
+            self.former.clear();
+            self.first_answer_at = None;
+            self.disputed = false;
+        }
+        true
+    }
+
     /// The identity as far as it is known.
     pub(super) fn identity(&self) -> &Identity {
         &self.known
@@ -313,7 +338,9 @@ impl Knowledge {
     /// Updates the identity from the members' answers. Returns the other identity if it changes.
     pub(super) fn learn(&mut self, members: &Members, now: Moment) -> Option<Adopted> {
         let present = || members.values().filter(|member| is_voter(member));
-        if self.known.scope.is_none() || self.known.system_identifier.is_none() {
+        // Before a list is accepted, after a reload, the members may be those of another cluster.
+        let is_incomplete = self.known.scope.is_none() || self.known.system_identifier.is_none();
+        if self.is_settled && is_incomplete {
             self.fill_in(present(), now);
         }
         let was = self.known.clone();

@@ -1,10 +1,11 @@
 //! Members: where the member list comes from, and how it is applied.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Engine;
-use super::identity::{Adopted, START_WAIT, Weighed};
+use super::identity::{Adopted, Knowledge, START_WAIT, Weighed};
 use super::places::rest_place;
 use crate::claim::{Failure, Found, Topology, Unlisted};
 use crate::event::{EventKind, disputed};
@@ -22,6 +23,25 @@ impl Engine {
     /// The content to store; the same `Arc` as long as it need not be stored again.
     pub fn memory(&self) -> Option<Arc<Memory>> {
         self.memory.as_ref().map(|(memory, _)| Arc::clone(memory))
+    }
+
+    /// Applies another `[patroni]` or another member list of the configuration.
+    ///
+    /// What is known of the cluster stays if a URL of before is still configured, unless that URL answered
+    /// for another cluster, or the pins contradict what the members reported.
+    pub(super) fn change_membership(&mut self, new: &ClusterConfig, now: Moment) {
+        let (old_urls, new_urls) = (self.cluster.sorted_seeds(), new.sorted_seeds());
+        let mut shared = new_urls.iter().filter(|url| old_urls.contains(url));
+        let is_shared = shared.any(|url| !self.knowledge.is_stranger(url));
+        if is_shared && self.knowledge.change_pins(new.pins()) {
+            return;
+        }
+        self.knowledge = Knowledge::new(new.pins(), None);
+        self.roster.forget_lists();
+        self.remembered = None;
+        self.members_from = MembersFrom::default();
+        self.memory = None;
+        self.started_at = now;
     }
 
     /// Applies the member list that a Patroni returned.
@@ -194,7 +214,7 @@ impl Engine {
     }
 
     /// Notes the content to store: only what a Patroni returned.
-    fn note_memory(&mut self, now: Moment) {
+    pub(super) fn note_memory(&mut self, now: Moment) {
         if self.members_from != MembersFrom::Cluster {
             return;
         }
@@ -202,6 +222,7 @@ impl Engine {
         let memory = Memory {
             identity: self.knowledge.identity().clone(),
             members: listed.map(|member| member.found.clone()).collect(),
+            urls: self.cluster.sorted_seeds(),
         };
         let is_stored = self
             .memory
@@ -253,6 +274,13 @@ impl ClusterConfig {
             Membership::Patroni(patroni) => patroni.urls.clone(),
             Membership::Listed(_) => Vec::new(),
         }
+    }
+
+    /// The configured URLs of Patroni: sorted, each once, without a slash at the end.
+    pub fn sorted_seeds(&self) -> Vec<String> {
+        let urls = self.seeds().into_iter().map(|url| url.trim_end_matches('/').to_owned());
+        let sorted: BTreeSet<String> = urls.collect();
+        sorted.into_iter().collect()
     }
 
     /// The pinned identity.

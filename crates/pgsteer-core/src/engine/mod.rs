@@ -200,13 +200,7 @@ impl Engine {
     /// Replaces the configuration. The claims are kept.
     pub fn handle_config(&mut self, config: &Config, now: Moment) {
         if self.cluster.members != config.cluster.members {
-            // The cluster may be another one.
-            self.knowledge = Knowledge::new(config.cluster.pins(), None);
-            self.roster.forget_lists();
-            self.remembered = None;
-            self.members_from = MembersFrom::default();
-            self.memory = None;
-            self.started_at = now;
+            self.change_membership(&config.cluster, now);
         }
         if self.cluster != config.cluster {
             // The sources restart.
@@ -222,6 +216,8 @@ impl Engine {
         self.enlist_configured(now);
         self.history.record(EventKind::Reloaded, now);
         self.turn(now);
+        // The configured URLs are stored beside the list.
+        self.note_memory(now);
     }
 
     /// When [`Engine::handle_timeout`] has to be called, if no report comes before.

@@ -50,11 +50,12 @@ impl Observer {
         let heartbeat = Arc::new(Heartbeat::default());
         let stats = Arc::new(Stats::default());
         let store = Store::of(&config.cluster);
-        let stored = store.as_ref().and_then(Store::read);
+        let (urls, pins) = (config.cluster.sorted_seeds(), config.cluster.pins());
+        let stored = store.as_ref().and_then(|store| store.read(&urls, &pins));
         let (mut conductor, published) =
             Conductor::new(config, stored, clock, Arc::clone(&heartbeat), Arc::clone(&stats));
         let orders = Orders::open(config, &mut conductor, clock, is_successor);
-        let keeper = memory::keep(store, published.memories.clone(), false);
+        let keeper = memory::keep(store, published.memories.clone());
         let (reports, reports_heard) = mpsc::channel(REPORTS_MAX);
         let (configs, configs_heard) = mpsc::channel(1);
         let plans = published.plans.clone();

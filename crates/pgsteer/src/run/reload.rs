@@ -70,9 +70,7 @@ impl Running {
         if let Some(keeper) = self.observer.keeper.take() {
             keeper.abort();
         }
-        let is_moved = config.cluster.members == self.config.cluster.members;
-        self.observer.keeper =
-            memory::keep(store, self.observer.published.memories.clone(), is_moved);
+        self.observer.keeper = memory::keep(store, self.observer.published.memories.clone());
     }
 
     /// Logs the new addresses for clients, as far as they have changed.
