@@ -130,6 +130,9 @@ pub enum Conflict {
     /// Two scopes, or groups, of one cluster.
     #[error("it contradicts [patroni]: {0}")]
     OtherScope(Contradiction),
+    /// A group, and a scope that contains another one.
+    #[error("it contradicts `scope` of [etcd]: {0}")]
+    OtherGroup(Contradiction),
     /// The policy for clusters without Patroni, but Patroni is configured.
     #[error("with Patroni the leader lock decides, not the timeline")]
     HighestTimelineWithPatroni,
@@ -217,6 +220,7 @@ impl Conflict {
             Conflict::TagsWithoutPatroni => "remove tags".into(),
             Conflict::HighestTimelineWithPatroni => "remove it".into(),
             Conflict::EtcdWithoutPatroni => "remove it".into(),
+            Conflict::OtherGroup(_) => "remove it, or the group in that scope".into(),
             Conflict::OtherScope(_) => {
                 "remove it: scope and group of [patroni] are used for etcd too".into()
             }

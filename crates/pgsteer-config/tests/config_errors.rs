@@ -626,6 +626,10 @@ fn the_scope_of_etcd_and_that_of_patroni_are_one() {
     assert_eq!(meant("scope = 'a'\ngroup = 0", "scope = 'a'"), grouped);
     assert_eq!(meant("", "scope = 'a/0'"), grouped);
     assert_eq!(meant("group = 0", "scope = 'a'"), grouped);
+    assert_eq!(meant("scope = 'a'", "group = 0"), grouped);
+    assert_eq!(meant("", "scope = 'a'\ngroup = 0"), grouped);
+    assert_eq!(meant("", "scope = 'a/0'\ngroup = 0"), grouped);
+    assert_eq!(meant("", "group = 0"), ("group 0".to_owned(), None));
     let wrong = |patroni, etcd| both(patroni, etcd).unwrap_err().to_string();
     assert_snapshot!(wrong("scope = 'a'", "scope = 'b'"), @"
     pgsteer.toml:6:9: etcd.scope: it contradicts [patroni]: scope b, expected a
@@ -634,6 +638,14 @@ fn the_scope_of_etcd_and_that_of_patroni_are_one() {
     assert_snapshot!(wrong("scope = 'a'\ngroup = 1", "scope = 'a/0'"), @"
     pgsteer.toml:7:9: etcd.scope: it contradicts [patroni]: group 0, expected 1
         help: remove it: scope and group of [patroni] are used for etcd too
+    ");
+    assert_snapshot!(wrong("scope = 'a'\ngroup = 1", "group = 0"), @"
+    pgsteer.toml:7:9: etcd.group: it contradicts [patroni]: group 0, expected 1
+        help: remove it: scope and group of [patroni] are used for etcd too
+    ");
+    assert_snapshot!(wrong("", "scope = 'a/0'\ngroup = 1"), @"
+    pgsteer.toml:7:9: etcd.group: it contradicts `scope` of [etcd]: group 1, expected 0
+        help: remove it, or the group in that scope
     ");
 }
 

@@ -106,8 +106,13 @@ impl Keys {
         Keys { failover: key("failover"), leader: key("leader") }
     }
 
+    /// What all keys of the cluster begin with.
+    pub fn prefix(&self) -> &str {
+        self.leader.strip_suffix("leader").unwrap_or(&self.leader)
+    }
+
     /// The body to post to `/v3/kv/range` for both keys. The range includes some other keys, all
-    /// small.
+    /// small; `initialize` is one of them.
     pub fn range_request(&self) -> String {
         json!({ "key": base64(&self.failover), "range_end": self.range_end() }).to_string()
     }

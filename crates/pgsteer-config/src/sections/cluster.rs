@@ -136,8 +136,18 @@ fn join_scopes(
     etcd: &mut EtcdConfig,
     errors: &mut ConfigErrors,
 ) {
-    let in_etcd = etcd.scope.as_deref().map(Identity::of_scope_in_etcd).unwrap_or_default();
-    let scope = draft.get(&etcd::SCOPE);
+    let mut in_etcd = etcd.scope.as_deref().map(Identity::of_scope_in_etcd).unwrap_or_default();
+    let (scope, group) = (draft.get(&etcd::SCOPE), draft.get(&etcd::GROUP));
+    if let Some(given) = group.given() {
+        let group = Identity { group: u32::try_from(given.value).ok(), ..Identity::default() };
+        let of_scope = in_etcd.contradiction(&group).map(Conflict::OtherGroup);
+        let of_patroni = pins.contradiction(&group).map(Conflict::OtherScope);
+        if let Some(conflict) = of_patroni.or(of_scope) {
+            errors.push(given.origin.clone(), conflict);
+            return;
+        }
+        in_etcd = in_etcd.or(&group);
+    }
     match (pins.contradiction(&in_etcd), scope.given()) {
         (Some(contradiction), Some(given)) => {
             errors.push(given.origin.clone(), Conflict::OtherScope(contradiction));

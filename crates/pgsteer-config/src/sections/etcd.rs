@@ -13,7 +13,7 @@ use crate::field::Given;
 use crate::key::{Command, Flag, Key, SectionKeys};
 use crate::kinds::{Choice, List, Text};
 use crate::plain;
-use crate::range::Seconds;
+use crate::range::{Seconds, Whole};
 use crate::written::{Draft, Section};
 
 /// The section.
@@ -27,6 +27,7 @@ pub static KEYS: SectionKeys = SectionKeys {
         &URLS,
         &NAMESPACE,
         &SCOPE,
+        &GROUP,
         &USERNAME,
         &PASSWORD_FILE,
         &VERIFY,
@@ -63,6 +64,15 @@ pub static SCOPE: Key<Text<String>> = Key::new(SECTION, "scope", Text::new("name
     .help(
         "As in patroni.yml; `batman/0` for a group of a Citus cluster. It is the scope of [patroni] \
          too, so it pins the identity of the cluster.",
+    );
+
+/// The group of a Citus cluster.
+pub static GROUP: Key<Whole> = Key::new(SECTION, "group", Whole::within(0, 2_147_483_647))
+    .example("0")
+    .unset("the group of [patroni], else none")
+    .help(
+        "The group of a Citus cluster, whose keys are below SCOPE/GROUP. Patroni's REST API does not \
+         report it. It is the group of [patroni] too.",
     );
 
 static USERNAME: Key<Text<String>> =

@@ -220,7 +220,7 @@ impl Watcher {
                 changed = self.plan.changed() => changed.map_err(|_| Gone)?,
                 () = &mut patience, if is_patient => {
                     is_patient = false;
-                    let why = "no Patroni has told the scope yet; set `scope` in [etcd]";
+                    let why = "no Patroni has reported the scope yet; set `scope` in [etcd]";
                     self.report(News::Lost(Failure::Malformed(Arc::from(why)))).await?;
                 }
             }
@@ -232,6 +232,9 @@ impl Watcher {
         let token = self.log_in(base).await?;
         let etcd = EtcdServer { base, keys, token: token.as_deref() };
         let found = self.ask(etcd, keys.range_request()).await?;
+        if found.entries.is_empty() {
+            return Err(no_keys(base, keys).into());
+        }
         known.forget_if_restored(found.revision);
         let mut lines = self.follow(etcd, found.revision + 1).await?;
         known.watching_since = Some(Instant::now());
@@ -389,6 +392,16 @@ fn written(base: &Base, line: &[u8]) -> Result<Vec<Entry>, Failure> {
 
 fn not_etcd(base: &Base, bad: &BadAnswer) -> Failure {
     strange(base, &bad.to_string())
+}
+
+/// Every cluster that was ever initialized has the key `initialize` there.
+fn no_keys(base: &Base, keys: &Keys) -> Failure {
+    let how = format!(
+        "it has no keys of Patroni below {}: check namespace and scope in [etcd]; a Citus cluster needs \
+         its group",
+        keys.prefix()
+    );
+    Failure::Malformed(Arc::from(format!("{}: {how}", base.url())))
 }
 
 fn refused(base: &Base, status: u16, body: &[u8]) -> Failure {

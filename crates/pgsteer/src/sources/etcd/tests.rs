@@ -18,6 +18,8 @@ const CREATED: &str = r#"{"result":{"header":{"revision":"10"},"created":true}}"
 /// Keys in base64: `/service/lab/failover` and `/service/lab/leader`.
 const FAILOVER: &str = "L3NlcnZpY2UvbGFiL2ZhaWxvdmVy";
 const LEADER: &str = "L3NlcnZpY2UvbGFiL2xlYWRlcg==";
+/// `/service/lab/initialize`
+const INITIALIZE: &str = "L3NlcnZpY2UvbGFiL2luaXRpYWxpemU=";
 /// `n1` and `{"leader":"n1"}`.
 const N1: &str = "bjE=";
 const AWAY_FROM_N1: &str = "eyJsZWFkZXIiOiJuMSJ9";
@@ -91,6 +93,11 @@ async fn serve(mut stream: TcpStream, act: impl Fn(Asked) -> Act) {
 fn range(revision: u64, kvs: &[String]) -> Act {
     let kvs = kvs.join(",");
     Act::Answer(200, format!(r#"{{"header":{{"revision":"{revision}"}},"kvs":[{kvs}]}}"#))
+}
+
+/// The keys of a cluster without a leader.
+fn leaderless(revision: u64) -> Act {
+    range(revision, &[kv(INITIALIZE, N1, 1)])
 }
 
 fn kv(key: &str, value: &str, revision: u64) -> String {
@@ -193,7 +200,7 @@ async fn watched(pieces: Vec<Vec<u8>>) -> SocketAddr {
 async fn how_the_watch_is_it_tells_itself() {
     let address = etcd(|asked| match asked.path.as_str() {
         WATCH => Act::Stream(vec![line(CREATED), line(&event(&kv(LEADER, N1, 11)))]),
-        _ if asked.body.contains("range_end") => range(10, &[]),
+        _ if asked.body.contains("range_end") => leaderless(10),
         // The watch does not send this revision.
         _ => range(12, &[kv(LEADER, N1, 12)]),
     })
@@ -303,7 +310,7 @@ async fn one_that_is_frozen_behind_a_watch_is_found_out() {
     static RANGES: AtomicUsize = AtomicUsize::new(0);
     let frozen = etcd(|asked| match asked.path.as_str() {
         RANGE if RANGES.fetch_add(1, Ordering::SeqCst) > 0 => Act::Silence,
-        RANGE => range(10, &[]),
+        RANGE => leaderless(10),
         _ => Act::Stream(vec![line(CREATED)]),
     })
     .await;
@@ -317,7 +324,7 @@ async fn a_watch_that_tells_nothing_of_what_is_written_is_found_out() {
     static RANGES: AtomicUsize = AtomicUsize::new(0);
     let deaf = etcd(|asked| match asked.path.as_str() {
         RANGE if RANGES.fetch_add(1, Ordering::SeqCst) > 0 => range(20, &[kv(LEADER, N1, 15)]),
-        RANGE => range(10, &[]),
+        RANGE => leaderless(10),
         _ => Act::Stream(vec![line(CREATED)]),
     })
     .await;
@@ -332,7 +339,7 @@ async fn revisions_from_before_etcd_was_restored_mean_nothing_after() {
     let restored = etcd(|asked| match asked.path.as_str() {
         RANGE => match RANGES.fetch_add(1, Ordering::SeqCst) {
             0 => range(1_000, &[kv(LEADER, N1, 990)]),
-            1 => range(10, &[]),
+            1 => leaderless(10),
             _ => range(20, &[kv(LEADER, N1, 15)]),
         },
         _ if RANGES.load(Ordering::SeqCst) == 1 => Act::Cut(vec![line(CREATED)]),
@@ -397,7 +404,7 @@ async fn a_login_that_is_refused_shows_no_secret() {
 async fn the_scope_is_learned_from_the_members_and_may_change() {
     let address = etcd(|asked| match asked.path.as_str() {
         RANGE if asked.body.contains(FAILOVER) => range(10, &[kv(LEADER, N1, 7)]),
-        RANGE => range(10, &[]),
+        RANGE => leaderless(10),
         _ => Act::Stream(vec![line(CREATED)]),
     })
     .await;
@@ -408,6 +415,29 @@ async fn the_scope_is_learned_from_the_members_and_may_change() {
     hearing.expect(&[News::Watching, News::NoOrder]).await;
     hearing.plan.send_replace(plan("lab"));
     hearing.expect(&[News::Watching, News::Leader(n1()), News::NoOrder]).await;
+}
+
+/// The keys of a Citus cluster are below SCOPE/GROUP, and Patroni's REST API does not report the group.
+#[tokio::test]
+async fn a_scope_without_keys_is_reported_and_one_with_a_group_is_watched() {
+    let address = etcd(|asked| match asked.path.as_str() {
+        // `/service/lab/0/failover`
+        RANGE if asked.body.contains("L3NlcnZpY2UvbGFiLzAvZmFpbG92ZXI") => leaderless(10),
+        RANGE => range(10, &[]),
+        _ => Act::Stream(vec![line(CREATED)]),
+    })
+    .await;
+    let mut hearing = Hearing::of(Settings { scope: None, ..settings(&[address]) });
+    let plan = |scope: &str| Arc::new(Plan { scope: Some(Arc::from(scope)), ..Plan::default() });
+    hearing.plan.send_replace(plan("lab"));
+    let News::Lost(failure) = hearing.next().await else { panic!("nothing is watched") };
+    let expected = format!(
+        "http://{address}: it has no keys of Patroni below /service/lab/: check namespace and scope in \
+         [etcd]; a Citus cluster needs its group"
+    );
+    assert_eq!(failure.to_string(), expected);
+    hearing.plan.send_replace(plan("lab/0"));
+    hearing.expect(&[News::Watching, News::NoOrder]).await;
 }
 
 #[test]
