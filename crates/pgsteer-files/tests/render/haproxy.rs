@@ -153,6 +153,20 @@ fn for_haproxy_3_0_there_are_no_retries() {
     assert_eq!(["2.6", "3.0", "3.1", "3.2"].map(of), [false, true, false, false]);
 }
 
+/// HAProxy applies `init-state` again when a server leaves maintenance.
+#[test]
+fn servers_that_an_agent_puts_in_maintenance_have_no_init_state() {
+    let has_it = |toml: &str, profile| {
+        let haproxy = HaproxyVersion::read("3.2").unwrap();
+        let wishes = Wishes { haproxy, ..wishes(profile) };
+        text(&format!("{PATRONI}{toml}"), &three(), &wishes).contains("init-state down")
+    };
+    assert!(has_it("", Profile::Httpchk));
+    assert!(!has_it("", Profile::Agent), "the usual words are those for administration");
+    assert!(!has_it("[agent]\nvocabulary = 'admin'\n", Profile::Agent));
+    assert!(has_it("[agent]\nvocabulary = 'health'\n", Profile::Agent));
+}
+
 #[test]
 fn agent_asks_pgsteer() {
     let toml = format!("{PATRONI}[agent]\nvocabulary = 'admin'\n");

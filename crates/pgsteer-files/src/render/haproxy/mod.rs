@@ -112,7 +112,7 @@ fn page<'a>(request: &Request<'a>) -> Result<Page<'a>, Refusal> {
         true => Timing::guarded_within(wishes.detect)?,
         false => Timing::within(wishes.detect)?,
     };
-    let init_state = wishes.haproxy >= HaproxyVersion::INIT_STATE;
+    let init_state = has_init_state(request);
     let sql = sql(config, profile, has_guard)?;
     let services = services(config, profile)?;
     let stats = stats(request)?;
@@ -140,6 +140,20 @@ fn page<'a>(request: &Request<'a>) -> Result<Page<'a>, Refusal> {
         members,
         services,
     })
+}
+
+/// Returns true if servers get `init-state down`. HAProxy applies it again when a server leaves maintenance
+/// (by its source), and an agent with the words for administration takes servers
+/// out of maintenance: a member that the agent reports as fit would wait for a health check.
+fn has_init_state(request: &Request<'_>) -> bool {
+    let Request { config, wishes, .. } = *request;
+    let leaves_maintenance = asks_agent(wishes.profile) && vocabulary(config) == Vocabulary::Admin;
+    wishes.haproxy >= HaproxyVersion::INIT_STATE && !leaves_maintenance
+}
+
+/// The words of the agents.
+fn vocabulary(config: &Config) -> Vocabulary {
+    config.agent.as_ref().map_or(Vocabulary::Admin, |agent| agent.vocabulary)
 }
 
 /// Two for each client, and some for the listeners, the threads, and each server's checks.
@@ -225,12 +239,11 @@ fn agent(request: &Request<'_>, members: &[Member]) -> Result<Agent, Refusal> {
         let needs = "a check beside the agent: Patroni, or [http] of pgsteer";
         return Err(Refusal::ProfileNeeds { profile, needs });
     }
-    let vocabulary = config.agent.as_ref().map_or(Vocabulary::Admin, |agent| agent.vocabulary);
     Ok(Agent {
         port: agent_of_all(request)?.map_or(agent_listen(config).port(), |agent| agent.port()),
         is_guessed: config.agent.is_none(),
         is_v6: agent_of_all(request)?.is_none() && members.iter().any(Member::is_v6),
-        vocabulary: vocabulary.as_str(),
+        vocabulary: vocabulary(config).as_str(),
         has_patroni: is_patroni,
         reaches_pooler: is_patroni && members.iter().all(|member| member.is_patroni_here),
     })

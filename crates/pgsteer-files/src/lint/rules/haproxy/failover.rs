@@ -49,7 +49,7 @@ rule! {
     FIRST_CHECK_LATE = "first-check-late", Warning, Look::Haproxy(first_check),
     title: "after a start all members count as primary until their first check",
     costs: "A server is UP until its first check, and HAProxy spreads the first checks over `inter`: writers reach replicas, or a guard refuses all of them.",
-    remedy: "Set `max-spread-checks 10` in `global`, so that all first checks run at once; from HAProxy 3.1 on use `init-state down`.",
+    remedy: "Set `max-spread-checks 10` in `global`, so that all first checks run at once; from HAProxy 3.1 on use `init-state down` where no agent puts servers in maintenance.",
 }
 
 rule! {
@@ -136,11 +136,17 @@ fn first_check(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     let spread = model.file.global("max-spread-checks");
     let spread = spread.map_or(Given::Absent, |line| Given::read(line.words.get(1), time_ms));
     let is_told = model.file.has_all_sections() && spread != Given::Unknown;
-    if !is_told || haproxy.options.haproxy >= HaproxyVersion::INIT_STATE {
+    if !is_told {
         return;
     }
+    // An agent may put servers in maintenance, after which HAProxy applies `init-state` again.
+    let has_no_better = |proxy: &&Proxy<'_>| {
+        haproxy.options.haproxy < HaproxyVersion::INIT_STATE
+            || proxy.members().any(starts_up_for_agent)
+    };
     let first_checks = first_checks(model, spread);
-    for proxy in model.postgres().filter(|proxy| is_asked_for_primary(proxy)) {
+    let wanted = model.postgres().filter(|proxy| is_asked_for_primary(proxy));
+    for proxy in wanted.filter(has_no_better) {
         let of_proxy = |server: &Server<'_>| first_checks.get(&server.line.number).copied();
         let last_ms = proxy.members().filter_map(of_proxy).max().unwrap_or(0);
         if last_ms >= LATE_MS && proxy.count(true) >= 2 {
@@ -185,7 +191,9 @@ fn start_up(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     let wanted = |proxy: &&Proxy<'_>| !proxy.is_piece && is_asked_for_primary(proxy);
     for proxy in haproxy.model.postgres().filter(wanted) {
         let checked = proxy.members().filter(|server| server.is_checked());
-        let without: Vec<_> = checked.filter(|server| !server.settings.has("init-state")).collect();
+        let without: Vec<_> = checked
+            .filter(|server| !server.settings.has("init-state") && !starts_up_for_agent(server))
+            .collect();
         if let Some(first) = without.first().filter(|_| proxy.count(true) >= 2) {
             let names = listed(without.iter().map(|server| server.name));
             findings.add(
@@ -194,6 +202,11 @@ fn start_up(haproxy: &Haproxy<'_>, findings: &mut Findings) {
             );
         }
     }
+}
+
+/// Returns true if the server is UP until its first check so that its agent can end its maintenance.
+fn starts_up_for_agent(server: &Server<'_>) -> bool {
+    server.has_agent() && !server.settings.has("init-state")
 }
 
 /// Returns true if a check of `proxy` tests for the primary; the name alone is not enough.
