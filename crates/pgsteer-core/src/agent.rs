@@ -5,6 +5,9 @@
 //! answer contains the words that reset those of every other answer. HAProxy shows the text after
 //! `#` on its page if it follows `up` or `down` (tested with 2.6: after `maint` alone it is
 //! dropped).
+//!
+//! Scripts search the answer for `up` (`grep up` in happac's check for Consul). So a refusal does not contain
+//! these letters, not even within a word of its reason: they are written `u-p`.
 
 use std::fmt::{self, Write as _};
 
@@ -86,7 +89,19 @@ pub fn refusal(config: &AgentConfig, why: &dyn fmt::Display) -> String {
         // HAProxy shows the reason only after `up` or `down`; `maint` decides.
         Vocabulary::Admin => "maint down",
     };
-    line_of(config.vocabulary, words, Some(why))
+    line_of(config.vocabulary, words, Some(&without_up(&why.to_string())))
+}
+
+/// Returns the text with `u-p` for each `up` in it, in any case.
+fn without_up(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.eq_ignore_ascii_case(&'p') && safe.ends_with(['u', 'U']) {
+            safe.push('-');
+        }
+        safe.push(c);
+    }
+    safe
 }
 
 /// Returns the weight in percent, at least 1, because 0 means drain to HAProxy. None if the weight
@@ -140,6 +155,41 @@ fn plain(c: char) -> char {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::names::MemberName;
+
+    fn config(vocabulary: Vocabulary) -> AgentConfig {
+        AgentConfig {
+            listen: "127.0.0.1:5555".parse().unwrap(),
+            vocabulary,
+            default: None,
+            pooler_port: None,
+            line_wait: std::time::Duration::ZERO,
+            awaits_first_line: true,
+            weight: Weight::Unsaid,
+            maxconn: None,
+        }
+    }
+
+    #[test]
+    fn no_refusal_contains_up() {
+        let state = "starting up, UPgrade of the backup uPup".to_owned();
+        let reasons = [
+            Reason::NotRunning(state.clone()),
+            Reason::NotStreaming(Some(state.clone())),
+            Reason::SameServer(MemberName::new("backup-up").unwrap()),
+            Reason::OtherMember("up".into()),
+            Reason::TagMismatch { name: "group".to_owned(), wanted: "up".to_owned() },
+        ];
+        for vocabulary in [Vocabulary::Health, Vocabulary::Admin, Vocabulary::Bare] {
+            for reason in &reasons {
+                let line = refusal(&config(vocabulary), reason);
+                assert!(!line.to_ascii_lowercase().contains("up"), "{line}");
+            }
+        }
+        let line = refusal(&config(Vocabulary::Health), &reasons[0]);
+        assert!(line.contains("starting u-p; U-Pgrade of the backu-p u-Pu-p"), "{line}");
+        assert_eq!(refusal(&config(Vocabulary::Bare), &reasons[0]), "ready down\n");
+    }
 
     #[test]
     fn a_line_is_plain_ascii_and_short() {

@@ -98,7 +98,8 @@ static POOLER_PORT: Key<Port> = Key::new(SECTION, "pooler_port", Port)
         .variable("PGISREADY_PORT")
         .help("Port of the PgBouncer that the member must be reached through [default: none]")]);
 
-static LINE_WAIT: Key<Seconds> = Key::new(
+/// The time for a client's line.
+pub static LINE_WAIT: Key<Seconds> = Key::new(
     SECTION,
     "line_wait_seconds",
     Seconds::within(0, 5_000).or(50),
@@ -143,6 +144,7 @@ pub fn finish(
         default: default(keys.get(&DEFAULT), services, errors),
         pooler_port: keys.get(&POOLER_PORT).value(),
         line_wait: keys.or_usual(&LINE_WAIT),
+        awaits_first_line: true,
         weight: keys.or_usual(&WEIGHT),
         maxconn: keys.get(&MAXCONN).value().and_then(|max| u32::try_from(max).ok()),
     })

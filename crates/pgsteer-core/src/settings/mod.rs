@@ -373,6 +373,9 @@ pub struct AgentConfig {
     /// How long the agent waits for a client's line. A client that has sent nothing by then gets
     /// the answer to the default question.
     pub line_wait: Duration,
+    /// The agent waits for `line_wait` even while no client of this port has ever sent a line. False with
+    /// happac's flags: happac's clients send none.
+    pub awaits_first_line: bool,
     /// How the weight in an answer of "fit" is computed.
     pub weight: Weight,
     /// The `maxconn` in an answer of "fit".

@@ -70,6 +70,7 @@ pub fn agent_config(pooler_port: Option<u16>) -> AgentConfig {
         default: Question::read("primary", |_| false).unwrap(),
         pooler_port,
         line_wait: Duration::ZERO,
+        awaits_first_line: true,
         weight: Weight::Unsaid,
         maxconn: None,
     }

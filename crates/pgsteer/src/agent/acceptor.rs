@@ -111,7 +111,10 @@ impl Acceptor {
             if is_readable {
                 waiting.extend(self.read(client, detector));
             } else if client.connected_at + LINE_TIMEOUT <= now {
-                self.hand_over(Handover::Client(client));
+                match self.awaits_line() {
+                    true => self.hand_over(Handover::Client(client)),
+                    false => self.answer(&client, &[], detector),
+                }
             } else {
                 waiting.push(client);
             }
@@ -197,14 +200,7 @@ impl Acceptor {
             self.senders.note(client.address, Instant::now());
         }
         if received.is_empty() || received.contains(&b'\n') {
-            let mut answer = self.state.answer_to(received);
-            if detector.has_stalled(Instant::now()) {
-                // The answer may be older than the stall.
-                self.is_stopped_within(AFTER_STALL);
-                answer = self.state.answer_to(received);
-            }
-            // An error of one connection affects its client only.
-            let _ = send_answer(&client.stream, &answer);
+            self.answer(&client, received, detector);
             if count == buffer.len() {
                 discard_unread(&client.stream);
             }
@@ -213,6 +209,24 @@ impl Acceptor {
             self.hand_over(Handover::Client(client));
         }
         None
+    }
+
+    /// Answers a client that has sent a whole line, or nothing.
+    fn answer(&self, client: &Client, received: &[u8], detector: &mut StallDetector) {
+        let mut answer = self.state.answer_to(received);
+        if detector.has_stalled(Instant::now()) {
+            // The answer may be older than the stall.
+            self.is_stopped_within(AFTER_STALL);
+            answer = self.state.answer_to(received);
+        }
+        // An error of one connection affects its client only.
+        let _ = send_answer(&client.stream, &answer);
+    }
+
+    /// Returns true if a client that has sent nothing yet may still send a line: one of this port has, or
+    /// the configuration expects lines.
+    fn awaits_line(&self) -> bool {
+        self.state.config.borrow().awaits_first_line || self.senders.exist()
     }
 
     /// Sends to the thread for slow clients. A full queue drops the client, which has to connect again.

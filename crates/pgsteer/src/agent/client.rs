@@ -66,6 +66,11 @@ impl Senders {
         known.insert(address, now);
     }
 
+    /// Returns true if a client has sent a line since the start.
+    pub fn exist(&self) -> bool {
+        !self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     /// How long to wait for the line of a client that has sent nothing yet.
     pub fn wait(&self, address: IpAddr, line_wait: Duration, now: Instant) -> Duration {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -115,7 +120,9 @@ mod tests {
     fn an_address_that_sends_lines_gets_more_time_for_a_while() {
         let (senders, start) = (Senders::default(), Instant::now());
         assert_eq!(senders.wait(address(1), WAIT, start), WAIT);
+        assert!(!senders.exist());
         senders.note(address(1), start);
+        assert!(senders.exist());
         assert_eq!(senders.wait(address(1), WAIT, start + SENDER_MEMORY / 2), SENDER_WAIT);
         assert_eq!(senders.wait(address(2), WAIT, start), WAIT);
         assert_eq!(senders.wait(address(1), WAIT, start + SENDER_MEMORY), WAIT);

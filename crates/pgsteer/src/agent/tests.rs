@@ -36,6 +36,7 @@ fn asked() -> Asked {
         default: Question::read("primary", |_| false).unwrap(),
         pooler_port: None,
         line_wait: LINE_WAIT,
+        awaits_first_line: true,
         weight: Weight::Unsaid,
         maxconn: None,
     };
@@ -100,6 +101,21 @@ fn without_a_line_wait_every_answer_comes_at_once() {
     let mut ended = asked.connect();
     ended.shutdown(Shutdown::Write).unwrap();
     assert_eq!(rest_of(&mut ended), NO_LOCAL_MEMBER);
+}
+
+#[test]
+fn happacs_clients_are_answered_at_once_until_a_client_sends_a_line() {
+    let asked = asked();
+    asked.agent.change(AgentConfig { awaits_first_line: false, ..asked.config.clone() });
+    let began = Instant::now();
+    for _ in 0..20 {
+        assert_eq!(rest_of(&mut asked.connect()), NO_LOCAL_MEMBER);
+    }
+    assert!(began.elapsed() < 10 * LINE_WAIT, "{:?}", began.elapsed());
+    assert_eq!(asked.ask("write n2\n"), PROMOTING);
+    let began = Instant::now();
+    assert_eq!(rest_of(&mut asked.connect()), NO_LOCAL_MEMBER);
+    assert!(began.elapsed() >= LINE_WAIT, "it might send a line as well");
 }
 
 /// TCP repeats a lost packet after 200 ms, and the default answer is about another member.

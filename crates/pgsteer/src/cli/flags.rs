@@ -68,13 +68,18 @@ pub fn agent_config(args: &AgentArgs, file: Option<&ConfigFile>) -> Result<Confi
         }
     }
     args.keys.put(&mut draft, &mut errors);
-    if args.patroni_host.is_some() && draft.get(&agent::VOCABULARY).is_absent() {
-        // happac's flags: scripts that were written for happac search its answer for `up`.
+    let is_happac = args.is_happac || args.patroni_host.is_some();
+    if is_happac && draft.get(&agent::VOCABULARY).is_absent() {
+        // happac's name or flags: scripts that were written for happac search its answer for `up`.
         let bare = Raw::Flag(Vocabulary::Bare.as_str().to_owned());
         draft.put(&agent::VOCABULARY, bare, HOST, &mut errors);
     }
+    let has_line_wait = !draft.get(&agent::LINE_WAIT).is_absent();
     let mut config = draft.finish(errors)?;
     config.cluster.here.patroni_url = local_url;
+    if let Some(agent) = &mut config.agent {
+        agent.awaits_first_line = !is_happac || has_line_wait;
+    }
     Ok(config)
 }
 
@@ -393,6 +398,17 @@ mod tests {
         assert_eq!(words("-h 10.0.0.11 --vocabulary health", ""), Some(Vocabulary::Health));
         assert_eq!(words("-h n1", "[agent]\nvocabulary = 'admin'\n"), Some(Vocabulary::Admin));
         assert_eq!(words("", file), Some(Vocabulary::Health));
+    }
+
+    #[test]
+    fn with_happacs_host_the_first_line_is_not_awaited_unless_a_time_is_given() {
+        let awaits = |line: &str, file: &str| {
+            agent_told(line, file).unwrap().agent.map(|agent| agent.awaits_first_line)
+        };
+        assert_eq!(awaits("-h 10.0.0.11", ""), Some(false));
+        assert_eq!(awaits("-h 10.0.0.11 --line-wait 0.05", ""), Some(true));
+        assert_eq!(awaits("-h n1", "[agent]\nline_wait_seconds = 0.2\n"), Some(true));
+        assert_eq!(awaits("", "[patroni]\nurls = ['http://10.0.0.11:8008']\n"), Some(true));
     }
 
     #[test]

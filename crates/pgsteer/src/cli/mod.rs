@@ -164,6 +164,10 @@ pub struct AgentArgs {
     #[arg(short = 'h', long, value_name = "HOST", env = "PATRONI_HOST", hide_env = true)]
     pub patroni_host: Option<String>,
 
+    // The program was started as `happac`.
+    #[arg(skip)]
+    pub is_happac: bool,
+
     /// Port of the local Patroni's REST API [default: 8008]
     #[arg(short = 'o', long, value_name = "PORT", env = "PATRONI_API_PORT", hide_env = true)]
     pub patroni_port: Option<String>,

@@ -85,7 +85,11 @@ pub fn typed(line: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Erro
     }
     let implied = name.implied(&words[flags..]);
     words.splice(flags..flags, implied.iter().map(OsString::from));
-    Cli::from_arg_matches(&name.command().try_get_matches_from(words)?)
+    let mut cli = Cli::from_arg_matches(&name.command().try_get_matches_from(words)?)?;
+    if let super::Command::Agent(agent) = &mut cli.command {
+        agent.is_happac = name == Name::Happac;
+    }
+    Ok(cli)
 }
 
 #[cfg(test)]
@@ -103,12 +107,16 @@ mod tests {
             panic!("happac is the agent")
         };
         assert_eq!(agent.port.as_deref(), Some("5556"));
+        assert!(agent.is_happac);
         let Wanted::Check(check) = line("pgsteer-check 10.0.0.5 5000 n1 5432").unwrap().command
         else {
             panic!("pgsteer-check is a check")
         };
         assert_eq!(check.external.map(|words| words.len()), Some(4));
-        assert!(matches!(line("pgsteer agent").unwrap().command, Wanted::Agent(_)));
+        let Wanted::Agent(agent) = line("pgsteer agent").unwrap().command else {
+            panic!("that is the agent too")
+        };
+        assert!(!agent.is_happac);
     }
 
     #[test]
