@@ -64,6 +64,13 @@ pub enum Fact {
     },
     /// The addresses to which the member's host name resolves.
     Addresses(Result<Vec<IpAddr>, Failure>),
+    /// The addresses to which another host resolves, under which the newest list names the member.
+    NewHost {
+        /// That host, and the port of the member's PostgreSQL there.
+        postgres: Endpoint,
+        /// Its addresses.
+        addresses: Result<Vec<IpAddr>, Failure>,
+    },
     /// Whether one of them is an address of this machine, loopback excluded.
     Here(bool),
     /// Whether the server accepts new sessions, by the result of a fresh connection. A server in a

@@ -73,6 +73,13 @@ pub enum EventKind {
         /// Where its PostgreSQL listens now.
         postgres: Endpoint,
     },
+    /// A member is listed under another spelling of its endpoint.
+    Respelled {
+        /// The member.
+        member: MemberName,
+        /// Its endpoint as it is listed now.
+        postgres: Endpoint,
+    },
     /// Maintenance mode was switched on or off.
     Paused(bool),
     /// A host name stopped resolving; the last addresses are kept.
@@ -205,6 +212,9 @@ impl fmt::Display for EventKind {
             EventKind::Moved { member, postgres } => {
                 write!(f, "member {member} moved to {postgres}")
             }
+            EventKind::Respelled { member, postgres } => {
+                write!(f, "member {member} is listed at {postgres} now, which is the same server")
+            }
             EventKind::Paused(true) => f.write_str("the cluster is in maintenance mode"),
             EventKind::Paused(false) => f.write_str("maintenance mode is over"),
             EventKind::AddressLost { member, failure } => {
@@ -244,6 +254,7 @@ impl EventKind {
             EventKind::Joined { .. } => "joined",
             EventKind::Left { .. } => "left",
             EventKind::Moved { .. } => "moved",
+            EventKind::Respelled { .. } => "respelled",
             EventKind::LocalUnknown { .. } => "local_unknown",
             EventKind::Paused(true) => "paused",
             EventKind::Paused(false) => "resumed",
@@ -273,6 +284,7 @@ impl EventKind {
             | EventKind::Joined { member, .. }
             | EventKind::Left { member }
             | EventKind::Moved { member, .. }
+            | EventKind::Respelled { member, .. }
             | EventKind::FoundByUrl { member, .. }
             | EventKind::SameServer { member, .. }
             | EventKind::Renamed { member, .. }

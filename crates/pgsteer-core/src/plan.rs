@@ -48,6 +48,8 @@ pub struct Ask {
     pub postgres: Endpoint,
     /// The addresses to which its host was last resolved; empty until the first answer.
     pub addresses: Vec<IpAddr>,
+    /// Another endpoint under which the newest list names it: its addresses are reported once.
+    pub new_host: Option<Endpoint>,
     /// The base of its REST API, as `http://10.0.0.11:8008`; none without Patroni.
     pub patroni_url: Option<Arc<str>>,
     /// The ports of poolers on its host that are asked now.

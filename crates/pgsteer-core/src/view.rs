@@ -309,6 +309,8 @@ impl View {
                 self.host.address_failure = None;
             }
             Fact::Addresses(Err(failure)) => self.host.address_failure = Some(failure),
+            // The roster compares it with the present host.
+            Fact::NewHost { .. } => {}
             Fact::Here(is_here) => self.host.is_here = is_here,
             Fact::NewSessions(answer) if is_newer(&self.new_sessions, asked_at) => {
                 self.new_sessions = Some(Dated { asked_at, answer });
@@ -550,7 +552,7 @@ impl Fact {
             Fact::NewSessions(answer) => answer.as_ref().err(),
             Fact::Progress(_) => None,
             // The answer of a name server is no sign of the member.
-            Fact::Addresses(_) | Fact::Here(_) => return false,
+            Fact::Addresses(_) | Fact::NewHost { .. } | Fact::Here(_) => return false,
         };
         failure.is_none_or(|failure| !failure.is_silence())
     }

@@ -337,7 +337,7 @@ impl Knowledge {
 
     /// Updates the identity from the members' answers. Returns the other identity if it changes.
     pub(super) fn learn(&mut self, members: &Members, now: Moment) -> Option<Adopted> {
-        let present = || members.values().filter(|member| is_voter(member));
+        let present = || members.values().filter(|it| it.is_listed() && it.same_as.is_none());
         // Before a list is accepted, after a reload, the members may be those of another cluster.
         let is_incomplete = self.known.scope.is_none() || self.known.system_identifier.is_none();
         if self.is_settled && is_incomplete {
@@ -380,7 +380,7 @@ impl Knowledge {
         now: Moment,
     ) -> (Option<Identity>, Option<Claimant>) {
         // Two names at one address are one vote of two: one address of several decides nothing.
-        let present = members.values().filter(|member| member.is_listed()).count();
+        let present = members.values().filter(|it| it.is_listed() && !it.is_url_only).count();
         let mut votes = self.votes_for_others(members, now);
         votes.sort_by_key(|vote| std::cmp::Reverse(vote.count));
         for vote in votes {
@@ -502,8 +502,10 @@ impl Terms {
     const BOTH_DIFFER: Terms = Terms { agreed_for: REMADE_WAIT, own_votes_last: CURRENT };
 }
 
+/// A member that is known by its URL alone has no vote: no list of this cluster was read, so another cluster
+/// that took over the address of the one URL would be a majority.
 fn is_voter(member: &Member) -> bool {
-    member.is_listed() && member.same_as.is_none()
+    member.is_listed() && member.same_as.is_none() && !member.is_url_only
 }
 
 fn reports(member: &Member, identity: &Identity, now: Moment) -> bool {

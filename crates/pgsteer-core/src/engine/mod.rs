@@ -48,7 +48,7 @@ use history::History;
 use identity::Knowledge;
 use notices::Notices;
 use publish::empty_snapshot;
-use roster::Roster;
+use roster::{NEW_HOST_WAIT, Roster};
 use turning::is_news;
 
 /// How long a member is remembered after it left the list.
@@ -227,6 +227,7 @@ impl Engine {
                 member.view.next_expiry(now, &self.rules.freshness),
                 Some(self.quiet_since(member) + self.cluster.silence),
                 member.left_at.map(|left_at| left_at + MISSING_GRACE),
+                member.new_host.as_ref().map(|new| new.since + NEW_HOST_WAIT),
                 member.left_at.map(|left_at| left_at + LEFT_MEMORY),
             ]
         });
@@ -277,6 +278,8 @@ impl Engine {
         }
         self.expire_orders(now);
         self.roster.forget_the_gone(now);
+        let moved = self.roster.settle_new_hosts(now);
+        self.record(moved, now);
         self.note_identity(now);
         self.conclude(now);
         self.note_write_head(now);

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use crate::claim::Found;
 use crate::judge::{Member, Members};
-use crate::names::MemberName;
+use crate::names::{Endpoint, MemberName};
 
 /// Returns true if both have the same PostgreSQL or REST endpoint, as written.
 pub(super) fn is_same_place(one: &Found, other: &Found, ports_known: bool) -> bool {
@@ -58,9 +58,31 @@ pub(super) fn is_same_postgres(one: &Member, other: &Member) -> bool {
 /// Returns true if each address of one host is also an address of the other. One address in common is
 /// not enough: two hosts may share a dead or local one (`::1`) and differ in the one that works.
 fn has_addresses_of(one: &Member, other: &Member) -> bool {
-    let (one, other) = (addresses(one), addresses(other));
+    is_one_part_of_other(addresses(one), addresses(other))
+}
+
+fn is_one_part_of_other(one: Vec<IpAddr>, other: Vec<IpAddr>) -> bool {
     let (few, many) = if one.len() <= other.len() { (one, other) } else { (other, one) };
     !few.is_empty() && few.iter().all(|address| many.contains(address))
+}
+
+/// Compares a member's PostgreSQL endpoint with another one, which resolves to `addresses`: empty if that is
+/// unknown. None if it cannot be known yet.
+pub(super) fn is_at(member: &Member, endpoint: &Endpoint, resolved: &[IpAddr]) -> Option<bool> {
+    let postgres = &member.found.postgres;
+    if postgres.port() != endpoint.port() {
+        return Some(false);
+    }
+    if postgres.host().eq_ignore_ascii_case(endpoint.host()) {
+        return Some(true);
+    }
+    let own = addresses(member);
+    let other = endpoint.ip().map_or_else(|| resolved.to_vec(), |address| vec![address]);
+    match (own.is_empty(), other.is_empty()) {
+        (true, _) => Some(false),
+        (false, true) => None,
+        (false, false) => Some(is_one_part_of_other(own, other)),
+    }
 }
 
 /// The addresses of a member's host. An address needs no lookup.
@@ -122,7 +144,6 @@ mod tests {
 
     use super::*;
     use crate::claim::{Claim, Fact};
-    use crate::names::Endpoint;
     use crate::time::Moment;
     use crate::view::View;
 
@@ -136,6 +157,7 @@ mod tests {
             left_at: None,
             same_as: None,
             also_at: Vec::new(),
+            new_host: None,
             is_url_only: false,
             was_url_only: false,
             view: View::new(Moment::START),

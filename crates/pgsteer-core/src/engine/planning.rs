@@ -44,6 +44,7 @@ impl Engine {
             let ask = Ask {
                 postgres: member.found.postgres.clone(),
                 addresses: member.view.addresses().to_vec(),
+                new_host: member.new_host.as_ref().map(|it| it.found.postgres.clone()),
                 patroni_url: member.found.patroni_url.clone().filter(|_| is_asked),
                 poolers: match is_asked && !member.is_url_only {
                     true => self.poolers_to_ask(name),

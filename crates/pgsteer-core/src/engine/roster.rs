@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
+use std::net::IpAddr;
+use std::time::Duration;
 
 use super::LEFT_MEMORY;
-use super::places::{is_same_place, is_same_postgres, twins};
+use super::places::{is_at, is_same_place, is_same_postgres, twins};
 use crate::claim::{Claim, Fact, Failure, Found, Topology};
 use crate::event::EventKind;
 use crate::identity::Identity;
-use crate::judge::{Member, Members};
+use crate::judge::{Member, Members, NewHost};
 use crate::names::{Endpoint, MemberName};
 use crate::settings::defaults::MEMBERS_MAX;
 use crate::time::Moment;
@@ -16,6 +18,9 @@ use crate::view::View;
 
 /// The maximum number of other spellings of one endpoint.
 const SPELLINGS_MAX: usize = 8;
+
+/// How long the addresses of another host in the list are awaited. After that the member has moved.
+pub(super) const NEW_HOST_WAIT: Duration = Duration::from_secs(2);
 
 /// The members of the cluster.
 #[derive(Debug, Default)]
@@ -42,6 +47,9 @@ impl Roster {
         identity: &Identity,
         now: Moment,
     ) -> Vec<EventKind> {
+        if let Fact::NewHost { postgres, addresses } = &claim.fact {
+            return self.take_new_host(&claim.member, postgres, addresses, now);
+        }
         let Some(member) = self.members.get_mut(&claim.member) else { return Vec::new() };
         let had_failure = member.view.address_failure().is_some();
         let name = claim.member.clone();
@@ -202,20 +210,70 @@ impl Roster {
         // The first list contains the PostgreSQL endpoint of a member that was known by its URL.
         let was_url_only = mem::take(&mut member.is_url_only);
         member.was_url_only |= was_url_only;
-        let moved = !was_url_only && member.found.postgres != found.postgres;
         let returned = member.left_at.take().is_some();
+        let old = member.new_host.take();
+        if was_url_only || member.found.postgres == found.postgres {
+            member.found = found;
+            let is_new = returned || was_url_only;
+            return is_new.then_some(EventKind::Joined { member: name, postgres });
+        }
+        match is_at(member, &postgres, &[]) {
+            Some(true) => Some(respell(member, found)),
+            None if !returned => {
+                let since = old.filter(|old| old.found.postgres == postgres).map(|old| old.since);
+                member.new_host = Some(NewHost { found, since: since.unwrap_or(now) });
+                None
+            }
+            _ => self.move_to(found, now),
+        }
+    }
+
+    /// Sets another endpoint of a member. The claims were about the old one.
+    fn move_to(&mut self, found: Found, now: Moment) -> Option<EventKind> {
+        let (name, postgres) = (found.name.clone(), found.postgres.clone());
+        let member = self.members.get_mut(&name)?;
         let was_at = mem::replace(&mut member.found, found);
-        if moved {
-            let new = member.view.of_another_place(now);
-            let view = mem::replace(&mut member.view, new);
-            let also_at = mem::take(&mut member.also_at);
-            self.leave_behind(Member { view, also_at, ..new_member(was_at, now) });
+        let new = member.view.of_another_place(now);
+        let view = mem::replace(&mut member.view, new);
+        let also_at = mem::take(&mut member.also_at);
+        self.leave_behind(Member { view, also_at, ..new_member(was_at, now) });
+        Some(EventKind::Moved { member: name, postgres })
+    }
+
+    /// Applies the addresses of another host under which the newest list names a member.
+    fn take_new_host(
+        &mut self,
+        name: &MemberName,
+        postgres: &Endpoint,
+        addresses: &Result<Vec<IpAddr>, Failure>,
+        now: Moment,
+    ) -> Vec<EventKind> {
+        let Some(member) = self.members.get_mut(name) else { return Vec::new() };
+        let is_it = |new: &mut NewHost| new.found.postgres == *postgres;
+        let Some(NewHost { found, .. }) = member.new_host.take_if(is_it) else {
+            return Vec::new();
+        };
+        let is_same = addresses
+            .as_ref()
+            .is_ok_and(|addresses| is_at(member, postgres, addresses) == Some(true));
+        let event = match is_same {
+            true => Some(respell(member, found)),
+            false => self.move_to(found, now),
+        };
+        event.into_iter().chain(self.find_twins(now)).collect()
+    }
+
+    /// Moves the members whose other host was not resolved within [`NEW_HOST_WAIT`].
+    pub(super) fn settle_new_hosts(&mut self, now: Moment) -> Vec<EventKind> {
+        let is_due = |new: &mut NewHost| now.since(new.since) >= NEW_HOST_WAIT;
+        let due = self.members.values_mut().filter_map(|it| it.new_host.take_if(is_due));
+        let due: Vec<Found> = due.map(|new| new.found).collect();
+        if due.is_empty() {
+            return Vec::new();
         }
-        match (moved, returned || was_url_only) {
-            (true, _) => Some(EventKind::Moved { member: name, postgres }),
-            (false, true) => Some(EventKind::Joined { member: name, postgres }),
-            (false, false) => None,
-        }
+        let moved: Vec<EventKind> =
+            due.into_iter().filter_map(|found| self.move_to(found, now)).collect();
+        moved.into_iter().chain(self.find_twins(now)).collect()
     }
 
     /// A member moved away from the endpoint of `was`. If another member was the same server and is still
@@ -314,6 +372,14 @@ impl Roster {
     }
 }
 
+/// Sets another spelling of the endpoint of a member. Its server is the same, and its sessions go on.
+fn respell(member: &mut Member, found: Found) -> EventKind {
+    let postgres = found.postgres.clone();
+    let was_at = mem::replace(&mut member.found, found);
+    note_spellings(member, was_at.postgres, Vec::new());
+    EventKind::Respelled { member: was_at.name, postgres }
+}
+
 /// Notes other spellings of a member's endpoint, the newest first.
 fn note_spellings(member: &mut Member, newest: Endpoint, older: Vec<Endpoint>) {
     let all = [newest].into_iter().chain(older).chain(mem::take(&mut member.also_at));
@@ -331,6 +397,7 @@ fn new_member(found: Found, now: Moment) -> Member {
         left_at: None,
         same_as: None,
         also_at: Vec::new(),
+        new_host: None,
         is_url_only: false,
         was_url_only: false,
         view: View::new(now),
@@ -425,6 +492,8 @@ mod tests {
         assert!(n1.view.was_asked() && !n1.view.addresses().is_empty());
         assert_eq!(roster.take_renamed().len(), 1);
         roster.enlist(vec![found("n1", "host-8")], Moment::from_millis(3));
+        assert!(!roster.members()["n1"].also_at.is_empty(), "its addresses are not known yet");
+        roster.settle_new_hosts(Moment::from_millis(3) + NEW_HOST_WAIT);
         assert!(roster.members()["n1"].also_at.is_empty(), "it moved");
     }
 }

@@ -30,14 +30,25 @@ pub struct Member {
     pub left_at: Option<Moment>,
     /// The member of another name that is the same server. Only that member is asked and serves.
     pub same_as: Option<MemberName>,
-    /// Other spellings of its PostgreSQL endpoint, under which its server was another member's.
+    /// Other spellings of its PostgreSQL endpoint: its server was listed or another member's there.
     pub also_at: Vec<Endpoint>,
+    /// The newest list names another host, which may be another name of the same one.
+    pub new_host: Option<NewHost>,
     /// Only the URL of its Patroni is known, so the port of its PostgreSQL is unknown.
     pub is_url_only: bool,
     /// Only that URL was known before, and the member served by Patroni's answers alone.
     pub was_url_only: bool,
     /// All claims about it.
     pub view: View,
+}
+
+/// Another host under which a list names a member. Its addresses show whether the member has moved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewHost {
+    /// The entry of the list.
+    pub found: Found,
+    /// When the list was accepted.
+    pub since: Moment,
 }
 
 /// All members by name.

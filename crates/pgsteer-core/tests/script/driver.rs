@@ -40,7 +40,7 @@ impl Source {
             Fact::Tether(_) => Source::Tether,
             Fact::Progress(_) => Source::Progress,
             Fact::Pooler { .. } => Source::Pooler,
-            Fact::Addresses(_) | Fact::Here(_) => Source::Addresses,
+            Fact::Addresses(_) | Fact::NewHost { .. } | Fact::Here(_) => Source::Addresses,
             Fact::NewSessions(_) => Source::NewSessions,
         }
     }

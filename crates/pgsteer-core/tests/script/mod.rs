@@ -27,6 +27,7 @@
 //! | `n1 progress primary/recovery [location=N] [timeline=N] [streaming] [age=2s] [ahead=-1s] [sessions=NOW/MAX]` | the answer of the progress query |
 //! | `n1 pooler primary/recovery [started=N]`, `n1 pooler answers/refuses/nowhere/busy` | what a query through port 6432 reaches |
 //! | `n1 addresses 10.0.0.1 ...` | the addresses of the host name |
+//! | `n1 addresses of host-1:5432 10.0.0.1 ... once` | those of another host under which the list names n1 |
 //! | `n1 patroni/tether/pooler/addresses failed KIND` | the probe fails |
 //! | `etcd watched`, `etcd lost` | whether etcd is watched |
 //! | `etcd order [n1] [to n2]`, `etcd no order` | the key `failover` as the watch reports it |

@@ -5,6 +5,7 @@
 //! Patroni reports it, `paused`, and `timeline=`, `location=`, `replayed=`, `replication=`,
 //! `scope=`, `system=`, `as=` (the member name that it reports) and `tag.NAME=`.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use pgsteer_core::claim::{
 use pgsteer_core::identity::{About, Identity};
 use pgsteer_core::load::Load;
 use pgsteer_core::memory::{Memory, Remembered};
-use pgsteer_core::names::MemberName;
+use pgsteer_core::names::{Endpoint, MemberName};
 use pgsteer_core::orders::{DrainOrder, DrainTarget, OperatorOrder, OrderText, Until};
 use pgsteer_core::settings::{ClusterConfig, Membership, OnPromotion, PoolerDown, ServiceConfig};
 use pgsteer_core::skew::ClockOffset;
@@ -45,6 +46,14 @@ pub fn fact(name: &MemberName, source: Source, tokens: &[&str]) -> Result<Fact, 
         let (limit, waited) = (ANSWER_TIMEOUT, ANSWER_TIMEOUT);
         return Ok(Fact::PatroniLate(Failure::Late { peer, limit, waited }));
     }
+    if let (Source::Addresses, ["of", host, rest @ ..]) = (source, tokens) {
+        let postgres = Endpoint::parse(host, None).map_err(|error| error.to_string())?;
+        let addresses = match rest {
+            ["failed", kind] => Err(failure(name, source, kind)?),
+            addresses => Ok(ip_addresses(addresses)?),
+        };
+        return Ok(Fact::NewHost { postgres, addresses });
+    }
     let failed = match tokens {
         ["failed", kind] => Some(failure(name, source, kind)?),
         _ => None,
@@ -55,10 +64,7 @@ pub fn fact(name: &MemberName, source: Source, tokens: &[&str]) -> Result<Fact, 
         (Source::Tether, Some(failure)) => Fact::Tether(Err(failure)),
         (Source::Tether, None) => Fact::Tether(Ok(tether(tokens)?)),
         (Source::Addresses, Some(failure)) => Fact::Addresses(Err(failure)),
-        (Source::Addresses, None) => {
-            let addresses: Result<_, _> = tokens.iter().map(|text| text.parse()).collect();
-            Fact::Addresses(Ok(addresses.map_err(|_| "no address".to_owned())?))
-        }
+        (Source::Addresses, None) => Fact::Addresses(Ok(ip_addresses(tokens)?)),
         (Source::Pooler, failed) => {
             let answer = failed.map_or_else(|| pooler(name, tokens), |failure| Ok(Err(failure)))?;
             Fact::Pooler { port: POOLER_PORT, answer }
@@ -67,6 +73,11 @@ pub fn fact(name: &MemberName, source: Source, tokens: &[&str]) -> Result<Fact, 
         (Source::NewSessions, None) => Fact::NewSessions(Ok(())),
         (Source::Progress, _) => Fact::Progress(progress(tokens)?),
     })
+}
+
+fn ip_addresses(tokens: &[&str]) -> Result<Vec<IpAddr>, String> {
+    let addresses: Result<_, _> = tokens.iter().map(|text| text.parse()).collect();
+    addresses.map_err(|_| "no address".to_owned())
 }
 
 fn patroni(tokens: &[&str]) -> Result<PatroniFacts, String> {

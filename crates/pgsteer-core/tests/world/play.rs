@@ -291,6 +291,7 @@ impl<'a> Play<'a> {
         of_asked
             .chain(of_engine)
             .chain(listers.map(|lister| lister.due))
+            .chain(self.new_hosts().map(|_| self.now))
             .chain(self.turn_due)
             .chain(self.deliveries.iter().map(|(at, _)| *at))
             .chain(self.truth.next_change())
@@ -317,6 +318,10 @@ impl<'a> Play<'a> {
         }
         if let Some(name) = member(&|it| it.resolve_due <= now) {
             return self.resolve(&name);
+        }
+        let new_host = self.new_hosts().next();
+        if let Some((name, postgres)) = new_host {
+            return self.resolve_new_host(&name, postgres);
         }
         let mut listers = self.listers.iter().filter(|(_, it)| !it.is_running && it.due <= now);
         if let Some((url, _)) = listers.next() {
@@ -566,6 +571,19 @@ impl<'a> Play<'a> {
         asked.resolve_due = if asked.ask.postgres.ip().is_some() { u64::MAX } else { now + 30_000 };
         let address = format!("10.0.0.{}", ip_of(host)).parse().unwrap();
         self.claim(member, now, Fact::Addresses(Ok(vec![address])));
+    }
+
+    /// The other hosts under which lists name members, which the resolver looks up.
+    fn new_hosts(&self) -> impl Iterator<Item = (MemberName, Endpoint)> {
+        let of_member =
+            |(name, ask): (&MemberName, &Ask)| Some((name.clone(), ask.new_host.clone()?));
+        self.plan.members.iter().filter_map(of_member)
+    }
+
+    fn resolve_new_host(&mut self, member: &MemberName, postgres: Endpoint) {
+        let address = format!("10.0.0.{}", ip_of(postgres.host())).parse().unwrap();
+        let now = self.now;
+        self.claim(member, now, Fact::NewHost { postgres, addresses: Ok(vec![address]) });
     }
 
     fn ask_for_list(&mut self, url: &Arc<str>, is_turn: bool) {

@@ -570,6 +570,7 @@ mod tests {
             let ask = Ask {
                 postgres: Endpoint::new("10.0.0.1", 5432).unwrap(),
                 addresses: Vec::new(),
+                new_host: None,
                 patroni_url: None,
                 poolers: Default::default(),
                 has_tether: true,

@@ -252,6 +252,7 @@ mod tests {
         Ask {
             postgres: Endpoint::new("127.0.0.1", port).unwrap(),
             addresses: Vec::new(),
+            new_host: None,
             patroni_url: Some(Arc::from(format!("http://127.0.0.1:{port}"))),
             poolers: [1].into(),
             has_tether: true,
@@ -314,7 +315,7 @@ mod tests {
             assert_eq!(claim.member, pg1);
             match claim.fact {
                 Fact::Addresses(answer) => kinds[0] = answer.is_ok(),
-                Fact::Here(_) | Fact::NewSessions(_) => {}
+                Fact::Here(_) | Fact::NewHost { .. } | Fact::NewSessions(_) => {}
                 Fact::Patroni(answer) => kinds[1] = answer.is_err(),
                 Fact::PatroniLate(_) => {}
                 Fact::Tether(answer) => kinds[2] = answer.is_err(),

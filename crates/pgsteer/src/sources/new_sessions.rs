@@ -124,6 +124,7 @@ mod tests {
             let (plan, ask) = watch::channel(Ask {
                 postgres: Endpoint::new("127.0.0.1", address.port()).unwrap(),
                 addresses: Vec::new(),
+                new_host: None,
                 patroni_url: None,
                 poolers: Default::default(),
                 has_tether: true,

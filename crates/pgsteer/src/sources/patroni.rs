@@ -182,6 +182,7 @@ mod tests {
         Ask {
             postgres: Endpoint::new("127.0.0.1", 5432).unwrap(),
             addresses: Vec::new(),
+            new_host: None,
             patroni_url: Some(Arc::from(format!("http://{address}"))),
             poolers: Default::default(),
             has_tether: true,

@@ -104,6 +104,7 @@ mod tests {
         let (_plan, ask) = watch::channel(Ask {
             postgres: Endpoint::new("127.0.0.1", 1).unwrap(),
             addresses: Vec::new(),
+            new_host: None,
             patroni_url: None,
             poolers: Default::default(),
             has_tether: false,

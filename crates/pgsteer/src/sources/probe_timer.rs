@@ -193,6 +193,7 @@ mod tests {
         Ask {
             postgres: Endpoint::new("127.0.0.1", 5432).unwrap(),
             addresses: Vec::new(),
+            new_host: None,
             patroni_url: None,
             poolers: Default::default(),
             has_tether: true,

@@ -24,12 +24,14 @@ const HURRY: Duration = Duration::from_secs(2);
 /// Reports the addresses of the host in `ask`: those of a name repeatedly, a literal address once.
 /// `unreachable` is notified if no server answers at the known addresses.
 pub async fn run(mut ask: watch::Receiver<Ask>, reporter: Reporter, unreachable: Hint) -> Gone {
+    let mut new_hosts = ask.clone();
     loop {
         let postgres = ask.borrow_and_update().postgres.clone();
         let moved = moved(&mut ask, &postgres);
         let done = tokio::select! {
             done = moved => done,
             done = follow(&postgres, &reporter, &unreachable) => done,
+            done = look_up_new_hosts(&mut new_hosts, &reporter) => done,
         };
         if let Err(gone) = done {
             return gone;
@@ -41,6 +43,25 @@ pub async fn run(mut ask: watch::Receiver<Ask>, reporter: Reporter, unreachable:
 async fn moved(ask: &mut watch::Receiver<Ask>, postgres: &Endpoint) -> Result<(), Gone> {
     let moved = ask.wait_for(|ask| ask.postgres != *postgres).await;
     moved.map(|_| ()).map_err(|_| Gone)
+}
+
+/// Reports the addresses of each other host under which the list names the member. The core waits for
+/// them for a limited time.
+async fn look_up_new_hosts(
+    ask: &mut watch::Receiver<Ask>,
+    reporter: &Reporter,
+) -> Result<(), Gone> {
+    loop {
+        let has_new = |ask: &Ask| ask.new_host.is_some();
+        let new = ask.wait_for(has_new).await.map_err(|_| Gone)?.new_host.clone();
+        let Some(postgres) = new else { continue };
+        let asked = Instant::now();
+        let addresses = dial::look_up(&postgres).await;
+        let fact = Fact::NewHost { postgres: postgres.clone(), addresses };
+        reporter.claim(asked, fact).await?;
+        let is_other = |ask: &Ask| ask.new_host.as_ref() != Some(&postgres);
+        ask.wait_for(is_other).await.map_err(|_| Gone)?;
+    }
 }
 
 async fn follow(postgres: &Endpoint, reporter: &Reporter, unreachable: &Hint) -> Result<(), Gone> {

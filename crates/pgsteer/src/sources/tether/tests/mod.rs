@@ -48,6 +48,7 @@ impl Rig {
         let (plan, plan_rx) = watch::channel(Ask {
             postgres: endpoint(address),
             addresses: Vec::new(),
+            new_host: None,
             patroni_url: None,
             poolers: Default::default(),
             has_tether: true,
