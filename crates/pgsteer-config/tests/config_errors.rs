@@ -535,7 +535,7 @@ timeout_seconds = 0
     pgsteer.toml:6:13: etcd.namespace: a name must not be empty
     pgsteer.toml:7:9: etcd.scope: a name must not be empty
     pgsteer.toml:8:1: etcd.user: there is no key `user` in [etcd]
-        help: known here: urls, namespace, scope, username, password_file, verify, ca_file, cert_file, key_file, timeout_seconds
+        help: known here: urls, namespace, scope, group, username, password_file, verify, ca_file, cert_file, key_file, timeout_seconds
     pgsteer.toml:9:1: etcd.password: a password does not belong in this file (its value is not shown)
         help: put it into a file of its own and name that in [check] or [etcd]: password_file = "/etc/pgsteer/password"
     pgsteer.toml:10:19: etcd.timeout_seconds: `0` is out of range

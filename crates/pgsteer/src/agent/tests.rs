@@ -107,6 +107,8 @@ fn without_a_line_wait_every_answer_comes_at_once() {
 fn happacs_clients_are_answered_at_once_until_a_client_sends_a_line() {
     let asked = asked();
     asked.agent.change(AgentConfig { awaits_first_line: false, ..asked.config.clone() });
+    // The first client waits for a complete Snapshot.
+    assert_eq!(rest_of(&mut asked.connect()), NO_LOCAL_MEMBER);
     let began = Instant::now();
     for _ in 0..20 {
         assert_eq!(rest_of(&mut asked.connect()), NO_LOCAL_MEMBER);
