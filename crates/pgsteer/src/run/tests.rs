@@ -53,6 +53,7 @@ fn with_agent(config: &Config, listen: SocketAddr, vocabulary: Vocabulary) -> Co
         default: None,
         pooler_port: None,
         line_wait: Duration::ZERO,
+        awaits_first_line: true,
         weight: Weight::Unsaid,
         maxconn: None,
     };
