@@ -1,5 +1,6 @@
 //! Conflicts between values that are valid individually.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +31,15 @@ pub enum Conflict {
         /// The place of Patroni's key.
         patroni: Origin,
     },
+    /// An address that should follow a service is the own address of a member.
+    #[error("{0} is the own address of {1}, so it cannot move to another machine")]
+    VipOfMember(IpAddr, String),
+    /// An address follows a service that does not exist.
+    #[error("there is no service {0} for the address to follow")]
+    VipWithoutService(ServiceName, Vec<String>),
+    /// An address follows a service of replicas, of which several are open at once.
+    #[error("service {0} routes to several replicas, and an address is on one machine")]
+    VipOfReplicas(ServiceName),
     /// A key without a default is missing.
     #[error("`{key}` is missing")]
     Missing {
@@ -193,6 +203,15 @@ impl Conflict {
             }
             Conflict::Same { .. } => "remove one of them".into(),
             Conflict::SameListen { .. } => "give one of them another port".into(),
+            Conflict::VipOfMember(..) => {
+                "choose an address of the same network that no machine has".into()
+            }
+            Conflict::VipOfReplicas(_) => {
+                "name a service of the primary, or remove service to follow write; readers connect through pgsteer's read port".into()
+            }
+            Conflict::VipWithoutService(_, services) => {
+                format!("set service to one of {}", services.join(", "))
+            }
             Conflict::UnknownLocal(_, members) => format!("one of {}", listed(members)),
             Conflict::NoReplica { .. } => {
                 "list the other members, set fallback = \"primary\", or keep only [services.write]".into()

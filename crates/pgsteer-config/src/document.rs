@@ -26,7 +26,7 @@ const EXAMPLE_HEAD: &str = "\
 ";
 
 /// The sections that are optional and change something if they are present.
-const OPTIONAL: [&str; 5] = ["etcd", "members", "check", "agent", "haproxy"];
+const OPTIONAL: [&str; 6] = ["etcd", "members", "check", "agent", "haproxy", "vip"];
 
 /// Returns the example file.
 pub fn example_file() -> String {
@@ -49,7 +49,8 @@ fn plain_section(text: &mut String, section: &SectionKeys) {
         comment(text, "A change takes effect at the next start.");
     }
     if is_optional {
-        example(text, &format!("[{}]", section.name));
+        let named = if section.name == "vip" { ".write" } else { "" };
+        example(text, &format!("[{}{named}]", section.name));
     } else {
         let _ = writeln!(text, "[{}]", section.name);
     }
@@ -152,7 +153,7 @@ pub fn reference() -> String {
     let mut text = REFERENCE_HEAD.to_owned();
     for section in SECTIONS {
         let name = match section.name {
-            "members" | "services" => format!("{}.NAME", section.name),
+            "members" | "services" | "vip" => format!("{}.NAME", section.name),
             name => name.to_owned(),
         };
         let _ = writeln!(text, "\n## [{name}]\n\n{}", section.help);

@@ -4,7 +4,7 @@ use pgsteer_core::settings::Config;
 
 use crate::error::ConfigErrors;
 use crate::sections::{
-    agent, cluster, control, haproxy, http, listeners, patroni, proxy, services,
+    agent, cluster, control, haproxy, http, listeners, patroni, proxy, services, vip,
 };
 use crate::written::Draft;
 
@@ -29,12 +29,13 @@ impl Draft {
         let agent = agent::finish(&self, &services, &mut errors);
         let http = http::finish(&self, &mut errors);
         let haproxy = haproxy::finish(&self, &services, &mut errors);
+        let vips = vip::finish(&self, &cluster.members, &services, &mut errors);
         if !errors.is_empty() {
             return Err(errors);
         }
         let proxy = proxy::finish(&self);
         let control = control::finish(&self);
-        Ok(Config { cluster, services, http, agent, proxy, haproxy, control })
+        Ok(Config { cluster, services, http, agent, proxy, haproxy, control, vips })
     }
 
     /// Returns true if the members are listed one by one, so that SQL alone decides on their roles.

@@ -12,6 +12,8 @@ pub const FILE_BYTES_MAX: usize = 1024 * 1024;
 pub const ERRORS_MAX: usize = 100;
 /// The maximum number of services.
 pub const SERVICES_MAX: usize = 64;
+/// The maximum number of addresses that follow a service.
+pub const VIPS_MAX: usize = 16;
 /// The maximum number of tags that a service may require.
 pub const TAGS_MAX: usize = 64;
 /// The maximum number of HAProxys that are steered.

@@ -1,10 +1,11 @@
 //! Texts that are used unchanged: names of a login, paths of files.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
-use pgsteer_core::names::check_name;
+use pgsteer_core::names::{ServiceName, check_name};
 use pgsteer_core::question::LINE_BYTES_MAX;
-use pgsteer_core::settings::{Network, StateDirectory};
+use pgsteer_core::settings::{Network, StateDirectory, VipConfig, VipRefusal};
 
 use crate::limits::{LOGIN_NAME_BYTES_MAX, PATH_BYTES_MAX, SOCKET_PATH_BYTES_MAX};
 use crate::problem::{Problem, Shown};
@@ -60,6 +61,45 @@ pub fn network(text: &str) -> Result<Network, Problem> {
         }
     };
     parsed.ok_or_else(|| Problem::Network(Shown::of(text)))
+}
+
+/// Parses an address that can follow a service, with its prefix, as `10.0.0.50/24`.
+///
+/// # Errors
+/// A text that is not an address with a prefix, or an address that clients cannot use.
+pub fn vip(text: &str) -> Result<(IpAddr, u8), Problem> {
+    let Some((address, prefix)) = text.split_once('/') else {
+        return Err(match text.parse() {
+            Ok(address) => Problem::VipWithoutPrefix(address),
+            Err(_) => Problem::Vip(Shown::of(text)),
+        });
+    };
+    let parsed = address.parse().ok().zip(prefix.parse().ok());
+    let (address, prefix) = parsed.ok_or_else(|| Problem::Vip(Shown::of(text)))?;
+    match VipRefusal::of(address, prefix) {
+        Some(refusal) => Err(Problem::VipRefused(Shown::of(text), refusal)),
+        None => Ok((address, prefix)),
+    }
+}
+
+/// Checks the name of a network interface, by Linux's rules. The shell checks that it exists.
+///
+/// # Errors
+/// A text that cannot be the name of an interface.
+pub fn interface(text: &str) -> Result<String, Problem> {
+    let is_of_name = |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '/' | ':');
+    let fits = (1..=VipConfig::INTERFACE_BYTES_MAX).contains(&text.len())
+        && text.chars().all(is_of_name)
+        && !matches!(text, "." | "..");
+    fits.then(|| text.to_owned()).ok_or_else(|| Problem::Interface(Shown::of(text)))
+}
+
+/// Parses the name of a service.
+///
+/// # Errors
+/// A text that is not a name.
+pub fn service(text: &str) -> Result<ServiceName, Problem> {
+    ServiceName::new(text).map_err(Problem::Name)
 }
 
 /// Parses a database system identifier: a whole number of 64 bits, which TOML cannot always hold.

@@ -3,10 +3,12 @@
 //! A problem never contains a secret: users' texts are shown only through [`Shown`].
 
 use std::fmt;
+use std::net::IpAddr;
 
 use pgsteer_core::names::NameError;
 use pgsteer_core::probe::ProbeError;
 use pgsteer_core::question::Unclear;
+use pgsteer_core::settings::{VipConfig, VipRefusal};
 use pgsteer_core::text::is_hidden;
 use pgsteer_core::units::LAG_BYTES_MAX;
 use pgsteer_core::units::size_text;
@@ -202,6 +204,18 @@ pub enum Problem {
     /// The text is not the permissions of a file.
     #[error("{0} is not a mode of a socket")]
     Mode(Shown),
+    /// Not an address with a prefix.
+    #[error("{0} is not ADDRESS/PREFIX")]
+    Vip(Shown),
+    /// An address without a prefix.
+    #[error("{0} has no prefix length")]
+    VipWithoutPrefix(IpAddr),
+    /// An address that cannot follow a service.
+    #[error("{0}: {1}")]
+    VipRefused(Shown, VipRefusal),
+    /// Not the name of an interface.
+    #[error("{0} is not the name of an interface")]
+    Interface(Shown),
     /// Not a path.
     #[error("not a path of a file: it is empty, too long or has a NUL")]
     Path,
@@ -290,6 +304,18 @@ impl Problem {
             Problem::Mode(_) => {
                 "octal digits that let the owner read and write, in quotes: mode = \"0660\"".to_owned()
             }
+            Problem::Vip(_) => "as 10.0.0.50/24 or fd00::50/64".into(),
+            Problem::VipWithoutPrefix(ip) => {
+                let prefix = if ip.is_ipv4() { 24 } else { 64 };
+                format!("add that of the interface's network, as in {ip}/{prefix}")
+            }
+            Problem::VipRefused(..) => {
+                "choose an address of the interface's network that no machine has, with the prefix length of that network, as 10.0.0.50/24".into()
+            }
+            Problem::Interface(_) => format!(
+                "1 to {} bytes without blanks, slashes and colons, as eth0; `ip link` lists them",
+                VipConfig::INTERFACE_BYTES_MAX
+            ),
             Problem::Path => format!("1 to {PATH_BYTES_MAX} bytes"),
             Problem::Conflict(conflict) => conflict.remedy(),
         })

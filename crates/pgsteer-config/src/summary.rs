@@ -33,6 +33,7 @@ impl fmt::Display for Summary<'_> {
         }
         haproxy_lines(f, config)?;
         control_line(f, config)?;
+        vip_lines(f, config)?;
         write!(f, "at most {} sessions", config.proxy.sessions_max)?;
         if let Some(max) = config.proxy.sessions_per_address_max {
             write!(f, ", {max} from one address")?;
@@ -62,6 +63,7 @@ impl fmt::Display for AgentSummary<'_> {
         if config.control.is_some() {
             control_line(f, config)?;
         }
+        vip_lines(f, config)?;
         pages_line(f, config)
     }
 }
@@ -148,6 +150,13 @@ fn agent_lines(f: &mut fmt::Formatter<'_>, agent: &AgentConfig) -> fmt::Result {
         }
         None => writeln!(f, "asked for a health check: as Patroni"),
     }
+}
+
+fn vip_lines(f: &mut fmt::Formatter<'_>, config: &Config) -> fmt::Result {
+    for (name, vip) in &config.vips {
+        writeln!(f, "address {name}: {vip} on {} follows {}", vip.interface, vip.service)?;
+    }
+    Ok(())
 }
 
 fn members_found(f: &mut fmt::Formatter<'_>, patroni: &PatroniConfig) -> fmt::Result {

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use pgsteer_core::names::{MemberName, ServiceName};
+use pgsteer_core::names::{MemberName, ServiceName, VipName};
 
 use crate::error::ConfigErrors;
 use crate::field::{Field, Given, Leaf, Raw};
@@ -72,6 +72,8 @@ pub struct Draft {
     pub members: Field<Vec<(MemberName, Given<Section>)>>,
     /// `[services]`. If it is absent, the services `write` and `read` exist.
     pub services: Field<Services>,
+    /// `[vip]`.
+    pub vips: Field<BTreeMap<VipName, Given<Section>>>,
 }
 
 static ABSENT: Field<Section> = Field::absent();

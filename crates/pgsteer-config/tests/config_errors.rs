@@ -5,6 +5,7 @@
 use insta::assert_snapshot;
 use pgsteer_config::error::ConfigErrors;
 use pgsteer_config::file;
+use pgsteer_config::summary::Summary;
 use pgsteer_core::settings::{Config, Weight};
 use proptest::prelude::*;
 
@@ -999,4 +1000,74 @@ fn each_mistake_in_haproxy_is_named() {
     let haproxy = read_beside_patroni(good).unwrap().haproxy.unwrap();
     let sockets: Vec<String> = haproxy.sockets.iter().map(ToString::to_string).collect();
     assert_eq!(sockets, ["/a", "[::1]:9999"]);
+}
+
+#[test]
+fn an_address_that_cannot_follow_a_service_is_refused_with_what_is_right() {
+    let text = "
+[patroni]
+urls = ['http://10.0.0.11:8008']
+[vip.a]
+address = '10.0.0.50'
+interface = 'eth0'
+[vip.b]
+address = '10.0.0.255/24'
+interface = 'eth0:1'
+[vip.c]
+service = 'wirte'
+[vip.d]
+address = '10.0.0.11/24'
+interface = 'eth0'
+[vip.e]
+address = 'fe80::5/64'
+interface = 'an_interface_of_16'
+[vip.f]
+address = 'db.example/24'
+interface = 'eth0'
+service = 'writes'
+";
+    assert_snapshot!(wrong(text), @r#"
+    pgsteer.toml:5:11: vip.a.address: 10.0.0.50 has no prefix length
+        help: add that of the interface's network, as in 10.0.0.50/24
+    pgsteer.toml:8:11: vip.b.address: `10.0.0.255/24`: it is the broadcast address of its network
+        help: choose an address of the interface's network that no machine has, with the prefix length of that network, as 10.0.0.50/24
+    pgsteer.toml:9:13: vip.b.interface: `eth0:1` is not the name of an interface
+        help: 1 to 15 bytes without blanks, slashes and colons, as eth0; `ip link` lists them
+    pgsteer.toml:10:6: vip.c: `address` is missing
+        help: as in address = "10.0.0.50/24"
+    pgsteer.toml:10:6: vip.c: `interface` is missing
+        help: as in interface = "eth0"
+    pgsteer.toml:11:11: vip.c.service: there is no service wirte for the address to follow
+        help: set service to one of read, write
+    pgsteer.toml:13:11: vip.d.address: 10.0.0.11 is the own address of http://10.0.0.11:8008, so it cannot move to another machine
+        help: choose an address of the same network that no machine has
+    pgsteer.toml:16:11: vip.e.address: `fe80::5/64`: it is a link-local address, which clients reach only with the name of their interface
+        help: choose an address of the interface's network that no machine has, with the prefix length of that network, as 10.0.0.50/24
+    pgsteer.toml:17:13: vip.e.interface: `an_interface_of_16` is not the name of an interface
+        help: 1 to 15 bytes without blanks, slashes and colons, as eth0; `ip link` lists them
+    pgsteer.toml:19:11: vip.f.address: `db.example/24` is not ADDRESS/PREFIX
+        help: as 10.0.0.50/24 or fd00::50/64
+    pgsteer.toml:21:11: vip.f.service: there is no service writes for the address to follow
+        help: set service to one of read, write
+    "#);
+    let twice = "[patroni]\nurls = ['http://pg1']\n[vip.a]\naddress = '10.0.0.50/24'\ninterface = 'eth0'\n\
+                 [vip.b]\naddress = '10.0.0.50/24'\ninterface = 'eth1'\n\
+                 [vip.c]\naddress = '10.0.0.52/24'\ninterface = 'eth1'\nservice = 'read'\n";
+    assert_snapshot!(wrong(twice), @"
+    pgsteer.toml:7:11: vip.b.address: 10.0.0.50 is named already: pgsteer.toml:4:11: vip.a.address
+        help: remove one of them
+    pgsteer.toml:12:11: vip.c.service: service read routes to several replicas, and an address is on one machine
+        help: name a service of the primary, or remove service to follow write; readers connect through pgsteer's read port
+    ");
+}
+
+#[test]
+fn an_address_follows_the_service_write_unless_another_one_is_named() {
+    let text = "[vip.db]\naddress = 'fd00::50/64'\ninterface = 'eth0'\n\
+                [vip.readers]\naddress = '10.0.0.51/24'\ninterface = 'bond0.12'\nservice = 'write'\n";
+    let config = read_beside_patroni(text).unwrap();
+    let followed: Vec<_> = config.vips.values().map(|vip| vip.service.as_str()).collect();
+    assert_eq!(followed, ["write", "write"]);
+    let shown = Summary(&config).to_string();
+    assert!(shown.contains("address db: fd00::50/64 on eth0 follows write\n"), "{shown}");
 }

@@ -87,6 +87,10 @@ name! {
     ServiceName
 }
 name! {
+    /// An address that follows a service, by the operator's name for it.
+    VipName
+}
+name! {
     /// The cluster, by the operator's name for it.
     ClusterName
 }

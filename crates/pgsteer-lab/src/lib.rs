@@ -45,6 +45,7 @@ pub use files::TTL;
 pub use health::Ailment;
 pub use lab::Lab;
 pub use member::{APP, CHECK, Member, SUPERUSER};
+pub use namespaces::member_namespace;
 pub use options::{LabOptions, MEMBERS_MAX, Network, PatroniVersion};
 pub use patience::wait_for;
 pub use processes::Part;

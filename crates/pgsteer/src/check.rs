@@ -33,6 +33,8 @@ const NOT_USED: &str = "NOT_USED";
 pub struct Question {
     /// The name of a service or one of Patroni's health checks. The first one that exists is used.
     pub of: Vec<String>,
+    /// The name of an address in `[vip]`, instead of all of `of`.
+    pub vip: Option<String>,
     /// The member by name or address; the default is the local one.
     pub member: Option<String>,
 }
@@ -78,6 +80,7 @@ impl Question {
         let proxy = environment("HAPROXY_PROXY_NAME");
         Some(Question {
             of: proxy.into_iter().chain([DEFAULT.to_owned()]).collect(),
+            vip: None,
             member: Some(server.clone())
                 .filter(|server| server != NOT_USED)
                 .or_else(|| environment("HAPROXY_SERVER_NAME")),
@@ -86,6 +89,9 @@ impl Question {
 
     /// The paths of the possible pages. The first page that exists has the answer.
     fn paths(&self) -> Vec<String> {
+        if let Some(vip) = &self.vip {
+            return vec![format!("/vips/{}", utf8_percent_encode(vip, NON_ALPHANUMERIC))];
+        }
         let of_member = self.member.as_ref().map_or_else(String::new, |member| {
             format!("/members/{}", utf8_percent_encode(member, NON_ALPHANUMERIC))
         });
@@ -100,6 +106,9 @@ impl Question {
 
     /// Why no page has the answer.
     fn why_no_page(&self) -> String {
+        if let Some(vip) = &self.vip {
+            return format!("there is no [vip.{vip}] in the configuration there");
+        }
         let mistake = |of: &String| match Probe::read(of.trim_start_matches('/')) {
             Ok(_) | Err(ProbeError::Path(_)) => None,
             Err(mistake) => Some(mistake.to_string()),
@@ -165,7 +174,7 @@ mod tests {
 
     fn paths(of: &[&str], member: Option<&str>) -> Vec<String> {
         let of = of.iter().map(|of| (*of).to_owned()).collect();
-        Question { of, member: member.map(str::to_owned) }.paths()
+        Question { of, vip: None, member: member.map(str::to_owned) }.paths()
     }
 
     #[test]
@@ -181,7 +190,8 @@ mod tests {
 
     #[test]
     fn a_health_check_with_a_mistake_differs_from_an_unknown_word() {
-        let why = |of: &str| Question { of: vec![of.to_owned()], member: None }.why_no_page();
+        let why =
+            |of: &str| Question { of: vec![of.to_owned()], vip: None, member: None }.why_no_page();
         assert_eq!(why("replica?lag=x"), "`x` is no value for lag: a size, as in lag=16MB");
         assert!(why("/replica?lga=1MB").starts_with("`lga` is no parameter"));
         assert!(

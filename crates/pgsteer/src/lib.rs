@@ -30,3 +30,4 @@ pub mod stats;
 pub mod status;
 mod tls;
 pub mod top;
+pub mod vip;

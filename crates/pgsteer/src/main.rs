@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use pgsteer::check::Question;
-use pgsteer::cli::{self, Command, LogFormat, StartArgs};
+use pgsteer::cli::{self, Command, LogFormat, RunArgs, StartArgs, VipCommand};
 use pgsteer::control::commands;
 use pgsteer::diagnostic::{report, report_all};
 use pgsteer::log::{self, Shape};
@@ -29,7 +29,12 @@ fn main() -> ExitCode {
                 Question::of_haproxy(arguments, |name| std::env::var(name).ok())
             };
             let asked = args.external.as_ref().and_then(of_haproxy);
-            let question = asked.unwrap_or(Question { of: vec![args.of], member: args.member });
+            if args.name.is_some() && args.of != "vip" {
+                let text = "a second word is the name after `vip`, as in pgsteer check vip write";
+                return report_flags(text);
+            }
+            let usual = Question { of: vec![args.of], vip: args.name, member: args.member };
+            let question = asked.unwrap_or(usual);
             pgsteer::check::run(&args.http, &args.ask.credentials(), &question, args.timeout)
         }
         Command::Lint(args) => pgsteer::lint::run(&args),
@@ -43,8 +48,24 @@ fn main() -> ExitCode {
         Command::Sessions(args) => commands::sessions(&args),
         Command::EndSessions(args) => commands::end_sessions(&args),
         Command::Explain(args) => commands::explain(&args),
+        Command::Vip(args) => {
+            let VipCommand::Release { config } = args.command;
+            match cli::load(&RunArgs { config, ..RunArgs::default() }) {
+                Ok(config) => pgsteer::vip::release::run(&config.vips),
+                Err(errors) => {
+                    report_all(&errors, errors.len(), "released");
+                    ExitCode::from(cli::EXIT_WRONG_CONFIG)
+                }
+            }
+        }
         Command::Top(args) => pgsteer::top::run(&args.url, &args.ask.credentials(), args.no_color),
     }
+}
+
+/// Reports a wrong flag.
+fn report_flags(text: &str) -> ExitCode {
+    report(&anyhow::anyhow!("{text}"), "asked");
+    ExitCode::from(cli::EXIT_WRONG_CONFIG)
 }
 
 /// The note of `--check-config` that it tries no connection.

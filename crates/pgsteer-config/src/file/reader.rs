@@ -2,11 +2,11 @@
 //! the first.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use pgsteer_core::names::{MemberName, ServiceName};
+use pgsteer_core::names::{MemberName, NameError, ServiceName, VipName};
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
@@ -18,7 +18,7 @@ use crate::origin::Origin;
 use crate::problem::{Problem, key_text};
 use crate::sections::SECTIONS;
 use crate::suggest::nearest;
-use crate::written::{Draft, Section, Services};
+use crate::written::{Draft, Section};
 
 /// Reads the file and collects its errors.
 pub struct Reader {
@@ -113,7 +113,10 @@ impl Reader {
                 None => self.unknown(&entry, "", &known),
                 Some(keys) if keys.name == "members" => draft.members = self.members(&entry, keys),
                 Some(keys) if keys.name == "services" => {
-                    draft.services = self.services(&entry, keys);
+                    draft.services = self.named(&entry, keys, ServiceName::new);
+                }
+                Some(keys) if keys.name == "vip" => {
+                    draft.vips = self.named(&entry, keys, VipName::new);
                 }
                 Some(keys) => {
                     let section = self.section(&entry, keys);
@@ -150,24 +153,30 @@ impl Reader {
         Field::new(members, self.key_place(entry))
     }
 
-    fn services(&self, entry: &Entry<'_>, keys: &SectionKeys) -> Field<Services> {
+    /// Reads a table of sections by name.
+    fn named<N: Ord>(
+        &self,
+        entry: &Entry<'_>,
+        keys: &SectionKeys,
+        name_of: fn(&str) -> Result<N, NameError>,
+    ) -> Field<BTreeMap<N, Given<Section>>> {
         let Some(table) = self.table(entry) else {
             return Field::wrong();
         };
-        let mut services = Services::new();
-        for service in entries(entry, table) {
-            let section = self.section(&service, keys);
-            let name = ServiceName::new(service.key.get_ref());
+        let mut sections = BTreeMap::new();
+        for named in entries(entry, table) {
+            let section = self.section(&named, keys);
+            let name = name_of(named.key.get_ref());
             let name =
-                name.map_err(|error| self.report(service.key.span(), &service.path, error.into()));
+                name.map_err(|error| self.report(named.key.span(), &named.path, error.into()));
             if let (Ok(name), Some(value)) = (name, section) {
-                services.insert(name, Given { value, origin: self.key_place(&service) });
+                sections.insert(name, Given { value, origin: self.key_place(&named) });
             }
         }
-        if services.is_empty() && !table.is_empty() {
+        if sections.is_empty() && !table.is_empty() {
             return Field::wrong();
         }
-        Field::new(services, self.key_place(entry))
+        Field::new(sections, self.key_place(entry))
     }
 
     /// Reads one table with known keys: each key checks its value.

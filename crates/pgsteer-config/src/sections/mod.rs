@@ -12,6 +12,7 @@ pub mod members;
 pub mod patroni;
 pub mod proxy;
 pub mod services;
+pub mod vip;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -38,6 +39,7 @@ pub static SECTIONS: [&SectionKeys; 11] = [
     &haproxy::KEYS,
     &proxy::KEYS,
     &control::KEYS,
+    &vip::KEYS,
 ];
 
 /// A number as a `usize`, if it was given.

@@ -7,6 +7,7 @@ mod control;
 pub mod defaults;
 mod haproxy;
 mod http;
+mod vip;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -17,9 +18,10 @@ pub use self::auth::{AuthMethod, RequireAuth};
 pub use self::control::ControlConfig;
 pub use self::haproxy::{HaproxyConfig, HaproxySocket};
 pub use self::http::{HttpConfig, Network, Protect};
+pub use self::vip::{VipConfig, VipRefusal};
 use crate::claim::{Found, Role};
 use crate::identity::Identity;
-use crate::names::{ClusterName, MemberName, ServiceName};
+use crate::names::{ClusterName, MemberName, ServiceName, VipName};
 use crate::question::Question;
 
 /// All settings of one pgsteer process.
@@ -39,6 +41,8 @@ pub struct Config {
     pub haproxy: Option<HaproxyConfig>,
     /// The socket for orders of an operator; none if there is none.
     pub control: Option<ControlConfig>,
+    /// The addresses of this machine that follow a service, by name; often none.
+    pub vips: BTreeMap<VipName, VipConfig>,
 }
 
 impl Config {

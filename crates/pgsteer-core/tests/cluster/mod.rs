@@ -38,6 +38,7 @@ pub fn config() -> Config {
         haproxy: None,
         proxy: ProxyConfig::default(),
         control: None,
+        vips: BTreeMap::new(),
     }
 }
 

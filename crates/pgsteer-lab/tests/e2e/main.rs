@@ -16,6 +16,7 @@ mod sockets;
 mod stage;
 mod steer;
 mod traffic;
+mod vip_nodes;
 
 use std::process::ExitCode;
 

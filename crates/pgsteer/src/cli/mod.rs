@@ -71,6 +71,8 @@ pub enum Command {
     EndSessions(EndSessionsArgs),
     /// Show why a service uses each member or does not, and the facts behind it
     Explain(ExplainArgs),
+    /// Remove the addresses of [vip] from this machine, after a pgsteer that could not
+    Vip(VipArgs),
 }
 
 const RUN_EXAMPLES: &str = "\
@@ -204,6 +206,7 @@ Examples:
   pgsteer check write                  is anybody there for the service `write`?
   pgsteer check write --member n2      may the service `write` go to n2?
   pgsteer check replica?lag=16MB       as Patroni's GET /replica?lag=16MB
+  pgsteer check vip write              does this machine have the address of [vip.write] by right?
 
 keepalived:  vrrp_script pgsteer { script \"/usr/bin/pgsteer check write\" interval 1 weight -100 }
 HAProxy:     external-check command /usr/bin/pgsteer-check
@@ -242,6 +245,10 @@ pub struct CheckArgs {
     #[arg(value_name = "CHECK", default_value = "primary")]
     pub of: String,
 
+    /// After `vip`: the name of an address in [vip]
+    #[arg(value_name = "NAME", conflicts_with = "member")]
+    pub name: Option<String>,
+
     /// The member, by name or address [default: the local one]
     #[arg(long, value_name = "MEMBER")]
     pub member: Option<String>,
@@ -255,7 +262,7 @@ pub struct CheckArgs {
     pub timeout: Duration,
 
     /// Take the arguments of HAProxy's external-check
-    #[arg(long, hide = true, num_args = 4, conflicts_with_all = ["of", "member"])]
+    #[arg(long, hide = true, num_args = 4, conflicts_with_all = ["of", "name", "member"])]
     pub external: Option<Vec<String>>,
 
     /// How it is asked
@@ -351,6 +358,25 @@ pub struct TopArgs {
     /// How it is asked
     #[command(flatten)]
     pub ask: AskArgs,
+}
+
+/// `pgsteer vip`, as written.
+#[derive(Clone, Debug, Args)]
+pub struct VipArgs {
+    /// What to do with the addresses.
+    #[command(subcommand)]
+    pub command: VipCommand,
+}
+
+/// What `pgsteer vip` can do.
+#[derive(Clone, Debug, Subcommand)]
+pub enum VipCommand {
+    /// Remove the addresses of [vip] from this machine. It needs CAP_NET_ADMIN
+    Release {
+        /// Configuration file [default: /etc/pgsteer/pgsteer.toml]
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
 }
 
 #[cfg(test)]

@@ -50,6 +50,7 @@ fn config(name: &str) -> Config {
         http: None,
         agent: None,
         haproxy: None,
+        vips: Default::default(),
         proxy: ProxyConfig::default(),
         control: Some(ControlConfig { socket: folder.join("c.sock"), mode: 0o600 }),
     }

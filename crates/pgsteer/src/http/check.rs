@@ -18,6 +18,7 @@ use pgsteer_core::snapshot::Snapshot;
 use super::answer::{Page, not_allowed, plain};
 use super::{Pages, UNKNOWN_HEADER};
 use crate::heartbeat::Heartbeat;
+use crate::stats::{Holding, Stats};
 
 /// The health checks in the list of pages.
 pub const PATHS_HELP: &str =
@@ -27,6 +28,7 @@ pub const PATHS_HELP: &str =
                   the same for any member
   /services/write, /members/NAME/services/write, ...
                   200 while the service has an open gate, or that member's gate to it is open
+  /vips/NAME      200 while this machine has the address of [vip.NAME] by right
 ";
 
 /// The check of a path.
@@ -37,11 +39,16 @@ pub enum HealthCheck {
     OfService(ServiceName),
     /// A question about a service that does not exist.
     NoService(String),
+    /// Has this machine the address of this name?
+    OfVip(String),
 }
 
 /// The check that `uri` requests; none if its path is not that of a check.
 pub fn parse(uri: &Uri, snapshot: &Snapshot) -> Option<HealthCheck> {
     let path = uri.path().strip_prefix('/')?;
+    if let Some(name) = path.strip_prefix("vips/") {
+        return Some(HealthCheck::OfVip(unescaped(name)));
+    }
     let (member, rest) = match path.strip_prefix("members/") {
         Some(of_member) => {
             let (name, rest) = of_member.split_once('/')?;
@@ -89,6 +96,7 @@ pub fn answer(pages: &Pages, snapshot: &Snapshot, method: &Method, check: Health
         }
         HealthCheck::OfService(_) if pages.stats.stopping.load(Ordering::Relaxed) => stopping(),
         HealthCheck::OfService(name) => of_service(&name, snapshot),
+        HealthCheck::OfVip(name) => of_vip(&name, &pages.stats),
         HealthCheck::NoService(named) => of_no_service(&named, snapshot),
     }
 }
@@ -117,6 +125,35 @@ fn of_no_service(named: &str, snapshot: &Snapshot) -> Page {
         false => format!("there are {}", names.join(", ")),
     };
     plain(StatusCode::NOT_FOUND, format!("there is no service {}; {are}\n", Shown::of(named)))
+}
+
+/// 200 while this machine has the address by right and alone.
+fn of_vip(name: &str, stats: &Stats) -> Page {
+    let vips = stats.vips.all();
+    let Some(vip) = vips.iter().find(|vip| vip.name.as_str() == name) else {
+        let names: Vec<&str> = vips.iter().map(|vip| vip.name.as_str()).collect();
+        let are = match names.is_empty() {
+            true => "there is none".to_owned(),
+            false => format!("there are {}", names.join(", ")),
+        };
+        let body = format!("there is no [vip.NAME] called {}; {are}\n", Shown::of(name));
+        return plain(StatusCode::NOT_FOUND, body);
+    };
+    let held = vip.holding.as_str();
+    let more = match (&vip.trouble, &vip.duplicate) {
+        (Some(trouble), _) => format!("; {trouble}"),
+        (None, Some(mac)) => format!("; the machine with {mac} answers for it too"),
+        (None, None) => String::new(),
+    };
+    let body =
+        format!("{name}: {} on {} is {held}: {}{more}\n", vip.address, vip.interface, vip.why);
+    match (vip.holding, vip.duplicate.is_some()) {
+        (Holding::Held, false) => plain(StatusCode::OK, body),
+        (Holding::Unconfirmed, _) => unknown(body),
+        (Holding::Held, true) | (Holding::Released, _) => {
+            plain(StatusCode::SERVICE_UNAVAILABLE, body)
+        }
+    }
 }
 
 fn of_member(question: &Question, snapshot: &Snapshot) -> Page {

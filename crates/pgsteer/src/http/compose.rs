@@ -20,7 +20,7 @@ use pgsteer_core::snapshot::{EtcdState, MemberState, PoolerState, ServiceState, 
 
 use super::haproxy::haproxys;
 use crate::history::{Change, Past, Rate};
-use crate::stats::{MemberStats, ServiceStats, Stats};
+use crate::stats::{MemberStats, ServiceStats, Stats, Vip};
 use crate::status::document::{
     self, Cause, Cluster, Document, Event, Gate, Member, Order, OtherCluster, Pooler, Service,
     Traffic, UrlTrouble,
@@ -43,6 +43,24 @@ pub fn compose(snapshot: &Snapshot, stats: &Stats, past: &Past, now: &Now) -> Do
         cancels_dropped_total: total(&stats.cancels_dropped),
         garbage_total: total(&stats.garbage),
         haproxys: haproxys(stats),
+        vips: stats.vips.all().iter().map(|it| vip(it, now)).collect(),
+    }
+}
+
+fn vip(vip: &Vip, now: &Now) -> document::Vip {
+    document::Vip {
+        name: vip.name.to_string(),
+        address: vip.address.clone(),
+        interface: vip.interface.clone(),
+        service: vip.service.to_string(),
+        state: vip.holding.as_str().to_owned(),
+        since: now.stamp(vip.since),
+        why: vip.why.clone(),
+        trouble: vip.trouble.clone(),
+        duplicate: vip.duplicate.clone(),
+        announced_at: vip.announced_at.map(|at| now.stamp(at)),
+        added_total: vip.added_total,
+        removed_total: vip.removed_total,
     }
 }
 

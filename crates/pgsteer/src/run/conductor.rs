@@ -300,6 +300,7 @@ mod tests {
             haproxy: None,
             proxy: ProxyConfig::default(),
             control: None,
+            vips: Default::default(),
         }
     }
 

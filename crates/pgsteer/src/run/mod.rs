@@ -37,6 +37,7 @@ use crate::listen::Listeners;
 use crate::log::limit::DECISIONS;
 use crate::proxy::{Inheritance, Proxy};
 use crate::sources;
+use crate::vip::{self, Vips};
 
 /// The interval of the check that all parts still run.
 const LOOK_AFTER_PARTS: Duration = Duration::from_millis(500);
@@ -172,6 +173,8 @@ struct Running {
     pages: Option<PagesThread>,
     /// None without a control socket.
     control: Option<Control>,
+    /// None without addresses in the configuration.
+    vips: Option<Vips>,
     outputs: Outputs,
     /// The configuration as the pages show it.
     shown_config: watch::Sender<Arc<ConfigShown>>,
@@ -244,6 +247,7 @@ impl Running {
         let pages = pages.map(|(listener, shown)| PagesThread::start(listener, tls, shown));
         let pages = pages.transpose()?;
         log_doors(&config, outputs);
+        let vips = start_vips(&config, &observer)?;
         Ok(Running {
             config,
             observer,
@@ -252,6 +256,7 @@ impl Running {
             haproxys,
             pages,
             control,
+            vips,
             outputs,
             shown_config,
         })
@@ -278,6 +283,9 @@ impl Running {
             if self.control.as_ref().is_some_and(Control::has_failed) {
                 return "the thread of the control socket";
             }
+            if self.vips.as_ref().is_some_and(Vips::has_failed) {
+                return "the thread of the addresses in [vip]";
+            }
             tokio::time::sleep(LOOK_AFTER_PARTS).await;
         }
     }
@@ -285,6 +293,8 @@ impl Running {
     async fn stop(self) {
         // Set before the listeners close, so that load balancers can send clients elsewhere.
         self.observer.stats.stopping.store(true, Ordering::Relaxed);
+        // The addresses are removed first: another machine may need them while sessions go on here.
+        drop(self.vips);
         let Some(proxy) = self.proxy else {
             tracing::info!("stopping: no answers any more");
             return;
@@ -340,6 +350,23 @@ fn start_haproxys(config: &Config, observer: &Observer) -> anyhow::Result<Option
         heartbeat: Arc::clone(&observer.heartbeat),
         views: Arc::clone(&observer.stats.haproxys),
     })
+}
+
+/// Starts the thread of the addresses that follow a service; none if there are none.
+fn start_vips(config: &Config, observer: &Observer) -> anyhow::Result<Option<Vips>> {
+    if config.vips.is_empty() {
+        return Ok(None);
+    }
+    for (name, vip) in &config.vips {
+        tracing::info!("vip {name}: {vip} on {} follows service {}", vip.interface, vip.service);
+    }
+    let inputs = vip::Inputs {
+        snapshots: observer.published.snapshots.clone(),
+        clock: observer.clock,
+        heartbeat: Arc::clone(&observer.heartbeat),
+        stats: Arc::clone(&observer.stats),
+    };
+    Vips::start(config.vips.clone(), inputs).map(Some)
 }
 
 /// Raises the limit of open files. Every session uses two file descriptors, and the usual soft

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use pgsteer_core::settings::Config;
 
-use super::{Running, shown_of, start_agent, start_haproxys};
+use super::{Running, shown_of, start_agent, start_haproxys, start_vips};
 use crate::agent::{self, Agent};
 use crate::log::limit::DECISIONS;
 use crate::memory::{self, Store};
@@ -46,6 +46,7 @@ impl Running {
         self.change_store(&config);
         self.change_agent(&config, agent);
         self.change_haproxys(&config)?;
+        self.change_vips(&config)?;
         self.shown_config.send_replace(Arc::new(shown_of(&config, self.outputs)));
         self.config = config;
         Ok(())
@@ -118,6 +119,22 @@ impl Running {
                     agent.change(wanted.clone());
                 }
             }
+        }
+    }
+
+    /// Changes the addresses that follow a service; starts their thread if there were none.
+    fn change_vips(&mut self, config: &Config) -> anyhow::Result<()> {
+        match &self.vips {
+            Some(vips) => vips.change(config.vips.clone()),
+            None => self.vips = start_vips(config, &self.observer)?,
+        }
+        Ok(())
+    }
+
+    /// Leaves the addresses to a new process, which has found them on the interface.
+    pub fn leave_vips(&mut self) {
+        if let Some(vips) = self.vips.take() {
+            vips.leave();
         }
     }
 

@@ -41,6 +41,7 @@ fn config() -> Config {
         http: None,
         agent: None,
         haproxy: None,
+        vips: Default::default(),
         proxy: ProxyConfig { workers: Some(2), ..ProxyConfig::default() },
         control: None,
     }

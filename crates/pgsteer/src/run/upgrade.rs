@@ -213,6 +213,7 @@ impl Running {
             let _ = pid.map(|pid| kill_process(pid, Signal::HUP));
         }
         let Some(mut proxy) = self.proxy.take() else {
+            self.leave_vips();
             systemd::tell_main_process(pid);
             return Ok(None);
         };
@@ -236,6 +237,7 @@ impl Running {
         drop(sockets);
         // From here on the new process does what these do.
         (self.agent, self.pages, self.haproxys, self.control) = (None, None, None, None);
+        self.leave_vips();
         systemd::tell_main_process(pid);
         let grace = self.config.proxy.shutdown_grace;
         let emptied = async {

@@ -3,6 +3,7 @@
 mod events;
 mod holds;
 mod times;
+mod vips;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -12,6 +13,7 @@ use pgsteer_core::names::{MemberName, ServiceName};
 pub use self::events::EventCounts;
 pub use self::holds::{Holds, Ticket};
 pub use self::times::Times;
+pub use self::vips::{Holding, Vip, Vips};
 use crate::by_name::ByName;
 use crate::doubts::Doubts;
 use crate::haproxy::view::Views;
@@ -42,6 +44,8 @@ pub struct Stats {
     pub cancels_dropped: AtomicU64,
     /// Client connections whose first packet was not of the PostgreSQL protocol.
     pub garbage: AtomicU64,
+    /// The addresses of this machine that follow a service.
+    pub vips: Vips,
 }
 
 /// The counters of one service.

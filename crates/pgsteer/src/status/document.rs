@@ -43,6 +43,9 @@ pub struct Document {
     /// The HAProxys that are steered, by socket.
     #[serde(default)]
     pub haproxys: Vec<Haproxy>,
+    /// The addresses of `[vip]` on pgsteer's machine, by name.
+    #[serde(default)]
+    pub vips: Vec<Vip>,
 }
 
 /// A HAProxy that is steered by its Runtime API.
@@ -97,6 +100,35 @@ pub struct HaproxyServer {
     pub session_seconds: Option<u64>,
     /// How state and order have differed for more than two seconds, and what to do.
     pub difference: Option<String>,
+}
+
+/// An address that follows a service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Vip {
+    /// The name of its section.
+    pub name: String,
+    /// The address with its prefix length.
+    pub address: String,
+    /// The interface that gets it.
+    pub interface: String,
+    /// The service that it follows.
+    pub service: String,
+    /// `held`, `unconfirmed` or `released`.
+    pub state: String,
+    /// The time of the last change of the state.
+    pub since: Stamp,
+    /// Why the address is here or not.
+    pub why: String,
+    /// What keeps pgsteer from doing what the service requires.
+    pub trouble: Option<String>,
+    /// The hardware address of another machine that answers for the address.
+    pub duplicate: Option<String>,
+    /// The time of the last announcement.
+    pub announced_at: Option<Stamp>,
+    /// How often pgsteer has added it since the start.
+    pub added_total: u64,
+    /// How often pgsteer has removed it since the start.
+    pub removed_total: u64,
 }
 
 /// One cluster.

@@ -46,6 +46,10 @@ pub fn draw(document: &Document, ink: Ink) -> String {
             page.push_str(&haproxy_servers(haproxy).draw(ink));
         }
     }
+    if let Some(vips) = vips(document) {
+        page.push('\n');
+        page.push_str(&vips.draw(ink));
+    }
     page
 }
 
@@ -148,6 +152,27 @@ fn cluster_line(cluster: &Cluster, ink: Ink) -> String {
         line.push_str(&format!("{}\n", paint(&what, Paint::Warning, ink)));
     }
     line
+}
+
+fn vips(document: &Document) -> Option<Table> {
+    let mut table = Table::new(["VIP", "ADDRESS", "INTERFACE", "SERVICE", "STATE", "WHY"]);
+    for vip in &document.vips {
+        let twice = vip.duplicate.as_ref().filter(|_| vip.state != "released");
+        let why = match (&vip.trouble, twice) {
+            (Some(trouble), _) => trouble.clone(),
+            (None, Some(mac)) => format!("duplicate: the machine with {mac} has it too"),
+            (None, None) => vip.why.clone(),
+        };
+        table.row([
+            Cell::from(&vip.name),
+            Cell::from(&vip.address),
+            Cell::from(&vip.interface),
+            Cell::from(&vip.service),
+            Cell::from(&vip.state),
+            Cell::from(&why),
+        ]);
+    }
+    (!document.vips.is_empty()).then_some(table)
 }
 
 fn members(cluster: &Cluster) -> Table {

@@ -5,7 +5,7 @@ use pgsteer_core::text::{SENTENCE_CHARS_MAX, TEXT_CHARS_MAX, clean, clean_to};
 
 use serde::Serialize;
 
-use super::document::{Cluster, Document, Gate, Haproxy, Member, Service};
+use super::document::{Cluster, Document, Gate, Haproxy, Member, Service, Vip};
 use super::table::Paint;
 
 /// How urgent something is, worst last.
@@ -73,6 +73,7 @@ const EXPLAINING: [&str; 8] = [
 pub fn state(document: &Document) -> State {
     let mut findings: Vec<Finding> = document.clusters.iter().flat_map(of_cluster).collect();
     findings.extend(document.haproxys.iter().flat_map(of_haproxy));
+    findings.extend(document.vips.iter().flat_map(of_vip));
     if document.stopping {
         let text = "it is stopping: sessions continue, new clients are refused";
         findings.push(note("pgsteer", text));
@@ -248,6 +249,17 @@ fn of_member(member: &Member) -> Vec<Finding> {
         Some(Finding { advice: pooler.advice.clone(), ..note(&subject, text) })
     });
     of_member.into_iter().chain(of_poolers).collect()
+}
+
+/// An address that could not be added or removed, or that two machines have.
+fn of_vip(vip: &Vip) -> Vec<Finding> {
+    let subject = format!("vip {}", vip.name);
+    let twice = vip.duplicate.as_ref().filter(|_| vip.state != "released").map(|mac| {
+        let text = format!("{} is a duplicate: the machine with {mac} has it too", vip.address);
+        Finding { level: Level::Bad, ..note(&subject, &text) }
+    });
+    let trouble = vip.trouble.as_ref().map(|trouble| note(&subject, trouble));
+    twice.into_iter().chain(trouble).collect()
 }
 
 /// Returns true if nothing about the member needs attention.

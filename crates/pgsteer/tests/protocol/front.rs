@@ -364,7 +364,8 @@ fn config(write: SocketAddr, read: SocketAddr) -> Config {
         (ServiceName::new("read").unwrap(), service(read, Role::Replica)),
     ]);
     let proxy = ProxyConfig { workers: Some(2), ..ProxyConfig::default() };
-    Config { cluster, services, http: None, agent: None, proxy, haproxy: None, control: None }
+    let vips = BTreeMap::new();
+    Config { cluster, services, http: None, agent: None, proxy, haproxy: None, control: None, vips }
 }
 
 fn snapshot(servers: &[&FakeServer]) -> Snapshot {

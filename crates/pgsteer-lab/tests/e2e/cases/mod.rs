@@ -28,6 +28,7 @@ mod strings;
 mod switchover;
 mod tls;
 mod upgrade;
+mod vip;
 
 use std::thread::JoinHandle;
 
@@ -151,7 +152,11 @@ pub fn all() -> Vec<Case> {
             rendered::sql_follows_a_switchover_and_blocks_two_primaries,
             agent::one_agent_answers_for_all_members,
             outage::clients_get_the_reason_and_are_served_after_the_outage,
-            sql_only::two_primaries_are_both_shut_until_one_is_left;
+            sql_only::two_primaries_are_both_shut_until_one_is_left,
+            vip::the_address_is_where_writes_are_possible_right_after_a_switchover,
+            vip::the_address_follows_a_crash_and_a_restart_of_pgsteer,
+            vip::the_address_stays_while_etcd_is_lost_in_failsafe_mode,
+            vip::an_address_that_is_not_right_is_corrected_and_reported;
     };
     cases.into_iter().map(note_needs).collect()
 }
@@ -159,6 +164,8 @@ pub fn all() -> Vec<Case> {
 fn note_needs(case: Case) -> Case {
     let (needs_cables, needs_haproxy_3_0) =
         (case.name.contains("pulled_cable"), case.name.contains("haproxy_3_0"));
+    // Each member needs interfaces of its own.
+    let needs_cables = needs_cables || case.name.starts_with("vip::");
     let needs_browser = case.name.starts_with("page::");
     Case { needs_cables, needs_haproxy_3_0, needs_browser, ..case }
 }

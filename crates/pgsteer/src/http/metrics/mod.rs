@@ -7,6 +7,7 @@ mod classic;
 mod haproxy;
 mod page;
 mod traffic;
+mod vips;
 
 use std::fmt;
 use std::sync::Arc;
@@ -95,7 +96,8 @@ impl Collector for Facts {
         self.times(&mut page)?;
         self.probes(&mut page)?;
         self.events(&mut page)?;
-        self.haproxys(&mut page)
+        self.haproxys(&mut page)?;
+        vips::encode(&self.stats.vips, self.uptime, &mut page)
     }
 }
 

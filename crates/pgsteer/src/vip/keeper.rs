@@ -1,0 +1,316 @@
+//! The keeper of one address: runs its machine against the kernel and the network, and logs.
+
+use std::io;
+
+use pgsteer_core::names::VipName;
+use pgsteer_core::settings::VipConfig;
+use pgsteer_core::snapshot::Snapshot;
+use pgsteer_core::time::Moment;
+
+use super::announcer::Announcer;
+use super::interface::{self, Interface};
+use super::kernel::{self, Found};
+use super::machine::{Action, CONFIRM_WITHIN, Change, Machine, State, View};
+use super::wish::{Wish, wish};
+use crate::log::limit::DECISIONS;
+use crate::stats::{Holding, Vip};
+
+/// One address.
+#[derive(Debug)]
+pub struct Keeper {
+    name: VipName,
+    config: VipConfig,
+    machine: Machine,
+    announcer: Option<Announcer>,
+    /// Why nothing can be announced, as logged.
+    mute: Option<String>,
+    shown: Vip,
+}
+
+/// The inputs of one look at all addresses.
+pub struct Look<'a> {
+    /// The newest Snapshot.
+    pub snapshot: &'a Snapshot,
+    /// The engine runs, and every member was asked since the last stop of this process.
+    pub is_current: bool,
+    /// The addresses of this machine.
+    pub addresses: &'a io::Result<Vec<Found>>,
+    /// Now.
+    pub now: Moment,
+}
+
+impl Keeper {
+    /// A keeper that has not looked yet.
+    pub fn new(name: VipName, config: VipConfig, now: Moment) -> Keeper {
+        let shown = Vip {
+            name: name.clone(),
+            address: config.to_string(),
+            interface: config.interface.clone(),
+            service: config.service.clone(),
+            holding: Holding::Released,
+            since: now,
+            why: "pgsteer has just started".to_owned(),
+            trouble: None,
+            duplicate: None,
+            announced_at: None,
+            added_total: 0,
+            removed_total: 0,
+        };
+        Keeper { name, config, machine: Machine::default(), announcer: None, mute: None, shown }
+    }
+
+    /// The state for the pages.
+    pub fn shown(&self) -> &Vip {
+        &self.shown
+    }
+
+    /// Returns true if this is the address of `name` and `config`.
+    pub fn is_of(&self, name: &VipName, config: &VipConfig) -> bool {
+        self.name == *name && self.config == *config
+    }
+
+    /// Does what the Snapshot and the kernel demand now.
+    pub fn look(&mut self, look: &Look<'_>) {
+        let now = look.now;
+        self.listen(now);
+        let wish = wish(&self.config, look.snapshot);
+        let place = place(&self.config, look.addresses);
+        let (found, interface) = match place {
+            Ok(place) => place,
+            Err(trouble) => return self.fail(trouble, &wish, now),
+        };
+        let view = View { wish: &wish, is_current: look.is_current, is_here: found.is_some(), now };
+        let step = self.machine.step(view);
+        let done: Result<(), String> =
+            step.actions.iter().try_for_each(|action| self.act(*action, found, interface, now));
+        if let (Some(change), Ok(())) = (step.change, &done) {
+            self.log(change, &wish);
+        }
+        let is_here = match (&done, step.actions.first()) {
+            (Ok(()), Some(Action::Add)) => true,
+            (Ok(()), Some(Action::Remove)) => false,
+            _ => found.is_some(),
+        };
+        if !is_here {
+            // An address that could not be added is tried again as a new one.
+            self.machine.note_absence();
+            self.announcer = None;
+        } else if self.announcer.is_none() {
+            // Another machine may announce the address from now on. `announce` reports errors.
+            let _ = self.announcer();
+        }
+        self.show(is_here, &wish, done.err().or_else(|| refusal(&wish)), now);
+    }
+
+    /// Removes the address if it is on the interface.
+    pub fn release(&mut self, why: &str) {
+        let (name, vip, interface) = (&self.name, &self.config, &self.config.interface);
+        match remove(vip) {
+            Ok(true) => {
+                tracing::info!(target: DECISIONS, "vip {name}: {vip} leaves {interface}: {why}");
+            }
+            Ok(false) => {}
+            Err(error) => tracing::error!(target: DECISIONS, "vip {name}: {error}"),
+        }
+    }
+
+    /// Reads who else has the address.
+    fn listen(&mut self, now: Moment) {
+        let rival = self.announcer.as_ref().and_then(Announcer::rival);
+        if let Some(mac) = rival {
+            self.machine.note_contest(now);
+            let mac = interface::text(mac);
+            if self.shown.duplicate.as_ref() != Some(&mac) && self.holds() {
+                let (name, vip) = (&self.name, &self.config);
+                tracing::error!(
+                    target: DECISIONS,
+                    "vip {name}: {vip} is a duplicate: the machine with {mac} answers for it too; clients \
+                     reach one of the two"
+                );
+            }
+            self.shown.duplicate = Some(mac);
+        }
+        if !self.machine.is_contested(now) && self.shown.duplicate.take().is_some() && self.holds()
+        {
+            let (name, vip) = (&self.name, &self.config);
+            tracing::info!(target: DECISIONS, "vip {name}: {vip} is no duplicate any more");
+        }
+    }
+
+    fn holds(&self) -> bool {
+        matches!(self.machine.state(), State::Held { .. })
+    }
+
+    fn act(
+        &mut self,
+        action: Action,
+        found: Option<Found>,
+        interface: Interface,
+        now: Moment,
+    ) -> Result<(), String> {
+        let (vip, name) = (self.config.clone(), self.config.interface.clone());
+        match (action, found) {
+            (Action::Add, _) => {
+                let added = kernel::add(&vip, interface.index);
+                added.map_err(|error| explained(&error, &format!("cannot add {vip} to {name}")))?;
+                self.shown.added_total += 1;
+            }
+            (Action::Remove, Some(found)) => {
+                let removed = kernel::remove(&found);
+                let doing = format!("cannot remove {vip} from {name}");
+                removed.map_err(|error| explained(&error, &doing))?;
+                self.shown.removed_total += 1;
+            }
+            (Action::Remove, None) => {}
+            // The address works without an announcement, only later for some clients.
+            (Action::Announce, _) => self.announce(interface, now),
+        }
+        Ok(())
+    }
+
+    fn announce(&mut self, interface: Interface, now: Moment) {
+        let is_same = |it: &Announcer| it.interface() == interface;
+        if !self.announcer.as_ref().is_some_and(is_same) {
+            self.announcer = None;
+        }
+        let announced = self.announcer().and_then(|announcer| match announcer {
+            Some(announcer) => announcer.announce(),
+            None => Err(io::Error::other("it is no Ethernet interface")),
+        });
+        let mute = announced.err().map(|error| {
+            explained(
+                &error,
+                &format!("cannot announce {} on {}", self.config, self.config.interface),
+            )
+        });
+        if mute.is_none() {
+            self.shown.announced_at = Some(now);
+        }
+        if let Some(mute) = mute.as_ref().filter(|mute| self.mute.as_ref() != Some(mute)) {
+            tracing::warn!(target: DECISIONS, "vip {}: {mute}", self.name);
+        }
+        self.mute = mute;
+    }
+
+    /// Opens the announcer if it is not open.
+    fn announcer(&mut self) -> io::Result<Option<&Announcer>> {
+        if self.announcer.is_none() {
+            let name = &self.config.interface;
+            if let Some(interface) = interface::find(name)? {
+                self.announcer = Announcer::open(self.config.address, name, interface)?;
+            }
+        }
+        Ok(self.announcer.as_ref())
+    }
+
+    fn fail(&mut self, trouble: String, wish: &Wish, now: Moment) {
+        self.show(false, wish, Some(trouble), now);
+    }
+
+    fn show(&mut self, is_here: bool, wish: &Wish, trouble: Option<String>, now: Moment) {
+        let holding = match (self.machine.state(), is_here) {
+            (State::Held { .. }, true) => Holding::Held,
+            (State::Unconfirmed { .. }, true) | (State::Released, true) => Holding::Unconfirmed,
+            (_, false) => Holding::Released,
+        };
+        let trouble = trouble.or_else(|| self.mute.clone().filter(|_| self.holds()));
+        if let Some(new) = trouble.as_ref().filter(|new| self.shown.trouble.as_ref() != Some(new))
+            && self.mute.as_ref() != Some(new)
+        {
+            tracing::error!(target: DECISIONS, "vip {}: {new}", self.name);
+        }
+        if holding != self.shown.holding {
+            self.shown.since = now;
+        }
+        self.shown.holding = holding;
+        self.shown.why = wish.why().to_owned();
+        self.shown.trouble = trouble;
+    }
+
+    fn log(&self, change: Change, wish: &Wish) {
+        let (name, vip, why) = (&self.name, &self.config, wish.why());
+        let interface = &self.config.interface;
+        match change {
+            Change::Added => {
+                tracing::info!(target: DECISIONS, "vip {name}: {vip} is added to {interface}: {why}");
+            }
+            Change::Adopted => {
+                tracing::info!(target: DECISIONS, "vip {name}: {vip} stays on {interface}: {why}");
+            }
+            Change::AddedAgain => tracing::warn!(
+                target: DECISIONS,
+                "vip {name}: another program removed {vip} from {interface}; it is added again: {why}"
+            ),
+            Change::Removed => {
+                tracing::warn!(target: DECISIONS, "vip {name}: {vip} leaves {interface}: {why}");
+            }
+            Change::Lost => tracing::warn!(
+                target: DECISIONS,
+                "vip {name}: another program removed {vip} from {interface}; it is not added: {why}"
+            ),
+            Change::RemovedForeign => tracing::warn!(
+                target: DECISIONS,
+                "vip {name}: {vip} was on {interface}, added by another program or left behind; it is \
+                 removed: {why}"
+            ),
+            Change::Unconfirmed => tracing::warn!(
+                target: DECISIONS,
+                "vip {name}: {vip} is on {interface} and not confirmed ({why}); it is removed after {} s \
+                 without confirmation",
+                CONFIRM_WITHIN.as_secs()
+            ),
+        }
+    }
+}
+
+/// Removes the address from its interface. Returns true if it was there.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn remove(vip: &VipConfig) -> Result<bool, String> {
+    let (Some(found), _) = place(vip, &kernel::addresses())? else { return Ok(false) };
+    let doing = || format!("cannot remove {vip} from {}", vip.interface);
+    kernel::remove(&found).map_err(|error| explained(&error, &doing()))?;
+    Ok(true)
+}
+
+/// Finds the interface, and the address on it.
+fn place(
+    vip: &VipConfig,
+    addresses: &io::Result<Vec<Found>>,
+) -> Result<(Option<Found>, Interface), String> {
+    let name = &vip.interface;
+    let interface = interface::find(name)
+        .map_err(|error| explained(&error, "cannot read the interfaces"))?
+        .ok_or_else(|| format!("there is no interface {name} on this machine"))?;
+    let addresses = addresses
+        .as_ref()
+        .map_err(|error| explained(error, "cannot read the addresses of this machine"))?;
+    let same = || addresses.iter().filter(|found| found.address == vip.address);
+    match (same().find(|found| found.index == interface.index), same().next()) {
+        (None, Some(elsewhere)) => {
+            let other = interface::name_of(elsewhere.index);
+            let other = other.unwrap_or_else(|| format!("interface {}", elsewhere.index));
+            Err(format!("{} is on {other} already; remove it there", vip.address))
+        }
+        (here, _) => Ok((here.copied(), interface)),
+    }
+}
+
+fn refusal(wish: &Wish) -> Option<String> {
+    match wish {
+        Wish::Refuse(why) => Some(why.clone()),
+        Wish::Hold(_) | Wish::GiveUp(_) | Wish::Stay(_) | Wish::Release(_) => None,
+    }
+}
+
+/// The error with what to do about it.
+fn explained(error: &io::Error, doing: &str) -> String {
+    let remedy = match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "; pgsteer needs CAP_NET_ADMIN and CAP_NET_RAW (docs/VIP.md, \"systemd\")"
+        }
+        _ => "",
+    };
+    format!("{doing}: {error}{remedy}")
+}

@@ -1,0 +1,244 @@
+//! The state of one address on this machine: what to do about it, and when. Pure.
+//!
+//! - The address is added only on [`Wish::Hold`].
+//! - It is removed at once on [`Wish::Release`], and on [`Wish::GiveUp`] if this process added or
+//!   confirmed it.
+//! - On [`Wish::Stay`] it stays where it is, unless another machine answers for it.
+//! - An address that is here without a reason that this process knows (it was left behind, or the
+//!   process was stopped) is unconfirmed: it is removed unless it is confirmed within
+//!   [`CONFIRM_WITHIN`].
+
+use std::time::Duration;
+
+use pgsteer_core::time::Moment;
+
+use super::wish::Wish;
+
+/// How long an unconfirmed address stays.
+pub const CONFIRM_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long the answer of another machine counts.
+pub const CONTESTED_FOR: Duration = Duration::from_secs(5);
+
+/// The times between announcements. The last one repeats.
+const ANNOUNCE_AFTER: [Duration; 6] = [
+    Duration::from_secs(1),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+    Duration::from_secs(8),
+    Duration::from_secs(30),
+];
+
+/// The time between announcements while another machine answers for the address.
+const DEFEND_AFTER: Duration = Duration::from_secs(1);
+
+/// The state of one address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// This machine must not have it.
+    Released,
+    /// This machine has it, and nothing confirms yet that it should.
+    Unconfirmed {
+        /// Since when.
+        since: Moment,
+    },
+    /// This machine should have it.
+    Held {
+        /// The next announcement.
+        next: Announcement,
+    },
+}
+
+/// The next announcement of a held address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Announcement {
+    at: Moment,
+    /// How many have been made.
+    made: usize,
+}
+
+/// What pgsteer sees at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    /// The demand of the newest Snapshot.
+    pub wish: &'a Wish,
+    /// The engine runs, and every member was asked since the last stop of this process.
+    pub is_current: bool,
+    /// The kernel has the address on the interface.
+    pub is_here: bool,
+    /// Now.
+    pub now: Moment,
+}
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Add the address to the interface.
+    Add,
+    /// Remove the address from the interface.
+    Remove,
+    /// Announce the address, and ask whether another machine has it.
+    Announce,
+}
+
+/// A change that an operator reads about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The address was added.
+    Added,
+    /// The address was here already and is kept.
+    Adopted,
+    /// Another program had removed the address, and it was added again.
+    AddedAgain,
+    /// The address was removed.
+    Removed,
+    /// Another program had removed the address, and it is not added again.
+    Lost,
+    /// The address was here although it must not be, and was removed.
+    RemovedForeign,
+    /// The address is here, and nothing confirms it yet.
+    Unconfirmed,
+}
+
+/// The result of a step.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Step {
+    /// What is to be done, in this order.
+    pub actions: Vec<Action>,
+    /// What changed.
+    pub change: Option<Change>,
+}
+
+/// The machine of one address.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    state: State,
+    /// When another machine last answered for the address.
+    contested_at: Option<Moment>,
+}
+
+impl Default for Machine {
+    fn default() -> Machine {
+        Machine { state: State::Released, contested_at: None }
+    }
+}
+
+impl Machine {
+    /// The state.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Records that another machine answered for the address.
+    pub fn note_contest(&mut self, now: Moment) {
+        self.contested_at = Some(now);
+    }
+
+    /// Records that the address is not here, although it may have been added.
+    pub fn note_absence(&mut self) {
+        *self = Machine::default();
+    }
+
+    /// Returns true if another machine answered for the address a moment ago.
+    pub fn is_contested(&self, now: Moment) -> bool {
+        self.contested_at.is_some_and(|at| now.since(at) < CONTESTED_FOR)
+    }
+
+    /// Decides what to do.
+    pub fn step(&mut self, view: View<'_>) -> Step {
+        let unknown = Wish::Stay(String::new());
+        let wish = match view.wish {
+            Wish::Refuse(_) => {
+                self.state = State::Released;
+                return Step::default();
+            }
+            wish if view.is_current => wish,
+            _ => &unknown,
+        };
+        match (wish, self.state) {
+            (Wish::Hold(_), State::Held { .. }) => self.keep(view),
+            (Wish::Hold(_), _) => self.transition_to_held(view),
+            (Wish::Release(_), _) | (Wish::GiveUp(_), State::Held { .. }) => {
+                self.transition_to_released(view)
+            }
+            (Wish::GiveUp(_) | Wish::Stay(_) | Wish::Refuse(_), _) => self.stay(view),
+        }
+    }
+
+    fn keep(&mut self, view: View<'_>) -> Step {
+        if !view.is_here {
+            self.restart_announcements(view.now);
+            let actions = vec![Action::Add, Action::Announce];
+            return Step { actions, change: Some(Change::AddedAgain) };
+        }
+        let actions = self.announcement(view.now).into_iter().collect();
+        Step { actions, change: None }
+    }
+
+    fn transition_to_held(&mut self, view: View<'_>) -> Step {
+        self.restart_announcements(view.now);
+        match view.is_here {
+            true => Step { actions: vec![Action::Announce], change: Some(Change::Adopted) },
+            false => {
+                Step { actions: vec![Action::Add, Action::Announce], change: Some(Change::Added) }
+            }
+        }
+    }
+
+    fn transition_to_released(&mut self, view: View<'_>) -> Step {
+        let change = match (self.state, view.is_here) {
+            (State::Released, true) => Some(Change::RemovedForeign),
+            (State::Released, false) => None,
+            (_, true) => Some(Change::Removed),
+            (_, false) => Some(Change::Lost),
+        };
+        self.state = State::Released;
+        let actions = if view.is_here { vec![Action::Remove] } else { Vec::new() };
+        Step { actions, change }
+    }
+
+    /// Nothing is proven: an address that is here may stay.
+    fn stay(&mut self, view: View<'_>) -> Step {
+        if !view.is_here {
+            let had = self.state != State::Released;
+            self.state = State::Released;
+            return Step { actions: Vec::new(), change: had.then_some(Change::Lost) };
+        }
+        if self.is_contested(view.now) && self.state != State::Released {
+            return self.transition_to_released(view);
+        }
+        match self.state {
+            State::Held { .. } if view.is_current => {
+                let actions = self.announcement(view.now).into_iter().collect();
+                Step { actions, change: None }
+            }
+            State::Held { .. } | State::Released => {
+                self.state = State::Unconfirmed { since: view.now };
+                Step { actions: Vec::new(), change: Some(Change::Unconfirmed) }
+            }
+            State::Unconfirmed { since } if view.now.since(since) >= CONFIRM_WITHIN => {
+                self.transition_to_released(view)
+            }
+            State::Unconfirmed { .. } => Step::default(),
+        }
+    }
+
+    fn restart_announcements(&mut self, now: Moment) {
+        let next = Announcement { at: now + ANNOUNCE_AFTER[0], made: 1 };
+        self.state = State::Held { next };
+    }
+
+    /// The announcement that is due.
+    fn announcement(&mut self, now: Moment) -> Option<Action> {
+        let is_contested = self.is_contested(now);
+        let State::Held { next } = &mut self.state else { return None };
+        if now < next.at {
+            return None;
+        }
+        let usual = ANNOUNCE_AFTER[next.made.min(ANNOUNCE_AFTER.len() - 1)];
+        let wait = if is_contested { DEFEND_AFTER } else { usual };
+        *next = Announcement { at: now + wait, made: next.made.saturating_add(1) };
+        Some(Action::Announce)
+    }
+}

@@ -1,0 +1,290 @@
+//! The machine and the wish, without a kernel.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pgsteer_core::claim::{Failure, Role};
+use pgsteer_core::gate::{Gate, OpenGate, Sessions};
+use pgsteer_core::names::{MemberName, ServiceName};
+use pgsteer_core::reason::Reason;
+use pgsteer_core::settings::VipConfig;
+use pgsteer_core::snapshot::{ServiceState, Snapshot};
+use pgsteer_core::time::Moment;
+use pgsteer_core::verdict::Cause;
+use proptest::prelude::*;
+
+use super::machine::{Action, CONFIRM_WITHIN, CONTESTED_FOR, Change, Machine, State, View};
+use super::wish::{Wish, wish};
+use crate::http::sample;
+
+fn at(ms: u64) -> Moment {
+    Moment::from_millis(ms)
+}
+
+fn member(name: &str) -> MemberName {
+    MemberName::new(name).unwrap()
+}
+
+fn hold() -> Wish {
+    Wish::Hold("open".to_owned())
+}
+
+fn stay() -> Wish {
+    Wish::Stay("doubt".to_owned())
+}
+
+fn release() -> Wish {
+    Wish::Release("proof".to_owned())
+}
+
+fn vip(service: &str) -> VipConfig {
+    VipConfig {
+        address: "10.9.9.50".parse().unwrap(),
+        prefix: 24,
+        interface: "eth0".to_owned(),
+        service: ServiceName::new(service).unwrap(),
+    }
+}
+
+fn shut(sessions: Sessions) -> Gate {
+    let reason = Reason::Down(Failure::Closed(Arc::from("n1")));
+    Gate::Shut { cause: Cause::Member, reason, since: Moment::START, sessions }
+}
+
+fn open() -> Gate {
+    Gate::Open(OpenGate::new(Moment::START, 1))
+}
+
+/// The service `write` with these gates, on the machine of `n1`.
+fn snapshot(role: Role, gates: &[(&str, Gate)]) -> Snapshot {
+    let mut snapshot = sample::calm();
+    let mut template = snapshot.members.values().next().unwrap().clone();
+    (template.rogue, template.promoting, template.same_as) = (false, false, None);
+    template.role = role;
+    snapshot.members = gates.iter().map(|(name, _)| (member(name), template.clone())).collect();
+    snapshot.local = Some(member("n1"));
+    let gates = gates.iter().map(|(name, gate)| (member(name), gate.clone())).collect();
+    let state = ServiceState { role, lag_bytes_max: None, gates };
+    snapshot.services = BTreeMap::from([(ServiceName::new("write").unwrap(), state)]);
+    snapshot
+}
+
+fn wish_of(snapshot: &Snapshot) -> Wish {
+    wish(&vip("write"), snapshot)
+}
+
+#[test]
+fn the_open_member_holds_and_one_whose_sessions_end_releases() {
+    let of = |n1, n2| wish_of(&snapshot(Role::Primary, &[("n1", n1), ("n2", n2)]));
+    assert!(matches!(of(open(), shut(Sessions::End)), Wish::Hold(_)));
+    assert!(matches!(of(shut(Sessions::Keep), shut(Sessions::End)), Wish::Stay(_)));
+    assert!(matches!(of(shut(Sessions::End), shut(Sessions::End)), Wish::Release(_)));
+    assert!(matches!(of(shut(Sessions::Keep), open()), Wish::Release(_)));
+}
+
+#[test]
+fn a_rival_ends_the_right_before_its_own_gate_opens() {
+    let mut two = snapshot(Role::Primary, &[("n1", open()), ("n2", shut(Sessions::End))]);
+    two.members.get_mut("n2").unwrap().promoting = true;
+    let Wish::Release(why) = wish_of(&two) else { panic!("the address must go") };
+    assert_eq!(why, "n2 holds the leader lock and is being promoted");
+    let mut rogue = snapshot(Role::Primary, &[("n1", shut(Sessions::Keep))]);
+    rogue.members.get_mut("n1").unwrap().rogue = true;
+    assert!(matches!(wish_of(&rogue), Wish::Release(_)));
+}
+
+#[test]
+fn an_own_address_of_a_member_is_never_touched() {
+    let mut one = snapshot(Role::Primary, &[("n1", open())]);
+    one.members.get_mut("n1").unwrap().addresses = vec!["10.9.9.50".parse().unwrap()];
+    assert!(matches!(wish_of(&one), Wish::Refuse(_)));
+    let mut machine = Machine::default();
+    for is_here in [true, false] {
+        let wish = wish_of(&one);
+        let step = machine.step(View { wish: &wish, is_current: true, is_here, now: at(0) });
+        assert!(step.actions.is_empty());
+    }
+}
+
+#[test]
+fn without_a_local_member_no_address_is_added_and_the_reason_is_given() {
+    let mut none = snapshot(Role::Primary, &[("n1", open())]);
+    none.local = None;
+    let Wish::Stay(why) = wish_of(&none) else { panic!() };
+    assert!(why.contains("`local` in [cluster]"), "{why}");
+}
+
+#[test]
+fn a_member_that_lost_its_role_gives_up_what_it_held_and_not_what_it_found() {
+    let mut down = snapshot(Role::Primary, &[("n1", shut(Sessions::Keep))]);
+    assert!(matches!(wish_of(&down), Wish::Stay(_)), "SQL shows a primary");
+    down.members.get_mut("n1").unwrap().role = Role::Unknown;
+    let gives_up = wish_of(&down);
+    assert!(matches!(gives_up, Wish::GiveUp(_)));
+    let mut trial = Trial::default();
+    trial.step(&hold(), true, 0);
+    assert_eq!(trial.step(&gives_up, true, 1).0, [Action::Remove]);
+    let mut trial = Trial { is_here: true, ..Trial::default() };
+    assert_eq!(trial.step(&gives_up, true, 0).1, Some(Change::Unconfirmed));
+    assert_eq!(trial.step(&hold(), true, 300).1, Some(Change::Adopted));
+}
+
+/// A machine with its kernel: what it adds is there at the next step.
+#[derive(Default)]
+struct Trial {
+    machine: Machine,
+    is_here: bool,
+}
+
+impl Trial {
+    fn step(&mut self, wish: &Wish, is_current: bool, ms: u64) -> (Vec<Action>, Option<Change>) {
+        let view = View { wish, is_current, is_here: self.is_here, now: at(ms) };
+        let step = self.machine.step(view);
+        for action in &step.actions {
+            match action {
+                Action::Add => self.is_here = true,
+                Action::Remove => self.is_here = false,
+                Action::Announce => assert!(self.is_here, "nothing is announced that is not here"),
+            }
+        }
+        (step.actions, step.change)
+    }
+}
+
+#[test]
+fn an_address_is_announced_at_once_and_again_after_1_2_4_8_and_16_seconds() {
+    let mut trial = Trial::default();
+    assert_eq!(trial.step(&hold(), true, 0).0, [Action::Add, Action::Announce]);
+    let mut announced = Vec::new();
+    for ms in (0..80_000).step_by(500) {
+        if trial.step(&hold(), true, ms).0 == [Action::Announce] {
+            announced.push(ms / 1_000);
+        }
+    }
+    assert_eq!(announced, [1, 2, 4, 8, 16, 46, 76]);
+}
+
+#[test]
+fn an_address_that_was_left_behind_goes_after_a_while_or_stays_without_a_gap() {
+    let confirm = u64::try_from(CONFIRM_WITHIN.as_millis()).unwrap();
+    let mut trial = Trial { is_here: true, ..Trial::default() };
+    assert_eq!(trial.step(&stay(), true, 0).1, Some(Change::Unconfirmed));
+    assert_eq!(trial.step(&stay(), true, confirm - 1), (vec![], None));
+    assert_eq!(trial.step(&stay(), true, confirm).0, [Action::Remove]);
+    let mut trial = Trial { is_here: true, ..Trial::default() };
+    trial.step(&stay(), true, 0);
+    assert_eq!(trial.step(&hold(), true, 300), (vec![Action::Announce], Some(Change::Adopted)));
+    let mut trial = Trial { is_here: true, ..Trial::default() };
+    trial.step(&stay(), true, 0);
+    assert_eq!(trial.step(&release(), true, 1).0, [Action::Remove]);
+}
+
+#[test]
+fn after_a_stop_of_the_process_the_address_needs_a_confirmation() {
+    let mut trial = Trial::default();
+    trial.step(&hold(), true, 0);
+    // The gate is open in the Snapshot from before the stop.
+    assert_eq!(trial.step(&hold(), false, 90_000).1, Some(Change::Unconfirmed));
+    assert_eq!(trial.step(&hold(), true, 90_200).1, Some(Change::Adopted));
+    assert_eq!(trial.step(&hold(), false, 200_000).1, Some(Change::Unconfirmed));
+    assert_eq!(trial.step(&release(), true, 200_100).0, [Action::Remove]);
+}
+
+#[test]
+fn in_doubt_an_address_stays_until_another_machine_claims_it() {
+    let mut trial = Trial::default();
+    trial.step(&hold(), true, 0);
+    assert_eq!(trial.step(&stay(), true, 500), (vec![], None));
+    trial.machine.note_contest(at(600));
+    assert_eq!(trial.step(&stay(), true, 600).0, [Action::Remove]);
+    // With the gate open the address is defended, once a second.
+    let mut trial = Trial::default();
+    trial.step(&hold(), true, 0);
+    trial.machine.note_contest(at(20_000));
+    trial.step(&hold(), true, 20_000);
+    assert_eq!(trial.step(&hold(), true, 21_000).0, [Action::Announce]);
+    assert!(!trial.machine.is_contested(at(20_000) + CONTESTED_FOR));
+}
+
+#[test]
+fn an_address_that_another_program_removed_is_added_again_only_by_an_open_gate() {
+    let mut trial = Trial::default();
+    trial.step(&hold(), true, 0);
+    trial.is_here = false;
+    let (actions, change) = trial.step(&hold(), true, 500);
+    assert_eq!((actions[0], change), (Action::Add, Some(Change::AddedAgain)));
+    trial.is_here = false;
+    assert_eq!(trial.step(&stay(), true, 1_000), (vec![], Some(Change::Lost)));
+    trial.is_here = true;
+    let (actions, change) = trial.step(&release(), true, 1_500);
+    assert_eq!((actions, change), (vec![Action::Remove], Some(Change::RemovedForeign)));
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    wish: u8,
+    is_current: bool,
+    after_ms: u64,
+    meddles: bool,
+    contests: bool,
+}
+
+fn turns() -> impl Strategy<Value = Vec<Turn>> {
+    let turn = (0..5u8, prop::bool::weighted(0.8), 0..3_000u64, prop::bool::weighted(0.1))
+        .prop_flat_map(|(wish, is_current, after_ms, meddles)| {
+            prop::bool::weighted(0.1).prop_map(move |contests| Turn {
+                wish,
+                is_current,
+                after_ms,
+                meddles,
+                contests,
+            })
+        });
+    prop::collection::vec(turn, 1..200)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever happens: the address is added only on an open gate of a current Snapshot, it is gone
+    /// after each release, and it is nowhere without confirmation for longer than the limit.
+    #[test]
+    fn an_address_is_added_by_right_only_and_never_stays_unconfirmed(turns in turns()) {
+        let (mut trial, mut ms) = (Trial::default(), 0);
+        for turn in turns {
+            ms += turn.after_ms;
+            if turn.meddles {
+                trial.is_here = !trial.is_here;
+            }
+            if turn.contests {
+                trial.machine.note_contest(at(ms));
+            }
+            let wish = match turn.wish {
+                0 => hold(),
+                1 => stay(),
+                2 => release(),
+                3 => Wish::GiveUp("down".to_owned()),
+                _ => Wish::Refuse("own".to_owned()),
+            };
+            let (actions, _) = trial.step(&wish, turn.is_current, ms);
+            if actions.contains(&Action::Add) {
+                prop_assert!(turn.is_current && matches!(wish, Wish::Hold(_)));
+            }
+            if turn.is_current && matches!(wish, Wish::Release(_)) {
+                prop_assert!(!trial.is_here);
+            }
+            if matches!(wish, Wish::Refuse(_)) {
+                prop_assert!(actions.is_empty());
+            }
+            if let State::Unconfirmed { since } = trial.machine.state() {
+                prop_assert!(at(ms).since(since) < CONFIRM_WITHIN);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_time_of_confirmation_is_longer_than_the_questions_after_a_stop() {
+    assert!(CONFIRM_WITHIN > Duration::from_millis(1_500));
+}

@@ -1,0 +1,99 @@
+//! What the Snapshot demands of one address on this machine. Pure.
+
+use std::net::IpAddr;
+
+use pgsteer_core::names::MemberName;
+use pgsteer_core::settings::VipConfig;
+use pgsteer_core::snapshot::{MemberState, ServiceState, Snapshot};
+
+/// The demand, with the reason as a clause for people. Only the variant decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// The local member has the address.
+    Hold(String),
+    /// The member does not have the role any more, as far as is known. An address that was held goes; one
+    /// that was left behind waits for facts.
+    GiveUp(String),
+    /// Nothing is proven: an address that is here stays, and none is added.
+    Stay(String),
+    /// The local member must not have the address.
+    Release(String),
+    /// pgsteer must not touch the address at all.
+    Refuse(String),
+}
+
+impl Wish {
+    /// The reason.
+    pub fn why(&self) -> &str {
+        match self {
+            Wish::Hold(why)
+            | Wish::GiveUp(why)
+            | Wish::Stay(why)
+            | Wish::Release(why)
+            | Wish::Refuse(why) => why,
+        }
+    }
+}
+
+/// Returns the demand of `snapshot` on the address.
+pub fn wish(vip: &VipConfig, snapshot: &Snapshot) -> Wish {
+    if let Some(owner) = owner(snapshot, vip.address) {
+        return Wish::Refuse(format!(
+            "{} is the own address of member {owner}; choose another one for [vip]",
+            vip.address
+        ));
+    }
+    let Some(service) = snapshot.services.get(&vip.service) else {
+        return Wish::Release(format!("there is no service {}", vip.service));
+    };
+    let Some((local, member)) =
+        snapshot.local.as_ref().and_then(|local| snapshot.members.get_key_value(local))
+    else {
+        return Wish::Stay(
+            "no member is known to run on this machine (`local` in [cluster] names it)".to_owned(),
+        );
+    };
+    let Some(gate) = service.gates.get(local) else {
+        return Wish::Release(format!("{local} is no member of the cluster any more"));
+    };
+    if let Some(why) = rivalry(snapshot, service, (local, member)) {
+        return Wish::Release(why);
+    }
+    let reason = gate.reason().map(|reason| format!(": {reason}")).unwrap_or_default();
+    if gate.is_open() {
+        Wish::Hold(format!("{local} is open{reason}"))
+    } else if gate.ends_sessions() {
+        Wish::Release(format!("{local} is {}{reason}", gate.state()))
+    } else if member.role != service.role {
+        Wish::GiveUp(format!("{local} is not known to be a {}{reason}", service.role))
+    } else {
+        Wish::Stay(format!("{local} is {}{reason}", gate.state()))
+    }
+}
+
+/// The member that has `address` as its own.
+fn owner(snapshot: &Snapshot, address: IpAddr) -> Option<&MemberName> {
+    let has = |member: &MemberState| {
+        member.postgres.ip() == Some(address) || member.addresses.contains(&address)
+    };
+    snapshot.members.iter().find(|(_, member)| has(member)).map(|(name, _)| name)
+}
+
+/// Why another member has the right to the address. That ends the right of the local one before the
+/// gate of the other one opens.
+fn rivalry(
+    snapshot: &Snapshot,
+    service: &ServiceState,
+    (local, member): (&MemberName, &MemberState),
+) -> Option<String> {
+    if let Some(open) = service.open().find(|open| *open != local) {
+        return Some(format!("{open} is open"));
+    }
+    let is_rival = |(name, member): &(&MemberName, &MemberState)| {
+        *name != local && member.promoting && member.same_as.is_none()
+    };
+    if let Some((rival, _)) = snapshot.members.iter().find(is_rival) {
+        return Some(format!("{rival} holds the leader lock and is being promoted"));
+    }
+    member.rogue.then(|| format!("{local} accepts writes although it must not"))
+}
