@@ -94,7 +94,7 @@ fn every_key_is_in_the_example_with_a_value_that_it_accepts() {
             let words = words.map(|word| format!("'{word}'"));
             for value in values.chain(examples).chain(words) {
                 let table = match section {
-                    "members" | "services" => format!("{section}.x"),
+                    "members" | "services" | "vip" => format!("{section}.x"),
                     section => section.to_owned(),
                 };
                 let (_, errors) = file::read(&format!("[{table}]\n{name} = {value}\n"), "x");

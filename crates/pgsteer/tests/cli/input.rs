@@ -51,7 +51,7 @@ fn an_invalid_toml_file_is_reported_with_line_and_column() {
     insta::assert_snapshot!(stderr, @"
     broken.toml:1:9: not valid TOML: unclosed table, expected `]`
     broken.toml:2:1: urls: there is no key `urls` at the top of the file
-        help: known here: cluster, patroni, etcd, members, check, services, http, agent, haproxy, proxy, control
+        help: known here: cluster, patroni, etcd, members, check, services, http, agent, haproxy, proxy, control, vip
     2 errors, nothing was started
     ");
 }
