@@ -71,7 +71,7 @@ pub enum Command {
     EndSessions(EndSessionsArgs),
     /// Show why a service uses each member or does not, and the facts behind it
     Explain(ExplainArgs),
-    /// Remove the addresses of [vip] from this machine, after a pgsteer that could not
+    /// Remove the addresses of `[vip]` from this machine, after a pgsteer that could not
     Vip(VipArgs),
 }
 
@@ -245,7 +245,7 @@ pub struct CheckArgs {
     #[arg(value_name = "CHECK", default_value = "primary")]
     pub of: String,
 
-    /// After `vip`: the name of an address in [vip]
+    /// After `vip`: the name of an address in `[vip]`
     #[arg(value_name = "NAME", conflicts_with = "member")]
     pub name: Option<String>,
 
@@ -371,7 +371,7 @@ pub struct VipArgs {
 /// What `pgsteer vip` can do.
 #[derive(Clone, Debug, Subcommand)]
 pub enum VipCommand {
-    /// Remove the addresses of [vip] from this machine. It needs CAP_NET_ADMIN
+    /// Remove the addresses of `[vip]` from this machine. It needs CAP_NET_ADMIN
     Release {
         /// Configuration file [default: /etc/pgsteer/pgsteer.toml]
         #[arg(long, value_name = "FILE")]
