@@ -1,7 +1,7 @@
 //! Addresses that follow a service (`[vip.NAME]`), on the machine of a member.
 //!
 //! One thread looks at the Snapshot, the kernel's addresses and the network: at each change of the
-//! Snapshot, and every half second. [`wish`] concludes what the Snapshot demands, [`machine`] decides what to do, and [`keeper`] does it.
+//! Snapshot, and every half second. `wish` concludes what the Snapshot demands, `machine` decides what to do, and `keeper` does it.
 
 mod announcer;
 mod arp;
