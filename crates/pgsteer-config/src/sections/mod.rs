@@ -27,7 +27,7 @@ use crate::key::SectionKeys;
 use crate::origin::Origin;
 
 /// All sections, in the order of the documents.
-pub static SECTIONS: [&SectionKeys; 11] = [
+pub static SECTIONS: [&SectionKeys; 12] = [
     &cluster::KEYS,
     &patroni::KEYS,
     &etcd::KEYS,
