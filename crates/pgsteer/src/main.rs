@@ -48,6 +48,7 @@ fn main() -> ExitCode {
         Command::Sessions(args) => commands::sessions(&args),
         Command::EndSessions(args) => commands::end_sessions(&args),
         Command::Explain(args) => commands::explain(&args),
+        Command::Upgrade(args) => commands::upgrade(&args),
         Command::Vip(args) => {
             let VipCommand::Release { config } = args.command;
             match cli::load(&RunArgs { config, ..RunArgs::default() }) {

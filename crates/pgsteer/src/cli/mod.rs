@@ -19,6 +19,7 @@ pub use lint::{LintArgs, LintFormat};
 pub use load::{load, load_agent, load_render};
 pub use orders::{
     DrainArgs, EndSessionsArgs, ExplainArgs, FilterArgs, SessionsArgs, SocketArgs, UndrainArgs,
+    UpgradeArgs,
 };
 use pgsteer_config::limits::ASK_TIMEOUT;
 pub use render::RenderArgs;
@@ -71,6 +72,8 @@ pub enum Command {
     EndSessions(EndSessionsArgs),
     /// Show why a service uses each member or does not, and the facts behind it
     Explain(ExplainArgs),
+    /// Replace a running pgsteer by a new process that takes over its sessions
+    Upgrade(UpgradeArgs),
     /// Remove the addresses of `[vip]` from this machine, after a pgsteer that could not
     Vip(VipArgs),
 }

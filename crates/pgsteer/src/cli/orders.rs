@@ -177,6 +177,30 @@ pub struct ExplainArgs {
     pub socket: SocketArgs,
 }
 
+const UPGRADE_EXAMPLES: &str = "\
+The new process reads the configuration file, learns the cluster, and takes over listeners, clients
+and sessions; no client notices. If it cannot, the running process goes on, and the reason is shown.
+SIGUSR2 does the same without an answer. See docs/UPGRADE.md.
+
+Examples:
+  pgsteer upgrade                               after the package has replaced the file
+  pgsteer upgrade --binary /opt/pgsteer-2/pgsteer
+
+Exit codes: 0 upgraded, 1 not upgraded, 2 wrong usage or no answer.";
+
+/// `pgsteer upgrade`, as written.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = UPGRADE_EXAMPLES)]
+pub struct UpgradeArgs {
+    /// The program of the new process [default: the file of the running one]
+    #[arg(long, value_name = "PATH")]
+    pub binary: Option<PathBuf>,
+
+    /// Where it is ordered
+    #[command(flatten)]
+    pub socket: SocketArgs,
+}
+
 fn lasting(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{text}` is not a time: write 90s, 10m, 2h30m or 1d");
     let time = humantime::parse_duration(text).map_err(|_| wrong())?;

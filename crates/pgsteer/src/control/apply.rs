@@ -1,6 +1,7 @@
 //! Carries out a request of an operator.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -17,8 +18,9 @@ use super::author::Author;
 use super::call::{Accepted, Call, Calls};
 use super::protocol::{
     Answer, DrainRequest, DrainedAnswer, Explained, ExplainedFact, ExplainedMember, FilterText,
-    Request, SessionLine, SessionsAnswer, UndrainedAnswer,
+    Request, SessionLine, SessionsAnswer, UndrainedAnswer, UpgradedAnswer,
 };
+use super::replace::{UpgradeRequests, Upgraded};
 use super::store::{OrderStore, shown_time};
 use crate::clock::Clock;
 use crate::log::limit::DECISIONS;
@@ -34,6 +36,7 @@ const WORKERS_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Desk {
     calls: Calls,
+    upgrades: UpgradeRequests,
     snapshots: watch::Receiver<Arc<Snapshot>>,
     clock: Clock,
     /// None without a proxy, as in `pgsteer agent`.
@@ -66,12 +69,13 @@ impl Desk {
     /// A desk of a running pgsteer.
     pub fn new(
         calls: Calls,
+        upgrades: UpgradeRequests,
         snapshots: watch::Receiver<Arc<Snapshot>>,
         clock: Clock,
         sessions: Option<RollCall>,
         store: Option<OrderStore>,
     ) -> Desk {
-        Desk { calls, snapshots, clock, sessions, store, writing: Mutex::new(()) }
+        Desk { calls, upgrades, snapshots, clock, sessions, store, writing: Mutex::new(()) }
     }
 
     /// Carries out a request.
@@ -82,6 +86,7 @@ impl Desk {
             Request::Sessions { filter } => self.sessions(&filter).await,
             Request::EndSessions { filter } => self.end_sessions(&filter, author).await,
             Request::Explain { service } => self.explain(&service).await,
+            Request::Upgrade { program } => self.upgrade(program, author).await,
         };
         applied.unwrap_or_else(Answer::from)
     }
@@ -258,6 +263,17 @@ impl Desk {
         })
     }
 
+    async fn upgrade(&self, program: Option<PathBuf>, author: &Author) -> Result<Answer, Denial> {
+        if let Some(program) = &program {
+            check_program(program, author)?;
+        }
+        let upgraded = self.upgrades.ask(program).await.ok_or_else(no_engine)?;
+        let Upgraded { pid, moved, took } = upgraded.map_err(|why| {
+            Denial::Refused(format!("not upgraded, the running process goes on: {why}"))
+        })?;
+        Ok(Answer::Upgraded(UpgradedAnswer { pid, moved, took_ms: millis(took) }))
+    }
+
     async fn explain(&self, service: &str) -> Result<Answer, Denial> {
         let name = ServiceName::new(service)
             .map_err(|error| Denial::Unclear(format!("service: {error}")))?;
@@ -269,6 +285,23 @@ impl Desk {
         explained
             .map(|explanation| Answer::Explained(shown(&explanation)))
             .ok_or_else(|| unknown("service", service, self.snapshots.borrow().services.keys()))
+    }
+}
+
+/// Checks a program that a request names. The process starts it with its own rights, so a member of the
+/// socket's group must not choose it.
+fn check_program(program: &Path, author: &Author) -> Result<(), Denial> {
+    let own = rustix::process::geteuid().as_raw();
+    if author.uid != 0 && author.uid != own {
+        return Err(Denial::Refused(format!(
+            "only root and the user of pgsteer (uid {own}) may choose the program, and {} is neither; \
+             without --binary pgsteer starts its own file again",
+            author.name
+        )));
+    }
+    match program.is_absolute() {
+        true => Ok(()),
+        false => Err(Denial::Unclear("the path of the program must be absolute".to_owned())),
     }
 }
 
@@ -368,4 +401,24 @@ fn seconds(time: Duration) -> f64 {
 /// Milliseconds with three digits.
 fn millis(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_root_and_the_own_user_choose_a_program() {
+        let own = rustix::process::geteuid().as_raw();
+        let author = |uid| Author { name: "ann".to_owned(), uid, pid: None };
+        let program = Path::new("/opt/pgsteer");
+        for allowed in [0, own] {
+            assert!(check_program(program, &author(allowed)).is_ok());
+        }
+        let refused = check_program(program, &author(own + 1));
+        let Err(Denial::Refused(why)) = refused else { panic!("{refused:?}") };
+        assert!(why.contains("ann is neither"), "{why}");
+        let relative = check_program(Path::new("pgsteer"), &author(own));
+        assert!(matches!(relative, Err(Denial::Unclear(_))), "{relative:?}");
+    }
 }

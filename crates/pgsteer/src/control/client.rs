@@ -13,6 +13,9 @@ use super::protocol::{ANSWER_BYTES_MAX, Answer, Request};
 /// How long one answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// How long an upgrade may take: its steps have limits of 10, 30 and 5 s, and the sessions follow.
+const UPGRADE_TIMEOUT: Duration = Duration::from_secs(120);
+
 /// Sends a request to the pgsteer at `socket`, and returns its answer.
 ///
 /// # Errors
@@ -27,7 +30,11 @@ pub fn ask(socket: &Path, request: &Request) -> anyhow::Result<Answer> {
 }
 
 fn exchange(mut stream: UnixStream, request: &Request) -> anyhow::Result<Vec<u8>> {
-    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+    let limit = match request {
+        Request::Upgrade { .. } => UPGRADE_TIMEOUT,
+        _ => ANSWER_TIMEOUT,
+    };
+    stream.set_read_timeout(Some(limit))?;
     stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');

@@ -1,4 +1,4 @@
-//! The commands of an operator: `drain`, `undrain`, `sessions`, `end-sessions` and `explain`.
+//! The commands of an operator: `drain`, `undrain`, `sessions`, `end-sessions`, `explain` and `upgrade`.
 
 mod table;
 
@@ -8,9 +8,11 @@ use std::process::ExitCode;
 use super::client::ask;
 use super::protocol::{
     Answer, DrainRequest, DrainedAnswer, Explained, FilterText, Request, SessionsAnswer,
-    UndrainedAnswer,
+    UndrainedAnswer, UpgradedAnswer,
 };
-use crate::cli::{DrainArgs, EndSessionsArgs, ExplainArgs, FilterArgs, SessionsArgs, UndrainArgs};
+use crate::cli::{
+    DrainArgs, EndSessionsArgs, ExplainArgs, FilterArgs, SessionsArgs, UndrainArgs, UpgradeArgs,
+};
 use crate::diagnostic::report;
 use table::{ago, bytes, columns};
 
@@ -69,6 +71,23 @@ pub fn explain(args: &ExplainArgs) -> ExitCode {
     run(&args.socket.socket, &request, |answer| match answer {
         Answer::Explained(explained) if args.json => json(explained),
         Answer::Explained(explained) => Some(explained_text(explained)),
+        _ => None,
+    })
+}
+
+/// `pgsteer upgrade`.
+pub fn upgrade(args: &UpgradeArgs) -> ExitCode {
+    let program = match args.binary.as_ref().map(std::path::absolute).transpose() {
+        Ok(program) => program,
+        Err(error) => {
+            report(&anyhow::Error::from(error).context("--binary"), "upgraded");
+            return ExitCode::from(EXIT_NO_ANSWER);
+        }
+    };
+    run(&args.socket.socket, &Request::Upgrade { program }, |answer| match answer {
+        Answer::Upgraded(UpgradedAnswer { pid, moved, took_ms }) => Some(format!(
+            "process {pid} has taken over after {took_ms:.0} ms, with {moved} clients and sessions\n"
+        )),
         _ => None,
     })
 }

@@ -1,4 +1,5 @@
-//! The control socket: an operator gives orders to a running pgsteer, and asks about sessions and gates.
+//! The control socket: an operator gives orders to a running pgsteer, replaces it by a new process, and asks
+//! about sessions and gates.
 //!
 //! It is a Unix socket, and its permissions decide who may use it; there is no such port. A client
 //! sends one line of JSON and receives one line of JSON, so `nc -U` is a client too. HTTP would add headers,
@@ -6,7 +7,7 @@
 //! here.
 //!
 //! `protocol` has the lines, `socket` the file, `server` the connections, `apply` carries out a request,
-//! `store` keeps the orders over a restart, `client` is the other side, and `commands` are the commands
+//! `replace` has the requests for a new process, `store` keeps the orders over a restart, `client` is the other side, and `commands` are the commands
 //! of the command line that use it.
 
 mod apply;
@@ -15,6 +16,7 @@ mod call;
 mod client;
 pub mod commands;
 mod protocol;
+mod replace;
 mod server;
 mod socket;
 mod store;
@@ -23,6 +25,7 @@ mod tests;
 
 pub use self::apply::Desk;
 pub use self::call::{Accepted, Call, Calls};
+pub use self::replace::{UpgradeRequest, UpgradeRequests};
 pub use self::server::Control;
 pub use self::socket::ControlSocket;
 pub use self::store::OrderStore;

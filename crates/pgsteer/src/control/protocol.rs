@@ -1,5 +1,7 @@
 //! The lines of the control socket.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 /// The maximum size of a request, in bytes.
@@ -36,6 +38,12 @@ pub enum Request {
     Explain {
         /// The service.
         service: String,
+    },
+    /// Replace the process by a new one.
+    Upgrade {
+        /// The absolute path of its program; none for the file of the running process.
+        #[serde(default)]
+        program: Option<PathBuf>,
     },
 }
 
@@ -93,6 +101,8 @@ pub enum Answer {
     },
     /// The gates of a service.
     Explained(Explained),
+    /// A new process has taken over.
+    Upgraded(UpgradedAnswer),
     /// pgsteer refuses the request, and nothing has changed.
     Refused {
         /// Why, and what to do.
@@ -135,6 +145,17 @@ pub struct UndrainedAnswer {
     pub in_force_after_ms: f64,
     /// Why the change will be lost at a restart; none if it is stored.
     pub not_stored: Option<String>,
+}
+
+/// A new process that has taken over.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UpgradedAnswer {
+    /// Its process id.
+    pub pid: u32,
+    /// How many clients and sessions it has taken over.
+    pub moved: usize,
+    /// The time since the request, in milliseconds.
+    pub took_ms: f64,
 }
 
 /// Sessions.

@@ -26,6 +26,9 @@ const CONNECTIONS_MAX: usize = 16;
 /// How long a client may take to send its request, and to read the answer.
 const LINE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a process that ends waits for clients that have not received their answer.
+const ANSWERS_LIMIT: Duration = Duration::from_secs(1);
+
 /// The pause after a failed accept, as without a free file.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -36,6 +39,7 @@ const TAKEOVER_POLL: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Control {
     socket: SharedSocket,
+    connections: Arc<Semaphore>,
     thread: JoinHandle<()>,
 }
 
@@ -55,6 +59,8 @@ impl Control {
     ) -> anyhow::Result<Control> {
         let socket: SharedSocket = Arc::new(Mutex::new(socket));
         let opening = Arc::clone(&socket);
+        let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let places = Arc::clone(&connections);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -64,7 +70,7 @@ impl Control {
             .spawn(move || {
                 let serving = async {
                     match listener(&opening, &config, &desk).await {
-                        Ok(listener) => serve(listener, Arc::new(desk)).await,
+                        Ok(listener) => serve(listener, Arc::new(desk), places).await,
                         Err(error) => {
                             tracing::error!(%error, "the control socket has failed");
                             pending().await
@@ -74,7 +80,20 @@ impl Control {
                 LocalSet::new().block_on(&runtime, serving);
             })
             .context("cannot start the thread of the control socket")?;
-        Ok(Control { socket, thread })
+        Ok(Control { socket, connections, thread })
+    }
+
+    /// Removes the file of the socket, so that another process can open it. The answers of requests that
+    /// have arrived are still sent.
+    pub fn close(&self) {
+        lock(&self.socket).take();
+    }
+
+    /// Waits until all answers have been sent, for a limited time.
+    pub async fn answered(&self) {
+        // One place is the one in which the next connection is awaited.
+        let all = u32::try_from(CONNECTIONS_MAX - 1).unwrap_or(u32::MAX);
+        let _ = timeout(ANSWERS_LIMIT, self.connections.acquire_many(all)).await;
     }
 
     /// Returns true if the thread has ended.
@@ -86,7 +105,7 @@ impl Control {
 impl Drop for Control {
     /// Removes the file of the socket: the thread runs until the process ends.
     fn drop(&mut self) {
-        lock(&self.socket).take();
+        self.close();
     }
 }
 
@@ -116,8 +135,7 @@ fn lock(shared: &SharedSocket) -> MutexGuard<'_, Option<ControlSocket>> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn serve(listener: UnixListener, desk: Arc<Desk>) {
-    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+async fn serve(listener: UnixListener, desk: Arc<Desk>, connections: Arc<Semaphore>) {
     loop {
         let Ok(place) = Arc::clone(&connections).acquire_owned().await else { return };
         match listener.accept().await {

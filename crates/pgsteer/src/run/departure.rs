@@ -31,8 +31,8 @@ pub struct Departure {
     thread: JoinHandle<Result<usize, Unsent>>,
     /// Used when all established sessions have been given to the exit.
     all_sessions: oneshot::Sender<()>,
-    /// Receives the confirmation that all of them have arrived.
-    confirmed: oneshot::Receiver<()>,
+    /// Receives how many have arrived, when all of them have.
+    confirmed: oneshot::Receiver<usize>,
 }
 
 /// The departure has failed.
@@ -78,18 +78,18 @@ impl Departure {
         self.thread.is_finished()
     }
 
-    /// Waits until all established sessions have arrived and the new process knows that they are all. The
-    /// caller has given all of them to the exit.
+    /// Waits until all established sessions have arrived and the new process knows that they are all. Returns
+    /// how many clients and sessions have arrived. The caller has given all of them to the exit.
     ///
     /// # Errors
     /// The new process has failed before.
-    pub async fn complete(self) -> Result<Finishing, Unsent> {
+    pub async fn complete(self) -> Result<(Finishing, usize), Unsent> {
         let Departure { thread, all_sessions, confirmed } = self;
         let finishing = Finishing(thread);
         // An error means that the thread has ended, which the next line notices.
         let _ = all_sessions.send(());
         match confirmed.await {
-            Ok(()) => Ok(finishing),
+            Ok(arrived) => Ok((finishing, arrived)),
             Err(_) => match finishing.end().await {
                 Ok(_) => Err(anyhow!("it has ended").into()),
                 Err(unsent) => Err(unsent),
@@ -120,7 +120,7 @@ async fn send_all(
     channel: &Channel,
     mut moved: mpsc::Receiver<Moved>,
     when_all: oneshot::Receiver<()>,
-    confirm: oneshot::Sender<()>,
+    confirm: oneshot::Sender<usize>,
 ) -> Result<usize, Unsent> {
     let (mut sent, mut arrived) = (0, 0);
     let mut all_sessions = Some((when_all, confirm));
@@ -139,7 +139,7 @@ async fn send_all(
                 }
                 if let Some((_, confirm)) = all_sessions.take() {
                     // The caller waits for it, unless it has ended.
-                    let _ = confirm.send(());
+                    let _ = confirm.send(arrived);
                 }
                 continue;
             }
@@ -158,7 +158,7 @@ async fn send_all(
 }
 
 /// Waits until all established sessions have been given to the exit; for ever if that is over.
-async fn is_all(all_sessions: &mut Option<(oneshot::Receiver<()>, oneshot::Sender<()>)>) {
+async fn is_all(all_sessions: &mut Option<(oneshot::Receiver<()>, oneshot::Sender<usize>)>) {
     let is_all = match all_sessions {
         Some((all, _)) => all.await.is_ok(),
         None => false,
@@ -252,7 +252,8 @@ mod tests {
             arrive(&new, 2).await;
         };
         let (completed, ()) = tokio::join!(departure.complete(), arriving);
-        let finishing = completed.unwrap();
+        let (finishing, arrived) = completed.unwrap();
+        assert_eq!(arrived, 2);
         exit.send(client()).await.unwrap();
         assert!(matches!(next(&new).await, ToNew::Client(_)));
         drop(exit);

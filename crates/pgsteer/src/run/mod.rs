@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use pgsteer_config::summary::{AgentSummary, Summary};
 use pgsteer_core::settings::{AgentConfig, Config};
 use tokio::sync::watch;
@@ -29,7 +29,7 @@ use self::program::Program;
 use self::signals::{Order, Signals};
 use self::upgrade::Successor;
 use crate::agent::{self, Agent};
-use crate::control::Control;
+use crate::control::{Control, UpgradeRequests};
 use crate::haproxy::{self, Haproxys};
 use crate::heartbeat::Pulse;
 use crate::http::{self, Access, ConfigShown, Pages, PagesThread, ReadyPages, Streams};
@@ -75,24 +75,31 @@ async fn serve(
     let program = Program::of_this_process();
     let mut signals = Signals::listen()?;
     let mut running = match takeover::parent()? {
-        Some(parent) => takeover::start(parent, config, outputs).await?,
-        None => Running::start(config, outputs)?,
+        Some(parent) => takeover::start(parent, config, outputs, signals.upgrades()).await?,
+        None => Running::start(config, outputs, signals.upgrades())?,
     };
     loop {
         tokio::select! {
             order = signals.next() => match order {
                 Order::Reload => running.reload(reread()).await,
-                Order::Upgrade => match upgrade(&mut running, &program, &mut signals).await {
-                    Upgraded::Done(successor) => {
-                        match running.leave(successor, &mut signals).await? {
-                            Some(resumed) => running = resumed,
-                            None => return Ok(()),
+                Order::Upgrade(mut request) => {
+                    let program = program.with_file(request.program.take());
+                    match upgrade(&mut running, &program, &mut signals).await {
+                        Upgraded::Done(successor) => {
+                            match running.leave(successor, request, &mut signals).await? {
+                                Some(resumed) => running = resumed,
+                                None => return Ok(()),
+                            }
                         }
+                        Upgraded::Failed { error, reload } => {
+                            request.fail(&error);
+                            if reload {
+                                running.reload(reread()).await;
+                            }
+                        }
+                        Upgraded::Stopped => break,
                     }
-                    Upgraded::Failed { reload: true } => running.reload(reread()).await,
-                    Upgraded::Failed { reload: false } => {}
-                    Upgraded::Stopped => break,
-                },
+                }
                 Order::Stop => break,
             },
             // The process manager restarts the process. Without this part no client would be
@@ -113,7 +120,7 @@ enum Upgraded {
     /// The new process accepts clients.
     Done(Successor),
     /// This process goes on. `reload` is set if SIGHUP arrived meanwhile.
-    Failed { reload: bool },
+    Failed { error: anyhow::Error, reload: bool },
     /// SIGTERM arrived meanwhile.
     Stopped,
 }
@@ -129,12 +136,15 @@ async fn upgrade(running: &mut Running, program: &Program, signals: &mut Signals
                 Ok(successor) => Upgraded::Done(successor.with_reload(reload)),
                 Err(error) => {
                     tracing::error!(target: DECISIONS, "not upgraded, this process goes on: {error:#}");
-                    Upgraded::Failed { reload }
+                    Upgraded::Failed { error, reload }
                 }
             },
             order = signals.next() => match order {
                 Order::Reload => reload = true,
-                Order::Upgrade => tracing::warn!("an upgrade is under way already"),
+                Order::Upgrade(mut other) => {
+                    tracing::warn!("an upgrade is under way already");
+                    other.fail(&anyhow!("an upgrade is under way already"));
+                }
                 Order::Stop => return Upgraded::Stopped,
             },
         }
@@ -190,14 +200,18 @@ pub enum Outputs {
 }
 
 impl Running {
-    fn start(config: Config, outputs: Outputs) -> anyhow::Result<Running> {
+    fn start(
+        config: Config,
+        outputs: Outputs,
+        upgrades: UpgradeRequests,
+    ) -> anyhow::Result<Running> {
         // Reads the files and binds the ports first, so that an error occurs before any part is
         // started.
         let prepared = sources::prepare(&config.cluster)?;
         let listeners = bind_all(&config, outputs, |_| false)?;
         let observer = Observer::start(&config, prepared, false);
         let inherited = Inheritance { listeners, ..Inheritance::default() };
-        Running::open(observer, config, outputs, inherited)
+        Running::open(observer, config, outputs, inherited, upgrades)
     }
 
     /// Starts the outputs at the sockets in `inherited`.
@@ -206,6 +220,7 @@ impl Running {
         config: Config,
         outputs: Outputs,
         mut inherited: Inheritance,
+        upgrades: UpgradeRequests,
     ) -> anyhow::Result<Running> {
         let orders = observer.orders.take();
         let Observer { clock, heartbeat, stats, published, .. } = &observer;
@@ -218,7 +233,7 @@ impl Running {
             }),
             Outputs::AnswersOnly => None,
         };
-        let control = orders.map(|orders| orders.start(proxy.as_ref(), published, clock));
+        let control = orders.map(|orders| orders.start(proxy.as_ref(), published, clock, upgrades));
         let control = control.transpose()?;
         let listeners = &mut inherited.listeners;
         let asked = config.agent.as_ref().and_then(|agent| listeners.take(agent.listen));

@@ -4,7 +4,7 @@ use pgsteer_core::settings::{Config, ControlConfig};
 
 use super::conductor::{Conductor, Published};
 use crate::clock::Clock;
-use crate::control::{Calls, Control, ControlSocket, Desk, OrderStore};
+use crate::control::{Calls, Control, ControlSocket, Desk, OrderStore, UpgradeRequests};
 use crate::log::limit::DECISIONS;
 use crate::proxy::Proxy;
 
@@ -47,10 +47,11 @@ impl Orders {
         proxy: Option<&Proxy>,
         published: &Published,
         clock: Clock,
+        upgrades: UpgradeRequests,
     ) -> anyhow::Result<Control> {
         let snapshots = published.snapshots.clone();
         let sessions = proxy.map(Proxy::roll_call);
-        let desk = Desk::new(self.calls, snapshots, clock, sessions, self.store);
+        let desk = Desk::new(self.calls, upgrades, snapshots, clock, sessions, self.store);
         Control::start(self.socket, self.config, desk)
     }
 }

@@ -26,4 +26,9 @@ impl Program {
         };
         Program { file, arguments: arguments.collect() }
     }
+
+    /// The same with another file, if there is one.
+    pub fn with_file(&self, file: Option<PathBuf>) -> Program {
+        Program { file: file.or_else(|| self.file.clone()), arguments: self.arguments.clone() }
+    }
 }

@@ -1,15 +1,18 @@
-//! Signals: an operator's orders to a running pgsteer.
+//! Orders to the running process: signals, and the requests for an upgrade of the control socket.
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 use tracing::warn;
+
+use crate::control::{UpgradeRequest, UpgradeRequests};
 
 /// An order.
 pub enum Order {
     /// Read the configuration again: SIGHUP.
     Reload,
-    /// Start a new process that takes over: SIGUSR2.
-    Upgrade,
+    /// Start a new process that takes over: SIGUSR2, or the control socket.
+    Upgrade(UpgradeRequest),
     /// Stop: SIGTERM or SIGINT.
     Stop,
 }
@@ -22,6 +25,8 @@ pub struct Signals {
     upgrade: Signal,
     /// A signal with a meaning for HAProxy and PgBouncer. Without a handler it would end the process.
     user: Signal,
+    requests: mpsc::Receiver<UpgradeRequest>,
+    sender: UpgradeRequests,
 }
 
 impl Signals {
@@ -31,13 +36,21 @@ impl Signals {
     /// The system refuses a handler.
     pub fn listen() -> anyhow::Result<Signals> {
         let listen = |kind| signal(kind).context("cannot listen for signals");
+        let (sender, requests) = UpgradeRequests::channel();
         Ok(Signals {
             hangup: listen(SignalKind::hangup())?,
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
             upgrade: listen(SignalKind::user_defined2())?,
             user: listen(SignalKind::user_defined1())?,
+            requests,
+            sender,
         })
+    }
+
+    /// Where the control socket sends its requests.
+    pub fn upgrades(&self) -> UpgradeRequests {
+        self.sender.clone()
     }
 
     /// Waits for the next order.
@@ -47,7 +60,8 @@ impl Signals {
                 _ = self.hangup.recv() => return Order::Reload,
                 _ = self.terminate.recv() => return Order::Stop,
                 _ = self.interrupt.recv() => return Order::Stop,
-                _ = self.upgrade.recv() => return Order::Upgrade,
+                _ = self.upgrade.recv() => return Order::Upgrade(UpgradeRequest::of_signal()),
+                Some(request) = self.requests.recv() => return Order::Upgrade(request),
                 _ = self.user.recv() => warn!(
                     "SIGUSR1 means nothing here: SIGHUP reloads the configuration, SIGUSR2 starts a new \
                      process that takes over, SIGTERM stops"

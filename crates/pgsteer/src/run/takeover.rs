@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use super::observer::Observer;
 use super::{Outputs, Running, bind_all};
+use crate::control::UpgradeRequests;
 use crate::handover::channel::Channel;
 use crate::handover::message::{self, MessageError, Offer, Standing, ToNew, ToOld};
 use crate::handover::{ARRIVALS_AT_ONCE, VARIABLE, VERSION};
@@ -62,9 +63,14 @@ fn release_stdin() -> anyhow::Result<()> {
 ///
 /// # Errors
 /// This process cannot take over; the parent goes on.
-pub async fn start(parent: Parent, config: Config, outputs: Outputs) -> anyhow::Result<Running> {
+pub async fn start(
+    parent: Parent,
+    config: Config,
+    outputs: Outputs,
+    upgrades: UpgradeRequests,
+) -> anyhow::Result<Running> {
     let Parent(channel) = parent;
-    let started = take_over(&channel, config, outputs).await;
+    let started = take_over(&channel, config, outputs, upgrades).await;
     match started {
         Ok((running, arrivals)) => {
             tokio::spawn(receive_all(channel, arrivals));
@@ -82,6 +88,7 @@ async fn take_over(
     channel: &Channel,
     config: Config,
     outputs: Outputs,
+    upgrades: UpgradeRequests,
 ) -> anyhow::Result<(Running, Option<Arrivals>)> {
     let offer = timeout(OFFER_LIMIT, receive(channel)).await;
     let Some((ToNew::Offer(offer), _)) = offer.context("the old process makes no offer")?? else {
@@ -100,7 +107,7 @@ async fn take_over(
     let generation = agree(channel, &observer, &mut listeners).await?;
     let generation_max = Some(generation);
     let inherited = Inheritance { listeners, generation_max, first_ticket };
-    let running = Running::open(observer, config, outputs, inherited)?;
+    let running = Running::open(observer, config, outputs, inherited, upgrades)?;
     message::send(channel, &ToOld::Accepting, &[]).await?;
     let arrivals = running.proxy.as_ref().map(|proxy| proxy.arrivals());
     Ok((running, arrivals))

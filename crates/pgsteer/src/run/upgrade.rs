@@ -18,6 +18,7 @@ use super::program::Program;
 use super::signals::Signals;
 use super::{Running, systemd};
 use crate::agent::Agent;
+use crate::control::{Control, UpgradeRequest};
 use crate::handover::channel::{self, Channel};
 use crate::handover::message::{self, Offer, Standing, ToNew, ToOld};
 use crate::handover::{VARIABLE, VERSION};
@@ -203,6 +204,7 @@ impl Running {
     pub async fn leave(
         mut self,
         successor: Successor,
+        mut request: UpgradeRequest,
         signals: &mut Signals,
     ) -> anyhow::Result<Option<Running>> {
         let Successor { mut child, channel, reload } = successor;
@@ -215,6 +217,8 @@ impl Running {
         let Some(mut proxy) = self.proxy.take() else {
             self.leave_vips();
             systemd::tell_main_process(pid);
+            request.succeed(pid, 0);
+            self.end_control().await;
             return Ok(None);
         };
         let mut sockets = Listeners::default();
@@ -227,8 +231,12 @@ impl Running {
             sleep(LOOK).await;
         }
         let finishing = match departure.complete().await {
-            Ok(finishing) => finishing,
+            Ok((finishing, arrived)) => {
+                request.succeed(pid, arrived);
+                finishing
+            }
             Err(unsent) => {
+                request.fail(&unsent.error);
                 child.has_taken_over = false;
                 drop((child, exit));
                 return self.resume(proxy, sockets, unsent).await.map(Some);
@@ -236,7 +244,8 @@ impl Running {
         };
         drop(sockets);
         // From here on the new process does what these do.
-        (self.agent, self.pages, self.haproxys, self.control) = (None, None, None, None);
+        (self.agent, self.pages, self.haproxys) = (None, None, None);
+        self.control.iter().for_each(Control::close);
         self.leave_vips();
         systemd::tell_main_process(pid);
         let grace = self.config.proxy.shutdown_grace;
@@ -263,7 +272,16 @@ impl Running {
                 "the new process failed after it had taken over: {error:#}"
             ),
         }
+        self.end_control().await;
         Ok(None)
+    }
+
+    /// Closes the control socket when the answers of its requests have been sent.
+    async fn end_control(&mut self) {
+        if let Some(control) = self.control.take() {
+            control.close();
+            control.answered().await;
+        }
     }
 
     /// Continues the service here, because the new process has failed.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{Child, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use pgsteer::handover::VERSION;
@@ -12,7 +12,7 @@ use pgsteer::handover::message::{self, Offer, ToNew, ToOld};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::fake_patroni::FakePatroni;
-use crate::pgsteer::{Running, command_of, own_address, scratch};
+use crate::pgsteer::{Running, command_of, complaint, own_address, run, scratch};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_pgsteer");
 
@@ -66,6 +66,58 @@ fn fails(running: &mut Running, expected: &str) {
 
 fn is_open(running: &mut Running) -> bool {
     running.gate("write", "n1").is_some_and(|(gate, _)| gate == "open")
+}
+
+#[test]
+fn the_command_reports_what_has_happened() {
+    let ip = own_address();
+    let patroni = FakePatroni::of_primary(ip, (ip, 5432).into(), Vec::new());
+    let (program, other) = (scratch(&format!("old-{ip}")), scratch(&format!("new-{ip}")));
+    let socket = scratch(&format!("{ip}.sock"));
+    for file in [&program, &other] {
+        let _ = fs::remove_file(file);
+    }
+    symlink(PROGRAM, &program).unwrap();
+    let (socket, binary) = (socket.to_str().unwrap(), other.to_str().unwrap());
+    let words = ["--patroni", &patroni.url(), "--control-socket", socket];
+    let mut running = Running::start_program(ip, &program, &words);
+    running.wait_for("n1 open", |running| is_open(running).then_some(()));
+    let command = ["upgrade", "--socket", socket, "--binary", binary];
+
+    let refused = run(&command);
+    assert_eq!(refused.status.code(), Some(1));
+    let why = complaint(&refused);
+    assert!(why.contains("not upgraded, the running process goes on"), "{why}");
+    assert!(why.contains("No such file or directory"), "{why}");
+    assert!(is_open(&mut running), "{}", running.log());
+
+    symlink(PROGRAM, &other).unwrap();
+    let upgraded = run(&command);
+    let said = String::from_utf8_lossy(&upgraded.stdout).into_owned();
+    assert_eq!(upgraded.status.code(), Some(0), "{}", complaint(&upgraded));
+    assert!(said.contains("has taken over after"), "{said}");
+    assert_eq!(running.ended(), Some(0), "{}", running.log());
+
+    // The new process has the socket and starts its own file again.
+    let again = run_when_it_listens(&command[..3]);
+    assert_eq!(again.status.code(), Some(0), "{}", complaint(&again));
+    let log = running.log();
+    assert_eq!(log.matches("upgraded: the new process has taken over").count(), 2, "{log}");
+    end_successor(&log);
+}
+
+/// Repeats a command until the new process listens on the control socket.
+fn run_when_it_listens(command: &[&str]) -> Output {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let output = run(command);
+        let error = complaint(&output);
+        let is_absent = error.contains("no socket") || error.contains("no process listens");
+        if !is_absent || Instant::now() > deadline {
+            return output;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// Ends the process that has taken over, which is no child of this test.
