@@ -90,7 +90,9 @@ const VARIABLES: [(&str, &str); 3] =
 fn haproxy_says(of: &Rule, fence: &str) -> Option<Vec<bool>> {
     let examples = of.page.split(fence).skip(1).filter_map(|rest| rest.split("```").next());
     let verdict = |text: &str| {
-        let path = file(&format!("lint-example-{}.cfg", of.id), text);
+        // Good and bad examples are checked at the same time.
+        let kind = fence.trim().replace(['`', ' '], "");
+        let path = file(&format!("lint-example-{kind}-{}.cfg", of.id), text);
         match Command::new("haproxy").args(["-c", "-f", &path]).envs(VARIABLES).output() {
             Ok(output) => Some(output.status.success()),
             Err(error) => {

@@ -139,6 +139,25 @@ fn a_client_on_hold_keeps_its_wait_and_its_position() {
 }
 
 #[test]
+fn a_thousand_clients_on_hold_move_and_are_served() {
+    const CLIENTS: usize = 1_000;
+    let server = FakeServer::welcoming("off");
+    let old = Front::of(&[&server]);
+    old.shut("write", "n1");
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| Client::start(old.write)).collect();
+    old.wait_until_held("write", CLIENTS);
+    let new = old.upgrade();
+    new.wait_until_held("write", CLIENTS);
+    old.wait_until_empty();
+    new.complete();
+    new.open("write", "n1");
+    for client in &mut clients {
+        client.read_burst();
+    }
+    assert_eq!(server.connections(), CLIENTS);
+}
+
+#[test]
 fn a_client_that_has_sent_a_part_of_its_packet_moves() {
     let server = FakeServer::welcoming("off");
     let old = Front::of(&[&server]);
