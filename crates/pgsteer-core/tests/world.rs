@@ -20,6 +20,7 @@
 //! - *The list of another cluster changes no member*, and the identity of another cluster is not adopted.
 //! - *A primary of ours is served* within 20 s if its list was read, and within 100 s if pgsteer has to
 //!   learn its address, or another identity, first. A primary holds the lock, takes writes and answers.
+//!   Another identity is learned from a list, so this time begins when the DCS is up.
 //! - *A server with two names is one*: no two gates of a service are open at one address, no split brain
 //!   is reported because of it, and the sessions of a primary that stays one go on.
 //! - *At most one write gate is open.*

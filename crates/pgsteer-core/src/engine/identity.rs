@@ -6,9 +6,9 @@
 //! members' own answers:
 //!
 //! - *Renamed* (the same system identifier, another scope): more than half of the members report
-//!   the new scope; or a list of known places only, all of whose members report it, and one of
-//!   them is a primary that holds the lock. No member that answers reported the old scope for
-//!   [`CURRENT`].
+//!   the new scope, and a list of it was read; or a list of known places only, all of whose members
+//!   report it, and one of them is a primary that holds the lock. No member that answers reported the
+//!   old scope for [`CURRENT`].
 //! - *Remade* (the same scope, another system identifier: `pg_upgrade`, a new `initdb`): the same
 //!   majority, and a list of theirs; or fewer, but at least two, for [`REMADE_WAIT`], if their list
 //!   has known places only, one of them is a primary that holds the lock, and no member reported
@@ -16,6 +16,10 @@
 //!   that took over its address under its name looks the same.
 //! - *Both differ*: the same as for a remade cluster, by a majority of at least two members, for
 //!   [`REMADE_WAIT`].
+//!
+//! Each rule needs a list, because a Patroni before version 4 reports no name: only a list shows whether
+//! the members at our addresses have our names. While the DCS is down there is no list, and another
+//! identity has to wait.
 //!
 //! A known place is a member's name at its endpoint, of PostgreSQL or of its REST API. A cluster that
 //! lists other places than ours is foreign and is never accepted as ours, even if all other members
@@ -463,8 +467,8 @@ impl Knowledge {
             (self.known.has_system_of(&vote.identity), self.known.has_scope_of(&vote.identity));
         let has_list = lists().next().is_some();
         match (same_system, same_scope) {
-            (true, _) if is_majority || (is_ours() && all_report()) => Some(Terms::AT_ONCE),
-            (_, true) if is_majority && has_list => Some(Terms::AT_ONCE),
+            (true, _) if is_ours() && all_report() => Some(Terms::AT_ONCE),
+            (true, _) | (_, true) if is_majority && has_list => Some(Terms::AT_ONCE),
             (_, true) if vote.count >= 2 && is_ours() => Some(Terms::FEW),
             (false, false) if is_majority && has_list && vote.count >= 2 => {
                 Some(Terms::BOTH_DIFFER)

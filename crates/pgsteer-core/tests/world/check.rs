@@ -333,7 +333,7 @@ impl Check {
                 && may_learn
                 && (is_right || has_majority)
                 && (is_told || (is_right && self.can_be_found(truth, index, now)))
-                && (is_right || self.list_is_of_known_places(truth));
+                && (is_right || self.new_list_can_be_read(truth));
             for (due, holds) in [(Due::Known, is_known), (Due::Learned, is_learnable)] {
                 match holds {
                     true => _ = self.due.entry((index, due)).or_insert(now),
@@ -345,6 +345,12 @@ impl Check {
                 false => _ = self.steady.remove(&index),
             }
         }
+    }
+
+    /// A list of the new identity exists, and it has known places only. Without the DCS Patroni returns no
+    /// list, and without a list the members could be those of another cluster at other names.
+    fn new_list_can_be_read(&self, truth: &Truth) -> bool {
+        truth.clusters[OWN].dcs_is_up && self.list_is_of_known_places(truth)
     }
 
     /// More than half of the members that pgsteer was told of are where they were, and answer.
