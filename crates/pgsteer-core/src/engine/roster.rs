@@ -213,6 +213,11 @@ impl Roster {
         let returned = member.left_at.take().is_some();
         let old = member.new_host.take();
         if was_url_only || member.found.postgres == found.postgres {
+            if was_url_only && !is_same_place(&member.found, &found, false) {
+                // The known URL and the listed one may be those of two servers: the member has moved, and
+                // the list is older than that.
+                member.view = member.view.of_another_place(now);
+            }
             member.found = found;
             let is_new = returned || was_url_only;
             return is_new.then_some(EventKind::Joined { member: name, postgres });
@@ -457,6 +462,29 @@ mod tests {
         );
         assert_eq!(place(&roster), "a");
         assert_eq!(roster.enlist(vec![found("n1", "a"), found("n1", "a")], Moment::START), []);
+    }
+
+    /// The first list after a start without the DCS may be older than the move of a member.
+    #[test]
+    fn what_one_url_reported_does_not_count_at_another_place() {
+        let answered = |host: &str| {
+            let mut roster = Roster::default();
+            let at = |host: &str| Found {
+                patroni_url: Some(format!("http://{host}:8008").into()),
+                ..found("n1", host)
+            };
+            roster.enlist_url(at("10.0.0.9"), Moment::START);
+            let failure = Failure::Refused("10.0.0.9:8008".into());
+            let member = MemberName::new("n1").unwrap();
+            let claim =
+                Claim { member, asked_at: Moment::START, fact: Fact::Patroni(Err(failure)) };
+            roster.take_claim(claim, &Identity::default(), Moment::START);
+            assert!(roster.members()["n1"].view.was_asked());
+            roster.enlist(vec![at(host)], Moment::from_millis(1));
+            roster.members()["n1"].view.was_asked()
+        };
+        assert!(answered("10.0.0.9"));
+        assert!(!answered("10.0.0.1"));
     }
 
     #[test]

@@ -66,6 +66,9 @@ pub struct Check {
     /// The newest own list that pgsteer received, by name, with the host of each.
     told: BTreeMap<String, String>,
     told_asked_at: Option<u64>,
+    /// The members of our cluster for pgsteer: those in `told`, and in maintenance mode those of the
+    /// lists before, because a stopped Patroni loses its key then and its PostgreSQL goes on.
+    members: BTreeMap<String, String>,
     /// Since the start an own Patroni answered, or the stored identity is known.
     knows_own: bool,
     /// The scopes and system identifiers of other clusters that answered since the start.
@@ -101,6 +104,7 @@ impl Check {
             counts: BTreeMap::new(),
             told: BTreeMap::new(),
             told_asked_at: None,
+            members: BTreeMap::new(),
             knows_own: false,
             others_answered: BTreeSet::new(),
             slow: BTreeSet::new(),
@@ -125,12 +129,14 @@ impl Check {
     pub fn restart(&mut self, remembered: Option<&Remembered>) {
         self.told.clear();
         self.told_asked_at = None;
+        self.members.clear();
         self.knows_own = remembered.is_some();
         self.others_answered.clear();
         if let Some(remembered) = remembered {
             let members = remembered.memory.members.iter();
             self.told =
                 members.map(|it| (it.name.to_string(), it.postgres.host().to_owned())).collect();
+            self.members = self.told.clone();
         }
         self.due.clear();
         self.sessions.clear();
@@ -181,6 +187,10 @@ impl Check {
                     self.told = members
                         .map(|it| (it.name.to_string(), it.postgres.host().to_owned()))
                         .collect();
+                    if !topology.paused {
+                        self.members.clear();
+                    }
+                    self.members.extend(self.told.clone());
                 }
             }
             _ => self.count("no list while the DCS is down"),
@@ -297,7 +307,7 @@ impl Check {
     /// Notes which of our machines are primaries that have to be served.
     fn note_primaries(&mut self, truth: &Truth, snapshot: &Snapshot, now: u64) {
         let is_right = self.identity_is_right(truth, &snapshot.identity.known);
-        let has_majority = self.most_answer(truth);
+        let has_majority = self.most_answer(truth, &snapshot.identity.known);
         // Another cluster that fits all that is known (a pinned scope, for example) cannot be told from
         // ours at the start: no list is accepted then until an operator pins the rest.
         let known = &snapshot.identity.known;
@@ -353,8 +363,14 @@ impl Check {
         truth.clusters[OWN].dcs_is_up && self.list_is_of_known_places(truth)
     }
 
-    /// More than half of the members that pgsteer was told of are where they were, and answer.
-    fn most_answer(&self, truth: &Truth) -> bool {
+    /// More than half of the members are where they were, and answer; two at least if nothing of the
+    /// identity is as it was.
+    fn most_answer(&self, truth: &Truth, known: &Identity) -> bool {
+        let own = &truth.clusters[OWN];
+        let system = own.system.to_string();
+        let all_differs = known.scope.as_ref().is_some_and(|it| *it != own.scope)
+            && known.system_identifier.as_ref().is_some_and(|it| *it != system);
+        let least = if all_differs { 2 } else { 1 };
         let answers = |(name, host): &(&String, &String)| {
             truth.at(ip_of(host)).is_some_and(|index| {
                 let machine = &truth.machines[index];
@@ -365,7 +381,8 @@ impl Check {
                     && machine.latency_ms < 500
             })
         };
-        self.told.iter().filter(answers).count() * 2 > self.told.len()
+        let count = self.members.iter().filter(answers).count();
+        count >= least && count * 2 > self.members.len()
     }
 
     /// Our list names no place that pgsteer does not know: one that does cannot be told from another
