@@ -18,7 +18,7 @@ use crate::purpose::Purpose;
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Conflict {
     /// Neither Patroni nor members are configured.
-    #[error("no member is named, neither by Patroni's address nor one by one")]
+    #[error("neither Patroni nor a list of members is configured")]
     NoMembers {
         /// The command that needs them.
         purpose: Purpose,
@@ -26,7 +26,7 @@ pub enum Conflict {
         file: Option<Arc<str>>,
     },
     /// Both Patroni and members are configured.
-    #[error("members are listed, and Patroni is named as well ({patroni})")]
+    #[error("members are listed, and Patroni is configured too ({patroni})")]
     PatroniAndMembers {
         /// The place of Patroni's key.
         patroni: Origin,
@@ -55,7 +55,7 @@ pub enum Conflict {
         example: &'static str,
     },
     /// There are more entries than allowed.
-    #[error("{found} of them are too many")]
+    #[error("{found} entries are too many")]
     TooMany {
         /// The number of entries.
         found: usize,
@@ -63,10 +63,10 @@ pub enum Conflict {
         max: usize,
     },
     /// There are members without Patroni and without a check login.
-    #[error("members that are listed one by one are judged by SQL, and there is no login for it")]
+    #[error("listed members are checked by SQL, and no check login is configured")]
     NoCheckLogin(Purpose),
     /// Two members have the same name or address, or two addresses of Patroni are the same.
-    #[error("{what} is named already: {other}")]
+    #[error("{what} is already given by {other}")]
     Same {
         /// The name or address.
         what: String,
@@ -93,7 +93,7 @@ pub enum Conflict {
     LagOnRole(Role),
     /// A lag limit in time, which only a check login can measure.
     #[error(
-        "without a check login nobody knows how far a replica is behind in time, so none would ever serve"
+        "a lag limit in time needs a check login: Patroni reports the lag in bytes only"
     )]
     LagTimeWithoutLogin,
     /// A fallback on a service for another role than replicas.
@@ -117,25 +117,25 @@ pub enum Conflict {
         other: ServiceName,
     },
     /// A text that HAProxy does not accept as the name of a backend.
-    #[error("`{0}` is no name of a HAProxy backend")]
+    #[error("`{0}` is not a valid name of a HAProxy backend")]
     NoBackendName(String),
     /// One file for the states of several HAProxys.
     #[error("one file cannot hold the state of several HAProxys")]
     StateFileOfSeveral,
     /// A weight by sessions, which only a check login can count.
-    #[error("without a check login nobody counts the sessions of a member")]
+    #[error("a weight by sessions needs a check login, which counts the sessions of a member")]
     SessionsWithoutLogin,
     /// `--max-lag`, but no service that it could apply to.
     #[error("no service has role replica")]
     NoReplicaService,
     /// The standby leader role without Patroni, which defines it.
-    #[error("without Patroni nobody can tell a standby leader from a replica")]
+    #[error("role standby_leader needs Patroni: SQL cannot distinguish it from a replica")]
     StandbyLeaderWithoutPatroni,
     /// Tags without Patroni, which defines them.
-    #[error("members that are listed one by one have no tags, so nobody would serve")]
+    #[error("listed members have no tags, so the service would have no member")]
     TagsWithoutPatroni,
     /// A watch of etcd without Patroni, which writes the keys.
-    #[error("without Patroni there is nothing in etcd to watch")]
+    #[error("etcd needs Patroni, which writes the watched keys")]
     EtcdWithoutPatroni,
     /// Two scopes, or groups, of one cluster.
     #[error("it contradicts [patroni]: {0}")]
@@ -147,16 +147,16 @@ pub enum Conflict {
     #[error("with Patroni the leader lock decides, not the timeline")]
     HighestTimelineWithPatroni,
     /// A certificate without its key, a user without a password, or the reverse.
-    #[error("it is of no use without {0}")]
+    #[error("it needs {0}")]
     WithoutPartner(&'static str),
     /// A CA file that this SSL mode does not use.
-    #[error("it is not looked at with sslmode {}", .0.as_str())]
+    #[error("it has no effect with sslmode {}", .0.as_str())]
     CaFileUnused(SslMode),
     /// A CA file, but verification is disabled.
-    #[error("it is not looked at with verify = \"none\"")]
+    #[error("it has no effect with verify = \"none\"")]
     CaFileWithoutVerify,
     /// Sessions would be closed although an answer may still arrive in time.
-    #[error("shorter than the {} seconds that {of} may take", seconds_text(*.timeout))]
+    #[error("shorter than the timeout of {of}, {} seconds", seconds_text(*.timeout))]
     SilenceTooShort {
         /// The time limit of one answer.
         timeout: Duration,
@@ -185,14 +185,14 @@ impl Conflict {
                 }
             ),
             Conflict::PatroniAndMembers { .. } => {
-                "keep Patroni, it finds the members by itself; list them only where there is no Patroni".into()
+                "remove the list, because Patroni returns the members; list members only for a cluster without Patroni".into()
             }
             Conflict::Missing { example, .. } | Conflict::Empty { example } => {
                 format!("as in {example}")
             }
             Conflict::TooMany { max, .. } => format!("at most {max}"),
             Conflict::NoCheckLogin(Purpose::Render) => {
-                "with a Patroni beside each --member add --patroni-port 8008; without Patroni [check] with user = \"pgcheck\", or --check-user pgcheck".into()
+                "if each --member has a Patroni, add --patroni-port 8008; without Patroni add [check] with user = \"pgcheck\", or --check-user pgcheck".into()
             }
             Conflict::NoCheckLogin(Purpose::Run | Purpose::Answer)
             | Conflict::SessionsWithoutLogin => {
@@ -232,7 +232,7 @@ impl Conflict {
                 "run a pgsteer beside each HAProxy, or remove state_file".into()
             }
             Conflict::NoBackendName(_) => {
-                "letters, digits, `_`, `-`, `.` and `:`, as HAProxy's configuration has it".into()
+                "use letters, digits, `_`, `-`, `.` and `:`, as in HAProxy's configuration".into()
             }
             Conflict::NoReplicaService => "remove it, or add a read service".into(),
             Conflict::StandbyLeaderWithoutPatroni => "use role = \"replica\"".into(),

@@ -34,7 +34,7 @@ pub enum Problem {
     #[error("cannot read the file: it is a directory")]
     Directory,
     /// The file contains bytes that are not UTF-8.
-    #[error("the file is no text: line {line} is not UTF-8")]
+    #[error("the file is not text: line {line} is not UTF-8")]
     NoText {
         /// The line of the first such byte, from 1.
         line: usize,
@@ -190,10 +190,10 @@ pub enum Problem {
     #[error("not a user or database name of PostgreSQL: it is empty, too long or has a NUL")]
     Login,
     /// Accepted and excluded authentication methods in one list.
-    #[error("{0} mixes methods that are accepted with methods that are not")]
+    #[error("{0} mixes accepted and excluded methods")]
     AuthMixed(Shown),
     /// An authentication method that pgsteer does not support.
-    #[error("{0} leaves no method of authentication that pgsteer has")]
+    #[error("{0} allows no authentication method that pgsteer supports")]
     AuthUnsupported(Shown),
     /// Not a system identifier.
     #[error("{0} is not a system identifier")]
@@ -243,7 +243,7 @@ impl Problem {
             Problem::Unreadable(_) => "check the path and that pgsteer's user may read it".into(),
             Problem::Directory => "name the file in it, as /etc/pgsteer/pgsteer.toml".into(),
             Problem::TooLarge | Problem::NoText { .. } => "is it really a configuration of pgsteer?".into(),
-            Problem::UnknownKey { near, known, .. } => meant_or_list(*near, known, "known here:"),
+            Problem::UnknownKey { near, known, .. } => meant_or_list(*near, known, "the keys are"),
             Problem::PasswordInFile => {
                 "put it into a file of its own and name that in [check] or [etcd]: password_file = \"/etc/pgsteer/password\"".into()
             }
@@ -271,13 +271,13 @@ impl Problem {
                 format!("as {}", api.example())
             }
             Problem::UrlPath { meant, api } => {
-                format!("write {meant}; pgsteer knows {}'s paths", api.owner())
+                format!("write {meant}; pgsteer adds {}'s paths itself", api.owner())
             }
             Problem::UrlCredentials(Api::Etcd) => {
-                "leave it out and give username and password_file".into()
+                "leave it out and set username and password_file".into()
             }
             Problem::UrlCredentials(Api::Patroni) => {
-                "leave it out: what pgsteer reads of Patroni needs no password; for verify_client give cert_file and key_file".into()
+                "leave it out: the pages of Patroni that pgsteer reads need no password; for verify_client set cert_file and key_file".into()
             }
             Problem::Size { near: Some(near), .. } | Problem::Lag { near: Some(near), .. } => {
                 format!("did you mean {near}?")
@@ -288,13 +288,13 @@ impl Problem {
             ),
             Problem::Lag { near: None, .. } => "as 16MB (B, kB, MB, GB, TB) or 10s (ms, s, min, h, d)".into(),
             Problem::Question(_) => {
-                "the name of a service, or as primary, replica?lag=16MB, read-only, sync; then the member, if it is not the local one".into()
+                "write the name of a service, or a check such as primary, replica?lag=16MB, read-only or sync; then the member, if it is not the local one".into()
             }
             Problem::Login => format!("1 to {LOGIN_NAME_BYTES_MAX} bytes"),
             Problem::AuthMixed(_) => {
-                "either the methods that are accepted, or each that is not with `!` in front".into()
+                "list either the accepted methods, or the excluded methods, each with `!` in front".into()
             }
-            Problem::AuthUnsupported(_) => "pgsteer has password, md5, scram-sha-256 and none".into(),
+            Problem::AuthUnsupported(_) => "pgsteer supports password, md5, scram-sha-256 and none".into(),
             Problem::SystemIdentifier(_) => {
                 "a number as pg_controldata shows it, in quotes: system_identifier = \"7710713066760545906\"".into()
             }
@@ -302,7 +302,7 @@ impl Problem {
                 format!("an absolute path of at most {SOCKET_PATH_BYTES_MAX} bytes, or \"\" for none")
             }
             Problem::Mode(_) => {
-                "octal digits that let the owner read and write, in quotes: mode = \"0660\"".to_owned()
+                "octal digits with read and write permission for the owner, in quotes: mode = \"0660\"".to_owned()
             }
             Problem::Vip(_) => "as 10.0.0.50/24 or fd00::50/64".into(),
             Problem::VipWithoutPrefix(ip) => {

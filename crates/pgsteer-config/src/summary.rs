@@ -24,7 +24,7 @@ impl fmt::Display for Summary<'_> {
         for (name, service) in sorted(config) {
             let hold = seconds_text(service.hold);
             write!(f, "{name} on {} → {}, hold {hold} s", service.listen, service.role)?;
-            wishes(f, service)?;
+            conditions(f, service)?;
         }
         pages_line(f, config)?;
         writeln!(f)?;
@@ -56,8 +56,8 @@ impl fmt::Display for AgentSummary<'_> {
             None => writeln!(f, "no agent-checks")?,
         }
         for (name, service) in sorted(config) {
-            write!(f, "asked for {name}: a {}", service.role)?;
-            wishes(f, service)?;
+            write!(f, "check of {name}: a {}", service.role)?;
+            conditions(f, service)?;
         }
         haproxy_lines(f, config)?;
         if config.control.is_some() {
@@ -76,7 +76,7 @@ fn haproxy_lines(f: &mut fmt::Formatter<'_>, config: &Config) -> fmt::Result {
         format!("{service} in backend {backend}")
     });
     let backends: Vec<String> = backends.collect();
-    writeln!(f, "HAProxy at {} is steered: {}", sockets.join(", "), backends.join(", "))
+    writeln!(f, "HAProxy at {} is controlled: {}", sockets.join(", "), backends.join(", "))
 }
 
 fn cluster_lines(f: &mut fmt::Formatter<'_>, cluster: &ClusterConfig) -> fmt::Result {
@@ -96,7 +96,7 @@ fn cluster_lines(f: &mut fmt::Formatter<'_>, cluster: &ClusterConfig) -> fmt::Re
     }
     match &cluster.check {
         Some(check) => login(f, check)?,
-        None => writeln!(f, "no check login: Patroni's word alone decides")?,
+        None => writeln!(f, "no check login: roles come from Patroni alone")?,
     }
     match &cluster.etcd {
         Some(etcd) => watched(f, etcd),
@@ -131,7 +131,7 @@ fn control_line(f: &mut fmt::Formatter<'_>, config: &Config) -> fmt::Result {
 
 fn agent_lines(f: &mut fmt::Formatter<'_>, agent: &AgentConfig) -> fmt::Result {
     let words = agent.vocabulary.as_str();
-    write!(f, "agent-checks on {}, answered in words of {words}", agent.listen)?;
+    write!(f, "agent-checks on {}, vocabulary {words}", agent.listen)?;
     match agent.weight {
         Weight::Unsaid => {}
         weight => write!(f, ", weight by {}", weight.as_str())?,
@@ -141,14 +141,14 @@ fn agent_lines(f: &mut fmt::Formatter<'_>, agent: &AgentConfig) -> fmt::Result {
         None => writeln!(f)?,
     }
     match &agent.default {
-        Some(question) => writeln!(f, "asked for nothing: {question}")?,
-        None => writeln!(f, "asked for nothing: no, to everybody")?,
+        Some(question) => writeln!(f, "check without a line: {question}")?,
+        None => writeln!(f, "check without a line: always no")?,
     }
     match agent.pooler_port {
         Some(port) => {
-            writeln!(f, "asked for a health check: as Patroni, through the pooler on port {port}")
+            writeln!(f, "health check: as Patroni, through the pooler on port {port}")
         }
-        None => writeln!(f, "asked for a health check: as Patroni"),
+        None => writeln!(f, "health check: as Patroni"),
     }
 }
 
@@ -188,11 +188,11 @@ fn unverified(verify: Verify) -> &'static str {
 }
 
 fn watched(f: &mut fmt::Formatter<'_>, etcd: &EtcdConfig) -> fmt::Result {
-    write!(f, "switchovers known from etcd at {}", etcd.urls.join(", "))?;
+    write!(f, "switchovers are watched in etcd at {}", etcd.urls.join(", "))?;
     write!(f, "{}, ", unverified(etcd.verify))?;
     match &etcd.scope {
         Some(scope) => writeln!(f, "keys below {}/{scope}", etcd.namespace),
-        None => writeln!(f, "keys below {}/ and the scope that Patroni tells", etcd.namespace),
+        None => writeln!(f, "keys below {}/ and the scope that Patroni reports", etcd.namespace),
     }
 }
 
@@ -210,7 +210,7 @@ fn login(f: &mut fmt::Formatter<'_>, check: &CheckConfig) -> fmt::Result {
     }
 }
 
-fn wishes(f: &mut fmt::Formatter<'_>, service: &ServiceConfig) -> fmt::Result {
+fn conditions(f: &mut fmt::Formatter<'_>, service: &ServiceConfig) -> fmt::Result {
     if let Some(bytes) = service.lag_bytes_max {
         write!(f, ", at most {} behind", size_text(bytes))?;
     }

@@ -296,17 +296,17 @@ mod tests {
         }
     }
 
-    fn told(line: &str, file: &str) -> Result<Config, ConfigErrors> {
+    fn merged(line: &str, file: &str) -> Result<Config, ConfigErrors> {
         let file = ConfigFile { name: "pgsteer.toml".to_owned(), text: Ok(file.to_owned()) };
         config(&args(line), Some(&file))
     }
 
     fn meant(line: &str, file: &str) -> String {
-        Summary(&told(line, file).unwrap()).to_string()
+        Summary(&merged(line, file).unwrap()).to_string()
     }
 
     fn wrong(line: &str, file: &str) -> String {
-        told(line, file).unwrap_err().to_string()
+        merged(line, file).unwrap_err().to_string()
     }
 
     const FILE: &str = r#"
@@ -351,7 +351,7 @@ mod tests {
         the member list is stored in /var/lib/x
         ");
         let agent = format!("-h 10.0.0.11 {line}");
-        let meant = AgentSummary(&agent_told(&agent, "").unwrap()).to_string();
+        let meant = AgentSummary(&agent_merged(&agent, "").unwrap()).to_string();
         insta::assert_snapshot!(first(meant), @"
         cluster main: members from Patroni at http://10.0.0.11:8008
         only the cluster of scope b, group 0, system identifier 2 is served
@@ -375,7 +375,7 @@ mod tests {
         "#);
     }
 
-    fn agent_told(line: &str, file: &str) -> Result<Config, ConfigErrors> {
+    fn agent_merged(line: &str, file: &str) -> Result<Config, ConfigErrors> {
         let words = ["pgsteer", "agent"].into_iter().chain(line.split_whitespace());
         let Command::Agent(args) = Cli::try_parse_from(words).unwrap().command else {
             unreachable!()
@@ -385,13 +385,13 @@ mod tests {
     }
 
     fn agent_meant(line: &str, file: &str) -> String {
-        AgentSummary(&agent_told(line, file).unwrap()).to_string()
+        AgentSummary(&agent_merged(line, file).unwrap()).to_string()
     }
 
     #[test]
     fn happacs_host_makes_the_answers_bare_unless_a_vocabulary_is_given() {
         let words = |line: &str, file: &str| {
-            agent_told(line, file).unwrap().agent.map(|agent| agent.vocabulary)
+            agent_merged(line, file).unwrap().agent.map(|agent| agent.vocabulary)
         };
         let file = "[patroni]\nurls = ['http://10.0.0.11:8008']\n";
         assert_eq!(words("-h 10.0.0.11", ""), Some(Vocabulary::Bare));
@@ -403,7 +403,7 @@ mod tests {
     #[test]
     fn with_happacs_host_the_first_line_is_not_awaited_unless_a_time_is_given() {
         let awaits = |line: &str, file: &str| {
-            agent_told(line, file).unwrap().agent.map(|agent| agent.awaits_first_line)
+            agent_merged(line, file).unwrap().agent.map(|agent| agent.awaits_first_line)
         };
         assert_eq!(awaits("-h 10.0.0.11", ""), Some(false));
         assert_eq!(awaits("-h 10.0.0.11 --line-wait 0.05", ""), Some(true));
@@ -412,8 +412,8 @@ mod tests {
     }
 
     #[test]
-    fn what_may_stand_in_the_environment_is_named_by_both_its_names() {
-        let wrong = |line: &str| agent_told(line, "").unwrap_err().to_string();
+    fn an_error_names_both_the_flag_and_the_environment_variable() {
+        let wrong = |line: &str| agent_merged(line, "").unwrap_err().to_string();
         insta::assert_snapshot!(wrong("-h a/b -o x -p x -r x --line-wait x"), @"
         --patroni-port or PATRONI_API_PORT: `x` is not a port
             help: a number from 1 to 65535
@@ -431,12 +431,12 @@ mod tests {
 
     #[test]
     fn an_agent_may_listen_where_a_proxy_would() {
-        assert!(agent_told("-h 10.0.0.11 -p 5000", "").is_ok());
-        assert!(agent_told("-h 10.0.0.11 -p 7000 --http 0.0.0.0:7000", "").is_err());
+        assert!(agent_merged("-h 10.0.0.11 -p 5000", "").is_ok());
+        assert!(agent_merged("-h 10.0.0.11 -p 7000 --http 0.0.0.0:7000", "").is_err());
     }
 
     #[test]
-    fn an_agent_shows_what_it_answers_and_not_doors_that_it_has_not() {
+    fn the_summary_of_an_agent_has_its_answers_and_no_service_listeners() {
         insta::assert_snapshot!(agent_meant("-h 10.0.0.11", ""), @"
         cluster main: members from Patroni at http://10.0.0.11:8008
         no check login: Patroni's word alone decides
@@ -471,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn render_is_told_what_is_right_for_render() {
+    fn errors_of_render_name_the_flags_of_render() {
         insta::assert_snapshot!(not_rendered(""), @"
         configuration: no member is named, neither by Patroni's address nor one by one
             help: as in pgsteer render haproxy --patroni http://10.0.0.11:8008, or --config FILE with [patroni] or [members]
@@ -483,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_at_all_shows_the_shortest_command() {
+    fn without_members_the_error_shows_the_shortest_command() {
         let errors = config(&args(""), None).unwrap_err();
         insta::assert_snapshot!(errors, @"
     configuration: no member is named, neither by Patroni's address nor one by one
@@ -492,7 +492,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_and_file_say_the_same_things() {
+    fn flags_and_file_give_the_same_configuration() {
         let flags = "--patroni http://pg1 --write 127.0.0.1:1 --read [::1]:2 --http none \
                      --check-user a --check-dbname b --check-password-file c --hold 7 --max-lag 8MB";
         let file = r#"
@@ -512,7 +512,7 @@ mod tests {
             [http]
             listen = false
         "#;
-        assert_eq!(config(&args(flags), None), told("", file));
+        assert_eq!(config(&args(flags), None), merged("", file));
     }
 
     #[test]
@@ -525,7 +525,7 @@ mod tests {
             [check]
             user = "c"
         "#;
-        assert_eq!(config(&args(flags), None), told("", file));
+        assert_eq!(config(&args(flags), None), merged("", file));
     }
 
     #[test]
@@ -543,7 +543,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_flag_adds_the_service_that_the_file_has_not() {
+    fn a_service_flag_adds_a_service_that_the_file_does_not_have() {
         insta::assert_snapshot!(meant("--write 127.0.0.1:7002", FILE), @"
     cluster main: members from Patroni at http://10.0.0.11:8008
     no check login: Patroni's word alone decides
@@ -640,13 +640,13 @@ mod tests {
     }
 
     #[test]
-    fn a_lag_limit_in_time_needs_a_login_from_wherever() {
+    fn a_lag_limit_in_time_needs_a_check_login_by_flag_or_file() {
         let patroni = "[patroni]\nurls = ['http://pg1']\n";
         insta::assert_snapshot!(wrong("--max-lag 10s", patroni), @r#"
         --max-lag: without a check login nobody knows how far a replica is behind in time, so none would ever serve
             help: add [check] with user = "pgcheck", or --check-user pgcheck; or limit the bytes, as in lag_bytes_max = "16MB" or --max-lag 16MB
         "#);
-        assert!(told("--max-lag 10s --check-user pgcheck", patroni).is_ok());
+        assert!(merged("--max-lag 10s --check-user pgcheck", patroni).is_ok());
     }
 
     #[test]

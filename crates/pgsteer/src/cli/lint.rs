@@ -25,8 +25,8 @@ Examples:
   pgsteer lint --explain no-guard-against-two-primaries
 
 Several files of HAProxy are read as one configuration, in their order, as `haproxy -f FILE -f FILE`
-reads them; of a directory, those that end in .cfg. If more than one has a `global`, each is judged
-by itself.
+reads them; in a directory, the files that end in .cfg. If more than one file has a `global`, each
+file is checked separately.
 
 A comment allows a finding, on its line or on the line before:
   # pgsteer-lint: allow(stats-open) the network is ours alone

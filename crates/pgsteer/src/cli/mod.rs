@@ -30,9 +30,9 @@ pub const EXIT_FAILED: u8 = 1;
 /// The exit code of a process with an invalid flag or file.
 pub const EXIT_WRONG_CONFIG: u8 = 2;
 
-/// The front door of a highly available PostgreSQL cluster.
+/// Routes clients to the right member of a highly available PostgreSQL cluster.
 ///
-/// It knows which member is the primary and which replicas are fit to read from, and steers
+/// pgsteer detects which member is the primary and which replicas can serve reads, and routes
 /// every client there.
 #[derive(Debug, Parser)]
 #[command(name = "pgsteer", version, arg_required_else_help = true, max_term_width = 100)]
@@ -48,11 +48,11 @@ pub struct Cli {
 /// What pgsteer can do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Open the front door: writes on 5000, reads on 5001, status on 7000
+    /// Run the proxy: writes on port 5000, reads on port 5001, status on port 7000
     Run(Box<RunArgs>),
-    /// Answer HAProxy's agent-checks, and nothing else; takes happac's flags
+    /// Answer HAProxy's agent-checks without a proxy; accepts happac's flags
     Agent(Box<AgentArgs>),
-    /// Ask a running pgsteer one question: exit 0 for yes, 1 for no, 2 if nobody can tell
+    /// Query a running pgsteer: exit 0 for yes, 1 for no, 2 if there is no answer
     Check(CheckArgs),
     /// Write the files around the cluster: haproxy.cfg and others
     Render(Box<RenderArgs>),
@@ -62,9 +62,9 @@ pub enum Command {
     Status(StatusArgs),
     /// Show the live state of a running pgsteer in the terminal
     Top(TopArgs),
-    /// Give a member no new sessions, for a while and with a reason
+    /// Send no new sessions to a member, for a limited time and with a reason
     Drain(DrainArgs),
-    /// Withdraw the order that drains a member
+    /// Withdraw a drain order, so that the member receives new sessions again
     Undrain(UndrainArgs),
     /// List the sessions of a running pgsteer
     Sessions(SessionsArgs),
@@ -74,12 +74,12 @@ pub enum Command {
     Explain(ExplainArgs),
     /// Replace a running pgsteer by a new process that takes over its sessions
     Upgrade(UpgradeArgs),
-    /// Remove the addresses of `[vip]` from this machine, after a pgsteer that could not
+    /// Remove the addresses of `[vip]` from this machine, if a stopped pgsteer left them there
     Vip(VipArgs),
 }
 
 const RUN_EXAMPLES: &str = "\
-Flags and file say the same things; flags win. SIGHUP reads the file again.
+A flag overrides the key of the configuration file. SIGHUP reads the file again.
 
 Examples:
   pgsteer run --patroni http://10.0.0.11:8008
@@ -87,9 +87,9 @@ Examples:
   pgsteer run --member n1=10.0.0.11 --member n2=10.0.0.12 --check-user pgcheck
   pgsteer run --config /etc/pgsteer/pgsteer.toml --check-config
 
-Exit codes: 0 stopped as told, 1 failed while running, 2 wrong flags or file (nothing was started).";
+Exit codes: 0 stopped by a signal, 1 failed while running, 2 invalid flags or file (not started).";
 
-/// `pgsteer run`, as written. What it means, [`load`] tells.
+/// The arguments of `pgsteer run`, as written. [`load`] merges them with the file.
 #[derive(Clone, Debug, Default, Args)]
 #[command(after_help = RUN_EXAMPLES)]
 pub struct RunArgs {
@@ -102,44 +102,44 @@ pub struct RunArgs {
     #[command(flatten)]
     pub keys: KeyFlags<keys::Run>,
 
-    /// A member of a cluster without Patroni, judged by SQL. May be repeated
+    /// A member of a cluster without Patroni, checked by SQL. May be repeated
     #[arg(long, value_name = "NAME=HOST:PORT")]
     pub member: Vec<String>,
 
-    /// Where clients that write connect [default: 0.0.0.0:5000]
+    /// Address of the write service [default: 0.0.0.0:5000]
     #[arg(long, value_name = "ADDR")]
     pub write: Option<String>,
 
-    /// Where clients that read connect [default: 0.0.0.0:5001]
+    /// Address of the read service [default: 0.0.0.0:5001]
     #[arg(long, value_name = "ADDR")]
     pub read: Option<String>,
 
-    /// How long a client waits for a member that is fit [default: 30 for writes, 10 for reads]
+    /// How long a client waits for an available member [default: 30 for writes, 10 for reads]
     #[arg(long, value_name = "SECONDS", allow_hyphen_values = true)]
     pub hold: Option<String>,
 
-    /// How far behind a replica may be, as 16MB, or with --check-user as 10s [default: no limit]
+    /// Maximum lag of a replica, as 16MB, or with --check-user as 10s [default: no limit]
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     pub max_lag: Option<String>,
 
-    /// How it starts.
+    /// The flags for the start.
     #[command(flatten)]
     pub start: StartArgs,
 }
 
-/// How a process starts that goes on until it is told to stop.
+/// The flags for the start of a process that runs until a signal stops it.
 #[derive(Clone, Copy, Debug, Default, Args)]
 pub struct StartArgs {
-    /// How the log on stderr looks
+    /// Format of the log on stderr
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
 
-    /// Check flags and file, show what they mean, and exit
+    /// Check flags and file, show the resulting configuration, and exit
     #[arg(long)]
     pub check_config: bool,
 }
 
-/// How the log looks.
+/// The format of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     #[default]
@@ -148,9 +148,9 @@ pub enum LogFormat {
 }
 
 const AGENT_EXAMPLES: &str = "\
-The whole cluster is watched, and one port answers for all of it: HAProxy says by agent-send what
-it asks, as in `agent-send \"replica?lag=16MB n2\\n\"`. Who sends nothing is told of -k and the
-local member.
+The agent watches the whole cluster and answers for all members on one port. HAProxy sends the
+check and the member, as in `agent-send \"replica?lag=16MB n2\\n\"`. If HAProxy sends nothing, the
+answer is for the check of -k and the local member.
 
 Examples:
   pgsteer agent -h 10.0.0.11
@@ -159,7 +159,7 @@ Examples:
 
 The environment has the same names as happac's: PATRONI_HOST, PATRONI_API_PORT, PATRONI_ENDPOINT,
 AGENT_PORT, PGISREADY_PORT, PGISREADY_PATH.
-Exit codes: 0 stopped as told, 1 failed while running, 2 wrong flags or file (nothing was started).";
+Exit codes: 0 stopped by a signal, 1 failed while running, 2 invalid flags or file (not started).";
 
 /// `pgsteer agent`, as written.
 #[derive(Clone, Debug, Default, Args)]
@@ -177,11 +177,11 @@ pub struct AgentArgs {
     #[arg(short = 'o', long, value_name = "PORT", env = "PATRONI_API_PORT", hide_env = true)]
     pub patroni_port: Option<String>,
 
-    /// Port to answer at [default: 5555]
+    /// Port to listen on [default: 5555]
     #[arg(short = 'p', long, value_name = "PORT", env = "AGENT_PORT", hide_env = true)]
     pub port: Option<String>,
 
-    /// No longer needed: pgsteer asks by itself what pg_isready asks
+    /// Ignored: pgsteer checks PostgreSQL without pg_isready
     #[arg(short = 'x', long, visible_alias = "pg-is-ready-path", value_name = "PATH")]
     #[arg(env = "PGISREADY_PATH", hide_env = true)]
     pub pgisready_path: Option<String>,
@@ -194,7 +194,7 @@ pub struct AgentArgs {
     #[command(flatten)]
     pub keys: KeyFlags<keys::Agent>,
 
-    /// How it starts.
+    /// The flags for the start.
     #[command(flatten)]
     pub start: StartArgs,
 
@@ -206,24 +206,24 @@ pub struct AgentArgs {
 const CHECK_EXAMPLES: &str = "\
 Examples:
   pgsteer check                        is the local member the primary?
-  pgsteer check write                  is anybody there for the service `write`?
-  pgsteer check write --member n2      may the service `write` go to n2?
+  pgsteer check write                  is a member available for the service `write`?
+  pgsteer check write --member n2      is n2 available for the service `write`?
   pgsteer check replica?lag=16MB       as Patroni's GET /replica?lag=16MB
-  pgsteer check vip write              does this machine have the address of [vip.write] by right?
+  pgsteer check vip write              should this machine have the address of [vip.write]?
 
 keepalived:  vrrp_script pgsteer { script \"/usr/bin/pgsteer check write\" interval 1 weight -100 }
 HAProxy:     external-check command /usr/bin/pgsteer-check
              (a link to pgsteer; the proxy's name is the service, the server's address the member)
-Exit codes: 0 yes, 1 no, 2 nobody can tell.";
+Exit codes: 0 yes, 1 no, 2 no answer.";
 
-/// How `check`, `status` and `top` ask a pgsteer, as written.
+/// The credentials with which `check`, `status` and `top` query a pgsteer, as written.
 #[derive(Clone, Debug, Default, Args)]
 pub struct AskArgs {
-    /// File whose first line is the token, as in token_file there
+    /// File whose first line is the token, as token_file of the running pgsteer
     #[arg(long, value_name = "FILE", conflicts_with = "login_file")]
     pub token_file: Option<PathBuf>,
 
-    /// File whose first line is `user:password`, as in login_file there
+    /// File whose first line is `user:password`, as login_file of the running pgsteer
     #[arg(long, value_name = "FILE")]
     pub login_file: Option<PathBuf>,
 
@@ -256,11 +256,11 @@ pub struct CheckArgs {
     #[arg(long, value_name = "MEMBER")]
     pub member: Option<String>,
 
-    /// Where the running pgsteer has its status pages
+    /// Status pages of the running pgsteer
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:7000")]
     pub http: String,
 
-    /// How long one answer may take
+    /// Maximum time for one answer
     #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = check_timeout)]
     pub timeout: Duration,
 
@@ -268,7 +268,7 @@ pub struct CheckArgs {
     #[arg(long, hide = true, num_args = 4, conflicts_with_all = ["of", "name", "member"])]
     pub external: Option<Vec<String>>,
 
-    /// How it is asked
+    /// The credentials
     #[command(flatten)]
     pub ask: AskArgs,
 }
@@ -294,7 +294,7 @@ Examples:
   pgsteer status http://10.0.0.20:7000 --watch
   pgsteer status 10.0.0.20:7000 10.0.0.21:7000     one line for each
 
-Exit codes: 0 all services are served, 1 clients of some service wait or there is a rogue primary,
+Exit codes: 0 all services have a member, 1 a service has no member or there is a rogue primary,
 2 no answer. With several URLs the highest.";
 
 /// The default address of the status pages.
@@ -304,23 +304,23 @@ const HTTP_DEFAULT: &str = "http://127.0.0.1:7000";
 #[derive(Clone, Debug, Args)]
 #[command(after_help = STATUS_EXAMPLES)]
 pub struct StatusArgs {
-    /// Where running pgsteers have their status pages [default: http://127.0.0.1:7000]
+    /// Status pages of the running pgsteers [default: http://127.0.0.1:7000]
     #[arg(value_name = "URL", conflicts_with = "http")]
     pub urls: Vec<String>,
 
-    /// The same as one URL
+    /// Same as URL, for a single one
     #[arg(long, value_name = "URL")]
     pub http: Option<String>,
 
-    /// The whole status as JSON instead of a table; with several URLs a list
+    /// Print the whole status as JSON instead of a table; with several URLs a list
     #[arg(long)]
     pub json: bool,
 
-    /// Show it again and again until Ctrl-C
+    /// Repeat the output until Ctrl-C
     #[arg(long)]
     pub watch: bool,
 
-    /// How it is asked
+    /// The credentials
     #[command(flatten)]
     pub ask: AskArgs,
 }
@@ -350,7 +350,7 @@ Without a terminal: pgsteer status.";
 #[derive(Clone, Debug, Args)]
 #[command(after_help = TOP_EXAMPLES)]
 pub struct TopArgs {
-    /// Where the running pgsteer has its status pages
+    /// Status pages of the running pgsteer
     #[arg(value_name = "URL", default_value = HTTP_DEFAULT)]
     pub url: String,
 
@@ -358,7 +358,7 @@ pub struct TopArgs {
     #[arg(long)]
     pub no_color: bool,
 
-    /// How it is asked
+    /// The credentials
     #[command(flatten)]
     pub ask: AskArgs,
 }
@@ -394,17 +394,17 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_that_is_none_is_told_the_range() {
-        let told = |text: &str| Cli::try_parse_from(["pgsteer", "check", "--timeout", text]);
+    fn an_invalid_timeout_is_rejected_with_the_range() {
+        let parsed = |text: &str| Cli::try_parse_from(["pgsteer", "check", "--timeout", text]);
         for (wrong, why) in [
             ("0", "is out of range: from 0.1 to 60 seconds"),
             ("x", "found `x`: a bare number"),
             ("2s", "found `2s`: did you mean 2? A bare number"),
         ] {
-            let error = told(wrong).unwrap_err().to_string();
+            let error = parsed(wrong).unwrap_err().to_string();
             assert!(error.contains(why), "{error}");
         }
-        assert!(told("0.1").is_ok());
+        assert!(parsed("0.1").is_ok());
     }
 
     fn help_of(name: &str) -> String {

@@ -18,9 +18,9 @@ pub struct SocketArgs {
 }
 
 const DRAIN_EXAMPLES: &str = "\
-Existing sessions continue; `pgsteer end-sessions MEMBER` ends them. An order goes by the member's
-name: a member that leaves and returns is still drained. It survives a restart of pgsteer, and
-expires by itself. See docs/ORDERS.md.
+Existing sessions continue; `pgsteer end-sessions MEMBER` ends them. The order applies to the
+member's name: a member that leaves and returns is still drained. The order survives a restart of
+pgsteer, and expires by itself. See docs/ORDERS.md.
 
 Examples:
   pgsteer drain n2                                  for one hour
@@ -42,23 +42,23 @@ pub struct DrainArgs {
     #[arg(long, value_name = "SERVICE")]
     pub service: Option<String>,
 
-    /// How long, as 90s, 10m or 2h30m [default: 1h]
+    /// Duration of the order, as 90s, 10m or 2h30m [default: 1h]
     #[arg(long, value_name = "TIME", value_parser = lasting)]
     pub until: Option<Duration>,
 
-    /// Until `pgsteer undrain`
+    /// The order lasts until `pgsteer undrain`
     #[arg(long, conflicts_with = "until")]
     pub forever: bool,
 
-    /// The reason, for everyone who looks at the status
+    /// The reason, shown in the status
     #[arg(long, value_name = "TEXT")]
     pub why: Option<String>,
 
-    /// Also if a service then has no member, and also if the member is or becomes the primary
+    /// Drain even if a service then has no member, or if the member is or becomes the primary
     #[arg(long)]
     pub force: bool,
 
-    /// Where it is ordered
+    /// The socket
     #[command(flatten)]
     pub socket: SocketArgs,
 }
@@ -78,16 +78,16 @@ pub struct UndrainArgs {
     #[arg(value_name = "MEMBER")]
     pub member: String,
 
-    /// The order for this service only [default: all orders for the member]
+    /// Withdraw only the order for this service [default: all orders for the member]
     #[arg(long, value_name = "SERVICE")]
     pub service: Option<String>,
 
-    /// Where it is ordered
+    /// The socket
     #[command(flatten)]
     pub socket: SocketArgs,
 }
 
-/// Which sessions are meant.
+/// The filter that selects sessions.
 #[derive(Clone, Debug, Args)]
 pub struct FilterArgs {
     /// Sessions of this service
@@ -119,22 +119,22 @@ pub struct SessionsArgs {
     #[arg(long, value_name = "MEMBER")]
     pub member: Option<String>,
 
-    /// Which sessions
+    /// The filter
     #[command(flatten)]
     pub filter: FilterArgs,
 
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
 
-    /// Where it is asked
+    /// The socket
     #[command(flatten)]
     pub socket: SocketArgs,
 }
 
 const END_EXAMPLES: &str = "\
-A session that is idle between two queries gets the error 57P01, as from a server that shuts
-down; another one gets only the end of its connection.
+A session that is idle between two queries receives the error 57P01, as from a server that shuts
+down. Any other session is closed without an error.
 
 Examples:
   pgsteer end-sessions n2
@@ -151,11 +151,11 @@ pub struct EndSessionsArgs {
     #[arg(value_name = "MEMBER")]
     pub member: Option<String>,
 
-    /// Which sessions
+    /// The filter
     #[command(flatten)]
     pub filter: FilterArgs,
 
-    /// Where it is ordered
+    /// The socket
     #[command(flatten)]
     pub socket: SocketArgs,
 }
@@ -168,19 +168,19 @@ pub struct ExplainArgs {
     #[arg(value_name = "SERVICE")]
     pub service: String,
 
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
 
-    /// Where it is asked
+    /// The socket
     #[command(flatten)]
     pub socket: SocketArgs,
 }
 
 const UPGRADE_EXAMPLES: &str = "\
-The new process reads the configuration file, learns the cluster, and takes over listeners, clients
-and sessions; no client notices. If it cannot, the running process goes on, and the reason is shown.
-SIGUSR2 does the same without an answer. See docs/UPGRADE.md.
+The new process reads the configuration file, finds the members, and takes over listeners, clients
+and sessions. Clients stay connected. If the new process fails, the running process continues, and
+the reason is shown. SIGUSR2 does the same without an answer. See docs/UPGRADE.md.
 
 Examples:
   pgsteer upgrade                               after the package has replaced the file
@@ -196,7 +196,7 @@ pub struct UpgradeArgs {
     #[arg(long, value_name = "PATH")]
     pub binary: Option<PathBuf>,
 
-    /// Where it is ordered
+    /// The socket
     #[command(flatten)]
     pub socket: SocketArgs,
 }

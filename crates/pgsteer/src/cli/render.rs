@@ -8,9 +8,9 @@ use pgsteer_files::render::{Kind, Profile};
 use super::one_of;
 
 const RENDER_EXAMPLES: &str = "\
-Without --out the text goes to stdout; where a kind has several files, a line `==> NAME <==` stands
-above each. To have them one by one use --out: the files are written all or none, and those that are
-the same already are left alone.
+Without --out the text goes to stdout; if a kind has several files, a line `==> NAME <==` precedes
+each. With --out each file is written to that folder: all files or none. Files that would not change
+are not written.
 
 Examples:
   pgsteer render --list
@@ -21,7 +21,7 @@ Examples:
       --check-user pgcheck
 
 The password for HAProxy's statistics is in --stats-password-file or in the environment, as
-PGSTEER_STATS_PASSWORD. Without one they are for the machine itself.
+PGSTEER_STATS_PASSWORD. Without a password the statistics listen on 127.0.0.1 only.
 Exit codes: 0 done, or no difference; 1 with --check: a difference; 2 no file was written.";
 
 /// `pgsteer render`, as written.
@@ -56,7 +56,7 @@ pub struct RenderArgs {
     #[arg(long, value_name = "FOLDER")]
     pub out: Option<PathBuf>,
 
-    /// Write nothing; exit 1 if what is in the folder differs
+    /// Write nothing; exit 1 if the files in the folder differ
     #[arg(long, requires = "out")]
     pub check: bool,
 
@@ -76,7 +76,7 @@ pub struct RenderArgs {
     #[arg(long, value_name = "TIME")]
     pub detect: Option<String>,
 
-    /// Where HAProxy shows its statistics [default: port 7000; without a password 127.0.0.1:7000]
+    /// Address of HAProxy's statistics [default: port 7000; without a password 127.0.0.1:7000]
     #[arg(long, value_name = "ADDR")]
     pub stats_listen: Option<String>,
 
@@ -88,11 +88,11 @@ pub struct RenderArgs {
     #[arg(long, value_name = "FILE")]
     pub stats_password_file: Option<PathBuf>,
 
-    /// The agent that answers for all members [default: one beside each member]
+    /// Address of one agent for all members [default: an agent on each member's host]
     #[arg(long, value_name = "HOST:PORT")]
     pub agent: Option<String>,
 
-    /// HAProxy resolves host names repeatedly, with DNS and not with /etc/hosts
+    /// Let HAProxy resolve host names repeatedly, with DNS and not with /etc/hosts
     #[arg(long)]
     pub resolve: bool,
 

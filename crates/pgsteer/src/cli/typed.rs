@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn the_name_says_what_is_wanted() {
+    fn the_program_name_selects_the_command() {
         let Wanted::Agent(agent) = line("/usr/local/bin/happac -p 5556").unwrap().command else {
             panic!("happac is the agent")
         };
@@ -114,7 +114,7 @@ mod tests {
         };
         assert_eq!(check.external.map(|words| words.len()), Some(4));
         let Wanted::Agent(agent) = line("pgsteer agent").unwrap().command else {
-            panic!("that is the agent too")
+            panic!("pgsteer agent is the agent")
         };
         assert!(!agent.is_happac);
     }
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn too_few_words_for_haproxys_check_are_told_which_there_should_be() {
+    fn too_few_words_of_haproxys_check_give_an_error_with_the_expected_words() {
         for (words, count) in [("pgsteer-check", 0), ("pgsteer-check 10.0.0.5 5000", 2)] {
             let shown = line(words).unwrap_err().to_string();
             assert!(shown.contains(&format!("port of the server; here are {count}")), "{shown}");
