@@ -143,7 +143,7 @@ const REFERENCE_HEAD: &str = "\
 Every key of `/etc/pgsteer/pgsteer.toml`, by section. This page is generated from the table of keys: see
 `make docs`. [pgsteer.example.toml](../pgsteer.example.toml) has the same keys in a file to start from.
 
-Flags win over the file. `pgsteer run --check-config` shows what pgsteer makes of both, or all errors at
+Flags win over the file. `pgsteer run --check-config` shows the resulting settings, or all errors at
 once. A SIGHUP reads the file again; sections that are marked \"at the next start\" keep their old values
 until then. A file with an error is not used, and the old settings stay in force.
 ";

@@ -712,7 +712,7 @@ fn the_local_member_is_one_of_those_that_are_listed() {
 #[test]
 fn a_health_check_with_a_mistake_differs_from_an_unknown_word() {
     let default = |text: &str| wrong_beside_patroni(&format!("[agent]\ndefault = '{text}'\n"));
-    assert_snapshot!(default("replica?lag=x"), @"pgsteer.toml:4:11: agent.default: `x` is no value for lag: a size, as in lag=16MB");
+    assert_snapshot!(default("replica?lag=x"), @"pgsteer.toml:4:11: agent.default: `x` is not a valid lag: a size, as in lag=16MB");
     assert_snapshot!(default("replcia"), @"
     pgsteer.toml:4:11: agent.default: `replcia` is neither a service nor one of Patroni's health checks
         help: the name of a service, or as primary, replica?lag=16MB, read-only, sync; then the member, if it is not the local one

@@ -115,11 +115,11 @@ fn is_current(path: &str, wanted: &str) {
 }
 
 #[test]
-fn the_example_file_is_what_the_table_of_keys_says() {
+fn the_example_file_matches_the_table_of_keys() {
     is_current("pgsteer.example.toml", &document::example_file());
 }
 
 #[test]
-fn the_reference_is_what_the_table_of_keys_says() {
+fn the_reference_matches_the_table_of_keys() {
     is_current("docs/CONFIGURATION.md", &document::reference());
 }

@@ -14,24 +14,24 @@ pub fn advice(reason: &Reason) -> Option<&'static str> {
         | Reason::PoolerUnheard { .. } => return None,
         Reason::DrainedByOperator(_) => "pgsteer undrain ends the order",
         Reason::Unheard => {
-            "if it stays so, check that pgsteer reaches its Patroni and its PostgreSQL"
+            "if it lasts, check that pgsteer reaches its Patroni and its PostgreSQL"
         }
         Reason::Silent(_) => "check the network, and whether the host is frozen",
-        Reason::Down(_) => "check PostgreSQL there; the text has its message",
+        Reason::Down(_) => "check PostgreSQL there; the reason has its message",
         Reason::NotRunning(_) => "check PostgreSQL and Patroni there",
         Reason::PatroniDown(_) | Reason::SqlSuffices(_) => "check Patroni there",
-        Reason::PatroniLost(..) => "bring its Patroni back before the time in the text is over",
+        Reason::PatroniLost(..) => "start its Patroni within the time in the text",
         Reason::PatroniSlow { .. } => {
-            "find out what delays its Patroni; raise [patroni] timeout_seconds if it is always so"
+            "find out what delays its Patroni; raise [patroni] timeout_seconds if it is always slow"
         }
         Reason::TetherRefused(_) => "check user, password file and pg_hba.conf of the check login",
         Reason::Promoting => "wait; if it lasts, its PostgreSQL log shows what it replays",
         Reason::NotLeader { .. } => "stop PostgreSQL there, or start its Patroni, which demotes it",
-        Reason::SplitBrain(_) => "decide which member is right, and stop the others",
+        Reason::SplitBrain(_) => "decide which member is the primary, and stop the others",
         Reason::AwaitingOthers(_) => "wait, or bring the named members back",
         Reason::NotStreaming(_) => "read its PostgreSQL log: primary_conninfo, slots",
         Reason::LagUnknown => "a limit in time needs the check login",
-        Reason::LagBytes { .. } | Reason::LagTime { .. } => "see what holds up its replay",
+        Reason::LagBytes { .. } | Reason::LagTime { .. } => "find out what delays its replay",
         Reason::NoLoadBalance => "nothing if it is intended; else remove the tag noloadbalance",
         Reason::TagMismatch { .. } => {
             "compare the service's tags with those in Patroni's configuration"
@@ -42,7 +42,7 @@ pub fn advice(reason: &Reason) -> Option<&'static str> {
             "find out which cluster its address belongs to; for a rebuilt cluster set [patroni] \
              system_identifier"
         }
-        Reason::OtherMember(_) => "nothing after a rename; else see where its address leads",
+        Reason::OtherMember(_) => "nothing after a rename; else find out which server has its address",
         Reason::SameServer(_) => "remove the wrong name, or correct connect_address in patroni.yml",
         Reason::PortUnknown => "find out why no Patroni returns the member list",
         Reason::Fallback => "check the replicas",

@@ -51,7 +51,7 @@ pub enum Objection {
     #[error("no member is known to run on this machine: set `local` in [cluster], or --local")]
     NoLocalMember,
     /// Commits on the primary do not wait for it.
-    #[error("it is no {0} standby")]
+    #[error("it is not a {0} standby")]
     NotSynchronous(&'static str),
     /// Commits on the primary wait for it.
     #[error("it is a synchronous standby")]

@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn doubt_keeps_what_was_open_until_the_grace_is_over() {
+    fn an_open_gate_without_confirmation_stays_open_until_the_grace_ends() {
         let doubt =
             || Verdict::Keep { reason: Reason::Silent(Duration::from_secs(1)), grace: GRACE };
         let open = Gate::new(Moment::START).next(input(fit(true), 0, 0));
@@ -494,7 +494,7 @@ mod tests {
     }
 
     #[test]
-    fn another_doubt_does_not_start_the_grace_anew_but_good_news_do() {
+    fn another_failure_does_not_restart_the_grace_but_a_success_does() {
         let silent =
             || Verdict::Keep { reason: Reason::Silent(Duration::from_secs(1)), grace: GRACE };
         let closed = Failure::Closed(Arc::from("n1:8008"));

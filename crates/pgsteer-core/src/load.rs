@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_there_may_be_is_full_and_so_is_a_server_for_nobody() {
+    fn above_the_limit_a_server_is_full_and_so_is_one_with_limit_zero() {
         assert_eq!(load(300).percent(), 100);
         assert_eq!(Load { backends: 0, backends_max: 0 }.percent(), 100);
         assert_eq!(Load { backends: u32::MAX, backends_max: u32::MAX }.step(None), 100);

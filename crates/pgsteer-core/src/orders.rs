@@ -102,7 +102,7 @@ pub enum OrderError {
         known: Vec<ServiceName>,
     },
     /// The name is a second name of another member's server.
-    #[error("{member} is the same server as {same_as}, which serves in its place: name {same_as}")]
+    #[error("{member} is the same server as {same_as}, which is used instead: name {same_as}")]
     SameServer {
         /// The name.
         member: MemberName,

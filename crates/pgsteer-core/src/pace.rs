@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_a_primary_asks_seldom_unless_somebody_waits_for_a_second_answer() {
+    fn with_a_primary_probes_are_rare_unless_a_member_needs_a_second_answer() {
         assert_eq!(NO_NEED.pace(), CALM);
         assert_eq!(Need { in_probation: true, ..NO_NEED }.pace(), CONFIRM);
     }

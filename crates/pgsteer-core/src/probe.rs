@@ -78,10 +78,10 @@ pub enum ProbeError {
     #[error("`{0}` is none of Patroni's health checks (primary, replica, read-only, sync, ...)")]
     Path(String),
     /// Patroni's health checks have no such parameter.
-    #[error("`{0}` is no parameter of a health check (lag, tag_NAME, replication_state, mode)")]
+    #[error("`{0}` is not a parameter of a health check (lag, tag_NAME, replication_state, mode)")]
     Parameter(String),
     /// The value of a parameter is invalid.
-    #[error("`{value}` is no value for {name}: {wanted}{}", did_you_mean(.near))]
+    #[error("`{value}` is not a valid {name}: {wanted}{}", did_you_mean(.near))]
     Value {
         /// The parameter.
         name: &'static str,

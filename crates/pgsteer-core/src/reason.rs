@@ -67,7 +67,7 @@ pub enum Reason {
         writer: Option<Writer>,
     },
     /// A service, or a health check, requires another role.
-    #[error("it is a {is}, required is a {wants}")]
+    #[error("it is a {is}, a {wants} is required")]
     WrongRole {
         /// The role of the member.
         is: Role,
@@ -75,7 +75,7 @@ pub enum Reason {
         wants: Role,
     },
     /// Two members or more take writes, or hold the lock, at the same time.
-    #[error("split brain: {} take writes at the same time", listed(.0))]
+    #[error("split brain: {}accept writes at the same time", listed(.0))]
     SplitBrain(Vec<MemberName>),
     /// Without Patroni a single primary is accepted only after all other members have been asked.
     #[error("members that have not answered yet: {}", listed(.0))]
@@ -106,7 +106,7 @@ pub enum Reason {
     #[error("its tag noloadbalance is set")]
     NoLoadBalance,
     /// A required tag is missing or has another value.
-    #[error("required is the tag {name}={wanted}")]
+    #[error("the tag {name}={wanted} is required")]
     TagMismatch {
         /// The tag.
         name: String,
@@ -132,7 +132,7 @@ pub enum Reason {
     #[error("the Patroni at its address is that of member {0}")]
     OtherMember(Arc<str>),
     /// Another member is the same server: it has the same PostgreSQL or REST endpoint.
-    #[error("it is the same server as {0}, which serves in its place")]
+    #[error("it is the same server as {0}, which is used instead")]
     SameServer(MemberName),
     /// Only the URL of its Patroni is known, because no member list can be read.
     #[error("the port of its PostgreSQL is unknown until a member list can be read")]
@@ -187,7 +187,7 @@ pub enum Reason {
         failure: Failure,
     },
     /// The pooler answers, and keeps clients waiting.
-    #[error("PgBouncer on port {port} runs and lets queries wait, paused or full: {failure}")]
+    #[error("PgBouncer on port {port} keeps queries waiting, it is paused or full: {failure}")]
     PoolerBusy {
         /// The pooler's port.
         port: u16,
@@ -229,7 +229,7 @@ pub enum Reason {
     #[error("PostgreSQL accepts no new sessions: {0}")]
     NoNewSessions(Failure),
     /// The member's host name does not resolve to an address.
-    #[error("no address to dial: {0}")]
+    #[error("its host name has no address: {0}")]
     NoAddress(Failure),
 }
 
@@ -332,11 +332,11 @@ fn not_leader(leader: &Option<MemberName>, writer: &Option<Writer>) -> String {
         (None, _) => "it does not hold the leader lock".to_owned(),
         (Some(leader), None) => format!("it does not hold the leader lock: {leader} does"),
         (Some(leader), Some(Writer { member, has_patroni: false })) => format!(
-            "{member} still takes writes, {leader} holds the leader lock: \
+            "{member} still accepts writes, {leader} holds the leader lock: \
              stop PostgreSQL on {member} or start its Patroni"
         ),
         (Some(leader), Some(Writer { member, has_patroni: true })) => format!(
-            "{member} still takes writes, {leader} holds the leader lock: \
+            "{member} still accepts writes, {leader} holds the leader lock: \
              stop PostgreSQL on {member} unless its Patroni does so in a few seconds"
         ),
     }

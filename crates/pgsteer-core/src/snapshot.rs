@@ -480,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn in_maintenance_mode_a_service_without_a_primary_is_told_that_no_failover_happens() {
+    fn in_maintenance_mode_a_service_without_a_primary_reports_that_no_failover_happens() {
         let shut = Gate::new(Moment::START);
         let mut snapshot = snapshot(Role::Primary, shut);
         let write = ServiceName::new("write").unwrap();
@@ -511,7 +511,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_ends_when_its_gate_says_so() {
+    fn a_session_ends_when_its_gate_requires_it() {
         assert!(!ends(&snapshot(Role::Primary, shut(Sessions::Keep)), "write", "n1", "here"));
         assert!(ends(&snapshot(Role::Primary, shut(Sessions::End)), "write", "n1", "here"));
     }
@@ -569,7 +569,7 @@ mod tests {
     }
 
     #[test]
-    fn an_early_login_outlasts_that_sessions_of_old_had_to_end_and_a_doubt() {
+    fn an_early_login_survives_the_end_of_old_sessions_and_a_failed_probe() {
         let mut snapshot = promotion();
         assert!(ends(&snapshot, "write", "n1", "here"));
         assert!(!ends_early(&snapshot, "n1", "here"));

@@ -165,7 +165,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_comes_is_clean_bounded_and_stays_as_it_is(
+        fn any_input_becomes_clean_and_bounded_text_and_cleaning_it_again_changes_nothing(
             text in any::<String>(), hidden in proptest::collection::vec(any::<char>(), 0..99),
         ) {
             let text = text + &String::from_iter(hidden);

@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn every_etcd_knows_all_peers() {
+    fn every_etcd_has_all_peers() {
         let all = [member(1), member(2)];
         let arguments = etcd_arguments(&all[1], &all, EtcdApi::V3);
         assert!(arguments.contains(&"n1=http://127.0.7.1:12380,n2=http://127.0.7.2:12380".into()));

@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_server_is_told_from_the_limit_of_a_database() {
+    fn a_full_server_is_distinguished_from_the_limit_of_a_database() {
         let full = b"E\0\0\0\x19C53300\0RInitProcess\0\0";
         let limit = b"E\0\0\0\x1dC53300\0RCheckMyDatabase\0\0";
         let behind = [b"R\0\0\0\x08\0\0\0\0", &full[..]].concat();

@@ -35,7 +35,7 @@ pub enum BadAnswer {
         excerpt: String,
     },
     /// A key or a value is not base64.
-    #[error("a key or a value that is no base64")]
+    #[error("a key or a value that is not base64")]
     NotBase64,
     /// The answer to a login has no token.
     #[error("no token in the answer to the login")]
@@ -196,7 +196,7 @@ pub fn parse_watch(line: &[u8]) -> Result<Heard, BadAnswer> {
             match (answer.compact_revision.0, answer.cancel_reason.as_str()) {
                 (0, "") => "etcd has ended the watch".to_owned(),
                 (0, reason) => excerpt(reason.as_bytes()),
-                _ => "etcd has forgotten what was written meanwhile".to_owned(),
+                _ => "etcd has compacted the revisions since the last event".to_owned(),
             },
         ));
     }
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn a_watch_tells_what_was_written_and_what_was_deleted() {
+    fn a_watch_reports_writes_and_deletions() {
         let created = br#"{"result":{"header":{"revision":"45"},"created":true}}"#;
         assert_eq!(parse_watch(created), Ok(Heard::Created));
         let lines = br#"{"result":{"header":{"revision":"47"},"events":[
@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn a_watch_that_ends_says_why() {
+    fn a_watch_that_ends_reports_the_reason() {
         for (line, why) in [
             (r#"{"result":{"canceled":true,"cancel_reason":"no permission"}}"#, "no permission"),
             (r#"{"result":{"canceled":true,"compact_revision":"7"}}"#, "forgotten"),
@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_not_etcd_is_told_apart() {
+    fn another_program_at_the_address_is_reported_as_not_etcd() {
         for body in ["", "<h1>It works!</h1>", "[]", r#"{"header":{"revision":"x"}}"#] {
             assert!(parse_range(body.as_bytes()).is_err(), "{body}");
         }

@@ -113,7 +113,7 @@ pub enum LoginError {
     Malformed,
     /// An answer to a request that the client cannot have sent yet, because it has to wait for its
     /// turn.
-    #[error("the server answers what the client asked before it was its turn")]
+    #[error("the server answers a query that the client sent before the login was complete")]
     OutOfTurn,
 }
 
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_says_nothing_new_is_what_it_was() {
+    fn without_a_new_report_the_role_of_the_login_stays() {
         for (word, expected) in [("on", true), ("off", false)] {
             let ready = logged_in(&mut LoginWatch::default(), &burst(word));
             let ready = logged_in(&mut ready.hold_back().0, &message(b'Z', b"I"));
@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_stops_before_it_is_promoted_says_so() {
+    fn a_server_that_stops_before_its_promotion_is_reported() {
         let ready = logged_in(&mut LoginWatch::default(), &burst("on"));
         let fatal = message(b'E', b"SFATAL\0C57P01\0Mterminating\0\0");
         let progress = ready.hold_back().0.take(&fatal);
@@ -426,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_every_server_says_alike_is_repeatable() {
+    fn only_messages_that_are_equal_on_every_server_are_repeatable() {
         assert!(is_repeatable(&[]));
         assert!(is_repeatable(&sasl()));
         assert!(is_repeatable(&message(b'R', &[0, 0, 0, 3])));

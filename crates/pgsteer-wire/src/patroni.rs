@@ -241,7 +241,7 @@ fn from_json<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, BadBody> {
 fn found(member: MemberBody) -> Result<Found, String> {
     let name = member.name.ok_or("a member without a name")?;
     let name = MemberName::new(&name).map_err(|err| format!("member `{}`: {err}", clean(&name)))?;
-    let host = member.host.ok_or_else(|| format!("member {name} tells no host yet"))?;
+    let host = member.host.ok_or_else(|| format!("member {name} has no host yet"))?;
     let postgres = Endpoint::new(&host, member.port.unwrap_or(POSTGRES_PORT))
         .map_err(|err| format!("member {name}: {err}"))?;
     Ok(Found { name, postgres, patroni_url: member.api_url.as_deref().map(base_url) })
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replica_tells_its_replay_and_a_new_one_that_it_streams() {
+    fn a_replica_reports_its_replay_and_a_new_one_reports_that_it_streams() {
         let old = parse_status(false, body!("3.0.2-replica")).unwrap();
         let new = parse_status(false, body!("4.1.5-replica")).unwrap();
         for facts in [&old, &new] {
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn the_role_that_patroni_remembers_of_a_dead_server_is_not_believed() {
+    fn the_role_that_patroni_remembers_of_a_dead_server_is_ignored() {
         let dead = [
             (&body!("3.0.2-crashed")[..], "unknown"),
             (&body!("4.1.5-crashed")[..], "unknown"),
@@ -482,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_lag_is_no_obstacle_and_maintenance_is_told() {
+    fn an_unknown_lag_is_accepted_and_maintenance_is_reported() {
         let cluster = parse_cluster(body!("3.0.2-joining-cluster")).unwrap();
         assert_eq!(cluster.members.len(), 2);
         assert!(!cluster.paused);

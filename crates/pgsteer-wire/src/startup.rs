@@ -98,7 +98,7 @@ impl std::fmt::Debug for CancelKey {
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum StartupError {
     /// The length word is out of bounds.
-    #[error("a startup packet has 8 to {STARTUP_BYTES_MAX} bytes, this one says {0}")]
+    #[error("the length of the startup packet is {0} bytes, allowed are 8 to {STARTUP_BYTES_MAX}")]
     Length(u32),
     /// A request code or protocol that PostgreSQL has never had.
     #[error("unsupported frontend protocol {}.{}: pgsteer passes on 3.x", .0 >> 16, .0 & 0xffff)]
@@ -107,7 +107,7 @@ pub enum StartupError {
     #[error("a cancel request has a key of 1 to {CANCEL_KEY_BYTES_MAX} bytes, this one has {0}")]
     CancelKey(usize),
     /// Bytes of another protocol.
-    #[error("these are no PostgreSQL client's first bytes")]
+    #[error("the first bytes are not of a PostgreSQL client")]
     NotPostgres,
 }
 
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn the_requests_are_told_apart() {
+    fn the_kinds_of_requests_are_distinguished() {
         assert_eq!(first(&SSL_REQUEST_PACKET), Ok(First::SslRequest));
         assert_eq!(first(&packet(GSSENC_REQUEST, b"")), Ok(First::GssEncRequest));
         assert_eq!(first(b"\x16\x03\x01\0\x02hi"), Ok(First::DirectTls));

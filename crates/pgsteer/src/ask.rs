@@ -35,8 +35,8 @@ const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
 /// The remedy for a failed request.
-const REMEDY: &str = "is `pgsteer run` up there, and is this the address of its --http? \
-                      Name another as http://HOST:PORT";
+const REMEDY: &str = "check that `pgsteer run` is up there, and that this is the address of its \
+                      --http; write another one as http://HOST:PORT";
 
 /// The address of a pgsteer's pages, and how it is asked.
 #[derive(Clone, Debug)]
@@ -111,12 +111,12 @@ impl Target {
             true => url.to_owned(),
             false => format!("http://{url}"),
         };
-        let bad = |why: &str| anyhow!("`{url}` is no address as http://HOST:PORT: {why}");
+        let bad = |why: &str| anyhow!("`{url}` is not an address such as http://HOST:PORT: {why}");
         let uri: Uri = whole.parse().map_err(|_| match whole.contains("[") {
             false if whole.matches(':').count() > 2 => {
                 bad("an IPv6 address needs brackets: http://[::1]:7000")
             }
-            _ => bad("it is no URL"),
+            _ => bad("it is not a URL"),
         })?;
         let (usual_port, tls) = match uri.scheme_str() {
             Some("http") => (80, None),
@@ -136,7 +136,7 @@ impl Target {
         let port = port.filter(|port| *port != 0);
         Ok(Target {
             host: host.to_owned(),
-            port: port.ok_or_else(|| bad("the port is no number from 1 to 65535"))?,
+            port: port.ok_or_else(|| bad("the port is nott a number from 1 to 65535"))?,
             authority: authority.to_string(),
             base: uri.path().trim_end_matches('/').to_owned(),
             tls,
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_error_says_what_was_tried_and_what_to_do() {
+    async fn an_error_has_the_attempt_and_the_remedy() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         drop(listener);
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_server_that_says_nothing_is_not_waited_for() {
+    async fn the_login_does_not_wait_for_a_silent_server() {
         assert!(why_not(&server(b"", false).await).await.contains("within 60 s"));
     }
 }

@@ -192,8 +192,8 @@ mod tests {
     fn a_health_check_with_a_mistake_differs_from_an_unknown_word() {
         let why =
             |of: &str| Question { of: vec![of.to_owned()], vip: None, member: None }.why_no_page();
-        assert_eq!(why("replica?lag=x"), "`x` is no value for lag: a size, as in lag=16MB");
-        assert!(why("/replica?lga=1MB").starts_with("`lga` is no parameter"));
+        assert_eq!(why("replica?lag=x"), "`x` is not a valid lag: a size, as in lag=16MB");
+        assert!(why("/replica?lga=1MB").starts_with("`lga` is not a parameter"));
         assert!(
             why("replcia?lag=x")
                 .ends_with("neither a service there nor one of Patroni's health checks")

@@ -173,9 +173,9 @@ impl Name {
 fn late(patience: Duration) -> Arc<str> {
     Arc::from(match patience {
         LIMIT => {
-            format!("no answer within {LIMIT:?}; are the name servers in /etc/resolv.conf well?")
+            format!("no answer within {LIMIT:?}; check the name servers in /etc/resolv.conf")
         }
-        _ => format!("no answer within {patience:?}, the lookup goes on for up to {LIMIT:?}"),
+        _ => format!("no answer within {patience:?}, the lookup continues for up to {LIMIT:?}"),
     })
 }
 

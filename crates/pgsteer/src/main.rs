@@ -14,8 +14,8 @@ use pgsteer_config::summary::{AgentSummary, Summary};
 use pgsteer_core::settings::Config;
 
 /// The message for users who still pass the path of pg_isready.
-const NO_PG_ISREADY: &str = "pg_isready is not run any more: pgsteer asks PgBouncer by itself, \
-                             so -x (PGISREADY_PATH) may be left out";
+const NO_PG_ISREADY: &str = "pg_isready is not used any more: pgsteer checks PgBouncer without \
+                             it, so remove -x (PGISREADY_PATH)";
 
 fn main() -> ExitCode {
     match cli::typed(std::env::args_os()).unwrap_or_else(|error| error.exit()).command {
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
             };
             let asked = args.external.as_ref().and_then(of_haproxy);
             if args.name.is_some() && args.of != "vip" {
-                let text = "a second word is the name after `vip`, as in pgsteer check vip write";
+                let text = "a second argument is only valid after `vip`: the name, as in pgsteer check vip write";
                 return report_flags(text);
             }
             let usual = Question { of: vec![args.of], vip: args.name, member: args.member };

@@ -35,9 +35,9 @@ pub const SECTION: &str = "agent";
 pub static LISTEN: Key<ListenOrNone> =
     Key::new(SECTION, "listen", ListenOrNone { usual: AGENT_LISTEN })
         .example("\"0.0.0.0:5555\"")
-        .help("Where HAProxy's agent-checks are answered.")
+        .help("The address for HAProxy's agent-checks.")
         .flags(&[Flag::new(Command::Run, "--agent", "ADDR").help(
-            "Where HAProxy's agent-checks are answered, or `none` [default: none; 0.0.0.0:5555 \
+            "Address for HAProxy's agent-checks, or `none` [default: none; 0.0.0.0:5555 \
                  where the file has `[agent]`]",
         )]);
 
@@ -56,7 +56,7 @@ pub static VOCABULARY: Key<Choice<Vocabulary>> = Key::new(
 )
 .example("\"admin\"")
 .help(
-    "`health` says up and down; `admin` says ready and maint, so that a replica behind the write \
+    "`health` sends up and down; `admin` sends ready and maint, so that a replica behind the write \
      port is shown as in maintenance, not as DOWN; `bare` is `health` without reasons, for scripts \
      that search the answer for `up`. The default is `health`, and `bare` where happac's -h or \
      PATRONI_HOST is given.",
@@ -74,14 +74,14 @@ pub static DEFAULT: Key<Text<String>> = Key::new(
 )
 .example("\"replica?lag=16MB\"")
 .help(
-    "What is answered where HAProxy sends no line: a service, or a health check of Patroni as \
+    "The check for a client that sends no line: a service, or a health check of Patroni as \
      `primary` or `replica?lag=16MB`. `none`: every client has to send a line.",
 )
 .flags(&[Flag::new(Command::Agent, "--patroni-healthcheck", "CHECK")
     .short('k')
     .variable("PATRONI_ENDPOINT")
     .help(
-        "The answer to a client that sends no line: a service, or a health check of Patroni with \
+        "The check for a client that sends no line: a service, or a health check of Patroni with \
          its parameters [default: primary]",
     )]);
 
@@ -89,7 +89,7 @@ static POOLER_PORT: Key<Port> = Key::new(SECTION, "pooler_port", Port)
     .example("6432")
     .unset("no pooler")
     .help(
-        "The PgBouncer beside each member that must lead to it, or a health check is answered no. A \
+        "The port of the PgBouncer beside each member. A health check is answered no unless that PgBouncer leads to the member. A \
          service has its own pooler_port.",
     )
     .flags(&[Flag::new(Command::Agent, "--pgisready-port", "PORT")
@@ -105,7 +105,7 @@ pub static LINE_WAIT: Key<Seconds> = Key::new(
     Seconds::within(0, 5_000).or(50),
 )
 .help(
-    "The time that a client has for its line. After that it is answered as if it sends none. \
+    "The time that a client has for its line. After that it gets the answer for a client without a line. \
              0 is for clients that never send one.",
 )
 .flags(&[Flag::new(Command::Agent, "--line-wait", "SECONDS")
@@ -118,14 +118,14 @@ static WEIGHT: Key<Choice<Weight>> = Key::new(
 )
 .example("\"lag\"")
 .help(
-    "The weight of a server: `none` says none; `lag` goes from 100 % down to 1 % at the lag limit, \
+    "The weight of a server: `none` sends no weight; `lag` goes from 100 % down to 1 % at the lag limit, \
      and `sessions` from 100 % for an idle server down to 1 % for a full one, which needs [check].",
 );
 
 static MAXCONN: Key<Whole> = Key::new(SECTION, "maxconn", Whole::within(1, 1_000_000))
     .example("100")
     .unset("HAProxy's own")
-    .help("The maxconn of a server, where HAProxy shall be told one.");
+    .help("The maxconn of a server, if the agent is to send one.");
 
 /// Returns the settings of the section; none if it is absent.
 pub fn finish(

@@ -47,7 +47,7 @@ static PATRONI_LOSS_GRACE: Key<Seconds> = Key::new(
 
 static SILENCE: Key<Seconds> =
     Key::new(SECTION, "silence_seconds", Seconds::within(1_000, 3_600_000).or(30_000))
-        .help("Sessions to a member that no source has an answer from for so long are ended.");
+        .help("Sessions to a member are ended if no source has had an answer from it for this time.");
 
 /// The local member.
 pub static LOCAL: Key<Text<MemberName>> =
@@ -71,7 +71,7 @@ static STATE_DIRECTORY: Key<Text<StateDirectory>> = Key::new(
 .example("\"/var/lib/pgsteer\"")
 .unset("systemd's state directory, else `$XDG_STATE_HOME/pgsteer` or `~/.local/state/pgsteer`")
 .help(
-    "Where the last member list is stored, for a start while no Patroni can return one (an etcd \
+    "The directory of the stored member list, which is used at a start while no Patroni can return one (an etcd \
      that is down). \"none\" stores nothing.",
 )
 .flags(&[Flag::new(Command::Both, "--state-directory", "DIR").help(

@@ -50,7 +50,7 @@ pub static URLS: Key<List<String>> = Key::new(SECTION, "urls", List::new("URLs",
     .help("The etcd servers.")
     .flags(&[Flag::new(Command::Run, "--etcd", "URL")
         .repeated()
-        .help("An etcd of Patroni, to know of a switchover before it begins. May be repeated")]);
+        .help("An etcd of Patroni, to detect a switchover before it begins. May be repeated")]);
 
 static NAMESPACE: Key<Text<String>> =
     Key::new(SECTION, "namespace", Text::new("name", plain::namespace).or("/service"))

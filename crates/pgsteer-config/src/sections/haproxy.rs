@@ -1,4 +1,4 @@
-//! `[haproxy]`: the HAProxys that pgsteer steers by their Runtime API.
+//! `[haproxy]`: the HAProxys that pgsteer controls by their Runtime API.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -21,9 +21,9 @@ use crate::written::Draft;
 /// The section.
 pub static KEYS: SectionKeys = SectionKeys {
     name: SECTION,
-    help: "The HAProxys that pgsteer steers by their Runtime API (docs/HAPROXY.md). Each change of a \
+    help: "The HAProxys that pgsteer controls by their Runtime API (docs/HAPROXY.md). Each change of a \
            gate is written to their sockets at once: the weight of the server is 0 while the gate is \
-           not open, and sessions end where they have to. HAProxy's own health checks go on, and an \
+           not open, and sessions end where they have to. HAProxy's own health checks continue, and an \
            administrator's `maint` and `drain` are not changed. A section that is there needs `sockets`.",
     keys: &[&SOCKETS, &BACKENDS, &STATE_FILE, &TIMEOUT],
     at_restart: false,

@@ -28,7 +28,7 @@ pub static KEYS: SectionKeys = SectionKeys {
 pub static POSTGRES: Key<Text<Endpoint>> =
     Key::new("members", "postgres", Text::new("HOST:PORT", address::postgres))
         .example("\"10.0.0.11:5432\"")
-        .help("Where the member's PostgreSQL listens.");
+        .help("The address of the member's PostgreSQL.");
 
 /// Returns the listed members; none if an error makes them unknown.
 pub fn finish(

@@ -19,7 +19,7 @@ use crate::written::Section;
 /// The section.
 pub static KEYS: SectionKeys = SectionKeys {
     name: SECTION,
-    help: "Where the members come from: [patroni] or [members], never both.",
+    help: "The source of the members: either [patroni] or [members].",
     keys: &[
         &URLS,
         &VERIFY,
@@ -42,7 +42,7 @@ const URLS_EXAMPLE: &str = "urls = [\"http://10.0.0.11:8008\"]";
 /// The REST APIs.
 pub static URLS: Key<List<String>> = Key::new(SECTION, "urls", List::new("URLs", patroni_url))
     .example("[\"http://10.0.0.11:8008\"]")
-    .help("Any one Patroni is enough; more of them help to start while one is down.")
+    .help("One Patroni is enough; with several, pgsteer can start while one is down.")
     .flags(&[Flag::new(Command::Run, "--patroni", "URL")
         .repeated()
         .help("REST API of any one Patroni; the members are found through it. May be repeated")]);

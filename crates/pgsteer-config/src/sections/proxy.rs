@@ -63,7 +63,7 @@ static SHUTDOWN_GRACE: Key<Seconds> = Key::new(
     "shutdown_grace_seconds",
     Seconds::within(0, 86_400_000).or_default(USUAL.shutdown_grace),
 )
-.help("The time that sessions may go on after SIGTERM.");
+.help("The time that sessions may continue after SIGTERM.");
 
 static KEEPALIVE: Key<Seconds> = Key::new(
     SECTION,
@@ -91,7 +91,7 @@ static USER_TIMEOUT: Key<Seconds> = Key::new(
 )
 .help(
     "The time that a client may leave data unacknowledged. It also closes the connections of \
-     clients that are alive and read nothing for so long; 0 leaves it to the system.",
+     clients that are alive and read nothing for this time; 0 leaves it to the system.",
 );
 
 /// Returns the settings of the section.

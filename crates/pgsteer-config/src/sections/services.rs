@@ -58,7 +58,7 @@ pub static USUAL: [(&str, &[(&str, &str)]); 2] = [
 pub static LISTEN: Key<Listen> = Key::new(SECTION, "listen", Listen)
     .example("\"0.0.0.0:5000\"")
     .unset("0.0.0.0:5000 for `write`, 0.0.0.0:5001 for `read`")
-    .help("Where the service listens.");
+    .help("The address of the service.");
 
 /// The role that the service requires.
 pub static ROLE: Key<Choice<Role>> = Key::new(
@@ -87,7 +87,7 @@ pub static ROLE: Key<Choice<Role>> = Key::new(
 pub static HOLD: Key<Seconds> = Key::new(SECTION, "hold_seconds", Seconds::within(0, 3_600_000))
     .example("30")
     .unset("30 for writes, 10 for reads")
-    .help("The time that a client waits for a member that is fit, before it gets an error.");
+    .help("The time that a client waits for an available member before it gets an error.");
 
 static CONNECT_TIMEOUT: Key<Seconds> = Key::new(
     SECTION,
@@ -157,7 +157,7 @@ static FALLBACK: Key<Choice<bool>> = Key::new(
     },
 )
 .example("\"primary\"")
-.help("The member that serves while no replica is fit: `primary`, or `none`.")
+.help("The member that serves while no replica is available: `primary`, or `none`.")
 .for_replicas();
 
 static STICK: Key<Choice<Stick>> = Key::new(
@@ -171,7 +171,7 @@ static STICK: Key<Choice<Stick>> = Key::new(
 .example("\"address\"")
 .help(
     "`none`: each connection goes to the replica with the fewest sessions. `address`: all \
-     connections of one client address go to one replica while that is fit. `pg_dump -j` needs it, \
+     connections of one client address go to one replica while it is available. `pg_dump -j` needs it, \
      and a client with TLS that cancels queries. Clients behind NAT, or behind an HAProxy, have one \
      address together.",
 )
@@ -188,7 +188,7 @@ static ON_PROMOTION: Key<Choice<OnPromotion>> = Key::new(
 )
 .example("\"end\"")
 .help(
-    "What becomes of the sessions at a replica that is promoted: `keep`, they go on at the primary; \
+    "What happens to the sessions at a replica that is promoted: `keep`, they continue at the primary; \
      or `end`, they are ended with 57P01, and the clients connect to a replica again.",
 )
 .for_replicas();

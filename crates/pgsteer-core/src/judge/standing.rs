@@ -146,7 +146,7 @@ fn state_of(facts: &PatroniFacts, note: Option<Reason>) -> State {
         Role::Primary => State::Writable { note },
         Role::Replica | Role::StandbyLeader => State::InRecovery { note },
         Role::Unknown => {
-            State::Unusable(Reason::NotRunning("running, but not in which role".to_owned()))
+            State::Unusable(Reason::NotRunning("running, without a role".to_owned()))
         }
     }
 }

@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_password_is_given_to_nobody_whose_certificate_is_not_verified() {
+    fn a_password_is_not_sent_to_a_server_with_an_unverified_certificate() {
         for sslmode in [SslMode::Disable, SslMode::Prefer, SslMode::Require] {
             let usual = RequireAuth::usual(sslmode);
             for method in [AuthMethod::Password, AuthMethod::Md5] {

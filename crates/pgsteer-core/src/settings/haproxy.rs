@@ -1,4 +1,4 @@
-//! The settings of the HAProxys that pgsteer steers by their Runtime API.
+//! The settings of the HAProxys that pgsteer controls by their Runtime API.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -37,7 +37,7 @@ pub struct Config {
     pub agent: Option<AgentConfig>,
     /// How the proxy treats connections.
     pub proxy: ProxyConfig,
-    /// The HAProxys that pgsteer steers by their Runtime API; none if there are none.
+    /// The HAProxys that pgsteer controls by their Runtime API; none if there are none.
     pub haproxy: Option<HaproxyConfig>,
     /// The socket for orders of an operator; none if there is none.
     pub control: Option<ControlConfig>,

@@ -64,7 +64,7 @@ fn patroni_text(facts: &PatroniFacts) -> String {
 }
 
 fn in_recovery(in_recovery: bool) -> &'static str {
-    if in_recovery { "in recovery" } else { "not in recovery, takes writes" }
+    if in_recovery { "in recovery" } else { "not in recovery, accepts writes" }
 }
 
 fn progress_text(progress: &Progress) -> String {

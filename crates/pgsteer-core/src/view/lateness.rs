@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quick_patroni_that_is_late_is_in_doubt_at_once_and_its_late_answer_counts() {
+    fn a_quick_patroni_that_is_late_is_marked_at_once_and_its_late_answer_counts() {
         let mut lateness = took(5);
         assert!(is_fresh(&lateness, &answer(0), 2_000));
         lateness.note_late(Moment::from_millis(1_000), late());
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_patroni_that_is_as_slow_as_before_is_in_no_doubt() {
+    fn a_patroni_that_is_as_slow_as_before_is_not_marked() {
         let mut lateness = took(1_500);
         lateness.note_late(Moment::from_millis(2_250), late());
         assert!(is_fresh(&lateness, &answer(0), 2_250 + 1_500));

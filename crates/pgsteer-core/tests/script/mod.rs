@@ -255,7 +255,7 @@ fn topology(driver: &Driver, tokens: &[&str]) -> Result<Topology, String> {
                 words::about(&mut topology.about, key, value)?;
             }
             Some(("skipped", name)) => {
-                topology.skipped.push(format!("member {name} tells no host yet"))
+                topology.skipped.push(format!("member {name} has no host yet"))
             }
             Some(("asked", text)) => topology.asked_at = words::moment(text)?,
             Some((name, postgres)) => topology.members.push(found(name, Some(postgres))),

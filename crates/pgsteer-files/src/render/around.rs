@@ -211,15 +211,15 @@ fn places(hosts: &[&str]) -> Vec<Host> {
 fn vip_address(text: &str, doors: &[Host]) -> Result<IpAddr, Refusal> {
     let refuse = |why| Refusal::Vip { text: text.to_owned(), why };
     let (ip, bits) = text.split_once('/').map_or((text, None), |(ip, bits)| (ip, Some(bits)));
-    let ip: IpAddr = ip.parse().map_err(|_| refuse("it is no address"))?;
+    let ip: IpAddr = ip.parse().map_err(|_| refuse("it is not an address"))?;
     if !is_network(text) || bits.is_some_and(|bits| bits.parse() == Ok(0)) {
-        return Err(refuse("there is no such network"));
+        return Err(refuse("it is not a valid network"));
     }
     if ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() {
-        return Err(refuse("no machine can have it for others"));
+        return Err(refuse("a machine cannot share it with others"));
     }
     let is_taken = doors.iter().any(|door| door.name.parse() == Ok(ip));
-    if is_taken { Err(refuse("a front door has it for itself")) } else { Ok(ip) }
+    if is_taken { Err(refuse("a host of --door has it already")) } else { Ok(ip) }
 }
 
 fn login(kind: Kind, config: &Config) -> Result<Login<'_>, Refusal> {
@@ -293,12 +293,12 @@ fn keepalived(request: &Request<'_>, page: &Page<'_>) -> Result<Vec<Rendered>, R
     let vip = page.vip.ok_or(refuse("the address that moves: --vip 10.0.0.20/24"))?;
     let ip = vip_address(vip, &page.doors)?;
     if wishes.doors.len() < 2 || wishes.doors.len() > DOORS_MAX {
-        return Err(refuse("2 to 64 front doors: --door 10.0.0.21 --door 10.0.0.22"));
+        return Err(refuse("2 to 64 hosts of pgsteer: --door 10.0.0.21 --door 10.0.0.22"));
     }
     let is_of_kind =
         |door: &Host| door.name.parse::<IpAddr>().is_ok_and(|door| door.is_ipv4() == ip.is_ipv4());
     if !page.doors.iter().all(is_of_kind) {
-        return Err(refuse("front doors by addresses of the same kind as --vip has"));
+        return Err(refuse("hosts of --door by addresses of the same family as --vip"));
     }
     let interface = wishes.interface.as_deref().unwrap_or("eth0");
     let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"._-@".contains(&byte);

@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_is_never_said_to_be_shorter_than_it_is() {
+    fn a_shown_time_is_never_shorter_than_the_real_one() {
         let said = [(300, "300 ms"), (1_000, "1 s"), (2_999, "3 s"), (2_901, "3 s")];
         for (ms, text) in said {
             assert_eq!(time(ms), text);
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn names_stay_one_word_wherever_they_are_written() {
+    fn names_stay_one_word_in_every_file() {
         let odd = "o'neill \"x\" €";
         assert_eq!(hba(odd), "\"o'neill \"\"x\"\" €\"");
         assert_eq!(uri("a b/€.x"), "a%20b%2F%E2%82%AC.x");

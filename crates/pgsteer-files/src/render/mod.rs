@@ -95,7 +95,7 @@ impl Kind {
                 "the lines of pg_hba.conf for the login of the checks, and its CREATE ROLE"
             }
             Kind::Keepalived => {
-                "an address that moves between front doors: one file for each --door"
+                "an address that moves between hosts of pgsteer: one file for each --door"
             }
             Kind::Systemd => "the units of pgsteer and of the agent alone",
             Kind::Pgbouncer => "the PgBouncer beside each member",
@@ -243,7 +243,7 @@ fn check_hosts(request: &Request<'_>) -> Result<(), Refusal> {
     let names: Vec<&str> = request.members.iter().map(|member| member.name.as_str()).collect();
     ensure_once("member", &names)?;
     let doors: Vec<&str> = request.wishes.doors.iter().map(String::as_str).collect();
-    ensure_once("front door", &doors)?;
+    ensure_once("host of --door", &doors)?;
     let members = request.members.iter().map(|member| member.postgres.host());
     let agent = request.wishes.agent.iter().map(Endpoint::host);
     let wrong = members.chain(agent).chain(doors).find(|host| !is_host(host));

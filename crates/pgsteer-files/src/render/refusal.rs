@@ -171,7 +171,7 @@ impl Refusal {
             Refusal::Host(_) => "as 10.0.0.11 or pg1.example".into(),
             Refusal::Twice { .. } => "remove one of them".into(),
             Refusal::Vip { .. } => {
-                "an address of its own, in the network of the front doors: --vip 10.0.0.20/24"
+                "an address of its own, in the network of the hosts of --door: --vip 10.0.0.20/24"
                     .into()
             }
             Refusal::Detect

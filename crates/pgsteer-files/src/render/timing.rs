@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_wish_in_the_range_is_kept_and_not_missed_by_far() {
+    fn every_detection_time_in_the_range_is_met_closely() {
         for millis in DETECT_MS {
             let detect = Duration::from_millis(millis);
             for timing in [Timing::within(detect).unwrap(), Timing::guarded_within(detect).unwrap()]
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wish_that_cannot_be_kept_is_refused() {
+    fn a_detection_time_that_cannot_be_met_is_refused() {
         for millis in [0, 499, 60_001] {
             assert_eq!(Timing::within(Duration::from_millis(millis)), Err(Refusal::Detect));
         }

@@ -115,7 +115,7 @@ fn corpus_has_errors_where_there_are_faults_alone() {
 
 /// Other severities for the same words: a piece is judged less, and a whole file more.
 #[test]
-fn corpus_cut_into_its_sections_is_judged_as_a_whole_if_joined() {
+fn a_corpus_file_split_into_sections_has_the_same_findings_if_joined() {
     let text = std::fs::read_to_string(folder("corpus/patroni-primary-replicas.cfg")).unwrap();
     let at = text.find("\nlisten primary").unwrap() + 1;
     let (first, second) = text.split_at(at);

@@ -80,7 +80,7 @@ fn every_bad_example_shows_its_fault_and_every_good_one_none() {
 }
 
 #[test]
-fn every_page_says_what_the_rule_says() {
+fn every_page_matches_its_rule() {
     for rule in rules() {
         let page = rule.page.split_whitespace().collect::<Vec<_>>().join(" ");
         let is_there =

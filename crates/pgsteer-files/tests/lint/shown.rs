@@ -46,7 +46,7 @@ fn a_report_reads_well() {
 }
 
 #[test]
-fn a_piece_is_said_to_be_one() {
+fn a_part_of_a_configuration_is_reported_as_a_part() {
     let shown = |source: &str| {
         let outcome = lint(Kind::Haproxy, source, &Options::default());
         text(&[Looked::new("pg.cfg".to_owned(), source.to_owned(), outcome)])
@@ -112,7 +112,7 @@ fn no_secret_is_repeated_and_no_terminal_is_moved() {
 }
 
 #[test]
-fn findings_that_are_allowed_take_nobodys_place() {
+fn allowed_findings_do_not_count_towards_the_limit() {
     let one = " server a 10.0.0.1:5432\n";
     let allowed: String = (0..120)
         .map(|n| format!("listen a{n}\n mode http\n # pgsteer-lint: allow(mode-http) meant\n{one}"))

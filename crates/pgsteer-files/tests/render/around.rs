@@ -40,7 +40,7 @@ fn shown(files: &[Rendered]) -> String {
 }
 
 #[test]
-fn pg_hba_lets_in_who_asks_and_nobody_else() {
+fn pg_hba_admits_the_requested_logins_only() {
     let members = members(&["10.0.0.11", "fd00::12", "pg-3.example"]);
     insta::assert_snapshot!(shown(&made(Kind::PgHba, &members, &Wishes::default())));
 }
@@ -74,7 +74,7 @@ fn clients_know_several_hosts() {
 }
 
 #[test]
-fn clients_go_to_the_members_where_no_front_door_is_named() {
+fn clients_connect_to_the_members_if_no_host_of_pgsteer_is_given() {
     let text = |wishes: &Wishes| shown(&made(Kind::Clients, &three(), wishes));
     let note = "assumes that pgsteer runs on the members";
     let members = text(&Wishes::default());
@@ -100,7 +100,7 @@ fn clients_try_a_single_host_twice() {
 }
 
 #[test]
-fn where_nothing_answers_nobody_is_sent() {
+fn a_target_without_a_listener_is_refused() {
     let refused = |kind, more: &str, wishes: &Wishes| {
         let refusal = files(kind, &config(&format!("{PATRONI}{more}")), &three(), wishes);
         let refusal = refusal.unwrap_err();

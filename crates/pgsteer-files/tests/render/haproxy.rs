@@ -83,7 +83,7 @@ fn one_file_serves_clients_of_pgsteer_and_profile_agent_bypass() {
 }
 
 #[test]
-fn one_front_door_answers_for_all_members() {
+fn one_agent_answers_for_all_members() {
     let doors = vec!["10.0.0.21".to_owned()];
     let wishes = Wishes { doors, ..wishes(Profile::Agent) };
     let text = text(&format!("{PATRONI}[agent]\nlisten = 5556\n"), &three(), &wishes);
@@ -91,7 +91,7 @@ fn one_front_door_answers_for_all_members() {
 }
 
 #[test]
-fn where_nothing_answers_nobody_is_sent() {
+fn a_target_without_a_listener_is_refused() {
     let door = |profile, door: &str| Wishes { doors: vec![door.to_owned()], ..wishes(profile) };
     let agent = "[agent]\nlisten = '127.0.0.1:5555'\n";
     let (services, http) =
@@ -202,7 +202,7 @@ fn redirect() -> Wishes {
 }
 
 #[test]
-fn redirect_leads_everybody_but_those_who_are_named() {
+fn redirect_routes_all_clients_except_the_listed_sources() {
     let toml = format!("[cluster]\nlocal = 'n1'\n{PATRONI}");
     insta::assert_snapshot!(text(&toml, &three(), &redirect()));
 }
@@ -225,7 +225,7 @@ fn difference(one: &str, other: &str) -> String {
 }
 
 #[test]
-fn a_wish_changes_what_it_should() {
+fn an_option_changes_the_expected_lines() {
     let plain = text(PATRONI, &three(), &wishes(Profile::Httpchk));
     let rest = Wishes {
         haproxy: HaproxyVersion::read("3.1").unwrap(),

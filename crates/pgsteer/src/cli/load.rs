@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_text_file_is_told_from_one_that_may_not_be_read() {
+    fn a_file_that_is_not_text_and_an_unreadable_file_have_different_errors() {
         let folder = std::env::temp_dir();
         assert_eq!(read(&folder), Err(Problem::Directory));
         let file = folder.join(format!("pgsteer-no-text-{}.toml", std::process::id()));

@@ -277,7 +277,7 @@ impl Steering {
         } else if old.pid != *pid {
             tracing::info!(
                 target: DECISIONS,
-                "HAProxy at {socket} was started anew (pid {pid}): all orders are sent again"
+                "HAProxy at {socket} was restarted (pid {pid}): all orders are sent again"
             );
         }
     }

@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_lets_through_fields_that_it_does_not_know() {
+    fn a_reader_ignores_unknown_fields() {
         let document = sample::document_of(&sample::snapshot());
         let mut json = serde_json::to_value(&document).unwrap();
         json["clusters"][0]["members"][0]["mood"] = "good".into();

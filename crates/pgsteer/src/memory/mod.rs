@@ -155,7 +155,7 @@ fn read_file(file: &Path) -> anyhow::Result<Option<Stored>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    anyhow::ensure!(opened.metadata()?.is_file(), "it is no regular file");
+    anyhow::ensure!(opened.metadata()?.is_file(), "it is not a regular file");
     let mut text = Vec::new();
     let limit = u64::try_from(MEMORY_BYTES_MAX).unwrap_or(u64::MAX);
     opened.take(limit + 1).read_to_end(&mut text)?;

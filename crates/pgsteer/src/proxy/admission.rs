@@ -53,12 +53,12 @@ impl Limit {
     pub fn refusal(self) -> Vec<u8> {
         let (message, hint) = match self {
             Limit::All(max) => (
-                format!("pgsteer has {max} clients already, its limit (sessions_max)"),
+                format!("the limit of {max} clients is reached (sessions_max)"),
                 "Raise sessions_max under [proxy], or use a connection pool.",
             ),
             Limit::Address(max) => (
                 format!(
-                    "pgsteer has {max} clients of this address already, its limit \
+                    "the limit of {max} clients from this address is reached \
                      (sessions_per_address_max)"
                 ),
                 "Raise sessions_per_address_max under [proxy], or use a connection pool.",

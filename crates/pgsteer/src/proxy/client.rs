@@ -57,7 +57,7 @@ pub enum ClientError {
     #[error(transparent)]
     Startup(#[from] StartupError),
     /// It has requested encryption twice, or has sent more before the answer.
-    #[error("the client does not wait for the answer to its request for encryption")]
+    #[error("the client sent data before the answer to its request for encryption")]
     Impatient,
 }
 

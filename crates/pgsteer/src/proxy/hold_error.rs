@@ -22,7 +22,7 @@ pub enum HoldError {
     Moves,
 }
 
-const STATUS_HINT: &str = "`pgsteer status` shows every member and why its gate is shut.";
+const STATUS_HINT: &str = "`pgsteer status` shows each member and the reason why its gate is shut.";
 
 /// The error that a refused client receives.
 #[derive(Debug)]
@@ -63,13 +63,13 @@ impl HoldError {
                 return Some((sqlstate::CANNOT_CONNECT_NOW, message, STATUS_HINT));
             }
             HoldError::NoPermit(Shortage::Service(max)) => (
-                format!("service {name} has {max} sessions already, its sessions_max {waited}"),
+                format!("service {name} has reached its sessions_max, {max} {waited}"),
                 "Raise sessions_max of the service, or use a connection pool.",
             ),
             HoldError::NoPermit(Shortage::Member(max)) => (
                 format!(
-                    "every open member has {max} sessions of service {name} already, its \
-                     member_sessions_max {waited}"
+                    "every open member has reached the member_sessions_max of service {name}, \
+                     {max} {waited}"
                 ),
                 "Raise member_sessions_max of the service, or use a connection pool.",
             ),

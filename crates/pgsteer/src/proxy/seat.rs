@@ -70,10 +70,10 @@ impl Ending {
     pub fn message(&self, member: &MemberName) -> String {
         match self {
             Ending::Gate(Some(reason)) => format!(
-                "pgsteer ended this session: member {member} may not serve it any more ({reason})"
+                "pgsteer ended this session: member {member} is no longer open for the service ({reason})"
             ),
             Ending::Gate(None) => {
-                format!("pgsteer ended this session: member {member} may not serve it any more")
+                format!("pgsteer ended this session: member {member} is no longer open for the service")
             }
             Ending::ServiceRemoved => {
                 "pgsteer ended this session: its service was removed from the configuration"

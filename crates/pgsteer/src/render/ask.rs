@@ -126,7 +126,7 @@ mod tests {
     use crate::diagnostic::in_lines;
 
     #[test]
-    fn a_time_to_detect_is_told_its_range_and_a_word_how_a_time_looks() {
+    fn an_invalid_detection_time_is_rejected_with_the_range_or_the_format() {
         let wrong = |text: &str| in_lines(&detect(text).unwrap_err());
         assert_eq!(wrong("1ms"), "--detect is not between 500 ms and 60 s");
         assert_eq!(wrong("soon"), "--detect: `soon` is not a time\n    help: as 3s or 700ms");

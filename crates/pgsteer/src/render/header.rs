@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_is_the_same_wherever_the_files_go() {
+    fn the_command_is_the_same_for_any_output() {
         let of = |line: &str| command(line.split('|').map(str::to_owned));
         let plain = of("/usr/bin/pgsteer|render|haproxy|--patroni|http://[::1]");
         assert_eq!(plain, "pgsteer render haproxy --patroni 'http://[::1]'");

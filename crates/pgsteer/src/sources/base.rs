@@ -54,7 +54,7 @@ impl Base {
         if url.contains('@') {
             return Err("an address must not name a user".to_owned());
         }
-        let bad = |why: &str| format!("`{url}` is no address as http://10.0.0.11:8008: {why}");
+        let bad = |why: &str| format!("`{url}` is not an address such as http://10.0.0.11:8008: {why}");
         let uri: Uri = url.parse().map_err(|_| bad("not a URL"))?;
         let https = match uri.scheme() {
             Some(scheme) if *scheme == Scheme::HTTP => false,

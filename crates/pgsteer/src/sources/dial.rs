@@ -65,7 +65,7 @@ pub fn failure(err: &io::Error, peer: &Arc<str>) -> Failure {
     match tls {
         // The received bytes are not a TLS record.
         Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) => {
-            return Failure::Tls(Arc::from(format!("{peer} does not seem to speak TLS")));
+            return Failure::Tls(Arc::from(format!("{peer} does not answer with TLS")));
         }
         Some(tls) => return Failure::Tls(Arc::from(format!("{peer}: {}", tls::sentence(tls)))),
         None => {}
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refused_connection_says_by_whom() {
+    async fn a_refused_connection_names_the_address() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_answers_a_hello_in_clear_does_not_seem_to_speak_tls() {
+    async fn a_plain_answer_to_a_tls_hello_is_reported_as_no_tls() {
         let address = fake::server(|mut stream, _| async move {
             let mut hello = [0; 16 * 1024];
             assert!(stream.read(&mut hello).await.unwrap() > 0);
@@ -126,12 +126,12 @@ mod tests {
         let config = tls::client_config(Trust::ANY, None).unwrap();
         let name = tls::server_name("pg-1").unwrap();
         let err = TlsConnector::from(config).connect(name, stream).await.unwrap_err();
-        let clear = Failure::Tls(Arc::from("pg-1:5432 does not seem to speak TLS"));
+        let clear = Failure::Tls(Arc::from("pg-1:5432 does not answer with TLS"));
         assert_eq!(failure(&err, &peer()), clear);
     }
 
     #[tokio::test]
-    async fn a_literal_address_needs_no_resolver_and_a_bad_name_says_which() {
+    async fn a_literal_address_needs_no_resolver_and_an_error_names_the_bad_name() {
         let literal = Endpoint::new("::1", 5432).unwrap();
         assert_eq!(resolve(&literal).await.unwrap(), ["::1".parse::<IpAddr>().unwrap()]);
         let bad = Endpoint::new("no such host", 5432).unwrap();

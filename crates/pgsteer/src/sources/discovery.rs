@@ -182,7 +182,7 @@ impl Discovery {
                 }
                 Ok(Err(failure)) => {
                     if is_other_kind(&failure, lost.as_ref()) {
-                        warn!("no member list, the last one stays: {failure}");
+                        warn!("no member list, the last one is kept: {failure}");
                     }
                     lost = Some(failure);
                 }
@@ -211,7 +211,7 @@ impl Discovery {
                 Err(failure) => outcome = outcome.or(Some(failure)),
             }
         }
-        let nobody = || Failure::Malformed(Arc::from("only URLs of other clusters answer"));
+        let nobody = || Failure::Malformed(Arc::from("only URLs of other clusters returned a member list"));
         Ok(Err(outcome.unwrap_or_else(nobody)))
     }
 

@@ -106,7 +106,7 @@ impl Prepared {
                 clock,
                 reports: reports.clone(),
             };
-            tasks.push(Task::keep("the search for members", discovery, Discovery::run));
+            tasks.push(Task::keep("member discovery", discovery, Discovery::run));
             http = Some(client);
         }
         if let Some(settings) = self.etcd {

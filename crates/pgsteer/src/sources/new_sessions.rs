@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_doubt_is_looked_into_until_the_server_accepts_and_nothing_is_sent_without_one() {
+    async fn new_sessions_are_tried_after_a_failure_until_one_is_accepted_and_never_without_one() {
         let refuses = Arc::new(AtomicBool::new(true));
         let is_refusing = refuses.clone();
         let address = fake::server(move |mut stream, _| {

@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_status_tells_of_the_lock_and_the_body_of_postgresql() {
+    async fn the_status_code_reports_the_lock_and_the_body_reports_postgresql() {
         let leader = asked(fake::http_server(response("200 OK", BODY)).await).await.unwrap();
         assert!(leader.holds_lock && leader.is_running());
         assert_eq!((leader.role, leader.location), (Role::Primary, Some(7)));
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_is_not_patroni_is_told_apart() {
+    async fn another_program_at_the_address_is_reported_as_not_patroni() {
         let not_patroni = [
             (response("200 OK", "<h1>It works!</h1>"), "`<h1>It works!</h1>`"),
             (response("404 Not Found", "no\nsuch page"), "status 404, `no.such page`"),

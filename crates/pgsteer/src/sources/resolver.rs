@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn neither_loopback_nor_somebody_elses_address_is_ours() {
+    fn neither_a_loopback_address_nor_that_of_another_machine_is_local() {
         for address in ["127.0.0.1", "::1", "192.0.2.1", "2001:db8::1"] {
             assert!(!is_ours(&address.parse().unwrap()), "{address}");
         }

@@ -82,7 +82,7 @@ impl Supervisor {
         if let Some(http) = &self.http {
             let timer = ProbeTimer::new(ask_rx, |pace| pace.patroni, self.clock).with_jitter();
             tasks.push(Task::keep(
-                format!("what asks the Patroni of {name}"),
+                format!("the Patroni probe of {name}"),
                 (timer, http.clone(), reporter.clone(), self.hint.clone()),
                 |(timer, http, reporter, hint)| patroni::run(timer, http, reporter, hint),
             ));
@@ -113,7 +113,7 @@ impl Supervisor {
             None => {
                 let anonymous = Arc::new(Login::anonymous(CHECK_TIMEOUT));
                 Task::keep(
-                    format!("what tries new sessions at {name}"),
+                    format!("the new-session probe of {name}"),
                     (ask, anonymous, reporter, doubt),
                     |(ask, anonymous, reporter, doubt)| {
                         new_sessions::run(ask, anonymous, reporter, doubt)
@@ -133,7 +133,7 @@ impl Supervisor {
     }
 
     fn watch_pooler(&self, port: u16, ask: watch::Receiver<Ask>, reporter: Reporter) -> Task {
-        let what = format!("what asks the pooler of {} on {port}", reporter.member);
+        let what = format!("the probe of the pooler of {} on {port}", reporter.member);
         let timer = ProbeTimer::new(ask, |pace| pace.pooler, self.clock);
         match &self.login {
             Some(login) => {

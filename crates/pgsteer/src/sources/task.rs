@@ -40,7 +40,7 @@ impl Task {
                 match (&mut task.0).await {
                     Ok(gone) => return gone,
                     Err(failure) => {
-                        error!("{what} has failed, and begins anew in {REST:?}: {failure}")
+                        error!("{what} has failed, restart in {REST:?}: {failure}")
                     }
                 }
                 sleep(REST).await;
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_source_that_panics_begins_anew_after_a_pause_and_the_log_says_so() {
+    async fn a_source_that_panics_is_restarted_after_a_pause_and_logged() {
         let log = Log::default();
         let _guard = log.listen();
         let (_task, mut starts) = source(|| panic!("on purpose"));
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_source_that_nobody_listens_to_any_more_does_not_begin_anew() {
+    async fn a_source_whose_receiver_is_closed_is_not_restarted() {
         let (_task, mut starts) = source(|| Gone);
         assert!(starts.recv().await.is_some());
         assert!(starts.recv().await.is_none());

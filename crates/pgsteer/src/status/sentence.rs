@@ -191,7 +191,7 @@ fn needs_attention(gate: &Gate) -> bool {
 fn rogue(member: &Member) -> Option<Finding> {
     let text = match &member.trouble {
         Some(cause) => cause.text.as_str(),
-        None => "it takes writes although another member is the leader",
+        None => "it accepts writes although another member is the leader",
     };
     let advice = member.advice.clone();
     member.rogue.then(|| Finding { level: Level::Bad, advice, ..note(&member.name, text) })
@@ -383,7 +383,7 @@ mod tests {
         assert_eq!(state.level, Level::Bad);
         assert_eq!(
             state.sentence,
-            "n1: it takes writes although another member is the leader; stop PostgreSQL there"
+            "n1: it accepts writes although another member is the leader; stop PostgreSQL there"
         );
         assert!(!is_well(&document.clusters[0].members[0]));
     }

@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_line_up_whatever_the_colour_and_no_line_ends_in_blanks() {
+    fn columns_are_aligned_with_any_colour_and_no_line_ends_in_blanks() {
         let mut table = Table::new(["NAME", "GATE", "REASON"]);
         table.row(["zürich".into(), Cell::painted("open", Paint::Good), "".into()]);
         table.row(["b".into(), "".into(), "far\noff".into()]);

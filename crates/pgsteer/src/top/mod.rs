@@ -75,8 +75,8 @@ fn show(url: &str, credentials: &Credentials, no_color: bool) -> Result<()> {
 fn check_terminal() -> Result<()> {
     let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
     let what = match (io::stdout().is_terminal(), io::stdin().is_terminal(), is_dumb) {
-        (false, ..) => "standard output is no terminal",
-        (_, false, _) => "standard input is no terminal",
+        (false, ..) => "standard output is not a terminal",
+        (_, false, _) => "standard input is not a terminal",
         (.., true) => "the terminal is of type `dumb`, which cannot place its cursor",
         (true, true, false) => return Ok(()),
     };

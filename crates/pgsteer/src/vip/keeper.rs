@@ -133,7 +133,7 @@ impl Keeper {
         if !self.machine.is_contested(now) && self.shown.duplicate.take().is_some() && self.holds()
         {
             let (name, vip) = (&self.name, &self.config);
-            tracing::info!(target: DECISIONS, "vip {name}: {vip} is no duplicate any more");
+            tracing::info!(target: DECISIONS, "vip {name}: {vip} is no longer a duplicate");
         }
     }
 
@@ -175,7 +175,7 @@ impl Keeper {
         }
         let announced = self.announcer().and_then(|announcer| match announcer {
             Some(announcer) => announcer.announce(),
-            None => Err(io::Error::other("it is no Ethernet interface")),
+            None => Err(io::Error::other("it is not an Ethernet interface")),
         });
         let mute = announced.err().map(|error| {
             explained(

@@ -75,7 +75,7 @@ fn wish_of(snapshot: &Snapshot) -> Wish {
 }
 
 #[test]
-fn the_open_member_holds_and_one_whose_sessions_end_releases() {
+fn an_open_member_holds_the_address_and_a_member_whose_sessions_end_releases_it() {
     let of = |n1, n2| wish_of(&snapshot(Role::Primary, &[("n1", n1), ("n2", n2)]));
     assert!(matches!(of(open(), shut(Sessions::End)), Wish::Hold(_)));
     assert!(matches!(of(shut(Sessions::Keep), shut(Sessions::End)), Wish::Stay(_)));
@@ -192,7 +192,7 @@ fn after_a_stop_of_the_process_the_address_needs_a_confirmation() {
 }
 
 #[test]
-fn in_doubt_an_address_stays_until_another_machine_claims_it() {
+fn an_unconfirmed_address_stays_until_another_machine_claims_it() {
     let mut trial = Trial::default();
     trial.step(&hold(), true, 0);
     assert_eq!(trial.step(&stay(), true, 500), (vec![], None));

@@ -54,7 +54,7 @@ pub fn wish(vip: &VipConfig, snapshot: &Snapshot) -> Wish {
         );
     };
     let Some(gate) = service.gates.get(local) else {
-        return Wish::Release(format!("{local} is no member of the cluster any more"));
+        return Wish::Release(format!("{local} is no longer a member of the cluster"));
     };
     if let Some(why) = rivalry(snapshot, service, (local, member)) {
         return Wish::Release(why);

@@ -98,7 +98,7 @@ fn top_refuses_where_there_is_no_terminal() {
     let output = run(&["top"]);
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     let stderr = String::from_utf8(output.stderr).unwrap();
-    for part in ["standard output is no terminal", "pgsteer status"] {
+    for part in ["standard output is not a terminal", "pgsteer status"] {
         assert!(stderr.contains(part), "{stderr}");
     }
     assert!(output.stdout.is_empty());

@@ -87,7 +87,7 @@ fn the_wait_ends_with_the_hold_and_the_error_names_the_limit() {
     assert_eq!(refusal.sqlstate, "53300");
     assert!(
         refusal.message.starts_with(
-            "every open member has 1 sessions of service read already, its member_sessions_max (waited 0."
+            "every open member has reached the member_sessions_max of service read, 1 (waited 0."
         ),
         "{}",
         refusal.message
@@ -101,7 +101,7 @@ fn the_wait_ends_with_the_hold_and_the_error_names_the_limit() {
     let refusal = Client::start(front.write).read_refusal();
     assert_eq!(
         (refusal.sqlstate.as_str(), refusal.message.as_str()),
-        ("53300", "service write has 1 sessions already, its sessions_max (waited 0.0 s)")
+        ("53300", "service write has reached its sessions_max, 1 (waited 0.0 s)")
     );
 }
 

@@ -17,7 +17,7 @@ fn hold(config: &mut Config, hold: Duration) {
 }
 
 #[test]
-fn a_client_on_hold_is_let_in_when_a_gate_opens() {
+fn a_client_on_hold_is_connected_when_a_gate_opens() {
     let server = FakeServer::welcoming("off");
     let front = Front::of(&[&server]);
     front.shut("write", "n1");

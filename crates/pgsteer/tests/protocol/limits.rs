@@ -17,7 +17,7 @@ fn a_client_beyond_the_limit_is_refused_and_a_later_one_is_served() {
     let mut sessions: Vec<Client> = (0..3).map(|_| Client::log_in(front.write)).collect();
     let refusal = Client::start(front.write).read_refusal();
     assert_eq!(refusal.sqlstate, "53300");
-    assert_eq!(refusal.message, "pgsteer has 3 clients already, its limit (sessions_max)");
+    assert_eq!(refusal.message, "the limit of 3 clients is reached (sessions_max)");
     // A client that requests TLS first must get its error without TLS.
     let mut client = Client::connect(front.write);
     client.send(&wire::ssl_request());
@@ -145,7 +145,7 @@ fn one_client_address_cannot_use_up_the_limit() {
     assert_eq!(refusal.sqlstate, "53300");
     assert_eq!(
         refusal.message,
-        "pgsteer has 2 clients of this address already, its limit (sessions_per_address_max)"
+        "the limit of 2 clients from this address is reached (sessions_per_address_max)"
     );
     // Its cancel requests must still work.
     let mut cancel = Client::connect(front.write);

@@ -33,7 +33,7 @@ fn a_session_that_must_end_gets_the_reason() {
     let refusal = client.read_refusal();
     assert_eq!(refusal.sqlstate, "57P01");
     assert!(
-        refusal.message.contains("member n1 may not serve it any more (promotion"),
+        refusal.message.contains("member n1 is no longer open for the service (promotion"),
         "{refusal:?}"
     );
     eventually("the server's side is closed", || server.connections_open() == 0);
@@ -219,7 +219,7 @@ fn readers_are_spread_over_the_replicas() {
 }
 
 #[test]
-fn stopping_lets_sessions_finish_and_then_ends_them() {
+fn at_a_stop_sessions_may_finish_and_are_then_ended() {
     let server = FakeServer::welcoming("off");
     let mut front = Front::of(&[&server]);
     let (mut finishing, mut staying) = (Client::log_in(front.write), Client::log_in(front.write));

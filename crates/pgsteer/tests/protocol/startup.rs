@@ -28,7 +28,7 @@ fn is_refused(bytes: &[u8]) -> String {
 #[test]
 fn a_browser_gets_an_error_that_names_postgresql() {
     let message = is_refused(b"GET / HTTP/1.1\r\nHost: db\r\nUser-Agent: x\r\n\r\n");
-    assert_eq!(message, "these are no PostgreSQL client's first bytes");
+    assert_eq!(message, "the first bytes are not of a PostgreSQL client");
 }
 
 #[test]

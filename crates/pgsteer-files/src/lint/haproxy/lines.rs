@@ -278,7 +278,7 @@ impl Reader {
         let code = digit(self.at + 2).zip(digit(self.at + 3)).map(|(high, low)| high * 16 + low);
         match code.and_then(char::from_u32) {
             Some(c) => self.push(c),
-            None => return Err(self.fault(self.at, "\\x wants two hexadecimal digits")),
+            None => return Err(self.fault(self.at, "\\x needs two hexadecimal digits")),
         }
         self.at += 3;
         Ok(())
@@ -290,7 +290,7 @@ impl Reader {
         let name = self.at + 1 + usize::from(is_braced);
         let is_first = |c: &char| c.is_ascii_alphabetic() || "_.".contains(*c);
         if !self.chars.get(name).is_some_and(is_first) {
-            return Err(self.fault(self.at, "a $ in double quotes wants the name of a variable"));
+            return Err(self.fault(self.at, "a $ in double quotes needs the name of a variable"));
         }
         let rest = self.chars.get(name..).unwrap_or_default();
         let length = match is_braced {
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_says_why() {
+    fn an_unreadable_line_has_a_reason() {
         let all =
             ["a 'b", "a \"b", "\\x4", "\"$\"", "\"${a\"", &"w ".repeat(65), &"w".repeat(70_000)];
         for text in all {

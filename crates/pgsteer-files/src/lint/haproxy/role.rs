@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_tells_where_nothing_else_does() {
+    fn the_name_decides_if_the_content_does_not() {
         assert_eq!(role_of_name("pg-primary_5000"), Some(Role::Primary));
         assert_eq!(role_of_name("mast-pgX_psql_readwrite"), Some(Role::Primary));
         assert_eq!(role_of_name("read"), Some(Role::Replica));

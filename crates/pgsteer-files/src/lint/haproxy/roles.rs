@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn the_check_tells_whom_clients_want() {
+    fn the_check_selects_the_member_that_clients_need() {
         let is = |role, source, is_judged| Some((role, source, is_judged));
         use Role::{Primary, Replica};
         assert_eq!(wanted("option httpchk"), is(Primary, Source::Http, false));

@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn what_postgresql_refuses_says_why() {
+    fn a_line_that_postgresql_refuses_has_a_reason() {
         let why = |text: &str| read(text).unwrap_err().why;
         assert_eq!(
             why("hots all all 10.0.0.1/32 trust"),

@@ -75,7 +75,7 @@ pub fn refusal(kind: &str, method: &str, option: &str, postgres: Option<u16>) ->
         "clientname" if !["CN", "DN"].contains(&value) => {
             Some("`clientname` is `CN` or `DN`".to_owned())
         }
-        "ldapport" if value.parse::<u16>().is_err() => Some("`ldapport` is no port".to_owned()),
+        "ldapport" if value.parse::<u16>().is_err() => Some("`ldapport` is not a port".to_owned()),
         _ => None,
     }
 }

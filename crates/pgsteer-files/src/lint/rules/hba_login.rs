@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_login_that_does_not_get_in_is_told_why() {
+    fn a_refused_check_login_has_a_reason() {
         let no_line = "e 1: no line matches `postgres`";
         assert_eq!(found(PASSWORD, "local all all peer\nhost app all all md5"), no_line);
         assert_eq!(found(PASSWORD, "host replication all all scram-sha-256"), no_line);

@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn templates_are_told_from_what_only_looks_like_one() {
+    fn templates_are_distinguished_from_similar_text() {
         assert!(is_template(
             "listen x\n{% for host in hosts %}\n server {{ host }} 1.1.1.1:1\n{% endfor %}\n"
         ));

@@ -116,7 +116,7 @@ fn patroni_check(
     let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
     let api = Endpoint::parse(rest, None).map_err(|_| Refusal::Unwritable {
         what: "Patroni's address",
-        why: "it is no HOST:PORT",
+        why: "it is not HOST:PORT",
     })?;
     let mut words = Vec::new();
     if api.host() != postgres.host() {
@@ -160,6 +160,6 @@ fn check_key(cert: &Path, key: Option<&Path>) -> Result<(), Refusal> {
 
 fn path(file: &Path) -> Result<String, Refusal> {
     let text = file.to_str().filter(|text| !text.contains(['\n', '\r']));
-    let why = "a path with letters that are none";
+    let why = "a path with control characters";
     text.map(escape::haproxy).ok_or(Refusal::Unwritable { what: "the path of a file", why })
 }

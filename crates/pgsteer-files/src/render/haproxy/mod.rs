@@ -198,7 +198,7 @@ fn asks_agent(profile: Profile) -> bool {
 }
 
 fn door_endpoint(host: &str, port: u16) -> Result<Endpoint, Refusal> {
-    let wrong = Refusal::Unwritable { what: "a front door", why: "it is no host" };
+    let wrong = Refusal::Unwritable { what: "a host of --door", why: "it is not a host" };
     Endpoint::new(host, port).map_err(|_| wrong)
 }
 
@@ -331,11 +331,11 @@ fn local(request: &Request<'_>, members: &[Member]) -> Result<Option<Member>, Re
         return Err(Refusal::NoSuchMember(name.clone()));
     }
     if !request.wishes.pass.iter().all(|source| is_network(source)) {
-        let why = "it is no address and no network as 10.1.0.0/16";
-        return Err(Refusal::Unwritable { what: "a source that is let pass", why });
+        let why = "it is neither an address nor a network such as 10.1.0.0/16";
+        return Err(Refusal::Unwritable { what: "a source of --pass", why });
     }
     if request.wishes.pass.is_empty() {
-        let needs = "those who are let pass to it: --pass 10.0.0.5 --pass 10.1.0.0/16";
+        let needs = "the sources that are routed to it: --pass 10.0.0.5 --pass 10.1.0.0/16";
         return Err(Refusal::ProfileNeeds { profile, needs });
     }
     Ok(members.iter().find(|member| member.name == name.as_str()).cloned())

@@ -135,7 +135,7 @@ fn a_blog_with_a_daemon() {
 
 /// "HAProxy detects the change within 3 seconds."
 #[test]
-fn a_role_that_says_three_seconds() {
+fn a_role_that_claims_three_seconds() {
     let text = include_str!("three_seconds.cfg");
     finds(
         text,

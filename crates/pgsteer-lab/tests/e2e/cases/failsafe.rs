@@ -46,7 +46,7 @@ fn restart_while_etcd_is_down(lab: &Lab) -> Result<()> {
     let cluster = &steer.status()?["clusters"][0];
     ensure!(cluster["members_from"] == "stored", "{cluster}");
     drop(steer);
-    an_agent_never_says_down(lab, primary)
+    an_agent_never_sends_down(lab, primary)
 }
 
 fn empty_directory(lab: &Lab) -> Result<PathBuf> {
@@ -69,7 +69,7 @@ fn ensure_served(steer: &Steer, primary: &Member) -> Result<()> {
 
 /// Without an answer nothing changes for HAProxy; with `down` it would end the sessions of a healthy
 /// primary.
-fn an_agent_never_says_down(lab: &Lab, primary: &Member) -> Result<()> {
+fn an_agent_never_sends_down(lab: &Lab, primary: &Member) -> Result<()> {
     let door = SocketAddr::from((lab.host_ip(), 5655));
     let mut command = Command::new(binary::pgsteer()?);
     command.arg("agent").args(["--patroni-host", &primary.patroni_url()]);

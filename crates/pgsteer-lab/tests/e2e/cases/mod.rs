@@ -93,7 +93,7 @@ pub fn all() -> Vec<Case> {
             tls::a_switchover_breaks_only_logins_in_progress,
             several::libpq_tries_the_second_pgsteer,
             orders::sigterm_without_sessions_is_quick,
-            orders::sigterm_lets_sessions_finish_and_then_ends_them,
+            orders::after_sigterm_sessions_may_finish_and_are_then_ended,
             orders::sighup_keeps_sessions_that_the_new_file_still_allows,
             orders::sighup_with_a_broken_file_changes_nothing,
             haproxy::a_switchover_is_pushed_within_milliseconds,

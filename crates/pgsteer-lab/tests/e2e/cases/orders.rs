@@ -11,7 +11,7 @@ use crate::steer::{Steer, Wanted, file_of};
 const SOON: Duration = Duration::from_secs(10);
 
 /// New clients are refused, sessions may finish, and the last ones get an error before they end.
-pub fn sigterm_lets_sessions_finish_and_then_ends_them(lab: &Lab) -> Result<()> {
+pub fn after_sigterm_sessions_may_finish_and_are_then_ended(lab: &Lab) -> Result<()> {
     let grace = "shutdown_grace_seconds = 2";
     let mut steer = Steer::start(lab, &Wanted { proxy: grace, ..Wanted::default() })?;
     let mut sessions = Kept::several(steer.doors.write, 3)?;

@@ -243,7 +243,7 @@ fn set(member: &mut Member, service: &str, state: &str, reason: Option<Cause>, s
         advice: reason
             .as_ref()
             .filter(|cause| cause.code != "wrong_role")
-            .map(|_| "see what holds up its replay".to_owned()),
+            .map(|_| "find out what delays its replay".to_owned()),
         traffic,
         reason,
         since: ago(130),

@@ -31,7 +31,7 @@ fn each_scene_has_a_page_of_less_than_a_hundred_kilobytes() {
 }
 
 #[test]
-fn the_state_says_in_words_what_is_wrong() {
+fn the_state_describes_the_problem() {
     for (scene, sentence, first) in [
         (scenes::well(), "All services are served", "pg1"),
         (

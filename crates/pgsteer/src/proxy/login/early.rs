@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_order_of_gate_and_login_decides_who_keeps_the_slot() {
+    async fn the_order_of_gate_and_login_decides_which_session_keeps_the_slot() {
         let config = ServiceConfig::new(([127, 0, 0, 1], 0).into(), Role::Primary);
         let service = Arc::new(Service::alone(ServiceName::new("write").unwrap(), config));
         let held = || service.stats.holds.clients();

@@ -29,7 +29,7 @@ use super::shared::Admitted;
 use super::tcp::tune_client;
 
 /// The hint for a client whose session was ended by a change of the cluster.
-const RECONNECT_HINT: &str = "Connect again: pgsteer leads to the member that serves now.";
+const RECONNECT_HINT: &str = "Connect again: pgsteer routes the new connection to an open member.";
 
 /// Serves one client connection to its end.
 pub async fn serve(context: Context, stream: TcpStream, admitted: Admitted) {

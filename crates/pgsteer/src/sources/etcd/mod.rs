@@ -306,7 +306,7 @@ impl Watcher {
         match parse_watch(&first).map_err(|bad| not_etcd(base, &bad))? {
             Heard::Created => Ok(lines),
             Heard::Ended(why) => Err(ended(base, &why)),
-            Heard::Written(_) => Err(strange(base, "a watch that tells before it is there")),
+            Heard::Written(_) => Err(strange(base, "a watch event before the watch was created")),
         }
     }
 
@@ -323,7 +323,7 @@ impl Watcher {
             let seen = found.entries.first().map(|entry| entry.revision);
             let missed = seen.filter(|seen| *seen > newest.load(Ordering::Relaxed));
             if missed.is_some() && missed == unheard {
-                return strange(etcd.base, "the watch does not tell what is written").into();
+                return strange(etcd.base, "the watch does not report its own writes").into();
             }
             if let Err(gone) = self.report(News::Read { is_behind: missed.is_some() }).await {
                 return gone.into();

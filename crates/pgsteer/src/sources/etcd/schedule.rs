@@ -112,14 +112,14 @@ mod tests {
     }
 
     #[test]
-    fn an_order_without_a_time_is_told_at_once() {
+    fn a_switchover_without_a_time_is_reported_at_once() {
         let mut schedule = Schedule::default();
         assert_eq!(schedule.set(ordered(None)), Some(News::Ordered(Order::default())));
         assert_eq!(schedule.set(None), Some(News::NoOrder));
     }
 
     #[tokio::test]
-    async fn an_order_for_later_is_told_when_its_time_has_come() {
+    async fn a_scheduled_switchover_is_reported_at_its_time() {
         let mut schedule = Schedule::default();
         let text = |at: SystemTime| humantime::format_rfc3339_millis(at).to_string();
         let soon = text(SystemTime::now() + EARLY + Duration::from_secs(2));
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_order_that_is_taken_back_or_stale_is_never_told() {
+    async fn a_switchover_that_is_withdrawn_or_stale_is_never_reported() {
         let mut schedule = Schedule::default();
         let now = SystemTime::now();
         let text = |at: SystemTime| humantime::format_rfc3339_millis(at).to_string();

@@ -197,7 +197,7 @@ async fn watched(pieces: Vec<Vec<u8>>) -> SocketAddr {
 }
 
 #[tokio::test]
-async fn how_the_watch_is_it_tells_itself() {
+async fn the_watch_reports_its_own_state() {
     let address = etcd(|asked| match asked.path.as_str() {
         WATCH => Act::Stream(vec![line(CREATED), line(&event(&kv(LEADER, N1, 11)))]),
         _ if asked.body.contains("range_end") => leaderless(10),
@@ -216,7 +216,7 @@ async fn how_the_watch_is_it_tells_itself() {
 }
 
 #[tokio::test]
-async fn an_order_is_told_and_so_is_its_end() {
+async fn the_start_and_the_end_of_an_order_are_reported() {
     let pieces = [
         CREATED.to_owned(),
         event(&kv(FAILOVER, AWAY_FROM_N1, 11)),
@@ -275,7 +275,7 @@ async fn what_lay_there_before_us_is_no_news_and_what_came_in_a_gap_is() {
 }
 
 #[tokio::test]
-async fn one_that_speaks_nonsense_or_without_end_is_left_for_the_next() {
+async fn an_etcd_with_a_malformed_or_endless_answer_is_replaced_by_the_next() {
     let endless = vec![line(CREATED), vec![b'x'; 10 * 1024 * 1024]];
     for pieces in [
         vec![line("SSH-2.0-OpenSSH_9.2")],
@@ -294,7 +294,7 @@ async fn one_that_speaks_nonsense_or_without_end_is_left_for_the_next() {
 }
 
 #[tokio::test]
-async fn nobody_at_any_address_is_told_once_a_round() {
+async fn a_failure_at_all_addresses_is_reported_once_per_round() {
     let silent = etcd(|_| Act::Silence).await;
     let refusing = etcd(|_| Act::Answer(404, "404 page not found".to_owned())).await;
     // A wait for the answer does not count as a watch, even a long one.
@@ -320,7 +320,7 @@ async fn one_that_is_frozen_behind_a_watch_is_found_out() {
 }
 
 #[tokio::test]
-async fn a_watch_that_tells_nothing_of_what_is_written_is_found_out() {
+async fn a_watch_that_reports_no_writes_is_detected() {
     static RANGES: AtomicUsize = AtomicUsize::new(0);
     let deaf = etcd(|asked| match asked.path.as_str() {
         RANGE if RANGES.fetch_add(1, Ordering::SeqCst) > 0 => range(20, &[kv(LEADER, N1, 15)]),

@@ -77,7 +77,7 @@ impl Authentication<'_> {
                 | Message::AuthenticationKerberosV5
                 | Message::AuthenticationScmCredential
                 | Message::AuthenticationSspi => return Err(unknown_method()),
-                _ => return Err(connection.nonsense("no authentication in the login")),
+                _ => return Err(connection.nonsense("no authentication message in the login")),
             }
             was_asked = true;
             answer = connection.receive().await?;
@@ -110,15 +110,15 @@ impl Authentication<'_> {
                     .map_err(|err| connection.nonsense(&err.to_string()))?
             }
             Message::ErrorResponse(body) => return Err(connection.refused(&body)),
-            _ => return Err(connection.nonsense("SCRAM without its second step")),
+            _ => return Err(connection.nonsense("SCRAM without the server's first message")),
         };
         connection.send(|buf| frontend::sasl_response(scram.message(), buf)).await?;
         match connection.receive().await? {
             Message::AuthenticationSaslFinal(body) => scram
                 .finish(body.data())
-                .map_err(|_| connection.nonsense("its proof of knowing the password is wrong")),
+                .map_err(|_| connection.nonsense("its SCRAM signature is wrong")),
             Message::ErrorResponse(body) => Err(connection.refused(&body)),
-            _ => Err(connection.nonsense("SCRAM without its last step")),
+            _ => Err(connection.nonsense("SCRAM without the server's final message")),
         }
     }
 

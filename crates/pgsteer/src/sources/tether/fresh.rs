@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_doubt_makes_a_login_due_at_once_but_not_in_a_closed_loop() {
+    async fn a_failed_probe_makes_a_login_due_at_once_but_not_in_a_loop() {
         let mut fresh = Fresh::of(Subject::Server);
         assert_eq!(fresh.next(), Kind::Knock);
         let start = Instant::now();

@@ -361,7 +361,7 @@ async fn welcome(connection: &mut Connection) -> Result<BTreeMap<String, String>
             }
             Message::BackendKeyData(_) | Message::NoticeResponse(_) => {}
             Message::ErrorResponse(body) => return Err(connection.refused(&body)),
-            _ => return Err(connection.nonsense("no end of the login")),
+            _ => return Err(connection.nonsense("an unexpected message at the end of the login")),
         }
     }
 }

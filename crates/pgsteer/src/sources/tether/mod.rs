@@ -315,7 +315,7 @@ impl Tether {
             Err(Missed { failure, .. })
                 if failure.is_login_refused() && self.subject == Subject::Server =>
             {
-                warn!(member = %self.reporter.member, "a fresh login beside the kept one: {failure}");
+                warn!(member = %self.reporter.member, "a new login beside the kept session failed: {failure}");
                 self.note_new_sessions(asked, Ok(())).await?;
                 Ok(State::Tied(tied))
             }
@@ -377,7 +377,7 @@ impl Tether {
             (Ok(()), Some(_)) => info!(%member, "the server accepts new sessions again"),
             (Err(now), Some(was)) if discriminant(now) == discriminant(was) => {}
             (Err(failure), _) => {
-                warn!(%member, "the server accepts no new sessions, its old ones go on: {failure}");
+                warn!(%member, "the server accepts no new sessions, existing sessions continue: {failure}");
             }
             (Ok(()), None) => {}
         }

@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_primary_tells_its_write_position_and_its_timeline() {
+    fn a_primary_reports_its_write_position_and_its_timeline() {
         let row = row(["f", "50331648", "0000001B", "f", "", "1000500000", "12", "97", ""]);
         let progress = read(&row).unwrap();
         assert!(!progress.in_recovery);
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replica_tells_its_replay_its_receiver_and_the_age_of_its_last_commit() {
+    fn a_replica_reports_replay_receiver_and_age_of_the_last_commit() {
         let row = row(["t", "50331648", "", "t", "1500000", "997500000", "", "", "3"]);
         let progress = read(&row).unwrap();
         assert!(progress.in_recovery && progress.streaming);
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_server_does_not_tell_stays_unknown() {
+    fn a_value_that_the_server_does_not_report_stays_unknown() {
         let unknown = read(&row(["t", "", "", "f", "", "", "", "", ""])).unwrap();
         assert_eq!((unknown.replay_age_micros, unknown.location), (None, None));
         assert_eq!(unknown.clock_offset, None);

@@ -104,7 +104,7 @@ impl Session {
                 self.started_at = progress::started_at(&row);
                 match row.first().and_then(progress::is_true) {
                     Some(in_recovery) => Ok(self.facts(in_recovery)),
-                    None => Err(self.connection.nonsense("no boolean for a boolean")),
+                    None => Err(self.connection.nonsense("a boolean column without a boolean value")),
                 }
             }
         }
@@ -143,7 +143,7 @@ impl Session {
         match self.query(&statement).await? {
             Ok(row) => match progress::read(&row, asked, SystemTime::now()) {
                 Some(progress) => Ok(Some(progress)),
-                None => Err(self.connection.nonsense("another row than was asked for")),
+                None => Err(self.connection.nonsense("a row with unexpected columns")),
             },
             Err(refusal) => {
                 let postgres = self.connection.peer();
@@ -167,7 +167,7 @@ impl Session {
                 }
                 Message::NoticeResponse(_) | Message::NotificationResponse(_) => {}
                 Message::ErrorResponse(body) => return Err(self.connection.refused(&body)),
-                _ => return Err(self.connection.nonsense("an answer without a question")),
+                _ => return Err(self.connection.nonsense("a message although no query was sent")),
             }
         }
     }
@@ -203,7 +203,7 @@ impl Session {
         match (rest.refusal, rest.row) {
             (Some(refusal), _) => Ok(Err(refusal)),
             (None, Some(row)) => Ok(Ok(row)),
-            (None, None) => Err(self.connection.nonsense("no row to a question")),
+            (None, None) => Err(self.connection.nonsense("no row in the result of a query")),
         }
     }
 
@@ -215,7 +215,7 @@ impl Session {
                 Message::ParameterStatus(body) => self.note(&body),
                 Message::DataRow(body) => match texts(&body) {
                     Some(row) => rest.row = Some(row),
-                    None => return Err(self.connection.nonsense("a row that is none")),
+                    None => return Err(self.connection.nonsense("a malformed row")),
                 },
                 Message::ErrorResponse(body) => {
                     let refusal = Refusal::of(&body);
@@ -228,7 +228,7 @@ impl Session {
                 | Message::NotificationResponse(_)
                 | Message::RowDescription(_)
                 | Message::CommandComplete(_) => {}
-                _ => return Err(self.connection.nonsense("an answer to another question")),
+                _ => return Err(self.connection.nonsense("an unexpected message in the result of a query")),
             }
         }
     }
@@ -264,7 +264,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_major_version_is_read_from_whatever_a_server_calls_itself() {
+    fn the_major_version_is_read_from_any_version_text() {
         let versions = ["15.18 (Debian 15.18-0+deb12u1)", "9.6.24", "18beta1", "devel"];
         assert_eq!(versions.map(major), [Some(15), Some(9), Some(18), None]);
     }

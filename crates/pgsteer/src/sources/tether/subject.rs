@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_pgbouncer_says_of_its_server_is_told_from_what_it_says_of_the_login() {
+    fn errors_of_pgbouncer_about_its_server_and_about_the_login_are_distinguished() {
         for message in [
             "server login has been failing, try again later (server_login_retry)",
             "server login has been failing, cached error: connect failed (server_login_retry)",
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_keeps_somebody_waiting_is_there_and_leads_somewhere() {
+    fn a_pooler_that_keeps_a_client_waiting_is_up_and_leads_to_its_server() {
         let timeout =
             Failure::Timeout { peer: Arc::from("n1:6432"), limit: Duration::from_secs(1) };
         let busy = PoolerFacts::Busy(timeout.clone());

@@ -116,7 +116,7 @@ impl Connection {
             return Ok(None);
         };
         if header.len() >= TEXT_LENGTH_MIN {
-            return Err(self.garbage(&"no message of PostgreSQL"));
+            return Err(self.garbage(&"not a message of the PostgreSQL protocol"));
         }
         if usize::try_from(header.len()).map_or(true, |len| len > MESSAGE_BYTES_MAX) {
             let peer = self.peer.clone();

@@ -75,7 +75,7 @@ fn the_filter_looks_at_names_roles_gates_and_reasons() {
 }
 
 #[test]
-fn the_selection_stays_on_its_member_whatever_the_order() {
+fn the_selection_stays_on_its_member_in_any_order() {
     let mut state = state();
     state.select(1);
     assert_eq!(state.selected(Panel::Members), 1);

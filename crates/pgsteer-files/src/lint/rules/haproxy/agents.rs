@@ -23,7 +23,7 @@ rule! {
     AGENT_BESIDE_BARE_CHECK = "agent-beside-bare-check", Warning, Look::Haproxy(bare_check),
     title: "the check beside an agent only connects",
     costs: "While the agent is silent HAProxy keeps its last answer, and a check that only connects does not contradict it: an old primary stays UP as long as it listens.",
-    remedy: "Let the check test the role too: `option httpchk OPTIONS /primary` and `check port 8008`.",
+    remedy: "Use a check that tests the role: `option httpchk OPTIONS /primary` and `check port 8008`.",
 }
 
 rule! {
@@ -94,7 +94,7 @@ fn bare_check(haproxy: &Haproxy<'_>, findings: &mut Findings) {
             && !(is_pooler && server.is_checked_where_it_serves())
     };
     each(haproxy, findings, of, is_wrong, |names, proxy| {
-        format!("the check of {names} of {} tells no role", proxy.title())
+        format!("the check of {names} of {} does not test the role", proxy.title())
     });
 }
 
@@ -126,6 +126,6 @@ fn port_missing(haproxy: &Haproxy<'_>, findings: &mut Findings) {
         findings,
         |proxy| !proxy.is_piece,
         is_wrong,
-        |names, proxy| format!("{names} of {}: nobody says where the agent is", proxy.title()),
+        |names, proxy| format!("{names} of {}: no `agent-port`", proxy.title()),
     );
 }

@@ -148,7 +148,7 @@ fn not_asked(haproxy: &Haproxy<'_>, findings: &mut Findings) {
         if !servers.iter().any(|server| server.is_backup()) {
             let names = listed(servers.iter().map(|server| server.name));
             let message =
-                format!("{} routes clients to {names}, whatever their roles are", proxy.title());
+                format!("{} routes clients to {names}, regardless of their roles", proxy.title());
             findings.add(first.line, message);
         }
     }

@@ -19,7 +19,7 @@ rule! {
     MAXCONN_BEYOND_MAX_CONNECTIONS = "maxconn-beyond-max-connections", Warning, Look::Haproxy(beyond),
     title: "HAProxy opens more connections to a member than its PostgreSQL allows",
     costs: "Clients get `FATAL: sorry, too many clients already`, where HAProxy could have queued them. A check by SQL is refused too, and the member is DOWN.",
-    remedy: "Let the `maxconn` of all server lines of a member add up to less than its `max_connections`, or raise that.",
+    remedy: "Set `maxconn` so that the sum over all server lines of a member is less than its `max_connections`, or raise `max_connections`.",
 }
 
 rule! {

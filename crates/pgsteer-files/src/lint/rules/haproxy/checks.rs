@@ -35,7 +35,7 @@ rule! {
     /// Patroni's port is open on every member.
     PATRONI_PORT_WITHOUT_HTTPCHK = "patroni-port-without-httpchk", Error, Look::Haproxy(bare_patroni),
     title: "the check connects to Patroni and sends no request",
-    costs: "Patroni listens on every member, whatever its role: all of them are UP, and writers reach replicas.",
+    costs: "Patroni listens on every member, regardless of its role: all of them are UP, and writers reach replicas.",
     remedy: "Add `option httpchk OPTIONS /primary` (or `/replica`) and `http-check expect status 200`.",
 }
 
@@ -75,7 +75,7 @@ rule! {
     /// A server is never DOWN.
     CHECK_MISSING = "check-missing", Error, Look::Haproxy(missing),
     title: "a server among others is not checked",
-    costs: "It is always UP: clients reach it when it is dead, and whatever its role is.",
+    costs: "It is always UP: clients reach it even if it is down or has the wrong role.",
     remedy: "Add `check` to its server line.",
 }
 

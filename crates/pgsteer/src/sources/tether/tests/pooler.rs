@@ -22,7 +22,7 @@ fn recovery(answer: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_pooler_tells_each_time_when_the_server_behind_it_was_started() {
+async fn a_pooler_reports_each_time_when_its_server_was_started() {
     let pooler = fake::server(|mut stream, _| async move {
         fake::read_startup(&mut stream).await;
         fake::write(&mut stream, &welcome(&[])).await;
@@ -40,7 +40,7 @@ async fn a_pooler_tells_each_time_when_the_server_behind_it_was_started() {
 }
 
 #[tokio::test]
-async fn a_pooler_is_believed_in_a_query_and_not_in_its_welcome() {
+async fn the_role_behind_a_pooler_comes_from_a_query_not_from_the_login() {
     let address = fake::server(|mut stream, _| async move {
         fake::read_startup(&mut stream).await;
         let cached = welcome(&[("in_hot_standby", "off"), ("server_version", "15.1")]);
@@ -78,7 +78,7 @@ async fn a_pooler_that_dies_is_felt_without_a_question() {
 }
 
 #[tokio::test]
-async fn a_pooler_that_lets_nobody_through_is_up_and_leads_nowhere() {
+async fn a_pooler_that_opens_no_session_to_its_server_is_up_and_leads_nowhere() {
     let silent = fake::server(|mut stream, _| async move {
         fake::read_startup(&mut stream).await;
         // As PgBouncer does while it has never had a connection to its server.
@@ -103,7 +103,7 @@ async fn a_pooler_that_lets_nobody_through_is_up_and_leads_nowhere() {
 }
 
 #[tokio::test]
-async fn a_pooler_that_lets_in_and_then_fails_the_question_is_logged_once() {
+async fn a_pooler_that_accepts_the_login_and_fails_the_query_is_logged_once() {
     let log = Log::default();
     let _guard = log.listen();
     let failing = fake::server(|mut stream, number| async move {
@@ -126,7 +126,7 @@ async fn a_pooler_that_lets_in_and_then_fails_the_question_is_logged_once() {
 }
 
 #[tokio::test]
-async fn a_pooler_that_refuses_the_login_is_up_and_one_that_says_nothing_is_not() {
+async fn a_pooler_that_refuses_the_login_is_up_and_a_silent_one_is_not() {
     let refused = fake::error("FATAL", "08P01", "no such user: pgcheck");
     let answer = Rig::at_pooler(fake::answering_login(refused).await, 5).of_pooler().await;
     let Ok(PoolerFacts::RefusesLogin(failure)) = answer else { panic!("{answer:?}") };
@@ -189,7 +189,7 @@ async fn a_query_that_waits_in_a_pooler_is_waited_for_as_long_as_it_is_there() {
 
 /// As PgBouncer with `trust` while it has no session to its server: it sends no byte.
 #[tokio::test]
-async fn a_pooler_that_greets_nobody_and_answers_a_request_for_tls_is_up() {
+async fn a_pooler_that_answers_only_an_ssl_request_is_up() {
     let address = fake::server(|mut stream, _| async move {
         while fake::read_startup(&mut stream).await[..4] == *b"\x04\xd2\x16\x2f" {
             fake::write(&mut stream, b"N").await;
@@ -222,7 +222,7 @@ async fn a_pooler_that_stops_while_a_query_waits_in_it_is_down() {
 
 /// Fresh logins continue meanwhile, every five seconds.
 #[tokio::test]
-async fn that_a_pooler_keeps_a_query_waiting_is_said_again_before_it_expires() {
+async fn a_waiting_query_in_a_pooler_is_reported_again_before_the_claim_expires() {
     const LONG: Duration = Duration::from_secs(3);
     let address = fake::server(|stream, _| {
         pooler_at(stream, async |number| (number == 0).then(|| recovery("f")))
@@ -248,7 +248,7 @@ async fn that_a_pooler_keeps_a_query_waiting_is_said_again_before_it_expires() {
 }
 
 #[tokio::test]
-async fn nobody_logs_in_through_a_pooler_whose_server_has_just_gone_however_urgent_it_is() {
+async fn no_login_goes_through_a_pooler_whose_server_has_just_gone_even_if_it_is_urgent() {
     let (logins_tx, mut logins) = mpsc::channel(8);
     let address = fake::server(move |stream, _| {
         let logins_tx = logins_tx.clone();
@@ -275,7 +275,7 @@ async fn nobody_logs_in_through_a_pooler_whose_server_has_just_gone_however_urge
 }
 
 #[tokio::test]
-async fn one_that_waits_in_a_pooler_hears_from_a_fresh_login_that_the_server_is_gone() {
+async fn a_query_that_waits_in_a_pooler_ends_when_a_new_login_finds_the_server_gone() {
     let address = fake::server(|mut stream, number| async move {
         let words = "server login has been failing, try again later (server_login_retry)";
         match number {
@@ -322,7 +322,7 @@ async fn a_fresh_login_beside_a_query_under_way_takes_its_place_all_the_same() {
 }
 
 #[tokio::test]
-async fn a_knock_is_answered_by_any_word_but_that_nobody_can_come_in() {
+async fn any_answer_to_a_pooler_probe_counts_except_that_no_login_is_possible() {
     let knock = |address: SocketAddr| async move {
         Login::anonymous(LIMIT).knock(&endpoint(address), &[address.ip()], LIMIT).await
     };

@@ -34,7 +34,7 @@ async fn refusal(address: SocketAddr) -> Failure {
 }
 
 #[tokio::test]
-async fn the_login_tells_the_role_and_a_sync_the_promotion() {
+async fn the_login_reports_the_role_and_a_sync_the_promotion() {
     let address = fake::server(|stream, _| {
         fake::standby(stream, |number| match number {
             2 => [fake::status("in_hot_standby", "off"), fake::ready()].concat(),
@@ -84,7 +84,7 @@ async fn a_login_of_single_bytes_is_a_login() {
 }
 
 #[tokio::test]
-async fn the_startup_packet_says_who_we_are() {
+async fn the_startup_packet_has_user_database_and_application_name() {
     let (seen_tx, mut seen) = mpsc::channel(1);
     let address = fake::server(move |mut stream, _| {
         let seen_tx = seen_tx.clone();
@@ -193,7 +193,7 @@ async fn a_member_that_moves_during_a_late_login_or_query_is_dialled_at_its_new_
 }
 
 #[tokio::test]
-async fn whoever_is_not_postgresql_is_told_apart() {
+async fn another_program_at_the_address_is_reported_as_not_postgresql() {
     for (garbage, how) in [
         (&b"SSH-2.0-OpenSSH_9.2\r\n"[..], "`SSH-2.0-OpenSSH_9.2..`"),
         (b"\0\0\0\0\0\0\0\0\0", "length"),
@@ -306,7 +306,7 @@ async fn the_md5_answer_is_the_one_that_the_server_computes() {
 }
 
 #[tokio::test]
-async fn a_server_that_asks_for_the_password_in_clear_or_by_md5_gets_nothing_and_the_error_says_what_to_set()
+async fn a_server_that_requests_a_clear_or_md5_password_gets_none_and_the_error_has_the_remedy()
  {
     for (demand, method) in [
         (fake::authentication(3, &[]), "password,scram-sha-256,none"),
@@ -343,7 +343,7 @@ async fn a_server_that_asks_for_no_authentication_is_refused_where_that_is_exclu
 }
 
 #[tokio::test]
-async fn a_server_that_cannot_prove_to_know_the_password_is_not_believed() {
+async fn a_server_with_a_wrong_scram_signature_is_rejected() {
     let address = fake::server(|mut stream, _| async move {
         fake::read_startup(&mut stream).await;
         fake::write(&mut stream, &fake::authentication(10, b"SCRAM-SHA-256\0\0")).await;
