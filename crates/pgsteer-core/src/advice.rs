@@ -4,7 +4,7 @@ use crate::reason::Reason;
 
 /// Returns what to do, or nothing if the state is normal or ends by itself within moments.
 ///
-/// docs/status.md says more about each reason.
+/// docs/status.md has more about each reason.
 pub fn advice(reason: &Reason) -> Option<&'static str> {
     let text = match reason {
         Reason::WrongRole { .. }

@@ -1,6 +1,6 @@
 //! Orders of an operator: which members get no new sessions, for how long, and why.
 //!
-//! An order names a member and applies to whatever server has that name: a member that leaves and
+//! An order names a member and applies to the server that has that name at the time: a member that leaves and
 //! returns is still drained. It has one effect, that the member's gates do not open
 //! ([`crate::gate::Gate::HeldBack`]). Existing sessions continue, and the member is still judged, so its gates
 //! open at once when the order ends.

@@ -343,14 +343,14 @@ impl View {
         self.patroni.as_ref().is_some_and(|newest| newest.answer.is_ok())
     }
 
-    /// Forgets Patroni's last answer, if it no longer answers.
+    /// Removes Patroni's last answer, if Patroni no longer answers.
     pub fn forget_last_facts(&mut self) {
         if !self.patroni_answers() {
             self.patroni_facts = None;
         }
     }
 
-    /// Forgets all poolers except those on `ports`: the others are not asked any more.
+    /// Removes all poolers except those on `ports`: the others are not probed any more.
     pub fn keep_poolers(&mut self, ports: &BTreeSet<u16>) {
         self.poolers.retain(|port, _| ports.contains(port));
     }
@@ -481,7 +481,7 @@ impl View {
     }
 
     /// When the newest of the questions was sent to which a Patroni of the cluster `identity` answered
-    /// that it leads, however long ago and whatever it reported since.
+    /// that it leads, regardless of its age and of later reports.
     pub fn lock_claimed_at(&self, identity: &Identity) -> Option<Moment> {
         let claim = self.lock_claim.as_ref();
         claim.filter(|(_, of)| identity.contradiction(of).is_none()).map(|(at, _)| *at)

@@ -1,4 +1,4 @@
-//! Every scenario in `tests/scenarios/` behaves as its file says, and all of them together reach
+//! Every scenario in `tests/scenarios/` behaves as in its file, and all of them together reach
 //! every row of the decision table and every reason.
 //!
 //! Each file is a test with the file's name: `cargo test -p pgsteer-core --test scenarios

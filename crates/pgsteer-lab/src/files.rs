@@ -29,7 +29,7 @@ pub struct PatroniFile<'a> {
 }
 
 impl PatroniFile<'_> {
-    /// Each Patroni uses only its own etcd, so a test knows beforehand which member a partition
+    /// Each Patroni uses only its own etcd, so it is known in advance which member a partition
     /// affects.
     pub fn text(&self) -> String {
         let Member { name, ip, postgres_port, patroni_port, etcd_port, folder, .. } = self.member;

@@ -73,7 +73,7 @@ fn haproxy_accepts_every_profile_for_any_members() {
     assert_eq!(ODD_USER.len(), 63);
     let folder = folder("haproxy");
     let file = folder.join("pgsteer.toml");
-    // Front doors and members have addresses of both kinds.
+    // Hosts of pgsteer and members have addresses of both families.
     let services = "[services.write]\nlisten = '[::]:5000'\npooler_port = 6432\n\
                     [services.read]\nlisten = '[::]:5001'\npooler_port = 6432\nfallback = 'primary'\n\
                     [http]\nlisten = '[::]:7000'\n";

@@ -208,7 +208,7 @@ impl Target {
     }
 }
 
-/// The error of a TLS handshake, as the sentence that says what to do.
+/// The error of a TLS handshake, as the sentence with the remedy.
 fn explained(error: io::Error) -> anyhow::Error {
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match tls {

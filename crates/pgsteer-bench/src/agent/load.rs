@@ -1,4 +1,4 @@
-//! Checks at a fixed rate, whatever the answers, and the time of each.
+//! Checks at a fixed rate, independent of the answers, and the time of each.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};

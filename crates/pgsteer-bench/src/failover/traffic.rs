@@ -1,6 +1,6 @@
 //! The traffic on one path: new connections with an INSERT each, at even steps, and kept sessions.
 //!
-//! The tries are an open loop: each starts on time, whatever the outcome of earlier ones. Each path
+//! The tries are an open loop: each starts on time, independent of the outcome of earlier ones. Each path
 //! has a thread, so that its clients never wait for those of another path.
 
 use std::cell::Cell;

@@ -61,7 +61,7 @@ impl Member {
     }
 
     /// How the server that the check login reaches contradicts `identity`, by SQL; none if it does not.
-    /// It says nothing about its Patroni, whose lock still counts.
+    /// The result does not apply to its Patroni, whose lock still counts.
     pub fn sql_contradicts(&self, identity: &Identity) -> Option<Contradiction> {
         identity.system_identifier.as_ref()?;
         let system_identifier = Some(self.view.sql_system_identifier()?.to_string());

@@ -12,7 +12,7 @@ pub enum AuthMethod {
     Password,
     /// A hash of the password that is worth as much as the password.
     Md5,
-    /// SCRAM-SHA-256: the server does not learn the password, and proves that it knows it.
+    /// SCRAM-SHA-256: the server does not learn the password, and proves that it has it.
     ScramSha256,
     /// The server asks for nothing, as with `trust` in `pg_hba.conf`.
     None,

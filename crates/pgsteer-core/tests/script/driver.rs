@@ -2,7 +2,7 @@
 //!
 //! It does the same as the real shell: sources that probe at the intervals of the plan, a timer
 //! that follows `poll_timeout`, and a read of the Snapshot after every step. Answers take no time
-//! unless a test says otherwise.
+//! unless a test sets something else.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -173,7 +173,7 @@ pub fn lint(kind: Kind, text: &str, options: &Options) -> Result<Report, Unreada
 /// Judges the text of a file, which is of this kind, with what is known from other files.
 ///
 /// # Errors
-/// A text that is not of this kind, as far as one can tell.
+/// A text that does not look like a file of this kind.
 pub fn lint_beside(
     kind: Kind,
     text: &str,

@@ -19,7 +19,7 @@ use pgsteer_core::settings::{Config, ServiceConfig};
 const PRIORITY_MAX: usize = 200;
 /// The maximum length of an interface name in Linux.
 const INTERFACE_MAX: usize = 15;
-/// The maximum number of front doors that share an address.
+/// The maximum number of hosts of `--door` that share an address.
 const DOORS_MAX: usize = 64;
 /// The lag for an alert if no service has a limit.
 const LAG_BYTES: u64 = 64 << 20;
@@ -184,8 +184,8 @@ fn check_reach(kind: Kind, config: &Config, doors: &[Host], hosts: &[Host]) -> R
     Ok(())
 }
 
-/// The hosts as a client's list has them. A single one stands there twice: whoever is told that nobody
-/// can take him now goes on to the next host, and gives up where there is none.
+/// The hosts of a client's list. A single host is there twice: a driver that gets 57P03 tries the next
+/// host, and fails if there is none.
 fn tried(hosts: &[Host]) -> Vec<Host> {
     match hosts {
         [only] => vec![only.clone(), only.clone()],
@@ -206,7 +206,7 @@ fn places(hosts: &[&str]) -> Vec<Host> {
     hosts.iter().zip(labels(hosts.iter().copied())).enumerate().map(place).collect()
 }
 
-/// Parses the virtual address: one that a machine can have, and that is not a front door's own
+/// Parses the virtual address: one that a machine can have, and that is not an own address of a host of `--door`
 /// address.
 fn vip_address(text: &str, doors: &[Host]) -> Result<IpAddr, Refusal> {
     let refuse = |why| Refusal::Vip { text: text.to_owned(), why };
@@ -274,14 +274,14 @@ fn title(name: &str) -> String {
     name.split(|c: char| !c.is_ascii_alphanumeric()).map(word).collect()
 }
 
-/// Renders one file for each front door.
+/// Renders one file for each host of `--door`.
 fn keepalived(request: &Request<'_>, page: &Page<'_>) -> Result<Vec<Rendered>, Refusal> {
     #[derive(Serialize)]
     struct Door<'a> {
         #[serde(flatten)]
         page: &'a Page<'a>,
         door: &'a Host,
-        /// pgsteer's pages, as this door itself reaches them.
+        /// The address of pgsteer's pages, seen from this host.
         door_pages: String,
         service: &'a str,
         interface: &'a str,
@@ -329,7 +329,7 @@ fn keepalived(request: &Request<'_>, page: &Page<'_>) -> Result<Vec<Rendered>, R
         .collect()
 }
 
-/// A listener on the address of one door stands for the same on each of them.
+/// A listener on the address of one host stands for the same listener on each host.
 fn door_pages(config: &Config, page: &Page<'_>, door: &Host) -> String {
     let listens_on = |place: &Host| {
         let own = config.http.as_ref().map(|http| http.listen.ip());

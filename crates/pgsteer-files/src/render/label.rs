@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 pub fn labels<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     let mut taken = BTreeSet::new();
     let names: Vec<&str> = names.into_iter().collect();
-    // A name that is already valid is kept, whatever names come before it.
+    // A name that is already valid is kept, regardless of the names before it.
     taken.extend(names.iter().filter(|name| plain(name) == **name).map(ToString::to_string));
     names
         .iter()

@@ -38,7 +38,7 @@ pub enum Kind {
     Haproxy,
     /// The lines of pg_hba.conf for the checks, and their login.
     PgHba,
-    /// A virtual address that moves between front doors.
+    /// A virtual address that moves between hosts of pgsteer.
     Keepalived,
     /// The units of systemd.
     Systemd,
@@ -144,7 +144,7 @@ pub struct Wishes {
     pub agent: Option<Endpoint>,
     /// Host names are resolved repeatedly by DNS, not only at HAProxy's start.
     pub resolve: bool,
-    /// The hosts of the front doors, where pgsteer runs.
+    /// The hosts where pgsteer runs.
     pub doors: Vec<String>,
     /// Source addresses and networks that are routed to the local member.
     pub pass: Vec<String>,
@@ -152,7 +152,7 @@ pub struct Wishes {
     pub trust: bool,
     /// pg_hba.conf contains lines for repmgr.
     pub repmgr: bool,
-    /// The address that moves between the front doors.
+    /// The address that moves between these hosts.
     pub vip: Option<String>,
     /// The interface of that address.
     pub interface: Option<String>,
@@ -238,7 +238,7 @@ fn check_members(request: &Request<'_>) -> Result<(), Refusal> {
     }
 }
 
-/// Checks that the hosts are valid, and that members and front doors have different hosts.
+/// Checks that the hosts are valid, and that members and pgsteer have different hosts.
 fn check_hosts(request: &Request<'_>) -> Result<(), Refusal> {
     let names: Vec<&str> = request.members.iter().map(|member| member.name.as_str()).collect();
     ensure_once("member", &names)?;

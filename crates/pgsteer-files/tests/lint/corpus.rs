@@ -1,7 +1,7 @@
 //! Whole configurations with all that lint finds in them, beside each in a file of its own.
 //!
 //! `corpus` has configurations as they are publicly used, in our own words; `faults` has small ones
-//! with the fault that their name says. `LINT_CORPUS=update cargo test -p pgsteer-files --test lint
+//! with the fault in their name. `LINT_CORPUS=update cargo test -p pgsteer-files --test lint
 //! corpus` writes the findings anew: read the difference.
 
 use std::path::{Path, PathBuf};

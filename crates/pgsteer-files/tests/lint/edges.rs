@@ -39,7 +39,7 @@ fn a_guard_may_stand_in_many_places() {
         &routed("tcp-request content reject unless { nbsrv(pg) eq 1 }\ndefault_backend pg"),
         &[],
     );
-    // Nobody in this file leads there: the guard may be where they come from.
+    // No proxy in this file uses the backend: the guard may be in another file.
     haproxy(&format!("backend pg\n{SERVERS}"), &[]);
 }
 
@@ -51,7 +51,7 @@ fn a_guard_is_judged_by_what_it_does() {
     haproxy(&listen("tcp-request content reject unless { nbsrv(pg) ge 1 }"), &no_guard);
     haproxy(&listen("tcp-request content reject if FALSE { nbsrv(pg) gt 1 }"), &no_guard);
     haproxy(&listen("tcp-request content reject if { src 10.0.0.9 } or { nbsrv gt 1 }"), &[]);
-    // Whether somebody gets in depends on more than the count.
+    // The guard depends on more than the count.
     haproxy(&listen("tcp-request content reject if { nbsrv gt 1 } { src 10.0.0.9 }"), &[]);
     haproxy(&listen("tcp-request content reject unless { nbsrv eq 1 } or { src 10.0.0.9 }"), &[]);
     haproxy(&listen("tcp-request content reject if { nbsrv(pg),sub(1) gt 0 }"), &[]);

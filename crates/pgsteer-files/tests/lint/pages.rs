@@ -16,7 +16,7 @@ struct Example {
     is_good: bool,
     options: Options,
     text: String,
-    /// What a file beside it says.
+    /// The settings of a file beside it.
     beside: Beside,
 }
 

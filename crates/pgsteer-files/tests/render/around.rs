@@ -6,7 +6,7 @@ use pgsteer_files::render::{Kind, Rendered, Wishes};
 
 use crate::clusters::{PATRONI, config, files, lint_finds_nothing, members, three};
 
-/// A cluster with everything, its front doors on two machines of their own.
+/// A cluster with everything, and pgsteer on two machines of its own.
 fn toml() -> String {
     format!(
         "{PATRONI}[check]\nuser = 'pgcheck'\n[services.write]\nlisten = '[::]:5000'\n\
@@ -121,7 +121,7 @@ fn a_target_without_a_listener_is_refused() {
         refused(Kind::Clients, services, &members),
         refused(Kind::Clients, "", &v6),
         refused(Kind::Clients, specific, &members),
-        // The address that moves is not the one of the door.
+        // The address that moves is not the host's own.
         refused(Kind::Clients, specific, &doors()),
     ];
     insta::assert_snapshot!(all.join("\n"));

@@ -56,7 +56,7 @@ fn section<'a>(text: &'a str, name: &str) -> &'a str {
     text.split("\nlisten ").find(|it| it.starts_with(name)).unwrap()
 }
 
-/// PostgreSQL's answer says nothing of the pooler that the clients are led to.
+/// PostgreSQL's answer does not cover the pooler that the clients are routed to.
 #[test]
 fn sql_asks_the_pooler_too() {
     let services = "[services.write]\npooler_port = 6432\n[services.read]\npooler_port = 6433\n";
@@ -114,7 +114,7 @@ fn a_target_without_a_listener_is_refused() {
     text(&toml(services), &three(), &door(Profile::Pgsteer, "localhost"));
     let agent_elsewhere = Endpoint::new("10.0.0.9", 5555).ok();
     text(&toml(agent), &three(), &Wishes { agent: agent_elsewhere, ..wishes(Profile::Agent) });
-    // Where the agent has no file yet, the note says how it has to listen.
+    // If the agent has no file yet, the note contains the required listen address.
     let guessed = text(PATRONI, &v6, &wishes(Profile::Agent));
     assert!(guessed.contains("`pgsteer agent --vocabulary admin --port [::]:5555`"), "{guessed}");
 }
@@ -142,7 +142,7 @@ fn the_key_of_a_client_certificate_is_where_haproxy_looks_for_it() {
     );
 }
 
-/// HAProxy 3.0 forgets clients in retries.
+/// HAProxy 3.0 loses clients in retries.
 #[test]
 fn for_haproxy_3_0_there_are_no_retries() {
     let of = |version: &str| {

@@ -1,4 +1,4 @@
-//! What render writes: golden files for review, and refusals. The real programs have their say in
+//! What render writes: golden files for review, and refusals. The real programs check the files in
 //! pgsteer-lab, which has them installed.
 
 #![allow(clippy::unwrap_used, clippy::panic)]

@@ -97,7 +97,7 @@ const DEGRADED: [(&str, &str); 11] = [
 /// No alert: the last addresses are used, and a host without one is the member's `trouble`.
 const NO_ALERT: &str = "address_trouble";
 
-/// The document's fields whose name says that something is wrong are all in the list above.
+/// All fields of the document that report a problem are in the list above.
 #[test]
 fn there_is_an_alert_for_each_degraded_state_of_the_status_document() {
     let rules = &made(Kind::Prometheus, &three(), &doors())[0].text;
@@ -131,7 +131,7 @@ fn there_is_an_alert_for_each_reason() {
         let is_excepted = general.split(['"', '|']).any(|word| word == *code);
         assert_eq!(is_excepted, expressions.contains(&&*own), "{code}");
     }
-    // What is said of a pooler only while its server is unusable is the server's alert.
+    // A reason of a pooler that exists only while its server is unusable is covered by the server's alert.
     assert!(expressions.contains(&"pgsteer_pooler_trouble{reason!=\"pooler_not_asked\"} == 1"));
 }
 

@@ -1,4 +1,4 @@
-//! Resets the lab to health, whatever acts came before.
+//! Resets the lab to health after any acts.
 
 use std::process::Command;
 use std::time::Duration;

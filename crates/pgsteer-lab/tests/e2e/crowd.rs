@@ -46,7 +46,7 @@ impl Crowd {
         Ok(Crowd { is_over, clients })
     }
 
-    /// Tells the clients to end. Each still ends the login that it has begun.
+    /// Stops the clients. Each client still completes the login that it has begun.
     pub fn end(&self) {
         self.is_over.store(true, Ordering::Relaxed);
     }

@@ -29,7 +29,7 @@ const PROFILES: [&str; 7] =
 /// The HAProxy that reads the file.
 #[derive(Debug, Clone)]
 pub struct Version {
-    /// As `--haproxy-version` has it; for a file of another version the word of that one.
+    /// The value of `--haproxy-version`; for a file of another version the name of that one.
     pub of_file: &'static str,
     /// The program; that of the system unless it is named.
     pub program: Option<PathBuf>,

@@ -110,7 +110,7 @@ impl Steer {
         Steer::spawn(lab, "pgsteer", command, doors)
     }
 
-    /// Starts with a configuration file; returns when it knows the whole cluster.
+    /// Starts with a configuration file; returns when all members are known.
     pub fn start(lab: &Lab, wanted: &Wanted<'_>) -> Result<Steer> {
         let steer = Steer::start_blind(lab, wanted)?;
         steer.wait_until_ready()?;

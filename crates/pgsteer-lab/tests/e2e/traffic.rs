@@ -1,4 +1,4 @@
-//! Traffic: a new connection at every tick, whatever the outcome of earlier ones, and the outcome
+//! Traffic: a new connection at every tick, independent of the outcome of earlier ones, and the outcome
 //! of each.
 
 use std::fmt;

@@ -118,7 +118,7 @@ impl Machine {
             self.restores.clear();
         }
         let Some(targets) = targets else {
-            // They are sent when pgsteer knows them.
+            // They are sent when pgsteer has found them.
             self.pid = None;
             return Vec::new();
         };

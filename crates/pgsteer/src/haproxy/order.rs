@@ -48,7 +48,7 @@ pub struct Target {
     pub order: Order,
 }
 
-/// Returns the orders of `snapshot`; none if it knows the role of no member.
+/// Returns the orders of `snapshot`; none if the role of no member is known.
 pub fn targets(
     services: &BTreeMap<ServiceName, ServiceConfig>,
     snapshot: &Snapshot,

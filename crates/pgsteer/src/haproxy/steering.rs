@@ -325,7 +325,7 @@ async fn finished(look: &mut Option<JoinHandle<Look>>) -> Option<Look> {
     }
 }
 
-/// Refusals that say nothing new: a server without a health check, or with that of another server.
+/// Refusals that are expected: a server without a health check, or with that of another server.
 fn is_expected(line: &str) -> bool {
     let line = line.to_ascii_lowercase();
     line.contains("health checks are not enabled") || line.contains("tracking")

@@ -1,4 +1,4 @@
-//! Summaries: a switchover, a failover or an outage becomes one change, which says what clients saw.
+//! Summaries: a switchover, a failover or an outage becomes one change with its effect on clients.
 //!
 //! A pure machine: it reads each Snapshot, the counters and the time.
 

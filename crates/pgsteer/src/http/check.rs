@@ -127,7 +127,7 @@ fn of_no_service(named: &str, snapshot: &Snapshot) -> Page {
     plain(StatusCode::NOT_FOUND, format!("there is no service {}; {are}\n", Shown::of(named)))
 }
 
-/// 200 while this machine has the address by right and alone.
+/// 200 while this machine should have the address and has it alone.
 fn of_vip(name: &str, stats: &Stats) -> Page {
     let vips = stats.vips.all();
     let Some(vip) = vips.iter().find(|vip| vip.name.as_str() == name) else {

@@ -109,7 +109,7 @@ fn judge(files: Vec<Input>, kind: Option<Kind>, options: &Options) -> Vec<Looked
     looked.collect()
 }
 
-/// What the files say about each other. Of several pgsteer.toml it is not known which one belongs to
+/// The settings of one file that the rules for another file need. Of several pgsteer.toml it is not known which one belongs to
 /// a pg_hba.conf.
 fn beside(files: &[Input], kind: Option<Kind>) -> Beside {
     let text = |file: &Input| {

@@ -2,7 +2,7 @@
 //!
 //! The files are read once at the start ([`choice`] picks one of them). The file of the configured URLs is
 //! rewritten when the list changes, by a temporary file that replaces the old one. A directory or a file that cannot be used is only a warning. But without
-//! the file a restart knows no member while no Patroni returns a member list.
+//! the file a restarted pgsteer has no members while no Patroni returns a member list.
 
 mod choice;
 

@@ -2,7 +2,7 @@
 //!
 //! A cancel request arrives on a connection of its own and contains only the key that the server issued
 //! in the login. An unknown key belongs to a session of another pgsteer, or to a session with TLS. Such
-//! a request is sent to every member, and the member that knows the key acts on it. So several pgsteers
+//! a request is sent to every member, and the member that has the key acts on it. So several pgsteers
 //! need no shared state.
 //!
 //! Any client can send unknown keys. Their connections come from one small pool, which is a part of the

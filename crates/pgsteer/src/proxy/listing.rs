@@ -54,7 +54,7 @@ pub struct SessionFilter {
     pub member: Option<MemberName>,
     /// The service.
     pub service: Option<ServiceName>,
-    /// The user. A session inside TLS has none that pgsteer knows.
+    /// The user. The user of a session inside TLS is unknown.
     pub user: Option<String>,
     /// The database.
     pub database: Option<String>,

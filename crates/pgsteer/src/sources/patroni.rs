@@ -105,7 +105,7 @@ async fn question(http: &Client, url: &str, ask: &Ask) -> (Instant, Result<Patro
     }
 }
 
-/// Returns the addresses of Patroni's host if the plan knows them. Patroni usually runs on the host
+/// Returns the addresses of Patroni's host if the plan has them. Patroni usually runs on the host
 /// of its PostgreSQL.
 fn known<'a>(base: &Base, ask: &'a Ask) -> &'a [IpAddr] {
     if base.host() == ask.postgres.host() { &ask.addresses } else { &[] }

@@ -4,7 +4,7 @@
 //! - It is removed at once on [`Wish::Release`], and on [`Wish::GiveUp`] if this process added or
 //!   confirmed it.
 //! - On [`Wish::Stay`] it stays where it is, unless another machine answers for it.
-//! - An address that is here without a reason that this process knows (it was left behind, or the
+//! - An address that is here without a reason that this process has (it was left behind, or the
 //!   process was stopped) is unconfirmed: it is removed unless it is confirmed within
 //!   [`CONFIRM_WITHIN`].
 

@@ -13,7 +13,7 @@ pub const MESSAGE_BYTES: usize = 32;
 
 const SOLICITATION: u8 = 135;
 const ADVERTISEMENT: u8 = 136;
-/// The flag of an advertisement that replaces what the receiver knew.
+/// The flag of an advertisement that replaces the receiver's entry.
 const OVERRIDE: u8 = 0x20;
 const OPTION_SOURCE: u8 = 1;
 const OPTION_TARGET: u8 = 2;

@@ -247,7 +247,7 @@ fn turns() -> impl Strategy<Value = Vec<Turn>> {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever happens: the address is added only on an open gate of a current Snapshot, it is gone
+    /// In any sequence of events the address is added only on an open gate of a current Snapshot, it is gone
     /// after each release, and it is nowhere without confirmation for longer than the limit.
     #[test]
     fn an_address_is_added_by_right_only_and_never_stays_unconfirmed(turns in turns()) {

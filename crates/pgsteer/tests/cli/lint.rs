@@ -171,7 +171,7 @@ fn a_file_that_haproxy_refuses_has_an_error() {
     assert!(looked_at >= 60, "{looked_at}");
 }
 
-/// Same check for the bad examples of all pages, whatever their rules are about.
+/// Same check for the bad examples of all pages, for all kinds of rules.
 #[test]
 fn a_bad_example_that_haproxy_refuses_has_an_error() {
     for rule in rules() {

@@ -1,4 +1,4 @@
-//! The files in `dist/`: systemd accepts the units, and the program knows every option in them.
+//! The files in `dist/`: systemd accepts the units, and the program accepts every option in them.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -1,5 +1,5 @@
-//! A statement that a client sends before the end of its login is never executed twice, at whatever
-//! byte of its answers a server breaks off.
+//! A statement that a client sends before the end of its login is never executed twice, even if
+//! the server closes the connection after any byte of its answers.
 
 use std::io::Read;
 use std::net::Shutdown;

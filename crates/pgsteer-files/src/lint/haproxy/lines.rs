@@ -13,7 +13,7 @@ const LINE_BYTES_MAX: usize = 64 << 10;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Word {
     text: String,
-    /// The word contains an environment variable, so only HAProxy knows its value.
+    /// The word contains an environment variable, so its value is known only to HAProxy.
     has_variable: bool,
     /// The word contains a `$NAME` outside double quotes, which HAProxy replaces only in addresses.
     has_bare_variable: bool,
@@ -145,7 +145,7 @@ pub fn lines(text: &str, first: usize) -> (Vec<Line>, Vec<Fault>) {
 }
 
 /// Returns the fault of a last line without a line break. HAProxy treats such a file as truncated,
-/// whatever the line contains (`readcfgfile`: "Missing LF on last line").
+/// regardless of the content of the line (`readcfgfile`: "Missing LF on last line").
 fn unended(text: &str, first: usize) -> Option<Fault> {
     let last = text.lines().next_back().filter(|_| !text.ends_with('\n'))?;
     let number = first + text.lines().count() - 1;

@@ -15,7 +15,7 @@ impl<'a> Proxy<'a> {
     /// Patroni beside it.
     pub fn is_postgres(&self) -> bool {
         match self.last(&["mode"]) {
-            // In whatever mode, only PostgreSQL and its pooler use these ports.
+            // Only PostgreSQL and its pooler use these ports, in any mode.
             None if self.is_piece => {
                 self.servers.iter().any(|server| self.is_surely_postgres(server))
             }
@@ -41,7 +41,7 @@ impl<'a> Proxy<'a> {
         self.servers.iter().any(is_one) || self.is_checked_like_postgres()
     }
 
-    /// Returns true if its check shows the server behind it, whatever the ports: it requests one of
+    /// Returns true if its check shows the server behind it, on any port: it requests one of
     /// Patroni's paths on another port than the service's, or it begins a login.
     fn is_checked_like_postgres(&self) -> bool {
         let is_beside = |server: &Server<'a>| {

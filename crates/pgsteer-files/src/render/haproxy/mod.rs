@@ -181,7 +181,7 @@ fn agent_listen(config: &Config) -> SocketAddr {
     config.agent.as_ref().map_or(AGENT_LISTEN, |agent| agent.listen)
 }
 
-/// The one agent that answers for all members: as named, or that of the only front door.
+/// The one agent that answers for all members: as named, or that of the only host of `--door`.
 fn agent_of_all(request: &Request<'_>) -> Result<Option<Endpoint>, Refusal> {
     let wishes = request.wishes;
     match (&wishes.agent, wishes.doors.as_slice()) {

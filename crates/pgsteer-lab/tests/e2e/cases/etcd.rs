@@ -1,4 +1,4 @@
-//! The etcd watch: pgsteer knows of a switchover before it begins.
+//! The etcd watch: pgsteer detects a switchover before it begins.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -9,7 +9,7 @@ use crate::clients::{psql, run};
 use crate::steer::{Doors, Steer, Wanted};
 
 pub fn libpq_tries_the_second_pgsteer(lab: &Lab) -> Result<()> {
-    // The first pgsteer has no suitable member, whatever the state of the cluster.
+    // The first pgsteer has no suitable member, in any state of the cluster.
     let unsuitable = "hold_seconds = 0.5\ntags = { nowhere = 'yes' }";
     let mut first = Steer::start_blind(lab, &Wanted { write: unsuitable, ..Wanted::default() })?;
     let _second = Steer::start(lab, &Wanted { name: "second", shift: 100, ..Wanted::default() })?;

@@ -111,7 +111,7 @@ fn by_jdbc(urls: &[&str]) -> Command {
     command
 }
 
-/// A command with the password in the environment, as the page says, and no other PG* variable.
+/// A command with the password in the environment, as in the page, and no other PG* variable.
 fn bare(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {

@@ -85,7 +85,7 @@ pub struct DoorCard {
     pub role: String,
     /// Sessions now.
     pub sessions: u64,
-    /// Who waits, if anybody does.
+    /// The number of waiting clients, if there are any.
     pub waiting: Option<String>,
     /// No member is open.
     pub is_shut: bool,

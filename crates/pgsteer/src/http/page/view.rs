@@ -19,7 +19,7 @@ pub struct View {
     pub title: Title,
     /// The state of the cluster in words.
     pub state: State,
-    /// Doors, members and gates.
+    /// Services, members and gates.
     pub picture: Picture,
     /// The services.
     pub services: Vec<ServiceRow>,

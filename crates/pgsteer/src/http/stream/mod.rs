@@ -29,7 +29,7 @@ const STREAMS_MAX: usize = 200;
 /// The streams may use one 32nd of the open files, as the other pages.
 const FILES_DIVISOR: u64 = 32;
 
-/// What a reader wants.
+/// The document that a reader requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum View {
     /// The status document as JSON.

@@ -33,7 +33,7 @@ pub struct Login {
     client_bytes: Vec<u8>,
     /// The bytes of servers that the client has received.
     forwarded: Vec<u8>,
-    /// The login cannot be repeated at another member, whatever `forwarded` contains.
+    /// The login cannot be repeated at another member, even if `forwarded` is empty.
     is_bound: bool,
 }
 

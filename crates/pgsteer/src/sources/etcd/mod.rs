@@ -152,7 +152,7 @@ struct Known {
 }
 
 impl Known {
-    /// Forgets the revisions if `revision` is lower than the newest. The revision of an etcd falls
+    /// Clears the revisions if `revision` is lower than the newest. The revision of an etcd falls
     /// only if it was restored from a backup or created anew, and the old revisions mean nothing
     /// there.
     fn forget_if_restored(&mut self, revision: u64) {

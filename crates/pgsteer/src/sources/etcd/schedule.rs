@@ -1,7 +1,7 @@
 //! Switchovers that are scheduled for a time of day.
 //!
 //! Patroni keeps the order in its key and sleeps until its time (`should_run_scheduled_action`). So
-//! Patroni writes nothing when the time comes. The core knows no time of day; this module reports
+//! Patroni writes nothing when the time comes. The core has no time of day; this module reports
 //! the order when it is due.
 
 use std::future::pending;

@@ -85,7 +85,7 @@ impl Authentication<'_> {
     }
 
     /// Runs SCRAM-SHA-256 (RFC 7677) without channel binding. The server's final proof shows that
-    /// it knows the password too, even if a proxy relays the bytes.
+    /// it has the password too, even if a proxy relays the bytes.
     async fn scram(
         &self,
         connection: &mut Connection,

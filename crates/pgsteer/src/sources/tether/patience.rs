@@ -22,7 +22,7 @@ use super::{ServerAddress, State, Tether, Tied};
 use crate::sources::{Gone, dial};
 
 /// A login counts as late after the time limit and this time. An attempt that gets no connection fails
-/// at the time limit, and that failure says more.
+/// at the time limit, and that failure is more precise.
 const LATE_BY: Duration = Duration::from_millis(100);
 
 /// Why a query has no answer.
