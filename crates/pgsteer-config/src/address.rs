@@ -301,8 +301,8 @@ mod tests {
         assert_eq!(etcd_url("http://pg1").unwrap(), "http://pg1:2379");
         for (text, meant) in [
             ("pg1", "did you mean http://pg1:2379?"),
-            ("http://pg1/v3", "write http://pg1:2379; pgsteer knows etcd's paths"),
-            ("http://a:b@pg1", "leave it out and give username and password_file"),
+            ("http://pg1/v3", "write http://pg1:2379; pgsteer adds etcd's paths itself"),
+            ("http://a:b@pg1", "leave it out and set username and password_file"),
         ] {
             assert_eq!(etcd_url(text).unwrap_err().remedy().unwrap(), meant);
         }
@@ -316,7 +316,10 @@ mod tests {
             ("!", "as http://10.0.0.11:8008"),
             ("http://", "as http://10.0.0.11:8008"),
             ("http://a b", "as http://10.0.0.11:8008"),
-            ("http://pg1:8008/cluster?x", "write http://pg1:8008; pgsteer knows Patroni's paths"),
+            (
+                "http://pg1:8008/cluster?x",
+                "write http://pg1:8008; pgsteer adds Patroni's paths itself",
+            ),
         ] {
             assert_eq!(patroni_url(text).unwrap_err().remedy().unwrap(), meant);
         }
@@ -324,7 +327,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_understood_reads_back_the_same(
+        fn a_parsed_value_is_written_and_parsed_again_without_a_change(
             text in prop_oneof!["https?://[a-z0-9.:/\\[\\]é]{0,12}", "[a-f0-9.:\\[\\]*]{0,12}", any::<String>()]
         ) {
             if let Ok(url) = patroni_url(&text) {

@@ -66,7 +66,7 @@ pub enum Conflict {
     #[error("listed members are checked by SQL, and no check login is configured")]
     NoCheckLogin(Purpose),
     /// Two members have the same name or address, or two addresses of Patroni are the same.
-    #[error("{what} is already given by {other}")]
+    #[error("{what} is already given: {other}")]
     Same {
         /// The name or address.
         what: String,
@@ -92,9 +92,7 @@ pub enum Conflict {
     #[error("a lag limit has no meaning on a service with role {0}")]
     LagOnRole(Role),
     /// A lag limit in time, which only a check login can measure.
-    #[error(
-        "a lag limit in time needs a check login: Patroni reports the lag in bytes only"
-    )]
+    #[error("a lag limit in time needs a check login: Patroni reports the lag in bytes only")]
     LagTimeWithoutLogin,
     /// A fallback on a service for another role than replicas.
     #[error("falling back to the primary has no meaning on a service with role {0}")]

@@ -37,7 +37,7 @@ fn wrong_beside_members(text: &str) -> String {
 #[test]
 fn an_empty_file_has_no_member() {
     assert_snapshot!(wrong(""), @"
-    configuration: no member is named, neither by Patroni's address nor one by one
+    configuration: neither Patroni nor a list of members is configured
         help: the shortest that works is: pgsteer run --patroni http://10.0.0.11:8008, or pgsteer agent -h 10.0.0.11 (or [patroni] with urls in pgsteer.toml)
     ");
 }
@@ -73,12 +73,12 @@ max_sessions = 3
         help: as in urls = ["http://10.0.0.11:8008"]
     pgsteer.toml:6:1: patroni.url: there is no key `url` in [patroni]
         help: did you mean `urls`?
-    pgsteer.toml:7:2: members: members are listed, and Patroni is named as well (pgsteer.toml:5:2: patroni)
-        help: keep Patroni, it finds the members by itself; list them only where there is no Patroni
+    pgsteer.toml:7:2: members: members are listed, and Patroni is configured too (pgsteer.toml:5:2: patroni)
+        help: remove the list, because Patroni returns the members; list members only for a cluster without Patroni
     pgsteer.toml:7:10: members.n1: `postgres` is missing
         help: as in postgres = "10.0.0.11:5432"
     pgsteer.toml:8:1: members.n1.address: there is no key `address` in [members.n1]
-        help: known here: postgres
+        help: the keys are postgres
     pgsteer.toml:9:2: check: `user` is missing
         help: as in user = "pgcheck", or --check-user pgcheck
     pgsteer.toml:10:1: check.usr: there is no key `usr` in [check]
@@ -88,9 +88,9 @@ max_sessions = 3
     pgsteer.toml:14:1: services.read.max_lag: there is no key `max_lag` in [services.read]
         help: did you mean `lag_bytes_max`?
     pgsteer.toml:15:1: services.read.balance: there is no key `balance` in [services.read]
-        help: known here: listen, role, hold_seconds, connect_timeout_seconds, member_sessions_max, sessions_max, pooler_port, pooler_down, lag_bytes_max, lag_seconds_max, fallback, stick, on_promotion, tags
+        help: the keys are listen, role, hold_seconds, connect_timeout_seconds, member_sessions_max, sessions_max, pooler_port, pooler_down, lag_bytes_max, lag_seconds_max, fallback, stick, on_promotion, tags
     pgsteer.toml:17:1: http.port: there is no key `port` in [http]
-        help: known here: listen, allow, hosts, login_file, token_file, protect, cert_file, key_file
+        help: the keys are listen, allow, hosts, login_file, token_file, protect, cert_file, key_file
     pgsteer.toml:19:1: proxy.max_sessions: there is no key `max_sessions` in [proxy]
         help: did you mean `sessions_max`?
     "#);
@@ -306,7 +306,7 @@ urls = [
     pgsteer.toml:5:5: patroni.urls: `ftp://pg1` does not start with http:// or https://
         help: did you mean http://pg1:8008?
     pgsteer.toml:6:5: patroni.urls: the URL has more than scheme, host and port (it is not shown)
-        help: write http://pg1:8008; pgsteer knows Patroni's paths
+        help: write http://pg1:8008; pgsteer adds Patroni's paths itself
     pgsteer.toml:7:5: patroni.urls: an empty text is not HOST:PORT
         help: as http://10.0.0.11:8008
     pgsteer.toml:8:5: patroni.urls: `0` is not a port
@@ -325,19 +325,19 @@ postgres = 'pg1'
 postgres = 'pg2'
 ";
     assert_snapshot!(wrong(text), @r#"
-    pgsteer.toml:2:2: members: members that are listed one by one are judged by SQL, and there is no login for it
+    pgsteer.toml:2:2: members: listed members are checked by SQL, and no check login is configured
         help: add [check] with user = "pgcheck", or --check-user pgcheck
     "#);
     assert_snapshot!(wrong_beside_patroni(text), @"
-    pgsteer.toml:4:2: members: members are listed, and Patroni is named as well (pgsteer.toml:1:2: patroni)
-        help: keep Patroni, it finds the members by itself; list them only where there is no Patroni
+    pgsteer.toml:4:2: members: members are listed, and Patroni is configured too (pgsteer.toml:1:2: patroni)
+        help: remove the list, because Patroni returns the members; list members only for a cluster without Patroni
     ");
 }
 
 #[test]
 fn members_differ_in_their_addresses() {
     assert_snapshot!(wrong_beside_members("members.b.postgres = 'pg1:5432'"), @"
-    pgsteer.toml:3:22: members.b.postgres: pg1:5432 is named already: pgsteer.toml:2:22: members.a.postgres
+    pgsteer.toml:3:22: members.b.postgres: pg1:5432 is already given: pgsteer.toml:2:22: members.a.postgres
         help: remove one of them
     ");
 }
@@ -359,9 +359,9 @@ services.dr = { listen = 5002, role = 'standby_leader' }
 services.read.tags = { region = 'west' }
 ";
     assert_snapshot!(wrong_beside_members(text), @r#"
-    pgsteer.toml:5:39: services.dr.role: without Patroni nobody can tell a standby leader from a replica
+    pgsteer.toml:5:39: services.dr.role: role standby_leader needs Patroni: SQL cannot distinguish it from a replica
         help: use role = "replica"
-    pgsteer.toml:6:15: services.read.tags: members that are listed one by one have no tags, so nobody would serve
+    pgsteer.toml:6:15: services.read.tags: listed members have no tags, so the service would have no member
         help: remove tags
     "#);
 }
@@ -377,8 +377,8 @@ fn keys_without_a_default_are_required() {
     assert_snapshot!(wrong(text), @r#"
     pgsteer.toml:2:2: patroni: `urls` is missing
         help: as in urls = ["http://10.0.0.11:8008"]
-    pgsteer.toml:3:2: members: members are listed, and Patroni is named as well (pgsteer.toml:2:2: patroni)
-        help: keep Patroni, it finds the members by itself; list them only where there is no Patroni
+    pgsteer.toml:3:2: members: members are listed, and Patroni is configured too (pgsteer.toml:2:2: patroni)
+        help: remove the list, because Patroni returns the members; list members only for a cluster without Patroni
     pgsteer.toml:3:10: members.a: `postgres` is missing
         help: as in postgres = "10.0.0.11:5432"
     pgsteer.toml:4:2: check: `user` is missing
@@ -452,17 +452,17 @@ on_promotion = 'end'
 fn a_ca_file_without_verification_is_refused() {
     let text = "verify = 'none'\nca_file = 'ca.pem'\n[check]\nuser = 'x'\nrequire_auth = 'gss'";
     assert_snapshot!(wrong_beside_patroni(text), @r#"
-    pgsteer.toml:4:11: patroni.ca_file: it is not looked at with verify = "none"
+    pgsteer.toml:4:11: patroni.ca_file: it has no effect with verify = "none"
         help: set verify = "full" or "ca", or remove ca_file
-    pgsteer.toml:7:16: check.require_auth: `gss` leaves no method of authentication that pgsteer has
-        help: pgsteer has password, md5, scram-sha-256 and none
+    pgsteer.toml:7:16: check.require_auth: `gss` allows no authentication method that pgsteer supports
+        help: pgsteer supports password, md5, scram-sha-256 and none
     "#);
     let text = "verify = 'verify-ca'\n[check]\nuser = 'x'\nrequire_auth = 'md5,!none'";
     assert_snapshot!(wrong_beside_patroni(text), @"
     pgsteer.toml:3:10: patroni.verify: `verify-ca` is not one of the possible words
         help: did you mean `ca`?
-    pgsteer.toml:6:16: check.require_auth: `md5,!none` mixes methods that are accepted with methods that are not
-        help: either the methods that are accepted, or each that is not with `!` in front
+    pgsteer.toml:6:16: check.require_auth: `md5,!none` mixes accepted and excluded methods
+        help: list either the accepted methods, or the excluded methods, each with `!` in front
     ");
 }
 
@@ -504,13 +504,13 @@ user = 'pgcheck'
 ca_file = 'ca.pem'
 ";
     assert_snapshot!(wrong_beside_patroni(text), @r#"
-    pgsteer.toml:4:13: patroni.cert_file: it is of no use without key_file
+    pgsteer.toml:4:13: patroni.cert_file: it needs key_file
         help: give both cert_file and key_file, or none
-    pgsteer.toml:7:11: check.ca_file: it is not looked at with sslmode prefer
+    pgsteer.toml:7:11: check.ca_file: it has no effect with sslmode prefer
         help: set sslmode = "verify-full", or remove ca_file
     "#);
     assert_snapshot!(wrong_beside_patroni("key_file = 'client.key'"), @"
-    pgsteer.toml:3:12: patroni.key_file: it is of no use without cert_file
+    pgsteer.toml:3:12: patroni.key_file: it needs cert_file
         help: give both cert_file and key_file, or none
     ");
 }
@@ -530,13 +530,13 @@ timeout_seconds = 0
     pgsteer.toml:5:23: etcd.urls: `pg2` does not start with http:// or https://
         help: did you mean http://pg2:2379?
     pgsteer.toml:5:30: etcd.urls: the URL has a user name or password in it (it is not shown)
-        help: leave it out and give username and password_file
+        help: leave it out and set username and password_file
     pgsteer.toml:5:53: etcd.urls: the URL has more than scheme, host and port (it is not shown)
-        help: write http://pg4:2379; pgsteer knows etcd's paths
+        help: write http://pg4:2379; pgsteer adds etcd's paths itself
     pgsteer.toml:6:13: etcd.namespace: a name must not be empty
     pgsteer.toml:7:9: etcd.scope: a name must not be empty
     pgsteer.toml:8:1: etcd.user: there is no key `user` in [etcd]
-        help: known here: urls, namespace, scope, group, username, password_file, verify, ca_file, cert_file, key_file, timeout_seconds
+        help: the keys are urls, namespace, scope, group, username, password_file, verify, ca_file, cert_file, key_file, timeout_seconds
     pgsteer.toml:9:1: etcd.password: a password does not belong in this file (its value is not shown)
         help: put it into a file of its own and name that in [check] or [etcd]: password_file = "/etc/pgsteer/password"
     pgsteer.toml:10:19: etcd.timeout_seconds: `0` is out of range
@@ -545,7 +545,7 @@ timeout_seconds = 0
     assert_snapshot!(wrong_beside_patroni("[etcd]\nscope = 'a'\nusername = 'b'"), @r#"
     pgsteer.toml:3:2: etcd: `urls` is missing
         help: as in urls = ["http://10.0.0.11:2379"]
-    pgsteer.toml:5:12: etcd.username: it is of no use without password_file
+    pgsteer.toml:5:12: etcd.username: it needs password_file
         help: give both username and password_file, or none
     "#);
     let text = "
@@ -555,11 +555,11 @@ password_file = 'pw'
 cert_file = 'client.pem'
 ";
     assert_snapshot!(wrong_beside_patroni(text), @"
-    pgsteer.toml:5:28: etcd.urls: http://pg1:2379 is named already: pgsteer.toml:5:9: etcd.urls
+    pgsteer.toml:5:28: etcd.urls: http://pg1:2379 is already given: pgsteer.toml:5:9: etcd.urls
         help: remove one of them
-    pgsteer.toml:6:17: etcd.password_file: it is of no use without username
+    pgsteer.toml:6:17: etcd.password_file: it needs username
         help: give both username and password_file, or none
-    pgsteer.toml:7:13: etcd.cert_file: it is of no use without key_file
+    pgsteer.toml:7:13: etcd.cert_file: it needs key_file
         help: give both cert_file and key_file, or none
     ");
     assert_snapshot!(wrong_beside_patroni("[etcd]\nurls = []"), @r#"
@@ -567,7 +567,7 @@ cert_file = 'client.pem'
         help: as in urls = ["http://10.0.0.11:2379"]
     "#);
     assert_snapshot!(wrong_beside_members("[etcd]\nurls = ['http://pg1']"), @r#"
-    pgsteer.toml:3:2: etcd: without Patroni there is nothing in etcd to watch
+    pgsteer.toml:3:2: etcd: etcd needs Patroni, which writes the watched keys
         help: remove it
     services.read (by default): a is the only member, so there is no replica to read from
         help: list the other members, set fallback = "primary", or keep only [services.write]
@@ -604,9 +604,9 @@ fn the_identity_and_its_directory_are_checked() {
     pgsteer.toml:3:21: patroni.system_identifier: `99999999999999999999` is not a system identifier
         help: a number as pg_controldata shows it, in quotes: system_identifier = "7710713066760545906"
     pgsteer.toml:4:1: patroni.system_id: there is no key `system_id` in [patroni]
-        help: known here: urls, verify, ca_file, cert_file, key_file, timeout_seconds, scope, group, system_identifier
+        help: the keys are urls, verify, ca_file, cert_file, key_file, timeout_seconds, scope, group, system_identifier
     pgsteer.toml:6:1: cluster.state_dir: there is no key `state_dir` in [cluster]
-        help: known here: name, patroni_loss_grace_seconds, silence_seconds, local, state_directory, split_brain
+        help: the keys are name, patroni_loss_grace_seconds, silence_seconds, local, state_directory, split_brain
     "#);
 }
 
@@ -685,7 +685,7 @@ pooler_down = 'bypass'
 fn a_lag_limit_in_time_needs_a_login() {
     let read = "[services.read]\nlag_seconds_max = 10\nfallback = 'primary'\n";
     assert_snapshot!(wrong_beside_patroni(read), @r#"
-    pgsteer.toml:4:19: services.read.lag_seconds_max: without a check login nobody knows how far a replica is behind in time, so none would ever serve
+    pgsteer.toml:4:19: services.read.lag_seconds_max: a lag limit in time needs a check login: Patroni reports the lag in bytes only
         help: add [check] with user = "pgcheck", or --check-user pgcheck; or limit the bytes, as in lag_bytes_max = "16MB" or --max-lag 16MB
     "#);
     assert!(read_beside_patroni(&format!("{read}[check]\nuser = 'pgcheck'\n")).is_ok());
@@ -693,7 +693,7 @@ fn a_lag_limit_in_time_needs_a_login() {
     // A missing login is reported once.
     let listed = format!("members.a.postgres = 'pg1'\nmembers.b.postgres = 'pg2'\n{read}");
     assert_snapshot!(wrong(&listed), @r#"
-    pgsteer.toml:1:1: members: members that are listed one by one are judged by SQL, and there is no login for it
+    pgsteer.toml:1:1: members: listed members are checked by SQL, and no check login is configured
         help: add [check] with user = "pgcheck", or --check-user pgcheck
     "#);
 }
@@ -715,12 +715,12 @@ fn a_health_check_with_a_mistake_differs_from_an_unknown_word() {
     assert_snapshot!(default("replica?lag=x"), @"pgsteer.toml:4:11: agent.default: `x` is not a valid lag: a size, as in lag=16MB");
     assert_snapshot!(default("replcia"), @"
     pgsteer.toml:4:11: agent.default: `replcia` is neither a service nor one of Patroni's health checks
-        help: the name of a service, or as primary, replica?lag=16MB, read-only, sync; then the member, if it is not the local one
+        help: write the name of a service, or a check such as primary, replica?lag=16MB, read-only or sync; then the member, if it is not the local one
     ");
     // A text that may be a secret is not shown.
     assert_snapshot!(default("replica?lag=a@b"), @"
     pgsteer.toml:4:11: agent.default: what is written (not shown, it may hold a secret) is neither a service nor one of Patroni's health checks
-        help: the name of a service, or as primary, replica?lag=16MB, read-only, sync; then the member, if it is not the local one
+        help: write the name of a service, or a check such as primary, replica?lag=16MB, read-only or sync; then the member, if it is not the local one
     ");
 }
 
@@ -728,7 +728,7 @@ fn a_health_check_with_a_mistake_differs_from_an_unknown_word() {
 fn a_weight_by_sessions_needs_a_login() {
     let agent = "[agent]\nweight = 'sessions'\n";
     assert_snapshot!(wrong_beside_patroni(agent), @r#"
-    pgsteer.toml:4:10: agent.weight: without a check login nobody counts the sessions of a member
+    pgsteer.toml:4:10: agent.weight: a weight by sessions needs a check login, which counts the sessions of a member
         help: add [check] with user = "pgcheck", or --check-user pgcheck
     "#);
     let with_login = format!("[patroni]\nurls = ['http://pg1']\n{agent}[check]\nuser = 'a'\n");
@@ -739,7 +739,7 @@ fn a_weight_by_sessions_needs_a_login() {
 fn silence_is_longer_than_an_answer_may_take() {
     let text = "timeout_seconds = 60\n[cluster]\nsilence_seconds = 5";
     assert_snapshot!(wrong_beside_patroni(text), @"
-    pgsteer.toml:5:19: cluster.silence_seconds: shorter than the 60 seconds that Patroni's answer may take
+    pgsteer.toml:5:19: cluster.silence_seconds: shorter than the timeout of Patroni's answer, 60 seconds
         help: raise silence_seconds, or lower that timeout_seconds
     ");
 }
@@ -747,7 +747,7 @@ fn silence_is_longer_than_an_answer_may_take() {
 #[test]
 fn a_repeated_patroni_url_is_refused() {
     assert_snapshot!(wrong("patroni.urls = ['http://pg1', 'http://pg1:8008/']"), @"
-    pgsteer.toml:1:31: patroni.urls: http://pg1:8008 is named already: pgsteer.toml:1:17: patroni.urls
+    pgsteer.toml:1:31: patroni.urls: http://pg1:8008 is already given: pgsteer.toml:1:17: patroni.urls
         help: remove one of them
     ");
 }
@@ -787,19 +787,19 @@ fn too_many_of_anything_are_refused() {
         .collect();
     let text = format!("{services}[services.s0.tags]\n{tags}");
     assert_snapshot!(wrong_beside_patroni(&text), @"
-    pgsteer.toml:3:2: services: 65 of them are too many
+    pgsteer.toml:3:2: services: 65 entries are too many
         help: at most 64
-    pgsteer.toml:198:14: services.s0.tags: 65 of them are too many
+    pgsteer.toml:198:14: services.s0.tags: 65 entries are too many
         help: at most 64
     ");
     let urls: String = (0..65).map(|n| format!("'http://pg{n}',")).collect();
     assert_snapshot!(wrong(&format!("patroni.urls = [{urls}]")), @"
-    pgsteer.toml:1:9: patroni.urls: 65 of them are too many
+    pgsteer.toml:1:9: patroni.urls: 65 entries are too many
         help: at most 64
     ");
     let members: String = (0..65).map(|n| format!("m{n}.postgres = 'pg{n}'\n")).collect();
     assert_snapshot!(wrong(&format!("[check]\nuser = 'x'\n[members]\n{members}")), @"
-    pgsteer.toml:3:2: members: 65 of them are too many
+    pgsteer.toml:3:2: members: 65 entries are too many
         help: at most 64
     ");
 }
@@ -831,8 +831,8 @@ fn control_characters_in_names_are_escaped() {
     pgsteer.toml:2:10: members.nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn…: a name has at most 255 bytes, this one has 300
     pgsteer.toml:3:10: members."": a name must not be empty
     pgsteer.toml:4:1: members.""."\u{1b}[31m": there is no key `"\u{1b}[31m"` in [members.""]
-        help: known here: postgres
-    configuration: members that are listed one by one are judged by SQL, and there is no login for it
+        help: the keys are postgres
+    configuration: listed members are checked by SQL, and no check login is configured
         help: add [check] with user = "pgcheck", or --check-user pgcheck
     "#);
 }
@@ -977,7 +977,7 @@ fn each_mistake_in_haproxy_is_named() {
         ("[haproxy]", "`sockets` is missing"),
         ("[haproxy]\nsockets = []", "it is empty"),
         ("[haproxy]\nsockets = ['x']", "neither the path of a socket nor HOST:PORT"),
-        ("[haproxy]\nsockets = ['/a', '/a']", "/a is named already"),
+        ("[haproxy]\nsockets = ['/a', '/a']", "/a is already given"),
         ("[haproxy]\nsockets = ['/a']\nbackends = { wrte = 'b' }", "there is no service `wrte`"),
         (
             "[haproxy]\nsockets = ['/a']\nbackends = { write = 'b c' }",
@@ -1054,7 +1054,7 @@ service = 'writes'
                  [vip.b]\naddress = '10.0.0.50/24'\ninterface = 'eth1'\n\
                  [vip.c]\naddress = '10.0.0.52/24'\ninterface = 'eth1'\nservice = 'read'\n";
     assert_snapshot!(wrong(twice), @"
-    pgsteer.toml:7:11: vip.b.address: 10.0.0.50 is named already: pgsteer.toml:4:11: vip.a.address
+    pgsteer.toml:7:11: vip.b.address: 10.0.0.50 is already given: pgsteer.toml:4:11: vip.a.address
         help: remove one of them
     pgsteer.toml:12:11: vip.c.service: service read routes to several replicas, and an address is on one machine
         help: name a service of the primary, or remove service to follow write; readers connect through pgsteer's read port

@@ -13,9 +13,7 @@ pub fn advice(reason: &Reason) -> Option<&'static str> {
         | Reason::FallbackOver
         | Reason::PoolerUnheard { .. } => return None,
         Reason::DrainedByOperator(_) => "pgsteer undrain ends the order",
-        Reason::Unheard => {
-            "if it lasts, check that pgsteer reaches its Patroni and its PostgreSQL"
-        }
+        Reason::Unheard => "if it lasts, check that pgsteer reaches its Patroni and its PostgreSQL",
         Reason::Silent(_) => "check the network, and whether the host is frozen",
         Reason::Down(_) => "check PostgreSQL there; the reason has its message",
         Reason::NotRunning(_) => "check PostgreSQL and Patroni there",
@@ -42,7 +40,9 @@ pub fn advice(reason: &Reason) -> Option<&'static str> {
             "find out which cluster its address belongs to; for a rebuilt cluster set [patroni] \
              system_identifier"
         }
-        Reason::OtherMember(_) => "nothing after a rename; else find out which server has its address",
+        Reason::OtherMember(_) => {
+            "nothing after a rename; else find out which server has its address"
+        }
         Reason::SameServer(_) => "remove the wrong name, or correct connect_address in patroni.yml",
         Reason::PortUnknown => "find out why no Patroni returns the member list",
         Reason::Fallback => "check the replicas",

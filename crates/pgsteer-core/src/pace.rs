@@ -154,7 +154,7 @@ mod tests {
     const MINUTES: Option<Duration> = Some(Duration::from_secs(600));
 
     #[test]
-    fn patroni_is_not_pressed_for_ever() {
+    fn patroni_is_not_probed_fast_without_end() {
         for promoting in [None, MINUTES] {
             let need = Need { primary_missing: MINUTES, promoting, ..NO_NEED };
             assert!(need.pace().patroni >= LONG_SEARCH.patroni, "{need:?}");
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_promotion_is_felt_within_milliseconds_however_long_it_takes() {
+    fn a_promotion_is_detected_within_milliseconds_regardless_of_its_duration() {
         for primary_missing in [Some(Duration::ZERO), MINUTES] {
             let need = Need { primary_missing, promoting: Some(Duration::ZERO), ..NO_NEED };
             assert!(need.pace().tether <= Duration::from_millis(5), "{need:?}");
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pooler_is_asked_like_its_server_and_only_knocked_at_without_a_login() {
+    fn a_pooler_is_queried_like_its_server_and_without_a_login_only_connected_to() {
         let promoting = Need { primary_missing: MINUTES, promoting: MINUTES, ..NO_NEED };
         assert_eq!(promoting.pace().pooler, promoting.pace().tether);
         assert_eq!(Need { pooler_behind: true, ..NO_NEED }.pace().pooler, POOLER_BEHIND);
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn the_others_leave_a_promotion_the_machine_but_only_where_a_tether_feels_its_end() {
+    fn during_a_promotion_other_members_are_probed_less_only_if_a_tether_detects_its_end() {
         let need = Need { primary_missing: Some(Duration::ZERO), other_promoting: true, ..NO_NEED };
         assert_eq!(need.pace(), BESIDE_A_PROMOTION);
         assert_eq!(Need { promoting: Some(Duration::ZERO), ..need }.pace(), PROMOTING);
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_successor_of_a_primary_without_patroni_is_felt_before_the_next_agent_check() {
+    fn a_successor_of_a_primary_without_patroni_is_detected_before_the_next_agent_check() {
         let doubt = Need { in_doubt: true, ..NO_NEED }.pace();
         assert!(doubt.tether <= Duration::from_millis(50) && doubt.patroni == CALM.patroni);
     }

@@ -580,7 +580,7 @@ mod tests {
     }
 
     #[test]
-    fn an_early_login_ends_when_its_promotion_is_of_no_use_any_more() {
+    fn an_early_login_ends_when_its_promotion_cannot_serve_it_any_more() {
         let changed = |service: &str, member: &str| {
             let mut snapshot = promotion();
             put(&mut snapshot, service, member, OPEN);

@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_stuck_replica_has_replayed_ages_although_it_is_all_that_it_received() {
+    fn the_lag_of_a_stuck_replica_grows_although_it_replayed_all_it_received() {
         let head = writing(0, 60_000);
         assert_eq!(head.lag_time(at(60_000), 60_000, at(60_000)), known(0));
         assert_eq!(head.lag_time(at(60_000), 25_100, at(60_000)), known(35_000));

@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_that_is_held_back_ends_with_the_newest_word() {
+    fn a_burst_that_is_held_back_ends_with_the_newest_role_report() {
         let last = message(b'R', b"\0\0\0\x0cv=signature");
         let sent = [last, burst("on")].concat();
         let ready = logged_in(&mut LoginWatch::default(), &sent);

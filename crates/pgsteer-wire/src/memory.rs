@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_written_like_this_is_refused() {
+    fn a_truncated_or_changed_file_is_refused() {
         let text = memory_text(&memory(), 1);
         for cut in 0..text.len() {
             assert!(parse_memory(&text.as_bytes()[..cut]).is_err(), "{cut}");

@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_written_like_this_is_refused() {
+    fn a_truncated_or_changed_file_is_refused() {
         let text = orders_text(&[stored("n1", None)]);
         for cut in 0..text.len() {
             assert!(parse_orders(&text.as_bytes()[..cut]).is_err(), "{cut}");

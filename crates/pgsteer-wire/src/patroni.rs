@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn a_primary_is_one_in_the_old_words_and_in_the_new() {
+    fn the_roles_master_and_primary_both_mean_primary() {
         for body in [&body!("3.0.2-primary")[..], &body!("4.1.5-primary")[..]] {
             let facts = parse_status(true, body).unwrap();
             assert!(facts.holds_lock && facts.is_running() && !facts.paused);

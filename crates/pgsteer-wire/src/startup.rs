@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_startup_is_refused_as_soon_as_it_shows() {
+    fn bytes_that_are_not_a_startup_packet_are_refused_at_the_first_wrong_byte() {
         assert_eq!(first(b"GET / HTTP/1.1\r\n"), Err(StartupError::NotPostgres));
         assert_eq!(first(&[0, 0, 0, 7]), Err(StartupError::Length(7)));
         assert_eq!(first(&[0, 0, 0x27, 0x11]), Err(StartupError::Length(10_001)));

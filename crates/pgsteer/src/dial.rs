@@ -233,7 +233,7 @@ pub mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_refuses_is_followed_by_the_next_at_once() {
+    async fn an_etcd_that_refuses_is_replaced_by_the_next_at_once() {
         let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let alive = listener.local_addr().unwrap();

@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn names_that_hang_take_no_more_threads_than_there_may_be() {
+    async fn lookups_that_hang_use_a_bounded_number_of_threads() {
         static ASKED: AtomicUsize = AtomicUsize::new(0);
         let lookups = Lookups::new(|_| {
             ASKED.fetch_add(1, Ordering::SeqCst);

@@ -46,8 +46,9 @@ static PATRONI_LOSS_GRACE: Key<Seconds> = Key::new(
 );
 
 static SILENCE: Key<Seconds> =
-    Key::new(SECTION, "silence_seconds", Seconds::within(1_000, 3_600_000).or(30_000))
-        .help("Sessions to a member are ended if no source has had an answer from it for this time.");
+    Key::new(SECTION, "silence_seconds", Seconds::within(1_000, 3_600_000).or(30_000)).help(
+        "Sessions to a member are ended if no source has had an answer from it for this time.",
+    );
 
 /// The local member.
 pub static LOCAL: Key<Text<MemberName>> =

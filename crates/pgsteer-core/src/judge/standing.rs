@@ -145,9 +145,7 @@ fn state_of(facts: &PatroniFacts, note: Option<Reason>) -> State {
     match facts.role {
         Role::Primary => State::Writable { note },
         Role::Replica | Role::StandbyLeader => State::InRecovery { note },
-        Role::Unknown => {
-            State::Unusable(Reason::NotRunning("running, without a role".to_owned()))
-        }
+        Role::Unknown => State::Unusable(Reason::NotRunning("running, without a role".to_owned())),
     }
 }
 

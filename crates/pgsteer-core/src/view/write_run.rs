@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn another_start_and_a_promotion_begin_anew() {
+    fn another_start_and_a_promotion_reset_the_run() {
         let mut writes = Writes::default();
         writes.note(&answer(false, Some(1)), at(1));
         writes.note(&answer(false, Some(2)), at(2));

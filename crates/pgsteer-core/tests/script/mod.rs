@@ -86,10 +86,10 @@ pub fn run(script: &str) -> Result<Outcome, String> {
         if line.starts_with(' ') {
             continue;
         }
-        let told = play.line(line).map_err(|err| format!("line {}: {err}", index + 1))?;
+        let written = play.line(line).map_err(|err| format!("line {}: {err}", index + 1))?;
         text.push_str(line.trim_end());
         text.push('\n');
-        for line in told {
+        for line in written {
             text.push_str("  ");
             text.push_str(line.trim_end());
             text.push('\n');

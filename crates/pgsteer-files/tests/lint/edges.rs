@@ -86,17 +86,17 @@ fn a_piece_may_have_the_rest_elsewhere() {
 }
 
 #[test]
-fn what_a_piece_lacks_is_not_missed_and_what_is_missed_is_in_no_piece() {
+fn missing_lines_are_reported_for_a_whole_configuration_only() {
     let pg = "listen pg\nmode tcp\nbind :5000\noption httpchk OPTIONS /replica\n\
               server n1 10.0.0.1:5432 check port 8008\n";
-    let told = |text: &str| {
+    let result = |text: &str| {
         let report = judged(Kind::Haproxy, text, &Options::default());
         (report.is_piece, ids(&report).contains("connect-timeout-missing"))
     };
-    assert_eq!(told(pg), (true, false));
-    assert_eq!(told(&format!("defaults\noption tcpka\n{pg}")), (false, true));
-    assert_eq!(told(&format!("{pg}defaults\n")), (false, true));
-    assert_eq!(told(&format!("global\n{pg}")), (false, true));
+    assert_eq!(result(pg), (true, false));
+    assert_eq!(result(&format!("defaults\noption tcpka\n{pg}")), (false, true));
+    assert_eq!(result(&format!("{pg}defaults\n")), (false, true));
+    assert_eq!(result(&format!("global\n{pg}")), (false, true));
 }
 
 #[test]

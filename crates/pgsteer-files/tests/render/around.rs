@@ -87,7 +87,7 @@ fn clients_connect_to_the_members_if_no_host_of_pgsteer_is_given() {
 #[test]
 fn clients_try_a_single_host_twice() {
     let one = Wishes { vip: None, doors: vec!["fd00::21".to_owned()], ..doors() };
-    let told = [one, doors()].map(|wishes| {
+    let rendered = [one, doors()].map(|wishes| {
         let text = shown(&made(Kind::Clients, &three(), &wishes));
         let (note, services) = text.split_once("\n## write").unwrap();
         let note = note.lines().skip_while(|line| !line.starts_with("One"));
@@ -96,7 +96,7 @@ fn clients_try_a_single_host_twice() {
             services.lines().filter(|line| line.contains(":5000") || line.contains("host="));
         note.chain(lists).collect::<Vec<_>>().join("\n")
     });
-    insta::assert_snapshot!(told.join("\n\n"));
+    insta::assert_snapshot!(rendered.join("\n\n"));
 }
 
 #[test]

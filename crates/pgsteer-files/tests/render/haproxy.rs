@@ -13,17 +13,17 @@ use crate::clusters::{
 };
 
 fn text(toml: &str, members: &[Found], wishes: &Wishes) -> String {
-    told(toml, members, wishes).unwrap_or_else(|refusal| panic!("{refusal}"))
+    rendered(toml, members, wishes).unwrap_or_else(|refusal| panic!("{refusal}"))
 }
 
-fn told(toml: &str, members: &[Found], wishes: &Wishes) -> Result<String, Refusal> {
+fn rendered(toml: &str, members: &[Found], wishes: &Wishes) -> Result<String, Refusal> {
     let text = files(Kind::Haproxy, &config(toml), members, wishes)?.remove(0).text;
     lint_finds_nothing(lint::Kind::Haproxy, &text, wishes);
     Ok(text)
 }
 
 fn refused(toml: &str, members: &[Found], wishes: &Wishes) -> String {
-    match told(toml, members, wishes) {
+    match rendered(toml, members, wishes) {
         Ok(text) => panic!("{text}"),
         Err(refusal) => format!("{refusal}: {}", refusal.remedy().unwrap_or_default()),
     }
@@ -267,7 +267,7 @@ fn members_are_written_as_haproxy_reads_them() {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused() {
+fn input_that_cannot_be_rendered_is_refused() {
     let check = "[check]\nuser = 'pgcheck'\n";
     let sql = |check: &str| format!("{PATRONI}{check}");
     let bypass = "[services.write]\npooler_port = 6432\npooler_down = 'bypass'\n";

@@ -326,7 +326,7 @@ mod tests {
         let config = config(&args("--patroni http://10.0.0.11:8008"), None).unwrap();
         insta::assert_snapshot!(Summary(&config), @"
     cluster main: members from Patroni at http://10.0.0.11:8008
-    no check login: Patroni's word alone decides
+    no check login: roles come from Patroni alone
     write on 0.0.0.0:5000 → primary, hold 30 s
     read on 0.0.0.0:5001 → replica, hold 10 s
     status pages on http://0.0.0.0:7000
@@ -368,8 +368,8 @@ mod tests {
             help: a number as pg_controldata shows it, in quotes: system_identifier = "7710713066760545906"
         "#);
         insta::assert_snapshot!(wrong("--scope x --member n1=a --check-user b", ""), @r#"
-        --member: members are listed, and Patroni is named as well (--scope)
-            help: keep Patroni, it finds the members by itself; list them only where there is no Patroni
+        --member: members are listed, and Patroni is configured too (--scope)
+            help: remove the list, because Patroni returns the members; list members only for a cluster without Patroni
         --scope: `urls` is missing
             help: as in urls = ["http://10.0.0.11:8008"]
         "#);
@@ -418,7 +418,7 @@ mod tests {
         --patroni-port or PATRONI_API_PORT: `x` is not a port
             help: a number from 1 to 65535
         --patroni-host or PATRONI_HOST: the URL has more than scheme, host and port (it is not shown)
-            help: write http://a:8008; pgsteer knows Patroni's paths
+            help: write http://a:8008; pgsteer adds Patroni's paths itself
         --port or AGENT_PORT: `x` is not an address to listen on
             help: write ADDRESS:PORT with an address of this machine, as 0.0.0.0:5000, 127.0.0.1:5000 or [::]:5000; a port alone means all IPv4 addresses
         --pgisready-port or PGISREADY_PORT: `x` is not a port
@@ -439,12 +439,12 @@ mod tests {
     fn the_summary_of_an_agent_has_its_answers_and_no_service_listeners() {
         insta::assert_snapshot!(agent_meant("-h 10.0.0.11", ""), @"
         cluster main: members from Patroni at http://10.0.0.11:8008
-        no check login: Patroni's word alone decides
-        agent-checks on 0.0.0.0:5555, answered in words of bare
-        asked for nothing: primary of the local member
-        asked for a health check: as Patroni
-        asked for write: a primary
-        asked for read: a replica
+        no check login: roles come from Patroni alone
+        agent-checks on 0.0.0.0:5555, vocabulary bare
+        check without a line: primary of the local member
+        health check: as Patroni
+        check of write: a primary
+        check of read: a replica
         no status pages
         ");
         let line = "-h 10.0.0.11 -r 6432 -k replica?lag=16MB&tag_zone=a --http 0.0.0.0:7000";
@@ -453,11 +453,11 @@ mod tests {
         insta::assert_snapshot!(agent_meant(line, file), @"
         cluster main: members from Patroni at http://10.0.0.11:8008
         check login pgcheck to database postgres, no password, sslmode prefer
-        agent-checks on 0.0.0.0:5555, answered in words of bare, weight by sessions, maxconn 90
-        asked for nothing: replica?lag=16MB&tag_zone=a of the local member
-        asked for a health check: as Patroni, through the pooler on port 6432
-        asked for write: a primary
-        asked for read: a replica, at most 1MB behind
+        agent-checks on 0.0.0.0:5555, vocabulary bare, weight by sessions, maxconn 90
+        check without a line: replica?lag=16MB&tag_zone=a of the local member
+        health check: as Patroni, through the pooler on port 6432
+        check of write: a primary
+        check of read: a replica, at most 1MB behind
         status pages on http://0.0.0.0:7000
         ");
     }
@@ -473,12 +473,12 @@ mod tests {
     #[test]
     fn errors_of_render_name_the_flags_of_render() {
         insta::assert_snapshot!(not_rendered(""), @"
-        configuration: no member is named, neither by Patroni's address nor one by one
+        configuration: neither Patroni nor a list of members is configured
             help: as in pgsteer render haproxy --patroni http://10.0.0.11:8008, or --config FILE with [patroni] or [members]
         ");
         insta::assert_snapshot!(not_rendered("--member n1=pg1 --member n2=pg2"), @r#"
-        --member: members that are listed one by one are judged by SQL, and there is no login for it
-            help: with a Patroni beside each --member add --patroni-port 8008; without Patroni [check] with user = "pgcheck", or --check-user pgcheck
+        --member: listed members are checked by SQL, and no check login is configured
+            help: if each --member has a Patroni, add --patroni-port 8008; without Patroni add [check] with user = "pgcheck", or --check-user pgcheck
         "#);
     }
 
@@ -486,7 +486,7 @@ mod tests {
     fn without_members_the_error_shows_the_shortest_command() {
         let errors = config(&args(""), None).unwrap_err();
         insta::assert_snapshot!(errors, @"
-    configuration: no member is named, neither by Patroni's address nor one by one
+    configuration: neither Patroni nor a list of members is configured
         help: the shortest that works is: pgsteer run --patroni http://10.0.0.11:8008, or pgsteer agent -h 10.0.0.11 (or [patroni] with urls in /etc/pgsteer/pgsteer.toml)
     ");
     }
@@ -546,7 +546,7 @@ mod tests {
     fn a_service_flag_adds_a_service_that_the_file_does_not_have() {
         insta::assert_snapshot!(meant("--write 127.0.0.1:7002", FILE), @"
     cluster main: members from Patroni at http://10.0.0.11:8008
-    no check login: Patroni's word alone decides
+    no check login: roles come from Patroni alone
     rw on 127.0.0.1:6000 → primary, hold 30 s
     write on 127.0.0.1:7002 → primary, hold 30 s
     read on 0.0.0.0:5001 → replica, hold 5 s, at most 1MB behind
@@ -573,8 +573,8 @@ mod tests {
         let line = "--patroni http://pg1 --etcd http://pg1 --etcd http://pg2:1";
         insta::assert_snapshot!(meant(line, FILE), @"
         cluster main: members from Patroni at http://pg1:8008
-        no check login: Patroni's word alone decides
-        switchovers known from etcd at http://pg1:2379, http://pg2:1, keys below /service/ and the scope that Patroni tells
+        no check login: roles come from Patroni alone
+        switchovers are watched in etcd at http://pg1:2379, http://pg2:1, keys below /service/ and the scope that Patroni reports
         rw on 127.0.0.1:6000 → primary, hold 30 s
         read on 0.0.0.0:5001 → replica, hold 5 s, at most 1MB behind
         status pages on http://0.0.0.0:7000
@@ -584,7 +584,7 @@ mod tests {
         insta::assert_snapshot!(wrong(line, ""), @"
         --etcd: `pg1:2379` does not start with http:// or https://
             help: did you mean http://pg1:2379?
-        --etcd: without Patroni there is nothing in etcd to watch
+        --etcd: etcd needs Patroni, which writes the watched keys
             help: remove it
         ");
     }
@@ -621,11 +621,11 @@ mod tests {
     ");
         let line = "--patroni http://pg1 --member n1=pg1 --member n1=pg1 --check-user a";
         insta::assert_snapshot!(wrong(line, ""), @"
-    --member: members are listed, and Patroni is named as well (--patroni)
-        help: keep Patroni, it finds the members by itself; list them only where there is no Patroni
-    --member: n1 is named already: --member
+    --member: members are listed, and Patroni is configured too (--patroni)
+        help: remove the list, because Patroni returns the members; list members only for a cluster without Patroni
+    --member: n1 is already given: --member
         help: remove one of them
-    --member: pg1:5432 is named already: --member
+    --member: pg1:5432 is already given: --member
         help: remove one of them
     ");
     }
@@ -643,7 +643,7 @@ mod tests {
     fn a_lag_limit_in_time_needs_a_check_login_by_flag_or_file() {
         let patroni = "[patroni]\nurls = ['http://pg1']\n";
         insta::assert_snapshot!(wrong("--max-lag 10s", patroni), @r#"
-        --max-lag: without a check login nobody knows how far a replica is behind in time, so none would ever serve
+        --max-lag: a lag limit in time needs a check login: Patroni reports the lag in bytes only
             help: add [check] with user = "pgcheck", or --check-user pgcheck; or limit the bytes, as in lag_bytes_max = "16MB" or --max-lag 16MB
         "#);
         assert!(merged("--max-lag 10s --check-user pgcheck", patroni).is_ok());
@@ -653,7 +653,7 @@ mod tests {
     fn secrets_in_wrong_flags_are_not_repeated() {
         let line = "--patroni http://a:geheim@pg1 --member n1=postgres://u:geheim@pg1 \
                     --write u:geheim@0.0.0.0:1 --max-lag password=geheim";
-        let errors = told(line, "").unwrap_err();
+        let errors = merged(line, "").unwrap_err();
         assert_eq!(errors.len(), 4);
         assert!(!format!("{errors} {errors:?}").contains("geheim"));
     }

@@ -75,7 +75,9 @@ impl Access {
         }
         if !self.allow.is_empty() && !self.allow.iter().any(|network| network.contains(peer)) {
             let peer = peer.to_canonical();
-            let body = format!("{peer} may not read this page: `allow` in [http] lists the allowed addresses\n");
+            let body = format!(
+                "{peer} may not read this page: `allow` in [http] lists the allowed addresses\n"
+            );
             return Some(plain(StatusCode::FORBIDDEN, body));
         }
         let needs_login = self.token.is_some() || !self.logins.is_empty();

@@ -28,7 +28,7 @@ pub const PATHS_HELP: &str =
                   the same for any member
   /services/write, /members/NAME/services/write, ...
                   200 while the service has an open gate, or that member's gate to it is open
-  /vips/NAME      200 while this machine has the address of [vip.NAME] by right
+  /vips/NAME      200 while this machine should have the address of [vip.NAME], and has it
 ";
 
 /// The check of a path.

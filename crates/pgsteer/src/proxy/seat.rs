@@ -73,7 +73,9 @@ impl Ending {
                 "pgsteer ended this session: member {member} is no longer open for the service ({reason})"
             ),
             Ending::Gate(None) => {
-                format!("pgsteer ended this session: member {member} is no longer open for the service")
+                format!(
+                    "pgsteer ended this session: member {member} is no longer open for the service"
+                )
             }
             Ending::ServiceRemoved => {
                 "pgsteer ended this session: its service was removed from the configuration"

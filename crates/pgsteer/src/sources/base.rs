@@ -54,7 +54,8 @@ impl Base {
         if url.contains('@') {
             return Err("an address must not name a user".to_owned());
         }
-        let bad = |why: &str| format!("`{url}` is not an address such as http://10.0.0.11:8008: {why}");
+        let bad =
+            |why: &str| format!("`{url}` is not an address such as http://10.0.0.11:8008: {why}");
         let uri: Uri = url.parse().map_err(|_| bad("not a URL"))?;
         let https = match uri.scheme() {
             Some(scheme) if *scheme == Scheme::HTTP => false,
@@ -125,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_base_address_is_refused_and_a_password_in_it_is_not_repeated() {
+    fn an_invalid_base_address_is_refused_and_its_password_is_not_repeated() {
         for url in ["", "pg-1:8008", "10.0.0.11", "ftp://pg-1", "http://", "http://a b", "/x"] {
             let why = Base::parse(url).unwrap_err();
             assert!(why.contains(&format!("`{url}`")), "{why}");

@@ -60,11 +60,11 @@ struct Answered {
     by: Base,
     /// What Patroni reports about itself; none if it does not.
     about: Option<About>,
-    list: Result<Told, Failure>,
+    list: Result<ReadList, Failure>,
 }
 
 /// A member list, and when it was requested.
-struct Told {
+struct ReadList {
     asked: Instant,
     cluster: Cluster,
 }
@@ -131,10 +131,10 @@ impl Discovery {
     async fn take(&self, answered: Answered, attempt: &mut Attempt) -> Result<(), Gone> {
         attempt.is_running = false;
         let failure = match answered.list {
-            Ok(told) => {
+            Ok(list) => {
                 *attempt = Attempt { due: Some(Instant::now() + HURRY), ..Attempt::default() };
-                info!(by = %answered.by.url(), members = told.cluster.members.len(), "a member list was read");
-                return self.report(&answered.by, answered.about, told).await;
+                info!(by = %answered.by.url(), members = list.cluster.members.len(), "a member list was read");
+                return self.report(&answered.by, answered.about, list).await;
             }
             Err(failure) => failure,
         };
@@ -202,8 +202,8 @@ impl Discovery {
             let Ok(base) = Base::parse(&url) else { continue };
             let answered = ask(&self.http, &base).await;
             match answered.list {
-                Ok(told) => {
-                    self.report(&base, answered.about, told).await?;
+                Ok(list) => {
+                    self.report(&base, answered.about, list).await?;
                     if index < own {
                         return Ok(Ok(url));
                     }
@@ -211,8 +211,9 @@ impl Discovery {
                 Err(failure) => outcome = outcome.or(Some(failure)),
             }
         }
-        let nobody = || Failure::Malformed(Arc::from("only URLs of other clusters returned a member list"));
-        Ok(Err(outcome.unwrap_or_else(nobody)))
+        let no_list =
+            || Failure::Malformed(Arc::from("only URLs of other clusters returned a member list"));
+        Ok(Err(outcome.unwrap_or_else(no_list)))
     }
 
     fn urls(&self, is_wanted: impl Fn(When) -> bool) -> Vec<Arc<str>> {
@@ -234,18 +235,18 @@ impl Discovery {
         timeout(REST - HURRY, hinted).await.unwrap_or(Ok(()))
     }
 
-    async fn report(&self, by: &Base, about: Option<About>, told: Told) -> Result<(), Gone> {
-        for reason in &told.cluster.skipped {
+    async fn report(&self, by: &Base, about: Option<About>, list: ReadList) -> Result<(), Gone> {
+        for reason in &list.cluster.skipped {
             debug!(by = %by.url(), "not asked: {reason}");
         }
         let topology = Topology {
-            asked_at: self.clock.moment(told.asked),
+            asked_at: self.clock.moment(list.asked),
             url: by.url().clone(),
             about: about.unwrap_or_default(),
-            scope: told.cluster.scope,
-            paused: told.cluster.paused,
-            members: told.cluster.members,
-            skipped: told.cluster.skipped,
+            scope: list.cluster.scope,
+            paused: list.cluster.paused,
+            members: list.cluster.members,
+            skipped: list.cluster.skipped,
         };
         let sent = self.reports.send(Report::Topology(topology)).await;
         sent.map_err(|_| Gone)
@@ -270,7 +271,7 @@ pub async fn ask_once(http: &Client, seeds: &[Base]) -> anyhow::Result<Cluster> 
         // lookup.
         let _ = dial::look_up(seed.endpoint()).await;
         match ask_for_list(http, seed).await {
-            Ok(told) => return Ok(told.cluster),
+            Ok(list) => return Ok(list.cluster),
             Err(failure) => failures.push(failure.to_string()),
         }
     }
@@ -331,7 +332,7 @@ async fn ask_for_itself(http: &Client, base: &Base) -> Result<About, Failure> {
     Ok(facts.about())
 }
 
-async fn ask_for_list(http: &Client, base: &Base) -> Result<Told, Failure> {
+async fn ask_for_list(http: &Client, base: &Base) -> Result<ReadList, Failure> {
     const PATH: &str = "/cluster";
     let answer = http.get_at_leisure(base, PATH).await.map_err(|failure| match failure {
         // Patroni's handler raises an exception if it cannot read the DCS, which closes the
@@ -349,7 +350,7 @@ async fn ask_for_list(http: &Client, base: &Base) -> Result<Told, Failure> {
     }
     let cluster =
         parse_cluster(&answer.body).map_err(|bad| unlike(base, PATH, &bad.to_string()))?;
-    Ok(Told { asked: answer.asked, cluster })
+    Ok(ReadList { asked: answer.asked, cluster })
 }
 
 /// Adds the URL of `path` to a failure of its request.
@@ -513,7 +514,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_list_that_hangs_does_not_keep_the_question_for_the_role_waiting() {
+    async fn a_member_list_that_hangs_does_not_delay_the_probe_of_the_role() {
         let address = fake::server(|mut stream, _| async move {
             match fake::read_head(&mut stream).await.starts_with("GET /cluster ") {
                 true => sleep(Duration::from_secs(60)).await,
@@ -589,7 +590,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_url_that_turns_out_to_be_of_another_cluster_hastens_the_next_turn() {
+    async fn a_url_of_another_cluster_makes_the_next_turn_come_earlier() {
         let url = silent().await;
         let plan_with = |when: When| Arc::new(plan_of(&[(&url, when)]));
         let (plan, mut plan_rx) = watch::channel(plan_with(When::InTurn));

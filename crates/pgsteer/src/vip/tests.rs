@@ -84,7 +84,7 @@ fn an_open_member_holds_the_address_and_a_member_whose_sessions_end_releases_it(
 }
 
 #[test]
-fn a_rival_ends_the_right_before_its_own_gate_opens() {
+fn a_rival_ends_the_claim_to_the_address_before_its_own_gate_opens() {
     let mut two = snapshot(Role::Primary, &[("n1", open()), ("n2", shut(Sessions::End))]);
     two.members.get_mut("n2").unwrap().promoting = true;
     let Wish::Release(why) = wish_of(&two) else { panic!("the address must go") };
@@ -116,7 +116,7 @@ fn without_a_local_member_no_address_is_added_and_the_reason_is_given() {
 }
 
 #[test]
-fn a_member_that_lost_its_role_gives_up_what_it_held_and_not_what_it_found() {
+fn a_member_that_lost_its_role_releases_its_own_address_and_not_one_that_it_found() {
     let mut down = snapshot(Role::Primary, &[("n1", shut(Sessions::Keep))]);
     assert!(matches!(wish_of(&down), Wish::Stay(_)), "SQL shows a primary");
     down.members.get_mut("n1").unwrap().role = Role::Unknown;
@@ -250,7 +250,7 @@ proptest! {
     /// In any sequence of events the address is added only on an open gate of a current Snapshot, it is gone
     /// after each release, and it is nowhere without confirmation for longer than the limit.
     #[test]
-    fn an_address_is_added_by_right_only_and_never_stays_unconfirmed(turns in turns()) {
+    fn an_address_is_added_only_on_an_open_gate_and_never_stays_unconfirmed(turns in turns()) {
         let (mut trial, mut ms) = (Trial::default(), 0);
         for turn in turns {
             ms += turn.after_ms;

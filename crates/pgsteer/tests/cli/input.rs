@@ -51,7 +51,7 @@ fn an_invalid_toml_file_is_reported_with_line_and_column() {
     insta::assert_snapshot!(stderr, @"
     broken.toml:1:9: not valid TOML: unclosed table, expected `]`
     broken.toml:2:1: urls: there is no key `urls` at the top of the file
-        help: known here: cluster, patroni, etcd, members, check, services, http, agent, haproxy, proxy, control, vip
+        help: the keys are cluster, patroni, etcd, members, check, services, http, agent, haproxy, proxy, control, vip
     2 errors, nothing was started
     ");
 }
@@ -87,7 +87,7 @@ fn an_unknown_flag_and_an_empty_command_line_are_refused() {
     assert!(is_refused(&["run", "--nonsense"]).contains("--nonsense"));
     assert!(is_refused(&["jump"]).contains("jump"));
     assert!(is_refused(&[]).contains("Usage: pgsteer"));
-    assert!(is_refused(&["run"]).contains("no member is named"));
+    assert!(is_refused(&["run"]).contains("neither Patroni nor a list of members is configured"));
 }
 
 /// No port is opened before the input is checked.

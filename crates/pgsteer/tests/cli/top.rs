@@ -94,7 +94,7 @@ fn top_ends_when_its_terminal_is_closed() {
 }
 
 #[test]
-fn top_refuses_where_there_is_no_terminal() {
+fn top_refuses_to_start_without_a_terminal() {
     let output = run(&["top"]);
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     let stderr = String::from_utf8(output.stderr).unwrap();

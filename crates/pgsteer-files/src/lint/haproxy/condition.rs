@@ -108,7 +108,7 @@ impl<'a> Condition<'a> {
         value: impl Fn(&'a [Word]) -> Option<bool>,
     ) -> Option<bool> {
         let of_term = |term: &Term<'a>| {
-            let said = match &term.of {
+            let is_true = match &term.of {
                 Of::Named(word) if word.is("TRUE") => Some(true),
                 Of::Named(word) if word.is("FALSE") => Some(false),
                 // An ACL of several lines is true if one of them is.
@@ -117,13 +117,14 @@ impl<'a> Condition<'a> {
                     all => any(all.into_iter().map(&value)),
                 },
             };
-            said.map(|said| said != term.is_negated)
+            is_true.map(|is_true| is_true != term.is_negated)
         };
         // All terms are true if none is false.
         let all = |terms: &Alternative<'a>| {
-            any(terms.iter().map(|term| of_term(term).map(|said| !said))).map(|said| !said)
+            any(terms.iter().map(|term| of_term(term).map(|is_true| !is_true)))
+                .map(|is_true| !is_true)
         };
-        any(self.alternatives.iter().map(all)).map(|said| said != self.is_unless)
+        any(self.alternatives.iter().map(all)).map(|is_true| is_true != self.is_unless)
     }
 
     /// Returns all its terms.

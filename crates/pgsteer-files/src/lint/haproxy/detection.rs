@@ -65,8 +65,8 @@ fn row(model: &Model<'_>, proxy: &Proxy<'_>, server: &Server<'_>) -> Option<Row>
         line: server.line.number,
         proxy: proxy.shown_name().to_owned(),
         server: server.line.words.get(1).map_or("", |word| word.shown()).to_owned(),
-        check: Given::told(check),
-        agent_ms: Given::told(agent),
+        check: Given::of_nested(check),
+        agent_ms: Given::of_nested(agent),
     })
 }
 

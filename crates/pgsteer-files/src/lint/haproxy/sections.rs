@@ -259,14 +259,14 @@ mod tests {
 
     #[test]
     fn with_global_or_defaults_a_file_is_no_piece() {
-        let told = |text: &str| {
+        let parsed = |text: &str| {
             let file = File::read(text);
             (file.is_piece(), file.has_all_sections())
         };
-        assert_eq!(told("listen x\n"), (true, false));
-        assert_eq!(told("defaults\nlisten x\n"), (false, false));
-        assert_eq!(told("global\nlisten x\n"), (false, true));
-        assert_eq!(told("global\ndefaults\nlisten x \"y\n"), (true, false));
+        assert_eq!(parsed("listen x\n"), (true, false));
+        assert_eq!(parsed("defaults\nlisten x\n"), (false, false));
+        assert_eq!(parsed("global\nlisten x\n"), (false, true));
+        assert_eq!(parsed("global\ndefaults\nlisten x \"y\n"), (true, false));
     }
 
     #[test]

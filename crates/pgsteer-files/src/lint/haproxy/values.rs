@@ -34,7 +34,7 @@ impl<T> Given<T> {
     }
 
     /// Converts a setting: none for an absent one, and none inside for an unknown value.
-    pub fn told(there: Option<Option<T>>) -> Given<T> {
+    pub fn of_nested(there: Option<Option<T>>) -> Given<T> {
         match there {
             None => Given::Absent,
             Some(None) => Given::Unknown,

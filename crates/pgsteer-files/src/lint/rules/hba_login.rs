@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_right_elsewhere_is_a_warning() {
+    fn a_setting_that_may_be_intended_is_a_warning() {
         assert_eq!(
             found(PASSWORD, "host all all 127.0.0.1/32 scram-sha-256"),
             "w 1: `postgres` is admitted from this machine only"

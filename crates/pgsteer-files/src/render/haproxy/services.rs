@@ -88,7 +88,8 @@ pub fn services(config: &Config, profile: Profile) -> Result<Vec<Service>, Refus
             };
             let is_asked = matches!(profile, Profile::Agent | Profile::AgentBypass);
             if is_asked && !is_word(name.as_str()) {
-                let why = "the agent's line is split at blanks, so the name of a service is one word";
+                let why =
+                    "the agent's line is split at blanks, so the name of a service is one word";
                 return Err(Refusal::Unwritable { what: "the name of a service", why });
             }
             Ok(Service {

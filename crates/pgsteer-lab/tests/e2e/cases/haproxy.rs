@@ -149,7 +149,7 @@ pub fn without_pgsteer_the_health_checks_go_on(lab: &Lab) -> Result<()> {
     haproxy.wait("the new primary is found without pgsteer", |it| it.leads_right(lab))
 }
 
-pub fn what_cannot_be_steered_is_named_and_the_rest_goes_on(lab: &Lab) -> Result<()> {
+pub fn faulty_haproxys_are_reported_and_the_others_are_still_controlled(lab: &Lab) -> Result<()> {
     let haproxy = Rendered::start(lab, "push", &[])?;
     let right = push_section(lab);
     // Patroni's port is no HAProxy, and there is no such file.

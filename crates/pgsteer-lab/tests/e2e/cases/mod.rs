@@ -100,7 +100,7 @@ pub fn all() -> Vec<Case> {
             haproxy::what_a_person_has_set_stays,
             haproxy::a_switchover_amid_reloads_sends_no_session_to_a_wrong_member,
             haproxy::without_pgsteer_the_health_checks_go_on,
-            haproxy::what_cannot_be_steered_is_named_and_the_rest_goes_on,
+            haproxy::faulty_haproxys_are_reported_and_the_others_are_still_controlled,
             rendered::httpchk_follows_a_switchover,
             rendered::redirect_routes_to_the_right_primary,
             rendered::pgsteer_behind_haproxy_holds_clients_through_a_switchover,

@@ -88,7 +88,7 @@ fn a_lost_primary_is_a_failover_and_a_primary_that_returns_an_outage() {
 }
 
 #[test]
-fn a_change_that_lasts_counts_on_and_a_start_without_a_primary_is_none() {
+fn a_change_in_progress_continues_to_count_and_a_start_without_a_primary_is_not_a_change() {
     let start = (0, snapshot(None, lost()), counters(7, 10));
     assert_eq!(lines(std::slice::from_ref(&start)), [""; 0]);
     let steps = [

@@ -127,7 +127,7 @@ mod tests {
         let wait = Duration::from_millis(50);
         assert!(tokio::time::timeout(wait, schedule.due()).await.is_err(), "too early");
         assert_eq!(schedule.due().await, Order::default());
-        assert!(tokio::time::timeout(wait, schedule.due()).await.is_err(), "told twice");
+        assert!(tokio::time::timeout(wait, schedule.due()).await.is_err(), "reported twice");
     }
 
     #[tokio::test]

@@ -206,13 +206,17 @@ async fn the_watch_reports_its_own_state() {
     })
     .await;
     let mut hearing = Hearing::of(settings(&[address]));
-    let mut told = Vec::new();
-    while told.last() != Some(&News::Read { is_behind: true }) {
-        told.push(hearing.any().await);
+    let mut news_so_far = Vec::new();
+    while news_so_far.last() != Some(&News::Read { is_behind: true }) {
+        news_so_far.push(hearing.any().await);
     }
-    let [watching, read, ..] = &told[..] else { panic!("{told:?}") };
+    let [watching, read, ..] = &news_so_far[..] else { panic!("{news_so_far:?}") };
     assert_eq!([watching, read], [&News::Watching, &News::Read { is_behind: false }]);
-    assert_eq!(told.iter().filter(|news| **news == News::Written(1)).count(), 1, "{told:?}");
+    assert_eq!(
+        news_so_far.iter().filter(|news| **news == News::Written(1)).count(),
+        1,
+        "{news_so_far:?}"
+    );
 }
 
 #[tokio::test]
@@ -246,7 +250,7 @@ async fn a_line_may_come_in_single_bytes_and_several_in_one() {
 }
 
 #[tokio::test]
-async fn what_lay_there_before_us_is_no_news_and_what_came_in_a_gap_is() {
+async fn keys_from_before_the_start_are_not_reported_and_keys_written_in_a_gap_are() {
     static WATCHES: AtomicUsize = AtomicUsize::new(0);
     let address = etcd(|asked| {
         let watches = WATCHES.load(Ordering::SeqCst);
@@ -306,7 +310,7 @@ async fn a_failure_at_all_addresses_is_reported_once_per_round() {
 }
 
 #[tokio::test]
-async fn one_that_is_frozen_behind_a_watch_is_found_out() {
+async fn an_etcd_that_freezes_during_a_watch_is_detected() {
     static RANGES: AtomicUsize = AtomicUsize::new(0);
     let frozen = etcd(|asked| match asked.path.as_str() {
         RANGE if RANGES.fetch_add(1, Ordering::SeqCst) > 0 => Act::Silence,
@@ -348,7 +352,7 @@ async fn revisions_from_before_etcd_was_restored_mean_nothing_after() {
     .await;
     let mut hearing = Hearing::of(settings(&[restored]));
     let is_deaf = |news| match news {
-        News::Lost(Failure::Malformed(why)) => why.contains("does not tell"),
+        News::Lost(Failure::Malformed(why)) => why.contains("does not report"),
         _ => false,
     };
     while !is_deaf(hearing.next().await) {}

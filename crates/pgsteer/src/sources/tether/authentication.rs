@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "current_thread")]
-    async fn hashing_keeps_nothing_else_waiting() {
+    async fn hashing_blocks_no_other_task() {
         let scram = ScramSha256::new(b"geheim", ChannelBinding::unsupported());
         let first = String::from_utf8(scram.message().to_vec()).unwrap();
         let nonce = first.split("r=").nth(1).unwrap();

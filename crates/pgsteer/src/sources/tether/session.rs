@@ -104,7 +104,9 @@ impl Session {
                 self.started_at = progress::started_at(&row);
                 match row.first().and_then(progress::is_true) {
                     Some(in_recovery) => Ok(self.facts(in_recovery)),
-                    None => Err(self.connection.nonsense("a boolean column without a boolean value")),
+                    None => {
+                        Err(self.connection.nonsense("a boolean column without a boolean value"))
+                    }
                 }
             }
         }
@@ -228,7 +230,11 @@ impl Session {
                 | Message::NotificationResponse(_)
                 | Message::RowDescription(_)
                 | Message::CommandComplete(_) => {}
-                _ => return Err(self.connection.nonsense("an unexpected message in the result of a query")),
+                _ => {
+                    return Err(self
+                        .connection
+                        .nonsense("an unexpected message in the result of a query"));
+                }
             }
         }
     }

@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_however_poor_shows_that_it_is_up() {
+    fn any_answer_shows_that_the_pooler_is_up() {
         let closed = Failure::Closed(Arc::from("n1:6432"));
         let nowhere = PoolerFacts::LeadsNowhere(closed.clone());
         assert_eq!(of_pooler(closed.clone(), Stage::Entering), Ok(nowhere));

@@ -33,7 +33,7 @@ const EXPECT_LEADS: [&str; 9] = [
 ];
 
 /// Checks the order of the rules in one section: if one of them connects, the first one has to.
-pub fn order<'a>(lines: impl Iterator<Item = &'a Line>, tell: Tell<'_>) {
+pub fn order<'a>(lines: impl Iterator<Item = &'a Line>, report: Tell<'_>) {
     let rules: Vec<&Line> = lines
         .filter(|line| {
             let is_plain = ["comment", "disable-on-404", "send-state"].contains(&line.word(1));
@@ -43,36 +43,36 @@ pub fn order<'a>(lines: impl Iterator<Item = &'a Line>, tell: Tell<'_>) {
     let connect = rules.iter().position(|rule| rule.word(1) == "connect");
     if let Some(rule) = connect.filter(|at| *at > 0).and_then(|at| rules.get(at)) {
         let message = format!("`{} connect` has to be the first rule", rule.word(0));
-        tell(rule.place(), message);
+        report(rule.place(), message);
     }
 }
 
 /// Checks a line that begins with `http-check` or `tcp-check`.
-pub fn check_rule(line: &Line, tell: Tell<'_>) {
+pub fn check_rule(line: &Line, report: Tell<'_>) {
     let is_http = line.word(0) == "http-check";
     match line.word(1) {
         "" if line.words.len() == 1 => {
-            tell(line.place(), format!("`{}` has no value", line.word(0)));
+            report(line.place(), format!("`{}` has no value", line.word(0)));
         }
-        "expect" => expect(line, is_http, tell),
-        "disable-on-404" | "send-state" => surplus(line, 2, tell),
-        "send" if is_http => http_send(line, tell),
+        "expect" => expect(line, is_http, report),
+        "disable-on-404" | "send-state" => surplus(line, 2, report),
+        "send" if is_http => http_send(line, report),
         "send-binary" if !is_http => {
             if let Some(text) = line.words.get(2).and_then(Word::known) {
-                hexadecimal(line, 2, "send-binary", text, tell);
+                hexadecimal(line, 2, "send-binary", text, report);
             }
         }
         _ => {}
     }
 }
 
-fn expect(line: &Line, is_http: bool, tell: Tell<'_>) {
+fn expect(line: &Line, is_http: bool, report: Tell<'_>) {
     let mut at = 2;
     while EXPECT_LEADS.contains(&line.word(at)) {
         at += if line.word(at) == "!" { 1 } else { 2 };
     }
     let Some(word) = line.words.get(at) else {
-        return tell(line.place(), format!("`{} expect` has no value", line.word(0)));
+        return report(line.place(), format!("`{} expect` has no value", line.word(0)));
     };
     let Some(kind) = word.known().map(|text| text.trim_start_matches('!')) else { return };
     let is_of_other = match is_http {
@@ -81,31 +81,31 @@ fn expect(line: &Line, is_http: bool, tell: Tell<'_>) {
     };
     if !EXPECTED.contains(&kind) || is_of_other {
         let kind = word_shown(kind);
-        tell(word.place, format!("there is no `{} expect {kind}`", line.word(0)));
+        report(word.place, format!("there is no `{} expect {kind}`", line.word(0)));
     } else if line.words.len() == at + 1 && kind != "custom" {
-        tell(line.place(), format!("`expect {kind}` has no value"));
+        report(line.place(), format!("`expect {kind}` has no value"));
     } else if ["hdr", "fhdr"].contains(&kind) {
         if line.word(at + 1) != "name" && line.word(at + 1) != "name-lf" {
-            tell(line.place_of(at + 1), format!("`expect {kind}` needs `name` and a header"));
+            report(line.place_of(at + 1), format!("`expect {kind}` needs `name` and a header"));
         }
     } else {
-        pattern(line, at + 1, kind, tell);
+        pattern(line, at + 1, kind, report);
     }
 }
 
 /// Checks the expected value at `at`, and that nothing follows it.
-fn pattern(line: &Line, at: usize, kind: &str, tell: Tell<'_>) {
+fn pattern(line: &Line, at: usize, kind: &str, report: Tell<'_>) {
     let Some(text) = line.words.get(at).and_then(Word::known) else { return };
     match kind {
         "status" if !text.bytes().all(|byte| byte.is_ascii_digit() || b",-".contains(&byte)) => {
             let message = format!("`{}` is not a list of status codes", word_shown(text));
-            return tell(line.place_of(at), message);
+            return report(line.place_of(at), message);
         }
         "rstatus" | "rstring" | "rbinary" if !is_balanced(text) => {
             let message = "the regular expression has a bracket without its counterpart";
-            return tell(line.place_of(at), message.to_owned());
+            return report(line.place_of(at), message.to_owned());
         }
-        "binary" => hexadecimal(line, at, "expect binary", text, tell),
+        "binary" => hexadecimal(line, at, "expect binary", text, report),
         _ => {}
     }
     // Further settings may follow the pattern too.
@@ -114,19 +114,19 @@ fn pattern(line: &Line, at: usize, kind: &str, tell: Tell<'_>) {
         at += 2;
     }
     if kind != "custom" {
-        surplus(line, at, tell);
+        surplus(line, at, report);
     }
 }
 
-fn hexadecimal(line: &Line, at: usize, name: &str, text: &str, tell: Tell<'_>) {
+fn hexadecimal(line: &Line, at: usize, name: &str, text: &str, report: Tell<'_>) {
     let is_hex = text.len().is_multiple_of(2) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     if !is_hex {
-        tell(line.place_of(at), format!("`{name}` takes pairs of hexadecimal digits"));
+        report(line.place_of(at), format!("`{name}` takes pairs of hexadecimal digits"));
     }
 }
 
 /// `http-check send meth METHOD uri URI ...`.
-fn http_send(line: &Line, tell: Tell<'_>) {
+fn http_send(line: &Line, report: Tell<'_>) {
     let mut at = 2;
     while let Some(name) = line.words.get(at).and_then(Word::known) {
         let values = match name {
@@ -134,11 +134,11 @@ fn http_send(line: &Line, tell: Tell<'_>) {
             "hdr" => 2,
             _ => {
                 let name = word_shown(name);
-                return tell(line.place_of(at), format!("there is no `http-check send {name}`"));
+                return report(line.place_of(at), format!("there is no `http-check send {name}`"));
             }
         };
         if line.words.len() <= at + values {
-            return tell(line.place_of(at), format!("`{name}` has no value"));
+            return report(line.place_of(at), format!("`{name}` has no value"));
         }
         at += 1 + values;
     }

@@ -15,21 +15,21 @@ const NUMBERS: [&str; 14] = [
 const COMPARISONS: [&str; 5] = ["eq", "ge", "gt", "le", "lt"];
 
 /// Checks the ACL or the condition of a line.
-pub fn of_line(line: &Line, tell: Tell<'_>) {
+pub fn of_line(line: &Line, report: Tell<'_>) {
     match line.word(0) {
         "acl" => {
-            name(line, tell);
-            expression(line.from(2), tell);
+            name(line, report);
+            expression(line.from(2), report);
         }
         "use_backend" | "use-server" | "tcp-request" | "tcp-response" | "http-request" => {
             let Some(condition) = Condition::of(line) else { return };
             for term in condition.terms() {
                 let Of::Written(words) = term.of else { continue };
-                expression(words, tell);
+                expression(words, report);
                 let is_last =
                     words.last().zip(line.words.last()).is_some_and(|(a, b)| a.place == b.place);
                 if is_last {
-                    tell(line.place(), "the condition has a `{` and no `}`".to_owned());
+                    report(line.place(), "the condition has a `{` and no `}`".to_owned());
                 }
             }
         }
@@ -37,20 +37,20 @@ pub fn of_line(line: &Line, tell: Tell<'_>) {
     }
 }
 
-fn name(line: &Line, tell: Tell<'_>) {
+fn name(line: &Line, report: Tell<'_>) {
     let name = line.word(1);
     let is_named = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
     if !name.chars().all(is_named) {
         let name = word_shown(name);
         let message = format!("`{name}` is not a name: letters, digits, `-`, `_`, `.` and `:`");
-        tell(line.place_of(1), message);
+        report(line.place_of(1), message);
     } else if ["or", "if", "unless"].contains(&name) {
-        tell(line.place_of(1), format!("an ACL cannot have the name `{name}`"));
+        report(line.place_of(1), format!("an ACL cannot have the name `{name}`"));
     }
 }
 
 /// Checks a fetch and the words after it.
-fn expression(words: &[Word], tell: Tell<'_>) {
+fn expression(words: &[Word], report: Tell<'_>) {
     let Some((fetch, values)) = words.split_first() else { return };
     let Some(fetch) = fetch.known() else { return };
     let bare = fetch.split('(').next().unwrap_or(fetch);
@@ -65,10 +65,10 @@ fn expression(words: &[Word], tell: Tell<'_>) {
         let shown = word_shown(text);
         if NUMBERS.contains(&bare) && !is_number(text) {
             let message = format!("`{shown}` is neither a number nor eq, ge, gt, le or lt");
-            return tell(word.place, message);
+            return report(word.place, message);
         }
         if ["src", "dst"].contains(&bare) && is_wrong_network(text) {
-            tell(word.place, format!("`{shown}` is not an address or a network"));
+            report(word.place, format!("`{shown}` is not an address or a network"));
         }
     }
 }

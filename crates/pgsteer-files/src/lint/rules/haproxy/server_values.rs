@@ -10,8 +10,8 @@ use crate::lint::word_shown;
 use crate::render::HaproxyVersion;
 
 /// Checks a `server`, a `server-template` or a `default-server`.
-pub fn server_values(line: &Line, version: HaproxyVersion, tell: Tell<'_>) {
-    let Some(at) = first_setting(line, tell) else { return };
+pub fn server_values(line: &Line, version: HaproxyVersion, report: Tell<'_>) {
+    let Some(at) = first_setting(line, report) else { return };
     let mut at = at;
     while let Some(name) = line.words.get(at).and_then(|word| word.known()) {
         let values = words::values_of_server_word(name);
@@ -19,29 +19,29 @@ pub fn server_values(line: &Line, version: HaproxyVersion, tell: Tell<'_>) {
             return;
         }
         if values > 0 && line.words.len() <= at + values {
-            return tell(line.place_of(at), format!("`{name}` has no value"));
+            return report(line.place_of(at), format!("`{name}` has no value"));
         }
-        setting(line, at, name, version, tell);
+        setting(line, at, name, version, report);
         at += 1 + values;
     }
 }
 
 /// Checks the words before the settings. Returns the position of the first setting.
-fn first_setting(line: &Line, tell: Tell<'_>) -> Option<usize> {
+fn first_setting(line: &Line, report: Tell<'_>) -> Option<usize> {
     let (address_at, form) = match line.word(0) {
         "default-server" => return Some(1),
         "server-template" => (3, "server-template PREFIX NUMBER ADDRESS:PORT"),
         _ => (2, "server NAME ADDRESS:PORT"),
     };
     if line.words.len() <= address_at {
-        tell(line.place(), format!("the address is missing: `{form}`"));
+        report(line.place(), format!("the address is missing: `{form}`"));
         return None;
     }
     if address_at == 3 {
         let text = line.word(2);
         let mut numbers = text.split('-').map(number);
         if !text.is_empty() && numbers.any(|number| number.is_none_or(|number| number == 0)) {
-            tell(line.place_of(2), format!("`{}` is not a number of servers", word_shown(text)));
+            report(line.place_of(2), format!("`{}` is not a number of servers", word_shown(text)));
         }
     }
     let is_named = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
@@ -49,21 +49,21 @@ fn first_setting(line: &Line, tell: Tell<'_>) -> Option<usize> {
     if !name.chars().all(is_named) && !line.words.get(1).is_some_and(|it| it.has_literal_variable())
     {
         let name = word_shown(name);
-        tell(
+        report(
             line.place_of(1),
             format!("`{name}` is not a name: letters, digits, `-`, `_`, `.`, `:`"),
         );
     }
-    address(line, address_at, tell);
+    address(line, address_at, report);
     Some(address_at + 1)
 }
 
 /// Checks the address of a server, as `str2sa_range` does.
-fn address(line: &Line, at: usize, tell: Tell<'_>) {
+fn address(line: &Line, at: usize, report: Tell<'_>) {
     let text = line.word(at);
     let Some(address) = Address::read(text).filter(|_| !text.is_empty()) else {
         if text.contains("://") {
-            tell(line.place_of(at), format!("`{}` is a URL: HOST:PORT", word_shown(text)));
+            report(line.place_of(at), format!("`{}` is a URL: HOST:PORT", word_shown(text)));
         }
         return;
     };
@@ -92,7 +92,7 @@ fn address(line: &Line, at: usize, tell: Tell<'_>) {
         }
         _ => return,
     };
-    tell(line.place_of(at), message);
+    report(line.place_of(at), message);
 }
 
 /// Returns true if HAProxy reads a port: it ignores what follows the digits.
@@ -107,17 +107,17 @@ fn is_dotted(host: &str) -> bool {
     host.split('.').count() == 4 && host.split('.').all(is_digits)
 }
 
-fn setting(line: &Line, at: usize, name: &str, version: HaproxyVersion, tell: Tell<'_>) {
+fn setting(line: &Line, at: usize, name: &str, version: HaproxyVersion, report: Tell<'_>) {
     let Some(word) = line.words.get(at + 1) else { return };
     let known: &[&str] = match name {
         "inter" | "fastinter" | "downinter" | "agent-inter" => {
-            time(line, at + 1, tell);
-            return range(line, at + 1, 1..=u64::MAX, tell);
+            time(line, at + 1, report);
+            return range(line, at + 1, 1..=u64::MAX, report);
         }
-        "slowstart" | "pool-purge-delay" | "tcp-ut" => return time(line, at + 1, tell),
-        "rise" | "fall" | "error-limit" => return range(line, at + 1, 1..=u64::MAX, tell),
-        "weight" => return range(line, at + 1, 0..=256, tell),
-        "agent-port" => return range(line, at + 1, 1..=65_535, tell),
+        "slowstart" | "pool-purge-delay" | "tcp-ut" => return time(line, at + 1, report),
+        "rise" | "fall" | "error-limit" => return range(line, at + 1, 1..=u64::MAX, report),
+        "weight" => return range(line, at + 1, 0..=256, report),
+        "agent-port" => return range(line, at + 1, 1..=65_535, report),
         "on-marked-down" => &["shutdown-sessions"],
         "on-marked-up" => &["shutdown-backup-sessions"],
         "observe" => &["none", "layer4", "layer7"],
@@ -129,5 +129,5 @@ fn setting(line: &Line, at: usize, name: &str, version: HaproxyVersion, tell: Te
         }
         _ => return,
     };
-    is_one_of(word, name, known, tell);
+    is_one_of(word, name, known, report);
 }

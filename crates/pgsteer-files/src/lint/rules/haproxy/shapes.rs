@@ -79,20 +79,20 @@ const RESOLVERS: &[Shape] = &[
 const NAMED: [&str; 5] = ["cache", "mailers", "peers", "resolvers", "userlist"];
 
 /// Checks a line of `global`.
-pub fn of_global(line: &Line, tell: Tell<'_>) {
-    of_shapes(line, GLOBAL, tell);
+pub fn of_global(line: &Line, report: Tell<'_>) {
+    of_shapes(line, GLOBAL, report);
 }
 
 /// Checks a line of a proxy or of `defaults`.
-pub fn of_proxy(line: &Line, tell: Tell<'_>) {
-    of_shapes(line, PROXY, tell);
+pub fn of_proxy(line: &Line, report: Tell<'_>) {
+    of_shapes(line, PROXY, report);
     match (line.word(0), line.word(1)) {
-        ("stick-table", _) => stick_table(line, tell),
+        ("stick-table", _) => stick_table(line, report),
         ("tcp-request", ruleset @ ("connection" | "content" | "session")) => {
             let action = line.word(2);
             if !action.is_empty() && !ACTIONS.iter().any(|it| action.starts_with(it)) {
                 let message = format!("there is no `tcp-request {ruleset} {}`", word_shown(action));
-                tell(line.place_of(2), message);
+                report(line.place_of(2), message);
             }
         }
         _ => {}
@@ -100,41 +100,41 @@ pub fn of_proxy(line: &Line, tell: Tell<'_>) {
 }
 
 /// Checks the first line of another section, and the lines of `resolvers`.
-pub fn of_other(head: &Line, body: &[Line], tell: Tell<'_>) {
+pub fn of_other(head: &Line, body: &[Line], report: Tell<'_>) {
     let kind = head.word(0);
     if NAMED.contains(&kind) && head.words.len() == 1 {
-        tell(head.place(), format!("`{kind}` has no name"));
+        report(head.place(), format!("`{kind}` has no name"));
     }
     for line in body.iter().filter(|_| kind == "resolvers") {
         let word = line.word(0);
         if !word.is_empty() && !RESOLVERS.iter().any(|(name, _)| *name == word) {
-            tell(line.place_of(0), format!("there is no `{}` in `resolvers`", word_shown(word)));
+            report(line.place_of(0), format!("there is no `{}` in `resolvers`", word_shown(word)));
         }
-        of_shapes(line, RESOLVERS, tell);
+        of_shapes(line, RESOLVERS, report);
         if word == "nameserver" && !line.word(2).is_empty() && !line.word(2).contains([':', '/']) {
             let address = word_shown(line.word(2));
-            tell(line.place_of(2), format!("`{address}` has no port: `{address}:53`"));
+            report(line.place_of(2), format!("`{address}` has no port: `{address}:53`"));
         }
     }
 }
 
-fn of_shapes(line: &Line, shapes: &[Shape], tell: Tell<'_>) {
+fn of_shapes(line: &Line, shapes: &[Shape], report: Tell<'_>) {
     for (keywords, values) in shapes {
         let keywords: Vec<&str> = keywords.split(' ').collect();
         // One fault of a line is enough.
-        if line.begins(&keywords) && !is_of_shape(line, &keywords, values, tell) {
+        if line.begins(&keywords) && !is_of_shape(line, &keywords, values, report) {
             return;
         }
     }
 }
 
 /// Checks the words after the keywords. Returns false if one is wrong.
-fn is_of_shape(line: &Line, keywords: &[&str], values: &str, tell: Tell<'_>) -> bool {
+fn is_of_shape(line: &Line, keywords: &[&str], values: &str, report: Tell<'_>) -> bool {
     let name = keywords.join(" ");
     let mut is_right = true;
     let mut wrong = |place, message| {
         is_right = false;
-        tell(place, message);
+        report(place, message);
     };
     for (at, value) in (keywords.len()..).zip(values.split(' ').filter(|it| !it.is_empty())) {
         let word = line.words.get(at);
@@ -154,26 +154,26 @@ fn is_of_shape(line: &Line, keywords: &[&str], values: &str, tell: Tell<'_>) -> 
     is_right
 }
 
-fn of_value(line: &Line, at: usize, (name, value, word): (&str, &str, &Word), tell: Tell<'_>) {
+fn of_value(line: &Line, at: usize, (name, value, word): (&str, &str, &Word), report: Tell<'_>) {
     match value {
         "TEXT" => {}
-        "TIME" => time(line, at, tell),
+        "TIME" => time(line, at, report),
         "NUMBER" if number(word.shown()).is_none() => {
-            tell(word.place, format!("`{}` is not a number", word_shown(word.shown())));
+            report(word.place, format!("`{}` is not a number", word_shown(word.shown())));
         }
         "NUMBER" => {}
         value => match value.split_once("..") {
             Some((from, to)) => {
                 let to = number(to).unwrap_or(u64::MAX);
-                range(line, at, number(from).unwrap_or(0)..=to, tell);
+                range(line, at, number(from).unwrap_or(0)..=to, report);
             }
-            None => is_one_of(word, name, &value.split('|').collect::<Vec<_>>(), tell),
+            None => is_one_of(word, name, &value.split('|').collect::<Vec<_>>(), report),
         },
     }
 }
 
 /// `stick-table type TYPE size SIZE ...`.
-fn stick_table(line: &Line, tell: Tell<'_>) {
+fn stick_table(line: &Line, report: Tell<'_>) {
     let types = ["ip", "ipv6", "integer", "string", "binary"];
     let behind = |name: &str| {
         let at = line.words.iter().position(|word| word.is(name))?;
@@ -181,10 +181,10 @@ fn stick_table(line: &Line, tell: Tell<'_>) {
     };
     match (behind("type"), behind("size")) {
         (Some(Some(kind)), _) if kind.known().is_some_and(|kind| !types.contains(&kind)) => {
-            is_one_of(kind, "stick-table type", &types, tell);
+            is_one_of(kind, "stick-table type", &types, report);
         }
         (_, None | Some(None)) if line.words.len() > 1 => {
-            tell(line.place(), "`stick-table` has no `size`".to_owned());
+            report(line.place(), "`stick-table` has no `size`".to_owned());
         }
         _ => {}
     }

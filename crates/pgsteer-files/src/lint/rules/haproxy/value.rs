@@ -12,19 +12,19 @@ pub type Tell<'a> = &'a mut dyn FnMut(Location, String);
 const TIME_MS_MAX: u64 = i32::MAX as u64;
 
 /// Reports words after the last one that HAProxy reads.
-pub fn surplus(line: &Line, at: usize, tell: Tell<'_>) {
+pub fn surplus(line: &Line, at: usize, report: Tell<'_>) {
     if let Some(word) = line.words.get(at) {
         let shown = word_shown(word.shown());
-        tell(word.place, format!("`{shown}` is one word too many"));
+        report(word.place, format!("`{shown}` is one word too many"));
     }
 }
 
 /// Checks the time at `at`: HAProxy reads digits, followed by one of its units.
-pub fn time(line: &Line, at: usize, tell: Tell<'_>) {
+pub fn time(line: &Line, at: usize, report: Tell<'_>) {
     let Some(word) = line.words.get(at).filter(|word| !word.has_literal_variable()) else { return };
     let Some(text) = word.known() else { return };
     if let Some(why) = why_no_time(text) {
-        tell(word.place, format!("`{}` {why}", word_shown(text)));
+        report(word.place, format!("`{}` {why}", word_shown(text)));
     }
 }
 
@@ -52,7 +52,7 @@ fn why_no_time(text: &str) -> Option<&'static str> {
 
 /// Checks that the number at `at` is in a range. HAProxy takes other words for 0 in some places, so
 /// they are not reported.
-pub fn range(line: &Line, at: usize, allowed: std::ops::RangeInclusive<u64>, tell: Tell<'_>) {
+pub fn range(line: &Line, at: usize, allowed: std::ops::RangeInclusive<u64>, report: Tell<'_>) {
     let Some(word) = line.words.get(at) else { return };
     let Some(value) = word.known().and_then(number).filter(|value| !allowed.contains(value)) else {
         return;
@@ -62,14 +62,14 @@ pub fn range(line: &Line, at: usize, allowed: std::ops::RangeInclusive<u64>, tel
         u64::MAX => format!("{value} is less than the minimum, {from}"),
         to => format!("{value} is out of range: {from} to {to}"),
     };
-    tell(word.place, message);
+    report(word.place, message);
 }
 
 /// Checks that a keyword is one of `known`.
-pub fn is_one_of(word: &Word, name: &str, known: &[&str], tell: Tell<'_>) {
+pub fn is_one_of(word: &Word, name: &str, known: &[&str], report: Tell<'_>) {
     if let Some(text) = word.known().filter(|text| !known.contains(text)) {
         let message = format!("`{name}` takes {}, not `{}`", any_of(known), word_shown(text));
-        tell(word.place, message);
+        report(word.place, message);
     }
 }
 

@@ -29,15 +29,15 @@ fn refused(haproxy: &Haproxy<'_>, findings: &mut Findings) {
         if is_of_ours && head(section, findings) {
             continue;
         }
-        let mut told = |place: Location, message: String| findings.add(place, message);
+        let mut report = |place: Location, message: String| findings.add(place, message);
         if !is_of_ours && !section.head.words.is_empty() {
-            shapes::of_other(&section.head, &section.body, &mut told);
+            shapes::of_other(&section.head, &section.body, &mut report);
         }
         for line in section.body.iter().filter(|_| is_of_ours) {
-            of_line(section, line, haproxy.options.haproxy, &mut told);
+            of_line(section, line, haproxy.options.haproxy, &mut report);
         }
         for rules in ["http-check", "tcp-check"] {
-            check_rules::order(section.lines_of(rules), &mut told);
+            check_rules::order(section.lines_of(rules), &mut report);
         }
     }
 }
@@ -77,46 +77,46 @@ fn head(section: &Section, findings: &mut Findings) -> bool {
     false
 }
 
-fn of_line(section: &Section, line: &Line, version: HaproxyVersion, tell: Tell<'_>) {
+fn of_line(section: &Section, line: &Line, version: HaproxyVersion, report: Tell<'_>) {
     let is_global = section.kind == Kind::Global;
     let at = usize::from(["no", "default"].contains(&line.word(0)));
     match is_global {
-        true => shapes::of_global(line, tell),
-        false => shapes::of_proxy(line, tell),
+        true => shapes::of_global(line, report),
+        false => shapes::of_proxy(line, report),
     }
-    conditions::of_line(line, tell);
+    conditions::of_line(line, report);
     match line.word(at) {
-        "timeout" if !is_global => timeout(line, tell),
-        "stats" if is_global && line.word(1) == "socket" => stats_socket(line, tell),
-        "mode" if !is_global => one_of(line, "mode", &modes(version), tell),
-        "balance" if !is_global => balance(line, version, tell),
-        "option" => option(line, at, version, tell),
-        "bind" => bind(line, tell),
-        "dispatch" => dispatch(line, tell),
-        "server" | "default-server" | "server-template" => server_values(line, version, tell),
-        "http-check" | "tcp-check" => check_rule(line, tell),
-        "log" => log(line, tell),
+        "timeout" if !is_global => timeout(line, report),
+        "stats" if is_global && line.word(1) == "socket" => stats_socket(line, report),
+        "mode" if !is_global => one_of(line, "mode", &modes(version), report),
+        "balance" if !is_global => balance(line, version, report),
+        "option" => option(line, at, version, report),
+        "bind" => bind(line, report),
+        "dispatch" => dispatch(line, report),
+        "server" | "default-server" | "server-template" => server_values(line, version, report),
+        "http-check" | "tcp-check" => check_rule(line, report),
+        "log" => log(line, report),
         _ => {}
     }
 }
 
-fn timeout(line: &Line, tell: Tell<'_>) {
+fn timeout(line: &Line, report: Tell<'_>) {
     // Another rule reports a keyword with another place.
     if line.words.len() == 2 {
-        tell(line.place(), format!("`timeout {}` has no value", line.word(1)));
+        report(line.place(), format!("`timeout {}` has no value", line.word(1)));
     } else {
-        time(line, 2, tell);
-        surplus(line, 3, tell);
+        time(line, 2, report);
+        surplus(line, 3, report);
     }
 }
 
 /// Checks that the keyword after `name` is one of `known`.
-fn one_of(line: &Line, name: &str, known: &[&str], tell: Tell<'_>) {
+fn one_of(line: &Line, name: &str, known: &[&str], report: Tell<'_>) {
     match line.words.get(1) {
-        None => tell(line.place(), format!("`{name}` has no value")),
+        None => report(line.place(), format!("`{name}` has no value")),
         Some(word) => {
-            is_one_of(word, name, known, tell);
-            surplus(line, 2, tell);
+            is_one_of(word, name, known, report);
+            surplus(line, 2, report);
         }
     }
 }
@@ -151,16 +151,16 @@ const BALANCES: [&str; 13] = [
     "uri",
 ];
 
-fn balance(line: &Line, version: HaproxyVersion, tell: Tell<'_>) {
+fn balance(line: &Line, version: HaproxyVersion, report: Tell<'_>) {
     let Some(word) = line.words.get(1) else {
-        return tell(line.place(), "`balance` has no value".to_owned());
+        return report(line.place(), "`balance` has no value".to_owned());
     };
     let Some(text) = word.known() else { return };
     let name = text.split('(').next().unwrap_or(text);
     // Later versions may have more.
     let is_later = version > HaproxyVersion::new(3, 4);
     if !is_later && !BALANCES.contains(&name) && name != "url_param" {
-        tell(word.place, format!("there is no `balance {}`", word_shown(text)));
+        report(word.place, format!("there is no `balance {}`", word_shown(text)));
     }
     let argument = text.split_once('(').map_or("", |(_, argument)| argument.trim_end_matches(')'));
     let why = match name {
@@ -171,7 +171,7 @@ fn balance(line: &Line, version: HaproxyVersion, tell: Tell<'_>) {
         "hash" | "url_param" if line.words.len() == 2 => "has no value",
         _ => return,
     };
-    tell(word.place, format!("`balance {name}` {why}"));
+    report(word.place, format!("`balance {name}` {why}"));
 }
 
 /// Options without arguments, which `no` and `default` may precede.
@@ -193,35 +193,35 @@ const FIRM_OPTIONS: [&str; 15] = [
     "tcp-check", "tcpka", "tcplog",
 ];
 
-fn option(line: &Line, at: usize, version: HaproxyVersion, tell: Tell<'_>) {
+fn option(line: &Line, at: usize, version: HaproxyVersion, report: Tell<'_>) {
     let name = line.word(at + 1);
     let is_bare = BARE_OPTIONS.contains(&name)
         || ["tcp-check", "tcpka"].contains(&name)
         || name == "tcplog" && version < HaproxyVersion::new(3, 1);
     if line.words.len() == at + 1 {
-        tell(line.place(), "`option` has no name".to_owned());
+        report(line.place(), "`option` has no name".to_owned());
     } else if at > 0 && FIRM_OPTIONS.contains(&name) {
         let message = format!("`{}` cannot precede `option {name}`", line.word(0));
-        tell(line.place_of(0), message);
+        report(line.place_of(0), message);
     } else if is_bare {
-        surplus(line, at + 2, tell);
+        surplus(line, at + 2, report);
     } else if at == 0 && name == "httpchk" && version >= HaproxyVersion::new(3, 0) {
-        httpchk(line, tell);
+        httpchk(line, report);
     }
 }
 
 /// Headers behind the version of `option httpchk`, by a line break, which HAProxy 3.0 refuses.
-fn httpchk(line: &Line, tell: Tell<'_>) {
+fn httpchk(line: &Line, report: Tell<'_>) {
     let end = |word: &&Word| word.shown().contains(['\r', '\n']);
     if let Some(word) = line.from(4).iter().find(end) {
         let message = "headers go into `http-check send meth ... uri ... hdr NAME VALUE`";
-        tell(word.place, message.to_owned());
+        report(word.place, message.to_owned());
     }
 }
 
-fn bind(line: &Line, tell: Tell<'_>) {
+fn bind(line: &Line, report: Tell<'_>) {
     let Some(word) = line.words.get(1) else {
-        return tell(line.place(), "`bind` has no address".to_owned());
+        return report(line.place(), "`bind` has no address".to_owned());
     };
     for text in word.known().unwrap_or_default().split(',').filter(|text| !text.is_empty()) {
         let Some(address) = Address::read(text) else { continue };
@@ -229,16 +229,16 @@ fn bind(line: &Line, tell: Tell<'_>) {
         let mut ends = port.split('-').filter_map(number);
         if !text.contains(':') {
             let message = format!("`{}` has no port: `{}:5000`", word_shown(text), address.host);
-            tell(word.place, message);
+            report(word.place, message);
         } else if ends.any(|port| !(1..=65_535).contains(&port)) {
-            tell(word.place, format!("{} is out of range: 1 to 65535", word_shown(port)));
+            report(word.place, format!("{} is out of range: 1 to 65535", word_shown(port)));
         }
     }
-    bind_settings(line, 2, tell);
+    bind_settings(line, 2, report);
 }
 
 /// Checks the settings of a `bind` or a `stats socket` from `at` on.
-fn bind_settings(line: &Line, mut at: usize, tell: Tell<'_>) {
+fn bind_settings(line: &Line, mut at: usize, report: Tell<'_>) {
     while let Some(name) = line.words.get(at).and_then(Word::known) {
         let has_value = words::BIND_WITH_VALUE.contains(&name);
         if !has_value && !words::BIND_ALONE.contains(&name) {
@@ -246,31 +246,31 @@ fn bind_settings(line: &Line, mut at: usize, tell: Tell<'_>) {
         }
         at += 1 + usize::from(has_value);
         let Some(word) = line.words.get(at - 1) else {
-            return tell(line.place(), format!("`{name}` has no value"));
+            return report(line.place(), format!("`{name}` has no value"));
         };
         let is_octal = |text: &str| text.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
         match name {
-            "level" => is_one_of(word, "level", &["user", "operator", "admin"], tell),
-            "tcp-ut" => time(line, at - 1, tell),
+            "level" => is_one_of(word, "level", &["user", "operator", "admin"], report),
+            "tcp-ut" => time(line, at - 1, report),
             "mode" if word.known().is_some_and(|text| !is_octal(text)) => {
-                tell(word.place, format!("`{}` is not an octal mode", word_shown(word.shown())));
+                report(word.place, format!("`{}` is not an octal mode", word_shown(word.shown())));
             }
             _ => {}
         }
     }
 }
 
-fn dispatch(line: &Line, tell: Tell<'_>) {
+fn dispatch(line: &Line, report: Tell<'_>) {
     let text = line.word(1);
     if Address::read(text).is_some_and(|_| !text.is_empty() && !text.contains(':')) {
-        tell(line.place_of(1), format!("`{}` has no port", word_shown(text)));
+        report(line.place_of(1), format!("`{}` has no port", word_shown(text)));
     }
 }
 
-fn stats_socket(line: &Line, tell: Tell<'_>) {
+fn stats_socket(line: &Line, report: Tell<'_>) {
     match line.words.len() {
-        2 => tell(line.place(), "`stats socket` has no address".to_owned()),
-        _ => bind_settings(line, 3, tell),
+        2 => report(line.place(), "`stats socket` has no address".to_owned()),
+        _ => bind_settings(line, 3, report),
     }
 }
 
@@ -283,10 +283,10 @@ const FACILITIES: [&str; 24] = [
 const LOG_LEVELS: [&str; 8] =
     ["emerg", "alert", "crit", "err", "warning", "notice", "info", "debug"];
 
-fn log(line: &Line, tell: Tell<'_>) {
+fn log(line: &Line, report: Tell<'_>) {
     // `log global`, and settings between the address and the facility.
     if line.words.len() == 2 && !line.begins(&["log", "global"]) && !line.word(1).is_empty() {
-        tell(line.place(), "`log` has an address and no facility".to_owned());
+        report(line.place(), "`log` has an address and no facility".to_owned());
     }
     let mut at = 2;
     while ["len", "format", "sample", "profile"].contains(&line.word(at)) {
@@ -295,7 +295,7 @@ fn log(line: &Line, tell: Tell<'_>) {
     let mut of = |at: usize, what: &str, known: &[&str]| {
         let word = line.words.get(at).filter(|word| word.known().is_some());
         if let Some(word) = word.filter(|word| !known.iter().any(|it| word.is(it))) {
-            tell(word.place, format!("there is no {what} `{}`", word_shown(word.shown())));
+            report(word.place, format!("there is no {what} `{}`", word_shown(word.shown())));
         }
     };
     of(at, "facility", &FACILITIES);

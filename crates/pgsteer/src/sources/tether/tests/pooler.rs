@@ -60,7 +60,7 @@ async fn the_role_behind_a_pooler_comes_from_a_query_not_from_the_login() {
 }
 
 #[tokio::test]
-async fn a_pooler_that_dies_is_felt_without_a_question() {
+async fn a_pooler_that_dies_is_detected_without_a_query() {
     let address = fake::server(|mut stream, _| async move {
         fake::read_startup(&mut stream).await;
         fake::write(&mut stream, &welcome(&[])).await;

@@ -254,7 +254,7 @@ async fn a_login_cut_short_is_a_closed_connection() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_well_but_refuses_is_no_server_that_is_down() {
+async fn a_healthy_server_that_refuses_the_login_is_not_down() {
     for (sqlstate, is_login) in [
         ("53300", true),
         ("28P01", true),
@@ -306,8 +306,7 @@ async fn the_md5_answer_is_the_one_that_the_server_computes() {
 }
 
 #[tokio::test]
-async fn a_server_that_requests_a_clear_or_md5_password_gets_none_and_the_error_has_the_remedy()
- {
+async fn a_server_that_requests_a_clear_or_md5_password_gets_none_and_the_error_has_the_remedy() {
     for (demand, method) in [
         (fake::authentication(3, &[]), "password,scram-sha-256,none"),
         (fake::authentication(5, b"salt"), "md5,scram-sha-256,none"),
@@ -374,7 +373,7 @@ async fn a_method_that_we_do_not_know_is_a_refusal() {
 }
 
 #[tokio::test]
-async fn the_end_of_a_session_is_felt_at_once_and_a_new_one_is_tried_at_once() {
+async fn the_end_of_a_session_is_detected_at_once_and_a_new_one_is_tried_at_once() {
     let shutdown = fake::error("FATAL", "57P01", "terminating connection");
     for goodbye in [shutdown, Vec::new()] {
         let is_error = !goodbye.is_empty();
@@ -460,7 +459,7 @@ async fn new_sessions(rig: &mut Rig) -> (Result<(), Failure>, usize) {
 }
 
 #[tokio::test]
-async fn a_server_that_refuses_new_sessions_is_found_out_beside_the_kept_one_which_stays() {
+async fn a_server_that_refuses_new_sessions_is_detected_while_the_kept_session_stays() {
     let refusing = Arc::new(AtomicBool::new(false));
     let address = stopping(refusing.clone()).await;
     let mut rig = Rig::new(address, 5);
