@@ -52,7 +52,7 @@ fn front_door(lab: &Lab) -> Result<String> {
     let (patroni, etcd) = (first("patroni", lab.patroni_urls()), first("etcd", lab.etcd_urls()));
     let password_file = lab.check_password_file()?;
     Ok(format!(
-        "A front door for it:\n  \
+        "To start pgsteer for it:\n  \
            pgsteer run{patroni}{etcd} \\\n    \
              --check-user {CHECK} --check-password-file {}\n  \
            writes    psql postgresql://{APP}:{APP}@127.0.0.1:5000/{APP}\n  \

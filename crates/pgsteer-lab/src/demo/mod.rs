@@ -39,7 +39,7 @@ pub struct DemoOptions {
 /// The first check that failed.
 pub fn run(stage: &Stage<'_>) -> Result<()> {
     let terminal = Terminal::new(stage);
-    terminal.chapter("A real cluster, and one front door");
+    terminal.chapter("A real cluster, and one pgsteer");
     terminal.line(&stage.lab().directory()?);
     terminal.line(&format!("$ {}", stage.command_line()));
     terminal.line(&format!("\nTo look on from another terminal:\n\n{}", stage.addresses()));
