@@ -149,7 +149,7 @@ impl Endpoint {
     /// is used.
     ///
     /// # Errors
-    /// The host is not a name, the port is nott a number from 1 to 65535, or there is no port at
+    /// The host is not a name, the port is not a number from 1 to 65535, or there is no port at
     /// all.
     pub fn parse(text: &str, port_default: Option<u16>) -> Result<Endpoint, NameError> {
         let bad = || NameError::Port(clean(text).into_owned());

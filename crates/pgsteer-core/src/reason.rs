@@ -75,7 +75,7 @@ pub enum Reason {
         wants: Role,
     },
     /// Two members or more take writes, or hold the lock, at the same time.
-    #[error("split brain: {}accept writes at the same time", listed(.0))]
+    #[error("split brain: {} accept writes at the same time", listed(.0))]
     SplitBrain(Vec<MemberName>),
     /// Without Patroni a single primary is accepted only after all other members have been asked.
     #[error("members that have not answered yet: {}", listed(.0))]

@@ -136,7 +136,7 @@ impl Target {
         let port = port.filter(|port| *port != 0);
         Ok(Target {
             host: host.to_owned(),
-            port: port.ok_or_else(|| bad("the port is nott a number from 1 to 65535"))?,
+            port: port.ok_or_else(|| bad("the port is not a number from 1 to 65535"))?,
             authority: authority.to_string(),
             base: uri.path().trim_end_matches('/').to_owned(),
             tls,

@@ -30,7 +30,8 @@ fn main() -> ExitCode {
             };
             let asked = args.external.as_ref().and_then(of_haproxy);
             if args.name.is_some() && args.of != "vip" {
-                let text = "a second argument is only valid after `vip`: the name, as in pgsteer check vip write";
+                let text =
+                    "a second argument is valid after `vip` only, as in pgsteer check vip write";
                 return report_flags(text);
             }
             let usual = Question { of: vec![args.of], vip: args.name, member: args.member };

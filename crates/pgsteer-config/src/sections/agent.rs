@@ -89,7 +89,8 @@ static POOLER_PORT: Key<Port> = Key::new(SECTION, "pooler_port", Port)
     .example("6432")
     .unset("no pooler")
     .help(
-        "The port of the PgBouncer beside each member. A health check is answered no unless that PgBouncer leads to the member. A \
+        "The port of the PgBouncer beside each member. A health check is answered no unless that \
+         PgBouncer leads to the member. A \
          service has its own pooler_port.",
     )
     .flags(&[Flag::new(Command::Agent, "--pgisready-port", "PORT")

@@ -72,7 +72,8 @@ static STATE_DIRECTORY: Key<Text<StateDirectory>> = Key::new(
 .example("\"/var/lib/pgsteer\"")
 .unset("systemd's state directory, else `$XDG_STATE_HOME/pgsteer` or `~/.local/state/pgsteer`")
 .help(
-    "The directory of the stored member list, which is used at a start while no Patroni can return one (an etcd \
+    "The directory of the stored member list, which is used at a start while no Patroni can return \
+     one (an etcd \
      that is down). \"none\" stores nothing.",
 )
 .flags(&[Flag::new(Command::Both, "--state-directory", "DIR").help(

@@ -408,7 +408,7 @@ impl<'a> Oracle<'a> {
         orders.into_iter().next().flatten()
     }
 
-    /// Returns whether two membersaccept writes at the same time, or two claim the lock.
+    /// Returns whether two members accept writes at the same time, or two claim the lock.
     pub fn is_split(&self) -> bool {
         let names = self.names();
         let writers = names.iter().filter(|name| self.takes_writes(name) == Some(true)).count();

@@ -1,6 +1,7 @@
 //! The agent: answers HAProxy's agent-checks from the newest Snapshot, on two threads of its own.
 //!
-//! A check has to be answered within a millisecond, regardless of the load of the engine, the pages and the proxy.
+//! A check has to be answered within a millisecond, regardless of the load of the engine, the pages
+//! and the proxy.
 //! A flood of connections to this port must not delay the engine or the sessions. The acceptor's
 //! thread answers clients that send their line at once and never waits for a slow client. The second
 //! thread waits for the slow clients. [`pgsteer_core::agent`] decides what an answer contains.

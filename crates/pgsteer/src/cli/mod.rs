@@ -52,7 +52,7 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Answer HAProxy's agent-checks without a proxy; accepts happac's flags
     Agent(Box<AgentArgs>),
-    /// Query a running pgsteer: exit 0 for yes, 1 for no, 2 if there is no answer
+    /// Query a running pgsteer: exit 0 for yes, 1 for no, 2 if the answer is unknown
     Check(CheckArgs),
     /// Write the files around the cluster: haproxy.cfg and others
     Render(Box<RenderArgs>),
@@ -214,7 +214,7 @@ Examples:
 keepalived:  vrrp_script pgsteer { script \"/usr/bin/pgsteer check write\" interval 1 weight -100 }
 HAProxy:     external-check command /usr/bin/pgsteer-check
              (a link to pgsteer; the proxy's name is the service, the server's address the member)
-Exit codes: 0 yes, 1 no, 2 no answer.";
+Exit codes: 0 yes, 1 no, 2 unknown or no answer.";
 
 /// The credentials with which `check`, `status` and `top` query a pgsteer, as written.
 #[derive(Clone, Debug, Default, Args)]
@@ -294,7 +294,7 @@ Examples:
   pgsteer status http://10.0.0.20:7000 --watch
   pgsteer status 10.0.0.20:7000 10.0.0.21:7000     one line for each
 
-Exit codes: 0 all services have a member, 1 a service has no member or there is a rogue primary,
+Exit codes: 0 all services have an open member, 1 a service has none or there is a rogue primary,
 2 no answer. With several URLs the highest.";
 
 /// The default address of the status pages.

@@ -109,8 +109,8 @@ fn judge(files: Vec<Input>, kind: Option<Kind>, options: &Options) -> Vec<Looked
     looked.collect()
 }
 
-/// The settings of one file that the rules for another file need. Of several pgsteer.toml it is not known which one belongs to
-/// a pg_hba.conf.
+/// The settings of one file that the rules for another file need. If there are several pgsteer.toml,
+/// it is unknown which one belongs to a pg_hba.conf.
 fn beside(files: &[Input], kind: Option<Kind>) -> Beside {
     let text = |file: &Input| {
         let text = file.text.as_deref().ok()?;

@@ -152,7 +152,7 @@ fn look(keepers: &mut [Keeper], inputs: &mut Inputs) {
         inputs.stats.vips.set(Vec::new());
         return;
     }
-    // Read before the Snapshot: the engine publishes its Snapshot before the heartbeat.
+    // Read before the Snapshot, because the engine publishes its Snapshot before each heartbeat.
     let now = inputs.clock.now();
     let is_current = inputs.heartbeat.age(now) < Heartbeat::OLD_AFTER;
     let snapshot = Arc::clone(&inputs.snapshots.borrow_and_update());

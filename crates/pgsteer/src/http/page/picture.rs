@@ -85,7 +85,7 @@ pub struct DoorCard {
     pub role: String,
     /// Sessions now.
     pub sessions: u64,
-    /// The number of waiting clients, if there are any.
+    /// The waiting clients in words; none without any.
     pub waiting: Option<String>,
     /// No member is open.
     pub is_shut: bool,

@@ -323,7 +323,7 @@ impl Watcher {
             let seen = found.entries.first().map(|entry| entry.revision);
             let missed = seen.filter(|seen| *seen > newest.load(Ordering::Relaxed));
             if missed.is_some() && missed == unheard {
-                return strange(etcd.base, "the watch does not report its own writes").into();
+                return strange(etcd.base, "the watch does not report the writes").into();
             }
             if let Err(gone) = self.report(News::Read { is_behind: missed.is_some() }).await {
                 return gone.into();
