@@ -207,7 +207,7 @@ fn places(hosts: &[&str]) -> Vec<Host> {
 }
 
 /// Parses the virtual address: one that a machine can have, and that is not an own address of a host
-/// of `--door` address.
+/// of `--door`.
 fn vip_address(text: &str, doors: &[Host]) -> Result<IpAddr, Refusal> {
     let refuse = |why| Refusal::Vip { text: text.to_owned(), why };
     let (ip, bits) = text.split_once('/').map_or((text, None), |(ip, bits)| (ip, Some(bits)));
