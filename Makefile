@@ -49,7 +49,7 @@ e2e-old e2e-new:
 .PHONY: e2e-old e2e-new
 
 docs: cargo ## Write what is generated from the table of keys: pgsteer.example.toml and docs/CONFIGURATION.md
-	CONFIG_DOCS=update $(CARGO) test --quiet -p pgsteer-config --test example_file -- _is_what_the_table_of_keys_says
+	CONFIG_DOCS=update $(CARGO) test --quiet -p pgsteer-config --test example_file -- _matches_the_table_of_keys
 
 story: ## The demo once, with and without a login for the tether
 	$(MAKE) --no-print-directory demo ONCE=1

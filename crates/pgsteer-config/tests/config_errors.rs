@@ -981,7 +981,7 @@ fn each_mistake_in_haproxy_is_named() {
         ("[haproxy]\nsockets = ['/a']\nbackends = { wrte = 'b' }", "there is no service `wrte`"),
         (
             "[haproxy]\nsockets = ['/a']\nbackends = { write = 'b c' }",
-            "no name of a HAProxy backend",
+            "not a valid name of a HAProxy backend",
         ),
         (
             "[haproxy]\nsockets = ['/a']\nbackends = { write = 'b', read = 'b' }",

@@ -404,7 +404,7 @@ mod tests {
     fn a_watch_that_ends_reports_the_reason() {
         for (line, why) in [
             (r#"{"result":{"canceled":true,"cancel_reason":"no permission"}}"#, "no permission"),
-            (r#"{"result":{"canceled":true,"compact_revision":"7"}}"#, "forgotten"),
+            (r#"{"result":{"canceled":true,"compact_revision":"7"}}"#, "compacted"),
             (r#"{"error":{"grpc_code":16,"message":"invalid auth token"}}"#, "invalid auth token"),
             (r#"{"error":"gone","code":14}"#, "gone"),
             ("{}", "{}"),
