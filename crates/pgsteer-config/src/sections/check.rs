@@ -21,7 +21,7 @@ use crate::written::Section;
 pub static KEYS: SectionKeys = SectionKeys {
     name: SECTION,
     help: "A login that needs no rights: CREATE ROLE pgcheck LOGIN. With it pgsteer detects a \
-           failover within milliseconds, and knows the lag of replicas; without it Patroni alone \
+           failover within milliseconds, and measures the lag of replicas; without it Patroni alone \
            decides, which is a little slower. A section that is there needs `user`.",
     keys: &[&USER, &PASSWORD_FILE, &SSLMODE, &CA_FILE, &REQUIRE_AUTH, &DBNAME, &TIMEOUT],
     at_restart: false,

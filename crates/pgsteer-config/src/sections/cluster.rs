@@ -41,8 +41,8 @@ static PATRONI_LOSS_GRACE: Key<Seconds> = Key::new(
     Seconds::within(0, 86_400_000).or(60_000),
 )
 .help(
-    "While the Patroni of the primary does not answer, but PostgreSQL does and no other member is a \
-     primary, writes go on for so long.",
+    "While the Patroni of the primary does not answer, but PostgreSQL does and no other member is \
+     a primary, writes continue for this time.",
 );
 
 static SILENCE: Key<Seconds> =

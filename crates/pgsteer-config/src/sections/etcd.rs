@@ -20,9 +20,9 @@ use crate::written::{Draft, Section};
 pub static KEYS: SectionKeys = SectionKeys {
     name: SECTION,
     help: "The etcd of Patroni, if it keeps its keys there by the v3 API (`etcd3:` in patroni.yml). \
-           With it pgsteer knows of a switchover before the old primary is shut down, and holds new \
-           logins back in time. Nothing else depends on it. It needs to read below the namespace, \
-           and nothing more. A section that is there needs `urls`.",
+           With it pgsteer detects a switchover before the old primary is shut down, and holds \
+           new logins in time. Nothing else depends on it. It needs read access below the \
+           namespace only. A section that is there needs `urls`.",
     keys: &[
         &URLS,
         &NAMESPACE,

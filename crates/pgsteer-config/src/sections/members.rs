@@ -17,9 +17,9 @@ use crate::written::Section;
 /// The section of each member.
 pub static KEYS: SectionKeys = SectionKeys {
     name: "members",
-    help: "Instead of [patroni]: the members one by one, each as [members.NAME]. SQL alone decides \
-           who is the primary then, so that [check] is needed, and there are no tags and no standby \
-           leader.",
+    help: "Instead of [patroni]: the members one by one, each as [members.NAME]. SQL alone \
+           then decides which member is the primary, so [check] is needed. There are no tags \
+           and no standby leader.",
     keys: &[&POSTGRES],
     at_restart: false,
 };

@@ -130,8 +130,9 @@ static POOLER_DOWN: Key<Choice<PoolerDown>> = Key::new(
 .unset("`shut`")
 .help(
     "While that PgBouncer is down, or does not lead to its member: `shut`, the member gets no new \
-     sessions; or `bypass`, clients are led to PostgreSQL itself until it is well again. One that is \
-     paused or full is not down: clients wait in it, for two minutes. After that it counts as down.",
+     sessions; or `bypass`, clients are routed to PostgreSQL itself until PgBouncer is healthy \
+     again. A PgBouncer that is paused or full is not down: clients wait in it, for two minutes. \
+     After that it counts as down.",
 );
 
 /// The lag limit in bytes.
