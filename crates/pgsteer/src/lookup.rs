@@ -217,7 +217,7 @@ mod tests {
         let (early, other, late) =
             tokio::join!(lookups.addresses("n1"), lookups.addresses("n1"), lookups.look_up("n1"));
         for early in [early, other] {
-            assert!(early.unwrap_err().contains("the lookup goes on"));
+            assert!(early.unwrap_err().contains("the lookup continues"));
         }
         assert_eq!(late, Ok(address(1)));
         assert_eq!(lookups.addresses("n1").await, Ok(address(1)));

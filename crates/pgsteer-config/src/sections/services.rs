@@ -120,11 +120,7 @@ static POOLER_PORT: Key<Port> = Key::new(SECTION, "pooler_port", Port)
 static POOLER_DOWN: Key<Choice<PoolerDown>> = Key::new(
     SECTION,
     "pooler_down",
-    Choice::new(
-        PoolerDown::Shut,
-        &[PoolerDown::Shut, PoolerDown::Bypass],
-        PoolerDown::as_str,
-    ),
+    Choice::new(PoolerDown::Shut, &[PoolerDown::Shut, PoolerDown::Bypass], PoolerDown::as_str),
 )
 .example("\"bypass\"")
 .unset("`shut`")

@@ -501,11 +501,11 @@ async fn health_checks_have_the_paths_of_patroni() {
             503,
             "no member is known to run on this machine: set `local` in [cluster], or --local\n",
         ),
-        ("/replica?lag=16XB", 400, "`16XB` is no value for lag: a size, as in lag=16MB\n"),
+        ("/replica?lag=16XB", 400, "`16XB` is not a valid lag: a size, as in lag=16MB\n"),
         (
             "/replica?lag=16mb",
             400,
-            "`16mb` is no value for lag: a size, as in lag=16MB; did you mean 16MB?\n",
+            "`16mb` is not a valid lag: a size, as in lag=16MB; did you mean 16MB?\n",
         ),
     ] {
         for method in ["GET", "OPTIONS"] {

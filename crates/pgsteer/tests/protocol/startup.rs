@@ -39,7 +39,7 @@ fn a_flood_of_garbage_is_refused_by_its_first_byte() {
 #[test]
 fn a_packet_above_the_limit_is_refused_by_its_length() {
     let mut packet = wire::packet(3 << 16, &[b'x'; 20_000]);
-    assert!(is_refused(&packet).ends_with("this one says 20008"));
+    assert!(is_refused(&packet).contains("startup packet is 20008 bytes"));
     // A length just above the limit, without a body.
     packet.truncate(8);
     packet[..4].copy_from_slice(&10_001_u32.to_be_bytes());
