@@ -145,7 +145,7 @@ pub fn an_address_that_is_not_right_is_corrected_and_reported(lab: &Lab) -> Resu
     let reported = found.and_then(|()| wait_for_duplicate(&nodes, &primary));
     by_host("del")?;
     reported?;
-    wait_for_log(&nodes, &primary, "no duplicate any more")
+    wait_for_log(&nodes, &primary, "no longer a duplicate")
 }
 
 /// Waits until status and check show the duplicate.
