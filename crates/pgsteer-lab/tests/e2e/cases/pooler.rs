@@ -147,7 +147,7 @@ pub fn a_paused_pooler_keeps_its_clients_and_is_not_bypassed(lab: &Lab) -> Resul
     lab.pgbouncer_console(&name, "RESUME")?;
     shows(&steer, &name, "open", "")?;
     super::join(waits)??.ensure_alive()?;
-    ensure!(!steer.log().contains("past its pooler"), "{}", steer.log());
+    ensure!(!steer.log().contains("bypass its pooler"), "{}", steer.log());
 
     lab.freeze_pgbouncer(&name)?;
     shows(&steer, &name, "open", "pooler_bypassed")?;
@@ -180,7 +180,7 @@ fn full(lab: &Lab, steer: &Steer, name: &str, pooler: SocketAddr) -> Result<()> 
     one_more.kill()?;
     one_more.wait()?;
     is_well_again?;
-    ensure!(!steer.log().contains("past its pooler"), "{}", steer.log());
+    ensure!(!steer.log().contains("bypass its pooler"), "{}", steer.log());
     Ok(())
 }
 
