@@ -101,9 +101,15 @@ fn the_command_reports_what_has_happened() {
     // The new process has the socket and starts its own file again.
     let again = run_when_it_listens(&command[..3]);
     assert_eq!(again.status.code(), Some(0), "{}", complaint(&again));
-    let log = running.log();
-    assert_eq!(log.matches("upgraded: the new process has taken over").count(), 2, "{log}");
-    end_successor(&log);
+    // The old process answers first and ends its logins; then it writes its last line.
+    let has_ended =
+        |log: &str| log.matches("upgraded: the new process has taken over").count() == 2;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !has_ended(&running.log()) {
+        assert!(Instant::now() < deadline, "{}", running.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    end_successor(&running.log());
 }
 
 /// Repeats a command until the new process listens on the control socket.
