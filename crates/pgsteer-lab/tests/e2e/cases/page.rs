@@ -1,12 +1,12 @@
 //! The live page in a real browser.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use pgsteer_lab::{Lab, Signal};
+use pgsteer_lab::{Lab, SUPERUSER, Session, Signal};
 
 use super::join;
 use crate::browser::{Browser, is_measured, pictures};
@@ -19,6 +19,9 @@ const UNSERVED: &str = "write is not served: no member is open";
 
 /// Clients that wait for the new primary.
 const WAITING: usize = 5;
+
+/// How long they may wait. On a busy machine the pictures take longer than the usual hold.
+const HOLD: Duration = Duration::from_secs(120);
 
 /// Changes of gates that are measured.
 const CHANGES: usize = 12;
@@ -38,7 +41,8 @@ const MEMORY_KB_MAX: u64 = 10 * 1024;
 
 /// A switchover, filmed at four sizes, light and dark, with and without JavaScript.
 pub fn a_switchover_is_shown_as_it_happens(lab: &Lab) -> Result<()> {
-    let steer = Steer::start(lab, &Wanted::default())?;
+    let write = format!("hold_seconds = {}", HOLD.as_secs());
+    let steer = Steer::start(lab, &Wanted { write: &write, ..Wanted::default() })?;
     let old = lab.primary()?.name.clone();
     let _sessions = Kept::several(steer.doors.write, 3)?;
     let mut browser = Browser::open(&steer, &pictures(lab.folder())?)?;
@@ -70,7 +74,7 @@ fn film(lab: &Lab, steer: &Steer, browser: &mut Browser) -> Result<String> {
     names.iter().try_for_each(|name| lab.freeze_patroni(name))?;
     let door = steer.doors.write;
     let waiting: Vec<_> =
-        (0..WAITING).map(|_| std::thread::spawn(move || Kept::open(door).map(drop))).collect();
+        (0..WAITING).map(|_| std::thread::spawn(move || connected(door))).collect();
     let filmed = (|| {
         browser.ask(&["state", UNSERVED])?;
         browser.ask(&["contains", "state", "5 clients wait, the oldest for"])?;
@@ -78,12 +82,18 @@ fn film(lab: &Lab, steer: &Steer, browser: &mut Browser) -> Result<String> {
     })();
     names.iter().try_for_each(|name| lab.thaw_patroni(name))?;
     filmed?;
-    order.wait()?;
     for client in waiting {
         join(client)??;
     }
+    // Patroni may have stood still for longer than its answer may take.
+    let _ = order.wait();
     steer.wait_until_ready()?;
-    Ok(to)
+    Ok(lab.primary()?.name.clone())
+}
+
+fn connected(door: SocketAddr) -> Result<()> {
+    let session = Session::connect(door, SUPERUSER, "postgres", HOLD);
+    session.map(drop).context("a client on hold was not served")
 }
 
 /// The badge and the colours of a page that has lost its pgsteer, and its return.
