@@ -6,8 +6,8 @@
 //! `#` on its page if it follows `up` or `down` (tested with 2.6: after `maint` alone it is
 //! dropped).
 //!
-//! Scripts search the answer for `up` (`grep up` in happac's check for Consul). So a refusal does not contain
-//! these letters, not even within a word of its reason: they are written `u-p`.
+//! Scripts search the answer for `up` (`grep up` in happac's check for Consul). A refusal therefore never
+//! contains these two letters: a reason with `backup` is written with `backu-p`.
 
 use std::fmt::{self, Write as _};
 

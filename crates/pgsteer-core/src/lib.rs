@@ -42,4 +42,5 @@ pub mod time;
 pub mod units;
 pub mod verdict;
 mod view;
+pub mod vip;
 mod write_head;

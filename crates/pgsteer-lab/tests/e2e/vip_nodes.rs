@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
 use pgsteer_lab::{CHECK, Lab, Signal, Spawned, member_namespace};
+use rustix::process::{Pid, kill_process};
 use serde_json::Value;
 
 use crate::{binary, stage};
@@ -31,6 +32,8 @@ pub struct VipNode {
 pub struct VipNodes {
     vip: Ipv4Addr,
     service: &'static str,
+    /// The command of pgsteer that runs: `run` or `agent`.
+    command: &'static str,
     nodes: Vec<VipNode>,
     monitors: Vec<(String, Spawned)>,
 }
@@ -47,10 +50,19 @@ pub struct Held {
 impl VipNodes {
     /// Starts a pgsteer in the namespace of each member; the address follows `service`.
     pub fn start(lab: &Lab, service: &'static str) -> Result<VipNodes> {
+        VipNodes::start_command(lab, service, "run")
+    }
+
+    /// The same with another command of pgsteer.
+    pub fn start_command(
+        lab: &Lab,
+        service: &'static str,
+        command: &'static str,
+    ) -> Result<VipNodes> {
         let [a, b, c, _] = lab.host_ip().octets();
         let vip = Ipv4Addr::new(a, b, c, HOST_NUMBER);
         let (nodes, monitors) = (Vec::new(), Vec::new());
-        let mut all = VipNodes { vip, service, nodes, monitors };
+        let mut all = VipNodes { vip, service, command, nodes, monitors };
         for member in lab.members() {
             let namespace = member_namespace(lab.id(), &member.name);
             let mut monitor = inside(&namespace, "ip");
@@ -72,10 +84,11 @@ impl VipNodes {
         let name = format!("vip-{member}");
         let file = lab.folder().join(format!("{name}.toml"));
         std::fs::write(&file, self.text(lab)?)?;
+        let word = self.command;
         let node = self.node_mut(member)?;
         let pgsteer = binary::pgsteer()?;
         let mut command = inside(&node.namespace, &pgsteer.display().to_string());
-        command.args(["run", "--config"]).arg(&file);
+        command.args([word, "--config"]).arg(&file);
         command.env_remove("STATE_DIRECTORY").env_remove("XDG_STATE_HOME").env_remove("HOME");
         node.program = Some(lab.spawn(&name, command)?);
         Ok(())
@@ -129,6 +142,23 @@ impl VipNodes {
     pub fn wait(&mut self, member: &str) -> Result<()> {
         self.program(member)?.wait(Duration::from_secs(10))?;
         Ok(())
+    }
+
+    /// Replaces the pgsteer of one member by a new process.
+    pub fn upgrade(&mut self, member: &str) -> Result<()> {
+        self.signal(member, Signal::USR2)?;
+        self.wait(member)?;
+        let log = self.log(member)?;
+        ensure!(log.contains("upgraded: the new process has taken over"), "{log}");
+        Ok(())
+    }
+
+    /// The process ids of the new processes of upgrades.
+    fn successors(&self, member: &str) -> Vec<Pid> {
+        let log = self.log(member).unwrap_or_default();
+        let started = log.lines().filter(|line| line.contains("upgrade: started a new process"));
+        let pids = started.filter_map(|line| line.split("pid=").nth(1)?.trim().parse().ok());
+        pids.filter_map(Pid::from_raw).collect()
     }
 
     /// The log of the pgsteer of one member.
@@ -235,6 +265,10 @@ impl Drop for VipNodes {
             let member = self.nodes[number].member.clone();
             if let Ok(log) = self.log(&member) {
                 stage::keep_log(&format!("vip-{member}"), &log);
+            }
+            for pid in self.successors(&member) {
+                // It has ended already, or it is no child of the test.
+                let _ = kill_process(pid, Signal::KILL);
             }
             // A stopped program is killed too.
             self.nodes[number].program = None;

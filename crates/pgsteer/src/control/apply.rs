@@ -20,7 +20,7 @@ use super::protocol::{
     Answer, DrainRequest, DrainedAnswer, Explained, ExplainedFact, ExplainedMember, FilterText,
     Request, SessionLine, SessionsAnswer, UndrainedAnswer, UpgradedAnswer,
 };
-use super::replace::{UpgradeRequests, Upgraded};
+use super::replace::{UpgradeRequest, Upgraded};
 use super::store::{OrderStore, shown_time};
 use crate::clock::Clock;
 use crate::log::limit::DECISIONS;
@@ -35,8 +35,8 @@ const WORKERS_TIMEOUT: Duration = Duration::from_secs(2);
 /// What a request needs to be carried out.
 #[derive(Debug)]
 pub struct Desk {
-    calls: Calls,
-    upgrades: UpgradeRequests,
+    calls: Calls<Call>,
+    upgrades: Calls<UpgradeRequest>,
     snapshots: watch::Receiver<Arc<Snapshot>>,
     clock: Clock,
     /// None without a proxy, as in `pgsteer agent`.
@@ -68,8 +68,8 @@ impl From<Denial> for Answer {
 impl Desk {
     /// A desk of a running pgsteer.
     pub fn new(
-        calls: Calls,
-        upgrades: UpgradeRequests,
+        calls: Calls<Call>,
+        upgrades: Calls<UpgradeRequest>,
         snapshots: watch::Receiver<Arc<Snapshot>>,
         clock: Clock,
         sessions: Option<RollCall>,
@@ -267,7 +267,11 @@ impl Desk {
         if let Some(program) = &program {
             check_program(program, author)?;
         }
-        let upgraded = self.upgrades.ask(program).await.ok_or_else(no_engine)?;
+        let upgraded = self
+            .upgrades
+            .ask(|reply| UpgradeRequest::new(program, Some(reply)))
+            .await
+            .ok_or_else(no_engine)?;
         let Upgraded { pid, moved, took } = upgraded.map_err(|why| {
             Denial::Refused(format!("not upgraded, the running process goes on: {why}"))
         })?;

@@ -1,11 +1,12 @@
-//! Calls to the engine: the control socket sends them, and the conductor answers.
+//! Calls to another part of this process: the control socket sends them. The conductor answers those to the
+//! engine.
 
 use pgsteer_core::explain::Explanation;
 use pgsteer_core::names::ServiceName;
 use pgsteer_core::orders::{DrainOrder, OperatorOrder, OrderError};
 use tokio::sync::{mpsc, oneshot};
 
-/// The maximum number of calls that wait for the engine.
+/// The maximum number of calls that wait.
 const CALLS_MAX: usize = 16;
 
 /// A call to the engine.
@@ -41,19 +42,25 @@ pub struct Accepted {
     pub generation: u64,
 }
 
-/// The sending side of calls.
-#[derive(Clone, Debug)]
-pub struct Calls(mpsc::Sender<Call>);
+/// The sending side of calls to another part of this process.
+#[derive(Debug)]
+pub struct Calls<C>(mpsc::Sender<C>);
 
-impl Calls {
-    /// A channel to the engine.
-    pub fn channel() -> (Calls, mpsc::Receiver<Call>) {
+impl<C> Clone for Calls<C> {
+    fn clone(&self) -> Calls<C> {
+        Calls(self.0.clone())
+    }
+}
+
+impl<C> Calls<C> {
+    /// A channel to the other part.
+    pub fn channel() -> (Calls<C>, mpsc::Receiver<C>) {
         let (sender, receiver) = mpsc::channel(CALLS_MAX);
         (Calls(sender), receiver)
     }
 
-    /// Sends a call, and waits for its result. None if the engine does not run any more.
-    pub async fn ask<T>(&self, call: impl FnOnce(oneshot::Sender<T>) -> Call) -> Option<T> {
+    /// Sends a call, and waits for its result. None if the other part does not run any more.
+    pub async fn ask<T>(&self, call: impl FnOnce(oneshot::Sender<T>) -> C) -> Option<T> {
         let (reply, received) = oneshot::channel();
         self.0.send(call(reply)).await.ok()?;
         received.await.ok()

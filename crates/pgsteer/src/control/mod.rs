@@ -25,7 +25,7 @@ mod tests;
 
 pub use self::apply::Desk;
 pub use self::call::{Accepted, Call, Calls};
-pub use self::replace::{UpgradeRequest, UpgradeRequests};
+pub use self::replace::UpgradeRequest;
 pub use self::server::Control;
 pub use self::socket::ControlSocket;
 pub use self::store::OrderStore;

@@ -4,10 +4,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot};
-
-/// The maximum number of requests that wait. All but the first are refused while an upgrade is under way.
-const REQUESTS_MAX: usize = 4;
+use tokio::sync::oneshot;
 
 /// A request for a new process that takes over.
 #[derive(Debug)]
@@ -16,8 +13,11 @@ pub struct UpgradeRequest {
     pub program: Option<PathBuf>,
     since: Instant,
     /// None if it was a signal.
-    reply: Option<oneshot::Sender<Result<Upgraded, String>>>,
+    reply: Option<oneshot::Sender<UpgradeResult>>,
 }
+
+/// The result of a request: the new process, or why the running one goes on.
+pub type UpgradeResult = Result<Upgraded, String>;
 
 /// A new process has taken over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,9 +31,12 @@ pub struct Upgraded {
 }
 
 impl UpgradeRequest {
-    /// The request of a signal, which has no answer.
-    pub fn of_signal() -> UpgradeRequest {
-        UpgradeRequest { program: None, since: Instant::now(), reply: None }
+    /// A request whose result goes to `reply`; none if it was a signal.
+    pub fn new(
+        program: Option<PathBuf>,
+        reply: Option<oneshot::Sender<UpgradeResult>>,
+    ) -> UpgradeRequest {
+        UpgradeRequest { program, since: Instant::now(), reply }
     }
 
     /// Answers that the process `pid` has taken over `moved` clients and sessions.
@@ -47,30 +50,10 @@ impl UpgradeRequest {
         self.answer(Err(format!("{why:#}")));
     }
 
-    fn answer(&mut self, answer: Result<Upgraded, String>) {
+    fn answer(&mut self, answer: UpgradeResult) {
         if let Some(reply) = self.reply.take() {
             // A client that has disconnected needs no answer.
             let _ = reply.send(answer);
         }
-    }
-}
-
-/// The sending side.
-#[derive(Clone, Debug)]
-pub struct UpgradeRequests(mpsc::Sender<UpgradeRequest>);
-
-impl UpgradeRequests {
-    /// A channel for requests.
-    pub fn channel() -> (UpgradeRequests, mpsc::Receiver<UpgradeRequest>) {
-        let (sender, receiver) = mpsc::channel(REQUESTS_MAX);
-        (UpgradeRequests(sender), receiver)
-    }
-
-    /// Sends a request and waits for the result. None if the process stops meanwhile.
-    pub async fn ask(&self, program: Option<PathBuf>) -> Option<Result<Upgraded, String>> {
-        let (reply, received) = oneshot::channel();
-        let request = UpgradeRequest { program, since: Instant::now(), reply: Some(reply) };
-        self.0.send(request).await.ok()?;
-        received.await.ok()
     }
 }

@@ -19,7 +19,6 @@ use super::apply::Desk;
 use super::call::{Accepted, Call, Calls};
 use super::client::ask;
 use super::protocol::{Answer, DrainRequest, FilterText, REQUEST_BYTES_MAX, Request};
-use super::replace::UpgradeRequests;
 use super::server::Control;
 use super::socket::ControlSocket;
 use super::store::OrderStore;
@@ -103,14 +102,8 @@ fn start(name: &str) -> Running {
     let (calls, received) = Calls::channel();
     let snapshots = run_engine(&config, clock, received);
     let store = OrderStore::of(&config.cluster, &wanted).unwrap();
-    let desk = Desk::new(
-        calls,
-        UpgradeRequests::channel().0,
-        snapshots.clone(),
-        clock,
-        None,
-        Some(store.clone()),
-    );
+    let desk =
+        Desk::new(calls, Calls::channel().0, snapshots.clone(), clock, None, Some(store.clone()));
     let control = Control::start(ControlSocket::bind(&wanted).ok(), wanted.clone(), desk).unwrap();
     Running { socket: wanted.socket, store, clock, snapshots, _control: control }
 }

@@ -46,8 +46,9 @@ impl Store {
 
     /// The identity and the list that an earlier run stored, if they can be used.
     ///
-    /// `urls` are the configured ones, sorted. Each set has its own file, so that two clusters can share a directory. After an edit of the
-    /// URLs the newest file counts that shares at least half of them, unless the pins contradict it.
+    /// `urls` are the configured ones, sorted. Each set has its own file, so that two clusters can share a
+    /// directory. After an edit of the URLs the newest file counts that shares at least half of them, unless
+    /// the pins contradict it.
     pub fn read(&self, urls: &[String], pins: &Identity) -> Option<Remembered> {
         let (files, own) = (self.files(urls), self.file(urls));
         let read = files.into_iter().filter_map(|file| match read_file(&file) {

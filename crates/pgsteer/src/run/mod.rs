@@ -29,7 +29,7 @@ use self::program::Program;
 use self::signals::{Order, Signals};
 use self::upgrade::Successor;
 use crate::agent::{self, Agent};
-use crate::control::{Control, UpgradeRequests};
+use crate::control::{Calls, Control, UpgradeRequest};
 use crate::haproxy::{self, Haproxys};
 use crate::heartbeat::Pulse;
 use crate::http::{self, Access, ConfigShown, Pages, PagesThread, ReadyPages, Streams};
@@ -142,8 +142,9 @@ async fn upgrade(running: &mut Running, program: &Program, signals: &mut Signals
             order = signals.next() => match order {
                 Order::Reload => reload = true,
                 Order::Upgrade(mut other) => {
-                    tracing::warn!("an upgrade is under way already");
-                    other.fail(&anyhow!("an upgrade is under way already"));
+                    let error = anyhow!("an upgrade is under way already");
+                    tracing::warn!("{error}");
+                    other.fail(&error);
                 }
                 Order::Stop => return Upgraded::Stopped,
             },
@@ -203,7 +204,7 @@ impl Running {
     fn start(
         config: Config,
         outputs: Outputs,
-        upgrades: UpgradeRequests,
+        upgrades: Calls<UpgradeRequest>,
     ) -> anyhow::Result<Running> {
         // Reads the files and binds the ports first, so that an error occurs before any part is
         // started.
@@ -220,7 +221,7 @@ impl Running {
         config: Config,
         outputs: Outputs,
         mut inherited: Inheritance,
-        upgrades: UpgradeRequests,
+        upgrades: Calls<UpgradeRequest>,
     ) -> anyhow::Result<Running> {
         let orders = observer.orders.take();
         let Observer { clock, heartbeat, stats, published, .. } = &observer;

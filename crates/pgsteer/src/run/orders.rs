@@ -4,7 +4,7 @@ use pgsteer_core::settings::{Config, ControlConfig};
 
 use super::conductor::{Conductor, Published};
 use crate::clock::Clock;
-use crate::control::{Calls, Control, ControlSocket, Desk, OrderStore, UpgradeRequests};
+use crate::control::{Call, Calls, Control, ControlSocket, Desk, OrderStore, UpgradeRequest};
 use crate::log::limit::DECISIONS;
 use crate::proxy::Proxy;
 
@@ -14,7 +14,7 @@ pub struct Orders {
     socket: Option<ControlSocket>,
     config: ControlConfig,
     store: Option<OrderStore>,
-    calls: Calls,
+    calls: Calls<Call>,
 }
 
 impl Orders {
@@ -47,7 +47,7 @@ impl Orders {
         proxy: Option<&Proxy>,
         published: &Published,
         clock: Clock,
-        upgrades: UpgradeRequests,
+        upgrades: Calls<UpgradeRequest>,
     ) -> anyhow::Result<Control> {
         let snapshots = published.snapshots.clone();
         let sessions = proxy.map(Proxy::roll_call);

@@ -131,13 +131,6 @@ impl Running {
         Ok(())
     }
 
-    /// Leaves the addresses to a new process, which has found them on the interface.
-    pub fn leave_vips(&mut self) {
-        if let Some(vips) = self.vips.take() {
-            vips.leave();
-        }
-    }
-
     /// Starts the HAProxy output anew if its part of the configuration has changed.
     fn change_haproxys(&mut self, config: &Config) -> anyhow::Result<()> {
         let old = &self.config;

@@ -5,7 +5,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use crate::control::{UpgradeRequest, UpgradeRequests};
+use crate::control::{Calls, UpgradeRequest};
 
 /// An order.
 pub enum Order {
@@ -26,7 +26,7 @@ pub struct Signals {
     /// A signal with a meaning for HAProxy and PgBouncer. Without a handler it would end the process.
     user: Signal,
     requests: mpsc::Receiver<UpgradeRequest>,
-    sender: UpgradeRequests,
+    sender: Calls<UpgradeRequest>,
 }
 
 impl Signals {
@@ -36,7 +36,7 @@ impl Signals {
     /// The system refuses a handler.
     pub fn listen() -> anyhow::Result<Signals> {
         let listen = |kind| signal(kind).context("cannot listen for signals");
-        let (sender, requests) = UpgradeRequests::channel();
+        let (sender, requests) = Calls::channel();
         Ok(Signals {
             hangup: listen(SignalKind::hangup())?,
             terminate: listen(SignalKind::terminate())?,
@@ -49,7 +49,7 @@ impl Signals {
     }
 
     /// Where the control socket sends its requests.
-    pub fn upgrades(&self) -> UpgradeRequests {
+    pub fn upgrades(&self) -> Calls<UpgradeRequest> {
         self.sender.clone()
     }
 
@@ -60,7 +60,9 @@ impl Signals {
                 _ = self.hangup.recv() => return Order::Reload,
                 _ = self.terminate.recv() => return Order::Stop,
                 _ = self.interrupt.recv() => return Order::Stop,
-                _ = self.upgrade.recv() => return Order::Upgrade(UpgradeRequest::of_signal()),
+                _ = self.upgrade.recv() => {
+                    return Order::Upgrade(UpgradeRequest::new(None, None));
+                }
                 Some(request) = self.requests.recv() => return Order::Upgrade(request),
                 _ = self.user.recv() => warn!(
                     "SIGUSR1 means nothing here: SIGHUP reloads the configuration, SIGUSR2 starts a new \

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::observer::Observer;
 use super::{Outputs, Running, bind_all};
-use crate::control::UpgradeRequests;
+use crate::control::{Calls, UpgradeRequest};
 use crate::handover::channel::Channel;
 use crate::handover::message::{self, MessageError, Offer, Standing, ToNew, ToOld};
 use crate::handover::{ARRIVALS_AT_ONCE, VARIABLE, VERSION};
@@ -67,7 +67,7 @@ pub async fn start(
     parent: Parent,
     config: Config,
     outputs: Outputs,
-    upgrades: UpgradeRequests,
+    upgrades: Calls<UpgradeRequest>,
 ) -> anyhow::Result<Running> {
     let Parent(channel) = parent;
     let started = take_over(&channel, config, outputs, upgrades).await;
@@ -88,7 +88,7 @@ async fn take_over(
     channel: &Channel,
     config: Config,
     outputs: Outputs,
-    upgrades: UpgradeRequests,
+    upgrades: Calls<UpgradeRequest>,
 ) -> anyhow::Result<(Running, Option<Arrivals>)> {
     let offer = timeout(OFFER_LIMIT, receive(channel)).await;
     let Some((ToNew::Offer(offer), _)) = offer.context("the old process makes no offer")?? else {

@@ -86,8 +86,7 @@ async fn a_reload_starts_changes_moves_and_ends_the_agent() {
     let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let (here, there) = (free(), free());
     let without = config();
-    let mut running =
-        Running::start(without.clone(), Outputs::All, UpgradeRequests::channel().0).unwrap();
+    let mut running = Running::start(without.clone(), Outputs::All, Calls::channel().0).unwrap();
     running.change(with_agent(&without, here, Vocabulary::Health)).await.unwrap();
     eventually(here, Some("ready")).await;
     running.change(with_agent(&without, here, Vocabulary::Admin)).await.unwrap();
@@ -107,7 +106,7 @@ async fn a_reload_starts_changes_moves_and_ends_the_agent() {
 
 #[tokio::test]
 async fn an_engine_that_has_failed_is_noticed_and_so_are_the_workers_that_end_with_it() {
-    let running = Running::start(config(), Outputs::All, UpgradeRequests::channel().0).unwrap();
+    let running = Running::start(config(), Outputs::All, Calls::channel().0).unwrap();
     let short = LOOK_AFTER_PARTS / 5;
     assert!(tokio::time::timeout(short, running.failed()).await.is_err(), "all is well");
     running.observer.conductor.abort();

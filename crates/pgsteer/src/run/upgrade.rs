@@ -26,6 +26,7 @@ use crate::http::PagesThread;
 use crate::listen::Listeners;
 use crate::log::limit::DECISIONS;
 use crate::proxy::Proxy;
+use crate::vip::Vips;
 
 /// How long the new process may take to know what this one knows. It reads the configuration, connects
 /// to all members and confirms each state, which takes one or two seconds.
@@ -215,10 +216,11 @@ impl Running {
             let _ = pid.map(|pid| kill_process(pid, Signal::HUP));
         }
         let Some(mut proxy) = self.proxy.take() else {
-            self.leave_vips();
+            self.end_outputs();
             systemd::tell_main_process(pid);
             request.succeed(pid, 0);
             self.end_control().await;
+            tracing::info!(target: DECISIONS, pid, "upgraded: the new process has taken over");
             return Ok(None);
         };
         let mut sockets = Listeners::default();
@@ -232,6 +234,7 @@ impl Running {
         }
         let finishing = match departure.complete().await {
             Ok((finishing, arrived)) => {
+                self.end_outputs();
                 request.succeed(pid, arrived);
                 finishing
             }
@@ -243,10 +246,6 @@ impl Running {
             }
         };
         drop(sockets);
-        // From here on the new process does what these do.
-        (self.agent, self.pages, self.haproxys) = (None, None, None);
-        self.control.iter().for_each(Control::close);
-        self.leave_vips();
         systemd::tell_main_process(pid);
         let grace = self.config.proxy.shutdown_grace;
         let emptied = async {
@@ -276,10 +275,16 @@ impl Running {
         Ok(None)
     }
 
-    /// Closes the control socket when the answers of its requests have been sent.
+    /// Ends what the new process does from now on. The addresses of `[vip]` stay on this machine.
+    fn end_outputs(&mut self) {
+        (self.agent, self.pages, self.haproxys) = (None, None, None);
+        self.control.iter().for_each(Control::close);
+        self.vips.take().into_iter().for_each(Vips::leave);
+    }
+
+    /// Waits until the answers of the control socket have been sent.
     async fn end_control(&mut self) {
         if let Some(control) = self.control.take() {
-            control.close();
             control.answered().await;
         }
     }

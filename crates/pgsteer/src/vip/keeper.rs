@@ -11,9 +11,9 @@ use super::announcer::Announcer;
 use super::interface::{self, Interface};
 use super::kernel::{self, Found};
 use super::machine::{Action, CONFIRM_WITHIN, Change, Machine, State, View};
-use super::wish::{Wish, wish};
 use crate::log::limit::DECISIONS;
 use crate::stats::{Holding, Vip};
+use pgsteer_core::vip::{Demand, demand};
 
 /// One address.
 #[derive(Debug)]
@@ -73,18 +73,19 @@ impl Keeper {
     pub fn look(&mut self, look: &Look<'_>) {
         let now = look.now;
         self.listen(now);
-        let wish = wish(&self.config, look.snapshot);
+        let demand = demand(&self.config, look.snapshot);
         let place = place(&self.config, look.addresses);
         let (found, interface) = match place {
             Ok(place) => place,
-            Err(trouble) => return self.fail(trouble, &wish, now),
+            Err(trouble) => return self.fail(trouble, &demand, now),
         };
-        let view = View { wish: &wish, is_current: look.is_current, is_here: found.is_some(), now };
+        let view =
+            View { demand: &demand, is_current: look.is_current, is_here: found.is_some(), now };
         let step = self.machine.step(view);
         let done: Result<(), String> =
             step.actions.iter().try_for_each(|action| self.act(*action, found, interface, now));
         if let (Some(change), Ok(())) = (step.change, &done) {
-            self.log(change, &wish);
+            self.log(change, &demand);
         }
         let is_here = match (&done, step.actions.first()) {
             (Ok(()), Some(Action::Add)) => true,
@@ -99,7 +100,7 @@ impl Keeper {
             // Another machine may announce the address from now on. `announce` reports errors.
             let _ = self.announcer();
         }
-        self.show(is_here, &wish, done.err().or_else(|| refusal(&wish)), now);
+        self.show(is_here, &demand, done.err().or_else(|| refusal(&demand)), now);
     }
 
     /// Removes the address if it is on the interface.
@@ -203,11 +204,11 @@ impl Keeper {
         Ok(self.announcer.as_ref())
     }
 
-    fn fail(&mut self, trouble: String, wish: &Wish, now: Moment) {
-        self.show(false, wish, Some(trouble), now);
+    fn fail(&mut self, trouble: String, demand: &Demand, now: Moment) {
+        self.show(false, demand, Some(trouble), now);
     }
 
-    fn show(&mut self, is_here: bool, wish: &Wish, trouble: Option<String>, now: Moment) {
+    fn show(&mut self, is_here: bool, demand: &Demand, trouble: Option<String>, now: Moment) {
         let holding = match (self.machine.state(), is_here) {
             (State::Held { .. }, true) => Holding::Held,
             (State::Unconfirmed { .. }, true) | (State::Released, true) => Holding::Unconfirmed,
@@ -223,12 +224,12 @@ impl Keeper {
             self.shown.since = now;
         }
         self.shown.holding = holding;
-        self.shown.why = wish.why().to_owned();
+        self.shown.why = demand.why().to_owned();
         self.shown.trouble = trouble;
     }
 
-    fn log(&self, change: Change, wish: &Wish) {
-        let (name, vip, why) = (&self.name, &self.config, wish.why());
+    fn log(&self, change: Change, demand: &Demand) {
+        let (name, vip, why) = (&self.name, &self.config, demand.why());
         let interface = &self.config.interface;
         match change {
             Change::Added => {
@@ -297,10 +298,10 @@ fn place(
     }
 }
 
-fn refusal(wish: &Wish) -> Option<String> {
-    match wish {
-        Wish::Refuse(why) => Some(why.clone()),
-        Wish::Hold(_) | Wish::GiveUp(_) | Wish::Stay(_) | Wish::Release(_) => None,
+fn refusal(demand: &Demand) -> Option<String> {
+    match demand {
+        Demand::Refuse(why) => Some(why.clone()),
+        Demand::Hold(_) | Demand::GiveUp(_) | Demand::Stay(_) | Demand::Release(_) => None,
     }
 }
 

@@ -1,9 +1,9 @@
 //! The state of one address on this machine: what to do about it, and when. Pure.
 //!
-//! - The address is added only on [`Wish::Hold`].
-//! - It is removed at once on [`Wish::Release`], and on [`Wish::GiveUp`] if this process added or
+//! - The address is added only on [`Demand::Hold`].
+//! - It is removed at once on [`Demand::Release`], and on [`Demand::GiveUp`] if this process added or
 //!   confirmed it.
-//! - On [`Wish::Stay`] it stays where it is, unless another machine answers for it.
+//! - On [`Demand::Stay`] it stays where it is, unless another machine answers for it.
 //! - An address that is here without a reason that this process has (it was left behind, or the
 //!   process was stopped) is unconfirmed: it is removed unless it is confirmed within
 //!   [`CONFIRM_WITHIN`].
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use pgsteer_core::time::Moment;
 
-use super::wish::Wish;
+use pgsteer_core::vip::Demand;
 
 /// How long an unconfirmed address stays.
 pub const CONFIRM_WITHIN: Duration = Duration::from_secs(5);
@@ -62,7 +62,7 @@ pub struct Announcement {
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
     /// The demand of the newest Snapshot.
-    pub wish: &'a Wish,
+    pub demand: &'a Demand,
     /// The engine runs, and every member was asked since the last stop of this process.
     pub is_current: bool,
     /// The kernel has the address on the interface.
@@ -147,22 +147,22 @@ impl Machine {
 
     /// Decides what to do.
     pub fn step(&mut self, view: View<'_>) -> Step {
-        let unknown = Wish::Stay(String::new());
-        let wish = match view.wish {
-            Wish::Refuse(_) => {
+        let unknown = Demand::Stay(String::new());
+        let demand = match view.demand {
+            Demand::Refuse(_) => {
                 self.state = State::Released;
                 return Step::default();
             }
-            wish if view.is_current => wish,
+            demand if view.is_current => demand,
             _ => &unknown,
         };
-        match (wish, self.state) {
-            (Wish::Hold(_), State::Held { .. }) => self.keep(view),
-            (Wish::Hold(_), _) => self.transition_to_held(view),
-            (Wish::Release(_), _) | (Wish::GiveUp(_), State::Held { .. }) => {
+        match (demand, self.state) {
+            (Demand::Hold(_), State::Held { .. }) => self.keep(view),
+            (Demand::Hold(_), _) => self.transition_to_held(view),
+            (Demand::Release(_), _) | (Demand::GiveUp(_), State::Held { .. }) => {
                 self.transition_to_released(view)
             }
-            (Wish::GiveUp(_) | Wish::Stay(_) | Wish::Refuse(_), _) => self.stay(view),
+            (Demand::GiveUp(_) | Demand::Stay(_) | Demand::Refuse(_), _) => self.stay(view),
         }
     }
 

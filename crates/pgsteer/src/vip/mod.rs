@@ -1,7 +1,8 @@
 //! Addresses that follow a service (`[vip.NAME]`), on the machine of a member.
 //!
 //! One thread looks at the Snapshot, the kernel's addresses and the network: at each change of the
-//! Snapshot, and every half second. `wish` concludes what the Snapshot demands, `machine` decides what to do, and `keeper` does it.
+//! Snapshot, and every half second. [`pgsteer_core::vip`] concludes what the Snapshot demands, `machine`
+//! has the steps to reach it, and `keeper` runs them.
 
 mod announcer;
 mod arp;
@@ -13,7 +14,6 @@ mod ndp;
 pub mod release;
 #[cfg(test)]
 mod tests;
-mod wish;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

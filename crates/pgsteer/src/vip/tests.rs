@@ -1,4 +1,4 @@
-//! The machine and the wish, without a kernel.
+//! The machine and the demand, without a kernel.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,8 +15,8 @@ use pgsteer_core::verdict::Cause;
 use proptest::prelude::*;
 
 use super::machine::{Action, CONFIRM_WITHIN, CONTESTED_FOR, Change, Machine, State, View};
-use super::wish::{Wish, wish};
 use crate::http::sample;
+use pgsteer_core::vip::{Demand, demand};
 
 fn at(ms: u64) -> Moment {
     Moment::from_millis(ms)
@@ -26,16 +26,16 @@ fn member(name: &str) -> MemberName {
     MemberName::new(name).unwrap()
 }
 
-fn hold() -> Wish {
-    Wish::Hold("open".to_owned())
+fn hold() -> Demand {
+    Demand::Hold("open".to_owned())
 }
 
-fn stay() -> Wish {
-    Wish::Stay("doubt".to_owned())
+fn stay() -> Demand {
+    Demand::Stay("doubt".to_owned())
 }
 
-fn release() -> Wish {
-    Wish::Release("proof".to_owned())
+fn release() -> Demand {
+    Demand::Release("proof".to_owned())
 }
 
 fn vip(service: &str) -> VipConfig {
@@ -70,39 +70,39 @@ fn snapshot(role: Role, gates: &[(&str, Gate)]) -> Snapshot {
     snapshot
 }
 
-fn wish_of(snapshot: &Snapshot) -> Wish {
-    wish(&vip("write"), snapshot)
+fn wish_of(snapshot: &Snapshot) -> Demand {
+    demand(&vip("write"), snapshot)
 }
 
 #[test]
 fn an_open_member_holds_the_address_and_a_member_whose_sessions_end_releases_it() {
     let of = |n1, n2| wish_of(&snapshot(Role::Primary, &[("n1", n1), ("n2", n2)]));
-    assert!(matches!(of(open(), shut(Sessions::End)), Wish::Hold(_)));
-    assert!(matches!(of(shut(Sessions::Keep), shut(Sessions::End)), Wish::Stay(_)));
-    assert!(matches!(of(shut(Sessions::End), shut(Sessions::End)), Wish::Release(_)));
-    assert!(matches!(of(shut(Sessions::Keep), open()), Wish::Release(_)));
+    assert!(matches!(of(open(), shut(Sessions::End)), Demand::Hold(_)));
+    assert!(matches!(of(shut(Sessions::Keep), shut(Sessions::End)), Demand::Stay(_)));
+    assert!(matches!(of(shut(Sessions::End), shut(Sessions::End)), Demand::Release(_)));
+    assert!(matches!(of(shut(Sessions::Keep), open()), Demand::Release(_)));
 }
 
 #[test]
 fn a_rival_ends_the_claim_to_the_address_before_its_own_gate_opens() {
     let mut two = snapshot(Role::Primary, &[("n1", open()), ("n2", shut(Sessions::End))]);
     two.members.get_mut("n2").unwrap().promoting = true;
-    let Wish::Release(why) = wish_of(&two) else { panic!("the address must go") };
+    let Demand::Release(why) = wish_of(&two) else { panic!("the address must go") };
     assert_eq!(why, "n2 holds the leader lock and is being promoted");
     let mut rogue = snapshot(Role::Primary, &[("n1", shut(Sessions::Keep))]);
     rogue.members.get_mut("n1").unwrap().rogue = true;
-    assert!(matches!(wish_of(&rogue), Wish::Release(_)));
+    assert!(matches!(wish_of(&rogue), Demand::Release(_)));
 }
 
 #[test]
 fn an_own_address_of_a_member_is_never_touched() {
     let mut one = snapshot(Role::Primary, &[("n1", open())]);
     one.members.get_mut("n1").unwrap().addresses = vec!["10.9.9.50".parse().unwrap()];
-    assert!(matches!(wish_of(&one), Wish::Refuse(_)));
+    assert!(matches!(wish_of(&one), Demand::Refuse(_)));
     let mut machine = Machine::default();
     for is_here in [true, false] {
-        let wish = wish_of(&one);
-        let step = machine.step(View { wish: &wish, is_current: true, is_here, now: at(0) });
+        let demand = wish_of(&one);
+        let step = machine.step(View { demand: &demand, is_current: true, is_here, now: at(0) });
         assert!(step.actions.is_empty());
     }
 }
@@ -111,17 +111,17 @@ fn an_own_address_of_a_member_is_never_touched() {
 fn without_a_local_member_no_address_is_added_and_the_reason_is_given() {
     let mut none = snapshot(Role::Primary, &[("n1", open())]);
     none.local = None;
-    let Wish::Stay(why) = wish_of(&none) else { panic!() };
+    let Demand::Stay(why) = wish_of(&none) else { panic!() };
     assert!(why.contains("`local` in [cluster]"), "{why}");
 }
 
 #[test]
 fn a_member_that_lost_its_role_releases_its_own_address_and_not_one_that_it_found() {
     let mut down = snapshot(Role::Primary, &[("n1", shut(Sessions::Keep))]);
-    assert!(matches!(wish_of(&down), Wish::Stay(_)), "SQL shows a primary");
+    assert!(matches!(wish_of(&down), Demand::Stay(_)), "SQL shows a primary");
     down.members.get_mut("n1").unwrap().role = Role::Unknown;
     let gives_up = wish_of(&down);
-    assert!(matches!(gives_up, Wish::GiveUp(_)));
+    assert!(matches!(gives_up, Demand::GiveUp(_)));
     let mut trial = Trial::default();
     trial.step(&hold(), true, 0);
     assert_eq!(trial.step(&gives_up, true, 1).0, [Action::Remove]);
@@ -138,8 +138,13 @@ struct Trial {
 }
 
 impl Trial {
-    fn step(&mut self, wish: &Wish, is_current: bool, ms: u64) -> (Vec<Action>, Option<Change>) {
-        let view = View { wish, is_current, is_here: self.is_here, now: at(ms) };
+    fn step(
+        &mut self,
+        demand: &Demand,
+        is_current: bool,
+        ms: u64,
+    ) -> (Vec<Action>, Option<Change>) {
+        let view = View { demand, is_current, is_here: self.is_here, now: at(ms) };
         let step = self.machine.step(view);
         for action in &step.actions {
             match action {
@@ -223,7 +228,7 @@ fn an_address_that_another_program_removed_is_added_again_only_by_an_open_gate()
 
 #[derive(Clone, Copy, Debug)]
 struct Turn {
-    wish: u8,
+    demand: u8,
     is_current: bool,
     after_ms: u64,
     meddles: bool,
@@ -232,9 +237,9 @@ struct Turn {
 
 fn turns() -> impl Strategy<Value = Vec<Turn>> {
     let turn = (0..5u8, prop::bool::weighted(0.8), 0..3_000u64, prop::bool::weighted(0.1))
-        .prop_flat_map(|(wish, is_current, after_ms, meddles)| {
+        .prop_flat_map(|(demand, is_current, after_ms, meddles)| {
             prop::bool::weighted(0.1).prop_map(move |contests| Turn {
-                wish,
+                demand,
                 is_current,
                 after_ms,
                 meddles,
@@ -260,21 +265,21 @@ proptest! {
             if turn.contests {
                 trial.machine.note_contest(at(ms));
             }
-            let wish = match turn.wish {
+            let demand = match turn.demand {
                 0 => hold(),
                 1 => stay(),
                 2 => release(),
-                3 => Wish::GiveUp("down".to_owned()),
-                _ => Wish::Refuse("own".to_owned()),
+                3 => Demand::GiveUp("down".to_owned()),
+                _ => Demand::Refuse("own".to_owned()),
             };
-            let (actions, _) = trial.step(&wish, turn.is_current, ms);
+            let (actions, _) = trial.step(&demand, turn.is_current, ms);
             if actions.contains(&Action::Add) {
-                prop_assert!(turn.is_current && matches!(wish, Wish::Hold(_)));
+                prop_assert!(turn.is_current && matches!(demand, Demand::Hold(_)));
             }
-            if turn.is_current && matches!(wish, Wish::Release(_)) {
+            if turn.is_current && matches!(demand, Demand::Release(_)) {
                 prop_assert!(!trial.is_here);
             }
-            if matches!(wish, Wish::Refuse(_)) {
+            if matches!(demand, Demand::Refuse(_)) {
                 prop_assert!(actions.is_empty());
             }
             if let State::Unconfirmed { since } = trial.machine.state() {

@@ -155,6 +155,7 @@ pub fn all() -> Vec<Case> {
             sql_only::two_primaries_are_both_shut_until_one_is_left,
             vip::the_address_is_where_writes_are_possible_right_after_a_switchover,
             vip::the_address_follows_a_crash_and_a_restart_of_pgsteer,
+            vip::an_upgrade_keeps_the_address,
             vip::the_address_stays_while_etcd_is_lost_in_failsafe_mode,
             vip::an_address_that_is_not_right_is_corrected_and_reported;
     };

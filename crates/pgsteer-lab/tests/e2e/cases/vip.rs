@@ -99,6 +99,23 @@ pub fn the_address_follows_a_crash_and_a_restart_of_pgsteer(lab: &Lab) -> Result
     Ok(())
 }
 
+/// A new process takes over the address without a gap, with a proxy and without.
+pub fn an_upgrade_keeps_the_address(lab: &Lab) -> Result<()> {
+    for command in ["run", "agent"] {
+        let mut nodes = VipNodes::start_command(lab, "write", command)?;
+        let primary = lab.primary()?.name.clone();
+        nodes.wait_for_holders(&[&primary], READY_LIMIT)?;
+        let before = nodes.history().len();
+        nodes.upgrade(&primary)?;
+        // The new process looks at the kernel every half second.
+        std::thread::sleep(Duration::from_millis(1_500));
+        nodes.wait_for_holders(&[&primary], Duration::ZERO)?;
+        ensure!(nodes.history().len() == before, "{command}: a gap: {:?}", nodes.history());
+        wait_for_log(&nodes, &primary, "stays on eth0")?;
+    }
+    Ok(())
+}
+
 /// etcd is lost; in failsafe mode the primary goes on, and so does the address.
 pub fn the_address_stays_while_etcd_is_lost_in_failsafe_mode(lab: &Lab) -> Result<()> {
     let nodes = VipNodes::start(lab, "write")?;

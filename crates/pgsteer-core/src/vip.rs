@@ -1,14 +1,14 @@
-//! What the Snapshot demands of one address on this machine. Pure.
+//! An address that follows a service (`[vip.NAME]`): what a Snapshot demands of it on this machine.
 
 use std::net::IpAddr;
 
-use pgsteer_core::names::MemberName;
-use pgsteer_core::settings::VipConfig;
-use pgsteer_core::snapshot::{MemberState, ServiceState, Snapshot};
+use crate::names::MemberName;
+use crate::settings::VipConfig;
+use crate::snapshot::{MemberState, ServiceState, Snapshot};
 
 /// The demand, with the reason as a clause for people. Only the variant decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wish {
+pub enum Demand {
     /// The local member has the address.
     Hold(String),
     /// The member does not have the role any more, as far as is known. An address that was held goes; one
@@ -22,52 +22,52 @@ pub enum Wish {
     Refuse(String),
 }
 
-impl Wish {
+impl Demand {
     /// The reason.
     pub fn why(&self) -> &str {
         match self {
-            Wish::Hold(why)
-            | Wish::GiveUp(why)
-            | Wish::Stay(why)
-            | Wish::Release(why)
-            | Wish::Refuse(why) => why,
+            Demand::Hold(why)
+            | Demand::GiveUp(why)
+            | Demand::Stay(why)
+            | Demand::Release(why)
+            | Demand::Refuse(why) => why,
         }
     }
 }
 
 /// Returns the demand of `snapshot` on the address.
-pub fn wish(vip: &VipConfig, snapshot: &Snapshot) -> Wish {
+pub fn demand(vip: &VipConfig, snapshot: &Snapshot) -> Demand {
     if let Some(owner) = owner(snapshot, vip.address) {
-        return Wish::Refuse(format!(
+        return Demand::Refuse(format!(
             "{} is the own address of member {owner}; choose another one for [vip]",
             vip.address
         ));
     }
     let Some(service) = snapshot.services.get(&vip.service) else {
-        return Wish::Release(format!("there is no service {}", vip.service));
+        return Demand::Release(format!("there is no service {}", vip.service));
     };
     let Some((local, member)) =
         snapshot.local.as_ref().and_then(|local| snapshot.members.get_key_value(local))
     else {
-        return Wish::Stay(
+        return Demand::Stay(
             "no member is known to run on this machine (`local` in [cluster] names it)".to_owned(),
         );
     };
     let Some(gate) = service.gates.get(local) else {
-        return Wish::Release(format!("{local} is no longer a member of the cluster"));
+        return Demand::Release(format!("{local} is no longer a member of the cluster"));
     };
     if let Some(why) = rivalry(snapshot, service, (local, member)) {
-        return Wish::Release(why);
+        return Demand::Release(why);
     }
     let reason = gate.reason().map(|reason| format!(": {reason}")).unwrap_or_default();
     if gate.is_open() {
-        Wish::Hold(format!("{local} is open{reason}"))
+        Demand::Hold(format!("{local} is open{reason}"))
     } else if gate.ends_sessions() {
-        Wish::Release(format!("{local} is {}{reason}", gate.state()))
+        Demand::Release(format!("{local} is {}{reason}", gate.state()))
     } else if member.role != service.role {
-        Wish::GiveUp(format!("{local} is not known to be a {}{reason}", service.role))
+        Demand::GiveUp(format!("{local} is not known to be a {}{reason}", service.role))
     } else {
-        Wish::Stay(format!("{local} is {}{reason}", gate.state()))
+        Demand::Stay(format!("{local} is {}{reason}", gate.state()))
     }
 }
 
