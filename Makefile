@@ -84,6 +84,11 @@ bench-upgrade: install-lab ## An upgrade with 10,000 sessions, and HAProxy's rel
 	$(BENCH) upgrade --out docs/BENCHMARKS.md $(ARGS)
 .PHONY: bench-upgrade
 
+bench-vip: install-lab ## An address that follows the primary, beside vip-manager; needs root and vip-manager; writes docs/VIP.md
+	$(CARGO) build --quiet --release -p pgsteer -p pgsteer-bench
+	$(BENCH) vip --out docs/VIP.md $(ARGS)
+.PHONY: bench-vip
+
 profiles: install-readers build ## Every profile of render through switchovers on HAProxy 2.6 and 3.0; writes docs/RENDER.md
 	PGSTEER_PROFILES_OUT=$(CURDIR)/docs/RENDER.md $(CARGO) test -p pgsteer-lab --locked --test e2e -- profiles::no_client_hangs
 .PHONY: profiles

@@ -17,5 +17,6 @@ mod table;
 pub mod upgrade;
 mod usage;
 mod versions;
+pub mod vip;
 
 pub use doc::write_section;

@@ -26,6 +26,8 @@ enum Command {
     Render(cli::render::Render),
     /// What sessions and new clients see of an upgrade, beside HAProxy's reload.
     Upgrade(cli::upgrade::Upgrade),
+    /// When clients can write again by an address that follows the primary, beside vip-manager.
+    Vip(cli::vip::Vip),
 }
 
 fn main() -> ExitCode {
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         Command::Agent(bench) => bench.run(),
         Command::Render(bench) => bench.run(),
         Command::Upgrade(bench) => bench.run(),
+        Command::Vip(bench) => bench.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

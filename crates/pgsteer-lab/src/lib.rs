@@ -41,7 +41,7 @@ mod truth;
 mod wire;
 
 pub use acts::{ACTS_HELP, SwitchoverOrder};
-pub use files::TTL;
+pub use files::{SCOPE, TTL};
 pub use health::Ailment;
 pub use lab::Lab;
 pub use member::{APP, CHECK, Member, SUPERUSER};

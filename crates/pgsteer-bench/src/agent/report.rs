@@ -26,11 +26,14 @@ pub fn section(measured: &Measured) -> String {
 }
 
 const HOW_FAULTS: &str = "\
-One cluster of three members, one HAProxy with four backends, and each agent on the address of its
+One cluster of three members, one HAProxy with five backends, and each agent on the address of its
 member; `agent-inter 500ms` for all.
 
 - *pgsteer* is docs/haproxy/recommended.cfg. Its agents have a check login, check the path through
   PgBouncer (`-r`), and count a server as hung after 500 ms.
+- *pgsteer, pushed* is one `pgsteer agent` beside HAProxy that writes its gates to the Runtime API
+  (`[haproxy]`, docs/HAPROXY.md), with Patroni's `GET /primary` as HAProxy's own check. Its process goes on
+  when the agents are killed.
 - *pgsteer, happac's line* uses the same agents with the lines of scenario B, where only a TCP check stands
   beside the agent.
 - *happac* (scenario B) and *blog's daemon* (the blog's backend, with its check of Patroni beside the

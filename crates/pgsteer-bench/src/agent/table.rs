@@ -9,7 +9,8 @@ use pgsteer_lab::Lab;
 use pgsteer_lab::Member;
 use pgsteer_lab::Truth;
 use pgsteer_lab::agents::{
-    AgentProcesses, Agents, Assessment, Example, Fault, Haproxy, Patience, Scene, assess,
+    AgentProcesses, Agents, Assessment, Example, Fault, Haproxy, PUSHED_BACKEND, Patience, Pusher,
+    Scene, assess,
 };
 
 const RECOMMENDED: &str = include_str!("../../../../docs/haproxy/recommended.cfg");
@@ -29,8 +30,9 @@ const PATIENCE: Patience =
 const SETTLE_LIMIT: Duration = Duration::from_secs(90);
 
 /// The backends of the one HAProxy, with the column headings of the table.
-pub const BACKENDS: [(&str, &str); 4] = [
+pub const BACKENDS: [(&str, &str); 5] = [
     ("write", "pgsteer"),
+    (PUSHED_BACKEND, "pgsteer, pushed"),
     ("same_line", "pgsteer, happac's line"),
     ("happac", "happac"),
     ("blog", "blog's daemon"),
@@ -68,9 +70,11 @@ pub fn measure(lab: &Lab, binary: &Path, faults: &[Fault]) -> Result<Vec<Row>> {
         of(SCENARIO_B, &agent_sets[0])?.replace("listen master\n", "listen same_line\n"),
         of(SCENARIO_B, &agent_sets[1])?.replace("listen master\n", "listen happac\n"),
         through_poolers(lab, of(BLOG, &agent_sets[2])?),
+        pushed_section(lab)?,
     ]
     .concat();
     let haproxy = Haproxy::start(lab, "haproxy-faults", &sections)?;
+    let _pusher = Pusher::start(lab, binary, haproxy.socket(), timeout)?;
     let mut rows = Vec::new();
     for fault in faults {
         println!("{fault}");
@@ -79,6 +83,21 @@ pub fn measure(lab: &Lab, binary: &Path, faults: &[Fault]) -> Result<Vec<Row>> {
         );
     }
     Ok(rows)
+}
+
+/// A backend as `pgsteer render haproxy --profile push` writes it, through the PgBouncers.
+fn pushed_section(lab: &Lab) -> Result<String> {
+    let servers = lab.members().iter().map(|member| {
+        let (name, address, port) = (&member.name, member.pgbouncer_addr(), member.patroni_port);
+        format!("    server {name} {address} check port {port}\n")
+    });
+    let servers: String = servers.collect();
+    Ok(format!(
+        "listen {PUSHED_BACKEND}\n    bind {}\n    option httpchk GET /primary\n    \
+         http-check expect status 200\n    \
+         default-server inter 1s fall 2 rise 1 on-marked-down shutdown-sessions\n{servers}\n",
+        crate::bench_setup::free_address()?
+    ))
 }
 
 /// The blog's servers are PostgreSQL itself; here all backends use the same PgBouncers.

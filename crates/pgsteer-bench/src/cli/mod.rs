@@ -5,3 +5,4 @@ pub mod failover;
 pub mod proxy;
 pub mod render;
 pub mod upgrade;
+pub mod vip;

@@ -24,7 +24,7 @@ impl Haproxy {
     pub fn start(lab: &Lab, name: &str, sections: &str) -> Result<Self> {
         let socket = free_address()?;
         let text = format!(
-            "global\n    maxconn 1000\n    stats socket ipv4@{socket} level user\n\n\
+            "global\n    maxconn 1000\n    stats socket ipv4@{socket} level admin\n\n\
              defaults\n    mode tcp\n    timeout connect 1s\n    timeout client 1m\n    \
              timeout server 1m\n    timeout check 1s\n\n{sections}"
         );
@@ -37,6 +37,11 @@ impl Haproxy {
             std::thread::sleep(Duration::from_millis(10));
         }
         Ok(haproxy)
+    }
+
+    /// The address of its Runtime API.
+    pub fn socket(&self) -> SocketAddr {
+        self.socket
     }
 
     pub fn server_states(&self) -> Result<ServerStates> {
