@@ -18,6 +18,7 @@ use crate::reason::Reason;
 use crate::route::{Bypass, PoolerFault, Route};
 use crate::settings::{AgentConfig, Vocabulary, Weight};
 use crate::snapshot::{MemberState, Snapshot};
+use crate::time::Moment;
 
 /// The most bytes of a reason in an answer. HAProxy truncates its column at 128.
 const REASON_BYTES_MAX: usize = 120;
@@ -27,7 +28,12 @@ const REASON_BYTES_MAX: usize = 120;
 ///
 /// The answer is empty while no member is known and no Patroni is known to be down: the connection is
 /// then closed without an answer, which changes nothing for HAProxy.
-pub fn answer(config: &AgentConfig, snapshot: &Snapshot, line: Option<&str>) -> String {
+pub fn answer(
+    config: &AgentConfig,
+    snapshot: &Snapshot,
+    line: Option<&str>,
+    now: Moment,
+) -> String {
     let is_service = |name: &ServiceName| snapshot.services.contains_key(name);
     let question = match line.map_or(Ok(None), |line| Question::read(line, is_service)) {
         Ok(Some(question)) => question,
@@ -51,16 +57,32 @@ pub fn answer(config: &AgentConfig, snapshot: &Snapshot, line: Option<&str>) -> 
             }
             line_of(config.vocabulary, &words, note.as_ref().map(|note| note as &dyn fmt::Display))
         }
-        Answer::Drain(objection) => line_of(
-            config.vocabulary,
-            match config.vocabulary {
-                Vocabulary::Health | Vocabulary::Admin => "drain up",
-                Vocabulary::Bare => "drain",
-            },
-            Some(&objection),
-        ),
+        Answer::Drain(objection) => drain(config, &objection),
+        Answer::No(objection) if is_drained_first(&question, snapshot, now) => {
+            drain(config, &objection)
+        }
         Answer::No(objection) => refusal(config, &objection),
     }
+}
+
+/// Returns the line for a server that gets no new sessions and keeps the existing ones.
+fn drain(config: &AgentConfig, why: &dyn fmt::Display) -> String {
+    let words = match config.vocabulary {
+        Vocabulary::Health | Vocabulary::Admin => "drain up",
+        Vocabulary::Bare => "drain",
+    };
+    line_of(config.vocabulary, words, Some(why))
+}
+
+/// Returns true within [`Question::drain`] after the gate has shut.
+fn is_drained_first(question: &Question, snapshot: &Snapshot, now: Moment) -> bool {
+    let gate = match (&question.of, question.member(snapshot)) {
+        (Asked::Service(service), Ok(member)) => {
+            snapshot.services.get(service).and_then(|service| service.gates.get(member))
+        }
+        _ => None,
+    };
+    gate.is_some_and(|gate| now.since(gate.since()) < question.drain)
 }
 
 /// Judges whether the member may serve, through its pooler if it has one.

@@ -1,6 +1,7 @@
 //! Questions: what a client asks about a member, in a line to the agent or in the path of a page.
 
 use std::fmt;
+use std::time::Duration;
 
 use thiserror::Error;
 
@@ -10,6 +11,12 @@ use crate::probe::{Probe, ProbeError};
 /// The longest line that a client may send, in bytes.
 pub const LINE_BYTES_MAX: usize = 1_024;
 
+/// The longest `drain_ms`.
+pub const DRAIN_MAX: Duration = Duration::from_secs(10);
+
+/// The word that gives [`Question::drain`].
+const DRAIN: &str = "drain_ms=";
+
 /// A client's question.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Question {
@@ -17,6 +24,10 @@ pub struct Question {
     pub of: Asked,
     /// The member by name or address; the local one if none is given.
     pub member: Option<String>,
+    /// The agent answers a HAProxy for this long with `drain` after the gate has shut, and only then with a
+    /// refusal, which ends the sessions. Zero unless the line has `drain_ms=`, which is for a HAProxy that loses
+    /// the clients for which it is connecting to the server at that moment.
+    pub drain: Duration,
 }
 
 /// What a client can ask about a member.
@@ -37,9 +48,12 @@ pub enum Unclear {
     /// It is a health check with an error.
     #[error(transparent)]
     Probe(ProbeError),
-    /// More than two words.
+    /// More than two words, besides `drain_ms=`.
     #[error("expects SERVICE or SERVICE MEMBER, as in `write n2`")]
     Words,
+    /// `drain_ms=` without a number, with one beyond [`DRAIN_MAX`], or for a health check.
+    #[error("expects a service and drain_ms from 0 to {}, as in `write n2 drain_ms=600`", DRAIN_MAX.as_millis())]
+    Drain,
     /// The client sent nothing, and there is no default.
     #[error("expects agent-send \"SERVICE MEMBER\\n\", as in `write n2`")]
     Nothing,
@@ -52,7 +66,8 @@ pub enum Unclear {
 }
 
 impl Question {
-    /// Parses a line: a service or a health check, then the member if it is not the local one.
+    /// Parses a line: a service or a health check, then the member if it is not the local one. A question about
+    /// a service may end with `drain_ms=`.
     /// Returns none for an empty line. A service has precedence over a health check of the same
     /// name.
     ///
@@ -64,11 +79,18 @@ impl Question {
     ) -> Result<Option<Question>, Unclear> {
         let mut words = line.split_ascii_whitespace();
         let Some(of) = words.next() else { return Ok(None) };
-        let member = words.next().map(str::to_owned);
-        if words.next().is_some() {
-            return Err(Unclear::Words);
+        let (mut member, mut drain) = (None, Duration::ZERO);
+        for word in words {
+            match word.strip_prefix(DRAIN) {
+                Some(millis) => drain = read_drain(millis)?,
+                None if member.is_none() => member = Some(word.to_owned()),
+                None => return Err(Unclear::Words),
+            }
         }
         let service = ServiceName::new(of).ok().filter(is_service);
+        if service.is_none() && !drain.is_zero() {
+            return Err(Unclear::Drain);
+        }
         let of = match service {
             Some(service) => Asked::Service(service),
             None => Asked::Probe(Probe::read(of).map_err(|error| match error {
@@ -76,8 +98,13 @@ impl Question {
                 _ => Unclear::Probe(error),
             })?),
         };
-        Ok(Some(Question { of, member }))
+        Ok(Some(Question { of, member, drain }))
     }
+}
+
+fn read_drain(millis: &str) -> Result<Duration, Unclear> {
+    let drain = millis.parse().map(Duration::from_millis).map_err(|_| Unclear::Drain)?;
+    if drain > DRAIN_MAX { Err(Unclear::Drain) } else { Ok(drain) }
 }
 
 impl fmt::Display for Question {
@@ -109,6 +136,11 @@ mod tests {
         assert_eq!(asked.member.as_deref(), Some("n2"));
         assert_eq!(read(" \r").unwrap(), None);
         assert_eq!(read("write n1 n2"), Err(Unclear::Words));
+        let drained = read("write n1 drain_ms=600").unwrap().unwrap();
+        assert_eq!((drained.member.as_deref(), drained.drain.as_millis()), (Some("n1"), 600));
+        for wrong in ["write n1 drain_ms=", "write drain_ms=10001", "primary n1 drain_ms=600"] {
+            assert_eq!(read(wrong), Err(Unclear::Drain), "{wrong}");
+        }
         assert!(matches!(read("wirte"), Err(Unclear::Neither(_))));
         assert!(matches!(read("async?lag=x"), Err(Unclear::Probe(_))));
     }

@@ -15,9 +15,10 @@ impl HaproxyVersion {
     /// The first version in which a server need not be UP before its first check (`init-state`).
     pub(crate) const INIT_STATE: HaproxyVersion = HaproxyVersion { major: 3, minor: 1 };
 
-    /// Returns true if a client that is retried while its server becomes DOWN may hang forever
-    /// (observed with 3.0.11, and not with 2.6.12 and 3.2.26).
-    pub(crate) fn hangs_in_retries(self) -> bool {
+    /// Returns true if a client for which HAProxy is connecting, or waits to connect again, may hang forever when
+    /// the sessions of its server are shut down (observed with 3.0.11, and not with 2.6.12 and 3.2.26).
+    /// `retries 0` leaves the time of one connection attempt.
+    pub fn loses_connecting_clients(self) -> bool {
         self >= HaproxyVersion::new(3, 0) && self < HaproxyVersion::INIT_STATE
     }
 

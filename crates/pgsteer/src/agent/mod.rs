@@ -148,7 +148,7 @@ impl AgentState {
         // The lock is released before the answer is written, so that the engine can publish.
         let snapshot = Arc::clone(&self.snapshot.borrow());
         match line {
-            Ok(line) => agent::answer(&config, &snapshot, line),
+            Ok(line) => agent::answer(&config, &snapshot, line, self.clock.now()),
             Err(unclear) => agent::refusal(&config, unclear),
         }
     }

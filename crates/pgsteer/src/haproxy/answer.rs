@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use pgsteer_core::text::clean;
+use pgsteer_files::render::HaproxyVersion;
 use thiserror::Error;
 
 /// The maximum number of servers of all backends together.
@@ -57,6 +58,14 @@ pub struct Process {
     pub pid: u32,
     /// How long it has run, in seconds.
     pub uptime_seconds: u64,
+}
+
+impl Process {
+    /// Returns true if a client for which this HAProxy is connecting to a server when its sessions are ended may
+    /// hang for ever: then new clients have to stay away first.
+    pub fn loses_connecting_clients(&self) -> bool {
+        HaproxyVersion::read(&self.version).is_ok_and(HaproxyVersion::loses_connecting_clients)
+    }
 }
 
 /// What a person has set by `set server ... state`, or the configuration.

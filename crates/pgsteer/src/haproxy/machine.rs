@@ -94,11 +94,12 @@ impl Machine {
             }
         }
         changed.sort_by_key(|(_, order)| order.wanted);
+        let ends_at_once = !self.observed.process.loses_connecting_clients();
         let mut commands = Vec::new();
         for (key, order) in changed {
             let old = self.sent.insert(key.clone(), order);
             self.restores.remove(&key);
-            commands.extend(transition(&key, old, order));
+            commands.extend(transition(&key, old, order, ends_at_once));
         }
         commands
     }
@@ -124,11 +125,15 @@ impl Machine {
         };
         let mut found = steered(&self.backends, &self.observed, targets);
         found.sort_by_key(|steered| steered.target.order.wanted);
+        let ends_at_once = !self.observed.process.loses_connecting_clients();
         let mut commands = Vec::new();
         for Steered { key, target, server } in found {
             let is_changed = self.sent.insert(key.clone(), target.order) != Some(target.order);
             let may_restore = is_changed || may_restore(&mut self.restores, &key, server, now);
-            commands.extend(correction(&key, server, target.order, is_changed, may_restore));
+            commands.extend(match target.order.wanted {
+                Wanted::Serve => opening(&key, server, is_changed, may_restore),
+                _ => blocking(&key, server, target.order, ends_at_once),
+            });
         }
         commands
     }
@@ -190,8 +195,13 @@ fn server_of<'a>(target: &Target, servers: &'a [Server]) -> Option<&'a Server> {
         .or_else(|| servers.iter().find(is_there))
 }
 
-/// The commands for a change of an order.
-fn transition(key: &ServerKey, old: Option<Order>, order: Order) -> Vec<Command> {
+/// The commands for a change of an order. Without `ends_at_once` the next observation ends the sessions.
+fn transition(
+    key: &ServerKey,
+    old: Option<Order>,
+    order: Order,
+    ends_at_once: bool,
+) -> Vec<Command> {
     let weight = |is_full| Command::Weight { server: key.clone(), is_full };
     match order.wanted {
         Wanted::Serve => vec![Command::HealthUp(key.clone()), weight(true)],
@@ -201,34 +211,33 @@ fn transition(key: &ServerKey, old: Option<Order>, order: Order) -> Vec<Command>
         Wanted::End if old.is_some_and(|old| old.wanted == Wanted::End) && order.has_other_role => {
             Vec::new()
         }
-        Wanted::End => vec![weight(false), Command::EndSessions(key.clone())],
+        Wanted::End if ends_at_once => vec![weight(false), Command::EndSessions(key.clone())],
+        Wanted::End => vec![weight(false)],
     }
 }
 
-/// The commands that make `server` follow `order`.
-fn correction(
-    key: &ServerKey,
-    server: &Server,
-    order: Order,
-    is_changed: bool,
-    may_restore: bool,
-) -> Vec<Command> {
-    let weight = |is_full| Command::Weight { server: key.clone(), is_full };
+/// The commands that let new sessions in.
+fn opening(key: &ServerKey, server: &Server, is_changed: bool, may_restore: bool) -> Vec<Command> {
     let mut commands = Vec::new();
-    if order.wanted == Wanted::Serve {
-        if is_changed && !server.is_up {
-            commands.push(Command::HealthUp(key.clone()));
-        }
-        if server.weight == 0 && may_restore {
-            commands.push(weight(true));
-        }
-        return commands;
+    if is_changed && !server.is_up {
+        commands.push(Command::HealthUp(key.clone()));
     }
+    if server.weight == 0 && may_restore {
+        commands.push(Command::Weight { server: key.clone(), is_full: true });
+    }
+    commands
+}
+
+/// The commands that keep new sessions out and end the old ones if the order says so. Without `ends_at_once`
+/// they end when new sessions stay away already.
+fn blocking(key: &ServerKey, server: &Server, order: Order, ends_at_once: bool) -> Vec<Command> {
+    let mut commands = Vec::new();
     let is_kept_out = order.has_other_role && !server.is_up && server.check_fails;
     if is_kept_out == (server.weight == 0) {
-        commands.push(weight(is_kept_out));
+        commands.push(Command::Weight { server: key.clone(), is_full: is_kept_out });
     }
-    if order.wanted == Wanted::End && server.sessions > 0 {
+    let is_time = ends_at_once || server.weight == 0 || is_kept_out;
+    if order.wanted == Wanted::End && server.sessions > 0 && is_time {
         commands.push(Command::EndSessions(key.clone()));
     }
     commands

@@ -73,6 +73,25 @@ fn in_a_switchover_the_old_primary_is_first_and_all_is_one_line() {
 }
 
 #[test]
+fn haproxy_3_0_ends_sessions_when_no_new_ones_are_under_way() {
+    let (mut machine, targets) = steering();
+    let mut see = |weight, sessions, targets: &[Target]| {
+        let n1 = Server { weight, sessions, ..up("n1") };
+        let mut observed = observed(7, &[n1, out("n2")]);
+        observed.process.version = "3.0.11-1+deb13u4".to_owned();
+        let seen = line(&machine.handle_observed(observed, Some(targets), START));
+        let ended = [target("n1", Wanted::End, false), target("n2", Wanted::End, true)];
+        (seen, line(&machine.handle_targets(&ended)))
+    };
+    let block = "set server pg/n1 weight 0%";
+    assert_eq!(see(1, 5, &targets), (String::new(), block.to_owned()));
+    let ended = [target("n1", Wanted::End, false), target("n2", Wanted::End, true)];
+    assert_eq!(see(1, 5, &ended).0, block, "the weight was lost");
+    assert_eq!(see(0, 5, &ended).0, "shutdown sessions server pg/n1");
+    assert_eq!(see(0, 0, &ended).0, "");
+}
+
+#[test]
 fn a_gate_that_is_shut_on_suspicion_keeps_its_sessions() {
     let (mut machine, _) = steering();
     let targets = [target("n1", Wanted::Pause, false), target("n2", Wanted::End, true)];

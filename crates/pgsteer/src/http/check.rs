@@ -6,6 +6,7 @@
 //! The status is 200 or 503, and the body contains the reason.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use hyper::header::HeaderValue;
 use hyper::{Method, StatusCode, Uri};
@@ -76,7 +77,7 @@ fn check_of_service(member: Option<String>, named: String, snapshot: &Snapshot) 
         (Some((name, _)), None) => HealthCheck::OfService(name.clone()),
         (Some((name, _)), member) => {
             let of = question::Asked::Service(name.clone());
-            HealthCheck::OfMember(Ok(Question { of, member }))
+            HealthCheck::OfMember(Ok(Question { of, member, drain: Duration::ZERO }))
         }
     }
 }

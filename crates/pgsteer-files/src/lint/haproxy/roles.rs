@@ -189,11 +189,13 @@ fn agent_words<'a>(proxy: &Proxy<'a>) -> Vec<&'a str> {
     asked.into_iter().find(|words: &Vec<&str>| !words.is_empty()).unwrap_or_default()
 }
 
-/// Returns true for a question to pgsteer's agent: for a role, or for a member of a service.
+/// Returns true for a question to pgsteer's agent: for a role, or for a member of a service, which may be drained
+/// first.
 fn is_question_for_pgsteer(proxy: &Proxy<'_>) -> bool {
     match agent_words(proxy).as_slice() {
         [role] => role_of_word(role).is_some(),
         [_, _member] => true,
+        [_, _member, drain] => drain.starts_with("drain_ms="),
         _ => false,
     }
 }

@@ -30,8 +30,8 @@ struct Page<'a> {
     files_max: usize,
     keepalive_s: u64,
     user_timeout_ms: u64,
-    /// This HAProxy version has the bug that `retries 0` avoids.
-    hangs_in_retries: bool,
+    /// This HAProxy version may lose the clients of a server that becomes DOWN.
+    loses_connecting_clients: bool,
     /// pgsteer writes to HAProxy's socket.
     is_pushed: bool,
     /// The settings at the end of every server line with a check.
@@ -70,6 +70,8 @@ struct Agent {
     has_patroni: bool,
     /// That check can test the pooler too, because it is on the same host.
     reaches_pooler: bool,
+    /// A member that is not fit any more is drained for this long; 0 for a HAProxy that needs no such time.
+    drain_ms: u64,
 }
 
 #[derive(Serialize)]
@@ -125,14 +127,14 @@ fn page<'a>(request: &Request<'a>) -> Result<Page<'a>, Refusal> {
         files_max: files_max(config, members.len()),
         keepalive_s: config.proxy.keepalive.as_secs(),
         user_timeout_ms: millis(config.proxy.user_timeout),
-        hangs_in_retries: wishes.haproxy.hangs_in_retries(),
+        loses_connecting_clients: wishes.haproxy.loses_connecting_clients(),
         is_pushed: profile == Profile::Push,
         server_tail: if init_state { " init-state down".to_owned() } else { String::new() },
         detect_ms: millis(wishes.detect),
+        agent: agent(request, &members, &t)?,
         t,
         stats,
         resolve: wishes.resolve,
-        agent: agent(request, &members)?,
         sql,
         doors: doors(request)?,
         pass: &wishes.pass,
@@ -231,7 +233,7 @@ fn check_reach(request: &Request<'_>) -> Result<(), Refusal> {
     }
 }
 
-fn agent(request: &Request<'_>, members: &[Member]) -> Result<Agent, Refusal> {
+fn agent(request: &Request<'_>, members: &[Member], t: &Timing) -> Result<Agent, Refusal> {
     let Request { config, wishes, .. } = *request;
     let profile = wishes.profile;
     let is_patroni = has_patroni(request);
@@ -245,6 +247,8 @@ fn agent(request: &Request<'_>, members: &[Member]) -> Result<Agent, Refusal> {
         is_v6: agent_of_all(request)?.is_none() && members.iter().any(Member::is_v6),
         vocabulary: vocabulary(config).as_str(),
         has_patroni: is_patroni,
+        // At least one check falls into this time.
+        drain_ms: if wishes.haproxy.loses_connecting_clients() { 2 * t.agent_ms } else { 0 },
         reaches_pooler: is_patroni && members.iter().all(|member| member.is_patroni_here),
     })
 }

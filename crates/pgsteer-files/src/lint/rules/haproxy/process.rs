@@ -40,8 +40,8 @@ rule! {
     /// A bug of HAProxy 3.0.
     CLIENTS_HANG = "clients-hang", Warning, Look::Haproxy(hang),
     title: "clients that connect during a failover may hang",
-    costs: "HAProxy 3.0 (observed with 3.0.11 of Debian 13, not with 2.6 and 3.2) retries a client whose server shuts down before it is DOWN, and then loses the client, if `retries` meets `on-marked-down shutdown-sessions` and long timeouts.",
-    remedy: "Set `retries 0` in the proxy or in `defaults`, or use another version of HAProxy.",
+    costs: "HAProxy 3.0 (observed with 3.0.11 of Debian 13, not with 2.6 and 3.2) never ends a client for which it waits to connect again, or is connecting, at the moment in which `on-marked-down shutdown-sessions` ends the sessions of the server.",
+    remedy: "Use another version of HAProxy. With 3.0 set `retries 0` in the proxy or in `defaults`, which leaves the time of one connection attempt; behind pgsteer's agent add `drain_ms=` to `agent-send`, which leaves none.",
 }
 
 fn once(haproxy: &Haproxy<'_>, findings: &mut Findings) {
@@ -115,7 +115,7 @@ fn open_to(address: &str, mode: &str) -> Option<&'static str> {
 }
 
 fn hang(haproxy: &Haproxy<'_>, findings: &mut Findings) {
-    if !haproxy.options.haproxy.hangs_in_retries() {
+    if !haproxy.options.haproxy.loses_connecting_clients() {
         return;
     }
     for proxy in haproxy.model.postgres().filter(|proxy| !proxy.is_piece) {
