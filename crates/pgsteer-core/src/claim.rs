@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::identity::{About, Identity};
@@ -81,7 +82,7 @@ pub enum Fact {
 /// The role of a member.
 ///
 /// Patroni below 4.0 reports `master` for the primary; pgsteer reads that and never writes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub enum Role {
     /// Takes writes.
     Primary,

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::reason::Reason;
 use crate::route::Route;
 use crate::time::Moment;
@@ -78,7 +80,7 @@ pub struct OpenGate {
 }
 
 /// The state of a gate as log, pages and metrics show it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum GateState {
     /// New sessions may begin.
     Open,

@@ -4,11 +4,15 @@ use std::fmt;
 use std::ops::Add;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// A point in time, measured from the start of the engine's driver.
 ///
 /// The driver is the shell, which uses a monotonic clock, or a test, which uses numbers. Two
 /// moments of different drivers cannot be compared, and neither is a time of day.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize,
+)]
 pub struct Moment(Duration);
 
 impl Moment {

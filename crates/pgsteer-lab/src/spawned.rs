@@ -72,6 +72,8 @@ impl Lab {
         let mut command = Command::new(&words[0]);
         // In the foreground, because a daemon would have another process id.
         command.args(&words[1..]).args(["-db", "-f"]).arg(&file);
+        // HAProxy changes to its folder again, which that user may not be allowed.
+        command.current_dir("/");
         self.spawn(name, command)
     }
 }

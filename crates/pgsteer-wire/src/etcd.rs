@@ -71,7 +71,7 @@ pub struct Found {
 
 /// One message of a watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Heard {
+pub enum WatchMessage {
     /// The watch is established.
     Created,
     /// Keys were written; empty for a keepalive message.
@@ -186,13 +186,13 @@ pub fn parse_range(body: &[u8]) -> Result<Found, BadAnswer> {
 ///
 /// # Errors
 /// The line is not JSON of that shape.
-pub fn parse_watch(line: &[u8]) -> Result<Heard, BadAnswer> {
+pub fn parse_watch(line: &[u8]) -> Result<WatchMessage, BadAnswer> {
     let envelope: Envelope = from_json(line)?;
     let Some(answer) = envelope.result else {
-        return Ok(Heard::Ended(complaint(line)));
+        return Ok(WatchMessage::Ended(complaint(line)));
     };
     if answer.canceled {
-        return Ok(Heard::Ended(
+        return Ok(WatchMessage::Ended(
             match (answer.compact_revision.0, answer.cancel_reason.as_str()) {
                 (0, "") => "etcd has ended the watch".to_owned(),
                 (0, reason) => excerpt(reason.as_bytes()),
@@ -201,11 +201,11 @@ pub fn parse_watch(line: &[u8]) -> Result<Heard, BadAnswer> {
         ));
     }
     if answer.created {
-        return Ok(Heard::Created);
+        return Ok(WatchMessage::Created);
     }
     let is_deletion = |event: &EventBody| event.kind.as_deref() == Some("DELETE");
     let entries = answer.events.iter().map(|event| entry(&event.kv, is_deletion(event)));
-    Ok(Heard::Written(entries.collect::<Result<_, _>>()?))
+    Ok(WatchMessage::Written(entries.collect::<Result<_, _>>()?))
 }
 
 /// Returns etcd's error message from an error answer, in one line.
@@ -387,17 +387,17 @@ mod tests {
     #[test]
     fn a_watch_reports_writes_and_deletions() {
         let created = br#"{"result":{"header":{"revision":"45"},"created":true}}"#;
-        assert_eq!(parse_watch(created), Ok(Heard::Created));
+        assert_eq!(parse_watch(created), Ok(WatchMessage::Created));
         let lines = br#"{"result":{"header":{"revision":"47"},"events":[
             {"kv":{"key":"L3NlcnZpY2UvbGFiL2xlYWRlcg==","mod_revision":"46","value":"bjI="}},
             {"type":"DELETE","kv":{"key":"L3NlcnZpY2UvbGFiL2xlYWRlcg==","mod_revision":"47"}},
             {"kv":{"key":"L3NlcnZpY2UvbGFiL2hpc3Rvcnk=","mod_revision":"47","value":"W10="}}]}}"#;
-        let Ok(Heard::Written(entries)) = parse_watch(lines) else { panic!() };
+        let Ok(WatchMessage::Written(entries)) = parse_watch(lines) else { panic!() };
         let meanings: Vec<_> = entries.iter().map(|entry| keys().meaning(entry)).collect();
         let leader = |name: Option<&str>| Some(Meaning::Leader(name.map(member)));
         assert_eq!(meanings, [leader(Some("n2")), leader(None), None]);
         let alive = br#"{"result":{"header":{"revision":"47"}}}"#;
-        assert_eq!(parse_watch(alive), Ok(Heard::Written(Vec::new())));
+        assert_eq!(parse_watch(alive), Ok(WatchMessage::Written(Vec::new())));
     }
 
     #[test]
@@ -409,7 +409,9 @@ mod tests {
             (r#"{"error":"gone","code":14}"#, "gone"),
             ("{}", "{}"),
         ] {
-            let Ok(Heard::Ended(answer)) = parse_watch(line.as_bytes()) else { panic!("{line}") };
+            let Ok(WatchMessage::Ended(answer)) = parse_watch(line.as_bytes()) else {
+                panic!("{line}")
+            };
             assert!(answer.contains(why), "{answer}");
         }
     }

@@ -8,23 +8,40 @@ use pgsteer_core::time::Moment;
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     start: Instant,
+    /// The start of this process.
+    started: Moment,
 }
 
 impl Clock {
     /// A clock that starts now.
     pub fn start() -> Clock {
-        Clock { start: Instant::now() }
+        Clock { start: Instant::now(), started: Moment::START }
+    }
+
+    /// A clock that shows `now`, as that of the process whose service this one takes over. Moments of that process
+    /// keep their meaning.
+    pub fn continued(now: Moment) -> Clock {
+        let instant = Instant::now();
+        match instant.checked_sub(now.since_start()) {
+            Some(start) => Clock { start, started: now },
+            None => Clock::start(),
+        }
     }
 
     /// A clock that was started at `start`.
     #[cfg(test)]
     pub fn since(start: Instant) -> Clock {
-        Clock { start }
+        Clock { start, started: Moment::START }
     }
 
     /// The current moment.
     pub fn now(&self) -> Moment {
         self.moment(Instant::now())
+    }
+
+    /// How long this process has run.
+    pub fn uptime(&self) -> Duration {
+        self.now().since(self.started)
     }
 
     /// The moment of `instant`; an instant before the start counts as the start.
@@ -49,6 +66,15 @@ mod tests {
         let clock = Clock::start();
         let moment = Moment::from_millis(1234);
         assert_eq!(clock.moment(clock.instant(moment)), moment);
+    }
+
+    #[test]
+    fn the_clock_of_another_process_goes_on() {
+        let clock = Clock::continued(Moment::from_millis(90_000));
+        assert!(clock.now() >= Moment::from_millis(90_000));
+        assert!(clock.uptime() < Duration::from_secs(60));
+        let ever = Moment::after_start(Duration::MAX);
+        assert!(Clock::continued(ever).now() < Moment::from_millis(60_000), "it is not possible");
     }
 
     #[test]

@@ -6,6 +6,8 @@ use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
+use listenfd::ListenFd;
+use rustix::io::{FdFlags, fcntl_setfd};
 use socket2::{Domain, Socket, Type};
 use thiserror::Error;
 use tokio::net::TcpStream;
@@ -36,6 +38,33 @@ pub struct ListenError {
 pub struct Listeners(BTreeMap<SocketAddr, TcpListener>);
 
 impl Listeners {
+    /// The sockets of the service manager (sd_listen_fds(3)), each by the address on which it listens.
+    ///
+    /// # Errors
+    /// What the service manager hands over is not a TCP socket that listens.
+    pub fn activated() -> io::Result<Listeners> {
+        let mut handed = ListenFd::from_env();
+        let mut listeners = Listeners::default();
+        for index in 0..handed.len() {
+            let Some(listener) = handed.take_tcp_listener(index)? else { continue };
+            // Programs that pgsteer starts do not need it.
+            fcntl_setfd(&listener, FdFlags::CLOEXEC)?;
+            listener.set_nonblocking(true)?;
+            listeners.add(listener.local_addr()?, listener);
+        }
+        Ok(listeners)
+    }
+
+    /// Adds all sockets of `others`.
+    pub fn merge(&mut self, others: Listeners) {
+        self.0.extend(others.0);
+    }
+
+    /// The addresses of all sockets.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.0.keys().copied()
+    }
+
     /// Adds a socket that listens on `address`.
     pub fn add(&mut self, address: SocketAddr, listener: TcpListener) {
         self.0.insert(address, listener);

@@ -125,12 +125,12 @@ fn plain(path: &str, text: String) -> Rendered {
 }
 
 fn page<'a>(kind: Kind, request: &Request<'a>) -> Result<Page<'a>, Refusal> {
-    let Request { config, wishes, made_from, .. } = *request;
+    let Request { config, options, made_from, .. } = *request;
     let members: Vec<&str> = request.members.iter().map(|member| member.postgres.host()).collect();
     let members = places(&members);
-    let doors: Vec<&str> = wishes.doors.iter().map(String::as_str).collect();
+    let doors: Vec<&str> = options.doors.iter().map(String::as_str).collect();
     let doors = if doors.is_empty() { members.clone() } else { places(&doors) };
-    let vip = wishes.vip.as_deref();
+    let vip = options.vip.as_deref();
     let hosts = match vip {
         Some(vip) => places(&[vip_address(vip, &doors)?.to_string().as_str()]),
         None => doors.clone(),
@@ -142,8 +142,8 @@ fn page<'a>(kind: Kind, request: &Request<'a>) -> Result<Page<'a>, Refusal> {
     Ok(Page {
         made_from,
         cluster: config.cluster.label().to_string(),
-        method: if wishes.trust { "trust" } else { "scram-sha-256" },
-        repmgr: wishes.repmgr,
+        method: if options.trust { "trust" } else { "scram-sha-256" },
+        repmgr: options.repmgr,
         http_port: pages.port(),
         pages: reach::locally(pages).to_string(),
         is_pooled: config.services.values().any(|service| service.pooler_port.is_some()),
@@ -152,7 +152,7 @@ fn page<'a>(kind: Kind, request: &Request<'a>) -> Result<Page<'a>, Refusal> {
         services: services(config, &tried(&hosts)),
         members,
         doors,
-        on_members: wishes.doors.is_empty(),
+        on_members: options.doors.is_empty(),
         vip,
         hosts,
         wait: hold.unwrap_or_default() + 5,
@@ -289,10 +289,10 @@ fn keepalived(request: &Request<'_>, page: &Page<'_>) -> Result<Vec<Rendered>, R
     }
     let kind = Kind::Keepalived;
     let refuse = |needs| Refusal::KindNeeds { kind, needs };
-    let wishes = request.wishes;
+    let options = request.options;
     let vip = page.vip.ok_or(refuse("the address that moves: --vip 10.0.0.20/24"))?;
     let ip = vip_address(vip, &page.doors)?;
-    if wishes.doors.len() < 2 || wishes.doors.len() > DOORS_MAX {
+    if options.doors.len() < 2 || options.doors.len() > DOORS_MAX {
         return Err(refuse("2 to 64 hosts of pgsteer: --door 10.0.0.21 --door 10.0.0.22"));
     }
     let is_of_kind =
@@ -300,7 +300,7 @@ fn keepalived(request: &Request<'_>, page: &Page<'_>) -> Result<Vec<Rendered>, R
     if !page.doors.iter().all(is_of_kind) {
         return Err(refuse("hosts of --door by addresses of the same family as --vip"));
     }
-    let interface = wishes.interface.as_deref().unwrap_or("eth0");
+    let interface = options.interface.as_deref().unwrap_or("eth0");
     let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"._-@".contains(&byte);
     if !(1..=INTERFACE_MAX).contains(&interface.len()) || !interface.bytes().all(is_of_name) {
         return Err(refuse("an interface: --interface eth0"));
@@ -314,7 +314,7 @@ fn keepalived(request: &Request<'_>, page: &Page<'_>) -> Result<Vec<Rendered>, R
     page.doors
         .iter()
         .map(|door| {
-            let router_id = wishes.router_id;
+            let router_id = options.router_id;
             let door_page = Door {
                 page,
                 door,

@@ -120,7 +120,7 @@ pub struct Request<'a> {
     /// The members, listed or found.
     pub members: &'a [Found],
     /// The operator's options for the files.
-    pub wishes: &'a Wishes,
+    pub options: &'a RenderOptions,
     /// The sources and the command, for the headers of the files.
     pub made_from: &'a str,
     /// The operator's own template, which replaces that of the first file.
@@ -129,7 +129,7 @@ pub struct Request<'a> {
 
 /// The operator's options for the files, beyond the configuration.
 #[derive(Clone, Debug)]
-pub struct Wishes {
+pub struct RenderOptions {
     /// How HAProxy finds the primary.
     pub profile: Profile,
     /// The HAProxy that reads the file.
@@ -160,9 +160,9 @@ pub struct Wishes {
     pub router_id: u8,
 }
 
-impl Default for Wishes {
-    fn default() -> Wishes {
-        Wishes {
+impl Default for RenderOptions {
+    fn default() -> RenderOptions {
+        RenderOptions {
             profile: Profile::Httpchk,
             haproxy: HaproxyVersion::OLDEST,
             detect: timing::DETECT_DEFAULT,
@@ -242,10 +242,10 @@ fn check_members(request: &Request<'_>) -> Result<(), Refusal> {
 fn check_hosts(request: &Request<'_>) -> Result<(), Refusal> {
     let names: Vec<&str> = request.members.iter().map(|member| member.name.as_str()).collect();
     ensure_once("member", &names)?;
-    let doors: Vec<&str> = request.wishes.doors.iter().map(String::as_str).collect();
+    let doors: Vec<&str> = request.options.doors.iter().map(String::as_str).collect();
     ensure_once("host of --door", &doors)?;
     let members = request.members.iter().map(|member| member.postgres.host());
-    let agent = request.wishes.agent.iter().map(Endpoint::host);
+    let agent = request.options.agent.iter().map(Endpoint::host);
     let wrong = members.chain(agent).chain(doors).find(|host| !is_host(host));
     wrong.map_or(Ok(()), |host| Err(Refusal::Host(host.to_owned())))
 }

@@ -2,7 +2,7 @@
 
 use pgsteer_core::claim::Found;
 use pgsteer_files::lint;
-use pgsteer_files::render::{Kind, Rendered, Wishes};
+use pgsteer_files::render::{Kind, RenderOptions, Rendered};
 
 use crate::clusters::{PATRONI, config, files, lint_finds_nothing, members, three};
 
@@ -15,20 +15,20 @@ fn toml() -> String {
     )
 }
 
-pub fn doors() -> Wishes {
+pub fn doors() -> RenderOptions {
     let doors = vec!["10.0.0.21".to_owned(), "10.0.0.22".to_owned()];
-    Wishes { doors, vip: Some("10.0.0.20/24".to_owned()), ..Wishes::default() }
+    RenderOptions { doors, vip: Some("10.0.0.20/24".to_owned()), ..RenderOptions::default() }
 }
 
-pub fn made(kind: Kind, members: &[Found], wishes: &Wishes) -> Vec<Rendered> {
-    let files = files(kind, &config(&toml()), members, wishes);
+pub fn made(kind: Kind, members: &[Found], options: &RenderOptions) -> Vec<Rendered> {
+    let files = files(kind, &config(&toml()), members, options);
     let files = files.unwrap_or_else(|refusal| panic!("{refusal}"));
     for file in &files {
         match file.path.rsplit('/').next() {
             Some("pg_hba.pgsteer.conf") => {
-                lint_finds_nothing(lint::Kind::PgHba, &file.text, wishes)
+                lint_finds_nothing(lint::Kind::PgHba, &file.text, options)
             }
-            Some("haproxy.cfg") => lint_finds_nothing(lint::Kind::Haproxy, &file.text, wishes),
+            Some("haproxy.cfg") => lint_finds_nothing(lint::Kind::Haproxy, &file.text, options),
             _ => {}
         }
     }
@@ -42,14 +42,14 @@ fn shown(files: &[Rendered]) -> String {
 #[test]
 fn pg_hba_admits_the_requested_logins_only() {
     let members = members(&["10.0.0.11", "fd00::12", "pg-3.example"]);
-    insta::assert_snapshot!(shown(&made(Kind::PgHba, &members, &Wishes::default())));
+    insta::assert_snapshot!(shown(&made(Kind::PgHba, &members, &RenderOptions::default())));
 }
 
 #[test]
 fn pg_hba_with_repmgr_and_trust() {
     let members = members(&["10.0.0.11", "fd00::12"]);
-    let wishes = Wishes { repmgr: true, trust: true, ..doors() };
-    insta::assert_snapshot!(shown(&made(Kind::PgHba, &members, &wishes)));
+    let options = RenderOptions { repmgr: true, trust: true, ..doors() };
+    insta::assert_snapshot!(shown(&made(Kind::PgHba, &members, &options)));
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn keepalived_has_a_file_for_each_door() {
 
 #[test]
 fn pgbouncer_stands_beside_each_member() {
-    insta::assert_snapshot!(shown(&made(Kind::Pgbouncer, &three(), &Wishes::default())));
+    insta::assert_snapshot!(shown(&made(Kind::Pgbouncer, &three(), &RenderOptions::default())));
 }
 
 #[test]
@@ -69,26 +69,27 @@ fn prometheus_has_rules_and_targets() {
 
 #[test]
 fn clients_know_several_hosts() {
-    let wishes = Wishes { vip: None, ..doors() };
-    insta::assert_snapshot!(shown(&made(Kind::Clients, &three(), &wishes)));
+    let options = RenderOptions { vip: None, ..doors() };
+    insta::assert_snapshot!(shown(&made(Kind::Clients, &three(), &options)));
 }
 
 #[test]
 fn clients_connect_to_the_members_if_no_host_of_pgsteer_is_given() {
-    let text = |wishes: &Wishes| shown(&made(Kind::Clients, &three(), wishes));
+    let text = |options: &RenderOptions| shown(&made(Kind::Clients, &three(), options));
     let note = "assumes that pgsteer runs on the members";
-    let members = text(&Wishes::default());
+    let members = text(&RenderOptions::default());
     assert!(members.contains(note) && members.contains("10.0.0.11:5000"), "{members}");
     assert!(
-        !text(&doors()).contains(note) && !text(&Wishes { vip: None, ..doors() }).contains(note)
+        !text(&doors()).contains(note)
+            && !text(&RenderOptions { vip: None, ..doors() }).contains(note)
     );
 }
 
 #[test]
 fn clients_try_a_single_host_twice() {
-    let one = Wishes { vip: None, doors: vec!["fd00::21".to_owned()], ..doors() };
-    let rendered = [one, doors()].map(|wishes| {
-        let text = shown(&made(Kind::Clients, &three(), &wishes));
+    let one = RenderOptions { vip: None, doors: vec!["fd00::21".to_owned()], ..doors() };
+    let rendered = [one, doors()].map(|options| {
+        let text = shown(&made(Kind::Clients, &three(), &options));
         let (note, services) = text.split_once("\n## write").unwrap();
         let note = note.lines().skip_while(|line| !line.starts_with("One"));
         let note = note.take_while(|line| !line.starts_with("In the place"));
@@ -101,16 +102,16 @@ fn clients_try_a_single_host_twice() {
 
 #[test]
 fn a_target_without_a_listener_is_refused() {
-    let refused = |kind, more: &str, wishes: &Wishes| {
-        let refusal = files(kind, &config(&format!("{PATRONI}{more}")), &three(), wishes);
+    let refused = |kind, more: &str, options: &RenderOptions| {
+        let refusal = files(kind, &config(&format!("{PATRONI}{more}")), &three(), options);
         let refusal = refusal.unwrap_err();
         format!("{refusal}: {}", refusal.remedy().unwrap_or_default())
     };
     let (http, services) =
         ("[http]\nlisten = '127.0.0.1:7000'\n", "[services.read]\nlisten = '[::1]:5001'\n");
     let specific = "[services.write]\nlisten = '10.0.0.21:5000'\n";
-    let members = Wishes::default();
-    let v6 = Wishes { vip: None, doors: vec!["fd00::21".to_owned()], ..doors() };
+    let members = RenderOptions::default();
+    let v6 = RenderOptions { vip: None, doors: vec!["fd00::21".to_owned()], ..doors() };
     let off = "[http]\nlisten = false\n";
     let all = [
         refused(Kind::Prometheus, http, &doors()),
@@ -125,13 +126,13 @@ fn a_target_without_a_listener_is_refused() {
         refused(Kind::Clients, specific, &doors()),
     ];
     insta::assert_snapshot!(all.join("\n"));
-    let made = |kind, more: &str, wishes: &Wishes| {
-        let made = files(kind, &config(&format!("{PATRONI}{more}")), &three(), wishes);
+    let made = |kind, more: &str, options: &RenderOptions| {
+        let made = files(kind, &config(&format!("{PATRONI}{more}")), &three(), options);
         shown(&made.unwrap_or_else(|refusal| panic!("{refusal}")))
     };
-    let here = Wishes { doors: vec!["127.0.0.1".to_owned()], ..Wishes::default() };
+    let here = RenderOptions { doors: vec!["127.0.0.1".to_owned()], ..RenderOptions::default() };
     assert!(made(Kind::Prometheus, http, &here).contains("127.0.0.1:7000"));
-    let apart = Wishes { vip: None, ..doors() };
+    let apart = RenderOptions { vip: None, ..doors() };
     assert!(made(Kind::Clients, specific, &apart).contains("10.0.0.22:5000"));
     // A program on the same machine asks where the pages are.
     let http = "[http]\nlisten = '10.0.0.21:7000'\n";
@@ -168,7 +169,7 @@ fn the_shipped_services_of_consul_are_checked_by_http() {
 
 #[test]
 fn ansible_is_a_role_with_haproxys_file() {
-    let files = made(Kind::Ansible, &three(), &Wishes::default());
+    let files = made(Kind::Ansible, &three(), &RenderOptions::default());
     let (haproxy, rest) = files.split_first().unwrap();
     assert_eq!(haproxy.path, "roles/pgsteer_haproxy/files/haproxy.cfg");
     insta::assert_snapshot!(shown(rest));
@@ -176,23 +177,25 @@ fn ansible_is_a_role_with_haproxys_file() {
 
 #[test]
 fn what_is_missing_is_asked_for() {
-    let refused = |kind, toml: &str, wishes: &Wishes| {
-        let refusal = files(kind, &config(toml), &three(), wishes).unwrap_err();
+    let refused = |kind, toml: &str, options: &RenderOptions| {
+        let refusal = files(kind, &config(toml), &three(), options).unwrap_err();
         format!("{refusal}: {}", refusal.remedy().unwrap_or_default())
     };
-    let vip = |vip: &str| Wishes { vip: Some(vip.to_owned()), ..doors() };
-    let door =
-        |door: &str| Wishes { doors: vec!["10.0.0.21".to_owned(), door.to_owned()], ..doors() };
-    let interface = |name: &str| Wishes { interface: Some(name.to_owned()), ..doors() };
+    let vip = |vip: &str| RenderOptions { vip: Some(vip.to_owned()), ..doors() };
+    let door = |door: &str| RenderOptions {
+        doors: vec!["10.0.0.21".to_owned(), door.to_owned()],
+        ..doors()
+    };
+    let interface = |name: &str| RenderOptions { interface: Some(name.to_owned()), ..doors() };
     let one_port = format!("{PATRONI}[services.write]\npooler_port = 5432\n");
     let two_ports = toml().replacen("6432", "6433", 1);
     let toml = toml();
-    let v6 = Wishes { vip: Some("fd00::20/64".to_owned()), ..doors() };
+    let v6 = RenderOptions { vip: Some("fd00::20/64".to_owned()), ..doors() };
     let all = [
         refused(Kind::PgHba, PATRONI, &doors()),
         refused(Kind::Pgbouncer, PATRONI, &doors()),
-        refused(Kind::Keepalived, &toml, &Wishes::default()),
-        refused(Kind::Keepalived, &toml, &Wishes { doors: Vec::new(), ..doors() }),
+        refused(Kind::Keepalived, &toml, &RenderOptions::default()),
+        refused(Kind::Keepalived, &toml, &RenderOptions { doors: Vec::new(), ..doors() }),
         refused(Kind::Keepalived, &toml, &v6),
         refused(Kind::Keepalived, &toml, &vip("10.0.0.300/24")),
         refused(Kind::Keepalived, &toml, &vip("10.0.0.20/33")),
@@ -215,13 +218,13 @@ fn what_is_missing_is_asked_for() {
 #[test]
 fn a_template_of_ones_own_takes_the_place_of_the_first_file() {
     let template = Some("primary of {{ cluster }}: {{ services[0].port }}\n");
-    let (config, wishes) = (config(PATRONI), Wishes::default());
+    let (config, options) = (config(PATRONI), RenderOptions::default());
     let made_from = "";
     let members = three();
     let request = pgsteer_files::render::Request {
         config: &config,
         members: &members,
-        wishes: &wishes,
+        options: &options,
         made_from,
         template,
     };

@@ -8,7 +8,7 @@ use pgsteer_core::names::{Endpoint, MemberName};
 use pgsteer_core::settings::Config;
 use pgsteer_files::lint::{self, Options, lint};
 use pgsteer_files::render::refusal::Refusal;
-use pgsteer_files::render::{Kind, Profile, Rendered, Request, Wishes, render};
+use pgsteer_files::render::{Kind, Profile, RenderOptions, Rendered, Request, render};
 
 /// Their members are found through Patroni.
 pub const PATRONI: &str = "[patroni]\nurls = ['http://10.0.0.11:8008']\n";
@@ -44,22 +44,22 @@ pub fn files(
     kind: Kind,
     config: &Config,
     members: &[Found],
-    wishes: &Wishes,
+    options: &RenderOptions,
 ) -> Result<Vec<Rendered>, Refusal> {
     let made_from = "Made by pgsteer from pgsteer.toml. Changes are lost when it is made again.";
-    render(kind, &Request { config, members, wishes, made_from, template: None })
+    render(kind, &Request { config, members, options, made_from, template: None })
 }
 
-pub fn wishes(profile: Profile) -> Wishes {
-    Wishes { profile, ..Wishes::default() }
+pub fn options(profile: Profile) -> RenderOptions {
+    RenderOptions { profile, ..RenderOptions::default() }
 }
 
 /// What we write ourselves is as lint wants it. Whether the names of members are to be resolved once,
 /// as in /etc/hosts, or by `--resolve`, is the choice of the one who renders.
-pub fn lint_finds_nothing(kind: lint::Kind, text: &str, wishes: &Wishes) {
-    let options =
-        Options { haproxy: wishes.haproxy, max_connections: Some(100), ..Options::default() };
-    let report = lint(kind, text, &options).unwrap_or_else(|why| panic!("{why}: {text}"));
+pub fn lint_finds_nothing(kind: lint::Kind, text: &str, options: &RenderOptions) {
+    let of_lint =
+        Options { haproxy: options.haproxy, max_connections: Some(100), ..Options::default() };
+    let report = lint(kind, text, &of_lint).unwrap_or_else(|why| panic!("{why}: {text}"));
     let findings = report.findings.into_iter().filter(|it| it.rule.id != "name-resolved-once");
     let found: Vec<_> = findings.map(|it| (it.rule.id, it.place.line, it.message)).collect();
     assert!(found.is_empty(), "{found:#?}\n{text}");

@@ -3,12 +3,13 @@
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use pgsteer_core::names::{Endpoint, MemberName, ServiceName};
 use pgsteer_core::snapshot::Snapshot;
+use pgsteer_core::time::Moment;
 use pgsteer_wire::startup::CancelKey;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -16,6 +17,9 @@ use thiserror::Error;
 use super::channel::{Channel, Packet};
 use crate::proxy::flow::{Flow, Tail};
 use crate::proxy::moved::{Moved, MovedClient, MovedSession};
+
+/// The longest time from an offer to its reader, which is the start of a process.
+const TRANSIT_MAX: Duration = Duration::from_secs(10);
 
 /// From the old process to the new one.
 #[derive(Debug, Deserialize, Serialize)]
@@ -30,6 +34,8 @@ pub enum ToNew {
         /// The generation of the new process's [`Standing`] that was accepted.
         generation: u64,
     },
+    /// What happened, as a file ([`crate::history`]). Only for a process that asks for it.
+    History,
     /// A client that waits, and its connection as a file.
     Client(ClientState),
     /// An established session: the connection of the client and that of the server as files.
@@ -47,6 +53,12 @@ pub struct Offer {
     pub addresses: Vec<SocketAddr>,
     /// The positions of its clients in the order of arrival are below this.
     pub first_ticket: u64,
+    /// Its time when it sends this.
+    #[serde(default)]
+    pub now: Moment,
+    /// The time of day then.
+    #[serde(default = "SystemTime::now")]
+    pub sent_at: SystemTime,
 }
 
 /// From the new process to the old one.
@@ -78,6 +90,9 @@ pub struct Standing {
     pub members: Vec<String>,
     /// The service and the member of each open gate.
     pub open: Vec<(String, String)>,
+    /// The process can read a history.
+    #[serde(default)]
+    pub takes_history: bool,
 }
 
 /// A client that waits.
@@ -163,6 +178,15 @@ pub fn files<const N: usize>(files: Vec<OwnedFd>) -> Result<[OwnedFd; N], Messag
     files.try_into().map_err(|_| MessageError::Files { found, expected: N })
 }
 
+impl Offer {
+    /// The time of the old process now. A message that is on its way for longer than [`TRANSIT_MAX`] is none: the clock
+    /// of the machine was set.
+    pub fn time(&self) -> Moment {
+        let transit = SystemTime::now().duration_since(self.sent_at).unwrap_or_default();
+        self.now + if transit <= TRANSIT_MAX { transit } else { Duration::ZERO }
+    }
+}
+
 impl Standing {
     /// Members and open gates of `snapshot`.
     pub fn of(snapshot: &Snapshot) -> Standing {
@@ -173,6 +197,7 @@ impl Standing {
             generation: snapshot.generation,
             members: snapshot.members.keys().map(ToString::to_string).collect(),
             open: open.collect(),
+            takes_history: true,
         }
     }
 

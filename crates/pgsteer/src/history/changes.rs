@@ -11,6 +11,9 @@ use pgsteer_core::names::{MemberName, ServiceName};
 use pgsteer_core::reason::Reason;
 use pgsteer_core::snapshot::{ServiceState, Snapshot};
 use pgsteer_core::time::Moment;
+use serde::{Deserialize, Serialize};
+
+use super::handed::pairs;
 
 /// The most changes that are kept.
 const CHANGES_MAX: usize = 200;
@@ -20,7 +23,7 @@ const CHANGES_MAX: usize = 200;
 const SETTLES: Duration = Duration::from_secs(3);
 
 /// The counters of one service, or the sums over several.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Counters {
     /// Clients that were ever on hold.
     pub held: u64,
@@ -33,7 +36,7 @@ pub struct Counters {
 }
 
 /// What kind of change it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub enum Kind {
     /// The old primary was stopped in order, and another member took its place.
     Switchover,
@@ -55,7 +58,7 @@ impl Kind {
 }
 
 /// One change.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Change {
     /// The services that it befell: all that require the primary, or one of replicas.
     pub services: Vec<ServiceName>,
@@ -129,7 +132,7 @@ fn counted(number: u64, what: &str) -> String {
 }
 
 /// Services whose gates open and shut together: all that require the same single member, or one.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 enum Group {
     /// All services with this role.
     Leader(Role),
@@ -146,19 +149,33 @@ impl Group {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 struct Watched {
     /// The member that was open last; none before the first.
     server: Option<MemberName>,
     /// The counters at the last look, so that those of a change include its first moments.
+    #[serde(skip)]
     before: Counters,
     /// The change that is not over, or whose counters are still read.
-    current: Option<(Change, Counters)>,
+    current: Option<Current>,
+}
+
+/// A change whose counters are still read.
+#[derive(Debug, Deserialize, Serialize)]
+struct Current {
+    change: Change,
+    /// The counters of this process when it began.
+    #[serde(skip)]
+    before: Counters,
+    /// What the process has seen whose service this one has taken over.
+    #[serde(default)]
+    carried: Counters,
 }
 
 /// Finds the changes in the Snapshots.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 pub struct Changes {
+    #[serde(with = "pairs")]
     groups: BTreeMap<Group, Watched>,
     done: VecDeque<Change>,
 }
@@ -189,10 +206,17 @@ impl Changes {
         }
     }
 
+    /// Continues in another process, whose counters begin at zero.
+    pub fn carry(&mut self) {
+        for current in self.groups.values_mut().filter_map(|watched| watched.current.as_mut()) {
+            current.carried = current.change.seen;
+        }
+    }
+
     /// All changes, oldest first.
     pub fn all(&self) -> impl Iterator<Item = &Change> {
         let current = self.groups.values().filter_map(|watched| watched.current.as_ref());
-        self.done.iter().chain(current.map(|(change, _)| change))
+        self.done.iter().chain(current.map(|current| &current.change))
     }
 }
 
@@ -210,7 +234,7 @@ impl Watched {
         let was_served = self.server.is_some();
         let mut settled = None;
         if was_served && self.is_over() && (open.is_none() || is_other) {
-            settled = self.current.take().map(|(change, _)| change);
+            settled = self.current.take().map(|current| current.change);
             let names = services.iter().map(|(name, _)| (*name).clone()).collect();
             let change = Change {
                 services: names,
@@ -223,13 +247,14 @@ impl Watched {
                 seen: Counters::default(),
                 requires_primary,
             };
-            self.current = Some((change, self.before));
+            let (before, carried) = (self.before, Counters::default());
+            self.current = Some(Current { change, before, carried });
         }
-        if let Some((change, before)) = &mut self.current {
+        if let Some(Current { change, before, carried }) = &mut self.current {
             change.note(services, open, now);
-            change.seen = since(*before, counters, change.seen.longest_hold);
+            change.seen = add(*carried, since(*before, counters, change.seen.longest_hold));
             if change.until.is_some_and(|until| now.since(until) >= SETTLES) {
-                settled = self.current.take().map(|(change, _)| change);
+                settled = self.current.take().map(|current| current.change);
             }
         }
         self.before = counters;
@@ -240,7 +265,7 @@ impl Watched {
     }
 
     fn is_over(&self) -> bool {
-        self.current.as_ref().is_none_or(|(change, _)| change.until.is_some())
+        self.current.as_ref().is_none_or(|current| current.change.until.is_some())
     }
 }
 

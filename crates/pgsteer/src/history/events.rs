@@ -1,11 +1,13 @@
 //! The events of the last day. A Snapshot has only the newest hundred.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use pgsteer_core::event::Event;
 use pgsteer_core::snapshot::Snapshot;
 use pgsteer_core::time::Moment;
+use serde::{Deserialize, Serialize};
 
 /// The most events that are kept.
 const EVENTS_MAX: usize = 2_000;
@@ -14,28 +16,29 @@ const BYTES_MAX: usize = 1 << 20;
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// An event in words.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct PastEvent {
     /// When.
     pub at: Moment,
     /// The code of the kind.
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
     /// The member, or the empty text.
     pub member: String,
     /// The service, or the empty text.
     pub service: String,
     /// The code of the reason, or the empty text.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     /// The sentence.
     pub text: String,
 }
 
 /// The events, oldest first.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 pub struct Events {
     events: VecDeque<PastEvent>,
     bytes: usize,
     /// The last event of the last Snapshot.
+    #[serde(skip)]
     last: Option<Event>,
 }
 
@@ -51,6 +54,11 @@ impl Events {
         self.last = snapshot.events.back().cloned();
     }
 
+    /// Takes the events of `snapshot` for known.
+    pub fn skip(&mut self, snapshot: &Snapshot) {
+        self.last = snapshot.events.back().cloned();
+    }
+
     /// All events since `from`, oldest first.
     pub fn since(&self, from: Moment) -> impl Iterator<Item = &PastEvent> {
         self.events.iter().filter(move |event| event.at >= from)
@@ -61,10 +69,10 @@ impl Events {
         let name = |it: Option<&dyn ToString>| it.map(ToString::to_string).unwrap_or_default();
         let past = PastEvent {
             at: event.at,
-            kind: kind.code(),
+            kind: kind.code().into(),
             member: name(kind.member().map(|it| it as &dyn ToString)),
             service: name(kind.service().map(|it| it as &dyn ToString)),
-            reason: kind.reason().map_or("", |reason| reason.code()),
+            reason: kind.reason().map_or("", |reason| reason.code()).into(),
             text: kind.to_string(),
         };
         self.bytes += bytes(&past);
@@ -104,7 +112,7 @@ mod tests {
         let at = Moment::from_millis(3_726_000);
         snapshot.events.push_back(Event { at, kind: EventKind::Reloaded });
         events.observe(&snapshot);
-        let kinds: Vec<&str> = events.since(at).map(|event| event.kind).collect();
+        let kinds: Vec<&str> = events.since(at).map(|event| &*event.kind).collect();
         assert_eq!(kinds, ["reloaded"]);
     }
 

@@ -5,6 +5,7 @@
 
 mod changes;
 mod events;
+mod handed;
 mod rates;
 mod segments;
 mod series;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use pgsteer_core::snapshot::Snapshot;
 use pgsteer_core::time::Moment;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -35,7 +37,7 @@ const TICK: Duration = Duration::from_secs(1);
 pub struct History(Mutex<Past>);
 
 /// All that is kept.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 pub struct Past {
     /// Numbers over time.
     pub series: AllSeries,
@@ -46,6 +48,7 @@ pub struct Past {
     /// The events of the last day.
     pub events: Events,
     /// The rates of the last second.
+    #[serde(skip)]
     pub rates: Rates,
 }
 

@@ -1,5 +1,6 @@
 //! Segments: since when each member has had its role, and each gate its state, for a day.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -8,6 +9,9 @@ use pgsteer_core::gate::GateState;
 use pgsteer_core::names::{MemberName, ServiceName};
 use pgsteer_core::snapshot::Snapshot;
 use pgsteer_core::time::Moment;
+use serde::{Deserialize, Serialize};
+
+use super::handed::pairs;
 
 /// How long a segment is kept after its end.
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -17,7 +21,7 @@ const OF_ONE_MAX: usize = 500;
 const LINES_MAX: usize = 256;
 
 /// What a line of segments is about.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum Line {
     /// The role of a member.
     Role(MemberName),
@@ -26,18 +30,18 @@ pub enum Line {
 }
 
 /// What was so in a segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub enum State {
     /// The member had this role.
     Role(Role),
     /// The gate was in this state, with the code of its reason, or the empty text.
-    Gate(GateState, &'static str),
+    Gate(GateState, Cow<'static, str>),
     /// The member was not known.
     Absent,
 }
 
 /// A state and its time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
     /// The state.
     pub state: State,
@@ -48,8 +52,8 @@ pub struct Segment {
 }
 
 /// All segments.
-#[derive(Debug, Default)]
-pub struct Segments(BTreeMap<Line, VecDeque<(Moment, State)>>);
+#[derive(Debug, Default, Deserialize, Serialize)]
+pub struct Segments(#[serde(with = "pairs")] BTreeMap<Line, VecDeque<(Moment, State)>>);
 
 impl Segments {
     /// Notes the states of a Snapshot.
@@ -60,7 +64,7 @@ impl Segments {
             state.gates.iter().map(|(member, gate)| {
                 let code = gate.reason().map_or("", |reason| reason.code());
                 let line = Line::Gate(service.clone(), member.clone());
-                (line, State::Gate(gate.state(), code))
+                (line, State::Gate(gate.state(), code.into()))
             })
         });
         let mut present: BTreeMap<Line, State> = roles.chain(gates).collect();
@@ -82,7 +86,7 @@ impl Segments {
             let all = segments.iter().zip(ends);
             let shown = all.filter(|(_, until)| *until > from);
             shown
-                .map(|((at, state), until)| Segment { state: *state, from: *at, until })
+                .map(|((at, state), until)| Segment { state: state.clone(), from: *at, until })
                 .collect::<Vec<_>>()
         };
         let lines = self.0.iter().map(|(line, segments)| (line, of_line(segments)));
@@ -130,8 +134,8 @@ mod tests {
             let (service, member) = (ServiceName::new("write"), MemberName::new(member));
             all[&Line::Gate(service.unwrap(), member.unwrap())].clone()
         };
-        let opened = State::Gate(GateState::Open, "");
-        let promoting = State::Gate(GateState::Shut, "promoting");
+        let opened = State::Gate(GateState::Open, "".into());
+        let promoting = State::Gate(GateState::Shut, "promoting".into());
         assert_eq!(
             line("n2"),
             [

@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 
 use pgsteer_core::names::{MemberName, ServiceName};
+use serde::{Deserialize, Serialize};
+
+use super::handed::{numbers, pairs};
 
 /// Points of one second each that are kept: ten minutes.
 pub const SECONDS: usize = 600;
@@ -12,7 +15,7 @@ pub const MINUTES: usize = 24 * 60;
 const SERIES_MAX: usize = 640;
 
 /// What a series measures.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum Measure {
     /// Sessions at the moment.
     Sessions,
@@ -54,7 +57,7 @@ impl Measure {
 }
 
 /// What a series is about.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum Subject {
     /// A service at all members.
     Service(ServiceName),
@@ -63,17 +66,20 @@ pub enum Subject {
 }
 
 /// All series. Points are pushed for all of them at the same moments.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 pub struct AllSeries {
+    #[serde(with = "pairs")]
     series: BTreeMap<(Subject, Measure), Series>,
     /// Seconds since the start.
     ticks: usize,
 }
 
 /// One series. A point that was not recorded is NaN.
-#[derive(Debug)]
+#[derive(Debug, Deserialize, Serialize)]
 struct Series {
+    #[serde(with = "numbers")]
     seconds: Box<[f32]>,
+    #[serde(with = "numbers")]
     minutes: Box<[f32]>,
     /// The minute that is not complete: the sum, the highest value and the number of its points.
     minute: (f32, f32, u16),
@@ -82,6 +88,12 @@ struct Series {
 }
 
 impl AllSeries {
+    /// Removes what a history from outside must not have.
+    pub fn remove_malformed(&mut self) {
+        let ticks = self.ticks;
+        self.series.retain(|_, series| series.is_whole() && series.ticked <= ticks);
+    }
+
     /// Pushes the points of one second. A series without a point has a gap there.
     pub fn push(&mut self, points: impl IntoIterator<Item = (Subject, Measure, f32)>) {
         let at = self.ticks;
@@ -139,6 +151,10 @@ impl Series {
     fn new() -> Series {
         let gaps = |count| vec![f32::NAN; count].into_boxed_slice();
         Series { seconds: gaps(SECONDS), minutes: gaps(MINUTES), minute: (0.0, 0.0, 0), ticked: 0 }
+    }
+
+    fn is_whole(&self) -> bool {
+        self.seconds.len() == SECONDS && self.minutes.len() == MINUTES
     }
 
     fn push(&mut self, at: usize, value: f32) {

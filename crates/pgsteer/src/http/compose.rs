@@ -17,6 +17,7 @@ use pgsteer_core::reason::Reason;
 use pgsteer_core::skew::ClockOffset;
 use pgsteer_core::snapshot::MembersFrom;
 use pgsteer_core::snapshot::{EtcdState, MemberState, PoolerState, ServiceState, Snapshot};
+use pgsteer_core::text::clean;
 
 use super::haproxy::haproxys;
 use crate::history::{Change, Past, Rate};
@@ -32,8 +33,12 @@ pub fn compose(snapshot: &Snapshot, stats: &Stats, past: &Past, now: &Now) -> Do
     Document {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         now: now.stamp(now.at),
-        uptime_seconds: now.at.since_start().as_secs(),
+        uptime_seconds: now.uptime.as_secs(),
         stopping: stats.stopping.load(Relaxed),
+        failed_upgrade: stats.failed_upgrade.last().map(|(at, why)| {
+            let (at, why) = (now.stamp(at), clean(&why).into_owned());
+            document::FailedUpgrade { at, why }
+        }),
         generation: snapshot.generation,
         clusters: vec![cluster(snapshot, stats, past, now)],
         clients: count(&stats.clients),
@@ -74,7 +79,7 @@ fn cluster(snapshot: &Snapshot, stats: &Stats, past: &Past, now: &Now) -> Cluste
         system_identifier: snapshot.identity.known.system_identifier.clone(),
         members_from: members_from(snapshot).to_owned(),
         members_age_seconds: match snapshot.identity.members_from {
-            MembersFrom::Stored { age } => Some((age + now.at.since_start()).as_secs()),
+            MembersFrom::Stored { age } => Some((age + now.uptime).as_secs()),
             _ => None,
         },
         other_clusters: other_clusters(snapshot),

@@ -100,6 +100,7 @@ fn outputs(snapshot: &Arc<Snapshot>) -> Vec<(&'static str, String)> {
     let facts = Facts {
         snapshot: Arc::clone(snapshot),
         stats: Arc::new(sample::stats()),
+        now: Moment::from_millis(1_000),
         uptime: Duration::from_secs(1),
         heartbeat_age: Duration::ZERO,
     };

@@ -109,17 +109,22 @@ struct Segment {
     from: Stamp,
     until: Stamp,
     state: String,
-    reason: Option<&'static str>,
+    reason: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
 struct Event {
     at: Stamp,
-    kind: &'static str,
+    kind: String,
     member: Option<String>,
     service: Option<String>,
-    reason: Option<&'static str>,
+    reason: Option<String>,
     text: String,
+}
+
+/// The text; none if it is empty.
+fn some(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
 }
 
 /// The history of `range` until `now`.
@@ -134,8 +139,6 @@ pub fn compose(past: &Past, range: Range, now: &Now) -> Document {
         let points = points.map(|point| (!point.is_nan()).then_some(point)).collect();
         Series { service, member, measure: measure.name(), points }
     });
-    let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    let code = |text: &'static str| (!text.is_empty()).then_some(text);
     Document {
         now: now.stamp(now.at),
         from: now.stamp(from),
@@ -147,10 +150,10 @@ pub fn compose(past: &Past, range: Range, now: &Now) -> Document {
             .since(from)
             .map(|event| Event {
                 at: now.stamp(event.at),
-                kind: event.kind,
+                kind: event.kind.to_string(),
                 member: some(&event.member),
                 service: some(&event.service),
-                reason: code(event.reason),
+                reason: some(&event.reason),
                 text: event.text.clone(),
             })
             .collect(),
@@ -166,10 +169,9 @@ fn segments(past: &Past, from: Moment, now: &Now) -> Vec<Segments> {
                 Line::Gate(service, member) => (Some(service.to_string()), member.to_string()),
             };
             let segments = segments.into_iter().map(|segment| {
-                let (state, reason) = match segment.state {
+                let (state, reason) = match &segment.state {
                     State::Role(role) => (role.to_string(), None),
-                    State::Gate(gate, "") => (gate.to_string(), None),
-                    State::Gate(gate, reason) => (gate.to_string(), Some(reason)),
+                    State::Gate(gate, reason) => (gate.to_string(), some(reason)),
                     State::Absent => ("absent".to_owned(), None),
                 };
                 let (from, until) = (now.stamp(segment.from), now.stamp(segment.until));

@@ -176,7 +176,8 @@ fn scrape(pages: &Pages, asked: &Asked<'_>) -> Page {
         let facts = Facts {
             snapshot: Arc::clone(snapshot),
             stats: pages.stats.clone(),
-            uptime: now.since_start(),
+            now,
+            uptime: pages.clock.uptime(),
             heartbeat_age: pages.heartbeat.age(now),
         };
         metrics::exposition(facts, format)

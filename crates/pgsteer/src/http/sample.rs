@@ -34,6 +34,7 @@ pub fn now() -> Now {
     Now {
         at: Moment::from_millis(3_725_250),
         wall: UNIX_EPOCH + Duration::from_millis(1_783_166_400_250),
+        uptime: Duration::from_millis(3_725_250),
     }
 }
 

@@ -12,7 +12,7 @@ use pgsteer_core::claim::Found;
 use pgsteer_core::names::Endpoint;
 use pgsteer_core::settings::{Membership, PatroniConfig};
 use pgsteer_files::render::refusal::Refusal;
-use pgsteer_files::render::{HaproxyVersion, StatsLogin, Wishes};
+use pgsteer_files::render::{HaproxyVersion, RenderOptions, StatsLogin};
 
 use crate::cli::{self, RenderArgs};
 use crate::diagnostic::Diagnostic;
@@ -63,9 +63,9 @@ fn found(patroni: &PatroniConfig) -> anyhow::Result<Vec<Found>> {
 ///
 /// # Errors
 /// A flag is invalid.
-pub fn wishes(args: &RenderArgs) -> anyhow::Result<Wishes> {
-    let usual = Wishes::default();
-    Ok(Wishes {
+pub fn options(args: &RenderArgs) -> anyhow::Result<RenderOptions> {
+    let usual = RenderOptions::default();
+    Ok(RenderOptions {
         profile: args.profile.unwrap_or(usual.profile),
         haproxy: match &args.haproxy_version {
             Some(version) => HaproxyVersion::read(version).context("--haproxy-version")?,

@@ -54,13 +54,13 @@ pub fn run(args: &RenderArgs) -> ExitCode {
 
 fn made(args: &RenderArgs, kind: Kind, config: &Config) -> anyhow::Result<Vec<Rendered>> {
     let members: Vec<Found> = ask::members(args, &config.cluster.members)?;
-    let wishes = ask::wishes(args)?;
+    let options = ask::options(args)?;
     let template = args.template.as_deref().map(read_text).transpose()?;
     let made_from = header::text(config, std::env::args());
     let request = Request {
         config,
         members: &members,
-        wishes: &wishes,
+        options: &options,
         made_from: &made_from,
         template: template.as_deref(),
     };

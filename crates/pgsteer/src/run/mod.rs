@@ -92,6 +92,7 @@ async fn serve(
                             }
                         }
                         Upgraded::Failed { error, reload } => {
+                            running.note_failed_upgrade(&error);
                             request.fail(&error);
                             if reload {
                                 running.reload(reread()).await;
@@ -171,6 +172,22 @@ fn bind_all(
     Ok(listeners)
 }
 
+/// Logs which sockets of the service manager have an address that the configuration does not have.
+fn note_unused(activated: &Listeners, config: &Config, outputs: Outputs) {
+    let services = match outputs {
+        Outputs::All => Some(config.services.values().map(|service| service.listen)),
+        Outputs::AnswersOnly => None,
+    };
+    let agent = config.agent.iter().map(|agent| agent.listen);
+    let pages = config.http.iter().map(|http| http.listen);
+    let used: Vec<SocketAddr> = services.into_iter().flatten().chain(agent).chain(pages).collect();
+    for address in activated.addresses().filter(|address| !used.contains(address)) {
+        tracing::warn!(
+            "the service manager listens on {address}, which is no `listen` of the configuration: it is closed"
+        );
+    }
+}
+
 /// All running parts.
 struct Running {
     config: Config,
@@ -209,8 +226,12 @@ impl Running {
         // Reads the files and binds the ports first, so that an error occurs before any part is
         // started.
         let prepared = sources::prepare(&config.cluster)?;
-        let listeners = bind_all(&config, outputs, |_| false)?;
-        let observer = Observer::start(&config, prepared, false);
+        let mut listeners =
+            Listeners::activated().context("cannot use a socket of the service manager")?;
+        let bound = bind_all(&config, outputs, |address| listeners.contain(address))?;
+        note_unused(&listeners, &config, outputs);
+        listeners.merge(bound);
+        let observer = Observer::start(&config, prepared, None);
         let inherited = Inheritance { listeners, ..Inheritance::default() };
         Running::open(observer, config, outputs, inherited, upgrades)
     }
@@ -224,7 +245,7 @@ impl Running {
         upgrades: Calls<UpgradeRequest>,
     ) -> anyhow::Result<Running> {
         let orders = observer.orders.take();
-        let Observer { clock, heartbeat, stats, published, .. } = &observer;
+        let Observer { clock, heartbeat, stats, history, published, .. } = &observer;
         let clock = *clock;
         let proxy = match outputs {
             Outputs::All => Some({
@@ -254,7 +275,7 @@ impl Running {
             stats: Arc::clone(stats),
             clock,
             heartbeat: Arc::clone(heartbeat),
-            history: Arc::default(),
+            history: Arc::clone(history),
             config: shown_config.subscribe(),
             streams: Streams::affordable(),
             ready: ReadyPages::default(),
@@ -276,6 +297,12 @@ impl Running {
             outputs,
             shown_config,
         })
+    }
+
+    /// Shows the pages that an upgrade has failed.
+    fn note_failed_upgrade(&self, error: &anyhow::Error) {
+        let Observer { clock, stats, .. } = &self.observer;
+        stats.failed_upgrade.note(clock.now(), format!("{error:#}"));
     }
 
     /// Waits until a part that should run forever has ended, and returns its name.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use pgsteer_core::claim::Report;
 use pgsteer_core::settings::Config;
+use pgsteer_core::time::Moment;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -11,6 +12,7 @@ use super::conductor::{Conductor, Published};
 use super::orders::Orders;
 use crate::clock::Clock;
 use crate::heartbeat::Heartbeat;
+use crate::history::History;
 use crate::memory::{self, Store};
 use crate::sources::{Prepared, Sources};
 use crate::stats::Stats;
@@ -27,6 +29,8 @@ pub struct Observer {
     pub heartbeat: Arc<Heartbeat>,
     /// The counters.
     pub stats: Arc<Stats>,
+    /// The last day.
+    pub history: Arc<History>,
     /// Where sources report.
     pub reports: mpsc::Sender<Report>,
     /// Where the engine receives another configuration.
@@ -44,9 +48,10 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// Starts both. `is_successor`: another process of pgsteer serves, and this one takes over from it.
-    pub fn start(config: &Config, prepared: Prepared, is_successor: bool) -> Observer {
-        let clock = Clock::start();
+    /// Starts both. `taken_over_at` is the time of the process that serves and from which this one takes over;
+    /// none without one.
+    pub fn start(config: &Config, prepared: Prepared, taken_over_at: Option<Moment>) -> Observer {
+        let clock = taken_over_at.map_or_else(Clock::start, Clock::continued);
         let heartbeat = Arc::new(Heartbeat::default());
         let stats = Arc::new(Stats::default());
         let store = Store::of(&config.cluster);
@@ -54,17 +59,18 @@ impl Observer {
         let stored = store.as_ref().and_then(|store| store.read(&urls, &pins));
         let (mut conductor, published) =
             Conductor::new(config, stored, clock, Arc::clone(&heartbeat), Arc::clone(&stats));
-        let orders = Orders::open(config, &mut conductor, clock, is_successor);
+        let orders = Orders::open(config, &mut conductor, clock, taken_over_at.is_some());
         let keeper = memory::keep(store, published.memories.clone());
         let (reports, reports_heard) = mpsc::channel(REPORTS_MAX);
         let (configs, configs_heard) = mpsc::channel(1);
         let plans = published.plans.clone();
-        let sources = prepared.start(clock, reports.clone(), plans, &stats.doubts);
+        let sources = prepared.start(clock, reports.clone(), plans, &stats.refusal_hints);
         let conductor = tokio::spawn(conductor.run(reports_heard, configs_heard));
         Observer {
             clock,
             heartbeat,
             stats,
+            history: Arc::default(),
             reports,
             configs,
             published,

@@ -37,8 +37,12 @@ impl Running {
         if !is_same {
             let (reports, plans) =
                 (self.observer.reports.clone(), self.observer.published.plans.clone());
-            self.observer.sources =
-                prepared.start(self.observer.clock, reports, plans, &self.observer.stats.doubts);
+            self.observer.sources = prepared.start(
+                self.observer.clock,
+                reports,
+                plans,
+                &self.observer.stats.refusal_hints,
+            );
         }
         self.log_moved_doors(&config);
         self.warn_of_restart(&config);

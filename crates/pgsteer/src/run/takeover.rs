@@ -1,6 +1,7 @@
 //! The new process of a handover ([`crate::handover`]): it takes over from its parent.
 
 use std::env;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -55,7 +56,7 @@ pub fn parent() -> anyhow::Result<Option<Parent>> {
 
 /// Replaces the standard input, so that the connection ends with the handover.
 fn release_stdin() -> anyhow::Result<()> {
-    let null = std::fs::File::open("/dev/null").context("cannot open /dev/null")?;
+    let null = File::open("/dev/null").context("cannot open /dev/null")?;
     rustix::stdio::dup2_stdin(OwnedFd::from(null)).context("cannot replace the standard input")
 }
 
@@ -94,7 +95,8 @@ async fn take_over(
     let Some((ToNew::Offer(offer), _)) = offer.context("the old process makes no offer")?? else {
         bail!("the old process makes no offer");
     };
-    let Offer { version, addresses, first_ticket } = offer;
+    let now = offer.time();
+    let Offer { version, addresses, first_ticket, .. } = offer;
     if version != VERSION {
         bail!(
             "the running pgsteer hands over by version {version}, this one takes over by version \
@@ -103,7 +105,7 @@ async fn take_over(
     }
     let prepared = sources::prepare(&config.cluster)?;
     let mut listeners = bind_all(&config, outputs, |address| addresses.contains(&address))?;
-    let observer = Observer::start(&config, prepared, true);
+    let observer = Observer::start(&config, prepared, Some(now));
     let generation = agree(channel, &observer, &mut listeners).await?;
     let generation_max = Some(generation);
     let inherited = Inheritance { listeners, generation_max, first_ticket };
@@ -131,8 +133,15 @@ async fn agree(
         tokio::select! {
             changed = snapshots.changed() => changed.context("the engine is gone")?,
             received = receive(channel) => {
-                let Some((ToNew::Listeners { addresses, generation }, files)) = received? else {
-                    bail!("the old process does not hand over");
+                let (addresses, generation, files) = match received? {
+                    Some((ToNew::Listeners { addresses, generation }, files)) => {
+                        (addresses, generation, files)
+                    }
+                    Some((ToNew::History, files)) => {
+                        resume_history(observer, files);
+                        continue;
+                    }
+                    _ => bail!("the old process does not hand over"),
                 };
                 if addresses.len() != files.len() {
                     return Err(anyhow!(
@@ -147,6 +156,17 @@ async fn agree(
                 return Ok(generation);
             }
         }
+    }
+}
+
+/// Continues the history of the old process. Without it the history begins now.
+fn resume_history(observer: &Observer, files: Vec<OwnedFd>) {
+    let snapshot = observer.published.snapshots.borrow().clone();
+    let resumed = message::files(files)
+        .map_err(anyhow::Error::from)
+        .and_then(|[file]| Ok(observer.history.resume(File::from(file), &snapshot)?));
+    if let Err(error) = resumed {
+        tracing::warn!(target: DECISIONS, "the history of the old process cannot be read: {error:#}");
     }
 }
 
@@ -165,7 +185,7 @@ async fn receive_all(channel: Channel, arrivals: Option<Arrivals>) {
                 tracing::info!(target: DECISIONS, arrived, "upgrade: all sessions have arrived");
                 continue;
             }
-            Ok(Some((ToNew::Offer(_) | ToNew::Listeners { .. }, _))) => continue,
+            Ok(Some((ToNew::Offer(_) | ToNew::History | ToNew::Listeners { .. }, _))) => continue,
             Ok(None) => break,
             Err(ReceiveError::Message(error)) => Err(error),
             Err(ReceiveError::Connection(error)) => {

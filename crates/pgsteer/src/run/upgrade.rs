@@ -1,16 +1,19 @@
 //! The old process of a handover ([`crate::handover`]): it starts the new one and hands everything over.
 
+use std::fs::File;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, anyhow, bail};
 use pgsteer_core::claim::Role;
 use pgsteer_core::snapshot::Snapshot;
 use pgsteer_core::text::clean_to;
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::departure::{Departure, Unsent};
@@ -79,6 +82,8 @@ impl Process {
             .env(VARIABLE, "stdin")
             // It names this process: the new one would send the watchdog nothing (sd_watchdog_enabled(3)).
             .env_remove("WATCHDOG_PID")
+            // The sockets of the service manager are handed over like all others.
+            .env_remove("LISTEN_FDS")
             .stdin(Stdio::from(end))
             .spawn()
             .with_context(|| format!("cannot start {}", file.display()))?;
@@ -121,11 +126,14 @@ impl Running {
         tracing::info!(target: DECISIONS, pid, "upgrade: started a new process");
         let mut missing = None;
         let agreed = self.agree(&channel, &mut child, &mut missing);
-        let Ok(generation) = timeout(AGREEMENT_LIMIT, agreed).await else {
+        let Ok(standing) = timeout(AGREEMENT_LIMIT, agreed).await else {
             let why = missing.unwrap_or_else(|| "it does not answer".to_owned());
             bail!("the new process is not ready within {} s: {why}", AGREEMENT_LIMIT.as_secs());
         };
-        let generation = generation?;
+        let Standing { generation, takes_history, .. } = standing?;
+        if takes_history {
+            self.send_history(&channel).await;
+        }
         let (addresses, files): (Vec<SocketAddr>, Vec<BorrowedFd<'_>>) =
             self.sockets().into_iter().unzip();
         let listeners = ToNew::Listeners { addresses, generation };
@@ -140,18 +148,34 @@ impl Running {
         Ok(Successor { child, channel, reload: false })
     }
 
-    /// Makes the offer, and waits until both processes have the same members and gates. Returns the
-    /// generation of the new process's Snapshot.
+    /// Sends the history. The new process can do without it.
+    async fn send_history(&self, channel: &Channel) {
+        let sending = async {
+            let mut file = File::from(memfd_create("pgsteer-history", MemfdFlags::CLOEXEC)?);
+            let history = Arc::clone(&self.observer.history);
+            let writing = move || history.write(&mut file).map(|()| file);
+            let file = spawn_blocking(writing).await??;
+            anyhow::Ok(message::send(channel, &ToNew::History, &[file.as_fd()]).await?)
+        };
+        if let Err(error) = sending.await {
+            tracing::warn!(target: DECISIONS, "the history is not handed over: {error:#}");
+        }
+    }
+
+    /// Makes the offer, and waits until both processes have the same members and gates. Returns the state of
+    /// the new process.
     async fn agree(
         &self,
         channel: &Channel,
         child: &mut Process,
         why: &mut Option<String>,
-    ) -> anyhow::Result<u64> {
+    ) -> anyhow::Result<Standing> {
         let offer = ToNew::Offer(Offer {
             version: VERSION,
             addresses: self.sockets().into_iter().map(|(address, _)| address).collect(),
             first_ticket: self.proxy.as_ref().map_or(0, Proxy::next_ticket) + TICKETS_BETWEEN,
+            now: self.observer.clock.now(),
+            sent_at: SystemTime::now(),
         });
         if message::send(channel, &offer, &[]).await.is_err() {
             return Err(child.why_gone().await);
@@ -162,8 +186,8 @@ impl Running {
         loop {
             let snapshot = snapshots.borrow_and_update().clone();
             *why = missing(&snapshot, new.as_ref());
-            if let (None, Some(Standing { generation, .. })) = (&why, &new) {
-                return Ok(*generation);
+            if let (None, Some(standing)) = (&why, &new) {
+                return Ok(standing.clone());
             }
             tokio::select! {
                 changed = snapshots.changed() => changed.context("the engine is gone")?,
@@ -301,6 +325,7 @@ impl Running {
             target: DECISIONS,
             "not upgraded, this process goes on: the new process failed while it took over: {error:#}"
         );
+        self.note_failed_upgrade(&error);
         proxy.stay(&self.config, &mut sockets).await?;
         let arrivals = proxy.arrivals();
         for moved in lost {

@@ -37,7 +37,7 @@ use pgsteer_core::settings::{ClusterConfig, Membership, PatroniConfig, Verify};
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::clock::Clock;
-use crate::doubts::Doubts;
+use crate::refusal_hints::RefusalHints;
 use crate::secret::Secret;
 use crate::tls::{self, Identity, Trust};
 
@@ -93,7 +93,7 @@ impl Prepared {
         clock: Clock,
         reports: mpsc::Sender<Report>,
         plan: watch::Receiver<Arc<Plan>>,
-        doubts: &Arc<Doubts>,
+        refusal_hints: &Arc<RefusalHints>,
     ) -> Sources {
         let hint = Hint::default();
         let mut tasks = Vec::new();
@@ -114,8 +114,8 @@ impl Prepared {
             let watcher = etcd::Watcher { settings: Arc::new(settings), plan, clock, reports };
             tasks.push(Task::keep("the watch of etcd", watcher, etcd::Watcher::run));
         }
-        let (login, doubts) = (self.login, Arc::clone(doubts));
-        let supervisor = Supervisor { http, login, hint, doubts, clock, reports, plan };
+        let (login, refusal_hints) = (self.login, Arc::clone(refusal_hints));
+        let supervisor = Supervisor { http, login, hint, refusal_hints, clock, reports, plan };
         tasks.push(Task::keep("the supervisor of the sources", supervisor, Supervisor::run));
         Sources { files: self.files, _tasks: tasks }
     }

@@ -15,7 +15,7 @@ use super::probe_timer::ProbeTimer;
 use super::tether::{Login, Tether};
 use super::{Gone, Hint, Reporter, Task, new_sessions, patroni, pooler, resolver};
 use crate::clock::Clock;
-use crate::doubts::Doubts;
+use crate::refusal_hints::RefusalHints;
 
 /// Starts and ends the sources of the members.
 #[derive(Clone)]
@@ -27,7 +27,7 @@ pub struct Supervisor {
     /// Notified when a request to a member's Patroni fails.
     pub hint: Hint,
     /// The members that refused a client.
-    pub doubts: Arc<Doubts>,
+    pub refusal_hints: Arc<RefusalHints>,
     /// Converts instants to the core's moments.
     pub clock: Clock,
     /// Where the sources report.
@@ -103,7 +103,7 @@ impl Supervisor {
         }
         let (reporter, unreachable) = (watched.reporter.clone(), watched.unreachable.clone());
         let (name, ask) = (reporter.member.clone(), watched.ask.subscribe());
-        let doubt = self.doubts.of(&name);
+        let doubt = self.refusal_hints.of(&name);
         watched.server = Some(match &self.login {
             Some(login) => {
                 let timer = ProbeTimer::new(ask, |pace| pace.tether, self.clock);

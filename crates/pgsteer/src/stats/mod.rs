@@ -5,18 +5,19 @@ mod holds;
 mod times;
 mod vips;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use pgsteer_core::names::{MemberName, ServiceName};
+use pgsteer_core::time::Moment;
 
 pub use self::events::EventCounts;
 pub use self::holds::{Holds, Ticket};
 pub use self::times::Times;
 pub use self::vips::{Holding, Vip, Vips};
 use crate::by_name::ByName;
-use crate::doubts::Doubts;
 use crate::haproxy::view::Views;
+use crate::refusal_hints::RefusalHints;
 
 /// All counters.
 #[derive(Debug, Default)]
@@ -26,11 +27,13 @@ pub struct Stats {
     /// The events since the start.
     pub events: EventCounts,
     /// Hints to the sources about members that have refused a client.
-    pub doubts: Arc<Doubts>,
+    pub refusal_hints: Arc<RefusalHints>,
     /// What the steered HAProxys show.
     pub haproxys: Arc<Views>,
     /// True while pgsteer is shutting down: sessions continue for a while, and no new ones begin.
     pub stopping: AtomicBool,
+    /// The last upgrade that failed.
+    pub failed_upgrade: FailedUpgrade,
     /// Client connections now, over all services and in any state.
     pub clients: AtomicUsize,
     /// Client connections that were refused because of `sessions_max` or
@@ -46,6 +49,22 @@ pub struct Stats {
     pub garbage: AtomicU64,
     /// The addresses of this machine that follow a service.
     pub vips: Vips,
+}
+
+/// The last upgrade that failed: when, and why. None if none has failed.
+#[derive(Debug, Default)]
+pub struct FailedUpgrade(Mutex<Option<(Moment, String)>>);
+
+impl FailedUpgrade {
+    /// Notes a failure.
+    pub fn note(&self, at: Moment, why: String) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((at, why));
+    }
+
+    /// The last failure.
+    pub fn last(&self) -> Option<(Moment, String)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// The counters of one service.

@@ -22,6 +22,9 @@ pub struct Document {
     /// pgsteer is shutting down: sessions go on for a while, and no new ones begin.
     #[serde(default)]
     pub stopping: bool,
+    /// The last upgrade that failed in this process; null if none has.
+    #[serde(default)]
+    pub failed_upgrade: Option<FailedUpgrade>,
     /// The generation of the Snapshot; it grows with every change.
     pub generation: u64,
     /// The clusters; at present there is always one.
@@ -46,6 +49,15 @@ pub struct Document {
     /// The addresses of `[vip]` on pgsteer's machine, by name.
     #[serde(default)]
     pub vips: Vec<Vip>,
+}
+
+/// An upgrade that failed: the process goes on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FailedUpgrade {
+    /// When.
+    pub at: Stamp,
+    /// Why.
+    pub why: String,
 }
 
 /// A HAProxy that is steered by its Runtime API.

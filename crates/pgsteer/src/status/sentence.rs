@@ -1,11 +1,14 @@
 //! The state of a cluster in words: what needs attention, worst first, and one sentence.
 
+use std::time::Duration;
+
 use pgsteer_core::snapshot::NO_FAILOVER;
 use pgsteer_core::text::{SENTENCE_CHARS_MAX, TEXT_CHARS_MAX, clean, clean_to};
 
 use serde::Serialize;
 
-use super::document::{Cluster, Document, Gate, Haproxy, Member, Service, Vip};
+use super::document::{Cluster, Document, FailedUpgrade, Gate, Haproxy, Member, Service, Vip};
+use super::stamp::Stamp;
 use super::table::Paint;
 
 /// How urgent something is, worst last.
@@ -69,6 +72,9 @@ const EXPLAINING: [&str; 8] = [
     "not_running",
 ];
 
+/// How long a failed upgrade needs attention.
+const UPGRADE_SHOWN: Duration = Duration::from_secs(3_600);
+
 /// The state that `document` shows.
 pub fn state(document: &Document) -> State {
     let mut findings: Vec<Finding> = document.clusters.iter().flat_map(of_cluster).collect();
@@ -78,9 +84,19 @@ pub fn state(document: &Document) -> State {
         let text = "it is stopping: sessions continue, new clients are refused";
         findings.push(note("pgsteer", text));
     }
+    findings.extend(
+        document.failed_upgrade.as_ref().and_then(|failed| of_upgrade(failed, document.now)),
+    );
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.level));
     let level = findings.iter().map(|finding| finding.level).max().unwrap_or(Level::Well);
     State { level, sentence: sentence(level, &findings), findings }
+}
+
+/// A failed upgrade, for as long as the person who tried it may not know.
+fn of_upgrade(failed: &FailedUpgrade, now: Stamp) -> Option<Finding> {
+    let age = now.since(failed.at);
+    let text = format!("the upgrade failed, this process goes on: {}", clean(&failed.why));
+    (age <= UPGRADE_SHOWN).then(|| note("pgsteer", &text))
 }
 
 /// What needs attention at a steered HAProxy. A difference is shown with the member.

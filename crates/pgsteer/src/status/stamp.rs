@@ -22,6 +22,8 @@ pub struct Now {
     pub at: Moment,
     /// The time of day of that moment.
     pub wall: SystemTime,
+    /// How long this process has run.
+    pub uptime: Duration,
 }
 
 impl Stamp {
@@ -63,7 +65,7 @@ impl Stamp {
 impl Now {
     /// The present by `clock`.
     pub fn of(clock: &Clock) -> Now {
-        Now { at: clock.now(), wall: SystemTime::now() }
+        Now { at: clock.now(), wall: SystemTime::now(), uptime: clock.uptime() }
     }
 
     /// The time of day of `moment`. It is counted back from the present, because the clock may have been set
@@ -106,6 +108,7 @@ mod tests {
         let now = Now {
             at: Moment::from_millis(10_000),
             wall: UNIX_EPOCH + Duration::from_secs(1_783_166_400),
+            uptime: Duration::ZERO,
         };
         let stamp = now.stamp(Moment::from_millis(8_877));
         assert_eq!(stamp.to_string(), "2026-07-04T11:59:58.877Z");
@@ -114,7 +117,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_was_never_set_has_stamps_too() {
-        let now = Now { at: Moment::from_millis(10_000), wall: UNIX_EPOCH };
+        let now = Now { at: Moment::from_millis(10_000), wall: UNIX_EPOCH, uptime: Duration::ZERO };
         assert_eq!(now.stamp(Moment::START).to_string(), "1970-01-01T00:00:00.000Z");
         let end = Stamp::new(UNIX_EPOCH + LAST + Duration::from_secs(1));
         assert_eq!(end.to_string(), "9999-12-31T23:59:59.000Z");

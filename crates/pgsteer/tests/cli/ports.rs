@@ -1,9 +1,13 @@
-//! A taken port: the error names the port and the service that needs it.
+//! A taken port: the error names the port and the service that needs it. A port of the service manager: it is used.
 
-use std::net::TcpListener;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::Duration;
 
 use crate::fake_patroni::FakePatroni;
-use crate::pgsteer::{Running, complaint, own_address, run};
+use crate::pgsteer::{Running, command_of, complaint, own_address, run};
 
 #[test]
 fn all_taken_ports_are_reported_with_their_services() {
@@ -84,4 +88,39 @@ fn a_second_pgsteer_does_not_share_the_ports_of_the_first() {
     let output = run(&["run", "--patroni", &patroni.url(), "--write", &write]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert_eq!(running.stop(), Some(0));
+}
+
+/// Starts its arguments with the standard input and output as the sockets of the service manager.
+const ACTIVATED: &str = "exec 3<&0 4<&1 </dev/null >/dev/null; \
+                         LISTEN_FDS=2 LISTEN_PID=$$ exec \"$@\"";
+
+#[test]
+fn sockets_of_the_service_manager_are_used() {
+    let ip = own_address();
+    let [http, other] = [7000, 7999].map(|port| TcpListener::bind((ip, port)).unwrap());
+    // This client connects before there is a pgsteer.
+    let mut early = TcpStream::connect(http.local_addr().unwrap()).unwrap();
+    early.write_all(b"GET /status.txt HTTP/1.0\r\n\r\n").unwrap();
+    let at = |port| SocketAddr::new(ip, port).to_string();
+    let (write, read, pages) = (at(5000), at(5001), at(7000));
+    let program = ["-c", ACTIVATED, "sh", env!("CARGO_BIN_EXE_pgsteer"), "run"];
+    let words = ["--patroni", "http://127.0.0.1:9", "--write", &write, "--read", &read];
+    let words = [&program[..], &words, &["--http", &pages]].concat();
+    let mut command = command_of(Path::new("/bin/sh"), &words);
+    let log = std::io::pipe().unwrap();
+    command.stdin(OwnedFd::from(http)).stdout(OwnedFd::from(other)).stderr(log.1);
+    let mut child = command.spawn().unwrap();
+    drop(command);
+    early.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let mut answer = String::new();
+    early.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains("pgsteer"), "{answer}");
+    assert!(TcpStream::connect(write).is_ok(), "it binds the others");
+    assert!(TcpStream::connect((ip, 7999)).is_err(), "a socket that it does not use is closed");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let mut text = String::new();
+    let mut log = log.0;
+    log.read_to_string(&mut text).unwrap();
+    assert!(text.contains(&format!("listens on {ip}:7999")), "{text}");
 }

@@ -4,11 +4,12 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Child, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use pgsteer::handover::VERSION;
 use pgsteer::handover::channel::{self, Channel};
 use pgsteer::handover::message::{self, Offer, ToNew, ToOld};
+use pgsteer_core::time::Moment;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::fake_patroni::FakePatroni;
@@ -61,6 +62,10 @@ fn fails(running: &mut Running, expected: &str) {
     let line = log.lines().rfind(|line| line.contains("not upgraded")).unwrap();
     assert!(line.contains("this process goes on"), "{line}");
     assert!(line.contains(expected), "{line}");
+    running.wait_for("the status shows why", |running| {
+        let status = running.status()?;
+        status["failed_upgrade"]["why"].as_str()?.contains(expected).then_some(())
+    });
     assert!(is_open(running), "{log}");
 }
 
@@ -175,7 +180,8 @@ impl New {
 }
 
 fn offer(version: u32) -> ToNew {
-    ToNew::Offer(Offer { version, addresses: Vec::new(), first_ticket: 0 })
+    let (now, sent_at) = (Moment::START, SystemTime::now());
+    ToNew::Offer(Offer { version, addresses: Vec::new(), first_ticket: 0, now, sent_at })
 }
 
 #[tokio::test]

@@ -64,7 +64,7 @@ fn member(
     agent: Option<&Endpoint>,
 ) -> Result<Member, Refusal> {
     let postgres = &found.postgres;
-    let profile = request.wishes.profile;
+    let profile = request.options.profile;
     let patroni = match (&found.patroni_url, &request.config.cluster.members) {
         (Some(url), Membership::Patroni(patroni)) => Some(patroni_check(url, postgres, patroni)?),
         (Some(_), Membership::Listed(_)) | (None, _) => None,
@@ -82,7 +82,7 @@ fn member(
         label,
         host: bracketed(postgres.host()),
         port: postgres.port(),
-        by_name: by_name(postgres, request.wishes.resolve),
+        by_name: by_name(postgres, request.options.resolve),
         is_patroni_here: patroni.as_ref().is_some_and(|check| !check.starts_with("addr ")),
         patroni,
         agent: format!("{}agent-port {agent_port}", agent_addr.unwrap_or_default()),

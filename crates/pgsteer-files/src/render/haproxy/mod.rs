@@ -104,15 +104,15 @@ pub fn render(request: &Request<'_>) -> Result<Vec<Rendered>, Refusal> {
 }
 
 fn page<'a>(request: &Request<'a>) -> Result<Page<'a>, Refusal> {
-    let Request { config, wishes, .. } = *request;
-    let profile = wishes.profile;
+    let Request { config, options, .. } = *request;
+    let profile = options.profile;
     check_services(config, profile)?;
     check_reach(request)?;
     let members = members(request)?;
     let has_guard = profile == Profile::Sql || !has_patroni(request) && is_redirect(profile);
     let t = match has_guard {
-        true => Timing::guarded_within(wishes.detect)?,
-        false => Timing::within(wishes.detect)?,
+        true => Timing::guarded_within(options.detect)?,
+        false => Timing::within(options.detect)?,
     };
     let init_state = has_init_state(request);
     let sql = sql(config, profile, has_guard)?;
@@ -127,17 +127,17 @@ fn page<'a>(request: &Request<'a>) -> Result<Page<'a>, Refusal> {
         files_max: files_max(config, members.len()),
         keepalive_s: config.proxy.keepalive.as_secs(),
         user_timeout_ms: millis(config.proxy.user_timeout),
-        loses_connecting_clients: wishes.haproxy.loses_connecting_clients(),
+        loses_connecting_clients: options.haproxy.loses_connecting_clients(),
         is_pushed: profile == Profile::Push,
         server_tail: if init_state { " init-state down".to_owned() } else { String::new() },
-        detect_ms: millis(wishes.detect),
+        detect_ms: millis(options.detect),
         agent: agent(request, &members, &t)?,
         t,
         stats,
-        resolve: wishes.resolve,
+        resolve: options.resolve,
         sql,
         doors: doors(request)?,
-        pass: &wishes.pass,
+        pass: &options.pass,
         local,
         members,
         services,
@@ -148,9 +148,9 @@ fn page<'a>(request: &Request<'a>) -> Result<Page<'a>, Refusal> {
 /// (by its source), and an agent with the words for administration takes servers
 /// out of maintenance: a member that the agent reports as fit would wait for a health check.
 fn has_init_state(request: &Request<'_>) -> bool {
-    let Request { config, wishes, .. } = *request;
-    let leaves_maintenance = asks_agent(wishes.profile) && vocabulary(config) == Vocabulary::Admin;
-    wishes.haproxy >= HaproxyVersion::INIT_STATE && !leaves_maintenance
+    let Request { config, options, .. } = *request;
+    let leaves_maintenance = asks_agent(options.profile) && vocabulary(config) == Vocabulary::Admin;
+    options.haproxy >= HaproxyVersion::INIT_STATE && !leaves_maintenance
 }
 
 /// The words of the agents.
@@ -185,10 +185,10 @@ fn agent_listen(config: &Config) -> SocketAddr {
 
 /// The one agent that answers for all members: as named, or that of the only host of `--door`.
 fn agent_of_all(request: &Request<'_>) -> Result<Option<Endpoint>, Refusal> {
-    let wishes = request.wishes;
-    match (&wishes.agent, wishes.doors.as_slice()) {
+    let options = request.options;
+    match (&options.agent, options.doors.as_slice()) {
         (Some(agent), _) => Ok(Some(agent.clone())),
-        (None, [door]) if asks_agent(wishes.profile) => {
+        (None, [door]) if asks_agent(options.profile) => {
             door_endpoint(door, agent_listen(request.config).port()).map(Some)
         }
         (None, _) => Ok(None),
@@ -207,20 +207,20 @@ fn door_endpoint(host: &str, port: u16) -> Result<Endpoint, Refusal> {
 /// HAProxy is sent to listeners of pgsteer only where they answer.
 fn check_reach(request: &Request<'_>) -> Result<(), Refusal> {
     const HAPROXY: &str = "HAProxy";
-    let Request { config, wishes, .. } = *request;
+    let Request { config, options, .. } = *request;
     let pages = config.http.as_ref().map(|http| http.listen);
-    if wishes.profile == Profile::Pgsteer {
-        let doors = || wishes.doors.iter().map(String::as_str);
+    if options.profile == Profile::Pgsteer {
+        let doors = || options.doors.iter().map(String::as_str);
         for (name, service) in &config.services {
             reach::check(&format!("service {name}"), service.listen, HAPROXY, doors())?;
         }
         return pages.map_or(Ok(()), |pages| reach::check("[http]", pages, HAPROXY, doors()));
     }
     // An agent that is named may be another pgsteer's.
-    if !asks_agent(wishes.profile) || wishes.agent.is_some() {
+    if !asks_agent(options.profile) || options.agent.is_some() {
         return Ok(());
     }
-    let hosts: Vec<&str> = match wishes.doors.as_slice() {
+    let hosts: Vec<&str> = match options.doors.as_slice() {
         [door] => vec![door],
         _ => request.members.iter().map(|member| member.postgres.host()).collect(),
     };
@@ -234,8 +234,8 @@ fn check_reach(request: &Request<'_>) -> Result<(), Refusal> {
 }
 
 fn agent(request: &Request<'_>, members: &[Member], t: &Timing) -> Result<Agent, Refusal> {
-    let Request { config, wishes, .. } = *request;
-    let profile = wishes.profile;
+    let Request { config, options, .. } = *request;
+    let profile = options.profile;
     let is_patroni = has_patroni(request);
     if asks_agent(profile) && !is_patroni && config.http.is_none() {
         let needs = "a check beside the agent: Patroni, or [http] of pgsteer";
@@ -248,7 +248,7 @@ fn agent(request: &Request<'_>, members: &[Member], t: &Timing) -> Result<Agent,
         vocabulary: vocabulary(config).as_str(),
         has_patroni: is_patroni,
         // At least one check falls into this time.
-        drain_ms: if wishes.haproxy.loses_connecting_clients() { 2 * t.agent_ms } else { 0 },
+        drain_ms: if options.haproxy.loses_connecting_clients() { 2 * t.agent_ms } else { 0 },
         reaches_pooler: is_patroni && members.iter().all(|member| member.is_patroni_here),
     })
 }
@@ -292,34 +292,34 @@ fn printable(text: &str) -> String {
 }
 
 fn doors(request: &Request<'_>) -> Result<Vec<Door>, Refusal> {
-    let Request { config, wishes, .. } = *request;
-    if wishes.profile != Profile::Pgsteer {
+    let Request { config, options, .. } = *request;
+    if options.profile != Profile::Pgsteer {
         return Ok(Vec::new());
     }
-    let profile = wishes.profile;
+    let profile = options.profile;
     let Some(http) = &config.http else {
         let needs = "the pages of pgsteer, which its checks ask: [http]";
         return Err(Refusal::ProfileNeeds { profile, needs });
     };
-    if wishes.doors.is_empty() {
+    if options.doors.is_empty() {
         let needs = "the hosts where pgsteer runs: --door 10.0.0.21 --door 10.0.0.22";
         return Err(Refusal::ProfileNeeds { profile, needs });
     }
-    let names = labels(wishes.doors.iter().map(|door| door.as_str()));
+    let names = labels(options.doors.iter().map(|door| door.as_str()));
     let door = |(host, label): (&String, String)| -> Result<Door, Refusal> {
         let endpoint = door_endpoint(host, http.listen.port())?;
         Ok(Door {
             label,
             host: bracketed(host),
-            by_name: by_name(&endpoint, wishes.resolve),
+            by_name: by_name(&endpoint, options.resolve),
             http_port: http.listen.port(),
         })
     };
-    wishes.doors.iter().zip(names).map(door).collect()
+    options.doors.iter().zip(names).map(door).collect()
 }
 
 fn local(request: &Request<'_>, members: &[Member]) -> Result<Option<Member>, Refusal> {
-    let profile = request.wishes.profile;
+    let profile = request.options.profile;
     if !is_redirect(profile) {
         return Ok(None);
     }
@@ -334,11 +334,11 @@ fn local(request: &Request<'_>, members: &[Member]) -> Result<Option<Member>, Re
     if !is_member(request.members, name) {
         return Err(Refusal::NoSuchMember(name.clone()));
     }
-    if !request.wishes.pass.iter().all(|source| is_network(source)) {
+    if !request.options.pass.iter().all(|source| is_network(source)) {
         let why = "it is neither an address nor a network such as 10.1.0.0/16";
         return Err(Refusal::Unwritable { what: "a source of --pass", why });
     }
-    if request.wishes.pass.is_empty() {
+    if request.options.pass.is_empty() {
         let needs = "the sources that are routed to it: --pass 10.0.0.5 --pass 10.1.0.0/16";
         return Err(Refusal::ProfileNeeds { profile, needs });
     }
@@ -346,13 +346,13 @@ fn local(request: &Request<'_>, members: &[Member]) -> Result<Option<Member>, Re
 }
 
 fn stats(request: &Request<'_>) -> Result<Stats, Refusal> {
-    let wishes = request.wishes;
-    let login = wishes.stats_login.as_ref();
+    let options = request.options;
+    let login = options.stats_login.as_ref();
     let mut usual = HTTP_LISTEN;
     if login.is_none() {
         usual.set_ip(Ipv4Addr::LOCALHOST.into());
     }
-    let listen = wishes.stats_listen.unwrap_or(usual);
+    let listen = options.stats_listen.unwrap_or(usual);
     if login.is_none() && !listen.ip().is_loopback() {
         return Err(Refusal::OpenStats(listen));
     }
@@ -362,7 +362,7 @@ fn stats(request: &Request<'_>) -> Result<Stats, Refusal> {
         return Err(Refusal::PortTaken { what: "statistics".to_owned(), port, other });
     }
     let login = login.map(stats_login).transpose()?;
-    let meets_pages = has_pgsteer(wishes.profile)
+    let meets_pages = has_pgsteer(options.profile)
         && request.config.http.as_ref().is_some_and(|pages| pages.listen.port() == port);
     Ok(Stats { listen: listen.to_string(), login, meets_pages })
 }

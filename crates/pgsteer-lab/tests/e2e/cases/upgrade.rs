@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use pgsteer_lab::{Lab, SUPERUSER, Session, Truth};
+use serde_json::Value;
 
 use crate::kept::Kept;
 use crate::steer::{Steer, Wanted};
@@ -23,6 +24,7 @@ pub fn no_session_and_no_new_client_notices(lab: &Lab) -> Result<()> {
     let writes = Traffic::writes(lab, steer.doors.write, EVERY, LIMIT)?;
     let reads = Traffic::reads(steer.doors.read, EVERY, LIMIT);
     let mut busy = Session::connect(steer.doors.write, SUPERUSER, "postgres", LIMIT)?;
+    let before = events(&steer)?;
     let long = std::thread::spawn(move || busy.query("SELECT pg_sleep(4)", LIMIT));
     let mut pid = steer.pid();
     for number in 1..=UPGRADES {
@@ -44,7 +46,17 @@ pub fn no_session_and_no_new_client_notices(lab: &Lab) -> Result<()> {
     let services = status["clusters"][0]["services"].as_array().context("no services")?;
     let sessions = services.iter().filter_map(|service| service["sessions"].as_u64());
     ensure!(sessions.sum::<u64>() == 40, "{status:#}");
+    let after = events(&steer)?;
+    ensure!(!before.is_empty() && after == before, "the history: {before:?}, then {after:?}");
     Ok(())
+}
+
+/// The events of the history.
+fn events(steer: &Steer) -> Result<Vec<String>> {
+    let history = steer.page("/api/v1/history?range=10m")?;
+    let history: Value = serde_json::from_str(&history)?;
+    let events = history["events"].as_array().context("no events")?;
+    Ok(events.iter().map(|event| event["text"].to_string()).collect())
 }
 
 /// The order of the switchover comes first, so the upgrade meets every stage of it.

@@ -19,6 +19,7 @@ use pgsteer_core::gate::{Gate, GateState};
 use pgsteer_core::names::{MemberName, ServiceName};
 use pgsteer_core::snapshot::MembersFrom;
 use pgsteer_core::snapshot::{MemberState, PoolerState, ServiceState, Snapshot};
+use pgsteer_core::time::Moment;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::encoding::text::encode;
@@ -58,7 +59,9 @@ pub struct Facts {
     pub snapshot: Arc<Snapshot>,
     /// The counters of the proxy.
     pub stats: Arc<Stats>,
-    /// The time since the start of pgsteer.
+    /// Now.
+    pub now: Moment,
+    /// How long this process has run.
     pub uptime: Duration,
     /// The age of the engine's last beat.
     pub heartbeat_age: Duration,
@@ -97,7 +100,7 @@ impl Collector for Facts {
         self.probes(&mut page)?;
         self.events(&mut page)?;
         self.haproxys(&mut page)?;
-        vips::encode(&self.stats.vips, self.uptime, &mut page)
+        vips::encode(&self.stats.vips, self.now, &mut page)
     }
 }
 
@@ -172,10 +175,8 @@ impl Facts {
         page.gauge(
             "pgsteer_etcd_read_age_seconds",
             "The time since the keys were last read beside the watch; they are read every 5.",
-            etcd().filter_map(|etcd| {
-                let age = self.uptime.saturating_sub(etcd.read_at?.since_start());
-                Some((cluster(), age.as_secs_f64()))
-            }),
+            etcd()
+                .filter_map(|etcd| Some((cluster(), self.now.since(etcd.read_at?).as_secs_f64()))),
         )
     }
 
@@ -298,8 +299,7 @@ impl Facts {
             "pgsteer_order_seconds_left",
             "The time until the order expires; no sample if it lasts until it is withdrawn.",
             orders().filter_map(|(labels, order)| {
-                let until = order.until.as_ref()?.at.since_start();
-                Some((labels, until.saturating_sub(self.uptime).as_secs()))
+                Some((labels, order.until.as_ref()?.at.since(self.now).as_secs()))
             }),
         )
     }
@@ -379,7 +379,8 @@ mod tests {
         let facts = Facts {
             snapshot: Arc::new(sample::snapshot()),
             stats: Arc::new(sample::stats()),
-            uptime: sample::now().at.since_start(),
+            now: sample::now().at,
+            uptime: sample::now().uptime,
             heartbeat_age: Duration::from_millis(120),
         };
         let text = exposition(facts, Format::Open).unwrap();

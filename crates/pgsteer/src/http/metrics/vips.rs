@@ -1,13 +1,14 @@
 //! The metrics of the addresses that follow a service.
 
 use std::fmt;
-use std::time::Duration;
+
+use pgsteer_core::time::Moment;
 
 use super::page::Page;
 use crate::stats::{Holding, Vip, Vips};
 
 /// Writes the metrics. There are none without an address in the configuration.
-pub fn encode(vips: &Vips, uptime: Duration, page: &mut Page<'_>) -> fmt::Result {
+pub fn encode(vips: &Vips, now: Moment, page: &mut Page<'_>) -> fmt::Result {
     let all = vips.all();
     if all.is_empty() {
         return Ok(());
@@ -39,18 +40,13 @@ pub fn encode(vips: &Vips, uptime: Duration, page: &mut Page<'_>) -> fmt::Result
     page.gauge(
         "pgsteer_vip_state_seconds",
         "The time since the state of the address last changed.",
-        all.iter().map(|vip| {
-            let age = uptime.saturating_sub(vip.since.since_start());
-            (labels(vip), age.as_secs_f64())
-        }),
+        all.iter().map(|vip| (labels(vip), now.since(vip.since).as_secs_f64())),
     )?;
     page.gauge(
         "pgsteer_vip_announcement_age_seconds",
         "The time since the last gratuitous ARP or unsolicited neighbour advertisement.",
-        all.iter().filter_map(|vip| {
-            let age = uptime.saturating_sub(vip.announced_at?.since_start());
-            Some((labels(vip), age.as_secs_f64()))
-        }),
+        all.iter()
+            .filter_map(|vip| Some((labels(vip), now.since(vip.announced_at?).as_secs_f64()))),
     )?;
     page.counter(
         "pgsteer_vip_added",

@@ -63,17 +63,17 @@ pub fn members(past: &history::Past, range: Range, now: &Now) -> Vec<MemberPast>
 }
 
 fn span(segment: &history::Segment, now: &Now) -> Option<Span> {
-    let (class, word) = match segment.state {
+    let (class, word) = match &segment.state {
         State::Absent => return None,
         State::Role(role) => (role_class(role.as_str()), role_word(role.as_str()).to_owned()),
-        State::Gate(state, "wrong_role") => (GateLook::Idle.class(), state.as_str().to_owned()),
-        State::Gate(state, "") => {
-            (GateLook::of_state(state.as_str(), false).class(), state.as_str().to_owned())
-        }
-        State::Gate(state, reason) => {
-            let class = GateLook::of_state(state.as_str(), true).class();
-            (class, format!("{} ({reason})", state.as_str()))
-        }
+        State::Gate(state, reason) => match &**reason {
+            "wrong_role" => (GateLook::Idle.class(), state.as_str().to_owned()),
+            "" => (GateLook::of_state(state.as_str(), false).class(), state.as_str().to_owned()),
+            reason => {
+                let class = GateLook::of_state(state.as_str(), true).class();
+                (class, format!("{} ({reason})", state.as_str()))
+            }
+        },
     };
     let until = (segment.until < now.at).then(|| now.stamp(segment.until));
     Some(Span { from: now.stamp(segment.from), until, class, word })

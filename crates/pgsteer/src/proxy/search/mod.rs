@@ -111,7 +111,7 @@ impl Search {
         self.last_failure = Some(format!("{member}: {why}"));
         // The failure of an early login does not show whether the member works after its promotion.
         if !seat.is_early() {
-            self.context.worker.shared().stats.doubts.give(member);
+            self.context.worker.shared().stats.refusal_hints.give(member);
             self.tried.insert(member.clone());
         }
     }
@@ -121,7 +121,7 @@ impl Search {
     pub fn full(&mut self, seat: &Seat, why: &str) {
         seat.stats().failed_total.fetch_add(1, Ordering::Relaxed);
         let member = seat.member();
-        self.context.worker.shared().stats.doubts.give(member);
+        self.context.worker.shared().stats.refusal_hints.give(member);
         tracing::debug!(%member, why, "member refuses the login, the client waits");
         self.last_failure = Some(format!("{member}: {why}"));
     }

@@ -18,7 +18,7 @@ use pgsteer_core::claim::{Failure, News, Notice, Report};
 use pgsteer_core::plan::Plan;
 use pgsteer_core::settings::EtcdConfig;
 use pgsteer_wire::etcd::{
-    BadAnswer, Entry, Found, Heard, Keys, Meaning, complaint, login_request, parse_range,
+    BadAnswer, Entry, Found, Keys, Meaning, WatchMessage, complaint, login_request, parse_range,
     parse_token, parse_watch,
 };
 use tokio::sync::{mpsc, watch};
@@ -304,9 +304,11 @@ impl Watcher {
         let timed_out = |_| Failure::Timeout { peer: base.url().clone(), limit };
         let first = timeout(limit, lines.next()).await.map_err(timed_out)??;
         match parse_watch(&first).map_err(|bad| not_etcd(base, &bad))? {
-            Heard::Created => Ok(lines),
-            Heard::Ended(why) => Err(ended(base, &why)),
-            Heard::Written(_) => Err(strange(base, "a watch event before the watch was created")),
+            WatchMessage::Created => Ok(lines),
+            WatchMessage::Ended(why) => Err(ended(base, &why)),
+            WatchMessage::Written(_) => {
+                Err(strange(base, "a watch event before the watch was created"))
+            }
         }
     }
 
@@ -384,9 +386,9 @@ async fn other_scope(
 
 fn written(base: &Base, line: &[u8]) -> Result<Vec<Entry>, Failure> {
     match parse_watch(line).map_err(|bad| not_etcd(base, &bad))? {
-        Heard::Written(entries) => Ok(entries),
-        Heard::Created => Ok(Vec::new()),
-        Heard::Ended(why) => Err(ended(base, &why)),
+        WatchMessage::Written(entries) => Ok(entries),
+        WatchMessage::Created => Ok(Vec::new()),
+        WatchMessage::Ended(why) => Err(ended(base, &why)),
     }
 }
 

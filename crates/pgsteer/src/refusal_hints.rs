@@ -1,4 +1,4 @@
-//! Doubts: hints from the proxy to the sources that a member has refused a connection or a login.
+//! Hints from the proxy to the sources that a member has refused a connection or a login.
 //!
 //! A hint decides nothing. It makes the tether of that member open a new session at once, and the result
 //! of that is a claim. Hints are not queued, and a hint without a reader has no effect.
@@ -12,9 +12,9 @@ use crate::by_name::ByName;
 
 /// One hint per member, given or not.
 #[derive(Debug, Default)]
-pub struct Doubts(ByName<MemberName, Notify>);
+pub struct RefusalHints(ByName<MemberName, Notify>);
 
-impl Doubts {
+impl RefusalHints {
     /// Gives the hint: a client's connection to `member`, or its login there, has failed.
     pub fn give(&self, member: &MemberName) {
         self.0.of(member).notify_one();
