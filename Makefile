@@ -4,6 +4,15 @@ CARGO ?= cargo
 LAB   := $(CARGO) run --quiet -p pgsteer-lab --
 BENCH := $(CARGO) run --quiet --release -p pgsteer-bench --
 
+TEST  := $(CARGO) test --workspace --locked
+BUILT := $(or $(CARGO_TARGET_DIR),target)/debug
+
+# The test targets that need no cluster.
+UNIT_TESTS := $(filter-out e2e lab readers,\
+	$(basename $(notdir $(wildcard crates/*/tests/*.rs))) $(notdir $(patsubst %/main.rs,%,$(wildcard crates/*/tests/*/main.rs))))
+# Most tests wait: for sockets, for times that run out.
+UNIT_THREADS ?= 6
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test check docs lint words cycles unit e2e story build install-lab lab bench bench-failover bench-proxy bench-agent bench-render deny clean
 
@@ -14,7 +23,7 @@ demo: install-lab ## A real cluster, pgsteer in front of it, a switchover under 
 	$(CARGO) build --quiet -p pgsteer -p pgsteer-lab
 	$(LAB) demo $(if $(ONCE),--once) $(ARGS)
 
-test: ## Everything that CI checks, about 20 minutes on two cores
+test: ## Everything that CI checks, below 20 minutes on two cores
 	$(MAKE) --no-print-directory -j2 install-readers lint
 	$(MAKE) --no-print-directory unit e2e story
 
@@ -35,25 +44,34 @@ cycles: ## List cycles between modules; fails on a new one
 	@python3 scripts/cycles.py
 
 unit: cargo ## Unit, scenario, property and protocol tests, licences and advisories
-	$(CARGO) test --workspace --locked --lib --bins --test '*' --exclude pgsteer-lab
-	$(CARGO) test -p pgsteer-lab --locked --lib --bins --test dependencies
+	RUST_TEST_THREADS=$(UNIT_THREADS) $(TEST) --lib --bins $(UNIT_TESTS:%=--test %)
 
-e2e: install-readers build ## End-to-end tests on real clusters
-	$(CARGO) test -p pgsteer-lab --locked --test lab --test render
-	$(CARGO) test -p pgsteer-lab --locked --test e2e --no-run
-	$(MAKE) --no-print-directory -j2 e2e-old e2e-new
+e2e: install-readers tests ## End-to-end tests on real clusters
+	$(TEST) --test lab --test readers
+	$(MAKE) --no-print-directory -j3 e2e-old e2e-new e2e-cables
 
-# The tests of each cluster use a third of two cores, so both clusters run side by side.
-e2e-old e2e-new:
-	$(CARGO) test -p pgsteer-lab --locked --test e2e -- $(@:e2e-%=%)::
-.PHONY: e2e-old e2e-new
+# The tests of a cluster wait most of the time, so the clusters run side by side.
+e2e-old e2e-new e2e-cables:
+	$(TEST) --test e2e -- $(@:e2e-%=%)::
+.PHONY: e2e-old e2e-new e2e-cables
 
 docs: cargo ## Write what is generated from the table of keys: pgsteer.example.toml and docs/CONFIGURATION.md
 	CONFIG_DOCS=update $(CARGO) test --quiet -p pgsteer-config --test example_file -- _matches_the_table_of_keys
 
-story: ## The demo once, with and without a login for the tether
-	$(MAKE) --no-print-directory demo ONCE=1
-	$(MAKE) --no-print-directory demo ONCE=1 ARGS='--without-login --patroni debian'
+story: install-lab tests ## The demo once, with and without a login for the tether
+	$(MAKE) --no-print-directory -j2 story-tether story-without-login
+
+story-tether:
+	$(BUILT)/pgsteer-lab demo --once
+story-without-login:
+	$(BUILT)/pgsteer-lab demo --once --without-login --patroni debian
+.PHONY: story-tether story-without-login
+
+# All tests and the programs that they run. Always the whole workspace: with a part of it crates get other features, and
+# everything is compiled again.
+tests: cargo
+	$(TEST) --no-run
+.PHONY: tests
 
 build: cargo ## The debug build that tests and demo use
 	$(CARGO) build --quiet --locked -p pgsteer -p pgsteer-lab

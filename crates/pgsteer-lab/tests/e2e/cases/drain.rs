@@ -12,6 +12,8 @@ use serde_json::Value;
 use super::replicas::{is_back, is_drained, reader_at, two_replicas};
 use crate::binary;
 use crate::clients::{run, run_failing};
+use crate::kept::Kept;
+use crate::rendered::{Rendered, push_section};
 use crate::steer::{Steer, Wanted};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -100,6 +102,34 @@ pub fn a_drained_replica_keeps_its_sessions_and_opens_at_once(lab: &Lab) -> Resu
     ensure!(ended.contains("ended"), "{ended}");
     let message = old.ensure_ended()?;
     ensure!(message.contains("ended by operator"), "{message}");
+    Ok(())
+}
+
+pub fn an_order_reaches_haproxy(lab: &Lab) -> Result<()> {
+    let setup = Setup::new(lab)?;
+    let haproxy = Rendered::start(lab, "push", &[])?;
+    let more = format!("{}\n{}", setup.more, push_section(lab));
+    let _steer = Steer::start(lab, &Wanted { more: &more, ..setup.wanted() })?;
+    let [drained, _] = two_replicas(lab)?;
+    let serves = |it: &Rendered| -> Result<bool> {
+        let shown = it.shown()?;
+        Ok(shown.get(&format!("read {drained}")).context("no such server")?.serves())
+    };
+    haproxy.wait("all is right", |it| ensured(serves(it)?, "it does not serve yet"))?;
+    let mut old = Kept::several(haproxy.read, 4)?;
+    let began = Instant::now();
+    run(&mut setup.order(&["drain", &drained])?)?;
+    haproxy.wait("HAProxy follows the order", |it| ensured(!serves(it)?, "it still serves"))?;
+    println!("HAProxy has followed {:?} after the start of the command", began.elapsed());
+    for session in &mut old {
+        session.ensure_alive()?;
+    }
+    run(&mut setup.order(&["undrain", &drained])?)?;
+    haproxy.wait("HAProxy follows the end of it", |it| ensured(serves(it)?, "it does not serve"))
+}
+
+fn ensured(is_so: bool, otherwise: &'static str) -> Result<()> {
+    ensure!(is_so, otherwise);
     Ok(())
 }
 

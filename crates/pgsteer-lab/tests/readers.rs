@@ -273,7 +273,7 @@ fn each_alert_fires_for_its_cause_and_for_no_other() {
     let folder = folder("alerts");
     render(&folder, &words(&format!("prometheus {THREE}")));
     let scenes = folder.join("alerts.yml");
-    std::fs::write(&scenes, include_str!("render/alerts.yml")).unwrap();
+    std::fs::write(&scenes, include_str!("readers/alerts.yml")).unwrap();
     let (is_fine, printed) = verdict("promtool", &["test", "rules"], &scenes);
     assert!(is_fine, "{printed}");
 }
@@ -307,7 +307,7 @@ fn the_dashboard_matches_grafanas_types() {
     let dashboard = std::fs::read_to_string(folder.join("pgsteer.json")).unwrap();
     let compile = |dashboard: &str| {
         let file = folder.join("dashboard.ts");
-        std::fs::write(&file, [include_str!("render/dashboard.ts"), dashboard].concat()).unwrap();
+        std::fs::write(&file, [include_str!("readers/dashboard.ts"), dashboard].concat()).unwrap();
         let line = "--noEmit --strict --skipLibCheck --moduleResolution bundler --module esnext";
         let mut command = Command::new("node");
         command.arg(modules.join("typescript/bin/tsc")).args(words(line)).arg(&file);
@@ -371,7 +371,7 @@ fn pgbouncer_runs_with_its_rendered_file() {
         "bin={}; home={home}; port={port}; pgbouncer={}\n{}",
         newest_bin().display(),
         which("pgbouncer").unwrap().display(),
-        include_str!("render/pgbouncer.sh")
+        include_str!("readers/pgbouncer.sh")
     );
     let printed = as_postgres(&script, &ini);
     assert_eq!(printed.trim(), "app through the socket");
