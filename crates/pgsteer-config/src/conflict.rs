@@ -37,9 +37,6 @@ pub enum Conflict {
     /// An address follows a service that does not exist.
     #[error("there is no service {0} for the address to follow")]
     VipWithoutService(ServiceName, Vec<String>),
-    /// An address follows a service of replicas, of which several are open at once.
-    #[error("service {0} routes to several replicas, and an address is on one machine")]
-    VipOfReplicas(ServiceName),
     /// A key without a default is missing.
     #[error("`{key}` is missing")]
     Missing {
@@ -203,9 +200,6 @@ impl Conflict {
             Conflict::SameListen { .. } => "give one of them another port".into(),
             Conflict::VipOfMember(..) => {
                 "choose an address of the same network that no machine has".into()
-            }
-            Conflict::VipOfReplicas(_) => {
-                "name a service of the primary, or remove service to follow write; readers connect through pgsteer's read port".into()
             }
             Conflict::VipWithoutService(_, services) => {
                 format!("set service to one of {}", services.join(", "))

@@ -2,15 +2,27 @@
 
 use std::net::IpAddr;
 
+use crate::claim::Role;
+use crate::gate::Gate;
 use crate::names::MemberName;
 use crate::settings::VipConfig;
 use crate::snapshot::{MemberState, ServiceState, Snapshot};
+
+/// Members whose lags differ by less than this are equal.
+const LAG_STEP_BYTES: u64 = 16 << 20;
 
 /// The demand, with the reason as a clause for people. Only the variant decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Demand {
     /// The local member has the address.
     Hold(String),
+    /// One of several members has the address, and the local one may be it.
+    Share {
+        /// How many members are preferred to the local one.
+        rank: usize,
+        /// The reason.
+        why: String,
+    },
     /// The member does not have the role any more, as far as is known. An address that was held goes; one
     /// that was left behind waits for facts.
     GiveUp(String),
@@ -27,6 +39,7 @@ impl Demand {
     pub fn why(&self) -> &str {
         match self {
             Demand::Hold(why)
+            | Demand::Share { why, .. }
             | Demand::GiveUp(why)
             | Demand::Stay(why)
             | Demand::Release(why)
@@ -56,6 +69,9 @@ pub fn demand(vip: &VipConfig, snapshot: &Snapshot) -> Demand {
     let Some(gate) = service.gates.get(local) else {
         return Demand::Release(format!("{local} is no longer a member of the cluster"));
     };
+    if service.role == Role::Replica {
+        return shared(snapshot, service, local, gate);
+    }
     if let Some(why) = rivalry(snapshot, service, (local, member)) {
         return Demand::Release(why);
     }
@@ -68,6 +84,25 @@ pub fn demand(vip: &VipConfig, snapshot: &Snapshot) -> Demand {
         Demand::GiveUp(format!("{local} is not known to be a {}{reason}", service.role))
     } else {
         Demand::Stay(format!("{local} is {}{reason}", gate.state()))
+    }
+}
+
+/// The demand on an address of readers, which any member with an open gate may have. The members agree by asking the
+/// network who has it.
+fn shared(snapshot: &Snapshot, service: &ServiceState, local: &MemberName, gate: &Gate) -> Demand {
+    let reason = gate.reason().map(|reason| format!(": {reason}")).unwrap_or_default();
+    let state = format!("{local} is {}{reason}", gate.state());
+    let lag = |name: &MemberName| {
+        let lag_bytes = snapshot.members.get(name).and_then(|member| member.lag_bytes);
+        lag_bytes.map_or(u64::MAX, |lag_bytes| lag_bytes / LAG_STEP_BYTES)
+    };
+    let mut open: Vec<&MemberName> = service.open().collect();
+    open.sort_by_key(|name| (lag(name), *name));
+    match open.iter().position(|name| *name == local) {
+        Some(rank) => Demand::Share { rank, why: state },
+        // Clients get PostgreSQL's own answer there, and none without the address.
+        None if open.is_empty() && !gate.ends_sessions() => Demand::Stay(state),
+        None => Demand::Release(state),
     }
 }
 

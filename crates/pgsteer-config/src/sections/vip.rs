@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use pgsteer_core::claim::Role;
 use pgsteer_core::names::{ServiceName, VipName};
 use pgsteer_core::settings::{Membership, ServiceConfig, VipConfig};
 
@@ -21,8 +20,8 @@ use crate::written::{Draft, Section};
 pub static KEYS: SectionKeys = SectionKeys {
     name: SECTION,
     help: "Addresses that follow a service, each as [vip.NAME], on a machine of a member. The local \
-           member has the address while the service routes to it. The service requires the \
-           primary or the standby leader. pgsteer needs CAP_NET_ADMIN and CAP_NET_RAW: \
+           member has the address while the service routes to it; of a service of replicas, one \
+           of its members has it. pgsteer needs CAP_NET_ADMIN and CAP_NET_RAW: \
            see docs/VIP.md.",
     keys: &[&ADDRESS, &INTERFACE, &SERVICE],
     at_restart: false,
@@ -104,10 +103,6 @@ fn finish_one(
     if !services.contains_key(&named) {
         let known = services.keys().map(ToString::to_string).collect();
         errors.push(origin, Conflict::VipWithoutService(named, known));
-        return None;
-    }
-    if services.get(&named).is_some_and(|service| service.role == Role::Replica) {
-        errors.push(origin, Conflict::VipOfReplicas(named));
         return None;
     }
     let (address, prefix) = address.value()?;

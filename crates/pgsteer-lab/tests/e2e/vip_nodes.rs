@@ -205,6 +205,25 @@ impl VipNodes {
         Ok(holders)
     }
 
+    /// Waits until exactly one member has the address, and returns it.
+    pub fn wait_for_one_holder(&self, limit: Duration) -> Result<String> {
+        self.wait_for_another_holder("", limit)
+    }
+
+    /// Waits until exactly one member has the address and it is not `old`, and returns it.
+    pub fn wait_for_another_holder(&self, old: &str, limit: Duration) -> Result<String> {
+        let deadline = Instant::now() + limit;
+        loop {
+            match self.holders()?.as_slice() {
+                [holder] if holder != old => return Ok(holder.clone()),
+                holders if Instant::now() > deadline => {
+                    bail!("{holders:?} have the address: {:?}", self.history())
+                }
+                _ => std::thread::sleep(LOOK_EVERY),
+            }
+        }
+    }
+
     /// Waits until these members, and no others, have the address.
     pub fn wait_for_holders(&self, wanted: &[&str], limit: Duration) -> Result<()> {
         let deadline = Instant::now() + limit;

@@ -55,6 +55,28 @@ impl Announcer {
         self.interface
     }
 
+    /// The hardware address of this machine on the interface.
+    pub fn mac(&self) -> Mac {
+        self.mac
+    }
+
+    /// Asks whether another machine has the address.
+    ///
+    /// # Errors
+    /// The kernel refuses to send, for example because the interface is down.
+    pub fn ask(&self) -> io::Result<()> {
+        match &self.kind {
+            Kind::Arp { socket, address } => {
+                send(socket, &arp::probe(self.mac, *address), SendFlags::empty())?;
+            }
+            Kind::Ndp { socket, address } => {
+                let probe = ndp::probe(self.mac, *address);
+                socket.send_to(&probe, &self.to(ndp::solicited_node(*address)).into())?;
+            }
+        }
+        Ok(())
+    }
+
     /// Announces the address, and asks whether another machine has it.
     ///
     /// # Errors
@@ -65,16 +87,13 @@ impl Announcer {
                 for frame in arp::announcement(self.mac, *address) {
                     send(socket, &frame, SendFlags::empty())?;
                 }
-                send(socket, &arp::probe(self.mac, *address), SendFlags::empty())?;
             }
             Kind::Ndp { socket, address } => {
                 let announcement = ndp::announcement(self.mac, *address);
                 socket.send_to(&announcement, &self.to(ndp::ALL_NODES).into())?;
-                let probe = ndp::probe(self.mac, *address);
-                socket.send_to(&probe, &self.to(ndp::solicited_node(*address)).into())?;
             }
         }
-        Ok(())
+        self.ask()
     }
 
     fn to(&self, group: Ipv6Addr) -> SocketAddrV6 {

@@ -92,7 +92,7 @@ impl Keeper {
             (Ok(()), Some(Action::Remove)) => false,
             _ => found.is_some(),
         };
-        if !is_here {
+        if !is_here && !self.machine.is_asking() {
             // An address that could not be added is tried again as a new one.
             self.machine.note_absence();
             self.announcer = None;
@@ -119,7 +119,8 @@ impl Keeper {
     fn listen(&mut self, now: Moment) {
         let rival = self.announcer.as_ref().and_then(Announcer::rival);
         if let Some(mac) = rival {
-            self.machine.note_contest(now);
+            let own = self.announcer.as_ref().map(Announcer::mac);
+            self.machine.note_contest(now, own.is_some_and(|own| mac < own));
             let mac = interface::text(mac);
             if self.shown.duplicate.as_ref() != Some(&mac) && self.holds() {
                 let (name, vip) = (&self.name, &self.config);
@@ -164,18 +165,24 @@ impl Keeper {
             }
             (Action::Remove, None) => {}
             // The address works without an announcement, only later for some clients.
-            (Action::Announce, _) => self.announce(interface, now),
+            (Action::Announce, _) => {
+                self.send(Announcer::announce, interface);
+                self.shown.announced_at =
+                    Some(now).filter(|_| self.mute.is_none()).or(self.shown.announced_at);
+            }
+            (Action::Ask, _) => self.send(Announcer::ask, interface),
         }
         Ok(())
     }
 
-    fn announce(&mut self, interface: Interface, now: Moment) {
+    /// Sends packets about the address.
+    fn send(&mut self, packets: fn(&Announcer) -> io::Result<()>, interface: Interface) {
         let is_same = |it: &Announcer| it.interface() == interface;
         if !self.announcer.as_ref().is_some_and(is_same) {
             self.announcer = None;
         }
         let announced = self.announcer().and_then(|announcer| match announcer {
-            Some(announcer) => announcer.announce(),
+            Some(announcer) => packets(announcer),
             None => Err(io::Error::other("it is not an Ethernet interface")),
         });
         let mute = announced.err().map(|error| {
@@ -184,9 +191,6 @@ impl Keeper {
                 &format!("cannot announce {} on {}", self.config, self.config.interface),
             )
         });
-        if mute.is_none() {
-            self.shown.announced_at = Some(now);
-        }
         if let Some(mute) = mute.as_ref().filter(|mute| self.mute.as_ref() != Some(mute)) {
             tracing::warn!(target: DECISIONS, "vip {}: {mute}", self.name);
         }
@@ -212,6 +216,7 @@ impl Keeper {
         let holding = match (self.machine.state(), is_here) {
             (State::Held { .. }, true) => Holding::Held,
             (State::Unconfirmed { .. }, true) | (State::Released, true) => Holding::Unconfirmed,
+            (State::Asking { .. }, true) => Holding::Unconfirmed,
             (_, false) => Holding::Released,
         };
         let trouble = trouble.or_else(|| self.mute.clone().filter(|_| self.holds()));
@@ -224,7 +229,12 @@ impl Keeper {
             self.shown.since = now;
         }
         self.shown.holding = holding;
-        self.shown.why = demand.why().to_owned();
+        self.shown.why = match &self.shown.duplicate {
+            Some(mac) if self.machine.is_asking() => {
+                format!("{}; the machine with {mac} has the address", demand.why())
+            }
+            _ => demand.why().to_owned(),
+        };
         self.shown.trouble = trouble;
     }
 
@@ -301,7 +311,11 @@ fn place(
 fn refusal(demand: &Demand) -> Option<String> {
     match demand {
         Demand::Refuse(why) => Some(why.clone()),
-        Demand::Hold(_) | Demand::GiveUp(_) | Demand::Stay(_) | Demand::Release(_) => None,
+        Demand::Hold(_)
+        | Demand::Share { .. }
+        | Demand::GiveUp(_)
+        | Demand::Stay(_)
+        | Demand::Release(_) => None,
     }
 }
 

@@ -1,6 +1,9 @@
 //! The state of one address on this machine: what to do about it, and when. Pure.
 //!
 //! - The address is added only on [`Demand::Hold`].
+//! - On [`Demand::Share`] it stays where it is; a machine without it asks the network who has it, and adds it if there
+//!   is no answer for [`FREE_AFTER`], and for [`RANK_WAIT`] more for each member that is preferred. If two machines have
+//!   it, the one with the higher hardware address gives it up.
 //! - It is removed at once on [`Demand::Release`], and on [`Demand::GiveUp`] if this process added or
 //!   confirmed it.
 //! - On [`Demand::Stay`] it stays where it is, unless another machine answers for it.
@@ -19,6 +22,12 @@ pub const CONFIRM_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long the answer of another machine counts.
 pub const CONTESTED_FOR: Duration = Duration::from_secs(5);
+
+/// How long nobody may answer for a shared address before it is free.
+pub const FREE_AFTER: Duration = Duration::from_millis(1_500);
+
+/// How long a machine waits for each member that is preferred to its own.
+pub const RANK_WAIT: Duration = Duration::from_secs(2);
 
 /// The times between announcements. The last one repeats.
 const ANNOUNCE_AFTER: [Duration; 6] = [
@@ -41,6 +50,11 @@ pub enum State {
     /// This machine has it, and nothing confirms yet that it should.
     Unconfirmed {
         /// Since when.
+        since: Moment,
+    },
+    /// This machine may have it, and asks who else has it.
+    Asking {
+        /// Since when there was no answer.
         since: Moment,
     },
     /// This machine should have it.
@@ -80,6 +94,8 @@ pub enum Action {
     Remove,
     /// Announce the address, and ask whether another machine has it.
     Announce,
+    /// Ask whether another machine has it.
+    Ask,
 }
 
 /// A change that an operator reads about.
@@ -116,11 +132,13 @@ pub struct Machine {
     state: State,
     /// When another machine last answered for the address.
     contested_at: Option<Moment>,
+    /// That machine keeps an address that both have.
+    is_rival_stronger: bool,
 }
 
 impl Default for Machine {
     fn default() -> Machine {
-        Machine { state: State::Released, contested_at: None }
+        Machine { state: State::Released, contested_at: None, is_rival_stronger: false }
     }
 }
 
@@ -130,9 +148,10 @@ impl Machine {
         self.state
     }
 
-    /// Records that another machine answered for the address.
-    pub fn note_contest(&mut self, now: Moment) {
-        self.contested_at = Some(now);
+    /// Records that another machine answered for the address. `is_stronger`: it keeps a shared address that
+    /// both have.
+    pub fn note_contest(&mut self, now: Moment, is_stronger: bool) {
+        (self.contested_at, self.is_rival_stronger) = (Some(now), is_stronger);
     }
 
     /// Records that the address is not here, although it may have been added.
@@ -143,6 +162,11 @@ impl Machine {
     /// Returns true if another machine answered for the address a moment ago.
     pub fn is_contested(&self, now: Moment) -> bool {
         self.contested_at.is_some_and(|at| now.since(at) < CONTESTED_FOR)
+    }
+
+    /// Returns true if this machine asks the network who has the address.
+    pub fn is_asking(&self) -> bool {
+        matches!(self.state, State::Asking { .. })
     }
 
     /// Decides what to do.
@@ -159,6 +183,7 @@ impl Machine {
         match (demand, self.state) {
             (Demand::Hold(_), State::Held { .. }) => self.keep(view),
             (Demand::Hold(_), _) => self.transition_to_held(view),
+            (Demand::Share { rank, .. }, _) => self.share(*rank, view),
             (Demand::Release(_), _) | (Demand::GiveUp(_), State::Held { .. }) => {
                 self.transition_to_released(view)
             }
@@ -176,6 +201,30 @@ impl Machine {
         Step { actions, change: None }
     }
 
+    /// Another machine may have the address as well.
+    fn share(&mut self, rank: usize, view: View<'_>) -> Step {
+        let is_held = matches!(self.state, State::Held { .. });
+        let answered = self.contested_at.filter(|at| view.now.since(*at) < FREE_AFTER);
+        if view.is_here && answered.is_some() && self.is_rival_stronger {
+            return self.transition_to_released(view);
+        }
+        if view.is_here {
+            return if is_held { self.keep(view) } else { self.transition_to_held(view) };
+        }
+        let since = match (answered, self.state) {
+            (Some(at), _) => at,
+            (None, State::Asking { since }) => since,
+            (None, _) => view.now,
+        };
+        let patience = FREE_AFTER + RANK_WAIT * u32::try_from(rank).unwrap_or(u32::MAX);
+        if view.now.since(since) >= patience {
+            return self.transition_to_held(view);
+        }
+        let change = is_held.then_some(Change::Lost);
+        self.state = State::Asking { since };
+        Step { actions: vec![Action::Ask], change }
+    }
+
     fn transition_to_held(&mut self, view: View<'_>) -> Step {
         self.restart_announcements(view.now);
         match view.is_here {
@@ -188,8 +237,8 @@ impl Machine {
 
     fn transition_to_released(&mut self, view: View<'_>) -> Step {
         let change = match (self.state, view.is_here) {
-            (State::Released, true) => Some(Change::RemovedForeign),
-            (State::Released, false) => None,
+            (State::Released | State::Asking { .. }, true) => Some(Change::RemovedForeign),
+            (State::Released | State::Asking { .. }, false) => None,
             (_, true) => Some(Change::Removed),
             (_, false) => Some(Change::Lost),
         };
@@ -201,7 +250,7 @@ impl Machine {
     /// Nothing is proven: an address that is here may stay.
     fn stay(&mut self, view: View<'_>) -> Step {
         if !view.is_here {
-            let had = self.state != State::Released;
+            let had = !matches!(self.state, State::Released | State::Asking { .. });
             self.state = State::Released;
             return Step { actions: Vec::new(), change: had.then_some(Change::Lost) };
         }
@@ -221,6 +270,11 @@ impl Machine {
                 self.transition_to_released(view)
             }
             State::Unconfirmed { .. } => Step::default(),
+            // It is not here in that state, so another program has added it.
+            State::Asking { .. } => {
+                self.state = State::Unconfirmed { since: view.now };
+                Step { actions: Vec::new(), change: Some(Change::Unconfirmed) }
+            }
         }
     }
 

@@ -30,6 +30,10 @@ fn hold() -> Demand {
     Demand::Hold("open".to_owned())
 }
 
+fn share(rank: usize) -> Demand {
+    Demand::Share { rank, why: "open".to_owned() }
+}
+
 fn stay() -> Demand {
     Demand::Stay("doubt".to_owned())
 }
@@ -151,6 +155,7 @@ impl Trial {
                 Action::Add => self.is_here = true,
                 Action::Remove => self.is_here = false,
                 Action::Announce => assert!(self.is_here, "nothing is announced that is not here"),
+                Action::Ask => assert!(!self.is_here, "it is here"),
             }
         }
         (step.actions, step.change)
@@ -201,12 +206,12 @@ fn an_unconfirmed_address_stays_until_another_machine_claims_it() {
     let mut trial = Trial::default();
     trial.step(&hold(), true, 0);
     assert_eq!(trial.step(&stay(), true, 500), (vec![], None));
-    trial.machine.note_contest(at(600));
+    trial.machine.note_contest(at(600), false);
     assert_eq!(trial.step(&stay(), true, 600).0, [Action::Remove]);
     // With the gate open the address is defended, once a second.
     let mut trial = Trial::default();
     trial.step(&hold(), true, 0);
-    trial.machine.note_contest(at(20_000));
+    trial.machine.note_contest(at(20_000), false);
     trial.step(&hold(), true, 20_000);
     assert_eq!(trial.step(&hold(), true, 21_000).0, [Action::Announce]);
     assert!(!trial.machine.is_contested(at(20_000) + CONTESTED_FOR));
@@ -226,6 +231,71 @@ fn an_address_that_another_program_removed_is_added_again_only_by_an_open_gate()
     assert_eq!((actions, change), (vec![Action::Remove], Some(Change::RemovedForeign)));
 }
 
+#[test]
+fn a_shared_address_is_added_when_nobody_answers_for_it_and_the_preferred_member_has_had_its_time()
+{
+    let first_added = |rank: usize| {
+        let mut trial = Trial::default();
+        (0..20_000)
+            .step_by(500)
+            .find(|ms| trial.step(&share(rank), true, *ms).0.contains(&Action::Add))
+    };
+    assert_eq!(
+        (first_added(0), first_added(1), first_added(2)),
+        (Some(1_500), Some(3_500), Some(5_500))
+    );
+    // While another machine answers it is not added; soon after the last answer it is.
+    let mut trial = Trial::default();
+    for ms in (0..60_000).step_by(500) {
+        trial.machine.note_contest(at(ms), true);
+        assert_eq!(trial.step(&share(0), true, ms), (vec![Action::Ask], None));
+    }
+    let ms = (60_000..70_000)
+        .step_by(500)
+        .find(|ms| trial.step(&share(0), true, *ms).0.contains(&Action::Add));
+    assert_eq!(ms, Some(61_000), "1.5 s after the answer at 59.5 s");
+}
+
+#[test]
+fn of_two_machines_with_a_shared_address_one_gives_it_up() {
+    for (is_stronger, stays) in [(true, false), (false, true)] {
+        let mut trial = Trial::default();
+        for ms in [0, 500, 1_000, 1_500] {
+            trial.step(&share(0), true, ms);
+        }
+        assert!(trial.is_here);
+        trial.machine.note_contest(at(2_000), is_stronger);
+        trial.step(&share(0), true, 2_000);
+        assert_eq!(trial.is_here, stays);
+    }
+    // A member whose gate shuts leaves it at once.
+    let mut trial = Trial { is_here: true, ..Trial::default() };
+    assert_eq!(trial.step(&share(3), true, 0).1, Some(Change::Adopted));
+    assert_eq!(trial.step(&release(), true, 10).0, [Action::Remove]);
+}
+
+#[test]
+fn readers_share_an_address_in_the_order_of_lag_and_name() {
+    let read = |gates: &[(&str, Gate)], lags: &[u64]| {
+        let mut snapshot = snapshot(Role::Replica, gates);
+        for (member, lag) in snapshot.members.values_mut().zip(lags) {
+            member.lag_bytes = Some(*lag);
+        }
+        wish_of(&snapshot)
+    };
+    let rank = |lags: &[u64]| match read(&[("n0", open()), ("n1", open()), ("n2", open())], lags) {
+        Demand::Share { rank, .. } => rank,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(rank(&[0, 0, 0]), 1);
+    assert_eq!(rank(&[15 << 20, 1 << 20, 0]), 1, "a small difference does not matter");
+    assert_eq!(rank(&[64 << 20, 0, 0]), 0);
+    assert_eq!(rank(&[0, 1 << 30, 0]), 2);
+    let shut = || shut(Sessions::Keep);
+    assert!(matches!(read(&[("n1", shut()), ("n2", open())], &[]), Demand::Release(_)));
+    assert!(matches!(read(&[("n1", shut()), ("n2", shut())], &[]), Demand::Stay(_)));
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Turn {
     demand: u8,
@@ -233,17 +303,14 @@ struct Turn {
     after_ms: u64,
     meddles: bool,
     contests: bool,
+    is_stronger: bool,
 }
 
 fn turns() -> impl Strategy<Value = Vec<Turn>> {
-    let turn = (0..5u8, prop::bool::weighted(0.8), 0..3_000u64, prop::bool::weighted(0.1))
+    let turn = (0..6u8, prop::bool::weighted(0.8), 0..3_000u64, prop::bool::weighted(0.1))
         .prop_flat_map(|(demand, is_current, after_ms, meddles)| {
-            prop::bool::weighted(0.1).prop_map(move |contests| Turn {
-                demand,
-                is_current,
-                after_ms,
-                meddles,
-                contests,
+            (prop::bool::weighted(0.1), any::<bool>()).prop_map(move |(contests, is_stronger)| {
+                Turn { demand, is_current, after_ms, meddles, contests, is_stronger }
             })
         });
     prop::collection::vec(turn, 1..200)
@@ -263,18 +330,21 @@ proptest! {
                 trial.is_here = !trial.is_here;
             }
             if turn.contests {
-                trial.machine.note_contest(at(ms));
+                trial.machine.note_contest(at(ms), turn.is_stronger);
             }
             let demand = match turn.demand {
                 0 => hold(),
                 1 => stay(),
                 2 => release(),
                 3 => Demand::GiveUp("down".to_owned()),
+                4 => share(0),
                 _ => Demand::Refuse("own".to_owned()),
             };
             let (actions, _) = trial.step(&demand, turn.is_current, ms);
             if actions.contains(&Action::Add) {
-                prop_assert!(turn.is_current && matches!(demand, Demand::Hold(_)));
+                prop_assert!(turn.is_current);
+                let may_add = matches!(demand, Demand::Hold(_) | Demand::Share { .. });
+                prop_assert!(may_add);
             }
             if turn.is_current && matches!(demand, Demand::Release(_)) {
                 prop_assert!(!trial.is_here);

@@ -97,6 +97,7 @@ pub fn all() -> Vec<Case> {
             orders::sighup_keeps_sessions_that_the_new_file_still_allows,
             orders::sighup_with_a_broken_file_changes_nothing,
             drain::an_order_reaches_haproxy,
+            rendered::a_second_primary_gets_no_writer_in_any_profile,
             replicas::a_replica_tagged_noloadbalance_is_drained_and_returns,
             postgres::a_restart_only_makes_clients_wait,
             patroni::writes_continue_beside_a_frozen_patroni_until_another_has_the_lock,
@@ -147,7 +148,6 @@ pub fn all() -> Vec<Case> {
             rendered::redirect_routes_to_the_right_primary,
             rendered::pgsteer_behind_haproxy_holds_clients_through_a_switchover,
             rendered::agent_bypass_routes_past_a_stopped_pooler,
-            rendered::a_second_primary_gets_no_writer_in_any_profile,
             etcd::logins_are_held_back_before_the_old_primary_stops,
             failsafe::a_restart_while_etcd_is_down_refuses_no_client,
             silence::a_frozen_primary_loses_its_sessions_and_gets_none_after_the_thaw,
@@ -158,6 +158,7 @@ pub fn all() -> Vec<Case> {
             vip::the_address_is_where_writes_are_possible_right_after_a_switchover,
             vip::the_address_follows_a_crash_and_a_restart_of_pgsteer,
             vip::an_upgrade_keeps_the_address,
+            vip::one_replica_has_the_address_of_readers,
             vip::the_address_stays_while_etcd_is_lost_in_failsafe_mode,
             vip::an_address_that_is_not_right_is_corrected_and_reported;
     };

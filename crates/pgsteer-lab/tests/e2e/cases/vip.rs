@@ -116,6 +116,40 @@ pub fn an_upgrade_keeps_the_address(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// One replica has the address of the readers; another one gets it when that one is lost, and keeps it.
+pub fn one_replica_has_the_address_of_readers(lab: &Lab) -> Result<()> {
+    let mut nodes = VipNodes::start(lab, "read")?;
+    let primary = lab.primary()?.name.clone();
+    let first = nodes.wait_for_one_holder(READY_LIMIT)?;
+    ensure!(first != primary, "the primary has the address of the readers");
+    // It stays although another replica may be preferred.
+    std::thread::sleep(Duration::from_secs(4));
+    ensure!(nodes.holders()? == [first.clone()], "it moved: {:?}", nodes.history());
+    lab.crash(&first)?;
+    let began = Instant::now();
+    let second = nodes.wait_for_another_holder(&first, READY_LIMIT)?;
+    println!("{second} had the address {:?} after the crash of {first}", began.elapsed());
+    ensure!(second != primary, "the primary has the address of the readers");
+    lab.revive(&first)?;
+    lab.reset_within(Duration::from_secs(40))?;
+    std::thread::sleep(Duration::from_secs(4));
+    ensure!(nodes.holders()? == [second.clone()], "it went back: {:?}", nodes.history());
+    // A pgsteer that ends gives it up; one that is killed leaves it, and takes it again.
+    nodes.signal(&second, Signal::TERM)?;
+    nodes.wait(&second)?;
+    let third = nodes.wait_for_another_holder(&second, READY_LIMIT)?;
+    nodes.start_at(lab, &second)?;
+    std::thread::sleep(Duration::from_secs(4));
+    ensure!(nodes.holders()? == [third.clone()], "it moved: {:?}", nodes.history());
+    let (code, line) = nodes.pgsteer(&third, &["check", "vip", "db"])?;
+    ensure!(code == 0 && line.starts_with("yes: db: "), "{line}");
+    let (code, line) = nodes.pgsteer(&second, &["check", "vip", "db"])?;
+    ensure!(code == 1 && line.contains("has the address"), "{line}");
+    let overlap = nodes.longest_overlap();
+    ensure!(overlap.is_zero(), "two had the address for {overlap:?}: {:?}", nodes.history());
+    Ok(())
+}
+
 /// etcd is lost; in failsafe mode the primary goes on, and so does the address.
 pub fn the_address_stays_while_etcd_is_lost_in_failsafe_mode(lab: &Lab) -> Result<()> {
     let nodes = VipNodes::start(lab, "write")?;
