@@ -76,6 +76,15 @@ pub fn patroni_url(text: &str) -> Result<String, Problem> {
     base_url(text, Api::Patroni)
 }
 
+/// Parses the base address of a pgsteer's pages and returns it with its port: `http://door2` becomes
+/// `http://door2:7000`.
+///
+/// # Errors
+/// Same as [`patroni_url`].
+pub fn pgsteer_url(text: &str) -> Result<String, Problem> {
+    base_url(text, Api::Pgsteer)
+}
+
 /// Parses the base address of an etcd and returns it with its port: `http://pg1` becomes
 /// `http://pg1:2379`.
 ///

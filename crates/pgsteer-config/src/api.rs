@@ -1,6 +1,6 @@
 //! The HTTP APIs whose addresses are configured.
 
-use crate::limits::{ETCD_PORT, PATRONI_PORT};
+use crate::limits::{ETCD_PORT, HTTP_LISTEN, PATRONI_PORT};
 
 /// The kind of server at a base address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,6 +9,8 @@ pub enum Api {
     Patroni,
     /// The v3 API of etcd.
     Etcd,
+    /// The pages of a pgsteer.
+    Pgsteer,
 }
 
 impl Api {
@@ -17,6 +19,7 @@ impl Api {
         match self {
             Api::Patroni => PATRONI_PORT,
             Api::Etcd => ETCD_PORT,
+            Api::Pgsteer => HTTP_LISTEN.port(),
         }
     }
 
@@ -25,6 +28,7 @@ impl Api {
         match self {
             Api::Patroni => "http://10.0.0.11:8008",
             Api::Etcd => "http://10.0.0.11:2379",
+            Api::Pgsteer => "http://10.0.0.21:7000",
         }
     }
 
@@ -33,6 +37,7 @@ impl Api {
         match self {
             Api::Patroni => "Patroni",
             Api::Etcd => "etcd",
+            Api::Pgsteer => "pgsteer",
         }
     }
 }

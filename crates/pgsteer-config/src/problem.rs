@@ -276,6 +276,9 @@ impl Problem {
             Problem::UrlCredentials(Api::Etcd) => {
                 "leave it out and set username and password_file".into()
             }
+            Problem::UrlCredentials(Api::Pgsteer) => {
+                "leave it out: other pgsteers are asked with the token of token_file".into()
+            }
             Problem::UrlCredentials(Api::Patroni) => {
                 "leave it out: the pages of Patroni that pgsteer reads need no password; for verify_client set cert_file and key_file".into()
             }

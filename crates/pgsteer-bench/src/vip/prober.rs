@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use pgsteer_lab::{SUPERUSER, Session};
 
-/// The time limit of one connection and its write. An address that nobody has does not answer, so a
+/// The time limit of one connection and its write. An address that no machine has does not answer, so a
 /// client notices the new one after this time at the latest.
 const LIMIT: Duration = Duration::from_millis(100);
 

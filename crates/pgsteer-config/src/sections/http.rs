@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use pgsteer_core::settings::{HttpConfig, Network, Protect};
 
 use super::check_pair;
+use crate::address::pgsteer_url;
+use crate::conflict::Conflict;
 use crate::error::ConfigErrors;
 use crate::field::{Field, Given};
 use crate::key::{Command, Flag, Key, SectionKeys, Usual as _};
 use crate::kinds::{Choice, List, ListenOrNone, Text};
-use crate::limits::HTTP_LISTEN;
+use crate::limits::{HTTP_LISTEN, PEERS_MAX};
 use crate::plain;
 use crate::written::Draft;
 
@@ -17,7 +19,17 @@ use crate::written::Draft;
 pub static KEYS: SectionKeys = SectionKeys {
     name: SECTION,
     help: "Status pages, metrics and health checks by HTTP.",
-    keys: &[&LISTEN, &ALLOW, &HOSTS, &LOGIN_FILE, &TOKEN_FILE, &PROTECT, &CERT_FILE, &KEY_FILE],
+    keys: &[
+        &LISTEN,
+        &ALLOW,
+        &HOSTS,
+        &LOGIN_FILE,
+        &TOKEN_FILE,
+        &PROTECT,
+        &CERT_FILE,
+        &KEY_FILE,
+        &PEERS,
+    ],
     at_restart: true,
 };
 
@@ -61,6 +73,14 @@ static TOKEN_FILE: Key<Text<PathBuf>> = Key::new(SECTION, "token_file", Text::<P
     .unset("no token")
     .help("File whose first line is the token for `Authorization: Bearer`.");
 
+static PEERS: Key<List<String>> = Key::new(SECTION, "peers", List::new("URLs", pgsteer_url))
+    .example("[\"http://10.0.0.21:7000\"]")
+    .unset("none")
+    .help(
+        "Other pgsteers, at most 16, which the page and `pgsteer status` list with one line each. They are \
+         asked every two seconds, with the token of `token_file`.",
+    );
+
 static PROTECT: Key<Choice<Protect>> = Key::new(
     SECTION,
     "protect",
@@ -95,9 +115,21 @@ pub fn finish(draft: &Draft, errors: &mut ConfigErrors) -> Option<HttpConfig> {
         hosts: values(draft.get(&HOSTS)),
         token_file: draft.get(&TOKEN_FILE).value(),
         login_file: draft.get(&LOGIN_FILE).value(),
+        peers: peers(draft, errors),
         protect: draft.get(&PROTECT).or(PROTECT.kind.usual()),
         tls: cert.value().zip(key.value()),
     })
+}
+
+fn peers(draft: &Draft, errors: &mut ConfigErrors) -> Vec<String> {
+    let field = draft.get(&PEERS);
+    if let Some(given) = field.given()
+        && given.value.len() > PEERS_MAX
+    {
+        let (found, max) = (given.value.len(), PEERS_MAX);
+        errors.push(given.origin.clone(), Conflict::TooMany { found, max });
+    }
+    values(field)
 }
 
 fn values<T>(field: Field<Vec<Given<T>>>) -> Vec<T> {

@@ -16,6 +16,8 @@ pub struct HttpConfig {
     pub token_file: Option<PathBuf>,
     /// The file with lines `user:password`.
     pub login_file: Option<PathBuf>,
+    /// The URLs of other pgsteers, which the page lists.
+    pub peers: Vec<String>,
     /// The pages that the settings above protect.
     pub protect: Protect,
     /// The certificate and the key of TLS; none for plain HTTP.

@@ -34,7 +34,7 @@ pub enum ToNew {
         /// The generation of the new process's [`Standing`] that was accepted.
         generation: u64,
     },
-    /// What happened, as a file ([`crate::history`]). Only for a process that asks for it.
+    /// The history, as a file. Only for a process that asks for it.
     History,
     /// A client that waits, and its connection as a file.
     Client(ClientState),
@@ -179,8 +179,8 @@ pub fn files<const N: usize>(files: Vec<OwnedFd>) -> Result<[OwnedFd; N], Messag
 }
 
 impl Offer {
-    /// The time of the old process now. A message that is on its way for longer than [`TRANSIT_MAX`] is none: the clock
-    /// of the machine was set.
+    /// The time of the old process now. If it seems to have been on its way for more than 10 s, the clock of
+    /// the machine was set, and that time does not count.
     pub fn time(&self) -> Moment {
         let transit = SystemTime::now().duration_since(self.sent_at).unwrap_or_default();
         self.now + if transit <= TRANSIT_MAX { transit } else { Duration::ZERO }

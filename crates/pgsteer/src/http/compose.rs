@@ -21,7 +21,7 @@ use pgsteer_core::text::clean;
 
 use super::haproxy::haproxys;
 use crate::history::{Change, Past, Rate};
-use crate::stats::{MemberStats, ServiceStats, Stats, Vip};
+use crate::stats::{MemberStats, Peer, ServiceStats, Stats, Vip};
 use crate::status::document::{
     self, Cause, Cluster, Document, Event, Gate, Member, Order, OtherCluster, Pooler, Service,
     Traffic, UrlTrouble,
@@ -49,7 +49,14 @@ pub fn compose(snapshot: &Snapshot, stats: &Stats, past: &Past, now: &Now) -> Do
         garbage_total: total(&stats.garbage),
         haproxys: haproxys(stats),
         vips: stats.vips.all().iter().map(|it| vip(it, now)).collect(),
+        peers: stats.peers.all().into_iter().map(|it| peer(it, now)).collect(),
     }
+}
+
+fn peer(peer: Peer, now: &Now) -> document::Peer {
+    let Peer { url, error, asked_at, version, cluster, write, state, sentence } = peer;
+    let (asked_at, state) = (asked_at.map(|at| now.stamp(at)), state.map(str::to_owned));
+    document::Peer { url, error, asked_at, version, cluster, write, state, sentence }
 }
 
 fn vip(vip: &Vip, now: &Now) -> document::Vip {

@@ -12,6 +12,7 @@ mod hostile;
 mod metrics;
 mod page;
 mod past;
+mod peers;
 mod ready;
 mod routes;
 #[cfg(test)]
@@ -36,9 +37,11 @@ pub use self::access::Access;
 use self::compose::compose;
 use self::connections::{Limits, accept_all};
 pub use self::page::ConfigShown;
+pub use self::peers::targets as peers;
 pub use self::ready::ReadyPages;
 pub use self::stream::Streams;
 pub use self::thread::PagesThread;
+use crate::ask::Target;
 use crate::clock::Clock;
 use crate::heartbeat::Heartbeat;
 use crate::history::History;
@@ -69,6 +72,8 @@ pub struct Pages {
     pub history: Arc<History>,
     /// The configuration in force.
     pub config: watch::Receiver<Arc<ConfigShown>>,
+    /// The other pgsteers.
+    pub peers: Vec<(String, Target)>,
     /// The readers of the streams.
     pub streams: Streams,
     /// The texts of the last pages, which are sent again for a moment.

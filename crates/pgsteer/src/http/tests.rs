@@ -56,6 +56,7 @@ impl Drop for Served {
 fn sample_pages() -> (watch::Sender<Arc<Snapshot>>, Pages) {
     let (sender, snapshot) = watch::channel(Arc::new(sample::snapshot()));
     let pages = Pages {
+        peers: Vec::new(),
         access: Access::open(),
         snapshot,
         stats: Arc::new(sample::stats()),
@@ -208,6 +209,7 @@ async fn the_commands_read_the_pages_by_https_with_a_token_and_say_what_is_missi
     std::fs::set_permissions(&token_file, Permissions::from_mode(0o600)).unwrap();
     let (_snapshot, mut pages) = sample_pages();
     let config = HttpConfig {
+        peers: Vec::new(),
         listen: ([127, 0, 0, 1], 0).into(),
         allow: Vec::new(),
         hosts: Vec::new(),
@@ -530,4 +532,35 @@ async fn health_checks_have_the_paths_of_patroni() {
     for path in ["/members/n2/nonsense", "/members/n2", "/services/nobody", "/primary/"] {
         assert!(served.get(path).await.starts_with("HTTP/1.1 404 "), "{path}");
     }
+}
+
+/// One peer answers, and at the address of the other one nothing listens.
+#[tokio::test]
+async fn the_state_of_other_pgsteers_is_read_again_and_again() {
+    let (_snapshot, pages) = sample_pages();
+    let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let up = format!("http://{}", listener.local_addr().unwrap());
+    let down = {
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        format!("http://{}", free.local_addr().unwrap())
+    };
+    tokio::spawn(serve(listener, None, pages));
+    let credentials = Credentials::default();
+    let targets = [&up, &down].map(|url| (url.clone(), Target::parse(url, &credentials).unwrap()));
+    let stats = Arc::<Stats>::default();
+    let asking = peers::ask_all(targets.to_vec(), Arc::clone(&stats), Clock::start());
+    let asking = tokio::spawn(asking);
+    let [first, second] = loop {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let all = stats.peers.all();
+        if all.len() == 2 && all.iter().all(|peer| peer.asked_at.is_some()) {
+            break <[_; 2]>::try_from(all).unwrap();
+        }
+    };
+    asking.abort();
+    assert_eq!((first.url, first.error), (up, None));
+    assert_eq!(first.cluster.as_deref(), Some("demo"));
+    assert_eq!(first.state, Some("bad"), "{:?}", first.sentence);
+    let error = second.error.unwrap();
+    assert!(second.url == down && error.contains("refused"), "{error}");
 }

@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
 
+use super::peers::ask_all;
 use super::{Pages, serve};
 use crate::history::record;
 
@@ -44,8 +45,11 @@ impl PagesThread {
             .spawn(move || {
                 let (snapshots, stats) = (pages.snapshot.clone(), Arc::clone(&pages.stats));
                 let recorder = record(Arc::clone(&pages.history), snapshots, stats, pages.clock);
+                let stats = Arc::clone(&pages.stats);
+                let asking = ask_all(pages.peers.clone(), stats, pages.clock);
                 runtime.block_on(async {
                     tokio::spawn(recorder);
+                    tokio::spawn(asking);
                     tokio::select! {
                         Err(error) = serve(listener, tls, pages) => {
                             tracing::error!("the status pages have ended: {error:#}");

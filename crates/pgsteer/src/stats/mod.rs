@@ -2,6 +2,7 @@
 
 mod events;
 mod holds;
+mod peers;
 mod times;
 mod vips;
 
@@ -13,6 +14,7 @@ use pgsteer_core::time::Moment;
 
 pub use self::events::EventCounts;
 pub use self::holds::{Holds, Ticket};
+pub use self::peers::{Peer, Peers};
 pub use self::times::Times;
 pub use self::vips::{Holding, Vip, Vips};
 use crate::by_name::ByName;
@@ -49,6 +51,8 @@ pub struct Stats {
     pub garbage: AtomicU64,
     /// The addresses of this machine that follow a service.
     pub vips: Vips,
+    /// The other pgsteers.
+    pub peers: Peers,
 }
 
 /// The last upgrade that failed: when, and why. None if none has failed.

@@ -49,6 +49,9 @@ pub struct Document {
     /// The addresses of `[vip]` on pgsteer's machine, by name.
     #[serde(default)]
     pub vips: Vec<Vip>,
+    /// The other pgsteers, as `peers` of `[http]` names them.
+    #[serde(default)]
+    pub peers: Vec<Peer>,
 }
 
 /// An upgrade that failed: the process goes on.
@@ -141,6 +144,27 @@ pub struct Vip {
     pub added_total: u64,
     /// How often pgsteer has removed it since the start.
     pub removed_total: u64,
+}
+
+/// Another pgsteer.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Its URL, as configured.
+    pub url: String,
+    /// Why there is no answer; null if there is one.
+    pub error: Option<String>,
+    /// The time of the last answer, or of the last attempt without one; null before the first.
+    pub asked_at: Option<Stamp>,
+    /// Its version.
+    pub version: Option<String>,
+    /// The name of its cluster.
+    pub cluster: Option<String>,
+    /// The members to which it routes writers; null without a service of the primary.
+    pub write: Option<String>,
+    /// `well`, `note` or `bad`.
+    pub state: Option<String>,
+    /// Its state in one sentence.
+    pub sentence: Option<String>,
 }
 
 /// One cluster.

@@ -5,7 +5,7 @@ pub mod human;
 pub mod picture;
 pub mod receive;
 pub mod sentence;
-mod several;
+pub mod several;
 pub mod stamp;
 pub mod table;
 

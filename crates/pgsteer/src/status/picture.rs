@@ -50,7 +50,33 @@ pub fn draw(document: &Document, ink: Ink) -> String {
         page.push('\n');
         page.push_str(&vips.draw(ink));
     }
+    if let Some(peers) = peers(document) {
+        page.push('\n');
+        page.push_str(&peers.draw(ink));
+    }
     page
+}
+
+/// The other pgsteers.
+fn peers(document: &Document) -> Option<Table> {
+    let mut table = Table::new(["PGSTEER", "CLUSTER", "WRITE", "STATE"]);
+    for peer in &document.peers {
+        let shown = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+        let (state, paint) = match (&peer.error, peer.state.as_deref()) {
+            (Some(error), _) => (error.clone(), Paint::Bad),
+            (None, Some("well")) => (shown(&peer.sentence), Paint::Good),
+            (None, Some("bad")) => (shown(&peer.sentence), Paint::Bad),
+            (None, _) => (shown(&peer.sentence), Paint::Warning),
+        };
+        let (cluster, write) = (shown(&peer.cluster), shown(&peer.write));
+        table.row([
+            Cell::from(&peer.url),
+            Cell::from(&cluster),
+            Cell::from(&write),
+            Cell::painted(&state, paint),
+        ]);
+    }
+    (!document.peers.is_empty()).then_some(table)
 }
 
 fn haproxy_line(haproxy: &Haproxy, ink: Ink) -> String {

@@ -90,6 +90,7 @@ mod tests {
         .unwrap();
         let (_keep, snapshot) = watch::channel(Arc::new(sample::snapshot()));
         let pages = Pages {
+            peers: Vec::new(),
             access: http::Access::open(),
             snapshot,
             stats: Arc::new(sample::stats()),

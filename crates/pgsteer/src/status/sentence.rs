@@ -24,6 +24,15 @@ pub enum Level {
 }
 
 impl Level {
+    /// Its name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Level::Well => "well",
+            Level::Note => "note",
+            Level::Bad => "bad",
+        }
+    }
+
     /// Its colour.
     pub fn paint(self) -> Paint {
         match self {

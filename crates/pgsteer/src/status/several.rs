@@ -9,6 +9,9 @@ use super::receive::Received;
 use super::sentence;
 use super::table::{Cell, Ink, Paint, Table};
 
+/// No member takes writes.
+const NO_MEMBER: &str = "no member";
+
 /// What became of the request to one URL.
 #[derive(Debug)]
 pub struct Answer {
@@ -40,7 +43,7 @@ fn rows(table: &mut Table, url: &str, document: &Document) {
             url.into(),
             Cell::from(&cluster.name),
             Cell::from(&document.version),
-            writer(cluster),
+            writer_cell(cluster),
             Cell::painted(&held.to_string(), if held > 0 { Paint::Warning } else { Paint::None }),
             oldest(cluster).into(),
             well(cluster).into(),
@@ -54,16 +57,23 @@ fn no_answer(url: &str, error: &Error) -> [Cell; 8] {
     [url.into(), "-".into(), "-".into(), "-".into(), "-".into(), "-".into(), "-".into(), why]
 }
 
-/// The open members of the service that requires the primary.
-fn writer(cluster: &Cluster) -> Cell {
+/// The open members of the service that requires the primary; none without such a service.
+pub fn writer(cluster: &Cluster) -> Option<String> {
     let is_write = |service: &&Service| service.name == "write";
     let requires_primary = |service: &&Service| service.role == "primary";
     let services = &cluster.services;
-    let service = services.iter().find(is_write).or(services.iter().find(requires_primary));
-    match service {
+    let service = services.iter().find(is_write).or(services.iter().find(requires_primary))?;
+    Some(match service.open.is_empty() {
+        true => NO_MEMBER.to_owned(),
+        false => service.open.join(", "),
+    })
+}
+
+fn writer_cell(cluster: &Cluster) -> Cell {
+    match writer(cluster).as_deref() {
         None => "-".into(),
-        Some(service) if service.open.is_empty() => Cell::painted("no member", Paint::Bad),
-        Some(service) => service.open.join(", ").into(),
+        Some(NO_MEMBER) => Cell::painted(NO_MEMBER, Paint::Bad),
+        Some(open) => open.into(),
     }
 }
 

@@ -23,7 +23,7 @@ pub const CONFIRM_WITHIN: Duration = Duration::from_secs(5);
 /// How long the answer of another machine counts.
 pub const CONTESTED_FOR: Duration = Duration::from_secs(5);
 
-/// How long nobody may answer for a shared address before it is free.
+/// After this time without an answer a shared address is free.
 pub const FREE_AFTER: Duration = Duration::from_millis(1_500);
 
 /// How long a machine waits for each member that is preferred to its own.

@@ -232,8 +232,7 @@ fn an_address_that_another_program_removed_is_added_again_only_by_an_open_gate()
 }
 
 #[test]
-fn a_shared_address_is_added_when_nobody_answers_for_it_and_the_preferred_member_has_had_its_time()
-{
+fn a_shared_address_is_added_without_an_answer_and_after_the_time_of_preferred_members() {
     let first_added = |rank: usize| {
         let mut trial = Trial::default();
         (0..20_000)

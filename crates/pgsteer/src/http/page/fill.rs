@@ -11,8 +11,8 @@ use super::state::{self, advice, waiting_short};
 use super::texts::{UNKNOWN, bytes_per_second, cut, per_second, seconds};
 use super::timeline::{self, MemberPast, PastChange};
 use super::view::{
-    ChangeRow, ConfigShown, Curve, EventRow, GateMark, GateRow, MemberRow, PoolerRow, Rows,
-    ServiceRow, Title, Traffic, View,
+    ChangeRow, ConfigShown, Curve, EventRow, GateMark, GateRow, MemberRow, Rows, ServiceRow, Title,
+    Traffic, View,
 };
 use crate::http::past::Range;
 use crate::status::document::{
@@ -28,7 +28,6 @@ const ALL_GATES_MAX: usize = 40;
 const EVENTS_MAX: usize = 8;
 const CHANGES_MAX: usize = 8;
 const STEPS_MAX: usize = 24;
-const POOLERS_MAX: usize = 64;
 /// In larger clusters the members have no curves: the page would become too large.
 const MEMBERS_WITH_CURVES_MAX: usize = 16;
 const CONFIG_LINES_MAX: usize = 60;
@@ -80,7 +79,7 @@ pub fn view(input: &Input<'_>) -> Option<View> {
         timeline: timeline::draw(input.pasts, &past_changes(cluster), document.now, input.range),
         ranges: range::links(input.range),
         range: range::key(input.range),
-        poolers: poolers(cluster),
+        around: super::around::groups(document, cluster),
         facts: super::facts::facts(document, cluster),
         config: input
             .config
@@ -303,20 +302,6 @@ fn events(cluster: &Cluster) -> Vec<EventRow> {
 fn event_row(event: &Event) -> EventRow {
     let (kind, text) = (cut(&event.kind, 30), cut(&event.text, TEXT_CHARS_MAX));
     EventRow { clock: event.at.clock(), kind, text }
-}
-
-fn poolers(cluster: &Cluster) -> Vec<PoolerRow> {
-    let of_member = |member: &Member| -> Vec<PoolerRow> {
-        let row = |pooler: &document::Pooler| PoolerRow {
-            member: cut(&member.name, NAME_CHARS_MAX),
-            port: pooler.port,
-            leads_to: cut(pooler.leads_to.as_deref().unwrap_or(UNKNOWN), 20),
-            trouble: pooler.trouble.as_ref().map(|cause| cut(&cause.text, TEXT_CHARS_MAX)),
-            advice: advice(pooler.advice.as_ref()),
-        };
-        member.poolers.iter().map(row).collect()
-    };
-    cluster.members.iter().flat_map(of_member).take(POOLERS_MAX).collect()
 }
 
 fn picture(cluster: &Cluster, config: &ConfigShown) -> Picture {

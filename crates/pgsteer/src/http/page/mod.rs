@@ -3,6 +3,7 @@
 //! The server writes everything. The script only puts newer parts in the place of older ones, so the page
 //! shows the same with and without it.
 
+mod around;
 mod facts;
 mod fill;
 mod look;

@@ -9,7 +9,7 @@ use super::timeline::{MemberPast, Span};
 use super::view::ConfigShown;
 use crate::http::past::Range;
 use crate::status::document::{
-    Cause, Cluster, Document, Event, Gate, Member, Pooler, Service, Traffic,
+    Cause, Cluster, Document, Event, Gate, Member, Peer, Pooler, Service, Traffic,
 };
 use crate::status::stamp::Stamp;
 
@@ -328,6 +328,8 @@ pub fn hostile(text: &str) -> Scene {
     members[1].tags = BTreeMap::from([(text.to_owned(), text.to_owned())]);
     set(&mut members[1], "write", text, cause(text, text), 1);
     let mut scene = scene("hostile", members, vec![event(1, text, text)]);
+    let peer = Peer { url: text.to_owned(), error: Some(text.to_owned()), ..Peer::default() };
+    scene.document.peers = vec![peer];
     let cluster: &mut Cluster = &mut scene.document.clusters[0];
     cluster.name = text.to_owned();
     cluster.scope = Some(text.to_owned());

@@ -39,8 +39,8 @@ pub struct View {
     pub ranges: Vec<RangeLink>,
     /// The range of the timeline.
     pub range: &'static str,
-    /// The poolers beside the members.
-    pub poolers: Vec<PoolerRow>,
+    /// Poolers, orders, HAProxys, addresses and other pgsteers.
+    pub around: Vec<Group>,
     /// Facts about the cluster and pgsteer.
     pub facts: Vec<Fact>,
     /// The configuration in force, line by line.
@@ -260,18 +260,25 @@ pub struct EventRow {
     pub text: String,
 }
 
-/// A pooler beside a member.
+/// Things of one kind around the cluster.
 #[derive(Debug, Serialize)]
-pub struct PoolerRow {
-    /// The member.
-    pub member: String,
-    /// Its port.
-    pub port: u16,
-    /// The role of its server.
-    pub leads_to: String,
-    /// Its trouble.
-    pub trouble: Option<String>,
-    /// What to do.
+pub struct Group {
+    /// The heading.
+    pub title: &'static str,
+    /// The things.
+    pub things: Rows<Thing>,
+}
+
+/// One thing around the cluster.
+#[derive(Debug, Serialize)]
+pub struct Thing {
+    /// The symbol of its state.
+    pub look: GateLook,
+    /// The name.
+    pub name: String,
+    /// Its state.
+    pub text: String,
+    /// What to do, or what is wrong.
     pub advice: Option<String>,
 }
 

@@ -1,0 +1,67 @@
+//! The other pgsteers of `peers` in `[http]`: each is asked for its status, and is a line of the page.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use pgsteer_core::settings::HttpConfig;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use crate::ask::{Credentials, Target};
+use crate::clock::Clock;
+use crate::stats::{Peer, Stats};
+use crate::status::receive::{Received, ask};
+use crate::status::{sentence, several};
+
+/// The pause between an answer and the next request.
+const ASK_EVERY: Duration = Duration::from_secs(2);
+
+/// The other pgsteers, with their URLs as configured. They are asked with the token of `token_file`.
+///
+/// # Errors
+/// A URL cannot be used, or the file of the token cannot be read.
+pub fn targets(http: &HttpConfig) -> Result<Vec<(String, Target)>> {
+    let token_file = http.token_file.clone().filter(|_| !http.peers.is_empty());
+    let credentials = Credentials { token_file, ..Credentials::default() };
+    let target = |url: &String| {
+        let target = Target::parse(url, &credentials).context("`peers` of [http]")?;
+        Ok((url.clone(), target))
+    };
+    http.peers.iter().map(target).collect()
+}
+
+/// Asks all of them until it is dropped.
+pub async fn ask_all(targets: Vec<(String, Target)>, stats: Arc<Stats>, clock: Clock) {
+    let mut tasks = JoinSet::new();
+    for (index, (url, target)) in targets.into_iter().enumerate() {
+        stats.peers.set(index, Peer { url: url.clone(), ..Peer::default() });
+        let stats = Arc::clone(&stats);
+        tasks.spawn(async move {
+            loop {
+                let answer = ask(&target).await;
+                let asked_at = Some(clock.now());
+                stats.peers.set(index, Peer { url: url.clone(), asked_at, ..read(answer) });
+                sleep(ASK_EVERY).await;
+            }
+        });
+    }
+    while tasks.join_next().await.is_some() {}
+}
+
+fn read(answer: Result<Received>) -> Peer {
+    let document = match answer {
+        Ok(received) => received.document,
+        Err(error) => return Peer { error: Some(format!("{error:#}")), ..Peer::default() },
+    };
+    let state = sentence::state(&document);
+    let cluster = document.clusters.first();
+    Peer {
+        version: Some(document.version.clone()),
+        cluster: cluster.map(|cluster| cluster.name.clone()),
+        write: cluster.and_then(several::writer),
+        state: Some(state.level.as_str()),
+        sentence: Some(state.sentence),
+        ..Peer::default()
+    }
+}
