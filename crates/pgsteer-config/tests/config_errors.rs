@@ -90,7 +90,7 @@ max_sessions = 3
     pgsteer.toml:15:1: services.read.balance: there is no key `balance` in [services.read]
         help: the keys are listen, role, hold_seconds, connect_timeout_seconds, member_sessions_max, sessions_max, pooler_port, pooler_down, lag_bytes_max, lag_seconds_max, fallback, stick, on_promotion, tags
     pgsteer.toml:17:1: http.port: there is no key `port` in [http]
-        help: the keys are listen, allow, hosts, login_file, token_file, protect, cert_file, key_file
+        help: the keys are listen, allow, hosts, login_file, token_file, protect, cert_file, key_file, peers
     pgsteer.toml:19:1: proxy.max_sessions: there is no key `max_sessions` in [proxy]
         help: did you mean `sessions_max`?
     "#);
@@ -1056,8 +1056,6 @@ service = 'writes'
     assert_snapshot!(wrong(twice), @"
     pgsteer.toml:7:11: vip.b.address: 10.0.0.50 is already given: pgsteer.toml:4:11: vip.a.address
         help: remove one of them
-    pgsteer.toml:12:11: vip.c.service: service read routes to several replicas, and an address is on one machine
-        help: name a service of the primary, or remove service to follow write; readers connect through pgsteer's read port
     ");
 }
 

@@ -9,6 +9,7 @@
 //! Scripts search the answer for `up` (`grep up` in happac's check for Consul). A refusal therefore never
 //! contains these two letters: a reason with `backup` is written with `backu-p`.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 
 use crate::answer::Answer;
@@ -23,6 +24,30 @@ use crate::time::Moment;
 /// The most bytes of a reason in an answer. HAProxy truncates its column at 128.
 const REASON_BYTES_MAX: usize = 120;
 
+/// When each line with `drain_ms=` was last answered with `up`.
+#[derive(Debug, Default)]
+pub struct Served(BTreeMap<String, Moment>);
+
+/// Lines that are remembered. At the limit the one with the oldest answer is forgotten.
+const SERVED_MAX: usize = 1_024;
+
+impl Served {
+    fn note(&mut self, line: Option<&str>, question: &Question, now: Moment) {
+        let Some(line) = line.filter(|_| !question.drain.is_zero()) else { return };
+        if self.0.len() >= SERVED_MAX && !self.0.contains_key(line) {
+            let oldest = self.0.iter().min_by_key(|(_, at)| **at).map(|(line, _)| line.clone());
+            oldest.and_then(|oldest| self.0.remove(&oldest));
+        }
+        self.0.insert(line.to_owned(), now);
+    }
+
+    /// Returns true within [`Question::drain`] after the last `up`.
+    fn is_recent(&self, line: Option<&str>, question: &Question, now: Moment) -> bool {
+        let last = line.and_then(|line| self.0.get(line));
+        last.is_some_and(|last| now.since(*last) < question.drain)
+    }
+}
+
 /// Returns the line that answers a client's line. `line` is none if the client sent nothing; an
 /// empty line means the same.
 ///
@@ -32,6 +57,7 @@ pub fn answer(
     config: &AgentConfig,
     snapshot: &Snapshot,
     line: Option<&str>,
+    served: &mut Served,
     now: Moment,
 ) -> String {
     let is_service = |name: &ServiceName| snapshot.services.contains_key(name);
@@ -48,6 +74,7 @@ pub fn answer(
     }
     match answer_through_pooler(&question, snapshot) {
         Answer::Yes { note, .. } => {
+            served.note(line, &question, now);
             let mut words = "ready up".to_owned();
             if let Some(percent) = percent(config.weight, &question, snapshot) {
                 let _ = write!(words, " {percent}%");
@@ -58,7 +85,7 @@ pub fn answer(
             line_of(config.vocabulary, &words, note.as_ref().map(|note| note as &dyn fmt::Display))
         }
         Answer::Drain(objection) => drain(config, &objection),
-        Answer::No(objection) if is_drained_first(&question, snapshot, now) => {
+        Answer::No(objection) if served.is_recent(line, &question, now) => {
             drain(config, &objection)
         }
         Answer::No(objection) => refusal(config, &objection),
@@ -72,17 +99,6 @@ fn drain(config: &AgentConfig, why: &dyn fmt::Display) -> String {
         Vocabulary::Bare => "drain",
     };
     line_of(config.vocabulary, words, Some(why))
-}
-
-/// Returns true within [`Question::drain`] after the gate has shut.
-fn is_drained_first(question: &Question, snapshot: &Snapshot, now: Moment) -> bool {
-    let gate = match (&question.of, question.member(snapshot)) {
-        (Asked::Service(service), Ok(member)) => {
-            snapshot.services.get(service).and_then(|service| service.gates.get(member))
-        }
-        _ => None,
-    };
-    gate.is_some_and(|gate| now.since(gate.since()) < question.drain)
 }
 
 /// Judges whether the member may serve, through its pooler if it has one.

@@ -24,9 +24,9 @@ pub struct Question {
     pub of: Asked,
     /// The member by name or address; the local one if none is given.
     pub member: Option<String>,
-    /// The agent answers a HAProxy for this long with `drain` after the gate has shut, and only then with a
-    /// refusal, which ends the sessions. Zero unless the line has `drain_ms=`, which is for a HAProxy that loses
-    /// the clients for which it is connecting to the server at that moment.
+    /// The agent answers a HAProxy for this long with `drain` after the last `up`, and only then with a refusal,
+    /// which ends the sessions. Zero unless the line has `drain_ms=`, which is for a HAProxy that loses the clients
+    /// for which it is connecting to the server at that moment.
     pub drain: Duration,
 }
 
@@ -51,8 +51,8 @@ pub enum Unclear {
     /// More than two words, besides `drain_ms=`.
     #[error("expects SERVICE or SERVICE MEMBER, as in `write n2`")]
     Words,
-    /// `drain_ms=` without a number, with one beyond [`DRAIN_MAX`], or for a health check.
-    #[error("expects a service and drain_ms from 0 to {}, as in `write n2 drain_ms=600`", DRAIN_MAX.as_millis())]
+    /// `drain_ms=` without a number, or with one beyond [`DRAIN_MAX`].
+    #[error("expects drain_ms from 0 to {}, as in `write n2 drain_ms=600`", DRAIN_MAX.as_millis())]
     Drain,
     /// The client sent nothing, and there is no default.
     #[error("expects agent-send \"SERVICE MEMBER\\n\", as in `write n2`")]
@@ -66,8 +66,8 @@ pub enum Unclear {
 }
 
 impl Question {
-    /// Parses a line: a service or a health check, then the member if it is not the local one. A question about
-    /// a service may end with `drain_ms=`.
+    /// Parses a line: a service or a health check, then the member if it is not the local one. A line may end with
+    /// `drain_ms=`.
     /// Returns none for an empty line. A service has precedence over a health check of the same
     /// name.
     ///
@@ -88,9 +88,6 @@ impl Question {
             }
         }
         let service = ServiceName::new(of).ok().filter(is_service);
-        if service.is_none() && !drain.is_zero() {
-            return Err(Unclear::Drain);
-        }
         let of = match service {
             Some(service) => Asked::Service(service),
             None => Asked::Probe(Probe::read(of).map_err(|error| match error {
@@ -138,7 +135,7 @@ mod tests {
         assert_eq!(read("write n1 n2"), Err(Unclear::Words));
         let drained = read("write n1 drain_ms=600").unwrap().unwrap();
         assert_eq!((drained.member.as_deref(), drained.drain.as_millis()), (Some("n1"), 600));
-        for wrong in ["write n1 drain_ms=", "write drain_ms=10001", "primary n1 drain_ms=600"] {
+        for wrong in ["write n1 drain_ms=", "write drain_ms=10001", "write n1 drain_ms=-1"] {
             assert_eq!(read(wrong), Err(Unclear::Drain), "{wrong}");
         }
         assert!(matches!(read("wirte"), Err(Unclear::Neither(_))));

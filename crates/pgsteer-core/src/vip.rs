@@ -8,7 +8,7 @@ use crate::names::MemberName;
 use crate::settings::VipConfig;
 use crate::snapshot::{MemberState, ServiceState, Snapshot};
 
-/// Members whose lags differ by less than this are equal.
+/// Lags are compared in steps of this size.
 const LAG_STEP_BYTES: u64 = 16 << 20;
 
 /// The demand, with the reason as a clause for people. Only the variant decides.
@@ -87,8 +87,8 @@ pub fn demand(vip: &VipConfig, snapshot: &Snapshot) -> Demand {
     }
 }
 
-/// The demand on an address of readers, which any member with an open gate may have. The members agree by asking the
-/// network who has it.
+/// The demand on an address of readers, which any member with an open gate may have. A pgsteer without it asks the
+/// network, and adds it if no machine answers.
 fn shared(snapshot: &Snapshot, service: &ServiceState, local: &MemberName, gate: &Gate) -> Demand {
     let reason = gate.reason().map(|reason| format!(": {reason}")).unwrap_or_default();
     let state = format!("{local} is {}{reason}", gate.state());
@@ -102,7 +102,8 @@ fn shared(snapshot: &Snapshot, service: &ServiceState, local: &MemberName, gate:
         Some(rank) => Demand::Share { rank, why: state },
         // Clients get PostgreSQL's own answer there, and none without the address.
         None if open.is_empty() && !gate.ends_sessions() => Demand::Stay(state),
-        None => Demand::Release(state),
+        None if gate.ends_sessions() => Demand::Release(state),
+        None => Demand::GiveUp(state),
     }
 }
 

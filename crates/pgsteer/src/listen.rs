@@ -41,12 +41,23 @@ impl Listeners {
     /// The sockets of the service manager (sd_listen_fds(3)), each by the address on which it listens.
     ///
     /// # Errors
-    /// What the service manager hands over is not a TCP socket that listens.
+    /// The kernel refuses to configure one.
     pub fn activated() -> io::Result<Listeners> {
-        let mut handed = ListenFd::from_env();
         let mut listeners = Listeners::default();
+        // Without the process id the variable may be that of another process.
+        if std::env::var("LISTEN_PID").ok() != Some(std::process::id().to_string()) {
+            return Ok(listeners);
+        }
+        let mut handed = ListenFd::from_env();
         for index in 0..handed.len() {
-            let Some(listener) = handed.take_tcp_listener(index)? else { continue };
+            let listener = match handed.take_tcp_listener(index) {
+                Ok(Some(listener)) => listener,
+                Ok(None) => continue,
+                Err(error) => {
+                    tracing::warn!("a socket of the service manager is not used: {error}");
+                    continue;
+                }
+            };
             // Programs that pgsteer starts do not need it.
             fcntl_setfd(&listener, FdFlags::CLOEXEC)?;
             listener.set_nonblocking(true)?;

@@ -85,7 +85,7 @@ pub fn measure(lab: &Lab, binary: &Path, faults: &[Fault]) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// A backend as `pgsteer render haproxy --profile push` writes it, through the PgBouncers.
+/// A backend with Patroni's health check for a pgsteer that pushes, through the PgBouncers.
 fn pushed_section(lab: &Lab) -> Result<String> {
     let servers = lab.members().iter().map(|member| {
         let (name, address, port) = (&member.name, member.pgbouncer_addr(), member.patroni_port);

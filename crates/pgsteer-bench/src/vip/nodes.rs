@@ -103,7 +103,8 @@ pub fn version(binary: &Path) -> String {
     let output = Command::new(binary).arg("--version").output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
     let text = text.unwrap_or_default();
-    text.lines().next().unwrap_or("vip-manager of unknown version").to_owned()
+    let version = text.lines().next().unwrap_or("unknown").trim_start_matches("version: ");
+    format!("vip-manager {version}")
 }
 
 fn inside(lab: &Lab, member: &Member, program: &Path) -> Command {

@@ -78,7 +78,8 @@ static PEERS: Key<List<String>> = Key::new(SECTION, "peers", List::new("URLs", p
     .unset("none")
     .help(
         "Other pgsteers, at most 16, which the page and `pgsteer status` list with one line each. They are \
-         asked every two seconds, with the token of `token_file`.",
+         asked every two seconds, with the token of `token_file`, which is readable in the network unless the URL begins \
+         with https.",
     );
 
 static PROTECT: Key<Choice<Protect>> = Key::new(

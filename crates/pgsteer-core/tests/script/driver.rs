@@ -6,8 +6,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::Mutex;
 use std::time::Duration;
 
+use pgsteer_core::agent::Served;
 use pgsteer_core::claim::{Claim, Fact, News, Notice, Report, Topology, Unlisted};
 use pgsteer_core::engine::Engine;
 use pgsteer_core::event::Event;
@@ -77,6 +79,8 @@ pub struct Driver {
     pub snapshots: Vec<Arc<Snapshot>>,
     /// Every event that was polled, in order.
     pub events: Vec<Event>,
+    /// What the agent remembers of its answers.
+    pub served: Mutex<Served>,
     habits: BTreeMap<(MemberName, Source), Habit>,
 }
 
@@ -90,6 +94,7 @@ impl Driver {
             now: Moment::START,
             snapshots,
             events: Vec::new(),
+            served: Mutex::default(),
             habits: BTreeMap::new(),
         };
         driver.look();

@@ -58,7 +58,13 @@ pub fn agent(driver: &Driver, vocabulary: &str, line: &str) -> String {
     let vocabulary = all.into_iter().find(|it| it.as_str() == vocabulary).unwrap();
     let config = AgentConfig { vocabulary, weight, ..agent_config(None) };
     let line = Some(line).filter(|line| !line.is_empty());
-    let answer = answer(&config, &driver.engine.snapshot(), line, driver.now);
+    let answer = answer(
+        &config,
+        &driver.engine.snapshot(),
+        line,
+        &mut driver.served.lock().unwrap(),
+        driver.now,
+    );
     if answer.is_empty() { "(no answer)".to_owned() } else { answer }
 }
 

@@ -14,11 +14,11 @@ mod tests;
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use anyhow::Context as _;
-use pgsteer_core::agent;
+use pgsteer_core::agent::{self, Served};
 use pgsteer_core::answer::Objection;
 use pgsteer_core::question::Unclear;
 use pgsteer_core::settings::AgentConfig;
@@ -43,6 +43,8 @@ pub struct AgentState {
     pub clock: Clock,
     /// The time of the engine's last turn.
     pub heartbeat: Arc<Heartbeat>,
+    /// The lines that were last answered with `up`.
+    pub served: Arc<Mutex<Served>>,
 }
 
 /// The running agent. Dropping it stops it; its port is free a moment later.
@@ -78,7 +80,8 @@ impl Agent {
         heartbeat: Arc<Heartbeat>,
     ) -> anyhow::Result<Agent> {
         let (config, current) = watch::channel(config);
-        let state = AgentState { config: current, snapshot, clock, heartbeat };
+        let state =
+            AgentState { config: current, snapshot, clock, heartbeat, served: Arc::default() };
         let socket = listener.try_clone().context("cannot copy the agent's socket")?;
         listener.set_nonblocking(true).context("cannot make the agent's socket non-blocking")?;
         let (handovers, received) = mpsc::channel(slow_clients::HANDOVERS_MAX);
@@ -148,7 +151,10 @@ impl AgentState {
         // The lock is released before the answer is written, so that the engine can publish.
         let snapshot = Arc::clone(&self.snapshot.borrow());
         match line {
-            Ok(line) => agent::answer(&config, &snapshot, line, self.clock.now()),
+            Ok(line) => {
+                let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+                agent::answer(&config, &snapshot, line, &mut served, self.clock.now())
+            }
             Err(unclear) => agent::refusal(&config, unclear),
         }
     }

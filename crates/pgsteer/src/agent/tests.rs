@@ -180,7 +180,7 @@ fn while_the_engine_is_stuck_every_answer_is_down() {
     let (_snapshot, snapshot) = watch::channel(Arc::new(sample::calm()));
     let clock = Clock::start();
     let heartbeat = Arc::<Heartbeat>::default();
-    let state = AgentState { config: wanted, snapshot, clock, heartbeat };
+    let state = AgentState { config: wanted, snapshot, clock, heartbeat, served: Arc::default() };
     assert_ne!(state.answer(Ok(Some("write n2"))), "ready down #the engine of pgsteer is stuck\n");
     let start = Instant::now().checked_sub(2 * Heartbeat::STUCK_AFTER).unwrap();
     let late = AgentState { clock: Clock::since(start), ..state };

@@ -62,7 +62,8 @@ pub struct Process {
 
 impl Process {
     /// Returns true if a client for which this HAProxy is connecting to a server when its sessions are ended may
-    /// hang for ever: then new clients have to stay away first.
+    /// hang for ever: then the sessions end one observation after the weight is 0. This helps where the server
+    /// refuses or answers, and not where a connection attempt takes longer.
     pub fn loses_connecting_clients(&self) -> bool {
         HaproxyVersion::read(&self.version).is_ok_and(HaproxyVersion::loses_connecting_clients)
     }

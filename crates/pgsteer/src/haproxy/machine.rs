@@ -132,7 +132,7 @@ impl Machine {
             let may_restore = is_changed || may_restore(&mut self.restores, &key, server, now);
             commands.extend(match target.order.wanted {
                 Wanted::Serve => opening(&key, server, is_changed, may_restore),
-                _ => blocking(&key, server, target.order, ends_at_once),
+                _ => blocking(&key, server, target.order, ends_at_once || !is_changed),
             });
         }
         commands
@@ -228,16 +228,14 @@ fn opening(key: &ServerKey, server: &Server, is_changed: bool, may_restore: bool
     commands
 }
 
-/// The commands that keep new sessions out and end the old ones if the order says so. Without `ends_at_once`
-/// they end when new sessions stay away already.
-fn blocking(key: &ServerKey, server: &Server, order: Order, ends_at_once: bool) -> Vec<Command> {
+/// The commands that keep new sessions out and, with `may_end`, end the old ones if the order says so.
+fn blocking(key: &ServerKey, server: &Server, order: Order, may_end: bool) -> Vec<Command> {
     let mut commands = Vec::new();
     let is_kept_out = order.has_other_role && !server.is_up && server.check_fails;
     if is_kept_out == (server.weight == 0) {
         commands.push(Command::Weight { server: key.clone(), is_full: is_kept_out });
     }
-    let is_time = ends_at_once || server.weight == 0 || is_kept_out;
-    if order.wanted == Wanted::End && server.sessions > 0 && is_time {
+    if order.wanted == Wanted::End && server.sessions > 0 && may_end {
         commands.push(Command::EndSessions(key.clone()));
     }
     commands

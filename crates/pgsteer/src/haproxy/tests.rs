@@ -86,7 +86,8 @@ fn haproxy_3_0_ends_sessions_when_no_new_ones_are_under_way() {
     let block = "set server pg/n1 weight 0%";
     assert_eq!(see(1, 5, &targets), (String::new(), block.to_owned()));
     let ended = [target("n1", Wanted::End, false), target("n2", Wanted::End, true)];
-    assert_eq!(see(1, 5, &ended).0, block, "the weight was lost");
+    // Also if another program has restored the weight.
+    assert_eq!(see(1, 5, &ended).0, format!("{block};shutdown sessions server pg/n1"));
     assert_eq!(see(0, 5, &ended).0, "shutdown sessions server pg/n1");
     assert_eq!(see(0, 0, &ended).0, "");
 }

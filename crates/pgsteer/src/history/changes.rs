@@ -167,7 +167,7 @@ struct Current {
     /// The counters of this process when it began.
     #[serde(skip)]
     before: Counters,
-    /// What the process has seen whose service this one has taken over.
+    /// The counters of the process before an upgrade.
     #[serde(default)]
     carried: Counters,
 }

@@ -36,6 +36,7 @@ pub struct PastEvent {
 #[derive(Debug, Default, Deserialize, Serialize)]
 pub struct Events {
     events: VecDeque<PastEvent>,
+    #[serde(skip)]
     bytes: usize,
     /// The last event of the last Snapshot.
     #[serde(skip)]
@@ -54,8 +55,9 @@ impl Events {
         self.last = snapshot.events.back().cloned();
     }
 
-    /// Takes the events of `snapshot` for known.
-    pub fn skip(&mut self, snapshot: &Snapshot) {
+    /// Continues in another process, whose Snapshot is this one: its events are recorded already.
+    pub fn resume(&mut self, snapshot: &Snapshot) {
+        self.bytes = self.events.iter().map(bytes).sum();
         self.last = snapshot.events.back().cloned();
     }
 
@@ -80,7 +82,7 @@ impl Events {
         let newest = event.at;
         while self.is_over_limit(newest) {
             let Some(oldest) = self.events.pop_front() else { return };
-            self.bytes -= bytes(&oldest);
+            self.bytes = self.bytes.saturating_sub(bytes(&oldest));
         }
     }
 

@@ -22,7 +22,7 @@ impl History {
         file.flush().map_err(serde_json::Error::io)
     }
 
-    /// Continues the history in `file`. What `snapshot` has of events is known already.
+    /// Continues the history in `file`. The events of `snapshot` are recorded already.
     ///
     /// # Errors
     /// The file cannot be read, or is no history.
@@ -34,7 +34,7 @@ impl History {
         file.rewind().map_err(serde_json::Error::io)?;
         let mut past: Past = serde_json::from_reader(BufReader::new(file.take(BYTES_MAX)))?;
         past.series.remove_malformed();
-        past.events.skip(snapshot);
+        past.events.resume(snapshot);
         past.changes.carry();
         *self.read() = past;
         Ok(())

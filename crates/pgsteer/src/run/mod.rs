@@ -183,7 +183,8 @@ fn note_unused(activated: &Listeners, config: &Config, outputs: Outputs) {
     let used: Vec<SocketAddr> = services.into_iter().flatten().chain(agent).chain(pages).collect();
     for address in activated.addresses().filter(|address| !used.contains(address)) {
         tracing::warn!(
-            "the service manager listens on {address}, which is no `listen` of the configuration: it is closed"
+            "the service manager listens on {address}, which is no `listen` of the configuration; clients that \
+             connect there get no answer: remove it from the socket unit, or set `listen`"
         );
     }
 }
@@ -228,8 +229,8 @@ impl Running {
         let prepared = sources::prepare(&config.cluster)?;
         let mut listeners =
             Listeners::activated().context("cannot use a socket of the service manager")?;
-        let bound = bind_all(&config, outputs, |address| listeners.contain(address))?;
         note_unused(&listeners, &config, outputs);
+        let bound = bind_all(&config, outputs, |address| listeners.contain(address))?;
         listeners.merge(bound);
         let observer = Observer::start(&config, prepared, None);
         let inherited = Inheritance { listeners, ..Inheritance::default() };

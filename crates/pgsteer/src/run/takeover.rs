@@ -4,6 +4,7 @@ use std::env;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
@@ -11,6 +12,7 @@ use pgsteer_core::settings::Config;
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::{getpid, getuid};
 use thiserror::Error;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::observer::Observer;
@@ -138,7 +140,7 @@ async fn agree(
                         (addresses, generation, files)
                     }
                     Some((ToNew::History, files)) => {
-                        resume_history(observer, files);
+                        resume_history(observer, files).await;
                         continue;
                     }
                     _ => bail!("the old process does not hand over"),
@@ -160,12 +162,15 @@ async fn agree(
 }
 
 /// Continues the history of the old process. Without it the history begins now.
-fn resume_history(observer: &Observer, files: Vec<OwnedFd>) {
+async fn resume_history(observer: &Observer, files: Vec<OwnedFd>) {
     let snapshot = observer.published.snapshots.borrow().clone();
-    let resumed = message::files(files)
-        .map_err(anyhow::Error::from)
-        .and_then(|[file]| Ok(observer.history.resume(File::from(file), &snapshot)?));
-    if let Err(error) = resumed {
+    let history = Arc::clone(&observer.history);
+    let resuming = async {
+        let [file] = message::files(files)?;
+        spawn_blocking(move || history.resume(File::from(file), &snapshot)).await??;
+        anyhow::Ok(())
+    };
+    if let Err(error) = resuming.await {
         tracing::warn!(target: DECISIONS, "the history of the old process cannot be read: {error:#}");
     }
 }

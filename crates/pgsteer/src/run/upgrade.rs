@@ -130,10 +130,7 @@ impl Running {
             let why = missing.unwrap_or_else(|| "it does not answer".to_owned());
             bail!("the new process is not ready within {} s: {why}", AGREEMENT_LIMIT.as_secs());
         };
-        let Standing { generation, takes_history, .. } = standing?;
-        if takes_history {
-            self.send_history(&channel).await;
-        }
+        let Standing { generation, .. } = standing?;
         let (addresses, files): (Vec<SocketAddr>, Vec<BorrowedFd<'_>>) =
             self.sockets().into_iter().unzip();
         let listeners = ToNew::Listeners { addresses, generation };
@@ -196,7 +193,12 @@ impl Running {
                     FIRST_ANSWER_LIMIT.as_secs()
                 ),
                 answer = receive(channel) => match answer? {
-                    Some(ToOld::Standing(standing)) => new = Some(standing),
+                    Some(ToOld::Standing(standing)) => {
+                        if new.is_none() && standing.takes_history {
+                            self.send_history(channel).await;
+                        }
+                        new = Some(standing);
+                    }
                     Some(ToOld::Refusal { why }) => {
                         bail!("the new process refuses: {}", cut(&why))
                     }
@@ -214,10 +216,10 @@ impl Running {
         let of_proxy = self.proxy.iter().flat_map(Proxy::listeners);
         let of_agent = self.agent.iter().map(Agent::socket);
         let of_pages = self.pages.iter().map(PagesThread::socket);
-        let configured = self.config.agent.iter().map(|agent| agent.listen).zip(of_agent);
-        let pages = self.config.http.iter().map(|http| http.listen).zip(of_pages);
-        let all = of_proxy.chain(configured).chain(pages);
-        all.map(|(address, socket)| (address, socket.as_fd())).collect()
+        // The configuration may name another address meanwhile, for the next process.
+        let others = of_agent.chain(of_pages);
+        let others = others.filter_map(|socket| Some((socket.local_addr().ok()?, socket)));
+        of_proxy.chain(others).map(|(address, socket)| (address, socket.as_fd())).collect()
     }
 
     /// Sends all clients and sessions to the new process, and waits for logins in progress. Returns this

@@ -101,7 +101,7 @@ pub fn state(document: &Document) -> State {
     State { level, sentence: sentence(level, &findings), findings }
 }
 
-/// A failed upgrade, for as long as the person who tried it may not know.
+/// A failed upgrade, for an hour.
 fn of_upgrade(failed: &FailedUpgrade, now: Stamp) -> Option<Finding> {
     let age = now.since(failed.at);
     let text = format!("the upgrade failed, this process goes on: {}", clean(&failed.why));

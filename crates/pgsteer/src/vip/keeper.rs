@@ -22,8 +22,12 @@ pub struct Keeper {
     config: VipConfig,
     machine: Machine,
     announcer: Option<Announcer>,
-    /// Why nothing can be announced, as logged.
+    /// Why nothing can be sent about the address, as logged.
     mute: Option<String>,
+    /// Why the address could not be added.
+    unadded: Option<String>,
+    /// The machine that has an address for which this one asks.
+    holder: Option<String>,
     shown: Vip,
 }
 
@@ -56,7 +60,16 @@ impl Keeper {
             added_total: 0,
             removed_total: 0,
         };
-        Keeper { name, config, machine: Machine::default(), announcer: None, mute: None, shown }
+        Keeper {
+            name,
+            config,
+            machine: Machine::default(),
+            announcer: None,
+            mute: None,
+            unadded: None,
+            holder: None,
+            shown,
+        }
     }
 
     /// The state for the pages.
@@ -87,6 +100,12 @@ impl Keeper {
         if let (Some(change), Ok(())) = (step.change, &done) {
             self.log(change, &demand);
         }
+        match (step.actions.first(), &done, &demand) {
+            (Some(Action::Add), Err(error), _) => self.unadded = Some(error.clone()),
+            (Some(Action::Add), Ok(()), _) => self.unadded = None,
+            (_, _, Demand::Hold(_) | Demand::Share { .. }) => {}
+            _ => self.unadded = None,
+        }
         let is_here = match (&done, step.actions.first()) {
             (Ok(()), Some(Action::Add)) => true,
             (Ok(()), Some(Action::Remove)) => false,
@@ -100,7 +119,12 @@ impl Keeper {
             // Another machine may announce the address from now on. `announce` reports errors.
             let _ = self.announcer();
         }
-        self.show(is_here, &demand, done.err().or_else(|| refusal(&demand)), now);
+        self.show(
+            is_here,
+            &demand,
+            done.err().or_else(|| refusal(&demand)).or_else(|| self.unadded.clone()),
+            now,
+        );
     }
 
     /// Removes the address if it is on the interface.
@@ -117,11 +141,18 @@ impl Keeper {
 
     /// Reads who else has the address.
     fn listen(&mut self, now: Moment) {
+        if !self.machine.is_asking() || !self.machine.is_contested(now) {
+            self.holder = None;
+        }
         let rival = self.announcer.as_ref().and_then(Announcer::rival);
         if let Some(mac) = rival {
             let own = self.announcer.as_ref().map(Announcer::mac);
             self.machine.note_contest(now, own.is_some_and(|own| mac < own));
             let mac = interface::text(mac);
+            if self.machine.is_asking() {
+                self.holder = Some(mac);
+                return;
+            }
             if self.shown.duplicate.as_ref() != Some(&mac) && self.holds() {
                 let (name, vip) = (&self.name, &self.config);
                 tracing::error!(
@@ -170,7 +201,12 @@ impl Keeper {
                 self.shown.announced_at =
                     Some(now).filter(|_| self.mute.is_none()).or(self.shown.announced_at);
             }
-            (Action::Ask, _) => self.send(Announcer::ask, interface),
+            (Action::Ask, _) => {
+                self.send(Announcer::ask, interface);
+                if self.mute.is_none() {
+                    self.machine.note_asked();
+                }
+            }
         }
         Ok(())
     }
@@ -188,7 +224,10 @@ impl Keeper {
         let mute = announced.err().map(|error| {
             explained(
                 &error,
-                &format!("cannot announce {} on {}", self.config, self.config.interface),
+                &format!(
+                    "cannot announce {} or ask for it on {}",
+                    self.config, self.config.interface
+                ),
             )
         });
         if let Some(mute) = mute.as_ref().filter(|mute| self.mute.as_ref() != Some(mute)) {
@@ -219,7 +258,8 @@ impl Keeper {
             (State::Asking { .. }, true) => Holding::Unconfirmed,
             (_, false) => Holding::Released,
         };
-        let trouble = trouble.or_else(|| self.mute.clone().filter(|_| self.holds()));
+        let speaks = self.holds() || self.machine.is_asking();
+        let trouble = trouble.or_else(|| self.mute.clone().filter(|_| speaks));
         if let Some(new) = trouble.as_ref().filter(|new| self.shown.trouble.as_ref() != Some(new))
             && self.mute.as_ref() != Some(new)
         {
@@ -229,7 +269,7 @@ impl Keeper {
             self.shown.since = now;
         }
         self.shown.holding = holding;
-        self.shown.why = match &self.shown.duplicate {
+        self.shown.why = match &self.holder {
             Some(mac) if self.machine.is_asking() => {
                 format!("{}; the machine with {mac} has the address", demand.why())
             }

@@ -1,9 +1,9 @@
 //! The state of one address on this machine: what to do about it, and when. Pure.
 //!
-//! - The address is added only on [`Demand::Hold`].
-//! - On [`Demand::Share`] it stays where it is; a machine without it asks the network who has it, and adds it if there
-//!   is no answer for [`FREE_AFTER`], and for [`RANK_WAIT`] more for each member that is preferred. If two machines have
-//!   it, the one with the higher hardware address gives it up.
+//! - The address is added only on [`Demand::Hold`], or on [`Demand::Share`] as follows.
+//! - On [`Demand::Share`] it stays where it is; a machine without it asks the network who has it, and adds it after
+//!   [`QUESTIONS_MIN`] questions without an answer in [`FREE_AFTER`], and [`RANK_WAIT`] more for each member that is
+//!   preferred. If two machines have it, the one with the higher hardware address gives it up.
 //! - It is removed at once on [`Demand::Release`], and on [`Demand::GiveUp`] if this process added or
 //!   confirmed it.
 //! - On [`Demand::Stay`] it stays where it is, unless another machine answers for it.
@@ -25,6 +25,9 @@ pub const CONTESTED_FOR: Duration = Duration::from_secs(5);
 
 /// After this time without an answer a shared address is free.
 pub const FREE_AFTER: Duration = Duration::from_millis(1_500);
+
+/// The questions that must have been sent without an answer.
+pub const QUESTIONS_MIN: u32 = 3;
 
 /// How long a machine waits for each member that is preferred to its own.
 pub const RANK_WAIT: Duration = Duration::from_secs(2);
@@ -56,6 +59,8 @@ pub enum State {
     Asking {
         /// Since when there was no answer.
         since: Moment,
+        /// The questions that were sent since then.
+        asked: u32,
     },
     /// This machine should have it.
     Held {
@@ -154,6 +159,13 @@ impl Machine {
         (self.contested_at, self.is_rival_stronger) = (Some(now), is_stronger);
     }
 
+    /// Records that a question was sent.
+    pub fn note_asked(&mut self) {
+        if let State::Asking { asked, .. } = &mut self.state {
+            *asked = asked.saturating_add(1);
+        }
+    }
+
     /// Records that the address is not here, although it may have been added.
     pub fn note_absence(&mut self) {
         *self = Machine::default();
@@ -209,19 +221,26 @@ impl Machine {
             return self.transition_to_released(view);
         }
         if view.is_here {
-            return if is_held { self.keep(view) } else { self.transition_to_held(view) };
+            let mut step = if is_held { self.keep(view) } else { self.transition_to_held(view) };
+            // Answers to an announcement would come too late.
+            if step.actions.is_empty() {
+                step.actions.push(Action::Ask);
+            }
+            return step;
         }
-        let since = match (answered, self.state) {
-            (Some(at), _) => at,
-            (None, State::Asking { since }) => since,
-            (None, _) => view.now,
+        let (since, asked) = match (answered, self.state) {
+            (Some(at), State::Asking { since, asked }) if since == at => (at, asked),
+            (Some(at), _) => (at, 0),
+            (None, State::Asking { since, asked }) => (since, asked),
+            (None, _) => (view.now, 0),
         };
         let patience = FREE_AFTER + RANK_WAIT * u32::try_from(rank).unwrap_or(u32::MAX);
-        if view.now.since(since) >= patience {
+        if view.now.since(since) >= patience && asked >= QUESTIONS_MIN {
+            (self.contested_at, self.is_rival_stronger) = (None, false);
             return self.transition_to_held(view);
         }
         let change = is_held.then_some(Change::Lost);
-        self.state = State::Asking { since };
+        self.state = State::Asking { since, asked };
         Step { actions: vec![Action::Ask], change }
     }
 

@@ -247,8 +247,8 @@ fn agent(request: &Request<'_>, members: &[Member], t: &Timing) -> Result<Agent,
         is_v6: agent_of_all(request)?.is_none() && members.iter().any(Member::is_v6),
         vocabulary: vocabulary(config).as_str(),
         has_patroni: is_patroni,
-        // At least one check falls into this time.
-        drain_ms: if options.haproxy.loses_connecting_clients() { 2 * t.agent_ms } else { 0 },
+        // At least two checks fall into this time.
+        drain_ms: if options.haproxy.loses_connecting_clients() { 3 * t.agent_ms } else { 0 },
         reaches_pooler: is_patroni && members.iter().all(|member| member.is_patroni_here),
     })
 }

@@ -2,7 +2,7 @@
 
 use super::look::GateLook;
 use super::texts::cut;
-use super::view::{Group, Rows, Thing};
+use super::view::{AroundRow, Group, Rows};
 use crate::status::document::{
     Cluster, Document, Haproxy, HaproxyServer, Member, Peer, Pooler, Vip,
 };
@@ -18,7 +18,7 @@ pub fn groups(document: &Document, cluster: &Cluster) -> Vec<Group> {
         .iter()
         .flat_map(|member| member.poolers.iter().map(move |pooler| of_pooler(member, pooler)));
     let orders =
-        cluster.orders.iter().map(|order| thing(GateLook::Draining, &order.member, &order.text));
+        cluster.orders.iter().map(|order| row(GateLook::Draining, &order.member, &order.text));
     let all = [
         ("Poolers", poolers.collect()),
         ("Orders", orders.collect()),
@@ -26,39 +26,44 @@ pub fn groups(document: &Document, cluster: &Cluster) -> Vec<Group> {
         ("Addresses", document.vips.iter().map(of_vip).collect()),
         ("Other pgsteers", document.peers.iter().map(of_peer).collect()),
     ];
-    let all = all.into_iter().filter(|(_, things): &(_, Vec<Thing>)| !things.is_empty());
-    all.map(|(title, things)| Group { title, things: Rows::first(things, GROUP_MAX) }).collect()
+    let all = all.into_iter().filter(|(_, rows): &(_, Vec<AroundRow>)| !rows.is_empty());
+    all.map(|(title, rows)| Group { title, rows: Rows::first(rows, GROUP_MAX) }).collect()
 }
 
-fn thing(look: GateLook, name: &str, text: &str) -> Thing {
-    Thing { look, name: cut(name, NAME_CHARS_MAX), text: cut(text, TEXT_CHARS_MAX), advice: None }
+fn row(look: GateLook, name: &str, text: &str) -> AroundRow {
+    AroundRow {
+        look,
+        name: cut(name, NAME_CHARS_MAX),
+        text: cut(text, TEXT_CHARS_MAX),
+        advice: None,
+    }
 }
 
-fn of_pooler(member: &Member, pooler: &Pooler) -> Thing {
+fn of_pooler(member: &Member, pooler: &Pooler) -> AroundRow {
     let name = format!("{}:{}", member.name, pooler.port);
     let leads_to = pooler.leads_to.as_deref().unwrap_or("an unknown server");
     let advice = pooler.advice.as_ref().map(|advice| cut(advice, TEXT_CHARS_MAX));
     let found = match &pooler.trouble {
         Some(trouble) => {
-            thing(GateLook::Shut, &name, &format!("leads to {leads_to}: {}", trouble.text))
+            row(GateLook::Shut, &name, &format!("leads to {leads_to}: {}", trouble.text))
         }
-        None => thing(GateLook::Open, &name, &format!("leads to {leads_to}")),
+        None => row(GateLook::Open, &name, &format!("leads to {leads_to}")),
     };
-    Thing { advice, ..found }
+    AroundRow { advice, ..found }
 }
 
-fn of_haproxy(haproxy: &Haproxy) -> Vec<Thing> {
+fn of_haproxy(haproxy: &Haproxy) -> Vec<AroundRow> {
     let version = haproxy.haproxy_version.as_deref().unwrap_or("of unknown version");
-    let mut things = vec![match &haproxy.trouble {
-        Some(trouble) => thing(GateLook::Shut, &haproxy.socket, trouble),
-        None => thing(GateLook::Open, &haproxy.socket, &format!("HAProxy {version}, steered")),
+    let mut rows = vec![match &haproxy.trouble {
+        Some(trouble) => row(GateLook::Shut, &haproxy.socket, trouble),
+        None => row(GateLook::Open, &haproxy.socket, &format!("HAProxy {version}, steered")),
     }];
-    things.extend(haproxy.lacks.iter().map(|lack| thing(GateLook::Marked, &haproxy.socket, lack)));
-    things.extend(haproxy.servers.iter().map(of_server));
-    things
+    rows.extend(haproxy.lacks.iter().map(|lack| row(GateLook::Marked, &haproxy.socket, lack)));
+    rows.extend(haproxy.servers.iter().map(of_server));
+    rows
 }
 
-fn of_server(server: &HaproxyServer) -> Thing {
+fn of_server(server: &HaproxyServer) -> AroundRow {
     let HaproxyServer { backend, server: name, status, sessions, queue, order, .. } = server;
     let mut text = format!("{status}, {sessions} sessions, order {order}");
     if *queue > 0 {
@@ -73,10 +78,10 @@ fn of_server(server: &HaproxyServer) -> Thing {
         (None, _) => GateLook::Idle,
     };
     let advice = server.difference.as_ref().map(|text| cut(text, TEXT_CHARS_MAX));
-    Thing { advice, ..thing(look, &format!("{backend}/{name}"), &text) }
+    AroundRow { advice, ..row(look, &format!("{backend}/{name}"), &text) }
 }
 
-fn of_vip(vip: &Vip) -> Thing {
+fn of_vip(vip: &Vip) -> AroundRow {
     let is_here = vip.state != "released";
     let twice = vip.duplicate.as_ref().filter(|_| is_here);
     let twice = twice.map(|mac| format!("the machine with {mac} has it too"));
@@ -88,12 +93,12 @@ fn of_vip(vip: &Vip) -> Thing {
     };
     let text = format!("{} on {}: {}", vip.state, vip.interface, vip.why);
     let advice = vip.trouble.clone().or(twice).map(|text| cut(&text, TEXT_CHARS_MAX));
-    Thing { advice, ..thing(look, &format!("{} {}", vip.name, vip.address), &text) }
+    AroundRow { advice, ..row(look, &format!("{} {}", vip.name, vip.address), &text) }
 }
 
-fn of_peer(peer: &Peer) -> Thing {
+fn of_peer(peer: &Peer) -> AroundRow {
     if let Some(error) = &peer.error {
-        return thing(GateLook::Shut, &peer.url, error);
+        return row(GateLook::Shut, &peer.url, error);
     }
     let look = match peer.state.as_deref() {
         Some("well") => GateLook::Open,
@@ -109,5 +114,5 @@ fn of_peer(peer: &Peer) -> Thing {
         [Some(cluster), None, Some(sentence)] => format!("cluster {cluster}: {sentence}"),
         _ => "not asked yet".to_owned(),
     };
-    thing(look, &peer.url, &text)
+    row(look, &peer.url, &text)
 }

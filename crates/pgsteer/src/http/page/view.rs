@@ -260,18 +260,18 @@ pub struct EventRow {
     pub text: String,
 }
 
-/// Things of one kind around the cluster.
+/// Parts of one kind around the cluster.
 #[derive(Debug, Serialize)]
 pub struct Group {
     /// The heading.
     pub title: &'static str,
-    /// The things.
-    pub things: Rows<Thing>,
+    /// The rows.
+    pub rows: Rows<AroundRow>,
 }
 
-/// One thing around the cluster.
+/// One part around the cluster.
 #[derive(Debug, Serialize)]
-pub struct Thing {
+pub struct AroundRow {
     /// The symbol of its state.
     pub look: GateLook,
     /// The name.

@@ -81,6 +81,8 @@ impl Search {
     pub fn resume(&mut self, waited: Option<Duration>, ticket: Option<u64>) {
         self.began = waited.map(|waited| ago(Instant::now(), waited));
         self.ticket = ticket;
+        // The other process has counted it.
+        self.was_held = waited.is_some();
     }
 
     /// How long the client has been on hold, and its position.

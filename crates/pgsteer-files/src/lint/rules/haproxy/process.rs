@@ -40,8 +40,8 @@ rule! {
     /// A bug of HAProxy 3.0.
     CLIENTS_HANG = "clients-hang", Warning, Look::Haproxy(hang),
     title: "clients that connect during a failover may hang",
-    costs: "HAProxy 3.0 (observed with 3.0.11 of Debian 13, not with 2.6 and 3.2) never ends a client for which it waits to connect again, or is connecting, at the moment in which `on-marked-down shutdown-sessions` ends the sessions of the server.",
-    remedy: "Use another version of HAProxy. With 3.0 set `retries 0` in the proxy or in `defaults`, which leaves the time of one connection attempt; behind pgsteer's agent add `drain_ms=` to `agent-send`, which leaves none.",
+    costs: "HAProxy 3.0 (observed with 3.0.11 of Debian 13, not with 2.6 and 3.2) leaves the connection of a client open for ever if it waits to connect again, or is connecting, at the moment in which `on-marked-down shutdown-sessions` ends the sessions of the server.",
+    remedy: "Use another version of HAProxy. With 3.0 set `retries 0` in the proxy or in `defaults`, which leaves the time of one connection attempt; behind pgsteer's agent add `drain_ms=` to `agent-send`, which leaves only attempts at a server that does not answer at all.",
 }
 
 fn once(haproxy: &Haproxy<'_>, findings: &mut Findings) {
