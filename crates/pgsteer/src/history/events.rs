@@ -55,9 +55,13 @@ impl Events {
         self.last = snapshot.events.back().cloned();
     }
 
-    /// Continues in another process, whose Snapshot is this one: its events are recorded already.
-    pub fn resume(&mut self, snapshot: &Snapshot) {
+    /// Continues in another process.
+    pub fn resume(&mut self) {
         self.bytes = self.events.iter().map(bytes).sum();
+    }
+
+    /// Leaves out the events of `snapshot`.
+    pub fn skip(&mut self, snapshot: &Snapshot) {
         self.last = snapshot.events.back().cloned();
     }
 

@@ -22,22 +22,23 @@ impl History {
         file.flush().map_err(serde_json::Error::io)
     }
 
-    /// Continues the history in `file`. The events of `snapshot` are recorded already.
+    /// Continues the history in `file`.
     ///
     /// # Errors
     /// The file cannot be read, or is no history.
-    pub fn resume(
-        &self,
-        mut file: impl Read + Seek,
-        snapshot: &Snapshot,
-    ) -> serde_json::Result<()> {
+    pub fn resume(&self, mut file: impl Read + Seek) -> serde_json::Result<()> {
         file.rewind().map_err(serde_json::Error::io)?;
         let mut past: Past = serde_json::from_reader(BufReader::new(file.take(BYTES_MAX)))?;
         past.series.remove_malformed();
-        past.events.resume(snapshot);
+        past.events.resume();
         past.changes.carry();
         *self.read() = past;
         Ok(())
+    }
+
+    /// Leaves out the events of `snapshot`: those of the start of a process that continues the history.
+    pub fn skip_events(&self, snapshot: &Snapshot) {
+        self.read().events.skip(snapshot);
     }
 }
 
@@ -104,7 +105,8 @@ mod tests {
         }
         let mut file = Cursor::new(Vec::new());
         old.write(&mut file).unwrap();
-        new.resume(file, &snapshot).unwrap();
+        new.resume(file).unwrap();
+        new.skip_events(&snapshot);
         assert_eq!(format!("{:?}", new.read().series), format!("{:?}", old.read().series));
         let changes = |history: &History| history.read().changes.all().cloned().collect::<Vec<_>>();
         assert_eq!(changes(&new), changes(&old));
@@ -124,9 +126,8 @@ mod tests {
         let history = History::default();
         *history.read() = sample::past();
         let before = history.read().changes.all().count();
-        let snapshot = sample::snapshot();
         for text in ["", "{}", "[]", "{\"series\": 1}"] {
-            assert!(history.resume(Cursor::new(text), &snapshot).is_err(), "{text}");
+            assert!(history.resume(Cursor::new(text)).is_err(), "{text}");
         }
         assert_eq!(history.read().changes.all().count(), before);
     }

@@ -125,7 +125,7 @@ async fn agree(
     listeners: &mut Listeners,
 ) -> anyhow::Result<u64> {
     let mut snapshots = observer.published.snapshots.clone();
-    let mut reported = None;
+    let (mut reported, mut has_history) = (None, false);
     loop {
         let standing = Standing::of(&snapshots.borrow_and_update());
         if reported.as_ref() != Some(&standing) {
@@ -140,7 +140,7 @@ async fn agree(
                         (addresses, generation, files)
                     }
                     Some((ToNew::History, files)) => {
-                        resume_history(observer, files).await;
+                        has_history = resume_history(observer, files).await;
                         continue;
                     }
                     _ => bail!("the old process does not hand over"),
@@ -152,6 +152,9 @@ async fn agree(
                         addresses.len()
                     ));
                 }
+                if has_history {
+                    observer.history.skip_events(&observer.published.snapshots.borrow());
+                }
                 for (address, file) in addresses.into_iter().zip(files) {
                     listeners.add(address, file.into());
                 }
@@ -161,18 +164,18 @@ async fn agree(
     }
 }
 
-/// Continues the history of the old process. Without it the history begins now.
-async fn resume_history(observer: &Observer, files: Vec<OwnedFd>) {
-    let snapshot = observer.published.snapshots.borrow().clone();
+/// Continues the history of the old process. Returns false if it begins now.
+async fn resume_history(observer: &Observer, files: Vec<OwnedFd>) -> bool {
     let history = Arc::clone(&observer.history);
     let resuming = async {
         let [file] = message::files(files)?;
-        spawn_blocking(move || history.resume(File::from(file), &snapshot)).await??;
-        anyhow::Ok(())
+        anyhow::Ok(spawn_blocking(move || history.resume(File::from(file))).await??)
     };
-    if let Err(error) = resuming.await {
+    let resumed = resuming.await;
+    if let Err(error) = &resumed {
         tracing::warn!(target: DECISIONS, "the history of the old process cannot be read: {error:#}");
     }
+    resumed.is_ok()
 }
 
 /// Receives clients and sessions until the old process ends.
