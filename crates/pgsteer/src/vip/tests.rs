@@ -373,3 +373,76 @@ proptest! {
 fn the_time_of_confirmation_is_longer_than_the_questions_after_a_stop() {
     assert!(CONFIRM_WITHIN > Duration::from_millis(1_500));
 }
+
+/// The machines of three members in one network; the first has the lowest hardware address.
+#[derive(Default)]
+struct Network {
+    trials: [Trial; 3],
+    ms: u64,
+}
+
+impl Network {
+    /// Half a second. A machine that is cut off reaches no other one.
+    fn turn(&mut self, open: [bool; 3], is_cut: [bool; 3]) {
+        self.ms += 500;
+        let now = at(self.ms);
+        for own in 0..3 {
+            let demand = match open[own] {
+                true => share(open[..own].iter().filter(|open| **open).count()),
+                false if open.contains(&true) => Demand::GiveUp("shut".to_owned()),
+                false => stay(),
+            };
+            let (actions, _) = self.trials[own].step(&demand, true, self.ms);
+            let trial = &mut self.trials[own];
+            if !trial.is_here && !trial.machine.is_asking() {
+                trial.machine.note_absence();
+            }
+            if actions.is_empty() || actions == [Action::Remove] || is_cut[own] {
+                continue;
+            }
+            let announces = actions.contains(&Action::Announce);
+            for other in (0..3).filter(|other| *other != own && !is_cut[*other]) {
+                if self.trials[other].is_here {
+                    self.trials[own].machine.note_contest(now, other < own);
+                    if announces {
+                        self.trials[other].machine.note_contest(now, own < other);
+                    }
+                }
+            }
+        }
+    }
+
+    fn holders(&self) -> Vec<usize> {
+        (0..3).filter(|machine| self.trials[*machine].is_here).collect()
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever happened before: in a whole network one open member has the address after ten seconds, and keeps it.
+    #[test]
+    fn one_member_has_the_address_of_readers_when_the_network_is_whole(
+        turns in prop::collection::vec((any::<[bool; 3]>(), any::<[bool; 3]>(), 1..20_u8), 0..20),
+        mut open in any::<[bool; 3]>(),
+        first in 0..3_usize,
+    ) {
+        let mut network = Network::default();
+        network.trials[first].is_here = true;
+        for (open, is_cut, count) in turns {
+            for _ in 0..count {
+                network.turn(open, is_cut);
+            }
+        }
+        open[first] = true;
+        for _ in 0..20 {
+            network.turn(open, [false; 3]);
+        }
+        let holders = network.holders();
+        prop_assert!(matches!(holders.as_slice(), [holder] if open[*holder]), "{holders:?}");
+        for _ in 0..100 {
+            network.turn(open, [false; 3]);
+            prop_assert_eq!(&network.holders(), &holders);
+        }
+    }
+}

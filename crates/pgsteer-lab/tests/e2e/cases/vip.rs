@@ -145,6 +145,12 @@ pub fn one_replica_has_the_address_of_readers(lab: &Lab) -> Result<()> {
     ensure!(code == 0 && line.starts_with("yes: db: "), "{line}");
     let (code, line) = nodes.pgsteer(&second, &["check", "vip", "db"])?;
     ensure!(code == 1 && line.contains("has the address"), "{line}");
+    let before = nodes.history().len();
+    nodes.signal(&third, Signal::KILL)?;
+    nodes.wait(&third)?;
+    nodes.start_at(lab, &third)?;
+    wait_for_log(&nodes, &third, "stays on eth0")?;
+    ensure!(nodes.history().len() == before, "a gap: {:?}", nodes.history());
     let overlap = nodes.longest_overlap();
     ensure!(overlap.is_zero(), "two had the address for {overlap:?}: {:?}", nodes.history());
     Ok(())
