@@ -7,10 +7,6 @@ use anyhow::{Context, Result, bail};
 
 const REMEDY: &str = "run `cargo build -p pgsteer` first, with the profile of this test";
 
-/// The crates of the program.
-const CRATES: [&str; 5] =
-    ["pgsteer", "pgsteer-config", "pgsteer-core", "pgsteer-files", "pgsteer-wire"];
-
 /// The path of pgsteer: `PGSTEER_BIN` if it is set, otherwise the program beside this test.
 ///
 /// # Errors
@@ -34,26 +30,21 @@ pub fn pgsteer() -> Result<PathBuf> {
     Ok(path)
 }
 
-/// A source that changed after the build of the program. Cargo's own list of them is written by `cargo build` and not
-/// by `cargo test`, so the folders of its crates are searched.
+/// The first source that changed after the build of the program, according to the list that `cargo build`
+/// writes beside it. Without a list the program is of `cargo test`, as this test is.
 fn newer_source(program: &Path) -> Result<Option<PathBuf>> {
+    let list = program.with_extension("d");
+    let text = match std::fs::read_to_string(&list) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        text => text.with_context(|| format!("cannot read {}", list.display()))?,
+    };
     let made = changed_at(program)?;
-    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let mut folders: Vec<PathBuf> =
-        CRATES.iter().map(|name| crates.join(name).join("src")).collect();
-    while let Some(folder) = folders.pop() {
-        let entries = folder.read_dir();
-        let entries = entries.with_context(|| format!("cannot read {}", folder.display()))?;
-        for entry in entries {
-            let path = entry?.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if changed_at(&path)? > made {
-                return Ok(Some(path));
-            }
-        }
-    }
-    Ok(None)
+    let sources = text.split_once(": ").map_or("", |(_, sources)| sources);
+    // Cargo writes a space inside a path with a backslash before it.
+    let sources = sources.replace("\\ ", "\0");
+    let mut sources =
+        sources.split_whitespace().map(|source| PathBuf::from(source.replace('\0', " ")));
+    Ok(sources.find(|source| changed_at(source).is_ok_and(|at| at > made)))
 }
 
 fn changed_at(path: &Path) -> Result<SystemTime> {
