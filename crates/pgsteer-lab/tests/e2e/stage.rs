@@ -11,10 +11,8 @@ use pgsteer_lab::{Lab, LabOptions, Network, PatroniVersion};
 pub enum Cluster {
     /// Debian's Patroni 3.0.2, which reports the role as `master`, on loopback.
     Old,
-    /// The Patroni of pip, which reports `primary`, on loopback.
+    /// The Patroni of pip, which reports `primary`; in network namespaces if the tests run as root.
     New,
-    /// The Patroni of pip, in network namespaces if the tests run as root.
-    Cables,
 }
 
 /// The body of a test, on a healthy cluster.
@@ -40,21 +38,20 @@ impl Cluster {
         match self {
             Cluster::Old => "old",
             Cluster::New => "new",
-            Cluster::Cables => "cables",
         }
     }
 
     pub fn network(self) -> Network {
         match self {
-            Cluster::Cables if is_root() => Network::Namespaces,
-            Cluster::Old | Cluster::New | Cluster::Cables => Network::Loopback,
+            Cluster::New if is_root() => Network::Namespaces,
+            Cluster::New | Cluster::Old => Network::Loopback,
         }
     }
 
     fn patroni(self) -> PatroniVersion {
         match self {
             Cluster::Old => PatroniVersion::Debian,
-            Cluster::New | Cluster::Cables => PatroniVersion::Pip,
+            Cluster::New => PatroniVersion::Pip,
         }
     }
 }
