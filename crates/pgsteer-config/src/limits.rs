@@ -14,7 +14,6 @@ pub const ERRORS_MAX: usize = 100;
 pub const SERVICES_MAX: usize = 64;
 /// The maximum number of addresses that follow a service.
 pub const VIPS_MAX: usize = 16;
-
 /// The maximum number of other pgsteers in `[http]`.
 pub const PEERS_MAX: usize = 16;
 /// The maximum number of tags that a service may require.

@@ -1069,3 +1069,22 @@ fn an_address_follows_the_service_write_unless_another_one_is_named() {
     let shown = Summary(&config).to_string();
     assert!(shown.contains("address db: fd00::50/64 on eth0 follows write\n"), "{shown}");
 }
+
+#[test]
+fn other_pgsteers_are_urls_without_a_login_and_not_too_many() {
+    let many: Vec<String> = (0..17).map(|number| format!("'http://door{number}'")).collect();
+    let text = format!("[patroni]\nurls = ['http://pg1']\n[http]\npeers = [{}]\n", many.join(", "));
+    assert_snapshot!(wrong(&text), @"
+    pgsteer.toml:4:1: http.peers: 17 entries are too many
+        help: at most 16
+    ");
+    let text = "[patroni]\nurls = ['http://pg1']\n[http]\npeers = ['door2', 'http://a:b@door3', 'http://door4/x']\n";
+    assert_snapshot!(wrong(text), @"
+    pgsteer.toml:4:10: http.peers: `door2` does not start with http:// or https://
+        help: did you mean http://door2:7000?
+    pgsteer.toml:4:19: http.peers: the URL has a user name or password in it (it is not shown)
+        help: leave it out: other pgsteers are asked with the token of token_file
+    pgsteer.toml:4:39: http.peers: the URL has more than scheme, host and port (it is not shown)
+        help: write http://door4:7000; pgsteer adds pgsteer's paths itself
+    ");
+}

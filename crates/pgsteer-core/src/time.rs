@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 /// A point in time, measured from the start of the engine's driver.
 ///
 /// The driver is the shell, which uses a monotonic clock, or a test, which uses numbers. Two
-/// moments of different drivers cannot be compared, and neither is a time of day.
+/// moments of different drivers cannot be compared unless one continues the clock of the other, and neither is
+/// a time of day.
 #[derive(
     Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize,
 )]

@@ -1,5 +1,6 @@
 //! The fault table: the state that HAProxy shows with each kind of agent, fault by fault.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,8 +10,7 @@ use pgsteer_lab::Lab;
 use pgsteer_lab::Member;
 use pgsteer_lab::Truth;
 use pgsteer_lab::agents::{
-    AgentProcesses, Agents, Assessment, Example, Fault, Haproxy, PUSHED_BACKEND, Patience, Pusher,
-    Scene, assess,
+    AgentProcesses, Agents, Assessment, Example, Fault, Haproxy, Patience, Scene, assess,
 };
 
 const RECOMMENDED: &str = include_str!("../../../../docs/haproxy/recommended.cfg");
@@ -28,6 +28,9 @@ const PATIENCE: Patience =
     Patience { least: Duration::from_secs(6), most: Duration::from_secs(12) };
 
 const SETTLE_LIMIT: Duration = Duration::from_secs(90);
+
+/// The backend that pgsteer pushes to.
+const PUSHED_BACKEND: &str = "pushed";
 
 /// The backends of the one HAProxy, with the column headings of the table.
 pub const BACKENDS: [(&str, &str); 5] = [
@@ -74,7 +77,9 @@ pub fn measure(lab: &Lab, binary: &Path, faults: &[Fault]) -> Result<Vec<Row>> {
     ]
     .concat();
     let haproxy = Haproxy::start(lab, "haproxy-faults", &sections)?;
-    let _pusher = Pusher::start(lab, binary, haproxy.socket(), timeout)?;
+    let pusher = Agents::pgsteer(lab, binary, "", timeout)?.pooled();
+    let pusher = pusher.with_sections(&steering(lab, haproxy.socket())?);
+    let _pusher = pusher.beside_haproxy(lab)?;
     let mut rows = Vec::new();
     for fault in faults {
         println!("{fault}");
@@ -97,6 +102,17 @@ fn pushed_section(lab: &Lab) -> Result<String> {
          http-check expect status 200\n    \
          default-server inter 1s fall 2 rise 1 on-marked-down shutdown-sessions\n{servers}\n",
         crate::bench_setup::free_address()?
+    ))
+}
+
+/// The sections of a pgsteer that writes the gates of the PgBouncers to the HAProxy at `socket`.
+fn steering(lab: &Lab, socket: SocketAddr) -> Result<String> {
+    let member = lab.members().first().context("the lab has no member")?;
+    Ok(format!(
+        "[haproxy]\nsockets = ['{socket}']\nbackends = {{ write = '{PUSHED_BACKEND}' }}\n\
+         [services.write]\nlisten = '{}'\nrole = 'primary'\npooler_port = {}\n",
+        crate::bench_setup::free_address()?,
+        member.pgbouncer_port
     ))
 }
 

@@ -90,6 +90,14 @@ impl Agents {
         self
     }
 
+    /// The same program with more sections of its file.
+    pub fn with_sections(mut self, more: &str) -> Self {
+        if let Self::Pgsteer { sections, .. } = &mut self {
+            sections.push_str(more);
+        }
+        self
+    }
+
     /// Starts one process on HAProxy's own machine, which is not the machine of a member.
     pub fn beside_haproxy(&self, lab: &Lab) -> Result<AgentBesideHaproxy> {
         let at = |port| SocketAddr::from((lab.host_ip(), port));

@@ -10,7 +10,6 @@ mod example;
 mod fake_patroni;
 mod fault;
 mod haproxy;
-mod pusher;
 mod server_states;
 
 pub use agent_processes::{AgentAddresses, AgentBesideHaproxy, AgentProcesses, Agents};
@@ -19,5 +18,4 @@ pub use example::Example;
 pub use fake_patroni::FakePatroni;
 pub use fault::{Fault, Patience, Phase, Scene};
 pub use haproxy::Haproxy;
-pub use pusher::{PUSHED_BACKEND, Pusher};
 pub use server_states::{LOOK_EVERY, ServerState, ServerStates, StateWatch};

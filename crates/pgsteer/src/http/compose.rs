@@ -18,10 +18,11 @@ use pgsteer_core::skew::ClockOffset;
 use pgsteer_core::snapshot::MembersFrom;
 use pgsteer_core::snapshot::{EtcdState, MemberState, PoolerState, ServiceState, Snapshot};
 use pgsteer_core::text::clean;
+use pgsteer_core::time::Moment;
 
 use super::haproxy::haproxys;
 use crate::history::{Change, Past, Rate};
-use crate::stats::{MemberStats, Peer, ServiceStats, Stats, Vip};
+use crate::stats::{MemberStats, ServiceStats, Stats, Vip};
 use crate::status::document::{
     self, Cause, Cluster, Document, Event, Gate, Member, Order, OtherCluster, Pooler, Service,
     Traffic, UrlTrouble,
@@ -49,14 +50,17 @@ pub fn compose(snapshot: &Snapshot, stats: &Stats, past: &Past, now: &Now) -> Do
         garbage_total: total(&stats.garbage),
         haproxys: haproxys(stats),
         vips: stats.vips.all().iter().map(|it| vip(it, now)).collect(),
-        peers: stats.peers.all().into_iter().map(|it| peer(it, now)).collect(),
+        peers: peers(stats, now),
     }
 }
 
-fn peer(peer: Peer, now: &Now) -> document::Peer {
-    let Peer { url, error, asked_at, version, cluster, write, state, sentence } = peer;
-    let (asked_at, state) = (asked_at.map(|at| now.stamp(at)), state.map(str::to_owned));
-    document::Peer { url, error, asked_at, version, cluster, write, state, sentence }
+fn peers(stats: &Stats, now: &Now) -> Vec<document::Peer> {
+    let peers = stats.peers.all().into_iter();
+    let shown = |(at, peer): (Option<Moment>, document::Peer)| document::Peer {
+        asked_at: at.map(|at| now.stamp(at)),
+        ..peer
+    };
+    peers.map(shown).collect()
 }
 
 fn vip(vip: &Vip, now: &Now) -> document::Vip {
@@ -309,7 +313,6 @@ mod tests {
     use pgsteer_core::claim::Role;
     use pgsteer_core::event::EventKind;
     use pgsteer_core::gate_key::GateKey;
-    use pgsteer_core::time::Moment;
     use serde_json::Value;
 
     use super::*;

@@ -37,7 +37,7 @@ pub use self::access::Access;
 use self::compose::compose;
 use self::connections::{Limits, accept_all};
 pub use self::page::ConfigShown;
-pub use self::peers::targets as peers;
+pub use self::peers::targets as peer_targets;
 pub use self::ready::ReadyPages;
 pub use self::stream::Streams;
 pub use self::thread::PagesThread;

@@ -10,7 +10,8 @@ use tokio::time::sleep;
 
 use crate::ask::{Credentials, Target};
 use crate::clock::Clock;
-use crate::stats::{Peer, Stats};
+use crate::stats::Stats;
+use crate::status::document::Peer;
 use crate::status::receive::{Received, ask};
 use crate::status::{sentence, several};
 
@@ -34,14 +35,13 @@ pub fn targets(http: &HttpConfig) -> Result<Vec<(String, Target)>> {
 /// Asks all of them until it is dropped.
 pub async fn ask_all(targets: Vec<(String, Target)>, stats: Arc<Stats>, clock: Clock) {
     let mut tasks = JoinSet::new();
+    stats.peers.begin(targets.iter().map(|(url, _)| url.clone()));
     for (index, (url, target)) in targets.into_iter().enumerate() {
-        stats.peers.set(index, Peer { url: url.clone(), ..Peer::default() });
         let stats = Arc::clone(&stats);
         tasks.spawn(async move {
             loop {
-                let answer = ask(&target).await;
-                let asked_at = Some(clock.now());
-                stats.peers.set(index, Peer { url: url.clone(), asked_at, ..read(answer) });
+                let peer = Peer { url: url.clone(), ..read(ask(&target).await) };
+                stats.peers.set(index, clock.now(), peer);
                 sleep(ASK_EVERY).await;
             }
         });
@@ -60,7 +60,7 @@ fn read(answer: Result<Received>) -> Peer {
         version: Some(document.version.clone()),
         cluster: cluster.map(|cluster| cluster.name.clone()),
         write: cluster.and_then(several::writer),
-        state: Some(state.level.as_str()),
+        state: Some(state.level.as_str().to_owned()),
         sentence: Some(state.sentence),
         ..Peer::default()
     }

@@ -550,17 +550,17 @@ async fn the_state_of_other_pgsteers_is_read_again_and_again() {
     let stats = Arc::<Stats>::default();
     let asking = peers::ask_all(targets.to_vec(), Arc::clone(&stats), Clock::start());
     let asking = tokio::spawn(asking);
-    let [first, second] = loop {
+    let [(_, first), (_, second)] = loop {
         tokio::time::sleep(Duration::from_millis(10)).await;
         let all = stats.peers.all();
-        if all.len() == 2 && all.iter().all(|peer| peer.asked_at.is_some()) {
+        if all.len() == 2 && all.iter().all(|(asked_at, _)| asked_at.is_some()) {
             break <[_; 2]>::try_from(all).unwrap();
         }
     };
     asking.abort();
     assert_eq!((first.url, first.error), (up, None));
     assert_eq!(first.cluster.as_deref(), Some("demo"));
-    assert_eq!(first.state, Some("bad"), "{:?}", first.sentence);
+    assert_eq!(first.state.as_deref(), Some("bad"), "{:?}", first.sentence);
     let error = second.error.unwrap();
     assert!(second.url == down && error.contains("refused"), "{error}");
 }

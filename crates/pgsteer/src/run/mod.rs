@@ -270,7 +270,7 @@ impl Running {
         let snapshots = published.snapshots.clone();
         systemd::tell_always(snapshots, clock, Arc::clone(heartbeat))?;
         let shown_config = watch::Sender::new(Arc::new(shown_of(&config, outputs)));
-        let peers = config.http.as_ref().map(http::peers).transpose()?.unwrap_or_default();
+        let peers = config.http.as_ref().map(http::peer_targets).transpose()?.unwrap_or_default();
         let shown = config.http.as_ref().map(Access::read).transpose()?.map(|access| Pages {
             access,
             peers,

@@ -126,11 +126,11 @@ impl Running {
         tracing::info!(target: DECISIONS, pid, "upgrade: started a new process");
         let mut missing = None;
         let agreed = self.agree(&channel, &mut child, &mut missing);
-        let Ok(standing) = timeout(AGREEMENT_LIMIT, agreed).await else {
+        let Ok(generation) = timeout(AGREEMENT_LIMIT, agreed).await else {
             let why = missing.unwrap_or_else(|| "it does not answer".to_owned());
             bail!("the new process is not ready within {} s: {why}", AGREEMENT_LIMIT.as_secs());
         };
-        let Standing { generation, .. } = standing?;
+        let generation = generation?;
         let (addresses, files): (Vec<SocketAddr>, Vec<BorrowedFd<'_>>) =
             self.sockets().into_iter().unzip();
         let listeners = ToNew::Listeners { addresses, generation };
@@ -159,14 +159,14 @@ impl Running {
         }
     }
 
-    /// Makes the offer, and waits until both processes have the same members and gates. Returns the state of
-    /// the new process.
+    /// Makes the offer, and waits until both processes have the same members and gates. Returns the
+    /// generation of the new process's Snapshot.
     async fn agree(
         &self,
         channel: &Channel,
         child: &mut Process,
         why: &mut Option<String>,
-    ) -> anyhow::Result<Standing> {
+    ) -> anyhow::Result<u64> {
         let offer = ToNew::Offer(Offer {
             version: VERSION,
             addresses: self.sockets().into_iter().map(|(address, _)| address).collect(),
@@ -183,8 +183,8 @@ impl Running {
         loop {
             let snapshot = snapshots.borrow_and_update().clone();
             *why = missing(&snapshot, new.as_ref());
-            if let (None, Some(standing)) = (&why, &new) {
-                return Ok(standing.clone());
+            if let (None, Some(Standing { generation, .. })) = (&why, &new) {
+                return Ok(*generation);
             }
             tokio::select! {
                 changed = snapshots.changed() => changed.context("the engine is gone")?,

@@ -14,7 +14,7 @@ use pgsteer_core::time::Moment;
 
 pub use self::events::EventCounts;
 pub use self::holds::{Holds, Ticket};
-pub use self::peers::{Peer, Peers};
+pub use self::peers::Peers;
 pub use self::times::Times;
 pub use self::vips::{Holding, Vip, Vips};
 use crate::by_name::ByName;

@@ -1,43 +1,33 @@
 //! What other pgsteers have answered.
 
-use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use pgsteer_core::time::Moment;
 
-/// The other pgsteers, in the order of the configuration.
-#[derive(Debug, Default)]
-pub struct Peers(Mutex<BTreeMap<usize, Peer>>);
+use crate::status::document::Peer;
 
-/// One of them.
-#[derive(Clone, Debug, Default)]
-pub struct Peer {
-    /// Its URL, as configured.
-    pub url: String,
-    /// Why there is no answer.
-    pub error: Option<String>,
-    /// The time of the last answer or attempt; none before the first.
-    pub asked_at: Option<Moment>,
-    /// Its version.
-    pub version: Option<String>,
-    /// The name of its cluster.
-    pub cluster: Option<String>,
-    /// The members to which it routes writers.
-    pub write: Option<String>,
-    /// The level of its state.
-    pub state: Option<&'static str>,
-    /// Its state in one sentence.
-    pub sentence: Option<String>,
-}
+/// The other pgsteers, in the order of the configuration, each with the moment of its last answer or of the last
+/// attempt without one.
+#[derive(Debug, Default)]
+pub struct Peers(Mutex<Vec<(Option<Moment>, Peer)>>);
 
 impl Peers {
-    /// Replaces what is known of one.
-    pub fn set(&self, index: usize, peer: Peer) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(index, peer);
+    /// Names them; none has been asked yet.
+    pub fn begin(&self, urls: impl Iterator<Item = String>) {
+        let peers = urls.map(|url| (None, Peer { url, ..Peer::default() }));
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = peers.collect();
+    }
+
+    /// Replaces what is known of one since `at`.
+    pub fn set(&self, index: usize, at: Moment, peer: Peer) {
+        let mut peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = peers.get_mut(index) {
+            *place = (Some(at), peer);
+        }
     }
 
     /// All of them.
-    pub fn all(&self) -> Vec<Peer> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    pub fn all(&self) -> Vec<(Option<Moment>, Peer)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

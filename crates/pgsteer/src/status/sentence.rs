@@ -104,7 +104,7 @@ pub fn state(document: &Document) -> State {
 /// A failed upgrade, for an hour.
 fn of_upgrade(failed: &FailedUpgrade, now: Stamp) -> Option<Finding> {
     let age = now.since(failed.at);
-    let text = format!("the upgrade failed, this process goes on: {}", clean(&failed.why));
+    let text = format!("the upgrade failed, this process goes on: {}", failed.why);
     (age <= UPGRADE_SHOWN).then(|| note("pgsteer", &text))
 }
 

@@ -197,13 +197,12 @@ impl Keeper {
             (Action::Remove, None) => {}
             // The address works without an announcement, only later for some clients.
             (Action::Announce, _) => {
-                self.send(Announcer::announce, interface);
-                self.shown.announced_at =
-                    Some(now).filter(|_| self.mute.is_none()).or(self.shown.announced_at);
+                if self.send(Announcer::announce, interface) {
+                    self.shown.announced_at = Some(now);
+                }
             }
             (Action::Ask, _) => {
-                self.send(Announcer::ask, interface);
-                if self.mute.is_none() {
+                if self.send(Announcer::ask, interface) {
                     self.machine.note_asked();
                 }
             }
@@ -211,17 +210,17 @@ impl Keeper {
         Ok(())
     }
 
-    /// Sends packets about the address.
-    fn send(&mut self, packets: fn(&Announcer) -> io::Result<()>, interface: Interface) {
+    /// Sends packets about the address. Returns false if that failed.
+    fn send(&mut self, packets: fn(&Announcer) -> io::Result<()>, interface: Interface) -> bool {
         let is_same = |it: &Announcer| it.interface() == interface;
         if !self.announcer.as_ref().is_some_and(is_same) {
             self.announcer = None;
         }
-        let announced = self.announcer().and_then(|announcer| match announcer {
+        let sent = self.announcer().and_then(|announcer| match announcer {
             Some(announcer) => packets(announcer),
             None => Err(io::Error::other("it is not an Ethernet interface")),
         });
-        let mute = announced.err().map(|error| {
+        let mute = sent.err().map(|error| {
             explained(
                 &error,
                 &format!(
@@ -234,6 +233,7 @@ impl Keeper {
             tracing::warn!(target: DECISIONS, "vip {}: {mute}", self.name);
         }
         self.mute = mute;
+        self.mute.is_none()
     }
 
     /// Opens the announcer if it is not open.
@@ -254,8 +254,7 @@ impl Keeper {
     fn show(&mut self, is_here: bool, demand: &Demand, trouble: Option<String>, now: Moment) {
         let holding = match (self.machine.state(), is_here) {
             (State::Held { .. }, true) => Holding::Held,
-            (State::Unconfirmed { .. }, true) | (State::Released, true) => Holding::Unconfirmed,
-            (State::Asking { .. }, true) => Holding::Unconfirmed,
+            (_, true) => Holding::Unconfirmed,
             (_, false) => Holding::Released,
         };
         let speaks = self.holds() || self.machine.is_asking();

@@ -222,7 +222,7 @@ impl Machine {
         }
         if view.is_here {
             let mut step = if is_held { self.keep(view) } else { self.transition_to_held(view) };
-            // Answers to an announcement would come too late.
+            // Announcements become rare, and a second machine with the address has to be found soon.
             if step.actions.is_empty() {
                 step.actions.push(Action::Ask);
             }
