@@ -7,10 +7,14 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::io::write;
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
 const LIMIT: Duration = Duration::from_secs(20);
+
+/// Follows the last byte of the program.
+const END: &str = "(end)";
 
 /// The size of the terminal at first.
 const COLUMNS: usize = 80;
@@ -121,16 +125,23 @@ impl Terminal {
         self.child.id()
     }
 
-    /// Waits for the end of the program.
+    /// Waits for the end of the program, and until all that it wrote is read.
     pub fn end(&mut self) -> ExitStatus {
         let deadline = Instant::now() + LIMIT;
-        loop {
+        let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
+                break status;
             }
             assert!(Instant::now() < deadline, "it does not end: {:?}", self.written());
             std::thread::sleep(Duration::from_millis(10));
+        };
+        // Bytes of a terminal keep their order: once these are read, all before them are.
+        assert_eq!(write(&self.line, END.as_bytes()).unwrap(), END.len());
+        while !self.written().ends_with(END) {
+            assert!(Instant::now() < deadline, "the terminal is not read: {:?}", self.written());
+            std::thread::sleep(Duration::from_millis(10));
         }
+        status
     }
 }
 

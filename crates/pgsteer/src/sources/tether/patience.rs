@@ -25,6 +25,13 @@ use crate::sources::{Gone, dial};
 /// at the time limit, and that failure is more precise.
 const LATE_BY: Duration = Duration::from_millis(100);
 
+/// The answer of a pooler to a query that it may delay.
+struct Answered {
+    facts: TetherFacts,
+    /// The last login beside the query; none if none was due or none succeeded.
+    spare: Option<Box<LoggedIn>>,
+}
+
 /// Why a query has no answer.
 pub(super) enum Unanswered {
     /// The session has failed.
@@ -117,10 +124,13 @@ impl Tether {
             let asked = Instant::now();
             match self.outwait(&mut tied).await? {
                 // The answer may be out of date by now, but it shows that the query had to wait.
-                Ok(_) if asked.elapsed() > self.login.limit => {
+                Ok(Answered { spare, .. }) if asked.elapsed() > self.login.limit => {
                     self.note_wait(Instant::now(), &tied.address).await?;
+                    if let Some(logged_in) = spare {
+                        return self.replace(tied, *logged_in).await;
+                    }
                 }
-                Ok(facts) => {
+                Ok(Answered { facts, .. }) => {
                     self.note_answer(&mut tied);
                     self.claim(asked, facts).await?;
                     return Ok(State::Tied(tied));
@@ -136,18 +146,27 @@ impl Tether {
     /// without a free session, delays this query as it delays those of its clients. Once the answer
     /// is late, fresh logins are tried, because PgBouncer does not report a server that is down
     /// to waiting clients. Before that, due logins wait for the answer, because a successful login
-    /// replaces this session.
-    async fn outwait(&self, tied: &mut Tied) -> Result<Result<TetherFacts, Unanswered>, Gone> {
+    /// replaces this session. A login beside a late query replaces it after the answer: a query of
+    /// the new session would wait behind all others.
+    async fn outwait(&self, tied: &mut Tied) -> Result<Result<Answered, Unanswered>, Gone> {
         let Tied { session, address, fresh, .. } = tied;
+        let mut spare: Option<Box<LoggedIn>> = None;
         let mut looks = Looks::beside_a_query(self.login.limit);
         let mut answer = pin!(session.role());
         let mut has_to_wait = false;
         while !self.has_moved(address) {
             tokio::select! {
                 biased;
-                answer = &mut answer => return Ok(answer.map_err(Unanswered::Failed)),
+                answer = &mut answer => {
+                    let answered = answer.map(|facts| Answered { facts, spare });
+                    return Ok(answered.map_err(Unanswered::Failed));
+                }
                 outcome = fresh.outcome(&self.login, address), if has_to_wait => match outcome.result {
-                    Ok(Accepted::LoggedIn(logged_in)) => logged_in.session.close().await,
+                    Ok(Accepted::LoggedIn(logged_in)) => {
+                        if let Some(earlier) = spare.replace(logged_in) {
+                            earlier.session.close().await;
+                        }
+                    }
                     Ok(Accepted::Answered) => {}
                     Err(missed) if missed.is_put_off() => {}
                     Err(missed) => return Ok(Err(Unanswered::Missed(missed))),

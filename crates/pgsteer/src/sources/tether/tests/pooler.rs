@@ -321,6 +321,23 @@ async fn a_fresh_login_beside_a_query_under_way_takes_its_place_all_the_same() {
     assert!(tokio::time::timeout(Duration::from_secs(9), leads_elsewhere).await.is_ok());
 }
 
+/// Same, on a machine so busy that each answer of the old session is late.
+#[tokio::test]
+async fn a_fresh_login_beside_late_answers_takes_the_place_of_the_session() {
+    let address = fake::server(|stream, number| {
+        pooler_at(stream, async move |_| {
+            let pause = if number == 0 { LIMIT * 2 } else { Duration::ZERO };
+            tokio::time::sleep(pause).await;
+            Some(recovery(if number == 0 { "t" } else { "f" }))
+        })
+    });
+    let mut rig = Rig::at_pooler(address.await, 5);
+    let leads_elsewhere = async {
+        while !matches!(rig.of_pooler().await, Ok(PoolerFacts::Leads { in_recovery: false, .. })) {}
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(9), leads_elsewhere).await.is_ok());
+}
+
 #[tokio::test]
 async fn any_answer_to_a_pooler_probe_counts_except_that_no_login_is_possible() {
     let knock = |address: SocketAddr| async move {
