@@ -107,6 +107,10 @@ bench-vip: install-lab ## An address that follows the primary, beside vip-manage
 	$(BENCH) vip --out docs/VIP.md $(ARGS)
 .PHONY: bench-vip
 
+bench-hot: cargo ## What runs most often: a turn of the engine at 3, 16 and 128 members, a login (criterion)
+	$(CARGO) bench --quiet --locked -p pgsteer-core -p pgsteer-wire --bench engine --bench login -- $(ARGS)
+.PHONY: bench-hot
+
 profiles: install-readers build ## Every profile of render through switchovers on HAProxy 2.6 and 3.0; writes docs/RENDER.md
 	PGSTEER_PROFILES_OUT=$(CURDIR)/docs/RENDER.md $(CARGO) test -p pgsteer-lab --locked --test e2e -- profiles::no_client_hangs
 .PHONY: profiles

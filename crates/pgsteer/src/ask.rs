@@ -2,19 +2,15 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Result, anyhow, bail, ensure};
+use anyhow::{Result, anyhow, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::body::Bytes;
-use hyper::client::conn::http1;
-use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue};
-use hyper::{Request, StatusCode, Uri};
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
+use hyper::header::{AUTHORIZATION, HOST, HeaderValue};
+use hyper::{Request, StatusCode};
 use pgsteer_core::settings::Verify;
 use pgsteer_core::text::clean;
 use rustls::ClientConfig;
@@ -23,16 +19,15 @@ use tokio::net::lookup_host;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use crate::base::{Base, Peer};
 use crate::diagnostic::Diagnostic;
 use crate::dial;
+use crate::exchange::{Answer, exchange};
 use crate::secret::Secret;
 use crate::tls::{self, Trust};
 
 /// The maximum size of an answer. The document of a hundred members has a tenth of it.
 const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
-
-/// The maximum size of the head of an answer.
-const HEAD_BYTES_MAX: usize = 16 * 1024;
 
 /// The remedy for a failed request.
 const REMEDY: &str = "check that `pgsteer run` is up there, and that this is the address of its \
@@ -41,12 +36,7 @@ const REMEDY: &str = "check that `pgsteer run` is up there, and that this is the
 /// The address of a pgsteer's pages, and how it is asked.
 #[derive(Clone, Debug)]
 pub struct Target {
-    host: String,
-    port: u16,
-    /// Host and port for the Host header.
-    authority: String,
-    /// The prefix of every path.
-    base: String,
+    base: Base,
     /// The certificates that are accepted; none for plain HTTP.
     tls: Option<Arc<ClientConfig>>,
     authorization: Option<HeaderValue>,
@@ -88,17 +78,6 @@ impl Credentials {
     }
 }
 
-/// The answer of a page.
-#[derive(Debug)]
-pub struct Answered {
-    /// The status.
-    pub status: StatusCode,
-    /// The headers.
-    pub headers: HeaderMap,
-    /// The body.
-    pub body: Bytes,
-}
-
 impl Target {
     /// Reads `http://HOST[:PORT]` or `https://HOST[:PORT]`, the scheme being optional.
     ///
@@ -106,49 +85,20 @@ impl Target {
     /// The reason in one sentence. An address with a user name is not repeated, because it may contain a
     /// password too. Or a file of `credentials` cannot be used; the message names it.
     pub fn parse(url: &str, credentials: &Credentials) -> Result<Target> {
-        ensure!(!url.contains('@'), "the address of a pgsteer must not name a user");
         let whole = match url.contains("://") {
             true => url.to_owned(),
             false => format!("http://{url}"),
         };
-        let bad = |why: &str| anyhow!("`{url}` is not an address such as http://HOST:PORT: {why}");
-        let uri: Uri = whole.parse().map_err(|_| match whole.contains("[") {
-            false if whole.matches(':').count() > 2 => {
-                bad("an IPv6 address needs brackets: http://[::1]:7000")
-            }
-            _ => bad("it is not a URL"),
-        })?;
-        let (usual_port, tls) = match uri.scheme_str() {
-            Some("http") => (80, None),
-            Some("https") => (443, Some(credentials.tls()?)),
-            _ => return Err(bad("the scheme is http or https")),
-        };
-        let authority = uri.authority().ok_or_else(|| bad("it names no host"))?;
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-        if host.is_empty() {
-            return Err(bad("it names no host"));
-        }
-        let port = match authority.as_str().strip_prefix(authority.host()) {
-            Some("") => Some(usual_port),
-            Some(port) => port.strip_prefix(':').and_then(|digits| digits.parse().ok()),
-            None => None,
-        };
-        let port = port.filter(|port| *port != 0);
-        Ok(Target {
-            host: host.to_owned(),
-            port: port.ok_or_else(|| bad("the port is not a number from 1 to 65535"))?,
-            authority: authority.to_string(),
-            base: uri.path().trim_end_matches('/').to_owned(),
-            tls,
-            authorization: credentials.authorization()?,
-        })
+        let base = Base::of(Peer::Pgsteer, &whole).map_err(|why| anyhow!(why))?;
+        let tls = if base.is_https() { Some(credentials.tls()?) } else { None };
+        Ok(Target { base, tls, authorization: credentials.authorization()? })
     }
 
     /// Requests a page.
     ///
     /// # Errors
     /// There is no answer within `limit`. The message contains a remedy.
-    pub async fn get(&self, path: &str, limit: Duration) -> Result<Answered> {
+    pub async fn get(&self, path: &str, limit: Duration) -> Result<Answer> {
         let answer = match timeout(limit, self.exchange(path, limit)).await {
             Ok(answer) => answer,
             Err(_) => Err(anyhow!("no whole answer within {} s", limit.as_secs_f64())),
@@ -158,53 +108,41 @@ impl Target {
 
     /// The diagnostic for `error`, with a remedy for a wrong address.
     pub fn not_asked(&self, error: &anyhow::Error) -> Diagnostic {
-        let scheme = if self.tls.is_some() { "https" } else { "http" };
-        let what = format!("cannot ask {scheme}://{}: {error:#}", self.authority);
+        let what = format!("cannot ask {}: {error:#}", self.base.url());
         Diagnostic::new(what, Some(REMEDY.to_owned()))
     }
 
-    async fn exchange(&self, path: &str, limit: Duration) -> Result<Answered> {
-        let addresses = lookup_host((self.host.as_str(), self.port)).await?;
+    async fn exchange(&self, path: &str, limit: Duration) -> Result<Answer> {
+        let addresses = lookup_host((self.base.host(), self.base.endpoint().port())).await?;
         let stream = dial::connect(&addresses.collect::<Vec<_>>(), limit).await?;
         let Some(tls) = &self.tls else { return self.request(stream, path).await };
-        let name = tls::server_name(&self.host)?;
+        let name = tls::server_name(self.base.host())?;
         let stream = TlsConnector::from(Arc::clone(tls)).connect(name, stream).await;
         self.request(stream.map_err(explained)?, path).await
     }
 
-    async fn request<S>(&self, stream: S, path: &str) -> Result<Answered>
+    async fn request<S>(&self, stream: S, path: &str) -> Result<Answer>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let (mut sender, connection) = http1::Builder::new()
-            .max_buf_size(HEAD_BYTES_MAX)
-            .handshake(TokioIo::new(stream))
-            .await?;
-        let mut request = Request::get(format!("{}{path}", self.base))
-            .header(HOST, &self.authority)
-            .body(Empty::<Bytes>::new())?;
+        let mut request = Request::get(self.base.path_to(path))
+            .header(HOST, self.base.endpoint().to_string())
+            .body(Full::default())?;
         if let Some(authorization) = &self.authorization {
             request.headers_mut().insert(AUTHORIZATION, authorization.clone());
         }
-        let answering = async {
-            let answer = sender.send_request(request).await?;
-            let (head, body) = answer.into_parts();
-            let body = Limited::new(body, BODY_BYTES_MAX).collect().await;
-            let body = body.map_err(|error| anyhow!(error))?.to_bytes();
-            Ok(Answered { status: head.status, headers: head.headers, body })
-        };
-        let answered = drive(connection, answering).await?;
-        if matches!(answered.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-            let why = String::from_utf8_lossy(&answered.body);
+        let answer = exchange(stream, request, BODY_BYTES_MAX).await?;
+        if matches!(answer.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            let why = String::from_utf8_lossy(&answer.body);
             let why = clean(why.lines().next().unwrap_or_default()).into_owned();
-            let hint = match (answered.status, &self.authorization) {
+            let hint = match (answer.status, &self.authorization) {
                 (StatusCode::UNAUTHORIZED, None) => "; give --token-file or --login-file",
                 (StatusCode::UNAUTHORIZED, Some(_)) => "; the token or login given is not accepted",
                 _ => "",
             };
-            bail!("it refuses ({}): {why}{hint}", answered.status.as_u16());
+            bail!("it refuses ({}): {why}{hint}", answer.status.as_u16());
         }
-        Ok(answered)
+        Ok(answer)
     }
 }
 
@@ -215,22 +153,6 @@ fn explained(error: io::Error) -> anyhow::Error {
         Some(tls) => anyhow!("TLS: {}", tls::sentence(tls)),
         None => anyhow!("TLS: {error}"),
     }
-}
-
-/// Drives the connection until the answer is complete. The connection may end before the last bytes of
-/// the answer are read.
-async fn drive<T>(
-    connection: impl Future<Output = hyper::Result<()>>,
-    answering: impl Future<Output = Result<T>>,
-) -> Result<T> {
-    let (mut connection, mut answering) = (pin!(connection), pin!(answering));
-    tokio::select! {
-        biased;
-        answer = &mut answering => return answer,
-        // `answering` returns the error too.
-        _ = &mut connection => {}
-    }
-    answering.await
 }
 
 #[cfg(test)]
@@ -247,15 +169,14 @@ mod tests {
 
     #[test]
     fn an_address_is_read_with_and_without_its_scheme() {
-        let plain = parse("http://127.0.0.1:7000").unwrap();
-        let bare = parse("127.0.0.1:7000").unwrap();
-        assert_eq!((bare.host, bare.port), (plain.host.clone(), plain.port));
-        assert_eq!((plain.host.as_str(), plain.port), ("127.0.0.1", 7000));
-        assert_eq!(plain.base, "");
-        let six = parse("http://[::1]:7000/steer/").unwrap();
-        assert_eq!((six.host.as_str(), six.authority.as_str()), ("::1", "[::1]:7000"));
-        assert_eq!(six.base, "/steer");
-        assert_eq!(parse("http://front.example").unwrap().port, 80);
+        for (url, base, path) in [
+            ("http://127.0.0.1:7000", "http://127.0.0.1:7000", "/health"),
+            ("127.0.0.1:7000", "http://127.0.0.1:7000", "/health"),
+            ("http://[::1]:7000/steer/", "http://[::1]:7000/steer", "/steer/health"),
+        ] {
+            let target = parse(url).unwrap();
+            assert_eq!((&**target.base.url(), &*target.base.path_to("/health")), (base, path));
+        }
     }
 
     #[test]

@@ -15,8 +15,9 @@ use pgsteer_core::probe::{Probe, ProbeError};
 use pgsteer_core::text::clean_to;
 use pgsteer_wire::patroni::parse_status;
 
-use crate::ask::{Answered, Credentials, Target};
+use crate::ask::{Credentials, Target};
 use crate::diagnostic::in_one_line;
+use crate::exchange::Answer;
 use crate::http::UNKNOWN_HEADER;
 
 /// The default check.
@@ -144,7 +145,7 @@ fn ask(target: &Target, question: &Question, limit: Duration) -> Result<Outcome>
         .context("cannot start the runtime")?;
     let asking = async {
         for path in question.paths() {
-            let Answered { status, headers, body } = target.get(&path, limit).await?;
+            let Answer { status, headers, body, .. } = target.get(&path, limit).await?;
             // This is Patroni, which answers any path, and its answer has another meaning.
             if parse_status(false, &body).is_ok() {
                 let why = anyhow!("a Patroni answers there, not a pgsteer");

@@ -2,6 +2,7 @@
 
 mod agent;
 pub mod ask;
+mod base;
 mod by_name;
 pub mod check;
 pub mod cli;
@@ -10,6 +11,7 @@ mod connections;
 pub mod control;
 pub mod diagnostic;
 mod dial;
+mod exchange;
 pub mod handover;
 mod haproxy;
 pub mod heartbeat;

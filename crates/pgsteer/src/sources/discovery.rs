@@ -10,6 +10,7 @@ use std::mem::discriminant;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hyper::StatusCode;
 use pgsteer_core::claim::{Failure, Report, Topology, Unlisted};
 use pgsteer_core::identity::About;
 use pgsteer_core::plan::{Plan, When};
@@ -20,9 +21,9 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
-use super::base::Base;
 use super::http::Client;
 use super::{Gone, Hint, dial};
+use crate::base::Base;
 use crate::clock::Clock;
 use crate::diagnostic::Diagnostic;
 
@@ -326,7 +327,7 @@ async fn ask_for_itself(http: &Client, base: &Base) -> Result<About, Failure> {
     let answer = answer.map_err(|failure| at(base, PATH, failure))?;
     // Patroni answers 503 here if PostgreSQL is not running.
     let facts = parse_status(false, &answer.body).map_err(|bad| {
-        let how = format!("status {}, {bad}", answer.status);
+        let how = format!("status {}, {bad}", answer.status.as_u16());
         unlike(base, PATH, &how)
     })?;
     Ok(facts.about())
@@ -344,8 +345,8 @@ async fn ask_for_list(http: &Client, base: &Base) -> Result<ReadList, Failure> {
         ))),
         failure => at(base, PATH, failure),
     })?;
-    if answer.status != 200 {
-        let how = format!("status {}, `{}`", answer.status, excerpt(&answer.body));
+    if answer.status != StatusCode::OK {
+        let how = format!("status {}, `{}`", answer.status.as_u16(), excerpt(&answer.body));
         return Err(unlike(base, PATH, &how));
     }
     let cluster =

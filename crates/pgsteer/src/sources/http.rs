@@ -8,17 +8,14 @@ use std::borrow::Cow;
 use std::error::Error;
 use std::io;
 use std::net::IpAddr;
-use std::pin::pin;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::client::conn::http1;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
-use hyper::{Request, Version};
-use hyper_util::rt::TokioIo;
+use hyper::{Request, StatusCode, Version};
 use pgsteer_core::claim::Failure;
 use pgsteer_core::names::Endpoint;
 use pgsteer_core::settings::Verify;
@@ -28,18 +25,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::base::{Base, strange};
 use super::dial::{self, Transport};
 use super::prompt::Prompt;
 use super::{Gone, Task};
+use crate::base::{Base, strange};
 use crate::by_name::ByName;
+use crate::exchange::{self, Answer, Unanswered, exchange, whole};
 use crate::tls::{self, Trust};
 
 /// The maximum size of an answer's body in bytes.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
-
-/// The maximum size of an answer's head in bytes.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// The maximum size of one line of a streamed answer in bytes.
 const LINE_BYTES_MAX: usize = 1024 * 1024;
@@ -78,25 +73,14 @@ pub struct Client {
 
 type Turn = tokio::sync::Mutex<()>;
 
-/// An HTTP answer.
-#[derive(Debug)]
-pub struct Answer {
-    /// When the request was sent.
-    pub asked: Instant,
-    /// The status code.
-    pub status: u16,
-    /// The whole body.
-    pub body: Bytes,
-}
-
 /// The answer to a request for a stream.
 pub enum Following {
     /// The stream.
     Lines(Lines),
     /// The server refused the request.
     Refused {
-        /// The status code, not 200.
-        status: u16,
+        /// The status, not 200.
+        status: StatusCode,
         /// The body.
         body: Bytes,
     },
@@ -289,16 +273,10 @@ impl Client {
         addresses: &[IpAddr],
         request: hyper::http::Result<Request<Full<Bytes>>>,
     ) -> Result<Answer, Failure> {
-        let (mut sender, connection) = self.connect(base, addresses).await?;
         let request = addressed(request, base)?;
-        let asked = Instant::now();
-        let answering = async {
-            let response = sender.send_request(request).await.map_err(|err| failure(&err, base))?;
-            let status = response.status().as_u16();
-            let body = whole(response.into_body(), base).await?;
-            Ok(Answer { asked, status, body })
-        };
-        drive(connection, answering).await
+        let transport = self.open(base, addresses).await?;
+        let answer = exchange(transport, request, BODY_BYTES_MAX).await;
+        answer.map_err(|why| unanswered(why, base))
     }
 
     async fn begin_to_follow(
@@ -307,35 +285,31 @@ impl Client {
         addresses: &[IpAddr],
         request: hyper::http::Result<Request<Full<Bytes>>>,
     ) -> Result<Following, Failure> {
-        let (mut sender, connection) = self.connect(base, addresses).await?;
         let request = addressed(request, base)?;
+        let transport = self.open(base, addresses).await?;
+        let opened = exchange::open(transport).await;
+        let (mut sender, connection) = opened.map_err(|err| failure(&err, base))?;
         let connection = Task::spawn(async {
             // The reader of the answer gets this error too.
             let _ = connection.await;
             Gone
         });
         let response = sender.send_request(request).await.map_err(|err| failure(&err, base))?;
-        let status = response.status().as_u16();
+        let status = response.status();
         let body = response.into_body();
         Ok(match status {
-            200 => Following::Lines(Lines {
+            StatusCode::OK => Following::Lines(Lines {
                 body,
                 unread: BytesMut::new(),
                 looked_at: 0,
                 base: base.clone(),
                 _connection: connection,
             }),
-            _ => Following::Refused { status, body: whole(body, base).await? },
+            _ => {
+                let body = whole(body, BODY_BYTES_MAX).await;
+                Following::Refused { status, body: body.map_err(|why| unanswered(why, base))? }
+            }
         })
-    }
-
-    async fn connect(&self, base: &Base, addresses: &[IpAddr]) -> Result<Connected, Failure> {
-        let transport = self.open(base, addresses).await?;
-        http1::Builder::new()
-            .max_buf_size(HEAD_BYTES_MAX)
-            .handshake(TokioIo::new(transport))
-            .await
-            .map_err(|err| failure(&err, base))
     }
 
     async fn open(&self, base: &Base, addresses: &[IpAddr]) -> Result<Box<dyn Transport>, Failure> {
@@ -379,9 +353,6 @@ async fn addresses<'a>(base: &Base, known: &'a [IpAddr]) -> Result<Cow<'a, [IpAd
     }
 }
 
-type Connection = http1::Connection<TokioIo<Box<dyn Transport>>, Full<Bytes>>;
-type Connected = (http1::SendRequest<Full<Bytes>>, Connection);
-
 fn posted(
     base: &Base,
     path: &str,
@@ -419,11 +390,6 @@ async fn speaks_postgresql(mut stream: TcpStream) -> io::Result<bool> {
     Ok(matches!(stream.read_u8().await?, b'S' | b'N'))
 }
 
-async fn whole(body: Incoming, base: &Base) -> Result<Bytes, Failure> {
-    let body = Limited::new(body, BODY_BYTES_MAX).collect().await;
-    Ok(body.map_err(|err| cut_off(&*err, base))?.to_bytes())
-}
-
 fn keep_alive(stream: &TcpStream) -> io::Result<()> {
     let keepalive = TcpKeepalive::new()
         .with_time(KEEPALIVE_IDLE)
@@ -432,30 +398,12 @@ fn keep_alive(stream: &TcpStream) -> io::Result<()> {
     SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }
 
-/// Runs the connection while its answer is awaited. If the server closes, the connection ends
-/// before its last bytes have been read.
-async fn drive<T>(
-    connection: impl Future<Output = hyper::Result<()>>,
-    answering: impl Future<Output = T>,
-) -> T {
-    let (mut connection, mut answering) = (pin!(connection), pin!(answering));
-    let mut is_done = false;
-    loop {
-        tokio::select! {
-            answer = &mut answering => return answer,
-            // The receiver of the answer gets this error too.
-            _ = &mut connection, if !is_done => is_done = true,
+fn unanswered(why: Unanswered, base: &Base) -> Failure {
+    match why {
+        Unanswered::Http(err) => failure(&err, base),
+        Unanswered::TooLarge { bytes_max } => {
+            Failure::TooLarge { peer: base.url().clone(), bytes_max }
         }
-    }
-}
-
-fn cut_off(err: &(dyn Error + Send + Sync + 'static), base: &Base) -> Failure {
-    if err.is::<LengthLimitError>() {
-        return Failure::TooLarge { peer: base.url().clone(), bytes_max: BODY_BYTES_MAX };
-    }
-    match err.downcast_ref::<hyper::Error>() {
-        Some(err) => failure(err, base),
-        None => Failure::Closed(base.url().clone()),
     }
 }
 

@@ -6,7 +6,6 @@
 //! core's decisions nor the outputs; the plan is their only input from the core.
 
 mod absence;
-mod base;
 mod dial;
 mod discovery;
 mod etcd;
@@ -41,10 +40,10 @@ use crate::refusal_hints::RefusalHints;
 use crate::secret::Secret;
 use crate::tls::{self, Identity, Trust};
 
-use self::base::Base;
 use self::discovery::Discovery;
 use self::files::Contents;
 use self::http::Client;
+use crate::base::Base;
 
 use self::supervisor::Supervisor;
 use self::task::{Gone, Task};

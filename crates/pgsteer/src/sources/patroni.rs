@@ -9,6 +9,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hyper::StatusCode;
 use pgsteer_core::claim::{Fact, Failure, PatroniFacts};
 use pgsteer_core::pace::patroni_gap;
 use pgsteer_core::plan::Ask;
@@ -17,10 +18,11 @@ use pgsteer_wire::patroni::parse_status;
 use tokio::time::timeout;
 use tracing::{info, trace, warn};
 
-use super::base::{Base, strange};
-use super::http::{Answer, Client};
+use super::http::Client;
 use super::probe_timer::ProbeTimer;
 use super::{Gone, Hint, Reporter};
+use crate::base::{Base, strange};
+use crate::exchange::Answer;
 
 /// The time and duration of the last request.
 #[derive(Default)]
@@ -113,10 +115,10 @@ fn known<'a>(base: &Base, ask: &'a Ask) -> &'a [IpAddr] {
 
 fn read(base: &Base, answer: &Answer) -> Result<PatroniFacts, Failure> {
     let holds_lock = match answer.status {
-        200 => true,
-        503 => false,
+        StatusCode::OK => true,
+        StatusCode::SERVICE_UNAVAILABLE => false,
         other => {
-            let how = format!("status {other}, `{}`", excerpt(&answer.body));
+            let how = format!("status {}, `{}`", other.as_u16(), excerpt(&answer.body));
             return Err(strange(base, &how));
         }
     };

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::anyhow;
+use hyper::StatusCode;
 use pgsteer_core::claim::{Failure, News, Notice, Report};
 use pgsteer_core::plan::Plan;
 use pgsteer_core::settings::EtcdConfig;
@@ -26,9 +27,9 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
 
 use self::schedule::Schedule;
-use super::base::{Base, Peer, strange};
 use super::http::{Client, Following, Lines};
 use super::{Gone, http_client};
+use crate::base::{Base, Peer, strange};
 use crate::clock::Clock;
 use crate::secret::Secret;
 use crate::tls::Trust;
@@ -278,7 +279,9 @@ impl Watcher {
         let question = login_request(name, password.expose());
         let answer = self.settings.http.post(base, "/v3/auth/authenticate", question, None).await?;
         match answer.status {
-            200 => parse_token(&answer.body).map(Some).map_err(|bad| not_etcd(base, &bad)),
+            StatusCode::OK => {
+                parse_token(&answer.body).map(Some).map_err(|bad| not_etcd(base, &bad))
+            }
             status => Err(refused(base, status, &answer.body)),
         }
     }
@@ -287,7 +290,7 @@ impl Watcher {
         let EtcdServer { base, token, .. } = etcd;
         let answer = self.settings.http.post(base, "/v3/kv/range", question, token).await?;
         match answer.status {
-            200 => parse_range(&answer.body).map_err(|bad| not_etcd(base, &bad)),
+            StatusCode::OK => parse_range(&answer.body).map_err(|bad| not_etcd(base, &bad)),
             status => Err(refused(base, status, &answer.body)),
         }
     }
@@ -406,9 +409,13 @@ fn no_keys(base: &Base, keys: &Keys) -> Failure {
     Failure::Malformed(Arc::from(format!("{}: {how}", base.url())))
 }
 
-fn refused(base: &Base, status: u16, body: &[u8]) -> Failure {
+fn refused(base: &Base, status: StatusCode, body: &[u8]) -> Failure {
     let complaint = complaint(body);
-    Failure::Malformed(Arc::from(format!("{} refuses: {complaint} (status {status})", base.url())))
+    Failure::Malformed(Arc::from(format!(
+        "{} refuses: {complaint} (status {})",
+        base.url(),
+        status.as_u16()
+    )))
 }
 
 fn ended(base: &Base, why: &str) -> Failure {

@@ -1,5 +1,5 @@
-//! Base addresses: the URLs of Patroni and etcd, from the configuration or from Patroni's member
-//! list.
+//! Base addresses: the URLs of Patroni, etcd and other pgsteers, from the configuration, from Patroni's
+//! member list or from a command.
 
 use std::sync::Arc;
 
@@ -15,6 +15,8 @@ pub enum Peer {
     Patroni,
     /// The gateway of etcd.
     Etcd,
+    /// The pages of a pgsteer.
+    Pgsteer,
 }
 
 impl Peer {
@@ -22,6 +24,15 @@ impl Peer {
         match self {
             Peer::Patroni => "Patroni",
             Peer::Etcd => "etcd",
+            Peer::Pgsteer => "pgsteer",
+        }
+    }
+
+    fn example(self) -> &'static str {
+        match self {
+            Peer::Patroni => "http://10.0.0.11:8008",
+            Peer::Etcd => "http://10.0.0.11:2379",
+            Peer::Pgsteer => "http://10.0.0.11:7000",
         }
     }
 }
@@ -55,16 +66,25 @@ impl Base {
             return Err("an address must not name a user".to_owned());
         }
         let bad =
-            |why: &str| format!("`{url}` is not an address such as http://10.0.0.11:8008: {why}");
-        let uri: Uri = url.parse().map_err(|_| bad("not a URL"))?;
+            |why: &str| format!("`{url}` is not an address such as {}: {why}", peer.example());
+        let uri: Uri = url.parse().map_err(|_| match url.contains('[') {
+            false if url.matches(':').count() > 2 => {
+                bad("an IPv6 address needs brackets, as in http://[::1]:8008")
+            }
+            _ => bad("not a URL"),
+        })?;
         let https = match uri.scheme() {
             Some(scheme) if *scheme == Scheme::HTTP => false,
             Some(scheme) if *scheme == Scheme::HTTPS => true,
             _ => return Err(bad("neither http nor https")),
         };
-        let host = uri.host().ok_or_else(|| bad("no host"))?;
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
+        let authority = uri.authority().ok_or_else(|| bad("no host"))?;
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+        let port = match authority.as_str().strip_prefix(authority.host()) {
+            Some("") => Some(if https { 443 } else { 80 }),
+            port => port.and_then(|text| port_of(text.strip_prefix(':')?)),
+        };
+        let port = port.ok_or_else(|| bad("the port is not a number from 1 to 65535"))?;
         let endpoint = Endpoint::new(host, port).map_err(|err| bad(&err.to_string()))?;
         Ok(Base {
             peer,
@@ -101,6 +121,11 @@ impl Base {
     }
 }
 
+fn port_of(digits: &str) -> Option<u16> {
+    let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+    digits.parse().ok().filter(|port| is_number && *port != 0)
+}
+
 /// The failure for a server that answers, but is not the expected kind of server.
 pub fn strange(base: &Base, how: &str) -> Failure {
     let (url, peer) = (&base.url, base.peer.name());
@@ -130,6 +155,14 @@ mod tests {
         for url in ["", "pg-1:8008", "10.0.0.11", "ftp://pg-1", "http://", "http://a b", "/x"] {
             let why = Base::parse(url).unwrap_err();
             assert!(why.contains(&format!("`{url}`")), "{why}");
+        }
+        for port in ["", "0", "70000", "x", "+1"] {
+            let why = Base::parse(&format!("http://pg-1:{port}")).unwrap_err();
+            assert!(why.contains("port"), "{why}");
+        }
+        for url in ["http://fd00::1:8008", "http://::1"] {
+            let why = Base::parse(url).unwrap_err();
+            assert!(why.contains("brackets"), "{why}");
         }
         let why = Base::parse("http://admin:hunter2@pg-1:8008").unwrap_err();
         assert!(!why.contains("hunter2"), "{why}");
