@@ -23,13 +23,13 @@ use crate::stats::{Holding, Stats};
 
 /// The health checks in the list of pages.
 pub const PATHS_HELP: &str =
-    "  /primary, ...   200 or 503, by the paths of Patroni's health checks, for the local member:
-                  /replica?lag=16MB, /read-only, /sync, /async, /leader, /health, /readiness, ...
+    "  /primary, ...         200 or 503, by the paths of Patroni's health checks, for the local member:
+                        /replica?lag=16MB, /read-only, /sync, /async, /leader, /health, ...
   /members/NAME/primary, ...
-                  the same for any member
+                        the same for any member
   /services/write, /members/NAME/services/write, ...
-                  200 while the service has an open gate, or that member's gate to it is open
-  /vips/NAME      200 while this machine should have the address of [vip.NAME], and has it
+                        200 while the service has an open gate, or that member's gate to it is open
+  /vips/NAME            200 while this machine should have the address of [vip.NAME], and has it
 ";
 
 /// The check of a path.

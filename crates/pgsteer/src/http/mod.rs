@@ -10,6 +10,7 @@ mod haproxy;
 #[cfg(test)]
 mod hostile;
 mod metrics;
+mod openapi;
 mod page;
 mod past;
 mod peers;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use pgsteer_core::time::Moment;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::history::{Line, Measure, Past, State, Subject};
@@ -78,47 +79,74 @@ impl Range {
 }
 
 /// The history of a range.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Document {
+    /// The end of the range.
     now: Stamp,
+    /// Its beginning.
     from: Stamp,
+    /// The time between two points of a curve.
     step_seconds: u64,
+    /// The curves.
     series: Vec<Series>,
+    /// The bars: roles of members, and gates.
     segments: Vec<Segments>,
+    /// What happened, the oldest first.
     events: Vec<Event>,
 }
 
-#[derive(Debug, Serialize)]
+/// A curve of a service or of a member.
+#[derive(Debug, Serialize, JsonSchema)]
 struct Series {
+    /// The service; null for a member's curve.
     service: Option<String>,
+    /// The member; null for a service's curve.
     member: Option<String>,
+    /// What it shows, with its unit last.
     measure: &'static str,
     /// Oldest first; null where none was recorded.
     points: Vec<Option<f32>>,
 }
 
-#[derive(Debug, Serialize)]
+/// The states of a member, or of its gate to a service.
+#[derive(Debug, Serialize, JsonSchema)]
 struct Segments {
+    /// The member.
     member: String,
+    /// The service; null for the member's roles.
     service: Option<String>,
+    /// The states, the oldest first.
     segments: Vec<Segment>,
 }
 
-#[derive(Debug, Serialize)]
+/// One state.
+#[derive(Debug, Serialize, JsonSchema)]
 struct Segment {
+    /// Its beginning.
     from: Stamp,
+    /// Its end; the end of the range if it lasts.
     until: Stamp,
+    /// The role, or the state of the gate.
     state: String,
+    /// The reason's code; null without one.
     reason: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+/// Something that happened.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "HistoryEvent")]
 struct Event {
+    /// When.
     at: Stamp,
+    /// Its kind, as in the events of the status document.
     kind: String,
+    /// The member that it is about; null if none.
     member: Option<String>,
+    /// The service that it is about; null if none.
     service: Option<String>,
+    /// The reason's code; null without one.
     reason: Option<String>,
+    /// It in a sentence.
     text: String,
 }
 

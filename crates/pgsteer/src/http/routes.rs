@@ -2,8 +2,8 @@
 
 use std::convert::Infallible;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use hyper::body::{Body, Bytes};
@@ -21,6 +21,7 @@ use super::answer::{
 use super::check;
 use super::csv;
 use super::metrics::{self, Facts, Format};
+use super::openapi;
 use super::page;
 use super::past::{self, Range};
 use super::ready::Version;
@@ -31,12 +32,13 @@ use crate::status::stamp::Now;
 use crate::status::table::Ink;
 
 /// The paths, each with its description.
-const PATHS: [(&str, &str, Show); 8] = [
+const PATHS: [(&str, &str, Show); 9] = [
     ("/", "the page for browsers; the tables for other programs", front),
     ("/status.txt", "the tables of `pgsteer status`", table),
     ("/api/v1/status", "the same as JSON", status),
     ("/api/v1/history", "what happened, as JSON; ?range=10m, 1h, 6h or 24h", history),
     (STREAM, "the same, at each change and each second; ?view=page as HTML", stream_head),
+    (openapi::PATH, "what these answers contain, as OpenAPI 3.1", openapi),
     ("/metrics", "for Prometheus", scrape),
     ("/;csv", "for readers of HAProxy's statistics", csv),
     ("/healthz", "200 while the engine is alive", health),
@@ -205,6 +207,11 @@ fn history(pages: &Pages, asked: &Asked<'_>) -> Page {
     }
 }
 
+fn openapi(_: &Pages, _: &Asked<'_>) -> Page {
+    static TEXT: LazyLock<String> = LazyLock::new(|| format!("{:#}\n", openapi::document()));
+    text(StatusCode::OK, "application/json", TEXT.as_str())
+}
+
 fn csv(pages: &Pages, _: &Asked<'_>) -> Page {
     let write =
         |snapshot: &Arc<Snapshot>| Ok::<_, Infallible>(csv::write(&pages.document(snapshot)));
@@ -248,7 +255,7 @@ fn ready<E>(
 
 fn not_found() -> Page {
     let list: Vec<String> =
-        PATHS.iter().map(|(path, what, _)| format!("  {path:<16}{what}\n")).collect();
+        PATHS.iter().map(|(path, what, _)| format!("  {path:<22}{what}\n")).collect();
     let body =
         format!("This page does not exist. The pages are:\n{}{}", list.concat(), check::PATHS_HELP);
     plain(StatusCode::NOT_FOUND, body)
@@ -257,6 +264,14 @@ fn not_found() -> Page {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_openapi_document_has_every_page_for_programs() {
+        let document = openapi::document();
+        for (path, ..) in PATHS.iter().filter(|(path, ..)| path.starts_with("/api/")) {
+            assert!(document["paths"][path]["get"].is_object(), "{path}");
+        }
+    }
 
     #[test]
     fn health_is_503_from_five_seconds_after_the_last_heartbeat() {

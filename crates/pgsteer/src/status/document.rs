@@ -6,12 +6,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::stamp::Stamp;
 
 /// The state of one pgsteer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Document {
     /// The version of pgsteer.
     pub version: String,
@@ -55,7 +56,7 @@ pub struct Document {
 }
 
 /// An upgrade that failed: the process goes on.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FailedUpgrade {
     /// When.
     pub at: Stamp,
@@ -64,7 +65,7 @@ pub struct FailedUpgrade {
 }
 
 /// A HAProxy that is steered by its Runtime API.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Haproxy {
     /// Its socket.
     pub socket: String,
@@ -85,7 +86,7 @@ pub struct Haproxy {
 }
 
 /// A server as HAProxy shows it, beside its order.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct HaproxyServer {
     /// The service.
     pub service: String,
@@ -118,7 +119,7 @@ pub struct HaproxyServer {
 }
 
 /// An address that follows a service.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Vip {
     /// The name of its section.
     pub name: String,
@@ -147,7 +148,7 @@ pub struct Vip {
 }
 
 /// Another pgsteer.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Peer {
     /// Its URL, as configured.
     pub url: String,
@@ -168,7 +169,7 @@ pub struct Peer {
 }
 
 /// One cluster.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Cluster {
     /// The configured name.
     pub name: String,
@@ -227,7 +228,7 @@ pub struct Cluster {
 }
 
 /// An order of an operator: a member gets no new sessions.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Order {
     /// The member.
     pub member: String,
@@ -250,7 +251,7 @@ pub struct Order {
 }
 
 /// A switchover, a failover or an outage, as clients saw it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Change {
     /// `switchover`, `failover` or `outage`; while it lasts, as far as is known.
     pub kind: String,
@@ -294,7 +295,7 @@ impl Change {
 const STEPS_AROUND: Duration = Duration::from_secs(3);
 
 /// A configured URL that returns no member list.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct UrlTrouble {
     /// The base URL.
     pub url: String,
@@ -303,7 +304,7 @@ pub struct UrlTrouble {
 }
 
 /// A URL whose Patroni belongs to another cluster. Its member list is ignored.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OtherCluster {
     /// The base URL.
     pub url: String,
@@ -314,7 +315,7 @@ pub struct OtherCluster {
 }
 
 /// One member.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Member {
     /// Patroni's name of the member.
     pub name: String,
@@ -368,7 +369,7 @@ fn yes() -> bool {
 }
 
 /// A pooler beside a member.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Pooler {
     /// Its port on the member's host.
     pub port: u16,
@@ -382,7 +383,7 @@ pub struct Pooler {
 }
 
 /// The gate of one member to one service, with its counters.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Gate {
     /// `open`, `probation`, `draining` or `shut`.
     pub gate: String,
@@ -407,7 +408,7 @@ pub struct Gate {
 }
 
 /// Bytes and new sessions. The rates are those of the last second.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Traffic {
     /// Bytes from clients to members since the start, logins excluded.
@@ -423,7 +424,7 @@ pub struct Traffic {
 }
 
 /// One service.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Service {
     /// Its name.
     pub name: String,
@@ -466,7 +467,7 @@ pub struct Service {
 }
 
 /// An event.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Event {
     /// The time.
     pub at: Stamp,
@@ -483,7 +484,7 @@ pub struct Event {
 }
 
 /// A reason.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Cause {
     /// The code, which does not change, for alerts.
     pub code: String,

@@ -1,9 +1,11 @@
 //! Times of day in the pages, and their conversion from moments.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pgsteer_core::time::Moment;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::clock::Clock;
@@ -59,6 +61,20 @@ impl Stamp {
     /// The time since `earlier`; zero if this is before it.
     pub fn since(self, earlier: Stamp) -> Duration {
         self.0.duration_since(earlier.0).unwrap_or_default()
+    }
+}
+
+impl JsonSchema for Stamp {
+    fn schema_name() -> Cow<'static, str> {
+        "Time".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "format": "date-time" })
     }
 }
 
