@@ -94,6 +94,12 @@ impl Target {
         Ok(Target { base, tls, authorization: credentials.authorization()? })
     }
 
+    /// Returns true for an address of the loopback, which leads to this machine.
+    pub fn is_this_machine(&self) -> bool {
+        let ip = self.base.endpoint().ip();
+        self.base.host() == "localhost" || ip.is_some_and(|ip| ip.is_loopback())
+    }
+
     /// Requests a page.
     ///
     /// # Errors

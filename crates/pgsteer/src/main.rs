@@ -60,7 +60,7 @@ fn main() -> ExitCode {
                 }
             }
         }
-        Command::Top(args) => pgsteer::top::run(&args.url, &args.ask.credentials(), args.no_color),
+        Command::Top(args) => pgsteer::top::run(args),
     }
 }
 

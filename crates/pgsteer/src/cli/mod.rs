@@ -337,8 +337,8 @@ impl StatusArgs {
 }
 
 const TOP_EXAMPLES: &str = "\
-Keys: q quit, arrows or j k select, tab next panel, enter explain, s sort, / filter, e events,
-      p pause, ? help.
+Keys: q quit, arrows or j k select, tab next panel, enter explain, S sessions, s sort, / filter,
+      e events, p pause, ? help.
 
 Examples:
   pgsteer top
@@ -357,6 +357,10 @@ pub struct TopArgs {
     /// No colours, as with NO_COLOR in the environment
     #[arg(long)]
     pub no_color: bool,
+
+    /// Control socket for the list of sessions [default: the usual one if URL is of the loopback]
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
 
     /// The credentials
     #[command(flatten)]

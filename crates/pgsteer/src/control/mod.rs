@@ -13,9 +13,9 @@
 mod apply;
 mod author;
 mod call;
-mod client;
+pub mod client;
 pub mod commands;
-mod protocol;
+pub mod protocol;
 mod replace;
 mod server;
 mod socket;

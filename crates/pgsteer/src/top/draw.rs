@@ -155,6 +155,7 @@ impl Page<'_> {
         match &self.state.view {
             View::Overview => (self.overview(lines, room), 0),
             View::Explain(subject) => self.passages(explain(self.state, subject), room),
+            View::Sessions(member) => self.sessions(member, room),
             View::Help => self.passages(help(), room),
             View::Events => {
                 let happenings = self.state.happenings().into_iter();
@@ -182,6 +183,34 @@ impl Page<'_> {
             );
         }
         self.scrolled(lines, room)
+    }
+
+    /// The sessions at a member: their number, the headings, and as many rows as fit.
+    fn sessions(&self, member: &str, room: usize) -> (Vec<Line<'static>>, usize) {
+        let head = |text: String| {
+            let text = cut_words(&printable(&text), self.cells, self.look.cut_mark());
+            Line::styled(text, self.look.style(Paint::Head))
+        };
+        let answer = match self.state.sessions_of(member) {
+            None => return (vec![head(format!("sessions at {member}: asking"))], 0),
+            Some(Err(why)) => {
+                let passage = |text: String, paint| Passage { indent: 0, text, paint };
+                let title = passage(format!("sessions at {member}: not known"), Paint::Head);
+                return self.passages(vec![title, passage(why.clone(), Paint::Bad)], room);
+            }
+            Some(Ok(answer)) => answer,
+        };
+        let count = answer.sessions.len();
+        let title = match answer.omitted {
+            0 => format!("{count} sessions at {member}"),
+            more => format!("{count} sessions at {member}, and {more} more"),
+        };
+        let fitted = Fitted::new(panels::at_member(&answer.sessions, self.cells), self.cells);
+        let rows = (0..count).map(|row| fitted.row(row, false, self.look)).collect();
+        let mut lines = vec![head(title), fitted.head(self.look)];
+        let (rows, scroll_max) = self.scrolled(rows, room.saturating_sub(lines.len()));
+        lines.extend(rows);
+        (lines, scroll_max)
     }
 
     fn scrolled(&self, lines: Vec<Line<'static>>, room: usize) -> (Vec<Line<'static>>, usize) {
@@ -314,9 +343,12 @@ impl Page<'_> {
             (false, View::Overview) => {
                 let sort = self.state.sort.name();
                 let filter = if filter.is_empty() { String::new() } else { format!(": {filter}") };
-                format!(
-                    "q quit  ? help  enter explain  / filter{filter}  s sort: {sort}  e events  p pause"
-                )
+                let keys = format!(
+                    "q quit  ? help  enter explain  S sessions  / filter{filter}  s sort: {sort}  e events"
+                );
+                // The help has this one too.
+                let more = format!("{keys}  p pause");
+                if width(&more) <= self.cells { more } else { keys }
             }
             (false, _) => "q quit  esc back  up down scroll  p pause  ? help".to_owned(),
         };

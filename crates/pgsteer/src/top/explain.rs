@@ -202,6 +202,7 @@ pub fn help() -> Vec<Passage> {
         ("up, down, k, j", "select a row, or scroll"),
         ("tab", "next panel: services, members, events"),
         ("enter", "explain the selected row, and back"),
+        ("S", "the sessions at the selected member, if pgsteer runs on this machine"),
         ("s", "sort the members by name, role, lag, sessions, traffic, load"),
         ("/", "show only members with this text in name, role, gate or reason; esc clears it"),
         ("e", "all events, and back"),

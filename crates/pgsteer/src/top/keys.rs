@@ -77,6 +77,7 @@ pub fn press(state: &mut State, key: Key) -> Step {
         Key::Letter('p') => state.is_paused = !state.is_paused,
         Key::Letter('?') => toggle(state, View::Help),
         Key::Letter('e') => toggle(state, View::Events),
+        Key::Letter('S') => state.show_sessions(),
         _ if state.view == View::Overview => press_in_overview(state, key),
         _ => press_in_text(state, key),
     }
@@ -194,6 +195,20 @@ mod tests {
         }
         let event = explained(&[Key::Tab, Key::Enter]);
         assert!(matches!(event, View::Explain(Subject::Happening(..))), "{event:?}");
+    }
+
+    #[test]
+    fn s_shows_the_sessions_of_the_selected_or_explained_member() {
+        let sessions = View::Sessions("n2".to_owned());
+        assert_eq!(after(&[Key::Down, Key::Letter('S')]).view, sessions);
+        let explained = after(&[Key::Down, Key::Enter, Key::Letter('S')]);
+        assert_eq!(explained.view, sessions);
+        assert_eq!(explained.wants_sessions_of(), Some("n2"));
+        assert_eq!(after(&[Key::Down, Key::Letter('S'), Key::Escape]).view, View::Overview);
+        let paused = after(&[Key::Letter('S'), Key::Letter('p')]);
+        assert_eq!(paused.wants_sessions_of(), None);
+        let of_a_service = after(&[Key::BackTab, Key::Letter('S')]);
+        assert_eq!(of_a_service.view, View::Overview, "a service is no member");
     }
 
     #[test]

@@ -10,15 +10,18 @@ mod explain;
 mod keys;
 mod look;
 mod panels;
+mod sessions;
 mod state;
 mod text;
 
 use std::io::{self, IsTerminal};
 use std::mem::ManuallyDrop;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use pgsteer_core::settings::ControlConfig;
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -28,7 +31,8 @@ use tokio::time::{MissedTickBehavior, interval};
 use self::keys::{Step, press, read};
 use self::look::Look;
 use self::state::State;
-use crate::ask::{Credentials, Target};
+use crate::ask::Target;
+use crate::cli::TopArgs;
 use crate::diagnostic::{Diagnostic, in_one_line, report};
 use crate::status::receive::{Received, ask};
 
@@ -41,9 +45,9 @@ const EVENTS_MAX: usize = 64;
 /// The exit code if nothing can be shown.
 const FAILED: u8 = 2;
 
-/// Shows the state of the pgsteer at `url` until `q`, Ctrl-C or a signal.
-pub fn run(url: &str, credentials: &Credentials, no_color: bool) -> ExitCode {
-    match show(url, credentials, no_color) {
+/// Shows the state of the pgsteer that `args` name until `q`, Ctrl-C or a signal.
+pub fn run(args: TopArgs) -> ExitCode {
+    match show(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             report(&error, "shown");
@@ -52,10 +56,11 @@ pub fn run(url: &str, credentials: &Credentials, no_color: bool) -> ExitCode {
     }
 }
 
-fn show(url: &str, credentials: &Credentials, no_color: bool) -> Result<()> {
-    let target = Target::parse(url, credentials)?;
+fn show(args: TopArgs) -> Result<()> {
+    let target = Target::parse(&args.url, &args.ask.credentials())?;
     check_terminal()?;
-    let look = Look::of_environment(no_color);
+    let look = Look::of_environment(args.no_color);
+    let socket = socket(args.socket, &target);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -63,11 +68,16 @@ fn show(url: &str, credentials: &Credentials, no_color: bool) -> Result<()> {
     let shown = runtime.block_on(async {
         let mut signals = Signals::listen()?;
         let mut screen = Screen::open()?;
-        follow(&mut screen.terminal, &mut signals, target, look).await
+        follow(&mut screen.terminal, &mut signals, Sources { target, socket }, look).await
     });
     // A name that is still being resolved must not keep the command from ending.
     runtime.shutdown_background();
     shown
+}
+
+/// The control socket: that of `flag`, or the usual one if pgsteer runs on this machine.
+fn socket(flag: Option<PathBuf>, target: &Target) -> Option<PathBuf> {
+    flag.or_else(|| target.is_this_machine().then(|| PathBuf::from(ControlConfig::SOCKET)))
 }
 
 /// # Errors
@@ -135,15 +145,23 @@ impl Signals {
     }
 }
 
+/// Where the answers come from.
+struct Sources {
+    target: Target,
+    socket: Option<PathBuf>,
+}
+
 async fn follow(
     terminal: &mut DefaultTerminal,
     signals: &mut Signals,
-    target: Target,
+    sources: Sources,
     look: Look,
 ) -> Result<()> {
     let clock = Instant::now();
     let (pause, is_paused) = watch::channel(false);
-    let mut answers = answers(target, is_paused);
+    let mut answers = answers(sources.target, is_paused);
+    let (want, wanted) = watch::channel(None);
+    let mut sessions = sessions::answers(sources.socket, wanted);
     let mut events = keyboard();
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -164,7 +182,10 @@ async fn follow(
                     return Ok(());
                 }
                 pause.send_replace(state.is_paused);
+                let of = state.wants_sessions_of().map(str::to_owned);
+                want.send_if_modified(|wanted| std::mem::replace(wanted, of.clone()) != of);
             }
+            Some(listed) = sessions.recv() => state.receive_sessions(listed),
             answer = answers.recv() => match answer {
                 Some(Ok(received)) => state.receive(received.document, clock.elapsed()),
                 Some(Err(error)) => state.fail(&in_one_line(&error)),

@@ -1,9 +1,10 @@
-//! The panels of the overview as tables: services and members.
+//! Services, members and sessions as tables.
 
 use std::time::Duration;
 
 use super::columns::Column;
 use super::state::{rates, sessions};
+use crate::control::protocol::SessionLine;
 use crate::status::document::{Gate, Member, Service};
 use crate::status::human::{age, bytes, rate, size};
 use crate::status::picture::endpoint;
@@ -103,6 +104,37 @@ pub fn members(members: &[&Member], services: &[&Service], cells: usize) -> Vec<
         row.extend(services.iter().map(|service| gate(member.services.get(&service.name))));
         row.push(plain(&endpoint(member)));
         columns.row(row);
+    }
+    columns.0
+}
+
+/// Sessions at a member, for a terminal of this width.
+pub fn at_member(sessions: &[SessionLine], cells: usize) -> Vec<Column> {
+    let name_cells = name_cells(cells);
+    let mut columns = Column::all([
+        Column::names("CLIENT", 0, 47),
+        Column::names("USER", 1, name_cells),
+        Column::names("DATABASE", 3, name_cells),
+        Column::names("SERVICE", 4, name_cells),
+        Column::numbers("AGE", 5, 4),
+        Column::numbers("IDLE", 2, 4),
+        Column::numbers("IN", 6, 6),
+        Column::numbers("OUT", 7, 6),
+        Column::names("TLS", 8, 3),
+    ]);
+    let time = |seconds: f64| age(Duration::try_from_secs_f64(seconds).unwrap_or_default());
+    for session in sessions {
+        columns.row([
+            plain(session.client.as_deref().unwrap_or(NONE)),
+            plain(session.user.as_deref().unwrap_or(NONE)),
+            plain(session.database.as_deref().unwrap_or(NONE)),
+            plain(&session.service),
+            plain(&time(session.age_seconds)),
+            plain(&time(session.idle_seconds)),
+            plain(&size(session.bytes_in)),
+            plain(&size(session.bytes_out)),
+            plain(if session.tls { "yes" } else { "no" }),
+        ]);
     }
     columns.0
 }

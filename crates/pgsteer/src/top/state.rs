@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::curve::{Reading, Readings};
+use crate::control::protocol::SessionsAnswer;
 use crate::status::document::{Change, Cluster, Document, Event, Member, Service};
 use crate::status::stamp::Stamp;
 
@@ -22,6 +23,8 @@ pub enum View {
     Overview,
     /// All that is known about the selected row.
     Explain(Subject),
+    /// The sessions at a member, by its name.
+    Sessions(String),
     /// All events.
     Events,
     /// The keys.
@@ -109,10 +112,20 @@ impl Happening<'_> {
     }
 }
 
+/// The sessions at a member.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sessions {
+    /// The member.
+    pub member: String,
+    /// The sessions, or why they are not known.
+    pub answer: Result<SessionsAnswer, String>,
+}
+
 /// The state of the page.
 #[derive(Debug, Default)]
 pub struct State {
     last: Option<(Document, Duration)>,
+    sessions: Option<Sessions>,
     /// Why there was no answer to the last request.
     pub error: Option<String>,
     /// The readings of the last two minutes.
@@ -153,6 +166,27 @@ impl State {
         if !self.is_paused {
             self.error = Some(why.to_owned());
         }
+    }
+
+    /// Handles an answer about sessions.
+    pub fn receive_sessions(&mut self, sessions: Sessions) {
+        if !self.is_paused {
+            self.sessions = Some(sessions);
+        }
+    }
+
+    /// The member whose sessions are shown; none while the updates are stopped.
+    pub fn wants_sessions_of(&self) -> Option<&str> {
+        match &self.view {
+            View::Sessions(member) if !self.is_paused => Some(member),
+            _ => None,
+        }
+    }
+
+    /// The sessions at `member`; none before the first answer.
+    pub fn sessions_of(&self, member: &str) -> Option<&Result<SessionsAnswer, String>> {
+        let sessions = self.sessions.as_ref().filter(|it| it.member == member);
+        sessions.map(|sessions| &sessions.answer)
     }
 
     /// The last answer.
@@ -270,6 +304,21 @@ impl State {
         };
         if let Some(subject) = subject {
             self.show(View::Explain(subject));
+        }
+    }
+
+    /// Shows the sessions at the member that is explained or selected.
+    pub fn show_sessions(&mut self) {
+        let member = match (&self.view, self.focus) {
+            (View::Explain(Subject::Member(member)), _) => Some(member.clone()),
+            (View::Overview, Panel::Members) => {
+                let row = self.selected(Panel::Members);
+                self.members().get(row).map(|member| member.name.clone())
+            }
+            _ => None,
+        };
+        if let Some(member) = member {
+            self.show(View::Sessions(member));
         }
     }
 

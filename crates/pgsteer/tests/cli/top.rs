@@ -6,7 +6,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::fake_patroni::FakePatroni;
-use crate::pgsteer::{Running, own_address, run};
+use crate::pgsteer::{Running, own_address, run, scratch};
 use crate::terminal::{Terminal, begin};
 
 /// Enters and leaves the alternate screen, and shows the cursor.
@@ -55,6 +55,25 @@ fn top_shows_the_cluster_follows_keys_and_restores_the_terminal() {
     terminal.send("q");
     assert_eq!(terminal.end().code(), Some(0));
     assert_restored(&terminal);
+}
+
+#[test]
+fn top_lists_the_sessions_of_this_machine_over_the_control_socket() {
+    let ip = own_address();
+    let patroni = FakePatroni::of_primary(ip, (ip, 5432).into(), Vec::new());
+    let socket = scratch(&format!("top-{ip}.sock"));
+    let socket = socket.to_str().unwrap();
+    let mut pgsteer =
+        Running::start(ip, &["--patroni", &patroni.url(), "--control-socket", socket]);
+    pgsteer.wait_for("the member", |pgsteer| pgsteer.gate("write", "n1").map(drop));
+    let url = format!("http://{ip}:7000");
+    let mut terminal = Terminal::start(&["top", &url, "--socket", socket]);
+    terminal.wait_for("live");
+    terminal.press("S", "0 sessions at n1");
+    assert_eq!(pgsteer.stop(), Some(0));
+    terminal.wait_for("not known");
+    terminal.send("q");
+    assert_eq!(terminal.end().code(), Some(0));
 }
 
 #[test]

@@ -6,7 +6,9 @@ use ratatui::backend::TestBackend;
 use ratatui::style::Color;
 
 use super::super::keys::{Key, press};
+use super::super::state::Sessions;
 use super::*;
+use crate::control::protocol::{SessionLine, SessionsAnswer};
 use crate::http::sample;
 use crate::status::table::Ink;
 
@@ -112,6 +114,47 @@ fn the_middle_of_a_switchover_in_120x40() {
 #[test]
 fn the_middle_of_a_switchover_in_40x15() {
     insta::assert_snapshot!(page(&state(), [40, 15]));
+}
+
+fn session(number: u32, user: Option<&str>) -> SessionLine {
+    SessionLine {
+        client: Some(format!("10.0.0.{number}:4711")),
+        user: user.map(str::to_owned),
+        database: user.map(|_| "shop".to_owned()),
+        member: "n2".to_owned(),
+        service: "read".to_owned(),
+        since: "2026-07-04T12:00:00.250Z".to_owned(),
+        age_seconds: 3_725.0,
+        idle_seconds: 0.4,
+        bytes_in: 12_345,
+        bytes_out: 9_876_543,
+        tls: user.is_none(),
+    }
+}
+
+/// The page of the sessions at n2.
+fn sessions_page(answer: Result<SessionsAnswer, String>, size: [u16; 2]) -> String {
+    let mut state = pressed(state(), &[Key::Down, Key::Letter('S')]);
+    assert!(page(&state, size).contains("sessions at n2: asking"));
+    state.receive_sessions(Sessions { member: "n1".to_owned(), answer: Err("old".to_owned()) });
+    assert!(page(&state, size).contains("asking"), "the answer is about another member");
+    state.receive_sessions(Sessions { member: "n2".to_owned(), answer });
+    page(&state, size)
+}
+
+#[test]
+fn the_sessions_at_a_member() {
+    let sessions = vec![session(7, Some("app")), session(8, None)];
+    let answer = SessionsAnswer { sessions, omitted: 3 };
+    insta::assert_snapshot!(sessions_page(Ok(answer.clone()), [80, 12]));
+    let narrow = sessions_page(Ok(answer), [40, 12]);
+    assert!(narrow.contains("10.0.0.8:4711") && !narrow.contains("SERVICE"), "{narrow}");
+}
+
+#[test]
+fn sessions_that_are_not_known_have_the_reason() {
+    let page = sessions_page(Err("there is no socket /run/x.sock".to_owned()), [80, 12]);
+    assert!(page.contains("not known") && page.contains("/run/x.sock"), "{page}");
 }
 
 #[test]
