@@ -1,5 +1,8 @@
 //! Orders to the running process: signals, and the requests for an upgrade of the control socket.
 
+use std::future::poll_fn;
+use std::task::Poll;
+
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -70,6 +73,20 @@ impl Signals {
                 ),
             }
         }
+    }
+
+    /// Waits for an order to stop or to reload.
+    pub async fn stop_or_reload(&mut self) -> Order {
+        tokio::select! {
+            _ = self.hangup.recv() => Order::Reload,
+            _ = self.terminate.recv() => Order::Stop,
+            _ = self.interrupt.recv() => Order::Stop,
+        }
+    }
+
+    /// Returns true if an order to reload has arrived that no other call has returned.
+    pub async fn has_reload(&mut self) -> bool {
+        poll_fn(|cx| Poll::Ready(self.hangup.poll_recv(cx).is_ready())).await
     }
 
     /// Waits for an order to stop. Reloads are ignored by now.

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::pin::pin;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -18,7 +19,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::departure::{Departure, Unsent};
 use super::program::Program;
-use super::signals::Signals;
+use super::signals::{Order, Signals};
 use super::{Running, systemd};
 use crate::agent::Agent;
 use crate::control::{Control, UpgradeRequest};
@@ -109,6 +110,14 @@ impl Drop for Process {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
+    }
+}
+
+/// Passes SIGHUP on to the new process, which may have read the configuration before the signal arrived.
+fn pass_reload_to(pid: u32) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    if let Some(Err(error)) = pid.map(|pid| kill_process(pid, Signal::HUP)) {
+        tracing::warn!("the new process does not get SIGHUP: {error}");
     }
 }
 
@@ -237,16 +246,14 @@ impl Running {
         let Successor { mut child, channel, reload } = successor;
         let pid = child.child.id();
         if reload {
-            // The new process may have read the configuration before SIGHUP arrived.
-            let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-            let _ = pid.map(|pid| kill_process(pid, Signal::HUP));
+            pass_reload_to(pid);
         }
         let Some(mut proxy) = self.proxy.take() else {
             self.end_outputs();
             systemd::tell_main_process(pid);
             request.succeed(pid, 0);
-            self.end_control().await;
             tracing::info!(target: DECISIONS, pid, "upgraded: the new process has taken over");
+            self.end(pid, signals).await;
             return Ok(None);
         };
         let mut sockets = Listeners::default();
@@ -273,19 +280,7 @@ impl Running {
         };
         drop(sockets);
         systemd::tell_main_process(pid);
-        let grace = self.config.proxy.shutdown_grace;
-        let emptied = async {
-            while proxy.left().clients > 0 {
-                sleep(LOOK).await;
-            }
-        };
-        tokio::select! {
-            emptied = timeout(grace, emptied) => if emptied.is_err() {
-                let clients = proxy.left().clients;
-                tracing::warn!(clients, ?grace, "logins are not complete in time, ending them");
-            },
-            () = signals.stop_again() => tracing::warn!("asked to stop: not waiting any longer"),
-        }
+        self.wait_for_logins(&proxy, pid, signals).await;
         proxy.stop(Duration::ZERO).await;
         drop(exit);
         match finishing.end().await {
@@ -297,8 +292,49 @@ impl Running {
                 "the new process failed after it had taken over: {error:#}"
             ),
         }
-        self.end_control().await;
+        self.end(pid, signals).await;
         Ok(None)
+    }
+
+    /// Waits until the clients that are left have logged in and have gone to the new process `pid`: for the
+    /// grace of a shutdown at most, and not after SIGTERM.
+    async fn wait_for_logins(&self, proxy: &Proxy, pid: u32, signals: &mut Signals) {
+        let grace = self.config.proxy.shutdown_grace;
+        let emptied = async {
+            while proxy.left().clients > 0 {
+                sleep(LOOK).await;
+            }
+        };
+        let mut emptied = pin!(timeout(grace, emptied));
+        loop {
+            tokio::select! {
+                emptied = &mut emptied => {
+                    if emptied.is_err() {
+                        let clients = proxy.left().clients;
+                        tracing::warn!(clients, ?grace, "logins are not complete in time, ending them");
+                    }
+                    return;
+                }
+                order = signals.stop_or_reload() => match order {
+                    Order::Reload => pass_reload_to(pid),
+                    Order::Stop | Order::Upgrade(_) => {
+                        tracing::warn!("asked to stop: not waiting any longer");
+                        return;
+                    }
+                },
+            }
+        }
+    }
+
+    /// Ends this process's last part once the process `pid` has taken over: answers are sent, and a signal that
+    /// arrived late is not lost.
+    async fn end(&mut self, pid: u32, signals: &mut Signals) {
+        if let Some(control) = self.control.take() {
+            control.answered().await;
+        }
+        if signals.has_reload().await {
+            pass_reload_to(pid);
+        }
     }
 
     /// Ends what the new process does from now on. The addresses of `[vip]` stay on this machine.
@@ -306,13 +342,6 @@ impl Running {
         (self.agent, self.pages, self.haproxys) = (None, None, None);
         self.control.iter().for_each(Control::close);
         self.vips.take().into_iter().for_each(Vips::leave);
-    }
-
-    /// Waits until the answers of the control socket have been sent.
-    async fn end_control(&mut self) {
-        if let Some(control) = self.control.take() {
-            control.answered().await;
-        }
     }
 
     /// Continues the service here, because the new process has failed.

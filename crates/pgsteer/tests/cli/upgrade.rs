@@ -117,6 +117,38 @@ fn the_command_reports_what_has_happened() {
     end_successor(&running.log());
 }
 
+#[test]
+fn a_reload_in_the_middle_of_an_upgrade_reaches_the_new_process() {
+    let ip = own_address();
+    let patroni = FakePatroni::of_primary(ip, (ip, 5432).into(), Vec::new());
+    let (file, slow) = (scratch(&format!("reload-{ip}.toml")), scratch(&format!("slow-{ip}")));
+    let _ = fs::remove_file(&slow);
+    symlink(PROGRAM, &slow).unwrap();
+    let configure = |hold: u32| {
+        let text = format!("[services.write]\nlisten = \"{ip}:5000\"\nhold_seconds = {hold}\n");
+        fs::write(&file, text).unwrap();
+    };
+    configure(5);
+    let words = ["--config", file.to_str().unwrap(), "--patroni", &patroni.url()];
+    let mut running = Running::start_program(ip, &slow, &words);
+    running.wait_for("n1 open", |running| is_open(running).then_some(()));
+    fs::remove_file(&slow).unwrap();
+    fs::write(&slow, format!("#!/bin/sh\nsleep 0.5\nexec {PROGRAM} \"$@\"\n")).unwrap();
+    fs::set_permissions(&slow, fs::Permissions::from_mode(0o755)).unwrap();
+    running.upgrade();
+    let has = |running: &Running, text: &str| running.log().contains(text);
+    running.wait_for("a new process", |it| has(it, "started a new process").then_some(()));
+    configure(7);
+    running.reload();
+    assert_eq!(running.ended(), Some(0), "{}", running.log());
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !has(&running, "INFO reloaded") && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    end_successor(&running.log());
+    assert!(has(&running, "INFO reloaded"), "{}", running.log());
+}
+
 /// Repeats a command until the new process listens on the control socket.
 fn run_when_it_listens(command: &[&str]) -> Output {
     let deadline = Instant::now() + Duration::from_secs(10);
