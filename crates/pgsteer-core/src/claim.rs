@@ -154,9 +154,10 @@ pub struct TagFlags {
 pub struct PatroniFacts {
     /// The answer was 200: Patroni holds the leader lock and its local expiry has not passed.
     pub holds_lock: bool,
-    /// Patroni's `state`: `running`, `starting`, `stopping`, `stopped`, ...
+    /// Patroni's `state`: `running`, `starting`, `stopping`, `stopped`, `creating replica`, ... (all of
+    /// them: `PostgresqlState` in `patroni/postgresql/misc.py`, Patroni 4).
     pub state: String,
-    /// The role of PostgreSQL, by Patroni's own query.
+    /// The role of PostgreSQL, by Patroni's own query; unknown while PostgreSQL does not answer it.
     pub role: Role,
     /// PostgreSQL's timeline.
     pub timeline: Option<u32>,

@@ -1,10 +1,9 @@
 //! The rank of reasons: which one is shown if several apply to a member.
 //!
-//! A gate, a member and a health check show one reason each. The order of [`Rank`] is the only
-//! place that decides which one. A server of another cluster comes first. Then come risks for the
-//! data, the member list, the state of the server, and reservations. The effect of a verdict (shut,
-//! drain, keep, open) is decided by its kind first. So if two verdicts have the same kind, the
-//! reason of the higher rank is shown.
+//! A gate, a member and a health check show one reason each. Of two verdicts the one with the stronger
+//! effect counts: shut, then drain, keep, open. Of two with the same effect the one whose reason has the
+//! higher rank. The order of [`Rank`]: a server of another cluster first, then risks for the data, the
+//! member list, the state of the server, and reservations.
 
 use crate::reason::Reason;
 

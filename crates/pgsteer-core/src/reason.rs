@@ -22,10 +22,10 @@ pub enum Reason {
     /// The newest claims are too old to act on.
     #[error("no answer for more than {0:?}")]
     Silent(Duration),
-    /// PostgreSQL does not answer, or does not let the check in.
+    /// PostgreSQL does not answer; without Patroni, also if it refuses the check login.
     #[error("PostgreSQL is not available: {0}")]
     Down(Failure),
-    /// Patroni reports that its PostgreSQL is not running.
+    /// By Patroni's report its PostgreSQL is not running, or runs without a role.
     #[error("Patroni reports that PostgreSQL is {0}")]
     NotRunning(String),
     /// Patroni, the only source for this member, does not answer.

@@ -57,15 +57,15 @@ pub struct Row {
 pub fn measure(lab: &Lab, binary: &Path, faults: &[Fault]) -> Result<Vec<Row>> {
     let timeout = TIMEOUT.as_secs_f64();
     let ours = Agents::pgsteer(lab, binary, "vocabulary = 'admin'", timeout)?.pooled();
-    let beside = ours.beside_haproxy(lab)?;
+    let beside = Agents::addresses_beside_haproxy(lab);
     let mut agent_sets = [
-        AgentProcesses::start(lab, "agent", 0, ours)?,
+        AgentProcesses::start(lab, "agent", 0, ours.clone())?,
         AgentProcesses::start(lab, "happac", 1, Agents::Happac)?,
         AgentProcesses::start(lab, "blog", 2, Agents::BlogDaemon)?,
     ];
     let of = |text: &str, agents_of_members: &AgentProcesses| {
         let addresses = |member: &Member| agents_of_members.addresses(lab, member);
-        let example = Example::of(text, lab, addresses, Some(beside.addresses))?;
+        let example = Example::of(text, lab, addresses, Some(beside))?;
         anyhow::Ok(named(&example.text))
     };
     let sections = [
@@ -77,9 +77,8 @@ pub fn measure(lab: &Lab, binary: &Path, faults: &[Fault]) -> Result<Vec<Row>> {
     ]
     .concat();
     let haproxy = Haproxy::start(lab, "haproxy-faults", &sections)?;
-    let pusher = Agents::pgsteer(lab, binary, "", timeout)?.pooled();
-    let pusher = pusher.with_sections(&steering(lab, haproxy.socket())?);
-    let _pusher = pusher.beside_haproxy(lab)?;
+    let beside = ours.with_sections(&steering(lab, haproxy.socket())?).beside_haproxy(lab)?;
+    beside.wait_for_log("is steered", SETTLE_LIMIT)?;
     let mut rows = Vec::new();
     for fault in faults {
         println!("{fault}");

@@ -12,8 +12,8 @@ pub struct Failover {
     /// The number of switchovers, before one crash, one freeze and one partition [default: 5, or 1]
     #[arg(long)]
     switchovers: Option<usize>,
-    /// Milliseconds between two new connections on one path; 20, or 40 on less than four cores,
-    /// where PostgreSQL cannot start as many sessions as four paths need every 20 ms.
+    /// Milliseconds between two new connections on one path [default: 20, or as few as the machine can
+    /// bear]
     #[arg(long)]
     every: Option<u64>,
     /// Switchovers only, a short measurement at rest, and no file written.
@@ -26,7 +26,7 @@ pub struct Failover {
 
 impl Failover {
     pub fn run(self) -> Result<()> {
-        let every = self.every.map_or_else(failover::affordable_step, Duration::from_millis);
+        let every = self.every.map(Duration::from_millis);
         let plan = match self.quick {
             true => failover::Plan::quick(self.switchovers.unwrap_or(1), every),
             false => failover::Plan::whole(self.switchovers.unwrap_or(5), every),

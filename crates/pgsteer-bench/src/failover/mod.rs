@@ -7,6 +7,7 @@ mod gates;
 mod libpq;
 mod record;
 mod report;
+mod step;
 mod tally;
 mod traffic;
 
@@ -29,37 +30,25 @@ const UNDISTURBED: Duration = Duration::from_secs(5);
 
 const MEMBERS: usize = 3;
 
-/// The time between two tries on one path, on a machine that is large enough.
-const WANTED_STEP: Duration = Duration::from_millis(20);
-
 /// The plan of one run.
 #[derive(Debug)]
 pub struct Plan {
     events: Vec<Kind>,
     rest: Duration,
-    /// The time between two tries on one path.
-    every: Duration,
+    /// The time between two tries on one path; none for the shortest that the machine can bear.
+    every: Option<Duration>,
 }
 
 impl Plan {
-    pub fn whole(switchovers: usize, every: Duration) -> Self {
+    pub fn whole(switchovers: usize, every: Option<Duration>) -> Self {
         let mut events = vec![Kind::Switchover; switchovers];
         events.extend([Kind::Crash, Kind::Freeze, Kind::Partition]);
         Self { events, rest: Duration::from_secs(30), every }
     }
 
-    pub fn quick(switchovers: usize, every: Duration) -> Self {
+    pub fn quick(switchovers: usize, every: Option<Duration>) -> Self {
         Self { events: vec![Kind::Switchover; switchovers], rest: Duration::from_secs(3), every }
     }
-}
-
-/// The time between two tries on one path. A new session costs PostgreSQL about 5 ms of CPU, and
-/// libpq opens up to three for each of its own. On a small machine four paths at 50 a second would
-/// therefore measure only the lack of CPU.
-pub fn affordable_step() -> Duration {
-    const CORES_WANTED: usize = 4;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    if cores < CORES_WANTED { 2 * WANTED_STEP } else { WANTED_STEP }
 }
 
 /// All measured figures.
@@ -82,11 +71,16 @@ pub fn run(plan: &Plan) -> Result<String> {
     let lab = bench_setup::start_lab(best_network(), MEMBERS)?;
     bench_setup::app_sql(&lab, traffic::TABLES)?;
     let mut doors = Doors::open(&lab, &binary)?;
+    let every = match plan.every {
+        Some(every) => every,
+        None => step::affordable(lab.primary()?.postgres_addr())?,
+    };
+    println!("a new connection every {} ms on each path", every.as_millis());
     println!("the cluster and the doors are up, {} s at rest", plan.rest.as_secs());
     let pids = [doors.pgsteer.process.pid(), doors.template.pid(), doors.tuned.pid()];
     let at_rest = at_rest(&pids, plan.rest)?;
     let truth = Truth::watch(&lab)?;
-    let traffic = doors.traffic(&lab, plan.every)?;
+    let traffic = doors.traffic(&lab, every)?;
     std::thread::sleep(UNDISTURBED);
     let events = all_events(&lab, &truth, &plan.events);
     let logs = traffic.stop()?;
@@ -99,7 +93,7 @@ pub fn run(plan: &Plan) -> Result<String> {
     let began_us = events.first().map_or(u64::MAX, |event| event.began_us);
     let measured = Measured {
         versions: versions::lines(&lab, &binary),
-        every: plan.every,
+        every,
         rest: plan.rest,
         at_rest: Door::ALL.into_iter().zip(at_rest).collect(),
         failed_undisturbed: logs

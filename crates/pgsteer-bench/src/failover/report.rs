@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use super::Measured;
 use super::doors::Door;
 use super::events::{Event, Kind};
+use super::step::WANTED;
 use super::tally::{Figures, OldSessions, alive_after_gate, figures, opening};
-use super::{Measured, WANTED_STEP};
 use crate::bars::Bars;
 use crate::clock::today;
 use crate::table::{Table, median, span};
@@ -37,9 +38,8 @@ small machine would measure the clients' hashing, or PostgreSQL's limit.";
 
 const SLOWER: &str = "
 
-The planned step was a connection every 20 ms on each path. A new session costs PostgreSQL about 5 ms of CPU
-here, and libpq opens up to three for each of its own. Four paths would need more than this machine has, so
-the step is longer.";
+The planned step was a connection every 20 ms on each path, and libpq opens up to three sessions for each of its
+own. PostgreSQL cannot start as many on this machine, so the step is longer.";
 
 pub fn section(measured: &Measured) -> String {
     let mut text = String::from("## What a client sees of a failover\n\n");
@@ -61,7 +61,7 @@ pub fn section(measured: &Measured) -> String {
 /// The report explains a step that is longer than the planned one.
 fn how(measured: &Measured) -> String {
     let mut text = HOW.replace("{every}", &measured.every.as_millis().to_string());
-    if measured.every > WANTED_STEP {
+    if measured.every > WANTED {
         text.push_str(SLOWER);
     }
     text

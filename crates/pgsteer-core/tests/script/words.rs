@@ -1,8 +1,8 @@
 //! The words of a scenario: the notation of claims, services, failures and times.
 //!
 //! `n1 patroni lock running primary timeline=1 location=1000` is an answer of Patroni. Its words
-//! are `lock` (the status was 200), a state (`running`, `starting`, `stopped`, ...), a role as
-//! Patroni reports it, `paused`, and `timeline=`, `location=`, `replayed=`, `replication=`,
+//! are `lock` (the status was 200), a state (`running`, `starting`, `stopping` or `stopped`; any other
+//! as `state=`, with `_` for a space), a role as Patroni reports it, `paused`, and `timeline=`, `location=`, `replayed=`, `replication=`,
 //! `scope=`, `system=`, `as=` (the member name that it reports) and `tag.NAME=`.
 
 use std::net::IpAddr;
@@ -91,6 +91,7 @@ fn patroni(tokens: &[&str]) -> Result<PatroniFacts, String> {
             "primary" | "master" | "replica" | "standby_leader" | "uninitialized" => {
                 facts.role = Role::from_patroni(key);
             }
+            "state" => facts.state = value.replace('_', " "),
             "timeline" => facts.timeline = Some(number(value)?),
             "location" => facts.location = Some(number(value)?),
             "replayed" => facts.replayed_location = Some(number(value)?),

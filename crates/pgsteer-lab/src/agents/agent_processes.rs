@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::process::Signal;
@@ -11,6 +12,7 @@ use rustix::process::Signal;
 use crate::lab::Lab;
 use crate::member::{CHECK, Member};
 use crate::options::{Network, PatroniVersion};
+use crate::patience::wait_for;
 use crate::spawned::Spawned;
 use crate::tools::which;
 
@@ -98,10 +100,15 @@ impl Agents {
         self
     }
 
+    /// The addresses of the process on HAProxy's own machine. A lab has one at most.
+    pub fn addresses_beside_haproxy(lab: &Lab) -> AgentAddresses {
+        let at = |port| SocketAddr::from((lab.host_ip(), port));
+        AgentAddresses { agent: at(PORT - PORTS_PER_SET), pages: at(PORT - PAGES) }
+    }
+
     /// Starts one process on HAProxy's own machine, which is not the machine of a member.
     pub fn beside_haproxy(&self, lab: &Lab) -> Result<AgentBesideHaproxy> {
-        let at = |port| SocketAddr::from((lab.host_ip(), port));
-        let addresses = AgentAddresses { agent: at(PORT - PORTS_PER_SET), pages: at(PORT - PAGES) };
+        let addresses = Agents::addresses_beside_haproxy(lab);
         let member = lab.members().first().context("the lab has no member")?;
         let command = self.command(lab, "beside-haproxy", member, addresses)?;
         Ok(AgentBesideHaproxy { addresses, process: lab.spawn("beside-haproxy", command)? })
@@ -159,6 +166,17 @@ impl Agents {
 }
 
 impl AgentBesideHaproxy {
+    /// Waits until it has written this in its log.
+    ///
+    /// # Errors
+    /// It has not within `limit`; the error has its log.
+    pub fn wait_for_log(&self, text: &str, limit: Duration) -> Result<()> {
+        wait_for(text, limit, || match self.log() {
+            log if log.contains(text) => Ok(()),
+            log => Err(log),
+        })
+    }
+
     pub fn log(&self) -> String {
         self.process.log()
     }
@@ -211,7 +229,7 @@ impl AgentProcesses {
     pub fn kill(&mut self, member: &str) -> Result<()> {
         let process = self.of(member)?;
         process.signal(Signal::KILL)?;
-        process.wait(std::time::Duration::from_secs(5)).map(drop)
+        process.wait(Duration::from_secs(5)).map(drop)
     }
 
     pub fn pid(&mut self, member: &str) -> Result<u32> {

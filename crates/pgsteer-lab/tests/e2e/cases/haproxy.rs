@@ -113,14 +113,32 @@ pub fn what_a_person_has_set_stays(lab: &Lab) -> Result<()> {
     haproxy.wait("writers are led right", |it| is_right_for_writers(lab, it))
 }
 
+/// The number of reloads at least, in as many switchovers as that takes. One switchover by default.
+const RELOADS: &str = "PGSTEER_RELOADS";
+
 pub fn a_switchover_amid_reloads_sends_no_session_to_a_wrong_member(lab: &Lab) -> Result<()> {
+    let wanted = std::env::var(RELOADS).map_or(Ok(1), |number| number.parse()).context(RELOADS)?;
     let mut haproxy = Rendered::start(lab, "push", &[])?;
     let _steer = steer(lab)?;
     haproxy.wait("all is right", |it| is_right(lab, it))?;
     let truth = Truth::watch(lab)?;
     let traffic = Traffic::writes(lab, haproxy.write, EVERY, SOON)?;
+    let (mut reloads, mut switchovers) = (0, 0);
+    while reloads < wanted {
+        switchovers += 1;
+        reloads += reloads_in_a_switchover(lab, &mut haproxy)?;
+        haproxy
+            .wait("writers are led right after the reloads", |it| is_right_for_writers(lab, it))?;
+    }
+    let tries = traffic.finish()?;
+    println!("{reloads} reloads in {switchovers} switchovers, {} tries", tries.0.len());
+    tries.ensure_none_read_only()?;
+    tries.ensure_by_the_writable(lab, &truth)
+}
+
+fn reloads_in_a_switchover(lab: &Lab, haproxy: &mut Rendered) -> Result<usize> {
     let mut reloads = 0;
-    std::thread::scope(|scope| -> Result<()> {
+    std::thread::scope(|scope| {
         let switchover = scope.spawn(|| lab.switchover(None));
         while !switchover.is_finished() {
             haproxy.reload(lab)?;
@@ -129,13 +147,8 @@ pub fn a_switchover_amid_reloads_sends_no_session_to_a_wrong_member(lab: &Lab) -
         }
         let switched =
             switchover.join().map_err(|_| anyhow::anyhow!("a thread of the test died"))?;
-        switched.map(drop)
-    })?;
-    haproxy.wait("writers are led right after the reloads", |it| is_right_for_writers(lab, it))?;
-    let tries = traffic.finish()?;
-    println!("{reloads} reloads in a switchover, {} tries", tries.0.len());
-    tries.ensure_none_read_only()?;
-    tries.ensure_by_the_writable(lab, &truth)
+        switched.map(|_| reloads)
+    })
 }
 
 pub fn without_pgsteer_the_health_checks_go_on(lab: &Lab) -> Result<()> {

@@ -76,6 +76,7 @@ pub fn all() -> Vec<Case> {
             page::a_page_without_its_pgsteer_is_not_green,
             page::a_change_of_a_gate_is_painted_at_once,
             page::a_hundred_open_pages_cost_little,
+            page::a_page_answers_while_thousands_of_clients_storm_the_door,
             switchover::no_client_is_refused,
             drivers::psql_logs_in_by_scram_and_gets_the_servers_own_errors,
             drivers::psycopg_pipelines_copies_and_fails_as_without_a_proxy,

@@ -3,10 +3,14 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use bytes::BytesMut;
 use pgsteer_lab::{Lab, SUPERUSER, Session, Signal};
+use postgres_protocol::message::frontend;
 
 use super::join;
 use crate::browser::{Browser, is_measured, pictures};
@@ -34,6 +38,14 @@ const PIXELS_DEBUG_MS_MAX: f64 = 500.0;
 /// Pages that are open at once, and how long their cost is measured.
 const PAGES: usize = 100;
 const MEASURED: Duration = Duration::from_secs(6);
+
+/// Clients that storm the door at a time.
+const STORM: usize = 5_000;
+
+/// The most time that a page may take meanwhile: of the release build, which `make pictures` measures, and of
+/// a debug build on a busy machine.
+const PAGE_MAX: Duration = Duration::from_millis(200);
+const PAGE_DEBUG_MAX: Duration = Duration::from_secs(3);
 
 /// For `make pictures`: the part of a core, and the memory, that all these pages may take.
 const CORE_MAX: f64 = 0.03;
@@ -193,6 +205,58 @@ pub fn a_hundred_open_pages_cost_little(lab: &Lab) -> Result<()> {
         ensure!(core <= CORE_MAX && kb <= MEMORY_KB_MAX, "{core} of a core, {kb} kB");
     }
     Ok(())
+}
+
+/// A page while clients come, wait for a member that there is not, and go, all the time.
+pub fn a_page_answers_while_thousands_of_clients_storm_the_door(lab: &Lab) -> Result<()> {
+    // No replica has this tag.
+    let read = "tags = { there = \"none\" }";
+    let steer = Steer::start(lab, &Wanted { read, ..Wanted::default() })?;
+    let door = steer.doors.read;
+    let is_over = Arc::<AtomicBool>::default();
+    let storm = {
+        let is_over = Arc::clone(&is_over);
+        std::thread::spawn(move || storm(door, &is_over))
+    };
+    let began = Instant::now();
+    let mut times = Vec::new();
+    while began.elapsed() < MEASURED {
+        let asked = Instant::now();
+        let page = steer.page("/")?;
+        times.push(asked.elapsed());
+        ensure!(page.contains("SERVICE"), "not the page: {page}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    is_over.store(true, Ordering::Relaxed);
+    let clients = storm.join().map_err(|_| anyhow::anyhow!("the storm died"))??;
+    times.sort();
+    let (median, worst) = (times[times.len() / 2], times[times.len() - 1]);
+    println!(
+        "{clients} clients in {} s, {STORM} at a time: a page in {median:.1?}, {worst:.1?} at most",
+        MEASURED.as_secs()
+    );
+    ensure!(clients >= STORM, "only {clients} clients");
+    let max = if is_measured() { PAGE_MAX } else { PAGE_DEBUG_MAX };
+    ensure!(worst <= max, "{times:?}");
+    Ok(())
+}
+
+/// Connects [`STORM`] clients as fast as it goes, ends them all, and begins again. Returns how many there were.
+fn storm(door: SocketAddr, is_over: &AtomicBool) -> Result<usize> {
+    let mut packet = BytesMut::new();
+    frontend::startup_message([("user", "app"), ("database", "app")], &mut packet)?;
+    let mut count = 0;
+    while !is_over.load(Ordering::Relaxed) {
+        let mut clients = Vec::new();
+        while clients.len() < STORM && !is_over.load(Ordering::Relaxed) {
+            let mut client = TcpStream::connect(door).context("a client cannot connect")?;
+            // One that is refused has been closed by now.
+            let _ = client.write_all(&packet);
+            clients.push(client);
+            count += 1;
+        }
+    }
+    Ok(count)
 }
 
 fn read_until_the_end(mut stream: TcpStream) -> usize {
