@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Counts the words in comments that make a component a person (CONTRIBUTING.md, "English").
+"""Counts the words in comments that make a component a person (CONTRIBUTING.md, "How it should read").
 
     scripts/words.py [PATH ...]      the share over all files, and the files with the most of them
     scripts/words.py --list PATH     each line that has one

@@ -185,12 +185,10 @@ impl fmt::Display for EventKind {
             EventKind::Gate { key, member, now, reason } => {
                 write_gate(f, key, member)?;
                 write!(f, " is {now}")?;
-                match reason {
-                    Some(reason) if *now == GateState::Open => {
-                        write!(f, ", with a reservation: {reason}")
-                    }
-                    Some(reason) => write!(f, ": {reason}"),
-                    None => Ok(()),
+                let Some(reason) = reason else { return Ok(()) };
+                match now {
+                    GateState::Open => write!(f, ", with a reservation: {reason}"),
+                    _ => write!(f, ": {reason}"),
                 }
             }
             EventKind::Role { member, was, is, timeline } => {

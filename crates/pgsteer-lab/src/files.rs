@@ -31,6 +31,7 @@ pub struct PatroniFile<'a> {
 impl PatroniFile<'_> {
     /// Each Patroni uses only its own etcd, so it is known in advance which member a partition
     /// affects.
+    #[allow(clippy::too_many_lines, reason = "it is one file")]
     pub fn text(&self) -> String {
         let Member { name, ip, postgres_port, patroni_port, etcd_port, folder, .. } = self.member;
         let folder = folder.display();

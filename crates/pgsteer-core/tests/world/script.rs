@@ -308,7 +308,6 @@ pub fn happen(event: Event, truth: &mut Truth, now: u64) -> bool {
 
 /// The events that concern addresses, names and clusters.
 fn happen_to_names(event: Event, truth: &mut Truth, now: u64) -> bool {
-    let machines = truth.machines.len();
     match event {
         Event::MoveTo(index, ip) => {
             let is_new = truth.machines[index].ip != Some(ip);
@@ -340,16 +339,7 @@ fn happen_to_names(event: Event, truth: &mut Truth, now: u64) -> bool {
             true
         }
         Event::Remake(index) => {
-            truth.clusters[index].system += 10;
-            truth.clusters[index].keys.clear();
-            for machine in 0..machines {
-                if truth.machines[machine].cluster == index
-                    && truth.machines[machine].postgres_is_up
-                {
-                    let in_recovery = truth.machines[machine].in_recovery;
-                    truth.restart_server(machine, in_recovery);
-                }
-            }
+            remake(truth, index);
             true
         }
         Event::Join(index, cluster) => {
@@ -369,6 +359,18 @@ fn happen_to_names(event: Event, truth: &mut Truth, now: u64) -> bool {
         Event::Pause(index) => set(&mut truth.clusters[index].paused, true),
         Event::Resume(index) => set(&mut truth.clusters[index].paused, false),
         _ => false,
+    }
+}
+
+/// Makes a cluster anew, with another system identifier: its servers are started again.
+fn remake(truth: &mut Truth, cluster: usize) {
+    truth.clusters[cluster].system += 10;
+    truth.clusters[cluster].keys.clear();
+    for number in 0..truth.machines.len() {
+        let machine = &truth.machines[number];
+        if machine.cluster == cluster && machine.postgres_is_up {
+            truth.restart_server(number, machine.in_recovery);
+        }
     }
 }
 

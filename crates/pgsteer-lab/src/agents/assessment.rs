@@ -78,7 +78,8 @@ mod tests {
         let at = |ms| start + Duration::from_millis(ms);
         let log = [(0, "UP"), (100, "DOWN"), (200, "UP"), (300, "MAINT")].map(|(ms, status)| {
             let status = status.to_owned();
-            let of = ServerState { status, agent_status: String::new(), last_agent: String::new() };
+            let (agent_status, last_agent) = (String::new(), String::new());
+            let of = ServerState { status, agent_status, last_agent, weight: 1 };
             (at(ms), ServerStates::of_one("write", "n1", of))
         });
         let assessed = |up, from, end| {

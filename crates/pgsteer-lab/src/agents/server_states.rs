@@ -24,13 +24,15 @@ pub struct ServerState {
     pub agent_status: String,
     /// The text after `#` in the agent's answer.
     pub last_agent: String,
+    /// The weight; at 0 there are no new connections.
+    pub weight: u32,
 }
 
 impl ServerState {
     /// HAProxy sends new connections to this server. A server without a health check counts as up,
-    /// unless its agent-check reports otherwise.
+    /// unless its agent-check reports otherwise. A server of weight 0 counts as down.
     pub fn is_up(&self) -> bool {
-        self.status.starts_with("UP") || self.status == "no check"
+        self.weight > 0 && (self.status.starts_with("UP") || self.status == "no check")
     }
 }
 
@@ -58,12 +60,13 @@ impl ServerStates {
         let mut lines = csv.lines().filter(|line| !line.is_empty());
         let names = cells(lines.next()?.strip_prefix("# ")?);
         let at = |name: &str| names.iter().position(|each| each == name);
-        let columns = ["pxname", "svname", "status", "agent_status", "last_agt"].map(at);
+        let columns = ["pxname", "svname", "status", "agent_status", "last_agt", "weight"].map(at);
         let rows = lines.map(|line| {
             let cells = cells(line);
             let cell = |column: usize| cells.get(columns[column]?).cloned();
             let (status, agent_status, last_agent) = (cell(2)?, cell(3)?, cell(4)?);
-            Some(((cell(0)?, cell(1)?), ServerState { status, agent_status, last_agent }))
+            let weight = cell(5)?.parse().ok()?;
+            Some(((cell(0)?, cell(1)?), ServerState { status, agent_status, last_agent, weight }))
         });
         Some(Self(rows.collect::<Option<_>>()?))
     }
@@ -171,9 +174,10 @@ mod tests {
 
     #[test]
     fn rows_are_read_by_the_names_of_their_columns() {
-        let csv = "# pxname,svname,status,last_chk,agent_status,last_agt,\n\
-                   write,n1,UP 1/3,\"Layer7, \"\"wrong\"\"\",L7OK,,\n\
-                   write,n2,MAINT,,L7OK,not primary; but replica,\n";
+        let csv = "# pxname,svname,status,weight,last_chk,agent_status,last_agt,\n\
+                   write,n1,UP 1/3,1,\"Layer7, \"\"wrong\"\"\",L7OK,,\n\
+                   write,n2,MAINT,1,,L7OK,not primary; but replica,\n\
+                   write,n3,UP,0,,L7OK,,\n";
         let server_states = ServerStates::read(csv).unwrap();
         assert_eq!(server_states.up("write"), ["n1"]);
         assert_eq!(server_states.of("write", "n2").unwrap().last_agent, "not primary; but replica");

@@ -2,7 +2,7 @@
 //! cannot differ from them; their descriptions are the comments of the types.
 
 use schemars::generate::{SchemaGenerator, SchemaSettings};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::past::{self, Range};
 use crate::status::document;
@@ -19,7 +19,9 @@ pub fn document() -> Value {
     let mut schemas = Schemas::new();
     let status = schemas.of::<document::Document>("Status");
     let history = schemas.of::<past::Document>("History");
-    let ranges: Vec<&str> = Range::ALL.iter().map(|(name, _)| *name).collect();
+    let mut paths = states(&status, &history);
+    paths.extend(own_pages());
+    paths.extend(checks());
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -29,79 +31,7 @@ pub fn document() -> Value {
             "description": INTRODUCTION,
             "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
         },
-        "paths": {
-            "/api/v1/status": { "get": {
-                "operationId": "status",
-                "summary": "The members, the services with their gates, and what happened last",
-                "responses": answers([("200", of_json("The state now", status.clone()))]),
-            } },
-            "/api/v1/history": { "get": {
-                "operationId": "history",
-                "summary": "Curves, bars and events of the last minutes or hours",
-                "parameters": [{
-                    "name": "range",
-                    "in": "query",
-                    "description": "how far it goes back",
-                    "schema": { "type": "string", "enum": ranges, "default": ranges[0] },
-                }],
-                "responses": answers([
-                    ("200", of_json("The history", history)),
-                    ("400", of_text("The range is not one of those")),
-                ]),
-            } },
-            "/api/v1/stream": { "get": {
-                "operationId": "stream",
-                "summary": "The status at each change and each second, as server-sent events",
-                "description": "The data of each event `status` is a status document in one line.",
-                "responses": answers([
-                    ("200", of_events(status)),
-                    ("503", of_text("There are too many readers of the streams, or pgsteer stops")),
-                ]),
-            } },
-            PATH: { "get": {
-                "operationId": "openapi",
-                "summary": "This document",
-                "responses": answers([("200", of_json("OpenAPI 3.1", json!({ "type": "object" })))]),
-            } },
-            "/metrics": { "get": {
-                "operationId": "metrics",
-                "summary": "For Prometheus: OpenMetrics if the request accepts it, else the classic format",
-                "responses": answers([("200", of_text("The metrics"))]),
-            } },
-            "/healthz": { "get": {
-                "operationId": "healthz",
-                "summary": "Whether pgsteer itself works; it says nothing about the cluster",
-                "responses": answers([
-                    ("200", of_text("The engine ran within the last seconds")),
-                    ("503", of_text("The engine is stuck, or pgsteer stops; the text says which")),
-                ]),
-            } },
-            "/services/{service}": check(
-                "service_is_open",
-                "Whether the service has an open gate, so that its clients are served",
-                &["service"],
-            ),
-            "/members/{member}/services/{service}": check(
-                "member_is_open",
-                "Whether the gate of this member to the service is open",
-                &["member", "service"],
-            ),
-            "/members/{member}/{check}": check(
-                "member_health",
-                "A health check of Patroni's REST API for any member, as primary, replica or health",
-                &["member", "check"],
-            ),
-            "/{check}": check(
-                "local_health",
-                "The same for the local member",
-                &["check"],
-            ),
-            "/vips/{vip}": check(
-                "vip_is_here",
-                "Whether this machine should have the address of [vip.NAME], and has it alone",
-                &["vip"],
-            ),
-        },
+        "paths": paths,
         "components": {
             "schemas": schemas.take(),
             "securitySchemes": {
@@ -114,33 +44,144 @@ pub fn document() -> Value {
     })
 }
 
+/// The pages with the state.
+fn states(status: &Value, history: &Value) -> Map<String, Value> {
+    let ranges: Vec<&str> = Range::ALL.iter().map(|(name, _)| *name).collect();
+    let range = json!({
+        "name": "range",
+        "in": "query",
+        "description": "how far it goes back",
+        "schema": { "type": "string", "enum": ranges, "default": ranges[0] },
+    });
+    let mut history = page(
+        "history",
+        "Curves, bars and events of the last minutes or hours",
+        [
+            ("200", of_json("The history", history)),
+            ("400", of_text("The range is not one of those")),
+        ],
+    );
+    history["get"]["parameters"] = json!([range]);
+    let all = [
+        (
+            "/api/v1/status",
+            page(
+                "status",
+                "The members, the services with their gates, and what happened last",
+                [("200", of_json("The state now", status))],
+            ),
+        ),
+        ("/api/v1/history", history),
+        (
+            "/api/v1/stream",
+            page(
+                "stream",
+                "The status at each change and each second, as server-sent events; the data of each event \
+                 `status` is a status document in one line",
+                [
+                    ("200", of_events(status)),
+                    ("503", of_text("There are too many readers of the streams, or pgsteer stops")),
+                ],
+            ),
+        ),
+    ];
+    all.map(|(path, page)| (path.to_owned(), page)).into_iter().collect()
+}
+
+/// The pages about pgsteer itself.
+fn own_pages() -> Map<String, Value> {
+    let all = [
+        (
+            PATH,
+            page(
+                "openapi",
+                "This document",
+                [("200", of_json("OpenAPI 3.1", &json!({ "type": "object" })))],
+            ),
+        ),
+        (
+            "/metrics",
+            page(
+                "metrics",
+                "For Prometheus: OpenMetrics if the request accepts it, else the classic format",
+                [("200", of_text("The metrics"))],
+            ),
+        ),
+        (
+            "/healthz",
+            page(
+                "healthz",
+                "Whether pgsteer itself works; it says nothing about the cluster",
+                [
+                    ("200", of_text("The engine ran within the last seconds")),
+                    ("503", of_text("The engine is stuck, or pgsteer stops; the text says which")),
+                ],
+            ),
+        ),
+    ];
+    all.map(|(path, page)| (path.to_owned(), page)).into_iter().collect()
+}
+
+/// The health checks.
+fn checks() -> Map<String, Value> {
+    let all = [
+        (
+            "/services/{service}",
+            "service_is_open",
+            "Whether the service has an open gate, so that its clients are served",
+        ),
+        (
+            "/members/{member}/services/{service}",
+            "member_is_open",
+            "Whether the gate of this member to the service is open",
+        ),
+        (
+            "/members/{member}/{check}",
+            "member_health",
+            "A health check of Patroni's REST API for any member, as primary, replica or health",
+        ),
+        ("/{check}", "local_health", "The same for the local member"),
+        (
+            "/vips/{vip}",
+            "vip_is_here",
+            "Whether this machine should have the address of [vip.NAME], and has it alone",
+        ),
+    ];
+    all.map(|(path, id, summary)| (path.to_owned(), check(path, id, summary))).into_iter().collect()
+}
+
+/// A page that is read.
+fn page<const N: usize>(id: &str, summary: &str, own: [(&str, Value); N]) -> Value {
+    json!({ "get": { "operationId": id, "summary": summary, "responses": answers(own) } })
+}
+
 /// The answers of a page, with those that every page can give.
 fn answers<const N: usize>(own: [(&str, Value); N]) -> Value {
-    let mut all = serde_json::Map::new();
+    let mut all = Map::new();
     all.extend(own.map(|(status, answer)| (status.to_owned(), answer)));
     all.insert("401".to_owned(), of_text("A token or a login is needed, or it is not accepted"));
     all.insert("403".to_owned(), of_text("[http] allow or hosts exclude the client"));
     Value::Object(all)
 }
 
-/// A health check with these parts of its path.
-fn check(id: &str, summary: &str, parts: &[&str]) -> Value {
-    let parameter = |name: &&str| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } });
-    let answers = answers([
+/// A health check. Its parameters are the parts of its path in braces.
+fn check(path: &str, id: &str, summary: &str) -> Value {
+    let own = [
         ("200", of_text("Yes")),
         ("400", of_text("A parameter is invalid")),
         ("404", of_text("There is no such check or service")),
         ("503", of_text("No, with the reason; or not known, with a header that says so")),
-    ]);
-    json!({ "get": {
-        "operationId": id,
-        "summary": summary,
-        "parameters": parts.iter().map(parameter).collect::<Vec<_>>(),
-        "responses": answers,
-    } })
+    ];
+    let names = path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+    let parameters: Vec<Value> = names
+        .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
+        .collect();
+    let mut check = page(id, summary, own);
+    check["get"]["parameters"] = json!(parameters);
+    check
 }
 
-fn of_json(what: &str, schema: Value) -> Value {
+fn of_json(what: &str, schema: &Value) -> Value {
     json!({ "description": what, "content": { "application/json": { "schema": schema } } })
 }
 
@@ -148,7 +189,7 @@ fn of_text(what: &str) -> Value {
     json!({ "description": what, "content": { "text/plain": { "schema": { "type": "string" } } } })
 }
 
-fn of_events(status: Value) -> Value {
+fn of_events(status: &Value) -> Value {
     json!({
         "description": "Events until the reader or pgsteer ends",
         "content": { "text/event-stream": { "schema": { "type": "string" }, "x-event-data": status } },
@@ -158,14 +199,14 @@ fn of_events(status: Value) -> Value {
 /// The schemas of answers, each under its name.
 struct Schemas {
     generator: SchemaGenerator,
-    named: serde_json::Map<String, Value>,
+    named: Map<String, Value>,
 }
 
 impl Schemas {
     fn new() -> Schemas {
         let settings = SchemaSettings::draft2020_12().for_serialize();
         let settings = settings.with(|it| it.definitions_path = "/components/schemas".into());
-        Schemas { generator: settings.into_generator(), named: serde_json::Map::new() }
+        Schemas { generator: settings.into_generator(), named: Map::new() }
     }
 
     /// Adds the schema of `T` under `name`, and returns the reference to it.

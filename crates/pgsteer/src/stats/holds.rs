@@ -14,7 +14,8 @@ use super::times::Times;
 pub struct Holds {
     waiting: Mutex<BTreeSet<(Instant, u64)>>,
     next: AtomicU64,
-    /// Clients that have been on hold since the start. A client that waits twice counts once.
+    /// Clients that have been on hold since the start. A client that waits twice counts once: the search for
+    /// a member adds it, not [`Holds::begin`].
     pub clients_total: AtomicU64,
     /// The length of each hold that has ended.
     pub times: Times,
@@ -28,7 +29,8 @@ pub struct Holds {
 pub struct Ticket(Instant, u64);
 
 impl Holds {
-    /// Counts one more client, from now on.
+    /// Counts one more client as waiting from now on: for a gate, for a free place, or in an early login. A client
+    /// has one ticket at most.
     pub fn begin(&self) -> Ticket {
         let ticket = Ticket(Instant::now(), self.next.fetch_add(1, Ordering::Relaxed));
         self.waiting().insert((ticket.0, ticket.1));

@@ -66,6 +66,7 @@ macro_rules! cases {
 
 /// Tests that depend most on Patroni run with both versions. The rest is spread over the two
 /// clusters.
+#[allow(clippy::too_many_lines, reason = "it is one list")]
 pub fn all() -> Vec<Case> {
     let cases = cases! {
         Old:

@@ -34,12 +34,12 @@ impl Facts {
         )?;
         page.gauge(
             "pgsteer_service_sessions_max",
-            "The most sessions of the service; no sample without a limit.",
+            "The limit of sessions of the service; no sample without a limit.",
             each(|stats| count(stats.sessions_max.load(Relaxed))).filter(|(_, max)| *max > 0),
         )?;
         page.gauge(
             "pgsteer_member_sessions_max",
-            "The most sessions of the service at one member; no sample without a limit.",
+            "The limit of sessions of the service at one member; no sample without a limit.",
             each(|stats| count(stats.member_sessions_max.load(Relaxed)))
                 .filter(|(_, max)| *max > 0),
         )?;

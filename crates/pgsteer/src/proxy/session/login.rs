@@ -6,14 +6,14 @@ use std::sync::Arc;
 use pgsteer_core::claim::Role;
 use pgsteer_core::text::clean;
 use pgsteer_wire::error::{ErrorFields, is_server_full, sqlstate};
-use pgsteer_wire::startup::user_and_database;
+use pgsteer_wire::startup::{CancelKey, user_and_database};
 use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 
 use super::{RECONNECT_HINT, Session};
 use crate::proxy::capacity::{PROBE_PAUSE, Permit, Refusal};
 use crate::proxy::connected::Connected;
-use crate::proxy::flow::Flow;
+use crate::proxy::flow::{Flow, Tail};
 use crate::proxy::guard::Guard;
 use crate::proxy::hold_error::HoldError;
 use crate::proxy::listing::ClientFacts;
@@ -46,14 +46,7 @@ impl Session {
             }
             match self.attempt(&mut login, &mut connected).await {
                 Outcome::Ready { key, tail } => {
-                    connected.permit.accepted();
-                    self.context.service.stats.logins.observe(self.since.elapsed());
-                    let address = connected.server.peer_addr().ok();
-                    let cancels = Arc::clone(&self.context.worker.shared().cancels);
-                    let key = key.zip(address);
-                    let registered = key.map(|(key, address)| cancels.register(key, address));
-                    let flow = Flow::after(tail);
-                    return self.begin(connected, flow, registered, None).await;
+                    return self.begin_after_login(connected, key, tail).await;
                 }
                 Outcome::Refused { raw, retry } => {
                     if let Some(why) = retry {
@@ -87,6 +80,16 @@ impl Session {
                 Outcome::Abandoned => return self.log_abandoned(&login),
             }
         }
+    }
+
+    /// Begins the session after its login.
+    async fn begin_after_login(self, connected: Connected, key: Option<CancelKey>, tail: Tail) {
+        connected.permit.accepted();
+        self.context.service.stats.logins.observe(self.since.elapsed());
+        let address = connected.server.peer_addr().ok();
+        let cancels = Arc::clone(&self.context.worker.shared().cancels);
+        let registered = key.zip(address).map(|(key, address)| cancels.register(key, address));
+        self.begin(connected, Flow::after(tail), registered, None).await;
     }
 
     /// The client by its startup packet; none if it has disconnected.
