@@ -209,9 +209,10 @@ pub fn a_hundred_open_pages_cost_little(lab: &Lab) -> Result<()> {
 
 /// A page while clients come, wait for a member that there is not, and go, all the time.
 pub fn a_page_answers_while_thousands_of_clients_storm_the_door(lab: &Lab) -> Result<()> {
+    let mut steer = Steer::start(lab, &Wanted::default())?;
     // No replica has this tag.
     let read = "tags = { there = \"none\" }";
-    let steer = Steer::start(lab, &Wanted { read, ..Wanted::default() })?;
+    steer.reload(lab, &Wanted { read, ..Wanted::default() })?;
     let door = steer.doors.read;
     let is_over = Arc::<AtomicBool>::default();
     let storm = {
