@@ -32,8 +32,8 @@ member; `agent-inter 500ms` for all.
 - *pgsteer* is docs/haproxy/recommended.cfg. Its agents have a check login, check the path through
   PgBouncer (`-r`), and count a server as hung after 500 ms.
 - *pgsteer, pushed* is one `pgsteer agent` beside HAProxy that writes its gates to the Runtime API
-  (`[haproxy]`, docs/HAPROXY.md), with Patroni's `GET /primary` as HAProxy's own check. Its process goes on
-  when the agents are killed.
+  (`[haproxy]`, docs/HAPROXY.md), with Patroni's `GET /primary` as HAProxy's own check. The server is DOWN while
+  that check fails, and it counts as not up at weight 0. Its process goes on when the agents are killed.
 - *pgsteer, happac's line* uses the same agents with the lines of scenario B, where only a TCP check stands
   beside the agent.
 - *happac* (scenario B) and *blog's daemon* (the blog's backend, with its check of Patroni beside the
