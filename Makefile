@@ -108,7 +108,7 @@ bench-vip: install-lab ## An address that follows the primary, beside vip-manage
 .PHONY: bench-vip
 
 bench-hot: cargo ## What runs most often: a turn of the engine at 3, 16 and 128 members, a login (criterion)
-	$(CARGO) bench --quiet --locked -p pgsteer-core -p pgsteer-wire --bench engine --bench login -- $(ARGS)
+	$(CARGO) bench --quiet --locked -p pgsteer-bench --features hot --bench engine --bench login -- $(ARGS)
 .PHONY: bench-hot
 
 profiles: install-readers build ## Every profile of render through switchovers on HAProxy 2.6 and 3.0; writes docs/RENDER.md

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)]
 #![allow(missing_docs)]
 
-#[path = "../tests/cluster/mod.rs"]
+#[path = "../../pgsteer-core/tests/cluster/mod.rs"]
 mod cluster;
 
 use std::hint::black_box;
