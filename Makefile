@@ -107,7 +107,7 @@ bench-vip: install-lab ## An address that follows the primary, beside vip-manage
 	$(BENCH) vip --out docs/VIP.md $(ARGS)
 .PHONY: bench-vip
 
-bench-hot: cargo ## What runs most often: a turn of the engine at 3, 16 and 128 members, a login (criterion)
+bench-hot: cargo ## What runs most often: a turn of the engine at 3, 16 and 64 members, a login (criterion)
 	$(CARGO) bench --quiet --locked -p pgsteer-bench --features hot --bench engine --bench login -- $(ARGS)
 .PHONY: bench-hot
 

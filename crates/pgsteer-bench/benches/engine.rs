@@ -15,10 +15,11 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use pgsteer_core::claim::{Claim, Fact, PatroniFacts, Report, Role, TetherFacts, Topology};
 use pgsteer_core::engine::Engine;
 use pgsteer_core::settings::Config;
+use pgsteer_core::settings::defaults::MEMBERS_MAX;
 use pgsteer_core::time::Moment;
 
-/// As many members as most clusters have, as a large one has, and more than any should have.
-const MEMBERS: [usize; 3] = [3, 16, 128];
+/// As many members as most clusters have, as a large one has, and the most that pgsteer takes.
+const MEMBERS: [usize; 3] = [3, 16, MEMBERS_MAX];
 
 /// The time between two answers of one member.
 const PACE: Duration = Duration::from_millis(20);
