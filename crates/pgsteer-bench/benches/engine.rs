@@ -8,21 +8,18 @@
 mod cluster;
 
 use std::hint::black_box;
-use std::time::Duration;
 
 use cluster::{config, found, member, service, service_name, topology};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use pgsteer_core::claim::{Claim, Fact, PatroniFacts, Report, Role, TetherFacts, Topology};
 use pgsteer_core::engine::Engine;
+use pgsteer_core::pace::CALM;
 use pgsteer_core::settings::Config;
 use pgsteer_core::settings::defaults::MEMBERS_MAX;
 use pgsteer_core::time::Moment;
 
 /// As many members as most clusters have, as a large one has, and the most that pgsteer takes.
 const MEMBERS: [usize; 3] = [3, 16, MEMBERS_MAX];
-
-/// The time between two answers of one member.
-const PACE: Duration = Duration::from_millis(20);
 
 /// A cluster whose members report in turn.
 struct Turns {
@@ -57,7 +54,6 @@ impl Turns {
 
     fn report(&mut self, report: Report) {
         self.engine.handle_report(report, self.now);
-        self.engine.handle_timeout(self.now);
         while self.engine.poll_event().is_some() {}
         black_box(self.engine.snapshot());
     }
@@ -67,12 +63,12 @@ impl Turns {
         self.report(Report::Claim(Claim { member, asked_at: self.now, fact }));
     }
 
-    /// One answer over SQL, as each member sends it every 20 ms.
+    /// One answer over SQL, at the pace of a healthy cluster.
     fn answer(&mut self) {
         let member_number = self.next;
         self.next = (member_number + 1) % self.members;
         if self.next == 0 {
-            self.now = self.now + PACE;
+            self.now = self.now + CALM.tether;
         }
         let in_recovery = member_number != self.primary;
         self.claim(member_number, Fact::Tether(Ok(TetherFacts::of_role(in_recovery))));
@@ -91,13 +87,13 @@ impl Turns {
     }
 
     fn all_report(&mut self) {
-        self.now = self.now + PACE;
+        self.now = self.now + CALM.tether;
         (0..self.members).for_each(|it| self.role(it));
     }
 
     /// The primary's role goes to the next member.
     fn switchover(&mut self) {
-        self.now = self.now + PACE;
+        self.now = self.now + CALM.tether;
         let old = self.primary;
         self.primary = (old + 1) % self.members;
         self.role(old);

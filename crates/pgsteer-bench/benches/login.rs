@@ -5,17 +5,22 @@
 
 use std::hint::black_box;
 
+use bytes::BytesMut;
 use criterion::{Criterion, criterion_group, criterion_main};
 use pgsteer_wire::login::{LoginWatch, Progress};
 use pgsteer_wire::startup::{First, first};
+use postgres_protocol::message::frontend;
 
-/// The packet that psql sends: the length, protocol 3.0, and its parameters.
-fn startup_packet() -> Vec<u8> {
-    let parameters =
-        b"user\0app\0database\0shop\0application_name\0psql\0client_encoding\0UTF8\0\0";
-    let mut packet = vec![0, 0, 0, 0, 0, 3, 0, 0];
-    packet.extend_from_slice(parameters);
-    packet[3] = u8::try_from(packet.len()).unwrap();
+/// The packet that psql sends.
+fn startup_packet() -> BytesMut {
+    let parameters = [
+        ("user", "app"),
+        ("database", "shop"),
+        ("application_name", "psql"),
+        ("client_encoding", "UTF8"),
+    ];
+    let mut packet = BytesMut::new();
+    frontend::startup_message(parameters, &mut packet).unwrap();
     packet
 }
 

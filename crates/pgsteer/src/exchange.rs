@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, Connection, SendRequest};
 use hyper::header::HeaderMap;
@@ -97,7 +97,7 @@ pub async fn whole(body: Incoming, bytes_max: usize) -> Result<Bytes, Unanswered
     let read = Limited::new(body, bytes_max).collect().await;
     let body = read.map_err(|error| match error.downcast::<hyper::Error>() {
         Ok(error) => Unanswered::Http(*error),
-        Err(error) if error.is::<LengthLimitError>() => Unanswered::TooLarge { bytes_max },
+        // `Limited` has one error of its own, `LengthLimitError`.
         Err(_) => Unanswered::TooLarge { bytes_max },
     });
     Ok(body?.to_bytes())
