@@ -10,7 +10,9 @@ BUILT := $(or $(CARGO_TARGET_DIR),target)/debug
 # The test targets that need no cluster.
 UNIT_TESTS := $(filter-out e2e lab readers,\
 	$(basename $(notdir $(wildcard crates/*/tests/*.rs))) $(notdir $(patsubst %/main.rs,%,$(wildcard crates/*/tests/*/main.rs))))
-# Most tests wait: for sockets, for times that run out.
+# Those that run the engine for hours of its time.
+ENGINE_TESTS := precedence properties scenarios world
+# Most of the others wait: for sockets, for times that run out.
 UNIT_THREADS ?= 6
 
 .DEFAULT_GOAL := help
@@ -25,7 +27,9 @@ demo: install-lab ## A real cluster, pgsteer in front of it, a switchover under 
 
 test: ## Everything that CI checks, below 20 minutes on two cores
 	$(MAKE) --no-print-directory -j2 install-readers lint
-	$(MAKE) --no-print-directory unit e2e story
+	$(MAKE) --no-print-directory tests
+	$(MAKE) --no-print-directory -j3 unit-engine unit-rest lab-readers
+	$(MAKE) --no-print-directory e2e story
 
 check: cargo ## Format, clippy, documentation, unit tests, module cycles; under 3 minutes when warm
 	$(MAKE) --no-print-directory lint cycles
@@ -43,11 +47,19 @@ words: ## Count the words in comments that personify a component (at most 0.2 %)
 cycles: ## List cycles between modules; fails on a new one
 	@python3 scripts/cycles.py
 
-unit: cargo ## Unit, scenario, property and protocol tests, licences and advisories
-	RUST_TEST_THREADS=$(UNIT_THREADS) $(TEST) --lib --bins $(UNIT_TESTS:%=--test %)
+unit: tests ## Unit, scenario, property and protocol tests, licences and advisories
+	$(MAKE) --no-print-directory -j2 unit-engine unit-rest
+
+# The tests of the engine compute, the others mostly wait: side by side they take half of the time.
+unit-engine:
+	$(TEST) $(ENGINE_TESTS:%=--test %)
+unit-rest:
+	RUST_TEST_THREADS=$(UNIT_THREADS) $(TEST) --lib --bins $(patsubst %,--test %,$(filter-out $(ENGINE_TESTS),$(UNIT_TESTS)))
+lab-readers: install-readers
+	$(TEST) --test lab --test readers
+.PHONY: unit-engine unit-rest lab-readers
 
 e2e: install-readers tests ## End-to-end tests on real clusters
-	$(TEST) --test lab --test readers
 	$(MAKE) --no-print-directory -j2 e2e-old e2e-new
 
 # The tests of a cluster wait half of the time, so both clusters run side by side; a third one would slow all down.
