@@ -75,8 +75,8 @@ missing() {
     have_command pgbouncer || need pgbouncer 'PgBouncer (the command pgbouncer)'
     have_command haproxy || need haproxy 'HAProxy (the command haproxy)'
     have_command ip || need iproute2 'iproute2 (the command ip)'
-    have_command setpriv && have_command nsenter && have_command setsid && have_command flock ||
-        need util-linux 'util-linux (the commands setpriv, nsenter, setsid and flock)'
+    have_command setpriv && have_command nsenter && have_command setsid && have_command flock && have_command prlimit ||
+        need util-linux 'util-linux (the commands setpriv, nsenter, setsid, flock and prlimit)'
     have_command ps || need procps 'procps (the command ps)'
     [ -x $PYTHON ] && have_module ensurepip || need python3-venv "Python 3 with venv ($PYTHON)"
     [ -n "$READERS" ] || return 0

@@ -20,6 +20,8 @@ pub const PEERS_MAX: usize = 16;
 pub const TAGS_MAX: usize = 64;
 /// The maximum number of HAProxys that are steered.
 pub const HAPROXYS_MAX: usize = 16;
+/// The maximum length of the keywords of a server that is added to HAProxy, in bytes.
+pub const SERVER_KEYWORDS_BYTES_MAX: usize = 1000;
 /// The maximum length of a file's path, in bytes.
 pub const PATH_BYTES_MAX: usize = 4096;
 /// The maximum length of the path of a Unix socket, in bytes: `sun_path` has 108 with its NUL.

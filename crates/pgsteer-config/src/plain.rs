@@ -7,7 +7,9 @@ use pgsteer_core::names::{ServiceName, check_name};
 use pgsteer_core::question::LINE_BYTES_MAX;
 use pgsteer_core::settings::{Network, StateDirectory, VipConfig, VipRefusal};
 
-use crate::limits::{LOGIN_NAME_BYTES_MAX, PATH_BYTES_MAX, SOCKET_PATH_BYTES_MAX};
+use crate::limits::{
+    LOGIN_NAME_BYTES_MAX, PATH_BYTES_MAX, SERVER_KEYWORDS_BYTES_MAX, SOCKET_PATH_BYTES_MAX,
+};
 use crate::problem::{Problem, Shown};
 
 /// Checks a user or database name of PostgreSQL.
@@ -46,6 +48,17 @@ pub fn namespace(text: &str) -> Result<String, Problem> {
 pub fn path(text: &str) -> Result<PathBuf, Problem> {
     let fits = is_within(text, PATH_BYTES_MAX);
     fits.then(|| PathBuf::from(text)).ok_or(Problem::Path)
+}
+
+/// Checks the keywords of a server that is added by HAProxy's Runtime API.
+///
+/// # Errors
+/// A text longer than [`SERVER_KEYWORDS_BYTES_MAX`], or one with a character that could end the command.
+pub fn server_keywords(text: &str) -> Result<String, Problem> {
+    let text = text.trim();
+    let fits = |c: char| c.is_ascii_alphanumeric() || " ._-:/,@%+=[]()".contains(c);
+    let is_valid = text.len() <= SERVER_KEYWORDS_BYTES_MAX && text.chars().all(fits);
+    is_valid.then(|| text.to_owned()).ok_or_else(|| Problem::ServerKeywords(Shown::of(text)))
 }
 
 /// Parses a network as `10.0.0.0/8`, or one address.

@@ -112,6 +112,9 @@ pub enum Problem {
     /// Not a socket of HAProxy.
     #[error("{0} is neither the path of a socket nor HOST:PORT")]
     HaproxySocket(Shown),
+    /// Not the keywords of a server in HAProxy.
+    #[error("{0} cannot follow the address of a server in a command of HAProxy")]
+    ServerKeywords(Shown),
     /// Not a host and port to connect to.
     #[error("{0} is not HOST:PORT")]
     Endpoint(Shown),
@@ -262,6 +265,9 @@ impl Problem {
             Problem::HaproxySocket(_) => {
                 "as in HAProxy's `stats socket`: \"/run/haproxy/admin.sock\" or \"10.0.0.21:9999\"".into()
             }
+            Problem::ServerKeywords(_) => {
+                "write what follows the address on a `server` line, without quotes, `;` and `\\`, as \"check port 8008 inter 1s fall 2 rise 1\"".into()
+            }
             Problem::Endpoint(_) => "as 10.0.0.11:5432, pg1.example:5432 or [fd00::11]:5432".into(),
             Problem::Port(_) => format!("a number {PORT}"),
             Problem::Unspecified(_) => "write the address that the member listens on".into(),
@@ -277,7 +283,7 @@ impl Problem {
                 "leave it out and set username and password_file".into()
             }
             Problem::UrlCredentials(Api::Pgsteer) => {
-                "leave it out: other pgsteers are asked with the token of token_file".into()
+                "leave it out: other pgsteers are asked with the token of peers_token_file".into()
             }
             Problem::UrlCredentials(Api::Patroni) => {
                 "leave it out: the pages of Patroni that pgsteer reads need no password; for verify_client set cert_file and key_file".into()

@@ -40,10 +40,11 @@ pub struct Target {
     /// The certificates that are accepted; none for plain HTTP.
     tls: Option<Arc<ClientConfig>>,
     authorization: Option<HeaderValue>,
+    login_remedy: &'static str,
 }
 
 /// The login at a pgsteer, and the certificates that are accepted.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Credentials {
     /// The file whose first line is the token.
     pub token_file: Option<PathBuf>,
@@ -51,6 +52,19 @@ pub struct Credentials {
     pub login_file: Option<PathBuf>,
     /// The PEM file of the authorities; the default are those of the system.
     pub ca_file: Option<PathBuf>,
+    /// What to do if a login is needed and none is given.
+    pub login_remedy: &'static str,
+}
+
+impl Default for Credentials {
+    fn default() -> Credentials {
+        Credentials {
+            token_file: None,
+            login_file: None,
+            ca_file: None,
+            login_remedy: "give --token-file or --login-file",
+        }
+    }
 }
 
 impl Credentials {
@@ -91,7 +105,8 @@ impl Target {
         };
         let base = Base::of(Peer::Pgsteer, &whole).map_err(|why| anyhow!(why))?;
         let tls = if base.is_https() { Some(credentials.tls()?) } else { None };
-        Ok(Target { base, tls, authorization: credentials.authorization()? })
+        let authorization = credentials.authorization()?;
+        Ok(Target { base, tls, authorization, login_remedy: credentials.login_remedy })
     }
 
     /// Returns true for an address of the loopback, which leads to this machine.
@@ -142,10 +157,11 @@ impl Target {
             let why = String::from_utf8_lossy(&answer.body);
             let why = clean(why.lines().next().unwrap_or_default()).into_owned();
             let hint = match (answer.status, &self.authorization) {
-                (StatusCode::UNAUTHORIZED, None) => "; give --token-file or --login-file",
-                (StatusCode::UNAUTHORIZED, Some(_)) => "; the token or login given is not accepted",
+                (StatusCode::UNAUTHORIZED, None) => self.login_remedy,
+                (StatusCode::UNAUTHORIZED, Some(_)) => "the token or login given is not accepted",
                 _ => "",
             };
+            let hint = if hint.is_empty() { String::new() } else { format!("; {hint}") };
             bail!("it refuses ({}): {why}{hint}", answer.status.as_u16());
         }
         Ok(answer)

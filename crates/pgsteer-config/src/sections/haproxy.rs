@@ -15,6 +15,7 @@ use crate::field::{Field, Given};
 use crate::key::{Command, Flag, Key, SectionKeys};
 use crate::kinds::{List, Table, Text};
 use crate::limits::HAPROXYS_MAX;
+use crate::plain;
 use crate::range::Seconds;
 use crate::written::Draft;
 
@@ -25,7 +26,7 @@ pub static KEYS: SectionKeys = SectionKeys {
            gate is written to their sockets at once: the weight of the server is 0 while the gate is \
            not open, and sessions end where they have to. HAProxy's own health checks continue, and an \
            administrator's `maint` and `drain` are not changed. A section that is there needs `sockets`.",
-    keys: &[&SOCKETS, &BACKENDS, &STATE_FILE, &TIMEOUT],
+    keys: &[&SOCKETS, &BACKENDS, &STATE_FILE, &ADD_SERVERS, &TIMEOUT],
     at_restart: false,
 };
 
@@ -62,6 +63,19 @@ static STATE_FILE: Key<Text<PathBuf>> = Key::new(SECTION, "state_file", Text::<P
          and renamed, so pgsteer must be able to write to the directory.",
     );
 
+static ADD_SERVERS: Key<Text<String>> = Key::new(
+    SECTION,
+    "add_servers",
+    Text::new("keywords of a `server` line", plain::server_keywords),
+)
+.example("\"check port 8008 inter 1s fall 2 rise 1 on-marked-down shutdown-sessions\"")
+.unset("no server is added")
+.help(
+    "What follows the address of a server that pgsteer adds (`add server`) for a member without one, \
+     and removes when the member has left. HAProxy does not apply `default-server` to it, needs a \
+     dynamic `balance` algorithm, and forgets it at a reload; then pgsteer adds it again.",
+);
+
 static TIMEOUT: Key<Seconds> =
     Key::new(SECTION, "timeout_seconds", Seconds::within(50, 10_000).or(1_000))
         .help("The time that HAProxy has for one answer.");
@@ -97,6 +111,7 @@ pub fn finish(
         sockets: sockets.value.iter().map(|socket| socket.value.clone()).collect(),
         backends,
         state_file: state_file.value(),
+        add_servers: keys.get(&ADD_SERVERS).value(),
         timeout: keys.or_usual(&TIMEOUT),
     })
 }

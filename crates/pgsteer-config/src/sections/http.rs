@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use pgsteer_core::settings::{HttpConfig, Network, Protect};
+use pgsteer_core::settings::{HttpConfig, Network, PeersConfig, Protect};
 
 use super::check_pair;
 use crate::address::pgsteer_url;
@@ -29,6 +29,8 @@ pub static KEYS: SectionKeys = SectionKeys {
         &CERT_FILE,
         &KEY_FILE,
         &PEERS,
+        &PEERS_TOKEN_FILE,
+        &PEERS_CA_FILE,
     ],
     at_restart: true,
 };
@@ -78,9 +80,26 @@ static PEERS: Key<List<String>> = Key::new(SECTION, "peers", List::new("URLs", p
     .unset("none")
     .help(
         "Other pgsteers, at most 16, which the page and `pgsteer status` list with one line each. They are \
-         asked every two seconds, with the token of `token_file`, which is readable in the network unless the URL begins \
-         with https.",
+         asked every two seconds.",
     );
+
+static PEERS_TOKEN_FILE: Key<Text<PathBuf>> = Key::new(
+    SECTION,
+    "peers_token_file",
+    Text::<PathBuf>::file(),
+)
+.example("\"/etc/pgsteer/peers-token\"")
+.unset("the one of `token_file`")
+.help(
+    "File whose first line is the token that is sent to the `peers`. It is readable in the network \
+             unless their URLs begin with https.",
+);
+
+static PEERS_CA_FILE: Key<Text<PathBuf>> =
+    Key::new(SECTION, "peers_ca_file", Text::<PathBuf>::file())
+        .example("\"/etc/pgsteer/ca.pem\"")
+        .unset("the authorities of the system")
+        .help("Certificates, PEM, of the authorities that may have signed those of the `peers`.");
 
 static PROTECT: Key<Choice<Protect>> = Key::new(
     SECTION,
@@ -110,19 +129,24 @@ pub fn finish(draft: &Draft, errors: &mut ConfigErrors) -> Option<HttpConfig> {
     let listen = draft.get(&LISTEN).or(Some(HTTP_LISTEN))?;
     let (cert, key) = (draft.get(&CERT_FILE), draft.get(&KEY_FILE));
     check_pair((CERT_FILE.name, &cert), (KEY_FILE.name, &key), errors);
+    let token_file = draft.get(&TOKEN_FILE).value();
     Some(HttpConfig {
         listen,
         allow: values(draft.get(&ALLOW)),
         hosts: values(draft.get(&HOSTS)),
-        token_file: draft.get(&TOKEN_FILE).value(),
+        peers: PeersConfig {
+            urls: peer_urls(draft, errors),
+            token_file: draft.get(&PEERS_TOKEN_FILE).value().or_else(|| token_file.clone()),
+            ca_file: draft.get(&PEERS_CA_FILE).value(),
+        },
+        token_file,
         login_file: draft.get(&LOGIN_FILE).value(),
-        peers: peers(draft, errors),
         protect: draft.get(&PROTECT).or(PROTECT.kind.usual()),
         tls: cert.value().zip(key.value()),
     })
 }
 
-fn peers(draft: &Draft, errors: &mut ConfigErrors) -> Vec<String> {
+fn peer_urls(draft: &Draft, errors: &mut ConfigErrors) -> Vec<String> {
     let field = draft.get(&PEERS);
     if let Some(given) = field.given()
         && given.value.len() > PEERS_MAX

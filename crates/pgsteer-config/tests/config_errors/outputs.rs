@@ -61,6 +61,10 @@ fn each_mistake_in_haproxy_is_named() {
         ("[haproxy]\nsockets = ['/a', '/a']", "/a is already given"),
         ("[haproxy]\nsockets = ['/a']\nbackends = { wrte = 'b' }", "there is no service `wrte`"),
         (
+            "[haproxy]\nsockets = ['/a']\nadd_servers = 'check; shutdown sessions'",
+            "cannot follow the address of a server",
+        ),
+        (
             "[haproxy]\nsockets = ['/a']\nbackends = { write = 'b c' }",
             "not a valid name of a HAProxy backend",
         ),
@@ -164,7 +168,7 @@ fn other_pgsteers_are_urls_without_a_login_and_not_too_many() {
     pgsteer.toml:4:10: http.peers: `door2` does not start with http:// or https://
         help: did you mean http://door2:7000?
     pgsteer.toml:4:19: http.peers: the URL has a user name or password in it (it is not shown)
-        help: leave it out: other pgsteers are asked with the token of token_file
+        help: leave it out: other pgsteers are asked with the token of peers_token_file
     pgsteer.toml:4:39: http.peers: the URL has more than scheme, host and port (it is not shown)
         help: write http://door4:7000; pgsteer adds pgsteer's paths itself
     ");

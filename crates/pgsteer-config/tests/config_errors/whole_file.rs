@@ -61,7 +61,7 @@ max_sessions = 3
     pgsteer.toml:15:1: services.read.balance: there is no key `balance` in [services.read]
         help: the keys are listen, role, hold_seconds, connect_timeout_seconds, member_sessions_max, sessions_max, pooler_port, pooler_down, lag_bytes_max, lag_seconds_max, fallback, stick, on_promotion, tags
     pgsteer.toml:17:1: http.port: there is no key `port` in [http]
-        help: the keys are listen, allow, hosts, login_file, token_file, protect, cert_file, key_file, peers
+        help: the keys are listen, allow, hosts, login_file, token_file, protect, cert_file, key_file, peers, peers_token_file, peers_ca_file
     pgsteer.toml:19:1: proxy.max_sessions: there is no key `max_sessions` in [proxy]
         help: did you mean `sessions_max`?
     "#);

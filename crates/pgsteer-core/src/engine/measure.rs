@@ -33,15 +33,8 @@ impl Engine {
     /// The member that leads, and whether it is in recovery as a standby leader. A member that
     /// leads with a reservation still counts here.
     fn leader(&self) -> Option<(MemberName, bool)> {
-        self.standings.iter().find_map(|(name, standing)| {
-            let in_recovery = match standing.role {
-                Role::Primary => false,
-                Role::StandbyLeader => true,
-                Role::Replica | Role::Unknown => return None,
-            };
-            let is_trusted = !standing.trust.is_refused();
-            is_trusted.then(|| (name.clone(), in_recovery))
-        })
+        let (name, standing) = self.standings.iter().find(|(_, standing)| standing.is_source())?;
+        Some((name.clone(), standing.role == Role::StandbyLeader))
     }
 
     /// Returns true if no primary can exist out of sight: every known member certainly takes no
@@ -92,6 +85,12 @@ impl Engine {
             _ => None,
         };
         by_sql.max(by_patroni)
+    }
+
+    /// How far each member in recovery is behind.
+    pub(super) fn lags(&self, now: Moment) -> BTreeMap<MemberName, Lag> {
+        let members = self.roster.members().iter();
+        members.map(|(name, member)| (name.clone(), self.lag(member, now))).collect()
     }
 
     /// How far a member in recovery is behind.

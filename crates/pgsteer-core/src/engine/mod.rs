@@ -87,6 +87,8 @@ pub struct Engine {
     failing_seeds: BTreeMap<Arc<str>, Failure>,
     notices: Notices,
     standings: BTreeMap<MemberName, Standing>,
+    /// There is a member from which replicas can stream.
+    has_source: bool,
     /// The path through each configured pooler, by member and port.
     paths: BTreeMap<MemberName, BTreeMap<u16, PoolerPath>>,
     /// Since when each member has been in its present role.
@@ -144,6 +146,7 @@ impl Engine {
             failing_seeds: BTreeMap::new(),
             notices: Notices::default(),
             standings: BTreeMap::new(),
+            has_source: false,
             paths: BTreeMap::new(),
             roles_since: BTreeMap::new(),
             gates: BTreeMap::new(),
@@ -323,6 +326,7 @@ impl Engine {
         }
         self.roles_since.retain(|name, _| concluded.contains_key(name));
         self.remember_rogues(&concluded, now);
+        self.has_source = concluded.values().any(Standing::is_source);
         self.standings = concluded;
         self.paths = self.pooler_paths(now);
         self.record(events, now);

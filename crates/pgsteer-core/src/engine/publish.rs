@@ -65,7 +65,7 @@ impl Engine {
             Role::Replica => self.lag(member, now),
             Role::Primary | Role::StandbyLeader | Role::Unknown => Lag::default(),
         };
-        let streams = stall(member, self.has_source(), &self.rules, now).is_none();
+        let streams = stall(member, self.has_source, &self.rules, now).is_none();
         let rogue = is_rogue(member, standing, &self.rules);
         let refused = member.view.new_sessions_refused();
         let no_new_sessions = refused.map(|failure| Reason::NoNewSessions(failure.clone()));

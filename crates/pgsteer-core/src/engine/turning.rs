@@ -6,7 +6,7 @@ use super::{Engine, Gates};
 use crate::claim::Role;
 use crate::gate::{Gate, GateInput, HeldBy, OpenGate, Sessions};
 use crate::gate_key::GateKey;
-use crate::judge::fitness::Case;
+use crate::judge::fitness::{Case, Lag};
 use crate::names::MemberName;
 use crate::orders::Orders;
 use crate::reason::Reason;
@@ -23,10 +23,13 @@ impl Engine {
         now: Moment,
     ) -> BTreeMap<GateKey, Gates> {
         let none = Gates::new();
+        let lags = self.lags(now);
         let turned = self.gate_configs.iter().map(|(key, service)| {
             let predecessor = || self.gates.get(&key.predecessor()?);
             let old = self.gates.get(key).or_else(predecessor).unwrap_or(&none);
-            let turning = Turning { engine: self, orders, key, service, old, generation, now };
+            let lags = &lags;
+            let turning =
+                Turning { engine: self, orders, lags, key, service, old, generation, now };
             (key.clone(), turning.gates())
         });
         let mut turned = turned.collect();
@@ -36,20 +39,14 @@ impl Engine {
         }
         turned
     }
-
-    /// Returns true if there is a member from which replicas can stream.
-    pub(super) fn has_source(&self) -> bool {
-        self.standings.values().any(|standing| {
-            matches!(standing.role, Role::Primary | Role::StandbyLeader)
-                && !standing.trust.is_refused()
-        })
-    }
 }
 
 /// The gates of one key in one turn.
 struct Turning<'a> {
     engine: &'a Engine,
     orders: &'a Orders,
+    /// How far each member is behind.
+    lags: &'a BTreeMap<MemberName, Lag>,
     key: &'a GateKey,
     service: &'a ServiceConfig,
     /// Its gates before this turn.
@@ -119,8 +116,8 @@ impl Turning<'_> {
             standing: &self.engine.standings[name],
             path: self.service.pooler_port.and_then(|port| self.engine.path(name, port)),
             role_since: self.engine.role_since(name),
-            lag: self.engine.lag(member, self.now),
-            has_source: self.engine.has_source(),
+            lag: self.lags[name],
+            has_source: self.engine.has_source,
             drained_for_lag: matches!(old, Gate::Draining { cause: Cause::Lag, .. }),
             is_bypassed: old.open_or_held_back().is_some_and(OpenGate::bypasses_pooler),
             rules: &self.engine.rules,

@@ -162,6 +162,11 @@ impl Standing {
         }
     }
 
+    /// Returns true if replicas can stream from the member.
+    pub fn is_source(&self) -> bool {
+        matches!(self.role, Role::Primary | Role::StandbyLeader) && !self.trust.is_refused()
+    }
+
     /// Returns true if the member takes writes that the cluster's primary does not have: another
     /// member holds the leader lock, or takes writes as well. Membership, Patroni's answers and the
     /// list do not matter here: such a server is dangerous as long as clients can reach it.

@@ -25,8 +25,9 @@ pub fn standings(
     let states: BTreeMap<&MemberName, State> =
         members.iter().map(|(name, member)| (name, state(member, identity, rules, now))).collect();
     let evidence = Evidence { members, identity, states: &states, rules, now };
+    let holder = evidence.lock_holder();
     let judged = |name: &MemberName, member: &Member| match rules.has_patroni {
-        true => with_patroni(&evidence, name, member),
+        true => with_patroni(&evidence, holder, name, member),
         false => by_sql_alone(&evidence, name, member),
     };
     members.iter().map(|(name, member)| (name.clone(), judged(name, member))).collect()
@@ -149,9 +150,13 @@ fn state_of(facts: &PatroniFacts, note: Option<Reason>) -> State {
     }
 }
 
-fn with_patroni(evidence: &Evidence<'_>, name: &MemberName, member: &Member) -> Standing {
+fn with_patroni(
+    evidence: &Evidence<'_>,
+    holder: Option<&MemberName>,
+    name: &MemberName,
+    member: &Member,
+) -> Standing {
     let patroni = member.view.patroni(evidence.now, &evidence.rules.freshness);
-    let holder = evidence.lock_holder();
     let standing = match (&evidence.states[name], patroni) {
         (State::NeverAsked(reason) | State::Unusable(reason), _) => {
             Standing::out(Role::Unknown, reason.clone())

@@ -17,6 +17,8 @@ pub struct HaproxyConfig {
     /// Where the state of the servers is written for the next start of HAProxy (its
     /// `server-state-file`); only with one socket.
     pub state_file: Option<PathBuf>,
+    /// The keywords of the servers that are added for members without one; none if none is added.
+    pub add_servers: Option<String>,
     /// How long HAProxy may take for an answer.
     pub timeout: Duration,
 }

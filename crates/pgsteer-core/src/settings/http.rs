@@ -16,12 +16,23 @@ pub struct HttpConfig {
     pub token_file: Option<PathBuf>,
     /// The file with lines `user:password`.
     pub login_file: Option<PathBuf>,
-    /// The URLs of other pgsteers, which the page lists.
-    pub peers: Vec<String>,
+    /// The other pgsteers, which the page lists.
+    pub peers: PeersConfig,
     /// The pages that the settings above protect.
     pub protect: Protect,
     /// The certificate and the key of TLS; none for plain HTTP.
     pub tls: Option<(PathBuf, PathBuf)>,
+}
+
+/// Other pgsteers, and how they are asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PeersConfig {
+    /// Their URLs.
+    pub urls: Vec<String>,
+    /// The file with the token that is sent to them.
+    pub token_file: Option<PathBuf>,
+    /// The PEM file of the authorities of their certificates; the default are those of the system.
+    pub ca_file: Option<PathBuf>,
 }
 
 impl HttpConfig {

@@ -17,7 +17,7 @@ use std::time::Duration;
 pub use self::auth::{AuthMethod, RequireAuth};
 pub use self::control::ControlConfig;
 pub use self::haproxy::{HaproxyConfig, HaproxySocket};
-pub use self::http::{HttpConfig, Network, Protect};
+pub use self::http::{HttpConfig, Network, PeersConfig, Protect};
 pub use self::vip::{VipConfig, VipRefusal};
 use crate::claim::{Found, Role};
 use crate::identity::Identity;

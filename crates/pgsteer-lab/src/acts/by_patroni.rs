@@ -67,8 +67,12 @@ impl Lab {
     /// Requests a restart of PostgreSQL from Patroni. Returns when PostgreSQL is up again.
     pub fn restart_postgres(&self, name: &str) -> Result<()> {
         let url = format!("{}/restart", self.member(name)?.patroni_url());
-        rest::post(&url, &json!({}), ORDER_LIMIT)?.accepted("a restart")?;
-        Ok(())
+        wait_for("Patroni to restart PostgreSQL", ORDER_LIMIT, || {
+            let answer = rest::post(&url, &json!({}), ORDER_LIMIT);
+            let accepted = answer.and_then(|it| it.accepted("a restart"));
+            // For a moment after a promotion it answers that another action is in progress.
+            accepted.map(drop).map_err(|error| format!("{error:#}"))
+        })
     }
 
     /// Turns maintenance mode on: Patroni then takes no action by itself. Returns when every

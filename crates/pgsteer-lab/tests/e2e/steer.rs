@@ -35,6 +35,8 @@ pub struct Wanted<'a> {
     pub proxy: &'a str,
     /// More sections, with their headings.
     pub more: &'a str,
+    /// Its limit of open files, if not the usual one.
+    pub files_max: Option<u32>,
 }
 
 impl Default for Wanted<'_> {
@@ -49,6 +51,7 @@ impl Default for Wanted<'_> {
             read: "",
             proxy: "",
             more: "",
+            files_max: None,
         }
     }
 }
@@ -120,7 +123,10 @@ impl Steer {
     /// Same for a cluster that is not healthy: returns when its ports are open.
     pub fn start_blind(lab: &Lab, wanted: &Wanted<'_>) -> Result<Steer> {
         let doors = Doors::new(lab, wanted.shift);
-        let mut command = command()?;
+        let mut command = match wanted.files_max {
+            Some(files_max) => command_with_limit(files_max)?,
+            None => command()?,
+        };
         command.arg("--config").arg(write_file(lab, wanted)?);
         Steer::spawn(lab, wanted.name, command, doors)
     }
@@ -334,11 +340,21 @@ impl Gates {
 }
 
 fn command() -> Result<Command> {
-    let mut command = Command::new(binary::pgsteer()?);
+    Ok(run_by(Command::new(binary::pgsteer()?)))
+}
+
+/// The same with a limit of open files.
+fn command_with_limit(files_max: u32) -> Result<Command> {
+    let mut command = Command::new("prlimit");
+    command.arg(format!("--nofile={files_max}")).arg(binary::pgsteer()?);
+    Ok(run_by(command))
+}
+
+fn run_by(mut command: Command) -> Command {
     command.args(["run", "--log-format", "json"]);
     // The clusters of two cases have the same URLs.
     command.env_remove("STATE_DIRECTORY").env_remove("XDG_STATE_HOME").env_remove("HOME");
-    Ok(command)
+    command
 }
 
 fn send_signal(pid: u32, signal: Signal) -> Result<()> {

@@ -236,7 +236,7 @@ impl AskArgs {
     /// The same for the client.
     pub fn credentials(self) -> Credentials {
         let AskArgs { token_file, login_file, ca_file } = self;
-        Credentials { token_file, login_file, ca_file }
+        Credentials { token_file, login_file, ca_file, ..Credentials::default() }
     }
 }
 

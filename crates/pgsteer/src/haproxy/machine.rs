@@ -13,6 +13,7 @@ use pgsteer_core::time::Moment;
 
 use super::answer::{Process, Server};
 use super::command::{Command, ServerKey};
+use super::joining::Joining;
 use super::order::{Order, Target, Wanted};
 
 /// The first and the longest pause before a weight of 0 that another program has set is undone again.
@@ -54,12 +55,14 @@ pub struct Machine {
     observed: Observed,
     /// When the weight of an open gate may be restored, and the pause after that.
     restores: BTreeMap<ServerKey, (Moment, Duration)>,
+    joining: Joining,
 }
 
 impl Machine {
-    /// A machine that has observed nothing.
-    pub fn new(backends: BTreeMap<ServiceName, String>) -> Machine {
-        Machine { backends, ..Machine::default() }
+    /// A machine that has observed nothing. It adds servers with the keywords `add_servers`, if there are any.
+    pub fn new(backends: BTreeMap<ServiceName, String>, add_servers: Option<&str>) -> Machine {
+        let joining = Joining::new(add_servers);
+        Machine { backends, joining, ..Machine::default() }
     }
 
     /// The last observation.
@@ -112,11 +115,15 @@ impl Machine {
         now: Moment,
     ) -> Vec<Command> {
         let is_new = self.pid != Some(observed.process.pid);
+        let is_other_process = self.observed.process.pid != observed.process.pid;
         self.pid = Some(observed.process.pid);
         self.observed = observed;
         if is_new {
             self.sent.clear();
             self.restores.clear();
+        }
+        if is_other_process {
+            self.joining.note_new_process();
         }
         let Some(targets) = targets else {
             // They are sent when pgsteer has found them.
@@ -138,6 +145,22 @@ impl Machine {
         commands
     }
 
+    /// Returns the commands that add and remove servers, after the newest observation.
+    pub fn handle_members(&mut self, targets: &[Target], now: Moment) -> Vec<Command> {
+        let Machine { backends, observed, joining, .. } = self;
+        let of_service = |(service, backend): (&ServiceName, &String)| {
+            let targets = targets.iter().filter(|target| target.service == *service);
+            let servers = observed.backends.get(backend)?;
+            Some(joining.commands(backend, servers, &targets.collect::<Vec<_>>(), now))
+        };
+        backends.iter().filter_map(of_service).flatten().collect()
+    }
+
+    /// Notes the result of such a command: HAProxy's refusal, if it is one.
+    pub fn note_member_result(&mut self, refusal: Option<String>, now: Moment) {
+        self.joining.note_result(refusal, now);
+    }
+
     /// The servers of `targets`.
     pub fn steered<'a>(&'a self, targets: &'a [Target]) -> Vec<Steered<'a>> {
         steered(&self.backends, &self.observed, targets)
@@ -156,12 +179,13 @@ impl Machine {
             let missing = targets.iter().filter(|target| {
                 target.service == *service && server_of(target, servers).is_none()
             });
-            lacks.extend(missing.map(|target| {
+            lacks.extend(missing.filter_map(|target| {
                 let port = target.ports.first().copied().unwrap_or_default();
                 let Target { member, label, .. } = target;
-                format!(
-                    "backend {backend} of HAProxy has no server for member {member}, by its name or its address and port {port}: add `server {label} ...`"
-                )
+                let remedy = self.joining.remedy(label)?;
+                Some(format!(
+                    "backend {backend} of HAProxy has no server for member {member}, by its name or its address and port {port}: {remedy}"
+                ))
             }));
         }
         lacks
@@ -183,16 +207,9 @@ fn steered<'a>(
 }
 
 /// The server with the name of the member, as `pgsteer render` writes it; else the one at its address.
-fn server_of<'a>(target: &Target, servers: &'a [Server]) -> Option<&'a Server> {
-    let is_there = |server: &&Server| {
-        let address = server.address.as_ref();
-        address.is_some_and(|address| target.addresses.contains(address))
-            && target.ports.contains(&server.port)
-    };
-    servers
-        .iter()
-        .find(|server| server.name == target.label)
-        .or_else(|| servers.iter().find(is_there))
+pub fn server_of<'a>(target: &Target, servers: &'a [Server]) -> Option<&'a Server> {
+    let by_name = servers.iter().find(|server| server.name == target.label);
+    by_name.or_else(|| servers.iter().find(|server| target.is_at(server)))
 }
 
 /// The commands for a change of an order. Without `ends_at_once` the next observation ends the sessions.

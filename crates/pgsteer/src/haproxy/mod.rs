@@ -8,6 +8,7 @@
 pub mod answer;
 pub mod command;
 mod connection;
+mod joining;
 mod machine;
 pub mod order;
 mod state_file;

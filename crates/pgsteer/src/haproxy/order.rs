@@ -1,12 +1,14 @@
 //! What each server should do: a function of the Snapshot.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use pgsteer_core::names::{MemberName, ServiceName};
 use pgsteer_core::settings::ServiceConfig;
 use pgsteer_core::snapshot::Snapshot;
 use pgsteer_files::render::label::labels;
+
+use super::answer::Server;
 
 /// What a server should do with sessions. The order is that in which commands are sent: the server of an
 /// old primary first.
@@ -44,8 +46,25 @@ pub struct Target {
     pub addresses: Vec<IpAddr>,
     /// The ports at which its server may be: of PostgreSQL, and of the service's pooler.
     pub ports: Vec<u16>,
+    /// The member is not listed any more, and its gate is not open.
+    pub has_left: bool,
     /// The order.
     pub order: Order,
+}
+
+impl Target {
+    /// The address of its server; none while the name of its host is not resolved.
+    pub fn address(&self) -> Option<SocketAddr> {
+        let (ip, port) = self.addresses.first().zip(self.ports.first())?;
+        Some(SocketAddr::new(*ip, *port))
+    }
+
+    /// Returns true if `server` is at an address of the member.
+    pub fn is_at(&self, server: &Server) -> bool {
+        let address = server.address.as_ref();
+        address.is_some_and(|address| self.addresses.contains(address))
+            && self.ports.contains(&server.port)
+    }
 }
 
 /// Returns the orders of `snapshot`; none if the role of no member is known.
@@ -82,6 +101,7 @@ pub fn targets(
                     .chain(member.addresses.clone())
                     .collect(),
                 ports: pooler_port.into_iter().chain([member.postgres.port()]).collect(),
+                has_left: !member.listed && wanted != Wanted::Serve,
                 order: Order { wanted, has_other_role },
             });
         }

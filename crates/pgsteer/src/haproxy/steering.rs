@@ -114,7 +114,8 @@ impl Steering {
             let named = configured.and_then(|backends| backends.get(service));
             (service.clone(), named.cloned().unwrap_or(label))
         });
-        let machine = Machine::new(backends.collect());
+        let add_servers = config.haproxy.as_ref().and_then(|it| it.add_servers.as_deref());
+        let machine = Machine::new(backends.collect(), add_servers);
         let now = Instant::now();
         Steering {
             socket,
@@ -193,8 +194,7 @@ impl Steering {
 
     /// Logs what HAProxy refuses, once. Returns true if it has refused the same before.
     fn note_refusals(&mut self, answer: &str) -> bool {
-        let lines = answer.lines().map(str::trim).filter(|line| !line.is_empty());
-        let refusal = lines.filter(|line| !is_expected(line)).map(why_refused).next();
+        let refusal = refusals(answer).find(|line| !is_expected(line)).map(why_refused);
         let is_repeated = refusal.is_some() && self.refusal == refusal;
         if let Some(refusal) = &refusal {
             // The name of a server may be out of date.
@@ -238,11 +238,35 @@ impl Steering {
         let targets = self.targets();
         let now = self.inputs.clock.now();
         let commands = self.machine.handle_observed(observed, targets.as_deref(), now);
-        self.show(targets.as_deref().unwrap_or_default());
+        let targets = targets.unwrap_or_default();
+        self.show(&targets);
         match commands.is_empty() {
             true => self.write_state().await,
             // What was observed is about to change.
             false => self.send(commands).await,
+        }
+        // A connection that was just lost is tried again later.
+        if self.machine.pid().is_some() {
+            let commands = self.machine.handle_members(&targets, now);
+            self.add_and_remove(commands).await;
+        }
+    }
+
+    /// Sends the commands that add and remove servers. They are apart from the orders, so that a refusal
+    /// does not delay those.
+    async fn add_and_remove(&mut self, commands: Vec<Command>) {
+        for command in commands {
+            self.commands += 1;
+            let line = line(std::slice::from_ref(&command));
+            tracing::info!(target: DECISIONS, "HAProxy at {}: {line}", self.socket);
+            self.next = Instant::now() + AFTER_COMMANDS;
+            self.servers_due = self.next;
+            let answer = match exchange(&self.socket, self.limit, &line).await {
+                Ok(answer) => answer,
+                Err(error) => return self.note_failure(error),
+            };
+            let refusal = refusals(&answer).find(|line| !is_of_membership(line)).map(why_refused);
+            self.machine.note_member_result(refusal, self.inputs.clock.now());
         }
     }
 
@@ -323,6 +347,20 @@ async fn finished(look: &mut Option<JoinHandle<Look>>) -> Option<Look> {
         Some(look) => look.await.ok(),
         None => pending().await,
     }
+}
+
+/// The lines of an answer that are not empty. A command that was carried out has an empty answer.
+fn refusals(answer: &str) -> impl Iterator<Item = &str> {
+    answer.lines().map(str::trim).filter(|line| !line.is_empty())
+}
+
+/// Answers to the commands that add and remove servers: they were carried out, another pgsteer was
+/// first, or a session has begun meanwhile.
+fn is_of_membership(line: &str) -> bool {
+    let line = line.to_ascii_lowercase();
+    ["new server registered", "server deleted", "already exists", "still has connections"]
+        .iter()
+        .any(|it| line.contains(it))
 }
 
 /// Refusals that are expected: a server without a health check, or with that of another server.

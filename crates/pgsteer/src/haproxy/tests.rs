@@ -27,6 +27,7 @@ fn target(member: &str, wanted: Wanted, has_other_role: bool) -> Target {
         label: member.to_owned(),
         addresses: vec![format!("10.0.0.{host}").parse().unwrap()],
         ports: vec![5432],
+        has_left: false,
         order: Order { wanted, has_other_role },
     }
 }
@@ -47,7 +48,7 @@ fn observed(pid: u32, servers: &[Server]) -> Observed {
 
 fn machine() -> Machine {
     let write = ServiceName::new("write").unwrap();
-    Machine::new(BTreeMap::from([(write, "pg".to_owned())]))
+    Machine::new(BTreeMap::from([(write, "pg".to_owned())]), None)
 }
 
 /// A machine that steers n1 as the primary and n2 as a replica.
@@ -229,6 +230,78 @@ fn a_missing_backend_and_a_missing_server_are_named() {
     machine.handle_observed(Observed::default(), Some(&targets), START);
     let lacks = machine.lacks(&targets).join("\n");
     assert!(lacks.contains("no backend pg for service write"), "{lacks}");
+}
+
+const KEYWORDS: &str = "check port 8008 agent-check agent-port 5555";
+
+/// The state machine of a HAProxy whose backend has n1, with a server added for n2.
+fn joining() -> (Machine, [Target; 2]) {
+    let write = ServiceName::new("write").unwrap();
+    let mut machine = Machine::new(BTreeMap::from([(write, "pg".to_owned())]), Some(KEYWORDS));
+    let targets = [target("n1", Wanted::Serve, false), target("n2", Wanted::End, true)];
+    machine.handle_observed(observed(7, &[up("n1")]), Some(&targets), START);
+    assert_eq!(machine.lacks(&targets), Vec::<String>::new(), "it is about to be added");
+    assert_eq!(
+        line(&machine.handle_members(&targets, START)),
+        format!(
+            "add server pg/n2 10.0.0.2:5432 {KEYWORDS};set server pg/n2 weight 0%;\
+             enable health pg/n2;enable agent pg/n2;set server pg/n2 state ready"
+        )
+    );
+    (machine, targets)
+}
+
+/// n2 as it was added.
+fn n2() -> Server {
+    Server { address: Some([10, 0, 0, 2].into()), port: 5432, ..up("n2") }
+}
+
+#[test]
+fn a_member_without_a_server_gets_one_and_loses_it_when_it_has_left() {
+    let (mut machine, mut targets) = joining();
+    let mut see = |n2: Server, targets: &[Target]| {
+        machine.handle_observed(observed(7, &[up("n1"), n2]), Some(targets), START);
+        line(&machine.handle_members(targets, START))
+    };
+    assert_eq!(see(n2(), &targets), "");
+    let maintained = Server { admin: Admin::Maint, ..n2() };
+    targets[1].has_left = true;
+    assert_eq!(see(n2(), &targets), "set server pg/n2 state maint");
+    assert_eq!(see(Server { sessions: 1, ..maintained.clone() }, &targets), "");
+    assert_eq!(see(maintained.clone(), &targets), "disable agent pg/n2;del server pg/n2");
+    // A member that is forgotten is like one that has left, and one that returns is used again.
+    assert_eq!(see(n2(), &targets[..1]), "set server pg/n2 state maint");
+    targets[1].has_left = false;
+    assert_eq!(see(maintained, &targets), "set server pg/n2 state ready");
+    // It moves: its server is replaced.
+    targets[1].addresses = vec![[10, 0, 0, 9].into()];
+    assert_eq!(see(n2(), &targets), "set server pg/n2 state maint");
+}
+
+#[test]
+fn servers_of_the_configuration_are_never_removed_and_a_new_process_gets_the_others_again() {
+    let (mut machine, mut targets) = joining();
+    targets[0].has_left = true;
+    machine.handle_observed(observed(7, &[up("n1"), n2()]), Some(&targets), START);
+    assert_eq!(machine.handle_members(&targets, START), []);
+    machine.handle_observed(observed(8, &[up("n1")]), Some(&targets), START);
+    assert!(line(&machine.handle_members(&targets, START)).starts_with("add server pg/n2 "));
+    // Another process whose configuration has n2.
+    targets[1].has_left = true;
+    machine.handle_observed(observed(9, &[up("n1"), n2()]), Some(&targets), START);
+    assert_eq!(machine.handle_members(&targets, START), []);
+}
+
+#[test]
+fn a_refused_server_is_named_and_tried_again_later() {
+    let (mut machine, targets) = joining();
+    machine.note_member_result(Some("Backend must use a dynamic load balancing".to_owned()), START);
+    machine.handle_observed(observed(7, &[up("n1")]), Some(&targets), START);
+    let lacks = machine.lacks(&targets).join("\n");
+    assert!(lacks.contains("refuses to add it: Backend must use"), "{lacks}");
+    assert_eq!(machine.handle_members(&targets, START), []);
+    let later = START + Duration::from_secs(60);
+    assert!(line(&machine.handle_members(&targets, later)).starts_with("add server pg/n2 "));
 }
 
 /// A socket whose peer reads the command and sends `answer`; it keeps the connection if `is_kept`.

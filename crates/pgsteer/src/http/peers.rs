@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use pgsteer_core::settings::HttpConfig;
+use pgsteer_core::settings::PeersConfig;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -18,18 +18,20 @@ use crate::status::{sentence, several};
 /// The pause between an answer and the next request.
 const ASK_EVERY: Duration = Duration::from_secs(2);
 
-/// The other pgsteers, with their URLs as configured. They are asked with the token of `token_file`.
+/// The other pgsteers, with their URLs as configured.
 ///
 /// # Errors
-/// A URL cannot be used, or the file of the token cannot be read.
-pub fn targets(http: &HttpConfig) -> Result<Vec<(String, Target)>> {
-    let token_file = http.token_file.clone().filter(|_| !http.peers.is_empty());
-    let credentials = Credentials { token_file, ..Credentials::default() };
+/// A URL cannot be used, or the file of the token or of the authorities cannot be read.
+pub fn targets(peers: &PeersConfig) -> Result<Vec<(String, Target)>> {
+    let PeersConfig { urls, token_file, ca_file } = peers;
+    let (token_file, ca_file) = (token_file.clone(), ca_file.clone());
+    let login_remedy = "set peers_token_file in [http]";
+    let credentials = Credentials { token_file, login_file: None, ca_file, login_remedy };
     let target = |url: &String| {
         let target = Target::parse(url, &credentials).context("`peers` of [http]")?;
         Ok((url.clone(), target))
     };
-    http.peers.iter().map(target).collect()
+    urls.iter().map(target).collect()
 }
 
 /// Asks all of them until it is dropped.

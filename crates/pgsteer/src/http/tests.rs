@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use pgsteer_core::names::MemberName;
-use pgsteer_core::settings::Protect;
+use pgsteer_core::settings::{PeersConfig, Protect};
 use pgsteer_core::time::Moment;
 
 use super::connections::{Limits, accept_all};
@@ -209,7 +209,7 @@ async fn the_commands_read_the_pages_by_https_with_a_token_and_say_what_is_missi
     std::fs::set_permissions(&token_file, Permissions::from_mode(0o600)).unwrap();
     let (_snapshot, mut pages) = sample_pages();
     let config = HttpConfig {
-        peers: Vec::new(),
+        peers: PeersConfig::default(),
         listen: ([127, 0, 0, 1], 0).into(),
         allow: Vec::new(),
         hosts: Vec::new(),
@@ -236,6 +236,15 @@ async fn the_commands_read_the_pages_by_https_with_a_token_and_say_what_is_missi
     assert!(refused.contains("(401)") && refused.contains("--token-file"), "{refused}");
     let untrusted = ask(&Credentials::default(), "/healthz").await.unwrap_err();
     assert!(untrusted.contains("TLS: "), "{untrusted}");
+    let of_peer = async |token_file: Option<&PathBuf>| {
+        let (token_file, ca_file) = (token_file.cloned(), Some(file("ca.crt")));
+        let peers = PeersConfig { urls: vec![url.clone()], token_file, ca_file };
+        let [(_, target)] = <[_; 1]>::try_from(peers::targets(&peers).unwrap()).unwrap();
+        target.get("/api/v1/status", PATIENCE).await.map_err(|error| in_one_line(&error))
+    };
+    assert!(of_peer(Some(&token_file)).await.is_ok());
+    let refused = of_peer(None).await.map(|_| ()).unwrap_err();
+    assert!(refused.contains("(401)") && refused.contains("peers_token_file"), "{refused}");
     std::fs::remove_file(token_file).unwrap();
 }
 

@@ -270,10 +270,10 @@ impl Running {
         let snapshots = published.snapshots.clone();
         systemd::tell_always(snapshots, clock, Arc::clone(heartbeat))?;
         let shown_config = watch::Sender::new(Arc::new(shown_of(&config, outputs)));
-        let peers = config.http.as_ref().map(http::peer_targets).transpose()?.unwrap_or_default();
+        let peers = config.http.as_ref().map(|it| http::peer_targets(&it.peers)).transpose()?;
         let shown = config.http.as_ref().map(Access::read).transpose()?.map(|access| Pages {
             access,
-            peers,
+            peers: peers.unwrap_or_default(),
             snapshot: published.snapshots.clone(),
             stats: Arc::clone(stats),
             clock,

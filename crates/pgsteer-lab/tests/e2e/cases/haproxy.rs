@@ -113,6 +113,33 @@ pub fn what_a_person_has_set_stays(lab: &Lab) -> Result<()> {
     haproxy.wait("writers are led right", |it| is_right_for_writers(lab, it))
 }
 
+/// The servers of the primary are deleted from HAProxy; pgsteer adds them again.
+pub fn a_member_without_a_server_gets_one(lab: &Lab) -> Result<()> {
+    let haproxy = Rendered::start(lab, "push", &[])?;
+    let primary = lab.primary()?;
+    for backend in ["write", "read"] {
+        let server = format!("{backend}/{}", primary.name);
+        haproxy.wait("the server is deleted", |it| {
+            it.ask(&format!("set server {server} state maint"))?;
+            let answer = it.ask(&format!("del server {server}"))?;
+            ensure!(answer.contains("deleted"), "{answer}");
+            Ok(())
+        })?;
+    }
+    let port = primary.patroni_addr().port();
+    let keywords = format!(
+        "add_servers = 'check port {port} inter 200ms fall 2 rise 1 on-marked-down shutdown-sessions'\n"
+    );
+    let more = push_section(lab) + &keywords;
+    let _steer = Steer::start(lab, &Wanted { more: &more, ..Wanted::default() })?;
+    haproxy.wait("all is right", |it| is_right(lab, it))?;
+    let mut old = Kept::open(haproxy.write)?;
+    ensure!(old.member_ip() == primary.ip.to_string(), "the writer is at {}", old.member_ip());
+    lab.switchover(None)?;
+    old.ensure_ended()?;
+    haproxy.wait("all is right after a switchover", |it| is_right(lab, it))
+}
+
 /// The number of reloads at least, in as many switchovers as that takes. One switchover by default.
 const RELOADS: &str = "PGSTEER_RELOADS";
 

@@ -17,6 +17,9 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// How many times in a row the process is replaced.
 const UPGRADES: usize = 5;
 
+/// A limit of open files that is enough for few sessions beside what pgsteer reserves.
+const FILES_MAX: u32 = 280;
+
 pub fn no_session_and_no_new_client_notices(lab: &Lab) -> Result<()> {
     let steer = Steer::start(lab, &Wanted::default())?;
     let mut kept = Kept::several(steer.doors.write, 20)?;
@@ -49,6 +52,43 @@ pub fn no_session_and_no_new_client_notices(lab: &Lab) -> Result<()> {
     let after = events(&steer)?;
     ensure!(!before.is_empty() && after == before, "the history: {before:?}, then {after:?}");
     Ok(())
+}
+
+/// As many sessions as the limit of open files permits, and a client that waits for one of them to end.
+pub fn with_few_open_files_every_session_goes_on(lab: &Lab) -> Result<()> {
+    let steer = Steer::start(lab, &Wanted { files_max: Some(FILES_MAX), ..Wanted::default() })?;
+    let sessions_max = sessions_max(&steer)?;
+    let mut kept = Kept::several(steer.doors.write, sessions_max - 1)?;
+    let mut pid = steer.pid();
+    let before = open_files(pid)?;
+    for _ in 0..UPGRADES {
+        pid = steer.upgrade(pid)?.0;
+        for session in &mut kept {
+            session.ensure_alive()?;
+        }
+    }
+    let after = open_files(pid)?;
+    ensure!(after <= before + 10, "{before} open files, {after} after {UPGRADES} upgrades");
+    // One more fits, and the next one is refused at once with the reason.
+    kept.push(Kept::open(steer.doors.write)?);
+    let refused = Session::connect(steer.doors.write, SUPERUSER, "postgres", LIMIT).err();
+    let refused = refused.context("a session above the limit")?.to_string();
+    ensure!(refused.contains("sessions_max"), "{refused}");
+    kept.pop();
+    steer.wait_for("one of its sessions to end", LIMIT, |steer| {
+        Session::connect(steer.doors.write, SUPERUSER, "postgres", LIMIT).is_ok()
+    })
+}
+
+/// The limit that pgsteer reports to have set itself.
+fn sessions_max(steer: &Steer) -> Result<usize> {
+    let messages = steer.messages();
+    let of = |message: &String| message.strip_prefix("at most ")?.split(' ').next()?.parse().ok();
+    messages.iter().find_map(of).with_context(|| format!("no limit is reported: {messages:?}"))
+}
+
+fn open_files(pid: u32) -> Result<usize> {
+    Ok(std::fs::read_dir(format!("/proc/{pid}/fd"))?.count())
 }
 
 /// The events of the history.
