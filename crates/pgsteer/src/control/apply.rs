@@ -21,13 +21,10 @@ use super::protocol::{
     Request, SessionLine, SessionsAnswer, UndrainedAnswer, UpgradedAnswer,
 };
 use super::replace::{UpgradeRequest, Upgraded};
-use super::store::{OrderStore, shown_time};
+use super::store::{LASTS_SECONDS_MAX, OrderStore, shown_time};
 use crate::clock::Clock;
 use crate::log::limit::DECISIONS;
 use crate::proxy::{ClientFilter, RollCall, SessionFilter, SessionInfo};
-
-/// The longest time of an order with an end: a year.
-const LASTS_SECONDS_MAX: u64 = 366 * 24 * 3600;
 
 /// How long an answer waits for the workers of the proxy.
 const WORKERS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -91,10 +88,10 @@ impl Desk {
         applied.unwrap_or_else(Answer::from)
     }
 
-    /// Replaces all orders by the stored ones.
+    /// Replaces all orders by the stored ones if those are newer than the ones in force.
     pub async fn restore_orders(&self) {
-        let Some(store) = &self.store else { return };
-        let orders = store.read(&self.clock);
+        let newer = self.store.as_ref().and_then(|store| store.read_newer(&self.clock));
+        let Some(orders) = newer else { return };
         // The engine has ended with the process otherwise.
         let _ = self.calls.ask(|reply| Call::Restore { orders, reply }).await;
     }

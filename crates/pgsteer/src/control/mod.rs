@@ -28,4 +28,4 @@ pub use self::call::{Accepted, Call, Calls};
 pub use self::replace::UpgradeRequest;
 pub use self::server::Control;
 pub use self::socket::ControlSocket;
-pub use self::store::OrderStore;
+pub use self::store::{OrderStore, parse as parse_orders, text as orders_text};

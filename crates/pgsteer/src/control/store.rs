@@ -17,7 +17,12 @@ use crate::memory;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OrderStore {
     file: PathBuf,
+    /// When the orders were last read or taken over.
+    read_at: Option<SystemTime>,
 }
+
+/// The longest time of an order with an end: a year.
+pub const LASTS_SECONDS_MAX: u64 = 366 * 24 * 3600;
 
 /// Returns a time of day as it is shown.
 pub fn shown_time(at: SystemTime) -> OrderText {
@@ -31,17 +36,14 @@ impl OrderStore {
         let directory = memory::state_directory(cluster)?;
         let socket = control.socket.display().to_string();
         let hash = memory::hash([socket.as_str()]);
-        Some(OrderStore { file: directory.join(format!("orders-{hash:016x}.json")) })
+        let file = directory.join(format!("orders-{hash:016x}.json"));
+        Some(OrderStore { file, read_at: None })
     }
 
     /// The orders of an earlier run that have not expired. A file that cannot be used is a warning.
     pub fn read(&self, clock: &Clock) -> Vec<DrainOrder> {
-        let orders = self.read_bytes().and_then(|text| Ok(parse_orders(&text)?));
-        match orders {
-            Ok(stored) => {
-                let now = SystemTime::now();
-                stored.into_iter().filter_map(|order| restored(order, clock, now)).collect()
-            }
+        match self.read_bytes().and_then(|text| parse(&text, clock)) {
+            Ok(orders) => orders,
             Err(error) => {
                 let is_absent = error
                     .downcast_ref::<io::Error>()
@@ -55,6 +57,18 @@ impl OrderStore {
                 Vec::new()
             }
         }
+    }
+
+    /// Notes that the orders in force are known, from the file or from another process.
+    pub fn note_read(&mut self) {
+        self.read_at = Some(SystemTime::now());
+    }
+
+    /// The stored orders if they were written after the last [`OrderStore::note_read`].
+    pub fn read_newer(&self, clock: &Clock) -> Option<Vec<DrainOrder>> {
+        let written_at = std::fs::metadata(&self.file).and_then(|file| file.modified()).ok()?;
+        let is_newer = self.read_at.is_none_or(|read_at| written_at > read_at);
+        is_newer.then(|| self.read(clock))
     }
 
     fn read_bytes(&self) -> anyhow::Result<Vec<u8>> {
@@ -75,23 +89,38 @@ impl OrderStore {
     /// # Errors
     /// The directory or the file cannot be written; the message names it.
     pub fn write(&self, orders: &Orders, clock: &Clock) -> anyhow::Result<()> {
-        let now = (SystemTime::now(), clock.now());
-        let stored: Vec<StoredOrder> = orders
-            .iter()
-            .map(|order: &Arc<DrainOrder>| {
-                let left = order.until.as_ref().map(|until| until.at.since(now.1));
-                StoredOrder {
-                    target: order.target.clone(),
-                    until_unix_seconds: left.map(|left| unix_seconds(now.0 + left)),
-                    why: order.why.clone(),
-                    by: order.by.clone(),
-                    since: order.since.clone(),
-                    is_forced: order.is_forced,
-                }
-            })
-            .collect();
-        memory::write_file(&self.file, orders_text(&stored).as_bytes())
+        memory::write_file(&self.file, text(orders, clock).as_bytes())
     }
+}
+
+/// Returns orders as they are stored.
+pub fn text(orders: &Orders, clock: &Clock) -> String {
+    let now = (SystemTime::now(), clock.now());
+    let stored: Vec<StoredOrder> = orders
+        .iter()
+        .map(|order: &Arc<DrainOrder>| {
+            let left = order.until.as_ref().map(|until| until.at.since(now.1));
+            StoredOrder {
+                target: order.target.clone(),
+                until_unix_seconds: left.map(|left| unix_seconds(now.0 + left)),
+                why: order.why.clone(),
+                by: order.by.clone(),
+                since: order.since.clone(),
+                is_forced: order.is_forced,
+            }
+        })
+        .collect();
+    orders_text(&stored)
+}
+
+/// Returns the orders of [`text`] that have not expired.
+///
+/// # Errors
+/// The text is another one.
+pub fn parse(text: &[u8], clock: &Clock) -> anyhow::Result<Vec<DrainOrder>> {
+    let now = SystemTime::now();
+    let stored = parse_orders(text)?;
+    Ok(stored.into_iter().filter_map(|order| restored(order, clock, now)).collect())
 }
 
 fn unix_seconds(at: SystemTime) -> u64 {
@@ -105,7 +134,9 @@ fn restored(stored: StoredOrder, clock: &Clock, now: SystemTime) -> Option<Drain
         Some(seconds) => {
             let at = UNIX_EPOCH.checked_add(Duration::from_secs(seconds))?;
             let left = at.duration_since(now).ok().filter(|left| !left.is_zero())?;
-            Some(Until { at: clock.now() + left, shown: shown_time(at) })
+            // The clock of the machine may have been set back since.
+            let left = left.min(Duration::from_secs(LASTS_SECONDS_MAX));
+            Some(Until { at: clock.now() + left, shown: shown_time(now + left) })
         }
     };
     Some(DrainOrder {

@@ -156,6 +156,35 @@ fn an_order_that_expired_meanwhile_is_not_restored() {
     assert_eq!(members, ["n2"]);
 }
 
+/// The clock of the machine was set back after the order was given, or the file was edited.
+#[test]
+fn a_stored_order_lasts_a_year_at_most() {
+    let running = start("century");
+    for until in [i64::MAX, 253_402_300_800, 32_503_680_000] {
+        let text = format!(
+            r#"{{"version": 1, "orders": [{{"member": "n2", "service": null, "until": {until}, "why": null,
+             "by": "root", "since": "x", "forced": false}}]}}"#
+        );
+        let orders = super::store::parse(text.as_bytes(), &running.clock).unwrap();
+        let [order] = orders.as_slice() else { continue };
+        let left = order.until.as_ref().unwrap().at.since(running.clock.now());
+        assert!(left <= Duration::from_secs(super::store::LASTS_SECONDS_MAX), "{left:?}");
+    }
+}
+
+/// A process that takes over has the orders of the former one; the file counts if it is newer.
+#[test]
+fn stored_orders_count_if_they_are_newer_than_those_in_force() {
+    let running = start("newer");
+    ask(&running.socket, &drain("n1", None)).unwrap();
+    let mut successor = running.store.clone();
+    successor.note_read();
+    assert_eq!(successor.read_newer(&running.clock), None);
+    std::thread::sleep(Duration::from_millis(20));
+    ask(&running.socket, &drain("n2", None)).unwrap();
+    assert_eq!(successor.read_newer(&running.clock).map(|orders| orders.len()), Some(2));
+}
+
 #[test]
 fn what_is_unknown_is_refused_with_what_is_known() {
     let running = start("unknown");

@@ -59,6 +59,9 @@ pub struct Offer {
     /// The time of day then.
     #[serde(default = "SystemTime::now")]
     pub sent_at: SystemTime,
+    /// The orders of operators in force, as they are stored; none from an older version.
+    #[serde(default)]
+    pub orders: Option<String>,
 }
 
 /// From the new process to the old one.

@@ -44,6 +44,9 @@ pub enum AnswerError {
         /// The line, safe to show.
         line: String,
     },
+    /// A server without statistics.
+    #[error("`show stat` has no line for server {0}")]
+    Statistics(String),
     /// There are more servers than [`SERVERS_MAX`].
     #[error("the backends have more than {SERVERS_MAX} servers")]
     TooMany,
@@ -56,11 +59,21 @@ pub struct Process {
     pub version: String,
     /// Its process id.
     pub pid: u32,
+    /// When it was started, in seconds of Unix time. In a container each start may have the same process id.
+    pub started_seconds: u64,
     /// How long it has run, in seconds.
     pub uptime_seconds: u64,
 }
 
+/// What distinguishes a process from those before it: its id and its start.
+pub type ProcessKey = (u32, u64);
+
 impl Process {
+    /// Its key.
+    pub fn key(&self) -> ProcessKey {
+        (self.pid, self.started_seconds)
+    }
+
     /// Returns true if a client for which this HAProxy is connecting to a server when its sessions are ended may
     /// hang for ever: then the sessions end one observation after the weight is 0. This helps where the server
     /// refuses or answers, and not where a connection attempt takes longer.
@@ -84,8 +97,9 @@ pub enum Admin {
 }
 
 impl Admin {
-    /// The bits of `srv_admin_state` (HAProxy's `server-t.h`): 01 forced, 02 inherited and 04 configured
-    /// maintenance, 08 forced and 10 inherited drain, 20 no address. 40 is only the origin of the name.
+    /// The bits of `srv_admin_state` (HAProxy's `server-t.h`), in hexadecimal here and in decimal in the answer: 01
+    /// forced, 02 inherited and 04 configured maintenance, 08 forced and 10 inherited drain, 20 no address. 40
+    /// is only the origin of the name.
     fn of_bits(bits: u32) -> Admin {
         match bits {
             _ if bits & 0x07 != 0 => Admin::Maint,
@@ -146,6 +160,7 @@ pub fn process(text: &str) -> Result<Process, AnswerError> {
             "Name" => is_haproxy = value.trim() == "HAProxy",
             "Version" => process.version = shown(value),
             "Pid" => process.pid = value.trim().parse().unwrap_or(0),
+            "Start_time_sec" => process.started_seconds = value.trim().parse().unwrap_or(0),
             "Uptime_sec" => process.uptime_seconds = value.trim().parse().unwrap_or(0),
             _ => {}
         }
@@ -172,16 +187,15 @@ pub fn servers(state: &str, stat: &str) -> Result<Vec<Server>, AnswerError> {
     let table = Table::read(SERVERS_STATE, state)?;
     let server = |row: Row<'_, '_>| {
         let name = row.get("srv_name")?;
-        let bits = bits(row.get("srv_admin_state")?).ok_or_else(|| row.misread())?;
         Ok(Server {
             name: name.to_owned(),
             address: row.get("srv_addr")?.parse().ok(),
             port: row.number("srv_port")?,
-            admin: Admin::of_bits(bits),
+            admin: Admin::of_bits(row.number("srv_admin_state")?),
             weight: row.number("srv_uweight")?,
             // 0 stopped, 1 starting, 2 running, 3 stopping.
             is_up: matches!(row.number::<u32>("srv_op_state")?, 1 | 2),
-            ..shown.remove(name).unwrap_or_default()
+            ..shown.remove(name).ok_or_else(|| AnswerError::Statistics(name.to_owned()))?
         })
     };
     table.rows().map(server).collect()
@@ -190,9 +204,16 @@ pub fn servers(state: &str, stat: &str) -> Result<Vec<Server>, AnswerError> {
 const SERVERS_STATE: &str = "show servers state";
 const STAT: &str = "show stat";
 
-/// HAProxy writes the bits in hexadecimal digits, with or without `0x`.
-fn bits(text: &str) -> Option<u32> {
-    u32::from_str_radix(text.trim_start_matches("0x"), 16).ok()
+/// Returns the number of the backend that `show servers state` describes; none if it has no server.
+///
+/// A `frontend` may have the name of a `backend`, and `show stat` finds the frontend by that name.
+///
+/// # Errors
+/// The text is not such an answer.
+pub fn backend_number(state: &str) -> Result<Option<u32>, AnswerError> {
+    let table = Table::read(SERVERS_STATE, state)?;
+    let number = table.rows().next().map(|row| row.number("be_id"));
+    number.transpose()
 }
 
 fn statistics(text: &str) -> Result<BTreeMap<String, Server>, AnswerError> {
@@ -319,6 +340,22 @@ mod tests {
         assert_eq!((n1.admin, n1.check_fails, n1.session_seconds), (Admin::Ready, false, Some(3)));
         assert_eq!((n2.admin, n2.check_fails, n2.check.as_str()), (Admin::Maint, true, "L4CON"));
         assert_eq!((n2.address, n2.session_seconds, n2.queue), (None, None, 1));
+    }
+
+    #[test]
+    fn the_bits_of_the_administrators_state_are_written_in_decimal() {
+        let unresolved = STATE.replace(" 0 9 0 1 ", " 0 32 0 1 ");
+        assert_eq!(servers(&unresolved, STAT_TEXT).unwrap()[1].admin, Admin::Unresolved);
+    }
+
+    /// As `show stat` of a frontend with the name of the backend would lack it.
+    #[test]
+    fn a_server_without_statistics_is_an_error() {
+        let (start, _) = STAT_TEXT.split_once("write,n2").unwrap();
+        assert_eq!(servers(STATE, start), Err(AnswerError::Statistics("n2".to_owned())));
+        assert_eq!(backend_number(STATE), Ok(Some(3)));
+        let (header, _) = STATE.split_once("3 write").unwrap();
+        assert_eq!(backend_number(header), Ok(None));
     }
 
     #[test]

@@ -5,6 +5,8 @@
 //! costs little beside that.
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use pgsteer_core::settings::HaproxySocket;
@@ -14,6 +16,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use super::answer::AnswerError;
+use crate::lookup;
 
 /// The maximum size of an answer.
 const ANSWER_BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -29,6 +32,9 @@ pub enum ExchangeError {
         "pgsteer may not open it: add its user to the group of the socket (`group` and `mode 660` of `stats socket`)"
     )]
     Forbidden,
+    /// Its host name has no address.
+    #[error("its host name has no address: {0}")]
+    Unresolved(Arc<str>),
     /// HAProxy does not listen.
     #[error("the connection is refused: HAProxy does not run")]
     Refused,
@@ -66,17 +72,31 @@ pub async fn exchange(
     limit: Duration,
     line: &str,
 ) -> Result<String, ExchangeError> {
+    let addresses = addresses(socket).await?;
     let whole = async {
         match socket {
             HaproxySocket::Unix(path) => talk(UnixStream::connect(path).await?, line).await,
             HaproxySocket::Tcp(at) => {
-                let stream = TcpStream::connect((at.host(), at.port())).await?;
+                let found = addresses.iter().map(|ip| SocketAddr::new(*ip, at.port()));
+                let stream = TcpStream::connect(found.collect::<Vec<_>>().as_slice()).await?;
                 stream.set_nodelay(true)?;
                 talk(stream, line).await
             }
         }
     };
     timeout(limit, whole).await.unwrap_or(Err(ExchangeError::Timeout(limit)))
+}
+
+/// The addresses of a TCP socket. A lookup does not count against the limit of the exchange, because a name
+/// server may be slow, and it occupies no thread of this runtime.
+async fn addresses(socket: &HaproxySocket) -> Result<Vec<IpAddr>, ExchangeError> {
+    match socket {
+        HaproxySocket::Unix(_) => Ok(Vec::new()),
+        HaproxySocket::Tcp(at) => match at.ip() {
+            Some(ip) => Ok(vec![ip]),
+            None => lookup::addresses(at.host()).await.map_err(ExchangeError::Unresolved),
+        },
+    }
 }
 
 /// HAProxy closes the connection after its answer to the line.

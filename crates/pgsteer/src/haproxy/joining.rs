@@ -24,6 +24,8 @@ pub struct Joining {
     /// What follows the address of a new server; none if none is added.
     keywords: Option<Arc<str>>,
     added: BTreeSet<ServerKey>,
+    /// Those that were put in maintenance here, and not by a person.
+    maintained: BTreeSet<ServerKey>,
     refusal: Option<Refusal>,
 }
 
@@ -57,17 +59,40 @@ impl Joining {
     /// Notes that another process of HAProxy runs, which has only the servers of its configuration.
     pub fn note_new_process(&mut self) {
         self.added.clear();
+        self.maintained.clear();
         self.refusal = None;
     }
 
-    /// Notes the result of a command: HAProxy's refusal, if it is one.
-    pub fn note_result(&mut self, refusal: Option<String>, now: Moment) {
-        self.refusal = refusal.map(|text| Refusal { text, again_at: now + REFUSED_PAUSE });
+    /// Notes the result of a command: whether HAProxy reports that it has added or deleted a server, and its
+    /// refusal, if it is one.
+    pub fn note_result(
+        &mut self,
+        command: &Command,
+        is_done: bool,
+        refusal: Option<String>,
+        now: Moment,
+    ) {
+        match command {
+            Command::Add { server, .. } => {
+                self.refusal = refusal.map(|text| Refusal { text, again_at: now + REFUSED_PAUSE });
+                // A server that exists already is another program's.
+                if is_done {
+                    self.added.insert(server.clone());
+                }
+            }
+            Command::Maintain(server) => drop(self.maintained.insert(server.clone())),
+            Command::Ready(server) => drop(self.maintained.remove(server)),
+            Command::Remove { server, .. } if is_done => {
+                self.added.remove(server);
+                self.maintained.remove(server);
+            }
+            _ => {}
+        }
     }
 
     /// Returns the commands for one backend with these `servers`, whose service has these `targets`.
     pub fn commands(
-        &mut self,
+        &self,
         backend: &str,
         servers: &[Server],
         targets: &[&Target],
@@ -87,7 +112,9 @@ impl Joining {
                 .find(is_of)
                 .is_some_and(|target| !target.has_left && target.is_at(server));
             commands.extend(match (is_needed, server.admin) {
-                (true, Admin::Maint) => Some(Command::Ready(server_key)),
+                (true, Admin::Maint) if self.maintained.contains(&server_key) => {
+                    Some(Command::Ready(server_key))
+                }
                 (true, _) => None,
                 (false, Admin::Maint) if server.sessions == 0 => {
                     let has_agent = has_word(&keywords, "agent-check");
@@ -100,11 +127,12 @@ impl Joining {
         if self.refusal.as_ref().is_some_and(|refusal| now < refusal.again_at) {
             return commands;
         }
-        for target in targets.iter().filter(|it| !it.has_left && server_of(it, servers).is_none()) {
+        for target in
+            targets.iter().filter(|it| !it.has_left && server_of(it, targets, servers).is_none())
+        {
             let Some(address) = target.address() else { continue };
-            let server = key(&target.label);
-            self.added.insert(server.clone());
-            commands.push(Command::Add { server, address, keywords: Arc::clone(&keywords) });
+            let (server, keywords) = (key(&target.label), Arc::clone(&keywords));
+            commands.push(Command::Add { server, address, keywords });
         }
         commands
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use pgsteer_core::names::ServiceName;
 use pgsteer_core::time::Moment;
 
-use super::answer::{Process, Server};
+use super::answer::{Process, ProcessKey, Server};
 use super::command::{Command, ServerKey};
 use super::joining::Joining;
 use super::order::{Order, Target, Wanted};
@@ -49,8 +49,8 @@ pub struct Machine {
     backends: BTreeMap<ServiceName, String>,
     /// The orders that were sent, or found to be carried out.
     sent: BTreeMap<ServerKey, Order>,
-    /// The process that they were sent to.
-    pid: Option<u32>,
+    /// The process that they were sent to; none if they may have been lost.
+    process: Option<ProcessKey>,
     /// The last observation.
     observed: Observed,
     /// When the weight of an open gate may be restored, and the pause after that.
@@ -72,12 +72,12 @@ impl Machine {
 
     /// Notes that commands may have been lost: all orders are sent again after the next observation.
     pub fn note_loss(&mut self) {
-        self.pid = None;
+        self.process = None;
     }
 
     /// The process that has the orders; none if they may have been lost.
-    pub fn pid(&self) -> Option<u32> {
-        self.pid
+    pub fn process(&self) -> Option<ProcessKey> {
+        self.process
     }
 
     /// The backends of all services.
@@ -87,7 +87,7 @@ impl Machine {
 
     /// Returns the commands for orders that have changed, those for old primaries first.
     pub fn handle_targets(&mut self, targets: &[Target]) -> Vec<Command> {
-        if self.pid.is_none() {
+        if self.process.is_none() {
             return Vec::new();
         }
         let mut changed: Vec<(ServerKey, Order)> = Vec::new();
@@ -114,9 +114,9 @@ impl Machine {
         targets: Option<&[Target]>,
         now: Moment,
     ) -> Vec<Command> {
-        let is_new = self.pid != Some(observed.process.pid);
-        let is_other_process = self.observed.process.pid != observed.process.pid;
-        self.pid = Some(observed.process.pid);
+        let is_new = self.process != Some(observed.process.key());
+        let is_other_process = self.observed.process.key() != observed.process.key();
+        self.process = Some(observed.process.key());
         self.observed = observed;
         if is_new {
             self.sent.clear();
@@ -127,7 +127,7 @@ impl Machine {
         }
         let Some(targets) = targets else {
             // They are sent when pgsteer has found them.
-            self.pid = None;
+            self.process = None;
             return Vec::new();
         };
         let mut found = steered(&self.backends, &self.observed, targets);
@@ -146,7 +146,7 @@ impl Machine {
     }
 
     /// Returns the commands that add and remove servers, after the newest observation.
-    pub fn handle_members(&mut self, targets: &[Target], now: Moment) -> Vec<Command> {
+    pub fn handle_members(&self, targets: &[Target], now: Moment) -> Vec<Command> {
         let Machine { backends, observed, joining, .. } = self;
         let of_service = |(service, backend): (&ServiceName, &String)| {
             let targets = targets.iter().filter(|target| target.service == *service);
@@ -156,9 +156,15 @@ impl Machine {
         backends.iter().filter_map(of_service).flatten().collect()
     }
 
-    /// Notes the result of such a command: HAProxy's refusal, if it is one.
-    pub fn note_member_result(&mut self, refusal: Option<String>, now: Moment) {
-        self.joining.note_result(refusal, now);
+    /// Notes the result of such a command, as [`Joining::note_result`] does.
+    pub fn note_member_result(
+        &mut self,
+        command: &Command,
+        is_done: bool,
+        refusal: Option<String>,
+        now: Moment,
+    ) {
+        self.joining.note_result(command, is_done, refusal, now);
     }
 
     /// The servers of `targets`.
@@ -176,9 +182,20 @@ impl Machine {
                 ));
                 continue;
             };
-            let missing = targets.iter().filter(|target| {
-                target.service == *service && server_of(target, servers).is_none()
+            let of_service: Vec<&Target> =
+                targets.iter().filter(|target| target.service == *service).collect();
+            let swapped = of_service.iter().filter_map(|target| {
+                let server = servers.iter().find(|server| server.name == target.label)?;
+                let other = other_member_at(server, target, &of_service)?;
+                Some(format!(
+                    "server {} in backend {backend} of HAProxy is at the address of member {}: correct its line, or its name",
+                    server.name, other.member
+                ))
             });
+            lacks.extend(swapped);
+            let missing = of_service
+                .iter()
+                .filter(|target| server_of(target, &of_service, servers).is_none());
             lacks.extend(missing.filter_map(|target| {
                 let port = target.ports.first().copied().unwrap_or_default();
                 let Target { member, label, .. } = target;
@@ -197,19 +214,38 @@ fn steered<'a>(
     observed: &'a Observed,
     targets: &'a [Target],
 ) -> Vec<Steered<'a>> {
-    let server = |target: &'a Target| {
-        let backend = backends.get(&target.service)?;
-        let server = server_of(target, observed.backends.get(backend)?)?;
-        let key = ServerKey { backend: backend.clone(), server: server.name.clone() };
-        Some(Steered { key, target, server })
-    };
-    targets.iter().filter_map(server).collect()
+    let mut steered = Vec::new();
+    for (service, backend) in backends {
+        let Some(servers) = observed.backends.get(backend) else { continue };
+        let of_service: Vec<&Target> =
+            targets.iter().filter(|target| target.service == *service).collect();
+        for target in &of_service {
+            let Some(server) = server_of(target, &of_service, servers) else { continue };
+            let key = ServerKey { backend: backend.clone(), server: server.name.clone() };
+            steered.push(Steered { key, target, server });
+        }
+    }
+    steered
 }
 
-/// The server with the name of the member, as `pgsteer render` writes it; else the one at its address.
-pub fn server_of<'a>(target: &Target, servers: &'a [Server]) -> Option<&'a Server> {
-    let by_name = servers.iter().find(|server| server.name == target.label);
+/// The server with the name of the member, as `pgsteer render` writes it; else the one at its address. A
+/// server at the address of another member of `all` is not this member's, whatever its name is.
+pub fn server_of<'a>(
+    target: &Target,
+    all: &[&Target],
+    servers: &'a [Server],
+) -> Option<&'a Server> {
+    let is_named = |server: &&Server| {
+        server.name == target.label && other_member_at(server, target, all).is_none()
+    };
+    let by_name = servers.iter().find(is_named);
     by_name.or_else(|| servers.iter().find(|server| target.is_at(server)))
+}
+
+/// The member of `all` at whose address `server` is although it is not at that of `target`.
+fn other_member_at<'a>(server: &Server, target: &Target, all: &[&'a Target]) -> Option<&'a Target> {
+    let is_there = |other: &&&Target| other.is_at(server);
+    (!target.is_at(server)).then(|| all.iter().find(is_there).copied())?
 }
 
 /// The commands for a change of an order. Without `ends_at_once` the next observation ends the sessions.

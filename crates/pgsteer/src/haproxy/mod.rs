@@ -53,6 +53,8 @@ impl Haproxys {
                 // An error means that the sender was dropped.
                 let _ = stopped.await;
             });
+            // A write to a slow disk may still run.
+            runtime.shutdown_background();
             inputs.views.clear();
         };
         let builder = std::thread::Builder::new().name("pgsteer-haproxy".to_owned());

@@ -80,8 +80,10 @@ pub fn targets(
     for (service, state) in &snapshot.services {
         let pooler_port = services.get(service).and_then(|service| service.pooler_port);
         for ((name, member), label) in snapshot.members.iter().zip(&labels) {
-            // Two names of one server have one gate.
-            let Some(gate) = state.gates.get(member.same_as.as_ref().unwrap_or(name)) else {
+            // Two names of one server have one gate and one role.
+            let main = member.same_as.as_ref().unwrap_or(name);
+            let (Some(gate), Some(server)) = (state.gates.get(main), snapshot.members.get(main))
+            else {
                 continue;
             };
             let wanted = match gate.is_open() {
@@ -89,7 +91,7 @@ pub fn targets(
                 false if gate.ends_sessions() => Wanted::End,
                 false => Wanted::Pause,
             };
-            let has_other_role = member.is_known_to_lack(state.role);
+            let has_other_role = server.is_known_to_lack(state.role);
             targets.push(Target {
                 service: service.clone(),
                 member: name.clone(),
@@ -112,10 +114,40 @@ pub fn targets(
 #[cfg(test)]
 mod tests {
     use pgsteer_core::claim::Role;
+    use pgsteer_core::reason::Reason;
     use pgsteer_core::snapshot::MemberState;
 
     use super::*;
     use crate::http::sample;
+
+    /// Such a member is at the same server in HAProxy, which cannot have two orders.
+    #[test]
+    fn two_names_of_one_server_have_the_same_order() {
+        let mut snapshot = sample::calm();
+        let (known, state) = snapshot.members.pop_last().unwrap();
+        let (old, new) = (known.clone(), MemberName::new("renamed").unwrap());
+        let trouble = Some(Reason::SameServer(new.clone()));
+        let twin = MemberState {
+            role: Role::Unknown,
+            trouble,
+            same_as: Some(new.clone()),
+            ..state.clone()
+        };
+        snapshot.members.insert(old.clone(), twin);
+        snapshot.members.insert(new.clone(), state);
+        for service in snapshot.services.values_mut() {
+            let gate = service.gates[&known].clone();
+            service.gates.insert(new.clone(), gate);
+        }
+        let targets = targets(&BTreeMap::new(), &snapshot).unwrap();
+        for service in snapshot.services.keys() {
+            let order = |member: &MemberName| {
+                let mut it = targets.iter().filter(|it| it.service == *service);
+                it.find(|it| it.member == *member).unwrap().order
+            };
+            assert_eq!(order(&old), order(&new), "{service}");
+        }
+    }
 
     /// HAProxy does not allow all characters of a name, so two names could become one.
     #[test]

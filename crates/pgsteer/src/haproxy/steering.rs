@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::answer::{self, AnswerError, Process};
+use super::answer::{self, AnswerError, Process, ProcessKey};
 use super::command::{Command, line};
 use super::connection::{ExchangeError, exchange};
 use super::machine::{Machine, Observed};
@@ -211,7 +211,7 @@ impl Steering {
     fn look(&mut self) -> JoinHandle<Look> {
         let now = Instant::now();
         let (socket, limit, commands) = (self.socket.clone(), self.limit, self.commands);
-        let known = self.machine.pid().filter(|_| now < self.servers_due);
+        let known = self.machine.process().filter(|_| now < self.servers_due);
         let backends = self.machine.backends().cloned().collect();
         self.next = now + PROCESS_EVERY;
         tokio::spawn(async move {
@@ -246,7 +246,7 @@ impl Steering {
             false => self.send(commands).await,
         }
         // A connection that was just lost is tried again later.
-        if self.machine.pid().is_some() {
+        if self.machine.process().is_some() {
             let commands = self.machine.handle_members(&targets, now);
             self.add_and_remove(commands).await;
         }
@@ -266,7 +266,8 @@ impl Steering {
                 Err(error) => return self.note_failure(error),
             };
             let refusal = refusals(&answer).find(|line| !is_of_membership(line)).map(why_refused);
-            self.machine.note_member_result(refusal, self.inputs.clock.now());
+            let is_done = answer.contains(ADDED) || answer.contains(DELETED);
+            self.machine.note_member_result(&command, is_done, refusal, self.inputs.clock.now());
         }
     }
 
@@ -276,7 +277,7 @@ impl Steering {
         let configured = self.inputs.config.haproxy.as_ref();
         let Some(path) = configured.and_then(|haproxy| haproxy.state_file.as_ref()) else { return };
         let state = &self.machine.observed().state;
-        if state.is_empty() || self.machine.pid().is_none() {
+        if state.is_empty() || self.machine.process().is_none() {
             return;
         }
         let failure = state_file::write(path, state).await.err().map(|error| error.to_string());
@@ -298,7 +299,7 @@ impl Steering {
         let old = &self.machine.observed().process;
         if old.pid == 0 || failing.is_some() {
             tracing::info!(target: DECISIONS, "HAProxy {version} at {socket} is steered (pid {pid})");
-        } else if old.pid != *pid {
+        } else if old.key() != process.key() {
             tracing::info!(
                 target: DECISIONS,
                 "HAProxy at {socket} was restarted (pid {pid}): all orders are sent again"
@@ -354,13 +355,14 @@ fn refusals(answer: &str) -> impl Iterator<Item = &str> {
     answer.lines().map(str::trim).filter(|line| !line.is_empty())
 }
 
-/// Answers to the commands that add and remove servers: they were carried out, another pgsteer was
-/// first, or a session has begun meanwhile.
+/// The answers to `add server` and `del server` that were carried out.
+const ADDED: &str = "New server registered";
+const DELETED: &str = "Server deleted";
+
+/// Answers to the commands that add and remove servers and are no refusals: another pgsteer was first, or a
+/// session has begun meanwhile.
 fn is_of_membership(line: &str) -> bool {
-    let line = line.to_ascii_lowercase();
-    ["new server registered", "server deleted", "already exists", "still has connections"]
-        .iter()
-        .any(|it| line.contains(it))
+    [ADDED, DELETED, "Already exists", "still has connections"].iter().any(|it| line.contains(it))
 }
 
 /// Refusals that are expected: a server without a health check, or with that of another server.
@@ -379,20 +381,26 @@ fn why_refused(line: &str) -> String {
 async fn observe(
     socket: &HaproxySocket,
     limit: Duration,
-    known: Option<u32>,
+    known: Option<ProcessKey>,
     backends: Vec<String>,
 ) -> Result<Seen, ExchangeError> {
     let process = answer::process(&exchange(socket, limit, "show info").await?)?;
-    if known == Some(process.pid) {
+    if known == Some(process.key()) {
         return Ok(Seen::Process);
     }
     let existing = answer::backends(&exchange(socket, limit, "show backend").await?);
     let (mut servers, mut whole) = (BTreeMap::new(), String::new());
     for backend in backends.into_iter().filter(|backend| existing.contains(backend)) {
         let state = exchange(socket, limit, &format!("show servers state {backend}")).await?;
-        let stat = exchange(socket, limit, &format!("show stat {backend} 4 -1")).await?;
+        let found = match answer::backend_number(&state)? {
+            Some(number) => {
+                let stat = exchange(socket, limit, &format!("show stat {number} 4 -1")).await?;
+                answer::servers(&state, &stat)?
+            }
+            None => Vec::new(),
+        };
         state_file::add(&mut whole, &state);
-        servers.insert(backend, answer::servers(&state, &stat)?);
+        servers.insert(backend, found);
     }
     let count: usize = servers.values().map(Vec::len).sum();
     match count > answer::SERVERS_MAX {

@@ -107,7 +107,7 @@ fn a_process_that_was_started_anew_gets_all_orders() {
     let commands =
         machine.handle_observed(observed(8, &[up("n1"), up("n2")]), Some(&targets), START);
     assert_eq!(line(&commands), "set server pg/n2 weight 0%");
-    assert_eq!(machine.pid(), Some(8));
+    assert_eq!(machine.process(), Some((8, 0)));
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn after_a_loss_nothing_is_sent_before_an_observation() {
 fn without_orders_nothing_is_sent() {
     let mut machine = machine();
     assert_eq!(machine.handle_observed(observed(7, &[up("n1"), up("n2")]), None, START), []);
-    assert_eq!(machine.pid(), None, "the orders are sent when they are known");
+    assert_eq!(machine.process(), None, "the orders are sent when they are known");
 }
 
 #[test]
@@ -220,6 +220,30 @@ fn a_server_is_found_by_its_name_or_else_by_its_address() {
     assert_eq!(line(&commands), "set server pg/n1 weight 0%;set server pg/db-two weight 0%");
 }
 
+/// The names in haproxy.cfg are swapped: the primary's server has the name of the replica.
+#[test]
+fn a_server_at_the_address_of_another_member_is_that_members() {
+    let mut machine = machine();
+    let targets = [target("n1", Wanted::Serve, false), target("n2", Wanted::End, false)];
+    let at = |name, host| Server { address: Some([10, 0, 0, host].into()), port: 5432, ..up(name) };
+    let commands =
+        machine.handle_observed(observed(7, &[at("n1", 2), at("n2", 1)]), Some(&targets), START);
+    assert_eq!(line(&commands), "set server pg/n1 weight 0%");
+    let lacks = machine.lacks(&targets).join("\n");
+    assert!(lacks.contains("server n1 in backend pg of HAProxy is at the address of member n2"));
+}
+
+#[test]
+fn a_process_with_the_same_id_that_was_started_later_is_another_one() {
+    let (mut machine, targets) = steering();
+    let mut seen = observed(7, &[up("n1"), up("n2")]);
+    seen.process.started_seconds = 1;
+    assert_eq!(
+        line(&machine.handle_observed(seen, Some(&targets), START)),
+        "set server pg/n2 weight 0%"
+    );
+}
+
 #[test]
 fn a_missing_backend_and_a_missing_server_are_named() {
     let mut machine = machine();
@@ -242,13 +266,22 @@ fn joining() -> (Machine, [Target; 2]) {
     machine.handle_observed(observed(7, &[up("n1")]), Some(&targets), START);
     assert_eq!(machine.lacks(&targets), Vec::<String>::new(), "it is about to be added");
     assert_eq!(
-        line(&machine.handle_members(&targets, START)),
+        carry_out(&mut machine, &targets, START),
         format!(
             "add server pg/n2 10.0.0.2:5432 {KEYWORDS};set server pg/n2 weight 0%;\
              enable health pg/n2;enable agent pg/n2;set server pg/n2 state ready"
         )
     );
     (machine, targets)
+}
+
+/// The commands that add and remove servers, all of which HAProxy carries out.
+fn carry_out(machine: &mut Machine, targets: &[Target], now: Moment) -> String {
+    let commands = machine.handle_members(targets, now);
+    for command in &commands {
+        machine.note_member_result(command, true, None, now);
+    }
+    line(&commands)
 }
 
 /// n2 as it was added.
@@ -261,21 +294,23 @@ fn a_member_without_a_server_gets_one_and_loses_it_when_it_has_left() {
     let (mut machine, mut targets) = joining();
     let mut see = |n2: Server, targets: &[Target]| {
         machine.handle_observed(observed(7, &[up("n1"), n2]), Some(targets), START);
-        line(&machine.handle_members(targets, START))
+        carry_out(&mut machine, targets, START)
     };
     assert_eq!(see(n2(), &targets), "");
     let maintained = Server { admin: Admin::Maint, ..n2() };
+    assert_eq!(see(maintained.clone(), &targets), "", "a person has set it");
     targets[1].has_left = true;
     assert_eq!(see(n2(), &targets), "set server pg/n2 state maint");
     assert_eq!(see(Server { sessions: 1, ..maintained.clone() }, &targets), "");
-    assert_eq!(see(maintained.clone(), &targets), "disable agent pg/n2;del server pg/n2");
-    // A member that is forgotten is like one that has left, and one that returns is used again.
-    assert_eq!(see(n2(), &targets[..1]), "set server pg/n2 state maint");
+    // The member returns before the last session has ended.
     targets[1].has_left = false;
-    assert_eq!(see(maintained, &targets), "set server pg/n2 state ready");
+    assert_eq!(see(maintained.clone(), &targets), "set server pg/n2 state ready");
     // It moves: its server is replaced.
     targets[1].addresses = vec![[10, 0, 0, 9].into()];
     assert_eq!(see(n2(), &targets), "set server pg/n2 state maint");
+    // A member that is forgotten is like one that has left.
+    assert_eq!(see(maintained, &targets[..1]), "disable agent pg/n2;del server pg/n2");
+    assert_eq!(see(n2(), &targets[..1]), "", "a server that was added later by another program");
 }
 
 #[test]
@@ -285,7 +320,7 @@ fn servers_of_the_configuration_are_never_removed_and_a_new_process_gets_the_oth
     machine.handle_observed(observed(7, &[up("n1"), n2()]), Some(&targets), START);
     assert_eq!(machine.handle_members(&targets, START), []);
     machine.handle_observed(observed(8, &[up("n1")]), Some(&targets), START);
-    assert!(line(&machine.handle_members(&targets, START)).starts_with("add server pg/n2 "));
+    assert!(carry_out(&mut machine, &targets, START).starts_with("add server pg/n2 "));
     // Another process whose configuration has n2.
     targets[1].has_left = true;
     machine.handle_observed(observed(9, &[up("n1"), n2()]), Some(&targets), START);
@@ -295,7 +330,9 @@ fn servers_of_the_configuration_are_never_removed_and_a_new_process_gets_the_oth
 #[test]
 fn a_refused_server_is_named_and_tried_again_later() {
     let (mut machine, targets) = joining();
-    machine.note_member_result(Some("Backend must use a dynamic load balancing".to_owned()), START);
+    let [command] = <[_; 1]>::try_from(machine.handle_members(&targets, START)).unwrap();
+    let refusal = Some("Backend must use a dynamic load balancing".to_owned());
+    machine.note_member_result(&command, false, refusal, START);
     machine.handle_observed(observed(7, &[up("n1")]), Some(&targets), START);
     let lacks = machine.lacks(&targets).join("\n");
     assert!(lacks.contains("refuses to add it: Backend must use"), "{lacks}");

@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use super::conductor::{Conductor, Published};
 use super::orders::Orders;
 use crate::clock::Clock;
+use crate::control::orders_text;
 use crate::heartbeat::Heartbeat;
 use crate::history::History;
 use crate::memory::{self, Store};
@@ -48,10 +49,29 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// Starts both. `taken_over_at` is the time of the process that serves and from which this one takes over;
-    /// none without one.
-    pub fn start(config: &Config, prepared: Prepared, taken_over_at: Option<Moment>) -> Observer {
-        let clock = taken_over_at.map_or_else(Clock::start, Clock::continued);
+    /// The orders of operators in force, as they are stored.
+    pub fn orders_in_force(&self) -> String {
+        orders_text(&self.published.snapshots.borrow().orders, &self.clock)
+    }
+}
+
+/// The process from which this one takes over.
+pub struct Predecessor {
+    /// Its time now.
+    pub now: Moment,
+    /// The orders of operators that it has in force, as they are stored; none from an older version.
+    pub orders: Option<String>,
+}
+
+impl Observer {
+    /// Starts both. `predecessor` is the process that serves and from which this one takes over; none without
+    /// one.
+    pub fn start(
+        config: &Config,
+        prepared: Prepared,
+        predecessor: Option<&Predecessor>,
+    ) -> Observer {
+        let clock = predecessor.map_or_else(Clock::start, |it| Clock::continued(it.now));
         let heartbeat = Arc::new(Heartbeat::default());
         let stats = Arc::new(Stats::default());
         let store = Store::of(&config.cluster);
@@ -59,7 +79,7 @@ impl Observer {
         let stored = store.as_ref().and_then(|store| store.read(&urls, &pins));
         let (mut conductor, published) =
             Conductor::new(config, stored, clock, Arc::clone(&heartbeat), Arc::clone(&stats));
-        let orders = Orders::open(config, &mut conductor, clock, taken_over_at.is_some());
+        let orders = Orders::open(config, &mut conductor, clock, predecessor);
         let keeper = memory::keep(store, published.memories.clone());
         let (reports, reports_heard) = mpsc::channel(REPORTS_MAX);
         let (configs, configs_heard) = mpsc::channel(1);

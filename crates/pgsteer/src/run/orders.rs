@@ -1,10 +1,14 @@
 //! The orders of operators at the start: the control socket and the stored orders.
 
+use pgsteer_core::orders::DrainOrder;
 use pgsteer_core::settings::{Config, ControlConfig};
 
 use super::conductor::{Conductor, Published};
+use super::observer::Predecessor;
 use crate::clock::Clock;
-use crate::control::{Call, Calls, Control, ControlSocket, Desk, OrderStore, UpgradeRequest};
+use crate::control::{
+    Call, Calls, Control, ControlSocket, Desk, OrderStore, UpgradeRequest, parse_orders,
+};
 use crate::log::limit::DECISIONS;
 use crate::proxy::Proxy;
 
@@ -18,23 +22,30 @@ pub struct Orders {
 }
 
 impl Orders {
-    /// Listens on the control socket and takes over the stored orders, before the first gate opens. None
-    /// if there is no socket: then no request could withdraw an order.
+    /// Listens on the control socket and takes over the orders of `predecessor`, else the stored ones, before
+    /// the first gate opens. None if there is no socket: then no request could withdraw an order.
     pub fn open(
         config: &Config,
         conductor: &mut Conductor,
         clock: Clock,
-        is_successor: bool,
+        predecessor: Option<&Predecessor>,
     ) -> Option<Orders> {
         let control = config.control.as_ref()?;
-        let socket = if is_successor { None } else { Some(ControlSocket::open(control)?) };
-        let store = OrderStore::of(&config.cluster, control);
-        let stored = store.as_ref().map(|store| store.read(&clock)).unwrap_or_default();
-        for order in &stored {
+        let socket = match predecessor {
+            None => Some(ControlSocket::open(control)?),
+            Some(_) => None,
+        };
+        let mut store = OrderStore::of(&config.cluster, control);
+        let stored = || store.as_ref().map(|store| store.read(&clock)).unwrap_or_default();
+        let orders = inherited(predecessor, clock).unwrap_or_else(stored);
+        if let Some(store) = &mut store {
+            store.note_read();
+        }
+        for order in &orders {
             tracing::warn!(target: DECISIONS, "order of an earlier run: {} is {order}", order.target);
         }
         let (calls, received) = Calls::channel();
-        conductor.take_orders(stored, received);
+        conductor.take_orders(orders, received);
         Some(Orders { socket, config: control.clone(), store, calls })
     }
 
@@ -53,5 +64,18 @@ impl Orders {
         let sessions = proxy.map(Proxy::roll_call);
         let desk = Desk::new(self.calls, upgrades, snapshots, clock, sessions, self.store);
         Control::start(self.socket, self.config, desk)
+    }
+}
+
+/// The orders of the process from which this one takes over; none without one, or from an older version.
+fn inherited(predecessor: Option<&Predecessor>, clock: Clock) -> Option<Vec<DrainOrder>> {
+    match parse_orders(predecessor?.orders.as_ref()?.as_bytes(), &clock) {
+        Ok(orders) => Some(orders),
+        Err(error) => {
+            tracing::warn!(
+                "the orders of the running process are not used, but the stored ones: {error:#}"
+            );
+            None
+        }
     }
 }

@@ -15,7 +15,7 @@ use thiserror::Error;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::observer::Observer;
+use super::observer::{Observer, Predecessor};
 use super::{Outputs, Running, bind_all};
 use crate::control::{Calls, UpgradeRequest};
 use crate::handover::channel::Channel;
@@ -98,7 +98,7 @@ async fn take_over(
         bail!("the old process makes no offer");
     };
     let now = offer.time();
-    let Offer { version, addresses, first_ticket, .. } = offer;
+    let Offer { version, addresses, first_ticket, orders, .. } = offer;
     if version != VERSION {
         bail!(
             "the running pgsteer hands over by version {version}, this one takes over by version \
@@ -107,7 +107,7 @@ async fn take_over(
     }
     let prepared = sources::prepare(&config.cluster)?;
     let mut listeners = bind_all(&config, outputs, |address| addresses.contains(&address))?;
-    let observer = Observer::start(&config, prepared, Some(now));
+    let observer = Observer::start(&config, prepared, Some(&Predecessor { now, orders }));
     let generation = agree(channel, &observer, &mut listeners).await?;
     let generation_max = Some(generation);
     let inherited = Inheritance { listeners, generation_max, first_ticket };

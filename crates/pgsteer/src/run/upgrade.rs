@@ -182,6 +182,7 @@ impl Running {
             first_ticket: self.proxy.as_ref().map_or(0, Proxy::next_ticket) + TICKETS_BETWEEN,
             now: self.observer.clock.now(),
             sent_at: SystemTime::now(),
+            orders: Some(self.observer.orders_in_force()),
         });
         if message::send(channel, &offer, &[]).await.is_err() {
             return Err(child.why_gone().await);

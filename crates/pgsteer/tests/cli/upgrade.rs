@@ -213,7 +213,8 @@ impl New {
 
 fn offer(version: u32) -> ToNew {
     let (now, sent_at) = (Moment::START, SystemTime::now());
-    ToNew::Offer(Offer { version, addresses: Vec::new(), first_ticket: 0, now, sent_at })
+    let (addresses, orders) = (Vec::new(), None);
+    ToNew::Offer(Offer { version, addresses, first_ticket: 0, now, sent_at, orders })
 }
 
 #[tokio::test]

@@ -56,7 +56,9 @@ pub fn no_session_and_no_new_client_notices(lab: &Lab) -> Result<()> {
 
 /// As many sessions as the limit of open files permits, and a client that waits for one of them to end.
 pub fn with_few_open_files_every_session_goes_on(lab: &Lab) -> Result<()> {
-    let steer = Steer::start(lab, &Wanted { files_max: Some(FILES_MAX), ..Wanted::default() })?;
+    let proxy = "sessions_per_address_max = 10000";
+    let wanted = Wanted { proxy, files_max: Some(FILES_MAX), ..Wanted::default() };
+    let steer = Steer::start(lab, &wanted)?;
     let sessions_max = sessions_max(&steer)?;
     let mut kept = Kept::several(steer.doors.write, sessions_max - 1)?;
     let mut pid = steer.pid();
