@@ -10,8 +10,8 @@
 use thiserror::Error;
 
 /// The maximum length of a startup packet that a server accepts, in bytes, including its length
-/// word.
-pub const STARTUP_BYTES_MAX: usize = 10_000;
+/// word. The server's limit of 10,000 does not count that word (`ProcessStartupPacket`).
+pub const STARTUP_BYTES_MAX: usize = 10_000 + size_of::<u32>();
 
 /// The first byte of a TLS handshake record, sent by a client without an SSLRequest.
 const TLS_HANDSHAKE: u8 = 0x16;
@@ -267,7 +267,7 @@ mod tests {
     fn bytes_that_are_not_a_startup_packet_are_refused_at_the_first_wrong_byte() {
         assert_eq!(first(b"GET / HTTP/1.1\r\n"), Err(StartupError::NotPostgres));
         assert_eq!(first(&[0, 0, 0, 7]), Err(StartupError::Length(7)));
-        assert_eq!(first(&[0, 0, 0x27, 0x11]), Err(StartupError::Length(10_001)));
+        assert_eq!(first(&[0, 0, 0x27, 0x15]), Err(StartupError::Length(10_005)));
         assert_eq!(first(&packet(2 << 16, b"")), Err(StartupError::Protocol(2 << 16)));
     }
 

@@ -61,12 +61,30 @@ fn remove_closed_in_front(open: &mut VecDeque<AbortHandle>) {
     }
 }
 
-/// The smaller of `connections_max` and one `divisor`th of the limit of open files, at least 1.
-/// Sessions and sources need the other files.
-pub fn affordable(connections_max: usize, divisor: u64) -> usize {
-    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let share = usize::try_from(files / divisor).unwrap_or(usize::MAX);
-    connections_max.min(share).max(1)
+/// The connections of one kind: a number, or a part of the limit of open files if that is fewer. Sessions and
+/// sources need the other files.
+#[derive(Clone, Copy, Debug)]
+pub struct Share {
+    connections_max: usize,
+    divisor: u64,
+}
+
+/// The connections to the pages.
+pub const PAGES: Share = Share { connections_max: 128, divisor: 32 };
+
+/// The readers of the page's events.
+pub const STREAMS: Share = Share { connections_max: 200, divisor: 32 };
+
+/// The clients of the agent that send their line slowly.
+pub const SLOW_AGENT_CLIENTS: Share = Share { connections_max: 8_192, divisor: 8 };
+
+impl Share {
+    /// The number of connections under the present limit of open files, at least 1.
+    pub fn max(self) -> usize {
+        let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let share = usize::try_from(files / self.divisor).unwrap_or(usize::MAX);
+        self.connections_max.min(share).max(1)
+    }
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::AgentState;
 use super::client::{Client, STALL, Senders, discard_unread};
-use crate::connections::{Connections, affordable};
+use crate::connections::{Connections, SLOW_AGENT_CLIENTS};
 
 /// The time limit for a line, from its first byte to its end.
 const LINE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -22,12 +22,6 @@ const LINE_TIMEOUT: Duration = Duration::from_secs(1);
 /// The time limit for sending the answer. An answer is shorter than any socket's buffer, so only a
 /// system without memory reaches this.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// The maximum number of slow clients. At the limit the oldest one is closed.
-const CONNECTIONS_MAX: usize = 8_192;
-
-/// The slow clients may use one eighth of the open files.
-const FILES_DIVISOR: u64 = 8;
 
 /// The nice value of this thread: many slow clients delay each other and not the acceptor.
 const NICE: i32 = 10;
@@ -52,7 +46,7 @@ pub async fn serve_all(
     // On Linux this affects the calling thread only. A failure changes the priority alone.
     let _ = nice(NICE);
     let state = Rc::new(state);
-    let connections = Connections::new(affordable(CONNECTIONS_MAX, FILES_DIVISOR));
+    let connections = Connections::new(SLOW_AGENT_CLIENTS.max());
     while let Some(handover) = handovers.recv().await {
         let Handover::Client(client) = handover else {
             connections.close_oldest();

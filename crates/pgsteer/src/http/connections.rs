@@ -25,7 +25,7 @@ use tracing::{debug, warn};
 
 use super::Pages;
 use super::routes;
-use crate::connections::{self, Connections};
+use crate::connections::{Connections, PAGES};
 use crate::listen;
 
 /// The maximum size of one request's head, bytes read ahead included.
@@ -34,14 +34,8 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// The maximum number of lines in a request's head.
 const HEAD_LINES_MAX: usize = 64;
 
-/// The maximum number of connections to the pages.
-const CONNECTIONS_MAX: usize = 128;
-
 /// Connections that are accepted before the tasks of the open connections run.
 const ACCEPTS_PER_TURN: usize = 8;
-
-/// The pages may use one 32nd of the open files; sources and sessions need the others.
-const FILES_DIVISOR: u64 = 32;
 
 /// The limits of the server.
 #[derive(Clone, Copy, Debug)]
@@ -63,21 +57,13 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
-            connections_max: CONNECTIONS_MAX,
+            connections_max: PAGES.max(),
             head: Duration::from_secs(8),
             keep_alive: Duration::from_secs(60),
             farewell: Duration::from_secs(10),
             stall: Duration::from_secs(10),
             page_bytes_max: 16 * 1024 * 1024,
         }
-    }
-}
-
-impl Limits {
-    /// The usual limits, with fewer connections where few files can be open.
-    pub fn affordable() -> Limits {
-        let connections_max = connections::affordable(CONNECTIONS_MAX, FILES_DIVISOR);
-        Limits { connections_max, ..Limits::default() }
     }
 }
 
@@ -163,7 +149,9 @@ impl Connection {
                 Ok::<_, Infallible>(streamed.unwrap_or_else(answer))
             }
         });
+        // A client that shuts its sending side down after the request still reads the answer.
         let connection = http1::Builder::new()
+            .half_close(true)
             .timer(TokioTimer::new())
             .header_read_timeout(limits.head)
             .max_buf_size(HEAD_BYTES_MAX)

@@ -124,5 +124,5 @@ pub async fn serve(
     // Ends with this function.
     let mut writer = JoinSet::new();
     writer.spawn(stream::write_frames(Arc::clone(&pages)));
-    Ok(accept_all(listener, tls, pages, Limits::affordable()).await)
+    Ok(accept_all(listener, tls, pages, Limits::default()).await)
 }

@@ -543,6 +543,20 @@ async fn health_checks_have_the_paths_of_patroni() {
     }
 }
 
+/// As `nc -N` and simple scripts of a health check do.
+#[tokio::test]
+async fn a_client_that_ends_its_side_after_the_request_gets_the_answer() {
+    let served = served(Limits::default());
+    for count in [1, 3] {
+        let mut stream = served.connect().await;
+        let request = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n".repeat(count);
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let answers = rest_of(&mut stream).await;
+        assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), count, "{answers}");
+    }
+}
+
 /// One peer answers, and at the address of the other one nothing listens.
 #[tokio::test]
 async fn the_state_of_other_pgsteers_is_read_again_and_again() {

@@ -112,6 +112,19 @@ pub fn addresses(snapshot: &Snapshot, service: &Service, member: &MemberName) ->
     state.addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect()
 }
 
+/// The servers at which sessions of `service` at a member may be: its PostgreSQL, and its pooler if the service
+/// uses one. Each with its addresses.
+pub fn all_servers(
+    snapshot: &Snapshot,
+    service: &Service,
+    member: &MemberName,
+) -> Vec<Vec<SocketAddr>> {
+    let Some(state) = snapshot.members.get(member) else { return Vec::new() };
+    let ports = service.config.pooler_port.into_iter().chain([state.postgres.port()]);
+    let at = |port| state.addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
+    ports.map(at).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use pgsteer_core::reason::Reason;

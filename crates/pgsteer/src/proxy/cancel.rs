@@ -18,11 +18,11 @@ use std::time::Duration;
 
 use pgsteer_wire::startup::CancelKey;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::by_name::ByName;
+use crate::dial;
 
 /// The maximum number of pool connections.
 pub const CONNECTIONS_MAX: usize = 32;
@@ -120,14 +120,14 @@ impl Cancels {
     }
 
     /// Sends the request to each of `servers` concurrently, and returns when all have closed the
-    /// connection. Returns false if a limit prevented a request.
+    /// connection. Each server has one or several addresses. Returns false if a limit prevented a request.
     ///
     /// The client waits until its connection is closed. pgsteer waits for the servers before it closes
     /// that connection: otherwise the server could cancel the next query of the client.
     pub async fn send(
         self: &Arc<Self>,
         key: &CancelKey,
-        servers: Vec<SocketAddr>,
+        servers: Vec<Vec<SocketAddr>>,
         budget: Budget,
     ) -> bool {
         let Some(_under_way) = self.begin(key) else { return false };
@@ -144,10 +144,10 @@ impl Cancels {
             tokio::task::spawn_local(async move {
                 match budget {
                     Budget::Session => {
-                        send_within(&request, server).await;
+                        send_within(&request, &server).await;
                         true
                     }
-                    Budget::Pool => cancels.send_pooled(&request, server).await,
+                    Budget::Pool => cancels.send_pooled(&request, &server).await,
                 }
             })
         });
@@ -170,8 +170,9 @@ impl Cancels {
         Some(UnderWay { cancels: self, key })
     }
 
-    async fn send_pooled(&self, request: &[u8], server: SocketAddr) -> bool {
-        let of_server = self.of_servers.of(&server);
+    async fn send_pooled(&self, request: &[u8], server: &[SocketAddr]) -> bool {
+        let Some(first) = server.first() else { return true };
+        let of_server = self.of_servers.of(first);
         let permits = async {
             let of_server = of_server.0.acquire().await;
             (of_server, self.connections.acquire().await)
@@ -200,14 +201,14 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-async fn send_within(request: &[u8], server: SocketAddr) {
+async fn send_within(request: &[u8], server: &[SocketAddr]) {
     if let Ok(Err(error)) = timeout(CANCEL_TIMEOUT, send_one(request, server)).await {
-        tracing::debug!(%server, %error, "cancel request not delivered");
+        tracing::debug!(?server, %error, "cancel request not delivered");
     }
 }
 
-async fn send_one(request: &[u8], server: SocketAddr) -> std::io::Result<()> {
-    let mut stream = TcpStream::connect(server).await?;
+async fn send_one(request: &[u8], server: &[SocketAddr]) -> std::io::Result<()> {
+    let mut stream = dial::connect(server, CANCEL_TIMEOUT).await?;
     stream.write_all(request).await?;
     // The server sends nothing, and closes the connection when it has acted.
     stream.read(&mut [0; 1]).await.map(drop)
@@ -215,4 +216,39 @@ async fn send_one(request: &[u8], server: SocketAddr) -> std::io::Result<()> {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::net::TcpListener;
+    use tokio::task::LocalSet;
+
+    use super::*;
+
+    /// As `localhost` with an IPv6 address at which the server does not listen.
+    #[tokio::test]
+    async fn a_request_reaches_a_server_whose_first_address_refuses() {
+        let refusing = {
+            let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+            free.local_addr().unwrap()
+        };
+        let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let addresses = vec![refusing, server.local_addr().unwrap()];
+        let key = CancelKey::new(&[1, 2, 3, 4, 5, 6, 7, 8]).unwrap();
+        let expected = key.to_request();
+        let receive = async {
+            let (mut stream, _) = server.accept().await.unwrap();
+            let mut request = vec![0; expected.len()];
+            stream.read_exact(&mut request).await.unwrap();
+            request
+        };
+        let cancels = Arc::new(Cancels::default());
+        let send = cancels.send(&key, vec![addresses], Budget::Pool);
+        let (is_sent, request) =
+            LocalSet::new().run_until(async { tokio::join!(send, receive) }).await;
+        assert!(is_sent);
+        assert_eq!(request, expected);
+    }
 }

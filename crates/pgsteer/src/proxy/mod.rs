@@ -61,6 +61,7 @@ pub use self::roll_call::{RollCall, SESSIONS_LISTED_MAX};
 use self::service::Service;
 use self::shared::Shared;
 use self::worker_thread::Job;
+use crate::connections::{PAGES, SLOW_AGENT_CLIENTS, STREAMS};
 use crate::dial::REPEATS_AT_ONCE_MAX;
 use crate::heartbeat::Pulse;
 use crate::listen::Listeners;
@@ -122,7 +123,7 @@ impl Proxy {
         inherited: &mut Inheritance,
     ) -> anyhow::Result<Proxy> {
         let workers = config.proxy.workers.unwrap_or_else(cores);
-        let limits = affordable(&config.proxy);
+        let limits = affordable(config);
         let shared = Arc::new(Shared::new(limits, workers, Arc::clone(stats), snapshots, pulse));
         shared.arrivals.store(inherited.first_ticket, Ordering::Relaxed);
         if let Some(generation) = inherited.generation_max {
@@ -234,17 +235,26 @@ impl Proxy {
     }
 }
 
-/// Files that sessions cannot use: those of sources, status pages and listeners, of connections above
+/// Files that sessions cannot use: those of sources, listeners and the control socket, of connections above
 /// the limit, of connections for cancel requests, and of repeated attempts to connect.
 const FILES_RESERVED: usize = 64 + EXCESS_MAX + cancel::CONNECTIONS_MAX + REPEATS_AT_ONCE_MAX;
 
+/// Files that the outputs of `config` can use beside the sessions.
+fn files_of_outputs(config: &Config) -> usize {
+    let pages = config.http.is_some().then(|| PAGES.max() + STREAMS.max());
+    let agent = config.agent.is_some().then(|| SLOW_AGENT_CLIENTS.max());
+    pages.unwrap_or(0) + agent.unwrap_or(0)
+}
+
 /// The configuration with `sessions_max` reduced to what the limit of open files permits. Otherwise
 /// the sources could find no free file, and pgsteer would report a healthy cluster as dead.
-fn affordable(proxy: &ProxyConfig) -> ProxyConfig {
+fn affordable(config: &Config) -> ProxyConfig {
     const FILES_PER_SESSION: usize = 2;
     let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let files = usize::try_from(files).unwrap_or(usize::MAX);
-    let sessions_max = files.saturating_sub(FILES_RESERVED) / FILES_PER_SESSION;
+    let reserved = FILES_RESERVED + files_of_outputs(config);
+    let sessions_max = files.saturating_sub(reserved) / FILES_PER_SESSION;
+    let proxy = &config.proxy;
     if sessions_max >= proxy.sessions_max {
         return proxy.clone();
     }

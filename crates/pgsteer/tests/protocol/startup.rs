@@ -42,7 +42,7 @@ fn a_packet_above_the_limit_is_refused_by_its_length() {
     assert!(is_refused(&packet).contains("startup packet is 20008 bytes"));
     // A length just above the limit, without a body.
     packet.truncate(8);
-    packet[..4].copy_from_slice(&10_001_u32.to_be_bytes());
+    packet[..4].copy_from_slice(&10_005_u32.to_be_bytes());
     is_refused(&packet);
 }
 
@@ -75,8 +75,8 @@ fn a_packet_may_come_one_byte_at_a_time() {
 fn a_packet_of_the_longest_length_goes_through() {
     let server = FakeServer::welcoming("off");
     let front = Front::of(&[&server]);
-    let longest = wire::packet(3 << 16, &[&b"user\0"[..], &[b'x'; 9_985], b"\0\0"].concat());
-    assert_eq!(longest.len(), 10_000);
+    let longest = wire::packet(3 << 16, &[&b"user\0"[..], &[b'x'; 9_989], b"\0\0"].concat());
+    assert_eq!(longest.len(), 10_004);
     let mut client = Client::connect(front.write);
     client.send(&longest);
     client.read_burst();

@@ -21,13 +21,7 @@ use self::body::Source;
 use self::frame::Frame;
 pub use self::writer::write_frames;
 use super::past::Range;
-use crate::connections;
-
-/// The most readers of streams.
-const STREAMS_MAX: usize = 200;
-
-/// The streams may use one 32nd of the open files, as the other pages.
-const FILES_DIVISOR: u64 = 32;
+use crate::connections::STREAMS;
 
 /// The document that a reader requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +104,7 @@ impl Streams {
 
     /// Streams for the usual number of readers, or fewer where few files can be open.
     pub fn affordable() -> Streams {
-        Streams::new(connections::affordable(STREAMS_MAX, FILES_DIVISOR))
+        Streams::new(STREAMS.max())
     }
 
     /// The most readers.

@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout};
 
 pub use self::moving::arrive;
 use super::admission::Limit;
-use super::balance::addresses;
+use super::balance::all_servers;
 use super::cancel::Budget;
 use super::client::{Client, ClientError, ClientRequest};
 use super::hold_error::HoldError;
@@ -129,15 +129,15 @@ impl Session {
         shared.stats.cancels.fetch_add(1, Ordering::Relaxed);
         let (mut servers, budget) = match (shared.cancels.server_of(&key), self.admitted.exceeded())
         {
-            (Some(server), None) => (vec![server], Budget::Session),
-            (Some(server), Some(_)) => (vec![server], Budget::Pool),
+            (Some(server), None) => (vec![vec![server]], Budget::Session),
+            (Some(server), Some(_)) => (vec![vec![server]], Budget::Pool),
             (None, _) => {
                 let (snapshot, service) = (self.context.worker.snapshot(), &self.context.service);
-                let of = |name| addresses(&snapshot, service, name).into_iter().next();
-                (snapshot.members.keys().filter_map(of).collect(), Budget::Pool)
+                let of = |name| all_servers(&snapshot, service, name);
+                (snapshot.members.keys().flat_map(of).collect(), Budget::Pool)
             }
         };
-        servers.retain(|server| !shared.own.contain(*server));
+        servers.retain(|server| !server.iter().any(|address| shared.own.contain(*address)));
         if !shared.cancels.send(&key, servers, budget).await {
             shared.stats.cancels_dropped.fetch_add(1, Ordering::Relaxed);
         }
