@@ -54,6 +54,14 @@ fn first_setting(line: &Line, report: Tell<'_>) -> Option<usize> {
             format!("`{name}` is not a name: letters, digits, `-`, `_`, `.`, `:`"),
         );
     }
+    let word = line.word(address_at);
+    if !word.is_empty() && words::is_server_word(word) {
+        report(
+            line.place_of(address_at),
+            format!("the address is missing before `{word}`: `{form}`"),
+        );
+        return None;
+    }
     address(line, address_at, report);
     Some(address_at + 1)
 }

@@ -20,9 +20,9 @@ type Shape = (&'static str, &'static str);
 /// In `global`.
 #[rustfmt::skip]
 const GLOBAL: &[Shape] = &[
-    ("ca-base", "TEXT"), ("chroot", "TEXT"), ("close-spread-time", "TIME"),
+    ("ca-base", "TEXT"), ("chroot", "TEXT ."), ("close-spread-time", "TIME"),
     ("cpu-map", "TEXT TEXT"), ("crt-base", "TEXT"), ("daemon", "."),
-    ("default-path", "current|config|parent|origin"), ("group", "TEXT"),
+    ("default-path", "current|config|parent|origin"), ("group", "TEXT ."),
     ("h1-case-adjust", "TEXT TEXT"), ("hard-stop-after", "TIME"), ("localpeer", "TEXT"),
     ("log", "TEXT"), ("log-tag", "TEXT"), ("lua-load", "TEXT"), ("max-spread-checks", "TIME"),
     ("maxconn", "TEXT ."), ("nbthread", "NUMBER"), ("nbthread", "1.."), ("node", "TEXT ."),
@@ -30,9 +30,10 @@ const GLOBAL: &[Shape] = &[
     ("server-state-base", "TEXT"), ("server-state-file", "TEXT"), ("setenv", "TEXT TEXT"),
     ("spread-checks", "0..50"), ("ssl-default-bind-ciphers", "TEXT"),
     ("ssl-default-bind-options", "TEXT"), ("ssl-server-verify", "none|required"),
+    ("stats", "socket|maxconn|bind-process|timeout|calculate-max-counters"),
     ("stats maxconn", "NUMBER"), ("stats timeout", "TIME"), ("tune.bufsize", "NUMBER"),
     ("tune.idle-pool.shared", "on|auto|off"), ("tune.ssl.default-dh-param", "1024.."),
-    ("ulimit-n", "TEXT"), ("unsetenv", "TEXT"), ("user", "TEXT"),
+    ("ulimit-n", "TEXT"), ("unsetenv", "TEXT"), ("user", "TEXT ."),
 ];
 
 /// In proxies and `defaults`.
@@ -40,22 +41,24 @@ const GLOBAL: &[Shape] = &[
 const PROXY: &[Shape] = &[
     ("acl", "TEXT TEXT"), ("clitcpka-cnt", "NUMBER"), ("clitcpka-idle", "TIME"),
     ("clitcpka-intvl", "TIME"), ("default_backend", "TEXT ."), ("description", "TEXT"),
-    ("disabled", "."), ("enabled", "."), ("errorfile", "TEXT TEXT"),
-    ("external-check", "command|path TEXT"), ("fullconn", "TEXT"),
+    ("disabled", "."), ("dispatch", "TEXT"), ("email-alert", "from|level|mailers|myhostname|to TEXT"),
+    ("enabled", "."), ("errorfile", "TEXT TEXT"),
+    ("external-check", "command|path TEXT"), ("fullconn", "TEXT ."),
     ("hash-type", "consistent|map-based"), ("http-check comment", "TEXT"),
     ("http-reuse", "never|safe|aggressive|always"), ("id", "NUMBER"), ("id", "1.."),
     ("load-server-state-from-file", "global|local|none"), ("log-format", "TEXT"),
     ("log-tag", "TEXT"), ("max-keep-alive-queue", "NUMBER"), ("maxconn", "TEXT ."),
+    ("monitor-uri", "TEXT ."),
     ("option mysql-check user", "TEXT"), ("option redis-check", "."),
-    ("rate-limit sessions", "NUMBER"), ("retries", "TEXT ."), ("retry-on", "TEXT"),
+    ("rate-limit", "sessions"), ("rate-limit sessions", "NUMBER"), ("retries", "TEXT ."), ("retry-on", "TEXT"),
     ("source", "TEXT"), ("srvtcpka-cnt", "NUMBER"), ("srvtcpka-idle", "TIME"),
     ("srvtcpka-intvl", "TIME"), ("stats", "TEXT"), ("stats admin", "IF"),
     ("stats auth", "TEXT"), ("stats realm", "TEXT"), ("stats refresh", "TIME"),
-    ("stats uri", "TEXT"), ("stick match", "TEXT"), ("stick on", "TEXT"),
+    ("stats uri", "TEXT"), ("stick", "on|match|store-request|store-response"), ("stick match", "TEXT"), ("stick on", "TEXT"),
     ("stick-table", "TEXT"), ("tcp-check comment", "TEXT"), ("tcp-check send", "TEXT"),
     ("tcp-request", "connection|content|inspect-delay|session"),
     ("tcp-request connection", "TEXT"), ("tcp-request content", "TEXT"),
-    ("tcp-request inspect-delay", "TIME"), ("use-server", "TEXT IF"),
+    ("tcp-request inspect-delay", "TIME"), ("timeout", "TEXT"), ("use-server", "TEXT IF"),
     ("use_backend", "TEXT IF?"),
 ];
 

@@ -57,7 +57,7 @@ rule! {
     MISPLACED_WORD = "misplaced-word", Error, Look::Haproxy(misplaced),
     title: "a line in a section where it has no effect",
     costs: "HAProxy ignores the line with a warning, or refuses the file: the proxy does not listen, or does not route its clients.",
-    remedy: "Move it: `bind`, `use_backend` and `default_backend` into a frontend, `server` and `balance` into a backend, or make a `listen` of the section.",
+    remedy: "Move it: `bind`, `use_backend` and `default_backend` into a frontend, `server` and `balance` into a backend, or make a `listen` of the section. What `defaults` cannot have belongs into each proxy; a proxy may have lost its first line.",
 }
 
 /// Settings of a bind line that make the same port a different one.
@@ -185,7 +185,38 @@ fn mode_http(haproxy: &Haproxy<'_>, findings: &mut Findings) {
     modes_differ(haproxy, findings);
 }
 
+/// Lines that `defaults` cannot have (HAProxy 2.6).
+#[rustfmt::skip]
+const NOT_IN_DEFAULTS: [&str; 19] = [
+    "bind", "capture", "declare", "description", "disabled", "dispatch", "filter", "force-persist", "id",
+    "ignore-persist", "monitor", "redirect", "server", "server-template", "stick", "stick-table",
+    "stats admin", "use-server", "use_backend",
+];
+
+/// Lines that only `defaults` with a name can have.
+const ONLY_IN_NAMED_DEFAULTS: [&str; 6] =
+    ["acl", "http-request", "http-response", "tcp-request", "tcp-response", "http-after-response"];
+
+fn misplaced_in_defaults(haproxy: &Haproxy<'_>, findings: &mut Findings) {
+    let sections = haproxy.model.file.sections.iter();
+    for section in sections.filter(|section| section.kind == Kind::Defaults) {
+        let is_named = section.head.words.len() > 1;
+        for line in &section.body {
+            let is_among = |words: &[&str]| {
+                words.iter().any(|it| line.begins(&it.split(' ').collect::<Vec<_>>()))
+            };
+            if is_among(&NOT_IN_DEFAULTS) {
+                findings.add(line, format!("`{}` in `defaults`", line.word(0)));
+            } else if !is_named && is_among(&ONLY_IN_NAMED_DEFAULTS) {
+                let word = line.word(0);
+                findings.add(line, format!("`{word}` in `defaults` without a name"));
+            }
+        }
+    }
+}
+
 fn misplaced(haproxy: &Haproxy<'_>, findings: &mut Findings) {
+    misplaced_in_defaults(haproxy, findings);
     for proxy in &haproxy.model.proxies {
         for line in proxy.lines() {
             let severity = match (proxy.kind, line.word(0), line.word(1)) {

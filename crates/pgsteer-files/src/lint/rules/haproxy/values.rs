@@ -45,6 +45,9 @@ fn refused(haproxy: &Haproxy<'_>, findings: &mut Findings) {
 /// Checks the first line of a section. Returns true if HAProxy ignores the section because of it.
 fn head(section: &Section, findings: &mut Findings) -> bool {
     let head = &section.head;
+    if section.kind == Kind::Global {
+        surplus(head, 1, &mut |place: Location, message: String| findings.add(place, message));
+    }
     if !section.kind.is_proxy() || head.words.is_empty() {
         return false;
     }
@@ -95,7 +98,8 @@ fn of_line(section: &Section, line: &Line, version: HaproxyVersion, report: Tell
         "dispatch" => dispatch(line, report),
         "server" | "default-server" | "server-template" => server_values(line, version, report),
         "http-check" | "tcp-check" => check_rule(line, report),
-        "log" => log(line, report),
+        "log" if !is_global || at > 0 || !line.begins(&["log", "global"]) => log(line, report),
+        "log" => report(line.place_of(1), "`log global` refers to this section itself".to_owned()),
         _ => {}
     }
 }
@@ -285,12 +289,21 @@ const LOG_LEVELS: [&str; 8] =
 
 fn log(line: &Line, report: Tell<'_>) {
     // `log global`, and settings between the address and the facility.
+    if line.words.len() == 1 {
+        return report(
+            line.place(),
+            "`log` needs an address and a facility, or `global`".to_owned(),
+        );
+    }
     if line.words.len() == 2 && !line.begins(&["log", "global"]) && !line.word(1).is_empty() {
         report(line.place(), "`log` has an address and no facility".to_owned());
     }
     let mut at = 2;
     while ["len", "format", "sample", "profile"].contains(&line.word(at)) {
         at += 2;
+    }
+    if at > 2 && line.words.len() <= at {
+        report(line.place(), "`log` has no facility".to_owned());
     }
     let mut of = |at: usize, what: &str, known: &[&str]| {
         let word = line.words.get(at).filter(|word| word.known().is_some());
