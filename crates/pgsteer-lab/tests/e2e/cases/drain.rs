@@ -105,6 +105,23 @@ pub fn a_drained_replica_keeps_its_sessions_and_opens_at_once(lab: &Lab) -> Resu
     Ok(())
 }
 
+pub fn an_order_survives_an_upgrade_without_a_state_directory(lab: &Lab) -> Result<()> {
+    let setup = Setup::new(lab)?;
+    let wanted = Wanted { cluster: "state_directory = 'none'", ..setup.wanted() };
+    let steer = Steer::start(lab, &wanted)?;
+    let [drained, _] = two_replicas(lab)?;
+    let mut old = reader_at(lab, &steer, &drained)?;
+    run(&mut setup.order(&["drain", &drained, "--until", "1h"])?)?;
+    is_drained(lab, &steer, &drained, &mut old, "drained_by_operator")?;
+    steer.upgrade(steer.pid())?;
+    is_drained(lab, &steer, &drained, &mut old, "drained_by_operator")?;
+    steer.wait_for("the new process to take orders", SOON, |_| {
+        let undrained = setup.order(&["undrain", &drained]).and_then(|mut order| run(&mut order));
+        undrained.is_ok()
+    })?;
+    is_back(lab, &steer, &drained, &mut old)
+}
+
 pub fn an_order_reaches_haproxy(lab: &Lab) -> Result<()> {
     let setup = Setup::new(lab)?;
     let haproxy = Rendered::start(lab, "push", &[])?;

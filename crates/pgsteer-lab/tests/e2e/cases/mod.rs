@@ -131,6 +131,7 @@ pub fn all() -> Vec<Case> {
             upgrade::with_few_open_files_every_session_goes_on,
             drain::a_drained_replica_keeps_its_sessions_and_opens_at_once,
             drain::an_order_survives_a_restart_and_expires,
+            drain::an_order_survives_an_upgrade_without_a_state_directory,
             drain::an_order_that_leaves_no_member_is_refused,
             etcd::logins_are_held_back_before_the_old_primary_stops,
             etcd::an_unreachable_etcd_changes_nothing,
