@@ -1,16 +1,19 @@
-//! The keeper against a kernel: each test runs in a network namespace of its own.
+//! The keeper and the announcer against a kernel: each test runs in a network namespace of its own.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddrV6};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use pgsteer_core::names::{MemberName, ServiceName, VipName};
 use pgsteer_core::settings::VipConfig;
 use pgsteer_core::snapshot::Snapshot;
 use pgsteer_core::time::Moment;
+use socket2::{Domain, Protocol, Socket, Type};
 
-use super::interface;
+use super::announcer::Announcer;
+use super::interface::{self, Mac};
 use super::keeper::{Keeper, Look};
-use super::{kernel, release};
+use super::{kernel, ndp, release};
 use crate::http::sample;
 
 /// Set in the process that runs a test in a namespace.
@@ -249,5 +252,49 @@ fn an_address_that_must_go_is_removed_although_the_list_cannot_be_read() {
             keeper.look(&look);
             assert_eq!(addresses(), expected);
         }
+    });
+}
+
+/// Sends `message` from `eth1` to all machines of the network with this hop limit.
+fn send(message: &[u8], hop_limit: u32) {
+    let socket = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6)).unwrap();
+    let index = interface::index_of("eth1").unwrap().unwrap();
+    socket.bind_device(Some(b"eth1")).unwrap();
+    socket.set_multicast_if_v6(index).unwrap();
+    socket.set_multicast_hops_v6(hop_limit).unwrap();
+    let to = SocketAddrV6::new(ndp::ALL_NODES, 0, 0, index);
+    socket.send_to(message, &to.into()).unwrap();
+}
+
+fn rival_within(announcer: &Announcer, limit: Duration) -> Option<Mac> {
+    let deadline = Instant::now() + limit;
+    loop {
+        match announcer.rival() {
+            None if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+            rival => return rival,
+        }
+    }
+}
+
+#[test]
+fn a_routed_advertisement_is_no_rival_and_one_of_the_network_is() {
+    in_namespace("a_routed_advertisement_is_no_rival_and_one_of_the_network_is", || {
+        const MAC: Mac = [2, 0, 0, 0, 0, 0x66];
+        ip("address add fe80::b/64 dev eth1 nodad");
+        let address: Ipv6Addr = "fd00::50".parse().unwrap();
+        let own = interface::find("eth0").unwrap().unwrap();
+        let announcer = Announcer::open(address.into(), "eth0", own).unwrap().unwrap();
+        let message = ndp::announcement(MAC, address);
+        // A router has decremented the hop limit.
+        send(&message, 254);
+        assert_eq!(rival_within(&announcer, Duration::from_millis(300)), None);
+        send(&message, 255);
+        assert_eq!(rival_within(&announcer, Duration::from_secs(5)), Some(MAC));
+        // Other messages do not reach the socket, so they do not use up the packets of one look.
+        for _ in 0..300 {
+            send(&ndp::probe(MAC, address), 255);
+        }
+        send(&message, 255);
+        assert_eq!(announcer.rival(), Some(MAC));
     });
 }
