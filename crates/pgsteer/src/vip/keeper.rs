@@ -432,9 +432,9 @@ fn place(vip: &VipConfig, addresses: &io::Result<Vec<Found>>) -> Result<Place, U
 fn foreign(vip: &VipConfig, found: Found) -> String {
     let (address, prefix, interface) = (found.address, found.prefix, &vip.interface);
     format!(
-        "{address}/{prefix} is on {interface}, and pgsteer did not add it; pgsteer does not touch it: remove \
-         it with `ip address del {address}/{prefix} dev {interface}`, or choose another address for [vip] if \
-         it is the machine's own"
+        "{address}/{prefix} is on {interface}, and pgsteer did not add it, so pgsteer does not touch it; if it is \
+         the machine's own address, choose another one for [vip]; otherwise remove it with `ip address del \
+         {address}/{prefix} dev {interface}`"
     )
 }
 

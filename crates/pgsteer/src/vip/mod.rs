@@ -117,7 +117,8 @@ impl Drop for Vips {
         while !thread.is_finished() {
             if Instant::now() > deadline {
                 tracing::error!(
-                    "the kernel does not answer; the addresses in [vip] may still be on this machine"
+                    "vip: the kernel does not answer, so the addresses may still be on this machine; \
+                     `pgsteer vip release` removes them"
                 );
                 return;
             }

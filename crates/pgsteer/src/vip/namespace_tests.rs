@@ -184,14 +184,17 @@ fn the_addresses_of_other_programs_stay_when_the_address_leaves() {
         look(&mut two, &held(), 0);
         ip("address add 10.0.0.11/24 dev eth0");
         look(&mut one, &held(), 500);
-        let route = ip("route get 10.0.0.1");
-        assert!(route.contains("src 10.0.0.11"), "{route}");
+        ip("route add default via 10.0.0.1");
+        for to in ["10.0.0.1", "192.0.2.1"] {
+            let route = ip(&format!("route get {to}"));
+            assert!(route.contains("src 10.0.0.11"), "{route}");
+        }
         one.release("pgsteer stops");
         assert_eq!(addresses(), ["10.0.0.51/32", "10.0.0.11/24"]);
         two.release("pgsteer stops");
         assert_eq!(addresses(), ["10.0.0.11/24"]);
         let routes = ip("-4 route show");
-        assert_eq!(routes.lines().count(), 1, "{routes}");
+        assert_eq!(routes.lines().count(), 2, "the default and the network: {routes}");
     });
 }
 
