@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use pgsteer::check::Question;
-use pgsteer::cli::{self, Command, LogFormat, RunArgs, StartArgs, VipCommand};
+use pgsteer::cli::{self, Command, LogFormat, StartArgs, VipCommand};
 use pgsteer::control::commands;
 use pgsteer::diagnostic::{report, report_all};
 use pgsteer::log::{self, Shape};
@@ -51,14 +51,8 @@ fn main() -> ExitCode {
         Command::Explain(args) => commands::explain(&args),
         Command::Upgrade(args) => commands::upgrade(&args),
         Command::Vip(args) => {
-            let VipCommand::Release { config } = args.command;
-            match cli::load(&RunArgs { config, ..RunArgs::default() }) {
-                Ok(config) => pgsteer::vip::release::run(&config.vips),
-                Err(errors) => {
-                    report_all(&errors, errors.len(), "released");
-                    ExitCode::from(cli::EXIT_WRONG_CONFIG)
-                }
-            }
+            let VipCommand::Release { config: _ } = args.command;
+            pgsteer::vip::release::run()
         }
         Command::Top(args) => pgsteer::top::run(args),
     }

@@ -118,6 +118,11 @@ impl VipNodes {
         self.vip
     }
 
+    /// The address as pgsteer adds it: with a prefix of 32 bits.
+    pub fn vip_on_interface(&self) -> String {
+        format!("{}/32", self.vip)
+    }
+
     fn node(&self, member: &str) -> Result<&VipNode> {
         let found = self.nodes.iter().find(|node| node.member == member);
         found.with_context(|| format!("{member} has no pgsteer"))
@@ -279,7 +284,7 @@ impl VipNodes {
 
 impl Drop for VipNodes {
     fn drop(&mut self) {
-        let address = format!("{}/24", self.vip);
+        let address = self.vip_on_interface();
         for number in 0..self.nodes.len() {
             let member = self.nodes[number].member.clone();
             if let Ok(log) = self.log(&member) {

@@ -378,10 +378,11 @@ pub struct VipArgs {
 /// What `pgsteer vip` can do.
 #[derive(Clone, Debug, Subcommand)]
 pub enum VipCommand {
-    /// Remove the addresses of `[vip]` from this machine. It needs CAP_NET_ADMIN
+    /// Remove the addresses that pgsteer added for `[vip]` from this machine. It needs CAP_NET_ADMIN, and
+    /// reads no configuration
     Release {
-        /// Configuration file [default: /etc/pgsteer/pgsteer.toml]
-        #[arg(long, value_name = "FILE")]
+        /// Accepted for units that pass it, and not read.
+        #[arg(long, value_name = "FILE", hide = true)]
         config: Option<PathBuf>,
     },
 }

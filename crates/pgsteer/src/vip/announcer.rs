@@ -2,14 +2,13 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV6};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, eth, recv, recvfrom, send,
-    socket_with,
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, eth, recv, send, socket_with,
 };
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 use super::interface::{Interface, Mac};
 use super::{arp, ndp};
@@ -127,13 +126,8 @@ impl Announcer {
             }
             Kind::Ndp { socket, address } => {
                 let mut message = [0; 128];
-                let (_, length, from) = recvfrom(socket, &mut message, RecvFlags::empty())?;
-                let from = from.and_then(|from| SocketAddrV6::try_from(from).ok());
-                // The usual sources; a router does not forward the first.
-                let is_near = from
-                    .is_some_and(|from| from.ip().is_unicast_link_local() || from.ip() == address);
-                let message = &message[..length.min(message.len())];
-                Ok(ndp::advertiser(message, *address).filter(|_| is_near))
+                let (_, length) = recv(socket, &mut message, RecvFlags::empty())?;
+                Ok(ndp::advertiser(&message[..length.min(message.len())], *address))
             }
         }
     }
@@ -144,24 +138,50 @@ fn packet_socket(interface: &Interface) -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::PACKET, SocketType::RAW, flags, Some(eth::ARP))?;
     nix::sys::socket::bind(socket.as_raw_fd(), &interface.link).map_err(io::Error::from)?;
-    // Packets of other interfaces that arrived before the bind.
+    discard(&socket);
+    Ok(socket)
+}
+
+/// Reads the packets of other interfaces that arrived before the socket was bound to one.
+fn discard(socket: &impl AsFd) {
     let mut frame = [0; 64];
     for _ in 0..PACKETS_MAX {
-        if let Err(Errno::AGAIN) = recv(&socket, &mut frame, RecvFlags::empty()) {
+        if let Err(Errno::AGAIN) = recv(socket, &mut frame, RecvFlags::empty()) {
             break;
         }
     }
-    Ok(socket)
+}
+
+/// The packets that an ICMPv6 socket receives, in the instructions of the kernel's packet filter:
+/// neighbour advertisements with the hop limit 255. A router decrements the hop limit, so a packet with 255
+/// is from this network (RFC 4861, 7.1.2).
+fn advertisements_of_this_network() -> [SockFilter; 6] {
+    const LOAD_BYTE: u16 = 0x30;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    /// Where the IPv6 header begins (`SKF_NET_OFF`); other offsets count from the ICMPv6 header.
+    const NETWORK_HEADER: u32 = 0xfff0_0000;
+    const HOP_LIMIT: u32 = 7;
+    [
+        SockFilter::new(LOAD_BYTE, 0, 0, NETWORK_HEADER + HOP_LIMIT),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 3, 255),
+        SockFilter::new(LOAD_BYTE, 0, 0, 0),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 1, u32::from(ndp::ADVERTISEMENT)),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+        SockFilter::new(RETURN, 0, 0, 0),
+    ]
 }
 
 /// An ICMPv6 socket on this interface only. Neighbour discovery requires the hop limit 255.
 fn icmp_socket(name: &str, interface: &Interface) -> io::Result<Socket> {
     let socket = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6))?;
     socket.set_nonblocking(true)?;
+    socket.attach_filter(&advertisements_of_this_network())?;
     socket.bind_device(Some(name.as_bytes()))?;
     socket.set_multicast_if_v6(interface.index)?;
     socket.set_multicast_hops_v6(255)?;
     socket.set_unicast_hops_v6(255)?;
     socket.set_multicast_loop_v6(false)?;
+    discard(&socket);
     Ok(socket)
 }

@@ -2,7 +2,9 @@
 
 use std::io;
 
+use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
+use nix::net::if_::{if_indextoname, if_nametoindex};
 use nix::sys::socket::LinkAddr;
 
 /// The hardware type of Ethernet in Linux (`ARPHRD_ETHER`).
@@ -22,7 +24,8 @@ pub struct Interface {
     pub link: LinkAddr,
 }
 
-/// Returns the interface `name`; none if there is none.
+/// Returns the interface `name`; none if there is none. The C library waits for the kernel's list without a
+/// time limit.
 ///
 /// # Errors
 /// The kernel refuses the list of interfaces.
@@ -37,12 +40,23 @@ pub fn find(name: &str) -> io::Result<Option<Interface>> {
     Ok(found)
 }
 
-/// Returns the name of the interface with this index.
-pub fn name_of(index: u32) -> Option<String> {
-    getifaddrs().ok()?.find_map(|entry| {
-        let link = *entry.address?.as_link_addr()?;
-        (u32::try_from(link.ifindex()) == Ok(index)).then_some(entry.interface_name)
-    })
+/// Returns the index of the interface `name`; none if there is none. It does not wait for the kernel's lock
+/// of the network settings.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn index_of(name: &str) -> io::Result<Option<u32>> {
+    match if_nametoindex(name) {
+        Ok(index) => Ok(Some(index)),
+        Err(Errno::ENODEV) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Returns the name of the interface with this index, or the index if it has none.
+pub fn name_of(index: u32) -> String {
+    let name = if_indextoname(index).ok().and_then(|name| name.into_string().ok());
+    name.unwrap_or_else(|| format!("interface {index}"))
 }
 
 /// Returns the usual text of an Ethernet address.

@@ -10,7 +10,7 @@ use pgsteer_core::time::Moment;
 use super::announcer::Announcer;
 use super::interface::{self, Interface};
 use super::kernel::{self, Found};
-use super::machine::{Action, CONFIRM_WITHIN, Change, Machine, State, View};
+use super::machine::{Action, CONFIRM_WITHIN, Change, Machine, Presence, State, View};
 use crate::log::limit::DECISIONS;
 use crate::stats::{Holding, Vip};
 use pgsteer_core::vip::{Demand, demand};
@@ -21,6 +21,8 @@ pub struct Keeper {
     name: VipName,
     config: VipConfig,
     machine: Machine,
+    /// The address on the interface, with the mark of pgsteer, as the kernel last showed it.
+    ours: Vec<Found>,
     announcer: Option<Announcer>,
     /// Why nothing can be sent about the address, as logged.
     mute: Option<String>,
@@ -64,6 +66,7 @@ impl Keeper {
             name,
             config,
             machine: Machine::default(),
+            ours: Vec::new(),
             announcer: None,
             mute: None,
             unadded: None,
@@ -87,16 +90,19 @@ impl Keeper {
         let now = look.now;
         self.listen(now);
         let demand = demand(&self.config, look.snapshot);
-        let place = place(&self.config, look.addresses);
-        let (found, interface) = match place {
+        let place = match place(&self.config, look.addresses) {
             Ok(place) => place,
-            Err(trouble) => return self.fail(trouble, &demand, now),
+            Err(Unplaced::Absent(trouble)) => {
+                self.ours.clear();
+                return self.show(false, &demand, Some(trouble), now);
+            }
+            Err(Unplaced::Unknown(trouble)) => return self.look_blind(trouble, &demand, look),
         };
-        let view =
-            View { demand: &demand, is_current: look.is_current, is_here: found.is_some(), now };
-        let step = self.machine.step(view);
+        self.ours.clone_from(&place.ours);
+        let (is_current, presence) = (look.is_current, place.presence());
+        let step = self.machine.step(View { demand: &demand, is_current, presence, now });
         let done: Result<(), String> =
-            step.actions.iter().try_for_each(|action| self.act(*action, found, interface, now));
+            step.actions.iter().try_for_each(|action| self.act(*action, place.interface, now));
         if let (Some(change), Ok(())) = (step.change, &done) {
             self.log(change, &demand);
         }
@@ -106,11 +112,7 @@ impl Keeper {
             (_, _, Demand::Hold(_) | Demand::Share { .. }) => {}
             _ => self.unadded = None,
         }
-        let is_here = match (&done, step.actions.first()) {
-            (Ok(()), Some(Action::Add)) => true,
-            (Ok(()), Some(Action::Remove)) => false,
-            _ => found.is_some(),
-        };
+        let is_here = !self.ours.is_empty();
         if !is_here && !self.machine.is_asking() {
             // An address that could not be added is tried again as a new one.
             self.machine.note_absence();
@@ -119,24 +121,85 @@ impl Keeper {
             // Another machine may announce the address from now on. `announce` reports errors.
             let _ = self.announcer();
         }
-        self.show(
-            is_here,
-            &demand,
-            done.err().or_else(|| refusal(&demand)).or_else(|| self.unadded.clone()),
-            now,
-        );
+        let trouble = done
+            .err()
+            .or_else(|| refusal(&demand))
+            .or_else(|| place.foreign.map(|found| foreign(&self.config, found)))
+            .or_else(|| self.unadded.clone())
+            .or_else(|| self.route(look, place.interface).err());
+        self.show(is_here || place.foreign.is_some(), &demand, trouble, now);
     }
 
-    /// Removes the address if it is on the interface.
+    /// Acts while the kernel does not show its addresses: an address that was there and must go is
+    /// removed, and nothing is added.
+    fn look_blind(&mut self, trouble: String, demand: &Demand, look: &Look<'_>) {
+        let mut trouble = trouble;
+        if !self.ours.is_empty() {
+            let (is_current, presence, now) = (look.is_current, Presence::Ours, look.now);
+            let step = self.machine.step(View { demand, is_current, presence, now });
+            if step.actions.contains(&Action::Remove) {
+                match (self.remove(), step.change) {
+                    (Ok(()), Some(change)) => self.log(change, demand),
+                    (Ok(()), None) => {}
+                    (Err(error), _) => trouble = error,
+                }
+            }
+        }
+        self.show(!self.ours.is_empty(), demand, Some(trouble), look.now);
+    }
+
+    /// Adds the route to the network of the address if the machine has no other one.
+    fn route(&self, look: &Look<'_>, interface: Interface) -> Result<(), String> {
+        let (vip, index) = (&self.config, interface.index);
+        let Ok(addresses) = look.addresses else { return Ok(()) };
+        if self.ours.is_empty() || !kernel::needs_route(vip, index, addresses) {
+            return Ok(());
+        }
+        let doing = || format!("cannot add the route to the network of {vip} on {}", vip.interface);
+        kernel::add_route(vip, index).map_err(|error| explained(&error, &doing()))
+    }
+
+    /// Removes the address from the interface if pgsteer added it, unless pgsteer must not touch it.
     pub fn release(&mut self, why: &str) {
-        let (name, vip, interface) = (&self.name, &self.config, &self.config.interface);
-        match remove(vip) {
-            Ok(true) => {
+        let (vip, interface) = (self.config.clone(), self.config.interface.clone());
+        if self.machine.state() == State::Refused {
+            if !self.ours.is_empty() {
+                let (name, reason) = (&self.name, &self.shown.why);
+                tracing::warn!(
+                    target: DECISIONS,
+                    "vip {name}: {vip} stays on {interface} although {why}: {reason}"
+                );
+            }
+            return;
+        }
+        match of_pgsteer(&vip) {
+            Ok(ours) => self.ours = ours,
+            // What was there at the last look is removed all the same.
+            Err(error) => tracing::error!(target: DECISIONS, "vip {}: {error}", self.name),
+        }
+        if self.ours.is_empty() {
+            return;
+        }
+        let (done, name) = (self.remove(), &self.name);
+        match done {
+            Ok(()) => {
                 tracing::info!(target: DECISIONS, "vip {name}: {vip} leaves {interface}: {why}");
             }
-            Ok(false) => {}
             Err(error) => tracing::error!(target: DECISIONS, "vip {name}: {error}"),
         }
+    }
+
+    /// Removes the address as the kernel last showed it, with each of its prefixes.
+    fn remove(&mut self) -> Result<(), String> {
+        let mut failed = None;
+        self.ours.retain(|found| {
+            let removed = kernel::remove(found);
+            let is_left = removed.is_err();
+            failed = failed.take().or(removed.err());
+            is_left
+        });
+        let doing = || format!("cannot remove {} from {}", self.config, self.config.interface);
+        failed.map_or(Ok(()), |error| Err(explained(&error, &doing())))
     }
 
     /// Reads who else has the address.
@@ -174,34 +237,26 @@ impl Keeper {
         matches!(self.machine.state(), State::Held { .. })
     }
 
-    fn act(
-        &mut self,
-        action: Action,
-        found: Option<Found>,
-        interface: Interface,
-        now: Moment,
-    ) -> Result<(), String> {
-        let (vip, name) = (self.config.clone(), self.config.interface.clone());
-        match (action, found) {
-            (Action::Add, _) => {
-                let added = kernel::add(&vip, interface.index);
-                added.map_err(|error| explained(&error, &format!("cannot add {vip} to {name}")))?;
+    fn act(&mut self, action: Action, interface: Interface, now: Moment) -> Result<(), String> {
+        match action {
+            Action::Add => {
+                let (vip, name) = (&self.config, &self.config.interface);
+                let added = kernel::add(vip, interface.index)
+                    .map_err(|error| explained(&error, &format!("cannot add {vip} to {name}")))?;
+                self.ours.push(added);
                 self.shown.added_total += 1;
             }
-            (Action::Remove, Some(found)) => {
-                let removed = kernel::remove(&found);
-                let doing = format!("cannot remove {vip} from {name}");
-                removed.map_err(|error| explained(&error, &doing))?;
+            Action::Remove => {
+                self.remove()?;
                 self.shown.removed_total += 1;
             }
-            (Action::Remove, None) => {}
             // The address works without an announcement, only later for some clients.
-            (Action::Announce, _) => {
+            Action::Announce => {
                 if self.send(Announcer::announce, interface) {
                     self.shown.announced_at = Some(now);
                 }
             }
-            (Action::Ask, _) => {
+            Action::Ask => {
                 if self.send(Announcer::ask, interface) {
                     self.machine.note_asked();
                 }
@@ -245,10 +300,6 @@ impl Keeper {
             }
         }
         Ok(self.announcer.as_ref())
-    }
-
-    fn fail(&mut self, trouble: String, demand: &Demand, now: Moment) {
-        self.show(false, demand, Some(trouble), now);
     }
 
     fn show(&mut self, is_here: bool, demand: &Demand, trouble: Option<String>, now: Moment) {
@@ -298,10 +349,9 @@ impl Keeper {
                 target: DECISIONS,
                 "vip {name}: another program removed {vip} from {interface}; it is not added: {why}"
             ),
-            Change::RemovedForeign => tracing::warn!(
+            Change::RemovedLeftover => tracing::warn!(
                 target: DECISIONS,
-                "vip {name}: {vip} was on {interface}, added by another program or left behind; it is \
-                 removed: {why}"
+                "vip {name}: an earlier pgsteer left {vip} on {interface}; it is removed: {why}"
             ),
             Change::Unconfirmed => tracing::warn!(
                 target: DECISIONS,
@@ -313,38 +363,79 @@ impl Keeper {
     }
 }
 
-/// Removes the address from its interface. Returns true if it was there.
+/// Returns the address on its interface, with each of its prefixes, if pgsteer added it.
 ///
 /// # Errors
-/// The kernel refuses.
-pub fn remove(vip: &VipConfig) -> Result<bool, String> {
-    let (Some(found), _) = place(vip, &kernel::addresses())? else { return Ok(false) };
-    let doing = || format!("cannot remove {vip} from {}", vip.interface);
-    kernel::remove(&found).map_err(|error| explained(&error, &doing()))?;
-    Ok(true)
+/// The kernel does not show its addresses.
+fn of_pgsteer(vip: &VipConfig) -> Result<Vec<Found>, String> {
+    let doing = format!("cannot look for {vip} on {}", vip.interface);
+    let unread = |error: io::Error| explained(&error, &doing);
+    let Some(index) = interface::index_of(&vip.interface).map_err(unread)? else {
+        return Ok(Vec::new());
+    };
+    let mut found = kernel::addresses().map_err(unread)?;
+    found.retain(|found| found.is_ours && found.address == vip.address && found.index == index);
+    Ok(found)
+}
+
+/// The interface, and the address on it.
+#[derive(Debug)]
+struct Place {
+    interface: Interface,
+    /// The address with the mark of pgsteer, once for each prefix.
+    ours: Vec<Found>,
+    /// The address without this mark.
+    foreign: Option<Found>,
+}
+
+impl Place {
+    fn presence(&self) -> Presence {
+        match (self.ours.is_empty(), self.foreign) {
+            (false, _) => Presence::Ours,
+            (true, Some(_)) => Presence::Foreign,
+            (true, None) => Presence::Absent,
+        }
+    }
+}
+
+/// Why there is no [`Place`].
+enum Unplaced {
+    /// The address is not on the interface, and cannot be added.
+    Absent(String),
+    /// The kernel does not show its interfaces or addresses.
+    Unknown(String),
 }
 
 /// Finds the interface, and the address on it.
-fn place(
-    vip: &VipConfig,
-    addresses: &io::Result<Vec<Found>>,
-) -> Result<(Option<Found>, Interface), String> {
+fn place(vip: &VipConfig, addresses: &io::Result<Vec<Found>>) -> Result<Place, Unplaced> {
     let name = &vip.interface;
     let interface = interface::find(name)
-        .map_err(|error| explained(&error, "cannot read the interfaces"))?
-        .ok_or_else(|| format!("there is no interface {name} on this machine"))?;
-    let addresses = addresses
-        .as_ref()
-        .map_err(|error| explained(error, "cannot read the addresses of this machine"))?;
-    let same = || addresses.iter().filter(|found| found.address == vip.address);
-    match (same().find(|found| found.index == interface.index), same().next()) {
-        (None, Some(elsewhere)) => {
-            let other = interface::name_of(elsewhere.index);
-            let other = other.unwrap_or_else(|| format!("interface {}", elsewhere.index));
-            Err(format!("{} is on {other} already; remove it there", vip.address))
-        }
-        (here, _) => Ok((here.copied(), interface)),
+        .map_err(|error| Unplaced::Unknown(explained(&error, "cannot read the interfaces")))?
+        .ok_or_else(|| Unplaced::Absent(format!("there is no interface {name} on this machine")))?;
+    let addresses = addresses.as_ref().map_err(|error| {
+        Unplaced::Unknown(explained(error, "cannot read the addresses of this machine"))
+    })?;
+    let same = addresses.iter().filter(|found| found.address == vip.address);
+    let (here, elsewhere): (Vec<Found>, Vec<Found>) =
+        same.partition(|found| found.index == interface.index);
+    if let (true, Some(elsewhere)) = (here.is_empty(), elsewhere.first()) {
+        let other = interface::name_of(elsewhere.index);
+        let trouble = format!("{} is on {other} already; remove it there", vip.address);
+        return Err(Unplaced::Absent(trouble));
     }
+    let (ours, foreign): (Vec<Found>, Vec<Found>) =
+        here.into_iter().partition(|found| found.is_ours);
+    Ok(Place { interface, ours, foreign: foreign.first().copied() })
+}
+
+/// The message about an address that another program added.
+fn foreign(vip: &VipConfig, found: Found) -> String {
+    let (address, prefix, interface) = (found.address, found.prefix, &vip.interface);
+    format!(
+        "{address}/{prefix} is on {interface}, and pgsteer did not add it, so pgsteer does not touch it; if it is \
+         the machine's own address, choose another one for [vip]; otherwise remove it with `ip address del \
+         {address}/{prefix} dev {interface}`"
+    )
 }
 
 fn refusal(demand: &Demand) -> Option<String> {
@@ -359,7 +450,7 @@ fn refusal(demand: &Demand) -> Option<String> {
 }
 
 /// The error with what to do about it.
-fn explained(error: &io::Error, doing: &str) -> String {
+pub fn explained(error: &io::Error, doing: &str) -> String {
     let remedy = match error.kind() {
         io::ErrorKind::PermissionDenied => {
             "; pgsteer needs CAP_NET_ADMIN and CAP_NET_RAW (docs/VIP.md, \"systemd\")"

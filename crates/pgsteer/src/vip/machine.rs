@@ -10,6 +10,8 @@
 //! - An address that is here without a reason that this process has (it was left behind, or the
 //!   process was stopped) is unconfirmed: it is removed unless it is confirmed within
 //!   [`CONFIRM_WITHIN`].
+//! - It is neither added nor removed on [`Demand::Refuse`], and none of this applies to an address that another
+//!   program added ([`Presence::Foreign`]): it may be the own address of the machine.
 
 use std::time::Duration;
 
@@ -50,6 +52,8 @@ const DEFEND_AFTER: Duration = Duration::from_secs(1);
 pub enum State {
     /// This machine must not have it.
     Released,
+    /// pgsteer must not touch it.
+    Refused,
     /// This machine has it, and nothing confirms yet that it should.
     Unconfirmed {
         /// Since when.
@@ -77,6 +81,17 @@ pub struct Announcement {
     made: usize,
 }
 
+/// Whether the address is on the interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// It is not there.
+    Absent,
+    /// pgsteer added it: this process or an earlier one.
+    Ours,
+    /// Another program added it, and pgsteer did not.
+    Foreign,
+}
+
 /// What pgsteer sees at one moment.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
@@ -84,10 +99,16 @@ pub struct View<'a> {
     pub demand: &'a Demand,
     /// The engine runs, and every member was asked since the last stop of this process.
     pub is_current: bool,
-    /// The kernel has the address on the interface.
-    pub is_here: bool,
+    /// Whether the kernel has the address on the interface.
+    pub presence: Presence,
     /// Now.
     pub now: Moment,
+}
+
+impl View<'_> {
+    fn is_here(&self) -> bool {
+        self.presence == Presence::Ours
+    }
 }
 
 /// What is to be done.
@@ -116,8 +137,8 @@ pub enum Change {
     Removed,
     /// Another program had removed the address, and it is not added again.
     Lost,
-    /// The address was here although it must not be, and was removed.
-    RemovedForeign,
+    /// An earlier pgsteer had left the address here, and it was removed.
+    RemovedLeftover,
     /// The address is here, and nothing confirms it yet.
     Unconfirmed,
 }
@@ -184,14 +205,11 @@ impl Machine {
     /// Decides what to do.
     pub fn step(&mut self, view: View<'_>) -> Step {
         let unknown = Demand::Stay(String::new());
-        let demand = match view.demand {
-            Demand::Refuse(_) => {
-                self.state = State::Released;
-                return Step::default();
-            }
-            demand if view.is_current => demand,
-            _ => &unknown,
-        };
+        if view.presence == Presence::Foreign || matches!(view.demand, Demand::Refuse(_)) {
+            self.state = State::Refused;
+            return Step::default();
+        }
+        let demand = if view.is_current { view.demand } else { &unknown };
         match (demand, self.state) {
             (Demand::Hold(_), State::Held { .. }) => self.keep(view),
             (Demand::Hold(_), _) => self.transition_to_held(view),
@@ -204,7 +222,7 @@ impl Machine {
     }
 
     fn keep(&mut self, view: View<'_>) -> Step {
-        if !view.is_here {
+        if !view.is_here() {
             self.restart_announcements(view.now);
             let actions = vec![Action::Add, Action::Announce];
             return Step { actions, change: Some(Change::AddedAgain) };
@@ -217,10 +235,10 @@ impl Machine {
     fn share(&mut self, rank: usize, view: View<'_>) -> Step {
         let is_held = matches!(self.state, State::Held { .. });
         let answered = self.contested_at.filter(|at| view.now.since(*at) < FREE_AFTER);
-        if view.is_here && answered.is_some() && self.is_rival_stronger {
+        if view.is_here() && answered.is_some() && self.is_rival_stronger {
             return self.transition_to_released(view);
         }
-        if view.is_here {
+        if view.is_here() {
             let mut step = if is_held { self.keep(view) } else { self.transition_to_held(view) };
             // Announcements become rare, and a second machine with the address has to be found soon.
             if step.actions.is_empty() {
@@ -246,7 +264,7 @@ impl Machine {
 
     fn transition_to_held(&mut self, view: View<'_>) -> Step {
         self.restart_announcements(view.now);
-        match view.is_here {
+        match view.is_here() {
             true => Step { actions: vec![Action::Announce], change: Some(Change::Adopted) },
             false => {
                 Step { actions: vec![Action::Add, Action::Announce], change: Some(Change::Added) }
@@ -255,25 +273,28 @@ impl Machine {
     }
 
     fn transition_to_released(&mut self, view: View<'_>) -> Step {
-        let change = match (self.state, view.is_here) {
-            (State::Released | State::Asking { .. }, true) => Some(Change::RemovedForeign),
-            (State::Released | State::Asking { .. }, false) => None,
+        let change = match (self.state, view.is_here()) {
+            (State::Released | State::Refused | State::Asking { .. }, true) => {
+                Some(Change::RemovedLeftover)
+            }
+            (State::Released | State::Refused | State::Asking { .. }, false) => None,
             (_, true) => Some(Change::Removed),
             (_, false) => Some(Change::Lost),
         };
         self.state = State::Released;
-        let actions = if view.is_here { vec![Action::Remove] } else { Vec::new() };
+        let actions = if view.is_here() { vec![Action::Remove] } else { Vec::new() };
         Step { actions, change }
     }
 
     /// Nothing is proven: an address that is here may stay.
     fn stay(&mut self, view: View<'_>) -> Step {
-        if !view.is_here {
-            let had = !matches!(self.state, State::Released | State::Asking { .. });
+        if !view.is_here() {
+            let had = matches!(self.state, State::Held { .. } | State::Unconfirmed { .. });
             self.state = State::Released;
             return Step { actions: Vec::new(), change: had.then_some(Change::Lost) };
         }
-        if self.is_contested(view.now) && self.state != State::Released {
+        let is_new = matches!(self.state, State::Released | State::Refused);
+        if self.is_contested(view.now) && !is_new {
             return self.transition_to_released(view);
         }
         match self.state {
@@ -281,7 +302,7 @@ impl Machine {
                 let actions = self.announcement(view.now).into_iter().collect();
                 Step { actions, change: None }
             }
-            State::Held { .. } | State::Released => {
+            State::Held { .. } | State::Released | State::Refused => {
                 self.state = State::Unconfirmed { since: view.now };
                 Step { actions: Vec::new(), change: Some(Change::Unconfirmed) }
             }
@@ -289,7 +310,7 @@ impl Machine {
                 self.transition_to_released(view)
             }
             State::Unconfirmed { .. } => Step::default(),
-            // It is not here in that state, so another program has added it.
+            // It was not here a moment ago, so another pgsteer has added it.
             State::Asking { .. } => {
                 self.state = State::Unconfirmed { since: view.now };
                 Step { actions: Vec::new(), change: Some(Change::Unconfirmed) }

@@ -10,7 +10,10 @@ mod interface;
 mod keeper;
 mod kernel;
 mod machine;
+#[cfg(test)]
+mod namespace_tests;
 mod ndp;
+mod netlink;
 pub mod release;
 #[cfg(test)]
 mod tests;
@@ -19,7 +22,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use pgsteer_core::names::VipName;
@@ -35,6 +38,12 @@ use crate::stats::Stats;
 
 /// How often the kernel and the network are looked at while the Snapshot does not change.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How long the end of the thread is waited for.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// How often the end of the thread is looked for.
+const STOP_LOOK_INTERVAL: Duration = Duration::from_millis(2);
 
 /// The addresses of one configuration.
 pub type VipConfigs = BTreeMap<VipName, VipConfig>;
@@ -52,7 +61,7 @@ pub struct Inputs {
     pub stats: Arc<Stats>,
 }
 
-/// The running thread. Dropping it removes the addresses from this machine.
+/// The running thread. Dropping it removes the addresses that pgsteer added from this machine.
 #[derive(Debug)]
 pub struct Vips {
     /// Closed to stop the thread.
@@ -102,8 +111,20 @@ impl Vips {
 impl Drop for Vips {
     fn drop(&mut self) {
         self.configs = None;
-        // Each request to the kernel has a time limit, so this ends.
-        let _ = self.thread.take().map(JoinHandle::join);
+        let Some(thread) = self.thread.take() else { return };
+        // Each request for addresses has a time limit; the C library's request for interfaces has none.
+        let deadline = Instant::now() + STOP_LIMIT;
+        while !thread.is_finished() {
+            if Instant::now() > deadline {
+                tracing::error!(
+                    "vip: the kernel does not answer, so the addresses may still be on this machine; \
+                     `pgsteer vip release` removes them"
+                );
+                return;
+            }
+            std::thread::sleep(STOP_LOOK_INTERVAL);
+        }
+        let _ = thread.join();
     }
 }
 

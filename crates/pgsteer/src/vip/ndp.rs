@@ -12,7 +12,8 @@ pub const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 pub const MESSAGE_BYTES: usize = 32;
 
 const SOLICITATION: u8 = 135;
-const ADVERTISEMENT: u8 = 136;
+/// The type of an advertisement.
+pub const ADVERTISEMENT: u8 = 136;
 /// The flag of an advertisement that replaces the receiver's entry.
 const OVERRIDE: u8 = 0x20;
 const OPTION_SOURCE: u8 = 1;

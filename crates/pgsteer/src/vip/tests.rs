@@ -14,7 +14,9 @@ use pgsteer_core::time::Moment;
 use pgsteer_core::verdict::Cause;
 use proptest::prelude::*;
 
-use super::machine::{Action, CONFIRM_WITHIN, CONTESTED_FOR, Change, Machine, State, View};
+use super::machine::{
+    Action, CONFIRM_WITHIN, CONTESTED_FOR, Change, Machine, Presence, State, View,
+};
 use crate::http::sample;
 use pgsteer_core::vip::{Demand, demand};
 
@@ -104,10 +106,11 @@ fn an_own_address_of_a_member_is_never_touched() {
     one.members.get_mut("n1").unwrap().addresses = vec!["10.9.9.50".parse().unwrap()];
     assert!(matches!(wish_of(&one), Demand::Refuse(_)));
     let mut machine = Machine::default();
-    for is_here in [true, false] {
+    for presence in [Presence::Ours, Presence::Foreign, Presence::Absent] {
         let demand = wish_of(&one);
-        let step = machine.step(View { demand: &demand, is_current: true, is_here, now: at(0) });
+        let step = machine.step(View { demand: &demand, is_current: true, presence, now: at(0) });
         assert!(step.actions.is_empty());
+        assert_eq!(machine.state(), State::Refused);
     }
 }
 
@@ -138,7 +141,10 @@ fn a_member_that_lost_its_role_releases_its_own_address_and_not_one_that_it_foun
 #[derive(Default)]
 struct Trial {
     machine: Machine,
+    /// The address is there, with the mark of pgsteer.
     is_here: bool,
+    /// Another program has added the address.
+    is_foreign: bool,
 }
 
 impl Trial {
@@ -148,7 +154,12 @@ impl Trial {
         is_current: bool,
         ms: u64,
     ) -> (Vec<Action>, Option<Change>) {
-        let view = View { demand, is_current, is_here: self.is_here, now: at(ms) };
+        let presence = match (self.is_here, self.is_foreign) {
+            (true, _) => Presence::Ours,
+            (false, true) => Presence::Foreign,
+            (false, false) => Presence::Absent,
+        };
+        let view = View { demand, is_current, presence, now: at(ms) };
         let step = self.machine.step(view);
         for action in &step.actions {
             match action {
@@ -191,6 +202,28 @@ fn an_address_that_was_left_behind_goes_after_a_while_or_stays_without_a_gap() {
 }
 
 #[test]
+fn an_address_that_another_program_added_is_neither_removed_nor_used() {
+    let of = |demand: &Demand, ms| {
+        let mut trial = Trial { is_foreign: true, ..Trial::default() };
+        for ms in [0, ms] {
+            assert_eq!(trial.step(demand, true, ms), (vec![], None), "{demand:?}");
+        }
+        assert_eq!(trial.machine.state(), State::Refused);
+    };
+    let gives_up = Demand::GiveUp("down".to_owned());
+    for demand in [hold(), share(0), stay(), release(), gives_up] {
+        of(&demand, 60_000);
+    }
+    // An address of its own that was replaced is not removed either, and it is added when the other one is gone.
+    let mut trial = Trial::default();
+    trial.step(&hold(), true, 0);
+    (trial.is_here, trial.is_foreign) = (false, true);
+    assert_eq!(trial.step(&release(), true, 500), (vec![], None));
+    trial.is_foreign = false;
+    assert_eq!(trial.step(&hold(), true, 1_000).1, Some(Change::Added));
+}
+
+#[test]
 fn after_a_stop_of_the_process_the_address_needs_a_confirmation() {
     let mut trial = Trial::default();
     trial.step(&hold(), true, 0);
@@ -228,7 +261,7 @@ fn an_address_that_another_program_removed_is_added_again_only_by_an_open_gate()
     assert_eq!(trial.step(&stay(), true, 1_000), (vec![], Some(Change::Lost)));
     trial.is_here = true;
     let (actions, change) = trial.step(&release(), true, 1_500);
-    assert_eq!((actions, change), (vec![Action::Remove], Some(Change::RemovedForeign)));
+    assert_eq!((actions, change), (vec![Action::Remove], Some(Change::RemovedLeftover)));
 }
 
 #[test]
@@ -274,8 +307,12 @@ fn of_two_machines_with_a_shared_address_one_gives_it_up() {
     let mut machine = Machine::default();
     for ms in (0..20_000).step_by(500) {
         let demand = share(0);
-        let step =
-            machine.step(View { demand: &demand, is_current: true, is_here: false, now: at(ms) });
+        let step = machine.step(View {
+            demand: &demand,
+            is_current: true,
+            presence: Presence::Absent,
+            now: at(ms),
+        });
         assert_eq!(step.actions, [Action::Ask], "at {ms} ms");
     }
     // A member whose gate shuts leaves it at once.
@@ -312,6 +349,7 @@ struct Turn {
     is_current: bool,
     after_ms: u64,
     meddles: bool,
+    is_foreign: bool,
     contests: bool,
     is_stronger: bool,
 }
@@ -319,8 +357,15 @@ struct Turn {
 fn turns() -> impl Strategy<Value = Vec<Turn>> {
     let turn = (0..6u8, prop::bool::weighted(0.8), 0..3_000u64, prop::bool::weighted(0.1))
         .prop_flat_map(|(demand, is_current, after_ms, meddles)| {
-            (prop::bool::weighted(0.1), any::<bool>()).prop_map(move |(contests, is_stronger)| {
-                Turn { demand, is_current, after_ms, meddles, contests, is_stronger }
+            let more = (prop::bool::weighted(0.1), any::<bool>(), prop::bool::weighted(0.1));
+            more.prop_map(move |(contests, is_stronger, is_foreign)| Turn {
+                demand,
+                is_current,
+                after_ms,
+                meddles,
+                is_foreign,
+                contests,
+                is_stronger,
             })
         });
     prop::collection::vec(turn, 1..200)
@@ -330,7 +375,8 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     /// In any sequence of events the address is added only on an open gate of a current Snapshot, it is gone
-    /// after each release, and it is nowhere without confirmation for longer than the limit.
+    /// after each release, it is nowhere without confirmation for longer than the limit, and one that another
+    /// program added is never touched.
     #[test]
     fn an_address_is_added_only_on_an_open_gate_and_never_stays_unconfirmed(turns in turns()) {
         let (mut trial, mut ms) = (Trial::default(), 0);
@@ -339,6 +385,8 @@ proptest! {
             if turn.meddles {
                 trial.is_here = !trial.is_here;
             }
+            trial.is_foreign = turn.is_foreign;
+            let is_foreign_alone = trial.is_foreign && !trial.is_here;
             if turn.contests {
                 trial.machine.note_contest(at(ms), turn.is_stronger);
             }
@@ -359,7 +407,7 @@ proptest! {
             if turn.is_current && matches!(demand, Demand::Release(_)) {
                 prop_assert!(!trial.is_here);
             }
-            if matches!(demand, Demand::Refuse(_)) {
+            if matches!(demand, Demand::Refuse(_)) || is_foreign_alone {
                 prop_assert!(actions.is_empty());
             }
             if let State::Unconfirmed { since } = trial.machine.state() {
