@@ -12,8 +12,7 @@ use pgsteer_core::time::Moment;
 
 use super::answer::{Admin, Server};
 use super::command::{Command, ServerKey, has_word};
-use super::machine::server_of;
-use super::order::Target;
+use super::order::{Target, server_of};
 
 /// The pause after a refusal, which usually lasts until HAProxy's or pgsteer's configuration has changed.
 const REFUSED_PAUSE: Duration = Duration::from_secs(60);

@@ -14,7 +14,7 @@ use pgsteer_core::time::Moment;
 use super::answer::{Process, ProcessKey, Server};
 use super::command::{Command, ServerKey};
 use super::joining::Joining;
-use super::order::{Order, Target, Wanted};
+use super::order::{Order, Target, Wanted, other_member_at, server_of};
 
 /// The first and the longest pause before a weight of 0 that another program has set is undone again.
 const RESTORE_AFTER: Duration = Duration::from_secs(2);
@@ -226,26 +226,6 @@ fn steered<'a>(
         }
     }
     steered
-}
-
-/// The server with the name of the member, as `pgsteer render` writes it; else the one at its address. A
-/// server at the address of another member of `all` is not this member's, whatever its name is.
-pub fn server_of<'a>(
-    target: &Target,
-    all: &[&Target],
-    servers: &'a [Server],
-) -> Option<&'a Server> {
-    let is_named = |server: &&Server| {
-        server.name == target.label && other_member_at(server, target, all).is_none()
-    };
-    let by_name = servers.iter().find(is_named);
-    by_name.or_else(|| servers.iter().find(|server| target.is_at(server)))
-}
-
-/// The member of `all` at whose address `server` is although it is not at that of `target`.
-fn other_member_at<'a>(server: &Server, target: &Target, all: &[&'a Target]) -> Option<&'a Target> {
-    let is_there = |other: &&&Target| other.is_at(server);
-    (!target.is_at(server)).then(|| all.iter().find(is_there).copied())?
 }
 
 /// The commands for a change of an order. Without `ends_at_once` the next observation ends the sessions.

@@ -4,6 +4,7 @@ mod conductor;
 mod departure;
 mod observer;
 mod orders;
+mod predecessor;
 mod program;
 mod reload;
 mod signals;

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use pgsteer_core::claim::Report;
 use pgsteer_core::settings::Config;
-use pgsteer_core::time::Moment;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::conductor::{Conductor, Published};
 use super::orders::Orders;
+use super::predecessor::Predecessor;
 use crate::clock::Clock;
 use crate::control::orders_text;
 use crate::heartbeat::Heartbeat;
@@ -53,14 +53,6 @@ impl Observer {
     pub fn orders_in_force(&self) -> String {
         orders_text(&self.published.snapshots.borrow().orders, &self.clock)
     }
-}
-
-/// The process from which this one takes over.
-pub struct Predecessor {
-    /// Its time now.
-    pub now: Moment,
-    /// The orders of operators that it has in force, as they are stored; none from an older version.
-    pub orders: Option<String>,
 }
 
 impl Observer {

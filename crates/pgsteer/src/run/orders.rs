@@ -4,7 +4,7 @@ use pgsteer_core::orders::DrainOrder;
 use pgsteer_core::settings::{Config, ControlConfig};
 
 use super::conductor::{Conductor, Published};
-use super::observer::Predecessor;
+use super::predecessor::Predecessor;
 use crate::clock::Clock;
 use crate::control::{
     Call, Calls, Control, ControlSocket, Desk, OrderStore, UpgradeRequest, parse_orders,

@@ -15,7 +15,8 @@ use thiserror::Error;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::observer::{Observer, Predecessor};
+use super::observer::Observer;
+use super::predecessor::Predecessor;
 use super::{Outputs, Running, bind_all};
 use crate::control::{Calls, UpgradeRequest};
 use crate::handover::channel::Channel;
