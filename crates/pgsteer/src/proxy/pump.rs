@@ -197,6 +197,10 @@ impl Pipe {
     }
 
     fn note_tail(&mut self, read: &[u8]) {
+        // Behind ReadyForQuery a server may send whole messages at any time.
+        if self.tail.starts_with(&READY_FOR_QUERY) && are_unasked_messages(read) {
+            return;
+        }
         match read.last_chunk() {
             Some(tail) => self.tail = *tail,
             None => {
@@ -216,6 +220,24 @@ impl Pipe {
     fn is_at_boundary(&self) -> bool {
         self.pending.is_empty() && self.tail.starts_with(&READY_FOR_QUERY)
     }
+}
+
+/// Returns true for whole messages that a server sends without a query: notifications, notices, and changes of
+/// parameters (PostgreSQL documentation, "Frontend/Backend Protocol", "Asynchronous Operations").
+fn are_unasked_messages(mut bytes: &[u8]) -> bool {
+    while let Some((kind, rest)) = bytes.split_first() {
+        let Some(length) = rest.first_chunk().map(|length| u32::from_be_bytes(*length)) else {
+            return false;
+        };
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        match rest.split_at_checked(length) {
+            Some((_, after)) if b"ANS".contains(kind) && length >= size_of::<u32>() => {
+                bytes = after
+            }
+            _ => return false,
+        }
+    }
+    true
 }
 
 fn positive(written: usize) -> io::Result<usize> {
@@ -278,6 +300,25 @@ mod tests {
         pipe.note_tail(b"");
         assert!(pipe.is_at_boundary());
         pipe.note_tail(b"D");
+        assert!(!pipe.is_at_boundary());
+    }
+
+    #[test]
+    fn a_session_stays_at_the_boundary_after_a_notification() {
+        const NOTIFICATION: &[u8] = b"A\0\0\0\x0b\0\0\0\x07ch\0";
+        let mut pipe = Pipe::default();
+        pipe.note_tail(b"Z\0\0\0\x05I");
+        for _ in 0..2 {
+            pipe.note_tail(NOTIFICATION);
+            assert!(pipe.is_at_boundary());
+        }
+        pipe.note_tail(&[NOTIFICATION, b"S\0\0\0\x08a\0b\0"].concat());
+        assert!(pipe.is_at_boundary());
+        // A part of one, and then the answer to a query.
+        pipe.note_tail(&NOTIFICATION[..5]);
+        assert!(!pipe.is_at_boundary());
+        pipe.note_tail(b"Z\0\0\0\x05I");
+        pipe.note_tail(b"D\0\0\0\x06\0\0");
         assert!(!pipe.is_at_boundary());
     }
 
