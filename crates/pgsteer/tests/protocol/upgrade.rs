@@ -1,6 +1,8 @@
 //! The handover: clients and sessions move to another proxy, and notice nothing.
 
 use std::io::{Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use pgsteer_core::names::{MemberName, ServiceName};
@@ -165,9 +167,7 @@ fn a_client_that_has_sent_a_part_of_its_packet_moves() {
     let mut halfway = Client::connect(old.write);
     let startup = wire::startup(0);
     halfway.send(&startup[..6]);
-    eventually("both are there", || {
-        old.stats.clients.load(std::sync::atomic::Ordering::Relaxed) == 2
-    });
+    eventually("both are there", || old.stats.clients.load(Ordering::Relaxed) == 2);
     std::thread::sleep(Duration::from_millis(100));
     let _new = old.upgrade();
     old.wait_until_empty();
@@ -193,6 +193,37 @@ fn a_client_that_has_requested_tls_gets_its_answer_from_the_new_process() {
     client.send(&wire::startup(0));
     client.read_burst();
     client.ask();
+}
+
+/// The new process starts the login again, with all bytes that the client has sent.
+#[test]
+fn a_client_that_a_full_server_has_refused_moves_and_is_held_in_the_new_process() {
+    let accepts = Arc::new(AtomicBool::new(false));
+    let state = Arc::clone(&accepts);
+    let server = FakeServer::new(move |talk| {
+        if state.load(Ordering::SeqCst) {
+            talk.send(&wire::burst("off", &KEY));
+            talk.answer_queries();
+        } else {
+            talk.send(&wire::fatal("53300", "sorry, too many clients already"));
+        }
+    });
+    let old = Front::of(&[&server]);
+    let mut client = Client::start(old.write);
+    eventually("it was refused", || old.queued("write") == 1 && server.connections() > 0);
+    client.send(&wire::query("SELECT"));
+    // The query is read with the next attempt.
+    let attempts = server.connections();
+    eventually("it was tried again", || server.connections() > attempts + 1);
+    let new = old.upgrade();
+    old.wait_until_empty();
+    new.complete();
+    new.wait_until_held("write", 1);
+    client.expect_silence();
+    accepts.store(true, Ordering::SeqCst);
+    client.read_burst();
+    assert_eq!((client.read_message().0, client.read_message().0), (b'C', b'Z'));
+    eventually("the new process has its session", || new.sessions("write", "n1").1 == 1);
 }
 
 /// A login cannot move, because its state is in the old process.

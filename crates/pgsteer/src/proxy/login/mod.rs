@@ -82,9 +82,17 @@ impl Login {
         &self.startup
     }
 
-    /// The startup packet, of a login that has not begun.
-    pub fn into_startup(self) -> Vec<u8> {
-        self.startup
+    /// All bytes that the client has sent: its startup packet and those behind it.
+    pub fn into_sent(self) -> Vec<u8> {
+        let Login { mut startup, mut client_bytes, .. } = self;
+        startup.append(&mut client_bytes);
+        startup
+    }
+
+    /// Returns true if the client has received nothing of any attempt, so that the login can start again
+    /// in another process.
+    pub fn can_move(&self) -> bool {
+        self.forwarded.is_empty() && self.can_start_again()
     }
 
     /// Returns true if every byte that the client has received is the same at any member.

@@ -95,6 +95,12 @@ impl Search {
         self.may_move = false;
     }
 
+    /// Notes that no login is under way and that the client has received nothing from a member, so it
+    /// can move to another process.
+    pub fn may_move(&mut self) {
+        self.may_move = true;
+    }
+
     /// Notes that the client uses TLS.
     pub fn set_opaque(&mut self) {
         self.is_opaque = true;

@@ -31,13 +31,16 @@ impl Session {
             self.search.allow_early_login();
         }
         loop {
+            if login.can_move() {
+                self.search.may_move();
+            }
             let found = match connected.take() {
                 Some(connected) => Ok(connected),
                 None => self.search.connect(&self.client).await,
             };
             let mut connected = match found {
                 Ok(connected) => connected,
-                Err(HoldError::Moves) => return self.move_client(login.into_startup()).await,
+                Err(HoldError::Moves) => return self.move_client(login.into_sent()).await,
                 Err(error) => return self.refuse(&error).await,
             };
             self.search.stays();
