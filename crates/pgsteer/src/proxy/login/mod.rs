@@ -9,6 +9,7 @@ use pgsteer_wire::error::sqlstate;
 use pgsteer_wire::login::is_repeatable;
 use pgsteer_wire::startup::CancelKey;
 use tokio::net::TcpStream;
+use zeroize::Zeroizing;
 
 pub use self::early::GateWatch;
 use self::relay::{Refused, Relay, RelayError, Rules};
@@ -29,8 +30,9 @@ const FIRST_ANSWER_TIMEOUTS: u32 = 5;
 #[derive(Debug)]
 pub struct Login {
     startup: Vec<u8>,
-    /// The bytes of the client behind its startup packet: answers, and bytes sent ahead of time.
-    client_bytes: Vec<u8>,
+    /// The bytes of the client behind its startup packet: answers, and bytes sent ahead of time. An answer may
+    /// be a password, so they are erased.
+    client_bytes: Zeroizing<Vec<u8>>,
     /// The bytes of servers that the client has received.
     forwarded: Vec<u8>,
     /// The login cannot be repeated at another member, even if `forwarded` is empty.
@@ -73,8 +75,8 @@ pub enum Outcome {
 impl Login {
     /// A login with this startup packet.
     pub fn new(startup: Vec<u8>) -> Login {
-        let (client_bytes, forwarded) = (Vec::new(), Vec::new());
-        Login { startup, client_bytes, forwarded, is_bound: false }
+        let client_bytes = Zeroizing::new(Vec::new());
+        Login { startup, client_bytes, forwarded: Vec::new(), is_bound: false }
     }
 
     /// The startup packet.

@@ -14,6 +14,7 @@ use pgsteer_wire::login::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
+use zeroize::Zeroizing;
 
 use super::{Login, Outcome};
 use crate::proxy::client::Client;
@@ -100,7 +101,7 @@ impl<'a> Relay<'a> {
         let first_answer_by = Instant::now() + first_answer_limit;
         tokio::pin!(gate_shut);
         let mut has_answered = false;
-        let (mut from_server, mut from_client) = (Vec::new(), Vec::new());
+        let (mut from_server, mut from_client) = (Vec::new(), Zeroizing::new(Vec::new()));
         loop {
             from_server.clear();
             from_client.clear();
@@ -120,7 +121,7 @@ impl<'a> Relay<'a> {
                     }
                     self.send_answers(server).await?;
                 }
-                read = client.stream.read_buf(&mut from_client), if self.reads_client() => {
+                read = client.stream.read_buf(&mut *from_client), if self.reads_client() => {
                     if !matches!(read, Ok(1..)) {
                         return Err(RelayError::Abandoned);
                     }

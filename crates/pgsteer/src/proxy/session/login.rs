@@ -49,6 +49,8 @@ impl Session {
             }
             match self.attempt(&mut login, &mut connected).await {
                 Outcome::Ready { key, tail } => {
+                    // The session does not keep what the client has sent in its login.
+                    drop(login);
                     return self.begin_after_login(connected, key, tail).await;
                 }
                 Outcome::Refused { raw, retry } => {
