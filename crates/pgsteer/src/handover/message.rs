@@ -1,7 +1,7 @@
 //! The messages of a handover, as JSON.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, SystemTime};
 
@@ -16,10 +16,13 @@ use thiserror::Error;
 
 use super::channel::{Channel, Packet};
 use crate::proxy::flow::{Flow, Tail};
-use crate::proxy::moved::{Moved, MovedClient, MovedSession};
+use crate::proxy::moved::{LoginsLeft, Moved, MovedClient, MovedSession};
 
 /// The longest time from an offer to its reader, which is the start of a process.
 const TRANSIT_MAX: Duration = Duration::from_secs(10);
+
+/// The maximum number of client addresses in a packet. One takes 70 bytes at most.
+const ADDRESSES_AT_ONCE: usize = 1_000;
 
 /// From the old process to the new one.
 #[derive(Debug, Deserialize, Serialize)]
@@ -36,12 +39,19 @@ pub enum ToNew {
     },
     /// The history, as a file. Only for a process that asks for it.
     History,
+    /// The number of connections of client addresses; the next message continues it. Only for a process
+    /// that takes it.
+    Connections {
+        /// The address and the number.
+        counts: Vec<(IpAddr, usize)>,
+    },
     /// A client that waits, and its connection as a file.
     Client(ClientState),
     /// An established session: the connection of the client and that of the server as files.
     Session(SessionState),
-    /// All established sessions have been sent. Those of logins in progress follow.
-    SessionsLeft,
+    /// All established sessions and clients that wait have been sent. The sessions of logins in progress
+    /// follow.
+    SessionsLeft(LoginsLeft),
 }
 
 /// What the old process has.
@@ -96,6 +106,9 @@ pub struct Standing {
     /// The process can read a history.
     #[serde(default)]
     pub takes_history: bool,
+    /// The process takes [`ToNew::Connections`].
+    #[serde(default)]
+    pub takes_connections: bool,
 }
 
 /// A client that waits.
@@ -201,6 +214,7 @@ impl Standing {
             members: snapshot.members.keys().map(ToString::to_string).collect(),
             open: open.collect(),
             takes_history: true,
+            takes_connections: true,
         }
     }
 
@@ -233,6 +247,12 @@ impl Standing {
 }
 
 impl ToNew {
+    /// The messages with the number of connections of each client address.
+    pub fn connections(counts: &[(IpAddr, usize)]) -> impl Iterator<Item = ToNew> {
+        let message = |counts: &[(IpAddr, usize)]| ToNew::Connections { counts: counts.to_vec() };
+        counts.chunks(ADDRESSES_AT_ONCE).map(message)
+    }
+
     /// The message for a client or a session. [`files_of`] are its files.
     pub fn of(moved: &Moved) -> ToNew {
         match moved {
@@ -330,4 +350,43 @@ fn decode(text: &str) -> Result<Vec<u8>, MessageError> {
 
 fn malformed(error: impl ToString) -> MessageError {
     MessageError::Malformed(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The message as versions before [`LoginsLeft`] have it.
+    #[derive(Debug, Deserialize, PartialEq, Eq, Serialize)]
+    #[serde(tag = "type", rename_all = "snake_case")]
+    enum Older {
+        SessionsLeft,
+    }
+
+    #[test]
+    fn the_end_of_the_sessions_is_understood_by_older_versions_and_of_them() {
+        let name = |text| MemberName::new(text).unwrap();
+        let permits = [(name("n1"), 2), (name("n2"), 1)].into();
+        let logins = LoginsLeft {
+            permits: [(ServiceName::new("write").unwrap(), permits)].into(),
+            connections: vec![([10, 0, 0, 1].into(), 3)],
+        };
+        let text = serde_json::to_vec(&ToNew::SessionsLeft(logins.clone())).unwrap();
+        assert_eq!(serde_json::from_slice::<Older>(&text).unwrap(), Older::SessionsLeft);
+        let ToNew::SessionsLeft(read) = serde_json::from_slice(&text).unwrap() else { panic!() };
+        assert_eq!(read, logins);
+        let older = serde_json::to_vec(&Older::SessionsLeft).unwrap();
+        let ToNew::SessionsLeft(read) = serde_json::from_slice(&older).unwrap() else { panic!() };
+        assert_eq!(read, LoginsLeft::default());
+    }
+
+    #[test]
+    fn the_largest_packet_of_addresses_fits() {
+        let address = IpAddr::from([0xffff; 8]);
+        let counts = vec![(address, usize::MAX); ADDRESSES_AT_ONCE + 1];
+        let messages: Vec<ToNew> = ToNew::connections(&counts).collect();
+        assert_eq!(messages.len(), 2);
+        let bytes = serde_json::to_vec(&messages[0]).unwrap().len();
+        assert!(bytes <= 70 * ADDRESSES_AT_ONCE, "{bytes}");
+    }
 }

@@ -108,6 +108,8 @@ struct State {
     /// The silent connections, in the order of their arrival.
     silent: BTreeMap<u64, Silent>,
     addresses: HashMap<IpAddr, Address>,
+    /// Connections of another process that may still arrive here. They are counted as admitted.
+    reserved: HashMap<IpAddr, usize>,
     /// The number of the next connection.
     next: u64,
 }
@@ -165,7 +167,7 @@ impl Admission {
             }
             state.refused += 1;
         } else {
-            state.admit(address);
+            state.admit(address, 1);
         }
         let ticket = self.ticket(state, address, exceeded.is_some());
         match exceeded {
@@ -174,12 +176,39 @@ impl Admission {
         }
     }
 
+    /// Counts connections of another process, which may arrive here, as admitted. They replace those that
+    /// were reserved before and have not arrived.
+    pub fn reserve(&self, connections: &[(IpAddr, usize)]) {
+        let mut state = self.lock();
+        for (address, count) in std::mem::take(&mut state.reserved) {
+            state.release(address, count);
+        }
+        for (address, count) in connections {
+            let address = address.to_canonical();
+            state.admit(address, *count);
+            *state.reserved.entry(address).or_default() += count;
+        }
+    }
+
+    /// The number of admitted connections of each address, the largest first.
+    pub fn connections(&self) -> Vec<(IpAddr, usize)> {
+        let state = self.lock();
+        let counts = state.addresses.iter().map(|(address, known)| (*address, known.connections));
+        let mut counts: Vec<_> = counts.collect();
+        drop(state);
+        counts.sort_unstable_by_key(|(_, count)| std::cmp::Reverse(*count));
+        counts
+    }
+
     /// Admits a connection that moves here from another process. Limits do not apply: it was admitted
     /// there.
     pub fn admit_moved(self: &Arc<Admission>, address: IpAddr) -> Ticket {
         let address = address.to_canonical();
         let mut state = self.lock();
-        state.admit(address);
+        match state.reserved.get_mut(&address) {
+            Some(reserved) if *reserved > 0 => *reserved -= 1,
+            _ => state.admit(address, 1),
+        }
         self.ticket(state, address, false)
     }
 
@@ -248,10 +277,16 @@ impl Admission {
 struct Busy;
 
 impl State {
-    /// Counts an admitted connection from `address`.
-    fn admit(&mut self, address: IpAddr) {
-        self.admitted += 1;
-        self.addresses.entry(address).or_default().connections += 1;
+    /// Counts admitted connections from `address`.
+    fn admit(&mut self, address: IpAddr, count: usize) {
+        self.admitted += count;
+        self.addresses.entry(address).or_default().connections += count;
+    }
+
+    /// Ends a reservation for connections from `address`.
+    fn release(&mut self, address: IpAddr, count: usize) {
+        self.admitted -= count;
+        self.remove_from(address, count);
     }
 
     /// The first of `numbers` that has been silent for long enough.
@@ -275,7 +310,13 @@ impl State {
     fn leave(&mut self, address: IpAddr, number: u64) {
         if let Some(known) = self.addresses.get_mut(&address) {
             known.silent.remove(&number);
-            known.connections -= 1;
+        }
+        self.remove_from(address, 1);
+    }
+
+    fn remove_from(&mut self, address: IpAddr, count: usize) {
+        if let Some(known) = self.addresses.get_mut(&address) {
+            known.connections -= count;
             if known.connections == 0 {
                 self.addresses.remove(&address);
             }
@@ -427,6 +468,25 @@ mod tests {
         let _new = admit(&admission, HERE);
         assert!(has_to_close(&mut own));
         assert!(!has_to_close(&mut silent));
+    }
+
+    #[test]
+    fn connections_of_another_process_are_counted_until_they_have_arrived() {
+        let admission = admission(4, Some(3));
+        admission.reserve(&[(HERE, 2), (THERE, 1)]);
+        let arrived = admission.admit_moved(HERE);
+        let mapped = std::net::Ipv4Addr::new(10, 0, 0, 2).to_ipv6_mapped();
+        let other = admission.admit_moved(mapped.into());
+        let new = admit(&admission, HERE);
+        let (kept, limit) = refused(&admission, HERE);
+        assert_eq!(limit, Limit::Address(3), "one is still reserved");
+        assert_eq!(refused(&admission, THERE).1, Limit::All(4));
+        assert_eq!(admission.connections(), [(HERE, 3), (THERE, 1)]);
+        admission.reserve(&[]);
+        let instead = admit(&admission, HERE);
+        drop((arrived, other, new, kept, instead));
+        assert!(admission.connections().is_empty());
+        assert_eq!(admission.lock().admitted, 0);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use pgsteer_core::names::ServiceName;
 use pgsteer_wire::error::{ErrorFields, sqlstate};
@@ -12,7 +13,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::Proxy;
 use super::acceptor::least_busy;
-use super::moved::Moved;
+use super::moved::{LoginsLeft, Moved};
 use super::seat::Ending;
 use super::service::Service;
 use super::shared::{Admitted, Shared};
@@ -29,13 +30,13 @@ pub struct Arrivals {
 }
 
 /// Arrivals that wait for their worker. New clients wait behind them.
-const STARTING_MAX: usize = 8;
+const STARTING_MAX: u16 = 8;
 
 impl Proxy {
     /// The workers, for clients and sessions that arrive from another process.
     pub fn arrivals(&self) -> Arrivals {
         let (jobs, services) = (self.jobs.clone(), self.services.clone());
-        let starting = Arc::new(Semaphore::new(STARTING_MAX));
+        let starting = Arc::new(Semaphore::new(usize::from(STARTING_MAX)));
         Arrivals { shared: Arc::clone(&self.shared), jobs, services, starting }
     }
 }
@@ -59,10 +60,26 @@ impl Arrivals {
         let _ = self.jobs[worker].send(Job::Arrival { moved, service, admitted, starting }).await;
     }
 
-    /// All sessions of the other process have arrived, or it is gone: gates that have opened since get
-    /// sessions now.
-    pub fn complete(&self) {
+    /// All sessions of the other process have arrived, except those of `logins`, or the process is gone:
+    /// gates that have opened since get sessions, and services with a limit get new ones.
+    pub async fn complete(&self, logins: LoginsLeft) {
+        // Each session has its permit then, and each client its position. The semaphore is never closed.
+        let _all_started = self.starting.acquire_many(u32::from(STARTING_MAX)).await.ok();
         self.shared.barrier.limit(u64::MAX);
+        self.reserve_only(logins);
+    }
+
+    /// Grants permits again in services with a limit, and keeps only the places of `logins` reserved.
+    pub fn reserve_only(&self, mut logins: LoginsLeft) {
+        self.shared.admission.reserve(&logins.connections);
+        for (name, service) in &self.services {
+            service.capacity.resume(logins.permits.remove(name).unwrap_or_default());
+        }
+    }
+
+    /// How long logins may go on in the other process, by the configuration of this one.
+    pub fn grace(&self) -> Duration {
+        self.shared.limits.shutdown_grace
     }
 }
 

@@ -11,14 +11,19 @@
 //! at present (57P03), gets a *ceiling*: as many permits as it has sessions. The ceiling rises by one
 //! every [`PROBE_PAUSE`] while clients wait, and with every login that succeeds. So the member is tried
 //! at a bounded rate, and a free connection is used at once.
+//!
+//! While another process of pgsteer hands its sessions over, a service with a limit grants no permit here
+//! ([`Capacity::pause`]). After that, permits stay reserved for the logins that go on in that process.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem::take;
 use std::ops::RangeInclusive;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pgsteer_core::names::MemberName;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 /// How often a member that has refused a login is tried again.
 pub const PROBE_PAUSE: Duration = Duration::from_millis(100);
@@ -56,6 +61,8 @@ pub enum Refusal {
 #[derive(Debug, Default)]
 pub struct Capacity {
     state: Mutex<State>,
+    /// Notified when the pause ends.
+    resumed: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -67,7 +74,16 @@ struct State {
     waiting: BTreeMap<u64, Waiter>,
     /// The tickets of the waiting clients, by the Snapshot that they have read.
     looks: BTreeMap<u64, BTreeSet<u64>>,
+    /// A service with a limit grants no permit, because sessions of another process still arrive.
+    is_paused: bool,
+    /// Permits that are counted for sessions of another process that may still arrive.
+    reserved: Permits,
+    /// Permits that are counted for sessions that have moved to another process.
+    moved: Permits,
 }
+
+/// The number of permits at each member.
+pub type Permits = BTreeMap<MemberName, usize>;
 
 #[derive(Debug, Default)]
 struct Member {
@@ -105,6 +121,8 @@ struct Waiter {
 pub struct Permit {
     capacity: Arc<Capacity>,
     member: MemberName,
+    /// The session has moved to another process, and stays counted here.
+    has_moved: bool,
 }
 
 /// A position in the queue. Dropping it leaves the queue.
@@ -175,21 +193,79 @@ impl Capacity {
         if state.is_full() || !state.has_space_at(member) {
             return None;
         }
-        state.count(member);
-        Some(Permit { capacity: Arc::clone(self), member: member.clone() })
+        state.count(member, 1);
+        drop(state);
+        Some(self.permit(member.clone()))
     }
 
-    /// Takes a permit for an established session that moves here from another process. Limits do not
-    /// apply: the session has a permit there.
+    /// Takes a permit for an established session that moves here from another process, a reserved one if
+    /// there is one. Limits do not apply: the session has a permit there.
     pub fn take_moved(self: &Arc<Self>, member: &MemberName) -> Permit {
-        self.lock().count(member);
-        Permit { capacity: Arc::clone(self), member: member.clone() }
+        self.lock().count_arrival(member);
+        self.permit(member.clone())
+    }
+
+    /// Grants no permit until [`Capacity::resume`], unless the service has no limit.
+    pub fn pause(&self) {
+        self.lock().is_paused = true;
+    }
+
+    /// Ends the pause. `reserved` are the permits of logins in another process, which may arrive as
+    /// sessions; they replace those that were reserved before.
+    pub fn resume(self: &Arc<Self>, reserved: Permits) {
+        self.change(usize::MAX, |state| {
+            state.is_paused = false;
+            let former = take(&mut state.reserved);
+            state.discount_all(&former);
+            for (member, count) in &reserved {
+                state.count(member, *count);
+            }
+            state.reserved = reserved;
+            ALL
+        });
+        self.resumed.notify_waiters();
+    }
+
+    /// Returns true between [`Capacity::pause`] and [`Capacity::resume`].
+    pub fn is_paused(&self) -> bool {
+        self.lock().is_paused
+    }
+
+    /// Waits for the end of the pause.
+    pub async fn resumed(&self) {
+        let mut resumed = pin!(self.resumed.notified());
+        // A notification after this line is not missed.
+        resumed.as_mut().enable();
+        if self.is_paused() {
+            resumed.await;
+        }
+    }
+
+    /// The permits that are taken, without those of sessions that have moved to another process.
+    pub fn permits_here(&self) -> Permits {
+        let state = self.lock();
+        let here = state.members.iter().map(|(name, member)| {
+            let moved = state.moved.get(name).copied().unwrap_or_default();
+            (name.clone(), member.taken.saturating_sub(moved))
+        });
+        here.filter(|(_, count)| *count > 0).collect()
+    }
+
+    /// Returns the permits of sessions that have moved to another process, because that process has
+    /// failed.
+    pub fn return_moved(self: &Arc<Self>) {
+        self.change(usize::MAX, |state| {
+            let moved = take(&mut state.moved);
+            state.discount_all(&moved);
+            ALL
+        });
     }
 
     /// Why none of `choices` has a free permit.
     pub fn shortage(&self, choices: &[Choice]) -> Option<Shortage> {
         let state = self.lock();
-        if let Some(max) = state.limits.service_max.filter(|max| state.taken >= *max) {
+        let is_reached = |max: &usize| state.is_paused || state.taken >= *max;
+        if let Some(max) = state.limits.service_max.filter(is_reached) {
             return Some(Shortage::Service(max));
         }
         let known = |choice: &Choice| state.members.get(&choice.member);
@@ -255,11 +331,15 @@ impl Capacity {
             // The client keeps its position until it has checked the gate again.
             let grant = state.waiting.get_mut(&ticket).and_then(Waiter::stop_waiting);
             if let Some(grant) = grant {
-                state.count(&member);
-                grants.push((grant, Permit { capacity: Arc::clone(self), member }));
+                state.count(&member, 1);
+                grants.push((grant, self.permit(member)));
             }
         }
         grants
+    }
+
+    fn permit(self: &Arc<Self>, member: MemberName) -> Permit {
+        Permit { capacity: Arc::clone(self), member, has_moved: false }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -269,7 +349,9 @@ impl Capacity {
 
 impl State {
     fn is_full(&self) -> bool {
-        self.limits.service_max.is_some_and(|max| self.taken >= max)
+        let is_limited = self.limits != CapacityLimits::default();
+        (self.is_paused && is_limited)
+            || self.limits.service_max.is_some_and(|max| self.taken >= max)
     }
 
     fn has_space_at(&self, name: &MemberName) -> bool {
@@ -316,9 +398,31 @@ impl State {
         ticket..=to
     }
 
-    fn count(&mut self, name: &MemberName) {
-        self.taken += 1;
-        self.members.entry(name.clone()).or_default().taken += 1;
+    fn count(&mut self, name: &MemberName, count: usize) {
+        self.taken += count;
+        self.members.entry(name.clone()).or_default().taken += count;
+    }
+
+    fn discount(&mut self, name: &MemberName, count: usize) {
+        self.taken -= count;
+        if let Some(member) = self.members.get_mut(name) {
+            member.taken -= count;
+        }
+        self.forget_if_unused(name);
+    }
+
+    fn discount_all(&mut self, permits: &Permits) {
+        for (member, count) in permits {
+            self.discount(member, *count);
+        }
+    }
+
+    /// Counts a session that arrives from another process, unless its permit is reserved and so counted.
+    fn count_arrival(&mut self, name: &MemberName) {
+        match self.reserved.get_mut(name) {
+            Some(reserved) if *reserved > 0 => *reserved -= 1,
+            _ => self.count(name, 1),
+        }
     }
 
     fn forget_if_unused(&mut self, name: &MemberName) {
@@ -369,6 +473,13 @@ impl Permit {
         }
     }
 
+    /// Notes that the session goes on in another process. Its permit stays taken here, so that no waiting
+    /// client gets it.
+    pub fn note_moved(mut self) {
+        *self.capacity.lock().moved.entry(self.member.clone()).or_default() += 1;
+        self.has_moved = true;
+    }
+
     /// The capacity of its service.
     pub fn capacity(&self) -> &Arc<Capacity> {
         &self.capacity
@@ -377,12 +488,11 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
+        if self.has_moved {
+            return;
+        }
         self.capacity.change(1, |state| {
-            state.taken -= 1;
-            if let Some(member) = state.members.get_mut(&self.member) {
-                member.taken -= 1;
-            }
-            state.forget_if_unused(&self.member);
+            state.discount(&self.member, 1);
             ALL
         });
     }

@@ -38,7 +38,7 @@ mod worker;
 mod worker_thread;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -97,6 +97,9 @@ pub struct Inheritance {
     pub generation_max: Option<u64>,
     /// The positions in the order of arrival begin here.
     pub first_ticket: u64,
+    /// The connections of the other process, by client address. Their places stay reserved until it has
+    /// none left.
+    pub connections: Vec<(IpAddr, usize)>,
 }
 
 impl Proxy {
@@ -128,6 +131,8 @@ impl Proxy {
         shared.arrivals.store(inherited.first_ticket, Ordering::Relaxed);
         if let Some(generation) = inherited.generation_max {
             shared.barrier.limit(generation);
+            shared.admission.reserve(&inherited.connections);
+            config.services.keys().for_each(|name| shared.capacities.of(name).pause());
         }
         let (mut jobs, mut threads) = (Vec::new(), Vec::new());
         for index in 0..workers {

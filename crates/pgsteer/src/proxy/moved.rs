@@ -4,13 +4,16 @@
 //! pump: the bytes that one side has sent and the other has not accepted move with it. A login in
 //! progress does not move; its session moves as soon as it is established.
 
-use std::net::TcpStream;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, TcpStream};
 use std::time::Duration;
 
 use pgsteer_core::names::{Endpoint, MemberName, ServiceName};
 use pgsteer_wire::startup::CancelKey;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use super::capacity::Permits;
 use super::flow::Flow;
 
 /// A client or a session on its way to another process.
@@ -71,6 +74,18 @@ pub struct MovedSession {
     pub user: Option<Box<str>>,
     /// The database of its login, if it is known.
     pub database: Option<Box<str>>,
+}
+
+/// What logins in progress occupy in a process whose other clients and sessions have moved. Their
+/// sessions may follow.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+pub struct LoginsLeft {
+    /// The permits of each service.
+    #[serde(default)]
+    pub permits: BTreeMap<ServiceName, Permits>,
+    /// The number of connections of each client address.
+    #[serde(default)]
+    pub connections: Vec<(IpAddr, usize)>,
 }
 
 /// The receiver has gone: the takeover has failed, and the client stays here.

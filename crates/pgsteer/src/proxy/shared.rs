@@ -52,7 +52,13 @@ pub struct Shared {
     pub loads: Box<[AtomicUsize]>,
     /// How many established sessions each worker has, while they move to another process.
     pub leaving: Box<[AtomicUsize]>,
+    /// How many clients wait and can move to another process.
+    pub movable: AtomicUsize,
 }
+
+/// A client that waits and can move to another process. It is counted until this is dropped.
+#[derive(Debug)]
+pub struct Movable(Arc<Shared>);
 
 /// Whether the proxy takes new sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,12 +105,27 @@ impl Shared {
             arrivals: AtomicU64::new(0),
             loads: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
             leaving: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
+            movable: AtomicUsize::new(0),
         }
     }
 
     /// The position of a new client in the order of arrival, over all workers.
     pub fn next_ticket(&self) -> u64 {
         self.arrivals.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+impl Movable {
+    /// Counts one more client.
+    pub fn new(shared: &Arc<Shared>) -> Movable {
+        shared.movable.fetch_add(1, Ordering::AcqRel);
+        Movable(Arc::clone(shared))
+    }
+}
+
+impl Drop for Movable {
+    fn drop(&mut self) {
+        self.0.movable.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

@@ -46,7 +46,7 @@ pub enum Job {
         service: Arc<Service>,
         /// Its entry in the counters.
         admitted: Admitted,
-        /// Dropped when it has been started.
+        /// Dropped when the session has its permit, or the client its position.
         starting: Option<OwnedSemaphorePermit>,
     },
     /// Send waiting clients and established sessions to another process.
@@ -148,8 +148,7 @@ async fn start(worker: &Rc<Worker>, job: Job) {
         Job::Arrival { moved, service, admitted, starting } => {
             let context = Context { worker: Rc::clone(worker), service };
             tokio::task::spawn_local(async move {
-                drop(starting);
-                if let Err(error) = session::arrive(context, moved, admitted).await {
+                if let Err(error) = session::arrive(context, moved, admitted, starting).await {
                     tracing::warn!(%error, "a client of the former process is lost");
                 }
             });

@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 use crate::handover::ARRIVALS_AT_ONCE;
 use crate::handover::channel::Channel;
 use crate::handover::message::{self, ToNew, ToOld};
-use crate::proxy::moved::{Exit, Moved};
+use crate::proxy::moved::{Exit, LoginsLeft, Moved};
 
 /// Clients and sessions that wait to be sent. They stand still meanwhile.
 const WAITING_MAX: usize = 8;
@@ -30,7 +30,7 @@ const LOOK: Duration = Duration::from_millis(2);
 pub struct Departure {
     thread: JoinHandle<Result<usize, Unsent>>,
     /// Used when all established sessions have been given to the exit.
-    all_sessions: oneshot::Sender<()>,
+    all_sessions: oneshot::Sender<LoginsLeft>,
     /// Receives how many have arrived, when all of them have.
     confirmed: oneshot::Receiver<usize>,
 }
@@ -78,16 +78,16 @@ impl Departure {
         self.thread.is_finished()
     }
 
-    /// Waits until all established sessions have arrived and the new process knows that they are all. Returns
-    /// how many clients and sessions have arrived. The caller has given all of them to the exit.
+    /// Waits until all established sessions have arrived and the new process knows that only `logins` are
+    /// left. Returns how many clients and sessions have arrived. The caller has given all of them to the exit.
     ///
     /// # Errors
     /// The new process has failed before.
-    pub async fn complete(self) -> Result<(Finishing, usize), Unsent> {
+    pub async fn complete(self, logins: LoginsLeft) -> Result<(Finishing, usize), Unsent> {
         let Departure { thread, all_sessions, confirmed } = self;
         let finishing = Finishing(thread);
         // An error means that the thread has ended, which the next line notices.
-        let _ = all_sessions.send(());
+        let _ = all_sessions.send(logins);
         match confirmed.await {
             Ok(arrived) => Ok((finishing, arrived)),
             Err(_) => match finishing.end().await {
@@ -119,7 +119,7 @@ impl Finishing {
 async fn send_all(
     channel: &Channel,
     mut moved: mpsc::Receiver<Moved>,
-    when_all: oneshot::Receiver<()>,
+    when_all: oneshot::Receiver<LoginsLeft>,
     confirm: oneshot::Sender<usize>,
 ) -> Result<usize, Unsent> {
     let (mut sent, mut arrived) = (0, 0);
@@ -129,9 +129,10 @@ async fn send_all(
         let next = tokio::select! {
             biased;
             next = moved.recv() => next,
-            () = is_all(&mut all_sessions) => {
+            logins = is_all(&mut all_sessions) => {
                 let reporting = async {
-                    message::send(channel, &ToNew::SessionsLeft, &[]).await.map_err(why)?;
+                    let all = ToNew::SessionsLeft(logins);
+                    message::send(channel, &all, &[]).await.map_err(why)?;
                     wait_for_arrivals(channel, &mut arrived, sent).await
                 };
                 if let Err(error) = reporting.await {
@@ -157,14 +158,18 @@ async fn send_all(
     }
 }
 
-/// Waits until all established sessions have been given to the exit; for ever if that is over.
-async fn is_all(all_sessions: &mut Option<(oneshot::Receiver<()>, oneshot::Sender<usize>)>) {
-    let is_all = match all_sessions {
-        Some((all, _)) => all.await.is_ok(),
-        None => false,
+/// Waits until all established sessions have been given to the exit, and returns what is left; waits for
+/// ever if that is over.
+async fn is_all(
+    all_sessions: &mut Option<(oneshot::Receiver<LoginsLeft>, oneshot::Sender<usize>)>,
+) -> LoginsLeft {
+    let logins = match all_sessions {
+        Some((all, _)) => all.await.ok(),
+        None => None,
     };
-    if !is_all {
-        pending::<()>().await;
+    match logins {
+        Some(logins) => logins,
+        None => pending().await,
     }
 }
 
@@ -232,6 +237,10 @@ mod tests {
         })
     }
 
+    fn left() -> LoginsLeft {
+        LoginsLeft { connections: vec![([10, 0, 0, 1].into(), 2)], ..LoginsLeft::default() }
+    }
+
     async fn next(new: &Channel) -> ToNew {
         message::read(&new.receive().await.unwrap().unwrap()).unwrap()
     }
@@ -248,10 +257,10 @@ mod tests {
         let arriving = async {
             assert!(matches!(next(&new).await, ToNew::Client(_)));
             assert!(matches!(next(&new).await, ToNew::Client(_)));
-            assert!(matches!(next(&new).await, ToNew::SessionsLeft));
+            assert!(matches!(next(&new).await, ToNew::SessionsLeft(logins) if logins == left()));
             arrive(&new, 2).await;
         };
-        let (completed, ()) = tokio::join!(departure.complete(), arriving);
+        let (completed, ()) = tokio::join!(departure.complete(left()), arriving);
         let (finishing, arrived) = completed.unwrap();
         assert_eq!(arrived, 2);
         exit.send(client()).await.unwrap();
@@ -273,7 +282,9 @@ mod tests {
                 Err(_) => {}
             }
         }
-        let Err(Unsent { error, lost }) = departure.complete().await else { panic!("no failure") };
+        let Err(Unsent { error, lost }) = departure.complete(left()).await else {
+            panic!("no failure")
+        };
         assert!(error.to_string().contains("within 5 s"), "{error:#}");
         assert_eq!(given - lost.len(), ON_THE_WAY_MAX, "the others stay here");
         drop(new);
@@ -285,7 +296,9 @@ mod tests {
         exit.send(client()).await.unwrap();
         assert!(matches!(next(&new).await, ToNew::Client(_)));
         drop(new);
-        let Err(Unsent { error, .. }) = departure.complete().await else { panic!("no failure") };
+        let Err(Unsent { error, .. }) = departure.complete(left()).await else {
+            panic!("no failure")
+        };
         assert!(error.to_string().contains("it has ended"), "{error:#}");
     }
 }

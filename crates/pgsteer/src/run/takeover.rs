@@ -3,7 +3,9 @@
 use std::env;
 use std::fs::File;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,11 +26,16 @@ use crate::handover::message::{self, MessageError, Offer, Standing, ToNew, ToOld
 use crate::handover::{ARRIVALS_AT_ONCE, VARIABLE, VERSION};
 use crate::listen::Listeners;
 use crate::log::limit::DECISIONS;
+use crate::proxy::moved::LoginsLeft;
 use crate::proxy::{Arrivals, Inheritance};
 use crate::sources;
 
 /// How long the parent may take for its first message.
 const OFFER_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long places stay reserved for the old process, and services with a limit grant no permit, while it
+/// sends nothing.
+pub const SILENCE_MAX: Duration = Duration::from_secs(5);
 
 /// The parent process.
 pub struct Parent(Channel);
@@ -109,9 +116,9 @@ async fn take_over(
     let prepared = sources::prepare(&config.cluster)?;
     let mut listeners = bind_all(&config, outputs, |address| addresses.contains(&address))?;
     let observer = Observer::start(&config, prepared, Some(&Predecessor { now, orders }));
-    let generation = agree(channel, &observer, &mut listeners).await?;
+    let (generation, connections) = agree(channel, &observer, &mut listeners).await?;
     let generation_max = Some(generation);
-    let inherited = Inheritance { listeners, generation_max, first_ticket };
+    let inherited = Inheritance { listeners, generation_max, first_ticket, connections };
     let running = Running::open(observer, config, outputs, inherited, upgrades)?;
     message::send(channel, &ToOld::Accepting, &[]).await?;
     let arrivals = running.proxy.as_ref().map(|proxy| proxy.arrivals());
@@ -119,13 +126,14 @@ async fn take_over(
 }
 
 /// Reports each change of the Snapshot until the old process sends its sockets. Returns the generation
-/// of the Snapshot that it has accepted.
+/// of the Snapshot that it has accepted, and the number of its connections for each client address.
 async fn agree(
     channel: &Channel,
     observer: &Observer,
     listeners: &mut Listeners,
-) -> anyhow::Result<u64> {
+) -> anyhow::Result<(u64, Vec<(IpAddr, usize)>)> {
     let mut snapshots = observer.published.snapshots.clone();
+    let mut connections = Vec::new();
     let (mut reported, mut has_history) = (None, false);
     loop {
         let standing = Standing::of(&snapshots.borrow_and_update());
@@ -144,6 +152,10 @@ async fn agree(
                         has_history = resume_history(observer, files).await;
                         continue;
                     }
+                    Some((ToNew::Connections { counts }, _)) => {
+                        connections.extend(counts);
+                        continue;
+                    }
                     _ => bail!("the old process does not hand over"),
                 };
                 if addresses.len() != files.len() {
@@ -159,7 +171,7 @@ async fn agree(
                 for (address, file) in addresses.into_iter().zip(files) {
                     listeners.add(address, file.into());
                 }
-                return Ok(generation);
+                return Ok((generation, connections));
             }
         }
     }
@@ -184,17 +196,25 @@ async fn receive_all(channel: Channel, arrivals: Option<Arrivals>) {
     let Some(arrivals) = arrivals else { return };
     // A session that cannot be used is counted too: the old process waits for it.
     let mut arrived = 0_usize;
+    let mut silence_max = SILENCE_MAX;
     loop {
-        let moved = match receive(&channel).await {
+        let moved = match receive_or_release(&channel, &arrivals, silence_max).await {
             Ok(Some((ToNew::Client(client), files))) => client.into_moved(files),
             Ok(Some((ToNew::Session(session), files))) => session.into_moved(files),
-            Ok(Some((ToNew::SessionsLeft, _))) => {
-                arrivals.complete();
+            Ok(Some((ToNew::SessionsLeft(logins), _))) => {
+                arrivals.complete(logins).await;
+                silence_max = arrivals.grace() + SILENCE_MAX;
                 report_arrivals(&channel, arrived).await;
                 tracing::info!(target: DECISIONS, arrived, "upgrade: all sessions have arrived");
                 continue;
             }
-            Ok(Some((ToNew::Offer(_) | ToNew::History | ToNew::Listeners { .. }, _))) => continue,
+            Ok(Some((
+                ToNew::Offer(_)
+                | ToNew::History
+                | ToNew::Connections { .. }
+                | ToNew::Listeners { .. },
+                _,
+            ))) => continue,
             Ok(None) => break,
             Err(ReceiveError::Message(error)) => Err(error),
             Err(ReceiveError::Connection(error)) => {
@@ -215,8 +235,28 @@ async fn receive_all(channel: Channel, arrivals: Option<Arrivals>) {
         }
     }
     // Also if the old process has died: then its sessions have ended with it.
-    arrivals.complete();
+    arrivals.complete(LoginsLeft::default()).await;
     tracing::info!(target: DECISIONS, arrived, "upgrade: the old process has ended");
+}
+
+/// Receives the next message. If the old process sends nothing for `silence_max`, its places are given to
+/// other clients meanwhile.
+async fn receive_or_release(
+    channel: &Channel,
+    arrivals: &Arrivals,
+    silence_max: Duration,
+) -> Result<Option<(ToNew, Vec<OwnedFd>)>, ReceiveError> {
+    let mut receiving = pin!(receive(channel));
+    if let Ok(received) = timeout(silence_max, &mut receiving).await {
+        return received;
+    }
+    tracing::warn!(
+        target: DECISIONS,
+        "the old process has sent nothing for {} s: its places go to other clients",
+        silence_max.as_secs()
+    );
+    arrivals.reserve_only(LoginsLeft::default());
+    receiving.await
 }
 
 async fn report_arrivals(channel: &Channel, count: usize) {

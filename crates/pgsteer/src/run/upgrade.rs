@@ -1,6 +1,7 @@
 //! The old process of a handover ([`crate::handover`]): it starts the new one and hands everything over.
 
 use std::fs::File;
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::pin;
@@ -29,7 +30,7 @@ use crate::handover::{VARIABLE, VERSION};
 use crate::http::PagesThread;
 use crate::listen::Listeners;
 use crate::log::limit::DECISIONS;
-use crate::proxy::Proxy;
+use crate::proxy::{Leaving, Proxy};
 use crate::vip::Vips;
 
 /// How long the new process may take to know what this one knows. It reads the configuration, connects
@@ -50,6 +51,10 @@ const TICKETS_BETWEEN: u64 = 1 << 32;
 
 /// The interval of the check for clients that are left.
 const LOOK: Duration = Duration::from_millis(2);
+
+/// How long the upgrade waits for the next waiting client to move, after the sessions have moved. The new
+/// process waits longer ([`super::takeover::SILENCE_MAX`]).
+const NEXT_CLIENT_LIMIT: Duration = Duration::from_secs(2);
 
 /// The longest text of the new process in an error.
 const WHY_CHARS_MAX: usize = 400;
@@ -135,11 +140,14 @@ impl Running {
         tracing::info!(target: DECISIONS, pid, "upgrade: started a new process");
         let mut missing = None;
         let agreed = self.agree(&channel, &mut child, &mut missing);
-        let Ok(generation) = timeout(AGREEMENT_LIMIT, agreed).await else {
+        let Ok(standing) = timeout(AGREEMENT_LIMIT, agreed).await else {
             let why = missing.unwrap_or_else(|| "it does not answer".to_owned());
             bail!("the new process is not ready within {} s: {why}", AGREEMENT_LIMIT.as_secs());
         };
-        let generation = generation?;
+        let Standing { generation, takes_connections, .. } = standing?;
+        if takes_connections {
+            self.send_connections(&channel).await.context("cannot send the connections")?;
+        }
         let (addresses, files): (Vec<SocketAddr>, Vec<BorrowedFd<'_>>) =
             self.sockets().into_iter().unzip();
         let listeners = ToNew::Listeners { addresses, generation };
@@ -168,14 +176,23 @@ impl Running {
         }
     }
 
-    /// Makes the offer, and waits until both processes have the same members and gates. Returns the
-    /// generation of the new process's Snapshot.
+    /// Sends the number of connections of each client address, for which the new process reserves places.
+    async fn send_connections(&self, channel: &Channel) -> io::Result<()> {
+        let counts = self.proxy.as_ref().map(Proxy::connections).unwrap_or_default();
+        for message in ToNew::connections(&counts) {
+            message::send(channel, &message, &[]).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes the offer, and waits until both processes have the same members and gates. Returns what the new
+    /// process knows then.
     async fn agree(
         &self,
         channel: &Channel,
         child: &mut Process,
         why: &mut Option<String>,
-    ) -> anyhow::Result<u64> {
+    ) -> anyhow::Result<Standing> {
         let offer = ToNew::Offer(Offer {
             version: VERSION,
             addresses: self.sockets().into_iter().map(|(address, _)| address).collect(),
@@ -193,8 +210,8 @@ impl Running {
         loop {
             let snapshot = snapshots.borrow_and_update().clone();
             *why = missing(&snapshot, new.as_ref());
-            if let (None, Some(Standing { generation, .. })) = (&why, &new) {
-                return Ok(*generation);
+            if let (None, Some(standing)) = (&why, &new) {
+                return Ok(standing.clone());
             }
             tokio::select! {
                 changed = snapshots.changed() => changed.context("the engine is gone")?,
@@ -263,10 +280,8 @@ impl Running {
         }
         let (departure, exit) = Departure::start(channel)?;
         proxy.leave(exit.clone()).await;
-        while proxy.left().sessions != Some(0) && !departure.has_failed() {
-            sleep(LOOK).await;
-        }
-        let finishing = match departure.complete().await {
+        wait_for_departures(&proxy, &departure).await;
+        let finishing = match departure.complete(proxy.logins_left()).await {
             Ok((finishing, arrived)) => {
                 self.end_outputs();
                 request.succeed(pid, arrived);
@@ -365,6 +380,23 @@ impl Running {
         }
         self.proxy = Some(proxy);
         Ok(self)
+    }
+}
+
+/// Waits until all sessions and waiting clients have been given to the exit, or the new process has failed.
+/// Does not wait longer for clients of which none moves.
+async fn wait_for_departures(proxy: &Proxy, departure: &Departure) {
+    let (mut movable_before, mut since) = (usize::MAX, Instant::now());
+    while !departure.has_failed() {
+        let Leaving { sessions, movable, .. } = proxy.left();
+        if sessions != Some(0) || movable != movable_before {
+            (movable_before, since) = (movable, Instant::now());
+        }
+        let are_stuck = since.elapsed() >= NEXT_CLIENT_LIMIT;
+        if sessions == Some(0) && (movable == 0 || are_stuck) {
+            return;
+        }
+        sleep(LOOK).await;
     }
 }
 

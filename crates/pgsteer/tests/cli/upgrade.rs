@@ -1,6 +1,8 @@
 //! An upgrade whose new process cannot take over changes nothing, and one that can takes over.
 
 use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Child, Output, Stdio};
@@ -96,11 +98,20 @@ fn the_command_reports_what_has_happened() {
     assert!(why.contains("No such file or directory"), "{why}");
     assert!(is_open(&mut running), "{}", running.log());
 
+    // No server listens, so the client is on hold.
+    let waiting = start_client(&format!("{ip}:5000"));
+    running.wait_for("a client on hold", |running| {
+        let status = running.status()?;
+        let services = status["clusters"][0]["services"].as_array()?;
+        services.iter().any(|service| service["held"] == 1).then_some(())
+    });
     symlink(PROGRAM, &other).unwrap();
     let upgraded = run(&command);
     let said = String::from_utf8_lossy(&upgraded.stdout).into_owned();
     assert_eq!(upgraded.status.code(), Some(0), "{}", complaint(&upgraded));
     assert!(said.contains("has taken over after"), "{said}");
+    assert!(said.contains("with 1 client"), "{said}");
+    drop(waiting);
     assert_eq!(running.ended(), Some(0), "{}", running.log());
 
     // The new process has the socket and starts its own file again.
@@ -180,6 +191,8 @@ fn end_successor(log: &str) {
 struct New {
     child: Child,
     channel: Channel,
+    /// The address of service `write`.
+    write: String,
 }
 
 impl New {
@@ -193,7 +206,19 @@ impl New {
         let words = [&["run", "--patroni", patroni][..], &doors].concat();
         let mut command = command_of(Path::new(PROGRAM), &words);
         command.env("PGSTEER_HANDOVER", "stdin").stdin(Stdio::from(theirs)).stderr(log);
-        New { child: command.spawn().unwrap(), channel: Channel::new(ours).unwrap() }
+        New { child: command.spawn().unwrap(), channel: Channel::new(ours).unwrap(), write }
+    }
+
+    /// Waits until it accepts clients.
+    async fn accepts(&self) {
+        loop {
+            let packet = self.channel.receive().await.unwrap().expect("it has ended");
+            match message::read(&packet).unwrap() {
+                ToOld::Accepting => return,
+                ToOld::Standing(_) | ToOld::Arrived { .. } => {}
+                ToOld::Refusal { why } => panic!("{why}"),
+            }
+        }
     }
 
     /// Waits for the refusal, and for the end of the process.
@@ -209,6 +234,47 @@ impl New {
         assert_eq!(self.child.wait().unwrap().code(), Some(1));
         why
     }
+}
+
+/// A client that has sent its startup packet.
+fn start_client(address: &str) -> TcpStream {
+    let mut client = TcpStream::connect(address).unwrap();
+    client.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    client.write_all(b"\0\0\0\x12\0\x03\0\0user\0app\0\0").unwrap();
+    client
+}
+
+/// Returns true if the client of this address exceeds `sessions_max`.
+fn exceeds_limit(address: &str) -> bool {
+    let mut answer = Vec::new();
+    match start_client(address).read_to_end(&mut answer) {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => false,
+        _ => String::from_utf8_lossy(&answer).contains("(sessions_max)"),
+    }
+}
+
+/// The old process stands still after it has given its sockets.
+#[tokio::test]
+async fn the_places_of_a_silent_old_process_are_free_after_five_seconds() {
+    let patroni = FakePatroni::of_primary(own_address(), (own_address(), 5432).into(), Vec::new());
+    let mut new = New::start(&patroni.url());
+    message::send(&new.channel, &offer(VERSION), &[]).await.unwrap();
+    let counts = [([192, 0, 2, 1].into(), 10_000)];
+    for message in ToNew::connections(&counts) {
+        message::send(&new.channel, &message, &[]).await.unwrap();
+    }
+    let listeners = ToNew::Listeners { addresses: Vec::new(), generation: 1 };
+    message::send(&new.channel, &listeners, &[]).await.unwrap();
+    new.accepts().await;
+    let began = Instant::now();
+    assert!(exceeds_limit(&new.write));
+    while exceeds_limit(&new.write) {
+        assert!(began.elapsed() < Duration::from_secs(20), "its places stay reserved");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(began.elapsed() >= Duration::from_secs(4), "{:?}", began.elapsed());
+    new.child.kill().unwrap();
+    new.child.wait().unwrap();
 }
 
 fn offer(version: u32) -> ToNew {

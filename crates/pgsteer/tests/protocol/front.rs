@@ -11,7 +11,7 @@ use pgsteer::handover::channel::{self, Channel};
 use pgsteer::handover::message::{self, ToNew};
 use pgsteer::heartbeat::{Heartbeat, Pulse};
 use pgsteer::listen::Listeners;
-use pgsteer::proxy::moved::Exit;
+use pgsteer::proxy::moved::{Exit, LoginsLeft};
 use pgsteer::proxy::{Arrivals, Inheritance, Proxy};
 use pgsteer::stats::Stats;
 use pgsteer_core::claim::{Role, Tags};
@@ -50,8 +50,10 @@ pub struct Front {
 /// A command to the thread of the proxy.
 enum Command {
     Reload(Config, std::sync::mpsc::Sender<()>),
-    /// Return copies of the listening sockets, and the next position.
-    Sockets(std::sync::mpsc::Sender<(Listeners, u64)>),
+    /// Return what a new process needs to accept clients.
+    Inherit(std::sync::mpsc::Sender<Inheritance>),
+    /// Return what the logins in progress occupy.
+    LoginsLeft(std::sync::mpsc::Sender<LoginsLeft>),
     Leave(Exit),
     Stay(Config, Listeners),
 }
@@ -114,8 +116,11 @@ impl Front {
                                 proxy.reload(&config).unwrap();
                                 done.send(()).unwrap();
                             }
-                            Command::Sockets(copies) => {
-                                copies.send(sockets(&proxy)).unwrap();
+                            Command::Inherit(copies) => {
+                                copies.send(inheritance(&proxy)).unwrap();
+                            }
+                            Command::LoginsLeft(logins) => {
+                                logins.send(proxy.logins_left()).unwrap();
                             }
                             Command::Leave(exit) => proxy.leave(exit).await,
                             Command::Stay(config, mut sockets) => {
@@ -141,12 +146,22 @@ impl Front {
 
     /// Same, with these changes of its configuration and its Snapshot.
     pub fn upgrade_to(&self, wish: impl FnOnce(&mut Config, &mut Snapshot)) -> Front {
-        let (listeners, first_ticket) = self.sockets();
+        self.upgrade_while(wish, |_| {})
+    }
+
+    /// Same, with these steps after the new front has begun to accept clients and before those of this one
+    /// move.
+    pub fn upgrade_while(
+        &self,
+        wish: impl FnOnce(&mut Config, &mut Snapshot),
+        meanwhile: impl FnOnce(&Front),
+    ) -> Front {
+        let inherited = self.inheritance();
         let mut config = config(self.write, self.read);
         let mut snapshot = Snapshot::clone(&self.snapshots.borrow());
         wish(&mut config, &mut snapshot);
         let generation_max = Some(snapshot.generation);
-        let inherited = Inheritance { listeners, generation_max, first_ticket };
+        let inherited = Inheritance { generation_max, ..inherited };
         let new = Front::start(self.write, self.read, config, snapshot, inherited);
         let (exit, mut moved) = mpsc::channel(64);
         let arrivals = new.arrivals.clone();
@@ -169,13 +184,14 @@ impl Front {
                 }
             });
         });
+        meanwhile(&new);
         self.commands.blocking_send(Command::Leave(exit)).ok().unwrap();
         new
     }
 
     /// Begins a handover to a process that has died, waits for `time`, and goes on.
     pub fn fail_to_upgrade(&self, time: Duration) {
-        let (listeners, _) = self.sockets();
+        let listeners = self.inheritance().listeners;
         let (exit, _) = mpsc::channel(1);
         self.commands.blocking_send(Command::Leave(exit)).ok().unwrap();
         std::thread::sleep(time);
@@ -183,16 +199,39 @@ impl Front {
         self.commands.blocking_send(Command::Stay(config, listeners)).ok().unwrap();
     }
 
-    /// Copies of the listening sockets, and the next position.
-    fn sockets(&self) -> (Listeners, u64) {
+    /// Begins a handover to a process that dies when all sessions have been sent to it, and goes on.
+    pub fn lose_in_upgrade(&self) {
+        let listeners = self.inheritance().listeners;
+        let (exit, moved) = mpsc::channel(64);
+        self.commands.blocking_send(Command::Leave(exit)).ok().unwrap();
+        eventually("all have left", || read(&self.stats.clients) == 0);
+        drop(moved);
+        let config = config(self.write, self.read);
+        self.commands.blocking_send(Command::Stay(config, listeners)).ok().unwrap();
+    }
+
+    /// What a new front needs to accept clients.
+    fn inheritance(&self) -> Inheritance {
         let (copies, copied) = std::sync::mpsc::channel();
-        self.commands.blocking_send(Command::Sockets(copies)).ok().unwrap();
+        self.commands.blocking_send(Command::Inherit(copies)).ok().unwrap();
         copied.recv().unwrap()
     }
 
     /// The end of the handover: the former front has no session any more.
     pub fn complete(&self) {
-        self.arrivals.complete();
+        self.complete_with(LoginsLeft::default());
+    }
+
+    /// The end of the handover: `old` has no session any more, but logins in progress.
+    pub fn complete_from(&self, old: &Front) {
+        let (reply, logins) = std::sync::mpsc::channel();
+        old.commands.blocking_send(Command::LoginsLeft(reply)).ok().unwrap();
+        self.complete_with(logins.recv().unwrap());
+    }
+
+    fn complete_with(&self, logins: LoginsLeft) {
+        let runtime = Builder::new_current_thread().build().unwrap();
+        runtime.block_on(self.arrivals.complete(logins));
     }
 
     /// Stops the heartbeat, and waits until the stall is noticed.
@@ -330,12 +369,16 @@ impl Front {
     }
 }
 
-fn sockets(proxy: &Proxy) -> (Listeners, u64) {
+/// As the messages of a handover have it: copies of the listening sockets, a position behind all others,
+/// and the connections.
+fn inheritance(proxy: &Proxy) -> Inheritance {
     let mut listeners = Listeners::default();
     for (address, socket) in proxy.listeners() {
         listeners.add(address, socket.try_clone().unwrap());
     }
-    (listeners, proxy.next_ticket())
+    let first_ticket = proxy.next_ticket() + (1 << 32);
+    let (generation_max, connections) = (None, proxy.connections());
+    Inheritance { listeners, generation_max, first_ticket, connections }
 }
 
 fn read(counter: &AtomicUsize) -> usize {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use pgsteer_core::names::{MemberName, ServiceName};
+use pgsteer_core::settings::Config;
 
 use crate::client::{Client, eventually};
 use crate::fake_server::FakeServer;
@@ -111,7 +112,7 @@ fn bytes_to_a_slow_server_arrive_once_and_in_order() {
 #[test]
 fn a_client_on_hold_keeps_its_wait_and_its_position() {
     let server = FakeServer::welcoming("off");
-    let two = |config: &mut pgsteer_core::settings::Config| {
+    let two = |config: &mut Config| {
         let write = config.services.get_mut(&ServiceName::new("write").unwrap()).unwrap();
         write.hold = Duration::from_secs(3);
         write.sessions_max = Some(1);
@@ -138,6 +139,167 @@ fn a_client_on_hold_keeps_its_wait_and_its_position() {
     assert!(waited >= Duration::from_secs(3) && waited < Duration::from_secs(4), "{waited:?}");
     drop(first);
     third.read_burst();
+}
+
+/// A limit of one session for service `write`.
+fn one_session(config: &mut Config) {
+    let write = config.services.get_mut("write").unwrap();
+    (write.sessions_max, write.hold) = (Some(1), Duration::from_secs(30));
+}
+
+/// The gate is open, so the new process could connect clients before the session has moved.
+#[test]
+fn a_limit_of_sessions_and_the_order_of_its_queue_hold_in_an_upgrade() {
+    let server = FakeServer::welcoming("off");
+    let old = Front::wanting(&[&server], one_session);
+    let session = Client::log_in(old.write);
+    let mut first = Client::start(old.write);
+    old.wait_until_held("write", 1);
+    let mut second = Client::start(old.write);
+    old.wait_until_held("write", 2);
+    let mut later = Vec::new();
+    let new = old.upgrade_while(
+        |config, _| one_session(config),
+        // Both accept clients at this moment.
+        |new| {
+            while new.held("write") == 0 {
+                later.push(Client::start(new.write));
+                std::thread::sleep(Duration::from_millis(20));
+                assert_eq!(server.connections(), 1);
+            }
+        },
+    );
+    old.wait_until_empty();
+    eventually("the session has moved", || new.sessions("write", "n1").1 == 1);
+    new.wait_until_held("write", 2 + later.len());
+    new.complete();
+    first.expect_silence();
+    assert_eq!(server.connections(), 1);
+    drop(session);
+    first.read_burst();
+    second.expect_silence();
+    drop(first);
+    second.read_burst();
+    later.iter_mut().for_each(Client::expect_silence);
+    assert_eq!(server.connections(), 3);
+}
+
+#[test]
+fn a_login_in_progress_keeps_its_permit_in_an_upgrade() {
+    let (wake, is_awake) = std::sync::mpsc::channel::<()>();
+    let is_awake = std::sync::Mutex::new(is_awake);
+    let server = FakeServer::new(move |talk| {
+        is_awake.lock().unwrap().recv().unwrap();
+        talk.send(&wire::burst("off", &KEY));
+        talk.answer_queries();
+    });
+    let old = Front::wanting(&[&server], one_session);
+    let mut first = Client::start(old.write);
+    eventually("its login has begun", || server.connections() == 1);
+    let mut second = Client::start(old.write);
+    old.wait_until_held("write", 1);
+    let new = old.upgrade_to(|config, _| one_session(config));
+    new.wait_until_held("write", 1);
+    new.complete_from(&old);
+    second.expect_silence();
+    wake.send(()).unwrap();
+    first.read_burst();
+    eventually("it has moved", || new.sessions("write", "n1").1 == 1);
+    second.expect_silence();
+    assert_eq!(server.connections(), 1);
+    old.wait_until_empty();
+    drop(first);
+    wake.send(()).unwrap();
+    second.read_burst();
+}
+
+/// Until the sessions have arrived, the new process does not know whether the limit is reached.
+#[test]
+fn a_service_without_a_hold_refuses_only_clients_beyond_its_limit() {
+    let server = FakeServer::welcoming("off");
+    let no_hold = |config: &mut Config| {
+        one_session(config);
+        config.services.get_mut("write").unwrap().hold = Duration::ZERO;
+    };
+    let old = Front::wanting(&[&server], no_hold);
+    let session = Client::log_in(old.write);
+    let new = old.upgrade_to(|config, _| no_hold(config));
+    eventually("it has moved", || new.sessions("write", "n1").1 == 1);
+    let mut first = Client::start(new.write);
+    new.wait_until_held("write", 1);
+    let mut second = Client::start(new.write);
+    new.wait_until_held("write", 2);
+    first.expect_silence();
+    drop(session);
+    eventually("it has ended", || new.sessions("write", "n1").1 == 0);
+    second.expect_silence();
+    new.complete();
+    first.read_burst();
+    assert_eq!(second.read_refusal().sqlstate, "53300");
+    first.ask();
+}
+
+/// The other process has failed, so permits of sessions that have moved there are free.
+#[test]
+fn a_failed_upgrade_leaves_no_permit_taken() {
+    let server = FakeServer::welcoming("off");
+    let front = Front::wanting(&[&server], one_session);
+    let session = Client::log_in(front.write);
+    front.lose_in_upgrade();
+    drop(session);
+    front.reload(one_session);
+    Client::log_in(front.write).ask();
+}
+
+#[test]
+fn the_limits_of_client_connections_hold_in_an_upgrade() {
+    let server = FakeServer::welcoming("off");
+    let three = |config: &mut Config| config.proxy.sessions_max = 3;
+    let old = Front::wanting(&[&server], three);
+    let mut sessions: Vec<Client> = (0..3).map(|_| Client::log_in(old.write)).collect();
+    let refused = |front: &Front| {
+        let refusal = Client::start(front.write).read_refusal();
+        assert_eq!(refusal.message, "the limit of 3 clients is reached (sessions_max)");
+    };
+    let new = old.upgrade_while(
+        |config, _| three(config),
+        |new| {
+            while new.stats.turned_away.load(Ordering::Relaxed) < 3 {
+                refused(new);
+            }
+        },
+    );
+    old.wait_until_empty();
+    refused(&new);
+    eventually("all have moved", || new.sessions("write", "n1").1 == 3);
+    new.complete();
+    refused(&new);
+    sessions.iter_mut().for_each(Client::ask);
+    sessions.pop();
+    eventually("there is room", || new.stats.clients.load(Ordering::Relaxed) == 2);
+    Client::log_in(new.write).ask();
+}
+
+/// A session that ends in the old process does not arrive, and its place is free.
+#[test]
+fn a_place_is_reserved_for_a_connection_until_all_have_arrived() {
+    let server = FakeServer::welcoming("off");
+    let two = |config: &mut Config| config.proxy.sessions_max = 2;
+    let old = Front::wanting(&[&server], two);
+    let (mut kept, gone) = (Client::log_in(old.write), Client::log_in(old.write));
+    let new = old.upgrade_while(
+        |config, _| two(config),
+        |_| {
+            drop(gone);
+            eventually("it has ended", || old.stats.clients.load(Ordering::Relaxed) == 1);
+        },
+    );
+    old.wait_until_empty();
+    eventually("it has moved", || new.sessions("write", "n1").1 == 1);
+    assert_eq!(Client::start(new.write).read_refusal().sqlstate, "53300");
+    new.complete();
+    Client::log_in(new.write).ask();
+    kept.ask();
 }
 
 #[test]

@@ -34,6 +34,53 @@ fn permits_are_given_in_the_order_of_arrival() {
 }
 
 #[test]
+fn a_service_with_a_limit_grants_no_permit_before_the_sessions_of_the_other_process_have_arrived() {
+    let (capacity, n1) = (limited(Some(3), None), open(&["n1"]));
+    capacity.pause();
+    let mut second = capacity.take(12, 1, &n1).unwrap_err();
+    let mut first = capacity.take(11, 1, &n1).unwrap_err();
+    assert!(capacity.take_early(&n1[0].member).is_none());
+    assert_eq!(capacity.shortage(&n1), Some(Shortage::Service(3)));
+    let session = capacity.take_moved(&n1[0].member);
+    // A login in the other process has a permit.
+    capacity.resume(BTreeMap::from([(member("n1"), 1)]));
+    let third = first.granted_now().unwrap();
+    assert!(second.granted_now().is_none());
+    let _login = capacity.take_moved(&n1[0].member);
+    assert!(second.granted_now().is_none(), "its permit was counted");
+    drop(session);
+    assert!(second.granted_now().is_some());
+    drop(third);
+    let unlimited = limited(None, None);
+    unlimited.pause();
+    assert!(unlimited.take(1, 1, &n1).is_ok());
+}
+
+#[test]
+fn a_permit_that_stays_reserved_is_free_when_the_other_process_has_ended() {
+    let (capacity, n1) = (limited(None, Some(1)), open(&["n1"]));
+    capacity.pause();
+    let mut waiting = capacity.take(1, 1, &n1).unwrap_err();
+    capacity.resume(BTreeMap::from([(member("n1"), 1)]));
+    assert!(waiting.granted_now().is_none());
+    capacity.resume(BTreeMap::new());
+    assert!(waiting.granted_now().is_some());
+}
+
+#[test]
+fn the_permit_of_a_session_that_has_moved_goes_to_no_other_client() {
+    let (capacity, n1) = (limited(Some(1), None), open(&["n1"]));
+    let session = capacity.take(0, 1, &n1).unwrap();
+    let mut waiting = capacity.take(1, 1, &n1).unwrap_err();
+    session.note_moved();
+    assert!(waiting.granted_now().is_none());
+    assert!(capacity.permits_here().is_empty());
+    // The other process has failed.
+    capacity.return_moved();
+    assert!(waiting.granted_now().is_some());
+}
+
+#[test]
 fn a_client_gets_a_permit_for_its_first_member_with_space() {
     let capacity = limited(Some(3), Some(1));
     let both = open(&["n1", "n2"]);

@@ -30,7 +30,7 @@ impl Search {
         };
         let permit = service.capacity.take_early(&target.member);
         let Some(permit) = permit else { return Ok(None) };
-        self.position = None;
+        (self.position, self.movable) = (None, None);
         self.may_log_in_early = false;
         let held = self.hold();
         let stats = service.stats.member(&target.member);

@@ -27,9 +27,12 @@ use super::held::Held;
 use super::hold_error::{ErrorText, HoldError};
 use super::seat::{Assignment, Seat};
 use super::service::Context;
-use super::shared::Phase;
+use super::shared::{Movable, Phase};
 use super::tcp::dial;
 use super::worker::Worker;
+
+/// Lower than the generation of any Snapshot.
+const NONE_READ: u64 = 0;
 
 /// The search of one client for a member, over as many tries as it takes.
 #[derive(Debug)]
@@ -54,6 +57,8 @@ pub struct Search {
     may_log_in_early: bool,
     /// The client has received nothing from a member, and can move to another process.
     may_move: bool,
+    /// Counts the client while it waits and can move.
+    movable: Option<Movable>,
     last_failure: Option<String>,
 }
 
@@ -72,17 +77,35 @@ impl Search {
             was_held: false,
             may_log_in_early: false,
             may_move: true,
+            movable: None,
             last_failure: None,
         }
     }
 
     /// The search of a client that another process has begun: the client has been on hold for
-    /// `waited`, and has the position `ticket`.
+    /// `waited`, and has the position `ticket`. It keeps the clients behind it waiting until it has read
+    /// the Snapshot.
     pub fn resume(&mut self, waited: Option<Duration>, ticket: Option<u64>) {
         self.began = waited.map(|waited| ago(Instant::now(), waited));
         self.ticket = ticket;
         // The other process has counted it.
         self.was_held = waited.is_some();
+        if let Some(ticket) = ticket {
+            let capacity = &self.context.service.capacity;
+            self.position = Some(capacity.position(ticket));
+            capacity.look(ticket, NONE_READ);
+        }
+    }
+
+    /// Counts the client as one that waits and can move to another process.
+    pub fn begin_wait(&mut self) {
+        let shared = self.context.worker.shared();
+        self.movable.get_or_insert_with(|| Movable::new(shared));
+    }
+
+    /// Ends [`Search::begin_wait`] when the result is dropped.
+    pub fn end_wait(&mut self) -> Option<Movable> {
+        self.movable.take()
     }
 
     /// How long the client has been on hold, and its position.
@@ -169,6 +192,9 @@ impl Search {
         let found = self.find(client).await;
         // A client that reads its error must not keep its position in front of other clients.
         self.position = None;
+        if !matches!(found, Err(HoldError::Moves)) {
+            self.movable = None;
+        }
         found
     }
 
@@ -177,8 +203,11 @@ impl Search {
         self.began();
         let ticket = *self.ticket.get_or_insert_with(|| worker.shared().next_ticket());
         loop {
-            if self.may_move && worker.phase() == Phase::Leaving {
-                return Err(HoldError::Moves);
+            if self.may_move {
+                self.begin_wait();
+                if worker.phase() == Phase::Leaving {
+                    return Err(HoldError::Moves);
+                }
             }
             self.wait_for_guard(client).await?;
             let observed = worker.observe();
@@ -244,6 +273,8 @@ impl Search {
             self.failed(&seat, "its gate was shut before this client had a slot");
             return Ok(None);
         };
+        // The attempt may take long, so the upgrade does not wait for its end.
+        self.movable = None;
         let (limit, began) = (service.config.connect_timeout, Instant::now());
         let failure = tokio::select! {
             biased;

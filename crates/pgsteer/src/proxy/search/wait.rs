@@ -1,6 +1,7 @@
 //! The waits of a search. Each has a limit, and ends when the client disconnects.
 
 use std::future::pending;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
@@ -52,8 +53,8 @@ impl Search {
         (Instant::now() + connect_timeout).max(self.began() + hold)
     }
 
-    /// Waits for `work` at an open gate. `what` is the reason in the error of a client whose time is
-    /// over.
+    /// Waits for `work` at an open gate, unless the client moves to another process. `what` is the reason in
+    /// the error of a client whose time is over.
     async fn wait_at_open_gate<T>(
         &mut self,
         client: &Client,
@@ -61,9 +62,11 @@ impl Search {
         what: impl FnOnce() -> String,
     ) -> Result<T, HoldError> {
         let deadline = self.deadline_at_open_gate();
+        let worker = self.context.worker.clone();
         tokio::select! {
             biased;
             done = work => Ok(done),
+            () = worker.leaving(), if self.may_move => Err(HoldError::Moves),
             () = client.gone() => Err(HoldError::ClientGone),
             () = sleep_until(deadline) => {
                 self.last_failure = Some(what());
@@ -127,6 +130,9 @@ impl Search {
         let shortage =
             || service.capacity.shortage(choices).map_or(HoldError::TimedOut, HoldError::NoPermit);
         let deadline = match self.deadline() {
+            Err(HoldError::TimedOut) if service.capacity.is_paused() => {
+                return self.wait_for_arrivals(client, waiting).await;
+            }
             Err(HoldError::TimedOut) => return Err(shortage()),
             deadline => deadline?,
         };
@@ -141,6 +147,21 @@ impl Search {
         }
     }
 
+    /// Waits until the sessions of another process have arrived. A service without a hold needs this wait
+    /// too: before they have arrived, the number of sessions is not known.
+    async fn wait_for_arrivals(
+        &mut self,
+        client: &Client,
+        mut waiting: Waiting,
+    ) -> Result<Option<Permit>, HoldError> {
+        let service = Arc::clone(&self.context.service);
+        let _held = self.hold();
+        let _queued = Queued::new(&service);
+        let what = || "the sessions of the former process of pgsteer have not arrived".to_owned();
+        self.wait_at_open_gate(client, service.capacity.resumed(), what).await?;
+        Ok(waiting.granted_now())
+    }
+
     /// Waits until a gate has changed since `observed`, or until failed members can be tried again. The
     /// client is on hold meanwhile.
     pub(super) async fn wait_for_change(
@@ -150,6 +171,9 @@ impl Search {
     ) -> Result<(), HoldError> {
         let worker = self.context.worker.clone();
         let deadline = self.deadline()?;
+        if self.may_move {
+            self.begin_wait();
+        }
         let _held = self.hold();
         let retry = self.retry_pause();
         tokio::select! {

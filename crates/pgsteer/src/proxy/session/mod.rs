@@ -58,11 +58,13 @@ struct Session {
 impl Session {
     async fn run(mut self) {
         let worker = self.context.worker.clone();
+        self.search.begin_wait();
         let request = tokio::select! {
             biased;
             request = self.request() => request,
             () = worker.leaving() => return self.move_client(Vec::new()).await,
         };
+        self.search.end_wait();
         match request {
             None => {}
             Some(ClientRequest::Cancel(key)) => self.cancel(key).await,

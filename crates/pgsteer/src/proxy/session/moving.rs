@@ -6,9 +6,11 @@ use std::rc::Rc;
 use pgsteer_core::settings::Stick;
 use pgsteer_wire::startup::CancelKey;
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::Session;
+use crate::proxy::capacity::Permit;
 use crate::proxy::client::Client;
 use crate::proxy::connected::Connected;
 use crate::proxy::flow::Flow;
@@ -19,14 +21,20 @@ use crate::proxy::seat::{Assignment, Ending, Purpose};
 use crate::proxy::service::Context;
 use crate::proxy::shared::Admitted;
 
-/// Serves a client or a session that arrives from another process.
+/// Serves a client or a session that arrives from another process. Drops `starting` when the session has
+/// its permit, or the client its position in the queue.
 ///
 /// # Errors
 /// A connection cannot be registered with the runtime.
-pub async fn arrive(context: Context, moved: Moved, admitted: Admitted) -> io::Result<()> {
+pub async fn arrive(
+    context: Context,
+    moved: Moved,
+    admitted: Admitted,
+    starting: Option<OwnedSemaphorePermit>,
+) -> io::Result<()> {
     match moved {
-        Moved::Client(client) => arrive_as_client(context, client, admitted).await,
-        Moved::Session(session) => arrive_as_session(context, *session, admitted).await,
+        Moved::Client(client) => arrive_as_client(context, client, admitted, starting).await,
+        Moved::Session(session) => arrive_as_session(context, *session, admitted, starting).await,
     }
 }
 
@@ -34,12 +42,14 @@ async fn arrive_as_client(
     context: Context,
     moved: MovedClient,
     admitted: Admitted,
+    starting: Option<OwnedSemaphorePermit>,
 ) -> io::Result<()> {
     let MovedClient { sent, asked_for_tls, asked_for_gss, age, waited, ticket, .. } = moved;
     let stream = TcpStream::from_std(moved.stream)?;
     let client = Client { stream, ahead: sent, asked_for_tls, asked_for_gss };
     let mut search = Search::new(context.clone(), admitted.address());
     search.resume(waited, ticket);
+    drop(starting);
     let since = ago(Instant::now(), age);
     Session { context, client, search, since, admitted }.run().await;
     Ok(())
@@ -49,6 +59,7 @@ async fn arrive_as_session(
     context: Context,
     moved: MovedSession,
     admitted: Admitted,
+    starting: Option<OwnedSemaphorePermit>,
 ) -> io::Result<()> {
     let Context { worker, service } = context.clone();
     let MovedSession { member, postgres, age, is_opaque, key, flow, user, database, .. } = moved;
@@ -68,6 +79,7 @@ async fn arrive_as_session(
         seat.end(end);
     }
     let permit = service.capacity.take_moved(&member);
+    drop(starting);
     let cancels = &worker.shared().cancels;
     let key = key.zip(server.peer_addr().ok());
     let registered = key.map(|(key, server)| cancels.register(key, server));
@@ -85,11 +97,13 @@ async fn arrive_as_session(
 impl Session {
     /// Sends a client that waits to the other process. `request` is its unanswered request.
     pub(super) async fn move_client(self, mut request: Vec<u8>) {
-        let Session { context, client, search, since, admitted } = self;
+        let Session { context, client, mut search, since, admitted } = self;
         let Client { stream, ahead, asked_for_tls, asked_for_gss } = client;
         let Ok(stream) = stream.into_std() else { return };
         request.extend_from_slice(&ahead);
         let (waited, ticket) = search.progress();
+        // The client counts as waiting until it is in the exit.
+        let movable = search.end_wait();
         // Its position must not keep the clients behind it waiting.
         drop(search);
         let moved = Moved::Client(MovedClient {
@@ -102,7 +116,7 @@ impl Session {
             waited,
             ticket,
         });
-        depart(context, moved, admitted, ()).await;
+        depart(context, moved, admitted, movable, None).await;
     }
 
     /// Sends an established session to the other process.
@@ -137,19 +151,28 @@ impl Session {
             database,
         };
         // Its seat keeps the session counted until it is in the queue.
-        let counted = (seat, permit, sticking);
-        depart(context, Moved::Session(Box::new(moved)), admitted, counted).await;
+        let (counted, permit) = ((seat, sticking), Some(permit));
+        depart(context, Moved::Session(Box::new(moved)), admitted, counted, permit).await;
     }
 }
 
-/// Sends `moved` to the other process, then drops `counted`. If the other process has failed, serves
-/// it here as soon as this process goes on.
-async fn depart<T>(context: Context, moved: Moved, admitted: Admitted, counted: T) {
+/// Sends `moved` to the other process, then drops `counted`; its `permit` stays taken. If the other process
+/// has failed, serves it here as soon as this process goes on.
+async fn depart<T>(
+    context: Context,
+    moved: Moved,
+    admitted: Admitted,
+    counted: T,
+    permit: Option<Permit>,
+) {
     let sent = send(context.worker.exit(), moved).await;
+    if let (Ok(()), Some(permit)) = (&sent, permit) {
+        permit.note_moved();
+    }
     drop(counted);
     if let Err(NotMoved(moved)) = sent {
         context.worker.staying().await;
-        if let Err(error) = Box::pin(arrive(context, moved, admitted)).await {
+        if let Err(error) = Box::pin(arrive(context, moved, admitted, None)).await {
             tracing::warn!(%error, "a client is lost in the upgrade");
         }
     }
