@@ -120,7 +120,25 @@ impl Lab {
         wait_for("Patroni to apply failsafe_mode", Duration::from_secs(30), || {
             let late = self.members().iter().find(|member| !shows_failsafe_mode(member, wanted));
             late.map_or(Ok(()), |member| Err(format!("{} has not", member.name)))
-        })
+        })?;
+        // A Patroni reads the configuration at the end of a cycle, and the next cycle acts by it. The key
+        // `/failsafe` may be there from an earlier test.
+        (0..2).try_for_each(|_| self.wait_for_cycles())
+    }
+
+    /// Waits until each Patroni has read its DCS again.
+    fn wait_for_cycles(&self) -> Result<()> {
+        let last_seen = |member: &Member| status_of(member).map(|it| it["dcs_last_seen"].as_u64());
+        for member in self.members() {
+            let before = last_seen(member)?;
+            wait_for("Patroni to read its DCS again", Duration::from_secs(30), || {
+                match last_seen(member) {
+                    Ok(now) if now > before => Ok(()),
+                    _ => Err(format!("{} has not", member.name)),
+                }
+            })?;
+        }
+        Ok(())
     }
 
     fn set_pause(&self, wanted: bool) -> Result<()> {

@@ -1,7 +1,7 @@
 //! Sessions that are kept open, as a connection pool keeps them.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use pgsteer_lab::{SUPERUSER, Session};
@@ -46,6 +46,19 @@ impl Kept {
         let now = who(&mut self.session).context("a kept session was lost")?;
         ensure!(now == self.backend, "a kept session moved from {} to {now}", self.backend);
         Ok(())
+    }
+
+    /// Fails unless the session ends within `limit`, as after a reload, which reports its end a moment before.
+    pub fn ensure_ends(&mut self, limit: Duration) -> Result<String> {
+        let deadline = Instant::now() + limit;
+        loop {
+            match self.ensure_ended() {
+                Err(_) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                ended => return ended,
+            }
+        }
     }
 
     /// Fails unless the session has ended. Returns its last error message.

@@ -294,7 +294,8 @@ fn a_promotion_that_fails_leaves_its_clients_on_hold_and_the_member_to_its_reade
     front.shut("read", "n2");
     front.demote("n1");
     eventually("the standby is left", || standby.server.connections_open() == 0);
-    Client::log_in(front.read);
+    drop(Client::log_in(front.read));
+    eventually("the reader has left", || standby.server.connections_open() == 0);
     front.wait_until_held("write", TURNS);
     // Each of these clients has logged in early once, which is the limit. A new client logs in
     // early, so the second promotion has been seen.

@@ -58,7 +58,7 @@ pub fn sighup_keeps_sessions_that_the_new_file_still_allows(lab: &Lab) -> Result
     }
     let third = Wanted { read: "hold_seconds = 1\ntags = { nowhere = 'yes' }", ..first };
     ensure!(steer.reload(lab, &third)? == "reloaded");
-    let words = reporter.ensure_ended()?;
+    let words = reporter.ensure_ends(Duration::from_secs(1))?;
     ensure!(words.contains("57P01") && words.contains("service was removed"), "{words}");
     ensure!(Kept::open((ip, 5002).into()).is_err(), "the door of a removed service is open");
     // The new limit applies to new readers, and keeps the old one.
