@@ -131,12 +131,14 @@ impl Lab {
         let last_seen = |member: &Member| status_of(member).map(|it| it["dcs_last_seen"].as_u64());
         for member in self.members() {
             let before = last_seen(member)?;
-            wait_for("Patroni to read its DCS again", Duration::from_secs(30), || {
-                match last_seen(member) {
+            wait_for(
+                "Patroni to read its DCS again",
+                Duration::from_secs(30),
+                || match last_seen(member) {
                     Ok(now) if now > before => Ok(()),
                     _ => Err(format!("{} has not", member.name)),
-                }
-            })?;
+                },
+            )?;
         }
         Ok(())
     }
