@@ -26,11 +26,10 @@ demo: install-lab ## A real cluster, pgsteer in front of it, a switchover under 
 	$(LAB) demo $(if $(ONCE),--once) $(ARGS)
 
 test: cargo ## Everything that CI checks, below 20 minutes on two cores
-	$(CARGO) fmt --all --check
-	$(MAKE) --no-print-directory -j2 install-readers tests
+	$(MAKE) --no-print-directory -j2 install-readers lint
+	$(MAKE) --no-print-directory tests
 	$(MAKE) --no-print-directory -j3 unit-engine unit-rest lab-readers
-	$(MAKE) --no-print-directory -j3 e2e-old e2e-new lint-beside
-	$(MAKE) --no-print-directory story
+	$(MAKE) --no-print-directory e2e story
 
 check: cargo ## Format, clippy, documentation, unit tests, module cycles; under 3 minutes when warm
 	$(MAKE) --no-print-directory lint cycles
@@ -41,13 +40,6 @@ lint: cargo ## Format, clippy with warnings as errors, documentation
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --quiet --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --quiet --workspace --no-deps --locked
-
-# The tests of clusters leave the processors idle for a part of the time. The lint uses only that: the policy SCHED_IDLE
-# gives way to every other program. It has a target folder of its own, because cargo locks the folder while it compiles.
-lint-beside: cargo
-	$(IDLE) $(MAKE) --no-print-directory lint CARGO_TARGET_DIR=$(abspath $(BUILT)/../lint)
-.PHONY: lint-beside
-IDLE := $(shell chrt --idle 0 true 2>/dev/null && echo chrt --idle 0 || echo nice -n 19)
 
 words: ## Count the words in comments that personify a component (at most 0.2 %)
 	@python3 scripts/words.py
