@@ -149,9 +149,8 @@ impl Machine {
     pub fn handle_members(&self, targets: &[Target], now: Moment) -> Vec<Command> {
         let Machine { backends, observed, joining, .. } = self;
         let of_service = |(service, backend): (&ServiceName, &String)| {
-            let targets = targets.iter().filter(|target| target.service == *service);
             let servers = observed.backends.get(backend)?;
-            Some(joining.commands(backend, servers, &targets.collect::<Vec<_>>(), now))
+            Some(joining.commands(backend, servers, &targets_of(service, targets), now))
         };
         backends.iter().filter_map(of_service).flatten().collect()
     }
@@ -182,8 +181,7 @@ impl Machine {
                 ));
                 continue;
             };
-            let of_service: Vec<&Target> =
-                targets.iter().filter(|target| target.service == *service).collect();
+            let of_service = targets_of(service, targets);
             let swapped = of_service.iter().filter_map(|target| {
                 let server = servers.iter().find(|server| server.name == target.label)?;
                 let other = other_member_at(server, target, &of_service)?;
@@ -209,6 +207,10 @@ impl Machine {
     }
 }
 
+fn targets_of<'a>(service: &ServiceName, targets: &'a [Target]) -> Vec<&'a Target> {
+    targets.iter().filter(|target| target.service == *service).collect()
+}
+
 fn steered<'a>(
     backends: &BTreeMap<ServiceName, String>,
     observed: &'a Observed,
@@ -217,8 +219,7 @@ fn steered<'a>(
     let mut steered = Vec::new();
     for (service, backend) in backends {
         let Some(servers) = observed.backends.get(backend) else { continue };
-        let of_service: Vec<&Target> =
-            targets.iter().filter(|target| target.service == *service).collect();
+        let of_service = targets_of(service, targets);
         for target in &of_service {
             let Some(server) = server_of(target, &of_service, servers) else { continue };
             let key = ServerKey { backend: backend.clone(), server: server.name.clone() };

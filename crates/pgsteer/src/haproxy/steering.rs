@@ -98,9 +98,10 @@ struct Look {
     result: Result<Seen, ExchangeError>,
 }
 
-enum Seen {
+pub(super) enum Seen {
     /// The same process, and its servers were not read.
     Process,
+    /// Another process, or its servers were due.
     Servers(Observed),
 }
 
@@ -378,7 +379,7 @@ fn why_refused(line: &str) -> String {
 }
 
 /// Observes HAProxy. If the process is the `known` one, its servers are not read.
-async fn observe(
+pub(super) async fn observe(
     socket: &HaproxySocket,
     limit: Duration,
     known: Option<ProcessKey>,

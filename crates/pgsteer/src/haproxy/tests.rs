@@ -15,6 +15,7 @@ use super::command::line;
 use super::connection::{ExchangeError, exchange};
 use super::machine::{Machine, Observed};
 use super::order::{Order, Target, Wanted};
+use super::steering::{Seen, observe};
 use super::view::{Difference, Differences, difference};
 
 const START: Moment = Moment::START;
@@ -357,6 +358,43 @@ fn fake(answer: &'static [u8], is_kept: bool) -> (tempdir::Folder, HaproxySocket
         }
     });
     (folder, HaproxySocket::Unix(path))
+}
+
+/// A HAProxy with a frontend and a backend `pg`: by that name `show stat` finds the frontend, which has no
+/// servers.
+fn with_a_frontend_of_the_same_name() -> (tempdir::Folder, HaproxySocket) {
+    let folder = tempdir::Folder::new();
+    let path = folder.0.join("socket");
+    let listener = UnixListener::bind(&path).unwrap();
+    tokio::spawn(async move {
+        const STATISTICS: &str =
+            "# pxname,svname,qcur,scur,status,lastchg,check_status,lastsess,\n";
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut command = vec![0; 1024];
+            let length = stream.read(&mut command).await.unwrap();
+            let answer = match String::from_utf8_lossy(&command[..length]).trim() {
+                "show info" => "Name: HAProxy\nVersion: 2.6.12\nPid: 7\n".to_owned(),
+                "show backend" => "# name\npg\n".to_owned(),
+                "show servers state pg" => {
+                    "1\n# be_id be_name srv_id srv_name srv_addr srv_op_state \
+                     srv_admin_state srv_uweight srv_port\n3 pg 1 n1 10.0.0.1 2 0 1 5432\n"
+                        .to_owned()
+                }
+                "show stat 3 4 -1" => format!("{STATISTICS}pg,n1,0,5,UP,1,L7OK,1,\n"),
+                _ => STATISTICS.to_owned(),
+            };
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    (folder, HaproxySocket::Unix(path))
+}
+
+#[tokio::test]
+async fn a_frontend_with_the_name_of_the_backend_hides_no_sessions() {
+    let (_folder, socket) = with_a_frontend_of_the_same_name();
+    let seen = observe(&socket, LIMIT * 20, None, vec!["pg".to_owned()]).await.unwrap();
+    let Seen::Servers(observed) = seen else { panic!("the servers were not read") };
+    assert_eq!(observed.backends["pg"].first().map(|server| server.sessions), Some(5));
 }
 
 mod tempdir {

@@ -184,8 +184,8 @@ fn a_limit_of_sessions_and_the_order_of_its_queue_hold_in_an_upgrade() {
     assert_eq!(server.connections(), 3);
 }
 
-#[test]
-fn a_login_in_progress_keeps_its_permit_in_an_upgrade() {
+/// A server that answers each login when it is woken by a message.
+fn server_that_waits_in_each_login() -> (std::sync::mpsc::Sender<()>, FakeServer) {
     let (wake, is_awake) = std::sync::mpsc::channel::<()>();
     let is_awake = std::sync::Mutex::new(is_awake);
     let server = FakeServer::new(move |talk| {
@@ -193,6 +193,12 @@ fn a_login_in_progress_keeps_its_permit_in_an_upgrade() {
         talk.send(&wire::burst("off", &KEY));
         talk.answer_queries();
     });
+    (wake, server)
+}
+
+#[test]
+fn a_login_in_progress_keeps_its_permit_in_an_upgrade() {
+    let (wake, server) = server_that_waits_in_each_login();
     let old = Front::wanting(&[&server], one_session);
     let mut first = Client::start(old.write);
     eventually("its login has begun", || server.connections() == 1);
@@ -391,13 +397,7 @@ fn a_client_that_a_full_server_has_refused_moves_and_is_held_in_the_new_process(
 /// A login cannot move, because its state is in the old process.
 #[test]
 fn a_login_in_progress_ends_in_the_old_process_and_its_session_moves() {
-    let (wake, is_awake) = std::sync::mpsc::channel::<()>();
-    let is_awake = std::sync::Mutex::new(is_awake);
-    let server = FakeServer::new(move |talk| {
-        is_awake.lock().unwrap().recv().unwrap();
-        talk.send(&wire::burst("off", &KEY));
-        talk.answer_queries();
-    });
+    let (wake, server) = server_that_waits_in_each_login();
     let old = Front::of(&[&server]);
     let mut client = Client::start(old.write);
     eventually("its login has begun", || server.connections() == 1);
