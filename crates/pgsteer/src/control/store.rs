@@ -21,6 +21,9 @@ pub struct OrderStore {
     read_at: Option<SystemTime>,
 }
 
+/// The kernel dates files by a clock that advances in steps, of 10 ms at most.
+const FILE_CLOCK_STEP: Duration = Duration::from_millis(20);
+
 /// The longest time of an order with an end: a year.
 pub const LASTS_SECONDS_MAX: u64 = 366 * 24 * 3600;
 
@@ -59,15 +62,15 @@ impl OrderStore {
         }
     }
 
-    /// Notes that the orders in force are known, from the file or from another process.
-    pub fn note_read(&mut self) {
-        self.read_at = Some(SystemTime::now());
+    /// Notes that the orders in force are those of this time of day, from the file or from another process.
+    pub fn note_read(&mut self, at: SystemTime) {
+        self.read_at = Some(at);
     }
 
     /// The stored orders if they were written after the last [`OrderStore::note_read`].
     pub fn read_newer(&self, clock: &Clock) -> Option<Vec<DrainOrder>> {
         let written_at = std::fs::metadata(&self.file).and_then(|file| file.modified()).ok()?;
-        let is_newer = self.read_at.is_none_or(|read_at| written_at > read_at);
+        let is_newer = self.read_at.is_none_or(|read_at| written_at + FILE_CLOCK_STEP > read_at);
         is_newer.then(|| self.read(clock))
     }
 

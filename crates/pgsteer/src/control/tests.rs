@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use pgsteer_core::claim::Found;
 use pgsteer_core::engine::Engine;
@@ -178,10 +178,13 @@ fn stored_orders_count_if_they_are_newer_than_those_in_force() {
     let running = start("newer");
     ask(&running.socket, &drain("n1", None)).unwrap();
     let mut successor = running.store.clone();
-    successor.note_read();
+    std::thread::sleep(Duration::from_millis(100));
+    let offered_at = SystemTime::now();
+    successor.note_read(offered_at);
     assert_eq!(successor.read_newer(&running.clock), None);
-    std::thread::sleep(Duration::from_millis(20));
+    // Accepted between the offer and the start of its reader.
     ask(&running.socket, &drain("n2", None)).unwrap();
+    successor.note_read(offered_at);
     assert_eq!(successor.read_newer(&running.clock).map(|orders| orders.len()), Some(2));
 }
 

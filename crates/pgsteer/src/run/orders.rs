@@ -1,5 +1,7 @@
 //! The orders of operators at the start: the control socket and the stored orders.
 
+use std::time::SystemTime;
+
 use pgsteer_core::orders::DrainOrder;
 use pgsteer_core::settings::{Config, ControlConfig};
 
@@ -35,11 +37,13 @@ impl Orders {
             None => Some(ControlSocket::open(control)?),
             Some(_) => None,
         };
+        // An order that the predecessor accepts after this time is in the file.
+        let known_at = predecessor.map_or_else(SystemTime::now, |it| it.sent_at);
         let mut store = OrderStore::of(&config.cluster, control);
         let stored = || store.as_ref().map(|store| store.read(&clock)).unwrap_or_default();
         let orders = inherited(predecessor, clock).unwrap_or_else(stored);
         if let Some(store) = &mut store {
-            store.note_read();
+            store.note_read(known_at);
         }
         for order in &orders {
             tracing::warn!(target: DECISIONS, "order of an earlier run: {} is {order}", order.target);

@@ -106,7 +106,7 @@ async fn take_over(
         bail!("the old process makes no offer");
     };
     let now = offer.time();
-    let Offer { version, addresses, first_ticket, orders, .. } = offer;
+    let Offer { version, addresses, first_ticket, orders, sent_at, .. } = offer;
     if version != VERSION {
         bail!(
             "the running pgsteer hands over by version {version}, this one takes over by version \
@@ -115,7 +115,7 @@ async fn take_over(
     }
     let prepared = sources::prepare(&config.cluster)?;
     let mut listeners = bind_all(&config, outputs, |address| addresses.contains(&address))?;
-    let observer = Observer::start(&config, prepared, Some(&Predecessor { now, orders }));
+    let observer = Observer::start(&config, prepared, Some(&Predecessor { now, orders, sent_at }));
     let (generation, connections) = agree(channel, &observer, &mut listeners).await?;
     let generation_max = Some(generation);
     let inherited = Inheritance { listeners, generation_max, first_ticket, connections };
